@@ -1,0 +1,2 @@
+//! See `cargo xtask bench --help`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Identity and envelope cryptography of the Tari messaging DHT.

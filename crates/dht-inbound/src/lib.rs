@@ -1,0 +1,1 @@
+//! Tower stack that turns received envelopes into delivered messages.

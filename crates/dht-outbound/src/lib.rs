@@ -1,0 +1,1 @@
+//! Tower stack that turns a send request into sealed frames for chosen peers.

@@ -1,0 +1,1 @@
+//! Peer directory: records, claims, address statistics, bans and closest-n.

@@ -1,0 +1,1 @@
+//! Protobuf messages of the Tari messaging DHT, with size limits and bounded decoding.

@@ -1,0 +1,1 @@
+//! Store-and-forward: a mailbox store on redb and the layers that fill and serve it.

@@ -1,0 +1,1 @@
+//! Protocol-agnostic tower pieces: stack builder, byte budget, filter, spy.
