@@ -1,1 +1,77 @@
 //! Identity and envelope cryptography of the Tari messaging DHT.
+//!
+//! Everything between "an application wants to send a message" and "one `DhtEnvelope` byte string", and back.
+//! No I/O, no async, no clock: time and randomness are arguments. The specification sections named in the
+//! documentation are those of `docs/protocol/01-identity-and-envelope.md`.
+//!
+//! Sealing a message and opening it again:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use dht_core::{
+//!     Destination, Encryption, Entropy, Features, MessageTag, MessageType, NodeIdentity, ProtocolVersion,
+//!     RawEnvelope, SealRequest, SealSecrets, SecretKey, SeededEntropy, Signing, UnixSeconds, encode_envelope,
+//!     encode_parts, seal,
+//! };
+//!
+//! let mut rng = SeededEntropy::new(7).rng(); // an operating-system generator outside of examples
+//! let now = UnixSeconds(1_700_000_000);
+//! let alice = SecretKey::random(&mut rng);
+//! let bob = NodeIdentity::new(SecretKey::random(&mut rng), Features::NODE, vec![], now, &mut rng);
+//!
+//! let request = SealRequest {
+//!     body: encode_parts(&[Bytes::from_static(b"hello")]),
+//!     message_type: MessageType::None,
+//!     destination: Destination::PublicKey(*bob.public_key()),
+//!     encryption: Encryption::EncryptFor(*bob.public_key()),
+//!     sender: &alice,
+//!     signing: Signing::Anonymous,
+//!     expires: Some(now.saturating_add(3 * 60 * 60)),
+//!     tag: MessageTag(1),
+//!     version: ProtocolVersion::V2,
+//! };
+//! let sealed = seal(request, SealSecrets::random(&mut rng))?;
+//! let frame = encode_envelope(&sealed.header, &sealed.body);
+//!
+//! let opened = RawEnvelope::parse(frame)?.into_sealed()?.verify()?.open(&bob)?;
+//! assert_eq!(opened.parts(), Some(&[Bytes::from_static(b"hello")][..]));
+//! assert_eq!(opened.origin(), Some(&alice.public_key()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod address;
+mod claim;
+mod entropy;
+mod envelope;
+mod features;
+pub mod hash;
+mod identity;
+mod keys;
+mod message;
+mod network;
+mod node_id;
+mod schnorr;
+#[cfg(any(test, feature = "test-util"))]
+pub mod test_util;
+mod time;
+
+pub use address::{Address, AddressError, AddressPolicy, AddressRefusal, DnsKind, Host, Protocol};
+pub use claim::{Claim, ClaimError, IdentitySignature, MAX_CLAIM_SKEW_SECONDS};
+pub use entropy::{Entropy, SeededEntropy, SharedEntropy};
+pub use envelope::{
+    BodyError, Content, DedupHash, DomainHeader, Fingerprint, FingerprintKey, Flags, Header, HeaderError,
+    KeyAgreement, OpenError, Opened, PADDING_BLOCK_BYTES, PadError, ProtocolVersion, RawEnvelope, SealError,
+    SealRequest, SealSecrets, Sealed, SealedMessage, SemanticsError, Signing, Verified, VerifyError,
+    binding_hash, decode_parts, dedup_hash, domain_parts, encode_envelope, encode_parts, pad, seal, unpad,
+};
+pub use features::{Features, FeaturesError};
+pub use identity::NodeIdentity;
+pub use keys::{KeyError, PublicKey, SecretKey, SharedSecret};
+pub use message::{
+    Destination, Disposition, DropReason, Encryption, MessageTag, MessageType, Priority, RemotePeer, Severity,
+    Strategy,
+};
+pub use network::{Network, NetworkError};
+pub use node_id::{Distance, NodeId, NodeIdError};
+pub use schnorr::{MessageSignature, SignatureError};
+pub use time::{Clock, ManualClock, SharedClock, UnixSeconds};

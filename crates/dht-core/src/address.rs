@@ -1,0 +1,219 @@
+//! Multiaddrs, the forms this network uses: specification 01, section 9.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use bytes::Bytes;
+
+pub use policy::{AddressPolicy, AddressRefusal};
+pub use protocol::Protocol;
+
+mod policy;
+mod protocol;
+
+/// A well-formed binary multiaddr.
+///
+/// Decoding checks structure only and keeps the bytes, because identity signatures are made over them.
+/// Whether an address may be advertised is decided by [`Address::check_policy`].
+///
+/// ```
+/// use dht_core::Address;
+///
+/// let address: Address = "/ip4/1.2.3.4/tcp/18189".parse()?;
+/// assert_eq!(address.as_bytes(), [4, 1, 2, 3, 4, 6, 0x47, 0x0d]);
+/// assert_eq!(address.to_string(), "/ip4/1.2.3.4/tcp/18189");
+/// # Ok::<(), dht_core::AddressError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Address(Bytes);
+
+/// Where an [`Address`] leads, if it has one of the usable shapes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// `/ip4|ip6/…/tcp/port`.
+    Ip(IpAddr, u16),
+    /// `/dns|dns4|dns6|dnsaddr/name/tcp/port`.
+    Dns {
+        /// Which records to ask for.
+        kind: DnsKind,
+        /// The host name, as received.
+        name: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// `/onion3/…:port`: 32-byte key, checksum and version, then the port.
+    Onion3 {
+        /// Key, checksum and version.
+        address: [u8; 35],
+        /// Virtual port.
+        port: u16,
+    },
+    /// `/memory/n`: a listener in this process.
+    Memory(u64),
+}
+
+/// The flavour of a DNS component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are multiaddr's own")]
+pub enum DnsKind {
+    Dns,
+    Dns4,
+    Dns6,
+    DnsAddr,
+}
+
+/// Why bytes or text are not a multiaddr.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// A component ends early.
+    #[error("multiaddr is cut off")]
+    Truncated,
+    /// A varint that is too long or not minimal.
+    #[error("multiaddr has a malformed varint")]
+    Varint,
+    /// A protocol this network does not use.
+    #[error("multiaddr has an unknown protocol {0}")]
+    UnknownProtocol(String),
+    /// A value that does not fit its protocol.
+    #[error("multiaddr has a malformed value for {0}")]
+    Value(&'static str),
+    /// Text must be empty or start with a slash.
+    #[error("a multiaddr starts with '/', as in /ip4/127.0.0.1/tcp/18189")]
+    NoSlash,
+}
+
+impl Address {
+    /// Checks the structure and keeps the bytes. Empty input is a valid, empty address.
+    ///
+    /// # Errors
+    /// [`AddressError`] for unknown protocols, cut-off values and malformed varints.
+    pub fn from_bytes(bytes: impl Into<Bytes>) -> Result<Self, AddressError> {
+        let bytes = bytes.into();
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            rest = Protocol::decode(rest)?.1;
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The binary form.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The components in order.
+    pub fn protocols(&self) -> impl Iterator<Item = Protocol<'_>> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            // Correctness: `from_bytes` decoded every component, so this only ends at the end.
+            let (protocol, tail) = (!rest.is_empty()).then(|| Protocol::decode(rest).ok())??;
+            rest = tail;
+            Some(protocol)
+        })
+    }
+
+    /// The address of a TCP listener.
+    #[must_use]
+    pub fn tcp(ip: IpAddr, port: u16) -> Self {
+        let mut out = Vec::with_capacity(20);
+        match ip {
+            IpAddr::V4(ip) => Protocol::Ip4(ip).encode(&mut out),
+            IpAddr::V6(ip) => Protocol::Ip6(ip).encode(&mut out),
+        }
+        Protocol::Tcp(port).encode(&mut out);
+        Self(out.into())
+    }
+
+    /// The address of a listener in this process.
+    #[must_use]
+    pub fn memory(port: u64) -> Self {
+        let mut out = Vec::with_capacity(10);
+        Protocol::Memory(port).encode(&mut out);
+        Self(out.into())
+    }
+
+    /// Where the address leads; `None` if it has none of the usable shapes.
+    #[must_use]
+    pub fn host(&self) -> Option<Host> {
+        let mut protocols = self.protocols();
+        let first = protocols.next()?;
+        let host = match first {
+            Protocol::Onion3(address, port) => Host::Onion3 { address: *address, port },
+            Protocol::Memory(port) => Host::Memory(port),
+            _ => {
+                let Some(Protocol::Tcp(port)) = protocols.next() else { return None };
+                match first {
+                    Protocol::Ip4(ip) => Host::Ip(ip.into(), port),
+                    Protocol::Ip6(ip) => Host::Ip(ip.into(), port),
+                    Protocol::Dns(kind, name) => Host::Dns { kind, name: name.to_owned(), port },
+                    _ => return None,
+                }
+            }
+        };
+        protocols.next().is_none().then_some(host)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.protocols().try_for_each(|protocol| protocol.fmt(f))
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({self})")
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let mut out = Vec::new();
+        if !text.is_empty() {
+            let mut parts = text.strip_prefix('/').ok_or(AddressError::NoSlash)?.split('/');
+            while let Some(name) = parts.next() {
+                Protocol::parse(name, &mut parts, &mut out)?;
+            }
+        }
+        Ok(Self(out.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn shapes_lead_somewhere() {
+        let host = |text: &str| text.parse::<Address>().unwrap().host();
+        assert_eq!(host("/ip4/1.2.3.4/tcp/5"), Some(Host::Ip([1, 2, 3, 4].into(), 5)));
+        assert_eq!(host("/memory/9"), Some(Host::Memory(9)));
+        assert_eq!(host("/ip4/1.2.3.4/tcp/5/ws"), None);
+        assert_eq!(host("/ip4/1.2.3.4"), None);
+        assert_eq!(host(""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_round_trip(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(address) = Address::from_bytes(bytes.clone()) {
+                prop_assert_eq!(address.as_bytes(), &bytes[..]);
+                let _shown = address.to_string();
+                let _host = address.host();
+            }
+        }
+
+        #[test]
+        fn text_round_trips(ip in any::<[u8; 16]>(), v6: bool, port in 0_u16..) {
+            let ip: IpAddr = if v6 { ip.into() } else { [ip[0], ip[1], ip[2], ip[3]].into() };
+            let address = Address::tcp(ip, port);
+            prop_assert_eq!(address.to_string().parse::<Address>(), Ok(address.clone()));
+            prop_assert_eq!(Address::from_bytes(address.as_bytes().to_vec()), Ok(address));
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The identity claim: addresses and features signed by their owner (specification 01, section 5).
+
+use curve25519_dalek::{
+    ristretto::{CompressedRistretto, RistrettoPoint},
+    scalar::Scalar,
+};
+use rand_core::CryptoRng;
+
+use crate::{
+    Address, Features, PublicKey, SecretKey, UnixSeconds,
+    hash::{Hasher512, IDENTITY_SIGNATURE},
+    keys::scalar_from_bytes,
+    schnorr::equation_holds,
+};
+
+/// How far in the future `updated_at` may lie, in seconds: clocks differ, but not by more than a day.
+pub const MAX_CLAIM_SKEW_SECONDS: u64 = 24 * 60 * 60;
+
+const FIRST_DATE: i64 = -8_334_632_851_200;
+const LAST_DATE: i64 = 8_210_298_412_799;
+
+/// What a peer says of itself, always judged together with its public key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Where it can be reached, in the order that was signed.
+    pub addresses: Vec<Address>,
+    /// What it offers.
+    pub features: Features,
+    /// The owner's signature over both.
+    pub signature: IdentitySignature,
+}
+
+/// The signature of a [`Claim`].
+///
+/// Challenge: BLAKE2b-512 over key, nonce, version (1 byte), `updated_at` (LE64), features (LE32) and one
+/// chunk an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentitySignature {
+    version: u8,
+    nonce: CompressedRistretto,
+    scalar: Scalar,
+    updated_at: i64,
+}
+
+/// Why an identity signature does not decode, or a claim is not valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// Versions fit one byte.
+    #[error("identity signature version does not fit one byte")]
+    Version,
+    /// Not a canonical point.
+    #[error("public nonce of the identity signature is not canonical")]
+    Nonce,
+    /// Not a canonical scalar.
+    #[error("scalar of the identity signature is not canonical")]
+    Scalar,
+    /// Not a date.
+    #[error("identity signature time is not a representable date")]
+    Date,
+    /// Before 1970.
+    #[error("identity signature time is negative")]
+    NegativeTime,
+    /// More than a day ahead.
+    #[error("identity signature time is more than a day in the future")]
+    FromTheFuture,
+    /// The equation does not hold.
+    #[error("identity signature does not verify")]
+    BadSignature,
+}
+
+impl Claim {
+    /// Signs addresses and features as of `now`.
+    pub fn sign(
+        secret: &SecretKey,
+        addresses: Vec<Address>,
+        features: Features,
+        now: UnixSeconds,
+        rng: &mut impl CryptoRng,
+    ) -> Self {
+        Self::sign_with_nonce(secret, addresses, features, now, &SecretKey::random(rng))
+    }
+
+    /// Signs with a nonce the caller vouches never to use again; for vectors and tests.
+    #[must_use]
+    pub fn sign_with_nonce(
+        secret: &SecretKey,
+        addresses: Vec<Address>,
+        features: Features,
+        now: UnixSeconds,
+        nonce: &SecretKey,
+    ) -> Self {
+        let key = secret.public_key();
+        let public_nonce = RistrettoPoint::mul_base(nonce.scalar()).compress();
+        // A clock beyond the last representable date would only make the claim unusable.
+        let updated_at = i64::try_from(now.0).unwrap_or(LAST_DATE).min(LAST_DATE);
+        let e = challenge(&key, &public_nonce, 0, updated_at, features, &addresses);
+        let scalar = nonce.scalar() + Scalar::from_bytes_mod_order_wide(&e) * secret.scalar();
+        let signature = IdentitySignature { version: 0, nonce: public_nonce, scalar, updated_at };
+        Self { addresses, features, signature }
+    }
+
+    /// Checks time and signature. Address policy is the caller's; see [`Address::check_policy`].
+    ///
+    /// # Errors
+    /// [`ClaimError::NegativeTime`], [`ClaimError::FromTheFuture`] or [`ClaimError::BadSignature`], in this
+    /// order. There is no lower age limit and the version is not compared with anything.
+    pub fn verify(&self, key: &PublicKey, now: UnixSeconds) -> Result<(), ClaimError> {
+        let signature = &self.signature;
+        let updated_at =
+            u64::try_from(signature.updated_at).map_err(|_| ClaimError::NegativeTime)?;
+        if updated_at > now.0.saturating_add(MAX_CLAIM_SKEW_SECONDS) {
+            return Err(ClaimError::FromTheFuture);
+        }
+        let e = Scalar::from_bytes_mod_order_wide(&self.challenge(key));
+        if equation_holds(key, &signature.nonce, &signature.scalar, &e) {
+            Ok(())
+        } else {
+            Err(ClaimError::BadSignature)
+        }
+    }
+
+    /// The 64-byte challenge hash, before reduction.
+    #[must_use]
+    pub fn challenge(&self, key: &PublicKey) -> [u8; 64] {
+        let IdentitySignature { version, nonce, updated_at, .. } = &self.signature;
+        challenge(key, nonce, *version, *updated_at, self.features, &self.addresses)
+    }
+
+    /// Whether this claim was signed after `other`: the newer replaces the older.
+    #[must_use]
+    pub const fn is_newer_than(&self, other: &Self) -> bool {
+        self.signature.updated_at > other.signature.updated_at
+    }
+}
+
+impl IdentitySignature {
+    /// Reads the fields of the message.
+    ///
+    /// # Errors
+    /// [`ClaimError::Version`], [`ClaimError::Scalar`], [`ClaimError::Nonce`] or [`ClaimError::Date`].
+    pub fn from_parts(
+        version: u32,
+        scalar: &[u8],
+        nonce: &[u8],
+        updated_at: i64,
+    ) -> Result<Self, ClaimError> {
+        let version = u8::try_from(version).map_err(|_| ClaimError::Version)?;
+        let nonce = PublicKey::from_bytes(nonce).map_err(|_| ClaimError::Nonce)?;
+        let scalar = scalar_from_bytes(scalar).map_err(|_| ClaimError::Scalar)?;
+        if !(FIRST_DATE..=LAST_DATE).contains(&updated_at) {
+            return Err(ClaimError::Date);
+        }
+        Ok(Self { version, nonce: CompressedRistretto(*nonce.as_bytes()), scalar, updated_at })
+    }
+
+    /// Version, 0 today; hashed as given.
+    #[must_use]
+    pub const fn version(&self) -> u8 {
+        self.version
+    }
+
+    /// The scalar s, 32 bytes little-endian.
+    #[must_use]
+    pub fn scalar(&self) -> &[u8; 32] {
+        self.scalar.as_bytes()
+    }
+
+    /// The public nonce R.
+    #[must_use]
+    pub fn nonce(&self) -> &[u8; 32] {
+        self.nonce.as_bytes()
+    }
+
+    /// Unix seconds of the signing.
+    #[must_use]
+    pub const fn updated_at(&self) -> i64 {
+        self.updated_at
+    }
+}
+
+fn challenge(
+    key: &PublicKey,
+    nonce: &CompressedRistretto,
+    version: u8,
+    updated_at: i64,
+    features: Features,
+    addresses: &[Address],
+) -> [u8; 64] {
+    let head = Hasher512::new(IDENTITY_SIGNATURE)
+        .chain(key.as_bytes())
+        .chain(nonce.as_bytes())
+        .chain(&[version])
+        .chain(&updated_at.to_le_bytes())
+        .chain(&features.bits().to_le_bytes());
+    addresses.iter().fold(head, |hasher, address| hasher.chain(address.as_bytes())).finish()
+}
+
+macro_rules! proto_signature {
+    ($($proto:path),+) => {$(
+        impl From<&IdentitySignature> for $proto {
+            fn from(signature: &IdentitySignature) -> Self {
+                Self {
+                    version: u32::from(signature.version),
+                    signature: bytes::Bytes::copy_from_slice(signature.scalar()),
+                    public_nonce: bytes::Bytes::copy_from_slice(signature.nonce()),
+                    updated_at: signature.updated_at,
+                }
+            }
+        }
+
+        impl TryFrom<&$proto> for IdentitySignature {
+            type Error = ClaimError;
+
+            fn try_from(proto: &$proto) -> Result<Self, ClaimError> {
+                Self::from_parts(proto.version, &proto.signature, &proto.public_nonce, proto.updated_at)
+            }
+        }
+    )+};
+}
+
+// Two messages of one layout, in the identity exchange and in the DHT's own messages.
+proto_signature!(dht_proto::identity::IdentitySignature, dht_proto::common::IdentitySignature);

@@ -1,0 +1,26 @@
+//! The DHT envelope, from received bytes to opened content and back: specification 01, sections 6 and 7.
+//!
+//! ```text
+//! frame ─ RawEnvelope::parse ─► RawEnvelope ─ into_sealed ─► Sealed ─ verify ─► Verified ─ open ─► Opened
+//!          structure only        no arithmetic   keys checked      signature          Readable / Unreadable
+//! ```
+
+mod binding;
+mod body;
+mod fingerprint;
+mod header;
+mod open;
+mod pad;
+mod raw;
+mod seal;
+mod sealed;
+
+pub use binding::binding_hash;
+pub use body::{BodyError, DomainHeader, decode_parts, domain_parts, encode_parts};
+pub use fingerprint::{Fingerprint, FingerprintKey};
+pub use header::{Flags, Header, HeaderError, ProtocolVersion};
+pub use open::{Content, OpenError, Opened};
+pub use pad::{PADDING_BLOCK_BYTES, PadError, pad, unpad};
+pub use raw::RawEnvelope;
+pub use seal::{KeyAgreement, SealError, SealRequest, SealSecrets, SealedMessage, Signing, encode_envelope, seal};
+pub use sealed::{DedupHash, Sealed, SemanticsError, Verified, VerifyError, dedup_hash};

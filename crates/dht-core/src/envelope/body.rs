@@ -1,0 +1,54 @@
+//! The parts inside an envelope: specification 01, section 6.1.
+
+use bytes::Bytes;
+use dht_proto::{comms::EnvelopeBody, message_header::MessageHeader};
+use prost::Message;
+
+/// First part of an application's message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct DomainHeader {
+    /// The application's own type number.
+    pub message_type: i32,
+    /// 0 for messages to many, so that they are equal whoever passes them on; random otherwise.
+    pub nonce: u64,
+}
+
+/// The bytes are not an `EnvelopeBody`, or hold more parts than allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("body is not an envelope body within limits")]
+pub struct BodyError;
+
+/// Decodes an `EnvelopeBody` into its parts, slices of `bytes`.
+///
+/// # Errors
+/// [`BodyError`] if it does not decode or holds more than
+/// [`MAX_ENVELOPE_PARTS`](dht_proto::limits::MAX_ENVELOPE_PARTS) parts.
+pub fn decode_parts(bytes: Bytes) -> Result<Vec<Bytes>, BodyError> {
+    let body: EnvelopeBody = dht_proto::decode(bytes).map_err(|_| BodyError)?;
+    Ok(body.parts)
+}
+
+/// Encodes parts as an `EnvelopeBody`.
+#[must_use]
+pub fn encode_parts(parts: &[Bytes]) -> Bytes {
+    // `Bytes` clones share the buffers; only the encoding itself copies.
+    EnvelopeBody { parts: parts.to_vec() }.encode_to_vec().into()
+}
+
+/// The two parts of an application's message: its header, then the payload.
+#[must_use]
+pub fn domain_parts(header: DomainHeader, payload: Bytes) -> Vec<Bytes> {
+    let header = MessageHeader { message_type: header.message_type, nonce: header.nonce };
+    vec![header.encode_to_vec().into(), payload]
+}
+
+impl DomainHeader {
+    /// Decodes part 0 of an application's message.
+    ///
+    /// # Errors
+    /// [`BodyError`] if it is not a message header.
+    pub fn decode(part: &[u8]) -> Result<Self, BodyError> {
+        let header = MessageHeader::decode(part).map_err(|_| BodyError)?;
+        Ok(Self { message_type: header.message_type, nonce: header.nonce })
+    }
+}

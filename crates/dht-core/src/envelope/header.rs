@@ -1,0 +1,193 @@
+//! The typed header: specification 01, section 6.1.
+
+use bytes::Bytes;
+use dht_proto::envelope::{DhtHeader, dht_header};
+
+use crate::{Destination, MessageTag, MessageType, PublicKey, UnixSeconds};
+
+/// Header of an envelope with every field converted. Equality ignores the tag, which is not signed.
+#[derive(Clone, Debug)]
+pub struct Header {
+    /// Protocol version; both behave the same except for the hashed number.
+    pub version: ProtocolVersion,
+    /// To whom.
+    pub destination: Destination,
+    /// What for.
+    pub message_type: MessageType,
+    /// Flag bits.
+    pub flags: Flags,
+    /// The encoded message signature, or empty.
+    pub signature: Bytes,
+    /// The sender's one-time key, if any.
+    pub ephemeral_key: Option<PublicKey>,
+    /// Trace id, not signed.
+    pub tag: MessageTag,
+    /// When the message loses its meaning; `None` = never.
+    pub expires: Option<UnixSeconds>,
+}
+
+/// Version of the DHT protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum ProtocolVersion {
+    /// Still accepted.
+    V1,
+    /// What is sent.
+    #[default]
+    V2,
+}
+
+/// Flag bits of a header; only the known one can be set.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Flags(u32);
+
+/// Why a header does not convert, in the order the checks are made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeaderError {
+    /// There is no header.
+    #[error("envelope has no header")]
+    Missing,
+    /// No destination, or not a canonical key.
+    #[error("destination is missing or not a canonical key")]
+    Destination,
+    /// Not empty and not a canonical key.
+    #[error("ephemeral key is not a canonical key")]
+    EphemeralKey,
+    /// Neither 1 nor 2.
+    #[error("protocol version {0} is not supported")]
+    Version(u32),
+    /// Not a known type.
+    #[error("message type {0} is not known")]
+    MessageType(i32),
+    /// A flag bit this protocol does not know.
+    #[error("unknown flag bits in {0:#x}")]
+    Flags(u32),
+}
+
+impl Header {
+    /// Converts the fields of the message.
+    ///
+    /// # Errors
+    /// [`HeaderError`], the first in the order of its variants.
+    pub fn from_proto(proto: &DhtHeader) -> Result<Self, HeaderError> {
+        let destination = match &proto.destination {
+            None => return Err(HeaderError::Destination),
+            Some(dht_header::Destination::Unknown(_)) => Destination::Unknown,
+            Some(dht_header::Destination::PublicKey(bytes)) => PublicKey::from_bytes(bytes)
+                .map(Destination::PublicKey)
+                .map_err(|_| HeaderError::Destination)?,
+        };
+        let ephemeral_key = match &proto.ephemeral_public_key[..] {
+            [] => None,
+            bytes => {
+                Some(PublicKey::from_bytes(bytes).map_err(|_| HeaderError::EphemeralKey)?)
+            }
+        };
+        let version = match proto.major {
+            1 => ProtocolVersion::V1,
+            2 => ProtocolVersion::V2,
+            other => return Err(HeaderError::Version(other)),
+        };
+        let message_type = MessageType::from_wire(proto.message_type)
+            .ok_or(HeaderError::MessageType(proto.message_type))?;
+        let flags = Flags::from_bits(proto.flags).ok_or(HeaderError::Flags(proto.flags))?;
+        Ok(Self {
+            version,
+            destination,
+            message_type,
+            flags,
+            // Copied: a slice would keep the whole frame shared, and a shared frame is not opened in place.
+            signature: Bytes::copy_from_slice(&proto.message_signature),
+            ephemeral_key,
+            tag: MessageTag(proto.message_tag),
+            expires: (proto.expires != 0).then_some(UnixSeconds(proto.expires)),
+        })
+    }
+
+    /// The fields as sent. An unknown destination is written as `unknown = true`.
+    #[must_use]
+    pub fn to_proto(&self) -> DhtHeader {
+        let copy = |key: &PublicKey| Bytes::copy_from_slice(key.as_bytes());
+        DhtHeader {
+            major: self.version.to_wire(),
+            destination: Some(match &self.destination {
+                Destination::Unknown => dht_header::Destination::Unknown(true),
+                Destination::PublicKey(key) => dht_header::Destination::PublicKey(copy(key)),
+            }),
+            message_signature: self.signature.clone(),
+            ephemeral_public_key: self.ephemeral_key.as_ref().map(copy).unwrap_or_default(),
+            message_type: self.message_type.to_wire(),
+            flags: self.flags.bits(),
+            message_tag: self.tag.0,
+            expires: self.expires.map_or(0, |at| at.0),
+        }
+    }
+
+    /// Whether the header lies in the past: strictly before `now`, in whole seconds.
+    #[must_use]
+    pub fn is_expired(&self, now: UnixSeconds) -> bool {
+        self.expires.is_some_and(|at| at < now)
+    }
+
+    /// Whether the encrypted flag is set. Says nothing about success.
+    #[must_use]
+    pub const fn is_encrypted(&self) -> bool {
+        self.flags.contains(Flags::ENCRYPTED)
+    }
+}
+
+impl PartialEq for Header {
+    fn eq(&self, other: &Self) -> bool {
+        self.version == other.version
+            && self.destination == other.destination
+            && self.message_type == other.message_type
+            && self.flags == other.flags
+            && self.signature == other.signature
+            && self.ephemeral_key == other.ephemeral_key
+            && self.expires == other.expires
+    }
+}
+
+impl Eq for Header {}
+
+impl ProtocolVersion {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn to_wire(self) -> u32 {
+        match self {
+            Self::V1 => 1,
+            Self::V2 => 2,
+        }
+    }
+}
+
+impl Flags {
+    /// No flag.
+    pub const NONE: Self = Self(0);
+    /// The body is encrypted.
+    pub const ENCRYPTED: Self = Self(1);
+
+    /// Reads flag bits; `None` if an unknown one is set.
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Option<Self> {
+        if bits & !Self::ENCRYPTED.0 == 0 { Some(Self(bits)) } else { None }
+    }
+
+    /// The bits as sent.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// True if every bit of `other` is set here.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both sets of bits.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}

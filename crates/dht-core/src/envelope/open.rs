@@ -1,0 +1,129 @@
+//! Opening what is addressed to this node: specification 01, section 7, stages 7 to 9.
+
+use bytes::{Bytes, BytesMut};
+use ring::aead;
+
+use super::{Header, KeyAgreement, Sealed, decode_parts, unpad};
+use crate::{NodeIdentity, PublicKey};
+
+/// A verified message and what could be read of it.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The header as received.
+    pub header: Header,
+    /// What is inside.
+    pub content: Content,
+    /// The whole envelope as received, to be passed on. Empty once the message was decrypted in place.
+    pub frame: Bytes,
+    /// The body as received. Empty once the message was decrypted in place.
+    pub body: Bytes,
+}
+
+/// What a node can tell of the inside of a verified envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Clear, or decrypted here.
+    Readable {
+        /// The parts of the envelope body.
+        parts: Vec<Bytes>,
+        /// The authenticated sender; `None` if anonymous.
+        origin: Option<PublicKey>,
+    },
+    /// Encrypted for somebody else.
+    Unreadable,
+}
+
+/// Why a verified envelope does not open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Addressed to us but undecryptable. Only we can tell, so no peer is blamed, and nothing says which check
+    /// failed.
+    #[error("body addressed to this node does not decrypt")]
+    Undecryptable,
+    /// A clear body that is no envelope body.
+    #[error("clear body does not decode")]
+    UndecodableBody,
+}
+
+impl Opened {
+    pub(super) fn new(sealed: Sealed, content: Content) -> Self {
+        let (header, body, frame) = sealed.into_parts();
+        Self { header, content, frame, body }
+    }
+
+    /// The parts, if readable.
+    #[must_use]
+    pub fn parts(&self) -> Option<&[Bytes]> {
+        match &self.content {
+            Content::Readable { parts, .. } => Some(parts),
+            Content::Unreadable => None,
+        }
+    }
+
+    /// The authenticated sender, if there is one and it is visible here.
+    #[must_use]
+    pub const fn origin(&self) -> Option<&PublicKey> {
+        match &self.content {
+            Content::Readable { origin, .. } => origin.as_ref(),
+            Content::Unreadable => None,
+        }
+    }
+}
+
+pub(super) fn open_clear(sealed: Sealed, origin: Option<PublicKey>) -> Result<Opened, OpenError> {
+    let parts =
+        decode_parts(sealed.body().clone()).map_err(|_| OpenError::UndecodableBody)?;
+    Ok(Opened::new(sealed, Content::Readable { parts, origin }))
+}
+
+pub(super) fn open_encrypted(
+    sealed: Sealed,
+    masked: &PublicKey,
+    identity: &NodeIdentity,
+) -> Result<Opened, OpenError> {
+    let (header, body, frame) = sealed.into_parts();
+    let ephemeral = header.ephemeral_key.ok_or(OpenError::Undecryptable)?;
+    let agreement = KeyAgreement::new(identity.secret_key(), &ephemeral);
+    // The cheap check first: a body that does not decrypt costs no unmasking.
+    let plaintext = decrypt(&agreement, masked, body, frame)?;
+    let message = unpad(plaintext).map_err(|_| OpenError::Undecryptable)?;
+    let parts = decode_parts(message).map_err(|_| OpenError::Undecryptable)?;
+    if parts.is_empty() {
+        return Err(OpenError::Undecryptable);
+    }
+    let origin = agreement.unmask(masked).ok_or(OpenError::Undecryptable)?;
+    let content = Content::Readable { parts, origin: Some(origin) };
+    Ok(Opened { header, content, frame: Bytes::new(), body: Bytes::new() })
+}
+
+/// ChaCha20-Poly1305 with the masked key as associated data, in the buffer the frame came in if nobody else
+/// holds it, in a copy otherwise.
+fn decrypt(
+    agreement: &KeyAgreement,
+    masked: &PublicKey,
+    body: Bytes,
+    frame: Bytes,
+) -> Result<Bytes, OpenError> {
+    let start = (body.as_ptr() as usize).wrapping_sub(frame.as_ptr() as usize);
+    let length = body.len();
+    drop(body);
+    let mut frame = frame.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    if start.checked_add(length).is_none_or(|end| end > frame.len()) {
+        return Err(OpenError::Undecryptable);
+    }
+    let mut buffer = frame.split_off(start);
+    buffer.truncate(length);
+    let plain = agreement
+        .message_key()
+        .open_in_place(zero_nonce(), aead::Aad::from(masked.as_bytes()), &mut buffer)
+        .map_err(|_| OpenError::Undecryptable)?
+        .len();
+    buffer.truncate(plain);
+    Ok(buffer.freeze())
+}
+
+/// The nonce is always zero: sound because the key is fresh for every message.
+pub(super) fn zero_nonce() -> aead::Nonce {
+    aead::Nonce::assume_unique_for_key([0; aead::NONCE_LEN])
+}

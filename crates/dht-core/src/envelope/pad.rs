@@ -1,0 +1,96 @@
+//! Padding that hides the length of a message: specification 01, section 6.3.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// Encrypted plaintexts are a multiple of this many bytes, length prefix included.
+pub const PADDING_BLOCK_BYTES: usize = 6_000;
+const PREFIX_BYTES: usize = 4;
+
+/// Why a plaintext does not unpad, or a message cannot be padded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PadError {
+    /// Shorter than the length prefix.
+    #[error("padded message is too short to hold its length")]
+    TooShort,
+    /// Not a whole number of blocks.
+    #[error("padded message is not a whole number of blocks")]
+    NotWholeBlocks,
+    /// The length prefix points past the end.
+    #[error("length prefix points past the end of the message")]
+    LengthPrefix,
+    /// The message does not fit a 32-bit length.
+    #[error("message is too long for its length prefix")]
+    TooLong,
+}
+
+/// Prefixes `message` with its length and fills with zeros to whole blocks, leaving room for `spare` more
+/// bytes behind it.
+///
+/// # Byte layout
+/// `LE32(len) || message || 0 × z`, z the smallest that makes the whole a multiple of 6000.
+///
+/// # Errors
+/// [`PadError::TooLong`] for messages of 4 GiB and more.
+pub fn pad(message: &[u8], spare: usize) -> Result<BytesMut, PadError> {
+    let length = u32::try_from(message.len()).map_err(|_| PadError::TooLong)?;
+    let padded = message
+        .len()
+        .saturating_add(PREFIX_BYTES)
+        .checked_next_multiple_of(PADDING_BLOCK_BYTES)
+        .ok_or(PadError::TooLong)?;
+    let mut block = BytesMut::with_capacity(padded.saturating_add(spare));
+    block.put_u32_le(length);
+    block.put_slice(message);
+    block.resize(padded, 0);
+    Ok(block)
+}
+
+/// Cuts the message out of a decrypted block. The padding's content and surplus blocks do not matter.
+///
+/// # Errors
+/// [`PadError`] naming the rule.
+pub fn unpad(mut block: Bytes) -> Result<Bytes, PadError> {
+    if block.len() < PREFIX_BYTES {
+        return Err(PadError::TooShort);
+    }
+    if !block.len().is_multiple_of(PADDING_BLOCK_BYTES) {
+        return Err(PadError::NotWholeBlocks);
+    }
+    let length = usize::try_from(block.get_u32_le()).map_err(|_| PadError::LengthPrefix)?;
+    if length > block.len() {
+        return Err(PadError::LengthPrefix);
+    }
+    block.truncate(length);
+    Ok(block)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn exact_block_is_not_extended() {
+        assert_eq!(pad(&[1; 5996], 0).unwrap().len(), 6000);
+        assert_eq!(pad(&[1; 5997], 0).unwrap().len(), 12_000);
+        assert_eq!(pad(&[], 0).unwrap().len(), 6000);
+    }
+
+    #[test]
+    fn short_blocks_are_refused() {
+        assert_eq!(unpad(Bytes::new()), Err(PadError::TooShort));
+        assert_eq!(unpad(Bytes::from_static(&[0; 3])), Err(PadError::TooShort));
+        assert_eq!(unpad(Bytes::from_static(&[0; 4])), Err(PadError::NotWholeBlocks));
+    }
+
+    proptest! {
+        #[test]
+        fn padding_round_trips(message in proptest::collection::vec(any::<u8>(), 0..13_000)) {
+            let padded = pad(&message, 16).unwrap().freeze();
+            prop_assert_eq!(padded.len() % PADDING_BLOCK_BYTES, 0);
+            prop_assert_eq!(unpad(padded), Ok(Bytes::from(message)));
+        }
+    }
+}

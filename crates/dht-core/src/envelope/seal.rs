@@ -1,0 +1,271 @@
+//! Sealing a message: specification 01, sections 6.2 to 6.6.
+
+use std::{fmt, sync::LazyLock};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use curve25519_dalek::{ristretto::RistrettoPoint, scalar::Scalar};
+use dht_proto::envelope::DhtHeader;
+use prost::Message;
+use rand_core::CryptoRng;
+use ring::aead;
+use zeroize::Zeroizing;
+
+use super::{Flags, Header, PadError, ProtocolVersion, binding_hash, open::zero_nonce, pad};
+use crate::{
+    Destination, Encryption, MessageTag, MessageType, PublicKey, SecretKey, SharedSecret, UnixSeconds,
+    hash::{Hasher256, Hasher512, KEY_MASK, KEY_MESSAGE},
+    schnorr::MessageSignature,
+};
+
+/// One half, for points that are doubled while they are encoded.
+static HALF: LazyLock<Scalar> = LazyLock::new(|| Scalar::from(2_u8).invert());
+
+/// What is to be sealed. The body is an encoded `EnvelopeBody`.
+#[derive(Clone, Debug)]
+pub struct SealRequest<'a> {
+    /// The encoded `EnvelopeBody`; see [`encode_parts`](super::encode_parts).
+    pub body: Bytes,
+    /// What for.
+    pub message_type: MessageType,
+    /// To whom the header says it is.
+    pub destination: Destination,
+    /// Clear, or encrypted for the destination.
+    pub encryption: Encryption,
+    /// The sender, for signing.
+    pub sender: &'a SecretKey,
+    /// Whether clear messages are signed; encrypted ones always are.
+    pub signing: Signing,
+    /// When the message loses its meaning.
+    pub expires: Option<UnixSeconds>,
+    /// Trace id.
+    pub tag: MessageTag,
+    /// Protocol version; send 2.
+    pub version: ProtocolVersion,
+}
+
+/// Whether a clear message names its sender.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Signing {
+    /// Nobody signs.
+    #[default]
+    Anonymous,
+    /// The sender signs with its own key ("force origin").
+    Origin,
+}
+
+/// The one-time secrets of a message. Never use a pair twice.
+#[derive(Debug)]
+pub struct SealSecrets {
+    ephemeral: SecretKey,
+    nonce: SecretKey,
+}
+
+/// A message ready to be encoded: the same bytes go to every recipient.
+#[derive(Clone, Debug)]
+pub struct SealedMessage {
+    /// The header, signature included.
+    pub header: Header,
+    /// The body as transmitted.
+    pub body: Bytes,
+}
+
+/// Why a message cannot be sealed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// Receivers reject encrypted messages that do not name their recipient, and may ban the sender.
+    #[error("an encrypted message must be addressed to the key it is encrypted for")]
+    DestinationMismatch,
+    /// Too long.
+    #[error(transparent)]
+    Pad(#[from] PadError),
+    /// The cipher refused, which takes a message of hundreds of gigabytes.
+    #[error("message is too long to encrypt")]
+    TooLong,
+}
+
+/// What both ends derive from their Diffie-Hellman secret: the message key and the mask of the sender's key.
+pub struct KeyAgreement {
+    secret: SharedSecret,
+    mask: Zeroizing<Scalar>,
+}
+
+// === impl SealSecrets ===
+
+impl SealSecrets {
+    /// Fresh secrets.
+    pub fn random(rng: &mut impl CryptoRng) -> Self {
+        Self { ephemeral: SecretKey::random(rng), nonce: SecretKey::random(rng) }
+    }
+
+    /// Given secrets.
+    ///
+    /// # Security
+    /// For vectors and tests: an ephemeral key used twice reveals both messages, a nonce used twice the secret
+    /// key.
+    #[must_use]
+    pub const fn from_parts(ephemeral: SecretKey, nonce: SecretKey) -> Self {
+        Self { ephemeral, nonce }
+    }
+}
+
+/// Encrypts, masks and signs one message.
+///
+/// The secrets are used up. Of the five multiplications four are by the base point: the masked key is
+/// (mask·k)·G, and the three points that are sent are encoded together.
+///
+/// # Errors
+/// [`SealError`].
+pub fn seal(request: SealRequest<'_>, secrets: SealSecrets) -> Result<SealedMessage, SealError> {
+    let mut header = Header {
+        version: request.version,
+        destination: request.destination,
+        message_type: request.message_type,
+        flags: Flags::NONE,
+        signature: Bytes::new(),
+        ephemeral_key: None,
+        tag: request.tag,
+        expires: request.expires,
+    };
+    let body = match request.encryption {
+        Encryption::EncryptFor(recipient) => {
+            if request.destination != Destination::PublicKey(recipient) {
+                return Err(SealError::DestinationMismatch);
+            }
+            return seal_encrypted(header, &request.body, &recipient, request.sender, &secrets);
+        }
+        Encryption::Clear => request.body,
+    };
+    if request.signing == Signing::Origin {
+        let hash = binding_hash(&header, &body);
+        let signature = MessageSignature::sign_with_nonce(request.sender, &hash, &secrets.nonce);
+        header.signature = signature.encode();
+    }
+    Ok(SealedMessage { header, body })
+}
+
+fn seal_encrypted(
+    mut header: Header,
+    message: &[u8],
+    recipient: &PublicKey,
+    sender: &SecretKey,
+    secrets: &SealSecrets,
+) -> Result<SealedMessage, SealError> {
+    let agreement = KeyAgreement::new(&secrets.ephemeral, recipient);
+    let masked_secret = Zeroizing::new(*agreement.mask * sender.scalar());
+    let [ephemeral, masked, nonce] =
+        public_points([secrets.ephemeral.scalar(), &masked_secret, secrets.nonce.scalar()]);
+
+    let mut body = pad(message, aead::CHACHA20_POLY1305.tag_len())?;
+    let aad = aead::Aad::from(masked.as_bytes());
+    agreement
+        .message_key()
+        .seal_in_place_append_tag(zero_nonce(), aad, &mut body)
+        .map_err(|_| SealError::TooLong)?;
+    let body = body.freeze();
+
+    header.flags = header.flags.union(Flags::ENCRYPTED);
+    header.ephemeral_key = Some(ephemeral);
+    let hash = binding_hash(&header, &body);
+    let signature = MessageSignature::finish_signing(
+        &masked_secret,
+        masked,
+        secrets.nonce.scalar(),
+        curve25519_dalek::ristretto::CompressedRistretto(*nonce.as_bytes()),
+        &hash,
+    );
+    header.signature = signature.encode();
+    Ok(SealedMessage { header, body })
+}
+
+/// The public keys of three secrets. Encoding 2·P for all of them takes one field inversion instead of three
+/// square roots, so half of each secret is multiplied.
+fn public_points(secrets: [&Scalar; 3]) -> [PublicKey; 3] {
+    let halves = secrets.map(|secret| RistrettoPoint::mul_base(&(secret * *HALF)));
+    let encodings = RistrettoPoint::double_and_compress_batch(halves.iter());
+    let mut encodings = encodings.into_iter();
+    halves.map(|half| {
+        let point = half + half;
+        let encoding = encodings.next().unwrap_or_else(|| point.compress());
+        PublicKey::from_parts(encoding, point)
+    })
+}
+
+/// Encodes header and body as the frame of the messaging protocol, canonically.
+#[must_use]
+pub fn encode_envelope(header: &Header, body: &[u8]) -> Bytes {
+    let header: DhtHeader = header.to_proto();
+    let header_length = header.encoded_len();
+    let mut frame = BytesMut::with_capacity(header_length + body.len() + 16);
+    frame.put_u8(1 << 3 | 2);
+    prost::encoding::encode_varint(header_length as u64, &mut frame);
+    header.encode_raw(&mut frame);
+    if !body.is_empty() {
+        frame.put_u8(2 << 3 | 2);
+        prost::encoding::encode_varint(body.len() as u64, &mut frame);
+        frame.put_slice(body);
+    }
+    frame.freeze()
+}
+
+// === impl KeyAgreement ===
+
+impl KeyAgreement {
+    /// Agrees on the keys of one message: the sender with its ephemeral secret and the recipient's key, the
+    /// recipient with its secret and the ephemeral key.
+    #[must_use]
+    pub fn new(ours: &SecretKey, theirs: &PublicKey) -> Self {
+        let secret = ours.shared_secret(theirs);
+        let mask = Hasher512::new(KEY_MASK).chain(secret.as_bytes()).finish_scalar();
+        Self { secret, mask: Zeroizing::new(mask) }
+    }
+
+    /// The 32-byte AEAD key.
+    #[must_use]
+    pub fn message_key_bytes(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(Hasher256::new(KEY_MESSAGE).chain(self.secret.as_bytes()).finish())
+    }
+
+    /// The mask as 32 little-endian bytes.
+    #[must_use]
+    pub fn mask_bytes(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.mask.to_bytes())
+    }
+
+    /// The shared secret.
+    #[must_use]
+    pub const fn shared_secret(&self) -> &SharedSecret {
+        &self.secret
+    }
+
+    /// The secret key a sender signs with: mask·k.
+    #[must_use]
+    pub fn mask_secret(&self, secret: &SecretKey) -> SecretKey {
+        SecretKey::from_scalar(*self.mask * secret.scalar())
+    }
+
+    /// The sender behind a masked key; `None` for the mask zero, which nothing can be divided by.
+    #[must_use]
+    pub fn unmask(&self, masked: &PublicKey) -> Option<PublicKey> {
+        if *self.mask == Scalar::ZERO {
+            return None;
+        }
+        let inverse = Zeroizing::new(self.mask.invert());
+        Some(PublicKey::from_point(masked.point() * *inverse))
+    }
+
+    pub(super) fn message_key(&self) -> aead::LessSafeKey {
+        let key = self.message_key_bytes();
+        // Correctness: ring refuses only keys that are not 32 bytes long.
+        aead::LessSafeKey::new(
+            aead::UnboundKey::new(&aead::CHACHA20_POLY1305, &*key)
+                .unwrap_or_else(|_| unreachable!("a message key has 32 bytes")),
+        )
+    }
+}
+
+impl fmt::Debug for KeyAgreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyAgreement(..)")
+    }
+}

@@ -1,0 +1,204 @@
+//! An envelope whose header converts, and one whose signature holds.
+
+use bytes::Bytes;
+
+use super::{Content, Header, OpenError, Opened, binding_hash, open};
+use crate::{
+    Destination, NodeIdentity, PublicKey,
+    hash::{DEDUP, Hasher256},
+    schnorr::{MessageSignature, SignatureError},
+};
+
+/// A received envelope: header converted, signature not yet checked.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    header: Header,
+    body: Bytes,
+    frame: Bytes,
+}
+
+/// An envelope whose signature covers header and body, or that is legitimately unsigned.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    sealed: Sealed,
+    signer: Option<PublicKey>,
+}
+
+/// Names a message for the duplicate table and the store; never on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DedupHash(pub [u8; 32]);
+
+/// Encrypted, but without what encryption takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("encrypted message without destination, ephemeral key, signature or body")]
+pub struct SemanticsError;
+
+/// Why an envelope is not valid. Every hop can check these, so a relay must.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// See [`SemanticsError`].
+    #[error(transparent)]
+    Semantics(#[from] SemanticsError),
+    /// The signature does not decode.
+    #[error("message signature does not decode")]
+    Signature(#[from] SignatureError),
+    /// The signature does not cover header and body.
+    #[error("message signature does not verify")]
+    BadSignature,
+}
+
+/// The duplicate hash over the signature field and the body, both exactly as given.
+#[must_use]
+pub fn dedup_hash(signature: &[u8], body: &[u8]) -> DedupHash {
+    DedupHash(Hasher256::new(DEDUP).chain(signature).chain(body).finish())
+}
+
+// === impl Sealed ===
+
+impl Sealed {
+    pub(super) const fn new(header: Header, body: Bytes, frame: Bytes) -> Self {
+        Self { header, body, frame }
+    }
+
+    /// The header.
+    #[must_use]
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The body as transmitted.
+    #[must_use]
+    pub const fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The whole envelope as received, to be passed on.
+    #[must_use]
+    pub const fn frame(&self) -> &Bytes {
+        &self.frame
+    }
+
+    /// The duplicate hash of the bytes as received.
+    #[must_use]
+    pub fn dedup_hash(&self) -> DedupHash {
+        dedup_hash(&self.header.signature, &self.body)
+    }
+
+    /// What must hold for every encrypted message, on every node.
+    ///
+    /// # Errors
+    /// [`SemanticsError`]. Clear messages have no such rule.
+    pub fn check_semantics(&self) -> Result<(), SemanticsError> {
+        let Header { destination, ephemeral_key, signature, .. } = &self.header;
+        let complete = matches!(destination, Destination::PublicKey(_))
+            && ephemeral_key.is_some()
+            && !signature.is_empty()
+            && !self.body.is_empty();
+        if self.header.is_encrypted() && !complete { Err(SemanticsError) } else { Ok(()) }
+    }
+
+    /// Checks semantics and signature; the costly step of a relay.
+    ///
+    /// Tolerates non-canonical bytes in the signature field, as the network does; see
+    /// [`Verified::signature_is_canonical`].
+    ///
+    /// # Errors
+    /// [`VerifyError`].
+    pub fn verify(self) -> Result<Verified, VerifyError> {
+        self.check_semantics()?;
+        let signer = match self.signature()? {
+            None => None,
+            Some(signature) if signature.verify(&self.binding_hash()) => Some(*signature.signer()),
+            Some(_) => return Err(VerifyError::BadSignature),
+        };
+        Ok(Verified { sealed: self, signer })
+    }
+
+    /// The decoded signature; `None` if the message is unsigned.
+    ///
+    /// # Errors
+    /// [`SignatureError`] if the field is neither empty nor a signature.
+    pub fn signature(&self) -> Result<Option<MessageSignature>, SignatureError> {
+        match &self.header.signature[..] {
+            [] => Ok(None),
+            bytes => MessageSignature::decode(bytes).map(Some),
+        }
+    }
+
+    /// The hash the signature must cover.
+    #[must_use]
+    pub fn binding_hash(&self) -> [u8; 32] {
+        binding_hash(&self.header, &self.body)
+    }
+
+    /// Marks an envelope as verified by somebody else: the batch verifier.
+    pub(crate) const fn into_verified(self, signer: Option<PublicKey>) -> Verified {
+        Verified { sealed: self, signer }
+    }
+
+    pub(super) fn into_parts(self) -> (Header, Bytes, Bytes) {
+        (self.header, self.body, self.frame)
+    }
+}
+
+// === impl Verified ===
+
+impl Verified {
+    /// The header.
+    #[must_use]
+    pub const fn header(&self) -> &Header {
+        &self.sealed.header
+    }
+
+    /// The body as transmitted.
+    #[must_use]
+    pub const fn body(&self) -> &Bytes {
+        &self.sealed.body
+    }
+
+    /// The whole envelope as received, to be passed on.
+    #[must_use]
+    pub const fn frame(&self) -> &Bytes {
+        &self.sealed.frame
+    }
+
+    /// Who signed; the masked key for encrypted messages, `None` for anonymous ones.
+    #[must_use]
+    pub const fn signer(&self) -> Option<&PublicKey> {
+        self.signer.as_ref()
+    }
+
+    /// The duplicate hash of the bytes as received.
+    #[must_use]
+    pub fn dedup_hash(&self) -> DedupHash {
+        self.sealed.dedup_hash()
+    }
+
+    /// Whether the signature field is empty or exactly the canonical 102 bytes. A re-encoded signature still
+    /// verifies, but would give the same message another duplicate hash.
+    #[must_use]
+    pub fn signature_is_canonical(&self) -> bool {
+        match self.sealed.signature() {
+            Ok(None) => true,
+            Ok(Some(signature)) => signature.encode() == self.sealed.header.signature,
+            Err(_) => false,
+        }
+    }
+
+    /// Reads the message if it is readable here.
+    ///
+    /// Clear messages are readable everywhere. Encrypted ones are opened if `identity` is the destination, in
+    /// place when nobody else holds the frame, and come back [`Content::Unreadable`] otherwise.
+    ///
+    /// # Errors
+    /// [`OpenError`]. For messages addressed here it does not say which check failed.
+    pub fn open(self, identity: &NodeIdentity) -> Result<Opened, OpenError> {
+        let for_us = self.header().destination.public_key() == Some(identity.public_key());
+        match (self.header().is_encrypted(), self.signer) {
+            (true, Some(masked)) if for_us => open::open_encrypted(self.sealed, &masked, identity),
+            (true, _) => Ok(Opened::new(self.sealed, Content::Unreadable)),
+            (false, origin) => open::open_clear(self.sealed, origin),
+        }
+    }
+}

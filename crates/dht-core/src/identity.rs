@@ -1,0 +1,104 @@
+//! A node's own identity.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use parking_lot::RwLock;
+use rand_core::CryptoRng;
+
+use crate::{Address, Claim, Features, NodeId, PublicKey, SecretKey, UnixSeconds};
+
+/// Key pair, node id, features and the current signed claim of this node.
+///
+/// One key pair does everything: it is the Noise static key, signs the claim and clear messages, and
+/// receives encrypted ones.
+///
+/// ```
+/// use dht_core::{Features, NodeIdentity, SeededEntropy, Entropy, SecretKey, UnixSeconds};
+///
+/// let mut rng = SeededEntropy::new(1).rng();
+/// let now = UnixSeconds(1_700_000_000);
+/// let me = NodeIdentity::new(
+///     SecretKey::random(&mut rng),
+///     Features::NODE,
+///     vec!["/ip4/203.0.113.7/tcp/18189".parse()?],
+///     now,
+///     &mut rng,
+/// );
+/// me.claim().verify(me.public_key(), now)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct NodeIdentity {
+    secret: SecretKey,
+    public: PublicKey,
+    node_id: NodeId,
+    features: Features,
+    claim: RwLock<Arc<Claim>>,
+}
+
+impl NodeIdentity {
+    /// Makes an identity and signs its first claim.
+    pub fn new(
+        secret: SecretKey,
+        features: Features,
+        addresses: Vec<Address>,
+        now: UnixSeconds,
+        rng: &mut impl CryptoRng,
+    ) -> Self {
+        let public = secret.public_key();
+        let claim = Claim::sign(&secret, addresses, features, now, rng);
+        Self {
+            public,
+            node_id: public.node_id(),
+            features,
+            claim: RwLock::new(Arc::new(claim)),
+            secret,
+        }
+    }
+
+    /// The secret key.
+    #[must_use]
+    pub const fn secret_key(&self) -> &SecretKey {
+        &self.secret
+    }
+
+    /// The public key.
+    #[must_use]
+    pub const fn public_key(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// The node id of the public key.
+    #[must_use]
+    pub const fn node_id(&self) -> &NodeId {
+        &self.node_id
+    }
+
+    /// What this node offers.
+    #[must_use]
+    pub const fn features(&self) -> Features {
+        self.features
+    }
+
+    /// The current claim.
+    #[must_use]
+    pub fn claim(&self) -> Arc<Claim> {
+        Arc::clone(&self.claim.read())
+    }
+
+    /// Takes on a new set of addresses and signs it. The same set in another order changes nothing, so
+    /// that the signed order stays the sent order.
+    pub fn set_addresses(
+        &self,
+        addresses: Vec<Address>,
+        now: UnixSeconds,
+        rng: &mut impl CryptoRng,
+    ) {
+        let mut claim = self.claim.write();
+        let held: BTreeSet<_> = claim.addresses.iter().map(Address::as_bytes).collect();
+        let wanted: BTreeSet<_> = addresses.iter().map(Address::as_bytes).collect();
+        if held != wanted {
+            *claim = Arc::new(Claim::sign(&self.secret, addresses, self.features, now, rng));
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Ristretto255 keys: specification 01, section 1.
+
+use std::{cmp::Ordering, fmt, hash::Hash, str::FromStr};
+
+use curve25519_dalek::{
+    ristretto::{CompressedRistretto, RistrettoPoint},
+    scalar::Scalar,
+    traits::{Identity, IsIdentity},
+};
+use rand_core::CryptoRng;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::NodeId;
+
+/// A Ristretto255 public key: a checked group element together with its canonical 32-byte encoding.
+///
+/// Holding both spares every later use the decoding (about 4 µs). Equality, order and hash are those of
+/// the encoding, which is equality in the group because the encoding is canonical.
+///
+/// The identity point (32 zero bytes) decodes, as the protocol demands; see [`PublicKey::is_identity`].
+///
+/// ```
+/// use dht_core::{PublicKey, SecretKey};
+///
+/// let secret = SecretKey::from_bytes(&[2; 32]).unwrap_or_else(|_| unreachable!());
+/// let public = secret.public_key();
+/// assert_eq!(public.to_string().parse::<PublicKey>().ok(), Some(public));
+/// ```
+#[derive(Clone, Copy)]
+pub struct PublicKey {
+    encoding: [u8; Self::LENGTH],
+    point: RistrettoPoint,
+}
+
+/// A secret scalar modulo the group order. Wiped on drop, never printed, compared in constant time.
+#[derive(Clone)]
+pub struct SecretKey(Scalar);
+
+/// The compressed result of a Diffie-Hellman multiplication. Wiped on drop.
+#[derive(Clone)]
+pub struct SharedSecret(Zeroizing<[u8; 32]>);
+
+/// Why bytes or text are not a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// Keys are exactly 32 bytes.
+    #[error("a key is 32 bytes, not {0}")]
+    Length(usize),
+    /// Not the canonical encoding of a Ristretto255 element.
+    #[error("not a canonical ristretto255 encoding")]
+    Point,
+    /// Not a scalar below the group order.
+    #[error("not a canonical scalar")]
+    Scalar,
+    /// Text that is not 64 hexadecimal digits.
+    #[error("not 64 hexadecimal digits")]
+    Hex,
+}
+
+// === impl PublicKey ===
+
+impl PublicKey {
+    /// Bytes of the encoding.
+    pub const LENGTH: usize = 32;
+
+    /// Decodes the canonical encoding.
+    ///
+    /// # Errors
+    /// [`KeyError::Length`] unless there are 32 bytes, [`KeyError::Point`] unless they are canonical.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
+        let encoding: [u8; Self::LENGTH] =
+            bytes.try_into().map_err(|_| KeyError::Length(bytes.len()))?;
+        let point = CompressedRistretto(encoding)
+            .decompress()
+            .ok_or(KeyError::Point)?;
+        Ok(Self { encoding, point })
+    }
+
+    /// The canonical encoding.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; Self::LENGTH] {
+        &self.encoding
+    }
+
+    /// True for the identity point, which no honest peer uses as a key.
+    #[must_use]
+    pub fn is_identity(&self) -> bool {
+        self.point.is_identity()
+    }
+
+    /// The identifier routing uses for the holder of this key.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        NodeId::from_key(self)
+    }
+
+    /// The first 8 bytes in hexadecimal, for logs.
+    #[must_use]
+    pub fn short(&self) -> String {
+        data_encoding::HEXLOWER.encode(&self.encoding.as_chunks::<8>().0[0])
+    }
+
+    pub(crate) fn from_point(point: RistrettoPoint) -> Self {
+        Self { encoding: point.compress().to_bytes(), point }
+    }
+
+    /// Pairs a point with an encoding the caller has just computed from it.
+    pub(crate) fn from_parts(encoding: CompressedRistretto, point: RistrettoPoint) -> Self {
+        debug_assert_eq!(point.compress(), encoding);
+        Self { encoding: encoding.to_bytes(), point }
+    }
+
+    pub(crate) fn point(&self) -> &RistrettoPoint {
+        &self.point
+    }
+}
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.encoding == other.encoding
+    }
+}
+
+impl Eq for PublicKey {}
+
+impl PartialOrd for PublicKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for PublicKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.encoding.cmp(&other.encoding)
+    }
+}
+
+impl Hash for PublicKey {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.encoding.hash(state);
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.encoding))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({self})")
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = KeyError;
+
+    /// Accepts upper and lower case, surrounding blanks and a `0x` prefix.
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        Self::from_bytes(&hex_32(text)?)
+    }
+}
+
+// === impl SecretKey ===
+
+impl SecretKey {
+    /// Bytes of the little-endian scalar.
+    pub const LENGTH: usize = 32;
+
+    /// A uniformly random key.
+    pub fn random(rng: &mut impl CryptoRng) -> Self {
+        let mut wide = Zeroizing::new([0; 64]);
+        rng.fill_bytes(&mut *wide);
+        Self(Scalar::from_bytes_mod_order_wide(&wide))
+    }
+
+    /// Reads a canonical little-endian scalar; zero is accepted.
+    ///
+    /// # Errors
+    /// [`KeyError::Length`] unless there are 32 bytes, [`KeyError::Scalar`] unless they are below the
+    /// group order.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
+        scalar_from_bytes(bytes).map(Self)
+    }
+
+    /// Reduces exactly 64 little-endian bytes modulo the group order.
+    ///
+    /// # Errors
+    /// [`KeyError::Length`] for any other length.
+    pub fn from_uniform_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
+        let wide: &[u8; 64] = bytes.try_into().map_err(|_| KeyError::Length(bytes.len()))?;
+        Ok(Self(Scalar::from_bytes_mod_order_wide(wide)))
+    }
+
+    /// The little-endian scalar.
+    #[must_use]
+    pub fn to_bytes(&self) -> Zeroizing<[u8; Self::LENGTH]> {
+        Zeroizing::new(self.0.to_bytes())
+    }
+
+    /// This scalar times the base point.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey::from_point(RistrettoPoint::mul_base(&self.0))
+    }
+
+    /// Diffie-Hellman: this scalar times `theirs`, compressed. There is no check for the identity; see
+    /// [`SharedSecret::is_zero`].
+    #[must_use]
+    pub fn shared_secret(&self, theirs: &PublicKey) -> SharedSecret {
+        SharedSecret(Zeroizing::new((theirs.point() * self.0).compress().to_bytes()))
+    }
+
+    pub(crate) const fn from_scalar(scalar: Scalar) -> Self {
+        Self(scalar)
+    }
+
+    pub(crate) const fn scalar(&self) -> &Scalar {
+        &self.0
+    }
+}
+
+impl Drop for SecretKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl PartialEq for SecretKey {
+    fn eq(&self, other: &Self) -> bool {
+        use subtle::ConstantTimeEq;
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for SecretKey {}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(..)")
+    }
+}
+
+impl FromStr for SecretKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        Self::from_bytes(&*Zeroizing::new(hex_32(text)?))
+    }
+}
+
+// === impl SharedSecret ===
+
+impl SharedSecret {
+    /// The compressed point.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// True if the result is the identity point: one side used the identity or the zero scalar.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        use subtle::ConstantTimeEq;
+        self.0.ct_eq(&CompressedRistretto::identity().to_bytes()).into()
+    }
+}
+
+impl fmt::Debug for SharedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedSecret(..)")
+    }
+}
+
+pub(crate) fn scalar_from_bytes(bytes: &[u8]) -> Result<Scalar, KeyError> {
+    let bytes: [u8; 32] = bytes.try_into().map_err(|_| KeyError::Length(bytes.len()))?;
+    Option::from(Scalar::from_canonical_bytes(bytes)).ok_or(KeyError::Scalar)
+}
+
+fn hex_32(text: &str) -> Result<[u8; 32], KeyError> {
+    let text = text.trim();
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let mut bytes = [0; 32];
+    if digits.len() != 64 {
+        return Err(KeyError::Hex);
+    }
+    data_encoding::HEXLOWER_PERMISSIVE
+        .decode_mut(digits.as_bytes(), &mut bytes)
+        .map_err(|_| KeyError::Hex)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_takes_case_blanks_and_prefix() {
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap().public_key();
+        let text = format!("  0x{}\n", key.to_string().to_uppercase().replace("0X", "0x"));
+        assert_eq!(text.parse::<PublicKey>(), Ok(key));
+        assert_eq!("zz".parse::<PublicKey>(), Err(KeyError::Hex));
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let secret = SecretKey::from_bytes(&[9; 32]).unwrap();
+        assert_eq!(format!("{secret:?}"), "SecretKey(..)");
+        assert_eq!(format!("{:?}", secret.shared_secret(&secret.public_key())), "SharedSecret(..)");
+    }
+
+    #[test]
+    fn identity_decodes_and_is_recognised() {
+        let identity = PublicKey::from_bytes(&[0; 32]).unwrap();
+        assert!(identity.is_identity());
+        let secret = SecretKey::from_bytes(&[9; 32]).unwrap();
+        assert!(secret.shared_secret(&identity).is_zero());
+    }
+}

@@ -1,0 +1,122 @@
+//! Node ids and the XOR metric: specification 01, section 2.
+
+use std::{fmt, str::FromStr};
+
+use blake2::{Blake2b, Digest, digest::consts::U13};
+
+use crate::PublicKey;
+
+/// Identifies a node in routing: BLAKE2b with output length 13 over its public key.
+///
+/// Not a truncated longer hash. Ordered bytewise; [`NodeId::distance`] gives the routing metric.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct NodeId([u8; NodeId::LENGTH]);
+
+/// XOR distance between two node ids, as a big-endian integer below 2^104.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Distance(u128);
+
+/// Why bytes or text are not a node id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a node id is 13 bytes (26 hexadecimal digits)")]
+pub struct NodeIdError;
+
+// === impl NodeId ===
+
+impl NodeId {
+    /// Bytes of a node id.
+    pub const LENGTH: usize = 13;
+
+    /// Derives the id of a key.
+    #[must_use]
+    pub fn from_key(key: &PublicKey) -> Self {
+        Self(Blake2b::<U13>::digest(key.as_bytes()).into())
+    }
+
+    /// Reads exactly 13 bytes.
+    ///
+    /// # Errors
+    /// [`NodeIdError`] for any other length.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, NodeIdError> {
+        bytes.try_into().map(Self).map_err(|_| NodeIdError)
+    }
+
+    /// The 13 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; Self::LENGTH] {
+        &self.0
+    }
+
+    /// The first 8 bytes in hexadecimal, for logs.
+    #[must_use]
+    pub fn short(&self) -> String {
+        data_encoding::HEXLOWER.encode(&self.0.as_chunks::<8>().0[0])
+    }
+
+    /// XOR distance to `other`.
+    #[must_use]
+    pub fn distance(&self, other: &Self) -> Distance {
+        Distance(self.to_u128() ^ other.to_u128())
+    }
+
+    fn to_u128(self) -> u128 {
+        let mut wide = [0; 16];
+        for (to, from) in wide.iter_mut().skip(16 - Self::LENGTH).zip(self.0) {
+            *to = from;
+        }
+        u128::from_be_bytes(wide)
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeId({self})")
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = NodeIdError;
+
+    fn from_str(text: &str) -> Result<Self, NodeIdError> {
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE
+            .decode(text.trim().as_bytes())
+            .map_err(|_| NodeIdError)?;
+        Self::from_bytes(&bytes)
+    }
+}
+
+// === impl Distance ===
+
+impl Distance {
+    /// No distance at all.
+    pub const ZERO: Self = Self(0);
+    /// Farther than any real id: "no limit".
+    pub const MAX: Self = Self(u128::MAX);
+
+    /// The distance as a big-endian integer.
+    #[must_use]
+    pub const fn to_be_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// floor(log2 d); 0 for distance 0. Real ids give 0 to 103.
+    #[must_use]
+    pub const fn bucket(self) -> u32 {
+        match self.0.checked_ilog2() {
+            Some(bucket) => bucket,
+            None => 0,
+        }
+    }
+}
+
+impl fmt::Display for Distance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
