@@ -139,14 +139,23 @@ impl Address {
         let mut protocols = self.protocols();
         let first = protocols.next()?;
         let host = match first {
-            Protocol::Onion3(address, port) => Host::Onion3 { address: *address, port },
+            Protocol::Onion3(address, port) => Host::Onion3 {
+                address: *address,
+                port,
+            },
             Protocol::Memory(port) => Host::Memory(port),
             _ => {
-                let Some(Protocol::Tcp(port)) = protocols.next() else { return None };
+                let Some(Protocol::Tcp(port)) = protocols.next() else {
+                    return None;
+                };
                 match first {
                     Protocol::Ip4(ip) => Host::Ip(ip.into(), port),
                     Protocol::Ip6(ip) => Host::Ip(ip.into(), port),
-                    Protocol::Dns(kind, name) => Host::Dns { kind, name: name.to_owned(), port },
+                    Protocol::Dns(kind, name) => Host::Dns {
+                        kind,
+                        name: name.to_owned(),
+                        port,
+                    },
                     _ => return None,
                 }
             }
@@ -173,7 +182,10 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let mut out = Vec::new();
         if !text.is_empty() {
-            let mut parts = text.strip_prefix('/').ok_or(AddressError::NoSlash)?.split('/');
+            let mut parts = text
+                .strip_prefix('/')
+                .ok_or(AddressError::NoSlash)?
+                .split('/');
             while let Some(name) = parts.next() {
                 Protocol::parse(name, &mut parts, &mut out)?;
             }
@@ -191,7 +203,10 @@ mod tests {
     #[test]
     fn shapes_lead_somewhere() {
         let host = |text: &str| text.parse::<Address>().unwrap().host();
-        assert_eq!(host("/ip4/1.2.3.4/tcp/5"), Some(Host::Ip([1, 2, 3, 4].into(), 5)));
+        assert_eq!(
+            host("/ip4/1.2.3.4/tcp/5"),
+            Some(Host::Ip([1, 2, 3, 4].into(), 5))
+        );
         assert_eq!(host("/memory/9"), Some(Host::Memory(9)));
         assert_eq!(host("/ip4/1.2.3.4/tcp/5/ws"), None);
         assert_eq!(host("/ip4/1.2.3.4"), None);

@@ -96,8 +96,17 @@ impl Claim {
         let updated_at = i64::try_from(now.0).unwrap_or(LAST_DATE).min(LAST_DATE);
         let e = challenge(&key, &public_nonce, 0, updated_at, features, &addresses);
         let scalar = nonce.scalar() + Scalar::from_bytes_mod_order_wide(&e) * secret.scalar();
-        let signature = IdentitySignature { version: 0, nonce: public_nonce, scalar, updated_at };
-        Self { addresses, features, signature }
+        let signature = IdentitySignature {
+            version: 0,
+            nonce: public_nonce,
+            scalar,
+            updated_at,
+        };
+        Self {
+            addresses,
+            features,
+            signature,
+        }
     }
 
     /// Checks time and signature. Address policy is the caller's; see [`Address::check_policy`].
@@ -123,8 +132,20 @@ impl Claim {
     /// The 64-byte challenge hash, before reduction.
     #[must_use]
     pub fn challenge(&self, key: &PublicKey) -> [u8; 64] {
-        let IdentitySignature { version, nonce, updated_at, .. } = &self.signature;
-        challenge(key, nonce, *version, *updated_at, self.features, &self.addresses)
+        let IdentitySignature {
+            version,
+            nonce,
+            updated_at,
+            ..
+        } = &self.signature;
+        challenge(
+            key,
+            nonce,
+            *version,
+            *updated_at,
+            self.features,
+            &self.addresses,
+        )
     }
 
     /// Whether this claim was signed after `other`: the newer replaces the older.
@@ -151,7 +172,12 @@ impl IdentitySignature {
         if !(FIRST_DATE..=LAST_DATE).contains(&updated_at) {
             return Err(ClaimError::Date);
         }
-        Ok(Self { version, nonce: CompressedRistretto(*nonce.as_bytes()), scalar, updated_at })
+        Ok(Self {
+            version,
+            nonce: CompressedRistretto(*nonce.as_bytes()),
+            scalar,
+            updated_at,
+        })
     }
 
     /// Version, 0 today; hashed as given.
@@ -193,7 +219,10 @@ fn challenge(
         .chain(&[version])
         .chain(&updated_at.to_le_bytes())
         .chain(&features.bits().to_le_bytes());
-    addresses.iter().fold(head, |hasher, address| hasher.chain(address.as_bytes())).finish()
+    addresses
+        .iter()
+        .fold(head, |hasher, address| hasher.chain(address.as_bytes()))
+        .finish()
 }
 
 macro_rules! proto_signature {
@@ -220,4 +249,7 @@ macro_rules! proto_signature {
 }
 
 // Two messages of one layout, in the identity exchange and in the DHT's own messages.
-proto_signature!(dht_proto::identity::IdentitySignature, dht_proto::common::IdentitySignature);
+proto_signature!(
+    dht_proto::identity::IdentitySignature,
+    dht_proto::common::IdentitySignature
+);

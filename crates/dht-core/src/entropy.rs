@@ -35,7 +35,10 @@ impl SeededEntropy {
     /// All generators follow from `seed`.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { seed, calls: AtomicU64::new(0) }
+        Self {
+            seed,
+            calls: AtomicU64::new(0),
+        }
     }
 }
 

@@ -22,5 +22,8 @@ pub use header::{Flags, Header, HeaderError, ProtocolVersion};
 pub use open::{Content, OpenError, Opened};
 pub use pad::{PADDING_BLOCK_BYTES, PadError, pad, unpad};
 pub use raw::RawEnvelope;
-pub use seal::{KeyAgreement, SealError, SealRequest, SealSecrets, SealedMessage, Signing, encode_envelope, seal};
+pub use seal::{
+    KeyAgreement, SealError, SealRequest, SealSecrets, SealedMessage, Signing, encode_envelope,
+    seal,
+};
 pub use sealed::{DedupHash, Sealed, SemanticsError, Verified, VerifyError, dedup_hash};

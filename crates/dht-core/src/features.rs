@@ -26,7 +26,11 @@ impl Features {
     /// # Errors
     /// [`FeaturesError`] if any bit other than the two known ones is set.
     pub const fn from_bits(bits: u32) -> Result<Self, FeaturesError> {
-        if bits & !Self::NODE.0 == 0 { Ok(Self(bits)) } else { Err(FeaturesError(bits)) }
+        if bits & !Self::NODE.0 == 0 {
+            Ok(Self(bits))
+        } else {
+            Err(FeaturesError(bits))
+        }
     }
 
     /// The bits as sent.

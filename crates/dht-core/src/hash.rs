@@ -20,22 +20,47 @@ pub struct Domain<'a> {
 }
 
 /// The hash that binds header and body together.
-pub const CHALLENGE: Domain<'static> = Domain { name: DHT, version: 1, label: "challenge" };
+pub const CHALLENGE: Domain<'static> = Domain {
+    name: DHT,
+    version: 1,
+    label: "challenge",
+};
 /// Derives the message's AEAD key.
-pub const KEY_MESSAGE: Domain<'static> = Domain { name: DHT, version: 1, label: "key_message" };
+pub const KEY_MESSAGE: Domain<'static> = Domain {
+    name: DHT,
+    version: 1,
+    label: "key_message",
+};
 /// Derives the mask of the sender's key.
-pub const KEY_MASK: Domain<'static> = Domain { name: DHT, version: 1, label: "key_mask" };
+pub const KEY_MASK: Domain<'static> = Domain {
+    name: DHT,
+    version: 1,
+    label: "key_mask",
+};
 /// Challenge of a message signature.
-pub const MESSAGE_SIGNATURE: Domain<'static> =
-    Domain { name: DHT, version: 1, label: "message_signature" };
+pub const MESSAGE_SIGNATURE: Domain<'static> = Domain {
+    name: DHT,
+    version: 1,
+    label: "message_signature",
+};
 /// Names a message in the duplicate table and the store. The misspelling is part of the constant.
-pub const DEDUP: Domain<'static> = Domain { name: DHT, version: 1, label: "dedup.meesage_hash" };
+pub const DEDUP: Domain<'static> = Domain {
+    name: DHT,
+    version: 1,
+    label: "dedup.meesage_hash",
+};
 /// Challenge of an identity signature.
-pub const IDENTITY_SIGNATURE: Domain<'static> =
-    Domain { name: "com.tari.comms.core.peer_manager", version: 1, label: "identity_signature" };
+pub const IDENTITY_SIGNATURE: Domain<'static> = Domain {
+    name: "com.tari.comms.core.peer_manager",
+    version: 1,
+    label: "identity_signature",
+};
 /// Hashes the Diffie-Hellman output inside the Noise handshake.
-pub const NOISE_DH: Domain<'static> =
-    Domain { name: "com.tari.comms.core", version: 0, label: "noise.dh" };
+pub const NOISE_DH: Domain<'static> = Domain {
+    name: "com.tari.comms.core",
+    version: 0,
+    label: "noise.dh",
+};
 
 /// Hashes chunks under a domain tag. Every chunk is prefixed with its length as a little-endian `u64`.
 ///
@@ -101,7 +126,10 @@ mod tests {
 
     #[test]
     fn published_duplicate_hash() {
-        let hash = Hasher256::new(DEDUP).chain(&[]).chain(b"\x0a\x07test123").finish();
+        let hash = Hasher256::new(DEDUP)
+            .chain(&[])
+            .chain(b"\x0a\x07test123")
+            .finish();
         // Body 0a 07 74 65 73 74 31 32 33, empty signature: specification 03, section 3.6.
         assert_eq!(
             data_encoding::HEXLOWER.encode(&hash),

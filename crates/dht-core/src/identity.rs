@@ -98,7 +98,13 @@ impl NodeIdentity {
         let held: BTreeSet<_> = claim.addresses.iter().map(Address::as_bytes).collect();
         let wanted: BTreeSet<_> = addresses.iter().map(Address::as_bytes).collect();
         if held != wanted {
-            *claim = Arc::new(Claim::sign(&self.secret, addresses, self.features, now, rng));
+            *claim = Arc::new(Claim::sign(
+                &self.secret,
+                addresses,
+                self.features,
+                now,
+                rng,
+            ));
         }
     }
 }

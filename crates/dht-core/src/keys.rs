@@ -69,8 +69,9 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError::Length`] unless there are 32 bytes, [`KeyError::Point`] unless they are canonical.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
-        let encoding: [u8; Self::LENGTH] =
-            bytes.try_into().map_err(|_| KeyError::Length(bytes.len()))?;
+        let encoding: [u8; Self::LENGTH] = bytes
+            .try_into()
+            .map_err(|_| KeyError::Length(bytes.len()))?;
         let point = CompressedRistretto(encoding)
             .decompress()
             .ok_or(KeyError::Point)?;
@@ -102,13 +103,19 @@ impl PublicKey {
     }
 
     pub(crate) fn from_point(point: RistrettoPoint) -> Self {
-        Self { encoding: point.compress().to_bytes(), point }
+        Self {
+            encoding: point.compress().to_bytes(),
+            point,
+        }
     }
 
     /// Pairs a point with an encoding the caller has just computed from it.
     pub(crate) fn from_parts(encoding: CompressedRistretto, point: RistrettoPoint) -> Self {
         debug_assert_eq!(point.compress(), encoding);
-        Self { encoding: encoding.to_bytes(), point }
+        Self {
+            encoding: encoding.to_bytes(),
+            point,
+        }
     }
 
     pub(crate) fn point(&self) -> &RistrettoPoint {
@@ -190,7 +197,9 @@ impl SecretKey {
     /// # Errors
     /// [`KeyError::Length`] for any other length.
     pub fn from_uniform_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
-        let wide: &[u8; 64] = bytes.try_into().map_err(|_| KeyError::Length(bytes.len()))?;
+        let wide: &[u8; 64] = bytes
+            .try_into()
+            .map_err(|_| KeyError::Length(bytes.len()))?;
         Ok(Self(Scalar::from_bytes_mod_order_wide(wide)))
     }
 
@@ -210,7 +219,9 @@ impl SecretKey {
     /// [`SharedSecret::is_zero`].
     #[must_use]
     pub fn shared_secret(&self, theirs: &PublicKey) -> SharedSecret {
-        SharedSecret(Zeroizing::new((theirs.point() * self.0).compress().to_bytes()))
+        SharedSecret(Zeroizing::new(
+            (theirs.point() * self.0).compress().to_bytes(),
+        ))
     }
 
     pub(crate) const fn from_scalar(scalar: Scalar) -> Self {
@@ -264,7 +275,9 @@ impl SharedSecret {
     #[must_use]
     pub fn is_zero(&self) -> bool {
         use subtle::ConstantTimeEq;
-        self.0.ct_eq(&CompressedRistretto::identity().to_bytes()).into()
+        self.0
+            .ct_eq(&CompressedRistretto::identity().to_bytes())
+            .into()
     }
 }
 
@@ -275,7 +288,9 @@ impl fmt::Debug for SharedSecret {
 }
 
 pub(crate) fn scalar_from_bytes(bytes: &[u8]) -> Result<Scalar, KeyError> {
-    let bytes: [u8; 32] = bytes.try_into().map_err(|_| KeyError::Length(bytes.len()))?;
+    let bytes: [u8; 32] = bytes
+        .try_into()
+        .map_err(|_| KeyError::Length(bytes.len()))?;
     Option::from(Scalar::from_canonical_bytes(bytes)).ok_or(KeyError::Scalar)
 }
 
@@ -299,7 +314,10 @@ mod tests {
     #[test]
     fn text_takes_case_blanks_and_prefix() {
         let key = SecretKey::from_bytes(&[7; 32]).unwrap().public_key();
-        let text = format!("  0x{}\n", key.to_string().to_uppercase().replace("0X", "0x"));
+        let text = format!(
+            "  0x{}\n",
+            key.to_string().to_uppercase().replace("0X", "0x")
+        );
         assert_eq!(text.parse::<PublicKey>(), Ok(key));
         assert_eq!("zz".parse::<PublicKey>(), Err(KeyError::Hex));
     }
@@ -308,7 +326,10 @@ mod tests {
     fn secrets_are_not_printed() {
         let secret = SecretKey::from_bytes(&[9; 32]).unwrap();
         assert_eq!(format!("{secret:?}"), "SecretKey(..)");
-        assert_eq!(format!("{:?}", secret.shared_secret(&secret.public_key())), "SharedSecret(..)");
+        assert_eq!(
+            format!("{:?}", secret.shared_secret(&secret.public_key())),
+            "SharedSecret(..)"
+        );
     }
 
     #[test]

@@ -59,17 +59,18 @@ pub use address::{Address, AddressError, AddressPolicy, AddressRefusal, DnsKind,
 pub use claim::{Claim, ClaimError, IdentitySignature, MAX_CLAIM_SKEW_SECONDS};
 pub use entropy::{Entropy, SeededEntropy, SharedEntropy};
 pub use envelope::{
-    BodyError, Content, DedupHash, DomainHeader, Fingerprint, FingerprintKey, Flags, Header, HeaderError,
-    KeyAgreement, OpenError, Opened, PADDING_BLOCK_BYTES, PadError, ProtocolVersion, RawEnvelope, SealError,
-    SealRequest, SealSecrets, Sealed, SealedMessage, SemanticsError, Signing, Verified, VerifyError,
-    binding_hash, decode_parts, dedup_hash, domain_parts, encode_envelope, encode_parts, pad, seal, unpad,
+    BodyError, Content, DedupHash, DomainHeader, Fingerprint, FingerprintKey, Flags, Header,
+    HeaderError, KeyAgreement, OpenError, Opened, PADDING_BLOCK_BYTES, PadError, ProtocolVersion,
+    RawEnvelope, SealError, SealRequest, SealSecrets, Sealed, SealedMessage, SemanticsError,
+    Signing, Verified, VerifyError, binding_hash, decode_parts, dedup_hash, domain_parts,
+    encode_envelope, encode_parts, pad, seal, unpad,
 };
 pub use features::{Features, FeaturesError};
 pub use identity::NodeIdentity;
 pub use keys::{KeyError, PublicKey, SecretKey, SharedSecret};
 pub use message::{
-    Destination, Disposition, DropReason, Encryption, MessageTag, MessageType, Priority, RemotePeer, Severity,
-    Strategy,
+    Destination, Disposition, DropReason, Encryption, MessageTag, MessageType, Priority,
+    RemotePeer, Severity, Strategy,
 };
 pub use network::{Network, NetworkError};
 pub use node_id::{Distance, NodeId, NodeIdError};

@@ -157,7 +157,11 @@ impl RemotePeer {
     /// A peer with the node id of its key.
     #[must_use]
     pub fn new(public_key: PublicKey, features: Features) -> Self {
-        Self { public_key, node_id: public_key.node_id(), features }
+        Self {
+            public_key,
+            node_id: public_key.node_id(),
+            features,
+        }
     }
 }
 
@@ -349,7 +353,9 @@ pub enum Strategy {
 
 impl Default for Strategy {
     fn default() -> Self {
-        Self::Flood { exclude: Vec::new() }
+        Self::Flood {
+            exclude: Vec::new(),
+        }
     }
 }
 

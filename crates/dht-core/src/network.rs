@@ -22,8 +22,14 @@ pub struct NetworkError;
 
 impl Network {
     /// Every network.
-    pub const ALL: [Self; 6] =
-        [Self::MainNet, Self::StageNet, Self::NextNet, Self::LocalNet, Self::Igor, Self::Esmeralda];
+    pub const ALL: [Self; 6] = [
+        Self::MainNet,
+        Self::StageNet,
+        Self::NextNet,
+        Self::LocalNet,
+        Self::Igor,
+        Self::Esmeralda,
+    ];
 
     /// The byte a dialler sends first.
     #[must_use]

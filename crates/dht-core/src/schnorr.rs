@@ -61,15 +61,17 @@ impl MessageSignature {
     /// # Errors
     /// [`SignatureError`] naming the part that does not decode.
     pub fn decode(bytes: &[u8]) -> Result<Self, SignatureError> {
-        let proto =
-            ProtoMessageSignature::decode(bytes).map_err(|_| SignatureError::Malformed)?;
-        let signer = PublicKey::from_bytes(&proto.signer_public_key)
-            .map_err(|_| SignatureError::Signer)?;
+        let proto = ProtoMessageSignature::decode(bytes).map_err(|_| SignatureError::Malformed)?;
+        let signer =
+            PublicKey::from_bytes(&proto.signer_public_key).map_err(|_| SignatureError::Signer)?;
         let nonce = CompressedRistretto::from_slice(&proto.public_nonce)
             .map_err(|_| SignatureError::Nonce)?;
-        let scalar =
-            scalar_from_bytes(&proto.signature).map_err(|_| SignatureError::Scalar)?;
-        Ok(Self { signer, nonce, scalar })
+        let scalar = scalar_from_bytes(&proto.signature).map_err(|_| SignatureError::Scalar)?;
+        Ok(Self {
+            signer,
+            nonce,
+            scalar,
+        })
     }
 
     /// The canonical 102 bytes.
@@ -95,7 +97,13 @@ impl MessageSignature {
     #[must_use]
     pub fn sign_with_nonce(secret: &SecretKey, message: &[u8; 32], nonce: &SecretKey) -> Self {
         let public_nonce = RistrettoPoint::mul_base(nonce.scalar()).compress();
-        Self::finish_signing(secret.scalar(), secret.public_key(), nonce.scalar(), public_nonce, message)
+        Self::finish_signing(
+            secret.scalar(),
+            secret.public_key(),
+            nonce.scalar(),
+            public_nonce,
+            message,
+        )
     }
 
     pub(crate) fn finish_signing(
@@ -106,7 +114,11 @@ impl MessageSignature {
         message: &[u8; 32],
     ) -> Self {
         let e = challenge(&signer, &public_nonce, message);
-        Self { signer, nonce: public_nonce, scalar: nonce + e * secret }
+        Self {
+            signer,
+            nonce: public_nonce,
+            scalar: nonce + e * secret,
+        }
     }
 
     /// Whether the signature covers `message`. Never true for the identity point as signer.
@@ -146,7 +158,11 @@ impl MessageSignature {
 }
 
 /// The reduced challenge of a message signature.
-pub(crate) fn challenge(signer: &PublicKey, nonce: &CompressedRistretto, message: &[u8; 32]) -> Scalar {
+pub(crate) fn challenge(
+    signer: &PublicKey,
+    nonce: &CompressedRistretto,
+    message: &[u8; 32],
+) -> Scalar {
     Hasher512::new(MESSAGE_SIGNATURE)
         .chain(signer.as_bytes())
         .chain(nonce.as_bytes())

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use crate::{
-    Destination, DomainHeader, Encryption, Entropy, Features, MessageTag, MessageType, NodeIdentity,
-    ProtocolVersion, PublicKey, SealRequest, SealSecrets, SecretKey, SeededEntropy, Signing, UnixSeconds,
-    domain_parts, encode_envelope, encode_parts, seal,
+    Destination, DomainHeader, Encryption, Entropy, Features, MessageTag, MessageType,
+    NodeIdentity, ProtocolVersion, PublicKey, SealRequest, SealSecrets, SecretKey, SeededEntropy,
+    Signing, UnixSeconds, domain_parts, encode_envelope, encode_parts, seal,
 };
 
 /// A time in 2023 that tests take for the present.
@@ -38,19 +38,39 @@ pub fn public_key(seed: u64) -> PublicKey {
 /// The two parts of an application's message to many.
 #[must_use]
 pub fn parts(payload: &'static [u8]) -> Vec<Bytes> {
-    domain_parts(DomainHeader { message_type: 1, nonce: 0 }, Bytes::from_static(payload))
+    domain_parts(
+        DomainHeader {
+            message_type: 1,
+            nonce: 0,
+        },
+        Bytes::from_static(payload),
+    )
 }
 
 /// A frame encrypted for `to`, expiring an hour after [`NOW`].
 #[must_use]
 pub fn encrypted(from: &NodeIdentity, to: &PublicKey, payload: &'static [u8], seed: u64) -> Bytes {
-    frame(from, Destination::PublicKey(*to), Encryption::EncryptFor(*to), Signing::Anonymous, payload, seed)
+    frame(
+        from,
+        Destination::PublicKey(*to),
+        Encryption::EncryptFor(*to),
+        Signing::Anonymous,
+        payload,
+        seed,
+    )
 }
 
 /// A clear frame addressed to nobody, expiring an hour after [`NOW`].
 #[must_use]
 pub fn clear(from: &NodeIdentity, signing: Signing, payload: &'static [u8], seed: u64) -> Bytes {
-    frame(from, Destination::Unknown, Encryption::Clear, signing, payload, seed)
+    frame(
+        from,
+        Destination::Unknown,
+        Encryption::Clear,
+        signing,
+        payload,
+        seed,
+    )
 }
 
 /// A frame of an application's message.
@@ -58,7 +78,10 @@ pub fn clear(from: &NodeIdentity, signing: Signing, payload: &'static [u8], seed
 /// # Panics
 /// If the request cannot be sealed, which is the test's mistake.
 #[must_use]
-#[expect(clippy::expect_used, reason = "a request that cannot be sealed is the test's mistake")]
+#[expect(
+    clippy::expect_used,
+    reason = "a request that cannot be sealed is the test's mistake"
+)]
 pub fn frame(
     from: &NodeIdentity,
     destination: Destination,

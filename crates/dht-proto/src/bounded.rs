@@ -59,12 +59,17 @@ pub enum DecodeError {
 /// [`DecodeError`]. An empty envelope is [`DecodeError::Empty`]; other messages may be empty.
 pub fn decode<M: Bounded>(buf: Bytes) -> Result<M, DecodeError> {
     if buf.len() > M::MAX_BYTES {
-        return Err(DecodeError::TooLong { bytes: buf.len(), limit: M::MAX_BYTES });
+        return Err(DecodeError::TooLong {
+            bytes: buf.len(),
+            limit: M::MAX_BYTES,
+        });
     }
     let mut left = M::MAX_ITEMS;
     count(&buf, M::NESTED, &mut left)?
         .then_some(())
-        .ok_or(DecodeError::TooManyItems { limit: M::MAX_ITEMS })?;
+        .ok_or(DecodeError::TooManyItems {
+            limit: M::MAX_ITEMS,
+        })?;
     M::decode(buf).map_err(DecodeError::from)
 }
 
@@ -76,7 +81,9 @@ pub fn encode<M: Message>(message: &M) -> Bytes {
 /// Takes one from `left` for every field; false once there is none left.
 fn count(mut buf: &[u8], nested: &[Nested], left: &mut usize) -> Result<bool, prost::DecodeError> {
     while buf.has_remaining() {
-        let Some(fewer) = left.checked_sub(1) else { return Ok(false) };
+        let Some(fewer) = left.checked_sub(1) else {
+            return Ok(false);
+        };
         *left = fewer;
         let (field, wire_type) = decode_key(&mut buf)?;
         let inner = nested.iter().find(|nested| nested.field == field);
@@ -84,7 +91,9 @@ fn count(mut buf: &[u8], nested: &[Nested], left: &mut usize) -> Result<bool, pr
             Some(inner) if wire_type == WireType::LengthDelimited => {
                 let length = usize::try_from(decode_varint(&mut buf)?).unwrap_or(usize::MAX);
                 // A length past the end is left for the decoder to report.
-                let Some((message, rest)) = buf.split_at_checked(length) else { return Ok(true) };
+                let Some((message, rest)) = buf.split_at_checked(length) else {
+                    return Ok(true);
+                };
                 if !count(message, inner.inner, left)? {
                     return Ok(false);
                 }
@@ -138,7 +147,10 @@ impl Bounded for store_forward::StoredMessagesResponse {
     const MAX_BYTES: usize = limits::MAX_MESSAGING_FRAME_BYTES;
     // Each message has up to four fields and a header of up to eight.
     const MAX_ITEMS: usize = limits::MAX_STORED_MESSAGES * 13;
-    const NESTED: &'static [Nested] = &[Nested { field: 1, inner: &[leaf(3)] }];
+    const NESTED: &'static [Nested] = &[Nested {
+        field: 1,
+        inner: &[leaf(3)],
+    }];
 }
 
 impl Bounded for rpc::RpcRequest {
@@ -168,8 +180,13 @@ impl Bounded for dht_rpc::GetPeersRequest {
 
 impl Bounded for dht_rpc::GetPeersResponse {
     const MAX_BYTES: usize = limits::MAX_RPC_FRAME_BYTES;
-    const NESTED: &'static [Nested] =
-        &[Nested { field: 1, inner: &[Nested { field: 2, inner: &[leaf(3)] }] }];
+    const NESTED: &'static [Nested] = &[Nested {
+        field: 1,
+        inner: &[Nested {
+            field: 2,
+            inner: &[leaf(3)],
+        }],
+    }];
 }
 
 #[cfg(test)]

@@ -39,15 +39,18 @@ impl Address {
     /// [`AddressRefusal`] naming the rule.
     pub fn check_policy(&self, policy: &AddressPolicy) -> Result<(), AddressRefusal> {
         let (port, refusal) = match self.host().ok_or(AddressRefusal::Shape)? {
-            Host::Dns { kind: DnsKind::Dns, .. } => return Err(AddressRefusal::Shape),
+            Host::Dns {
+                kind: DnsKind::Dns, ..
+            } => return Err(AddressRefusal::Shape),
             Host::Dns { port, .. } => (port, None),
             Host::Ip(ip, port) => {
                 let refused = ip.is_unspecified() && !policy.allow_test;
                 (port, refused.then_some(AddressRefusal::Unspecified))
             }
-            Host::Onion3 { address, port } => {
-                (port, (!onion_is_valid(&address)).then_some(AddressRefusal::Onion))
-            }
+            Host::Onion3 { address, port } => (
+                port,
+                (!onion_is_valid(&address)).then_some(AddressRefusal::Onion),
+            ),
             Host::Memory(number) => {
                 let refusal = (!policy.allow_test).then_some(AddressRefusal::TestOnly);
                 (u16::from(number != 0), refusal)
@@ -64,7 +67,9 @@ impl Address {
 /// Version byte 3, and the checksum of rend-spec-v3: the first two bytes of
 /// SHA3-256(".onion checksum" ‖ key ‖ version).
 fn onion_is_valid(address: &[u8; 35]) -> bool {
-    let Some((key, [c0, c1, version])) = address.split_last_chunk::<3>() else { return false };
+    let Some((key, [c0, c1, version])) = address.split_last_chunk::<3>() else {
+        return false;
+    };
     let hash = Sha3_256::new()
         .chain_update(b".onion checksum")
         .chain_update(key)

@@ -140,7 +140,10 @@ impl<'a> Protocol<'a> {
                 out.extend(port.to_be_bytes());
             }
             Self::Dns(kind, name) => {
-                let code = NAMES.iter().find(|entry| entry.2 == *kind).map_or(53, |entry| entry.0);
+                let code = NAMES
+                    .iter()
+                    .find(|entry| entry.2 == *kind)
+                    .map_or(53, |entry| entry.0);
                 put_varint(code, out);
                 put_prefixed(name.as_bytes(), out);
             }
@@ -167,7 +170,10 @@ impl<'a> Protocol<'a> {
                 put_prefixed(hash, out);
             }
             Self::Flag(flag) => {
-                let code = FLAGS.iter().find(|entry| entry.2 == *flag).map_or(448, |entry| entry.0);
+                let code = FLAGS
+                    .iter()
+                    .find(|entry| entry.2 == *flag)
+                    .map_or(448, |entry| entry.0);
                 put_varint(code, out);
             }
         }
@@ -182,11 +188,15 @@ impl<'a> Protocol<'a> {
         let mut value = |name| parts.next().ok_or(AddressError::Value(name));
         match name {
             "ip4" => {
-                let ip = value("ip4")?.parse().map_err(|_| AddressError::Value("ip4"))?;
+                let ip = value("ip4")?
+                    .parse()
+                    .map_err(|_| AddressError::Value("ip4"))?;
                 Protocol::Ip4(ip).encode(out);
             }
             "ip6" => {
-                let ip = value("ip6")?.parse().map_err(|_| AddressError::Value("ip6"))?;
+                let ip = value("ip6")?
+                    .parse()
+                    .map_err(|_| AddressError::Value("ip6"))?;
                 Protocol::Ip6(ip).encode(out);
             }
             "tcp" => Protocol::Tcp(number(value("tcp")?, "tcp")?).encode(out),
@@ -231,7 +241,10 @@ impl fmt::Display for Protocol<'_> {
             Self::Tcp(port) => write!(f, "/tcp/{port}"),
             Self::Udp(port) => write!(f, "/udp/{port}"),
             Self::Dns(kind, host) => {
-                let name = NAMES.iter().find(|entry| entry.2 == *kind).map_or("dns", |entry| entry.1);
+                let name = NAMES
+                    .iter()
+                    .find(|entry| entry.2 == *kind)
+                    .map_or("dns", |entry| entry.1);
                 write!(f, "/{name}/{host}")
             }
             Self::Memory(number) => write!(f, "/memory/{number}"),
@@ -240,7 +253,10 @@ impl fmt::Display for Protocol<'_> {
             Self::Unix(path) => write!(f, "/unix/{path}"),
             Self::P2p(hash) => write!(f, "/p2p/{}", bs58::encode(hash).into_string()),
             Self::Flag(flag) => {
-                let name = FLAGS.iter().find(|entry| entry.2 == *flag).map_or("tls", |entry| entry.1);
+                let name = FLAGS
+                    .iter()
+                    .find(|entry| entry.2 == *flag)
+                    .map_or("tls", |entry| entry.1);
                 write!(f, "/{name}")
             }
         }
@@ -307,7 +323,11 @@ fn check_multihash(bytes: &[u8]) -> Result<(), AddressError> {
     let bad = |_| AddressError::Value("p2p");
     let (_function, rest) = varint(bytes).map_err(bad)?;
     let (digest, rest) = prefixed(rest).map_err(bad)?;
-    if rest.is_empty() && digest.len() <= 64 { Ok(()) } else { Err(AddressError::Value("p2p")) }
+    if rest.is_empty() && digest.len() <= 64 {
+        Ok(())
+    } else {
+        Err(AddressError::Value("p2p"))
+    }
 }
 
 fn number<T: std::str::FromStr>(text: &str, name: &'static str) -> Result<T, AddressError> {

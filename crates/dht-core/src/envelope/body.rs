@@ -32,13 +32,20 @@ pub fn decode_parts(bytes: Bytes) -> Result<Vec<Bytes>, BodyError> {
 #[must_use]
 pub fn encode_parts(parts: &[Bytes]) -> Bytes {
     // `Bytes` clones share the buffers; only the encoding itself copies.
-    EnvelopeBody { parts: parts.to_vec() }.encode_to_vec().into()
+    EnvelopeBody {
+        parts: parts.to_vec(),
+    }
+    .encode_to_vec()
+    .into()
 }
 
 /// The two parts of an application's message: its header, then the payload.
 #[must_use]
 pub fn domain_parts(header: DomainHeader, payload: Bytes) -> Vec<Bytes> {
-    let header = MessageHeader { message_type: header.message_type, nonce: header.nonce };
+    let header = MessageHeader {
+        message_type: header.message_type,
+        nonce: header.nonce,
+    };
     vec![header.encode_to_vec().into(), payload]
 }
 
@@ -49,6 +56,9 @@ impl DomainHeader {
     /// [`BodyError`] if it is not a message header.
     pub fn decode(part: &[u8]) -> Result<Self, BodyError> {
         let header = MessageHeader::decode(part).map_err(|_| BodyError)?;
-        Ok(Self { message_type: header.message_type, nonce: header.nonce })
+        Ok(Self {
+            message_type: header.message_type,
+            nonce: header.nonce,
+        })
     }
 }

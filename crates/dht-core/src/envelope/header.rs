@@ -79,9 +79,7 @@ impl Header {
         };
         let ephemeral_key = match &proto.ephemeral_public_key[..] {
             [] => None,
-            bytes => {
-                Some(PublicKey::from_bytes(bytes).map_err(|_| HeaderError::EphemeralKey)?)
-            }
+            bytes => Some(PublicKey::from_bytes(bytes).map_err(|_| HeaderError::EphemeralKey)?),
         };
         let version = match proto.major {
             1 => ProtocolVersion::V1,
@@ -170,7 +168,11 @@ impl Flags {
     /// Reads flag bits; `None` if an unknown one is set.
     #[must_use]
     pub const fn from_bits(bits: u32) -> Option<Self> {
-        if bits & !Self::ENCRYPTED.0 == 0 { Some(Self(bits)) } else { None }
+        if bits & !Self::ENCRYPTED.0 == 0 {
+            Some(Self(bits))
+        } else {
+            None
+        }
     }
 
     /// The bits as sent.

@@ -49,7 +49,12 @@ pub enum OpenError {
 impl Opened {
     pub(super) fn new(sealed: Sealed, content: Content) -> Self {
         let (header, body, frame) = sealed.into_parts();
-        Self { header, content, frame, body }
+        Self {
+            header,
+            content,
+            frame,
+            body,
+        }
     }
 
     /// The parts, if readable.
@@ -72,8 +77,7 @@ impl Opened {
 }
 
 pub(super) fn open_clear(sealed: Sealed, origin: Option<PublicKey>) -> Result<Opened, OpenError> {
-    let parts =
-        decode_parts(sealed.body().clone()).map_err(|_| OpenError::UndecodableBody)?;
+    let parts = decode_parts(sealed.body().clone()).map_err(|_| OpenError::UndecodableBody)?;
     Ok(Opened::new(sealed, Content::Readable { parts, origin }))
 }
 
@@ -93,8 +97,16 @@ pub(super) fn open_encrypted(
         return Err(OpenError::Undecryptable);
     }
     let origin = agreement.unmask(masked).ok_or(OpenError::Undecryptable)?;
-    let content = Content::Readable { parts, origin: Some(origin) };
-    Ok(Opened { header, content, frame: Bytes::new(), body: Bytes::new() })
+    let content = Content::Readable {
+        parts,
+        origin: Some(origin),
+    };
+    Ok(Opened {
+        header,
+        content,
+        frame: Bytes::new(),
+        body: Bytes::new(),
+    })
 }
 
 /// ChaCha20-Poly1305 with the masked key as associated data, in the buffer the frame came in if nobody else
@@ -108,15 +120,24 @@ fn decrypt(
     let start = (body.as_ptr() as usize).wrapping_sub(frame.as_ptr() as usize);
     let length = body.len();
     drop(body);
-    let mut frame = frame.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-    if start.checked_add(length).is_none_or(|end| end > frame.len()) {
+    let mut frame = frame
+        .try_into_mut()
+        .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    if start
+        .checked_add(length)
+        .is_none_or(|end| end > frame.len())
+    {
         return Err(OpenError::Undecryptable);
     }
     let mut buffer = frame.split_off(start);
     buffer.truncate(length);
     let plain = agreement
         .message_key()
-        .open_in_place(zero_nonce(), aead::Aad::from(masked.as_bytes()), &mut buffer)
+        .open_in_place(
+            zero_nonce(),
+            aead::Aad::from(masked.as_bytes()),
+            &mut buffer,
+        )
         .map_err(|_| OpenError::Undecryptable)?
         .len();
     buffer.truncate(plain);

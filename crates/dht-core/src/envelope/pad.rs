@@ -82,7 +82,10 @@ mod tests {
     fn short_blocks_are_refused() {
         assert_eq!(unpad(Bytes::new()), Err(PadError::TooShort));
         assert_eq!(unpad(Bytes::from_static(&[0; 3])), Err(PadError::TooShort));
-        assert_eq!(unpad(Bytes::from_static(&[0; 4])), Err(PadError::NotWholeBlocks));
+        assert_eq!(
+            unpad(Bytes::from_static(&[0; 4])),
+            Err(PadError::NotWholeBlocks)
+        );
     }
 
     proptest! {

@@ -35,7 +35,11 @@ impl RawEnvelope {
             return Err(DecodeError::Empty);
         }
         let DhtEnvelope { header, body } = dht_proto::decode(frame.clone())?;
-        Ok(Self { frame, header, body })
+        Ok(Self {
+            frame,
+            header,
+            body,
+        })
     }
 
     /// The header as decoded; `None` if there is none.
@@ -77,8 +81,13 @@ impl RawEnvelope {
     /// Recognises an exact copy; see [`Fingerprint`].
     #[must_use]
     pub fn fingerprint(&self, key: &FingerprintKey) -> Fingerprint {
-        let header = self.header.as_ref().map(|header| DhtHeader { message_tag: 0, ..header.clone() });
-        let header = header.map(|header| header.encode_to_vec()).unwrap_or_default();
+        let header = self.header.as_ref().map(|header| DhtHeader {
+            message_tag: 0,
+            ..header.clone()
+        });
+        let header = header
+            .map(|header| header.encode_to_vec())
+            .unwrap_or_default();
         key.fingerprint(&header, &self.body)
     }
 

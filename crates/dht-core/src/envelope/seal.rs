@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 
 use super::{Flags, Header, PadError, ProtocolVersion, binding_hash, open::zero_nonce, pad};
 use crate::{
-    Destination, Encryption, MessageTag, MessageType, PublicKey, SecretKey, SharedSecret, UnixSeconds,
+    Destination, Encryption, MessageTag, MessageType, PublicKey, SecretKey, SharedSecret,
+    UnixSeconds,
     hash::{Hasher256, Hasher512, KEY_MASK, KEY_MESSAGE},
     schnorr::MessageSignature,
 };
@@ -95,7 +96,10 @@ pub struct KeyAgreement {
 impl SealSecrets {
     /// Fresh secrets.
     pub fn random(rng: &mut impl CryptoRng) -> Self {
-        Self { ephemeral: SecretKey::random(rng), nonce: SecretKey::random(rng) }
+        Self {
+            ephemeral: SecretKey::random(rng),
+            nonce: SecretKey::random(rng),
+        }
     }
 
     /// Given secrets.
@@ -153,8 +157,11 @@ fn seal_encrypted(
 ) -> Result<SealedMessage, SealError> {
     let agreement = KeyAgreement::new(&secrets.ephemeral, recipient);
     let masked_secret = Zeroizing::new(*agreement.mask * sender.scalar());
-    let [ephemeral, masked, nonce] =
-        public_points([secrets.ephemeral.scalar(), &masked_secret, secrets.nonce.scalar()]);
+    let [ephemeral, masked, nonce] = public_points([
+        secrets.ephemeral.scalar(),
+        &masked_secret,
+        secrets.nonce.scalar(),
+    ]);
 
     let mut body = pad(message, aead::CHACHA20_POLY1305.tag_len())?;
     let aad = aead::Aad::from(masked.as_bytes());
@@ -216,14 +223,23 @@ impl KeyAgreement {
     #[must_use]
     pub fn new(ours: &SecretKey, theirs: &PublicKey) -> Self {
         let secret = ours.shared_secret(theirs);
-        let mask = Hasher512::new(KEY_MASK).chain(secret.as_bytes()).finish_scalar();
-        Self { secret, mask: Zeroizing::new(mask) }
+        let mask = Hasher512::new(KEY_MASK)
+            .chain(secret.as_bytes())
+            .finish_scalar();
+        Self {
+            secret,
+            mask: Zeroizing::new(mask),
+        }
     }
 
     /// The 32-byte AEAD key.
     #[must_use]
     pub fn message_key_bytes(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(Hasher256::new(KEY_MESSAGE).chain(self.secret.as_bytes()).finish())
+        Zeroizing::new(
+            Hasher256::new(KEY_MESSAGE)
+                .chain(self.secret.as_bytes())
+                .finish(),
+        )
     }
 
     /// The mask as 32 little-endian bytes.

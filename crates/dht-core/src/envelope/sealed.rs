@@ -58,7 +58,11 @@ pub fn dedup_hash(signature: &[u8], body: &[u8]) -> DedupHash {
 
 impl Sealed {
     pub(super) const fn new(header: Header, body: Bytes, frame: Bytes) -> Self {
-        Self { header, body, frame }
+        Self {
+            header,
+            body,
+            frame,
+        }
     }
 
     /// The header.
@@ -90,12 +94,21 @@ impl Sealed {
     /// # Errors
     /// [`SemanticsError`]. Clear messages have no such rule.
     pub fn check_semantics(&self) -> Result<(), SemanticsError> {
-        let Header { destination, ephemeral_key, signature, .. } = &self.header;
+        let Header {
+            destination,
+            ephemeral_key,
+            signature,
+            ..
+        } = &self.header;
         let complete = matches!(destination, Destination::PublicKey(_))
             && ephemeral_key.is_some()
             && !signature.is_empty()
             && !self.body.is_empty();
-        if self.header.is_encrypted() && !complete { Err(SemanticsError) } else { Ok(()) }
+        if self.header.is_encrypted() && !complete {
+            Err(SemanticsError)
+        } else {
+            Ok(())
+        }
     }
 
     /// Checks semantics and signature; the costly step of a relay.
@@ -112,7 +125,10 @@ impl Sealed {
             Some(signature) if signature.verify(&self.binding_hash()) => Some(*signature.signer()),
             Some(_) => return Err(VerifyError::BadSignature),
         };
-        Ok(Verified { sealed: self, signer })
+        Ok(Verified {
+            sealed: self,
+            signer,
+        })
     }
 
     /// The decoded signature; `None` if the message is unsigned.
@@ -134,7 +150,10 @@ impl Sealed {
 
     /// Marks an envelope as verified by somebody else: the batch verifier.
     pub(crate) const fn into_verified(self, signer: Option<PublicKey>) -> Verified {
-        Verified { sealed: self, signer }
+        Verified {
+            sealed: self,
+            signer,
+        }
     }
 
     pub(super) fn into_parts(self) -> (Header, Bytes, Bytes) {
