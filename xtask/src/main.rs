@@ -1,14 +1,26 @@
 //! Build, test and measurement commands of this workspace: `cargo xtask COMMAND --help`.
 
+mod behaviours;
+mod bench;
+mod ci;
 mod codegen;
+mod deps;
+mod docs;
 mod repo;
+mod test;
+mod vectors;
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
-/// Build, test and measurement commands of this workspace.
+/// Build, test and measurement commands of this workspace
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -16,11 +28,32 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Test(test::Test),
+    Ci(ci::Ci),
     Codegen(codegen::Codegen),
+    Deps(deps::Deps),
+    Docs(docs::Docs),
+    Vectors(vectors::Vectors),
+    Behaviours(behaviours::Behaviours),
+    Bench(bench::Bench),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Test(command) => command.run(),
+        Command::Ci(command) => command.run(),
         Command::Codegen(command) => command.run(),
+        Command::Deps(command) => command.run(),
+        Command::Docs(command) => command.run(),
+        Command::Vectors(command) => command.run(),
+        Command::Behaviours(command) => command.run(),
+        Command::Bench(command) => command.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
