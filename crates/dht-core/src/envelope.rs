@@ -5,6 +5,7 @@
 //!          structure only        no arithmetic   keys checked      signature          Readable / Unreadable
 //! ```
 
+mod batch;
 mod binding;
 mod body;
 mod fingerprint;
@@ -15,6 +16,7 @@ mod raw;
 mod seal;
 mod sealed;
 
+pub use batch::{MAX_BATCH, verify_batch};
 pub use binding::binding_hash;
 pub use body::{BodyError, DomainHeader, decode_parts, domain_parts, encode_parts};
 pub use fingerprint::{Fingerprint, FingerprintKey};

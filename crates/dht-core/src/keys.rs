@@ -99,7 +99,7 @@ impl PublicKey {
     /// The first 8 bytes in hexadecimal, for logs.
     #[must_use]
     pub fn short(&self) -> String {
-        data_encoding::HEXLOWER.encode(&self.encoding.as_chunks::<8>().0[0])
+        data_encoding::HEXLOWER.encode(self.encoding.get(..8).unwrap_or_default())
     }
 
     pub(crate) fn from_point(point: RistrettoPoint) -> Self {

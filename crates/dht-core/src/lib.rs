@@ -60,10 +60,10 @@ pub use claim::{Claim, ClaimError, IdentitySignature, MAX_CLAIM_SKEW_SECONDS};
 pub use entropy::{Entropy, SeededEntropy, SharedEntropy};
 pub use envelope::{
     BodyError, Content, DedupHash, DomainHeader, Fingerprint, FingerprintKey, Flags, Header,
-    HeaderError, KeyAgreement, OpenError, Opened, PADDING_BLOCK_BYTES, PadError, ProtocolVersion,
-    RawEnvelope, SealError, SealRequest, SealSecrets, Sealed, SealedMessage, SemanticsError,
-    Signing, Verified, VerifyError, binding_hash, decode_parts, dedup_hash, domain_parts,
-    encode_envelope, encode_parts, pad, seal, unpad,
+    HeaderError, KeyAgreement, MAX_BATCH, OpenError, Opened, PADDING_BLOCK_BYTES, PadError,
+    ProtocolVersion, RawEnvelope, SealError, SealRequest, SealSecrets, Sealed, SealedMessage,
+    SemanticsError, Signing, Verified, VerifyError, binding_hash, decode_parts, dedup_hash,
+    domain_parts, encode_envelope, encode_parts, pad, seal, unpad, verify_batch,
 };
 pub use features::{Features, FeaturesError};
 pub use identity::NodeIdentity;

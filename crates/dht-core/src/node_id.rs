@@ -10,7 +10,7 @@ use crate::PublicKey;
 ///
 /// Not a truncated longer hash. Ordered bytewise; [`NodeId::distance`] gives the routing metric.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct NodeId([u8; NodeId::LENGTH]);
+pub struct NodeId([u8; Self::LENGTH]);
 
 /// XOR distance between two node ids, as a big-endian integer below 2^104.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -50,7 +50,7 @@ impl NodeId {
     /// The first 8 bytes in hexadecimal, for logs.
     #[must_use]
     pub fn short(&self) -> String {
-        data_encoding::HEXLOWER.encode(&self.0.as_chunks::<8>().0[0])
+        data_encoding::HEXLOWER.encode(self.0.get(..8).unwrap_or_default())
     }
 
     /// XOR distance to `other`.

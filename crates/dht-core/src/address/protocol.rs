@@ -37,7 +37,7 @@ pub enum Protocol<'a> {
 
 /// Components that carry no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are multiaddr's own")]
+#[allow(missing_docs, reason = "the names are multiaddr's own")]
 pub enum Flag {
     Tls,
     Quic,

@@ -21,6 +21,10 @@ pub struct Opened {
 
 /// What a node can tell of the inside of a verified envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "readable is the usual case; a box would be an allocation per message"
+)]
 pub enum Content {
     /// Clear, or decrypted here.
     Readable {

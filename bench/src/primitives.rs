@@ -1,0 +1,125 @@
+//! What the libraries underneath cost: the floors of everything else.
+
+use blake2::{Blake2b, Digest, digest::consts::U32};
+use curve25519_dalek::{
+    ristretto::{CompressedRistretto, RistrettoPoint},
+    scalar::Scalar,
+};
+use ring::aead;
+
+use crate::{
+    report::Report,
+    sample::{Effort, micros},
+};
+
+/// Microseconds of each primitive.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Floors {
+    variable_base: f64,
+    fixed_base: f64,
+    double_base: f64,
+    inversion: f64,
+    encode: f64,
+    decode: f64,
+    hash: PerSize,
+    aead: PerSize,
+}
+
+/// A cost that is a line through two sizes.
+#[derive(Clone, Copy, Debug)]
+struct PerSize {
+    at_zero: f64,
+    per_byte: f64,
+}
+
+impl PerSize {
+    fn through(small: (f64, f64), large: (f64, f64)) -> Self {
+        let per_byte = (large.1 - small.1) / (large.0 - small.0);
+        Self {
+            at_zero: (small.1 - per_byte * small.0).max(0.0),
+            per_byte,
+        }
+    }
+
+    fn at(self, bytes: usize) -> f64 {
+        self.at_zero + self.per_byte * u32::try_from(bytes).map_or(f64::NAN, f64::from)
+    }
+}
+
+impl Floors {
+    /// Two decodings, a double-base multiplication and the binding hash.
+    pub(crate) fn verify(&self, body: usize) -> f64 {
+        2.0 * self.decode + self.double_base + self.hash.at(body)
+    }
+
+    /// Verifying, then one decoding, two multiplications, an inversion, two encodings and the decryption.
+    pub(crate) fn open(&self, body: usize) -> f64 {
+        self.verify(body)
+            + self.decode
+            + 2.0 * self.variable_base
+            + self.inversion
+            + 2.0 * self.encode
+            + self.aead.at(body)
+    }
+
+    /// Three fixed-base multiplications and a variable one, four encodings, hash and encryption.
+    pub(crate) fn seal(&self, body: usize) -> f64 {
+        3.0 * self.fixed_base
+            + self.variable_base
+            + 4.0 * self.encode
+            + self.hash.at(body)
+            + self.aead.at(body)
+    }
+}
+
+/// Measures the primitives. They are always measured, because everything is compared with them.
+pub(crate) fn run(report: &mut Report, effort: Effort) -> Floors {
+    let scalar = Scalar::from_bytes_mod_order_wide(&[7; 64]);
+    let other = Scalar::from_bytes_mod_order_wide(&[9; 64]);
+    let point = RistrettoPoint::mul_base(&other);
+    let encoded = point.compress();
+
+    let floors = Floors {
+        variable_base: micros(effort, || point * scalar),
+        fixed_base: micros(effort, || RistrettoPoint::mul_base(&scalar)),
+        double_base: micros(effort, || {
+            RistrettoPoint::vartime_double_scalar_mul_basepoint(&scalar, &point, &other)
+        }),
+        inversion: micros(effort, || scalar.invert()),
+        encode: micros(effort, || point.compress()),
+        decode: micros(effort, || CompressedRistretto(encoded.0).decompress()),
+        hash: per_size(|bytes| micros(effort, || Blake2b::<U32>::digest(bytes))),
+        aead: per_size(|bytes| {
+            let mut buffer = bytes.to_vec();
+            micros(effort, || seal_in_place(&mut buffer))
+        }),
+    };
+    for (name, value) in [
+        ("primitive.variable_base", floors.variable_base),
+        ("primitive.fixed_base", floors.fixed_base),
+        ("primitive.double_base", floors.double_base),
+        ("primitive.scalar_inversion", floors.inversion),
+        ("primitive.encode", floors.encode),
+        ("primitive.decode", floors.decode),
+        ("primitive.blake2b_6k", floors.hash.at(6_016)),
+        ("primitive.blake2b_64k", floors.hash.at(65_536)),
+        ("primitive.aead_6k", floors.aead.at(6_016)),
+        ("primitive.aead_64k", floors.aead.at(65_536)),
+    ] {
+        report.row(name, "us", None, || value);
+    }
+    floors
+}
+
+fn per_size(mut cost: impl FnMut(&[u8]) -> f64) -> PerSize {
+    let mut at = |bytes: usize| (bytes as f64, cost(&vec![3; bytes]));
+    PerSize::through(at(6_016), at(65_536))
+}
+
+fn seal_in_place(buffer: &mut [u8]) -> Option<aead::Tag> {
+    let key = aead::UnboundKey::new(&aead::CHACHA20_POLY1305, &[5; 32]).ok()?;
+    let nonce = aead::Nonce::assume_unique_for_key([0; 12]);
+    aead::LessSafeKey::new(key)
+        .seal_in_place_separate_tag(nonce, aead::Aad::from([1; 32]), buffer)
+        .ok()
+}
