@@ -50,6 +50,7 @@ mod keys;
 mod message;
 mod network;
 mod node_id;
+mod peer_address;
 mod schnorr;
 #[cfg(any(test, feature = "test-util"))]
 pub mod test_util;
@@ -74,5 +75,6 @@ pub use message::{
 };
 pub use network::{Network, NetworkError};
 pub use node_id::{Distance, NodeId, NodeIdError};
+pub use peer_address::{PeerAddress, PeerAddressError};
 pub use schnorr::{MessageSignature, SignatureError};
 pub use time::{Clock, ManualClock, SharedClock, UnixSeconds};
