@@ -1,1 +1,55 @@
 //! Peer directory: records, claims, address statistics, bans and closest-n.
+//!
+//! [`Directory`] holds everybody this node has heard of and whom it refuses to talk to; [`Connections`] holds who is
+//! connected right now. Both are cheap handles to shared state, and both find the peers closest to an id by walking
+//! outward from it instead of sorting. Nothing here reads a clock: time is an argument.
+//!
+//! ```
+//! use dht_core::{Features, NodeId, SecretKey, Severity, UnixSeconds};
+//! use dht_peers::{Directory, Filter, PeerRecord};
+//!
+//! let now = UnixSeconds(1_700_000_000);
+//! let key = |n| SecretKey::from_bytes(&[n; 32]).unwrap_or_else(|_| unreachable!()).public_key();
+//! let directory = Directory::new(key(1).node_id());
+//! for n in 2..=9 {
+//!     directory.add_or_update(PeerRecord::new(key(n), Features::NODE, now), now);
+//! }
+//!
+//! let near = directory.closest(&NodeId::default(), 3, &Filter::reachable(now));
+//! assert_eq!(near.len(), 3);
+//!
+//! // Also works for peers nobody has heard of.
+//! directory.ban(*near[0].node_id(), now.saturating_add(600), Severity::Low, "talks nonsense", now);
+//! assert!(directory.is_banned(near[0].node_id(), now));
+//! assert!(!directory.is_banned(near[0].node_id(), now.saturating_add(600)));
+//! ```
+
+mod address;
+mod ban;
+mod claims;
+mod connections;
+mod directory;
+mod exclude;
+mod filter;
+mod metrics;
+mod record;
+mod sample;
+mod xor;
+
+#[cfg(any(test, feature = "test-util"))]
+pub mod test_util;
+
+pub use address::{
+    AddressRecord, Average, Channel, MAX_ADDRESSES, MAX_FAILURE_BYTES, Sighting, Source,
+};
+pub use ban::{Ban, BanOutcome, BanTarget, FOREVER, MAX_REASON_BYTES};
+pub use claims::{
+    ClaimPolicy, ClaimsError, MAX_CLAIM_ADDRESSES, MAX_CLAIMS, ValidClaims, validate_claims,
+};
+pub use connections::{ConnectedPeer, ConnectedPeers, Connections, Direction};
+pub use directory::{
+    Change, DEFAULT_MAX_BANS, DEFAULT_MAX_PEERS, Directory, DirectoryLimits, RegionThresholds,
+};
+pub use filter::{ACTIVE_SECONDS, FeatureRule, Filter};
+pub use metrics::describe;
+pub use record::{MAX_PROTOCOLS, MAX_USER_AGENT_BYTES, PeerRecord};

@@ -1,0 +1,317 @@
+//! The addresses of a peer, what is known of each, and in which order to dial them.
+
+use std::{sync::Arc, time::Duration};
+
+use dht_core::{Address, Claim, NodeId, UnixSeconds};
+
+/// Addresses kept of one peer; a claim holds at most 5.
+pub const MAX_ADDRESSES: usize = 10;
+
+/// Bytes kept of the text of a failure.
+pub const MAX_FAILURE_BYTES: usize = 128;
+
+/// An address of a peer and its history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressRecord {
+    /// Where.
+    pub address: Address,
+    /// How this node learned it.
+    pub source: Source,
+    /// Last time a connection with this address was authenticated.
+    pub last_seen: Option<UnixSeconds>,
+    /// Last time it was dialled.
+    pub last_attempt: Option<UnixSeconds>,
+    /// Dials since the last success.
+    pub attempts: u32,
+    /// Why the last dial failed; `None` once one has succeeded.
+    pub last_failure: Option<Arc<str>>,
+    /// Time a dial takes until it is authenticated.
+    pub dial_time: Average,
+    /// Round trip of the handshake.
+    pub latency: Average,
+}
+
+/// How an address became known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The operator named it.
+    Config,
+    /// Its owner signed it.
+    Claimed {
+        /// The claim it is part of, kept so that it can be relayed.
+        claim: Arc<Claim>,
+        /// Who delivered the claim.
+        via: Channel,
+    },
+}
+
+/// Who delivered a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// The peer itself, when it connected.
+    Connection,
+    /// A discovery message or its response.
+    Discovery,
+    /// A join message.
+    Join,
+    /// Another peer.
+    Peer(NodeId),
+}
+
+/// A running average that forgets: a sample weighs at least a hundredth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Average {
+    mean: Duration,
+    samples: u32,
+}
+
+/// What an authenticated connection tells about an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sighting {
+    /// Round trip of the handshake, if measured.
+    pub latency: Option<Duration>,
+    /// Time until the dial was authenticated, if this node dialled.
+    pub dial_time: Option<Duration>,
+}
+
+// === impl AddressRecord ===
+
+impl AddressRecord {
+    /// An address without a history.
+    #[must_use]
+    pub fn new(address: Address, source: Source) -> Self {
+        Self {
+            address,
+            source,
+            last_seen: None,
+            last_attempt: None,
+            attempts: 0,
+            last_failure: None,
+            dial_time: Average::default(),
+            latency: Average::default(),
+        }
+    }
+
+    /// How promising a dial is, at this moment: 100 to 1000, or 0 if the last dial failed. `None` if nothing is
+    /// known. Specification 02, section 11.4.
+    ///
+    /// 800 + latency (100, less one for each 100 ms) + freshness (100, less one for each second since the last
+    /// sighting, at least -700).
+    #[must_use]
+    pub fn quality(&self, now: UnixSeconds) -> Option<u16> {
+        if self.last_seen.is_none() && self.last_attempt.is_none() {
+            return None;
+        }
+        if self.last_failure.is_some() {
+            return Some(0);
+        }
+        let latency = self.latency.mean().map_or(100, |mean| {
+            u16::try_from(mean.as_millis() / 100).map_or(0, |tenths| 100_u16.saturating_sub(tenths))
+        });
+        // Freshness shifted by 700, so that nothing is negative: 0 to 800.
+        let freshness = self.last_seen.map_or(0, |seen| {
+            u16::try_from(now.saturating_since(seen)).map_or(0, |age| 800_u16.saturating_sub(age))
+        });
+        Some(latency.saturating_add(freshness).saturating_add(100))
+    }
+
+    /// Whether the last dial failed.
+    #[must_use]
+    pub const fn has_failed(&self) -> bool {
+        self.last_failure.is_some()
+    }
+
+    /// The claim the address comes from.
+    #[must_use]
+    pub const fn claim(&self) -> Option<&Arc<Claim>> {
+        self.source.claim()
+    }
+
+    pub(crate) fn seen(&mut self, now: UnixSeconds, sighting: Sighting) {
+        self.last_seen = self.last_seen.max(Some(now));
+        self.last_failure = None;
+        self.attempts = 0;
+        if let Some(sample) = sighting.latency {
+            self.latency.add(sample);
+        }
+        if let Some(sample) = sighting.dial_time {
+            self.last_attempt = self.last_attempt.max(Some(now));
+            self.dial_time.add(sample);
+        }
+    }
+
+    pub(crate) fn failed(&mut self, now: UnixSeconds, reason: &str) {
+        self.last_attempt = self.last_attempt.max(Some(now));
+        self.attempts = self.attempts.saturating_add(1);
+        self.last_failure = Some(truncate(reason, MAX_FAILURE_BYTES).into());
+    }
+
+    /// Takes over what `incoming` knows better about the same address.
+    ///
+    /// Whichever side was tried last decides about failure and attempts: a maximum would make reset counters
+    /// stick, and the incoming side may be the older one.
+    pub(crate) fn merge(&mut self, incoming: &Self) {
+        if (incoming.last_attempt, incoming.last_seen) > (self.last_attempt, self.last_seen) {
+            self.attempts = incoming.attempts;
+            self.last_failure.clone_from(&incoming.last_failure);
+        }
+        self.last_seen = self.last_seen.max(incoming.last_seen);
+        self.last_attempt = self.last_attempt.max(incoming.last_attempt);
+        self.latency = self.latency.better(incoming.latency);
+        self.dial_time = self.dial_time.better(incoming.dial_time);
+        let replace = match (self.claim(), incoming.claim()) {
+            // An address the operator named stays the operator's, or a claim could remove it.
+            _ if self.source == Source::Config => false,
+            (_, None) => incoming.source == Source::Config,
+            (None, Some(_)) => true,
+            (Some(old), Some(new)) => new.is_newer_than(old),
+        };
+        if replace {
+            self.source = incoming.source.clone();
+        }
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    /// The claim, unless the operator named the address.
+    #[must_use]
+    pub const fn claim(&self) -> Option<&Arc<Claim>> {
+        match self {
+            Self::Config => None,
+            Self::Claimed { claim, .. } => Some(claim),
+        }
+    }
+}
+
+// === impl Average ===
+
+impl Average {
+    /// The mean; `None` without a sample.
+    #[must_use]
+    pub fn mean(&self) -> Option<Duration> {
+        (self.samples > 0).then_some(self.mean)
+    }
+
+    /// Number of samples that went in, at most 100.
+    #[must_use]
+    pub const fn samples(&self) -> u32 {
+        self.samples
+    }
+
+    /// Adds a sample: (mean · n + sample) / (n + 1).
+    pub fn add(&mut self, sample: Duration) {
+        let n = self.samples.min(MAX_SAMPLES);
+        // Saturates at half a century, which a sample beyond may as well be.
+        let sum = self.mean.saturating_mul(n).saturating_add(sample);
+        self.mean = sum.checked_div(n.saturating_add(1)).unwrap_or(sample);
+        self.samples = n.saturating_add(1).min(MAX_SAMPLES);
+    }
+
+    const fn better(self, other: Self) -> Self {
+        if other.samples > self.samples {
+            other
+        } else {
+            self
+        }
+    }
+}
+
+pub(crate) fn truncate(text: &str, bytes: usize) -> &str {
+    // A character has at most 4 bytes, so this looks at no more than 4 places.
+    let end = (0..=bytes.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    end.and_then(|end| text.get(..end)).unwrap_or_default()
+}
+
+const MAX_SAMPLES: u32 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+
+    fn fresh() -> AddressRecord {
+        AddressRecord::new("/ip4/1.2.3.4/tcp/5".parse().unwrap(), Source::Config)
+    }
+
+    fn seen(seconds_ago: u64, latency_ms: Option<u64>) -> AddressRecord {
+        let mut record = fresh();
+        let latency = latency_ms.map(Duration::from_millis);
+        record.seen(
+            UnixSeconds(NOW.0 - seconds_ago),
+            Sighting {
+                latency,
+                dial_time: None,
+            },
+        );
+        record
+    }
+
+    #[test]
+    fn quality_follows_the_table() {
+        assert_eq!(fresh().quality(NOW), None);
+        assert_eq!(seen(0, None).quality(NOW), Some(1_000));
+        assert_eq!(seen(0, Some(250)).quality(NOW), Some(998));
+        assert_eq!(seen(30, Some(0)).quality(NOW), Some(970));
+        assert_eq!(seen(800, None).quality(NOW), Some(200));
+        assert_eq!(seen(1_000_000, None).quality(NOW), Some(200));
+        assert_eq!(seen(1_000_000, Some(3_600_000)).quality(NOW), Some(100));
+        let mut failed = seen(0, None);
+        failed.failed(NOW, "connection refused");
+        assert_eq!(failed.quality(NOW), Some(0));
+        failed.seen(NOW, Sighting::default());
+        assert_eq!(failed.quality(NOW), Some(1_000));
+    }
+
+    #[test]
+    fn quality_falls_as_time_passes() {
+        let record = seen(0, None);
+        assert!(record.quality(NOW.saturating_add(60)) < record.quality(NOW));
+    }
+
+    #[test]
+    fn average_weighs_the_first_hundred_samples_equally() {
+        let mut average = Average::default();
+        assert_eq!(average.mean(), None);
+        average.add(Duration::from_millis(100));
+        average.add(Duration::from_millis(300));
+        assert_eq!(average.mean(), Some(Duration::from_millis(200)));
+        for _ in 0..500 {
+            average.add(Duration::from_secs(1));
+        }
+        assert_eq!(average.samples(), 100);
+        assert!(average.mean().unwrap() > Duration::from_millis(980));
+        average.add(Duration::MAX);
+    }
+
+    #[test]
+    fn a_failure_text_is_cut_at_a_character() {
+        let mut record = fresh();
+        record.failed(NOW, &"é".repeat(100));
+        assert_eq!(record.last_failure.unwrap().len(), MAX_FAILURE_BYTES);
+    }
+
+    #[test]
+    fn merge_lets_the_later_attempt_decide() {
+        let mut held = fresh();
+        held.failed(NOW, "refused");
+        let mut later = fresh();
+        later.seen(
+            NOW.saturating_add(5),
+            Sighting {
+                latency: None,
+                dial_time: Some(Duration::from_millis(9)),
+            },
+        );
+        held.merge(&later);
+        assert_eq!((held.attempts, held.has_failed()), (0, false));
+        let mut earlier = fresh();
+        earlier.failed(UnixSeconds(NOW.0 - 50), "timed out");
+        held.merge(&earlier);
+        assert!(!held.has_failed());
+    }
+}

@@ -1,0 +1,216 @@
+//! Bans: who may not be talked to, until when, and why.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use dht_core::{NodeId, PublicKey, Severity, UnixSeconds};
+
+use crate::address::truncate;
+
+/// Bytes kept of the reason of a ban.
+pub const MAX_REASON_BYTES: usize = 256;
+
+/// "Until" of a ban without end.
+pub const FOREVER: UnixSeconds = UnixSeconds(u64::MAX);
+
+/// One ban.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// Who.
+    pub node_id: NodeId,
+    /// The key, if it is known.
+    pub public_key: Option<PublicKey>,
+    /// In force strictly before this time; [`FOREVER`] never ends.
+    pub until: UnixSeconds,
+    /// How grave the offence was.
+    pub severity: Severity,
+    /// Why, for people.
+    pub reason: Arc<str>,
+}
+
+/// Whom to ban. A key stands for its node id as well, known or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BanTarget {
+    /// A node id.
+    NodeId(NodeId),
+    /// A key.
+    PublicKey(PublicKey),
+}
+
+/// What became of a request to ban.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BanOutcome {
+    /// The ban is in force, possibly longer than asked for because of an earlier one.
+    Banned(Arc<Ban>),
+    /// The operator trusts this peer; nothing happened.
+    AllowListed,
+    /// This node does not ban itself.
+    Ourselves,
+    /// The end lies in the past; nothing happened.
+    AlreadyOver,
+}
+
+/// All bans, those of unknown peers included, and who is exempt.
+#[derive(Debug)]
+pub(crate) struct Bans {
+    by_id: HashMap<NodeId, Arc<Ban>>,
+    by_end: BTreeSet<(UnixSeconds, NodeId)>,
+    /// Bans of peers that are not in the directory. Those that are there are bounded with it.
+    strangers: BTreeSet<(UnixSeconds, NodeId)>,
+    max_strangers: usize,
+    allowed: HashSet<NodeId>,
+}
+
+// === impl Ban ===
+
+impl Ban {
+    /// Whether the ban is in force.
+    #[must_use]
+    pub fn is_active(&self, now: UnixSeconds) -> bool {
+        now < self.until
+    }
+}
+
+// === impl BanTarget ===
+
+impl BanTarget {
+    /// The node id that is banned.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        match self {
+            Self::NodeId(id) => *id,
+            Self::PublicKey(key) => key.node_id(),
+        }
+    }
+
+    pub(crate) const fn public_key(&self) -> Option<PublicKey> {
+        match self {
+            Self::NodeId(_) => None,
+            Self::PublicKey(key) => Some(*key),
+        }
+    }
+}
+
+impl From<NodeId> for BanTarget {
+    fn from(id: NodeId) -> Self {
+        Self::NodeId(id)
+    }
+}
+
+impl From<PublicKey> for BanTarget {
+    fn from(key: PublicKey) -> Self {
+        Self::PublicKey(key)
+    }
+}
+
+// === impl Bans ===
+
+impl Bans {
+    pub(crate) fn new(max_strangers: usize) -> Self {
+        Self {
+            by_id: HashMap::new(),
+            by_end: BTreeSet::new(),
+            strangers: BTreeSet::new(),
+            max_strangers,
+            allowed: HashSet::new(),
+        }
+    }
+
+    /// Enters a ban; of two for one peer the one that ends later stands.
+    pub(crate) fn insert(&mut self, mut ban: Ban, known: bool, now: UnixSeconds) -> Arc<Ban> {
+        self.forget_lapsed(now);
+        ban.reason = truncate(&ban.reason, MAX_REASON_BYTES).into();
+        let id = ban.node_id;
+        if let Some(held) = self.remove(&id) {
+            ban.public_key = ban.public_key.or(held.public_key);
+            if held.until > ban.until {
+                ban = Ban {
+                    public_key: ban.public_key,
+                    ..Ban::clone(&held)
+                };
+            }
+        }
+        let ban = Arc::new(ban);
+        self.by_end.insert((ban.until, id));
+        self.by_id.insert(id, Arc::clone(&ban));
+        if !known {
+            self.add_stranger(ban.until, id);
+        }
+        ban
+    }
+
+    pub(crate) fn remove(&mut self, id: &NodeId) -> Option<Arc<Ban>> {
+        let ban = self.by_id.remove(id)?;
+        self.by_end.remove(&(ban.until, *id));
+        self.strangers.remove(&(ban.until, *id));
+        Some(ban)
+    }
+
+    pub(crate) fn find(&self, id: &NodeId) -> Option<&Arc<Ban>> {
+        self.by_id.get(id)
+    }
+
+    /// The peer is in the directory from now on.
+    pub(crate) fn peer_added(&mut self, id: &NodeId) -> Option<Arc<Ban>> {
+        let ban = Arc::clone(self.by_id.get(id)?);
+        self.strangers.remove(&(ban.until, *id));
+        Some(ban)
+    }
+
+    /// The peer has left the directory; its ban stays.
+    pub(crate) fn peer_removed(&mut self, id: &NodeId) {
+        if let Some(ban) = self.by_id.get(id) {
+            self.add_stranger(ban.until, *id);
+        }
+    }
+
+    /// Those in force, by when they end.
+    pub(crate) fn active(&self, now: UnixSeconds) -> impl Iterator<Item = &Arc<Ban>> {
+        self.by_end
+            .range((now.saturating_add(1), NodeId::default())..)
+            .filter_map(|(_, id)| self.by_id.get(id))
+    }
+
+    /// When the next ban in force ends.
+    pub(crate) fn next_end(&self, now: UnixSeconds) -> UnixSeconds {
+        self.active(now).next().map_or(FOREVER, |ban| ban.until)
+    }
+
+    pub(crate) fn allow(&mut self, id: NodeId) -> bool {
+        self.allowed.insert(id)
+    }
+
+    pub(crate) fn disallow(&mut self, id: &NodeId) -> bool {
+        self.allowed.remove(id)
+    }
+
+    pub(crate) fn is_allowed(&self, id: &NodeId) -> bool {
+        self.allowed.contains(id)
+    }
+
+    pub(crate) fn allowed(&self) -> Vec<NodeId> {
+        let mut ids: Vec<_> = self.allowed.iter().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn add_stranger(&mut self, until: UnixSeconds, id: NodeId) {
+        self.strangers.insert((until, id));
+        // A flood of bans pushes out those that would have ended first.
+        if self.strangers.len() > self.max_strangers
+            && let Some((_, first)) = self.strangers.first().copied()
+        {
+            self.remove(&first);
+        }
+    }
+
+    fn forget_lapsed(&mut self, now: UnixSeconds) {
+        while let Some((until, id)) = self.by_end.first().copied()
+            && until <= now
+        {
+            self.remove(&id);
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! The directory: everybody this node has heard of, and whom it refuses to talk to.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use dht_core::{Address, NodeId, PublicKey, Severity, UnixSeconds};
+use parking_lot::{Mutex, RwLock};
+use rand_core::Rng;
+
+use crate::{Ban, BanOutcome, BanTarget, Filter, PeerRecord, Sighting, metrics};
+use index::Index;
+use region::Region;
+
+mod index;
+mod region;
+
+/// Peers kept by default: enough for a network of that size to be known completely, at about 1.5 KiB each.
+pub const DEFAULT_MAX_PEERS: usize = 50_000;
+
+/// Bans kept by default of peers that are not in the directory. An offender can make new keys for nothing, so the
+/// table has an end: the bans that would lapse first give way.
+pub const DEFAULT_MAX_BANS: usize = 10_000;
+
+/// How much a [`Directory`] may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectoryLimits {
+    /// Most peers; defaults to [`DEFAULT_MAX_PEERS`].
+    ///
+    /// When there are more, the least useful are dropped, a 32nd of the limit at once: deleted peers first, then
+    /// offline ones, then those never seen, then those not seen for longest. Peers the operator named or
+    /// [allowed](Directory::allow) always stay.
+    pub max_peers: usize,
+    /// Most bans of unknown peers; defaults to [`DEFAULT_MAX_BANS`].
+    pub max_bans: usize,
+}
+
+/// What became of a record handed to [`Directory::add_or_update`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// The peer was not known.
+    Added,
+    /// The peer was known and something changed.
+    Updated,
+    /// The peer was known and the record said nothing new.
+    Unchanged,
+    /// This node is not its own peer; the record was ignored.
+    Ourselves,
+    /// Another key is already known under the same node id; the record was ignored.
+    KeyMismatch,
+}
+
+/// Everybody this node has heard of. Cloning gives another handle to the same directory.
+///
+/// Reads take a shared lock for as long as they walk and hand out shared records; no call waits for anything else.
+#[derive(Clone)]
+pub struct Directory(Arc<Inner>);
+
+type BanHook = Box<dyn Fn(&Arc<Ban>) + Send + Sync>;
+
+struct Inner {
+    me: NodeId,
+    state: RwLock<Index>,
+    region: Mutex<Region>,
+    hooks: RwLock<Vec<BanHook>>,
+}
+
+impl Default for DirectoryLimits {
+    fn default() -> Self {
+        Self {
+            max_peers: DEFAULT_MAX_PEERS,
+            max_bans: DEFAULT_MAX_BANS,
+        }
+    }
+}
+
+// === impl Directory ===
+
+impl Directory {
+    /// An empty directory of the node `me`, with default limits.
+    #[must_use]
+    pub fn new(me: NodeId) -> Self {
+        Self::with_limits(me, DirectoryLimits::default())
+    }
+
+    /// An empty directory of the node `me`.
+    #[must_use]
+    pub fn with_limits(me: NodeId, limits: DirectoryLimits) -> Self {
+        Self(Arc::new(Inner {
+            me,
+            state: RwLock::new(Index::new(limits)),
+            region: Mutex::default(),
+            hooks: RwLock::default(),
+        }))
+    }
+
+    /// The node whose directory this is. It is never in it.
+    #[must_use]
+    pub fn me(&self) -> &NodeId {
+        &self.0.me
+    }
+
+    // --- peers ---
+
+    /// Enters a peer or [merges](PeerRecord::merge) what the record says into what is known. An existing ban stays.
+    pub fn add_or_update(&self, record: PeerRecord, now: UnixSeconds) -> Change {
+        if record.node_id == self.0.me {
+            return Change::Ourselves;
+        }
+        let mut state = self.0.state.write();
+        let change = state.add_or_update(record, now);
+        metrics::known(state.len());
+        change
+    }
+
+    /// The peer with this node id, banned or not.
+    #[must_use]
+    pub fn find(&self, id: &NodeId) -> Option<Arc<PeerRecord>> {
+        self.0.state.read().find(id).map(Arc::clone)
+    }
+
+    /// The peer with this key, banned or not.
+    #[must_use]
+    pub fn find_by_key(&self, key: &PublicKey) -> Option<Arc<PeerRecord>> {
+        self.find(&key.node_id())
+            .filter(|peer| peer.public_key() == key)
+    }
+
+    /// Up to `limit` peers whose node id, or else whose key, starts with these hexadecimal digits of either case.
+    /// Looks at every peer's key if no node id matches.
+    #[must_use]
+    pub fn find_by_prefix(&self, digits: &str, limit: usize) -> Vec<Arc<PeerRecord>> {
+        self.0
+            .state
+            .read()
+            .find_by_prefix(&digits.trim().to_ascii_lowercase(), limit)
+    }
+
+    /// Whether this peer is known.
+    #[must_use]
+    pub fn contains(&self, id: &NodeId) -> bool {
+        self.0.state.read().find(id).is_some()
+    }
+
+    /// Number of peers.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.state.read().len()
+    }
+
+    /// True if nobody is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Changes with every change of a peer or ban that a query could notice.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.0.state.read().generation()
+    }
+
+    /// Gives a peer up: it stays known, but no query for usable peers finds it until it is heard of again.
+    pub fn delete(&self, id: &NodeId, now: UnixSeconds) -> bool {
+        self.0
+            .state
+            .write()
+            .update(id, |peer| peer.deleted_at = Some(now))
+    }
+
+    /// Forgets a peer altogether, but not a ban of it.
+    pub fn remove(&self, id: &NodeId) -> Option<Arc<PeerRecord>> {
+        let mut state = self.0.state.write();
+        let removed = state.remove(id);
+        metrics::known(state.len());
+        removed
+    }
+
+    /// An authenticated connection using this address. False if the peer is unknown.
+    pub fn mark_seen(
+        &self,
+        id: &NodeId,
+        address: &Address,
+        sighting: Sighting,
+        now: UnixSeconds,
+    ) -> bool {
+        self.0
+            .state
+            .write()
+            .update(id, |peer| peer.seen_at(address, now, sighting))
+    }
+
+    /// A dial of this address that failed. False if the peer is unknown.
+    pub fn mark_failed(
+        &self,
+        id: &NodeId,
+        address: &Address,
+        reason: &str,
+        now: UnixSeconds,
+    ) -> bool {
+        self.0
+            .state
+            .write()
+            .update(id, |peer| peer.failed_at(address, now, reason))
+    }
+
+    /// Remembers something about a peer for the application. False if the peer is unknown.
+    pub fn set_metadata(&self, id: &NodeId, key: u8, value: Bytes) -> bool {
+        self.0.state.write().update(id, |peer| {
+            peer.metadata.insert(key, value);
+        })
+    }
+
+    // --- queries ---
+
+    /// The `n` peers closest to `target` that pass, nearest first: O(n + log size) when most pass.
+    #[must_use]
+    pub fn closest(&self, target: &NodeId, n: usize, filter: &Filter<'_>) -> Vec<Arc<PeerRecord>> {
+        let state = self.0.state.read();
+        state
+            .closest(target, filter)
+            .take(n)
+            .map(|(_, peer)| Arc::clone(peer))
+            .collect()
+    }
+
+    /// Up to `n` peers that pass, uniformly at random without replacement.
+    #[must_use]
+    pub fn random(
+        &self,
+        n: usize,
+        filter: &Filter<'_>,
+        rng: &mut impl Rng,
+    ) -> Vec<Arc<PeerRecord>> {
+        self.0.state.read().random(n, filter, rng)
+    }
+
+    /// Up to `n` peers that pass, by node id.
+    #[must_use]
+    pub fn list(&self, n: usize, filter: &Filter<'_>) -> Vec<Arc<PeerRecord>> {
+        // Ids by ascending distance to zero are ids in ascending order.
+        self.closest(&NodeId::default(), n, filter)
+    }
+
+    /// Number of peers that pass. Looks at all of them.
+    #[must_use]
+    pub fn count(&self, filter: &Filter<'_>) -> usize {
+        self.0
+            .state
+            .read()
+            .closest(&NodeId::default(), filter)
+            .count()
+    }
+
+    // --- region: specification 01, section 2 ---
+
+    /// Whether `target` lies in this node's neighbourhood of size `n`: no farther than the n-th nearest known node
+    /// that is neither banned nor offline, or failing that than the n-th nearest such client. Where fewer are known,
+    /// everything does.
+    #[must_use]
+    pub fn in_region(&self, target: &NodeId, n: usize, now: UnixSeconds) -> bool {
+        let distance = self.0.me.distance(target);
+        let thresholds = self.region_thresholds(n, now);
+        distance <= thresholds.nodes || distance <= thresholds.clients
+    }
+
+    /// The two distances behind [`in_region`](Self::in_region). Cached until a peer or ban changes.
+    #[must_use]
+    pub fn region_thresholds(&self, n: usize, now: UnixSeconds) -> RegionThresholds {
+        // Correctness: lock order is region, then state; nobody else takes both.
+        self.0
+            .region
+            .lock()
+            .thresholds(n, now, &self.0.me, &self.0.state)
+    }
+
+    // --- bans ---
+
+    /// Bans a peer, known or not, by node id or key, and tells the [hooks](Self::on_ban).
+    ///
+    /// An earlier ban that ends later stays as it is.
+    pub fn ban(
+        &self,
+        target: impl Into<BanTarget>,
+        until: UnixSeconds,
+        severity: Severity,
+        reason: &str,
+        now: UnixSeconds,
+    ) -> BanOutcome {
+        let target = target.into();
+        let node_id = target.node_id();
+        if node_id == self.0.me {
+            return BanOutcome::Ourselves;
+        }
+        let ban = Ban {
+            node_id,
+            public_key: target.public_key(),
+            until,
+            severity,
+            reason: reason.into(),
+        };
+        if !ban.is_active(now) {
+            return BanOutcome::AlreadyOver;
+        }
+        let Some(ban) = self.0.state.write().ban(ban, now) else {
+            return BanOutcome::AllowListed;
+        };
+        metrics::banned();
+        tracing::info!(peer = %ban.node_id.short(), until = ban.until.0, reason = %ban.reason, "banned");
+        for hook in &*self.0.hooks.read() {
+            hook(&ban);
+        }
+        BanOutcome::Banned(ban)
+    }
+
+    /// Whether a ban of this peer, known or not, is in force.
+    #[must_use]
+    pub fn is_banned(&self, id: &NodeId, now: UnixSeconds) -> bool {
+        self.0
+            .state
+            .read()
+            .bans()
+            .find(id)
+            .is_some_and(|ban| ban.is_active(now))
+    }
+
+    /// The ban in force of this peer.
+    #[must_use]
+    pub fn find_ban(&self, id: &NodeId, now: UnixSeconds) -> Option<Arc<Ban>> {
+        let ban = self.0.state.read().bans().find(id).map(Arc::clone)?;
+        ban.is_active(now).then_some(ban)
+    }
+
+    /// Lifts a ban. False if there was none.
+    pub fn unban(&self, target: impl Into<BanTarget>) -> bool {
+        self.0.state.write().unban(&target.into().node_id())
+    }
+
+    /// All bans in force, those that end first first.
+    #[must_use]
+    pub fn banned(&self, now: UnixSeconds) -> Vec<Arc<Ban>> {
+        self.0
+            .state
+            .read()
+            .bans()
+            .active(now)
+            .map(Arc::clone)
+            .collect()
+    }
+
+    /// Puts a peer on the allow list: it is never banned, and a ban in force is lifted. For the operator only, as
+    /// the list has no bound of its own. False if it was on it.
+    pub fn allow(&self, id: NodeId) -> bool {
+        self.0.state.write().allow(id)
+    }
+
+    /// Takes a peer off the allow list. False if it was not on it.
+    pub fn disallow(&self, id: &NodeId) -> bool {
+        self.0.state.write().disallow(id)
+    }
+
+    /// Whether a peer is on the allow list.
+    #[must_use]
+    pub fn is_allowed(&self, id: &NodeId) -> bool {
+        self.0.state.read().bans().is_allowed(id)
+    }
+
+    /// The allow list, by node id.
+    #[must_use]
+    pub fn allowed(&self) -> Vec<NodeId> {
+        self.0.state.read().bans().allowed()
+    }
+
+    /// Calls `hook` after every ban, in the task that bans, so that the connection can be closed. It must not
+    /// block, and must not register another hook. It stays for the life of the directory.
+    pub fn on_ban(&self, hook: impl Fn(&Arc<Ban>) + Send + Sync + 'static) {
+        self.0.hooks.write().push(Box::new(hook));
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory")
+            .field("me", &self.0.me)
+            .field("peers", &self.len())
+            .finish()
+    }
+}
+
+pub use region::RegionThresholds;
+
+#[cfg(test)]
+mod tests;

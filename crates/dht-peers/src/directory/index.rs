@@ -1,0 +1,394 @@
+//! The data behind a [`Directory`](super::Directory) and the rules that keep it consistent.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    iter::Peekable,
+    sync::Arc,
+};
+
+use dht_core::{Features, NodeId, UnixSeconds};
+use rand_core::Rng;
+
+use super::{Change, DirectoryLimits};
+use crate::{
+    Ban, Filter, PeerRecord,
+    ban::Bans,
+    filter::Matcher,
+    metrics,
+    sample::Shuffle,
+    xor::{self, MapWalk},
+};
+
+#[derive(Debug)]
+pub(super) struct Index {
+    limits: DirectoryLimits,
+    /// Peers by their exact features, so that a query for a few nodes does not walk past many clients.
+    classes: [Class; CLASSES],
+    /// Where each peer is.
+    places: HashMap<NodeId, Place>,
+    bans: Bans,
+    generation: u64,
+}
+
+#[derive(Debug, Default)]
+struct Class {
+    by_id: BTreeMap<u128, Arc<PeerRecord>>,
+    /// The same peers in no particular, but reproducible, order: for choosing at random.
+    order: Vec<u128>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    class: usize,
+    /// Position in [`Class::order`].
+    at: usize,
+}
+
+/// Peers that pass a filter, by ascending distance, from all the classes it allows.
+pub(super) struct Closest<'a> {
+    walks: Vec<Peekable<MapWalk<'a, Arc<PeerRecord>>>>,
+    matcher: Matcher<'a>,
+}
+
+/// Features have two bits, hence four exact combinations.
+const CLASSES: usize = 4;
+
+const fn class_of(features: Features) -> usize {
+    // `Features` cannot hold any other bit.
+    (features.bits() & Features::NODE.bits()) as usize
+}
+
+// === impl Index ===
+
+impl Index {
+    pub(super) fn new(limits: DirectoryLimits) -> Self {
+        Self {
+            limits,
+            classes: Default::default(),
+            places: HashMap::new(),
+            bans: Bans::new(limits.max_bans),
+            generation: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(super) const fn bans(&self) -> &Bans {
+        &self.bans
+    }
+
+    pub(super) fn find(&self, id: &NodeId) -> Option<&Arc<PeerRecord>> {
+        let place = self.places.get(id)?;
+        self.classes.get(place.class)?.by_id.get(&xor::key(id))
+    }
+
+    pub(super) fn add_or_update(&mut self, mut record: PeerRecord, now: UnixSeconds) -> Change {
+        let id = record.node_id;
+        match self.find(&id) {
+            Some(held) if held.public_key != record.public_key => Change::KeyMismatch,
+            Some(held) => {
+                let held = Arc::clone(held);
+                let mut merged = PeerRecord::clone(&held);
+                merged.merge(&record, now);
+                if merged == *held {
+                    return Change::Unchanged;
+                }
+                self.replace(merged);
+                Change::Updated
+            }
+            None => {
+                record.ban = self.bans.peer_added(&id);
+                self.insert(Arc::new(record));
+                self.evict(&id);
+                Change::Added
+            }
+        }
+    }
+
+    /// Changes a known peer. False if it is unknown.
+    pub(super) fn update(&mut self, id: &NodeId, change: impl FnOnce(&mut PeerRecord)) -> bool {
+        let Some(held) = self.find(id) else {
+            return false;
+        };
+        let mut changed = PeerRecord::clone(held);
+        change(&mut changed);
+        self.replace(changed);
+        true
+    }
+
+    pub(super) fn remove(&mut self, id: &NodeId) -> Option<Arc<PeerRecord>> {
+        let removed = self.take(id)?;
+        self.bans.peer_removed(id);
+        Some(removed)
+    }
+
+    /// `None` if the peer is on the allow list.
+    pub(super) fn ban(&mut self, ban: Ban, now: UnixSeconds) -> Option<Arc<Ban>> {
+        if self.bans.is_allowed(&ban.node_id) {
+            return None;
+        }
+        let id = ban.node_id;
+        let known = self.find(&id).map(|peer| peer.public_key);
+        let ban = Ban {
+            public_key: ban.public_key.or(known),
+            ..ban
+        };
+        let ban = self.bans.insert(ban, known.is_some(), now);
+        self.update(&id, |peer| peer.ban = Some(Arc::clone(&ban)));
+        self.generation = self.generation.wrapping_add(1);
+        Some(ban)
+    }
+
+    pub(super) fn unban(&mut self, id: &NodeId) -> bool {
+        let was_banned = self.bans.remove(id).is_some();
+        self.update(id, |peer| peer.ban = None);
+        self.generation = self.generation.wrapping_add(1);
+        was_banned
+    }
+
+    pub(super) fn allow(&mut self, id: NodeId) -> bool {
+        self.unban(&id);
+        self.bans.allow(id)
+    }
+
+    pub(super) fn disallow(&mut self, id: &NodeId) -> bool {
+        self.bans.disallow(id)
+    }
+
+    pub(super) fn closest<'a>(&'a self, target: &NodeId, filter: &Filter<'a>) -> Closest<'a> {
+        let walks = self
+            .allowed_classes(filter)
+            .map(|class| MapWalk::new(&class.by_id, target).peekable())
+            .collect();
+        Closest {
+            walks,
+            matcher: filter.matcher(),
+        }
+    }
+
+    pub(super) fn random(
+        &self,
+        n: usize,
+        filter: &Filter<'_>,
+        rng: &mut impl Rng,
+    ) -> Vec<Arc<PeerRecord>> {
+        let classes: Vec<_> = self.allowed_classes(filter).collect();
+        let total = classes.iter().map(|class| class.order.len()).sum();
+        let matcher = filter.matcher();
+        let at = |mut position: usize| {
+            for class in &classes {
+                match position.checked_sub(class.order.len()) {
+                    None => return class.by_id.get(class.order.get(position)?),
+                    Some(rest) => position = rest,
+                }
+            }
+            None
+        };
+        Shuffle::new(total, rng)
+            .filter_map(at)
+            .filter(|peer| matcher.matches(peer))
+            .take(n)
+            .map(Arc::clone)
+            .collect()
+    }
+
+    pub(super) fn find_by_prefix(&self, digits: &str, limit: usize) -> Vec<Arc<PeerRecord>> {
+        if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Vec::new();
+        }
+        let mut found: Vec<_> = match prefix_range(digits) {
+            None => Vec::new(),
+            Some((from, to)) => self
+                .classes
+                .iter()
+                .flat_map(|class| class.by_id.range(from..=to).take(limit))
+                .map(|(_, peer)| Arc::clone(peer))
+                .collect(),
+        };
+        found.sort_by_key(|peer| peer.node_id);
+        found.truncate(limit);
+        if found.is_empty() && digits.len() <= 64 {
+            let everybody = Filter::everybody(UnixSeconds(0));
+            found = self
+                .closest(&NodeId::default(), &everybody)
+                .filter(|(_, peer)| peer.public_key.to_string().starts_with(digits))
+                .take(limit)
+                .map(|(_, peer)| Arc::clone(peer))
+                .collect();
+        }
+        found
+    }
+
+    fn allowed_classes(&self, filter: &Filter<'_>) -> impl Iterator<Item = &Class> {
+        let rule = filter.rule();
+        FEATURES
+            .into_iter()
+            .filter(move |features| rule.allows(*features))
+            .filter_map(|features| self.classes.get(class_of(features)))
+    }
+
+    /// Puts the changed record of a known peer in the place of the old one.
+    fn replace(&mut self, record: PeerRecord) {
+        let id = record.node_id;
+        let Some(place) = self.places.get(&id).copied() else {
+            return;
+        };
+        if class_of(record.features) != place.class {
+            self.take(&id);
+            self.insert(Arc::new(record));
+            return;
+        }
+        let slot = self
+            .classes
+            .get_mut(place.class)
+            .and_then(|c| c.by_id.get_mut(&xor::key(&id)));
+        if let Some(slot) = slot {
+            if moves_the_region(slot, &record) {
+                self.generation = self.generation.wrapping_add(1);
+            }
+            *slot = Arc::new(record);
+        }
+    }
+
+    fn insert(&mut self, record: Arc<PeerRecord>) {
+        let (id, key) = (record.node_id, xor::key(&record.node_id));
+        let class_at = class_of(record.features);
+        let Some(class) = self.classes.get_mut(class_at) else {
+            return;
+        };
+        self.places.insert(
+            id,
+            Place {
+                class: class_at,
+                at: class.order.len(),
+            },
+        );
+        class.order.push(key);
+        class.by_id.insert(key, record);
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    fn take(&mut self, id: &NodeId) -> Option<Arc<PeerRecord>> {
+        let place = self.places.remove(id)?;
+        let class = self.classes.get_mut(place.class)?;
+        let removed = class.by_id.remove(&xor::key(id))?;
+        class.order.swap_remove(place.at);
+        // The last of the order has moved into the gap.
+        if let Some(moved) = class.order.get(place.at)
+            && let Some(moved) = class.by_id.get(moved)
+            && let Some(place_of_moved) = self.places.get_mut(&moved.node_id)
+        {
+            place_of_moved.at = place.at;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        Some(removed)
+    }
+
+    /// Makes room if there are too many, but not at the cost of the peer just added unless it has a rival of its own
+    /// rank: a stranger must not be able to push out peers that have proven useful.
+    fn evict(&mut self, newest: &NodeId) {
+        let Some(excess) = self
+            .len()
+            .checked_sub(self.limits.max_peers)
+            .filter(|n| *n > 0)
+        else {
+            return;
+        };
+        let mut candidates: Vec<_> = self
+            .classes
+            .iter()
+            .flat_map(|class| class.by_id.values())
+            .filter(|peer| !peer.is_seed && !self.bans.is_allowed(&peer.node_id))
+            .filter(|peer| peer.node_id != *newest)
+            .map(|peer| (usefulness(peer), peer.node_id))
+            .collect();
+        // A batch at a time, so that the scan is paid for by many insertions.
+        let batch = excess
+            .saturating_add(self.limits.max_peers / 32)
+            .min(candidates.len());
+        if batch < candidates.len() {
+            candidates.select_nth_unstable(batch);
+        }
+        candidates.truncate(batch);
+        for (_, id) in candidates {
+            self.remove(&id);
+        }
+        metrics::evicted(batch);
+        tracing::debug!(evicted = batch, left = self.len(), "directory was full");
+    }
+}
+
+/// Peers with less of it leave first.
+fn usefulness(peer: &PeerRecord) -> (u8, UnixSeconds) {
+    let seen = peer.last_seen.unwrap_or(peer.added_at);
+    let rank = match peer {
+        _ if peer.deleted_at.is_some() => 0,
+        _ if peer.is_offline() => 1,
+        _ if peer.last_seen.is_none() => 2,
+        _ => 3,
+    };
+    (rank, seen)
+}
+
+/// Whether a change within one class makes a peer count, or no longer count, among the neighbours.
+fn moves_the_region(old: &PeerRecord, new: &PeerRecord) -> bool {
+    old.is_offline() != new.is_offline()
+        || old.deleted_at.is_some() != new.deleted_at.is_some()
+        || old.ban != new.ban
+}
+
+/// Smallest and largest key of the node ids that start with these lower-case hexadecimal digits.
+fn prefix_range(digits: &str) -> Option<(u128, u128)> {
+    const DIGITS: usize = NodeId::LENGTH * 2;
+    let missing = u32::try_from(DIGITS.checked_sub(digits.len())?).ok()?;
+    let prefix = if digits.is_empty() {
+        0
+    } else {
+        u128::from_str_radix(digits, 16).ok()?
+    };
+    let from = prefix.checked_shl(missing.checked_mul(4)?)?;
+    let span = 1_u128.checked_shl(missing.checked_mul(4)?)?;
+    Some((from, from.checked_add(span.checked_sub(1)?)?))
+}
+
+const FEATURES: [Features; CLASSES] = [
+    Features::NODE,
+    Features::MESSAGE_PROPAGATION,
+    Features::DHT_STORE_FORWARD,
+    Features::CLIENT,
+];
+
+// === impl Closest ===
+
+impl<'a> Closest<'a> {
+    fn next_any(&mut self) -> Option<(u128, &'a Arc<PeerRecord>)> {
+        // At most four walks, and no two hold the same id.
+        let nearest = self
+            .walks
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(at, walk)| walk.peek().map(|(distance, _)| (*distance, at)))
+            .min()?;
+        self.walks.get_mut(nearest.1)?.next()
+    }
+}
+
+impl<'a> Iterator for Closest<'a> {
+    /// Distance and peer.
+    type Item = (u128, &'a Arc<PeerRecord>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (distance, peer) = self.next_any()?;
+            if self.matcher.matches(peer) {
+                return Some((distance, peer));
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Which peers a query is about.
+
+use dht_core::{Features, NodeId, UnixSeconds};
+
+use crate::{PeerRecord, exclude::Exclude};
+
+/// A peer is active if it was seen within this many seconds: 7 days.
+pub const ACTIVE_SECONDS: u64 = 7 * 24 * 60 * 60;
+
+/// A rule about features.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FeatureRule {
+    /// Anybody.
+    #[default]
+    Any,
+    /// Exactly these; the role tests of the protocol are exact.
+    Exactly(Features),
+    /// At least these.
+    Contains(Features),
+}
+
+/// Which peers a query is about. Start from a preset and narrow it.
+#[derive(Clone, Copy, Debug)]
+pub struct Filter<'a> {
+    now: UnixSeconds,
+    features: FeatureRule,
+    exclude: &'a [NodeId],
+    banned: bool,
+    offline: bool,
+    deleted: bool,
+    seen_within: Option<u64>,
+}
+
+/// A [`Filter`] made ready for many questions.
+pub(crate) struct Matcher<'a> {
+    filter: Filter<'a>,
+    exclude: Exclude<'a>,
+}
+
+// === impl FeatureRule ===
+
+impl FeatureRule {
+    /// Whether these features satisfy the rule.
+    #[must_use]
+    pub fn allows(self, features: Features) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exactly(wanted) => features == wanted,
+            Self::Contains(wanted) => features.contains(wanted),
+        }
+    }
+}
+
+// === impl Filter ===
+
+impl<'a> Filter<'a> {
+    /// Everybody, banned and deleted peers included.
+    #[must_use]
+    pub const fn everybody(now: UnixSeconds) -> Self {
+        Self {
+            now,
+            features: FeatureRule::Any,
+            exclude: &[],
+            banned: true,
+            offline: true,
+            deleted: true,
+            seen_within: None,
+        }
+    }
+
+    /// Neither banned nor deleted.
+    #[must_use]
+    pub const fn allowed(now: UnixSeconds) -> Self {
+        Self {
+            banned: false,
+            deleted: false,
+            ..Self::everybody(now)
+        }
+    }
+
+    /// Neither banned nor deleted nor offline: worth a dial.
+    #[must_use]
+    pub const fn reachable(now: UnixSeconds) -> Self {
+        Self {
+            offline: false,
+            ..Self::allowed(now)
+        }
+    }
+
+    /// Neither banned nor deleted, and seen within [`ACTIVE_SECONDS`]: worth telling others about.
+    #[must_use]
+    pub const fn active(now: UnixSeconds) -> Self {
+        Self {
+            seen_within: Some(ACTIVE_SECONDS),
+            ..Self::allowed(now)
+        }
+    }
+
+    /// Only peers whose features satisfy the rule.
+    #[must_use]
+    pub const fn features(mut self, rule: FeatureRule) -> Self {
+        self.features = rule;
+        self
+    }
+
+    /// None of these.
+    #[must_use]
+    pub const fn exclude(mut self, ids: &'a [NodeId]) -> Self {
+        self.exclude = ids;
+        self
+    }
+
+    /// Whether the filter lets this peer through.
+    #[must_use]
+    pub fn matches(&self, peer: &PeerRecord) -> bool {
+        self.matches_state(peer) && !self.exclude.contains(peer.node_id())
+    }
+
+    pub(crate) const fn rule(&self) -> FeatureRule {
+        self.features
+    }
+
+    pub(crate) fn matcher(&self) -> Matcher<'a> {
+        Matcher {
+            filter: *self,
+            exclude: Exclude::new(self.exclude),
+        }
+    }
+
+    fn matches_state(&self, peer: &PeerRecord) -> bool {
+        self.features.allows(peer.features())
+            && (self.deleted || peer.deleted_at().is_none())
+            && (self.banned || !peer.is_banned(self.now))
+            && (self.offline || !peer.is_offline())
+            && self.seen_within.is_none_or(|within| {
+                peer.last_seen()
+                    .is_some_and(|seen| self.now.saturating_since(seen) <= within)
+            })
+    }
+}
+
+// === impl Matcher ===
+
+impl Matcher<'_> {
+    pub(crate) fn matches(&self, peer: &PeerRecord) -> bool {
+        self.filter.matches_state(peer) && !self.exclude.contains(peer.node_id())
+    }
+}

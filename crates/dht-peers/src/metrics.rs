@@ -1,0 +1,31 @@
+//! Counters and gauges of the directory.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+
+const PEERS: &str = "dht_peers_known";
+const BANS: &str = "dht_peers_bans_total";
+const EVICTIONS: &str = "dht_peers_evictions_total";
+
+/// Describes the metrics of this crate to the installed recorder.
+pub fn describe() {
+    describe_gauge!(PEERS, Unit::Count, "peers in the directory");
+    describe_counter!(BANS, Unit::Count, "bans put in force");
+    describe_counter!(
+        EVICTIONS,
+        Unit::Count,
+        "peers pushed out of a full directory"
+    );
+}
+
+pub(crate) fn known(peers: usize) {
+    // Precise far beyond any directory: f64 counts exactly to 2^53.
+    gauge!(PEERS).set(peers as f64);
+}
+
+pub(crate) fn banned() {
+    counter!(BANS).increment(1);
+}
+
+pub(crate) fn evicted(peers: usize) {
+    counter!(EVICTIONS).increment(peers as u64);
+}

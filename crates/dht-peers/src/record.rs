@@ -1,0 +1,351 @@
+//! What this node knows of one peer.
+
+use std::{cmp::Reverse, collections::BTreeMap, fmt, sync::Arc};
+
+use bytes::Bytes;
+use dht_core::{Address, Claim, Features, NodeId, PublicKey, UnixSeconds};
+
+use crate::{AddressRecord, Ban, Channel, MAX_ADDRESSES, Sighting, Source, address::truncate};
+
+/// Bytes kept of a user agent; a longer one is refused at the handshake.
+pub const MAX_USER_AGENT_BYTES: usize = 50;
+
+/// Protocol names kept of a peer, as many as a handshake may carry.
+pub const MAX_PROTOCOLS: usize = 20;
+
+/// One peer. Addresses, claims and bans of it change only through methods that keep their bounds.
+///
+/// A record is also the unit of an update: describe what was learned as a record and hand it to
+/// [`Directory::add_or_update`](crate::Directory::add_or_update).
+#[derive(Clone, PartialEq, Eq)]
+pub struct PeerRecord {
+    pub(crate) public_key: PublicKey,
+    pub(crate) node_id: NodeId,
+    pub(crate) features: Features,
+    pub(crate) addresses: Vec<AddressRecord>,
+    pub(crate) claim: Option<Arc<Claim>>,
+    pub(crate) is_seed: bool,
+    pub(crate) ban: Option<Arc<Ban>>,
+    pub(crate) protocols: Vec<Bytes>,
+    pub(crate) user_agent: Arc<str>,
+    pub(crate) metadata: BTreeMap<u8, Bytes>,
+    pub(crate) added_at: UnixSeconds,
+    pub(crate) last_seen: Option<UnixSeconds>,
+    pub(crate) deleted_at: Option<UnixSeconds>,
+}
+
+impl PeerRecord {
+    /// A peer of which nothing but key and features is known.
+    #[must_use]
+    pub fn new(public_key: PublicKey, features: Features, now: UnixSeconds) -> Self {
+        Self {
+            node_id: public_key.node_id(),
+            public_key,
+            features,
+            addresses: Vec::new(),
+            claim: None,
+            is_seed: false,
+            ban: None,
+            protocols: Vec::new(),
+            user_agent: Arc::default(),
+            metadata: BTreeMap::new(),
+            added_at: now,
+            last_seen: None,
+            deleted_at: None,
+        }
+    }
+
+    /// A peer the operator named. Never evicted from a full directory.
+    #[must_use]
+    pub fn seed(
+        public_key: PublicKey,
+        features: Features,
+        addresses: impl IntoIterator<Item = Address>,
+        now: UnixSeconds,
+    ) -> Self {
+        let mut record = Self::new(public_key, features, now);
+        record.is_seed = true;
+        let named = addresses.into_iter().take(MAX_ADDRESSES);
+        record.addresses = named
+            .map(|address| AddressRecord::new(address, Source::Config))
+            .collect();
+        record
+    }
+
+    /// A peer that described itself. The claim must have been
+    /// [validated](crate::validate_claims) for this key.
+    #[must_use]
+    pub fn from_claim(
+        public_key: PublicKey,
+        claim: Arc<Claim>,
+        via: Channel,
+        now: UnixSeconds,
+    ) -> Self {
+        let mut record = Self::new(public_key, claim.features, now);
+        for address in claim.addresses.iter().take(MAX_ADDRESSES) {
+            if record.addresses.iter().all(|held| held.address != *address) {
+                let source = Source::Claimed {
+                    claim: Arc::clone(&claim),
+                    via,
+                };
+                record
+                    .addresses
+                    .push(AddressRecord::new(address.clone(), source));
+            }
+        }
+        record.claim = Some(claim);
+        record
+    }
+
+    /// Sets what the handshake told: protocol names and user agent, cut to their bounds. Both are text a peer
+    /// chose; print them escaped.
+    #[must_use]
+    pub fn with_agent(
+        mut self,
+        user_agent: &str,
+        protocols: impl IntoIterator<Item = Bytes>,
+    ) -> Self {
+        self.user_agent = truncate(user_agent, MAX_USER_AGENT_BYTES).into();
+        self.protocols = protocols.into_iter().take(MAX_PROTOCOLS).collect();
+        self
+    }
+
+    /// Marks every address as seen: the peer connected to this node and vouches for all of them.
+    #[must_use]
+    pub fn seen_everywhere(mut self, now: UnixSeconds, sighting: Sighting) -> Self {
+        self.last_seen = self.last_seen.max(Some(now));
+        for address in &mut self.addresses {
+            address.seen(now, sighting);
+        }
+        self
+    }
+
+    /// The key.
+    #[must_use]
+    pub const fn public_key(&self) -> &PublicKey {
+        &self.public_key
+    }
+
+    /// The node id of the key.
+    #[must_use]
+    pub const fn node_id(&self) -> &NodeId {
+        &self.node_id
+    }
+
+    /// What the peer offers.
+    #[must_use]
+    pub const fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Its addresses, at most [`MAX_ADDRESSES`], in the order they became known.
+    #[must_use]
+    pub fn addresses(&self) -> &[AddressRecord] {
+        &self.addresses
+    }
+
+    /// Its addresses in the order to dial them, best first. Scores are computed now, unknown ones count as 0.
+    #[must_use]
+    pub fn dial_order(&self, now: UnixSeconds) -> Vec<&AddressRecord> {
+        let mut order: Vec<_> = self.addresses.iter().collect();
+        order.sort_by_key(|address| Reverse(address.quality(now).unwrap_or(0)));
+        order
+    }
+
+    /// The newest claim held, to be passed on to others.
+    #[must_use]
+    pub const fn claim(&self) -> Option<&Arc<Claim>> {
+        self.claim.as_ref()
+    }
+
+    /// Whether the operator named this peer.
+    #[must_use]
+    pub const fn is_seed(&self) -> bool {
+        self.is_seed
+    }
+
+    /// The last ban, which may have lapsed.
+    #[must_use]
+    pub fn ban(&self) -> Option<&Ban> {
+        self.ban.as_deref()
+    }
+
+    /// Whether a ban is in force.
+    #[must_use]
+    pub fn is_banned(&self, now: UnixSeconds) -> bool {
+        self.ban.as_ref().is_some_and(|ban| ban.is_active(now))
+    }
+
+    /// Whether every one of its addresses failed at the last dial. A peer without addresses is not offline.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        !self.addresses.is_empty() && self.addresses.iter().all(AddressRecord::has_failed)
+    }
+
+    /// Since when it is offline: the earliest last attempt.
+    #[must_use]
+    pub fn offline_since(&self) -> Option<UnixSeconds> {
+        self.is_offline()
+            .then(|| self.addresses.iter().filter_map(|a| a.last_attempt).min())?
+    }
+
+    /// When any of its addresses, or the peer at an address since withdrawn, was last seen.
+    #[must_use]
+    pub const fn last_seen(&self) -> Option<UnixSeconds> {
+        self.last_seen
+    }
+
+    /// When it became known.
+    #[must_use]
+    pub const fn added_at(&self) -> UnixSeconds {
+        self.added_at
+    }
+
+    /// When it was given up; it comes back as soon as it is heard of again.
+    #[must_use]
+    pub const fn deleted_at(&self) -> Option<UnixSeconds> {
+        self.deleted_at
+    }
+
+    /// Protocol names it offers.
+    #[must_use]
+    pub fn protocols(&self) -> &[Bytes] {
+        &self.protocols
+    }
+
+    /// Its user agent, empty if unknown.
+    #[must_use]
+    pub fn user_agent(&self) -> &str {
+        &self.user_agent
+    }
+
+    /// What the application remembers about it.
+    #[must_use]
+    pub fn metadata(&self, key: u8) -> Option<&Bytes> {
+        self.metadata.get(&key)
+    }
+
+    /// Takes in what `incoming` says about the same peer: specification 02, section 11.5.
+    ///
+    /// - A strictly newer claim replaces the features and all addresses but the operator's; an address named
+    ///   again keeps its history. An older claim is ignored together with its addresses.
+    /// - The same address is merged, a new one appended, and the [`MAX_ADDRESSES`] best are kept.
+    /// - A peer heard of again is no longer deleted.
+    ///
+    /// Merging the same record twice changes nothing more, as long as no address has to be cut. Bans are not merged; the directory keeps them.
+    pub fn merge(&mut self, incoming: &Self, now: UnixSeconds) {
+        debug_assert_eq!(self.public_key, incoming.public_key);
+        let standing = match (&self.claim, &incoming.claim) {
+            (_, None) => Standing::Unsigned,
+            (None, Some(_)) => Standing::Newer,
+            (Some(held), Some(new)) if new.is_newer_than(held) => Standing::Newer,
+            (Some(held), Some(new)) if held.is_newer_than(new) => Standing::Older,
+            _ => Standing::Same,
+        };
+        if standing == Standing::Newer {
+            self.claim.clone_from(&incoming.claim);
+            self.addresses.retain(|held| {
+                held.source == Source::Config
+                    || incoming
+                        .addresses
+                        .iter()
+                        .any(|new| new.address == held.address)
+            });
+        }
+        // Signed features are not overruled by unsigned or outdated ones.
+        if standing == Standing::Newer || (standing == Standing::Unsigned && self.claim.is_none()) {
+            self.features = incoming.features;
+        }
+        for new in &incoming.addresses {
+            if standing == Standing::Older && new.source != Source::Config {
+                continue;
+            }
+            match self
+                .addresses
+                .iter_mut()
+                .find(|held| held.address == new.address)
+            {
+                Some(held) => held.merge(new),
+                None => self.addresses.push(new.clone()),
+            }
+        }
+        self.keep_best(now);
+        self.is_seed |= incoming.is_seed;
+        if !incoming.user_agent.is_empty() {
+            self.user_agent = Arc::clone(&incoming.user_agent);
+        }
+        if !incoming.protocols.is_empty() {
+            self.protocols.clone_from(&incoming.protocols);
+        }
+        for (key, value) in &incoming.metadata {
+            self.metadata.insert(*key, value.clone());
+        }
+        self.added_at = self.added_at.min(incoming.added_at);
+        self.last_seen = self.last_seen.max(incoming.last_seen);
+        self.deleted_at = None;
+    }
+
+    /// An authenticated connection with this address.
+    pub(crate) fn seen_at(&mut self, address: &Address, now: UnixSeconds, sighting: Sighting) {
+        self.last_seen = self.last_seen.max(Some(now));
+        self.deleted_at = None;
+        if let Some(held) = self
+            .addresses
+            .iter_mut()
+            .find(|held| held.address == *address)
+        {
+            held.seen(now, sighting);
+        }
+    }
+
+    /// A dial of this address that came to nothing.
+    pub(crate) fn failed_at(&mut self, address: &Address, now: UnixSeconds, reason: &str) {
+        if let Some(held) = self
+            .addresses
+            .iter_mut()
+            .find(|held| held.address == *address)
+        {
+            held.failed(now, reason);
+        }
+    }
+
+    fn keep_best(&mut self, now: UnixSeconds) {
+        if self.addresses.len() > MAX_ADDRESSES {
+            self.addresses
+                .sort_by_key(|held| Reverse(held.quality(now).unwrap_or(0)));
+            self.addresses.truncate(MAX_ADDRESSES);
+        }
+    }
+}
+
+impl fmt::Debug for PeerRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerRecord")
+            .field("node_id", &self.node_id)
+            .field("public_key", &self.public_key)
+            .field("features", &self.features)
+            .field(
+                "addresses",
+                &self
+                    .addresses
+                    .iter()
+                    .map(|a| &a.address)
+                    .collect::<Vec<_>>(),
+            )
+            .field("ban", &self.ban)
+            .field("last_seen", &self.last_seen)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How an incoming claim stands to the one held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Unsigned,
+    Older,
+    Same,
+    Newer,
+}
+
+#[cfg(test)]
+mod tests;
