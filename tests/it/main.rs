@@ -1,1 +1,3 @@
 //! Behaviour tests on real parts.
+
+mod vectors;

@@ -1,1 +1,11 @@
 //! Shared harness of the behaviour tests.
+//!
+//! - [`vectors`] checks golden vectors: `cargo xtask vectors DIR`.
+//!
+//! ```no_run
+//! let report = dht_tests::vectors::check_directory("crates/dht-core/tests/vectors".as_ref())?;
+//! assert_eq!(report.failed(), 0, "{report}");
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+pub mod vectors;
