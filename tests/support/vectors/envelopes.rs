@@ -165,6 +165,11 @@ pub(super) fn valid(case: &Case<'_>) -> Outcome {
         let rebuilt = rebuild::envelope(case, &parts)?;
         same_bytes("rebuilt envelope", &rebuilt, &frame)?;
     }
+    let hashes = case.object("recipient_result")?.list("parts_blake2b256")?;
+    same("number of parts", parts.len(), hashes.len())?;
+    for (part, hash) in parts.iter().zip(hashes) {
+        same_bytes("hash of a part", &verdict::hash(part), &hash.own_hex()?)?;
+    }
     verdicts(case, &frame)
 }
 
@@ -230,6 +235,11 @@ pub(super) fn invalid(case: &Case<'_>) -> Outcome {
 
 /// What the recipient and an unrelated node conclude.
 fn verdicts(case: &Case<'_>, frame: &Bytes) -> Outcome {
+    same(
+        "sender's key",
+        case.secret("sender_secret")?.public_key(),
+        case.key("sender_public")?,
+    )?;
     let recipient = verdict::node(case.secret("recipient_secret")?);
     same(
         "recipient's key",

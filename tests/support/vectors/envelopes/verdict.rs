@@ -4,8 +4,8 @@ use blake2::digest::consts::U32;
 use blake2::{Blake2b, Digest};
 use bytes::Bytes;
 use dht_core::{
-    Content, Entropy, Features, HeaderError, NodeIdentity, OpenError, PublicKey, RawEnvelope,
-    SecretKey, SeededEntropy, UnixSeconds, VerifyError,
+    Content, Entropy, Features, HeaderError, NodeIdentity, OpenError, RawEnvelope, SecretKey,
+    SeededEntropy, UnixSeconds, VerifyError,
 };
 use dht_proto::DecodeError;
 
@@ -36,7 +36,8 @@ pub(super) enum Verdict {
 /// What can be read of an accepted envelope.
 #[derive(Debug, PartialEq)]
 pub(super) struct Opened {
-    sender: Option<PublicKey>,
+    /// The authenticated sender's key in hex.
+    sender: Option<String>,
     /// BLAKE2b-256 of each part.
     parts: Vec<Bytes>,
 }
@@ -84,16 +85,18 @@ fn accept(frame: Bytes, node: &NodeIdentity) -> Result<Verdict, (&'static str, &
         _ => ("validate", "unknown"),
     })?;
     let opened = match opened.content {
-        Content::Readable { parts, origin } => {
-            let hash = |part: &Bytes| Bytes::copy_from_slice(&Blake2b::<U32>::digest(part));
-            Some(Opened {
-                sender: origin,
-                parts: parts.iter().map(hash).collect(),
-            })
-        }
+        Content::Readable { parts, origin } => Some(Opened {
+            sender: origin.map(|key| key.to_string()),
+            parts: parts.iter().map(hash).collect(),
+        }),
         Content::Unreadable => None,
     };
     Ok(Verdict::Accepted { dedup_hash, opened })
+}
+
+/// BLAKE2b-256.
+pub(super) fn hash(part: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(&Blake2b::<U32>::digest(part))
 }
 
 fn header_reason(error: &HeaderError) -> &'static str {
@@ -136,7 +139,9 @@ impl Verdict {
                 parts.len(),
             )?;
             Some(Opened {
-                sender: result.optional_key("sender_public")?,
+                sender: result
+                    .optional_key("sender_public")?
+                    .map(|key| key.to_string()),
                 parts,
             })
         } else {
