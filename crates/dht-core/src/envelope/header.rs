@@ -70,12 +70,24 @@ impl Header {
     /// # Errors
     /// [`HeaderError`], the first in the order of its variants.
     pub fn from_proto(proto: &DhtHeader) -> Result<Self, HeaderError> {
+        Self::from_proto_at(proto, None)
+    }
+
+    /// Converts the fields at a node with the key `own`: mail for that key needs no second decoding of it.
+    pub(super) fn from_proto_at(
+        proto: &DhtHeader,
+        own: Option<&PublicKey>,
+    ) -> Result<Self, HeaderError> {
         let destination = match &proto.destination {
             None => return Err(HeaderError::Destination),
             Some(dht_header::Destination::Unknown(_)) => Destination::Unknown,
-            Some(dht_header::Destination::PublicKey(bytes)) => PublicKey::from_bytes(bytes)
-                .map(Destination::PublicKey)
-                .map_err(|_| HeaderError::Destination)?,
+            Some(dht_header::Destination::PublicKey(bytes)) => {
+                let key = match own {
+                    Some(own) if own.as_bytes() == &bytes[..] => *own,
+                    _ => PublicKey::from_bytes(bytes).map_err(|_| HeaderError::Destination)?,
+                };
+                Destination::PublicKey(key)
+            }
         };
         let ephemeral_key = match &proto.ephemeral_public_key[..] {
             [] => None,

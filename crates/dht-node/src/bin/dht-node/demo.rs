@@ -1,0 +1,110 @@
+//! `demo`: many full nodes on loopback TCP in this process, and a check that every message arrives.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::{exit::Failure, home::print};
+
+mod gossip;
+mod network;
+mod tally;
+
+/// `dht-node demo`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dht-node demo\n  dht-node demo --nodes 20 --messages 1000 --json"
+)]
+pub(crate) struct Demo {
+    /// Nodes to run.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=200))]
+    nodes: u16,
+    /// Messages to send: three in four encrypted to one node, the rest in the clear to all.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    messages: u32,
+    /// Seed of topology, sizes and contents, for the same traffic again.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What happened, counted over all nodes.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Outcome {
+    nodes: u16,
+    /// Messages given to a node to send.
+    sent: u64,
+    /// Arrivals there should be: one for an encrypted message, one at each other node for a clear one.
+    expected: u64,
+    delivered: u64,
+    lost: u64,
+    /// Deliveries of one message to one application beyond the first.
+    duplicated: u64,
+    /// Deliveries whose content is not what was sent.
+    altered: u64,
+    /// Deliveries that name another sender than the one who sent.
+    misattributed: u64,
+    /// Copies the nodes recognised and dropped.
+    duplicates_dropped: u64,
+    p50_ms: f64,
+    p99_ms: f64,
+    bytes_on_wire: u64,
+    handshakes: u64,
+    seconds: f64,
+}
+
+impl Outcome {
+    const fn is_flawless(&self) -> bool {
+        self.lost == 0 && self.duplicated == 0 && self.altered == 0 && self.misattributed == 0
+    }
+}
+
+impl Demo {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let outcome = tokio::select! {
+            outcome = network::run(self.nodes, self.messages, self.seed) => outcome?,
+            () = crate::listen::interrupted() => return Err(Failure::interrupted()),
+        };
+        if self.json {
+            let json = serde_json::to_string(&outcome)
+                .map_err(|error| Failure::other(format!("cannot write the outcome: {error}")))?;
+            print(&json);
+        } else {
+            print(&table(&outcome));
+        }
+        if outcome.is_flawless() {
+            Ok(())
+        } else {
+            Err(Failure::other(
+                "not every message arrived once, unaltered and from its sender".to_owned(),
+            ))
+        }
+    }
+}
+
+fn table(outcome: &Outcome) -> String {
+    let rows = [
+        ("nodes", outcome.nodes.to_string()),
+        ("sent", format!("{} messages", outcome.sent)),
+        (
+            "delivered",
+            format!("{} of {} arrivals", outcome.delivered, outcome.expected),
+        ),
+        ("lost", outcome.lost.to_string()),
+        ("delivered twice", outcome.duplicated.to_string()),
+        ("altered", outcome.altered.to_string()),
+        ("wrong sender", outcome.misattributed.to_string()),
+        ("duplicates dropped", outcome.duplicates_dropped.to_string()),
+        ("latency p50", format!("{:.2} ms", outcome.p50_ms)),
+        ("latency p99", format!("{:.2} ms", outcome.p99_ms)),
+        (
+            "bytes on the wire",
+            format!("{:.1} MB", outcome.bytes_on_wire as f64 / 1e6),
+        ),
+        ("handshakes", outcome.handshakes.to_string()),
+        ("time", format!("{:.2} s", outcome.seconds)),
+    ];
+    rows.map(|(name, value)| format!("{name:<20} {value}"))
+        .join("\n")
+}

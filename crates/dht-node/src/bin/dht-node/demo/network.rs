@@ -1,0 +1,198 @@
+//! Starts the nodes, joins them, sends the messages.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use dht_core::{Address, Destination, Network, SecretKey};
+use dht_node::{Message, Node};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rand_chacha::ChaCha12Rng;
+use rand_core::{Rng, SeedableRng};
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+
+use super::{
+    Outcome, gossip,
+    tally::{self, Tally},
+};
+use crate::exit::Failure;
+
+/// After this long without an arrival the rest counts as lost.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Messages being sent at one time.
+const IN_FLIGHT: usize = 64;
+const MAX_BYTES: u64 = 256 * 1024;
+
+pub(super) async fn run(nodes: u16, messages: u32, seed: u64) -> Result<Outcome, Failure> {
+    let mut rng = ChaCha12Rng::seed_from_u64(seed);
+    let bar = progress(u64::from(messages));
+    bar.set_message("starting nodes");
+    let network = start(nodes, &mut rng).await?;
+    let tally = Arc::new(Tally::default());
+    let mut applications = JoinSet::new();
+    for (index, node) in network.iter().enumerate() {
+        let inbox = node.subscribe();
+        applications.spawn(gossip::application(
+            index,
+            Arc::clone(node),
+            inbox,
+            Arc::clone(&tally),
+        ));
+    }
+    bar.set_message("joining");
+    join(&network, &mut rng).await?;
+
+    let start = Instant::now();
+    bar.set_message("sending");
+    let watched = Arc::clone(&tally);
+    let shown = bar.clone();
+    let watcher = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            shown.set_message(format!("{} arrivals", watched.delivered()));
+        }
+    });
+    send_all(&network, messages, seed, &mut rng, &tally, &bar).await;
+    tally.settled(PATIENCE).await;
+    let seconds = start.elapsed().as_secs_f64();
+    watcher.abort();
+    bar.finish_and_clear();
+
+    let mut outcome = Outcome {
+        nodes,
+        seconds,
+        ..tally.outcome()
+    };
+    for node in &network {
+        let stats = node.stats();
+        outcome.duplicates_dropped += stats.duplicates_dropped;
+        outcome.bytes_on_wire += stats.bytes_sent;
+        outcome.handshakes += stats.handshakes;
+    }
+    applications.abort_all();
+    while applications.join_next().await.is_some() {}
+    let mut stopping = JoinSet::new();
+    for node in network {
+        stopping.spawn(async move { node.shutdown().await });
+    }
+    while stopping.join_next().await.is_some() {}
+    Ok(outcome)
+}
+
+async fn start(nodes: u16, rng: &mut ChaCha12Rng) -> Result<Vec<Arc<Node>>, Failure> {
+    let mut network = Vec::with_capacity(usize::from(nodes));
+    for _ in 0..nodes {
+        let node = Node::builder(SecretKey::random(rng))
+            .network(Network::LocalNet)
+            .listen(Address::tcp([127, 0, 0, 1].into(), 0))
+            .start()
+            .await
+            .map_err(|error| Failure::listen(error.to_string()))?;
+        network.push(Arc::new(node));
+    }
+    Ok(network)
+}
+
+/// A ring, and one random link a node. Everybody knows everybody's address, for direct messages.
+async fn join(network: &[Arc<Node>], rng: &mut ChaCha12Rng) -> Result<(), Failure> {
+    let addresses: Vec<_> = network.iter().map(|node| node.peer_address()).collect();
+    for node in network {
+        for address in addresses
+            .iter()
+            .filter(|address| address.public_key != *node.public_key())
+        {
+            node.add_peer(address);
+        }
+    }
+    let mut links = BTreeSet::new();
+    for from in 0..network.len() {
+        for to in [(from + 1) % network.len(), below(rng, network.len())] {
+            if from != to {
+                links.insert((from.min(to), from.max(to)));
+            }
+        }
+    }
+    for (from, to) in links {
+        let (Some(node), Some(address)) = (network.get(from), addresses.get(to)) else {
+            continue;
+        };
+        node.connect(address).await.map_err(|error| {
+            Failure::unreachable(format!("node {from} cannot reach node {to}: {error}"))
+        })?;
+    }
+    Ok(())
+}
+
+async fn send_all(
+    network: &[Arc<Node>],
+    messages: u32,
+    seed: u64,
+    rng: &mut ChaCha12Rng,
+    tally: &Tally,
+    bar: &ProgressBar,
+) {
+    let slots = Arc::new(Semaphore::new(IN_FLIGHT));
+    let mut sending = JoinSet::new();
+    for number in 1..=i32::try_from(messages).unwrap_or(i32::MAX) {
+        let (from, to) = two_different(rng, network.len());
+        let (Some(node), Some(recipient)) = (network.get(from), network.get(to)) else {
+            continue;
+        };
+        let (node, recipient) = (Arc::clone(node), *recipient.public_key());
+        let bytes = random_size(rng);
+        let gossiped = number % 4 == 0;
+        let number = if gossiped { -number } else { number };
+        let payload = tally::content(number, bytes, seed);
+        if gossiped {
+            tally.sent(number, payload.clone(), None, network.len() as u64 - 1);
+        } else {
+            tally.sent(number, payload.clone(), Some(*node.public_key()), 1);
+        }
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
+        let bar = bar.clone();
+        sending.spawn(async move {
+            let message = Message {
+                message_type: number,
+                payload,
+            };
+            let sent = if gossiped {
+                node.propagate(Destination::Unknown, message, Vec::new())
+                    .await
+                    .map(drop)
+            } else {
+                node.send(&recipient, message).await
+            };
+            if let Err(error) = sent {
+                // It will be missing from the tally, which is what decides.
+                tracing::warn!(number, %error, "not sent");
+            }
+            bar.inc(1);
+            drop(slot);
+        });
+    }
+    while sending.join_next().await.is_some() {}
+}
+
+/// Between 1 B and 256 KiB, as many small ones as large ones.
+fn random_size(rng: &mut ChaCha12Rng) -> usize {
+    let magnitude = 1 << (rng.next_u64() % 19);
+    let size = 1 + rng.next_u64() % magnitude;
+    usize::try_from(size.min(MAX_BYTES)).unwrap_or(1)
+}
+
+fn below(rng: &mut ChaCha12Rng, bound: usize) -> usize {
+    usize::try_from(rng.next_u64() % bound as u64).unwrap_or(0)
+}
+
+fn two_different(rng: &mut ChaCha12Rng, bound: usize) -> (usize, usize) {
+    let first = below(rng, bound);
+    (first, (first + 1 + below(rng, bound - 1)) % bound)
+}
+
+fn progress(messages: u64) -> ProgressBar {
+    // Hidden by itself when stderr is no terminal.
+    let bar = ProgressBar::with_draw_target(Some(messages), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} sent, {msg} ({elapsed})");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}

@@ -1,0 +1,92 @@
+//! The `dht-node` binary.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod demo;
+mod exit;
+mod home;
+mod listen;
+mod send;
+
+use exit::Failure;
+use home::Home;
+
+/// A node of the Tari messaging network: encrypts, passes on and delivers messages between peers.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Examples:\n  \
+        dht-node demo                                   see it work: 8 nodes in this process\n  \
+        dht-node run --home a                           run a node\n  \
+        dht-node listen --home a --json                 run a node, print what it receives\n  \
+        dht-node send --home b --to KEY::ADDR --text hi send a message\n\n\
+        Exit codes: 0 success, 1 failure, 2 usage, 3 configuration, 4 key file, 5 cannot listen,\n\
+        6 peer not reached, 130 interrupted"
+)]
+struct Flags {
+    #[command(subcommand)]
+    command: Command,
+    /// Log level or filter, as in `debug` or `dht_transport=trace`; logs go to stderr.
+    #[arg(
+        long,
+        global = true,
+        env = "DHT_NODE_LOG",
+        default_value = "warn",
+        value_name = "FILTER"
+    )]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run many nodes in this process and check that every message arrives.
+    Demo(demo::Demo),
+    /// Make a home: secret key and configuration.
+    Init(home::Init),
+    /// Print public key, node id and addresses.
+    Id(home::Id),
+    /// Run a node until interrupted.
+    Run(listen::Run),
+    /// Run a node and print one line a received message.
+    Listen(listen::Listen),
+    /// Send one encrypted message and wait until it is on its way.
+    Send(send::Send),
+    /// Print the configuration with every default.
+    Config(home::ShowConfig),
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let filter = tracing_subscriber::EnvFilter::try_new(&flags.log)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::other(format!("cannot start the runtime: {error}")).report(),
+    };
+    let outcome = runtime.block_on(async {
+        match flags.command {
+            Command::Demo(demo) => demo.run().await,
+            Command::Init(init) => init.run(),
+            Command::Id(id) => id.run(),
+            Command::Run(run) => run.run().await,
+            Command::Listen(listen) => listen.run().await,
+            Command::Send(send) => send.run().await,
+            Command::Config(config) => config.run(),
+        }
+    });
+    // Whatever still runs has had its time in the node's own shutdown.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,98 @@
+//! Settings of a node, as plain data.
+
+use dht_core::{Address, Network, PeerAddress};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// Memory for messages of other peers, in MiB (law 2). Enough for thirty of the largest messages; a flood
+/// beyond it is held back at the sockets.
+pub const DEFAULT_MEMORY_MIB: usize = 256;
+
+/// Where a node listens unless told otherwise: the port the network's own nodes use.
+pub const DEFAULT_LISTEN: &str = "/ip4/127.0.0.1/tcp/18189";
+
+/// Settings of a node; see `dht-node config default` for the file with every default.
+///
+/// ```
+/// use dht_node::Config;
+///
+/// let config: Config = toml::from_str("network = 'esmeralda'")?;
+/// assert_eq!(config.network.to_string(), "esmeralda");
+/// assert!(toml::from_str::<Config>("netwrok = 'esmeralda'").is_err());
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Which network to join, by name.
+    #[serde(serialize_with = "show", deserialize_with = "parse")]
+    pub network: Network,
+    /// Addresses to listen on; none makes a node that only dials.
+    #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
+    pub listen: Vec<Address>,
+    /// Addresses to tell others; empty = the addresses listened on.
+    #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
+    pub public_addresses: Vec<Address>,
+    /// Peers to connect to at start, as `KEY::ADDRESS`.
+    #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
+    pub peers: Vec<PeerAddress>,
+    /// Memory for messages of other peers, in MiB. Defaults to [`DEFAULT_MEMORY_MIB`].
+    pub memory_mib: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            network: Network::LocalNet,
+            listen: DEFAULT_LISTEN.parse().into_iter().collect(),
+            public_addresses: Vec::new(),
+            peers: Vec::new(),
+            memory_mib: DEFAULT_MEMORY_MIB,
+        }
+    }
+}
+
+fn show<S: Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&value.to_string())
+}
+
+fn show_all<S: Serializer>(values: &[impl ToString], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(values.iter().map(ToString::to_string))
+}
+
+fn parse<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+}
+
+fn parse_all<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_round_trip() {
+        let text = toml::to_string(&Config::default()).unwrap();
+        let back: Config = toml::from_str(&text).unwrap();
+        assert_eq!(back.listen, Config::default().listen);
+        assert_eq!(back.memory_mib, DEFAULT_MEMORY_MIB);
+    }
+
+    #[test]
+    fn mistakes_say_what_to_write() {
+        let error = toml::from_str::<Config>("lisen = []").unwrap_err().to_string();
+        assert!(error.contains("listen"), "{error}");
+        let error = toml::from_str::<Config>("network = 'mars'").unwrap_err().to_string();
+        assert!(error.contains("esmeralda"), "{error}");
+    }
+}

@@ -1,0 +1,135 @@
+//! Received messages on their way to the application.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dht_core::{NodeId, PublicKey};
+use dht_stack::BytePermit;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+/// Messages that wait for one subscriber. Beyond it the network waits: the reader of the peer's stream stops,
+/// and the peer feels it (law 2).
+pub const INBOX_CAPACITY: usize = 256;
+
+/// Longest payload of one message, in bytes: what fits the messaging frame with header, padding and tag.
+pub const MAX_PAYLOAD_BYTES: usize = dht_proto::limits::MAX_MESSAGING_FRAME_BYTES - 16 * 1024;
+
+/// An application's message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The application's own type number.
+    pub message_type: i32,
+    /// At most [`MAX_PAYLOAD_BYTES`].
+    pub payload: Bytes,
+}
+
+/// A message as the application gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The authenticated sender; `None` if the message is clear and unsigned.
+    pub sender: Option<PublicKey>,
+    /// The neighbour that handed it over.
+    pub via: NodeId,
+    /// What was sent.
+    pub message: Message,
+}
+
+/// One subscriber's queue of received messages.
+#[derive(Debug)]
+pub struct Inbox(mpsc::Receiver<Queued>);
+
+/// The memory of a queued message stays accounted for until a subscriber takes it.
+#[derive(Clone, Debug)]
+struct Queued {
+    received: Received,
+    _permit: Arc<BytePermit>,
+}
+
+/// All subscribers of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Subscribers {
+    inboxes: Mutex<Vec<mpsc::Sender<Queued>>>,
+}
+
+impl Inbox {
+    /// The next message; `None` once the node has stopped.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no message.
+    pub async fn recv(&mut self) -> Option<Received> {
+        self.0.recv().await.map(|queued| queued.received)
+    }
+}
+
+impl Subscribers {
+    pub(crate) fn subscribe(&self) -> Inbox {
+        let (sender, receiver) = mpsc::channel(INBOX_CAPACITY);
+        let mut inboxes = self.inboxes.lock();
+        inboxes.retain(|inbox| !inbox.is_closed());
+        inboxes.push(sender);
+        Inbox(receiver)
+    }
+
+    /// Hands a message to every subscriber, waiting for those that are full; false if nobody took it.
+    pub(crate) async fn deliver(&self, received: Received, permit: BytePermit) -> bool {
+        let queued = Queued { received, _permit: Arc::new(permit) };
+        let inboxes = self.inboxes.lock().clone();
+        let mut taken = false;
+        for inbox in inboxes {
+            // One that has gone is removed with the next subscription.
+            taken |= inbox.send(queued.clone()).await.is_ok();
+        }
+        taken
+    }
+
+    /// Ends every inbox once it is empty.
+    pub(crate) fn close(&self) {
+        self.inboxes.lock().clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dht_stack::ByteBudget;
+
+    use super::*;
+
+    fn received() -> Received {
+        let message = Message { message_type: 1, payload: Bytes::from_static(b"x") };
+        Received { sender: None, via: NodeId::default(), message }
+    }
+
+    #[tokio::test]
+    async fn memory_is_held_until_the_message_is_taken() {
+        let budget = ByteBudget::new(4096);
+        let subscribers = Subscribers::default();
+        let mut inbox = subscribers.subscribe();
+        let permit = budget.acquire(4096).await;
+        assert!(subscribers.deliver(received(), permit).await);
+        assert_eq!(budget.available(), 0);
+        assert_eq!(inbox.recv().await, Some(received()));
+        assert_eq!(budget.available(), 4096);
+    }
+
+    #[tokio::test]
+    async fn nobody_listening_is_told() {
+        let subscribers = Subscribers::default();
+        drop(subscribers.subscribe());
+        assert!(!subscribers.deliver(received(), BytePermit::none()).await);
+    }
+
+    #[tokio::test]
+    async fn a_full_inbox_holds_the_sender_back() {
+        let subscribers = Subscribers::default();
+        let mut inbox = subscribers.subscribe();
+        for _ in 0..INBOX_CAPACITY {
+            assert!(subscribers.deliver(received(), BytePermit::none()).await);
+        }
+        let mut waiting = Box::pin(subscribers.deliver(received(), BytePermit::none()));
+        let now = std::time::Duration::ZERO;
+        assert!(tokio::time::timeout(now, &mut waiting).await.is_err());
+        inbox.recv().await;
+        assert!(waiting.await);
+    }
+}
