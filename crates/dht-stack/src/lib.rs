@@ -13,10 +13,12 @@
 //! # let _ = service;
 //! ```
 
+mod batch;
 mod budget;
 mod cause;
 mod stack;
 
+pub use batch::{Batch, BatchFuture, BatchLost, BatchWork};
 pub use budget::{ByteBudget, BytePermit};
 pub use cause::{BoxError, cause_ref, is_caused_by};
 pub use stack::{Either, Stack, stack};
