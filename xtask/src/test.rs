@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use serde_json::Value;
 
 use crate::ci::Stopwatch;
 use crate::repo::{self, Output};
@@ -84,7 +85,21 @@ impl Test {
 
     fn doc_tests(&self, counts: &mut Counts) -> Result<bool> {
         let mut command = repo::cargo(["test", "--all-features", "--no-fail-fast", "--doc"]);
-        command.args(self.selection());
+        if self.packages.is_empty() {
+            command.arg("--workspace");
+        } else {
+            // cargo refuses `--doc` when no package named has a library.
+            let libraries = libraries(&repo::metadata()?);
+            let named: Vec<_> = self
+                .packages
+                .iter()
+                .filter(|name| libraries.contains(name))
+                .collect();
+            if named.is_empty() {
+                return Ok(true);
+            }
+            command.args(named.iter().flat_map(|name| ["--package", name.as_str()]));
+        }
         repo::tee(&mut command, Output::Stdout, |line| {
             counts.add_libtest(line)
         })
@@ -99,6 +114,24 @@ impl Test {
             .flat_map(|package| ["--package".into(), package.clone()])
             .collect()
     }
+}
+
+/// The packages of the workspace that have a library.
+fn libraries(metadata: &Value) -> Vec<String> {
+    let is_library = |target: &Value| {
+        target["kind"]
+            .as_array()
+            .is_some_and(|kinds| kinds.iter().any(|kind| kind == "lib"))
+    };
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    packages
+        .filter(|package| {
+            package["targets"]
+                .as_array()
+                .is_some_and(|targets| targets.iter().any(is_library))
+        })
+        .filter_map(|package| package["name"].as_str().map(str::to_owned))
+        .collect()
 }
 
 impl Counts {
