@@ -181,3 +181,31 @@ fn left_over(out: &Path, files: &BTreeMap<String, String>) -> Result<Vec<String>
     names.sort();
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checked_in_code_is_what_the_proto_files_say() {
+        Codegen::check().run().unwrap();
+    }
+
+    #[test]
+    fn a_changed_missing_or_left_over_file_differs() {
+        let out = env::temp_dir().join(format!("xtask-codegen-test-{}", process::id()));
+        let files = BTreeMap::from([
+            ("a.rs".to_owned(), "a".to_owned()),
+            ("b.rs".to_owned(), "b".to_owned()),
+        ]);
+        assert_eq!(differing(&out, &files).unwrap(), ["a.rs", "b.rs"]);
+        assert_eq!(write(&out, &files).unwrap(), 2);
+        assert_eq!(differing(&out, &files).unwrap(), Vec::<String>::new());
+        fs::write(out.join("b.rs"), "changed").unwrap();
+        fs::write(out.join("c.rs"), "left over").unwrap();
+        assert_eq!(differing(&out, &files).unwrap(), ["b.rs", "c.rs"]);
+        assert_eq!(write(&out, &files).unwrap(), 2);
+        assert_eq!(differing(&out, &files).unwrap(), Vec::<String>::new());
+        fs::remove_dir_all(out).unwrap();
+    }
+}

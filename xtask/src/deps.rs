@@ -260,6 +260,11 @@ text
     }
 
     #[test]
+    fn the_workspace_is_as_its_architecture_says() {
+        Deps::default().run().unwrap();
+    }
+
+    #[test]
     fn a_page_without_the_table_is_refused() {
         assert!(table("# nothing here").is_err());
     }
