@@ -13,6 +13,7 @@ mod envelope;
 mod primitives;
 mod report;
 mod sample;
+mod select;
 
 use report::Report;
 use sample::Effort;
@@ -46,6 +47,7 @@ fn main() -> anyhow::Result<()> {
     let mut report = Report::new(flags.filter);
     let floors = primitives::run(&mut report, effort);
     envelope::run(&mut report, effort, &floors)?;
+    select::run(&mut report, effort);
     report.finish();
     if let Some(path) = flags.json {
         let json = serde_json::to_vec_pretty(&report)?;
