@@ -1,0 +1,151 @@
+//! What the store may hold, for how long, and how sure an acknowledgement is.
+
+use dht_core::UnixSeconds;
+
+use crate::record::Retention;
+
+/// Rows one store holds (`saf.msg_storage_capacity`, section 11).
+pub const DEFAULT_CAPACITY_ROWS: u64 = 100_000;
+/// Bytes one store holds: 2 GiB, some 20 kB for each of [`DEFAULT_CAPACITY_ROWS`].
+///
+/// The reference has no such bound; full-size messages would let it grow to 49 GiB.
+pub const DEFAULT_CAPACITY_BYTES: u64 = 2 << 30;
+/// Rows of one mailbox: a tenth of the store.
+pub const DEFAULT_RECIPIENT_ROWS: u64 = DEFAULT_CAPACITY_ROWS / 10;
+/// Bytes of one mailbox: an eighth of the store.
+pub const DEFAULT_RECIPIENT_BYTES: u64 = DEFAULT_CAPACITY_BYTES / 8;
+/// Rows one neighbour may have delivered: half of the store, as a small network may have one neighbour only.
+pub const DEFAULT_NEIGHBOUR_ROWS: u64 = DEFAULT_CAPACITY_ROWS / 2;
+/// Bytes one neighbour may have delivered: half of the store.
+pub const DEFAULT_NEIGHBOUR_BYTES: u64 = DEFAULT_CAPACITY_BYTES / 2;
+/// Largest body, in bytes (`saf.max_message_size`).
+pub const DEFAULT_MAX_BODY_BYTES: u64 = 524_288;
+/// How long a [`Retention::Low`] row is kept: 6 hours, in seconds.
+pub const DEFAULT_LOW_SECONDS: u64 = 6 * 60 * 60;
+/// How long a [`Retention::High`] row is kept: 3 days, in seconds.
+pub const DEFAULT_HIGH_SECONDS: u64 = 3 * 24 * 60 * 60;
+/// Bytes of requests that may wait for the writer: 32 MiB, sixty-four of the largest messages.
+pub const DEFAULT_QUEUE_BYTES: usize = 32 << 20;
+/// Bytes of one segment file: 32 MiB, so that a full store has 64 files open.
+pub const DEFAULT_SEGMENT_BYTES: u32 = 32 << 20;
+/// Bytes of the log that a restart may have to read again: 48 MiB, a fraction of a second.
+pub const DEFAULT_CHECKPOINT_BYTES: u64 = 48 << 20;
+
+/// When an insertion is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Durability {
+    /// After the message is on the device: it survives a power failure.
+    #[default]
+    Immediate,
+    /// After the operating system has it: it survives the end of this process at any moment, while a power
+    /// failure loses what was acknowledged since the last background sync (at most
+    /// [`EVENTUAL_LOSS_BYTES`], usually the last 50 ms).
+    Eventual,
+}
+
+/// The most that a power failure can take from a store with [`Durability::Eventual`], in bytes.
+pub const EVENTUAL_LOSS_BYTES: u64 = 64 << 20;
+
+/// Everything the store needs to know.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// When an insertion is acknowledged. Defaults to [`Durability::Immediate`].
+    pub durability: Durability,
+    /// What may be held.
+    pub limits: Limits,
+    /// For how long.
+    pub lifetimes: Lifetimes,
+    /// Defaults to [`DEFAULT_QUEUE_BYTES`].
+    pub queue_bytes: usize,
+    /// Defaults to [`DEFAULT_SEGMENT_BYTES`].
+    pub segment_bytes: u32,
+    /// Defaults to [`DEFAULT_CHECKPOINT_BYTES`].
+    pub checkpoint_bytes: u64,
+    /// Memory for pages of the index, in bytes. Defaults to 64 MiB.
+    pub index_cache_bytes: usize,
+}
+
+/// Room for rows and bytes; a row counts its header and body and some 150 bytes for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What may be held, checked at each insertion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Of the whole store. Defaults to [`DEFAULT_CAPACITY_ROWS`], [`DEFAULT_CAPACITY_BYTES`].
+    pub capacity: Room,
+    /// Of one mailbox. Defaults to [`DEFAULT_RECIPIENT_ROWS`], [`DEFAULT_RECIPIENT_BYTES`].
+    pub per_recipient: Room,
+    /// Of one delivering neighbour. Defaults to [`DEFAULT_NEIGHBOUR_ROWS`], [`DEFAULT_NEIGHBOUR_BYTES`].
+    pub per_neighbour: Room,
+    /// Of one body, in bytes. Defaults to [`DEFAULT_MAX_BODY_BYTES`].
+    pub max_body_bytes: u64,
+}
+
+/// How long rows are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lifetimes {
+    /// Seconds of a [`Retention::Low`] row. Defaults to [`DEFAULT_LOW_SECONDS`].
+    pub low_seconds: u64,
+    /// Seconds of a [`Retention::High`] row. Defaults to [`DEFAULT_HIGH_SECONDS`].
+    pub high_seconds: u64,
+    /// Whether a row also ends with the message's own `expires` (defect D5). Defaults to true.
+    pub honour_expires: bool,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            durability: Durability::default(),
+            limits: Limits::default(),
+            lifetimes: Lifetimes::default(),
+            queue_bytes: DEFAULT_QUEUE_BYTES,
+            segment_bytes: DEFAULT_SEGMENT_BYTES,
+            checkpoint_bytes: DEFAULT_CHECKPOINT_BYTES,
+            index_cache_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            capacity: Room { rows: DEFAULT_CAPACITY_ROWS, bytes: DEFAULT_CAPACITY_BYTES },
+            per_recipient: Room { rows: DEFAULT_RECIPIENT_ROWS, bytes: DEFAULT_RECIPIENT_BYTES },
+            per_neighbour: Room { rows: DEFAULT_NEIGHBOUR_ROWS, bytes: DEFAULT_NEIGHBOUR_BYTES },
+            max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+        }
+    }
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self { low_seconds: DEFAULT_LOW_SECONDS, high_seconds: DEFAULT_HIGH_SECONDS, honour_expires: true }
+    }
+}
+
+impl Lifetimes {
+    /// The last second in which a row stored at `stored_at` is served.
+    #[must_use]
+    pub fn keep_until(
+        &self,
+        retention: Retention,
+        stored_at: UnixSeconds,
+        expires: Option<UnixSeconds>,
+    ) -> UnixSeconds {
+        let seconds = match retention {
+            Retention::Low => self.low_seconds,
+            Retention::High => self.high_seconds,
+        };
+        let limit = stored_at.saturating_add(seconds);
+        match expires {
+            Some(expires) if self.honour_expires => limit.min(expires),
+            _ => limit,
+        }
+    }
+}

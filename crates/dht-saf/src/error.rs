@@ -1,0 +1,128 @@
+//! What can go wrong with the store.
+
+use std::io;
+
+/// Why the store did not do what it was asked.
+///
+/// Cloneable, because one failed commit answers every insertion that waited for it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The message was not admitted; nothing is wrong with the store.
+    #[error("message not admitted")]
+    Refused(#[from] Refusal),
+    /// No space is left on the device. Nothing was stored; the next insertion tries again.
+    #[error("no space left for stored messages")]
+    DiskFull,
+    /// The device failed. Nothing was stored; the next insertion tries again.
+    #[error("storage failed: {0:?}")]
+    Io(io::ErrorKind),
+    /// The index could not be read or written.
+    #[error("index failed: {0}")]
+    Index(String),
+    /// More work is waiting than the queue holds.
+    #[error("store queue is full")]
+    Busy,
+    /// The store is closed.
+    #[error("store is closed")]
+    Closed,
+    /// A later version of this program wrote the files.
+    #[error("format {found} of the stored messages is newer than {known}, the newest this version reads")]
+    NewerFormat {
+        /// What the files say.
+        found: u64,
+        /// What this version knows.
+        known: u64,
+    },
+    /// Another process has the directory open.
+    #[error("stored messages are in use by another process")]
+    Locked,
+    /// The writing thread could not be started.
+    #[error("store thread did not start: {0:?}")]
+    Thread(io::ErrorKind),
+}
+
+/// Why a message was not admitted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The body is larger than one message may be.
+    #[error("body is too large")]
+    TooLarge,
+    /// The sender's time limit has passed already.
+    #[error("message has expired")]
+    Expired,
+    /// This mailbox holds as much as one mailbox may.
+    #[error("mailbox is at its quota")]
+    RecipientQuota,
+    /// This neighbour delivered as much as one neighbour may.
+    #[error("neighbour is at its quota")]
+    NeighbourQuota,
+    /// The store is full, and nobody holds more than this mailbox would.
+    #[error("store is full")]
+    Full,
+}
+
+impl Refusal {
+    /// A short name for logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Expired => "expired",
+            Self::RecipientQuota => "recipient_quota",
+            Self::NeighbourQuota => "neighbour_quota",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl StoreError {
+    /// A short name for logs and metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.name(),
+            Self::DiskFull => "disk_full",
+            Self::Io(_) => "io",
+            Self::Index(_) => "index",
+            Self::Busy => "busy",
+            Self::Closed => "closed",
+            Self::NewerFormat { .. } => "newer_format",
+            Self::Locked => "locked",
+            Self::Thread(_) => "thread",
+        }
+    }
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::DiskFull
+            }
+            kind => Self::Io(kind),
+        }
+    }
+}
+
+impl From<redb::Error> for StoreError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(error) => Self::from(error),
+            redb::Error::DatabaseAlreadyOpen => Self::Locked,
+            other => Self::Index(other.to_string()),
+        }
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ident),*) => {$(
+        impl From<redb::$error> for StoreError {
+            fn from(error: redb::$error) -> Self {
+                Self::from(redb::Error::from(error))
+            }
+        }
+    )*};
+}
+from_redb!(StorageError, TableError, TransactionError, CommitError, DatabaseError, SetDurabilityError);

@@ -1,0 +1,220 @@
+//! What is stored: who it is for, who brought it, and the message itself.
+
+use std::fmt;
+
+use bytes::Bytes;
+use dht_core::{DedupHash, PublicKey, UnixSeconds};
+
+/// Whose mailbox a message lies in: the 32-byte key of the recipient.
+///
+/// Kept as bytes, not as a checked point: the store compares keys and never computes with them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Recipient([u8; 32]);
+
+/// Who delivered a message to this node: the 32-byte key of the authenticated connection.
+///
+/// The sender of stored mail is hidden, so quotas key on what is visible (section 14, abuse).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Neighbour([u8; 32]);
+
+/// The number of a stored row; grows with every insertion and is never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RowId(pub u64);
+
+/// How long a row is kept, and which goes first when room runs out (section 2, rows 14 and 17).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Retention {
+    /// No destination: the first to go.
+    Low,
+    /// Addressed to somebody in this node's region.
+    High,
+}
+
+/// A message to be stored.
+#[derive(Clone, Debug)]
+pub struct NewRecord {
+    /// Whose mailbox.
+    pub recipient: Recipient,
+    /// Who delivered it.
+    pub neighbour: Neighbour,
+    /// What makes it unique: the hash over signature and body.
+    pub hash: DedupHash,
+    /// Its class.
+    pub retention: Retention,
+    /// The sender's own time limit, if it set one.
+    pub expires: Option<UnixSeconds>,
+    /// The encoded DHT header, byte for byte as received.
+    pub header: Bytes,
+    /// The encrypted body, byte for byte as received.
+    pub body: Bytes,
+}
+
+/// A message taken out of the store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredRecord {
+    /// The row.
+    pub id: RowId,
+    /// Whose mailbox.
+    pub recipient: Recipient,
+    /// When this node stored it, on its own clock.
+    pub stored_at: UnixSeconds,
+    /// The last second in which it is served.
+    pub keep_until: UnixSeconds,
+    /// What makes it unique.
+    pub hash: DedupHash,
+    /// Its class.
+    pub retention: Retention,
+    /// The encoded DHT header.
+    pub header: Bytes,
+    /// The encrypted body.
+    pub body: Bytes,
+}
+
+/// A place in a mailbox: rows are ordered by second, then by number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Position {
+    /// When the row was stored.
+    pub stored_at: UnixSeconds,
+    /// The row.
+    pub id: RowId,
+}
+
+/// What came of an insertion.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Inserted {
+    /// The message was new and is stored.
+    Fresh(Position),
+    /// The same message was stored before; nothing was changed.
+    AlreadyExisted,
+}
+
+// === impl Recipient ===
+
+impl Recipient {
+    /// The mailbox of messages without a destination.
+    ///
+    /// No key has this encoding: it is not a canonical field element.
+    pub const ANONYMOUS: Self = Self([0xff; 32]);
+
+    /// The mailbox with these 32 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The key, if these bytes are one.
+    #[must_use]
+    pub fn public_key(&self) -> Option<PublicKey> {
+        PublicKey::from_bytes(&self.0).ok()
+    }
+}
+
+impl From<&PublicKey> for Recipient {
+    fn from(key: &PublicKey) -> Self {
+        Self(*key.as_bytes())
+    }
+}
+
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Recipient({})", Short(&self.0))
+    }
+}
+
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+// === impl Neighbour ===
+
+impl Neighbour {
+    /// The neighbour with these 32 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<&PublicKey> for Neighbour {
+    fn from(key: &PublicKey) -> Self {
+        Self(*key.as_bytes())
+    }
+}
+
+impl fmt::Debug for Neighbour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Neighbour({})", Short(&self.0))
+    }
+}
+
+// === impl Retention ===
+
+impl Retention {
+    /// The number the specification gives it: 1 or 10.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Low => 1,
+            Self::High => 10,
+        }
+    }
+
+    /// The class with this number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Low),
+            10 => Some(Self::High),
+            _ => None,
+        }
+    }
+}
+
+// === impl StoredRecord ===
+
+impl StoredRecord {
+    /// Its place in the mailbox.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        Position { stored_at: self.stored_at, id: self.id }
+    }
+
+    /// Bytes of header and body.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.header.len().saturating_add(self.body.len())
+    }
+}
+
+// === impl Inserted ===
+
+impl Inserted {
+    /// The specification's answer "already existed".
+    #[must_use]
+    pub const fn already_existed(self) -> bool {
+        matches!(self, Self::AlreadyExisted)
+    }
+}
+
+/// The first bytes of a key: enough to tell rows apart, too few for a log of who gets mail.
+struct Short<'a>(&'a [u8; 32]);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}

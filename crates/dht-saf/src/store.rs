@@ -1,0 +1,293 @@
+//! The store: one directory, one writer, any number of readers.
+//!
+//! # Layout
+//!
+//! Messages lie in segment files, each a log that only grows; an index in redb says where, for whom, until when.
+//! The log is the truth and is made durable at each commit; the index follows it and is made durable at
+//! checkpoints, so that an insertion costs one sync and writes each message once. A restart reads the log from
+//! the last checkpoint on. A segment whose rows are all gone is removed as a whole; one that is mostly dead is read
+//! through and what lives is written once more.
+//!
+//! Why not everything in redb: a 6 kB value takes two 4 kB pages, the file grows by doubling, an unclean end makes
+//! the next open read every page, and deleting rewrites the pages in which the messages lie.
+
+mod batch;
+mod books;
+mod compact;
+mod debt;
+mod index;
+mod log;
+mod queue;
+mod reader;
+mod recover;
+mod segments;
+mod shared;
+mod syncer;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{path::Path, sync::Arc, thread::JoinHandle};
+
+use dht_core::UnixSeconds;
+use dht_stack::ByteBudget;
+use parking_lot::Mutex;
+
+pub use self::{
+    queue::Ticket,
+    reader::{Inspection, RowInfo},
+};
+use self::{
+    queue::{Command, Queue, ticket},
+    shared::Shared,
+    writer::Writer,
+};
+use crate::{
+    config::StoreConfig,
+    disk::{Directory, Disk},
+    error::StoreError,
+    fairness::Account,
+    query::{Page, Query},
+    record::{Inserted, NewRecord, Position, Recipient, RowId},
+};
+
+/// Mail for peers that are away. Cheap to clone; the last clone closes it.
+///
+/// ```
+/// use bytes::Bytes;
+/// use dht_core::{DedupHash, UnixSeconds};
+/// use dht_saf::{MemoryDisk, Neighbour, NewRecord, Query, Recipient, Retention, Store, StoreConfig};
+///
+/// let store = Store::open_on(MemoryDisk::new(), StoreConfig::default())?;
+/// let bob = Recipient::from_bytes([1; 32]);
+/// let now = UnixSeconds(1_700_000_000);
+/// let record = NewRecord {
+///     recipient: bob,
+///     neighbour: Neighbour::from_bytes([2; 32]),
+///     hash: DedupHash([3; 32]),
+///     retention: Retention::High,
+///     expires: None,
+///     header: Bytes::from_static(b"header"),
+///     body: Bytes::from_static(b"sealed"),
+/// };
+/// assert!(!store.submit(record.clone(), now)?.wait()?.already_existed());
+/// assert!(store.submit(record, now)?.wait()?.already_existed());
+/// assert_eq!(store.fetch(&Query::all(bob, now))?.records[0].body, "sealed");
+/// # Ok::<(), dht_saf::StoreError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+/// How much a store holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StoreStats {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes, as [`crate::Room`] counts them.
+    pub bytes: u64,
+    /// Of the rows, those of class [`crate::Retention::Low`].
+    pub low_rows: u64,
+    /// Mailboxes that hold anything.
+    pub mailboxes: u64,
+    /// Bytes of all files.
+    pub disk_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    room: ByteBudget,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Store {
+    /// Opens the store in the directory `path`, and makes it if it is not there.
+    ///
+    /// Blocks while the end of the log is read, under a second for a full store of default size.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`], [`StoreError::NewerFormat`], or what the device says.
+    pub fn open(path: impl AsRef<Path>, config: StoreConfig) -> Result<Self, StoreError> {
+        Self::open_on(Directory::open(path)?, config)
+    }
+
+    /// Opens the store on any [`Disk`].
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_on(disk: impl Disk, config: StoreConfig) -> Result<Self, StoreError> {
+        let (shared, queue) = (Arc::new(Shared::default()), Arc::new(Queue::default()));
+        let room = ByteBudget::new(config.queue_bytes);
+        let writer = Writer::open(Arc::new(disk), config, shared.clone(), queue.clone())?;
+        let thread = std::thread::Builder::new()
+            .name("dht-saf-write".into())
+            .spawn(move || writer.run())
+            .map_err(|error| StoreError::Thread(error.kind()))?;
+        Ok(Self { inner: Arc::new(Inner { shared, queue, room, writer: Mutex::new(Some(thread)) }) })
+    }
+
+    /// Stores a message, if it is new; answers after the commit.
+    ///
+    /// Waits for room in the queue.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the message is not admitted; otherwise the store failed and holds what it held.
+    ///
+    /// # Cancel safety
+    /// Once queued, the message is stored although nobody waits.
+    pub async fn insert(&self, record: NewRecord, now: UnixSeconds) -> Result<Inserted, StoreError> {
+        let (reply, answer) = ticket();
+        self.send(Command::Insert { record: Box::new(record), now, reply }).await?;
+        answer.await
+    }
+
+    /// As [`Store::insert`], but does not wait for room, and leaves the waiting for the commit to the caller.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if the queue is full, [`StoreError::Closed`] after [`Store::close`].
+    pub fn submit(&self, record: NewRecord, now: UnixSeconds) -> Result<Ticket<Inserted>, StoreError> {
+        let (reply, answer) = ticket();
+        self.try_send(Command::Insert { record: Box::new(record), now, reply })?;
+        Ok(answer)
+    }
+
+    /// Deletes these rows, those that are there; with an `owner` only rows of that mailbox. Answers how many.
+    ///
+    /// # Errors
+    /// When the store fails; then all are there.
+    pub async fn delete(&self, rows: Vec<RowId>, owner: Option<Recipient>) -> Result<u64, StoreError> {
+        let (reply, answer) = ticket();
+        self.send(Command::Delete { rows, owner, reply }).await?;
+        answer.await
+    }
+
+    /// Deletes what lies in one mailbox from `first` to `last`, both included. Answers how many.
+    ///
+    /// In small steps, between which insertions are committed.
+    ///
+    /// # Errors
+    /// When the store fails; then some may be gone.
+    pub async fn delete_range(
+        &self,
+        recipient: Recipient,
+        first: Position,
+        last: Position,
+    ) -> Result<u64, StoreError> {
+        let (reply, answer) = ticket();
+        self.send(Command::DeleteRange { recipient, first, last, reply }).await?;
+        answer.await
+    }
+
+    /// Empties a mailbox. Answers how many rows it had.
+    ///
+    /// # Errors
+    /// As [`Store::delete_range`].
+    pub async fn purge(&self, recipient: Recipient) -> Result<u64, StoreError> {
+        self.delete_range(recipient, Position::FIRST, Position::LAST).await
+    }
+
+    /// Deletes every row whose time is over. Answers how many. Call it every few minutes.
+    ///
+    /// In small steps, between which insertions are committed.
+    ///
+    /// # Errors
+    /// As [`Store::delete_range`].
+    pub async fn expire(&self, now: UnixSeconds) -> Result<u64, StoreError> {
+        let (reply, answer) = ticket();
+        self.send(Command::Expire { now, reply }).await?;
+        answer.await
+    }
+
+    /// Makes everything that was acknowledged before durable, also with [`crate::Durability::Eventual`], and gives
+    /// back the room of what was deleted.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        let (reply, answer) = ticket();
+        self.send(Command::Checkpoint { reply }).await?;
+        answer.await
+    }
+
+    /// Takes rows out of a mailbox, without deleting them.
+    ///
+    /// Does not wait for the writer, but reads files: from asynchronous code, run it where blocking is allowed.
+    ///
+    /// # Errors
+    /// When the device fails. A row whose bytes are damaged is left out and counted in the metrics.
+    pub fn fetch(&self, query: &Query) -> Result<Page, StoreError> {
+        reader::fetch(&self.inner.shared, query)
+    }
+
+    /// What lies in one mailbox, the oldest first; never contents.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn list(&self, recipient: Recipient, limit: usize) -> Result<Vec<RowInfo>, StoreError> {
+        reader::list(&self.inner.shared, recipient, limit)
+    }
+
+    /// Up to `limit` mailboxes behind `after`, in the order of their keys.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn mailboxes(
+        &self,
+        after: Option<Recipient>,
+        limit: usize,
+    ) -> Result<Vec<(Recipient, Account)>, StoreError> {
+        reader::mailboxes(&self.inner.shared, after, limit)
+    }
+
+    /// How much the store holds, as of the last commit.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        self.inner.shared.stats()
+    }
+
+    /// Compares everything with everything; reads the whole store. For tests and for a doctor.
+    ///
+    /// Run it while nothing is deleted, or rows that go meanwhile are reported.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn verify(&self) -> Result<Inspection, StoreError> {
+        reader::verify(&self.inner.shared)
+    }
+
+    /// Ends the store: what is queued is committed, later requests are refused, the files are closed.
+    ///
+    /// Blocks. Dropping the last clone does the same.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+
+    async fn send(&self, command: Command) -> Result<(), StoreError> {
+        let permit = self.inner.room.acquire(command.size()).await;
+        self.inner.queue.push(command, permit)
+    }
+
+    fn try_send(&self, command: Command) -> Result<(), StoreError> {
+        let permit = self.inner.room.try_acquire(command.size()).ok_or(StoreError::Busy)?;
+        self.inner.queue.push(command, permit)
+    }
+}
+
+impl Inner {
+    fn close(&self) {
+        self.queue.close();
+        if let Some(writer) = self.writer.lock().take() {
+            // A panic there was answered: the tickets are dropped, which callers see as closed.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

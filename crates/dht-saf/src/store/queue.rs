@@ -1,0 +1,160 @@
+//! What waits for the writer: bounded in bytes, answered by ticket.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use dht_core::UnixSeconds;
+use dht_stack::BytePermit;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use crate::{
+    error::StoreError,
+    record::{Inserted, NewRecord, Position, Recipient, RowId},
+};
+
+/// The answer to a request that waits for its commit.
+///
+/// A future; [`Ticket::wait`] blocks instead. Dropping it gives up the answer, not the request.
+#[derive(Debug)]
+pub struct Ticket<T>(oneshot::Receiver<Result<T, StoreError>>);
+
+/// Where the writer puts the answer.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// One request.
+#[derive(Debug)]
+pub(super) enum Command {
+    Insert { record: Box<NewRecord>, now: UnixSeconds, reply: Reply<Inserted> },
+    Delete { rows: Vec<RowId>, owner: Option<Recipient>, reply: Reply<u64> },
+    DeleteRange { recipient: Recipient, first: Position, last: Position, reply: Reply<u64> },
+    Expire { now: UnixSeconds, reply: Reply<u64> },
+    Checkpoint { reply: Reply<()> },
+}
+
+/// The queue between callers and the writer.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<(Command, BytePermit)>,
+    woken: bool,
+    closed: bool,
+}
+
+/// What [`Queue::take`] brought.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) commands: Vec<(Command, BytePermit)>,
+    /// Nothing will come any more.
+    pub(super) closed: bool,
+}
+
+/// A ticket and where its answer goes.
+pub(super) fn ticket<T>() -> (Reply<T>, Ticket<T>) {
+    let (reply, answer) = oneshot::channel();
+    (reply, Ticket(answer))
+}
+
+// === impl Ticket ===
+
+impl<T> Ticket<T> {
+    /// Blocks this thread until the answer is there.
+    ///
+    /// # Errors
+    /// As the request; [`StoreError::Closed`] if the store ended first.
+    ///
+    /// # Panics
+    /// Within an asynchronous task; await the ticket there.
+    pub fn wait(self) -> Result<T, StoreError> {
+        self.0.blocking_recv().unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+impl<T> Future for Ticket<T> {
+    type Output = Result<T, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(StoreError::Closed)))
+    }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// Adds a request; the permit is its share of the queue and given back when it is done.
+    pub(super) fn push(&self, command: Command, permit: BytePermit) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(StoreError::Closed);
+        }
+        state.waiting.push_back((command, permit));
+        drop(state);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Lets [`Queue::take`] return although nothing came.
+    pub(super) fn wake(&self) {
+        self.state.lock().woken = true;
+        self.arrived.notify_one();
+    }
+
+    /// Refuses requests from now on.
+    pub(super) fn close(&self) {
+        self.state.lock().closed = true;
+        self.arrived.notify_one();
+    }
+
+    /// Refuses requests from now on, also those that wait.
+    pub(super) fn abandon(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.waiting.clear();
+    }
+
+    /// Takes what is waiting, up to these bounds; waits for something for at most `patience`, `None` for ever.
+    pub(super) fn take(&self, rows: usize, bytes: usize, patience: Option<Duration>) -> Taken {
+        let mut state = self.state.lock();
+        if state.waiting.is_empty() && !state.closed && !state.woken {
+            match patience {
+                Some(Duration::ZERO) => {}
+                Some(patience) => {
+                    self.arrived.wait_for(&mut state, patience);
+                }
+                None => self.arrived.wait(&mut state),
+            }
+        }
+        state.woken = false;
+        let mut commands = Vec::with_capacity(state.waiting.len().min(rows));
+        let mut taken = 0_usize;
+        while commands.len() < rows && taken < bytes {
+            let Some((command, permit)) = state.waiting.pop_front() else { break };
+            taken = taken.saturating_add(command.size());
+            commands.push((command, permit));
+        }
+        Taken { closed: state.closed && state.waiting.is_empty(), commands }
+    }
+}
+
+impl Command {
+    /// Bytes it holds, roughly.
+    pub(super) fn size(&self) -> usize {
+        const ITSELF: usize = 512;
+        let content = match self {
+            Self::Insert { record, .. } => record.header.len().saturating_add(record.body.len()),
+            Self::Delete { rows, .. } => rows.len().saturating_mul(8),
+            Self::DeleteRange { .. } | Self::Expire { .. } | Self::Checkpoint { .. } => 0,
+        };
+        content.saturating_add(ITSELF)
+    }
+}

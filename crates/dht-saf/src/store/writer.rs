@@ -1,0 +1,478 @@
+//! The one thread that writes: it commits what is waiting, then looks after the disk.
+
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+
+use redb::Durability as Commit;
+
+use super::{
+    StoreStats,
+    batch::{Answers, Batch, Task},
+    books::Books,
+    compact::Compaction,
+    debt::IndexFile,
+    index::Tables,
+    log::BatchBuffer,
+    queue::{Command, Queue, Reply},
+    recover,
+    segments::{Log, segment_name},
+    shared::Shared,
+    syncer::{Job, Syncer},
+};
+use crate::{
+    config::{Durability, EVENTUAL_LOSS_BYTES, StoreConfig},
+    disk::{Disk, DiskFile},
+    error::StoreError,
+    metrics,
+};
+
+/// Requests in one commit. More would let the first ones wait for the last.
+const BATCH_REQUESTS: usize = 512;
+/// Bytes of requests in one commit.
+const BATCH_BYTES: usize = 4 << 20;
+/// Commits between two durable ones of the index; bounds what a restart reads again when messages are small.
+const CHECKPOINT_RECORDS: u64 = 20_000;
+/// Bytes written with [`Durability::Eventual`] before a background sync begins.
+const BACKGROUND_SYNC_BYTES: u64 = 4 << 20;
+/// Commits with [`Durability::Eventual`] before a background sync begins.
+const BACKGROUND_SYNC_COMMITS: u32 = 64;
+/// How long the writer waits for more before it syncs what is written.
+const BACKGROUND_SYNC_PAUSE: Duration = Duration::from_millis(50);
+
+/// The writer's state.
+#[derive(Debug)]
+pub(super) struct Writer {
+    disk: Arc<dyn Disk>,
+    config: StoreConfig,
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    syncer: Syncer,
+    index: Arc<IndexFile>,
+    books: Books,
+    log: Log,
+    buffer: BatchBuffer,
+    tasks: VecDeque<Task>,
+    compaction: Compaction,
+    sync: SyncState,
+    /// Who waits for the checkpoint under way, and who for the next.
+    waiting: (Vec<Reply<()>>, Vec<Reply<()>>),
+    /// The index is given up; open it again before anything else.
+    broken: bool,
+}
+
+/// However the writer ends, nobody waits for it for ever.
+struct AbandonOnDrop(Arc<Queue>);
+
+impl Drop for AbandonOnDrop {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+/// What has been written and is not durable, and how long ago the index was.
+#[derive(Debug, Default)]
+struct SyncState {
+    files: Vec<(u32, DiskFile)>,
+    names: bool,
+    bytes: u64,
+    commits: u32,
+    /// Bytes of the job under way.
+    in_flight: u64,
+    checkpoint_bytes: u64,
+    checkpoint_records: u64,
+    checkpoint_due: bool,
+    /// Segments without rows, to be removed once the index that says so is durable.
+    doomed: Vec<u32>,
+}
+
+impl Writer {
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        config: StoreConfig,
+        shared: Arc<Shared>,
+        queue: Arc<Queue>,
+    ) -> Result<Self, StoreError> {
+        let opened = recover::open(&disk, &shared, &config)?;
+        let syncer = Syncer::start(disk.clone(), queue.clone())
+            .map_err(|error| StoreError::Thread(error.kind()))?;
+        let writer = Self {
+            disk,
+            config,
+            shared,
+            queue,
+            syncer,
+            index: opened.index,
+            books: opened.books,
+            log: opened.log,
+            buffer: BatchBuffer::default(),
+            tasks: VecDeque::new(),
+            compaction: Compaction::default(),
+            sync: SyncState::default(),
+            waiting: Default::default(),
+            broken: false,
+        };
+        writer.publish(0);
+        Ok(writer)
+    }
+
+    /// Runs until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        let _abandon = AbandonOnDrop(self.queue.clone());
+        loop {
+            let taken = self.queue.take(BATCH_REQUESTS, BATCH_BYTES, self.patience());
+            let idle = taken.commands.is_empty();
+            if idle && taken.closed {
+                break;
+            }
+            let (commands, permits): (Vec<_>, Vec<_>) = taken.commands.into_iter().unzip();
+            self.commit(commands);
+            drop(permits);
+            self.look_after_disk(idle);
+        }
+        self.finish();
+    }
+
+    /// How long to wait for requests: not at all while there is other work.
+    fn patience(&self) -> Option<Duration> {
+        if !self.broken && (!self.tasks.is_empty() || self.compaction.has_work()) {
+            Some(Duration::ZERO)
+        } else if self.sync.bytes > 0 && !self.syncer.is_busy() {
+            Some(BACKGROUND_SYNC_PAUSE)
+        } else {
+            None
+        }
+    }
+
+    /// One group commit: the requests, a step of each long task, and the answers.
+    fn commit(&mut self, commands: Vec<Command>) {
+        let mut answers = Answers::default();
+        let mut inserts = Vec::with_capacity(commands.len());
+        for command in commands {
+            match command {
+                Command::Expire { now, reply } => self.tasks.push_back(Task::expire(now, reply)),
+                Command::DeleteRange { recipient, first, last, reply } => {
+                    self.tasks.push_back(Task::delete(recipient, first, last, reply));
+                }
+                Command::Checkpoint { reply } => {
+                    self.waiting.1.push(reply);
+                    self.sync.checkpoint_due = true;
+                }
+                command @ (Command::Insert { .. } | Command::Delete { .. }) => inserts.push(command),
+            }
+        }
+        let has_work = !inserts.is_empty() || !self.tasks.is_empty() || self.compaction.has_work();
+        if !has_work && !self.broken {
+            return;
+        }
+        let outcome = match self.mend() {
+            Ok(()) => self.transact(inserts, &mut answers),
+            Err(error) => {
+                answers.refuse(inserts, &error);
+                Err(error)
+            }
+        };
+        if let Err(error) = outcome {
+            metrics::failed(&error);
+            tracing::debug!(%error, "commit of stored messages failed");
+            answers.fail(&error);
+            for task in self.tasks.drain(..) {
+                task.fail(&error);
+            }
+            self.compaction.abandon();
+            return;
+        }
+        let insertions = answers.insertions();
+        answers.send();
+        self.publish(insertions);
+    }
+
+    /// The transaction: tables, then the log, then the commit. Nothing counts before the last step.
+    fn transact(&mut self, commands: Vec<Command>, answers: &mut Answers) -> Result<(), StoreError> {
+        let database = self.shared.database()?;
+        let position = self.log.position();
+        let previous = self.books.log;
+        self.buffer.clear();
+        let result = (|| {
+            let mut transaction = database.begin_write()?;
+            transaction.set_durability(Commit::None)?;
+            let written = {
+                let mut tables = Tables::open(&transaction)?;
+                let mut batch =
+                    Batch::new(&self.config, &mut tables, &mut self.books, &mut self.buffer, position, answers);
+                // Every command leaves its reply in `answers`, also those after one that fails.
+                batch.run(commands)?;
+                if let Some(task) = self.tasks.front_mut() {
+                    batch.step(task)?;
+                }
+                self.compaction.step(&mut batch, &self.shared)?;
+                batch.finish();
+                let written = self.write_log(position, &mut tables);
+                if written.is_err() {
+                    drop(tables);
+                    transaction.abort()?;
+                    return written.map(drop);
+                }
+                written
+            };
+            transaction.commit()?;
+            written
+        })();
+        match result {
+            Ok(()) => {
+                let finished = self.tasks.pop_front_if(|task| task.is_done());
+                if let Some(task) = finished {
+                    answers.finish(task);
+                    self.sync.checkpoint_due |= !self.removable().is_empty();
+                    self.compaction.set_due();
+                } else if let Some(task) = self.tasks.pop_front() {
+                    // Long tasks take turns.
+                    self.tasks.push_back(task);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.log.retract(position);
+                self.books.log = previous;
+                self.give_up_transaction();
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the batch, and syncs it if that is what an acknowledgement promises.
+    fn write_log(
+        &mut self,
+        position: super::books::LogPosition,
+        tables: &mut Tables<'_>,
+    ) -> Result<(), StoreError> {
+        let length = if self.buffer.is_empty() { 0 } else { self.buffer.len() };
+        if length > 0 {
+            if self.log.active() != Some(position.segment) {
+                self.books.begin_segment(position.segment);
+            }
+            let taken = u32::try_from(length).map_err(|_| StoreError::Io(io::ErrorKind::FileTooLarge))?;
+            self.books.log = super::books::LogPosition {
+                segment: position.segment,
+                offset: position.offset.saturating_add(taken),
+            };
+        }
+        self.books.flush(tables)?;
+        if length == 0 {
+            return Ok(());
+        }
+        let written = self.log.write(&mut self.buffer)?;
+        let bytes = u64::try_from(length).unwrap_or(u64::MAX);
+        match self.config.durability {
+            Durability::Immediate => {
+                written.file.sync_data()?;
+                if written.begun {
+                    self.disk.sync_names()?;
+                }
+            }
+            Durability::Eventual => {
+                self.sync.names |= written.begun;
+                if self.sync.files.last().is_none_or(|(number, _)| *number != position.segment) {
+                    self.sync.files.push((position.segment, written.file));
+                }
+                self.sync.bytes = self.sync.bytes.saturating_add(bytes);
+                self.sync.commits = self.sync.commits.saturating_add(1);
+            }
+        }
+        self.sync.checkpoint_bytes = self.sync.checkpoint_bytes.saturating_add(bytes);
+        self.sync.checkpoint_records =
+            self.sync.checkpoint_records.saturating_add(self.buffer.rows());
+        Ok(())
+    }
+
+    /// After a transaction that was given up: the books again from the tables, or everything again from the disk.
+    fn give_up_transaction(&mut self) {
+        let books = self.shared.database().and_then(|database| Books::load(&database, &self.config.limits));
+        match books {
+            Ok(mut books) => {
+                books.newest = self.books.newest;
+                self.books = books;
+            }
+            Err(_) => self.broken = true,
+        }
+        // Redb refuses everything after an I/O error of its own file, until it is opened again.
+        if self.shared.database().is_ok_and(|database| database.begin_write().is_err()) {
+            self.broken = true;
+        }
+    }
+
+    /// Opens the index again if it was given up.
+    fn mend(&mut self) -> Result<(), StoreError> {
+        if !self.broken {
+            return Ok(());
+        }
+        // Nobody that still reads from the old one can change the file under the new one.
+        self.index.retire();
+        self.shared.set_database(None);
+        // Its outcome is about the old one.
+        let _ = self.syncer.wait();
+        let opened = recover::open(&self.disk, &self.shared, &self.config)?;
+        (self.index, self.books, self.log) = (opened.index, opened.books, opened.log);
+        // What is written and not durable still is.
+        self.sync = SyncState {
+            files: std::mem::take(&mut self.sync.files),
+            names: true,
+            bytes: self.sync.bytes.saturating_add(self.sync.in_flight),
+            ..SyncState::default()
+        };
+        self.compaction = Compaction::default();
+        self.broken = false;
+        Ok(())
+    }
+
+    /// Background syncs, checkpoints, and the removal of segments without rows.
+    fn look_after_disk(&mut self, idle: bool) {
+        if let Some(outcome) = self.syncer.poll() {
+            self.synced(outcome);
+        }
+        if self.broken {
+            return;
+        }
+        if self.sync.bytes.saturating_add(self.sync.in_flight) > EVENTUAL_LOSS_BYTES
+            && let Some(outcome) = self.syncer.wait()
+        {
+            self.synced(outcome);
+        }
+        if self.syncer.is_busy() || self.broken {
+            return;
+        }
+        let due = self.sync.checkpoint_due
+            || self.sync.checkpoint_bytes >= self.config.checkpoint_bytes
+            || self.sync.checkpoint_records >= CHECKPOINT_RECORDS;
+        if due {
+            self.begin_checkpoint();
+        } else if self.sync.bytes > 0
+            && (idle
+                || self.sync.bytes >= BACKGROUND_SYNC_BYTES
+                || self.sync.commits >= BACKGROUND_SYNC_COMMITS)
+        {
+            let job = self.sync.take_job();
+            self.syncer.submit(job);
+        }
+        if self.tasks.is_empty() {
+            self.compaction.choose(&self.books, &self.shared, self.log.active(), self.config.segment_bytes);
+        }
+    }
+
+    /// Commits the index for good; the sync runs beside.
+    fn begin_checkpoint(&mut self) {
+        self.sync.doomed = self.removable();
+        for number in &self.sync.doomed {
+            self.books.forget_segment(*number);
+        }
+        self.index.set_lenient(true);
+        let committed = self
+            .shared
+            .database()
+            .and_then(|database| recover::write(&database, &mut self.books, Commit::Immediate, |_, _| Ok(())));
+        self.index.set_lenient(false);
+        if let Err(error) = committed {
+            self.fail_checkpoint(&error);
+            return;
+        }
+        let mut job = self.sync.take_job();
+        job.index = Some(self.index.clone());
+        self.sync.checkpoint_bytes = 0;
+        self.sync.checkpoint_records = 0;
+        self.sync.checkpoint_due = false;
+        let next = std::mem::take(&mut self.waiting.1);
+        self.waiting.0.extend(next);
+        self.compaction.set_due();
+        self.syncer.submit(job);
+    }
+
+    /// Segments that no row and no restart needs.
+    fn removable(&self) -> Vec<u32> {
+        let (log, active, reading) = (self.books.log, self.log.active(), self.compaction.reading());
+        self.books
+            .segments
+            .iter()
+            .filter(|(number, used)| {
+                used.rows == 0
+                    && **number < log.segment
+                    && Some(**number) != active
+                    && Some(**number) != reading
+            })
+            .map(|(number, _)| *number)
+            .collect()
+    }
+
+    /// A job of the syncer has ended.
+    fn synced(&mut self, outcome: io::Result<()>) {
+        self.sync.in_flight = 0;
+        match outcome {
+            Ok(()) => {
+                for number in std::mem::take(&mut self.sync.doomed) {
+                    self.shared.remove_segment(number);
+                    // A file that stays is found and removed at the next opening.
+                    let _ = self.disk.remove(&segment_name(number));
+                }
+                for reply in self.waiting.0.drain(..) {
+                    let _ = reply.send(Ok(()));
+                }
+            }
+            Err(error) => self.fail_checkpoint(&error.into()),
+        }
+    }
+
+    fn fail_checkpoint(&mut self, error: &StoreError) {
+        metrics::failed(error);
+        tracing::debug!(%error, "sync of stored messages failed");
+        self.broken = true;
+        self.sync.doomed.clear();
+        self.sync.checkpoint_due = false;
+        for reply in self.waiting.0.drain(..).chain(self.waiting.1.drain(..)) {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+
+    /// The end: whatever is written becomes durable, and nothing is left to read again.
+    fn finish(&mut self) {
+        if let Some(outcome) = self.syncer.wait() {
+            self.synced(outcome);
+        }
+        if !self.broken {
+            self.begin_checkpoint();
+            if let Some(outcome) = self.syncer.wait() {
+                self.synced(outcome);
+            }
+        }
+        self.shared.set_database(None);
+    }
+
+    /// Shows readers what there is.
+    fn publish(&self, insertions: usize) {
+        let total = self.books.holders.total();
+        let log: u64 = self
+            .books
+            .segments
+            .keys()
+            .filter_map(|number| self.shared.segment(*number)?.len().ok())
+            .fold(0, u64::saturating_add);
+        let stats = StoreStats {
+            rows: total.rows,
+            bytes: total.bytes,
+            low_rows: total.low_rows,
+            mailboxes: self.books.holders.mailboxes().try_into().unwrap_or(u64::MAX),
+            disk_bytes: log.saturating_add(self.index.len().unwrap_or(0)),
+        };
+        self.shared.set_stats(stats);
+        metrics::committed(insertions, &stats);
+    }
+}
+
+impl SyncState {
+    /// Everything that is written and not durable, as a job.
+    fn take_job(&mut self) -> Job {
+        self.in_flight = std::mem::take(&mut self.bytes);
+        self.commits = 0;
+        Job {
+            files: self.files.drain(..).map(|(_, file)| file).collect(),
+            names: std::mem::take(&mut self.names),
+            index: None,
+        }
+    }
+}
