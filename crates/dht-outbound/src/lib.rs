@@ -1,1 +1,68 @@
 //! Tower stack that turns a send request into sealed frames for chosen peers.
+//!
+//! [`outbound`] composes the pipeline; each of its layers can be used alone. A request names whom it is for with a
+//! [`Strategy`](dht_core::Strategy); [`select`] turns that into peers and can say why. The message is then sealed and
+//! encoded once, and the same bytes go to everybody through a sink, a `Service<OutboundMessage>`.
+//!
+//! [`Requester`] and [`Driver`] put a bounded queue in front, so that the parts of a node need only a handle.
+//!
+//! ```
+//! use dht_core::{Entropy, NodeId, SeededEntropy, Strategy, UnixSeconds};
+//! use dht_outbound::{Candidates, SelectConfig, select};
+//! use dht_peers::{Connections, Directory};
+//!
+//! let (connections, me) = (Connections::new(), NodeId::default());
+//! let candidates = Candidates {
+//!     me: &me,
+//!     connected: &connections.snapshot(),
+//!     directory: &Directory::new(me),
+//!     now: UnixSeconds(1_700_000_000),
+//! };
+//! let strategy = Strategy::Broadcast { exclude: vec![] };
+//! let chosen = select(&strategy, candidates, &SelectConfig::default(), &mut SeededEntropy::new(1).rng());
+//! assert_eq!(chosen.explain(), "broadcast: 0 chosen");
+//! ```
+
+mod body;
+mod config;
+mod delivery;
+mod discover;
+mod driver;
+mod encode;
+mod fanout;
+mod log;
+mod metrics;
+mod request;
+mod requester;
+mod response;
+mod seal;
+mod seed;
+mod select;
+mod stack;
+
+pub use body::prepare_body;
+pub use config::{
+    BROADCAST_FACTOR, DISCOVERY_TIMEOUT, MAX_CONCURRENT, MAX_DIALLED, MAX_PARKED,
+    MESSAGE_VALIDITY_SECONDS, NEIGHBOURING_NODES, OutboundConfig, PIPELINE_TIMEOUT,
+    PROPAGATION_FACTOR, PropagationRule, QUEUE_REQUESTS, SelectConfig,
+};
+pub use delivery::{
+    Deliveries, Delivery, DeliveryFailure, DeliveryReply, MessageSendState, MessageSendStates,
+};
+pub use discover::{Discover, DiscoverFuture, DiscoverLayer, DiscoverService};
+pub use driver::{Driver, DriverLimits, Submission};
+pub use encode::{Encode, EncodeFuture, EncodeLayer, EncodedRequest};
+pub use fanout::{FanOut, FanOutFuture, FanOutLayer, OutboundMessage};
+pub use log::{LogMessage, LogMessageLayer, LogRequest, LogRequestFuture, LogRequestLayer};
+pub use metrics::describe;
+pub use request::{DomainMessage, Payload, SendBuilder, SendParams, SendRequest};
+pub use requester::{OutboundError, Requester};
+pub use response::{GenerateError, PendingDiscovery, SendFailure, SendMessageResponse};
+pub use seal::{
+    Envelope, InlineSealer, Seal, SealFuture, SealJob, SealLayer, SealedRequest, Sealer,
+};
+pub use seed::{SeedDedup, echo_hash};
+pub use select::{
+    Candidates, Chosen, Select, SelectFuture, SelectLayer, Selected, Selection, Why, select,
+};
+pub use stack::{OutboundParts, outbound};

@@ -1,0 +1,300 @@
+//! What becomes of each copy of a message.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use dht_core::{MessageTag, NodeId};
+use futures::{Stream, StreamExt, stream::FuturesUnordered};
+use tokio::sync::oneshot;
+
+/// Reports what became of one copy, once. Dropped without a report it reports [`DeliveryFailure::Dropped`].
+#[derive(Debug)]
+pub struct DeliveryReply(oneshot::Sender<Result<(), DeliveryFailure>>);
+
+/// Why one copy of a message did not arrive.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeliveryFailure {
+    /// No connection to the peer.
+    #[error("peer could not be dialled")]
+    PeerDialFailed,
+    /// The peer did not take the messaging protocol.
+    #[error("messaging substream could not be opened")]
+    SubstreamOpenFailed,
+    /// The connection failed while the message was written.
+    #[error("message could not be written")]
+    SubstreamSendFailed,
+    /// Given up: shed, refused, or the node is shutting down.
+    #[error("message was dropped")]
+    Dropped,
+    /// Every attempt failed.
+    #[error("message failed after {0} attempts")]
+    MaxRetriesReached(usize),
+}
+
+/// One copy on its way. A future of its delivery, which always resolves.
+#[derive(Debug)]
+pub struct MessageSendState {
+    tag: MessageTag,
+    recipient: NodeId,
+    answer: oneshot::Receiver<Result<(), DeliveryFailure>>,
+}
+
+/// All copies of one message. They carry the same tag; [`MessageSendState::recipient`] tells them apart.
+///
+/// ```
+/// use dht_core::{MessageTag, NodeId};
+/// use dht_outbound::{DeliveryReply, MessageSendStates};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let (reply, state) = DeliveryReply::pair(MessageTag(7), NodeId::default());
+/// let states = MessageSendStates::from(state);
+/// reply.send(Ok(()));
+/// assert_eq!(states.wait_all().await, (vec![MessageTag(7)], vec![]));
+/// # }
+/// ```
+#[derive(Debug, Default)]
+pub struct MessageSendStates(Vec<MessageSendState>);
+
+/// The deliveries of one message, in the order in which they are decided.
+#[derive(Debug)]
+pub struct Deliveries(FuturesUnordered<MessageSendState>);
+
+/// One decided delivery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Delivery {
+    /// Tag of the message.
+    pub tag: MessageTag,
+    /// To whom.
+    pub recipient: NodeId,
+    /// How it went.
+    pub result: Result<(), DeliveryFailure>,
+}
+
+// === impl DeliveryReply ===
+
+impl DeliveryReply {
+    /// Both ends.
+    #[must_use]
+    pub fn pair(tag: MessageTag, recipient: NodeId) -> (Self, MessageSendState) {
+        let (sender, answer) = oneshot::channel();
+        (
+            Self(sender),
+            MessageSendState {
+                tag,
+                recipient,
+                answer,
+            },
+        )
+    }
+
+    /// Reports. A sender that no longer listens is ignored.
+    pub fn send(self, result: Result<(), DeliveryFailure>) {
+        let _no_longer_listening = self.0.send(result);
+    }
+
+    /// Whether nobody listens any more. The message is still to be delivered.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+// === impl MessageSendState ===
+
+impl MessageSendState {
+    /// Tag of the message.
+    #[must_use]
+    pub const fn tag(&self) -> MessageTag {
+        self.tag
+    }
+
+    /// To whom this copy goes.
+    #[must_use]
+    pub const fn recipient(&self) -> NodeId {
+        self.recipient
+    }
+
+    /// Waits for the delivery.
+    ///
+    /// # Errors
+    /// [`DeliveryFailure`].
+    pub async fn wait_for_result(self) -> Result<(), DeliveryFailure> {
+        self.await.result
+    }
+}
+
+impl Future for MessageSendState {
+    type Output = Delivery;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Delivery> {
+        Pin::new(&mut self.answer).poll(cx).map(|answer| Delivery {
+            tag: self.tag,
+            recipient: self.recipient,
+            result: answer.unwrap_or(Err(DeliveryFailure::Dropped)),
+        })
+    }
+}
+
+// === impl MessageSendStates ===
+
+impl MessageSendStates {
+    /// Number of copies.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True if the message goes to nobody.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The copy at this position.
+    #[must_use]
+    pub fn get(&self, at: usize) -> Option<&MessageSendState> {
+        self.0.get(at)
+    }
+
+    /// The copies, in the order in which peers were selected.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &MessageSendState> {
+        self.0.iter()
+    }
+
+    /// The tag of each copy.
+    #[must_use]
+    pub fn to_tags(&self) -> Vec<MessageTag> {
+        self.0.iter().map(MessageSendState::tag).collect()
+    }
+
+    /// The copies.
+    #[must_use]
+    pub fn into_inner(self) -> Vec<MessageSendState> {
+        self.0
+    }
+
+    /// The deliveries as they are decided.
+    #[must_use]
+    pub fn into_stream(self) -> Deliveries {
+        Deliveries(self.0.into_iter().collect())
+    }
+
+    /// Waits for all: tags that succeeded, tags that failed.
+    pub async fn wait_all(self) -> (Vec<MessageTag>, Vec<MessageTag>) {
+        self.wait_until(|_, _| false).await
+    }
+
+    /// Waits until the fraction `threshold` (0 to 1) of all copies has arrived, or everything is decided. Returns
+    /// what is known by then.
+    pub async fn wait_percentage_success(
+        self,
+        threshold: f32,
+    ) -> (Vec<MessageTag>, Vec<MessageTag>) {
+        let total = self.len();
+        // Precise enough: nobody sends to 2^24 peers.
+        #[expect(clippy::cast_precision_loss, reason = "a count of peers")]
+        self.wait_until(move |ok, _| ok as f32 / total as f32 >= threshold)
+            .await
+    }
+
+    /// Waits until `n` copies have arrived, everything is decided, or `timeout` is over. Returns what is known by
+    /// then.
+    pub async fn wait_n_timeout(
+        self,
+        timeout: Duration,
+        n: usize,
+    ) -> (Vec<MessageTag>, Vec<MessageTag>) {
+        let mut tally = Tally::default();
+        // Correctness: `next` loses nothing when it is dropped, and the tally is outside.
+        let counting = tally.count(self.into_stream(), |ok, _| ok >= n);
+        let _decided_or_over = tokio::time::timeout(timeout, counting).await;
+        (tally.succeeded, tally.failed)
+    }
+
+    /// Whether the only copy arrived. Of several, whether all did; of none, `false`.
+    pub async fn wait_single(self) -> bool {
+        self.wait_single_result().await.is_ok()
+    }
+
+    /// Like [`wait_single`](Self::wait_single), with the reason.
+    ///
+    /// # Errors
+    /// The first failure; [`DeliveryFailure::Dropped`] if there is no copy.
+    pub async fn wait_single_result(self) -> Result<(), DeliveryFailure> {
+        if self.is_empty() {
+            return Err(DeliveryFailure::Dropped);
+        }
+        let mut deliveries = self.into_stream();
+        while let Some(delivery) = deliveries.next().await {
+            delivery.result?;
+        }
+        Ok(())
+    }
+
+    async fn wait_until(
+        self,
+        enough: impl Fn(usize, usize) -> bool,
+    ) -> (Vec<MessageTag>, Vec<MessageTag>) {
+        let mut tally = Tally::default();
+        tally.count(self.into_stream(), enough).await;
+        (tally.succeeded, tally.failed)
+    }
+}
+
+impl From<Vec<MessageSendState>> for MessageSendStates {
+    fn from(states: Vec<MessageSendState>) -> Self {
+        Self(states)
+    }
+}
+
+impl From<MessageSendState> for MessageSendStates {
+    fn from(state: MessageSendState) -> Self {
+        Self(vec![state])
+    }
+}
+
+impl IntoIterator for MessageSendStates {
+    type Item = MessageSendState;
+    type IntoIter = std::vec::IntoIter<MessageSendState>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl Stream for Deliveries {
+    type Item = Delivery;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+/// Counts deliveries; a struct, so that a timeout leaves what was counted.
+#[derive(Default)]
+struct Tally {
+    succeeded: Vec<MessageTag>,
+    failed: Vec<MessageTag>,
+}
+
+impl Tally {
+    /// Until it is enough, asked after every delivery, or everything is decided.
+    async fn count(&mut self, mut deliveries: Deliveries, enough: impl Fn(usize, usize) -> bool) {
+        while let Some(Delivery { tag, result, .. }) = deliveries.next().await {
+            match result {
+                Ok(()) => self.succeeded.push(tag),
+                Err(_) => self.failed.push(tag),
+            }
+            if enough(self.succeeded.len(), self.failed.len()) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

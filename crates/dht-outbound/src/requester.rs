@@ -1,0 +1,404 @@
+//! What the rest of the node, and the application, sends messages with: specification 04, section 8.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dht_core::{Destination, Encryption, NodeId, Priority, PublicKey, Strategy};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    DomainMessage, MessageSendState, MessageSendStates, Payload, SendBuilder, SendFailure,
+    SendMessageResponse, SendParams, SendRequest, Submission, metrics,
+};
+
+/// Puts requests into the queue of a pipeline. Cheap to clone.
+///
+/// ```
+/// use dht_outbound::{DomainMessage, Requester, SendMessageResponse, MessageSendStates};
+/// use tokio::sync::mpsc;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// // A test reads the queue itself; a node gives it to a `Driver`.
+/// let (sender, mut queue) = mpsc::channel(20);
+/// let requester = Requester::new(sender);
+/// let sending = requester.send_random(3, Default::default(), Default::default(), DomainMessage::new(1, "hi"));
+/// let intercept = async {
+///     let submission = queue.recv().await.expect("the requester is alive");
+///     assert_eq!(submission.request.strategy().name(), "random");
+///     let nobody = SendMessageResponse::Queued(MessageSendStates::default());
+///     submission.reply.expect("somebody waits").send(nobody).expect("it still does");
+/// };
+/// let (result, ()) = tokio::join!(sending, intercept);
+/// assert!(result.is_err());
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Requester(mpsc::Sender<Submission>);
+
+/// Why a request was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutboundError {
+    /// The pipeline no longer takes requests.
+    #[error("outbound pipeline is closed")]
+    Closed,
+    /// The queue has no room for a request of this priority.
+    #[error("outbound queue is full")]
+    Full,
+    /// The pipeline went away with the answer.
+    #[error("outbound pipeline dropped the request")]
+    ReplyDropped,
+    /// Nobody was selected.
+    #[error("no peer to send to")]
+    NoMessagesQueued,
+    /// Nothing was sent, for another reason.
+    #[error("message was not sent")]
+    SendMessageFailed(#[source] SendFailure),
+}
+
+impl Requester {
+    /// Puts requests into this queue.
+    #[must_use]
+    pub const fn new(queue: mpsc::Sender<Submission>) -> Self {
+        Self(queue)
+    }
+
+    // --- one peer ---
+
+    /// Sends to the peer with this key, which is searched for if it is not known. Encrypts only if told to.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn send_direct_encrypted(
+        &self,
+        to: PublicKey,
+        message: DomainMessage,
+        encryption: Encryption,
+        info: impl Into<Arc<str>>,
+    ) -> Result<MessageSendStates, OutboundError> {
+        let params = SendParams::builder()
+            .direct_public_key(to)
+            .with_destination(Destination::PublicKey(to))
+            .with_encryption(encryption)
+            .with_discovery(true);
+        self.resolve(params.with_debug_info(info), message).await
+    }
+
+    /// Sends in clear to the peer with this key, which is searched for if it is not known. Returns as soon as it is
+    /// queued or the search has begun.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn send_direct_unencrypted(
+        &self,
+        to: PublicKey,
+        message: DomainMessage,
+        info: impl Into<Arc<str>>,
+    ) -> Result<SendMessageResponse, OutboundError> {
+        let params = SendParams::builder()
+            .direct_public_key(to)
+            .with_discovery(true);
+        self.send_message(params.with_debug_info(info).finish(), message)
+            .await
+    }
+
+    /// Sends in clear to the peer with this node id.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn send_direct_node_id(
+        &self,
+        to: NodeId,
+        message: DomainMessage,
+        info: impl Into<Arc<str>>,
+    ) -> Result<MessageSendState, OutboundError> {
+        let params = SendParams::builder()
+            .direct_node_id(to)
+            .with_debug_info(info);
+        let states = self.resolve(params, message).await?;
+        states
+            .into_iter()
+            .next()
+            .ok_or(OutboundError::NoMessagesQueued)
+    }
+
+    // --- many peers ---
+
+    /// Sends towards a destination.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn propagate(
+        &self,
+        destination: Destination,
+        encryption: Encryption,
+        exclude: Vec<NodeId>,
+        message: DomainMessage,
+        info: impl Into<Arc<str>>,
+    ) -> Result<MessageSendStates, OutboundError> {
+        let params = SendParams::builder().propagate(destination, exclude);
+        self.to_many(params, destination, encryption, message, info)
+            .await
+    }
+
+    /// Sends to a few connected nodes.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn broadcast(
+        &self,
+        destination: Destination,
+        encryption: Encryption,
+        exclude: Vec<NodeId>,
+        message: DomainMessage,
+        info: impl Into<Arc<str>>,
+    ) -> Result<MessageSendStates, OutboundError> {
+        let params = SendParams::builder().broadcast(exclude);
+        self.to_many(params, destination, encryption, message, info)
+            .await
+    }
+
+    /// Sends to the nodes closest to the peer with this key, some of which may have to be dialled.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn closest_broadcast(
+        &self,
+        to: PublicKey,
+        encryption: Encryption,
+        exclude: Vec<NodeId>,
+        message: DomainMessage,
+    ) -> Result<MessageSendStates, OutboundError> {
+        let params = SendParams::builder()
+            .closest(to.node_id(), exclude)
+            .with_destination(Destination::PublicKey(to))
+            .with_encryption(encryption);
+        self.resolve(params, message).await
+    }
+
+    /// Sends to all connected nodes.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn flood(
+        &self,
+        destination: Destination,
+        encryption: Encryption,
+        exclude: Vec<NodeId>,
+        message: DomainMessage,
+        info: impl Into<Arc<str>>,
+    ) -> Result<MessageSendStates, OutboundError> {
+        let params = SendParams::builder().flood(exclude);
+        self.to_many(params, destination, encryption, message, info)
+            .await
+    }
+
+    /// Sends to `n` known nodes at random.
+    ///
+    /// # Errors
+    /// [`OutboundError`].
+    pub async fn send_random(
+        &self,
+        n: usize,
+        destination: Destination,
+        encryption: Encryption,
+        message: DomainMessage,
+    ) -> Result<MessageSendStates, OutboundError> {
+        let params = SendParams::builder()
+            .random(n)
+            .with_destination(destination)
+            .with_encryption(encryption);
+        self.resolve(params, message).await
+    }
+
+    // --- by parameters ---
+
+    /// Sends an application's message and waits for the first answer.
+    ///
+    /// # Errors
+    /// [`OutboundError::Closed`] or [`OutboundError::ReplyDropped`].
+    pub async fn send_message(
+        &self,
+        params: SendParams,
+        message: DomainMessage,
+    ) -> Result<SendMessageResponse, OutboundError> {
+        self.send(SendRequest::new(params, Payload::Domain(message)))
+            .await
+    }
+
+    /// Sends a message of the protocol, without an application's header, and waits for the first answer.
+    ///
+    /// # Errors
+    /// [`OutboundError::Closed`] or [`OutboundError::ReplyDropped`].
+    pub async fn send_message_no_header(
+        &self,
+        params: SendParams,
+        message: Bytes,
+    ) -> Result<SendMessageResponse, OutboundError> {
+        self.send(SendRequest::new(params, Payload::Part(message)))
+            .await
+    }
+
+    /// Sends a message of the protocol, without an application's header, and waits for room in the queue only.
+    ///
+    /// # Errors
+    /// [`OutboundError::Closed`].
+    pub async fn send_message_no_header_no_wait(
+        &self,
+        params: SendParams,
+        message: Bytes,
+    ) -> Result<(), OutboundError> {
+        self.send_no_wait(SendRequest::new(params, Payload::Part(message)))
+            .await
+    }
+
+    /// Sends a complete envelope body and waits for the first answer.
+    ///
+    /// Unlike in other implementations the body has no length prefix even if it is to be encrypted.
+    ///
+    /// # Errors
+    /// [`OutboundError::Closed`] or [`OutboundError::ReplyDropped`].
+    pub async fn send_raw(
+        &self,
+        params: SendParams,
+        body: Bytes,
+    ) -> Result<SendMessageResponse, OutboundError> {
+        self.send(SendRequest::new(params, Payload::Body(body)))
+            .await
+    }
+
+    /// Sends a complete envelope body and waits for room in the queue only.
+    ///
+    /// # Errors
+    /// [`OutboundError::Closed`].
+    pub async fn send_raw_no_wait(
+        &self,
+        params: SendParams,
+        body: Bytes,
+    ) -> Result<(), OutboundError> {
+        self.send_no_wait(SendRequest::new(params, Payload::Body(body)))
+            .await
+    }
+
+    // --- requests ---
+
+    /// Queues a request and waits for the first answer.
+    ///
+    /// # Errors
+    /// [`OutboundError::Closed`] or [`OutboundError::ReplyDropped`].
+    ///
+    /// # Cancel safety
+    /// Once it is queued the request is carried out whether or not anybody waits.
+    pub async fn send(&self, request: SendRequest) -> Result<SendMessageResponse, OutboundError> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Submission {
+            request,
+            reply: Some(reply),
+        })
+        .await?;
+        answer.await.map_err(|_| OutboundError::ReplyDropped)
+    }
+
+    /// Queues a request and waits for room in the queue only.
+    ///
+    /// # Errors
+    /// [`OutboundError::Closed`].
+    pub async fn send_no_wait(&self, request: SendRequest) -> Result<(), OutboundError> {
+        self.submit(Submission {
+            request,
+            reply: None,
+        })
+        .await
+    }
+
+    /// Queues a request if there is room for its priority, and never waits: gossip may fill half of the queue,
+    /// stored mail three quarters, direct messages seven eighths, control messages all of it.
+    ///
+    /// # Errors
+    /// [`OutboundError::Full`] or [`OutboundError::Closed`].
+    pub fn try_send_no_wait(&self, request: SendRequest) -> Result<(), OutboundError> {
+        let priority = request.priority();
+        let reserve = match priority {
+            Priority::Control => 0,
+            Priority::Direct => self.0.max_capacity() / 8,
+            Priority::Stored => self.0.max_capacity() / 4,
+            Priority::Gossip => self.0.max_capacity() / 2,
+        };
+        let shed = || {
+            metrics::shed(priority);
+            OutboundError::Full
+        };
+        if self.0.capacity() <= reserve && !self.0.is_closed() {
+            return Err(shed());
+        }
+        let submission = Submission {
+            request,
+            reply: None,
+        };
+        self.0.try_send(submission).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => shed(),
+            mpsc::error::TrySendError::Closed(_) => OutboundError::Closed,
+        })
+    }
+
+    /// Passes on a received frame as gossip, if there is room.
+    ///
+    /// # Errors
+    /// [`OutboundError::Full`] or [`OutboundError::Closed`].
+    pub fn forward(
+        &self,
+        frame: Bytes,
+        strategy: Strategy,
+        tag: dht_core::MessageTag,
+    ) -> Result<(), OutboundError> {
+        self.try_send_no_wait(SendRequest::forward(frame, strategy, tag))
+    }
+
+    /// Whether the pipeline no longer takes requests.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    async fn to_many(
+        &self,
+        params: SendBuilder,
+        destination: Destination,
+        encryption: Encryption,
+        message: DomainMessage,
+        info: impl Into<Arc<str>>,
+    ) -> Result<MessageSendStates, OutboundError> {
+        let params = params
+            .with_destination(destination)
+            .with_encryption(encryption);
+        self.resolve(params.with_debug_info(info), message).await
+    }
+
+    async fn resolve(
+        &self,
+        params: SendBuilder,
+        message: DomainMessage,
+    ) -> Result<MessageSendStates, OutboundError> {
+        Ok(self
+            .send_message(params.finish(), message)
+            .await?
+            .resolve()
+            .await?)
+    }
+
+    async fn submit(&self, submission: Submission) -> Result<(), OutboundError> {
+        self.0
+            .send(submission)
+            .await
+            .map_err(|_| OutboundError::Closed)
+    }
+}
+
+impl From<SendFailure> for OutboundError {
+    fn from(failure: SendFailure) -> Self {
+        match failure {
+            SendFailure::NoMessagesQueued => Self::NoMessagesQueued,
+            other => Self::SendMessageFailed(other),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The whole pipeline over real parts.
+
+mod requester;
+mod stack;
+mod support;
