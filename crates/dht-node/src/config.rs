@@ -64,7 +64,9 @@ where
     D: Deserializer<'de>,
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
-    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    String::deserialize(deserializer)?
+        .parse()
+        .map_err(D::Error::custom)
 }
 
 fn parse_all<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
@@ -73,7 +75,10 @@ where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
     let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+    texts
+        .iter()
+        .map(|text| text.parse().map_err(D::Error::custom))
+        .collect()
 }
 
 #[cfg(test)]
@@ -90,9 +95,13 @@ mod tests {
 
     #[test]
     fn mistakes_say_what_to_write() {
-        let error = toml::from_str::<Config>("lisen = []").unwrap_err().to_string();
+        let error = toml::from_str::<Config>("lisen = []")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("listen"), "{error}");
-        let error = toml::from_str::<Config>("network = 'mars'").unwrap_err().to_string();
+        let error = toml::from_str::<Config>("network = 'mars'")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("esmeralda"), "{error}");
     }
 }

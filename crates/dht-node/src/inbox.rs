@@ -73,7 +73,10 @@ impl Subscribers {
 
     /// Hands a message to every subscriber, waiting for those that are full; false if nobody took it.
     pub(crate) async fn deliver(&self, received: Received, permit: BytePermit) -> bool {
-        let queued = Queued { received, _permit: Arc::new(permit) };
+        let queued = Queued {
+            received,
+            _permit: Arc::new(permit),
+        };
         let inboxes = self.inboxes.lock().clone();
         let mut taken = false;
         for inbox in inboxes {
@@ -96,8 +99,15 @@ mod tests {
     use super::*;
 
     fn received() -> Received {
-        let message = Message { message_type: 1, payload: Bytes::from_static(b"x") };
-        Received { sender: None, via: NodeId::default(), message }
+        let message = Message {
+            message_type: 1,
+            payload: Bytes::from_static(b"x"),
+        };
+        Received {
+            sender: None,
+            via: NodeId::default(),
+            message,
+        }
     }
 
     #[tokio::test]

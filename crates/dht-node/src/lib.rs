@@ -1,1 +1,46 @@
-//! A messaging DHT node: composition of the dht crates, and the dht-node binary.
+//! A messaging DHT node: the dht crates put together.
+//!
+//! Two nodes, and an encrypted message from one to the other:
+//!
+//! ```
+//! use dht_core::{Entropy, SecretKey};
+//! use dht_node::{Message, Node, OsEntropy};
+//!
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let listen = "/ip4/127.0.0.1/tcp/0".parse()?;
+//! let alice = Node::builder(SecretKey::random(&mut OsEntropy.rng())).start().await?;
+//! let bob = Node::builder(SecretKey::random(&mut OsEntropy.rng())).listen(listen).start().await?;
+//! let mut inbox = bob.subscribe();
+//!
+//! alice.add_peer(&bob.peer_address());
+//! let message = Message { message_type: 1, payload: "hello".into() };
+//! alice.send(bob.public_key(), message.clone()).await?;
+//!
+//! let received = inbox.recv().await.ok_or("bob stopped")?;
+//! assert_eq!(received.sender, Some(*alice.public_key()));
+//! assert_eq!(received.message, message);
+//!
+//! alice.shutdown().await;
+//! bob.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod adapters;
+mod builder;
+mod compose;
+mod config;
+mod counters;
+mod inbox;
+mod node;
+mod pump;
+mod supervise;
+mod system;
+mod verifier;
+
+pub use builder::{Builder, StartError};
+pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB};
+pub use counters::Stats;
+pub use inbox::{INBOX_CAPACITY, Inbox, MAX_PAYLOAD_BYTES, Message, Received};
+pub use node::{Node, SHUTDOWN_LIMIT, SendError};
+pub use system::{OsEntropy, SystemClock};

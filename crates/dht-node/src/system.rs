@@ -15,10 +15,15 @@ pub struct SystemClock;
 pub struct OsEntropy;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the clock everybody else is given")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock everybody else is given"
+    )]
     fn now(&self) -> UnixSeconds {
         // A clock before 1970 is as good as none.
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         UnixSeconds(since.as_secs())
     }
 }
@@ -26,7 +31,10 @@ impl Clock for SystemClock {
 impl Entropy for OsEntropy {
     /// # Panics
     /// If the operating system has no randomness to give: no key made without it would be one.
-    #[expect(clippy::expect_used, reason = "there is no safe way on without randomness")]
+    #[expect(
+        clippy::expect_used,
+        reason = "there is no safe way on without randomness"
+    )]
     fn rng(&self) -> ChaCha12Rng {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).expect("the operating system provides randomness");

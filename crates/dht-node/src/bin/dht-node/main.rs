@@ -11,7 +11,6 @@ mod listen;
 mod send;
 
 use exit::Failure;
-use home::Home;
 
 /// A node of the Tari messaging network: encrypts, passes on and delivers messages between peers.
 #[derive(Debug, Parser)]

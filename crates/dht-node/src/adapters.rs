@@ -1,0 +1,229 @@
+//! Where the crates meet: each small type speaks one crate's trait with another crate's part.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use dht_core::{
+    Address, Clock as _, DedupHash, Disposition, DropReason, MessageType, NodeId, PublicKey,
+    SharedClock, UnixSeconds,
+};
+use dht_inbound::{
+    DedupTable, Delivered, DiscoveryAnswer, DiscoveryHook, DiscoveryReply, ForwardRequest,
+    HandoverError, Outbox, Sighting,
+};
+use dht_outbound::{
+    DeliveryFailure, OutboundError, OutboundMessage, Payload, Requester, SeedDedup, SendParams,
+    SendRequest,
+};
+use dht_peers::Directory;
+use dht_stack::BoxError;
+use dht_transport::{AddressBook, DeliveryError, DialFailure, Transport};
+use futures::future::BoxFuture;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use crate::{Message, Received, inbox::Subscribers};
+
+/// The transport's view of the directory.
+pub(crate) struct Book {
+    pub(crate) directory: Directory,
+    pub(crate) clock: SharedClock,
+}
+
+impl AddressBook for Book {
+    fn lookup(&self, peer: &NodeId) -> Option<(PublicKey, Vec<Address>)> {
+        let record = self.directory.find(peer)?;
+        let addresses = record.dial_order(self.clock.now());
+        let addresses = addresses
+            .into_iter()
+            .map(|known| known.address.clone())
+            .collect();
+        Some((*record.public_key(), addresses))
+    }
+
+    fn is_banned(&self, key: &PublicKey) -> bool {
+        self.directory.is_banned(&key.node_id(), self.clock.now())
+    }
+
+    fn record_dial(
+        &self,
+        peer: &NodeId,
+        address: &Address,
+        outcome: Result<Duration, DialFailure>,
+    ) {
+        let now = self.clock.now();
+        match outcome {
+            Ok(time) => {
+                let sighting = dht_peers::Sighting {
+                    latency: None,
+                    dial_time: Some(time),
+                };
+                self.directory.mark_seen(peer, address, sighting, now);
+            }
+            Err(failure) => {
+                self.directory
+                    .mark_failed(peer, address, &failure.to_string(), now);
+            }
+        }
+    }
+}
+
+/// The inbound stack's way to the outbound pipeline. Never waits: what finds no room is shed.
+pub(crate) struct ToOutbound(pub(crate) Requester);
+
+impl Outbox for ToOutbound {
+    fn forward(&self, request: ForwardRequest) -> Result<(), HandoverError> {
+        let ForwardRequest {
+            frame,
+            strategy,
+            priority,
+            tag,
+            ..
+        } = request;
+        self.hand_over(SendRequest::Forward {
+            frame,
+            strategy,
+            tag,
+            priority,
+        })
+    }
+
+    fn reply(&self, reply: DiscoveryReply) -> Result<(), HandoverError> {
+        let params = SendParams::builder()
+            .direct_public_key(reply.to)
+            .with_dht_message_type(MessageType::DiscoveryResponse)
+            .force_origin()
+            .finish();
+        let part = Payload::Part(dht_proto::encode(&reply.message));
+        self.hand_over(SendRequest::new(params, part))
+    }
+}
+
+impl ToOutbound {
+    fn hand_over(&self, request: SendRequest) -> Result<(), HandoverError> {
+        self.0
+            .try_send_no_wait(request)
+            .map_err(|error| match error {
+                OutboundError::Full => HandoverError::Full,
+                _ => HandoverError::Closed,
+            })
+    }
+}
+
+/// Nobody looks for peers yet, so no answer was asked for.
+pub(crate) struct NoDiscovery;
+
+impl DiscoveryHook for NoDiscovery {
+    fn on_response(&self, _: DiscoveryAnswer) -> Result<(), HandoverError> {
+        Ok(())
+    }
+}
+
+/// The outbound side's view of the duplicate table.
+pub(crate) struct Seeds {
+    pub(crate) table: Arc<DedupTable>,
+    pub(crate) clock: SharedClock,
+}
+
+impl SeedDedup for Seeds {
+    fn seed(&self, hash: DedupHash, expires: Option<UnixSeconds>, signed: bool) {
+        self.table
+            .seed(&hash, Sighting { expires, signed }, self.clock.now());
+    }
+}
+
+/// The end of the outbound pipeline: a message is taken once it is in its peer's queue.
+#[derive(Clone)]
+pub(crate) struct ToTransport {
+    pub(crate) transport: Transport,
+    /// Reports of deliveries: one small task for each message in a peer's queue, hence as bounded as those.
+    pub(crate) reports: TaskTracker,
+}
+
+impl Service<OutboundMessage> for ToTransport {
+    type Response = ();
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<(), BoxError>>;
+
+    /// Always ready: a full queue refuses, it does not wait, so that one slow peer holds up nobody else.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, message: OutboundMessage) -> Self::Future {
+        let OutboundMessage {
+            to,
+            frame,
+            priority,
+            reply,
+            ..
+        } = message;
+        let outcome = match self.transport.send(&to, frame, priority) {
+            Ok(delivery) => {
+                self.reports.spawn(async move {
+                    reply.send(delivery.await.map_err(failure));
+                });
+                Ok(())
+            }
+            Err(error) => {
+                reply.send(Err(DeliveryFailure::Dropped));
+                Err(error.into())
+            }
+        };
+        std::future::ready(outcome)
+    }
+}
+
+const fn failure(error: DeliveryError) -> DeliveryFailure {
+    match error {
+        DeliveryError::DialFailed => DeliveryFailure::PeerDialFailed,
+        DeliveryError::SubstreamOpenFailed => DeliveryFailure::SubstreamOpenFailed,
+        DeliveryError::SubstreamSendFailed => DeliveryFailure::SubstreamSendFailed,
+        DeliveryError::MaxRetriesReached(n) => DeliveryFailure::MaxRetriesReached(n as usize),
+        _ => DeliveryFailure::Dropped,
+    }
+}
+
+/// The end of the inbound stack: the application's inboxes.
+#[derive(Clone)]
+pub(crate) struct ToInboxes(pub(crate) Arc<Subscribers>);
+
+impl Service<Delivered> for ToInboxes {
+    type Response = Disposition;
+    type Error = BoxError;
+    // The outer edge of the stack, and the one place where a message waits for the application.
+    type Future = BoxFuture<'static, Result<Disposition, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        // Waiting happens in the call, where it holds the message's memory and thereby the peer that sent it.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, delivered: Delivered) -> Self::Future {
+        let subscribers = Arc::clone(&self.0);
+        Box::pin(async move {
+            let header = delivered.domain_header().unwrap_or_default();
+            let payload = delivered.payload().or_else(|| delivered.parts.first());
+            let Some(payload) = payload.cloned() else {
+                return Ok(Disposition::Dropped(DropReason::Refused));
+            };
+            let received = Received {
+                sender: delivered.origin,
+                via: delivered.source.node_id,
+                message: Message {
+                    message_type: header.message_type,
+                    payload,
+                },
+            };
+            Ok(
+                match subscribers.deliver(received, delivered.permit).await {
+                    true => Disposition::Delivered,
+                    false => Disposition::Dropped(DropReason::Refused),
+                },
+            )
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! From settings to a running node.
+
+use std::{fmt, io, sync::Arc};
+
+use dht_core::{Address, Features, Network, PeerAddress, SecretKey, SharedClock, SharedEntropy};
+use dht_transport::IdentityError;
+
+use crate::{Config, Node, OsEntropy, SystemClock, compose};
+
+/// Builds a [`Node`]: a full node on the local network that listens nowhere, unless told otherwise.
+#[must_use = "a builder does nothing until it is started"]
+pub struct Builder {
+    pub(crate) secret: SecretKey,
+    pub(crate) features: Features,
+    pub(crate) config: Config,
+    pub(crate) clock: SharedClock,
+    pub(crate) entropy: SharedEntropy,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error(
+        "cannot listen on {address}: {source}; choose another address with --listen, or port 0 for any free port"
+    )]
+    Listen {
+        /// The address.
+        address: Address,
+        /// Why.
+        source: io::Error,
+    },
+    /// What this node would tell its peers does not fit their limits.
+    #[error("too many or too long public addresses: {0}")]
+    Identity(#[from] IdentityError),
+}
+
+impl Builder {
+    pub(crate) fn new(secret: SecretKey) -> Self {
+        let config = Config {
+            listen: Vec::new(),
+            ..Config::default()
+        };
+        Self {
+            secret,
+            features: Features::NODE,
+            config,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+        }
+    }
+
+    /// Takes all settings from a configuration.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Which network to join. Defaults to [`Network::LocalNet`].
+    pub const fn network(mut self, network: Network) -> Self {
+        self.config.network = network;
+        self
+    }
+
+    /// What this node offers. Defaults to [`Features::NODE`].
+    pub const fn features(mut self, features: Features) -> Self {
+        self.features = features;
+        self
+    }
+
+    /// Adds an address to listen on. None by default; port 0 takes any free port.
+    pub fn listen(mut self, address: Address) -> Self {
+        self.config.listen.push(address);
+        self
+    }
+
+    /// Adds an address to tell others. Defaults to the addresses listened on.
+    pub fn public_address(mut self, address: Address) -> Self {
+        self.config.public_addresses.push(address);
+        self
+    }
+
+    /// Adds a peer to stay connected to.
+    pub fn peer(mut self, peer: PeerAddress) -> Self {
+        self.config.peers.push(peer);
+        self
+    }
+
+    /// Memory for messages of other peers, in MiB. Defaults to [`DEFAULT_MEMORY_MIB`](crate::DEFAULT_MEMORY_MIB).
+    pub const fn memory_mib(mut self, mib: usize) -> Self {
+        self.config.memory_mib = mib;
+        self
+    }
+
+    /// Where the time comes from. Defaults to [`SystemClock`].
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Where randomness comes from. Defaults to [`OsEntropy`].
+    pub fn entropy(mut self, entropy: SharedEntropy) -> Self {
+        self.entropy = entropy;
+        self
+    }
+
+    /// Starts the node. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(self) -> Result<Node, StartError> {
+        compose::node(self).await
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("features", &self.features)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,266 @@
+//! The handle of a running node.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use dht_core::{
+    Address, Clock as _, Destination, Encryption, Features, NodeId, NodeIdentity, PeerAddress,
+    PublicKey, RemotePeer, SecretKey, SharedClock,
+};
+use dht_outbound::{
+    DeliveryFailure, DomainMessage, MessageSendStates, Payload, Requester, SendFailure,
+    SendMessageResponse, SendParams, SendRequest,
+};
+use dht_peers::{Connections, Directory, PeerRecord};
+use dht_stack::{BoxError, ByteBudget};
+use dht_transport::{DialError, Transport};
+use tower::{ServiceExt as _, util::BoxCloneSyncService};
+
+use crate::{
+    Builder, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters, inbox::Subscribers,
+    supervise::Tasks,
+};
+
+/// Time a node takes to stop, at most: queued messages go out, connections say goodbye.
+pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// The outbound pipeline, sealed off: its type is as long as the stack.
+pub(crate) type Pipeline = BoxCloneSyncService<SendRequest, SendMessageResponse, BoxError>;
+
+/// A running node. Stops when dropped, in order with [`Node::shutdown`].
+pub struct Node {
+    pub(crate) identity: Arc<NodeIdentity>,
+    pub(crate) directory: Directory,
+    pub(crate) connections: Connections,
+    pub(crate) transport: Transport,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) requester: Requester,
+    pub(crate) subscribers: Arc<Subscribers>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) budget: ByteBudget,
+    pub(crate) clock: SharedClock,
+    pub(crate) tasks: Tasks,
+}
+
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// Over [`MAX_PAYLOAD_BYTES`].
+    #[error("the message has {0} bytes, over the limit of {MAX_PAYLOAD_BYTES}")]
+    TooLong(usize),
+    /// The recipient is not known; [`Node::add_peer`] tells where it is.
+    #[error("the recipient is not known, or banned")]
+    UnknownRecipient,
+    /// No node is connected that the message could go to.
+    #[error("no connected node to send to")]
+    NobodyConnected,
+    /// Nothing was sent.
+    #[error("message was not sent: {0}")]
+    NotSent(#[from] SendFailure),
+    /// It was queued, but did not reach the peer's socket.
+    #[error("message did not reach the peer: {0}")]
+    NotDelivered(#[from] DeliveryFailure),
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+impl Node {
+    /// Starts building the node with this key.
+    pub fn builder(secret: SecretKey) -> Builder {
+        Builder::new(secret)
+    }
+
+    /// This node's public key.
+    #[must_use]
+    pub fn public_key(&self) -> &PublicKey {
+        self.identity.public_key()
+    }
+
+    /// The addresses listened on, with real ports.
+    #[must_use]
+    pub fn listen_addresses(&self) -> Vec<Address> {
+        self.transport.listen_addresses()
+    }
+
+    /// Key and addresses in one string, to give to others.
+    #[must_use]
+    pub fn peer_address(&self) -> PeerAddress {
+        let addresses = self.identity.claim().addresses.clone();
+        PeerAddress {
+            public_key: *self.public_key(),
+            addresses,
+        }
+    }
+
+    /// Tells the node where a peer is, without connecting.
+    pub fn add_peer(&self, peer: &PeerAddress) {
+        let now = self.clock.now();
+        let addresses = peer.addresses.iter().cloned();
+        self.directory.add_or_update(
+            PeerRecord::seed(peer.public_key, Features::NODE, addresses, now),
+            now,
+        );
+    }
+
+    /// Connects to a peer, or does nothing if it is connected.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn connect(&self, peer: &PeerAddress) -> Result<(), DialError> {
+        self.add_peer(peer);
+        self.transport
+            .dial(&peer.public_key, &peer.addresses)
+            .await
+            .map(drop)
+    }
+
+    /// Sends a message that only `to` can read, over a direct connection, and waits until it is on its way.
+    /// The recipient learns who sent it, nobody else does.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn send(&self, to: &PublicKey, message: Message) -> Result<(), SendError> {
+        let params = SendParams::builder()
+            .direct_public_key(*to)
+            .with_destination(Destination::PublicKey(*to))
+            .with_encryption(Encryption::EncryptFor(*to))
+            .finish();
+        let states = self
+            .request(params, message)
+            .await
+            .map_err(|error| match error {
+                SendError::NobodyConnected => SendError::UnknownRecipient,
+                other => other,
+            })?;
+        Ok(states.wait_single_result().await?)
+    }
+
+    /// Sends a clear, unsigned message to a few connected nodes.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn broadcast(
+        &self,
+        message: Message,
+        exclude: Vec<NodeId>,
+    ) -> Result<MessageSendStates, SendError> {
+        self.request(SendParams::builder().broadcast(exclude).finish(), message)
+            .await
+    }
+
+    /// Passes a clear, unsigned message towards `destination`, or outwards to everybody if it is unknown. The
+    /// same message has the same bytes whoever passes it on, so that each node sees it once.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn propagate(
+        &self,
+        destination: Destination,
+        message: Message,
+        exclude: Vec<NodeId>,
+    ) -> Result<MessageSendStates, SendError> {
+        let params = SendParams::builder()
+            .propagate(destination, exclude)
+            .with_destination(destination);
+        self.request(params.finish(), message).await
+    }
+
+    /// Sends with any parameters.
+    ///
+    /// # Errors
+    /// [`SendError`]; [`SendError::NobodyConnected`] if the strategy found nobody.
+    pub async fn request(
+        &self,
+        params: SendParams,
+        message: Message,
+    ) -> Result<MessageSendStates, SendError> {
+        let Message {
+            message_type,
+            payload,
+        } = message;
+        if payload.len() > MAX_PAYLOAD_BYTES {
+            return Err(SendError::TooLong(payload.len()));
+        }
+        let payload = Payload::Domain(DomainMessage {
+            message_type,
+            payload,
+        });
+        // Sealed on the caller's task, so that many callers use many cores.
+        let pipeline = self.pipeline.clone();
+        let response = pipeline
+            .oneshot(SendRequest::new(params, payload))
+            .await
+            .map_err(|_closed| SendError::Stopping)?;
+        response.resolve().await.map_err(|failure| match failure {
+            SendFailure::NoMessagesQueued => SendError::NobodyConnected,
+            failure => SendError::NotSent(failure),
+        })
+    }
+
+    /// The queue in front of the outbound pipeline, with every way of sending there is.
+    #[must_use]
+    pub const fn requester(&self) -> &Requester {
+        &self.requester
+    }
+
+    /// Messages received from now on. Every subscriber gets every message; a slow one holds back the peers
+    /// that send.
+    #[must_use]
+    pub fn subscribe(&self) -> Inbox {
+        self.subscribers.subscribe()
+    }
+
+    /// The peers connected now.
+    #[must_use]
+    pub fn peers(&self) -> Vec<Arc<RemotePeer>> {
+        self.connections
+            .snapshot()
+            .iter()
+            .map(|connected| Arc::clone(&connected.peer))
+            .collect()
+    }
+
+    /// Everybody this node knows, and whom it has banned.
+    #[must_use]
+    pub const fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// What the node has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let transport = self.transport.stats();
+        let mut stats = Stats {
+            connections: transport.connections,
+            known_peers: self.directory.len(),
+            handshakes: transport.inbound + transport.outbound,
+            bytes_received: transport.wire_received_bytes,
+            bytes_sent: transport.wire_sent_bytes,
+            memory_used_bytes: self.budget.total().saturating_sub(self.budget.available()),
+            memory_limit_bytes: self.budget.total(),
+            ..Stats::default()
+        };
+        self.counters.fill(&mut stats);
+        stats
+    }
+
+    /// Stops in order, within [`SHUTDOWN_LIMIT`]: no new messages, those queued go out, connections close.
+    /// Inboxes end once they are empty.
+    pub async fn shutdown(&self) {
+        self.transport
+            .shutdown(SHUTDOWN_LIMIT - Duration::from_millis(500))
+            .await;
+        self.tasks.stop(Duration::from_millis(500)).await;
+        self.subscribers.close();
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("node_id", self.identity.node_id())
+            .field("transport", &self.transport)
+            .finish_non_exhaustive()
+    }
+}
