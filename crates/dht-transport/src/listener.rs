@@ -1,0 +1,137 @@
+//! Accepting sockets.
+//! docs/protocol/02-transport-and-connectivity.md sections 9.2 and 9.3.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    Accepted, Acceptor, Direction, Event, UpgradeError,
+    admission::HandshakeSlot,
+    liveness, metrics,
+    shared::Shared,
+    upgrade::{Failed, Upgraded, WireMode},
+};
+
+/// Pause after a failed accept: usually the process is out of file descriptors.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Accepts until the transport stops. Never waits for a handshake.
+pub(crate) async fn accept(shared: Arc<Shared>, mut acceptor: Box<dyn Acceptor>) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shared.stopping.cancelled() => return,
+            accepted = acceptor.accept() => accepted,
+        };
+        match accepted {
+            Ok(accepted) => match shared.admission.admit(accepted.source) {
+                Ok(slot) => shared
+                    .tasks
+                    .spawn(welcome(Arc::clone(&shared), accepted, slot)),
+                Err(refusal) => {
+                    tracing::debug!(?refusal, "socket refused");
+                    shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+                    metrics::refused();
+                }
+            },
+            Err(error) => {
+                tracing::debug!(%error, "accept failed");
+                sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}
+
+/// One inbound socket, up to the connection or the end of it.
+async fn welcome(shared: Arc<Shared>, accepted: Accepted, slot: HandshakeSlot) {
+    let Accepted { socket, remote, .. } = accepted;
+    let started = Instant::now();
+    let deadline = started + shared.config.upgrade_timeout;
+    let evicted = slot.evicted.clone();
+    let mut socket = socket.counted(Arc::clone(&shared.wire));
+    let upgrade = async {
+        let mode = shared
+            .upgrade
+            .wire_mode(&mut socket, shared.config.wire_byte_timeout)
+            .await
+            .map_err(|error| Failed { error, key: None })?;
+        match mode {
+            WireMode::Network => shared
+                .upgrade
+                .inbound(socket, deadline)
+                .await
+                .map(Welcome::Peer),
+            WireMode::Liveness => Ok(Welcome::Liveness(socket)),
+        }
+    };
+    let result = tokio::select! {
+        biased;
+        () = shared.stopping.cancelled() => return,
+        () = evicted.cancelled() => Err(Failed { error: UpgradeError::Timeout, key: None }),
+        result = upgrade => result,
+    };
+    match result {
+        Ok(Welcome::Peer(upgraded)) => {
+            let Ok(slot) = slot.promote() else {
+                shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+                metrics::refused();
+                return;
+            };
+            let took = started.elapsed();
+            let winner = shared.adopt(upgraded, Direction::Inbound, remote, slot, took);
+            shared
+                .dials
+                .on_inbound(shared.upgrade.identity.node_id(), &winner);
+        }
+        Ok(Welcome::Liveness(socket)) => {
+            drop(slot);
+            let Ok(_session) = Arc::clone(&shared.liveness).try_acquire_owned() else {
+                return;
+            };
+            tokio::select! {
+                () = shared.stopping.cancelled() => {}
+                _ended = liveness::echo(socket) => {}
+            }
+        }
+        Err(Failed { error, key }) => {
+            metrics::upgrade_failed(Direction::Inbound);
+            shared
+                .counters
+                .inbound_failed
+                .fetch_add(1, Ordering::Relaxed);
+            if let (Some(public_key), Some((offence, ban))) = (key, error.offence(false)) {
+                shared.tell(Event::Offence {
+                    public_key,
+                    offence,
+                    ban,
+                });
+            }
+            shared.tell(Event::InboundFailed {
+                address: remote,
+                public_key: key,
+                error,
+            });
+        }
+    }
+}
+
+enum Welcome {
+    Peer(Upgraded),
+    Liveness(crate::Socket),
+}
+
+/// Binds and starts accepting. Returns the address with the real port.
+pub(crate) async fn listen(
+    shared: &Arc<Shared>,
+    address: &dht_core::Address,
+) -> std::io::Result<dht_core::Address> {
+    let bind = timeout(shared.config.connect_timeout, shared.media.listen(address));
+    let acceptor = bind.await.map_err(|_| std::io::ErrorKind::TimedOut)??;
+    let local = acceptor.local_address();
+    shared.tasks.spawn(accept(Arc::clone(shared), acceptor));
+    Ok(local)
+}

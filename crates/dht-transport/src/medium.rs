@@ -1,0 +1,72 @@
+//! What carries bytes between nodes: TCP, memory, or something a simulator brings.
+
+use std::{future::Future, io, pin::Pin, sync::Arc};
+
+use dht_core::Address;
+
+use crate::{Socket, Source};
+
+/// A boxed future, as object-safe traits need it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Dials and listens; knows nothing of what runs above.
+///
+/// Implementations refuse an address they do not serve with [`io::ErrorKind::Unsupported`].
+pub trait Medium: Send + Sync + 'static {
+    /// Connects to `address`. The caller limits the time.
+    fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Socket>>;
+
+    /// Binds to `address`; port 0 means any free one.
+    fn listen<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Acceptor>>>;
+
+    /// Whether an address is of the kind this medium dials.
+    fn serves(&self, address: &Address) -> bool;
+}
+
+/// A bound listener.
+pub trait Acceptor: Send + Sync + 'static {
+    /// The address with the real port.
+    fn local_address(&self) -> Address;
+
+    /// Waits for the next socket.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no connection.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>>;
+}
+
+/// A socket somebody opened to us.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket.
+    pub socket: Socket,
+    /// Where it seems to come from; not an address to dial.
+    pub remote: Address,
+    /// What it counts against.
+    pub source: Source,
+}
+
+/// Several media behind one another: the first that serves an address takes it.
+#[derive(Clone)]
+pub(crate) struct Media(pub(crate) Vec<Arc<dyn Medium>>);
+
+impl Media {
+    fn of(&self, address: &Address) -> io::Result<&Arc<dyn Medium>> {
+        self.0
+            .iter()
+            .find(|medium| medium.serves(address))
+            .ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn serves(&self, address: &Address) -> bool {
+        self.of(address).is_ok()
+    }
+
+    pub(crate) async fn dial(&self, address: &Address) -> io::Result<Socket> {
+        self.of(address)?.dial(address).await
+    }
+
+    pub(crate) async fn listen(&self, address: &Address) -> io::Result<Box<dyn Acceptor>> {
+        self.of(address)?.listen(address).await
+    }
+}

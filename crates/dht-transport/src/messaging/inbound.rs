@@ -1,0 +1,225 @@
+//! Receiving messages on a stream the peer opened.
+
+use std::{future::poll_fn, io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use dht_core::RemotePeer;
+use dht_stack::{ByteBudget, BytePermit};
+use parking_lot::Mutex;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{FrameAssembler, FrameTooLong, InboundMessage, Step};
+use crate::{
+    Substream,
+    limits::{
+        FRAME_STALL_TIMEOUT, LARGE_FRAME_BYTES, MAX_REPLACEMENTS_PER_SECOND,
+        MIN_FRAME_BYTES_PER_SECOND,
+    },
+};
+
+/// Where messages go and what they are charged to. Clones share everything.
+#[derive(Clone, Debug)]
+pub(crate) struct Receiver {
+    budget: ByteBudget,
+    /// What unfinished large frames may hold together.
+    unfinished: ByteBudget,
+    sink: mpsc::Sender<InboundMessage>,
+}
+
+/// The one inbound messaging session of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct InboundSlot(Mutex<Slot>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    current: Option<CancellationToken>,
+    window: Option<Instant>,
+    replacements: u32,
+}
+
+/// Why a session ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The peer closed the stream between two frames, or a newer stream took over.
+    Done,
+    /// The peer closed the stream inside a frame.
+    Truncated,
+    /// The stream or connection broke.
+    Io(#[expect(dead_code, reason = "shown in traces")] io::Error),
+    /// A frame over the limit: an offence.
+    TooLong(FrameTooLong),
+    /// A frame came too slowly.
+    Stalled,
+    /// Nobody takes messages any more.
+    ShutDown,
+}
+
+// === impl InboundSlot ===
+
+impl InboundSlot {
+    /// Claims the slot for a new session; the session before ends. `None` if the peer replaces its streams
+    /// too often, and the new stream is to be reset.
+    pub(crate) fn claim(&self, now: Instant) -> Option<CancellationToken> {
+        let mut slot = self.0.lock();
+        if let Some(current) = slot.current.take_if(|current| !current.is_cancelled()) {
+            let second = Duration::from_secs(1);
+            if slot
+                .window
+                .is_none_or(|start| now.saturating_duration_since(start) >= second)
+            {
+                slot.window = Some(now);
+                slot.replacements = 0;
+            }
+            if slot.replacements >= MAX_REPLACEMENTS_PER_SECOND {
+                slot.current = Some(current);
+                return None;
+            }
+            slot.replacements += 1;
+            current.cancel();
+        }
+        let token = CancellationToken::new();
+        slot.current = Some(token.clone());
+        Some(token)
+    }
+}
+
+// === impl Receiver ===
+
+impl Receiver {
+    pub(crate) fn new(budget: ByteBudget, sink: mpsc::Sender<InboundMessage>) -> Self {
+        let unfinished = ByteBudget::new(budget.total() / 4);
+        Self {
+            budget,
+            unfinished,
+            sink,
+        }
+    }
+
+    /// Receives until the stream ends or `replaced` fires; what has arrived by then is still received.
+    pub(crate) async fn run(
+        &self,
+        mut stream: Substream,
+        peer: Arc<RemotePeer>,
+        replaced: CancellationToken,
+    ) -> End {
+        // Whoever claims the slot next sees that this session is over.
+        let _over = replaced.clone().drop_guard();
+        match self.receive(&mut stream, &peer, &replaced).await {
+            Ok(end) | Err(end) => end,
+        }
+    }
+
+    async fn receive(
+        &self,
+        stream: &mut Substream,
+        peer: &Arc<RemotePeer>,
+        replaced: &CancellationToken,
+    ) -> Result<End, End> {
+        let mut assembler = FrameAssembler::new();
+        let mut chunk = Bytes::new();
+        loop {
+            let length = loop {
+                match assembler.push(&mut chunk).map_err(End::TooLong)? {
+                    Step::Announced(length) => break length,
+                    Step::Frame(_) | Step::Starved => {}
+                }
+                if chunk.is_empty() {
+                    // Nothing is held while an idle peer is waited for, whatever the time.
+                    let next = tokio::select! {
+                        biased;
+                        next = next_chunk(stream) => next,
+                        () = replaced.cancelled() => return Ok(End::Done),
+                    };
+                    match next {
+                        Some(next) => chunk = next.map_err(End::Io)?,
+                        None if assembler.is_between_frames() => return Ok(End::Done),
+                        None => return Err(End::Truncated),
+                    }
+                }
+            };
+            let (body, permit) = self
+                .read_body(stream, &mut assembler, &mut chunk, length)
+                .await?;
+            crate::metrics::received(body.len());
+            let message = InboundMessage {
+                peer: Arc::clone(peer),
+                body,
+                permit,
+            };
+            // The application's pace: while this waits, the peer's window fills.
+            self.sink.send(message).await.map_err(|_| End::ShutDown)?;
+        }
+    }
+
+    /// Reads a frame whose head is in. Its bytes come out of the budget first.
+    async fn read_body(
+        &self,
+        stream: &mut Substream,
+        assembler: &mut FrameAssembler,
+        chunk: &mut Bytes,
+        length: usize,
+    ) -> Result<(Bytes, BytePermit), End> {
+        let _unfinished = if length > LARGE_FRAME_BYTES {
+            Some(self.unfinished.acquire(length).await)
+        } else {
+            None
+        };
+        let permit = self.budget.acquire(length).await;
+        let slowest = u64::try_from(length / MIN_FRAME_BYTES_PER_SECOND).unwrap_or(u64::MAX);
+        let deadline = Instant::now() + FRAME_STALL_TIMEOUT + Duration::from_secs(slowest);
+        loop {
+            if let Step::Frame(body) = assembler.push(chunk).map_err(End::TooLong)? {
+                return Ok((body, permit));
+            }
+            let next = timeout(
+                FRAME_STALL_TIMEOUT,
+                timeout_at(deadline, next_chunk(stream)),
+            );
+            match next
+                .await
+                .map_err(|_| End::Stalled)?
+                .map_err(|_| End::Stalled)?
+            {
+                Some(next) => *chunk = next.map_err(End::Io)?,
+                None => return Err(End::Truncated),
+            }
+        }
+    }
+}
+
+async fn next_chunk(stream: &mut Substream) -> Option<io::Result<Bytes>> {
+    poll_fn(|cx| stream.poll_chunk(cx)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newer_stream_replaces_the_older_but_not_too_often() {
+        let slot = InboundSlot::default();
+        let mut older = slot.claim(Instant::now()).unwrap();
+        for _ in 0..MAX_REPLACEMENTS_PER_SECOND {
+            let newer = slot.claim(Instant::now()).unwrap();
+            assert!(older.is_cancelled());
+            older = newer;
+        }
+        assert!(slot.claim(Instant::now()).is_none());
+        assert!(!older.is_cancelled());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(slot.claim(Instant::now()).is_some());
+        assert!(older.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ended_session_is_not_a_replacement() {
+        let slot = InboundSlot::default();
+        for _ in 0..100 {
+            slot.claim(Instant::now()).unwrap().cancel();
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! The queue of messages for one peer. No I/O; time is an argument.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dht_core::Priority;
+use tokio::time::Instant;
+
+use super::delivery::Reply;
+use crate::{DeliveryError, SendError};
+
+/// A message on its way out.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) frame: Bytes,
+    pub(crate) priority: Priority,
+    pub(crate) queued_at: Instant,
+    pub(crate) resends: u8,
+    reply: Option<Reply>,
+    /// Gives the bytes back to the count of all peers.
+    _bytes: HeldBytes,
+}
+
+/// Bounds of one peer's queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+    pub(crate) lifetime: Duration,
+}
+
+/// Bytes queued for all peers together.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedBytes {
+    held: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct HeldBytes {
+    held: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+/// Messages for one peer: the most important first, of equal ones the oldest first.
+///
+/// # Policy at the bound
+/// A message finds room by dropping less important ones, the least important and of those the oldest first;
+/// their deliveries resolve to [`DeliveryError::Dropped`]. If that does not make enough room nothing is
+/// dropped and the new message is refused. Equal importance makes no room: what waits longest is not
+/// sacrificed to what came last.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    queues: [VecDeque<Entry>; Priority::ALL.len()],
+    messages: usize,
+    bytes: usize,
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// Tells the sender what became of the message.
+    pub(crate) fn resolve(mut self, outcome: Result<(), DeliveryError>) {
+        crate::metrics::delivery(self.priority, &outcome);
+        if let Some(reply) = self.reply.take() {
+            let _nobody_waits = reply.send(outcome);
+        }
+    }
+}
+
+// === impl SharedBytes ===
+
+impl SharedBytes {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            held: Arc::default(),
+            limit,
+        }
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn try_hold(&self, bytes: usize) -> Option<HeldBytes> {
+        self.held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                held.checked_add(bytes).filter(|held| *held <= self.limit)
+            })
+            .ok()?;
+        Some(HeldBytes {
+            held: Arc::clone(&self.held),
+            bytes,
+        })
+    }
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+// === impl Outbox ===
+
+impl Outbox {
+    /// Queues a message.
+    ///
+    /// # Errors
+    /// [`SendError::QueueFull`] if neither this peer's bounds nor the shared one leave room.
+    pub(crate) fn push(
+        &mut self,
+        frame: Bytes,
+        priority: Priority,
+        reply: Reply,
+        now: Instant,
+        limits: &Limits,
+        shared: &SharedBytes,
+    ) -> Result<(), SendError> {
+        self.expire(now, limits.lifetime);
+        if !self.make_room(frame.len(), priority, limits) {
+            return Err(SendError::QueueFull);
+        }
+        let bytes = shared.try_hold(frame.len()).ok_or(SendError::QueueFull)?;
+        self.messages += 1;
+        self.bytes += frame.len();
+        let entry = Entry {
+            frame,
+            priority,
+            queued_at: now,
+            resends: 0,
+            reply: Some(reply),
+            _bytes: bytes,
+        };
+        self.queue(priority).push_back(entry);
+        Ok(())
+    }
+
+    /// The next message that is not too old.
+    pub(crate) fn pop(&mut self, now: Instant, lifetime: Duration) -> Option<Entry> {
+        loop {
+            let entry = self.queues.iter_mut().find_map(VecDeque::pop_front)?;
+            self.uncount(&entry);
+            if now.saturating_duration_since(entry.queued_at) <= lifetime {
+                return Some(entry);
+            }
+            entry.resolve(Err(DeliveryError::Expired));
+        }
+    }
+
+    /// Puts a message back whose stream broke. It keeps its place in time; bounds do not apply, because it
+    /// was counted before.
+    pub(crate) fn put_back(&mut self, entry: Entry) {
+        self.messages += 1;
+        self.bytes += entry.frame.len();
+        self.queue(entry.priority).push_front(entry);
+    }
+
+    /// Fails every message.
+    pub(crate) fn fail_all(&mut self, error: DeliveryError) {
+        for entry in self.queues.iter_mut().flat_map(std::mem::take) {
+            entry.resolve(Err(error));
+        }
+        (self.messages, self.bytes) = (0, 0);
+    }
+
+    /// Fails what is too old. Each queue is in order of time.
+    pub(crate) fn expire(&mut self, now: Instant, lifetime: Duration) {
+        for priority in Priority::ALL {
+            while let Some(entry) = self
+                .queue(priority)
+                .pop_front_if(|entry| now.saturating_duration_since(entry.queued_at) > lifetime)
+            {
+                self.uncount(&entry);
+                entry.resolve(Err(DeliveryError::Expired));
+            }
+        }
+    }
+
+    /// When the oldest message was queued.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.queues
+            .iter()
+            .filter_map(VecDeque::front)
+            .map(|entry| entry.queued_at)
+            .min()
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.messages == 0
+    }
+
+    fn make_room(&mut self, bytes: usize, priority: Priority, limits: &Limits) -> bool {
+        if bytes > limits.bytes {
+            return false;
+        }
+        let lower = || {
+            Priority::ALL
+                .into_iter()
+                .rev()
+                .filter(|lower| *lower > priority)
+        };
+        let fits = |messages: usize, held: usize| {
+            messages < limits.messages && held.saturating_add(bytes) <= limits.bytes
+        };
+        if fits(self.messages, self.bytes) {
+            return true;
+        }
+        // Only drop if that helps.
+        let (mut messages, mut held) = (self.messages, self.bytes);
+        for class in lower() {
+            let queue = self.queue(class);
+            messages -= queue.len();
+            held -= queue.iter().map(|entry| entry.frame.len()).sum::<usize>();
+        }
+        if !fits(messages, held) {
+            return false;
+        }
+        for class in lower() {
+            while !fits(self.messages, self.bytes)
+                && let Some(entry) = self.queue(class).pop_front()
+            {
+                self.uncount(&entry);
+                entry.resolve(Err(DeliveryError::Dropped));
+            }
+        }
+        true
+    }
+
+    fn uncount(&mut self, entry: &Entry) {
+        self.messages -= 1;
+        self.bytes -= entry.frame.len();
+    }
+
+    fn queue(&mut self, priority: Priority) -> &mut VecDeque<Entry> {
+        let [control, direct, stored, gossip] = &mut self.queues;
+        match priority {
+            Priority::Control => control,
+            Priority::Direct => direct,
+            Priority::Stored => stored,
+            Priority::Gossip => gossip,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::Delivery;
+
+    const LIMITS: Limits = Limits {
+        messages: 3,
+        bytes: 100,
+        lifetime: Duration::from_secs(60),
+    };
+
+    struct Bench {
+        outbox: Outbox,
+        shared: SharedBytes,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self {
+                outbox: Outbox::default(),
+                shared: SharedBytes::new(1000),
+                now: Instant::now(),
+            }
+        }
+
+        fn push(&mut self, bytes: usize, priority: Priority) -> Result<Delivery, SendError> {
+            let (reply, delivery) = Delivery::new();
+            let frame = vec![0; bytes].into();
+            self.outbox
+                .push(frame, priority, reply, self.now, &LIMITS, &self.shared)?;
+            Ok(delivery)
+        }
+
+        fn pop(&mut self) -> Option<(usize, Priority)> {
+            let entry = self.outbox.pop(self.now, LIMITS.lifetime)?;
+            Some((entry.frame.len(), entry.priority))
+        }
+    }
+
+    #[tokio::test]
+    async fn importance_first_then_age() {
+        let mut bench = Bench::new();
+        let mut keep = Vec::new();
+        for (bytes, priority) in [
+            (1, Priority::Gossip),
+            (2, Priority::Control),
+            (3, Priority::Control),
+        ] {
+            keep.push(bench.push(bytes, priority).unwrap());
+        }
+        assert_eq!(bench.pop(), Some((2, Priority::Control)));
+        assert_eq!(bench.pop(), Some((3, Priority::Control)));
+        assert_eq!(bench.pop(), Some((1, Priority::Gossip)));
+        assert_eq!(bench.pop(), None);
+    }
+
+    #[tokio::test]
+    async fn at_the_count_the_oldest_of_the_least_important_makes_room() {
+        let mut bench = Bench::new();
+        let first = bench.push(1, Priority::Gossip).unwrap();
+        let second = bench.push(2, Priority::Gossip).unwrap();
+        let stored = bench.push(3, Priority::Stored).unwrap();
+        assert!(
+            bench.push(4, Priority::Gossip).is_err(),
+            "itself the least important"
+        );
+        let direct = bench.push(5, Priority::Direct).unwrap();
+        assert_eq!(first.now_or_never(), Some(Err(DeliveryError::Dropped)));
+        assert_eq!(bench.pop(), Some((5, Priority::Direct)));
+        assert_eq!(bench.pop(), Some((3, Priority::Stored)));
+        assert_eq!(bench.pop(), Some((2, Priority::Gossip)));
+        drop((second, stored, direct));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_dropped_in_vain() {
+        let mut bench = Bench::new();
+        let gossip = bench.push(10, Priority::Gossip).unwrap();
+        let control = bench.push(80, Priority::Control).unwrap();
+        assert_eq!(
+            bench.push(30, Priority::Direct).err(),
+            Some(SendError::QueueFull)
+        );
+        assert_eq!(
+            bench.push(101, Priority::Control).err(),
+            Some(SendError::QueueFull)
+        );
+        assert_eq!(bench.outbox.messages, 2);
+        assert_eq!(bench.outbox.bytes, 90);
+        drop((gossip, control));
+    }
+
+    #[tokio::test]
+    async fn bytes_of_all_peers_are_bounded_and_given_back() {
+        let mut bench = Bench::new();
+        bench.shared = SharedBytes::new(50);
+        let first = bench.push(40, Priority::Direct).unwrap();
+        assert!(bench.push(20, Priority::Control).is_err());
+        assert_eq!(bench.pop(), Some((40, Priority::Direct)));
+        assert_eq!(bench.shared.held(), 0);
+        assert!(bench.push(20, Priority::Control).is_ok());
+        drop(first);
+    }
+
+    #[tokio::test]
+    async fn old_messages_expire() {
+        let mut bench = Bench::new();
+        let old = bench.push(1, Priority::Direct).unwrap();
+        bench.now += Duration::from_secs(61);
+        let young = bench.push(2, Priority::Gossip).unwrap();
+        assert_eq!(bench.pop(), Some((2, Priority::Gossip)));
+        assert_eq!(old.now_or_never(), Some(Err(DeliveryError::Expired)));
+        assert!(bench.outbox.is_empty());
+        drop(young);
+    }
+}

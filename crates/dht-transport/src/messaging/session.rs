@@ -1,0 +1,405 @@
+//! Sending: one task for each peer that has, or had a moment ago, messages waiting.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use dht_core::{NodeId, Priority};
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
+};
+
+use super::{
+    MESSAGING_PROTOCOL,
+    delivery::Delivery,
+    outbox::{Entry, Limits, Outbox, SharedBytes},
+};
+use crate::{
+    Connection, DeliveryError, SendError, Substream,
+    limits::{MAX_OUTBOXES, MAX_RESENDS, YAMUX_FRAME_BYTES},
+};
+
+/// Attempts at dialling and opening a stream before the waiting messages fail (section 7).
+const ATTEMPTS: u8 = 2;
+
+/// Time for the end of stream of a messaging stream to be queued.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Batch buffers up to this size stay allocated while nothing is sent.
+const KEPT_BYTES: usize = 16 * 1024;
+
+/// The queues of all peers.
+#[derive(Debug)]
+pub(crate) struct Outboxes {
+    peers: Mutex<HashMap<NodeId, Arc<PeerOutbox>>>,
+    limits: Limits,
+    shared: SharedBytes,
+}
+
+/// The queue of one peer, shared by senders and the peer's task.
+#[derive(Debug, Default)]
+pub(crate) struct PeerOutbox {
+    queue: Mutex<Outbox>,
+    waker: AtomicWaker,
+}
+
+/// What [`Outboxes::push`] asks its caller to do.
+#[derive(Debug)]
+pub(crate) enum Pushed {
+    /// A task serves this peer already.
+    Running(Delivery),
+    /// Run a [`PeerSession`] with this queue.
+    Start(Delivery, Arc<PeerOutbox>),
+}
+
+/// How a session gets its connection.
+pub(crate) trait Connect: Send + Sync {
+    /// The peer's live connection, dialled if there is none.
+    fn connect(&self, peer: &NodeId) -> impl Future<Output = Option<Arc<Connection>>> + Send;
+}
+
+/// Sends the messages of one peer until there are none left and the stream is gone.
+#[derive(Debug)]
+pub(crate) struct PeerSession<C> {
+    pub(crate) peer: NodeId,
+    pub(crate) outbox: Arc<PeerOutbox>,
+    pub(crate) outboxes: Arc<Outboxes>,
+    pub(crate) connect: C,
+    pub(crate) write_timeout: Duration,
+}
+
+// === impl Outboxes ===
+
+impl Outboxes {
+    pub(crate) fn new(limits: Limits, shared: SharedBytes) -> Self {
+        Self {
+            peers: Mutex::default(),
+            limits,
+            shared,
+        }
+    }
+
+    pub(crate) fn push(
+        &self,
+        peer: &NodeId,
+        frame: Bytes,
+        priority: Priority,
+    ) -> Result<Pushed, SendError> {
+        let now = Instant::now();
+        let (reply, delivery) = Delivery::new();
+        // Correctness: held until the message is queued, so that `finish` cannot take the queue away from
+        // under it.
+        let mut peers = self.peers.lock();
+        if let Some(outbox) = peers.get(peer) {
+            outbox
+                .queue
+                .lock()
+                .push(frame, priority, reply, now, &self.limits, &self.shared)?;
+            outbox.waker.wake();
+            return Ok(Pushed::Running(delivery));
+        }
+        if peers.len() >= MAX_OUTBOXES {
+            return Err(SendError::QueueFull);
+        }
+        let outbox = Arc::<PeerOutbox>::default();
+        outbox
+            .queue
+            .lock()
+            .push(frame, priority, reply, now, &self.limits, &self.shared)?;
+        peers.insert(*peer, Arc::clone(&outbox));
+        Ok(Pushed::Start(delivery, outbox))
+    }
+
+    /// Bytes waiting for all peers.
+    pub(crate) fn bytes(&self) -> usize {
+        self.shared.held()
+    }
+
+    /// Peers with a queue.
+    pub(crate) fn len(&self) -> usize {
+        self.peers.lock().len()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.peers
+            .lock()
+            .values()
+            .all(|outbox| outbox.queue.lock().is_empty())
+            && self.shared.held() == 0
+    }
+
+    /// Fails everything that waits.
+    pub(crate) fn fail_all(&self, error: DeliveryError) {
+        for outbox in self.peers.lock().values() {
+            outbox.queue.lock().fail_all(error);
+        }
+    }
+
+    /// Ends the queue of a peer if it is empty; after that a new message starts a new session.
+    fn finish(&self, peer: &NodeId, outbox: &PeerOutbox) -> bool {
+        let mut peers = self.peers.lock();
+        let empty = outbox.queue.lock().is_empty();
+        if empty {
+            peers.remove(peer);
+        }
+        empty
+    }
+}
+
+// === impl PeerSession ===
+
+/// Whatever ends the task, its queue leaves the table and nothing waits for ever.
+struct Registration<'a> {
+    outboxes: &'a Outboxes,
+    outbox: &'a PeerOutbox,
+    peer: NodeId,
+    finished: bool,
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            let mut peers = self.outboxes.peers.lock();
+            self.outbox.queue.lock().fail_all(DeliveryError::Dropped);
+            peers.remove(&self.peer);
+        }
+    }
+}
+
+impl<C: Connect> PeerSession<C> {
+    /// Runs until the queue is empty and no stream is open.
+    pub(crate) async fn run(self) {
+        let mut registration = Registration {
+            outboxes: &self.outboxes,
+            outbox: &self.outbox,
+            peer: self.peer,
+            finished: false,
+        };
+        loop {
+            match self.open().await {
+                Ok((connection, stream)) => self.send(&connection, stream).await,
+                Err(error) => self.outbox.queue.lock().fail_all(error),
+            }
+            if self.outboxes.finish(&self.peer, &self.outbox) {
+                registration.finished = true;
+                return;
+            }
+        }
+    }
+
+    /// Connects and opens the stream, twice if need be. Messages that grow too old meanwhile fail.
+    async fn open(&self) -> Result<(Arc<Connection>, Substream), DeliveryError> {
+        let lifetime = self.outboxes.limits.lifetime;
+        let mut attempts = pin!(self.attempt());
+        loop {
+            let oldest = self.outbox.queue.lock().oldest();
+            let Some(oldest) = oldest else {
+                // Everything expired while we dialled; a new message starts over.
+                return Err(DeliveryError::DialFailed);
+            };
+            let expiry = oldest + lifetime + Duration::from_millis(1);
+            tokio::select! {
+                biased;
+                result = &mut attempts => return result,
+                () = sleep_until(expiry) => {
+                    self.outbox.queue.lock().expire(Instant::now(), lifetime);
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self) -> Result<(Arc<Connection>, Substream), DeliveryError> {
+        let mut error = DeliveryError::DialFailed;
+        for _ in 0..ATTEMPTS {
+            let Some(connection) = self.connect.connect(&self.peer).await else {
+                error = DeliveryError::DialFailed;
+                continue;
+            };
+            match connection.open_followed(&MESSAGING_PROTOCOL).await {
+                Ok(stream) => return Ok((connection, stream)),
+                Err(_) => error = DeliveryError::SubstreamOpenFailed,
+            }
+        }
+        Err(error)
+    }
+
+    /// Sends on one stream until it ends; what was not surely sent goes back into the queue.
+    async fn send(&self, connection: &Connection, stream: Substream) {
+        let mut pump = Pump {
+            session: self,
+            filled: stream.written(),
+            stream,
+            batch: Vec::new(),
+            batch_sent: 0,
+            rest: Bytes::new(),
+            unsent: VecDeque::new(),
+            retired: false,
+            stall: None,
+            moved: false,
+        };
+        let mut retired = pin!(connection.retired().cancelled());
+        poll_fn(|cx| {
+            pump.retired = pump.retired || retired.as_mut().poll(cx).is_ready();
+            pump.poll(cx)
+        })
+        .await;
+        pump.finish().await;
+    }
+
+    fn take(&self) -> Option<Entry> {
+        self.outbox
+            .queue
+            .lock()
+            .pop(Instant::now(), self.outboxes.limits.lifetime)
+    }
+}
+
+/// Moves messages from the queue to a stream, as many a write as there are.
+struct Pump<'a, C> {
+    session: &'a PeerSession<C>,
+    stream: Substream,
+    /// Length prefixes and messages, several in one write.
+    batch: Vec<u8>,
+    batch_sent: usize,
+    /// What did not fit the batch of the message last taken.
+    rest: Bytes,
+    /// Messages taken from the queue, with the stream position at which each ends.
+    unsent: VecDeque<(u64, Entry)>,
+    /// Stream position after everything taken.
+    filled: u64,
+    retired: bool,
+    stall: Option<Pin<Box<Sleep>>>,
+    moved: bool,
+}
+
+impl<C: Connect> Pump<'_, C> {
+    /// Ready when the stream is of no more use.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // The responder never writes here: whatever comes, even a byte, ends the session.
+        if self.stream.poll_chunk(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        // Registered first, so that a message pushed from here on wakes us.
+        self.session.outbox.waker.register(cx.waker());
+        loop {
+            if self.batch_sent == self.batch.len() && !self.fill() {
+                break;
+            }
+            let data = if self.batch_sent < self.batch.len() {
+                self.batch.get(self.batch_sent..).unwrap_or_default()
+            } else {
+                &self.rest
+            };
+            match Pin::new(&mut self.stream).poll_write(cx, data) {
+                Poll::Ready(Ok(count)) => {
+                    self.moved = true;
+                    if self.batch_sent < self.batch.len() {
+                        self.batch_sent += count;
+                    } else {
+                        self.rest.advance(count.min(self.rest.len()));
+                    }
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        let sent = self.stream.sent(cx);
+        while let Some((_, entry)) = self.unsent.pop_front_if(|(end, _)| *end <= sent) {
+            self.moved = true;
+            crate::metrics::sent(entry.frame.len());
+            entry.resolve(Ok(()));
+        }
+        if self.unsent.is_empty() {
+            self.stall = None;
+            if self.batch.capacity() > KEPT_BYTES {
+                self.batch = Vec::new();
+                self.batch_sent = 0;
+            }
+            return if self.retired {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            };
+        }
+        self.poll_stall(cx)
+    }
+
+    /// Puts the next messages into the batch; false if there is nothing to write. A part that fills a
+    /// multiplexer frame by itself is not copied: it is left in `rest` with an empty batch.
+    fn fill(&mut self) -> bool {
+        self.batch.clear();
+        self.batch_sent = 0;
+        loop {
+            if !self.rest.is_empty() {
+                if self.batch.is_empty() && self.rest.len() >= YAMUX_FRAME_BYTES {
+                    return true;
+                }
+                let room = YAMUX_FRAME_BYTES.saturating_sub(self.batch.len());
+                let part = self.rest.split_to(room.min(self.rest.len()));
+                self.batch.extend_from_slice(&part);
+            }
+            if self.batch.len() >= YAMUX_FRAME_BYTES || self.retired {
+                break;
+            }
+            let Some(entry) = self.session.take() else {
+                break;
+            };
+            // Sizes are checked before queueing.
+            let length = u32::try_from(entry.frame.len()).unwrap_or(u32::MAX);
+            self.batch.extend_from_slice(&length.to_be_bytes());
+            self.rest = entry.frame.clone();
+            self.filled += u64::from(length) + 4;
+            self.unsent.push_back((self.filled, entry));
+        }
+        !self.batch.is_empty()
+    }
+
+    /// Ready when nothing moved for the write time-out.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.session.write_timeout;
+        loop {
+            let timer = self.stall.get_or_insert_with(|| {
+                self.moved = false;
+                Box::pin(sleep(limit))
+            });
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if !self.moved {
+                return Poll::Ready(());
+            }
+            self.moved = false;
+            timer.as_mut().reset(Instant::now() + limit);
+        }
+    }
+
+    /// Ends the stream; messages that may not have left go back, unless they did so before.
+    async fn finish(mut self) {
+        let clean = self.unsent.is_empty() && self.batch_sent == self.batch.len();
+        {
+            let mut queue = self.session.outbox.queue.lock();
+            while let Some((_, mut entry)) = self.unsent.pop_back() {
+                if entry.resends >= MAX_RESENDS {
+                    let resends = entry.resends;
+                    entry.resolve(Err(DeliveryError::MaxRetriesReached(resends)));
+                } else {
+                    entry.resends += 1;
+                    queue.put_back(entry);
+                }
+            }
+        }
+        if clean {
+            // Otherwise dropping it resets the stream, and the peer throws away the half message.
+            let _too_slow = timeout(FINISH_TIMEOUT, self.stream.shutdown()).await;
+        }
+    }
+}

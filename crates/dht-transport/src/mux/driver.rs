@@ -1,0 +1,146 @@
+//! Drives one multiplexed connection.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use yamux::{ConnectionError, Mode};
+
+use super::{LiveStreams, MuxIo, SendMeter, Substream, config};
+use crate::{OpenError, Socket, limits::MAX_OUTBOUND_STREAMS, noise::NoiseStream};
+
+/// Asks the driver for a new stream.
+pub(crate) type OpenRequest = oneshot::Sender<Result<Substream, OpenError>>;
+
+/// Requests taken from the channel while the multiplexer cannot open a stream.
+const MAX_WAITING_OPENS: usize = 64;
+
+/// Polls the multiplexer until the connection ends.
+///
+/// It must be polled always, whatever the streams do: it hands inbound streams to a callback that may not
+/// wait, and never waits itself for anything but the socket and requests.
+pub(crate) struct Driver {
+    mux: yamux::Connection<MuxIo>,
+    requests: mpsc::Receiver<OpenRequest>,
+    waiting: VecDeque<OpenRequest>,
+    live: Arc<LiveStreams>,
+    max_inbound: usize,
+    /// Tells the streams when it is over.
+    ended: CancellationToken,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        channel: NoiseStream<Socket>,
+        we_dialled: bool,
+        requests: mpsc::Receiver<OpenRequest>,
+        live: Arc<LiveStreams>,
+        meter: Arc<SendMeter>,
+        max_inbound: usize,
+    ) -> Self {
+        let mode = if we_dialled {
+            Mode::Client
+        } else {
+            Mode::Server
+        };
+        let mux = yamux::Connection::new(MuxIo::new(channel, meter), config(), mode);
+        let ended = CancellationToken::new();
+        Self {
+            mux,
+            requests,
+            waiting: VecDeque::new(),
+            live,
+            max_inbound,
+            ended,
+        }
+    }
+
+    /// Runs until the connection ends; a clean end is `Ok`. `inbound` gets the streams the remote opens;
+    /// those over the limit are reset.
+    pub(crate) async fn run(
+        &mut self,
+        mut inbound: impl FnMut(Substream),
+    ) -> Result<(), ConnectionError> {
+        poll_fn(|cx| self.poll(cx, &mut inbound)).await
+    }
+
+    /// Ends the connection politely: queued stream data, go-away, flush, end of stream.
+    pub(crate) async fn close(&mut self) -> Result<(), ConnectionError> {
+        self.requests.close();
+        self.waiting.clear();
+        // What the streams wrote is queued already and goes out; from here on they fail.
+        self.ended.cancel();
+        poll_fn(|cx| self.mux.poll_close(cx)).await
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        inbound: &mut impl FnMut(Substream),
+    ) -> Poll<Result<(), ConnectionError>> {
+        loop {
+            while self.waiting.len() < MAX_WAITING_OPENS
+                && let Poll::Ready(Some(request)) = self.requests.poll_recv(cx)
+            {
+                self.waiting.push_back(request);
+            }
+            // Before streams are opened, so that those just dropped are out of the multiplexer's count.
+            match self.mux.poll_next_inbound(cx) {
+                Poll::Ready(Some(Ok(stream))) => {
+                    if let Some(live) = self.live.try_add(true, self.max_inbound) {
+                        inbound(Substream::new(stream, live, self.ended.clone()));
+                    } else {
+                        crate::metrics::stream_shed();
+                    }
+                    continue;
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending => {}
+            }
+            if !self.poll_open(cx)? {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Answers one request; false if there is none or it has to wait.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
+        let Some(request) = self.waiting.pop_front() else {
+            return Ok(false);
+        };
+        if request.is_closed() {
+            return Ok(true);
+        }
+        // Correctness: the multiplexer ends the whole connection when it is asked for one stream too many.
+        let Some(live) = self.live.try_add(false, MAX_OUTBOUND_STREAMS) else {
+            let _gone = request.send(Err(OpenError::TooManyStreams));
+            return Ok(true);
+        };
+        match self.mux.poll_new_outbound(cx) {
+            Poll::Ready(Ok(stream)) => {
+                let _gone = request.send(Ok(Substream::new(stream, live, self.ended.clone())));
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => {
+                let _gone = request.send(Err(OpenError::Closed));
+                Err(error)
+            }
+            Poll::Pending => {
+                self.waiting.push_front(request);
+                Ok(false)
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.ended.cancel();
+    }
+}

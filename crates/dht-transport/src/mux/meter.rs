@@ -1,0 +1,109 @@
+//! Counts shared between the driver of a connection and those who use it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::Waker,
+};
+
+use futures::task::AtomicWaker;
+
+/// How far the bytes of one stream have come on their way to the socket.
+///
+/// The multiplexer reports a write as done when it is queued. A message counts as sent when the socket took
+/// it, so the messaging stream of a connection is followed through the multiplexer's frames.
+#[derive(Debug, Default)]
+pub(crate) struct SendMeter {
+    /// Stream id; 0 is none.
+    stream: AtomicU32,
+    /// Payload bytes of followed streams that entered the channel, ever.
+    accepted: AtomicU64,
+    /// Of these, bytes the socket has taken.
+    sent: AtomicU64,
+    waker: AtomicWaker,
+}
+
+/// Streams alive on a connection.
+#[derive(Debug, Default)]
+pub(crate) struct LiveStreams {
+    inbound: AtomicUsize,
+    outbound: AtomicUsize,
+}
+
+/// One stream in [`LiveStreams`], until dropped.
+#[derive(Debug)]
+pub(crate) struct LiveGuard {
+    streams: Arc<LiveStreams>,
+    inbound: bool,
+}
+
+impl SendMeter {
+    /// Follows a stream that has written nothing yet. Returns the position at which it starts.
+    pub(super) fn follow(&self, stream: u32) -> u64 {
+        self.stream.store(stream, Ordering::SeqCst);
+        self.accepted.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn follows(&self, stream: u32) -> bool {
+        self.stream.load(Ordering::SeqCst) == stream
+    }
+
+    /// Counts bytes that entered the channel; returns the new position.
+    pub(super) fn accept(&self, bytes: u64) -> u64 {
+        self.accepted
+            .fetch_add(bytes, Ordering::SeqCst)
+            .saturating_add(bytes)
+    }
+
+    /// The socket took everything up to `position`.
+    pub(super) fn publish(&self, position: u64) {
+        if self.sent.fetch_max(position, Ordering::SeqCst) < position {
+            self.waker.wake();
+        }
+    }
+
+    /// Position up to which the socket took everything. `waker` is woken when that changes.
+    pub(crate) fn sent(&self, waker: &Waker) -> u64 {
+        // Correctness: registered before the load, so that no change is missed.
+        self.waker.register(waker);
+        self.sent.load(Ordering::SeqCst)
+    }
+}
+
+impl LiveStreams {
+    pub(crate) fn count(&self) -> usize {
+        self.inbound.load(Ordering::Relaxed) + self.outbound.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more stream unless there are `limit` of its direction.
+    pub(crate) fn try_add(self: &Arc<Self>, inbound: bool, limit: usize) -> Option<LiveGuard> {
+        let counter = if inbound {
+            &self.inbound
+        } else {
+            &self.outbound
+        };
+        counter
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                (count < limit).then_some(count + 1)
+            })
+            .ok()?;
+        Some(LiveGuard {
+            streams: Arc::clone(self),
+            inbound,
+        })
+    }
+}
+
+impl Drop for LiveGuard {
+    fn drop(&mut self) {
+        let streams = &self.streams;
+        let counter = if self.inbound {
+            &streams.inbound
+        } else {
+            &streams.outbound
+        };
+        counter.fetch_sub(1, Ordering::Relaxed);
+    }
+}

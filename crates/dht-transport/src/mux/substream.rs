@@ -1,0 +1,150 @@
+//! One stream of a connection.
+
+use std::{
+    fmt,
+    future::Future as _,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures::{AsyncRead as _, AsyncWrite as _, Stream as _};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::{SendMeter, meter::LiveGuard};
+
+/// An ordered byte stream in both directions, with its own flow control.
+///
+/// Dropping it without [shutting it down](tokio::io::AsyncWriteExt::shutdown) resets the stream. A stream that
+/// has been opened but not written to is not yet known to the remote.
+pub struct Substream {
+    inner: yamux::Stream,
+    /// Payload bytes written.
+    written: u64,
+    followed: Option<Followed>,
+    ended: Ended,
+    _live: LiveGuard,
+}
+
+/// The end of the connection. The multiplexer does not wake its streams when it is closed from our side.
+struct Ended {
+    token: CancellationToken,
+    waiting: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+struct Followed {
+    meter: Arc<SendMeter>,
+    start: u64,
+}
+
+impl Substream {
+    pub(super) fn new(inner: yamux::Stream, live: LiveGuard, ended: CancellationToken) -> Self {
+        let ended = Ended {
+            token: ended,
+            waiting: None,
+        };
+        Self {
+            inner,
+            written: 0,
+            followed: None,
+            ended,
+            _live: live,
+        }
+    }
+
+    /// Follows this stream's bytes to the socket; call before the first write.
+    pub(crate) fn follow(&mut self, meter: Arc<SendMeter>) {
+        let start = meter.follow(self.inner.id().val());
+        self.followed = Some(Followed { meter, start });
+    }
+
+    /// Payload bytes written so far.
+    pub(crate) const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Of [`written`](Self::written), the bytes the socket has taken. All of them if the stream is not
+    /// followed.
+    pub(crate) fn sent(&self, cx: &Context<'_>) -> u64 {
+        self.followed.as_ref().map_or(self.written, |followed| {
+            followed
+                .meter
+                .sent(cx.waker())
+                .saturating_sub(followed.start)
+        })
+    }
+
+    /// The next bytes as the remote framed them, without copying. `None` is the end of the stream.
+    pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        match Pin::new(&mut self.inner).poll_next(cx) {
+            Poll::Ready(chunk) => Poll::Ready(chunk.map(|chunk| chunk.map(Bytes::from_owner))),
+            Poll::Pending => self.ended.poll(cx).map(|error| Some(Err(error))),
+        }
+    }
+}
+
+impl Ended {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let token = &self.token;
+        self.waiting
+            .get_or_insert_with(|| Box::pin(token.clone().cancelled_owned()))
+            .as_mut()
+            .poll(cx)
+            .map(|()| io::ErrorKind::ConnectionAborted.into())
+    }
+}
+
+impl AsyncRead for Substream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.inner).poll_read(cx, out.initialize_unfilled()) {
+            Poll::Ready(count) => {
+                out.advance(count?);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => this.ended.poll(cx).map(Err),
+        }
+    }
+}
+
+impl AsyncWrite for Substream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.inner).poll_write(cx, data) {
+            Poll::Ready(count) => {
+                let count = count?;
+                this.written = this.written.saturating_add(count as u64);
+                Poll::Ready(Ok(count))
+            }
+            Poll::Pending => this.ended.poll(cx).map(Err),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_close(cx)
+    }
+}
+
+impl fmt::Debug for Substream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Substream")
+            .field("id", &self.inner.id().val())
+            .field("written", &self.written)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,347 @@
+//! What every part of a running transport shares, and the life of a connection.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dht_core::{Address, NodeId};
+use futures::future::join;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config, Connection, Direction, Event, InboundStream, MESSAGING_PROTOCOL, Offence, Substream,
+    admission::{Admission, ConnectionSlot},
+    connection::Parts,
+    dialer::Dials,
+    limits::{CLOSE_TIMEOUT, DRAIN_TIMEOUT},
+    medium::Media,
+    messaging::{Connect, End, InboundSlot, Outboxes, PeerSession, Receiver},
+    metrics,
+    mux::{Driver, LiveStreams, SendMeter},
+    negotiate,
+    socket::WireCounters,
+    table::{Installed, IsLast, Table},
+    tasks::Tasks,
+    upgrade::{Upgrade, Upgraded},
+};
+
+/// Stream requests waiting for the driver of a connection.
+const OPEN_REQUESTS: usize = 16;
+
+/// The parts of a transport that its tasks hold.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) upgrade: Upgrade,
+    pub(crate) media: Media,
+    pub(crate) table: Table,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) dials: Dials,
+    pub(crate) outboxes: Arc<Outboxes>,
+    pub(crate) receiver: Receiver,
+    pub(crate) handlers: Vec<(Bytes, mpsc::Sender<InboundStream>)>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) liveness: Arc<Semaphore>,
+    pub(crate) tasks: Tasks,
+    pub(crate) stopping: CancellationToken,
+    pub(crate) wire: Arc<WireCounters>,
+    pub(crate) counters: Counters,
+}
+
+/// Totals since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) next_connection: AtomicU64,
+    pub(crate) inbound: AtomicU64,
+    pub(crate) outbound: AtomicU64,
+    pub(crate) inbound_failed: AtomicU64,
+    pub(crate) dials_failed: AtomicU64,
+    pub(crate) refused: AtomicU64,
+}
+
+impl Shared {
+    /// Puts an upgraded channel to use. Returns the connection that counts for the peer from now on, which is
+    /// another one if the tie-break says so.
+    pub(crate) fn adopt(
+        self: &Arc<Self>,
+        upgraded: Upgraded,
+        direction: Direction,
+        address: Address,
+        slot: ConnectionSlot,
+        took: Duration,
+    ) -> Arc<Connection> {
+        let Upgraded {
+            channel,
+            peer,
+            info,
+        } = upgraded;
+        let (requests, incoming) = mpsc::channel(OPEN_REQUESTS);
+        let live = Arc::<LiveStreams>::default();
+        let meter = Arc::<SendMeter>::default();
+        let connection = Arc::new(Connection::new(Parts {
+            id: self
+                .counters
+                .next_connection
+                .fetch_add(1, Ordering::Relaxed),
+            peer,
+            info,
+            direction,
+            address,
+            requests,
+            live: Arc::clone(&live),
+            meter: Arc::clone(&meter),
+        }));
+        let driver = Driver::new(
+            channel,
+            direction == Direction::Outbound,
+            incoming,
+            live,
+            meter,
+            self.config.max_inbound_streams,
+        );
+        metrics::opened(direction, took.as_secs_f64());
+        let total = match direction {
+            Direction::Inbound => &self.counters.inbound,
+            Direction::Outbound => &self.counters.outbound,
+        };
+        total.fetch_add(1, Ordering::Relaxed);
+        let (winner, announce) = match self.table.install(&connection) {
+            Installed::First => (Arc::clone(&connection), Some(false)),
+            Installed::Replaced(old) => {
+                old.retire();
+                (Arc::clone(&connection), Some(true))
+            }
+            Installed::Lost(existing) => {
+                connection.retire();
+                (existing, None)
+            }
+        };
+        let life = Life {
+            shared: Arc::clone(self),
+            connection,
+            driver,
+            slot,
+        };
+        self.tasks.spawn(life.run(announce));
+        winner
+    }
+
+    /// Queues an event that may get lost.
+    pub(crate) fn tell(&self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            metrics::event_lost();
+        }
+    }
+
+    /// Queues an event that may not get lost.
+    pub(crate) async fn announce(&self, event: Event) {
+        // Fails only if nobody listens any more.
+        let _nobody = self.events.send(event).await;
+    }
+
+    pub(crate) fn accuse(&self, connection: &Connection, offence: Offence) {
+        let ban = offence.session_ban();
+        self.tell(Event::Offence {
+            public_key: connection.peer().public_key,
+            offence,
+            ban,
+        });
+        connection.close(true);
+    }
+}
+
+/// One connection from its installation to its end.
+struct Life {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+    driver: Driver,
+    /// Counts the connection until the very end.
+    slot: ConnectionSlot,
+}
+
+/// Marks the end of a connection whatever way its task ends.
+struct Ending<'a> {
+    shared: &'a Shared,
+    connection: &'a Connection,
+}
+
+impl Ending<'_> {
+    fn take_out(&self) -> Option<IsLast> {
+        self.connection.set_ended();
+        self.shared.table.remove(self.connection)
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.take_out();
+        metrics::closed(self.connection.direction());
+    }
+}
+
+impl Life {
+    /// `announce`: tell the owner, and whether the connection replaced another.
+    async fn run(self, announce: Option<bool>) {
+        let Self {
+            shared,
+            connection,
+            mut driver,
+            slot,
+        } = self;
+        let ending = Ending {
+            shared: &shared,
+            connection: &connection,
+        };
+        let mut streams = JoinSet::new();
+        let driven = drive(&shared, &connection, &mut driver, &mut streams);
+        let announced = async {
+            if let Some(replaced) = announce {
+                let connection = Arc::clone(&connection);
+                shared
+                    .announce(Event::Connected {
+                        connection,
+                        replaced,
+                    })
+                    .await;
+            }
+        };
+        // Correctness: the driver runs while the owner is waited for.
+        let ((), ()) = join(driven, announced).await;
+        if let Some(IsLast(last)) = ending.take_out() {
+            let node_id = *connection.node_id();
+            let minimized = connection.is_minimized();
+            shared
+                .announce(Event::Disconnected { node_id, minimized })
+                .await;
+            if last {
+                shared.tell(Event::Offline);
+            }
+        }
+        drop(driver);
+        // Messages that arrived completely are still worth delivering.
+        let rest = async { while streams.join_next().await.is_some() {} };
+        let _given_up = timeout(DRAIN_TIMEOUT, rest).await;
+        streams.shutdown().await;
+        drop(slot);
+    }
+}
+
+/// Runs the multiplexer until the peer ends the connection or we do.
+async fn drive(
+    shared: &Arc<Shared>,
+    connection: &Arc<Connection>,
+    driver: &mut Driver,
+    streams: &mut JoinSet<()>,
+) {
+    let slot = Arc::<InboundSlot>::default();
+    let supported: Arc<[Bytes]> = Arc::clone(&shared.upgrade.protocols);
+    let running = driver.run(|stream| {
+        // Bounded: the driver resets streams over the limit of live ones.
+        while streams.try_join_next().is_some() {}
+        let inbound = Inbound {
+            shared: Arc::clone(shared),
+            connection: Arc::clone(connection),
+            slot: Arc::clone(&slot),
+            supported: Arc::clone(&supported),
+        };
+        streams.spawn(inbound.run(stream));
+    });
+    let drained = async {
+        connection.retired().cancelled().await;
+        sleep(DRAIN_TIMEOUT).await;
+    };
+    tokio::select! {
+        biased;
+        () = connection.closing().cancelled() => {}
+        () = drained => {}
+        result = running => {
+            if let Err(error) = result {
+                tracing::debug!(peer = %connection.node_id(), %error, "connection broke");
+            }
+            connection.set_ended();
+            return;
+        }
+    }
+    connection.set_ended();
+    let _too_slow = timeout(CLOSE_TIMEOUT, driver.close()).await;
+}
+
+/// A stream the peer opened.
+struct Inbound {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+    slot: Arc<InboundSlot>,
+    supported: Arc<[Bytes]>,
+}
+
+impl Inbound {
+    async fn run(self, mut stream: Substream) {
+        let protocol = match negotiate::respond(&mut stream, &self.supported).await {
+            Ok(protocol) => protocol,
+            Err(error) => {
+                if error.is_offence() {
+                    self.shared
+                        .accuse(&self.connection, Offence::Negotiation(error));
+                }
+                return;
+            }
+        };
+        if protocol == MESSAGING_PROTOCOL {
+            self.receive(stream).await;
+        } else if let Some((_, handler)) =
+            self.shared.handlers.iter().find(|(id, _)| *id == protocol)
+        {
+            let peer = Arc::clone(self.connection.peer());
+            // A busy owner sheds: the stream is dropped, which resets it.
+            if handler
+                .try_send(InboundStream {
+                    peer,
+                    protocol,
+                    stream,
+                })
+                .is_err()
+            {
+                metrics::stream_shed();
+            }
+        }
+    }
+
+    async fn receive(self, stream: Substream) {
+        let Some(replaced) = self.slot.claim(Instant::now()) else {
+            metrics::stream_shed();
+            return;
+        };
+        let peer = Arc::clone(self.connection.peer());
+        let end = self.shared.receiver.run(stream, peer, replaced).await;
+        tracing::trace!(peer = %self.connection.node_id(), ?end, "messaging session ended");
+        if let End::TooLong(frame) = end {
+            self.shared
+                .accuse(&self.connection, Offence::FrameTooLong(frame.0));
+        }
+    }
+}
+
+/// Connects peer sessions through the address book.
+pub(crate) struct BookConnector(pub(crate) Arc<Shared>);
+
+impl Connect for BookConnector {
+    async fn connect(&self, peer: &NodeId) -> Option<Arc<Connection>> {
+        if let Some(connection) = self.0.table.find(peer) {
+            return Some(connection);
+        }
+        let (key, addresses) = self.0.upgrade.book.lookup(peer)?;
+        self.0.dial(&key, addresses).await.ok()
+    }
+}
+
+/// The session of one peer's outbound messages.
+pub(crate) type Session = PeerSession<BookConnector>;

@@ -1,0 +1,46 @@
+//! Every task of a transport, owned in one place.
+
+use std::{future::Future, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{task::JoinSet, time::timeout};
+
+/// Tasks that end with the transport at the latest.
+#[derive(Debug, Default)]
+pub(crate) struct Tasks(Mutex<JoinSet<()>>);
+
+impl Tasks {
+    /// Runs a task. Those that ended are forgotten at the same time.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.lock();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    /// Tasks that have not ended.
+    pub(crate) fn count(&self) -> usize {
+        let mut tasks = self.0.lock();
+        while tasks.try_join_next().is_some() {}
+        tasks.len()
+    }
+
+    /// Waits for all tasks, those that are still spawned included; aborts what is left after `limit`.
+    pub(crate) async fn join(&self, limit: Duration) {
+        let all = async {
+            loop {
+                let mut tasks = std::mem::take(&mut *self.0.lock());
+                if tasks.is_empty() {
+                    return;
+                }
+                while tasks.join_next().await.is_some() {}
+            }
+        };
+        // Dropping the set that is being joined aborts its tasks.
+        let _left_over = timeout(limit, all).await;
+        self.abort();
+    }
+
+    pub(crate) fn abort(&self) {
+        self.0.lock().abort_all();
+    }
+}

@@ -1,0 +1,461 @@
+//! The front: builder and handle.
+
+use std::{
+    fmt, io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dht_core::{
+    Address, Network, NodeId, NodeIdentity, Priority, PublicKey, RemotePeer, SharedClock,
+    SharedEntropy,
+};
+use dht_proto::limits::MAX_MESSAGING_FRAME_BYTES;
+use dht_stack::ByteBudget;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    AddressBook, Config, Connection, Delivery, DeliveryError, DialError, Event, IdentityError,
+    InboundMessage, MESSAGING_PROTOCOL, Medium, NoBook, OpenError, SendError, Substream,
+    admission::{Admission, Bounds},
+    identity::encode_identity,
+    listener,
+    medium::Media,
+    messaging::{Limits, Outboxes, Pushed, Receiver, SharedBytes},
+    shared::{BookConnector, Session, Shared},
+    table::Table,
+    upgrade::Upgrade,
+};
+
+/// A stream of another protocol that a peer opened.
+#[derive(Debug)]
+pub struct InboundStream {
+    /// Who.
+    pub peer: Arc<RemotePeer>,
+    /// Which protocol was agreed on.
+    pub protocol: Bytes,
+    /// The stream.
+    pub stream: Substream,
+}
+
+/// What a transport hands its owner besides the handle.
+#[derive(Debug)]
+pub struct Outlets {
+    /// Messages of all peers. Not taking them holds the peers back.
+    pub messages: mpsc::Receiver<InboundMessage>,
+    /// What happens to connections.
+    pub events: mpsc::Receiver<Event>,
+}
+
+/// Totals and present numbers of a transport.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Bytes read from sockets, encryption and framing included.
+    pub wire_received_bytes: u64,
+    /// Bytes written to sockets, encryption and framing included.
+    pub wire_sent_bytes: u64,
+    /// Connections now.
+    pub connections: usize,
+    /// Inbound handshakes now.
+    pub handshakes: usize,
+    /// Dials now.
+    pub dials: usize,
+    /// Inbound connections since the start.
+    pub inbound: u64,
+    /// Outbound connections since the start.
+    pub outbound: u64,
+    /// Failed inbound upgrades since the start.
+    pub inbound_failed: u64,
+    /// Failed dials since the start.
+    pub dials_failed: u64,
+    /// Sockets closed because of a limit since the start.
+    pub refused: u64,
+    /// Bytes of messages waiting to be sent.
+    pub queued_bytes: usize,
+    /// Peers with messages waiting or a messaging stream open.
+    pub outboxes: usize,
+    /// Tasks alive.
+    pub tasks: usize,
+}
+
+/// Builds a [`Transport`].
+pub struct Builder {
+    identity: Arc<NodeIdentity>,
+    network: Network,
+    entropy: SharedEntropy,
+    clock: SharedClock,
+    budget: ByteBudget,
+    config: Config,
+    book: Arc<dyn AddressBook>,
+    media: Vec<Arc<dyn Medium>>,
+    user_agent: Arc<str>,
+    handlers: Vec<(Bytes, mpsc::Sender<InboundStream>)>,
+}
+
+/// Connections to other nodes, and the messages on them. Clones share one transport; dropping the last stops
+/// it at once.
+#[derive(Clone)]
+pub struct Transport {
+    shared: Arc<Shared>,
+    listening: Arc<Mutex<Vec<Address>>>,
+    _stop: Arc<StopOnDrop>,
+}
+
+/// Tasks hold [`Shared`], never this.
+struct StopOnDrop(Arc<Shared>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stopping.cancel();
+        self.0.tasks.abort();
+    }
+}
+
+// === impl Builder ===
+
+impl Builder {
+    /// Settings. Defaults to [`Config::default`].
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The peer directory. Defaults to [`NoBook`], which knows nobody.
+    #[must_use]
+    pub fn book(mut self, book: Arc<dyn AddressBook>) -> Self {
+        self.book = book;
+        self
+    }
+
+    /// Adds a medium; the first that serves an address gets it. Defaults to TCP, if that feature is on.
+    #[must_use]
+    pub fn medium(mut self, medium: impl Medium) -> Self {
+        self.media.push(Arc::new(medium));
+        self
+    }
+
+    /// What this node says it is, at most 50 bytes. Empty by default.
+    #[must_use]
+    pub fn user_agent(mut self, user_agent: &str) -> Self {
+        self.user_agent = user_agent.into();
+        self
+    }
+
+    /// Serves another protocol: it is advertised, and streams of it go to `handler`. While that is full
+    /// further ones are reset.
+    #[must_use]
+    pub fn serve(mut self, protocol: Bytes, handler: mpsc::Sender<InboundStream>) -> Self {
+        self.handlers.push((protocol, handler));
+        self
+    }
+
+    /// Starts the transport. It listens nowhere yet. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`IdentityError::TooLong`] if addresses, protocols and user agent exceed what an identity may hold.
+    pub fn start(self) -> Result<(Transport, Outlets), IdentityError> {
+        let Self {
+            identity,
+            network,
+            entropy,
+            clock,
+            budget,
+            config,
+            book,
+            media,
+            ..
+        } = self;
+        let protocols: Arc<[Bytes]> = std::iter::once(MESSAGING_PROTOCOL)
+            .chain(self.handlers.iter().map(|(id, _)| id.clone()))
+            .collect();
+        encode_identity(
+            config.identity.version,
+            &identity.claim(),
+            &self.user_agent,
+            &protocols,
+        )?;
+        #[cfg(feature = "tcp")]
+        let media = if media.is_empty() {
+            vec![Arc::new(crate::Tcp) as Arc<dyn Medium>]
+        } else {
+            media
+        };
+        let (sink, messages) = mpsc::channel(config.inbound_channel.max(1));
+        let (events, event_outlet) = mpsc::channel(config.event_channel.max(1));
+        let limits = Limits {
+            messages: config.max_queued_messages,
+            bytes: config.max_queued_bytes,
+            lifetime: config.message_lifetime,
+        };
+        let bounds = Bounds {
+            handshakes: config.max_handshakes.max(1),
+            handshakes_per_source: config.max_handshakes_per_source,
+            connections: config.max_connections,
+            connections_per_source: config.max_connections_per_source,
+            exempt_local: config.exempt_local,
+        };
+        let shared = Arc::new(Shared {
+            table: Table::new(*identity.node_id()),
+            admission: Admission::new(bounds),
+            dials: crate::dialer::Dials::default(),
+            outboxes: Arc::new(Outboxes::new(
+                limits,
+                SharedBytes::new(config.max_queued_bytes_total),
+            )),
+            receiver: Receiver::new(budget, sink),
+            handlers: self.handlers,
+            events,
+            liveness: Arc::new(Semaphore::new(config.liveness_sessions)),
+            tasks: crate::tasks::Tasks::default(),
+            stopping: CancellationToken::new(),
+            wire: Arc::default(),
+            counters: crate::shared::Counters::default(),
+            media: Media(media),
+            upgrade: Upgrade {
+                identity,
+                network,
+                entropy,
+                clock,
+                book,
+                rules: config.identity,
+                user_agent: self.user_agent,
+                protocols,
+            },
+            config,
+        });
+        let transport = Transport {
+            _stop: Arc::new(StopOnDrop(Arc::clone(&shared))),
+            shared,
+            listening: Arc::default(),
+        };
+        Ok((
+            transport,
+            Outlets {
+                messages,
+                events: event_outlet,
+            },
+        ))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("node_id", self.identity.node_id())
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Transport ===
+
+impl Transport {
+    /// A transport for `identity` on `network`. Inbound messages are charged to `budget` before they are read.
+    #[must_use]
+    pub fn builder(
+        identity: Arc<NodeIdentity>,
+        network: Network,
+        entropy: SharedEntropy,
+        clock: SharedClock,
+        budget: ByteBudget,
+    ) -> Builder {
+        Builder {
+            identity,
+            network,
+            entropy,
+            clock,
+            budget,
+            config: Config::default(),
+            book: Arc::new(NoBook),
+            media: Vec::new(),
+            user_agent: "".into(),
+            handlers: Vec::new(),
+        }
+    }
+
+    /// Listens on an address and returns it with the real port.
+    ///
+    /// # Errors
+    /// Of the medium; [`io::ErrorKind::Unsupported`] if none serves the address.
+    pub async fn listen(&self, address: &Address) -> io::Result<Address> {
+        let local = listener::listen(&self.shared, address).await?;
+        self.listening.lock().push(local.clone());
+        Ok(local)
+    }
+
+    /// Addresses listened on.
+    #[must_use]
+    pub fn listen_addresses(&self) -> Vec<Address> {
+        self.listening.lock().clone()
+    }
+
+    /// A connection to the holder of `key`: the live one, or a new one over the first address that works.
+    /// A dial already under way is joined.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    ///
+    /// # Cancel safety
+    /// The dial goes on when the future is dropped.
+    pub async fn dial(
+        &self,
+        key: &PublicKey,
+        addresses: &[Address],
+    ) -> Result<Arc<Connection>, DialError> {
+        self.shared.dial(key, addresses.to_vec()).await
+    }
+
+    /// As [`dial`](Self::dial), with key and addresses of the address book.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn dial_known(&self, peer: &NodeId) -> Result<Arc<Connection>, DialError> {
+        if let Some(connection) = self.shared.table.find(peer) {
+            return Ok(connection);
+        }
+        let (key, addresses) = self
+            .shared
+            .upgrade
+            .book
+            .lookup(peer)
+            .ok_or(DialError::UnknownPeer)?;
+        self.shared.dial(&key, addresses).await
+    }
+
+    /// Gives up a dial under way; whoever waits for it gets [`DialError::Cancelled`].
+    pub fn cancel_dial(&self, peer: &NodeId) {
+        self.shared.dials.cancel(peer);
+    }
+
+    /// Queues a message for a peer; it is dialled through the address book if it is not connected.
+    ///
+    /// Returns at once. The [`Delivery`] resolves when the socket took the message.
+    ///
+    /// # Errors
+    /// [`SendError`]: too long, no room, or no transport any more.
+    pub fn send(
+        &self,
+        peer: &NodeId,
+        frame: Bytes,
+        priority: Priority,
+    ) -> Result<Delivery, SendError> {
+        if frame.len() > MAX_MESSAGING_FRAME_BYTES {
+            return Err(SendError::TooLong(frame.len()));
+        }
+        if peer == self.shared.upgrade.identity.node_id() {
+            return Err(SendError::OwnNodeId);
+        }
+        if self.shared.stopping.is_cancelled() {
+            return Err(SendError::ShutDown);
+        }
+        match self.shared.outboxes.push(peer, frame, priority)? {
+            Pushed::Running(delivery) => Ok(delivery),
+            Pushed::Start(delivery, outbox) => {
+                let session = Session {
+                    peer: *peer,
+                    outbox,
+                    outboxes: Arc::clone(&self.shared.outboxes),
+                    connect: BookConnector(Arc::clone(&self.shared)),
+                    write_timeout: self.shared.config.write_timeout,
+                };
+                self.shared.tasks.spawn(session.run());
+                Ok(delivery)
+            }
+        }
+    }
+
+    /// Opens a stream of `protocol` to a connected peer.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(&self, peer: &NodeId, protocol: &Bytes) -> Result<Substream, OpenError> {
+        let connection = self
+            .shared
+            .table
+            .find(peer)
+            .ok_or(OpenError::NotConnected)?;
+        connection.open(protocol).await
+    }
+
+    /// The live connection of a peer.
+    #[must_use]
+    pub fn connection(&self, peer: &NodeId) -> Option<Arc<Connection>> {
+        self.shared.table.find(peer)
+    }
+
+    /// Every live connection, by node id.
+    #[must_use]
+    pub fn connections(&self) -> Vec<Arc<Connection>> {
+        self.shared.table.all()
+    }
+
+    /// Closes the connection of a peer on purpose; false if there is none.
+    pub fn disconnect(&self, peer: &NodeId) -> bool {
+        let found = self.shared.table.find(peer);
+        if let Some(connection) = &found {
+            connection.close(true);
+        }
+        found.is_some()
+    }
+
+    /// Totals and present numbers.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let shared = &self.shared;
+        let total = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            wire_received_bytes: total(&shared.wire.received),
+            wire_sent_bytes: total(&shared.wire.sent),
+            connections: shared.table.len(),
+            handshakes: shared.admission.handshakes(),
+            dials: shared.dials.count(),
+            inbound: total(&shared.counters.inbound),
+            outbound: total(&shared.counters.outbound),
+            inbound_failed: total(&shared.counters.inbound_failed),
+            dials_failed: total(&shared.counters.dials_failed),
+            refused: total(&shared.counters.refused),
+            queued_bytes: shared.outboxes.bytes(),
+            outboxes: shared.outboxes.len(),
+            tasks: shared.tasks.count(),
+        }
+    }
+
+    /// Stops in order: no new sockets, dials and messages; queued messages are sent; connections close
+    /// politely. What is left after `limit` is cut off.
+    pub async fn shutdown(&self, limit: Duration) {
+        let start = Instant::now();
+        self.shared.stopping.cancel();
+        let drained = async {
+            while !self.shared.outboxes.is_idle() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        // Half the time for messages, half for goodbyes.
+        let _cut_off = timeout_at(start + limit / 2, drained).await;
+        self.shared.outboxes.fail_all(DeliveryError::Dropped);
+        for connection in self.shared.table.all() {
+            connection.close(true);
+        }
+        self.shared
+            .tasks
+            .join(limit.saturating_sub(start.elapsed()))
+            .await;
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport")
+            .field("node_id", self.shared.upgrade.identity.node_id())
+            .field("listening", &*self.listening.lock())
+            .finish_non_exhaustive()
+    }
+}

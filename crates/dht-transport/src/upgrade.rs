@@ -1,0 +1,156 @@
+//! From a connected socket to an authenticated, identified channel.
+//! docs/protocol/02-transport-and-connectivity.md section 4: wire byte, Noise, identity; yamux comes on top.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use dht_core::{Network, NodeIdentity, PublicKey, RemotePeer, SharedClock, SharedEntropy};
+use tokio::{
+    io::AsyncReadExt,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    AddressBook, IdentityRules, PeerInfo, Socket, UpgradeError,
+    identity::{encode_identity, exchange},
+    noise::{self, NoiseStream},
+};
+
+/// What an upgrade needs to know about this node.
+#[derive(Clone)]
+pub(crate) struct Upgrade {
+    pub(crate) identity: Arc<NodeIdentity>,
+    pub(crate) network: Network,
+    pub(crate) entropy: SharedEntropy,
+    pub(crate) clock: SharedClock,
+    pub(crate) book: Arc<dyn AddressBook>,
+    pub(crate) rules: IdentityRules,
+    pub(crate) user_agent: Arc<str>,
+    pub(crate) protocols: Arc<[Bytes]>,
+}
+
+/// A peer at the other end of an encrypted channel.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    pub(crate) channel: NoiseStream<Socket>,
+    pub(crate) peer: Arc<RemotePeer>,
+    pub(crate) info: PeerInfo,
+}
+
+/// A failed upgrade, and the key that was already authenticated.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: UpgradeError,
+    pub(crate) key: Option<PublicKey>,
+}
+
+/// What a listener's first byte asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WireMode {
+    Network,
+    Liveness,
+}
+
+/// First byte of a liveness session.
+const LIVENESS_BYTE: u8 = 0xa7;
+
+impl Upgrade {
+    /// Reads the byte that says what the dialler wants.
+    pub(crate) async fn wire_mode(
+        &self,
+        socket: &mut Socket,
+        limit: Duration,
+    ) -> Result<WireMode, UpgradeError> {
+        let byte = timeout(limit, socket.read_u8())
+            .await
+            .map_err(|_| UpgradeError::WireByteTimeout)??;
+        match byte {
+            LIVENESS_BYTE => Ok(WireMode::Liveness),
+            byte if byte == self.network.wire_byte() => Ok(WireMode::Network),
+            byte => Err(UpgradeError::WireByte(byte)),
+        }
+    }
+
+    /// The dialler's side. The key must be the one wanted.
+    pub(crate) async fn outbound(
+        &self,
+        socket: Socket,
+        wanted: &PublicKey,
+        deadline: Instant,
+    ) -> Result<Upgraded, Failed> {
+        let secret = self.identity.secret_key();
+        let byte = self.network.wire_byte();
+        let noise = noise::initiate(socket, secret, self.entropy.clone(), byte);
+        let (channel, key) = by(deadline, noise).await.map_err(Failed::nobody)?;
+        if key != *wanted {
+            return Err(Failed {
+                error: UpgradeError::WrongKey,
+                key: Some(key),
+            });
+        }
+        self.identify(channel, key, deadline).await
+    }
+
+    /// The listener's side, after the wire byte.
+    pub(crate) async fn inbound(
+        &self,
+        socket: Socket,
+        deadline: Instant,
+    ) -> Result<Upgraded, Failed> {
+        let secret = self.identity.secret_key();
+        let noise = noise::respond(socket, secret, self.entropy.clone());
+        let (channel, key) = by(deadline, noise).await.map_err(Failed::nobody)?;
+        self.identify(channel, key, deadline).await
+    }
+
+    async fn identify(
+        &self,
+        mut channel: NoiseStream<Socket>,
+        key: PublicKey,
+        deadline: Instant,
+    ) -> Result<Upgraded, Failed> {
+        let failed = |error| Failed {
+            error,
+            key: Some(key),
+        };
+        if key == *self.identity.public_key() {
+            return Err(failed(UpgradeError::OwnKey));
+        }
+        if self.book.is_banned(&key) {
+            return Err(failed(UpgradeError::Banned));
+        }
+        let claim = self.identity.claim();
+        let ours = encode_identity(
+            self.rules.version,
+            &claim,
+            &self.user_agent,
+            &self.protocols,
+        )
+        .map_err(|error| failed(error.into()))?;
+        let info = exchange(&mut channel, &ours, &key, &self.rules, self.clock.now());
+        let info = by(deadline, info).await.map_err(failed)?;
+        let peer = Arc::new(RemotePeer::new(key, info.claim.features));
+        Ok(Upgraded {
+            channel,
+            peer,
+            info,
+        })
+    }
+}
+
+impl Failed {
+    fn nobody(error: UpgradeError) -> Self {
+        Self { error, key: None }
+    }
+}
+
+/// Limits one step by the deadline of all of them.
+async fn by<T, E: Into<UpgradeError>>(
+    deadline: Instant,
+    step: impl Future<Output = Result<T, E>>,
+) -> Result<T, UpgradeError> {
+    tokio::time::timeout_at(deadline, step)
+        .await
+        .map_err(|_| UpgradeError::Timeout)?
+        .map_err(Into::into)
+}

@@ -1,0 +1,170 @@
+//! Two transports, over memory and over TCP.
+
+mod support;
+
+use std::time::Duration;
+
+use dht_core::Priority;
+use dht_transport::{DeliveryError, DialError, Direction, Event, Memory, SendError};
+use support::{Node, Setup, body, soon};
+
+async fn talk(mut a: Node, mut b: Node) {
+    a.knows(&b);
+    let delivery = a
+        .transport
+        .send(&b.id(), body(1, 6_200), Priority::Direct)
+        .unwrap();
+    let message = b.message().await;
+    assert_eq!(message.body, body(1, 6_200));
+    assert_eq!(message.peer.public_key, *a.key());
+    assert_eq!(message.peer.node_id, a.id());
+    assert!(message.permit.bytes() >= 6_200);
+    assert_eq!(soon(delivery).await, Ok(()));
+
+    // Back over the same connection, although b knows no address of a.
+    let delivery = b
+        .transport
+        .send(&a.id(), body(2, 100), Priority::Direct)
+        .unwrap();
+    assert_eq!(a.message().await.body, body(2, 100));
+    assert_eq!(soon(delivery).await, Ok(()));
+    assert_eq!(a.transport.connections().len(), 1);
+    assert_eq!(b.transport.connections().len(), 1);
+
+    let Event::Connected {
+        connection,
+        replaced: false,
+    } = a.event().await
+    else {
+        panic!()
+    };
+    assert_eq!(connection.direction(), Direction::Outbound);
+    assert_eq!(connection.peer().public_key, *b.key());
+    assert_eq!(&*connection.info().user_agent, "test/1");
+    assert_eq!(*connection.info().claim, *b.identity.claim());
+    let Event::Connected {
+        connection,
+        replaced: false,
+    } = b.event().await
+    else {
+        panic!()
+    };
+    assert_eq!(connection.direction(), Direction::Inbound);
+
+    drop(message);
+    assert!(a.transport.disconnect(&b.id()));
+    let Event::Disconnected {
+        node_id,
+        minimized: true,
+    } = a.event().await
+    else {
+        panic!()
+    };
+    assert_eq!(node_id, b.id());
+    let Event::Disconnected {
+        node_id,
+        minimized: false,
+    } = b.event().await
+    else {
+        panic!()
+    };
+    assert_eq!(node_id, a.id());
+    assert!(matches!(a.event().await, Event::Offline));
+
+    // Only the accept loop is left, and every byte of the budget is back.
+    a.settles_to(1).await;
+    b.settles_to(1).await;
+    assert_eq!(b.budget.available(), b.budget.total());
+    assert_eq!(a.transport.stats().queued_bytes, 0);
+    assert_eq!(a.transport.stats().outboxes, 0);
+    soon(a.transport.shutdown(Duration::from_secs(5))).await;
+    a.settles_to(0).await;
+}
+
+#[tokio::test]
+async fn messages_over_memory() {
+    let memory = Memory::default();
+    talk(
+        Node::memory(1, &memory).await,
+        Node::memory(2, &memory).await,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn messages_over_tcp() {
+    talk(Setup::tcp(1).start().await, Setup::tcp(2).start().await).await;
+}
+
+#[tokio::test]
+async fn messages_over_tcp_v6() {
+    let mut setup = Setup::tcp(1);
+    setup.listen = "/ip6/::1/tcp/0".parse().unwrap();
+    talk(Setup::tcp(2).start().await, setup.start().await).await;
+}
+
+#[tokio::test]
+async fn large_and_many_messages_arrive_in_order() {
+    let memory = Memory::default();
+    let a = Node::memory(1, &memory).await;
+    let mut b = Node::memory(2, &memory).await;
+    a.knows(&b);
+    let sizes = [
+        0,
+        1,
+        3,
+        65_507,
+        65_503,
+        65_519,
+        200_000,
+        8 * 1024 * 1024,
+        17,
+        1_000_000,
+    ];
+    let deliveries: Vec<_> = sizes
+        .iter()
+        .enumerate()
+        .map(|(i, size)| {
+            let frame = body(u8::try_from(i).unwrap(), *size);
+            a.transport.send(&b.id(), frame, Priority::Direct).unwrap()
+        })
+        .collect();
+    for (i, size) in sizes.iter().enumerate() {
+        let message = b.message().await;
+        assert_eq!(message.body.len(), *size);
+        assert!(message.body.iter().all(|byte| usize::from(*byte) == i));
+    }
+    for delivery in deliveries {
+        assert_eq!(soon(delivery).await, Ok(()));
+    }
+    assert_eq!(b.transport.stats().inbound, 1);
+}
+
+#[tokio::test]
+async fn refusals_before_anything_is_queued() {
+    let memory = Memory::default();
+    let a = Node::memory(1, &memory).await;
+    let b = Node::memory(2, &memory).await;
+    let long = body(0, 8 * 1024 * 1024 + 1);
+    let error = a.transport.send(&b.id(), long, Priority::Control).err();
+    assert_eq!(error, Some(SendError::TooLong(8 * 1024 * 1024 + 1)));
+    let error = a
+        .transport
+        .send(&a.id(), body(0, 1), Priority::Control)
+        .err();
+    assert_eq!(error, Some(SendError::OwnNodeId));
+    // Nobody knows how to reach b.
+    let delivery = a
+        .transport
+        .send(&b.id(), body(0, 1), Priority::Control)
+        .unwrap();
+    assert_eq!(soon(delivery).await, Err(DeliveryError::DialFailed));
+    assert_eq!(
+        a.transport.dial(a.key(), &[b.address.clone()]).await.err(),
+        Some(DialError::OwnKey)
+    );
+    assert_eq!(
+        a.transport.dial_known(&b.id()).await.err(),
+        Some(DialError::UnknownPeer)
+    );
+}
