@@ -138,11 +138,7 @@ impl Admission {
 
 impl State {
     fn evict(&mut self) {
-        let busiest = self
-            .sources
-            .iter()
-            .map(|(_, counts)| counts.handshakes)
-            .max();
+        let busiest = self.sources.values().map(|counts| counts.handshakes).max();
         let victim = self.handshakes.iter().find_map(|(id, (source, _))| {
             let counts = self.sources.get(source)?;
             (Some(counts.handshakes) == busiest).then_some(*id)

@@ -64,6 +64,7 @@ async fn welcome(shared: Arc<Shared>, accepted: Accepted, slot: HandshakeSlot) {
                 .upgrade
                 .inbound(socket, deadline)
                 .await
+                .map(Box::new)
                 .map(Welcome::Peer),
             WireMode::Liveness => Ok(Welcome::Liveness(socket)),
         }
@@ -82,7 +83,7 @@ async fn welcome(shared: Arc<Shared>, accepted: Accepted, slot: HandshakeSlot) {
                 return;
             };
             let took = started.elapsed();
-            let winner = shared.adopt(upgraded, Direction::Inbound, remote, slot, took);
+            let winner = shared.adopt(*upgraded, Direction::Inbound, remote, slot, took);
             shared
                 .dials
                 .on_inbound(shared.upgrade.identity.node_id(), &winner);
@@ -120,7 +121,7 @@ async fn welcome(shared: Arc<Shared>, accepted: Accepted, slot: HandshakeSlot) {
 }
 
 enum Welcome {
-    Peer(Upgraded),
+    Peer(Box<Upgraded>),
     Liveness(crate::Socket),
 }
 

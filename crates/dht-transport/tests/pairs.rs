@@ -1,5 +1,7 @@
 //! Two transports, over memory and over TCP.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use std::time::Duration;
@@ -160,7 +162,10 @@ async fn refusals_before_anything_is_queued() {
         .unwrap();
     assert_eq!(soon(delivery).await, Err(DeliveryError::DialFailed));
     assert_eq!(
-        a.transport.dial(a.key(), &[b.address.clone()]).await.err(),
+        a.transport
+            .dial(a.key(), std::slice::from_ref(&b.address))
+            .await
+            .err(),
         Some(DialError::OwnKey)
     );
     assert_eq!(

@@ -150,7 +150,7 @@ proptest! {
         let key = *identity(1).public_key();
         let judge = |message: Vec<u8>| check_identity(message.into(), &key, &IdentityRules::default(), NOW);
         prop_assert!(judge(message[..at].to_vec()).is_err());
-        let mut changed = message.clone();
+        let mut changed = message;
         changed[at] ^= flip;
         // User agent and protocol ids are not signed; whatever is accepted still holds the signed claim.
         if let Ok(info) = judge(changed) {

@@ -191,7 +191,7 @@ mod tests {
         let mut assembler = FrameAssembler::new();
         let chunk = Bytes::from(encode(&frames));
         let range = chunk.as_ptr() as usize..chunk.as_ptr() as usize + chunk.len();
-        let got = run(&mut assembler, chunk.clone()).unwrap();
+        let got = run(&mut assembler, chunk).unwrap();
         assert!(!range.contains(&(got[0].as_ptr() as usize)), "copied");
         assert!(range.contains(&(got[1].as_ptr() as usize)), "shared");
         assert_eq!(got[1], frames.pop().unwrap());

@@ -173,10 +173,10 @@ impl Outbox {
 
     /// Fails what is too old. Each queue is in order of time.
     pub(crate) fn expire(&mut self, now: Instant, lifetime: Duration) {
+        let expired = |entry: &Entry| now.saturating_duration_since(entry.queued_at) > lifetime;
         for priority in Priority::ALL {
-            while let Some(entry) = self
-                .queue(priority)
-                .pop_front_if(|entry| now.saturating_duration_since(entry.queued_at) > lifetime)
+            while self.queue(priority).front().is_some_and(expired)
+                && let Some(entry) = self.queue(priority).pop_front()
             {
                 self.uncount(&entry);
                 entry.resolve(Err(DeliveryError::Expired));

@@ -313,7 +313,9 @@ impl<C: Connect> Pump<'_, C> {
             }
         }
         let sent = self.stream.sent(cx);
-        while let Some((_, entry)) = self.unsent.pop_front_if(|(end, _)| *end <= sent) {
+        while self.unsent.front().is_some_and(|(end, _)| *end <= sent)
+            && let Some((_, entry)) = self.unsent.pop_front()
+        {
             self.moved = true;
             crate::metrics::sent(entry.frame.len());
             entry.resolve(Ok(()));

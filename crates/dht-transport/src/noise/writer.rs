@@ -132,7 +132,7 @@ impl FrameWriter {
             .iter()
             .take_while(|(end, _)| *end <= sent)
             .count();
-        if let Some((_, mark)) = self.marks.drain(..done).last() {
+        if let Some((_, mark)) = self.marks.drain(..done).next_back() {
             self.sent_mark = mark;
         }
         if self.sent == self.buffer.len() {
