@@ -1,1 +1,80 @@
 //! Tower stack that turns received envelopes into delivered messages.
+//!
+//! [`inbound_stack`] composes it; each layer is also usable alone. The response of every service is a
+//! [`Disposition`](dht_core::Disposition): what became of the message. Errors mean that a part of this node does not
+//! work, never that a message was bad. The rules are those of `docs/protocol/03-inbound.md`.
+//!
+//! ```text
+//! Received ─ observe ─ meter ─ decode ─► Inbound<RawEnvelope> ─ role ─ expiry ─ seen ─ convert ─►
+//! Inbound<Sealed> ─ verify ─► Inbound<Verified> ─ dedup ─► Inbound<Counted> ─ open ─►
+//! Message ─ rebroadcast ─ log ─ (store) ─ forward ─ (serve) ─ handle ─ gossip ─ deliver ─► Delivered
+//! ```
+mod bans;
+mod compose;
+mod convert;
+mod decode;
+mod dedup;
+mod deliver;
+mod expiry;
+mod filtered;
+mod flood;
+mod forward;
+mod gossip;
+mod handle;
+mod keyed;
+mod log;
+mod message;
+mod meter;
+pub mod metrics;
+mod observe;
+mod offence;
+mod open;
+mod outbox;
+mod pool;
+mod rebroadcast;
+mod role;
+mod seen;
+mod step;
+mod verify;
+
+#[cfg(test)]
+mod test_support;
+
+pub use bans::{BanOrder, BanSink, Bans, DirectoryBans, Parties};
+pub use compose::{Handled, InboundConfig, InboundParts, Relayed, Served, inbound_stack};
+pub use convert::{Convert, ConvertLayer};
+pub use decode::{Authenticated, Decode, DecodeLayer, KnownSources};
+pub use dedup::{
+    CEILING_FACTOR, DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_CAPACITY, Dedup, DedupEntry, DedupLayer,
+    DedupStore, DedupTable, MAX_RETENTION_SECONDS, MIN_RETENTION_SECONDS, Sighting, dedup_key,
+    dedup_key_of,
+};
+pub use deliver::{Deliver, DeliverLayer};
+pub use expiry::{Expiry, ExpiryLayer};
+pub use filtered::Filtered;
+pub use flood::{
+    DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS, FloodLimits, FloodMeter, Flooder,
+    MAX_METERED_PEERS, MIN_IDLE_SECONDS,
+};
+pub use forward::{Forward, ForwardFuture, ForwardLayer};
+pub use gossip::{
+    AcceptAll, AfterVerdict, DEFAULT_VERDICT_DEADLINE, Gossip, GossipLayer, Judge, Verdict,
+    VerdictFuture,
+};
+pub use handle::{
+    AfterCheck, ClaimParts, ConvertError, DiscoveryAnswer, DiscoveryHook, Handle, HandleLayer,
+    Handler, convert_claim,
+};
+pub use log::{Log, LogLayer};
+pub use message::{Counted, Delivered, Inbound, Message, Received};
+pub use meter::{Meter, MeterLayer};
+pub use observe::{Observe, ObserveFuture, ObserveLayer};
+pub use offence::{AttributionProfile, BanTerms, Culprit, Offence, Rule, Sanction, Term, rules};
+pub use open::{AfterOpen, Open, OpenLayer};
+pub use outbox::{DiscoveryReply, ForwardRequest, HandoverError, Outbox};
+pub use pool::{CryptoPool, Inline, Opener, Verifier, Work};
+pub use rebroadcast::{Rebroadcast, RebroadcastLayer};
+pub use role::{RoleFilter, RoleLayer};
+pub use seen::{DEFAULT_SEEN_CAPACITY, Seen, SeenFilter, SeenLayer};
+pub use step::{Next, Step};
+pub use verify::{AfterVerify, Verify, VerifyLayer};

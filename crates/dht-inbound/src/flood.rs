@@ -1,0 +1,335 @@
+//! Who sends how much: specification 03, section 5, with the limits of F-13.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use dht_core::{NodeId, UnixSeconds};
+use hashbrown::HashTable;
+use parking_lot::Mutex;
+
+use crate::keyed::{Keyed, shard_index};
+
+/// Messages a neighbour may send within the timespan; defaults to 1 000.
+pub const DEFAULT_FLOOD_MESSAGES: u32 = 1_000;
+
+/// Seconds in which they count; defaults to 60.
+pub const DEFAULT_FLOOD_SECONDS: u64 = 60;
+
+/// Neighbours counted at most. More than a node ever has connections; without a bound, whoever makes node ids
+/// cheaply would fill its memory.
+pub const MAX_METERED_PEERS: usize = 8_192;
+
+/// An idle neighbour is forgotten after this time, or after the timespan if that is longer.
+pub const MIN_IDLE_SECONDS: u64 = 60 * 60;
+
+/// How much a neighbour may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FloodLimits {
+    /// Messages within the timespan that are still fine; defaults to [`DEFAULT_FLOOD_MESSAGES`].
+    pub messages: u32,
+    /// The timespan in seconds; defaults to [`DEFAULT_FLOOD_SECONDS`].
+    pub seconds: u64,
+}
+
+/// Counts arrivals per neighbour in a sliding window of buckets.
+///
+/// A bucket spans a sixtieth of the timespan, at least a second; memory per neighbour grows with the buckets in
+/// which it sent anything and is a few hundred bytes at most, whatever it sends. With a timespan of up to a minute
+/// the answer is exact; with a longer one, the bucket at the far end is not counted once part of it is over, so
+/// that nobody is accused too early. Cloning shares the meter; nothing here reads a clock.
+///
+/// ```
+/// use dht_core::{NodeId, UnixSeconds};
+/// use dht_inbound::{FloodLimits, FloodMeter};
+///
+/// let meter = FloodMeter::new(FloodLimits { messages: 2, seconds: 60 }, [7; 16]);
+/// let (peer, now) = (NodeId::default(), UnixSeconds(1_700_000_000));
+/// for _ in 0..3 {
+///     meter.record(&peer, now);
+/// }
+/// assert_eq!(meter.exceeding(now)[0].messages, 3);
+/// assert!(meter.exceeding(now.saturating_add(61)).is_empty());
+/// ```
+#[derive(Clone, Debug)]
+pub struct FloodMeter(Arc<Inner>);
+
+/// A neighbour over the limit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Flooder {
+    /// Who.
+    pub node_id: NodeId,
+    /// Messages within the timespan.
+    pub messages: u64,
+    /// Messages a second since the oldest one counted; 0 when that is under a second ago.
+    pub per_second: f64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    limits: FloodLimits,
+    width: u64,
+    keyed: Keyed,
+    shards: [Padded; SHARDS],
+}
+
+/// Shards on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Padded(Mutex<Shard>);
+
+#[derive(Debug, Default)]
+struct Shard {
+    peers: HashTable<Peer>,
+    total: Window,
+}
+
+#[derive(Debug)]
+struct Peer {
+    id: NodeId,
+    window: Window,
+}
+
+/// Counts per bucket, oldest first, only of buckets in which something happened.
+#[derive(Debug, Default)]
+struct Window {
+    buckets: VecDeque<Bucket>,
+    last: UnixSeconds,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    /// Start of the bucket in seconds, divided by the width.
+    number: u64,
+    count: u32,
+}
+
+const SHARDS: usize = 16;
+const BUCKETS: u64 = 60;
+
+impl Default for FloodLimits {
+    fn default() -> Self {
+        Self {
+            messages: DEFAULT_FLOOD_MESSAGES,
+            seconds: DEFAULT_FLOOD_SECONDS,
+        }
+    }
+}
+
+// === impl FloodMeter ===
+
+impl FloodMeter {
+    /// A meter without arrivals. The `seed` must be unknown to peers.
+    #[must_use]
+    pub fn new(limits: FloodLimits, seed: [u8; 16]) -> Self {
+        Self(Arc::new(Inner {
+            width: limits.seconds.div_ceil(BUCKETS).max(1),
+            limits,
+            keyed: Keyed::new(seed),
+            shards: std::array::from_fn(|_| Padded::default()),
+        }))
+    }
+
+    /// The limits.
+    #[must_use]
+    pub fn limits(&self) -> FloodLimits {
+        self.0.limits
+    }
+
+    /// Counts an arrival.
+    pub fn record(&self, from: &NodeId, now: UnixSeconds) {
+        let Inner {
+            width,
+            limits,
+            keyed,
+            ..
+        } = &*self.0;
+        let hash = keyed.hash(from.as_bytes());
+        self.with_shard(hash, |shard| {
+            shard.total.add(now, *width, limits.seconds);
+            if let Some(peer) = shard.peers.find_mut(hash, |peer| peer.id == *from) {
+                peer.window.add(now, *width, limits.seconds);
+                return;
+            }
+            if shard.peers.len() >= MAX_METERED_PEERS / SHARDS {
+                shard.forget_idlest();
+            }
+            let mut peer = Peer {
+                id: *from,
+                window: Window::default(),
+            };
+            peer.window.add(now, *width, limits.seconds);
+            shard
+                .peers
+                .insert_unique(hash, peer, |peer| keyed.hash(peer.id.as_bytes()));
+        });
+    }
+
+    /// Arrivals from a neighbour within the timespan; 0 if none is known.
+    #[must_use]
+    pub fn count(&self, from: &NodeId, now: UnixSeconds) -> u64 {
+        let Inner {
+            width,
+            limits,
+            keyed,
+            ..
+        } = &*self.0;
+        let hash = keyed.hash(from.as_bytes());
+        self.with_shard(hash, |shard| {
+            let peer = shard.peers.find(hash, |peer| peer.id == *from);
+            peer.map_or(0, |peer| peer.window.count(now, *width, limits.seconds).0)
+        })
+        .unwrap_or(0)
+    }
+
+    /// Arrivals from everybody within the timespan, those since cleared included.
+    #[must_use]
+    pub fn total(&self, now: UnixSeconds) -> u64 {
+        let Inner {
+            width,
+            limits,
+            shards,
+            ..
+        } = &*self.0;
+        let count = |shard: &Padded| shard.0.lock().total.count(now, *width, limits.seconds).0;
+        shards.iter().map(count).sum()
+    }
+
+    /// Everybody with strictly more arrivals within the timespan than the limit, by node id.
+    #[must_use]
+    pub fn exceeding(&self, now: UnixSeconds) -> Vec<Flooder> {
+        let Inner {
+            width,
+            limits,
+            shards,
+            ..
+        } = &*self.0;
+        let mut flooders = Vec::new();
+        for shard in shards {
+            for peer in &shard.0.lock().peers {
+                let (messages, oldest) = peer.window.count(now, *width, limits.seconds);
+                if messages > u64::from(limits.messages) {
+                    let seconds = now.0.saturating_sub(oldest);
+                    let rate = messages as f64 / seconds as f64;
+                    let per_second = if seconds == 0 { 0.0 } else { rate };
+                    flooders.push(Flooder {
+                        node_id: peer.id,
+                        messages,
+                        per_second,
+                    });
+                }
+            }
+        }
+        flooders.sort_unstable_by_key(|flooder| flooder.node_id);
+        flooders
+    }
+
+    /// Forgets a neighbour: it has disconnected, or could not be dialled.
+    pub fn clear(&self, id: &NodeId) {
+        let hash = self.0.keyed.hash(id.as_bytes());
+        self.with_shard(hash, |shard| {
+            if let Ok(peer) = shard.peers.find_entry(hash, |peer| peer.id == *id) {
+                peer.remove();
+            }
+        });
+    }
+
+    /// Forgets everybody who was idle for more than an hour, or than the timespan if that is longer. Wanted about
+    /// every ten minutes; answers how many.
+    pub fn prune(&self, now: UnixSeconds) -> usize {
+        let idle = self.0.limits.seconds.max(MIN_IDLE_SECONDS);
+        self.retain(|_, last| now.saturating_since(last) <= idle)
+    }
+
+    /// Keeps only these neighbours, for when events about disconnections were missed.
+    pub fn retain_peers(&self, mut keep: impl FnMut(&NodeId) -> bool) -> usize {
+        self.retain(|id, _| keep(id))
+    }
+
+    /// Neighbours counted at this moment.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0
+            .shards
+            .iter()
+            .map(|shard| shard.0.lock().peers.len())
+            .sum()
+    }
+
+    /// True if nobody is counted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn retain(&self, mut keep: impl FnMut(&NodeId, UnixSeconds) -> bool) -> usize {
+        let mut removed = 0_usize;
+        for shard in &self.0.shards {
+            let peers = &mut shard.0.lock().peers;
+            let before = peers.len();
+            peers.retain(|peer| keep(&peer.id, peer.window.last));
+            removed = removed.saturating_add(before.saturating_sub(peers.len()));
+        }
+        removed
+    }
+
+    fn with_shard<T>(&self, hash: u64, work: impl FnOnce(&mut Shard) -> T) -> Option<T> {
+        // Correctness: the index is masked by the number of shards, a power of two, so there is always one.
+        let shard = self.0.shards.get(shard_index(hash, SHARDS))?;
+        Some(work(&mut shard.0.lock()))
+    }
+}
+
+impl Shard {
+    /// Only reached with far more neighbours than connections, so a scan will do.
+    fn forget_idlest(&mut self) {
+        let idlest = self
+            .peers
+            .iter()
+            .min_by_key(|peer| (peer.window.last, peer.id));
+        if let Some(id) = idlest.map(|peer| peer.id) {
+            self.peers.retain(|peer| peer.id != id);
+        }
+    }
+}
+
+impl Window {
+    fn add(&mut self, now: UnixSeconds, width: u64, span: u64) {
+        self.last = self.last.max(now);
+        let number = now.0 / width;
+        match self.buckets.back_mut() {
+            // A clock that was set back counts into the newest bucket.
+            Some(bucket) if bucket.number >= number => {
+                bucket.count = bucket.count.saturating_add(1);
+            }
+            _ => {
+                let first = first_bucket(now, width, span);
+                while self
+                    .buckets
+                    .front()
+                    .is_some_and(|bucket| bucket.number < first)
+                {
+                    self.buckets.pop_front();
+                }
+                self.buckets.push_back(Bucket { number, count: 1 });
+            }
+        }
+    }
+
+    /// Arrivals at or after `now - span`, and the second the oldest of them may be from.
+    fn count(&self, now: UnixSeconds, width: u64, span: u64) -> (u64, u64) {
+        let first = first_bucket(now, width, span);
+        let live = self.buckets.iter().filter(|bucket| bucket.number >= first);
+        let oldest = live
+            .clone()
+            .next()
+            .map_or(now.0, |bucket| bucket.number.saturating_mul(width));
+        (live.map(|bucket| u64::from(bucket.count)).sum(), oldest)
+    }
+}
+
+/// The first bucket that lies wholly within the timespan.
+fn first_bucket(now: UnixSeconds, width: u64, span: u64) -> u64 {
+    now.0.saturating_sub(span).div_ceil(width)
+}
+
+#[cfg(test)]
+mod tests;

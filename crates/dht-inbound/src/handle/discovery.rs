@@ -1,0 +1,85 @@
+//! A peer is looked for, and it is this node.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use dht_core::{Clock, Disposition, DropReason, PublicKey};
+use dht_peers::{Channel, ValidClaims};
+use dht_proto::dht::{DiscoveryMessage, DiscoveryResponseMessage};
+use tracing::debug;
+
+use super::{BAD, Handler, Inspected, Kind, Subject, convert_claim};
+use crate::{BanSink, DiscoveryReply, HandoverError, Message, Offence, Outbox, outbox::settle};
+
+impl<O, H, B: BanSink, C> Handler<O, H, B, C> {
+    pub(super) fn inspect_discovery(&self, message: &Message, origin: &PublicKey) -> Inspected {
+        let Some(discovery) = self.decode::<DiscoveryMessage>(message) else {
+            return BAD;
+        };
+        let Ok(key) = PublicKey::from_bytes(&discovery.public_key) else {
+            self.blame(Offence::DiscoveryUnconvertible, message);
+            return BAD;
+        };
+        // Otherwise anybody could have us contact anybody else (F-10). Never answered, in either profile.
+        if key != *origin {
+            self.blame(Offence::DiscoveryForOther, message);
+            return BAD;
+        }
+        match convert_claim(&discovery) {
+            Ok(claim) => {
+                let kind = Kind::Discovery {
+                    nonce: discovery.nonce,
+                };
+                ControlFlow::Continue((Subject { key, kind }, claim))
+            }
+            Err(cause) => {
+                debug!(%cause, "discovery does not convert");
+                self.blame(Offence::DiscoveryUnconvertible, message);
+                BAD
+            }
+        }
+    }
+}
+
+impl<O: Outbox, H, B, C: Clock> Handler<O, H, B, C> {
+    /// Keeps the peer and answers it.
+    pub(super) fn discovered(
+        &self,
+        claims: &ValidClaims,
+        nonce: u64,
+    ) -> Result<Disposition, HandoverError> {
+        let now = self.clock.now();
+        let record = claims.to_record(Channel::Discovery, now);
+        let asker = *record.node_id();
+        self.directory.add_or_update(record, now);
+        if self.directory.is_banned(&asker, now) {
+            return Ok(Disposition::Dropped(DropReason::Banned));
+        }
+        let reply = DiscoveryReply {
+            to: *claims.public_key(),
+            message: self.response(nonce),
+        };
+        Ok(
+            match settle("discovery_response", self.outbox.reply(reply))? {
+                true => Disposition::Answered,
+                false => Disposition::Dropped(DropReason::Overload),
+            },
+        )
+    }
+
+    fn response(&self, nonce: u64) -> DiscoveryResponseMessage {
+        let claim = self.identity.claim();
+        let copy = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
+        DiscoveryResponseMessage {
+            public_key: copy(self.identity.public_key().as_bytes()),
+            addresses: claim
+                .addresses
+                .iter()
+                .map(|address| copy(address.as_bytes()))
+                .collect(),
+            peer_features: claim.features.bits(),
+            nonce,
+            identity_signature: Some((&claim.signature).into()),
+        }
+    }
+}

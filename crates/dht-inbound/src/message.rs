@@ -1,0 +1,167 @@
+//! What travels through the stack, by how much is known of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dht_core::{
+    Content, DedupHash, Destination, DomainHeader, Fingerprint, Header, MessageTag, Opened,
+    PublicKey, RemotePeer, Verified,
+};
+use dht_stack::BytePermit;
+
+/// A frame as the transport hands it in.
+#[derive(Debug)]
+pub struct Received {
+    /// The neighbour it came from, authenticated by the transport.
+    pub source: Arc<RemotePeer>,
+    /// One encoded envelope. Decrypted in place if nobody else holds it.
+    pub frame: Bytes,
+    /// The bytes of the node's budget the frame occupies.
+    pub permit: BytePermit,
+}
+
+/// An envelope on its way through the stack; `E` says how far it has come: raw, sealed, verified, counted.
+#[derive(Debug)]
+pub struct Inbound<E> {
+    /// The neighbour it came from.
+    pub source: Arc<RemotePeer>,
+    /// The bytes of the node's budget it occupies.
+    pub permit: BytePermit,
+    /// Recognises exact copies; set by the layer that looks for them.
+    pub fingerprint: Option<Fingerprint>,
+    /// The envelope.
+    pub envelope: E,
+}
+
+/// A verified envelope and how often its message was seen.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// The envelope.
+    pub verified: Verified,
+    /// Names the message.
+    pub hash: DedupHash,
+    /// Sightings, this one included.
+    pub hits: u32,
+}
+
+/// An opened message, as the layers behind the open layer see it. Store-and-forward makes these itself for mail
+/// it hands over.
+#[derive(Debug)]
+pub struct Message {
+    /// The neighbour it came from.
+    pub source: Arc<RemotePeer>,
+    /// Header, content, and the bytes as received.
+    pub opened: Opened,
+    /// Names the message.
+    pub hash: DedupHash,
+    /// Sightings, this one included; 0 and 1 are new.
+    pub hits: u32,
+    /// Whether it was unpacked from an answer of store-and-forward.
+    pub is_saf: bool,
+    /// Whether it was kept for its recipient; `None` if nobody considered it.
+    pub stored: Option<bool>,
+    /// Whether it had been kept, and hence forwarded, before.
+    pub already_forwarded: bool,
+    /// The bytes of the node's budget it occupies.
+    pub permit: BytePermit,
+}
+
+/// A readable application message, as the application gets it.
+#[derive(Debug)]
+pub struct Delivered {
+    /// The parts of the envelope body.
+    pub parts: Vec<Bytes>,
+    /// The authenticated sender; `None` if anonymous.
+    pub origin: Option<PublicKey>,
+    /// The neighbour that delivered it, who need not be the sender.
+    pub source: Arc<RemotePeer>,
+    /// The header as received.
+    pub header: Header,
+    /// The whole envelope as received, to pass it on unchanged. Empty if it was encrypted for this node.
+    pub frame: Bytes,
+    /// Sightings, this one included.
+    pub hits: u32,
+    /// Whether it comes out of a neighbour's store.
+    pub is_saf: bool,
+    /// The bytes of the node's budget the message occupies; keep it as long as the bytes.
+    pub permit: BytePermit,
+}
+
+impl<E> Inbound<E> {
+    /// The same message with its envelope one step further.
+    pub fn map<T>(self, next: impl FnOnce(E) -> T) -> Inbound<T> {
+        let Self {
+            source,
+            permit,
+            fingerprint,
+            envelope,
+        } = self;
+        Inbound {
+            source,
+            permit,
+            fingerprint,
+            envelope: next(envelope),
+        }
+    }
+
+    /// Takes the envelope out, to work on it elsewhere.
+    pub(crate) fn split(self) -> (E, Inbound<()>) {
+        let Self {
+            source,
+            permit,
+            fingerprint,
+            envelope,
+        } = self;
+        (
+            envelope,
+            Inbound {
+                source,
+                permit,
+                fingerprint,
+                envelope: (),
+            },
+        )
+    }
+}
+
+impl Message {
+    /// Seen before, and let through because the limit allows more than one sighting.
+    #[must_use]
+    pub const fn is_repeat(&self) -> bool {
+        self.hits > 1
+    }
+
+    /// An application's message that names no recipient.
+    #[must_use]
+    pub fn is_undirected(&self) -> bool {
+        self.opened.header.message_type.is_domain()
+            && self.opened.header.destination == Destination::Unknown
+    }
+
+    /// Whether anything of the content is visible here.
+    #[must_use]
+    pub const fn is_readable(&self) -> bool {
+        matches!(self.opened.content, Content::Readable { .. })
+    }
+}
+
+impl Delivered {
+    /// Follows the message through logs. Not signed.
+    #[must_use]
+    pub const fn tag(&self) -> MessageTag {
+        self.header.tag
+    }
+
+    /// The application's own type number and nonce, if part 0 is such a header. By convention it is, unless the
+    /// sender left it out.
+    #[must_use]
+    pub fn domain_header(&self) -> Option<DomainHeader> {
+        DomainHeader::decode(self.parts.first()?).ok()
+    }
+
+    /// The payload behind the domain header.
+    #[must_use]
+    pub fn payload(&self) -> Option<&Bytes> {
+        self.parts.get(1)
+    }
+}

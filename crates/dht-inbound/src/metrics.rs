@@ -1,0 +1,175 @@
+//! Metrics of this crate. Labels come from closed sets; no peer and no message ever is one.
+
+use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
+
+use dht_core::{Disposition, DropReason};
+
+/// Messages that left the stack, by what became of them.
+pub const MESSAGES: &str = "dht_inbound_messages_total";
+/// Bytes of the frames that entered the stack.
+pub const BYTES: &str = "dht_inbound_bytes_total";
+/// Duplicates recognised before any arithmetic.
+pub const EXACT_COPIES: &str = "dht_inbound_exact_copies_total";
+/// Bans, by offence.
+pub const BANS: &str = "dht_inbound_bans_total";
+/// Messages remembered for recognising repeats.
+pub const DEDUP_ENTRIES: &str = "dht_inbound_dedup_entries";
+/// Remembered messages forgotten, by why.
+pub const DEDUP_FORGOTTEN: &str = "dht_inbound_dedup_forgotten_total";
+/// What the stack handed to the outbound side, by kind and outcome.
+pub const SENT: &str = "dht_inbound_sent_total";
+/// The application's verdicts on gossip.
+pub const VERDICTS: &str = "dht_inbound_verdicts_total";
+
+/// Describes every metric to the installed recorder.
+pub fn describe() {
+    describe_counter!(
+        MESSAGES,
+        Unit::Count,
+        "Messages that left the inbound stack, by outcome"
+    );
+    describe_counter!(
+        BYTES,
+        Unit::Bytes,
+        "Bytes of the frames that entered the inbound stack"
+    );
+    describe_counter!(
+        EXACT_COPIES,
+        Unit::Count,
+        "Duplicates recognised before any arithmetic"
+    );
+    describe_counter!(
+        BANS,
+        Unit::Count,
+        "Bans issued by the inbound stack, by offence"
+    );
+    describe_gauge!(
+        DEDUP_ENTRIES,
+        Unit::Count,
+        "Messages remembered for recognising repeats"
+    );
+    describe_counter!(
+        DEDUP_FORGOTTEN,
+        Unit::Count,
+        "Remembered messages forgotten, by why"
+    );
+    describe_counter!(
+        SENT,
+        Unit::Count,
+        "What the inbound stack sent, by kind and outcome"
+    );
+    describe_counter!(
+        VERDICTS,
+        Unit::Count,
+        "The application's verdicts on gossip"
+    );
+}
+
+/// One counter per outcome, looked up once: a lookup by label costs as much as the duplicate path.
+pub(crate) struct Outcomes {
+    counters: Vec<(Disposition, Counter)>,
+    other: Counter,
+    errors: Counter,
+    bytes: Counter,
+}
+
+const OUTCOMES: [Disposition; 26] = {
+    use DropReason::{
+        BadHeader, BadProtocolMessage, BadSemantics, BadSignature, Banned, Duplicate, Empty,
+        Expired, Internal, NotCanonical, NotForUs, Overload, OwnMessage, Rebroadcast, Refused,
+        RoleFilter, Unauthenticated, Undecodable, UndecodableBody, Undecryptable, UnknownSource,
+        Unrequested,
+    };
+    // The likely ones first: they are found by looking from the front.
+    [
+        Disposition::Dropped(Duplicate),
+        Disposition::Delivered,
+        Disposition::Forwarded,
+        Disposition::Stored,
+        Disposition::Answered,
+        Disposition::Dropped(Empty),
+        Disposition::Dropped(Undecodable),
+        Disposition::Dropped(NotCanonical),
+        Disposition::Dropped(BadHeader),
+        Disposition::Dropped(UnknownSource),
+        Disposition::Dropped(RoleFilter),
+        Disposition::Dropped(Expired),
+        Disposition::Dropped(BadSemantics),
+        Disposition::Dropped(BadSignature),
+        Disposition::Dropped(Undecryptable),
+        Disposition::Dropped(UndecodableBody),
+        Disposition::Dropped(Rebroadcast),
+        Disposition::Dropped(NotForUs),
+        Disposition::Dropped(BadProtocolMessage),
+        Disposition::Dropped(Unauthenticated),
+        Disposition::Dropped(OwnMessage),
+        Disposition::Dropped(Banned),
+        Disposition::Dropped(Unrequested),
+        Disposition::Dropped(Refused),
+        Disposition::Dropped(Overload),
+        Disposition::Dropped(Internal),
+    ]
+};
+
+impl Outcomes {
+    pub(crate) fn new() -> Self {
+        let outcome = |name: &'static str| counter!(MESSAGES, "outcome" => name);
+        Self {
+            counters: OUTCOMES.map(|each| (each, outcome(each.name()))).into(),
+            other: outcome("other"),
+            errors: outcome("error"),
+            bytes: counter!(BYTES),
+        }
+    }
+
+    pub(crate) fn arrived(&self, bytes: usize) {
+        self.bytes.increment(bytes as u64);
+    }
+
+    pub(crate) fn count(&self, outcome: Option<Disposition>) {
+        let counter = match outcome {
+            None => &self.errors,
+            Some(outcome) => self
+                .counters
+                .iter()
+                .find(|(disposition, _)| *disposition == outcome)
+                .map_or(&self.other, |(_, counter)| counter),
+        };
+        counter.increment(1);
+    }
+}
+
+impl std::fmt::Debug for Outcomes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Outcomes(..)")
+    }
+}
+
+pub(crate) fn exact_copy() {
+    counter!(EXACT_COPIES).increment(1);
+}
+
+pub(crate) fn ban(offence: &'static str) {
+    counter!(BANS, "offence" => offence).increment(1);
+}
+
+pub(crate) fn dedup_entries(entries: usize) {
+    // Exact up to 2^53.
+    gauge!(DEDUP_ENTRIES).set(entries as f64);
+}
+
+pub(crate) fn dedup_lapsed(entries: usize) {
+    counter!(DEDUP_FORGOTTEN, "why" => "lapsed").increment(entries as u64);
+}
+
+pub(crate) fn dedup_evicted(entries: usize) {
+    counter!(DEDUP_FORGOTTEN, "why" => "full").increment(entries as u64);
+}
+
+pub(crate) fn sent(kind: &'static str, outcome: &'static str) {
+    counter!(SENT, "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn verdict(verdict: &'static str) {
+    counter!(VERDICTS, "verdict" => verdict).increment(1);
+}

@@ -1,0 +1,259 @@
+//! What the tests of the layers share.
+
+use std::{
+    convert::Infallible,
+    fmt::Debug,
+    future::{Ready, ready},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use dht_core::{
+    Destination, Disposition, Encryption, Entropy as _, Features, MessageTag, MessageType,
+    NodeIdentity, ProtocolVersion, RawEnvelope, RemotePeer, SealRequest, SealSecrets, Sealed,
+    SeededEntropy, Signing, UnixSeconds, Verified, encode_envelope, encode_parts, seal, test_util,
+};
+use dht_stack::BytePermit;
+use parking_lot::Mutex;
+use tokio_test::{assert_pending, assert_ready_ok};
+use tower_layer::Layer;
+use tower_service::Service;
+use tower_test::mock;
+
+pub(crate) use dht_core::test_util::NOW;
+
+use crate::{
+    AttributionProfile, BanOrder, BanSink, BanTerms, Bans, Counted, DiscoveryAnswer, DiscoveryHook,
+    DiscoveryReply, ForwardRequest, HandoverError, Inbound, Message, Outbox, Received, dedup_key,
+};
+
+/// Seed of the node under test.
+pub(crate) const ME: u64 = 1;
+/// Seed of the neighbour everything comes from.
+pub(crate) const NEIGHBOUR: u64 = 2;
+
+pub(crate) fn peer(seed: u64) -> Arc<RemotePeer> {
+    Arc::new(RemotePeer::new(test_util::public_key(seed), Features::NODE))
+}
+
+pub(crate) fn received(frame: Bytes) -> Received {
+    Received {
+        source: peer(NEIGHBOUR),
+        frame,
+        permit: BytePermit::none(),
+    }
+}
+
+fn inbound<E>(envelope: E) -> Inbound<E> {
+    Inbound {
+        source: peer(NEIGHBOUR),
+        permit: BytePermit::none(),
+        fingerprint: None,
+        envelope,
+    }
+}
+
+pub(crate) fn raw(frame: Bytes) -> Inbound<RawEnvelope> {
+    inbound(RawEnvelope::parse(frame).unwrap())
+}
+
+pub(crate) fn sealed(frame: Bytes) -> Inbound<Sealed> {
+    raw(frame).map(|raw| raw.into_sealed().unwrap())
+}
+
+pub(crate) fn verified(frame: Bytes) -> Inbound<Verified> {
+    sealed(frame).map(|sealed| sealed.verify().unwrap())
+}
+
+pub(crate) fn counted(frame: Bytes) -> Inbound<Counted> {
+    verified(frame).map(|verified| {
+        let hash = dedup_key(&verified).unwrap_or_else(|_| verified.dedup_hash());
+        Counted {
+            verified,
+            hash,
+            hits: 1,
+        }
+    })
+}
+
+/// As the node under test opens it.
+pub(crate) fn message(frame: Bytes) -> Message {
+    let Inbound {
+        source,
+        permit,
+        envelope: Counted {
+            verified,
+            hash,
+            hits,
+        },
+        ..
+    } = counted(frame);
+    let opened = verified.open(&test_util::identity(ME)).unwrap();
+    Message {
+        source,
+        opened,
+        hash,
+        hits,
+        is_saf: false,
+        stored: None,
+        already_forwarded: false,
+        permit,
+    }
+}
+
+/// A signed frame of any kind, clear unless addressed.
+pub(crate) fn frame(
+    from: &NodeIdentity,
+    message_type: MessageType,
+    destination: Destination,
+    encryption: Encryption,
+    signing: Signing,
+    body: Bytes,
+) -> Bytes {
+    let request = SealRequest {
+        body,
+        message_type,
+        destination,
+        encryption,
+        sender: from.secret_key(),
+        signing,
+        expires: Some(NOW.saturating_add(3_600)),
+        tag: MessageTag(7),
+        version: ProtocolVersion::V2,
+    };
+    let sealed = seal(
+        request,
+        SealSecrets::random(&mut SeededEntropy::new(9).rng()),
+    )
+    .unwrap();
+    encode_envelope(&sealed.header, &sealed.body)
+}
+
+pub(crate) fn raw_of_type(message_type: MessageType) -> Inbound<RawEnvelope> {
+    let body = encode_parts(&[Bytes::from_static(b"x")]);
+    let (to, clear) = (Destination::Unknown, Encryption::Clear);
+    raw(frame(
+        &test_util::identity(3),
+        message_type,
+        to,
+        clear,
+        Signing::Origin,
+        body,
+    ))
+}
+
+pub(crate) fn raw_expiring(expires: Option<UnixSeconds>) -> Inbound<RawEnvelope> {
+    let from = test_util::identity(3);
+    let mut header = sealed(test_util::clear(&from, Signing::Anonymous, b"x", 1))
+        .envelope
+        .header()
+        .clone();
+    header.expires = expires;
+    raw(encode_envelope(&header, &[]))
+}
+
+/// The innermost service of tests: takes everything and says so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Accept;
+
+impl<T> Service<T> for Accept {
+    type Response = Disposition;
+    type Error = Infallible;
+    type Future = Ready<Result<Disposition, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: T) -> Self::Future {
+        ready(Ok(Disposition::Delivered))
+    }
+}
+
+/// Sends one message through a layer around [`Accept`].
+pub(crate) async fn run_filter<L, T>(layer: L, message: T) -> Disposition
+where
+    L: Layer<Accept>,
+    L::Service: Service<T, Response = Disposition, Error: Debug>,
+{
+    tower::ServiceExt::oneshot(layer.layer(Accept), message)
+        .await
+        .unwrap()
+}
+
+/// No room inside is felt outside, and so is room; nothing is promised twice.
+pub(crate) fn assert_readiness_is_inner<Request, T, L>(layer: L)
+where
+    T: Send + 'static,
+    L: Layer<mock::Mock<T, Disposition>>,
+    L::Service: Service<Request, Error: Debug>,
+{
+    let (mut service, mut inner) = mock::spawn_layer::<T, Disposition, _>(layer);
+    inner.allow(0);
+    assert_pending!(service.poll_ready());
+    inner.allow(1);
+    assert!(service.is_woken());
+    assert_ready_ok!(service.poll_ready());
+}
+
+/// Takes bans and remembers them.
+#[derive(Debug, Default)]
+pub(crate) struct BanRecorder(Mutex<Vec<BanOrder>>);
+
+impl BanRecorder {
+    pub(crate) fn take(&self) -> Vec<BanOrder> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
+
+impl BanSink for BanRecorder {
+    fn ban(&self, order: BanOrder) {
+        self.0.lock().push(order);
+    }
+}
+
+pub(crate) fn bans(profile: AttributionProfile) -> (Bans<Arc<BanRecorder>>, Arc<BanRecorder>) {
+    let recorder = Arc::new(BanRecorder::default());
+    (
+        Bans::new(profile, BanTerms::default(), Arc::clone(&recorder)),
+        recorder,
+    )
+}
+
+/// Takes what is sent and remembers it.
+#[derive(Debug, Default)]
+pub(crate) struct OutRecorder {
+    pub(crate) forwarded: Mutex<Vec<ForwardRequest>>,
+    pub(crate) replies: Mutex<Vec<DiscoveryReply>>,
+    pub(crate) answers: Mutex<Vec<DiscoveryAnswer>>,
+    pub(crate) refuse: Mutex<Option<HandoverError>>,
+}
+
+impl OutRecorder {
+    fn take<T>(&self, list: &Mutex<Vec<T>>, value: T) -> Result<(), HandoverError> {
+        match *self.refuse.lock() {
+            Some(error) => Err(error),
+            None => {
+                list.lock().push(value);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Outbox for OutRecorder {
+    fn forward(&self, request: ForwardRequest) -> Result<(), HandoverError> {
+        self.take(&self.forwarded, request)
+    }
+
+    fn reply(&self, reply: DiscoveryReply) -> Result<(), HandoverError> {
+        self.take(&self.replies, reply)
+    }
+}
+
+impl DiscoveryHook for OutRecorder {
+    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), HandoverError> {
+        self.take(&self.answers, answer)
+    }
+}
