@@ -26,6 +26,7 @@
 mod body;
 mod config;
 mod delivery;
+mod dial;
 mod discover;
 mod driver;
 mod encode;
@@ -49,6 +50,7 @@ pub use config::{
 pub use delivery::{
     Deliveries, Delivery, DeliveryFailure, DeliveryReply, MessageSendState, MessageSendStates,
 };
+pub use dial::{ConnectError, Dial, DialError, DialOrDiscover};
 pub use discover::{Discover, DiscoverFuture, DiscoverLayer, DiscoverService};
 pub use driver::{Driver, DriverLimits, Submission};
 pub use encode::{Encode, EncodeFuture, EncodeLayer, EncodedRequest};

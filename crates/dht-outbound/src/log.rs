@@ -135,3 +135,30 @@ where
         self.0.call(message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
+    use tower_test::mock;
+
+    use super::*;
+    use crate::{MessageSendStates, SendParams};
+
+    #[tokio::test]
+    async fn logging_changes_nothing_and_hides_no_pressure() {
+        let (mut service, mut inner) =
+            mock::spawn_layer::<SendRequest, SendMessageResponse, _>(LogRequestLayer);
+        inner.allow(0);
+        assert_pending!(service.poll_ready());
+        inner.allow(1);
+        assert_ready_ok!(service.poll_ready());
+        let params = SendParams::builder().with_debug_info("note").finish();
+        let request = SendRequest::new(params.clone(), crate::Payload::Part("hi".into()));
+        let mut call = task::spawn(service.call(request));
+        assert_pending!(call.poll());
+        let (seen, send) = assert_ready!(task::spawn(inner.next_request()).poll()).unwrap();
+        assert!(matches!(seen, SendRequest::Message { params: seen, .. } if *seen == params));
+        send.send_response(SendMessageResponse::Queued(MessageSendStates::default()));
+        assert_eq!(assert_ready_ok!(call.poll()).name(), "nobody");
+    }
+}

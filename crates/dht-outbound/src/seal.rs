@@ -473,3 +473,6 @@ impl<P, D, S: fmt::Debug> fmt::Debug for Seal<P, D, S> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

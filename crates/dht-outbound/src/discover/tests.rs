@@ -45,6 +45,33 @@ async fn send(
 }
 
 #[tokio::test]
+async fn the_message_waits_for_room_again_after_the_search() {
+    use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
+    use tower_test::mock;
+
+    let layer = DiscoverLayer::new(Arc::new(|_key| async { Ok(()) }), TIMEOUT);
+    let (mut service, mut inner) = mock::spawn_layer::<SendRequest, SendMessageResponse, _>(layer);
+    inner.allow(0);
+    assert_pending!(service.poll_ready());
+    inner.allow(1);
+    assert_ready_ok!(service.poll_ready());
+    let mut call = task::spawn(service.call(request(true)));
+    assert_pending!(call.poll());
+    let (_, send) = assert_ready!(task::spawn(inner.next_request()).poll()).unwrap();
+    send.send_response(nobody());
+    let response = assert_ready_ok!(call.poll());
+    let mut resolving = task::spawn(response.resolve());
+    assert_pending!(resolving.poll());
+    assert_pending!(task::spawn(inner.next_request()).poll());
+    inner.allow(1);
+    assert!(resolving.is_woken());
+    assert_pending!(resolving.poll());
+    let (_, send) = assert_ready!(task::spawn(inner.next_request()).poll()).unwrap();
+    send.send_response(one());
+    assert_eq!(assert_ready_ok!(resolving.poll()).len(), 1);
+}
+
+#[tokio::test]
 async fn a_found_recipient_is_sent_to() {
     let sought = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&sought);

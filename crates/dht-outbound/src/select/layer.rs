@@ -206,3 +206,72 @@ impl<S: std::fmt::Debug> std::fmt::Debug for Select<S> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dht_core::{Features, ManualClock, SeededEntropy};
+    use dht_peers::{
+        Direction,
+        test_util::{peer, public_key},
+    };
+    use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
+    use tower_test::mock;
+
+    use super::*;
+    use crate::{DomainMessage, Payload, SendParams};
+
+    type Mock = mock::Mock<Selected, SendMessageResponse>;
+
+    fn spawn() -> (
+        mock::Spawn<Select<Mock>>,
+        mock::Handle<Selected, SendMessageResponse>,
+    ) {
+        let connections = Connections::new();
+        connections.insert(Arc::new(peer(1, Features::NODE)), Direction::Inbound);
+        mock::spawn_layer(SelectLayer::new(
+            connections,
+            Directory::new(public_key(0).node_id()),
+            SelectConfig::default(),
+            Arc::new(ManualClock::new(dht_core::UnixSeconds(1_700_000_000))),
+            Arc::new(SeededEntropy::new(1)),
+        ))
+    }
+
+    fn request(params: crate::SendBuilder) -> SendRequest {
+        SendRequest::new(
+            params.finish(),
+            Payload::Domain(DomainMessage::new(1, "hi")),
+        )
+    }
+
+    #[tokio::test]
+    async fn the_selected_go_in_when_there_is_room() {
+        let (mut service, mut inner) = spawn();
+        inner.allow(0);
+        assert_pending!(service.poll_ready());
+        inner.allow(1);
+        assert_ready_ok!(service.poll_ready());
+        let params = SendParams::builder().with_tag(MessageTag(7));
+        let mut call = task::spawn(service.call(request(params)));
+        assert_pending!(call.poll());
+        let (selected, send) = assert_ready!(task::spawn(inner.next_request()).poll()).unwrap();
+        assert_eq!(selected.recipients, [public_key(1).node_id()]);
+        assert!(selected.is_broadcast);
+        assert_eq!(selected.tag, MessageTag(7));
+        send.send_response(SendMessageResponse::Queued(MessageSendStates::default()));
+        assert_ready_ok!(call.poll());
+    }
+
+    #[tokio::test]
+    async fn a_request_for_nobody_or_ourselves_goes_no_further() {
+        let (mut service, mut inner) = spawn();
+        inner.allow(2);
+        for (seed, outcome) in [(9, "nobody"), (0, "send_to_ourselves")] {
+            assert_ready_ok!(service.poll_ready());
+            let params = SendParams::builder().direct_public_key(public_key(seed));
+            let mut call = task::spawn(service.call(request(params)));
+            assert_eq!(assert_ready_ok!(call.poll()).name(), outcome);
+            assert_pending!(task::spawn(inner.next_request()).poll());
+        }
+    }
+}
