@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dht_core::{
     Destination, DomainHeader, Encryption, Entropy, FingerprintKey, MessageTag, MessageType,
-    NodeIdentity, ProtocolVersion, RawEnvelope, SealRequest, SealSecrets, SeededEntropy, Signing,
+    ProtocolVersion, PublicKey, RawEnvelope, SealRequest, SealSecrets, SecretKey, SeededEntropy,
     domain_parts, encode_envelope, encode_parts, seal, test_util,
 };
 
@@ -15,14 +15,47 @@ use crate::{
 
 const SIZES: [(&str, usize); 3] = [("100", 100), ("6k", 5_900), ("60k", 60_000)];
 
-/// One sealed frame from seed 1 to seed 2 around a payload of `bytes`.
-pub(crate) fn sealed_frame(
-    sender: &NodeIdentity,
-    recipient: &NodeIdentity,
+/// Kinds of frames Alice (seed 1) sends to Bob (seed 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Clear and unsigned.
+    Clear,
+    /// Clear and signed.
+    Signed,
+    /// Encrypted for Bob.
+    ToBob,
+    /// Encrypted for Carol (seed 3), for Bob to pass on.
+    ToCarol,
+}
+
+/// One frame around a payload of `bytes`.
+pub(crate) fn frame_of(kind: Kind, bytes: usize, seed: u64) -> anyhow::Result<Bytes> {
+    let (alice, to) = PEOPLE.with(|people| match kind {
+        Kind::ToCarol => (people.0.clone(), people.2),
+        _ => (people.0.clone(), people.1),
+    });
+    frame(&alice, to, kind, bytes, seed)
+}
+
+thread_local! {
+    static PEOPLE: (SecretKey, PublicKey, PublicKey) = (
+        test_util::identity(1).secret_key().clone(),
+        test_util::public_key(2),
+        test_util::public_key(3),
+    );
+}
+
+fn frame(
+    sender: &SecretKey,
+    to: PublicKey,
+    kind: Kind,
     bytes: usize,
     seed: u64,
 ) -> anyhow::Result<Bytes> {
-    let to = *recipient.public_key();
+    let (destination, encryption) = match kind {
+        Kind::Clear | Kind::Signed => (Destination::Unknown, Encryption::Clear),
+        Kind::ToBob | Kind::ToCarol => (Destination::PublicKey(to), Encryption::EncryptFor(to)),
+    };
     let parts = domain_parts(
         DomainHeader {
             message_type: 1,
@@ -33,10 +66,10 @@ pub(crate) fn sealed_frame(
     let request = SealRequest {
         body: encode_parts(&parts),
         message_type: MessageType::None,
-        destination: Destination::PublicKey(to),
-        encryption: Encryption::EncryptFor(to),
-        sender: sender.secret_key(),
-        signing: Signing::Anonymous,
+        destination,
+        encryption,
+        sender,
+        signing: crate::stacks::signing(kind),
         expires: Some(test_util::NOW.saturating_add(3_600)),
         tag: MessageTag(seed),
         version: ProtocolVersion::V2,
@@ -49,10 +82,9 @@ pub(crate) fn sealed_frame(
 }
 
 pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyhow::Result<()> {
-    let alice = test_util::identity(1);
     let bob = test_util::identity(2);
     for (name, bytes) in SIZES {
-        let frame = sealed_frame(&alice, &bob, bytes, 5)?;
+        let frame = frame_of(Kind::ToBob, bytes, 5)?;
         let body = frame.len();
         // A buffer of its own for each, as a received frame has.
         let fresh = || Bytes::from(frame.to_vec());
@@ -65,7 +97,7 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
             || {
                 micros(effort, || {
                     seed += 1;
-                    sealed_frame(&alice, &bob, bytes, seed).ok()
+                    frame_of(Kind::ToBob, bytes, seed).ok()
                 })
             },
         );

@@ -10,10 +10,13 @@ use anyhow::Context as _;
 use clap::Parser;
 
 mod envelope;
+mod memory;
 mod primitives;
 mod report;
 mod sample;
 mod select;
+mod stacks;
+mod tcp;
 
 use report::Report;
 use sample::Effort;
@@ -38,6 +41,9 @@ struct Flags {
 }
 
 fn main() -> anyhow::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some(memory::CHILD_FLAG) {
+        return memory::child();
+    }
     let flags = Flags::parse();
     let effort = if flags.quick {
         Effort::QUICK
@@ -47,6 +53,9 @@ fn main() -> anyhow::Result<()> {
     let mut report = Report::new(flags.filter);
     let floors = primitives::run(&mut report, effort);
     envelope::run(&mut report, effort, &floors)?;
+    stacks::run(&mut report, effort, &floors)?;
+    tcp::run(&mut report, effort, &floors)?;
+    memory::run(&mut report, effort)?;
     select::run(&mut report, effort);
     report.finish();
     if let Some(path) = flags.json {

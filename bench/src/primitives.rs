@@ -62,6 +62,16 @@ impl Floors {
             + self.aead.at(body)
     }
 
+    /// Both sides of a Noise XX handshake: two ephemeral keys, three Diffie-Hellman multiplications each with
+    /// their encodings, four decodings, and an identity signature checked on each side.
+    pub(crate) fn handshake(&self) -> f64 {
+        2.0 * self.fixed_base
+            + 2.0 * self.encode
+            + 6.0 * (self.variable_base + self.encode)
+            + 4.0 * self.decode
+            + 2.0 * (self.double_base + self.decode + self.encode)
+    }
+
     /// Three fixed-base multiplications and a variable one, four encodings, hash and encryption.
     pub(crate) fn seal(&self, body: usize) -> f64 {
         3.0 * self.fixed_base

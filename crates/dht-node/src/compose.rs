@@ -118,7 +118,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
                 DEFAULT_SEEN_CAPACITY,
                 FingerprintKey::random(&mut entropy.rng()),
             ),
-            verifier: Batch::new(BatchVerifier(Arc::clone(&entropy)), MAX_BATCH, lanes),
+            verifier: Batch::new(BatchVerifier::new(Arc::clone(&entropy)), MAX_BATCH, lanes),
             pool: Inline,
             bans: DirectoryBans::new(directory.clone(), SharedClock::clone(&clock)),
             outbox: Arc::new(ToOutbound(requester.clone())),

@@ -44,3 +44,4 @@ pub use counters::Stats;
 pub use inbox::{INBOX_CAPACITY, Inbox, MAX_PAYLOAD_BYTES, Message, Received};
 pub use node::{Node, SHUTDOWN_LIMIT, SendError};
 pub use system::{OsEntropy, SystemClock};
+pub use verifier::BatchVerifier;

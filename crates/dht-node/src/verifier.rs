@@ -1,10 +1,26 @@
 //! Checks the signatures of messages that arrive together in one go.
 
+use std::fmt;
+
 use dht_core::{Entropy as _, Sealed, SharedEntropy, Verified, VerifyError, verify_batch};
 use dht_stack::BatchWork;
 
-/// The arithmetic behind the batch layer.
-pub(crate) struct BatchVerifier(pub(crate) SharedEntropy);
+/// The arithmetic behind a [`Batch`](dht_stack::Batch) of envelopes.
+pub struct BatchVerifier(SharedEntropy);
+
+impl BatchVerifier {
+    /// Takes the weights of batches from `entropy`.
+    #[must_use]
+    pub const fn new(entropy: SharedEntropy) -> Self {
+        Self(entropy)
+    }
+}
+
+impl fmt::Debug for BatchVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchVerifier").finish_non_exhaustive()
+    }
+}
 
 impl BatchWork<Sealed> for BatchVerifier {
     type Response = Result<Verified, VerifyError>;

@@ -31,6 +31,10 @@ use crate::{
 /// Attempts at dialling and opening a stream before the waiting messages fail (section 7).
 const ATTEMPTS: u8 = 2;
 
+/// Connections that may close under an attempt without counting as one: more than simultaneous dials can
+/// cause, few enough for a peer that closes every connection at once.
+const MAX_LOST_CONNECTIONS: u8 = 8;
+
 /// Time for the end of stream of a messaging stream to be queued.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -219,14 +223,25 @@ impl<C: Connect> PeerSession<C> {
 
     async fn attempt(&self) -> Result<(Arc<Connection>, Substream), DeliveryError> {
         let mut error = DeliveryError::DialFailed;
-        for _ in 0..ATTEMPTS {
+        let mut lost_connections = 0;
+        let mut attempts = 0;
+        while attempts < ATTEMPTS {
             let Some(connection) = self.connect.connect(&self.peer).await else {
                 error = DeliveryError::DialFailed;
+                attempts += 1;
                 continue;
             };
             match connection.open_followed(&MESSAGING_PROTOCOL).await {
                 Ok(stream) => return Ok((connection, stream)),
                 Err(_) => error = DeliveryError::SubstreamOpenFailed,
+            }
+            // A connection that lost the tie-break against the peer's own dial says nothing about the peer:
+            // the winner takes its place.
+            let lost = connection.retired().is_cancelled() || !connection.is_open();
+            if lost && lost_connections < MAX_LOST_CONNECTIONS {
+                lost_connections += 1;
+            } else {
+                attempts += 1;
             }
         }
         Err(error)

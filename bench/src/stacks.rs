@@ -1,0 +1,303 @@
+//! The two whole stacks on two worker threads, with 1 kB payloads.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use dht_core::{
+    Destination, Disposition, Encryption, Entropy, FingerprintKey, ManualClock, NodeIdentity,
+    RemotePeer, SeededEntropy, SharedClock, SharedEntropy, Signing, test_util,
+};
+use dht_inbound::{
+    AcceptAll, Authenticated, DEFAULT_SEEN_CAPACITY, DedupTable, Delivered, DirectoryBans,
+    DiscoveryAnswer, DiscoveryHook, DiscoveryReply, FloodLimits, FloodMeter, ForwardRequest,
+    HandoverError, InboundConfig, InboundParts, Inline, Outbox, Received, Seen, inbound_stack,
+};
+use dht_node::BatchVerifier;
+use dht_outbound::{
+    DomainMessage, InlineSealer, OutboundConfig, OutboundMessage, OutboundParts, Payload,
+    SendParams, SendRequest, outbound,
+};
+use dht_peers::{Connections, Direction, Directory, PeerRecord};
+use dht_stack::{Batch, BoxError, BytePermit};
+use futures::future::join_all;
+use tower::{Service, ServiceExt, service_fn};
+
+use crate::{
+    envelope::{Kind, frame_of},
+    primitives::Floors,
+    report::Report,
+    sample::{Effort, median, now},
+};
+
+/// Worker threads of these rows, and lanes of the stacks.
+const WORKERS: usize = 2;
+/// Messages under way in a lane.
+const BURST: usize = 64;
+const PAYLOAD: usize = 1_000;
+const WIRE_BODY: usize = 6_016;
+
+/// Takes what the inbound stack sends and counts it.
+struct Count(AtomicUsize);
+
+impl Outbox for Count {
+    fn forward(&self, _: ForwardRequest) -> Result<(), HandoverError> {
+        self.0.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    fn reply(&self, _: DiscoveryReply) -> Result<(), HandoverError> {
+        Ok(())
+    }
+}
+
+struct Nobody;
+
+impl DiscoveryHook for Nobody {
+    fn on_response(&self, _: DiscoveryAnswer) -> Result<(), HandoverError> {
+        Ok(())
+    }
+}
+
+pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()?;
+    let per_second = |micros: f64| Some(WORKERS as f64 * 1e6 / micros);
+    let verify = per_second(floors.verify(WIRE_BODY));
+    let rows = [
+        ("inbound.clear", Kind::Clear, None, Disposition::Delivered),
+        (
+            "inbound.signed",
+            Kind::Signed,
+            per_second(floors.verify(PAYLOAD)),
+            Disposition::Delivered,
+        ),
+        (
+            "inbound.ours",
+            Kind::ToBob,
+            per_second(floors.open(WIRE_BODY)),
+            Disposition::Delivered,
+        ),
+        (
+            "inbound.relay",
+            Kind::ToCarol,
+            verify,
+            Disposition::Forwarded,
+        ),
+    ];
+    for (name, kind, floor, expected) in rows {
+        if !report.wants(name) {
+            continue;
+        }
+        let frames = frames(kind, effort.messages)?;
+        report.row(name, "messages/s", floor, || {
+            rate(effort, || {
+                runtime.block_on(inbound(&frames, None, expected))
+            })
+        });
+    }
+    if report.wants("inbound.duplicate") {
+        let first = frames(Kind::ToBob, 1)?;
+        let copies: Vec<Bytes> = first
+            .iter()
+            .cycle()
+            .take(effort.messages * 20)
+            .cloned()
+            .collect();
+        let duplicate = Disposition::Dropped(dht_core::DropReason::Duplicate);
+        report.row("inbound.duplicate", "messages/s", None, || {
+            rate(effort, || {
+                runtime.block_on(inbound(&copies, first.first(), duplicate))
+            })
+        });
+    }
+    let seal = per_second(floors.seal(WIRE_BODY));
+    for (name, peers) in [("outbound.direct", 1), ("outbound.broadcast8", 8)] {
+        report.row(name, "requests/s", seal, || {
+            rate(effort, || {
+                runtime.block_on(send_out(effort.messages, peers))
+            })
+        });
+    }
+    Ok(())
+}
+
+/// Median of samples, each a number of messages per second.
+fn rate(effort: Effort, mut sample: impl FnMut() -> f64) -> f64 {
+    median((0..effort.samples).map(|_| sample()).collect())
+}
+
+fn frames(kind: Kind, count: usize) -> anyhow::Result<Vec<Bytes>> {
+    (0..count as u64)
+        .map(|seed| frame_of(kind, PAYLOAD, seed))
+        .collect()
+}
+
+/// Runs frames through a fresh stack at Bob's, half of them in each of two lanes.
+async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition) -> f64 {
+    let clock: SharedClock = Arc::new(ManualClock::new(test_util::NOW));
+    let entropy: SharedEntropy = Arc::new(SeededEntropy::new(1));
+    let identity = Arc::new(test_util::identity(2));
+    let directory = Directory::new(*identity.node_id());
+    let outbox = Arc::new(Count(AtomicUsize::new(0)));
+    let key = FingerprintKey::random(&mut entropy.rng());
+    let stack = inbound_stack(
+        InboundConfig::default(),
+        InboundParts {
+            identity,
+            directory: directory.clone(),
+            clock: Arc::clone(&clock),
+            meter: FloodMeter::new(FloodLimits::default(), [1; 16]),
+            dedup: Arc::new(DedupTable::new(50_000, [2; 16])),
+            seen: Seen::new(DEFAULT_SEEN_CAPACITY, key),
+            verifier: Batch::new(BatchVerifier::new(entropy), BURST, WORKERS),
+            pool: Inline,
+            bans: DirectoryBans::new(directory, clock),
+            outbox: Arc::clone(&outbox),
+            discovery: Nobody,
+            judge: AcceptAll,
+            sources: Authenticated,
+        },
+        None::<tower::layer::util::Identity>,
+        None::<tower::layer::util::Identity>,
+        service_fn(|_: Delivered| async { Ok::<_, BoxError>(Disposition::Delivered) }),
+    );
+    let alice = test_util::identity(1);
+    let source = Arc::new(RemotePeer::new(*alice.public_key(), alice.features()));
+    // A buffer of its own for each, as the transport hands them in.
+    let received = |frame: &Bytes| Received {
+        source: Arc::clone(&source),
+        frame: Bytes::from(frame.to_vec()),
+        permit: BytePermit::none(),
+    };
+    if let Some(first) = primed {
+        let _delivered = stack.clone().oneshot(received(first)).await;
+    }
+    let mut halves = [Vec::new(), Vec::new()];
+    for (index, frame) in frames.iter().enumerate() {
+        if let Some(half) = halves.get_mut(index % WORKERS) {
+            half.push(received(frame));
+        }
+    }
+    let start = now();
+    let lanes = halves.map(|messages| tokio::spawn(lane(stack.clone(), messages, expected)));
+    let mut as_expected = 0;
+    for lane in lanes {
+        as_expected += lane.await.unwrap_or(0);
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    assert_eq!(
+        as_expected,
+        frames.len(),
+        "every message must end as {expected:?}"
+    );
+    frames.len() as f64 / seconds
+}
+
+async fn lane<S>(stack: S, messages: Vec<Received>, expected: Disposition) -> usize
+where
+    S: Service<Received, Response = Disposition, Error = BoxError> + Clone,
+{
+    let mut as_expected = 0;
+    let mut messages = messages.into_iter();
+    loop {
+        let burst: Vec<_> = messages
+            .by_ref()
+            .take(BURST)
+            .map(|message| stack.clone().oneshot(message))
+            .collect();
+        if burst.is_empty() {
+            return as_expected;
+        }
+        let dispositions = join_all(burst).await;
+        as_expected += dispositions
+            .into_iter()
+            .filter(|d| matches!(d, Ok(d) if *d == expected))
+            .count();
+        // A lane of a node also lets others run now and then.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Sends encrypted messages from Alice to Bob, directly or through eight connected peers.
+async fn send_out(messages: usize, peers: u64) -> f64 {
+    let clock: SharedClock = Arc::new(ManualClock::new(test_util::NOW));
+    let alice: Arc<NodeIdentity> = Arc::new(test_util::identity(1));
+    let bob = test_util::public_key(2);
+    let (connections, directory) = (Connections::new(), Directory::new(*alice.node_id()));
+    for seed in 2..2 + peers {
+        let peer = test_util::identity(seed);
+        let (key, features) = (*peer.public_key(), peer.features());
+        connections.insert(
+            Arc::new(RemotePeer::new(key, features)),
+            Direction::Outbound,
+        );
+        directory.add_or_update(
+            PeerRecord::new(key, features, test_util::NOW),
+            test_util::NOW,
+        );
+    }
+    let parts = OutboundParts {
+        identity: alice,
+        connections,
+        directory,
+        clock,
+        entropy: Arc::new(SeededEntropy::new(3)),
+        config: OutboundConfig::default(),
+        sealer: InlineSealer,
+        dedup: (),
+        discover: None,
+    };
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&taken);
+    let pipeline = outbound(
+        parts,
+        service_fn(move |message: OutboundMessage| {
+            counter.fetch_add(1, Relaxed);
+            message.reply.send(Ok(()));
+            std::future::ready(Ok::<_, BoxError>(()))
+        }),
+    );
+    let start = now();
+    let callers = [(); WORKERS].map(|()| {
+        let pipeline = pipeline.clone();
+        tokio::spawn(async move {
+            for number in 0..messages / WORKERS {
+                let builder = match peers {
+                    1 => SendParams::builder().direct_public_key(bob),
+                    _ => SendParams::builder().broadcast(Vec::new()),
+                };
+                let params = builder
+                    .with_destination(Destination::PublicKey(bob))
+                    .with_encryption(Encryption::EncryptFor(bob))
+                    .finish();
+                let message = DomainMessage::new(number as i32, vec![7; PAYLOAD]);
+                let request = SendRequest::new(params, Payload::Domain(message));
+                let _queued = pipeline.clone().oneshot(request).await;
+            }
+        })
+    });
+    for caller in callers {
+        let _ended = caller.await;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let sent = messages / WORKERS * WORKERS;
+    assert_eq!(
+        taken.load(Relaxed),
+        sent * peers as usize,
+        "every message must be taken"
+    );
+    sent as f64 / seconds
+}
+
+/// What [`Kind::Signed`] means for the envelope.
+pub(crate) const fn signing(kind: Kind) -> Signing {
+    match kind {
+        Kind::Signed => Signing::Origin,
+        _ => Signing::Anonymous,
+    }
+}
