@@ -99,14 +99,14 @@ impl Shared {
         }
         let mut outcome = {
             let mut dials = self.dials.0.lock();
-            if self.stopping.is_cancelled() {
+            if self.halted.is_cancelled() {
                 return Err(DialError::Cancelled);
             }
             if let Some(pending) = dials.get(&peer) {
                 pending.outcome.subscribe()
             } else {
                 let (sender, outcome) = watch::channel(None);
-                let cancel = self.stopping.child_token();
+                let cancel = self.halted.child_token();
                 let spoken = Arc::<AtomicBool>::default();
                 let task = Dial {
                     shared: Arc::clone(self),

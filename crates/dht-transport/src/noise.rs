@@ -16,3 +16,6 @@ mod reader;
 mod resolver;
 mod stream;
 mod writer;
+
+#[cfg(test)]
+mod tests;

@@ -52,7 +52,10 @@ pub(crate) struct Shared {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) liveness: Arc<Semaphore>,
     pub(crate) tasks: Tasks,
+    /// Nothing new: sockets, messages, dials of the owner.
     pub(crate) stopping: CancellationToken,
+    /// No more dials at all, not even for messages that still wait.
+    pub(crate) halted: CancellationToken,
     pub(crate) wire: Arc<WireCounters>,
     pub(crate) counters: Counters,
 }

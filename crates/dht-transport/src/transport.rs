@@ -114,6 +114,7 @@ struct StopOnDrop(Arc<Shared>);
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.stopping.cancel();
+        self.0.halted.cancel();
         self.0.tasks.abort();
     }
 }
@@ -216,6 +217,7 @@ impl Builder {
             liveness: Arc::new(Semaphore::new(config.liveness_sessions)),
             tasks: crate::tasks::Tasks::default(),
             stopping: CancellationToken::new(),
+            halted: CancellationToken::new(),
             wire: Arc::default(),
             counters: crate::shared::Counters::default(),
             media: Media(media),
@@ -310,6 +312,9 @@ impl Transport {
         key: &PublicKey,
         addresses: &[Address],
     ) -> Result<Arc<Connection>, DialError> {
+        if self.shared.stopping.is_cancelled() {
+            return Err(DialError::Cancelled);
+        }
         self.shared.dial(key, addresses.to_vec()).await
     }
 
@@ -327,7 +332,7 @@ impl Transport {
             .book
             .lookup(peer)
             .ok_or(DialError::UnknownPeer)?;
-        self.shared.dial(&key, addresses).await
+        self.dial(&key, &addresses).await
     }
 
     /// Gives up a dial under way; whoever waits for it gets [`DialError::Cancelled`].
@@ -440,6 +445,7 @@ impl Transport {
         };
         // Half the time for messages, half for goodbyes.
         let _cut_off = timeout_at(start + limit / 2, drained).await;
+        self.shared.halted.cancel();
         self.shared.outboxes.fail_all(DeliveryError::Dropped);
         for connection in self.shared.table.all() {
             connection.close(true);

@@ -5,6 +5,8 @@
     reason = "each test binary uses another part"
 )]
 
+pub mod peer;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -14,11 +16,11 @@ use dht_core::{
 };
 use dht_stack::ByteBudget;
 use dht_transport::{
-    AddressBook, Config, DialFailure, Event, IdentityRules, InboundMessage, Memory, Outlets, Tcp,
-    Transport,
+    AddressBook, Config, DialFailure, Event, IdentityRules, InboundMessage, InboundStream, Medium,
+    Memory, Outlets, Tcp, Transport,
 };
 use parking_lot::Mutex;
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 
 pub const BUDGET_BYTES: usize = 64 * 1024 * 1024;
 
@@ -61,6 +63,7 @@ pub struct Setup {
     pub listen: Address,
     pub budget: usize,
     pub network: Network,
+    pub serve: Option<(Bytes, mpsc::Sender<InboundStream>)>,
 }
 
 pub fn identity(seed: u64) -> Arc<NodeIdentity> {
@@ -94,6 +97,7 @@ impl Setup {
             listen: Address::memory(0),
             budget: BUDGET_BYTES,
             network: Network::LocalNet,
+            serve: None,
         }
     }
 
@@ -105,10 +109,16 @@ impl Setup {
     }
 
     pub async fn start(self) -> Node {
+        let memory = self.memory.clone();
+        self.start_with(memory).await
+    }
+
+    /// With another medium in front of the usual ones.
+    pub async fn start_with(self, medium: impl Medium) -> Node {
         let identity = identity(self.seed);
         let book = Arc::<Book>::default();
         let budget = ByteBudget::new(self.budget);
-        let (transport, outlets) = Transport::builder(
+        let mut builder = Transport::builder(
             Arc::clone(&identity),
             self.network,
             Arc::new(SeededEntropy::new(self.seed)),
@@ -117,11 +127,14 @@ impl Setup {
         )
         .config(self.config)
         .book(book.clone())
+        .medium(medium)
         .medium(self.memory)
         .medium(Tcp)
-        .user_agent("test/1")
-        .start()
-        .unwrap();
+        .user_agent("test/1");
+        if let Some((protocol, handler)) = self.serve {
+            builder = builder.serve(protocol, handler);
+        }
+        let (transport, outlets) = builder.start().unwrap();
         let address = transport.listen(&self.listen).await.unwrap();
         Node {
             transport,

@@ -1,0 +1,749 @@
+//! Two and more transports: dialling, tie-break, back-pressure, priorities, shutdown.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use dht_core::{Address, Network, Priority};
+use dht_transport::{
+    Acceptor, BoxFuture, DeliveryError, DialError, DialFailure, Direction, Event, InboundStream,
+    Medium, Memory, OpenError, SendError, Socket, UpgradeError,
+};
+use support::{Node, Setup, body, identity, peer, soon};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, duplex},
+    sync::mpsc,
+    time::{Instant, sleep},
+};
+
+// === dialling ===
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_dials_are_one_connection() {
+    let memory = Memory::default();
+    let (a, b) = (
+        Node::memory(1, &memory).await,
+        Node::memory(2, &memory).await,
+    );
+    let addresses = [b.address.clone()];
+    let dials = (0..10).map(|_| a.transport.dial(b.key(), &addresses));
+    let ids: Vec<_> = soon(futures::future::join_all(dials))
+        .await
+        .into_iter()
+        .map(|c| c.unwrap().id())
+        .collect();
+    assert!(ids.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(
+        (a.transport.stats().outbound, b.transport.stats().inbound),
+        (1, 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_address_is_tried_after_a_failure_and_each_is_recorded() {
+    let memory = Memory::default();
+    let (a, b) = (
+        Node::memory(1, &memory).await,
+        Node::memory(2, &memory).await,
+    );
+    let other = Node::memory(3, &memory).await;
+    let nobody: Address = Address::memory(999);
+    let foreign: Address = "/dns6/example.com/tcp/1".parse().unwrap();
+    let addresses = [
+        foreign,
+        nobody.clone(),
+        other.address.clone(),
+        b.address.clone(),
+    ];
+    let connection = soon(a.transport.dial(b.key(), &addresses)).await.unwrap();
+    assert_eq!(*connection.address(), b.address);
+    let dials = std::mem::take(&mut *a.book.dials.lock());
+    let refused = DialFailure::Connect(io::ErrorKind::ConnectionRefused);
+    assert_eq!(dials[0], (nobody, Err(refused)));
+    assert_eq!(
+        dials[1],
+        (
+            other.address.clone(),
+            Err(DialFailure::Upgrade(UpgradeError::WrongKey))
+        )
+    );
+    assert!(matches!(&dials[2], (address, Ok(_)) if *address == b.address));
+    assert_eq!(dials.len(), 3, "an address no medium serves is not tried");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_address_does_not_hold_up_the_next() {
+    let memory = Memory::default();
+    let (a, b) = (
+        Node::memory(1, &memory).await,
+        Node::memory(2, &memory).await,
+    );
+    // Accepts and says nothing.
+    let mut silent = memory.listen(&Address::memory(0)).await.unwrap();
+    let addresses = [silent.local_address(), b.address.clone()];
+    let _holding = tokio::spawn(async move {
+        let held = silent.accept().await.unwrap();
+        sleep(Duration::from_secs(1000)).await;
+        drop(held);
+    });
+    let start = Instant::now();
+    soon(a.transport.dial(b.key(), &addresses)).await.unwrap();
+    assert_eq!(start.elapsed().as_millis(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_leads_nowhere_ends_in_time() {
+    let memory = Memory::default();
+    let mut a = Node::memory(1, &memory).await;
+    let b = identity(2);
+    let mut silent = memory.listen(&Address::memory(0)).await.unwrap();
+    let address = silent.local_address();
+    let _holding = tokio::spawn(async move {
+        let held = silent.accept().await.unwrap();
+        sleep(Duration::from_secs(1000)).await;
+        drop(held);
+    });
+    let start = Instant::now();
+    let error = a
+        .transport
+        .dial(b.public_key(), &[address])
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, DialError::Failed(DialFailure::Upgrade(_))),
+        "{error:?}"
+    );
+    assert!(start.elapsed() <= Duration::from_secs(15));
+    assert!(matches!(a.event().await, Event::DialFailed { .. }));
+    assert_eq!(
+        a.transport.dial(b.public_key(), &[]).await.unwrap_err(),
+        DialError::NoAddresses
+    );
+    a.settles_to(1).await;
+    assert_eq!(a.transport.stats().dials, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_can_be_cancelled() {
+    let memory = Memory::default();
+    let a = Node::memory(1, &memory).await;
+    let b = identity(2);
+    let mut silent = memory.listen(&Address::memory(0)).await.unwrap();
+    let address = silent.local_address();
+    let addresses = [address];
+    let (result, _held, ()) = tokio::join!(
+        a.transport.dial(b.public_key(), &addresses),
+        silent.accept(),
+        async {
+            sleep(Duration::from_millis(10)).await;
+            a.transport.cancel_dial(b.node_id());
+        }
+    );
+    assert_eq!(result.unwrap_err(), DialError::Cancelled);
+    a.settles_to(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn banned_and_own_keys_are_not_dialled() {
+    let memory = Memory::default();
+    let (a, b) = (
+        Node::memory(1, &memory).await,
+        Node::memory(2, &memory).await,
+    );
+    let addresses = [b.address.clone()];
+    a.book.banned.lock().push(*b.key());
+    assert_eq!(
+        a.transport.dial(b.key(), &addresses).await.unwrap_err(),
+        DialError::Banned
+    );
+    assert_eq!(
+        a.transport.dial(a.key(), &addresses).await.unwrap_err(),
+        DialError::OwnKey
+    );
+    a.book.banned.lock().clear();
+    // Our own listener behind somebody else's key.
+    let own = [a.address.clone()];
+    assert!(a.transport.dial(b.key(), &own).await.is_err());
+    assert_eq!(a.transport.connections().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inbound_connection_answers_a_waiting_dial() {
+    let memory = Memory::default();
+    let (a, b) = (
+        Node::memory(1, &memory).await,
+        Node::memory(2, &memory).await,
+    );
+    let mut silent = memory.listen(&Address::memory(0)).await.unwrap();
+    let addresses = [silent.local_address()];
+    let _holding = tokio::spawn(async move {
+        let held = silent.accept().await.unwrap();
+        sleep(Duration::from_secs(1000)).await;
+        drop(held);
+    });
+    let start = Instant::now();
+    let (dialled, _) = tokio::join!(a.transport.dial(b.key(), &addresses), async {
+        sleep(Duration::from_secs(1)).await;
+        b.transport
+            .dial(a.key(), std::slice::from_ref(&a.address))
+            .await
+            .unwrap()
+    });
+    assert_eq!(dialled.unwrap().direction(), Direction::Inbound);
+    assert_eq!(start.elapsed().as_secs(), 1);
+}
+
+// === two connections at once ===
+
+#[tokio::test(start_paused = true)]
+async fn simultaneous_dials_leave_the_one_of_the_smaller_id() {
+    for (first, second) in [(1, 2), (2, 1)] {
+        let memory = Memory::default();
+        let mut a = Node::memory(first, &memory).await;
+        let mut b = Node::memory(second, &memory).await;
+        let (to_b, to_a) = ([b.address.clone()], [a.address.clone()]);
+        let (x, y) = tokio::join!(
+            a.transport.dial(b.key(), &to_b),
+            b.transport.dial(a.key(), &to_a)
+        );
+        x.unwrap();
+        y.unwrap();
+        sleep(Duration::from_secs(5)).await;
+        let (small, large) = if a.id() < b.id() { (&a, &b) } else { (&b, &a) };
+        let direction =
+            |of: &Node, to: &Node| of.transport.connection(&to.id()).unwrap().direction();
+        assert_eq!(direction(small, large), Direction::Outbound);
+        assert_eq!(direction(large, small), Direction::Inbound);
+        // Accept loop and one connection each: the loser is gone.
+        a.settles_to(2).await;
+        b.settles_to(2).await;
+
+        a.transport.disconnect(&b.id());
+        sleep(Duration::from_secs(5)).await;
+        for node in [&mut a, &mut b] {
+            let mut disconnects = 0;
+            while let Ok(event) = node.outlets.events.try_recv() {
+                disconnects += usize::from(matches!(event, Event::Disconnected { .. }));
+            }
+            assert_eq!(disconnects, 1, "exactly one disconnect");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_message_is_lost_or_doubled_when_both_dial_at_once() {
+    let memory = Memory::default();
+    let (mut a, mut b) = (
+        Node::memory(1, &memory).await,
+        Node::memory(2, &memory).await,
+    );
+    a.knows(&b);
+    b.knows(&a);
+    let mut deliveries = Vec::new();
+    for i in 0..50 {
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            let sent = from
+                .transport
+                .send(&to.id(), body(i, 20_000), Priority::Direct);
+            deliveries.push(sent.unwrap());
+        }
+        sleep(Duration::from_millis(u64::from(i % 2))).await;
+    }
+    for node in [&mut a, &mut b] {
+        let mut counts = [0; 50];
+        for _ in 0..50 {
+            counts[usize::from(node.message().await.body[0])] += 1;
+        }
+        assert_eq!(counts, [1; 50]);
+    }
+    for delivery in deliveries {
+        assert_eq!(soon(delivery).await, Ok(()));
+    }
+    sleep(Duration::from_secs(5)).await;
+    assert!(a.outlets.messages.try_recv().is_err() && b.outlets.messages.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_connection_is_read_for_a_while_and_ends_silently() {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    let them = identity(9);
+    let mut first = peer::identify(&memory, &node.address, &them).await;
+    let event = node.event().await;
+    assert!(
+        matches!(
+            event,
+            Event::Connected {
+                replaced: false,
+                ..
+            }
+        ),
+        "{event:?}"
+    );
+    let mut second = peer::identify(&memory, &node.address, &them).await;
+    let event = node.event().await;
+    assert!(
+        matches!(event, Event::Connected { replaced: true, .. }),
+        "{event:?}"
+    );
+
+    sleep(Duration::from_secs(1)).await;
+    first
+        .write_all(&peer::messaging(1, b"\0\0\0\x03old"))
+        .await
+        .unwrap();
+    first.flush().await.unwrap();
+    assert_eq!(&node.message().await.body[..], b"old");
+    second
+        .write_all(&peer::messaging(1, b"\0\0\0\x03new"))
+        .await
+        .unwrap();
+    second.flush().await.unwrap();
+    assert_eq!(&node.message().await.body[..], b"new");
+
+    let start = Instant::now();
+    let mut rest = Vec::new();
+    first.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(
+        start.elapsed().as_secs(),
+        1,
+        "two seconds after it was replaced"
+    );
+    assert!(
+        node.outlets.events.try_recv().is_err(),
+        "no event for the loser"
+    );
+    assert_eq!(node.transport.connections().len(), 1);
+
+    drop(second);
+    let event = node.event().await;
+    assert!(
+        matches!(
+            event,
+            Event::Disconnected {
+                minimized: false,
+                ..
+            }
+        ),
+        "{event:?}"
+    );
+    assert!(matches!(node.event().await, Event::Offline));
+    drop(first);
+    node.settles_to(1).await;
+    assert!(node.outlets.events.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn we_close_with_a_go_away_and_then_the_end() {
+    let memory = Memory::default();
+    let node = Node::memory(1, &memory).await;
+    let them = identity(9);
+    let mut channel = peer::identify(&memory, &node.address, &them).await;
+    sleep(Duration::from_millis(1)).await;
+    assert!(node.transport.disconnect(them.node_id()));
+    let mut bytes = Vec::new();
+    channel.read_to_end(&mut bytes).await.unwrap();
+    assert!(bytes.ends_with(&peer::yamux(3, 0, 0, 0)), "{bytes:?}");
+}
+
+// === messages ===
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_receiver_holds_the_sender_back_within_its_budget() {
+    let memory = Memory::default();
+    let a = Node::memory(1, &memory).await;
+    let mut setup = Setup::memory(2, &memory);
+    setup.budget = 1024 * 1024;
+    setup.config.inbound_channel = 4;
+    let mut b = setup.start().await;
+    a.knows(&b);
+    let frame = body(1, 100_000);
+    let deliveries: Vec<_> = (0..200)
+        .map(|_| {
+            a.transport
+                .send(&b.id(), frame.clone(), Priority::Direct)
+                .unwrap()
+        })
+        .collect();
+    sleep(Duration::from_secs(5)).await;
+    // 20 MB wait at the sender; the receiver holds its budget, the windows and pipes hold the rest.
+    let waiting = a.transport.stats().queued_bytes;
+    assert!(waiting > 15_000_000, "{waiting} bytes wait");
+    for _ in 0..200 {
+        let message = b.message().await;
+        assert_eq!(message.body.len(), 100_000);
+        assert!(b.budget.available() <= b.budget.total() - 100_000);
+    }
+    for delivery in deliveries {
+        assert_eq!(soon(delivery).await, Ok(()));
+    }
+    assert_eq!(b.budget.available(), b.budget.total());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_nothing_costs_only_its_own_messages() {
+    let memory = Memory::default();
+    let a = Node::memory(1, &memory).await;
+    let mut setup = Setup::memory(2, &memory);
+    setup.config.inbound_channel = 1;
+    let stuck = setup.start().await;
+    let mut fine = Node::memory(3, &memory).await;
+    a.knows(&stuck);
+    a.knows(&fine);
+    let frame = body(1, 1_000_000);
+    let start = Instant::now();
+    let lost: Vec<_> = (0..10)
+        .map(|_| {
+            a.transport
+                .send(&stuck.id(), frame.clone(), Priority::Direct)
+                .unwrap()
+        })
+        .collect();
+    sleep(Duration::from_secs(1)).await;
+    let delivery = a
+        .transport
+        .send(&fine.id(), body(2, 100), Priority::Gossip)
+        .unwrap();
+    assert_eq!(fine.message().await.body, body(2, 100));
+    assert_eq!(soon(delivery).await, Ok(()));
+    assert_eq!(
+        start.elapsed().as_secs(),
+        1,
+        "nobody waited for the stuck one"
+    );
+    let mut failed = 0;
+    for delivery in lost {
+        failed += usize::from(delivery.await.is_err());
+    }
+    // Some fit into windows, pipes and the sessions of the stuck side.
+    assert!(failed >= 5, "{failed} failed");
+    assert!(start.elapsed() < Duration::from_secs(125));
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_to_an_unreachable_peer_fail_and_grow_no_older_than_they_may() {
+    let memory = Memory::default();
+    let a = Node::memory(1, &memory).await;
+    let b = identity(2);
+    let silent: Vec<_> = futures::future::join_all(
+        (0..8).map(|_| async { memory.listen(&Address::memory(0)).await.unwrap() }),
+    )
+    .await;
+    let addresses = silent.iter().map(|silent| silent.local_address()).collect();
+    a.book
+        .peers
+        .lock()
+        .insert(*b.node_id(), (*b.public_key(), addresses));
+    let start = Instant::now();
+    let delivery = a
+        .transport
+        .send(b.node_id(), body(0, 10), Priority::Direct)
+        .unwrap();
+    assert!(matches!(
+        delivery.await,
+        Err(DeliveryError::DialFailed | DeliveryError::Expired)
+    ));
+    assert!(
+        start.elapsed() <= Duration::from_secs(61),
+        "{:?}",
+        start.elapsed()
+    );
+    a.settles_to(1).await;
+    assert_eq!(a.transport.stats().outboxes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_sheds_the_least_important() {
+    let memory = Memory::default();
+    let mut setup = Setup::memory(1, &memory);
+    setup.config.max_queued_messages = 3;
+    let a = setup.start().await;
+    let mut b = Node::memory(2, &memory).await;
+    a.knows(&b);
+    let send = |byte, priority| a.transport.send(&b.id(), body(byte, 10), priority);
+    let gossip = send(1, Priority::Gossip).unwrap();
+    let direct = [
+        send(2, Priority::Direct).unwrap(),
+        send(3, Priority::Direct).unwrap(),
+    ];
+    assert_eq!(send(4, Priority::Gossip).err(), Some(SendError::QueueFull));
+    let control = send(5, Priority::Control).unwrap();
+    assert_eq!(gossip.await, Err(DeliveryError::Dropped));
+    for expected in [5, 2, 3] {
+        assert_eq!(b.message().await.body[0], expected);
+    }
+    for delivery in [control].into_iter().chain(direct) {
+        assert_eq!(soon(delivery).await, Ok(()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_survive_the_end_of_their_connection() {
+    let memory = Memory::default();
+    let (a, mut b) = (
+        Node::memory(1, &memory).await,
+        Node::memory(2, &memory).await,
+    );
+    a.knows(&b);
+    soon(
+        a.transport
+            .send(&b.id(), body(1, 10), Priority::Direct)
+            .unwrap(),
+    )
+    .await
+    .unwrap();
+    b.message().await;
+    b.transport.disconnect(&a.id());
+    let delivery = a
+        .transport
+        .send(&b.id(), body(2, 10), Priority::Direct)
+        .unwrap();
+    assert_eq!(b.message().await.body, body(2, 10));
+    assert_eq!(soon(delivery).await, Ok(()));
+    assert_eq!(b.transport.stats().inbound, 2, "dialled again");
+}
+
+/// A medium whose pipes hold almost nothing.
+struct Narrow(mpsc::UnboundedSender<Socket>);
+
+impl Medium for Narrow {
+    fn dial<'a>(&'a self, _: &'a Address) -> BoxFuture<'a, io::Result<Socket>> {
+        Box::pin(async {
+            let (near, far) = duplex(1024);
+            self.0.send(Socket::other(far)).unwrap();
+            Ok(Socket::duplex(near))
+        })
+    }
+
+    fn listen<'a>(&'a self, _: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Acceptor>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn serves(&self, address: &Address) -> bool {
+        *address == Address::memory(4242)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_resolves_when_the_socket_took_the_message_not_before() {
+    let (sender, mut sockets) = mpsc::unbounded_channel();
+    let them = identity(2);
+    let setup = Setup::memory(1, &Memory::default());
+    let a = setup.start_with(Narrow(sender)).await;
+    let record = (*them.public_key(), vec![Address::memory(4242)]);
+    a.book.peers.lock().insert(*them.node_id(), record);
+    let mut delivery = a
+        .transport
+        .send(them.node_id(), body(1, 5_000), Priority::Direct)
+        .unwrap();
+
+    let mut socket = sockets.recv().await.unwrap();
+    assert_eq!(
+        socket.read_u8().await.unwrap(),
+        Network::LocalNet.wire_byte()
+    );
+    let entropy = Arc::new(dht_core::SeededEntropy::new(5));
+    let (mut channel, _) = dht_transport::noise::respond(socket, them.secret_key(), entropy)
+        .await
+        .unwrap();
+    channel.write_all(&peer::honest_frame(&them)).await.unwrap();
+    channel.flush().await.unwrap();
+    let mut head = [0; 3];
+    channel.read_exact(&mut head).await.unwrap();
+    channel
+        .read_exact(&mut vec![
+            0;
+            usize::from(head[1]) + 256 * usize::from(head[2])
+        ])
+        .await
+        .unwrap();
+
+    // The message is in the multiplexer, but the pipe holds only a part of it.
+    tokio::select! {
+        biased;
+        result = &mut delivery => panic!("{result:?} before the socket took it"),
+        () = sleep(Duration::from_secs(5)) => {}
+    }
+    let mut got = vec![0; 5_000];
+    let (read, result) = tokio::join!(
+        async {
+            loop {
+                if channel.read(&mut got).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+        },
+        async {
+            let result = soon(delivery).await;
+            a.transport.disconnect(them.node_id());
+            result
+        }
+    );
+    let () = read;
+    assert_eq!(result, Ok(()));
+}
+
+// === other protocols ===
+
+#[tokio::test(start_paused = true)]
+async fn other_protocols_are_served_and_refused() {
+    let memory = Memory::default();
+    let protocol = Bytes::from_static(b"t/test/1");
+    let (handler, mut streams) = mpsc::channel::<InboundStream>(1);
+    let mut b = Setup::memory(2, &memory);
+    b.serve = Some((protocol.clone(), handler));
+    let b = b.start().await;
+    let a = Node::memory(1, &memory).await;
+    assert_eq!(
+        a.transport.open(&b.id(), &protocol).await.err(),
+        Some(OpenError::NotConnected)
+    );
+    a.transport
+        .dial(b.key(), std::slice::from_ref(&b.address))
+        .await
+        .unwrap();
+
+    let mut near = a.transport.open(&b.id(), &protocol).await.unwrap();
+    near.write_all(b"question").await.unwrap();
+    let mut far = soon(streams.recv()).await.unwrap();
+    assert_eq!((far.peer.node_id, far.protocol), (a.id(), protocol.clone()));
+    let mut got = [0; 8];
+    far.stream.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"question");
+    far.stream.write_all(b"answer").await.unwrap();
+    far.stream.shutdown().await.unwrap();
+    let mut got = Vec::new();
+    near.read_to_end(&mut got).await.unwrap();
+    assert_eq!(got, b"answer");
+
+    // b does not know the protocol of a: negotiated, refused.
+    let error = b.transport.open(&a.id(), &protocol).await.unwrap_err();
+    assert!(matches!(error, OpenError::Negotiation(_)), "{error:?}");
+
+    // A busy owner sheds: the second stream is reset.
+    let mut one = a.transport.open(&b.id(), &protocol).await.unwrap();
+    one.write_all(b"1").await.unwrap();
+    sleep(Duration::from_millis(10)).await;
+    let mut two = a.transport.open(&b.id(), &protocol).await.unwrap();
+    two.write_all(b"2").await.unwrap();
+    assert_eq!(soon(two.read(&mut [0])).await.unwrap_or(0), 0);
+    drop(one);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_liveness_session_echoes_if_allowed() {
+    let memory = Memory::default();
+    let closed = Node::memory(1, &memory).await;
+    let mut setup = Setup::memory(2, &memory);
+    setup.config.liveness_sessions = 1;
+    let open = setup.start().await;
+    let mut socket = peer::connect(&memory, &closed.address).await;
+    socket.write_all(b"\xa7pingpong\n").await.unwrap();
+    assert_eq!(socket.read(&mut [0]).await.unwrap(), 0);
+    let mut socket = peer::connect(&memory, &open.address).await;
+    socket.write_all(b"\xa7pingpong\n").await.unwrap();
+    let mut got = [0; 9];
+    socket.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"pingpong\n");
+    let mut second = peer::connect(&memory, &open.address).await;
+    second.write_all(b"\xa7pingpong\n").await.unwrap();
+    assert_eq!(
+        second.read(&mut [0]).await.unwrap(),
+        0,
+        "one session at a time"
+    );
+}
+
+// === the end ===
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_sends_what_waits_and_leaves_no_task() {
+    let memory = Memory::default();
+    let (a, mut b) = (
+        Node::memory(1, &memory).await,
+        Node::memory(2, &memory).await,
+    );
+    a.knows(&b);
+    let deliveries: Vec<_> = (0..100)
+        .map(|i| {
+            a.transport
+                .send(&b.id(), body(i, 5_000), Priority::Direct)
+                .unwrap()
+        })
+        .collect();
+    tokio::join!(a.transport.shutdown(Duration::from_secs(10)), async {
+        for i in 0..100 {
+            assert_eq!(b.message().await.body[0], i);
+        }
+    });
+    for delivery in deliveries {
+        assert_eq!(soon(delivery).await, Ok(()));
+    }
+    let stats = a.transport.stats();
+    assert_eq!((stats.tasks, stats.connections, stats.outboxes), (0, 0, 0));
+    assert_eq!(
+        a.transport
+            .send(&b.id(), body(0, 1), Priority::Control)
+            .err(),
+        Some(SendError::ShutDown)
+    );
+    let gone = a
+        .transport
+        .dial(b.key(), std::slice::from_ref(&b.address))
+        .await;
+    assert_eq!(gone.unwrap_err(), DialError::Cancelled);
+    assert!(memory.dial(&a.address).await.is_err(), "nobody listens");
+    b.settles_to(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_keeps_its_limit_when_nobody_reads() {
+    let memory = Memory::default();
+    let a = Node::memory(1, &memory).await;
+    let mut setup = Setup::memory(2, &memory);
+    setup.config.inbound_channel = 1;
+    let b = setup.start().await;
+    a.knows(&b);
+    let delivery = a
+        .transport
+        .send(&b.id(), body(0, 8_000_000), Priority::Direct)
+        .unwrap();
+    let more: Vec<_> = (0..5)
+        .map(|_| {
+            a.transport
+                .send(&b.id(), body(0, 8_000_000), Priority::Direct)
+                .unwrap()
+        })
+        .collect();
+    sleep(Duration::from_secs(1)).await;
+    let start = Instant::now();
+    a.transport.shutdown(Duration::from_secs(4)).await;
+    assert!(
+        start.elapsed() <= Duration::from_secs(4),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(a.transport.stats().queued_bytes, 0);
+    for delivery in std::iter::once(delivery).chain(more) {
+        let _resolved = soon(delivery).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_last_handle_stops_everything() {
+    let memory = Memory::default();
+    let (a, b) = (
+        Node::memory(1, &memory).await,
+        Node::memory(2, &memory).await,
+    );
+    a.transport
+        .dial(b.key(), std::slice::from_ref(&b.address))
+        .await
+        .unwrap();
+    drop(a);
+    b.settles_to(1).await;
+    assert_eq!(b.transport.connections().len(), 0);
+}

@@ -1,0 +1,416 @@
+//! Peers that misbehave at every step of a connection.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use dht_core::{Network, Priority};
+use dht_transport::{Event, IdentityError, Memory, Offence, UpgradeError, noise::NoiseError};
+use support::{Node, Setup, body, config, identity, peer, soon};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, sleep},
+};
+
+/// The next failed upgrade and the offences before it.
+async fn failure(node: &mut Node) -> (UpgradeError, Vec<Offence>) {
+    let mut offences = Vec::new();
+    loop {
+        match node.event().await {
+            Event::InboundFailed { error, .. } => return (error, offences),
+            Event::Offence { offence, .. } => offences.push(offence),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Nothing is left of whatever was tried.
+async fn clean(node: &Node) {
+    node.settles_to(1).await;
+    let stats = node.transport.stats();
+    assert_eq!((stats.connections, stats.handshakes), (0, 0));
+    assert_eq!(node.budget.available(), node.budget.total());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_network_gets_no_byte() {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    let mut socket = peer::connect(&memory, &node.address).await;
+    socket
+        .write_all(&[Network::MainNet.wire_byte()])
+        .await
+        .unwrap();
+    let mut got = Vec::new();
+    socket.read_to_end(&mut got).await.unwrap();
+    assert_eq!(got, b"");
+    assert_eq!(
+        failure(&mut node).await,
+        (UpgradeError::WireByte(0), vec![])
+    );
+    clean(&node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_cut_off_at_every_step() {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    let start = Instant::now();
+    let _silent = peer::connect(&memory, &node.address).await;
+    assert_eq!(failure(&mut node).await.0, UpgradeError::WireByteTimeout);
+    assert_eq!(start.elapsed().as_secs(), 6);
+
+    let start = Instant::now();
+    let mut socket = peer::connect(&memory, &node.address).await;
+    socket
+        .write_all(&[Network::LocalNet.wire_byte(), 0, 32, 1])
+        .await
+        .unwrap();
+    assert_eq!(
+        failure(&mut node).await.0,
+        UpgradeError::Noise(NoiseError::Timeout)
+    );
+    assert_eq!(start.elapsed().as_secs(), 6);
+
+    // Noise, then nothing: the identity's own limit, held against the key.
+    let start = Instant::now();
+    let _channel = peer::shake(&memory, &node.address, &identity(9)).await;
+    let (error, offences) = failure(&mut node).await;
+    assert_eq!(error, UpgradeError::Identity(IdentityError::Timeout));
+    assert_eq!(offences, [Offence::Identity(IdentityError::Timeout)]);
+    assert_eq!(start.elapsed().as_secs(), 10);
+    clean(&node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_deadline_covers_all_steps() {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    let start = Instant::now();
+    let mut socket = peer::connect(&memory, &node.address).await;
+    // Each step is answered just in time.
+    sleep(Duration::from_millis(5_900)).await;
+    socket
+        .write_all(&[Network::LocalNet.wire_byte()])
+        .await
+        .unwrap();
+    sleep(Duration::from_millis(5_900)).await;
+    socket.write_all(&[0, 32]).await.unwrap();
+    socket
+        .write_all(identity(9).public_key().as_bytes())
+        .await
+        .unwrap();
+    let (error, offences) = failure(&mut node).await;
+    assert_eq!((error, offences), (UpgradeError::Timeout, vec![]));
+    assert_eq!(start.elapsed().as_secs(), 15);
+    clean(&node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_instead_of_noise() {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    let byte = Network::LocalNet.wire_byte();
+    for (sent, expected) in [
+        (
+            vec![byte, 0xff, 0xff, 1, 2, 3],
+            NoiseError::HandshakeLength(0xffff),
+        ),
+        (
+            [&[byte, 0, 33][..], &[1; 33]].concat(),
+            NoiseError::HandshakeLength(33),
+        ),
+        (
+            [&[byte, 0, 32][..], &[0xff; 32]].concat(),
+            NoiseError::Handshake,
+        ),
+        (
+            [&[byte, 0, 32][..], &[0; 32]].concat(),
+            NoiseError::Handshake,
+        ),
+    ] {
+        let mut socket = peer::connect(&memory, &node.address).await;
+        socket.write_all(&sent).await.unwrap();
+        assert_eq!(
+            failure(&mut node).await,
+            (UpgradeError::Noise(expected), vec![])
+        );
+    }
+    // A wrong third message.
+    let mut socket = peer::connect(&memory, &node.address).await;
+    socket.write_all(&[byte, 0, 32]).await.unwrap();
+    socket
+        .write_all(identity(9).public_key().as_bytes())
+        .await
+        .unwrap();
+    socket.read_exact(&mut [0; 98]).await.unwrap();
+    socket
+        .write_all(&[&[0, 64][..], &[5; 64]].concat())
+        .await
+        .unwrap();
+    assert_eq!(
+        failure(&mut node).await.0,
+        UpgradeError::Noise(NoiseError::Handshake)
+    );
+    clean(&node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn early_close_is_nobodys_fault() {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    drop(peer::connect(&memory, &node.address).await);
+    assert!(matches!(failure(&mut node).await, (UpgradeError::Io(_), o) if o.is_empty()));
+    drop(peer::shake(&memory, &node.address, &identity(9)).await);
+    let (error, offences) = failure(&mut node).await;
+    assert!(
+        matches!(error, UpgradeError::Identity(IdentityError::Io(_))),
+        "{error:?}"
+    );
+    assert_eq!(offences, []);
+    clean(&node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_identities_are_named_and_banned() {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    let frame = peer::honest_frame(&identity(9));
+    let mut forged = frame.clone();
+    // Somewhere in the signature, at the end of the message.
+    let at = forged.len() - 20;
+    forged[at] ^= 1;
+    for (sent, banned) in [
+        (vec![0, 0x01, 0x04], true),
+        (vec![1, 0, 0], true),
+        (vec![0, 3, 0, 0xff, 0xff, 0xff], true),
+        (forged, true),
+        // Signed by somebody else.
+        (peer::honest_frame(&identity(8)), true),
+        // Nothing in it: no address, which is not an offence.
+        (vec![0, 0, 0], false),
+    ] {
+        let (mut channel, _) = peer::shake(&memory, &node.address, &identity(9)).await;
+        channel.write_all(&sent).await.unwrap();
+        channel.flush().await.unwrap();
+        let (error, offences) = failure(&mut node).await;
+        let UpgradeError::Identity(error) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(error.ban(false).is_some(), banned, "{error:?}");
+        let expected = banned.then_some(Offence::Identity(error));
+        assert_eq!(offences, Vec::from_iter(expected));
+    }
+    clean(&node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn banned_keys_and_our_own_key_are_closed_before_identity() {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    let villain = identity(9);
+    node.book.banned.lock().push(*villain.public_key());
+    for (who, expected) in [
+        (villain, UpgradeError::Banned),
+        (node.identity.clone(), UpgradeError::OwnKey),
+    ] {
+        let (mut channel, _) = peer::shake(&memory, &node.address, &who).await;
+        assert_eq!(
+            channel.read(&mut [0; 1]).await.unwrap_or(0),
+            0,
+            "no identity is sent"
+        );
+        assert_eq!(failure(&mut node).await, (expected, vec![]));
+    }
+    clean(&node).await;
+}
+
+#[tokio::test]
+async fn honest_peers_get_through_two_hundred_half_open_sockets() {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    let mut half_open = Vec::new();
+    for i in 0..200_u64 {
+        let mut socket = peer::connect(&memory, &node.address).await;
+        if i % 2 == 0 {
+            socket
+                .write_all(&[Network::LocalNet.wire_byte(), 0, 32])
+                .await
+                .unwrap();
+        }
+        half_open.push(socket);
+        tokio::task::yield_now().await;
+    }
+    for seed in 2..7 {
+        let honest = Node::memory(seed, &memory).await;
+        honest.knows(&node);
+        let delivery = honest
+            .transport
+            .send(&node.id(), body(7, 10), Priority::Direct)
+            .unwrap();
+        assert_eq!(node.message().await.body, body(7, 10));
+        assert_eq!(soon(delivery).await, Ok(()));
+    }
+    assert!(node.transport.stats().handshakes <= 100);
+    drop(half_open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_source_shakes_few_hands_at_once() {
+    let memory = Memory::default();
+    let mut setup = Setup::memory(1, &memory);
+    setup.config.exempt_local = false;
+    let node = setup.start().await;
+    let mut sockets = Vec::new();
+    for _ in 0..20 {
+        sockets.push(peer::connect(&memory, &node.address).await);
+        tokio::task::yield_now().await;
+    }
+    sleep(Duration::from_millis(1)).await;
+    let stats = node.transport.stats();
+    assert_eq!((stats.handshakes, stats.refused), (4, 16));
+    drop(sockets);
+    clean(&node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_capped() {
+    let memory = Memory::default();
+    let mut setup = Setup::memory(1, &memory);
+    setup.config = config();
+    setup.config.max_connections = 2;
+    let node = setup.start().await;
+    let mut channels = Vec::new();
+    for seed in 10..12 {
+        channels.push(peer::identify(&memory, &node.address, &identity(seed)).await);
+    }
+    let mut refused = peer::connect(&memory, &node.address).await;
+    assert_eq!(refused.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(node.transport.connections().len(), 2);
+    drop(channels);
+    clean(&node).await;
+}
+
+/// Sends raw multiplexer bytes after an honest start; returns the offences until the connection is gone.
+async fn after_identity(bytes: &[u8]) -> (Vec<Offence>, Vec<usize>) {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
+    channel.write_all(bytes).await.unwrap();
+    channel.flush().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    drop(channel);
+    let mut offences = Vec::new();
+    loop {
+        match node.event().await {
+            Event::Connected { .. } => {}
+            Event::Offence {
+                offence,
+                public_key,
+                ..
+            } => {
+                assert_eq!(public_key, *identity(9).public_key());
+                offences.push(offence);
+            }
+            Event::Disconnected { .. } => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut messages = Vec::new();
+    while let Ok(message) = node.outlets.messages.try_recv() {
+        messages.push(message.body.len());
+    }
+    clean(&node).await;
+    (offences, messages)
+}
+
+#[tokio::test(start_paused = true)]
+async fn misuse_of_an_established_connection() {
+    // As the reference does: three small frames, then the message.
+    let mut scattered = peer::data(peer::SYN, 1, &[9]);
+    scattered.extend(peer::data(0, 1, &[3]));
+    scattered.extend(peer::data(0, 1, b"t/msg/0.1"));
+    scattered.extend(peer::data(0, 1, b"\0\0\0\x08hi there"));
+    assert_eq!(after_identity(&scattered).await, (vec![], vec![8]));
+
+    let long = peer::messaging(1, &[0, 0x80, 0, 1]);
+    assert_eq!(
+        after_identity(&long).await,
+        (vec![Offence::FrameTooLong(8 * 1024 * 1024 + 1)], vec![])
+    );
+
+    let flags = peer::data(peer::SYN, 1, &[4, 0x10]);
+    let (offences, _) = after_identity(&flags).await;
+    assert!(
+        matches!(offences[..], [Offence::Negotiation(_)]),
+        "{offences:?}"
+    );
+
+    // A frame that ends with the connection, and garbage for the multiplexer.
+    assert_eq!(
+        after_identity(&peer::messaging(1, &[0, 0, 0, 9, 1])).await,
+        (vec![], vec![])
+    );
+    assert_eq!(after_identity(&[0xff; 100]).await, (vec![], vec![]));
+    // A window update that overflows, a stream of the wrong parity, and a body over the window.
+    assert_eq!(
+        after_identity(&peer::yamux(1, peer::SYN, 1, u32::MAX)).await,
+        (vec![], vec![])
+    );
+    assert_eq!(
+        after_identity(&peer::data(peer::SYN, 2, b"x")).await,
+        (vec![], vec![])
+    );
+    assert_eq!(
+        after_identity(&peer::data(peer::SYN, 1, &[0; 300_000])).await,
+        (vec![], vec![])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_streams_is_reset_and_leaves_nothing() {
+    let mut bytes = Vec::new();
+    for i in 0..100 {
+        bytes.extend(peer::data(peer::SYN, 1 + 2 * i, &[9]));
+    }
+    // The one that counts still works, because the flood's streams are cut off.
+    bytes.extend(peer::data(peer::FIN, 1, &[]));
+    assert_eq!(after_identity(&bytes).await, (vec![], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_messaging_stream_replaces_the_older() {
+    let mut bytes = peer::messaging(1, b"\0\0\0\x01a");
+    bytes.extend(peer::messaging(3, b"\0\0\0\x02bb"));
+    // What arrived on the older one before it was replaced is not lost.
+    let (offences, mut messages) = after_identity(&bytes).await;
+    messages.sort_unstable();
+    assert_eq!((offences, messages), (vec![], vec![1, 2]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_announced_frame_that_does_not_come_gives_its_budget_back() {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
+    channel
+        .write_all(&peer::messaging(1, &[0, 0x10, 0, 0]))
+        .await
+        .unwrap();
+    channel.flush().await.unwrap();
+    node.connected().await;
+    sleep(Duration::from_secs(1)).await;
+    assert!(
+        node.budget.total() - node.budget.available() >= 1024 * 1024,
+        "reserved before it is read"
+    );
+    sleep(Duration::from_secs(40)).await;
+    assert_eq!(node.budget.available(), node.budget.total());
+    assert_eq!(
+        node.transport.connections().len(),
+        1,
+        "the connection stays"
+    );
+}
