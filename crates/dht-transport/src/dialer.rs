@@ -50,13 +50,13 @@ impl Dials {
 
     /// The peer connected to us: whoever waits for our dial gets that connection.
     ///
-    /// The dial itself is given up, unless the tie-break would prefer it to what we have *and* the peer may
-    /// have seen it: the peer would then have given up its own in favour of ours, and both would be lost.
-    pub(crate) fn on_inbound(&self, own: &NodeId, connection: &Arc<Connection>) {
+    /// A dial the peer may have seen goes on. If the tie-break prefers it, the peer has given up its own in its
+    /// favour; if not, the peer may have written messages to it already, which only an orderly end delivers.
+    pub(crate) fn on_inbound(&self, connection: &Arc<Connection>) {
         let pending = self.0.lock();
         if let Some(pending) = pending.get(connection.node_id()) {
             let _nobody = pending.outcome.send(Some(Ok(Arc::clone(connection))));
-            if own > connection.node_id() || !pending.spoken.load(Ordering::SeqCst) {
+            if !pending.spoken.load(Ordering::SeqCst) {
                 pending.cancel.cancel();
             }
         }

@@ -9,16 +9,17 @@ use crate::{Connection, DialError, Offence, UpgradeError};
 /// Something happened to a connection.
 ///
 /// [`Connected`](Self::Connected) and [`Disconnected`](Self::Disconnected) are never lost: a connection waits
-/// with them until the owner takes them. The others are dropped, and counted, while the channel is full.
+/// with them until the owner takes them. The others are dropped, and counted, while the channel is full; an
+/// offence on an established connection waits a moment before.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A peer is connected. If it was connected already this connection `replaced` the one before, and no
-    /// disconnect was or will be told of that one.
+    /// A peer is connected. If it was connected before, and nothing was told of the end of that, this
+    /// connection `replaced` the other, and nothing will be told of its end.
     Connected {
         /// Who, from where, and what it told about itself.
         connection: Arc<Connection>,
-        /// Whether it took over from a live connection.
+        /// Whether it took over from another connection.
         replaced: bool,
     },
     /// A peer is no longer connected.

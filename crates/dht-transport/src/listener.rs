@@ -84,9 +84,7 @@ async fn welcome(shared: Arc<Shared>, accepted: Accepted, slot: HandshakeSlot) {
             };
             let took = started.elapsed();
             let winner = shared.adopt(*upgraded, Direction::Inbound, remote, slot, took);
-            shared
-                .dials
-                .on_inbound(shared.upgrade.identity.node_id(), &winner);
+            shared.dials.on_inbound(&winner);
         }
         Ok(Welcome::Liveness(socket)) => {
             drop(slot);

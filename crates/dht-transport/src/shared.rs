@@ -151,14 +151,17 @@ impl Shared {
         let _nobody = self.events.send(event).await;
     }
 
-    pub(crate) fn accuse(&self, connection: &Connection, offence: Offence) {
+    /// Ends a connection for an offence. At most the streams of one connection wait here.
+    async fn accuse(&self, connection: &Connection, offence: Offence) {
+        connection.close(true);
         let ban = offence.session_ban();
-        self.tell(Event::Offence {
-            public_key: connection.peer().public_key,
+        let public_key = connection.peer().public_key;
+        self.announce(Event::Offence {
+            public_key,
             offence,
             ban,
-        });
-        connection.close(true);
+        })
+        .await;
     }
 }
 
@@ -293,7 +296,8 @@ impl Inbound {
             Err(error) => {
                 if error.is_offence() {
                     self.shared
-                        .accuse(&self.connection, Offence::Negotiation(error));
+                        .accuse(&self.connection, Offence::Negotiation(error))
+                        .await;
                 }
                 return;
             }
@@ -328,7 +332,8 @@ impl Inbound {
         tracing::trace!(peer = %self.connection.node_id(), ?end, "messaging session ended");
         if let End::TooLong(frame) = end {
             self.shared
-                .accuse(&self.connection, Offence::FrameTooLong(frame.0));
+                .accuse(&self.connection, Offence::FrameTooLong(frame.0))
+                .await;
         }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct Table {
 pub(crate) enum Installed {
     /// It is the peer's only one.
     First,
-    /// It took over from this one, which was still alive.
+    /// It took over from this one, whose end nobody was told of.
     Replaced(Arc<Connection>),
     /// This one stays.
     Lost(Arc<Connection>),
@@ -62,8 +62,8 @@ impl Table {
             return Installed::Lost(Arc::clone(existing));
         }
         match live.insert(*peer, Arc::clone(new)) {
-            Some(old) if old.is_open() => Installed::Replaced(old),
-            _ => Installed::First,
+            Some(old) => Installed::Replaced(old),
+            None => Installed::First,
         }
     }
 

@@ -3,23 +3,35 @@
 use std::{future::Future, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{runtime::Handle, task::JoinSet, time::timeout};
 
 /// Tasks that end with the transport at the latest.
-#[derive(Debug, Default)]
-pub(crate) struct Tasks(Mutex<JoinSet<()>>);
+#[derive(Debug)]
+pub(crate) struct Tasks {
+    set: Mutex<JoinSet<()>>,
+    /// Messages may be sent from threads that belong to no runtime.
+    runtime: Handle,
+}
 
 impl Tasks {
+    /// Tasks of the present runtime.
+    pub(crate) fn new() -> Self {
+        Self {
+            set: Mutex::default(),
+            runtime: Handle::current(),
+        }
+    }
+
     /// Runs a task. Those that ended are forgotten at the same time.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.0.lock();
+        let mut tasks = self.set.lock();
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
+        tasks.spawn_on(task, &self.runtime);
     }
 
     /// Tasks that have not ended.
     pub(crate) fn count(&self) -> usize {
-        let mut tasks = self.0.lock();
+        let mut tasks = self.set.lock();
         while tasks.try_join_next().is_some() {}
         tasks.len()
     }
@@ -28,7 +40,7 @@ impl Tasks {
     pub(crate) async fn join(&self, limit: Duration) {
         let all = async {
             loop {
-                let mut tasks = std::mem::take(&mut *self.0.lock());
+                let mut tasks = std::mem::take(&mut *self.set.lock());
                 if tasks.is_empty() {
                     return;
                 }
@@ -41,6 +53,6 @@ impl Tasks {
     }
 
     pub(crate) fn abort(&self) {
-        self.0.lock().abort_all();
+        self.set.lock().abort_all();
     }
 }

@@ -1,15 +1,21 @@
 //! TCP over IPv4 and IPv6, with names looked up by the operating system.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use dht_core::{Address, DnsKind, Host};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 
 use crate::{Accepted, Acceptor, BoxFuture, Medium, Socket, Source};
 
+/// Silence after which the kernel asks whether the peer is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// Time between unanswered questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
 /// Dials and listens on `/ip4|ip6/…/tcp/…`, dials `/dns/…` and `/dns4/…`.
 ///
-/// TCP_NODELAY is on: frames are complete when they are written, so waiting for more only adds delay.
+/// TCP_NODELAY and keep-alive probes are on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
 
@@ -20,7 +26,7 @@ impl Medium for Tcp {
             for target in resolve(address).await? {
                 match TcpStream::connect(target).await {
                     Ok(stream) => {
-                        stream.set_nodelay(true)?;
+                        prepare(&stream)?;
                         return Ok(Socket::tcp(stream));
                     }
                     Err(error) => last = error,
@@ -64,7 +70,7 @@ impl Acceptor for Listener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
         Box::pin(async {
             let (stream, remote) = self.listener.accept().await?;
-            stream.set_nodelay(true)?;
+            prepare(&stream)?;
             Ok(Accepted {
                 socket: Socket::tcp(stream),
                 remote: to_address(remote),
@@ -72,6 +78,16 @@ impl Acceptor for Listener {
             })
         })
     }
+}
+
+/// Frames are complete when they are written, so waiting for more only adds delay. Probes find out about
+/// peers that vanished while nothing was to be sent: neither Noise nor yamux would.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let probes = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL);
+    SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
 fn to_address(socket: SocketAddr) -> Address {

@@ -215,7 +215,7 @@ impl Builder {
             handlers: self.handlers,
             events,
             liveness: Arc::new(Semaphore::new(config.liveness_sessions)),
-            tasks: crate::tasks::Tasks::default(),
+            tasks: crate::tasks::Tasks::new(),
             stopping: CancellationToken::new(),
             halted: CancellationToken::new(),
             wire: Arc::default(),

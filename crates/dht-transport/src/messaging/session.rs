@@ -35,6 +35,9 @@ const ATTEMPTS: u8 = 2;
 /// cause, few enough for a peer that closes every connection at once.
 const MAX_LOST_CONNECTIONS: u8 = 8;
 
+/// Time for a connection that may have broken to be found broken.
+const SETTLE_TIMEOUT: Duration = Duration::from_millis(250);
+
 /// Time for the end of stream of a messaging stream to be queued.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -235,6 +238,14 @@ impl<C: Connect> PeerSession<C> {
                 Ok(stream) => return Ok((connection, stream)),
                 Err(_) => error = DeliveryError::SubstreamOpenFailed,
             }
+            // A broken connection is known to be one a moment later; the next attempt must not find it again.
+            let settled = async {
+                tokio::select! {
+                    () = connection.closed() => {}
+                    () = connection.retired().cancelled() => {}
+                }
+            };
+            let _still_open = timeout(SETTLE_TIMEOUT, settled).await;
             // A connection that lost the tie-break against the peer's own dial says nothing about the peer:
             // the winner takes its place.
             let lost = connection.retired().is_cancelled() || !connection.is_open();
