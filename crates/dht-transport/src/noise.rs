@@ -1,6 +1,6 @@
 //! The Noise channel: `Noise_XX_25519_ChaChaPoly_BLAKE2b` over Ristretto255.
 //!
-//! `snow` runs the handshake with our own primitives ([`resolver`]); after it, [`NoiseStream`] encrypts and
+//! `snow` runs the handshake with our own primitives; after it, [`NoiseStream`] encrypts and
 //! decrypts in place with ring. docs/protocol/02-transport-and-connectivity.md section 4.2.
 
 pub use error::NoiseError;
