@@ -130,17 +130,24 @@ fn sender(received: &Received) -> String {
 
 /// Control characters would let a sender write anything on the terminal.
 fn text_line(received: &Received) -> String {
-    let text = String::from_utf8_lossy(&received.message.payload);
-    let shown: String = text
-        .chars()
-        .map(|c| {
-            if c.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect();
+    let payload = &received.message.payload;
+    let shown = match str::from_utf8(payload) {
+        Ok(text) => text
+            .trim_end()
+            .chars()
+            .map(|c| {
+                if c.is_control() {
+                    char::REPLACEMENT_CHARACTER
+                } else {
+                    c
+                }
+            })
+            .collect(),
+        Err(_) => format!(
+            "<{} bytes that are no text; --json shows them>",
+            payload.len()
+        ),
+    };
     format!("{} {shown}", sender(received))
 }
 
