@@ -1,0 +1,51 @@
+//! What a peer says of itself.
+
+use dht_core::test_util::{NOW, identity};
+use dht_core::{Claim, ClaimError, IdentitySignature};
+use dht_peers::{ClaimPolicy, ClaimsError, validate_claims};
+
+#[test]
+fn b097_an_all_zero_signature_is_invalid() {
+    let node = identity(1);
+    let signature = IdentitySignature::from_parts(0, &[0; 32], &[0; 32], 1_700_000_000).unwrap();
+    let claim = Claim {
+        signature,
+        ..(*node.claim()).clone()
+    };
+    assert_eq!(
+        claim.verify(node.public_key(), NOW),
+        Err(ClaimError::BadSignature)
+    );
+    let refused = validate_claims(
+        node.public_key(),
+        vec![claim],
+        None,
+        &ClaimPolicy::default(),
+        NOW,
+    );
+    assert_eq!(
+        refused.unwrap_err(),
+        ClaimsError::Signature(ClaimError::BadSignature)
+    );
+}
+
+#[test]
+fn b098_a_peer_without_claims_or_addresses_is_refused() {
+    let node = identity(1);
+    let check = |claims| {
+        validate_claims(
+            node.public_key(),
+            claims,
+            None,
+            &ClaimPolicy::default(),
+            NOW,
+        )
+        .unwrap_err()
+    };
+    assert_eq!(check(Vec::new()), ClaimsError::NoClaims);
+    let nowhere = Claim {
+        addresses: Vec::new(),
+        ..(*node.claim()).clone()
+    };
+    assert_eq!(check(vec![nowhere]), ClaimsError::NoAddresses);
+}
