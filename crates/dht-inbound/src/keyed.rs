@@ -42,10 +42,6 @@ impl fmt::Debug for Keyed {
 
 /// Which of `shards` (a power of two) a hash belongs to. Takes bits the tables inside do not look at first.
 pub(crate) fn shard_index(hash: u64, shards: usize) -> usize {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "only the low bits are used"
-    )]
     let bits = (hash >> 32) as usize;
     bits & shards.wrapping_sub(1)
 }
@@ -60,7 +56,6 @@ const fn low(wide: u128) -> u64 {
     wide as u64
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "takes the high half")]
 const fn high(wide: u128) -> u64 {
     (wide >> 64) as u64
 }

@@ -9,6 +9,78 @@
 //! Inbound<Sealed> ─ verify ─► Inbound<Verified> ─ dedup ─► Inbound<Counted> ─ open ─►
 //! Message ─ rebroadcast ─ log ─ (store) ─ forward ─ (serve) ─ handle ─ gossip ─ deliver ─► Delivered
 //! ```
+//!
+//! A stack in front of an application that prints what it gets:
+//!
+//! ```
+//! use std::{convert::Infallible, sync::Arc};
+//!
+//! use dht_core::{
+//!     Disposition, Entropy as _, FingerprintKey, ManualClock, RemotePeer, SeededEntropy, Signing, test_util,
+//! };
+//! use dht_inbound::{
+//!     AcceptAll, Authenticated, DedupTable, Delivered, DirectoryBans, DiscoveryAnswer, DiscoveryHook, DiscoveryReply,
+//!     FloodLimits, FloodMeter, ForwardRequest, HandoverError, InboundConfig, InboundParts, Inline, Outbox, Received,
+//!     Seen, Verifier, inbound_stack,
+//! };
+//! use dht_peers::Directory;
+//! use dht_stack::BytePermit;
+//! use tower::{ServiceExt as _, service_fn};
+//!
+//! /// A node that sends nothing.
+//! struct Mute;
+//! impl Outbox for Mute {
+//!     fn forward(&self, _: ForwardRequest) -> Result<(), HandoverError> {
+//!         Ok(())
+//!     }
+//!     fn reply(&self, _: DiscoveryReply) -> Result<(), HandoverError> {
+//!         Ok(())
+//!     }
+//! }
+//! impl DiscoveryHook for Mute {
+//!     fn on_response(&self, _: DiscoveryAnswer) -> Result<(), HandoverError> {
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let identity = Arc::new(test_util::identity(1));
+//! let directory = Directory::new(*identity.node_id());
+//! let clock = Arc::new(ManualClock::new(test_util::NOW));
+//! // Random seeds and the system's clock outside of examples.
+//! let parts = InboundParts {
+//!     identity,
+//!     directory: directory.clone(),
+//!     clock: Arc::clone(&clock) as dht_core::SharedClock,
+//!     meter: FloodMeter::new(FloodLimits::default(), [1; 16]),
+//!     dedup: Arc::new(DedupTable::new(50_000, [2; 16])),
+//!     seen: Seen::new(65_536, FingerprintKey::random(&mut SeededEntropy::new(3).rng())),
+//!     verifier: Verifier::new(Inline),
+//!     pool: Inline,
+//!     bans: DirectoryBans::new(directory, clock),
+//!     outbox: Arc::new(Mute),
+//!     discovery: Mute,
+//!     judge: AcceptAll,
+//!     sources: Authenticated,
+//! };
+//! let application = service_fn(|message: Delivered| async move {
+//!     println!("{:?} from {:?}", message.payload(), message.origin);
+//!     Ok::<_, Infallible>(Disposition::Delivered)
+//! });
+//! let without = None::<tower_layer::Identity>;
+//! let stack = inbound_stack(InboundConfig::default(), parts, without.clone(), without, application);
+//!
+//! let alice = test_util::identity(2);
+//! let received = Received {
+//!     source: Arc::new(RemotePeer::new(*alice.public_key(), alice.features())),
+//!     frame: test_util::clear(&alice, Signing::Origin, b"hello", 1),
+//!     permit: BytePermit::none(),
+//! };
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! assert_eq!(stack.oneshot(received).await?, Disposition::Delivered);
+//! # Ok::<(), dht_stack::BoxError>(()) })?;
+//! # Ok::<(), dht_stack::BoxError>(())
+//! ```
+
 mod bans;
 mod compose;
 mod convert;

@@ -142,7 +142,8 @@ async fn header_and_body_are_covered() {
 
 #[tokio::test]
 async fn b070_a_valid_signature_in_another_encoding_is_dropped_and_nobody_banned() {
-    let suffixes: [fn(&[u8]) -> Vec<u8>; 2] = [
+    type Suffix = fn(&[u8]) -> Vec<u8>;
+    let suffixes: [Suffix; 2] = [
         |_| vec![0x20, 0x01],
         |signature| signature[68..].to_vec(), // the scalar once more
     ];

@@ -1,0 +1,12 @@
+//! The composed stack, from received bytes to what became of them.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod behaviours;
+mod garbage;
+mod observed;
+mod stack;

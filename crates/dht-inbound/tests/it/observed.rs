@@ -1,0 +1,72 @@
+//! What an operator sees.
+
+use std::collections::BTreeMap;
+
+use dht_core::{Signing, test_util::NOW};
+use dht_inbound::{FloodMeter, InboundConfig, Offence, metrics};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+use crate::stack::{Draft, ME, NEIGHBOUR, Node, OTHER, key};
+
+#[test]
+fn every_message_is_counted_under_its_outcome() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    ::metrics::with_local_recorder(&recorder, || {
+        metrics::describe();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let node = Node::new(InboundConfig::default());
+            let frame = Draft::clear(Signing::Origin).frame();
+            for _ in 0..3 {
+                node.receive(frame.clone()).await;
+            }
+            node.receive(Draft::encrypted(ME).frame()).await;
+            node.receive(Draft::encrypted(OTHER).frame()).await;
+            node.receive(Draft::encrypted(NEIGHBOUR).frame()).await;
+            node.receive(bytes::Bytes::new()).await;
+        });
+    });
+    let mut all: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        if let DebugValue::Counter(count) = value
+            && count > 0
+        {
+            let labels: Vec<_> = key.key().labels().map(|label| label.value()).collect();
+            all.entry(key.key().name().to_owned())
+                .or_default()
+                .insert(labels.join(" "), count);
+        }
+    }
+    let expected = [
+        ("delivered", 2),
+        ("duplicate", 2),
+        ("empty", 1),
+        ("forwarded", 1),
+        ("not_for_us", 1),
+    ];
+    let expected: BTreeMap<_, _> = expected
+        .into_iter()
+        .map(|(outcome, n)| (outcome.to_owned(), n))
+        .collect();
+    assert_eq!(all[metrics::MESSAGES], expected);
+    assert_eq!(all[metrics::EXACT_COPIES][""], 2);
+    assert_eq!(all[metrics::BANS]["own_mail"], 1);
+    assert_eq!(all[metrics::SENT]["forward sent"], 1);
+    assert!(all[metrics::BYTES][""] > 3 * 6_000);
+}
+
+#[tokio::test]
+async fn a_flood_is_reported_and_banned_by_the_table() {
+    let node = Node::new(InboundConfig::default());
+    for _ in 0..1_001 {
+        node.receive(bytes::Bytes::from_static(b"junk")).await;
+    }
+    let meter: &FloodMeter = &node.meter;
+    let flooders = meter.exceeding(NOW);
+    assert_eq!(flooders.len(), 1, "junk counts");
+    assert_eq!(flooders[0].node_id, key(NEIGHBOUR).node_id());
+    assert!(Offence::Flood.rule().strict.is_some());
+}

@@ -1,0 +1,254 @@
+//! A node's inbound stack whose every exit is recorded.
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    mem,
+    sync::{Arc, LazyLock},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use dht_core::{
+    Destination, Disposition, Encryption, Entropy as _, Features, FingerprintKey, Header,
+    ManualClock, MessageTag, MessageType, NodeIdentity, ProtocolVersion, RawEnvelope, RemotePeer,
+    SealRequest, SealSecrets, SeededEntropy, Signing, encode_envelope, encode_parts, seal,
+    test_util::{self, NOW},
+};
+use dht_inbound::{
+    AcceptAll, Authenticated, BanOrder, BanSink, DedupTable, Delivered, DiscoveryAnswer,
+    DiscoveryHook, DiscoveryReply, FloodLimits, FloodMeter, ForwardRequest, HandoverError,
+    InboundConfig, InboundParts, Inline, Outbox, Received, Seen, Verifier, inbound_stack,
+};
+use dht_peers::Directory;
+use dht_stack::{BoxError, ByteBudget};
+use parking_lot::Mutex;
+use tower::{Service, ServiceExt as _, util::BoxCloneService};
+
+/// Seed of the node under test.
+pub(crate) const ME: u64 = 1;
+/// Seed of the neighbour messages come from.
+pub(crate) const NEIGHBOUR: u64 = 2;
+/// Seed of the peer that makes messages.
+pub(crate) const PEER: u64 = 3;
+/// Seed of somebody else.
+pub(crate) const OTHER: u64 = 4;
+
+static IDENTITIES: LazyLock<Vec<Arc<NodeIdentity>>> = LazyLock::new(|| {
+    (0..10)
+        .map(|seed| Arc::new(test_util::identity(seed)))
+        .collect()
+});
+
+pub(crate) fn identity(seed: u64) -> Arc<NodeIdentity> {
+    Arc::clone(&IDENTITIES[usize::try_from(seed).unwrap()])
+}
+
+pub(crate) fn key(seed: u64) -> dht_core::PublicKey {
+    *identity(seed).public_key()
+}
+
+pub(crate) struct Node {
+    service: BoxCloneService<Received, Disposition, BoxError>,
+    exits: Arc<Exits>,
+    budget: ByteBudget,
+    pub(crate) directory: Directory,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) dedup: Arc<DedupTable>,
+    pub(crate) meter: FloodMeter,
+}
+
+/// What left the stack, and how.
+#[derive(Debug, Default)]
+pub(crate) struct Exits {
+    delivered: Mutex<Vec<Delivered>>,
+    forwarded: Mutex<Vec<ForwardRequest>>,
+    replies: Mutex<Vec<DiscoveryReply>>,
+    answers: Mutex<Vec<DiscoveryAnswer>>,
+    bans: Mutex<Vec<BanOrder>>,
+}
+
+impl Node {
+    pub(crate) fn new(config: InboundConfig) -> Self {
+        Self::with_identity(config, identity(ME))
+    }
+
+    pub(crate) fn with_identity(config: InboundConfig, identity: Arc<NodeIdentity>) -> Self {
+        let exits = Arc::new(Exits::default());
+        let directory = Directory::new(*identity.node_id());
+        let clock = Arc::new(ManualClock::new(NOW));
+        let dedup = Arc::new(DedupTable::new(1_000, [1; 16]));
+        let meter = FloodMeter::new(FloodLimits::default(), [2; 16]);
+        let mut rng = SeededEntropy::new(3).rng();
+        let parts = InboundParts {
+            identity,
+            directory: directory.clone(),
+            clock: Arc::clone(&clock) as dht_core::SharedClock,
+            meter: meter.clone(),
+            dedup: Arc::clone(&dedup),
+            seen: Seen::new(1_000, FingerprintKey::random(&mut rng)),
+            verifier: Verifier::new(Inline),
+            pool: Inline,
+            bans: Arc::clone(&exits),
+            outbox: Arc::clone(&exits),
+            discovery: Arc::clone(&exits),
+            judge: AcceptAll,
+            sources: Authenticated,
+        };
+        let none = None::<tower_layer::Identity>;
+        let stack = inbound_stack(config, parts, none.clone(), none, Sink(Arc::clone(&exits)));
+        let service = BoxCloneService::new(stack);
+        Self {
+            service,
+            exits,
+            budget: ByteBudget::new(1 << 20),
+            directory,
+            clock,
+            dedup,
+            meter,
+        }
+    }
+
+    pub(crate) async fn receive(&self, frame: Bytes) -> Disposition {
+        self.receive_from(NEIGHBOUR, frame).await
+    }
+
+    pub(crate) async fn receive_from(&self, source: u64, frame: Bytes) -> Disposition {
+        let source = Arc::new(RemotePeer::new(key(source), Features::NODE));
+        let permit = self.budget.try_acquire(frame.len()).unwrap_or_default();
+        let received = Received {
+            source,
+            frame,
+            permit,
+        };
+        self.service.clone().oneshot(received).await.unwrap()
+    }
+
+    /// Everything delivered since last asked.
+    pub(crate) fn delivered(&self) -> Vec<Delivered> {
+        mem::take(&mut *self.exits.delivered.lock())
+    }
+
+    /// Everything forwarded since last asked.
+    pub(crate) fn forwarded(&self) -> Vec<ForwardRequest> {
+        mem::take(&mut *self.exits.forwarded.lock())
+    }
+
+    /// Every ban since last asked.
+    pub(crate) fn bans(&self) -> Vec<BanOrder> {
+        mem::take(&mut *self.exits.bans.lock())
+    }
+
+    /// How many replies and answers there were since last asked.
+    pub(crate) fn protocol_exits(&self) -> usize {
+        mem::take(&mut *self.exits.replies.lock()).len()
+            + mem::take(&mut *self.exits.answers.lock()).len()
+    }
+
+    /// Bytes of permits somebody still holds.
+    pub(crate) fn held(&self) -> usize {
+        self.budget.total() - self.budget.available()
+    }
+}
+
+impl Outbox for Exits {
+    fn forward(&self, request: ForwardRequest) -> Result<(), HandoverError> {
+        self.forwarded.lock().push(request);
+        Ok(())
+    }
+
+    fn reply(&self, reply: DiscoveryReply) -> Result<(), HandoverError> {
+        self.replies.lock().push(reply);
+        Ok(())
+    }
+}
+
+impl DiscoveryHook for Exits {
+    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), HandoverError> {
+        self.answers.lock().push(answer);
+        Ok(())
+    }
+}
+
+impl BanSink for Exits {
+    fn ban(&self, order: BanOrder) {
+        self.bans.lock().push(order);
+    }
+}
+
+#[derive(Clone)]
+struct Sink(Arc<Exits>);
+
+impl Service<Delivered> for Sink {
+    type Response = Disposition;
+    type Error = Infallible;
+    type Future = Ready<Result<Disposition, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, delivered: Delivered) -> Self::Future {
+        self.0.delivered.lock().push(delivered);
+        ready(Ok(Disposition::Delivered))
+    }
+}
+
+/// A message to be sealed; the parts of the frame tests vary.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) from: u64,
+    pub(crate) message_type: MessageType,
+    pub(crate) destination: Destination,
+    pub(crate) encryption: Encryption,
+    pub(crate) signing: Signing,
+    pub(crate) body: Bytes,
+}
+
+impl Draft {
+    pub(crate) fn clear(signing: Signing) -> Self {
+        Self {
+            from: PEER,
+            message_type: MessageType::None,
+            destination: Destination::Unknown,
+            encryption: Encryption::Clear,
+            signing,
+            body: encode_parts(&test_util::parts(b"hello")),
+        }
+    }
+
+    pub(crate) fn encrypted(to: u64) -> Self {
+        Self {
+            destination: Destination::PublicKey(key(to)),
+            encryption: Encryption::EncryptFor(key(to)),
+            ..Self::clear(Signing::Anonymous)
+        }
+    }
+
+    /// The frame, the same each time.
+    pub(crate) fn frame(&self) -> Bytes {
+        let from = identity(self.from);
+        let request = SealRequest {
+            body: self.body.clone(),
+            message_type: self.message_type,
+            destination: self.destination,
+            encryption: self.encryption,
+            sender: from.secret_key(),
+            signing: self.signing,
+            expires: Some(NOW.saturating_add(3_600)),
+            tag: MessageTag(7),
+            version: ProtocolVersion::V2,
+        };
+        let secrets = SealSecrets::random(&mut SeededEntropy::new(11).rng());
+        let sealed = seal(request, secrets).unwrap();
+        encode_envelope(&sealed.header, &sealed.body)
+    }
+}
+
+/// The frame with its header or body changed.
+pub(crate) fn tampered(frame: Bytes, change: impl FnOnce(&mut Header, &mut Bytes)) -> Bytes {
+    let sealed = RawEnvelope::parse(frame).unwrap().into_sealed().unwrap();
+    let (mut header, mut body) = (sealed.header().clone(), sealed.body().clone());
+    change(&mut header, &mut body);
+    encode_envelope(&header, &body)
+}
