@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dht_core::{Network, Priority};
 use dht_transport::{Event, IdentityError, Memory, Offence, UpgradeError, noise::NoiseError};
+use proptest::prelude::*;
 use support::{Node, Setup, body, config, identity, peer, soon};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -429,4 +430,44 @@ async fn an_announced_frame_that_does_not_come_gives_its_budget_back() {
         1,
         "the connection stays"
     );
+}
+
+/// Bytes that look like multiplexer frames, sound or not.
+fn frames() -> impl Strategy<Value = Vec<u8>> {
+    let frame = (
+        0_u8..5,
+        0_u16..32,
+        0_u32..8,
+        prop::collection::vec(any::<u8>(), 0..40),
+        any::<u32>(),
+    );
+    prop::collection::vec(frame, 1..30).prop_map(|frames| {
+        frames
+            .into_iter()
+            .flat_map(|(kind, flags, stream, body, number)| {
+                let flags = flags & 0b1111;
+                match kind {
+                    0 => peer::data(flags, stream, &body),
+                    // Negotiation of messaging and the beginning of a frame.
+                    4 => peer::messaging(stream, &body),
+                    kind => peer::yamux(kind, flags, stream, number >> (number % 32)),
+                }
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// A panic in a connection's task would swallow its disconnect, and leave something behind.
+    #[test]
+    fn random_frames_end_in_a_disconnect_and_leave_nothing(bytes in frames()) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let _ = runtime.block_on(after_identity(&bytes));
+    }
 }

@@ -173,3 +173,49 @@ async fn refusals_before_anything_is_queued() {
         Some(DialError::UnknownPeer)
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_dial_at_once_on_real_threads() {
+    let mut a = Setup::tcp(1).start().await;
+    let mut b = Setup::tcp(2).start().await;
+    a.knows(&b);
+    b.knows(&a);
+    for round in 0..4 {
+        let dials = (a.transport.clone(), b.transport.clone(), a.id(), b.id());
+        let (to_b, to_a) = (
+            tokio::spawn(async move { dials.0.dial_known(&dials.3).await }),
+            tokio::spawn(async move { dials.1.dial_known(&dials.2).await }),
+        );
+        // A dial may be given up in favour of the other side's, never both.
+        assert!(
+            to_b.await.unwrap().is_ok() && to_a.await.unwrap().is_ok(),
+            "round {round}"
+        );
+        let there = a
+            .transport
+            .send(&b.id(), body(round, 100), Priority::Direct)
+            .unwrap();
+        let back = b
+            .transport
+            .send(&a.id(), body(round, 100), Priority::Direct)
+            .unwrap();
+        assert_eq!(b.message().await.body, body(round, 100));
+        assert_eq!(a.message().await.body, body(round, 100));
+        assert_eq!((soon(there).await, soon(back).await), (Ok(()), Ok(())));
+        a.transport.disconnect(&b.id());
+        a.settles_to(1).await;
+        b.settles_to(1).await;
+        for node in [&mut a, &mut b] {
+            let (mut up, mut down) = (0, 0);
+            while let Ok(event) = node.outlets.events.try_recv() {
+                match event {
+                    Event::Connected { replaced, .. } => up += usize::from(!replaced),
+                    Event::Disconnected { .. } => down += 1,
+                    _ => {}
+                }
+            }
+            assert_eq!(up, down, "round {round}");
+            assert!(up >= 1);
+        }
+    }
+}
