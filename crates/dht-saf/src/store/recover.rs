@@ -119,7 +119,7 @@ fn replay(
         }
         SegmentHead::Damaged => return Ok(()),
     }
-    let mut offset = if number == books.log.segment { books.log.offset } else { SEGMENT_HEAD };
+    let mut offset = if number == books.log.segment { books.log.offset.max(SEGMENT_HEAD) } else { SEGMENT_HEAD };
     bytes = usize::try_from(offset)
         .ok()
         .filter(|offset| *offset <= bytes.len())

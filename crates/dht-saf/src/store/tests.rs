@@ -1,0 +1,727 @@
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use dht_core::DedupHash;
+use metrics_util::debugging::DebuggingRecorder;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    config::{Durability, Lifetimes, Limits, Room},
+    disk::MemoryDisk,
+    error::Refusal,
+    query::Order,
+    record::{Neighbour, Retention, StoredRecord},
+    test_util::{FaultyDisk, Faults},
+};
+
+const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+
+fn recipient(n: u8) -> Recipient {
+    Recipient::from_bytes([n; 32])
+}
+
+/// A message that `n` tells from all others, with a body of `size` bytes.
+fn message(n: u64, to: u8, size: usize) -> NewRecord {
+    let mut hash = [0xab; 32];
+    hash[..8].copy_from_slice(&n.to_be_bytes());
+    NewRecord {
+        recipient: recipient(to),
+        neighbour: Neighbour::from_bytes([to % 3; 32]),
+        hash: DedupHash(hash),
+        retention: Retention::High,
+        expires: None,
+        header: Bytes::from(n.to_le_bytes().to_vec()),
+        body: Bytes::from(vec![n.to_le_bytes()[0]; size]),
+    }
+}
+
+/// Small files, so that every path is taken within a few messages.
+fn small() -> StoreConfig {
+    StoreConfig { segment_bytes: 4_096, checkpoint_bytes: 8_192, ..StoreConfig::default() }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+fn put(store: &Store, record: NewRecord) -> Result<Inserted, StoreError> {
+    store.submit(record, NOW)?.wait()
+}
+
+fn everything(store: &Store, to: u8, now: UnixSeconds) -> Vec<StoredRecord> {
+    let query = Query { limit: usize::MAX, max_bytes: usize::MAX, ..Query::all(recipient(to), now) };
+    store.fetch(&query).unwrap().records
+}
+
+/// The `n` of every message in a mailbox.
+fn numbers(store: &Store, to: u8) -> Vec<u64> {
+    everything(store, to, NOW).iter().map(number).collect()
+}
+
+fn number(record: &StoredRecord) -> u64 {
+    u64::from_le_bytes(record.header[..].try_into().unwrap())
+}
+
+fn assert_sound(store: &Store) {
+    let found = store.verify().unwrap();
+    assert_eq!(found.faults, Vec::<String>::new());
+    assert_eq!(found.readable, found.rows);
+    assert_eq!(store.stats().rows, found.rows);
+}
+
+#[test]
+fn what_went_in_comes_out() {
+    let store = Store::open_on(MemoryDisk::new(), small()).unwrap();
+    let record = NewRecord { retention: Retention::Low, ..message(1, 1, 700) };
+    let Inserted::Fresh(position) = put(&store, record.clone()).unwrap() else { panic!("it was new") };
+    let found = everything(&store, 1, NOW);
+    assert_eq!(found, [StoredRecord {
+        id: position.id,
+        recipient: recipient(1),
+        stored_at: NOW,
+        keep_until: NOW.saturating_add(6 * 60 * 60),
+        hash: record.hash,
+        retention: Retention::Low,
+        header: record.header,
+        body: record.body,
+    }]);
+    assert_eq!(everything(&store, 2, NOW), []);
+}
+
+#[test]
+fn a_clash_changes_nothing() {
+    let store = Store::open_on(MemoryDisk::new(), small()).unwrap();
+    put(&store, message(1, 1, 10)).unwrap();
+    let before = everything(&store, 1, NOW);
+    let again = NewRecord { retention: Retention::Low, body: Bytes::from_static(b"other"), ..message(1, 2, 10) };
+    let answer = store.submit(again, NOW.saturating_add(99)).unwrap().wait().unwrap();
+    assert!(answer.already_existed());
+    assert_eq!(everything(&store, 1, NOW), before);
+    assert_eq!((numbers(&store, 2), store.stats().rows), (vec![], 1));
+}
+
+#[test]
+fn limits_and_orders_of_a_query() {
+    let store = Store::open_on(MemoryDisk::new(), small()).unwrap();
+    for n in 0..10 {
+        store.submit(message(n, 1, 1_000), UnixSeconds(NOW.0 + n / 2)).unwrap().wait().unwrap();
+    }
+    let ask = |query: Query| {
+        let page = store.fetch(&query).unwrap();
+        (page.records.iter().map(number).collect::<Vec<_>>(), page.more)
+    };
+    let all = Query::all(recipient(1), NOW);
+    assert_eq!(ask(Query { limit: 3, ..all }), (vec![0, 1, 2], true));
+    assert_eq!(ask(Query { limit: 3, order: Order::NewestFirst, ..all }), (vec![9, 8, 7], true));
+    assert_eq!(ask(Query { limit: 0, ..all }), (vec![], true));
+    assert_eq!(ask(Query { limit: 10, ..all }), ((0..10).collect(), false));
+    assert_eq!(ask(Query { from: Some(UnixSeconds(NOW.0 + 4)), ..all }), (vec![8, 9], false));
+    assert_eq!(ask(Query { max_bytes: 2_500, ..all }), (vec![0, 1], true));
+    assert_eq!(ask(Query { max_bytes: 1, ..all }), (vec![0], true), "at least one row");
+    let after = store.fetch(&Query { limit: 3, ..all }).unwrap().records[2].position();
+    assert_eq!(ask(Query { after: Some(after), limit: 2, ..all }), (vec![3, 4], true));
+    assert_eq!(ask(Query { from: Some(UnixSeconds(u64::MAX)), ..all }), (vec![], false));
+}
+
+#[test]
+fn deletion_keeps_to_ids_and_owner() {
+    let store = Store::open_on(MemoryDisk::new(), small()).unwrap();
+    let mut rows = Vec::new();
+    for n in 0..6 {
+        let to = if n < 3 { 1 } else { 2 };
+        let Inserted::Fresh(position) = put(&store, message(n, to, 10)).unwrap() else { panic!() };
+        rows.push(position.id);
+    }
+    assert_eq!(block_on(store.delete(vec![rows[0], rows[3], RowId(999)], Some(recipient(1)))).unwrap(), 1);
+    assert_eq!((numbers(&store, 1), numbers(&store, 2)), (vec![1, 2], vec![3, 4, 5]));
+    assert_eq!(block_on(store.delete(vec![rows[3], rows[3]], None)).unwrap(), 1);
+    assert_eq!(block_on(store.purge(recipient(1))).unwrap(), 2);
+    assert_eq!((numbers(&store, 1), numbers(&store, 2)), (vec![], vec![4, 5]));
+    assert_sound(&store);
+}
+
+#[test]
+fn what_was_deleted_can_be_stored_again() {
+    let disk = FaultyDisk::new();
+    let store = Store::open_on(disk.clone(), small()).unwrap();
+    put(&store, message(1, 1, 10)).unwrap();
+    block_on(store.purge(recipient(1))).unwrap();
+    assert!(!put(&store, message(1, 1, 10)).unwrap().already_existed());
+    let again = Store::open_on(disk.kill(), small()).unwrap();
+    assert_eq!(numbers(&again, 1), [1]);
+    assert_sound(&again);
+}
+
+#[test]
+fn classes_expire_at_their_own_time() {
+    let store = Store::open_on(MemoryDisk::new(), small()).unwrap();
+    put(&store, NewRecord { retention: Retention::Low, ..message(1, 1, 10) }).unwrap();
+    put(&store, message(2, 1, 10)).unwrap();
+    put(&store, NewRecord { expires: Some(NOW.saturating_add(60)), ..message(3, 1, 10) }).unwrap();
+    let at = |seconds| {
+        let now = NOW.saturating_add(seconds);
+        let served: Vec<_> = everything(&store, 1, now).iter().map(number).collect();
+        (served, block_on(store.expire(now)).unwrap())
+    };
+    assert_eq!(at(60), (vec![1, 2, 3], 0), "the last second counts");
+    assert_eq!(at(61), (vec![1, 2], 1));
+    assert_eq!(at(7 * 3_600), (vec![2], 1));
+    assert_eq!(at(3 * 86_400), (vec![2], 0));
+    assert_eq!(at(3 * 86_400 + 1), (vec![], 1));
+    assert_eq!(store.stats().rows, 0);
+    assert_sound(&store);
+}
+
+#[test]
+fn the_senders_time_limit_can_be_ignored() {
+    let lifetimes = Lifetimes { honour_expires: false, ..Lifetimes::default() };
+    let store = Store::open_on(MemoryDisk::new(), StoreConfig { lifetimes, ..small() }).unwrap();
+    put(&store, NewRecord { expires: Some(UnixSeconds(1)), ..message(1, 1, 10) }).unwrap();
+    assert_eq!(numbers(&store, 1), [1]);
+}
+
+#[test]
+fn what_may_not_be_stored_is_refused() {
+    let room = |rows| Room { rows, bytes: 1 << 20 };
+    let limits =
+        Limits { capacity: room(8), per_recipient: room(3), per_neighbour: room(5), max_body_bytes: 100 };
+    let store = Store::open_on(MemoryDisk::new(), StoreConfig { limits, ..small() }).unwrap();
+    let refusal = |record| match put(&store, record) {
+        Err(StoreError::Refused(refusal)) => refusal,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refusal(message(0, 1, 101)), Refusal::TooLarge);
+    let past = NewRecord { expires: Some(UnixSeconds(NOW.0 - 1)), ..message(0, 1, 10) };
+    assert_eq!(refusal(past), Refusal::Expired);
+    for n in 0..3 {
+        put(&store, message(n, 1, 100)).unwrap();
+    }
+    assert_eq!(refusal(message(3, 1, 10)), Refusal::RecipientQuota);
+    // Neighbour 1 brought three for mailbox 1 and brings two more for mailbox 4.
+    put(&store, message(4, 4, 10)).unwrap();
+    put(&store, message(5, 4, 10)).unwrap();
+    assert_eq!(refusal(message(6, 4, 10)), Refusal::NeighbourQuota);
+    put(&store, message(7, 2, 10)).expect("another mailbox still receives, from another neighbour");
+    assert!(put(&store, message(0, 1, 10)).unwrap().already_existed(), "known, full or not");
+    assert_sound(&store);
+}
+
+#[test]
+fn a_full_store_takes_from_the_largest() {
+    let wide = Room { rows: 100, bytes: 1 << 20 };
+    let limits = Limits {
+        capacity: Room { rows: 6, bytes: 1 << 20 },
+        per_recipient: wide,
+        per_neighbour: wide,
+        max_body_bytes: 1_000,
+    };
+    let store = Store::open_on(MemoryDisk::new(), StoreConfig { limits, ..small() }).unwrap();
+    for n in 0..5 {
+        let retention = if n == 2 { Retention::Low } else { Retention::High };
+        put(&store, NewRecord { retention, ..message(n, 1, 100) }).unwrap();
+    }
+    put(&store, message(5, 2, 100)).unwrap();
+    put(&store, message(6, 2, 100)).unwrap();
+    assert_eq!(numbers(&store, 1), [0, 1, 3, 4], "low before high");
+    put(&store, message(7, 3, 100)).unwrap();
+    assert_eq!(numbers(&store, 1), [1, 3, 4], "then the oldest");
+    put(&store, message(8, 1, 100)).unwrap();
+    assert_eq!(numbers(&store, 1), [3, 4, 8], "the largest makes room for itself");
+    assert_eq!((numbers(&store, 2), numbers(&store, 3)), (vec![5, 6], vec![7]));
+    let low = NewRecord { retention: Retention::Low, ..message(9, 4, 100) };
+    assert!(matches!(put(&store, low), Err(StoreError::Refused(Refusal::Full))), "low does not push out high");
+    assert_eq!(store.stats().rows, 6);
+    assert_sound(&store);
+}
+
+#[test]
+fn everything_is_there_after_a_restart() {
+    let disk = FaultyDisk::new();
+    let store = Store::open_on(disk.clone(), small()).unwrap();
+    for n in 0..50 {
+        put(&store, message(n, (n % 4) as u8, 300)).unwrap();
+    }
+    block_on(store.purge(recipient(3))).unwrap();
+    let before: Vec<_> = (0..4).map(|to| everything(&store, to, NOW)).collect();
+    let killed = Store::open_on(disk.kill(), small()).unwrap();
+    let crashed = Store::open_on(disk.crash(7), small()).unwrap();
+    drop(store);
+    let closed = Store::open_on(disk, small()).unwrap();
+    for again in [killed, crashed, closed] {
+        assert_eq!((0..4).map(|to| everything(&again, to, NOW)).collect::<Vec<_>>(), before);
+        assert_sound(&again);
+        let Inserted::Fresh(position) = put(&again, message(99, 1, 10)).unwrap() else { panic!() };
+        assert_eq!(position.id, RowId(51), "numbers are not used twice");
+    }
+}
+
+#[test]
+fn an_eventual_acknowledgement_survives_the_end_of_the_process() {
+    let disk = FaultyDisk::new();
+    let config = StoreConfig { durability: Durability::Eventual, ..small() };
+    let store = Store::open_on(disk.clone(), config.clone()).unwrap();
+    for n in 0..40 {
+        put(&store, message(n, 1, 300)).unwrap();
+    }
+    let killed = Store::open_on(disk.kill(), config.clone()).unwrap();
+    assert_eq!(numbers(&killed, 1), (0..40).collect::<Vec<_>>());
+    for seed in 0..20 {
+        // A power failure may take the last ones, but what is there is whole.
+        let crashed = Store::open_on(disk.crash(seed), config.clone()).unwrap();
+        let there = numbers(&crashed, 1);
+        assert!(there.iter().all(|n| *n < 40));
+        put(&crashed, message(100, 1, 300)).unwrap();
+        assert!(numbers(&crashed, 1).contains(&100));
+    }
+    block_on(store.checkpoint()).unwrap();
+    for seed in 0..20 {
+        let crashed = Store::open_on(disk.crash(seed), config.clone()).unwrap();
+        assert_eq!(numbers(&crashed, 1).len(), 40, "durable after a checkpoint");
+        assert_sound(&crashed);
+    }
+}
+
+#[test]
+fn files_of_a_later_version_are_refused() {
+    let disk = FaultyDisk::new();
+    let store = Store::open_on(disk.clone(), small()).unwrap();
+    put(&store, message(1, 1, 10)).unwrap();
+    drop(store);
+    let index = disk.kill();
+    let database = redb::Builder::new().create_with_backend(debt_free(&index)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(index::META).unwrap().insert(index::KEY_FORMAT, index::FORMAT + 1).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let opened = Store::open_on(index, small());
+    assert!(matches!(opened, Err(StoreError::NewerFormat { found: 2, known: 1 })), "{opened:?}");
+}
+
+fn debt_free(disk: &FaultyDisk) -> impl redb::StorageBackend {
+    let file = disk.open(recover::INDEX_NAME).unwrap();
+    debt::IndexHandle(Arc::new(debt::IndexFile::new(file)))
+}
+
+#[test]
+fn a_directory_belongs_to_one_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), small()).unwrap();
+    assert!(matches!(Store::open(directory.path(), small()), Err(StoreError::Locked)));
+    put(&store, message(1, 1, 10)).unwrap();
+    drop(store);
+    let store = Store::open(directory.path(), small()).unwrap();
+    assert_eq!(numbers(&store, 1), [1]);
+}
+
+#[test]
+fn a_closed_store_says_so() {
+    let store = Store::open_on(MemoryDisk::new(), small()).unwrap();
+    let waiting = store.submit(message(1, 1, 10), NOW).unwrap();
+    store.close();
+    assert!(waiting.wait().is_ok(), "what is queued is committed");
+    assert!(matches!(put(&store, message(2, 1, 10)), Err(StoreError::Closed)));
+}
+
+#[test]
+fn the_queue_is_bounded() {
+    let store = Store::open_on(MemoryDisk::new(), StoreConfig { queue_bytes: 4_096, ..small() }).unwrap();
+    // One writer drains what one caller adds, so the bound is seen with a request of its whole size waiting.
+    let outcomes: Vec<_> = (0..2_000).map(|n| store.submit(message(n, 1, 3_000), NOW)).collect();
+    assert!(outcomes.iter().any(|outcome| matches!(outcome, Err(StoreError::Busy))));
+    for ticket in outcomes.into_iter().flatten() {
+        ticket.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_recovers() {
+    let recorder = DebuggingRecorder::new();
+    let disk = FaultyDisk::new();
+    let store = Store::open_on(disk.clone(), small()).unwrap();
+    for n in 0..10 {
+        put(&store, message(n, 1, 300)).unwrap();
+    }
+    disk.set_faults(Faults { capacity: Some(disk.used() + 500), ..Faults::default() });
+    let outcomes: Vec<_> = (10..30).map(|n| (n, put(&store, message(n, 1, 300)))).collect();
+    let refused: Vec<_> = outcomes.iter().filter(|(_, outcome)| outcome.is_err()).map(|(n, _)| *n).collect();
+    assert!(refused.len() >= 15, "{outcomes:?}");
+    assert!(outcomes.iter().all(|(_, outcome)| matches!(outcome, Ok(_) | Err(StoreError::DiskFull))));
+    let stored: Vec<_> = (0..30).filter(|n| !refused.contains(n)).collect();
+    assert_eq!(numbers(&store, 1), stored, "reading goes on");
+    assert_sound(&store);
+
+    disk.set_faults(Faults::default());
+    for n in refused {
+        put(&store, message(n, 1, 300)).unwrap();
+    }
+    assert_eq!(numbers(&store, 1).len(), 30);
+    assert_sound(&store);
+
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || crate::metrics::inserted(&Err(StoreError::DiskFull)));
+    let seen = format!("{:?}", snapshotter.snapshot().into_vec());
+    assert!(seen.contains("disk_full"), "{seen}");
+}
+
+/// A workload with every kind of request; what was acknowledged, and what was refused.
+fn workload(store: &Store) -> (BTreeMap<u64, u8>, Vec<u64>) {
+    let (mut stored, mut refused) = (BTreeMap::new(), Vec::new());
+    for n in 0..60 {
+        let to = (n % 3) as u8;
+        match put(store, message(n, to, 200 + usize::try_from(n * 37 % 500).unwrap())) {
+            Ok(_) => drop(stored.insert(n, to)),
+            Err(_) => refused.push(n),
+        }
+        if n == 30 && block_on(store.purge(recipient(0))).is_ok() {
+            stored.retain(|_, to| *to != 0);
+        }
+        if n == 45 {
+            // The outcome does not matter, only that nothing is lost by it.
+            let _ = block_on(store.checkpoint());
+        }
+    }
+    (stored, refused)
+}
+
+/// `may_return`: messages that were refused, but whose bytes could not be taken back either.
+fn assert_holds(store: &Store, stored: &BTreeMap<u64, u8>, may_return: &[u64], purge_failed: bool) {
+    for to in 0..3 {
+        let expected: Vec<_> = stored.iter().filter(|(_, t)| **t == to).map(|(n, _)| *n).collect();
+        let mut found = numbers(store, to);
+        found.retain(|n| !may_return.contains(n));
+        if to == 0 && purge_failed {
+            // A purge that fails may have taken a part.
+            assert!(found.iter().all(|n| stored.contains_key(n)));
+        } else {
+            assert_eq!(found, expected, "mailbox {to}");
+        }
+    }
+    assert_sound(store);
+}
+
+#[test]
+fn every_operation_may_fail_once() {
+    let disk = FaultyDisk::new();
+    let store = Store::open_on(disk.clone(), small()).unwrap();
+    let opening = disk.operations();
+    let (stored, refused) = workload(&store);
+    drop(store);
+    assert_eq!((stored.len(), refused.len()), (49, 0));
+    let total = disk.operations();
+    assert!(total > opening + 100);
+
+    for at in opening..total {
+        for (span, tear) in [(1, false), (1, true), (5, true)] {
+            let disk = FaultyDisk::new();
+            let store = Store::open_on(disk.clone(), small()).unwrap();
+            disk.set_faults(Faults { fail_at: Some(at), span, tear, capacity: None });
+            let (stored, refused) = workload(&store);
+            let may_return = if span == 1 { &[][..] } else { &refused };
+            disk.set_faults(Faults::default());
+            // The next insertion mends what is broken.
+            put(&store, message(1_000, 5, 10)).unwrap_or_else(|error| panic!("fault {at}: {error}"));
+            let purge_failed = stored.values().any(|to| *to == 0) && stored.contains_key(&0);
+            assert_holds(&store, &stored, may_return, purge_failed);
+            let killed = Store::open_on(disk.kill(), small()).unwrap();
+            assert_holds(&killed, &stored, may_return, purge_failed);
+            let crashed = Store::open_on(disk.crash(at), small()).unwrap();
+            assert_holds(&crashed, &stored, may_return, purge_failed);
+        }
+    }
+}
+
+#[test]
+fn a_power_failure_at_any_moment_takes_nothing_acknowledged() {
+    for seed in 0..60_u64 {
+        let disk = FaultyDisk::new();
+        let store = Store::open_on(disk.clone(), small()).unwrap();
+        let mut acknowledged = Vec::new();
+        for n in 0..seed {
+            let waiting: Vec<_> =
+                (0..4).map(|k| store.submit(message(n * 4 + k, 1, 150), NOW).unwrap()).collect();
+            for (k, ticket) in waiting.into_iter().enumerate() {
+                ticket.wait().unwrap();
+                acknowledged.push(n * 4 + k as u64);
+            }
+        }
+        let crashed = Store::open_on(disk.crash(seed), small()).unwrap();
+        assert_eq!(numbers(&crashed, 1), acknowledged);
+        assert_sound(&crashed);
+    }
+}
+
+#[test]
+fn the_index_can_be_rebuilt_from_the_log() {
+    let disk = FaultyDisk::new();
+    let store = Store::open_on(disk.clone(), small()).unwrap();
+    for n in 0..40 {
+        put(&store, message(n, 1, 300)).unwrap();
+    }
+    drop(store);
+    disk.remove(recover::INDEX_NAME).unwrap();
+    let store = Store::open_on(disk, small()).unwrap();
+    assert_eq!(numbers(&store, 1), (0..40).collect::<Vec<_>>());
+    assert_sound(&store);
+}
+
+#[test]
+fn ten_turnovers_do_not_make_it_grow() {
+    let room = Room { rows: 200, bytes: 1 << 30 };
+    let limits = Limits { capacity: room, per_recipient: room, per_neighbour: room, ..Limits::default() };
+    // Segments of a tenth of the content.
+    let config = StoreConfig { limits, segment_bytes: 64 << 10, checkpoint_bytes: 128 << 10, ..small() };
+    let disk = FaultyDisk::new();
+    let store = Store::open_on(disk.clone(), config).unwrap();
+    let mut sizes = Vec::new();
+    for turn in 0..=12 {
+        for n in 0..200 {
+            // Mailboxes fill and empty at random, so that segments die in pieces.
+            put(&store, message(turn * 200 + n, ((n * 7 + turn) % 23) as u8, 3_000)).unwrap();
+        }
+        block_on(store.checkpoint()).unwrap();
+        sizes.push(disk.used());
+    }
+    let settled = sizes[2];
+    assert!(sizes[3..].iter().all(|size| *size < settled * 13 / 10), "{sizes:?}");
+    assert_sound(&store);
+}
+
+#[test]
+fn room_of_scattered_deletions_is_given_back() {
+    let config = StoreConfig { segment_bytes: 32 << 10, checkpoint_bytes: 64 << 10, ..small() };
+    let disk = FaultyDisk::new();
+    let store = Store::open_on(disk.clone(), config.clone()).unwrap();
+    for n in 0..400 {
+        put(&store, message(n, (n % 4) as u8, 2_000)).unwrap();
+    }
+    block_on(store.checkpoint()).unwrap();
+    let full = disk.used();
+    for to in 1..4 {
+        block_on(store.purge(recipient(to))).unwrap();
+    }
+    // Compaction runs beside what else there is to do.
+    for n in 1_000..1_060 {
+        put(&store, message(n, 9, 10)).unwrap();
+        block_on(store.checkpoint()).unwrap();
+    }
+    let log = |disk: &FaultyDisk| {
+        let names = disk.names().unwrap();
+        let segments = names.iter().filter(|name| segments::segment_number(name).is_some());
+        segments.map(|name| disk.open(name).unwrap().len().unwrap()).sum::<u64>()
+    };
+    assert!(log(&disk) < full / 3, "{} of {full}, index {}", log(&disk), disk.used() - log(&disk));
+    assert_eq!(numbers(&store, 0).len(), 100);
+    assert_sound(&store);
+    let killed = Store::open_on(disk.kill(), config).unwrap();
+    assert_eq!(everything(&killed, 0, NOW), everything(&store, 0, NOW));
+    assert_sound(&killed);
+}
+
+#[test]
+fn readers_see_whole_commits_while_rows_come_and_go() {
+    let store = Store::open_on(MemoryDisk::new(), small()).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut reads = 0_u32;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let found = numbers(&store, 1);
+                assert!(found.is_sorted(), "{found:?}");
+                reads += 1;
+            }
+            reads
+        });
+        for n in 0..300 {
+            put(&store, message(n, 1, 500)).unwrap();
+            if n % 50 == 49 {
+                block_on(store.purge(recipient(1))).unwrap();
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 0);
+    });
+    assert_sound(&store);
+}
+
+// === the store against a naive model ===
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert { n: u64, to: u8, size: usize, low: bool, expires: Option<u64> },
+    Delete { nth: usize },
+    Purge { to: u8 },
+    Expire,
+    Pass { seconds: u64 },
+    Close,
+    Kill,
+    Crash { seed: u64 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let insert = (0_u64..60, 0_u8..5, 0_usize..900, any::<bool>(), proptest::option::of(0_u64..5_000)).prop_map(
+        |(n, to, size, low, expires)| Step::Insert { n, to, size, low, expires },
+    );
+    let step = prop_oneof![
+        12 => insert,
+        2 => (0_usize..30).prop_map(|nth| Step::Delete { nth }),
+        1 => (0_u8..5).prop_map(|to| Step::Purge { to }),
+        1 => Just(Step::Expire),
+        2 => (0_u64..9_000).prop_map(|seconds| Step::Pass { seconds }),
+        1 => Just(Step::Close),
+        1 => Just(Step::Kill),
+        1 => any::<u64>().prop_map(|seed| Step::Crash { seed }),
+    ];
+    proptest::collection::vec(step, 1..120)
+}
+
+/// The rules once more, without any index.
+struct Model {
+    rows: Vec<ModelRow>,
+    limits: Limits,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ModelRow {
+    n: u64,
+    to: u8,
+    bytes: u64,
+    low: bool,
+    stored_at: u64,
+    keep_until: u64,
+}
+
+impl Model {
+    fn usage(&self, of: impl Fn(&ModelRow) -> bool) -> (u64, u64) {
+        let rows = self.rows.iter().filter(|row| of(row));
+        rows.fold((0, 0), |(rows, bytes), row| (rows + 1, bytes + row.bytes))
+    }
+
+    fn over(&self, (rows, bytes): (u64, u64), room: Room, more: u64) -> bool {
+        rows + 1 > room.rows || bytes + more > room.bytes
+    }
+
+    fn share(&self, to: u8, more: u64) -> u64 {
+        let (rows, bytes) = self.usage(|row| row.to == to);
+        let weight = self.limits.capacity.bytes / self.limits.capacity.rows;
+        bytes + rows * weight + if more > 0 { more + weight } else { 0 }
+    }
+
+    /// `Some(true)` if stored, `Some(false)` if known, `None` if refused.
+    fn insert(&mut self, row: ModelRow, size: usize, expires: Option<u64>) -> Option<bool> {
+        let Limits { capacity, per_recipient, per_neighbour, max_body_bytes } = self.limits;
+        if size as u64 > max_body_bytes || expires.is_some_and(|expires| expires < row.stored_at) {
+            return None;
+        }
+        if self.rows.iter().any(|known| known.n == row.n) {
+            return Some(false);
+        }
+        if self.over(self.usage(|known| known.to == row.to), per_recipient, row.bytes)
+            || self.over(self.usage(|known| known.to % 3 == row.to % 3), per_neighbour, row.bytes)
+        {
+            return None;
+        }
+        while self.over(self.usage(|_| true), capacity, row.bytes) {
+            let largest = (0..5).filter(|to| self.rows.iter().any(|row| row.to == *to));
+            let largest = largest.max_by_key(|to| (self.share(*to, 0), *to))?;
+            let loser = if self.share(largest, 0) > self.share(row.to, row.bytes) { largest } else { row.to };
+            let first = |low: bool| self.rows.iter().position(|known| known.to == loser && (!low || known.low));
+            let victim = match (first(true), row.low) {
+                (Some(low), _) => low,
+                (None, true) => return None,
+                (None, false) => first(false)?,
+            };
+            self.rows.remove(victim);
+        }
+        self.rows.push(row);
+        Some(true)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_agrees_with_a_naive_model(steps in steps()) {
+        let limits = Limits {
+            capacity: Room { rows: 20, bytes: 12_000 },
+            per_recipient: Room { rows: 9, bytes: 6_000 },
+            per_neighbour: Room { rows: 15, bytes: 10_000 },
+            max_body_bytes: 800,
+        };
+        let config = StoreConfig { limits, ..small() };
+        let mut disk = FaultyDisk::new();
+        let mut store = Store::open_on(disk.clone(), config.clone()).unwrap();
+        let mut model = Model { rows: Vec::new(), limits };
+        let mut now = NOW;
+        for step in steps {
+            match step {
+                Step::Insert { n, to, size, low, expires } => {
+                    let expires = expires.map(|after| now.0 + after);
+                    let record = NewRecord {
+                        retention: if low { Retention::Low } else { Retention::High },
+                        expires: expires.map(UnixSeconds),
+                        ..message(n, to, size)
+                    };
+                    let row = ModelRow {
+                        n,
+                        to,
+                        bytes: log::message_length(8, size),
+                        low,
+                        stored_at: now.0,
+                        keep_until: (now.0 + if low { 6 * 3_600 } else { 3 * 86_400 })
+                            .min(expires.unwrap_or(u64::MAX)),
+                    };
+                    let expected = model.insert(row, size, expires);
+                    let outcome = match store.submit(record, now).unwrap().wait() {
+                        Ok(outcome) => Some(!outcome.already_existed()),
+                        Err(StoreError::Refused(_)) => None,
+                        Err(error) => panic!("{error}"),
+                    };
+                    prop_assert_eq!(outcome, expected);
+                }
+                Step::Delete { nth } => {
+                    if let Some(row) = model.rows.get(nth).copied() {
+                        let found = everything(&store, row.to, UnixSeconds(0));
+                        let id = found.iter().find(|record| number(record) == row.n).unwrap().id;
+                        prop_assert_eq!(block_on(store.delete(vec![id], Some(recipient(row.to)))).unwrap(), 1);
+                        model.rows.remove(nth);
+                    }
+                }
+                Step::Purge { to } => {
+                    let (rows, _) = model.usage(|row| row.to == to);
+                    prop_assert_eq!(block_on(store.purge(recipient(to))).unwrap(), rows);
+                    model.rows.retain(|row| row.to != to);
+                }
+                Step::Expire => {
+                    let (rows, _) = model.usage(|row| row.keep_until < now.0);
+                    prop_assert_eq!(block_on(store.expire(now)).unwrap(), rows);
+                    model.rows.retain(|row| row.keep_until >= now.0);
+                }
+                Step::Pass { seconds } => now = now.saturating_add(seconds),
+                Step::Close => {
+                    drop(store);
+                    store = Store::open_on(disk.clone(), config.clone()).unwrap();
+                }
+                Step::Kill | Step::Crash { .. } => {
+                    let left = match step {
+                        Step::Crash { seed } => disk.crash(seed),
+                        _ => disk.kill(),
+                    };
+                    disk = left;
+                    store = Store::open_on(disk.clone(), config.clone()).unwrap();
+                }
+            }
+            for to in 0..5 {
+                let served = |row: &&ModelRow| row.to == to && row.keep_until >= now.0;
+                let expected: Vec<_> = model.rows.iter().filter(served).map(|row| row.n).collect();
+                let found: Vec<_> = everything(&store, to, now).iter().map(number).collect();
+                prop_assert_eq!(found, expected, "mailbox {}", to);
+            }
+        }
+        let found = store.verify().unwrap();
+        prop_assert_eq!(found.faults, Vec::<String>::new());
+        prop_assert_eq!(found.rows, model.rows.len() as u64);
+        prop_assert_eq!(store.stats().bytes, model.usage(|_| true).1);
+    }
+}

@@ -180,9 +180,9 @@ impl Writer {
             self.compaction.abandon();
             return;
         }
-        let insertions = answers.insertions();
+        // Whoever has its answer finds it in the counts.
+        self.publish(answers.insertions());
         answers.send();
-        self.publish(insertions);
     }
 
     /// The transaction: tables, then the log, then the commit. Nothing counts before the last step.
