@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use dht_core::{Clock, PublicKey, RemotePeer, Severity, UnixSeconds};
+use dht_core::{Clock, NodeId, PublicKey, Severity, UnixSeconds};
 use dht_peers::{BanTarget, Directory};
 use tracing::{debug, warn};
 
-use crate::{AttributionProfile, BanTerms, Culprit, Offence, metrics};
+use crate::{AttributionProfile, BanTerms, Culprit, FloodMeter, Offence, metrics};
 
 /// Takes bans. Must not wait; the connection is closed by whoever watches the bans.
 pub trait BanSink: Send + Sync + 'static {
@@ -49,7 +49,7 @@ struct Inner<B> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Parties<'a> {
     /// The neighbour that delivered it.
-    pub source: Option<&'a RemotePeer>,
+    pub source: Option<NodeId>,
     /// Its authenticated signer.
     pub origin: Option<&'a PublicKey>,
     /// The peer that was being looked for.
@@ -90,7 +90,7 @@ impl<B: BanSink> Bans<B> {
             return None;
         };
         let target = match sanction.culprit {
-            Culprit::Source => parties.source?.node_id.into(),
+            Culprit::Source => parties.source?.into(),
             Culprit::Origin => BanTarget::from(*parties.origin?),
             Culprit::Sought => BanTarget::from(*parties.sought?),
         };
@@ -104,6 +104,24 @@ impl<B: BanSink> Bans<B> {
         metrics::ban(rule.name);
         sink.ban(order);
         Some(order)
+    }
+}
+
+impl<B: BanSink> Bans<B> {
+    /// Reports everybody over the flood limit; wanted at start and then every two minutes. Answers how many.
+    pub fn report_floods(&self, meter: &FloodMeter, now: UnixSeconds) -> usize {
+        let flooders = meter.exceeding(now);
+        for flooder in &flooders {
+            let source = Some(flooder.node_id);
+            self.report(
+                Offence::Flood,
+                Parties {
+                    source,
+                    ..Parties::default()
+                },
+            );
+        }
+        flooders.len()
     }
 }
 
@@ -140,5 +158,93 @@ impl<C: Clock> BanSink for DirectoryBans<C> {
 impl<B: BanSink + ?Sized> BanSink for Arc<B> {
     fn ban(&self, order: BanOrder) {
         (**self).ban(order);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dht_core::{ManualClock, test_util::public_key};
+
+    use super::*;
+    use crate::{
+        FloodLimits, rules,
+        test_support::{NOW, bans},
+    };
+
+    fn parties<'a>(origin: Option<&'a PublicKey>, sought: Option<&'a PublicKey>) -> Parties<'a> {
+        Parties {
+            source: Some(public_key(2).node_id()),
+            origin,
+            sought,
+        }
+    }
+
+    #[test]
+    fn every_offence_follows_the_table_in_both_profiles() {
+        let (origin, sought) = (public_key(3), public_key(4));
+        for profile in [AttributionProfile::Strict, AttributionProfile::Legacy] {
+            let (bans, taken) = bans(profile);
+            for rule in rules() {
+                let order = bans.report(rule.offence, parties(Some(&origin), Some(&sought)));
+                assert_eq!(taken.take(), order.as_slice());
+                let Some(sanction) = rule.sanction(profile) else {
+                    assert_eq!(order, None);
+                    continue;
+                };
+                let order = order.unwrap();
+                let target = match sanction.culprit {
+                    Culprit::Source => public_key(2).node_id().into(),
+                    Culprit::Origin => BanTarget::from(origin),
+                    Culprit::Sought => BanTarget::from(sought),
+                };
+                assert_eq!((order.target, order.severity), (target, sanction.severity));
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_not_known_is_not_banned() {
+        let (bans, taken) = bans(AttributionProfile::Strict);
+        assert_eq!(
+            bans.report(Offence::JoinForOther, parties(None, None)),
+            None
+        );
+        assert_eq!(bans.report(Offence::OwnMail, Parties::default()), None);
+        assert_eq!(taken.take(), []);
+    }
+
+    #[test]
+    fn the_directory_bans_until_the_term_is_over_and_never_shortens_it() {
+        let directory = Directory::new(public_key(1).node_id());
+        let clock = Arc::new(ManualClock::new(NOW));
+        let sink = DirectoryBans::new(directory.clone(), Arc::clone(&clock));
+        let bans = Bans::new(AttributionProfile::Strict, BanTerms::default(), sink);
+        let (origin, id) = (public_key(3), public_key(3).node_id());
+        bans.report(Offence::JoinForOther, parties(Some(&origin), None));
+        bans.report(Offence::JoinForgedClaim, parties(Some(&origin), None));
+        assert!(directory.is_banned(&id, NOW.saturating_add(7_199)));
+        assert!(!directory.is_banned(&id, NOW.saturating_add(7_200)));
+        let ban = directory.find_ban(&id, NOW).unwrap();
+        assert_eq!(&*ban.reason, Offence::JoinForOther.rule().text);
+    }
+
+    #[test]
+    fn floods_are_banned_low() {
+        let limits = FloodLimits {
+            messages: 2,
+            seconds: 60,
+        };
+        let meter = FloodMeter::new(limits, [0; 16]);
+        let (bans, taken) = bans(AttributionProfile::Legacy);
+        let (quiet, loud) = (public_key(2).node_id(), public_key(3).node_id());
+        for _ in 0..3 {
+            meter.record(&loud, NOW);
+        }
+        meter.record(&quiet, NOW);
+        assert_eq!(bans.report_floods(&meter, NOW), 1);
+        let orders = taken.take();
+        assert_eq!(orders.len(), 1);
+        assert_eq!((orders[0].target, orders[0].seconds), (loud.into(), 600));
+        assert_eq!(bans.report_floods(&meter, NOW.saturating_add(61)), 0);
     }
 }

@@ -138,7 +138,7 @@ impl<K: KnownSources, B: BanSink> Shared<K, B> {
         record_identity(&envelope);
         if !self.sources.is_known(&source.node_id) {
             let parties = Parties {
-                source: Some(&source),
+                source: Some(source.node_id),
                 ..Parties::default()
             };
             self.bans.report(Offence::UnknownSource, parties);

@@ -70,3 +70,49 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use dht_core::{
+        Destination, Encryption, MessageType, Signing, encode_parts,
+        test_util::{clear, encrypted, identity, public_key},
+    };
+
+    use super::*;
+    use crate::test_support as support;
+
+    async fn ended(frame: Bytes) -> Disposition {
+        support::run_filter(DeliverLayer, support::message(frame)).await
+    }
+
+    #[tokio::test]
+    async fn only_readable_application_messages_are_delivered() {
+        let from = identity(3);
+        let readable = clear(&from, Signing::Anonymous, b"x", 1);
+        assert_eq!(ended(readable).await, Disposition::Delivered);
+        let theirs = encrypted(&from, &public_key(4), b"x", 1);
+        assert_eq!(
+            ended(theirs).await,
+            Disposition::Dropped(DropReason::NotForUs)
+        );
+
+        let (to, encryption) = (Destination::Unknown, Encryption::Clear);
+        for (kind, reason) in [
+            (MessageType::SafRequestMessages, DropReason::RoleFilter),
+            (MessageType::SafStoredMessages, DropReason::RoleFilter),
+            (MessageType::Join, DropReason::Rebroadcast),
+            (MessageType::Discovery, DropReason::Rebroadcast),
+            (MessageType::DiscoveryResponse, DropReason::Rebroadcast),
+        ] {
+            let body = encode_parts(&[Bytes::from_static(b"x")]);
+            let frame = support::frame(&from, kind, to, encryption, Signing::Origin, body);
+            assert_eq!(ended(frame).await, Disposition::Dropped(reason));
+        }
+    }
+
+    #[test]
+    fn readiness_is_that_of_the_inner_service() {
+        support::assert_readiness_is_inner::<Message, Delivered, _>(DeliverLayer);
+    }
+}

@@ -143,7 +143,7 @@ impl<O: Outbox, B: BanSink, C: Clock> Shared<O, B, C> {
         let destination = header.destination.public_key();
         if destination == Some(&source.public_key) {
             let parties = Parties {
-                source: Some(source),
+                source: Some(source.node_id),
                 ..Parties::default()
             };
             self.bans.report(Offence::OwnMail, parties);

@@ -257,7 +257,7 @@ impl<O, H, B: BanSink, C> Handler<O, H, B, C> {
 
     fn blame(&self, offence: Offence, message: &Message) {
         let parties = Parties {
-            source: Some(&message.source),
+            source: Some(message.source.node_id),
             origin: message.opened.origin(),
             sought: None,
         };

@@ -87,3 +87,15 @@ impl<S> Log<S> {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support as support;
+
+    #[test]
+    fn readiness_is_that_of_the_inner_service() {
+        let layer = LogLayer::new(NodeId::default());
+        support::assert_readiness_is_inner::<Message, Message, _>(layer);
+    }
+}

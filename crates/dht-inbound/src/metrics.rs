@@ -145,8 +145,23 @@ impl std::fmt::Debug for Outcomes {
     }
 }
 
-pub(crate) fn exact_copy() {
-    counter!(EXACT_COPIES).increment(1);
+/// The counter of the duplicate path, looked up once like [`Outcomes`].
+pub(crate) struct ExactCopies(Counter);
+
+impl ExactCopies {
+    pub(crate) fn new() -> Self {
+        Self(counter!(EXACT_COPIES))
+    }
+
+    pub(crate) fn count(&self) {
+        self.0.increment(1);
+    }
+}
+
+impl std::fmt::Debug for ExactCopies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ExactCopies(..)")
+    }
 }
 
 pub(crate) fn ban(offence: &'static str) {

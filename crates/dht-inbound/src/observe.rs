@@ -125,3 +125,76 @@ where
         Poll::Ready(outcome)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::{Debug, Write as _};
+
+    use dht_core::{
+        Signing,
+        test_util::{clear, identity},
+    };
+    use parking_lot::Mutex;
+    use tracing::{
+        Subscriber,
+        field::{Field, Visit},
+        span::{Attributes, Id, Record},
+        subscriber,
+    };
+    use tracing_subscriber::{
+        layer::{Context as LayerContext, SubscriberExt as _},
+        registry,
+    };
+
+    use super::*;
+    use crate::{
+        AttributionProfile, Authenticated, DecodeLayer,
+        test_support::{self as support, Accept, bans},
+    };
+
+    /// Writes down the fields of every span.
+    #[derive(Clone, Default)]
+    struct Fields(Arc<Mutex<String>>);
+
+    impl Visit for Fields {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            let _ = write!(self.0.lock(), "{field}={value:?} ");
+        }
+    }
+
+    impl<S: Subscriber> tracing_subscriber::Layer<S> for Fields {
+        fn on_new_span(&self, span: &Attributes<'_>, _: &Id, _: LayerContext<'_, S>) {
+            span.record(&mut self.clone());
+        }
+
+        fn on_record(&self, _: &Id, values: &Record<'_>, _: LayerContext<'_, S>) {
+            values.record(&mut self.clone());
+        }
+    }
+
+    #[test]
+    fn readiness_is_that_of_the_inner_service() {
+        support::assert_readiness_is_inner::<Received, Received, _>(ObserveLayer::new());
+    }
+
+    #[test]
+    fn the_span_tells_source_size_tag_kind_and_outcome() {
+        let fields = Fields::default();
+        let frame = clear(&identity(3), Signing::Origin, b"x", 77);
+        let (length, source) = (frame.len(), support::peer(support::NEIGHBOUR).node_id);
+        subscriber::with_default(registry().with(fields.clone()), || {
+            let (bans, _) = bans(AttributionProfile::Strict);
+            let layer = DecodeLayer::new(Authenticated, bans);
+            let service = ObserveLayer::new().layer(layer.layer(Accept));
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            let call = tower::ServiceExt::oneshot(service, support::received(frame));
+            assert_eq!(runtime.block_on(call).unwrap(), Disposition::Delivered);
+        });
+        let expected = format!(
+            "source={source} bytes={length} tag=77 kind=\"domain\" disposition=\"delivered\" "
+        );
+        assert_eq!(*fields.0.lock(), expected);
+    }
+}

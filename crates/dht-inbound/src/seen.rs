@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{DedupStore, Filtered, Inbound, Sighting, metrics};
+use crate::{DedupStore, Filtered, Inbound, Sighting, metrics::ExactCopies};
 
 /// Envelopes recognised at most, unless configured otherwise: copies of one message arrive within seconds of each
 /// other, and what is forgotten here only costs a verification.
@@ -68,6 +68,7 @@ struct Shared<T, C> {
     store: T,
     allowed: u32,
     clock: C,
+    copies: ExactCopies,
 }
 
 /// A power of two.
@@ -181,6 +182,7 @@ impl<T, C> SeenLayer<T, C> {
                 store,
                 allowed,
                 clock,
+                copies: ExactCopies::new(),
             }),
         }
     }
@@ -254,7 +256,7 @@ impl<T: DedupStore, C: Clock> Shared<T, C> {
             .try_record_repeat(&hash, sighting, self.allowed, self.clock.now())
         {
             Ok(Some(_)) => {
-                metrics::exact_copy();
+                self.copies.count();
                 Some(DropReason::Duplicate)
             }
             Ok(None) => None,

@@ -142,7 +142,7 @@ where
                     _ => (Offence::BadSignature, DropReason::BadSignature),
                 };
                 let parties = Parties {
-                    source: Some(&self.message.source),
+                    source: Some(self.message.source.node_id),
                     ..Parties::default()
                 };
                 self.bans.report(offence, parties);

@@ -48,7 +48,51 @@ pub(crate) fn has_canonical_layout(signature: &[u8]) -> bool {
 }
 
 fn canonical_body(body: &Bytes) -> Result<Bytes, BodyError> {
-    Ok(encode_parts(&decode_parts(body.clone())?))
+    let parts = decode_parts(body.clone())?;
+    // Nearly every body is canonical already, and its bytes need not be copied to say so.
+    if is_canonical(body, &parts) {
+        return Ok(body.clone());
+    }
+    Ok(encode_parts(&parts))
+}
+
+/// Whether `body` is the canonical encoding of `parts`: each part after its key and length, and nothing else.
+fn is_canonical(body: &[u8], parts: &[Bytes]) -> bool {
+    let mut rest = body;
+    for part in parts {
+        let mut head = [0; 1 + MAX_VARINT_BYTES];
+        let length = put_head(part.len(), &mut head);
+        let after = head.get(..length).and_then(|head| rest.strip_prefix(head));
+        let Some(after) = after.and_then(|after| after.strip_prefix(&part[..])) else {
+            return false;
+        };
+        rest = after;
+    }
+    rest.is_empty()
+}
+
+const MAX_VARINT_BYTES: usize = 10;
+
+/// Writes the key of field 1 and a length, and answers how many bytes that took.
+fn put_head(length: usize, head: &mut [u8; 1 + MAX_VARINT_BYTES]) -> usize {
+    let mut left = length;
+    let mut used = 0_usize;
+    for (at, slot) in head.iter_mut().enumerate() {
+        used = at.saturating_add(1);
+        if at == 0 {
+            *slot = 0x0a;
+            continue;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "seven bits")]
+        let low = (left & 0x7f) as u8;
+        left >>= 7;
+        if left == 0 {
+            *slot = low;
+            break;
+        }
+        *slot = low | 0x80;
+    }
+    used
 }
 
 #[cfg(test)]
@@ -138,6 +182,21 @@ mod tests {
     }
 
     proptest! {
+        /// Comparing in place says what encoding again would say.
+        #[test]
+        fn canonical_in_place_says_what_re_encoding_says(
+            sizes in proptest::collection::vec(0..300_usize, 0..6),
+            tail in proptest::collection::vec(any::<u8>(), 0..3),
+        ) {
+            let parts: Vec<Bytes> = sizes.into_iter().map(|n| vec![7; n].into()).collect();
+            let body = Bytes::from([&encode_parts(&parts)[..], &tail].concat());
+            if let Ok(decoded) = decode_parts(body.clone()) {
+                let again = encode_parts(&decoded);
+                prop_assert_eq!(is_canonical(&body, &decoded), again == body);
+                prop_assert_eq!(canonical_body(&body), Ok(again));
+            }
+        }
+
         /// The cheap layout test agrees with decoding and encoding again.
         #[test]
         fn layout_says_what_re_encoding_says(at in 0..110_usize, byte: u8, insert: bool) {

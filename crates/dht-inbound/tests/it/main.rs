@@ -9,4 +9,5 @@
 mod behaviours;
 mod garbage;
 mod observed;
+mod pool;
 mod stack;

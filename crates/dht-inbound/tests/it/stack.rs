@@ -16,9 +16,10 @@ use dht_core::{
     test_util::{self, NOW},
 };
 use dht_inbound::{
-    AcceptAll, Authenticated, BanOrder, BanSink, DedupTable, Delivered, DiscoveryAnswer,
-    DiscoveryHook, DiscoveryReply, FloodLimits, FloodMeter, ForwardRequest, HandoverError,
-    InboundConfig, InboundParts, Inline, Outbox, Received, Seen, Verifier, inbound_stack,
+    AcceptAll, Authenticated, BanOrder, BanSink, CryptoPool, DedupTable, Delivered,
+    DiscoveryAnswer, DiscoveryHook, DiscoveryReply, FloodLimits, FloodMeter, ForwardRequest,
+    HandoverError, InboundConfig, InboundParts, Inline, Outbox, Received, Seen, Verifier,
+    inbound_stack,
 };
 use dht_peers::Directory;
 use dht_stack::{BoxError, ByteBudget};
@@ -74,6 +75,14 @@ impl Node {
     }
 
     pub(crate) fn with_identity(config: InboundConfig, identity: Arc<NodeIdentity>) -> Self {
+        Self::build(config, identity, Inline)
+    }
+
+    pub(crate) fn on_pool(config: InboundConfig, pool: impl CryptoPool) -> Self {
+        Self::build(config, identity(ME), pool)
+    }
+
+    fn build(config: InboundConfig, identity: Arc<NodeIdentity>, pool: impl CryptoPool) -> Self {
         let exits = Arc::new(Exits::default());
         let directory = Directory::new(*identity.node_id());
         let clock = Arc::new(ManualClock::new(NOW));
@@ -87,8 +96,8 @@ impl Node {
             meter: meter.clone(),
             dedup: Arc::clone(&dedup),
             seen: Seen::new(1_000, FingerprintKey::random(&mut rng)),
-            verifier: Verifier::new(Inline),
-            pool: Inline,
+            verifier: Verifier::new(pool.clone()),
+            pool,
             bans: Arc::clone(&exits),
             outbox: Arc::clone(&exits),
             discovery: Arc::clone(&exits),
