@@ -9,11 +9,16 @@ use std::{
     task::{Context, Poll},
 };
 
-use dht_core::{Disposition, Signing};
+use dht_core::{
+    Disposition, Entropy as _, Sealed, SeededEntropy, Signing, Verified, VerifyError, encode_parts,
+    verify_batch,
+};
 use dht_inbound::{CryptoPool, InboundConfig};
+use dht_stack::{Batch, BatchWork};
+use futures::future::join_all;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
-use crate::stack::{Draft, ME, Node, OTHER};
+use crate::stack::{Draft, ME, Node, OTHER, tampered};
 
 /// Tokio's threads for blocking work; a real one is bounded by the cores.
 #[derive(Clone, Debug, Default)]
@@ -56,5 +61,60 @@ async fn a_pool_of_threads_gives_the_same_answers_and_is_asked_only_for_arithmet
         assert_eq!(runs(), costs);
         let repeat = node.receive(draft.frame()).await;
         assert_eq!((repeat.name(), runs()), ("duplicate", 0));
+    }
+}
+
+#[tokio::test]
+async fn of_copies_under_way_at_once_one_takes_effect() {
+    let node = Node::on_pool(InboundConfig::default(), Threads::default());
+    for (draft, effect) in [
+        (Draft::clear(Signing::Origin), Disposition::Delivered),
+        (Draft::encrypted(OTHER), Disposition::Forwarded),
+    ] {
+        let copies = (0..50).map(|_| node.receive(draft.frame()));
+        let mut outcomes = join_all(copies).await;
+        outcomes.retain(|outcome| outcome.name() != "duplicate");
+        assert_eq!(outcomes, [effect]);
+    }
+    assert_eq!((node.delivered().len(), node.forwarded().len()), (1, 1));
+}
+
+/// Checks what waits in one multiplication.
+struct Together;
+
+impl BatchWork<Sealed> for Together {
+    type Response = Result<Verified, VerifyError>;
+
+    fn run(&self, envelopes: Vec<Sealed>) -> Vec<Self::Response> {
+        verify_batch(envelopes, &mut SeededEntropy::new(5).rng())
+    }
+}
+
+#[tokio::test]
+async fn a_batch_refuses_only_the_guilty() {
+    let verifier = Batch::new(Together, 64, 1);
+    let node = Node::with_verifier(InboundConfig::default(), verifier);
+    let frames: Vec<_> = (0..20_u8)
+        .map(|n| {
+            let body = encode_parts(&[vec![n].into()]);
+            let frame = Draft {
+                body,
+                ..Draft::clear(Signing::Origin)
+            }
+            .frame();
+            match n % 5 {
+                0 => tampered(frame, |header, _| header.expires = None),
+                _ => frame,
+            }
+        })
+        .collect();
+    let outcomes = join_all(frames.into_iter().map(|frame| node.receive(frame))).await;
+    for (n, outcome) in outcomes.into_iter().enumerate() {
+        let expected = if n % 5 == 0 {
+            "bad_signature"
+        } else {
+            "delivered"
+        };
+        assert_eq!(outcome.name(), expected);
     }
 }

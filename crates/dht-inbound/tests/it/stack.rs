@@ -12,7 +12,8 @@ use bytes::Bytes;
 use dht_core::{
     Destination, Disposition, Encryption, Entropy as _, Features, FingerprintKey, Header,
     ManualClock, MessageTag, MessageType, NodeIdentity, ProtocolVersion, RawEnvelope, RemotePeer,
-    SealRequest, SealSecrets, SeededEntropy, Signing, encode_envelope, encode_parts, seal,
+    SealRequest, SealSecrets, Sealed, SeededEntropy, Signing, Verified, VerifyError,
+    encode_envelope, encode_parts, seal,
     test_util::{self, NOW},
 };
 use dht_inbound::{
@@ -49,6 +50,31 @@ pub(crate) fn key(seed: u64) -> dht_core::PublicKey {
     *identity(seed).public_key()
 }
 
+/// Any verifier the stack takes.
+pub(crate) trait Verifies:
+    Service<
+        Sealed,
+        Response = Result<Verified, VerifyError>,
+        Error: Into<BoxError>,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<V> Verifies for V where
+    V: Service<
+            Sealed,
+            Response = Result<Verified, VerifyError>,
+            Error: Into<BoxError>,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + 'static
+{
+}
+
 pub(crate) struct Node {
     service: BoxCloneService<Received, Disposition, BoxError>,
     exits: Arc<Exits>,
@@ -75,14 +101,23 @@ impl Node {
     }
 
     pub(crate) fn with_identity(config: InboundConfig, identity: Arc<NodeIdentity>) -> Self {
-        Self::build(config, identity, Inline)
+        Self::build(config, identity, Verifier::new(Inline), Inline)
     }
 
     pub(crate) fn on_pool(config: InboundConfig, pool: impl CryptoPool) -> Self {
-        Self::build(config, identity(ME), pool)
+        Self::build(config, identity(ME), Verifier::new(pool.clone()), pool)
     }
 
-    fn build(config: InboundConfig, identity: Arc<NodeIdentity>, pool: impl CryptoPool) -> Self {
+    pub(crate) fn with_verifier(config: InboundConfig, verifier: impl Verifies) -> Self {
+        Self::build(config, identity(ME), verifier, Inline)
+    }
+
+    fn build(
+        config: InboundConfig,
+        identity: Arc<NodeIdentity>,
+        verifier: impl Verifies,
+        pool: impl CryptoPool,
+    ) -> Self {
         let exits = Arc::new(Exits::default());
         let directory = Directory::new(*identity.node_id());
         let clock = Arc::new(ManualClock::new(NOW));
@@ -96,7 +131,7 @@ impl Node {
             meter: meter.clone(),
             dedup: Arc::clone(&dedup),
             seen: Seen::new(1_000, FingerprintKey::random(&mut rng)),
-            verifier: Verifier::new(pool.clone()),
+            verifier,
             pool,
             bans: Arc::clone(&exits),
             outbox: Arc::clone(&exits),
