@@ -1,7 +1,12 @@
 //! Measures the store on a real file: `cargo run --release -p dht-saf --example bench_store [ROWS] [DIRECTORY]`.
 //!
 //! Bodies of 6 kB. Prints one row a line; the figures of the project come from `cargo xtask bench`.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, clippy::cast_precision_loss)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss
+)]
 #![allow(clippy::cast_possible_truncation, clippy::disallowed_methods)]
 
 use std::{
@@ -16,7 +21,8 @@ use std::{
 use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds};
 use dht_saf::{
-    Durability, Limits, Neighbour, NewRecord, Order, Query, Recipient, Retention, Room, Store, StoreConfig,
+    Durability, Limits, Neighbour, NewRecord, Order, Query, Recipient, Retention, Room, Store,
+    StoreConfig,
 };
 use hdrhistogram::Histogram;
 
@@ -36,7 +42,11 @@ fn record(number: u64, mailboxes: u64, body: &Bytes) -> NewRecord {
         recipient: recipient(number % mailboxes),
         neighbour: Neighbour::from_bytes([(number % 8) as u8; 32]),
         hash: DedupHash(hash),
-        retention: if number.is_multiple_of(2) { Retention::Low } else { Retention::High },
+        retention: if number.is_multiple_of(2) {
+            Retention::Low
+        } else {
+            Retention::High
+        },
         expires: None,
         header: Bytes::from(vec![7; 250]),
         body: body.clone(),
@@ -50,10 +60,18 @@ fn recipient(number: u64) -> Recipient {
 }
 
 fn config(durability: Durability) -> StoreConfig {
-    let room = Room { rows: 1_000_000, bytes: 64 << 30 };
+    let room = Room {
+        rows: 1_000_000,
+        bytes: 64 << 30,
+    };
     StoreConfig {
         durability,
-        limits: Limits { capacity: room, per_recipient: room, per_neighbour: room, ..Limits::default() },
+        limits: Limits {
+            capacity: room,
+            per_recipient: room,
+            per_neighbour: room,
+            ..Limits::default()
+        },
         ..StoreConfig::default()
     }
 }
@@ -65,7 +83,9 @@ fn fill(store: &Store, from: u64, count: u64, body: &Bytes, now: UnixSeconds) ->
         loop {
             match store.submit(record(number, 2_000, body), now) {
                 Ok(ticket) => break tickets.push_back(ticket),
-                Err(_) => tickets.pop_front().map(|ticket: dht_saf::Ticket<_>| ticket.wait().unwrap()),
+                Err(_) => tickets
+                    .pop_front()
+                    .map(|ticket: dht_saf::Ticket<_>| ticket.wait().unwrap()),
             };
         }
     }
@@ -75,8 +95,17 @@ fn fill(store: &Store, from: u64, count: u64, body: &Bytes, now: UnixSeconds) ->
     start.elapsed()
 }
 
-fn callers(store: &Store, callers: u64, count: u64, from: u64, body: &Bytes) -> (Duration, Histogram<u64>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+fn callers(
+    store: &Store,
+    callers: u64,
+    count: u64,
+    from: u64,
+    body: &Bytes,
+) -> (Duration, Histogram<u64>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap();
     let next = Arc::new(AtomicU64::new(from));
     let start = Instant::now();
     let waits = runtime.block_on(async {
@@ -91,7 +120,10 @@ fn callers(store: &Store, callers: u64, count: u64, from: u64, body: &Bytes) -> 
                             return waits;
                         }
                         let start = Instant::now();
-                        store.insert(record(number, 2_000, &body), NOW).await.unwrap();
+                        store
+                            .insert(record(number, 2_000, &body), NOW)
+                            .await
+                            .unwrap();
                         waits.record(start.elapsed().as_micros() as u64).unwrap();
                     }
                 })
@@ -121,7 +153,11 @@ fn side_load(
         let mut number = from;
         while !stop.load(Ordering::Relaxed) {
             let start = Instant::now();
-            store.submit(record(number, 2_000, &body), now).unwrap().wait().unwrap();
+            store
+                .submit(record(number, 2_000, &body), now)
+                .unwrap()
+                .wait()
+                .unwrap();
             waits.record(start.elapsed().as_micros() as u64).unwrap();
             number += 1;
             std::thread::sleep(pause);
@@ -136,7 +172,11 @@ fn fetches(store: &Store, count: u64, stop: &AtomicBool, now: UnixSeconds) -> Hi
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let query = Query { limit: 50, order: Order::OldestFirst, ..Query::all(recipient(number * 7 % 2_000), now) };
+        let query = Query {
+            limit: 50,
+            order: Order::OldestFirst,
+            ..Query::all(recipient(number * 7 % 2_000), now)
+        };
         let start = Instant::now();
         let page = store.fetch(&query).unwrap();
         waits.record(start.elapsed().as_micros() as u64).unwrap();
@@ -157,21 +197,29 @@ fn shown(waits: &Histogram<u64>) -> String {
 
 fn on_disk(path: &Path) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt;
-    std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().metadata().unwrap()).fold(
-        (0, 0),
-        |(length, blocks), file| (length + file.len(), blocks + file.blocks() * 512),
-    )
+    std::fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap())
+        .fold((0, 0), |(length, blocks), file| {
+            (length + file.len(), blocks + file.blocks() * 512)
+        })
 }
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let rows: u64 = arguments.next().map_or(100_000, |rows| rows.parse().unwrap());
-    let base = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    let rows: u64 = arguments
+        .next()
+        .map_or(100_000, |rows| rows.parse().unwrap());
+    let base = arguments
+        .next()
+        .map_or_else(std::env::temp_dir, PathBuf::from);
     let directory = tempfile::tempdir_in(base).unwrap();
     let mut random = 1_u64;
     let body: Vec<u8> = (0..BODY)
         .map(|_| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (random >> 56) as u8
         })
         .collect();
@@ -180,16 +228,39 @@ fn main() {
     let path = directory.path().join("eventual");
     let store = Store::open(&path, config(Durability::Eventual)).unwrap();
     let took = fill(&store, 0, rows, &body, NOW);
-    println!("fill.eventual         {:>8.0} /s", rows as f64 / took.as_secs_f64());
+    println!(
+        "fill.eventual         {:>8.0} /s",
+        rows as f64 / took.as_secs_f64()
+    );
     let took = fill(&store, rows, rows / 2, &body, NOW);
-    println!("insert.eventual       {:>8.0} /s at {rows} rows, pipelined", rows as f64 / 2.0 / took.as_secs_f64());
+    println!(
+        "insert.eventual       {:>8.0} /s at {rows} rows, pipelined",
+        rows as f64 / 2.0 / took.as_secs_f64()
+    );
     let (took, waits) = callers(&store, 64, rows / 4, rows * 3 / 2, &body);
-    println!("insert.eventual.64    {:>8.0} /s, {}", rows as f64 / 4.0 / took.as_secs_f64(), shown(&waits));
+    println!(
+        "insert.eventual.64    {:>8.0} /s, {}",
+        rows as f64 / 4.0 / took.as_secs_f64(),
+        shown(&waits)
+    );
 
     let stop = Arc::new(AtomicBool::new(false));
-    println!("fetch50 idle          {}", shown(&fetches(&store, 2_000, &stop, NOW)));
-    let load = side_load(&store, &stop, 10_000_000, &body, Duration::from_micros(50), NOW);
-    println!("fetch50 with inserts  {}", shown(&fetches(&store, 4_000, &stop, NOW)));
+    println!(
+        "fetch50 idle          {}",
+        shown(&fetches(&store, 2_000, &stop, NOW))
+    );
+    let load = side_load(
+        &store,
+        &stop,
+        10_000_000,
+        &body,
+        Duration::from_micros(50),
+        NOW,
+    );
+    println!(
+        "fetch50 with inserts  {}",
+        shown(&fetches(&store, 4_000, &stop, NOW))
+    );
     stop.store(true, Ordering::Relaxed);
     println!("  inserts beside      {}", shown(&load.join().unwrap()));
     let stats = store.stats();
@@ -202,23 +273,42 @@ fn main() {
     );
     let start = Instant::now();
     drop(store);
-    println!("close                 {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "close                 {:.0} ms",
+        start.elapsed().as_secs_f64() * 1e3
+    );
     let start = Instant::now();
     let store = Store::open(&path, config(Durability::Eventual)).unwrap();
-    println!("open                  {:.0} ms, {} rows", start.elapsed().as_secs_f64() * 1e3, store.stats().rows);
+    println!(
+        "open                  {:.0} ms, {} rows",
+        start.elapsed().as_secs_f64() * 1e3,
+        store.stats().rows
+    );
 
     // Half of the rows are Low and go after six hours.
     let later = NOW.saturating_add(7 * 60 * 60);
     let stop = Arc::new(AtomicBool::new(false));
-    let load = side_load(&store, &stop, 20_000_000, &body, Duration::from_millis(1), later);
+    let load = side_load(
+        &store,
+        &stop,
+        20_000_000,
+        &body,
+        Duration::from_millis(1),
+        later,
+    );
     let reads = {
         let (store, stop) = (store.clone(), stop.clone());
         std::thread::spawn(move || fetches(&store, u64::MAX, &stop, NOW))
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let start = Instant::now();
     let expired = runtime.block_on(store.expire(later)).unwrap();
-    println!("expire                {expired} rows in {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "expire                {expired} rows in {:.0} ms",
+        start.elapsed().as_secs_f64() * 1e3
+    );
     stop.store(true, Ordering::Relaxed);
     println!("  inserts beside      {}", shown(&load.join().unwrap()));
     println!("  fetches beside      {}", shown(&reads.join().unwrap()));
@@ -231,7 +321,10 @@ fn main() {
         let total = if count == 1 { 1_000 } else { rows / 3 };
         let (took, waits) = callers(&store, count, total, from, &body);
         let rate = total as f64 / took.as_secs_f64();
-        println!("insert.immediate.{count:<4} {rate:>8.0} /s, {}", shown(&waits));
+        println!(
+            "insert.immediate.{count:<4} {rate:>8.0} /s, {}",
+            shown(&waits)
+        );
     }
     drop(store);
     std::fs::remove_dir_all(&path).unwrap();
@@ -240,9 +333,18 @@ fn main() {
     let path = directory.path().join("turnover");
     let capacity = rows / 10;
     let limits = Limits {
-        capacity: Room { rows: capacity, bytes: 64 << 30 },
-        per_recipient: Room { rows: capacity, bytes: 64 << 30 },
-        per_neighbour: Room { rows: capacity, bytes: 64 << 30 },
+        capacity: Room {
+            rows: capacity,
+            bytes: 64 << 30,
+        },
+        per_recipient: Room {
+            rows: capacity,
+            bytes: 64 << 30,
+        },
+        per_neighbour: Room {
+            rows: capacity,
+            bytes: 64 << 30,
+        },
         ..Limits::default()
     };
     let turning = StoreConfig {
@@ -253,7 +355,13 @@ fn main() {
     };
     let store = Store::open(&path, turning).unwrap();
     for turn in 0..=10 {
-        fill(&store, turn * capacity, capacity, &body, NOW.saturating_add(turn));
+        fill(
+            &store,
+            turn * capacity,
+            capacity,
+            &body,
+            NOW.saturating_add(turn),
+        );
         runtime.block_on(store.checkpoint()).unwrap();
         let (stats, (length, blocks)) = (store.stats(), on_disk(&path));
         println!(

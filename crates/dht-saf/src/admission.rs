@@ -158,7 +158,10 @@ fn skip(
     unless(message.hits > 1, Skip::Duplicate)?;
     unless(!here.stores(), Skip::NotAStore)?;
     unless(message.body_bytes == 0, Skip::Empty)?;
-    unless(message.expires.is_some_and(|expires| expires < now), Skip::Expired)?;
+    unless(
+        message.expires.is_some_and(|expires| expires < now),
+        Skip::Expired,
+    )?;
     unless(message.body_bytes > max_body_bytes, Skip::TooLarge)?;
     unless(message.message_type.is_saf(), Skip::SafMessage)?;
     unless(message.message_type.is_dht(), Skip::DhtMessage)?;
@@ -167,10 +170,16 @@ fn skip(
     unless(!message.signed, Skip::Unsigned)?;
     let destination = message.destination.public_key();
     unless(destination == Some(here.own_key()), Skip::ForThisNode)?;
-    unless(message.origin.is_some_and(|origin| here.is_banned(origin)), Skip::OriginBanned)?;
+    unless(
+        message.origin.is_some_and(|origin| here.is_banned(origin)),
+        Skip::OriginBanned,
+    )?;
     let Some(destination) = destination else {
         // Row 13 is shadowed by row 7 and kept as the table has it.
-        unless(message.message_type == MessageType::Discovery, Skip::UndirectedDiscovery)?;
+        unless(
+            message.message_type == MessageType::Discovery,
+            Skip::UndirectedDiscovery,
+        )?;
         return Ok(Retention::Low);
     };
     unless(!here.in_region(destination), Skip::OutOfRegion)?;

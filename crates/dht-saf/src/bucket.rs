@@ -38,7 +38,10 @@ impl TokenBucket {
     /// A full bucket.
     #[must_use]
     pub const fn new(rate: Rate, now: UnixSeconds) -> Self {
-        Self { tokens: rate.burst, filled_at: now }
+        Self {
+            tokens: rate.burst,
+            filled_at: now,
+        }
     }
 
     /// Takes `cost` tokens, or none and says no. A clock that steps back adds nothing and takes nothing.
@@ -62,7 +65,10 @@ impl TokenBucket {
 
     fn refill(&mut self, rate: Rate, now: UnixSeconds) {
         let seconds = now.saturating_since(self.filled_at);
-        self.tokens = self.tokens.saturating_add(seconds.saturating_mul(rate.per_second)).min(rate.burst);
+        self.tokens = self
+            .tokens
+            .saturating_add(seconds.saturating_mul(rate.per_second))
+            .min(rate.burst);
         // After a step back the new time counts, or the bucket would stay dry until the old one returns.
         self.filled_at = now;
     }
@@ -74,7 +80,10 @@ impl NeighbourBuckets {
     /// No neighbour yet; each starts full.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
-        Self { rate, buckets: HashMap::new() }
+        Self {
+            rate,
+            buckets: HashMap::new(),
+        }
     }
 
     /// Whether `neighbour` may bring one more message now.
@@ -88,7 +97,10 @@ impl NeighbourBuckets {
                 return false;
             }
         }
-        let bucket = self.buckets.entry(neighbour).or_insert_with(|| TokenBucket::new(self.rate, now));
+        let bucket = self
+            .buckets
+            .entry(neighbour)
+            .or_insert_with(|| TokenBucket::new(self.rate, now));
         bucket.take(self.rate, 1, now)
     }
 
@@ -109,7 +121,10 @@ impl NeighbourBuckets {
 mod tests {
     use super::*;
 
-    const RATE: Rate = Rate { per_second: 2, burst: 5 };
+    const RATE: Rate = Rate {
+        per_second: 2,
+        burst: 5,
+    };
 
     fn neighbour(n: u16) -> Neighbour {
         let mut bytes = [0; 32];
@@ -121,7 +136,9 @@ mod tests {
     fn a_burst_then_the_rate() {
         let mut buckets = NeighbourBuckets::new(RATE);
         let admitted = |buckets: &mut NeighbourBuckets, now| {
-            (0..20).filter(|_| buckets.admit(neighbour(1), UnixSeconds(now))).count()
+            (0..20)
+                .filter(|_| buckets.admit(neighbour(1), UnixSeconds(now)))
+                .count()
         };
         assert_eq!(admitted(&mut buckets, 100), 5);
         assert_eq!(admitted(&mut buckets, 101), 2);
@@ -153,6 +170,9 @@ mod tests {
             buckets.admit(neighbour(n), UnixSeconds(100));
         }
         assert_eq!(buckets.len(), MAX_BUCKETS);
-        assert!(buckets.admit(neighbour(4_999), UnixSeconds(200)), "those at rest make room");
+        assert!(
+            buckets.admit(neighbour(4_999), UnixSeconds(200)),
+            "those at rest make room"
+        );
     }
 }

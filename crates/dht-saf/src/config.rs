@@ -115,9 +115,18 @@ impl Default for StoreConfig {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            capacity: Room { rows: DEFAULT_CAPACITY_ROWS, bytes: DEFAULT_CAPACITY_BYTES },
-            per_recipient: Room { rows: DEFAULT_RECIPIENT_ROWS, bytes: DEFAULT_RECIPIENT_BYTES },
-            per_neighbour: Room { rows: DEFAULT_NEIGHBOUR_ROWS, bytes: DEFAULT_NEIGHBOUR_BYTES },
+            capacity: Room {
+                rows: DEFAULT_CAPACITY_ROWS,
+                bytes: DEFAULT_CAPACITY_BYTES,
+            },
+            per_recipient: Room {
+                rows: DEFAULT_RECIPIENT_ROWS,
+                bytes: DEFAULT_RECIPIENT_BYTES,
+            },
+            per_neighbour: Room {
+                rows: DEFAULT_NEIGHBOUR_ROWS,
+                bytes: DEFAULT_NEIGHBOUR_BYTES,
+            },
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
         }
     }
@@ -125,7 +134,11 @@ impl Default for Limits {
 
 impl Default for Lifetimes {
     fn default() -> Self {
-        Self { low_seconds: DEFAULT_LOW_SECONDS, high_seconds: DEFAULT_HIGH_SECONDS, honour_expires: true }
+        Self {
+            low_seconds: DEFAULT_LOW_SECONDS,
+            high_seconds: DEFAULT_HIGH_SECONDS,
+            honour_expires: true,
+        }
     }
 }
 

@@ -27,7 +27,9 @@ pub enum StoreError {
     #[error("store is closed")]
     Closed,
     /// A later version of this program wrote the files.
-    #[error("format {found} of the stored messages is newer than {known}, the newest this version reads")]
+    #[error(
+        "format {found} of the stored messages is newer than {known}, the newest this version reads"
+    )]
     NewerFormat {
         /// What the files say.
         found: u64,
@@ -98,9 +100,9 @@ impl StoreError {
 impl From<io::Error> for StoreError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Self::DiskFull
-            }
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => Self::DiskFull,
             kind => Self::Io(kind),
         }
     }
@@ -125,4 +127,11 @@ macro_rules! from_redb {
         }
     )*};
 }
-from_redb!(StorageError, TableError, TransactionError, CommitError, DatabaseError, SetDurabilityError);
+from_redb!(
+    StorageError,
+    TableError,
+    TransactionError,
+    CommitError,
+    DatabaseError,
+    SetDurabilityError
+);

@@ -87,21 +87,43 @@ impl Holders {
             mailboxes: HashMap::new(),
             neighbours: HashMap::new(),
             by_share: BTreeSet::new(),
-            row_weight: limits.capacity.bytes.checked_div(limits.capacity.rows).unwrap_or(0),
+            row_weight: limits
+                .capacity
+                .bytes
+                .checked_div(limits.capacity.rows)
+                .unwrap_or(0),
         }
     }
 
     /// Enters a row.
-    pub fn add(&mut self, recipient: Recipient, neighbour: Neighbour, retention: Retention, bytes: u64) {
-        let change = Change { bytes, low: retention == Retention::Low };
+    pub fn add(
+        &mut self,
+        recipient: Recipient,
+        neighbour: Neighbour,
+        retention: Retention,
+        bytes: u64,
+    ) {
+        let change = Change {
+            bytes,
+            low: retention == Retention::Low,
+        };
         self.total.add(change);
         self.neighbours.entry(neighbour).or_default().add(change);
         self.change_mailbox(recipient, |account| account.add(change));
     }
 
     /// Takes a row out.
-    pub fn remove(&mut self, recipient: Recipient, neighbour: Neighbour, retention: Retention, bytes: u64) {
-        let change = Change { bytes, low: retention == Retention::Low };
+    pub fn remove(
+        &mut self,
+        recipient: Recipient,
+        neighbour: Neighbour,
+        retention: Retention,
+        bytes: u64,
+    ) {
+        let change = Change {
+            bytes,
+            low: retention == Retention::Low,
+        };
         self.total.remove(change);
         if let Some(account) = self.neighbours.get_mut(&neighbour) {
             account.remove(change);
@@ -165,7 +187,9 @@ impl Holders {
     }
 
     fn share(&self, account: &Account) -> u64 {
-        account.bytes.saturating_add(account.rows.saturating_mul(self.row_weight))
+        account
+            .bytes
+            .saturating_add(account.rows.saturating_mul(self.row_weight))
     }
 
     fn change_mailbox(&mut self, recipient: Recipient, change: impl FnOnce(&mut Account)) {
@@ -215,9 +239,18 @@ mod tests {
 
     fn limits() -> Limits {
         Limits {
-            capacity: Room { rows: 10, bytes: 1_000 },
-            per_recipient: Room { rows: 4, bytes: 500 },
-            per_neighbour: Room { rows: 6, bytes: 800 },
+            capacity: Room {
+                rows: 10,
+                bytes: 1_000,
+            },
+            per_recipient: Room {
+                rows: 4,
+                bytes: 500,
+            },
+            per_neighbour: Room {
+                rows: 6,
+                bytes: 800,
+            },
             max_body_bytes: 100,
         }
     }
@@ -232,14 +265,27 @@ mod tests {
 
     #[test]
     fn quotas_bound_rows_and_bytes() {
-        let check =
-            |holders: &Holders, bytes| limits().check_quotas(holders, recipient(1), neighbour(1), bytes);
+        let check = |holders: &Holders, bytes| {
+            limits().check_quotas(holders, recipient(1), neighbour(1), bytes)
+        };
         assert_eq!(check(&holders(&[(1, 2, 10); 3]), 10), Ok(()));
-        assert_eq!(check(&holders(&[(1, 2, 10); 4]), 10), Err(Refusal::RecipientQuota));
+        assert_eq!(
+            check(&holders(&[(1, 2, 10); 4]), 10),
+            Err(Refusal::RecipientQuota)
+        );
         assert_eq!(check(&holders(&[(1, 2, 490)]), 10), Ok(()));
-        assert_eq!(check(&holders(&[(1, 2, 490)]), 11), Err(Refusal::RecipientQuota));
-        assert_eq!(check(&holders(&[(2, 1, 10); 6]), 10), Err(Refusal::NeighbourQuota));
-        assert_eq!(check(&holders(&[(2, 1, 790)]), 11), Err(Refusal::NeighbourQuota));
+        assert_eq!(
+            check(&holders(&[(1, 2, 490)]), 11),
+            Err(Refusal::RecipientQuota)
+        );
+        assert_eq!(
+            check(&holders(&[(2, 1, 10); 6]), 10),
+            Err(Refusal::NeighbourQuota)
+        );
+        assert_eq!(
+            check(&holders(&[(2, 1, 790)]), 11),
+            Err(Refusal::NeighbourQuota)
+        );
     }
 
     #[test]
@@ -248,14 +294,26 @@ mod tests {
         assert_eq!(held.gives_way(recipient(3), 10), Some(recipient(1)));
         assert_eq!(held.gives_way(recipient(4), 10), Some(recipient(1)));
         assert_eq!(held.gives_way(recipient(1), 10), Some(recipient(1)));
-        assert_eq!(held.gives_way(recipient(2), 150), Some(recipient(2)), "it would be the largest");
-        assert_eq!(held.gives_way(recipient(9), 900), None, "nothing of its own to give");
+        assert_eq!(
+            held.gives_way(recipient(2), 150),
+            Some(recipient(2)),
+            "it would be the largest"
+        );
+        assert_eq!(
+            held.gives_way(recipient(9), 900),
+            None,
+            "nothing of its own to give"
+        );
     }
 
     #[test]
     fn many_small_rows_weigh_like_few_large_ones() {
         let held = holders(&[(1, 1, 1), (1, 1, 1), (1, 1, 1), (2, 1, 200)]);
-        assert_eq!(held.gives_way(recipient(3), 1), Some(recipient(1)), "3 of 10 rows are more than 200 of 1000 bytes");
+        assert_eq!(
+            held.gives_way(recipient(3), 1),
+            Some(recipient(1)),
+            "3 of 10 rows are more than 200 of 1000 bytes"
+        );
     }
 
     #[test]
@@ -264,6 +322,9 @@ mod tests {
         held.remove(recipient(1), neighbour(1), Retention::High, 300);
         held.remove(recipient(2), neighbour(1), Retention::High, 100);
         assert_eq!(held.total(), Account::default());
-        assert_eq!((held.mailboxes(), held.neighbours.len(), held.by_share.len()), (0, 0, 0));
+        assert_eq!(
+            (held.mailboxes(), held.neighbours.len(), held.by_share.len()),
+            (0, 0, 0)
+        );
     }
 }

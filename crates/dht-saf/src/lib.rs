@@ -50,8 +50,8 @@ pub use bucket::{MAX_BUCKETS, NeighbourBuckets, Rate, TokenBucket};
 pub use config::{
     DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_ROWS, DEFAULT_CHECKPOINT_BYTES, DEFAULT_HIGH_SECONDS,
     DEFAULT_LOW_SECONDS, DEFAULT_MAX_BODY_BYTES, DEFAULT_NEIGHBOUR_BYTES, DEFAULT_NEIGHBOUR_ROWS,
-    DEFAULT_QUEUE_BYTES, DEFAULT_RECIPIENT_BYTES, DEFAULT_RECIPIENT_ROWS, DEFAULT_SEGMENT_BYTES, Durability,
-    EVENTUAL_LOSS_BYTES, Lifetimes, Limits, Room, StoreConfig,
+    DEFAULT_QUEUE_BYTES, DEFAULT_RECIPIENT_BYTES, DEFAULT_RECIPIENT_ROWS, DEFAULT_SEGMENT_BYTES,
+    Durability, EVENTUAL_LOSS_BYTES, Lifetimes, Limits, Room, StoreConfig,
 };
 pub use disk::{Directory, Disk, DiskFile, MemoryDisk};
 pub use error::{Refusal, StoreError};
@@ -59,11 +59,13 @@ pub use fairness::{Account, Holders};
 pub use metrics::describe_metrics;
 pub use paging::{MAX_REQUESTERS, Pager, PagerConfig, Plan, Request};
 pub use query::{DEFAULT_MAX_RETURNED, DEFAULT_RESPONSE_BYTES, Order, Page, Query};
-pub use record::{Inserted, Neighbour, NewRecord, Position, Recipient, Retention, RowId, StoredRecord};
+pub use record::{
+    Inserted, Neighbour, NewRecord, Position, Recipient, Retention, RowId, StoredRecord,
+};
 pub use store::{Inspection, RowInfo, Store, StoreStats, Ticket};
 
 /// Doubles for the tests of this and other crates.
 #[cfg(any(test, feature = "test-util"))]
 pub mod test_util {
-    pub use crate::disk::faulty::{FaultyDisk, Faults};
+    pub use crate::disk::faulty::{Faults, FaultyDisk};
 }

@@ -11,13 +11,11 @@
 //! | `dht_saf_stored_rows`, `dht_saf_stored_bytes` | gauge | what is held |
 //! | `dht_saf_disk_bytes` | gauge | what it takes on the disk |
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-
-use crate::{
-    error::StoreError,
-    record::Inserted,
-    store::StoreStats,
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
+
+use crate::{error::StoreError, record::Inserted, store::StoreStats};
 
 const INSERTS: &str = "dht_saf_inserts_total";
 const REMOVED: &str = "dht_saf_removed_total";
@@ -80,7 +78,10 @@ pub(crate) fn failed(error: &StoreError) {
     counter!(FAILURES, "reason" => error.name()).increment(1);
 }
 
-#[expect(clippy::cast_precision_loss, reason = "gauges are floating point; 2^53 bytes are out of reach")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "gauges are floating point; 2^53 bytes are out of reach"
+)]
 pub(crate) fn committed(insertions: usize, stats: &StoreStats) {
     if insertions > 0 {
         histogram!(COMMIT_ROWS).record(insertions as f64);

@@ -101,7 +101,11 @@ impl Pager {
     /// Nobody has asked yet.
     #[must_use]
     pub fn new(config: PagerConfig) -> Self {
-        Self { config, requesters: HashMap::new(), requests: 0 }
+        Self {
+            config,
+            requesters: HashMap::new(),
+            requests: 0,
+        }
     }
 
     /// What the request proves, and where its answer begins.
@@ -110,18 +114,30 @@ impl Pager {
     /// (defects D2 and D11).
     pub fn plan(&mut self, request: Request, now: UnixSeconds) -> Plan {
         let wanted = usize::try_from(request.limit).unwrap_or(usize::MAX);
-        let limit = if wanted == 0 { self.config.max_returned } else { wanted.min(self.config.max_returned) };
-        let mut plan = Plan { proven: Vec::new(), request, after: None, limit };
+        let limit = if wanted == 0 {
+            self.config.max_returned
+        } else {
+            wanted.min(self.config.max_returned)
+        };
+        let mut plan = Plan {
+            proven: Vec::new(),
+            request,
+            after: None,
+            limit,
+        };
         let since = request.since.unwrap_or_default();
         if since > now {
             plan.limit = 0;
             return plan;
         }
         self.requests = self.requests.saturating_add(1);
-        let Some(progress) = self.requesters.get_mut(&request.requester) else { return plan };
+        let Some(progress) = self.requesters.get_mut(&request.requester) else {
+            return plan;
+        };
         progress.heard = self.requests;
         progress.unproven.retain(|served| {
-            let proven = since > served.since && since >= served.newest && served.row.stored_at < since;
+            let proven =
+                since > served.since && since >= served.newest && served.row.stored_at < since;
             if proven {
                 plan.proven.push(served.row.id);
             }
@@ -162,7 +178,9 @@ impl Pager {
     /// Notes that the transport has taken the answer.
     pub fn handed_over(&mut self, plan: &Plan, page: &Page) {
         let places = page.records.iter().map(crate::StoredRecord::position);
-        let Some(last) = places.clone().max() else { return };
+        let Some(last) = places.clone().max() else {
+            return;
+        };
         self.make_room(plan.request.requester);
         let progress = self.requesters.entry(plan.request.requester).or_default();
         progress.heard = self.requests;
@@ -171,7 +189,11 @@ impl Pager {
         for row in places {
             // A row that was handed over twice is proven by what came of the second time.
             progress.unproven.retain(|served| served.row != row);
-            progress.unproven.push_back(Served { row, newest: last.stored_at, since });
+            progress.unproven.push_back(Served {
+                row,
+                newest: last.stored_at,
+                since,
+            });
         }
         while progress.unproven.len() > MAX_UNPROVEN {
             progress.unproven.pop_front();
@@ -184,7 +206,9 @@ impl Pager {
     pub fn disconnected(&mut self, requester: Recipient) {
         if let Some(progress) = self.requesters.get_mut(&requester) {
             progress.cursor = None;
-            progress.unproven.retain(|served| served.newest > served.since);
+            progress
+                .unproven
+                .retain(|served| served.newest > served.since);
         }
     }
 
@@ -198,7 +222,10 @@ impl Pager {
         if self.requesters.len() < MAX_REQUESTERS || self.requesters.contains_key(&requester) {
             return;
         }
-        let oldest = self.requesters.iter().min_by_key(|(key, progress)| (progress.heard, **key));
+        let oldest = self
+            .requesters
+            .iter()
+            .min_by_key(|(key, progress)| (progress.heard, **key));
         if let Some(oldest) = oldest.map(|(key, _)| *key) {
             self.requesters.remove(&oldest);
         }

@@ -66,20 +66,35 @@ impl Query {
 
     /// The first and the last place asked for; `None` for a place past the end.
     pub(crate) fn bounds(&self) -> (Option<Position>, Option<Position>) {
-        let from = Position { stored_at: self.from.unwrap_or_default(), id: RowId(0) };
+        let from = Position {
+            stored_at: self.from.unwrap_or_default(),
+            id: RowId(0),
+        };
         let first = match self.after {
             None => Some(from),
             Some(after) => after.next().map(|next| next.max(from)),
         };
-        (first, Some(Position { stored_at: UnixSeconds(u64::MAX), id: RowId(u64::MAX) }))
+        (
+            first,
+            Some(Position {
+                stored_at: UnixSeconds(u64::MAX),
+                id: RowId(u64::MAX),
+            }),
+        )
     }
 }
 
 impl Position {
     fn next(self) -> Option<Self> {
         match self.id.0.checked_add(1) {
-            Some(id) => Some(Self { id: RowId(id), ..self }),
-            None => Some(Self { stored_at: UnixSeconds(self.stored_at.0.checked_add(1)?), id: RowId(0) }),
+            Some(id) => Some(Self {
+                id: RowId(id),
+                ..self
+            }),
+            None => Some(Self {
+                stored_at: UnixSeconds(self.stored_at.0.checked_add(1)?),
+                id: RowId(0),
+            }),
         }
     }
 }

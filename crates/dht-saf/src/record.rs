@@ -190,7 +190,10 @@ impl StoredRecord {
     /// Its place in the mailbox.
     #[must_use]
     pub const fn position(&self) -> Position {
-        Position { stored_at: self.stored_at, id: self.id }
+        Position {
+            stored_at: self.stored_at,
+            id: self.id,
+        }
     }
 
     /// Bytes of header and body.
@@ -215,6 +218,9 @@ struct Short<'a>(&'a [u8; 32]);
 
 impl fmt::Display for Short<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0
+            .iter()
+            .take(4)
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }

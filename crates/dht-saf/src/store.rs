@@ -126,7 +126,14 @@ impl Store {
             .name("dht-saf-write".into())
             .spawn(move || writer.run())
             .map_err(|error| StoreError::Thread(error.kind()))?;
-        Ok(Self { inner: Arc::new(Inner { shared, queue, room, writer: Mutex::new(Some(thread)) }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                shared,
+                queue,
+                room,
+                writer: Mutex::new(Some(thread)),
+            }),
+        })
     }
 
     /// Stores a message, if it is new; answers after the commit.
@@ -138,9 +145,18 @@ impl Store {
     ///
     /// # Cancel safety
     /// Once queued, the message is stored although nobody waits.
-    pub async fn insert(&self, record: NewRecord, now: UnixSeconds) -> Result<Inserted, StoreError> {
+    pub async fn insert(
+        &self,
+        record: NewRecord,
+        now: UnixSeconds,
+    ) -> Result<Inserted, StoreError> {
         let (reply, answer) = ticket();
-        self.send(Command::Insert { record: Box::new(record), now, reply }).await?;
+        self.send(Command::Insert {
+            record: Box::new(record),
+            now,
+            reply,
+        })
+        .await?;
         answer.await
     }
 
@@ -148,9 +164,17 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Busy`] if the queue is full, [`StoreError::Closed`] after [`Store::close`].
-    pub fn submit(&self, record: NewRecord, now: UnixSeconds) -> Result<Ticket<Inserted>, StoreError> {
+    pub fn submit(
+        &self,
+        record: NewRecord,
+        now: UnixSeconds,
+    ) -> Result<Ticket<Inserted>, StoreError> {
         let (reply, answer) = ticket();
-        self.try_send(Command::Insert { record: Box::new(record), now, reply })?;
+        self.try_send(Command::Insert {
+            record: Box::new(record),
+            now,
+            reply,
+        })?;
         Ok(answer)
     }
 
@@ -158,7 +182,11 @@ impl Store {
     ///
     /// # Errors
     /// When the store fails; then all are there.
-    pub async fn delete(&self, rows: Vec<RowId>, owner: Option<Recipient>) -> Result<u64, StoreError> {
+    pub async fn delete(
+        &self,
+        rows: Vec<RowId>,
+        owner: Option<Recipient>,
+    ) -> Result<u64, StoreError> {
         let (reply, answer) = ticket();
         self.send(Command::Delete { rows, owner, reply }).await?;
         answer.await
@@ -177,7 +205,13 @@ impl Store {
         last: Position,
     ) -> Result<u64, StoreError> {
         let (reply, answer) = ticket();
-        self.send(Command::DeleteRange { recipient, first, last, reply }).await?;
+        self.send(Command::DeleteRange {
+            recipient,
+            first,
+            last,
+            reply,
+        })
+        .await?;
         answer.await
     }
 
@@ -186,7 +220,8 @@ impl Store {
     /// # Errors
     /// As [`Store::delete_range`].
     pub async fn purge(&self, recipient: Recipient) -> Result<u64, StoreError> {
-        self.delete_range(recipient, Position::FIRST, Position::LAST).await
+        self.delete_range(recipient, Position::FIRST, Position::LAST)
+            .await
     }
 
     /// Deletes every row whose time is over. Answers how many. Call it every few minutes.
@@ -271,7 +306,11 @@ impl Store {
     }
 
     fn try_send(&self, command: Command) -> Result<(), StoreError> {
-        let permit = self.inner.room.try_acquire(command.size()).ok_or(StoreError::Busy)?;
+        let permit = self
+            .inner
+            .room
+            .try_acquire(command.size())
+            .ok_or(StoreError::Busy)?;
         self.inner.queue.push(command, permit)
     }
 }

@@ -32,7 +32,12 @@ fn key(seed: u64) -> PublicKey {
 }
 
 fn node() -> Node {
-    Node { stores: true, key: key(1), banned: None, region: true }
+    Node {
+        stores: true,
+        key: key(1),
+        banned: None,
+        region: true,
+    }
 }
 
 fn stored(destination: &Destination) -> Candidate<'_> {
@@ -66,33 +71,70 @@ fn each_row_of_the_table_decides() {
     assert_eq!(judged(|m, _| m.hits = 2), skip(Skip::Duplicate));
     assert_eq!(judged(|_, n| n.stores = false), skip(Skip::NotAStore));
     assert_eq!(judged(|m, _| m.body_bytes = 0), skip(Skip::Empty));
-    assert_eq!(judged(|m, _| m.expires = Some(UnixSeconds(NOW.0 - 1))), skip(Skip::Expired));
+    assert_eq!(
+        judged(|m, _| m.expires = Some(UnixSeconds(NOW.0 - 1))),
+        skip(Skip::Expired)
+    );
     assert_eq!(judged(|m, _| m.body_bytes = MAX + 1), skip(Skip::TooLarge));
-    for saf in [MessageType::SafRequestMessages, MessageType::SafStoredMessages] {
+    for saf in [
+        MessageType::SafRequestMessages,
+        MessageType::SafStoredMessages,
+    ] {
         assert_eq!(judged(|m, _| m.message_type = saf), skip(Skip::SafMessage));
     }
-    for dht in [MessageType::Join, MessageType::Discovery, MessageType::DiscoveryResponse] {
+    for dht in [
+        MessageType::Join,
+        MessageType::Discovery,
+        MessageType::DiscoveryResponse,
+    ] {
         assert_eq!(judged(|m, _| m.message_type = dht), skip(Skip::DhtMessage));
     }
     let destination = Destination::PublicKey(key(2));
-    let message = Candidate { origin: Some(&own), ..stored(&destination) };
+    let message = Candidate {
+        origin: Some(&own),
+        ..stored(&destination)
+    };
     assert_eq!(decide(&message, &node(), MAX, NOW), skip(Skip::OwnMessage));
     assert_eq!(judged(|m, _| m.readable = true), skip(Skip::Readable));
     assert_eq!(judged(|m, _| m.signed = false), skip(Skip::Unsigned));
-    assert_eq!(decide(&stored(&to_self), &node(), MAX, NOW), skip(Skip::ForThisNode));
-    let message = Candidate { origin: Some(&origin), ..stored(&destination) };
-    let banning = Node { banned: Some(origin), ..node() };
-    assert_eq!(decide(&message, &banning, MAX, NOW), skip(Skip::OriginBanned));
-    assert_eq!(decide(&stored(&unknown), &node(), MAX, NOW), Decision::Store(Retention::Low));
+    assert_eq!(
+        decide(&stored(&to_self), &node(), MAX, NOW),
+        skip(Skip::ForThisNode)
+    );
+    let message = Candidate {
+        origin: Some(&origin),
+        ..stored(&destination)
+    };
+    let banning = Node {
+        banned: Some(origin),
+        ..node()
+    };
+    assert_eq!(
+        decide(&message, &banning, MAX, NOW),
+        skip(Skip::OriginBanned)
+    );
+    assert_eq!(
+        decide(&stored(&unknown), &node(), MAX, NOW),
+        Decision::Store(Retention::Low)
+    );
     assert_eq!(judged(|_, n| n.region = false), skip(Skip::OutOfRegion));
-    assert_eq!(judged(|_, n| n.banned = Some(key(2))), skip(Skip::DestinationBanned));
+    assert_eq!(
+        judged(|_, n| n.banned = Some(key(2))),
+        skip(Skip::DestinationBanned)
+    );
     assert_eq!(judged(|_, _| {}), Decision::Store(Retention::High));
 }
 
 #[test]
 fn bounds_are_inclusive() {
-    assert_eq!(judged(|m, _| m.expires = Some(NOW)), Decision::Store(Retention::High));
-    assert_eq!(judged(|m, _| m.body_bytes = MAX), Decision::Store(Retention::High));
+    assert_eq!(
+        judged(|m, _| m.expires = Some(NOW)),
+        Decision::Store(Retention::High)
+    );
+    assert_eq!(
+        judged(|m, _| m.body_bytes = MAX),
+        Decision::Store(Retention::High)
+    );
     assert_eq!(judged(|m, _| m.hits = 0), Decision::Store(Retention::High));
 }
 
@@ -106,7 +148,10 @@ fn earlier_rows_win() {
         m.expires = Some(UnixSeconds(0));
     });
     assert_eq!(all, Decision::Skip(Skip::Duplicate));
-    assert_eq!(judged(|m, _| (m.readable, m.signed) = (true, false)), Decision::Skip(Skip::Readable));
+    assert_eq!(
+        judged(|m, _| (m.readable, m.signed) = (true, false)),
+        Decision::Skip(Skip::Readable)
+    );
 }
 
 #[test]

@@ -28,8 +28,12 @@ impl Directory {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_path_buf();
         fs::create_dir_all(&path)?;
-        let lock =
-            File::options().read(true).write(true).create(true).truncate(false).open(path.join(LOCK_NAME))?;
+        let lock = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.join(LOCK_NAME))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked),
@@ -41,7 +45,12 @@ impl Directory {
 impl Disk for Directory {
     fn open(&self, name: &str) -> io::Result<DiskFile> {
         let path = self.path.join(name);
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         Ok(Arc::new(FileBackend::new(file).map_err(io::Error::other)?))
     }
 
@@ -66,7 +75,11 @@ impl Disk for Directory {
 
     fn sync_names(&self) -> io::Result<()> {
         // Windows opens no directory as a file, and writes its entries through.
-        if cfg!(unix) { File::open(&self.path)?.sync_all() } else { Ok(()) }
+        if cfg!(unix) {
+            File::open(&self.path)?.sync_all()
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -74,7 +74,11 @@ impl FaultyDisk {
     #[must_use]
     pub fn used(&self) -> u64 {
         let state = self.state.lock();
-        state.files.values().map(|file| file.lock().bytes.len() as u64).sum()
+        state
+            .files
+            .values()
+            .map(|file| file.lock().bytes.len() as u64)
+            .sum()
     }
 
     /// The disk as the end of the process leaves it: everything written is there.
@@ -104,7 +108,9 @@ impl FaultyDisk {
                     if bytes.len() < start + keep {
                         bytes.resize(start + keep, 0);
                     }
-                    if let (Some(target), Some(source)) = (bytes.get_mut(start..start + keep), data.get(..keep)) {
+                    if let (Some(target), Some(source)) =
+                        (bytes.get_mut(start..start + keep), data.get(..keep))
+                    {
                         target.copy_from_slice(source);
                     }
                 }
@@ -120,17 +126,31 @@ impl FaultyDisk {
 
     fn copy(&self, mut survive: impl FnMut(&Content) -> Vec<u8>, synced_names: bool) -> Self {
         let state = self.state.lock();
-        let names = if synced_names { &state.durable_names } else { &state.files };
+        let names = if synced_names {
+            &state.durable_names
+        } else {
+            &state.files
+        };
         let files: BTreeMap<_, _> = names
             .iter()
             .map(|(name, file)| {
                 let bytes = survive(&file.lock());
-                let content = Content { durable: bytes.clone(), bytes, unsynced: Vec::new() };
+                let content = Content {
+                    durable: bytes.clone(),
+                    bytes,
+                    unsynced: Vec::new(),
+                };
                 (name.clone(), Arc::new(Mutex::new(content)))
             })
             .collect();
-        let state = State { durable_names: files.clone(), files, ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)) }
+        let state = State {
+            durable_names: files.clone(),
+            files,
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 }
 
@@ -148,7 +168,11 @@ impl State {
     }
 
     fn room(&self, more: u64) -> io::Result<()> {
-        let used: u64 = self.files.values().map(|file| file.lock().bytes.len() as u64).sum();
+        let used: u64 = self
+            .files
+            .values()
+            .map(|file| file.lock().bytes.len() as u64)
+            .sum();
         match self.faults.capacity {
             Some(capacity) if used + more > capacity => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
@@ -158,8 +182,17 @@ impl State {
 
 impl Disk for FaultyDisk {
     fn open(&self, name: &str) -> io::Result<DiskFile> {
-        let content = self.state.lock().files.entry(name.to_owned()).or_default().clone();
-        Ok(Arc::new(Handle { content, state: self.state.clone() }))
+        let content = self
+            .state
+            .lock()
+            .files
+            .entry(name.to_owned())
+            .or_default()
+            .clone();
+        Ok(Arc::new(Handle {
+            content,
+            state: self.state.clone(),
+        }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

@@ -28,7 +28,9 @@ impl MemoryDisk {
 impl Disk for MemoryDisk {
     fn open(&self, name: &str) -> io::Result<DiskFile> {
         let mut files = self.files.lock();
-        let file = files.entry(name.to_owned()).or_insert_with(|| Arc::new(Shared(InMemoryBackend::new())));
+        let file = files
+            .entry(name.to_owned())
+            .or_insert_with(|| Arc::new(Shared(InMemoryBackend::new())));
         Ok(file.clone())
     }
 

@@ -28,7 +28,13 @@ struct Answer {
 impl Scene {
     fn new(config: PagerConfig) -> Self {
         let store = Store::open_on(MemoryDisk::new(), StoreConfig::default()).unwrap();
-        Self { store, pager: Pager::new(config), config, now: NOW, put: 0 }
+        Self {
+            store,
+            pager: Pager::new(config),
+            config,
+            now: NOW,
+            put: 0,
+        }
     }
 
     fn put(&mut self, count: u64) {
@@ -50,7 +56,11 @@ impl Scene {
     }
 
     fn ask(&mut self, since: Option<u64>, arrives: bool) -> Answer {
-        let request = Request { requester: BOB, since: since.map(UnixSeconds), limit: 0 };
+        let request = Request {
+            requester: BOB,
+            since: since.map(UnixSeconds),
+            limit: 0,
+        };
         let plan = self.pager.plan(request, self.now);
         let deleted = tokio::runtime::Builder::new_current_thread()
             .build()
@@ -58,12 +68,18 @@ impl Scene {
             .block_on(self.store.delete(plan.proven.clone(), Some(BOB)))
             .unwrap();
         assert_eq!(deleted, plan.proven.len() as u64, "proven rows were there");
-        let mut page = self.store.fetch(&self.pager.query(&plan, self.now)).unwrap();
+        let mut page = self
+            .store
+            .fetch(&self.pager.query(&plan, self.now))
+            .unwrap();
         self.pager.arrange(&plan, &mut page);
         if arrives {
             self.pager.handed_over(&plan, &page);
         }
-        Answer { records: page.records, deleted }
+        Answer {
+            records: page.records,
+            deleted,
+        }
     }
 
     fn restart(&mut self) {
@@ -84,7 +100,10 @@ fn numbers(records: &[StoredRecord]) -> Vec<u64> {
 }
 
 fn limited(max_returned: usize) -> PagerConfig {
-    PagerConfig { max_returned, ..PagerConfig::default() }
+    PagerConfig {
+        max_returned,
+        ..PagerConfig::default()
+    }
 }
 
 #[test]
@@ -107,7 +126,10 @@ fn a_large_mailbox_is_answered_oldest_first() {
 
 #[test]
 fn the_order_of_the_reference_is_strict_and_loses() {
-    let mut scene = Scene::new(PagerConfig { order: Order::NewestFirst, ..limited(2) });
+    let mut scene = Scene::new(PagerConfig {
+        order: Order::NewestFirst,
+        ..limited(2)
+    });
     for _ in 0..4 {
         scene.put(1);
         scene.now.0 += 1;
@@ -115,7 +137,11 @@ fn the_order_of_the_reference_is_strict_and_loses() {
     assert_eq!(numbers(&scene.ask(None, true).records), [4, 3]);
     let answer = scene.ask(Some(NOW.0 + 3), true);
     assert_eq!(numbers(&answer.records), []);
-    assert_eq!((answer.deleted, scene.held()), (1, 3), "what was never handed over is not deleted");
+    assert_eq!(
+        (answer.deleted, scene.held()),
+        (1, 3),
+        "what was never handed over is not deleted"
+    );
 }
 
 #[test]
@@ -127,7 +153,11 @@ fn only_a_later_second_proves_receipt() {
     }
     scene.ask(None, true);
     assert_eq!(scene.ask(None, true).deleted, 0, "it asks the same again");
-    assert_eq!(scene.ask(Some(NOW.0 + 1), false).deleted, 0, "it has a part of it from elsewhere");
+    assert_eq!(
+        scene.ask(Some(NOW.0 + 1), false).deleted,
+        0,
+        "it has a part of it from elsewhere"
+    );
     let answer = scene.ask(Some(NOW.0 + 2), true);
     assert_eq!(answer.deleted, 2, "those of the very second stay");
     assert_eq!(numbers(&answer.records), [4, 5, 6]);
@@ -152,7 +182,10 @@ fn a_future_since_gets_nothing_and_deletes_nothing() {
     scene.ask(None, true);
     for since in [NOW.0 + 1, u64::MAX] {
         let answer = scene.ask(Some(since), true);
-        assert_eq!((answer.records.len(), answer.deleted, scene.held()), (0, 0, 3));
+        assert_eq!(
+            (answer.records.len(), answer.deleted, scene.held()),
+            (0, 0, 3)
+        );
     }
 }
 
@@ -216,7 +249,11 @@ fn requesters_are_bounded() {
     for n in 0..5_000_u32 {
         let mut key = [0; 32];
         key[..4].copy_from_slice(&n.to_be_bytes());
-        let request = Request { requester: Recipient::from_bytes(key), since: None, limit: 0 };
+        let request = Request {
+            requester: Recipient::from_bytes(key),
+            since: None,
+            limit: 0,
+        };
         let plan = pager.plan(request, NOW);
         pager.handed_over(&plan, &page);
     }

@@ -57,8 +57,14 @@ pub(super) struct Task {
 
 #[derive(Clone, Copy, Debug)]
 enum What {
-    Expire { now: UnixSeconds },
-    Delete { recipient: Recipient, first: Position, last: Position },
+    Expire {
+        now: UnixSeconds,
+    },
+    Delete {
+        recipient: Recipient,
+        first: Position,
+        last: Position,
+    },
 }
 
 impl<'b, 't> Batch<'b, 't> {
@@ -70,7 +76,15 @@ impl<'b, 't> Batch<'b, 't> {
         position: LogPosition,
         answers: &'b mut Answers,
     ) -> Self {
-        Self { config, tables, books, buffer, position, answers, gone: Vec::new() }
+        Self {
+            config,
+            tables,
+            books,
+            buffer,
+            position,
+            answers,
+            gone: Vec::new(),
+        }
     }
 
     /// Does the requests in order.
@@ -95,7 +109,9 @@ impl<'b, 't> Batch<'b, 't> {
                     self.answers.deletes.push((reply, Err(Clone::clone(error))));
                 }
                 (Command::Delete { rows, owner, reply }, None) => {
-                    let answer = self.delete(&rows, owner).map_err(|error| failure.insert(error).clone());
+                    let answer = self
+                        .delete(&rows, owner)
+                        .map_err(|error| failure.insert(error).clone());
                     self.answers.deletes.push((reply, answer));
                 }
                 // The writer makes tasks of the others.
@@ -109,9 +125,13 @@ impl<'b, 't> Batch<'b, 't> {
     pub(super) fn step(&mut self, task: &mut Task) -> Result<(), StoreError> {
         let rows = match task.what {
             What::Expire { now } => self.tables.expired(now, STEP_ROWS)?,
-            What::Delete { recipient, first, last } => {
-                self.tables.mailbox_rows(recipient, first, last, STEP_ROWS)?
-            }
+            What::Delete {
+                recipient,
+                first,
+                last,
+            } => self
+                .tables
+                .mailbox_rows(recipient, first, last, STEP_ROWS)?,
         };
         task.done = rows.len() < STEP_ROWS;
         let mut removed = 0_u64;
@@ -120,8 +140,12 @@ impl<'b, 't> Batch<'b, 't> {
         }
         task.removed = task.removed.saturating_add(removed);
         match task.what {
-            What::Expire { .. } => self.answers.expired = self.answers.expired.saturating_add(removed),
-            What::Delete { .. } => self.answers.deleted = self.answers.deleted.saturating_add(removed),
+            What::Expire { .. } => {
+                self.answers.expired = self.answers.expired.saturating_add(removed)
+            }
+            What::Delete { .. } => {
+                self.answers.deleted = self.answers.deleted.saturating_add(removed)
+            }
         }
         Ok(())
     }
@@ -154,14 +178,21 @@ impl<'b, 't> Batch<'b, 't> {
         if body_bytes > limits.max_body_bytes || record.header.len() > MAX_HEADER_BYTES {
             return Ok(Err(Refusal::TooLarge));
         }
-        if self.config.lifetimes.honour_expires && record.expires.is_some_and(|expires| expires < now) {
+        if self.config.lifetimes.honour_expires
+            && record.expires.is_some_and(|expires| expires < now)
+        {
             return Ok(Err(Refusal::Expired));
         }
         if self.tables.knows(&record.hash)? {
             return Ok(Ok(Inserted::AlreadyExisted));
         }
         let bytes = message_length(record.header.len(), record.body.len());
-        let quotas = limits.check_quotas(&self.books.holders, record.recipient, record.neighbour, bytes);
+        let quotas = limits.check_quotas(
+            &self.books.holders,
+            record.recipient,
+            record.neighbour,
+            bytes,
+        );
         if let Err(refusal) = quotas {
             return Ok(Err(refusal));
         }
@@ -176,7 +207,11 @@ impl<'b, 't> Batch<'b, 't> {
             neighbour: record.neighbour,
             hash: record.hash,
             stored_at,
-            keep_until: self.config.lifetimes.keep_until(record.retention, stored_at, record.expires),
+            keep_until: self.config.lifetimes.keep_until(
+                record.retention,
+                stored_at,
+                record.expires,
+            ),
             retention: record.retention,
         };
         let id = RowId(self.books.next_row);
@@ -187,7 +222,11 @@ impl<'b, 't> Batch<'b, 't> {
     }
 
     /// Takes out the row that gives way to this message.
-    fn make_room(&mut self, record: &NewRecord, bytes: u64) -> Result<Result<(), Refusal>, StoreError> {
+    fn make_room(
+        &mut self,
+        record: &NewRecord,
+        bytes: u64,
+    ) -> Result<Result<(), Refusal>, StoreError> {
         let Some(loser) = self.books.holders.gives_way(record.recipient, bytes) else {
             return Ok(Err(Refusal::Full));
         };
@@ -196,7 +235,9 @@ impl<'b, 't> Batch<'b, 't> {
             // Mail nobody is named for does not push out mail for somebody.
             return Ok(Err(Refusal::Full));
         }
-        let Some(id) = self.tables.first_to_go(loser, low_rows)? else { return Ok(Err(Refusal::Full)) };
+        let Some(id) = self.tables.first_to_go(loser, low_rows)? else {
+            return Ok(Err(Refusal::Full));
+        };
         self.take_out(id)?;
         self.answers.evicted = self.answers.evicted.saturating_add(1);
         Ok(Ok(()))
@@ -206,7 +247,10 @@ impl<'b, 't> Batch<'b, 't> {
         let mut deleted = 0_u64;
         for id in rows {
             if let Some(owner) = owner
-                && self.tables.row(*id)?.is_none_or(|row| row.meta.recipient != owner)
+                && self
+                    .tables
+                    .row(*id)?
+                    .is_none_or(|row| row.meta.recipient != owner)
             {
                 continue;
             }
@@ -228,7 +272,10 @@ impl<'b, 't> Batch<'b, 't> {
         // In this order in the log, too: a message may have the hash of one that made room for it.
         self.log_gone();
         let (start, length) = self.buffer.message(id, &meta, header, body);
-        let offset = self.position.offset.saturating_add(start.try_into().unwrap_or(u32::MAX));
+        let offset = self
+            .position
+            .offset
+            .saturating_add(start.try_into().unwrap_or(u32::MAX));
         let place = Place {
             segment: self.position.segment,
             offset,
@@ -247,7 +294,11 @@ impl<'b, 't> Batch<'b, 't> {
     /// The second a row gets: rows become visible in the order of their seconds, which paging relies on.
     fn stored_at(&mut self, now: UnixSeconds) -> UnixSeconds {
         let race = self.books.newest.saturating_since(now) <= CLOCK_RACE_SECONDS;
-        let stored_at = if race { now.max(self.books.newest) } else { now };
+        let stored_at = if race {
+            now.max(self.books.newest)
+        } else {
+            now
+        };
         self.books.newest = stored_at;
         stored_at
     }
@@ -317,7 +368,12 @@ impl Answers {
 
 impl Task {
     pub(super) const fn expire(now: UnixSeconds, reply: Reply<u64>) -> Self {
-        Self { what: What::Expire { now }, removed: 0, done: false, reply }
+        Self {
+            what: What::Expire { now },
+            removed: 0,
+            done: false,
+            reply,
+        }
     }
 
     pub(super) const fn delete(
@@ -326,7 +382,16 @@ impl Task {
         last: Position,
         reply: Reply<u64>,
     ) -> Self {
-        Self { what: What::Delete { recipient, first, last }, removed: 0, done: false, reply }
+        Self {
+            what: What::Delete {
+                recipient,
+                first,
+                last,
+            },
+            removed: 0,
+            done: false,
+            reply,
+        }
     }
 
     pub(super) const fn is_done(&self) -> bool {

@@ -8,8 +8,8 @@ use dht_core::UnixSeconds;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use super::index::{
-    KEY_LOG_OFFSET, KEY_LOG_SEGMENT, KEY_NEXT_ROW, META, NEIGHBOURS, RECIPIENTS, Row, SEGMENTS, Tables,
-    account, account_value, read_table,
+    KEY_DURABLE_OFFSET, KEY_DURABLE_SEGMENT, KEY_LOG_OFFSET, KEY_LOG_SEGMENT, KEY_NEXT_ROW, META,
+    NEIGHBOURS, RECIPIENTS, Row, SEGMENTS, Tables, account, account_value, read_table,
 };
 use crate::{
     config::Limits,
@@ -42,6 +42,8 @@ pub(super) struct Books {
     pub(super) newest: UnixSeconds,
     /// Up to where the tables are complete.
     pub(super) log: LogPosition,
+    /// Up to where the log is durable.
+    pub(super) durable: LogPosition,
     changed: Changed,
 }
 
@@ -62,43 +64,77 @@ impl Books {
             next_row: 1,
             newest: UnixSeconds(0),
             log: LogPosition::default(),
+            durable: LogPosition::default(),
             changed: Changed::default(),
         };
         if let Some(table) = read_table(&transaction, META)? {
             let number = |key| Ok::<_, StoreError>(table.get(key)?.map(|value| value.value()));
             books.next_row = number(KEY_NEXT_ROW)?.unwrap_or(1);
-            books.log = LogPosition {
-                segment: number(KEY_LOG_SEGMENT)?.and_then(|number| number.try_into().ok()).unwrap_or(0),
-                offset: number(KEY_LOG_OFFSET)?.and_then(|number| number.try_into().ok()).unwrap_or(0),
+            let place = |segment, offset| {
+                let part = |key| {
+                    let number = number(key)?.and_then(|number| number.try_into().ok());
+                    Ok::<u32, StoreError>(number.unwrap_or(0))
+                };
+                Ok::<_, StoreError>(LogPosition {
+                    segment: part(segment)?,
+                    offset: part(offset)?,
+                })
             };
+            books.log = place(KEY_LOG_SEGMENT, KEY_LOG_OFFSET)?;
+            books.durable = place(KEY_DURABLE_SEGMENT, KEY_DURABLE_OFFSET)?;
         }
         if let Some(table) = read_table(&transaction, RECIPIENTS)? {
             for entry in table.iter()? {
                 let (key, value) = entry?;
-                books.holders.restore_mailbox(Recipient::from_bytes(*key.value()), account(value.value()));
+                books
+                    .holders
+                    .restore_mailbox(Recipient::from_bytes(*key.value()), account(value.value()));
             }
         }
         if let Some(table) = read_table(&transaction, NEIGHBOURS)? {
             for entry in table.iter()? {
                 let (key, value) = entry?;
-                books.holders.restore_neighbour(Neighbour::from_bytes(*key.value()), account(value.value()));
+                books
+                    .holders
+                    .restore_neighbour(Neighbour::from_bytes(*key.value()), account(value.value()));
             }
         }
         if let Some(table) = read_table(&transaction, SEGMENTS)? {
             for entry in table.iter()? {
                 let (key, value) = entry?;
                 let (rows, bytes) = value.value();
-                books.segments.insert(key.value(), SegmentUse { rows, bytes });
+                books
+                    .segments
+                    .insert(key.value(), SegmentUse { rows, bytes });
             }
         }
         Ok(books)
     }
 
+    /// Takes over what the tables do not have from books that are given up.
+    ///
+    /// Numbers of rows above all: one that was given to a message that was refused may still stand in the log, and
+    /// must not come to mean another message there.
+    pub(super) fn carry_on(&mut self, given_up: &Self) {
+        self.newest = given_up.newest;
+        self.next_row = self.next_row.max(given_up.next_row);
+    }
+
     /// Enters a row in tables and books.
-    pub(super) fn add(&mut self, tables: &mut Tables<'_>, id: RowId, row: &Row) -> Result<(), StoreError> {
+    pub(super) fn add(
+        &mut self,
+        tables: &mut Tables<'_>,
+        id: RowId,
+        row: &Row,
+    ) -> Result<(), StoreError> {
         tables.add(id, row)?;
         let meta = &row.meta;
-        self.holders.add(meta.recipient, meta.neighbour, meta.retention, row.place.length.into());
+        self.holders.add(
+            meta.recipient,
+            meta.neighbour,
+            meta.retention,
+            row.place.length.into(),
+        );
         self.enter(row);
         self.note(row);
         Ok(())
@@ -110,10 +146,17 @@ impl Books {
         tables: &mut Tables<'_>,
         id: RowId,
     ) -> Result<Option<Row>, StoreError> {
-        let Some(row) = tables.row(id)? else { return Ok(None) };
+        let Some(row) = tables.row(id)? else {
+            return Ok(None);
+        };
         tables.remove(id, &row)?;
         let meta = &row.meta;
-        self.holders.remove(meta.recipient, meta.neighbour, meta.retention, row.place.length.into());
+        self.holders.remove(
+            meta.recipient,
+            meta.neighbour,
+            meta.retention,
+            row.place.length.into(),
+        );
         self.leave(&row);
         self.note(&row);
         Ok(Some(row))
@@ -154,7 +197,9 @@ impl Books {
             if account.rows == 0 {
                 tables.recipients.remove(recipient.as_bytes())?;
             } else {
-                tables.recipients.insert(recipient.as_bytes(), account_value(&account))?;
+                tables
+                    .recipients
+                    .insert(recipient.as_bytes(), account_value(&account))?;
             }
         }
         for neighbour in std::mem::take(&mut self.changed.neighbours) {
@@ -162,7 +207,9 @@ impl Books {
             if account.rows == 0 {
                 tables.neighbours.remove(neighbour.as_bytes())?;
             } else {
-                tables.neighbours.insert(neighbour.as_bytes(), account_value(&account))?;
+                tables
+                    .neighbours
+                    .insert(neighbour.as_bytes(), account_value(&account))?;
             }
         }
         for number in std::mem::take(&mut self.changed.segments) {
@@ -172,8 +219,18 @@ impl Books {
             };
         }
         tables.meta.insert(KEY_NEXT_ROW, self.next_row)?;
-        tables.meta.insert(KEY_LOG_SEGMENT, u64::from(self.log.segment))?;
-        tables.meta.insert(KEY_LOG_OFFSET, u64::from(self.log.offset))?;
+        tables
+            .meta
+            .insert(KEY_LOG_SEGMENT, u64::from(self.log.segment))?;
+        tables
+            .meta
+            .insert(KEY_LOG_OFFSET, u64::from(self.log.offset))?;
+        tables
+            .meta
+            .insert(KEY_DURABLE_SEGMENT, u64::from(self.durable.segment))?;
+        tables
+            .meta
+            .insert(KEY_DURABLE_OFFSET, u64::from(self.durable.offset))?;
         Ok(())
     }
 
@@ -200,5 +257,8 @@ impl Books {
 pub(super) fn rows_in<K: redb::Key + 'static, V: redb::Value + 'static>(
     table: Option<&redb::ReadOnlyTable<K, V>>,
 ) -> Result<u64, StoreError> {
-    Ok(table.map(ReadableTableMetadata::len).transpose()?.unwrap_or(0))
+    Ok(table
+        .map(ReadableTableMetadata::len)
+        .transpose()?
+        .unwrap_or(0))
 }

@@ -60,7 +60,13 @@ impl Compaction {
     }
 
     /// Chooses the segment with the least alive, if the log holds too much that is dead.
-    pub(super) fn choose(&mut self, books: &Books, shared: &Shared, active: Option<u32>, segment_bytes: u32) {
+    pub(super) fn choose(
+        &mut self,
+        books: &Books,
+        shared: &Shared,
+        active: Option<u32>,
+        segment_bytes: u32,
+    ) {
         if self.reading.is_some() || !std::mem::take(&mut self.due) {
             return;
         }
@@ -71,25 +77,47 @@ impl Compaction {
             if used.rows == 0 || Some(*number) == active || self.avoid.contains(number) {
                 continue;
             }
-            let Some(length) = shared.segment(*number).and_then(|file| file.len().ok()) else { continue };
+            let Some(length) = shared.segment(*number).and_then(|file| file.len().ok()) else {
+                continue;
+            };
             total = total.saturating_add(length);
             live = live.saturating_add(used.bytes);
-            let alive = used.bytes.saturating_mul(100).checked_div(length).unwrap_or(100);
+            let alive = used
+                .bytes
+                .saturating_mul(100)
+                .checked_div(length)
+                .unwrap_or(100);
             if alive < best.as_ref().map_or(LIVE_PERCENT, |(least, _)| *least) {
                 let start = u64::from(SEGMENT_HEAD);
-                best = Some((alive, Reading { segment: *number, offset: start, end: length, batch_end: start }));
+                best = Some((
+                    alive,
+                    Reading {
+                        segment: *number,
+                        offset: start,
+                        end: length,
+                        batch_end: start,
+                    },
+                ));
             }
         }
         let garbage = total.saturating_sub(live);
-        let allowed = (total / 100).saturating_mul(GARBAGE_PERCENT).saturating_add(segment_bytes.into());
+        let allowed = (total / 100)
+            .saturating_mul(GARBAGE_PERCENT)
+            .saturating_add(segment_bytes.into());
         if garbage > allowed {
             self.reading = best.map(|(_, reading)| reading);
         }
     }
 
     /// Reads on and moves what lives.
-    pub(super) fn step(&mut self, batch: &mut Batch<'_, '_>, shared: &Shared) -> Result<(), StoreError> {
-        let Some(reading) = &mut self.reading else { return Ok(()) };
+    pub(super) fn step(
+        &mut self,
+        batch: &mut Batch<'_, '_>,
+        shared: &Shared,
+    ) -> Result<(), StoreError> {
+        let Some(reading) = &mut self.reading else {
+            return Ok(());
+        };
         let Some(file) = shared.segment(reading.segment) else {
             self.reading = None;
             return Ok(());
@@ -98,7 +126,9 @@ impl Compaction {
         let mut taken = 0_usize;
         while let Some(length) = reading.next(&chunk, taken, batch)? {
             taken = taken.saturating_add(length);
-            reading.offset = reading.offset.saturating_add(length.try_into().unwrap_or(u64::MAX));
+            reading.offset = reading
+                .offset
+                .saturating_add(length.try_into().unwrap_or(u64::MAX));
         }
         if reading.offset >= reading.end {
             self.reading = None;
@@ -133,13 +163,23 @@ impl Reading {
         }
         let rest = chunk.slice(at..);
         if self.offset >= self.batch_end {
-            let Some(length) = read_batch_head(&rest, self.segment) else { return Ok(None) };
+            let Some(length) = read_batch_head(&rest, self.segment) else {
+                return Ok(None);
+            };
             let head = u64::try_from(BATCH_HEAD).unwrap_or(u64::MAX);
-            self.batch_end = self.offset.saturating_add(head).saturating_add(length.into());
+            self.batch_end = self
+                .offset
+                .saturating_add(head)
+                .saturating_add(length.into());
             return Ok(Some(BATCH_HEAD));
         }
-        let Some((entry, length)) = read_record(&rest) else { return Ok(None) };
-        if let Entry::Message { id, header, body, .. } = entry {
+        let Some((entry, length)) = read_record(&rest) else {
+            return Ok(None);
+        };
+        if let Entry::Message {
+            id, header, body, ..
+        } = entry
+        {
             self.keep(id, &header, &body, batch)?;
         }
         Ok(Some(length))
@@ -154,7 +194,8 @@ impl Reading {
     ) -> Result<(), StoreError> {
         match batch.tables.row(id)? {
             Some(row)
-                if row.place.segment == self.segment && u64::from(row.place.offset) == self.offset =>
+                if row.place.segment == self.segment
+                    && u64::from(row.place.offset) == self.offset =>
             {
                 batch.relocate(id, &row, header, body)
             }

@@ -37,7 +37,10 @@ struct Debt {
 
 impl IndexFile {
     pub(super) fn new(inner: DiskFile) -> Self {
-        Self { inner, debt: Mutex::new(Debt::default()) }
+        Self {
+            inner,
+            debt: Mutex::new(Debt::default()),
+        }
     }
 
     /// Whether syncs are owed from now on instead of done.
@@ -92,7 +95,11 @@ impl StorageBackend for IndexHandle {
     fn sync_data(&self) -> io::Result<()> {
         let mut debt = self.0.debt.lock();
         debt.owed = true;
-        if debt.lenient && !debt.resized { Ok(()) } else { debt.settle(&self.0.inner) }
+        if debt.lenient && !debt.resized {
+            Ok(())
+        } else {
+            debt.settle(&self.0.inner)
+        }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

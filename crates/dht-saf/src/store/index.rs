@@ -13,7 +13,8 @@ use crate::{
 /// The version of the tables and the log together.
 pub(super) const FORMAT: u64 = 1;
 
-/// Format, next row, and the place in the log up to which the tables are complete.
+/// Format, next row, the place in the log up to which the tables are complete, and the one up to which the log
+/// was durable then.
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Row to [`Row`].
 pub(super) const ROWS: TableDefinition<'_, u64, &[u8; ROW_BYTES]> = TableDefinition::new("rows");
@@ -36,6 +37,8 @@ pub(super) const KEY_FORMAT: &str = "format";
 pub(super) const KEY_NEXT_ROW: &str = "next_row";
 pub(super) const KEY_LOG_SEGMENT: &str = "log_segment";
 pub(super) const KEY_LOG_OFFSET: &str = "log_offset";
+pub(super) const KEY_DURABLE_SEGMENT: &str = "durable_segment";
+pub(super) const KEY_DURABLE_OFFSET: &str = "durable_offset";
 
 /// Bytes of a [`Row`].
 const ROW_BYTES: usize = 125;
@@ -82,7 +85,10 @@ impl<'t> Tables<'t> {
     }
 
     pub(super) fn row(&self, id: RowId) -> Result<Option<Row>, StoreError> {
-        Ok(self.rows.get(id.0)?.and_then(|bytes| Row::from_bytes(bytes.value())))
+        Ok(self
+            .rows
+            .get(id.0)?
+            .and_then(|bytes| Row::from_bytes(bytes.value())))
     }
 
     /// Whether a message with this hash is there.
@@ -117,7 +123,10 @@ impl<'t> Tables<'t> {
     /// Up to `limit` rows whose last second is before `now`, the oldest first.
     pub(super) fn expired(&self, now: UnixSeconds, limit: usize) -> Result<Vec<RowId>, StoreError> {
         let range = self.expiry.range((0, 0)..(now.0, 0))?;
-        range.take(limit).map(|entry| Ok(RowId(entry?.0.value().1))).collect()
+        range
+            .take(limit)
+            .map(|entry| Ok(RowId(entry?.0.value().1)))
+            .collect()
     }
 
     /// Up to `limit` rows of one mailbox between two places, the oldest first.
@@ -130,17 +139,31 @@ impl<'t> Tables<'t> {
     ) -> Result<Vec<RowId>, StoreError> {
         let (first, last) = (mailbox_key(recipient, first), mailbox_key(recipient, last));
         let range = self.mailbox.range::<&[u8; 48]>(&first..=&last)?;
-        range.take(limit).map(|entry| Ok(position(entry?.0.value()).id)).collect()
+        range
+            .take(limit)
+            .map(|entry| Ok(position(entry?.0.value()).id))
+            .collect()
     }
 
     /// The row of this mailbox that goes first: low before high, then the oldest.
-    pub(super) fn first_to_go(&self, recipient: Recipient, low_rows: u64) -> Result<Option<RowId>, StoreError> {
-        let (first, last) = (mailbox_key(recipient, Position::FIRST), mailbox_key(recipient, Position::LAST));
+    pub(super) fn first_to_go(
+        &self,
+        recipient: Recipient,
+        low_rows: u64,
+    ) -> Result<Option<RowId>, StoreError> {
+        let (first, last) = (
+            mailbox_key(recipient, Position::FIRST),
+            mailbox_key(recipient, Position::LAST),
+        );
         let mut oldest = None;
         for entry in self.mailbox.range::<&[u8; 48]>(&first..=&last)? {
             let id = position(entry?.0.value()).id;
             oldest = oldest.or(Some(id));
-            if low_rows == 0 || self.row(id)?.is_some_and(|row| row.meta.retention == Retention::Low) {
+            if low_rows == 0
+                || self
+                    .row(id)?
+                    .is_some_and(|row| row.meta.retention == Retention::Low)
+            {
                 return Ok(Some(id));
             }
         }
@@ -151,17 +174,20 @@ impl<'t> Tables<'t> {
 impl Row {
     fn to_bytes(self) -> [u8; ROW_BYTES] {
         let mut bytes = [0; ROW_BYTES];
-        write_fields(&mut bytes, &[
-            self.meta.recipient.as_bytes(),
-            self.meta.neighbour.as_bytes(),
-            &self.meta.hash.0,
-            &self.meta.stored_at.0.to_le_bytes(),
-            &self.meta.keep_until.0.to_le_bytes(),
-            &[self.meta.retention.number()],
-            &self.place.segment.to_le_bytes(),
-            &self.place.offset.to_le_bytes(),
-            &self.place.length.to_le_bytes(),
-        ]);
+        write_fields(
+            &mut bytes,
+            &[
+                self.meta.recipient.as_bytes(),
+                self.meta.neighbour.as_bytes(),
+                &self.meta.hash.0,
+                &self.meta.stored_at.0.to_le_bytes(),
+                &self.meta.keep_until.0.to_le_bytes(),
+                &[self.meta.retention.number()],
+                &self.place.segment.to_le_bytes(),
+                &self.place.offset.to_le_bytes(),
+                &self.place.length.to_le_bytes(),
+            ],
+        );
         bytes
     }
 
@@ -184,23 +210,38 @@ impl Row {
     }
 
     pub(super) fn mailbox_key(&self, id: RowId) -> [u8; 48] {
-        mailbox_key(self.meta.recipient, Position { stored_at: self.meta.stored_at, id })
+        mailbox_key(
+            self.meta.recipient,
+            Position {
+                stored_at: self.meta.stored_at,
+                id,
+            },
+        )
     }
 }
 
 impl Position {
-    pub(super) const FIRST: Self = Self { stored_at: UnixSeconds(0), id: RowId(0) };
-    pub(super) const LAST: Self = Self { stored_at: UnixSeconds(u64::MAX), id: RowId(u64::MAX) };
+    pub(super) const FIRST: Self = Self {
+        stored_at: UnixSeconds(0),
+        id: RowId(0),
+    };
+    pub(super) const LAST: Self = Self {
+        stored_at: UnixSeconds(u64::MAX),
+        id: RowId(u64::MAX),
+    };
 }
 
 /// The key of a row in the mailbox table; big-endian, so that byte order is time order.
 pub(super) fn mailbox_key(recipient: Recipient, position: Position) -> [u8; 48] {
     let mut key = [0; 48];
-    write_fields(&mut key, &[
-        recipient.as_bytes(),
-        &position.stored_at.0.to_be_bytes(),
-        &position.id.0.to_be_bytes(),
-    ]);
+    write_fields(
+        &mut key,
+        &[
+            recipient.as_bytes(),
+            &position.stored_at.0.to_be_bytes(),
+            &position.id.0.to_be_bytes(),
+        ],
+    );
     key
 }
 
@@ -208,7 +249,10 @@ pub(super) fn mailbox_key(recipient: Recipient, position: Position) -> [u8; 48] 
 pub(super) fn position(key: &[u8; 48]) -> Position {
     let (_, mut rest) = key.split_at(32);
     let mut number = || take(&mut rest).map_or(0, u64::from_be_bytes);
-    Position { stored_at: UnixSeconds(number()), id: RowId(number()) }
+    Position {
+        stored_at: UnixSeconds(number()),
+        id: RowId(number()),
+    }
 }
 
 pub(super) const fn account_value(account: &Account) -> (u64, u64, u64) {
@@ -216,7 +260,11 @@ pub(super) const fn account_value(account: &Account) -> (u64, u64, u64) {
 }
 
 pub(super) const fn account((rows, bytes, low_rows): (u64, u64, u64)) -> Account {
-    Account { rows, bytes, low_rows }
+    Account {
+        rows,
+        bytes,
+        low_rows,
+    }
 }
 
 /// Opens a table for reading; `None` in a store that has never been written.

@@ -58,7 +58,12 @@ pub(super) struct Meta {
 /// A record read back.
 #[derive(Debug)]
 pub(super) enum Entry {
-    Message { id: RowId, meta: Meta, header: Bytes, body: Bytes },
+    Message {
+        id: RowId,
+        meta: Meta,
+        header: Bytes,
+        body: Bytes,
+    },
     Deletion(Vec<RowId>),
 }
 
@@ -106,7 +111,13 @@ impl BatchBuffer {
     }
 
     /// Adds a message; returns where it starts within the batch and how many bytes it takes.
-    pub(super) fn message(&mut self, id: RowId, meta: &Meta, header: &[u8], body: &[u8]) -> (usize, usize) {
+    pub(super) fn message(
+        &mut self,
+        id: RowId,
+        meta: &Meta,
+        header: &[u8],
+        body: &[u8],
+    ) -> (usize, usize) {
         let start = self.open();
         self.put(meta.recipient.as_bytes());
         self.put(meta.neighbour.as_bytes());
@@ -154,16 +165,23 @@ impl BatchBuffer {
     fn close(&mut self, start: usize, kind: u8, number: u64) -> usize {
         let total = self.bytes.len().saturating_sub(start);
         let mut head = [0; RECORD_HEAD];
-        write_fields(&mut head, &[
-            &[0; 4],
-            &length(total.saturating_sub(RECORD_HEAD)).to_le_bytes(),
-            &[kind],
-            &number.to_le_bytes(),
-        ]);
+        write_fields(
+            &mut head,
+            &[
+                &[0; 4],
+                &length(total.saturating_sub(RECORD_HEAD)).to_le_bytes(),
+                &[kind],
+                &number.to_le_bytes(),
+            ],
+        );
         if let Some(target) = self.bytes.get_mut(start..start.saturating_add(RECORD_HEAD)) {
             target.copy_from_slice(&head);
         }
-        let check = crc32fast::hash(self.bytes.get(start.saturating_add(4)..).unwrap_or_default());
+        let check = crc32fast::hash(
+            self.bytes
+                .get(start.saturating_add(4)..)
+                .unwrap_or_default(),
+        );
         if let Some(target) = self.bytes.get_mut(start..start.saturating_add(4)) {
             target.copy_from_slice(&check.to_le_bytes());
         }
@@ -178,22 +196,30 @@ impl BatchBuffer {
 
 /// Bytes a message takes in a segment.
 pub(super) fn message_length(header: usize, body: usize) -> u64 {
-    let length = RECORD_HEAD.saturating_add(MESSAGE_HEAD).saturating_add(header).saturating_add(body);
+    let length = RECORD_HEAD
+        .saturating_add(MESSAGE_HEAD)
+        .saturating_add(header)
+        .saturating_add(body);
     length.try_into().unwrap_or(u64::MAX)
 }
 
 /// The head of a new segment.
 pub(super) fn segment_head(segment: u32) -> [u8; SEGMENT_HEAD as usize] {
     let mut head = [0; SEGMENT_HEAD as usize];
-    write_fields(&mut head, &[&SEGMENT_MAGIC, &[LOG_FORMAT, 0], &segment.to_le_bytes()]);
+    write_fields(
+        &mut head,
+        &[&SEGMENT_MAGIC, &[LOG_FORMAT, 0], &segment.to_le_bytes()],
+    );
     head
 }
 
 /// Judges the head of a segment.
 pub(super) fn read_segment_head(mut bytes: &[u8], segment: u32) -> SegmentHead {
-    let (Some(magic), Some([version, _]), Some(number)) =
-        (take::<6>(&mut bytes), take::<2>(&mut bytes), take::<4>(&mut bytes))
-    else {
+    let (Some(magic), Some([version, _]), Some(number)) = (
+        take::<6>(&mut bytes),
+        take::<2>(&mut bytes),
+        take::<4>(&mut bytes),
+    ) else {
         return SegmentHead::Damaged;
     };
     match (magic == SEGMENT_MAGIC, version) {
@@ -209,7 +235,9 @@ pub(super) fn read_segment_head(mut bytes: &[u8], segment: u32) -> SegmentHead {
 pub(super) fn next_batch(bytes: &mut Bytes, segment: u32) -> Option<Vec<(usize, usize, Entry)>> {
     let (length, count) = parse_batch_head(bytes, segment)?;
     let length = usize::try_from(length).ok()?;
-    let end = BATCH_HEAD.checked_add(length).filter(|end| *end <= bytes.len())?;
+    let end = BATCH_HEAD
+        .checked_add(length)
+        .filter(|end| *end <= bytes.len())?;
     let batch = bytes.slice(..end);
     let mut entries = Vec::new();
     let mut offset = BATCH_HEAD;
@@ -262,7 +290,9 @@ pub(super) fn read_record(bytes: &Bytes) -> Option<(Entry, usize)> {
                 retention: Retention::from_number(u8::from_le_bytes(take(&mut fields)?))?,
             };
             let header = usize::try_from(u32::from_le_bytes(take(&mut fields)?)).ok()?;
-            let split = MESSAGE_HEAD.checked_add(header).filter(|split| *split <= payload.len())?;
+            let split = MESSAGE_HEAD
+                .checked_add(header)
+                .filter(|split| *split <= payload.len())?;
             Entry::Message {
                 id: RowId(number),
                 meta,
@@ -271,8 +301,14 @@ pub(super) fn read_record(bytes: &Bytes) -> Option<(Entry, usize)> {
             }
         }
         KIND_DELETION => {
-            let (rows, []) = payload.as_chunks::<8>() else { return None };
-            Entry::Deletion(rows.iter().map(|row| RowId(u64::from_le_bytes(*row))).collect())
+            let (rows, []) = payload.as_chunks::<8>() else {
+                return None;
+            };
+            Entry::Deletion(
+                rows.iter()
+                    .map(|row| RowId(u64::from_le_bytes(*row)))
+                    .collect(),
+            )
         }
         _ => return None,
     };
@@ -281,7 +317,18 @@ pub(super) fn read_record(bytes: &Bytes) -> Option<(Entry, usize)> {
 
 /// The message in a record, if it is one.
 pub(super) fn stored_record(bytes: &Bytes) -> Option<StoredRecord> {
-    let (Entry::Message { id, meta, header, body }, _) = read_record(bytes)? else { return None };
+    let (
+        Entry::Message {
+            id,
+            meta,
+            header,
+            body,
+        },
+        _,
+    ) = read_record(bytes)?
+    else {
+        return None;
+    };
     Some(StoredRecord {
         id,
         recipient: meta.recipient,
@@ -304,7 +351,9 @@ pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 /// Writes fields one after the other; they must fit.
 pub(super) fn write_fields(mut target: &mut [u8], fields: &[&[u8]]) {
     for field in fields {
-        let Some((here, rest)) = target.split_at_mut_checked(field.len()) else { return };
+        let Some((here, rest)) = target.split_at_mut_checked(field.len()) else {
+            return;
+        };
         here.copy_from_slice(field);
         target = rest;
     }
@@ -316,12 +365,15 @@ fn batch_head(segment: u32, length: u32, count: u32) -> [u8; BATCH_HEAD] {
         check.update(&number.to_le_bytes());
     }
     let mut head = [0; BATCH_HEAD];
-    write_fields(&mut head, &[
-        &BATCH_MAGIC,
-        &length.to_le_bytes(),
-        &count.to_le_bytes(),
-        &check.finalize().to_le_bytes(),
-    ]);
+    write_fields(
+        &mut head,
+        &[
+            &BATCH_MAGIC,
+            &length.to_le_bytes(),
+            &count.to_le_bytes(),
+            &check.finalize().to_le_bytes(),
+        ],
+    );
     head
 }
 
@@ -343,7 +395,11 @@ mod tests {
             hash: DedupHash([seed.wrapping_add(2); 32]),
             stored_at: UnixSeconds(1_700_000_000),
             keep_until: UnixSeconds(1_700_086_400),
-            retention: if seed.is_multiple_of(2) { Retention::Low } else { Retention::High },
+            retention: if seed.is_multiple_of(2) {
+                Retention::Low
+            } else {
+                Retention::High
+            },
         }
     }
 
@@ -360,11 +416,24 @@ mod tests {
         let mut bytes = Bytes::from([sample(), b"rest".to_vec()].concat());
         let entries = next_batch(&mut bytes, 3).expect("it is whole");
         assert_eq!(bytes, "rest");
-        let [(_, _, Entry::Message { id, header, body, .. }), (_, _, Entry::Deletion(rows)), _] = &entries[..]
+        let [
+            (
+                _,
+                _,
+                Entry::Message {
+                    id, header, body, ..
+                },
+            ),
+            (_, _, Entry::Deletion(rows)),
+            _,
+        ] = &entries[..]
         else {
             panic!("{entries:?}");
         };
-        assert_eq!((id.0, header.as_ref(), body.as_ref()), (1, &b"header"[..], &[7_u8; 500][..]));
+        assert_eq!(
+            (id.0, header.as_ref(), body.as_ref()),
+            (1, &b"header"[..], &[7_u8; 500][..])
+        );
         assert_eq!(rows, &[RowId(1), RowId(9)]);
     }
 
@@ -381,7 +450,10 @@ mod tests {
         assert_eq!(read_segment_head(&head[..11], 5), SegmentHead::Damaged);
         let mut newer = head;
         newer[6] = LOG_FORMAT + 1;
-        assert_eq!(read_segment_head(&newer, 5), SegmentHead::Newer(LOG_FORMAT + 1));
+        assert_eq!(
+            read_segment_head(&newer, 5),
+            SegmentHead::Newer(LOG_FORMAT + 1)
+        );
     }
 
     proptest! {

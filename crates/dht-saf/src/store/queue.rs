@@ -30,11 +30,29 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// One request.
 #[derive(Debug)]
 pub(super) enum Command {
-    Insert { record: Box<NewRecord>, now: UnixSeconds, reply: Reply<Inserted> },
-    Delete { rows: Vec<RowId>, owner: Option<Recipient>, reply: Reply<u64> },
-    DeleteRange { recipient: Recipient, first: Position, last: Position, reply: Reply<u64> },
-    Expire { now: UnixSeconds, reply: Reply<u64> },
-    Checkpoint { reply: Reply<()> },
+    Insert {
+        record: Box<NewRecord>,
+        now: UnixSeconds,
+        reply: Reply<Inserted>,
+    },
+    Delete {
+        rows: Vec<RowId>,
+        owner: Option<Recipient>,
+        reply: Reply<u64>,
+    },
+    DeleteRange {
+        recipient: Recipient,
+        first: Position,
+        last: Position,
+        reply: Reply<u64>,
+    },
+    Expire {
+        now: UnixSeconds,
+        reply: Reply<u64>,
+    },
+    Checkpoint {
+        reply: Reply<()>,
+    },
 }
 
 /// The queue between callers and the writer.
@@ -84,7 +102,9 @@ impl<T> Future for Ticket<T> {
     type Output = Result<T, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(StoreError::Closed)))
+        Pin::new(&mut self.0)
+            .poll(cx)
+            .map(|answer| answer.unwrap_or(Err(StoreError::Closed)))
     }
 }
 
@@ -138,11 +158,16 @@ impl Queue {
         let mut commands = Vec::with_capacity(state.waiting.len().min(rows));
         let mut taken = 0_usize;
         while commands.len() < rows && taken < bytes {
-            let Some((command, permit)) = state.waiting.pop_front() else { break };
+            let Some((command, permit)) = state.waiting.pop_front() else {
+                break;
+            };
             taken = taken.saturating_add(command.size());
             commands.push((command, permit));
         }
-        Taken { closed: state.closed && state.waiting.is_empty(), commands }
+        Taken {
+            closed: state.closed && state.waiting.is_empty(),
+            commands,
+        }
     }
 }
 

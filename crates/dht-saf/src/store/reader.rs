@@ -7,8 +7,8 @@ use redb::{ReadTransaction, ReadableTable};
 use super::{
     books::rows_in,
     index::{
-        EXPIRY, HASHES, MAILBOX, NEIGHBOURS, Place, RECIPIENTS, ROWS, Row, account, mailbox_key, position,
-        read_table,
+        EXPIRY, HASHES, MAILBOX, NEIGHBOURS, Place, RECIPIENTS, ROWS, Row, account, mailbox_key,
+        position, read_table,
     },
     log::stored_record,
     shared::Shared,
@@ -52,16 +52,23 @@ pub struct Inspection {
 pub(super) fn fetch(shared: &Shared, query: &Query) -> Result<Page, StoreError> {
     let transaction = shared.read()?;
     let mut page = Page::default();
-    let (Some(mailbox), Some(rows)) = (read_table(&transaction, MAILBOX)?, read_table(&transaction, ROWS)?)
-    else {
+    let (Some(mailbox), Some(rows)) = (
+        read_table(&transaction, MAILBOX)?,
+        read_table(&transaction, ROWS)?,
+    ) else {
         return Ok(page);
     };
     let (first, last) = query.bounds();
-    let (Some(first), Some(last)) = (first, last) else { return Ok(page) };
+    let (Some(first), Some(last)) = (first, last) else {
+        return Ok(page);
+    };
     if first > last {
         return Ok(page);
     }
-    let (first, last) = (mailbox_key(query.recipient, first), mailbox_key(query.recipient, last));
+    let (first, last) = (
+        mailbox_key(query.recipient, first),
+        mailbox_key(query.recipient, last),
+    );
     let mut range = mailbox.range::<&[u8; 48]>(&first..=&last)?;
     loop {
         let entry = match query.order {
@@ -70,7 +77,12 @@ pub(super) fn fetch(shared: &Shared, query: &Query) -> Result<Page, StoreError> 
         };
         let Some(entry) = entry else { return Ok(page) };
         let id = position(entry?.0.value()).id;
-        let Some(row) = rows.get(id.0)?.and_then(|bytes| Row::from_bytes(bytes.value())) else { continue };
+        let Some(row) = rows
+            .get(id.0)?
+            .and_then(|bytes| Row::from_bytes(bytes.value()))
+        else {
+            continue;
+        };
         if row.meta.keep_until < query.now {
             continue;
         }
@@ -91,17 +103,29 @@ pub(super) fn fetch(shared: &Shared, query: &Query) -> Result<Page, StoreError> 
 }
 
 /// What lies in one mailbox, the oldest first.
-pub(super) fn list(shared: &Shared, recipient: Recipient, limit: usize) -> Result<Vec<RowInfo>, StoreError> {
+pub(super) fn list(
+    shared: &Shared,
+    recipient: Recipient,
+    limit: usize,
+) -> Result<Vec<RowInfo>, StoreError> {
     let transaction = shared.read()?;
-    let (Some(mailbox), Some(rows)) = (read_table(&transaction, MAILBOX)?, read_table(&transaction, ROWS)?)
-    else {
+    let (Some(mailbox), Some(rows)) = (
+        read_table(&transaction, MAILBOX)?,
+        read_table(&transaction, ROWS)?,
+    ) else {
         return Ok(Vec::new());
     };
-    let (first, last) = (mailbox_key(recipient, Position::FIRST), mailbox_key(recipient, Position::LAST));
+    let (first, last) = (
+        mailbox_key(recipient, Position::FIRST),
+        mailbox_key(recipient, Position::LAST),
+    );
     let mut listed = Vec::new();
     for entry in mailbox.range::<&[u8; 48]>(&first..=&last)?.take(limit) {
         let position = position(entry?.0.value());
-        if let Some(row) = rows.get(position.id.0)?.and_then(|bytes| Row::from_bytes(bytes.value())) {
+        if let Some(row) = rows
+            .get(position.id.0)?
+            .and_then(|bytes| Row::from_bytes(bytes.value()))
+        {
             listed.push(RowInfo {
                 position,
                 keep_until: row.meta.keep_until,
@@ -120,7 +144,9 @@ pub(super) fn mailboxes(
     limit: usize,
 ) -> Result<Vec<(Recipient, Account)>, StoreError> {
     let transaction = shared.read()?;
-    let Some(table) = read_table(&transaction, RECIPIENTS)? else { return Ok(Vec::new()) };
+    let Some(table) = read_table(&transaction, RECIPIENTS)? else {
+        return Ok(Vec::new());
+    };
     let range = match &after {
         Some(after) => table.range::<&[u8; 32]>((
             std::ops::Bound::Excluded(after.as_bytes()),
@@ -141,7 +167,9 @@ pub(super) fn mailboxes(
 pub(super) fn verify(shared: &Shared) -> Result<Inspection, StoreError> {
     let transaction = shared.read()?;
     let mut found = Inspection::default();
-    let Some(rows) = read_table(&transaction, ROWS)? else { return Ok(found) };
+    let Some(rows) = read_table(&transaction, ROWS)? else {
+        return Ok(found);
+    };
     let mailbox = read_table(&transaction, MAILBOX)?;
     let expiry = read_table(&transaction, EXPIRY)?;
     let hashes = read_table(&transaction, HASHES)?;
@@ -164,7 +192,9 @@ pub(super) fn verify(shared: &Shared) -> Result<Inspection, StoreError> {
             None => false,
         };
         let in_hashes = match &hashes {
-            Some(table) => table.get(&row.meta.hash.0)?.is_some_and(|found| found.value() == id.0),
+            Some(table) => table
+                .get(&row.meta.hash.0)?
+                .is_some_and(|found| found.value() == id.0),
             None => false,
         };
         if !(in_mailbox && in_expiry && in_hashes) {
@@ -176,12 +206,18 @@ pub(super) fn verify(shared: &Shared) -> Result<Inspection, StoreError> {
         if record(shared, id, row.place)?.is_some() {
             found.readable = found.readable.saturating_add(1);
         } else {
-            found.faults.push(format!("row {}: record does not check", id.0));
+            found
+                .faults
+                .push(format!("row {}: record does not check", id.0));
         }
         let low = u64::from(row.meta.retention == crate::Retention::Low);
         for account in [
-            by_recipient.entry(*row.meta.recipient.as_bytes()).or_default(),
-            by_neighbour.entry(*row.meta.neighbour.as_bytes()).or_default(),
+            by_recipient
+                .entry(*row.meta.recipient.as_bytes())
+                .or_default(),
+            by_neighbour
+                .entry(*row.meta.neighbour.as_bytes())
+                .or_default(),
         ] {
             account.rows = account.rows.saturating_add(1);
             account.bytes = account.bytes.saturating_add(row.place.length.into());
@@ -194,14 +230,20 @@ pub(super) fn verify(shared: &Shared) -> Result<Inspection, StoreError> {
         ("hashes", rows_in(hashes.as_ref())?),
     ] {
         if count != found.rows {
-            found.faults.push(format!("{count} entries in {name}, {} rows", found.rows));
+            found
+                .faults
+                .push(format!("{count} entries in {name}, {} rows", found.rows));
         }
     }
     if accounts(&transaction, RECIPIENTS)? != by_recipient {
-        found.faults.push("accounts of recipients do not add up".into());
+        found
+            .faults
+            .push("accounts of recipients do not add up".into());
     }
     if accounts(&transaction, NEIGHBOURS)? != by_neighbour {
-        found.faults.push("accounts of neighbours do not add up".into());
+        found
+            .faults
+            .push("accounts of neighbours do not add up".into());
     }
     Ok(found)
 }
@@ -217,8 +259,13 @@ fn record(shared: &Shared, id: RowId, place: Place) -> Result<Option<StoredRecor
         }
         // The snapshot may be older than a move; the record then lies where the latest one says.
         let transaction = shared.read()?;
-        let Some(rows) = read_table(&transaction, ROWS)? else { return Ok(None) };
-        match rows.get(id.0)?.and_then(|bytes| Row::from_bytes(bytes.value())) {
+        let Some(rows) = read_table(&transaction, ROWS)? else {
+            return Ok(None);
+        };
+        match rows
+            .get(id.0)?
+            .and_then(|bytes| Row::from_bytes(bytes.value()))
+        {
             None => return Ok(None),
             Some(row) if row.place == place => break,
             Some(row) => place = row.place,
@@ -228,8 +275,11 @@ fn record(shared: &Shared, id: RowId, place: Place) -> Result<Option<StoredRecor
     Ok(None)
 }
 
-fn read(shared: &Shared, place: Place) -> Result<Option<StoredRecord>, StoreError> {
-    let Some(file) = shared.segment(place.segment) else { return Ok(None) };
+/// Reads what lies at a place; `None` if it is not there or does not check.
+pub(super) fn read(shared: &Shared, place: Place) -> Result<Option<StoredRecord>, StoreError> {
+    let Some(file) = shared.segment(place.segment) else {
+        return Ok(None);
+    };
     let mut bytes = vec![0; usize::try_from(place.length).unwrap_or(0)];
     match file.read(place.offset.into(), &mut bytes) {
         Ok(()) => Ok(stored_record(&Bytes::from(bytes))),

@@ -10,6 +10,7 @@ use super::{
     debt::{IndexFile, IndexHandle},
     index::{FORMAT, KEY_FORMAT, META, Place, ROWS, Row, Tables, read_table},
     log::{Entry, SEGMENT_HEAD, SegmentHead, next_batch, read_segment_head},
+    reader,
     segments::{Log, segment_name, segment_number},
     shared::Shared,
 };
@@ -51,7 +52,12 @@ pub(super) fn open(
     check_format(&database)?;
     let mut books = Books::load(&database, &config.limits)?;
 
-    let mut numbers: Vec<u32> = disk.names()?.iter().filter_map(|name| segment_number(name)).collect();
+    let durable = books.durable;
+    let mut numbers: Vec<u32> = disk
+        .names()?
+        .iter()
+        .filter_map(|name| segment_number(name))
+        .collect();
     numbers.sort_unstable();
     for number in &numbers {
         let file = disk.open(&segment_name(*number))?;
@@ -64,13 +70,21 @@ pub(super) fn open(
         if *number >= books.log.segment {
             replay(&database, &mut books, *number, &file)?;
         }
+        if *number >= durable.segment {
+            // What the index says from here on must be in the log for good.
+            file.sync_data()?;
+        }
         shared.add_segment(*number, file);
     }
-    drop_dangling(&database, &mut books, shared)?;
+    disk.sync_names()?;
+    drop_dangling(&database, &mut books, shared, durable)?;
 
-    let next = numbers.last().map_or(0, |last| last.saturating_add(1)).max(books.log.segment);
+    let next = numbers
+        .last()
+        .map_or(0, |last| last.saturating_add(1))
+        .max(books.log.segment);
     let log = Log::new(disk.clone(), shared.clone(), next, config.segment_bytes);
-    books.log = log.position();
+    (books.log, books.durable) = (log.position(), log.position());
     write(&database, &mut books, Durability::Immediate, |_, _| Ok(()))?;
     shared.set_database(Some(database));
     Ok(Opened { index, books, log })
@@ -98,9 +112,18 @@ pub(super) fn write(
 /// Refuses files of a later version before anything is changed.
 fn check_format(database: &Database) -> Result<(), StoreError> {
     let transaction = database.begin_read()?;
-    let Some(table) = read_table(&transaction, META)? else { return Ok(()) };
+    let Some(table) = read_table(&transaction, META)? else {
+        return Ok(());
+    };
     let found = table.get(KEY_FORMAT)?.map_or(FORMAT, |found| found.value());
-    if found > FORMAT { Err(StoreError::NewerFormat { found, known: FORMAT }) } else { Ok(()) }
+    if found > FORMAT {
+        Err(StoreError::NewerFormat {
+            found,
+            known: FORMAT,
+        })
+    } else {
+        Ok(())
+    }
 }
 
 /// Applies the batches of a segment from the books' position on.
@@ -115,11 +138,18 @@ fn replay(
     match read_segment_head(&bytes, number) {
         SegmentHead::Readable => {}
         SegmentHead::Newer(found) => {
-            return Err(StoreError::NewerFormat { found: found.into(), known: FORMAT });
+            return Err(StoreError::NewerFormat {
+                found: found.into(),
+                known: FORMAT,
+            });
         }
         SegmentHead::Damaged => return Ok(()),
     }
-    let mut offset = if number == books.log.segment { books.log.offset.max(SEGMENT_HEAD) } else { SEGMENT_HEAD };
+    let mut offset = if number == books.log.segment {
+        books.log.offset.max(SEGMENT_HEAD)
+    } else {
+        SEGMENT_HEAD
+    };
     bytes = usize::try_from(offset)
         .ok()
         .filter(|offset| *offset <= bytes.len())
@@ -131,7 +161,9 @@ fn replay(
         let mut entries = 0_usize;
         while entries < REPLAY_ENTRIES {
             let before = bytes.len();
-            let Some(batch) = next_batch(&mut bytes, number) else { break };
+            let Some(batch) = next_batch(&mut bytes, number) else {
+                break;
+            };
             entries = entries.saturating_add(batch.len());
             batches.push((offset, batch));
             let taken = u32::try_from(before.saturating_sub(bytes.len())).unwrap_or(u32::MAX);
@@ -142,10 +174,15 @@ fn replay(
         }
         rows = rows.saturating_add(entries);
         write(database, books, Durability::None, |tables, books| {
-            batches.iter().try_for_each(|(offset, batch)| apply(tables, books, number, *offset, batch))
+            batches
+                .iter()
+                .try_for_each(|(offset, batch)| apply(tables, books, number, *offset, batch))
         })?;
     }
-    books.log = books.log.max(LogPosition { segment: number, offset });
+    books.log = books.log.max(LogPosition {
+        segment: number,
+        offset,
+    });
     metrics::replayed(rows);
     Ok(())
 }
@@ -161,8 +198,15 @@ fn apply(
     for (start, length, entry) in batch {
         match entry {
             Entry::Message { id, meta, .. } => {
-                let (Ok(start), Ok(length)) = (u32::try_from(*start), u32::try_from(*length)) else { continue };
-                let place = Place { segment, offset: offset.saturating_add(start), length };
+                let (Ok(start), Ok(length)) = (u32::try_from(*start), u32::try_from(*length))
+                else {
+                    continue;
+                };
+                let place = Place {
+                    segment,
+                    offset: offset.saturating_add(start),
+                    length,
+                };
                 let row = Row { meta: *meta, place };
                 books.next_row = books.next_row.max(id.0.saturating_add(1));
                 books.newest = meta.stored_at;
@@ -183,7 +227,14 @@ fn apply(
 }
 
 /// Takes out rows whose bytes a power failure took (only with [`crate::Durability::Eventual`]).
-fn drop_dangling(database: &Database, books: &mut Books, shared: &Shared) -> Result<(), StoreError> {
+///
+/// The index may have reached the device before the end of the log did; behind `durable` each record is read.
+fn drop_dangling(
+    database: &Database,
+    books: &mut Books,
+    shared: &Shared,
+    durable: LogPosition,
+) -> Result<(), StoreError> {
     let mut ends = std::collections::HashMap::new();
     for number in books.segments.keys() {
         if let Some(file) = shared.segment(*number) {
@@ -193,13 +244,24 @@ fn drop_dangling(database: &Database, books: &mut Books, shared: &Shared) -> Res
     let mut dangling = Vec::new();
     {
         let transaction = database.begin_read()?;
-        let Some(table) = read_table(&transaction, ROWS)? else { return Ok(()) };
+        let Some(table) = read_table(&transaction, ROWS)? else {
+            return Ok(());
+        };
         for entry in redb::ReadableTable::iter(&table)? {
             let (id, bytes) = entry?;
-            let there = Row::from_bytes(bytes.value()).is_some_and(|row| {
-                let end = u64::from(row.place.offset).saturating_add(row.place.length.into());
-                ends.get(&row.place.segment).is_some_and(|length| *length >= end)
-            });
+            let there = match Row::from_bytes(bytes.value()) {
+                None => false,
+                Some(Row { place, .. }) => {
+                    let end = u64::from(place.offset).saturating_add(place.length.into());
+                    let position = LogPosition {
+                        segment: place.segment,
+                        offset: place.offset,
+                    };
+                    ends.get(&place.segment)
+                        .is_some_and(|length| *length >= end)
+                        && (position < durable || reader::read(shared, place)?.is_some())
+                }
+            };
             if !there {
                 dangling.push(RowId(id.value()));
             }
@@ -209,14 +271,20 @@ fn drop_dangling(database: &Database, books: &mut Books, shared: &Shared) -> Res
         return Ok(());
     }
     metrics::lost(dangling.len());
-    tracing::warn!(rows = dangling.len(), "stored messages were cut off by a power failure");
+    tracing::warn!(
+        rows = dangling.len(),
+        "stored messages were cut off by a power failure"
+    );
     write(database, books, Durability::None, |tables, books| {
-        dangling.iter().try_for_each(|id| books.remove(tables, *id).map(drop))
+        dangling
+            .iter()
+            .try_for_each(|id| books.remove(tables, *id).map(drop))
     })
 }
 
 fn read_all(file: &DiskFile) -> Result<Bytes, StoreError> {
-    let length = usize::try_from(file.len()?).map_err(|_| StoreError::Io(std::io::ErrorKind::FileTooLarge))?;
+    let length = usize::try_from(file.len()?)
+        .map_err(|_| StoreError::Io(std::io::ErrorKind::FileTooLarge))?;
     let mut bytes = vec![0; length];
     file.read(0, &mut bytes)?;
     Ok(bytes.into())

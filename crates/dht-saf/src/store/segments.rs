@@ -36,17 +36,32 @@ pub(super) struct Written {
 }
 
 impl Log {
-    pub(super) fn new(disk: Arc<dyn Disk>, shared: Arc<Shared>, next: u32, segment_bytes: u32) -> Self {
-        Self { disk, shared, active: None, next, segment_bytes }
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        shared: Arc<Shared>,
+        next: u32,
+        segment_bytes: u32,
+    ) -> Self {
+        Self {
+            disk,
+            shared,
+            active: None,
+            next,
+            segment_bytes,
+        }
     }
 
     /// Where the next batch will begin.
     pub(super) fn position(&self) -> LogPosition {
         match &self.active {
-            Some(active) if active.tail < self.segment_bytes => {
-                LogPosition { segment: active.number, offset: active.tail }
-            }
-            _ => LogPosition { segment: self.next, offset: SEGMENT_HEAD },
+            Some(active) if active.tail < self.segment_bytes => LogPosition {
+                segment: active.number,
+                offset: active.tail,
+            },
+            _ => LogPosition {
+                segment: self.next,
+                offset: SEGMENT_HEAD,
+            },
         }
     }
 
@@ -58,7 +73,10 @@ impl Log {
     /// Writes a batch at [`Log::position`]. After a failure nothing of it counts.
     pub(super) fn write(&mut self, batch: &mut BatchBuffer) -> io::Result<Written> {
         let position = self.position();
-        let begun = self.active.as_ref().is_none_or(|active| active.number != position.segment);
+        let begun = self
+            .active
+            .as_ref()
+            .is_none_or(|active| active.number != position.segment);
         if begun {
             self.active = None;
             let file = self.disk.open(&segment_name(position.segment))?;
@@ -69,9 +87,15 @@ impl Log {
                 return Err(error);
             }
             self.shared.add_segment(position.segment, file.clone());
-            self.active = Some(Active { number: position.segment, file, tail: SEGMENT_HEAD });
+            self.active = Some(Active {
+                number: position.segment,
+                file,
+                tail: SEGMENT_HEAD,
+            });
         }
-        let Some(active) = &mut self.active else { return Err(io::ErrorKind::NotFound.into()) };
+        let Some(active) = &mut self.active else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
         let bytes = batch.seal(active.number);
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         if let Err(error) = active.file.write(active.tail.into(), bytes) {
@@ -79,7 +103,10 @@ impl Log {
             return Err(error);
         }
         active.tail = active.tail.saturating_add(length);
-        Ok(Written { file: active.file.clone(), begun })
+        Ok(Written {
+            file: active.file.clone(),
+            begun,
+        })
     }
 
     /// Gives up the last batch, and the segment from there on.
@@ -96,7 +123,9 @@ impl Log {
     }
 
     fn cut(&mut self) {
-        let Some(active) = self.active.take() else { return };
+        let Some(active) = self.active.take() else {
+            return;
+        };
         if active.tail > SEGMENT_HEAD {
             let _ = active.file.set_len(active.tail.into());
         } else {
@@ -113,5 +142,8 @@ pub(super) fn segment_name(number: u32) -> String {
 
 /// The segment in a file of that name.
 pub(super) fn segment_number(name: &str) -> Option<u32> {
-    name.strip_prefix("segment-")?.strip_suffix(".log")?.parse().ok()
+    name.strip_prefix("segment-")?
+        .strip_suffix(".log")?
+        .parse()
+        .ok()
 }

@@ -19,7 +19,10 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn database(&self) -> Result<Arc<Database>, StoreError> {
-        self.database.read().clone().ok_or_else(|| StoreError::Index("not available".into()))
+        self.database
+            .read()
+            .clone()
+            .ok_or_else(|| StoreError::Index("not available".into()))
     }
 
     pub(super) fn set_database(&self, database: Option<Arc<Database>>) {

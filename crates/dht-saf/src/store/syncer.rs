@@ -43,13 +43,23 @@ struct State {
 
 impl Syncer {
     pub(super) fn start(disk: Arc<dyn Disk>, writer: Arc<Queue>) -> io::Result<Self> {
-        let shared =
-            Arc::new(Shared { disk, writer, state: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(Shared {
+            disk,
+            writer,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let thread = {
             let shared = shared.clone();
-            std::thread::Builder::new().name("dht-saf-sync".into()).spawn(move || shared.run())?
+            std::thread::Builder::new()
+                .name("dht-saf-sync".into())
+                .spawn(move || shared.run())?
         };
-        Ok(Self { shared, thread: Some(thread), busy: false })
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+            busy: false,
+        })
     }
 
     /// Whether a job is under way or its outcome not taken.

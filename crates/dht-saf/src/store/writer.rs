@@ -7,7 +7,7 @@ use redb::Durability as Commit;
 use super::{
     StoreStats,
     batch::{Answers, Batch, Task},
-    books::Books,
+    books::{Books, LogPosition},
     compact::Compaction,
     debt::IndexFile,
     index::Tables,
@@ -77,6 +77,8 @@ struct SyncState {
     commits: u32,
     /// Bytes of the job under way.
     in_flight: u64,
+    /// Up to where the log will be durable once that job is done.
+    reaches: LogPosition,
     checkpoint_bytes: u64,
     checkpoint_records: u64,
     checkpoint_due: bool,
@@ -118,7 +120,9 @@ impl Writer {
     pub(super) fn run(mut self) {
         let _abandon = AbandonOnDrop(self.queue.clone());
         loop {
-            let taken = self.queue.take(BATCH_REQUESTS, BATCH_BYTES, self.patience());
+            let taken = self
+                .queue
+                .take(BATCH_REQUESTS, BATCH_BYTES, self.patience());
             let idle = taken.commands.is_empty();
             if idle && taken.closed {
                 break;
@@ -149,14 +153,22 @@ impl Writer {
         for command in commands {
             match command {
                 Command::Expire { now, reply } => self.tasks.push_back(Task::expire(now, reply)),
-                Command::DeleteRange { recipient, first, last, reply } => {
-                    self.tasks.push_back(Task::delete(recipient, first, last, reply));
+                Command::DeleteRange {
+                    recipient,
+                    first,
+                    last,
+                    reply,
+                } => {
+                    self.tasks
+                        .push_back(Task::delete(recipient, first, last, reply));
                 }
                 Command::Checkpoint { reply } => {
                     self.waiting.1.push(reply);
                     self.sync.checkpoint_due = true;
                 }
-                command @ (Command::Insert { .. } | Command::Delete { .. }) => inserts.push(command),
+                command @ (Command::Insert { .. } | Command::Delete { .. }) => {
+                    inserts.push(command)
+                }
             }
         }
         let has_work = !inserts.is_empty() || !self.tasks.is_empty() || self.compaction.has_work();
@@ -177,6 +189,9 @@ impl Writer {
             for task in self.tasks.drain(..) {
                 task.fail(&error);
             }
+            for reply in self.waiting.1.drain(..) {
+                let _ = reply.send(Err(error.clone()));
+            }
             self.compaction.abandon();
             return;
         }
@@ -186,7 +201,11 @@ impl Writer {
     }
 
     /// The transaction: tables, then the log, then the commit. Nothing counts before the last step.
-    fn transact(&mut self, commands: Vec<Command>, answers: &mut Answers) -> Result<(), StoreError> {
+    fn transact(
+        &mut self,
+        commands: Vec<Command>,
+        answers: &mut Answers,
+    ) -> Result<(), StoreError> {
         let database = self.shared.database()?;
         let position = self.log.position();
         let previous = self.books.log;
@@ -196,8 +215,14 @@ impl Writer {
             transaction.set_durability(Commit::None)?;
             let written = {
                 let mut tables = Tables::open(&transaction)?;
-                let mut batch =
-                    Batch::new(&self.config, &mut tables, &mut self.books, &mut self.buffer, position, answers);
+                let mut batch = Batch::new(
+                    &self.config,
+                    &mut tables,
+                    &mut self.books,
+                    &mut self.buffer,
+                    position,
+                    answers,
+                );
                 // Every command leaves its reply in `answers`, also those after one that fails.
                 batch.run(commands)?;
                 if let Some(task) = self.tasks.front_mut() {
@@ -241,16 +266,21 @@ impl Writer {
     /// Writes the batch, and syncs it if that is what an acknowledgement promises.
     fn write_log(
         &mut self,
-        position: super::books::LogPosition,
+        position: LogPosition,
         tables: &mut Tables<'_>,
     ) -> Result<(), StoreError> {
-        let length = if self.buffer.is_empty() { 0 } else { self.buffer.len() };
+        let length = if self.buffer.is_empty() {
+            0
+        } else {
+            self.buffer.len()
+        };
         if length > 0 {
             if self.log.active() != Some(position.segment) {
                 self.books.begin_segment(position.segment);
             }
-            let taken = u32::try_from(length).map_err(|_| StoreError::Io(io::ErrorKind::FileTooLarge))?;
-            self.books.log = super::books::LogPosition {
+            let taken =
+                u32::try_from(length).map_err(|_| StoreError::Io(io::ErrorKind::FileTooLarge))?;
+            self.books.log = LogPosition {
                 segment: position.segment,
                 offset: position.offset.saturating_add(taken),
             };
@@ -267,10 +297,16 @@ impl Writer {
                 if written.begun {
                     self.disk.sync_names()?;
                 }
+                self.books.durable = self.books.log;
             }
             Durability::Eventual => {
                 self.sync.names |= written.begun;
-                if self.sync.files.last().is_none_or(|(number, _)| *number != position.segment) {
+                if self
+                    .sync
+                    .files
+                    .last()
+                    .is_none_or(|(number, _)| *number != position.segment)
+                {
                     self.sync.files.push((position.segment, written.file));
                 }
                 self.sync.bytes = self.sync.bytes.saturating_add(bytes);
@@ -278,23 +314,32 @@ impl Writer {
             }
         }
         self.sync.checkpoint_bytes = self.sync.checkpoint_bytes.saturating_add(bytes);
-        self.sync.checkpoint_records =
-            self.sync.checkpoint_records.saturating_add(self.buffer.rows());
+        self.sync.checkpoint_records = self
+            .sync
+            .checkpoint_records
+            .saturating_add(self.buffer.rows());
         Ok(())
     }
 
     /// After a transaction that was given up: the books again from the tables, or everything again from the disk.
     fn give_up_transaction(&mut self) {
-        let books = self.shared.database().and_then(|database| Books::load(&database, &self.config.limits));
+        let books = self
+            .shared
+            .database()
+            .and_then(|database| Books::load(&database, &self.config.limits));
         match books {
             Ok(mut books) => {
-                books.newest = self.books.newest;
+                books.carry_on(&self.books);
                 self.books = books;
             }
             Err(_) => self.broken = true,
         }
         // Redb refuses everything after an I/O error of its own file, until it is opened again.
-        if self.shared.database().is_ok_and(|database| database.begin_write().is_err()) {
+        if self
+            .shared
+            .database()
+            .is_ok_and(|database| database.begin_write().is_err())
+        {
             self.broken = true;
         }
     }
@@ -310,12 +355,15 @@ impl Writer {
         // Its outcome is about the old one.
         let _ = self.syncer.wait();
         let opened = recover::open(&self.disk, &self.shared, &self.config)?;
-        (self.index, self.books, self.log) = (opened.index, opened.books, opened.log);
+        let mut books = opened.books;
+        books.carry_on(&self.books);
+        (self.index, self.books, self.log) = (opened.index, books, opened.log);
         // What is written and not durable still is.
         self.sync = SyncState {
             files: std::mem::take(&mut self.sync.files),
             names: true,
             bytes: self.sync.bytes.saturating_add(self.sync.in_flight),
+            checkpoint_due: !self.waiting.1.is_empty(),
             ..SyncState::default()
         };
         self.compaction = Compaction::default();
@@ -349,11 +397,16 @@ impl Writer {
                 || self.sync.bytes >= BACKGROUND_SYNC_BYTES
                 || self.sync.commits >= BACKGROUND_SYNC_COMMITS)
         {
-            let job = self.sync.take_job();
+            let job = self.sync.take_job(self.books.log);
             self.syncer.submit(job);
         }
         if self.tasks.is_empty() {
-            self.compaction.choose(&self.books, &self.shared, self.log.active(), self.config.segment_bytes);
+            self.compaction.choose(
+                &self.books,
+                &self.shared,
+                self.log.active(),
+                self.config.segment_bytes,
+            );
         }
     }
 
@@ -364,16 +417,15 @@ impl Writer {
             self.books.forget_segment(*number);
         }
         self.index.set_lenient(true);
-        let committed = self
-            .shared
-            .database()
-            .and_then(|database| recover::write(&database, &mut self.books, Commit::Immediate, |_, _| Ok(())));
+        let committed = self.shared.database().and_then(|database| {
+            recover::write(&database, &mut self.books, Commit::Immediate, |_, _| Ok(()))
+        });
         self.index.set_lenient(false);
         if let Err(error) = committed {
             self.fail_checkpoint(&error);
             return;
         }
-        let mut job = self.sync.take_job();
+        let mut job = self.sync.take_job(self.books.log);
         job.index = Some(self.index.clone());
         self.sync.checkpoint_bytes = 0;
         self.sync.checkpoint_records = 0;
@@ -405,6 +457,7 @@ impl Writer {
         self.sync.in_flight = 0;
         match outcome {
             Ok(()) => {
+                self.books.durable = self.books.durable.max(self.sync.reaches);
                 for number in std::mem::take(&mut self.sync.doomed) {
                     self.shared.remove_segment(number);
                     // A file that stays is found and removed at the next opening.
@@ -456,7 +509,12 @@ impl Writer {
             rows: total.rows,
             bytes: total.bytes,
             low_rows: total.low_rows,
-            mailboxes: self.books.holders.mailboxes().try_into().unwrap_or(u64::MAX),
+            mailboxes: self
+                .books
+                .holders
+                .mailboxes()
+                .try_into()
+                .unwrap_or(u64::MAX),
             disk_bytes: log.saturating_add(self.index.len().unwrap_or(0)),
         };
         self.shared.set_stats(stats);
@@ -466,7 +524,8 @@ impl Writer {
 
 impl SyncState {
     /// Everything that is written and not durable, as a job.
-    fn take_job(&mut self) -> Job {
+    fn take_job(&mut self, reaches: LogPosition) -> Job {
+        self.reaches = reaches;
         self.in_flight = std::mem::take(&mut self.bytes);
         self.commits = 0;
         Job {

@@ -1,0 +1,126 @@
+//! A disk that fills up shows in the metrics. In a process of its own, as the recorder is global.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use dht_core::{DedupHash, UnixSeconds};
+use dht_saf::{
+    Disk, DiskFile, MemoryDisk, Neighbour, NewRecord, Query, Recipient, Retention, Store,
+    StoreConfig, StoreError,
+};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use redb::StorageBackend;
+
+#[derive(Debug)]
+struct Filling {
+    disk: MemoryDisk,
+    full: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct File {
+    inner: DiskFile,
+    full: Arc<AtomicBool>,
+}
+
+impl Disk for Filling {
+    fn open(&self, name: &str) -> io::Result<DiskFile> {
+        Ok(Arc::new(File {
+            inner: self.disk.open(name)?,
+            full: self.full.clone(),
+        }))
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.disk.names()
+    }
+    fn sync_names(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl StorageBackend for File {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.inner.write(offset, data)
+    }
+}
+
+fn message(n: u8) -> NewRecord {
+    NewRecord {
+        recipient: Recipient::from_bytes([1; 32]),
+        neighbour: Neighbour::from_bytes([2; 32]),
+        hash: DedupHash([n; 32]),
+        retention: Retention::High,
+        expires: None,
+        header: Bytes::from_static(b"header"),
+        body: Bytes::from_static(b"body"),
+    }
+}
+
+#[test]
+fn a_full_disk_is_counted_and_passes() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    recorder.install().unwrap();
+    let full = Arc::new(AtomicBool::new(false));
+    let disk = Filling {
+        disk: MemoryDisk::new(),
+        full: full.clone(),
+    };
+    let store = Store::open_on(disk, StoreConfig::default()).unwrap();
+    let now = UnixSeconds(1_700_000_000);
+    let put = |n| store.submit(message(n), now).unwrap().wait();
+
+    put(1).unwrap();
+    full.store(true, Ordering::SeqCst);
+    assert!(matches!(put(2), Err(StoreError::DiskFull)));
+    assert!(matches!(put(3), Err(StoreError::DiskFull)));
+    let held = store
+        .fetch(&Query::all(Recipient::from_bytes([1; 32]), now))
+        .unwrap();
+    assert_eq!(held.records.len(), 1, "reading goes on");
+    full.store(false, Ordering::SeqCst);
+    put(2).unwrap();
+    put(2).unwrap();
+
+    let mut counted = std::collections::BTreeMap::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        if let DebugValue::Counter(value) = value {
+            let labels: Vec<_> = key
+                .key()
+                .labels()
+                .map(|label| label.value().to_owned())
+                .collect();
+            counted.insert((key.key().name().to_owned(), labels.join(",")), value);
+        }
+    }
+    let count =
+        |name: &str, label: &str| counted.get(&(name.to_owned(), label.to_owned())).copied();
+    assert_eq!(count("dht_saf_inserts_total", "fresh"), Some(2));
+    assert_eq!(count("dht_saf_inserts_total", "known"), Some(1));
+    assert_eq!(count("dht_saf_inserts_total", "disk_full"), Some(2));
+    assert_eq!(count("dht_saf_failures_total", "disk_full"), Some(2));
+}
