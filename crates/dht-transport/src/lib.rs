@@ -80,6 +80,7 @@ pub mod noise;
 
 mod admission;
 mod book;
+mod builder;
 mod config;
 mod connection;
 mod dialer;
@@ -103,6 +104,7 @@ mod transport;
 mod upgrade;
 
 pub use book::{AddressBook, NoBook};
+pub use builder::Builder;
 pub use config::Config;
 pub use connection::{Connection, Direction};
 pub use error::{
@@ -120,4 +122,4 @@ pub use socket::{Socket, Source, Stream};
 pub use table::new_connection_wins;
 #[cfg(feature = "tcp")]
 pub use tcp::Tcp;
-pub use transport::{Builder, InboundStream, Outlets, Stats, Transport};
+pub use transport::{InboundStream, Outlets, Stats, Transport};

@@ -17,6 +17,7 @@ mod codec;
 mod delivery;
 mod inbound;
 mod outbox;
+mod pump;
 mod session;
 
 /// The id under which the messaging protocol is negotiated.

@@ -1,8 +1,11 @@
-//! The front: builder and handle.
+//! The front: the handle of a running transport.
 
 use std::{
     fmt, io,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,22 +18,15 @@ use dht_proto::limits::MAX_MESSAGING_FRAME_BYTES;
 use dht_stack::ByteBudget;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     time::{Instant, sleep, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    AddressBook, Config, Connection, Delivery, DeliveryError, DialError, Event, IdentityError,
-    InboundMessage, MESSAGING_PROTOCOL, Medium, NoBook, OpenError, SendError, Substream,
-    admission::{Admission, Bounds},
-    identity::encode_identity,
-    listener,
-    medium::Media,
-    messaging::{Limits, Outboxes, Pushed, Receiver, SharedBytes},
+    Builder, Connection, Delivery, DeliveryError, DialError, Event, InboundMessage, OpenError,
+    SendError, Substream, listener,
+    messaging::Pushed,
     shared::{BookConnector, Session, Shared},
-    table::Table,
-    upgrade::Upgrade,
 };
 
 /// A stream of another protocol that a peer opened.
@@ -85,20 +81,6 @@ pub struct Stats {
     pub tasks: usize,
 }
 
-/// Builds a [`Transport`].
-pub struct Builder {
-    identity: Arc<NodeIdentity>,
-    network: Network,
-    entropy: SharedEntropy,
-    clock: SharedClock,
-    budget: ByteBudget,
-    config: Config,
-    book: Arc<dyn AddressBook>,
-    media: Vec<Arc<dyn Medium>>,
-    user_agent: Arc<str>,
-    handlers: Vec<(Bytes, mpsc::Sender<InboundStream>)>,
-}
-
 /// Connections to other nodes, and the messages on them. Clones share one transport; dropping the last stops
 /// it at once.
 #[derive(Clone)]
@@ -119,147 +101,18 @@ impl Drop for StopOnDrop {
     }
 }
 
-// === impl Builder ===
-
-impl Builder {
-    /// Settings. Defaults to [`Config::default`].
-    #[must_use]
-    pub fn config(mut self, config: Config) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// The peer directory. Defaults to [`NoBook`], which knows nobody.
-    #[must_use]
-    pub fn book(mut self, book: Arc<dyn AddressBook>) -> Self {
-        self.book = book;
-        self
-    }
-
-    /// Adds a medium; the first that serves an address gets it. Defaults to TCP, if that feature is on.
-    #[must_use]
-    pub fn medium(mut self, medium: impl Medium) -> Self {
-        self.media.push(Arc::new(medium));
-        self
-    }
-
-    /// What this node says it is, at most 50 bytes. Empty by default.
-    #[must_use]
-    pub fn user_agent(mut self, user_agent: &str) -> Self {
-        self.user_agent = user_agent.into();
-        self
-    }
-
-    /// Serves another protocol: it is advertised, and streams of it go to `handler`. While that is full
-    /// further ones are reset.
-    #[must_use]
-    pub fn serve(mut self, protocol: Bytes, handler: mpsc::Sender<InboundStream>) -> Self {
-        self.handlers.push((protocol, handler));
-        self
-    }
-
-    /// Starts the transport. It listens nowhere yet. Must be called inside a tokio runtime.
-    ///
-    /// # Errors
-    /// [`IdentityError::TooLong`] if addresses, protocols and user agent exceed what an identity may hold.
-    pub fn start(self) -> Result<(Transport, Outlets), IdentityError> {
-        let Self {
-            identity,
-            network,
-            entropy,
-            clock,
-            budget,
-            config,
-            book,
-            media,
-            ..
-        } = self;
-        let protocols: Arc<[Bytes]> = std::iter::once(MESSAGING_PROTOCOL)
-            .chain(self.handlers.iter().map(|(id, _)| id.clone()))
-            .collect();
-        encode_identity(
-            config.identity.version,
-            &identity.claim(),
-            &self.user_agent,
-            &protocols,
-        )?;
-        #[cfg(feature = "tcp")]
-        let media = if media.is_empty() {
-            vec![Arc::new(crate::Tcp) as Arc<dyn Medium>]
-        } else {
-            media
-        };
-        let (sink, messages) = mpsc::channel(config.inbound_channel.max(1));
-        let (events, event_outlet) = mpsc::channel(config.event_channel.max(1));
-        let limits = Limits {
-            messages: config.max_queued_messages,
-            bytes: config.max_queued_bytes,
-            lifetime: config.message_lifetime,
-        };
-        let bounds = Bounds {
-            handshakes: config.max_handshakes.max(1),
-            handshakes_per_source: config.max_handshakes_per_source,
-            connections: config.max_connections,
-            connections_per_source: config.max_connections_per_source,
-            exempt_local: config.exempt_local,
-        };
-        let shared = Arc::new(Shared {
-            table: Table::new(*identity.node_id()),
-            admission: Admission::new(bounds),
-            dials: crate::dialer::Dials::default(),
-            outboxes: Arc::new(Outboxes::new(
-                limits,
-                SharedBytes::new(config.max_queued_bytes_total),
-            )),
-            receiver: Receiver::new(budget, sink),
-            handlers: self.handlers,
-            events,
-            liveness: Arc::new(Semaphore::new(config.liveness_sessions)),
-            tasks: crate::tasks::Tasks::new(),
-            stopping: CancellationToken::new(),
-            halted: CancellationToken::new(),
-            wire: Arc::default(),
-            counters: crate::shared::Counters::default(),
-            media: Media(media),
-            upgrade: Upgrade {
-                identity,
-                network,
-                entropy,
-                clock,
-                book,
-                rules: config.identity,
-                user_agent: self.user_agent,
-                protocols,
-            },
-            config,
-        });
-        let transport = Transport {
-            _stop: Arc::new(StopOnDrop(Arc::clone(&shared))),
-            shared,
-            listening: Arc::default(),
-        };
-        Ok((
-            transport,
-            Outlets {
-                messages,
-                events: event_outlet,
-            },
-        ))
-    }
-}
-
-impl fmt::Debug for Builder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
-            .field("node_id", self.identity.node_id())
-            .field("network", &self.network)
-            .finish_non_exhaustive()
-    }
-}
-
 // === impl Transport ===
 
 impl Transport {
+    pub(crate) fn new(shared: Shared) -> Self {
+        let shared = Arc::new(shared);
+        Self {
+            _stop: Arc::new(StopOnDrop(Arc::clone(&shared))),
+            shared,
+            listening: Arc::default(),
+        }
+    }
+
     /// A transport for `identity` on `network`. Inbound messages are charged to `budget` before they are read.
     #[must_use]
     pub fn builder(
@@ -269,18 +122,7 @@ impl Transport {
         clock: SharedClock,
         budget: ByteBudget,
     ) -> Builder {
-        Builder {
-            identity,
-            network,
-            entropy,
-            clock,
-            budget,
-            config: Config::default(),
-            book: Arc::new(NoBook),
-            media: Vec::new(),
-            user_agent: "".into(),
-            handlers: Vec::new(),
-        }
+        Builder::new(identity, network, entropy, clock, budget)
     }
 
     /// Listens on an address and returns it with the real port.
@@ -415,7 +257,7 @@ impl Transport {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let shared = &self.shared;
-        let total = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             wire_received_bytes: total(&shared.wire.received),
             wire_sent_bytes: total(&shared.wire.sent),

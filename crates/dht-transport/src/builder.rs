@@ -1,0 +1,190 @@
+//! Building a transport.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use dht_core::{Network, NodeIdentity, SharedClock, SharedEntropy};
+use dht_stack::ByteBudget;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    AddressBook, Config, IdentityError, InboundStream, MESSAGING_PROTOCOL, Medium, NoBook, Outlets,
+    Transport,
+    admission::{Admission, Bounds},
+    dialer::Dials,
+    identity::encode_identity,
+    medium::Media,
+    messaging::{Limits, Outboxes, Receiver, SharedBytes},
+    shared::{Counters, Shared},
+    table::Table,
+    tasks::Tasks,
+    upgrade::Upgrade,
+};
+
+/// Builds a [`Transport`].
+pub struct Builder {
+    identity: Arc<NodeIdentity>,
+    network: Network,
+    entropy: SharedEntropy,
+    clock: SharedClock,
+    budget: ByteBudget,
+    config: Config,
+    book: Arc<dyn AddressBook>,
+    media: Vec<Arc<dyn Medium>>,
+    user_agent: Arc<str>,
+    handlers: Vec<(Bytes, mpsc::Sender<InboundStream>)>,
+}
+
+impl Builder {
+    pub(crate) fn new(
+        identity: Arc<NodeIdentity>,
+        network: Network,
+        entropy: SharedEntropy,
+        clock: SharedClock,
+        budget: ByteBudget,
+    ) -> Self {
+        Self {
+            identity,
+            network,
+            entropy,
+            clock,
+            budget,
+            config: Config::default(),
+            book: Arc::new(NoBook),
+            media: Vec::new(),
+            user_agent: "".into(),
+            handlers: Vec::new(),
+        }
+    }
+
+    /// Settings. Defaults to [`Config::default`].
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The peer directory. Defaults to [`NoBook`], which knows nobody.
+    #[must_use]
+    pub fn book(mut self, book: Arc<dyn AddressBook>) -> Self {
+        self.book = book;
+        self
+    }
+
+    /// Adds a medium; the first that serves an address gets it. Defaults to TCP, if that feature is on.
+    #[must_use]
+    pub fn medium(mut self, medium: impl Medium) -> Self {
+        self.media.push(Arc::new(medium));
+        self
+    }
+
+    /// What this node says it is, at most 50 bytes. Empty by default.
+    #[must_use]
+    pub fn user_agent(mut self, user_agent: &str) -> Self {
+        self.user_agent = user_agent.into();
+        self
+    }
+
+    /// Serves another protocol: it is advertised, and streams of it go to `handler`. While that is full
+    /// further ones are reset.
+    #[must_use]
+    pub fn serve(mut self, protocol: Bytes, handler: mpsc::Sender<InboundStream>) -> Self {
+        self.handlers.push((protocol, handler));
+        self
+    }
+
+    /// Starts the transport. It listens nowhere yet. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`IdentityError::TooLong`] if addresses, protocols and user agent exceed what an identity may hold.
+    pub fn start(self) -> Result<(Transport, Outlets), IdentityError> {
+        let Self {
+            identity,
+            network,
+            entropy,
+            clock,
+            budget,
+            config,
+            book,
+            media,
+            ..
+        } = self;
+        let protocols: Arc<[Bytes]> = std::iter::once(MESSAGING_PROTOCOL)
+            .chain(self.handlers.iter().map(|(id, _)| id.clone()))
+            .collect();
+        encode_identity(
+            config.identity.version,
+            &identity.claim(),
+            &self.user_agent,
+            &protocols,
+        )?;
+        #[cfg(feature = "tcp")]
+        let media = if media.is_empty() {
+            vec![Arc::new(crate::Tcp) as Arc<dyn Medium>]
+        } else {
+            media
+        };
+        let (sink, messages) = mpsc::channel(config.inbound_channel.max(1));
+        let (events, event_outlet) = mpsc::channel(config.event_channel.max(1));
+        let limits = Limits {
+            messages: config.max_queued_messages,
+            bytes: config.max_queued_bytes,
+            lifetime: config.message_lifetime,
+        };
+        let bounds = Bounds {
+            handshakes: config.max_handshakes.max(1),
+            handshakes_per_source: config.max_handshakes_per_source,
+            connections: config.max_connections,
+            connections_per_source: config.max_connections_per_source,
+            exempt_local: config.exempt_local,
+        };
+        let shared = Shared {
+            table: Table::new(*identity.node_id()),
+            admission: Admission::new(bounds),
+            dials: Dials::default(),
+            outboxes: Arc::new(Outboxes::new(
+                limits,
+                SharedBytes::new(config.max_queued_bytes_total),
+            )),
+            receiver: Receiver::new(budget, sink),
+            handlers: self.handlers,
+            events,
+            liveness: Arc::new(Semaphore::new(config.liveness_sessions)),
+            tasks: Tasks::new(),
+            stopping: CancellationToken::new(),
+            halted: CancellationToken::new(),
+            wire: Arc::default(),
+            counters: Counters::default(),
+            media: Media(media),
+            upgrade: Upgrade {
+                identity,
+                network,
+                entropy,
+                clock,
+                book,
+                rules: config.identity,
+                user_agent: self.user_agent,
+                protocols,
+            },
+            config,
+        };
+        let transport = Transport::new(shared);
+        Ok((
+            transport,
+            Outlets {
+                messages,
+                events: event_outlet,
+            },
+        ))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("node_id", self.identity.node_id())
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}
