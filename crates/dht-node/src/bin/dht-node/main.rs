@@ -39,6 +39,7 @@ struct Flags {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, once")]
 enum Command {
     /// Run many nodes in this process and check that every message arrives.
     Demo(demo::Demo),
