@@ -5,7 +5,15 @@
     reason = "helpers of tests may panic as tests do"
 )]
 
+mod bans;
 mod claims;
+mod cli;
 mod cryptography;
+mod hostile;
+mod messages;
+mod net;
 mod padding;
+mod pressure;
+mod restart;
+mod shutdown;
 mod vectors;

@@ -1,0 +1,107 @@
+//! A banned peer is cut off and stays out until the ban ends.
+
+use std::sync::Arc;
+
+use dht_core::{Clock as _, Severity};
+use dht_node::{Node, SendError};
+use dht_outbound::DeliveryFailure;
+use dht_peers::BanOutcome;
+use dht_transport::DialError;
+
+use crate::net::{builder, clock, connect, is_connected, message, receive, until, within};
+
+/// Two connected nodes with one clock; the first bans the second for ten minutes.
+async fn banned() -> (Node, Node, Arc<dht_core::ManualClock>) {
+    let clock = clock();
+    let start = |seed| builder(seed).clock(Arc::clone(&clock) as _).start();
+    let judge = within(start(1)).await.unwrap();
+    let banned = within(start(2)).await.unwrap();
+    connect(&banned, &judge).await;
+    let now = clock.now();
+    let outcome = judge.directory().ban(
+        *banned.public_key(),
+        now.saturating_add(600),
+        Severity::Medium,
+        "a test",
+        now,
+    );
+    assert!(matches!(outcome, BanOutcome::Banned(_)), "{outcome:?}");
+    until(|| !is_connected(&judge, &banned) && !is_connected(&banned, &judge)).await;
+    (judge, banned, clock)
+}
+
+/// Both can reach each other again.
+async fn assert_reconciled(judge: &Node, banned: &Node) {
+    let (mut to_judge, mut to_banned) = (judge.subscribe(), banned.subscribe());
+    connect(banned, judge).await;
+    within(banned.send(judge.public_key(), message("thanks")))
+        .await
+        .unwrap();
+    assert_eq!(receive(&mut to_judge).await.message, message("thanks"));
+    within(judge.send(banned.public_key(), message("welcome")))
+        .await
+        .unwrap();
+    assert_eq!(receive(&mut to_banned).await.message, message("welcome"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_banned_peer_is_refused_until_it_is_unbanned() {
+    let (judge, banned, _clock) = banned().await;
+    let _inbox = judge.subscribe();
+    for _ in 0..3 {
+        let dialled = within(banned.connect(&judge.peer_address())).await;
+        // The ban is noticed by whom is dialled, after the dialler's half of the handshake at the earliest.
+        if dialled.is_ok() {
+            until(|| !is_connected(&banned, &judge)).await;
+        }
+        assert!(!is_connected(&judge, &banned));
+    }
+    let sent = within(banned.send(judge.public_key(), message("let me in"))).await;
+    assert!(
+        matches!(
+            sent,
+            Err(SendError::NotDelivered(DeliveryFailure::PeerDialFailed))
+        ),
+        "{sent:?}"
+    );
+    assert_eq!(judge.stats().messages_received, 0);
+
+    // The other way round nobody even tries.
+    assert!(matches!(
+        within(judge.connect(&banned.peer_address())).await,
+        Err(DialError::Banned)
+    ));
+    assert!(matches!(
+        within(judge.send(banned.public_key(), message("no"))).await,
+        Err(SendError::UnknownRecipient)
+    ));
+
+    assert!(judge.directory().unban(*banned.public_key()));
+    assert_reconciled(&judge, &banned).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ban_ends_by_itself() {
+    let (judge, banned, clock) = banned().await;
+    clock.advance(599);
+    assert!(matches!(
+        within(judge.connect(&banned.peer_address())).await,
+        Err(DialError::Banned)
+    ));
+    clock.advance(1);
+    assert_reconciled(&judge, &banned).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bans_concern_nobody_else() {
+    let (judge, banned, clock) = banned().await;
+    let other = within(builder(3).clock(clock as _).start()).await.unwrap();
+    let mut inbox = judge.subscribe();
+    connect(&other, &judge).await;
+    within(other.send(judge.public_key(), message("hello")))
+        .await
+        .unwrap();
+    assert_eq!(receive(&mut inbox).await.sender, Some(*other.public_key()));
+    // Nor does the judge's ban keep the banned peer from others.
+    connect(&banned, &other).await;
+}

@@ -1,0 +1,201 @@
+//! Messages between running nodes.
+
+use dht_core::Destination;
+use dht_node::{MAX_PAYLOAD_BYTES, SendError};
+use dht_outbound::SendFailure;
+
+use crate::net::{connect, message, node, receive, secret, until, within};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_direct_message_arrives_with_its_sender() {
+    let (alice, bob) = (node(1).await, node(2).await);
+    let mut inbox = bob.subscribe();
+    alice.add_peer(&bob.peer_address());
+    within(alice.send(bob.public_key(), message("hello")))
+        .await
+        .unwrap();
+    let received = receive(&mut inbox).await;
+    assert_eq!(received.sender, Some(*alice.public_key()));
+    assert_eq!(received.via, alice.public_key().node_id());
+    assert_eq!(received.message, message("hello"));
+
+    // Bob has learned from the connection who and where Alice is.
+    let mut answers = alice.subscribe();
+    within(bob.send(alice.public_key(), message("hi")))
+        .await
+        .unwrap();
+    assert_eq!(receive(&mut answers).await.sender, Some(*bob.public_key()));
+    until(|| bob.stats().delivered == 1 && bob.stats().memory_used_bytes == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payloads_of_every_length_arrive_unchanged() {
+    let (alice, bob) = (node(1).await, node(2).await);
+    let mut inbox = bob.subscribe();
+    connect(&alice, &bob).await;
+    for length in [0, 1, 31, 32, 33, 256 * 1024, MAX_PAYLOAD_BYTES] {
+        let payload: Vec<u8> = (0..length)
+            .map(|at| u8::try_from(at % 251).unwrap_or(0))
+            .collect();
+        within(alice.send(bob.public_key(), message(payload.clone())))
+            .await
+            .unwrap();
+        let received = receive(&mut inbox).await;
+        assert_eq!(received.message.payload.len(), length);
+        assert!(received.message.payload == payload, "{length} bytes differ");
+    }
+    until(|| bob.stats().memory_used_bytes == 0).await;
+    assert_eq!(bob.stats().dropped, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_sent_is_refused_by_name() {
+    let (alice, bob) = (node(1).await, node(2).await);
+    let anything = || message("x");
+    assert!(matches!(
+        within(alice.broadcast(anything(), vec![])).await,
+        Err(SendError::NobodyConnected)
+    ));
+    connect(&alice, &bob).await;
+
+    let too_long = vec![0; MAX_PAYLOAD_BYTES + 1];
+    assert!(matches!(
+        within(alice.send(bob.public_key(), message(too_long.clone()))).await,
+        Err(SendError::TooLong(length)) if length == MAX_PAYLOAD_BYTES + 1
+    ));
+    assert!(matches!(
+        within(alice.broadcast(message(too_long), vec![])).await,
+        Err(SendError::TooLong(_))
+    ));
+    assert!(matches!(
+        within(alice.send(&secret(9).public_key(), anything())).await,
+        Err(SendError::UnknownRecipient)
+    ));
+    assert!(matches!(
+        within(alice.send(alice.public_key(), anything())).await,
+        Err(SendError::NotSent(SendFailure::SendToOurselves))
+    ));
+    assert!(matches!(
+        within(alice.broadcast(anything(), vec![bob.public_key().node_id()])).await,
+        Err(SendError::NobodyConnected)
+    ));
+    assert_eq!(bob.stats().messages_received, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_subscriber_gets_every_message() {
+    let (alice, bob) = (node(1).await, node(2).await);
+    let mut inboxes = [bob.subscribe(), bob.subscribe()];
+    drop(bob.subscribe());
+    alice.add_peer(&bob.peer_address());
+    within(alice.send(bob.public_key(), message("both")))
+        .await
+        .unwrap();
+    for inbox in &mut inboxes {
+        assert_eq!(receive(inbox).await.message, message("both"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broadcast_reaches_the_neighbours_once_and_no_farther() {
+    let (alice, bob, carol) = (node(1).await, node(2).await, node(3).await);
+    connect(&alice, &bob).await;
+    connect(&carol, &bob).await;
+    let mut inboxes = [&alice, &bob, &carol].map(dht_node::Node::subscribe);
+
+    let states = within(bob.broadcast(message("to both"), vec![]))
+        .await
+        .unwrap();
+    assert_eq!(within(states.wait_all()).await.0.len(), 2);
+    for at in [0, 2] {
+        let received = receive(&mut inboxes[at]).await;
+        assert_eq!(received.message, message("to both"));
+        assert_eq!(received.sender, None, "a clear message names nobody");
+        assert_eq!(received.via, bob.public_key().node_id());
+    }
+    let states = within(alice.broadcast(message("to bob"), vec![]))
+        .await
+        .unwrap();
+    assert_eq!(states.len(), 1);
+    assert_eq!(receive(&mut inboxes[1]).await.message, message("to bob"));
+
+    // What comes next shows that nothing came in between.
+    within(alice.send(bob.public_key(), message("end")))
+        .await
+        .unwrap();
+    within(bob.send(carol.public_key(), message("end")))
+        .await
+        .unwrap();
+    within(bob.send(alice.public_key(), message("end")))
+        .await
+        .unwrap();
+    for inbox in &mut inboxes {
+        assert_eq!(receive(inbox).await.message, message("end"));
+    }
+    until(|| carol.stats().delivered == 2).await;
+    assert_eq!(carol.stats().messages_received, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_passed_on_is_seen_once_by_each_node_and_its_copies_are_counted() {
+    let (alice, bob, carol) = (node(1).await, node(2).await, node(3).await);
+    connect(&alice, &bob).await;
+    connect(&carol, &bob).await;
+    let mut inboxes = [&alice, &bob, &carol].map(dht_node::Node::subscribe);
+    let news = || message("news");
+
+    let states = within(alice.propagate(Destination::Unknown, news(), vec![]))
+        .await
+        .unwrap();
+    assert_eq!(within(states.wait_all()).await.0.len(), 1);
+    let received = receive(&mut inboxes[1]).await;
+    assert_eq!(received.message, news());
+
+    // Bob passes it on, to where it came from too; Alice knows her own message.
+    let states = within(bob.propagate(Destination::Unknown, received.message, vec![]))
+        .await
+        .unwrap();
+    assert_eq!(within(states.wait_all()).await.0.len(), 2);
+    assert_eq!(receive(&mut inboxes[2]).await.message, news());
+    until(|| alice.stats().duplicates_dropped == 1).await;
+
+    // Carol passes it back; Bob has had it, and sent it.
+    within(carol.propagate(Destination::Unknown, news(), vec![]))
+        .await
+        .unwrap();
+    until(|| bob.stats().duplicates_dropped == 1).await;
+
+    within(alice.send(bob.public_key(), message("end")))
+        .await
+        .unwrap();
+    within(bob.send(carol.public_key(), message("end")))
+        .await
+        .unwrap();
+    within(bob.send(alice.public_key(), message("end")))
+        .await
+        .unwrap();
+    for inbox in &mut inboxes {
+        assert_eq!(receive(inbox).await.message, message("end"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_nodes_dialling_at_once_lose_no_message() {
+    for round in 0..10 {
+        let (alice, bob) = (node(2 * round + 1).await, node(2 * round + 2).await);
+        let (mut to_alice, mut to_bob) = (alice.subscribe(), bob.subscribe());
+        alice.add_peer(&bob.peer_address());
+        bob.add_peer(&alice.peer_address());
+        let (there, back) = within(async {
+            tokio::join!(
+                alice.send(bob.public_key(), message("there")),
+                bob.send(alice.public_key(), message("back")),
+            )
+        })
+        .await;
+        there.unwrap();
+        back.unwrap();
+        assert_eq!(receive(&mut to_bob).await.message, message("there"));
+        assert_eq!(receive(&mut to_alice).await.message, message("back"));
+    }
+}

@@ -1,0 +1,179 @@
+//! A node stops in order, soon, and for good.
+
+use std::time::Duration;
+
+use dht_node::{Node, SHUTDOWN_LIMIT, SendError};
+use dht_outbound::DeliveryFailure;
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use tokio::time::Instant;
+
+use crate::net::{
+    Line, LineState, builder, connect, message, node, numbered, receive, until, within,
+};
+
+/// Below every other limit that a shutdown could wait for by mistake (30 s and more), and well above its own.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Shuts down and checks that nothing was waited for that has its own, longer limit.
+async fn stop(node: &Node) {
+    const { assert!(SOON.as_secs() > 2 * SHUTDOWN_LIMIT.as_secs()) };
+    let start = Instant::now();
+    within(node.shutdown()).await;
+    let took = start.elapsed();
+    assert!(took < SOON, "a shutdown took {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_sent_before_a_shutdown_arrive_and_inboxes_end() {
+    const COUNT: u32 = 100;
+    let (alice, bob) = (node(1).await, node(2).await);
+    let mut inbox = bob.subscribe();
+    let mut own = alice.subscribe();
+    connect(&alice, &bob).await;
+    let mut sends: FuturesUnordered<_> = (0..COUNT)
+        .map(|at| alice.send(bob.public_key(), numbered(at, 1024)))
+        .collect();
+    within(async {
+        while let Some(sent) = sends.next().await {
+            sent.unwrap();
+        }
+    })
+    .await;
+    stop(&alice).await;
+    assert_eq!(
+        crate::net::receive_numbers(&mut inbox, COUNT).await,
+        crate::net::each_once(COUNT)
+    );
+    assert_eq!(within(own.recv()).await, None);
+    until(|| bob.peers().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_under_load_with_an_application_that_does_not_read_stops() {
+    let busy = within(builder(1).memory_mib(1).start()).await.unwrap();
+    let mut inbox = busy.subscribe();
+    let flooders = [node(2).await, node(3).await, node(4).await];
+    for flooder in &flooders {
+        connect(flooder, &busy).await;
+    }
+    let mut sends: FuturesUnordered<_> = flooders
+        .iter()
+        .flat_map(|flooder| (0..100).map(move |at| (flooder, at)))
+        .map(|(flooder, at)| flooder.send(busy.public_key(), numbered(at, 60 * 1024)))
+        .collect();
+    within(async {
+        while busy.stats().memory_used_bytes + 64 * 1024 <= 1024 * 1024 {
+            tokio::select! {
+                Some(_) = sends.next() => {}
+                () = tokio::task::yield_now() => {}
+            }
+        }
+    })
+    .await;
+    stop(&busy).await;
+    // What the inbox holds is still there, then it ends.
+    let mut held = 0;
+    while within(inbox.recv()).await.is_some() {
+        held += 1;
+    }
+    assert!((1..300).contains(&held), "{held}");
+    // Everybody who was held back is told.
+    let refused = within(
+        sends
+            .filter(|sent| std::future::ready(sent.is_err()))
+            .count(),
+    )
+    .await;
+    assert!(refused > 0);
+    for flooder in &flooders {
+        until(|| flooder.peers().is_empty()).await;
+        stop(flooder).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_shutdown_nothing_is_accepted_and_a_second_one_is_harmless() {
+    let (alice, bob) = (node(1).await, node(2).await);
+    let mut inbox = bob.subscribe();
+    connect(&alice, &bob).await;
+    within(async { tokio::join!(bob.shutdown(), bob.shutdown()) }).await;
+    stop(&bob).await;
+    until(|| alice.peers().is_empty()).await;
+
+    let sent = within(bob.send(alice.public_key(), message("late"))).await;
+    assert!(
+        matches!(
+            sent,
+            Err(SendError::Stopping
+                | SendError::NotSent(_)
+                | SendError::NotDelivered(DeliveryFailure::Dropped))
+        ),
+        "{sent:?}"
+    );
+    assert!(
+        within(bob.broadcast(message("late"), vec![]))
+            .await
+            .is_err()
+    );
+    let sent = within(alice.send(bob.public_key(), message("too late"))).await;
+    assert!(
+        matches!(
+            sent,
+            Err(SendError::NotDelivered(DeliveryFailure::PeerDialFailed))
+        ),
+        "{sent:?}"
+    );
+    assert_eq!(within(inbox.recv()).await, None);
+    assert!(within(bob.connect(&alice.peer_address())).await.is_err());
+    assert_eq!(alice.stats().messages_received, 0);
+    assert_eq!(bob.stats().connections, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_vanished_does_not_delay_it() {
+    let (alice, bob) = (node(1).await, node(2).await);
+    let line = Line::to(&bob, LineState::Open).await;
+    let mut inbox = bob.subscribe();
+    within(alice.connect(&line.peer_address(&bob)))
+        .await
+        .unwrap();
+    within(alice.send(bob.public_key(), message("before")))
+        .await
+        .unwrap();
+    receive(&mut inbox).await;
+    line.set(LineState::Dead);
+
+    // More than the sockets of a dead line take: these wait for a window that never opens.
+    let mut sends: FuturesUnordered<_> = (0..40)
+        .map(|at| alice.send(bob.public_key(), numbered(at, 1024 * 1024)))
+        .collect();
+    let ended = async {
+        let mut failed = 0;
+        while let Some(sent) = sends.next().await {
+            failed += u32::from(sent.is_err());
+        }
+        failed
+    };
+    let (failed, ()) = within(async { tokio::join!(ended, stop(&alice)) }).await;
+    assert!(failed > 0, "what cannot be sent any more is told so");
+    // The other side has nothing to send, only a goodbye nobody answers.
+    stop(&bob).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_node_is_gone() {
+    let (alice, bob) = (node(1).await, node(2).await);
+    let mut inbox = bob.subscribe();
+    connect(&alice, &bob).await;
+    let address = crate::net::socket_address(&bob);
+    drop(bob);
+    assert_eq!(within(inbox.recv()).await, None);
+    until(|| alice.peers().is_empty()).await;
+    // Its port is free again.
+    within(async {
+        while std::net::TcpListener::bind(address).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
