@@ -26,11 +26,11 @@ pub struct Account {
 ///
 /// let limits = Limits::default();
 /// let mut holders = Holders::new(&limits);
-/// let (large, small, by) = ([1; 32], [2; 32], Neighbour::from_bytes([3; 32]));
-/// holders.add(Recipient::from_bytes(large), by, Retention::High, 9_000);
-/// holders.add(Recipient::from_bytes(small), by, Retention::High, 100);
-/// let gives_way = holders.gives_way(Recipient::from_bytes(small), 100);
-/// assert_eq!(gives_way, Some(Recipient::from_bytes(large)));
+/// let [large, small, newcomer] = [1, 2, 3].map(|n| Recipient::from_bytes([n; 32]));
+/// let by = Neighbour::from_bytes([9; 32]);
+/// holders.add(large, by, Retention::High, 9_000);
+/// holders.add(small, by, Retention::High, 100);
+/// assert_eq!(holders.gives_way(newcomer, 500), Some(large));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Holders {

@@ -15,8 +15,6 @@ use crate::{
     record::{Inserted, NewRecord, Position, Recipient, Retention, RowId},
 };
 
-/// Rows that a long task takes out in one commit: a few milliseconds for those who wait.
-const STEP_ROWS: usize = 192;
 /// Largest header in bytes; a stock one has under 300.
 const MAX_HEADER_BYTES: usize = 16 << 10;
 /// How far a caller's clock reading may lie behind that of an earlier insertion, in seconds, and still count as
@@ -121,19 +119,17 @@ impl<'b, 't> Batch<'b, 't> {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Does a part of a task.
-    pub(super) fn step(&mut self, task: &mut Task) -> Result<(), StoreError> {
+    /// Does a part of a task: at most `limit` rows.
+    pub(super) fn step(&mut self, task: &mut Task, limit: usize) -> Result<(), StoreError> {
         let rows = match task.what {
-            What::Expire { now } => self.tables.expired(now, STEP_ROWS)?,
+            What::Expire { now } => self.tables.expired(now, limit)?,
             What::Delete {
                 recipient,
                 first,
                 last,
-            } => self
-                .tables
-                .mailbox_rows(recipient, first, last, STEP_ROWS)?,
+            } => self.tables.mailbox_rows(recipient, first, last, limit)?,
         };
-        task.done = rows.len() < STEP_ROWS;
+        task.done = rows.len() < limit;
         let mut removed = 0_u64;
         for id in rows {
             removed = removed.saturating_add(self.take_out(id)?.is_some().into());

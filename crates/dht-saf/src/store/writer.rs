@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use redb::Durability as Commit;
+use tokio::time::Instant;
 
 use super::{
     StoreStats,
@@ -38,6 +39,39 @@ const BACKGROUND_SYNC_COMMITS: u32 = 64;
 /// How long the writer waits for more before it syncs what is written.
 const BACKGROUND_SYNC_PAUSE: Duration = Duration::from_millis(50);
 
+/// How much of a long task goes into one commit, by how long the last ones took.
+///
+/// Somebody's insertion waits for the commit under way. What a row costs differs between machines and with what else
+/// they do, so the number of rows follows the time.
+#[derive(Debug)]
+struct Pace {
+    rows: usize,
+    /// Whether the last commit left the tasks out.
+    rested: bool,
+}
+
+impl Pace {
+    const START_ROWS: usize = 64;
+    const MIN_ROWS: usize = 16;
+    const MAX_ROWS: usize = 512;
+    const LONG: Duration = Duration::from_millis(4);
+    const SHORT: Duration = Duration::from_millis(2);
+
+    /// Whether this commit does a part of the tasks: not where somebody waits, except every second time.
+    const fn works(&mut self, awaited: bool) -> bool {
+        self.rested = awaited && !self.rested;
+        !self.rested
+    }
+
+    fn took(&mut self, time: Duration) {
+        if time > Self::LONG {
+            self.rows = (self.rows / 2).max(Self::MIN_ROWS);
+        } else if time < Self::SHORT {
+            self.rows = self.rows.saturating_add(Self::MIN_ROWS).min(Self::MAX_ROWS);
+        }
+    }
+}
+
 /// The writer's state.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -52,6 +86,7 @@ pub(super) struct Writer {
     buffer: BatchBuffer,
     tasks: VecDeque<Task>,
     compaction: Compaction,
+    pace: Pace,
     sync: SyncState,
     /// Who waits for the checkpoint under way, and who for the next.
     waiting: (Vec<Reply<()>>, Vec<Reply<()>>),
@@ -108,6 +143,10 @@ impl Writer {
             buffer: BatchBuffer::default(),
             tasks: VecDeque::new(),
             compaction: Compaction::default(),
+            pace: Pace {
+                rows: Pace::START_ROWS,
+                rested: false,
+            },
             sync: SyncState::default(),
             waiting: Default::default(),
             broken: false,
@@ -209,6 +248,8 @@ impl Writer {
         let database = self.shared.database()?;
         let position = self.log.position();
         let previous = self.books.log;
+        let works = self.pace.works(!commands.is_empty());
+        let start = Instant::now();
         self.buffer.clear();
         let result = (|| {
             let mut transaction = database.begin_write()?;
@@ -225,10 +266,12 @@ impl Writer {
                 );
                 // Every command leaves its reply in `answers`, also those after one that fails.
                 batch.run(commands)?;
-                if let Some(task) = self.tasks.front_mut() {
-                    batch.step(task)?;
+                if works {
+                    if let Some(task) = self.tasks.front_mut() {
+                        batch.step(task, self.pace.rows)?;
+                    }
+                    self.compaction.step(&mut batch, &self.shared)?;
                 }
-                self.compaction.step(&mut batch, &self.shared)?;
                 batch.finish();
                 let written = self.write_log(position, &mut tables);
                 if written.is_err() {
@@ -243,6 +286,9 @@ impl Writer {
         })();
         match result {
             Ok(()) => {
+                if works {
+                    self.pace.took(start.elapsed());
+                }
                 let finished = self.tasks.pop_front_if(|task| task.is_done());
                 if let Some(task) = finished {
                     answers.finish(task);
