@@ -17,6 +17,7 @@ mod compact;
 mod debt;
 mod index;
 mod log;
+mod pace;
 mod queue;
 mod reader;
 mod recover;
@@ -25,6 +26,7 @@ mod shared;
 mod syncer;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod writer;
 
 use std::{path::Path, sync::Arc, thread::JoinHandle};

@@ -13,15 +13,17 @@ use super::{
     debt::IndexFile,
     index::Tables,
     log::BatchBuffer,
+    pace::Pace,
     queue::{Command, Queue, Reply},
     recover,
-    segments::{Log, segment_name},
+    segments::Log,
     shared::Shared,
-    syncer::{Job, Syncer},
+    syncer::Syncer,
+    upkeep::SyncState,
 };
 use crate::{
-    config::{Durability, EVENTUAL_LOSS_BYTES, StoreConfig},
-    disk::{Disk, DiskFile},
+    config::{Durability, StoreConfig},
+    disk::Disk,
     error::StoreError,
     metrics,
 };
@@ -30,68 +32,29 @@ use crate::{
 const BATCH_REQUESTS: usize = 512;
 /// Bytes of requests in one commit.
 const BATCH_BYTES: usize = 4 << 20;
-/// Commits between two durable ones of the index; bounds what a restart reads again when messages are small.
-const CHECKPOINT_RECORDS: u64 = 20_000;
-/// Bytes written with [`Durability::Eventual`] before a background sync begins.
-const BACKGROUND_SYNC_BYTES: u64 = 4 << 20;
-/// Commits with [`Durability::Eventual`] before a background sync begins.
-const BACKGROUND_SYNC_COMMITS: u32 = 64;
 /// How long the writer waits for more before it syncs what is written.
 const BACKGROUND_SYNC_PAUSE: Duration = Duration::from_millis(50);
-
-/// How much of a long task goes into one commit, by how long the last ones took.
-///
-/// Somebody's insertion waits for the commit under way. What a row costs differs between machines and with what else
-/// they do, so the number of rows follows the time.
-#[derive(Debug)]
-struct Pace {
-    rows: usize,
-    /// Whether the last commit left the tasks out.
-    rested: bool,
-}
-
-impl Pace {
-    const START_ROWS: usize = 64;
-    const MIN_ROWS: usize = 16;
-    const MAX_ROWS: usize = 512;
-    const LONG: Duration = Duration::from_millis(4);
-    const SHORT: Duration = Duration::from_millis(2);
-
-    /// Whether this commit does a part of the tasks: not where somebody waits, except every second time.
-    const fn works(&mut self, awaited: bool) -> bool {
-        self.rested = awaited && !self.rested;
-        !self.rested
-    }
-
-    fn took(&mut self, time: Duration) {
-        if time > Self::LONG {
-            self.rows = (self.rows / 2).max(Self::MIN_ROWS);
-        } else if time < Self::SHORT {
-            self.rows = self.rows.saturating_add(Self::MIN_ROWS).min(Self::MAX_ROWS);
-        }
-    }
-}
 
 /// The writer's state.
 #[derive(Debug)]
 pub(super) struct Writer {
-    disk: Arc<dyn Disk>,
-    config: StoreConfig,
-    shared: Arc<Shared>,
-    queue: Arc<Queue>,
-    syncer: Syncer,
-    index: Arc<IndexFile>,
-    books: Books,
-    log: Log,
-    buffer: BatchBuffer,
-    tasks: VecDeque<Task>,
-    compaction: Compaction,
-    pace: Pace,
-    sync: SyncState,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) config: StoreConfig,
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) syncer: Syncer,
+    pub(super) index: Arc<IndexFile>,
+    pub(super) books: Books,
+    pub(super) log: Log,
+    pub(super) buffer: BatchBuffer,
+    pub(super) tasks: VecDeque<Task>,
+    pub(super) compaction: Compaction,
+    pub(super) pace: Pace,
+    pub(super) sync: SyncState,
     /// Who waits for the checkpoint under way, and who for the next.
-    waiting: (Vec<Reply<()>>, Vec<Reply<()>>),
+    pub(super) waiting: (Vec<Reply<()>>, Vec<Reply<()>>),
     /// The index is given up; open it again before anything else.
-    broken: bool,
+    pub(super) broken: bool,
 }
 
 /// However the writer ends, nobody waits for it for ever.
@@ -101,24 +64,6 @@ impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
         self.0.abandon();
     }
-}
-
-/// What has been written and is not durable, and how long ago the index was.
-#[derive(Debug, Default)]
-struct SyncState {
-    files: Vec<(u32, DiskFile)>,
-    names: bool,
-    bytes: u64,
-    commits: u32,
-    /// Bytes of the job under way.
-    in_flight: u64,
-    /// Up to where the log will be durable once that job is done.
-    reaches: LogPosition,
-    checkpoint_bytes: u64,
-    checkpoint_records: u64,
-    checkpoint_due: bool,
-    /// Segments without rows, to be removed once the index that says so is durable.
-    doomed: Vec<u32>,
 }
 
 impl Writer {
@@ -143,10 +88,7 @@ impl Writer {
             buffer: BatchBuffer::default(),
             tasks: VecDeque::new(),
             compaction: Compaction::default(),
-            pace: Pace {
-                rows: Pace::START_ROWS,
-                rested: false,
-            },
+            pace: Pace::default(),
             sync: SyncState::default(),
             waiting: Default::default(),
             broken: false,
@@ -268,7 +210,7 @@ impl Writer {
                 batch.run(commands)?;
                 if works {
                     if let Some(task) = self.tasks.front_mut() {
-                        batch.step(task, self.pace.rows)?;
+                        batch.step(task, self.pace.rows())?;
                     }
                     self.compaction.step(&mut batch, &self.shared)?;
                 }
@@ -417,131 +359,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Background syncs, checkpoints, and the removal of segments without rows.
-    fn look_after_disk(&mut self, idle: bool) {
-        if let Some(outcome) = self.syncer.poll() {
-            self.synced(outcome);
-        }
-        if self.broken {
-            return;
-        }
-        if self.sync.bytes.saturating_add(self.sync.in_flight) > EVENTUAL_LOSS_BYTES
-            && let Some(outcome) = self.syncer.wait()
-        {
-            self.synced(outcome);
-        }
-        if self.syncer.is_busy() || self.broken {
-            return;
-        }
-        let due = self.sync.checkpoint_due
-            || self.sync.checkpoint_bytes >= self.config.checkpoint_bytes
-            || self.sync.checkpoint_records >= CHECKPOINT_RECORDS;
-        if due {
-            self.begin_checkpoint();
-        } else if self.sync.bytes > 0
-            && (idle
-                || self.sync.bytes >= BACKGROUND_SYNC_BYTES
-                || self.sync.commits >= BACKGROUND_SYNC_COMMITS)
-        {
-            let job = self.sync.take_job(self.books.log);
-            self.syncer.submit(job);
-        }
-        if self.tasks.is_empty() {
-            self.compaction.choose(
-                &self.books,
-                &self.shared,
-                self.log.active(),
-                self.config.segment_bytes,
-            );
-        }
-    }
-
-    /// Commits the index for good; the sync runs beside.
-    fn begin_checkpoint(&mut self) {
-        self.sync.doomed = self.removable();
-        for number in &self.sync.doomed {
-            self.books.forget_segment(*number);
-        }
-        self.index.set_lenient(true);
-        let committed = self.shared.database().and_then(|database| {
-            recover::write(&database, &mut self.books, Commit::Immediate, |_, _| Ok(()))
-        });
-        self.index.set_lenient(false);
-        if let Err(error) = committed {
-            self.fail_checkpoint(&error);
-            return;
-        }
-        let mut job = self.sync.take_job(self.books.log);
-        job.index = Some(self.index.clone());
-        self.sync.checkpoint_bytes = 0;
-        self.sync.checkpoint_records = 0;
-        self.sync.checkpoint_due = false;
-        let next = std::mem::take(&mut self.waiting.1);
-        self.waiting.0.extend(next);
-        self.compaction.set_due();
-        self.syncer.submit(job);
-    }
-
-    /// Segments that no row and no restart needs.
-    fn removable(&self) -> Vec<u32> {
-        let (log, active, reading) = (self.books.log, self.log.active(), self.compaction.reading());
-        self.books
-            .segments
-            .iter()
-            .filter(|(number, used)| {
-                used.rows == 0
-                    && **number < log.segment
-                    && Some(**number) != active
-                    && Some(**number) != reading
-            })
-            .map(|(number, _)| *number)
-            .collect()
-    }
-
-    /// A job of the syncer has ended.
-    fn synced(&mut self, outcome: io::Result<()>) {
-        self.sync.in_flight = 0;
-        match outcome {
-            Ok(()) => {
-                self.books.durable = self.books.durable.max(self.sync.reaches);
-                for number in std::mem::take(&mut self.sync.doomed) {
-                    self.shared.remove_segment(number);
-                    // A file that stays is found and removed at the next opening.
-                    let _ = self.disk.remove(&segment_name(number));
-                }
-                for reply in self.waiting.0.drain(..) {
-                    let _ = reply.send(Ok(()));
-                }
-            }
-            Err(error) => self.fail_checkpoint(&error.into()),
-        }
-    }
-
-    fn fail_checkpoint(&mut self, error: &StoreError) {
-        metrics::failed(error);
-        tracing::debug!(%error, "sync of stored messages failed");
-        self.broken = true;
-        self.sync.doomed.clear();
-        self.sync.checkpoint_due = false;
-        for reply in self.waiting.0.drain(..).chain(self.waiting.1.drain(..)) {
-            let _ = reply.send(Err(error.clone()));
-        }
-    }
-
-    /// The end: whatever is written becomes durable, and nothing is left to read again.
-    fn finish(&mut self) {
-        if let Some(outcome) = self.syncer.wait() {
-            self.synced(outcome);
-        }
-        if !self.broken {
-            self.begin_checkpoint();
-            if let Some(outcome) = self.syncer.wait() {
-                self.synced(outcome);
-            }
-        }
-        self.shared.set_database(None);
-    }
-
     /// Shows readers what there is.
     fn publish(&self, insertions: usize) {
         let total = self.books.holders.total();
@@ -565,19 +382,5 @@ impl Writer {
         };
         self.shared.set_stats(stats);
         metrics::committed(insertions, &stats);
-    }
-}
-
-impl SyncState {
-    /// Everything that is written and not durable, as a job.
-    fn take_job(&mut self, reaches: LogPosition) -> Job {
-        self.reaches = reaches;
-        self.in_flight = std::mem::take(&mut self.bytes);
-        self.commits = 0;
-        Job {
-            files: self.files.drain(..).map(|(_, file)| file).collect(),
-            names: std::mem::take(&mut self.names),
-            index: None,
-        }
     }
 }

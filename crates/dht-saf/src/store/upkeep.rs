@@ -1,0 +1,174 @@
+//! What the writer does for the disk between commits: background syncs, checkpoints, removal of dead segments.
+
+use std::io;
+
+use redb::Durability as Commit;
+
+use super::{books::LogPosition, recover, segments::segment_name, syncer::Job, writer::Writer};
+use crate::{config::EVENTUAL_LOSS_BYTES, disk::DiskFile, error::StoreError, metrics};
+
+/// Commits between two durable ones of the index; bounds what a restart reads again when messages are small.
+const CHECKPOINT_RECORDS: u64 = 20_000;
+/// Bytes written with [`Durability::Eventual`] before a background sync begins.
+const BACKGROUND_SYNC_BYTES: u64 = 4 << 20;
+/// Commits with [`Durability::Eventual`] before a background sync begins.
+const BACKGROUND_SYNC_COMMITS: u32 = 64;
+
+/// What has been written and is not durable, and how long ago the index was.
+#[derive(Debug, Default)]
+pub(super) struct SyncState {
+    pub(super) files: Vec<(u32, DiskFile)>,
+    pub(super) names: bool,
+    pub(super) bytes: u64,
+    pub(super) commits: u32,
+    /// Bytes of the job under way.
+    pub(super) in_flight: u64,
+    /// Up to where the log will be durable once that job is done.
+    pub(super) reaches: LogPosition,
+    pub(super) checkpoint_bytes: u64,
+    pub(super) checkpoint_records: u64,
+    pub(super) checkpoint_due: bool,
+    /// Segments without rows, to be removed once the index that says so is durable.
+    pub(super) doomed: Vec<u32>,
+}
+
+impl Writer {
+    /// Background syncs, checkpoints, and the removal of segments without rows.
+    pub(super) fn look_after_disk(&mut self, idle: bool) {
+        if let Some(outcome) = self.syncer.poll() {
+            self.synced(outcome);
+        }
+        if self.broken {
+            return;
+        }
+        if self.sync.bytes.saturating_add(self.sync.in_flight) > EVENTUAL_LOSS_BYTES
+            && let Some(outcome) = self.syncer.wait()
+        {
+            self.synced(outcome);
+        }
+        if self.syncer.is_busy() || self.broken {
+            return;
+        }
+        let due = self.sync.checkpoint_due
+            || self.sync.checkpoint_bytes >= self.config.checkpoint_bytes
+            || self.sync.checkpoint_records >= CHECKPOINT_RECORDS;
+        if due {
+            self.begin_checkpoint();
+        } else if self.sync.bytes > 0
+            && (idle
+                || self.sync.bytes >= BACKGROUND_SYNC_BYTES
+                || self.sync.commits >= BACKGROUND_SYNC_COMMITS)
+        {
+            let job = self.sync.take_job(self.books.log);
+            self.syncer.submit(job);
+        }
+        if self.tasks.is_empty() {
+            self.compaction.choose(
+                &self.books,
+                &self.shared,
+                self.log.active(),
+                self.config.segment_bytes,
+            );
+        }
+    }
+
+    /// Commits the index for good; the sync runs beside.
+    fn begin_checkpoint(&mut self) {
+        self.sync.doomed = self.removable();
+        for number in &self.sync.doomed {
+            self.books.forget_segment(*number);
+        }
+        self.index.set_lenient(true);
+        let committed = self.shared.database().and_then(|database| {
+            recover::write(&database, &mut self.books, Commit::Immediate, |_, _| Ok(()))
+        });
+        self.index.set_lenient(false);
+        if let Err(error) = committed {
+            self.fail_checkpoint(&error);
+            return;
+        }
+        let mut job = self.sync.take_job(self.books.log);
+        job.index = Some(self.index.clone());
+        self.sync.checkpoint_bytes = 0;
+        self.sync.checkpoint_records = 0;
+        self.sync.checkpoint_due = false;
+        let next = std::mem::take(&mut self.waiting.1);
+        self.waiting.0.extend(next);
+        self.compaction.set_due();
+        self.syncer.submit(job);
+    }
+
+    /// Segments that no row and no restart needs.
+    pub(super) fn removable(&self) -> Vec<u32> {
+        let (log, active, reading) = (self.books.log, self.log.active(), self.compaction.reading());
+        self.books
+            .segments
+            .iter()
+            .filter(|(number, used)| {
+                used.rows == 0
+                    && **number < log.segment
+                    && Some(**number) != active
+                    && Some(**number) != reading
+            })
+            .map(|(number, _)| *number)
+            .collect()
+    }
+
+    /// A job of the syncer has ended.
+    fn synced(&mut self, outcome: io::Result<()>) {
+        self.sync.in_flight = 0;
+        match outcome {
+            Ok(()) => {
+                self.books.durable = self.books.durable.max(self.sync.reaches);
+                for number in std::mem::take(&mut self.sync.doomed) {
+                    self.shared.remove_segment(number);
+                    // A file that stays is found and removed at the next opening.
+                    let _ = self.disk.remove(&segment_name(number));
+                }
+                for reply in self.waiting.0.drain(..) {
+                    let _ = reply.send(Ok(()));
+                }
+            }
+            Err(error) => self.fail_checkpoint(&error.into()),
+        }
+    }
+
+    fn fail_checkpoint(&mut self, error: &StoreError) {
+        metrics::failed(error);
+        tracing::debug!(%error, "sync of stored messages failed");
+        self.broken = true;
+        self.sync.doomed.clear();
+        self.sync.checkpoint_due = false;
+        for reply in self.waiting.0.drain(..).chain(self.waiting.1.drain(..)) {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+
+    /// The end: whatever is written becomes durable, and nothing is left to read again.
+    pub(super) fn finish(&mut self) {
+        if let Some(outcome) = self.syncer.wait() {
+            self.synced(outcome);
+        }
+        if !self.broken {
+            self.begin_checkpoint();
+            if let Some(outcome) = self.syncer.wait() {
+                self.synced(outcome);
+            }
+        }
+        self.shared.set_database(None);
+    }
+}
+
+impl SyncState {
+    /// Everything that is written and not durable, as a job.
+    fn take_job(&mut self, reaches: LogPosition) -> Job {
+        self.reaches = reaches;
+        self.in_flight = std::mem::take(&mut self.bytes);
+        self.commits = 0;
+        Job {
+            files: self.files.drain(..).map(|(_, file)| file).collect(),
+            names: std::mem::take(&mut self.names),
+            index: None,
+        }
+    }
+}
