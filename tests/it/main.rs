@@ -7,6 +7,7 @@
 
 mod bans;
 mod claims;
+mod cli;
 mod cryptography;
 mod hostile;
 mod messages;

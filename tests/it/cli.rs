@@ -1,0 +1,233 @@
+//! The `dht-node` binary, as a shell sees it.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    sync::OnceLock,
+};
+
+use dht_core::PeerAddress;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+};
+
+use crate::net::{secret, within};
+
+/// The binary beside this test, brought up to date once.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        // <target>/<profile>/deps/<test>
+        let profile = test.parent().and_then(Path::parent).unwrap();
+        let name = profile.file_name().and_then(OsStr::to_str).unwrap();
+        let built = std::process::Command::new(env!("CARGO"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["build", "--quiet", "-p", "dht-node", "--bin", "dht-node"])
+            .args(["--profile", if name == "debug" { "dev" } else { name }])
+            .arg("--target-dir")
+            .arg(profile.parent().unwrap())
+            .status()
+            .unwrap();
+        assert!(built.success(), "dht-node does not build");
+        profile.join(format!("dht-node{}", std::env::consts::EXE_SUFFIX))
+    })
+}
+
+fn command(home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    for name in ["HOME", "NETWORK", "LISTEN", "LOG"] {
+        command.env_remove(format!("DHT_NODE_{name}"));
+    }
+    command
+        .args(args)
+        .arg("--home")
+        .arg(home)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs to the end.
+async fn run(home: &Path, args: &[&str]) -> Output {
+    within(command(home, args).output()).await.unwrap()
+}
+
+/// Runs to the end, which must be this exit code; what it printed on its two outputs.
+async fn run_to(code: i32, home: &Path, args: &[&str]) -> (String, String) {
+    let output = run(home, args).await;
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert_eq!(output.status.code(), Some(code), "{args:?}\n{out}{err}");
+    (out.trim_end().to_owned(), err)
+}
+
+/// Starts a listening node and waits until it says that it runs.
+async fn listen(home: &Path, args: &[&str]) -> Child {
+    let args = [&["listen", "--listen", "/ip4/127.0.0.1/tcp/0"], args].concat();
+    let mut child = command(home, &args).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
+    let line = within(lines.next_line()).await.unwrap().unwrap();
+    assert!(line.starts_with("running as "), "{line}");
+    child
+}
+
+#[tokio::test]
+async fn init_makes_a_key_only_its_owner_can_read_and_keeps_it() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path().join("new");
+    let (first, _) = run_to(0, &home, &["init"]).await;
+    assert!(first.starts_with("made "), "{first}");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(home.join("secret_key"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{mode:o}");
+    }
+    assert!(home.join("config.toml").exists());
+    let (second, _) = run_to(0, &home, &["init"]).await;
+    assert!(second.starts_with("kept "), "{second}");
+    assert_eq!(first.lines().last(), second.lines().last());
+}
+
+#[tokio::test]
+async fn id_says_the_same_in_every_form() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path();
+    let (json, _) = run_to(0, home, &["id", "--json"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let (address, _) = run_to(0, home, &["id", "--address"]).await;
+    assert_eq!(json["address"], address.as_str());
+    let peer: PeerAddress = address.parse().unwrap();
+    assert_eq!(json["public_key"], peer.public_key.to_string());
+    assert_eq!(json["node_id"], peer.public_key.node_id().to_string());
+    let (text, _) = run_to(0, home, &["id"]).await;
+    assert!(text.contains(&address), "{text}");
+    // The key in the file is the one that is named.
+    let key = std::fs::read_to_string(home.join("secret_key")).unwrap();
+    let key: dht_core::SecretKey = key.parse().unwrap();
+    assert_eq!(key.public_key(), peer.public_key);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_key_others_can_read_is_refused() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+    let dir = TempDir::new().unwrap();
+    let key = dir.path().join("secret_key");
+    run_to(0, dir.path(), &["init"]).await;
+    for mode in [0o640, 0o604, 0o644] {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        for args in [&["id"][..], &["init"], &["listen"]] {
+            let (_, error) = run_to(4, dir.path(), args).await;
+            assert!(error.contains("chmod 600"), "{error}");
+        }
+    }
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    run_to(0, dir.path(), &["id"]).await;
+    fs::write(&key, "no key").unwrap();
+    let (_, error) = run_to(4, dir.path(), &["id"]).await;
+    assert!(error.contains("secret_key"), "{error}");
+}
+
+#[tokio::test]
+async fn mistakes_in_the_configuration_are_named() {
+    let dir = TempDir::new().unwrap();
+    run_to(0, dir.path(), &["init"]).await;
+    for (text, named) in [
+        ("lisen = []", "lisen"),
+        ("network = 'mars'", "network"),
+        ("memory_mib = 'much'", "memory_mib"),
+        ("peers = ['nobody']", "peers"),
+        ("listen = [", "listen"),
+    ] {
+        std::fs::write(dir.path().join("config.toml"), text).unwrap();
+        for command in ["id", "config", "listen"] {
+            let (_, error) = run_to(3, dir.path(), &[command]).await;
+            assert!(error.contains(named), "{text}: {error}");
+            assert!(error.contains("config.toml"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_usage_is_told_from_failure() {
+    let dir = TempDir::new().unwrap();
+    run_to(2, dir.path(), &["send", "--to", "nobody"]).await;
+    run_to(2, dir.path(), &["listen", "--count", "many"]).await;
+    run_to(2, dir.path(), &["listen", "--network", "mars"]).await;
+}
+
+#[tokio::test]
+async fn an_address_in_use_has_its_exit_code() {
+    let dir = TempDir::new().unwrap();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{}", taken.local_addr().unwrap().port());
+    let (_, error) = run_to(5, dir.path(), &["listen", "--listen", &address]).await;
+    assert!(error.contains(&address), "{error}");
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_there_has_its_exit_code() {
+    let dir = TempDir::new().unwrap();
+    // A port that was free a moment ago.
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let to = format!("{}::/ip4/127.0.0.1/tcp/{port}", secret(9).public_key());
+    let (out, error) = run_to(6, dir.path(), &["send", "--to", &to, "--text", "hi"]).await;
+    assert_eq!(out, "");
+    assert!(error.starts_with("error: "), "{error}");
+}
+
+#[tokio::test]
+async fn a_message_goes_from_one_home_to_another() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    let listening = listen(&a, &["--count", "1", "--json"]).await;
+    let (address, _) = run_to(0, &a, &["id", "--address"]).await;
+    assert!(!address.ends_with("/tcp/0"), "{address}");
+
+    let text = "grüße \u{1b}[31m";
+    let send = [
+        "send", "--to", &address, "--text", text, "--type", "5", "--json",
+    ];
+    let (sent, _) = run_to(0, &b, &send).await;
+    let sent: serde_json::Value = serde_json::from_str(&sent).unwrap();
+    assert_eq!(sent["bytes"], text.len());
+
+    let output = within(listening.wait_with_output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let line = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(line.lines().count(), 1, "{line}");
+    let received: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(received["text"], text);
+    assert_eq!(received["type"], 5);
+    assert_eq!(received["bytes"], text.len());
+    let (sender, _) = run_to(0, &b, &["id", "--json"]).await;
+    let sender: serde_json::Value = serde_json::from_str(&sender).unwrap();
+    assert_eq!(received["sender"], sender["public_key"]);
+    assert!(!a.join("addresses").exists(), "a stopped node is nowhere");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_listening_node_stops_when_told_to() {
+    for signal in ["-INT", "-TERM"] {
+        let dir = TempDir::new().unwrap();
+        let listening = listen(dir.path(), &[]).await;
+        let id = listening.id().unwrap().to_string();
+        let killed = within(Command::new("kill").args([signal, &id]).status()).await;
+        assert!(killed.unwrap().success());
+        let output = within(listening.wait_with_output()).await.unwrap();
+        assert_eq!(output.status.code(), Some(0), "{signal}");
+        assert!(!dir.path().join("addresses").exists());
+    }
+}
