@@ -16,6 +16,7 @@ mod books;
 mod compact;
 mod debt;
 mod index;
+mod known;
 mod log;
 mod pace;
 mod queue;

@@ -179,7 +179,7 @@ impl<'b, 't> Batch<'b, 't> {
         {
             return Ok(Err(Refusal::Expired));
         }
-        if self.tables.knows(&record.hash)? {
+        if self.books.known.contains(&record.hash) {
             return Ok(Ok(Inserted::AlreadyExisted));
         }
         let bytes = message_length(record.header.len(), record.body.len());

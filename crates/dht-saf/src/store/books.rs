@@ -11,6 +11,7 @@ use super::index::{
     KEY_DURABLE_OFFSET, KEY_DURABLE_SEGMENT, KEY_LOG_OFFSET, KEY_LOG_SEGMENT, KEY_NEXT_ROW, META,
     NEIGHBOURS, RECIPIENTS, Row, SEGMENTS, Tables, account, account_value, read_table,
 };
+use super::known::Known;
 use crate::{
     config::Limits,
     error::StoreError,
@@ -36,6 +37,7 @@ pub(super) struct LogPosition {
 #[derive(Debug)]
 pub(super) struct Books {
     pub(super) holders: Holders,
+    pub(super) known: Known,
     pub(super) segments: BTreeMap<u32, SegmentUse>,
     pub(super) next_row: u64,
     /// The second of the last insertion.
@@ -55,11 +57,17 @@ struct Changed {
 }
 
 impl Books {
-    /// Reads the books from the tables.
-    pub(super) fn load(database: &Database, limits: &Limits) -> Result<Self, StoreError> {
+    /// Reads the books from the tables, except the hashes if they are known.
+    pub(super) fn load(
+        database: &Database,
+        limits: &Limits,
+        known: Option<Known>,
+    ) -> Result<Self, StoreError> {
         let transaction = database.begin_read()?;
+        let known = known.map_or_else(|| Known::read(&transaction), Ok)?;
         let mut books = Self {
             holders: Holders::new(limits),
+            known,
             segments: BTreeMap::new(),
             next_row: 1,
             newest: UnixSeconds(0),
@@ -129,6 +137,7 @@ impl Books {
     ) -> Result<(), StoreError> {
         tables.add(id, row)?;
         let meta = &row.meta;
+        self.known.add(&meta.hash, id);
         self.holders.add(
             meta.recipient,
             meta.neighbour,
@@ -151,6 +160,7 @@ impl Books {
         };
         tables.remove(id, &row)?;
         let meta = &row.meta;
+        self.known.remove(&meta.hash, id);
         self.holders.remove(
             meta.recipient,
             meta.neighbour,

@@ -22,8 +22,6 @@ pub(super) const ROWS: TableDefinition<'_, u64, &[u8; ROW_BYTES]> = TableDefinit
 pub(super) const MAILBOX: TableDefinition<'_, &[u8; 48], ()> = TableDefinition::new("mailbox");
 /// Last second, row.
 pub(super) const EXPIRY: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("expiry");
-/// Content hash to row.
-pub(super) const HASHES: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("hashes");
 /// Recipient to rows, bytes, low rows.
 pub(super) const RECIPIENTS: TableDefinition<'_, &[u8; 32], (u64, u64, u64)> =
     TableDefinition::new("recipients");
@@ -64,7 +62,6 @@ pub(super) struct Tables<'t> {
     pub(super) rows: Table<'t, u64, &'static [u8; ROW_BYTES]>,
     pub(super) mailbox: Table<'t, &'static [u8; 48], ()>,
     pub(super) expiry: Table<'t, (u64, u64), ()>,
-    pub(super) hashes: Table<'t, &'static [u8; 32], u64>,
     pub(super) recipients: Table<'t, &'static [u8; 32], (u64, u64, u64)>,
     pub(super) neighbours: Table<'t, &'static [u8; 32], (u64, u64, u64)>,
     pub(super) segments: Table<'t, u32, (u64, u64)>,
@@ -77,7 +74,6 @@ impl<'t> Tables<'t> {
             rows: transaction.open_table(ROWS)?,
             mailbox: transaction.open_table(MAILBOX)?,
             expiry: transaction.open_table(EXPIRY)?,
-            hashes: transaction.open_table(HASHES)?,
             recipients: transaction.open_table(RECIPIENTS)?,
             neighbours: transaction.open_table(NEIGHBOURS)?,
             segments: transaction.open_table(SEGMENTS)?,
@@ -91,17 +87,11 @@ impl<'t> Tables<'t> {
             .and_then(|bytes| Row::from_bytes(bytes.value())))
     }
 
-    /// Whether a message with this hash is there.
-    pub(super) fn knows(&self, hash: &DedupHash) -> Result<bool, StoreError> {
-        Ok(self.hashes.get(&hash.0)?.is_some())
-    }
-
-    /// Enters a row in every table. The hash must not be there.
+    /// Enters a row in every table.
     pub(super) fn add(&mut self, id: RowId, row: &Row) -> Result<(), StoreError> {
         self.rows.insert(id.0, &row.to_bytes())?;
         self.mailbox.insert(&row.mailbox_key(id), ())?;
         self.expiry.insert((row.meta.keep_until.0, id.0), ())?;
-        self.hashes.insert(&row.meta.hash.0, id.0)?;
         Ok(())
     }
 
@@ -116,7 +106,6 @@ impl<'t> Tables<'t> {
         self.rows.remove(id.0)?;
         self.mailbox.remove(&row.mailbox_key(id))?;
         self.expiry.remove((row.meta.keep_until.0, id.0))?;
-        self.hashes.remove(&row.meta.hash.0)?;
         Ok(())
     }
 

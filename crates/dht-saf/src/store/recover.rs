@@ -50,7 +50,7 @@ pub(super) fn open(
             .create_with_backend(IndexHandle(index.clone()))?,
     );
     check_format(&database)?;
-    let mut books = Books::load(&database, &config.limits)?;
+    let mut books = Books::load(&database, &config.limits, None)?;
 
     let durable = books.durable;
     let mut numbers: Vec<u32> = disk
@@ -106,6 +106,7 @@ pub(super) fn write(
         tables.meta.insert(KEY_FORMAT, FORMAT)?;
     }
     transaction.commit()?;
+    books.known.keep();
     Ok(())
 }
 
@@ -212,7 +213,7 @@ fn apply(
                 books.newest = meta.stored_at;
                 if let Some(old) = tables.row(*id)? {
                     books.move_row(tables, *id, &old, &row)?;
-                } else if !tables.knows(&meta.hash)? {
+                } else if !books.known.contains(&meta.hash) {
                     books.add(tables, *id, &row)?;
                 }
             }

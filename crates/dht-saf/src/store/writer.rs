@@ -224,6 +224,7 @@ impl Writer {
                 written
             };
             transaction.commit()?;
+            self.books.known.keep();
             written
         })();
         match result {
@@ -311,10 +312,12 @@ impl Writer {
 
     /// After a transaction that was given up: the books again from the tables, or everything again from the disk.
     fn give_up_transaction(&mut self) {
+        let mut known = std::mem::take(&mut self.books.known);
+        known.roll_back();
         let books = self
             .shared
             .database()
-            .and_then(|database| Books::load(&database, &self.config.limits));
+            .and_then(|database| Books::load(&database, &self.config.limits, Some(known)));
         match books {
             Ok(mut books) => {
                 books.carry_on(&self.books);
