@@ -4,7 +4,7 @@ use dht_core::Destination;
 use dht_node::{MAX_PAYLOAD_BYTES, SendError};
 use dht_outbound::SendFailure;
 
-use crate::net::{connect, message, node, receive, secret, until, within};
+use crate::net::{connect, is_connected, message, node, receive, secret, until, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_direct_message_arrives_with_its_sender() {
@@ -21,6 +21,7 @@ async fn a_direct_message_arrives_with_its_sender() {
 
     // Bob has learned from the connection who and where Alice is.
     let mut answers = alice.subscribe();
+    until(|| is_connected(&bob, &alice)).await;
     within(bob.send(alice.public_key(), message("hi")))
         .await
         .unwrap();

@@ -3,7 +3,9 @@
 use dht_node::{Node, SendError};
 use dht_outbound::DeliveryFailure;
 
-use crate::net::{Line, LineState, connect, message, node, receive, secret, until, within};
+use crate::net::{
+    Line, LineState, connect, is_connected, message, node, receive, secret, until, within,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_comes_back_with_its_key_and_port_is_reachable_again() {
@@ -32,6 +34,7 @@ async fn a_node_that_comes_back_with_its_key_and_port_is_reachable_again() {
         .unwrap();
     assert_eq!(receive(&mut to_bob).await.sender, Some(*alice.public_key()));
     // It has learned anew who Alice is.
+    until(|| is_connected(&bob, &alice)).await;
     within(bob.send(alice.public_key(), message("thanks")))
         .await
         .unwrap();
