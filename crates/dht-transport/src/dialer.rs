@@ -66,8 +66,13 @@ impl Dials {
         self.0.lock().len()
     }
 
-    fn finish(&self, peer: &NodeId, outcome: Outcome) {
-        if let Some(pending) = self.0.lock().remove(peer) {
+    /// Takes `dial` out and answers its callers. A later dial of the same peer is none of its business.
+    fn finish(&self, dial: &Dial, outcome: Outcome) {
+        let mut dials = self.0.lock();
+        let own = dials
+            .get(&dial.peer)
+            .is_some_and(|held| Arc::ptr_eq(&held.spoken, &dial.spoken));
+        if own && let Some(pending) = dials.remove(&dial.peer) {
             // An inbound connection may have answered already.
             pending.outcome.send_if_modified(|held| {
                 let first = held.is_none();
@@ -152,7 +157,7 @@ impl Drop for Registered<'_> {
         self.0
             .shared
             .dials
-            .finish(&self.0.peer, Err(DialError::Cancelled));
+            .finish(self.0, Err(DialError::Cancelled));
     }
 }
 
@@ -165,7 +170,7 @@ impl Dial {
             outcome = self.attempt() => outcome,
         };
         let failure = outcome.as_ref().err().cloned();
-        self.shared.dials.finish(&self.peer, outcome);
+        self.shared.dials.finish(&self, outcome);
         if let Some(error) = failure {
             self.shared
                 .counters
