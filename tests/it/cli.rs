@@ -216,3 +216,18 @@ async fn a_message_goes_from_one_home_to_another() {
     assert_eq!(received["sender"], sender["public_key"]);
     assert!(!a.join("addresses").exists(), "a stopped node is nowhere");
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_listening_node_stops_when_told_to() {
+    for signal in ["-INT", "-TERM"] {
+        let dir = TempDir::new().unwrap();
+        let listening = listen(dir.path(), &[]).await;
+        let id = listening.id().unwrap().to_string();
+        let killed = within(Command::new("kill").args([signal, &id]).status()).await;
+        assert!(killed.unwrap().success());
+        let output = within(listening.wait_with_output()).await.unwrap();
+        assert_eq!(output.status.code(), Some(0), "{signal}");
+        assert!(!dir.path().join("addresses").exists());
+    }
+}

@@ -200,3 +200,20 @@ async fn both_nodes_dialling_at_once_lose_no_message() {
         assert_eq!(receive(&mut to_alice).await.message, message("back"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_sender_of_a_message_can_be_answered_at_once() {
+    let alice = node(1).await;
+    let mut answers = alice.subscribe();
+    for seed in 2..100 {
+        let bob = node(seed).await;
+        let mut inbox = bob.subscribe();
+        alice.add_peer(&bob.peer_address());
+        within(alice.send(bob.public_key(), message("?")))
+            .await
+            .unwrap();
+        let sender = receive(&mut inbox).await.sender.unwrap();
+        within(bob.send(&sender, message("!"))).await.unwrap();
+        receive(&mut answers).await;
+    }
+}

@@ -1,6 +1,6 @@
 //! The wiring of a node, top to bottom.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use dht_core::{
     Address, Clock as _, Entropy as _, FingerprintKey, MAX_BATCH, NodeIdentity, SharedClock,
@@ -27,6 +27,7 @@ use crate::{
     counters::Counters,
     inbox::Subscribers,
     pump,
+    roster::Roster,
     supervise::{self, Tasks, Upkeep, Watcher},
     verifier::BatchVerifier,
 };
@@ -131,12 +132,21 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         None::<tower::layer::util::Identity>,
         ToInboxes(Arc::clone(&subscribers)),
     );
+    let roster = Roster {
+        transport: transport.clone(),
+        directory: directory.clone(),
+        connections: connections.clone(),
+        clock: Arc::clone(&clock),
+    };
     let messages = Arc::new(Mutex::new(outlets.messages));
     for _ in 0..lanes {
-        let counters = Arc::clone(&counters);
+        let (counters, roster) = (Arc::clone(&counters), roster.clone());
         let lane = stack
             .clone()
-            .map_request(received)
+            .map_request(move |message: InboundMessage| {
+                roster.ensure(&message.peer.node_id);
+                received(message)
+            })
             .map_response(move |disposition| {
                 counters.record(disposition);
             });
@@ -150,11 +160,8 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         move |_| banned.notify_one()
     });
     let watcher = Watcher {
-        transport: transport.clone(),
-        directory: directory.clone(),
-        connections: connections.clone(),
+        roster,
         meter: meter.clone(),
-        clock: Arc::clone(&clock),
         banned,
     };
     tasks.spawn(watcher.run(outlets.events));
@@ -190,6 +197,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         budget,
         clock,
         tasks,
+        stopping: AtomicBool::new(false),
     };
     for peer in &config.peers {
         node.add_peer(peer);

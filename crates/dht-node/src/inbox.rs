@@ -47,9 +47,18 @@ struct Queued {
 }
 
 /// All subscribers of a node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Subscribers {
-    inboxes: Mutex<Vec<mpsc::Sender<Queued>>>,
+    /// `None` once the node has stopped.
+    inboxes: Mutex<Option<Vec<mpsc::Sender<Queued>>>>,
+}
+
+impl Default for Subscribers {
+    fn default() -> Self {
+        Self {
+            inboxes: Mutex::new(Some(Vec::new())),
+        }
+    }
 }
 
 impl Inbox {
@@ -65,9 +74,11 @@ impl Inbox {
 impl Subscribers {
     pub(crate) fn subscribe(&self) -> Inbox {
         let (sender, receiver) = mpsc::channel(INBOX_CAPACITY);
-        let mut inboxes = self.inboxes.lock();
-        inboxes.retain(|inbox| !inbox.is_closed());
-        inboxes.push(sender);
+        // After the end the sender is dropped here, and the inbox ends at once.
+        if let Some(inboxes) = &mut *self.inboxes.lock() {
+            inboxes.retain(|inbox| !inbox.is_closed());
+            inboxes.push(sender);
+        }
         Inbox(receiver)
     }
 
@@ -77,7 +88,7 @@ impl Subscribers {
             received,
             _permit: Arc::new(permit),
         };
-        let inboxes = self.inboxes.lock().clone();
+        let inboxes = self.inboxes.lock().clone().unwrap_or_default();
         let mut taken = false;
         for inbox in inboxes {
             // One that has gone is removed with the next subscription.
@@ -86,9 +97,9 @@ impl Subscribers {
         taken
     }
 
-    /// Ends every inbox once it is empty.
+    /// Ends every inbox once it is empty, and those still to come.
     pub(crate) fn close(&self) {
-        self.inboxes.lock().clear();
+        *self.inboxes.lock() = None;
     }
 }
 

@@ -34,6 +34,7 @@ mod counters;
 mod inbox;
 mod node;
 mod pump;
+mod roster;
 mod supervise;
 mod system;
 mod verifier;

@@ -1,6 +1,13 @@
 //! The handle of a running node.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use dht_core::{
     Address, Clock as _, Destination, Encryption, Features, NodeId, NodeIdentity, PeerAddress,
@@ -39,6 +46,8 @@ pub struct Node {
     pub(crate) budget: ByteBudget,
     pub(crate) clock: SharedClock,
     pub(crate) tasks: Tasks,
+    /// Set for good by [`Node::shutdown`].
+    pub(crate) stopping: AtomicBool,
 }
 
 /// Why a message was not sent.
@@ -175,6 +184,9 @@ impl Node {
         params: SendParams,
         message: Message,
     ) -> Result<MessageSendStates, SendError> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(SendError::Stopping);
+        }
         let Message {
             message_type,
             payload,
@@ -248,10 +260,13 @@ impl Node {
     /// Stops in order, within [`SHUTDOWN_LIMIT`]: no new messages, those queued go out, connections close.
     /// Inboxes end once they are empty.
     pub async fn shutdown(&self) {
+        self.stopping.store(true, Ordering::Release);
         self.transport
             .shutdown(SHUTDOWN_LIMIT - Duration::from_millis(500))
             .await;
         self.tasks.stop(Duration::from_millis(500)).await;
+        // Whoever watched the connections has ended with the tasks.
+        self.connections.clear();
         self.subscribers.close();
     }
 }

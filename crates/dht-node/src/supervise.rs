@@ -4,14 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use dht_core::{Clock as _, PeerAddress, Severity, SharedClock};
 use dht_inbound::{DedupTable, FloodMeter};
-use dht_peers::{Channel, Connections, Directory, PeerRecord};
-use dht_transport::{Connection, Direction, Event, Transport};
+use dht_peers::Directory;
+use dht_transport::{Event, Transport};
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
+
+use crate::roster::Roster;
 
 /// How often a configured peer that is not connected is dialled.
 const REDIAL_INTERVAL: Duration = Duration::from_secs(10);
@@ -38,13 +40,10 @@ impl Tasks {
     }
 }
 
-/// Keeps directory and connection table in step with the transport.
+/// Acts on what the transport reports.
 pub(crate) struct Watcher {
-    pub(crate) transport: Transport,
-    pub(crate) directory: Directory,
-    pub(crate) connections: Connections,
+    pub(crate) roster: Roster,
     pub(crate) meter: FloodMeter,
-    pub(crate) clock: SharedClock,
     /// Rung by the directory at each ban.
     pub(crate) banned: Arc<Notify>,
 }
@@ -57,18 +56,17 @@ impl Watcher {
                     Some(event) => self.on_event(event),
                     None => return,
                 },
-                () = self.banned.notified() => self.drop_banned(),
+                () = self.banned.notified() => self.roster.drop_banned(),
             }
         }
     }
 
     fn on_event(&self, event: Event) {
-        let now = self.clock.now();
         match event {
-            Event::Connected { connection, .. } => self.on_connected(&connection),
+            Event::Connected { connection, .. } => self.roster.enter(&connection),
             Event::Disconnected { node_id, minimized } => {
                 tracing::info!(peer = %node_id.short(), minimized, "disconnected");
-                self.connections.remove(&node_id);
+                self.roster.remove_if_gone(&node_id);
                 self.meter.clear(&node_id);
             }
             Event::Offence {
@@ -76,9 +74,11 @@ impl Watcher {
                 offence,
                 ban,
             } => {
+                let now = self.roster.clock.now();
                 let until = now.saturating_add(ban.as_secs());
                 let reason = offence.to_string();
-                self.directory
+                self.roster
+                    .directory
                     .ban(public_key, until, Severity::High, &reason, now);
             }
             Event::DialFailed { node_id, error } => {
@@ -90,38 +90,6 @@ impl Watcher {
             }
             Event::Offline => tracing::info!("no peer is connected any more"),
             _ => {}
-        }
-    }
-
-    fn on_connected(&self, connection: &Connection) {
-        let now = self.clock.now();
-        let (peer, info) = (connection.peer(), connection.info());
-        let record = PeerRecord::from_claim(
-            peer.public_key,
-            Arc::clone(&info.claim),
-            Channel::Connection,
-            now,
-        )
-        .with_agent(&info.user_agent, info.protocols.iter().cloned());
-        self.directory.add_or_update(record, now);
-        let direction = match connection.direction() {
-            Direction::Inbound => dht_peers::Direction::Inbound,
-            Direction::Outbound => dht_peers::Direction::Outbound,
-        };
-        tracing::info!(peer = %peer.node_id.short(), ?direction, "connected");
-        self.connections.insert(Arc::clone(peer), direction);
-        // It may have been banned between the handshake and now.
-        if self.directory.is_banned(&peer.node_id, now) {
-            self.transport.disconnect(&peer.node_id);
-        }
-    }
-
-    fn drop_banned(&self) {
-        let now = self.clock.now();
-        for connection in self.transport.connections() {
-            if self.directory.is_banned(connection.node_id(), now) {
-                self.transport.disconnect(connection.node_id());
-            }
         }
     }
 }

@@ -77,12 +77,13 @@ async fn serve(
     count: Option<u64>,
     on_message: impl Fn(&Received),
 ) -> Result<(), Failure> {
+    // First, so that whoever reads "running as" can stop it.
+    let mut interrupt = std::pin::pin!(interrupted());
     let node = start(home).await?;
     let mut inbox = node.subscribe();
     home.note_addresses(&node.listen_addresses())?;
     eprintln!("running as {}; stop with ctrl-c", node.peer_address());
     let mut left = count.unwrap_or(u64::MAX);
-    let mut interrupt = std::pin::pin!(interrupted());
     let outcome = loop {
         if left == 0 {
             break Ok(());
@@ -103,22 +104,30 @@ async fn serve(
     outcome
 }
 
-/// Ends on ctrl-c or a request to terminate.
-pub(crate) async fn interrupted() {
+/// Ends on ctrl-c or a request to terminate, from the moment of this call: before anybody polls it, a signal no
+/// longer ends the process.
+pub(crate) fn interrupted() -> impl Future<Output = ()> {
     #[cfg(unix)]
-    {
+    let signals = {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        )
+    };
+    async move {
+        #[cfg(unix)]
+        if let (Ok(mut interrupt), Ok(mut terminate)) = signals {
             tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
+                _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
             return;
         }
-    }
-    // Without signals there is nothing to wait for but the end of the process.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+        // Without signals there is nothing to wait for but the end of the process.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
     }
 }
 
