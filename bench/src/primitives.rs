@@ -1,6 +1,6 @@
 //! What the libraries underneath cost: the floors of everything else.
 
-use blake2::{Blake2b, Digest, digest::consts::U32};
+use blake2b_simd::Params;
 use curve25519_dalek::{
     ristretto::{CompressedRistretto, RistrettoPoint},
     scalar::Scalar,
@@ -98,7 +98,7 @@ pub(crate) fn run(report: &mut Report, effort: Effort) -> Floors {
         inversion: micros(effort, || scalar.invert()),
         encode: micros(effort, || point.compress()),
         decode: micros(effort, || CompressedRistretto(encoded.0).decompress()),
-        hash: per_size(|bytes| micros(effort, || Blake2b::<U32>::digest(bytes))),
+        hash: per_size(|bytes| micros(effort, || Params::new().hash_length(32).hash(bytes))),
         aead: per_size(|bytes| {
             let mut buffer = bytes.to_vec();
             micros(effort, || seal_in_place(&mut buffer))

@@ -1,8 +1,11 @@
 //! The two whole stacks on two worker threads, with 1 kB payloads.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
@@ -53,6 +56,7 @@ impl Outbox for Count {
     }
 }
 
+#[derive(Clone)]
 struct Nobody;
 
 impl DiscoveryHook for Nobody {
@@ -145,27 +149,33 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
     let directory = Directory::new(*identity.node_id());
     let outbox = Arc::new(Count(AtomicUsize::new(0)));
     let key = FingerprintKey::random(&mut entropy.rng());
-    let stack = inbound_stack(
-        InboundConfig::default(),
-        InboundParts {
-            identity,
-            directory: directory.clone(),
-            clock: Arc::clone(&clock),
-            meter: FloodMeter::new(FloodLimits::default(), [1; 16]),
-            dedup: Arc::new(DedupTable::new(50_000, [2; 16])),
-            seen: Seen::new(DEFAULT_SEEN_CAPACITY, key),
-            verifier: Batch::new(BatchVerifier::new(entropy), BURST, WORKERS),
-            pool: Inline,
-            bans: DirectoryBans::new(directory, clock),
-            outbox: Arc::clone(&outbox),
-            discovery: Nobody,
-            judge: AcceptAll,
-            sources: Authenticated,
-        },
-        None::<tower::layer::util::Identity>,
-        None::<tower::layer::util::Identity>,
-        service_fn(|_: Delivered| async { Ok::<_, BoxError>(Disposition::Delivered) }),
-    );
+    let parts = InboundParts {
+        identity,
+        directory: directory.clone(),
+        clock: Arc::clone(&clock),
+        meter: FloodMeter::new(FloodLimits::default(), [1; 16]),
+        dedup: Arc::new(DedupTable::new(50_000, [2; 16])),
+        seen: Seen::new(DEFAULT_SEEN_CAPACITY, key),
+        verifier: BatchVerifier::new(entropy),
+        pool: Inline,
+        bans: DirectoryBans::new(directory, clock),
+        outbox: Arc::clone(&outbox),
+        discovery: Nobody,
+        judge: AcceptAll,
+        sources: Authenticated,
+    };
+    // As a node does: a queue of signatures for each lane.
+    let stack = || {
+        inbound_stack(
+            InboundConfig::default(),
+            parts
+                .clone()
+                .map_verifier(|verifier| Batch::new(verifier, BURST, 1)),
+            None::<tower::layer::util::Identity>,
+            None::<tower::layer::util::Identity>,
+            service_fn(|_: Delivered| async { Ok::<_, BoxError>(Disposition::Delivered) }),
+        )
+    };
     let alice = test_util::identity(1);
     let source = Arc::new(RemotePeer::new(*alice.public_key(), alice.features()));
     // A buffer of its own for each, as the transport hands them in.
@@ -175,7 +185,7 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
         permit: BytePermit::none(),
     };
     if let Some(first) = primed {
-        let _delivered = stack.clone().oneshot(received(first)).await;
+        let _delivered = stack().oneshot(received(first)).await;
     }
     let mut halves = [Vec::new(), Vec::new()];
     for (index, frame) in frames.iter().enumerate() {
@@ -184,7 +194,7 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
         }
     }
     let start = now();
-    let lanes = halves.map(|messages| tokio::spawn(lane(stack.clone(), messages, expected)));
+    let lanes = halves.map(|messages| tokio::spawn(lane(stack(), messages, expected)));
     let mut as_expected = 0;
     for lane in lanes {
         as_expected += lane.await.unwrap_or(0);
@@ -198,20 +208,19 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
     frames.len() as f64 / seconds
 }
 
-async fn lane<S>(stack: S, messages: Vec<Received>, expected: Disposition) -> usize
+async fn lane<S>(mut stack: S, messages: Vec<Received>, expected: Disposition) -> usize
 where
-    S: Service<Received, Response = Disposition, Error = BoxError> + Clone,
+    S: Service<Received, Response = Disposition, Error = BoxError>,
 {
     let mut as_expected = 0;
-    let mut messages = messages.into_iter();
-    loop {
-        let burst: Vec<_> = messages
-            .by_ref()
-            .take(BURST)
-            .map(|message| stack.clone().oneshot(message))
-            .collect();
-        if burst.is_empty() {
-            return as_expected;
+    let mut messages = messages.into_iter().peekable();
+    while messages.peek().is_some() {
+        // As a node's lane does: a burst is called first and polled then.
+        let mut burst = Vec::with_capacity(BURST);
+        for message in messages.by_ref().take(BURST) {
+            if poll_fn(|cx| stack.poll_ready(cx)).await.is_ok() {
+                burst.push(stack.call(message));
+            }
         }
         let dispositions = join_all(burst).await;
         as_expected += dispositions
@@ -221,6 +230,7 @@ where
         // A lane of a node also lets others run now and then.
         tokio::task::yield_now().await;
     }
+    as_expected
 }
 
 /// Sends encrypted messages from Alice to Bob, directly or through eight connected peers.

@@ -8,6 +8,7 @@
 mod batch;
 mod binding;
 mod body;
+mod dedup;
 mod fingerprint;
 mod header;
 mod open;
@@ -19,6 +20,7 @@ mod sealed;
 pub use batch::{MAX_BATCH, verify_batch};
 pub use binding::binding_hash;
 pub use body::{BodyError, DomainHeader, decode_parts, domain_parts, encode_parts};
+pub use dedup::{DedupHash, dedup_hash, dedup_key, dedup_key_of};
 pub use fingerprint::{Fingerprint, FingerprintKey};
 pub use header::{Flags, Header, HeaderError, ProtocolVersion};
 pub use open::{Content, OpenError, Opened};
@@ -28,4 +30,4 @@ pub use seal::{
     KeyAgreement, SealError, SealRequest, SealSecrets, SealedMessage, Signing, encode_envelope,
     seal,
 };
-pub use sealed::{DedupHash, Sealed, SemanticsError, Verified, VerifyError, dedup_hash};
+pub use sealed::{Sealed, SemanticsError, Verified, VerifyError};

@@ -1,9 +1,6 @@
 //! Domain-separated BLAKE2b: specification 01, section 3.
 
-use blake2::{
-    Blake2b, Digest,
-    digest::consts::{U32, U64},
-};
+use blake2b_simd::{Params, State, many};
 use curve25519_dalek::scalar::Scalar;
 
 const DHT: &str = "com.tari.comms.dht";
@@ -72,52 +69,60 @@ pub const NOISE_DH: Domain<'static> = Domain {
 /// assert_ne!(joined, split);
 /// ```
 #[derive(Clone, Debug)]
-pub struct DomainHasher<D>(D);
+pub struct DomainHasher<const LENGTH: usize>(State);
 
 /// 32-byte hashes.
-pub type Hasher256 = DomainHasher<Blake2b<U32>>;
+pub type Hasher256 = DomainHasher<32>;
 /// 64-byte hashes.
-pub type Hasher512 = DomainHasher<Blake2b<U64>>;
+pub type Hasher512 = DomainHasher<64>;
 
-impl<D: Digest> DomainHasher<D> {
+impl<const LENGTH: usize> DomainHasher<LENGTH> {
     /// Starts with the tag of `domain`.
     #[must_use]
     pub fn new(domain: Domain<'_>) -> Self {
+        const { assert!(LENGTH > 0 && LENGTH <= blake2b_simd::OUTBYTES) };
         let mut tag = format!("{}.v{}", domain.name, domain.version);
         if !domain.label.is_empty() {
             tag.push('.');
             tag.push_str(domain.label);
         }
-        Self(D::new()).chain(tag.as_bytes())
+        Self(Params::new().hash_length(LENGTH).to_state()).chain(tag.as_bytes())
     }
 
     /// Adds one chunk.
     #[must_use]
     pub fn chain(mut self, chunk: &[u8]) -> Self {
-        self.0.update((chunk.len() as u64).to_le_bytes());
-        self.0.update(chunk);
+        self.0.update(&length_prefix(chunk)).update(chunk);
         self
     }
-}
 
-impl Hasher256 {
+    /// Adds one chunk to each of many hashers, several at a time in the lanes of a vector register: for long chunks
+    /// about a third of the time of one after the other.
+    pub(crate) fn chain_each<'a>(chunks: impl IntoIterator<Item = (&'a mut Self, &'a [u8])>) {
+        many::update_many(chunks.into_iter().map(|(hasher, chunk)| {
+            hasher.0.update(&length_prefix(chunk));
+            (&mut hasher.0, chunk)
+        }));
+    }
+
     /// The hash of the chunks so far.
     #[must_use]
-    pub fn finish(self) -> [u8; 32] {
-        self.0.finalize().into()
+    pub fn finish(&self) -> [u8; LENGTH] {
+        let hash = self.0.finalize();
+        let mut out = [0; LENGTH];
+        out.copy_from_slice(hash.as_bytes());
+        out
     }
 }
 
 impl Hasher512 {
-    /// The hash of the chunks so far.
-    #[must_use]
-    pub fn finish(self) -> [u8; 64] {
-        self.0.finalize().into()
-    }
-
-    pub(crate) fn finish_scalar(self) -> Scalar {
+    pub(crate) fn finish_scalar(&self) -> Scalar {
         Scalar::from_bytes_mod_order_wide(&self.finish())
     }
+}
+
+const fn length_prefix(chunk: &[u8]) -> [u8; 8] {
+    (chunk.len() as u64).to_le_bytes()
 }
 
 #[cfg(test)]
@@ -135,5 +140,16 @@ mod tests {
             data_encoding::HEXLOWER.encode(&hash),
             "64f1db1039353cf2ff7e09889d14ffd9885766c3dc494a59823a499edfe6997c"
         );
+    }
+
+    #[test]
+    fn many_at_once_hash_as_one_by_one() {
+        let chunks: Vec<Vec<u8>> = (0..9_u8).map(|n| vec![n; usize::from(n) * 100]).collect();
+        let fresh = || Hasher256::new(CHALLENGE).chain(b"before");
+        let mut together: Vec<_> = chunks.iter().map(|_| fresh()).collect();
+        DomainHasher::chain_each(together.iter_mut().zip(chunks.iter().map(Vec::as_slice)));
+        for (hasher, chunk) in together.iter().zip(&chunks) {
+            assert_eq!(hasher.finish(), fresh().chain(chunk).finish());
+        }
     }
 }

@@ -46,6 +46,7 @@ mod envelope;
 mod features;
 pub mod hash;
 mod identity;
+mod key_cache;
 mod keys;
 mod message;
 mod network;
@@ -64,10 +65,12 @@ pub use envelope::{
     HeaderError, KeyAgreement, MAX_BATCH, OpenError, Opened, PADDING_BLOCK_BYTES, PadError,
     ProtocolVersion, RawEnvelope, SealError, SealRequest, SealSecrets, Sealed, SealedMessage,
     SemanticsError, Signing, Verified, VerifyError, binding_hash, decode_parts, dedup_hash,
-    domain_parts, encode_envelope, encode_parts, pad, seal, unpad, verify_batch,
+    dedup_key, dedup_key_of, domain_parts, encode_envelope, encode_parts, pad, seal, unpad,
+    verify_batch,
 };
 pub use features::{Features, FeaturesError};
 pub use identity::NodeIdentity;
+pub use key_cache::KeyCache;
 pub use keys::{KeyError, PublicKey, SecretKey, SharedSecret};
 pub use message::{
     Destination, Disposition, DropReason, Encryption, MessageTag, MessageType, Priority,

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use blake2::{Blake2b, Digest, digest::consts::U13};
+use blake2b_simd::Params;
 
 use crate::PublicKey;
 
@@ -30,7 +30,10 @@ impl NodeId {
     /// Derives the id of a key.
     #[must_use]
     pub fn from_key(key: &PublicKey) -> Self {
-        Self(Blake2b::<U13>::digest(key.as_bytes()).into())
+        let hash = Params::new().hash_length(Self::LENGTH).hash(key.as_bytes());
+        let mut id = [0; Self::LENGTH];
+        id.copy_from_slice(hash.as_bytes());
+        Self(id)
     }
 
     /// Reads exactly 13 bytes.

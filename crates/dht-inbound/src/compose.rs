@@ -70,6 +70,27 @@ pub struct InboundParts<T, V, P, B, O, H, J, K> {
     pub sources: K,
 }
 
+impl<T, V, P, B, O, H, J, K> InboundParts<T, V, P, B, O, H, J, K> {
+    /// The same parts with another verifier.
+    pub fn map_verifier<W>(self, map: impl FnOnce(V) -> W) -> InboundParts<T, W, P, B, O, H, J, K> {
+        InboundParts {
+            verifier: map(self.verifier),
+            identity: self.identity,
+            directory: self.directory,
+            clock: self.clock,
+            meter: self.meter,
+            dedup: self.dedup,
+            seen: self.seen,
+            pool: self.pool,
+            bans: self.bans,
+            outbox: self.outbox,
+            discovery: self.discovery,
+            judge: self.judge,
+            sources: self.sources,
+        }
+    }
+}
+
 impl<T, V, P, B, O, H, J, K> fmt::Debug for InboundParts<T, V, P, B, O, H, J, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InboundParts")
@@ -208,7 +229,7 @@ where
         .check_service::<Inbound<Verified>>()
         .push(VerifyLayer::new(parts.verifier, bans.clone()))
         .check_service::<Inbound<Sealed>>()
-        .push(ConvertLayer)
+        .push(ConvertLayer::new())
         // Outside everything that touches a point: an exact copy costs a hash and two lookups.
         .push(SeenLayer::new(
             dedup,

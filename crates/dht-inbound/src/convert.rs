@@ -1,8 +1,11 @@
 //! From the structure of a header to its meaning: specification 03, section 3.2, step 4, and F-2.
 
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
-use dht_core::{Disposition, DropReason, RawEnvelope, Sealed};
+use dht_core::{Disposition, DropReason, KeyCache, RawEnvelope, Sealed};
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::trace;
@@ -14,20 +17,34 @@ use crate::{Filtered, Inbound};
 ///
 /// Behind the layers that drop what is old or known, since decoding a point costs as much as the whole way of a
 /// duplicate.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ConvertLayer;
+#[derive(Clone, Debug, Default)]
+pub struct ConvertLayer {
+    keys: Arc<KeyCache>,
+}
 
 /// Service produced by [`ConvertLayer`].
 #[derive(Clone, Debug)]
 pub struct Convert<S> {
+    keys: Arc<KeyCache>,
     inner: S,
+}
+
+impl ConvertLayer {
+    /// Remembers the destinations it has decoded.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
 }
 
 impl<S> Layer<S> for ConvertLayer {
     type Service = Convert<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Convert { inner }
+        Convert {
+            keys: Arc::clone(&self.keys),
+            inner,
+        }
     }
 }
 
@@ -45,7 +62,7 @@ where
 
     fn call(&mut self, message: Inbound<RawEnvelope>) -> Self::Future {
         let (envelope, rest) = message.split();
-        match envelope.into_sealed() {
+        match envelope.into_sealed_with(&self.keys) {
             Ok(sealed) => Filtered::passed(self.inner.call(rest.map(|()| sealed))),
             Err(cause) => {
                 trace!(%cause, "header does not convert");
@@ -80,7 +97,7 @@ mod tests {
                 .into_sealed()
                 .unwrap();
             let (mut service, mut inner) =
-                mock::spawn_layer::<Inbound<Sealed>, Disposition, _>(ConvertLayer);
+                mock::spawn_layer::<Inbound<Sealed>, Disposition, _>(ConvertLayer::new());
             inner.allow(1);
             tokio_test::assert_ready_ok!(service.poll_ready());
             let _response = service.call(support::raw(frame.clone()));
@@ -139,7 +156,7 @@ mod tests {
                 header,
                 body: Bytes::from_static(b"x"),
             });
-            let ended = support::run_filter(ConvertLayer, support::raw(frame)).await;
+            let ended = support::run_filter(ConvertLayer::new(), support::raw(frame)).await;
             assert_eq!(ended, Disposition::Dropped(DropReason::BadHeader));
         }
     }
@@ -147,7 +164,7 @@ mod tests {
     #[test]
     fn readiness_is_that_of_the_inner_service() {
         support::assert_readiness_is_inner::<Inbound<RawEnvelope>, Inbound<Sealed>, _>(
-            ConvertLayer,
+            ConvertLayer::new(),
         );
     }
 }

@@ -1,6 +1,5 @@
 //! Drops repeats: specification 03, section 3.6, with retention by expiry (F-15) and failing closed (F-7).
 
-mod key;
 mod retention;
 mod shard;
 mod table;
@@ -13,14 +12,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use dht_core::{Clock, Disposition, DropReason, UnixSeconds, Verified};
+use dht_core::{Clock, Disposition, DropReason, UnixSeconds, Verified, dedup_key};
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::error;
 
-pub(crate) use self::key::has_canonical_layout;
 pub use self::{
-    key::{dedup_key, dedup_key_of},
     retention::{
         CEILING_FACTOR, DEFAULT_CAPACITY, MAX_RETENTION_SECONDS, MIN_RETENTION_SECONDS, Sighting,
     },

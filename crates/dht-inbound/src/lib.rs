@@ -118,8 +118,7 @@ pub use convert::{Convert, ConvertLayer};
 pub use decode::{Authenticated, Decode, DecodeLayer, KnownSources};
 pub use dedup::{
     CEILING_FACTOR, DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_CAPACITY, Dedup, DedupEntry, DedupLayer,
-    DedupStore, DedupTable, MAX_RETENTION_SECONDS, MIN_RETENTION_SECONDS, Sighting, dedup_key,
-    dedup_key_of,
+    DedupStore, DedupTable, MAX_RETENTION_SECONDS, MIN_RETENTION_SECONDS, Sighting,
 };
 pub use deliver::{Deliver, DeliverLayer};
 pub use expiry::{Expiry, ExpiryLayer};

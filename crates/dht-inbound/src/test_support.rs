@@ -12,7 +12,8 @@ use bytes::Bytes;
 use dht_core::{
     Destination, Disposition, Encryption, Entropy as _, Features, MessageTag, MessageType,
     NodeIdentity, ProtocolVersion, RawEnvelope, RemotePeer, SealRequest, SealSecrets, Sealed,
-    SeededEntropy, Signing, UnixSeconds, Verified, encode_envelope, encode_parts, seal, test_util,
+    SeededEntropy, Signing, UnixSeconds, Verified, dedup_key, encode_envelope, encode_parts, seal,
+    test_util,
 };
 use dht_stack::BytePermit;
 use parking_lot::Mutex;
@@ -25,7 +26,7 @@ pub(crate) use dht_core::test_util::NOW;
 
 use crate::{
     AttributionProfile, BanOrder, BanSink, BanTerms, Bans, Counted, DiscoveryAnswer, DiscoveryHook,
-    DiscoveryReply, ForwardRequest, HandoverError, Inbound, Message, Outbox, Received, dedup_key,
+    DiscoveryReply, ForwardRequest, HandoverError, Inbound, Message, Outbox, Received,
 };
 
 /// Seed of the node under test.

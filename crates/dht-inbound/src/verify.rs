@@ -13,7 +13,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use tracing::trace;
 
-use crate::{BanSink, Bans, Inbound, Next, Offence, Parties, Step, dedup::has_canonical_layout};
+use crate::{BanSink, Bans, Inbound, Next, Offence, Parties, Step};
 
 /// Has each envelope checked by a verifier service, and drops those that do not hold.
 ///
@@ -129,9 +129,7 @@ where
     ) -> Result<ControlFlow<Disposition, S::Future>, BoxError> {
         let dropped = |reason| Ok(ControlFlow::Break(Disposition::Dropped(reason)));
         match outcome {
-            Ok(verified) if !has_canonical_layout(&verified.header().signature) => {
-                dropped(DropReason::NotCanonical)
-            }
+            Ok(verified) if !verified.signature_is_canonical() => dropped(DropReason::NotCanonical),
             Ok(verified) => Ok(ControlFlow::Continue(
                 self.inner.call(self.message.map(|()| verified)),
             )),

@@ -22,7 +22,6 @@ use dht_peers::Directory;
 use dht_stack::BoxError;
 use dht_transport::{AddressBook, DeliveryError, DialFailure, Transport};
 use futures::future::BoxFuture;
-use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use crate::{Message, Received, inbox::Subscribers};
@@ -114,6 +113,7 @@ impl ToOutbound {
 }
 
 /// Nobody looks for peers yet, so no answer was asked for.
+#[derive(Clone, Debug)]
 pub(crate) struct NoDiscovery;
 
 impl DiscoveryHook for NoDiscovery {
@@ -139,8 +139,6 @@ impl SeedDedup for Seeds {
 #[derive(Clone)]
 pub(crate) struct ToTransport {
     pub(crate) transport: Transport,
-    /// Reports of deliveries: one small task for each message in a peer's queue, hence as bounded as those.
-    pub(crate) reports: TaskTracker,
 }
 
 impl Service<OutboundMessage> for ToTransport {
@@ -161,19 +159,9 @@ impl Service<OutboundMessage> for ToTransport {
             reply,
             ..
         } = message;
-        let outcome = match self.transport.send(&to, frame, priority) {
-            Ok(delivery) => {
-                self.reports.spawn(async move {
-                    reply.send(delivery.await.map_err(failure));
-                });
-                Ok(())
-            }
-            Err(error) => {
-                reply.send(Err(DeliveryFailure::Dropped));
-                Err(error.into())
-            }
-        };
-        std::future::ready(outcome)
+        let report = |outcome: Result<(), DeliveryError>| reply.send(outcome.map_err(failure));
+        let queued = self.transport.send_reporting(&to, frame, priority, report);
+        std::future::ready(queued.map_err(Into::into))
     }
 }
 

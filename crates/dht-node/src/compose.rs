@@ -18,7 +18,6 @@ use dht_stack::{Batch, ByteBudget};
 use dht_transport::{InboundMessage, Transport};
 use rand_core::Rng as _;
 use tokio::sync::{Mutex, Notify, mpsc};
-use tokio_util::task::TaskTracker;
 use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
@@ -96,7 +95,6 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     };
     let sink = ToTransport {
         transport: transport.clone(),
-        reports: TaskTracker::new(),
     };
     let pipeline = BoxCloneSyncService::new(outbound(parts, sink));
     let (requests, queue) = mpsc::channel(OUTBOUND_QUEUE);
@@ -106,32 +104,24 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     // The way in.
     let subscribers = Arc::new(Subscribers::default());
     let counters = Arc::new(Counters::default());
-    let lanes = std::thread::available_parallelism().map_or(1, usize::from);
-    let stack = inbound_stack(
-        InboundConfig::default(),
-        InboundParts {
-            identity: Arc::clone(&identity),
-            directory: directory.clone(),
-            clock: Arc::clone(&clock),
-            meter: meter.clone(),
-            dedup: Arc::clone(&dedup),
-            seen: Seen::new(
-                DEFAULT_SEEN_CAPACITY,
-                FingerprintKey::random(&mut entropy.rng()),
-            ),
-            verifier: Batch::new(BatchVerifier::new(Arc::clone(&entropy)), MAX_BATCH, lanes),
-            pool: Inline,
-            bans: DirectoryBans::new(directory.clone(), SharedClock::clone(&clock)),
-            outbox: Arc::new(ToOutbound(requester.clone())),
-            discovery: NoDiscovery,
-            judge: AcceptAll,
-            sources: Authenticated,
-        },
-        // Store-and-forward's two layers come here.
-        None::<tower::layer::util::Identity>,
-        None::<tower::layer::util::Identity>,
-        ToInboxes(Arc::clone(&subscribers)),
-    );
+    let parts = InboundParts {
+        identity: Arc::clone(&identity),
+        directory: directory.clone(),
+        clock: Arc::clone(&clock),
+        meter: meter.clone(),
+        dedup: Arc::clone(&dedup),
+        seen: Seen::new(
+            DEFAULT_SEEN_CAPACITY,
+            FingerprintKey::random(&mut entropy.rng()),
+        ),
+        verifier: BatchVerifier::new(Arc::clone(&entropy)),
+        pool: Inline,
+        bans: DirectoryBans::new(directory.clone(), SharedClock::clone(&clock)),
+        outbox: Arc::new(ToOutbound(requester.clone())),
+        discovery: NoDiscovery,
+        judge: AcceptAll,
+        sources: Authenticated,
+    };
     let roster = Roster {
         transport: transport.clone(),
         directory: directory.clone(),
@@ -139,10 +129,22 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         clock: Arc::clone(&clock),
     };
     let messages = Arc::new(Mutex::new(outlets.messages));
+    // A lane a core, each with a queue of signatures of its own: a lane that waited for a batch in another lane's
+    // hands would leave its core idle.
+    let lanes = std::thread::available_parallelism().map_or(1, usize::from);
     for _ in 0..lanes {
+        let stack = inbound_stack(
+            InboundConfig::default(),
+            parts
+                .clone()
+                .map_verifier(|verifier| Batch::new(verifier, MAX_BATCH, 1)),
+            // Store-and-forward's two layers come here.
+            None::<tower::layer::util::Identity>,
+            None::<tower::layer::util::Identity>,
+            ToInboxes(Arc::clone(&subscribers)),
+        );
         let (counters, roster) = (Arc::clone(&counters), roster.clone());
         let lane = stack
-            .clone()
             .map_request(move |message: InboundMessage| {
                 roster.ensure(&message.peer.node_id);
                 received(message)

@@ -6,6 +6,7 @@ use dht_core::{Entropy as _, Sealed, SharedEntropy, Verified, VerifyError, verif
 use dht_stack::BatchWork;
 
 /// The arithmetic behind a [`Batch`](dht_stack::Batch) of envelopes.
+#[derive(Clone)]
 pub struct BatchVerifier(SharedEntropy);
 
 impl BatchVerifier {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dht_core::{DedupHash, Header, UnixSeconds, decode_parts, dedup_hash, encode_parts};
+use dht_core::{DedupHash, Header, UnixSeconds, dedup_key_of};
 
 /// The duplicate table of the inbound side, as far as the outbound side needs it.
 pub trait SeedDedup: Send + Sync + 'static {
@@ -24,15 +24,9 @@ impl<T: SeedDedup + ?Sized> SeedDedup for Arc<T> {
     }
 }
 
-/// The key under which receivers, and this node when it hears an echo, remember a message.
-///
-/// Unsigned bodies are keyed in canonical form, because nothing stops a relay from re-encoding them; others as they
-/// are. `None` for a clear unsigned body that is no envelope body: receivers drop it before they look.
+/// The key under which this node, when it hears an echo, remembers a message. `None` for a clear unsigned body that is
+/// no envelope body: receivers drop it before they look.
 #[must_use]
 pub fn echo_hash(header: &Header, body: &Bytes) -> Option<DedupHash> {
-    if header.is_encrypted() || !header.signature.is_empty() {
-        return Some(dedup_hash(&header.signature, body));
-    }
-    let parts = decode_parts(body.clone()).ok()?;
-    Some(dedup_hash(&[], &encode_parts(&parts)))
+    dedup_key_of(header, body).ok()
 }

@@ -23,10 +23,10 @@ pub trait BatchWork<Request>: Send + Sync + 'static {
 
 /// A service that collects the requests of many callers into batches.
 ///
-/// There is no task and no timer. The first caller becomes the worker: it lets the others that are ready run
-/// once, so that they can queue up, and then does what is queued, at most `max_batch` requests. What has
-/// been queued meanwhile is handed to the next caller in line. An idle service therefore answers a single
-/// request at once, and a busy one finds large batches.
+/// There is no task and no timer. A request is queued when the service is *called*. The first caller to be *polled*
+/// becomes the worker and does what is queued by then, at most `max_batch` requests; what has been queued meanwhile is
+/// handed to the next caller in line. An idle service therefore answers a single request at once, and a busy one
+/// finds large batches. Whoever has several requests at hand calls for all of them before it polls for any.
 ///
 /// Clones share the queue.
 ///
@@ -87,9 +87,7 @@ pub struct BatchFuture<W: BatchWork<Request>, Request> {
 }
 
 enum Step<Request, Response> {
-    /// Has the worker's role and has not yet let others queue up.
-    Gather(Request),
-    /// Has the worker's role and starts when polled again.
+    /// Has the worker's role and starts when polled.
     Work(Request),
     Wait(oneshot::Receiver<Answer<Request, Response>>),
     Done,
@@ -133,7 +131,7 @@ where
         let mut state = self.shared.state.lock();
         let step = if let Some(fewer) = state.idle_workers.checked_sub(1) {
             state.idle_workers = fewer;
-            Step::Gather(request)
+            Step::Work(request)
         } else {
             let (answer, receiver) = oneshot::channel();
             state.queue.push_back(Queued { request, answer });
@@ -159,11 +157,6 @@ where
         let this = &mut *self;
         loop {
             match std::mem::replace(&mut this.step, Step::Done) {
-                Step::Gather(request) => {
-                    this.step = Step::Work(request);
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
                 Step::Work(request) => {
                     let turn = Turn(&this.shared);
                     return Poll::Ready(turn.work(request).ok_or(BatchLost));
@@ -187,7 +180,7 @@ impl<W: BatchWork<Request>, Request> Drop for BatchFuture<W, Request> {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.step, Step::Done) {
             // A cancelled caller gives the role away; without this the queue would stand still.
-            Step::Gather(_) | Step::Work(_) => drop(Turn(&self.shared)),
+            Step::Work(_) => drop(Turn(&self.shared)),
             Step::Wait(mut receiver) => {
                 // The turn may have been given to us in the very moment we left.
                 receiver.close();

@@ -9,6 +9,7 @@ use dht_stack::BytePermit;
 
 pub use codec::{FrameAssembler, FrameTooLong, Step};
 pub use delivery::Delivery;
+pub(crate) use delivery::Reply;
 pub(crate) use inbound::{End, InboundSlot, Receiver};
 pub(crate) use outbox::{Limits, SharedBytes};
 pub(crate) use session::{Connect, Outboxes, PeerSession, Pushed};

@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     Builder, Connection, Delivery, DeliveryError, DialError, Event, InboundMessage, OpenError,
     SendError, Substream, listener,
-    messaging::Pushed,
+    messaging::{Pushed, Reply},
     shared::{BookConnector, Session, Shared},
 };
 
@@ -194,6 +194,36 @@ impl Transport {
         frame: Bytes,
         priority: Priority,
     ) -> Result<Delivery, SendError> {
+        let (reply, delivery) = Delivery::new();
+        self.queue(peer, frame, priority, reply)?;
+        Ok(delivery)
+    }
+
+    /// As [`Transport::send`], but calls `report` with what a [`Delivery`] would resolve to, also when this fails
+    /// ([`DeliveryError::Dropped`](crate::DeliveryError::Dropped)).
+    ///
+    /// `report` is called by the task that writes, with the peer's queue locked: it must be short and must not
+    /// call the transport.
+    ///
+    /// # Errors
+    /// [`SendError`]: too long, no room, or no transport any more.
+    pub fn send_reporting(
+        &self,
+        peer: &NodeId,
+        frame: Bytes,
+        priority: Priority,
+        report: impl FnOnce(Result<(), DeliveryError>) + Send + 'static,
+    ) -> Result<(), SendError> {
+        self.queue(peer, frame, priority, Reply::new(report))
+    }
+
+    fn queue(
+        &self,
+        peer: &NodeId,
+        frame: Bytes,
+        priority: Priority,
+        reply: Reply,
+    ) -> Result<(), SendError> {
         if frame.len() > MAX_MESSAGING_FRAME_BYTES {
             return Err(SendError::TooLong(frame.len()));
         }
@@ -203,20 +233,17 @@ impl Transport {
         if self.shared.stopping.is_cancelled() {
             return Err(SendError::ShutDown);
         }
-        match self.shared.outboxes.push(peer, frame, priority)? {
-            Pushed::Running(delivery) => Ok(delivery),
-            Pushed::Start(delivery, outbox) => {
-                let session = Session {
-                    peer: *peer,
-                    outbox,
-                    outboxes: Arc::clone(&self.shared.outboxes),
-                    connect: BookConnector(Arc::clone(&self.shared)),
-                    write_timeout: self.shared.config.write_timeout,
-                };
-                self.shared.tasks.spawn(session.run());
-                Ok(delivery)
-            }
+        if let Pushed::Start(outbox) = self.shared.outboxes.push(peer, frame, priority, reply)? {
+            let session = Session {
+                peer: *peer,
+                outbox,
+                outboxes: Arc::clone(&self.shared.outboxes),
+                connect: BookConnector(Arc::clone(&self.shared)),
+                write_timeout: self.shared.config.write_timeout,
+            };
+            self.shared.tasks.spawn(session.run());
         }
+        Ok(())
     }
 
     /// Opens a stream of `protocol` to a connected peer.

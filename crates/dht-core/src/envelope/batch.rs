@@ -8,8 +8,11 @@ use curve25519_dalek::{
 };
 use rand_core::CryptoRng;
 
-use super::{Sealed, Verified, VerifyError};
-use crate::schnorr::{MessageSignature, challenge};
+use super::{Sealed, Verified, VerifyError, binding};
+use crate::{
+    hash::DomainHasher,
+    schnorr::{MessageSignature, challenge},
+};
 
 /// Envelopes worth checking together: beyond this the gain is small and a forgery costs more to find.
 pub const MAX_BATCH: usize = 64;
@@ -19,6 +22,7 @@ struct Term {
     index: usize,
     signature: MessageSignature,
     nonce: RistrettoPoint,
+    binding: [u8; 32],
     challenge: Scalar,
 }
 
@@ -37,16 +41,14 @@ pub fn verify_batch(
     if envelopes.len() < 2 {
         return envelopes.into_iter().map(Sealed::verify).collect();
     }
-    let terms: Vec<Term> = envelopes
-        .iter()
-        .enumerate()
-        .filter_map(|(index, sealed)| term(index, sealed))
-        .collect();
+    let terms = terms(&envelopes);
     let hold = sum_is_zero(&terms, rng);
     let mut signed = terms.into_iter().peekable();
     let answers = envelopes.into_iter().enumerate().map(|(index, sealed)| {
         match signed.next_if(|term| term.index == index) {
-            Some(term) if hold => Ok(sealed.into_verified(Some(*term.signature.signer()))),
+            Some(term) if hold => {
+                Ok(sealed.into_verified(Some((*term.signature.signer(), term.binding))))
+            }
             // Unsigned, malformed, or one of a batch that did not add up.
             _ => sealed.verify(),
         }
@@ -54,25 +56,37 @@ pub fn verify_batch(
     answers.collect()
 }
 
-/// `None` for what needs no multiplication or cannot verify anyway.
-fn term(index: usize, sealed: &Sealed) -> Option<Term> {
-    sealed.check_semantics().ok()?;
-    let signature = sealed.signature().ok()??;
-    let nonce = signature.nonce_ref().decompress()?;
-    if signature.signer().is_identity() {
-        return None;
-    }
-    let challenge = challenge(
-        signature.signer(),
-        signature.nonce_ref(),
-        &sealed.binding_hash(),
-    );
-    Some(Term {
-        index,
-        signature,
-        nonce,
-        challenge,
-    })
+/// The part of each envelope in the sum. What needs no multiplication or cannot verify anyway has none.
+fn terms(envelopes: &[Sealed]) -> Vec<Term> {
+    let (candidates, mut hashers): (Vec<_>, Vec<_>) = envelopes
+        .iter()
+        .enumerate()
+        .filter_map(|(index, sealed)| {
+            sealed.check_semantics().ok()?;
+            let signature = sealed.signature().ok()??;
+            let nonce = signature.nonce_ref().decompress()?;
+            let candidate = (index, sealed.body(), signature, nonce);
+            (!candidate.2.signer().is_identity())
+                .then(|| (candidate, binding::begin(sealed.header())))
+        })
+        .unzip();
+    let bodies = candidates.iter().map(|(_, body, ..)| &body[..]);
+    DomainHasher::chain_each(hashers.iter_mut().zip(bodies));
+    candidates
+        .into_iter()
+        .zip(&hashers)
+        .map(|((index, _, signature, nonce), hasher)| {
+            let binding = hasher.finish();
+            let challenge = challenge(signature.signer(), signature.nonce_ref(), &binding);
+            Term {
+                index,
+                signature,
+                nonce,
+                binding,
+                challenge,
+            }
+        })
+        .collect()
 }
 
 fn sum_is_zero(terms: &[Term], rng: &mut impl CryptoRng) -> bool {

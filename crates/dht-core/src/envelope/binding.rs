@@ -18,6 +18,11 @@ use crate::hash::{CHALLENGE, Hasher256};
 /// | n | body as transmitted |
 #[must_use]
 pub fn binding_hash(header: &Header, body: &[u8]) -> [u8; 32] {
+    begin(header).chain(body).finish()
+}
+
+/// Everything but the body.
+pub(super) fn begin(header: &Header) -> Hasher256 {
     let ephemeral = header.ephemeral_key.map_or([0; 32], |key| *key.as_bytes());
     Hasher256::new(CHALLENGE)
         .chain(&header.version.to_wire().to_le_bytes())
@@ -26,6 +31,4 @@ pub fn binding_hash(header: &Header, body: &[u8]) -> [u8; 32] {
         .chain(&header.flags.bits().to_le_bytes())
         .chain(&header.expires.map_or(0, |at| at.0).to_le_bytes())
         .chain(&ephemeral)
-        .chain(body)
-        .finish()
 }

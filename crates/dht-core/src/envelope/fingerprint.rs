@@ -2,36 +2,40 @@
 
 use std::fmt;
 
+use highway::{HighwayHash as _, HighwayHasher, Key};
 use rand_core::CryptoRng;
 use zeroize::Zeroize;
 
 /// A keyed hash of one exact envelope: everything but the unsigned tag.
 ///
-/// Equal fingerprints under one key mean equal envelopes; the key is per process, so nobody can search for
-/// collisions.
+/// HighwayHash, 128 bits: equal fingerprints under one key mean equal envelopes. The key is random, per process and
+/// never shown, nor is any fingerprint, so that nobody can search for collisions. Tens of times faster than the
+/// protocol's own hash, and short of a duplicate lookup it decides nothing: what is *not* recognised is verified.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fingerprint(pub [u8; 16]);
 
 /// The key of the fingerprints of one process.
 #[derive(Clone)]
-pub struct FingerprintKey([u8; 32]);
+pub struct FingerprintKey([u64; 4]);
 
 impl FingerprintKey {
     /// A fresh random key.
     pub fn random(rng: &mut impl CryptoRng) -> Self {
-        let mut key = [0; 32];
-        rng.fill_bytes(&mut key);
-        Self(key)
+        Self(std::array::from_fn(|_| rng.next_u64()))
     }
 
-    /// Hashes the header without its tag and the body. The body is hashed on its own first, so that it
-    /// reaches the hash aligned to its chunks and in one piece.
+    /// Hashes the header without its tag and the body, with the length of the header, so that no byte can move from
+    /// one to the other.
     pub(super) fn fingerprint(&self, header: &[u8], body: &[u8]) -> Fingerprint {
-        let body = blake3::keyed_hash(&self.0, body);
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        hasher.update(body.as_bytes()).update(header);
+        let mut hasher = HighwayHasher::new(Key(self.0));
+        hasher.append(&(header.len() as u64).to_le_bytes());
+        hasher.append(header);
+        hasher.append(body);
+        let [low, high] = hasher.finalize128();
         let mut short = [0; 16];
-        hasher.finalize_xof().fill(&mut short);
+        let (first, second) = short.split_at_mut(8);
+        first.copy_from_slice(&low.to_le_bytes());
+        second.copy_from_slice(&high.to_le_bytes());
         Fingerprint(short)
     }
 }

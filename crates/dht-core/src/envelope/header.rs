@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dht_proto::envelope::{DhtHeader, dht_header};
 
-use crate::{Destination, MessageTag, MessageType, PublicKey, UnixSeconds};
+use crate::{Destination, KeyError, MessageTag, MessageType, PublicKey, UnixSeconds};
 
 /// Header of an envelope with every field converted. Equality ignores the tag, which is not signed.
 #[derive(Clone, Debug)]
@@ -70,23 +70,19 @@ impl Header {
     /// # Errors
     /// [`HeaderError`], the first in the order of its variants.
     pub fn from_proto(proto: &DhtHeader) -> Result<Self, HeaderError> {
-        Self::from_proto_at(proto, None)
+        Self::from_proto_with(proto, PublicKey::from_bytes)
     }
 
-    /// Converts the fields at a node with the key `own`: mail for that key needs no second decoding of it.
-    pub(super) fn from_proto_at(
+    /// Converts the fields, the destination's key by `decode`.
+    pub(super) fn from_proto_with(
         proto: &DhtHeader,
-        own: Option<&PublicKey>,
+        decode: impl FnOnce(&[u8]) -> Result<PublicKey, KeyError>,
     ) -> Result<Self, HeaderError> {
         let destination = match &proto.destination {
             None => return Err(HeaderError::Destination),
             Some(dht_header::Destination::Unknown(_)) => Destination::Unknown,
             Some(dht_header::Destination::PublicKey(bytes)) => {
-                let key = match own {
-                    Some(own) if own.as_bytes() == &bytes[..] => *own,
-                    _ => PublicKey::from_bytes(bytes).map_err(|_| HeaderError::Destination)?,
-                };
-                Destination::PublicKey(key)
+                Destination::PublicKey(decode(bytes).map_err(|_| HeaderError::Destination)?)
             }
         };
         let ephemeral_key = match &proto.ephemeral_public_key[..] {

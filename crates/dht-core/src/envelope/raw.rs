@@ -8,7 +8,7 @@ use dht_proto::{
 use prost::Message;
 
 use super::{Fingerprint, FingerprintKey, Header, HeaderError, Sealed};
-use crate::PublicKey;
+use crate::{KeyCache, KeyError, PublicKey};
 
 /// A frame that is an envelope in structure. No point of a curve has been touched yet, so that a duplicate
 /// costs only a hash.
@@ -97,21 +97,24 @@ impl RawEnvelope {
     /// # Errors
     /// [`HeaderError`], the first in the order of its variants.
     pub fn into_sealed(self) -> Result<Sealed, HeaderError> {
-        self.seal_header(None)
+        self.seal_header(PublicKey::from_bytes)
     }
 
-    /// As [`RawEnvelope::into_sealed`], at the node with the key `own`: the destination of its own mail is not
-    /// decoded again, which saves one square root.
+    /// As [`RawEnvelope::into_sealed`]; destinations decoded before are looked up in `keys`, which saves a square
+    /// root each.
     ///
     /// # Errors
     /// [`HeaderError`], the first in the order of its variants.
-    pub fn into_sealed_at(self, own: &PublicKey) -> Result<Sealed, HeaderError> {
-        self.seal_header(Some(own))
+    pub fn into_sealed_with(self, keys: &KeyCache) -> Result<Sealed, HeaderError> {
+        self.seal_header(|bytes| keys.decode(bytes))
     }
 
-    fn seal_header(self, own: Option<&PublicKey>) -> Result<Sealed, HeaderError> {
+    fn seal_header(
+        self,
+        destination: impl FnOnce(&[u8]) -> Result<PublicKey, KeyError>,
+    ) -> Result<Sealed, HeaderError> {
         let proto = self.header.as_ref().ok_or(HeaderError::Missing)?;
-        let header = Header::from_proto_at(proto, own)?;
+        let header = Header::from_proto_with(proto, destination)?;
         let Self { frame, body, .. } = self;
         Ok(Sealed::new(header, body, frame))
     }

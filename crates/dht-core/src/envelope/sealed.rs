@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{Content, Header, OpenError, Opened, binding_hash, open};
+use super::{
+    Content, DedupHash, Header, OpenError, Opened, binding_hash, dedup::has_canonical_layout,
+    dedup_hash, open,
+};
 use crate::{
     Destination, NodeIdentity, PublicKey,
-    hash::{DEDUP, Hasher256},
     schnorr::{MessageSignature, SignatureError},
 };
 
@@ -21,12 +23,9 @@ pub struct Sealed {
 #[derive(Clone, Debug)]
 pub struct Verified {
     sealed: Sealed,
-    signer: Option<PublicKey>,
+    /// Who signed, and the hash that is signed.
+    signed: Option<(PublicKey, [u8; 32])>,
 }
-
-/// Names a message for the duplicate table and the store; never on the wire.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct DedupHash(pub [u8; 32]);
 
 /// Encrypted, but without what encryption takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -46,12 +45,6 @@ pub enum VerifyError {
     /// The signature does not cover header and body.
     #[error("message signature does not verify")]
     BadSignature,
-}
-
-/// The duplicate hash over the signature field and the body, both exactly as given.
-#[must_use]
-pub fn dedup_hash(signature: &[u8], body: &[u8]) -> DedupHash {
-    DedupHash(Hasher256::new(DEDUP).chain(signature).chain(body).finish())
 }
 
 // === impl Sealed ===
@@ -120,15 +113,14 @@ impl Sealed {
     /// [`VerifyError`].
     pub fn verify(self) -> Result<Verified, VerifyError> {
         self.check_semantics()?;
-        let signer = match self.signature()? {
-            None => None,
-            Some(signature) if signature.verify(&self.binding_hash()) => Some(*signature.signer()),
-            Some(_) => return Err(VerifyError::BadSignature),
+        let Some(signature) = self.signature()? else {
+            return Ok(self.into_verified(None));
         };
-        Ok(Verified {
-            sealed: self,
-            signer,
-        })
+        let binding = self.binding_hash();
+        if !signature.verify(&binding) {
+            return Err(VerifyError::BadSignature);
+        }
+        Ok(self.into_verified(Some((*signature.signer(), binding))))
     }
 
     /// The decoded signature; `None` if the message is unsigned.
@@ -148,11 +140,11 @@ impl Sealed {
         binding_hash(&self.header, &self.body)
     }
 
-    /// Marks an envelope as verified by somebody else: the batch verifier.
-    pub(crate) const fn into_verified(self, signer: Option<PublicKey>) -> Verified {
+    /// Marks an envelope as verified, with the signer and the hash that the signature covers.
+    pub(crate) const fn into_verified(self, signed: Option<(PublicKey, [u8; 32])>) -> Verified {
         Verified {
             sealed: self,
-            signer,
+            signed,
         }
     }
 
@@ -185,7 +177,19 @@ impl Verified {
     /// Who signed; the masked key for encrypted messages, `None` for anonymous ones.
     #[must_use]
     pub const fn signer(&self) -> Option<&PublicKey> {
-        self.signer.as_ref()
+        match &self.signed {
+            Some((signer, _)) => Some(signer),
+            None => None,
+        }
+    }
+
+    /// The hash of header and body that the signature covers; `None` for anonymous messages.
+    #[must_use]
+    pub const fn binding_hash(&self) -> Option<&[u8; 32]> {
+        match &self.signed {
+            Some((_, hash)) => Some(hash),
+            None => None,
+        }
     }
 
     /// The duplicate hash of the bytes as received.
@@ -195,14 +199,10 @@ impl Verified {
     }
 
     /// Whether the signature field is empty or exactly the canonical 102 bytes. A re-encoded signature still
-    /// verifies, but would give the same message another duplicate hash.
+    /// verifies, but the network's duplicate hash takes the bytes as they are.
     #[must_use]
     pub fn signature_is_canonical(&self) -> bool {
-        match self.sealed.signature() {
-            Ok(None) => true,
-            Ok(Some(signature)) => signature.encode() == self.sealed.header.signature,
-            Err(_) => false,
-        }
+        has_canonical_layout(&self.sealed.header.signature)
     }
 
     /// Reads the message if it is readable here.
@@ -214,7 +214,8 @@ impl Verified {
     /// [`OpenError`]. For messages addressed here it does not say which check failed.
     pub fn open(self, identity: &NodeIdentity) -> Result<Opened, OpenError> {
         let for_us = self.header().destination.public_key() == Some(identity.public_key());
-        match (self.header().is_encrypted(), self.signer) {
+        let signer = self.signer().copied();
+        match (self.header().is_encrypted(), signer) {
             (true, Some(masked)) if for_us => open::open_encrypted(self.sealed, &masked, identity),
             (true, _) => Ok(Opened::new(self.sealed, Content::Unreadable)),
             (false, origin) => open::open_clear(self.sealed, origin),

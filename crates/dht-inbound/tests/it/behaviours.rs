@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use dht_core::{
     Destination, Disposition, DropReason, Features, MessageTag, MessageType, RawEnvelope, Signing,
-    UnixSeconds, encode_parts,
+    UnixSeconds, dedup_key_of, encode_parts,
     test_util::{NOW, identity_with, parts},
 };
 use dht_inbound::{
     AttributionProfile::{Legacy, Strict},
-    InboundConfig, Offence, Sighting, dedup_key_of,
+    InboundConfig, Offence, Sighting,
 };
 use dht_proto::dht::JoinMessage;
 use prost::Message as _;
@@ -153,15 +153,16 @@ async fn b055_echo_of_an_own_unsigned_noncanonical_body_is_a_repeat() {
         signed: false,
         expires: None,
     };
-    assert_eq!(
-        node.dedup
-            .seed(&dedup_key_of(&[], &odd).unwrap(), sighting, NOW),
-        1
-    );
     let echo = Draft {
         body: odd,
         ..Draft::clear(Signing::Anonymous)
     };
+    let sent = RawEnvelope::parse(echo.frame())
+        .unwrap()
+        .into_sealed()
+        .unwrap();
+    let key = dedup_key_of(sent.header(), sent.body()).unwrap();
+    assert_eq!(node.dedup.seed(&key, sighting, NOW), 1);
     assert_eq!(
         node.receive(echo.frame()).await,
         dropped(DropReason::Duplicate)

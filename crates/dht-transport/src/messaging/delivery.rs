@@ -1,6 +1,7 @@
 //! What becomes of a message that was queued.
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -17,12 +18,43 @@ use crate::DeliveryError;
 #[must_use = "dropping a delivery means not to care whether the message was sent"]
 pub struct Delivery(oneshot::Receiver<Result<(), DeliveryError>>);
 
-/// The other end of a [`Delivery`].
-pub(crate) type Reply = oneshot::Sender<Result<(), DeliveryError>>;
+/// Tells what became of one message, once; [`DeliveryError::Dropped`] if nobody says.
+pub(crate) struct Reply(Option<Box<Report>>);
+
+type Report = dyn FnOnce(Result<(), DeliveryError>) + Send;
+
+impl Reply {
+    pub(crate) fn new(report: impl FnOnce(Result<(), DeliveryError>) + Send + 'static) -> Self {
+        Self(Some(Box::new(report)))
+    }
+
+    pub(crate) fn send(mut self, outcome: Result<(), DeliveryError>) {
+        if let Some(report) = self.0.take() {
+            report(outcome);
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(report) = self.0.take() {
+            report(Err(DeliveryError::Dropped));
+        }
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply(..)")
+    }
+}
 
 impl Delivery {
     pub(crate) fn new() -> (Reply, Self) {
         let (reply, answer) = oneshot::channel();
+        let reply = Reply::new(move |outcome| {
+            let _nobody_waits = reply.send(outcome);
+        });
         (reply, Self(answer))
     }
 }

@@ -70,7 +70,7 @@ impl Entry {
     pub(crate) fn resolve(mut self, outcome: Result<(), DeliveryError>) {
         crate::metrics::delivery(self.priority, &outcome);
         if let Some(reply) = self.reply.take() {
-            let _nobody_waits = reply.send(outcome);
+            reply.send(outcome);
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     MESSAGING_PROTOCOL,
-    delivery::Delivery,
+    delivery::Reply,
     outbox::{Entry, Limits, Outbox, SharedBytes},
     pump::Pump,
 };
@@ -51,9 +51,9 @@ pub(crate) struct PeerOutbox {
 #[derive(Debug)]
 pub(crate) enum Pushed {
     /// A task serves this peer already.
-    Running(Delivery),
+    Running,
     /// Run a [`PeerSession`] with this queue.
-    Start(Delivery, Arc<PeerOutbox>),
+    Start(Arc<PeerOutbox>),
 }
 
 /// How a session gets its connection.
@@ -88,9 +88,9 @@ impl Outboxes {
         peer: &NodeId,
         frame: Bytes,
         priority: Priority,
+        reply: Reply,
     ) -> Result<Pushed, SendError> {
         let now = Instant::now();
-        let (reply, delivery) = Delivery::new();
         // Correctness: held until the message is queued, so that `finish` cannot take the queue away from
         // under it.
         let mut peers = self.peers.lock();
@@ -100,7 +100,7 @@ impl Outboxes {
                 .lock()
                 .push(frame, priority, reply, now, &self.limits, &self.shared)?;
             outbox.waker.wake();
-            return Ok(Pushed::Running(delivery));
+            return Ok(Pushed::Running);
         }
         if peers.len() >= MAX_OUTBOXES {
             return Err(SendError::QueueFull);
@@ -111,7 +111,7 @@ impl Outboxes {
             .lock()
             .push(frame, priority, reply, now, &self.limits, &self.shared)?;
         peers.insert(*peer, Arc::clone(&outbox));
-        Ok(Pushed::Start(delivery, outbox))
+        Ok(Pushed::Start(outbox))
     }
 
     /// Bytes waiting for all peers.

@@ -1,6 +1,6 @@
 //! The primitives that `snow` asks for: Ristretto255, BLAKE2b and ring's ChaCha20-Poly1305.
 
-use blake2::{Blake2b512, Digest};
+use blake2b_simd::State;
 use dht_core::{
     PublicKey, SecretKey, SharedEntropy,
     hash::{Hasher256, NOISE_DH},
@@ -33,8 +33,7 @@ impl CryptoResolver for Resolver {
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
-        (*choice == HashChoice::Blake2b)
-            .then(|| Box::new(Blake(Blake2b512::new())) as Box<dyn Hash>)
+        (*choice == HashChoice::Blake2b).then(|| Box::new(Blake(State::new())) as Box<dyn Hash>)
     }
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
@@ -118,7 +117,7 @@ impl Dh for Ristretto {
     }
 }
 
-struct Blake(Blake2b512);
+struct Blake(State);
 
 impl Hash for Blake {
     fn name(&self) -> &'static str {
@@ -134,7 +133,7 @@ impl Hash for Blake {
     }
 
     fn reset(&mut self) {
-        self.0 = Blake2b512::new();
+        self.0 = State::new();
     }
 
     fn input(&mut self, data: &[u8]) {
@@ -142,9 +141,10 @@ impl Hash for Blake {
     }
 
     fn result(&mut self, out: &mut [u8]) {
-        let hash = self.0.finalize_reset();
-        if let Some(out) = out.get_mut(..hash.len()) {
-            out.copy_from_slice(&hash);
+        let hash = self.0.finalize();
+        self.reset();
+        if let Some(out) = out.get_mut(..hash.as_bytes().len()) {
+            out.copy_from_slice(hash.as_bytes());
         }
     }
 }

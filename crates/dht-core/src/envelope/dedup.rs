@@ -1,22 +1,37 @@
 //! Under which key a message is counted: specification 03, sections 3.6 and 9.3 (F-14).
 
 use bytes::Bytes;
-use dht_core::{
-    BodyError, DedupHash, MessageSignature, Verified, decode_parts, dedup_hash, encode_parts,
+
+use super::{BodyError, Header, Verified, binding_hash, decode_parts, encode_parts};
+use crate::{
+    MessageSignature,
+    hash::{DEDUP, Hasher256},
 };
 
-/// The key of a verified message whose signature bytes are canonical, which the verify layer has seen to.
+/// Names a message in the duplicate table and the store; never on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DedupHash(pub [u8; 32]);
+
+/// The network's duplicate hash, over the signature field and the body, both exactly as given.
+#[must_use]
+pub fn dedup_hash(signature: &[u8], body: &[u8]) -> DedupHash {
+    DedupHash(Hasher256::new(DEDUP).chain(signature).chain(body).finish())
+}
+
+/// The key of a verified message whose signature bytes are canonical
+/// ([`Verified::signature_is_canonical`]).
 ///
-/// Signed: over the signature and the body as received, so that nothing about a signed message can be changed
-/// without changing the key. Unsigned: over the canonical encoding of the parts, because anybody could re-encode
-/// the body.
+/// Signed: over the signature and the binding hash it covers, so that nothing about a signed message can be changed
+/// without changing the key. That tells apart exactly what [`dedup_hash`] over signature and body tells apart, and
+/// spares a second pass over the body. Unsigned: [`dedup_hash`] of the canonical encoding of the parts, because
+/// anybody could re-encode the body.
 ///
 /// # Errors
 /// [`BodyError`] for an unsigned body that does not decode: there is nothing to deliver and no key to count by.
 pub fn dedup_key(message: &Verified) -> Result<DedupHash, BodyError> {
-    match &message.header().signature[..] {
-        [] => Ok(dedup_hash(&[], &canonical_body(message.body())?)),
-        signature => Ok(dedup_hash(signature, message.body())),
+    match message.binding_hash() {
+        None => Ok(dedup_hash(&[], &canonical_body(message.body())?)),
+        Some(binding) => Ok(dedup_hash(&message.header().signature, binding)),
     }
 }
 
@@ -26,19 +41,23 @@ pub fn dedup_key(message: &Verified) -> Result<DedupHash, BodyError> {
 /// # Errors
 /// [`BodyError`] if the signature is neither empty nor decodable, or the body of an unsigned message does not
 /// decode.
-pub fn dedup_key_of(signature: &[u8], body: &Bytes) -> Result<DedupHash, BodyError> {
-    if signature.is_empty() {
-        return Ok(dedup_hash(&[], &canonical_body(body)?));
+pub fn dedup_key_of(header: &Header, body: &Bytes) -> Result<DedupHash, BodyError> {
+    let binding = || binding_hash(header, body);
+    match &header.signature[..] {
+        [] => Ok(dedup_hash(&[], &canonical_body(body)?)),
+        canonical if has_canonical_layout(canonical) => Ok(dedup_hash(canonical, &binding())),
+        other => {
+            let signature = MessageSignature::decode(other).map_err(|_| BodyError)?;
+            Ok(dedup_hash(&signature.encode(), &binding()))
+        }
     }
-    let signature = MessageSignature::decode(signature).map_err(|_| BodyError)?;
-    Ok(dedup_hash(&signature.encode(), body))
 }
 
 /// Whether verified signature bytes are exactly the canonical encoding.
 ///
 /// Only for bytes that decoded: each field then holds 32 canonical bytes, and 102 bytes with the three keys in
 /// place leave room for nothing else.
-pub(crate) fn has_canonical_layout(signature: &[u8]) -> bool {
+pub(super) fn has_canonical_layout(signature: &[u8]) -> bool {
     const KEYS: [(usize, u8); 3] = [(0, 0x0a), (34, 0x12), (68, 0x1a)];
     signature.is_empty()
         || signature.len() == MessageSignature::CANONICAL_LENGTH
@@ -97,13 +116,20 @@ fn put_head(length: usize, head: &mut [u8; 1 + MAX_VARINT_BYTES]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use dht_core::{
-        RawEnvelope, Signing, encode_envelope,
-        test_util::{clear, identity},
-    };
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{
+        RawEnvelope, Signing, encode_envelope,
+        test_util::{clear, identity},
+    };
+
+    fn with_signature(message: &Verified, signature: &[u8]) -> Header {
+        Header {
+            signature: Bytes::copy_from_slice(signature),
+            ..message.header().clone()
+        }
+    }
 
     fn verified(frame: Bytes) -> Verified {
         RawEnvelope::parse(frame)
@@ -118,7 +144,7 @@ mod tests {
     fn b041_unsigned_copies_from_different_senders_have_the_published_key() {
         let body = encode_parts(&[Bytes::from_static(b"test123")]);
         let expected = "64f1db1039353cf2ff7e09889d14ffd9885766c3dc494a59823a499edfe6997c";
-        let key = dedup_key_of(&[], &body).unwrap();
+        let key = dedup_hash(&[], &body);
         let hex: String = key.0.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, expected);
 
@@ -140,7 +166,8 @@ mod tests {
         let reordered = [scalar, signer, nonce].concat();
         let repeated = [signer, signer, nonce, scalar].concat();
         for signature in [&extra, &reordered, &repeated] {
-            assert_eq!(dedup_key_of(signature, message.body()), Ok(key));
+            let header = with_signature(&message, signature);
+            assert_eq!(dedup_key_of(&header, message.body()), Ok(key));
             assert!(!has_canonical_layout(signature));
         }
         assert!(has_canonical_layout(canonical));
@@ -150,10 +177,13 @@ mod tests {
     fn b047_a_signed_body_in_another_encoding_has_another_key() {
         let message = verified(clear(&identity(1), Signing::Origin, b"x", 1));
         let body = Bytes::from([message.body(), &[0x10, 0x01][..]].concat());
-        let signature = &message.header().signature;
-        assert_ne!(dedup_key_of(signature, &body), dedup_key(&message));
+        assert_ne!(dedup_key_of(message.header(), &body), dedup_key(&message));
         // The same change to an unsigned body makes no difference (F-14).
-        assert_eq!(dedup_key_of(&[], &body), dedup_key_of(&[], message.body()));
+        let unsigned = with_signature(&message, &[]);
+        assert_eq!(
+            dedup_key_of(&unsigned, &body),
+            dedup_key_of(&unsigned, message.body())
+        );
     }
 
     #[test]
@@ -165,9 +195,14 @@ mod tests {
         for range in [0..34, 34..68, 68..102] {
             let mut changed = ours.to_vec();
             changed[range.clone()].copy_from_slice(&theirs[range]);
-            assert_ne!(dedup_key_of(&changed, message.body()), key);
+            assert_ne!(
+                dedup_key_of(&with_signature(&message, &changed), message.body()),
+                key
+            );
         }
-        assert_ne!(dedup_key_of(&[], message.body()), key);
+        let unsigned = with_signature(&message, &[]);
+        assert_ne!(dedup_key_of(&unsigned, message.body()), key);
+        assert_eq!(dedup_key_of(message.header(), message.body()), key);
     }
 
     #[test]
@@ -178,7 +213,8 @@ mod tests {
         header.signature = Bytes::new();
         let frame = encode_envelope(&header, &[0xff]);
         assert_eq!(dedup_key(&verified(frame)), Err(BodyError));
-        assert_eq!(dedup_key_of(&[1; 32], &Bytes::new()), Err(BodyError));
+        header.signature = Bytes::from_static(&[1; 32]);
+        assert_eq!(dedup_key_of(&header, &Bytes::new()), Err(BodyError));
     }
 
     proptest! {

@@ -1,0 +1,97 @@
+//! Keys that were decoded before.
+
+use std::fmt;
+
+use parking_lot::Mutex;
+
+use crate::{KeyError, PublicKey};
+
+/// Keys remembered, one a slot; a power of two. About 200 bytes each.
+const SLOTS: usize = 512;
+
+/// Remembers decoded keys, so that the destination many messages share costs one square root, not one each.
+///
+/// Each key has one slot, which the last key to come takes: bounded, and a lookup is one comparison. Somebody who
+/// chooses keys that share a slot makes others pay the decoding again, and nothing more.
+///
+/// ```
+/// use dht_core::{KeyCache, test_util};
+///
+/// let cache = KeyCache::new();
+/// let key = test_util::public_key(1);
+/// assert_eq!(cache.decode(key.as_bytes()), Ok(key));
+/// assert_eq!(cache.decode(key.as_bytes()), PublicKey::from_bytes(key.as_bytes()));
+/// # use dht_core::PublicKey;
+/// ```
+pub struct KeyCache(Box<[Mutex<Option<PublicKey>>]>);
+
+impl KeyCache {
+    /// Remembers nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self((0..SLOTS).map(|_| Mutex::new(None)).collect())
+    }
+
+    /// As [`PublicKey::from_bytes`].
+    ///
+    /// # Errors
+    /// [`KeyError::Length`] unless there are 32 bytes, [`KeyError::Point`] unless they are canonical.
+    pub fn decode(&self, bytes: &[u8]) -> Result<PublicKey, KeyError> {
+        // The lowest bit of a canonical encoding is always clear: the second byte on is as good as random.
+        let at = match bytes {
+            [_, low, high, ..] => usize::from(u16::from_le_bytes([*low, *high])) % SLOTS,
+            _ => return PublicKey::from_bytes(bytes),
+        };
+        let Some(slot) = self.0.get(at) else {
+            return PublicKey::from_bytes(bytes);
+        };
+        if let Some(known) = *slot.lock()
+            && known.as_bytes() == bytes
+        {
+            return Ok(known);
+        }
+        let key = PublicKey::from_bytes(bytes)?;
+        *slot.lock() = Some(key);
+        Ok(key)
+    }
+}
+
+impl Default for KeyCache {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for KeyCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyCache").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_util;
+
+    #[test]
+    fn a_key_that_took_the_slot_of_another_is_not_mistaken_for_it() {
+        let cache = KeyCache::new();
+        // Twice as many keys as slots: some share one.
+        let keys: Vec<_> = (0..2 * SLOTS as u64).map(test_util::public_key).collect();
+        for _ in 0..2 {
+            for key in &keys {
+                assert_eq!(cache.decode(key.as_bytes()), Ok(*key));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_every_time() {
+        let cache = KeyCache::new();
+        for _ in 0..2 {
+            assert_eq!(cache.decode(&[0xff; 32]), Err(KeyError::Point));
+            assert_eq!(cache.decode(&[0; 31]), Err(KeyError::Length(31)));
+            assert_eq!(cache.decode(&[]), Err(KeyError::Length(0)));
+        }
+    }
+}
