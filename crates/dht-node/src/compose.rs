@@ -28,6 +28,7 @@ use crate::{
     inbox::Subscribers,
     pump,
     roster::Roster,
+    saf,
     supervise::{self, Tasks, Upkeep, Watcher},
     verifier::BatchVerifier,
 };
@@ -48,6 +49,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         secret,
         features,
         config,
+        home,
         clock,
         entropy,
     } = builder;
@@ -107,6 +109,21 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     let subscribers = Arc::new(Subscribers::default());
     let counters = Arc::new(Counters::default());
     let lanes = std::thread::available_parallelism().map_or(1, usize::from);
+    let (mail, store, serve) = saf::start(
+        home.as_deref(),
+        &config,
+        saf::MailParts {
+            identity: Arc::clone(&identity),
+            directory: directory.clone(),
+            connections: connections.clone(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            dedup: Arc::clone(&dedup),
+            pipeline: pipeline.clone(),
+        },
+    )
+    .await?;
+    mail.spawn_upkeep(&tasks);
     let stack = inbound_stack(
         InboundConfig::default(),
         InboundParts {
@@ -127,9 +144,8 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
             judge: AcceptAll,
             sources: Authenticated,
         },
-        // Store-and-forward's two layers come here.
-        None::<tower::layer::util::Identity>,
-        None::<tower::layer::util::Identity>,
+        store,
+        serve,
         ToInboxes(Arc::clone(&subscribers)),
     );
     let roster = Roster {
@@ -137,6 +153,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         directory: directory.clone(),
         connections: connections.clone(),
         clock: Arc::clone(&clock),
+        mail: mail.clone(),
     };
     let messages = Arc::new(Mutex::new(outlets.messages));
     for _ in 0..lanes {
@@ -196,6 +213,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         counters,
         budget,
         clock,
+        mail,
         tasks,
         stopping: AtomicBool::new(false),
     };

@@ -10,7 +10,7 @@ use std::{
 };
 
 use dht_core::{DedupHash, PublicKey, UnixSeconds};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, backends::InMemoryBackend};
 
 use crate::error::StoreError;
@@ -27,7 +27,8 @@ const WATERMARKS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("wa
 
 /// How far each answerer was read, and what came. Bounded; written through to a file if it has one.
 pub struct Ledger {
-    database: Database,
+    /// `None` once it is closed.
+    database: RwLock<Option<Database>>,
     state: Mutex<State>,
 }
 
@@ -87,7 +88,7 @@ impl Ledger {
                 .insert(*key.value(), UnixSeconds(at.value()));
         }
         Ok(Self {
-            database,
+            database: RwLock::new(Some(database)),
             state: Mutex::new(state),
         })
     }
@@ -208,6 +209,19 @@ impl Ledger {
         Ok(changes.forgotten.len())
     }
 
+    /// Writes what was noted and closes the file, so that it can be opened again. Blocks.
+    ///
+    /// # Errors
+    /// When the device fails; it is closed all the same.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let flushed = match self.flush() {
+            Err(StoreError::Closed) => Ok(()),
+            other => other,
+        };
+        let _closed = self.database.write().take();
+        flushed
+    }
+
     /// Messages remembered.
     #[must_use]
     pub fn received(&self) -> usize {
@@ -215,7 +229,9 @@ impl Ledger {
     }
 
     fn write(&self, changes: &Changes) -> Result<(), StoreError> {
-        let transaction = self.database.begin_write()?;
+        let database = self.database.read();
+        let database = database.as_ref().ok_or(StoreError::Closed)?;
+        let transaction = database.begin_write()?;
         {
             let mut received = transaction.open_table(RECEIVED)?;
             for (hash, until) in &changes.received {

@@ -63,6 +63,7 @@ pub(crate) async fn start(home: &Home) -> Result<Node, Failure> {
     let config = home.config()?;
     Node::builder(secret)
         .config(config)
+        .home(home.path())
         .start()
         .await
         .map_err(|error| Failure::listen(error.to_string()))
