@@ -48,6 +48,6 @@ pub use dht_saf::{Round, SafEvent, StoreStats};
 pub use inbox::{INBOX_CAPACITY, Inbox, MAX_PAYLOAD_BYTES, Message, Received};
 pub use node::{Node, SHUTDOWN_LIMIT, SendError};
 #[cfg(feature = "saf")]
-pub use saf::{FetchError, Posted, SafSettings};
+pub use saf::{FetchError, Posted, SafSettings, ledger_file, saf_folder};
 pub use system::{OsEntropy, SystemClock};
 pub use verifier::BatchVerifier;

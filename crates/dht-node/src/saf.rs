@@ -20,6 +20,8 @@ use dht_inbound::DedupTable;
 use dht_peers::{Connections, Directory};
 #[cfg(feature = "saf")]
 pub(crate) use mail::{Mail, advice, start};
+#[cfg(feature = "saf")]
+pub use mail::{ledger_file, saf_folder};
 #[cfg(not(feature = "saf"))]
 pub(crate) use off::{Mail, start};
 #[cfg(feature = "saf")]

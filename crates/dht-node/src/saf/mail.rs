@@ -51,7 +51,7 @@ pub(crate) async fn start(
         .identity
         .features()
         .contains(Features::DHT_STORE_FORWARD);
-    let folder = home.map(folder);
+    let folder = home.map(saf_folder);
     let store_config = stores.then(|| config.saf.store());
     let path = folder.clone().unwrap_or_default();
     let opened = tokio::task::spawn_blocking(move || open(folder.as_deref(), store_config)).await;
@@ -113,9 +113,16 @@ fn open(
     Ok((store, Ledger::open(folder.join(LEDGER))?))
 }
 
-/// Where a node with this home keeps mail.
-pub(crate) fn folder(home: &Path) -> PathBuf {
+/// Where a node with this home keeps mail for others.
+#[must_use]
+pub fn saf_folder(home: &Path) -> PathBuf {
     home.join(FOLDER)
+}
+
+/// Where it notes what it has received.
+#[must_use]
+pub fn ledger_file(home: &Path) -> PathBuf {
+    saf_folder(home).join(LEDGER)
 }
 
 /// What to do about an error, for people.

@@ -63,7 +63,8 @@ impl Default for SafSettings {
 
 impl SafSettings {
     /// The settings of the store: a mailbox gets a tenth of it, a neighbour half.
-    pub(crate) fn store(&self) -> StoreConfig {
+    #[must_use]
+    pub fn store(&self) -> StoreConfig {
         let part = |n: u64| Room {
             rows: (self.capacity_rows / n).max(1),
             bytes: (self.capacity_mib.saturating_mul(MIB) / n).max(MIB),
