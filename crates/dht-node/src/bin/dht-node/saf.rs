@@ -21,7 +21,7 @@ use crate::{
         dht-node saf list --home a --recipient KEY      one line a message\n  \
         dht-node saf purge --home a --expired\n  \
         dht-node saf fetch --home a --peer KEY::ADDR    what others keep for this home\n\n\
-        The node of the home must not be running, except that it does the same by itself.\n\
+        Stop the node of the home first: while it runs it holds its mail, and fetches and deletes by itself.\n\
         Nothing here shows contents of mail for others: it is encrypted.")]
 pub(crate) struct Saf {
     #[command(subcommand)]
