@@ -56,6 +56,7 @@ mod schnorr;
 #[cfg(any(test, feature = "test-util"))]
 pub mod test_util;
 mod time;
+mod transit;
 
 pub use address::{Address, AddressError, AddressPolicy, AddressRefusal, DnsKind, Host, Protocol};
 pub use claim::{Claim, ClaimError, IdentitySignature, MAX_CLAIM_SKEW_SECONDS};
@@ -73,11 +74,12 @@ pub use identity::NodeIdentity;
 pub use key_cache::KeyCache;
 pub use keys::{KeyError, PublicKey, SecretKey, SharedSecret};
 pub use message::{
-    Destination, Disposition, DropReason, Encryption, MessageTag, MessageType, Priority,
-    RemotePeer, Severity, Strategy,
+    AttributionProfile, Destination, Disposition, DropReason, Encryption, MessageTag, MessageType,
+    Priority, RemotePeer, Severity, Strategy,
 };
 pub use network::{Network, NetworkError};
 pub use node_id::{Distance, NodeId, NodeIdError};
 pub use peer_address::{PeerAddress, PeerAddressError};
 pub use schnorr::{MessageSignature, SignatureError};
 pub use time::{Clock, ManualClock, SharedClock, UnixSeconds};
+pub use transit::{InTransit, Kept};

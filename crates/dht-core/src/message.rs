@@ -276,6 +276,16 @@ impl Disposition {
     }
 }
 
+/// Whom an offence is attributed to where it is not proven who did it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum AttributionProfile {
+    /// Blames only what is proven.
+    #[default]
+    Strict,
+    /// Blames as the network's first implementation does.
+    Legacy,
+}
+
 /// How long an offence bans: specification 03, section 4.1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Severity {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dht_core::{
-    Content, DedupHash, Destination, DomainHeader, Fingerprint, Header, MessageTag, Opened,
-    PublicKey, RemotePeer, Verified,
+    Content, DedupHash, Destination, DomainHeader, Fingerprint, Header, InTransit, Kept,
+    MessageTag, Opened, PublicKey, RemotePeer, Verified,
 };
 use dht_stack::BytePermit;
 
@@ -142,6 +142,42 @@ impl Message {
     #[must_use]
     pub const fn is_readable(&self) -> bool {
         matches!(self.opened.content, Content::Readable { .. })
+    }
+}
+
+impl InTransit for Message {
+    fn source(&self) -> &Arc<RemotePeer> {
+        &self.source
+    }
+
+    fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    fn hash(&self) -> DedupHash {
+        self.hash
+    }
+
+    fn hits(&self) -> u32 {
+        self.hits
+    }
+
+    fn set_kept(&mut self, kept: Kept) {
+        self.stored = Some(kept != Kept::No);
+        self.already_forwarded = kept == Kept::Known;
+    }
+
+    fn unpack(&mut self, opened: Opened, hash: DedupHash, bytes: usize) -> Self {
+        Self {
+            source: Arc::clone(&self.source),
+            opened,
+            hash,
+            hits: 0,
+            is_saf: true,
+            stored: None,
+            already_forwarded: false,
+            permit: self.permit.split(bytes),
+        }
     }
 }
 

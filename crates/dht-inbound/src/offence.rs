@@ -4,17 +4,8 @@
 //! *strict* blames only what is proven: a relay never for bytes somebody else signed, a signer never for a message
 //! somebody else delivered, unless the message alone proves guilt.
 
+pub use dht_core::AttributionProfile;
 use dht_core::Severity;
-
-/// Whom an offence is attributed to where it is not proven who did it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum AttributionProfile {
-    /// Blames only what is proven.
-    #[default]
-    Strict,
-    /// Blames as the network's first implementation does.
-    Legacy,
-}
 
 /// Something a peer should not have done.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -1,6 +1,6 @@
 //! From settings to a running node.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use dht_core::{Address, Features, Network, PeerAddress, SecretKey, SharedClock, SharedEntropy};
 use dht_transport::IdentityError;
@@ -13,6 +13,7 @@ pub struct Builder {
     pub(crate) secret: SecretKey,
     pub(crate) features: Features,
     pub(crate) config: Config,
+    pub(crate) home: Option<PathBuf>,
     pub(crate) clock: SharedClock,
     pub(crate) entropy: SharedEntropy,
 }
@@ -31,6 +32,18 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The mail this node keeps for others cannot be opened.
+    #[cfg(feature = "saf")]
+    #[error(
+        "cannot open the stored messages in {path}: {source}{}",
+        crate::saf::advice(source)
+    )]
+    Store {
+        /// Their folder; empty for memory.
+        path: PathBuf,
+        /// Why.
+        source: dht_saf::StoreError,
+    },
     /// What this node would tell its peers does not fit their limits.
     #[error("too many or too long public addresses: {0}")]
     Identity(#[from] IdentityError),
@@ -46,6 +59,7 @@ impl Builder {
             secret,
             features: Features::NODE,
             config,
+            home: None,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
         }
@@ -90,6 +104,13 @@ impl Builder {
     /// Memory for messages of other peers, in MiB. Defaults to [`DEFAULT_MEMORY_MIB`](crate::DEFAULT_MEMORY_MIB).
     pub const fn memory_mib(mut self, mib: usize) -> Self {
         self.config.memory_mib = mib;
+        self
+    }
+
+    /// The folder in which the node keeps what must outlive it: mail for absent peers, and what it has received.
+    /// None by default: it is kept in memory.
+    pub fn home(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.home = Some(folder.into());
         self
     }
 

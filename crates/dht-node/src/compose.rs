@@ -27,6 +27,7 @@ use crate::{
     inbox::Subscribers,
     pump,
     roster::Roster,
+    saf,
     supervise::{self, Tasks, Upkeep, Watcher},
     verifier::BatchVerifier,
 };
@@ -47,6 +48,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         secret,
         features,
         config,
+        home,
         clock,
         entropy,
     } = builder;
@@ -104,6 +106,21 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     // The way in.
     let subscribers = Arc::new(Subscribers::default());
     let counters = Arc::new(Counters::default());
+    let (mail, store, serve) = saf::start(
+        home.as_deref(),
+        &config,
+        saf::MailParts {
+            identity: Arc::clone(&identity),
+            directory: directory.clone(),
+            connections: connections.clone(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            dedup: Arc::clone(&dedup),
+            pipeline: pipeline.clone(),
+        },
+    )
+    .await?;
+    mail.spawn_upkeep(&tasks);
     let parts = InboundParts {
         identity: Arc::clone(&identity),
         directory: directory.clone(),
@@ -127,6 +144,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         directory: directory.clone(),
         connections: connections.clone(),
         clock: Arc::clone(&clock),
+        mail: mail.clone(),
     };
     let messages = Arc::new(Mutex::new(outlets.messages));
     // A lane a core, each with a queue of signatures of its own: a lane that waited for a batch in another lane's
@@ -138,9 +156,8 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
             parts
                 .clone()
                 .map_verifier(|verifier| Batch::new(verifier, MAX_BATCH, 1)),
-            // Store-and-forward's two layers come here.
-            None::<tower::layer::util::Identity>,
-            None::<tower::layer::util::Identity>,
+            store.clone(),
+            serve.clone(),
             ToInboxes(Arc::clone(&subscribers)),
         );
         let (counters, roster) = (Arc::clone(&counters), roster.clone());
@@ -198,6 +215,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         counters,
         budget,
         clock,
+        mail,
         tasks,
         stopping: AtomicBool::new(false),
     };

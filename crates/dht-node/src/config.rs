@@ -37,6 +37,9 @@ pub struct Config {
     pub peers: Vec<PeerAddress>,
     /// Memory for messages of other peers, in MiB. Defaults to [`DEFAULT_MEMORY_MIB`].
     pub memory_mib: usize,
+    /// Mail for peers that are away.
+    #[cfg(feature = "saf")]
+    pub saf: crate::SafSettings,
 }
 
 impl Default for Config {
@@ -47,6 +50,8 @@ impl Default for Config {
             public_addresses: Vec::new(),
             peers: Vec::new(),
             memory_mib: DEFAULT_MEMORY_MIB,
+            #[cfg(feature = "saf")]
+            saf: crate::SafSettings::default(),
         }
     }
 }

@@ -35,6 +35,7 @@ mod inbox;
 mod node;
 mod pump;
 mod roster;
+mod saf;
 mod supervise;
 mod system;
 mod verifier;
@@ -42,7 +43,11 @@ mod verifier;
 pub use builder::{Builder, StartError};
 pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB};
 pub use counters::Stats;
+#[cfg(feature = "saf")]
+pub use dht_saf::{Round, SafEvent, StoreStats};
 pub use inbox::{INBOX_CAPACITY, Inbox, MAX_PAYLOAD_BYTES, Message, Received};
 pub use node::{Node, SHUTDOWN_LIMIT, SendError};
+#[cfg(feature = "saf")]
+pub use saf::{FetchError, Posted, SafSettings, ledger_file, saf_folder};
 pub use system::{OsEntropy, SystemClock};
 pub use verifier::BatchVerifier;

@@ -24,7 +24,7 @@ use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
     Builder, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters, inbox::Subscribers,
-    supervise::Tasks,
+    saf::Mail, supervise::Tasks,
 };
 
 /// Time a node takes to stop, at most: queued messages go out, connections say goodbye.
@@ -45,6 +45,7 @@ pub struct Node {
     pub(crate) counters: Arc<Counters>,
     pub(crate) budget: ByteBudget,
     pub(crate) clock: SharedClock,
+    pub(crate) mail: Mail,
     pub(crate) tasks: Tasks,
     /// Set for good by [`Node::shutdown`].
     pub(crate) stopping: AtomicBool,
@@ -220,7 +221,10 @@ impl Node {
     /// that send.
     #[must_use]
     pub fn subscribe(&self) -> Inbox {
-        self.subscribers.subscribe()
+        let inbox = self.subscribers.subscribe();
+        // Whatever is kept for this node elsewhere can be handed over now.
+        self.mail.listen();
+        inbox
     }
 
     /// The peers connected now.
@@ -265,6 +269,7 @@ impl Node {
             .shutdown(SHUTDOWN_LIMIT - Duration::from_millis(500))
             .await;
         self.tasks.stop(Duration::from_millis(500)).await;
+        self.mail.close().await;
         // Whoever watched the connections has ended with the tasks.
         self.connections.clear();
         self.subscribers.close();

@@ -6,6 +6,8 @@ use dht_core::{Clock as _, NodeId, SharedClock};
 use dht_peers::{Channel, Connections, Directory, PeerRecord};
 use dht_transport::{Connection, Direction, Transport};
 
+use crate::saf::Mail;
+
 /// Keeps directory and connection table in step with the transport.
 ///
 /// Two tasks enter peers here: the one that watches the transport's events, and, for a peer whose first message
@@ -18,6 +20,8 @@ pub(crate) struct Roster {
     pub(crate) directory: Directory,
     pub(crate) connections: Connections,
     pub(crate) clock: SharedClock,
+    /// Told of every peer that comes and goes.
+    pub(crate) mail: Mail,
 }
 
 impl Roster {
@@ -48,6 +52,7 @@ impl Roster {
         };
         if self.connections.insert(Arc::clone(peer), direction) {
             tracing::info!(peer = %peer.node_id.short(), ?direction, "connected");
+            self.mail.connected(peer);
         }
         // It may have been banned between the handshake and now.
         if self.directory.is_banned(&peer.node_id, now) {
@@ -56,10 +61,22 @@ impl Roster {
         self.remove_if_gone(&peer.node_id);
     }
 
+    /// The peer's connection took over from another, on which a question may have been lost.
+    pub(crate) fn replaced(&self, connection: &Connection) {
+        let peer = connection.peer();
+        self.mail
+            .disconnected(&peer.node_id, Some(&peer.public_key));
+        self.mail.connected(peer);
+    }
+
     /// Takes a peer out unless it is connected again.
     pub(crate) fn remove_if_gone(&self, peer: &NodeId) {
         if self.transport.connection(peer).is_none() {
-            self.connections.remove(peer);
+            if self.connections.remove(peer) {
+                let known = self.directory.find(peer);
+                self.mail
+                    .disconnected(peer, known.as_ref().map(|known| known.public_key()));
+            }
         }
     }
 

@@ -63,7 +63,15 @@ impl Watcher {
 
     fn on_event(&self, event: Event) {
         match event {
-            Event::Connected { connection, .. } => self.roster.enter(&connection),
+            Event::Connected {
+                connection,
+                replaced,
+            } => {
+                self.roster.enter(&connection);
+                if replaced {
+                    self.roster.replaced(&connection);
+                }
+            }
             Event::Disconnected { node_id, minimized } => {
                 tracing::info!(peer = %node_id.short(), minimized, "disconnected");
                 self.roster.remove_if_gone(&node_id);

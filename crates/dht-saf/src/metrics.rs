@@ -10,6 +10,12 @@
 //! | `dht_saf_commit_rows` | histogram | insertions in one commit |
 //! | `dht_saf_stored_rows`, `dht_saf_stored_bytes` | gauge | what is held |
 //! | `dht_saf_disk_bytes` | gauge | what it takes on the disk |
+//! | `dht_saf_considered_total{decision}` | counter | messages that passed the store layer: `stored`, `known`, or why not |
+//! | `dht_saf_requests_total{outcome}` | counter | requests of others: `answered`, `rate`, `memory`, `malformed`, `failed`, `unsent` |
+//! | `dht_saf_served_total` | counter | messages in answers |
+//! | `dht_saf_asked_total{outcome}` | counter | requests of this node: `sent`, `unsent` |
+//! | `dht_saf_answers_total{outcome}` | counter | answers of others: `taken`, or why not |
+//! | `dht_saf_received_total{outcome}` | counter | messages in answers: `new`, or what was wrong |
 
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
@@ -26,6 +32,13 @@ const COMMIT_ROWS: &str = "dht_saf_commit_rows";
 const STORED_ROWS: &str = "dht_saf_stored_rows";
 const STORED_BYTES: &str = "dht_saf_stored_bytes";
 const DISK_BYTES: &str = "dht_saf_disk_bytes";
+
+const CONSIDERED: &str = "dht_saf_considered_total";
+const REQUESTS: &str = "dht_saf_requests_total";
+const SERVED: &str = "dht_saf_served_total";
+const ASKED: &str = "dht_saf_asked_total";
+const ANSWERS: &str = "dht_saf_answers_total";
+const RECEIVED: &str = "dht_saf_received_total";
 
 /// Why rows went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +59,46 @@ pub fn describe_metrics() {
     describe_gauge!(STORED_ROWS, Unit::Count, "rows held");
     describe_gauge!(STORED_BYTES, Unit::Bytes, "bytes held");
     describe_gauge!(DISK_BYTES, Unit::Bytes, "bytes taken on the disk");
+    describe_counter!(
+        CONSIDERED,
+        Unit::Count,
+        "messages at the store layer by decision"
+    );
+    describe_counter!(REQUESTS, Unit::Count, "requests of others by outcome");
+    describe_counter!(SERVED, Unit::Count, "messages in answers to others");
+    describe_counter!(ASKED, Unit::Count, "requests to others by outcome");
+    describe_counter!(ANSWERS, Unit::Count, "answers of others by outcome");
+    describe_counter!(
+        RECEIVED,
+        Unit::Count,
+        "messages in answers of others by outcome"
+    );
+}
+
+pub(crate) fn considered(decision: &'static str) {
+    counter!(CONSIDERED, "decision" => decision).increment(1);
+}
+
+pub(crate) fn request(outcome: &'static str) {
+    counter!(REQUESTS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn served(messages: usize) {
+    counter!(SERVED).increment(messages.try_into().unwrap_or(u64::MAX));
+}
+
+pub(crate) fn asked(outcome: &'static str) {
+    counter!(ASKED, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn answer(outcome: &'static str) {
+    counter!(ANSWERS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn received(outcome: &'static str, messages: u64) {
+    if messages > 0 {
+        counter!(RECEIVED, "outcome" => outcome).increment(messages);
+    }
 }
 
 pub(crate) fn inserted(outcome: &Result<Inserted, StoreError>) {

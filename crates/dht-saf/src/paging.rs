@@ -200,6 +200,18 @@ impl Pager {
         }
     }
 
+    /// Takes [`Pager::handed_over`] back: the transport could not send the answer after all.
+    pub fn not_sent(&mut self, plan: &Plan, page: &Page) {
+        if let Some(progress) = self.requesters.get_mut(&plan.request.requester) {
+            progress.cursor = None;
+            progress.unproven.retain(|served| {
+                page.records
+                    .iter()
+                    .all(|record| record.position() != served.row)
+            });
+        }
+    }
+
     /// Notes that the connection to a requester has ended: what went out last may not have arrived.
     ///
     /// An answer within one second cannot be proven by a later request alone, so it is not remembered.

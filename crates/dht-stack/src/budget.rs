@@ -93,6 +93,19 @@ impl BytePermit {
             .map_or(0, |permit| permit.num_permits().saturating_mul(UNIT_BYTES))
     }
 
+    /// Takes a part out of this permit: `bytes` rounded up to units, or all there is.
+    #[must_use]
+    pub fn split(&mut self, bytes: usize) -> Self {
+        let units = bytes.div_ceil(UNIT_BYTES);
+        let Some(held) = &mut self.0 else {
+            return Self::none();
+        };
+        match held.split(units.min(held.num_permits())) {
+            Some(part) => Self(Some(part)),
+            None => Self::none(),
+        }
+    }
+
     /// Joins another permit of the same budget to this one.
     pub fn merge(&mut self, other: Self) {
         match (&mut self.0, other.0) {
@@ -144,5 +157,16 @@ mod tests {
         assert_eq!(permit.bytes(), 2 * UNIT_BYTES);
         drop(permit);
         assert_eq!(budget.available(), budget.total());
+    }
+
+    #[test]
+    fn permits_split() {
+        let budget = ByteBudget::new(4 * UNIT_BYTES);
+        let mut whole = budget.try_acquire(3 * UNIT_BYTES).unwrap();
+        let part = whole.split(UNIT_BYTES + 1);
+        assert_eq!((whole.bytes(), part.bytes()), (UNIT_BYTES, 2 * UNIT_BYTES));
+        drop(whole.split(usize::MAX));
+        assert_eq!((whole.bytes(), budget.available()), (0, 2 * UNIT_BYTES));
+        assert_eq!(BytePermit::none().split(1).bytes(), 0);
     }
 }

@@ -53,7 +53,7 @@ async fn the_count_travels_with_the_message() {
         assert_eq!(message.envelope.hits, hits);
         assert_eq!(
             message.envelope.hash,
-            dht_core::dedup_key(&support::verified(frame).envelope).unwrap()
+            dedup_key(&support::verified(frame).envelope).unwrap()
         );
     }
 }

@@ -7,12 +7,14 @@ use crate::{exit::Failure, home::print};
 
 mod gossip;
 mod network;
+mod offline;
 mod tally;
 
 /// `dht-node demo`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  dht-node demo\n  dht-node demo --nodes 20 --messages 1000 --json"
+    after_help = "Examples:\n  dht-node demo\n  dht-node demo --nodes 20 --messages 1000 --json\n  \
+        dht-node demo --offline    # also: a peer leaves, mail is kept for it, it returns"
 )]
 pub(crate) struct Demo {
     /// Nodes to run.
@@ -24,6 +26,10 @@ pub(crate) struct Demo {
     /// Seed of topology, sizes and contents, for the same traffic again.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Then the offline act: a node leaves, 50 messages are sent to it, half of those that keep them are restarted,
+    /// it returns and must get each once.
+    #[arg(long)]
+    offline: bool,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -52,18 +58,25 @@ pub(crate) struct Outcome {
     bytes_on_wire: u64,
     handshakes: u64,
     seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offline: Option<offline::Offline>,
 }
 
 impl Outcome {
     const fn is_flawless(&self) -> bool {
-        self.lost == 0 && self.duplicated == 0 && self.altered == 0 && self.misattributed == 0
+        let here =
+            self.lost == 0 && self.duplicated == 0 && self.altered == 0 && self.misattributed == 0;
+        match &self.offline {
+            Some(offline) => here && offline.is_flawless(),
+            None => here,
+        }
     }
 }
 
 impl Demo {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let outcome = tokio::select! {
-            outcome = network::run(self.nodes, self.messages, self.seed) => outcome?,
+            outcome = self.play() => outcome?,
             () = crate::listen::interrupted() => return Err(Failure::interrupted()),
         };
         if self.json {
@@ -80,6 +93,16 @@ impl Demo {
                 "not every message arrived once, unaltered and from its sender".to_owned(),
             ))
         }
+    }
+}
+
+impl Demo {
+    async fn play(&self) -> Result<Outcome, Failure> {
+        let mut outcome = network::run(self.nodes, self.messages, self.seed).await?;
+        if self.offline {
+            outcome.offline = Some(offline::run(self.seed).await?);
+        }
+        Ok(outcome)
     }
 }
 
@@ -105,6 +128,10 @@ fn table(outcome: &Outcome) -> String {
         ("handshakes", outcome.handshakes.to_string()),
         ("time", format!("{:.2} s", outcome.seconds)),
     ];
-    rows.map(|(name, value)| format!("{name:<20} {value}"))
+    let offline = outcome.offline.as_ref().map(offline::Offline::rows);
+    rows.into_iter()
+        .chain(offline.unwrap_or_default())
+        .map(|(name, value)| format!("{name:<20} {value}"))
+        .collect::<Vec<_>>()
         .join("\n")
 }

@@ -121,6 +121,11 @@ impl ShowConfig {
 }
 
 impl Home {
+    /// The folder itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The configuration file with the flags laid over it.
     pub(crate) fn config(&self) -> Result<Config, Failure> {
         let path = self.config_path();

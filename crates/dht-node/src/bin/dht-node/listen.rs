@@ -1,7 +1,7 @@
 //! `run` and `listen`: a node until interrupted.
 
 use clap::Args;
-use dht_node::{Message, Node, Received};
+use dht_node::{Message, Node, Received, StartError};
 use serde_json::json;
 
 use crate::{
@@ -47,11 +47,7 @@ impl Run {
 impl Listen {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         serve(&self.home, self.count, |received| {
-            print(&if self.json {
-                json_line(received)
-            } else {
-                text_line(received)
-            });
+            print(&line(received, self.json));
         })
         .await
     }
@@ -63,9 +59,28 @@ pub(crate) async fn start(home: &Home) -> Result<Node, Failure> {
     let config = home.config()?;
     Node::builder(secret)
         .config(config)
+        .home(home.path())
         .start()
         .await
-        .map_err(|error| Failure::listen(error.to_string()))
+        .map_err(not_started)
+}
+
+/// What kept a node from starting, with its exit code.
+pub(crate) fn not_started(error: StartError) -> Failure {
+    match error {
+        StartError::Listen { .. } => Failure::listen(error.to_string()),
+        StartError::Identity(_) => Failure::config(error.to_string()),
+        error => Failure::other(error.to_string()),
+    }
+}
+
+/// A message as one line.
+pub(crate) fn line(received: &Received, json: bool) -> String {
+    if json {
+        json_line(received)
+    } else {
+        text_line(received)
+    }
 }
 
 #[expect(

@@ -8,6 +8,7 @@ mod demo;
 mod exit;
 mod home;
 mod listen;
+mod saf;
 mod send;
 
 use exit::Failure;
@@ -53,6 +54,8 @@ enum Command {
     Listen(listen::Listen),
     /// Send one encrypted message and wait until it is on its way.
     Send(send::Send),
+    /// What this home's node keeps for absent peers; fetch what others keep for it.
+    Saf(saf::Saf),
     /// Print the configuration with every default.
     Config(home::ShowConfig),
 }
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
             Command::Run(run) => run.run().await,
             Command::Listen(listen) => listen.run().await,
             Command::Send(send) => send.run().await,
+            Command::Saf(saf) => saf.run().await,
             Command::Config(config) => config.run(),
         }
     });

@@ -56,6 +56,8 @@ impl Send {
         // A sender needs no listener, and the home's node may be running beside it.
         config.listen.clear();
         config.peers.clear();
+        // What it kept for others would be gone with it.
+        config.saf.enabled = false;
         let node = dht_node::Node::builder(secret)
             .config(config)
             .start()

@@ -1,0 +1,220 @@
+//! The offline act: a recipient leaves, mail is sent to it, half of its holders are restarted, it returns.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use dht_core::{Address, Network, PublicKey, SecretKey};
+use dht_node::{Inbox, Message, Node, SafEvent};
+use rand_chacha::ChaCha12Rng;
+use rand_core::SeedableRng;
+use serde::Serialize;
+use tokio::time::{Instant, timeout};
+
+use super::tally;
+use crate::exit::Failure;
+
+/// Messages sent to the recipient while it is away.
+const MESSAGES: i32 = 50;
+/// Nodes that keep them.
+const HOLDERS: usize = 6;
+/// Longest time any step may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to listen for a message that comes twice.
+const LISTEN_ON: Duration = Duration::from_millis(500);
+const BYTES: usize = 4096;
+
+/// What happened.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Offline {
+    sent: u64,
+    delivered: u64,
+    /// Deliveries of one message beyond the first.
+    duplicated: u64,
+    /// Deliveries whose content or sender is not what it was.
+    altered: u64,
+    holders: usize,
+    restarted: usize,
+    /// Copies the holders had when the recipient returned.
+    stored: u64,
+    asked: u64,
+    answered: u64,
+    silent: u64,
+    /// Copies of messages the recipient had from another holder.
+    known: u64,
+    seconds: f64,
+}
+
+impl Offline {
+    pub(crate) const fn is_flawless(&self) -> bool {
+        self.delivered == self.sent && self.duplicated == 0 && self.altered == 0
+    }
+
+    pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
+        vec![
+            (
+                "offline",
+                format!("{} of {} delivered after return", self.delivered, self.sent),
+            ),
+            ("offline twice", self.duplicated.to_string()),
+            (
+                "holders",
+                format!(
+                    "{}, {} restarted, {} copies",
+                    self.holders, self.restarted, self.stored
+                ),
+            ),
+            (
+                "asked on return",
+                format!(
+                    "{}, {} answered, {} silent, {} copies known",
+                    self.asked, self.answered, self.silent, self.known
+                ),
+            ),
+            ("offline time", format!("{:.2} s", self.seconds)),
+        ]
+    }
+}
+
+pub(super) async fn run(seed: u64) -> Result<Offline, Failure> {
+    let start = Instant::now();
+    let mut rng = ChaCha12Rng::seed_from_u64(seed ^ 0x0ff1);
+    let homes = tempfile::tempdir()
+        .map_err(|error| Failure::other(format!("cannot make a folder for the homes: {error}")))?;
+    let keys: Vec<SecretKey> = (0..HOLDERS + 2)
+        .map(|_| SecretKey::random(&mut rng))
+        .collect();
+    let mut nodes = Vec::new();
+    for (index, key) in keys.iter().enumerate() {
+        nodes.push(node(homes.path(), index, key).await?);
+    }
+    for one in &nodes {
+        for other in &nodes {
+            one.add_peer(&other.peer_address());
+        }
+    }
+    let (Some(recipient), Some(sender)) = (nodes.pop(), nodes.pop()) else {
+        return Err(Failure::other("too few nodes".to_owned()));
+    };
+    let mut holders = nodes;
+
+    // The recipient was there once, and leaves.
+    for holder in &holders {
+        connect(&sender, holder).await?;
+        connect(&recipient, holder).await?;
+    }
+    let to = *recipient.public_key();
+    recipient.shutdown().await;
+    drop(recipient);
+    until(|| holders.iter().all(|holder| !knows(holder, &to))).await;
+
+    for number in 1..=MESSAGES {
+        let message = Message {
+            message_type: number,
+            payload: tally::content(number, BYTES, seed),
+        };
+        if let Err(error) = sender.post(&to, message).await {
+            return Err(Failure::unreachable(format!("message {number}: {error}")));
+        }
+    }
+    let each = u64::from(MESSAGES.unsigned_abs());
+    until(|| holders.iter().all(|holder| rows(holder) >= each)).await;
+
+    // Half of those that keep them end and start again.
+    let restarted = HOLDERS / 2;
+    for (index, key) in keys.iter().enumerate().take(restarted) {
+        let holder = holders.remove(0);
+        holder.shutdown().await;
+        drop(holder);
+        holders.push(node(homes.path(), index, key).await?);
+    }
+    let stored = holders.iter().map(rows).sum();
+
+    let key = keys
+        .last()
+        .ok_or_else(|| Failure::other("no key".to_owned()))?;
+    let recipient = node(homes.path(), keys.len() - 1, key).await?;
+    let mut events = recipient.saf_events();
+    let inbox = recipient.subscribe();
+    for holder in &holders {
+        connect(&recipient, holder).await?;
+    }
+    let mut outcome = collect(inbox, seed, sender.public_key()).await;
+    while let Some(events) = &mut events
+        && let Ok(event) = events.try_recv()
+    {
+        if let SafEvent::CaughtUp(round) = event {
+            outcome.asked += round.asked;
+            outcome.answered += round.answered;
+            outcome.silent += round.silent;
+            outcome.known += round.known;
+        }
+    }
+    recipient.shutdown().await;
+    sender.shutdown().await;
+    for holder in holders {
+        holder.shutdown().await;
+    }
+    Ok(Offline {
+        sent: each,
+        holders: HOLDERS,
+        restarted,
+        stored,
+        seconds: start.elapsed().as_secs_f64(),
+        ..outcome
+    })
+}
+
+async fn node(homes: &Path, index: usize, key: &SecretKey) -> Result<Node, Failure> {
+    Node::builder(key.clone())
+        .network(Network::LocalNet)
+        .home(homes.join(index.to_string()))
+        .listen(Address::tcp([127, 0, 0, 1].into(), 0))
+        .start()
+        .await
+        .map_err(|error| Failure::listen(error.to_string()))
+}
+
+async fn connect(from: &Node, to: &Node) -> Result<(), Failure> {
+    from.connect(&to.peer_address())
+        .await
+        .map_err(|error| Failure::unreachable(format!("a node cannot be reached: {error}")))
+}
+
+/// Takes what comes until everything is there and nothing more comes, or nothing comes for too long.
+async fn collect(mut inbox: Inbox, seed: u64, from: &PublicKey) -> Offline {
+    let mut outcome = Offline::default();
+    let mut times = BTreeMap::<i32, u64>::new();
+    let wanted = usize::try_from(MESSAGES).unwrap_or_default();
+    loop {
+        let patience = if times.len() < wanted {
+            PATIENCE
+        } else {
+            LISTEN_ON
+        };
+        let Ok(Some(received)) = timeout(patience, inbox.recv()).await else {
+            break;
+        };
+        let number = received.message.message_type;
+        let same = received.message.payload == tally::content(number, BYTES, seed);
+        outcome.altered += u64::from(!same || received.sender.as_ref() != Some(from));
+        *times.entry(number).or_default() += 1;
+    }
+    outcome.delivered = times.len() as u64;
+    outcome.duplicated = times.values().map(|count| count - 1).sum();
+    outcome
+}
+
+fn knows(node: &Node, key: &PublicKey) -> bool {
+    node.peers().iter().any(|peer| peer.public_key == *key)
+}
+
+fn rows(node: &Node) -> u64 {
+    node.saf_stats().map_or(0, |stats| stats.rows)
+}
+
+/// Waits for a state that tells nobody when it changes; gives up quietly, as the outcome shows what is missing.
+async fn until(mut reached: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !reached() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

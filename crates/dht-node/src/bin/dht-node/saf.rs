@@ -1,0 +1,388 @@
+//! `saf`: what a home's node keeps for others, and fetching what others keep for it.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use dht_core::{Clock as _, PeerAddress, PublicKey, UnixSeconds};
+use dht_node::{Node, Round, SafEvent, SystemClock, saf_folder};
+use dht_saf::{Account, Ledger, Recipient, Retention, RowInfo, Store, StoreError};
+use serde_json::{Value, json};
+
+use crate::{
+    exit::Failure,
+    home::{Home, print},
+    listen,
+};
+
+/// `dht-node saf`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dht-node saf stats --home a\n  \
+        dht-node saf list --home a                      one line a mailbox\n  \
+        dht-node saf list --home a --recipient KEY      one line a message\n  \
+        dht-node saf purge --home a --expired\n  \
+        dht-node saf fetch --home a --peer KEY::ADDR    what others keep for this home\n\n\
+        Stop the node of the home first: while it runs it holds its mail, and fetches and deletes by itself.\n\
+        Nothing here shows contents of mail for others: it is encrypted.")]
+pub(crate) struct Saf {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print how much is kept for others.
+    Stats(Stats),
+    /// Print the mailboxes, or the messages of one: sizes, ages and priorities.
+    List(List),
+    /// Delete what is kept for others.
+    Purge(Purge),
+    /// Fetch what other nodes keep for this home, and print it as `listen` does.
+    Fetch(Fetch),
+}
+
+#[derive(Debug, Args)]
+struct Stats {
+    #[command(flatten)]
+    home: Home,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    #[command(flatten)]
+    home: Home,
+    /// The messages of this mailbox instead of all mailboxes.
+    #[arg(long, value_name = "KEY")]
+    recipient: Option<PublicKey>,
+    /// Lines to print, at most.
+    #[arg(long, default_value_t = 1000)]
+    limit: usize,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dht-node saf purge --home a --expired\n  \
+        dht-node saf purge --home a --recipient KEY\n  dht-node saf purge --home a --all")]
+struct Purge {
+    #[command(flatten)]
+    home: Home,
+    #[command(flatten)]
+    what: What,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct What {
+    /// Everything.
+    #[arg(long)]
+    all: bool,
+    /// What nobody is given any more.
+    #[arg(long)]
+    expired: bool,
+    /// One mailbox.
+    #[arg(long, value_name = "KEY")]
+    recipient: Option<PublicKey>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dht-node saf fetch --home a\n  \
+        dht-node saf fetch --home a --peer KEY::ADDR --json\n\n\
+        A message is handed over once: what is fetched here, a node of this home does not get again.")]
+struct Fetch {
+    #[command(flatten)]
+    home: Home,
+    /// A node to ask beside the configured peers, as KEY::ADDR.
+    #[arg(long, value_name = "PEER")]
+    peer: Vec<PeerAddress>,
+    /// Seconds to wait, at most.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    timeout: u64,
+    /// One JSON object a line: the messages, then the counts.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Saf {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        match self.command {
+            Command::Stats(stats) => stats.run(),
+            Command::List(list) => list.run(),
+            Command::Purge(purge) => purge.run().await,
+            Command::Fetch(fetch) => fetch.run().await,
+        }
+    }
+}
+
+impl Stats {
+    fn run(self) -> Result<(), Failure> {
+        let store = open(&self.home)?;
+        let (stats, received) = (store.stats(), received(&self.home)?);
+        print(&if self.json {
+            json!({
+                "messages": stats.rows, "bytes": stats.bytes, "low_priority": stats.low_rows,
+                "mailboxes": stats.mailboxes, "disk_bytes": stats.disk_bytes, "received": received,
+            })
+            .to_string()
+        } else {
+            format!(
+                "messages      {}\nbytes         {}\nlow priority  {}\nmailboxes     {}\ndisk bytes    {}\n\
+                received      {received}",
+                stats.rows, stats.bytes, stats.low_rows, stats.mailboxes, stats.disk_bytes
+            )
+        });
+        Ok(())
+    }
+}
+
+impl List {
+    fn run(self) -> Result<(), Failure> {
+        let store = open(&self.home)?;
+        let now = SystemClock.now();
+        if let Some(key) = &self.recipient {
+            let rows = store.list(Recipient::from(key), self.limit);
+            for row in rows.map_err(|error| failed(&error))? {
+                print(&message(&row, now, self.json));
+            }
+            return Ok(());
+        }
+        let mailboxes = store.mailboxes(None, self.limit);
+        for (recipient, account) in mailboxes.map_err(|error| failed(&error))? {
+            let rows = usize::try_from(account.rows).unwrap_or(usize::MAX);
+            let rows = store
+                .list(recipient, rows)
+                .map_err(|error| failed(&error))?;
+            print(&mailbox(recipient, &account, &rows, now, self.json));
+        }
+        Ok(())
+    }
+}
+
+impl Purge {
+    async fn run(self) -> Result<(), Failure> {
+        let store = open(&self.home)?;
+        let purged = self.what.purge(&store).await;
+        // Before anything is said, what was done is for good.
+        let closed = store.checkpoint().await;
+        store.close();
+        let purged = purged.and_then(|purged| closed.map(|()| purged));
+        let purged = purged.map_err(|error| failed(&error))?;
+        print(&if self.json {
+            json!({ "purged": purged }).to_string()
+        } else {
+            format!("purged {purged} messages")
+        });
+        Ok(())
+    }
+}
+
+impl What {
+    async fn purge(&self, store: &Store) -> Result<u64, StoreError> {
+        if self.expired {
+            return store.expire(SystemClock.now()).await;
+        }
+        if let Some(key) = &self.recipient {
+            return store.purge(Recipient::from(key)).await;
+        }
+        let mut purged = 0_u64;
+        loop {
+            let mailboxes = store.mailboxes(None, 256)?;
+            if mailboxes.is_empty() {
+                return Ok(purged);
+            }
+            for (recipient, _) in mailboxes {
+                purged = purged.saturating_add(store.purge(recipient).await?);
+            }
+        }
+    }
+}
+
+impl Fetch {
+    async fn run(self) -> Result<(), Failure> {
+        let mut config = self.home.config()?;
+        let peers = std::mem::take(&mut config.peers);
+        if peers.is_empty() && self.peer.is_empty() {
+            return Err(Failure::config(
+                "nobody to ask; name a node with --peer, or peers in the configuration".to_owned(),
+            ));
+        }
+        let node = Node::builder(self.home.secret_key()?)
+            .config(config)
+            .home(self.home.path())
+            .start()
+            .await
+            .map_err(listen::not_started)?;
+        let fetching = self.fetch(&node, peers.iter().chain(&self.peer));
+        let outcome = tokio::select! {
+            outcome = tokio::time::timeout(Duration::from_secs(self.timeout), fetching) => {
+                outcome.unwrap_or_else(|_| {
+                    Err(Failure::unreachable("not finished in time; see --timeout".to_owned()))
+                })
+            }
+            () = listen::interrupted() => Err(Failure::interrupted()),
+        };
+        node.shutdown().await;
+        let (round, messages) = outcome?;
+        self.report(&round, messages);
+        if round.answered == 0 {
+            return Err(Failure::unreachable("nobody answered".to_owned()));
+        }
+        Ok(())
+    }
+
+    async fn fetch(
+        &self,
+        node: &Node,
+        peers: impl Iterator<Item = &PeerAddress>,
+    ) -> Result<(Round, u64), Failure> {
+        let mut reached = 0_u32;
+        for peer in peers {
+            match node.connect(peer).await {
+                Ok(()) => reached += 1,
+                Err(error) => {
+                    tracing::warn!(peer = %peer.public_key.short(), %error, "not reached")
+                }
+            }
+        }
+        let Some(mut events) = node.saf_events().filter(|_| reached > 0) else {
+            return Err(Failure::unreachable(
+                "no peer was reached, or saf.enabled is off".to_owned(),
+            ));
+        };
+        // Everybody connected is asked from here on.
+        let mut inbox = node.subscribe();
+        let mut messages = 0;
+        let mut round = None;
+        while round.is_none_or(|round: Round| messages < round.new) {
+            tokio::select! {
+                received = inbox.recv() => match received {
+                    Some(received) => {
+                        print(&listen::line(&received, self.json));
+                        messages += 1;
+                    }
+                    None => break,
+                },
+                event = events.recv(), if round.is_none() => match event {
+                    Ok(SafEvent::CaughtUp(ended)) => round = Some(ended),
+                    Ok(_) => {}
+                    Err(_) => break,
+                },
+            }
+        }
+        round
+            .map(|round| (round, messages))
+            .ok_or_else(|| Failure::other("the node stopped by itself".to_owned()))
+    }
+
+    #[expect(
+        clippy::print_stderr,
+        reason = "the messages go to standard output, the summary does not"
+    )]
+    fn report(&self, round: &Round, messages: u64) {
+        if self.json {
+            let counts = json!({
+                "asked": round.asked, "answered": round.answered, "silent": round.silent,
+                "new": round.new, "known": round.known, "refused": round.refused,
+            });
+            print(&json!({ "fetched": counts }).to_string());
+        } else {
+            eprintln!(
+                "{messages} messages; {} of {} peers answered, {} copies known already",
+                round.answered, round.asked, round.known
+            );
+        }
+    }
+}
+
+/// The store of a home whose node is not running.
+fn open(home: &Home) -> Result<Store, Failure> {
+    let folder = saf_folder(home.path());
+    if !folder.exists() {
+        return Err(Failure::config(format!(
+            "nothing is kept in {}; has a node run with this --home?",
+            home.path().display()
+        )));
+    }
+    Store::open(folder, home.config()?.saf.store()).map_err(|error| failed(&error))
+}
+
+/// Messages remembered as received.
+fn received(home: &Home) -> Result<usize, Failure> {
+    let path = dht_node::ledger_file(home.path());
+    if !path.exists() {
+        return Ok(0);
+    }
+    let ledger = Ledger::open(path).map_err(|error| failed(&error))?;
+    Ok(ledger.received())
+}
+
+fn failed(error: &StoreError) -> Failure {
+    Failure::other(match error {
+        StoreError::Locked => {
+            "a node is running with this home and holds its mail; stop it, or look \
+            at its log and metrics instead"
+                .to_owned()
+        }
+        error => error.to_string(),
+    })
+}
+
+fn mailbox(
+    recipient: Recipient,
+    account: &Account,
+    rows: &[RowInfo],
+    now: UnixSeconds,
+    as_json: bool,
+) -> String {
+    let age = |row: Option<&RowInfo>| row.map(|row| now.saturating_since(row.position.stored_at));
+    let (oldest, newest) = (age(rows.first()), age(rows.last()));
+    let name = (recipient != Recipient::ANONYMOUS).then(|| recipient.to_string());
+    let high = account.rows.saturating_sub(account.low_rows);
+    if as_json {
+        return json!({
+            "recipient": name, "messages": account.rows, "bytes": account.bytes,
+            "low": account.low_rows, "high": high,
+            "oldest_seconds": oldest, "newest_seconds": newest,
+        })
+        .to_string();
+    }
+    format!(
+        "{} messages {} bytes {} low {} high {high} oldest {} newest {}",
+        name.unwrap_or_else(|| "(nobody)".to_owned()),
+        account.rows,
+        account.bytes,
+        account.low_rows,
+        seconds(oldest),
+        seconds(newest),
+    )
+}
+
+fn message(row: &RowInfo, now: UnixSeconds, as_json: bool) -> String {
+    let age = now.saturating_since(row.position.stored_at);
+    let left = row.keep_until.saturating_since(now);
+    let priority = match row.retention {
+        Retention::Low => "low",
+        Retention::High => "high",
+    };
+    let value: Value = json!({
+        "id": row.position.id.0, "age_seconds": age, "left_seconds": left,
+        "priority": priority, "bytes": row.bytes,
+    });
+    if as_json {
+        return value.to_string();
+    }
+    format!(
+        "{} age {age}s left {left}s {priority} {} bytes",
+        row.position.id.0, row.bytes
+    )
+}
+
+fn seconds(age: Option<u64>) -> String {
+    age.map_or_else(|| "-".to_owned(), |age| format!("{age}s"))
+}

@@ -1,0 +1,45 @@
+//! Store-and-forward in a node: the store under its home, the layers, and who tells them what.
+
+#[cfg(feature = "saf")]
+mod api;
+#[cfg(feature = "saf")]
+mod mail;
+#[cfg(not(feature = "saf"))]
+mod off;
+#[cfg(feature = "saf")]
+mod outlets;
+#[cfg(feature = "saf")]
+mod settings;
+
+use std::sync::Arc;
+
+#[cfg(feature = "saf")]
+pub use api::{FetchError, Posted};
+use dht_core::{NodeIdentity, SharedClock, SharedEntropy};
+use dht_inbound::DedupTable;
+use dht_peers::{Connections, Directory};
+#[cfg(feature = "saf")]
+pub(crate) use mail::{Mail, advice, start};
+#[cfg(feature = "saf")]
+pub use mail::{ledger_file, saf_folder};
+#[cfg(not(feature = "saf"))]
+pub(crate) use off::{Mail, start};
+#[cfg(feature = "saf")]
+pub use settings::SafSettings;
+
+use crate::node::Pipeline;
+
+/// What store-and-forward works with.
+#[cfg_attr(
+    not(feature = "saf"),
+    expect(dead_code, reason = "nobody works with it")
+)]
+pub(crate) struct MailParts {
+    pub(crate) identity: Arc<NodeIdentity>,
+    pub(crate) directory: Directory,
+    pub(crate) connections: Connections,
+    pub(crate) clock: SharedClock,
+    pub(crate) entropy: SharedEntropy,
+    pub(crate) dedup: Arc<DedupTable>,
+    pub(crate) pipeline: Pipeline,
+}

@@ -1,0 +1,196 @@
+//! Starting and stopping.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use dht_core::{AttributionProfile, Clock as _, Features, NodeId, PublicKey, RemotePeer};
+use dht_inbound::DedupEntry;
+use dht_saf::{
+    Ledger, MemoryDisk, Saf, SafLayer, SafParts, Store, StoreConfig, StoreError, StoreLayer,
+};
+use parking_lot::Mutex;
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    MailParts,
+    outlets::{Table, ToDirectory, ToPipeline},
+};
+use crate::{Config, StartError, supervise::Tasks};
+
+/// How often silent peers are given up and what came is written down.
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks between two times at which old mail is deleted: ten minutes (specification 05, section 4).
+const TICKS_A_CLEAN_UP: u32 = 600;
+
+/// The folder of the store, within a node's home.
+const FOLDER: &str = "saf";
+/// The file of received messages, within that.
+const LEDGER: &str = "ledger.redb";
+
+/// Store-and-forward of a node, if it is enabled.
+#[derive(Clone)]
+pub(crate) struct Mail(Option<Saf>);
+
+/// Opens the files and puts store-and-forward together: the handle, and the two layers of the inbound stack.
+pub(crate) async fn start(
+    home: Option<&Path>,
+    config: &Config,
+    parts: MailParts,
+) -> Result<(Mail, Option<StoreLayer>, Option<SafLayer>), StartError> {
+    if !config.saf.enabled {
+        return Ok((Mail(None), None, None));
+    }
+    let stores = parts
+        .identity
+        .features()
+        .contains(Features::DHT_STORE_FORWARD);
+    let folder = home.map(saf_folder);
+    let store_config = stores.then(|| config.saf.store());
+    let path = folder.clone().unwrap_or_default();
+    let opened = tokio::task::spawn_blocking(move || open(folder.as_deref(), store_config)).await;
+    let opened = opened.unwrap_or(Err(StoreError::Closed));
+    let (store, ledger) = opened.map_err(|source| StartError::Store { path, source })?;
+    let now = parts.clock.now();
+    // What came before this run is known to the stack from its first message on.
+    let known = ledger
+        .snapshot()
+        .into_iter()
+        .map(|(key, until)| DedupEntry {
+            key,
+            hits: 1,
+            until,
+            signed: true,
+        });
+    parts.dedup.restore(known, now);
+    let saf = Saf::new(
+        config.saf.saf(AttributionProfile::default()),
+        SafParts {
+            identity: parts.identity,
+            directory: parts.directory.clone(),
+            connections: parts.connections,
+            clock: Arc::clone(&parts.clock),
+            entropy: parts.entropy,
+            store,
+            ledger,
+            outbox: Arc::new(ToPipeline {
+                pipeline: parts.pipeline,
+                sending: Mutex::new(JoinSet::new()),
+            }),
+            bans: Arc::new(ToDirectory {
+                directory: parts.directory,
+                clock: parts.clock,
+            }),
+            duplicates: Arc::new(Table(parts.dedup)),
+        },
+    );
+    let (store, serve) = (saf.store_layer(), saf.layer());
+    Ok((Mail(Some(saf)), store, Some(serve)))
+}
+
+fn open(
+    folder: Option<&Path>,
+    config: Option<StoreConfig>,
+) -> Result<(Option<Store>, Ledger), StoreError> {
+    let Some(folder) = folder else {
+        let store = config.map(|config| Store::open_on(MemoryDisk::new(), config));
+        return Ok((store.transpose()?, Ledger::in_memory()?));
+    };
+    // The store first: it makes the folder, and its lock guards the ledger too.
+    let store = match config {
+        Some(config) => Some(Store::open(folder, config)?),
+        None => {
+            std::fs::create_dir_all(folder)?;
+            None
+        }
+    };
+    Ok((store, Ledger::open(folder.join(LEDGER))?))
+}
+
+/// Where a node with this home keeps mail for others.
+#[must_use]
+pub fn saf_folder(home: &Path) -> PathBuf {
+    home.join(FOLDER)
+}
+
+/// Where it notes what it has received.
+#[must_use]
+pub fn ledger_file(home: &Path) -> PathBuf {
+    saf_folder(home).join(LEDGER)
+}
+
+/// What to do about an error, for people.
+pub(crate) const fn advice(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Locked => "; stop the node that runs with this home, or use another --home",
+        StoreError::NewerFormat { .. } => "; use the newer version, or another --home",
+        StoreError::DiskFull => "; make room on the disk",
+        _ => "",
+    }
+}
+
+impl Mail {
+    pub(crate) const fn saf(&self) -> Option<&Saf> {
+        self.0.as_ref()
+    }
+
+    pub(crate) fn spawn_upkeep(&self, tasks: &Tasks) {
+        let Some(saf) = self.0.clone() else { return };
+        tasks.spawn(async move {
+            let mut ticks = interval(TICK);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                saf.clean_up().await;
+                for _ in 0..TICKS_A_CLEAN_UP {
+                    ticks.tick().await;
+                    saf.tick().await;
+                }
+            }
+        });
+    }
+
+    pub(crate) fn connected(&self, peer: &RemotePeer) {
+        if let Some(saf) = &self.0 {
+            saf.connected(peer);
+        }
+    }
+
+    pub(crate) fn disconnected(&self, peer: &NodeId, key: Option<&PublicKey>) {
+        if let Some(saf) = &self.0 {
+            saf.disconnected(peer, key);
+        }
+    }
+
+    pub(crate) fn listen(&self) {
+        if let Some(saf) = &self.0 {
+            saf.listen();
+        }
+    }
+
+    /// Writes everything down and closes the files, so that they can be opened again.
+    pub(crate) async fn close(&self) {
+        let Some(saf) = self.0.clone() else { return };
+        let closed = tokio::task::spawn_blocking(move || {
+            if let Err(error) = saf.ledger().close() {
+                tracing::warn!(%error, "received messages may be forgotten");
+            }
+            if let Some(store) = saf.store() {
+                store.close();
+            }
+        });
+        // It fails only if the runtime goes down, with all files.
+        let _ = closed.await;
+    }
+}
+
+impl fmt::Debug for Mail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Mail").field(&self.0).finish()
+    }
+}

@@ -1,0 +1,35 @@
+//! A node without store-and-forward.
+
+use std::path::Path;
+
+use dht_core::{NodeId, PublicKey, RemotePeer};
+use tower::layer::util::Identity;
+
+use super::MailParts;
+use crate::{Config, StartError, supervise::Tasks};
+
+/// Nobody to tell.
+#[derive(Clone, Debug)]
+pub(crate) struct Mail;
+
+/// Nothing to start.
+#[expect(clippy::unused_async, reason = "as the other one")]
+pub(crate) async fn start(
+    _home: Option<&Path>,
+    _config: &Config,
+    _parts: MailParts,
+) -> Result<(Mail, Option<Identity>, Option<Identity>), StartError> {
+    Ok((Mail, None, None))
+}
+
+impl Mail {
+    pub(crate) fn spawn_upkeep(&self, _tasks: &Tasks) {}
+
+    pub(crate) fn connected(&self, _peer: &RemotePeer) {}
+
+    pub(crate) fn disconnected(&self, _peer: &NodeId, _key: Option<&PublicKey>) {}
+
+    pub(crate) fn listen(&self) {}
+
+    pub(crate) async fn close(&self) {}
+}

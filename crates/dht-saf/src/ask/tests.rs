@@ -1,0 +1,64 @@
+use dht_core::test_util::public_key;
+
+use super::*;
+
+const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+
+fn id(seed: u64) -> NodeId {
+    public_key(seed).node_id()
+}
+
+#[test]
+fn requests_are_bounded_and_the_oldest_give_way() {
+    let mut asking = Asking::new(AskConfig::default());
+    let ids: Vec<_> = (0..=MAX_ASKED)
+        .map(|n| {
+            let mut bytes = [0; 13];
+            bytes[..8].copy_from_slice(&n.to_be_bytes());
+            NodeId::from_bytes(&bytes).unwrap()
+        })
+        .collect();
+    for (n, peer) in ids.iter().enumerate() {
+        asking.register(*peer, 1, NOW.saturating_add(n as u64));
+        asking.begin(*peer, NOW);
+    }
+    assert!(!asking.owes(&ids[0]) && asking.owes(&ids[1]));
+    assert_eq!(asking.open.len(), MAX_ASKED);
+}
+
+#[test]
+fn registering_again_renews_the_time_of_both() {
+    let mut asking = Asking::new(AskConfig::default());
+    asking.register(id(1), 7, NOW);
+    asking.register(id(1), 8, NOW.saturating_add(100));
+    assert_eq!(
+        asking.take(&id(1), Some(7), NOW.saturating_add(220)),
+        Ok(())
+    );
+    assert_eq!(
+        asking.take(&id(1), Some(8), NOW.saturating_add(221)),
+        Err(Unasked::TooLate)
+    );
+    assert_eq!(asking.take(&id(1), Some(8), NOW), Err(Unasked::Unrequested));
+}
+
+#[test]
+fn old_requests_are_forgotten_after_twice_their_time() {
+    let mut asking = Asking::new(AskConfig::default());
+    asking.register(id(1), 7, NOW);
+    asking.tick(NOW.saturating_add(240));
+    assert!(asking.owes(&id(1)));
+    asking.tick(NOW.saturating_add(241));
+    assert!(!asking.owes(&id(1)));
+}
+
+#[test]
+fn legacy_takes_any_id() {
+    let mut asking = Asking::new(AskConfig {
+        profile: AttributionProfile::Legacy,
+        ..AskConfig::default()
+    });
+    asking.register(id(1), 7, NOW);
+    assert_eq!(asking.take(&id(1), Some(99), NOW), Ok(()));
+    assert!(!asking.owes(&id(1)));
+}

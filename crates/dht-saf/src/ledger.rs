@@ -1,0 +1,333 @@
+//! What a node has received out of other nodes' stores: how far each was read, and which messages came.
+//!
+//! The duplicate table forgets within a day and ends with the process; stores keep mail for three days. Without a
+//! memory of its own, a node that returns would be handed what it has.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    path::Path,
+};
+
+use dht_core::{DedupHash, PublicKey, UnixSeconds};
+use parking_lot::{Mutex, RwLock};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, backends::InMemoryBackend};
+
+use crate::error::StoreError;
+
+/// Received messages remembered; beyond it those go that would be forgotten first.
+pub const MAX_RECEIVED: usize = 200_000;
+/// Answerers whose watermark is remembered; beyond it those go that have the oldest.
+pub const MAX_RESPONDERS: usize = 4096;
+
+/// Hash to the last second in which it must be remembered.
+const RECEIVED: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("received");
+/// Key of the answerer to the newest second of its store that was read, on its clock.
+const WATERMARKS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("watermarks");
+
+/// How far each answerer was read, and what came. Bounded; written through to a file if it has one.
+pub struct Ledger {
+    /// `None` once it is closed.
+    database: RwLock<Option<Database>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    received: HashMap<[u8; 32], UnixSeconds>,
+    by_end: BTreeSet<(UnixSeconds, [u8; 32])>,
+    watermarks: HashMap<[u8; 32], UnixSeconds>,
+    /// Noted and not yet written.
+    noted: Vec<([u8; 32], UnixSeconds)>,
+}
+
+/// Noted messages that wait for [`Ledger::flush`]; more are remembered in memory only.
+const MAX_NOTED: usize = 65_536;
+
+/// What one answer adds.
+#[derive(Clone, Debug, Default)]
+struct Changes {
+    received: Vec<([u8; 32], UnixSeconds)>,
+    forgotten: Vec<[u8; 32]>,
+    watermarks: Vec<([u8; 32], UnixSeconds)>,
+    dropped: Vec<[u8; 32]>,
+}
+
+impl Ledger {
+    /// A ledger in this file, which is made if it is not there. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Locked`] while another process has the file open.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::load(Database::create(path)?)
+    }
+
+    /// A ledger that ends with the process.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`]; not in practice.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        Self::load(Database::builder().create_with_backend(InMemoryBackend::new())?)
+    }
+
+    fn load(database: Database) -> Result<Self, StoreError> {
+        let transaction = database.begin_write()?;
+        transaction.open_table(RECEIVED)?;
+        transaction.open_table(WATERMARKS)?;
+        transaction.commit()?;
+        let mut state = State::default();
+        let transaction = database.begin_read()?;
+        for entry in transaction.open_table(RECEIVED)?.iter()? {
+            let (hash, until) = entry?;
+            state.remember(*hash.value(), UnixSeconds(until.value()));
+        }
+        for entry in transaction.open_table(WATERMARKS)?.iter()? {
+            let (key, at) = entry?;
+            state
+                .watermarks
+                .insert(*key.value(), UnixSeconds(at.value()));
+        }
+        Ok(Self {
+            database: RwLock::new(Some(database)),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// The newest second of this answerer's store that was read.
+    #[must_use]
+    pub fn watermark(&self, responder: &PublicKey) -> Option<UnixSeconds> {
+        self.state
+            .lock()
+            .watermarks
+            .get(responder.as_bytes())
+            .copied()
+    }
+
+    /// Whether this message came before.
+    #[must_use]
+    pub fn contains(&self, hash: &DedupHash) -> bool {
+        self.state.lock().received.contains_key(&hash.0)
+    }
+
+    /// Remembers messages until a time; durable when it returns. Blocks.
+    ///
+    /// # Errors
+    /// When the device fails; until the process ends they are remembered all the same.
+    pub fn receive(&self, hashes: &[DedupHash], until: UnixSeconds) -> Result<(), StoreError> {
+        let mut changes = Changes::default();
+        {
+            let mut state = self.state.lock();
+            for hash in hashes {
+                state.remember(hash.0, until);
+                changes.received.push((hash.0, until));
+            }
+            state.make_room(&mut changes);
+        }
+        self.write(&changes)
+    }
+
+    /// Remembers a message that came another way, so that no store hands it over again. Does not block: it is written
+    /// with the next [`Ledger::flush`].
+    pub fn note(&self, hash: DedupHash, until: UnixSeconds) {
+        let mut state = self.state.lock();
+        state.remember(hash.0, until);
+        if state.noted.len() < MAX_NOTED {
+            state.noted.push((hash.0, until));
+        }
+    }
+
+    /// Writes what was noted. Blocks.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        let noted = std::mem::take(&mut self.state.lock().noted);
+        if noted.is_empty() {
+            return Ok(());
+        }
+        let mut changes = Changes {
+            received: noted,
+            ..Changes::default()
+        };
+        self.state.lock().make_room(&mut changes);
+        self.write(&changes)
+    }
+
+    /// Everything remembered, and until when: what the duplicate table of a new run begins with.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<(DedupHash, UnixSeconds)> {
+        let state = self.state.lock();
+        let all = state.received.iter();
+        all.map(|(hash, until)| (DedupHash(*hash), *until))
+            .collect()
+    }
+
+    /// Notes how far an answerer was read. Never steps back. Blocks.
+    ///
+    /// # Errors
+    /// When the device fails; until the process ends it is remembered all the same.
+    pub fn read_up_to(&self, responder: &PublicKey, at: UnixSeconds) -> Result<(), StoreError> {
+        let mut changes = Changes::default();
+        {
+            let mut state = self.state.lock();
+            let mark = state.watermarks.entry(*responder.as_bytes()).or_default();
+            if *mark >= at {
+                return Ok(());
+            }
+            *mark = at;
+            changes.watermarks.push((*responder.as_bytes(), at));
+            if state.watermarks.len() > MAX_RESPONDERS
+                && let Some((_, oldest)) =
+                    state.watermarks.iter().map(|(key, at)| (*at, *key)).min()
+            {
+                state.watermarks.remove(&oldest);
+                changes.dropped.push(oldest);
+            }
+        }
+        self.write(&changes)
+    }
+
+    /// Forgets messages whose time is over. Answers how many. Blocks.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn prune(&self, now: UnixSeconds) -> Result<usize, StoreError> {
+        let mut changes = Changes::default();
+        {
+            let mut state = self.state.lock();
+            while let Some((until, hash)) = state.by_end.first().copied()
+                && until < now
+            {
+                state.by_end.pop_first();
+                state.received.remove(&hash);
+                changes.forgotten.push(hash);
+            }
+        }
+        if !changes.forgotten.is_empty() {
+            self.write(&changes)?;
+        }
+        Ok(changes.forgotten.len())
+    }
+
+    /// Writes what was noted and closes the file, so that it can be opened again. Blocks.
+    ///
+    /// # Errors
+    /// When the device fails; it is closed all the same.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let flushed = match self.flush() {
+            Err(StoreError::Closed) => Ok(()),
+            other => other,
+        };
+        let _closed = self.database.write().take();
+        flushed
+    }
+
+    /// Messages remembered.
+    #[must_use]
+    pub fn received(&self) -> usize {
+        self.state.lock().received.len()
+    }
+
+    fn write(&self, changes: &Changes) -> Result<(), StoreError> {
+        let database = self.database.read();
+        let database = database.as_ref().ok_or(StoreError::Closed)?;
+        let transaction = database.begin_write()?;
+        {
+            let mut received = transaction.open_table(RECEIVED)?;
+            for (hash, until) in &changes.received {
+                received.insert(hash, until.0)?;
+            }
+            for hash in &changes.forgotten {
+                received.remove(hash)?;
+            }
+            let mut watermarks = transaction.open_table(WATERMARKS)?;
+            for (key, at) in &changes.watermarks {
+                watermarks.insert(key, at.0)?;
+            }
+            for key in &changes.dropped {
+                watermarks.remove(key)?;
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+}
+
+impl State {
+    fn remember(&mut self, hash: [u8; 32], until: UnixSeconds) {
+        if let Some(before) = self.received.insert(hash, until) {
+            self.by_end.remove(&(before, hash));
+        }
+        self.by_end.insert((until, hash));
+    }
+
+    fn make_room(&mut self, changes: &mut Changes) {
+        while self.by_end.len() > MAX_RECEIVED
+            && let Some((_, hash)) = self.by_end.pop_first()
+        {
+            self.received.remove(&hash);
+            changes.forgotten.push(hash);
+        }
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("received", &self.received())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dht_core::test_util::public_key;
+
+    use super::*;
+
+    const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+
+    #[test]
+    fn it_is_the_same_after_a_restart() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("ledger.redb");
+        let (hash, peer) = (DedupHash([7; 32]), public_key(1));
+        {
+            let ledger = Ledger::open(&path).unwrap();
+            ledger.receive(&[hash], NOW.saturating_add(10)).unwrap();
+            ledger.read_up_to(&peer, NOW).unwrap();
+            ledger.read_up_to(&peer, UnixSeconds(5)).unwrap();
+        }
+        let ledger = Ledger::open(&path).unwrap();
+        assert!(ledger.contains(&hash) && !ledger.contains(&DedupHash([8; 32])));
+        assert_eq!(ledger.watermark(&peer), Some(NOW), "it never steps back");
+        assert_eq!(ledger.watermark(&public_key(2)), None);
+        let noted = DedupHash([9; 32]);
+        ledger.note(noted, NOW.saturating_add(20));
+        assert!(ledger.contains(&noted));
+        ledger.flush().unwrap();
+        drop(ledger);
+        let ledger = Ledger::open(&path).unwrap();
+        assert!(ledger.contains(&noted));
+        assert_eq!(ledger.snapshot().len(), 2);
+        assert_eq!(ledger.prune(NOW.saturating_add(10)).unwrap(), 0);
+        assert_eq!(ledger.prune(NOW.saturating_add(11)).unwrap(), 1);
+        assert!(!ledger.contains(&hash));
+    }
+
+    #[test]
+    fn both_tables_are_bounded() {
+        let ledger = Ledger::in_memory().unwrap();
+        let name = |n: usize| {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&n.to_be_bytes());
+            DedupHash(hash)
+        };
+        let first: Vec<_> = (0..MAX_RECEIVED).map(name).collect();
+        ledger.receive(&first, NOW).unwrap();
+        ledger
+            .receive(&[name(MAX_RECEIVED)], NOW.saturating_add(1))
+            .unwrap();
+        assert_eq!(ledger.received(), MAX_RECEIVED);
+        assert!(ledger.contains(&name(MAX_RECEIVED)) && !ledger.contains(&name(0)));
+    }
+}

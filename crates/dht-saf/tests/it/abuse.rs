@@ -1,0 +1,165 @@
+//! Nobody wipes, floods or starves a store.
+
+use bytes::Bytes;
+use dht_core::Features;
+use dht_core::{
+    Content, Disposition, DropReason, Kept, MessageType, RemotePeer, Severity, test_util,
+};
+use dht_proto::store_forward::StoredMessagesResponse;
+use dht_saf::{Limits, Rate, Room, SafConfig, StoreConfig};
+
+use crate::world::{AWAY, ME, Mail, NODE, NOW, OTHER, World, for_me, protocol};
+
+fn world() -> World {
+    World::new(SafConfig::default())
+}
+
+#[tokio::test]
+async fn a_future_since_wipes_nobody() {
+    let world = world();
+    for to in [AWAY, OTHER, 50, 51] {
+        world.keep(to, 5, to * 100).await;
+    }
+    world.clock.advance(1_000);
+    // A stranger, and the recipient itself, with and without an answer before.
+    for from in [99, AWAY, AWAY] {
+        for since in [world.now().0 + 1, u64::MAX / 2, u64::MAX] {
+            world.ask(from, since, 0).await;
+            world.ask(from, 0, 0).await;
+        }
+    }
+    assert_eq!(world.held(), 20);
+}
+
+#[tokio::test]
+async fn a_since_of_zero_in_a_loop_deletes_nothing_and_is_slowed_down() {
+    let world = world();
+    world.keep(AWAY, 100, 1).await;
+    let mut messages = 0;
+    for _ in 0..1_000 {
+        messages += world.ask(AWAY, 0, 0).await.messages.len();
+    }
+    assert_eq!(messages, 320 * 50, "the burst of one requester");
+    assert_eq!(world.held(), 100);
+    // A rest later it gets its mail.
+    world.clock.advance(10);
+    assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 50);
+}
+
+#[tokio::test]
+async fn a_storm_of_unsolicited_answers_leaves_no_trace() {
+    let world = world();
+    let id = world.request(NODE).request_id;
+    for n in 0..500_u32 {
+        let messages = vec![for_me(u64::from(n % 5), NOW.0 - 5)];
+        let outcome = world.answer(OTHER, n, messages).await;
+        assert_eq!(outcome, Disposition::Dropped(DropReason::Unrequested));
+    }
+    assert!(world.passed().is_empty() && world.bans().is_empty());
+    assert_eq!(world.saf.ledger().received(), 0);
+    // The one that was asked is heard.
+    world.answer(NODE, id, vec![for_me(1, NOW.0 - 5)]).await;
+    assert_eq!(world.passed().len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_of_a_million_messages_is_refused_before_it_is_decoded() {
+    let world = world();
+    let id = world.request(NODE).request_id;
+    let mut mail = protocol(
+        NODE,
+        MessageType::SafStoredMessages,
+        &StoredMessagesResponse {
+            request_id: id,
+            ..StoredMessagesResponse::default()
+        },
+    );
+    // Field 1, length 0, a million times: two megabytes on the wire, hundreds in memory.
+    let bomb = Bytes::from([0x0a, 0x00].repeat(1_000_000));
+    mail.opened.content = Content::Readable {
+        parts: vec![bomb],
+        origin: None,
+    };
+    let outcome = world.handle(mail).await;
+    assert_eq!(
+        outcome,
+        Disposition::Dropped(DropReason::BadProtocolMessage)
+    );
+    assert_eq!(world.bans(), [Severity::High]);
+    assert!(world.passed().is_empty());
+    // Unasked, it is not even looked at.
+    assert!(!world.saf.is_asking());
+}
+
+#[tokio::test]
+async fn a_mailbox_stuffed_to_its_quota_leaves_room_for_another() {
+    let limits = Limits {
+        per_recipient: Room {
+            rows: 10,
+            bytes: 1 << 20,
+        },
+        ..Limits::default()
+    };
+    let store = StoreConfig {
+        limits,
+        ..StoreConfig::default()
+    };
+    let world = World::with(ME, Features::NODE, SafConfig::default(), store);
+    let mut kept = 0;
+    for n in 0..30 {
+        world.store(world.unreadable(AWAY, n)).await;
+        kept += u32::from(world.passed()[0].kept == Some(Kept::Fresh));
+    }
+    assert_eq!(kept, 10, "the rest is passed on, and not kept");
+    world.keep(OTHER, 5, 100).await;
+    assert_eq!(world.ask(OTHER, 0, 0).await.messages.len(), 5);
+    assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 10);
+}
+
+#[tokio::test]
+async fn a_neighbours_flood_does_not_keep_out_the_others() {
+    let config = SafConfig {
+        neighbour_rate: Rate {
+            per_second: 5,
+            burst: 20,
+        },
+        ..SafConfig::default()
+    };
+    let limits = Limits {
+        capacity: Room {
+            rows: 100,
+            bytes: 1 << 20,
+        },
+        per_neighbour: Room {
+            rows: 50,
+            bytes: 1 << 19,
+        },
+        ..Limits::default()
+    };
+    let store = StoreConfig {
+        limits,
+        ..StoreConfig::default()
+    };
+    let world = World::with(ME, Features::NODE, config, store);
+    let from = |seed: u64, mail: Mail| Mail {
+        source: RemotePeer::new(test_util::public_key(seed), Features::NODE).into(),
+        ..mail
+    };
+    let mut flooded = 0;
+    let mut honest = 0;
+    for second in 0..20 {
+        for n in 0..50 {
+            // To many recipients, so that no mailbox is full.
+            let mail = world.unreadable(1_000 + n, second * 100 + n);
+            world.store(from(NODE, mail)).await;
+            flooded += u32::from(world.passed()[0].kept == Some(Kept::Fresh));
+        }
+        let mail = world.unreadable(AWAY, 5_000 + second);
+        world.store(from(OTHER, mail)).await;
+        honest += u32::from(world.passed()[0].kept == Some(Kept::Fresh));
+        world.clock.advance(1);
+    }
+    assert_eq!(honest, 20, "every one");
+    assert_eq!(flooded, 50, "rate first, then half of the store");
+    assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 20);
+}

@@ -1,0 +1,247 @@
+//! Whom to ask, and when everything is there: rows SF-37 to SF-40.
+
+use dht_core::{Features, test_util};
+use dht_saf::{AskRule, Round, SafConfig, SafEvent};
+
+use crate::world::{ME, NODE, NOW, OTHER, World, for_me, peer};
+
+fn world() -> World {
+    World::new(SafConfig::default())
+}
+
+fn received(world: &mut World) -> usize {
+    let events = world.events().into_iter();
+    events.filter(|event| *event == SafEvent::Received).count()
+}
+
+fn rounds(world: &mut World) -> Vec<Round> {
+    let events = world.events().into_iter();
+    events
+        .filter_map(|event| match event {
+            SafEvent::CaughtUp(round) => Some(round),
+            _ => None,
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn sf37_answers_before_going_online_count() {
+    let mut world = world();
+    world.exchange(vec![]).await;
+    assert_eq!(received(&mut world), 0);
+    world.saf.online(1);
+    assert_eq!(received(&mut world), 1);
+    world.exchange(vec![]).await;
+    world.saf.online(1);
+    assert_eq!(received(&mut world), 0, "once in a run");
+}
+
+#[tokio::test]
+async fn sf38_only_the_first_time_online_counts() {
+    let mut world = world();
+    world.saf.online(2);
+    world.exchange(vec![]).await;
+    world.saf.online(1);
+    assert_eq!(received(&mut world), 0);
+    world.exchange(vec![]).await;
+    assert_eq!(received(&mut world), 1);
+}
+
+#[tokio::test]
+async fn sf39_a_peer_that_does_not_store_is_not_asked() {
+    let world = world();
+    world.saf.listen();
+    for features in [Features::CLIENT, Features::MESSAGE_PROPAGATION] {
+        let peer = world.connect(NODE, features);
+        world.saf.connected(&peer);
+    }
+    assert!(world.around.sent.lock().is_empty());
+    // Neither is one that is not in the directory.
+    world.saf.connected(&peer(OTHER, Features::NODE));
+    assert!(world.around.sent.lock().is_empty());
+    let peer = world.connect(10, Features::NODE);
+    world.saf.connected(&peer);
+    assert_eq!(world.around.sent.lock().len(), 1);
+    let request = world.last_request().unwrap();
+    assert_eq!((request.since, request.limit), (0, 50));
+    assert_ne!(request.request_id, 0);
+}
+
+#[tokio::test]
+async fn sf40_with_fewer_connections_than_the_threshold_everybody_is_asked() {
+    let world = World::new(SafConfig {
+        rule: AskRule {
+            closest: Some(6),
+            ..AskRule::default()
+        },
+        ..SafConfig::default()
+    });
+    world.saf.listen();
+    for seed in 10..13 {
+        let peer = world.connect(seed, Features::NODE);
+        world.saf.connected(&peer);
+    }
+    assert_eq!(world.around.sent.lock().len(), 3);
+    // With more, only the closest are.
+    for seed in 13..40 {
+        world.connect(seed, Features::NODE);
+    }
+    let mut ids: Vec<_> = (10..40)
+        .map(|seed| test_util::public_key(seed).node_id())
+        .collect();
+    ids.sort_by_key(|id| world.identity.node_id().distance(id));
+    let rule = AskRule {
+        closest: Some(6),
+        ..AskRule::default()
+    };
+    let me = world.identity.node_id();
+    let asked = |id| rule.asks(me, id, Some(Features::NODE), ids.iter().copied());
+    assert!(ids[..6].iter().all(asked) && !ids[6..].iter().any(asked));
+    let off = AskRule {
+        auto_request: false,
+        ..rule
+    };
+    assert!(!off.asks(me, &ids[0], Some(Features::NODE), ids.iter().copied()));
+}
+
+#[tokio::test]
+async fn nobody_is_asked_before_the_application_listens() {
+    let mut world = world();
+    let first = world.connect(NODE, Features::NODE);
+    world.saf.connected(&first);
+    assert!(world.around.sent.lock().is_empty());
+    world.saf.listen();
+    assert_eq!(world.around.sent.lock().len(), 1);
+    world.saf.listen();
+    assert_eq!(world.around.sent.lock().len(), 1, "once");
+    let id = world.last_request().unwrap().request_id;
+    world.answer(NODE, id, vec![]).await;
+    assert_eq!(received(&mut world), 1);
+}
+
+#[tokio::test]
+async fn a_round_ends_when_everybody_has_answered_and_says_what_came() {
+    let mut world = world();
+    let ids: Vec<u32> = [NODE, OTHER, 6]
+        .map(|it| world.request(it).request_id)
+        .into();
+    let both = || vec![for_me(1, NOW.0 - 9), for_me(2, NOW.0 - 8)];
+    world.answer(NODE, ids[0], both()).await;
+    world
+        .answer(OTHER, ids[1], [both(), vec![for_me(3, NOW.0)]].concat())
+        .await;
+    assert_eq!(rounds(&mut world), []);
+    assert!(world.saf.is_asking());
+    // The third says nothing.
+    world.clock.advance(30);
+    world.saf.tick().await;
+    assert_eq!(rounds(&mut world), []);
+    world.clock.advance(1);
+    world.saf.tick().await;
+    let expected = Round {
+        asked: 3,
+        answered: 2,
+        silent: 1,
+        new: 3,
+        known: 2,
+        refused: 0,
+    };
+    assert_eq!(rounds(&mut world), [expected]);
+    assert!(!world.saf.is_asking());
+    assert_eq!(world.passed().len(), 3);
+}
+
+#[tokio::test]
+async fn who_disconnects_or_cannot_be_asked_is_silent() {
+    let mut world = world();
+    world.request(NODE);
+    let id = peer(NODE, Features::NODE).node_id;
+    world
+        .saf
+        .disconnected(&id, Some(&test_util::public_key(NODE)));
+    let silent = Round {
+        asked: 1,
+        silent: 1,
+        ..Round::default()
+    };
+    assert_eq!(rounds(&mut world), [silent]);
+    *world.around.full.lock() = true;
+    assert!(world.saf.request_from(&peer(NODE, Features::NODE)).is_err());
+    assert_eq!(rounds(&mut world), [silent]);
+    (*world.around.full.lock(), *world.around.broken.lock()) = (false, true);
+    world.saf.request_from(&peer(NODE, Features::NODE)).unwrap();
+    assert_eq!(rounds(&mut world), [silent]);
+}
+
+#[tokio::test]
+async fn a_full_answer_is_followed_by_a_request_from_where_it_ended() {
+    let mut world = world();
+    let id = world.request(NODE).request_id;
+    let page = |from: u64, count: u64| -> Vec<_> {
+        (from..from + count)
+            .map(|n| for_me(n, NOW.0 - 500 + n))
+            .collect()
+    };
+    world.answer(NODE, id, page(0, 50)).await;
+    let next = world.last_request().unwrap();
+    assert_eq!(next.since, NOW.0 - 500 + 49, "without a margin");
+    assert_ne!(next.request_id, id);
+    world.answer(NODE, next.request_id, page(49, 50)).await;
+    let last = world.last_request().unwrap();
+    world.answer(NODE, last.request_id, page(98, 3)).await;
+    assert_eq!(
+        world.last_request().unwrap(),
+        last,
+        "not full, so this was all"
+    );
+    let expected = Round {
+        asked: 1,
+        answered: 1,
+        new: 101,
+        known: 2,
+        ..Round::default()
+    };
+    assert_eq!(rounds(&mut world), [expected]);
+}
+
+#[tokio::test]
+async fn one_that_serves_the_newest_first_is_not_asked_for_what_it_would_delete() {
+    let mut world = world();
+    let id = world.request(NODE).request_id;
+    let page = (0..50).rev().map(|n| for_me(n, NOW.0 - 500 + n)).collect();
+    let before = world.around.sent.lock().len();
+    world.answer(NODE, id, page).await;
+    assert_eq!(world.around.sent.lock().len(), before);
+    assert_eq!(rounds(&mut world).len(), 1);
+}
+
+#[tokio::test]
+async fn a_page_that_comes_again_and_again_ends_the_conversation() {
+    let mut world = world();
+    let page = || (0..50).map(|n| for_me(n, NOW.0 - 5)).collect::<Vec<_>>();
+    let mut id = world.request(NODE).request_id;
+    for _ in 0..9 {
+        world.answer(NODE, id, page()).await;
+        id = world.last_request().unwrap().request_id;
+    }
+    assert_eq!(world.around.sent.lock().len(), 2);
+    assert_eq!(rounds(&mut world).len(), 1);
+}
+
+#[tokio::test]
+async fn neighbours_are_asked_on_request_eight_at_most() {
+    let world = world();
+    for seed in 10..30 {
+        world.connect(seed, Features::NODE);
+    }
+    world.connect(40, Features::CLIENT);
+    assert_eq!(world.saf.request_from_neighbours(), 8);
+    let sent = world.around.sent.lock();
+    let mut asked: Vec<_> = sent.iter().map(|sent| sent.to).collect();
+    asked.sort_by_key(|key| *key.as_bytes());
+    asked.dedup();
+    assert_eq!(asked.len(), 8, "each once");
+    assert!(
+        !asked.contains(&test_util::public_key(40)) && !asked.contains(&test_util::public_key(ME))
+    );
+}

@@ -1,0 +1,175 @@
+//! Serving requests: rows SF-19 to SF-23.
+
+use bytes::Bytes;
+use dht_core::{Disposition, DropReason, Features, MessageType};
+use dht_proto::store_forward::StoredMessagesRequest;
+use dht_saf::{PagerConfig, Rate, SafConfig, StoreConfig};
+
+use crate::world::{AWAY, ME, NOW, OTHER, World, bodies, protocol};
+
+fn world() -> World {
+    World::new(SafConfig::default())
+}
+
+#[tokio::test]
+async fn sf19_b118_with_nothing_there_one_empty_answer_is_sent() {
+    let world = world();
+    for since in [0, NOW.0 - 100] {
+        assert_eq!(world.ask(AWAY, since, 50).await.messages.len(), 0);
+    }
+    assert_eq!(world.passed().len(), 0, "requests go no further");
+}
+
+#[tokio::test]
+async fn sf20_a_request_without_since_deletes_nothing() {
+    let world = world();
+    world.keep(AWAY, 3, 1).await;
+    world.keep(OTHER, 3, 10).await;
+    world.clock.advance(100);
+    for _ in 0..5 {
+        assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 3);
+    }
+    assert_eq!(world.held(), 6);
+}
+
+#[tokio::test]
+async fn sf21_at_most_fifty_whatever_the_limit() {
+    let world = world();
+    world.keep(AWAY, 60, 1).await;
+    assert_eq!(world.ask(AWAY, 0, 1_000_000).await.messages.len(), 50);
+    assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 50);
+    assert_eq!(world.ask(AWAY, 0, 7).await.messages.len(), 7);
+}
+
+#[tokio::test]
+async fn sf22_a_since_in_the_future_gets_nothing_and_deletes_nothing() {
+    // The reference deletes every older row, of everybody (D2).
+    let world = world();
+    world.keep(AWAY, 3, 1).await;
+    world.keep(OTHER, 3, 10).await;
+    world.clock.advance(100);
+    world.ask(AWAY, 0, 0).await;
+    for since in [world.now().0 + 1, 300_000_000_000, u64::MAX] {
+        assert_eq!(world.ask(AWAY, since, 0).await.messages.len(), 0);
+    }
+    assert_eq!(world.held(), 6);
+    assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 3);
+}
+
+#[tokio::test]
+async fn sf23_a_client_does_not_serve() {
+    let world = World::with(
+        ME,
+        Features::CLIENT,
+        SafConfig::default(),
+        StoreConfig::default(),
+    );
+    let request = StoredMessagesRequest::default();
+    let mail = protocol(AWAY, MessageType::SafRequestMessages, &request);
+    let swallowed = Disposition::Dropped(DropReason::RoleFilter);
+    assert_eq!(world.handle(mail).await, swallowed);
+    assert!(world.around.sent.lock().is_empty() && world.passed().is_empty());
+}
+
+#[tokio::test]
+async fn only_the_own_rows_go_and_only_on_evidence() {
+    let world = world();
+    world.keep(AWAY, 2, 1).await;
+    world.keep(OTHER, 2, 10).await;
+    world.clock.advance(5);
+    world.keep(AWAY, 1, 3).await;
+    world.clock.advance(5);
+    // A since without an answer before it proves nothing.
+    world.ask(AWAY, NOW.0 + 9, 0).await;
+    assert_eq!(world.held(), 5);
+    assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 3);
+    assert_eq!(
+        world.ask(AWAY, NOW.0 + 5, 0).await.messages.len(),
+        0,
+        "the cursor is there"
+    );
+    assert_eq!(world.held(), 3, "the two old rows have arrived");
+    assert_eq!(world.ask(OTHER, 0, 0).await.messages.len(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_did_not_leave_proves_nothing() {
+    let world = world();
+    world.keep(AWAY, 2, 1).await;
+    world.clock.advance(5);
+    *world.around.broken.lock() = true;
+    world.ask(AWAY, 0, 0).await;
+    *world.around.broken.lock() = false;
+    world.ask(AWAY, NOW.0 + 1, 0).await;
+    assert_eq!(world.held(), 2);
+    *world.around.full.lock() = true;
+    let request = StoredMessagesRequest::default();
+    let mail = protocol(AWAY, MessageType::SafRequestMessages, &request);
+    let shed = Disposition::Dropped(DropReason::Overload);
+    assert_eq!(world.handle(mail).await, shed);
+    *world.around.full.lock() = false;
+    assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 2);
+}
+
+#[tokio::test]
+async fn answers_keep_to_their_byte_budget() {
+    let world = World::new(SafConfig {
+        paging: PagerConfig {
+            max_bytes: 2_000,
+            ..PagerConfig::default()
+        },
+        ..SafConfig::default()
+    });
+    world.keep(AWAY, 20, 1).await;
+    let first = world.ask(AWAY, 0, 0).await;
+    let count = first.messages.len();
+    assert!((1..20).contains(&count), "{count}");
+    let second = world.ask(AWAY, NOW.0, 0).await;
+    assert!(
+        bodies(&second)
+            .iter()
+            .all(|body| !bodies(&first).contains(body))
+    );
+}
+
+#[tokio::test]
+async fn a_requester_over_its_rate_is_answered_with_nothing() {
+    let world = World::new(SafConfig {
+        requester_rate: Rate {
+            per_second: 1,
+            burst: 3,
+        },
+        ..SafConfig::default()
+    });
+    world.keep(AWAY, 1, 1).await;
+    world.keep(OTHER, 1, 2).await;
+    let mut answers = Vec::new();
+    for _ in 0..5 {
+        answers.push(world.ask(AWAY, 0, 0).await.messages.len());
+    }
+    assert_eq!(answers, [1, 1, 1, 0, 0]);
+    assert_eq!(world.ask(OTHER, 0, 0).await.messages.len(), 1);
+    world.clock.advance(1);
+    assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_dropped_without_an_answer() {
+    let world = world();
+    let request = StoredMessagesRequest::default();
+    let mut mail = protocol(AWAY, MessageType::SafRequestMessages, &request);
+    for parts in [vec![], vec![Bytes::from_static(b"\xff\xff")]] {
+        mail.opened.content = dht_core::Content::Readable {
+            parts,
+            origin: None,
+        };
+        let again = protocol(AWAY, MessageType::SafRequestMessages, &request);
+        let sent = std::mem::replace(&mut mail, again);
+        let bad = Disposition::Dropped(DropReason::BadProtocolMessage);
+        assert_eq!(world.handle(sent).await, bad);
+    }
+    mail.hits = 2;
+    let repeat = Disposition::Dropped(DropReason::Duplicate);
+    assert_eq!(world.handle(mail).await, repeat);
+    assert!(world.around.sent.lock().is_empty() && world.bans().is_empty());
+}

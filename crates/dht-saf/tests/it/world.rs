@@ -1,0 +1,468 @@
+//! A node's store-and-forward with everything around it under the test's control.
+
+use std::{
+    collections::HashMap,
+    future::{Ready, ready},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use dht_core::{
+    Clock as _, Content, DedupHash, Destination, Disposition, DropReason, Encryption, Features,
+    Flags, Header, InTransit, Kept, ManualClock, MessageTag, MessageType, NodeIdentity, Opened,
+    ProtocolVersion, PublicKey, RawEnvelope, RemotePeer, SeededEntropy, Severity, Signing,
+    UnixSeconds, Verified, test_util,
+};
+use dht_peers::{Channel, Connections, Direction, Directory, PeerRecord};
+use dht_proto::store_forward::{StoredMessage, StoredMessagesRequest, StoredMessagesResponse};
+use dht_saf::{
+    BanSink, Done, Duplicates, Ledger, MemoryDisk, Outbox, OutboxFull, Saf, SafConfig, SafEvent,
+    SafParts, Store, StoreConfig,
+};
+use dht_stack::BoxError;
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use tower::{Layer as _, Service, ServiceExt as _};
+
+pub(crate) use dht_core::test_util::NOW;
+
+/// Seed of the node under test.
+pub(crate) const ME: u64 = 1;
+/// Seed of a neighbour that stores for others.
+pub(crate) const NODE: u64 = 2;
+/// Seed of another.
+pub(crate) const OTHER: u64 = 3;
+/// Seed of a peer that is away.
+pub(crate) const AWAY: u64 = 4;
+/// Seed of somebody who sends.
+pub(crate) const SENDER: u64 = 5;
+
+/// A message on its way through the layers.
+#[derive(Debug)]
+pub(crate) struct Mail {
+    pub(crate) source: Arc<RemotePeer>,
+    pub(crate) opened: Opened,
+    pub(crate) hash: DedupHash,
+    pub(crate) hits: u32,
+    pub(crate) kept: Option<Kept>,
+    pub(crate) is_saf: bool,
+}
+
+impl InTransit for Mail {
+    fn source(&self) -> &Arc<RemotePeer> {
+        &self.source
+    }
+    fn opened(&self) -> &Opened {
+        &self.opened
+    }
+    fn hash(&self) -> DedupHash {
+        self.hash
+    }
+    fn hits(&self) -> u32 {
+        self.hits
+    }
+    fn set_kept(&mut self, kept: Kept) {
+        self.kept = Some(kept);
+    }
+    fn unpack(&mut self, opened: Opened, hash: DedupHash, _bytes: usize) -> Self {
+        Self {
+            source: Arc::clone(&self.source),
+            opened,
+            hash,
+            hits: 0,
+            kept: None,
+            is_saf: true,
+        }
+    }
+}
+
+/// What left the node.
+#[derive(Debug, Clone)]
+pub(crate) struct Sent {
+    pub(crate) to: PublicKey,
+    pub(crate) message_type: MessageType,
+    pub(crate) part: Bytes,
+}
+
+/// The node around store-and-forward.
+#[derive(Default)]
+pub(crate) struct Around {
+    pub(crate) sent: Mutex<Vec<Sent>>,
+    /// Nothing leaves: the outbox refuses.
+    pub(crate) full: Mutex<bool>,
+    /// What is taken does not leave: the connection breaks.
+    pub(crate) broken: Mutex<bool>,
+    pub(crate) bans: Mutex<Vec<(PublicKey, Severity)>>,
+    sightings: Mutex<HashMap<DedupHash, u32>>,
+}
+
+impl Outbox for Around {
+    fn send(
+        &self,
+        to: &RemotePeer,
+        message_type: MessageType,
+        part: Bytes,
+        done: Done,
+    ) -> Result<(), OutboxFull> {
+        if *self.full.lock() {
+            return Err(OutboxFull);
+        }
+        self.sent.lock().push(Sent {
+            to: to.public_key,
+            message_type,
+            part,
+        });
+        let broken = *self.broken.lock();
+        done(!broken);
+        Ok(())
+    }
+}
+
+impl BanSink for Around {
+    fn ban(&self, peer: &RemotePeer, severity: Severity, _reason: &'static str) {
+        self.bans.lock().push((peer.public_key, severity));
+    }
+}
+
+impl Duplicates for Around {
+    fn key(&self, message: &Verified) -> Option<DedupHash> {
+        Some(message.dedup_hash())
+    }
+    fn record(
+        &self,
+        key: &DedupHash,
+        _signed: bool,
+        _expires: Option<UnixSeconds>,
+        _now: UnixSeconds,
+    ) -> u32 {
+        let mut sightings = self.sightings.lock();
+        let hits = sightings.entry(*key).or_default();
+        *hits += 1;
+        *hits
+    }
+}
+
+/// The next layers: writes down what comes.
+#[derive(Clone, Default)]
+pub(crate) struct Next(pub(crate) Arc<Mutex<Vec<Mail>>>);
+
+impl Service<Mail> for Next {
+    type Response = Disposition;
+    type Error = BoxError;
+    type Future = Ready<Result<Disposition, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mail: Mail) -> Self::Future {
+        let disposition = match mail.opened.content {
+            Content::Readable { .. } => Disposition::Delivered,
+            Content::Unreadable => Disposition::Dropped(DropReason::NotForUs),
+        };
+        self.0.lock().push(mail);
+        ready(Ok(disposition))
+    }
+}
+
+/// One node.
+pub(crate) struct World {
+    pub(crate) identity: Arc<NodeIdentity>,
+    pub(crate) directory: Directory,
+    pub(crate) connections: Connections,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) around: Arc<Around>,
+    pub(crate) saf: Saf,
+    pub(crate) events: broadcast::Receiver<SafEvent>,
+    pub(crate) next: Next,
+}
+
+impl World {
+    /// A full node with a store in memory.
+    pub(crate) fn new(config: SafConfig) -> Self {
+        Self::with(ME, Features::NODE, config, StoreConfig::default())
+    }
+
+    /// The node of a seed.
+    pub(crate) fn with(
+        seed: u64,
+        features: Features,
+        config: SafConfig,
+        store: StoreConfig,
+    ) -> Self {
+        let store = Store::open_on(MemoryDisk::new(), store).unwrap();
+        Self::of(seed, features, config, store, Ledger::in_memory().unwrap())
+    }
+
+    /// The node of a seed, with these files.
+    pub(crate) fn of(
+        seed: u64,
+        features: Features,
+        config: SafConfig,
+        store: Store,
+        ledger: Ledger,
+    ) -> Self {
+        let identity = Arc::new(test_util::identity_with(seed, features));
+        let directory = Directory::new(*identity.node_id());
+        let connections = Connections::new();
+        let clock = Arc::new(ManualClock::new(NOW));
+        let around = Arc::new(Around::default());
+        let saf = Saf::new(
+            config,
+            SafParts {
+                identity: Arc::clone(&identity),
+                directory: directory.clone(),
+                connections: connections.clone(),
+                clock: Arc::clone(&clock) as dht_core::SharedClock,
+                entropy: Arc::new(SeededEntropy::new(seed)),
+                store: Some(store),
+                ledger,
+                outbox: Arc::clone(&around) as Arc<dyn Outbox>,
+                bans: Arc::clone(&around) as Arc<dyn BanSink>,
+                duplicates: Arc::clone(&around) as Arc<dyn Duplicates>,
+            },
+        );
+        let events = saf.subscribe();
+        Self {
+            identity,
+            directory,
+            connections,
+            clock,
+            around,
+            saf,
+            events,
+            next: Next::default(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> UnixSeconds {
+        self.clock.now()
+    }
+
+    // --- through the layers ---
+
+    /// A message through the store layer.
+    pub(crate) async fn store(&self, mail: Mail) -> Disposition {
+        let layer = self.saf.store_layer().unwrap();
+        layer.layer(self.next.clone()).oneshot(mail).await.unwrap()
+    }
+
+    /// A message through the handler layer.
+    pub(crate) async fn handle(&self, mail: Mail) -> Disposition {
+        let layer = self.saf.layer();
+        layer.layer(self.next.clone()).oneshot(mail).await.unwrap()
+    }
+
+    /// Takes what reached the next layer.
+    pub(crate) fn passed(&self) -> Vec<Mail> {
+        std::mem::take(&mut self.next.0.lock())
+    }
+
+    /// Rows held.
+    pub(crate) fn held(&self) -> u64 {
+        self.saf.store().unwrap().stats().rows
+    }
+
+    /// Stores `count` messages for `to` in this second, through the store layer.
+    pub(crate) async fn keep(&self, to: u64, count: u64, first: u64) {
+        for n in first..first + count {
+            let mail = self.unreadable(to, n);
+            assert_eq!(self.store(mail).await, Disposition::Stored, "message {n}");
+        }
+        self.passed();
+    }
+
+    // --- messages ---
+
+    /// A message as this node opens it, from a neighbour.
+    pub(crate) fn open(&self, frame: Bytes) -> Mail {
+        let sealed = RawEnvelope::parse(frame).unwrap().into_sealed().unwrap();
+        let verified = sealed.verify().unwrap();
+        let hash = verified.dedup_hash();
+        Mail {
+            source: peer(NODE, Features::NODE),
+            opened: verified.open(&self.identity).unwrap(),
+            hash,
+            hits: 1,
+            kept: None,
+            is_saf: false,
+        }
+    }
+
+    /// Message `n` of [`SENDER`] to somebody, which this node cannot read.
+    pub(crate) fn unreadable(&self, to: u64, n: u64) -> Mail {
+        let key = test_util::public_key(to);
+        let from = test_util::identity(SENDER);
+        self.open(test_util::encrypted(&from, &key, b"sealed", n))
+    }
+
+    // --- serving ---
+
+    /// Has a peer ask, and answers what is sent to it.
+    pub(crate) async fn ask(&self, from: u64, since: u64, limit: u32) -> StoredMessagesResponse {
+        let before = self.around.sent.lock().len();
+        let request = StoredMessagesRequest {
+            since,
+            request_id: 77,
+            limit,
+        };
+        let mail = protocol(from, MessageType::SafRequestMessages, &request);
+        assert_eq!(self.handle(mail).await, Disposition::Answered);
+        let sent = self.around.sent.lock();
+        let [answer] = &sent[before..] else {
+            panic!("exactly one answer");
+        };
+        assert_eq!(answer.message_type, MessageType::SafStoredMessages);
+        assert_eq!(answer.to, test_util::public_key(from));
+        let response: StoredMessagesResponse = dht_proto::decode(answer.part.clone()).unwrap();
+        assert_eq!((response.request_id, response.response_type), (77, 0));
+        response
+    }
+
+    // --- asking ---
+
+    /// A connected peer with these features.
+    pub(crate) fn connect(&self, seed: u64, features: Features) -> Arc<RemotePeer> {
+        let identity = test_util::identity_with(seed, features);
+        let record = PeerRecord::from_claim(
+            *identity.public_key(),
+            identity.claim(),
+            Channel::Connection,
+            self.now(),
+        );
+        self.directory.add_or_update(record, self.now());
+        let peer = peer(seed, features);
+        self.connections
+            .insert(Arc::clone(&peer), Direction::Outbound);
+        peer
+    }
+
+    /// Asks a peer, and answers the request.
+    pub(crate) fn request(&self, seed: u64) -> StoredMessagesRequest {
+        self.saf.request_from(&peer(seed, Features::NODE)).unwrap();
+        self.last_request().unwrap()
+    }
+
+    /// The last request that was sent, if the last thing sent is one.
+    pub(crate) fn last_request(&self) -> Option<StoredMessagesRequest> {
+        let sent = self.around.sent.lock();
+        let last = sent.last()?;
+        (last.message_type == MessageType::SafRequestMessages)
+            .then(|| dht_proto::decode(last.part.clone()).unwrap())
+    }
+
+    /// Hands an answer of a peer to the handler.
+    pub(crate) async fn answer(
+        &self,
+        from: u64,
+        request_id: u32,
+        messages: Vec<StoredMessage>,
+    ) -> Disposition {
+        let response = StoredMessagesResponse {
+            messages,
+            request_id,
+            response_type: 0,
+        };
+        let mail = protocol(from, MessageType::SafStoredMessages, &response);
+        self.handle(mail).await
+    }
+
+    /// Asks [`NODE`] and has it answer with these.
+    pub(crate) async fn exchange(&self, messages: Vec<StoredMessage>) -> Disposition {
+        let id = self.request(NODE).request_id;
+        self.answer(NODE, id, messages).await
+    }
+
+    /// Events that have come.
+    pub(crate) fn events(&mut self) -> Vec<SafEvent> {
+        std::iter::from_fn(|| self.events.try_recv().ok()).collect()
+    }
+
+    pub(crate) fn watermark(&self, seed: u64) -> Option<UnixSeconds> {
+        self.saf.ledger().watermark(&test_util::public_key(seed))
+    }
+
+    pub(crate) fn bans(&self) -> Vec<Severity> {
+        self.around.bans.lock().iter().map(|ban| ban.1).collect()
+    }
+}
+
+pub(crate) fn peer(seed: u64, features: Features) -> Arc<RemotePeer> {
+    Arc::new(RemotePeer::new(test_util::public_key(seed), features))
+}
+
+/// A clear message of store-and-forward, as the stack hands it in.
+pub(crate) fn protocol(
+    from: u64,
+    message_type: MessageType,
+    part: &impl dht_proto::Bounded,
+) -> Mail {
+    let part = dht_proto::encode(part);
+    Mail {
+        source: peer(from, Features::NODE),
+        hash: dht_core::dedup_hash(&[], &part),
+        opened: Opened {
+            header: Header {
+                version: ProtocolVersion::V2,
+                destination: Destination::Unknown,
+                message_type,
+                flags: Flags::NONE,
+                signature: Bytes::new(),
+                ephemeral_key: None,
+                tag: MessageTag(1),
+                expires: None,
+            },
+            content: Content::Readable {
+                parts: vec![part],
+                origin: None,
+            },
+            frame: Bytes::new(),
+            body: Bytes::new(),
+        },
+        hits: 1,
+        kept: None,
+        is_saf: false,
+    }
+}
+
+/// A stored message out of a frame.
+pub(crate) fn stored(frame: Bytes, stored_at: u64) -> StoredMessage {
+    let raw = RawEnvelope::parse(frame).unwrap();
+    StoredMessage {
+        stored_at,
+        version: 2,
+        dht_header: raw.header().cloned(),
+        body: raw.body().clone(),
+    }
+}
+
+/// Message `n`, encrypted for the node under test, stored at a time.
+pub(crate) fn for_me(n: u64, stored_at: u64) -> StoredMessage {
+    let frame = test_util::encrypted(
+        &test_util::identity(SENDER),
+        &test_util::public_key(ME),
+        b"for me",
+        n,
+    );
+    stored(frame, stored_at)
+}
+
+/// Message `n`, clear and unsigned, addressed to nobody.
+pub(crate) fn clear(n: u64, stored_at: u64) -> StoredMessage {
+    let from = test_util::identity(SENDER);
+    let frame = test_util::frame(
+        &from,
+        Destination::Unknown,
+        Encryption::Clear,
+        Signing::Anonymous,
+        b"to whom it may concern",
+        n,
+    );
+    stored(frame, stored_at)
+}
+
+/// The bodies of an answer, to tell messages apart.
+pub(crate) fn bodies(response: &StoredMessagesResponse) -> Vec<Bytes> {
+    response.messages.iter().map(|it| it.body.clone()).collect()
+}
