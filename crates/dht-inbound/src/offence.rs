@@ -5,6 +5,7 @@
 //! somebody else delivered, unless the message alone proves guilt.
 
 use dht_core::Severity;
+use dht_peers::{ClaimPolicy, Unusable};
 
 /// Whom an offence is attributed to where it is not proven who did it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -225,6 +226,18 @@ table! {
         strict NOBODY, legacy high(Origin);
     RejectedGossip "rejected_gossip" "signed gossip the application rejected" "library":
         strict medium(Origin), legacy NOBODY;
+}
+
+impl AttributionProfile {
+    /// How this profile takes claims: strict makes the best of one with addresses of no use, legacy refuses it.
+    #[must_use]
+    pub const fn claims(self, mut policy: ClaimPolicy) -> ClaimPolicy {
+        policy.unusable = match self {
+            Self::Strict => Unusable::LeaveOut,
+            Self::Legacy => Unusable::Refuse,
+        };
+        policy
+    }
 }
 
 impl Rule {

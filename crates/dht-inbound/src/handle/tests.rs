@@ -43,7 +43,7 @@ fn setup(profile: AttributionProfile) -> Setup {
         discovery: Arc::clone(&out),
         bans,
         clock: Arc::new(ManualClock::new(NOW)),
-        claims: ClaimPolicy::default(),
+        claims: profile.claims(ClaimPolicy::default()),
     };
     let layer = HandleLayer::new(Inline, handler);
     Setup {
