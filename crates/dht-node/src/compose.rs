@@ -3,15 +3,17 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use dht_core::{
-    Address, Clock as _, Entropy as _, FingerprintKey, MAX_BATCH, NodeIdentity, SharedClock,
-    SharedEntropy,
+    Address, Clock as _, Entropy as _, FingerprintKey, MAX_BATCH, Network, NodeIdentity,
+    SharedClock, SharedEntropy,
 };
 use dht_inbound::{
-    AcceptAll, Authenticated, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY, DedupTable, DirectoryBans,
-    FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, Received, Seen, inbound_stack,
+    AcceptAll, AnswerCheck, Authenticated, Bans, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY,
+    DedupTable, DirectoryBans, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline,
+    Received, Seen, inbound_stack,
 };
 use dht_outbound::{
-    Driver, DriverLimits, InlineSealer, OutboundConfig, OutboundParts, Requester, outbound,
+    DialOrDiscover, Driver, DriverLimits, InlineSealer, OutboundConfig, OutboundParts, Requester,
+    SearchLimits, Searcher, outbound,
 };
 use dht_peers::{Connections, Directory};
 use dht_stack::{Batch, ByteBudget};
@@ -22,9 +24,10 @@ use tokio_util::task::TaskTracker;
 use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
-    Builder, Node, StartError,
-    adapters::{Book, NoDiscovery, Seeds, ToInboxes, ToOutbound, ToTransport},
+    Builder, Config, Node, StartError,
+    adapters::{Book, Seeds, ToInboxes, ToOutbound, ToTransport},
     counters::Counters,
+    discovery::{Answers, Dialler, Finder},
     inbox::Subscribers,
     pump,
     roster::Roster,
@@ -79,36 +82,75 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     let dedup = Arc::new(DedupTable::new(DEFAULT_CAPACITY, seed(&entropy)));
     let meter = FloodMeter::new(FloodLimits::default(), seed(&entropy));
 
-    // The way out.
+    // The way out, and who looks for recipients nobody knows.
+    let (requests, queue) = mpsc::channel(OUTBOUND_QUEUE);
+    let requester = Requester::new(requests);
+    let outbound_config = OutboundConfig {
+        discovery_timeout: Duration::from_secs(config.discovery_seconds),
+        ..OutboundConfig::default()
+    };
+    let limits = SearchLimits {
+        timeout: outbound_config.discovery_timeout,
+        ..SearchLimits::default()
+    };
+    let (seeker, chance) = (Arc::clone(&identity), Arc::clone(&entropy));
+    let searcher = Searcher::new(requester.clone(), seeker, chance, limits);
+    let finder = Finder {
+        searcher: searcher.clone(),
+        directory: directory.clone(),
+        transport: transport.clone(),
+        clock: Arc::clone(&clock),
+    };
+    let select = outbound_config.select.clone();
+    let connector = DialOrDiscover::new(
+        Dialler(transport.clone()),
+        Arc::new(searcher.clone()),
+        directory.clone(),
+        select.excluded_dial_addresses.clone(),
+        limits.timeout,
+    );
     let parts = OutboundParts {
         identity: Arc::clone(&identity),
         connections: connections.clone(),
         directory: directory.clone(),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
-        config: OutboundConfig::default(),
+        config: outbound_config,
         sealer: InlineSealer,
         dedup: Seeds {
             table: Arc::clone(&dedup),
             clock: Arc::clone(&clock),
         },
-        discover: None,
+        discover: Some(Arc::new(finder)),
     };
     let sink = ToTransport {
         transport: transport.clone(),
         reports: TaskTracker::new(),
     };
     let pipeline = BoxCloneSyncService::new(outbound(parts, sink));
-    let (requests, queue) = mpsc::channel(OUTBOUND_QUEUE);
-    let requester = Requester::new(requests);
     tasks.spawn(Driver::new(queue, pipeline.clone(), DriverLimits::default()).run());
 
     // The way in.
     let subscribers = Arc::new(Subscribers::default());
     let counters = Arc::new(Counters::default());
     let lanes = std::thread::available_parallelism().map_or(1, usize::from);
+    let inbound_config = inbound_config(&config);
+    let bans = DirectoryBans::new(directory.clone(), SharedClock::clone(&clock));
+    let answers = Answers {
+        searcher: searcher.clone(),
+        check: AnswerCheck {
+            directory: directory.clone(),
+            bans: Bans::new(
+                inbound_config.profile,
+                inbound_config.ban_terms,
+                bans.clone(),
+            ),
+            clock: Arc::clone(&clock),
+            claims: inbound_config.profile.claims(inbound_config.claims),
+        },
+    };
     let stack = inbound_stack(
-        InboundConfig::default(),
+        inbound_config,
         InboundParts {
             identity: Arc::clone(&identity),
             directory: directory.clone(),
@@ -121,9 +163,9 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
             ),
             verifier: Batch::new(BatchVerifier::new(Arc::clone(&entropy)), MAX_BATCH, lanes),
             pool: Inline,
-            bans: DirectoryBans::new(directory.clone(), SharedClock::clone(&clock)),
+            bans,
             outbox: Arc::new(ToOutbound(requester.clone())),
-            discovery: NoDiscovery,
+            discovery: answers,
             judge: AcceptAll,
             sources: Authenticated,
         },
@@ -192,6 +234,10 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         transport: transport.clone(),
         pipeline,
         requester,
+        searcher,
+        connector,
+        select,
+        entropy,
         subscribers,
         counters,
         budget,
@@ -207,6 +253,16 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
             .spawn(supervise::keep_connected(transport, config.peers));
     }
     Ok(node)
+}
+
+fn inbound_config(config: &Config) -> InboundConfig {
+    let mut inbound = InboundConfig {
+        allowed_occurrences: config.allowed_occurrences,
+        ..InboundConfig::default()
+    };
+    // Nodes of one machine are found at addresses no other network would accept.
+    inbound.claims.addresses.allow_test = config.network == Network::LocalNet;
+    inbound
 }
 
 fn received(message: InboundMessage) -> Received {

@@ -1,6 +1,8 @@
 //! Settings of a node, as plain data.
 
 use dht_core::{Address, Network, PeerAddress};
+use dht_inbound::DEFAULT_ALLOWED_OCCURRENCES;
+use dht_outbound::DISCOVERY_TIMEOUT;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Memory for messages of other peers, in MiB (law 2). Enough for thirty of the largest messages; a flood
@@ -37,6 +39,11 @@ pub struct Config {
     pub peers: Vec<PeerAddress>,
     /// Memory for messages of other peers, in MiB. Defaults to [`DEFAULT_MEMORY_MIB`].
     pub memory_mib: usize,
+    /// Time to find an unknown recipient, connect and send to it, in seconds. Defaults to 120.
+    pub discovery_seconds: u64,
+    /// How often a message may arrive and still be delivered; more than once only lets an application pass
+    /// undirected messages on again. Defaults to 1.
+    pub allowed_occurrences: u32,
 }
 
 impl Default for Config {
@@ -47,6 +54,8 @@ impl Default for Config {
             public_addresses: Vec::new(),
             peers: Vec::new(),
             memory_mib: DEFAULT_MEMORY_MIB,
+            discovery_seconds: DISCOVERY_TIMEOUT.as_secs(),
+            allowed_occurrences: DEFAULT_ALLOWED_OCCURRENCES,
         }
     }
 }
