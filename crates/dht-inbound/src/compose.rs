@@ -35,7 +35,8 @@ pub struct InboundConfig {
     pub relay_gossip: bool,
     /// How long the application may think about gossip; defaults to [`DEFAULT_VERDICT_DEADLINE`].
     pub verdict_deadline: Duration,
-    /// Which claims are acceptable.
+    /// Which claims are acceptable. What becomes of unusable addresses is the
+    /// [profile](AttributionProfile::claims)'s business.
     pub claims: ClaimPolicy,
 }
 
@@ -195,7 +196,7 @@ where
         discovery: parts.discovery,
         bans: bans.clone(),
         clock: SharedClock::clone(&clock),
-        claims: config.claims,
+        claims: config.claims.under(config.profile),
     };
 
     stack(deliver)

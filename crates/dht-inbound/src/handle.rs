@@ -1,5 +1,6 @@
 //! The DHT's own messages: specification 03, section 3.12.
 
+mod answer;
 mod claim;
 mod discovery;
 mod join;
@@ -22,6 +23,7 @@ use tower_service::Service;
 use tracing::debug;
 
 pub use self::{
+    answer::{AnswerCheck, AnswerError},
     claim::{ClaimParts, ConvertError, convert_claim},
     response::{DiscoveryAnswer, DiscoveryHook},
 };

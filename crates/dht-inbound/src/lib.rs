@@ -133,8 +133,8 @@ pub use gossip::{
     VerdictFuture,
 };
 pub use handle::{
-    AfterCheck, ClaimParts, ConvertError, DiscoveryAnswer, DiscoveryHook, Handle, HandleLayer,
-    Handler, convert_claim,
+    AfterCheck, AnswerCheck, AnswerError, ClaimParts, ConvertError, DiscoveryAnswer, DiscoveryHook,
+    Handle, HandleLayer, Handler, convert_claim,
 };
 pub use log::{Log, LogLayer};
 pub use message::{Counted, Delivered, Inbound, Message, Received};

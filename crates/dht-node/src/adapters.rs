@@ -11,8 +11,7 @@ use dht_core::{
     SharedClock, UnixSeconds,
 };
 use dht_inbound::{
-    DedupTable, Delivered, DiscoveryAnswer, DiscoveryHook, DiscoveryReply, ForwardRequest,
-    HandoverError, Outbox, Sighting,
+    DedupTable, Delivered, DiscoveryReply, ForwardRequest, HandoverError, Outbox, Sighting,
 };
 use dht_outbound::{
     DeliveryFailure, OutboundError, OutboundMessage, Payload, Requester, SeedDedup, SendParams,
@@ -109,16 +108,6 @@ impl ToOutbound {
                 OutboundError::Full => HandoverError::Full,
                 _ => HandoverError::Closed,
             })
-    }
-}
-
-/// Nobody looks for peers yet, so no answer was asked for.
-#[derive(Clone, Debug)]
-pub(crate) struct NoDiscovery;
-
-impl DiscoveryHook for NoDiscovery {
-    fn on_response(&self, _: DiscoveryAnswer) -> Result<(), HandoverError> {
-        Ok(())
     }
 }
 

@@ -114,6 +114,18 @@ impl Builder {
         self
     }
 
+    /// Time to find an unknown recipient, connect and send to it, in seconds. Defaults to 120.
+    pub const fn discovery_seconds(mut self, seconds: u64) -> Self {
+        self.config.discovery_seconds = seconds;
+        self
+    }
+
+    /// How often a message may arrive and still be delivered; see [`Config::allowed_occurrences`]. Defaults to 1.
+    pub const fn allowed_occurrences(mut self, times: u32) -> Self {
+        self.config.allowed_occurrences = times;
+        self
+    }
+
     /// Where the time comes from. Defaults to [`SystemClock`].
     pub fn clock(mut self, clock: SharedClock) -> Self {
         self.clock = clock;

@@ -1,17 +1,22 @@
 //! The wiring of a node, top to bottom.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use dht_core::{
-    Address, Clock as _, Entropy as _, FingerprintKey, MAX_BATCH, NodeIdentity, SharedClock,
-    SharedEntropy,
+    Address, Clock as _, Entropy as _, FingerprintKey, MAX_BATCH, Network, NodeIdentity,
+    SharedClock, SharedEntropy,
 };
 use dht_inbound::{
-    AcceptAll, Authenticated, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY, DedupTable, DirectoryBans,
-    FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, Received, Seen, inbound_stack,
+    AcceptAll, AnswerCheck, Authenticated, Bans, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY,
+    DedupTable, DirectoryBans, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline,
+    Received, Seen, inbound_stack,
 };
 use dht_outbound::{
-    Driver, DriverLimits, InlineSealer, OutboundConfig, OutboundParts, Requester, outbound,
+    DialOrDiscover, Driver, DriverLimits, InlineSealer, OutboundConfig, OutboundParts, Requester,
+    SearchLimits, Searcher, outbound,
 };
 use dht_peers::{Connections, Directory};
 use dht_stack::{Batch, ByteBudget};
@@ -21,9 +26,10 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
-    Builder, Node, StartError,
-    adapters::{Book, NoDiscovery, Seeds, ToInboxes, ToOutbound, ToTransport},
+    Builder, Config, Node, StartError,
+    adapters::{Book, Seeds, ToInboxes, ToOutbound, ToTransport},
     counters::Counters,
+    discovery::{Answers, Dialler, Finder},
     inbox::Subscribers,
     pump,
     roster::Roster,
@@ -80,32 +86,71 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     let dedup = Arc::new(DedupTable::new(DEFAULT_CAPACITY, seed(&entropy)));
     let meter = FloodMeter::new(FloodLimits::default(), seed(&entropy));
 
-    // The way out.
+    // The way out, and who looks for recipients nobody knows.
+    let (requests, queue) = mpsc::channel(OUTBOUND_QUEUE);
+    let requester = Requester::new(requests);
+    let outbound_config = OutboundConfig {
+        discovery_timeout: Duration::from_secs(config.discovery_seconds),
+        ..OutboundConfig::default()
+    };
+    let limits = SearchLimits {
+        timeout: outbound_config.discovery_timeout,
+        ..SearchLimits::default()
+    };
+    let (seeker, chance) = (Arc::clone(&identity), Arc::clone(&entropy));
+    let searcher = Searcher::new(requester.clone(), seeker, chance, limits);
+    let finder = Finder {
+        searcher: searcher.clone(),
+        directory: directory.clone(),
+        transport: transport.clone(),
+        clock: Arc::clone(&clock),
+    };
+    let select = outbound_config.select.clone();
+    let connector = DialOrDiscover::new(
+        Dialler(transport.clone()),
+        Arc::new(searcher.clone()),
+        directory.clone(),
+        select.excluded_dial_addresses.clone(),
+        limits.timeout,
+    );
     let parts = OutboundParts {
         identity: Arc::clone(&identity),
         connections: connections.clone(),
         directory: directory.clone(),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
-        config: OutboundConfig::default(),
+        config: outbound_config,
         sealer: InlineSealer,
         dedup: Seeds {
             table: Arc::clone(&dedup),
             clock: Arc::clone(&clock),
         },
-        discover: None,
+        discover: Some(Arc::new(finder)),
     };
     let sink = ToTransport {
         transport: transport.clone(),
     };
     let pipeline = BoxCloneSyncService::new(outbound(parts, sink));
-    let (requests, queue) = mpsc::channel(OUTBOUND_QUEUE);
-    let requester = Requester::new(requests);
     tasks.spawn(Driver::new(queue, pipeline.clone(), DriverLimits::default()).run());
 
     // The way in.
     let subscribers = Arc::new(Subscribers::default());
     let counters = Arc::new(Counters::default());
+    let inbound_config = inbound_config(&config);
+    let bans = DirectoryBans::new(directory.clone(), SharedClock::clone(&clock));
+    let answers = Answers {
+        searcher: searcher.clone(),
+        check: AnswerCheck {
+            directory: directory.clone(),
+            bans: Bans::new(
+                inbound_config.profile,
+                inbound_config.ban_terms,
+                bans.clone(),
+            ),
+            clock: Arc::clone(&clock),
+            claims: inbound_config.claims.under(inbound_config.profile),
+        },
+    };
     let (mail, store, serve) = saf::start(
         home.as_deref(),
         &config,
@@ -133,9 +178,9 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         ),
         verifier: BatchVerifier::new(Arc::clone(&entropy)),
         pool: Inline,
-        bans: DirectoryBans::new(directory.clone(), SharedClock::clone(&clock)),
+        bans,
         outbox: Arc::new(ToOutbound(requester.clone())),
-        discovery: NoDiscovery,
+        discovery: answers,
         judge: AcceptAll,
         sources: Authenticated,
     };
@@ -152,7 +197,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     let lanes = std::thread::available_parallelism().map_or(1, usize::from);
     for _ in 0..lanes {
         let stack = inbound_stack(
-            InboundConfig::default(),
+            inbound_config,
             parts
                 .clone()
                 .map_verifier(|verifier| Batch::new(verifier, MAX_BATCH, 1)),
@@ -211,6 +256,10 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         transport: transport.clone(),
         pipeline,
         requester,
+        searcher,
+        connector,
+        select,
+        entropy,
         subscribers,
         counters,
         budget,
@@ -227,6 +276,16 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
             .spawn(supervise::keep_connected(transport, config.peers));
     }
     Ok(node)
+}
+
+fn inbound_config(config: &Config) -> InboundConfig {
+    let mut inbound = InboundConfig {
+        allowed_occurrences: config.allowed_occurrences,
+        ..InboundConfig::default()
+    };
+    // Nodes of one machine are found at addresses no other network would accept.
+    inbound.claims.addresses.allow_test = config.network == Network::LocalNet;
+    inbound
 }
 
 fn received(message: InboundMessage) -> Received {

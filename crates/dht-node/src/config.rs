@@ -1,6 +1,8 @@
 //! Settings of a node, as plain data.
 
 use dht_core::{Address, Network, PeerAddress};
+use dht_inbound::DEFAULT_ALLOWED_OCCURRENCES;
+use dht_outbound::DISCOVERY_TIMEOUT;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Memory for messages of other peers, in MiB (law 2). Enough for thirty of the largest messages; a flood
@@ -40,6 +42,11 @@ pub struct Config {
     /// Mail for peers that are away.
     #[cfg(feature = "saf")]
     pub saf: crate::SafSettings,
+    /// Time to find an unknown recipient, connect and send to it, in seconds. Defaults to 120.
+    pub discovery_seconds: u64,
+    /// How often a message may arrive and still be delivered; more than once only lets an application pass
+    /// undirected messages on again. Defaults to 1.
+    pub allowed_occurrences: u32,
 }
 
 impl Default for Config {
@@ -52,6 +59,8 @@ impl Default for Config {
             memory_mib: DEFAULT_MEMORY_MIB,
             #[cfg(feature = "saf")]
             saf: crate::SafSettings::default(),
+            discovery_seconds: DISCOVERY_TIMEOUT.as_secs(),
+            allowed_occurrences: DEFAULT_ALLOWED_OCCURRENCES,
         }
     }
 }

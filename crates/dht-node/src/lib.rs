@@ -31,6 +31,7 @@ mod builder;
 mod compose;
 mod config;
 mod counters;
+mod discovery;
 mod inbox;
 mod node;
 mod pump;

@@ -10,21 +10,23 @@ use std::{
 };
 
 use dht_core::{
-    Address, Clock as _, Destination, Encryption, Features, NodeId, NodeIdentity, PeerAddress,
-    PublicKey, RemotePeer, SecretKey, SharedClock,
+    Address, Clock as _, Destination, Encryption, Entropy as _, Features, NodeId, NodeIdentity,
+    PeerAddress, PublicKey, RemotePeer, SecretKey, SharedClock, SharedEntropy, Strategy,
 };
 use dht_outbound::{
-    DeliveryFailure, DomainMessage, MessageSendStates, Payload, Requester, SendFailure,
-    SendMessageResponse, SendParams, SendRequest,
+    Candidates, ConnectError, DeliveryFailure, DialOrDiscover, DomainMessage, MessageSendStates,
+    OutboundError, Payload, Requester, SearchError, Searcher, SelectConfig, Selection, SendFailure,
+    SendMessageResponse, SendParams, SendRequest, select,
 };
 use dht_peers::{Connections, Directory, PeerRecord};
 use dht_stack::{BoxError, ByteBudget};
 use dht_transport::{DialError, Transport};
+use rand_core::Rng as _;
 use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
-    Builder, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters, inbox::Subscribers,
-    saf::Mail, supervise::Tasks,
+    Builder, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters, discovery::Dialler,
+    inbox::Subscribers, saf::Mail, supervise::Tasks,
 };
 
 /// Time a node takes to stop, at most: queued messages go out, connections say goodbye.
@@ -41,6 +43,10 @@ pub struct Node {
     pub(crate) transport: Transport,
     pub(crate) pipeline: Pipeline,
     pub(crate) requester: Requester,
+    pub(crate) searcher: Searcher,
+    pub(crate) connector: DialOrDiscover<Dialler>,
+    pub(crate) select: SelectConfig,
+    pub(crate) entropy: SharedEntropy,
     pub(crate) subscribers: Arc<Subscribers>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) budget: ByteBudget,
@@ -58,8 +64,8 @@ pub enum SendError {
     /// Over [`MAX_PAYLOAD_BYTES`].
     #[error("the message has {0} bytes, over the limit of {MAX_PAYLOAD_BYTES}")]
     TooLong(usize),
-    /// The recipient is not known; [`Node::add_peer`] tells where it is.
-    #[error("the recipient is not known, or banned")]
+    /// The recipient is not known and was not found, or is banned. [`Node::add_peer`] tells where it is.
+    #[error("the recipient is not known and was not found, or is banned")]
     UnknownRecipient,
     /// No node is connected that the message could go to.
     #[error("no connected node to send to")]
@@ -128,6 +134,9 @@ impl Node {
     /// Sends a message that only `to` can read, over a direct connection, and waits until it is on its way.
     /// The recipient learns who sent it, nobody else does.
     ///
+    /// A recipient nobody told this node about is searched for through the connected nodes; finding, connecting and
+    /// sending have [`Config::discovery_seconds`](crate::Config::discovery_seconds) together.
+    ///
     /// # Errors
     /// [`SendError`].
     pub async fn send(&self, to: &PublicKey, message: Message) -> Result<(), SendError> {
@@ -135,12 +144,15 @@ impl Node {
             .direct_public_key(*to)
             .with_destination(Destination::PublicKey(*to))
             .with_encryption(Encryption::EncryptFor(*to))
+            .with_discovery(true)
             .finish();
         let states = self
             .request(params, message)
             .await
             .map_err(|error| match error {
-                SendError::NobodyConnected => SendError::UnknownRecipient,
+                SendError::NobodyConnected | SendError::NotSent(SendFailure::DiscoveryFailed) => {
+                    SendError::UnknownRecipient
+                }
                 other => other,
             })?;
         Ok(states.wait_single_result().await?)
@@ -174,6 +186,71 @@ impl Node {
             .propagate(destination, exclude)
             .with_destination(destination);
         self.request(params.finish(), message).await
+    }
+
+    /// Announces this node to its neighbourhood, so that others find it: the nodes closest to it learn where it is,
+    /// and so does everybody in between.
+    ///
+    /// # Errors
+    /// [`SendError`]; [`SendError::NobodyConnected`] if no node is connected or known.
+    pub async fn join(&self) -> Result<MessageSendStates, SendError> {
+        let nonce = self.entropy.rng().next_u64();
+        let excluded = &self.select.excluded_dial_addresses;
+        let joined = self.requester.send_join(&self.identity, excluded, nonce);
+        joined.await.map_err(|error| match error {
+            OutboundError::NoMessagesQueued => SendError::NobodyConnected,
+            OutboundError::SendMessageFailed(failure) => SendError::NotSent(failure),
+            _ => SendError::Stopping,
+        })
+    }
+
+    /// Searches for the holder of `key` through the connected nodes, whether or not it is known. Once found, it is in
+    /// the [`directory`](Self::directory).
+    ///
+    /// # Errors
+    /// [`SearchError`].
+    pub async fn discover(&self, key: &PublicKey) -> Result<(), SearchError> {
+        self.searcher.discover(key).await
+    }
+
+    /// Connects to the holder of `key`: dials it if it is known, and searches for it if it is not or if none of its
+    /// addresses answers.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn dial_or_discover(&self, key: &PublicKey) -> Result<(), ConnectError> {
+        self.connector.connect(key).await
+    }
+
+    /// To whom a message with this strategy would go now, and why. Strategies that draw at random draw anew each time.
+    ///
+    /// ```
+    /// use dht_core::{Entropy, SecretKey, Strategy};
+    /// use dht_node::{Node, OsEntropy};
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listen = "/ip4/127.0.0.1/tcp/0".parse()?;
+    /// let alice = Node::builder(SecretKey::random(&mut OsEntropy.rng())).start().await?;
+    /// let bob = Node::builder(SecretKey::random(&mut OsEntropy.rng())).listen(listen).start().await?;
+    /// alice.connect(&bob.peer_address()).await?;
+    ///
+    /// # // Known to be connected a moment after the dial.
+    /// # while alice.peers().is_empty() { tokio::task::yield_now().await }
+    /// let selection = alice.explain(&Strategy::Flood { exclude: vec![] });
+    /// let expected = format!("flood: 1 chosen\n  {}: connected node", bob.public_key().node_id());
+    /// assert_eq!(selection.explain(), expected);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn explain(&self, strategy: &Strategy) -> Selection {
+        let candidates = Candidates {
+            me: self.directory.me(),
+            connected: &self.connections.snapshot(),
+            directory: &self.directory,
+            now: self.clock.now(),
+        };
+        select(strategy, candidates, &self.select, &mut self.entropy.rng())
     }
 
     /// Sends with any parameters.

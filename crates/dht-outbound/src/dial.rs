@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unknown_peer_is_found_with_one_discovery() {
+    async fn b010_an_unknown_peer_is_found_with_one_discovery() {
         let world = World::default();
         let connector = world.connector(&directory(false), &[], true);
         assert_eq!(
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unknown_peer_that_is_not_found_is_not_dialled() {
+    async fn b011_an_unknown_peer_that_is_not_found_is_not_dialled() {
         let world = World::default();
         let error = world
             .connector(&directory(false), &[], false)

@@ -23,6 +23,7 @@
 //! assert_eq!(chosen.explain(), "broadcast: 0 chosen");
 //! ```
 
+mod announce;
 mod body;
 mod config;
 mod delivery;
@@ -37,10 +38,12 @@ mod request;
 mod requester;
 mod response;
 mod seal;
+mod search;
 mod seed;
 mod select;
 mod stack;
 
+pub use announce::{discovery_request, join_request};
 pub use body::prepare_body;
 pub use config::{
     BROADCAST_FACTOR, DISCOVERY_TIMEOUT, MAX_CONCURRENT, MAX_DIALLED, MAX_PARKED,
@@ -63,6 +66,7 @@ pub use response::{GenerateError, PendingDiscovery, SendFailure, SendMessageResp
 pub use seal::{
     Envelope, InlineSealer, Seal, SealFuture, SealJob, SealLayer, SealedRequest, Sealer,
 };
+pub use search::{Answered, MAX_SEARCHES, SEARCH_INTERVAL, SearchError, SearchLimits, Searcher};
 pub use seed::{SeedDedup, echo_hash};
 pub use select::{
     Candidates, Chosen, Select, SelectFuture, SelectLayer, Selected, Selection, Why, select,

@@ -317,7 +317,14 @@ impl Requester {
     /// # Errors
     /// [`OutboundError::Full`] or [`OutboundError::Closed`].
     pub fn try_send_no_wait(&self, request: SendRequest) -> Result<(), OutboundError> {
-        let priority = request.priority();
+        self.try_submit(Submission {
+            request,
+            reply: None,
+        })
+    }
+
+    fn try_submit(&self, submission: Submission) -> Result<(), OutboundError> {
+        let priority = submission.request.priority();
         let reserve = match priority {
             Priority::Control => 0,
             Priority::Direct => self.0.max_capacity() / 8,
@@ -331,14 +338,29 @@ impl Requester {
         if self.0.capacity() <= reserve && !self.0.is_closed() {
             return Err(shed());
         }
-        let submission = Submission {
-            request,
-            reply: None,
-        };
         self.0.try_send(submission).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => shed(),
             mpsc::error::TrySendError::Closed(_) => OutboundError::Closed,
         })
+    }
+
+    /// Queues a request as [`try_send_no_wait`](Self::try_send_no_wait) does; the future waits for the first answer.
+    ///
+    /// # Errors
+    /// [`OutboundError::Full`] or [`OutboundError::Closed`] at once, [`OutboundError::ReplyDropped`] later.
+    pub fn try_send(
+        &self,
+        request: SendRequest,
+    ) -> Result<
+        impl Future<Output = Result<SendMessageResponse, OutboundError>> + Send + use<>,
+        OutboundError,
+    > {
+        let (reply, answer) = oneshot::channel();
+        self.try_submit(Submission {
+            request,
+            reply: Some(reply),
+        })?;
+        Ok(async move { answer.await.map_err(|_| OutboundError::ReplyDropped) })
     }
 
     /// Passes on a received frame as gossip, if there is room.

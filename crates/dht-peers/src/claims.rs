@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use dht_core::{AddressPolicy, AddressRefusal, Claim, ClaimError, PublicKey, UnixSeconds};
+use dht_core::{
+    Address, AddressPolicy, AddressRefusal, AttributionProfile, Claim, ClaimError, PublicKey,
+    UnixSeconds,
+};
 
 use crate::{Channel, PeerRecord};
 
@@ -21,6 +24,21 @@ pub struct ClaimPolicy {
     pub max_addresses: usize,
     /// Which addresses; test addresses are refused by default.
     pub addresses: AddressPolicy,
+    /// What becomes of a claim with addresses this node has no use for; defaults to [`Unusable::LeaveOut`].
+    pub unusable: Unusable,
+}
+
+/// What becomes of a claim with addresses this node has no use for: those that may not be advertised, and, beside
+/// public ones and unless test addresses are allowed, those of somebody's local network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unusable {
+    /// The peer is kept with the others; only a claim without any other is refused. Counts and limits apply to what
+    /// is kept. The strict profile: a peer is not lost because of a name its own network gives it.
+    #[default]
+    LeaveOut,
+    /// The claim is refused if an address may not be advertised; addresses of local networks are kept like others.
+    /// The legacy profile.
+    Refuse,
 }
 
 /// Claims that passed [`validate_claims`]; at least one.
@@ -30,6 +48,8 @@ pub struct ValidClaims {
     /// Oldest first.
     claims: Vec<Arc<Claim>>,
     newest: Arc<Claim>,
+    /// The addresses of the newest claim to be used.
+    addresses: Vec<Address>,
 }
 
 /// Why claims are refused.
@@ -69,12 +89,57 @@ pub enum ClaimsError {
     Signature(#[source] ClaimError),
 }
 
+impl ClaimPolicy {
+    /// This policy under a profile: strict makes the best of a claim with addresses of no use, legacy refuses it.
+    #[must_use]
+    pub const fn under(mut self, profile: AttributionProfile) -> Self {
+        self.unusable = match profile {
+            AttributionProfile::Strict => Unusable::LeaveOut,
+            AttributionProfile::Legacy => Unusable::Refuse,
+        };
+        self
+    }
+}
+
 impl Default for ClaimPolicy {
     fn default() -> Self {
         Self {
             max_claims: MAX_CLAIMS,
             max_addresses: MAX_CLAIM_ADDRESSES,
             addresses: AddressPolicy::default(),
+            unusable: Unusable::default(),
+        }
+    }
+}
+
+impl ClaimPolicy {
+    /// The addresses of a claim this node uses, in their order.
+    fn usable<'a>(&self, claim: &'a Claim) -> Result<Vec<&'a Address>, ClaimsError> {
+        let mut usable = Vec::with_capacity(claim.addresses.len().min(self.max_addresses));
+        let mut refusal = None;
+        for address in &claim.addresses {
+            match address.check_policy(&self.addresses) {
+                Ok(()) => usable.push(address),
+                Err(cause) if self.unusable == Unusable::Refuse => {
+                    return Err(ClaimsError::Address(cause));
+                }
+                Err(cause) => refusal = Some(cause),
+            }
+        }
+        if self.unusable == Unusable::LeaveOut
+            && !self.addresses.allow_test
+            && usable.iter().any(|address| address.is_public())
+        {
+            usable.retain(|address| address.is_public());
+        }
+        match (usable.len(), refusal) {
+            (0, Some(cause)) => Err(ClaimsError::Address(cause)),
+            (0, None) => Err(ClaimsError::NoAddresses),
+            (found, _) if found > self.max_addresses => Err(ClaimsError::TooManyAddresses {
+                found,
+                max: self.max_addresses,
+            }),
+            _ => Ok(usable),
         }
     }
 }
@@ -101,29 +166,21 @@ pub fn validate_claims(
         return Err(ClaimsError::KeyMismatch);
     }
     for claim in &claims {
-        if claim.addresses.is_empty() {
-            return Err(ClaimsError::NoAddresses);
-        }
-        if claim.addresses.len() > policy.max_addresses {
-            let (found, max) = (claim.addresses.len(), policy.max_addresses);
-            return Err(ClaimsError::TooManyAddresses { found, max });
-        }
-        for address in &claim.addresses {
-            address
-                .check_policy(&policy.addresses)
-                .map_err(ClaimsError::Address)?;
-        }
+        policy.usable(claim)?;
     }
     for claim in &claims {
+        // Over all addresses, also those left out: that is what was signed.
         claim.verify(key, now).map_err(ClaimsError::Signature)?;
     }
     let mut claims: Vec<_> = claims.into_iter().map(Arc::new).collect();
     claims.sort_by_key(|claim| claim.signature.updated_at());
     let newest = Arc::clone(claims.last().ok_or(ClaimsError::NoClaims)?);
+    let addresses = policy.usable(&newest)?.into_iter().cloned().collect();
     Ok(ValidClaims {
         public_key: *key,
         claims,
         newest,
+        addresses,
     })
 }
 
@@ -148,10 +205,17 @@ impl ValidClaims {
         &self.claims
     }
 
-    /// The peer they describe, with the addresses of the newest claim.
+    /// The addresses of the newest claim that are used; at least one.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The peer they describe, with the [addresses](Self::addresses) of the newest claim.
     #[must_use]
     pub fn to_record(&self, via: Channel, now: UnixSeconds) -> PeerRecord {
-        PeerRecord::from_claim(self.public_key, Arc::clone(&self.newest), via, now)
+        let claim = Arc::clone(&self.newest);
+        PeerRecord::from_claim_at(self.public_key, claim, &self.addresses, via, now)
     }
 }
 
@@ -230,6 +294,68 @@ mod tests {
         };
         let key = secret(1).public_key();
         validate_claims(&key, vec![memory], None, &policy, NOW).unwrap();
+    }
+
+    #[test]
+    fn b099_only_the_public_address_is_kept_beside_local_and_internal_ones() {
+        let addresses = [
+            "/ip4/127.0.0.1/tcp/5",
+            "/ip4/10.0.0.1/tcp/5",
+            "/ip4/192.168.0.1/tcp/5",
+            "/ip4/1.2.3.4/tcp/5",
+            "/ip4/0.0.0.0/tcp/5",
+            "/ip6/fd00::1/tcp/5",
+            "/memory/7",
+        ];
+        let claims = || vec![signed(&addresses, 7)];
+        let valid = check(claims()).unwrap();
+        let public: Address = addresses[3].parse().unwrap();
+        assert_eq!(valid.addresses(), [public.clone()]);
+        let record = valid.to_record(Channel::Join, NOW);
+        let kept: Vec<_> = record
+            .addresses()
+            .iter()
+            .map(|kept| &kept.address)
+            .collect();
+        assert_eq!(kept, [&public]);
+        // The claim is passed on whole: its signature covers every address.
+        assert_eq!(record.claim().unwrap().addresses.len(), 7);
+
+        let key = secret(1).public_key();
+        let legacy = ClaimPolicy {
+            unusable: Unusable::Refuse,
+            ..ClaimPolicy::default()
+        };
+        assert!(matches!(
+            validate_claims(&key, claims(), None, &legacy, NOW),
+            Err(ClaimsError::Address(_))
+        ));
+        // With test addresses allowed there are seven that may be used, two more than the limit.
+        let testing = ClaimPolicy {
+            addresses: AddressPolicy { allow_test: true },
+            ..ClaimPolicy::default()
+        };
+        assert_eq!(
+            validate_claims(&key, claims(), None, &testing, NOW),
+            Err(ClaimsError::TooManyAddresses { found: 7, max: 5 })
+        );
+    }
+
+    #[test]
+    fn a_peer_of_a_local_network_keeps_its_addresses() {
+        // Valid by the address rules, and all there is to reach it by.
+        let local = ["/ip4/10.0.0.1/tcp/5", "/ip4/127.0.0.1/tcp/5"];
+        let valid = check(vec![signed(&[local[0], local[1], "/memory/7"], 7)]).unwrap();
+        let kept: Vec<_> = valid.addresses().iter().map(Address::to_string).collect();
+        assert_eq!(kept, local);
+    }
+
+    #[test]
+    fn what_is_left_out_is_signed_all_the_same() {
+        let mut forged = signed(&["/ip4/1.2.3.4/tcp/5", "/ip4/10.0.0.1/tcp/5"], 7);
+        forged.addresses.pop();
+        let refused = check(vec![forged]).unwrap_err();
+        assert_eq!(refused, ClaimsError::Signature(ClaimError::BadSignature));
     }
 
     #[test]

@@ -81,8 +81,20 @@ impl PeerRecord {
         via: Channel,
         now: UnixSeconds,
     ) -> Self {
+        let addresses = claim.addresses.clone();
+        Self::from_claim_at(public_key, claim, &addresses, via, now)
+    }
+
+    /// As [`from_claim`](Self::from_claim), with only these of the addresses in the claim.
+    pub(crate) fn from_claim_at(
+        public_key: PublicKey,
+        claim: Arc<Claim>,
+        addresses: &[Address],
+        via: Channel,
+        now: UnixSeconds,
+    ) -> Self {
         let mut record = Self::new(public_key, claim.features, now);
-        for address in claim.addresses.iter().take(MAX_ADDRESSES) {
+        for address in addresses.iter().take(MAX_ADDRESSES) {
             if record.addresses.iter().all(|held| held.address != *address) {
                 let source = Source::Claimed {
                     claim: Arc::clone(&claim),

@@ -1,5 +1,7 @@
 //! Which addresses a peer may advertise: specification 01, section 5.3.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use sha3::{Digest, Sha3_256};
 
 use super::{Address, DnsKind, Host};
@@ -64,6 +66,56 @@ impl Address {
     }
 }
 
+impl Address {
+    /// Whether anybody on the internet could mean the same place by this address: no loopback, private, link-local,
+    /// shared, multicast or unspecified IP, no name of a local network, no `/memory/n`.
+    ///
+    /// ```
+    /// use dht_core::Address;
+    ///
+    /// let public: Address = "/ip4/1.2.3.4/tcp/18189".parse()?;
+    /// let internal: Address = "/ip4/10.0.0.1/tcp/18189".parse()?;
+    /// assert!(public.is_public() && !internal.is_public());
+    /// # Ok::<(), dht_core::AddressError>(())
+    /// ```
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        match self.host() {
+            Some(Host::Ip(IpAddr::V4(ip), _)) => is_public_v4(ip),
+            Some(Host::Ip(IpAddr::V6(ip), _)) => is_public_v6(ip),
+            Some(Host::Dns { name, .. }) => !is_local_name(&name),
+            Some(Host::Onion3 { .. }) => true,
+            Some(Host::Memory(_)) | None => false,
+        }
+    }
+}
+
+const fn is_public_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, ..] = ip.octets();
+    // 100.64/10 is shared between the customers of a provider, 240/4 is of no use.
+    let shared = a == 100 && b & 0xc0 == 64;
+    !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared)
+        && !(a == 0 || ip.is_multicast() || a >= 240)
+}
+
+fn is_public_v6(ip: Ipv6Addr) -> bool {
+    if let Some(ip) = ip.to_ipv4_mapped() {
+        return is_public_v4(ip);
+    }
+    !(ip.is_unspecified()
+        || ip.is_loopback()
+        || ip.is_multicast()
+        || ip.is_unique_local()
+        || ip.is_unicast_link_local())
+}
+
+/// Names that mean something else on every network (RFC 6761, RFC 6762, RFC 8375), and names without a dot.
+fn is_local_name(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let suffixes = [".localhost", ".local", ".internal", ".home.arpa"];
+    !name.contains('.') || suffixes.iter().any(|suffix| name.ends_with(suffix))
+}
+
 /// Version byte 3, and the checksum of rend-spec-v3: the first two bytes of
 /// SHA3-256(".onion checksum" ‖ key ‖ version).
 fn onion_is_valid(address: &[u8; 35]) -> bool {
@@ -76,4 +128,50 @@ fn onion_is_valid(address: &[u8; 35]) -> bool {
         .chain_update([*version])
         .finalize();
     *version == 3 && hash.starts_with(&[*c0, *c1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_and_internal_addresses_are_not_public() {
+        let public = [
+            "/ip4/1.2.3.4/tcp/5",
+            "/ip4/100.128.0.1/tcp/5",
+            "/ip6/2606:4700::1/tcp/5",
+            "/ip6/::ffff:1.2.3.4/tcp/5",
+            "/dns4/node.example.com/tcp/5",
+        ];
+        let local = [
+            "/ip4/10.0.0.1/tcp/5",
+            "/ip4/172.16.0.1/tcp/5",
+            "/ip4/192.168.1.1/tcp/5",
+            "/ip4/127.0.0.1/tcp/5",
+            "/ip4/169.254.1.1/tcp/5",
+            "/ip4/100.64.0.1/tcp/5",
+            "/ip4/0.0.0.0/tcp/5",
+            "/ip4/224.0.0.1/tcp/5",
+            "/ip4/255.255.255.255/tcp/5",
+            "/ip6/::1/tcp/5",
+            "/ip6/::/tcp/5",
+            "/ip6/fd00::1/tcp/5",
+            "/ip6/fe80::1/tcp/5",
+            "/ip6/ff02::1/tcp/5",
+            "/ip6/::ffff:10.0.0.1/tcp/5",
+            "/dns4/localhost/tcp/5",
+            "/dns4/printer/tcp/5",
+            "/dns6/box.LOCAL/tcp/5",
+            "/dns4/db.internal./tcp/5",
+            "/memory/7",
+            "/ip4/1.2.3.4",
+        ];
+        let is_public = |text: &str| text.parse::<Address>().unwrap().is_public();
+        for text in public {
+            assert!(is_public(text), "{text}");
+        }
+        for text in local {
+            assert!(!is_public(text), "{text}");
+        }
+    }
 }

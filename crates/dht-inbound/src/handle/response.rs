@@ -10,8 +10,8 @@ use crate::{AttributionProfile, BanSink, HandoverError, Message, Offence, outbox
 
 /// Takes discovery responses: the service that sent the discoveries. Never waits.
 ///
-/// It matches the nonce, converts and validates the claim, and reports what it finds wrong as
-/// [`Offence::ResponseWrongKey`], [`Offence::ResponseForgedClaim`] or [`Offence::ResponseRefusedClaim`].
+/// It matches the nonce and, if it asked with that one, lets [`AnswerCheck`](crate::AnswerCheck) have the answer. A
+/// nonce it does not know belongs to a question long forgotten: no reason to blame anybody.
 pub trait DiscoveryHook: Send + Sync + 'static {
     /// Takes a response whose signer delivered it itself and claims no other key.
     ///

@@ -43,7 +43,7 @@ fn setup(profile: AttributionProfile) -> Setup {
         discovery: Arc::clone(&out),
         bans,
         clock: Arc::new(ManualClock::new(NOW)),
-        claims: ClaimPolicy::default(),
+        claims: ClaimPolicy::default().under(profile),
     };
     let layer = HandleLayer::new(Inline, handler);
     Setup {

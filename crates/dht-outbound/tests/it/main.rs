@@ -1,5 +1,6 @@
 //! The whole pipeline over real parts.
 
 mod requester;
+mod search;
 mod stack;
 mod support;

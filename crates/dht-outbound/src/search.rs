@@ -1,0 +1,276 @@
+//! Finds one peer by its key: specification 06, sections 2.1 and 2.3.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use dht_core::{Destination, NodeIdentity, PublicKey, SharedEntropy};
+use dht_stack::BoxError;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use rand_core::Rng;
+use tokio::{sync::watch, time::timeout};
+
+use self::table::{Joined, Table};
+use crate::{DISCOVERY_TIMEOUT, Discover, OutboundError, Requester, discovery_request};
+
+mod table;
+
+/// Keys that are searched for at one time, unless configured otherwise.
+pub const MAX_SEARCHES: usize = 64;
+
+/// Time between two discoveries for one key, unless configured otherwise. Whoever asks for the key meanwhile waits
+/// for the answer to the first.
+pub const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Bounds of a [`Searcher`].
+///
+/// A remote party may choose which keys this node sends to, and each discovery goes to eight nodes and on from there.
+/// So callers for one key share a discovery, and no more than `searches` new keys are searched for in an `interval`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SearchLimits {
+    /// Keys that are searched for at one time; defaults to [`MAX_SEARCHES`].
+    pub searches: usize,
+    /// Time between two discoveries for one key; defaults to [`SEARCH_INTERVAL`].
+    pub interval: Duration,
+    /// How long a caller waits; defaults to [`DISCOVERY_TIMEOUT`].
+    pub timeout: Duration,
+}
+
+/// Searches for peers by key: sends a [discovery](discovery_request) and waits for the answer with its nonce, which
+/// the inbound side hands in through [`take`](Self::take). Cheap to clone.
+///
+/// ```
+/// use std::sync::Arc;
+/// use dht_core::{Features, Entropy, NodeIdentity, SecretKey, SeededEntropy, UnixSeconds};
+/// use dht_outbound::{Requester, SearchError, SearchLimits, Searcher};
+/// use tokio::sync::mpsc;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let entropy = Arc::new(SeededEntropy::new(1));
+/// let mut rng = entropy.rng();
+/// let (secret, now) = (SecretKey::random(&mut rng), UnixSeconds(1_700_000_000));
+/// let me = Arc::new(NodeIdentity::new(secret, Features::NODE, vec![], now, &mut rng));
+/// let (requests, _queue) = mpsc::channel(20); // read by a `Driver`
+/// let searcher = Searcher::new(Requester::new(requests), Arc::clone(&me), entropy, SearchLimits::default());
+///
+/// let refused = searcher.discover(me.public_key()).await;
+/// assert!(matches!(refused, Err(SearchError::CannotDiscoverThisNode)));
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Searcher(Arc<Shared>);
+
+struct Shared {
+    requester: Requester,
+    me: Arc<NodeIdentity>,
+    entropy: SharedEntropy,
+    limits: SearchLimits,
+    table: Mutex<Table>,
+}
+
+/// A search that has been answered: whoever waits for it learns what the answer was worth. Dropped without a word, it
+/// begins anew.
+#[derive(Debug)]
+#[must_use = "whoever waits for the search wants to know"]
+pub struct Answered {
+    sought: PublicKey,
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+type Outcome = Result<(), SearchError>;
+
+/// Why a peer was not found.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SearchError {
+    /// The key is this node's own.
+    #[error("a node does not search for itself")]
+    CannotDiscoverThisNode,
+    /// [`SearchLimits::searches`] keys are searched for already.
+    #[error("too many searches under way, try again later")]
+    TooManySearches,
+    /// The discovery was not sent; [`OutboundError::NoMessagesQueued`] if no node is connected.
+    #[error("discovery was not sent")]
+    NotSent(#[source] Arc<OutboundError>),
+    /// Nobody answered within [`SearchLimits::timeout`].
+    #[error("nobody answered in time")]
+    TimedOut,
+    /// There was an answer, but the peer could not be taken from it.
+    #[error("the answer is of no use: {0}")]
+    BadAnswer(String),
+}
+
+impl Default for SearchLimits {
+    fn default() -> Self {
+        Self {
+            searches: MAX_SEARCHES,
+            interval: SEARCH_INTERVAL,
+            timeout: DISCOVERY_TIMEOUT,
+        }
+    }
+}
+
+// === impl Searcher ===
+
+impl Searcher {
+    /// Searches on behalf of `me`. Nonces come from `entropy`: only who can read a discovery can know its nonce.
+    #[must_use]
+    pub fn new(
+        requester: Requester,
+        me: Arc<NodeIdentity>,
+        entropy: SharedEntropy,
+        limits: SearchLimits,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            requester,
+            me,
+            entropy,
+            limits,
+            table: Mutex::default(),
+        }))
+    }
+
+    /// Searches for the holder of `key`. Once found, it is in the directory.
+    ///
+    /// # Errors
+    /// [`SearchError`]; at once if the discovery cannot be sent.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the waiting. The answer is still taken if it comes within the time limit.
+    pub async fn discover(&self, key: &PublicKey) -> Result<(), SearchError> {
+        if key == self.0.me.public_key() {
+            return Err(SearchError::CannotDiscoverThisNode);
+        }
+        let found = timeout(self.0.limits.timeout, self.0.search(key)).await;
+        found.unwrap_or(Err(SearchError::TimedOut))
+    }
+
+    /// The search an answer with this nonce belongs to, which it thereby ends; `None` if there is none, or not any
+    /// more. An answer from anybody but the holder of [`Answered::sought`] proves that the latter gave it away.
+    #[must_use]
+    pub fn take(&self, nonce: u64) -> Option<Answered> {
+        self.0.table.lock().take(nonce)
+    }
+
+    /// Keys that are searched for, or were until recently.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.table.lock().len()
+    }
+
+    /// True if nobody is searched for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Discover for Searcher {
+    fn discover(&self, key: PublicKey) -> BoxFuture<'static, Result<(), BoxError>> {
+        let searcher = self.clone();
+        Box::pin(async move { Ok(Self::discover(&searcher, &key).await?) })
+    }
+}
+
+impl Shared {
+    async fn search(&self, key: &PublicKey) -> Outcome {
+        loop {
+            let nonce = self.entropy.rng().next_u64();
+            let joined = self.table.lock().join(key, nonce, &self.limits)?;
+            let mut outcome = match joined {
+                Joined::Waiting(outcome) => outcome,
+                Joined::Asking {
+                    nonce,
+                    is_new,
+                    outcome,
+                } => {
+                    let asking = Asking {
+                        shared: self,
+                        nonce: is_new.then_some(nonce),
+                    };
+                    asking.send(key, nonce).await?;
+                    outcome
+                }
+            };
+            // An error: whoever began the search gave up before it was sent. Begin it ourselves.
+            if let Ok(outcome) = outcome.wait_for(Option::is_some).await
+                && let Some(outcome) = outcome.clone()
+            {
+                return outcome;
+            }
+        }
+    }
+}
+
+/// Asks the network, and takes a search that nobody was asked about out of the table again.
+struct Asking<'a> {
+    shared: &'a Shared,
+    /// Of the search this began; none once it has been sent.
+    nonce: Option<u64>,
+}
+
+impl Asking<'_> {
+    async fn send(mut self, key: &PublicKey, nonce: u64) -> Outcome {
+        let Shared { requester, me, .. } = self.shared;
+        let request = discovery_request(me, key, Destination::PublicKey(*key), nonce);
+        // Does not wait for room: the queue may be emptied by whoever waits for this search.
+        let sent = async { Ok(requester.try_send(request)?.await?.resolve().await?) };
+        let sent: Result<_, OutboundError> = sent.await;
+        match sent {
+            Ok(states) => {
+                tracing::debug!(peer = %key, nodes = states.len(), "discovery sent");
+                self.nonce = None;
+                Ok(())
+            }
+            Err(error) => {
+                let error = SearchError::NotSent(Arc::new(error));
+                if let Some(search) = self.take() {
+                    search.fail_with(error.clone());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Answered> {
+        self.shared.table.lock().take(self.nonce.take()?)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+// === impl Answered ===
+
+impl Answered {
+    /// Whom the search is for.
+    #[must_use]
+    pub const fn sought(&self) -> &PublicKey {
+        &self.sought
+    }
+
+    /// The peer is in the directory.
+    pub fn succeed(self) {
+        self.outcome.send_replace(Some(Ok(())));
+    }
+
+    /// It is not, because of this.
+    pub fn fail(self, cause: &dyn fmt::Display) {
+        self.fail_with(SearchError::BadAnswer(cause.to_string()));
+    }
+
+    fn fail_with(self, error: SearchError) {
+        self.outcome.send_replace(Some(Err(error)));
+    }
+}
+
+impl fmt::Debug for Searcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Searcher")
+            .field("limits", &self.0.limits)
+            .field("searches", &self.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,111 @@
+//! Which searches are under way.
+
+use dht_core::PublicKey;
+use tokio::{sync::watch, time::Instant};
+
+use super::{Answered, Outcome, SearchError, SearchLimits};
+
+/// At most [`SearchLimits::searches`] entries, so few that a scan is the fastest look-up.
+#[derive(Debug, Default)]
+pub(super) struct Table(Vec<Search>);
+
+#[derive(Debug)]
+struct Search {
+    nonce: u64,
+    /// When the network was last asked.
+    asked: Instant,
+    answered: Answered,
+}
+
+/// What there is to do for somebody who searches.
+pub(super) enum Joined {
+    /// The network has been asked: wait.
+    Waiting(watch::Receiver<Option<Outcome>>),
+    /// Ask it with this nonce, then wait.
+    Asking {
+        nonce: u64,
+        /// Whether nobody else searches for the key.
+        is_new: bool,
+        outcome: watch::Receiver<Option<Outcome>>,
+    },
+}
+
+impl Table {
+    /// Joins the search for `key`, or begins it with `nonce`.
+    pub(super) fn join(
+        &mut self,
+        key: &PublicKey,
+        nonce: u64,
+        limits: &SearchLimits,
+    ) -> Result<Joined, SearchError> {
+        let now = Instant::now();
+        self.forget(now, limits);
+        if let Some(search) = self.0.iter_mut().find(|held| held.answered.sought == *key) {
+            let outcome = search.answered.outcome.subscribe();
+            if now.duration_since(search.asked) < limits.interval {
+                return Ok(Joined::Waiting(outcome));
+            }
+            search.asked = now;
+            return Ok(Joined::Asking {
+                nonce: search.nonce,
+                is_new: false,
+                outcome,
+            });
+        }
+        if self.0.len() >= limits.searches {
+            self.make_room(now, limits)?;
+        }
+        let (sender, outcome) = watch::channel(None);
+        self.0.push(Search {
+            nonce,
+            asked: now,
+            answered: Answered {
+                sought: *key,
+                outcome: sender,
+            },
+        });
+        Ok(Joined::Asking {
+            nonce,
+            is_new: true,
+            outcome,
+        })
+    }
+
+    /// Takes the search with this nonce out.
+    pub(super) fn take(&mut self, nonce: u64) -> Option<Answered> {
+        let at = self.0.iter().position(|search| search.nonce == nonce)?;
+        Some(self.0.swap_remove(at).answered)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Forgets searches nobody waits for once an answer would be late.
+    fn forget(&mut self, now: Instant, limits: &SearchLimits) {
+        self.0.retain(|search| {
+            search.is_waited_for() || now.duration_since(search.asked) < limits.timeout
+        });
+    }
+
+    /// Gives the oldest search up that nobody waits for, but not so early that keys could be searched for faster
+    /// than the limits say.
+    fn make_room(&mut self, now: Instant, limits: &SearchLimits) -> Result<(), SearchError> {
+        let given_up = |search: &Search| {
+            !search.is_waited_for() && now.duration_since(search.asked) >= limits.interval
+        };
+        let searches = self.0.iter().enumerate();
+        let oldest = searches
+            .filter(|(_, search)| given_up(search))
+            .min_by_key(|(_, search)| search.asked);
+        let (at, _) = oldest.ok_or(SearchError::TooManySearches)?;
+        self.0.swap_remove(at);
+        Ok(())
+    }
+}
+
+impl Search {
+    fn is_waited_for(&self) -> bool {
+        self.answered.outcome.receiver_count() > 0
+    }
+}
