@@ -232,6 +232,38 @@ pub enum DropReason {
 }
 
 impl DropReason {
+    /// Every reason.
+    pub const ALL: [Self; 22] = [
+        Self::Empty,
+        Self::Undecodable,
+        Self::NotCanonical,
+        Self::BadHeader,
+        Self::UnknownSource,
+        Self::RoleFilter,
+        Self::Expired,
+        Self::BadSemantics,
+        Self::BadSignature,
+        Self::Undecryptable,
+        Self::UndecodableBody,
+        Self::Duplicate,
+        Self::Rebroadcast,
+        Self::NotForUs,
+        Self::BadProtocolMessage,
+        Self::Unauthenticated,
+        Self::OwnMessage,
+        Self::Banned,
+        Self::Unrequested,
+        Self::Refused,
+        Self::Overload,
+        Self::Internal,
+    ];
+
+    /// Its place in [`ALL`](Self::ALL), for tables of counts.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// A short name for logs and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {

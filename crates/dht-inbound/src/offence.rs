@@ -4,6 +4,8 @@
 //! *strict* blames only what is proven: a relay never for bytes somebody else signed, a signer never for a message
 //! somebody else delivered, unless the message alone proves guilt.
 
+use std::{fmt, str::FromStr};
+
 use dht_core::Severity;
 
 /// Whom an offence is attributed to where it is not proven who did it.
@@ -15,6 +17,11 @@ pub enum AttributionProfile {
     /// Blames as the network's first implementation does.
     Legacy,
 }
+
+/// Not the name of a profile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("unknown attribution profile; write strict or legacy")]
+pub struct UnknownProfile;
 
 /// Something a peer should not have done.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -227,6 +234,27 @@ table! {
         strict medium(Origin), legacy NOBODY;
 }
 
+impl fmt::Display for AttributionProfile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Strict => "strict",
+            Self::Legacy => "legacy",
+        })
+    }
+}
+
+impl FromStr for AttributionProfile {
+    type Err = UnknownProfile;
+
+    fn from_str(name: &str) -> Result<Self, UnknownProfile> {
+        match name {
+            "strict" => Ok(Self::Strict),
+            "legacy" => Ok(Self::Legacy),
+            _ => Err(UnknownProfile),
+        }
+    }
+}
+
 impl Rule {
     /// What the offence brings under a profile.
     #[must_use]
@@ -284,6 +312,14 @@ mod tests {
             rule.strict
                 .is_none_or(|sanction| sanction.culprit != Sought)
         }));
+    }
+
+    #[test]
+    fn profiles_are_read_as_they_are_written() {
+        for profile in [AttributionProfile::Strict, AttributionProfile::Legacy] {
+            assert_eq!(profile.to_string().parse(), Ok(profile));
+        }
+        assert_eq!("Strict".parse::<AttributionProfile>(), Err(UnknownProfile));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Where the crates meet: each small type speaks one crate's trait with another crate's part.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
 
 use dht_core::{
-    Address, Clock as _, DedupHash, Disposition, DropReason, MessageType, NodeId, PublicKey,
-    SharedClock, UnixSeconds,
+    Address, Clock as _, DedupHash, Disposition, DropReason, MessageType, NodeId, Priority,
+    PublicKey, SharedClock, UnixSeconds,
 };
 use dht_inbound::{
     DedupTable, Delivered, DiscoveryAnswer, DiscoveryHook, DiscoveryReply, ForwardRequest,
@@ -25,7 +25,7 @@ use futures::future::BoxFuture;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use crate::{Message, Received, inbox::Subscribers};
+use crate::{Event, counters::Counters, events::Events, inbox::Subscribers, judge::received};
 
 /// The transport's view of the directory.
 pub(crate) struct Book {
@@ -141,6 +141,8 @@ pub(crate) struct ToTransport {
     pub(crate) transport: Transport,
     /// Reports of deliveries: one small task for each message in a peer's queue, hence as bounded as those.
     pub(crate) reports: TaskTracker,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) events: Events,
 }
 
 impl Service<OutboundMessage> for ToTransport {
@@ -163,17 +165,38 @@ impl Service<OutboundMessage> for ToTransport {
         } = message;
         let outcome = match self.transport.send(&to, frame, priority) {
             Ok(delivery) => {
+                let unsent = self.unsent();
                 self.reports.spawn(async move {
-                    reply.send(delivery.await.map_err(failure));
+                    let outcome = delivery.await.map_err(failure);
+                    if let Err(reason) = outcome {
+                        unsent(to, priority, reason);
+                    }
+                    reply.send(outcome);
                 });
                 Ok(())
             }
             Err(error) => {
+                self.unsent()(to, priority, DeliveryFailure::Dropped);
                 reply.send(Err(DeliveryFailure::Dropped));
                 Err(error.into())
             }
         };
         std::future::ready(outcome)
+    }
+}
+
+impl ToTransport {
+    /// Counts and publishes what no socket took.
+    fn unsent(&self) -> impl FnOnce(NodeId, Priority, DeliveryFailure) + Send + use<> {
+        let (counters, events) = (Arc::clone(&self.counters), self.events.clone());
+        move |to, priority, reason| {
+            counters.unsent.fetch_add(1, Ordering::Relaxed);
+            events.publish(|| Event::Unsent {
+                to,
+                priority,
+                reason,
+            });
+        }
     }
 }
 
@@ -205,18 +228,9 @@ impl Service<Delivered> for ToInboxes {
     fn call(&mut self, delivered: Delivered) -> Self::Future {
         let subscribers = Arc::clone(&self.0);
         Box::pin(async move {
-            let header = delivered.domain_header().unwrap_or_default();
-            let payload = delivered.payload().or_else(|| delivered.parts.first());
-            let Some(payload) = payload.cloned() else {
+            let message = received(&delivered.parts, delivered.origin, delivered.source.node_id);
+            let Some(received) = message else {
                 return Ok(Disposition::Dropped(DropReason::Refused));
-            };
-            let received = Received {
-                sender: delivered.origin,
-                via: delivered.source.node_id,
-                message: Message {
-                    message_type: header.message_type,
-                    payload,
-                },
             };
             Ok(
                 match subscribers.deliver(received, delivered.permit).await {

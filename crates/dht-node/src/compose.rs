@@ -7,7 +7,7 @@ use dht_core::{
     SharedEntropy,
 };
 use dht_inbound::{
-    AcceptAll, Authenticated, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY, DedupTable, DirectoryBans,
+    Authenticated, Bans, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY, DedupTable, DirectoryBans,
     FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, Received, Seen, inbound_stack,
 };
 use dht_outbound::{
@@ -22,9 +22,10 @@ use tokio_util::task::TaskTracker;
 use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
-    Builder, Node, StartError,
+    Builder, Event, Node, StartError,
     adapters::{Book, NoDiscovery, Seeds, ToInboxes, ToOutbound, ToTransport},
-    counters::Counters,
+    counters::{Counters, Tally},
+    events::Events,
     inbox::Subscribers,
     pump,
     roster::Roster,
@@ -50,6 +51,8 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         config,
         clock,
         entropy,
+        judge,
+        verdict_deadline,
     } = builder;
     let addresses = claimed(&config.public_addresses, &config.listen);
     let identity = NodeIdentity::new(secret, features, addresses, clock.now(), &mut entropy.rng());
@@ -77,7 +80,13 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
 
     // Duplicates: counted on the way in, seeded on the way out.
     let dedup = Arc::new(DedupTable::new(DEFAULT_CAPACITY, seed(&entropy)));
-    let meter = FloodMeter::new(FloodLimits::default(), seed(&entropy));
+    let limits = FloodLimits {
+        messages: config.flood_messages,
+        seconds: config.flood_seconds,
+    };
+    let meter = FloodMeter::new(limits, seed(&entropy));
+    let counters = Arc::new(Counters::default());
+    let events = Events::new();
 
     // The way out.
     let parts = OutboundParts {
@@ -97,6 +106,8 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     let sink = ToTransport {
         transport: transport.clone(),
         reports: TaskTracker::new(),
+        counters: Arc::clone(&counters),
+        events: events.clone(),
     };
     let pipeline = BoxCloneSyncService::new(outbound(parts, sink));
     let (requests, queue) = mpsc::channel(OUTBOUND_QUEUE);
@@ -105,10 +116,16 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
 
     // The way in.
     let subscribers = Arc::new(Subscribers::default());
-    let counters = Arc::new(Counters::default());
     let lanes = std::thread::available_parallelism().map_or(1, usize::from);
+    let inbound = InboundConfig {
+        profile: config.attribution,
+        relay_gossip: config.relay_gossip,
+        verdict_deadline,
+        ..InboundConfig::default()
+    };
+    let sink = DirectoryBans::new(directory.clone(), SharedClock::clone(&clock));
     let stack = inbound_stack(
-        InboundConfig::default(),
+        inbound,
         InboundParts {
             identity: Arc::clone(&identity),
             directory: directory.clone(),
@@ -121,10 +138,10 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
             ),
             verifier: Batch::new(BatchVerifier::new(Arc::clone(&entropy)), MAX_BATCH, lanes),
             pool: Inline,
-            bans: DirectoryBans::new(directory.clone(), SharedClock::clone(&clock)),
+            bans: sink.clone(),
             outbox: Arc::new(ToOutbound(requester.clone())),
             discovery: NoDiscovery,
-            judge: AcceptAll,
+            judge,
             sources: Authenticated,
         },
         // Store-and-forward's two layers come here.
@@ -140,24 +157,27 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     };
     let messages = Arc::new(Mutex::new(outlets.messages));
     for _ in 0..lanes {
-        let (counters, roster) = (Arc::clone(&counters), roster.clone());
-        let lane = stack
-            .clone()
-            .map_request(move |message: InboundMessage| {
-                roster.ensure(&message.peer.node_id);
-                received(message)
-            })
-            .map_response(move |disposition| {
-                counters.record(disposition);
-            });
+        let roster = roster.clone();
+        let tally = Tally {
+            counters: Arc::clone(&counters),
+            events: events.clone(),
+            inner: stack.clone(),
+        };
+        let lane = tally.map_request(move |message: InboundMessage| {
+            roster.ensure(&message.peer.node_id);
+            received(message)
+        });
         tasks.spawn(pump::run(lane, Arc::clone(&messages)));
     }
 
     // Who is there, and who may stay.
     let banned = Arc::new(Notify::new());
     directory.on_ban({
-        let banned = Arc::clone(&banned);
-        move |_| banned.notify_one()
+        let (banned, events) = (Arc::clone(&banned), events.clone());
+        move |ban| {
+            banned.notify_one();
+            events.publish(|| Event::Banned(Arc::clone(ban)));
+        }
     });
     let watcher = Watcher {
         roster,
@@ -166,7 +186,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     };
     tasks.spawn(watcher.run(outlets.events));
     let upkeep = Upkeep {
-        directory: directory.clone(),
+        bans: Bans::new(inbound.profile, inbound.ban_terms, sink),
         meter,
         dedup,
         clock: Arc::clone(&clock),
@@ -194,6 +214,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         requester,
         subscribers,
         counters,
+        events,
         budget,
         clock,
         tasks,

@@ -1,6 +1,7 @@
 //! Settings of a node, as plain data.
 
 use dht_core::{Address, Network, PeerAddress};
+use dht_inbound::{AttributionProfile, DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Memory for messages of other peers, in MiB (law 2). Enough for thirty of the largest messages; a flood
@@ -37,6 +38,18 @@ pub struct Config {
     pub peers: Vec<PeerAddress>,
     /// Memory for messages of other peers, in MiB. Defaults to [`DEFAULT_MEMORY_MIB`].
     pub memory_mib: usize,
+    /// Whom to blame for bad messages: `strict`, which bans only for what is proven, or `legacy`, which bans as the
+    /// network's first nodes do. Defaults to strict.
+    #[serde(serialize_with = "show", deserialize_with = "parse")]
+    pub attribution: AttributionProfile,
+    /// Messages a peer may send within [`flood_seconds`](Self::flood_seconds) before it is banned for ten minutes.
+    /// Defaults to [`DEFAULT_FLOOD_MESSAGES`].
+    pub flood_messages: u32,
+    /// Seconds in which they count. Defaults to [`DEFAULT_FLOOD_SECONDS`].
+    pub flood_seconds: u64,
+    /// Whether gossip the application accepts is passed on byte for byte. Off by default: that is the
+    /// application's business.
+    pub relay_gossip: bool,
 }
 
 impl Default for Config {
@@ -47,6 +60,10 @@ impl Default for Config {
             public_addresses: Vec::new(),
             peers: Vec::new(),
             memory_mib: DEFAULT_MEMORY_MIB,
+            attribution: AttributionProfile::default(),
+            flood_messages: DEFAULT_FLOOD_MESSAGES,
+            flood_seconds: DEFAULT_FLOOD_SECONDS,
+            relay_gossip: false,
         }
     }
 }
@@ -103,5 +120,9 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("esmeralda"), "{error}");
+        let error = toml::from_str::<Config>("attribution = 'harsh'")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("strict"), "{error}");
     }
 }

@@ -23,8 +23,8 @@ use dht_transport::{DialError, Transport};
 use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
-    Builder, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters, inbox::Subscribers,
-    supervise::Tasks,
+    Builder, EventStream, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters,
+    events::Events, inbox::Subscribers, supervise::Tasks,
 };
 
 /// Time a node takes to stop, at most: queued messages go out, connections say goodbye.
@@ -43,6 +43,7 @@ pub struct Node {
     pub(crate) requester: Requester,
     pub(crate) subscribers: Arc<Subscribers>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) events: Events,
     pub(crate) budget: ByteBudget,
     pub(crate) clock: SharedClock,
     pub(crate) tasks: Tasks,
@@ -223,6 +224,15 @@ impl Node {
         self.subscribers.subscribe()
     }
 
+    /// What happens from now on: messages dropped, with the reason, and bans. At most [`EVENT_CAPACITY`] wait for
+    /// one subscriber; a slower one is told how many it [missed](crate::Event::Missed).
+    ///
+    /// [`EVENT_CAPACITY`]: crate::EVENT_CAPACITY
+    #[must_use]
+    pub fn events(&self) -> EventStream {
+        self.events.subscribe()
+    }
+
     /// The peers connected now.
     #[must_use]
     pub fn peers(&self) -> Vec<Arc<RemotePeer>> {
@@ -251,6 +261,7 @@ impl Node {
             bytes_sent: transport.wire_sent_bytes,
             memory_used_bytes: self.budget.total().saturating_sub(self.budget.available()),
             memory_limit_bytes: self.budget.total(),
+            queued_bytes: transport.queued_bytes,
             ..Stats::default()
         };
         self.counters.fill(&mut stats);
