@@ -52,6 +52,7 @@ mod message;
 mod network;
 mod node_id;
 mod peer_address;
+mod profile;
 mod schnorr;
 #[cfg(any(test, feature = "test-util"))]
 pub mod test_util;
@@ -74,12 +75,13 @@ pub use identity::NodeIdentity;
 pub use key_cache::KeyCache;
 pub use keys::{KeyError, PublicKey, SecretKey, SharedSecret};
 pub use message::{
-    AttributionProfile, Destination, Disposition, DropReason, Encryption, MessageTag, MessageType,
-    Priority, RemotePeer, Severity, Strategy,
+    Destination, Disposition, DropReason, Encryption, MessageTag, MessageType, Priority,
+    RemotePeer, Severity, Strategy,
 };
 pub use network::{Network, NetworkError};
 pub use node_id::{Distance, NodeId, NodeIdError};
 pub use peer_address::{PeerAddress, PeerAddressError};
+pub use profile::{AttributionProfile, UnknownProfile};
 pub use schnorr::{MessageSignature, SignatureError};
 pub use time::{Clock, ManualClock, SharedClock, UnixSeconds};
 pub use transit::{InTransit, Kept};

@@ -232,6 +232,38 @@ pub enum DropReason {
 }
 
 impl DropReason {
+    /// Every reason.
+    pub const ALL: [Self; 22] = [
+        Self::Empty,
+        Self::Undecodable,
+        Self::NotCanonical,
+        Self::BadHeader,
+        Self::UnknownSource,
+        Self::RoleFilter,
+        Self::Expired,
+        Self::BadSemantics,
+        Self::BadSignature,
+        Self::Undecryptable,
+        Self::UndecodableBody,
+        Self::Duplicate,
+        Self::Rebroadcast,
+        Self::NotForUs,
+        Self::BadProtocolMessage,
+        Self::Unauthenticated,
+        Self::OwnMessage,
+        Self::Banned,
+        Self::Unrequested,
+        Self::Refused,
+        Self::Overload,
+        Self::Internal,
+    ];
+
+    /// Its place in [`ALL`](Self::ALL), for tables of counts.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// A short name for logs and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -274,16 +306,6 @@ impl Disposition {
             Self::Dropped(reason) => reason.name(),
         }
     }
-}
-
-/// Whom an offence is attributed to where it is not proven who did it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum AttributionProfile {
-    /// Blames only what is proven.
-    #[default]
-    Strict,
-    /// Blames as the network's first implementation does.
-    Legacy,
 }
 
 /// How long an offence bans: specification 03, section 4.1.

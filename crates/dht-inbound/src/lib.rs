@@ -140,7 +140,9 @@ pub use log::{Log, LogLayer};
 pub use message::{Counted, Delivered, Inbound, Message, Received};
 pub use meter::{Meter, MeterLayer};
 pub use observe::{Observe, ObserveFuture, ObserveLayer};
-pub use offence::{AttributionProfile, BanTerms, Culprit, Offence, Rule, Sanction, Term, rules};
+pub use offence::{
+    AttributionProfile, BanTerms, Culprit, Offence, Rule, Sanction, Term, UnknownProfile, rules,
+};
 pub use open::{AfterOpen, Open, OpenLayer};
 pub use outbox::{DiscoveryReply, ForwardRequest, HandoverError, Outbox};
 pub use pool::{CryptoPool, Inline, Opener, Verifier, Work};

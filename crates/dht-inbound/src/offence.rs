@@ -4,8 +4,8 @@
 //! *strict* blames only what is proven: a relay never for bytes somebody else signed, a signer never for a message
 //! somebody else delivered, unless the message alone proves guilt.
 
-pub use dht_core::AttributionProfile;
 use dht_core::Severity;
+pub use dht_core::{AttributionProfile, UnknownProfile};
 
 /// Something a peer should not have done.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -275,6 +275,14 @@ mod tests {
             rule.strict
                 .is_none_or(|sanction| sanction.culprit != Sought)
         }));
+    }
+
+    #[test]
+    fn profiles_are_read_as_they_are_written() {
+        for profile in [AttributionProfile::Strict, AttributionProfile::Legacy] {
+            assert_eq!(profile.to_string().parse(), Ok(profile));
+        }
+        assert_eq!("Strict".parse::<AttributionProfile>(), Err(UnknownProfile));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Where the crates meet: each small type speaks one crate's trait with another crate's part.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
 
 use dht_core::{
-    Address, Clock as _, DedupHash, Disposition, DropReason, MessageType, NodeId, PublicKey,
-    SharedClock, UnixSeconds,
+    Address, Clock as _, DedupHash, Disposition, DropReason, MessageType, NodeId, Priority,
+    PublicKey, SharedClock, UnixSeconds,
 };
 use dht_inbound::{
     DedupTable, Delivered, DiscoveryReply, ForwardRequest, HandoverError, Outbox, Sighting,
@@ -23,7 +23,7 @@ use dht_transport::{AddressBook, DeliveryError, DialFailure, Transport};
 use futures::future::BoxFuture;
 use tower::Service;
 
-use crate::{Message, Received, inbox::Subscribers};
+use crate::{Event, counters::Counters, events::Events, inbox::Subscribers, judge::received};
 
 /// The transport's view of the directory.
 pub(crate) struct Book {
@@ -128,6 +128,8 @@ impl SeedDedup for Seeds {
 #[derive(Clone)]
 pub(crate) struct ToTransport {
     pub(crate) transport: Transport,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) events: Events,
 }
 
 impl Service<OutboundMessage> for ToTransport {
@@ -148,9 +150,31 @@ impl Service<OutboundMessage> for ToTransport {
             reply,
             ..
         } = message;
-        let report = |outcome: Result<(), DeliveryError>| reply.send(outcome.map_err(failure));
+        let unsent = self.unsent();
+        let report = move |outcome: Result<(), DeliveryError>| {
+            let outcome = outcome.map_err(failure);
+            if let Err(reason) = outcome {
+                unsent(to, priority, reason);
+            }
+            reply.send(outcome);
+        };
         let queued = self.transport.send_reporting(&to, frame, priority, report);
         std::future::ready(queued.map_err(Into::into))
+    }
+}
+
+impl ToTransport {
+    /// Counts and publishes what no socket took.
+    fn unsent(&self) -> impl FnOnce(NodeId, Priority, DeliveryFailure) + Send + use<> {
+        let (counters, events) = (Arc::clone(&self.counters), self.events.clone());
+        move |to, priority, reason| {
+            counters.unsent.fetch_add(1, Ordering::Relaxed);
+            events.publish(|| Event::Unsent {
+                to,
+                priority,
+                reason,
+            });
+        }
     }
 }
 
@@ -182,18 +206,9 @@ impl Service<Delivered> for ToInboxes {
     fn call(&mut self, delivered: Delivered) -> Self::Future {
         let subscribers = Arc::clone(&self.0);
         Box::pin(async move {
-            let header = delivered.domain_header().unwrap_or_default();
-            let payload = delivered.payload().or_else(|| delivered.parts.first());
-            let Some(payload) = payload.cloned() else {
+            let message = received(&delivered.parts, delivered.origin, delivered.source.node_id);
+            let Some(received) = message else {
                 return Ok(Disposition::Dropped(DropReason::Refused));
-            };
-            let received = Received {
-                sender: delivered.origin,
-                via: delivered.source.node_id,
-                message: Message {
-                    message_type: header.message_type,
-                    payload,
-                },
             };
             Ok(
                 match subscribers.deliver(received, delivered.permit).await {

@@ -1,11 +1,12 @@
 //! From settings to a running node.
 
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use dht_core::{Address, Features, Network, PeerAddress, SecretKey, SharedClock, SharedEntropy};
+use dht_inbound::{AttributionProfile, DEFAULT_VERDICT_DEADLINE, Verdict};
 use dht_transport::IdentityError;
 
-use crate::{Config, Node, OsEntropy, SystemClock, compose};
+use crate::{Config, Node, OsEntropy, Received, SystemClock, compose, judge::AppJudge};
 
 /// Builds a [`Node`]: a full node on the local network that listens nowhere, unless told otherwise.
 #[must_use = "a builder does nothing until it is started"]
@@ -16,6 +17,8 @@ pub struct Builder {
     pub(crate) home: Option<PathBuf>,
     pub(crate) clock: SharedClock,
     pub(crate) entropy: SharedEntropy,
+    pub(crate) judge: AppJudge,
+    pub(crate) verdict_deadline: Duration,
 }
 
 /// Why a node did not start.
@@ -62,6 +65,8 @@ impl Builder {
             home: None,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
+            judge: AppJudge::default(),
+            verdict_deadline: DEFAULT_VERDICT_DEADLINE,
         }
     }
 
@@ -135,6 +140,51 @@ impl Builder {
     /// Where randomness comes from. Defaults to [`OsEntropy`].
     pub fn entropy(mut self, entropy: SharedEntropy) -> Self {
         self.entropy = entropy;
+        self
+    }
+
+    /// Asks the application about gossip - clear messages to nobody in particular - before it is delivered or passed
+    /// on. A message is dropped unless the verdict is [`Verdict::Accept`]; [`Verdict::Reject`] also bans its signer.
+    /// By default everything is accepted.
+    ///
+    /// ```
+    /// use dht_core::{Entropy, SecretKey};
+    /// use dht_node::{Node, OsEntropy, Received, Verdict};
+    ///
+    /// let secret = SecretKey::random(&mut OsEntropy.rng());
+    /// let builder = Node::builder(secret).judge(|gossip: Received| async move {
+    ///     match gossip.message.payload.len() {
+    ///         0 => Verdict::Reject,         // nobody honest sends this
+    ///         1..=1_000 => Verdict::Accept, // delivered, and passed on if the node does that
+    ///         _ => Verdict::Ignore,         // not wanted here, nobody is to blame
+    ///     }
+    /// });
+    /// # drop(builder);
+    /// ```
+    pub fn judge<F>(mut self, judge: impl Fn(Received) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Verdict> + Send + 'static,
+    {
+        self.judge = AppJudge::new(judge);
+        self
+    }
+
+    /// How long the [judge](Self::judge) may think; a late verdict counts as [`Verdict::Ignore`]. Defaults to
+    /// [`DEFAULT_VERDICT_DEADLINE`].
+    pub const fn verdict_deadline(mut self, deadline: Duration) -> Self {
+        self.verdict_deadline = deadline;
+        self
+    }
+
+    /// Whether gossip the judge accepts is passed on to other nodes. Off by default.
+    pub const fn relay_gossip(mut self, relay: bool) -> Self {
+        self.config.relay_gossip = relay;
+        self
+    }
+
+    /// Whom to blame for bad messages. Defaults to [`AttributionProfile::Strict`].
+    pub const fn attribution(mut self, profile: AttributionProfile) -> Self {
+        self.config.attribution = profile;
         self
     }
 

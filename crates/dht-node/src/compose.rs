@@ -10,9 +10,9 @@ use dht_core::{
     SharedClock, SharedEntropy,
 };
 use dht_inbound::{
-    AcceptAll, AnswerCheck, Authenticated, Bans, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY,
-    DedupTable, DirectoryBans, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline,
-    Received, Seen, inbound_stack,
+    AnswerCheck, Authenticated, Bans, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY, DedupTable,
+    DirectoryBans, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, Received, Seen,
+    inbound_stack,
 };
 use dht_outbound::{
     DialOrDiscover, Driver, DriverLimits, InlineSealer, OutboundConfig, OutboundParts, Requester,
@@ -26,10 +26,11 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
-    Builder, Config, Node, StartError,
+    Builder, Config, Event, Node, StartError,
     adapters::{Book, Seeds, ToInboxes, ToOutbound, ToTransport},
-    counters::Counters,
+    counters::{Counters, Tally},
     discovery::{Answers, Dialler, Finder},
+    events::Events,
     inbox::Subscribers,
     pump,
     roster::Roster,
@@ -57,6 +58,8 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         home,
         clock,
         entropy,
+        judge,
+        verdict_deadline,
     } = builder;
     let addresses = claimed(&config.public_addresses, &config.listen);
     let identity = NodeIdentity::new(secret, features, addresses, clock.now(), &mut entropy.rng());
@@ -84,7 +87,13 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
 
     // Duplicates: counted on the way in, seeded on the way out.
     let dedup = Arc::new(DedupTable::new(DEFAULT_CAPACITY, seed(&entropy)));
-    let meter = FloodMeter::new(FloodLimits::default(), seed(&entropy));
+    let limits = FloodLimits {
+        messages: config.flood_messages,
+        seconds: config.flood_seconds,
+    };
+    let meter = FloodMeter::new(limits, seed(&entropy));
+    let counters = Arc::new(Counters::default());
+    let events = Events::new();
 
     // The way out, and who looks for recipients nobody knows.
     let (requests, queue) = mpsc::channel(OUTBOUND_QUEUE);
@@ -129,24 +138,26 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     };
     let sink = ToTransport {
         transport: transport.clone(),
+        counters: Arc::clone(&counters),
+        events: events.clone(),
     };
     let pipeline = BoxCloneSyncService::new(outbound(parts, sink));
     tasks.spawn(Driver::new(queue, pipeline.clone(), DriverLimits::default()).run());
 
     // The way in.
     let subscribers = Arc::new(Subscribers::default());
-    let counters = Arc::new(Counters::default());
-    let inbound_config = inbound_config(&config);
-    let bans = DirectoryBans::new(directory.clone(), SharedClock::clone(&clock));
+    let inbound_config = inbound_config(&config, verdict_deadline);
+    let sentences = DirectoryBans::new(directory.clone(), SharedClock::clone(&clock));
+    let bans = Bans::new(
+        inbound_config.profile,
+        inbound_config.ban_terms,
+        sentences.clone(),
+    );
     let answers = Answers {
         searcher: searcher.clone(),
         check: AnswerCheck {
             directory: directory.clone(),
-            bans: Bans::new(
-                inbound_config.profile,
-                inbound_config.ban_terms,
-                bans.clone(),
-            ),
+            bans: bans.clone(),
             clock: Arc::clone(&clock),
             claims: inbound_config.claims.under(inbound_config.profile),
         },
@@ -178,10 +189,10 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         ),
         verifier: BatchVerifier::new(Arc::clone(&entropy)),
         pool: Inline,
-        bans,
+        bans: sentences,
         outbox: Arc::new(ToOutbound(requester.clone())),
         discovery: answers,
-        judge: AcceptAll,
+        judge,
         sources: Authenticated,
     };
     let roster = Roster {
@@ -205,23 +216,27 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
             serve.clone(),
             ToInboxes(Arc::clone(&subscribers)),
         );
-        let (counters, roster) = (Arc::clone(&counters), roster.clone());
-        let lane = stack
-            .map_request(move |message: InboundMessage| {
-                roster.ensure(&message.peer.node_id);
-                received(message)
-            })
-            .map_response(move |disposition| {
-                counters.record(disposition);
-            });
+        let roster = roster.clone();
+        let tally = Tally {
+            counters: Arc::clone(&counters),
+            events: events.clone(),
+            inner: stack,
+        };
+        let lane = tally.map_request(move |message: InboundMessage| {
+            roster.ensure(&message.peer.node_id);
+            received(message)
+        });
         tasks.spawn(pump::run(lane, Arc::clone(&messages)));
     }
 
     // Who is there, and who may stay.
     let banned = Arc::new(Notify::new());
     directory.on_ban({
-        let banned = Arc::clone(&banned);
-        move |_| banned.notify_one()
+        let (banned, events) = (Arc::clone(&banned), events.clone());
+        move |ban| {
+            banned.notify_one();
+            events.publish(|| Event::Banned(Arc::clone(ban)));
+        }
     });
     let watcher = Watcher {
         roster,
@@ -230,7 +245,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     };
     tasks.spawn(watcher.run(outlets.events));
     let upkeep = Upkeep {
-        directory: directory.clone(),
+        bans,
         meter,
         dedup,
         clock: Arc::clone(&clock),
@@ -262,6 +277,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         entropy,
         subscribers,
         counters,
+        events,
         budget,
         clock,
         mail,
@@ -278,8 +294,11 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     Ok(node)
 }
 
-fn inbound_config(config: &Config) -> InboundConfig {
+fn inbound_config(config: &Config, verdict_deadline: Duration) -> InboundConfig {
     let mut inbound = InboundConfig {
+        profile: config.attribution,
+        relay_gossip: config.relay_gossip,
+        verdict_deadline,
         allowed_occurrences: config.allowed_occurrences,
         ..InboundConfig::default()
     };

@@ -1,7 +1,9 @@
 //! Settings of a node, as plain data.
 
 use dht_core::{Address, Network, PeerAddress};
-use dht_inbound::DEFAULT_ALLOWED_OCCURRENCES;
+use dht_inbound::{
+    AttributionProfile, DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS,
+};
 use dht_outbound::DISCOVERY_TIMEOUT;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -39,14 +41,26 @@ pub struct Config {
     pub peers: Vec<PeerAddress>,
     /// Memory for messages of other peers, in MiB. Defaults to [`DEFAULT_MEMORY_MIB`].
     pub memory_mib: usize,
-    /// Mail for peers that are away.
-    #[cfg(feature = "saf")]
-    pub saf: crate::SafSettings,
     /// Time to find an unknown recipient, connect and send to it, in seconds. Defaults to 120.
     pub discovery_seconds: u64,
     /// How often a message may arrive and still be delivered; more than once only lets an application pass
     /// undirected messages on again. Defaults to 1.
     pub allowed_occurrences: u32,
+    /// Whom to blame for bad messages: `strict`, which bans only for what is proven, or `legacy`, which bans as the
+    /// network's first nodes do. Defaults to strict.
+    #[serde(serialize_with = "show", deserialize_with = "parse")]
+    pub attribution: AttributionProfile,
+    /// Messages a peer may send within [`flood_seconds`](Self::flood_seconds) before it is banned for ten minutes.
+    /// Defaults to [`DEFAULT_FLOOD_MESSAGES`].
+    pub flood_messages: u32,
+    /// Seconds in which they count. Defaults to [`DEFAULT_FLOOD_SECONDS`].
+    pub flood_seconds: u64,
+    /// Whether gossip the application accepts is passed on byte for byte. Off by default: that is the
+    /// application's business.
+    pub relay_gossip: bool,
+    /// Mail for peers that are away.
+    #[cfg(feature = "saf")]
+    pub saf: crate::SafSettings,
 }
 
 impl Default for Config {
@@ -57,10 +71,14 @@ impl Default for Config {
             public_addresses: Vec::new(),
             peers: Vec::new(),
             memory_mib: DEFAULT_MEMORY_MIB,
-            #[cfg(feature = "saf")]
-            saf: crate::SafSettings::default(),
             discovery_seconds: DISCOVERY_TIMEOUT.as_secs(),
             allowed_occurrences: DEFAULT_ALLOWED_OCCURRENCES,
+            attribution: AttributionProfile::default(),
+            flood_messages: DEFAULT_FLOOD_MESSAGES,
+            flood_seconds: DEFAULT_FLOOD_SECONDS,
+            relay_gossip: false,
+            #[cfg(feature = "saf")]
+            saf: crate::SafSettings::default(),
         }
     }
 }
@@ -117,5 +135,9 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("esmeralda"), "{error}");
+        let error = toml::from_str::<Config>("attribution = 'harsh'")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("strict"), "{error}");
     }
 }

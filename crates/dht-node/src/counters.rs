@@ -1,8 +1,21 @@
 //! What a node has done so far.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    array, fmt,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
 
-use dht_core::{Disposition, DropReason};
+use dht_core::{Disposition, DropReason, NodeId};
+use dht_inbound::Received;
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use crate::{Event, events::Events};
 
 /// Totals since the start, and what there is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,36 +37,121 @@ pub struct Stats {
     pub delivered: u64,
     /// Messages passed on for others.
     pub forwarded: u64,
+    /// Protocol messages acted on.
+    pub answered: u64,
+    /// Messages kept for peers that are away.
+    pub stored: u64,
     /// Messages seen before.
     pub duplicates_dropped: u64,
     /// Messages dropped for any other reason.
     pub dropped: u64,
+    /// Every message dropped on the way in, duplicates included, by reason.
+    pub drops: Drops,
+    /// Messages dropped on the way out, because the queue of a peer was full or they grew too old in it.
+    pub unsent: u64,
     /// Bytes of received messages held in memory now.
     pub memory_used_bytes: usize,
     /// Bytes of received messages that may be held.
     pub memory_limit_bytes: usize,
+    /// Bytes that wait to be sent.
+    pub queued_bytes: usize,
 }
 
+/// Dropped messages by reason.
+///
+/// ```
+/// let drops = dht_node::Drops::default();
+/// assert_eq!(drops.of(dht_core::DropReason::Duplicate), 0);
+/// assert_eq!(drops.iter().count(), 0);
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drops([u64; DropReason::ALL.len()]);
+
 /// Counts dispositions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     received: AtomicU64,
     delivered: AtomicU64,
     forwarded: AtomicU64,
-    duplicates: AtomicU64,
-    dropped: AtomicU64,
+    answered: AtomicU64,
+    stored: AtomicU64,
+    pub(crate) unsent: AtomicU64,
+    drops: [AtomicU64; DropReason::ALL.len()],
+}
+
+/// Around the inbound stack: counts what became of each message, and publishes drops.
+#[derive(Clone, Debug)]
+pub(crate) struct Tally<S> {
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) events: Events,
+    pub(crate) inner: S,
+}
+
+pin_project! {
+    /// Response future of [`Tally`].
+    pub(crate) struct TallyFuture<F> {
+        #[pin]
+        inner: F,
+        from: NodeId,
+        counters: Arc<Counters>,
+        events: Events,
+    }
+}
+
+// === impl Drops ===
+
+impl Drops {
+    /// How many were dropped for this reason.
+    #[must_use]
+    pub fn of(&self, reason: DropReason) -> u64 {
+        self.0.get(reason.index()).copied().unwrap_or_default()
+    }
+
+    /// Reasons for which anything was dropped, with how many.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL
+            .into_iter()
+            .zip(self.0)
+            .filter(|(_, count)| *count > 0)
+    }
+}
+
+impl fmt::Debug for Drops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = self.iter().map(|(reason, count)| (reason.name(), count));
+        f.debug_map().entries(named).finish()
+    }
+}
+
+// === impl Counters ===
+
+impl Default for Counters {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        Self {
+            received: zero(),
+            delivered: zero(),
+            forwarded: zero(),
+            answered: zero(),
+            stored: zero(),
+            unsent: zero(),
+            drops: array::from_fn(|_| zero()),
+        }
+    }
 }
 
 impl Counters {
-    pub(crate) fn record(&self, disposition: Disposition) {
+    fn record(&self, disposition: Disposition) {
         self.received.fetch_add(1, Relaxed);
         let counter = match disposition {
             Disposition::Delivered => &self.delivered,
             Disposition::Forwarded => &self.forwarded,
-            Disposition::Dropped(DropReason::Duplicate | DropReason::Rebroadcast) => {
-                &self.duplicates
-            }
-            Disposition::Dropped(_) => &self.dropped,
+            Disposition::Answered => &self.answered,
+            Disposition::Stored => &self.stored,
+            Disposition::Dropped(reason) => match self.drops.get(reason.index()) {
+                Some(counter) => counter,
+                None => return,
+            },
             _ => return,
         };
         counter.fetch_add(1, Relaxed);
@@ -64,7 +162,89 @@ impl Counters {
         stats.messages_received = self.received.load(Relaxed);
         stats.delivered = self.delivered.load(Relaxed);
         stats.forwarded = self.forwarded.load(Relaxed);
-        stats.duplicates_dropped = self.duplicates.load(Relaxed);
-        stats.dropped = self.dropped.load(Relaxed);
+        stats.answered = self.answered.load(Relaxed);
+        stats.stored = self.stored.load(Relaxed);
+        stats.unsent = self.unsent.load(Relaxed);
+        stats.drops = Drops(array::from_fn(|at| {
+            self.drops
+                .get(at)
+                .map_or(0, |counter| counter.load(Relaxed))
+        }));
+        let repeats =
+            stats.drops.of(DropReason::Duplicate) + stats.drops.of(DropReason::Rebroadcast);
+        let all: u64 = stats.drops.iter().map(|(_, count)| count).sum();
+        stats.duplicates_dropped = repeats;
+        stats.dropped = all.saturating_sub(repeats);
+    }
+}
+
+// === impl Tally ===
+
+impl<S> Service<Received> for Tally<S>
+where
+    S: Service<Received, Response = Disposition>,
+{
+    type Response = Disposition;
+    type Error = S::Error;
+    type Future = TallyFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, received: Received) -> Self::Future {
+        TallyFuture {
+            from: received.source.node_id,
+            inner: self.inner.call(received),
+            counters: Arc::clone(&self.counters),
+            events: self.events.clone(),
+        }
+    }
+}
+
+impl<F, E> Future for TallyFuture<F>
+where
+    F: Future<Output = Result<Disposition, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let outcome = ready!(this.inner.poll(cx));
+        // A part of this node failed; the message is lost.
+        let disposition = match &outcome {
+            Ok(disposition) => *disposition,
+            Err(_) => Disposition::Dropped(DropReason::Internal),
+        };
+        this.counters.record(disposition);
+        if let Disposition::Dropped(reason) = disposition {
+            let from = *this.from;
+            this.events.publish(|| Event::Dropped { from, reason });
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_place() {
+        let counters = Counters::default();
+        for (at, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), at);
+            for _ in 0..=at {
+                counters.record(Disposition::Dropped(reason));
+            }
+        }
+        counters.record(Disposition::Delivered);
+        let mut stats = Stats::default();
+        counters.fill(&mut stats);
+        for (at, (reason, count)) in stats.drops.iter().enumerate() {
+            assert_eq!((reason, count), (DropReason::ALL[at], at as u64 + 1));
+        }
+        let all = stats.dropped + stats.duplicates_dropped + stats.delivered;
+        assert_eq!(stats.messages_received, all);
     }
 }

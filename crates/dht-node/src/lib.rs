@@ -32,7 +32,9 @@ mod compose;
 mod config;
 mod counters;
 mod discovery;
+mod events;
 mod inbox;
+mod judge;
 mod node;
 mod pump;
 mod roster;
@@ -43,9 +45,11 @@ mod verifier;
 
 pub use builder::{Builder, StartError};
 pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB};
-pub use counters::Stats;
+pub use counters::{Drops, Stats};
+pub use dht_inbound::{AttributionProfile, Verdict};
 #[cfg(feature = "saf")]
 pub use dht_saf::{Round, SafEvent, StoreStats};
+pub use events::{EVENT_CAPACITY, Event, EventStream};
 pub use inbox::{INBOX_CAPACITY, Inbox, MAX_PAYLOAD_BYTES, Message, Received};
 pub use node::{Node, SHUTDOWN_LIMIT, SendError};
 #[cfg(feature = "saf")]

@@ -25,8 +25,8 @@ use rand_core::Rng as _;
 use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
-    Builder, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters, discovery::Dialler,
-    inbox::Subscribers, saf::Mail, supervise::Tasks,
+    Builder, EventStream, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters,
+    discovery::Dialler, events::Events, inbox::Subscribers, saf::Mail, supervise::Tasks,
 };
 
 /// Time a node takes to stop, at most: queued messages go out, connections say goodbye.
@@ -49,6 +49,7 @@ pub struct Node {
     pub(crate) entropy: SharedEntropy,
     pub(crate) subscribers: Arc<Subscribers>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) events: Events,
     pub(crate) budget: ByteBudget,
     pub(crate) clock: SharedClock,
     pub(crate) mail: Mail,
@@ -304,6 +305,15 @@ impl Node {
         inbox
     }
 
+    /// What happens from now on: messages dropped, with the reason, and bans. At most [`EVENT_CAPACITY`] wait for
+    /// one subscriber; a slower one is told how many it [missed](crate::Event::Missed).
+    ///
+    /// [`EVENT_CAPACITY`]: crate::EVENT_CAPACITY
+    #[must_use]
+    pub fn events(&self) -> EventStream {
+        self.events.subscribe()
+    }
+
     /// The peers connected now.
     #[must_use]
     pub fn peers(&self) -> Vec<Arc<RemotePeer>> {
@@ -332,6 +342,7 @@ impl Node {
             bytes_sent: transport.wire_sent_bytes,
             memory_used_bytes: self.budget.total().saturating_sub(self.budget.available()),
             memory_limit_bytes: self.budget.total(),
+            queued_bytes: transport.queued_bytes,
             ..Stats::default()
         };
         self.counters.fill(&mut stats);

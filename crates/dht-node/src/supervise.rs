@@ -3,8 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dht_core::{Clock as _, PeerAddress, Severity, SharedClock};
-use dht_inbound::{DedupTable, FloodMeter};
-use dht_peers::Directory;
+use dht_inbound::{Bans, DedupTable, DirectoryBans, FloodMeter};
 use dht_transport::{Event, Transport};
 use parking_lot::Mutex;
 use tokio::{
@@ -122,7 +121,7 @@ pub(crate) async fn keep_connected(transport: Transport, peers: Vec<PeerAddress>
 
 /// Bans floods and forgets what is out of date.
 pub(crate) struct Upkeep {
-    pub(crate) directory: Directory,
+    pub(crate) bans: Bans<DirectoryBans<SharedClock>>,
     pub(crate) meter: FloodMeter,
     pub(crate) dedup: Arc<DedupTable>,
     pub(crate) clock: SharedClock,
@@ -140,12 +139,7 @@ impl Upkeep {
 
     fn tick(&self) {
         let now = self.clock.now();
-        for flooder in self.meter.exceeding(now) {
-            let peer = flooder.node_id;
-            let until = now.saturating_add(Severity::Low.default_seconds());
-            self.directory
-                .ban(peer, until, Severity::Low, "message flood", now);
-        }
+        self.bans.report_floods(&self.meter, now);
         self.meter.prune(now);
         self.dedup.trim(now);
     }

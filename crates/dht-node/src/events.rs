@@ -1,0 +1,111 @@
+//! What a node tells whoever watches it.
+
+use std::sync::Arc;
+
+use dht_core::{DropReason, NodeId, Priority};
+use dht_outbound::DeliveryFailure;
+use dht_peers::Ban;
+use tokio::sync::broadcast;
+
+/// Events kept for one subscriber. A slower one loses the oldest and is told how many.
+pub const EVENT_CAPACITY: usize = 1_024;
+
+/// Something happened to a message or a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A received message was let go.
+    Dropped {
+        /// The neighbour that delivered it.
+        from: NodeId,
+        /// Why.
+        reason: DropReason,
+    },
+    /// A message for a peer was let go before its socket took it.
+    Unsent {
+        /// The peer.
+        to: NodeId,
+        /// How important it was.
+        priority: Priority,
+        /// Why.
+        reason: DeliveryFailure,
+    },
+    /// A peer was banned, or banned again.
+    Banned(Arc<Ban>),
+    /// Earlier events were lost, because this subscriber was too slow.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+}
+
+/// One subscriber's events.
+#[derive(Debug)]
+pub struct EventStream(broadcast::Receiver<Event>);
+
+/// Where events are published. Cloning shares it.
+#[derive(Clone, Debug)]
+pub(crate) struct Events(broadcast::Sender<Event>);
+
+impl EventStream {
+    /// The next event; `None` once the node is gone.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no event.
+    pub async fn recv(&mut self) -> Option<Event> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(events)) => Some(Event::Missed { events }),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        Self(broadcast::channel(EVENT_CAPACITY).0)
+    }
+
+    pub(crate) fn subscribe(&self) -> EventStream {
+        EventStream(self.0.subscribe())
+    }
+
+    /// Tells every subscriber. Never waits, and makes no event if there is none.
+    pub(crate) fn publish(&self, event: impl FnOnce() -> Event) {
+        if self.0.receiver_count() > 0 {
+            // All may have left in between.
+            let _nobody = self.0.send(event());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(number: usize) -> Event {
+        Event::Missed {
+            events: number as u64,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_subscriber_is_told_how_many_it_missed() {
+        let events = Events::new();
+        let mut slow = events.subscribe();
+        for number in 0..EVENT_CAPACITY + 3 {
+            events.publish(|| event(number));
+        }
+        assert_eq!(slow.recv().await, Some(Event::Missed { events: 3 }));
+        assert_eq!(slow.recv().await, Some(event(3)));
+    }
+
+    #[tokio::test]
+    async fn nobody_listening_costs_nothing_and_the_end_is_told() {
+        let events = Events::new();
+        events.publish(|| unreachable!("nobody listens"));
+        let mut stream = events.subscribe();
+        drop(events);
+        assert_eq!(stream.recv().await, None);
+    }
+}
