@@ -15,5 +15,7 @@ mod net;
 mod padding;
 mod pressure;
 mod restart;
+mod saf;
+mod saf_stack;
 mod shutdown;
 mod vectors;

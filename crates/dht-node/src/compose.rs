@@ -74,7 +74,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         directory: directory.clone(),
         clock: Arc::clone(&clock),
     };
-    let (transport, outlets) = Transport::builder(
+    let builder = Transport::builder(
         Arc::clone(&identity),
         config.network,
         Arc::clone(&entropy),
@@ -82,8 +82,9 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         budget.clone(),
     )
     .book(Arc::new(book))
-    .user_agent(USER_AGENT)
-    .start()?;
+    .user_agent(USER_AGENT);
+    let (builder, receipts) = saf::Receipts::offer(builder, &config, features);
+    let (transport, outlets) = builder.start()?;
 
     // Duplicates: counted on the way in, seeded on the way out.
     let dedup = Arc::new(DedupTable::new(DEFAULT_CAPACITY, seed(&entropy)));
@@ -173,6 +174,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
             entropy: Arc::clone(&entropy),
             dedup: Arc::clone(&dedup),
             pipeline: pipeline.clone(),
+            receipts,
         },
     )
     .await?;

@@ -53,6 +53,6 @@ pub use events::{EVENT_CAPACITY, Event, EventStream};
 pub use inbox::{INBOX_CAPACITY, Inbox, MAX_PAYLOAD_BYTES, Message, Received};
 pub use node::{Node, SHUTDOWN_LIMIT, SendError};
 #[cfg(feature = "saf")]
-pub use saf::{FetchError, Posted, SafSettings, ledger_file, saf_folder};
+pub use saf::{DeliveryState, FetchError, Posted, Posting, SafSettings, ledger_file, saf_folder};
 pub use system::{OsEntropy, SystemClock};
 pub use verifier::BatchVerifier;

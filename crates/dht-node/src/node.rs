@@ -263,7 +263,7 @@ impl Node {
         params: SendParams,
         message: Message,
     ) -> Result<MessageSendStates, SendError> {
-        if self.stopping.load(Ordering::Acquire) {
+        if self.is_stopping() {
             return Err(SendError::Stopping);
         }
         let Message {
@@ -287,6 +287,10 @@ impl Node {
             SendFailure::NoMessagesQueued => SendError::NobodyConnected,
             failure => SendError::NotSent(failure),
         })
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 
     /// The queue in front of the outbound pipeline, with every way of sending there is.

@@ -9,21 +9,27 @@ mod off;
 #[cfg(feature = "saf")]
 mod outlets;
 #[cfg(feature = "saf")]
+mod posting;
+#[cfg(feature = "saf")]
+mod receipt;
+#[cfg(feature = "saf")]
 mod settings;
 
 use std::sync::Arc;
 
 #[cfg(feature = "saf")]
-pub use api::{FetchError, Posted};
+pub use api::FetchError;
 use dht_core::{NodeIdentity, SharedClock, SharedEntropy};
 use dht_inbound::DedupTable;
 use dht_peers::{Connections, Directory};
 #[cfg(feature = "saf")]
-pub(crate) use mail::{Mail, advice, start};
+pub(crate) use mail::{Mail, Receipts, advice, start};
 #[cfg(feature = "saf")]
 pub use mail::{ledger_file, saf_folder};
 #[cfg(not(feature = "saf"))]
-pub(crate) use off::{Mail, start};
+pub(crate) use off::{Mail, Receipts, start};
+#[cfg(feature = "saf")]
+pub use posting::{DeliveryState, Posted, Posting};
 #[cfg(feature = "saf")]
 pub use settings::SafSettings;
 
@@ -42,4 +48,5 @@ pub(crate) struct MailParts {
     pub(crate) entropy: SharedEntropy,
     pub(crate) dedup: Arc<DedupTable>,
     pub(crate) pipeline: Pipeline,
+    pub(crate) receipts: Receipts,
 }

@@ -147,7 +147,10 @@ impl AskRule {
             .collect();
         distances.sort_unstable();
         let nth = distances.get(closest.saturating_sub(1));
-        let reference = nth.or(distances.last()).copied().unwrap_or(Distance::MAX);
+        let reference = nth
+            .or_else(|| distances.last())
+            .copied()
+            .unwrap_or(Distance::MAX);
         me.distance(peer) <= reference
     }
 }

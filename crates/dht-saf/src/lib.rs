@@ -57,6 +57,7 @@ mod metrics;
 mod outlets;
 mod paging;
 mod query;
+mod receipts;
 mod receive;
 mod record;
 mod saf;

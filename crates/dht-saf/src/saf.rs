@@ -30,6 +30,7 @@ use crate::{
     outlets::{BanSink, Duplicates, Outbox, OutboxFull},
     paging::{Pager, PagerConfig},
     query::DEFAULT_MAX_RETURNED,
+    receipts::Receipts,
     record::Recipient,
     store::Store,
     store_layer::StoreLayer,
@@ -133,6 +134,7 @@ pub(crate) struct Inner {
     pub(crate) requesters: Mutex<NeighbourBuckets>,
     pub(crate) answers: ByteBudget,
     pub(crate) readers: Semaphore,
+    pub(crate) receipts: Receipts,
     first: Mutex<FirstReceived>,
     events: broadcast::Sender<SafEvent>,
     /// Whether the application listens: nobody is asked before.
@@ -203,6 +205,7 @@ impl Saf {
             requesters: Mutex::new(NeighbourBuckets::new(config.requester_rate)),
             answers: ByteBudget::new(ANSWER_BYTES),
             readers: Semaphore::new(READERS),
+            receipts: Receipts::default(),
             first: Mutex::default(),
             events: broadcast::Sender::new(EVENT_CAPACITY),
             listening: AtomicBool::new(false),

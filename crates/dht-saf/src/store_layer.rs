@@ -92,6 +92,7 @@ where
                 metrics::considered(reason.name());
                 if !reason.leaves_mark_unset() {
                     message.set_kept(Kept::No);
+                    self.decline(&message);
                 }
                 return self.pass(message);
             }
@@ -101,16 +102,18 @@ where
         if !self.saf.0.neighbours.lock().admit(neighbour, now) {
             metrics::considered("rate");
             message.set_kept(Kept::No);
+            self.decline(&message);
             return self.pass(message);
         }
         let record = record(&message, retention, neighbour);
-        let store = self.store.clone();
+        let (saf, store) = (self.saf.clone(), self.store.clone());
         // `poll_ready` readied *this* inner: take it along, and leave an unready clone behind.
         let unready = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, unready);
         let work = Box::pin(async move {
             let kept = settle(store.insert(record, now).await);
             message.set_kept(kept);
+            saf.0.receipts.note(message.hash(), kept != Kept::No);
             let disposition = inner.call(message).await.map_err(Into::into)?;
             Ok(match disposition {
                 // Nobody further in could do anything about it; it is here.
@@ -127,6 +130,13 @@ where
 }
 
 impl<S> Keep<S> {
+    /// Whoever sent it may ask; what could be read here is nobody else's mail.
+    fn decline(&self, message: &impl InTransit) {
+        if matches!(message.opened().content, Content::Unreadable) {
+            self.saf.0.receipts.note(message.hash(), false);
+        }
+    }
+
     fn pass<M>(&mut self, message: M) -> KeepFuture<S::Future>
     where
         S: Service<M>,

@@ -7,13 +7,17 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{AttributionProfile, Clock as _, Features, NodeId, PublicKey, RemotePeer};
-use dht_inbound::DedupEntry;
+use dht_core::{
+    AttributionProfile, Clock as _, Features, NodeId, PublicKey, RemotePeer, SharedEntropy,
+};
+use dht_inbound::{DedupEntry, DedupTable};
 use dht_saf::{
     Ledger, MemoryDisk, Saf, SafLayer, SafParts, Store, StoreConfig, StoreError, StoreLayer,
 };
+use dht_transport::{Builder, InboundStream};
 use parking_lot::Mutex;
 use tokio::{
+    sync::mpsc,
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -21,6 +25,7 @@ use tokio::{
 use super::{
     MailParts,
     outlets::{Table, ToDirectory, ToPipeline},
+    receipt::{self, RECEIPT_PROTOCOL, STREAMS},
 };
 use crate::{Config, StartError, supervise::Tasks};
 
@@ -36,7 +41,33 @@ const LEDGER: &str = "ledger.redb";
 
 /// Store-and-forward of a node, if it is enabled.
 #[derive(Clone)]
-pub(crate) struct Mail(Option<Saf>);
+pub(crate) struct Mail {
+    saf: Option<Saf>,
+    dedup: Arc<DedupTable>,
+    entropy: SharedEntropy,
+    /// Who asks for receipts; taken once, by the task that answers.
+    receipts: Receipts,
+}
+
+/// The streams of peers that ask for receipts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Receipts(Arc<Mutex<Option<mpsc::Receiver<InboundStream>>>>);
+
+impl Receipts {
+    /// Has the transport offer receipts, on a node that has any to give.
+    pub(crate) fn offer(
+        transport: Builder,
+        config: &Config,
+        features: Features,
+    ) -> (Builder, Self) {
+        if !config.saf.enabled || !features.contains(Features::DHT_STORE_FORWARD) {
+            return (transport, Self::default());
+        }
+        let (sender, streams) = mpsc::channel(STREAMS);
+        let transport = transport.serve(RECEIPT_PROTOCOL, sender);
+        (transport, Self(Arc::new(Mutex::new(Some(streams)))))
+    }
+}
 
 /// Opens the files and puts store-and-forward together: the handle, and the two layers of the inbound stack.
 pub(crate) async fn start(
@@ -45,7 +76,13 @@ pub(crate) async fn start(
     parts: MailParts,
 ) -> Result<(Mail, Option<StoreLayer>, Option<SafLayer>), StartError> {
     if !config.saf.enabled {
-        return Ok((Mail(None), None, None));
+        let mail = Mail {
+            saf: None,
+            dedup: parts.dedup,
+            entropy: parts.entropy,
+            receipts: parts.receipts,
+        };
+        return Ok((mail, None, None));
     }
     let stores = parts
         .identity
@@ -69,6 +106,7 @@ pub(crate) async fn start(
             signed: true,
         });
     parts.dedup.restore(known, now);
+    let (dedup, entropy) = (Arc::clone(&parts.dedup), Arc::clone(&parts.entropy));
     let saf = Saf::new(
         config.saf.saf(AttributionProfile::default()),
         SafParts {
@@ -91,7 +129,13 @@ pub(crate) async fn start(
         },
     );
     let (store, serve) = (saf.store_layer(), saf.layer());
-    Ok((Mail(Some(saf)), store, Some(serve)))
+    let mail = Mail {
+        saf: Some(saf),
+        dedup,
+        entropy,
+        receipts: parts.receipts,
+    };
+    Ok((mail, store, Some(serve)))
 }
 
 fn open(
@@ -137,11 +181,22 @@ pub(crate) const fn advice(error: &StoreError) -> &'static str {
 
 impl Mail {
     pub(crate) const fn saf(&self) -> Option<&Saf> {
-        self.0.as_ref()
+        self.saf.as_ref()
+    }
+
+    pub(crate) const fn dedup(&self) -> &Arc<DedupTable> {
+        &self.dedup
+    }
+
+    pub(crate) const fn entropy(&self) -> &SharedEntropy {
+        &self.entropy
     }
 
     pub(crate) fn spawn_upkeep(&self, tasks: &Tasks) {
-        let Some(saf) = self.0.clone() else { return };
+        let Some(saf) = self.saf.clone() else { return };
+        if let Some(streams) = self.receipts.0.lock().take() {
+            tasks.spawn(receipt::serve(saf.clone(), streams));
+        }
         tasks.spawn(async move {
             let mut ticks = interval(TICK);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -156,26 +211,26 @@ impl Mail {
     }
 
     pub(crate) fn connected(&self, peer: &RemotePeer) {
-        if let Some(saf) = &self.0 {
+        if let Some(saf) = &self.saf {
             saf.connected(peer);
         }
     }
 
     pub(crate) fn disconnected(&self, peer: &NodeId, key: Option<&PublicKey>) {
-        if let Some(saf) = &self.0 {
+        if let Some(saf) = &self.saf {
             saf.disconnected(peer, key);
         }
     }
 
     pub(crate) fn listen(&self) {
-        if let Some(saf) = &self.0 {
+        if let Some(saf) = &self.saf {
             saf.listen();
         }
     }
 
     /// Writes everything down and closes the files, so that they can be opened again.
     pub(crate) async fn close(&self) {
-        let Some(saf) = self.0.clone() else { return };
+        let Some(saf) = self.saf.clone() else { return };
         let closed = tokio::task::spawn_blocking(move || {
             if let Err(error) = saf.ledger().close() {
                 tracing::warn!(%error, "received messages may be forgotten");
@@ -191,6 +246,6 @@ impl Mail {
 
 impl fmt::Debug for Mail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Mail").field(&self.0).finish()
+        f.debug_tuple("Mail").field(&self.saf).finish()
     }
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use dht_core::{NodeId, PublicKey, RemotePeer};
+use dht_core::{Features, NodeId, PublicKey, RemotePeer};
+use dht_transport::Builder;
 use tower::layer::util::Identity;
 
 use super::MailParts;
@@ -11,6 +12,20 @@ use crate::{Config, StartError, supervise::Tasks};
 /// Nobody to tell.
 #[derive(Clone, Debug)]
 pub(crate) struct Mail;
+
+/// No receipts to give.
+#[derive(Clone, Debug)]
+pub(crate) struct Receipts;
+
+impl Receipts {
+    pub(crate) fn offer(
+        transport: Builder,
+        _config: &Config,
+        _features: Features,
+    ) -> (Builder, Self) {
+        (transport, Self)
+    }
+}
 
 /// Nothing to start.
 #[expect(clippy::unused_async, reason = "as the other one")]

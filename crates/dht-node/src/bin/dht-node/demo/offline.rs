@@ -33,6 +33,8 @@ pub(crate) struct Offline {
     altered: u64,
     holders: usize,
     restarted: usize,
+    /// Copies the sender was told are kept.
+    acknowledged: u64,
     /// Copies the holders had when the recipient returned.
     stored: u64,
     asked: u64,
@@ -58,8 +60,8 @@ impl Offline {
             (
                 "holders",
                 format!(
-                    "{}, {} restarted, {} copies",
-                    self.holders, self.restarted, self.stored
+                    "{}, {} restarted; {} copies acknowledged, {} there on return",
+                    self.holders, self.restarted, self.acknowledged, self.stored
                 ),
             ),
             (
@@ -106,13 +108,21 @@ pub(super) async fn run(seed: u64) -> Result<Offline, Failure> {
     drop(recipient);
     until(|| holders.iter().all(|holder| !knows(holder, &to))).await;
 
+    let mut acknowledged = 0;
     for number in 1..=MESSAGES {
         let message = Message {
             message_type: number,
             payload: tally::content(number, BYTES, seed),
         };
-        if let Err(error) = sender.post(&to, message).await {
-            return Err(Failure::unreachable(format!("message {number}: {error}")));
+        let posted = match sender.post(&to, message).await {
+            Ok(posting) => posting.finish().await,
+            Err(error) => Err(error),
+        };
+        match posted {
+            Ok(posted) => acknowledged += posted.stored as u64,
+            Err(error) => {
+                return Err(Failure::unreachable(format!("message {number}: {error}")));
+            }
         }
     }
     let each = u64::from(MESSAGES.unsigned_abs());
@@ -157,6 +167,7 @@ pub(super) async fn run(seed: u64) -> Result<Offline, Failure> {
         sent: each,
         holders: HOLDERS,
         restarted,
+        acknowledged,
         stored,
         seconds: start.elapsed().as_secs_f64(),
         ..outcome

@@ -1,0 +1,231 @@
+//! What becomes of a message that is sent to a peer that may be away.
+
+use std::fmt;
+
+use dht_core::{
+    Clock as _, DedupHash, Destination, Encryption, Entropy as _, MessageTag, MessageType,
+    Priority, ProtocolVersion, PublicKey, SealRequest, SealSecrets, Signing, Strategy, dedup_hash,
+    encode_envelope, seal,
+};
+use dht_inbound::Sighting;
+use dht_outbound::{
+    Deliveries, DeliveryFailure, DomainMessage, GenerateError, MESSAGE_VALIDITY_SECONDS, Payload,
+    SendFailure, SendRequest, prepare_body,
+};
+use dht_transport::Transport;
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use rand_core::Rng as _;
+use tower::ServiceExt as _;
+
+use super::receipt;
+use crate::{MAX_PAYLOAD_BYTES, Message, Node, SendError};
+
+/// How far a message has come. The states come in this order, each as often as a number grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeliveryState {
+    /// It waits for the sockets of its peers; what [`Node::post`] begins with.
+    Queued,
+    /// So many peers' sockets have taken it.
+    Sent(usize),
+    /// So many nodes have said that they keep it; only nodes of this implementation do.
+    Stored(usize),
+    /// Nobody took it.
+    Failed(DeliveryFailure),
+}
+
+/// What became of a message in the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Posted {
+    /// The recipient itself was connected and was sent the message; else it went to nodes close to it.
+    pub direct: bool,
+    /// Peers whose sockets took the message.
+    pub sent: usize,
+    /// Nodes that have said that they keep it.
+    pub stored: usize,
+    /// Peers that could not be reached.
+    pub failed: usize,
+}
+
+/// A message on its way. Dropping it stops nothing but the news.
+pub struct Posting {
+    hash: DedupHash,
+    transport: Transport,
+    deliveries: Deliveries,
+    receipts: FuturesUnordered<BoxFuture<'static, bool>>,
+    posted: Posted,
+    failure: Option<DeliveryFailure>,
+    state: DeliveryState,
+}
+
+impl Node {
+    /// Sends a message that only `to` can read, whether or not it is there: directly if it is connected, else to
+    /// the nodes closest to it, which keep it until it returns. Returns once it is queued.
+    ///
+    /// It reaches the recipient's node at least once while one of the nodes that keep it survives and it has not
+    /// expired, three hours from now; the application there gets it at most once.
+    ///
+    /// # Errors
+    /// [`SendError`]; [`SendError::NobodyConnected`] if there is nobody to send it to.
+    pub async fn post(&self, to: &PublicKey, message: Message) -> Result<Posting, SendError> {
+        if self.is_stopping() {
+            return Err(SendError::Stopping);
+        }
+        let Message {
+            message_type,
+            payload,
+        } = message;
+        if payload.len() > MAX_PAYLOAD_BYTES {
+            return Err(SendError::TooLong(payload.len()));
+        }
+        let target = to.node_id();
+        let direct = self.connections.contains(&target);
+        let strategy = if direct {
+            Strategy::DirectPublicKey(*to)
+        } else {
+            Strategy::ClosestNodes {
+                target,
+                exclude: vec![target],
+                connected_only: false,
+            }
+        };
+        // Sealed here, so that the message has a name to ask receipts for.
+        let mut rng = self.mail.entropy().rng();
+        let payload = Payload::Domain(DomainMessage {
+            message_type,
+            payload,
+        });
+        let expires = self.clock.now().saturating_add(MESSAGE_VALIDITY_SECONDS);
+        let tag = MessageTag(rng.next_u64());
+        let request = SealRequest {
+            body: prepare_body(payload, &Strategy::DirectPublicKey(*to), &mut rng),
+            message_type: MessageType::None,
+            destination: Destination::PublicKey(*to),
+            encryption: Encryption::EncryptFor(*to),
+            sender: self.identity.secret_key(),
+            signing: Signing::Anonymous,
+            expires: Some(expires),
+            tag,
+            version: ProtocolVersion::V2,
+        };
+        let sealed = seal(request, SealSecrets::random(&mut rng))
+            .map_err(|error| SendFailure::from(GenerateError::from(error)))?;
+        let hash = dedup_hash(&sealed.header.signature, &sealed.body);
+        let sighting = Sighting {
+            signed: true,
+            expires: Some(expires),
+        };
+        // Its echo is nothing new.
+        self.mail.dedup().seed(&hash, sighting, self.clock.now());
+        let request = SendRequest::Forward {
+            frame: encode_envelope(&sealed.header, &sealed.body),
+            strategy,
+            tag,
+            priority: Priority::Direct,
+        };
+        let pipeline = self.pipeline.clone();
+        let response = pipeline
+            .oneshot(request)
+            .await
+            .map_err(|_closed| SendError::Stopping)?;
+        let states = response.resolve().await.map_err(|failure| match failure {
+            SendFailure::NoMessagesQueued => SendError::NobodyConnected,
+            failure => SendError::NotSent(failure),
+        })?;
+        Ok(Posting {
+            hash,
+            transport: self.transport.clone(),
+            deliveries: states.into_stream(),
+            receipts: FuturesUnordered::new(),
+            posted: Posted {
+                direct,
+                ..Posted::default()
+            },
+            failure: None,
+            state: DeliveryState::Queued,
+        })
+    }
+}
+
+impl Posting {
+    /// The state now.
+    #[must_use]
+    pub const fn state(&self) -> DeliveryState {
+        self.state
+    }
+
+    /// Waits for the next state; `None` once nothing will change any more.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no state.
+    pub async fn next(&mut self) -> Option<DeliveryState> {
+        loop {
+            tokio::select! {
+                Some(delivery) = self.deliveries.next() => match delivery.result {
+                    Ok(()) => {
+                        self.posted.sent = self.posted.sent.saturating_add(1);
+                        self.ask(&delivery.recipient);
+                        return Some(self.enter(DeliveryState::Sent(self.posted.sent)));
+                    }
+                    Err(failure) => {
+                        self.posted.failed = self.posted.failed.saturating_add(1);
+                        self.failure = Some(failure);
+                    }
+                },
+                Some(kept) = self.receipts.next() => {
+                    if kept {
+                        self.posted.stored = self.posted.stored.saturating_add(1);
+                        return Some(self.enter(DeliveryState::Stored(self.posted.stored)));
+                    }
+                }
+                else => {
+                    if self.posted.sent > 0 || matches!(self.state, DeliveryState::Failed(_)) {
+                        return None;
+                    }
+                    let failure = self.failure.unwrap_or(DeliveryFailure::Dropped);
+                    return Some(self.enter(DeliveryState::Failed(failure)));
+                }
+            }
+        }
+    }
+
+    /// Waits until nothing will change any more: every copy has left or failed, and every node of ours has said
+    /// whether it keeps it.
+    ///
+    /// # Errors
+    /// [`SendError::NotDelivered`] if nobody took it.
+    pub async fn finish(mut self) -> Result<Posted, SendError> {
+        while let Some(state) = self.next().await {
+            if let DeliveryState::Failed(failure) = state {
+                return Err(SendError::NotDelivered(failure));
+            }
+        }
+        Ok(self.posted)
+    }
+
+    fn enter(&mut self, state: DeliveryState) -> DeliveryState {
+        self.state = state;
+        state
+    }
+
+    /// Asks a peer for a receipt, if it gives any. The recipient itself keeps nothing for itself.
+    fn ask(&self, peer: &dht_core::NodeId) {
+        if let Some(connection) = self.transport.connection(peer)
+            && !self.posted.direct
+            && receipt::is_offered(&connection)
+        {
+            self.receipts
+                .push(Box::pin(receipt::ask(connection, self.hash)));
+        }
+    }
+}
+
+impl fmt::Debug for Posting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Posting")
+            .field("state", &self.state)
+            .field("posted", &self.posted)
+            .finish_non_exhaustive()
+    }
+}

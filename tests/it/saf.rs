@@ -1,0 +1,191 @@
+//! Mail for nodes that are away, over real connections.
+
+use std::{path::Path, time::Duration};
+
+use dht_node::{Config, DeliveryState, Inbox, Node, SafEvent, SafSettings, SendError};
+use tokio::time::timeout;
+
+use crate::net::{
+    any_port, builder, connect, each_once, message, node, numbered, receive, receive_numbers,
+    secret, until, within,
+};
+
+/// A node that keeps its files here.
+async fn at_home(seed: u8, home: &Path) -> Node {
+    within(builder(seed).home(home).start()).await.unwrap()
+}
+
+/// Says goodbye and waits until the other side has noticed.
+async fn leave(node: Node, from: &Node) {
+    let key = *node.public_key();
+    within(node.shutdown()).await;
+    drop(node);
+    until(|| from.peers().iter().all(|peer| peer.public_key != key)).await;
+}
+
+/// Nothing more comes.
+async fn nothing_more(inbox: &mut Inbox) {
+    let more = timeout(Duration::from_millis(200), inbox.recv()).await;
+    assert!(more.is_err(), "{more:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b124_mail_for_an_absent_peer_arrives_once_when_it_returns() {
+    let home = tempfile::tempdir().unwrap();
+    let (alice, bob) = (node(1).await, node(2).await);
+    connect(&alice, &bob).await;
+    let carol = at_home(3, home.path()).await;
+    let to = *carol.public_key();
+    connect(&carol, &bob).await;
+    leave(carol, &bob).await;
+
+    for payload in ["first", "second"] {
+        let posting = within(alice.post(&to, message(payload))).await.unwrap();
+        let posted = within(posting.finish()).await.unwrap();
+        assert_eq!((posted.direct, posted.sent, posted.stored), (false, 1, 1));
+    }
+    assert_eq!(bob.saf_stats().unwrap().rows, 2);
+
+    let carol = at_home(3, home.path()).await;
+    let mut events = carol.saf_events().unwrap();
+    let mut inbox = carol.subscribe();
+    connect(&carol, &bob).await;
+    let mut payloads = Vec::new();
+    for _ in 0..2 {
+        let received = receive(&mut inbox).await;
+        assert_eq!(received.sender, Some(*alice.public_key()));
+        assert_eq!(received.via, bob.public_key().node_id());
+        payloads.push(received.message);
+    }
+    payloads.sort_by_key(|message| message.payload.clone());
+    assert_eq!(payloads, [message("first"), message("second")]);
+    let (mut came, mut caught_up) = (false, None);
+    while !came || caught_up.is_none() {
+        match within(events.recv()).await.unwrap() {
+            SafEvent::Received => came = true,
+            SafEvent::CaughtUp(round) => caught_up = Some(round),
+            _ => {}
+        }
+    }
+    let round = caught_up.unwrap();
+    assert_eq!((round.asked, round.answered, round.new), (1, 1, 2));
+    nothing_more(&mut inbox).await;
+
+    // In the next life it is not handed over again, whoever asks.
+    leave(carol, &bob).await;
+    let carol = at_home(3, home.path()).await;
+    let mut inbox = carol.subscribe();
+    connect(&carol, &bob).await;
+    let round = within(carol.fetch_stored()).await.unwrap();
+    assert_eq!(round.new, 0, "{round:?}");
+    nothing_more(&mut inbox).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_pages_of_one_second_arrive_each_once() {
+    const MESSAGES: u32 = 230;
+    let (alice, bob) = (node(1).await, node(2).await);
+    connect(&alice, &bob).await;
+    let to = secret(3).public_key();
+    let mut postings = Vec::new();
+    for number in 0..MESSAGES {
+        let posting = within(alice.post(&to, numbered(number, 300))).await;
+        postings.push(posting.unwrap());
+    }
+    for posting in postings {
+        assert_eq!(within(posting.finish()).await.unwrap().stored, 1);
+    }
+    let carol = node(3).await;
+    let mut inbox = carol.subscribe();
+    connect(&carol, &bob).await;
+    let times = receive_numbers(&mut inbox, MESSAGES).await;
+    assert_eq!(times, each_once(MESSAGES));
+    nothing_more(&mut inbox).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_learns_how_far_its_message_has_come() {
+    let alice = node(1).await;
+    let to = secret(9).public_key();
+    let sent = within(alice.post(&to, message("anybody?"))).await;
+    assert!(matches!(sent, Err(SendError::NobodyConnected)), "{sent:?}");
+
+    // One that keeps mail, and one that does not: as a stock peer, it offers no receipts.
+    let bob = node(2).await;
+    let config = Config {
+        listen: vec![any_port()],
+        saf: SafSettings {
+            enabled: false,
+            ..SafSettings::default()
+        },
+        ..Config::default()
+    };
+    let stock = Node::builder(secret(3)).config(config);
+    let stock = within(stock.start()).await.unwrap();
+    connect(&alice, &bob).await;
+    connect(&alice, &stock).await;
+    let mut posting = within(alice.post(&to, message("keep this"))).await.unwrap();
+    assert_eq!(posting.state(), DeliveryState::Queued);
+    let mut states = Vec::new();
+    while let Some(state) = within(posting.next()).await {
+        states.push(state);
+    }
+    states.sort_by_key(|state| match state {
+        DeliveryState::Sent(n) => (0, *n),
+        DeliveryState::Stored(n) => (1, *n),
+        _ => (2, 0),
+    });
+    let expected = [
+        DeliveryState::Sent(1),
+        DeliveryState::Sent(2),
+        DeliveryState::Stored(1),
+    ];
+    assert_eq!(states, expected);
+
+    // To a peer that is there, it goes directly, and nobody keeps it.
+    let mut inbox = bob.subscribe();
+    let posting = within(alice.post(bob.public_key(), message("here"))).await;
+    let posted = within(posting.unwrap().finish()).await.unwrap();
+    assert_eq!((posted.direct, posted.sent, posted.stored), (true, 1, 0));
+    assert_eq!(receive(&mut inbox).await.message, message("here"));
+    assert_eq!(stock.saf_stats(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_restarts_still_has_the_mail() {
+    let home = tempfile::tempdir().unwrap();
+    let (alice, bob) = (node(1).await, at_home(2, home.path()).await);
+    connect(&alice, &bob).await;
+    let to = secret(3).public_key();
+    let posting = within(alice.post(&to, message("through a restart"))).await;
+    assert_eq!(within(posting.unwrap().finish()).await.unwrap().stored, 1);
+    leave(bob, &alice).await;
+
+    let bob = at_home(2, home.path()).await;
+    assert_eq!(bob.saf_stats().unwrap().rows, 1);
+    // A second node with this home is told what is wrong.
+    let second = within(builder(4).home(home.path()).start()).await;
+    let error = second.unwrap_err().to_string();
+    assert!(error.contains("another --home"), "{error}");
+    let carol = node(3).await;
+    let mut inbox = carol.subscribe();
+    connect(&carol, &bob).await;
+    let received = receive(&mut inbox).await;
+    assert_eq!(received.message, message("through a restart"));
+    assert_eq!(received.sender, Some(*alice.public_key()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_waits_until_the_application_listens() {
+    let (alice, bob) = (node(1).await, node(2).await);
+    connect(&alice, &bob).await;
+    let to = secret(3).public_key();
+    let posting = within(alice.post(&to, message("patience"))).await;
+    within(posting.unwrap().finish()).await.unwrap();
+    let carol = node(3).await;
+    connect(&carol, &bob).await;
+    // Nobody would get it yet, so it has not been asked for.
+    assert_eq!(within(carol.caught_up()).await, Ok(None));
+    let mut inbox = carol.subscribe();
+    assert_eq!(receive(&mut inbox).await.message, message("patience"));
+}

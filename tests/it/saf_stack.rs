@@ -1,0 +1,293 @@
+//! Store-and-forward's layers in the inbound stack: the rows of `docs/protocol/05-store-and-forward.md` section 12
+//! that concern its neighbours.
+
+use std::{convert::Infallible, sync::Arc};
+
+use bytes::Bytes;
+use dht_core::{
+    DedupHash, Destination, Disposition, DropReason, Encryption, Entropy as _, Features,
+    FingerprintKey, ManualClock, MessageTag, MessageType, ProtocolVersion, RemotePeer, SealRequest,
+    SealSecrets, SeededEntropy, Severity, SharedClock, Signing, Strategy, UnixSeconds, Verified,
+    encode_envelope, encode_parts, seal,
+    test_util::{self, NOW},
+};
+use dht_inbound::{
+    AcceptAll, Authenticated, DedupTable, Delivered, DirectoryBans, DiscoveryAnswer, DiscoveryHook,
+    DiscoveryReply, FloodLimits, FloodMeter, ForwardRequest, HandoverError, InboundConfig,
+    InboundParts, Inline, Outbox, Received, Seen, Sighting, Verifier, dedup_key, inbound_stack,
+};
+use dht_peers::{Connections, Directory};
+use dht_saf::{
+    BanSink, Done, Duplicates, Ledger, MemoryDisk, OutboxFull, Saf, SafConfig, SafParts, Store,
+    StoreConfig,
+};
+use dht_stack::BytePermit;
+use parking_lot::Mutex;
+use tower::{ServiceExt as _, service_fn};
+
+const ME: u64 = 1;
+const NEIGHBOUR: u64 = 2;
+const SENDER: u64 = 3;
+const AWAY: u64 = 4;
+
+/// Takes what the stack sends on.
+#[derive(Default)]
+struct Out(Mutex<Vec<ForwardRequest>>);
+
+impl Outbox for Out {
+    fn forward(&self, request: ForwardRequest) -> Result<(), HandoverError> {
+        self.0.lock().push(request);
+        Ok(())
+    }
+    fn reply(&self, _: DiscoveryReply) -> Result<(), HandoverError> {
+        Ok(())
+    }
+}
+
+impl DiscoveryHook for Out {
+    fn on_response(&self, _: DiscoveryAnswer) -> Result<(), HandoverError> {
+        Ok(())
+    }
+}
+
+impl dht_saf::Outbox for Out {
+    fn send(&self, _: &RemotePeer, _: MessageType, _: Bytes, done: Done) -> Result<(), OutboxFull> {
+        done(true);
+        Ok(())
+    }
+}
+
+impl BanSink for Out {
+    fn ban(&self, _: &RemotePeer, _: Severity, _: &'static str) {}
+}
+
+struct Table(Arc<DedupTable>);
+
+impl Duplicates for Table {
+    fn key(&self, message: &Verified) -> Option<DedupHash> {
+        dedup_key(message).ok()
+    }
+    fn record(
+        &self,
+        key: &DedupHash,
+        signed: bool,
+        expires: Option<UnixSeconds>,
+        now: UnixSeconds,
+    ) -> u32 {
+        self.0.record(key, Sighting { signed, expires }, now)
+    }
+}
+
+/// A run of a node: its tables are new, its store may be that of the run before.
+struct Run {
+    features: Features,
+    clock: Arc<ManualClock>,
+    out: Arc<Out>,
+    dedup: Arc<DedupTable>,
+    saf: Saf,
+}
+
+impl Run {
+    fn new(features: Features, store: &Store) -> Self {
+        let identity = Arc::new(test_util::identity_with(ME, features));
+        let clock = Arc::new(ManualClock::new(NOW));
+        let out = Arc::new(Out::default());
+        let dedup = Arc::new(DedupTable::new(1000, [2; 16]));
+        let saf = Saf::new(
+            SafConfig::default(),
+            SafParts {
+                directory: Directory::new(*identity.node_id()),
+                identity,
+                connections: Connections::new(),
+                clock: Arc::clone(&clock) as SharedClock,
+                entropy: Arc::new(SeededEntropy::new(5)),
+                store: Some(store.clone()),
+                ledger: Ledger::in_memory().unwrap(),
+                outbox: Arc::clone(&out) as Arc<dyn dht_saf::Outbox>,
+                bans: Arc::clone(&out) as Arc<dyn BanSink>,
+                duplicates: Arc::new(Table(Arc::clone(&dedup))),
+            },
+        );
+        Self {
+            features,
+            clock,
+            out,
+            dedup,
+            saf,
+        }
+    }
+
+    async fn receive(&self, frame: Bytes) -> Disposition {
+        let identity = Arc::new(test_util::identity_with(ME, self.features));
+        let directory = Directory::new(*identity.node_id());
+        let clock = Arc::clone(&self.clock);
+        let parts = InboundParts {
+            identity,
+            directory: directory.clone(),
+            clock: Arc::clone(&clock) as SharedClock,
+            meter: FloodMeter::new(FloodLimits::default(), [1; 16]),
+            dedup: Arc::clone(&self.dedup),
+            seen: Seen::new(
+                1000,
+                FingerprintKey::random(&mut SeededEntropy::new(3).rng()),
+            ),
+            verifier: Verifier::new(Inline),
+            pool: Inline,
+            bans: DirectoryBans::new(directory, clock),
+            outbox: Arc::clone(&self.out),
+            discovery: Arc::clone(&self.out),
+            judge: AcceptAll,
+            sources: Authenticated,
+        };
+        let application =
+            service_fn(|_: Delivered| async { Ok::<_, Infallible>(Disposition::Delivered) });
+        let stack = inbound_stack(
+            InboundConfig::default(),
+            parts,
+            self.saf.store_layer(),
+            Some(self.saf.layer()),
+            application,
+        );
+        let received = Received {
+            source: Arc::new(RemotePeer::new(
+                test_util::public_key(NEIGHBOUR),
+                Features::NODE,
+            )),
+            frame,
+            permit: BytePermit::none(),
+        };
+        stack.oneshot(received).await.unwrap()
+    }
+
+    fn forwarded(&self) -> Vec<ForwardRequest> {
+        std::mem::take(&mut self.out.0.lock())
+    }
+}
+
+fn store() -> Store {
+    Store::open_on(MemoryDisk::new(), StoreConfig::default()).unwrap()
+}
+
+/// A message encrypted for somebody.
+fn sealed(to: u64, message_type: MessageType, expires: UnixSeconds) -> Bytes {
+    let key = test_util::public_key(to);
+    let request = SealRequest {
+        body: encode_parts(&test_util::parts(b"for somebody")),
+        message_type,
+        destination: Destination::PublicKey(key),
+        encryption: Encryption::EncryptFor(key),
+        sender: test_util::identity(SENDER).secret_key(),
+        signing: Signing::Anonymous,
+        expires: Some(expires),
+        tag: MessageTag(1),
+        version: ProtocolVersion::V2,
+    };
+    let sealed = seal(
+        request,
+        SealSecrets::random(&mut SeededEntropy::new(8).rng()),
+    )
+    .unwrap();
+    encode_envelope(&sealed.header, &sealed.body)
+}
+
+fn later() -> UnixSeconds {
+    NOW.saturating_add(3_600)
+}
+
+#[tokio::test]
+async fn sf01_a_node_without_the_feature_neither_stores_nor_forwards() {
+    let store = store();
+    let run = Run::new(Features::CLIENT, &store);
+    let outcome = run.receive(sealed(AWAY, MessageType::None, later())).await;
+    assert_eq!(outcome, Disposition::Dropped(DropReason::NotForUs));
+    assert_eq!((store.stats().rows, run.forwarded().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn sf04_mail_for_this_node_is_delivered_and_not_stored() {
+    let store = store();
+    let run = Run::new(Features::NODE, &store);
+    let outcome = run.receive(sealed(ME, MessageType::None, later())).await;
+    assert_eq!(outcome, Disposition::Delivered);
+    assert_eq!((store.stats().rows, run.forwarded().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn sf05_stored_mail_is_forwarded_to_its_recipient_or_close_to_it() {
+    let store = store();
+    let run = Run::new(Features::NODE, &store);
+    let outcome = run.receive(sealed(AWAY, MessageType::None, later())).await;
+    assert_eq!(outcome, Disposition::Forwarded);
+    assert_eq!(store.stats().rows, 1);
+    let forwarded = run.forwarded();
+    let target = test_util::public_key(AWAY).node_id();
+    assert!(matches!(
+        &forwarded[..],
+        [ForwardRequest { strategy: Strategy::DirectOrClosestNodes { target: to, connected_only: true, .. }, .. }]
+            if *to == target
+    ));
+}
+
+#[tokio::test]
+async fn sf08_a_discovery_for_another_is_forwarded_and_not_stored() {
+    let store = store();
+    let run = Run::new(Features::NODE, &store);
+    let frame = sealed(AWAY, MessageType::Discovery, later());
+    assert_eq!(run.receive(frame.clone()).await, Disposition::Forwarded);
+    assert_eq!(store.stats().rows, 0);
+    let forwarded = run.forwarded();
+    assert!(matches!(
+        &forwarded[..],
+        [ForwardRequest { strategy: Strategy::Propagate { .. }, frame: sent, .. }] if *sent == frame
+    ));
+}
+
+#[tokio::test]
+async fn sf09_what_expires_this_second_goes_the_whole_way() {
+    for (expires, outcome) in [
+        (NOW, Disposition::Forwarded),
+        (
+            UnixSeconds(NOW.0 - 1),
+            Disposition::Dropped(DropReason::Expired),
+        ),
+    ] {
+        let store = store();
+        let run = Run::new(Features::NODE, &store);
+        let frame = sealed(AWAY, MessageType::None, expires);
+        assert_eq!(run.receive(frame).await, outcome);
+        let stored = u64::from(outcome == Disposition::Forwarded);
+        assert_eq!(store.stats().rows, stored);
+    }
+}
+
+#[tokio::test]
+async fn sf11_mail_stored_in_an_earlier_run_is_not_forwarded_again() {
+    let store = store();
+    let frame = sealed(AWAY, MessageType::None, later());
+    let first = Run::new(Features::NODE, &store);
+    assert_eq!(first.receive(frame.clone()).await, Disposition::Forwarded);
+    // Its tables were in memory; the store remembers.
+    let second = Run::new(Features::NODE, &store);
+    assert_eq!(second.receive(frame).await, Disposition::Stored);
+    assert!(second.forwarded().is_empty());
+    assert_eq!(store.stats().rows, 1);
+}
+
+#[tokio::test]
+async fn sf23_a_request_to_a_client_is_swallowed_before_it_is_decrypted() {
+    let store = store();
+    // Encrypted, and damaged: a node that looked would notice.
+    let mut damaged = sealed(ME, MessageType::SafRequestMessages, later()).to_vec();
+    *damaged.last_mut().unwrap() ^= 1;
+    let damaged = Bytes::from(damaged);
+    let client = Run::new(Features::CLIENT, &store);
+    assert_eq!(
+        client.receive(damaged.clone()).await,
+        Disposition::Dropped(DropReason::RoleFilter)
+    );
+    let node = Run::new(Features::NODE, &store);
+    assert_eq!(
+        node.receive(damaged).await,
+        Disposition::Dropped(DropReason::BadSignature)
+    );
+}
