@@ -171,12 +171,13 @@ fn store() -> Store {
 /// A message encrypted for somebody.
 fn sealed(to: u64, message_type: MessageType, expires: UnixSeconds) -> Bytes {
     let key = test_util::public_key(to);
+    let sender = test_util::identity(SENDER);
     let request = SealRequest {
         body: encode_parts(&test_util::parts(b"for somebody")),
         message_type,
         destination: Destination::PublicKey(key),
         encryption: Encryption::EncryptFor(key),
-        sender: test_util::identity(SENDER).secret_key(),
+        sender: sender.secret_key(),
         signing: Signing::Anonymous,
         expires: Some(expires),
         tag: MessageTag(1),
