@@ -9,6 +9,7 @@ mod bans;
 mod claims;
 mod cli;
 mod cryptography;
+mod discovery;
 mod hostile;
 mod messages;
 mod net;

@@ -310,7 +310,7 @@ mod tests {
         let claims = || vec![signed(&addresses, 7)];
         let valid = check(claims()).unwrap();
         let public: Address = addresses[3].parse().unwrap();
-        assert_eq!(valid.addresses(), [public.clone()]);
+        assert_eq!(valid.addresses(), std::slice::from_ref(&public));
         let record = valid.to_record(Channel::Join, NOW);
         let kept: Vec<_> = record
             .addresses()
