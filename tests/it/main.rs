@@ -10,6 +10,7 @@ mod claims;
 mod cli;
 mod cryptography;
 mod discovery;
+mod echo;
 mod hostile;
 mod messages;
 mod net;
