@@ -1,14 +1,8 @@
 //! What a node sends comes back to it, and it knows its own.
 
 use bytes::Bytes;
-use dht_core::{
-    Destination, Encryption, Entropy as _, MessageTag, MessageType, ProtocolVersion, SealRequest,
-    SealSecrets, SeededEntropy, Signing, UnixSeconds, encode_parts, seal,
-    test_util::{identity, public_key},
-};
-use dht_inbound::dedup_key_of;
-use dht_outbound::{SendParams, echo_hash};
-use proptest::prelude::*;
+use dht_core::encode_parts;
+use dht_outbound::SendParams;
 
 use crate::net::{connect, message, node, receive, until, within};
 
@@ -42,38 +36,4 @@ async fn b055_the_echo_of_an_odd_body_is_not_delivered_in_any_encoding() {
         .await
         .unwrap();
     assert_eq!(receive(&mut to_alice).await.message, message("end"));
-}
-
-proptest! {
-    /// The sending side remembers a message under the key the receiving side counts it by.
-    #[test]
-    fn both_sides_agree_on_the_key_of_a_message(
-        parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..4),
-        junk in proptest::collection::vec(any::<u8>(), 0..12),
-        kind in 0..3_u8,
-        seed: u64,
-    ) {
-        let parts: Vec<Bytes> = parts.into_iter().map(Bytes::from).collect();
-        let body = Bytes::from([&encode_parts(&parts)[..], &junk].concat());
-        let to = public_key(2);
-        let (destination, encryption, signing) = match kind {
-            0 => (Destination::Unknown, Encryption::Clear, Signing::Anonymous),
-            1 => (Destination::Unknown, Encryption::Clear, Signing::Origin),
-            _ => (Destination::PublicKey(to), Encryption::EncryptFor(to), Signing::Anonymous),
-        };
-        let request = SealRequest {
-            body,
-            message_type: MessageType::None,
-            destination,
-            encryption,
-            sender: identity(1).secret_key(),
-            signing,
-            expires: Some(UnixSeconds(1_700_000_000)),
-            tag: MessageTag(1),
-            version: ProtocolVersion::V2,
-        };
-        let sealed = seal(request, SealSecrets::random(&mut SeededEntropy::new(seed).rng())).unwrap();
-        let received = dedup_key_of(&sealed.header.signature, &sealed.body).ok();
-        prop_assert_eq!(echo_hash(&sealed.header, &sealed.body), received);
-    }
 }
