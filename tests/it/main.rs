@@ -9,6 +9,8 @@ mod bans;
 mod claims;
 mod cli;
 mod cryptography;
+mod discovery;
+mod echo;
 mod hostile;
 mod messages;
 mod net;

@@ -57,6 +57,11 @@ async fn what_cannot_be_sent_is_refused_by_name() {
         within(alice.broadcast(anything(), vec![])).await,
         Err(SendError::NobodyConnected)
     ));
+    // Nor anybody to ask where a recipient is.
+    assert!(matches!(
+        within(alice.send(&secret(9).public_key(), anything())).await,
+        Err(SendError::UnknownRecipient)
+    ));
     connect(&alice, &bob).await;
 
     let too_long = vec![0; MAX_PAYLOAD_BYTES + 1];
@@ -67,10 +72,6 @@ async fn what_cannot_be_sent_is_refused_by_name() {
     assert!(matches!(
         within(alice.broadcast(message(too_long), vec![])).await,
         Err(SendError::TooLong(_))
-    ));
-    assert!(matches!(
-        within(alice.send(&secret(9).public_key(), anything())).await,
-        Err(SendError::UnknownRecipient)
     ));
     assert!(matches!(
         within(alice.send(alice.public_key(), anything())).await,

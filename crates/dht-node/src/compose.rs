@@ -154,13 +154,14 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         inbound_config.ban_terms,
         sentences.clone(),
     );
+    let claims = inbound_config.claims.under(inbound_config.profile);
     let answers = Answers {
         searcher: searcher.clone(),
         check: AnswerCheck {
             directory: directory.clone(),
             bans: bans.clone(),
             clock: Arc::clone(&clock),
-            claims: inbound_config.claims.under(inbound_config.profile),
+            claims,
         },
     };
     let (mail, store, serve) = saf::start(
@@ -203,6 +204,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         connections: connections.clone(),
         clock: Arc::clone(&clock),
         mail: mail.clone(),
+        claims,
     };
     let messages = Arc::new(Mutex::new(outlets.messages));
     // A lane a core, each with a queue of signatures of its own: a lane that waited for a batch in another lane's

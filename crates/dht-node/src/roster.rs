@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dht_core::{Clock as _, NodeId, SharedClock};
-use dht_peers::{Channel, Connections, Directory, PeerRecord};
+use dht_peers::{Channel, ClaimPolicy, Connections, Directory};
 use dht_transport::{Connection, Direction, Transport};
 
 use crate::saf::Mail;
@@ -22,6 +22,8 @@ pub(crate) struct Roster {
     pub(crate) clock: SharedClock,
     /// Told of every peer that comes and goes.
     pub(crate) mail: Mail,
+    /// Which of the addresses a peer claims are used.
+    pub(crate) claims: ClaimPolicy,
 }
 
 impl Roster {
@@ -38,13 +40,11 @@ impl Roster {
     pub(crate) fn enter(&self, connection: &Connection) {
         let now = self.clock.now();
         let (peer, info) = (connection.peer(), connection.info());
-        let record = PeerRecord::from_claim(
-            peer.public_key,
-            Arc::clone(&info.claim),
-            Channel::Connection,
-            now,
-        )
-        .with_agent(&info.user_agent, info.protocols.iter().cloned());
+        let claim = Arc::clone(&info.claim);
+        let record = self
+            .claims
+            .record(peer.public_key, claim, Channel::Connection, now)
+            .with_agent(&info.user_agent, info.protocols.iter().cloned());
         self.directory.add_or_update(record, now);
         let direction = match connection.direction() {
             Direction::Inbound => dht_peers::Direction::Inbound,

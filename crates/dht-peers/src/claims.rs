@@ -90,6 +90,21 @@ pub enum ClaimsError {
 }
 
 impl ClaimPolicy {
+    /// A peer from a claim it made over its own connection, which the handshake has checked. Of its addresses only
+    /// those are kept that this policy has a use for, possibly none: it is connected all the same.
+    #[must_use]
+    pub fn record(
+        &self,
+        key: PublicKey,
+        claim: Arc<Claim>,
+        via: Channel,
+        now: UnixSeconds,
+    ) -> PeerRecord {
+        let usable = self.usable(&claim).unwrap_or_default();
+        let usable: Vec<_> = usable.into_iter().cloned().collect();
+        PeerRecord::from_claim_at(key, claim, &usable, via, now)
+    }
+
     /// This policy under a profile: strict makes the best of a claim with addresses of no use, legacy refuses it.
     #[must_use]
     pub const fn under(mut self, profile: AttributionProfile) -> Self {
@@ -310,7 +325,7 @@ mod tests {
         let claims = || vec![signed(&addresses, 7)];
         let valid = check(claims()).unwrap();
         let public: Address = addresses[3].parse().unwrap();
-        assert_eq!(valid.addresses(), [public.clone()]);
+        assert_eq!(valid.addresses(), std::slice::from_ref(&public));
         let record = valid.to_record(Channel::Join, NOW);
         let kept: Vec<_> = record
             .addresses()
@@ -348,6 +363,21 @@ mod tests {
         let valid = check(vec![signed(&[local[0], local[1], "/memory/7"], 7)]).unwrap();
         let kept: Vec<_> = valid.addresses().iter().map(Address::to_string).collect();
         assert_eq!(kept, local);
+    }
+
+    #[test]
+    fn a_connected_peer_is_kept_with_what_there_is() {
+        let key = secret(1).public_key();
+        let kept = |addresses: &[&str]| {
+            let claim = Arc::new(signed(addresses, 7));
+            let policy = ClaimPolicy::default();
+            let record = policy.record(key, claim, Channel::Connection, NOW);
+            assert!(record.claim().is_some());
+            record.addresses().len()
+        };
+        assert_eq!(kept(&["/ip4/1.2.3.4/tcp/5", "/ip4/10.0.0.1/tcp/5"]), 1);
+        assert_eq!(kept(&["/ip4/10.0.0.1/tcp/5"]), 1);
+        assert_eq!(kept(&["/memory/7"]), 0);
     }
 
     #[test]

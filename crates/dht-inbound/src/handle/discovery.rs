@@ -9,10 +9,19 @@ use dht_proto::dht::{DiscoveryMessage, DiscoveryResponseMessage};
 use tracing::debug;
 
 use super::{BAD, Handler, Inspected, Kind, Subject, convert_claim};
-use crate::{BanSink, DiscoveryReply, HandoverError, Message, Offence, Outbox, outbox::settle};
+use crate::{
+    AttributionProfile, BanSink, DiscoveryReply, HandoverError, Message, Offence, Outbox,
+    outbox::settle,
+};
 
 impl<O, H, B: BanSink, C> Handler<O, H, B, C> {
     pub(super) fn inspect_discovery(&self, message: &Message, origin: &PublicKey) -> Inspected {
+        // Honest ones are encrypted for whom they seek. A clear one would have everybody it reaches contact its signer;
+        // no reason to blame anybody, as the legacy profile answers it (specification 06, section 14, N9).
+        let is_clear = !message.opened.header.is_encrypted();
+        if is_clear && self.bans.profile() == AttributionProfile::Strict {
+            return BAD;
+        }
         let Some(discovery) = self.decode::<DiscoveryMessage>(message) else {
             return BAD;
         };

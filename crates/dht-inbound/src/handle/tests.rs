@@ -521,6 +521,25 @@ async fn b078_a_discovery_gets_exactly_one_reply() {
 }
 
 #[tokio::test]
+async fn a_clear_discovery_is_answered_in_legacy_only_and_nobody_is_blamed() {
+    for (profile, ended) in [(Strict, BAD), (Legacy, Disposition::Answered)] {
+        let setup = setup(profile);
+        let (nobody, clear) = (Destination::Unknown, Encryption::Clear);
+        let frame = support::frame(
+            &identity(PEER),
+            MessageType::Discovery,
+            nobody,
+            clear,
+            Signing::Origin,
+            body(&discovery_of(PEER)),
+        );
+        assert_eq!(setup.run(support::message(frame)).await, ended);
+        assert_eq!(setup.nothing_sent(), profile == Strict);
+        assert_eq!(setup.bans(), []);
+    }
+}
+
+#[tokio::test]
 async fn a_discovery_for_another_key_is_never_answered() {
     for (profile, bans) in [
         (Strict, vec![(origin(PEER), Severity::High, 7_200)]),

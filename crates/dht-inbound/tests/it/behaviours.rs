@@ -85,6 +85,19 @@ async fn b051_clear_message_from_known_peer_is_delivered() {
     assert_eq!(node.meter.count(&key(NEIGHBOUR).node_id(), NOW), 1);
 }
 
+/// The destination of a clear message is advice to relays; it does not close an envelope everybody can read.
+#[tokio::test]
+async fn clear_message_for_somebody_else_is_read_here_and_not_forwarded() {
+    let node = node();
+    let frame = Draft {
+        destination: Destination::PublicKey(key(PEER)),
+        ..Draft::clear(Signing::Anonymous)
+    };
+    assert_eq!(node.receive(frame.frame()).await, Disposition::Delivered);
+    assert_eq!(node.delivered().len(), 1);
+    assert!(node.forwarded().is_empty());
+}
+
 #[tokio::test]
 async fn b052_message_encrypted_for_this_node_is_delivered_decrypted() {
     let node = node();

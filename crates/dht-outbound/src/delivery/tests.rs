@@ -95,6 +95,7 @@ async fn waiting_for_a_share_of_successes() {
 async fn the_timeout_is_one_for_all_and_keeps_what_is_known() {
     let (mut replies, states) = states(3);
     replies.remove(0).send(Ok(()));
+    let (_replies, undecided) = self::states(2);
     let before = tokio::time::Instant::now();
     assert_eq!(
         counts(states.wait_n_timeout(Duration::from_secs(5), 3).await),
@@ -103,6 +104,7 @@ async fn the_timeout_is_one_for_all_and_keeps_what_is_known() {
     assert_eq!(before.elapsed(), Duration::from_secs(5));
     let none = MessageSendStates::default();
     assert_eq!(counts(none.wait_n_timeout(HOUR, 1).await), (0, 0));
+    assert_eq!(counts(undecided.wait_n_timeout(HOUR, 0).await), (0, 0));
     assert_eq!(before.elapsed(), Duration::from_secs(5));
 }
 

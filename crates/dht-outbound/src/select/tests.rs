@@ -356,6 +356,43 @@ fn random_of_none_is_nobody() {
 }
 
 #[test]
+fn known_peers_are_chosen_only_if_a_dial_is_worth_it() {
+    let exclude = vec![id(6)];
+    let world = World::new()
+        .known([1, 4, 5, 6], Features::NODE)
+        .known([2], Features::MESSAGE_PROPAGATION)
+        .known([3], Features::CLIENT);
+    let until = NOW.saturating_add(1);
+    world
+        .directory
+        .ban(id(4), until, Severity::Low, "test", NOW);
+    let offline = world.directory.find(&id(5)).unwrap();
+    for held in offline.addresses() {
+        world
+            .directory
+            .mark_failed(&id(5), &held.address, "no answer", NOW);
+    }
+    let sorted = |strategy: &Strategy| {
+        let mut ids = world.ids(strategy);
+        ids.sort_unstable();
+        ids
+    };
+    let mut expected = vec![id(1), id(2)];
+    expected.sort_unstable();
+    let closest = Strategy::ClosestNodes {
+        target: id(9),
+        exclude: exclude.clone(),
+        connected_only: false,
+    };
+    // Whoever passes messages on is good enough to be near, a full node alone to be drawn.
+    assert_eq!(sorted(&closest), expected);
+    assert_eq!(sorted(&Strategy::Random { n: 9, exclude }), [id(1)]);
+    // Exclusions and a bad connection do not concern a peer that is named.
+    assert_eq!(world.ids(&Strategy::DirectNodeId(id(5))), [id(5)]);
+    assert_eq!(world.ids(&Strategy::DirectNodeId(id(3))), [id(3)]);
+}
+
+#[test]
 fn factors_bound_the_choice() {
     let world = World::new().connected(1..=30, Features::NODE);
     assert_eq!(world.select(&broadcast()).len(), 8);

@@ -1,0 +1,249 @@
+//! Nodes that find and announce each other, and messages that pass through several of them.
+
+use std::sync::Arc;
+
+use dht_core::{Destination, Encryption, Features, Strategy};
+use dht_node::{Inbox, Node, SendError};
+use dht_outbound::{ConnectError, OutboundError, SearchError, SendParams};
+
+use crate::net::{builder, connect, is_connected, message, node, receive, secret, until, within};
+
+/// Nodes with these seeds, each connected to the next.
+async fn chain<const N: usize>(seeds: [u8; N]) -> [Node; N] {
+    let mut nodes = Vec::new();
+    for seed in seeds {
+        nodes.push(node(seed).await);
+    }
+    for pair in nodes.windows(2) {
+        connect(&pair[0], &pair[1]).await;
+    }
+    nodes.try_into().unwrap()
+}
+
+fn knows(node: &Node, peer: &Node) -> bool {
+    node.directory().find_by_key(peer.public_key()).is_some()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_to_an_unknown_key_finds_its_recipient() {
+    let [alice, bob, carol] = chain([1, 2, 3]).await;
+    let mut inbox = carol.subscribe();
+    assert!(!knows(&alice, &carol));
+    within(alice.send(carol.public_key(), message("found you")))
+        .await
+        .unwrap();
+    let received = receive(&mut inbox).await;
+    assert_eq!(received.message, message("found you"));
+    assert_eq!(received.sender, Some(*alice.public_key()));
+    assert_eq!(
+        received.via,
+        alice.public_key().node_id(),
+        "the message itself takes no detour"
+    );
+    assert!(knows(&alice, &carol) && knows(&carol, &alice));
+    assert_eq!(bob.stats().delivered, 0, "relays read nothing");
+    // A second message needs no search.
+    within(alice.send(carol.public_key(), message("again")))
+        .await
+        .unwrap();
+    assert_eq!(receive(&mut inbox).await.message, message("again"));
+    until(|| bob.stats().forwarded == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b123_a_client_is_found_through_a_chain_of_nodes() {
+    let [a, b, c] = chain([1, 2, 3]).await;
+    let d = within(builder(4).features(Features::CLIENT).start())
+        .await
+        .unwrap();
+    connect(&d, &c).await;
+    within(a.discover(d.public_key())).await.unwrap();
+    let found = a.directory().find_by_key(d.public_key()).unwrap();
+    assert_eq!(found.features(), Features::CLIENT);
+    assert!(knows(&d, &a));
+    assert!(knows(&a, &b) && knows(&b, &a) && knows(&b, &c) && knows(&c, &b));
+    assert!(knows(&c, &d) && knows(&d, &c));
+    // Who passes a discovery on cannot read it.
+    assert!(!knows(&b, &d) && !knows(&c, &a));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn searches_that_cannot_succeed_end_as_they_should() {
+    let [alice, bob] = chain([1, 2]).await;
+    assert!(matches!(
+        within(alice.discover(alice.public_key())).await,
+        Err(SearchError::CannotDiscoverThisNode)
+    ));
+    assert!(matches!(
+        within(alice.dial_or_discover(alice.public_key())).await,
+        Err(ConnectError::CannotDiscoverThisNode)
+    ));
+
+    // Nobody to ask: no two minutes of waiting.
+    let lonely = node(3).await;
+    let nobody = secret(9).public_key();
+    let Err(SearchError::NotSent(cause)) = within(lonely.discover(&nobody)).await else {
+        panic!("nothing can be sent")
+    };
+    assert!(matches!(*cause, OutboundError::NoMessagesQueued));
+    assert!(matches!(
+        within(lonely.send(&nobody, message("x"))).await,
+        Err(SendError::UnknownRecipient)
+    ));
+    assert!(matches!(
+        within(lonely.join()).await,
+        Err(SendError::NobodyConnected)
+    ));
+
+    // Somebody to ask, but no time.
+    let hasty = within(builder(4).discovery_seconds(0).start())
+        .await
+        .unwrap();
+    connect(&hasty, &bob).await;
+    assert!(matches!(
+        within(hasty.discover(&nobody)).await,
+        Err(SearchError::TimedOut)
+    ));
+    assert!(matches!(
+        within(hasty.send(&nobody, message("x"))).await,
+        Err(SendError::UnknownRecipient)
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_peer_is_dialled_once_it_is_found() {
+    let [alice, _bob, carol] = chain([1, 2, 3]).await;
+    within(alice.dial_or_discover(carol.public_key()))
+        .await
+        .unwrap();
+    until(|| is_connected(&alice, &carol) && is_connected(&carol, &alice)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b122_a_join_makes_the_joiner_known_along_its_way() {
+    let [a, b, c] = chain([1, 2, 3]).await;
+    assert!(!knows(&c, &a));
+    let states = within(a.join()).await.unwrap();
+    assert_eq!(states.len(), 1);
+    until(|| knows(&c, &a)).await;
+    let joiner = c.directory().find_by_key(a.public_key()).unwrap();
+    assert_eq!(joiner.features(), Features::NODE);
+    assert_eq!(joiner.claim().unwrap().addresses, a.listen_addresses());
+    assert!(knows(&b, &a));
+    // Nobody answers a join, and the application gets none.
+    assert_eq!(a.stats().messages_received, 0);
+    assert_eq!((b.stats().delivered, c.stats().delivered), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b125_a_message_over_two_ways_is_read_once() {
+    let [a, b, c, d] = chain([1, 2, 3, 4]).await;
+    connect(&a, &c).await;
+    let mut inbox = d.subscribe();
+    let params = SendParams::builder()
+        .propagate(Destination::PublicKey(*d.public_key()), vec![])
+        .with_destination(Destination::PublicKey(*d.public_key()))
+        .with_encryption(Encryption::EncryptFor(*d.public_key()))
+        .finish();
+    let states = within(a.request(params, message("once"))).await.unwrap();
+    assert_eq!(states.len(), 2, "to both neighbours");
+    let received = receive(&mut inbox).await;
+    assert_eq!(received.message, message("once"));
+    assert_eq!(received.sender, Some(*a.public_key()));
+    assert_eq!(received.via, c.public_key().node_id());
+
+    // C has got its second copy, the one by way of B: there is no more to come.
+    until(|| c.stats().messages_received == 2 && c.stats().duplicates_dropped == 1).await;
+    within(c.send(d.public_key(), message("end")))
+        .await
+        .unwrap();
+    assert_eq!(receive(&mut inbox).await.message, message("end"));
+    until(|| d.stats().delivered == 2).await;
+    assert_eq!(d.stats().messages_received, 2);
+    assert_eq!(b.stats().messages_received, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b127_an_undirected_message_goes_round_as_often_as_it_may() {
+    // All with one clock, so that the copies they send are equal to the last byte.
+    let clock = crate::net::clock();
+    let start = |seed| {
+        let clock = Arc::clone(&clock);
+        within(
+            builder(seed)
+                .allowed_occurrences(3)
+                .clock(clock as _)
+                .start(),
+        )
+    };
+    let (a, b, c) = (
+        start(1).await.unwrap(),
+        start(2).await.unwrap(),
+        start(3).await.unwrap(),
+    );
+    connect(&a, &b).await;
+    connect(&b, &c).await;
+    connect(&c, &a).await;
+    let nodes = [&a, &b, &c];
+    let mut inboxes: Vec<Inbox> = nodes.iter().map(|node| node.subscribe()).collect();
+    let id = |at: usize| nodes[at % 3].public_key().node_id();
+
+    // From A, one step at a time: each passes it on to the next, not back to where it came from.
+    for step in 0..8 {
+        let exclude = vec![id(step + 2)];
+        let sent = nodes[step % 3].propagate(Destination::Unknown, message("round"), exclude);
+        let states = within(sent).await.unwrap();
+        assert_eq!(states.len(), 1, "step {step}");
+        let to = (step + 1) % 3;
+        let received = receive(&mut inboxes[to]).await;
+        assert_eq!(received.message, message("round"), "step {step}");
+        assert_eq!(received.via, id(step), "step {step}");
+    }
+
+    // B, C and A have had it three, three and two times, and A knows it sent it itself.
+    within(nodes[2].propagate(Destination::Unknown, message("round"), vec![id(1)]))
+        .await
+        .unwrap();
+    until(|| a.stats().duplicates_dropped == 1).await;
+    assert_eq!(a.stats().delivered, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_selection_is_explained_as_it_is_made() {
+    let [alice, bob, carol] = chain([1, 2, 3]).await;
+    let explained = |strategy: Strategy| bob.explain(&strategy).explain();
+    let (to_alice, to_carol) = (alice.public_key().node_id(), carol.public_key().node_id());
+
+    assert_eq!(
+        explained(Strategy::Broadcast {
+            exclude: vec![to_carol]
+        }),
+        format!("broadcast: 1 chosen\n  {to_alice}: connected node, drawn at random")
+    );
+    let towards = Strategy::Propagate {
+        destination: Destination::PublicKey(*carol.public_key()),
+        exclude: vec![],
+    };
+    assert_eq!(
+        explained(towards.clone()),
+        format!("propagate: 1 chosen\n  {to_carol}: the destination, connected")
+    );
+    let own = Strategy::DirectPublicKey(*bob.public_key());
+    assert_eq!(
+        explained(own),
+        "direct_public_key: 0 chosen, this node itself left out"
+    );
+    let nobody = Strategy::DirectPublicKey(secret(9).public_key());
+    assert!(bob.explain(&nobody).is_empty());
+
+    // What is explained is what happens.
+    let mut inbox = carol.subscribe();
+    let params = SendParams::builder()
+        .strategy(towards)
+        .with_destination(Destination::PublicKey(*carol.public_key()));
+    let states = within(bob.request(params.finish(), message("x")))
+        .await
+        .unwrap();
+    assert_eq!(states.len(), 1);
+    assert_eq!(receive(&mut inbox).await.message, message("x"));
+}

@@ -1,0 +1,39 @@
+//! What a node sends comes back to it, and it knows its own.
+
+use bytes::Bytes;
+use dht_core::encode_parts;
+use dht_outbound::SendParams;
+
+use crate::net::{connect, message, node, receive, until, within};
+
+/// `payload` as the only part, followed by a field that no re-encoding keeps.
+fn odd_body(payload: &[u8]) -> Bytes {
+    let body = encode_parts(&[Bytes::copy_from_slice(payload)]);
+    Bytes::from([&body[..], &[0x10, 0x01]].concat())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b055_the_echo_of_an_odd_body_is_not_delivered_in_any_encoding() {
+    let (alice, bob) = (node(1).await, node(2).await);
+    connect(&alice, &bob).await;
+    let (mut to_alice, mut to_bob) = (alice.subscribe(), bob.subscribe());
+    let flood = || SendParams::builder().flood(vec![]).finish();
+    let odd = odd_body(b"echo");
+    let send = async |from: &dht_node::Node, body: Bytes| {
+        let sent = within(from.requester().send_raw(flood(), body)).await;
+        assert_eq!(sent.unwrap().resolve().await.unwrap().len(), 1);
+    };
+    send(&alice, odd.clone()).await;
+    assert_eq!(receive(&mut to_bob).await.message.payload, "echo");
+
+    // The same bytes again, and the same parts encoded as they should be.
+    send(&bob, odd).await;
+    until(|| alice.stats().duplicates_dropped == 1).await;
+    send(&bob, encode_parts(&[Bytes::from_static(b"echo")])).await;
+    until(|| alice.stats().duplicates_dropped == 2).await;
+
+    within(bob.send(alice.public_key(), message("end")))
+        .await
+        .unwrap();
+    assert_eq!(receive(&mut to_alice).await.message, message("end"));
+}
