@@ -11,8 +11,8 @@ use dht_core::{
 };
 use dht_inbound::{
     AnswerCheck, Authenticated, Bans, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY, DedupTable,
-    DirectoryBans, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, Received, Seen,
-    inbound_stack,
+    DirectoryBans, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter,
+    RateLimits, Received, Seen, inbound_stack,
 };
 use dht_outbound::{
     DialOrDiscover, Driver, DriverLimits, InlineSealer, OutboundConfig, OutboundParts, Requester,
@@ -182,6 +182,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         directory: directory.clone(),
         clock: Arc::clone(&clock),
         meter: meter.clone(),
+        limiter: RateLimiter::new(RateLimits::default(), seed(&entropy)),
         dedup: Arc::clone(&dedup),
         seen: Seen::new(
             DEFAULT_SEEN_CAPACITY,
