@@ -16,7 +16,8 @@ use dht_core::{
 use dht_inbound::{
     AcceptAll, Authenticated, DEFAULT_SEEN_CAPACITY, DedupTable, Delivered, DirectoryBans,
     DiscoveryAnswer, DiscoveryHook, DiscoveryReply, FloodLimits, FloodMeter, ForwardRequest,
-    HandoverError, InboundConfig, InboundParts, Inline, Outbox, Received, Seen, inbound_stack,
+    HandoverError, InboundConfig, InboundParts, Inline, Outbox, RateLimiter, RateLimits, Received,
+    Seen, inbound_stack,
 };
 use dht_node::BatchVerifier;
 use dht_outbound::{
@@ -153,6 +154,7 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
         identity,
         directory: directory.clone(),
         clock: Arc::clone(&clock),
+        limiter: RateLimiter::new(RateLimits::NONE, [3; 16]),
         meter: FloodMeter::new(FloodLimits::default(), [1; 16]),
         dedup: Arc::new(DedupTable::new(50_000, [2; 16])),
         seen: Seen::new(DEFAULT_SEEN_CAPACITY, key),

@@ -8,13 +8,14 @@ use dht_core::{
     DedupHash, Destination, Disposition, DropReason, Encryption, Entropy as _, Features,
     FingerprintKey, ManualClock, MessageTag, MessageType, ProtocolVersion, RemotePeer, SealRequest,
     SealSecrets, SeededEntropy, Severity, SharedClock, Signing, Strategy, UnixSeconds, Verified,
-    encode_envelope, encode_parts, seal,
+    dedup_key, encode_envelope, encode_parts, seal,
     test_util::{self, NOW},
 };
 use dht_inbound::{
     AcceptAll, Authenticated, DedupTable, Delivered, DirectoryBans, DiscoveryAnswer, DiscoveryHook,
     DiscoveryReply, FloodLimits, FloodMeter, ForwardRequest, HandoverError, InboundConfig,
-    InboundParts, Inline, Outbox, Received, Seen, Sighting, Verifier, dedup_key, inbound_stack,
+    InboundParts, Inline, Outbox, RateLimiter, RateLimits, Received, Seen, Sighting, Verifier,
+    inbound_stack,
 };
 use dht_peers::{Connections, Directory};
 use dht_saf::{
@@ -125,6 +126,7 @@ impl Run {
             identity,
             directory: directory.clone(),
             clock: Arc::clone(&clock) as SharedClock,
+            limiter: RateLimiter::new(RateLimits::NONE, [3; 16]),
             meter: FloodMeter::new(FloodLimits::default(), [1; 16]),
             dedup: Arc::clone(&self.dedup),
             seen: Seen::new(

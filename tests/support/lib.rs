@@ -1,6 +1,7 @@
 //! Shared harness of the behaviour tests.
 //!
 //! - [`vectors`] checks golden vectors: `cargo xtask vectors DIR`.
+//! - [`load`] sends one node more than it can carry: `cargo xtask load`.
 //!
 //! ```no_run
 //! let report = dht_tests::vectors::check_directory("crates/dht-core/tests/vectors".as_ref())?;
@@ -8,4 +9,5 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+pub mod load;
 pub mod vectors;

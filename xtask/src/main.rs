@@ -6,6 +6,7 @@ mod ci;
 mod codegen;
 mod deps;
 mod docs;
+mod load;
 mod repo;
 mod test;
 mod vectors;
@@ -36,6 +37,7 @@ enum Command {
     Vectors(vectors::Vectors),
     Behaviours(behaviours::Behaviours),
     Bench(bench::Bench),
+    Load(load::Load),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Vectors(command) => command.run(),
         Command::Behaviours(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Load(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

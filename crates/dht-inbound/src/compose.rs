@@ -14,9 +14,9 @@ use crate::{
     AttributionProfile, BanSink, BanTerms, Bans, ConvertLayer, Counted, CryptoPool,
     DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_VERDICT_DEADLINE, DecodeLayer, DedupLayer, DedupStore,
     Deliver, DeliverLayer, Delivered, DiscoveryHook, ExpiryLayer, FloodMeter, Forward,
-    ForwardLayer, Gossip, GossipLayer, Handle, HandleLayer, Handler, Inbound, Judge, KnownSources,
-    LogLayer, Message, MeterLayer, ObserveLayer, OpenLayer, Opener, Outbox, RebroadcastLayer,
-    Received, RoleLayer, Seen, SeenLayer, VerifyLayer,
+    ForwardLayer, Gossip, GossipLayer, Handle, HandleLayer, Handler, Inbound, Judge, JunkLayer,
+    KnownSources, LogLayer, Message, MeterLayer, ObserveLayer, OpenLayer, Opener, Outbox,
+    RateLayer, RateLimiter, RebroadcastLayer, Received, RoleLayer, Seen, SeenLayer, VerifyLayer,
 };
 
 /// Settings of the inbound stack.
@@ -51,6 +51,8 @@ pub struct InboundParts<T, V, P, B, O, H, J, K> {
     pub clock: SharedClock,
     /// Counts arrivals per neighbour.
     pub meter: FloodMeter,
+    /// Holds each neighbour to a rate; one for all stacks of a node.
+    pub limiter: RateLimiter,
     /// Counts sightings per message; shared with the outbound side, which enters what it sends.
     pub dedup: T,
     /// Recognises exact copies.
@@ -80,6 +82,7 @@ impl<T, V, P, B, O, H, J, K> InboundParts<T, V, P, B, O, H, J, K> {
             directory: self.directory,
             clock: self.clock,
             meter: self.meter,
+            limiter: self.limiter,
             dedup: self.dedup,
             seen: self.seen,
             pool: self.pool,
@@ -128,8 +131,8 @@ pub type Relayed<P, O, H, B, J, D, A> =
 
 /// Composes the inbound stack around `deliver`, the application.
 ///
-/// A message meets, in this order: observe, meter, decode, role filter, expiry, seen, convert, verify, dedup, open,
-/// rebroadcast filter, log, `store` (if enabled), forward (if enabled), `serve` (if enabled), handle, gossip,
+/// A message meets, in this order: observe, meter, junk limit, decode, role filter, expiry, seen, rate
+/// limit, convert, verify, dedup, open, rebroadcast filter, log, `store` (if enabled), forward (if enabled), `serve` (if enabled), handle, gossip,
 /// deliver. `store` and `serve` are store-and-forward's two layers; without it, pass
 /// `None::<tower_layer::Identity>` twice.
 ///
@@ -188,6 +191,7 @@ where
     let forwards = config.forward && features.contains(Features::DHT_STORE_FORWARD);
     let relays = config.relay_gossip && features.contains(Features::MESSAGE_PROPAGATION);
     let allowed = config.allowed_occurrences;
+    let limiter = parts.limiter;
     let forward = || ForwardLayer::new(outbox.clone(), bans.clone(), SharedClock::clone(&clock));
     let handler = Handler {
         identity: Arc::clone(&identity),
@@ -231,6 +235,8 @@ where
         .push(VerifyLayer::new(parts.verifier, bans.clone()))
         .check_service::<Inbound<Sealed>>()
         .push(ConvertLayer::new())
+        // Outside everything that touches a point; inside `seen`, because copies cost next to nothing.
+        .push(RateLayer::new(limiter.clone(), SharedClock::clone(&clock)))
         // Outside everything that touches a point: an exact copy costs a hash and two lookups.
         .push(SeenLayer::new(
             dedup,
@@ -243,6 +249,8 @@ where
         .push(RoleLayer::new(features))
         .check_service::<Inbound<RawEnvelope>>()
         .push(DecodeLayer::new(parts.sources, bans))
+        // Outside the decoder, which it spares the frames of a neighbour that sends junk.
+        .push(JunkLayer::new(limiter, SharedClock::clone(&clock)))
         // Outside everything that drops: junk counts too.
         .push(MeterLayer::new(parts.meter, clock))
         .push(ObserveLayer::new())

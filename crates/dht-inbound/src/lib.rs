@@ -5,7 +5,8 @@
 //! work, never that a message was bad. The rules are those of `docs/protocol/03-inbound.md`.
 //!
 //! ```text
-//! Received ─ observe ─ meter ─ decode ─► Inbound<RawEnvelope> ─ role ─ expiry ─ seen ─ convert ─►
+//! Received ─ observe ─ meter ─ junk limit ─ decode ─► Inbound<RawEnvelope> ─ role ─ expiry ─ seen ─ rate limit ─
+//! convert ─►
 //! Inbound<Sealed> ─ verify ─► Inbound<Verified> ─ dedup ─► Inbound<Counted> ─ open ─►
 //! Message ─ rebroadcast ─ log ─ (store) ─ forward ─ (serve) ─ handle ─ gossip ─ deliver ─► Delivered
 //! ```
@@ -20,8 +21,8 @@
 //! };
 //! use dht_inbound::{
 //!     AcceptAll, Authenticated, DedupTable, Delivered, DirectoryBans, DiscoveryAnswer, DiscoveryHook, DiscoveryReply,
-//!     FloodLimits, FloodMeter, ForwardRequest, HandoverError, InboundConfig, InboundParts, Inline, Outbox, Received,
-//!     Seen, Verifier, inbound_stack,
+//!     FloodLimits, FloodMeter, ForwardRequest, HandoverError, InboundConfig, InboundParts, Inline, Outbox, RateLimiter,
+//!     RateLimits, Received, Seen, Verifier, inbound_stack,
 //! };
 //! use dht_peers::Directory;
 //! use dht_stack::BytePermit;
@@ -52,6 +53,7 @@
 //!     directory: directory.clone(),
 //!     clock: Arc::clone(&clock) as dht_core::SharedClock,
 //!     meter: FloodMeter::new(FloodLimits::default(), [1; 16]),
+//!     limiter: RateLimiter::new(RateLimits::default(), [4; 16]),
 //!     dedup: Arc::new(DedupTable::new(50_000, [2; 16])),
 //!     seen: Seen::new(65_536, FingerprintKey::random(&mut SeededEntropy::new(3).rng())),
 //!     verifier: Verifier::new(Inline),
@@ -103,6 +105,7 @@ mod offence;
 mod open;
 mod outbox;
 mod pool;
+mod rate;
 mod rebroadcast;
 mod role;
 mod seen;
@@ -146,6 +149,10 @@ pub use offence::{
 pub use open::{AfterOpen, Open, OpenLayer};
 pub use outbox::{DiscoveryReply, ForwardRequest, HandoverError, Outbox};
 pub use pool::{CryptoPool, Inline, Opener, Verifier, Work};
+pub use rate::{
+    Bucket, JunkFilter, JunkFuture, JunkLayer, Rate, RateFilter, RateLayer, RateLimiter,
+    RateLimits, UNDECODABLE_FRAME_BYTES,
+};
 pub use rebroadcast::{Rebroadcast, RebroadcastLayer};
 pub use role::{RoleFilter, RoleLayer};
 pub use seen::{DEFAULT_SEEN_CAPACITY, Seen, SeenFilter, SeenLayer};

@@ -20,6 +20,8 @@ pub const DEDUP_FORGOTTEN: &str = "dht_inbound_dedup_forgotten_total";
 pub const SENT: &str = "dht_inbound_sent_total";
 /// The application's verdicts on gossip.
 pub const VERDICTS: &str = "dht_inbound_verdicts_total";
+/// Messages dropped because a neighbour exceeded a rate, by bucket.
+pub const RATE_LIMITED: &str = "dht_inbound_rate_limited_total";
 
 /// Describes every metric to the installed recorder.
 pub fn describe() {
@@ -57,6 +59,11 @@ pub fn describe() {
         SENT,
         Unit::Count,
         "What the inbound stack sent, by kind and outcome"
+    );
+    describe_counter!(
+        RATE_LIMITED,
+        Unit::Count,
+        "Messages dropped because a neighbour exceeded a rate, by bucket"
     );
     describe_counter!(
         VERDICTS,
@@ -183,6 +190,10 @@ pub(crate) fn dedup_evicted(entries: usize) {
 
 pub(crate) fn sent(kind: &'static str, outcome: &'static str) {
     counter!(SENT, "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn rate_limited(bucket: &'static str) {
+    counter!(RATE_LIMITED, "bucket" => bucket).increment(1);
 }
 
 pub(crate) fn verdict(verdict: &'static str) {

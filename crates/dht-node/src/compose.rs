@@ -11,15 +11,15 @@ use dht_core::{
 };
 use dht_inbound::{
     AnswerCheck, Authenticated, Bans, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY, DedupTable,
-    DirectoryBans, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, Received, Seen,
-    inbound_stack,
+    DirectoryBans, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter,
+    RateLimits, Received, Seen, inbound_stack,
 };
 use dht_outbound::{
     DialOrDiscover, Driver, DriverLimits, InlineSealer, OutboundConfig, OutboundParts, Requester,
     SearchLimits, Searcher, outbound,
 };
 use dht_peers::{Connections, Directory};
-use dht_stack::{Batch, ByteBudget};
+use dht_stack::Batch;
 use dht_transport::{InboundMessage, Transport};
 use rand_core::Rng as _;
 use tokio::sync::{Mutex, Notify, mpsc};
@@ -32,14 +32,14 @@ use crate::{
     discovery::{Answers, Dialler, Finder},
     events::Events,
     inbox::Subscribers,
+    memory::Memory,
     pump,
     roster::Roster,
     saf,
+    seen_file::SeenFile,
     supervise::{self, Tasks, Upkeep, Watcher},
     verifier::BatchVerifier,
 };
-
-const MIB: usize = 1024 * 1024;
 
 /// Requests of the node's own parts that wait for the outbound pipeline. What finds no room is shed.
 const OUTBOUND_QUEUE: usize = 1_024;
@@ -66,7 +66,8 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     let identity = Arc::new(identity);
     let directory = Directory::new(*identity.node_id());
     let connections = Connections::new();
-    let budget = ByteBudget::new(config.memory_mib.saturating_mul(MIB));
+    let memory = Memory::new(config.memory_mib);
+    let budget = memory.arriving.clone();
     let tasks = Tasks::default();
 
     // Connections.
@@ -74,6 +75,8 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         directory: directory.clone(),
         clock: Arc::clone(&clock),
     };
+    let mut transport_config = dht_transport::Config::default();
+    transport_config.max_queued_bytes_total = memory.queued;
     let builder = Transport::builder(
         Arc::clone(&identity),
         config.network,
@@ -81,6 +84,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         Arc::clone(&clock),
         budget.clone(),
     )
+    .config(transport_config)
     .book(Arc::new(book))
     .user_agent(USER_AGENT);
     let (builder, receipts) = saf::Receipts::offer(builder, &config, features);
@@ -88,6 +92,13 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
 
     // Duplicates: counted on the way in, seeded on the way out.
     let dedup = Arc::new(DedupTable::new(DEFAULT_CAPACITY, seed(&entropy)));
+    let seen_file = match &home {
+        Some(home) => SeenFile::open(home, &dedup, &clock).await,
+        None => None,
+    };
+    if let Some(file) = &seen_file {
+        tasks.spawn(file.clone().keep(Arc::clone(&dedup)));
+    }
     let limits = FloodLimits {
         messages: config.flood_messages,
         seconds: config.flood_seconds,
@@ -185,6 +196,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         directory: directory.clone(),
         clock: Arc::clone(&clock),
         meter: meter.clone(),
+        limiter: RateLimiter::new(RateLimits::default(), seed(&entropy)),
         dedup: Arc::clone(&dedup),
         seen: Seen::new(
             DEFAULT_SEEN_CAPACITY,
@@ -230,7 +242,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
             roster.ensure(&message.peer.node_id);
             received(message)
         });
-        tasks.spawn(pump::run(lane, Arc::clone(&messages)));
+        tasks.spawn(pump::run(lane, Arc::clone(&messages), memory.messages()));
     }
 
     // Who is there, and who may stay.
@@ -251,7 +263,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     let upkeep = Upkeep {
         bans,
         meter,
-        dedup,
+        dedup: Arc::clone(&dedup),
         clock: Arc::clone(&clock),
     };
     tasks.spawn(upkeep.run());
@@ -285,6 +297,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         budget,
         clock,
         mail,
+        seen: seen_file.map(|file| (file, dedup)),
         tasks,
         stopping: AtomicBool::new(false),
     };

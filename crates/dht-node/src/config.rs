@@ -7,7 +7,8 @@ use dht_inbound::{
 use dht_outbound::DISCOVERY_TIMEOUT;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// Memory for messages of other peers, in MiB (law 2). Enough for thirty of the largest messages; a flood
+/// Memory for messages of other peers, in MiB (law 2): three quarters for what arrives, one for what waits to be sent,
+/// which has 16 MiB at least. Enough for thirty of the largest messages; a flood
 /// beyond it is held back at the sockets.
 pub const DEFAULT_MEMORY_MIB: usize = 256;
 

@@ -13,6 +13,7 @@ use dht_core::{
     Address, Clock as _, Destination, Encryption, Entropy as _, Features, NodeId, NodeIdentity,
     PeerAddress, PublicKey, RemotePeer, SecretKey, SharedClock, SharedEntropy, Strategy,
 };
+use dht_inbound::DedupTable;
 use dht_outbound::{
     Candidates, ConnectError, DeliveryFailure, DialOrDiscover, DomainMessage, MessageSendStates,
     OutboundError, Payload, Requester, SearchError, Searcher, SelectConfig, Selection, SendFailure,
@@ -26,7 +27,8 @@ use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
     Builder, EventStream, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters,
-    discovery::Dialler, events::Events, inbox::Subscribers, saf::Mail, supervise::Tasks,
+    discovery::Dialler, events::Events, inbox::Subscribers, saf::Mail, seen_file::SeenFile,
+    supervise::Tasks,
 };
 
 /// Time a node takes to stop, at most: queued messages go out, connections say goodbye.
@@ -53,6 +55,8 @@ pub struct Node {
     pub(crate) budget: ByteBudget,
     pub(crate) clock: SharedClock,
     pub(crate) mail: Mail,
+    /// What is written to which file when the node stops.
+    pub(crate) seen: Option<(SeenFile, Arc<DedupTable>)>,
     pub(crate) tasks: Tasks,
     /// Set for good by [`Node::shutdown`].
     pub(crate) stopping: AtomicBool,
@@ -362,6 +366,9 @@ impl Node {
             .await;
         self.tasks.stop(Duration::from_millis(500)).await;
         self.mail.close().await;
+        if let Some((file, table)) = &self.seen {
+            file.save(table).await;
+        }
         // Whoever watched the connections has ended with the tasks.
         self.connections.clear();
         self.subscribers.close();

@@ -2,13 +2,9 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt as _, stream::FuturesUnordered};
+use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::{Mutex, mpsc};
 use tower::Service;
-
-/// Messages of one lane that may wait for something at a time: the application, a peer's queue. Their memory
-/// is bounded by their permits; this bounds their number.
-const MAX_WAITING: usize = 512;
 
 /// Messages started together, so that their signatures are checked together.
 const MAX_BURST: usize = dht_core::MAX_BATCH;
@@ -19,16 +15,18 @@ pub(crate) type Requests<Request> = Arc<Mutex<mpsc::Receiver<Request>>>;
 /// Takes requests and runs each through `service` until the channel closes and the last is done.
 ///
 /// A request is run where it is taken and set aside only if it has to wait, so that one that waits holds up
-/// nothing but its own place.
-pub(crate) async fn run<S, Request>(mut service: S, requests: Requests<Request>)
+/// nothing but its own place. At most `most` wait.
+pub(crate) async fn run<S, Request>(mut service: S, requests: Requests<Request>, most: usize)
 where
     S: Service<Request> + Clone,
 {
+    tracing::debug!(most, bytes = size_of::<S::Future>(), "lane starts");
     let mut under_way = FuturesUnordered::new();
     let mut open = true;
+    let mut since_yield = 0_usize;
     while open || !under_way.is_empty() {
         for _ in 0..MAX_BURST {
-            if under_way.len() >= MAX_WAITING {
+            if under_way.len() >= most {
                 break;
             }
             // Another lane has the receiver: it takes what comes.
@@ -41,13 +39,21 @@ where
                 return;
             };
             under_way.push(response);
+            since_yield = since_yield.saturating_add(1);
+        }
+        // Local work before new work from a peer: whoever took more before this is done would let the set grow, and
+        // what comes last, a control message perhaps, would wait for all of it.
+        while let Some(Some(_)) = under_way.next().now_or_never() {}
+        if since_yield >= MAX_BURST {
+            // The tasks that read and write sockets share this thread, and nothing above has to wait on a busy node.
+            since_yield = 0;
+            tokio::task::yield_now().await;
         }
         tokio::select! {
-            // Local work before new work from a peer.
             biased;
             Some(_) = under_way.next(), if !under_way.is_empty() => {}
             request = async { requests.lock().await.recv().await },
-                if open && under_way.len() < MAX_WAITING =>
+                if open && under_way.len() < most =>
             {
                 let Some(request) = request else {
                     open = false;
@@ -55,6 +61,7 @@ where
                 };
                 let Some(response) = start(&mut service, request).await else { return };
                 under_way.push(response);
+                since_yield = since_yield.saturating_add(1);
             }
         }
     }
@@ -103,7 +110,32 @@ mod tests {
         sender.send(true).await.unwrap();
         sender.send(false).await.unwrap();
         drop(sender);
-        run(service, Arc::new(Mutex::new(receiver))).await;
+        run(service, Arc::new(Mutex::new(receiver)), 8).await;
         assert_eq!(done.load(Ordering::SeqCst), 2);
+    }
+
+    /// What is ready is finished before more is taken, so that a steady stream does not pile up.
+    #[tokio::test]
+    async fn a_burst_is_finished_before_the_next_is_taken() {
+        const COUNT: usize = 10 * MAX_BURST;
+        let (sender, receiver) = mpsc::channel(COUNT);
+        let (begun, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let most = AtomicUsize::new(0);
+        let (begun, done, most) = (&begun, &done, &most);
+        let service = service_fn(|()| {
+            let now = begun.fetch_add(1, Ordering::SeqCst) + 1 - done.load(Ordering::SeqCst);
+            most.fetch_max(now, Ordering::SeqCst);
+            async move {
+                done.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, Infallible>(())
+            }
+        });
+        for _ in 0..COUNT {
+            sender.send(()).await.unwrap();
+        }
+        drop(sender);
+        run(service, Arc::new(Mutex::new(receiver)), usize::MAX).await;
+        assert_eq!(done.load(Ordering::SeqCst), COUNT);
+        assert!(most.load(Ordering::SeqCst) <= MAX_BURST + 1);
     }
 }

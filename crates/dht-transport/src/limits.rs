@@ -127,6 +127,14 @@ pub const MIN_FRAME_BYTES_PER_SECOND: usize = 64 * 1024;
 /// who announce large frames and send them slowly cannot take the budget from the others.
 pub const LARGE_FRAME_BYTES: usize = 64 * 1024;
 
+/// What a message takes in memory beside its own bytes, at most: its place in the stacks while it waits. Charged with
+/// the frame, so that a flood of tiny messages cannot take more than the budget.
+pub const MESSAGE_OVERHEAD_BYTES: usize = 4 * 1024;
+
+/// What a connection may hold of the budget's reserve. A peer that holds no more than this is heard however much
+/// others hold.
+pub const LIGHT_BYTES: usize = 64 * 1024;
+
 /// A loser of the tie-break is read this long before it is closed (section 9.5).
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 

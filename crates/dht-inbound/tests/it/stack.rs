@@ -19,8 +19,8 @@ use dht_core::{
 use dht_inbound::{
     AcceptAll, Authenticated, BanOrder, BanSink, CryptoPool, DedupTable, Delivered,
     DiscoveryAnswer, DiscoveryHook, DiscoveryReply, FloodLimits, FloodMeter, ForwardRequest,
-    HandoverError, InboundConfig, InboundParts, Inline, Outbox, Received, Seen, Verifier,
-    inbound_stack,
+    HandoverError, InboundConfig, InboundParts, Inline, Outbox, RateLimiter, RateLimits, Received,
+    Seen, Verifier, inbound_stack,
 };
 use dht_peers::Directory;
 use dht_stack::{BoxError, ByteBudget};
@@ -129,6 +129,7 @@ impl Node {
             directory: directory.clone(),
             clock: Arc::clone(&clock) as dht_core::SharedClock,
             meter: meter.clone(),
+            limiter: RateLimiter::new(RateLimits::NONE, [6; 16]),
             dedup: Arc::clone(&dedup),
             seen: Seen::new(1_000, FingerprintKey::random(&mut rng)),
             verifier,

@@ -16,8 +16,8 @@ use super::{FrameAssembler, FrameTooLong, InboundMessage, Step};
 use crate::{
     Substream,
     limits::{
-        FRAME_STALL_TIMEOUT, LARGE_FRAME_BYTES, MAX_REPLACEMENTS_PER_SECOND,
-        MIN_FRAME_BYTES_PER_SECOND,
+        FRAME_STALL_TIMEOUT, LARGE_FRAME_BYTES, LIGHT_BYTES, MAX_REPLACEMENTS_PER_SECOND,
+        MESSAGE_OVERHEAD_BYTES, MIN_FRAME_BYTES_PER_SECOND,
     },
 };
 
@@ -121,6 +121,7 @@ impl Receiver {
     ) -> Result<End, End> {
         let mut assembler = FrameAssembler::new();
         let mut chunk = Bytes::new();
+        let light = ByteBudget::new(LIGHT_BYTES);
         loop {
             let length = loop {
                 match assembler.push(&mut chunk).map_err(End::TooLong)? {
@@ -142,7 +143,7 @@ impl Receiver {
                 }
             };
             let (body, permit) = self
-                .read_body(stream, &mut assembler, &mut chunk, length)
+                .read_body(stream, &light, &mut assembler, &mut chunk, length)
                 .await?;
             crate::metrics::received(body.len());
             let message = InboundMessage {
@@ -159,6 +160,7 @@ impl Receiver {
     async fn read_body(
         &self,
         stream: &mut Substream,
+        light: &ByteBudget,
         assembler: &mut FrameAssembler,
         chunk: &mut Bytes,
         length: usize,
@@ -168,7 +170,7 @@ impl Receiver {
         } else {
             None
         };
-        let permit = self.budget.acquire(length).await;
+        let permit = self.permit(length, light).await;
         let slowest = u64::try_from(length / MIN_FRAME_BYTES_PER_SECOND).unwrap_or(u64::MAX);
         let deadline = Instant::now() + FRAME_STALL_TIMEOUT + Duration::from_secs(slowest);
         loop {
@@ -187,6 +189,25 @@ impl Receiver {
                 Some(next) => *chunk = next.map_err(End::Io)?,
                 None => return Err(End::Truncated),
             }
+        }
+    }
+}
+
+impl Receiver {
+    /// The right to hold a message of `length` bytes. A peer that holds little gets it out of the budget's reserve if
+    /// there is no other, so that those who hold much - because nobody reads their messages, say - hold up
+    /// themselves and not the others.
+    async fn permit(&self, length: usize, light: &ByteBudget) -> BytePermit {
+        let bytes = length.saturating_add(MESSAGE_OVERHEAD_BYTES);
+        if let Some(permit) = self.budget.try_acquire(bytes) {
+            return permit;
+        }
+        if bytes > light.total() {
+            return self.budget.acquire(bytes).await;
+        }
+        match light.try_acquire(bytes) {
+            Some(allowance) => self.budget.acquire_any(bytes).await.along_with(allowance),
+            None => self.budget.acquire(bytes).await,
         }
     }
 }
@@ -213,6 +234,26 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(slot.claim(Instant::now()).is_some());
         assert!(older.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_little_is_served_while_others_hold_everything() {
+        let (sink, _messages) = mpsc::channel(1);
+        let budget = ByteBudget::with_reserve(1 << 20, 1 << 17);
+        let receiver = Receiver::new(budget, sink);
+        let (heavy, quiet) = (ByteBudget::new(LIGHT_BYTES), ByteBudget::new(LIGHT_BYTES));
+        let soon = Duration::from_secs(1);
+        let mut held = Vec::new();
+        while let Ok(permit) = timeout(soon, receiver.permit(6_000, &heavy)).await {
+            held.push(permit);
+        }
+        for _ in 0..100 {
+            // One after the other: each is answered and gone.
+            drop(timeout(soon, receiver.permit(6_000, &quiet)).await.unwrap());
+        }
+        held.clear();
+        assert_eq!(heavy.available(), LIGHT_BYTES);
+        assert_eq!(receiver.budget.available(), receiver.budget.total());
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bans;
 mod demo;
 mod exit;
 mod home;
@@ -56,6 +57,8 @@ enum Command {
     Send(send::Send),
     /// What this home's node keeps for absent peers; fetch what others keep for it.
     Saf(saf::Saf),
+    /// For what peers are banned, and how long.
+    Bans(bans::Bans),
     /// Print the configuration with every default.
     Config(home::ShowConfig),
 }
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
             Command::Listen(listen) => listen.run().await,
             Command::Send(send) => send.run().await,
             Command::Saf(saf) => saf.run().await,
+            Command::Bans(bans) => bans.run(),
             Command::Config(config) => config.run(),
         }
     });
