@@ -123,6 +123,15 @@ pub(crate) fn each_once(count: u32) -> BTreeMap<u32, u32> {
     (0..count).map(|number| (number, 1)).collect()
 }
 
+/// What a large message is charged with at most: padded, sealed, and its place in the stack.
+const CHARGE: usize = 80 * 1024;
+
+/// Whether peers that hold much can get no more of the budget: an eighth is kept for those that hold little.
+pub(crate) fn is_full(node: &Node) -> bool {
+    let stats = node.stats();
+    stats.memory_used_bytes + CHARGE > stats.memory_limit_bytes - stats.memory_limit_bytes / 8
+}
+
 /// A line between two nodes that can be cut, or go dead without anybody being told.
 #[derive(Debug)]
 pub(crate) struct Line {

@@ -1,0 +1,134 @@
+//! The application's say about gossip, the attribution profile, and what a node tells about drops.
+
+use dht_core::{Destination, DropReason, NodeId};
+use dht_node::{AttributionProfile, Event, EventStream, Node, Received, Verdict};
+use dht_outbound::SendParams;
+
+use crate::net::{builder, connect, message, node, receive, until, within};
+
+async fn gossip(from: &Node, text: &'static str) {
+    let params = SendParams::builder()
+        .with_destination(Destination::Unknown)
+        .force_origin();
+    let params = params.flood(Vec::<NodeId>::new()).finish();
+    within(from.request(params, message(text))).await.unwrap();
+}
+
+async fn next_drop(events: &mut EventStream) -> (NodeId, DropReason) {
+    loop {
+        if let Some(Event::Dropped { from, reason }) = within(events.recv()).await {
+            return (from, reason);
+        }
+    }
+}
+
+fn by_text(gossip: Received) -> impl Future<Output = Verdict> {
+    let verdict = match &gossip.message.payload[..] {
+        b"good" => Verdict::Accept,
+        b"boring" => Verdict::Ignore,
+        _ => Verdict::Reject,
+    };
+    std::future::ready(verdict)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gossip_goes_on_only_if_the_application_accepts_it() {
+    let author = node(1).await;
+    let relay = builder(2).judge(by_text).relay_gossip(true);
+    let relay = within(relay.start()).await.unwrap();
+    let reader = node(3).await;
+    let (mut at_relay, mut at_reader) = (relay.subscribe(), reader.subscribe());
+    let mut events = relay.events();
+    connect(&author, &relay).await;
+    connect(&relay, &reader).await;
+
+    gossip(&author, "boring").await;
+    let author_id = author.public_key().node_id();
+    let refused = (author_id, DropReason::Refused);
+    assert_eq!(next_drop(&mut events).await, refused);
+    gossip(&author, "good").await;
+    assert_eq!(receive(&mut at_relay).await.message, message("good"));
+    let passed_on = receive(&mut at_reader).await;
+    assert_eq!(passed_on.message, message("good"));
+    assert_eq!(passed_on.sender, Some(*author.public_key()));
+    assert_eq!(passed_on.via, relay.public_key().node_id());
+
+    // Whoever signs what the application rejects is banned.
+    gossip(&author, "bad").await;
+    assert_eq!(next_drop(&mut events).await, refused);
+    until(|| relay.peers().iter().all(|peer| peer.node_id != author_id)).await;
+    assert_eq!(relay.stats().drops.of(DropReason::Refused), 2);
+    assert_eq!((relay.stats().delivered, reader.stats().delivered), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_direct_message_is_nobodys_to_judge() {
+    let alice = node(1).await;
+    let bob = builder(2).judge(|_| std::future::ready(Verdict::Reject));
+    let bob = within(bob.start()).await.unwrap();
+    let mut inbox = bob.subscribe();
+    connect(&alice, &bob).await;
+    within(alice.send(bob.public_key(), message("hello")))
+        .await
+        .unwrap();
+    assert_eq!(receive(&mut inbox).await.message, message("hello"));
+}
+
+/// An application that never answers loses the message, not the node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verdict_that_does_not_come_is_none() {
+    let author = node(1).await;
+    let slow = builder(2)
+        .judge(|_| std::future::pending())
+        .verdict_deadline(std::time::Duration::from_millis(1));
+    let slow = within(slow.start()).await.unwrap();
+    let mut events = slow.events();
+    connect(&author, &slow).await;
+    gossip(&author, "anything").await;
+    let (from, reason) = next_drop(&mut events).await;
+    assert_eq!(
+        (from, reason),
+        (author.public_key().node_id(), DropReason::Refused)
+    );
+    assert_eq!(slow.stats().delivered, 0);
+}
+
+/// The profile is a setting: a forged signature gets the one who delivers it banned in the legacy profile only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_delivers_a_forgery_is_banned_in_the_legacy_profile_only() {
+    use dht_core::Clock as _;
+    use dht_tests::load::{Kind, Peer, Traffic};
+    for profile in [AttributionProfile::Strict, AttributionProfile::Legacy] {
+        let judge = within(builder(1).attribution(profile).start())
+            .await
+            .unwrap();
+        let mut events = judge.events();
+        let peer = within(Peer::connect(9, &judge.peer_address(), drop))
+            .await
+            .unwrap();
+        let secret = peer.identity().secret_key();
+        let expires = dht_node::SystemClock.now().saturating_add(3_600);
+        let mut traffic = Traffic::new(9, secret, judge.public_key(), expires).unwrap();
+        let mut junk = std::iter::from_fn(|| Some(traffic.next()))
+            .filter_map(|(kind, frame)| (kind == Kind::Junk).then_some(frame));
+        let frames = [junk.next().unwrap(), junk.next().unwrap()];
+        for frame in frames {
+            // The second may find the connection cut.
+            let _sent = peer.send(frame).unwrap();
+        }
+        loop {
+            if next_drop(&mut events).await.1 == DropReason::BadSignature {
+                break;
+            }
+        }
+        if profile == AttributionProfile::Legacy {
+            until(|| !peer.is_connected()).await;
+        } else {
+            assert!(peer.is_connected());
+            let banned = judge
+                .directory()
+                .is_banned(peer.identity().node_id(), dht_node::SystemClock.now());
+            assert!(!banned);
+        }
+    }
+}
