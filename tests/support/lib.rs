@@ -1,5 +1,6 @@
 //! Shared harness of the behaviour tests.
 //!
+//! - [`crash`] kills a writer of stored mail: `cargo xtask crash`.
 //! - [`vectors`] checks golden vectors: `cargo xtask vectors DIR`.
 //!
 //! ```no_run
@@ -8,4 +9,5 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+pub mod crash;
 pub mod vectors;

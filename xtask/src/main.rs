@@ -4,6 +4,7 @@ mod behaviours;
 mod bench;
 mod ci;
 mod codegen;
+mod crash;
 mod deps;
 mod docs;
 mod repo;
@@ -36,6 +37,7 @@ enum Command {
     Vectors(vectors::Vectors),
     Behaviours(behaviours::Behaviours),
     Bench(bench::Bench),
+    Crash(crash::Crash),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Vectors(command) => command.run(),
         Command::Behaviours(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Crash(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
