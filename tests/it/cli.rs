@@ -231,3 +231,100 @@ async fn a_listening_node_stops_when_told_to() {
         assert!(!dir.path().join("addresses").exists());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn saf_shows_and_deletes_what_a_home_keeps() {
+    let dir = TempDir::new().unwrap();
+    let (bob, carol) = (dir.path().join("bob"), dir.path().join("carol"));
+    let (_, error) = run_to(3, &bob, &["saf", "stats"]).await;
+    assert!(error.contains("nothing is kept"), "{error}");
+
+    // A sender leaves three messages for Carol with Bob.
+    let (key, _) = run_to(0, &carol, &["id", "--json"]).await;
+    let key: serde_json::Value = serde_json::from_str(&key).unwrap();
+    let key: dht_core::PublicKey = key["public_key"].as_str().unwrap().parse().unwrap();
+    let mut child = listen(&bob, &[]).await;
+    let (address, _) = run_to(0, &bob, &["id", "--address"]).await;
+    let alice = dht_node::Node::builder(secret(1)).start().await.unwrap();
+    within(alice.connect(&address.parse().unwrap()))
+        .await
+        .unwrap();
+    for payload in ["one", "two", "three"] {
+        let posting = within(alice.post(&key, crate::net::message(payload))).await;
+        assert_eq!(within(posting.unwrap().finish()).await.unwrap().stored, 1);
+    }
+    // While Bob's node runs, it alone has its mail.
+    let (_, error) = run_to(1, &bob, &["saf", "stats"]).await;
+    assert!(error.contains("stop it"), "{error}");
+    child.kill().await.unwrap();
+
+    let (stats, _) = run_to(0, &bob, &["saf", "stats", "--json"]).await;
+    let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+    assert_eq!(
+        (&stats["messages"], &stats["mailboxes"]),
+        (&3.into(), &1.into())
+    );
+    let (mailboxes, _) = run_to(0, &bob, &["saf", "list", "--json"]).await;
+    let mailbox: serde_json::Value = serde_json::from_str(&mailboxes).unwrap();
+    assert_eq!(mailbox["recipient"], key.to_string());
+    assert_eq!(
+        (&mailbox["messages"], &mailbox["high"]),
+        (&3.into(), &3.into())
+    );
+    let recipient = key.to_string();
+    let (rows, _) = run_to(0, &bob, &["saf", "list", "--recipient", &recipient]).await;
+    assert_eq!(rows.lines().count(), 3, "{rows}");
+    assert!(!rows.contains("one") && rows.contains("high"), "{rows}");
+    let (purged, _) = run_to(0, &bob, &["saf", "purge", "--expired", "--json"]).await;
+    assert_eq!(purged, r#"{"purged":0}"#);
+
+    // Carol fetches, once.
+    let mut child = listen(&bob, &[]).await;
+    let (address, _) = run_to(0, &bob, &["id", "--address"]).await;
+    let port = ["--listen", "/ip4/127.0.0.1/tcp/0", "--json"];
+    let fetch = [&["saf", "fetch", "--peer", &address], &port[..]].concat();
+    for messages in [3, 0] {
+        let (fetched, _) = run_to(0, &carol, &fetch).await;
+        let lines: Vec<serde_json::Value> = fetched
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), messages + 1, "{fetched}");
+        assert_eq!(lines[messages]["fetched"]["new"], messages);
+    }
+    child.kill().await.unwrap();
+    let (purged, _) = run_to(0, &bob, &["saf", "purge", "--recipient", &recipient]).await;
+    assert_eq!(purged, "purged 3 messages");
+    let (left, _) = run_to(0, &bob, &["saf", "list"]).await;
+    assert_eq!(left, "");
+    let (_, usage) = run_to(2, &bob, &["saf", "purge"]).await;
+    assert!(usage.contains("--all"), "{usage}");
+}
+
+#[tokio::test]
+async fn the_offline_demo_delivers_fifty_of_fifty() {
+    let output = Command::new(binary())
+        .args([
+            "demo",
+            "--offline",
+            "--json",
+            "--nodes",
+            "3",
+            "--messages",
+            "4",
+        ])
+        .output();
+    let output = within(output).await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let offline = &json["offline"];
+    for (name, value) in [
+        ("sent", 50),
+        ("delivered", 50),
+        ("duplicated", 0),
+        ("altered", 0),
+    ] {
+        assert_eq!(offline[name], value, "{name}: {json}");
+    }
+    assert_eq!(offline["acknowledged"], 300, "{json}");
+}

@@ -8,6 +8,7 @@
 mod bans;
 mod claims;
 mod cli;
+mod crash;
 mod cryptography;
 mod discovery;
 mod echo;

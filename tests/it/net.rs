@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{Address, Host, PeerAddress, SecretKey};
-use dht_node::{Builder, Inbox, Message, Node, Received};
+use dht_node::{Builder, Config, Inbox, Message, Node, Received, SafSettings};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -53,9 +53,22 @@ pub(crate) fn any_port() -> Address {
     Address::tcp(Ipv4Addr::LOCALHOST.into(), 0)
 }
 
-/// A node to be, listening on any free port.
+/// A node to be, listening on any free port. It asks nobody for stored mail by itself, so that tests can count what
+/// is sent.
 pub(crate) fn builder(seed: u8) -> Builder {
-    Node::builder(secret(seed)).listen(any_port())
+    Node::builder(secret(seed)).config(config(false))
+}
+
+/// Settings of a node on any free port, which asks whoever connects for stored mail or does not.
+pub(crate) fn config(auto_request: bool) -> Config {
+    Config {
+        listen: vec![any_port()],
+        saf: SafSettings {
+            auto_request,
+            ..SafSettings::default()
+        },
+        ..Config::default()
+    }
 }
 
 /// A running node on any free port.

@@ -2,13 +2,23 @@
 
 use std::{path::Path, time::Duration};
 
-use dht_node::{Config, DeliveryState, Inbox, Node, SafEvent, SafSettings, SendError};
+use dht_node::{Builder, Config, DeliveryState, Inbox, Node, SafEvent, SafSettings, SendError};
 use tokio::time::timeout;
 
 use crate::net::{
-    any_port, builder, connect, each_once, message, node, numbered, receive, receive_numbers,
-    secret, until, within,
+    any_port, config, connect, each_once, message, numbered, receive, receive_numbers, secret,
+    until, within,
 };
+
+/// A node to be, with every default.
+fn builder(seed: u8) -> Builder {
+    Node::builder(secret(seed)).config(config(true))
+}
+
+/// A running node without files.
+async fn node(seed: u8) -> Node {
+    within(builder(seed).start()).await.unwrap()
+}
 
 /// A node that keeps its files here.
 async fn at_home(seed: u8, home: &Path) -> Node {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use dht_core::{
     DedupHash, Destination, Disposition, DropReason, Encryption, Entropy as _, Features,
     FingerprintKey, ManualClock, MessageTag, MessageType, ProtocolVersion, RemotePeer, SealRequest,
-    SealSecrets, SeededEntropy, Severity, SharedClock, Signing, Strategy, UnixSeconds, Verified,
-    dedup_key, encode_envelope, encode_parts, seal,
+    SealSecrets, SeededEntropy, Severity, SharedClock, Signing, Strategy, UnixSeconds,
+    encode_envelope, encode_parts, seal,
     test_util::{self, NOW},
 };
 use dht_inbound::{
@@ -65,9 +65,6 @@ impl BanSink for Out {
 struct Table(Arc<DedupTable>);
 
 impl Duplicates for Table {
-    fn key(&self, message: &Verified) -> Option<DedupHash> {
-        dedup_key(message).ok()
-    }
     fn record(
         &self,
         key: &DedupHash,

@@ -1,5 +1,6 @@
 //! Shared harness of the behaviour tests.
 //!
+//! - [`crash`] kills a writer of stored mail: `cargo xtask crash`.
 //! - [`vectors`] checks golden vectors: `cargo xtask vectors DIR`.
 //! - [`load`] sends one node more than it can carry: `cargo xtask load`.
 //!
@@ -9,5 +10,6 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+pub mod crash;
 pub mod load;
 pub mod vectors;

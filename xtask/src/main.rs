@@ -4,6 +4,7 @@ mod behaviours;
 mod bench;
 mod ci;
 mod codegen;
+mod crash;
 mod deps;
 mod docs;
 mod load;
@@ -38,6 +39,7 @@ enum Command {
     Behaviours(behaviours::Behaviours),
     Bench(bench::Bench),
     Load(load::Load),
+    Crash(crash::Crash),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Behaviours(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Load(command) => command.run(),
+        Command::Crash(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,7 +10,7 @@ pub use protocol::Protocol;
 mod policy;
 mod protocol;
 
-/// A well-formed binary multiaddr.
+/// A well-formed binary multiaddr (specification 01, section 9).
 ///
 /// Decoding checks structure only and keeps the bytes, because identity signatures are made over them.
 /// Whether an address may be advertised is decided by [`Address::check_policy`].
@@ -125,7 +125,7 @@ impl Address {
         Self(out.into())
     }
 
-    /// The address of a listener in this process.
+    /// The address of a listener in this process; test addresses only a test's [`AddressPolicy`] lets pass.
     #[must_use]
     pub fn memory(port: u64) -> Self {
         let mut out = Vec::with_capacity(10);

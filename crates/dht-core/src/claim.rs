@@ -20,6 +20,20 @@ const FIRST_DATE: i64 = -8_334_632_851_200;
 const LAST_DATE: i64 = 8_210_298_412_799;
 
 /// What a peer says of itself, always judged together with its public key.
+///
+/// ```
+/// use dht_core::{Claim, ClaimError, Entropy, Features, SecretKey, SeededEntropy, UnixSeconds};
+///
+/// let mut rng = SeededEntropy::new(1).rng();
+/// let (secret, now) = (SecretKey::random(&mut rng), UnixSeconds(1_700_000_000));
+/// let addresses = vec!["/ip4/1.2.3.4/tcp/18189".parse()?];
+/// let mut claim = Claim::sign(&secret, addresses, Features::NODE, now, &mut rng);
+/// claim.verify(&secret.public_key(), now)?;
+///
+/// claim.features = Features::CLIENT;
+/// assert_eq!(claim.verify(&secret.public_key(), now), Err(ClaimError::BadSignature));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// Where it can be reached, in the order that was signed.
@@ -32,7 +46,7 @@ pub struct Claim {
 
 /// The signature of a [`Claim`].
 ///
-/// Challenge: BLAKE2b-512 over key, nonce, version (1 byte), `updated_at` (LE64), features (LE32) and one
+/// Specification 01, section 5.2. Challenge: BLAKE2b-512 over key, nonce, version (1 byte), `updated_at` (LE64), features (LE32) and one
 /// chunk an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentitySignature {

@@ -37,7 +37,7 @@ pub struct NodeIdentity {
 }
 
 impl NodeIdentity {
-    /// Makes an identity and signs its first claim.
+    /// Makes an identity and signs its first claim. Peers accept claims of 1 to 5 addresses; nobody checks that here.
     pub fn new(
         secret: SecretKey,
         features: Features,
@@ -86,7 +86,7 @@ impl NodeIdentity {
         Arc::clone(&self.claim.read())
     }
 
-    /// Takes on a new set of addresses and signs it. The same set in another order changes nothing, so
+    /// Takes on a new set of addresses, 1 to 5 of them, and signs it as of `now`. The same set in another order changes nothing, so
     /// that the signed order stays the sent order.
     pub fn set_addresses(
         &self,

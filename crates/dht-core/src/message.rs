@@ -331,6 +331,15 @@ impl Severity {
 }
 
 /// Which peers a message goes to: specification 04, section 3.
+///
+/// ```
+/// use dht_core::{NodeId, Strategy};
+///
+/// let exclude = vec![NodeId::default()];
+/// assert!(Strategy::DirectNodeId(NodeId::default()).is_direct());
+/// assert_eq!(Strategy::Broadcast { exclude }.name(), "broadcast");
+/// assert_eq!(Strategy::default(), Strategy::Flood { exclude: vec![] });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Strategy {
     /// This peer, connected or not.

@@ -2,7 +2,15 @@
 
 use std::{fmt, str::FromStr};
 
-/// A network and its wire byte.
+/// A network and its wire byte (specification 02, section 4.1).
+///
+/// ```
+/// use dht_core::Network;
+///
+/// let network: Network = "esmeralda".parse()?;
+/// assert_eq!(network.wire_byte(), 0xc9);
+/// # Ok::<(), dht_core::NetworkError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[expect(missing_docs, reason = "the names are the networks' own")]
 pub enum Network {

@@ -8,7 +8,18 @@ use crate::PublicKey;
 
 /// Identifies a node in routing: BLAKE2b with output length 13 over its public key.
 ///
-/// Not a truncated longer hash. Ordered bytewise; [`NodeId::distance`] gives the routing metric.
+/// Not a truncated longer hash. Ordered bytewise; [`NodeId::distance`] gives the routing metric. Specification 01,
+/// section 2.
+///
+/// ```
+/// use dht_core::{Distance, NodeId};
+///
+/// let id = NodeId::from_bytes(&[1; NodeId::LENGTH])?;
+/// assert_eq!(id.to_string(), "01010101010101010101010101");
+/// assert_eq!(id.distance(&id), Distance::ZERO);
+/// assert!(id.distance(&NodeId::default()) < Distance::MAX);
+/// # Ok::<(), dht_core::NodeIdError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct NodeId([u8; Self::LENGTH]);
 

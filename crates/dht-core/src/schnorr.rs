@@ -23,7 +23,17 @@ use crate::{
 ///
 /// # Wire format
 /// `ProtoMessageSignature { 1: signer, 2: nonce, 3: scalar }`, 102 bytes when canonical. Not encrypted:
-/// for encrypted messages the signer is the masked key.
+/// for encrypted messages the signer is the masked key. Specification 01, section 6.5.
+///
+/// ```
+/// use dht_core::{Entropy, MessageSignature, SecretKey, SeededEntropy};
+///
+/// let mut rng = SeededEntropy::new(1).rng();
+/// let signature = MessageSignature::sign(&SecretKey::random(&mut rng), &[7; 32], &mut rng);
+/// assert!(signature.verify(&[7; 32]) && !signature.verify(&[8; 32]));
+/// assert_eq!(MessageSignature::decode(&signature.encode())?, signature);
+/// # Ok::<(), dht_core::SignatureError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageSignature {
     signer: PublicKey,

@@ -35,6 +35,26 @@ pub struct DirectoryBans<C> {
 }
 
 /// Looks offences up in the [table](crate::rules) and hands what follows to a [`BanSink`]. Cloning shares it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use dht_core::{AttributionProfile, ManualClock, SecretKey, UnixSeconds};
+/// use dht_inbound::{BanTerms, Bans, DirectoryBans, Offence, Parties};
+/// use dht_peers::Directory;
+///
+/// let [me, joiner] = [1, 2].map(|n| SecretKey::from_bytes(&[n; 32]).map(|secret| secret.public_key()));
+/// let (directory, joiner) = (Directory::new(me?.node_id()), joiner?);
+/// let clock = Arc::new(ManualClock::new(UnixSeconds(1_700_000_000)));
+/// let sink = DirectoryBans::new(directory.clone(), clock);
+/// let bans = Bans::new(AttributionProfile::Strict, BanTerms::default(), sink);
+///
+/// let order = bans.report(Offence::JoinForOther, Parties { origin: Some(&joiner), ..Parties::default() });
+/// assert_eq!(order.map(|order| order.seconds), Some(7_200));
+/// assert!(directory.is_banned(&joiner.node_id(), UnixSeconds(1_700_007_199)));
+/// # Ok::<(), dht_core::KeyError>(())
+/// ```
+///
+/// Specification 03, section 4.
 #[derive(Debug)]
 pub struct Bans<B>(Arc<Inner<B>>);
 

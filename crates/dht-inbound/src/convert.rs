@@ -17,6 +17,8 @@ use crate::{Filtered, Inbound};
 ///
 /// Behind the layers that drop what is old or known, since decoding a point costs as much as the whole way of a
 /// duplicate.
+///
+/// Specification 03, section 3.2, step 4.
 #[derive(Clone, Debug, Default)]
 pub struct ConvertLayer {
     keys: Arc<KeyCache>,

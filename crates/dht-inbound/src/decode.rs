@@ -15,6 +15,8 @@ use tracing::{Span, trace};
 use crate::{BanSink, Bans, Filtered, Inbound, Offence, Parties, Received};
 
 /// Says whether a neighbour is known.
+///
+/// Specification 03, section 3.2, step 3, and F-3.
 pub trait KnownSources: Send + Sync + 'static {
     /// Whether messages of this neighbour are looked at.
     fn is_known(&self, id: &NodeId) -> bool;
@@ -28,6 +30,8 @@ pub struct Authenticated;
 ///
 /// Drops what is empty, does not decode, differs from its own canonical encoding, or comes from nobody we know. None
 /// of these brings a ban, save a short one for an unknown source.
+///
+/// Specification 03, section 3.2, steps 1 to 3.
 #[derive(Debug)]
 pub struct DecodeLayer<K, B> {
     shared: Arc<Shared<K, B>>,

@@ -35,6 +35,8 @@ const LOG_EVERY_SECONDS: u64 = 10;
 ///
 /// After verification, so that an invalid copy never occupies the key of a valid one; before storing, forwarding
 /// and opening, so that repeats cost none of these.
+///
+/// Specification 03, section 3.6; F-7 and F-15.
 #[derive(Debug)]
 pub struct DedupLayer<T, C> {
     shared: Arc<Shared<T, C>>,

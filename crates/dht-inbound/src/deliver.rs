@@ -12,6 +12,8 @@ use crate::{Delivered, Filtered, Message};
 /// has no handler on this node, and ends.
 ///
 /// Backpressure of the application is felt all the way out: a full channel holds a slot of the pipeline.
+///
+/// Specification 03, section 3.13.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DeliverLayer;
 

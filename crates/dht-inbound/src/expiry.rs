@@ -11,6 +11,8 @@ use crate::{Filtered, Inbound};
 /// Drops messages whose expiry lies strictly in the past, in whole seconds; without a ban, for clocks differ.
 ///
 /// Before the signature that covers the expiry is checked: all this can do with a forged one is drop.
+///
+/// Specification 03, section 3.4.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpiryLayer<C> {
     clock: C,

@@ -37,6 +37,8 @@ pub struct FloodLimits {
 /// the answer is exact; with a longer one, the bucket at the far end is not counted once part of it is over, so
 /// that nobody is accused too early. Cloning shares the meter; nothing here reads a clock.
 ///
+/// Specification 03, section 5; F-13.
+///
 /// ```
 /// use dht_core::{NodeId, UnixSeconds};
 /// use dht_inbound::{FloodLimits, FloodMeter};

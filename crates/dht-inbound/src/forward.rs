@@ -19,6 +19,8 @@ use crate::{
 /// Hands unreadable messages to the [`Outbox`], byte for byte as received, and passes every message on.
 ///
 /// Only push it on a node that forwards: its features contain `DHT_STORE_FORWARD`, and the setting allows it (F-16).
+///
+/// Specification 03, section 3.10.
 #[derive(Debug)]
 pub struct ForwardLayer<O, B, C> {
     shared: Arc<Shared<O, B, C>>,

@@ -36,6 +36,8 @@ use crate::{
 ///
 /// Peers learned go into the directory once their claim has been checked, on the pool. What goes out goes to the
 /// [`Outbox`]; responses go to the [`DiscoveryHook`].
+///
+/// Specification 03, section 3.12, and 06, sections 2.2, 2.3 and 3.
 #[derive(Debug)]
 pub struct HandleLayer<P, O, H, B, C> {
     pool: P,

@@ -2,7 +2,8 @@
 //!
 //! [`inbound_stack`] composes it; each layer is also usable alone. The response of every service is a
 //! [`Disposition`](dht_core::Disposition): what became of the message. Errors mean that a part of this node does not
-//! work, never that a message was bad. The rules are those of `docs/protocol/03-inbound.md`.
+//! work, never that a message was bad. The rules, and the sections named in the documentation, are those
+//! of `docs/protocol/03-inbound.md` and `docs/protocol/06-discovery-and-peer-sync.md`.
 //!
 //! ```text
 //! Received ─ observe ─ meter ─ junk limit ─ decode ─► Inbound<RawEnvelope> ─ role ─ expiry ─ seen ─ rate limit ─

@@ -10,6 +10,8 @@ use tracing::{debug, enabled, field};
 use crate::Message;
 
 /// Writes a debug line about each message that got as far as being opened.
+///
+/// Specification 03, section 3.8.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLayer {
     node: NodeId,

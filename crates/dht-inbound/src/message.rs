@@ -46,6 +46,8 @@ pub struct Counted {
 
 /// An opened message, as the layers behind the open layer see it. Store-and-forward makes these itself for mail
 /// it hands over.
+///
+/// Specification 03, section 2.
 #[derive(Debug)]
 pub struct Message {
     /// The neighbour it came from.

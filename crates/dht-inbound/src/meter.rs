@@ -10,6 +10,8 @@ use crate::{FloodMeter, Received};
 
 /// Tells the [`FloodMeter`] about every frame, before anything can drop it. Bans nobody: that is up to whoever asks
 /// the meter at intervals.
+///
+/// Specification 03, section 3.1.
 #[derive(Clone, Debug)]
 pub struct MeterLayer<C> {
     meter: FloodMeter,

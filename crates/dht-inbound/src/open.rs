@@ -18,6 +18,8 @@ use crate::{Counted, Inbound, Message, Next, Step};
 ///
 /// What is encrypted for others passes on unread. What is for this node but does not open is dropped, and nobody is
 /// told why or blamed: only this node can tell, so no relay could have known.
+///
+/// Specification 03, section 3.5, steps B and C.
 #[derive(Clone, Debug)]
 pub struct OpenLayer<O> {
     opener: O,

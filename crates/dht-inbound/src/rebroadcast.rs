@@ -11,6 +11,8 @@ use crate::{Filtered, Message};
 /// Drops repeats, save undirected application messages: those the application may want to pass on again.
 ///
 /// Only reached by repeats where more than one sighting is allowed.
+///
+/// Specification 03, section 3.7.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RebroadcastLayer;
 

@@ -10,6 +10,8 @@ use crate::{Filtered, Inbound};
 
 /// Drops requests for stored messages on a node that stores none. Answers with stored messages pass: a client must
 /// be able to receive its own mail.
+///
+/// Specification 03, section 3.3.
 #[derive(Clone, Copy, Debug)]
 pub struct RoleLayer {
     features: Features,

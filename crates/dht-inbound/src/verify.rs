@@ -21,6 +21,8 @@ use crate::{BanSink, Bans, Inbound, Next, Offence, Parties, Step};
 /// or one that checks many at once. The legacy profile bans the neighbour for what does not hold; the strict one
 /// bans nobody, for whoever feeds a relay junk would choose whom to get banned (F-4). A signature that holds but is
 /// not in its canonical encoding is dropped without a ban in both (F-5).
+///
+/// Specification 03, section 3.5, step A.
 #[derive(Debug)]
 pub struct VerifyLayer<V, B> {
     verifier: V,

@@ -190,7 +190,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         },
     )
     .await?;
-    mail.spawn_upkeep(&tasks);
+    mail.spawn_upkeep(&tasks, &events);
     let parts = InboundParts {
         identity: Arc::clone(&identity),
         directory: directory.clone(),

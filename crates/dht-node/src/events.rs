@@ -32,6 +32,9 @@ pub enum Event {
     },
     /// A peer was banned, or banned again.
     Banned(Arc<Ban>),
+    /// Mail that others kept for this node.
+    #[cfg(feature = "saf")]
+    Saf(dht_saf::SafEvent),
     /// Earlier events were lost, because this subscriber was too slow.
     Missed {
         /// How many.

@@ -71,12 +71,10 @@ impl Roster {
 
     /// Takes a peer out unless it is connected again.
     pub(crate) fn remove_if_gone(&self, peer: &NodeId) {
-        if self.transport.connection(peer).is_none() {
-            if self.connections.remove(peer) {
-                let known = self.directory.find(peer);
-                self.mail
-                    .disconnected(peer, known.as_ref().map(|known| known.public_key()));
-            }
+        if self.transport.connection(peer).is_none() && self.connections.remove(peer) {
+            let known = self.directory.find(peer);
+            self.mail
+                .disconnected(peer, known.as_ref().map(|known| known.public_key()));
         }
     }
 

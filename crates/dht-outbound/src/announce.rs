@@ -9,6 +9,8 @@ use crate::{MessageSendStates, OutboundError, Payload, Requester, SendParams, Se
 /// A join: clear, signed and addressed to this node itself, to the nodes closest to it, some of which may have to be
 /// dialled. Whoever gets it learns where this node is and passes it on towards the node's neighbourhood; nobody
 /// answers. The `nonce` makes each join another message.
+///
+/// Specification 06, section 3.
 #[must_use]
 pub fn join_request(me: &NodeIdentity, nonce: u64) -> SendRequest {
     let claim = me.claim();
@@ -34,6 +36,8 @@ pub fn join_request(me: &NodeIdentity, nonce: u64) -> SendRequest {
 ///
 /// Every node on the way refuses an encrypted message that names no recipient, so `destination` can only be the key
 /// itself for now; that tells relays who is sought, not who seeks.
+///
+/// Specification 06, section 2.1.
 #[must_use]
 pub fn discovery_request(
     me: &NodeIdentity,

@@ -10,6 +10,8 @@ use crate::Payload;
 ///
 /// The nonce of an application's message is random, but not 0, if it goes to one peer; otherwise it is 0, so that
 /// the same payload is the same message, whoever sends it again.
+///
+/// Specification 04, section 4.
 #[must_use]
 pub fn prepare_body(payload: Payload, strategy: &Strategy, rng: &mut impl Rng) -> Bytes {
     match payload {

@@ -38,6 +38,8 @@ pub const MAX_CONCURRENT: usize = 64;
 pub const MAX_PARKED: usize = 64;
 
 /// Settings of the outbound pipeline.
+///
+/// Specification 04, section 10.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboundConfig {
     /// Whom strategies choose.
@@ -68,6 +70,8 @@ pub struct SelectConfig {
 }
 
 /// Which of the connected nodes closest to a destination get a message for it.
+///
+/// Specification 04, section 3; F-1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PropagationRule {
     /// What the network does: nodes farther than this one are left out only if at least

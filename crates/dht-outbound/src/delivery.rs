@@ -45,6 +45,8 @@ pub struct MessageSendState {
 
 /// All copies of one message. They carry the same tag; [`MessageSendState::recipient`] tells them apart.
 ///
+/// Specification 04, section 7.
+///
 /// ```
 /// use dht_core::{MessageTag, NodeId};
 /// use dht_outbound::{DeliveryReply, MessageSendStates};
@@ -202,7 +204,7 @@ impl MessageSendStates {
     }
 
     /// Waits until `n` copies have arrived, everything is decided, or `timeout` is over. Returns what is known by
-    /// then.
+    /// then: tags that succeeded, tags that failed. With `n` = 0 that is nothing, at once.
     pub async fn wait_n_timeout(
         self,
         timeout: Duration,

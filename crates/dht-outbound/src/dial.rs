@@ -33,6 +33,8 @@ pub enum DialError {
 }
 
 /// Dials a peer by its key, and searches for it where that can help.
+///
+/// Specification 04, section 9; 06, section 2.4.
 #[derive(Clone)]
 pub struct DialOrDiscover<D> {
     dial: D,

@@ -42,6 +42,8 @@ where
 ///
 /// The first answer, [`SendMessageResponse::PendingDiscovery`], comes at once: while the search goes on the request
 /// occupies no place in the pipeline. One deadline covers search and sending.
+///
+/// Specification 04, sections 5.2 and 11.1.
 #[derive(Clone)]
 pub struct DiscoverLayer {
     discover: Option<Arc<dyn Discover>>,

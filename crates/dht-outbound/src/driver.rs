@@ -38,8 +38,35 @@ pub struct DriverLimits {
 
 /// Takes requests from a queue and sends them through a pipeline, several at a time.
 ///
+/// ```
+/// use dht_outbound::{
+///     Driver, DriverLimits, MessageSendStates, Payload, Requester, SendMessageResponse, SendParams, SendRequest,
+/// };
+/// use dht_stack::BoxError;
+/// use tokio::sync::mpsc;
+/// use tower::service_fn;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // A pipeline that knows nobody; a node takes `outbound`'s.
+/// let pipeline = service_fn(|_request: SendRequest| async {
+///     Ok::<_, BoxError>(SendMessageResponse::Queued(MessageSendStates::default()))
+/// });
+/// let (requests, queue) = mpsc::channel(20);
+/// let driving = tokio::spawn(Driver::new(queue, pipeline, DriverLimits::default()).run());
+///
+/// let requester = Requester::new(requests);
+/// let hello = SendRequest::new(SendParams::default(), Payload::Part("hello".into()));
+/// assert_eq!(requester.send(hello).await?.name(), "nobody");
+/// drop(requester);
+/// driving.await?; // ends with the last requester
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Requests that wait for a discovery are set aside and occupy no place. Spawns nothing: everything it runs ends when
 /// [`run`](Self::run) is dropped.
+///
+/// Specification 04, sections 1 and 11.1.
 #[derive(Debug)]
 pub struct Driver<S> {
     queue: mpsc::Receiver<Submission>,

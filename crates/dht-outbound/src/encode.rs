@@ -16,6 +16,8 @@ use crate::{Envelope, GenerateError, SealedRequest, SendFailure, SendMessageResp
 
 /// Turns a [`SealedRequest`] into an [`EncodedRequest`]. A received frame is passed on as it is; a frame that is too
 /// long for the messaging protocol is refused here and not by each recipient's queue.
+///
+/// Specification 04, section 6.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EncodeLayer;
 

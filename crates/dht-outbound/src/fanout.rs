@@ -21,6 +21,8 @@ use crate::{
 /// Turns an [`EncodedRequest`] into an [`OutboundMessage`] for each recipient and answers with their send states.
 ///
 /// A message the inner service refuses is dropped, which its state reports; the others go on.
+///
+/// Specification 04, sections 5.2, step 10, and 5.5.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FanOutLayer;
 

@@ -4,7 +4,11 @@
 //! [`Strategy`](dht_core::Strategy); [`select`] turns that into peers and can say why. The message is then sealed and
 //! encoded once, and the same bytes go to everybody through a sink, a `Service<OutboundMessage>`.
 //!
-//! [`Requester`] and [`Driver`] put a bounded queue in front, so that the parts of a node need only a handle.
+//! The specification sections named in the documentation are those of `docs/protocol/04-outbound.md` and
+//! `docs/protocol/06-discovery-and-peer-sync.md`.
+//!
+//! [`Requester`] and [`Driver`] put a bounded queue in front, so that the parts of a node need only a handle. [`Searcher`] finds
+//! recipients nobody knows.
 //!
 //! ```
 //! use dht_core::{Entropy, NodeId, SeededEntropy, Strategy, UnixSeconds};

@@ -13,6 +13,8 @@ use tracing::Span;
 use crate::{OutboundMessage, SendMessageResponse, SendRequest, metrics};
 
 /// Opens the span `outbound{tag, strategy}` around a request, logs it, and counts its outcome.
+///
+/// Specification 04, section 1, layer 1.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogRequestLayer;
 
@@ -21,6 +23,8 @@ pub struct LogRequestLayer;
 pub struct LogRequest<S>(S);
 
 /// Logs each message before it is handed to the sink. Never its body.
+///
+/// Specification 04, section 1, layer 3.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogMessageLayer;
 

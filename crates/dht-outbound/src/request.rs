@@ -8,6 +8,8 @@ pub use params::{SendBuilder, SendParams};
 mod params;
 
 /// One message to be sent, to whomever its strategy selects.
+///
+/// Specification 04, section 2.
 #[derive(Clone, Debug)]
 #[expect(
     clippy::large_enum_variant,
@@ -35,6 +37,8 @@ pub enum SendRequest {
 }
 
 /// The inside of a message, at different stages of preparation.
+///
+/// Specification 04, section 4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// An application's message: a header with its type becomes part 0, the payload part 1.

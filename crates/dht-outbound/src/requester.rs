@@ -13,6 +13,8 @@ use crate::{
 
 /// Puts requests into the queue of a pipeline. Cheap to clone.
 ///
+/// Specification 04, section 8.
+///
 /// ```
 /// use dht_outbound::{DomainMessage, Requester, SendMessageResponse, MessageSendStates};
 /// use tokio::sync::mpsc;

@@ -12,6 +12,8 @@ use futures::future::BoxFuture;
 use crate::MessageSendStates;
 
 /// The first answer to a request.
+///
+/// Specification 04, section 7.
 #[derive(Debug)]
 pub enum SendMessageResponse {
     /// Handed over for every selected peer, possibly nobody. Delivery is reported by the states.
@@ -30,6 +32,8 @@ pub enum SendMessageResponse {
 pub struct PendingDiscovery(BoxFuture<'static, SendMessageResponse>);
 
 /// Why nothing was sent.
+///
+/// Specification 04, section 7.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendFailure {

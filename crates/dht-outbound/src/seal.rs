@@ -71,6 +71,8 @@ pub trait Sealer {
 pub struct InlineSealer;
 
 /// Turns a [`Selected`] request into a [`SealedRequest`] and remembers messages to many.
+///
+/// Specification 04, sections 5.2 to 5.4.
 #[derive(Clone)]
 pub struct SealLayer<P, D> {
     shared: Arc<Shared<P, D>>,

@@ -38,6 +38,8 @@ pub struct SearchLimits {
 /// Searches for peers by key: sends a [discovery](discovery_request) and waits for the answer with its nonce, which
 /// the inbound side hands in through [`take`](Self::take). Cheap to clone.
 ///
+/// Specification 06, sections 2.1 and 2.3.
+///
 /// ```
 /// use std::sync::Arc;
 /// use dht_core::{Features, Entropy, NodeIdentity, SecretKey, SeededEntropy, UnixSeconds};

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use dht_core::{DedupHash, Header, UnixSeconds, dedup_key_of};
 
 /// The duplicate table of the inbound side, as far as the outbound side needs it.
+///
+/// Specification 04, section 5.4.
 pub trait SeedDedup: Send + Sync + 'static {
     /// Remembers a message this node sends, unless it is already known; a known one is not counted again.
     ///

@@ -72,6 +72,8 @@ pub struct Candidates<'a> {
 
 /// Chooses the peers for a strategy.
 ///
+/// Specification 04, section 3.
+///
 /// # Panics
 /// Never.
 #[must_use]

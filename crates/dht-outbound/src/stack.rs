@@ -41,6 +41,8 @@ pub struct OutboundParts<P, D> {
 ///
 /// `sink` takes a message when it has put it into the peer's queue; it must not wait for a dial or a write.
 ///
+/// Specification 04, section 1.
+///
 /// ```
 /// use std::sync::Arc;
 /// use dht_core::{Features, Entropy, ManualClock, NodeIdentity, SecretKey, SeededEntropy, UnixSeconds};

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use dht_core::{
     AttributionProfile, DedupHash, Destination, NodeIdentity, OpenError, Opened, RawEnvelope,
-    Severity, UnixSeconds, Verified, VerifyError, dedup_hash,
+    Severity, UnixSeconds, VerifyError, dedup_hash, dedup_key,
 };
 use dht_proto::{envelope::DhtEnvelope, store_forward::StoredMessage};
 
@@ -73,15 +73,11 @@ pub struct Outline {
 const FULL_BYTES: usize =
     DEFAULT_RESPONSE_BYTES - dht_proto::limits::MAX_STORED_BODY_BYTES - 16 * 1024;
 
-/// Checks one stored message; the first failing row of section 8.1 counts. `key` names verified messages.
+/// Checks one stored message; the first failing row of section 8.1 counts.
 ///
 /// # Errors
 /// [`Fault`].
-pub fn check(
-    message: StoredMessage,
-    checks: Checks<'_>,
-    key: impl FnOnce(&Verified) -> Option<DedupHash>,
-) -> Result<Sound, Fault> {
+pub fn check(message: StoredMessage, checks: Checks<'_>) -> Result<Sound, Fault> {
     let stored_at = UnixSeconds(message.stored_at);
     let header = message.dht_header.ok_or(Fault::NoHeader)?;
     if message.body.is_empty() {
@@ -132,7 +128,7 @@ pub fn check(
     } else {
         Fault::UndecodableBody
     };
-    let hash = key(&verified).ok_or(unreadable)?;
+    let hash = dedup_key(&verified).map_err(|_| unreadable)?;
     let signed = !verified.header().signature.is_empty();
     let opened = verified
         .open(checks.identity)

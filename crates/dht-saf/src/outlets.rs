@@ -1,8 +1,7 @@
 //! What store-and-forward needs of the node around it.
 
-use dht_core::{DedupHash, MessageType, RemotePeer, Severity, UnixSeconds, Verified};
-
 use bytes::Bytes;
+use dht_core::{DedupHash, MessageType, RemotePeer, Severity, UnixSeconds};
 
 /// Takes what store-and-forward sends. Never waits: a message that finds no room is refused.
 pub trait Outbox: Send + Sync + 'static {
@@ -36,9 +35,6 @@ pub trait BanSink: Send + Sync + 'static {
 
 /// The duplicate table of the inbound stack.
 pub trait Duplicates: Send + Sync + 'static {
-    /// The name under which a message is counted, `None` if it has nothing to count.
-    fn key(&self, message: &Verified) -> Option<DedupHash>;
-
     /// Counts a sighting and answers how many there were, this one included; 0 if it could not be counted.
     fn record(
         &self,

@@ -28,7 +28,20 @@ pub fn decode_parts(bytes: Bytes) -> Result<Vec<Bytes>, BodyError> {
     Ok(body.parts)
 }
 
-/// Encodes parts as an `EnvelopeBody`.
+/// Encodes parts as an `EnvelopeBody`, canonically.
+///
+/// # Byte layout
+/// For each part: the byte 0x0a, the length as a varint, the part.
+///
+/// ```
+/// use bytes::Bytes;
+/// use dht_core::{decode_parts, encode_parts};
+///
+/// let body = encode_parts(&[Bytes::from_static(b"hi")]);
+/// assert_eq!(body, &b"\x0a\x02hi"[..]);
+/// assert_eq!(decode_parts(body)?, [&b"hi"[..]]);
+/// # Ok::<(), dht_core::BodyError>(())
+/// ```
 #[must_use]
 pub fn encode_parts(parts: &[Bytes]) -> Bytes {
     // `Bytes` clones share the buffers; only the encoding itself copies.

@@ -32,6 +32,15 @@ pub enum PadError {
 ///
 /// # Errors
 /// [`PadError::TooLong`] for messages of 4 GiB and more.
+///
+/// ```
+/// use dht_core::{PADDING_BLOCK_BYTES, pad, unpad};
+///
+/// let padded = pad(b"hello", 16)?; // room for an authentication tag
+/// assert_eq!(padded.len(), PADDING_BLOCK_BYTES);
+/// assert_eq!(unpad(padded.freeze())?, &b"hello"[..]);
+/// # Ok::<(), dht_core::PadError>(())
+/// ```
 pub fn pad(message: &[u8], spare: usize) -> Result<BytesMut, PadError> {
     let length = u32::try_from(message.len()).map_err(|_| PadError::TooLong)?;
     let padded = message

@@ -86,6 +86,19 @@ pub enum SealError {
 }
 
 /// What both ends derive from their Diffie-Hellman secret: the message key and the mask of the sender's key.
+/// Specification 01, section 6.2.
+///
+/// ```
+/// use dht_core::{Entropy, KeyAgreement, SecretKey, SeededEntropy};
+///
+/// let mut rng = SeededEntropy::new(1).rng();
+/// let [sender, once, recipient] = std::array::from_fn(|_| SecretKey::random(&mut rng));
+/// let theirs = KeyAgreement::new(&once, &recipient.public_key());
+/// let ours = KeyAgreement::new(&recipient, &once.public_key());
+/// assert_eq!(theirs.message_key_bytes(), ours.message_key_bytes());
+/// let masked = theirs.mask_secret(&sender).public_key();
+/// assert_eq!(ours.unmask(&masked), Some(sender.public_key()));
+/// ```
 pub struct KeyAgreement {
     secret: SharedSecret,
     mask: Zeroizing<Scalar>,

@@ -20,6 +20,8 @@ use crate::{
 /// and beyond it while there is room; past the capacity lapsed entries go, least recently hit first, and at
 /// [`CEILING_FACTOR`] times the capacity unsigned messages go before signed ones. Nothing here reads a clock.
 ///
+/// Specification 03, section 3.6; F-15.
+///
 /// ```
 /// use dht_core::{DedupHash, UnixSeconds};
 /// use dht_inbound::{DedupTable, Sighting};

@@ -8,6 +8,8 @@ use crate::{BanSink, Bans, Offence, Parties};
 
 /// Checks answers to discoveries and takes the peers into the directory: for a [`DiscoveryHook`](crate::DiscoveryHook)
 /// that has matched the nonce.
+///
+/// Specification 06, section 2.3, steps 5 and 6.
 #[derive(Clone, Debug)]
 pub struct AnswerCheck<B, C> {
     /// Where peers are kept.

@@ -12,6 +12,8 @@ use crate::{AttributionProfile, BanSink, HandoverError, Message, Offence, outbox
 ///
 /// It matches the nonce and, if it asked with that one, lets [`AnswerCheck`](crate::AnswerCheck) have the answer. A
 /// nonce it does not know belongs to a question long forgotten: no reason to blame anybody.
+///
+/// Specification 03, section 3.12; 06, section 2.3.
 pub trait DiscoveryHook: Send + Sync + 'static {
     /// Takes a response whose signer delivered it itself and claims no other key.
     ///

@@ -7,17 +7,16 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{
-    AttributionProfile, Clock as _, Features, NodeId, PublicKey, RemotePeer, SharedEntropy,
-};
+use dht_core::{Clock as _, Features, NodeId, PublicKey, RemotePeer};
 use dht_inbound::{DedupEntry, DedupTable};
 use dht_saf::{
-    Ledger, MemoryDisk, Saf, SafLayer, SafParts, Store, StoreConfig, StoreError, StoreLayer,
+    Ledger, MemoryDisk, Saf, SafEvent, SafLayer, SafParts, Store, StoreConfig, StoreError,
+    StoreLayer,
 };
 use dht_transport::{Builder, InboundStream};
 use parking_lot::Mutex;
 use tokio::{
-    sync::mpsc,
+    sync::{broadcast, mpsc},
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -27,7 +26,7 @@ use super::{
     outlets::{Table, ToDirectory, ToPipeline},
     receipt::{self, RECEIPT_PROTOCOL, STREAMS},
 };
-use crate::{Config, StartError, supervise::Tasks};
+use crate::{Config, Event, StartError, events::Events, supervise::Tasks};
 
 /// How often silent peers are given up and what came is written down.
 const TICK: Duration = Duration::from_secs(1);
@@ -44,7 +43,6 @@ const LEDGER: &str = "ledger.redb";
 pub(crate) struct Mail {
     saf: Option<Saf>,
     dedup: Arc<DedupTable>,
-    entropy: SharedEntropy,
     /// Who asks for receipts; taken once, by the task that answers.
     receipts: Receipts,
 }
@@ -79,7 +77,6 @@ pub(crate) async fn start(
         let mail = Mail {
             saf: None,
             dedup: parts.dedup,
-            entropy: parts.entropy,
             receipts: parts.receipts,
         };
         return Ok((mail, None, None));
@@ -106,9 +103,9 @@ pub(crate) async fn start(
             signed: true,
         });
     parts.dedup.restore(known, now);
-    let (dedup, entropy) = (Arc::clone(&parts.dedup), Arc::clone(&parts.entropy));
+    let dedup = Arc::clone(&parts.dedup);
     let saf = Saf::new(
-        config.saf.saf(AttributionProfile::default()),
+        config.saf.saf(config.attribution),
         SafParts {
             identity: parts.identity,
             directory: parts.directory.clone(),
@@ -132,7 +129,6 @@ pub(crate) async fn start(
     let mail = Mail {
         saf: Some(saf),
         dedup,
-        entropy,
         receipts: parts.receipts,
     };
     Ok((mail, store, Some(serve)))
@@ -155,6 +151,19 @@ fn open(
         }
     };
     Ok((store, Ledger::open(folder.join(LEDGER))?))
+}
+
+/// Tells whoever watches the node.
+async fn pass_on(mut from: broadcast::Receiver<SafEvent>, to: Events) {
+    loop {
+        match from.recv().await {
+            Ok(event) => to.publish(|| Event::Saf(event)),
+            Err(broadcast::error::RecvError::Lagged(events)) => {
+                to.publish(|| Event::Missed { events });
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
 }
 
 /// Where a node with this home keeps mail for others.
@@ -188,12 +197,9 @@ impl Mail {
         &self.dedup
     }
 
-    pub(crate) const fn entropy(&self) -> &SharedEntropy {
-        &self.entropy
-    }
-
-    pub(crate) fn spawn_upkeep(&self, tasks: &Tasks) {
+    pub(crate) fn spawn_upkeep(&self, tasks: &Tasks, events: &Events) {
         let Some(saf) = self.saf.clone() else { return };
+        tasks.spawn(pass_on(saf.subscribe(), events.clone()));
         if let Some(streams) = self.receipts.0.lock().take() {
             tasks.spawn(receipt::serve(saf.clone(), streams));
         }

@@ -7,7 +7,7 @@ use dht_transport::Builder;
 use tower::layer::util::Identity;
 
 use super::MailParts;
-use crate::{Config, StartError, supervise::Tasks};
+use crate::{Config, StartError, events::Events, supervise::Tasks};
 
 /// Nobody to tell.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub(crate) async fn start(
 }
 
 impl Mail {
-    pub(crate) fn spawn_upkeep(&self, _tasks: &Tasks) {}
+    pub(crate) fn spawn_upkeep(&self, _tasks: &Tasks, _events: &Events) {}
 
     pub(crate) fn connected(&self, _peer: &RemotePeer) {}
 

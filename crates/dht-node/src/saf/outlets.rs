@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dht_core::{
     Clock as _, DedupHash, MessageType, Priority, RemotePeer, Severity, SharedClock, UnixSeconds,
-    Verified, dedup_key,
 };
 use dht_inbound::{BanTerms, DedupTable, Sighting};
 use dht_outbound::{Payload, SendParams, SendRequest};
@@ -88,10 +87,6 @@ impl BanSink for ToDirectory {
 pub(super) struct Table(pub(super) Arc<DedupTable>);
 
 impl Duplicates for Table {
-    fn key(&self, message: &Verified) -> Option<DedupHash> {
-        dedup_key(message).ok()
-    }
-
     fn record(
         &self,
         key: &DedupHash,

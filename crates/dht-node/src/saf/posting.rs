@@ -4,8 +4,8 @@ use std::fmt;
 
 use dht_core::{
     Clock as _, DedupHash, Destination, Encryption, Entropy as _, MessageTag, MessageType,
-    Priority, ProtocolVersion, PublicKey, SealRequest, SealSecrets, Signing, Strategy, dedup_hash,
-    encode_envelope, seal,
+    Priority, ProtocolVersion, PublicKey, SealRequest, SealSecrets, Signing, Strategy,
+    dedup_key_of, encode_envelope, seal,
 };
 use dht_inbound::Sighting;
 use dht_outbound::{
@@ -91,7 +91,7 @@ impl Node {
             }
         };
         // Sealed here, so that the message has a name to ask receipts for.
-        let mut rng = self.mail.entropy().rng();
+        let mut rng = self.entropy.rng();
         let payload = Payload::Domain(DomainMessage {
             message_type,
             payload,
@@ -111,7 +111,8 @@ impl Node {
         };
         let sealed = seal(request, SealSecrets::random(&mut rng))
             .map_err(|error| SendFailure::from(GenerateError::from(error)))?;
-        let hash = dedup_hash(&sealed.header.signature, &sealed.body);
+        let hash = dedup_key_of(&sealed.header, &sealed.body)
+            .map_err(|_| SendFailure::from(GenerateError::Cancelled))?;
         let sighting = Sighting {
             signed: true,
             expires: Some(expires),

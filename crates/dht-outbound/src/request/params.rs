@@ -8,6 +8,8 @@ use dht_core::{
 };
 
 /// How a message is sent. Made with [`SendParams::builder`].
+///
+/// Specification 04, section 2.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SendParams {
     /// To whom. Defaults to a flood that excludes nobody.

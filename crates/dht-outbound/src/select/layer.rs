@@ -19,6 +19,8 @@ use crate::{MessageSendStates, SelectConfig, SendFailure, SendMessageResponse, S
 
 /// Turns a [`SendRequest`] into a [`Selected`] one. Requests for nobody are answered with no states, and requests
 /// for this node alone are refused; neither goes further.
+///
+/// Specification 04, sections 3 and 5.1.
 #[derive(Clone)]
 pub struct SelectLayer(Arc<Shared>);
 

@@ -241,7 +241,7 @@ fn sound(n: u64, age: u64) -> dht_saf::Sound {
         now: NOW,
         max_age_seconds: 1_000,
     };
-    dht_saf::check(for_me(n, ago(age)), checks, |it| Some(it.dedup_hash())).unwrap()
+    dht_saf::check(for_me(n, ago(age)), checks).unwrap()
 }
 
 #[tokio::test]

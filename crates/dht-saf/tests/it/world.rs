@@ -12,7 +12,7 @@ use dht_core::{
     Clock as _, Content, DedupHash, Destination, Disposition, DropReason, Encryption, Features,
     Flags, Header, InTransit, Kept, ManualClock, MessageTag, MessageType, NodeIdentity, Opened,
     ProtocolVersion, PublicKey, RawEnvelope, RemotePeer, SeededEntropy, Severity, Signing,
-    UnixSeconds, Verified, test_util,
+    UnixSeconds, test_util,
 };
 use dht_peers::{Channel, Connections, Direction, Directory, PeerRecord};
 use dht_proto::store_forward::{StoredMessage, StoredMessagesRequest, StoredMessagesResponse};
@@ -126,9 +126,6 @@ impl BanSink for Around {
 }
 
 impl Duplicates for Around {
-    fn key(&self, message: &Verified) -> Option<DedupHash> {
-        Some(message.dedup_hash())
-    }
     fn record(
         &self,
         key: &DedupHash,
@@ -279,7 +276,7 @@ impl World {
     pub(crate) fn open(&self, frame: Bytes) -> Mail {
         let sealed = RawEnvelope::parse(frame).unwrap().into_sealed().unwrap();
         let verified = sealed.verify().unwrap();
-        let hash = verified.dedup_hash();
+        let hash = dht_core::dedup_key(&verified).unwrap();
         Mail {
             source: peer(NODE, Features::NODE),
             opened: verified.open(&self.identity).unwrap(),

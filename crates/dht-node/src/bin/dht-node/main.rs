@@ -41,7 +41,6 @@ struct Flags {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, once")]
 enum Command {
     /// Run many nodes in this process and check that every message arrives.
     Demo(demo::Demo),
