@@ -28,6 +28,7 @@ use tower::{ServiceExt as _, util::BoxCloneSyncService};
 use crate::{
     Builder, Config, Event, Node, StartError,
     adapters::{Book, Seeds, ToInboxes, ToOutbound, ToTransport},
+    channels,
     counters::{Counters, Tally},
     discovery::{Answers, Dialler, Finder},
     events::Events,
@@ -40,9 +41,6 @@ use crate::{
     supervise::{self, Tasks, Upkeep, Watcher},
     verifier::BatchVerifier,
 };
-
-/// Requests of the node's own parts that wait for the outbound pipeline. What finds no room is shed.
-const OUTBOUND_QUEUE: usize = 1_024;
 
 /// What a node tells others of its software.
 const USER_AGENT: &str = concat!("dht-node/", env!("CARGO_PKG_VERSION"));
@@ -108,7 +106,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     let events = Events::new();
 
     // The way out, and who looks for recipients nobody knows.
-    let (requests, queue) = mpsc::channel(OUTBOUND_QUEUE);
+    let (requests, queue) = channels::REQUESTS.open();
     let requester = Requester::new(requests);
     let outbound_config = OutboundConfig {
         discovery_timeout: Duration::from_secs(config.discovery_seconds),

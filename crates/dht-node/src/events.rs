@@ -7,6 +7,8 @@ use dht_outbound::DeliveryFailure;
 use dht_peers::Ban;
 use tokio::sync::broadcast;
 
+use crate::channels;
+
 /// Events kept for one subscriber. A slower one loses the oldest and is told how many.
 pub const EVENT_CAPACITY: usize = 1_024;
 
@@ -66,7 +68,7 @@ impl EventStream {
 
 impl Events {
     pub(crate) fn new() -> Self {
-        Self(broadcast::channel(EVENT_CAPACITY).0)
+        Self(channels::EVENTS.open_to_many())
     }
 
     pub(crate) fn subscribe(&self) -> EventStream {

@@ -8,6 +8,8 @@ use dht_stack::BytePermit;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use crate::channels;
+
 /// Messages that wait for one subscriber. Beyond it the network waits: the reader of the peer's stream stops,
 /// and the peer feels it (law 2).
 pub const INBOX_CAPACITY: usize = 256;
@@ -73,7 +75,7 @@ impl Inbox {
 
 impl Subscribers {
     pub(crate) fn subscribe(&self) -> Inbox {
-        let (sender, receiver) = mpsc::channel(INBOX_CAPACITY);
+        let (sender, receiver) = channels::INBOX.open();
         // After the end the sender is dropped here, and the inbox ends at once.
         if let Some(inboxes) = &mut *self.inboxes.lock() {
             inboxes.retain(|inbox| !inbox.is_closed());

@@ -28,6 +28,7 @@
 
 mod adapters;
 mod builder;
+mod channels;
 mod compose;
 mod config;
 mod counters;

@@ -16,9 +16,11 @@
 mod batch;
 mod budget;
 mod cause;
+mod channel;
 mod stack;
 
 pub use batch::{Batch, BatchFuture, BatchLost, BatchWork};
 pub use budget::{ByteBudget, BytePermit};
 pub use cause::{BoxError, cause_ref, is_caused_by};
+pub use channel::{Channel, WhenFull, waiting_cycle};
 pub use stack::{Either, Stack, stack};

@@ -12,6 +12,7 @@ use crate::{
     AddressBook, Config, IdentityError, InboundStream, MESSAGING_PROTOCOL, Medium, NoBook, Outlets,
     Transport,
     admission::{Admission, Bounds},
+    channels,
     dialer::Dials,
     identity::encode_identity,
     medium::Media,
@@ -125,8 +126,8 @@ impl Builder {
         } else {
             media
         };
-        let (sink, messages) = mpsc::channel(config.inbound_channel.max(1));
-        let (events, event_outlet) = mpsc::channel(config.event_channel.max(1));
+        let (sink, messages) = channels::MESSAGES.open_for(config.inbound_channel);
+        let (events, event_outlet) = channels::EVENTS.open_for(config.event_channel);
         let limits = Limits {
             messages: config.max_queued_messages,
             bytes: config.max_queued_bytes,

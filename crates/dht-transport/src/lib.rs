@@ -81,6 +81,7 @@ pub mod noise;
 mod admission;
 mod book;
 mod builder;
+mod channels;
 mod config;
 mod connection;
 mod dialer;
@@ -105,6 +106,7 @@ mod upgrade;
 
 pub use book::{AddressBook, NoBook};
 pub use builder::Builder;
+pub use channels::CHANNELS;
 pub use config::Config;
 pub use connection::{Connection, Direction};
 pub use error::{

@@ -13,13 +13,10 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{Accepted, Acceptor, BoxFuture, Medium, Socket, Source};
+use crate::{Accepted, Acceptor, BoxFuture, Medium, Socket, Source, channels};
 
 /// Bytes each direction of a memory connection holds before the writer waits, like a socket buffer.
 const PIPE_BYTES: usize = 256 * 1024;
-
-/// Connections that wait for `accept`; further dials are refused, as a full TCP backlog does.
-const BACKLOG: usize = 128;
 
 /// A table of listening ports: `/memory/n` addresses of one instance reach each other. Clones share it.
 ///
@@ -56,7 +53,7 @@ impl Medium for Memory {
     fn listen<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Acceptor>>> {
         Box::pin(async move {
             let wanted = port_of(address)?;
-            let (sender, incoming) = mpsc::channel(BACKLOG);
+            let (sender, incoming) = channels::BACKLOG.open();
             let mut ports = self.ports.lock();
             let port = if wanted == 0 {
                 (1..=u64::from(u16::MAX))

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, Connection, Direction, Event, InboundStream, MESSAGING_PROTOCOL, Offence, Substream,
     admission::{Admission, ConnectionSlot},
+    channels,
     connection::Parts,
     dialer::Dials,
     limits::{CLOSE_TIMEOUT, DRAIN_TIMEOUT},
@@ -34,9 +35,6 @@ use crate::{
     tasks::Tasks,
     upgrade::{Upgrade, Upgraded},
 };
-
-/// Stream requests waiting for the driver of a connection.
-const OPEN_REQUESTS: usize = 16;
 
 /// The parts of a transport that its tasks hold.
 pub(crate) struct Shared {
@@ -87,7 +85,7 @@ impl Shared {
             peer,
             info,
         } = upgraded;
-        let (requests, incoming) = mpsc::channel(OPEN_REQUESTS);
+        let (requests, incoming) = channels::OPEN_REQUESTS.open();
         let live = Arc::<LiveStreams>::default();
         let meter = Arc::<SendMeter>::default();
         let connection = Arc::new(Connection::new(Parts {

@@ -24,9 +24,9 @@ use tokio::{
 use super::{
     MailParts,
     outlets::{Table, ToDirectory, ToPipeline},
-    receipt::{self, RECEIPT_PROTOCOL, STREAMS},
+    receipt::{self, RECEIPT_PROTOCOL},
 };
-use crate::{Config, Event, StartError, events::Events, supervise::Tasks};
+use crate::{Config, Event, StartError, channels, events::Events, supervise::Tasks};
 
 /// How often silent peers are given up and what came is written down.
 const TICK: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ impl Receipts {
         if !config.saf.enabled || !features.contains(Features::DHT_STORE_FORWARD) {
             return (transport, Self::default());
         }
-        let (sender, streams) = mpsc::channel(STREAMS);
+        let (sender, streams) = channels::RECEIPT_STREAMS.open();
         let transport = transport.serve(RECEIPT_PROTOCOL, sender);
         (transport, Self(Arc::new(Mutex::new(Some(streams)))))
     }

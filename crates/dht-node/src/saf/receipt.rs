@@ -21,8 +21,6 @@ use tokio::{
 /// Its name, as peers announce it.
 pub(super) const RECEIPT_PROTOCOL: Bytes = Bytes::from_static(b"dht/saf-receipt/1");
 
-/// Streams that wait to be answered; the transport resets further ones.
-pub(super) const STREAMS: usize = 64;
 /// Streams being answered at one time.
 const MAX_ANSWERING: usize = 256;
 /// The message may still be under way; after this it is not kept.

@@ -1,0 +1,132 @@
+//! The channels of a node, as data: who waits for whom (law 2).
+
+use dht_stack::{Channel, WhenFull};
+
+use crate::{EVENT_CAPACITY, INBOX_CAPACITY};
+
+/// Requests for the outbound pipeline. The inbound stacks shed, the least important first; the application waits.
+pub(crate) const REQUESTS: Channel = Channel {
+    name: "send requests",
+    from: &[
+        ("stacks", WhenFull::Shed),
+        ("searches", WhenFull::Wait),
+        ("application", WhenFull::Wait),
+    ],
+    to: "pipeline",
+    capacity: 1_024,
+};
+
+/// Messages for one subscriber. A stack that waits here holds the message's memory, and thereby the peer that sent it.
+pub(crate) const INBOX: Channel = Channel {
+    name: "inbox",
+    from: &[("stacks", WhenFull::Wait)],
+    to: "application",
+    capacity: INBOX_CAPACITY,
+};
+
+/// What a node tells whoever watches it.
+pub(crate) const EVENTS: Channel = Channel {
+    name: "events",
+    from: &[
+        ("stacks", WhenFull::DropOldest),
+        ("peer queues", WhenFull::DropOldest),
+    ],
+    to: "application",
+    capacity: EVENT_CAPACITY,
+};
+
+/// Streams on which peers ask for receipts; the transport resets further ones.
+#[cfg(feature = "saf")]
+pub(crate) const RECEIPT_STREAMS: Channel = Channel {
+    name: "receipt streams",
+    from: &[("readers", WhenFull::Shed)],
+    to: "receipts",
+    capacity: 64,
+};
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use dht_stack::waiting_cycle;
+
+    use super::*;
+
+    fn all() -> Vec<&'static Channel> {
+        let mut all = vec![&REQUESTS, &INBOX, &EVENTS];
+        #[cfg(feature = "saf")]
+        all.push(&RECEIPT_STREAMS);
+        all.extend(dht_transport::CHANNELS);
+        all
+    }
+
+    /// With every channel full, somebody can still move.
+    #[test]
+    fn nobody_waits_in_a_circle() {
+        assert_eq!(waiting_cycle(&all()), None);
+        // The test would notice: a pipeline that waited for the stacks would close the circle.
+        const ECHO: Channel = Channel {
+            name: "echo",
+            from: &[("pipeline", WhenFull::Wait)],
+            to: "readers",
+            capacity: 1,
+        };
+        let mut with_echo = all();
+        with_echo.push(&ECHO);
+        let cycle = waiting_cycle(&with_echo).unwrap();
+        assert_eq!(cycle, ["application", "pipeline", "readers", "stacks"]);
+    }
+
+    /// Sources of every library crate, without their tests.
+    fn sources() -> Vec<(String, String)> {
+        fn collect(folder: &Path, into: &mut Vec<(String, String)>) {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                if path.is_dir() && name != "tests" {
+                    collect(&path, into);
+                } else if name.ends_with(".rs") && !name.contains("test") {
+                    let text = fs::read_to_string(&path).unwrap();
+                    let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
+                    into.push((path.display().to_string(), code.to_owned()));
+                }
+            }
+        }
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut found = Vec::new();
+        for entry in fs::read_dir(crates).unwrap() {
+            collect(&entry.unwrap().path().join("src"), &mut found);
+        }
+        found
+    }
+
+    /// The declarations are all there is: no code makes a channel by itself, and each declaration is used.
+    #[test]
+    fn every_channel_is_declared_and_every_declaration_is_a_channel() {
+        let sources = sources();
+        assert!(sources.len() > 100, "the sources are not where they were");
+        let raw = ["mpsc::channel", "broadcast::channel", "unbounded_channel"];
+        for (path, code) in &sources {
+            let code = code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
+            let makes = code.filter(|line| raw.iter().any(|call| line.contains(call)));
+            let allowed = path.ends_with("dht-stack/src/channel.rs");
+            let found: Vec<_> = makes.collect();
+            assert!(
+                found.is_empty() || allowed,
+                "{path} makes a channel nobody declared: {found:?}"
+            );
+        }
+        let opened = |name: &str| {
+            let call = format!("{name}.open");
+            sources.iter().any(|(_, code)| code.contains(&call))
+        };
+        for name in ["REQUESTS", "INBOX", "EVENTS", "RECEIPT_STREAMS"] {
+            assert!(opened(&format!("channels::{name}")), "{name} is not used");
+        }
+        for name in ["MESSAGES", "EVENTS", "OPEN_REQUESTS", "BACKLOG"] {
+            assert!(opened(&format!("channels::{name}")), "{name} is not used");
+        }
+    }
+}

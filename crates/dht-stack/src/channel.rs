@@ -1,0 +1,140 @@
+//! Channels as data: who waits for whom is declared where the channel is made, and can be checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::sync::{broadcast, mpsc};
+
+/// A bounded channel between two stages of a node. The declaration makes it: there is no other way in this workspace
+/// (a test looks), so that the declarations are all there is.
+///
+/// One-shot answers and watched values are not declared: nobody can wait for *room* in them.
+///
+/// ```
+/// use dht_stack::{Channel, WhenFull};
+///
+/// const LETTERS: Channel = Channel {
+///     name: "letters",
+///     from: &[("writer", WhenFull::Wait)],
+///     to: "reader",
+///     capacity: 8,
+/// };
+/// let (sender, _receiver) = LETTERS.open::<char>();
+/// assert_eq!(sender.max_capacity(), 8);
+/// assert_eq!(dht_stack::waiting_cycle(&[&LETTERS]), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// What it carries.
+    pub name: &'static str,
+    /// Who puts something in, and what each does when it is full.
+    pub from: &'static [(&'static str, WhenFull)],
+    /// Who takes it out.
+    pub to: &'static str,
+    /// Entries it holds; a setting may change that.
+    pub capacity: usize,
+}
+
+/// What a sender does at the bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Waits for room.
+    Wait,
+    /// Lets the new entry go, and counts it.
+    Shed,
+    /// Lets the oldest entry go; whoever missed it is told.
+    DropOldest,
+}
+
+impl Channel {
+    /// Makes the channel.
+    #[must_use]
+    pub fn open<T>(&self) -> (mpsc::Sender<T>, mpsc::Receiver<T>) {
+        self.open_for(self.capacity)
+    }
+
+    /// Makes the channel with the capacity of a setting, at least 1.
+    #[must_use]
+    pub fn open_for<T>(&self, capacity: usize) -> (mpsc::Sender<T>, mpsc::Receiver<T>) {
+        mpsc::channel(capacity.max(1))
+    }
+
+    /// Makes a channel in which every receiver gets every entry.
+    #[must_use]
+    pub fn open_to_many<T: Clone>(&self) -> broadcast::Sender<T> {
+        broadcast::channel(self.capacity.max(1)).0
+    }
+}
+
+/// Stages that wait for each other in a circle, each for the next and the last for the first, if there are any: with
+/// full channels they would wait for ever.
+#[must_use]
+pub fn waiting_cycle(channels: &[&Channel]) -> Option<Vec<&'static str>> {
+    let mut waits = BTreeMap::<_, BTreeSet<_>>::new();
+    for channel in channels {
+        for (from, policy) in channel.from {
+            if *policy == WhenFull::Wait {
+                waits.entry(*from).or_default().insert(channel.to);
+            }
+        }
+    }
+    // Takes away, again and again, whoever waits for nobody; what is left waits in a circle.
+    loop {
+        let waiting: BTreeSet<_> = waits.keys().copied().collect();
+        let before = waits.len();
+        waits.retain(|_, on| on.iter().any(|stage| waiting.contains(stage)));
+        if waits.len() == before {
+            break;
+        }
+    }
+    let mut path = vec![*waits.keys().next()?];
+    loop {
+        let last = path.last()?;
+        let next = waits.get(last)?.iter().find(|on| waits.contains_key(*on))?;
+        if let Some(at) = path.iter().position(|stage| stage == next) {
+            return Some(path.split_off(at));
+        }
+        path.push(next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn edge(from: &'static [(&'static str, WhenFull)], to: &'static str) -> Channel {
+        Channel {
+            name: "",
+            from,
+            to,
+            capacity: 1,
+        }
+    }
+
+    const A_TO_B: Channel = edge(&[("a", WhenFull::Wait)], "b");
+    const B_TO_C: Channel = edge(&[("b", WhenFull::Wait), ("d", WhenFull::Wait)], "c");
+    const C_TO_A: Channel = edge(&[("c", WhenFull::Wait)], "a");
+    const C_TO_A_SHEDS: Channel = edge(&[("c", WhenFull::Shed)], "a");
+    const SELF: Channel = edge(&[("d", WhenFull::Wait)], "d");
+
+    #[test]
+    fn a_circle_is_found_and_only_waiting_closes_it() {
+        let cycle = waiting_cycle(&[&A_TO_B, &B_TO_C, &C_TO_A]);
+        assert_eq!(cycle, Some(vec!["a", "b", "c"]));
+        assert_eq!(waiting_cycle(&[&A_TO_B, &B_TO_C]), None);
+        assert_eq!(waiting_cycle(&[&A_TO_B, &B_TO_C, &C_TO_A_SHEDS]), None);
+        assert_eq!(waiting_cycle(&[&A_TO_B, &SELF]), Some(vec!["d"]));
+    }
+
+    #[tokio::test]
+    async fn channels_are_as_declared() {
+        let (sender, mut receiver) = A_TO_B.open();
+        sender.try_send(1).unwrap();
+        assert!(sender.try_send(2).is_err());
+        assert_eq!(receiver.recv().await, Some(1));
+        assert_eq!(A_TO_B.open_for::<()>(0).0.max_capacity(), 1);
+        let many = A_TO_B.open_to_many();
+        let (mut first, mut second) = (many.subscribe(), many.subscribe());
+        many.send(3).unwrap();
+        assert_eq!((first.recv().await, second.recv().await), (Ok(3), Ok(3)));
+    }
+}
