@@ -63,7 +63,7 @@ async fn a_banned_peer_is_refused_until_it_is_unbanned() {
         ),
         "{sent:?}"
     );
-    assert_eq!(judge.stats().messages_received, 0);
+    assert_eq!(judge.stats().delivered, 0);
 
     // The other way round nobody even tries.
     assert!(matches!(

@@ -281,8 +281,7 @@ async fn saf_shows_and_deletes_what_a_home_keeps() {
     // Carol fetches, once.
     let mut child = listen(&bob, &[]).await;
     let (address, _) = run_to(0, &bob, &["id", "--address"]).await;
-    let port = ["--listen", "/ip4/127.0.0.1/tcp/0", "--json"];
-    let fetch = [&["saf", "fetch", "--peer", &address], &port[..]].concat();
+    let fetch = ["saf", "fetch", "--peer", &address, "--json"];
     for messages in [3, 0] {
         let (fetched, _) = run_to(0, &carol, &fetch).await;
         let lines: Vec<serde_json::Value> = fetched

@@ -59,10 +59,12 @@ impl Saf {
         Disposition::Answered
     }
 
-    /// Remembers a message that came on the usual way, as others may have stored it too.
+    /// Remembers a message that came on the usual way, as others may have stored it too; not one that its sender
+    /// delivered itself.
     pub(crate) fn note(&self, message: &impl InTransit) {
         let header = &message.opened().header;
-        if header.is_encrypted() && header.message_type.is_domain() {
+        let relayed = message.opened().origin() != Some(&message.source().public_key);
+        if relayed && header.is_encrypted() && header.message_type.is_domain() {
             let until = self.0.clock.now();
             let until = until.saturating_add(self.0.config.max_age_seconds);
             self.0.ledger.note(message.hash(), until);

@@ -325,6 +325,65 @@ async fn the_rest_of_the_table() {
     }
 }
 
+mod damage {
+    use dht_saf::{Checks, Fault, check};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+        /// Whatever a relay did to the bytes somebody else signed, the strict profile blames nobody for it, and the
+        /// message is not taken for good.
+        #[test]
+        fn damage_to_what_was_signed_is_noticed_and_blames_nobody(
+            which in 0_usize..4, at in any::<usize>(), bit in 0_u32..8,
+        ) {
+            let mut message = for_me(1, ago(5));
+            let flip = |bytes: &mut Bytes| {
+                let mut damaged = bytes.to_vec();
+                let at = at % damaged.len();
+                damaged[at] ^= 1 << bit;
+                *bytes = damaged.into();
+            };
+            let header = message.dht_header.as_mut().unwrap();
+            match which {
+                0 => flip(&mut message.body),
+                1 => flip(&mut header.message_signature),
+                2 => flip(&mut header.ephemeral_public_key),
+                _ => header.expires ^= 1 << bit,
+            }
+            let me = test_util::identity(ME);
+            let checks = Checks { identity: &me, now: NOW, max_age_seconds: 1_000 };
+            let fault = check(message, checks).unwrap_err();
+            let ruling = fault.rule().strict;
+            prop_assert_eq!((ruling.abort, ruling.ban), (false, None), "{:?}", fault);
+        }
+
+        /// Any bytes at all are refused or taken, and nothing panics.
+        #[test]
+        fn any_bytes_are_judged(
+            body in proptest::collection::vec(any::<u8>(), 0..64),
+            signature in proptest::collection::vec(any::<u8>(), 0..110),
+            ephemeral in proptest::collection::vec(any::<u8>(), 0..34),
+            numbers in any::<(u64, u32, i32, u32)>(),
+        ) {
+            let mut message = for_me(1, numbers.0);
+            message.body = body.into();
+            let header = message.dht_header.as_mut().unwrap();
+            header.message_signature = signature.into();
+            header.ephemeral_public_key = ephemeral.into();
+            (header.major, header.message_type, header.flags) = (numbers.1, numbers.2, numbers.3);
+            let me = test_util::identity(ME);
+            let checks = Checks { identity: &me, now: NOW, max_age_seconds: u64::MAX };
+            let fault = check(message, checks).map(drop);
+            let severe = matches!(fault, Err(Fault::StoredInFuture));
+            prop_assert!(!severe || numbers.0 > NOW.0);
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_answer_with_the_id_of_nothing_owed_uses_up_nothing() {
     let world = world(Strict);

@@ -1,7 +1,9 @@
 //! `bans`: who is banned for what.
 
 use clap::{Args, Subcommand};
+use dht_core::Severity;
 use dht_inbound::{AttributionProfile, BanTerms, Culprit, Rule, Sanction, rules};
+use dht_saf::{FAULT_RULES, FaultRule};
 use serde_json::{Value, json};
 
 use crate::{exit::Failure, home::print};
@@ -43,26 +45,30 @@ impl Bans {
 impl Rules {
     fn run(&self) {
         if self.json {
-            let all: Vec<Value> = rules().iter().map(json).collect();
+            let stored = FAULT_RULES.iter().filter(|rule| bans(rule)).map(fault);
+            let all: Vec<Value> = rules().iter().map(json).chain(stored).collect();
             print(&Value::from(all).to_string());
             return;
         }
         let row = |offence: &str, who: &str, length: &str, section: &str, text: &str| {
             format!("{offence:<28} {who:<10} {length:<8} {section:<24} {text}")
         };
-        print(&row(
-            "OFFENCE",
-            "WHO",
-            "BAN",
-            "SPECIFICATION 03",
-            "FOR WHAT",
-        ));
+        print(&row("OFFENCE", "WHO", "BAN", "SPECIFICATION", "FOR WHAT"));
         for rule in rules() {
             let sanction = rule.sanction(self.profile);
             let (who, length) = sanction.map_or(("nobody", "-".to_owned()), |sanction| {
                 (who(sanction.culprit), length(sanction))
             });
-            print(&row(rule.name, who, &length, rule.section, rule.text));
+            let section = format!("03 {}", rule.section);
+            print(&row(rule.name, who, &length, &section, rule.text));
+        }
+        for rule in FAULT_RULES.iter().filter(|rule| bans(rule)) {
+            let ban = rule.ruling(self.profile).ban;
+            let (who, length) = ban.map_or(("nobody", "-".to_owned()), |severity| {
+                (who(Culprit::Source), text(seconds(severity)))
+            });
+            let name = format!("saf_{}", rule.name);
+            print(&row(&name, who, &length, "05 8.1", rule.text));
         }
     }
 }
@@ -80,10 +86,38 @@ fn json(rule: &Rule) -> Value {
     json!({
         "offence": rule.name,
         "text": rule.text,
-        "section": rule.section,
+        "section": format!("03 {}", rule.section),
         "strict": sanction(rule.strict),
         "legacy": sanction(rule.legacy),
     })
+}
+
+/// Whether the fault of a stored message is a ban at all.
+const fn bans(rule: &FaultRule) -> bool {
+    rule.strict.ban.is_some() || rule.legacy.ban.is_some()
+}
+
+fn fault(rule: &FaultRule) -> Value {
+    let sanction = |ban: Option<Severity>| {
+        ban.map(|severity| {
+            json!({
+                "who": who(Culprit::Source),
+                "severity": format!("{severity:?}").to_lowercase(),
+                "seconds": seconds(severity),
+            })
+        })
+    };
+    json!({
+        "offence": format!("saf_{}", rule.name),
+        "text": rule.text,
+        "section": "05 8.1",
+        "strict": sanction(rule.strict.ban),
+        "legacy": sanction(rule.legacy.ban),
+    })
+}
+
+const fn seconds(severity: Severity) -> u64 {
+    severity.default_seconds()
 }
 
 const fn who(culprit: Culprit) -> &'static str {
@@ -95,7 +129,10 @@ const fn who(culprit: Culprit) -> &'static str {
 }
 
 fn length(sanction: Sanction) -> String {
-    let seconds = BanTerms::default().seconds(sanction.term);
+    text(BanTerms::default().seconds(sanction.term))
+}
+
+fn text(seconds: u64) -> String {
     match seconds {
         hours if hours % 3_600 == 0 => format!("{} h", hours / 3_600),
         minutes => format!("{} min", minutes / 60),

@@ -207,6 +207,8 @@ impl Fetch {
     async fn run(self) -> Result<(), Failure> {
         let mut config = self.home.config()?;
         let peers = std::mem::take(&mut config.peers);
+        // It dials; nobody needs to find it.
+        config.listen.clear();
         if peers.is_empty() && self.peer.is_empty() {
             return Err(Failure::config(
                 "nobody to ask; name a node with --peer, or peers in the configuration".to_owned(),
