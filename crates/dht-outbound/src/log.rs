@@ -12,7 +12,8 @@ use tracing::Span;
 
 use crate::{OutboundMessage, SendMessageResponse, SendRequest, metrics};
 
-/// Opens the span `outbound{tag, strategy}` around a request, logs it, and counts its outcome.
+/// Opens the span `outbound{tag, strategy, kind, disposition}` around a request, logs it, and counts its outcome, which
+/// is the `disposition`. A forwarded message's `kind` is `forward`: its header is not read again.
 ///
 /// Specification 04, section 1, layer 1.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,7 +69,17 @@ where
     fn call(&mut self, request: SendRequest) -> Self::Future {
         let strategy = request.strategy().name();
         // The tag may still be unknown; selection records it.
-        let span = tracing::debug_span!("outbound", tag = tracing::field::Empty, strategy);
+        let kind = match &request {
+            SendRequest::Forward { .. } => "forward",
+            SendRequest::Message { params, .. } => params.message_type.name(),
+        };
+        let span = tracing::debug_span!(
+            "outbound",
+            tag = tracing::field::Empty,
+            strategy,
+            kind,
+            disposition = tracing::field::Empty,
+        );
         let future = span.in_scope(|| {
             let priority = request.priority().name();
             match &request {
@@ -78,7 +89,6 @@ where
                 SendRequest::Message { params, payload } => tracing::debug!(
                     bytes = payload.len(),
                     priority,
-                    kind = params.message_type.name(),
                     encrypted = params.encryption != dht_core::Encryption::Clear,
                     note = params.debug_info.as_deref(),
                     "sending"
@@ -106,7 +116,8 @@ where
         let result = ready!(this.future.poll(cx));
         let outcome = result.as_ref().map_or("error", SendMessageResponse::name);
         metrics::request(this.strategy, outcome);
-        tracing::debug!(outcome, "answered");
+        this.span.record("disposition", outcome);
+        tracing::debug!("answered");
         Poll::Ready(result)
     }
 }
@@ -147,6 +158,58 @@ mod tests {
 
     use super::*;
     use crate::{MessageSendStates, SendParams};
+
+    /// Writes down the fields of every span.
+    #[derive(Clone, Default)]
+    struct Fields(std::sync::Arc<parking_lot::Mutex<String>>);
+
+    impl tracing::field::Visit for Fields {
+        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            use std::fmt::Write as _;
+            let _ = write!(self.0.lock(), "{field}={value:?} ");
+        }
+    }
+
+    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Fields {
+        fn on_new_span(
+            &self,
+            span: &tracing::span::Attributes<'_>,
+            _: &tracing::span::Id,
+            _: tracing_subscriber::layer::Context<'_, S>,
+        ) {
+            span.record(&mut self.clone());
+        }
+
+        fn on_record(
+            &self,
+            _: &tracing::span::Id,
+            values: &tracing::span::Record<'_>,
+            _: tracing_subscriber::layer::Context<'_, S>,
+        ) {
+            values.record(&mut self.clone());
+        }
+    }
+
+    #[test]
+    fn the_span_tells_strategy_kind_and_what_became_of_it() {
+        use tracing_subscriber::layer::SubscriberExt as _;
+        let fields = Fields::default();
+        let subscriber = tracing_subscriber::registry().with(fields.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            let nobody = SendMessageResponse::Queued(MessageSendStates::default());
+            let answer = std::cell::Cell::new(Some(nobody));
+            let mut service = LogRequestLayer.layer(tower::service_fn(|_: SendRequest| {
+                std::future::ready(answer.take().ok_or("asked twice"))
+            }));
+            let params = SendParams::builder().broadcast(vec![]).finish();
+            let request = SendRequest::new(params, crate::Payload::Part("hi".into()));
+            let answered = task::spawn(service.call(request)).poll();
+            assert_eq!(assert_ready_ok!(answered).name(), "nobody");
+        });
+        let seen = fields.0.lock().clone();
+        let expected = "strategy=\"broadcast\" kind=\"domain\" disposition=\"nobody\" ";
+        assert_eq!(seen, expected);
+    }
 
     #[tokio::test]
     async fn logging_changes_nothing_and_hides_no_pressure() {
