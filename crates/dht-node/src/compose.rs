@@ -22,7 +22,7 @@ use dht_peers::{Connections, Directory};
 use dht_stack::Batch;
 use dht_transport::{InboundMessage, Transport};
 use rand_core::Rng as _;
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::{Mutex, Notify};
 use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{

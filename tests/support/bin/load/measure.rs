@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Flags,
     child::{Counts, Process},
-    report::Report,
+    report::{Report, idle_limit_mb},
 };
 
 /// How long the capacity is measured, after [`WARM_UP`].
@@ -170,7 +170,8 @@ async fn measure(flags: &Flags, process: &mut Process) -> anyhow::Result<Report>
     let lost_peers = peers.iter().filter(|peer| !peer.is_connected()).count();
 
     say("waiting for the node to become idle".to_owned());
-    let (rss_after, idle_seconds) = idle(process, idle_rss_mb).await?;
+    let remembered = after.useful() + after.answered;
+    let (rss_after, idle_seconds) = idle(process, idle_limit_mb(idle_rss_mb, remembered)).await?;
     // Questions still on their way had their time to be answered.
     let answers = probe.answers();
     progress.finish_and_clear();
@@ -195,6 +196,7 @@ async fn measure(flags: &Flags, process: &mut Process) -> anyhow::Result<Report>
         peak_rss_mb: process.resident_mb().1,
         idle_rss_after_mb: rss_after,
         idle_after_seconds: idle_seconds,
+        remembered,
         capacity_per_second: capacity,
         offered_per_second: offered.messages.load(Relaxed) as f64 / took,
         refused_by_senders: offered.refused.load(Relaxed),
@@ -241,7 +243,7 @@ async fn closed_loop(
             // What became of it shows in the next attempt.
             let _: Result<(), dht_transport::DeliveryError> = oldest.await;
         }
-        let frame = traffic.next().1;
+        let frame = traffic.draw().1;
         peer.send_when_possible(frame, &mut waiting).await.ok()?;
     }
     Some(traffic)
@@ -261,7 +263,7 @@ async fn open_loop(peer: Arc<Peer>, mut traffic: Traffic, rate: f64, offered: Ar
         due -= left as f64;
         offered.messages.fetch_add(left, Relaxed);
         while left > 0 {
-            let frame = refused.take().unwrap_or_else(|| traffic.next().1);
+            let frame = refused.take().unwrap_or_else(|| traffic.draw().1);
             match peer.send(frame.clone()) {
                 Ok(delivery) => drop(delivery),
                 Err(SendError::QueueFull) => {
@@ -335,16 +337,13 @@ impl<'a> Watch<'a> {
 }
 
 /// Waits until the node holds nothing and is about as small as it was: its memory in MiB, and after how long.
-async fn idle(process: &mut Process, idle_rss_mb: f64) -> anyhow::Result<(f64, f64)> {
+async fn idle(process: &mut Process, limit_mb: f64) -> anyhow::Result<(f64, f64)> {
     let start = Instant::now();
     let settled = async {
         loop {
             let counts = process.counts()?;
             let (rss, _) = process.resident_mb();
-            if counts.held_bytes == 0
-                && counts.queued_bytes == 0
-                && rss <= idle_rss_mb + crate::report::IDLE_TOLERANCE_MB
-            {
+            if counts.held_bytes == 0 && counts.queued_bytes == 0 && rss <= limit_mb {
                 return anyhow::Ok(rss);
             }
             sleep(LOOK).await;

@@ -14,9 +14,19 @@ const LEAST_GOODPUT: f64 = 0.8;
 /// The longest a control message may wait, in milliseconds.
 const CONTROL_LIMIT_MS: f64 = 1_000.0;
 
-/// What an idle node may have more after than before, in MiB: it remembers which messages it has seen, up to half a
-/// million of them.
-pub(crate) const IDLE_TOLERANCE_MB: f64 = 64.0;
+/// What a node takes to remember one message it has seen, in bytes, in a table that has just doubled. It must remember
+/// them until they expire (specification 03, F-15).
+const REMEMBERED_BYTES: f64 = 114.0;
+
+/// Messages it remembers at most.
+const MOST_REMEMBERED: u64 = 500_000;
+
+/// What an idle node may take, in MiB: as much as before, the messages it must remember, and as much as it may take
+/// beside its budget at any time.
+pub(crate) fn idle_limit_mb(idle_rss_mb: f64, remembered: u64) -> f64 {
+    let remembered = remembered.min(MOST_REMEMBERED) as f64 * REMEMBERED_BYTES / 1_048_576.0;
+    idle_rss_mb + remembered + BESIDE_BUDGET_MB
+}
 
 /// Figures of one run.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -28,6 +38,8 @@ pub(crate) struct Report {
     pub(crate) peak_rss_mb: f64,
     pub(crate) idle_rss_after_mb: f64,
     pub(crate) idle_after_seconds: f64,
+    /// Messages the node has to remember in the end.
+    pub(crate) remembered: u64,
     pub(crate) capacity_per_second: f64,
     pub(crate) offered_per_second: f64,
     pub(crate) refused_by_senders: u64,
@@ -70,7 +82,7 @@ impl Report {
 
     fn judge(&self) -> Vec<String> {
         let most = self.budget_mb as f64 + BESIDE_BUDGET_MB;
-        let idle = self.idle_rss_mb + IDLE_TOLERANCE_MB;
+        let idle = idle_limit_mb(self.idle_rss_mb, self.remembered);
         let criteria = [
             (
                 self.peak_rss_mb > 0.0 && self.peak_rss_mb <= most,
