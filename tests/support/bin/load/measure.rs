@@ -241,7 +241,7 @@ async fn closed_loop(
             // What became of it shows in the next attempt.
             let _: Result<(), dht_transport::DeliveryError> = oldest.await;
         }
-        let frame = traffic.next().1;
+        let frame = traffic.next_message().1;
         peer.send_when_possible(frame, &mut waiting).await.ok()?;
     }
     Some(traffic)
@@ -257,11 +257,15 @@ async fn open_loop(peer: Arc<Peer>, mut traffic: Traffic, rate: f64, offered: Ar
     loop {
         ticks.tick().await;
         due += rate * TICK.as_secs_f64();
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the fraction stays due; as saturates"
+        )]
         let mut left = due.max(0.0) as u64;
         due -= left as f64;
         offered.messages.fetch_add(left, Relaxed);
         while left > 0 {
-            let frame = refused.take().unwrap_or_else(|| traffic.next().1);
+            let frame = refused.take().unwrap_or_else(|| traffic.next_message().1);
             match peer.send(frame.clone()) {
                 Ok(delivery) => drop(delivery),
                 Err(SendError::QueueFull) => {
