@@ -36,7 +36,7 @@ pub struct InboundConfig {
     /// How long the application may think about gossip; defaults to [`DEFAULT_VERDICT_DEADLINE`].
     pub verdict_deadline: Duration,
     /// Which claims are acceptable. What becomes of unusable addresses is the
-    /// [profile](AttributionProfile::claims)'s business.
+    /// [profile](ClaimPolicy::under)'s business.
     pub claims: ClaimPolicy,
 }
 

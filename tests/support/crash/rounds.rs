@@ -181,12 +181,12 @@ impl fmt::Display for Outcome {
 
 impl Moment {
     fn random(chance: &mut impl Rng) -> Self {
-        let durability = if chance.next_u32() % 2 == 0 {
+        let durability = if chance.next_u32().is_multiple_of(2) {
             Durability::Immediate
         } else {
             Durability::Eventual
         };
-        let opening = chance.next_u32() % 5 == 0;
+        let opening = chance.next_u32().is_multiple_of(5);
         let mut below = |most: Duration| {
             let most = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
             Duration::from_micros(chance.next_u64() % most.max(1))

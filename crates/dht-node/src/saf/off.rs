@@ -28,7 +28,6 @@ impl Receipts {
 }
 
 /// Nothing to start.
-#[expect(clippy::unused_async, reason = "as the other one")]
 pub(crate) async fn start(
     _home: Option<&Path>,
     _config: &Config,

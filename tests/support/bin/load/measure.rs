@@ -243,7 +243,11 @@ async fn closed_loop(
             // What became of it shows in the next attempt.
             let _: Result<(), dht_transport::DeliveryError> = oldest.await;
         }
+<<<<<<< HEAD
         let frame = traffic.draw().1;
+=======
+        let frame = traffic.next_message().1;
+>>>>>>> origin/main
         peer.send_when_possible(frame, &mut waiting).await.ok()?;
     }
     Some(traffic)
@@ -259,11 +263,19 @@ async fn open_loop(peer: Arc<Peer>, mut traffic: Traffic, rate: f64, offered: Ar
     loop {
         ticks.tick().await;
         due += rate * TICK.as_secs_f64();
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the fraction stays due; as saturates"
+        )]
         let mut left = due.max(0.0) as u64;
         due -= left as f64;
         offered.messages.fetch_add(left, Relaxed);
         while left > 0 {
+<<<<<<< HEAD
             let frame = refused.take().unwrap_or_else(|| traffic.draw().1);
+=======
+            let frame = refused.take().unwrap_or_else(|| traffic.next_message().1);
+>>>>>>> origin/main
             match peer.send(frame.clone()) {
                 Ok(delivery) => drop(delivery),
                 Err(SendError::QueueFull) => {

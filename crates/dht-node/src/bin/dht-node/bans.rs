@@ -56,17 +56,19 @@ impl Rules {
         print(&row("OFFENCE", "WHO", "BAN", "SPECIFICATION", "FOR WHAT"));
         for rule in rules() {
             let sanction = rule.sanction(self.profile);
-            let (who, length) = sanction.map_or(("nobody", "-".to_owned()), |sanction| {
-                (who(sanction.culprit), length(sanction))
-            });
+            let (who, length) = sanction.map_or_else(
+                || ("nobody", "-".to_owned()),
+                |sanction| (who(sanction.culprit), length(sanction)),
+            );
             let section = format!("03 {}", rule.section);
             print(&row(rule.name, who, &length, &section, rule.text));
         }
         for rule in FAULT_RULES.iter().filter(|rule| bans(rule)) {
             let ban = rule.ruling(self.profile).ban;
-            let (who, length) = ban.map_or(("nobody", "-".to_owned()), |severity| {
-                (who(Culprit::Source), text(seconds(severity)))
-            });
+            let (who, length) = ban.map_or_else(
+                || ("nobody", "-".to_owned()),
+                |severity| (who(Culprit::Source), text(seconds(severity))),
+            );
             let name = format!("saf_{}", rule.name);
             print(&row(&name, who, &length, "05 8.1", rule.text));
         }
