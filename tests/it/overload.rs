@@ -63,11 +63,7 @@ async fn mixed_traffic_from_many_peers_is_carried_within_the_budget() {
             let mut counts = BTreeMap::new();
             let mut waiting = std::collections::VecDeque::new();
             for _ in 0..EACH {
-<<<<<<< HEAD
-                let (kind, frame) = traffic.draw();
-=======
                 let (kind, frame) = traffic.next_message();
->>>>>>> origin/main
                 *counts.entry(kind).or_insert(0_u64) += 1;
                 peer.send_when_possible(frame, &mut waiting).await.unwrap();
             }
@@ -122,11 +118,7 @@ async fn an_application_that_does_not_read_keeps_no_control_message_waiting() {
         senders.spawn(async move {
             let mut waiting = std::collections::VecDeque::new();
             while peer
-<<<<<<< HEAD
-                .send_when_possible(traffic.draw().1, &mut waiting)
-=======
                 .send_when_possible(traffic.next_message().1, &mut waiting)
->>>>>>> origin/main
                 .await
                 .is_ok()
             {}
@@ -202,15 +194,9 @@ async fn what_was_seen_before_a_restart_is_a_duplicate_after_it() {
     let mut inbox = first.subscribe();
     let (peer_before, mut traffic) = peer(5, &first).await;
     let (ours, clear) = loop {
-<<<<<<< HEAD
-        let (kind, frame) = traffic.draw();
-        if kind == Kind::Ours {
-            break (frame, traffic.draw().1);
-=======
         let (kind, frame) = traffic.next_message();
         if kind == Kind::Ours {
             break (frame, traffic.next_message().1);
->>>>>>> origin/main
         }
     };
     for frame in [&ours, &clear] {
@@ -231,11 +217,7 @@ async fn what_was_seen_before_a_restart_is_a_duplicate_after_it() {
     until(|| second.stats().drops.of(DropReason::Duplicate) == 2).await;
     // One that is new shows that the node does deliver.
     let fresh = loop {
-<<<<<<< HEAD
-        let (kind, frame) = traffic.draw();
-=======
         let (kind, frame) = traffic.next_message();
->>>>>>> origin/main
         if kind == Kind::Clear {
             break frame;
         }

@@ -109,11 +109,7 @@ async fn who_delivers_a_forgery_is_banned_in_the_legacy_profile_only() {
         let secret = peer.identity().secret_key();
         let expires = dht_node::SystemClock.now().saturating_add(3_600);
         let mut traffic = Traffic::new(9, secret, judge.public_key(), expires).unwrap();
-<<<<<<< HEAD
-        let mut junk = std::iter::from_fn(|| Some(traffic.draw()))
-=======
         let mut junk = std::iter::from_fn(|| Some(traffic.next_message()))
->>>>>>> origin/main
             .filter_map(|(kind, frame)| (kind == Kind::Junk).then_some(frame));
         let frames = [junk.next().unwrap(), junk.next().unwrap()];
         for frame in frames {

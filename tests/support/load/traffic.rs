@@ -97,11 +97,7 @@ impl Traffic {
         // A well-formed signature that covers another message.
         let forged = Header {
             signature: clear.header.signature.clone(),
-<<<<<<< HEAD
-            ..Header::clone(&relay.header)
-=======
             ..relay.header
->>>>>>> origin/main
         };
         let forged = encode_envelope(&forged, &relay.body);
         let mut traffic = Self {
@@ -158,11 +154,7 @@ impl Traffic {
     }
 
     /// The next message of the mix.
-<<<<<<< HEAD
-    pub fn draw(&mut self) -> (Kind, Bytes) {
-=======
     pub fn next_message(&mut self) -> (Kind, Bytes) {
->>>>>>> origin/main
         let kind = MIX
             .get(self.sent % MIX.len())
             .copied()
@@ -262,11 +254,7 @@ mod tests {
         let mut seen = BTreeSet::new();
         let mut verified = 0;
         for _ in 0..60 {
-<<<<<<< HEAD
-            let (kind, frame) = traffic.draw();
-=======
             let (kind, frame) = traffic.next_message();
->>>>>>> origin/main
             let is_new = seen.insert(frame.clone());
             let sealed = RawEnvelope::parse(frame).ok().map(|raw| raw.into_sealed());
             let is_valid = sealed.is_some_and(|sealed| sealed.unwrap().verify().is_ok());

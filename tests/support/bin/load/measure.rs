@@ -243,11 +243,7 @@ async fn closed_loop(
             // What became of it shows in the next attempt.
             let _: Result<(), dht_transport::DeliveryError> = oldest.await;
         }
-<<<<<<< HEAD
-        let frame = traffic.draw().1;
-=======
         let frame = traffic.next_message().1;
->>>>>>> origin/main
         peer.send_when_possible(frame, &mut waiting).await.ok()?;
     }
     Some(traffic)
@@ -271,11 +267,7 @@ async fn open_loop(peer: Arc<Peer>, mut traffic: Traffic, rate: f64, offered: Ar
         due -= left as f64;
         offered.messages.fetch_add(left, Relaxed);
         while left > 0 {
-<<<<<<< HEAD
-            let frame = refused.take().unwrap_or_else(|| traffic.draw().1);
-=======
             let frame = refused.take().unwrap_or_else(|| traffic.next_message().1);
->>>>>>> origin/main
             match peer.send(frame.clone()) {
                 Ok(delivery) => drop(delivery),
                 Err(SendError::QueueFull) => {
