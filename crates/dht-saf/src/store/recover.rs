@@ -44,6 +44,8 @@ pub(super) fn open(
 ) -> Result<Opened, StoreError> {
     shared.clear_segments();
     let index = Arc::new(IndexFile::new(disk.open(INDEX_NAME)?));
+    // Opening waits for no write, and needs no room on a full disk: the writer's first checkpoint pays.
+    index.defer();
     let database = Arc::new(
         Builder::new()
             .set_cache_size(config.index_cache_bytes)
