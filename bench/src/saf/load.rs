@@ -152,13 +152,15 @@ impl Load {
         at: UnixSeconds,
     ) -> anyhow::Result<Vec<f64>> {
         let mut waits = Vec::new();
-        while !stop.load(Relaxed) {
+        loop {
             let start = now();
             store.submit(self.message(), at)?.wait()?;
             waits.push(start.elapsed().as_secs_f64());
+            if stop.load(Relaxed) {
+                return Ok(waits);
+            }
             thread::sleep(pause);
         }
-        Ok(waits)
     }
 }
 

@@ -46,9 +46,9 @@ struct Debt {
     deferred: bool,
     /// What is owed, in order.
     owed: Vec<Change>,
-    /// The same writes by place, each with its number.
-    pages: BTreeMap<u64, (u64, Arc<[u8]>)>,
-    /// Writes so far.
+    /// The same writes by place and number.
+    pages: BTreeMap<(u64, u64), Arc<[u8]>>,
+    /// Changes so far.
     count: u64,
     bytes: u64,
     /// The longest write in `pages`.
@@ -59,7 +59,8 @@ struct Debt {
 
 #[derive(Clone, Debug)]
 enum Change {
-    Write(u64, Arc<[u8]>),
+    /// Offset, number, bytes.
+    Write(u64, u64, Arc<[u8]>),
     Resize(u64),
     Sync,
 }
@@ -92,7 +93,7 @@ impl IndexFile {
         for change in &owed {
             self.check()?;
             match change {
-                Change::Write(offset, data) => self.inner.write(*offset, data)?,
+                Change::Write(offset, _, data) => self.inner.write(*offset, data)?,
                 Change::Resize(length) => self.inner.set_len(*length)?,
                 Change::Sync => self.inner.sync_data()?,
             }
@@ -152,13 +153,15 @@ impl IndexFile {
     }
 
     /// Owes a change, or says that it has to be made now.
-    fn owe(&self, change: impl FnOnce() -> Change) -> io::Result<bool> {
+    fn owe(&self, change: impl FnOnce(u64) -> Change) -> io::Result<bool> {
         self.check()?;
         let mut debt = self.debt.lock();
         if !debt.deferred {
             return Ok(false);
         }
-        debt.add(change());
+        debt.count = debt.count.saturating_add(1);
+        let change = change(debt.count);
+        debt.add(change);
         let much = debt.bytes > MOST_OWED;
         drop(debt);
         if much {
@@ -171,16 +174,15 @@ impl IndexFile {
 impl Debt {
     fn add(&mut self, change: Change) {
         match &change {
-            Change::Write(offset, data) => {
+            Change::Write(offset, number, data) => {
                 let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
-                self.count = self.count.saturating_add(1);
                 self.bytes = self.bytes.saturating_add(length);
                 self.longest = self.longest.max(length);
-                self.pages.insert(*offset, (self.count, data.clone()));
+                self.pages.insert((*offset, *number), data.clone());
             }
             Change::Resize(length) => {
                 self.length = Some(*length);
-                let _cut = self.pages.split_off(length);
+                let _cut = self.pages.split_off(&(*length, 0));
             }
             Change::Sync => {}
         }
@@ -190,15 +192,10 @@ impl Debt {
     /// The first `changes` are made.
     fn paid(&mut self, changes: usize) {
         for change in self.owed.drain(..changes) {
-            if let Change::Write(offset, data) = change {
+            if let Change::Write(offset, number, data) = change {
                 let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
                 self.bytes = self.bytes.saturating_sub(length);
-                // A later write to the same place is still owed.
-                if let Some((_, newest)) = self.pages.get(&offset)
-                    && Arc::ptr_eq(newest, &data)
-                {
-                    self.pages.remove(&offset);
-                }
+                self.pages.remove(&(offset, number));
             }
         }
         if self.pages.is_empty() {
@@ -215,12 +212,12 @@ impl Debt {
         let first = offset.saturating_sub(self.longest);
         let mut found: Vec<_> = self
             .pages
-            .range(first..offset.saturating_add(length))
-            .filter(|(start, (_, data))| {
+            .range((first, 0)..(offset.saturating_add(length), 0))
+            .filter(|((start, _), data)| {
                 let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
                 start.saturating_add(length) > offset
             })
-            .map(|(start, (number, data))| (*number, *start, data.clone()))
+            .map(|((start, number), data)| (*number, *start, data.clone()))
             .collect();
         found.sort_unstable_by_key(|(number, ..)| *number);
         found
@@ -252,21 +249,24 @@ impl StorageBackend for IndexHandle {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if self.0.owe(|| Change::Resize(len))? {
+        if self.0.owe(|_| Change::Resize(len))? {
             return Ok(());
         }
         self.0.inner.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.0.owe(|| Change::Sync)? {
+        if self.0.owe(|_| Change::Sync)? {
             return Ok(());
         }
         self.0.inner.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if self.0.owe(|| Change::Write(offset, data.into()))? {
+        if self
+            .0
+            .owe(|number| Change::Write(offset, number, data.into()))?
+        {
             return Ok(());
         }
         self.0.inner.write(offset, data)

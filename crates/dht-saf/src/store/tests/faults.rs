@@ -83,6 +83,23 @@ fn an_index_that_finds_no_room_costs_nothing_but_a_later_checkpoint() {
     }
 }
 
+#[test]
+fn an_index_that_was_cut_off_while_it_was_made_is_made_again() {
+    let disk = FaultyDisk::new();
+    let store = Store::open_on(disk.clone(), small()).unwrap();
+    put(&store, message(1, 1, 10)).unwrap();
+    drop(store);
+    for cut in [1, 8, 4_096] {
+        let left = disk.kill();
+        let index = left.open(recover::INDEX_NAME).unwrap();
+        index.write(0, &[0; 9]).unwrap();
+        index.set_len(cut).unwrap();
+        let again = Store::open_on(left, small()).unwrap();
+        assert_eq!(numbers(&again, 1), [1]);
+        assert_sound(&again);
+    }
+}
+
 /// A workload with every kind of request; what was acknowledged, and what was refused.
 fn workload(store: &Store) -> (BTreeMap<u64, u8>, Vec<u64>) {
     let (mut stored, mut refused) = (BTreeMap::new(), Vec::new());
