@@ -10,9 +10,11 @@ use anyhow::Context as _;
 use clap::Parser;
 
 mod envelope;
+mod keeper;
 mod memory;
 mod primitives;
 mod report;
+mod saf;
 mod sample;
 mod select;
 mod stacks;
@@ -57,6 +59,7 @@ fn main() -> anyhow::Result<()> {
     tcp::run(&mut report, effort, &floors)?;
     memory::run(&mut report, effort)?;
     select::run(&mut report, effort);
+    saf::run(&mut report, effort)?;
     report.finish();
     if let Some(path) = flags.json {
         let json = serde_json::to_vec_pretty(&report)?;

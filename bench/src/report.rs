@@ -5,28 +5,79 @@ use serde::Serialize;
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    rows: Vec<Row>,
+    rows: Vec<Figure>,
     #[serde(skip)]
     filter: String,
 }
 
+/// What a row is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row<'n> {
+    pub(crate) name: &'n str,
+    pub(crate) unit: &'static str,
+    /// What one unit of work is, where the name does not say it.
+    pub(crate) work: Option<&'static str>,
+    /// What the row cannot do without, in the same unit.
+    pub(crate) floor: Option<f64>,
+    /// What the project asks for: at least for rates, at most for everything else.
+    pub(crate) target: Option<f64>,
+}
+
 /// One figure.
 #[derive(Debug, Serialize)]
-struct Row {
+struct Figure {
     name: String,
     unit: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    work: Option<&'static str>,
     value: f64,
     /// What the row cannot do without, in the same unit.
     floor: Option<f64>,
     /// `value / floor`: below 1 is better than the floor for times, above 1 for rates.
     ratio: Option<f64>,
+    /// What the project asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<f64>,
+}
+
+impl<'n> Row<'n> {
+    pub(crate) const fn new(name: &'n str, unit: &'static str) -> Self {
+        Self {
+            name,
+            unit,
+            work: None,
+            floor: None,
+            target: None,
+        }
+    }
+
+    pub(crate) const fn work(self, work: &'static str) -> Self {
+        Self {
+            work: Some(work),
+            ..self
+        }
+    }
+
+    pub(crate) const fn floor(self, floor: f64) -> Self {
+        Self {
+            floor: Some(floor),
+            ..self
+        }
+    }
+
+    pub(crate) const fn target(self, target: f64) -> Self {
+        Self {
+            target: Some(target),
+            ..self
+        }
+    }
 }
 
 impl Report {
     pub(crate) fn new(filter: String) -> Self {
         println!(
-            "{:<28} {:>14} {:<14} {:>14} {:>7}",
-            "row", "value", "unit", "floor", "ratio"
+            "{:<28} {:>14} {:<14} {:>14} {:>7} {:>10}  unit of work",
+            "row", "value", "unit", "floor", "ratio", "target"
         );
         Self {
             rows: Vec::new(),
@@ -47,6 +98,22 @@ impl Report {
         floor: Option<f64>,
         measure: impl FnOnce() -> f64,
     ) {
+        let row = Row {
+            floor,
+            ..Row::new(name, unit)
+        };
+        self.row_with(row, measure);
+    }
+
+    /// Measures and prints a row if it is asked for.
+    pub(crate) fn row_with(&mut self, row: Row<'_>, measure: impl FnOnce() -> f64) {
+        let Row {
+            name,
+            unit,
+            work,
+            floor,
+            target,
+        } = row;
         if !name.starts_with(&self.filter) {
             return;
         }
@@ -54,17 +121,22 @@ impl Report {
         let ratio = floor.map(|floor| value / floor);
         let show =
             |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |f| format!("{f:.2}"));
-        println!(
-            "{name:<28} {value:>14.2} {unit:<14} {:>14} {:>7}",
+        let aim = target.map_or_else(|| "-".to_owned(), |target| target.to_string());
+        let line = format!(
+            "{name:<28} {value:>14.2} {unit:<14} {:>14} {:>7} {aim:>10}  {}",
             show(floor),
-            show(ratio)
+            show(ratio),
+            work.unwrap_or_default()
         );
-        self.rows.push(Row {
+        println!("{}", line.trim_end());
+        self.rows.push(Figure {
             name: name.to_owned(),
             unit,
+            work,
             value,
             floor,
             ratio,
+            target,
         });
     }
 

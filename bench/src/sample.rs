@@ -8,6 +8,8 @@ use std::{
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
+    /// Whether figures need not be comparable.
+    pub(crate) quick: bool,
     /// Samples of each row, at least five.
     pub(crate) samples: usize,
     /// Length of one sample of a single-threaded row.
@@ -18,11 +20,13 @@ pub(crate) struct Effort {
 
 impl Effort {
     pub(crate) const QUICK: Self = Self {
+        quick: true,
         samples: 5,
         sample: Duration::from_millis(8),
         messages: 400,
     };
     pub(crate) const FULL: Self = Self {
+        quick: false,
         samples: 7,
         sample: Duration::from_millis(150),
         messages: 6_000,

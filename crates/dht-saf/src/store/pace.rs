@@ -26,8 +26,8 @@ impl Pace {
     const START_ROWS: usize = 64;
     const MIN_ROWS: usize = 16;
     const MAX_ROWS: usize = 512;
-    const LONG: Duration = Duration::from_millis(4);
-    const SHORT: Duration = Duration::from_millis(2);
+    const LONG: Duration = Duration::from_millis(3);
+    const SHORT: Duration = Duration::from_micros(1_500);
 
     /// Rows that a task may take out in one commit.
     pub(super) const fn rows(&self) -> usize {

@@ -7,8 +7,8 @@ use redb::{ReadTransaction, ReadableTable};
 use super::{
     books::rows_in,
     index::{
-        EXPIRY, MAILBOX, NEIGHBOURS, Place, RECIPIENTS, ROWS, Row, account, mailbox_key, position,
-        read_table,
+        EXPIRY, MAILBOX, NEIGHBOURS, Place, RECIPIENTS, ROWS, Row, SEGMENTS, account, mailbox_key,
+        position, read_table,
     },
     log::stored_record,
     shared::Shared,
@@ -175,6 +175,7 @@ pub(super) fn verify(shared: &Shared) -> Result<Inspection, StoreError> {
     let mut hashes = std::collections::HashSet::new();
     let mut by_recipient = std::collections::BTreeMap::<_, Account>::new();
     let mut by_neighbour = std::collections::BTreeMap::<_, Account>::new();
+    let mut by_segment = std::collections::BTreeMap::new();
     for entry in rows.iter()? {
         let (id, bytes) = entry?;
         let id = RowId(id.value());
@@ -204,6 +205,11 @@ pub(super) fn verify(shared: &Shared) -> Result<Inspection, StoreError> {
                 .faults
                 .push(format!("row {}: record does not check", id.0));
         }
+        let used = by_segment
+            .entry(row.place.segment)
+            .or_insert((0_u64, 0_u64));
+        used.0 = used.0.saturating_add(1);
+        used.1 = used.1.saturating_add(row.place.length.into());
         let low = u64::from(row.meta.retention == crate::Retention::Low);
         for account in [
             by_recipient
@@ -238,7 +244,28 @@ pub(super) fn verify(shared: &Shared) -> Result<Inspection, StoreError> {
             .faults
             .push("accounts of neighbours do not add up".into());
     }
+    if segments(&transaction)? != by_segment {
+        found
+            .faults
+            .push("the use of segments does not add up".into());
+    }
     Ok(found)
+}
+
+/// Rows and bytes of each segment that has any, as the index counts them.
+fn segments(
+    transaction: &ReadTransaction,
+) -> Result<std::collections::BTreeMap<u32, (u64, u64)>, StoreError> {
+    let mut used = std::collections::BTreeMap::new();
+    if let Some(table) = read_table(transaction, SEGMENTS)? {
+        for entry in table.iter()? {
+            let (number, value) = entry?;
+            if value.value() != (0, 0) {
+                used.insert(number.value(), value.value());
+            }
+        }
+    }
+    Ok(used)
 }
 
 /// Reads a record; `None` if it is gone, or its bytes are.

@@ -25,6 +25,9 @@ use crate::{
 /// The file of the index.
 pub(super) const INDEX_NAME: &str = "index.redb";
 
+/// What every file of redb begins with.
+const REDB_MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
+
 /// Records of the log that one transaction of a restart takes.
 const REPLAY_ENTRIES: usize = 1024;
 
@@ -43,7 +46,16 @@ pub(super) fn open(
     config: &StoreConfig,
 ) -> Result<Opened, StoreError> {
     shared.clear_segments();
-    let index = Arc::new(IndexFile::new(disk.open(INDEX_NAME)?));
+    let file = disk.open(INDEX_NAME)?;
+    let complete = is_complete(&file)?;
+    if !complete {
+        file.set_len(0)?;
+    }
+    let index = Arc::new(IndexFile::new(file));
+    if complete {
+        // Opening waits for no write, and needs no room on a full disk: the writer's first checkpoint pays.
+        index.defer();
+    }
     let database = Arc::new(
         Builder::new()
             .set_cache_size(config.index_cache_bytes)
@@ -86,8 +98,20 @@ pub(super) fn open(
     let log = Log::new(disk.clone(), shared.clone(), next, config.segment_bytes);
     (books.log, books.durable) = (log.position(), log.position());
     write(&database, &mut books, Durability::Immediate, |_, _| Ok(()))?;
+    index.defer();
     shared.set_database(Some(database));
     Ok(Opened { index, books, log })
+}
+
+/// Whether the index was ever made: redb writes its magic number last, and what lacks it holds nothing. The log has
+/// it all.
+fn is_complete(file: &DiskFile) -> Result<bool, StoreError> {
+    let mut start = [0; REDB_MAGIC.len()];
+    if file.len()? < REDB_MAGIC.len() as u64 {
+        return Ok(false);
+    }
+    file.read(0, &mut start)?;
+    Ok(start == REDB_MAGIC)
 }
 
 /// Runs one transaction on tables and books.

@@ -34,10 +34,19 @@ struct Shared {
     changed: Condvar,
 }
 
+/// Which part of a job failed.
+#[derive(Debug)]
+pub(super) enum JobError {
+    /// The log may not be what it was taken for.
+    Log(io::Error),
+    /// The log is durable; the index is still owed.
+    Index(io::Error),
+}
+
 #[derive(Debug, Default)]
 struct State {
     job: Option<Job>,
-    outcome: Option<io::Result<()>>,
+    outcome: Option<Result<(), JobError>>,
     stop: bool,
 }
 
@@ -75,14 +84,14 @@ impl Syncer {
     }
 
     /// The outcome of the job, once it is there.
-    pub(super) fn poll(&mut self) -> Option<io::Result<()>> {
+    pub(super) fn poll(&mut self) -> Option<Result<(), JobError>> {
         let outcome = self.shared.state.lock().outcome.take()?;
         self.busy = false;
         Some(outcome)
     }
 
     /// Waits for the outcome of the job.
-    pub(super) fn wait(&mut self) -> Option<io::Result<()>> {
+    pub(super) fn wait(&mut self) -> Option<Result<(), JobError>> {
         if !self.busy {
             return None;
         }
@@ -108,17 +117,17 @@ impl Drop for Syncer {
 
 impl Job {
     /// Does the work, on whatever thread.
-    pub(super) fn run(self, disk: &dyn Disk) -> io::Result<()> {
+    fn run(self, disk: &dyn Disk) -> Result<(), JobError> {
         for file in &self.files {
-            file.sync_data()?;
+            file.sync_data().map_err(JobError::Log)?;
         }
         if self.names {
-            disk.sync_names()?;
+            disk.sync_names().map_err(JobError::Log)?;
         }
-        if let Some(index) = &self.index {
-            index.settle()?;
+        match &self.index {
+            Some(index) => index.settle().map_err(JobError::Index),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -1,3 +1,4 @@
+mod abuse;
 mod faults;
 mod model;
 

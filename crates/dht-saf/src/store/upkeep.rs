@@ -1,18 +1,25 @@
 //! What the writer does for the disk between commits: background syncs, checkpoints, removal of dead segments.
 
-use std::io;
+use std::time::Duration;
 
 use redb::Durability as Commit;
+use tokio::time::Instant;
 
-use super::{books::LogPosition, recover, segments::segment_name, syncer::Job, writer::Writer};
+use super::{
+    books::LogPosition,
+    recover,
+    segments::segment_name,
+    syncer::{Job, JobError},
+    writer::Writer,
+};
 use crate::{config::EVENTUAL_LOSS_BYTES, disk::DiskFile, error::StoreError, metrics};
 
 /// Commits between two durable ones of the index; bounds what a restart reads again when messages are small.
 const CHECKPOINT_RECORDS: u64 = 20_000;
 /// Bytes written with [`Durability::Eventual`] before a background sync begins.
 const BACKGROUND_SYNC_BYTES: u64 = 4 << 20;
-/// Commits with [`Durability::Eventual`] before a background sync begins.
-const BACKGROUND_SYNC_COMMITS: u32 = 64;
+/// How long something may be written and not durable before a background sync begins.
+const BACKGROUND_SYNC_AFTER: Duration = Duration::from_millis(50);
 
 /// What has been written and is not durable, and how long ago the index was.
 #[derive(Debug, Default)]
@@ -20,7 +27,8 @@ pub(super) struct SyncState {
     pub(super) files: Vec<(u32, DiskFile)>,
     pub(super) names: bool,
     pub(super) bytes: u64,
-    pub(super) commits: u32,
+    /// When the oldest of these bytes were written.
+    pub(super) since: Option<Instant>,
     /// Bytes of the job under way.
     pub(super) in_flight: u64,
     /// Up to where the log will be durable once that job is done.
@@ -34,7 +42,7 @@ pub(super) struct SyncState {
 
 impl Writer {
     /// Background syncs, checkpoints, and the removal of segments without rows.
-    pub(super) fn look_after_disk(&mut self, idle: bool) {
+    pub(super) fn look_after_disk(&mut self) {
         if let Some(outcome) = self.syncer.poll() {
             self.synced(outcome);
         }
@@ -54,10 +62,8 @@ impl Writer {
             || self.sync.checkpoint_records >= CHECKPOINT_RECORDS;
         if due {
             self.begin_checkpoint();
-        } else if self.sync.bytes > 0
-            && (idle
-                || self.sync.bytes >= BACKGROUND_SYNC_BYTES
-                || self.sync.commits >= BACKGROUND_SYNC_COMMITS)
+        } else if self.sync.bytes >= BACKGROUND_SYNC_BYTES
+            || self.sync.patience() == Some(Duration::ZERO)
         {
             let job = self.sync.take_job(self.books.log);
             self.syncer.submit(job);
@@ -74,15 +80,15 @@ impl Writer {
 
     /// Commits the index for good; the sync runs beside.
     fn begin_checkpoint(&mut self) {
-        self.sync.doomed = self.removable();
-        for number in &self.sync.doomed {
+        let removable = self.removable();
+        for number in &removable {
             self.books.forget_segment(*number);
         }
-        self.index.set_lenient(true);
+        // Those of a checkpoint that did not get through are still to be removed.
+        self.sync.doomed.extend(removable);
         let committed = self.shared.database().and_then(|database| {
             recover::write(&database, &mut self.books, Commit::Immediate, |_, _| Ok(()))
         });
-        self.index.set_lenient(false);
         if let Err(error) = committed {
             self.fail_checkpoint(&error);
             return;
@@ -115,7 +121,7 @@ impl Writer {
     }
 
     /// A job of the syncer has ended.
-    fn synced(&mut self, outcome: io::Result<()>) {
+    fn synced(&mut self, outcome: Result<(), JobError>) {
         self.sync.in_flight = 0;
         match outcome {
             Ok(()) => {
@@ -129,16 +135,26 @@ impl Writer {
                     let _ = reply.send(Ok(()));
                 }
             }
-            Err(error) => self.fail_checkpoint(&error.into()),
+            Err(JobError::Log(error)) => self.fail_checkpoint(&error.into()),
+            Err(JobError::Index(error)) => {
+                // Nothing is lost, and the next checkpoint makes up for it.
+                self.books.durable = self.books.durable.max(self.sync.reaches);
+                self.report(&error.into());
+            }
         }
     }
 
     fn fail_checkpoint(&mut self, error: &StoreError) {
-        metrics::failed(error);
-        tracing::debug!(%error, "sync of stored messages failed");
         self.broken = true;
         self.sync.doomed.clear();
         self.sync.checkpoint_due = false;
+        self.report(error);
+    }
+
+    /// Tells whoever waits for a checkpoint that it failed.
+    fn report(&mut self, error: &StoreError) {
+        metrics::failed(error);
+        tracing::debug!(%error, "sync of stored messages failed");
         for reply in self.waiting.0.drain(..).chain(self.waiting.1.drain(..)) {
             let _ = reply.send(Err(error.clone()));
         }
@@ -155,16 +171,30 @@ impl Writer {
                 self.synced(outcome);
             }
         }
+        // What redb writes when it closes goes to the file at once.
+        self.index.stop_deferring();
         self.shared.set_database(None);
     }
 }
 
 impl SyncState {
+    /// How long until a background sync is due, if anything is to be synced.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        let since = self.since.filter(|_| self.bytes > 0)?;
+        Some(BACKGROUND_SYNC_AFTER.saturating_sub(since.elapsed()))
+    }
+
+    /// Bytes were written.
+    pub(super) fn wrote(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.since.get_or_insert_with(Instant::now);
+    }
+
     /// Everything that is written and not durable, as a job.
     fn take_job(&mut self, reaches: LogPosition) -> Job {
         self.reaches = reaches;
         self.in_flight = std::mem::take(&mut self.bytes);
-        self.commits = 0;
+        self.since = None;
         Job {
             files: self.files.drain(..).map(|(_, file)| file).collect(),
             names: std::mem::take(&mut self.names),

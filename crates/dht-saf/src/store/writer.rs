@@ -32,8 +32,6 @@ use crate::{
 const BATCH_REQUESTS: usize = 512;
 /// Bytes of requests in one commit.
 const BATCH_BYTES: usize = 4 << 20;
-/// How long the writer waits for more before it syncs what is written.
-const BACKGROUND_SYNC_PAUSE: Duration = Duration::from_millis(50);
 
 /// The writer's state.
 #[derive(Debug)]
@@ -100,18 +98,20 @@ impl Writer {
     /// Runs until the queue is closed and empty.
     pub(super) fn run(mut self) {
         let _abandon = AbandonOnDrop(self.queue.clone());
+        // What opening brought is made durable beside the first requests.
+        self.sync.checkpoint_due = true;
+        self.look_after_disk();
         loop {
             let taken = self
                 .queue
                 .take(BATCH_REQUESTS, BATCH_BYTES, self.patience());
-            let idle = taken.commands.is_empty();
-            if idle && taken.closed {
+            if taken.commands.is_empty() && taken.closed {
                 break;
             }
             let (commands, permits): (Vec<_>, Vec<_>) = taken.commands.into_iter().unzip();
             self.commit(commands);
             drop(permits);
-            self.look_after_disk(idle);
+            self.look_after_disk();
         }
         self.finish();
     }
@@ -120,10 +120,10 @@ impl Writer {
     fn patience(&self) -> Option<Duration> {
         if !self.broken && (!self.tasks.is_empty() || self.compaction.has_work()) {
             Some(Duration::ZERO)
-        } else if self.sync.bytes > 0 && !self.syncer.is_busy() {
-            Some(BACKGROUND_SYNC_PAUSE)
-        } else {
+        } else if self.syncer.is_busy() {
             None
+        } else {
+            self.sync.patience()
         }
     }
 
@@ -298,8 +298,7 @@ impl Writer {
                 {
                     self.sync.files.push((position.segment, written.file));
                 }
-                self.sync.bytes = self.sync.bytes.saturating_add(bytes);
-                self.sync.commits = self.sync.commits.saturating_add(1);
+                self.sync.wrote(bytes);
             }
         }
         self.sync.checkpoint_bytes = self.sync.checkpoint_bytes.saturating_add(bytes);
@@ -354,7 +353,9 @@ impl Writer {
             files: std::mem::take(&mut self.sync.files),
             names: true,
             bytes: self.sync.bytes.saturating_add(self.sync.in_flight),
-            checkpoint_due: !self.waiting.1.is_empty(),
+            since: self.sync.since.or_else(|| Some(Instant::now())),
+            // What the index could not be brought to before.
+            checkpoint_due: true,
             ..SyncState::default()
         };
         self.compaction = Compaction::default();

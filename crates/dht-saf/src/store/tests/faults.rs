@@ -42,6 +42,64 @@ fn a_full_disk_refuses_and_recovers() {
     assert_sound(&store);
 }
 
+#[test]
+fn an_index_that_finds_no_room_costs_nothing_but_a_later_checkpoint() {
+    let disk = FaultyDisk::new();
+    let store = Store::open_on(disk.clone(), small()).unwrap();
+    block_on(store.checkpoint()).unwrap();
+    for n in 0..200 {
+        put(&store, message(n, 1, 30)).unwrap();
+    }
+    // The index has grown in memory, and finds no room for it.
+    let full = Faults {
+        capacity: Some(0),
+        ..Faults::default()
+    };
+    disk.set_faults(full);
+    assert!(matches!(
+        block_on(store.checkpoint()),
+        Err(StoreError::DiskFull)
+    ));
+    assert_eq!(numbers(&store, 1).len(), 200, "reading goes on");
+    assert!(matches!(
+        put(&store, message(200, 1, 30)),
+        Err(StoreError::DiskFull)
+    ));
+    assert_eq!(numbers(&store, 1).len(), 200, "also after a refusal");
+    assert_sound(&store);
+    let killed = disk.kill();
+    killed.set_faults(full);
+    let again = Store::open_on(killed, small()).expect("opening needs no room");
+    assert_eq!(numbers(&again, 1).len(), 200);
+    drop(again);
+
+    disk.set_faults(Faults::default());
+    put(&store, message(200, 1, 30)).unwrap();
+    block_on(store.checkpoint()).unwrap();
+    for left in [disk.kill(), disk.crash(3)] {
+        let again = Store::open_on(left, small()).unwrap();
+        assert_eq!(numbers(&again, 1).len(), 201);
+        assert_sound(&again);
+    }
+}
+
+#[test]
+fn an_index_that_was_cut_off_while_it_was_made_is_made_again() {
+    let disk = FaultyDisk::new();
+    let store = Store::open_on(disk.clone(), small()).unwrap();
+    put(&store, message(1, 1, 10)).unwrap();
+    drop(store);
+    for cut in [1, 8, 4_096] {
+        let left = disk.kill();
+        let index = left.open(recover::INDEX_NAME).unwrap();
+        index.write(0, &[0; 9]).unwrap();
+        index.set_len(cut).unwrap();
+        let again = Store::open_on(left, small()).unwrap();
+        assert_eq!(numbers(&again, 1), [1]);
+        assert_sound(&again);
+    }
+}
+
 /// A workload with every kind of request; what was acknowledged, and what was refused.
 fn workload(store: &Store) -> (BTreeMap<u64, u8>, Vec<u64>) {
     let (mut stored, mut refused) = (BTreeMap::new(), Vec::new());

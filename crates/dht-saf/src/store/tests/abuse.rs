@@ -1,0 +1,109 @@
+//! What one mailbox or one neighbour can do to the others: nothing.
+
+use super::*;
+
+fn limits() -> Limits {
+    let room = |rows| Room {
+        rows,
+        bytes: rows * 1_000,
+    };
+    Limits {
+        capacity: room(100),
+        per_recipient: room(20),
+        per_neighbour: room(50),
+        max_body_bytes: 500,
+    }
+}
+
+fn store() -> Store {
+    let config = StoreConfig {
+        limits: limits(),
+        ..small()
+    };
+    Store::open_on(MemoryDisk::new(), config).unwrap()
+}
+
+fn by(neighbour: u8, record: NewRecord) -> NewRecord {
+    NewRecord {
+        neighbour: Neighbour::from_bytes([neighbour; 32]),
+        ..record
+    }
+}
+
+#[test]
+fn a_stuffed_mailbox_leaves_the_others_room() {
+    let store = store();
+    let stuffed = (0..500).filter(|n| put(&store, by(1, message(*n, 1, 100))).is_ok());
+    assert_eq!(stuffed.count(), 20);
+    for n in 500..520 {
+        put(&store, by(1, message(n, 2, 100))).unwrap();
+    }
+    assert_eq!(numbers(&store, 1), (0..20).collect::<Vec<_>>());
+    assert_eq!(numbers(&store, 2).len(), 20);
+    assert_sound(&store);
+}
+
+#[test]
+fn large_messages_meet_the_quota_in_bytes() {
+    let mut limits = limits();
+    limits.per_recipient.bytes = 5_000;
+    let config = StoreConfig { limits, ..small() };
+    let store = Store::open_on(MemoryDisk::new(), config).unwrap();
+    let taken = (0..50).filter(|n| put(&store, by(1, message(*n, 1, 500))).is_ok());
+    let each = log::message_length(8, 500);
+    assert_eq!(taken.count() as u64, 5_000 / each);
+    put(&store, by(1, message(50, 2, 500))).unwrap();
+    assert_sound(&store);
+}
+
+#[test]
+fn one_neighbours_flood_does_not_keep_others_out() {
+    let store = store();
+    let mut refused = 0;
+    for n in 0..2_000 {
+        match put(&store, by(1, message(n, (n % 200) as u8, 100))) {
+            Ok(_) => {}
+            Err(StoreError::Refused(Refusal::NeighbourQuota)) => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, 1_950);
+    for n in 2_000..2_040 {
+        put(&store, by(2, message(n, (n % 4) as u8, 100))).expect("half of the store is left");
+    }
+    assert_eq!(store.stats().rows, 90);
+    assert_sound(&store);
+}
+
+#[test]
+fn many_neighbours_together_take_from_the_largest_mailboxes_only() {
+    let store = store();
+    put(&store, by(9, message(9_999, 250, 100))).unwrap();
+    // More than the store holds, for five mailboxes.
+    for n in 0..1_000 {
+        let _ = put(&store, by((n % 4) as u8, message(n, (n % 5) as u8, 100)));
+    }
+    assert_eq!(numbers(&store, 250), [9_999], "the smallest is left alone");
+    assert!(store.stats().rows <= 100);
+    assert_sound(&store);
+}
+
+#[test]
+fn refusals_leave_no_trace() {
+    let store = store();
+    for n in 0..20 {
+        put(&store, by(1, message(n, 1, 100))).unwrap();
+    }
+    let before = store.stats();
+    for n in 20..200 {
+        assert!(put(&store, by(1, message(n, 1, 100))).is_err());
+    }
+    assert_eq!(store.stats(), before);
+    // What was refused is not known: it is stored once there is room.
+    block_on(store.purge(recipient(1))).unwrap();
+    assert!(
+        !put(&store, by(1, message(100, 1, 100)))
+            .unwrap()
+            .already_existed()
+    );
+}
