@@ -12,6 +12,7 @@ use clap::Parser;
 mod envelope;
 mod memory;
 mod primitives;
+mod relayed;
 mod report;
 mod sample;
 mod select;
@@ -54,6 +55,7 @@ fn main() -> anyhow::Result<()> {
     let floors = primitives::run(&mut report, effort);
     envelope::run(&mut report, effort, &floors)?;
     stacks::run(&mut report, effort, &floors)?;
+    relayed::run(&mut report, effort, &floors)?;
     tcp::run(&mut report, effort, &floors)?;
     memory::run(&mut report, effort)?;
     select::run(&mut report, effort);
