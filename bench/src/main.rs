@@ -13,6 +13,7 @@ mod envelope;
 mod keeper;
 mod memory;
 mod primitives;
+mod relayed;
 mod report;
 mod saf;
 mod sample;
@@ -56,6 +57,7 @@ fn main() -> anyhow::Result<()> {
     let floors = primitives::run(&mut report, effort);
     envelope::run(&mut report, effort, &floors)?;
     stacks::run(&mut report, effort, &floors)?;
+    relayed::run(&mut report, effort, &floors)?;
     tcp::run(&mut report, effort, &floors)?;
     memory::run(&mut report, effort)?;
     select::run(&mut report, effort);

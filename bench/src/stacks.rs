@@ -40,14 +40,15 @@ use crate::{
 };
 
 /// Worker threads of these rows, and lanes of the stacks.
-const WORKERS: usize = 2;
+pub(crate) const WORKERS: usize = 2;
 /// Messages under way in a lane.
-const BURST: usize = 64;
-const PAYLOAD: usize = 1_000;
-const WIRE_BODY: usize = 6_016;
+pub(crate) const BURST: usize = 64;
+pub(crate) const PAYLOAD: usize = 1_000;
+pub(crate) const WIRE_BODY: usize = 6_016;
 
 /// Takes what the inbound stack sends and counts it.
-struct Count(AtomicUsize);
+#[derive(Default)]
+pub(crate) struct Count(pub(crate) AtomicUsize);
 
 impl Outbox for Count {
     fn forward(&self, _: ForwardRequest) -> Result<(), HandoverError> {
@@ -61,7 +62,7 @@ impl Outbox for Count {
 }
 
 #[derive(Clone)]
-struct Nobody;
+pub(crate) struct Nobody;
 
 impl DiscoveryHook for Nobody {
     fn on_response(&self, _: DiscoveryAnswer) -> Result<(), HandoverError> {
@@ -253,7 +254,7 @@ async fn inbound(
     frames.len() as f64 / seconds
 }
 
-async fn lane<S>(mut stack: S, messages: Vec<Received>, expected: Disposition) -> usize
+pub(crate) async fn lane<S>(mut stack: S, messages: Vec<Received>, expected: Disposition) -> usize
 where
     S: Service<Received, Response = Disposition, Error = BoxError>,
 {

@@ -1,0 +1,231 @@
+//! What a node does with mail for an absent peer: verify, store, hand over for forwarding, with 6 kB bodies, on a real
+//! file, with few peers known and with many.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use dht_core::{
+    DedupHash, Destination, Disposition, Encryption, Entropy as _, FingerprintKey, ManualClock,
+    MessageTag, MessageType, NodeIdentity, ProtocolVersion, PublicKey, RemotePeer, SealRequest,
+    SealSecrets, SeededEntropy, Severity, SharedClock, SharedEntropy, Signing, UnixSeconds,
+    encode_envelope, encode_parts, seal, test_util,
+};
+use dht_inbound::{
+    AcceptAll, Authenticated, DEFAULT_SEEN_CAPACITY, DedupTable, Delivered, DirectoryBans,
+    FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter, RateLimits,
+    Received, Seen, inbound_stack,
+};
+use dht_node::BatchVerifier;
+use dht_peers::{Connections, Directory, PeerRecord};
+use dht_saf::{
+    BanSink, Done, Duplicates, Durability, Ledger, Limits, Outbox, OutboxFull, Rate, Room, Saf,
+    SafConfig, SafParts, Store, StoreConfig,
+};
+use dht_stack::{Batch, BoxError, BytePermit};
+use tower::service_fn;
+
+use crate::{
+    primitives::Floors,
+    report::Report,
+    sample::{Effort, median, now},
+    stacks::{BURST, Count, Nobody, PAYLOAD, WIRE_BODY, WORKERS, lane},
+};
+
+/// Known peers of the two rows.
+const ROWS: [(&str, u64); 2] = [
+    ("inbound.relay_stored.12", 12),
+    ("inbound.relay_stored.10k", 10_000),
+];
+
+/// Store-and-forward sends nothing, bans nobody and accepts nothing here.
+struct Still;
+
+impl Outbox for Still {
+    fn send(&self, _: &RemotePeer, _: MessageType, _: Bytes, _: Done) -> Result<(), OutboxFull> {
+        Err(OutboxFull)
+    }
+}
+
+impl BanSink for Still {
+    fn ban(&self, _: &RemotePeer, _: Severity, _: &'static str) {}
+}
+
+impl Duplicates for Still {
+    fn record(&self, _: &DedupHash, _: bool, _: Option<UnixSeconds>, _: UnixSeconds) -> u32 {
+        1
+    }
+}
+
+pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()?;
+    let floor = WORKERS as f64 * 1e6 / floors.verify(WIRE_BODY);
+    for (name, peers) in ROWS {
+        if !report.wants(name) {
+            continue;
+        }
+        let identity = Arc::new(test_util::identity(2));
+        let directory = known(&identity, peers);
+        let nearest = directory
+            .closest(
+                identity.node_id(),
+                1,
+                &dht_peers::Filter::reachable(test_util::NOW),
+            )
+            .first()
+            .map(|peer| *peer.public_key())
+            .context("somebody is known")?;
+        let mut samples = Vec::new();
+        for _ in 0..effort.samples {
+            let frames = frames(&nearest, effort.messages)?;
+            samples.push(runtime.block_on(relay(&identity, &directory, &frames))?);
+        }
+        report.row(name, "messages/s", Some(floor), || median(samples));
+    }
+    Ok(())
+}
+
+fn known(identity: &NodeIdentity, peers: u64) -> Directory {
+    let directory = Directory::new(*identity.node_id());
+    let mut rng = SeededEntropy::new(11).rng();
+    for _ in 0..peers {
+        let key = dht_core::SecretKey::random(&mut rng).public_key();
+        let record = PeerRecord::new(key, dht_core::Features::NODE, test_util::NOW);
+        directory.add_or_update(record, test_util::NOW);
+    }
+    directory
+}
+
+/// Messages of Alice to a peer that is away.
+fn frames(to: &PublicKey, count: usize) -> anyhow::Result<Vec<Bytes>> {
+    let alice = test_util::identity(1);
+    let mut rng = SeededEntropy::new(12).rng();
+    let body = encode_parts(&[Bytes::from_static(b"\x08\x01"), vec![7; PAYLOAD].into()]);
+    (0..count)
+        .map(|_| {
+            let request = SealRequest {
+                body: body.clone(),
+                message_type: MessageType::None,
+                destination: Destination::PublicKey(*to),
+                encryption: Encryption::EncryptFor(*to),
+                sender: alice.secret_key(),
+                signing: Signing::Anonymous,
+                expires: Some(test_util::NOW.saturating_add(3_600)),
+                tag: MessageTag(1),
+                version: ProtocolVersion::V2,
+            };
+            let sealed = seal(request, SealSecrets::random(&mut rng))?;
+            Ok(encode_envelope(&sealed.header, &sealed.body))
+        })
+        .collect()
+}
+
+/// Runs frames through a fresh stack with a fresh store, half of them in each of two lanes.
+async fn relay(
+    identity: &Arc<NodeIdentity>,
+    directory: &Directory,
+    frames: &[Bytes],
+) -> anyhow::Result<f64> {
+    let home = tempfile::tempdir_in(".").context("a folder for the store")?;
+    let room = Room {
+        rows: 1_000_000,
+        bytes: 8 << 30,
+    };
+    let store = Store::open(
+        home.path(),
+        StoreConfig {
+            durability: Durability::Eventual,
+            limits: Limits {
+                capacity: room,
+                per_recipient: room,
+                per_neighbour: room,
+                ..Limits::default()
+            },
+            ..StoreConfig::default()
+        },
+    )?;
+    let clock: SharedClock = Arc::new(ManualClock::new(test_util::NOW));
+    let entropy: SharedEntropy = Arc::new(SeededEntropy::new(1));
+    let still = Arc::new(Still);
+    let saf = Saf::new(
+        SafConfig {
+            // One neighbour brings all of it.
+            neighbour_rate: Rate {
+                per_second: 1_000_000,
+                burst: 1_000_000,
+            },
+            ..SafConfig::default()
+        },
+        SafParts {
+            identity: Arc::clone(identity),
+            directory: directory.clone(),
+            connections: Connections::new(),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            store: Some(store.clone()),
+            ledger: Ledger::in_memory()?,
+            outbox: Arc::clone(&still) as Arc<dyn Outbox>,
+            bans: Arc::clone(&still) as Arc<dyn BanSink>,
+            duplicates: still,
+        },
+    );
+    let outbox = Arc::new(Count::default());
+    let parts = InboundParts {
+        identity: Arc::clone(identity),
+        directory: directory.clone(),
+        clock: Arc::clone(&clock),
+        limiter: RateLimiter::new(RateLimits::NONE, [3; 16]),
+        meter: FloodMeter::new(FloodLimits::default(), [1; 16]),
+        dedup: Arc::new(DedupTable::new(50_000, [2; 16])),
+        seen: Seen::new(
+            DEFAULT_SEEN_CAPACITY,
+            FingerprintKey::random(&mut entropy.rng()),
+        ),
+        verifier: BatchVerifier::new(entropy),
+        pool: Inline,
+        bans: DirectoryBans::new(directory.clone(), clock),
+        outbox: Arc::clone(&outbox),
+        discovery: Nobody,
+        judge: AcceptAll,
+        sources: Authenticated,
+    };
+    let stack = || {
+        inbound_stack(
+            InboundConfig::default(),
+            parts
+                .clone()
+                .map_verifier(|verifier| Batch::new(verifier, BURST, 1)),
+            saf.store_layer(),
+            Some(saf.layer()),
+            service_fn(|_: Delivered| async { Ok::<_, BoxError>(Disposition::Delivered) }),
+        )
+    };
+    let alice = test_util::identity(1);
+    let source = Arc::new(RemotePeer::new(*alice.public_key(), alice.features()));
+    let mut halves = [Vec::new(), Vec::new()];
+    for (index, frame) in frames.iter().enumerate() {
+        if let Some(half) = halves.get_mut(index % WORKERS) {
+            half.push(Received {
+                source: Arc::clone(&source),
+                frame: Bytes::from(frame.to_vec()),
+                permit: BytePermit::none(),
+            });
+        }
+    }
+    let start = now();
+    let lanes =
+        halves.map(|messages| tokio::spawn(lane(stack(), messages, Disposition::Forwarded)));
+    let mut forwarded = 0;
+    for lane in lanes {
+        forwarded += lane.await.unwrap_or(0);
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    assert_eq!(forwarded, frames.len(), "every message is handed over");
+    assert_eq!(outbox.0.load(Relaxed), frames.len());
+    assert_eq!(store.stats().rows, frames.len() as u64, "and stored");
+    tokio::task::block_in_place(|| store.close());
+    Ok(frames.len() as f64 / seconds)
+}
