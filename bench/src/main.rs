@@ -10,7 +10,6 @@ use anyhow::Context as _;
 use clap::Parser;
 
 mod envelope;
-mod keeper;
 mod memory;
 mod primitives;
 mod relayed;

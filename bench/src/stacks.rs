@@ -25,17 +25,14 @@ use dht_outbound::{
     SendParams, SendRequest, outbound,
 };
 use dht_peers::{Connections, Direction, Directory, PeerRecord};
-use dht_saf::Saf;
 use dht_stack::{Batch, BoxError, BytePermit};
 use futures::future::join_all;
-use tokio::runtime::Runtime;
 use tower::{Service, ServiceExt, service_fn};
 
 use crate::{
     envelope::{Kind, frame_of},
-    keeper::{self, Keeper},
     primitives::Floors,
-    report::{Report, Row},
+    report::Report,
     sample::{Effort, median, now},
 };
 
@@ -105,11 +102,10 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
         let frames = frames(kind, effort.messages)?;
         report.row(name, "messages/s", floor, || {
             rate(effort, || {
-                runtime.block_on(inbound(&frames, None, expected, &Keeper::nobody()))
+                runtime.block_on(inbound(&frames, None, expected))
             })
         });
     }
-    relay_stored(report, effort, &runtime, verify)?;
     if report.wants("inbound.duplicate") {
         let first = frames(Kind::ToBob, 1)?;
         let copies: Vec<Bytes> = first
@@ -121,8 +117,7 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
         let duplicate = Disposition::Dropped(dht_core::DropReason::Duplicate);
         report.row("inbound.duplicate", "messages/s", None, || {
             rate(effort, || {
-                let keeper = Keeper::nobody();
-                runtime.block_on(inbound(&copies, first.first(), duplicate, &keeper))
+                runtime.block_on(inbound(&copies, first.first(), duplicate))
             })
         });
     }
@@ -133,39 +128,6 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
                 runtime.block_on(send_out(effort.messages, peers))
             })
         });
-    }
-    Ok(())
-}
-
-/// Relaying with a store that has a real file, among few and many known peers.
-fn relay_stored(
-    report: &mut Report,
-    effort: Effort,
-    runtime: &Runtime,
-    floor: Option<f64>,
-) -> anyhow::Result<()> {
-    for (name, peers) in [
-        ("inbound.relay_stored.12", 12),
-        ("inbound.relay_stored.10k", 10_000),
-    ] {
-        if !report.wants(name) {
-            continue;
-        }
-        let mut row = Row::new(name, "messages/s")
-            .work("one 6 kB message verified, stored (eventual) and handed to be forwarded")
-            .target(20_000.0);
-        row.floor = floor;
-        let frames = frames(Kind::ToCarol, effort.messages)?;
-        let directory = keeper::directory(peers);
-        let mut samples = Vec::new();
-        for _ in 0..effort.samples {
-            let keeper = Keeper::open(&directory)?;
-            let forwarded = Disposition::Forwarded;
-            samples.push(runtime.block_on(inbound(&frames, None, forwarded, &keeper)));
-            let kept = keeper.rows();
-            anyhow::ensure!(kept == frames.len() as u64, "{kept} messages were stored");
-        }
-        report.row_with(row, || median(samples));
     }
     Ok(())
 }
@@ -182,16 +144,11 @@ fn frames(kind: Kind, count: usize) -> anyhow::Result<Vec<Bytes>> {
 }
 
 /// Runs frames through a fresh stack at Bob's, half of them in each of two lanes.
-async fn inbound(
-    frames: &[Bytes],
-    primed: Option<&Bytes>,
-    expected: Disposition,
-    keeper: &Keeper,
-) -> f64 {
+async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition) -> f64 {
     let clock: SharedClock = Arc::new(ManualClock::new(test_util::NOW));
     let entropy: SharedEntropy = Arc::new(SeededEntropy::new(1));
     let identity = Arc::new(test_util::identity(2));
-    let directory = keeper.directory.clone();
+    let directory = Directory::new(*identity.node_id());
     let outbox = Arc::new(Count(AtomicUsize::new(0)));
     let key = FingerprintKey::random(&mut entropy.rng());
     let parts = InboundParts {
@@ -217,7 +174,7 @@ async fn inbound(
             parts
                 .clone()
                 .map_verifier(|verifier| Batch::new(verifier, BURST, 1)),
-            keeper.saf.as_ref().and_then(Saf::store_layer),
+            None::<tower::layer::util::Identity>,
             None::<tower::layer::util::Identity>,
             service_fn(|_: Delivered| async { Ok::<_, BoxError>(Disposition::Delivered) }),
         )
