@@ -256,7 +256,7 @@ fn turnovers(report: &mut Report, scale: Scale, path: &Path) -> anyhow::Result<(
     for turn in 0..=10_u64 {
         // Half of them outlives the other half, so that files die in pieces.
         let now = NOW.saturating_add(turn * 7 * 60 * 60);
-        load.insert(&store, scale.turned, now)?;
+        load.offer(&store, scale.turned, now)?;
         runtime.block_on(store.expire(now))?;
         runtime.block_on(store.checkpoint())?;
         sizes.push(on_disk(path) / store.stats().rows as f64);

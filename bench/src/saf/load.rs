@@ -14,7 +14,8 @@ use std::{
 use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds};
 use dht_saf::{
-    Durability, Limits, Neighbour, NewRecord, Recipient, Retention, Room, Store, StoreConfig,
+    Durability, Limits, Neighbour, NewRecord, Recipient, Refusal, Retention, Room, Store,
+    StoreConfig, StoreError, Ticket,
 };
 
 use crate::sample::now;
@@ -99,6 +100,17 @@ impl Load {
         }
     }
 
+    /// Offers messages to a store that may be full: those it has no room for are refused.
+    pub(super) fn offer(&self, store: &Store, count: u64, at: UnixSeconds) -> anyhow::Result<()> {
+        for _ in 0..count {
+            match store.submit(self.message(), at).and_then(Ticket::wait) {
+                Ok(_) | Err(StoreError::Refused(Refusal::Full)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// One caller with many insertions waiting; how many were acknowledged a second.
     pub(super) fn insert(&self, store: &Store, count: u64, at: UnixSeconds) -> anyhow::Result<f64> {
         let start = now();
@@ -107,7 +119,7 @@ impl Load {
             if waiting.len() == WAITING
                 && let Some(ticket) = waiting.pop_front()
             {
-                dht_saf::Ticket::wait(ticket)?;
+                Ticket::wait(ticket)?;
             }
             waiting.push_back(store.submit(self.message(), at)?);
         }
