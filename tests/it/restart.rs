@@ -92,3 +92,20 @@ async fn a_dial_after_a_failed_one_is_not_cancelled() {
         );
     }
 }
+
+/// Whoever hangs up right after reading has got the message: it is neither reported as lost nor sent again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_to_a_peer_that_hangs_up_once_it_has_read_is_sent() {
+    let alice = node(1).await;
+    for seed in 2..50 {
+        let bob = node(seed).await;
+        let (key, mut inbox) = (*bob.public_key(), bob.subscribe());
+        alice.add_peer(&bob.peer_address());
+        let reads = async {
+            receive(&mut inbox).await;
+            drop(bob);
+        };
+        let (sent, ()) = tokio::join!(within(alice.send(&key, message("bye"))), reads);
+        sent.unwrap();
+    }
+}

@@ -23,6 +23,9 @@ pub(crate) struct Entry {
     pub(crate) priority: Priority,
     pub(crate) queued_at: Instant,
     pub(crate) resends: u8,
+    /// A socket took all of it before its stream ended: the peer may have read it and hung up, or not. It is sent
+    /// again where that is possible, and has been sent where it is not.
+    pub(crate) taken: bool,
     reply: Option<Reply>,
     /// Gives the bytes back to the count of all peers.
     _bytes: HeldBytes,
@@ -68,6 +71,7 @@ pub(crate) struct Outbox {
 impl Entry {
     /// Tells the sender what became of the message.
     pub(crate) fn resolve(mut self, outcome: Result<(), DeliveryError>) {
+        let outcome = if self.taken { Ok(()) } else { outcome };
         crate::metrics::delivery(self.priority, &outcome);
         if let Some(reply) = self.reply.take() {
             reply.send(outcome);
@@ -136,6 +140,7 @@ impl Outbox {
             priority,
             queued_at: now,
             resends: 0,
+            taken: false,
             reply: Some(reply),
             _bytes: bytes,
         };

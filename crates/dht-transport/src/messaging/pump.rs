@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -172,10 +172,12 @@ impl<'a, C: Connect> Pump<'a, C> {
 
     /// Ends the stream; messages that may not have left go back, unless they did so before.
     pub(super) async fn finish(mut self) {
+        let sent = self.stream.sent(&Context::from_waker(Waker::noop()));
         let clean = self.unsent.is_empty() && self.batch_sent == self.batch.len();
         {
             let mut queue = self.session.outbox.queue.lock();
-            while let Some((_, mut entry)) = self.unsent.pop_back() {
+            while let Some((end, mut entry)) = self.unsent.pop_back() {
+                entry.taken |= end <= sent;
                 if entry.resends >= MAX_RESENDS {
                     let resends = entry.resends;
                     entry.resolve(Err(DeliveryError::MaxRetriesReached(resends)));
