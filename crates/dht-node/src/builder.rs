@@ -113,7 +113,7 @@ impl Builder {
     }
 
     /// The folder in which the node keeps what must outlive it: mail for absent peers, and what it has received.
-    /// None by default: it is kept in memory.
+    /// None by default: it is kept in memory, and much less of it.
     pub fn home(mut self, folder: impl Into<PathBuf>) -> Self {
         self.home = Some(folder.into());
         self

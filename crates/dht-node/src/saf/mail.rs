@@ -86,7 +86,10 @@ pub(crate) async fn start(
         .features()
         .contains(Features::DHT_STORE_FORWARD);
     let folder = home.map(saf_folder);
-    let store_config = stores.then(|| config.saf.store());
+    let store_config = stores.then(|| match home {
+        Some(_) => config.saf.store(),
+        None => config.saf.store_in_memory(config.memory_mib),
+    });
     let path = folder.clone().unwrap_or_default();
     let opened = tokio::task::spawn_blocking(move || open(folder.as_deref(), store_config)).await;
     let opened = opened.unwrap_or(Err(StoreError::Closed));

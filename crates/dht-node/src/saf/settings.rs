@@ -29,7 +29,8 @@ pub struct SafSettings {
     pub durable: bool,
     /// Messages kept for others. Defaults to 100 000.
     pub capacity_rows: u64,
-    /// Room for them, in MiB. Defaults to 2048.
+    /// Room for them, in MiB. Defaults to 2048; a node without a home keeps them in memory, within a sixteenth of
+    /// [`Config::memory_mib`](crate::Config::memory_mib).
     pub capacity_mib: u64,
     /// Seconds a message is kept that is addressed to nobody. Defaults to 6 hours.
     pub low_priority_seconds: u64,
@@ -87,6 +88,25 @@ impl SafSettings {
                 ..Lifetimes::default()
             },
             ..StoreConfig::default()
+        }
+    }
+
+    /// The settings of a store without a folder, for a node that is given this much memory for messages: a sixteenth of
+    /// it, in pieces small enough that what has gone is given back.
+    pub(crate) fn store_in_memory(&self, memory_mib: usize) -> StoreConfig {
+        let most = u64::try_from(memory_mib / 16).unwrap_or(u64::MAX).max(1);
+        let within = Self {
+            capacity_mib: self.capacity_mib.min(most),
+            ..self.clone()
+        };
+        let piece = within.capacity_mib.saturating_mul(MIB) / 8;
+        let config = within.store();
+        StoreConfig {
+            segment_bytes: config
+                .segment_bytes
+                .min(u32::try_from(piece).unwrap_or(u32::MAX)),
+            checkpoint_bytes: config.checkpoint_bytes.min(piece),
+            ..config
         }
     }
 
