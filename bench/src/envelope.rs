@@ -9,7 +9,7 @@ use dht_core::{
 
 use crate::{
     primitives::Floors,
-    report::Report,
+    report::{Report, Row},
     sample::{Effort, micros, micros_with},
 };
 
@@ -91,9 +91,12 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
 
         let mut seed = 0;
         report.row(
-            &format!("envelope.seal.{name}"),
-            "us",
-            Some(floors.seal(body)),
+            Row::new(
+                &format!("envelope.seal.{name}"),
+                "us",
+                "one body sealed for a recipient, and its frame encoded",
+            )
+            .floor(floors.seal(body)),
             || {
                 micros(effort, || {
                     seed += 1;
@@ -102,9 +105,12 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
             },
         );
         report.row(
-            &format!("envelope.verify.{name}"),
-            "us",
-            Some(floors.verify(body)),
+            Row::new(
+                &format!("envelope.verify.{name}"),
+                "us",
+                "one frame parsed and its signature checked",
+            )
+            .floor(floors.verify(body)),
             || {
                 micros_with(effort, fresh, |frame| {
                     RawEnvelope::parse(frame)
@@ -117,9 +123,12 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
             },
         );
         report.row(
-            &format!("envelope.open.{name}"),
-            "us",
-            Some(floors.open(body)),
+            Row::new(
+                &format!("envelope.open.{name}"),
+                "us",
+                "one frame parsed, verified and decrypted",
+            )
+            .floor(floors.open(body)),
             || {
                 micros_with(effort, fresh, |frame| {
                     RawEnvelope::parse(frame)
@@ -134,7 +143,9 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
             },
         );
         let key = FingerprintKey::random(&mut SeededEntropy::new(3).rng());
-        report.row(&format!("envelope.fingerprint.{name}"), "us", None, || {
+        let name = format!("envelope.fingerprint.{name}");
+        let row = Row::new(&name, "us", "one frame parsed and compared with those seen");
+        report.row(row, || {
             micros_with(effort, fresh, |frame| {
                 Some(RawEnvelope::parse(frame).ok()?.fingerprint(&key))
             })

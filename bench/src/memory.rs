@@ -10,7 +10,7 @@ use dht_core::{Address, Entropy as _, Features, PeerAddress, SecretKey};
 use dht_node::{Node, OsEntropy};
 
 use crate::{
-    report::Report,
+    report::{Report, Row},
     sample::{Effort, median},
 };
 
@@ -42,8 +42,18 @@ pub(crate) fn run(report: &mut Report, effort: Effort) -> anyhow::Result<()> {
             }
         });
     }
-    report.row("node.idle_rss", "MiB", None, || median(idle));
-    report.row("node.rss_per_peer", "KiB", None, || median(per_peer));
+    let idle_row = Row::new(
+        "node.idle_rss",
+        "MiB",
+        "resident memory of a node without peers",
+    );
+    report.row(idle_row, || median(idle));
+    let peer_row = Row::new(
+        "node.rss_per_peer",
+        "KiB",
+        "what one connected peer adds to it",
+    );
+    report.row(peer_row, || median(per_peer));
     Ok(())
 }
 

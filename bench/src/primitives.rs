@@ -8,7 +8,7 @@ use curve25519_dalek::{
 use ring::aead;
 
 use crate::{
-    report::Report,
+    report::{Report, Row},
     sample::{Effort, micros},
 };
 
@@ -104,19 +104,51 @@ pub(crate) fn run(report: &mut Report, effort: Effort) -> Floors {
             micros(effort, || seal_in_place(&mut buffer))
         }),
     };
-    for (name, value) in [
-        ("primitive.variable_base", floors.variable_base),
-        ("primitive.fixed_base", floors.fixed_base),
-        ("primitive.double_base", floors.double_base),
-        ("primitive.scalar_inversion", floors.inversion),
-        ("primitive.encode", floors.encode),
-        ("primitive.decode", floors.decode),
-        ("primitive.blake2b_6k", floors.hash.at(6_016)),
-        ("primitive.blake2b_64k", floors.hash.at(65_536)),
-        ("primitive.aead_6k", floors.aead.at(6_016)),
-        ("primitive.aead_64k", floors.aead.at(65_536)),
+    for (name, work, value) in [
+        (
+            "primitive.variable_base",
+            "a point times a secret scalar",
+            floors.variable_base,
+        ),
+        (
+            "primitive.fixed_base",
+            "the base point times a secret scalar",
+            floors.fixed_base,
+        ),
+        (
+            "primitive.double_base",
+            "a point and the base point, each times a public scalar, added",
+            floors.double_base,
+        ),
+        (
+            "primitive.scalar_inversion",
+            "the inverse of a scalar",
+            floors.inversion,
+        ),
+        ("primitive.encode", "a point to its 32 bytes", floors.encode),
+        ("primitive.decode", "32 bytes to a point", floors.decode),
+        (
+            "primitive.blake2b_6k",
+            "the BLAKE2b-256 hash of 6 016 bytes",
+            floors.hash.at(6_016),
+        ),
+        (
+            "primitive.blake2b_64k",
+            "the BLAKE2b-256 hash of 65 536 bytes",
+            floors.hash.at(65_536),
+        ),
+        (
+            "primitive.aead_6k",
+            "6 016 bytes encrypted with ChaCha20-Poly1305",
+            floors.aead.at(6_016),
+        ),
+        (
+            "primitive.aead_64k",
+            "65 536 bytes encrypted with ChaCha20-Poly1305",
+            floors.aead.at(65_536),
+        ),
     ] {
-        report.row(name, "us", None, || value);
+        report.row(Row::new(name, "us", work), || value);
     }
     floors
 }

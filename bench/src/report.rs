@@ -15,8 +15,8 @@ pub(crate) struct Report {
 pub(crate) struct Row<'n> {
     pub(crate) name: &'n str,
     pub(crate) unit: &'static str,
-    /// What one unit of work is, where the name does not say it.
-    pub(crate) work: Option<&'static str>,
+    /// What one unit of work is.
+    pub(crate) work: &'static str,
     /// What the row cannot do without, in the same unit.
     pub(crate) floor: Option<f64>,
     /// What the project asks for: at least for rates, at most for everything else.
@@ -28,8 +28,7 @@ pub(crate) struct Row<'n> {
 struct Figure {
     name: String,
     unit: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    work: Option<&'static str>,
+    work: &'static str,
     value: f64,
     /// What the row cannot do without, in the same unit.
     floor: Option<f64>,
@@ -41,20 +40,13 @@ struct Figure {
 }
 
 impl<'n> Row<'n> {
-    pub(crate) const fn new(name: &'n str, unit: &'static str) -> Self {
+    pub(crate) const fn new(name: &'n str, unit: &'static str, work: &'static str) -> Self {
         Self {
             name,
             unit,
-            work: None,
+            work,
             floor: None,
             target: None,
-        }
-    }
-
-    pub(crate) const fn work(self, work: &'static str) -> Self {
-        Self {
-            work: Some(work),
-            ..self
         }
     }
 
@@ -91,22 +83,7 @@ impl Report {
     }
 
     /// Measures and prints a row if it is asked for.
-    pub(crate) fn row(
-        &mut self,
-        name: &str,
-        unit: &'static str,
-        floor: Option<f64>,
-        measure: impl FnOnce() -> f64,
-    ) {
-        let row = Row {
-            floor,
-            ..Row::new(name, unit)
-        };
-        self.row_with(row, measure);
-    }
-
-    /// Measures and prints a row if it is asked for.
-    pub(crate) fn row_with(&mut self, row: Row<'_>, measure: impl FnOnce() -> f64) {
+    pub(crate) fn row(&mut self, row: Row<'_>, measure: impl FnOnce() -> f64) {
         let Row {
             name,
             unit,
@@ -126,9 +103,9 @@ impl Report {
             "{name:<28} {value:>14.2} {unit:<14} {:>14} {:>7} {aim:>10}  {}",
             show(floor),
             show(ratio),
-            work.unwrap_or_default()
+            work
         );
-        println!("{}", line.trim_end());
+        println!("{line}");
         self.rows.push(Figure {
             name: name.to_owned(),
             unit,

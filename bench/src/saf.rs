@@ -95,30 +95,39 @@ fn full_store(
     let load = Load::new();
     let mut store = Store::open(path, config(Durability::Eventual))?;
     load.insert(&store, scale.rows, NOW)?;
-    let row = Row::new("saf.insert.eventual", "messages/s")
-        .work("one 6 kB message until acknowledged, 1 024 waiting")
-        .target(25_000.0);
+    let row = Row::new(
+        "saf.insert.eventual",
+        "messages/s",
+        "one 6 kB message until acknowledged, 1 024 waiting",
+    )
+    .target(25_000.0);
     if report.wants(row.name) {
         let floor = floor::append(path, scale.sample, effort.samples)?;
         let mut samples = Vec::new();
         for _ in 0..effort.samples {
             samples.push(load.insert(&store, scale.sample, NOW)?);
         }
-        report.row_with(row.floor(floor), || median(samples));
+        report.row(row.floor(floor), || median(samples));
     }
     fetches(report, scale, &load, &store, path)?;
-    let disk = Row::new("saf.disk", "B/B")
-        .work("bytes of the files for each byte of header and body")
-        .floor(1.0)
-        .target(1.8);
+    let disk = Row::new(
+        "saf.disk",
+        "B/B",
+        "bytes of the files for each byte of header and body",
+    )
+    .floor(1.0)
+    .target(1.8);
     if report.wants(disk.name) {
         Runtime::new()?.block_on(store.checkpoint())?;
         let stored = store.stats().rows as f64 * RECORD_BYTES as f64;
-        report.row_with(disk, || on_disk(path) / stored);
+        report.row(disk, || on_disk(path) / stored);
     }
-    let open = Row::new("saf.open", "ms")
-        .work("opening the full store after it was closed")
-        .target(1_000.0);
+    let open = Row::new(
+        "saf.open",
+        "ms",
+        "opening the full store after it was closed",
+    )
+    .target(1_000.0);
     if report.wants(open.name) {
         let mut samples = Vec::new();
         for _ in 0..effort.samples.min(5) {
@@ -127,7 +136,7 @@ fn full_store(
             store = Store::open(path, config(Durability::Eventual))?;
             samples.push(start.elapsed().as_secs_f64() * 1e3);
         }
-        report.row_with(open, || median(samples));
+        report.row(open, || median(samples));
     }
     expire(report, &load, &store)?;
     drop(store);
@@ -142,9 +151,12 @@ fn fetches(
     store: &Store,
     path: &Path,
 ) -> anyhow::Result<()> {
-    let row = Row::new("saf.fetch50", "us")
-        .work("99 of 100: 50 messages of one mailbox, some 1 000 insertions a second beside it")
-        .target(1_000.0);
+    let row = Row::new(
+        "saf.fetch50",
+        "us",
+        "99 of 100: 50 messages of one mailbox, some 1 000 insertions a second beside it",
+    )
+    .target(1_000.0);
     if !report.wants(row.name) && !report.wants("saf.fetch50.median") {
         return Ok(());
     }
@@ -157,18 +169,15 @@ fn fetches(
         inserts.join().map_err(|_| anyhow::anyhow!("panicked"))??;
         waits
     })?;
-    let median = Row::new("saf.fetch50.median", "us")
-        .work("the middle of the same")
-        .floor(floor);
-    report.row_with(row.floor(floor), || quantile(&waits, 0.99) * 1e6);
-    report.row_with(median, || quantile(&waits, 0.5) * 1e6);
+    let median = Row::new("saf.fetch50.median", "us", "the middle of the same").floor(floor);
+    report.row(row.floor(floor), || quantile(&waits, 0.99) * 1e6);
+    report.row(median, || quantile(&waits, 0.5) * 1e6);
     Ok(())
 }
 
 /// Half of the rows expire while others insert and fetch.
 fn expire(report: &mut Report, load: &Load, store: &Store) -> anyhow::Result<()> {
-    let row = Row::new("saf.expire", "ms")
-        .work("longest wait of an insertion or fetch, some 1 000 of each a second, while half of the rows expire")
+    let row = Row::new("saf.expire", "ms", "longest wait of an insertion or fetch, some 1 000 of each a second, while half of the rows expire")
         .target(20.0);
     if !report.wants(row.name) && !report.wants("saf.expire.rows") {
         return Ok(());
@@ -189,9 +198,9 @@ fn expire(report: &mut Report, load: &Load, store: &Store) -> anyhow::Result<()>
         waits.extend(fetches.join().map_err(panicked)??);
         anyhow::Ok((waits, expired? as f64 / seconds))
     })?;
-    let rows = Row::new("saf.expire.rows", "rows/s").work("rows that expire meanwhile");
-    report.row_with(row, || quantile(&waits, 1.0) * 1e3);
-    report.row_with(rows, || rate);
+    let rows = Row::new("saf.expire.rows", "rows/s", "rows that expire meanwhile");
+    report.row(row, || quantile(&waits, 1.0) * 1e3);
+    report.row(rows, || rate);
     Ok(())
 }
 
@@ -202,8 +211,11 @@ fn immediate(report: &mut Report, effort: Effort, scale: Scale, path: &Path) -> 
         ("saf.insert.immediate.64", 64, Some(10_000.0)),
         ("saf.insert.immediate.256", 256, Some(15_000.0)),
     ] {
-        let mut row =
-            Row::new(name, "messages/s").work("one 6 kB message until it is on the device");
+        let mut row = Row::new(
+            name,
+            "messages/s",
+            "one 6 kB message until it is on the device",
+        );
         row.target = target;
         if !report.wants(name) {
             continue;
@@ -220,7 +232,7 @@ fn immediate(report: &mut Report, effort: Effort, scale: Scale, path: &Path) -> 
         for _ in 0..effort.samples {
             samples.push(runtime.block_on(load.call(&store, callers, count))?);
         }
-        report.row_with(row.floor(floor), || median(samples));
+        report.row(row.floor(floor), || median(samples));
         drop(store);
         std::fs::remove_dir_all(path)?;
     }
@@ -229,10 +241,13 @@ fn immediate(report: &mut Report, effort: Effort, scale: Scale, path: &Path) -> 
 
 /// Ten times as many messages as a store holds, on a simulated clock.
 fn turnovers(report: &mut Report, scale: Scale, path: &Path) -> anyhow::Result<()> {
-    let row = Row::new("saf.disk.turnovers", "x")
-        .work("bytes of the files after ten turnovers, over those after two")
-        .floor(1.0)
-        .target(1.2);
+    let row = Row::new(
+        "saf.disk.turnovers",
+        "x",
+        "bytes of the files after ten turnovers, over those after two",
+    )
+    .floor(1.0)
+    .target(1.2);
     if !report.wants(row.name) {
         return Ok(());
     }
@@ -264,7 +279,7 @@ fn turnovers(report: &mut Report, scale: Scale, path: &Path) -> anyhow::Result<(
     let (Some(second), Some(last)) = (sizes.get(2), sizes.last()) else {
         anyhow::bail!("no turnovers");
     };
-    report.row_with(row, || last / second);
+    report.row(row, || last / second);
     Ok(())
 }
 

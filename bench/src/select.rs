@@ -6,7 +6,7 @@ use dht_core::{Entropy, Features, NodeId, RemotePeer, SecretKey, SeededEntropy};
 use dht_peers::{Connections, Direction};
 
 use crate::{
-    report::Report,
+    report::{Report, Row},
     sample::{Effort, micros},
 };
 
@@ -30,7 +30,13 @@ pub(crate) fn run(report: &mut Report, effort: Effort) {
         .map(|_| SecretKey::random(&mut rng).public_key().node_id())
         .collect();
     let mut targets = targets.iter().cycle();
-    report.row(name, "us", None, || {
+    let row = Row::new(
+        name,
+        "us",
+        "the 8 connected peers closest to a key, of 10 000",
+    )
+    .target(5.0);
+    report.row(row, || {
         micros(effort, || {
             let target = targets.next().copied().unwrap_or_default();
             connections.snapshot().closest(&target, 8, &[])

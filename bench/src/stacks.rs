@@ -32,7 +32,7 @@ use tower::{Service, ServiceExt, service_fn};
 use crate::{
     envelope::{Kind, frame_of},
     primitives::Floors,
-    report::Report,
+    report::{Report, Row},
     sample::{Effort, median, now},
 };
 
@@ -75,32 +75,50 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
     let per_second = |micros: f64| Some(WORKERS as f64 * 1e6 / micros);
     let verify = per_second(floors.verify(WIRE_BODY));
     let rows = [
-        ("inbound.clear", Kind::Clear, None, Disposition::Delivered),
+        (
+            "inbound.clear",
+            "one clear 1 kB message, from the frame to the sink",
+            Kind::Clear,
+            None,
+            None,
+            Disposition::Delivered,
+        ),
         (
             "inbound.signed",
+            "one clear signed 1 kB message, from the frame to the sink",
             Kind::Signed,
             per_second(floors.verify(PAYLOAD)),
+            Some(50_000.0),
             Disposition::Delivered,
         ),
         (
             "inbound.ours",
+            "one encrypted 1 kB message for this node, from the frame to the sink",
             Kind::ToBob,
             per_second(floors.open(WIRE_BODY)),
+            Some(18_000.0),
             Disposition::Delivered,
         ),
         (
             "inbound.relay",
+            "one encrypted 1 kB message for another, verified and handed over for forwarding",
             Kind::ToCarol,
             verify,
+            Some(50_000.0),
             Disposition::Forwarded,
         ),
     ];
-    for (name, kind, floor, expected) in rows {
+    for (name, work, kind, floor, target, expected) in rows {
         if !report.wants(name) {
             continue;
         }
         let frames = frames(kind, effort.messages)?;
-        report.row(name, "messages/s", floor, || {
+        let row = Row {
+            floor,
+            target,
+            ..Row::new(name, "messages/s", work)
+        };
+        report.row(row, || {
             rate(effort, || {
                 runtime.block_on(inbound(&frames, None, expected))
             })
@@ -115,15 +133,37 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
             .cloned()
             .collect();
         let duplicate = Disposition::Dropped(dht_core::DropReason::Duplicate);
-        report.row("inbound.duplicate", "messages/s", None, || {
+        let row = Row::new(
+            "inbound.duplicate",
+            "messages/s",
+            "an exact copy of a message already seen, dropped",
+        );
+        report.row(row.target(300_000.0), || {
             rate(effort, || {
                 runtime.block_on(inbound(&copies, first.first(), duplicate))
             })
         });
     }
-    let seal = per_second(floors.seal(WIRE_BODY));
-    for (name, peers) in [("outbound.direct", 1), ("outbound.broadcast8", 8)] {
-        report.row(name, "requests/s", seal, || {
+    let seal = WORKERS as f64 * 1e6 / floors.seal(WIRE_BODY);
+    let rows = [
+        (
+            "outbound.direct",
+            "one 1 kB message encrypted and queued for its recipient",
+            1,
+            22_000.0,
+        ),
+        (
+            "outbound.broadcast8",
+            "one 1 kB message encrypted and queued for eight peers",
+            8,
+            20_000.0,
+        ),
+    ];
+    for (name, work, peers, target) in rows {
+        let row = Row::new(name, "requests/s", work)
+            .floor(seal)
+            .target(target);
+        report.row(row, || {
             rate(effort, || {
                 runtime.block_on(send_out(effort.messages, peers))
             })

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     primitives::Floors,
-    report::Report,
+    report::{Report, Row},
     sample::{Effort, median, now},
 };
 
@@ -41,13 +41,18 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
     let both = |bytes: usize| 2e6 / (floors.seal(bytes) + floors.open(bytes));
     let messages = effort.messages / 2;
     let value = samples(&mut || runtime.block_on(pair.one_way(messages, 1_000)))?;
-    report.row("tcp.messages_1k", "messages/s", Some(both(6_016)), || value);
+    let row = Row::new(
+        "tcp.messages_1k",
+        "messages/s",
+        "one 1 kB message sealed, sent, opened and delivered, both nodes on these two cores",
+    );
+    report.row(row.floor(both(6_016)).target(11_000.0), || value);
 
     let large = effort.messages / 8;
     let value = samples(&mut || runtime.block_on(pair.one_way(large, 64_000)))?;
-    report.row("tcp.mbytes_64k", "MB/s", Some(both(66_016) * 0.064), || {
-        value * 0.064
-    });
+    let row = Row::new("tcp.mbytes_64k", "MB/s", "the same with 64 kB messages");
+    let floor = both(66_016) * 0.064;
+    report.row(row.floor(floor).target(200.0), || value * 0.064);
 
     let mut pair = Some(pair);
     let trips = (effort.messages / 20).max(20);
@@ -61,19 +66,20 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
         })
     })?;
     let floor = 2.0 * (floors.seal(6_016) + floors.open(6_016)) / 1e3;
-    report.row("tcp.round_trip", "ms", Some(floor), || value);
+    let row = Row::new("tcp.round_trip", "ms", "a 1 kB message and its answer");
+    report.row(row.floor(floor).target(0.7), || value);
     if let Some(pair) = pair {
         runtime.block_on(pair.stop());
     }
 
     let dials = (effort.messages / 60).max(5);
     let value = samples(&mut || runtime.block_on(handshakes(dials)))?;
-    report.row(
+    let row = Row::new(
         "tcp.handshake",
         "ms",
-        Some(floors.handshake() / 1e3),
-        || value,
+        "from dialling to a connection that carries messages",
     );
+    report.row(row.floor(floors.handshake() / 1e3).target(1.0), || value);
     Ok(())
 }
 
