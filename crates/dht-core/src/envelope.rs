@@ -5,6 +5,7 @@
 //!          structure only        no arithmetic   keys checked      signature          Readable / Unreadable
 //! ```
 
+mod agreement;
 mod batch;
 mod binding;
 mod body;
@@ -12,11 +13,13 @@ mod dedup;
 mod fingerprint;
 mod header;
 mod open;
+mod open_batch;
 mod pad;
 mod raw;
 mod seal;
 mod sealed;
 
+pub use agreement::KeyAgreement;
 pub use batch::{MAX_BATCH, verify_batch};
 pub use binding::binding_hash;
 pub use body::{BodyError, DomainHeader, decode_parts, domain_parts, encode_parts};
@@ -24,10 +27,10 @@ pub use dedup::{DedupHash, dedup_hash, dedup_key, dedup_key_of};
 pub use fingerprint::{Fingerprint, FingerprintKey};
 pub use header::{Flags, Header, HeaderError, ProtocolVersion};
 pub use open::{Content, OpenError, Opened};
+pub use open_batch::open_batch;
 pub use pad::{PADDING_BLOCK_BYTES, PadError, pad, unpad};
 pub use raw::RawEnvelope;
 pub use seal::{
-    KeyAgreement, SealError, SealRequest, SealSecrets, SealedMessage, Signing, encode_envelope,
-    seal,
+    SealError, SealRequest, SealSecrets, SealedMessage, Signing, encode_envelope, seal,
 };
 pub use sealed::{Sealed, SemanticsError, Verified, VerifyError};

@@ -15,13 +15,12 @@ const SLOTS: usize = 512;
 /// chooses keys that share a slot makes others pay the decoding again, and nothing more.
 ///
 /// ```
-/// use dht_core::{KeyCache, test_util};
+/// use dht_core::{Entropy, KeyCache, SecretKey, SeededEntropy};
 ///
 /// let cache = KeyCache::new();
-/// let key = test_util::public_key(1);
-/// assert_eq!(cache.decode(key.as_bytes()), Ok(key));
-/// assert_eq!(cache.decode(key.as_bytes()), PublicKey::from_bytes(key.as_bytes()));
-/// # use dht_core::PublicKey;
+/// let key = SecretKey::random(&mut SeededEntropy::new(1).rng()).public_key();
+/// assert_eq!(cache.decode(key.as_bytes()), Ok(key)); // decodes
+/// assert_eq!(cache.decode(key.as_bytes()), Ok(key)); // remembers
 /// ```
 pub struct KeyCache(Box<[Mutex<Option<PublicKey>>]>);
 

@@ -1,6 +1,6 @@
 //! Ristretto255 keys: specification 01, section 1.
 
-use std::{cmp::Ordering, fmt, hash::Hash, str::FromStr};
+use std::{cmp::Ordering, fmt, hash::Hash, str::FromStr, sync::LazyLock};
 
 use curve25519_dalek::{
     ristretto::{CompressedRistretto, RistrettoPoint},
@@ -11,6 +11,10 @@ use rand_core::CryptoRng;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::NodeId;
+
+/// One half, for points that are doubled while they are encoded: the encodings of many doubles take one field
+/// inversion instead of a square root each.
+static HALF: LazyLock<Scalar> = LazyLock::new(|| Scalar::from(2_u8).invert());
 
 /// A Ristretto255 public key: a checked group element together with its canonical 32-byte encoding.
 ///
@@ -118,6 +122,31 @@ impl PublicKey {
         }
     }
 
+    /// The public keys of secrets, encoded together.
+    pub(crate) fn of_each<const N: usize>(secrets: [&Scalar; N]) -> [Self; N] {
+        let halves = secrets.map(|secret| RistrettoPoint::mul_base(&(secret * *HALF)));
+        let mut encodings = RistrettoPoint::double_and_compress_batch(&halves).into_iter();
+        halves.map(|half| {
+            let point = half + half;
+            let encoding = encodings.next().unwrap_or_else(|| point.compress());
+            Self::from_parts(encoding, point)
+        })
+    }
+
+    /// Secret factors times keys, encoded together.
+    pub(crate) fn products<'a>(factors: impl Iterator<Item = (&'a Scalar, &'a Self)>) -> Vec<Self> {
+        let halves: Vec<_> = factors
+            .map(|(factor, key)| key.point * (factor * *HALF))
+            .collect();
+        let encodings = RistrettoPoint::double_and_compress_batch(&halves);
+        let doubles = halves.iter().map(|half| half + half);
+        encodings
+            .into_iter()
+            .zip(doubles)
+            .map(|(encoding, point)| Self::from_parts(encoding, point))
+            .collect()
+    }
+
     pub(crate) fn point(&self) -> &RistrettoPoint {
         &self.point
     }
@@ -222,6 +251,20 @@ impl SecretKey {
         SharedSecret(Zeroizing::new(
             (theirs.point() * self.0).compress().to_bytes(),
         ))
+    }
+
+    /// What [`shared_secret`](Self::shared_secret) gives with each of the keys, encoded together.
+    pub(crate) fn shared_secrets(&self, theirs: &[PublicKey]) -> Vec<SharedSecret> {
+        let half = Zeroizing::new(self.0 * *HALF);
+        let halves: Zeroizing<Vec<_>> = theirs
+            .iter()
+            .map(|key| key.point * *half)
+            .collect::<Vec<_>>()
+            .into();
+        RistrettoPoint::double_and_compress_batch(halves.iter())
+            .into_iter()
+            .map(|encoding| SharedSecret(Zeroizing::new(encoding.to_bytes())))
+            .collect()
     }
 
     pub(crate) const fn from_scalar(scalar: Scalar) -> Self {

@@ -67,8 +67,8 @@ pub use envelope::{
     HeaderError, KeyAgreement, MAX_BATCH, OpenError, Opened, PADDING_BLOCK_BYTES, PadError,
     ProtocolVersion, RawEnvelope, SealError, SealRequest, SealSecrets, Sealed, SealedMessage,
     SemanticsError, Signing, Verified, VerifyError, binding_hash, decode_parts, dedup_hash,
-    dedup_key, dedup_key_of, domain_parts, encode_envelope, encode_parts, pad, seal, unpad,
-    verify_batch,
+    dedup_key, dedup_key_of, domain_parts, encode_envelope, encode_parts, open_batch, pad, seal,
+    unpad, verify_batch,
 };
 pub use features::{Features, FeaturesError};
 pub use identity::NodeIdentity;

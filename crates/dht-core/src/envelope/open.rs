@@ -90,27 +90,49 @@ pub(super) fn open_encrypted(
     masked: &PublicKey,
     identity: &NodeIdentity,
 ) -> Result<Opened, OpenError> {
-    let (header, body, frame) = sealed.into_parts();
-    let ephemeral = header.ephemeral_key.ok_or(OpenError::Undecryptable)?;
+    let ephemeral = sealed.header().ephemeral_key;
+    let ephemeral = ephemeral.ok_or(OpenError::Undecryptable)?;
     let agreement = KeyAgreement::new(identity.secret_key(), &ephemeral);
     // The cheap check first: a body that does not decrypt costs no unmasking.
-    let plaintext = decrypt(&agreement, masked, body, frame)?;
-    let message = unpad(plaintext).map_err(|_| OpenError::Undecryptable)?;
-    let parts = decode_parts(message).map_err(|_| OpenError::Undecryptable)?;
-    if parts.is_empty() {
-        return Err(OpenError::Undecryptable);
+    let decrypted = Decrypted::new(sealed, masked, &agreement)?;
+    decrypted.sent_by(agreement.unmask(masked))
+}
+
+/// A message that was decrypted, and whose sender is still masked.
+pub(super) struct Decrypted {
+    header: Header,
+    parts: Vec<Bytes>,
+}
+
+impl Decrypted {
+    pub(super) fn new(
+        sealed: Sealed,
+        masked: &PublicKey,
+        agreement: &KeyAgreement,
+    ) -> Result<Self, OpenError> {
+        let (header, body, frame) = sealed.into_parts();
+        let plaintext = decrypt(agreement, masked, body, frame)?;
+        let message = unpad(plaintext).map_err(|_| OpenError::Undecryptable)?;
+        let parts = decode_parts(message).map_err(|_| OpenError::Undecryptable)?;
+        if parts.is_empty() {
+            return Err(OpenError::Undecryptable);
+        }
+        Ok(Self { header, parts })
     }
-    let origin = agreement.unmask(masked).ok_or(OpenError::Undecryptable)?;
-    let content = Content::Readable {
-        parts,
-        origin: Some(origin),
-    };
-    Ok(Opened {
-        header,
-        content,
-        frame: Bytes::new(),
-        body: Bytes::new(),
-    })
+
+    /// The message from this sender; `None` is a mask that cannot be taken off.
+    pub(super) fn sent_by(self, origin: Option<PublicKey>) -> Result<Opened, OpenError> {
+        let origin = Some(origin.ok_or(OpenError::Undecryptable)?);
+        Ok(Opened {
+            header: self.header,
+            content: Content::Readable {
+                parts: self.parts,
+                origin,
+            },
+            frame: Bytes::new(),
+            body: Bytes::new(),
+        })
+    }
 }
 
 /// ChaCha20-Poly1305 with the masked key as associated data, in the buffer the frame came in if nobody else

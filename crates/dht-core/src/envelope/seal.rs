@@ -1,25 +1,19 @@
 //! Sealing a message: specification 01, sections 6.2 to 6.6.
 
-use std::{fmt, sync::LazyLock};
-
 use bytes::{BufMut, Bytes, BytesMut};
-use curve25519_dalek::{ristretto::RistrettoPoint, scalar::Scalar};
 use dht_proto::envelope::DhtHeader;
 use prost::Message;
 use rand_core::CryptoRng;
 use ring::aead;
 use zeroize::Zeroizing;
 
-use super::{Flags, Header, PadError, ProtocolVersion, binding_hash, open::zero_nonce, pad};
+use super::{
+    Flags, Header, KeyAgreement, PadError, ProtocolVersion, binding_hash, open::zero_nonce, pad,
+};
 use crate::{
-    Destination, Encryption, MessageTag, MessageType, PublicKey, SecretKey, SharedSecret,
-    UnixSeconds,
-    hash::{Hasher256, Hasher512, KEY_MASK, KEY_MESSAGE},
+    Destination, Encryption, MessageTag, MessageType, PublicKey, SecretKey, UnixSeconds,
     schnorr::MessageSignature,
 };
-
-/// One half, for points that are doubled while they are encoded.
-static HALF: LazyLock<Scalar> = LazyLock::new(|| Scalar::from(2_u8).invert());
 
 /// What is to be sealed. The body is an encoded `EnvelopeBody`.
 #[derive(Clone, Debug)]
@@ -83,25 +77,6 @@ pub enum SealError {
     /// The cipher refused, which takes a message of hundreds of gigabytes.
     #[error("message is too long to encrypt")]
     TooLong,
-}
-
-/// What both ends derive from their Diffie-Hellman secret: the message key and the mask of the sender's key.
-/// Specification 01, section 6.2.
-///
-/// ```
-/// use dht_core::{Entropy, KeyAgreement, SecretKey, SeededEntropy};
-///
-/// let mut rng = SeededEntropy::new(1).rng();
-/// let [sender, once, recipient] = std::array::from_fn(|_| SecretKey::random(&mut rng));
-/// let theirs = KeyAgreement::new(&once, &recipient.public_key());
-/// let ours = KeyAgreement::new(&recipient, &once.public_key());
-/// assert_eq!(theirs.message_key_bytes(), ours.message_key_bytes());
-/// let masked = theirs.mask_secret(&sender).public_key();
-/// assert_eq!(ours.unmask(&masked), Some(sender.public_key()));
-/// ```
-pub struct KeyAgreement {
-    secret: SharedSecret,
-    mask: Zeroizing<Scalar>,
 }
 
 // === impl SealSecrets ===
@@ -169,8 +144,8 @@ fn seal_encrypted(
     secrets: &SealSecrets,
 ) -> Result<SealedMessage, SealError> {
     let agreement = KeyAgreement::new(&secrets.ephemeral, recipient);
-    let masked_secret = Zeroizing::new(*agreement.mask * sender.scalar());
-    let [ephemeral, masked, nonce] = public_points([
+    let masked_secret = Zeroizing::new(agreement.mask() * sender.scalar());
+    let [ephemeral, masked, nonce] = PublicKey::of_each([
         secrets.ephemeral.scalar(),
         &masked_secret,
         secrets.nonce.scalar(),
@@ -198,19 +173,6 @@ fn seal_encrypted(
     Ok(SealedMessage { header, body })
 }
 
-/// The public keys of three secrets. Encoding 2·P for all of them takes one field inversion instead of three
-/// square roots, so half of each secret is multiplied.
-fn public_points(secrets: [&Scalar; 3]) -> [PublicKey; 3] {
-    let halves = secrets.map(|secret| RistrettoPoint::mul_base(&(secret * *HALF)));
-    let encodings = RistrettoPoint::double_and_compress_batch(halves.iter());
-    let mut encodings = encodings.into_iter();
-    halves.map(|half| {
-        let point = half + half;
-        let encoding = encodings.next().unwrap_or_else(|| point.compress());
-        PublicKey::from_parts(encoding, point)
-    })
-}
-
 /// Encodes header and body as the frame of the messaging protocol, canonically.
 #[must_use]
 pub fn encode_envelope(header: &Header, body: &[u8]) -> Bytes {
@@ -226,75 +188,4 @@ pub fn encode_envelope(header: &Header, body: &[u8]) -> Bytes {
         frame.put_slice(body);
     }
     frame.freeze()
-}
-
-// === impl KeyAgreement ===
-
-impl KeyAgreement {
-    /// Agrees on the keys of one message: the sender with its ephemeral secret and the recipient's key, the
-    /// recipient with its secret and the ephemeral key.
-    #[must_use]
-    pub fn new(ours: &SecretKey, theirs: &PublicKey) -> Self {
-        let secret = ours.shared_secret(theirs);
-        let mask = Hasher512::new(KEY_MASK)
-            .chain(secret.as_bytes())
-            .finish_scalar();
-        Self {
-            secret,
-            mask: Zeroizing::new(mask),
-        }
-    }
-
-    /// The 32-byte AEAD key.
-    #[must_use]
-    pub fn message_key_bytes(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(
-            Hasher256::new(KEY_MESSAGE)
-                .chain(self.secret.as_bytes())
-                .finish(),
-        )
-    }
-
-    /// The mask as 32 little-endian bytes.
-    #[must_use]
-    pub fn mask_bytes(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(self.mask.to_bytes())
-    }
-
-    /// The shared secret.
-    #[must_use]
-    pub const fn shared_secret(&self) -> &SharedSecret {
-        &self.secret
-    }
-
-    /// The secret key a sender signs with: mask·k.
-    #[must_use]
-    pub fn mask_secret(&self, secret: &SecretKey) -> SecretKey {
-        SecretKey::from_scalar(*self.mask * secret.scalar())
-    }
-
-    /// The sender behind a masked key; `None` for the mask zero, which nothing can be divided by.
-    #[must_use]
-    pub fn unmask(&self, masked: &PublicKey) -> Option<PublicKey> {
-        if *self.mask == Scalar::ZERO {
-            return None;
-        }
-        let inverse = Zeroizing::new(self.mask.invert());
-        Some(PublicKey::from_point(masked.point() * *inverse))
-    }
-
-    pub(super) fn message_key(&self) -> aead::LessSafeKey {
-        let key = self.message_key_bytes();
-        // Correctness: ring refuses only keys that are not 32 bytes long.
-        aead::LessSafeKey::new(
-            aead::UnboundKey::new(&aead::CHACHA20_POLY1305, &*key)
-                .unwrap_or_else(|_| unreachable!("a message key has 32 bytes")),
-        )
-    }
-}
-
-impl fmt::Debug for KeyAgreement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeyAgreement(..)")
-    }
 }

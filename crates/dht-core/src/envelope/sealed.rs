@@ -205,6 +205,17 @@ impl Verified {
         has_canonical_layout(&self.sealed.header.signature)
     }
 
+    /// The ephemeral and the masked key, if the message is encrypted for `identity`.
+    pub(super) fn keys_for(&self, identity: &NodeIdentity) -> Option<(PublicKey, PublicKey)> {
+        let header = self.header();
+        let for_us = header.destination.public_key() == Some(identity.public_key());
+        (for_us && header.is_encrypted()).then_some((header.ephemeral_key?, *self.signer()?))
+    }
+
+    pub(super) fn into_sealed(self) -> Sealed {
+        self.sealed
+    }
+
     /// Reads the message if it is readable here.
     ///
     /// Clear messages are readable everywhere. Encrypted ones are opened if `identity` is the destination, in
