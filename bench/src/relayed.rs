@@ -16,20 +16,20 @@ use dht_inbound::{
     FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter, RateLimits,
     Received, Seen, inbound_stack,
 };
-use dht_node::BatchVerifier;
+use dht_node::{BatchOpener, BatchVerifier};
 use dht_peers::{Connections, Directory, PeerRecord};
 use dht_saf::{
     BanSink, Done, Duplicates, Durability, Ledger, Limits, Outbox, OutboxFull, Rate, Room, Saf,
     SafConfig, SafParts, Store, StoreConfig,
 };
-use dht_stack::{Batch, BoxError, BytePermit};
+use dht_stack::{BoxError, BytePermit};
 use tower::service_fn;
 
 use crate::{
     primitives::Floors,
     report::{Report, Row},
     sample::{Effort, median, now},
-    stacks::{BURST, Count, Nobody, PAYLOAD, WIRE_BODY, WORKERS, lane},
+    stacks::{Count, Nobody, PAYLOAD, WIRE_BODY, WORKERS, lane},
 };
 
 /// Known peers of the two rows.
@@ -190,6 +190,7 @@ async fn relay(
             FingerprintKey::random(&mut entropy.rng()),
         ),
         verifier: BatchVerifier::new(entropy),
+        opener: BatchOpener::new(Arc::clone(identity)),
         pool: Inline,
         bans: DirectoryBans::new(directory.clone(), clock),
         outbox: Arc::clone(&outbox),
@@ -202,7 +203,7 @@ async fn relay(
             InboundConfig::default(),
             parts
                 .clone()
-                .map_verifier(|verifier| Batch::new(verifier, BURST, 1)),
+                .map_crypto(BatchVerifier::for_lane, BatchOpener::for_lane),
             saf.store_layer(),
             Some(saf.layer()),
             service_fn(|_: Delivered| async { Ok::<_, BoxError>(Disposition::Delivered) }),

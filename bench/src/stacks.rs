@@ -19,13 +19,13 @@ use dht_inbound::{
     HandoverError, InboundConfig, InboundParts, Inline, Outbox, RateLimiter, RateLimits, Received,
     Seen, inbound_stack,
 };
-use dht_node::BatchVerifier;
+use dht_node::{BatchOpener, BatchVerifier};
 use dht_outbound::{
     DomainMessage, InlineSealer, OutboundConfig, OutboundMessage, OutboundParts, Payload,
     SendParams, SendRequest, outbound,
 };
 use dht_peers::{Connections, Direction, Directory, PeerRecord};
-use dht_stack::{Batch, BoxError, BytePermit};
+use dht_stack::{BoxError, BytePermit};
 use futures::future::join_all;
 use tower::{Service, ServiceExt, service_fn};
 
@@ -192,7 +192,6 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
     let outbox = Arc::new(Count(AtomicUsize::new(0)));
     let key = FingerprintKey::random(&mut entropy.rng());
     let parts = InboundParts {
-        identity,
         directory: directory.clone(),
         clock: Arc::clone(&clock),
         limiter: RateLimiter::new(RateLimits::NONE, [3; 16]),
@@ -200,6 +199,8 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
         dedup: Arc::new(DedupTable::new(50_000, [2; 16])),
         seen: Seen::new(DEFAULT_SEEN_CAPACITY, key),
         verifier: BatchVerifier::new(entropy),
+        opener: BatchOpener::new(Arc::clone(&identity)),
+        identity,
         pool: Inline,
         bans: DirectoryBans::new(directory, clock),
         outbox: Arc::clone(&outbox),
@@ -213,7 +214,7 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
             InboundConfig::default(),
             parts
                 .clone()
-                .map_verifier(|verifier| Batch::new(verifier, BURST, 1)),
+                .map_crypto(BatchVerifier::for_lane, BatchOpener::for_lane),
             None::<tower::layer::util::Identity>,
             None::<tower::layer::util::Identity>,
             service_fn(|_: Delivered| async { Ok::<_, BoxError>(Disposition::Delivered) }),

@@ -14,8 +14,8 @@ use dht_core::{
 use dht_inbound::{
     AcceptAll, Authenticated, DedupTable, Delivered, DirectoryBans, DiscoveryAnswer, DiscoveryHook,
     DiscoveryReply, FloodLimits, FloodMeter, ForwardRequest, HandoverError, InboundConfig,
-    InboundParts, Inline, Outbox, RateLimiter, RateLimits, Received, Seen, Sighting, Verifier,
-    inbound_stack,
+    InboundParts, Inline, Opener, Outbox, RateLimiter, RateLimits, Received, Seen, Sighting,
+    Verifier, inbound_stack,
 };
 use dht_peers::{Connections, Directory};
 use dht_saf::{
@@ -120,7 +120,6 @@ impl Run {
         let directory = Directory::new(*identity.node_id());
         let clock = Arc::clone(&self.clock);
         let parts = InboundParts {
-            identity,
             directory: directory.clone(),
             clock: Arc::clone(&clock) as SharedClock,
             limiter: RateLimiter::new(RateLimits::NONE, [3; 16]),
@@ -131,6 +130,8 @@ impl Run {
                 FingerprintKey::random(&mut SeededEntropy::new(3).rng()),
             ),
             verifier: Verifier::new(Inline),
+            opener: Opener::new(Inline, Arc::clone(&identity)),
+            identity,
             pool: Inline,
             bans: DirectoryBans::new(directory, clock),
             outbox: Arc::clone(&self.out),

@@ -3,7 +3,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use dht_core::{
-    Disposition, Features, NodeIdentity, RawEnvelope, Sealed, SharedClock, Verified, VerifyError,
+    Disposition, Features, NodeIdentity, OpenError, Opened, RawEnvelope, Sealed, SharedClock,
+    Verified, VerifyError,
 };
 use dht_peers::{ClaimPolicy, Directory};
 use dht_stack::{BoxError, Either, stack};
@@ -15,8 +16,8 @@ use crate::{
     DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_VERDICT_DEADLINE, DecodeLayer, DedupLayer, DedupStore,
     Deliver, DeliverLayer, Delivered, DiscoveryHook, ExpiryLayer, FloodMeter, Forward,
     ForwardLayer, Gossip, GossipLayer, Handle, HandleLayer, Handler, Inbound, Judge, JunkLayer,
-    KnownSources, LogLayer, Message, MeterLayer, ObserveLayer, OpenLayer, Opener, Outbox,
-    RateLayer, RateLimiter, RebroadcastLayer, Received, RoleLayer, Seen, SeenLayer, VerifyLayer,
+    KnownSources, LogLayer, Message, MeterLayer, ObserveLayer, OpenLayer, Outbox, RateLayer,
+    RateLimiter, RebroadcastLayer, Received, RoleLayer, Seen, SeenLayer, VerifyLayer,
 };
 
 /// Settings of the inbound stack.
@@ -42,7 +43,7 @@ pub struct InboundConfig {
 
 /// What the inbound stack works with.
 #[derive(Clone)]
-pub struct InboundParts<T, V, P, B, O, H, J, K> {
+pub struct InboundParts<T, V, W, P, B, O, H, J, K> {
     /// This node.
     pub identity: Arc<NodeIdentity>,
     /// Where peers are kept.
@@ -59,6 +60,8 @@ pub struct InboundParts<T, V, P, B, O, H, J, K> {
     pub seen: Seen,
     /// Checks envelopes: [`Verifier`](crate::Verifier), or one that checks many at once.
     pub verifier: V,
+    /// Opens what is for this node: [`Opener`](crate::Opener), or one that opens many at once.
+    pub opener: W,
     /// Where the rest of the public-key work runs.
     pub pool: P,
     /// Takes bans.
@@ -73,11 +76,16 @@ pub struct InboundParts<T, V, P, B, O, H, J, K> {
     pub sources: K,
 }
 
-impl<T, V, P, B, O, H, J, K> InboundParts<T, V, P, B, O, H, J, K> {
-    /// The same parts with another verifier.
-    pub fn map_verifier<W>(self, map: impl FnOnce(V) -> W) -> InboundParts<T, W, P, B, O, H, J, K> {
+impl<T, V, W, P, B, O, H, J, K> InboundParts<T, V, W, P, B, O, H, J, K> {
+    /// The same parts with other services for the arithmetic.
+    pub fn map_crypto<X, Y>(
+        self,
+        verifier: impl FnOnce(V) -> X,
+        opener: impl FnOnce(W) -> Y,
+    ) -> InboundParts<T, X, Y, P, B, O, H, J, K> {
         InboundParts {
-            verifier: map(self.verifier),
+            verifier: verifier(self.verifier),
+            opener: opener(self.opener),
             identity: self.identity,
             directory: self.directory,
             clock: self.clock,
@@ -95,7 +103,7 @@ impl<T, V, P, B, O, H, J, K> InboundParts<T, V, P, B, O, H, J, K> {
     }
 }
 
-impl<T, V, P, B, O, H, J, K> fmt::Debug for InboundParts<T, V, P, B, O, H, J, K> {
+impl<T, V, W, P, B, O, H, J, K> fmt::Debug for InboundParts<T, V, W, P, B, O, H, J, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InboundParts")
             .field("identity", &self.identity)
@@ -137,9 +145,9 @@ pub type Relayed<P, O, H, B, J, D, A> =
 /// `None::<tower_layer::Identity>` twice.
 ///
 /// Drive one clone per worker: make it ready, call it, and bound the calls in flight.
-pub fn inbound_stack<T, V, P, B, O, H, J, K, D, A, M>(
+pub fn inbound_stack<T, V, W, P, B, O, H, J, K, D, A, M>(
     config: InboundConfig,
-    parts: InboundParts<T, V, P, B, O, H, J, K>,
+    parts: InboundParts<T, V, W, P, B, O, H, J, K>,
     store: Option<M>,
     serve: Option<A>,
     deliver: D,
@@ -152,6 +160,9 @@ where
             Error: Into<BoxError>,
             Future: Send,
         > + Clone
+        + Send,
+    W: Service<Verified, Response = Result<Opened, OpenError>, Error: Into<BoxError>, Future: Send>
+        + Clone
         + Send,
     P: CryptoPool,
     B: BanSink,
@@ -211,7 +222,7 @@ where
             GossipLayer::new(parts.judge, config.verdict_deadline, bans.clone())
                 .relay(relays.then(|| outbox.clone())),
         )
-        .push(HandleLayer::new(pool.clone(), handler))
+        .push(HandleLayer::new(pool, handler))
         // Outside the handler, which drops unreadable answers; mail it unpacks goes to the handler and on.
         .push_option(serve)
         .push_option(forwards.then(forward))
@@ -221,7 +232,7 @@ where
         // Outside `store` and `forward`: a repeat costs neither room nor bandwidth.
         .push(RebroadcastLayer)
         .check_service::<Message>()
-        .push(OpenLayer::new(Opener::new(pool, identity)))
+        .push(OpenLayer::new(parts.opener, identity))
         .check_service::<Inbound<Counted>>()
         // Outside `open`, so that a repeat is not opened; inside `verify`, so that an invalid copy never takes the
         // place of a valid one.

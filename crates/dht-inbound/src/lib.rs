@@ -23,7 +23,7 @@
 //! use dht_inbound::{
 //!     AcceptAll, Authenticated, DedupTable, Delivered, DirectoryBans, DiscoveryAnswer, DiscoveryHook, DiscoveryReply,
 //!     FloodLimits, FloodMeter, ForwardRequest, HandoverError, InboundConfig, InboundParts, Inline, Outbox, RateLimiter,
-//!     RateLimits, Received, Seen, Verifier, inbound_stack,
+//!     Opener, RateLimits, Received, Seen, Verifier, inbound_stack,
 //! };
 //! use dht_peers::Directory;
 //! use dht_stack::BytePermit;
@@ -50,6 +50,7 @@
 //! let clock = Arc::new(ManualClock::new(test_util::NOW));
 //! // Random seeds and the system's clock outside of examples.
 //! let parts = InboundParts {
+//!     opener: Opener::new(Inline, Arc::clone(&identity)),
 //!     identity,
 //!     directory: directory.clone(),
 //!     clock: Arc::clone(&clock) as dht_core::SharedClock,

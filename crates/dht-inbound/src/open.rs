@@ -3,32 +3,35 @@
 use std::{
     mem,
     ops::ControlFlow,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use dht_core::{Disposition, DropReason, OpenError, Opened, Verified};
+use dht_core::{Disposition, DropReason, NodeIdentity, OpenError, Opened, Verified};
 use dht_stack::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Counted, Inbound, Message, Next, Step};
+use crate::{Counted, Inbound, Message, Next, Step, Work};
 
-/// Has each message opened by an opener service, [`Opener`](crate::Opener) or another
+/// Has messages that are encrypted for this node opened by an opener service, [`Opener`](crate::Opener) or another
 /// `Service<Verified, Response = Result<Opened, OpenError>>`.
 ///
-/// What is encrypted for others passes on unread. What is for this node but does not open is dropped, and nobody is
+/// Clear messages need no arithmetic and are read here. What is encrypted for others passes on unread. What is for this node but does not open is dropped, and nobody is
 /// told why or blamed: only this node can tell, so no relay could have known.
 ///
 /// Specification 03, section 3.5, steps B and C.
 #[derive(Clone, Debug)]
 pub struct OpenLayer<O> {
     opener: O,
+    identity: Arc<NodeIdentity>,
 }
 
 /// Service produced by [`OpenLayer`].
 #[derive(Clone, Debug)]
 pub struct Open<O, S> {
     opener: O,
+    identity: Arc<NodeIdentity>,
     inner: S,
 }
 
@@ -42,9 +45,9 @@ pub struct AfterOpen<S> {
 }
 
 impl<O> OpenLayer<O> {
-    /// Asks `opener`.
-    pub const fn new(opener: O) -> Self {
-        Self { opener }
+    /// Asks `opener` about what is addressed to `identity`.
+    pub const fn new(opener: O, identity: Arc<NodeIdentity>) -> Self {
+        Self { opener, identity }
     }
 }
 
@@ -54,6 +57,7 @@ impl<O: Clone, S> Layer<S> for OpenLayer<O> {
     fn layer(&self, inner: S) -> Self::Service {
         Open {
             opener: self.opener.clone(),
+            identity: Arc::clone(&self.identity),
             inner,
         }
     }
@@ -68,7 +72,7 @@ where
 {
     type Response = Disposition;
     type Error = BoxError;
-    type Future = Step<O::Future, AfterOpen<S>, S::Future>;
+    type Future = Step<Work<O::Response, O::Future>, AfterOpen<S>, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         ready!(self.inner.poll_ready(cx)).map_err(Into::into)?;
@@ -87,8 +91,15 @@ where
             },
             message,
         ) = message.split();
+        let header = verified.header();
+        let for_us = header.destination.public_key() == Some(self.identity.public_key());
+        let work = if header.is_encrypted() && for_us {
+            Work::running(self.opener.call(verified))
+        } else {
+            Work::done(verified.open(&self.identity))
+        };
         Step::new(
-            self.opener.call(verified),
+            work,
             AfterOpen {
                 message,
                 hash,

@@ -38,7 +38,7 @@ pub struct Verifier<P> {
     pool: P,
 }
 
-/// Opens envelopes one by one on a pool.
+/// Opens envelopes one by one on a pool. A service, so that one that opens many at once can stand in its place.
 #[derive(Clone, Debug)]
 pub struct Opener<P> {
     pool: P,
@@ -46,7 +46,7 @@ pub struct Opener<P> {
 }
 
 pin_project! {
-    /// Response future of [`Verifier`] and [`Opener`]: what needs no arithmetic is done without the pool.
+    /// The outcome of work that may need arithmetic: what needs none is done at once.
     #[derive(Debug)]
     pub struct Work<T, F> {
         #[pin]
@@ -111,7 +111,7 @@ impl<P> Opener<P> {
 impl<P: CryptoPool> Service<Verified> for Opener<P> {
     type Response = Result<Opened, OpenError>;
     type Error = P::Error;
-    type Future = Work<Self::Response, P::Future<Self::Response>>;
+    type Future = P::Future<Self::Response>;
 
     // Always ready: the pool bounds its own queue, in `run`.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -119,20 +119,15 @@ impl<P: CryptoPool> Service<Verified> for Opener<P> {
     }
 
     fn call(&mut self, verified: Verified) -> Self::Future {
-        let header = verified.header();
-        let for_us = header.destination.public_key() == Some(self.identity.public_key());
-        if !header.is_encrypted() || !for_us {
-            return Work::done(verified.open(&self.identity));
-        }
         let identity = Arc::clone(&self.identity);
-        Work::running(self.pool.run(move || verified.open(&identity)))
+        self.pool.run(move || verified.open(&identity))
     }
 }
 
 // === impl Work ===
 
 impl<T, F> Work<T, F> {
-    const fn done(outcome: T) -> Self {
+    pub(crate) const fn done(outcome: T) -> Self {
         Self {
             state: State::Done {
                 outcome: Some(outcome),
@@ -140,7 +135,7 @@ impl<T, F> Work<T, F> {
         }
     }
 
-    const fn running(work: F) -> Self {
+    pub(crate) const fn running(work: F) -> Self {
         Self {
             state: State::Running { work },
         }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use dht_core::{
-    Address, Clock as _, Entropy as _, FingerprintKey, MAX_BATCH, Network, NodeIdentity,
-    SharedClock, SharedEntropy,
+    Address, Clock as _, Entropy as _, FingerprintKey, Network, NodeIdentity, SharedClock,
+    SharedEntropy,
 };
 use dht_inbound::{
     AnswerCheck, Authenticated, Bans, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY, DedupTable,
@@ -19,7 +19,6 @@ use dht_outbound::{
     SearchLimits, Searcher, outbound,
 };
 use dht_peers::{Connections, Directory};
-use dht_stack::Batch;
 use dht_transport::{InboundMessage, Transport};
 use rand_core::Rng as _;
 use tokio::sync::{Mutex, Notify};
@@ -30,6 +29,7 @@ use crate::{
     adapters::{Book, Seeds, ToInboxes, ToOutbound, ToTransport},
     channels,
     counters::{Counters, Tally},
+    crypto::{BatchOpener, BatchVerifier},
     discovery::{Answers, Dialler, Finder},
     events::Events,
     inbox::Subscribers,
@@ -39,7 +39,6 @@ use crate::{
     saf,
     seen_file::SeenFile,
     supervise::{self, Tasks, Upkeep, Watcher},
-    verifier::BatchVerifier,
 };
 
 /// What a node tells others of its software.
@@ -201,6 +200,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
             FingerprintKey::random(&mut entropy.rng()),
         ),
         verifier: BatchVerifier::new(Arc::clone(&entropy)),
+        opener: BatchOpener::new(Arc::clone(&identity)),
         pool: Inline,
         bans: sentences,
         outbox: Arc::new(ToOutbound(requester.clone())),
@@ -217,7 +217,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         claims,
     };
     let messages = Arc::new(Mutex::new(outlets.messages));
-    // A lane a core, each with a queue of signatures of its own: a lane that waited for a batch in another lane's
+    // A lane a core, each with batches of its own: a lane that waited for a batch in another lane's
     // hands would leave its core idle.
     let lanes = std::thread::available_parallelism().map_or(1, usize::from);
     for _ in 0..lanes {
@@ -225,7 +225,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
             inbound_config,
             parts
                 .clone()
-                .map_verifier(|verifier| Batch::new(verifier, MAX_BATCH, 1)),
+                .map_crypto(BatchVerifier::for_lane, BatchOpener::for_lane),
             store.clone(),
             serve.clone(),
             ToInboxes(Arc::clone(&subscribers)),

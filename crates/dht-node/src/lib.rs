@@ -32,6 +32,7 @@ mod channels;
 mod compose;
 mod config;
 mod counters;
+mod crypto;
 mod discovery;
 mod events;
 mod inbox;
@@ -44,11 +45,11 @@ mod saf;
 mod seen_file;
 mod supervise;
 mod system;
-mod verifier;
 
 pub use builder::{Builder, StartError};
 pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB};
 pub use counters::{Drops, Stats};
+pub use crypto::{BatchOpener, BatchVerifier};
 pub use dht_inbound::{AttributionProfile, Verdict};
 #[cfg(feature = "saf")]
 pub use dht_saf::{Round, SafEvent, StoreStats};
@@ -58,4 +59,3 @@ pub use node::{Node, SHUTDOWN_LIMIT, SendError};
 #[cfg(feature = "saf")]
 pub use saf::{DeliveryState, FetchError, Posted, Posting, SafSettings, ledger_file, saf_folder};
 pub use system::{OsEntropy, SystemClock};
-pub use verifier::BatchVerifier;

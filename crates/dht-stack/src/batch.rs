@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -52,6 +52,7 @@ where
     W: BatchWork<Request>,
 {
     shared: Arc<Shared<W, Request>>,
+    gathers: bool,
 }
 
 /// The worker vanished in the middle of a batch: its work panicked.
@@ -83,6 +84,8 @@ enum Answer<Request, Response> {
 /// Response future of [`Batch`].
 pub struct BatchFuture<W: BatchWork<Request>, Request> {
     shared: Arc<Shared<W, Request>>,
+    /// Still to let others go first.
+    gathers: bool,
     step: Step<Request, W::Response>,
 }
 
@@ -108,6 +111,17 @@ impl<W: BatchWork<Request>, Request> Batch<W, Request> {
         };
         Self {
             shared: Arc::new(shared),
+            gathers: false,
+        }
+    }
+
+    /// For callers that call and poll one after the other: the first to be polled goes to the end of the line once,
+    /// so that those of the same task that are ready as well call before it works.
+    #[must_use]
+    pub fn gathering(self) -> Self {
+        Self {
+            gathers: true,
+            ..self
         }
     }
 }
@@ -140,6 +154,7 @@ where
         drop(state);
         BatchFuture {
             shared: Arc::clone(&self.shared),
+            gathers: self.gathers,
             step,
         }
     }
@@ -156,7 +171,12 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         loop {
-            match std::mem::replace(&mut this.step, Step::Done) {
+            match mem::replace(&mut this.step, Step::Done) {
+                Step::Work(request) if mem::take(&mut this.gathers) => {
+                    this.step = Step::Work(request);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Step::Work(request) => {
                     let turn = Turn(&this.shared);
                     return Poll::Ready(turn.work(request).ok_or(BatchLost));
@@ -178,7 +198,7 @@ where
 
 impl<W: BatchWork<Request>, Request> Drop for BatchFuture<W, Request> {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.step, Step::Done) {
+        match mem::replace(&mut self.step, Step::Done) {
             // A cancelled caller gives the role away; without this the queue would stand still.
             Step::Work(_) => drop(Turn(&self.shared)),
             Step::Wait(mut receiver) => {
@@ -235,6 +255,7 @@ impl<W: BatchWork<Request>, Request> Clone for Batch<W, Request> {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
+            gathers: self.gathers,
         }
     }
 }
@@ -307,6 +328,19 @@ mod tests {
         let (batch, sizes) = recorder(64, 1);
         assert_eq!(batch.oneshot(1).await, Ok(2));
         assert_eq!(*sizes.lock(), [1]);
+    }
+
+    #[tokio::test]
+    async fn callers_of_one_task_that_come_one_by_one_are_gathered() {
+        let (batch, sizes) = recorder(64, 1);
+        let batch = batch.gathering();
+        let calls = (0..5).map(|n| {
+            let mut batch = batch.clone();
+            async move { batch.call(n).await }
+        });
+        let answers = futures::future::join_all(calls).await;
+        assert_eq!(answers, [Ok(1), Ok(2), Ok(3), Ok(4), Ok(5)]);
+        assert_eq!(*sizes.lock(), [5]);
     }
 
     #[tokio::test]

@@ -3,7 +3,6 @@ use dht_core::{
     Content, Destination, Encryption, MessageType, Signing, encode_parts,
     test_util::{clear, encrypted, identity, parts, public_key},
 };
-use std::sync::Arc;
 use tower_test::mock;
 
 use super::*;
@@ -13,7 +12,8 @@ use crate::{
 };
 
 fn layer() -> OpenLayer<Opener<Inline>> {
-    OpenLayer::new(Opener::new(Inline, Arc::new(identity(ME))))
+    let identity = Arc::new(identity(ME));
+    OpenLayer::new(Opener::new(Inline, Arc::clone(&identity)), identity)
 }
 
 /// What the next layer gets.

@@ -19,8 +19,8 @@ use dht_core::{
 use dht_inbound::{
     AcceptAll, Authenticated, BanOrder, BanSink, CryptoPool, DedupTable, Delivered,
     DiscoveryAnswer, DiscoveryHook, DiscoveryReply, FloodLimits, FloodMeter, ForwardRequest,
-    HandoverError, InboundConfig, InboundParts, Inline, Outbox, RateLimiter, RateLimits, Received,
-    Seen, Verifier, inbound_stack,
+    HandoverError, InboundConfig, InboundParts, Inline, Opener, Outbox, RateLimiter, RateLimits,
+    Received, Seen, Verifier, inbound_stack,
 };
 use dht_peers::Directory;
 use dht_stack::{BoxError, ByteBudget};
@@ -125,7 +125,6 @@ impl Node {
         let meter = FloodMeter::new(FloodLimits::default(), [2; 16]);
         let mut rng = SeededEntropy::new(3).rng();
         let parts = InboundParts {
-            identity,
             directory: directory.clone(),
             clock: Arc::clone(&clock) as dht_core::SharedClock,
             meter: meter.clone(),
@@ -133,6 +132,8 @@ impl Node {
             dedup: Arc::clone(&dedup),
             seen: Seen::new(1_000, FingerprintKey::random(&mut rng)),
             verifier,
+            opener: Opener::new(pool.clone(), Arc::clone(&identity)),
+            identity,
             pool,
             bans: Arc::clone(&exits),
             outbox: Arc::clone(&exits),
