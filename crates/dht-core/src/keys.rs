@@ -166,7 +166,7 @@ impl FromStr for PublicKey {
 
     /// Accepts upper and lower case, surrounding blanks and a `0x` prefix.
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        Self::from_bytes(&hex_32(text)?)
+        Self::from_bytes(&*hex_32(text)?)
     }
 }
 
@@ -219,9 +219,12 @@ impl SecretKey {
     /// [`SharedSecret::is_zero`].
     #[must_use]
     pub fn shared_secret(&self, theirs: &PublicKey) -> SharedSecret {
-        SharedSecret(Zeroizing::new(
-            (theirs.point() * self.0).compress().to_bytes(),
-        ))
+        let mut point = theirs.point() * self.0;
+        let mut encoding = point.compress();
+        let secret = SharedSecret(Zeroizing::new(encoding.to_bytes()));
+        point.zeroize();
+        encoding.zeroize();
+        secret
     }
 
     pub(crate) const fn from_scalar(scalar: Scalar) -> Self {
@@ -258,7 +261,7 @@ impl FromStr for SecretKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        Self::from_bytes(&*Zeroizing::new(hex_32(text)?))
+        Self::from_bytes(&*hex_32(text)?)
     }
 }
 
@@ -294,15 +297,16 @@ pub(crate) fn scalar_from_bytes(bytes: &[u8]) -> Result<Scalar, KeyError> {
     Option::from(Scalar::from_canonical_bytes(bytes)).ok_or(KeyError::Scalar)
 }
 
-fn hex_32(text: &str) -> Result<[u8; 32], KeyError> {
+/// Wiped on drop: it may be a secret.
+fn hex_32(text: &str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     let text = text.trim();
     let digits = text.strip_prefix("0x").unwrap_or(text);
-    let mut bytes = [0; 32];
+    let mut bytes = Zeroizing::new([0; 32]);
     if digits.len() != 64 {
         return Err(KeyError::Hex);
     }
     data_encoding::HEXLOWER_PERMISSIVE
-        .decode_mut(digits.as_bytes(), &mut bytes)
+        .decode_mut(digits.as_bytes(), &mut *bytes)
         .map_err(|_| KeyError::Hex)?;
     Ok(bytes)
 }

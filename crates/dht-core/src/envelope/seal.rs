@@ -201,7 +201,10 @@ fn seal_encrypted(
 /// The public keys of three secrets. Encoding 2·P for all of them takes one field inversion instead of three
 /// square roots, so half of each secret is multiplied.
 fn public_points(secrets: [&Scalar; 3]) -> [PublicKey; 3] {
-    let halves = secrets.map(|secret| RistrettoPoint::mul_base(&(secret * *HALF)));
+    let halves = secrets.map(|secret| {
+        let half = Zeroizing::new(secret * *HALF);
+        RistrettoPoint::mul_base(&half)
+    });
     let encodings = RistrettoPoint::double_and_compress_batch(halves.iter());
     let mut encodings = encodings.into_iter();
     halves.map(|half| {
@@ -236,23 +239,15 @@ impl KeyAgreement {
     #[must_use]
     pub fn new(ours: &SecretKey, theirs: &PublicKey) -> Self {
         let secret = ours.shared_secret(theirs);
-        let mask = Hasher512::new(KEY_MASK)
-            .chain(secret.as_bytes())
-            .finish_scalar();
-        Self {
-            secret,
-            mask: Zeroizing::new(mask),
-        }
+        let wide = Hasher512::hash_secret(KEY_MASK, secret.as_bytes());
+        let mask = Zeroizing::new(Scalar::from_bytes_mod_order_wide(&wide));
+        Self { secret, mask }
     }
 
     /// The 32-byte AEAD key.
     #[must_use]
     pub fn message_key_bytes(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(
-            Hasher256::new(KEY_MESSAGE)
-                .chain(self.secret.as_bytes())
-                .finish(),
-        )
+        Hasher256::hash_secret(KEY_MESSAGE, self.secret.as_bytes())
     }
 
     /// The mask as 32 little-endian bytes.
