@@ -147,6 +147,7 @@ async fn mistakes_in_the_configuration_are_named() {
         ("memory_mib = 'much'", "memory_mib"),
         ("peers = ['nobody']", "peers"),
         ("listen = [", "listen"),
+        ("[rates]\njoin = { per_second = 0 }", "per_second"),
     ] {
         std::fs::write(dir.path().join("config.toml"), text).unwrap();
         for command in ["id", "config", "listen"] {
@@ -326,4 +327,27 @@ async fn the_offline_demo_delivers_fifty_of_fifty() {
         assert_eq!(offline[name], value, "{name}: {json}");
     }
     assert_eq!(offline["acknowledged"], 300, "{json}");
+}
+
+#[tokio::test]
+async fn every_rate_can_be_seen_and_set() {
+    let dir = TempDir::new().unwrap();
+    let (shown, _) = run_to(0, dir.path(), &["config"]).await;
+    for kind in [
+        "application",
+        "join",
+        "discovery",
+        "discovery_response",
+        "mail_request",
+        "mail",
+        "undecodable_bytes",
+    ] {
+        assert!(shown.contains(&format!("[rates.{kind}]")), "{shown}");
+    }
+    assert!(shown.contains("\nforward = true"), "{shown}");
+    let text = "forward = false\n[rates]\njoin = { per_second = 12 }";
+    std::fs::write(dir.path().join("config.toml"), text).unwrap();
+    let (shown, _) = run_to(0, dir.path(), &["config"]).await;
+    assert!(shown.contains("[rates.join]\nper_second = 12\n"), "{shown}");
+    assert!(shown.contains("\nforward = false"), "{shown}");
 }

@@ -2,6 +2,7 @@
 
 use blake2b_simd::{Params, State, many};
 use curve25519_dalek::scalar::Scalar;
+use zeroize::{Zeroizing, optimization_barrier};
 
 const DHT: &str = "com.tari.comms.dht";
 
@@ -115,6 +116,23 @@ impl<const LENGTH: usize> DomainHasher<LENGTH> {
     }
 }
 
+impl<const LENGTH: usize> DomainHasher<LENGTH> {
+    /// The hash of one secret chunk, of which nothing stays behind in the state of the hash function.
+    pub(crate) fn hash_secret(domain: Domain<'_>, secret: &[u8]) -> Zeroizing<[u8; LENGTH]> {
+        let Self(mut state) = Self::new(domain);
+        state.update(&length_prefix(secret)).update(secret);
+        let mut hash = state.finalize();
+        let mut out = Zeroizing::new([0; LENGTH]);
+        out.copy_from_slice(hash.as_bytes());
+        // The library wipes nothing: something else is put in the place of both, and must be.
+        state = Params::new().to_state();
+        hash = state.finalize();
+        optimization_barrier(&state);
+        optimization_barrier(&hash);
+        out
+    }
+}
+
 impl Hasher512 {
     pub(crate) fn finish_scalar(&self) -> Scalar {
         Scalar::from_bytes_mod_order_wide(&self.finish())
@@ -140,6 +158,17 @@ mod tests {
             data_encoding::HEXLOWER.encode(&hash),
             "64f1db1039353cf2ff7e09889d14ffd9885766c3dc494a59823a499edfe6997c"
         );
+    }
+
+    #[test]
+    fn secrets_are_hashed_like_anything_else() {
+        for length in [0, 32, 200] {
+            let secret = vec![7; length];
+            let short = Hasher256::new(KEY_MESSAGE).chain(&secret).finish();
+            assert_eq!(*Hasher256::hash_secret(KEY_MESSAGE, &secret), short);
+            let long = Hasher512::new(KEY_MASK).chain(&secret).finish();
+            assert_eq!(*Hasher512::hash_secret(KEY_MASK, &secret), long);
+        }
     }
 
     #[test]

@@ -124,7 +124,10 @@ impl PublicKey {
 
     /// The public keys of secrets, encoded together.
     pub(crate) fn of_each<const N: usize>(secrets: [&Scalar; N]) -> [Self; N] {
-        let halves = secrets.map(|secret| RistrettoPoint::mul_base(&(secret * *HALF)));
+        let halves = secrets.map(|secret| {
+            let half = Zeroizing::new(secret * *HALF);
+            RistrettoPoint::mul_base(&half)
+        });
         let mut encodings = RistrettoPoint::double_and_compress_batch(&halves).into_iter();
         halves.map(|half| {
             let point = half + half;
@@ -136,7 +139,10 @@ impl PublicKey {
     /// Secret factors times keys, encoded together.
     pub(crate) fn products<'a>(factors: impl Iterator<Item = (&'a Scalar, &'a Self)>) -> Vec<Self> {
         let halves: Vec<_> = factors
-            .map(|(factor, key)| key.point * (factor * *HALF))
+            .map(|(factor, key)| {
+                let half = Zeroizing::new(factor * *HALF);
+                key.point * *half
+            })
             .collect();
         let encodings = RistrettoPoint::double_and_compress_batch(&halves);
         let doubles = halves.iter().map(|half| half + half);
@@ -195,7 +201,7 @@ impl FromStr for PublicKey {
 
     /// Accepts upper and lower case, surrounding blanks and a `0x` prefix.
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        Self::from_bytes(&hex_32(text)?)
+        Self::from_bytes(&*hex_32(text)?)
     }
 }
 
@@ -248,9 +254,12 @@ impl SecretKey {
     /// [`SharedSecret::is_zero`].
     #[must_use]
     pub fn shared_secret(&self, theirs: &PublicKey) -> SharedSecret {
-        SharedSecret(Zeroizing::new(
-            (theirs.point() * self.0).compress().to_bytes(),
-        ))
+        let mut point = theirs.point() * self.0;
+        let mut encoding = point.compress();
+        let secret = SharedSecret(Zeroizing::new(encoding.to_bytes()));
+        point.zeroize();
+        encoding.zeroize();
+        secret
     }
 
     /// What [`shared_secret`](Self::shared_secret) gives with each of the keys, encoded together.
@@ -263,7 +272,11 @@ impl SecretKey {
             .into();
         RistrettoPoint::double_and_compress_batch(halves.iter())
             .into_iter()
-            .map(|encoding| SharedSecret(Zeroizing::new(encoding.to_bytes())))
+            .map(|mut encoding| {
+                let secret = SharedSecret(Zeroizing::new(encoding.to_bytes()));
+                encoding.zeroize();
+                secret
+            })
             .collect()
     }
 
@@ -301,7 +314,7 @@ impl FromStr for SecretKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        Self::from_bytes(&*Zeroizing::new(hex_32(text)?))
+        Self::from_bytes(&*hex_32(text)?)
     }
 }
 
@@ -337,15 +350,16 @@ pub(crate) fn scalar_from_bytes(bytes: &[u8]) -> Result<Scalar, KeyError> {
     Option::from(Scalar::from_canonical_bytes(bytes)).ok_or(KeyError::Scalar)
 }
 
-fn hex_32(text: &str) -> Result<[u8; 32], KeyError> {
+/// Wiped on drop: it may be a secret.
+fn hex_32(text: &str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     let text = text.trim();
     let digits = text.strip_prefix("0x").unwrap_or(text);
-    let mut bytes = [0; 32];
+    let mut bytes = Zeroizing::new([0; 32]);
     if digits.len() != 64 {
         return Err(KeyError::Hex);
     }
     data_encoding::HEXLOWER_PERMISSIVE
-        .decode_mut(digits.as_bytes(), &mut bytes)
+        .decode_mut(digits.as_bytes(), &mut *bytes)
         .map_err(|_| KeyError::Hex)?;
     Ok(bytes)
 }

@@ -107,6 +107,10 @@ struct Bucket {
 const SHARDS: usize = 16;
 const BUCKETS: u64 = 60;
 
+/// Threads that read the clock at the same time may be this far apart, in seconds. A clock that is further back was
+/// set back.
+const MAX_SKEW_SECONDS: u64 = 5;
+
 impl Default for FloodLimits {
     fn default() -> Self {
         Self {
@@ -295,10 +299,14 @@ impl Shard {
 
 impl Window {
     fn add(&mut self, now: UnixSeconds, width: u64, span: u64) {
+        if self.last.saturating_since(now) > MAX_SKEW_SECONDS {
+            // Counting on into a bucket of the future would add up until that comes, and accuse the innocent.
+            *self = Self::default();
+        }
         self.last = self.last.max(now);
         let number = now.0 / width;
         match self.buckets.back_mut() {
-            // A clock that was set back counts into the newest bucket.
+            // Another thread was a moment ahead.
             Some(bucket) if bucket.number >= number => {
                 bucket.count = bucket.count.saturating_add(1);
             }

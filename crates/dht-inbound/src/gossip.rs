@@ -23,8 +23,8 @@ use crate::{
     metrics, outbox::settle,
 };
 
-/// How long a [`Judge`] may think, unless configured otherwise. Holds up one slot of the pipeline, which gives a
-/// message up after 10 s.
+/// How long a [`Judge`] may think, unless configured otherwise. The message keeps its memory, and a place among those
+/// under way, meanwhile.
 pub const DEFAULT_VERDICT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What the application thinks of an undirected message.
@@ -226,9 +226,8 @@ where
                 self.shared.pass_on(&self.message)?;
                 return Ok(ControlFlow::Continue(self.inner.call(self.message)));
             }
-            Verdict::Ignore => metrics::verdict("ignore"),
+            Verdict::Ignore => {}
             Verdict::Reject => {
-                metrics::verdict("reject");
                 let origin = self.message.opened.origin();
                 let parties = Parties {
                     origin,
@@ -272,6 +271,12 @@ impl<F: Future<Output = Verdict>> Future for VerdictFuture<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if let Poll::Ready(verdict) = this.verdict.poll(cx) {
+            match verdict {
+                // The usual case, which the counter of deliveries tells.
+                Verdict::Accept => {}
+                Verdict::Ignore => metrics::verdict("ignore"),
+                Verdict::Reject => metrics::verdict("reject"),
+            }
             return Poll::Ready(Ok(verdict));
         }
         if this.timer.is_none() {

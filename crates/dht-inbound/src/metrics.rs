@@ -4,7 +4,7 @@ use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
 
 use dht_core::{Disposition, DropReason};
 
-/// Messages that left the stack, by what became of them.
+/// Messages that left the stack, by what became of them; `cancelled` are those given up on their way.
 pub const MESSAGES: &str = "dht_inbound_messages_total";
 /// Bytes of the frames that entered the stack.
 pub const BYTES: &str = "dht_inbound_bytes_total";
@@ -18,7 +18,7 @@ pub const DEDUP_ENTRIES: &str = "dht_inbound_dedup_entries";
 pub const DEDUP_FORGOTTEN: &str = "dht_inbound_dedup_forgotten_total";
 /// What the stack handed to the outbound side, by kind and outcome.
 pub const SENT: &str = "dht_inbound_sent_total";
-/// The application's verdicts on gossip.
+/// The application's verdicts on gossip it does not accept: ignored, rejected, or too late.
 pub const VERDICTS: &str = "dht_inbound_verdicts_total";
 /// Messages dropped because a neighbour exceeded a rate, by bucket.
 pub const RATE_LIMITED: &str = "dht_inbound_rate_limited_total";
@@ -68,15 +68,19 @@ pub fn describe() {
     describe_counter!(
         VERDICTS,
         Unit::Count,
-        "The application's verdicts on gossip"
+        "The application's verdicts on gossip it does not accept"
     );
 }
+
+/// What is said of a message that was given up on its way.
+pub(crate) const CANCELLED: &str = "cancelled";
 
 /// One counter per outcome, looked up once: a lookup by label costs as much as the duplicate path.
 pub(crate) struct Outcomes {
     counters: Vec<(Disposition, Counter)>,
     other: Counter,
     errors: Counter,
+    cancelled: Counter,
     bytes: Counter,
 }
 
@@ -125,12 +129,17 @@ impl Outcomes {
             counters: OUTCOMES.map(|each| (each, outcome(each.name()))).into(),
             other: outcome("other"),
             errors: outcome("error"),
+            cancelled: outcome(CANCELLED),
             bytes: counter!(BYTES),
         }
     }
 
     pub(crate) fn arrived(&self, bytes: usize) {
         self.bytes.increment(bytes as u64);
+    }
+
+    pub(crate) fn cancelled(&self) {
+        self.cancelled.increment(1);
     }
 
     pub(crate) fn count(&self, outcome: Option<Disposition>) {

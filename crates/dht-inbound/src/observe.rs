@@ -12,12 +12,15 @@ use tower_layer::Layer;
 use tower_service::Service;
 use tracing::{Span, debug_span, field};
 
-use crate::{Received, metrics::Outcomes};
+use crate::{
+    Received,
+    metrics::{CANCELLED, Outcomes},
+};
 
 /// Wraps each message in a span and counts what became of it.
 ///
 /// The span `inbound` has the fields `source`, `bytes`, `tag` and `kind` (once decoded), and `disposition` at the
-/// end. Counters are looked up when the layer is made: install the metrics recorder before.
+/// end: the name of a [`Disposition`], `error`, or `cancelled` for a message that was given up on its way. Counters are looked up when the layer is made: install the metrics recorder before.
 #[derive(Clone, Debug)]
 pub struct ObserveLayer {
     outcomes: Arc<Outcomes>,
@@ -37,7 +40,18 @@ pin_project! {
         #[pin]
         inner: F,
         span: Span,
-        outcomes: Arc<Outcomes>,
+        // Until the message is counted.
+        outcomes: Option<Arc<Outcomes>>,
+    }
+
+    impl<F> PinnedDrop for ObserveFuture<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let Some(outcomes) = this.outcomes.take() {
+                this.span.record("disposition", CANCELLED);
+                outcomes.cancelled();
+            }
+        }
     }
 }
 
@@ -99,7 +113,7 @@ where
         ObserveFuture {
             inner,
             span,
-            outcomes: Arc::clone(&self.outcomes),
+            outcomes: Some(Arc::clone(&self.outcomes)),
         }
     }
 }
@@ -121,7 +135,9 @@ where
             "disposition",
             disposition.map_or("error", Disposition::name),
         );
-        this.outcomes.count(disposition);
+        if let Some(outcomes) = this.outcomes.take() {
+            outcomes.count(disposition);
+        }
         Poll::Ready(outcome)
     }
 }
@@ -134,6 +150,7 @@ mod tests {
         Signing,
         test_util::{clear, identity},
     };
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
     use parking_lot::Mutex;
     use tracing::{
         Subscriber,
@@ -149,6 +166,7 @@ mod tests {
     use super::*;
     use crate::{
         AttributionProfile, Authenticated, DecodeLayer,
+        metrics::MESSAGES,
         test_support::{self as support, Accept, bans},
     };
 
@@ -196,5 +214,33 @@ mod tests {
             "source={source} bytes={length} tag=77 kind=\"domain\" disposition=\"delivered\" "
         );
         assert_eq!(*fields.0.lock(), expected);
+    }
+
+    #[test]
+    fn a_message_given_up_on_its_way_is_told_and_counted() {
+        let (fields, recorder) = (Fields::default(), DebuggingRecorder::new());
+        let snapshot = recorder.snapshotter();
+        subscriber::with_default(registry().with(fields.clone()), || {
+            ::metrics::with_local_recorder(&recorder, || {
+                let slow = tower::service_fn(|_: Received| {
+                    std::future::pending::<Result<Disposition, std::convert::Infallible>>()
+                });
+                let mut service = ObserveLayer::new().layer(slow);
+                let frame = clear(&identity(3), Signing::Origin, b"x", 77);
+                drop(service.call(support::received(frame)));
+            });
+        });
+        assert!(fields.0.lock().ends_with("disposition=\"cancelled\" "));
+        let counted: Vec<_> = snapshot
+            .snapshot()
+            .into_vec()
+            .into_iter()
+            .filter(|(key, _, _, value)| {
+                key.key().name() == MESSAGES && *value != DebugValue::Counter(0)
+            })
+            .map(|(key, _, _, value)| (key.key().labels().next().cloned(), value))
+            .collect();
+        let label = Some(::metrics::Label::new("outcome", "cancelled"));
+        assert_eq!(counted, [(label, DebugValue::Counter(1))]);
     }
 }

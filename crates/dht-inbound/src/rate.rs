@@ -25,7 +25,8 @@ pub use limiter::{RateLimiter, UNDECODABLE_FRAME_BYTES};
 pub struct Rate {
     /// Tokens a second.
     pub per_second: u32,
-    /// Tokens at most. The clock counts seconds, so a bucket holds at least one second's tokens, whatever this says.
+    /// Tokens at most. The clock counts seconds, so a bucket holds at least one second's tokens, whatever this says,
+    /// and at least one.
     pub burst: u32,
 }
 

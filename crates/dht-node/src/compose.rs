@@ -12,7 +12,7 @@ use dht_core::{
 use dht_inbound::{
     AnswerCheck, Authenticated, Bans, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY, DedupTable,
     DirectoryBans, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter,
-    RateLimits, Received, Seen, inbound_stack,
+    Received, Seen, inbound_stack,
 };
 use dht_outbound::{
     DialOrDiscover, Driver, DriverLimits, InlineSealer, OutboundConfig, OutboundParts, Requester,
@@ -193,7 +193,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         directory: directory.clone(),
         clock: Arc::clone(&clock),
         meter: meter.clone(),
-        limiter: RateLimiter::new(RateLimits::default(), seed(&entropy)),
+        limiter: RateLimiter::new(config.rates.limits(), seed(&entropy)),
         dedup: Arc::clone(&dedup),
         seen: Seen::new(
             DEFAULT_SEEN_CAPACITY,
@@ -312,6 +312,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
 fn inbound_config(config: &Config, verdict_deadline: Duration) -> InboundConfig {
     let mut inbound = InboundConfig {
         profile: config.attribution,
+        forward: config.forward,
         relay_gossip: config.relay_gossip,
         verdict_deadline,
         allowed_occurrences: config.allowed_occurrences,

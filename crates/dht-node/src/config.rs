@@ -7,6 +7,8 @@ use dht_inbound::{
 use dht_outbound::DISCOVERY_TIMEOUT;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use crate::RateSettings;
+
 /// Memory for messages of other peers, in MiB (law 2): three quarters for what arrives, one for what waits to be sent,
 /// which has 16 MiB at least. Enough for thirty of the largest messages; a flood
 /// beyond it is held back at the sockets.
@@ -56,9 +58,13 @@ pub struct Config {
     pub flood_messages: u32,
     /// Seconds in which they count. Defaults to [`DEFAULT_FLOOD_SECONDS`].
     pub flood_seconds: u64,
+    /// Whether a node that keeps mail for others also passes on what it cannot read. Defaults to true.
+    pub forward: bool,
     /// Whether gossip the application accepts is passed on byte for byte. Off by default: that is the
     /// application's business.
     pub relay_gossip: bool,
+    /// How much of each kind one neighbour may send.
+    pub rates: RateSettings,
     /// Mail for peers that are away.
     #[cfg(feature = "saf")]
     pub saf: crate::SafSettings,
@@ -77,7 +83,9 @@ impl Default for Config {
             attribution: AttributionProfile::default(),
             flood_messages: DEFAULT_FLOOD_MESSAGES,
             flood_seconds: DEFAULT_FLOOD_SECONDS,
+            forward: true,
             relay_gossip: false,
+            rates: RateSettings::default(),
             #[cfg(feature = "saf")]
             saf: crate::SafSettings::default(),
         }
@@ -124,6 +132,8 @@ mod tests {
         let back: Config = toml::from_str(&text).unwrap();
         assert_eq!(back.listen, Config::default().listen);
         assert_eq!(back.memory_mib, DEFAULT_MEMORY_MIB);
+        assert_eq!(back.rates, RateSettings::default());
+        assert!(back.forward);
     }
 
     #[test]
@@ -140,5 +150,13 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("strict"), "{error}");
+        let error = toml::from_str::<Config>("[rates]\njoins = { per_second = 1 }")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("`join`"), "{error}");
+        let error = toml::from_str::<Config>("[rates]\njoin = { per_second = 0 }")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("nonzero"), "{error}");
     }
 }

@@ -40,6 +40,7 @@ mod judge;
 mod memory;
 mod node;
 mod pump;
+mod rates;
 mod roster;
 mod saf;
 mod seen_file;
@@ -56,6 +57,7 @@ pub use dht_saf::{Round, SafEvent, StoreStats};
 pub use events::{EVENT_CAPACITY, Event, EventStream};
 pub use inbox::{INBOX_CAPACITY, Inbox, MAX_PAYLOAD_BYTES, Message, Received};
 pub use node::{Node, SHUTDOWN_LIMIT, SendError};
+pub use rates::{RateSetting, RateSettings};
 #[cfg(feature = "saf")]
 pub use saf::{DeliveryState, FetchError, Posted, Posting, SafSettings, ledger_file, saf_folder};
 pub use system::{OsEntropy, SystemClock};

@@ -15,6 +15,14 @@ pub const MAX_CLAIMS: usize = 5;
 /// Addresses accepted in one claim, unless configured otherwise.
 pub const MAX_CLAIM_ADDRESSES: usize = 5;
 
+/// Addresses a claim may state, those this node has no use for included: a claim is kept whole, for its signature
+/// covers them all, so without a bound whoever signs claims would fill the directory.
+pub const MAX_STATED_ADDRESSES: usize = 32;
+
+/// Bytes of all addresses a claim states. An honest peer states the same ones in its identity message, which has
+/// 1 024 bytes for everything.
+pub const MAX_CLAIM_BYTES: usize = 1_024;
+
 /// What a set of claims may look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimPolicy {
@@ -73,9 +81,17 @@ pub enum ClaimsError {
     /// A claim leads nowhere.
     #[error("claim has no address")]
     NoAddresses,
-    /// More than [`ClaimPolicy::max_addresses`].
+    /// More than [`ClaimPolicy::max_addresses`] of use, or than [`MAX_STATED_ADDRESSES`].
     #[error("claim has {found} addresses, at most {max} are accepted")]
     TooManyAddresses {
+        /// How many there are.
+        found: usize,
+        /// How many may be.
+        max: usize,
+    },
+    /// Addresses longer than [`MAX_CLAIM_BYTES`] together.
+    #[error("claim has {found} bytes of addresses, at most {max} are accepted")]
+    TooLong {
         /// How many there are.
         found: usize,
         /// How many may be.
@@ -130,6 +146,7 @@ impl Default for ClaimPolicy {
 impl ClaimPolicy {
     /// The addresses of a claim this node uses, in their order.
     fn usable<'a>(&self, claim: &'a Claim) -> Result<Vec<&'a Address>, ClaimsError> {
+        check_size(&claim.addresses)?;
         let mut usable = Vec::with_capacity(claim.addresses.len().min(self.max_addresses));
         let mut refusal = None;
         for address in &claim.addresses {
@@ -156,6 +173,23 @@ impl ClaimPolicy {
             }),
             _ => Ok(usable),
         }
+    }
+}
+
+/// What is kept of a claim is bounded, whatever a policy has a use for.
+fn check_size(addresses: &[Address]) -> Result<(), ClaimsError> {
+    let found = addresses.len();
+    if found > MAX_STATED_ADDRESSES {
+        let max = MAX_STATED_ADDRESSES;
+        return Err(ClaimsError::TooManyAddresses { found, max });
+    }
+    let bytes = addresses.iter().map(|address| address.as_bytes().len());
+    match bytes.sum() {
+        found if found > MAX_CLAIM_BYTES => Err(ClaimsError::TooLong {
+            found,
+            max: MAX_CLAIM_BYTES,
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -295,6 +329,32 @@ mod tests {
             check(vec![many]),
             Err(ClaimsError::TooManyAddresses { found: 6, max: 5 })
         );
+    }
+
+    /// A claim is kept whole, in memory and for as long as its peer is known.
+    #[test]
+    fn what_is_kept_of_a_claim_is_bounded() {
+        let good = "/ip4/1.2.3.4/tcp/5".to_owned();
+        let check_all = |addresses: &[String]| {
+            let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+            check(vec![signed(&addresses, 7)]).map(|valid| valid.addresses().len())
+        };
+        let name = |length| format!("/dns4/{}.example/tcp/5", "a".repeat(length));
+        assert_eq!(check_all(&[good.clone(), name(245)]), Ok(2));
+        // A usable name, and one that is of no use beside a good address.
+        let unix = format!("/unix/{}", "a".repeat(8_000_000));
+        for long in [name(1_024), name(8_000_000), unix] {
+            let refused = check_all(&[good.clone(), long]).unwrap_err();
+            assert!(matches!(refused, ClaimsError::TooLong { .. }), "{refused}");
+            assert!(!refused.is_offence());
+        }
+        let mut many = vec![String::new(); MAX_STATED_ADDRESSES - 1];
+        many.push(good);
+        assert_eq!(check_all(&many), Ok(1));
+        many.push(String::new());
+        let (found, max) = (many.len(), MAX_STATED_ADDRESSES);
+        let refused = ClaimsError::TooManyAddresses { found, max };
+        assert_eq!(check_all(&many), Err(refused));
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub trait BatchWork<Request>: Send + Sync + 'static {
 ///
 /// Clones share the queue.
 ///
+/// # Cancel safety
+/// A future can be dropped at any time: a role it has is passed on, and a request that still waits is not worked on.
+///
 /// ```
 /// use dht_stack::{Batch, BatchWork};
 /// use tower::ServiceExt as _;
@@ -221,8 +224,17 @@ impl<W: BatchWork<Request>, Request> Turn<'_, W, Request> {
     fn work(self, own: Request) -> Option<W::Response> {
         let more = {
             let mut state = self.0.state.lock();
-            let count = state.queue.len().min(self.0.max_batch - 1);
-            state.queue.drain(..count).collect::<Vec<_>>()
+            let most = self.0.max_batch - 1;
+            let mut more = Vec::with_capacity(state.queue.len().min(most));
+            while more.len() < most {
+                match state.queue.pop_front() {
+                    // Whoever has gone took along what accounted for the request: no work is done for nobody.
+                    Some(queued) if queued.answer.is_closed() => {}
+                    Some(queued) => more.push(queued),
+                    None => break,
+                }
+            }
+            more
         };
         let (requests, answers): (Vec<_>, Vec<_>) = more
             .into_iter()
@@ -354,6 +366,20 @@ mod tests {
         drop(first);
         assert_eq!(second.await, Ok(4));
         assert_eq!(batch.oneshot(5).await, Ok(6));
+    }
+
+    #[tokio::test]
+    async fn no_work_is_done_for_callers_that_have_gone() {
+        let (mut batch, sizes) = recorder(3, 1);
+        let worker = batch.call(1);
+        let gone: Vec<_> = (2..10).map(|n| batch.call(n)).collect();
+        let (stays, last) = (batch.call(10), batch.call(11));
+        let one_more = batch.call(12);
+        drop(gone);
+        assert_eq!(worker.await, Ok(2));
+        assert_eq!((stays.await, last.await), (Ok(11), Ok(12)));
+        assert_eq!(one_more.await, Ok(13));
+        assert_eq!(*sizes.lock(), [3, 1]);
     }
 
     #[tokio::test]

@@ -7,6 +7,9 @@ use data_encoding::HEXLOWER;
 use dht_core::{PublicKey, SecretKey};
 use serde_json::Value;
 
+/// Twice what fits a frame of the network.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+
 /// `Err` says what was expected and what came instead.
 pub(super) type Outcome<T = ()> = Result<T, String>;
 
@@ -108,9 +111,9 @@ impl<'a> Case<'a> {
         PublicKey::from_bytes(&self.hex(field)?).map_err(|error| format!("{field}: {error}"))
     }
 
-    /// `None` for null.
+    /// `None` for null; a case that has nothing to say says null.
     pub(super) fn optional_key(&self, field: &str) -> Outcome<Option<PublicKey>> {
-        if self.is_null(field) {
+        if self.value(field)?.is_null() {
             Ok(None)
         } else {
             self.key(field).map(Some)
@@ -119,7 +122,15 @@ impl<'a> Case<'a> {
 
     /// The bytes a vector gives by length and seed: byte i is `seed + 31·i` modulo 256.
     pub(super) fn generated(&self, length: &str, seed: &str) -> Outcome<Bytes> {
-        Ok(generate(self.number(length)?, self.number(seed)?))
+        Ok(generate(self.length(length)?, self.number(seed)?))
+    }
+
+    /// A length that something may be made of: no declared number takes all the memory there is.
+    pub(super) fn length(&self, field: &str) -> Outcome<usize> {
+        match self.number(field)? {
+            length if length > MAX_BYTES => Err(format!("{field} is over {MAX_BYTES}")),
+            length => Ok(length),
+        }
     }
 
     fn value(&self, field: &str) -> Outcome<&'a Value> {

@@ -16,11 +16,8 @@ pub(super) fn message(case: &Case<'_>) -> Outcome {
         addresses: AddressPolicy { allow_test: false },
     };
     let verdict = check_identity(message, &case.key("authenticated_public_key")?, &rules, NOW);
-    // `result` names the reference's error and is for information only.
-    same("accepted", verdict.is_ok(), case.flag("accepted")?).map_err(|error| {
-        format!(
-            "{error}: {verdict:?}, reference: {}",
-            case.text("result").unwrap_or("?")
-        )
-    })
+    // `result` names the reference's error and is for information only; but a case has one.
+    let result = case.text("result")?;
+    same("accepted", verdict.is_ok(), case.flag("accepted")?)
+        .map_err(|error| format!("{error}: {verdict:?}, reference: {result}"))
 }

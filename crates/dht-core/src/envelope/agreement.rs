@@ -39,23 +39,15 @@ impl KeyAgreement {
     }
 
     fn from_secret(secret: SharedSecret) -> Self {
-        let mask = Hasher512::new(KEY_MASK)
-            .chain(secret.as_bytes())
-            .finish_scalar();
-        Self {
-            secret,
-            mask: Zeroizing::new(mask),
-        }
+        let wide = Hasher512::hash_secret(KEY_MASK, secret.as_bytes());
+        let mask = Zeroizing::new(Scalar::from_bytes_mod_order_wide(&wide));
+        Self { secret, mask }
     }
 
     /// The 32-byte AEAD key.
     #[must_use]
     pub fn message_key_bytes(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(
-            Hasher256::new(KEY_MESSAGE)
-                .chain(self.secret.as_bytes())
-                .finish(),
-        )
+        Hasher256::hash_secret(KEY_MESSAGE, self.secret.as_bytes())
     }
 
     /// The mask as 32 little-endian bytes.

@@ -11,7 +11,7 @@ use zeroize::Zeroize;
 /// HighwayHash, 128 bits: equal fingerprints under one key mean equal envelopes. The key is random, per process and
 /// never shown, nor is any fingerprint, so that nobody can search for collisions. Tens of times faster than the
 /// protocol's own hash, and short of a duplicate lookup it decides nothing: what is *not* recognised is verified.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
 
 /// The key of the fingerprints of one process.
@@ -46,8 +46,27 @@ impl Drop for FingerprintKey {
     }
 }
 
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprint(..)")
+    }
+}
+
 impl fmt::Debug for FingerprintKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("FingerprintKey(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Entropy as _, SeededEntropy};
+
+    #[test]
+    fn neither_key_nor_fingerprint_is_printed() {
+        let key = FingerprintKey::random(&mut SeededEntropy::new(1).rng());
+        let shown = format!("{key:?} {:?}", key.fingerprint(b"header", b"body"));
+        assert_eq!(shown, "FingerprintKey(..) Fingerprint(..)");
     }
 }

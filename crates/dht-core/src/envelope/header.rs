@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use dht_proto::envelope::{DhtHeader, dht_header};
 
-use crate::{Destination, KeyError, MessageTag, MessageType, PublicKey, UnixSeconds};
+use crate::{
+    Destination, KeyError, MessageSignature, MessageTag, MessageType, PublicKey, UnixSeconds,
+};
 
 /// Header of an envelope with every field converted. Equality ignores the tag, which is not signed.
 #[derive(Clone, Debug)]
@@ -102,8 +104,7 @@ impl Header {
             destination,
             message_type,
             flags,
-            // Copied: a slice would keep the whole frame shared, and a shared frame is not opened in place.
-            signature: Bytes::copy_from_slice(&proto.message_signature),
+            signature: detached(&proto.message_signature),
             ephemeral_key,
             tag: MessageTag(proto.message_tag),
             expires: (proto.expires != 0).then_some(UnixSeconds(proto.expires)),
@@ -139,6 +140,15 @@ impl Header {
     #[must_use]
     pub const fn is_encrypted(&self) -> bool {
         self.flags.contains(Flags::ENCRYPTED)
+    }
+}
+
+/// A signature that does not hold on to the frame, for a shared frame is not opened in place. One that is too long to
+/// be canonical belongs to a message nobody opens; copying it would take memory nobody accounts for.
+fn detached(signature: &Bytes) -> Bytes {
+    match signature.len() {
+        0..=MessageSignature::CANONICAL_LENGTH => Bytes::copy_from_slice(signature),
+        _ => signature.clone(),
     }
 }
 
@@ -199,5 +209,27 @@ impl Flags {
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RawEnvelope, Signing, encode_envelope, test_util};
+
+    /// Law 2: a frame is accounted for once, so nothing of its size may be made of it.
+    #[test]
+    fn only_a_signature_of_the_right_length_is_copied() {
+        let frame = test_util::clear(&test_util::identity(1), Signing::Origin, b"x", 1);
+        let sealed = RawEnvelope::parse(frame).unwrap().into_sealed().unwrap();
+        let within = |frame: &Bytes, part: &Bytes| frame.as_ptr_range().contains(&part.as_ptr());
+        assert!(!within(sealed.frame(), &sealed.header().signature));
+
+        let mut header = sealed.header().clone();
+        header.signature = vec![0x22; 1 << 20].into();
+        let frame = encode_envelope(&header, sealed.body());
+        let sealed = RawEnvelope::parse(frame).unwrap().into_sealed().unwrap();
+        assert_eq!(sealed.header().signature.len(), 1 << 20);
+        assert!(within(sealed.frame(), &sealed.header().signature));
     }
 }

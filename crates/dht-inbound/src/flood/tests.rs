@@ -136,6 +136,21 @@ fn a_clock_near_zero_or_set_back_is_no_problem() {
     assert_eq!(meter.count(&id(1), UnixSeconds(u64::MAX)), 1);
 }
 
+#[test]
+fn a_clock_set_back_accuses_nobody() {
+    let meter = meter(100, 60);
+    let ahead = NOW.saturating_add(3_600);
+    meter.record(&id(1), ahead);
+    // One a second is within the limit, whatever the clock was before.
+    for second in 0..3_000 {
+        let now = NOW.saturating_add(second);
+        meter.record(&id(1), now);
+        assert!(meter.exceeding(now).is_empty(), "after {second} seconds");
+    }
+    assert_eq!(meter.count(&id(1), NOW.saturating_add(2_999)), 61);
+    assert_eq!(meter.total(NOW.saturating_add(2_999)), 61);
+}
+
 proptest! {
     /// Up to a minute the window is exact to the second.
     #[test]

@@ -388,6 +388,13 @@ fn odd_claims() -> Vec<JoinMessage> {
         signed(vec![Address::memory(7)]),
         signed(vec![Address::tcp([0, 0, 0, 0].into(), 18_189)]),
         signed(vec![Address::tcp([198, 51, 100, 1].into(), 0)]),
+        // The signature holds and the shape is right, but the directory would have to keep it.
+        signed(vec![
+            format!("/dns4/{}/tcp/1", "a".repeat(100_000))
+                .parse()
+                .unwrap(),
+        ]),
+        signed(vec![Address::default(); 1_000]),
     ]
 }
 

@@ -4,6 +4,10 @@ use dht_core::UnixSeconds;
 
 use super::Rate;
 
+/// Threads that read the clock at the same time may be this far apart, in seconds. A clock that is further back was
+/// set back.
+const MAX_SKEW_SECONDS: u32 = 5;
+
 /// Tokens left, and when they were counted. The default is a bucket nobody has taken from, whatever its rate.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tokens {
@@ -40,8 +44,12 @@ impl Tokens {
         #[expect(clippy::cast_possible_truncation, reason = "takes the low bits")]
         let now = now.0 as u32;
         let passed = now.wrapping_sub(self.at);
-        // A clock that was set back gives nothing, until it has caught up or is corrected for good.
         if passed > u32::MAX / 2 && self.used > 0 {
+            // Going back gives nothing. But time goes on from where a clock was set back to: whoever had to wait for
+            // it to catch up would be shut out for as long as it had been wrong.
+            if self.at.wrapping_sub(now) > MAX_SKEW_SECONDS {
+                self.at = now;
+            }
             return;
         }
         self.used = self
@@ -51,11 +59,12 @@ impl Tokens {
     }
 }
 
+/// At least one, so that nobody is in debt who has taken nothing.
 const fn capacity(rate: Rate) -> u32 {
-    if rate.burst > rate.per_second {
-        rate.burst
-    } else {
-        rate.per_second
+    match (rate.per_second, rate.burst) {
+        (0, 0) => 1,
+        (per_second, burst) if burst > per_second => burst,
+        (per_second, _) => per_second,
     }
 }
 
@@ -79,6 +88,28 @@ mod tests {
         assert_eq!(taken(now), 0, "a clock set back gives nothing");
         assert_eq!(taken(now.saturating_add(3)), 4);
         assert_eq!(taken(now.saturating_add(1_000)), 5);
+    }
+
+    #[test]
+    fn a_clock_set_back_gives_nothing_and_takes_nothing_either() {
+        let (mut tokens, now) = (Tokens::default(), UnixSeconds(1_700_000_000));
+        let mut taken = |now| (0..10).filter(|_| tokens.take(1, RATE, now)).count();
+        assert_eq!(taken(now.saturating_add(3_600)), 5);
+        assert_eq!(taken(now), 0);
+        assert_eq!(taken(now.saturating_add(1)), 2);
+        assert_eq!(taken(now.saturating_add(3)), 4);
+    }
+
+    #[test]
+    fn a_rate_of_nothing_accuses_nobody() {
+        let (mut tokens, now) = (Tokens::default(), UnixSeconds(1_700_000_000));
+        let none = Rate {
+            per_second: 0,
+            burst: 0,
+        };
+        assert!(tokens.has(none, now));
+        tokens.charge(1, none, now);
+        assert!(!tokens.has(none, now.saturating_add(1_000)));
     }
 
     #[test]

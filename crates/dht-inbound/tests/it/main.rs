@@ -11,3 +11,4 @@ mod garbage;
 mod observed;
 mod pool;
 mod stack;
+mod structure;

@@ -118,3 +118,33 @@ async fn a_batch_refuses_only_the_guilty() {
         assert_eq!(outcome.name(), expected);
     }
 }
+
+/// Whoever is given up while others do its work gives its memory back at once, and holds nobody up.
+#[tokio::test]
+async fn a_message_given_up_gives_its_memory_back() {
+    let verifier = Batch::new(Together, 4, 1);
+    let node = Node::with_verifier(InboundConfig::default(), verifier);
+    let frame = |n: u8| {
+        let body = encode_parts(&[vec![n].into()]);
+        let draft = Draft {
+            body,
+            ..Draft::clear(Signing::Origin)
+        };
+        draft.frame()
+    };
+    let mut under_way: Vec<_> = (0..20).map(|n| Box::pin(node.receive(frame(n)))).collect();
+    // Polled from the back, the first is the worker, and the others wait for it or its successors.
+    let mut done = 0;
+    for message in under_way.iter_mut().rev().take(7) {
+        done += usize::from(futures::poll!(message).is_ready());
+    }
+    assert!(node.held() > 0);
+    under_way.truncate(0);
+    assert_eq!(node.delivered().len(), done);
+    assert_eq!(node.held(), 0);
+    // Those that were let go left no trace: their copies are no duplicates.
+    let again = join_all((0..13).map(|n| node.receive(frame(n)))).await;
+    assert!(again.iter().all(|outcome| outcome.name() == "delivered"));
+    drop(node.delivered());
+    assert_eq!(node.held(), 0);
+}
