@@ -2,6 +2,17 @@
 //!
 //! Numbers that a peer can observe come from docs/protocol/02-transport-and-connectivity.md; the section is
 //! named at each. Those marked *setting* are defaults of a [`Config`](crate::Config) field.
+//!
+//! # What one connection can hold
+//!
+//! | Memory | At most | Charged to |
+//! |---|---|---|
+//! | read ahead from the socket | [`READ_AHEAD_BYTES`] | nobody; given back when idle |
+//! | frames in streams nobody has read yet | [`FREE_UNREAD_BYTES`] | nobody |
+//! | | [`MAX_UNREAD_BYTES`] in all | [`Config::max_unread_bytes_total`](crate::Config::max_unread_bytes_total) |
+//! | a message being received, and those not disposed of | its length and [`MESSAGE_OVERHEAD_BYTES`] | the node's byte budget |
+//! | messages waiting to be sent, until the socket took them | [`MAX_QUEUED_BYTES`] | [`Config::max_queued_bytes_total`](crate::Config::max_queued_bytes_total) |
+//! | copies of them on their way, each up to 64 KiB: one batch, twelve in the stream, three at the socket | 1 MiB | nobody; only while messages go out |
 
 use std::time::Duration;
 
@@ -82,6 +93,23 @@ pub const MAX_OUTBOUND_STREAMS: usize = 64;
 /// Bytes by which the receive windows of one connection may grow together beyond the 256 KiB that yamux
 /// promises each stream. 2 MiB move 20 MB/s over a path of 100 ms.
 pub const WINDOW_GROWTH_BYTES: usize = 2 * 1024 * 1024;
+
+/// Of what a connection's peer sent and nobody has read yet, the part that is free; with what each frame takes beside
+/// its payload. A frame of the usual sizes always fits, so that a peer whose messages are read is heard whatever others
+/// do. [`MAX_CONNECTIONS`] of them are 50 MB.
+pub const FREE_UNREAD_BYTES: usize = 96 * 1024;
+
+/// Most that a connection's peer may have sent without being read: one stream with a window that grew as far as it can,
+/// and what its frames take beside their payload. A connection that holds more is not read until it holds less.
+pub const MAX_UNREAD_BYTES: usize = 4 * 1024 * 1024;
+
+/// Unread bytes of all connections together, beyond [`FREE_UNREAD_BYTES`] of each; never less than
+/// [`MAX_UNREAD_BYTES`]. *Setting.*
+pub const MAX_UNREAD_BYTES_TOTAL: usize = 32 * 1024 * 1024;
+
+/// A connection for whose next frame there was no room for this long is closed: its peer gives a write that is not
+/// taken up after the same time ([`WRITE_STALL_TIMEOUT`]), and its end could not be seen.
+pub const READ_STALL_TIMEOUT: Duration = WRITE_STALL_TIMEOUT;
 
 /// Payload of the yamux frames we send: with its 12-byte header one full Noise frame (section 16).
 pub const YAMUX_FRAME_BYTES: usize = MAX_NOISE_PLAINTEXT_BYTES - 12;

@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{Address, NodeId};
+use dht_stack::ByteBudget;
 use futures::future::join;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -28,7 +29,7 @@ use crate::{
     medium::Media,
     messaging::{Connect, End, InboundSlot, Outboxes, PeerSession, Receiver},
     metrics,
-    mux::{Driver, LiveStreams, SendMeter},
+    mux::{Backlog, Driver, LiveStreams, SendMeter},
     negotiate,
     socket::WireCounters,
     table::{Installed, IsLast, Table},
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) dials: Dials,
     pub(crate) outboxes: Arc<Outboxes>,
     pub(crate) receiver: Receiver,
+    /// For what peers sent and nobody has read yet.
+    pub(crate) unread: ByteBudget,
     pub(crate) handlers: Vec<(Bytes, mpsc::Sender<InboundStream>)>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) liveness: Arc<Semaphore>,
@@ -107,6 +110,7 @@ impl Shared {
             incoming,
             live,
             meter,
+            Backlog::new(self.unread.clone()),
             self.config.max_inbound_streams,
         );
         metrics::opened(direction, took.as_secs_f64());
