@@ -83,12 +83,16 @@ pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
 /// Streams of a connection, both directions together (section 16).
 pub const MAX_STREAMS: usize = 128;
 
-/// Inbound streams served at once; further ones are reset. *Setting.*
+/// Inbound streams served at once; further ones are reset. *Setting*, of which no more than
+/// [`MOST_INBOUND_STREAMS`] are used.
 pub const MAX_INBOUND_STREAMS: usize = 32;
 
-/// Streams this node keeps open on one connection; with [`MAX_INBOUND_STREAMS`] it must stay below
-/// [`MAX_STREAMS`], because the multiplexer ends the connection at that number.
+/// Streams this node keeps open on one connection.
 pub const MAX_OUTBOUND_STREAMS: usize = 64;
+
+/// What [`MAX_OUTBOUND_STREAMS`] leaves of [`MAX_STREAMS`] for the peer's. The multiplexer ends the connection at that
+/// number, so a few are kept for streams that are being reset.
+pub const MOST_INBOUND_STREAMS: usize = MAX_STREAMS - MAX_OUTBOUND_STREAMS - 16;
 
 /// Bytes by which the receive windows of one connection may grow together beyond the 256 KiB that yamux
 /// promises each stream. 2 MiB move 20 MB/s over a path of 100 ms.
@@ -126,7 +130,8 @@ pub const MAX_QUEUED_MESSAGES: usize = 500;
 /// Bytes of one peer waiting to be sent (section 16). *Setting.*
 pub const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 
-/// Bytes waiting to be sent to all peers together (section 16). *Setting.*
+/// Bytes waiting to be sent to all peers together (section 16): gossip may use half of them, stored mail three quarters,
+/// direct messages seven eighths; and of that, one peer leaves a quarter to the others. *Setting.*
 pub const MAX_QUEUED_BYTES_TOTAL: usize = 512 * 1024 * 1024;
 
 /// Peers with a queue at once: the queues are keyed by what the application, and through it a peer, asks for.
@@ -147,8 +152,8 @@ pub const MAX_REPLACEMENTS_PER_SECOND: u32 = 10;
 /// A frame whose next byte does not come within this time ends the session.
 pub const FRAME_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Slowest a frame may arrive, in bytes a second, after [`FRAME_STALL_TIMEOUT`]: an unfinished frame holds
-/// its whole length of the node's byte budget.
+/// Slowest a frame may arrive, in bytes a second: at no time may it be further behind that than
+/// [`FRAME_STALL_TIMEOUT`], because an unfinished frame holds its whole length of the node's byte budget.
 pub const MIN_FRAME_BYTES_PER_SECOND: usize = 64 * 1024;
 
 /// Frames above this length are *large*: unfinished ones share a quarter of the byte budget, so that peers
