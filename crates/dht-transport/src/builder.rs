@@ -15,7 +15,7 @@ use crate::{
     channels,
     dialer::Dials,
     identity::encode_identity,
-    limits::MAX_UNREAD_BYTES,
+    limits::{MAX_UNREAD_BYTES, MOST_INBOUND_STREAMS},
     medium::Media,
     messaging::{Limits, Outboxes, Receiver, SharedBytes},
     shared::{Counters, Shared},
@@ -107,11 +107,12 @@ impl Builder {
             entropy,
             clock,
             budget,
-            config,
+            mut config,
             book,
             media,
             ..
         } = self;
+        config.max_inbound_streams = config.max_inbound_streams.min(MOST_INBOUND_STREAMS);
         let protocols: Arc<[Bytes]> = std::iter::once(MESSAGING_PROTOCOL)
             .chain(self.handlers.iter().map(|(id, _)| id.clone()))
             .collect();
