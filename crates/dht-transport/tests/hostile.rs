@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dht_core::{Network, Priority};
 use dht_transport::{
-    Event, IdentityError, InboundStream, Memory, Offence, Socket, UpgradeError,
-    limits::{MAX_UNREAD_BYTES, READ_AHEAD_BYTES},
+    Event, IdentityError, InboundStream, Medium as _, Memory, Offence, Socket, Tcp, UpgradeError,
+    limits::{LIGHT_BYTES, MAX_UNREAD_BYTES, MESSAGE_OVERHEAD_BYTES, READ_AHEAD_BYTES},
     noise::{NoiseError, NoiseStream},
 };
 use proptest::prelude::*;
@@ -435,6 +435,57 @@ async fn an_announced_frame_that_does_not_come_gives_its_budget_back() {
         1,
         "the connection stays"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_trickles_in_does_not_keep_its_budget() {
+    let memory = Memory::default();
+    let node = Node::memory(1, &memory).await;
+    let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
+    let mut next = peer::messaging(1, &[0, 0x80, 0, 0]);
+    for _ in 0..3 {
+        channel.write_all(&next).await.unwrap();
+        channel.flush().await.unwrap();
+        sleep(Duration::from_secs(14)).await;
+        next = peer::data(0, 1, b"x");
+    }
+    assert_eq!(node.budget.available(), node.budget.total());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_has_one_share_of_the_reserve_whatever_streams_it_opens() {
+    let memory = Memory::default();
+    let mut setup = Setup::memory(1, &memory);
+    (setup.budget, setup.reserve) = (4 << 20, 2 << 20);
+    setup.config.inbound_channel = 1_000;
+    let mut node = setup.start().await;
+    let _others = node.budget.acquire(usize::MAX).await;
+    let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
+    let frame = [&[0, 0, 4, 0][..], &[7; 1024]].concat();
+    for i in 0..10 {
+        let stream = peer::messaging(2 * i + 1, &frame.repeat(20));
+        channel.write_all(&stream).await.unwrap();
+        channel.flush().await.unwrap();
+        sleep(Duration::from_millis(200)).await;
+    }
+    let mut unread = Vec::new();
+    while let Ok(message) = node.outlets.messages.try_recv() {
+        unread.push(message);
+    }
+    assert_eq!(unread.len(), LIGHT_BYTES / (1024 + MESSAGE_OVERHEAD_BYTES));
+}
+
+#[tokio::test]
+async fn another_network_sees_an_end_and_no_reset() {
+    let node = Setup::tcp(1).start().await;
+    for _ in 0..10 {
+        let mut socket = Tcp.dial(&node.address).await.unwrap();
+        // The first handshake message follows at once and is not read.
+        let mut opening = [1; 35];
+        opening[0] = Network::MainNet.wire_byte();
+        socket.write_all(&opening).await.unwrap();
+        assert_eq!(soon(socket.read(&mut [0])).await.unwrap(), 0);
+    }
 }
 
 // === bytes nobody reads ===
