@@ -583,6 +583,33 @@ async fn messages_survive_the_end_of_their_connection() {
     assert_eq!(b.transport.stats().inbound, 2, "dialled again");
 }
 
+/// The reference throws away a messaging stream while it serves another of the same peer, if only that of a connection
+/// that is about to end.
+#[tokio::test(start_paused = true)]
+async fn the_stream_of_a_replaced_connection_ends_before_the_next_begins() {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    let them = identity(9);
+    let send = |node: &Node, byte| {
+        let frame = body(byte, 100);
+        node.transport.send(them.node_id(), frame, Priority::Direct)
+    };
+    let mut first = peer::identify(&memory, &node.address, &them).await;
+    node.connected().await;
+    let one = send(&node, 1).unwrap();
+    assert_eq!(soon(peer::next_data(&mut first)).await.0, peer::SYN);
+    assert_eq!(soon(one).await, Ok(()));
+
+    let mut second = peer::identify(&memory, &node.address, &them).await;
+    node.connected().await;
+    let two = send(&node, 2).unwrap();
+    while soon(peer::next_data(&mut first)).await.0 != peer::FIN {}
+    let ended = Instant::now();
+    assert_eq!(soon(peer::next_data(&mut second)).await.0, peer::SYN);
+    assert!(ended.elapsed() >= Duration::from_millis(100));
+    assert_eq!(soon(two).await, Ok(()));
+}
+
 /// A medium whose pipes hold almost nothing.
 struct Narrow(mpsc::UnboundedSender<Socket>);
 
