@@ -74,6 +74,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     };
     let mut transport_config = dht_transport::Config::default();
     transport_config.max_queued_bytes_total = memory.queued;
+    transport_config.max_unread_bytes_total = memory.unread;
     let builder = Transport::builder(
         Arc::clone(&identity),
         config.network,

@@ -9,9 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::RateSettings;
 
-/// Memory for messages of other peers, in MiB (law 2): three quarters for what arrives, one for what waits to be sent,
-/// which has 16 MiB at least. Enough for thirty of the largest messages; a flood
-/// beyond it is held back at the sockets.
+/// Memory for messages of other peers, in MiB (law 2): three quarters for what arrives, an eighth for what sockets
+/// brought and nobody read yet, which has 4 MiB at least, and an eighth for what waits to be sent, which has 16 MiB at
+/// least. Enough for twenty of the largest messages; a flood beyond it is held back at the sockets.
 pub const DEFAULT_MEMORY_MIB: usize = 256;
 
 /// Where a node listens unless told otherwise: the port the network's own nodes use.

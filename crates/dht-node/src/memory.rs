@@ -1,7 +1,7 @@
 //! How a node divides its memory for messages.
 
 use dht_stack::ByteBudget;
-use dht_transport::limits::MESSAGE_OVERHEAD_BYTES;
+use dht_transport::limits::{MAX_UNREAD_BYTES, MESSAGE_OVERHEAD_BYTES};
 
 const MIB: usize = 1024 * 1024;
 
@@ -14,18 +14,22 @@ pub(crate) struct Memory {
     /// For what arrives, three quarters of it all: held from the socket until the message's fate is known. An eighth
     /// is in reserve for peers that hold little.
     pub(crate) arriving: ByteBudget,
-    /// Bytes for what waits to be sent, the other quarter.
+    /// Bytes for what waits to be sent, an eighth.
     pub(crate) queued: usize,
+    /// Bytes for what came in and was not read yet, the last eighth, beyond the little that each connection has free
+    /// ([`FREE_UNREAD_BYTES`](dht_transport::limits::FREE_UNREAD_BYTES)).
+    pub(crate) unread: usize,
 }
 
 impl Memory {
     pub(crate) fn new(mib: usize) -> Self {
         let total = mib.max(1).saturating_mul(MIB);
-        let queued = total / 4;
-        let arriving = total.saturating_sub(queued);
+        let (queued, unread) = (total / 8, total / 8);
+        let arriving = total.saturating_sub(queued).saturating_sub(unread);
         Self {
             arriving: ByteBudget::with_reserve(arriving, arriving / 8),
             queued: queued.max(LEAST_QUEUED),
+            unread: unread.max(MAX_UNREAD_BYTES),
         }
     }
 

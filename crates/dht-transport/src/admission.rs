@@ -81,11 +81,14 @@ impl Admission {
     pub(crate) fn admit(self: &Arc<Self>, source: Source) -> Result<HandshakeSlot, Refusal> {
         let mut state = self.state.lock();
         self.check_connections(&state, source)?;
-        let counts = state.sources.entry(source).or_default();
-        if !self.is_exempt(source) && counts.handshakes >= self.bounds.handshakes_per_source {
+        let held = state
+            .sources
+            .get(&source)
+            .map_or(0, |counts| counts.handshakes);
+        if !self.is_exempt(source) && held >= self.bounds.handshakes_per_source {
             return Err(Refusal::SourceHandshakes);
         }
-        counts.handshakes += 1;
+        state.sources.entry(source).or_default().handshakes += 1;
         if state.handshakes.len() >= self.bounds.handshakes {
             state.evict();
         }
@@ -252,6 +255,16 @@ mod tests {
             admission.admit(Source::Local).err(),
             Some(Refusal::SourceHandshakes)
         );
+    }
+
+    #[test]
+    fn a_source_that_is_refused_is_not_remembered() {
+        let admission = Admission::new(Bounds {
+            handshakes_per_source: 0,
+            ..BOUNDS
+        });
+        assert!(admission.admit(source(1)).is_err());
+        assert!(admission.state.lock().sources.is_empty());
     }
 
     #[test]

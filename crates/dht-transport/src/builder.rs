@@ -15,6 +15,7 @@ use crate::{
     channels,
     dialer::Dials,
     identity::encode_identity,
+    limits::{MAX_UNREAD_BYTES, MOST_INBOUND_STREAMS},
     medium::Media,
     messaging::{Limits, Outboxes, Receiver, SharedBytes},
     shared::{Counters, Shared},
@@ -106,11 +107,12 @@ impl Builder {
             entropy,
             clock,
             budget,
-            config,
+            mut config,
             book,
             media,
             ..
         } = self;
+        config.max_inbound_streams = config.max_inbound_streams.min(MOST_INBOUND_STREAMS);
         let protocols: Arc<[Bytes]> = std::iter::once(MESSAGING_PROTOCOL)
             .chain(self.handlers.iter().map(|(id, _)| id.clone()))
             .collect();
@@ -149,6 +151,7 @@ impl Builder {
                 SharedBytes::new(config.max_queued_bytes_total),
             )),
             receiver: Receiver::new(budget, sink),
+            unread: ByteBudget::new(config.max_unread_bytes_total.max(MAX_UNREAD_BYTES)),
             handlers: self.handlers,
             events,
             liveness: Arc::new(Semaphore::new(config.liveness_sessions)),

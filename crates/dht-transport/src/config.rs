@@ -33,6 +33,8 @@ pub struct Config {
     pub liveness_sessions: usize,
     /// [`limits::MAX_INBOUND_STREAMS`].
     pub max_inbound_streams: usize,
+    /// [`limits::MAX_UNREAD_BYTES_TOTAL`].
+    pub max_unread_bytes_total: usize,
     /// [`limits::MAX_QUEUED_MESSAGES`].
     pub max_queued_messages: usize,
     /// [`limits::MAX_QUEUED_BYTES`].
@@ -64,6 +66,7 @@ impl Default for Config {
             exempt_local: true,
             liveness_sessions: 0,
             max_inbound_streams: limits::MAX_INBOUND_STREAMS,
+            max_unread_bytes_total: limits::MAX_UNREAD_BYTES_TOTAL,
             max_queued_messages: limits::MAX_QUEUED_MESSAGES,
             max_queued_bytes: limits::MAX_QUEUED_BYTES,
             max_queued_bytes_total: limits::MAX_QUEUED_BYTES_TOTAL,

@@ -119,6 +119,7 @@ impl Shared {
                     peer,
                     addresses,
                     spoken: Arc::clone(&spoken),
+                    turn: tokio::sync::Mutex::default(),
                 };
                 dials.insert(
                     peer,
@@ -147,6 +148,8 @@ struct Dial {
     peer: NodeId,
     addresses: Vec<Address>,
     spoken: Arc<AtomicBool>,
+    /// Held by the attempt that may let the peer have a connection.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// Takes the dial out of the table however its task ends.
@@ -260,7 +263,7 @@ impl Dial {
         let deadline = Instant::now() + shared.config.upgrade_timeout;
         shared
             .upgrade
-            .outbound(socket, &self.key, deadline)
+            .outbound(socket, &self.key, &self.turn, deadline)
             .await
             .map_err(|failed| {
                 metrics::upgrade_failed(Direction::Outbound);

@@ -2,6 +2,17 @@
 //!
 //! Numbers that a peer can observe come from docs/protocol/02-transport-and-connectivity.md; the section is
 //! named at each. Those marked *setting* are defaults of a [`Config`](crate::Config) field.
+//!
+//! # What one connection can hold
+//!
+//! | Memory | At most | Charged to |
+//! |---|---|---|
+//! | read ahead from the socket | [`READ_AHEAD_BYTES`] | nobody; given back when idle |
+//! | frames in streams nobody has read yet | [`FREE_UNREAD_BYTES`] | nobody |
+//! | | [`MAX_UNREAD_BYTES`] in all | [`Config::max_unread_bytes_total`](crate::Config::max_unread_bytes_total) |
+//! | a message being received, and those not disposed of | its length and [`MESSAGE_OVERHEAD_BYTES`] | the node's byte budget |
+//! | messages waiting to be sent, until the socket took them | [`MAX_QUEUED_BYTES`] | [`Config::max_queued_bytes_total`](crate::Config::max_queued_bytes_total) |
+//! | copies of them on their way, each up to 64 KiB: one batch, twelve in the stream, three at the socket | 1 MiB | nobody; only while messages go out |
 
 use std::time::Duration;
 
@@ -72,16 +83,37 @@ pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
 /// Streams of a connection, both directions together (section 16).
 pub const MAX_STREAMS: usize = 128;
 
-/// Inbound streams served at once; further ones are reset. *Setting.*
+/// Inbound streams served at once; further ones are reset. *Setting*, of which no more than
+/// [`MOST_INBOUND_STREAMS`] are used.
 pub const MAX_INBOUND_STREAMS: usize = 32;
 
-/// Streams this node keeps open on one connection; with [`MAX_INBOUND_STREAMS`] it must stay below
-/// [`MAX_STREAMS`], because the multiplexer ends the connection at that number.
+/// Streams this node keeps open on one connection.
 pub const MAX_OUTBOUND_STREAMS: usize = 64;
+
+/// What [`MAX_OUTBOUND_STREAMS`] leaves of [`MAX_STREAMS`] for the peer's. The multiplexer ends the connection at that
+/// number, so a few are kept for streams that are being reset.
+pub const MOST_INBOUND_STREAMS: usize = MAX_STREAMS - MAX_OUTBOUND_STREAMS - 16;
 
 /// Bytes by which the receive windows of one connection may grow together beyond the 256 KiB that yamux
 /// promises each stream. 2 MiB move 20 MB/s over a path of 100 ms.
 pub const WINDOW_GROWTH_BYTES: usize = 2 * 1024 * 1024;
+
+/// Of what a connection's peer sent and nobody has read yet, the part that is free; with what each frame takes beside
+/// its payload. A frame of the usual sizes always fits, so that a peer whose messages are read is heard whatever others
+/// do. [`MAX_CONNECTIONS`] of them are 50 MB.
+pub const FREE_UNREAD_BYTES: usize = 96 * 1024;
+
+/// Most that a connection's peer may have sent without being read: one stream with a window that grew as far as it can,
+/// and what its frames take beside their payload. A connection that holds more is not read until it holds less.
+pub const MAX_UNREAD_BYTES: usize = 4 * 1024 * 1024;
+
+/// Unread bytes of all connections together, beyond [`FREE_UNREAD_BYTES`] of each; never less than
+/// [`MAX_UNREAD_BYTES`]. *Setting.*
+pub const MAX_UNREAD_BYTES_TOTAL: usize = 32 * 1024 * 1024;
+
+/// A connection for whose next frame there was no room for this long is closed: its peer gives a write that is not
+/// taken up after the same time ([`WRITE_STALL_TIMEOUT`]), and its end could not be seen.
+pub const READ_STALL_TIMEOUT: Duration = WRITE_STALL_TIMEOUT;
 
 /// Payload of the yamux frames we send: with its 12-byte header one full Noise frame (section 16).
 pub const YAMUX_FRAME_BYTES: usize = MAX_NOISE_PLAINTEXT_BYTES - 12;
@@ -98,7 +130,8 @@ pub const MAX_QUEUED_MESSAGES: usize = 500;
 /// Bytes of one peer waiting to be sent (section 16). *Setting.*
 pub const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 
-/// Bytes waiting to be sent to all peers together (section 16). *Setting.*
+/// Bytes waiting to be sent to all peers together (section 16): gossip may use half of them, stored mail three quarters,
+/// direct messages seven eighths; and of that, one peer leaves a quarter to the others. *Setting.*
 pub const MAX_QUEUED_BYTES_TOTAL: usize = 512 * 1024 * 1024;
 
 /// Peers with a queue at once: the queues are keyed by what the application, and through it a peer, asks for.
@@ -119,8 +152,8 @@ pub const MAX_REPLACEMENTS_PER_SECOND: u32 = 10;
 /// A frame whose next byte does not come within this time ends the session.
 pub const FRAME_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Slowest a frame may arrive, in bytes a second, after [`FRAME_STALL_TIMEOUT`]: an unfinished frame holds
-/// its whole length of the node's byte budget.
+/// Slowest a frame may arrive, in bytes a second: at no time may it be further behind that than
+/// [`FRAME_STALL_TIMEOUT`], because an unfinished frame holds its whole length of the node's byte budget.
 pub const MIN_FRAME_BYTES_PER_SECOND: usize = 64 * 1024;
 
 /// Frames above this length are *large*: unfinished ones share a quarter of the byte budget, so that peers

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     Accepted, Acceptor, Direction, Event, UpgradeError,
@@ -54,11 +57,18 @@ async fn welcome(shared: Arc<Shared>, accepted: Accepted, slot: HandshakeSlot) {
     let evicted = slot.evicted.clone();
     let mut socket = socket.counted(Arc::clone(&shared.wire));
     let upgrade = async {
-        let mode = shared
-            .upgrade
-            .wire_mode(&mut socket, shared.config.wire_byte_timeout)
-            .await
-            .map_err(|error| Failed { error, key: None })?;
+        let limit = shared.config.wire_byte_timeout;
+        let limit = limit.min(shared.config.upgrade_timeout);
+        let mode = match shared.upgrade.wire_mode(&mut socket, limit).await {
+            Ok(mode) => mode,
+            Err(error) => {
+                if matches!(error, UpgradeError::WireByte(_)) {
+                    // The end of our side first: what was not read would otherwise make a reset of it.
+                    let _gone = timeout(limit, socket.shutdown()).await;
+                }
+                return Err(Failed { error, key: None });
+            }
+        };
         match mode {
             WireMode::Network => shared
                 .upgrade

@@ -1,11 +1,13 @@
 //! Streams over one connection: the `yamux` package behind our own types.
 //! docs/protocol/02-transport-and-connectivity.md section 4.4.
 
+pub(crate) use backlog::Backlog;
 pub(crate) use driver::{Driver, OpenRequest};
 pub(crate) use io::MuxIo;
 pub(crate) use meter::{LiveStreams, SendMeter};
 pub use substream::Substream;
 
+mod backlog;
 mod driver;
 mod io;
 mod meter;

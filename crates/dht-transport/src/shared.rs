@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{Address, NodeId};
+use dht_stack::ByteBudget;
 use futures::future::join;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -28,7 +29,7 @@ use crate::{
     medium::Media,
     messaging::{Connect, End, InboundSlot, Outboxes, PeerSession, Receiver},
     metrics,
-    mux::{Driver, LiveStreams, SendMeter},
+    mux::{Backlog, Driver, LiveStreams, SendMeter},
     negotiate,
     socket::WireCounters,
     table::{Installed, IsLast, Table},
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) dials: Dials,
     pub(crate) outboxes: Arc<Outboxes>,
     pub(crate) receiver: Receiver,
+    /// For what peers sent and nobody has read yet.
+    pub(crate) unread: ByteBudget,
     pub(crate) handlers: Vec<(Bytes, mpsc::Sender<InboundStream>)>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) liveness: Arc<Semaphore>,
@@ -107,6 +110,7 @@ impl Shared {
             incoming,
             live,
             meter,
+            Backlog::new(self.unread.clone()),
             self.config.max_inbound_streams,
         );
         metrics::opened(direction, took.as_secs_f64());
@@ -126,6 +130,10 @@ impl Shared {
                 (existing, None)
             }
         };
+        // A shutdown closes what is in the table after this fired; what came too late for that ends here.
+        if self.halted.is_cancelled() {
+            connection.close(true);
+        }
         let life = Life {
             shared: Arc::clone(self),
             connection,
@@ -220,6 +228,8 @@ impl Life {
         };
         // Correctness: the driver runs while the owner is waited for.
         let ((), ()) = join(driven, announced).await;
+        // The socket does not wait for the owner.
+        drop(driver);
         if let Some(IsLast(last)) = ending.take_out() {
             let node_id = *connection.node_id();
             let minimized = connection.is_minimized();
@@ -230,7 +240,6 @@ impl Life {
                 shared.tell(Event::Offline);
             }
         }
-        drop(driver);
         // Messages that arrived completely are still worth delivering.
         let rest = async { while streams.join_next().await.is_some() {} };
         let _given_up = timeout(DRAIN_TIMEOUT, rest).await;
@@ -246,7 +255,7 @@ async fn drive(
     driver: &mut Driver,
     streams: &mut JoinSet<()>,
 ) {
-    let slot = Arc::<InboundSlot>::default();
+    let slot = Arc::new(InboundSlot::new());
     let supported: Arc<[Bytes]> = Arc::clone(&shared.upgrade.protocols);
     let running = driver.run(|stream| {
         // Bounded: the driver resets streams over the limit of live ones.
@@ -326,7 +335,8 @@ impl Inbound {
             return;
         };
         let peer = Arc::clone(self.connection.peer());
-        let end = self.shared.receiver.run(stream, peer, replaced).await;
+        let receiver = &self.shared.receiver;
+        let end = receiver.run(stream, peer, &self.slot, replaced).await;
         tracing::trace!(peer = %self.connection.node_id(), ?end, "messaging session ended");
         if let End::TooLong(frame) = end {
             self.shared

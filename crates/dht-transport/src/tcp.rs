@@ -6,7 +6,7 @@ use dht_core::{Address, DnsKind, Host};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 
-use crate::{Accepted, Acceptor, BoxFuture, Medium, Socket, Source};
+use crate::{Accepted, Acceptor, BoxFuture, Medium, Socket, Source, limits::WRITE_STALL_TIMEOUT};
 
 /// Silence after which the kernel asks whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -15,7 +15,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Dials and listens on `/ip4|ip6/…/tcp/…`, dials `/dns/…` and `/dns4/…`.
 ///
-/// TCP_NODELAY and keep-alive probes are on.
+/// TCP_NODELAY and keep-alive probes are on. On Linux, a peer that confirms nothing for
+/// [`WRITE_STALL_TIMEOUT`] is given up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
 
@@ -69,8 +70,13 @@ impl Acceptor for Listener {
 
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
         Box::pin(async {
-            let (stream, remote) = self.listener.accept().await?;
-            prepare(&stream)?;
+            let (stream, remote) = loop {
+                let (stream, remote) = self.listener.accept().await?;
+                // Fails, on some systems, for a socket that is gone again: no reason to accept more slowly.
+                if prepare(&stream).is_ok() {
+                    break (stream, remote);
+                }
+            };
             Ok(Accepted {
                 socket: Socket::tcp(stream),
                 remote: to_address(remote),
@@ -87,7 +93,12 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     let probes = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL);
-    SockRef::from(stream).set_tcp_keepalive(&probes)
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&probes)?;
+    // Probes are only sent while nothing is under way; what is under way would be repeated for a quarter of an hour.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(WRITE_STALL_TIMEOUT))?;
+    Ok(())
 }
 
 fn to_address(socket: SocketAddr) -> Address {
@@ -109,5 +120,25 @@ async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
                 .collect())
         }
         _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_vanished_is_found_out_about_whether_or_not_there_is_something_to_send() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        let (stream, _accepted) = tokio::join!(TcpStream::connect(target), listener.accept());
+        let stream = stream.unwrap();
+        prepare(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(
+            socket.tcp_user_timeout().unwrap(),
+            Some(WRITE_STALL_TIMEOUT)
+        );
     }
 }

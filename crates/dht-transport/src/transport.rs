@@ -75,6 +75,8 @@ pub struct Stats {
     pub refused: u64,
     /// Bytes of messages waiting to be sent.
     pub queued_bytes: usize,
+    /// Bytes set aside for what peers sent and nobody has read yet, beyond what is free for each connection.
+    pub unread_bytes: usize,
     /// Peers with messages waiting or a messaging stream open.
     pub outboxes: usize,
     /// Tasks alive.
@@ -297,6 +299,7 @@ impl Transport {
             dials_failed: total(&shared.counters.dials_failed),
             refused: total(&shared.counters.refused),
             queued_bytes: shared.outboxes.bytes(),
+            unread_bytes: shared.unread.total() - shared.unread.available(),
             outboxes: shared.outboxes.len(),
             tasks: shared.tasks.count(),
         }

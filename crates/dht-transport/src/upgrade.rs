@@ -7,7 +7,8 @@ use bytes::Bytes;
 use dht_core::{Network, NodeIdentity, PublicKey, RemotePeer, SharedClock, SharedEntropy};
 use tokio::{
     io::AsyncReadExt,
-    time::{Instant, timeout},
+    sync::Mutex,
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
@@ -72,10 +73,14 @@ impl Upgrade {
     }
 
     /// The dialler's side. The key must be the one wanted.
+    ///
+    /// Of several attempts to reach one peer only the one whose `turn` it is goes on to the identity: with that the
+    /// peer has a connection, and of two it keeps the later, which may be the one given up here.
     pub(crate) async fn outbound(
         &self,
         socket: Socket,
         wanted: &PublicKey,
+        turn: &Mutex<()>,
         deadline: Instant,
     ) -> Result<Upgraded, Failed> {
         let secret = self.identity.secret_key();
@@ -88,6 +93,12 @@ impl Upgrade {
                 key: Some(key),
             });
         }
+        let _turn = timeout_at(deadline, turn.lock())
+            .await
+            .map_err(|_| Failed {
+                error: UpgradeError::Timeout,
+                key: Some(key),
+            })?;
         self.identify(channel, key, deadline).await
     }
 
@@ -149,7 +160,7 @@ async fn by<T, E: Into<UpgradeError>>(
     deadline: Instant,
     step: impl Future<Output = Result<T, E>>,
 ) -> Result<T, UpgradeError> {
-    tokio::time::timeout_at(deadline, step)
+    timeout_at(deadline, step)
         .await
         .map_err(|_| UpgradeError::Timeout)?
         .map_err(Into::into)

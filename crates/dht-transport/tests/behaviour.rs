@@ -14,9 +14,9 @@ use dht_transport::{
 };
 use support::{Node, Setup, body, identity, peer, soon};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, duplex},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex},
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 // === dialling ===
@@ -194,6 +194,83 @@ async fn an_inbound_connection_answers_a_waiting_dial() {
     });
     assert_eq!(dialled.unwrap().direction(), Direction::Inbound);
     assert_eq!(start.elapsed().as_secs(), 1);
+}
+
+/// Two addresses of one listener, a long way off.
+struct Distant {
+    memory: Memory,
+    listener: Address,
+}
+
+const ONE_WAY: Duration = Duration::from_millis(400);
+
+fn distant() -> [Address; 2] {
+    [5_001, 5_002].map(Address::memory)
+}
+
+impl Medium for Distant {
+    fn dial<'a>(&'a self, _: &'a Address) -> BoxFuture<'a, io::Result<Socket>> {
+        Box::pin(async {
+            let there = self.memory.dial(&self.listener).await?;
+            let (near, far) = duplex(64 * 1024);
+            let (from_there, to_there) = tokio::io::split(there);
+            let (from_here, to_here) = tokio::io::split(far);
+            tokio::spawn(carry(from_there, to_here));
+            tokio::spawn(carry(from_here, to_there));
+            Ok(Socket::duplex(near))
+        })
+    }
+
+    fn listen<'a>(&'a self, _: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Acceptor>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn serves(&self, address: &Address) -> bool {
+        distant().contains(address)
+    }
+}
+
+/// Takes bytes over, each of them [`ONE_WAY`] later.
+async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    let (sender, mut under_way) = mpsc::channel::<(Instant, Vec<u8>)>(1_000);
+    let depart = async move {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            let _gone = sender
+                .send((Instant::now() + ONE_WAY, buffer[..count].to_vec()))
+                .await;
+        }
+        sleep(ONE_WAY).await;
+    };
+    let arrive = async {
+        while let Some((due, bytes)) = under_way.recv().await {
+            sleep_until(due).await;
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+        let _gone = to.shutdown().await;
+    };
+    tokio::join!(depart, arrive);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_addresses_of_a_distant_peer_make_one_connection_that_lasts() {
+    let memory = Memory::default();
+    let b = Node::memory(2, &memory).await;
+    let medium = Distant {
+        memory: memory.clone(),
+        listener: b.address.clone(),
+    };
+    let a = Setup::memory(1, &memory).start_with(medium).await;
+    let connection = soon(a.transport.dial(b.key(), &distant())).await.unwrap();
+    sleep(Duration::from_secs(10)).await;
+    assert!(connection.is_open());
+    assert_eq!(
+        a.transport.connection(&b.id()).map(|held| held.id()),
+        Some(connection.id())
+    );
+    assert_eq!(b.transport.stats().inbound, 1);
 }
 
 // === two connections at once ===
@@ -504,6 +581,33 @@ async fn messages_survive_the_end_of_their_connection() {
     assert_eq!(b.message().await.body, body(2, 10));
     assert_eq!(soon(delivery).await, Ok(()));
     assert_eq!(b.transport.stats().inbound, 2, "dialled again");
+}
+
+/// The reference throws away a messaging stream while it serves another of the same peer, if only that of a connection
+/// that is about to end.
+#[tokio::test(start_paused = true)]
+async fn the_stream_of_a_replaced_connection_ends_before_the_next_begins() {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    let them = identity(9);
+    let send = |node: &Node, byte| {
+        let frame = body(byte, 100);
+        node.transport.send(them.node_id(), frame, Priority::Direct)
+    };
+    let mut first = peer::identify(&memory, &node.address, &them).await;
+    node.connected().await;
+    let one = send(&node, 1).unwrap();
+    assert_eq!(soon(peer::next_data(&mut first)).await.0, peer::SYN);
+    assert_eq!(soon(one).await, Ok(()));
+
+    let mut second = peer::identify(&memory, &node.address, &them).await;
+    node.connected().await;
+    let two = send(&node, 2).unwrap();
+    while soon(peer::next_data(&mut first)).await.0 != peer::FIN {}
+    let ended = Instant::now();
+    assert_eq!(soon(peer::next_data(&mut second)).await.0, peer::SYN);
+    assert!(ended.elapsed() >= Duration::from_millis(100));
+    assert_eq!(soon(two).await, Ok(()));
 }
 
 /// A medium whose pipes hold almost nothing.

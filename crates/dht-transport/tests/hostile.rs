@@ -6,13 +6,18 @@ mod support;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use dht_core::{Network, Priority};
-use dht_transport::{Event, IdentityError, Memory, Offence, UpgradeError, noise::NoiseError};
+use dht_transport::{
+    Event, IdentityError, InboundStream, Medium as _, Memory, Offence, Socket, Tcp, UpgradeError,
+    limits::{LIGHT_BYTES, MAX_UNREAD_BYTES, MESSAGE_OVERHEAD_BYTES, READ_AHEAD_BYTES},
+    noise::{NoiseError, NoiseStream},
+};
 use proptest::prelude::*;
 use support::{Node, Setup, body, config, identity, peer, soon};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 /// The next failed upgrade and the offences before it.
@@ -430,6 +435,198 @@ async fn an_announced_frame_that_does_not_come_gives_its_budget_back() {
         1,
         "the connection stays"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_trickles_in_does_not_keep_its_budget() {
+    let memory = Memory::default();
+    let node = Node::memory(1, &memory).await;
+    let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
+    let mut next = peer::messaging(1, &[0, 0x80, 0, 0]);
+    for _ in 0..3 {
+        channel.write_all(&next).await.unwrap();
+        channel.flush().await.unwrap();
+        sleep(Duration::from_secs(14)).await;
+        next = peer::data(0, 1, b"x");
+    }
+    assert_eq!(node.budget.available(), node.budget.total());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_has_one_share_of_the_reserve_whatever_streams_it_opens() {
+    let memory = Memory::default();
+    let mut setup = Setup::memory(1, &memory);
+    (setup.budget, setup.reserve) = (4 << 20, 2 << 20);
+    setup.config.inbound_channel = 1_000;
+    let mut node = setup.start().await;
+    let _others = node.budget.acquire(usize::MAX).await;
+    let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
+    let frame = [&[0, 0, 4, 0][..], &[7; 1024]].concat();
+    for i in 0..10 {
+        let stream = peer::messaging(2 * i + 1, &frame.repeat(20));
+        channel.write_all(&stream).await.unwrap();
+        channel.flush().await.unwrap();
+        sleep(Duration::from_millis(200)).await;
+    }
+    let mut unread = Vec::new();
+    while let Ok(message) = node.outlets.messages.try_recv() {
+        unread.push(message);
+    }
+    assert_eq!(unread.len(), LIGHT_BYTES / (1024 + MESSAGE_OVERHEAD_BYTES));
+}
+
+#[tokio::test]
+async fn another_network_sees_an_end_and_no_reset() {
+    let node = Setup::tcp(1).start().await;
+    for _ in 0..10 {
+        let mut socket = Tcp.dial(&node.address).await.unwrap();
+        // The first handshake message follows at once and is not read.
+        let mut opening = [1; 35];
+        opening[0] = Network::MainNet.wire_byte();
+        socket.write_all(&opening).await.unwrap();
+        assert_eq!(soon(socket.read(&mut [0])).await.unwrap(), 0);
+    }
+}
+
+// === bytes nobody reads ===
+
+const SERVED: Bytes = Bytes::from_static(b"t/test/1");
+
+/// A node whose owner takes no stream of the protocol it serves, and those streams.
+async fn inattentive(
+    memory: &Memory,
+    shared: usize,
+) -> (Node, tokio::sync::mpsc::Receiver<InboundStream>) {
+    let (handler, streams) = tokio::sync::mpsc::channel(64);
+    let mut setup = Setup::memory(1, memory);
+    setup.serve = Some((SERVED, handler));
+    setup.config.max_unread_bytes_total = shared;
+    (setup.start().await, streams)
+}
+
+/// Streams of [`SERVED`] with windows full of small frames.
+fn small_frames(streams: std::ops::Range<u32>) -> Vec<u8> {
+    const BODY: [u8; 64] = [7; 64];
+    let mut bytes = Vec::new();
+    for stream in streams.map(|i| 2 * i + 1) {
+        bytes.extend(peer::data(peer::SYN, stream, b"\x08\x03t/test/1"));
+        let window = 256 * 1024 - 10;
+        for _ in 0..window / BODY.len() {
+            bytes.extend(peer::data(0, stream, &BODY));
+        }
+    }
+    bytes
+}
+
+/// Writes until nothing is taken any more; returns how much was.
+async fn push(channel: &mut NoiseStream<Socket>, mut bytes: &[u8]) -> usize {
+    let all = bytes.len();
+    while !bytes.is_empty() {
+        let written = timeout(Duration::from_secs(1), channel.write(bytes)).await;
+        let Ok(count) = written else { break };
+        bytes = &bytes[count.unwrap()..];
+    }
+    let _full = timeout(Duration::from_secs(1), channel.flush()).await;
+    all - bytes.len()
+}
+
+/// What is not in the node: the pipe, and buffers of the channel at either end.
+const ON_THE_WAY: usize = 256 * 1024 + READ_AHEAD_BYTES + 3 * 64 * 1024;
+
+#[tokio::test(start_paused = true)]
+async fn unread_streams_take_no_more_than_a_connection_may_hold() {
+    let memory = Memory::default();
+    let (node, mut streams) = inattentive(&memory, 64 * 1024 * 1024).await;
+    let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
+    let flood = small_frames(0..20);
+    let taken = push(&mut channel, &flood).await;
+    // A frame of 64 bytes is 76 on the wire and costs three times as much.
+    assert!(
+        taken <= MAX_UNREAD_BYTES / 2 + ON_THE_WAY,
+        "{taken} bytes taken"
+    );
+    assert!(taken >= MAX_UNREAD_BYTES / 4, "{taken} bytes taken");
+    let held = node.transport.stats().unread_bytes;
+    assert!((1..=MAX_UNREAD_BYTES).contains(&held), "{held} bytes held");
+
+    // Somebody reads: it goes on where it stopped.
+    let mut reading = tokio::task::JoinSet::new();
+    reading.spawn(async move {
+        let mut tasks = tokio::task::JoinSet::new();
+        while let Some(mut inbound) = streams.recv().await {
+            tasks.spawn(async move {
+                while inbound
+                    .stream
+                    .read(&mut [0; 4096])
+                    .await
+                    .is_ok_and(|n| n > 0)
+                {}
+            });
+        }
+    });
+    assert_eq!(
+        push(&mut channel, &flood[taken..]).await,
+        flood.len() - taken
+    );
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.transport.connections().len(), 1);
+    drop(channel);
+    clean(&node).await;
+    assert_eq!(node.transport.stats().unread_bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_on_refused_streams_is_forgotten() {
+    let memory = Memory::default();
+    let (node, streams) = inattentive(&memory, 64 * 1024 * 1024).await;
+    let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
+    let mut flood = Vec::new();
+    for i in 0..32 {
+        flood.extend(peer::data(peer::SYN, 2 * i + 1, b"\x08\x03t/test/1"));
+    }
+    let refused = 3_000;
+    for i in 32..32 + refused {
+        flood.extend(peer::data(peer::SYN, 2 * i + 1, &[7; 2_000]));
+    }
+    const { assert!(3_000 * 2_000 > MAX_UNREAD_BYTES) };
+    assert_eq!(push(&mut channel, &flood).await, flood.len());
+    assert_eq!(node.transport.connections()[0].streams(), 32);
+    assert_eq!(node.transport.stats().unread_bytes, 0);
+    drop((channel, streams));
+    clean(&node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_share_what_may_be_unread_and_honest_ones_are_heard() {
+    let memory = Memory::default();
+    // The least there is: one connection can hold all of it.
+    let (mut node, streams) = inattentive(&memory, 0).await;
+    let mut floods = Vec::new();
+    for seed in 10..14 {
+        let mut channel = peer::identify(&memory, &node.address, &identity(seed)).await;
+        push(&mut channel, &small_frames(0..15)).await;
+        floods.push(channel);
+    }
+    let held = node.transport.stats().unread_bytes;
+    assert!(held <= MAX_UNREAD_BYTES, "{held} bytes held");
+    assert!(held >= MAX_UNREAD_BYTES * 3 / 4, "{held} bytes held");
+
+    let honest = Node::memory(2, &memory).await;
+    honest.knows(&node);
+    for byte in 0..20 {
+        let delivery = honest
+            .transport
+            .send(&node.id(), body(byte, 300_000), Priority::Direct)
+            .unwrap();
+        assert_eq!(node.message().await.body, body(byte, 300_000));
+        assert_eq!(soon(delivery).await, Ok(()));
+    }
+    // Whoever is not read for long is let go.
+    sleep(Duration::from_secs(130)).await;
+    assert_eq!(node.transport.connections().len(), 1);
+    drop((floods, honest, streams));
+    clean(&node).await;
+    assert_eq!(node.transport.stats().unread_bytes, 0);
 }
 
 /// Bytes that look like multiplexer frames, sound or not.

@@ -3,13 +3,15 @@
 use bytes::{Buf, Bytes};
 use dht_proto::limits::MAX_MESSAGING_FRAME_BYTES;
 
+use crate::limits::MESSAGE_OVERHEAD_BYTES;
+
 const HEAD_BYTES: usize = 4;
 
-/// A slice of a received chunk is handed on only if it is at least this part of the chunk (1 in n); smaller
-/// frames are copied, so that a small message never keeps a large chunk alive.
-const SHARE_DIVISOR: usize = 4;
+/// A frame is handed on as a slice of its chunk only if the whole chunk is longer by no more than this; else it is copied,
+/// so that a message never keeps more memory than it is charged with.
+const MAX_WASTE_BYTES: usize = MESSAGE_OVERHEAD_BYTES / 2;
 
-/// Puts frames together from chunks of any size.
+/// Puts frames together from chunks of any size. A chunk is to be used up before the next one is pushed.
 ///
 /// Memory grows with the bytes that arrive, never by the declared length. After [`Step::Announced`] the caller
 /// decides whether, and when, to go on: that is where it takes the frame's bytes out of a budget.
@@ -30,6 +32,8 @@ pub struct FrameAssembler {
     head_len: usize,
     /// Length and bytes of the frame whose head is complete.
     body: Option<(usize, Vec<u8>)>,
+    /// Length of the chunk in use when it was whole, and what is left of it.
+    chunk: (usize, usize),
 }
 
 /// Progress of a [`FrameAssembler`].
@@ -56,6 +60,7 @@ impl FrameAssembler {
             head: [0; HEAD_BYTES],
             head_len: 0,
             body: None,
+            chunk: (0, 0),
         }
     }
 
@@ -70,10 +75,22 @@ impl FrameAssembler {
     /// # Errors
     /// [`FrameTooLong`], before any byte of the frame is taken.
     pub fn push(&mut self, chunk: &mut Bytes) -> Result<Step, FrameTooLong> {
+        let (_, left) = self.chunk;
+        if left == 0 {
+            self.chunk = (chunk.len(), chunk.len());
+        }
+        let step = self.take(chunk);
+        let (_, left) = &mut self.chunk;
+        *left = chunk.len();
+        step
+    }
+
+    fn take(&mut self, chunk: &mut Bytes) -> Result<Step, FrameTooLong> {
+        let (whole, _) = self.chunk;
         if let Some((length, held)) = &mut self.body {
             let missing = length.saturating_sub(held.len());
             let body = if held.is_empty() && chunk.len() >= missing {
-                share(chunk, missing)
+                share(chunk, missing, whole)
             } else {
                 let part = missing.min(chunk.len());
                 grow(held, part, *length);
@@ -110,9 +127,9 @@ impl Default for FrameAssembler {
     }
 }
 
-/// Takes a whole frame out of a chunk.
-fn share(chunk: &mut Bytes, length: usize) -> Bytes {
-    if length >= chunk.len() / SHARE_DIVISOR {
+/// Takes a whole frame out of a chunk that was `whole` bytes long.
+fn share(chunk: &mut Bytes, length: usize, whole: usize) -> Bytes {
+    if whole <= length.saturating_add(MAX_WASTE_BYTES) {
         chunk.split_to(length)
     } else {
         let copy = Bytes::copy_from_slice(chunk.get(..length).unwrap_or_default());
@@ -186,15 +203,17 @@ mod tests {
     }
 
     #[test]
-    fn a_small_frame_does_not_keep_a_large_chunk() {
-        let mut frames = vec![vec![1; 10], vec![2; 60_000]];
+    fn a_small_frame_does_not_keep_a_large_chunk_wherever_it_lies_in_it() {
+        let frames = vec![vec![1; 10], vec![2; 60_000], vec![3; 10]];
         let mut assembler = FrameAssembler::new();
-        let chunk = Bytes::from(encode(&frames));
-        let range = chunk.as_ptr() as usize..chunk.as_ptr() as usize + chunk.len();
-        let got = run(&mut assembler, chunk).unwrap();
-        assert!(!range.contains(&(got[0].as_ptr() as usize)), "copied");
-        assert!(range.contains(&(got[1].as_ptr() as usize)), "shared");
-        assert_eq!(got[1], frames.pop().unwrap());
+        for _ in 0..2 {
+            let chunk = Bytes::from(encode(&frames));
+            let range = chunk.as_ptr() as usize..chunk.as_ptr() as usize + chunk.len();
+            let got = run(&mut assembler, chunk).unwrap();
+            let shared = |at: usize| range.contains(&(got[at].as_ptr() as usize));
+            assert_eq!([0, 1, 2].map(shared), [false, true, false]);
+            assert_eq!(got, frames);
+        }
     }
 
     proptest! {

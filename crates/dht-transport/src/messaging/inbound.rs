@@ -31,8 +31,12 @@ pub(crate) struct Receiver {
 }
 
 /// The one inbound messaging session of a connection.
-#[derive(Debug, Default)]
-pub(crate) struct InboundSlot(Mutex<Slot>);
+#[derive(Debug)]
+pub(crate) struct InboundSlot {
+    state: Mutex<Slot>,
+    /// What the connection may hold of the budget's reserve, whichever of its sessions received it.
+    light: ByteBudget,
+}
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -61,10 +65,17 @@ pub(crate) enum End {
 // === impl InboundSlot ===
 
 impl InboundSlot {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::default(),
+            light: ByteBudget::new(LIGHT_BYTES),
+        }
+    }
+
     /// Claims the slot for a new session; the session before ends. `None` if the peer replaces its streams
     /// too often, and the new stream is to be reset.
     pub(crate) fn claim(&self, now: Instant) -> Option<CancellationToken> {
-        let mut slot = self.0.lock();
+        let mut slot = self.state.lock();
         if let Some(current) = slot.current.take_if(|current| !current.is_cancelled()) {
             let second = Duration::from_secs(1);
             if slot
@@ -104,11 +115,12 @@ impl Receiver {
         &self,
         mut stream: Substream,
         peer: Arc<RemotePeer>,
+        slot: &InboundSlot,
         replaced: CancellationToken,
     ) -> End {
         // Whoever claims the slot next sees that this session is over.
         let _over = replaced.clone().drop_guard();
-        match self.receive(&mut stream, &peer, &replaced).await {
+        match self.receive(&mut stream, &peer, slot, &replaced).await {
             Ok(end) | Err(end) => end,
         }
     }
@@ -117,11 +129,11 @@ impl Receiver {
         &self,
         stream: &mut Substream,
         peer: &Arc<RemotePeer>,
+        slot: &InboundSlot,
         replaced: &CancellationToken,
     ) -> Result<End, End> {
         let mut assembler = FrameAssembler::new();
         let mut chunk = Bytes::new();
-        let light = ByteBudget::new(LIGHT_BYTES);
         loop {
             let length = loop {
                 match assembler.push(&mut chunk).map_err(End::TooLong)? {
@@ -143,7 +155,7 @@ impl Receiver {
                 }
             };
             let (body, permit) = self
-                .read_body(stream, &light, &mut assembler, &mut chunk, length)
+                .read_body(stream, &slot.light, &mut assembler, &mut chunk, length)
                 .await?;
             crate::metrics::received(body.len());
             let message = InboundMessage {
@@ -171,16 +183,16 @@ impl Receiver {
             None
         };
         let permit = self.permit(length, light).await;
-        let slowest = u64::try_from(length / MIN_FRAME_BYTES_PER_SECOND).unwrap_or(u64::MAX);
-        let deadline = Instant::now() + FRAME_STALL_TIMEOUT + Duration::from_secs(slowest);
+        let start = Instant::now();
+        let mut arrived = 0;
         loop {
+            arrived += chunk.len();
             if let Step::Frame(body) = assembler.push(chunk).map_err(End::TooLong)? {
                 return Ok((body, permit));
             }
-            let next = timeout(
-                FRAME_STALL_TIMEOUT,
-                timeout_at(deadline, next_chunk(stream)),
-            );
+            // Never slower than the least speed, so that a byte now and then does not hold the frame's permit.
+            let due = start + FRAME_STALL_TIMEOUT + time_for(arrived);
+            let next = timeout(FRAME_STALL_TIMEOUT, timeout_at(due, next_chunk(stream)));
             match next
                 .await
                 .map_err(|_| End::Stalled)?
@@ -212,6 +224,12 @@ impl Receiver {
     }
 }
 
+/// The longest that `bytes` of a frame may take.
+fn time_for(bytes: usize) -> Duration {
+    let milliseconds = bytes.saturating_mul(1_000) / MIN_FRAME_BYTES_PER_SECOND;
+    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX))
+}
+
 async fn next_chunk(stream: &mut Substream) -> Option<io::Result<Bytes>> {
     poll_fn(|cx| stream.poll_chunk(cx)).await
 }
@@ -222,7 +240,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_newer_stream_replaces_the_older_but_not_too_often() {
-        let slot = InboundSlot::default();
+        let slot = InboundSlot::new();
         let mut older = slot.claim(Instant::now()).unwrap();
         for _ in 0..MAX_REPLACEMENTS_PER_SECOND {
             let newer = slot.claim(Instant::now()).unwrap();
@@ -258,7 +276,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_ended_session_is_not_a_replacement() {
-        let slot = InboundSlot::default();
+        let slot = InboundSlot::new();
         for _ in 0..100 {
             slot.claim(Instant::now()).unwrap().cancel();
         }

@@ -40,6 +40,9 @@ pub(crate) struct Limits {
 }
 
 /// Bytes queued for all peers together.
+///
+/// The less important a message, the less of them it may use: gossip half, stored mail three quarters, direct messages
+/// seven eighths, control messages all. And of what there is for its importance, a peer leaves a quarter to the others.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedBytes {
     held: Arc<AtomicUsize>,
@@ -93,16 +96,31 @@ impl SharedBytes {
         self.held.load(Ordering::Relaxed)
     }
 
-    fn try_hold(&self, bytes: usize) -> Option<HeldBytes> {
-        self.held
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                held.checked_add(bytes).filter(|held| *held <= self.limit)
-            })
-            .ok()?;
-        Some(HeldBytes {
+    fn limit_for(&self, priority: Priority) -> usize {
+        let eighth = self.limit / 8;
+        match priority {
+            Priority::Control => self.limit,
+            Priority::Direct => self.limit.saturating_sub(eighth),
+            Priority::Stored => self.limit.saturating_sub(2 * eighth),
+            Priority::Gossip => self.limit / 2,
+        }
+    }
+
+    /// Whether a peer that has `own` bytes waiting may add some, when all have `held`.
+    fn admits(&self, bytes: usize, priority: Priority, own: usize, held: usize) -> bool {
+        let left = self
+            .limit_for(priority)
+            .checked_sub(held.saturating_add(bytes));
+        // Whatever its length, a message may wait alone.
+        left.is_some_and(|left| own == 0 || own.saturating_add(bytes) / 3 <= left)
+    }
+
+    fn hold(&self, bytes: usize) -> HeldBytes {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        HeldBytes {
             held: Arc::clone(&self.held),
             bytes,
-        })
+        }
     }
 }
 
@@ -115,7 +133,7 @@ impl Drop for HeldBytes {
 // === impl Outbox ===
 
 impl Outbox {
-    /// Queues a message.
+    /// Queues a message. One at a time for all that share `shared`.
     ///
     /// # Errors
     /// [`SendError::QueueFull`] if neither this peer's bounds nor the shared one leave room.
@@ -129,10 +147,10 @@ impl Outbox {
         shared: &SharedBytes,
     ) -> Result<(), SendError> {
         self.expire(now, limits.lifetime);
-        if !self.make_room(frame.len(), priority, limits) {
+        if !self.make_room(frame.len(), priority, limits, shared) {
             return Err(SendError::QueueFull);
         }
-        let bytes = shared.try_hold(frame.len()).ok_or(SendError::QueueFull)?;
+        let bytes = shared.hold(frame.len());
         self.messages += 1;
         self.bytes += frame.len();
         let entry = Entry {
@@ -202,10 +220,17 @@ impl Outbox {
         self.messages == 0
     }
 
-    fn make_room(&mut self, bytes: usize, priority: Priority, limits: &Limits) -> bool {
+    fn make_room(
+        &mut self,
+        bytes: usize,
+        priority: Priority,
+        limits: &Limits,
+        shared: &SharedBytes,
+    ) -> bool {
         if bytes > limits.bytes {
             return false;
         }
+        let of_others = shared.held().saturating_sub(self.bytes);
         let lower = || {
             Priority::ALL
                 .into_iter()
@@ -213,7 +238,9 @@ impl Outbox {
                 .filter(|lower| *lower > priority)
         };
         let fits = |messages: usize, held: usize| {
-            messages < limits.messages && held.saturating_add(bytes) <= limits.bytes
+            messages < limits.messages
+                && held.saturating_add(bytes) <= limits.bytes
+                && shared.admits(bytes, priority, held, of_others.saturating_add(held))
         };
         if fits(self.messages, self.bytes) {
             return true;
@@ -355,11 +382,43 @@ mod tests {
         let mut bench = Bench::new();
         bench.shared = SharedBytes::new(50);
         let first = bench.push(40, Priority::Direct).unwrap();
-        assert!(bench.push(20, Priority::Control).is_err());
+        assert!(bench.push(20, Priority::Direct).is_err());
         assert_eq!(bench.pop(), Some((40, Priority::Direct)));
         assert_eq!(bench.shared.held(), 0);
         assert!(bench.push(20, Priority::Control).is_ok());
         drop(first);
+    }
+
+    #[tokio::test]
+    async fn what_all_share_is_shed_by_importance_too_and_not_in_vain() {
+        let mut bench = Bench::new();
+        bench.shared = SharedBytes::new(80);
+        let others = bench.shared.hold(40);
+        // Gossip may use half, which is gone.
+        assert!(bench.push(1, Priority::Gossip).is_err());
+        drop(others);
+        let gossip = bench.push(20, Priority::Gossip).unwrap();
+        let others = bench.shared.hold(50);
+        // Direct messages may use seventy: only without the gossip is there room.
+        assert!(bench.push(21, Priority::Direct).is_err());
+        assert_eq!(bench.outbox.messages, 1, "nothing was dropped in vain");
+        let direct = bench.push(20, Priority::Direct).unwrap();
+        assert_eq!(gossip.now_or_never(), Some(Err(DeliveryError::Dropped)));
+        drop((direct, others));
+    }
+
+    #[tokio::test]
+    async fn one_peer_leaves_room_for_the_others() {
+        let (mut deaf, mut well) = (Bench::new(), Bench::new());
+        deaf.shared = SharedBytes::new(100);
+        well.shared = deaf.shared.clone();
+        let mut kept = Vec::new();
+        while let Ok(delivery) = deaf.push(5, Priority::Control) {
+            kept.push(delivery);
+            deaf.outbox.messages = 1; // Bytes are what counts here.
+        }
+        assert_eq!(deaf.shared.held(), 75);
+        assert!(well.push(25, Priority::Control).is_ok());
     }
 
     #[tokio::test]

@@ -29,7 +29,7 @@ const ATTEMPTS: u8 = 2;
 /// cause, few enough for a peer that closes every connection at once.
 const MAX_LOST_CONNECTIONS: u8 = 8;
 
-/// Time for a connection that may have broken to be found broken.
+/// Time for a connection that may have broken to be found broken, and for a peer to see the end of a stream.
 const SETTLE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The queues of all peers.
@@ -181,7 +181,14 @@ impl<C: Connect> PeerSession<C> {
         };
         loop {
             match self.open().await {
-                Ok((connection, stream)) => self.send(&connection, stream).await,
+                Ok((connection, stream)) => {
+                    self.send(&connection, stream).await;
+                    if connection.retired().is_cancelled() {
+                        // Correctness: the reference throws away a messaging stream, and what it took of it, while it
+                        // serves that of the connection before. Let it see the end of that first.
+                        let _still_there = timeout(SETTLE_TIMEOUT, connection.closed()).await;
+                    }
+                }
                 Err(error) => self.outbox.queue.lock().fail_all(error),
             }
             if self.outboxes.finish(&self.peer, &self.outbox) {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use yamux::{ConnectionError, Mode};
 
-use super::{LiveStreams, MuxIo, SendMeter, Substream, config};
+use super::{Backlog, LiveStreams, MuxIo, SendMeter, Substream, config};
 use crate::{OpenError, Socket, limits::MAX_OUTBOUND_STREAMS, noise::NoiseStream};
 
 /// Asks the driver for a new stream.
@@ -29,6 +29,7 @@ pub(crate) struct Driver {
     requests: mpsc::Receiver<OpenRequest>,
     waiting: VecDeque<OpenRequest>,
     live: Arc<LiveStreams>,
+    backlog: Arc<Backlog>,
     max_inbound: usize,
     /// Tells the streams when it is over.
     ended: CancellationToken,
@@ -41,6 +42,7 @@ impl Driver {
         requests: mpsc::Receiver<OpenRequest>,
         live: Arc<LiveStreams>,
         meter: Arc<SendMeter>,
+        backlog: Arc<Backlog>,
         max_inbound: usize,
     ) -> Self {
         let mode = if we_dialled {
@@ -48,13 +50,15 @@ impl Driver {
         } else {
             Mode::Server
         };
-        let mux = yamux::Connection::new(MuxIo::new(channel, meter), config(), mode);
+        let io = MuxIo::new(channel, meter, Arc::clone(&backlog));
+        let mux = yamux::Connection::new(io, config(), mode);
         let ended = CancellationToken::new();
         Self {
             mux,
             requests,
             waiting: VecDeque::new(),
             live,
+            backlog,
             max_inbound,
             ended,
         }
@@ -92,10 +96,13 @@ impl Driver {
             // Before streams are opened, so that those just dropped are out of the multiplexer's count.
             match self.mux.poll_next_inbound(cx) {
                 Poll::Ready(Some(Ok(stream))) => {
+                    let place = self.backlog.enter(stream.id().val());
                     if let Some(live) = self.live.try_add(true, self.max_inbound) {
-                        inbound(Substream::new(stream, live, self.ended.clone()));
+                        inbound(Substream::new(stream, live, place, self.ended.clone()));
                     } else {
                         crate::metrics::stream_shed();
+                        drop(stream);
+                        drop(place);
                     }
                     continue;
                 }
@@ -124,7 +131,9 @@ impl Driver {
         };
         match self.mux.poll_new_outbound(cx) {
             Poll::Ready(Ok(stream)) => {
-                let _gone = request.send(Ok(Substream::new(stream, live, self.ended.clone())));
+                let place = self.backlog.enter(stream.id().val());
+                let stream = Substream::new(stream, live, place, self.ended.clone());
+                let _gone = request.send(Ok(stream));
                 Ok(true)
             }
             Poll::Ready(Err(error)) => {

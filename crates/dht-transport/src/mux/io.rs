@@ -1,25 +1,52 @@
 //! The channel as the multiplexer sees it.
 
 use std::{
+    future::Future as _,
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 
-use super::SendMeter;
-use crate::{Socket, noise::NoiseStream};
+use super::{
+    Backlog, SendMeter,
+    backlog::{Incoming, Waiting},
+};
+use crate::{Socket, limits::READ_STALL_TIMEOUT, noise::NoiseStream};
 
 const HEADER_BYTES: usize = 12;
 const TYPE_DATA: u8 = 0;
+const FLAG_SYN: u8 = 1;
 
-/// Adapts the channel to the traits of `futures` and follows one stream's bytes; see [`SendMeter`].
+/// Adapts the channel to the traits of `futures`, follows one stream's bytes ([`SendMeter`]) and lets frames in as
+/// there is room for them ([`Backlog`]).
 pub(crate) struct MuxIo {
     channel: NoiseStream<Socket>,
     meter: Arc<SendMeter>,
     tracker: Tracker,
+    backlog: Arc<Backlog>,
+    gate: Gate,
+    /// Whether the multiplexer flushed and has written nothing since.
+    flushed: bool,
+}
+
+/// Where the multiplexer is in the frames it reads.
+#[derive(Default)]
+struct Gate {
+    header: [u8; HEADER_BYTES],
+    /// Bytes of the header that arrived, and of these, those handed on.
+    have: usize,
+    given: usize,
+    admitted: bool,
+    body_left: u32,
+    waiting: Waiting,
+    /// Runs while there is no room.
+    stall: Option<Pin<Box<Sleep>>>,
 }
 
 /// Reads along with the frames that the multiplexer writes.
@@ -31,18 +58,122 @@ struct Tracker {
 }
 
 impl MuxIo {
-    pub(super) fn new(mut channel: NoiseStream<Socket>, meter: Arc<SendMeter>) -> Self {
+    pub(super) fn new(
+        mut channel: NoiseStream<Socket>,
+        meter: Arc<SendMeter>,
+        backlog: Arc<Backlog>,
+    ) -> Self {
         channel.cork();
         Self {
             channel,
             meter,
             tracker: Tracker::default(),
+            backlog,
+            gate: Gate::default(),
+            flushed: false,
         }
+    }
+
+    /// Reads a part of one frame, never beyond its end.
+    fn poll_frame(&mut self, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.gate.body_left > 0 {
+            let most = out.len().min(self.gate.body_left as usize);
+            let out = out.get_mut(..most).unwrap_or_default();
+            let count = ready!(poll_channel(&mut self.channel, cx, out))?;
+            self.gate.body_left -= u32::try_from(count).unwrap_or(u32::MAX);
+            return Poll::Ready(Ok(count));
+        }
+        if self.gate.have == 0 && self.flushed {
+            self.backlog.reads();
+        }
+        while let Some(missing) = self.gate.header.get_mut(self.gate.have..)
+            && !missing.is_empty()
+        {
+            let count = ready!(poll_channel(&mut self.channel, cx, missing))?;
+            if count == 0 {
+                // Part of a header is handed on, so that the multiplexer sees where the end came.
+                break;
+            }
+            self.gate.have += count;
+        }
+        if !self.gate.admitted
+            && let Some(frame) = self.gate.data_frame()
+        {
+            ready!(self.poll_room(cx, frame))?;
+            self.gate.admitted = true;
+        }
+        Poll::Ready(Ok(self.gate.hand_on(out)))
+    }
+
+    /// Waits until there is room for a frame; an error if that takes too long.
+    fn poll_room(&mut self, cx: &mut Context<'_>, frame: Incoming) -> Poll<io::Result<()>> {
+        let gate = &mut self.gate;
+        if self
+            .backlog
+            .poll_admit(cx, frame, &mut gate.waiting)
+            .is_ready()
+        {
+            gate.stall = None;
+            return Poll::Ready(Ok(()));
+        }
+        // Corked bytes go out with the next read, and this is not one.
+        self.channel.send_corked(cx)?;
+        let stall = gate
+            .stall
+            .get_or_insert_with(|| Box::pin(sleep(READ_STALL_TIMEOUT)));
+        stall
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn publish(&self) {
         self.meter.publish(self.channel.sent_mark());
     }
+}
+
+impl Gate {
+    /// The data frame whose header is complete.
+    fn data_frame(&self) -> Option<Incoming> {
+        let [_, kind, _, flags, a, b, c, d, ..] = self.header;
+        (self.have == HEADER_BYTES && kind == TYPE_DATA).then(|| Incoming {
+            stream: u32::from_be_bytes([a, b, c, d]),
+            opens: flags & FLAG_SYN != 0,
+            bytes: self.length() as usize,
+        })
+    }
+
+    fn length(&self) -> u32 {
+        let [_, _, _, _, _, _, _, _, a, b, c, d] = self.header;
+        u32::from_be_bytes([a, b, c, d])
+    }
+
+    /// Hands header bytes on; after the last one, the body is due.
+    fn hand_on(&mut self, out: &mut [u8]) -> usize {
+        let rest = self.header.get(self.given..self.have).unwrap_or_default();
+        let count = rest.len().min(out.len());
+        for (to, from) in out.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        self.given += count;
+        if self.given == self.have {
+            if self.data_frame().is_some() {
+                self.body_left = self.length();
+            }
+            (self.have, self.given, self.admitted) = (0, 0, false);
+        }
+        count
+    }
+}
+
+fn poll_channel(
+    channel: &mut NoiseStream<Socket>,
+    cx: &mut Context<'_>,
+    out: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let mut out = ReadBuf::new(out);
+    ready!(Pin::new(channel).poll_read(cx, &mut out))?;
+    Poll::Ready(Ok(out.filled().len()))
 }
 
 impl Tracker {
@@ -93,11 +224,10 @@ impl futures::io::AsyncRead for MuxIo {
         out: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let mut out = ReadBuf::new(out);
-        let result = Pin::new(&mut this.channel).poll_read(cx, &mut out);
+        let result = this.poll_frame(cx, out);
         // A corked channel sends before it reads the socket.
         this.publish();
-        result.map_ok(|()| out.filled().len())
+        result
     }
 }
 
@@ -108,6 +238,7 @@ impl futures::io::AsyncWrite for MuxIo {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.flushed = false;
         let result = Pin::new(&mut this.channel).poll_write(cx, data);
         if let Poll::Ready(Ok(count)) = &result {
             let taken = data.get(..*count).unwrap_or_default();
@@ -122,6 +253,8 @@ impl futures::io::AsyncWrite for MuxIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.flushed = true;
+        this.backlog.flushed();
         let result = Pin::new(&mut this.channel).poll_flush(cx);
         this.publish();
         result

@@ -6,15 +6,15 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use futures::{AsyncRead as _, AsyncWrite as _, Stream as _};
+use bytes::{Buf, Bytes};
+use futures::{AsyncWrite as _, Stream as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{SendMeter, meter::LiveGuard};
+use super::{SendMeter, backlog::Place, meter::LiveGuard};
 
 /// An ordered byte stream in both directions, with its own flow control.
 ///
@@ -22,11 +22,15 @@ use super::{SendMeter, meter::LiveGuard};
 /// has been opened but not written to is not yet known to the remote.
 pub struct Substream {
     inner: yamux::Stream,
+    /// What was read and not yet handed on.
+    rest: Bytes,
     /// Payload bytes written.
     written: u64,
     followed: Option<Followed>,
     ended: Ended,
     _live: LiveGuard,
+    /// Correctness: after `inner`, whose frames it stands for.
+    place: Place,
 }
 
 /// The end of the connection. The multiplexer does not wake its streams when it is closed from our side.
@@ -41,17 +45,24 @@ struct Followed {
 }
 
 impl Substream {
-    pub(super) fn new(inner: yamux::Stream, live: LiveGuard, ended: CancellationToken) -> Self {
+    pub(super) fn new(
+        inner: yamux::Stream,
+        live: LiveGuard,
+        place: Place,
+        ended: CancellationToken,
+    ) -> Self {
         let ended = Ended {
             token: ended,
             waiting: None,
         };
         Self {
             inner,
+            rest: Bytes::new(),
             written: 0,
             followed: None,
             ended,
             _live: live,
+            place,
         }
     }
 
@@ -77,10 +88,20 @@ impl Substream {
         })
     }
 
-    /// The next bytes as the remote framed them, without copying. `None` is the end of the stream.
+    /// The next bytes as the remote framed them, without copying. `None` is the end of the stream. The memory of a
+    /// chunk is accounted for until the next one is asked for.
     pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.rest))));
+        }
+        self.place.done();
         match Pin::new(&mut self.inner).poll_next(cx) {
-            Poll::Ready(chunk) => Poll::Ready(chunk.map(|chunk| chunk.map(Bytes::from_owner))),
+            Poll::Ready(Some(Ok(chunk))) => {
+                let chunk = Bytes::from_owner(chunk);
+                self.place.took(chunk.len());
+                Poll::Ready(Some(Ok(chunk)))
+            }
+            Poll::Ready(end) => Poll::Ready(end.map(|end| end.map(Bytes::from_owner))),
             Poll::Pending => self.ended.poll(cx).map(|error| Some(Err(error))),
         }
     }
@@ -104,13 +125,16 @@ impl AsyncRead for Substream {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.inner).poll_read(cx, out.initialize_unfilled()) {
-            Poll::Ready(count) => {
-                out.advance(count?);
-                Poll::Ready(Ok(()))
+        if this.rest.is_empty() && out.remaining() > 0 {
+            match ready!(this.poll_chunk(cx)) {
+                Some(chunk) => this.rest = chunk?,
+                None => return Poll::Ready(Ok(())),
             }
-            Poll::Pending => this.ended.poll(cx).map(Err),
         }
+        let count = this.rest.len().min(out.remaining());
+        out.put_slice(this.rest.get(..count).unwrap_or_default());
+        this.rest.advance(count);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -72,6 +72,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> NoiseStream<S> {
         self.corked = true;
     }
 
+    /// Sends what a corked stream holds back, for a caller that does not read it now.
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub fn send_corked(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if !self.writer.is_empty()
+            && let Poll::Ready(sent) = self.poll_send_all(cx)
+        {
+            return sent;
+        }
+        Ok(())
+    }
+
     /// Position of the writer, for [`sent_mark`](Self::sent_mark).
     pub fn set_mark(&mut self, mark: u64) {
         self.writer.set_mark(mark);
@@ -195,11 +208,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for NoiseStream<S> {
                     Err(io::ErrorKind::UnexpectedEof.into())
                 });
             }
-            if this.corked
-                && !this.writer.is_empty()
-                && let Poll::Ready(Err(error)) = this.poll_send_all(cx)
-            {
-                return Poll::Ready(Err(error));
+            if this.corked {
+                this.send_corked(cx)?;
             }
             match this.poll_fill(cx)? {
                 Poll::Ready(more) => this.eof = !more,

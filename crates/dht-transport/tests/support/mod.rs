@@ -62,6 +62,8 @@ pub struct Setup {
     pub config: Config,
     pub listen: Address,
     pub budget: usize,
+    /// Of the budget.
+    pub reserve: usize,
     pub network: Network,
     pub serve: Option<(Bytes, mpsc::Sender<InboundStream>)>,
 }
@@ -96,6 +98,7 @@ impl Setup {
             config: config(),
             listen: Address::memory(0),
             budget: BUDGET_BYTES,
+            reserve: 0,
             network: Network::LocalNet,
             serve: None,
         }
@@ -117,7 +120,7 @@ impl Setup {
     pub async fn start_with(self, medium: impl Medium) -> Node {
         let identity = identity(self.seed);
         let book = Arc::<Book>::default();
-        let budget = ByteBudget::new(self.budget);
+        let budget = ByteBudget::with_reserve(self.budget, self.reserve);
         let mut builder = Transport::builder(
             Arc::clone(&identity),
             self.network,

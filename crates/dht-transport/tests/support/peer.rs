@@ -78,6 +78,21 @@ pub fn data(flags: u16, stream: u32, body: &[u8]) -> Vec<u8> {
 pub const SYN: u16 = 1;
 pub const FIN: u16 = 4;
 
+/// The next data frame: its flags, stream and body.
+pub async fn next_data(channel: &mut NoiseStream<Socket>) -> (u16, u32, Vec<u8>) {
+    loop {
+        let mut header = [0; 12];
+        channel.read_exact(&mut header).await.unwrap();
+        let [_, kind, a, b, c, d, e, f, g, h, i, j] = header;
+        if kind == 0 {
+            let mut body = vec![0; usize::try_from(u32::from_be_bytes([g, h, i, j])).unwrap()];
+            channel.read_exact(&mut body).await.unwrap();
+            let flags = u16::from_be_bytes([a, b]);
+            return (flags, u32::from_be_bytes([c, d, e, f]), body);
+        }
+    }
+}
+
 /// Opens messaging optimistically and announces or sends what follows.
 pub fn messaging(stream: u32, payload: &[u8]) -> Vec<u8> {
     data(SYN, stream, &[b"\x09\x03t/msg/0.1", payload].concat())
