@@ -39,6 +39,9 @@ pub const DIAL_STAGGER: Duration = Duration::from_millis(300);
 /// Addresses of one peer that a dial tries at most. A claim holds five, a record ten (section 11.4).
 pub const MAX_DIAL_ADDRESSES: usize = 10;
 
+/// Addresses of one name that are tried at most: whoever claims the name decides how many it has.
+pub const MAX_RESOLVED_ADDRESSES: usize = 4;
+
 /// Sockets in the unauthenticated phase at once (section 9.2). Above it the oldest makes room. *Setting.*
 pub const MAX_HANDSHAKES: usize = 100;
 

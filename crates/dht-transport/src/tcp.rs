@@ -1,12 +1,19 @@
 //! TCP over IPv4 and IPv6, with names looked up by the operating system.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use dht_core::{Address, DnsKind, Host};
+use futures::{StreamExt, stream::FuturesUnordered};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::{
+    net::{TcpListener, TcpStream, lookup_host},
+    time::sleep,
+};
 
-use crate::{Accepted, Acceptor, BoxFuture, Medium, Socket, Source, limits::WRITE_STALL_TIMEOUT};
+use crate::{
+    Accepted, Acceptor, BoxFuture, Medium, Socket, Source,
+    limits::{self, DIAL_STAGGER, MAX_RESOLVED_ADDRESSES},
+};
 
 /// Silence after which the kernel asks whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -16,24 +23,16 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Dials and listens on `/ip4|ip6/…/tcp/…`, dials `/dns/…` and `/dns4/…`.
 ///
 /// TCP_NODELAY and keep-alive probes are on. On Linux, a peer that confirms nothing for
-/// [`WRITE_STALL_TIMEOUT`] is given up.
+/// [`limits::WRITE_STALL_TIMEOUT`] is given up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
 
 impl Medium for Tcp {
     fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Socket>> {
         Box::pin(async move {
-            let mut last = io::ErrorKind::AddrNotAvailable.into();
-            for target in resolve(address).await? {
-                match TcpStream::connect(target).await {
-                    Ok(stream) => {
-                        prepare(&stream)?;
-                        return Ok(Socket::tcp(stream));
-                    }
-                    Err(error) => last = error,
-                }
-            }
-            Err(last)
+            let stream = first_of(resolve(address).await?, TcpStream::connect).await?;
+            prepare(&stream)?;
+            Ok(Socket::tcp(stream))
         })
     }
 
@@ -86,6 +85,32 @@ impl Acceptor for Listener {
     }
 }
 
+/// Connects to the first target that answers. The next one is tried when the one before failed, or after a moment beside
+/// it: a name may have an address that nobody answers at.
+async fn first_of<T, F: Future<Output = io::Result<T>>>(
+    targets: Vec<SocketAddr>,
+    connect: impl Fn(SocketAddr) -> F,
+) -> io::Result<T> {
+    let mut waiting = targets.into_iter().take(MAX_RESOLVED_ADDRESSES);
+    let mut running = FuturesUnordered::new();
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    loop {
+        match waiting.next() {
+            Some(target) => running.push(connect(target)),
+            None if running.is_empty() => return Err(last),
+            None => {}
+        }
+        tokio::select! {
+            biased;
+            Some(result) = running.next() => match result {
+                Ok(connected) => return Ok(connected),
+                Err(error) => last = error,
+            },
+            () = sleep(DIAL_STAGGER), if waiting.len() > 0 => {}
+        }
+    }
+}
+
 /// Frames are complete when they are written, so waiting for more only adds delay. Probes find out about
 /// peers that vanished while nothing was to be sent: neither Noise nor yamux would.
 fn prepare(stream: &TcpStream) -> io::Result<()> {
@@ -97,7 +122,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_keepalive(&probes)?;
     // Probes are only sent while nothing is under way; what is under way would be repeated for a quarter of an hour.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_user_timeout(Some(WRITE_STALL_TIMEOUT))?;
+    socket.set_tcp_user_timeout(Some(limits::WRITE_STALL_TIMEOUT))?;
     Ok(())
 }
 
@@ -123,10 +148,35 @@ async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
+#[cfg(test)]
 mod tests {
+    use std::future::pending;
+
+    use tokio::time::Instant;
+
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn an_address_of_a_name_that_does_not_answer_does_not_hold_up_the_next() {
+        let target = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let connect = |to: SocketAddr| async move {
+            match to.port() {
+                1 => pending().await,
+                2 => Err(io::ErrorKind::ConnectionRefused.into()),
+                port => Ok(port),
+            }
+        };
+        let start = Instant::now();
+        let connected = first_of([1, 2, 3].map(target).to_vec(), connect).await;
+        assert_eq!(connected.unwrap(), 3);
+        assert_eq!(start.elapsed(), DIAL_STAGGER);
+        let refused = first_of(vec![target(2)], connect).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let nobody = first_of(vec![], connect).await.unwrap_err();
+        assert_eq!(nobody.kind(), io::ErrorKind::AddrNotAvailable);
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     #[tokio::test]
     async fn a_peer_that_vanished_is_found_out_about_whether_or_not_there_is_something_to_send() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -138,7 +188,7 @@ mod tests {
         assert!(socket.keepalive().unwrap());
         assert_eq!(
             socket.tcp_user_timeout().unwrap(),
-            Some(WRITE_STALL_TIMEOUT)
+            Some(limits::WRITE_STALL_TIMEOUT)
         );
     }
 }

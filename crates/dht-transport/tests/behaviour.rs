@@ -237,7 +237,7 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = from.read(&mut buffer).await {
             let _gone = sender
-                .send((Instant::now() + ONE_WAY, buffer[..count].to_vec()))
+                .send((Instant::now() + ONE_WAY, buffer.split_at(count).0.to_vec()))
                 .await;
         }
         sleep(ONE_WAY).await;

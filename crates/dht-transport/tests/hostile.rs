@@ -524,7 +524,7 @@ async fn push(channel: &mut NoiseStream<Socket>, mut bytes: &[u8]) -> usize {
     while !bytes.is_empty() {
         let written = timeout(Duration::from_secs(1), channel.write(bytes)).await;
         let Ok(count) = written else { break };
-        bytes = &bytes[count.unwrap()..];
+        bytes = bytes.split_at(count.unwrap()).1;
     }
     let _full = timeout(Duration::from_secs(1), channel.flush()).await;
     all - bytes.len()
