@@ -141,9 +141,14 @@ fn check_file(path: &Path) -> FileReport {
                 let case = Case::new(value);
                 match checker.check(&case) {
                     Ok(()) => report.passed += 1,
-                    Err(error) => report
-                        .failures
-                        .push(format!("case {number}{}: {error}", case.label())),
+                    Err(error) => {
+                        // One line each, whatever a value prints.
+                        let error = error.split_whitespace().collect::<Vec<_>>().join(" ");
+                        let label = case.label();
+                        report
+                            .failures
+                            .push(format!("case {number}{label}: {error}"));
+                    }
                 }
             }
         }

@@ -270,13 +270,11 @@ impl SecretKey {
             .map(|key| key.point * *half)
             .collect::<Vec<_>>()
             .into();
-        RistrettoPoint::double_and_compress_batch(halves.iter())
-            .into_iter()
-            .map(|mut encoding| {
-                let secret = SharedSecret(Zeroizing::new(encoding.to_bytes()));
-                encoding.zeroize();
-                secret
-            })
+        // Wiped where they are: what an iterator gives away stays behind in its buffer.
+        let encodings = Zeroizing::new(RistrettoPoint::double_and_compress_batch(halves.iter()));
+        encodings
+            .iter()
+            .map(|encoding| SharedSecret(Zeroizing::new(encoding.to_bytes())))
             .collect()
     }
 

@@ -17,8 +17,9 @@ use crate::{Counted, Inbound, Message, Next, Step, Work};
 /// Has messages that are encrypted for this node opened by an opener service, [`Opener`](crate::Opener) or another
 /// `Service<Verified, Response = Result<Opened, OpenError>>`.
 ///
-/// Clear messages need no arithmetic and are read here. What is encrypted for others passes on unread. What is for this node but does not open is dropped, and nobody is
-/// told why or blamed: only this node can tell, so no relay could have known.
+/// Clear messages need no arithmetic and are read here. What is encrypted for others passes on unread. What is for this
+/// node but does not open is dropped, and nobody is told why or blamed: only this node can tell, so no relay could have
+/// known.
 ///
 /// Specification 03, section 3.5, steps B and C.
 #[derive(Clone, Debug)]

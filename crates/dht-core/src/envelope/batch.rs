@@ -127,6 +127,88 @@ mod tests {
         }
     }
 
+    fn sealed(frame: Bytes) -> Sealed {
+        RawEnvelope::parse(frame).unwrap().into_sealed().unwrap()
+    }
+
+    /// The envelope with another signature: its key, its nonce, its scalar.
+    fn with_signature(sealed: &Sealed, signer: &[u8; 32], nonce: &[u8; 32], s: &Scalar) -> Sealed {
+        let field = |tag: u8, bytes: &[u8; 32]| [&[tag, 32], &bytes[..]].concat();
+        let fields = [
+            field(0x0a, signer),
+            field(0x12, nonce),
+            field(0x1a, s.as_bytes()),
+        ];
+        let mut header = sealed.header().clone();
+        header.signature = fields.concat().into();
+        self::sealed(crate::encode_envelope(&header, sealed.body()))
+    }
+
+    fn verdicts(envelopes: Vec<Sealed>) -> Vec<bool> {
+        let single: Vec<_> = envelopes
+            .iter()
+            .map(|sealed| sealed.clone().verify().is_ok())
+            .collect();
+        let batch = verify_batch(envelopes, &mut SeededEntropy::new(3).rng());
+        let batch: Vec<_> = batch.into_iter().map(|result| result.is_ok()).collect();
+        assert_eq!(batch, single);
+        batch
+    }
+
+    /// Unweighted, two wrongs would make a right.
+    #[test]
+    fn forgeries_that_cancel_each_other_are_refused() {
+        let good = [1, 2, 3].map(|n| sealed(frame(1, n)));
+        let shifted = |sealed: &Sealed, by: Scalar| {
+            let signature = sealed.signature().unwrap().unwrap();
+            let s = signature.scalar_ref() + by;
+            with_signature(sealed, signature.signer().as_bytes(), signature.nonce(), &s)
+        };
+        let one = Scalar::ONE;
+        let forged = [shifted(&good[0], one), shifted(&good[1], -one)];
+        let [a, b] = forged;
+        assert_eq!(verdicts(vec![a, b]), [false, false]);
+        let mixed = vec![
+            shifted(&good[0], one),
+            good[2].clone(),
+            shifted(&good[1], -one),
+        ];
+        assert_eq!(verdicts(mixed), [false, true, false]);
+        assert_eq!(verdicts(good.to_vec()), [true, true, true]);
+    }
+
+    /// Keys and nonces at the edge: what one check refuses, so does the other, whoever stands beside it.
+    #[test]
+    fn identities_and_what_is_no_point_are_judged_alike() {
+        let good = sealed(frame(1, 1));
+        let (signer, identity) = (good.signature().unwrap().unwrap(), [0; 32]);
+        let (r, key) = (Scalar::from(7_u8), signer.signer().as_bytes());
+        let nonce = RistrettoPoint::mul_base(&r).compress().to_bytes();
+        let mut no_point = nonce;
+        no_point[31] |= 0x80;
+        let odd = [
+            // s·G = R + e·0 holds for anybody who knows r.
+            with_signature(&good, &identity, &nonce, &r),
+            with_signature(&good, &identity, &identity, &Scalar::ZERO),
+            with_signature(&good, key, &identity, &Scalar::ZERO),
+            with_signature(&good, key, &no_point, signer.scalar_ref()),
+            with_signature(&good, key, &[0xff; 32], signer.scalar_ref()),
+        ];
+        for odd in odd {
+            assert_eq!(
+                verdicts(vec![good.clone(), odd, good.clone()]),
+                [true, false, true]
+            );
+        }
+        // A signature with the nonce zero is valid, and its nonce the identity.
+        let secret = test_util::identity(1);
+        let binding = good.binding_hash();
+        let zero = crate::SecretKey::from_bytes(&[0; 32]).unwrap();
+        let nonceless = MessageSignature::sign_with_nonce(secret.secret_key(), &binding, &zero);
+        let valid = with_signature(&good, key, &identity, nonceless.scalar_ref());
+        assert_eq!(verdicts(vec![good, valid]), [true, true]);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
