@@ -10,6 +10,8 @@ pub const MAX_ASKED: usize = 1024;
 const MAX_IDS: usize = 16;
 /// Answers that are asked of one peer in a row. A full mailbox of default size takes some 300.
 const MAX_PAGES: u32 = 1024;
+/// Times the patience that a peer may go on with full answers in which nothing is new: it holds up the round.
+const FRUITLESS: u64 = 10;
 
 /// Which connected peers are asked without being told to (section 7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,6 +92,8 @@ struct Inquiry {
 #[derive(Debug)]
 struct Conversation {
     deadline: UnixSeconds,
+    /// When it began, or last brought something new.
+    fruitful: UnixSeconds,
     pages: u32,
     /// Names the last page, to notice one that comes again and again.
     last: Option<DedupHash>,
@@ -198,6 +202,7 @@ impl Asking {
         let deadline = now.saturating_add(self.config.patience_seconds);
         let conversation = Conversation {
             deadline,
+            fruitful: now,
             pages: 1,
             last: None,
         };
@@ -259,20 +264,33 @@ impl Asking {
 
     /// Whether one more page may be asked of this peer after this one; if so, it gets its time anew.
     ///
-    /// A page that equals the one before means that asking leads nowhere.
-    pub fn goes_on(&mut self, peer: &NodeId, page: DedupHash, now: UnixSeconds) -> bool {
+    /// A page that equals the one before means that asking leads nowhere, and so do pages that bring nothing new for
+    /// long.
+    pub fn goes_on(
+        &mut self,
+        peer: &NodeId,
+        page: DedupHash,
+        brought: Brought,
+        now: UnixSeconds,
+    ) -> bool {
         let deadline = now.saturating_add(self.config.patience_seconds);
-        match self.open.get_mut(peer) {
-            Some(conversation)
-                if conversation.pages < MAX_PAGES && conversation.last != Some(page) =>
-            {
-                conversation.pages = conversation.pages.saturating_add(1);
-                conversation.deadline = deadline;
-                conversation.last = Some(page);
-                true
-            }
-            _ => false,
+        let fruitless = self.config.patience_seconds.saturating_mul(FRUITLESS);
+        let Some(conversation) = self.open.get_mut(peer) else {
+            return false;
+        };
+        if brought.new > 0 {
+            conversation.fruitful = now;
         }
+        if conversation.pages >= MAX_PAGES
+            || conversation.last == Some(page)
+            || now.saturating_since(conversation.fruitful) > fruitless
+        {
+            return false;
+        }
+        conversation.pages = conversation.pages.saturating_add(1);
+        conversation.deadline = deadline;
+        conversation.last = Some(page);
+        true
     }
 
     /// The peer has said all it has. Answers the round, if nobody else is waited for.

@@ -5,13 +5,16 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt,
+    fmt, mem,
     path::Path,
 };
 
 use dht_core::{DedupHash, PublicKey, UnixSeconds};
-use parking_lot::{Mutex, RwLock};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, backends::InMemoryBackend};
+use parking_lot::Mutex;
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    TableError, backends::InMemoryBackend,
+};
 
 use crate::error::StoreError;
 
@@ -26,10 +29,21 @@ const RECEIVED: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("rece
 const WATERMARKS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("watermarks");
 
 /// How far each answerer was read, and what came. Bounded; written through to a file if it has one.
+///
+/// What the file did not take, as the disk was full, is written with the next [`Ledger::flush`] that succeeds.
 pub struct Ledger {
-    /// `None` once it is closed.
-    database: RwLock<Option<Database>>,
+    reopen: Reopen,
+    file: Mutex<LedgerFile>,
     state: Mutex<State>,
+}
+
+type Reopen = Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>;
+
+enum LedgerFile {
+    Open(Database),
+    /// Redb refuses everything after an I/O error, until it is opened again.
+    Failed,
+    Closed,
 }
 
 #[derive(Debug, Default)]
@@ -37,11 +51,11 @@ struct State {
     received: HashMap<[u8; 32], UnixSeconds>,
     by_end: BTreeSet<(UnixSeconds, [u8; 32])>,
     watermarks: HashMap<[u8; 32], UnixSeconds>,
-    /// Noted and not yet written.
+    /// Noted, or refused by the file, and not yet written.
     noted: Vec<([u8; 32], UnixSeconds)>,
 }
 
-/// Noted messages that wait for [`Ledger::flush`]; more are remembered in memory only.
+/// Messages that wait for [`Ledger::flush`]; more are remembered in memory only.
 const MAX_NOTED: usize = 65_536;
 
 /// What one answer adds.
@@ -59,7 +73,8 @@ impl Ledger {
     /// # Errors
     /// [`StoreError`]; [`StoreError::Locked`] while another process has the file open.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        Self::load(Database::create(path)?)
+        let path = path.as_ref().to_path_buf();
+        Self::load(Box::new(move || Ok(Database::create(&path)?)))
     }
 
     /// A ledger that ends with the process.
@@ -67,28 +82,32 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Index`]; not in practice.
     pub fn in_memory() -> Result<Self, StoreError> {
-        Self::load(Database::builder().create_with_backend(InMemoryBackend::new())?)
+        Self::load(Box::new(|| {
+            Ok(Database::builder().create_with_backend(InMemoryBackend::new())?)
+        }))
     }
 
-    fn load(database: Database) -> Result<Self, StoreError> {
-        let transaction = database.begin_write()?;
-        transaction.open_table(RECEIVED)?;
-        transaction.open_table(WATERMARKS)?;
-        transaction.commit()?;
+    fn load(reopen: Reopen) -> Result<Self, StoreError> {
+        let database = reopen()?;
         let mut state = State::default();
         let transaction = database.begin_read()?;
-        for entry in transaction.open_table(RECEIVED)?.iter()? {
-            let (hash, until) = entry?;
-            state.remember(*hash.value(), UnixSeconds(until.value()));
+        if let Some(table) = read_table(&transaction, RECEIVED)? {
+            for entry in table.iter()? {
+                let (hash, until) = entry?;
+                state.remember(*hash.value(), UnixSeconds(until.value()));
+            }
         }
-        for entry in transaction.open_table(WATERMARKS)?.iter()? {
-            let (key, at) = entry?;
-            state
-                .watermarks
-                .insert(*key.value(), UnixSeconds(at.value()));
+        if let Some(table) = read_table(&transaction, WATERMARKS)? {
+            for entry in table.iter()? {
+                let (key, at) = entry?;
+                state
+                    .watermarks
+                    .insert(*key.value(), UnixSeconds(at.value()));
+            }
         }
         Ok(Self {
-            database: RwLock::new(Some(database)),
+            reopen,
+            file: Mutex::new(LedgerFile::Open(database)),
             state: Mutex::new(state),
         })
     }
@@ -123,7 +142,7 @@ impl Ledger {
             }
             state.make_room(&mut changes);
         }
-        self.write(&changes)
+        self.write_received(changes)
     }
 
     /// Remembers a message that came another way, so that no store hands it over again. Does not block: it is written
@@ -141,7 +160,7 @@ impl Ledger {
     /// # Errors
     /// When the device fails.
     pub fn flush(&self) -> Result<(), StoreError> {
-        let noted = std::mem::take(&mut self.state.lock().noted);
+        let noted = mem::take(&mut self.state.lock().noted);
         if noted.is_empty() {
             return Ok(());
         }
@@ -150,7 +169,7 @@ impl Ledger {
             ..Changes::default()
         };
         self.state.lock().make_room(&mut changes);
-        self.write(&changes)
+        self.write_received(changes)
     }
 
     /// Everything remembered, and until when: what the duplicate table of a new run begins with.
@@ -218,7 +237,7 @@ impl Ledger {
             Err(StoreError::Closed) => Ok(()),
             other => other,
         };
-        let _closed = self.database.write().take();
+        *self.file.lock() = LedgerFile::Closed;
         flushed
     }
 
@@ -228,23 +247,49 @@ impl Ledger {
         self.state.lock().received.len()
     }
 
+    /// Writes, and keeps what was not written for the next time.
+    fn write_received(&self, changes: Changes) -> Result<(), StoreError> {
+        let written = self.write(&changes);
+        if written.is_err() {
+            let mut state = self.state.lock();
+            let room = MAX_NOTED.saturating_sub(state.noted.len());
+            state.noted.extend(changes.received.into_iter().take(room));
+        }
+        written
+    }
+
     fn write(&self, changes: &Changes) -> Result<(), StoreError> {
-        let database = self.database.read();
-        let database = database.as_ref().ok_or(StoreError::Closed)?;
+        let mut file = self.file.lock();
+        let database = match mem::replace(&mut *file, LedgerFile::Failed) {
+            LedgerFile::Open(database) => database,
+            LedgerFile::Failed => (self.reopen)()?,
+            LedgerFile::Closed => {
+                *file = LedgerFile::Closed;
+                return Err(StoreError::Closed);
+            }
+        };
+        changes.commit(&database)?;
+        *file = LedgerFile::Open(database);
+        Ok(())
+    }
+}
+
+impl Changes {
+    fn commit(&self, database: &Database) -> Result<(), StoreError> {
         let transaction = database.begin_write()?;
         {
             let mut received = transaction.open_table(RECEIVED)?;
-            for (hash, until) in &changes.received {
+            for (hash, until) in &self.received {
                 received.insert(hash, until.0)?;
             }
-            for hash in &changes.forgotten {
+            for hash in &self.forgotten {
                 received.remove(hash)?;
             }
             let mut watermarks = transaction.open_table(WATERMARKS)?;
-            for (key, at) in &changes.watermarks {
+            for (key, at) in &self.watermarks {
                 watermarks.insert(key, at.0)?;
             }
-            for key in &changes.dropped {
+            for key in &self.dropped {
                 watermarks.remove(key)?;
             }
         }
@@ -270,6 +315,18 @@ impl State {
     }
 }
 
+/// Opens a table; `None` in a file nothing was written to.
+fn read_table<V: redb::Value + 'static>(
+    transaction: &ReadTransaction,
+    definition: TableDefinition<'_, &'static [u8; 32], V>,
+) -> Result<Option<ReadOnlyTable<&'static [u8; 32], V>>, StoreError> {
+    match transaction.open_table(definition) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ledger")
@@ -283,6 +340,10 @@ mod tests {
     use dht_core::test_util::public_key;
 
     use super::*;
+    use crate::{
+        disk::Disk as _,
+        test_util::{Faults, FaultyDisk},
+    };
 
     const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 
@@ -312,6 +373,62 @@ mod tests {
         assert_eq!(ledger.prune(NOW.saturating_add(10)).unwrap(), 0);
         assert_eq!(ledger.prune(NOW.saturating_add(11)).unwrap(), 1);
         assert!(!ledger.contains(&hash));
+    }
+
+    #[derive(Debug)]
+    struct File(crate::DiskFile);
+
+    impl redb::StorageBackend for File {
+        fn len(&self) -> std::io::Result<u64> {
+            self.0.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+            self.0.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> std::io::Result<()> {
+            self.0.set_len(len)
+        }
+        fn sync_data(&self) -> std::io::Result<()> {
+            self.0.sync_data()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+            self.0.write(offset, data)
+        }
+    }
+
+    fn on(disk: &FaultyDisk) -> Ledger {
+        let disk = disk.clone();
+        Ledger::load(Box::new(move || {
+            let file = File(disk.open("ledger")?);
+            Ok(Database::builder().create_with_backend(file)?)
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_a_failing_disk_refused_is_written_once_it_works_again() {
+        let disk = FaultyDisk::new();
+        let ledger = on(&disk);
+        let until = NOW.saturating_add(9);
+        let names: Vec<_> = (1..=4).map(|n| DedupHash([n; 32])).collect();
+        ledger.receive(&names[..1], until).unwrap();
+        for tear in [false, true] {
+            disk.set_faults(Faults {
+                fail_at: Some(disk.operations() + 1),
+                span: 1_000,
+                tear,
+                ..Faults::default()
+            });
+            ledger.receive(&names[1..2], until).unwrap_err();
+            ledger.note(names[2], until);
+            ledger.flush().unwrap_err();
+            assert!(names[..3].iter().all(|name| ledger.contains(name)));
+            disk.set_faults(Faults::default());
+        }
+        ledger.receive(&names[3..], until).unwrap();
+        ledger.flush().unwrap();
+        let again = on(&disk.kill());
+        assert!(names.iter().all(|name| again.contains(name)));
     }
 
     #[test]

@@ -41,6 +41,46 @@
 //! A message that one node of ours has acknowledged reaches the recipient's *node* at least once, while one of the
 //! nodes that hold it survives and the message has not expired. The *application* gets it at most once: what was
 //! handed over is remembered, across restarts, for longer than any store keeps mail.
+//!
+//! - A stored message is written down as received, durably, before the application has it ([`Ledger::receive`]): a
+//!   process that ends in between does not hand it over again, nor at all.
+//! - A message that came live, by way of others, is written down within a second ([`Ledger::note`]); only a process
+//!   that is killed within that second may be given it again out of a store.
+//! - While the disk refuses writes, both are remembered in memory, and written once it takes them.
+//! - A requester of the 1.x line can prove receipt only by a later second, and asks once a connection. It is given
+//!   an answer that lies within one second twice, on two connections, before it is given what follows; nothing of
+//!   such an answer is deleted before its time. See [`Pager`].
+//!
+//! # Durability
+//!
+//! A [`Store`] is a log and an index of it.
+//!
+//! - **The segment log is the truth.** A commit takes what waits, at most 512 requests or 4 MiB, and appends it as
+//!   one batch of checksummed records, insertions and deletions alike. With [`Durability::Immediate`] it is synced,
+//!   and only then acknowledged. A batch counts whole or not at all, so that a torn write is no write.
+//! - **The index follows.** It is a redb file: rows by recipient and time and by expiry, and the accounts of who holds
+//!   how much, changed in one transaction with each batch. What redb writes is kept in memory until the next
+//!   **checkpoint** ([`StoreConfig::checkpoint_bytes`] of the log, 20 000 rows, or [`Store::checkpoint`]), when the
+//!   log is synced first and the index after it. So an insertion costs one sync of one file.
+//! - **A restart** opens the index as the last checkpoint left it and reads the log from there on. Without an index
+//!   file it reads the whole log.
+//!
+//! What each end takes:
+//!
+//! | | [`Durability::Immediate`] | [`Durability::Eventual`] |
+//! |---|---|---|
+//! | `kill -9` | nothing acknowledged | nothing acknowledged |
+//! | power failure | nothing acknowledged | what was acknowledged since the last background sync: 50 ms as a rule, [`EVENTUAL_LOSS_BYTES`] at most |
+//! | deletions, at a power failure | done for good once acknowledged | the last ones may be undone: such a message is served again, and known to who has it |
+//!
+//! With [`Durability::Eventual`] the index may reach the device before the end of the log. Opening finds rows whose
+//! bytes are not there, takes them out and counts them (`dht_saf_lost_total`); what is left is whole.
+//!
+//! A write that fails is answered with the error ([`StoreError::DiskFull`] if that is the cause), is cut off the log,
+//! and leaves everything as it was; reading goes on, and the next insertion tries again. A node that stores
+//! nothing for want of room goes on relaying ([`StoreLayer`]). A store that redb has given up is opened again by
+//! itself. One case is not decided: if the device refuses to shorten the file, too, a batch that was answered with an
+//! error may be there after a restart, whole; being stored once more than promised harms nobody.
 
 mod accept;
 mod admission;
@@ -97,3 +137,7 @@ pub use store_layer::{Keep, KeepFuture, StoreLayer};
 pub mod test_util {
     pub use crate::disk::faulty::{Faults, FaultyDisk};
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

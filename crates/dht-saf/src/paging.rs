@@ -3,8 +3,11 @@
 //! A requester of the 1.x line asks for everything after the newest second it has seen, and takes at most 50
 //! messages. Served newest first, the older ones are lost to it. Served oldest first *from that second on,
 //! included*, its next request continues where the answer ended. One case needs memory: more rows in one second
-//! than fit in an answer. Then the second alone does not say how far it got, and a cursor does, for as long as the
-//! connection on which the last answer went out stands.
+//! than fit in an answer. Then the second alone does not say how far it got, and a cursor does.
+//!
+//! The cursor is sure of an answer only while the connection stands on which it went out. After that the answer is
+//! given once more, from where it began, and only then passed: a requester of the 1.x line asks once a connection,
+//! and would otherwise be given the same rows of that second for ever.
 //!
 //! Deletion needs proof: rows of an answer that was handed over are deleted once the requester asks from a later
 //! second than it did then, at least the last of that answer. Rows of that very second stay, as it may still ask
@@ -71,10 +74,22 @@ pub struct Pager {
 
 #[derive(Debug, Default)]
 struct Progress {
-    /// The last row handed over on the connection that stands.
-    cursor: Option<Position>,
+    last: Option<Handed>,
     unproven: VecDeque<Served>,
     heard: u64,
+}
+
+/// The last answer with rows that was handed over.
+#[derive(Clone, Copy, Debug)]
+struct Handed {
+    /// Behind which row it began.
+    after: Option<Position>,
+    /// Its last row.
+    end: Position,
+    /// It held nothing but what an answer had held that may have been lost.
+    repeated: bool,
+    /// The connection it went out on has ended, or it did not go out.
+    doubtful: bool,
 }
 
 /// A row that was handed over.
@@ -144,7 +159,15 @@ impl Pager {
             !proven
         });
         if self.config.order == Order::OldestFirst {
-            plan.after = progress.cursor.filter(|cursor| cursor.stored_at == since);
+            let goes_on = progress
+                .last
+                .filter(|last| last.end.stored_at == since && (last.repeated || !last.doubtful));
+            // Behind the last answer, else from where it began: a place in an earlier second changes nothing.
+            plan.after = match (goes_on, progress.last) {
+                (Some(last), _) => Some(last.end),
+                (None, Some(last)) => last.after.filter(|after| after.stored_at <= since),
+                (None, None) => None,
+            };
         }
         plan
     }
@@ -160,6 +183,8 @@ impl Pager {
         Query {
             recipient: plan.request.requester,
             from,
+            // After the clock was set back, some lie in the future: whoever is given these bans who gave them.
+            until: Some(now),
             after: plan.after,
             limit: plan.limit,
             max_bytes: self.config.max_bytes,
@@ -184,8 +209,18 @@ impl Pager {
         self.make_room(plan.request.requester);
         let progress = self.requesters.entry(plan.request.requester).or_default();
         progress.heard = self.requests;
-        progress.cursor = Some(last);
         let since = plan.request.since.unwrap_or_default();
+        progress.last = Some(Handed {
+            after: plan.after,
+            end: last,
+            repeated: progress.last.is_some_and(|before| {
+                before.doubtful
+                    && before.end.stored_at == since
+                    && before.after == plan.after
+                    && last <= before.end
+            }),
+            doubtful: false,
+        });
         for row in places {
             // A row that was handed over twice is proven by what came of the second time.
             progress.unproven.retain(|served| served.row != row);
@@ -203,7 +238,9 @@ impl Pager {
     /// Takes [`Pager::handed_over`] back: the transport could not send the answer after all.
     pub fn not_sent(&mut self, plan: &Plan, page: &Page) {
         if let Some(progress) = self.requesters.get_mut(&plan.request.requester) {
-            progress.cursor = None;
+            if let Some(last) = &mut progress.last {
+                (last.doubtful, last.repeated) = (true, false);
+            }
             progress.unproven.retain(|served| {
                 page.records
                     .iter()
@@ -217,7 +254,9 @@ impl Pager {
     /// An answer within one second cannot be proven by a later request alone, so it is not remembered.
     pub fn disconnected(&mut self, requester: Recipient) {
         if let Some(progress) = self.requesters.get_mut(&requester) {
-            progress.cursor = None;
+            if let Some(last) = &mut progress.last {
+                last.doubtful = true;
+            }
             progress
                 .unproven
                 .retain(|served| served.newest > served.since);

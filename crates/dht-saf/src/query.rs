@@ -26,6 +26,8 @@ pub struct Query {
     pub recipient: Recipient,
     /// Only rows of this second and later.
     pub from: Option<UnixSeconds>,
+    /// Only rows of this second and earlier.
+    pub until: Option<UnixSeconds>,
     /// Only rows behind this place.
     pub after: Option<Position>,
     /// At most so many rows; 0 means none.
@@ -56,6 +58,7 @@ impl Query {
         Self {
             recipient,
             from: None,
+            until: None,
             after: None,
             limit: DEFAULT_MAX_RETURNED,
             max_bytes: DEFAULT_RESPONSE_BYTES,
@@ -77,7 +80,7 @@ impl Query {
         (
             first,
             Some(Position {
-                stored_at: UnixSeconds(u64::MAX),
+                stored_at: self.until.unwrap_or(UnixSeconds(u64::MAX)),
                 id: RowId(u64::MAX),
             }),
         )

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dht_core::{Clock as _, Disposition, DropReason, InTransit, RemotePeer, Severity, UnixSeconds};
+use dht_core::{
+    Clock as _, DedupHash, Disposition, DropReason, InTransit, RemotePeer, Severity, UnixSeconds,
+};
 use dht_proto::{DecodeError, store_forward::StoredMessagesResponse};
 use dht_stack::BoxError;
 use futures::{StreamExt as _, stream::FuturesUnordered};
@@ -35,6 +37,7 @@ impl Saf {
             Err(disposition) => return disposition,
         };
         let outline = Outline::of(&response.messages);
+        let shown = self.shown(&response);
         let settled = self.settle(response).await;
         if let Some((severity, fault)) = settled.ban {
             self.0.bans.ban(&source, severity, fault.rule().text);
@@ -54,9 +57,21 @@ impl Saf {
         metrics::received("known", brought.known);
         self.deliver(&mut answer, settled.accepted, inner).await;
         self.0.asking.lock().count(brought);
-        self.go_on(&source, outline, settled.reached).await;
+        // Of a page after which more may come, what was refused counts as read, too: else a page of rubbish that
+        // somebody left in the mailbox would be all that this answerer ever gives.
+        let full = outline.may_continue(self.0.config.max_accepted);
+        let reached = if full { shown } else { settled.reached };
+        self.go_on(&source, outline, brought, reached).await;
         self.answered();
         Disposition::Answered
+    }
+
+    /// The newest second of an answer that is not in the future.
+    fn shown(&self, response: &StoredMessagesResponse) -> Option<UnixSeconds> {
+        let now = self.0.clock.now();
+        let times = response.messages.iter();
+        let times = times.map(|message| UnixSeconds(message.stored_at));
+        times.filter(|at| *at <= now).max()
     }
 
     /// Remembers a message that came on the usual way, as others may have stored it too; not one that its sender
@@ -181,7 +196,13 @@ impl Saf {
     }
 
     /// Notes how far the answerer was read, and asks for the next page if there may be one.
-    async fn go_on(&self, source: &RemotePeer, outline: Outline, reached: Option<UnixSeconds>) {
+    async fn go_on(
+        &self,
+        source: &RemotePeer,
+        outline: Outline,
+        brought: Brought,
+        reached: Option<UnixSeconds>,
+    ) {
         if let Some(reached) = reached {
             let (ledger, key) = (Arc::clone(&self.0.ledger), source.public_key);
             blocking("ledger", move || ledger.read_up_to(&key, reached)).await;
@@ -189,7 +210,7 @@ impl Saf {
         if let Some(reached) = reached
             && let Some(page) = outline.name
             && outline.may_continue(self.0.config.max_accepted)
-            && self.goes_on(source, page)
+            && self.goes_on(source, page, brought)
         {
             // A refusal closes the round.
             let _ = self.ask(source, reached.0);
@@ -199,9 +220,10 @@ impl Saf {
         self.report(round);
     }
 
-    fn goes_on(&self, source: &RemotePeer, page: dht_core::DedupHash) -> bool {
+    fn goes_on(&self, source: &RemotePeer, page: DedupHash, brought: Brought) -> bool {
         let now = self.0.clock.now();
-        self.0.asking.lock().goes_on(&source.node_id, page, now)
+        let mut asking = self.0.asking.lock();
+        asking.goes_on(&source.node_id, page, brought, now)
     }
 
     fn give_up(&self, source: &RemotePeer) {

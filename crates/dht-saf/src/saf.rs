@@ -1,6 +1,7 @@
 //! Store-and-forward of a running node: the cores, the store and the ledger, and what the layers share.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{
         Arc,
@@ -13,7 +14,7 @@ use dht_core::{
     PublicKey, RemotePeer, SharedClock, SharedEntropy, UnixSeconds,
 };
 use dht_peers::{Connections, Directory};
-use dht_proto::store_forward::StoredMessagesRequest;
+use dht_proto::{limits::MAX_STORED_MESSAGES, store_forward::StoredMessagesRequest};
 use dht_stack::ByteBudget;
 use parking_lot::Mutex;
 use rand_core::Rng as _;
@@ -42,7 +43,7 @@ pub const NEIGHBOURS_ASKED: usize = 8;
 pub const EVENT_CAPACITY: usize = 64;
 
 /// Bytes of answers that may be on their way out; beyond it requests are answered with nothing.
-const ANSWER_BYTES: usize = 64 << 20;
+pub(crate) const ANSWER_BYTES: usize = 64 << 20;
 /// Requests that read from the store at one time, each up to one answer's bytes.
 const READERS: usize = 4;
 
@@ -58,7 +59,8 @@ pub struct SafConfig {
     /// How long answers may take.
     pub asking: AskConfig,
     /// Messages asked for in one request, and the most that are accepted in one answer
-    /// (`saf.max_returned_messages`). Defaults to [`DEFAULT_MAX_RETURNED`].
+    /// (`saf.max_returned_messages`). Defaults to [`DEFAULT_MAX_RETURNED`]; at least 1 (a request for 0 leaves the
+    /// number to the answerer) and at most the 1 024 that are decoded.
     pub max_accepted: usize,
     /// Seconds before the newest message read from a peer from which it is asked again, for rows that became
     /// visible late (defects D3 and D4). Defaults to 30.
@@ -133,6 +135,8 @@ pub(crate) struct Inner {
     pub(crate) neighbours: Mutex<NeighbourBuckets>,
     pub(crate) requesters: Mutex<NeighbourBuckets>,
     pub(crate) answers: ByteBudget,
+    /// Bytes of them by requester.
+    pub(crate) answering: Mutex<HashMap<Recipient, usize>>,
     pub(crate) readers: Semaphore,
     pub(crate) receipts: Receipts,
     first: Mutex<FirstReceived>,
@@ -170,7 +174,7 @@ impl Default for SafConfig {
 impl Saf {
     /// Puts the parts together. Nobody is asked before [`Saf::listen`].
     #[must_use]
-    pub fn new(config: SafConfig, parts: SafParts) -> Self {
+    pub fn new(mut config: SafConfig, parts: SafParts) -> Self {
         let SafParts {
             identity,
             directory,
@@ -183,6 +187,8 @@ impl Saf {
             bans,
             duplicates,
         } = parts;
+        // Whoever answers what was asked must not be banned for it.
+        config.max_accepted = config.max_accepted.clamp(1, MAX_STORED_MESSAGES);
         let stores = identity.features().contains(Features::DHT_STORE_FORWARD);
         let asking = AskConfig {
             profile: config.profile,
@@ -204,6 +210,7 @@ impl Saf {
             neighbours: Mutex::new(NeighbourBuckets::new(config.neighbour_rate)),
             requesters: Mutex::new(NeighbourBuckets::new(config.requester_rate)),
             answers: ByteBudget::new(ANSWER_BYTES),
+            answering: Mutex::default(),
             readers: Semaphore::new(READERS),
             receipts: Receipts::default(),
             first: Mutex::default(),
@@ -256,11 +263,12 @@ impl Saf {
             return;
         }
         let connected = self.0.connections.snapshot();
-        for entry in connected.iter() {
-            self.connected(&entry.peer);
-        }
+        // First, as each of them counts as going online with one.
         if !connected.is_empty() {
             self.online(connected.len());
+        }
+        for entry in connected.iter() {
+            self.connected(&entry.peer);
         }
     }
 

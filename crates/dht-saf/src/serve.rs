@@ -9,6 +9,7 @@ use dht_proto::{
         stored_messages_response::SafResponseType,
     },
 };
+use dht_stack::BytePermit;
 use prost::Message as _;
 
 use crate::{
@@ -16,9 +17,12 @@ use crate::{
     paging::{Plan, Request},
     query::Page,
     record::{Neighbour, Recipient, StoredRecord},
-    saf::{Saf, blocking},
+    saf::{ANSWER_BYTES, Saf, blocking},
     store::Store,
 };
+
+/// Bytes of answers that may be on their way to one requester: one that does not read leaves room for the others.
+const ONE_REQUESTER_BYTES: usize = ANSWER_BYTES / 8;
 
 /// What to answer, and what to note once it has left.
 struct Answer {
@@ -31,6 +35,25 @@ impl Answer {
         Self {
             outcome,
             served: None,
+        }
+    }
+}
+
+/// One answer on its way.
+struct UnderWay {
+    saf: Saf,
+    requester: Recipient,
+    bytes: usize,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut answering = self.saf.0.answering.lock();
+        if let Some(held) = answering.get_mut(&self.requester) {
+            *held = held.saturating_sub(self.bytes);
+            if *held == 0 {
+                answering.remove(&self.requester);
+            }
         }
     }
 }
@@ -97,16 +120,27 @@ impl Saf {
     fn send_answer(&self, source: &RemotePeer, request_id: u32, mut answer: Answer) -> Disposition {
         let bytes = answer.served.as_ref().map_or(0, |(_, page)| page.bytes);
         // Held until the answer has left or is lost.
-        let Some(permit) = self.0.answers.try_acquire(bytes) else {
-            answer = Answer::empty("memory");
-            return self.send_answer(source, request_id, answer);
+        let permit = if bytes == 0 {
+            None
+        } else {
+            let permit = self.under_way(source, bytes);
+            if permit.is_none() {
+                answer = Answer::empty("memory");
+            }
+            permit
         };
         let records = answer.served.as_ref().map(|(_, page)| &page.records[..]);
         let response = respond(records.unwrap_or_default(), request_id);
         let messages = response.messages.len();
         let part = dht_proto::encode(&response);
         drop(response);
-        let (saf, served) = (self.clone(), answer.served);
+        let (saf, mut served) = (self.clone(), answer.served);
+        if let Some((_, page)) = &mut served {
+            // From here on only their places matter; the bytes lie in the answer.
+            for record in &mut page.records {
+                (record.header, record.body) = (Bytes::new(), Bytes::new());
+            }
+        }
         if let Some((plan, page)) = &served {
             // Now, not when it has left: the next request may be faster than the report.
             self.0.pager.lock().handed_over(plan, page);
@@ -133,6 +167,26 @@ impl Saf {
         metrics::request(answer.outcome);
         metrics::served(messages);
         Disposition::Answered
+    }
+
+    /// Room for an answer, if there is any and this requester does not hold too much of it.
+    fn under_way(&self, source: &RemotePeer, bytes: usize) -> Option<(UnderWay, BytePermit)> {
+        let permit = self.0.answers.try_acquire(bytes)?;
+        let requester = Recipient::from(&source.public_key);
+        let mut answering = self.0.answering.lock();
+        let held = answering.get(&requester).copied().unwrap_or(0);
+        let all = held.saturating_add(bytes);
+        if held > 0 && all > ONE_REQUESTER_BYTES {
+            return None;
+        }
+        answering.insert(requester, all);
+        drop(answering);
+        let under_way = UnderWay {
+            saf: self.clone(),
+            requester,
+            bytes,
+        };
+        Some((under_way, permit))
     }
 }
 

@@ -62,3 +62,31 @@ fn legacy_takes_any_id() {
     assert_eq!(asking.take(&id(1), Some(99), NOW), Ok(()));
     assert!(!asking.owes(&id(1)));
 }
+
+#[test]
+fn who_goes_on_for_ever_with_nothing_new_is_not_waited_for() {
+    let mut asking = Asking::new(AskConfig::default());
+    asking.begin(id(1), NOW);
+    let page = |n: u64| DedupHash([u8::try_from(n).unwrap(); 32]);
+    let new = Brought {
+        new: 1,
+        ..Brought::default()
+    };
+    let mut now = NOW;
+    for n in 0..20 {
+        now = now.saturating_add(29);
+        assert!(
+            asking.goes_on(&id(1), page(n), new, now),
+            "mail comes slowly"
+        );
+    }
+    let known = Brought {
+        known: 50,
+        ..Brought::default()
+    };
+    let last = (20..60).find(|n| {
+        now = now.saturating_add(29);
+        !asking.goes_on(&id(1), page(*n), known, now)
+    });
+    assert_eq!(last, Some(30), "five minutes of nothing new");
+}

@@ -484,6 +484,67 @@ fn debt_free(disk: &FaultyDisk) -> impl redb::StorageBackend {
 }
 
 #[test]
+fn a_store_without_room_refuses_and_one_with_little_keeps_little() {
+    let nothing = Room { rows: 0, bytes: 0 };
+    let config = |room| StoreConfig {
+        limits: Limits {
+            capacity: room,
+            per_recipient: room,
+            per_neighbour: room,
+            ..Limits::default()
+        },
+        queue_bytes: 0,
+        segment_bytes: 0,
+        checkpoint_bytes: 0,
+        index_cache_bytes: 0,
+        ..StoreConfig::default()
+    };
+    for room in [
+        nothing,
+        Room { rows: 9, ..nothing },
+        Room {
+            bytes: 9_000,
+            ..nothing
+        },
+        Room { rows: 1, bytes: 1 },
+    ] {
+        let store = Store::open_on(FaultyDisk::new(), config(room)).unwrap();
+        let refused = block_on(store.insert(message(1, 1, 10), NOW));
+        assert!(
+            matches!(refused, Err(StoreError::Refused(_))),
+            "{refused:?}"
+        );
+        assert_eq!(block_on(store.expire(NOW)).unwrap(), 0);
+        block_on(store.checkpoint()).unwrap();
+        assert_sound(&store);
+    }
+    let one = Room {
+        rows: 1,
+        bytes: 1_000,
+    };
+    let mut limits = config(one);
+    limits.limits.per_recipient.rows = 2;
+    limits.limits.per_neighbour.rows = 2;
+    let disk = FaultyDisk::new();
+    let store = Store::open_on(disk.clone(), limits.clone()).unwrap();
+    for n in 1..20 {
+        block_on(store.insert(message(n, 1, 10), NOW)).unwrap();
+        assert_eq!(numbers(&store, 1), [n]);
+    }
+    assert_sound(&store);
+    let killed = Store::open_on(disk.kill(), limits).unwrap();
+    assert_eq!(numbers(&killed, 1), [19]);
+    // Nothing is written while nothing happens.
+    block_on(store.checkpoint()).unwrap();
+    let before = disk.operations();
+    for _ in 0..1_000 {
+        std::thread::yield_now();
+        let _ = numbers(&store, 1);
+    }
+    assert!(disk.operations() <= before + 64, "it came to rest");
+}
+
+#[test]
 fn a_directory_belongs_to_one_store() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), small()).unwrap();

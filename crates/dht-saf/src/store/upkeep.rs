@@ -57,8 +57,9 @@ impl Writer {
         if self.syncer.is_busy() || self.broken {
             return;
         }
+        // With a bound of zero, after each commit and not for ever.
         let due = self.sync.checkpoint_due
-            || self.sync.checkpoint_bytes >= self.config.checkpoint_bytes
+            || self.sync.checkpoint_bytes >= self.config.checkpoint_bytes.max(1)
             || self.sync.checkpoint_records >= CHECKPOINT_RECORDS;
         if due {
             self.begin_checkpoint();

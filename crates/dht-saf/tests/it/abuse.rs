@@ -3,10 +3,14 @@
 use bytes::Bytes;
 use dht_core::Features;
 use dht_core::{
-    Content, Disposition, DropReason, Kept, MessageType, RemotePeer, Severity, test_util,
+    Content, DedupHash, Disposition, DropReason, Kept, MessageType, RemotePeer, Severity,
+    UnixSeconds, test_util,
 };
 use dht_proto::store_forward::StoredMessagesResponse;
-use dht_saf::{Limits, Rate, Room, SafConfig, StoreConfig};
+use dht_saf::{
+    Limits, Neighbour, NewRecord, Rate, Recipient, Retention, Room, Round, SafConfig, SafEvent,
+    StoreConfig,
+};
 
 use crate::world::{AWAY, ME, Mail, NODE, NOW, OTHER, World, for_me, protocol};
 
@@ -162,4 +166,83 @@ async fn a_neighbours_flood_does_not_keep_out_the_others() {
     assert_eq!(honest, 20, "every one");
     assert_eq!(flooded, 50, "rate first, then half of the store");
     assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 20);
+}
+
+/// Anybody can leave messages in a mailbox that are signed and do not open; the oldest are served first.
+#[tokio::test]
+async fn rubbish_in_the_mailbox_does_not_hide_what_lies_behind_it() {
+    let mut world = world();
+    let id = world.request(NODE).request_id;
+    let rubbish = |n: u64| {
+        let mut message = for_me(n, NOW.0 - 500 + n);
+        let mut body = message.body.to_vec();
+        body.reverse();
+        message.body = body.into();
+        message
+    };
+    world.answer(NODE, id, (0..50).map(rubbish).collect()).await;
+    assert!(world.passed().is_empty() && world.bans().is_empty());
+    let next = world.last_request().unwrap();
+    assert_eq!(
+        next.since,
+        NOW.0 - 500 + 49,
+        "it asks on behind the rubbish"
+    );
+    let behind = vec![rubbish(49), for_me(50, NOW.0 - 400)];
+    world.answer(NODE, next.request_id, behind).await;
+    assert_eq!(world.passed().len(), 1);
+    let rounds = world.events();
+    assert!(
+        rounds.contains(&SafEvent::CaughtUp(Round {
+            asked: 1,
+            answered: 1,
+            new: 1,
+            refused: 51,
+            ..Round::default()
+        })),
+        "{rounds:?}"
+    );
+}
+
+/// A requester that asks again and again for all it may have, and never reads an answer.
+#[tokio::test]
+async fn one_that_does_not_read_leaves_room_for_the_answers_to_others() {
+    let world = world();
+    let store = world.saf.store().unwrap();
+    for (n, to) in (0..10).zip([AWAY, OTHER].into_iter().cycle()) {
+        let record = NewRecord {
+            recipient: Recipient::from(&test_util::public_key(to)),
+            neighbour: Neighbour::from_bytes([2; 32]),
+            hash: DedupHash([n; 32]),
+            retention: Retention::High,
+            expires: None,
+            header: Bytes::new(),
+            body: vec![0; 500_000].into(),
+        };
+        store.insert(record, NOW).await.unwrap();
+    }
+    *world.around.stalled.lock() = true;
+    let mut answered = 0;
+    for _ in 0..40 {
+        answered += usize::from(!world.ask(AWAY, 0, 0).await.messages.is_empty());
+    }
+    assert_eq!(answered, 3, "8 MiB of answers");
+    assert_eq!(world.ask(OTHER, 0, 0).await.messages.len(), 5);
+    world.around.release();
+    assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 5);
+}
+
+/// The clock of this node was set back: whoever is given a message from the future bans who gave it.
+#[tokio::test]
+async fn what_was_stored_in_the_future_is_served_when_its_time_comes() {
+    let world = world();
+    world.keep(AWAY, 1, 1).await;
+    world.clock.set(UnixSeconds(NOW.0 - 600));
+    world.keep(AWAY, 1, 2).await;
+    let times = |response: StoredMessagesResponse| -> Vec<u64> {
+        response.messages.iter().map(|it| it.stored_at).collect()
+    };
+    assert_eq!(times(world.ask(AWAY, 0, 0).await), [NOW.0 - 600]);
+    world.clock.set(NOW);
+    assert_eq!(times(world.ask(AWAY, NOW.0 - 600, 0).await), [NOW.0]);
 }

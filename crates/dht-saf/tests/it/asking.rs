@@ -105,6 +105,40 @@ async fn sf40_with_fewer_connections_than_the_threshold_everybody_is_asked() {
 }
 
 #[tokio::test]
+async fn everybody_connected_when_the_application_begins_to_listen_is_waited_for() {
+    let mut world = world();
+    let mut ids = Vec::new();
+    for seed in [NODE, OTHER] {
+        world.connect(seed, Features::NODE);
+    }
+    world.saf.listen();
+    for sent in world.around.sent.lock().iter() {
+        let request: dht_proto::store_forward::StoredMessagesRequest =
+            dht_proto::decode(sent.part.clone()).unwrap();
+        ids.push((sent.to, request.request_id));
+    }
+    for seed in [NODE, OTHER] {
+        assert_eq!(received(&mut world), 0);
+        let key = test_util::public_key(seed);
+        let (_, id) = ids.iter().find(|(to, _)| *to == key).unwrap();
+        world.answer(seed, *id, vec![]).await;
+    }
+    assert_eq!(received(&mut world), 1);
+}
+
+#[tokio::test]
+async fn asking_for_none_at_all_is_asking_for_one() {
+    let world = World::new(SafConfig {
+        max_accepted: 0,
+        ..SafConfig::default()
+    });
+    assert_eq!(world.request(NODE).limit, 1);
+    world.exchange(vec![for_me(1, NOW.0 - 9)]).await;
+    assert!(world.bans().is_empty());
+    assert_eq!(world.passed().len(), 1);
+}
+
+#[tokio::test]
 async fn nobody_is_asked_before_the_application_listens() {
     let mut world = world();
     let first = world.connect(NODE, Features::NODE);

@@ -93,6 +93,9 @@ pub(crate) struct Around {
     pub(crate) full: Mutex<bool>,
     /// What is taken does not leave: the connection breaks.
     pub(crate) broken: Mutex<bool>,
+    /// What is taken waits: the peer does not read.
+    pub(crate) stalled: Mutex<bool>,
+    waiting: Mutex<Vec<Done>>,
     pub(crate) bans: Mutex<Vec<(PublicKey, Severity)>>,
     sightings: Mutex<HashMap<DedupHash, u32>>,
 }
@@ -113,9 +116,21 @@ impl Outbox for Around {
             message_type,
             part,
         });
+        if *self.stalled.lock() {
+            self.waiting.lock().push(done);
+            return Ok(());
+        }
         let broken = *self.broken.lock();
         done(!broken);
         Ok(())
+    }
+}
+
+impl Around {
+    /// What waited has left.
+    pub(crate) fn release(&self) {
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        waiting.into_iter().for_each(|done| done(true));
     }
 }
 
