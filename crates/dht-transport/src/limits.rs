@@ -159,6 +159,12 @@ pub const FRAME_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// [`FRAME_STALL_TIMEOUT`], because an unfinished frame holds its whole length of the node's byte budget.
 pub const MIN_FRAME_BYTES_PER_SECOND: usize = 64 * 1024;
 
+/// The longest that `bytes` of a frame may take at [`MIN_FRAME_BYTES_PER_SECOND`].
+pub(crate) fn time_for(bytes: usize) -> Duration {
+    let milliseconds = bytes.saturating_mul(1_000) / MIN_FRAME_BYTES_PER_SECOND;
+    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX))
+}
+
 /// Frames above this length are *large*: unfinished ones share a quarter of the byte budget, so that peers
 /// who announce large frames and send them slowly cannot take the budget from the others.
 pub const LARGE_FRAME_BYTES: usize = 64 * 1024;

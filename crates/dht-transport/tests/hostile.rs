@@ -597,6 +597,37 @@ async fn what_came_on_refused_streams_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_room_is_made_for_a_frame_that_is_never_taken() {
+    let memory = Memory::default();
+    let (node, streams) = inattentive(&memory, 0).await;
+    let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
+    let mut bytes = peer::data(peer::SYN, 1, b"\x08\x03t/test/1unread");
+    bytes.extend(peer::yamux(0, 0, 1, u32::MAX));
+    push(&mut channel, &bytes).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.transport.connections().len(), 0);
+    drop((channel, streams));
+    clean(&node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_multiplexer_frame_that_trickles_in_ends_its_connection() {
+    let memory = Memory::default();
+    let (node, streams) = inattentive(&memory, 0).await;
+    let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
+    let mut next = peer::yamux(0, peer::SYN, 1, 1024 * 1024);
+    for _ in 0..4 {
+        push(&mut channel, &next).await;
+        next = vec![1];
+        sleep(Duration::from_secs(14)).await;
+    }
+    assert_eq!(node.transport.connections().len(), 0);
+    drop((channel, streams));
+    clean(&node).await;
+    assert_eq!(node.transport.stats().unread_bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn connections_share_what_may_be_unread_and_honest_ones_are_heard() {
     let memory = Memory::default();
     // The least there is: one connection can hold all of it.

@@ -17,7 +17,7 @@ use crate::{
     Substream,
     limits::{
         FRAME_STALL_TIMEOUT, LARGE_FRAME_BYTES, LIGHT_BYTES, MAX_REPLACEMENTS_PER_SECOND,
-        MESSAGE_OVERHEAD_BYTES, MIN_FRAME_BYTES_PER_SECOND,
+        MESSAGE_OVERHEAD_BYTES, time_for,
     },
 };
 
@@ -222,12 +222,6 @@ impl Receiver {
             None => self.budget.acquire(bytes).await,
         }
     }
-}
-
-/// The longest that `bytes` of a frame may take.
-fn time_for(bytes: usize) -> Duration {
-    let milliseconds = bytes.saturating_mul(1_000) / MIN_FRAME_BYTES_PER_SECOND;
-    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX))
 }
 
 async fn next_chunk(stream: &mut Substream) -> Option<io::Result<Bytes>> {

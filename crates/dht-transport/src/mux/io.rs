@@ -17,11 +17,19 @@ use super::{
     Backlog, SendMeter,
     backlog::{Incoming, Waiting},
 };
-use crate::{Socket, limits::READ_STALL_TIMEOUT, noise::NoiseStream};
+use crate::{
+    Socket,
+    limits::{FRAME_STALL_TIMEOUT, LARGE_FRAME_BYTES, READ_STALL_TIMEOUT, time_for},
+    noise::NoiseStream,
+};
 
 const HEADER_BYTES: usize = 12;
 const TYPE_DATA: u8 = 0;
 const FLAG_SYN: u8 = 1;
+
+/// Longest body the multiplexer takes (section 4.4). It ends the connection over a longer one as soon as it has seen the
+/// header: no room is made for that.
+const MAX_BODY_BYTES: u32 = 1024 * 1024;
 
 /// Adapts the channel to the traits of `futures`, follows one stream's bytes ([`SendMeter`]) and lets frames in as
 /// there is room for them ([`Backlog`]).
@@ -47,6 +55,8 @@ struct Gate {
     waiting: Waiting,
     /// Runs while there is no room.
     stall: Option<Pin<Box<Sleep>>>,
+    /// Runs while the rest of a large frame is awaited.
+    pace: Option<Pin<Box<Sleep>>>,
 }
 
 /// Reads along with the frames that the multiplexer writes.
@@ -79,7 +89,9 @@ impl MuxIo {
         if self.gate.body_left > 0 {
             let most = out.len().min(self.gate.body_left as usize);
             let out = out.get_mut(..most).unwrap_or_default();
-            let count = ready!(poll_channel(&mut self.channel, cx, out))?;
+            let Poll::Ready(count) = poll_channel(&mut self.channel, cx, out)? else {
+                return self.gate.poll_pace(cx);
+            };
             self.gate.body_left -= u32::try_from(count).unwrap_or(u32::MAX);
             return Poll::Ready(Ok(count));
         }
@@ -136,7 +148,8 @@ impl Gate {
     /// The data frame whose header is complete.
     fn data_frame(&self) -> Option<Incoming> {
         let [_, kind, _, flags, a, b, c, d, ..] = self.header;
-        (self.have == HEADER_BYTES && kind == TYPE_DATA).then(|| Incoming {
+        let taken = kind == TYPE_DATA && self.length() <= MAX_BODY_BYTES;
+        (self.have == HEADER_BYTES && taken).then(|| Incoming {
             stream: u32::from_be_bytes([a, b, c, d]),
             opens: flags & FLAG_SYN != 0,
             bytes: self.length() as usize,
@@ -146,6 +159,20 @@ impl Gate {
     fn length(&self) -> u32 {
         let [_, _, _, _, _, _, _, _, a, b, c, d] = self.header;
         u32::from_be_bytes([a, b, c, d])
+    }
+
+    /// An error when a large frame takes too long: it holds its whole length of what all connections share.
+    fn poll_pace(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let length = self.length() as usize;
+        if length <= LARGE_FRAME_BYTES {
+            return Poll::Pending;
+        }
+        let pace = self
+            .pace
+            .get_or_insert_with(|| Box::pin(sleep(FRAME_STALL_TIMEOUT + time_for(length))));
+        pace.as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Hands header bytes on; after the last one, the body is due.
@@ -159,6 +186,7 @@ impl Gate {
         if self.given == self.have {
             if self.data_frame().is_some() {
                 self.body_left = self.length();
+                self.pace = None;
             }
             (self.have, self.given, self.admitted) = (0, 0, false);
         }
