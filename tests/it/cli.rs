@@ -351,3 +351,46 @@ async fn every_rate_can_be_seen_and_set() {
     assert!(shown.contains("[rates.join]\nper_second = 12\n"), "{shown}");
     assert!(shown.contains("\nforward = false"), "{shown}");
 }
+
+/// The operator reads in `docs/bans.md` what the code does.
+#[tokio::test]
+async fn the_documented_bans_are_those_of_the_code() {
+    let mut command = Command::new(binary());
+    let printed = within(command.args(["bans", "rules", "--json"]).output()).await;
+    let rules: Vec<serde_json::Value> = serde_json::from_slice(&printed.unwrap().stdout).unwrap();
+    let ban = |ban: &serde_json::Value| match (ban["who"].as_str(), ban["seconds"].as_u64()) {
+        (Some(who), Some(seconds)) => format!("{who}, {} min", seconds / 60),
+        _ => "nobody".to_owned(),
+    };
+    let rows = rules.iter().map(|rule| {
+        let text = |field: &str| rule[field].as_str().unwrap().to_owned();
+        let (strict, legacy) = (ban(&rule["strict"]), ban(&rule["legacy"]));
+        let (offence, what, section) = (text("offence"), text("text"), text("section"));
+        format!("| `{offence}` | {what} | {strict} | {legacy} | {section} |\n")
+    });
+    let table: String = rows.collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/bans.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    assert!(
+        page.ends_with(&table),
+        "the table of docs/bans.md should be\n{table}"
+    );
+    // No ban without its row: those of connections, of messages, of stored mail.
+    for offence in ["frame_too_long", "flood", "saf_too_many_messages"] {
+        assert!(table.contains(&format!("`{offence}`")), "{table}");
+    }
+}
+
+/// As in `dht-node bans rules | head -1`: who has read enough closes the pipe, and that is no failure.
+#[tokio::test]
+async fn a_reader_that_has_enough_is_no_failure() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(binary());
+    let command = command.args(["bans", "rules"]).stdout(writer);
+    let output = within(command.stderr(Stdio::piped()).output())
+        .await
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), &*error), (Some(0), ""));
+}

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use dht_core::{Clock as _, DropReason};
-use dht_node::{Builder, Config, Event, Node, SystemClock};
+use dht_node::{Builder, Config, Event, Node, RateSetting, RateSettings, SystemClock};
 use dht_tests::load::{Kind, Peer, Probe, Traffic};
 use tokio::task::JoinSet;
 
 use crate::net::{
-    Line, LineState, any_port, builder, connect, message, node, numbered, receive, secret, until,
-    within,
+    Line, LineState, any_port, builder, clock, config, connect, is_connected, message, node,
+    numbered, receive, secret, until, within,
 };
 
 /// A node that bans nobody for sending much.
@@ -225,4 +225,48 @@ async fn what_was_seen_before_a_restart_is_a_duplicate_after_it() {
     within(peer_after.send(fresh).unwrap()).await.unwrap();
     receive(&mut inbox).await;
     assert_eq!(second.stats().delivered, 1);
+}
+
+/// What exceeds a configured rate is dropped, and nobody is banned for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_neighbour_is_held_to_the_configured_rate() {
+    let clock = clock();
+    let application = RateSetting {
+        per_second: std::num::NonZeroU32::MIN,
+        burst: 3,
+    };
+    let config = Config {
+        rates: RateSettings {
+            application,
+            ..RateSettings::default()
+        },
+        ..config(false)
+    };
+    let strict = Node::builder(secret(1)).config(config);
+    let strict = within(strict.clock(Arc::clone(&clock) as _).start())
+        .await
+        .unwrap();
+    let eager = builder(2).clock(Arc::clone(&clock) as _);
+    let eager = within(eager.start()).await.unwrap();
+    connect(&eager, &strict).await;
+    let _inbox = strict.subscribe();
+    let send = async |n| {
+        within(eager.send(strict.public_key(), numbered(n, 8)))
+            .await
+            .unwrap();
+    };
+    let count = || {
+        let stats = strict.stats();
+        (stats.delivered, stats.drops.of(DropReason::Overload))
+    };
+    for n in 0..10 {
+        send(n).await;
+    }
+    until(|| count() == (3, 7)).await;
+    clock.advance(2);
+    for n in 10..15 {
+        send(n).await;
+    }
+    until(|| count() == (5, 10)).await;
+    assert!(is_connected(&strict, &eager));
 }

@@ -1,10 +1,15 @@
 //! Domain-separated BLAKE2b: specification 01, section 3.
 
-use blake2b_simd::{Params, State, many};
+use std::sync::LazyLock;
+
+use blake2b_simd::{Hash, Params, State, many};
 use curve25519_dalek::scalar::Scalar;
 use zeroize::{Zeroizing, optimization_barrier};
 
 const DHT: &str = "com.tari.comms.dht";
+
+/// What nobody minds to be found in memory.
+static BLANK: LazyLock<(State, Hash)> = LazyLock::new(|| (State::new(), State::new().finalize()));
 
 /// A domain tag of the protocol: `<domain>.v<version>[.<label>]`.
 #[derive(Clone, Copy, Debug)]
@@ -125,8 +130,7 @@ impl<const LENGTH: usize> DomainHasher<LENGTH> {
         let mut out = Zeroizing::new([0; LENGTH]);
         out.copy_from_slice(hash.as_bytes());
         // The library wipes nothing: something else is put in the place of both, and must be.
-        state = Params::new().to_state();
-        hash = state.finalize();
+        (state, hash) = BLANK.clone();
         optimization_barrier(&state);
         optimization_barrier(&hash);
         out

@@ -470,3 +470,30 @@ impl Priority {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Tables of counts are made by place.
+    #[test]
+    fn every_reason_has_its_place_and_a_name_of_its_own() {
+        for (place, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), place);
+        }
+        let kept = [
+            Disposition::Delivered,
+            Disposition::Forwarded,
+            Disposition::Stored,
+            Disposition::Answered,
+        ];
+        let names = kept.map(Disposition::name).into_iter();
+        let names = names.chain(DropReason::ALL.map(DropReason::name));
+        assert_eq!(
+            names.collect::<BTreeSet<_>>().len(),
+            kept.len() + DropReason::ALL.len()
+        );
+    }
+}

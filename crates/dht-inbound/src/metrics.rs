@@ -208,3 +208,19 @@ pub(crate) fn rate_limited(bucket: &'static str) {
 pub(crate) fn verdict(verdict: &'static str) {
     counter!(VERDICTS, "verdict" => verdict).increment(1);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No outcome is counted as another.
+    #[test]
+    fn every_outcome_has_a_counter_of_its_own() {
+        for reason in DropReason::ALL {
+            let dropped = Disposition::Dropped(reason);
+            let count = OUTCOMES.iter().filter(|each| **each == dropped).count();
+            assert_eq!(count, 1, "{reason:?}");
+        }
+        assert_eq!(OUTCOMES.len(), DropReason::ALL.len() + 4);
+    }
+}

@@ -361,3 +361,35 @@ fn claimed(public: &[Address], listening: &[Address]) -> Vec<Address> {
     }
     claimed
 }
+
+#[cfg(test)]
+mod tests {
+    use dht_inbound::AttributionProfile;
+
+    use super::*;
+
+    #[test]
+    fn the_stack_is_set_as_configured() {
+        let config = Config {
+            network: Network::Esmeralda,
+            attribution: AttributionProfile::Legacy,
+            allowed_occurrences: 3,
+            forward: false,
+            relay_gossip: true,
+            ..Config::default()
+        };
+        let deadline = Duration::from_secs(7);
+        let set = inbound_config(&config, deadline);
+        let expected = InboundConfig {
+            profile: AttributionProfile::Legacy,
+            allowed_occurrences: 3,
+            forward: false,
+            relay_gossip: true,
+            verdict_deadline: deadline,
+            ..InboundConfig::default()
+        };
+        assert_eq!(set, expected);
+        let local = inbound_config(&Config::default(), deadline);
+        assert!(local.forward && local.claims.addresses.allow_test);
+    }
+}

@@ -80,6 +80,10 @@ const fn abort_and_ban(severity: Severity) -> Ruling {
     }
 }
 
+/// What is wrong with an answer of more messages than were asked for. It is let go whole, and whoever gave it banned with
+/// [`Severity::High`], in both profiles.
+pub const TOO_MANY_MESSAGES: &str = "answered with more stored messages than were asked for";
+
 macro_rules! table {
     ($($fault:ident $name:literal $text:literal: strict $strict:expr, legacy $legacy:expr;)+) => {
         /// Every fault, in the order of the checks.

@@ -118,7 +118,7 @@ pub use config::{
 pub use disk::{Directory, Disk, DiskFile, MemoryDisk};
 pub use error::{Refusal, StoreError};
 pub use fairness::{Account, Holders};
-pub use fault::{FAULT_RULES, Fault, FaultRule, Ruling};
+pub use fault::{FAULT_RULES, Fault, FaultRule, Ruling, TOO_MANY_MESSAGES};
 pub use handler::{SafFuture, SafHandler, SafLayer};
 pub use ledger::{Ledger, MAX_RECEIVED, MAX_RESPONDERS};
 pub use metrics::describe_metrics;

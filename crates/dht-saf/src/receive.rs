@@ -22,7 +22,7 @@ use crate::{
 const CHECKED_AT_ONCE: usize = 4;
 
 /// Why an answer with too many messages is a ban.
-const TOO_MANY: &str = "answered with more stored messages than were asked for";
+const TOO_MANY: &str = crate::fault::TOO_MANY_MESSAGES;
 
 impl Saf {
     /// Takes an answer apart and hands what is good to `inner`.

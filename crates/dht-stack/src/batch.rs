@@ -369,6 +369,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_worker_that_leaves_while_it_lets_others_go_first_passes_its_turn_on() {
+        let (batch, sizes) = recorder(64, 1);
+        let mut batch = batch.gathering();
+        let mut worker = Box::pin(batch.call(1));
+        assert!(futures::poll!(&mut worker).is_pending());
+        let second = batch.call(2);
+        drop(worker);
+        assert_eq!(second.await, Ok(3));
+        assert_eq!(batch.oneshot(4).await, Ok(5));
+        assert_eq!(*sizes.lock(), [1, 1]);
+    }
+
+    #[tokio::test]
     async fn no_work_is_done_for_callers_that_have_gone() {
         let (mut batch, sizes) = recorder(3, 1);
         let worker = batch.call(1);

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use crate::{IdentityError, negotiate::NegotiationError, noise::NoiseError};
+use crate::{IdentityError, bans, negotiate::NegotiationError, noise::NoiseError};
 
 /// Why a socket did not become a connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -172,10 +172,12 @@ impl Offence {
     /// minutes for a frame over the limit (section 7).
     #[must_use]
     pub fn session_ban(&self) -> Duration {
-        match self {
-            Self::FrameTooLong(_) => Duration::from_secs(10 * 60),
-            Self::Negotiation(_) | Self::Identity(_) => Duration::from_secs(2 * 60 * 60),
-        }
+        let rule = match self {
+            Self::FrameTooLong(_) => bans::FRAME_TOO_LONG,
+            Self::Negotiation(_) => bans::NEGOTIATION,
+            Self::Identity(_) => bans::MALFORMED_IDENTITY,
+        };
+        rule.length
     }
 }
 

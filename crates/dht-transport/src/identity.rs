@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::limits::IDENTITY_TIMEOUT;
+use crate::{bans, limits::IDENTITY_TIMEOUT};
 
 /// Bytes before the protobuf message: version, then the length in little-endian.
 const HEAD_BYTES: usize = 3;
@@ -107,29 +107,28 @@ impl IdentityError {
     /// dialled in, and an empty address list, an unsupported address form or a wrong clock against nobody.
     #[must_use]
     pub fn ban(&self, we_dialled: bool) -> Option<Duration> {
-        const LONG: Option<Duration> = Some(Duration::from_secs(2 * 60 * 60));
-        const SHORT: Option<Duration> = Some(Duration::from_secs(2 * 60));
-        match self {
+        let rule = match self {
             Self::Decode(_)
             | Self::TooLong(_)
             | Self::UserAgentTooLong(_)
             | Self::TooManyProtocols(_)
             | Self::ProtocolIdTooLong(_)
-            | Self::TooManyAddresses(_) => LONG,
-            Self::Refused(AddressRefusal::Shape) => None,
-            Self::Refused(_) => LONG,
-            Self::Claim(ClaimError::FromTheFuture) => None,
-            Self::Claim(_) => LONG,
-            Self::Version(_) => SHORT,
-            Self::Timeout if we_dialled => None,
-            Self::Timeout => SHORT,
+            | Self::TooManyAddresses(_) => bans::MALFORMED_IDENTITY,
+            Self::Refused(AddressRefusal::Shape) => return None,
+            Self::Refused(_) => bans::REFUSED_ADDRESS,
+            Self::Claim(ClaimError::FromTheFuture) => return None,
+            Self::Claim(_) => bans::FORGED_IDENTITY,
+            Self::Version(_) => bans::IDENTITY_VERSION,
+            Self::Timeout if we_dialled => return None,
+            Self::Timeout => bans::IDENTITY_TIMEOUT,
             Self::Io(_)
             | Self::NoAddresses
             | Self::Address(_)
             | Self::Features(_)
             | Self::NotSigned
-            | Self::Signature(_) => None,
-        }
+            | Self::Signature(_) => return None,
+        };
+        Some(rule.length)
     }
 }
 

@@ -79,6 +79,7 @@ pub mod negotiate;
 pub mod noise;
 
 mod admission;
+mod bans;
 mod book;
 mod builder;
 mod channels;
@@ -104,6 +105,7 @@ mod tcp;
 mod transport;
 mod upgrade;
 
+pub use bans::{BAN_RULES, BanRule};
 pub use book::{AddressBook, NoBook};
 pub use builder::Builder;
 pub use channels::CHANNELS;

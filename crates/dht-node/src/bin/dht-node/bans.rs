@@ -2,8 +2,9 @@
 
 use clap::{Args, Subcommand};
 use dht_core::Severity;
-use dht_inbound::{AttributionProfile, BanTerms, Culprit, Rule, Sanction, rules};
-use dht_saf::{FAULT_RULES, FaultRule};
+use dht_inbound::{AttributionProfile, BanTerms, Culprit, Sanction, rules};
+use dht_saf::{FAULT_RULES, FaultRule, TOO_MANY_MESSAGES};
+use dht_transport::BAN_RULES;
 use serde_json::{Value, json};
 
 use crate::{exit::Failure, home::print};
@@ -42,56 +43,95 @@ impl Bans {
     }
 }
 
+/// One row, whichever crate's table it is from.
+struct Row {
+    offence: String,
+    /// `None` if nobody is banned.
+    strict: Option<Ban>,
+    legacy: Option<Ban>,
+    section: String,
+    text: &'static str,
+}
+
+struct Ban {
+    who: &'static str,
+    severity: Severity,
+    seconds: u64,
+}
+
 impl Rules {
     fn run(&self) {
+        let rows = rows();
         if self.json {
-            let stored = FAULT_RULES.iter().filter(|rule| bans(rule)).map(fault);
-            let all: Vec<Value> = rules().iter().map(json).chain(stored).collect();
+            let all: Vec<Value> = rows.iter().map(Row::json).collect();
             print(&Value::from(all).to_string());
             return;
         }
-        let row = |offence: &str, who: &str, length: &str, section: &str, text: &str| {
+        let line = |offence: &str, who: &str, length: &str, section: &str, text: &str| {
             format!("{offence:<28} {who:<10} {length:<8} {section:<24} {text}")
         };
-        print(&row("OFFENCE", "WHO", "BAN", "SPECIFICATION", "FOR WHAT"));
-        for rule in rules() {
-            let sanction = rule.sanction(self.profile);
-            let (who, length) = sanction.map_or_else(
-                || ("nobody", "-".to_owned()),
-                |sanction| (who(sanction.culprit), length(sanction)),
-            );
-            let section = format!("03 {}", rule.section);
-            print(&row(rule.name, who, &length, &section, rule.text));
-        }
-        for rule in FAULT_RULES.iter().filter(|rule| bans(rule)) {
-            let ban = rule.ruling(self.profile).ban;
+        print(&line("OFFENCE", "WHO", "BAN", "SPECIFICATION", "FOR WHAT"));
+        for row in rows {
+            let ban = match self.profile {
+                AttributionProfile::Strict => row.strict,
+                AttributionProfile::Legacy => row.legacy,
+            };
             let (who, length) = ban.map_or_else(
                 || ("nobody", "-".to_owned()),
-                |severity| (who(Culprit::Source), text(seconds(severity))),
+                |ban| (ban.who, length(ban.seconds)),
             );
-            let name = format!("saf_{}", rule.name);
-            print(&row(&name, who, &length, "05 8.1", rule.text));
+            print(&line(&row.offence, who, &length, &row.section, row.text));
         }
     }
 }
 
-fn json(rule: &Rule) -> Value {
-    let sanction = |sanction: Option<Sanction>| {
-        sanction.map(|sanction| {
-            json!({
-                "who": who(sanction.culprit),
-                "severity": format!("{:?}", sanction.severity).to_lowercase(),
-                "seconds": BanTerms::default().seconds(sanction.term),
+/// Everything a node bans for: on connections, in the inbound stack, in store-and-forward.
+fn rows() -> Vec<Row> {
+    let connections = BAN_RULES.iter().map(|rule| {
+        let ban = || {
+            Some(Ban {
+                who: "peer",
+                severity: Severity::High,
+                seconds: rule.length.as_secs(),
             })
-        })
+        };
+        Row {
+            offence: rule.name.to_owned(),
+            strict: ban(),
+            legacy: ban(),
+            section: format!("02 {}", rule.section),
+            text: rule.text,
+        }
+    });
+    let inbound = rules().iter().map(|rule| Row {
+        offence: rule.name.to_owned(),
+        strict: rule.strict.map(Ban::from),
+        legacy: rule.legacy.map(Ban::from),
+        section: format!("03 {}", rule.section),
+        text: rule.text,
+    });
+    let too_many = Row {
+        offence: "saf_too_many_messages".to_owned(),
+        strict: Some(answerer(Severity::High)),
+        legacy: Some(answerer(Severity::High)),
+        section: "05 8".to_owned(),
+        text: TOO_MANY_MESSAGES,
     };
-    json!({
-        "offence": rule.name,
-        "text": rule.text,
-        "section": format!("03 {}", rule.section),
-        "strict": sanction(rule.strict),
-        "legacy": sanction(rule.legacy),
-    })
+    let stored = FAULT_RULES
+        .iter()
+        .filter(|rule| bans(rule))
+        .map(|rule| Row {
+            offence: format!("saf_{}", rule.name),
+            strict: rule.strict.ban.map(answerer),
+            legacy: rule.legacy.ban.map(answerer),
+            section: "05 8.1".to_owned(),
+            text: rule.text,
+        });
+    connections
+        .chain(inbound)
+        .chain([too_many])
+        .chain(stored)
+        .collect()
 }
 
 /// Whether the fault of a stored message is a ban at all.
@@ -99,27 +139,44 @@ const fn bans(rule: &FaultRule) -> bool {
     rule.strict.ban.is_some() || rule.legacy.ban.is_some()
 }
 
-fn fault(rule: &FaultRule) -> Value {
-    let sanction = |ban: Option<Severity>| {
-        ban.map(|severity| {
-            json!({
-                "who": who(Culprit::Source),
-                "severity": format!("{severity:?}").to_lowercase(),
-                "seconds": seconds(severity),
-            })
-        })
-    };
-    json!({
-        "offence": format!("saf_{}", rule.name),
-        "text": rule.text,
-        "section": "05 8.1",
-        "strict": sanction(rule.strict.ban),
-        "legacy": sanction(rule.legacy.ban),
-    })
+/// Whoever answered a request for mail.
+const fn answerer(severity: Severity) -> Ban {
+    Ban {
+        who: who(Culprit::Source),
+        severity,
+        seconds: severity.default_seconds(),
+    }
 }
 
-const fn seconds(severity: Severity) -> u64 {
-    severity.default_seconds()
+impl From<Sanction> for Ban {
+    fn from(sanction: Sanction) -> Self {
+        Self {
+            who: who(sanction.culprit),
+            severity: sanction.severity,
+            seconds: BanTerms::default().seconds(sanction.term),
+        }
+    }
+}
+
+impl Row {
+    fn json(&self) -> Value {
+        let ban = |ban: &Option<Ban>| {
+            ban.as_ref().map(|ban| {
+                json!({
+                    "who": ban.who,
+                    "severity": format!("{:?}", ban.severity).to_lowercase(),
+                    "seconds": ban.seconds,
+                })
+            })
+        };
+        json!({
+            "offence": self.offence,
+            "text": self.text,
+            "section": self.section,
+            "strict": ban(&self.strict),
+            "legacy": ban(&self.legacy),
+        })
+    }
 }
 
 const fn who(culprit: Culprit) -> &'static str {
@@ -130,11 +187,7 @@ const fn who(culprit: Culprit) -> &'static str {
     }
 }
 
-fn length(sanction: Sanction) -> String {
-    text(BanTerms::default().seconds(sanction.term))
-}
-
-fn text(seconds: u64) -> String {
+fn length(seconds: u64) -> String {
     match seconds {
         hours if hours % 3_600 == 0 => format!("{} h", hours / 3_600),
         minutes => format!("{} min", minutes / 60),

@@ -226,9 +226,12 @@ impl Home {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "this is what the user asked for")]
+/// Prints what the user asked for. Ends the process if nobody reads it any more, as in `… | head -1`.
 pub(crate) fn print(text: &str) {
-    println!("{text}");
+    let mut out = io::stdout().lock();
+    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
 }
 
 fn cannot(verb: &str, path: &Path, error: &io::Error) -> Failure {
