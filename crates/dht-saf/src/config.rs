@@ -55,11 +55,11 @@ pub struct StoreConfig {
     pub limits: Limits,
     /// For how long.
     pub lifetimes: Lifetimes,
-    /// Defaults to [`DEFAULT_QUEUE_BYTES`].
+    /// Defaults to [`DEFAULT_QUEUE_BYTES`]. A larger request waits until the queue is empty.
     pub queue_bytes: usize,
-    /// Defaults to [`DEFAULT_SEGMENT_BYTES`].
+    /// Defaults to [`DEFAULT_SEGMENT_BYTES`]; 2 GiB at most. With 0 each commit has a file of its own.
     pub segment_bytes: u32,
-    /// Defaults to [`DEFAULT_CHECKPOINT_BYTES`].
+    /// Defaults to [`DEFAULT_CHECKPOINT_BYTES`]. With 0 each commit is followed by a checkpoint.
     pub checkpoint_bytes: u64,
     /// Memory for pages of the index, in bytes. Defaults to 64 MiB.
     pub index_cache_bytes: usize,
@@ -74,7 +74,7 @@ pub struct Room {
     pub bytes: u64,
 }
 
-/// What may be held, checked at each insertion.
+/// What may be held, checked at each insertion; with zeros nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Of the whole store. Defaults to [`DEFAULT_CAPACITY_ROWS`], [`DEFAULT_CAPACITY_BYTES`].

@@ -48,8 +48,9 @@
 //!   that is killed within that second may be given it again out of a store.
 //! - While the disk refuses writes, both are remembered in memory, and written once it takes them.
 //! - A requester of the 1.x line can prove receipt only by a later second, and asks once a connection. It is given
-//!   an answer that lies within one second twice, on two connections, before it is given what follows; nothing of
-//!   such an answer is deleted before its time. See [`Pager`].
+//!   an answer that lies within one second twice, on two connections, before it is given what follows; and an answer
+//!   that moved its watermark nowhere, four times. Nothing of such an answer is deleted before its time. See
+//!   [`Pager`].
 //!
 //! # Durability
 //!

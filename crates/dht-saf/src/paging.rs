@@ -7,7 +7,9 @@
 //!
 //! The cursor is sure of an answer only while the connection stands on which it went out. After that the answer is
 //! given once more, from where it began, and only then passed: a requester of the 1.x line asks once a connection,
-//! and would otherwise be given the same rows of that second for ever.
+//! and would otherwise be given the same rows of that second for ever. In the same way an answer is passed that was
+//! given on several connections and moved the requester's watermark nowhere, as when it holds nothing that the
+//! requester accepts: what somebody left in a mailbox must not hide what lies behind it.
 //!
 //! Deletion needs proof: rows of an answer that was handed over are deleted once the requester asks from a later
 //! second than it did then, at least the last of that answer. Rows of that very second stay, as it may still ask
@@ -25,6 +27,10 @@ use crate::{
 /// Requesters whose progress is remembered; the one unheard of for longest is forgotten first, which costs it a
 /// repetition of one second.
 pub const MAX_REQUESTERS: usize = 4096;
+/// Connections on which an answer within one second is given before it is passed.
+const SAME_SECOND_TIMES: u32 = 2;
+/// Connections on which an answer is given that leaves the requester's watermark where it was, before it is passed.
+const SAME_ANSWER_TIMES: u32 = 4;
 /// Rows handed over and not proven that are remembered for one requester; older ones stay until their time is over.
 const MAX_UNPROVEN: usize = 512;
 
@@ -57,6 +63,8 @@ pub struct Plan {
     pub proven: Vec<RowId>,
     request: Request,
     after: Option<Position>,
+    /// Begins behind an answer that the requester has not been seen to take.
+    past: bool,
     limit: usize,
 }
 
@@ -82,14 +90,25 @@ struct Progress {
 /// The last answer with rows that was handed over.
 #[derive(Clone, Copy, Debug)]
 struct Handed {
+    /// What its request had asked from.
+    since: UnixSeconds,
     /// Behind which row it began.
     after: Option<Position>,
     /// Its last row.
     end: Position,
-    /// It held nothing but what an answer had held that may have been lost.
-    repeated: bool,
+    /// On how many connections it went out, with nothing in it that had not gone out the first time.
+    times: u32,
     /// The connection it went out on has ended, or it did not go out.
     doubtful: bool,
+}
+
+/// Where the next answer begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Next {
+    /// Behind this row.
+    Behind(Option<Position>),
+    /// Behind the last answer, which the requester has not been seen to take.
+    Past(Position),
 }
 
 /// A row that was handed over.
@@ -138,6 +157,7 @@ impl Pager {
             proven: Vec::new(),
             request,
             after: None,
+            past: false,
             limit,
         };
         let since = request.since.unwrap_or_default();
@@ -159,14 +179,15 @@ impl Pager {
             !proven
         });
         if self.config.order == Order::OldestFirst {
-            let goes_on = progress
-                .last
-                .filter(|last| last.end.stored_at == since && (last.repeated || !last.doubtful));
-            // Behind the last answer, else from where it began: a place in an earlier second changes nothing.
-            plan.after = match (goes_on, progress.last) {
-                (Some(last), _) => Some(last.end),
-                (None, Some(last)) => last.after.filter(|after| after.stored_at <= since),
-                (None, None) => None,
+            plan.after = match progress.last.map(|last| last.next(since)) {
+                Some(Next::Behind(after)) => after,
+                Some(Next::Past(end)) => {
+                    // What it asks from later on proves nothing about these.
+                    progress.unproven.retain(|served| served.since != since);
+                    plan.past = true;
+                    Some(end)
+                }
+                None => None,
             };
         }
         plan
@@ -204,21 +225,29 @@ impl Pager {
     pub fn handed_over(&mut self, plan: &Plan, page: &Page) {
         let places = page.records.iter().map(crate::StoredRecord::position);
         let Some(last) = places.clone().max() else {
+            if plan.past
+                && let Some(progress) = self.requesters.get_mut(&plan.request.requester)
+            {
+                // Everything was given, for nothing: from the start again.
+                progress.last = None;
+            }
             return;
         };
         self.make_room(plan.request.requester);
         let progress = self.requesters.entry(plan.request.requester).or_default();
         progress.heard = self.requests;
         let since = plan.request.since.unwrap_or_default();
+        let times = match progress.last {
+            Some(before) if before.after == plan.after && last <= before.end => {
+                before.times.saturating_add(before.doubtful.into())
+            }
+            _ => 1,
+        };
         progress.last = Some(Handed {
+            since,
             after: plan.after,
             end: last,
-            repeated: progress.last.is_some_and(|before| {
-                before.doubtful
-                    && before.end.stored_at == since
-                    && before.after == plan.after
-                    && last <= before.end
-            }),
+            times,
             doubtful: false,
         });
         for row in places {
@@ -239,7 +268,7 @@ impl Pager {
     pub fn not_sent(&mut self, plan: &Plan, page: &Page) {
         if let Some(progress) = self.requesters.get_mut(&plan.request.requester) {
             if let Some(last) = &mut progress.last {
-                (last.doubtful, last.repeated) = (true, false);
+                (last.doubtful, last.times) = (true, last.times.saturating_sub(1));
             }
             progress.unproven.retain(|served| {
                 page.records
@@ -279,6 +308,28 @@ impl Pager {
             .min_by_key(|(key, progress)| (progress.heard, **key));
         if let Some(oldest) = oldest.map(|(key, _)| *key) {
             self.requesters.remove(&oldest);
+        }
+    }
+}
+
+impl Handed {
+    /// Where to begin for a requester that asks from `since`.
+    fn next(&self, since: UnixSeconds) -> Next {
+        if self.end.stored_at == since {
+            return if self.doubtful && self.times < SAME_SECOND_TIMES {
+                Next::Behind(self.after)
+            } else {
+                Next::Behind(Some(self.end))
+            };
+        }
+        if self.since != since {
+            // A place in an earlier second changes nothing, and one in a later is another paging's.
+            return Next::Behind(self.after.filter(|after| after.stored_at <= since));
+        }
+        if self.doubtful && self.times >= SAME_ANSWER_TIMES {
+            Next::Past(self.end)
+        } else {
+            Next::Behind(self.after)
         }
     }
 }

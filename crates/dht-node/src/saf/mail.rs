@@ -187,6 +187,10 @@ pub(crate) const fn advice(error: &StoreError) -> &'static str {
         StoreError::Locked => "; stop the node that runs with this home, or use another --home",
         StoreError::NewerFormat { .. } => "; use the newer version, or another --home",
         StoreError::DiskFull => "; make room on the disk",
+        StoreError::Index(_) => {
+            "; if it stays so, move index.redb away, which is made again from the messages, or ledger.redb, \
+             without which a message may come twice"
+        }
         _ => "",
     }
 }

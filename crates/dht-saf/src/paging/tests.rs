@@ -253,6 +253,28 @@ fn a_requester_that_asks_once_a_connection_gets_past_a_full_second() {
 }
 
 #[test]
+fn a_requester_that_takes_nothing_of_an_answer_gets_what_lies_behind_it() {
+    let mut scene = Scene::new(limited(3));
+    for _ in 0..8 {
+        scene.put(1);
+        scene.now.0 += 1;
+    }
+    let mut got = Vec::new();
+    for _ in 0..14 {
+        got.push(numbers(&scene.ask(None, true).records));
+        scene.pager.disconnected(BOB);
+    }
+    assert_eq!(got[..4], vec![vec![1, 2, 3]; 4]);
+    assert_eq!(got[4..8], vec![vec![4, 5, 6]; 4]);
+    assert_eq!(got[8..12], vec![vec![8, 7]; 4]);
+    assert_eq!(got[12..], [vec![], vec![1, 2, 3]], "then from the start");
+    // What it has from elsewhere proves nothing about what it was given in vain.
+    let answer = scene.ask(Some(NOW.0 + 5), true);
+    assert_eq!((answer.deleted, scene.held()), (3, 5));
+    assert_eq!(numbers(&answer.records), [6, 7, 8]);
+}
+
+#[test]
 fn an_answer_that_did_not_leave_is_given_again_where_it_began() {
     let mut scene = Scene::new(limited(3));
     scene.put(8);

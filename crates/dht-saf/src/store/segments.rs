@@ -9,6 +9,9 @@ use super::{
 };
 use crate::disk::{Disk, DiskFile};
 
+/// Longest segment, in bytes: places in it are 32-bit numbers, and the last batch may reach beyond.
+const MAX_SEGMENT_BYTES: u32 = 1 << 31;
+
 /// The writing end of the log.
 #[derive(Debug)]
 pub(super) struct Log {
@@ -47,7 +50,7 @@ impl Log {
             shared,
             active: None,
             next,
-            segment_bytes,
+            segment_bytes: segment_bytes.min(MAX_SEGMENT_BYTES),
         }
     }
 
