@@ -91,6 +91,8 @@ struct Inquiry {
 
 #[derive(Debug)]
 struct Conversation {
+    /// Questions without a last answer.
+    questions: u32,
     deadline: UnixSeconds,
     /// When it began, or last brought something new.
     fruitful: UnixSeconds,
@@ -197,18 +199,26 @@ impl Asking {
         }
     }
 
-    /// Counts the peer among those asked in this round. False if it has not answered an earlier question yet.
+    /// Counts the peer among those asked in this round. False if it has not answered an earlier question yet: it is
+    /// then waited for until it has answered both.
     pub fn begin(&mut self, peer: NodeId, now: UnixSeconds) -> bool {
         let deadline = now.saturating_add(self.config.patience_seconds);
+        if let Some(conversation) = self.open.get_mut(&peer) {
+            conversation.questions = conversation.questions.saturating_add(1);
+            conversation.deadline = deadline;
+            return false;
+        }
+        if self.open.len() >= MAX_ASKED {
+            return false;
+        }
         let conversation = Conversation {
+            questions: 1,
             deadline,
             fruitful: now,
             pages: 1,
             last: None,
         };
-        if self.open.len() >= MAX_ASKED || self.open.insert(peer, conversation).is_some() {
-            return false;
-        }
+        self.open.insert(peer, conversation);
         let round = self.round.get_or_insert_default();
         round.asked = round.asked.saturating_add(1);
         true
@@ -293,8 +303,13 @@ impl Asking {
         true
     }
 
-    /// The peer has said all it has. Answers the round, if nobody else is waited for.
+    /// The peer has said all it has, in answer to one question. Answers the round, if nobody is waited for.
     pub fn finished(&mut self, peer: &NodeId) -> Option<Round> {
+        let conversation = self.open.get_mut(peer)?;
+        conversation.questions = conversation.questions.saturating_sub(1);
+        if conversation.questions > 0 {
+            return None;
+        }
         self.close(peer, true)
     }
 

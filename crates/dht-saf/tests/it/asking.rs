@@ -238,6 +238,36 @@ async fn a_full_answer_is_followed_by_a_request_from_where_it_ended() {
     assert_eq!(rounds(&mut world), [expected]);
 }
 
+/// The application asks while the question of the connection is still open.
+#[tokio::test]
+async fn a_peer_asked_twice_is_read_to_the_end() {
+    let mut world = world();
+    let ids = [(); 2].map(|()| world.request(NODE).request_id);
+    let page = |from: u64, count: u64| -> Vec<_> {
+        (from..from + count)
+            .map(|n| for_me(n, NOW.0 - 500 + n))
+            .collect()
+    };
+    world.answer(NODE, ids[0], page(0, 50)).await;
+    let second = world.last_request().unwrap();
+    // The same page, in answer to the other question.
+    world.answer(NODE, ids[1], page(0, 50)).await;
+    assert_eq!(world.last_request().unwrap(), second);
+    assert_eq!(rounds(&mut world), []);
+    world.answer(NODE, second.request_id, page(49, 50)).await;
+    let third = world.last_request().unwrap();
+    assert_ne!(third, second, "it goes on");
+    world.answer(NODE, third.request_id, page(98, 3)).await;
+    let expected = Round {
+        asked: 1,
+        answered: 1,
+        new: 101,
+        known: 52,
+        ..Round::default()
+    };
+    assert_eq!(rounds(&mut world), [expected]);
+}
+
 #[tokio::test]
 async fn one_that_serves_the_newest_first_is_not_asked_for_what_it_would_delete() {
     let mut world = world();
