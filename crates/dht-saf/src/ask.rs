@@ -93,6 +93,8 @@ struct Inquiry {
 struct Conversation {
     /// Questions without a last answer.
     questions: u32,
+    /// Answers that are being handed to the application, which may take its time: it is not the peer that is silent.
+    handling: u32,
     deadline: UnixSeconds,
     /// When it began, or last brought something new.
     fruitful: UnixSeconds,
@@ -213,6 +215,7 @@ impl Asking {
         }
         let conversation = Conversation {
             questions: 1,
+            handling: 0,
             deadline,
             fruitful: now,
             pages: 1,
@@ -272,6 +275,22 @@ impl Asking {
         }
     }
 
+    /// An answer of this peer has come; its time does not run until [`Asking::handled`].
+    pub fn handling(&mut self, peer: &NodeId) {
+        if let Some(conversation) = self.open.get_mut(peer) {
+            conversation.handling = conversation.handling.saturating_add(1);
+        }
+    }
+
+    /// What came is with the application; from now on the peer's time runs anew.
+    pub fn handled(&mut self, peer: &NodeId, now: UnixSeconds) {
+        let deadline = now.saturating_add(self.config.patience_seconds);
+        if let Some(conversation) = self.open.get_mut(peer) {
+            conversation.handling = conversation.handling.saturating_sub(1);
+            conversation.deadline = deadline;
+        }
+    }
+
     /// Whether one more page may be asked of this peer after this one; if so, it gets its time anew.
     ///
     /// A page that equals the one before means that asking leads nowhere, and so do pages that bring nothing new for
@@ -326,7 +345,7 @@ impl Asking {
         let late: Vec<NodeId> = self
             .open
             .iter()
-            .filter(|(_, conversation)| conversation.deadline < now)
+            .filter(|(_, conversation)| conversation.handling == 0 && conversation.deadline < now)
             .map(|(peer, _)| *peer)
             .collect();
         late.iter().filter_map(|peer| self.given_up(peer)).last()

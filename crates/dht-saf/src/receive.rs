@@ -37,6 +37,7 @@ impl Saf {
             Err(disposition) => return disposition,
         };
         let outline = Outline::of(&response.messages);
+        self.0.asking.lock().handling(&source.node_id);
         let shown = self.shown(&response);
         let settled = self.settle(response).await;
         if let Some((severity, fault)) = settled.ban {
@@ -56,7 +57,11 @@ impl Saf {
         metrics::received("new", brought.new);
         metrics::received("known", brought.known);
         self.deliver(&mut answer, settled.accepted, inner).await;
-        self.0.asking.lock().count(brought);
+        {
+            let mut asking = self.0.asking.lock();
+            asking.handled(&source.node_id, self.0.clock.now());
+            asking.count(brought);
+        }
         // Of a page after which more may come, what was refused counts as read, too: else a page of rubbish that
         // somebody left in the mailbox would be all that this answerer ever gives.
         let full = outline.may_continue(self.0.config.max_accepted);

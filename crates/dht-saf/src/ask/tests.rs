@@ -90,3 +90,16 @@ fn who_goes_on_for_ever_with_nothing_new_is_not_waited_for() {
     });
     assert_eq!(last, Some(30), "five minutes of nothing new");
 }
+
+#[test]
+fn a_slow_application_does_not_make_a_peer_silent() {
+    let mut asking = Asking::new(AskConfig::default());
+    asking.begin(id(1), NOW);
+    asking.handling(&id(1));
+    let later = NOW.saturating_add(500);
+    assert_eq!(asking.tick(later), None);
+    asking.handled(&id(1), later);
+    assert_eq!(asking.tick(later.saturating_add(30)), None);
+    let silent = asking.tick(later.saturating_add(31));
+    assert_eq!(silent.map(|round| round.silent), Some(1));
+}

@@ -1,9 +1,14 @@
 //! Whom to ask, and when everything is there: rows SF-37 to SF-40.
 
-use dht_core::{Features, test_util};
-use dht_saf::{AskRule, Round, SafConfig, SafEvent};
+use std::sync::Arc;
 
-use crate::world::{ME, NODE, NOW, OTHER, World, for_me, peer};
+use dht_core::{Disposition, Features, MessageType, test_util};
+use dht_proto::store_forward::StoredMessagesResponse;
+use dht_saf::{AskRule, Round, SafConfig, SafEvent};
+use tokio::sync::Semaphore;
+use tower::{Layer as _, ServiceExt as _};
+
+use crate::world::{ME, Mail, NODE, NOW, OTHER, World, for_me, peer, protocol};
 
 fn world() -> World {
     World::new(SafConfig::default())
@@ -266,6 +271,41 @@ async fn a_peer_asked_twice_is_read_to_the_end() {
         ..Round::default()
     };
     assert_eq!(rounds(&mut world), [expected]);
+}
+
+/// The application takes its time with a page: nobody gives the peer up for that.
+#[tokio::test]
+async fn a_slow_application_gets_the_next_page_too() {
+    let mut world = world();
+    let request_id = world.request(NODE).request_id;
+    let response = StoredMessagesResponse {
+        messages: (0..50).map(|n| for_me(n, NOW.0 - 500 + n)).collect(),
+        request_id,
+        response_type: 0,
+    };
+    let (begun, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let application = {
+        let (begun, gate) = (begun.clone(), gate.clone());
+        tower::service_fn(move |_: Mail| {
+            let (begun, gate) = (begun.clone(), gate.clone());
+            async move {
+                begun.add_permits(1);
+                drop(gate.acquire().await);
+                Ok::<_, dht_stack::BoxError>(Disposition::Delivered)
+            }
+        })
+    };
+    let handler = world.saf.layer().layer(application);
+    let answer = protocol(NODE, MessageType::SafStoredMessages, &response);
+    let taking = tokio::spawn(handler.oneshot(answer));
+    drop(begun.acquire_many(50).await.unwrap());
+    world.clock.advance(100);
+    world.saf.tick().await;
+    assert_eq!(rounds(&mut world), []);
+    gate.add_permits(1);
+    taking.await.unwrap().unwrap();
+    let next = world.last_request().unwrap();
+    assert_eq!(next.since, NOW.0 - 500 + 49);
 }
 
 #[tokio::test]
