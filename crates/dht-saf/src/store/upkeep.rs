@@ -16,7 +16,7 @@ use crate::{config::EVENTUAL_LOSS_BYTES, disk::DiskFile, error::StoreError, metr
 
 /// Commits between two durable ones of the index; bounds what a restart reads again when messages are small.
 const CHECKPOINT_RECORDS: u64 = 20_000;
-/// Bytes written with [`Durability::Eventual`] before a background sync begins.
+/// Bytes written with [`crate::Durability::Eventual`] before a background sync begins.
 const BACKGROUND_SYNC_BYTES: u64 = 4 << 20;
 /// How long something may be written and not durable before a background sync begins.
 const BACKGROUND_SYNC_AFTER: Duration = Duration::from_millis(50);
