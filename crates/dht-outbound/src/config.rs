@@ -31,6 +31,9 @@ pub const PIPELINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests waiting for the pipeline; whoever sends more waits.
 pub const QUEUE_REQUESTS: usize = 20;
 
+/// Bytes of messages queued or in the pipeline at one time (law 2): four of the largest.
+pub const MAX_REQUEST_BYTES: usize = 32 << 20;
+
 /// Requests in the pipeline at one time.
 pub const MAX_CONCURRENT: usize = 64;
 

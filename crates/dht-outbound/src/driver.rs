@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dht_stack::BoxError;
+use dht_stack::{BoxError, BytePermit};
 use futures::{
     FutureExt, StreamExt,
     future::{BoxFuture, poll_fn},
@@ -23,6 +23,8 @@ pub struct Submission {
     pub request: SendRequest,
     /// Where the first answer goes; `None` if nobody waits.
     pub reply: Option<oneshot::Sender<SendMessageResponse>>,
+    /// Its bytes, given back when it has left the pipeline.
+    pub permit: BytePermit,
 }
 
 /// Bounds of a [`Driver`].
@@ -133,10 +135,14 @@ where
                 Some(()) = parked.next(), if !parked.is_empty() => {}
                 submission = queue.recv(), if is_open && running.len() < limits.concurrent => {
                     match submission {
-                        Some(Submission { request, reply }) => {
+                        Some(Submission { request, reply, permit }) => {
                             let sending = send(pipeline.clone(), request, limits.timeout);
+                            let sent = sending.map(|response| {
+                                drop(permit);
+                                (reply, response)
+                            });
                             // One box a request: the type of the pipeline's future cannot be named here.
-                            running.push(sending.map(|response| (reply, response)).boxed());
+                            running.push(sent.boxed());
                         }
                         None => is_open = false,
                     }

@@ -51,8 +51,8 @@ pub use announce::{discovery_request, join_request};
 pub use body::prepare_body;
 pub use config::{
     BROADCAST_FACTOR, DISCOVERY_TIMEOUT, MAX_CONCURRENT, MAX_DIALLED, MAX_PARKED,
-    MESSAGE_VALIDITY_SECONDS, NEIGHBOURING_NODES, OutboundConfig, PIPELINE_TIMEOUT,
-    PROPAGATION_FACTOR, PropagationRule, QUEUE_REQUESTS, SelectConfig,
+    MAX_REQUEST_BYTES, MESSAGE_VALIDITY_SECONDS, NEIGHBOURING_NODES, OutboundConfig,
+    PIPELINE_TIMEOUT, PROPAGATION_FACTOR, PropagationRule, QUEUE_REQUESTS, SelectConfig,
 };
 pub use delivery::{
     Deliveries, Delivery, DeliveryFailure, DeliveryReply, MessageSendState, MessageSendStates,

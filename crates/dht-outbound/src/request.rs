@@ -79,6 +79,15 @@ impl SendRequest {
         }
     }
 
+    /// Bytes of the frame or payload.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Message { payload, .. } => payload.len(),
+            Self::Forward { frame, .. } => frame.len(),
+        }
+    }
+
     /// To whom it goes.
     #[must_use]
     pub fn strategy(&self) -> &Strategy {

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dht_core::{Destination, Encryption, NodeId, Priority, PublicKey, Strategy};
+use dht_stack::ByteBudget;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    DomainMessage, MessageSendState, MessageSendStates, Payload, SendBuilder, SendFailure,
-    SendMessageResponse, SendParams, SendRequest, Submission, metrics,
+    DomainMessage, MAX_REQUEST_BYTES, MessageSendState, MessageSendStates, Payload, SendBuilder,
+    SendFailure, SendMessageResponse, SendParams, SendRequest, Submission, metrics,
 };
 
 /// Puts requests into the queue of a pipeline. Cheap to clone.
+///
+/// The queue is bounded in requests, by its channel, and together with the pipeline in bytes, by
+/// [`MAX_REQUEST_BYTES`].
 ///
 /// Specification 04, section 8.
 ///
@@ -35,7 +39,10 @@ use crate::{
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Requester(mpsc::Sender<Submission>);
+pub struct Requester {
+    queue: mpsc::Sender<Submission>,
+    bytes: ByteBudget,
+}
 
 /// Why a request was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +68,11 @@ pub enum OutboundError {
 impl Requester {
     /// Puts requests into this queue.
     #[must_use]
-    pub const fn new(queue: mpsc::Sender<Submission>) -> Self {
-        Self(queue)
+    pub fn new(queue: mpsc::Sender<Submission>) -> Self {
+        Self {
+            queue,
+            bytes: ByteBudget::new(MAX_REQUEST_BYTES),
+        }
     }
 
     // --- one peer ---
@@ -293,11 +303,7 @@ impl Requester {
     /// Once it is queued the request is carried out whether or not anybody waits.
     pub async fn send(&self, request: SendRequest) -> Result<SendMessageResponse, OutboundError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(Submission {
-            request,
-            reply: Some(reply),
-        })
-        .await?;
+        self.submit(request, Some(reply)).await?;
         answer.await.map_err(|_| OutboundError::ReplyDropped)
     }
 
@@ -306,44 +312,55 @@ impl Requester {
     /// # Errors
     /// [`OutboundError::Closed`].
     pub async fn send_no_wait(&self, request: SendRequest) -> Result<(), OutboundError> {
-        self.submit(Submission {
-            request,
-            reply: None,
-        })
-        .await
+        self.submit(request, None).await
     }
 
-    /// Queues a request if there is room for its priority, and never waits: gossip may fill half of the queue,
+    /// Queues a request if there is room for its priority, and never waits: gossip may fill half of the queue and of its bytes,
     /// stored mail three quarters, direct messages seven eighths, control messages all of it.
     ///
     /// # Errors
     /// [`OutboundError::Full`] or [`OutboundError::Closed`].
     pub fn try_send_no_wait(&self, request: SendRequest) -> Result<(), OutboundError> {
-        self.try_submit(Submission {
-            request,
-            reply: None,
-        })
+        self.try_submit(request, None)
     }
 
-    fn try_submit(&self, submission: Submission) -> Result<(), OutboundError> {
-        let priority = submission.request.priority();
-        let reserve = match priority {
+    fn try_submit(
+        &self,
+        request: SendRequest,
+        reply: Option<oneshot::Sender<SendMessageResponse>>,
+    ) -> Result<(), OutboundError> {
+        let (priority, bytes) = (request.priority(), request.bytes());
+        // What is left to more important requests, of the places and of the bytes.
+        let reserve = |most: usize| match priority {
             Priority::Control => 0,
-            Priority::Direct => self.0.max_capacity() / 8,
-            Priority::Stored => self.0.max_capacity() / 4,
-            Priority::Gossip => self.0.max_capacity() / 2,
+            Priority::Direct => most / 8,
+            Priority::Stored => most / 4,
+            Priority::Gossip => most / 2,
         };
         let shed = || {
             metrics::shed(priority);
             OutboundError::Full
         };
-        if self.0.capacity() <= reserve && !self.0.is_closed() {
+        if self.queue.is_closed() {
+            return Err(OutboundError::Closed);
+        }
+        let left = self.bytes.available().saturating_sub(bytes);
+        if self.queue.capacity() <= reserve(self.queue.max_capacity())
+            || left < reserve(MAX_REQUEST_BYTES)
+        {
             return Err(shed());
         }
-        self.0.try_send(submission).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => shed(),
-            mpsc::error::TrySendError::Closed(_) => OutboundError::Closed,
-        })
+        let submission = Submission {
+            request,
+            reply,
+            permit: self.bytes.try_acquire(bytes).ok_or_else(shed)?,
+        };
+        self.queue
+            .try_send(submission)
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => shed(),
+                mpsc::error::TrySendError::Closed(_) => OutboundError::Closed,
+            })
     }
 
     /// Queues a request as [`try_send_no_wait`](Self::try_send_no_wait) does; the future waits for the first answer.
@@ -358,10 +375,7 @@ impl Requester {
         OutboundError,
     > {
         let (reply, answer) = oneshot::channel();
-        self.try_submit(Submission {
-            request,
-            reply: Some(reply),
-        })?;
+        self.try_submit(request, Some(reply))?;
         Ok(async move { answer.await.map_err(|_| OutboundError::ReplyDropped) })
     }
 
@@ -381,7 +395,7 @@ impl Requester {
     /// Whether the pipeline no longer takes requests.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.queue.is_closed()
     }
 
     async fn to_many(
@@ -410,8 +424,22 @@ impl Requester {
             .await?)
     }
 
-    async fn submit(&self, submission: Submission) -> Result<(), OutboundError> {
-        self.0
+    async fn submit(
+        &self,
+        request: SendRequest,
+        reply: Option<oneshot::Sender<SendMessageResponse>>,
+    ) -> Result<(), OutboundError> {
+        let permit = tokio::select! {
+            permit = self.bytes.acquire(request.bytes()) => permit,
+            // Whoever would give bytes back may be gone.
+            () = self.queue.closed() => return Err(OutboundError::Closed),
+        };
+        let submission = Submission {
+            request,
+            reply,
+            permit,
+        };
+        self.queue
             .send(submission)
             .await
             .map_err(|_| OutboundError::Closed)

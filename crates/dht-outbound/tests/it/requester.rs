@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use dht_core::{
     Destination, Encryption, MessageTag, NodeId, Priority, Strategy,
     test_util::{identity, public_key},
@@ -15,6 +16,7 @@ use tokio::{
     sync::{Notify, mpsc},
     task::JoinHandle,
 };
+use tokio_test::task;
 
 use crate::support::{Node, Pipeline, message};
 
@@ -44,7 +46,7 @@ async fn requests_carry_what_the_table_says() {
     macro_rules! sent {
         ($call:expr) => {{
             let (result, params) = tokio::join!($call, async {
-                let Submission { request, reply } = queue.recv().await.unwrap();
+                let Submission { request, reply, .. } = queue.recv().await.unwrap();
                 let nobody = SendMessageResponse::Queued(Default::default());
                 reply.unwrap().send(nobody).unwrap();
                 let SendRequest::Message { params, payload } = request else {
@@ -153,7 +155,7 @@ async fn raw_and_headerless_messages_are_not_wrapped() {
         .unwrap();
     let mut payloads = Vec::new();
     for _ in 0..2 {
-        let Submission { request, reply } = queue.recv().await.unwrap();
+        let Submission { request, reply, .. } = queue.recv().await.unwrap();
         assert!(reply.is_none());
         let SendRequest::Message { payload, .. } = request else {
             panic!("a message")
@@ -220,6 +222,40 @@ async fn a_full_queue_sheds_in_the_stated_order() {
             .try_send_no_wait(request(Priority::Control))
             .is_ok()
     );
+}
+
+#[tokio::test]
+async fn what_waits_is_bounded_in_bytes_too() {
+    let (sender, mut queue) = mpsc::channel(64);
+    let requester = Requester::new(sender);
+    let large = Bytes::from(vec![7; 8 << 20]);
+    let forward = || requester.forward(large.clone(), Strategy::default(), MessageTag(1));
+    // Gossip may have half.
+    assert_eq!((0..64).filter(|_| forward().is_ok()).count(), 2);
+    let direct = || SendRequest::Forward {
+        frame: large.clone(),
+        strategy: Strategy::default(),
+        tag: MessageTag(1),
+        priority: Priority::Control,
+    };
+    assert!(requester.try_send_no_wait(direct()).is_ok());
+    assert!(requester.try_send_no_wait(direct()).is_ok());
+    assert!(matches!(
+        requester.try_send_no_wait(direct()),
+        Err(OutboundError::Full)
+    ));
+    // Whoever can wait, waits, until one has left.
+    let mut waiting = task::spawn(requester.send_no_wait(direct()));
+    assert!(waiting.poll().is_pending());
+    drop(queue.recv().await);
+    assert!(waiting.is_woken());
+    tokio_test::assert_ready!(waiting.poll()).unwrap();
+    // Nobody waits for a queue that has gone.
+    let mut waiting = task::spawn(requester.send_no_wait(direct()));
+    assert!(waiting.poll().is_pending());
+    drop(queue);
+    let ended = tokio_test::assert_ready!(waiting.poll());
+    assert!(matches!(ended, Err(OutboundError::Closed)));
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ fn searcher(limits: SearchLimits) -> (Searcher, Queue) {
 
 /// The next request, which is told it went to one peer.
 fn sent(queue: &mut Queue) -> (SendParams, Payload) {
-    let Submission { request, reply } = queue.try_recv().expect("a request");
+    let Submission { request, reply, .. } = queue.try_recv().expect("a request");
     let (delivery, state) = DeliveryReply::pair(MessageTag(1), *identity(9).node_id());
     delivery.send(Ok(()));
     let queued = SendMessageResponse::Queued(state.into());
