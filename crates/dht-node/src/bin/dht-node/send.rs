@@ -48,7 +48,7 @@ impl Send {
         let bytes = payload.len();
         if bytes > MAX_PAYLOAD_BYTES {
             return Err(Failure::other(format!(
-                "the message has {bytes} bytes, {MAX_PAYLOAD_BYTES} is the most; send it in pieces"
+                "the message has more than {MAX_PAYLOAD_BYTES} bytes, which is the most; send it in pieces"
             )));
         }
         let secret = self.home.secret_key()?;
