@@ -14,8 +14,9 @@ use super::{
 };
 use crate::{config::EVENTUAL_LOSS_BYTES, disk::DiskFile, error::StoreError, metrics};
 
-/// Commits between two durable ones of the index; bounds what a restart reads again when messages are small.
-const CHECKPOINT_RECORDS: u64 = 20_000;
+/// Rows that come or go between two checkpoints: bounds what a restart reads again when messages are small, and how
+/// long the writer takes to hand over the pages of the index that changed, for which everybody waits.
+const CHECKPOINT_RECORDS: u64 = 5_000;
 /// Bytes written with [`crate::Durability::Eventual`] before a background sync begins.
 const BACKGROUND_SYNC_BYTES: u64 = 4 << 20;
 /// How long something may be written and not durable before a background sync begins.
