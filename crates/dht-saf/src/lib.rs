@@ -61,7 +61,7 @@
 //!   and only then acknowledged. A batch counts whole or not at all, so that a torn write is no write.
 //! - **The index follows.** It is a redb file: rows by recipient and time and by expiry, and the accounts of who holds
 //!   how much, changed in one transaction with each batch. What redb writes is kept in memory until the next
-//!   **checkpoint** ([`StoreConfig::checkpoint_bytes`] of the log, 5 000 rows, or [`Store::checkpoint`]), when the
+//!   **checkpoint** ([`StoreConfig::checkpoint_bytes`] of the log, 2 500 rows, or [`Store::checkpoint`]), when the
 //!   log is synced first and the index after it. So an insertion costs one sync of one file.
 //! - **A restart** opens the index as the last checkpoint left it and reads the log from there on. Without an index
 //!   file it reads the whole log.

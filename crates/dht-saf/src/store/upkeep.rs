@@ -16,7 +16,7 @@ use crate::{config::EVENTUAL_LOSS_BYTES, disk::DiskFile, error::StoreError, metr
 
 /// Rows that come or go between two checkpoints: bounds what a restart reads again when messages are small, and how
 /// long the writer takes to hand over the pages of the index that changed, for which everybody waits.
-const CHECKPOINT_RECORDS: u64 = 5_000;
+const CHECKPOINT_RECORDS: u64 = 2_500;
 /// Bytes written with [`crate::Durability::Eventual`] before a background sync begins.
 const BACKGROUND_SYNC_BYTES: u64 = 4 << 20;
 /// How long something may be written and not durable before a background sync begins.
