@@ -7,7 +7,6 @@
 
 mod bans;
 mod claims;
-mod cli;
 mod crash;
 mod cryptography;
 mod discovery;

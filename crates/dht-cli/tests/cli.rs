@@ -1,44 +1,42 @@
 //! The `dht-node` binary, as a shell sees it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic as tests do"
+)]
 
 use std::{
-    ffi::OsStr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Output, Stdio},
-    sync::OnceLock,
+    time::Duration,
 };
 
-use dht_core::PeerAddress;
+use dht_core::{PeerAddress, SecretKey};
+use dht_node::{Message, Node};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
 };
 
-use crate::net::{secret, within};
+/// The binary, which cargo builds before this test.
+const BINARY: &str = env!("CARGO_BIN_EXE_dht-node");
 
-/// The binary beside this test, brought up to date once.
-fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        // <target>/<profile>/deps/<test>
-        let profile = test.parent().and_then(Path::parent).unwrap();
-        let name = profile.file_name().and_then(OsStr::to_str).unwrap();
-        let built = std::process::Command::new(env!("CARGO"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["build", "--quiet", "-p", "dht-node", "--bin", "dht-node"])
-            .args(["--profile", if name == "debug" { "dev" } else { name }])
-            .arg("--target-dir")
-            .arg(profile.parent().unwrap())
-            .status()
-            .unwrap();
-        assert!(built.success(), "dht-node does not build");
-        profile.join(format!("dht-node{}", std::env::consts::EXE_SUFFIX))
-    })
+/// Longer than any step takes on a slow machine: only a deadlock reaches it.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The result of a future that must not hang.
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, future).await.unwrap()
+}
+
+/// The same key for the same seed.
+fn secret(seed: u8) -> SecretKey {
+    SecretKey::from_uniform_bytes(&[seed; 64]).unwrap()
 }
 
 fn command(home: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(binary());
+    let mut command = Command::new(BINARY);
     for name in ["HOME", "NETWORK", "LISTEN", "LOG"] {
         command.env_remove(format!("DHT_NODE_{name}"));
     }
@@ -112,7 +110,7 @@ async fn id_says_the_same_in_every_form() {
     assert!(text.contains(&address), "{text}");
     // The key in the file is the one that is named.
     let key = std::fs::read_to_string(home.join("secret_key")).unwrap();
-    let key: dht_core::SecretKey = key.parse().unwrap();
+    let key: SecretKey = key.parse().unwrap();
     assert_eq!(key.public_key(), peer.public_key);
 }
 
@@ -246,12 +244,15 @@ async fn saf_shows_and_deletes_what_a_home_keeps() {
     let key: dht_core::PublicKey = key["public_key"].as_str().unwrap().parse().unwrap();
     let mut child = listen(&bob, &[]).await;
     let (address, _) = run_to(0, &bob, &["id", "--address"]).await;
-    let alice = dht_node::Node::builder(secret(1)).start().await.unwrap();
+    let alice = Node::builder(secret(1)).start().await.unwrap();
     within(alice.connect(&address.parse().unwrap()))
         .await
         .unwrap();
     for payload in ["one", "two", "three"] {
-        let posting = within(alice.post(&key, crate::net::message(payload))).await;
+        let posting = within(alice.post(&key, Message {
+            message_type: 7,
+            payload: payload.into(),
+        })).await;
         assert_eq!(within(posting.unwrap().finish()).await.unwrap().stored, 1);
     }
     // While Bob's node runs, it alone has its mail.
@@ -303,7 +304,7 @@ async fn saf_shows_and_deletes_what_a_home_keeps() {
 
 #[tokio::test]
 async fn the_offline_demo_delivers_fifty_of_fifty() {
-    let output = Command::new(binary())
+    let output = Command::new(BINARY)
         .args([
             "demo",
             "--offline",
@@ -355,7 +356,7 @@ async fn every_rate_can_be_seen_and_set() {
 /// The operator reads in `docs/bans.md` what the code does.
 #[tokio::test]
 async fn the_documented_bans_are_those_of_the_code() {
-    let mut command = Command::new(binary());
+    let mut command = Command::new(BINARY);
     let printed = within(command.args(["bans", "rules", "--json"]).output()).await;
     let rules: Vec<serde_json::Value> = serde_json::from_slice(&printed.unwrap().stdout).unwrap();
     let ban = |ban: &serde_json::Value| match (ban["who"].as_str(), ban["seconds"].as_u64()) {
@@ -369,7 +370,7 @@ async fn the_documented_bans_are_those_of_the_code() {
         format!("| `{offence}` | {what} | {strict} | {legacy} | {section} |\n")
     });
     let table: String = rows.collect();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/bans.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/bans.md");
     let page = std::fs::read_to_string(path).unwrap();
     assert!(
         page.ends_with(&table),
@@ -386,7 +387,7 @@ async fn the_documented_bans_are_those_of_the_code() {
 async fn a_reader_that_has_enough_is_no_failure() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut command = Command::new(binary());
+    let mut command = Command::new(BINARY);
     let command = command.args(["bans", "rules"]).stdout(writer);
     let output = within(command.stderr(Stdio::piped()).output())
         .await
