@@ -249,10 +249,14 @@ async fn saf_shows_and_deletes_what_a_home_keeps() {
         .await
         .unwrap();
     for payload in ["one", "two", "three"] {
-        let posting = within(alice.post(&key, Message {
-            message_type: 7,
-            payload: payload.into(),
-        })).await;
+        let posting = within(alice.post(
+            &key,
+            Message {
+                message_type: 7,
+                payload: payload.into(),
+            },
+        ))
+        .await;
         assert_eq!(within(posting.unwrap().finish()).await.unwrap().stored, 1);
     }
     // While Bob's node runs, it alone has its mail.
