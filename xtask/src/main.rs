@@ -10,6 +10,7 @@ mod docs;
 mod load;
 mod repo;
 mod test;
+mod tidy;
 mod vectors;
 
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ enum Command {
     Bench(bench::Bench),
     Load(load::Load),
     Crash(crash::Crash),
+    Tidy(tidy::Tidy),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Bench(command) => command.run(),
         Command::Load(command) => command.run(),
         Command::Crash(command) => command.run(),
+        Command::Tidy(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

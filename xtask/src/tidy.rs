@@ -1,0 +1,119 @@
+//! `tidy`: what the compiler does not say about the shape of the sources.
+
+mod graph;
+mod source;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde_json::Value;
+
+use crate::repo;
+use source::Source;
+
+/// Find files of a crate that import each other in a circle; count lines, public names and error enums; list short docs
+///
+/// Tests and generated code are left out. Fails if there is a circle.
+#[derive(Debug, Default, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask tidy                     circles of files\n  \
+                        cargo xtask tidy --counts            and lines, public names and error enums\n  \
+                        cargo xtask tidy --docs dht-core     and the short field docs of this crate"
+)]
+pub(crate) struct Tidy {
+    /// Only these packages
+    packages: Vec<String>,
+    /// Count circles of a module and the modules inside it as well
+    #[arg(long)]
+    strict: bool,
+    /// Print files, lines, public names and error enums of each crate
+    #[arg(long)]
+    counts: bool,
+    /// List the docs of fields that have three words or fewer
+    #[arg(long)]
+    docs: bool,
+}
+
+impl Tidy {
+    pub(crate) fn run(self) -> Result<()> {
+        let sources = self.sources(&repo::metadata()?)?;
+        if self.docs {
+            print_docs(&sources);
+        }
+        if self.counts {
+            print_counts(&sources);
+        }
+        let mut circles = 0;
+        for source in &sources {
+            for circle in graph::circles(&source.edges(self.strict)) {
+                circles += 1;
+                println!("circle in {}: {}", source.name, circle.join(" | "));
+            }
+        }
+        ensure!(circles == 0, "{circles} circles of files");
+        println!("tidy: no circle of files in {} crates", sources.len());
+        Ok(())
+    }
+
+    /// The libraries and binaries of the workspace.
+    fn sources(&self, metadata: &Value) -> Result<Vec<Source>> {
+        let packages = metadata["packages"]
+            .as_array()
+            .context("no packages in cargo metadata")?;
+        let mut sources = Vec::new();
+        for package in packages {
+            let name = package["name"].as_str().unwrap_or_default();
+            if !self.packages.is_empty() && !self.packages.iter().any(|only| only == name) {
+                continue;
+            }
+            for target in package["targets"].as_array().into_iter().flatten() {
+                let kind = target["kind"].get(0).and_then(Value::as_str);
+                let root = target["src_path"].as_str().unwrap_or_default();
+                if matches!(kind, Some("lib" | "bin")) {
+                    sources.push(Source::read(name, root.as_ref())?);
+                }
+            }
+        }
+        Ok(sources)
+    }
+}
+
+fn print_counts(sources: &[Source]) {
+    println!(
+        "{:<16} {:>6} {:>7} {:>7} {:>12}",
+        "crate", "files", "lines", "names", "error enums"
+    );
+    let mut total = [0; 4];
+    for source in sources {
+        let counts = [
+            source.files.len(),
+            source.lines(),
+            source.public_names().len(),
+            source.error_enums(),
+        ];
+        print_row(source.name.as_str(), counts);
+        for (total, count) in total.iter_mut().zip(counts) {
+            *total += count;
+        }
+    }
+    print_row("all", total);
+}
+
+fn print_row(name: &str, [files, lines, names, errors]: [usize; 4]) {
+    println!("{name:<16} {files:>6} {lines:>7} {names:>7} {errors:>12}");
+}
+
+fn print_docs(sources: &[Source]) {
+    let mut other = 0;
+    let mut fields = 0;
+    for source in sources {
+        for doc in source.short_docs() {
+            if doc.is_field {
+                fields += 1;
+                println!("{}: {} {:?}", doc.file, doc.item, doc.text);
+            } else {
+                other += 1;
+            }
+        }
+    }
+    println!("{fields} docs of fields have three words or fewer, {other} docs of other items");
+}
