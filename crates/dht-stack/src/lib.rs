@@ -1,26 +1,34 @@
-//! Protocol-agnostic tower pieces: a stack that reads from the inside out, a byte budget handed out as
-//! permits, and errors that can be told apart through any number of layers.
+//! Protocol-agnostic parts of tower stacks: filters, steps that wait for another service, natural batches, tables for
+//! keys that strangers choose, and memory handed out as permits.
 //!
-//! ```
-//! use dht_stack::stack;
-//! use tower::{layer::util::Identity, service_fn};
+//! | Part | What it does |
+//! |---|---|
+//! | [`Filter`] | asks a synchronous [`Check`] whether a request goes on, and as what |
+//! | [`Then`] | asks another service first, then [decides](Decide) |
+//! | [`Batch`] | does together what several callers ask for at the same time; no timer |
+//! | [`ByteBudget`] | hands out memory as permits; callers wait in order of arrival |
+//! | [`Sharded`] | a hash table with a lock per shard and a seeded hash |
+//! | [`TokenBuckets`] | holds each key to its rates, in constant space |
+//! | [`Channel`] | a bounded channel declared as data, so that cycles of waiting are found by a test |
 //!
-//! let service = stack(service_fn(|n: u32| async move { Ok::<_, std::convert::Infallible>(n + 1) }))
-//!     .push(Identity::new())
-//!     .push_option(None::<Identity>)
-//!     .check_service::<u32>()
-//!     .into_inner();
-//! # let _ = service;
-//! ```
+//! Composition, boxed errors and optional layers are tower's: `ServiceBuilder`, `BoxError`, `option_layer`.
 
 mod batch;
 mod budget;
 mod cause;
 mod channel;
+mod filter;
+mod sharded;
 mod stack;
+mod then;
+mod tokens;
 
 pub use batch::{Batch, BatchFuture, BatchLost, BatchWork};
 pub use budget::{ByteBudget, BytePermit};
 pub use cause::{BoxError, cause_ref, is_caused_by};
 pub use channel::{Channel, WhenFull, waiting_cycle};
+pub use filter::{Check, Filter, FilterFuture, FilterLayer};
+pub use sharded::{Shard, Sharded, Slot};
 pub use stack::{Either, Stack, stack};
+pub use then::{Ask, Decide, Then, ThenFuture, ThenLayer};
+pub use tokens::{Rate, TokenBuckets};

@@ -1,0 +1,301 @@
+//! The table of validated messages: how often each was seen, and until when it is remembered.
+
+use std::sync::Arc;
+
+use dht_core::{DedupHash, UnixSeconds};
+use dht_stack::{Shard, Sharded, Slot};
+
+use crate::{CEILING_FACTOR, DedupMeta, MAX_RETENTION_SECONDS, metrics};
+
+/// Counts how often each message was seen, sharded so that no lock is shared by all cores. Cloning shares the table.
+///
+/// Keys are 32-byte hashes. Entries are kept until their [retention](DedupMeta::retain_until) is over, and beyond it
+/// while there is room. Past the capacity, entries whose retention is over go, the least recently seen first; at
+/// [`CEILING_FACTOR`] times the capacity, unsigned messages go before signed ones. Nothing here reads a clock, and
+/// nothing here can fail: a message that was recorded is a repeat from then on (F-7).
+///
+/// Specification 03, section 3.6; 03 F-15.
+///
+/// ```
+/// use dht_core::{DedupHash, UnixSeconds};
+/// use dht_dedup::{DedupMeta, DedupTable};
+///
+/// let table = DedupTable::new(50_000, [7; 16]); // a random seed outside of examples
+/// let (key, now) = (DedupHash([1; 32]), UnixSeconds(1_700_000_000));
+/// let meta = DedupMeta { signed: true, expires: None };
+/// assert_eq!(table.record(&key, meta, now), 1);
+/// assert_eq!(table.record(&key, meta, now), 2);
+/// ```
+#[derive(Clone, Debug)]
+pub struct DedupTable(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    entries: Sharded<DedupHash, Entry, Progress>,
+    /// Entries of a shard without anybody being evicted.
+    capacity: usize,
+    /// Most entries of a shard.
+    ceiling: usize,
+    /// Inserts into a shard between two trims.
+    trim_every: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    until: UnixSeconds,
+    touched: u64,
+    occurrences: u32,
+    signed: bool,
+}
+
+/// What a shard counts.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Counts occurrences, so that "least recently seen" is exact within one second too.
+    clock: u64,
+    inserts_since_trim: usize,
+}
+
+/// One entry of the table, for keeping it across restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DedupEntry {
+    /// Hash of the message.
+    pub key: DedupHash,
+    /// How often the message was seen; at least 1.
+    pub occurrences: u32,
+    /// Second until which the entry is kept.
+    pub until: UnixSeconds,
+    /// Whether the message was signed.
+    pub signed: bool,
+}
+
+type Part = Shard<DedupHash, Entry, Progress>;
+type Place<'t> = Slot<'t, DedupHash, Entry, Progress>;
+
+/// Enough shards that cores rarely meet in one.
+const MAX_SHARDS: usize = 64;
+
+/// Below this, sharding would make the limits inexact for nothing.
+const MIN_SHARD_CAPACITY: usize = 512;
+
+impl DedupTable {
+    /// A table for `capacity` messages, at least one. The `seed` must be unknown to peers; it decides only how
+    /// entries are spread, never what is answered.
+    #[must_use]
+    pub fn new(capacity: usize, seed: [u8; 16]) -> Self {
+        let capacity = capacity.max(1);
+        let shards = (capacity / MIN_SHARD_CAPACITY)
+            .next_power_of_two()
+            .clamp(1, MAX_SHARDS);
+        Self(Arc::new(Inner {
+            entries: Sharded::new(shards, seed),
+            capacity: capacity.div_ceil(shards),
+            ceiling: (capacity.saturating_mul(CEILING_FACTOR) / shards).max(1),
+            // Every max(capacity/10, 100) inserts into the whole table.
+            trim_every: (capacity / 10).max(100).div_ceil(shards),
+        }))
+    }
+
+    /// Counts an occurrence and answers how many there were, this one included.
+    pub fn record(&self, key: &DedupHash, meta: DedupMeta, now: UnixSeconds) -> u32 {
+        let mut slot = self.0.entries.lock(key);
+        repeat(&mut slot, meta, 0, now)
+            .unwrap_or_else(|| self.0.insert(&mut slot, DedupEntry::first(*key, meta, now), now))
+    }
+
+    /// Counts an occurrence only if there were at least `least` before, and at least one; answers how many there are
+    /// then.
+    pub fn record_repeat(
+        &self,
+        key: &DedupHash,
+        meta: DedupMeta,
+        least: u32,
+        now: UnixSeconds,
+    ) -> Option<u32> {
+        repeat(&mut self.0.entries.lock(key), meta, least, now)
+    }
+
+    /// Enters a message that this node is about to send to many, so that its echo counts as a repeat. Leaves the
+    /// count of a known one alone, and answers it.
+    pub fn seed(&self, key: &DedupHash, meta: DedupMeta, now: UnixSeconds) -> u32 {
+        let mut slot = self.0.entries.lock(key);
+        match slot.get() {
+            Some(entry) => entry.occurrences,
+            None => self.0.insert(&mut slot, DedupEntry::first(*key, meta, now), now),
+        }
+    }
+
+    /// Occurrences so far; 0 if none is remembered.
+    #[must_use]
+    pub fn count(&self, key: &DedupHash) -> u32 {
+        let slot = self.0.entries.lock(key);
+        slot.get().map_or(0, |entry| entry.occurrences)
+    }
+
+    /// Removes entries beyond the capacity whose retention is over, and answers how many. Also happens by itself
+    /// while entries are added.
+    pub fn trim(&self, now: UnixSeconds) -> usize {
+        let shards = self.0.entries.shards();
+        let removed = shards.map(|mut shard| self.0.trim(&mut shard, now)).sum();
+        metrics::lapsed(removed);
+        metrics::entries(self.len());
+        removed
+    }
+
+    /// Entries at this moment.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.entries.len()
+    }
+
+    /// True if nothing is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Most entries there can be.
+    #[must_use]
+    pub fn ceiling(&self) -> usize {
+        self.0.ceiling.saturating_mul(self.0.entries.shard_count())
+    }
+
+    /// All entries, least recently seen first within a shard. Locks one shard at a time: entries made meanwhile
+    /// may be missing.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<DedupEntry> {
+        let mut entries = Vec::with_capacity(self.len());
+        for shard in self.0.entries.shards() {
+            let mut of_shard: Vec<_> = shard.iter().collect();
+            // Restoring in this order restores the order.
+            of_shard.sort_unstable_by_key(|(_, entry)| entry.touched);
+            entries.extend(of_shard.into_iter().map(|(key, entry)| DedupEntry {
+                key: *key,
+                occurrences: entry.occurrences,
+                until: entry.until,
+                signed: entry.signed,
+            }));
+        }
+        entries
+    }
+
+    /// Takes entries of an earlier [`snapshot`](Self::snapshot) back in, without those whose retention is over, and
+    /// answers how many. Known keys keep the larger count and the longer retention.
+    pub fn restore(
+        &self,
+        entries: impl IntoIterator<Item = DedupEntry>,
+        now: UnixSeconds,
+    ) -> usize {
+        let mut restored = 0_usize;
+        for mut entry in entries {
+            if entry.until < now || entry.occurrences == 0 {
+                continue;
+            }
+            // A wrong clock or a damaged file must not fill the table for good.
+            let most = now.saturating_add(MAX_RETENTION_SECONDS);
+            entry.until = entry.until.min(most);
+            let mut slot = self.0.entries.lock(&entry.key);
+            if let Some(known) = slot.get_mut() {
+                known.occurrences = known.occurrences.max(entry.occurrences);
+                known.until = known.until.max(entry.until);
+            } else {
+                self.0.insert(&mut slot, entry, now);
+            }
+            restored = restored.saturating_add(1);
+        }
+        restored
+    }
+}
+
+impl Inner {
+    /// Enters a key that is not there, evicting if it must; answers its occurrences.
+    fn insert(&self, slot: &mut Place<'_>, entry: DedupEntry, now: UnixSeconds) -> u32 {
+        let shard = slot.shard();
+        shard.state.inserts_since_trim = shard.state.inserts_since_trim.saturating_add(1);
+        if shard.state.inserts_since_trim >= self.trim_every {
+            metrics::lapsed(self.trim(shard, now));
+        }
+        if shard.len() >= self.ceiling {
+            metrics::evicted(self.make_room(shard, now));
+        }
+        let touched = shard.state.tick();
+        let entered = slot.get_or_insert_with(|| Entry {
+            until: entry.until,
+            touched,
+            occurrences: entry.occurrences,
+            signed: entry.signed,
+        });
+        entered.occurrences
+    }
+
+    /// Removes entries whose retention is over, least recently seen first, down to the capacity.
+    fn trim(&self, shard: &mut Part, now: UnixSeconds) -> usize {
+        shard.state.inserts_since_trim = 0;
+        let excess = shard.len().saturating_sub(self.capacity);
+        remove_first(shard, excess, |entry| (entry.until < now).then_some(0))
+    }
+
+    /// Frees a sixteenth of the shard at once, so that a full table does not scan for every insert: entries whose
+    /// retention is over first, then unsigned ones, then signed ones.
+    fn make_room(&self, shard: &mut Part, now: UnixSeconds) -> usize {
+        let batch = (self.ceiling / 16).max(1);
+        remove_first(shard, batch, |entry| {
+            Some(match entry {
+                Entry { until, .. } if *until < now => 0,
+                Entry { signed: false, .. } => 1,
+                Entry { signed: true, .. } => 2,
+            })
+        })
+    }
+}
+
+/// Counts an occurrence of a known key, if it has at least `least` already.
+fn repeat(slot: &mut Place<'_>, meta: DedupMeta, least: u32, now: UnixSeconds) -> Option<u32> {
+    if slot.get()?.occurrences < least {
+        return None;
+    }
+    let touched = slot.shard().state.tick();
+    let entry = slot.get_mut()?;
+    entry.touched = touched;
+    entry.occurrences = entry.occurrences.saturating_add(1);
+    // A repeat never shortens retention.
+    entry.until = entry.until.max(meta.retain_until(now));
+    Some(entry.occurrences)
+}
+
+/// Removes up to `n` ranked entries, in order of rank and then of last occurrence.
+fn remove_first(shard: &mut Part, n: usize, rank: impl Fn(&Entry) -> Option<u8>) -> usize {
+    let Some(last) = n.checked_sub(1) else {
+        return 0;
+    };
+    let order = |entry: &Entry| Some((rank(entry)?, entry.touched));
+    let mut ranks: Vec<_> = shard.iter().filter_map(|(_, entry)| order(entry)).collect();
+    if ranks.len() > n {
+        let (_, bound, _) = ranks.select_nth_unstable(last);
+        let bound = *bound;
+        shard.retain(|_, entry| order(entry).is_none_or(|rank| rank > bound))
+    } else {
+        shard.retain(|_, entry| rank(entry).is_none())
+    }
+}
+
+impl Progress {
+    const fn tick(&mut self) -> u64 {
+        self.clock = self.clock.wrapping_add(1);
+        self.clock
+    }
+}
+
+impl DedupEntry {
+    fn first(key: DedupHash, meta: DedupMeta, now: UnixSeconds) -> Self {
+        Self {
+            key,
+            occurrences: 1,
+            until: meta.retain_until(now),
+            signed: meta.signed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! Synchronous steps of a stack: a [`Check`] decides at once whether a request goes on.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// A rule that looks at a request and decides at once.
+///
+/// ```
+/// use dht_stack::{Check, FilterLayer};
+/// use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+///
+/// #[derive(Clone)]
+/// struct AtMost(u32);
+///
+/// impl Check<u32> for AtMost {
+///     type Out = u32;
+///     type Reject = &'static str;
+///
+///     fn check(&self, n: u32) -> Result<u32, &'static str> {
+///         if n <= self.0 { Ok(n) } else { Err("too large") }
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let service = ServiceBuilder::new()
+///     .layer(FilterLayer::new(AtMost(9)))
+///     .service(service_fn(|_: u32| async { Ok::<_, std::convert::Infallible>("taken") }));
+/// assert_eq!(service.clone().oneshot(9).await, Ok("taken"));
+/// assert_eq!(service.oneshot(10).await, Ok("too large"));
+/// # });
+/// ```
+pub trait Check<In> {
+    /// What the next service gets; may be another type than `In`.
+    type Out;
+    /// Why a request ends here; becomes the response of the [`Filter`].
+    type Reject;
+
+    /// Decides.
+    ///
+    /// # Errors
+    /// If the request ends here.
+    fn check(&self, request: In) -> Result<Self::Out, Self::Reject>;
+}
+
+/// Puts a [`Check`] in front of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct FilterLayer<C> {
+    check: C,
+}
+
+/// Service produced by [`FilterLayer`]: passes on what its [`Check`] lets through, and answers the rest itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Filter<C, S> {
+    check: C,
+    inner: S,
+}
+
+pin_project! {
+    /// Response future of [`Filter`].
+    #[derive(Debug)]
+    pub struct FilterFuture<F, R> {
+        #[pin]
+        state: State<F, R>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = StateProj]
+    enum State<F, R> {
+        Passed { #[pin] inner: F },
+        Rejected { response: Option<R> },
+    }
+}
+
+impl<C> FilterLayer<C> {
+    /// Asks `check`.
+    pub const fn new(check: C) -> Self {
+        Self { check }
+    }
+}
+
+impl<C: Clone, S> Layer<S> for FilterLayer<C> {
+    type Service = Filter<C, S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Filter {
+            check: self.check.clone(),
+            inner,
+        }
+    }
+}
+
+impl<In, C, S> Service<In> for Filter<C, S>
+where
+    C: Check<In>,
+    S: Service<C::Out>,
+    S::Response: From<C::Reject>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = FilterFuture<S::Future, S::Response>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: In) -> Self::Future {
+        let state = match self.check.check(request) {
+            Ok(request) => State::Passed {
+                inner: self.inner.call(request),
+            },
+            Err(reject) => State::Rejected {
+                response: Some(reject.into()),
+            },
+        };
+        FilterFuture { state }
+    }
+}
+
+impl<F, R, E> Future for FilterFuture<F, R>
+where
+    F: Future<Output = Result<R, E>>,
+{
+    type Output = Result<R, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Passed { inner } => inner.poll(cx),
+            // Taken once: a future is not polled again after it is ready.
+            StateProj::Rejected { response } => response
+                .take()
+                .map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+        }
+    }
+}

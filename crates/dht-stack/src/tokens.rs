@@ -1,0 +1,312 @@
+//! Token buckets, many for each of many keys, in whole seconds.
+
+use std::hash::Hash;
+
+use crate::{Sharded, sharded::Shard};
+
+/// Threads that read the clock at the same time may be this far apart, in seconds. A clock that is further back was
+/// set back.
+const MAX_SKEW_SECONDS: u32 = 5;
+
+/// Shards of the table.
+const SHARDS: usize = 16;
+
+/// How fast tokens come back, and how many there are at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// Tokens that come back in a second.
+    pub per_second: u32,
+    /// Tokens of a full bucket. Time is counted in seconds, so a bucket holds at least one second's tokens, whatever
+    /// this says, and at least one.
+    pub burst: u32,
+}
+
+/// `N` token buckets for each key, in constant space. All are full at first. Times are seconds since any fixed
+/// instant; nothing here reads a clock.
+///
+/// At the capacity a new key takes the place of the one used longest ago that has tokens left in every bucket. If no
+/// key has, the new one is refused: forgetting an empty bucket would fill it.
+///
+/// ```
+/// use dht_stack::{Rate, TokenBuckets};
+///
+/// let buckets = TokenBuckets::new([Rate { per_second: 1, burst: 2 }], 4_096, [7; 16]);
+/// assert!(buckets.try_take(&"peer", 0, 100));
+/// assert!(buckets.try_take(&"peer", 0, 100));
+/// assert!(!buckets.try_take(&"peer", 0, 100));
+/// assert!(buckets.try_take(&"peer", 0, 101));
+/// ```
+#[derive(Debug)]
+pub struct TokenBuckets<K, const N: usize = 1> {
+    rates: [Rate; N],
+    keys: Sharded<K, Buckets<N>>,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct Buckets<const N: usize> {
+    used_at: u64,
+    tokens: [TokenBucket; N],
+}
+
+/// One bucket, in eight bytes. The default is a full one, whatever its rate.
+#[derive(Clone, Copy, Debug, Default)]
+struct TokenBucket {
+    /// Tokens taken and not come back. More than the capacity is debt.
+    used: u32,
+    /// The second up to which tokens have come back, in the low bits: enough for 136 years between two looks.
+    at: u32,
+}
+
+impl Rate {
+    /// As many tokens at once as come back in a second.
+    #[must_use]
+    pub const fn per_second(tokens: u32) -> Self {
+        Self {
+            per_second: tokens,
+            burst: tokens,
+        }
+    }
+
+    /// Tokens of a full bucket.
+    const fn capacity(self) -> u32 {
+        match (self.per_second, self.burst) {
+            (0, 0) => 1,
+            (per_second, burst) if burst > per_second => burst,
+            (per_second, _) => per_second,
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
+    /// Buckets with these rates, for at most `capacity` keys. The `seed` must be unknown to whoever chooses keys.
+    #[must_use]
+    pub fn new(rates: [Rate; N], capacity: usize, seed: [u8; 16]) -> Self {
+        Self {
+            rates,
+            keys: Sharded::new(SHARDS, seed),
+            capacity,
+        }
+    }
+
+    /// Takes one token out of a bucket of `key`. False if there is none, if there is no such bucket, or no room for
+    /// another key.
+    #[must_use]
+    pub fn try_take(&self, key: &K, bucket: usize, now: u64) -> bool {
+        self.with_bucket(key, bucket, now, |tokens, rate| tokens.take(rate, now))
+            .unwrap_or(false)
+    }
+
+    /// Takes `tokens` out of a bucket of `key`, into debt if there are not as many; a debt is never more than another
+    /// burst. Answers the second from which on the bucket has tokens again, if it has none now.
+    pub fn charge(&self, key: &K, bucket: usize, tokens: u32, now: u64) -> Option<u64> {
+        self.with_bucket(key, bucket, now, |bucket, rate| {
+            bucket.charge(tokens, rate, now)
+        })?
+    }
+
+    /// Whether a bucket of `key` has a token left.
+    #[must_use]
+    pub fn has_tokens(&self, key: &K, bucket: usize, now: u64) -> bool {
+        let Some(rate) = self.rates.get(bucket) else {
+            return false;
+        };
+        let slot = self.keys.lock(key);
+        let tokens = slot.get().and_then(|buckets| buckets.tokens.get(bucket));
+        tokens.is_none_or(|tokens| tokens.clone().has(*rate, now))
+    }
+
+    /// Keys with buckets at this moment.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// True if nobody has taken anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    fn with_bucket<T>(
+        &self,
+        key: &K,
+        bucket: usize,
+        now: u64,
+        work: impl FnOnce(&mut TokenBucket, Rate) -> T,
+    ) -> Option<T> {
+        let rate = *self.rates.get(bucket)?;
+        let mut slot = self.keys.lock(key);
+        if slot.get().is_none() {
+            let shard = slot.shard();
+            if shard.len() >= (self.capacity / SHARDS).max(1) && !self.make_room(shard, now) {
+                return None;
+            }
+        }
+        let buckets = slot.get_or_insert_with(|| Buckets {
+            used_at: now,
+            tokens: [TokenBucket::default(); N],
+        });
+        buckets.used_at = buckets.used_at.max(now);
+        Some(work(buckets.tokens.get_mut(bucket)?, rate))
+    }
+
+    /// Scans: a table is sized for more keys than are in use.
+    fn make_room(&self, shard: &mut Shard<K, Buckets<N>>, now: u64) -> bool {
+        let spare = |buckets: &Buckets<N>| {
+            let mut pairs = buckets.tokens.iter().zip(self.rates);
+            pairs.all(|(tokens, rate)| tokens.clone().has(rate, now))
+        };
+        let idle = shard.iter().filter(|(_, buckets)| spare(buckets));
+        let idlest = idle.map(|(_, buckets)| buckets.used_at).min();
+        let Some(idlest) = idlest else {
+            return false;
+        };
+        let mut removed = false;
+        shard.retain(|_, buckets| {
+            let goes = !removed && buckets.used_at == idlest && spare(buckets);
+            removed |= goes;
+            !goes
+        });
+        removed
+    }
+}
+
+impl TokenBucket {
+    fn take(&mut self, rate: Rate, now: u64) -> bool {
+        let there = self.has(rate, now);
+        if there {
+            self.used = self.used.saturating_add(1);
+        }
+        there
+    }
+
+    fn charge(&mut self, tokens: u32, rate: Rate, now: u64) -> Option<u64> {
+        self.refill(rate, now);
+        let capacity = rate.capacity();
+        let most = capacity.saturating_mul(2);
+        self.used = self.used.saturating_add(tokens).min(most);
+        let missing = self.used.checked_sub(capacity)?.saturating_add(1);
+        let seconds = match rate.per_second {
+            0 => u64::MAX,
+            per_second => u64::from(missing.div_ceil(per_second)),
+        };
+        Some(now.saturating_add(seconds))
+    }
+
+    fn has(&mut self, rate: Rate, now: u64) -> bool {
+        self.refill(rate, now);
+        self.used < rate.capacity()
+    }
+
+    fn refill(&mut self, rate: Rate, now: u64) {
+        #[expect(clippy::cast_possible_truncation, reason = "takes the low bits")]
+        let now = now as u32;
+        let passed = now.wrapping_sub(self.at);
+        if passed > u32::MAX / 2 && self.used > 0 {
+            // A clock that goes back gives nothing. But time goes on from where the clock was set back to: otherwise
+            // the bucket would stay empty for as long as the clock had been wrong.
+            if self.at.wrapping_sub(now) > MAX_SKEW_SECONDS {
+                self.at = now;
+            }
+            return;
+        }
+        self.used = self
+            .used
+            .saturating_sub(passed.saturating_mul(rate.per_second));
+        self.at = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RATE: Rate = Rate {
+        per_second: 2,
+        burst: 5,
+    };
+    const NOW: u64 = 1_700_000_000;
+
+    fn buckets(rate: Rate) -> TokenBuckets<u32> {
+        TokenBuckets::new([rate], 64, [3; 16])
+    }
+
+    #[test]
+    fn a_burst_and_then_the_rate() {
+        let buckets = buckets(RATE);
+        let taken = |now| (0..10).filter(|_| buckets.try_take(&1, 0, now)).count();
+        assert_eq!(taken(NOW), 5);
+        assert_eq!(taken(NOW + 1), 2);
+        assert_eq!(taken(NOW), 0, "a clock set back gives nothing");
+        assert_eq!(taken(NOW + 3), 4);
+        assert_eq!(taken(NOW + 1_000), 5);
+        assert!(buckets.try_take(&2, 0, NOW), "nobody else pays");
+    }
+
+    #[test]
+    fn clock_set_back_neither_gives_nor_takes() {
+        let buckets = buckets(RATE);
+        let taken = |now| (0..10).filter(|_| buckets.try_take(&1, 0, now)).count();
+        assert_eq!(taken(NOW + 3_600), 5);
+        assert_eq!(taken(NOW), 0);
+        assert_eq!(taken(NOW + 1), 2);
+        assert_eq!(taken(NOW + 3), 4);
+    }
+
+    #[test]
+    fn rate_of_nothing_accuses_nobody() {
+        let buckets = buckets(Rate::per_second(0));
+        assert!(buckets.has_tokens(&1, 0, NOW));
+        assert_eq!(buckets.charge(&1, 0, 1, NOW), Some(u64::MAX));
+        assert!(!buckets.has_tokens(&1, 0, NOW + 1_000));
+    }
+
+    #[test]
+    fn debt_is_bounded_and_paid_first() {
+        let buckets = buckets(RATE);
+        assert_eq!(buckets.charge(&1, 0, u32::MAX, NOW), Some(NOW + 3));
+        assert!(!buckets.has_tokens(&1, 0, NOW + 2));
+        assert!(buckets.has_tokens(&1, 0, NOW + 3));
+    }
+
+    #[test]
+    fn buckets_of_a_key_are_separate() {
+        let buckets = TokenBuckets::new([RATE, Rate::per_second(1)], 64, [3; 16]);
+        assert!(buckets.try_take(&1, 1, NOW));
+        assert!(!buckets.try_take(&1, 1, NOW));
+        assert!(buckets.try_take(&1, 0, NOW));
+        assert!(!buckets.try_take(&1, 2, NOW), "no such bucket");
+    }
+
+    #[test]
+    fn full_table_forgets_no_empty_bucket() {
+        let buckets = buckets(RATE);
+        buckets.charge(&0, 0, 100, NOW);
+        for key in 1..1_000 {
+            assert!(buckets.try_take(&key, 0, NOW));
+        }
+        assert_eq!(buckets.len(), 64);
+        assert!(!buckets.has_tokens(&0, 0, NOW));
+        for key in 0..10_000 {
+            buckets.charge(&key, 0, 100, NOW);
+        }
+        assert_eq!(buckets.len(), 64);
+        assert!(!buckets.try_take(&20_000, 0, NOW), "no room");
+        assert!(buckets.try_take(&20_000, 0, NOW + 60));
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_burst_and_rate(waits in proptest::collection::vec(0_u64..4, 1..60)) {
+            let (buckets, mut now, mut taken) = (buckets(RATE), NOW, 0);
+            for wait in waits {
+                now += wait;
+                taken += u64::from(buckets.try_take(&1, 0, now));
+                prop_assert!(taken <= 5 + 2 * (now - NOW));
+            }
+        }
+    }
+}
