@@ -23,5 +23,12 @@ fn main() {
     assert_eq!(restarted.record(&message, meta, now), 3);
 
     let later = now.saturating_add(4 * 3_600);
-    println!("kept after four hours: {}", restarted.snapshot().iter().filter(|entry| entry.until >= later).count());
+    println!(
+        "kept after four hours: {}",
+        restarted
+            .snapshot()
+            .iter()
+            .filter(|entry| entry.until >= later)
+            .count()
+    );
 }

@@ -97,7 +97,10 @@ impl SnapshotFile {
             let mut entries: Vec<&DedupEntry> = entries.iter().collect();
             entries.sort_unstable_by_key(|entry| entry.key);
             for entry in entries {
-                table.insert(&entry.key.0, (entry.occurrences, entry.until.0, entry.signed))?;
+                table.insert(
+                    &entry.key.0,
+                    (entry.occurrences, entry.until.0, entry.signed),
+                )?;
             }
         }
         transaction.commit()?;

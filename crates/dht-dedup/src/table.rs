@@ -99,8 +99,10 @@ impl DedupTable {
     /// Counts an occurrence and answers how many there were, this one included.
     pub fn record(&self, key: &DedupHash, meta: DedupMeta, now: UnixSeconds) -> u32 {
         let mut slot = self.0.entries.lock(key);
-        repeat(&mut slot, meta, 0, now)
-            .unwrap_or_else(|| self.0.insert(&mut slot, DedupEntry::first(*key, meta, now), now))
+        repeat(&mut slot, meta, 0, now).unwrap_or_else(|| {
+            self.0
+                .insert(&mut slot, DedupEntry::first(*key, meta, now), now)
+        })
     }
 
     /// Counts an occurrence only if there were at least `least` before, and at least one; answers how many there are
@@ -121,7 +123,9 @@ impl DedupTable {
         let mut slot = self.0.entries.lock(key);
         match slot.get() {
             Some(entry) => entry.occurrences,
-            None => self.0.insert(&mut slot, DedupEntry::first(*key, meta, now), now),
+            None => self
+                .0
+                .insert(&mut slot, DedupEntry::first(*key, meta, now), now),
         }
     }
 

@@ -30,7 +30,9 @@ async fn main() {
     let buckets = TokenBuckets::new([Rate::per_second(2)], 1_024, [7; 16]); // a random seed in a node
     let service = ServiceBuilder::new()
         .layer(FilterLayer::new(Limit(Arc::new(buckets))))
-        .service(service_fn(|_: Request| async { Ok::<_, Infallible>("served") }));
+        .service(service_fn(|_: Request| async {
+            Ok::<_, Infallible>("served")
+        }));
     for expected in ["served", "served", "too many requests"] {
         let request = Request {
             peer: "alice",

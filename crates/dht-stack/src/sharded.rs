@@ -129,7 +129,10 @@ impl<K: Hash + Eq, V, S> Slot<'_, K, V, S> {
     /// The value of the key.
     #[must_use]
     pub fn get(&self) -> Option<&V> {
-        let entry = self.shard.entries.find(self.hash, |entry| entry.0 == *self.key);
+        let entry = self
+            .shard
+            .entries
+            .find(self.hash, |entry| entry.0 == *self.key);
         entry.map(|entry| &entry.1)
     }
 
