@@ -7,9 +7,10 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use dht_core::{
     DedupHash, Destination, Disposition, Encryption, Entropy as _, FingerprintKey, ManualClock,
-    MessageTag, MessageType, NodeIdentity, ProtocolVersion, PublicKey, RemotePeer, SealRequest,
-    SealSecrets, SeededEntropy, Severity, SharedClock, SharedEntropy, Signing, UnixSeconds,
-    encode_envelope, encode_parts, seal, test_util,
+    MessageTag, MessageType, NodeIdentity, OnDelivery, Outbox, OutboxError, ProtocolVersion,
+    PublicKey, RemotePeer, SealRequest, SealSecrets, SeededEntropy, SendRequest, Severity,
+    SharedClock, SharedEntropy, Signing, UnixSeconds, encode_envelope, encode_parts, seal,
+    test_util,
 };
 use dht_inbound::{
     AcceptAll, Authenticated, DEFAULT_SEEN_CAPACITY, DedupTable, Delivered, DirectoryBans,
@@ -19,8 +20,8 @@ use dht_inbound::{
 use dht_node::{BatchOpener, BatchVerifier};
 use dht_peers::{Connections, Directory, PeerRecord};
 use dht_saf::{
-    BanSink, Done, Duplicates, Durability, Ledger, Limits, Outbox, OutboxFull, Rate, Room, Saf,
-    SafConfig, SafParts, Store, StoreConfig,
+    BanSink, Duplicates, Durability, Ledger, Limits, Rate, Room, Saf, SafConfig, SafParts, Store,
+    StoreConfig,
 };
 use dht_stack::{BoxError, BytePermit};
 use tower::service_fn;
@@ -42,8 +43,12 @@ const ROWS: [(&str, u64); 2] = [
 struct Still;
 
 impl Outbox for Still {
-    fn send(&self, _: &RemotePeer, _: MessageType, _: Bytes, _: Done) -> Result<(), OutboxFull> {
-        Err(OutboxFull)
+    fn try_send(&self, _: SendRequest) -> Result<(), OutboxError> {
+        Err(OutboxError::Full)
+    }
+
+    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
+        Err(OutboxError::Full)
     }
 }
 

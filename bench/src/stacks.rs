@@ -10,20 +10,17 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{
-    Destination, Disposition, Encryption, Entropy, FingerprintKey, ManualClock, NodeIdentity,
-    RemotePeer, SeededEntropy, SharedClock, SharedEntropy, Signing, test_util,
+    Destination, Disposition, DomainMessage, Encryption, Entropy, FingerprintKey, ManualClock,
+    NodeIdentity, OnDelivery, Outbox, OutboxError, Payload, RemotePeer, SeededEntropy, SendParams,
+    SendRequest, SharedClock, SharedEntropy, Signing, test_util,
 };
 use dht_inbound::{
     AcceptAll, Authenticated, DEFAULT_SEEN_CAPACITY, DedupTable, Delivered, DirectoryBans,
-    DiscoveryAnswer, DiscoveryHook, DiscoveryReply, FloodLimits, FloodMeter, ForwardRequest,
-    HandoverError, InboundConfig, InboundParts, Inline, Outbox, RateLimiter, RateLimits, Received,
-    Seen, inbound_stack,
+    DiscoveryAnswer, DiscoveryHook, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline,
+    RateLimiter, RateLimits, Received, Seen, inbound_stack,
 };
 use dht_node::{BatchOpener, BatchVerifier};
-use dht_outbound::{
-    DomainMessage, InlineSealer, OutboundConfig, OutboundMessage, OutboundParts, Payload,
-    SendParams, SendRequest, outbound,
-};
+use dht_outbound::{InlineSealer, OutboundConfig, OutboundMessage, OutboundParts, outbound};
 use dht_peers::{Connections, Direction, Directory, PeerRecord};
 use dht_stack::{BoxError, BytePermit};
 use futures::future::join_all;
@@ -48,13 +45,13 @@ pub(crate) const WIRE_BODY: usize = 6_016;
 pub(crate) struct Count(pub(crate) AtomicUsize);
 
 impl Outbox for Count {
-    fn forward(&self, _: ForwardRequest) -> Result<(), HandoverError> {
+    fn try_send(&self, _: SendRequest) -> Result<(), OutboxError> {
         self.0.fetch_add(1, Relaxed);
         Ok(())
     }
 
-    fn reply(&self, _: DiscoveryReply) -> Result<(), HandoverError> {
-        Ok(())
+    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
+        Err(OutboxError::Full)
     }
 }
 
@@ -62,7 +59,7 @@ impl Outbox for Count {
 pub(crate) struct Nobody;
 
 impl DiscoveryHook for Nobody {
-    fn on_response(&self, _: DiscoveryAnswer) -> Result<(), HandoverError> {
+    fn on_response(&self, _: DiscoveryAnswer) -> Result<(), OutboxError> {
         Ok(())
     }
 }

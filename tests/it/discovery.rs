@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use dht_core::{Destination, Encryption, Features, Strategy};
+use dht_core::{Destination, Encryption, Features, SendParams, Strategy};
 use dht_node::{Inbox, Node, SendError};
-use dht_outbound::{ConnectError, OutboundError, SearchError, SendParams};
+use dht_outbound::{ConnectError, OutboundError, SearchError};
 
 use crate::net::{builder, connect, is_connected, message, node, receive, secret, until, within};
 

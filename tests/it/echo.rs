@@ -1,8 +1,7 @@
 //! What a node sends comes back to it, and it knows its own.
 
 use bytes::Bytes;
-use dht_core::encode_parts;
-use dht_outbound::SendParams;
+use dht_core::{SendParams, encode_parts};
 
 use crate::net::{connect, message, node, receive, until, within};
 

@@ -6,21 +6,19 @@ use std::{convert::Infallible, sync::Arc};
 use bytes::Bytes;
 use dht_core::{
     DedupHash, Destination, Disposition, DropReason, Encryption, Entropy as _, Features,
-    FingerprintKey, ManualClock, MessageTag, MessageType, ProtocolVersion, RemotePeer, SealRequest,
-    SealSecrets, SeededEntropy, Severity, SharedClock, Signing, Strategy, UnixSeconds,
-    encode_envelope, encode_parts, seal,
+    FingerprintKey, ManualClock, MessageTag, MessageType, OnDelivery, Outbox, OutboxError,
+    ProtocolVersion, RemotePeer, SealRequest, SealSecrets, SeededEntropy, SendRequest, Severity,
+    SharedClock, Signing, Strategy, UnixSeconds, encode_envelope, encode_parts, seal,
     test_util::{self, NOW},
 };
 use dht_inbound::{
     AcceptAll, Authenticated, DedupTable, Delivered, DirectoryBans, DiscoveryAnswer, DiscoveryHook,
-    DiscoveryReply, FloodLimits, FloodMeter, ForwardRequest, HandoverError, InboundConfig,
-    InboundParts, Inline, Opener, Outbox, RateLimiter, RateLimits, Received, Seen, Sighting,
-    Verifier, inbound_stack,
+    FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, Opener, RateLimiter, RateLimits,
+    Received, Seen, Sighting, Verifier, inbound_stack,
 };
 use dht_peers::{Connections, Directory};
 use dht_saf::{
-    BanSink, Done, Duplicates, Ledger, MemoryDisk, OutboxFull, Saf, SafConfig, SafParts, Store,
-    StoreConfig,
+    BanSink, Duplicates, Ledger, MemoryDisk, Saf, SafConfig, SafParts, Store, StoreConfig,
 };
 use dht_stack::BytePermit;
 use parking_lot::Mutex;
@@ -33,27 +31,21 @@ const AWAY: u64 = 4;
 
 /// Takes what the stack sends on.
 #[derive(Default)]
-struct Out(Mutex<Vec<ForwardRequest>>);
+struct Out(Mutex<Vec<SendRequest>>);
 
 impl Outbox for Out {
-    fn forward(&self, request: ForwardRequest) -> Result<(), HandoverError> {
+    fn try_send(&self, request: SendRequest) -> Result<(), OutboxError> {
         self.0.lock().push(request);
         Ok(())
     }
-    fn reply(&self, _: DiscoveryReply) -> Result<(), HandoverError> {
+    fn try_send_reporting(&self, _: SendRequest, done: OnDelivery) -> Result<(), OutboxError> {
+        done(true);
         Ok(())
     }
 }
 
 impl DiscoveryHook for Out {
-    fn on_response(&self, _: DiscoveryAnswer) -> Result<(), HandoverError> {
-        Ok(())
-    }
-}
-
-impl dht_saf::Outbox for Out {
-    fn send(&self, _: &RemotePeer, _: MessageType, _: Bytes, done: Done) -> Result<(), OutboxFull> {
-        done(true);
+    fn on_response(&self, _: DiscoveryAnswer) -> Result<(), OutboxError> {
         Ok(())
     }
 }
@@ -101,7 +93,7 @@ impl Run {
                 entropy: Arc::new(SeededEntropy::new(5)),
                 store: Some(store.clone()),
                 ledger: Ledger::in_memory().unwrap(),
-                outbox: Arc::clone(&out) as Arc<dyn dht_saf::Outbox>,
+                outbox: Arc::clone(&out) as Arc<dyn Outbox>,
                 bans: Arc::clone(&out) as Arc<dyn BanSink>,
                 duplicates: Arc::new(Table(Arc::clone(&dedup))),
             },
@@ -159,7 +151,7 @@ impl Run {
         stack.oneshot(received).await.unwrap()
     }
 
-    fn forwarded(&self) -> Vec<ForwardRequest> {
+    fn forwarded(&self) -> Vec<SendRequest> {
         std::mem::take(&mut self.out.0.lock())
     }
 }
@@ -224,7 +216,7 @@ async fn sf05_stored_mail_is_forwarded_to_its_recipient_or_close_to_it() {
     let target = test_util::public_key(AWAY).node_id();
     assert!(matches!(
         &forwarded[..],
-        [ForwardRequest { strategy: Strategy::DirectOrClosestNodes { target: to, connected_only: true, .. }, .. }]
+        [SendRequest::Forward { strategy: Strategy::DirectOrClosestNodes { target: to, connected_only: true, .. }, .. }]
             if *to == target
     ));
 }
@@ -239,7 +231,7 @@ async fn sf08_a_discovery_for_another_is_forwarded_and_not_stored() {
     let forwarded = run.forwarded();
     assert!(matches!(
         &forwarded[..],
-        [ForwardRequest { strategy: Strategy::Propagate { .. }, frame: sent, .. }] if *sent == frame
+        [SendRequest::Forward { strategy: Strategy::Propagate { .. }, frame: sent, .. }] if *sent == frame
     ));
 }
 

@@ -1,8 +1,7 @@
 //! The application's say about gossip, the attribution profile, and what a node tells about drops.
 
-use dht_core::{Destination, DropReason, NodeId};
+use dht_core::{Destination, DropReason, NodeId, SendParams};
 use dht_node::{AttributionProfile, Event, EventStream, Node, Received, Verdict};
-use dht_outbound::SendParams;
 
 use crate::net::{builder, connect, message, node, receive, until, within};
 

@@ -51,6 +51,7 @@ mod keys;
 mod message;
 mod network;
 mod node_id;
+mod outbox;
 mod peer_address;
 mod profile;
 mod schnorr;
@@ -80,6 +81,10 @@ pub use message::{
 };
 pub use network::{Network, NetworkError};
 pub use node_id::{Distance, NodeId, NodeIdError};
+pub use outbox::{
+    Cause, DomainMessage, OnDelivery, Outbox, OutboxError, Payload, SendBuilder, SendParams,
+    SendRequest,
+};
 pub use peer_address::{PeerAddress, PeerAddressError};
 pub use profile::{AttributionProfile, UnknownProfile};
 pub use schnorr::{MessageSignature, SignatureError};

@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use dht_core::{
-    Disposition, Features, NodeIdentity, OpenError, Opened, RawEnvelope, Sealed, SharedClock,
-    Verified, VerifyError,
+    Disposition, Features, NodeIdentity, OpenError, Opened, Outbox, RawEnvelope, Sealed,
+    SharedClock, Verified, VerifyError,
 };
 use dht_peers::{ClaimPolicy, Directory};
 use dht_stack::{BoxError, Either, stack};
@@ -16,8 +16,8 @@ use crate::{
     DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_VERDICT_DEADLINE, DecodeLayer, DedupLayer, DedupStore,
     Deliver, DeliverLayer, Delivered, DiscoveryHook, ExpiryLayer, FloodMeter, Forward,
     ForwardLayer, Gossip, GossipLayer, Handle, HandleLayer, Handler, Inbound, Judge, JunkLayer,
-    KnownSources, LogLayer, Message, MeterLayer, ObserveLayer, OpenLayer, Outbox, RateLayer,
-    RateLimiter, RebroadcastLayer, Received, RoleLayer, Seen, SeenLayer, VerifyLayer,
+    KnownSources, LogLayer, Message, MeterLayer, ObserveLayer, OpenLayer, RateLayer, RateLimiter,
+    RebroadcastLayer, Received, RoleLayer, Seen, SeenLayer, VerifyLayer,
 };
 
 /// Settings of the inbound stack.

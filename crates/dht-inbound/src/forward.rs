@@ -6,15 +6,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use dht_core::{Clock, Disposition, DropReason, Priority, Strategy};
+use dht_core::{Clock, Disposition, DropReason, Outbox, OutboxError, SendRequest, Strategy};
 use dht_stack::BoxError;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{
-    BanSink, Bans, ForwardRequest, HandoverError, Message, Offence, Outbox, Parties, outbox::settle,
-};
+use crate::{BanSink, Bans, Message, Offence, Parties, outbox::settle};
 
 /// Hands unreadable messages to the [`Outbox`], byte for byte as received, and passes every message on.
 ///
@@ -54,7 +52,7 @@ pin_project! {
     #[project = StateProj]
     enum State<F> {
         Inner { #[pin] inner: F, instead: Option<Disposition> },
-        Failed { error: HandoverError },
+        Failed { error: OutboxError },
     }
 }
 
@@ -136,7 +134,7 @@ where
 
 impl<O: Outbox, B: BanSink, C: Clock> Shared<O, B, C> {
     /// What became of the message, if it is one to forward.
-    fn forward(&self, message: &Message) -> Result<Option<Disposition>, HandoverError> {
+    fn forward(&self, message: &Message) -> Result<Option<Disposition>, OutboxError> {
         let header = &message.opened.header;
         if message.is_readable() || !header.message_type.is_forwardable() {
             return Ok(None);
@@ -166,14 +164,8 @@ impl<O: Outbox, B: BanSink, C: Clock> Shared<O, B, C> {
                 exclude,
             },
         };
-        let request = ForwardRequest {
-            frame: message.opened.frame.clone(),
-            strategy,
-            priority: Priority::Gossip,
-            tag: header.tag,
-            message_type: header.message_type,
-        };
-        let sent = settle("forward", self.outbox.forward(request))?;
+        let request = SendRequest::forward(message.opened.frame.clone(), strategy, header.tag);
+        let sent = settle("forward", self.outbox.try_send(request))?;
         Ok(Some(match sent {
             true => Disposition::Forwarded,
             false => Disposition::Dropped(DropReason::Overload),

@@ -11,17 +11,14 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{Destination, Disposition, DropReason, Priority, Strategy};
+use dht_core::{Destination, Disposition, DropReason, Outbox, OutboxError, SendRequest, Strategy};
 use dht_stack::BoxError;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{
-    BanSink, Bans, ForwardRequest, HandoverError, Message, Next, Offence, Outbox, Parties, Step,
-    metrics, outbox::settle,
-};
+use crate::{BanSink, Bans, Message, Next, Offence, Parties, Step, metrics, outbox::settle};
 
 /// How long a [`Judge`] may think, unless configured otherwise. The message keeps its memory, and a place among those
 /// under way, meanwhile.
@@ -243,25 +240,20 @@ where
 }
 
 impl<O: Outbox, B> Shared<O, B> {
-    fn pass_on(&self, message: &Message) -> Result<(), HandoverError> {
+    fn pass_on(&self, message: &Message) -> Result<(), OutboxError> {
         let Some(outbox) = &self.relay else {
             return Ok(());
         };
         if message.is_repeat() || message.is_saf {
             return Ok(());
         }
-        let header = &message.opened.header;
-        let request = ForwardRequest {
-            frame: message.opened.frame.clone(),
-            strategy: Strategy::Propagate {
-                destination: Destination::Unknown,
-                exclude: vec![message.source.node_id],
-            },
-            priority: Priority::Gossip,
-            tag: header.tag,
-            message_type: header.message_type,
+        let strategy = Strategy::Propagate {
+            destination: Destination::Unknown,
+            exclude: vec![message.source.node_id],
         };
-        settle("gossip", outbox.forward(request)).map(drop)
+        let (frame, tag) = (message.opened.frame.clone(), message.opened.header.tag);
+        let request = SendRequest::forward(frame, strategy, tag);
+        settle("gossip", outbox.try_send(request)).map(drop)
     }
 }
 

@@ -14,7 +14,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::{Claim, Clock, Disposition, DropReason, MessageType, NodeIdentity, PublicKey};
+use dht_core::{
+    Claim, Clock, Disposition, DropReason, MessageType, NodeIdentity, Outbox, OutboxError,
+    PublicKey,
+};
 use dht_peers::{ClaimPolicy, ClaimsError, Directory, ValidClaims, validate_claims};
 use dht_proto::Bounded;
 use dht_stack::BoxError;
@@ -27,9 +30,7 @@ pub use self::{
     claim::{ClaimParts, ConvertError, convert_claim},
     response::{DiscoveryAnswer, DiscoveryHook},
 };
-use crate::{
-    BanSink, Bans, CryptoPool, HandoverError, Message, Next, Offence, Outbox, Parties, Step,
-};
+use crate::{BanSink, Bans, CryptoPool, Message, Next, Offence, Parties, Step};
 
 /// Consumes joins, discoveries and discovery responses, and drops what this node cannot read; passes everything else
 /// on.
@@ -232,7 +233,7 @@ where
     H: DiscoveryHook,
 {
     /// Everything that needs no arithmetic.
-    fn inspect(&self, message: &Message) -> Result<Inspected, HandoverError> {
+    fn inspect(&self, message: &Message) -> Result<Inspected, OutboxError> {
         let Some(origin) = message.opened.origin() else {
             self.blame(Offence::AnonymousProtocolMessage, message);
             return Ok(dropped(DropReason::Unauthenticated));

@@ -18,12 +18,12 @@
 //! use std::{convert::Infallible, sync::Arc};
 //!
 //! use dht_core::{
-//!     Disposition, Entropy as _, FingerprintKey, ManualClock, RemotePeer, SeededEntropy, Signing, test_util,
+//!     Disposition, Entropy as _, FingerprintKey, ManualClock, OnDelivery, Outbox, OutboxError, RemotePeer,
+//!     SeededEntropy, SendRequest, Signing, test_util,
 //! };
 //! use dht_inbound::{
-//!     AcceptAll, Authenticated, DedupTable, Delivered, DirectoryBans, DiscoveryAnswer, DiscoveryHook, DiscoveryReply,
-//!     FloodLimits, FloodMeter, ForwardRequest, HandoverError, InboundConfig, InboundParts, Inline, Outbox, RateLimiter,
-//!     Opener, RateLimits, Received, Seen, Verifier, inbound_stack,
+//!     AcceptAll, Authenticated, DedupTable, Delivered, DirectoryBans, DiscoveryAnswer, DiscoveryHook, FloodLimits,
+//!     FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter, Opener, RateLimits, Received, Seen, Verifier, inbound_stack,
 //! };
 //! use dht_peers::Directory;
 //! use dht_stack::BytePermit;
@@ -32,15 +32,15 @@
 //! /// A node that sends nothing.
 //! struct Mute;
 //! impl Outbox for Mute {
-//!     fn forward(&self, _: ForwardRequest) -> Result<(), HandoverError> {
+//!     fn try_send(&self, _: SendRequest) -> Result<(), OutboxError> {
 //!         Ok(())
 //!     }
-//!     fn reply(&self, _: DiscoveryReply) -> Result<(), HandoverError> {
+//!     fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
 //!         Ok(())
 //!     }
 //! }
 //! impl DiscoveryHook for Mute {
-//!     fn on_response(&self, _: DiscoveryAnswer) -> Result<(), HandoverError> {
+//!     fn on_response(&self, _: DiscoveryAnswer) -> Result<(), OutboxError> {
 //!         Ok(())
 //!     }
 //! }
@@ -149,7 +149,6 @@ pub use offence::{
     AttributionProfile, BanTerms, Culprit, Offence, Rule, Sanction, Term, UnknownProfile, rules,
 };
 pub use open::{AfterOpen, Open, OpenLayer};
-pub use outbox::{DiscoveryReply, ForwardRequest, HandoverError, Outbox};
 pub use pool::{CryptoPool, Inline, Opener, Verifier, Work};
 pub use rate::{
     Bucket, JunkFilter, JunkFuture, JunkLayer, Rate, RateFilter, RateLayer, RateLimiter,

@@ -11,10 +11,11 @@ use std::{
 use bytes::Bytes;
 use dht_core::{
     Destination, Disposition, Encryption, Entropy as _, Features, MessageTag, MessageType,
-    NodeIdentity, ProtocolVersion, RawEnvelope, RemotePeer, SealRequest, SealSecrets, Sealed,
-    SeededEntropy, Signing, UnixSeconds, Verified, dedup_key, encode_envelope, encode_parts, seal,
-    test_util,
+    NodeIdentity, OnDelivery, Outbox, OutboxError, Payload, Priority, ProtocolVersion, PublicKey,
+    RawEnvelope, RemotePeer, SealRequest, SealSecrets, Sealed, SeededEntropy, SendRequest, Signing,
+    Strategy, UnixSeconds, Verified, dedup_key, encode_envelope, encode_parts, seal, test_util,
 };
+use dht_proto::dht::DiscoveryResponseMessage;
 use dht_stack::BytePermit;
 use parking_lot::Mutex;
 use tokio_test::{assert_pending, assert_ready_ok};
@@ -26,7 +27,7 @@ pub(crate) use dht_core::test_util::NOW;
 
 use crate::{
     AttributionProfile, BanOrder, BanSink, BanTerms, Bans, Counted, DiscoveryAnswer, DiscoveryHook,
-    DiscoveryReply, ForwardRequest, HandoverError, Inbound, Message, Outbox, Received,
+    Inbound, Message, Received,
 };
 
 /// Seed of the node under test.
@@ -222,17 +223,33 @@ pub(crate) fn bans(profile: AttributionProfile) -> (Bans<Arc<BanRecorder>>, Arc<
     )
 }
 
+/// A frame that was to be passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Forwarded {
+    pub(crate) frame: Bytes,
+    pub(crate) strategy: Strategy,
+    pub(crate) priority: Priority,
+    pub(crate) tag: MessageTag,
+}
+
+/// An answer to a discovery.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Reply {
+    pub(crate) to: PublicKey,
+    pub(crate) message: DiscoveryResponseMessage,
+}
+
 /// Takes what is sent and remembers it.
 #[derive(Debug, Default)]
 pub(crate) struct OutRecorder {
-    pub(crate) forwarded: Mutex<Vec<ForwardRequest>>,
-    pub(crate) replies: Mutex<Vec<DiscoveryReply>>,
+    pub(crate) forwarded: Mutex<Vec<Forwarded>>,
+    pub(crate) replies: Mutex<Vec<Reply>>,
     pub(crate) answers: Mutex<Vec<DiscoveryAnswer>>,
-    pub(crate) refuse: Mutex<Option<HandoverError>>,
+    pub(crate) refuse: Mutex<Option<OutboxError>>,
 }
 
 impl OutRecorder {
-    fn take<T>(&self, list: &Mutex<Vec<T>>, value: T) -> Result<(), HandoverError> {
+    fn take<T>(&self, list: &Mutex<Vec<T>>, value: T) -> Result<(), OutboxError> {
         match *self.refuse.lock() {
             Some(error) => Err(error),
             None => {
@@ -244,17 +261,44 @@ impl OutRecorder {
 }
 
 impl Outbox for OutRecorder {
-    fn forward(&self, request: ForwardRequest) -> Result<(), HandoverError> {
-        self.take(&self.forwarded, request)
+    fn try_send(&self, request: SendRequest) -> Result<(), OutboxError> {
+        match request {
+            SendRequest::Forward {
+                frame,
+                strategy,
+                tag,
+                priority,
+            } => self.take(
+                &self.forwarded,
+                Forwarded {
+                    frame,
+                    strategy,
+                    priority,
+                    tag,
+                },
+            ),
+            SendRequest::Message { params, payload } => {
+                assert_eq!(params.message_type, MessageType::DiscoveryResponse);
+                assert!(params.force_origin && !params.discovery);
+                assert_eq!(params.destination, Destination::Unknown);
+                let (Strategy::DirectPublicKey(to), Payload::Part(part)) =
+                    (params.strategy, payload)
+                else {
+                    panic!("an answer goes to one peer")
+                };
+                let message = dht_proto::decode(part).unwrap();
+                self.take(&self.replies, Reply { to, message })
+            }
+        }
     }
 
-    fn reply(&self, reply: DiscoveryReply) -> Result<(), HandoverError> {
-        self.take(&self.replies, reply)
+    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
+        panic!("no layer waits for a delivery")
     }
 }
 
 impl DiscoveryHook for OutRecorder {
-    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), HandoverError> {
+    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), OutboxError> {
         self.take(&self.answers, answer)
     }
 }

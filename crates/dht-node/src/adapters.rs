@@ -7,16 +7,11 @@ use std::{
 };
 
 use dht_core::{
-    Address, Clock as _, DedupHash, Disposition, DropReason, MessageType, NodeId, Priority,
-    PublicKey, SharedClock, UnixSeconds,
+    Address, Clock as _, DedupHash, Disposition, DropReason, NodeId, Priority, PublicKey,
+    SharedClock, UnixSeconds,
 };
-use dht_inbound::{
-    DedupTable, Delivered, DiscoveryReply, ForwardRequest, HandoverError, Outbox, Sighting,
-};
-use dht_outbound::{
-    DeliveryFailure, OutboundError, OutboundMessage, Payload, Requester, SeedDedup, SendParams,
-    SendRequest,
-};
+use dht_inbound::{DedupTable, Delivered, Sighting};
+use dht_outbound::{DeliveryFailure, OutboundMessage, SeedDedup};
 use dht_peers::Directory;
 use dht_stack::BoxError;
 use dht_transport::{AddressBook, DeliveryError, DialFailure, Transport};
@@ -66,48 +61,6 @@ impl AddressBook for Book {
                     .mark_failed(peer, address, &failure.to_string(), now);
             }
         }
-    }
-}
-
-/// The inbound stack's way to the outbound pipeline. Never waits: what finds no room is shed.
-pub(crate) struct ToOutbound(pub(crate) Requester);
-
-impl Outbox for ToOutbound {
-    fn forward(&self, request: ForwardRequest) -> Result<(), HandoverError> {
-        let ForwardRequest {
-            frame,
-            strategy,
-            priority,
-            tag,
-            ..
-        } = request;
-        self.hand_over(SendRequest::Forward {
-            frame,
-            strategy,
-            tag,
-            priority,
-        })
-    }
-
-    fn reply(&self, reply: DiscoveryReply) -> Result<(), HandoverError> {
-        let params = SendParams::builder()
-            .direct_public_key(reply.to)
-            .with_dht_message_type(MessageType::DiscoveryResponse)
-            .force_origin()
-            .finish();
-        let part = Payload::Part(dht_proto::encode(&reply.message));
-        self.hand_over(SendRequest::new(params, part))
-    }
-}
-
-impl ToOutbound {
-    fn hand_over(&self, request: SendRequest) -> Result<(), HandoverError> {
-        self.0
-            .try_send_no_wait(request)
-            .map_err(|error| match error {
-                OutboundError::Full => HandoverError::Full,
-                _ => HandoverError::Closed,
-            })
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use dht_core::{
-    Address, Clock as _, Entropy as _, FingerprintKey, Network, NodeIdentity, SharedClock,
+    Address, Clock as _, Entropy as _, FingerprintKey, Network, NodeIdentity, Outbox, SharedClock,
     SharedEntropy,
 };
 use dht_inbound::{
@@ -26,7 +26,7 @@ use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
     Builder, Config, Event, Node, StartError,
-    adapters::{Book, Seeds, ToInboxes, ToOutbound, ToTransport},
+    adapters::{Book, Seeds, ToInboxes, ToTransport},
     channels,
     counters::{Counters, Tally},
     crypto::{BatchOpener, BatchVerifier},
@@ -108,6 +108,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
     // The way out, and who looks for recipients nobody knows.
     let (requests, queue) = channels::REQUESTS.open();
     let requester = Requester::new(requests);
+    let outbox: Arc<dyn Outbox> = Arc::new(requester.clone());
     let outbound_config = OutboundConfig {
         discovery_timeout: Duration::from_secs(config.discovery_seconds),
         ..OutboundConfig::default()
@@ -183,7 +184,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             dedup: Arc::clone(&dedup),
-            pipeline: pipeline.clone(),
+            outbox: Arc::clone(&outbox),
             receipts,
         },
     )
@@ -204,7 +205,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         opener: BatchOpener::new(Arc::clone(&identity)),
         pool: Inline,
         bans: sentences,
-        outbox: Arc::new(ToOutbound(requester.clone())),
+        outbox,
         discovery: answers,
         judge,
         sources: Authenticated,

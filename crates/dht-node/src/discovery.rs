@@ -1,7 +1,7 @@
 //! Finding peers: questions go out through the outbound pipeline, answers come in through the inbound stack.
 
-use dht_core::{Clock as _, NodeId, PublicKey, SharedClock};
-use dht_inbound::{AnswerCheck, DirectoryBans, DiscoveryAnswer, DiscoveryHook, HandoverError};
+use dht_core::{Clock as _, NodeId, OutboxError, PublicKey, SharedClock};
+use dht_inbound::{AnswerCheck, DirectoryBans, DiscoveryAnswer, DiscoveryHook};
 use dht_outbound::{Dial, DialError, Discover, Searcher};
 use dht_peers::Directory;
 use dht_stack::BoxError;
@@ -16,7 +16,7 @@ pub(crate) struct Answers {
 }
 
 impl DiscoveryHook for Answers {
-    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), HandoverError> {
+    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), OutboxError> {
         let Some(search) = self.searcher.take(answer.message.nonce) else {
             tracing::debug!(peer = %answer.responder, "answer to no question of ours");
             return Ok(());

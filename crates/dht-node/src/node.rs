@@ -10,14 +10,15 @@ use std::{
 };
 
 use dht_core::{
-    Address, Clock as _, Destination, Encryption, Entropy as _, Features, NodeId, NodeIdentity,
-    PeerAddress, PublicKey, RemotePeer, SecretKey, SharedClock, SharedEntropy, Strategy,
+    Address, Clock as _, Destination, DomainMessage, Encryption, Entropy as _, Features, NodeId,
+    NodeIdentity, Payload, PeerAddress, PublicKey, RemotePeer, SecretKey, SendParams, SendRequest,
+    SharedClock, SharedEntropy, Strategy,
 };
 use dht_inbound::DedupTable;
 use dht_outbound::{
-    Candidates, ConnectError, DeliveryFailure, DialOrDiscover, DomainMessage, MessageSendStates,
-    OutboundError, Payload, Requester, SearchError, Searcher, SelectConfig, Selection, SendFailure,
-    SendMessageResponse, SendParams, SendRequest, select,
+    Candidates, ConnectError, DeliveryFailure, DialOrDiscover, MessageSendStates, OutboundError,
+    Requester, SearchError, Searcher, SelectConfig, Selection, SendFailure, SendMessageResponse,
+    select,
 };
 use dht_peers::{Connections, Directory, PeerRecord};
 use dht_stack::{BoxError, ByteBudget};

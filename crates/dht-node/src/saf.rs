@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "saf")]
 pub use api::FetchError;
-use dht_core::{NodeIdentity, SharedClock, SharedEntropy};
+use dht_core::{NodeIdentity, Outbox, SharedClock, SharedEntropy};
 use dht_inbound::DedupTable;
 use dht_peers::{Connections, Directory};
 #[cfg(feature = "saf")]
@@ -33,8 +33,6 @@ pub use posting::{DeliveryState, Posted, Posting};
 #[cfg(feature = "saf")]
 pub use settings::SafSettings;
 
-use crate::node::Pipeline;
-
 /// What store-and-forward works with.
 #[cfg_attr(
     not(feature = "saf"),
@@ -47,6 +45,6 @@ pub(crate) struct MailParts {
     pub(crate) clock: SharedClock,
     pub(crate) entropy: SharedEntropy,
     pub(crate) dedup: Arc<DedupTable>,
-    pub(crate) pipeline: Pipeline,
+    pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) receipts: Receipts,
 }

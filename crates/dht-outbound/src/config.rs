@@ -37,6 +37,9 @@ pub const MAX_REQUEST_BYTES: usize = 32 << 20;
 /// Requests in the pipeline at one time.
 pub const MAX_CONCURRENT: usize = 64;
 
+/// Requests whose delivery is reported under way at one time.
+pub const MAX_REPORTS: usize = 512;
+
 /// Requests waiting for a discovery at one time; more fail at once.
 pub const MAX_PARKED: usize = 64;
 

@@ -125,8 +125,8 @@ where
     }
 
     fn call(&mut self, request: SendRequest) -> Self::Future {
-        let search = match (&self.layer.discover, request.strategy().direct_public_key()) {
-            (Some(discover), Some(key)) if request.may_discover() => Some(Search {
+        let search = match (&self.layer.discover, request.discoverable()) {
+            (Some(discover), Some(key)) => Some(Search {
                 discover: Arc::clone(discover),
                 timeout: self.layer.timeout,
                 key: *key,

@@ -8,7 +8,7 @@ use futures::{
     future::{BoxFuture, poll_fn},
     stream::FuturesUnordered,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tower_service::Service;
 
 use crate::{
@@ -23,8 +23,22 @@ pub struct Submission {
     pub request: SendRequest,
     /// Where the first answer goes; `None` if nobody waits.
     pub reply: Option<oneshot::Sender<SendMessageResponse>>,
+    /// Where the outcome of the delivery goes.
+    pub report: Option<Report>,
     /// Its bytes, given back when it has left the pipeline.
     pub permit: BytePermit,
+}
+
+/// Tells the outcome of a delivery.
+pub struct Report {
+    pub(crate) done: dht_core::OnDelivery,
+    pub(crate) _place: OwnedSemaphorePermit,
+}
+
+impl std::fmt::Debug for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Report(..)")
+    }
 }
 
 /// Bounds of a [`Driver`].
@@ -42,8 +56,9 @@ pub struct DriverLimits {
 ///
 /// ```
 /// use dht_outbound::{
-///     Driver, DriverLimits, MessageSendStates, Payload, Requester, SendMessageResponse, SendParams, SendRequest,
+///     Driver, DriverLimits, MessageSendStates, Requester, SendMessageResponse,
 /// };
+/// use dht_core::{Payload, SendParams, SendRequest};
 /// use dht_stack::BoxError;
 /// use tokio::sync::mpsc;
 /// use tower::service_fn;
@@ -117,29 +132,34 @@ where
         } = self;
         let mut running: FuturesUnordered<BoxFuture<'static, _>> = FuturesUnordered::new();
         let mut parked: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
+        let mut reporting: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
         let mut is_open = true;
-        while is_open || !running.is_empty() || !parked.is_empty() {
+        while is_open || !running.is_empty() || !parked.is_empty() || !reporting.is_empty() {
             metrics::occupancy(running.len(), parked.len());
             tokio::select! {
                 // Finish what has begun before taking more.
                 biased;
-                Some((reply, response)) = running.next(), if !running.is_empty() => {
+                Some((reply, report, response)) = running.next(), if !running.is_empty() => {
                     let response = match response {
                         SendMessageResponse::PendingDiscovery(pending) => {
                             park(pending, &mut parked, limits.parked)
                         }
                         response => response,
                     };
-                    answer(reply, response);
+                    match report {
+                        Some(report) => reporting.push(tell(report, response).boxed()),
+                        None => answer(reply, response),
+                    }
                 }
                 Some(()) = parked.next(), if !parked.is_empty() => {}
+                Some(()) = reporting.next(), if !reporting.is_empty() => {}
                 submission = queue.recv(), if is_open && running.len() < limits.concurrent => {
                     match submission {
-                        Some(Submission { request, reply, permit }) => {
+                        Some(Submission { request, reply, report, permit }) => {
                             let sending = send(pipeline.clone(), request, limits.timeout);
                             let sent = sending.map(|response| {
                                 drop(permit);
-                                (reply, response)
+                                (reply, report, response)
                             });
                             // One box a request: the type of the pipeline's future cannot be named here.
                             running.push(sent.boxed());
@@ -187,6 +207,14 @@ fn park(
     let waiting =
         answer.map(|answer| answer.unwrap_or_else(|_| SendFailure::SenderCancelled.into()));
     SendMessageResponse::PendingDiscovery(PendingDiscovery::new(waiting))
+}
+
+async fn tell(report: Report, response: SendMessageResponse) {
+    let left = match response.resolve().await {
+        Ok(states) => states.wait_single().await,
+        Err(_) => false,
+    };
+    (report.done)(left);
 }
 
 fn answer(reply: Option<oneshot::Sender<SendMessageResponse>>, response: SendMessageResponse) {

@@ -27,7 +27,6 @@
 //! assert_eq!(chosen.explain(), "broadcast: 0 chosen");
 //! ```
 
-mod announce;
 mod body;
 mod config;
 mod delivery;
@@ -38,7 +37,6 @@ mod encode;
 mod fanout;
 mod log;
 mod metrics;
-mod request;
 mod requester;
 mod response;
 mod seal;
@@ -47,24 +45,23 @@ mod seed;
 mod select;
 mod stack;
 
-pub use announce::{discovery_request, join_request};
 pub use body::prepare_body;
 pub use config::{
-    BROADCAST_FACTOR, DISCOVERY_TIMEOUT, MAX_CONCURRENT, MAX_DIALLED, MAX_PARKED,
+    BROADCAST_FACTOR, DISCOVERY_TIMEOUT, MAX_CONCURRENT, MAX_DIALLED, MAX_PARKED, MAX_REPORTS,
     MAX_REQUEST_BYTES, MESSAGE_VALIDITY_SECONDS, NEIGHBOURING_NODES, OutboundConfig,
     PIPELINE_TIMEOUT, PROPAGATION_FACTOR, PropagationRule, QUEUE_REQUESTS, SelectConfig,
 };
 pub use delivery::{
     Deliveries, Delivery, DeliveryFailure, DeliveryReply, MessageSendState, MessageSendStates,
 };
+pub(crate) use dht_core::{DomainMessage, Payload, SendBuilder, SendParams, SendRequest};
 pub use dial::{ConnectError, Dial, DialError, DialOrDiscover};
 pub use discover::{Discover, DiscoverFuture, DiscoverLayer, DiscoverService};
-pub use driver::{Driver, DriverLimits, Submission};
+pub use driver::{Driver, DriverLimits, Report, Submission};
 pub use encode::{Encode, EncodeFuture, EncodeLayer, EncodedRequest};
 pub use fanout::{FanOut, FanOutFuture, FanOutLayer, OutboundMessage};
 pub use log::{LogMessage, LogMessageLayer, LogRequest, LogRequestFuture, LogRequestLayer};
 pub use metrics::describe;
-pub use request::{DomainMessage, Payload, SendBuilder, SendParams, SendRequest};
 pub use requester::{OutboundError, Requester};
 pub use response::{GenerateError, PendingDiscovery, SendFailure, SendMessageResponse};
 pub use seal::{

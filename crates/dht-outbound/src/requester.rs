@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dht_core::{Destination, Encryption, NodeId, Priority, PublicKey, Strategy};
+use dht_core::{
+    Address, Destination, Encryption, NodeId, NodeIdentity, OnDelivery, Outbox, OutboxError,
+    Priority, PublicKey, Strategy,
+};
 use dht_stack::ByteBudget;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::{
-    DomainMessage, MAX_REQUEST_BYTES, MessageSendState, MessageSendStates, Payload, SendBuilder,
-    SendFailure, SendMessageResponse, SendParams, SendRequest, Submission, metrics,
+    DomainMessage, MAX_REPORTS, MAX_REQUEST_BYTES, MessageSendState, MessageSendStates, Payload,
+    Report, SendBuilder, SendFailure, SendMessageResponse, SendParams, SendRequest, Submission,
+    metrics,
 };
 
 /// Puts requests into the queue of a pipeline. Cheap to clone.
@@ -20,7 +24,8 @@ use crate::{
 /// Specification 04, section 8.
 ///
 /// ```
-/// use dht_outbound::{DomainMessage, Requester, SendMessageResponse, MessageSendStates};
+/// use dht_core::DomainMessage;
+/// use dht_outbound::{Requester, SendMessageResponse, MessageSendStates};
 /// use tokio::sync::mpsc;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -42,6 +47,7 @@ use crate::{
 pub struct Requester {
     queue: mpsc::Sender<Submission>,
     bytes: ByteBudget,
+    reports: Arc<Semaphore>,
 }
 
 /// Why a request was not carried out.
@@ -72,6 +78,7 @@ impl Requester {
         Self {
             queue,
             bytes: ByteBudget::new(MAX_REQUEST_BYTES),
+            reports: Arc::new(Semaphore::new(MAX_REPORTS)),
         }
     }
 
@@ -321,13 +328,14 @@ impl Requester {
     /// # Errors
     /// [`OutboundError::Full`] or [`OutboundError::Closed`].
     pub fn try_send_no_wait(&self, request: SendRequest) -> Result<(), OutboundError> {
-        self.try_submit(request, None)
+        self.try_submit(request, None, None)
     }
 
     fn try_submit(
         &self,
         request: SendRequest,
         reply: Option<oneshot::Sender<SendMessageResponse>>,
+        report: Option<Report>,
     ) -> Result<(), OutboundError> {
         let (priority, bytes) = (request.priority(), request.bytes());
         // What is left to more important requests, of the places and of the bytes.
@@ -353,6 +361,7 @@ impl Requester {
         let submission = Submission {
             request,
             reply,
+            report,
             permit: self.bytes.try_acquire(bytes).ok_or_else(shed)?,
         };
         self.queue
@@ -375,7 +384,7 @@ impl Requester {
         OutboundError,
     > {
         let (reply, answer) = oneshot::channel();
-        self.try_submit(request, Some(reply))?;
+        self.try_submit(request, Some(reply), None)?;
         Ok(async move { answer.await.map_err(|_| OutboundError::ReplyDropped) })
     }
 
@@ -396,6 +405,34 @@ impl Requester {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.queue.is_closed()
+    }
+
+    /// Announces this node to its neighbourhood with a [join](SendRequest::join). Returns how it is sent; empty, with
+    /// nothing sent, if every address of this node is in `excluded`: others would only learn where not to dial.
+    ///
+    /// # Errors
+    /// [`OutboundError`]; [`OutboundError::NoMessagesQueued`] if no node is connected or known.
+    pub async fn send_join(
+        &self,
+        me: &NodeIdentity,
+        excluded: &[Address],
+        nonce: u64,
+    ) -> Result<MessageSendStates, OutboundError> {
+        // Its own addresses as it signed them, not as somebody's peer list has them.
+        let all_excluded = me
+            .claim()
+            .addresses
+            .iter()
+            .all(|own| excluded.contains(own));
+        if !excluded.is_empty() && all_excluded {
+            tracing::debug!("no join: every address of this node is excluded");
+            return Ok(MessageSendStates::default());
+        }
+        Ok(self
+            .send(SendRequest::join(me, nonce))
+            .await?
+            .resolve()
+            .await?)
     }
 
     async fn to_many(
@@ -437,12 +474,41 @@ impl Requester {
         let submission = Submission {
             request,
             reply,
+            report: None,
             permit,
         };
         self.queue
             .send(submission)
             .await
             .map_err(|_| OutboundError::Closed)
+    }
+}
+
+impl Outbox for Requester {
+    fn try_send(&self, request: SendRequest) -> Result<(), OutboxError> {
+        Ok(self.try_submit(request, None, None)?)
+    }
+
+    fn try_send_reporting(
+        &self,
+        request: SendRequest,
+        done: OnDelivery,
+    ) -> Result<(), OutboxError> {
+        let place = Arc::clone(&self.reports).try_acquire_owned();
+        let report = Report {
+            done,
+            _place: place.map_err(|_| OutboxError::Full)?,
+        };
+        Ok(self.try_submit(request, None, Some(report))?)
+    }
+}
+
+impl From<OutboundError> for OutboxError {
+    fn from(error: OutboundError) -> Self {
+        match error {
+            OutboundError::Full => Self::Full,
+            _ => Self::Closed,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use dht_core::{Destination, NodeIdentity, PublicKey, SharedEntropy};
+use dht_core::{NodeIdentity, PublicKey, SendRequest, SharedEntropy};
 use dht_stack::BoxError;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -10,7 +10,7 @@ use rand_core::Rng;
 use tokio::{sync::watch, time::timeout};
 
 use self::table::{Joined, Table};
-use crate::{DISCOVERY_TIMEOUT, Discover, OutboundError, Requester, discovery_request};
+use crate::{DISCOVERY_TIMEOUT, Discover, OutboundError, Requester};
 
 mod table;
 
@@ -35,7 +35,7 @@ pub struct SearchLimits {
     pub timeout: Duration,
 }
 
-/// Searches for peers by key: sends a [discovery](discovery_request) and waits for the answer with its nonce, which
+/// Searches for peers by key: sends a [discovery](SendRequest::discovery) and waits for the answer with its nonce, which
 /// the inbound side hands in through [`take`](Self::take). Cheap to clone.
 ///
 /// Specification 06, sections 2.1 and 2.3.
@@ -213,7 +213,7 @@ struct Asking<'a> {
 impl Asking<'_> {
     async fn send(mut self, key: &PublicKey, nonce: u64) -> Outcome {
         let Shared { requester, me, .. } = self.shared;
-        let request = discovery_request(me, key, Destination::PublicKey(*key), nonce);
+        let request = SendRequest::discovery(me, key, nonce);
         // Does not wait for room: the queue may be emptied by whoever waits for this search.
         let sent = async { Ok(requester.try_send(request)?.await?.resolve().await?) };
         let sent: Result<_, OutboundError> = sent.await;

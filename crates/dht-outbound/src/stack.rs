@@ -45,10 +45,12 @@ pub struct OutboundParts<P, D> {
 ///
 /// ```
 /// use std::sync::Arc;
-/// use dht_core::{Features, Entropy, ManualClock, NodeIdentity, SecretKey, SeededEntropy, UnixSeconds};
+/// use dht_core::{
+///     DomainMessage, Entropy, Features, ManualClock, NodeIdentity, Payload, SecretKey, SeededEntropy, SendParams,
+///     SendRequest, UnixSeconds,
+/// };
 /// use dht_outbound::{
-///     DomainMessage, InlineSealer, OutboundConfig, OutboundMessage, OutboundParts, Payload, SendParams, SendRequest,
-///     outbound,
+///     InlineSealer, OutboundConfig, OutboundMessage, OutboundParts, outbound,
 /// };
 /// use dht_peers::{Connections, Directory};
 /// use dht_stack::BoxError;

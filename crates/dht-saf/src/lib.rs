@@ -123,7 +123,7 @@ pub use fault::{FAULT_RULES, Fault, FaultRule, Ruling, TOO_MANY_MESSAGES};
 pub use handler::{SafFuture, SafHandler, SafLayer};
 pub use ledger::{Ledger, MAX_RECEIVED, MAX_RESPONDERS};
 pub use metrics::describe_metrics;
-pub use outlets::{BanSink, Done, Duplicates, Outbox, OutboxFull};
+pub use outlets::{BanSink, Duplicates};
 pub use paging::{MAX_REQUESTERS, Pager, PagerConfig, Plan, Request};
 pub use query::{DEFAULT_MAX_RETURNED, DEFAULT_RESPONSE_BYTES, Order, Page, Query};
 pub use record::{

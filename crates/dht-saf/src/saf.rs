@@ -11,7 +11,7 @@ use std::{
 
 use dht_core::{
     AttributionProfile, Clock as _, Entropy as _, Features, MessageType, NodeId, NodeIdentity,
-    PublicKey, RemotePeer, SharedClock, SharedEntropy, UnixSeconds,
+    Outbox, OutboxError, Priority, PublicKey, RemotePeer, SharedClock, SharedEntropy, UnixSeconds,
 };
 use dht_peers::{Connections, Directory};
 use dht_proto::{limits::MAX_STORED_MESSAGES, store_forward::StoredMessagesRequest};
@@ -28,7 +28,7 @@ use crate::{
     handler::SafLayer,
     ledger::Ledger,
     metrics,
-    outlets::{BanSink, Duplicates, Outbox, OutboxFull},
+    outlets::{BanSink, Duplicates, send_request},
     paging::{Pager, PagerConfig},
     query::DEFAULT_MAX_RETURNED,
     receipts::Receipts,
@@ -302,8 +302,8 @@ impl Saf {
     /// Asks a peer for everything new, whatever the rule says.
     ///
     /// # Errors
-    /// [`OutboxFull`].
-    pub fn request_from(&self, peer: &RemotePeer) -> Result<(), OutboxFull> {
+    /// [`OutboxError`].
+    pub fn request_from(&self, peer: &RemotePeer) -> Result<(), OutboxError> {
         let inner = &*self.0;
         let margin = inner.config.margin_seconds;
         let since = inner.ledger.watermark(&peer.public_key);
@@ -362,7 +362,7 @@ impl Saf {
     // --- for the layers ---
 
     /// Registers a request and sends it.
-    pub(crate) fn ask(&self, peer: &RemotePeer, since: u64) -> Result<(), OutboxFull> {
+    pub(crate) fn ask(&self, peer: &RemotePeer, since: u64) -> Result<(), OutboxError> {
         let inner = &*self.0;
         // Answers are counted by their bytes: two equal ones, from two peers, would be one.
         let request_id = inner.entropy.rng().next_u32().max(1);
@@ -377,10 +377,14 @@ impl Saf {
             limit,
         };
         let (saf, to) = (Arc::downgrade(&self.0), peer.node_id);
-        let sent = inner.outbox.send(
+        let request = send_request(
             peer,
             MessageType::SafRequestMessages,
+            Priority::Control,
             dht_proto::encode(&request),
+        );
+        let sent = inner.outbox.try_send_reporting(
+            request,
             Box::new(move |sent| {
                 if !sent && let Some(inner) = saf.upgrade() {
                     let saf = Self(inner);

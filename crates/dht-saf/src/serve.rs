@@ -1,7 +1,9 @@
 //! Serving a request: section 6.
 
 use bytes::Bytes;
-use dht_core::{Clock as _, Disposition, DropReason, MessageType, RemotePeer, UnixSeconds};
+use dht_core::{
+    Clock as _, Disposition, DropReason, MessageType, Priority, RemotePeer, UnixSeconds,
+};
 use dht_proto::{
     envelope::DhtHeader,
     store_forward::{
@@ -14,6 +16,7 @@ use prost::Message as _;
 
 use crate::{
     metrics,
+    outlets::send_request,
     paging::{Plan, Request},
     query::Page,
     record::{Neighbour, Recipient, StoredRecord},
@@ -146,10 +149,9 @@ impl Saf {
             self.0.pager.lock().handed_over(plan, page);
         }
         let undo = served.clone();
-        let sent = self.0.outbox.send(
-            source,
-            MessageType::SafStoredMessages,
-            part,
+        let message_type = MessageType::SafStoredMessages;
+        let sent = self.0.outbox.try_send_reporting(
+            send_request(source, message_type, Priority::Stored, part),
             Box::new(move |sent| {
                 drop(permit);
                 if !sent && let Some((plan, page)) = served {

@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use dht_core::{
-    Destination, Encryption, ManualClock, MessageType, NodeId, Signing, UnixSeconds, encode_parts,
+    Destination, Encryption, ManualClock, MessageType, NodeId, Priority, Signing, UnixSeconds,
+    encode_parts,
     test_util::{clear, encrypted, identity, public_key},
 };
 use tower_test::mock;
@@ -8,7 +9,9 @@ use tower_test::mock;
 use super::*;
 use crate::{
     AttributionProfile,
-    test_support::{self as support, BanRecorder, NEIGHBOUR, NOW, OutRecorder, bans, peer},
+    test_support::{
+        self as support, BanRecorder, Forwarded, NEIGHBOUR, NOW, OutRecorder, bans, peer,
+    },
 };
 
 struct Setup {
@@ -33,7 +36,7 @@ fn setup() -> Setup {
 
 impl Setup {
     /// What becomes of a message the handler would drop, whether it was passed on, and what was sent.
-    async fn run(&self, message: Message) -> (Disposition, Vec<ForwardRequest>) {
+    async fn run(&self, message: Message) -> (Disposition, Vec<Forwarded>) {
         let (mut service, mut inner) =
             mock::spawn_layer::<Message, Disposition, _>(self.layer.clone());
         inner.allow(1);
@@ -87,7 +90,7 @@ async fn b073_an_unreadable_message_is_passed_on_and_sent_as_received() {
     assert_eq!(disposition, Disposition::Forwarded);
     assert_eq!(
         sent,
-        [ForwardRequest {
+        [Forwarded {
             frame: theirs(),
             strategy: Strategy::Propagate {
                 destination: Destination::PublicKey(public_key(4)),
@@ -95,7 +98,6 @@ async fn b073_an_unreadable_message_is_passed_on_and_sent_as_received() {
             },
             priority: Priority::Gossip,
             tag: dht_core::MessageTag(1),
-            message_type: MessageType::None,
         }]
     );
     assert_eq!(setup.banned.take(), []);
@@ -179,16 +181,16 @@ async fn what_expired_on_the_way_is_not_sent() {
 #[tokio::test]
 async fn a_full_outbox_sheds_and_a_closed_one_is_an_error() {
     let setup = setup();
-    *setup.out.refuse.lock() = Some(HandoverError::Full);
+    *setup.out.refuse.lock() = Some(OutboxError::Full);
     let ended = setup.run(support::message(theirs())).await;
     assert_eq!(ended, (Disposition::Dropped(DropReason::Overload), vec![]));
 
-    *setup.out.refuse.lock() = Some(HandoverError::Closed);
+    *setup.out.refuse.lock() = Some(OutboxError::Closed);
     let (mut service, mut inner) = mock::spawn_layer::<Message, Disposition, _>(setup.layer);
     inner.allow(1);
     tokio_test::assert_ready_ok!(service.poll_ready());
     let error = service.call(support::message(theirs())).await.unwrap_err();
-    assert!(dht_stack::is_caused_by::<HandoverError>(&*error));
+    assert!(dht_stack::is_caused_by::<OutboxError>(&*error));
     drop(service);
     assert!(inner.next_request().await.is_none(), "not passed on");
 }

@@ -163,7 +163,7 @@ async fn by_default_everything_is_accepted_and_nothing_passed_on() {
 #[tokio::test]
 async fn a_full_outbox_does_not_keep_the_application_from_its_message() {
     let setup = setup(0, Verdict::Accept);
-    *setup.out.refuse.lock() = Some(HandoverError::Full);
+    *setup.out.refuse.lock() = Some(OutboxError::Full);
     assert_eq!(
         setup.run(gossip(Signing::Origin)).await,
         Disposition::Delivered

@@ -2,17 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use bytes::Bytes;
-use dht_core::{Clock, Disposition, DropReason, PublicKey};
+use dht_core::{Clock, Disposition, DropReason, Outbox, OutboxError, PublicKey, SendRequest};
 use dht_peers::{Channel, ValidClaims};
-use dht_proto::dht::{DiscoveryMessage, DiscoveryResponseMessage};
+use dht_proto::dht::DiscoveryMessage;
 use tracing::debug;
 
 use super::{BAD, Handler, Inspected, Kind, Subject, convert_claim};
-use crate::{
-    AttributionProfile, BanSink, DiscoveryReply, HandoverError, Message, Offence, Outbox,
-    outbox::settle,
-};
+use crate::{AttributionProfile, BanSink, Message, Offence, outbox::settle};
 
 impl<O, H, B: BanSink, C> Handler<O, H, B, C> {
     pub(super) fn inspect_discovery(&self, message: &Message, origin: &PublicKey) -> Inspected {
@@ -56,7 +52,7 @@ impl<O: Outbox, H, B, C: Clock> Handler<O, H, B, C> {
         &self,
         claims: &ValidClaims,
         nonce: u64,
-    ) -> Result<Disposition, HandoverError> {
+    ) -> Result<Disposition, OutboxError> {
         let now = self.clock.now();
         let record = claims.to_record(Channel::Discovery, now);
         let asker = *record.node_id();
@@ -64,31 +60,13 @@ impl<O: Outbox, H, B, C: Clock> Handler<O, H, B, C> {
         if self.directory.is_banned(&asker, now) {
             return Ok(Disposition::Dropped(DropReason::Banned));
         }
-        let reply = DiscoveryReply {
-            to: *claims.public_key(),
-            message: self.response(nonce),
-        };
+        let to = *claims.public_key();
+        let reply = SendRequest::discovery_response(&self.identity, to, nonce);
         Ok(
-            match settle("discovery_response", self.outbox.reply(reply))? {
+            match settle("discovery_response", self.outbox.try_send(reply))? {
                 true => Disposition::Answered,
                 false => Disposition::Dropped(DropReason::Overload),
             },
         )
-    }
-
-    fn response(&self, nonce: u64) -> DiscoveryResponseMessage {
-        let claim = self.identity.claim();
-        let copy = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
-        DiscoveryResponseMessage {
-            public_key: copy(self.identity.public_key().as_bytes()),
-            addresses: claim
-                .addresses
-                .iter()
-                .map(|address| copy(address.as_bytes()))
-                .collect(),
-            peer_features: claim.features.bits(),
-            nonce,
-            identity_signature: Some((&claim.signature).into()),
-        }
     }
 }

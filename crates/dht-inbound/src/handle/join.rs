@@ -2,16 +2,16 @@
 
 use std::ops::ControlFlow;
 
-use dht_core::{Clock, Destination, Disposition, DropReason, Priority, PublicKey, Strategy};
+use dht_core::{
+    Clock, Destination, Disposition, DropReason, Outbox, OutboxError, PublicKey, SendRequest,
+    Strategy,
+};
 use dht_peers::{Channel, ValidClaims};
 use dht_proto::dht::JoinMessage;
 use tracing::debug;
 
 use super::{BAD, Handler, Inspected, Kind, Subject, convert_claim};
-use crate::{
-    AttributionProfile, BanSink, ForwardRequest, HandoverError, Message, Offence, Outbox,
-    outbox::settle,
-};
+use crate::{AttributionProfile, BanSink, Message, Offence, outbox::settle};
 
 impl<O, H, B: BanSink, C> Handler<O, H, B, C> {
     pub(super) fn inspect_join(&self, message: &Message, origin: &PublicKey) -> Inspected {
@@ -50,7 +50,7 @@ impl<O: Outbox, H, B, C: Clock> Handler<O, H, B, C> {
         &self,
         message: &Message,
         claims: &ValidClaims,
-    ) -> Result<Disposition, HandoverError> {
+    ) -> Result<Disposition, OutboxError> {
         let now = self.clock.now();
         let record = claims.to_record(Channel::Join, now);
         let joiner = *record.node_id();
@@ -65,18 +65,14 @@ impl<O: Outbox, H, B, C: Clock> Handler<O, H, B, C> {
         if message.is_saf || for_us {
             return Ok(Disposition::Answered);
         }
-        let request = ForwardRequest {
-            // The bytes as received: re-encoded ones would no longer carry the signature (F-9).
-            frame: message.opened.frame.clone(),
-            strategy: Strategy::Propagate {
-                destination: Destination::PublicKey(*claims.public_key()),
-                exclude: vec![joiner, message.source.node_id],
-            },
-            priority: Priority::Gossip,
-            tag: header.tag,
-            message_type: header.message_type,
+        let strategy = Strategy::Propagate {
+            destination: Destination::PublicKey(*claims.public_key()),
+            exclude: vec![joiner, message.source.node_id],
         };
-        settle("join", self.outbox.forward(request))?;
+        // The bytes as received: re-encoded ones would no longer carry the signature (F-9).
+        let frame = message.opened.frame.clone();
+        let request = SendRequest::forward(frame, strategy, header.tag);
+        settle("join", self.outbox.try_send(request))?;
         Ok(Disposition::Answered)
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use dht_core::{Disposition, DropReason, PublicKey, RemotePeer};
+use dht_core::{Disposition, DropReason, OutboxError, PublicKey, RemotePeer};
 use dht_proto::dht::DiscoveryResponseMessage;
 
 use super::Handler;
-use crate::{AttributionProfile, BanSink, HandoverError, Message, Offence, outbox::settle};
+use crate::{AttributionProfile, BanSink, Message, Offence, outbox::settle};
 
 /// Takes discovery responses: the service that sent the discoveries. Never waits.
 ///
@@ -18,8 +18,8 @@ pub trait DiscoveryHook: Send + Sync + 'static {
     /// Takes a response whose signer delivered it itself and claims no other key.
     ///
     /// # Errors
-    /// [`HandoverError`].
-    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), HandoverError>;
+    /// [`OutboxError`].
+    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), OutboxError>;
 }
 
 /// An answer to a discovery, not yet matched with the question.
@@ -34,7 +34,7 @@ pub struct DiscoveryAnswer {
 }
 
 impl<H: DiscoveryHook + ?Sized> DiscoveryHook for Arc<H> {
-    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), HandoverError> {
+    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), OutboxError> {
         (**self).on_response(answer)
     }
 }
@@ -44,7 +44,7 @@ impl<O, H: DiscoveryHook, B: BanSink, C> Handler<O, H, B, C> {
         &self,
         message: &Message,
         origin: &PublicKey,
-    ) -> Result<Disposition, HandoverError> {
+    ) -> Result<Disposition, OutboxError> {
         const BAD: Disposition = Disposition::Dropped(DropReason::BadProtocolMessage);
         let delivered_itself = *origin == message.source.public_key;
         // Strict: before decoding, so that a replayed response cannot get its signer banned for anything (F-11).

@@ -677,7 +677,7 @@ async fn full_queues_shed_and_closed_ones_are_errors() {
             response(PEER, PEER, body(&response_of(PEER))),
         ]
     };
-    *setup.out.refuse.lock() = Some(HandoverError::Full);
+    *setup.out.refuse.lock() = Some(OutboxError::Full);
     let overload = Disposition::Dropped(DropReason::Overload);
     for (message, expected) in
         messages()
@@ -686,13 +686,13 @@ async fn full_queues_shed_and_closed_ones_are_errors() {
     {
         assert_eq!(setup.run(message).await, expected);
     }
-    *setup.out.refuse.lock() = Some(HandoverError::Closed);
+    *setup.out.refuse.lock() = Some(OutboxError::Closed);
     for message in messages() {
         let service = setup.layer.layer(Accept);
         let error = tower::ServiceExt::oneshot(service, message)
             .await
             .unwrap_err();
-        assert!(dht_stack::is_caused_by::<HandoverError>(&*error));
+        assert!(dht_stack::is_caused_by::<OutboxError>(&*error));
     }
 }
 

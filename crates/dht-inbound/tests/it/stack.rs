@@ -11,16 +11,15 @@ use std::{
 use bytes::Bytes;
 use dht_core::{
     Destination, Disposition, Encryption, Entropy as _, Features, FingerprintKey, Header,
-    ManualClock, MessageTag, MessageType, NodeIdentity, ProtocolVersion, RawEnvelope, RemotePeer,
-    SealRequest, SealSecrets, Sealed, SeededEntropy, Signing, Verified, VerifyError,
-    encode_envelope, encode_parts, seal,
+    ManualClock, MessageTag, MessageType, NodeIdentity, OnDelivery, Outbox, OutboxError,
+    ProtocolVersion, RawEnvelope, RemotePeer, SealRequest, SealSecrets, Sealed, SeededEntropy,
+    SendRequest, Signing, Verified, VerifyError, encode_envelope, encode_parts, seal,
     test_util::{self, NOW},
 };
 use dht_inbound::{
     AcceptAll, Authenticated, BanOrder, BanSink, CryptoPool, DedupTable, Delivered,
-    DiscoveryAnswer, DiscoveryHook, DiscoveryReply, FloodLimits, FloodMeter, ForwardRequest,
-    HandoverError, InboundConfig, InboundParts, Inline, Opener, Outbox, RateLimiter, RateLimits,
-    Received, Seen, Verifier, inbound_stack,
+    DiscoveryAnswer, DiscoveryHook, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline,
+    Opener, RateLimiter, RateLimits, Received, Seen, Verifier, inbound_stack,
 };
 use dht_peers::Directory;
 use dht_stack::{BoxError, ByteBudget};
@@ -85,12 +84,16 @@ pub(crate) struct Node {
     pub(crate) meter: FloodMeter,
 }
 
+/// A frame that was to be passed on.
+pub(crate) struct Forwarded {
+    pub(crate) frame: Bytes,
+}
+
 /// What left the stack, and how.
 #[derive(Debug, Default)]
 pub(crate) struct Exits {
     delivered: Mutex<Vec<Delivered>>,
-    forwarded: Mutex<Vec<ForwardRequest>>,
-    replies: Mutex<Vec<DiscoveryReply>>,
+    sent: Mutex<Vec<SendRequest>>,
     answers: Mutex<Vec<DiscoveryAnswer>>,
     bans: Mutex<Vec<BanOrder>>,
 }
@@ -176,8 +179,17 @@ impl Node {
     }
 
     /// Everything forwarded since last asked.
-    pub(crate) fn forwarded(&self) -> Vec<ForwardRequest> {
-        mem::take(&mut *self.exits.forwarded.lock())
+    pub(crate) fn forwarded(&self) -> Vec<Forwarded> {
+        let mut forwarded = Vec::new();
+        self.exits.sent.lock().retain(|request| match request {
+            SendRequest::Forward { frame, .. } => {
+                let frame = frame.clone();
+                forwarded.push(Forwarded { frame });
+                false
+            }
+            SendRequest::Message { .. } => true,
+        });
+        forwarded
     }
 
     /// Every ban since last asked.
@@ -187,8 +199,9 @@ impl Node {
 
     /// How many replies and answers there were since last asked.
     pub(crate) fn protocol_exits(&self) -> usize {
-        mem::take(&mut *self.exits.replies.lock()).len()
-            + mem::take(&mut *self.exits.answers.lock()).len()
+        let mut sent = self.exits.sent.lock();
+        let replies = |request: &mut SendRequest| matches!(request, SendRequest::Message { .. });
+        sent.extract_if(.., replies).count() + mem::take(&mut *self.exits.answers.lock()).len()
     }
 
     /// Bytes of permits somebody still holds.
@@ -198,19 +211,18 @@ impl Node {
 }
 
 impl Outbox for Exits {
-    fn forward(&self, request: ForwardRequest) -> Result<(), HandoverError> {
-        self.forwarded.lock().push(request);
+    fn try_send(&self, request: SendRequest) -> Result<(), OutboxError> {
+        self.sent.lock().push(request);
         Ok(())
     }
 
-    fn reply(&self, reply: DiscoveryReply) -> Result<(), HandoverError> {
-        self.replies.lock().push(reply);
-        Ok(())
+    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
+        panic!("no layer waits for a delivery")
     }
 }
 
 impl DiscoveryHook for Exits {
-    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), HandoverError> {
+    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), OutboxError> {
         self.answers.lock().push(answer);
         Ok(())
     }

@@ -17,13 +17,12 @@ use dht_transport::{Builder, InboundStream};
 use parking_lot::Mutex;
 use tokio::{
     sync::{broadcast, mpsc},
-    task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 
 use super::{
     MailParts,
-    outlets::{Table, ToDirectory, ToPipeline},
+    outlets::{Table, ToDirectory},
     receipt::{self, RECEIPT_PROTOCOL},
 };
 use crate::{Config, Event, StartError, channels, events::Events, supervise::Tasks};
@@ -117,10 +116,7 @@ pub(crate) async fn start(
             entropy: parts.entropy,
             store,
             ledger,
-            outbox: Arc::new(ToPipeline {
-                pipeline: parts.pipeline,
-                sending: Mutex::new(JoinSet::new()),
-            }),
+            outbox: parts.outbox,
             bans: Arc::new(ToDirectory {
                 directory: parts.directory,
                 clock: parts.clock,

@@ -2,65 +2,10 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use dht_core::{
-    Clock as _, DedupHash, MessageType, Priority, RemotePeer, Severity, SharedClock, UnixSeconds,
-};
+use dht_core::{Clock as _, DedupHash, RemotePeer, Severity, SharedClock, UnixSeconds};
 use dht_inbound::{BanTerms, DedupTable, Sighting};
-use dht_outbound::{Payload, SendParams, SendRequest};
 use dht_peers::Directory;
-use dht_saf::{BanSink, Done, Duplicates, Outbox, OutboxFull};
-use parking_lot::Mutex;
-use tokio::task::JoinSet;
-use tower::ServiceExt as _;
-
-use crate::node::Pipeline;
-
-/// Requests and answers on their way at one time; one a peer is usual.
-const MAX_SENDING: usize = 512;
-
-/// Sends through the outbound pipeline and waits for the delivery, in tasks of its own.
-pub(super) struct ToPipeline {
-    pub(super) pipeline: Pipeline,
-    pub(super) sending: Mutex<JoinSet<()>>,
-}
-
-impl Outbox for ToPipeline {
-    fn send(
-        &self,
-        to: &RemotePeer,
-        message_type: MessageType,
-        part: Bytes,
-        done: Done,
-    ) -> Result<(), OutboxFull> {
-        let priority = match message_type {
-            MessageType::SafStoredMessages => Priority::Stored,
-            _ => Priority::Control,
-        };
-        let params = SendParams::builder()
-            .direct_public_key(to.public_key)
-            .with_dht_message_type(message_type)
-            .with_priority(priority);
-        let request = SendRequest::new(params.finish(), Payload::Part(part));
-        let mut sending = self.sending.lock();
-        while sending.try_join_next().is_some() {}
-        if sending.len() >= MAX_SENDING {
-            return Err(OutboxFull);
-        }
-        let pipeline = self.pipeline.clone();
-        sending.spawn(async move {
-            let sent = match pipeline.oneshot(request).await {
-                Ok(response) => match response.resolve().await {
-                    Ok(states) => states.wait_single().await,
-                    Err(_) => false,
-                },
-                Err(_) => false,
-            };
-            done(sent);
-        });
-        Ok(())
-    }
-}
+use dht_saf::{BanSink, Duplicates};
 
 /// Bans in the directory; the connection is closed by whoever watches the bans.
 pub(super) struct ToDirectory {

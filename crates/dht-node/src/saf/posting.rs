@@ -3,14 +3,13 @@
 use std::fmt;
 
 use dht_core::{
-    Clock as _, DedupHash, Destination, Encryption, Entropy as _, MessageTag, MessageType,
-    Priority, ProtocolVersion, PublicKey, SealRequest, SealSecrets, Signing, Strategy,
-    dedup_key_of, encode_envelope, seal,
+    Clock as _, DedupHash, Destination, DomainMessage, Encryption, Entropy as _, MessageTag,
+    MessageType, Payload, Priority, ProtocolVersion, PublicKey, SealRequest, SealSecrets,
+    SendRequest, Signing, Strategy, dedup_key_of, encode_envelope, seal,
 };
 use dht_inbound::Sighting;
 use dht_outbound::{
-    Deliveries, DeliveryFailure, DomainMessage, GenerateError, MESSAGE_VALIDITY_SECONDS, Payload,
-    SendFailure, SendRequest, prepare_body,
+    Deliveries, DeliveryFailure, GenerateError, MESSAGE_VALIDITY_SECONDS, SendFailure, prepare_body,
 };
 use dht_transport::Transport;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};

@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dht_core::{
-    Destination, Encryption, MessageTag, NodeId, Priority, Strategy,
+    Destination, DomainMessage, Encryption, MessageTag, NodeId, Payload, Priority, SendParams,
+    SendRequest, Strategy,
     test_util::{identity, public_key},
 };
 use dht_outbound::{
-    DomainMessage, Driver, DriverLimits, OutboundError, Payload, Requester, SendFailure,
-    SendMessageResponse, SendParams, SendRequest, Submission,
+    Driver, DriverLimits, OutboundError, Requester, SendFailure, SendMessageResponse, Submission,
 };
 use dht_stack::BoxError;
 use tokio::{

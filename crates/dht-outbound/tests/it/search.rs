@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use dht_core::{
     Claim, Destination, Encryption, Features, IdentitySignature, MessageTag, MessageType,
-    NodeIdentity, Priority, PublicKey, SeededEntropy, Strategy,
+    NodeIdentity, Payload, Priority, PublicKey, SeededEntropy, SendParams, SendRequest, Strategy,
     test_util::{NOW, identity, public_key},
 };
 use dht_outbound::{
-    DeliveryReply, MessageSendStates, OutboundError, Payload, Requester, SEARCH_INTERVAL,
-    SearchError, SearchLimits, Searcher, SendMessageResponse, SendParams, SendRequest, Submission,
+    DeliveryReply, MessageSendStates, OutboundError, Requester, SEARCH_INTERVAL, SearchError,
+    SearchLimits, Searcher, SendMessageResponse, Submission,
 };
 use dht_proto::dht::{DiscoveryMessage, JoinMessage};
 use tokio::sync::{mpsc, mpsc::error::TryRecvError};

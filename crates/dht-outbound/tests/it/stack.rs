@@ -3,13 +3,12 @@
 use bytes::Bytes;
 use dht_core::{
     DedupHash, Destination, DomainHeader, Encryption, Flags, Header, MessageTag, MessageType,
-    NodeId, OpenError, Priority, ProtocolVersion, RawEnvelope, SealError, Signing, Strategy,
-    UnixSeconds, dedup_hash, dedup_key_of,
+    NodeId, OpenError, Payload, Priority, ProtocolVersion, RawEnvelope, SealError, SendParams,
+    SendRequest, Signing, Strategy, UnixSeconds, dedup_hash, dedup_key_of,
     test_util::{NOW, encrypted, frame, identity, public_key},
 };
 use dht_outbound::{
-    DeliveryFailure, GenerateError, MESSAGE_VALIDITY_SECONDS, Payload, SendFailure,
-    SendMessageResponse, SendParams, SendRequest,
+    DeliveryFailure, GenerateError, MESSAGE_VALIDITY_SECONDS, SendFailure, SendMessageResponse,
 };
 use proptest::{prelude::*, strategy::Strategy as _};
 
@@ -442,7 +441,7 @@ proptest! {
         if direct {
             params = params.direct_node_id(id(1));
         }
-        let domain = dht_outbound::DomainMessage::new(message_type, payload.clone());
+        let domain = dht_core::DomainMessage::new(message_type, payload.clone());
         let request = SendRequest::new(params.finish(), Payload::Domain(domain));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let queued = states(runtime.block_on(node.send(request))).len();

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dht_core::{
-    DedupHash, Features, ManualClock, NodeIdentity, RawEnvelope, RemotePeer, Sealed, SeededEntropy,
-    UnixSeconds,
+    DedupHash, DomainMessage, Features, ManualClock, NodeIdentity, Payload, RawEnvelope,
+    RemotePeer, Sealed, SeededEntropy, SendParams, SendRequest, UnixSeconds,
     test_util::{NOW, identity},
 };
 use dht_outbound::{
-    DomainMessage, InlineSealer, OutboundConfig, OutboundMessage, OutboundParts, Payload,
-    SeedDedup, SendMessageResponse, SendParams, SendRequest, outbound,
+    InlineSealer, OutboundConfig, OutboundMessage, OutboundParts, SeedDedup, SendMessageResponse,
+    outbound,
 };
 use dht_peers::{Connections, Direction, Directory, PeerRecord};
 use dht_stack::BoxError;

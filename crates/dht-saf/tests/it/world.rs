@@ -10,15 +10,14 @@ use std::{
 use bytes::Bytes;
 use dht_core::{
     Clock as _, Content, DedupHash, Destination, Disposition, DropReason, Encryption, Features,
-    Flags, Header, InTransit, Kept, ManualClock, MessageTag, MessageType, NodeIdentity, Opened,
-    ProtocolVersion, PublicKey, RawEnvelope, RemotePeer, SeededEntropy, Severity, Signing,
-    UnixSeconds, test_util,
+    Flags, Header, InTransit, Kept, ManualClock, MessageTag, MessageType, NodeIdentity, OnDelivery,
+    Opened, Outbox, OutboxError, Payload, ProtocolVersion, PublicKey, RawEnvelope, RemotePeer,
+    SeededEntropy, SendRequest, Severity, Signing, Strategy, UnixSeconds, test_util,
 };
 use dht_peers::{Channel, Connections, Direction, Directory, PeerRecord};
 use dht_proto::store_forward::{StoredMessage, StoredMessagesRequest, StoredMessagesResponse};
 use dht_saf::{
-    BanSink, Done, Duplicates, Ledger, MemoryDisk, Outbox, OutboxFull, Saf, SafConfig, SafEvent,
-    SafParts, Store, StoreConfig,
+    BanSink, Duplicates, Ledger, MemoryDisk, Saf, SafConfig, SafEvent, SafParts, Store, StoreConfig,
 };
 use dht_stack::BoxError;
 use parking_lot::Mutex;
@@ -95,24 +94,40 @@ pub(crate) struct Around {
     pub(crate) broken: Mutex<bool>,
     /// What is taken waits: the peer does not read.
     pub(crate) stalled: Mutex<bool>,
-    waiting: Mutex<Vec<Done>>,
+    waiting: Mutex<Vec<OnDelivery>>,
     pub(crate) bans: Mutex<Vec<(PublicKey, Severity)>>,
     sightings: Mutex<HashMap<DedupHash, u32>>,
 }
 
 impl Outbox for Around {
-    fn send(
+    fn try_send(&self, _: SendRequest) -> Result<(), OutboxError> {
+        panic!("store-and-forward waits for every delivery")
+    }
+
+    fn try_send_reporting(
         &self,
-        to: &RemotePeer,
-        message_type: MessageType,
-        part: Bytes,
-        done: Done,
-    ) -> Result<(), OutboxFull> {
+        request: SendRequest,
+        done: OnDelivery,
+    ) -> Result<(), OutboxError> {
         if *self.full.lock() {
-            return Err(OutboxFull);
+            return Err(OutboxError::Full);
         }
+        let SendRequest::Message {
+            params,
+            payload: Payload::Part(part),
+        } = request
+        else {
+            panic!("a message of the protocol")
+        };
+        let Strategy::DirectPublicKey(to) = params.strategy else {
+            panic!("to one peer")
+        };
+        assert_eq!(params.encryption, Encryption::Clear);
+        assert_eq!(params.destination, Destination::Unknown);
+        assert!(!params.force_origin && !params.discovery);
+        let message_type = params.message_type;
         self.sent.lock().push(Sent {
-            to: to.public_key,
+            to,
             message_type,
             part,
         });

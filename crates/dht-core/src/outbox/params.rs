@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dht_core::{
+use crate::{
     Destination, Encryption, Flags, Header, MessageTag, MessageType, NodeId, Priority, PublicKey,
     Strategy,
 };
@@ -12,7 +12,7 @@ use dht_core::{
 /// Specification 04, section 2.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SendParams {
-    /// To whom. Defaults to a flood that excludes nobody.
+    /// Selects the recipients. Defaults to a flood that excludes nobody.
     pub strategy: Strategy,
     /// What the header names as the recipient. Defaults to unknown.
     pub destination: Destination,
@@ -39,8 +39,7 @@ pub struct SendParams {
 /// Builds [`SendParams`]. Of several strategies the last one counts.
 ///
 /// ```
-/// use dht_core::{Destination, Encryption, Features, SecretKey};
-/// use dht_outbound::SendParams;
+/// use dht_core::{Destination, Encryption, SecretKey, SendParams};
 ///
 /// let bob = SecretKey::from_bytes(&[2; 32]).unwrap_or_else(|_| unreachable!()).public_key();
 /// let params = SendParams::builder()

@@ -1,0 +1,294 @@
+//! What a part of the node asks to be sent, and the trait through which it asks.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use params::{SendBuilder, SendParams};
+
+use crate::{MessageTag, MessageType, Priority, PublicKey, Strategy};
+
+mod announce;
+mod params;
+
+/// Takes what a node sends. Never waits: a request that finds no room is refused.
+///
+/// An inbound stack that waited for an outbound queue, which waits for a peer, which waits for its own outbound queue,
+/// would let everybody wait for everybody (law 2). The caller sheds and counts a refused request.
+///
+/// `dht_outbound::Outbound` is one. A test records the requests:
+///
+/// ```
+/// use std::sync::Mutex;
+/// use dht_core::{OnDelivery, Outbox, OutboxError, SendRequest, Strategy, MessageTag};
+///
+/// #[derive(Default)]
+/// struct Recorder(Mutex<Vec<SendRequest>>);
+///
+/// impl Outbox for Recorder {
+///     fn try_send(&self, request: SendRequest) -> Result<(), OutboxError> {
+///         self.0.lock().map_err(|_| OutboxError::Closed)?.push(request);
+///         Ok(())
+///     }
+///
+///     fn try_send_reporting(&self, request: SendRequest, done: OnDelivery) -> Result<(), OutboxError> {
+///         self.try_send(request)?;
+///         done(true);
+///         Ok(())
+///     }
+/// }
+///
+/// let outbox = Recorder::default();
+/// outbox.try_send(SendRequest::forward("envelope".into(), Strategy::default(), MessageTag(1)))?;
+/// # Ok::<(), OutboxError>(())
+/// ```
+pub trait Outbox: Send + Sync + 'static {
+    /// Sends a request if there is room for one of its [priority](SendRequest::priority) and
+    /// [cause](SendRequest::cause).
+    ///
+    /// # Errors
+    /// [`OutboxError`].
+    fn try_send(&self, request: SendRequest) -> Result<(), OutboxError>;
+
+    /// As [`try_send`](Self::try_send), and calls `done` once with the outcome of the delivery.
+    ///
+    /// # Errors
+    /// [`OutboxError`]; `done` is dropped.
+    fn try_send_reporting(&self, request: SendRequest, done: OnDelivery)
+    -> Result<(), OutboxError>;
+}
+
+/// Called once with whether every copy of a message, at least one, left for its peer's socket. Dropped uncalled when the
+/// node stops.
+pub type OnDelivery = Box<dyn FnOnce(bool) + Send>;
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutboxError {
+    /// No room for a request of this priority and cause.
+    #[error("outbound queue is full")]
+    Full,
+    /// The node does not send any more.
+    #[error("outbound queue is closed")]
+    Closed,
+}
+
+/// Part of the node on whose behalf a message is sent. Each has a share of the room, so that none keeps the others out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Cause {
+    /// The application.
+    Application,
+    /// This node announces itself or searches for a peer.
+    Overlay,
+    /// A peer's discovery, which is answered.
+    Reply,
+    /// This node asks a peer for the messages stored for it.
+    StoredRequest,
+    /// A peer's request for the messages stored for it, which is answered.
+    StoredAnswer,
+    /// A message of another node, which is passed on.
+    Forward,
+}
+
+/// One message to be sent, to the peers that its strategy selects.
+///
+/// Specification 04, section 2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "forwarding is the hot path; a box would be an allocation per message"
+)]
+pub enum SendRequest {
+    /// A message of this node.
+    Message {
+        /// How it is sent, recipients included.
+        params: Box<SendParams>,
+        /// What is sent.
+        payload: Payload,
+    },
+    /// A message of somebody else, passed on byte for byte.
+    Forward {
+        /// The whole envelope as received.
+        frame: Bytes,
+        /// Selects the recipients.
+        strategy: Strategy,
+        /// Trace id, usually the one in the frame.
+        tag: MessageTag,
+        /// [`Priority::Gossip`], or [`Priority::Stored`] for mail from the store.
+        priority: Priority,
+    },
+}
+
+/// The inside of a message, at different stages of preparation.
+///
+/// Specification 04, section 4.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// An application's message: a header with its type becomes part 0, the payload part 1.
+    Domain(DomainMessage),
+    /// Part 0 of an envelope body, for the protocol's own messages.
+    Part(Bytes),
+    /// A complete encoded envelope body, without padding or length prefix.
+    Body(Bytes),
+}
+
+/// An application's message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainMessage {
+    /// The application's own type number.
+    pub message_type: i32,
+    /// The encoded message.
+    pub payload: Bytes,
+}
+
+// === impl Cause ===
+
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 6] = [
+        Self::Application,
+        Self::Overlay,
+        Self::Reply,
+        Self::StoredRequest,
+        Self::StoredAnswer,
+        Self::Forward,
+    ];
+
+    /// A short name for logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Application => "application",
+            Self::Overlay => "overlay",
+            Self::Reply => "reply",
+            Self::StoredRequest => "stored_request",
+            Self::StoredAnswer => "stored_answer",
+            Self::Forward => "forward",
+        }
+    }
+}
+
+impl<O: Outbox + ?Sized> Outbox for Arc<O> {
+    fn try_send(&self, request: SendRequest) -> Result<(), OutboxError> {
+        (**self).try_send(request)
+    }
+
+    fn try_send_reporting(
+        &self,
+        request: SendRequest,
+        done: OnDelivery,
+    ) -> Result<(), OutboxError> {
+        (**self).try_send_reporting(request, done)
+    }
+}
+
+// === impl SendRequest ===
+
+impl SendRequest {
+    /// A request to send a message.
+    #[must_use]
+    pub fn new(params: SendParams, payload: Payload) -> Self {
+        Self::Message {
+            params: Box::new(params),
+            payload,
+        }
+    }
+
+    /// A request to pass on a received frame, as gossip.
+    #[must_use]
+    pub const fn forward(frame: Bytes, strategy: Strategy, tag: MessageTag) -> Self {
+        Self::Forward {
+            frame,
+            strategy,
+            tag,
+            priority: Priority::Gossip,
+        }
+    }
+
+    /// Bytes of the frame or payload.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Message { payload, .. } => payload.len(),
+            Self::Forward { frame, .. } => frame.len(),
+        }
+    }
+
+    /// Selects the recipients.
+    #[must_use]
+    pub fn strategy(&self) -> &Strategy {
+        match self {
+            Self::Message { params, .. } => &params.strategy,
+            Self::Forward { strategy, .. } => strategy,
+        }
+    }
+
+    /// Part of the node that asks, told from the type of the message.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        let params = match self {
+            Self::Message { params, .. } => params,
+            Self::Forward { .. } => return Cause::Forward,
+        };
+        match params.message_type {
+            MessageType::None => Cause::Application,
+            MessageType::Join | MessageType::Discovery => Cause::Overlay,
+            MessageType::DiscoveryResponse => Cause::Reply,
+            MessageType::SafRequestMessages => Cause::StoredRequest,
+            MessageType::SafStoredMessages => Cause::StoredAnswer,
+        }
+    }
+
+    /// When it is shed.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        match self {
+            Self::Message { params, .. } => params.priority(),
+            Self::Forward { priority, .. } => *priority,
+        }
+    }
+
+    /// Key of the recipient, if this is a direct send that may search for it.
+    #[must_use]
+    pub fn discoverable(&self) -> Option<&PublicKey> {
+        match self {
+            Self::Message { params, .. } if params.discovery => params.strategy.direct_public_key(),
+            _ => None,
+        }
+    }
+}
+
+impl Payload {
+    /// Bytes of what the caller handed over.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Domain(message) => message.payload.len(),
+            Self::Part(bytes) | Self::Body(bytes) => bytes.len(),
+        }
+    }
+
+    /// True if there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl DomainMessage {
+    /// A message of the given type.
+    #[must_use]
+    pub fn new(message_type: impl Into<i32>, payload: impl Into<Bytes>) -> Self {
+        Self {
+            message_type: message_type.into(),
+            payload: payload.into(),
+        }
+    }
+
+    /// The encoded message.
+    #[must_use]
+    pub fn into_inner(self) -> Bytes {
+        self.payload
+    }
+}
