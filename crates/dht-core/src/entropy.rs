@@ -1,4 +1,4 @@
-//! Where randomness comes from, so that a test or a simulator can replay it.
+//! Sources of randomness, injected so that a test or a simulator can replay a run.
 
 use std::{
     fmt,
@@ -10,22 +10,29 @@ use std::{
 
 use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng;
+#[cfg(feature = "os-entropy")]
+use zeroize::Zeroizing;
 
 /// Hands out cryptographic generators.
 ///
-/// One call per message keeps the generator off any shared lock; an operating-system backed implementation
-/// seeds each generator afresh.
+/// Callers take one generator per message, so that none is behind a shared lock.
 pub trait Entropy: Send + Sync + 'static {
-    /// A generator nobody else has.
+    /// A generator that is not handed out twice.
     fn rng(&self) -> ChaCha12Rng;
 }
 
 /// A source of randomness shared by the parts of a node.
 pub type SharedEntropy = Arc<dyn Entropy>;
 
+/// Generators that the operating system seeds.
+#[cfg(feature = "os-entropy")]
+#[cfg_attr(docsrs, doc(cfg(feature = "os-entropy")))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsEntropy;
+
 /// Reproducible generators from one seed: the n-th call gives the n-th stream of that seed.
 ///
-/// For tests and simulations only: everything it produces is predictable.
+/// For tests and simulations only: whoever knows the seed knows every key.
 pub struct SeededEntropy {
     seed: u64,
     calls: AtomicU64,
@@ -47,6 +54,21 @@ impl Entropy for SeededEntropy {
         let mut rng = ChaCha12Rng::seed_from_u64(self.seed);
         rng.set_stream(self.calls.fetch_add(1, Ordering::Relaxed));
         rng
+    }
+}
+
+#[cfg(feature = "os-entropy")]
+impl Entropy for OsEntropy {
+    /// # Panics
+    /// If the operating system provides no randomness: a key made without it is not secret.
+    #[expect(
+        clippy::expect_used,
+        reason = "there is no safe way on without randomness"
+    )]
+    fn rng(&self) -> ChaCha12Rng {
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *seed).expect("the operating system provides randomness");
+        ChaCha12Rng::from_seed(*seed)
     }
 }
 

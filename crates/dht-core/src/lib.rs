@@ -39,8 +39,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod address;
 mod claim;
+mod disposition;
 mod entropy;
 mod envelope;
 mod features;
@@ -53,8 +56,12 @@ mod network;
 mod node_id;
 mod outbox;
 mod peer_address;
+mod priority;
 mod profile;
+mod remote_peer;
 mod schnorr;
+mod severity;
+mod strategy;
 #[cfg(any(test, feature = "test-util"))]
 pub mod test_util;
 mod time;
@@ -62,6 +69,9 @@ mod transit;
 
 pub use address::{Address, AddressError, AddressPolicy, AddressRefusal, DnsKind, Host, Protocol};
 pub use claim::{Claim, ClaimError, IdentitySignature, MAX_CLAIM_SKEW_SECONDS};
+pub use disposition::{Disposition, DropReason};
+#[cfg(feature = "os-entropy")]
+pub use entropy::OsEntropy;
 pub use entropy::{Entropy, SeededEntropy, SharedEntropy};
 pub use envelope::{
     BodyError, Content, DedupHash, DomainHeader, Fingerprint, FingerprintKey, Flags, Header,
@@ -71,14 +81,11 @@ pub use envelope::{
     dedup_key, dedup_key_of, domain_parts, encode_envelope, encode_parts, open_batch, pad, seal,
     unpad, verify_batch,
 };
-pub use features::{Features, FeaturesError};
+pub use features::Features;
 pub use identity::NodeIdentity;
 pub use key_cache::KeyCache;
 pub use keys::{KeyError, PublicKey, SecretKey, SharedSecret};
-pub use message::{
-    Destination, Disposition, DropReason, Encryption, MessageTag, MessageType, Priority,
-    RemotePeer, Severity, Strategy,
-};
+pub use message::{Destination, Encryption, MessageTag, MessageType};
 pub use network::{Network, NetworkError};
 pub use node_id::{Distance, NodeId, NodeIdError};
 pub use outbox::{
@@ -86,7 +93,13 @@ pub use outbox::{
     SendRequest,
 };
 pub use peer_address::{PeerAddress, PeerAddressError};
+pub use priority::Priority;
 pub use profile::{AttributionProfile, UnknownProfile};
+pub use remote_peer::RemotePeer;
 pub use schnorr::{MessageSignature, SignatureError};
+pub use severity::Severity;
+pub use strategy::Strategy;
+#[cfg(feature = "system-clock")]
+pub use time::SystemClock;
 pub use time::{Clock, ManualClock, SharedClock, UnixSeconds};
-pub use transit::{InTransit, Kept};
+pub use transit::{InTransit, StoreOutcome};

@@ -1,12 +1,12 @@
-//! Vocabulary the stacks share: what kind of message, from whom, to whom, and what became of it.
+//! What a message is, and to whom it goes.
 
 use std::fmt;
 
 use dht_proto::envelope::DhtMessageType;
 
-use crate::{Features, NodeId, PublicKey};
+use crate::PublicKey;
 
-/// A random number that follows a message through logs. Not signed: never key anything on it (law 8).
+/// Random number that identifies a message in logs. It is not signed: nothing may be keyed by it (law 8).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct MessageTag(pub u64);
 
@@ -16,26 +16,26 @@ impl fmt::Display for MessageTag {
     }
 }
 
-/// What a message is for.
+/// Purpose of a message, as its header says.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum MessageType {
-    /// An application's own message ("domain message").
+    /// A message of the application ("domain message").
     #[default]
     None,
     /// Announces a peer.
     Join,
-    /// Looks for a peer.
+    /// Asks for the addresses of a peer.
     Discovery,
     /// Answers a [`MessageType::Discovery`].
     DiscoveryResponse,
     /// Asks for stored messages.
     SafRequestMessages,
-    /// Hands over stored messages.
+    /// Answers a [`MessageType::SafRequestMessages`].
     SafStoredMessages,
 }
 
 impl MessageType {
-    /// The number on the wire, if it is a known one.
+    /// Reads the number of the header; `None` for an unknown one.
     #[must_use]
     pub fn from_wire(number: i32) -> Option<Self> {
         Some(match DhtMessageType::try_from(number).ok()? {
@@ -48,7 +48,7 @@ impl MessageType {
         })
     }
 
-    /// The number on the wire.
+    /// The number that the header carries.
     #[must_use]
     pub const fn to_wire(self) -> i32 {
         match self {
@@ -61,31 +61,31 @@ impl MessageType {
         }
     }
 
-    /// An application's message.
+    /// Whether this is a message of the application.
     #[must_use]
     pub const fn is_domain(self) -> bool {
         matches!(self, Self::None)
     }
 
-    /// Join, Discovery or its response.
+    /// Whether this is a join, a discovery or a discovery response.
     #[must_use]
     pub const fn is_dht(self) -> bool {
         matches!(self, Self::Join | Self::Discovery | Self::DiscoveryResponse)
     }
 
-    /// A store-and-forward request or answer.
+    /// Whether this is a store-and-forward request or answer.
     #[must_use]
     pub const fn is_saf(self) -> bool {
         matches!(self, Self::SafRequestMessages | Self::SafStoredMessages)
     }
 
-    /// May be passed on by a relay that cannot read it.
+    /// Whether a relay that cannot read the message may pass it on.
     #[must_use]
     pub const fn is_forwardable(self) -> bool {
         matches!(self, Self::None | Self::Join | Self::Discovery)
     }
 
-    /// A short name for logs and metrics.
+    /// Short name for logs and metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -99,10 +99,10 @@ impl MessageType {
     }
 }
 
-/// To whom a message is addressed.
+/// Recipient named in a header.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Destination {
-    /// Anybody, or somebody the relays shall not know.
+    /// No recipient is named: the message is for everybody, or the relays shall not know for whom.
     #[default]
     Unknown,
     /// The holder of this key.
@@ -110,7 +110,7 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// The key, if there is one.
+    /// Key of the recipient, if one is named.
     #[must_use]
     pub const fn public_key(&self) -> Option<&PublicKey> {
         match self {
@@ -132,368 +132,12 @@ impl Destination {
     }
 }
 
-/// Whether to encrypt a message, and for whom.
+/// Whether a message is encrypted, and for which key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Encryption {
-    /// Readable by every relay.
+    /// Every relay can read the message.
     #[default]
     Clear,
-    /// Readable by the holder of this key only, sender hidden from everybody else.
+    /// Only the holder of this key can read the message and learn its sender.
     EncryptFor(PublicKey),
-}
-
-/// A neighbour whose key the transport has authenticated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RemotePeer {
-    /// Its public key.
-    pub public_key: PublicKey,
-    /// The node id of that key.
-    pub node_id: NodeId,
-    /// What it says it offers.
-    pub features: Features,
-}
-
-impl RemotePeer {
-    /// A peer with the node id of its key.
-    #[must_use]
-    pub fn new(public_key: PublicKey, features: Features) -> Self {
-        Self {
-            public_key,
-            node_id: public_key.node_id(),
-            features,
-        }
-    }
-}
-
-/// What became of a received message.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Disposition {
-    /// The application has it.
-    Delivered,
-    /// Passed on to other peers.
-    Forwarded,
-    /// Kept for a peer that is away.
-    Stored,
-    /// A protocol message this node acted on.
-    Answered,
-    /// Let go.
-    Dropped(DropReason),
-}
-
-/// Why a message was let go.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum DropReason {
-    /// No bytes at all.
-    Empty,
-    /// Not the protobuf envelope, or over a limit.
-    Undecodable,
-    /// Differs from its own deterministic re-encoding.
-    NotCanonical,
-    /// A header field that does not convert.
-    BadHeader,
-    /// From a peer this node does not know.
-    UnknownSource,
-    /// Asks for a role this node does not have.
-    RoleFilter,
-    /// Past its time.
-    Expired,
-    /// Encrypted, but without what that takes.
-    BadSemantics,
-    /// The signature does not cover header and body.
-    BadSignature,
-    /// Addressed to this node, but does not open.
-    Undecryptable,
-    /// Clear, but the body is no envelope body.
-    UndecodableBody,
-    /// Seen before.
-    Duplicate,
-    /// Seen before, and must not be passed on again.
-    Rebroadcast,
-    /// Not readable here, and not to be passed on.
-    NotForUs,
-    /// A protocol message that breaks its own rules.
-    BadProtocolMessage,
-    /// Nobody signed it, but somebody should have.
-    Unauthenticated,
-    /// This node's own message came back.
-    OwnMessage,
-    /// From or about a banned peer.
-    Banned,
-    /// Asked for by nobody.
-    Unrequested,
-    /// The application did not want it.
-    Refused,
-    /// Room or rate ran out.
-    Overload,
-    /// A part of this node failed.
-    Internal,
-}
-
-impl DropReason {
-    /// Every reason.
-    pub const ALL: [Self; 22] = [
-        Self::Empty,
-        Self::Undecodable,
-        Self::NotCanonical,
-        Self::BadHeader,
-        Self::UnknownSource,
-        Self::RoleFilter,
-        Self::Expired,
-        Self::BadSemantics,
-        Self::BadSignature,
-        Self::Undecryptable,
-        Self::UndecodableBody,
-        Self::Duplicate,
-        Self::Rebroadcast,
-        Self::NotForUs,
-        Self::BadProtocolMessage,
-        Self::Unauthenticated,
-        Self::OwnMessage,
-        Self::Banned,
-        Self::Unrequested,
-        Self::Refused,
-        Self::Overload,
-        Self::Internal,
-    ];
-
-    /// Its place in [`ALL`](Self::ALL), for tables of counts.
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
-    /// A short name for logs and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::Undecodable => "undecodable",
-            Self::NotCanonical => "not_canonical",
-            Self::BadHeader => "bad_header",
-            Self::UnknownSource => "unknown_source",
-            Self::RoleFilter => "role_filter",
-            Self::Expired => "expired",
-            Self::BadSemantics => "bad_semantics",
-            Self::BadSignature => "bad_signature",
-            Self::Undecryptable => "undecryptable",
-            Self::UndecodableBody => "undecodable_body",
-            Self::Duplicate => "duplicate",
-            Self::Rebroadcast => "rebroadcast",
-            Self::NotForUs => "not_for_us",
-            Self::BadProtocolMessage => "bad_protocol_message",
-            Self::Unauthenticated => "unauthenticated",
-            Self::OwnMessage => "own_message",
-            Self::Banned => "banned",
-            Self::Unrequested => "unrequested",
-            Self::Refused => "refused",
-            Self::Overload => "overload",
-            Self::Internal => "internal",
-        }
-    }
-}
-
-impl Disposition {
-    /// A short name for logs and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Forwarded => "forwarded",
-            Self::Stored => "stored",
-            Self::Answered => "answered",
-            Self::Dropped(reason) => reason.name(),
-        }
-    }
-}
-
-/// How long an offence bans: specification 03, section 4.1.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Severity {
-    /// 10 minutes.
-    Low,
-    /// 10 minutes.
-    Medium,
-    /// 2 hours.
-    High,
-}
-
-impl Severity {
-    /// Default length of a ban, in seconds.
-    #[must_use]
-    pub const fn default_seconds(self) -> u64 {
-        match self {
-            Self::Low | Self::Medium => 600,
-            Self::High => 7_200,
-        }
-    }
-}
-
-/// Which peers a message goes to: specification 04, section 3.
-///
-/// ```
-/// use dht_core::{NodeId, Strategy};
-///
-/// let exclude = vec![NodeId::default()];
-/// assert!(Strategy::DirectNodeId(NodeId::default()).is_direct());
-/// assert_eq!(Strategy::Broadcast { exclude }.name(), "broadcast");
-/// assert_eq!(Strategy::default(), Strategy::Flood { exclude: vec![] });
-/// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Strategy {
-    /// This peer, connected or not.
-    DirectNodeId(NodeId),
-    /// The peer with this key, connected or not.
-    DirectPublicKey(PublicKey),
-    /// All connected nodes.
-    Flood {
-        /// Never chosen.
-        exclude: Vec<NodeId>,
-    },
-    /// A few connected nodes, at random.
-    Broadcast {
-        /// Never chosen.
-        exclude: Vec<NodeId>,
-    },
-    /// Known nodes at random, connected or not.
-    Random {
-        /// How many.
-        n: usize,
-        /// Never chosen.
-        exclude: Vec<NodeId>,
-    },
-    /// Exactly these, unchecked.
-    SelectedPeers(Vec<NodeId>),
-    /// The nodes closest to an id.
-    ClosestNodes {
-        /// The id.
-        target: NodeId,
-        /// Never chosen.
-        exclude: Vec<NodeId>,
-        /// Whether nodes that would have to be dialled are left out.
-        connected_only: bool,
-    },
-    /// The peer itself if connected, else the nodes closest to it.
-    DirectOrClosestNodes {
-        /// The id.
-        target: NodeId,
-        /// Never chosen, unless it is the target itself.
-        exclude: Vec<NodeId>,
-        /// Whether nodes that would have to be dialled are left out.
-        connected_only: bool,
-    },
-    /// Towards a destination, or outwards if there is none.
-    Propagate {
-        /// Towards whom.
-        destination: Destination,
-        /// Never chosen.
-        exclude: Vec<NodeId>,
-    },
-}
-
-impl Default for Strategy {
-    fn default() -> Self {
-        Self::Flood {
-            exclude: Vec::new(),
-        }
-    }
-}
-
-impl Strategy {
-    /// Sent to one named peer.
-    #[must_use]
-    pub const fn is_direct(&self) -> bool {
-        matches!(self, Self::DirectNodeId(_) | Self::DirectPublicKey(_))
-    }
-
-    /// The key of [`Strategy::DirectPublicKey`].
-    #[must_use]
-    pub const fn direct_public_key(&self) -> Option<&PublicKey> {
-        match self {
-            Self::DirectPublicKey(key) => Some(key),
-            _ => None,
-        }
-    }
-
-    /// The id of [`Strategy::DirectNodeId`].
-    #[must_use]
-    pub const fn direct_node_id(&self) -> Option<&NodeId> {
-        match self {
-            Self::DirectNodeId(id) => Some(id),
-            _ => None,
-        }
-    }
-
-    /// A short name for logs and metrics.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::DirectNodeId(_) => "direct_node_id",
-            Self::DirectPublicKey(_) => "direct_public_key",
-            Self::Flood { .. } => "flood",
-            Self::Broadcast { .. } => "broadcast",
-            Self::Random { .. } => "random",
-            Self::SelectedPeers(_) => "selected_peers",
-            Self::ClosestNodes { .. } => "closest_nodes",
-            Self::DirectOrClosestNodes { .. } => "direct_or_closest_nodes",
-            Self::Propagate { .. } => "propagate",
-        }
-    }
-}
-
-/// What is shed last and what first (law 3). The order of the variants is the order of importance.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Priority {
-    /// Protocol answers.
-    Control,
-    /// Messages to one peer.
-    Direct,
-    /// Mail kept for a peer that was away.
-    Stored,
-    /// Messages passed on for others.
-    Gossip,
-}
-
-impl Priority {
-    /// Every priority, most important first.
-    pub const ALL: [Self; 4] = [Self::Control, Self::Direct, Self::Stored, Self::Gossip];
-
-    /// A short name for logs and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Control => "control",
-            Self::Direct => "direct",
-            Self::Stored => "stored",
-            Self::Gossip => "gossip",
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    /// Tables of counts are made by place.
-    #[test]
-    fn every_reason_has_its_place_and_a_name_of_its_own() {
-        for (place, reason) in DropReason::ALL.into_iter().enumerate() {
-            assert_eq!(reason.index(), place);
-        }
-        let kept = [
-            Disposition::Delivered,
-            Disposition::Forwarded,
-            Disposition::Stored,
-            Disposition::Answered,
-        ];
-        let names = kept.map(Disposition::name).into_iter();
-        let names = names.chain(DropReason::ALL.map(DropReason::name));
-        assert_eq!(
-            names.collect::<BTreeSet<_>>().len(),
-            kept.len() + DropReason::ALL.len()
-        );
-    }
 }

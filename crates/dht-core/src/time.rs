@@ -1,4 +1,4 @@
-//! Time as the protocol counts it. This crate never reads a clock; callers bring one.
+//! Time as the protocol counts it. Callers bring the clock; the one of the operating system is behind a feature.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use std::{
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct UnixSeconds(pub u64);
 
-/// Where a component takes the time from, so that a test or a simulator can drive it.
+/// Source of the time, so that a test or a simulator can set it.
 pub trait Clock: Send + Sync + 'static {
     /// The present time.
     fn now(&self) -> UnixSeconds;
@@ -20,6 +20,12 @@ pub trait Clock: Send + Sync + 'static {
 
 /// A clock shared by the parts of a node.
 pub type SharedClock = Arc<dyn Clock>;
+
+/// The wall clock of the operating system.
+#[cfg(feature = "system-clock")]
+#[cfg_attr(docsrs, doc(cfg(feature = "system-clock")))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
 
 /// A clock that moves only when told to.
 ///
@@ -68,6 +74,19 @@ impl ManualClock {
     /// Puts the clock to `now`, also backwards.
     pub fn set(&self, now: UnixSeconds) {
         self.0.store(now.0, Ordering::SeqCst);
+    }
+}
+
+#[cfg(feature = "system-clock")]
+impl Clock for SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that everything else is given"
+    )]
+    fn now(&self) -> UnixSeconds {
+        // A clock set before 1970 reads as 1970.
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        UnixSeconds(since.as_secs())
     }
 }
 

@@ -1,41 +1,40 @@
-//! What layers of one crate need of a message that another crate's stack carries.
+//! The interface between the inbound stack and store-and-forward, which do not depend on each other.
 
 use std::sync::Arc;
 
 use crate::{DedupHash, Opened, RemotePeer};
 
-/// An opened message on its way through the inbound stack, whoever defines its type.
+/// An opened message inside the inbound stack.
 ///
-/// The seam between the inbound stack and store-and-forward, which do not know each other: the stack implements it
-/// for its message, store-and-forward's layers ask for nothing else.
+/// The inbound stack implements it for its own message type; the layers of store-and-forward are generic over it.
 pub trait InTransit: Sized + Send + 'static {
-    /// The neighbour it came from.
+    /// Deliverer: the connected peer that handed the message to this node.
     fn source(&self) -> &Arc<RemotePeer>;
 
-    /// Header, content, and the bytes as received.
+    /// Header, content and the received bytes.
     fn opened(&self) -> &Opened;
 
-    /// Names the message.
+    /// Key of the message in the dedup table.
     fn hash(&self) -> DedupHash;
 
-    /// Sightings, this one included; 0 and 1 are new.
-    fn hits(&self) -> u32;
+    /// How often the message has been received, this time included; 0 and 1 mean that it is new.
+    fn occurrences(&self) -> u32;
 
-    /// Notes what the store has done about it.
-    fn set_kept(&mut self, kept: Kept);
+    /// Records what the store decided.
+    fn set_store_outcome(&mut self, outcome: StoreOutcome);
 
-    /// A message that was inside this one, from the same neighbour and new to this node. It takes over up to `bytes`
-    /// of the memory this one accounts for.
+    /// Makes a message that was inside this one, came from the same deliverer and is new to this node. It takes over
+    /// up to `bytes` of the memory that this message accounts for.
     fn unpack(&mut self, opened: Opened, hash: DedupHash, bytes: usize) -> Self;
 }
 
-/// Whether a message was kept for its recipient.
+/// Whether the store holds a message for its recipient.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Kept {
-    /// Considered, and not kept.
-    No,
-    /// Kept now.
-    Fresh,
-    /// Kept before, and hence forwarded before.
-    Known,
+pub enum StoreOutcome {
+    /// The store considered the message and does not hold it.
+    NotStored,
+    /// The store holds the message now.
+    Stored,
+    /// The store held the message before, so it was forwarded before.
+    AlreadyStored,
 }

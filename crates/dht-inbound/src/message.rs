@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dht_core::{
-    Content, DedupHash, Destination, DomainHeader, Fingerprint, Header, InTransit, Kept,
-    MessageTag, Opened, PublicKey, RemotePeer, Verified,
+    Content, DedupHash, Destination, DomainHeader, Fingerprint, Header, InTransit, MessageTag,
+    Opened, PublicKey, RemotePeer, StoreOutcome, Verified,
 };
 use dht_stack::BytePermit;
 
@@ -160,13 +160,13 @@ impl InTransit for Message {
         self.hash
     }
 
-    fn hits(&self) -> u32 {
+    fn occurrences(&self) -> u32 {
         self.hits
     }
 
-    fn set_kept(&mut self, kept: Kept) {
-        self.stored = Some(kept != Kept::No);
-        self.already_forwarded = kept == Kept::Known;
+    fn set_store_outcome(&mut self, kept: StoreOutcome) {
+        self.stored = Some(kept != StoreOutcome::NotStored);
+        self.already_forwarded = kept == StoreOutcome::AlreadyStored;
     }
 
     fn unpack(&mut self, opened: Opened, hash: DedupHash, bytes: usize) -> Self {

@@ -45,12 +45,12 @@ mod roster;
 mod saf;
 mod seen_file;
 mod supervise;
-mod system;
 
 pub use builder::{Builder, StartError};
 pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB};
 pub use counters::{Drops, Stats};
 pub use crypto::{BatchOpener, BatchVerifier};
+pub use dht_core::{OsEntropy, SystemClock};
 pub use dht_inbound::{AttributionProfile, Verdict};
 #[cfg(feature = "saf")]
 pub use dht_saf::{Round, SafEvent, StoreStats};
@@ -60,4 +60,3 @@ pub use node::{Node, SHUTDOWN_LIMIT, SendError};
 pub use rates::{RateSetting, RateSettings};
 #[cfg(feature = "saf")]
 pub use saf::{DeliveryState, FetchError, Posted, Posting, SafSettings, ledger_file, saf_folder};
-pub use system::{OsEntropy, SystemClock};

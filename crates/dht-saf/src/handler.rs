@@ -84,7 +84,7 @@ where
                 inner: self.inner.call(message),
             };
         }
-        if message.hits() > 1 || !readable {
+        if message.occurrences() > 1 || !readable {
             let reason = if readable {
                 DropReason::Duplicate
             } else {

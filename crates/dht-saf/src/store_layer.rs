@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use dht_core::{Clock as _, Content, Disposition, DropReason, InTransit, Kept};
+use dht_core::{Clock as _, Content, Disposition, DropReason, InTransit, StoreOutcome};
 use dht_stack::BoxError;
 use futures::future::BoxFuture;
 use pin_project_lite::pin_project;
@@ -91,7 +91,7 @@ where
             Decision::Skip(reason) => {
                 metrics::considered(reason.name());
                 if !reason.leaves_mark_unset() {
-                    message.set_kept(Kept::No);
+                    message.set_store_outcome(StoreOutcome::NotStored);
                     self.decline(&message);
                 }
                 return self.pass(message);
@@ -101,7 +101,7 @@ where
         let neighbour = Neighbour::from(&message.source().public_key);
         if !self.saf.0.neighbours.lock().admit(neighbour, now) {
             metrics::considered("rate");
-            message.set_kept(Kept::No);
+            message.set_store_outcome(StoreOutcome::NotStored);
             self.decline(&message);
             return self.pass(message);
         }
@@ -112,13 +112,15 @@ where
         let mut inner = mem::replace(&mut self.inner, unready);
         let work = Box::pin(async move {
             let kept = settle(store.insert(record, now).await);
-            message.set_kept(kept);
-            saf.0.receipts.note(message.hash(), kept != Kept::No);
+            message.set_store_outcome(kept);
+            saf.0
+                .receipts
+                .note(message.hash(), kept != StoreOutcome::NotStored);
             let disposition = inner.call(message).await.map_err(Into::into)?;
             Ok(match disposition {
                 // Nobody further in could do anything about it; it is here.
                 Disposition::Dropped(DropReason::NotForUs | DropReason::Overload)
-                    if kept != Kept::No =>
+                    if kept != StoreOutcome::NotStored =>
                 {
                     Disposition::Stored
                 }
@@ -156,7 +158,7 @@ impl Saf {
             Content::Unreadable => (false, opened.body.len()),
         };
         let candidate = Candidate {
-            hits: message.hits(),
+            hits: message.occurrences(),
             body_bytes: u64::try_from(body_bytes).unwrap_or(u64::MAX),
             expires: opened.header.expires,
             message_type: opened.header.message_type,
@@ -185,15 +187,15 @@ fn record(message: &impl InTransit, retention: Retention, neighbour: Neighbour) 
     }
 }
 
-fn settle(outcome: Result<Inserted, StoreError>) -> Kept {
+fn settle(outcome: Result<Inserted, StoreError>) -> StoreOutcome {
     match outcome {
         Ok(Inserted::Fresh(_)) => {
             metrics::considered("stored");
-            Kept::Fresh
+            StoreOutcome::Stored
         }
         Ok(Inserted::AlreadyExisted) => {
             metrics::considered("known");
-            Kept::Known
+            StoreOutcome::AlreadyStored
         }
         Err(error) => {
             metrics::considered(error.name());
@@ -201,7 +203,7 @@ fn settle(outcome: Result<Inserted, StoreError>) -> Kept {
                 StoreError::Refused(reason) => tracing::debug!(%reason, "message not stored"),
                 error => tracing::warn!(%error, "message not stored"),
             }
-            Kept::No
+            StoreOutcome::NotStored
         }
     }
 }

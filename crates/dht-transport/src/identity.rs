@@ -6,7 +6,7 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::Bytes;
 use dht_core::{
     Address, AddressError, AddressPolicy, AddressRefusal, Claim, ClaimError, Features,
-    FeaturesError, IdentitySignature, PublicKey, UnixSeconds,
+    IdentitySignature, PublicKey, UnixSeconds,
 };
 use dht_proto::{
     DecodeError,
@@ -84,8 +84,8 @@ pub enum IdentityError {
     #[error("identity has a malformed address")]
     Address(#[source] AddressError),
     /// Unknown feature bits.
-    #[error("identity has unknown features")]
-    Features(#[source] FeaturesError),
+    #[error("unknown peer feature bits in {0:#x}")]
+    Features(u32),
     /// No signature.
     #[error("identity is not signed")]
     NotSigned,
@@ -207,7 +207,8 @@ pub fn check_identity(
         .map(Address::from_bytes)
         .collect::<Result<Vec<_>, _>>()
         .map_err(IdentityError::Address)?;
-    let features = Features::from_bits(message.features).map_err(IdentityError::Features)?;
+    let features =
+        Features::from_bits(message.features).ok_or(IdentityError::Features(message.features))?;
     let signature = message.identity_signature.ok_or(IdentityError::NotSigned)?;
     let signature = IdentitySignature::try_from(&signature).map_err(IdentityError::Signature)?;
     for address in &addresses {

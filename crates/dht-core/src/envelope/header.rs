@@ -38,9 +38,21 @@ pub enum ProtocolVersion {
     V2,
 }
 
-/// Flag bits of a header; only the known one can be set.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Flags(u32);
+bitflags::bitflags! {
+    /// Flag bits of a header.
+    ///
+    /// `from_bits` refuses bits that the protocol does not know.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct Flags: u32 {
+        /// The body is encrypted.
+        const ENCRYPTED = 1;
+    }
+}
+
+impl Flags {
+    /// No flag.
+    pub const NONE: Self = Self::empty();
+}
 
 /// Why a header does not convert, in the order the checks are made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -174,41 +186,6 @@ impl ProtocolVersion {
             Self::V1 => 1,
             Self::V2 => 2,
         }
-    }
-}
-
-impl Flags {
-    /// No flag.
-    pub const NONE: Self = Self(0);
-    /// The body is encrypted.
-    pub const ENCRYPTED: Self = Self(1);
-
-    /// Reads flag bits; `None` if an unknown one is set.
-    #[must_use]
-    pub const fn from_bits(bits: u32) -> Option<Self> {
-        if bits & !Self::ENCRYPTED.0 == 0 {
-            Some(Self(bits))
-        } else {
-            None
-        }
-    }
-
-    /// The bits as sent.
-    #[must_use]
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// True if every bit of `other` is set here.
-    #[must_use]
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Both sets of bits.
-    #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
     }
 }
 

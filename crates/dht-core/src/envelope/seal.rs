@@ -159,7 +159,7 @@ fn seal_encrypted(
         .map_err(|_| SealError::TooLong)?;
     let body = body.freeze();
 
-    header.flags = header.flags.union(Flags::ENCRYPTED);
+    header.flags |= Flags::ENCRYPTED;
     header.ephemeral_key = Some(ephemeral);
     let hash = binding_hash(&header, &body);
     let signature = MessageSignature::finish_signing(

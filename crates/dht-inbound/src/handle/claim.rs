@@ -1,9 +1,7 @@
 //! Reads the claim out of a protocol message.
 
 use bytes::Bytes;
-use dht_core::{
-    Address, AddressError, Claim, ClaimError, Features, FeaturesError, IdentitySignature,
-};
+use dht_core::{Address, AddressError, Claim, ClaimError, Features, IdentitySignature};
 use dht_proto::{
     common,
     dht::{DiscoveryMessage, DiscoveryResponseMessage, JoinMessage},
@@ -26,8 +24,8 @@ pub trait ClaimParts {
 #[non_exhaustive]
 pub enum ConvertError {
     /// A feature bit this node does not know.
-    #[error("peer features do not convert")]
-    Features(#[from] FeaturesError),
+    #[error("unknown peer feature bits in {0:#x}")]
+    Features(u32),
     /// No identity signature.
     #[error("identity signature is missing")]
     NoSignature,
@@ -44,7 +42,8 @@ pub enum ConvertError {
 /// # Errors
 /// [`ConvertError`], the first field that does not convert.
 pub fn convert_claim(message: &impl ClaimParts) -> Result<Claim, ConvertError> {
-    let features = Features::from_bits(message.features())?;
+    let bits = message.features();
+    let features = Features::from_bits(bits).ok_or(ConvertError::Features(bits))?;
     let signature = message
         .identity_signature()
         .ok_or(ConvertError::NoSignature)?;

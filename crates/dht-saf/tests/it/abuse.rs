@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dht_core::Features;
 use dht_core::{
-    Content, DedupHash, Disposition, DropReason, Kept, MessageType, RemotePeer, Severity,
+    Content, DedupHash, Disposition, DropReason, MessageType, RemotePeer, Severity, StoreOutcome,
     UnixSeconds, test_util,
 };
 use dht_proto::store_forward::StoredMessagesResponse;
@@ -112,7 +112,7 @@ async fn a_mailbox_stuffed_to_its_quota_leaves_room_for_another() {
     let mut kept = 0;
     for n in 0..30 {
         world.store(world.unreadable(AWAY, n)).await;
-        kept += u32::from(world.passed()[0].kept == Some(Kept::Fresh));
+        kept += u32::from(world.passed()[0].kept == Some(StoreOutcome::Stored));
     }
     assert_eq!(kept, 10, "the rest is passed on, and not kept");
     world.keep(OTHER, 5, 100).await;
@@ -156,11 +156,11 @@ async fn a_neighbours_flood_does_not_keep_out_the_others() {
             // To many recipients, so that no mailbox is full.
             let mail = world.unreadable(1_000 + n, second * 100 + n);
             world.store(from(NODE, mail)).await;
-            flooded += u32::from(world.passed()[0].kept == Some(Kept::Fresh));
+            flooded += u32::from(world.passed()[0].kept == Some(StoreOutcome::Stored));
         }
         let mail = world.unreadable(AWAY, 5_000 + second);
         world.store(from(OTHER, mail)).await;
-        honest += u32::from(world.passed()[0].kept == Some(Kept::Fresh));
+        honest += u32::from(world.passed()[0].kept == Some(StoreOutcome::Stored));
         world.clock.advance(1);
     }
     assert_eq!(honest, 20, "every one");

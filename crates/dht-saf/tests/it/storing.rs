@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use dht_core::{
-    Content, DedupHash, Destination, Disposition, DropReason, Encryption, Features, Kept,
-    MessageType, Signing, UnixSeconds, test_util,
+    Content, DedupHash, Destination, Disposition, DropReason, Encryption, Features, MessageType,
+    Signing, StoreOutcome, UnixSeconds, test_util,
 };
 use dht_saf::{
     Candidate, Decision, Limits, Neighbour, NewRecord, Order, PagerConfig, Query, Recipient,
@@ -86,7 +86,7 @@ async fn sf03_b115_a_clear_unsigned_message_is_not_stored() {
     let from = test_util::identity(SENDER);
     let mail = world.open(test_util::clear(&from, Signing::Anonymous, b"x", 1));
     assert_eq!(world.store(mail).await, Disposition::Delivered);
-    assert_eq!(only(&world).kept, Some(Kept::No));
+    assert_eq!(only(&world).kept, Some(StoreOutcome::NotStored));
     assert_eq!(world.held(), 0);
 }
 
@@ -101,7 +101,7 @@ async fn sf04_b116_what_was_decrypted_here_is_not_stored() {
         1,
     ));
     assert_eq!(world.store(mail).await, Disposition::Delivered);
-    assert_eq!(only(&world).kept, Some(Kept::No));
+    assert_eq!(only(&world).kept, Some(StoreOutcome::NotStored));
     assert_eq!(world.held(), 0);
 }
 
@@ -114,7 +114,7 @@ async fn sf05_b117_mail_for_a_known_peer_is_stored_once_under_its_key() {
         world.store(world.unreadable(AWAY, 1)).await,
         Disposition::Stored
     );
-    assert_eq!(only(&world).kept, Some(Kept::Fresh));
+    assert_eq!(only(&world).kept, Some(StoreOutcome::Stored));
     let store = world.saf.store().unwrap();
     let page = store
         .fetch(&Query::all(recipient(AWAY), world.now()))
@@ -149,7 +149,7 @@ async fn sf07_unreadable_and_unsigned_is_passed_on_only() {
     let mut mail = world.unreadable(AWAY, 1);
     mail.opened.header.signature = Bytes::new();
     world.store(mail).await;
-    assert_eq!(only(&world).kept, Some(Kept::No));
+    assert_eq!(only(&world).kept, Some(StoreOutcome::NotStored));
     assert_eq!(world.held(), 0);
 }
 
@@ -162,7 +162,7 @@ async fn sf08_an_unreadable_discovery_is_passed_on_to_be_forwarded_but_not_store
     let passed = only(&world);
     assert_eq!(
         passed.kept,
-        Some(Kept::No),
+        Some(StoreOutcome::NotStored),
         "the forward layer propagates it"
     );
     assert!(matches!(passed.opened.content, Content::Unreadable));
@@ -210,12 +210,12 @@ async fn sf10_with_few_nodes_known_everybody_is_in_the_region() {
 async fn sf11_the_same_message_again_is_marked_as_forwarded_before() {
     let world = world();
     world.store(world.unreadable(AWAY, 1)).await;
-    assert_eq!(only(&world).kept, Some(Kept::Fresh));
+    assert_eq!(only(&world).kept, Some(StoreOutcome::Stored));
     assert_eq!(
         world.store(world.unreadable(AWAY, 1)).await,
         Disposition::Stored
     );
-    assert_eq!(only(&world).kept, Some(Kept::Known));
+    assert_eq!(only(&world).kept, Some(StoreOutcome::AlreadyStored));
     assert_eq!(world.held(), 1);
 }
 
@@ -376,7 +376,7 @@ async fn a_store_that_does_not_work_stops_nothing_else() {
     assert_eq!(disposition, Disposition::Dropped(DropReason::NotForUs));
     assert_eq!(
         only(&world).kept,
-        Some(Kept::No),
+        Some(StoreOutcome::NotStored),
         "forwarded as if nobody stored"
     );
 }
@@ -390,7 +390,10 @@ async fn a_banned_recipient_gets_no_mail() {
         .directory
         .ban(key, until, dht_core::Severity::High, "test", NOW);
     world.store(world.unreadable(AWAY, 1)).await;
-    assert_eq!((only(&world).kept, world.held()), (Some(Kept::No), 0));
+    assert_eq!(
+        (only(&world).kept, world.held()),
+        (Some(StoreOutcome::NotStored), 0)
+    );
 }
 
 #[tokio::test]

@@ -10,9 +10,9 @@ use std::{
 use bytes::Bytes;
 use dht_core::{
     Clock as _, Content, DedupHash, Destination, Disposition, DropReason, Encryption, Features,
-    Flags, Header, InTransit, Kept, ManualClock, MessageTag, MessageType, NodeIdentity, OnDelivery,
+    Flags, Header, InTransit, ManualClock, MessageTag, MessageType, NodeIdentity, OnDelivery,
     Opened, Outbox, OutboxError, Payload, ProtocolVersion, PublicKey, RawEnvelope, RemotePeer,
-    SeededEntropy, SendRequest, Severity, Signing, Strategy, UnixSeconds, test_util,
+    SeededEntropy, SendRequest, Severity, Signing, StoreOutcome, Strategy, UnixSeconds, test_util,
 };
 use dht_peers::{Channel, Connections, Direction, Directory, PeerRecord};
 use dht_proto::store_forward::{StoredMessage, StoredMessagesRequest, StoredMessagesResponse};
@@ -44,7 +44,7 @@ pub(crate) struct Mail {
     pub(crate) opened: Opened,
     pub(crate) hash: DedupHash,
     pub(crate) hits: u32,
-    pub(crate) kept: Option<Kept>,
+    pub(crate) kept: Option<StoreOutcome>,
     pub(crate) is_saf: bool,
 }
 
@@ -58,10 +58,10 @@ impl InTransit for Mail {
     fn hash(&self) -> DedupHash {
         self.hash
     }
-    fn hits(&self) -> u32 {
+    fn occurrences(&self) -> u32 {
         self.hits
     }
-    fn set_kept(&mut self, kept: Kept) {
+    fn set_store_outcome(&mut self, kept: StoreOutcome) {
         self.kept = Some(kept);
     }
     fn unpack(&mut self, opened: Opened, hash: DedupHash, _bytes: usize) -> Self {
