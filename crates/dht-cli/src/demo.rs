@@ -1,4 +1,4 @@
-//! `demo`: many full nodes on loopback TCP in this process, and a check that every message arrives.
+//! `demo`: many full nodes on loopback TCP in this process, and a check that every message arrives once.
 
 use clap::Args;
 use serde::Serialize;
@@ -14,7 +14,7 @@ mod tally;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dht-node demo\n  dht-node demo --nodes 20 --messages 1000 --json\n  \
-        dht-node demo --offline    # also: a peer leaves, mail is kept for it, it returns"
+        dht-node demo --offline    # also: messages for an offline peer"
 )]
 pub(crate) struct Demo {
     /// Nodes to run.
@@ -23,11 +23,11 @@ pub(crate) struct Demo {
     /// Messages to send: three in four encrypted to one node, the rest in the clear to all.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     messages: u32,
-    /// Seed of topology, sizes and contents, for the same traffic again.
+    /// Seed of topology, message sizes and contents: the same seed gives the same traffic.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Then the offline act: a node leaves, 50 messages are sent to it, half of those that keep them are restarted,
-    /// it returns and must get each once.
+    /// Also send 50 messages to a node that is offline, restart half of the nodes that store them, and check that the
+    /// recipient gets each once when it returns.
     #[arg(long)]
     offline: bool,
     /// Print one JSON object instead of a table.
@@ -35,23 +35,23 @@ pub(crate) struct Demo {
     json: bool,
 }
 
-/// What happened, counted over all nodes.
+/// Counts over all nodes.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Outcome {
     nodes: u16,
     /// Messages given to a node to send.
     sent: u64,
-    /// Arrivals there should be: one for an encrypted message, one at each other node for a clear one.
+    /// Arrivals expected: one for an encrypted message, one at each other node for a clear one.
     expected: u64,
     delivered: u64,
     lost: u64,
     /// Deliveries of one message to one application beyond the first.
     duplicated: u64,
-    /// Deliveries whose content is not what was sent.
+    /// Deliveries whose content differs from what was sent.
     altered: u64,
-    /// Deliveries that name another sender than the one who sent.
+    /// Deliveries that name a wrong sender.
     misattributed: u64,
-    /// Copies the nodes recognised and dropped.
+    /// Copies that nodes dropped as duplicates.
     duplicates_dropped: u64,
     p50_ms: f64,
     p99_ms: f64,
@@ -63,6 +63,15 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// The last line of the table.
+    const fn verdict(&self) -> &'static str {
+        if self.is_flawless() {
+            "ok: every message arrived once, unaltered and from its sender"
+        } else {
+            "FAILED: a message is missing, doubled, altered or from a wrong sender"
+        }
+    }
+
     const fn is_flawless(&self) -> bool {
         let here =
             self.lost == 0 && self.duplicated == 0 && self.altered == 0 && self.misattributed == 0;
@@ -76,7 +85,7 @@ impl Outcome {
 impl Demo {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let outcome = tokio::select! {
-            outcome = self.play() => outcome?,
+            outcome = self.measure() => outcome?,
             () = crate::listen::interrupted() => return Err(Failure::interrupted()),
         };
         if self.json {
@@ -89,15 +98,13 @@ impl Demo {
         if outcome.is_flawless() {
             Ok(())
         } else {
-            Err(Failure::other(
-                "not every message arrived once, unaltered and from its sender".to_owned(),
-            ))
+            Err(Failure::other("the demo failed".to_owned()))
         }
     }
 }
 
 impl Demo {
-    async fn play(&self) -> Result<Outcome, Failure> {
+    async fn measure(&self) -> Result<Outcome, Failure> {
         let mut outcome = network::run(self.nodes, self.messages, self.seed).await?;
         if self.offline {
             outcome.offline = Some(offline::run(self.seed).await?);
@@ -131,7 +138,36 @@ fn table(outcome: &Outcome) -> String {
     let offline = outcome.offline.as_ref().map(offline::Offline::rows);
     rows.into_iter()
         .chain(offline.unwrap_or_default())
+        .chain([("verdict", outcome.verdict().to_owned())])
         .map(|(name, value)| format!("{name:<20} {value}"))
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_fault_changes_the_verdict() {
+        let flawless = Outcome {
+            sent: 2,
+            expected: 9,
+            delivered: 9,
+            ..Outcome::default()
+        };
+        assert!(table(&flawless).ends_with(
+            "verdict              ok: every message arrived once, unaltered and from its sender"
+        ));
+        for fault in [
+            |outcome: &mut Outcome| outcome.lost = 1,
+            |outcome: &mut Outcome| outcome.duplicated = 1,
+            |outcome: &mut Outcome| outcome.altered = 1,
+            |outcome: &mut Outcome| outcome.misattributed = 1,
+        ] {
+            let mut outcome = Outcome::default();
+            fault(&mut outcome);
+            assert!(table(&outcome).contains("verdict              FAILED"));
+        }
+    }
 }

@@ -1,8 +1,8 @@
-//! What went wrong, for the person and for the shell.
+//! Failures of commands: a text for people and an exit code for scripts.
 
 use std::process::ExitCode;
 
-/// A failed command: text for people, a code for scripts.
+/// A failed command.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
@@ -14,17 +14,17 @@ impl Failure {
         Self { code, message }
     }
 
-    /// Anything without a code of its own.
+    /// A failure that has no exit code of its own.
     pub(crate) const fn other(message: String) -> Self {
         Self::new(1, message)
     }
 
-    /// The configuration does not do.
+    /// The configuration is not valid.
     pub(crate) const fn config(message: String) -> Self {
         Self::new(3, message)
     }
 
-    /// The key file does not do.
+    /// The key file cannot be used.
     pub(crate) const fn key(message: String) -> Self {
         Self::new(4, message)
     }
@@ -34,18 +34,21 @@ impl Failure {
         Self::new(5, message)
     }
 
-    /// The other side was not reached.
+    /// A peer was not reached.
     pub(crate) const fn unreachable(message: String) -> Self {
         Self::new(6, message)
     }
 
-    /// Stopped from outside before the work was done.
+    /// The user interrupted the command before it was done.
     pub(crate) fn interrupted() -> Self {
         Self::new(130, "interrupted".to_owned())
     }
 
-    /// Prints the message and gives the code.
-    #[expect(clippy::print_stderr, reason = "this is the command's last word")]
+    /// Prints the message and returns the exit code.
+    #[expect(
+        clippy::print_stderr,
+        reason = "the error of a command goes to standard error"
+    )]
     pub(crate) fn report(self) -> ExitCode {
         eprintln!("error: {}", self.message);
         ExitCode::from(self.code)

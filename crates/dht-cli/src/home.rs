@@ -1,4 +1,4 @@
-//! The folder a node lives in: `secret_key`, `config.toml`, `addresses`.
+//! The folder of a node's files: `secret_key`, `config.toml`, `addresses`.
 
 use std::{
     fs, io,
@@ -13,10 +13,10 @@ use serde_json::json;
 
 use crate::exit::Failure;
 
-/// Where a node keeps its files.
+/// Flags that name a home, and settings that override its configuration.
 #[derive(Debug, Args)]
 pub(crate) struct Home {
-    /// Folder of key and configuration; made if it does not exist.
+    /// Folder with the key and the configuration; created if it does not exist.
     #[arg(long = "home", env = "DHT_NODE_HOME", value_name = "DIR", default_value_os_t = default_home())]
     path: PathBuf,
     /// Network to use instead of the configured one.
@@ -44,7 +44,7 @@ pub(crate) struct Init {
 pub(crate) struct Id {
     #[command(flatten)]
     home: Home,
-    /// Print only the one-string address, KEY::ADDR.
+    /// Print only KEY::ADDR, which a sender needs.
     #[arg(long, conflicts_with = "json")]
     address: bool,
     /// Print one JSON object.
@@ -126,7 +126,7 @@ impl Home {
         &self.path
     }
 
-    /// The configuration file with the flags laid over it.
+    /// Reads the configuration file and applies the flags.
     pub(crate) fn config(&self) -> Result<Config, Failure> {
         let path = self.config_path();
         let mut config: Config = match fs::read_to_string(&path) {
@@ -144,14 +144,14 @@ impl Home {
         Ok(config)
     }
 
-    /// The secret key, made on first use. A key others can read is refused.
+    /// Reads the secret key, which is created on first use. A key file that other users can read is refused.
     pub(crate) fn secret_key(&self) -> Result<SecretKey, Failure> {
         let path = self.key_path();
         match fs::read_to_string(&path) {
             Ok(text) => {
                 check_private(&path)?;
                 text.parse().map_err(|error| {
-                    Failure::key(format!("{} holds no secret key: {error}", path.display()))
+                    Failure::key(format!("{} is not a secret key: {error}", path.display()))
                 })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_key(&path),
@@ -178,7 +178,7 @@ impl Home {
         Ok(secret)
     }
 
-    /// Where this node can be reached: what it listens on while it runs, else what it is configured to.
+    /// Addresses at which this node can be reached: those it listens on while it runs, else the configured ones.
     fn addresses(&self) -> Result<Vec<Address>, Failure> {
         let config = self.config()?;
         if !config.public_addresses.is_empty() {
@@ -196,8 +196,8 @@ impl Home {
         })
     }
 
-    /// Notes where the running node listens, for `id`.
-    pub(crate) fn note_addresses(&self, addresses: &[Address]) -> Result<(), Failure> {
+    /// Writes the addresses that the running node listens on to a file, which `id` reads.
+    pub(crate) fn write_addresses(&self, addresses: &[Address]) -> Result<(), Failure> {
         let lines: String = addresses
             .iter()
             .map(|address| format!("{address}\n"))
@@ -207,9 +207,9 @@ impl Home {
         fs::write(&path, lines).map_err(|error| cannot("write", &path, &error))
     }
 
-    /// Takes back [`Home::note_addresses`].
-    pub(crate) fn forget_addresses(&self) {
-        // Nothing is lost if it stays: the next run writes it anew.
+    /// Removes the file that [`Home::write_addresses`] wrote.
+    pub(crate) fn remove_addresses(&self) {
+        // A file that stays does no harm: the next run overwrites it.
         let _ = fs::remove_file(self.addresses_path());
     }
 
@@ -226,7 +226,7 @@ impl Home {
     }
 }
 
-/// Prints what the user asked for. Ends the process if nobody reads it any more, as in `… | head -1`.
+/// Prints to standard output. Exits if its reader has closed it, as in `… | head -1`.
 pub(crate) fn print(text: &str) {
     let mut out = io::stdout().lock();
     if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
@@ -248,7 +248,7 @@ fn check_private(path: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::key(format!(
-        "others can read {}; run: chmod 600 {0}",
+        "other users can read {}; run: chmod 600 {0}",
         path.display()
     )))
 }
@@ -264,4 +264,53 @@ fn default_home() -> PathBuf {
         |_| PathBuf::from(".dht-node"),
         |base| base.data_dir().join("dht-node"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(path: &Path) -> Home {
+        Home {
+            path: path.to_owned(),
+            network: None,
+            listen: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn flags_override_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "network = 'esmeralda'\nlisten = []\nmemory_mib = 7";
+        fs::write(folder.path().join("config.toml"), text).unwrap();
+        let mut home = home(folder.path());
+        let config = home.config().unwrap();
+        assert_eq!(config.network, dht_core::Network::Esmeralda);
+        assert!(config.listen.is_empty());
+        home.network = Some(dht_core::Network::LocalNet);
+        home.listen = vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()];
+        let config = home.config().unwrap();
+        assert_eq!(config.network, dht_core::Network::LocalNet);
+        assert_eq!((config.listen, config.memory_mib), (home.listen, 7));
+    }
+
+    #[test]
+    fn a_running_node_names_its_addresses() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(folder.path());
+        let configured = home.addresses().unwrap();
+        let listening = vec!["/ip4/127.0.0.1/tcp/9".parse().unwrap()];
+        home.write_addresses(&listening).unwrap();
+        assert_eq!(home.addresses().unwrap(), listening);
+        home.remove_addresses();
+        assert_eq!(home.addresses().unwrap(), configured);
+    }
+
+    #[test]
+    fn the_key_is_created_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(&folder.path().join("new"));
+        let key = home.secret_key().unwrap().public_key();
+        assert_eq!(home.secret_key().unwrap().public_key(), key);
+    }
 }

@@ -1,4 +1,4 @@
-//! `run` and `listen`: a node until interrupted.
+//! `run` and `listen`: a node that runs until it is interrupted.
 
 use clap::Args;
 use dht_node::{Message, Node, Received, StartError};
@@ -27,7 +27,7 @@ pub(crate) struct Run {
 pub(crate) struct Listen {
     #[command(flatten)]
     home: Home,
-    /// One JSON object a line instead of text.
+    /// Print one JSON object for each message instead of text.
     #[arg(long)]
     json: bool,
     /// Stop after this many messages.
@@ -53,7 +53,7 @@ impl Listen {
     }
 }
 
-/// Starts a node of this home.
+/// Starts the node of this home.
 pub(crate) async fn start(home: &Home) -> Result<Node, Failure> {
     let secret = home.secret_key()?;
     let config = home.config()?;
@@ -65,7 +65,7 @@ pub(crate) async fn start(home: &Home) -> Result<Node, Failure> {
         .map_err(not_started)
 }
 
-/// What kept a node from starting, with its exit code.
+/// The failure of a node that did not start, with its exit code.
 pub(crate) fn not_started(error: StartError) -> Failure {
     match error {
         StartError::Listen { .. } => Failure::listen(error.to_string()),
@@ -74,7 +74,7 @@ pub(crate) fn not_started(error: StartError) -> Failure {
     }
 }
 
-/// A message as one line.
+/// Formats a message as one line.
 pub(crate) fn line(received: &Received, json: bool) -> String {
     if json {
         json_line(received)
@@ -92,11 +92,11 @@ async fn serve(
     count: Option<u64>,
     on_message: impl Fn(&Received),
 ) -> Result<(), Failure> {
-    // First, so that whoever reads "running as" can stop it.
+    // Before "running as" is printed, so that a reader of that line can interrupt the node.
     let mut interrupt = std::pin::pin!(interrupted());
     let node = start(home).await?;
     let mut inbox = node.subscribe();
-    home.note_addresses(&node.listen_addresses())?;
+    home.write_addresses(&node.listen_addresses())?;
     eprintln!("running as {}; stop with ctrl-c", node.peer_address());
     let mut left = count.unwrap_or(u64::MAX);
     let outcome = loop {
@@ -109,18 +109,17 @@ async fn serve(
                     on_message(&received);
                     left -= 1;
                 }
-                None => break Err(Failure::other("the node stopped by itself".to_owned())),
+                None => break Err(Failure::other("the node stopped unexpectedly".to_owned())),
             },
             () = &mut interrupt => break Ok(()),
         }
     };
-    home.forget_addresses();
+    home.remove_addresses();
     node.shutdown().await;
     outcome
 }
 
-/// Ends on ctrl-c or a request to terminate, from the moment of this call: before anybody polls it, a signal no
-/// longer ends the process.
+/// Ends on SIGINT or SIGTERM. Signals are caught from this call on, before the future is first polled.
 pub(crate) fn interrupted() -> impl Future<Output = ()> {
     #[cfg(unix)]
     let signals = {
@@ -139,7 +138,7 @@ pub(crate) fn interrupted() -> impl Future<Output = ()> {
             }
             return;
         }
-        // Without signals there is nothing to wait for but the end of the process.
+        // Without signals only the end of the process stops the node.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }
@@ -152,7 +151,7 @@ fn sender(received: &Received) -> String {
         .map_or_else(|| "anonymous".to_owned(), |key| key.to_string())
 }
 
-/// Control characters would let a sender write anything on the terminal.
+/// Replaces control characters, with which a sender could write anything on the terminal.
 fn text_line(received: &Received) -> String {
     let payload = &received.message.payload;
     let shown = match str::from_utf8(payload) {
@@ -168,7 +167,7 @@ fn text_line(received: &Received) -> String {
             })
             .collect(),
         Err(_) => format!(
-            "<{} bytes that are no text; --json shows them>",
+            "<{} bytes that are not text; --json shows them>",
             payload.len()
         ),
     };
@@ -189,4 +188,41 @@ fn json_line(received: &Received) -> String {
         "base64": data_encoding::BASE64.encode(payload),
     })
     .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use dht_core::NodeId;
+
+    use super::*;
+
+    fn received(payload: &'static [u8]) -> Received {
+        Received {
+            sender: None,
+            via: NodeId::default(),
+            message: Message {
+                message_type: 3,
+                payload: payload.into(),
+            },
+        }
+    }
+
+    #[test]
+    fn control_characters_are_replaced() {
+        let text = received("gr\u{fc}\u{df}e \u{1b}[31m\n".as_bytes());
+        assert_eq!(line(&text, false), "anonymous gr\u{fc}\u{df}e \u{fffd}[31m");
+        let binary = line(&received(&[0xff, 0]), false);
+        assert!(binary.starts_with("anonymous <2 bytes"), "{binary}");
+    }
+
+    #[test]
+    fn json_lines_carry_every_byte() {
+        let json: serde_json::Value = line(&received(&[0xff, 0]), true).parse().unwrap();
+        assert_eq!(json["text"], serde_json::Value::Null);
+        assert_eq!(
+            (&json["bytes"], &json["base64"]),
+            (&2.into(), &"/wA=".into())
+        );
+        assert_eq!((&json["type"], &json["sender"]), (&3.into(), &json!(null)));
+    }
 }

@@ -1,4 +1,4 @@
-//! The `dht-node` binary.
+//! The `dht-node` binary: runs a node, sends and receives messages, and shows many nodes at work.
 
 use std::process::ExitCode;
 
@@ -42,7 +42,7 @@ struct Flags {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run many nodes in this process and check that every message arrives.
+    /// Run many nodes in this process and check that every message arrives once.
     Demo(demo::Demo),
     /// Make a home: secret key and configuration.
     Init(home::Init),
@@ -50,15 +50,15 @@ enum Command {
     Id(home::Id),
     /// Run a node until interrupted.
     Run(listen::Run),
-    /// Run a node and print one line a received message.
+    /// Run a node and print one line for each received message.
     Listen(listen::Listen),
-    /// Send one encrypted message and wait until it is on its way.
+    /// Send one encrypted message and wait until it has left.
     Send(send::Send),
-    /// What this home's node keeps for absent peers; fetch what others keep for it.
+    /// Show, delete and fetch messages that are stored for offline peers.
     Saf(saf::Saf),
-    /// For what peers are banned, and how long.
+    /// Print the offences for which a node bans peers, and for how long.
     Bans(bans::Bans),
-    /// Print the configuration with every default.
+    /// Print every setting with its value.
     Config(home::ShowConfig),
 }
 
@@ -90,10 +90,31 @@ fn main() -> ExitCode {
             Command::Config(config) => config.run(),
         }
     });
-    // Whatever still runs has had its time in the node's own shutdown.
+    // Tasks that still run were given their time by `Node::shutdown`.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn flags_are_consistent() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn a_home_may_follow_every_command() {
+        for command in ["init", "id", "run", "listen", "config", "saf stats"] {
+            let words = command.split(' ').chain(["--home", "a"]);
+            let parsed = Flags::try_parse_from(["dht-node"].into_iter().chain(words));
+            assert!(parsed.is_ok(), "{command}: {parsed:?}");
+        }
     }
 }

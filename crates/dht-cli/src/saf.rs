@@ -1,4 +1,4 @@
-//! `saf`: what a home's node keeps for others, and fetching what others keep for it.
+//! `saf`: messages that a home stores for offline peers, and fetching those that other nodes store for it.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use crate::{
 /// `dht-node saf`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dht-node saf stats --home a\n  \
-        dht-node saf list --home a                      one line a mailbox\n  \
-        dht-node saf list --home a --recipient KEY      one line a message\n  \
+        dht-node saf list --home a                      one line for each mailbox\n  \
+        dht-node saf list --home a --recipient KEY      one line for each message\n  \
         dht-node saf purge --home a --expired\n  \
-        dht-node saf fetch --home a --peer KEY::ADDR    what others keep for this home\n\n\
-        Stop the node of the home first: while it runs it holds its mail, and fetches and deletes by itself.\n\
-        Nothing here shows contents of mail for others: it is encrypted.")]
+        dht-node saf fetch --home a --peer KEY::ADDR    messages that others store for it\n\n\
+        Stop the node of the home first: while it runs, it has the files open and fetches and deletes by itself.\n\
+        Messages stored for others are encrypted; no command shows their contents.")]
 pub(crate) struct Saf {
     #[command(subcommand)]
     command: Command,
@@ -30,13 +30,13 @@ pub(crate) struct Saf {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print how much is kept for others.
+    /// Print how many messages are stored for others.
     Stats(Stats),
-    /// Print the mailboxes, or the messages of one: sizes, ages and priorities.
+    /// Print all mailboxes, or the messages of one mailbox: sizes, ages and priorities.
     List(List),
-    /// Delete what is kept for others.
+    /// Delete messages stored for others.
     Purge(Purge),
-    /// Fetch what other nodes keep for this home, and print it as `listen` does.
+    /// Fetch the messages that other nodes store for this home, and print them as `listen` does.
     Fetch(Fetch),
 }
 
@@ -53,13 +53,13 @@ struct Stats {
 struct List {
     #[command(flatten)]
     home: Home,
-    /// The messages of this mailbox instead of all mailboxes.
+    /// Print the messages of this mailbox instead of all mailboxes.
     #[arg(long, value_name = "KEY")]
     recipient: Option<PublicKey>,
-    /// Lines to print, at most.
+    /// Most lines to print.
     #[arg(long, default_value_t = 1000)]
     limit: usize,
-    /// Print one JSON object a line.
+    /// Print one JSON object for each line.
     #[arg(long)]
     json: bool,
 }
@@ -80,13 +80,13 @@ struct Purge {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct What {
-    /// Everything.
+    /// Delete every message.
     #[arg(long)]
     all: bool,
-    /// What nobody is given any more.
+    /// Delete messages whose lifetime is over.
     #[arg(long)]
     expired: bool,
-    /// One mailbox.
+    /// Delete the messages of one mailbox.
     #[arg(long, value_name = "KEY")]
     recipient: Option<PublicKey>,
 }
@@ -94,17 +94,17 @@ struct What {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dht-node saf fetch --home a\n  \
         dht-node saf fetch --home a --peer KEY::ADDR --json\n\n\
-        A message is handed over once: what is fetched here, a node of this home does not get again.")]
+        A message is delivered once: what this command prints, the node of this home does not receive again.")]
 struct Fetch {
     #[command(flatten)]
     home: Home,
-    /// A node to ask beside the configured peers, as KEY::ADDR.
+    /// Node to ask in addition to the configured peers, as KEY::ADDR.
     #[arg(long, value_name = "PEER")]
     peer: Vec<PeerAddress>,
-    /// Seconds to wait, at most.
+    /// Give up after this many seconds.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
-    /// One JSON object a line: the messages, then the counts.
+    /// Print one JSON object for each message, then one with counts.
     #[arg(long)]
     json: bool,
 }
@@ -168,7 +168,7 @@ impl Purge {
     async fn run(self) -> Result<(), Failure> {
         let store = open(&self.home)?;
         let purged = self.what.purge(&store).await;
-        // Before anything is said, what was done is for good.
+        // The deletion is durable before the command reports it.
         let closed = store.checkpoint().await;
         store.close();
         let purged = purged.and_then(|purged| closed.map(|()| purged));
@@ -207,11 +207,12 @@ impl Fetch {
     async fn run(self) -> Result<(), Failure> {
         let mut config = self.home.config()?;
         let peers = std::mem::take(&mut config.peers);
-        // It dials; nobody needs to find it.
+        // This node only dials.
         config.listen.clear();
         if peers.is_empty() && self.peer.is_empty() {
             return Err(Failure::config(
-                "nobody to ask; name a node with --peer, or peers in the configuration".to_owned(),
+                "no node to ask; name one with --peer, or set peers in the configuration"
+                    .to_owned(),
             ));
         }
         let node = Node::builder(self.home.secret_key()?)
@@ -233,7 +234,7 @@ impl Fetch {
         let (round, messages) = outcome?;
         self.report(&round, messages);
         if round.answered == 0 {
-            return Err(Failure::unreachable("nobody answered".to_owned()));
+            return Err(Failure::unreachable("no peer answered".to_owned()));
         }
         Ok(())
     }
@@ -257,7 +258,7 @@ impl Fetch {
                 "no peer was reached, or saf.enabled is off".to_owned(),
             ));
         };
-        // Everybody connected is asked from here on.
+        // Subscribing makes the node request from every connected peer.
         let mut inbox = node.subscribe();
         let mut messages = 0;
         let mut round = None;
@@ -279,12 +280,12 @@ impl Fetch {
         }
         round
             .map(|round| (round, messages))
-            .ok_or_else(|| Failure::other("the node stopped by itself".to_owned()))
+            .ok_or_else(|| Failure::other("the node stopped unexpectedly".to_owned()))
     }
 
     #[expect(
         clippy::print_stderr,
-        reason = "the messages go to standard output, the summary does not"
+        reason = "messages go to standard output, the summary to standard error"
     )]
     fn report(&self, round: &Round, messages: u64) {
         if self.json {
@@ -295,26 +296,26 @@ impl Fetch {
             print(&json!({ "fetched": counts }).to_string());
         } else {
             eprintln!(
-                "{messages} messages; {} of {} peers answered, {} copies known already",
+                "{messages} messages; {} of {} peers answered, {} copies were known",
                 round.answered, round.asked, round.known
             );
         }
     }
 }
 
-/// The store of a home whose node is not running.
+/// Opens the store of a home whose node is not running.
 fn open(home: &Home) -> Result<Store, Failure> {
     let folder = saf_folder(home.path());
     if !folder.exists() {
         return Err(Failure::config(format!(
-            "nothing is kept in {}; has a node run with this --home?",
+            "nothing is stored in {}; has a node run with this --home?",
             home.path().display()
         )));
     }
     Store::open(folder, home.config()?.saf.store()).map_err(|error| failed(&error))
 }
 
-/// Messages remembered as received.
+/// Number of messages remembered as received.
 fn received(home: &Home) -> Result<usize, Failure> {
     let path = dht_node::ledger_file(home.path());
     if !path.exists() {
@@ -327,7 +328,7 @@ fn received(home: &Home) -> Result<usize, Failure> {
 fn failed(error: &StoreError) -> Failure {
     Failure::other(match error {
         StoreError::Locked => {
-            "a node is running with this home and holds its mail; stop it, or look \
+            "a node is running with this home and has its store open; stop it, or look \
             at its log and metrics instead"
                 .to_owned()
         }

@@ -1,4 +1,4 @@
-//! `send`: one message, then gone.
+//! `send`: starts a node, sends one message, and stops the node.
 
 use std::{io::Read as _, path::PathBuf, time::Duration};
 
@@ -31,7 +31,7 @@ pub(crate) struct Send {
     /// Send the content of this file; standard input without --text and --file.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The application's message type.
+    /// Message type of the application.
     #[arg(long = "type", value_name = "NUMBER", default_value_t = 0)]
     message_type: i32,
     /// Give up after this many seconds.
@@ -48,15 +48,15 @@ impl Send {
         let bytes = payload.len();
         if bytes > MAX_PAYLOAD_BYTES {
             return Err(Failure::other(format!(
-                "the message has more than {MAX_PAYLOAD_BYTES} bytes, which is the most; send it in pieces"
+                "the message has more than {MAX_PAYLOAD_BYTES} bytes, the limit; send it in parts"
             )));
         }
         let secret = self.home.secret_key()?;
         let mut config = self.home.config()?;
-        // A sender needs no listener, and the home's node may be running beside it.
+        // The node of this home may be running: leave its port free.
         config.listen.clear();
         config.peers.clear();
-        // What it kept for others would be gone with it.
+        // Messages that this short-lived node stored for others would be lost with it.
         config.saf.enabled = false;
         let node = dht_node::Node::builder(secret)
             .config(config)
@@ -106,7 +106,7 @@ impl Send {
     }
 }
 
-/// Reads one byte more than can be sent, so that too much is noticed without reading all of it.
+/// Reads at most one byte more than can be sent, which is enough to notice that the input is too long.
 fn read_bounded(from: impl std::io::Read) -> std::io::Result<Bytes> {
     let mut bytes = Vec::new();
     from.take(MAX_PAYLOAD_BYTES as u64 + 1)

@@ -236,7 +236,7 @@ async fn saf_shows_and_deletes_what_a_home_keeps() {
     let dir = TempDir::new().unwrap();
     let (bob, carol) = (dir.path().join("bob"), dir.path().join("carol"));
     let (_, error) = run_to(3, &bob, &["saf", "stats"]).await;
-    assert!(error.contains("nothing is kept"), "{error}");
+    assert!(error.contains("nothing is stored"), "{error}");
 
     // A sender leaves three messages for Carol with Bob.
     let (key, _) = run_to(0, &carol, &["id", "--json"]).await;

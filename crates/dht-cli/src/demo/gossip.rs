@@ -1,4 +1,4 @@
-//! An application that counts what it gets and passes clear messages on.
+//! The application of each node: records arrivals and passes clear messages on.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use dht_node::{Inbox, Node, Received};
 
 use super::tally::Tally;
 
-/// Types below zero are messages to all; the network carries the number unchanged.
+/// Clear messages to all nodes have negative types.
 pub(super) const fn is_gossip(message_type: i32) -> bool {
     message_type < 0
 }
@@ -28,8 +28,8 @@ pub(super) async fn application(
         let number = message.message_type;
         let first = tally.arrived(number, index, &message.payload, sender);
         if first && is_gossip(number) {
-            // The network leaves passing on clear messages to the application (specification 03, section 3.7).
-            // Nobody left to pass it to is no failure.
+            // The protocol leaves passing on clear messages to the application (03 section 3.7). An error means
+            // that no further node is connected.
             let _ = node
                 .propagate(Destination::Unknown, message, vec![via])
                 .await;

@@ -1,4 +1,4 @@
-//! Starts the nodes, joins them, sends the messages.
+//! Starts the nodes, connects them, and sends the messages.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::exit::Failure;
 
-/// After this long without an arrival the rest counts as lost.
+/// Time without an arrival after which the missing messages count as lost.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Messages being sent at one time.
 const IN_FLIGHT: usize = 64;
@@ -91,7 +91,8 @@ async fn start(nodes: u16, rng: &mut ChaCha12Rng) -> Result<Vec<Arc<Node>>, Fail
     Ok(network)
 }
 
-/// A ring, and one random link a node. Everybody knows everybody's address, for direct messages.
+/// Connects the nodes in a ring and adds one random link for each node. Every node knows every address, for direct
+/// messages.
 async fn join(network: &[Arc<Node>], rng: &mut ChaCha12Rng) -> Result<(), Failure> {
     let addresses: Vec<_> = network.iter().map(|node| node.peer_address()).collect();
     for node in network {
@@ -163,7 +164,7 @@ async fn send_all(
                 node.send(&recipient, message).await
             };
             if let Err(error) = sent {
-                // It will be missing from the tally, which is what decides.
+                // The message is missing from the tally, which decides the outcome.
                 tracing::warn!(number, %error, "not sent");
             }
             bar.inc(1);
@@ -173,7 +174,7 @@ async fn send_all(
     while sending.join_next().await.is_some() {}
 }
 
-/// Between 1 B and 256 KiB, as many small ones as large ones.
+/// A size between 1 B and 256 KiB, with each order of magnitude equally likely.
 fn random_size(rng: &mut ChaCha12Rng) -> usize {
     let magnitude = 1 << (rng.next_u64() % 19);
     let size = 1 + rng.next_u64() % magnitude;
@@ -190,7 +191,7 @@ fn two_different(rng: &mut ChaCha12Rng, bound: usize) -> (usize, usize) {
 }
 
 fn progress(messages: u64) -> ProgressBar {
-    // Hidden by itself when stderr is no terminal.
+    // indicatif hides the bar if stderr is not a terminal.
     let bar = ProgressBar::with_draw_target(Some(messages), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{bar:32} {pos}/{len} sent, {msg} ({elapsed})");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

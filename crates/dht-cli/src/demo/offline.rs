@@ -1,4 +1,4 @@
-//! The offline act: a recipient leaves, mail is sent to it, half of its holders are restarted, it returns.
+//! Messages for an offline peer: a recipient stops, messages are sent to it, half of their holders restart, it returns.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -12,35 +12,35 @@ use tokio::time::{Instant, timeout};
 use super::tally;
 use crate::exit::Failure;
 
-/// Messages sent to the recipient while it is away.
+/// Messages sent to the recipient while it is offline.
 const MESSAGES: i32 = 50;
-/// Nodes that keep them.
+/// Nodes that store them.
 const HOLDERS: usize = 6;
-/// Longest time any step may take.
+/// Longest time of one step.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long to listen for a message that comes twice.
+/// Time after the last expected message in which a second copy would be noticed.
 const LISTEN_ON: Duration = Duration::from_millis(500);
 const BYTES: usize = 4096;
 
-/// What happened.
+/// Counts of this part.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Offline {
     sent: u64,
     delivered: u64,
     /// Deliveries of one message beyond the first.
     duplicated: u64,
-    /// Deliveries whose content or sender is not what it was.
+    /// Deliveries with a wrong content or sender.
     altered: u64,
     holders: usize,
     restarted: usize,
-    /// Copies the sender was told are kept.
+    /// Copies that holders confirmed to the sender.
     acknowledged: u64,
-    /// Copies the holders had when the recipient returned.
+    /// Copies that the holders had when the recipient returned.
     stored: u64,
     asked: u64,
     answered: u64,
     silent: u64,
-    /// Copies of messages the recipient had from another holder.
+    /// Copies of messages that the recipient already had from another holder.
     known: u64,
     seconds: f64,
 }
@@ -56,18 +56,18 @@ impl Offline {
                 "offline",
                 format!("{} of {} delivered after return", self.delivered, self.sent),
             ),
-            ("offline twice", self.duplicated.to_string()),
+            ("delivered twice", self.duplicated.to_string()),
             (
                 "holders",
                 format!(
-                    "{}, {} restarted; {} copies acknowledged, {} there on return",
+                    "{}, {} restarted; {} copies confirmed, {} stored on return",
                     self.holders, self.restarted, self.acknowledged, self.stored
                 ),
             ),
             (
-                "asked on return",
+                "requests on return",
                 format!(
-                    "{}, {} answered, {} silent, {} copies known",
+                    "{}, {} answered, {} silent, {} copies already known",
                     self.asked, self.answered, self.silent, self.known
                 ),
             ),
@@ -98,7 +98,7 @@ pub(super) async fn run(seed: u64) -> Result<Offline, Failure> {
     };
     let mut holders = nodes;
 
-    // The recipient was there once, and leaves.
+    // The recipient connects once, then stops.
     for holder in &holders {
         connect(&sender, holder).await?;
         connect(&recipient, holder).await?;
@@ -128,7 +128,7 @@ pub(super) async fn run(seed: u64) -> Result<Offline, Failure> {
     let each = u64::from(MESSAGES.unsigned_abs());
     until(|| holders.iter().all(|holder| rows(holder) >= each)).await;
 
-    // Half of those that keep them end and start again.
+    // Half of the holders restart.
     let restarted = HOLDERS / 2;
     for (index, key) in keys.iter().enumerate().take(restarted) {
         let holder = holders.remove(0);
@@ -190,7 +190,7 @@ async fn connect(from: &Node, to: &Node) -> Result<(), Failure> {
         .map_err(|error| Failure::unreachable(format!("a node cannot be reached: {error}")))
 }
 
-/// Takes what comes until everything is there and nothing more comes, or nothing comes for too long.
+/// Counts arrivals until all messages are there and no second copy follows, or none arrives for [`PATIENCE`].
 async fn collect(mut inbox: Inbox, seed: u64, from: &PublicKey) -> Offline {
     let mut outcome = Offline::default();
     let mut times = BTreeMap::<i32, u64>::new();
@@ -222,7 +222,7 @@ fn rows(node: &Node) -> u64 {
     node.saf_stats().map_or(0, |stats| stats.rows)
 }
 
-/// Waits for a state that tells nobody when it changes; gives up quietly, as the outcome shows what is missing.
+/// Polls until `reached`. Gives up after [`PATIENCE`]: the outcome shows what is missing.
 async fn until(mut reached: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !reached() && Instant::now() < deadline {

@@ -1,4 +1,4 @@
-//! Who should get what, and who got it.
+//! Expected and actual arrivals of every message.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::Outcome;
 
-/// Every message of the run, by number, and every arrival.
+/// Messages of the run by number, and their arrivals.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     state: Mutex<State>,
@@ -33,7 +33,7 @@ struct State {
 struct Sent {
     at: Instant,
     content: Bytes,
-    /// The sender an application must be told; `None` for clear messages.
+    /// Sender that the recipient must see; `None` for clear messages.
     sender: Option<PublicKey>,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn content(number: i32, bytes: usize, seed: u64) -> Bytes {
 }
 
 impl Tally {
-    /// Notes a message before it is sent, and how many applications should get it.
+    /// Records a message before it is sent, and the number of nodes that should receive it.
     pub(super) fn sent(
         &self,
         number: i32,
@@ -66,7 +66,7 @@ impl Tally {
         state.expected += recipients;
     }
 
-    /// Notes an arrival at a node; true for the first one there.
+    /// Records an arrival at a node; true if it is the first one there.
     pub(super) fn arrived(
         &self,
         number: i32,
@@ -77,7 +77,7 @@ impl Tally {
         let mut state = self.state.lock();
         let state = &mut *state;
         let Some(sent) = state.messages.get(&number) else {
-            // A number nobody used: the header was altered.
+            // No message has this number: the header was altered.
             state.altered += 1;
             return false;
         };
@@ -97,7 +97,7 @@ impl Tally {
         self.state.lock().arrivals.len() as u64
     }
 
-    /// Waits until everything has arrived, or nothing new has for `patience`.
+    /// Waits until every message has arrived, or until none arrives for `patience`.
     pub(super) async fn settled(&self, patience: Duration) {
         loop {
             let (delivered, expected) = {
