@@ -141,6 +141,9 @@ impl Home {
         if !self.listen.is_empty() {
             config.listen.clone_from(&self.listen);
         }
+        config
+            .validate()
+            .map_err(|error| Failure::config(format!("{}: {error}", path.display())))?;
         Ok(config)
     }
 

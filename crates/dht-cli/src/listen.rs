@@ -69,7 +69,7 @@ pub(crate) async fn start(home: &Home) -> Result<Node, Failure> {
 pub(crate) fn not_started(error: StartError) -> Failure {
     match error {
         StartError::Listen { .. } => Failure::listen(error.to_string()),
-        StartError::Identity(_) => Failure::config(error.to_string()),
+        StartError::Config(_) | StartError::Identity(_) => Failure::config(error.to_string()),
         error => Failure::other(error.to_string()),
     }
 }

@@ -143,6 +143,10 @@ async fn mistakes_in_the_configuration_are_named() {
         ("lisen = []", "lisen"),
         ("network = 'mars'", "network"),
         ("memory_mib = 'much'", "memory_mib"),
+        (
+            "memory_mib = 0",
+            "memory_mib is 0, which is not in the range 1 to",
+        ),
         ("peers = ['nobody']", "peers"),
         ("listen = [", "listen"),
         ("[rates]\njoin = { per_second = 0 }", "per_second"),

@@ -1,4 +1,4 @@
-//! From settings to a running node.
+//! Builds a node from settings.
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -6,9 +6,11 @@ use dht_core::{Address, Features, Network, PeerAddress, SecretKey, SharedClock, 
 use dht_inbound::{AttributionProfile, DEFAULT_VERDICT_DEADLINE, Verdict};
 use dht_transport::IdentityError;
 
-use crate::{Config, Node, OsEntropy, Received, SystemClock, compose, judge::AppJudge};
+use crate::{
+    Config, ConfigError, Node, OsEntropy, Received, SystemClock, compose, judge::AppJudge,
+};
 
-/// Builds a [`Node`]: a full node on the local network that listens nowhere, unless told otherwise.
+/// Builds a [`Node`]. By default it is a full node of the local network that listens nowhere and only dials.
 #[must_use = "a builder does nothing until it is started"]
 pub struct Builder {
     pub(crate) secret: SecretKey,
@@ -30,24 +32,27 @@ pub enum StartError {
         "cannot listen on {address}: {source}; choose another address with --listen, or port 0 for any free port"
     )]
     Listen {
-        /// The address.
+        /// Address that was configured.
         address: Address,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The mail this node keeps for others cannot be opened.
+    /// The store of messages for offline peers cannot be opened.
     #[cfg(feature = "saf")]
     #[error(
         "cannot open the stored messages in {path}: {source}{}",
         crate::saf::advice(source)
     )]
     Store {
-        /// Their folder; empty for memory.
+        /// Folder of the store; empty for a store in memory.
         path: PathBuf,
-        /// Why.
+        /// Error of the store.
         source: dht_saf::StoreError,
     },
-    /// What this node would tell its peers does not fit their limits.
+    /// A setting is out of its range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The identity of this node, with its addresses, is longer than peers accept.
     #[error("too many or too long public addresses: {0}")]
     Identity(#[from] IdentityError),
 }
@@ -76,68 +81,68 @@ impl Builder {
         self
     }
 
-    /// Which network to join. Defaults to [`Network::LocalNet`].
+    /// Network to join. Defaults to [`Network::LocalNet`].
     pub const fn network(mut self, network: Network) -> Self {
         self.config.network = network;
         self
     }
 
-    /// What this node offers. Defaults to [`Features::NODE`].
+    /// Services that this node announces to peers. Defaults to [`Features::NODE`].
     pub const fn features(mut self, features: Features) -> Self {
         self.features = features;
         self
     }
 
-    /// Adds an address to listen on. None by default; port 0 takes any free port.
+    /// Adds an address to listen on. By default there is none; port 0 takes any free port.
     pub fn listen(mut self, address: Address) -> Self {
         self.config.listen.push(address);
         self
     }
 
-    /// Adds an address to tell others. Defaults to the addresses listened on.
+    /// Adds an address that the node claims in its identity. Defaults to the addresses listened on.
     pub fn public_address(mut self, address: Address) -> Self {
         self.config.public_addresses.push(address);
         self
     }
 
-    /// Adds a peer to stay connected to.
+    /// Adds a peer that the node stays connected to.
     pub fn peer(mut self, peer: PeerAddress) -> Self {
         self.config.peers.push(peer);
         self
     }
 
-    /// Memory for messages of other peers, in MiB. Defaults to [`DEFAULT_MEMORY_MIB`](crate::DEFAULT_MEMORY_MIB).
+    /// Memory for messages in MiB. Defaults to [`DEFAULT_MEMORY_MIB`](crate::DEFAULT_MEMORY_MIB).
     pub const fn memory_mib(mut self, mib: usize) -> Self {
         self.config.memory_mib = mib;
         self
     }
 
-    /// The folder in which the node keeps what must outlive it: mail for absent peers, and what it has received.
-    /// None by default: it is kept in memory, and much less of it.
+    /// Folder for data that outlives a restart: messages for offline peers, and the hashes of messages received. By
+    /// default the node holds them in memory, and fewer of them.
     pub fn home(mut self, folder: impl Into<PathBuf>) -> Self {
         self.home = Some(folder.into());
         self
     }
 
-    /// Time to find an unknown recipient, connect and send to it, in seconds. Defaults to 120.
+    /// Seconds in which an unknown recipient must be found, connected and sent to. Defaults to 120.
     pub const fn discovery_seconds(mut self, seconds: u64) -> Self {
         self.config.discovery_seconds = seconds;
         self
     }
 
-    /// How often a message may arrive and still be delivered; see [`Config::allowed_occurrences`]. Defaults to 1.
+    /// Number of copies of one message that are delivered; see [`Config::allowed_occurrences`]. Defaults to 1.
     pub const fn allowed_occurrences(mut self, times: u32) -> Self {
         self.config.allowed_occurrences = times;
         self
     }
 
-    /// Where the time comes from. Defaults to [`SystemClock`].
+    /// Clock that the node reads. Defaults to [`SystemClock`].
     pub fn clock(mut self, clock: SharedClock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Where randomness comes from. Defaults to [`OsEntropy`].
+    /// Source of randomness. Defaults to [`OsEntropy`].
     pub fn entropy(mut self, entropy: SharedEntropy) -> Self {
         self.entropy = entropy;
         self

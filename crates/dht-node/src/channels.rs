@@ -1,4 +1,4 @@
-//! The channels of a node, as data: who waits for whom (law 2).
+//! The channels of a node as data: senders, receiver, capacity, and what happens when they are full (law 2).
 
 use dht_stack::{Channel, WhenFull};
 
@@ -16,7 +16,8 @@ pub(crate) const REQUESTS: Channel = Channel {
     capacity: 1_024,
 };
 
-/// Messages for one subscriber. A stack that waits here holds the message's memory, and thereby the peer that sent it.
+/// Messages for one subscriber. A stack that waits here holds the message's memory, which holds back the peer that sent
+/// it.
 pub(crate) const INBOX: Channel = Channel {
     name: "inbox",
     from: &[("stacks", WhenFull::Wait)],
@@ -24,7 +25,7 @@ pub(crate) const INBOX: Channel = Channel {
     capacity: INBOX_CAPACITY,
 };
 
-/// What a node tells whoever watches it.
+/// Events for the application.
 pub(crate) const EVENTS: Channel = Channel {
     name: "events",
     from: &[

@@ -34,11 +34,11 @@ use crate::{
     events::Events,
     inbox::Subscribers,
     memory::Memory,
-    pump,
-    roster::Roster,
-    saf,
+    peer_sync::PeerSync,
+    pump, saf,
     seen_file::SeenFile,
-    supervise::{self, Tasks, Upkeep, Watcher},
+    supervise::{self, Upkeep, Watcher},
+    tasks::Tasks,
 };
 
 /// What a node tells others of its software.
@@ -58,6 +58,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         judge,
         verdict_deadline,
     } = builder;
+    config.validate()?;
     let addresses = claimed(&config.public_addresses, &config.listen);
     let identity = NodeIdentity::new(secret, features, addresses, clock.now(), &mut entropy.rng());
     let identity = Arc::new(identity);
@@ -210,12 +211,12 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         judge,
         sources: Authenticated,
     };
-    let roster = Roster {
+    let peer_sync = PeerSync {
         transport: transport.clone(),
         directory: directory.clone(),
         connections: connections.clone(),
         clock: Arc::clone(&clock),
-        mail: mail.clone(),
+        saf: mail.clone(),
         claims,
     };
     let messages = Arc::new(Mutex::new(outlets.messages));
@@ -232,14 +233,14 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
             serve.clone(),
             ToInboxes(Arc::clone(&subscribers)),
         );
-        let roster = roster.clone();
+        let peer_sync = peer_sync.clone();
         let tally = Tally {
             counters: Arc::clone(&counters),
             events: events.clone(),
             inner: stack,
         };
         let lane = tally.map_request(move |message: InboundMessage| {
-            roster.ensure(&message.peer.node_id);
+            peer_sync.ensure(&message.peer.node_id);
             received(message)
         });
         tasks.spawn(pump::run(lane, Arc::clone(&messages), memory.messages()));
@@ -255,7 +256,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         }
     });
     let watcher = Watcher {
-        roster,
+        peers: peer_sync,
         meter: meter.clone(),
         banned,
     };
@@ -296,7 +297,7 @@ pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
         events,
         budget,
         clock,
-        mail,
+        saf: mail,
         seen: seen_file.map(|file| (file, dedup)),
         tasks,
         stopping: AtomicBool::new(false),

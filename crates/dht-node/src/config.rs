@@ -1,4 +1,4 @@
-//! Settings of a node, as plain data.
+//! Settings of a node as plain data.
 
 use dht_core::{Address, Network, PeerAddress};
 use dht_inbound::{
@@ -9,15 +9,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::RateSettings;
 
-/// Memory for messages of other peers, in MiB (law 2): three quarters for what arrives, an eighth for what sockets
-/// brought and nobody read yet, which has 4 MiB at least, and an eighth for what waits to be sent, which has 16 MiB at
-/// least. Enough for twenty of the largest messages; a flood beyond it is held back at the sockets.
+/// Memory for messages, in MiB (law 2): three quarters for inbound messages, an eighth and at least 4 MiB for bytes that
+/// no stream has read yet, an eighth and at least 16 MiB for queued outbound messages. Enough for twenty of the largest
+/// messages; peers that send more are held back at their sockets.
 pub const DEFAULT_MEMORY_MIB: usize = 256;
 
-/// Where a node listens unless told otherwise: the port the network's own nodes use.
+/// Address that a node listens on by default: loopback, with the port of stock nodes.
 pub const DEFAULT_LISTEN: &str = "/ip4/127.0.0.1/tcp/18189";
 
-/// Settings of a node; see `dht-node config default` for the file with every default.
+/// Settings of a node. Reads and writes the file `config.toml`, in which every key is optional and an unknown key is an
+/// error.
 ///
 /// ```
 /// use dht_node::Config;
@@ -30,44 +31,94 @@ pub const DEFAULT_LISTEN: &str = "/ip4/127.0.0.1/tcp/18189";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Which network to join, by name.
+    /// Network to join, by name; only nodes of one network talk to each other. Defaults to `localnet`.
     #[serde(serialize_with = "show", deserialize_with = "parse")]
     pub network: Network,
-    /// Addresses to listen on; none makes a node that only dials.
+    /// Addresses to listen on; a node without any only dials. Defaults to [`DEFAULT_LISTEN`].
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub listen: Vec<Address>,
-    /// Addresses to tell others; empty = the addresses listened on.
+    /// Addresses that the node claims in its identity; if empty, those it listens on.
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub public_addresses: Vec<Address>,
-    /// Peers to connect to at start, as `KEY::ADDRESS`.
+    /// Peers that the node stays connected to, as `KEY::ADDRESS`.
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub peers: Vec<PeerAddress>,
-    /// Memory for messages of other peers, in MiB. Defaults to [`DEFAULT_MEMORY_MIB`].
+    /// Memory for messages in MiB, 1 to 1 048 576. Defaults to [`DEFAULT_MEMORY_MIB`].
     pub memory_mib: usize,
-    /// Time to find an unknown recipient, connect and send to it, in seconds. Defaults to 120.
+    /// Seconds in which an unknown recipient must be found, connected and sent to, 0 to 86 400. Defaults to 120.
     pub discovery_seconds: u64,
-    /// How often a message may arrive and still be delivered; more than once only lets an application pass
-    /// undirected messages on again. Defaults to 1.
+    /// Number of copies of one message that are delivered, at least 1. More than one lets an application pass on
+    /// messages without a destination again. Defaults to 1.
     pub allowed_occurrences: u32,
-    /// Whom to blame for bad messages: `strict`, which bans only for what is proven, or `legacy`, which bans as the
-    /// network's first nodes do. Defaults to strict.
+    /// Whom bans for invalid messages hit: `strict` bans only for proven offences, `legacy` bans as stock nodes do.
+    /// Defaults to `strict`.
     #[serde(serialize_with = "show", deserialize_with = "parse")]
     pub attribution: AttributionProfile,
-    /// Messages a peer may send within [`flood_seconds`](Self::flood_seconds) before it is banned for ten minutes.
-    /// Defaults to [`DEFAULT_FLOOD_MESSAGES`].
+    /// Messages that a peer may send within [`flood_seconds`](Self::flood_seconds) before it is banned for ten minutes,
+    /// at least 1. Defaults to [`DEFAULT_FLOOD_MESSAGES`].
     pub flood_messages: u32,
-    /// Seconds in which they count. Defaults to [`DEFAULT_FLOOD_SECONDS`].
+    /// Window of [`flood_messages`](Self::flood_messages) in seconds, 1 to 86 400. Defaults to
+    /// [`DEFAULT_FLOOD_SECONDS`].
     pub flood_seconds: u64,
-    /// Whether a node that keeps mail for others also passes on what it cannot read. Defaults to true.
+    /// Whether a node with the feature store-and-forward forwards messages for other recipients. Defaults to true.
     pub forward: bool,
-    /// Whether gossip the application accepts is passed on byte for byte. Off by default: that is the
-    /// application's business.
+    /// Whether gossip that the validator accepts is passed on, byte for byte. Defaults to false: applications pass on
+    /// gossip themselves.
     pub relay_gossip: bool,
-    /// How much of each kind one neighbour may send.
+    /// Rates at which one connected peer may send messages of each type.
     pub rates: RateSettings,
-    /// Mail for peers that are away.
+    /// Store-and-forward: messages for offline peers.
     #[cfg(feature = "saf")]
     pub saf: crate::SafSettings,
+}
+
+/// A setting is out of its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} is {value}, which is not in the range {min} to {max}")]
+pub struct ConfigError {
+    /// Key of the setting.
+    pub key: &'static str,
+    /// Value found.
+    pub value: u64,
+    /// Least value allowed.
+    pub min: u64,
+    /// Greatest value allowed.
+    pub max: u64,
+}
+
+impl Config {
+    /// Checks that every setting is in its range.
+    ///
+    /// ```
+    /// let config = dht_node::Config { memory_mib: 0, ..Default::default() };
+    /// let error = config.validate().unwrap_err();
+    /// assert_eq!(error.to_string(), "memory_mib is 0, which is not in the range 1 to 1048576");
+    /// ```
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first setting out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        const DAY: u64 = 24 * 60 * 60;
+        let most = u64::from(u32::MAX);
+        let (copies, flood) = (self.allowed_occurrences, self.flood_messages);
+        for (key, value, min, max) in [
+            ("memory_mib", self.memory_mib as u64, 1, 1 << 20),
+            ("discovery_seconds", self.discovery_seconds, 0, DAY),
+            ("allowed_occurrences", u64::from(copies), 1, most),
+            ("flood_messages", u64::from(flood), 1, most),
+            ("flood_seconds", self.flood_seconds, 1, DAY),
+        ] {
+            if !(min..=max).contains(&value) {
+                return Err(ConfigError {
+                    key,
+                    value,
+                    min,
+                    max,
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Default for Config {

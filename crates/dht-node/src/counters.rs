@@ -1,4 +1,4 @@
-//! What a node has done so far.
+//! Totals of a node since its start.
 
 use std::{
     array, fmt,
@@ -17,43 +17,43 @@ use tower::Service;
 
 use crate::{Event, events::Events};
 
-/// Totals since the start, and what there is now.
+/// Totals since the start of a node, and current sizes; see [`Node::stats`](crate::Node::stats).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Peers connected now.
     pub connections: usize,
-    /// Peers known.
+    /// Peers in the directory.
     pub known_peers: usize,
-    /// Completed handshakes in either direction.
+    /// Completed handshakes, inbound and outbound.
     pub handshakes: u64,
     /// Bytes read from sockets.
     pub bytes_received: u64,
     /// Bytes written to sockets.
     pub bytes_sent: u64,
-    /// Messages received, whatever became of them.
+    /// Messages received, with any disposition.
     pub messages_received: u64,
-    /// Messages the application got.
+    /// Messages delivered to the application.
     pub delivered: u64,
-    /// Messages passed on for others.
+    /// Messages forwarded for other nodes.
     pub forwarded: u64,
-    /// Protocol messages acted on.
+    /// Protocol messages answered.
     pub answered: u64,
-    /// Messages kept for peers that are away.
+    /// Messages stored for offline peers.
     pub stored: u64,
-    /// Messages seen before.
+    /// Messages dropped as duplicates.
     pub duplicates_dropped: u64,
     /// Messages dropped for any other reason.
     pub dropped: u64,
-    /// Every message dropped on the way in, duplicates included, by reason.
+    /// Inbound messages dropped, duplicates included, by reason.
     pub drops: Drops,
-    /// Messages dropped on the way out, because the queue of a peer was full or they grew too old in it.
+    /// Outbound messages dropped because the queue of a peer was full or they were too old.
     pub unsent: u64,
     /// Bytes of received messages held in memory now.
     pub memory_used_bytes: usize,
-    /// Bytes of received messages that may be held.
+    /// Most bytes of received messages held in memory.
     pub memory_limit_bytes: usize,
-    /// Bytes that wait to be sent.
+    /// Bytes queued for sending.
     pub queued_bytes: usize,
 }
 
@@ -67,7 +67,7 @@ pub struct Stats {
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Drops([u64; DropReason::ALL.len()]);
 
-/// Counts dispositions.
+/// Counters of dispositions.
 #[derive(Debug)]
 pub(crate) struct Counters {
     received: AtomicU64,
@@ -79,7 +79,7 @@ pub(crate) struct Counters {
     drops: [AtomicU64; DropReason::ALL.len()],
 }
 
-/// Around the inbound stack: counts what became of each message, and publishes drops.
+/// Counts the disposition of each message of the inbound stack, and publishes drops as events.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally<S> {
     pub(crate) counters: Arc<Counters>,
@@ -101,13 +101,13 @@ pin_project! {
 // === impl Drops ===
 
 impl Drops {
-    /// How many were dropped for this reason.
+    /// Messages dropped for this reason.
     #[must_use]
     pub fn of(&self, reason: DropReason) -> u64 {
         self.0.get(reason.index()).copied().unwrap_or_default()
     }
 
-    /// Reasons for which anything was dropped, with how many.
+    /// Reasons with the number of messages dropped, where it is not zero.
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         DropReason::ALL
             .into_iter()
@@ -157,7 +157,7 @@ impl Counters {
         counter.fetch_add(1, Relaxed);
     }
 
-    /// Fills in what is counted here.
+    /// Writes the counters into `stats`.
     pub(crate) fn fill(&self, stats: &mut Stats) {
         stats.messages_received = self.received.load(Relaxed);
         stats.delivered = self.delivered.load(Relaxed);
@@ -211,7 +211,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let outcome = ready!(this.inner.poll(cx));
-        // A part of this node failed; the message is lost.
+        // A part of this node failed, and the message is lost.
         let disposition = match &outcome {
             Ok(disposition) => *disposition,
             Err(_) => Disposition::Dropped(DropReason::Internal),

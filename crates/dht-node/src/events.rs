@@ -1,4 +1,4 @@
-//! What a node tells whoever watches it.
+//! Events of a node for the application: dropped messages, bans, stored messages.
 
 use std::sync::Arc;
 
@@ -9,46 +9,46 @@ use tokio::sync::broadcast;
 
 use crate::channels;
 
-/// Events kept for one subscriber. A slower one loses the oldest and is told how many.
+/// Events queued for one subscriber. A slower subscriber loses the oldest and is told how many.
 pub const EVENT_CAPACITY: usize = 1_024;
 
 /// Something happened to a message or a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A received message was let go.
+    /// A received message was dropped.
     Dropped {
-        /// The neighbour that delivered it.
+        /// Connected peer that delivered it.
         from: NodeId,
-        /// Why.
+        /// Reason of the drop.
         reason: DropReason,
     },
-    /// A message for a peer was let go before its socket took it.
+    /// A message for a peer was dropped before it was written to the peer's socket.
     Unsent {
-        /// The peer.
+        /// Peer that should have received it.
         to: NodeId,
-        /// How important it was.
+        /// Priority of the message.
         priority: Priority,
-        /// Why.
+        /// Reason of the failure.
         reason: DeliveryFailure,
     },
     /// A peer was banned, or banned again.
     Banned(Arc<Ban>),
-    /// Mail that others kept for this node.
+    /// Store-and-forward received messages or finished a fetch.
     #[cfg(feature = "saf")]
     Saf(dht_saf::SafEvent),
-    /// Earlier events were lost, because this subscriber was too slow.
+    /// The subscriber was too slow, and earlier events were lost.
     Missed {
-        /// How many.
+        /// Number of events lost.
         events: u64,
     },
 }
 
-/// One subscriber's events.
+/// The events of one subscriber; see [`Node::events`](crate::Node::events).
 #[derive(Debug)]
 pub struct EventStream(broadcast::Receiver<Event>);
 
-/// Where events are published. Cloning shares it.
+/// Publishes events to all subscribers. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Events(broadcast::Sender<Event>);
 
@@ -75,10 +75,10 @@ impl Events {
         EventStream(self.0.subscribe())
     }
 
-    /// Tells every subscriber. Never waits, and makes no event if there is none.
+    /// Sends an event to every subscriber. Never waits; without a subscriber the event is not built.
     pub(crate) fn publish(&self, event: impl FnOnce() -> Event) {
         if self.0.receiver_count() > 0 {
-            // All may have left in between.
+            // The last subscriber may have left since.
             let _nobody = self.0.send(event());
         }
     }

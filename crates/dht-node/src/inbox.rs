@@ -1,4 +1,4 @@
-//! Received messages on their way to the application.
+//! Queues of received messages for the application.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 
 use crate::channels;
 
-/// Messages that wait for one subscriber. Beyond it the network waits: the reader of the peer's stream stops,
-/// and the peer feels it (law 2).
+/// Messages queued for one subscriber. A full queue holds back the peers that send: the inbound worker waits with the
+/// message's memory, and without memory the reader of a peer's stream stops (law 2).
 pub const INBOX_CAPACITY: usize = 256;
 
 /// Longest payload of one message, in bytes: what fits the messaging frame with header, padding and tag.
@@ -20,20 +20,20 @@ pub const MAX_PAYLOAD_BYTES: usize = dht_proto::limits::MAX_MESSAGING_FRAME_BYTE
 /// An application's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The application's own type number.
+    /// Type number, which the application chooses.
     pub message_type: i32,
-    /// At most [`MAX_PAYLOAD_BYTES`].
+    /// Content, of at most [`MAX_PAYLOAD_BYTES`].
     pub payload: Bytes,
 }
 
-/// A message as the application gets it.
+/// A received message and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// The authenticated sender; `None` if the message is clear and unsigned.
+    /// Authenticated origin; `None` if the message is clear and unsigned.
     pub sender: Option<PublicKey>,
-    /// The neighbour that handed it over.
+    /// Connected peer that delivered the message to this node.
     pub via: NodeId,
-    /// What was sent.
+    /// Type and content.
     pub message: Message,
 }
 
@@ -41,14 +41,14 @@ pub struct Received {
 #[derive(Debug)]
 pub struct Inbox(mpsc::Receiver<Queued>);
 
-/// The memory of a queued message stays accounted for until a subscriber takes it.
+/// Holds the memory of a message until every subscriber has taken it.
 #[derive(Clone, Debug)]
 struct Queued {
     received: Received,
     _permit: Arc<BytePermit>,
 }
 
-/// All subscribers of a node.
+/// The inboxes of a node.
 #[derive(Debug)]
 pub(crate) struct Subscribers {
     /// `None` once the node has stopped.
@@ -76,7 +76,7 @@ impl Inbox {
 impl Subscribers {
     pub(crate) fn subscribe(&self) -> Inbox {
         let (sender, receiver) = channels::INBOX.open();
-        // After the end the sender is dropped here, and the inbox ends at once.
+        // On a stopped node the sender is dropped here, and the inbox ends at once.
         if let Some(inboxes) = &mut *self.inboxes.lock() {
             inboxes.retain(|inbox| !inbox.is_closed());
             inboxes.push(sender);
@@ -84,7 +84,7 @@ impl Subscribers {
         Inbox(receiver)
     }
 
-    /// Hands a message to every subscriber, waiting for those that are full; false if nobody took it.
+    /// Queues a message for every subscriber and waits for full queues; false if there is no subscriber.
     pub(crate) async fn deliver(&self, received: Received, permit: BytePermit) -> bool {
         let queued = Queued {
             received,
@@ -93,13 +93,13 @@ impl Subscribers {
         let inboxes = self.inboxes.lock().clone().unwrap_or_default();
         let mut taken = false;
         for inbox in inboxes {
-            // One that has gone is removed with the next subscription.
+            // An inbox that was dropped is removed by the next subscription.
             taken |= inbox.send(queued.clone()).await.is_ok();
         }
         taken
     }
 
-    /// Ends every inbox once it is empty, and those still to come.
+    /// Ends every inbox once it is empty, and every later one at once.
     pub(crate) fn close(&self) {
         *self.inboxes.lock() = None;
     }

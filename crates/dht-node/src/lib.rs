@@ -39,15 +39,16 @@ mod inbox;
 mod judge;
 mod memory;
 mod node;
+mod peer_sync;
 mod pump;
 mod rates;
-mod roster;
 mod saf;
 mod seen_file;
 mod supervise;
+mod tasks;
 
 pub use builder::{Builder, StartError};
-pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB};
+pub use config::{Config, ConfigError, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB};
 pub use counters::{Drops, Stats};
 pub use crypto::{BatchOpener, BatchVerifier};
 pub use dht_core::{OsEntropy, SystemClock};

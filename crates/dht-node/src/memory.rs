@@ -1,23 +1,23 @@
-//! How a node divides its memory for messages.
+//! The shares of a node's memory for messages.
 
 use dht_stack::ByteBudget;
 use dht_transport::limits::{MAX_UNREAD_BYTES, MESSAGE_OVERHEAD_BYTES};
 
 const MIB: usize = 1024 * 1024;
 
-/// The least for messages on their way out: two of the largest fit.
+/// Least memory for queued outbound messages, in bytes: two of the largest fit.
 const LEAST_QUEUED: usize = 16 * MIB;
 
-/// Shares of the memory a node is given for messages.
+/// Shares of [`Config::memory_mib`](crate::Config::memory_mib).
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// For what arrives, three quarters of it all: held from the socket until the message's fate is known. An eighth
-    /// is in reserve for peers that hold little.
+    /// Budget of inbound messages, three quarters: held from the socket until the message's disposition is known. An
+    /// eighth of it is reserved for peers that hold little.
     pub(crate) arriving: ByteBudget,
-    /// Bytes for what waits to be sent, an eighth.
+    /// Bytes of queued outbound messages, an eighth.
     pub(crate) queued: usize,
-    /// Bytes for what came in and was not read yet, the last eighth, beyond the little that each connection has free
-    /// ([`FREE_UNREAD_BYTES`](dht_transport::limits::FREE_UNREAD_BYTES)).
+    /// Bytes that sockets received and no stream has read yet, an eighth. Each connection has
+    /// [`FREE_UNREAD_BYTES`](dht_transport::limits::FREE_UNREAD_BYTES) beyond it.
     pub(crate) unread: usize,
 }
 
@@ -33,7 +33,7 @@ impl Memory {
         }
     }
 
-    /// Messages that can be under way at one time: each is charged at least this much of the budget.
+    /// Most inbound messages in flight: each is charged at least [`MESSAGE_OVERHEAD_BYTES`] of the budget.
     pub(crate) const fn messages(&self) -> usize {
         self.arriving.total() / MESSAGE_OVERHEAD_BYTES
     }

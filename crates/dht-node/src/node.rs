@@ -28,8 +28,8 @@ use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
     Builder, EventStream, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters,
-    discovery::Dialler, events::Events, inbox::Subscribers, saf::Mail, seen_file::SeenFile,
-    supervise::Tasks,
+    discovery::Dialler, events::Events, inbox::Subscribers, saf::SafHandle, seen_file::SeenFile,
+    tasks::Tasks,
 };
 
 /// Time a node takes to stop, at most: queued messages go out, connections say goodbye.
@@ -55,7 +55,7 @@ pub struct Node {
     pub(crate) events: Events,
     pub(crate) budget: ByteBudget,
     pub(crate) clock: SharedClock,
-    pub(crate) mail: Mail,
+    pub(crate) saf: SafHandle,
     /// What is written to which file when the node stops.
     pub(crate) seen: Option<(SeenFile, Arc<DedupTable>)>,
     pub(crate) tasks: Tasks,
@@ -310,7 +310,7 @@ impl Node {
     pub fn subscribe(&self) -> Inbox {
         let inbox = self.subscribers.subscribe();
         // Whatever is kept for this node elsewhere can be handed over now.
-        self.mail.listen();
+        self.saf.listen();
         inbox
     }
 
@@ -366,7 +366,7 @@ impl Node {
             .shutdown(SHUTDOWN_LIMIT - Duration::from_millis(500))
             .await;
         self.tasks.stop(Duration::from_millis(500)).await;
-        self.mail.close().await;
+        self.saf.close().await;
         if let Some((file, table)) = &self.seen {
             file.save(table).await;
         }

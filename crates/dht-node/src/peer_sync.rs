@@ -1,4 +1,4 @@
-//! Who is connected, as the node's tables tell it.
+//! Keeps the peer directory and the table of connected peers in step with the transport.
 
 use std::sync::Arc;
 
@@ -6,38 +6,39 @@ use dht_core::{Clock as _, NodeId, SharedClock};
 use dht_peers::{Channel, ClaimPolicy, Connections, Directory};
 use dht_transport::{Connection, Direction, Transport};
 
-use crate::saf::Mail;
+use crate::saf::SafHandle;
 
-/// Keeps directory and connection table in step with the transport.
+/// Copies connections of the transport into the directory and the table of connected peers.
 ///
-/// Two tasks enter peers here: the one that watches the transport's events, and, for a peer whose first message
-/// overtakes the event of its connection, the one that takes messages. Whoever can read a message can therefore
-/// answer it. Either way the transport is asked again at the end, so that no order of events leaves a peer in the
-/// table that has gone.
+/// Two tasks add peers: the watcher of transport events, and the inbound worker for a peer whose first message
+/// overtakes the event of its connection, so that a message can be answered as soon as it is read.
+///
+/// Correctness: each addition asks the transport again at the end, so that no order of events leaves a disconnected
+/// peer in the table.
 #[derive(Clone)]
-pub(crate) struct Roster {
+pub(crate) struct PeerSync {
     pub(crate) transport: Transport,
     pub(crate) directory: Directory,
     pub(crate) connections: Connections,
     pub(crate) clock: SharedClock,
-    /// Told of every peer that comes and goes.
-    pub(crate) mail: Mail,
-    /// Which of the addresses a peer claims are used.
+    /// Informed of each connected and disconnected peer.
+    pub(crate) saf: SafHandle,
+    /// Decides which of the addresses in a peer's claim are used.
     pub(crate) claims: ClaimPolicy,
 }
 
-impl Roster {
-    /// Makes sure that a peer a message came from is in the tables. Costs a look-up if it is.
+impl PeerSync {
+    /// Adds the deliverer of a message if it is not in the table. Costs one look-up if it is.
     pub(crate) fn ensure(&self, peer: &NodeId) {
         if !self.connections.contains(peer)
             && let Some(connection) = self.transport.connection(peer)
         {
-            self.enter(&connection);
+            self.add(&connection);
         }
     }
 
-    /// Enters the peer of a connection.
-    pub(crate) fn enter(&self, connection: &Connection) {
+    /// Adds the peer of a connection.
+    pub(crate) fn add(&self, connection: &Connection) {
         let now = self.clock.now();
         let (peer, info) = (connection.peer(), connection.info());
         let claim = Arc::clone(&info.claim);
@@ -52,33 +53,32 @@ impl Roster {
         };
         if self.connections.insert(Arc::clone(peer), direction) {
             tracing::info!(peer = %peer.node_id.short(), ?direction, "connected");
-            self.mail.connected(peer);
+            self.saf.connected(peer);
         }
-        // It may have been banned between the handshake and now.
+        // The peer may have been banned since the handshake.
         if self.directory.is_banned(&peer.node_id, now) {
             self.transport.disconnect(&peer.node_id);
         }
         self.remove_if_gone(&peer.node_id);
     }
 
-    /// The peer's connection took over from another, on which a question may have been lost.
+    /// Restarts requests of store-and-forward, which may have been lost with the connection that was replaced.
     pub(crate) fn replaced(&self, connection: &Connection) {
         let peer = connection.peer();
-        self.mail
-            .disconnected(&peer.node_id, Some(&peer.public_key));
-        self.mail.connected(peer);
+        self.saf.disconnected(&peer.node_id, Some(&peer.public_key));
+        self.saf.connected(peer);
     }
 
-    /// Takes a peer out unless it is connected again.
+    /// Removes a peer unless it is connected again.
     pub(crate) fn remove_if_gone(&self, peer: &NodeId) {
         if self.transport.connection(peer).is_none() && self.connections.remove(peer) {
             let known = self.directory.find(peer);
-            self.mail
+            self.saf
                 .disconnected(peer, known.as_ref().map(|known| known.public_key()));
         }
     }
 
-    /// Cuts the connections of everybody who is banned.
+    /// Closes the connections of banned peers.
     pub(crate) fn drop_banned(&self) {
         let now = self.clock.now();
         for connection in self.transport.connections() {

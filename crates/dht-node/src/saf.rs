@@ -23,11 +23,11 @@ use dht_core::{NodeIdentity, Outbox, SharedClock, SharedEntropy};
 use dht_inbound::DedupTable;
 use dht_peers::{Connections, Directory};
 #[cfg(feature = "saf")]
-pub(crate) use mail::{Mail, Receipts, advice, start};
+pub(crate) use mail::{Receipts, SafHandle, advice, start};
 #[cfg(feature = "saf")]
 pub use mail::{ledger_file, saf_folder};
 #[cfg(not(feature = "saf"))]
-pub(crate) use off::{Mail, Receipts, start};
+pub(crate) use off::{Receipts, SafHandle, start};
 #[cfg(feature = "saf")]
 pub use posting::{DeliveryState, Posted, Posting};
 #[cfg(feature = "saf")]

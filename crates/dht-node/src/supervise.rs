@@ -1,49 +1,28 @@
-//! The tasks of a node: each is owned here, none outlives the node.
+//! Background tasks of a node: the watcher of transport events, redials, and periodic upkeep.
 
 use std::{sync::Arc, time::Duration};
 
 use dht_core::{Clock as _, PeerAddress, Severity, SharedClock};
 use dht_inbound::{Bans, DedupTable, DirectoryBans, FloodMeter};
 use dht_transport::{Event, Transport};
-use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, mpsc},
-    task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval},
 };
 
-use crate::roster::Roster;
+use crate::peer_sync::PeerSync;
 
-/// How often a configured peer that is not connected is dialled.
+/// Interval at which configured peers that are not connected are dialled.
 const REDIAL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often floods are looked for and tables are trimmed (specification 03, section 5).
+/// How often the flood meter is read and tables are trimmed (03 section 5).
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(120);
 
-/// The tasks of one node, aborted when dropped.
-#[derive(Debug, Default)]
-pub(crate) struct Tasks(Mutex<JoinSet<()>>);
-
-impl Tasks {
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.lock().spawn(task);
-    }
-
-    /// Ends every task that has not ended by itself within `limit`.
-    pub(crate) async fn stop(&self, limit: Duration) {
-        let mut tasks = std::mem::take(&mut *self.0.lock());
-        tasks.abort_all();
-        let ended = async { while tasks.join_next().await.is_some() {} };
-        // A task can only be late by one message's arithmetic.
-        let _late = timeout(limit, ended).await;
-    }
-}
-
-/// Acts on what the transport reports.
+/// Applies transport events and bans to the tables.
 pub(crate) struct Watcher {
-    pub(crate) roster: Roster,
+    pub(crate) peers: PeerSync,
     pub(crate) meter: FloodMeter,
-    /// Rung by the directory at each ban.
+    /// Notified by the directory at each ban.
     pub(crate) banned: Arc<Notify>,
 }
 
@@ -55,7 +34,7 @@ impl Watcher {
                     Some(event) => self.on_event(event),
                     None => return,
                 },
-                () = self.banned.notified() => self.roster.drop_banned(),
+                () = self.banned.notified() => self.peers.drop_banned(),
             }
         }
     }
@@ -66,14 +45,14 @@ impl Watcher {
                 connection,
                 replaced,
             } => {
-                self.roster.enter(&connection);
+                self.peers.add(&connection);
                 if replaced {
-                    self.roster.replaced(&connection);
+                    self.peers.replaced(&connection);
                 }
             }
             Event::Disconnected { node_id, minimized } => {
                 tracing::info!(peer = %node_id.short(), minimized, "disconnected");
-                self.roster.remove_if_gone(&node_id);
+                self.peers.remove_if_gone(&node_id);
                 self.meter.clear(&node_id);
             }
             Event::Offence {
@@ -81,10 +60,10 @@ impl Watcher {
                 offence,
                 ban,
             } => {
-                let now = self.roster.clock.now();
+                let now = self.peers.clock.now();
                 let until = now.saturating_add(ban.as_secs());
                 let reason = offence.to_string();
-                self.roster
+                self.peers
                     .directory
                     .ban(public_key, until, Severity::High, &reason, now);
             }
@@ -101,7 +80,7 @@ impl Watcher {
     }
 }
 
-/// Dials the configured peers until they are connected, and again when they are lost.
+/// Dials configured peers that are not connected, for ever.
 pub(crate) async fn keep_connected(transport: Transport, peers: Vec<PeerAddress>) {
     let mut ticks = interval(REDIAL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -119,7 +98,7 @@ pub(crate) async fn keep_connected(transport: Transport, peers: Vec<PeerAddress>
     }
 }
 
-/// Bans floods and forgets what is out of date.
+/// Bans peers that flood, and removes expired entries from tables.
 pub(crate) struct Upkeep {
     pub(crate) bans: Bans<DirectoryBans<SharedClock>>,
     pub(crate) meter: FloodMeter,

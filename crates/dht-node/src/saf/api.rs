@@ -34,7 +34,7 @@ impl Node {
     /// # Errors
     /// [`FetchError`].
     pub async fn fetch_stored(&self) -> Result<Round, FetchError> {
-        let saf = self.mail.saf().ok_or(FetchError::Disabled)?;
+        let saf = self.saf.saf().ok_or(FetchError::Disabled)?;
         let mut events = saf.subscribe();
         if saf.request_from_neighbours() == 0 {
             return Err(FetchError::NobodyToAsk);
@@ -47,7 +47,7 @@ impl Node {
     /// # Errors
     /// [`FetchError`].
     pub async fn caught_up(&self) -> Result<Option<Round>, FetchError> {
-        let saf = self.mail.saf().ok_or(FetchError::Disabled)?;
+        let saf = self.saf.saf().ok_or(FetchError::Disabled)?;
         let mut events = saf.subscribe();
         if !saf.is_asking() {
             return Ok(None);
@@ -58,13 +58,13 @@ impl Node {
     /// Events of store-and-forward from now on; `None` if it is switched off.
     #[must_use]
     pub fn saf_events(&self) -> Option<broadcast::Receiver<SafEvent>> {
-        self.mail.saf().map(dht_saf::Saf::subscribe)
+        self.saf.saf().map(dht_saf::Saf::subscribe)
     }
 
     /// What this node keeps for others; `None` if it keeps nothing.
     #[must_use]
     pub fn saf_stats(&self) -> Option<StoreStats> {
-        Some(self.mail.saf()?.store()?.stats())
+        Some(self.saf.saf()?.store()?.stats())
     }
 }
 

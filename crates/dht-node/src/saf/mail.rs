@@ -25,7 +25,7 @@ use super::{
     outlets::{Table, ToDirectory},
     receipt::{self, RECEIPT_PROTOCOL},
 };
-use crate::{Config, Event, StartError, channels, events::Events, supervise::Tasks};
+use crate::{Config, Event, StartError, channels, events::Events, tasks::Tasks};
 
 /// How often silent peers are given up and what came is written down.
 const TICK: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ const LEDGER: &str = "ledger.redb";
 
 /// Store-and-forward of a node, if it is enabled.
 #[derive(Clone)]
-pub(crate) struct Mail {
+pub(crate) struct SafHandle {
     saf: Option<Saf>,
     dedup: Arc<DedupTable>,
     /// Who asks for receipts; taken once, by the task that answers.
@@ -71,9 +71,9 @@ pub(crate) async fn start(
     home: Option<&Path>,
     config: &Config,
     parts: MailParts,
-) -> Result<(Mail, Option<StoreLayer>, Option<SafLayer>), StartError> {
+) -> Result<(SafHandle, Option<StoreLayer>, Option<SafLayer>), StartError> {
     if !config.saf.enabled {
-        let mail = Mail {
+        let mail = SafHandle {
             saf: None,
             dedup: parts.dedup,
             receipts: parts.receipts,
@@ -125,7 +125,7 @@ pub(crate) async fn start(
         },
     );
     let (store, serve) = (saf.store_layer(), saf.layer());
-    let mail = Mail {
+    let mail = SafHandle {
         saf: Some(saf),
         dedup,
         receipts: parts.receipts,
@@ -191,7 +191,7 @@ pub(crate) const fn advice(error: &StoreError) -> &'static str {
     }
 }
 
-impl Mail {
+impl SafHandle {
     pub(crate) const fn saf(&self) -> Option<&Saf> {
         self.saf.as_ref()
     }
@@ -253,8 +253,8 @@ impl Mail {
     }
 }
 
-impl fmt::Debug for Mail {
+impl fmt::Debug for SafHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Mail").field(&self.saf).finish()
+        f.debug_tuple("SafHandle").field(&self.saf).finish()
     }
 }

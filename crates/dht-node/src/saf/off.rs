@@ -7,11 +7,11 @@ use dht_transport::Builder;
 use tower::layer::util::Identity;
 
 use super::MailParts;
-use crate::{Config, StartError, events::Events, supervise::Tasks};
+use crate::{Config, StartError, events::Events, tasks::Tasks};
 
 /// Nobody to tell.
 #[derive(Clone, Debug)]
-pub(crate) struct Mail;
+pub(crate) struct SafHandle;
 
 /// No receipts to give.
 #[derive(Clone, Debug)]
@@ -32,11 +32,11 @@ pub(crate) async fn start(
     _home: Option<&Path>,
     _config: &Config,
     _parts: MailParts,
-) -> Result<(Mail, Option<Identity>, Option<Identity>), StartError> {
-    Ok((Mail, None, None))
+) -> Result<(SafHandle, Option<Identity>, Option<Identity>), StartError> {
+    Ok((SafHandle, None, None))
 }
 
-impl Mail {
+impl SafHandle {
     pub(crate) fn spawn_upkeep(&self, _tasks: &Tasks, _events: &Events) {}
 
     pub(crate) fn connected(&self, _peer: &RemotePeer) {}

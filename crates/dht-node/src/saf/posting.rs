@@ -117,7 +117,7 @@ impl Node {
             expires: Some(expires),
         };
         // Its echo is nothing new.
-        self.mail.dedup().seed(&hash, sighting, self.clock.now());
+        self.saf.dedup().seed(&hash, sighting, self.clock.now());
         let request = SendRequest::Forward {
             frame: encode_envelope(&sealed.header, &sealed.body),
             strategy,
