@@ -6,9 +6,7 @@ use dht_core::{Address, Features, Network, PeerAddress, SecretKey, SharedClock, 
 use dht_inbound::{AttributionProfile, DEFAULT_VERDICT_DEADLINE, Verdict};
 use dht_transport::IdentityError;
 
-use crate::{
-    Config, ConfigError, Node, OsEntropy, Received, SystemClock, compose, judge::AppJudge,
-};
+use crate::{Config, ConfigError, Node, OsEntropy, Received, SystemClock, judge::AppJudge};
 
 /// Builds a [`Node`]. By default it is a full node of the local network that listens nowhere and only dials.
 #[must_use = "a builder does nothing until it is started"]
@@ -58,7 +56,7 @@ pub enum StartError {
 }
 
 impl Builder {
-    pub(crate) fn new(secret: SecretKey) -> Self {
+    fn new(secret: SecretKey) -> Self {
         let config = Config {
             listen: Vec::new(),
             ..Config::default()
@@ -192,13 +190,13 @@ impl Builder {
         self.config.attribution = profile;
         self
     }
+}
 
-    /// Starts the node. Must be called inside a tokio runtime.
-    ///
-    /// # Errors
-    /// [`StartError`].
-    pub async fn start(self) -> Result<Node, StartError> {
-        compose::node(self).await
+impl Node {
+    /// Starts building a node with this key.
+    #[must_use]
+    pub fn builder(secret: SecretKey) -> Builder {
+        Builder::new(secret)
     }
 }
 

@@ -2,7 +2,12 @@
 
 use dht_stack::{Channel, WhenFull};
 
-use crate::{EVENT_CAPACITY, INBOX_CAPACITY};
+/// Messages queued for one subscriber. A full queue holds back the peers that send: the inbound worker waits with the
+/// message's memory, and without memory the reader of a peer's stream stops (law 2).
+pub const INBOX_CAPACITY: usize = 256;
+
+/// Events queued for one subscriber. A slower subscriber loses the oldest and is told how many.
+pub const EVENT_CAPACITY: usize = 1_024;
 
 /// Requests for the outbound pipeline. The inbound stacks shed, the least important first; the application waits.
 pub(crate) const REQUESTS: Channel = Channel {

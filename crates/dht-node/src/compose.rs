@@ -47,7 +47,17 @@ const USER_AGENT: &str = concat!("dht-node/", env!("CARGO_PKG_VERSION"));
 /// A claim must name an address. One that listens nowhere names this: well formed, and nobody's.
 const NOWHERE: &str = "/ip4/127.0.0.1/tcp/18189";
 
-pub(crate) async fn node(builder: Builder) -> Result<Node, StartError> {
+impl Builder {
+    /// Starts the node. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(self) -> Result<Node, StartError> {
+        node(self).await
+    }
+}
+
+async fn node(builder: Builder) -> Result<Node, StartError> {
     let Builder {
         secret,
         features,

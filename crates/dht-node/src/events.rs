@@ -9,9 +9,6 @@ use tokio::sync::broadcast;
 
 use crate::channels;
 
-/// Events queued for one subscriber. A slower subscriber loses the oldest and is told how many.
-pub const EVENT_CAPACITY: usize = 1_024;
-
 /// Something happened to a message or a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -87,6 +84,7 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::EVENT_CAPACITY;
 
     fn event(number: usize) -> Event {
         Event::Missed {

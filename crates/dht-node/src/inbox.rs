@@ -10,10 +10,6 @@ use tokio::sync::mpsc;
 
 use crate::channels;
 
-/// Messages queued for one subscriber. A full queue holds back the peers that send: the inbound worker waits with the
-/// message's memory, and without memory the reader of a peer's stream stops (law 2).
-pub const INBOX_CAPACITY: usize = 256;
-
 /// Longest payload of one message, in bytes: what fits the messaging frame with header, padding and tag.
 pub const MAX_PAYLOAD_BYTES: usize = dht_proto::limits::MAX_MESSAGING_FRAME_BYTES - 16 * 1024;
 
@@ -110,6 +106,7 @@ mod tests {
     use dht_stack::ByteBudget;
 
     use super::*;
+    use crate::INBOX_CAPACITY;
 
     fn received() -> Received {
         let message = Message {

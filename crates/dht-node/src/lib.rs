@@ -48,6 +48,7 @@ mod supervise;
 mod tasks;
 
 pub use builder::{Builder, StartError};
+pub use channels::{EVENT_CAPACITY, INBOX_CAPACITY};
 pub use config::{Config, ConfigError, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB};
 pub use counters::{Drops, Stats};
 pub use crypto::{BatchOpener, BatchVerifier};
@@ -55,8 +56,8 @@ pub use dht_core::{OsEntropy, SystemClock};
 pub use dht_inbound::{AttributionProfile, Verdict};
 #[cfg(feature = "saf")]
 pub use dht_saf::{Round, SafEvent, StoreStats};
-pub use events::{EVENT_CAPACITY, Event, EventStream};
-pub use inbox::{INBOX_CAPACITY, Inbox, MAX_PAYLOAD_BYTES, Message, Received};
+pub use events::{Event, EventStream};
+pub use inbox::{Inbox, MAX_PAYLOAD_BYTES, Message, Received};
 pub use node::{Node, SHUTDOWN_LIMIT, SendError};
 pub use rates::{RateSetting, RateSettings};
 #[cfg(feature = "saf")]

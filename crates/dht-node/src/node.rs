@@ -11,7 +11,7 @@ use std::{
 
 use dht_core::{
     Address, Clock as _, Destination, DomainMessage, Encryption, Entropy as _, Features, NodeId,
-    NodeIdentity, Payload, PeerAddress, PublicKey, RemotePeer, SecretKey, SendParams, SendRequest,
+    NodeIdentity, Payload, PeerAddress, PublicKey, RemotePeer, SendParams, SendRequest,
     SharedClock, SharedEntropy, Strategy,
 };
 use dht_inbound::DedupTable;
@@ -27,9 +27,8 @@ use rand_core::Rng as _;
 use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
-    Builder, EventStream, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters,
-    discovery::Dialler, events::Events, inbox::Subscribers, saf::SafHandle, seen_file::SeenFile,
-    tasks::Tasks,
+    EventStream, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters, discovery::Dialler,
+    events::Events, inbox::Subscribers, saf::SafHandle, seen_file::SeenFile, tasks::Tasks,
 };
 
 /// Time a node takes to stop, at most: queued messages go out, connections say goodbye.
@@ -88,11 +87,6 @@ pub enum SendError {
 }
 
 impl Node {
-    /// Starts building the node with this key.
-    pub fn builder(secret: SecretKey) -> Builder {
-        Builder::new(secret)
-    }
-
     /// This node's public key.
     #[must_use]
     pub fn public_key(&self) -> &PublicKey {
