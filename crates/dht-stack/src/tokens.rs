@@ -13,12 +13,24 @@ const SHARDS: usize = 16;
 
 /// How fast tokens come back, and how many there are at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct Rate {
-    /// Tokens that come back in a second.
+    /// Tokens that come back in a second. As a setting, 0 is refused.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "nonzero"))]
     pub per_second: u32,
     /// Tokens of a full bucket. Time is counted in seconds, so a bucket holds at least one second's tokens, whatever
-    /// this says, and at least one.
+    /// this says, and at least one. As a setting, it defaults to 0.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub burst: u32,
+}
+
+#[cfg(feature = "serde")]
+fn nonzero<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    serde::Deserialize::deserialize(deserializer).map(std::num::NonZeroU32::get)
 }
 
 /// `N` token buckets for each key, in constant space. All are full at first. Times are seconds since any fixed
