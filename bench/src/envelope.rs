@@ -4,7 +4,7 @@ use bytes::Bytes;
 use dht_core::{
     Destination, DomainHeader, Encryption, Entropy, FingerprintKey, MessageTag, MessageType,
     ProtocolVersion, PublicKey, RawEnvelope, SealRequest, SealSecrets, SecretKey, SeededEntropy,
-    domain_parts, encode_envelope, encode_parts, seal, test_util,
+    Signing, domain_parts, encode_envelope, encode_parts, seal, test_util,
 };
 
 use crate::{
@@ -35,6 +35,13 @@ pub(crate) fn frame_of(kind: Kind, bytes: usize, seed: u64) -> anyhow::Result<By
         _ => (people.0.clone(), people.1),
     });
     frame(&alice, to, kind, bytes, seed)
+}
+
+const fn signing(kind: Kind) -> Signing {
+    match kind {
+        Kind::Signed => Signing::Origin,
+        _ => Signing::Anonymous,
+    }
 }
 
 thread_local! {
@@ -69,7 +76,7 @@ fn frame(
         destination,
         encryption,
         sender,
-        signing: crate::stacks::signing(kind),
+        signing: signing(kind),
         expires: Some(test_util::NOW.saturating_add(3_600)),
         tag: MessageTag(seed),
         version: ProtocolVersion::V2,

@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<()> {
     } else {
         Effort::FULL
     };
-    let mut report = Report::new(flags.filter);
+    let mut report = Report::new(flags.filter, primitives::backend());
     let floors = primitives::run(&mut report, effort);
     envelope::run(&mut report, effort, &floors)?;
     stacks::run(&mut report, effort, &floors)?;

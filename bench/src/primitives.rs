@@ -82,6 +82,39 @@ impl Floors {
     }
 }
 
+/// The back end of curve25519-dalek that runs: `avx512`, `avx2` or `serial`.
+///
+/// The library does not say; this repeats its choice, which is made from what was compiled in and from what the
+/// processor has.
+#[expect(
+    unexpected_cfgs,
+    reason = "the cfg is curve25519-dalek's, set by .cargo/config.toml"
+)]
+pub(crate) fn backend() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let compiled = cfg!(curve25519_dalek_backend = "avx512")
+            || cfg!(all(
+                target_feature = "avx512ifma",
+                target_feature = "avx512vl"
+            ));
+        if compiled
+            && is_x86_feature_detected!("avx512ifma")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            return "avx512";
+        }
+        let excluded = cfg!(any(
+            curve25519_dalek_backend = "serial",
+            curve25519_dalek_backend = "fiat"
+        ));
+        if !excluded && is_x86_feature_detected!("avx2") {
+            return "avx2";
+        }
+    }
+    "serial"
+}
+
 /// Measures the primitives. They are always measured, because everything is compared with them.
 pub(crate) fn run(report: &mut Report, effort: Effort) -> Floors {
     let scalar = Scalar::from_bytes_mod_order_wide(&[7; 64]);

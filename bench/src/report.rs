@@ -5,6 +5,8 @@ use serde::Serialize;
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
+    /// Back end of curve25519-dalek that runs.
+    backend: &'static str,
     rows: Vec<Figure>,
     #[serde(skip)]
     filter: String,
@@ -66,12 +68,14 @@ impl<'n> Row<'n> {
 }
 
 impl Report {
-    pub(crate) fn new(filter: String) -> Self {
+    pub(crate) fn new(filter: String, backend: &'static str) -> Self {
+        println!("curve25519-dalek back end: {backend}");
         println!(
             "{:<28} {:>14} {:<14} {:>14} {:>7} {:>10}  unit of work",
             "row", "value", "unit", "floor", "ratio", "target"
         );
         Self {
+            backend,
             rows: Vec::new(),
             filter,
         }

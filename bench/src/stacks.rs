@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dht_core::{
     Destination, Disposition, DomainMessage, Encryption, Entropy, FingerprintKey, ManualClock,
     NodeIdentity, OnDelivery, Outbox, OutboxError, Payload, RemotePeer, SeededEntropy, SendParams,
-    SendRequest, SharedClock, SharedEntropy, Signing, test_util,
+    SendRequest, SharedClock, SharedEntropy, test_util,
 };
 use dht_inbound::{
     AcceptAll, Authenticated, DEFAULT_SEEN_CAPACITY, DedupTable, Delivered, DirectoryBans,
@@ -343,12 +343,4 @@ async fn send_out(messages: usize, peers: u32) -> f64 {
         "every message must be taken"
     );
     sent as f64 / seconds
-}
-
-/// What [`Kind::Signed`] means for the envelope.
-pub(crate) const fn signing(kind: Kind) -> Signing {
-    match kind {
-        Kind::Signed => Signing::Origin,
-        _ => Signing::Anonymous,
-    }
 }
