@@ -71,9 +71,16 @@ impl MessageSignature {
     /// # Errors
     /// [`SignatureError`] naming the part that does not decode.
     pub fn decode(bytes: &[u8]) -> Result<Self, SignatureError> {
+        Self::decode_with(bytes, PublicKey::from_bytes)
+    }
+
+    /// Decodes the field, the signer's key by `signer`.
+    pub(crate) fn decode_with(
+        bytes: &[u8],
+        signer: impl FnOnce(&[u8]) -> Result<PublicKey, KeyError>,
+    ) -> Result<Self, SignatureError> {
         let proto = ProtoMessageSignature::decode(bytes).map_err(|_| SignatureError::Malformed)?;
-        let signer =
-            PublicKey::from_bytes(&proto.signer_public_key).map_err(|_| SignatureError::Signer)?;
+        let signer = signer(&proto.signer_public_key).map_err(|_| SignatureError::Signer)?;
         let nonce = CompressedRistretto::from_slice(&proto.public_nonce)
             .map_err(|_| SignatureError::Nonce)?;
         let scalar = scalar_from_bytes(&proto.signature).map_err(|_| SignatureError::Scalar)?;

@@ -1,5 +1,7 @@
 //! Time as the protocol counts it. Callers bring the clock; the one of the operating system is behind a feature.
 
+#[cfg(feature = "system-clock")]
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{
     fmt,
     sync::{
@@ -85,7 +87,9 @@ impl Clock for SystemClock {
     )]
     fn now(&self) -> UnixSeconds {
         // A clock set before 1970 reads as 1970.
-        let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         UnixSeconds(since.as_secs())
     }
 }

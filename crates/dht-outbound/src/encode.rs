@@ -180,6 +180,7 @@ mod tests {
         let sealed = SealedMessage {
             header: header(),
             body: body.clone(),
+            binding_hash: None,
         };
         let sent = encoded(Envelope::Sealed(Box::new(sealed))).await;
         assert_eq!(sent.recipients, [NodeId::default()]);

@@ -68,7 +68,7 @@ pub use seal::{
     Envelope, InlineSealer, Seal, SealFuture, SealJob, SealLayer, SealedRequest, Sealer,
 };
 pub use search::{Answered, MAX_SEARCHES, SEARCH_INTERVAL, SearchError, SearchLimits, Searcher};
-pub use seed::{SeedDedup, echo_hash};
+pub use seed::SeedDedup;
 pub use select::{
     Candidates, Chosen, Select, SelectFuture, SelectLayer, Selected, Selection, Why, select,
 };

@@ -22,7 +22,7 @@ use tower_service::Service;
 
 use crate::{
     GenerateError, OutboundConfig, SeedDedup, Selected, SendMessageResponse, SendParams,
-    SendRequest, echo_hash, metrics, prepare_body,
+    SendRequest, metrics, prepare_body,
 };
 
 /// Everything needed to seal one message, on whatever thread.
@@ -265,6 +265,7 @@ impl<P, D> Shared<P, D> {
             return Ok(Plan::Done(SealedMessage {
                 header: *header,
                 body,
+                binding_hash: None,
             }));
         }
         if is_clear && params.flags.contains(Flags::ENCRYPTED) {
@@ -396,7 +397,7 @@ where
 {
     fn send(mut self, sealed: SealedMessage) -> S::Future {
         if self.is_broadcast
-            && let Some(hash) = echo_hash(&sealed.header, &sealed.body)
+            && let Ok(hash) = sealed.dedup_key()
         {
             let signed = !sealed.header.signature.is_empty();
             self.shared.dedup.seed(hash, sealed.header.expires, signed);

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use dht_core::{DedupHash, Header, UnixSeconds, dedup_key_of};
+use dht_core::{DedupHash, UnixSeconds};
 
 /// The duplicate table of the inbound side, as far as the outbound side needs it.
 ///
@@ -24,11 +23,4 @@ impl<T: SeedDedup + ?Sized> SeedDedup for Arc<T> {
     fn seed(&self, hash: DedupHash, expires: Option<UnixSeconds>, signed: bool) {
         (**self).seed(hash, expires, signed);
     }
-}
-
-/// The key under which this node, when it hears an echo, remembers a message. `None` for a clear unsigned body that is
-/// no envelope body: receivers drop it before they look.
-#[must_use]
-pub fn echo_hash(header: &Header, body: &Bytes) -> Option<DedupHash> {
-    dedup_key_of(header, body).ok()
 }

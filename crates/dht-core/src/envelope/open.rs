@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use ring::aead;
 
-use super::{Header, KeyAgreement, Sealed, decode_parts, unpad};
+use super::{Header, KeyAgreement, Sealed, Verified, decode_parts, unpad};
 use crate::{NodeIdentity, PublicKey};
 
 /// A verified message and what could be read of it.
@@ -50,8 +50,27 @@ pub enum OpenError {
     UndecodableBody,
 }
 
+impl Verified {
+    /// Reads the message if it is readable here.
+    ///
+    /// Clear messages are readable everywhere. Encrypted ones are opened if `identity` is the destination, in
+    /// place when nobody else holds the frame, and come back [`Content::Unreadable`] otherwise.
+    ///
+    /// # Errors
+    /// [`OpenError`]. For messages addressed here it does not say which check failed.
+    pub fn open(self, identity: &NodeIdentity) -> Result<Opened, OpenError> {
+        let for_us = self.header().destination.public_key() == Some(identity.public_key());
+        let signer = self.signer().copied();
+        match (self.header().is_encrypted(), signer) {
+            (true, Some(masked)) if for_us => open_encrypted(self.into_sealed(), &masked, identity),
+            (true, _) => Ok(Opened::new(self.into_sealed(), Content::Unreadable)),
+            (false, origin) => open_clear(self.into_sealed(), origin),
+        }
+    }
+}
+
 impl Opened {
-    pub(super) fn new(sealed: Sealed, content: Content) -> Self {
+    fn new(sealed: Sealed, content: Content) -> Self {
         let (header, body, frame) = sealed.into_parts();
         Self {
             header,
@@ -80,12 +99,12 @@ impl Opened {
     }
 }
 
-pub(super) fn open_clear(sealed: Sealed, origin: Option<PublicKey>) -> Result<Opened, OpenError> {
+fn open_clear(sealed: Sealed, origin: Option<PublicKey>) -> Result<Opened, OpenError> {
     let parts = decode_parts(sealed.body().clone()).map_err(|_| OpenError::UndecodableBody)?;
     Ok(Opened::new(sealed, Content::Readable { parts, origin }))
 }
 
-pub(super) fn open_encrypted(
+fn open_encrypted(
     sealed: Sealed,
     masked: &PublicKey,
     identity: &NodeIdentity,

@@ -62,6 +62,8 @@ pub struct SealedMessage {
     pub header: Header,
     /// The body as transmitted.
     pub body: Bytes,
+    /// Hash of header and body that the signature covers; `None` for an unsigned message.
+    pub binding_hash: Option<[u8; 32]>,
 }
 
 /// Why a message cannot be sealed.
@@ -128,12 +130,18 @@ pub fn seal(request: SealRequest<'_>, secrets: SealSecrets) -> Result<SealedMess
         }
         Encryption::Clear => request.body,
     };
+    let mut binding = None;
     if request.signing == Signing::Origin {
         let hash = binding_hash(&header, &body);
+        binding = Some(hash);
         let signature = MessageSignature::sign_with_nonce(request.sender, &hash, &secrets.nonce);
         header.signature = signature.encode();
     }
-    Ok(SealedMessage { header, body })
+    Ok(SealedMessage {
+        header,
+        body,
+        binding_hash: binding,
+    })
 }
 
 fn seal_encrypted(
@@ -170,7 +178,11 @@ fn seal_encrypted(
         &hash,
     );
     header.signature = signature.encode();
-    Ok(SealedMessage { header, body })
+    Ok(SealedMessage {
+        header,
+        body,
+        binding_hash: Some(hash),
+    })
 }
 
 /// Encodes header and body as the frame of the messaging protocol, canonically.

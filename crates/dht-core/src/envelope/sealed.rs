@@ -2,10 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{
-    Content, DedupHash, Header, OpenError, Opened, binding_hash, dedup::has_canonical_layout,
-    dedup_hash, open,
-};
+use super::{Header, binding_hash};
 use crate::{
     Destination, NodeIdentity, PublicKey,
     schnorr::{MessageSignature, SignatureError},
@@ -23,8 +20,10 @@ pub struct Sealed {
 #[derive(Clone, Debug)]
 pub struct Verified {
     sealed: Sealed,
-    /// Who signed, and the hash that is signed.
+    /// Signer, and the hash that the signature covers.
     signed: Option<(PublicKey, [u8; 32])>,
+    /// Dedup key of an unsigned message, if a batch has computed it.
+    unsigned_key: Option<[u8; 32]>,
 }
 
 /// Encrypted, but without what encryption takes.
@@ -74,12 +73,6 @@ impl Sealed {
     #[must_use]
     pub const fn frame(&self) -> &Bytes {
         &self.frame
-    }
-
-    /// The duplicate hash of the bytes as received.
-    #[must_use]
-    pub fn dedup_hash(&self) -> DedupHash {
-        dedup_hash(&self.header.signature, &self.body)
     }
 
     /// What must hold for every encrypted message, on every node.
@@ -145,6 +138,16 @@ impl Sealed {
         Verified {
             sealed: self,
             signed,
+            unsigned_key: None,
+        }
+    }
+
+    /// Marks an unsigned envelope as verified, with its dedup key.
+    pub(super) const fn into_unsigned(self, key: [u8; 32]) -> Verified {
+        Verified {
+            sealed: self,
+            signed: None,
+            unsigned_key: Some(key),
         }
     }
 
@@ -192,17 +195,8 @@ impl Verified {
         }
     }
 
-    /// The duplicate hash of the bytes as received.
-    #[must_use]
-    pub fn dedup_hash(&self) -> DedupHash {
-        self.sealed.dedup_hash()
-    }
-
-    /// Whether the signature field is empty or exactly the canonical 102 bytes. A re-encoded signature still
-    /// verifies, but the network's duplicate hash takes the bytes as they are.
-    #[must_use]
-    pub fn signature_is_canonical(&self) -> bool {
-        has_canonical_layout(&self.sealed.header.signature)
+    pub(super) const fn unsigned_key(&self) -> Option<&[u8; 32]> {
+        self.unsigned_key.as_ref()
     }
 
     /// The ephemeral and the masked key, if the message is encrypted for `identity`.
@@ -214,22 +208,5 @@ impl Verified {
 
     pub(super) fn into_sealed(self) -> Sealed {
         self.sealed
-    }
-
-    /// Reads the message if it is readable here.
-    ///
-    /// Clear messages are readable everywhere. Encrypted ones are opened if `identity` is the destination, in
-    /// place when nobody else holds the frame, and come back [`Content::Unreadable`] otherwise.
-    ///
-    /// # Errors
-    /// [`OpenError`]. For messages addressed here it does not say which check failed.
-    pub fn open(self, identity: &NodeIdentity) -> Result<Opened, OpenError> {
-        let for_us = self.header().destination.public_key() == Some(identity.public_key());
-        let signer = self.signer().copied();
-        match (self.header().is_encrypted(), signer) {
-            (true, Some(masked)) if for_us => open::open_encrypted(self.sealed, &masked, identity),
-            (true, _) => Ok(Opened::new(self.sealed, Content::Unreadable)),
-            (false, origin) => open::open_clear(self.sealed, origin),
-        }
     }
 }

@@ -75,6 +75,7 @@ fn with_stray_ephemeral_key(
     if sealed.header.ephemeral_key.is_none() && received.header().ephemeral_key.is_some() {
         sealed.header.ephemeral_key = received.header().ephemeral_key;
         let hash = binding_hash(&sealed.header, &sealed.body);
+        sealed.binding_hash = sealed.binding_hash.and(Some(hash));
         if !sealed.header.signature.is_empty() {
             let signature =
                 MessageSignature::sign_with_nonce(sender, &hash, &case.secret("secret_nonce")?);

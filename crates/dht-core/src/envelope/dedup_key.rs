@@ -1,21 +1,47 @@
-//! Under which key a message is counted: specification 03, sections 3.6 and 9.3 (F-14).
+//! The key under which the dedup table counts a message (03 sections 3.6 and 9.3, 03 F-14).
 
 use bytes::Bytes;
 
-use super::{BodyError, Header, Verified, binding_hash, decode_parts, encode_parts};
-use crate::{
-    MessageSignature,
-    hash::{DEDUP, Hasher256},
+use super::{
+    BodyError, DedupHash, Header, Sealed, SealedMessage, Verified, binding_hash, decode_parts,
+    dedup_hash, encode_parts,
 };
+use crate::MessageSignature;
 
-/// Names a message in the duplicate table and the store; never on the wire.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct DedupHash(pub [u8; 32]);
+impl Sealed {
+    /// The duplicate hash of the bytes as received.
+    #[must_use]
+    pub fn dedup_hash(&self) -> DedupHash {
+        dedup_hash(&self.header().signature, self.body())
+    }
+}
 
-/// The network's duplicate hash, over the signature field and the body, both exactly as given.
-#[must_use]
-pub fn dedup_hash(signature: &[u8], body: &[u8]) -> DedupHash {
-    DedupHash(Hasher256::new(DEDUP).chain(signature).chain(body).finish())
+impl Verified {
+    /// The duplicate hash of the bytes as received.
+    #[must_use]
+    pub fn dedup_hash(&self) -> DedupHash {
+        dedup_hash(&self.header().signature, self.body())
+    }
+
+    /// Whether the signature field is empty or exactly the canonical 102 bytes. A re-encoded signature still
+    /// verifies, but the network's duplicate hash takes the bytes as they are.
+    #[must_use]
+    pub fn signature_is_canonical(&self) -> bool {
+        has_canonical_layout(&self.header().signature)
+    }
+}
+
+impl SealedMessage {
+    /// What [`dedup_key_of`] gives for header and body, without hashing a signed body a second time.
+    ///
+    /// # Errors
+    /// [`BodyError`] for an unsigned body that does not decode.
+    pub fn dedup_key(&self) -> Result<DedupHash, BodyError> {
+        match &self.binding_hash {
+            Some(binding) => Ok(dedup_hash(&self.header.signature, binding)),
+            None => dedup_key_of(&self.header, &self.body),
+        }
+    }
 }
 
 /// The key of a verified message whose signature bytes are canonical
@@ -29,9 +55,10 @@ pub fn dedup_hash(signature: &[u8], body: &[u8]) -> DedupHash {
 /// # Errors
 /// [`BodyError`] for an unsigned body that does not decode: there is nothing to deliver and no key to count by.
 pub fn dedup_key(message: &Verified) -> Result<DedupHash, BodyError> {
-    match message.binding_hash() {
-        None => Ok(dedup_hash(&[], &canonical_body(message.body())?)),
-        Some(binding) => Ok(dedup_hash(&message.header().signature, binding)),
+    match (message.binding_hash(), message.unsigned_key()) {
+        (Some(binding), _) => Ok(dedup_hash(&message.header().signature, binding)),
+        (None, Some(key)) => Ok(DedupHash(*key)),
+        (None, None) => Ok(dedup_hash(&[], &canonical_body(message.body())?)),
     }
 }
 
@@ -57,7 +84,7 @@ pub fn dedup_key_of(header: &Header, body: &Bytes) -> Result<DedupHash, BodyErro
 ///
 /// Only for bytes that decoded: each field then holds 32 canonical bytes, and 102 bytes with the three keys in
 /// place leave room for nothing else.
-pub(super) fn has_canonical_layout(signature: &[u8]) -> bool {
+fn has_canonical_layout(signature: &[u8]) -> bool {
     const KEYS: [(usize, u8); 3] = [(0, 0x0a), (34, 0x12), (68, 0x1a)];
     signature.is_empty()
         || signature.len() == MessageSignature::CANONICAL_LENGTH
@@ -66,7 +93,8 @@ pub(super) fn has_canonical_layout(signature: &[u8]) -> bool {
             })
 }
 
-fn canonical_body(body: &Bytes) -> Result<Bytes, BodyError> {
+/// The canonical encoding of the parts of a body: what the key of an unsigned message is made of.
+pub(super) fn canonical_body(body: &Bytes) -> Result<Bytes, BodyError> {
     let parts = decode_parts(body.clone())?;
     // Nearly every body is canonical already, and its bytes need not be copied to say so.
     if is_canonical(body, &parts) {
@@ -120,7 +148,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        RawEnvelope, Signing, encode_envelope,
+        Destination, Encryption, Entropy as _, MessageTag, MessageType, ProtocolVersion,
+        RawEnvelope, SealRequest, SealSecrets, SeededEntropy, Signing, encode_envelope, seal,
         test_util::{clear, identity},
     };
 
@@ -203,6 +232,33 @@ mod tests {
         let unsigned = with_signature(&message, &[]);
         assert_ne!(dedup_key_of(&unsigned, message.body()), key);
         assert_eq!(dedup_key_of(message.header(), message.body()), key);
+    }
+
+    #[test]
+    fn sealing_remembers_the_dedup_key() {
+        let (alice, bob) = (identity(1), *identity(2).public_key());
+        let to = Destination::PublicKey(bob);
+        for (signing, encryption) in [
+            (Signing::Anonymous, Encryption::Clear),
+            (Signing::Origin, Encryption::Clear),
+            (Signing::Anonymous, Encryption::EncryptFor(bob)),
+        ] {
+            let request = SealRequest {
+                body: encode_parts(&[Bytes::from_static(b"x")]),
+                message_type: MessageType::None,
+                destination: to,
+                encryption,
+                sender: alice.secret_key(),
+                signing,
+                expires: None,
+                tag: MessageTag(1),
+                version: ProtocolVersion::V2,
+            };
+            let secrets = SealSecrets::random(&mut SeededEntropy::new(1).rng());
+            let sealed = seal(request, secrets).unwrap();
+            let received = verified(encode_envelope(&sealed.header, &sealed.body));
+            assert_eq!(sealed.dedup_key(), dedup_key(&received));
+        }
     }
 
     #[test]
