@@ -1,0 +1,230 @@
+//! The file of an inbox or outbox: opening, locking, setting a damaged one aside.
+
+use std::{
+    ffi::OsString,
+    fmt, fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use parking_lot::Mutex;
+use redb::{Builder, Database, StorageBackend, backends::FileBackend};
+use tracing::warn;
+
+use crate::error::SpoolError;
+
+/// Where the pages lie, and how to open them again after an I/O error.
+pub(crate) struct File {
+    backend: Box<Backend>,
+    path: Option<PathBuf>,
+    cache_bytes: usize,
+    /// Locked until [`File::release`].
+    lock: Mutex<Option<fs::File>>,
+}
+
+type Backend = dyn Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync;
+
+/// Redb takes backends by value only.
+#[derive(Debug)]
+struct Boxed(Box<dyn StorageBackend>);
+
+/// Damaged files kept beside one file; the last is replaced.
+const MAX_ASIDE: u32 = 16;
+
+// === impl File ===
+
+impl File {
+    /// Locks `path`, which need not exist.
+    pub(crate) fn at(path: &Path, cache_bytes: usize) -> Result<Self, SpoolError> {
+        let lock = open_private(&with_suffix(path, ".lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(SpoolError::Locked),
+            Err(fs::TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let pages = path.to_path_buf();
+        let backend = move || -> io::Result<Box<dyn StorageBackend>> {
+            let file = open_private(&pages)?;
+            Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
+        };
+        Ok(Self {
+            backend: Box::new(backend),
+            path: Some(path.to_path_buf()),
+            cache_bytes,
+            lock: Mutex::new(Some(lock)),
+        })
+    }
+
+    /// Pages on any backend; the function opens them again after an I/O error.
+    pub(crate) fn on(
+        backend: impl Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync + 'static,
+        cache_bytes: usize,
+    ) -> Self {
+        Self {
+            backend: Box::new(backend),
+            path: None,
+            cache_bytes,
+            lock: Mutex::new(None),
+        }
+    }
+
+    /// Opens the database, made if the file is empty. `check` reads every page and verifies its checksum.
+    pub(crate) fn open(&self, check: bool) -> Result<Database, SpoolError> {
+        contain(|| {
+            let database = Builder::new()
+                .set_cache_size(self.cache_bytes)
+                .set_check_integrity_on_open(check)
+                .create_with_backend(Boxed((self.backend)()?));
+            database.map_err(why_not_opened)
+        })
+    }
+
+    /// Renames a file that is damaged, so that a new one is begun.
+    ///
+    /// # Errors
+    /// [`SpoolError::Damaged`] if there is no file to rename.
+    pub(crate) fn set_aside(&self) -> Result<PathBuf, SpoolError> {
+        let path = self.path.as_deref().ok_or(SpoolError::Damaged)?;
+        let mut aside = with_suffix(path, ".damaged-1");
+        for number in 2..=MAX_ASIDE {
+            if !aside.try_exists()? {
+                break;
+            }
+            aside = with_suffix(path, &format!(".damaged-{number}"));
+        }
+        fs::rename(path, &aside)?;
+        sync_directory(path)?;
+        warn!(file = %path.display(), aside = %aside.display(), "a damaged file was set aside");
+        Ok(aside)
+    }
+
+    /// Takes a file back that was set aside.
+    pub(crate) fn take_back(&self, aside: &Path) -> Result<(), SpoolError> {
+        let path = self.path.as_deref().ok_or(SpoolError::Damaged)?;
+        Ok(fs::rename(aside, path)?)
+    }
+
+    /// Gives up the lock.
+    pub(crate) fn release(&self) {
+        self.lock.lock().take();
+    }
+
+    /// Makes the file's name survive a power failure.
+    pub(crate) fn sync_name(&self) -> Result<(), SpoolError> {
+        match &self.path {
+            Some(path) => Ok(sync_directory(path)?),
+            None => Ok(()),
+        }
+    }
+
+    /// How many files were set aside beside this one.
+    pub(crate) fn damaged(&self) -> u64 {
+        let Some((Some(directory), Some(name))) = self
+            .path
+            .as_deref()
+            .map(|path| (path.parent(), path.file_name()))
+        else {
+            return 0;
+        };
+        let prefix = format!("{}.damaged-", name.display());
+        let directory = if directory.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            directory
+        };
+        let names = fs::read_dir(directory).into_iter().flatten().flatten();
+        names
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+            .fold(0, |count, _| count + 1)
+    }
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("File").field(&self.path).finish()
+    }
+}
+
+impl StorageBackend for Boxed {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+}
+
+/// Why a database did not open: a file that is not one counts as damaged.
+pub(crate) fn why_not_opened(error: redb::DatabaseError) -> SpoolError {
+    match redb::Error::from(error) {
+        redb::Error::Io(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            SpoolError::Damaged
+        }
+        redb::Error::RepairAborted => SpoolError::Damaged,
+        error => error.into(),
+    }
+}
+
+/// Runs something that reads pages: redb panics on some damaged ones.
+pub(crate) fn contain<T>(read: impl FnOnce() -> Result<T, SpoolError>) -> Result<T, SpoolError> {
+    // Correctness: whoever gets `Damaged` uses neither the database nor the state again.
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(SpoolError::Damaged))
+}
+
+/// Drops a database whose pages may be damaged.
+pub(crate) fn discard(database: Option<Database>) {
+    let _ = contain(|| {
+        drop(database);
+        Ok(())
+    });
+}
+
+/// Opens a file for reading and writing that only its owner may open; made if it is not there.
+fn open_private(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path)?;
+    #[cfg(unix)]
+    {
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        if file.metadata()?.permissions() != private {
+            file.set_permissions(private)?;
+        }
+    }
+    Ok(file)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        // Windows opens no directory as a file, and writes its entries through.
+        Some(directory) if cfg!(unix) && !directory.as_os_str().is_empty() => {
+            fs::File::open(directory)?.sync_all()
+        }
+        _ => Ok(()),
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}

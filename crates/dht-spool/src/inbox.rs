@@ -1,0 +1,289 @@
+//! The durable inbox.
+
+mod consumer;
+mod row;
+mod state;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::{path::Path, sync::Arc};
+
+use dht_core::UnixSeconds;
+use redb::backends::InMemoryBackend;
+use tokio::sync::watch;
+
+pub use row::{Arrival, ConsumerStats, Expiry, InboxStats, Inserted, NewRow, Row, RowId, Start};
+pub use state::DEFAULT_CONSUMER;
+use state::InboxState;
+
+use crate::{
+    config::{InboxConfig, MAX_CONTENT_BYTES},
+    error::SpoolError,
+    file::File,
+    journal::{Journal, State as _},
+    limit::Limit,
+    metrics,
+    ticket::Ticket,
+};
+
+/// Messages that were received and that not every consumer has acked, on disk.
+///
+/// A cheap handle; clones share the file. When the last one is dropped, what is queued is committed and the file is
+/// closed.
+///
+/// ```
+/// use bytes::Bytes;
+/// use dht_core::{DedupHash, NodeId, UnixSeconds};
+/// use dht_spool::{Arrival, Inbox, InboxConfig, Inserted, NewRow};
+///
+/// let inbox = Inbox::in_memory(InboxConfig::default())?; // Inbox::open("inbox.redb", …) on disk
+/// let now = UnixSeconds(1_700_000_000);
+/// let message = NewRow {
+///     received_at: now,
+///     origin: None,
+///     message_type: 7,
+///     payload: Bytes::from_static(b"hello"),
+///     via: NodeId::from_bytes(&[1; 13]).unwrap(),
+///     arrival: Arrival::Live,
+///     hash: DedupHash([9; 32]),
+/// };
+/// // Durable once this returns; `.await` works as well, on any runtime.
+/// assert_eq!(inbox.insert(message.clone()).wait()?, Inserted::New(1));
+/// assert_eq!(inbox.insert(message).wait()?, Inserted::AlreadyPresent);
+///
+/// let rows = inbox.read("default", None, Limit::default())?;
+/// assert_eq!(rows[0].message.payload, "hello");
+/// inbox.ack("default", rows[0].id, now).wait()?;
+/// assert!(inbox.read("default", None, Limit::default())?.is_empty());
+/// # Ok::<(), dht_spool::SpoolError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    journal: Arc<Journal<InboxState>>,
+}
+
+impl Inbox {
+    /// Opens the file, which is made if it is not there; its directory must exist. Blocks while every page is read.
+    ///
+    /// A damaged file is renamed to `PATH.damaged-N`, and what can be read of it is copied into a new one.
+    ///
+    /// # Errors
+    /// [`SpoolError::Locked`] while another handle or process has it open, [`SpoolError::NewerFormat`],
+    /// [`SpoolError::WrongFile`], or what the device says.
+    pub fn open(path: impl AsRef<Path>, config: InboxConfig) -> Result<Self, SpoolError> {
+        Self::of(Journal::open(path.as_ref(), config))
+    }
+
+    /// An inbox that ends with the process.
+    ///
+    /// # Errors
+    /// If the writer thread does not start.
+    pub fn in_memory(config: InboxConfig) -> Result<Self, SpoolError> {
+        let cache = config.writer.cache_bytes;
+        let memory = File::on(|| Ok(Box::new(InMemoryBackend::new())), cache);
+        Self::of(Journal::on(memory, config))
+    }
+
+    fn of(journal: Result<Journal<InboxState>, SpoolError>) -> Result<Self, SpoolError> {
+        Ok(Self {
+            journal: Arc::new(journal?),
+        })
+    }
+
+    /// Inserts a message. It is durable once the ticket resolves; waits while the writer's queue has no room.
+    ///
+    /// # Errors
+    /// The ticket's: [`SpoolError::Full`], [`SpoolError::TooLarge`], or what the device says.
+    pub fn insert(&self, row: NewRow) -> Ticket<Inserted> {
+        if let Err(error) = check(&row) {
+            return Ticket::refused(error);
+        }
+        self.journal
+            .submit(row.payload.len(), move |state, changes| {
+                counted(state.insert(row, changes))
+            })
+    }
+
+    /// Inserts a message unless the writer's queue has no room.
+    ///
+    /// # Errors
+    /// [`SpoolError::Busy`] if there is no room, and as [`Inbox::insert`].
+    pub fn try_insert(&self, row: NewRow) -> Result<Ticket<Inserted>, SpoolError> {
+        check(&row)?;
+        let bytes = row.payload.len();
+        let ticket = self.journal.try_submit(bytes, move |state, changes| {
+            counted(state.insert(row, changes))
+        });
+        if ticket.is_err() {
+            metrics::inserted(InboxState::NAME, "busy");
+        }
+        ticket
+    }
+
+    /// Adds a consumer; answers false if it exists. `default` exists from the beginning.
+    ///
+    /// # Errors
+    /// The ticket's: [`SpoolError::InvalidName`], [`SpoolError::TooManyConsumers`], or what the device says.
+    pub fn add_consumer(&self, name: &str, start: Start) -> Ticket<bool> {
+        let name = name.to_owned();
+        self.journal
+            .submit(name.len(), move |state, _| state.add_consumer(&name, start))
+    }
+
+    /// Removes a consumer, and the rows that only it had not acked.
+    ///
+    /// # Errors
+    /// The ticket's: [`SpoolError::UnknownConsumer`], [`SpoolError::LastConsumer`], or what the device says.
+    pub fn remove_consumer(&self, name: &str, now: UnixSeconds) -> Ticket<()> {
+        let name = name.to_owned();
+        self.journal.submit(name.len(), move |state, changes| {
+            state.remove_consumer(&name, now, changes)
+        })
+    }
+
+    /// Reads rows that a consumer has not acked, oldest first, above `after` if given. Blocks.
+    ///
+    /// # Errors
+    /// [`SpoolError::UnknownConsumer`], or what the device says.
+    pub fn read(
+        &self,
+        consumer: &str,
+        after: Option<RowId>,
+        limit: Limit,
+    ) -> Result<Vec<Row>, SpoolError> {
+        let mut after = after.unwrap_or(0);
+        loop {
+            let ids = self.journal.look(|state| {
+                let mut bytes = 0_u64;
+                let within = state.unread(consumer, after)?.take(limit.rows);
+                let within = within.take_while(|(_, size)| {
+                    let first = bytes == 0;
+                    bytes = bytes.saturating_add((*size).max(1));
+                    first || bytes <= limit.bytes as u64
+                });
+                Ok::<_, SpoolError>(within.map(|(id, _)| id).collect::<Vec<_>>())
+            })?;
+            let Some(last) = ids.last().copied() else {
+                return Ok(Vec::new());
+            };
+            let mut rows = Vec::with_capacity(ids.len());
+            for row in self.journal.read(|file| tables::read(file, &ids))? {
+                match row {
+                    Ok(row) => rows.push(row),
+                    Err(id) => self.remove_damaged(id),
+                }
+            }
+            if !rows.is_empty() {
+                return Ok(rows);
+            }
+            after = last;
+        }
+    }
+
+    fn remove_damaged(&self, id: RowId) {
+        tracing::warn!(id, "a damaged message was removed from the inbox");
+        // If there is no room in the queue, the next read removes it.
+        let _ = self.journal.try_submit(0, move |state, changes| {
+            state.remove_damaged(id, changes);
+            Ok(())
+        });
+    }
+
+    /// Acks every row up to and including `up_to`. Rows that every consumer acked leave; their hashes are
+    /// remembered from `now` on. Acking again is no error.
+    ///
+    /// # Errors
+    /// The ticket's: [`SpoolError::UnknownConsumer`], [`SpoolError::UnknownId`] for an id that no row has had, or
+    /// what the device says.
+    pub fn ack(&self, consumer: &str, up_to: RowId, now: UnixSeconds) -> Ticket<()> {
+        let name = consumer.to_owned();
+        self.journal.submit(name.len(), move |state, changes| {
+            state.ack(&name, up_to, now, changes)
+        })
+    }
+
+    /// Acks one row, also if older ones are not acked.
+    ///
+    /// # Errors
+    /// As [`Inbox::ack`], and [`SpoolError::TooManyAcks`].
+    pub fn ack_one(&self, consumer: &str, id: RowId, now: UnixSeconds) -> Ticket<()> {
+        let name = consumer.to_owned();
+        self.journal.submit(name.len(), move |state, changes| {
+            state.ack_one(&name, id, now, changes)
+        })
+    }
+
+    /// Removes rows past retention, at most 10,000 at once, and forgets hashes whose time is over. To be called
+    /// every minute or so.
+    ///
+    /// # Errors
+    /// The ticket's: what the device says.
+    pub fn expire(&self, now: UnixSeconds) -> Ticket<Expiry> {
+        self.journal
+            .submit(0, move |state, changes| Ok(state.expire(now, changes)))
+    }
+
+    /// The id of the newest durable row, 0 if there was none; marked as changed by every commit.
+    #[must_use]
+    pub fn newest(&self) -> watch::Receiver<RowId> {
+        self.journal.changes()
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn stats(&self) -> InboxStats {
+        let damaged_files = self.journal.damaged_files();
+        self.journal.look(|state| InboxStats {
+            rows: state.rows.len() as u64,
+            bytes: state.bytes,
+            full: state.is_full(),
+            refused: state.tally.refused,
+            expired: state.tally.expired,
+            damaged: state.tally.damaged,
+            damaged_files,
+            newest: state.durable_next - 1,
+            remembered: state.remembered.len(),
+            consumers: state
+                .consumers
+                .iter()
+                .map(|(name, consumer)| ConsumerStats {
+                    name: name.clone(),
+                    cursor: consumer.cursor,
+                    pending: consumer.pending,
+                })
+                .collect(),
+        })
+    }
+
+    /// The settings it was opened with.
+    #[must_use]
+    pub fn config(&self) -> &InboxConfig {
+        self.journal.config()
+    }
+
+    /// Commits what is queued and closes the file, for all clones. Blocks.
+    pub fn close(&self) {
+        self.journal.close();
+    }
+}
+
+fn check(row: &NewRow) -> Result<(), SpoolError> {
+    let (bytes, limit) = (row.payload.len(), MAX_CONTENT_BYTES);
+    if bytes > limit {
+        metrics::inserted(InboxState::NAME, "too_large");
+        return Err(SpoolError::TooLarge { bytes, limit });
+    }
+    Ok(())
+}
+
+/// Counts the outcome of an insertion.
+fn counted(outcome: Result<Inserted, SpoolError>) -> Result<Inserted, SpoolError> {
+    let name = match &outcome {
+        Ok(Inserted::New(_)) => "new",
+        Ok(Inserted::AlreadyPresent) => "present",
+        Err(error) => error.name(),
+    };
+    metrics::inserted(InboxState::NAME, name);
+    outcome
+}

@@ -1,0 +1,107 @@
+//! What an inbox holds.
+
+use bytes::Bytes;
+use dht_core::{DedupHash, NodeId, PublicKey, UnixSeconds};
+
+/// Id of a row: grows strictly, is never 0 and never used again, also after a restart.
+pub type RowId = u64;
+
+/// How a message came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arrival {
+    /// Over a connection, from its origin or a forwarding node.
+    Live,
+    /// In a mailbox holder's answer.
+    Stored,
+}
+
+/// A message for [`Inbox::insert`](crate::Inbox::insert).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewRow {
+    /// When this node received it.
+    pub received_at: UnixSeconds,
+    /// Authenticated sender; `None` if the message is anonymous.
+    pub origin: Option<PublicKey>,
+    /// The application's message type.
+    pub message_type: i32,
+    /// The application's bytes, at most [`MAX_CONTENT_BYTES`](crate::config::MAX_CONTENT_BYTES).
+    pub payload: Bytes,
+    /// Connected peer that handed the message to this node.
+    pub via: NodeId,
+    /// How it came.
+    pub arrival: Arrival,
+    /// Name of the message in duplicate tables. A second row with it is not inserted.
+    pub hash: DedupHash,
+}
+
+/// A message an application has not acked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Its id, to be acked.
+    pub id: RowId,
+    /// What was inserted.
+    pub message: NewRow,
+}
+
+/// What became of an insertion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Inserted {
+    /// The row is durable.
+    New(RowId),
+    /// A row with this hash is held, or left within the remembered time.
+    AlreadyPresent,
+}
+
+/// Where a new consumer begins to read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// With the oldest row held.
+    Oldest,
+    /// With the next row inserted.
+    Newest,
+}
+
+/// What [`Inbox::expire`](crate::Inbox::expire) removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Expiry {
+    /// Rows past retention that not every consumer had acked.
+    pub expired: u64,
+    /// Hashes that are no longer remembered.
+    pub forgotten: u64,
+}
+
+/// Numbers of an inbox.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InboxStats {
+    /// Rows not acked by every consumer.
+    pub rows: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+    /// Whether an insertion was refused as [`Full`](crate::SpoolError::Full) and there is still no room for it.
+    pub full: bool,
+    /// Insertions refused as full since the inbox was opened.
+    pub refused: u64,
+    /// Rows that left unread by retention since the inbox was opened.
+    pub expired: u64,
+    /// Rows whose payload was damaged since the inbox was opened.
+    pub damaged: u64,
+    /// Files that were set aside as damaged and still lie beside this one.
+    pub damaged_files: u64,
+    /// Newest durable row; 0 if there was none.
+    pub newest: RowId,
+    /// Hashes remembered of rows that left.
+    pub remembered: usize,
+    /// Consumers by name.
+    pub consumers: Vec<ConsumerStats>,
+}
+
+/// Numbers of one consumer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConsumerStats {
+    /// Its name.
+    pub name: String,
+    /// Every row up to this id is acked, or left.
+    pub cursor: RowId,
+    /// Rows it has not acked.
+    pub pending: u64,
+}

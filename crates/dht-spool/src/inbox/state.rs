@@ -1,0 +1,386 @@
+//! Which rows are held, who acked what, which hashes are known. Performs no I/O and reads no clock.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use dht_core::{DedupHash, UnixSeconds};
+
+use super::{
+    consumer::Consumer,
+    row::{Expiry, Inserted, NewRow, RowId, Start},
+};
+use crate::{
+    config::{InboxConfig, MAX_NAME_BYTES},
+    error::SpoolError,
+};
+
+/// Name of the consumer a new inbox has.
+pub const DEFAULT_CONSUMER: &str = "default";
+/// Rows one call of `expire` removes, so that it does not hold up insertions for long.
+pub(crate) const EXPIRE_ROWS: usize = 10_000;
+
+/// What is known in memory of a row.
+#[derive(Clone, Debug)]
+pub(crate) struct RowMeta {
+    pub(crate) received_at: UnixSeconds,
+    pub(crate) bytes: u64,
+    pub(crate) hash: DedupHash,
+}
+
+/// One change of the file.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Insert(RowId, Box<NewRow>),
+    Remove(RowId),
+    Remember(RowId, DedupHash, UnixSeconds),
+    Forget(RowId),
+    Consumer(String, RowId, Vec<RowId>),
+    RemoveConsumer(String),
+    NextId(RowId),
+}
+
+/// Rows that left, and insertions that were refused, since the inbox was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) acked: u64,
+    pub(crate) expired: u64,
+    pub(crate) damaged: u64,
+    pub(crate) refused: u64,
+}
+
+/// Everything of an inbox but payloads.
+#[derive(Debug, Default)]
+pub(crate) struct InboxState {
+    pub(super) config: InboxConfig,
+    pub(super) rows: BTreeMap<RowId, RowMeta>,
+    pub(super) bytes: u64,
+    /// Hashes of rows held and of rows that left.
+    pub(super) known: HashMap<DedupHash, RowId>,
+    /// Rows that left, the first to be forgotten first.
+    pub(super) remembered: VecDeque<(UnixSeconds, RowId, DedupHash)>,
+    pub(super) consumers: BTreeMap<String, Consumer>,
+    pub(super) next: RowId,
+    /// Rows below are durable.
+    pub(super) durable_next: RowId,
+    /// Bytes of the insertion refused last as full; 0 if there was room since.
+    pub(super) wanted: u64,
+    pub(super) tally: Tally,
+    /// The part of `tally` that metrics have.
+    pub(super) reported: Tally,
+}
+
+impl InboxState {
+    pub(super) fn new(config: &InboxConfig) -> Self {
+        Self {
+            config: config.clone(),
+            next: 1,
+            durable_next: 1,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        row: NewRow,
+        changes: &mut Vec<Change>,
+    ) -> Result<Inserted, SpoolError> {
+        if self.known.contains_key(&row.hash) {
+            return Ok(Inserted::AlreadyPresent);
+        }
+        let bytes = row.payload.len() as u64;
+        if !self.has_room(bytes) {
+            self.tally.refused += 1;
+            self.wanted = bytes.max(1);
+            return Err(SpoolError::Full);
+        }
+        self.wanted = 0;
+        let id = self.next;
+        self.next += 1;
+        self.add(
+            id,
+            RowMeta {
+                received_at: row.received_at,
+                bytes,
+                hash: row.hash,
+            },
+        );
+        for consumer in self.consumers.values_mut() {
+            consumer.pending += 1;
+        }
+        changes.push(Change::Insert(id, Box::new(row)));
+        Ok(Inserted::New(id))
+    }
+
+    /// Puts a row into the maps, as it is inserted or read from the file.
+    pub(super) fn add(&mut self, id: RowId, row: RowMeta) {
+        self.bytes += row.bytes;
+        self.known.insert(row.hash, id);
+        self.rows.insert(id, row);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.wanted > 0 && !self.has_room(self.wanted)
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        (self.rows.len() as u64) < self.config.max_rows
+            && self.bytes.saturating_add(bytes) <= self.config.max_bytes
+    }
+
+    pub(super) fn add_consumer(&mut self, name: &str, start: Start) -> Result<bool, SpoolError> {
+        check_name(name)?;
+        if self.consumers.contains_key(name) {
+            return Ok(false);
+        }
+        if self.consumers.len() >= self.config.max_consumers.max(1) {
+            return Err(SpoolError::TooManyConsumers);
+        }
+        let consumer = match start {
+            Start::Oldest => Consumer::at(0, self.rows.len() as u64),
+            Start::Newest => Consumer::at(self.next - 1, 0),
+        };
+        self.consumers.insert(name.to_owned(), consumer);
+        Ok(true)
+    }
+
+    pub(super) fn remove_consumer(
+        &mut self,
+        name: &str,
+        now: UnixSeconds,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), SpoolError> {
+        if !self.consumers.contains_key(name) {
+            return Err(SpoolError::UnknownConsumer);
+        }
+        if self.consumers.len() == 1 {
+            return Err(SpoolError::LastConsumer);
+        }
+        let Some(removed) = self.consumers.remove(name) else {
+            return Err(SpoolError::UnknownConsumer);
+        };
+        changes.push(Change::RemoveConsumer(name.to_owned()));
+        let unread = self.rows.keys().filter(|id| !removed.has_acked(**id));
+        let freed: Vec<_> = unread.copied().filter(|id| self.all_acked(*id)).collect();
+        self.depart(&freed, now, changes);
+        self.tally.acked += freed.len() as u64;
+        Ok(())
+    }
+
+    /// Acks every row up to and including `up_to`.
+    pub(super) fn ack(
+        &mut self,
+        name: &str,
+        up_to: RowId,
+        now: UnixSeconds,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), SpoolError> {
+        let consumer = self.consumer(name)?;
+        if up_to >= self.next {
+            return Err(SpoolError::UnknownId);
+        }
+        if up_to <= consumer.cursor {
+            return Ok(());
+        }
+        let acked: Vec<_> = self
+            .rows
+            .range(consumer.cursor + 1..=up_to)
+            .map(|(id, _)| *id)
+            .filter(|id| !consumer.has_acked(*id))
+            .collect();
+        if let Some(consumer) = self.consumers.get_mut(name) {
+            consumer.pending -= acked.len() as u64;
+            consumer.cursor = up_to;
+            consumer.ahead.retain(|id| *id > up_to);
+            consumer.dirty = true;
+        }
+        self.acked(name, &acked, now, changes);
+        Ok(())
+    }
+
+    /// Acks one row, whatever is before it.
+    pub(super) fn ack_one(
+        &mut self,
+        name: &str,
+        id: RowId,
+        now: UnixSeconds,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), SpoolError> {
+        let consumer = self.consumer(name)?;
+        if id >= self.next {
+            return Err(SpoolError::UnknownId);
+        }
+        if consumer.has_acked(id) || !self.rows.contains_key(&id) {
+            return Ok(());
+        }
+        let is_next = self.first_unread(consumer) == Some(id);
+        if !is_next && consumer.ahead.len() >= self.config.out_of_order_acks {
+            return Err(SpoolError::TooManyAcks);
+        }
+        if let Some(consumer) = self.consumers.get_mut(name) {
+            consumer.ahead.insert(id);
+            consumer.pending -= 1;
+            consumer.dirty = true;
+        }
+        self.acked(name, &[id], now, changes);
+        Ok(())
+    }
+
+    fn consumer(&self, name: &str) -> Result<&Consumer, SpoolError> {
+        self.consumers.get(name).ok_or(SpoolError::UnknownConsumer)
+    }
+
+    fn first_unread(&self, consumer: &Consumer) -> Option<RowId> {
+        let mut after = self.rows.range(consumer.cursor + 1..).map(|(id, _)| *id);
+        after.find(|id| !consumer.ahead.contains(id))
+    }
+
+    /// Removes what everybody acked, and notes the consumer's new place.
+    fn acked(&mut self, name: &str, ids: &[RowId], now: UnixSeconds, changes: &mut Vec<Change>) {
+        let gone: Vec<_> = ids
+            .iter()
+            .copied()
+            .filter(|id| self.all_acked(*id))
+            .collect();
+        self.depart(&gone, now, changes);
+        self.tally.acked += gone.len() as u64;
+        self.advance(name);
+    }
+
+    /// Moves the cursor over what was acked out of order.
+    fn advance(&mut self, name: &str) {
+        if let Some(consumer) = self.consumers.get_mut(name) {
+            while let Some(first) = consumer.ahead.first().copied()
+                && self
+                    .rows
+                    .range(consumer.cursor + 1..)
+                    .next()
+                    .is_none_or(|(id, _)| *id >= first)
+            {
+                consumer.ahead.pop_first();
+                consumer.cursor = first;
+            }
+        }
+    }
+
+    fn all_acked(&self, id: RowId) -> bool {
+        self.consumers
+            .values()
+            .all(|consumer| consumer.has_acked(id))
+    }
+
+    /// Removes rows past retention, and forgets hashes whose time is over.
+    pub(super) fn expire(&mut self, now: UnixSeconds, changes: &mut Vec<Change>) -> Expiry {
+        let retention = self.config.retention_seconds;
+        let over = self
+            .rows
+            .iter()
+            .filter(|(_, row)| row.received_at.saturating_add(retention) < now);
+        let over: Vec<_> = over.map(|(id, _)| *id).take(EXPIRE_ROWS).collect();
+        self.depart(&over, now, changes);
+        let expired = over.len() as u64;
+        self.tally.expired += expired;
+        let mut forgotten = 0;
+        while let Some((until, id, hash)) = self.remembered.front().copied()
+            && until < now
+        {
+            self.forget(id, hash, changes);
+            forgotten += 1;
+        }
+        Expiry { expired, forgotten }
+    }
+
+    /// Removes a row whose payload is damaged; a copy of the message may be inserted again.
+    pub(super) fn remove_damaged(&mut self, id: RowId, changes: &mut Vec<Change>) {
+        if let Some(row) = self.take(id) {
+            self.known.remove(&row.hash);
+            changes.push(Change::Remove(id));
+            self.tally.damaged += 1;
+        }
+    }
+
+    fn depart(&mut self, ids: &[RowId], now: UnixSeconds, changes: &mut Vec<Change>) {
+        let until = now.saturating_add(self.config.remember_seconds);
+        for &id in ids {
+            let Some(row) = self.take(id) else { continue };
+            changes.push(Change::Remove(id));
+            changes.push(Change::Remember(id, row.hash, until));
+            self.remembered.push_back((until, id, row.hash));
+        }
+        while self.remembered.len() > self.config.remember_rows
+            && let Some((_, id, hash)) = self.remembered.front().copied()
+        {
+            self.forget(id, hash, changes);
+        }
+    }
+
+    /// Forgets the hash at the front.
+    fn forget(&mut self, id: RowId, hash: DedupHash, changes: &mut Vec<Change>) {
+        self.remembered.pop_front();
+        self.known.remove(&hash);
+        changes.push(Change::Forget(id));
+    }
+
+    /// Takes a row out of the maps, and out of what consumers have still to read.
+    fn take(&mut self, id: RowId) -> Option<RowMeta> {
+        let row = self.rows.remove(&id)?;
+        self.bytes -= row.bytes;
+        for consumer in self.consumers.values_mut() {
+            // The file may name the id until the consumer acks next; loading leaves it out.
+            if !consumer.ahead.remove(&id) && id > consumer.cursor {
+                consumer.pending -= 1;
+            }
+        }
+        Some(row)
+    }
+
+    /// Durable rows a consumer has not acked, after `after`.
+    pub(super) fn unread(
+        &self,
+        name: &str,
+        after: RowId,
+    ) -> Result<impl Iterator<Item = (RowId, u64)>, SpoolError> {
+        let consumer = self.consumer(name)?;
+        let first = consumer.cursor.max(after).saturating_add(1);
+        Ok(self
+            .rows
+            .range(first..self.durable_next.max(first))
+            .filter(|(id, _)| !consumer.ahead.contains(*id))
+            .map(|(id, row)| (*id, row.bytes)))
+    }
+
+    /// Puts a consumer into the map, as the file has it.
+    pub(super) fn load_consumer(&mut self, name: &str, cursor: RowId, ahead: Vec<RowId>) {
+        let ahead: BTreeSet<_> = ahead
+            .into_iter()
+            .filter(|id| *id > cursor && self.rows.contains_key(id))
+            .collect();
+        let after = self.rows.range(cursor + 1..).count();
+        let consumer = Consumer {
+            cursor,
+            pending: (after - ahead.len()) as u64,
+            ahead,
+            dirty: false,
+        };
+        self.consumers.insert(name.to_owned(), consumer);
+    }
+
+    /// Adds the places of consumers that moved, and the next id.
+    pub(super) fn note_places(&mut self, changes: &mut Vec<Change>) {
+        for (name, consumer) in &mut self.consumers {
+            if std::mem::take(&mut consumer.dirty) {
+                let ahead = consumer.ahead.iter().copied().collect();
+                changes.push(Change::Consumer(name.clone(), consumer.cursor, ahead));
+            }
+        }
+        if self.next != self.durable_next {
+            changes.push(Change::NextId(self.next));
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), SpoolError> {
+    let printable = name.bytes().all(|byte| byte.is_ascii_graphic());
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || !printable {
+        return Err(SpoolError::InvalidName);
+    }
+    Ok(())
+}

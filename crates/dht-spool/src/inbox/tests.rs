@@ -1,0 +1,280 @@
+use bytes::Bytes;
+use dht_core::{DedupHash, NodeId, UnixSeconds, test_util::public_key};
+
+use super::*;
+use crate::{config::WriterConfig, faulty::FaultyDisk};
+
+mod disk;
+mod model;
+
+const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+const ALL: Limit = Limit {
+    rows: usize::MAX,
+    bytes: usize::MAX,
+};
+
+fn row(number: u64) -> NewRow {
+    let mut hash = [0; 32];
+    hash[..8].copy_from_slice(&number.to_be_bytes());
+    NewRow {
+        received_at: NOW,
+        origin: number.is_multiple_of(2).then(|| public_key(1)),
+        message_type: -7,
+        payload: Bytes::from(format!("message {number}")),
+        via: NodeId::from_bytes(&[3; NodeId::LENGTH]).unwrap(),
+        arrival: Arrival::Stored,
+        hash: DedupHash(hash),
+    }
+}
+
+fn inbox(config: InboxConfig) -> Inbox {
+    Inbox::in_memory(config).unwrap()
+}
+
+fn on(disk: &FaultyDisk) -> Result<Inbox, SpoolError> {
+    Inbox::of(Journal::on(disk.file(), InboxConfig::default()))
+}
+
+fn insert(inbox: &Inbox, numbers: impl IntoIterator<Item = u64>) {
+    let tickets: Vec<_> = numbers
+        .into_iter()
+        .map(|number| inbox.insert(row(number)))
+        .collect();
+    for ticket in tickets {
+        ticket.wait().unwrap();
+    }
+}
+
+fn ids(inbox: &Inbox, consumer: &str) -> Vec<RowId> {
+    let rows = inbox.read(consumer, None, ALL).unwrap();
+    rows.iter().map(|row| row.id).collect()
+}
+
+#[test]
+fn rows_are_read_as_inserted() {
+    let inbox = inbox(InboxConfig::default());
+    insert(&inbox, [0, 1]);
+    let rows = inbox.read(DEFAULT_CONSUMER, None, ALL).unwrap();
+    let messages: Vec<_> = rows.into_iter().map(|row| row.message).collect();
+    assert_eq!(messages, [row(0), row(1)]);
+    let unknown = inbox.read("nobody", None, ALL);
+    assert_eq!(unknown.unwrap_err(), SpoolError::UnknownConsumer);
+}
+
+#[test]
+fn a_hash_is_inserted_once() {
+    let config = InboxConfig {
+        remember_seconds: 10,
+        ..InboxConfig::default()
+    };
+    let inbox = inbox(config);
+    // Both in one commit, then one after the other.
+    let tickets = [inbox.insert(row(1)), inbox.insert(row(1))];
+    let outcomes = tickets.map(|ticket| ticket.wait().unwrap());
+    assert_eq!(outcomes, [Inserted::New(1), Inserted::AlreadyPresent]);
+    inbox.ack(DEFAULT_CONSUMER, 1, NOW).wait().unwrap();
+    assert_eq!(inbox.stats().rows, 0);
+    let again = || inbox.insert(row(1)).wait().unwrap();
+    assert_eq!(again(), Inserted::AlreadyPresent);
+    inbox.expire(NOW.saturating_add(10)).wait().unwrap();
+    assert_eq!(again(), Inserted::AlreadyPresent);
+    let expiry = inbox.expire(NOW.saturating_add(11)).wait().unwrap();
+    assert_eq!(expiry.forgotten, 1);
+    assert_eq!(again(), Inserted::New(2));
+}
+
+#[test]
+fn remembered_hashes_are_bounded() {
+    let inbox = inbox(InboxConfig {
+        remember_rows: 2,
+        ..InboxConfig::default()
+    });
+    insert(&inbox, 1..=3);
+    inbox.ack(DEFAULT_CONSUMER, 3, NOW).wait().unwrap();
+    assert_eq!(inbox.stats().remembered, 2);
+    assert_eq!(inbox.insert(row(1)).wait().unwrap(), Inserted::New(4));
+}
+
+#[test]
+fn a_row_waits_for_every_consumer() {
+    let inbox = inbox(InboxConfig::default());
+    insert(&inbox, 1..=2);
+    assert!(inbox.add_consumer("late", Start::Newest).wait().unwrap());
+    assert!(inbox.add_consumer("all", Start::Oldest).wait().unwrap());
+    assert!(!inbox.add_consumer("all", Start::Oldest).wait().unwrap());
+    insert(&inbox, 3..=4);
+    assert_eq!(ids(&inbox, "late"), [3, 4]);
+    assert_eq!(ids(&inbox, "all"), [1, 2, 3, 4]);
+    inbox.ack(DEFAULT_CONSUMER, 4, NOW).wait().unwrap();
+    inbox.ack("late", 3, NOW).wait().unwrap();
+    assert_eq!(inbox.stats().rows, 4);
+    inbox.ack_one("all", 2, NOW).wait().unwrap();
+    assert_eq!(inbox.stats().rows, 3);
+    inbox.remove_consumer("all", NOW).wait().unwrap();
+    assert_eq!(inbox.stats().rows, 1, "1 and 3 were held for it alone");
+    inbox.remove_consumer("late", NOW).wait().unwrap();
+    let last = inbox.remove_consumer(DEFAULT_CONSUMER, NOW).wait();
+    assert_eq!(last.unwrap_err(), SpoolError::LastConsumer);
+}
+
+#[test]
+fn acks_out_of_order_move_the_cursor() {
+    let inbox = inbox(InboxConfig {
+        out_of_order_acks: 2,
+        ..InboxConfig::default()
+    });
+    inbox.add_consumer("slow", Start::Oldest).wait().unwrap();
+    insert(&inbox, 1..=5);
+    let ack = |id| inbox.ack_one(DEFAULT_CONSUMER, id, NOW).wait();
+    ack(3).unwrap();
+    ack(3).unwrap();
+    ack(5).unwrap();
+    assert_eq!(ack(4).unwrap_err(), SpoolError::TooManyAcks);
+    assert_eq!(ack(6).unwrap_err(), SpoolError::UnknownId);
+    assert_eq!(ids(&inbox, DEFAULT_CONSUMER), [1, 2, 4]);
+    ack(1).unwrap();
+    ack(2).unwrap();
+    ack(4).unwrap();
+    let stats = inbox.stats();
+    assert_eq!(
+        (stats.consumers[0].cursor, stats.consumers[0].pending),
+        (5, 0)
+    );
+    assert_eq!(stats.consumers[1].pending, 5);
+}
+
+#[test]
+fn reads_keep_to_their_limit() {
+    let inbox = inbox(InboxConfig::default());
+    insert(&inbox, 1..=5);
+    let read = |after, rows, bytes| {
+        let rows = inbox.read(DEFAULT_CONSUMER, after, Limit { rows, bytes });
+        rows.unwrap().iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    assert_eq!(read(None, 2, 1000), [1, 2]);
+    assert_eq!(read(Some(2), 2, 1000), [3, 4]);
+    assert_eq!(read(Some(2), 9, 18), [3, 4]);
+    assert_eq!(read(Some(2), 9, 1), [3], "one comes whatever its size");
+    assert!(read(Some(5), 9, 1000).is_empty());
+}
+
+#[test]
+fn a_full_inbox_drops_nothing() {
+    let inbox = inbox(InboxConfig {
+        max_rows: 2,
+        max_bytes: 30,
+        ..InboxConfig::default()
+    });
+    insert(&inbox, 1..=2);
+    let refused = inbox.insert(row(3)).wait();
+    assert_eq!(refused.unwrap_err(), SpoolError::Full);
+    assert_eq!(
+        inbox.insert(row(2)).wait().unwrap(),
+        Inserted::AlreadyPresent
+    );
+    assert!(inbox.stats().full && inbox.stats().refused == 1);
+    inbox.ack(DEFAULT_CONSUMER, 1, NOW).wait().unwrap();
+    assert!(!inbox.stats().full);
+    let mut large = row(3);
+    large.payload = Bytes::from(vec![0; 22]);
+    let refused = inbox.insert(large).wait();
+    assert_eq!(refused.unwrap_err(), SpoolError::Full);
+    insert(&inbox, [3]);
+    assert_eq!(ids(&inbox, DEFAULT_CONSUMER), [2, 3]);
+    let mut larger = row(9);
+    larger.payload = Bytes::from(vec![0; MAX_CONTENT_BYTES + 1]);
+    let refused = inbox.insert(larger).wait().unwrap_err();
+    assert!(matches!(refused, SpoolError::TooLarge { .. }));
+}
+
+#[test]
+fn retention_removes_what_nobody_acked() {
+    let inbox = inbox(InboxConfig {
+        retention_seconds: 10,
+        ..InboxConfig::default()
+    });
+    insert(&inbox, 1..=2);
+    inbox.add_consumer("second", Start::Oldest).wait().unwrap();
+    inbox.ack_one("second", 2, NOW).wait().unwrap();
+    let none = inbox.expire(NOW.saturating_add(10)).wait().unwrap();
+    assert_eq!(none, Expiry::default());
+    let expiry = inbox.expire(NOW.saturating_add(11)).wait().unwrap();
+    assert_eq!(expiry.expired, 2);
+    let stats = inbox.stats();
+    assert_eq!((stats.rows, stats.bytes, stats.expired), (0, 0, 2));
+    assert!(stats.consumers.iter().all(|consumer| consumer.pending == 0));
+    let again = inbox.insert(row(1)).wait().unwrap();
+    assert_eq!(again, Inserted::AlreadyPresent);
+}
+
+#[test]
+fn consumers_are_bounded_and_named() {
+    let inbox = inbox(InboxConfig {
+        max_consumers: 2,
+        ..InboxConfig::default()
+    });
+    for name in ["", "two words", "line\n", &"x".repeat(65)] {
+        let added = inbox.add_consumer(name, Start::Newest).wait();
+        assert_eq!(added.unwrap_err(), SpoolError::InvalidName);
+    }
+    inbox.add_consumer("b", Start::Newest).wait().unwrap();
+    let third = inbox.add_consumer("c", Start::Newest).wait();
+    assert_eq!(third.unwrap_err(), SpoolError::TooManyConsumers);
+}
+
+#[test]
+fn a_full_queue_makes_callers_wait() {
+    let inbox = inbox(InboxConfig {
+        writer: WriterConfig {
+            queue_requests: 2,
+            ..WriterConfig::default()
+        },
+        ..InboxConfig::default()
+    });
+    // The writer stops at the state, which this thread holds.
+    let (tickets, busy) = inbox.journal.look(|_| {
+        let mut tickets: Vec<_> = (1..=2).map(|n| inbox.insert(row(n))).collect();
+        let busy = inbox.try_insert(row(3)).unwrap_err();
+        tickets.push(inbox.insert(row(4)));
+        (tickets, busy)
+    });
+    assert_eq!(busy, SpoolError::Busy);
+    assert!(format!("{:?}", tickets[2]).contains("waiting"));
+    let outcomes = futures::executor::block_on(futures::future::join_all(tickets));
+    assert!(outcomes.iter().all(Result::is_ok));
+    assert_eq!(inbox.stats().rows, 3);
+}
+
+#[test]
+fn new_rows_are_announced() {
+    let inbox = inbox(InboxConfig::default());
+    let mut newest = inbox.newest();
+    assert_eq!(*newest.borrow_and_update(), 0);
+    insert(&inbox, 1..=2);
+    futures::executor::block_on(newest.changed()).unwrap();
+    assert!(*newest.borrow() >= 1);
+    inbox.close();
+    assert_eq!(inbox.insert(row(9)).wait().unwrap_err(), SpoolError::Closed);
+    let read = inbox.read(DEFAULT_CONSUMER, None, ALL);
+    assert_eq!(read.unwrap_err(), SpoolError::Closed);
+}
+
+#[test]
+fn a_stopped_runtime_loses_no_request() {
+    let disk = FaultyDisk::default();
+    let inbox = on(&disk).unwrap();
+    drop((1..=50).map(|n| inbox.insert(row(n))).collect::<Vec<_>>());
+    drop(inbox);
+    assert_eq!(on(&disk).unwrap().stats().rows, 50);
+}
+
+#[test]
+fn the_config_is_serde_data() {
+    let config: InboxConfig = serde_json::from_str(r#"{"max_rows": 5}"#).unwrap();
+    let expected = InboxConfig {
+        max_rows: 5,
+        ..InboxConfig::default()
+    };
+    assert_eq!(config, expected);
+    serde_json::from_str::<InboxConfig>(r#"{"rows": 5}"#).unwrap_err();
+}

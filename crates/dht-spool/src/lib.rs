@@ -1,0 +1,49 @@
+//! The mail server's spool: the durable inbox and outbox of one node, each a file.
+//!
+//! No network and no runtime. Each has one writer thread; what waits for it is committed together, so that many
+//! callers pay for one write to the device. A [`Ticket`] resolves once what was asked for is durable.
+//!
+//! - [`Inbox`]: messages that were received, until every named consumer has acked them or retention is over. A message
+//!   is inserted once: its hash is remembered for days after the row left.
+//! - [`Outbox`]: messages to be sent, with a state that only grows, the time of the next attempt, and idempotency keys.
+//!
+//! ```
+//! use dht_spool::{Inbox, InboxConfig, Limit, SpoolError};
+//!
+//! let home = tempfile::tempdir().unwrap();
+//! let inbox = Inbox::open(home.path().join("inbox.redb"), InboxConfig::default())?;
+//! assert!(inbox.read("default", None, Limit::default())?.is_empty());
+//! // One file, one handle: a second one, also of another process, is refused.
+//! let second = Inbox::open(home.path().join("inbox.redb"), InboxConfig::default());
+//! assert_eq!(second.unwrap_err(), SpoolError::Locked);
+//! # Ok::<(), SpoolError>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+mod error;
+#[cfg(test)]
+mod faulty;
+mod file;
+mod inbox;
+mod journal;
+mod limit;
+mod metrics;
+mod outbox;
+mod queue;
+mod ticket;
+
+pub use config::{InboxConfig, OutboxConfig, WriterConfig};
+pub use error::SpoolError;
+pub use inbox::{
+    Arrival, ConsumerStats, DEFAULT_CONSUMER, Expiry, Inbox, InboxStats, Inserted, NewRow, Row,
+    RowId, Start,
+};
+pub use limit::Limit;
+pub use metrics::describe_metrics;
+pub use outbox::{
+    Content, Due, Entry, EntryId, Filter, NewEntry, Outbox, OutboxExpiry, OutboxStats, Put,
+    SendOptions, SendState, StateKind, Transition,
+};
+pub use ticket::Ticket;

@@ -1,0 +1,370 @@
+//! The durable outbox.
+
+mod entry;
+mod progress;
+mod state;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use dht_core::{
+    UnixSeconds,
+    hash::{Domain, Hasher256},
+};
+use redb::backends::InMemoryBackend;
+use tokio::sync::watch;
+
+pub use entry::{
+    Content, Due, Entry, EntryId, Filter, NewEntry, OutboxExpiry, OutboxStats, Put, SendOptions,
+    SendState, StateKind,
+};
+pub use progress::Transition;
+use state::{Digest, OutboxState};
+
+use crate::{
+    config::{MAX_CONTENT_BYTES, MAX_KEY_BYTES, OutboxConfig},
+    error::SpoolError,
+    file::File,
+    journal::{Journal, State as _},
+    limit::Limit,
+    metrics,
+    ticket::Ticket,
+};
+
+/// Messages to be sent and what became of them, on disk.
+///
+/// A cheap handle; clones share the file. When the last one is dropped, what is queued is committed and the file is
+/// closed.
+///
+/// ```
+/// use bytes::Bytes;
+/// use dht_core::UnixSeconds;
+/// use dht_spool::{Limit, NewEntry, Outbox, OutboxConfig, SendOptions, SendState, Transition};
+/// # let recipient = dht_core::SecretKey::random(&mut dht_core::SeededEntropy::new(1).rng()).public_key();
+/// # use dht_core::Entropy;
+///
+/// let outbox = Outbox::in_memory(OutboxConfig::default())?; // Outbox::open("outbox.redb", …) on disk
+/// let now = UnixSeconds(1_700_000_000);
+/// let put = outbox.put(NewEntry {
+///     key: Some("invoice-17".into()),
+///     recipient,
+///     message_type: 7,
+///     payload: Bytes::from_static(b"hello"),
+///     options: SendOptions::default(),
+///     created_at: now,
+///     frame: None,
+/// });
+/// let id = put.wait()?.id();
+///
+/// let due = outbox.due(now, Limit::default())?; // to be tried now
+/// assert_eq!(due[0].entry.id, id);
+/// let retry_at = Some(now.saturating_add(5));
+/// outbox.update(id, Transition::Sent { retry_at }, now).wait()?;
+/// outbox.update(id, Transition::Received, now).wait()?;
+/// assert_eq!(outbox.get(id)?.unwrap().state, SendState::Received);
+/// # Ok::<(), dht_spool::SpoolError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    journal: Arc<Journal<OutboxState>>,
+}
+
+/// Separates the digests of idempotent puts from other hashes.
+const DIGEST: Domain<'static> = Domain {
+    name: "dht-spool",
+    version: 1,
+    label: "put",
+};
+
+impl Outbox {
+    /// Opens the file, which is made if it is not there; its directory must exist. Blocks while every page is read.
+    ///
+    /// A damaged file is renamed to `PATH.damaged-N`, and what can be read of it is copied into a new one.
+    ///
+    /// # Errors
+    /// [`SpoolError::Locked`] while another handle or process has it open, [`SpoolError::NewerFormat`],
+    /// [`SpoolError::WrongFile`], or what the device says.
+    pub fn open(path: impl AsRef<Path>, config: OutboxConfig) -> Result<Self, SpoolError> {
+        Self::of(Journal::open(path.as_ref(), config))
+    }
+
+    /// An outbox that ends with the process.
+    ///
+    /// # Errors
+    /// If the writer thread does not start.
+    pub fn in_memory(config: OutboxConfig) -> Result<Self, SpoolError> {
+        let cache = config.writer.cache_bytes;
+        let memory = File::on(|| Ok(Box::new(InMemoryBackend::new())), cache);
+        Self::of(Journal::on(memory, config))
+    }
+
+    fn of(journal: Result<Journal<OutboxState>, SpoolError>) -> Result<Self, SpoolError> {
+        Ok(Self {
+            journal: Arc::new(journal?),
+        })
+    }
+
+    /// Puts a message. It is durable once the ticket resolves; waits while the writer's queue has no room.
+    ///
+    /// # Errors
+    /// The ticket's: [`SpoolError::Full`], [`SpoolError::TooLarge`], [`SpoolError::InvalidKey`],
+    /// [`SpoolError::KeyReused`] if the idempotency key stands for another message, or what the device says.
+    pub fn put(&self, entry: NewEntry) -> Ticket<Put> {
+        let bytes = match check(&entry) {
+            Ok(bytes) => bytes,
+            Err(error) => return Ticket::refused(error),
+        };
+        let digest = digest(&entry);
+        self.journal.submit(bytes, move |state, changes| {
+            let outcome = state.put(entry, digest, changes);
+            let name = match &outcome {
+                Ok(Put::New(_)) => "new",
+                Ok(Put::Existing(_)) => "present",
+                Err(error) => error.name(),
+            };
+            metrics::inserted(OutboxState::NAME, name);
+            outcome
+        })
+    }
+
+    /// Keeps the sealed frame with the entry, so that every attempt sends the same message.
+    ///
+    /// # Errors
+    /// The ticket's: [`SpoolError::UnknownId`], [`SpoolError::Ended`], [`SpoolError::Full`],
+    /// [`SpoolError::TooLarge`], or what the device says.
+    pub fn set_frame(&self, id: EntryId, frame: Bytes) -> Ticket<()> {
+        match check_size(frame.len()) {
+            Err(error) => Ticket::refused(error),
+            Ok(()) => self.journal.submit(frame.len(), move |state, changes| {
+                state.set_frame(id, frame, changes)
+            }),
+        }
+    }
+
+    /// Notes what happened to a message. Answers the state it is in.
+    ///
+    /// # Errors
+    /// The ticket's: [`SpoolError::UnknownId`], [`SpoolError::Ended`] if the entry has ended and this is no receipt,
+    /// or what the device says.
+    pub fn update(
+        &self,
+        id: EntryId,
+        transition: Transition,
+        now: UnixSeconds,
+    ) -> Ticket<StateKind> {
+        self.journal.submit(0, move |state, changes| {
+            state.update(id, transition, now, changes)
+        })
+    }
+
+    /// The entries to be tried at `now`, those first that wait longest. An entry stays due until an update says when
+    /// it is to be tried next. Blocks.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn due(&self, now: UnixSeconds, limit: Limit) -> Result<Vec<Due>, SpoolError> {
+        let ids: Vec<_> = self.journal.look(|state| {
+            let mut bytes = 0_u64;
+            let due = state.due(now).take(limit.rows);
+            let within = due.take_while(|(_, slot)| {
+                let first = bytes == 0;
+                let size = slot.payload_bytes.saturating_add(slot.frame_bytes);
+                bytes = bytes.saturating_add(size.max(1));
+                first || bytes <= limit.bytes as u64
+            });
+            within.map(|(id, _)| id).collect()
+        });
+        let read = self.journal.read(|file| {
+            let mut due = Vec::with_capacity(ids.len());
+            for &id in &ids {
+                if let (Some(entry), Some(content)) =
+                    (tables::read(file, id)?, tables::content(file, id)?)
+                {
+                    due.push((entry, content));
+                }
+            }
+            Ok(due)
+        })?;
+        let mut due = Vec::with_capacity(read.len());
+        for (entry, content) in read {
+            match content {
+                Ok(content) => due.push(Due { entry, content }),
+                Err(_) => self.fail_damaged(entry.id, now),
+            }
+        }
+        Ok(due)
+    }
+
+    fn fail_damaged(&self, id: EntryId, now: UnixSeconds) {
+        tracing::warn!(id, "a damaged message in the outbox cannot be sent");
+        // If there is no room in the queue, the next look does it.
+        let _ = self.journal.try_submit(0, move |state, changes| {
+            let reason = "the stored content is damaged".to_owned();
+            state.update(id, Transition::Failed { reason }, now, changes)
+        });
+    }
+
+    /// When the next entry is due; `None` if none waits for an attempt.
+    #[must_use]
+    pub fn next_due(&self) -> Option<UnixSeconds> {
+        self.journal
+            .look(|state| state.due.first().map(|(at, _)| *at))
+    }
+
+    /// One entry; `None` if there is none, or it ended and left. Blocks.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn get(&self, id: EntryId) -> Result<Option<Entry>, SpoolError> {
+        self.journal.read(|file| tables::read(file, id))
+    }
+
+    /// The entry a client named. Blocks.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn get_by_key(&self, key: &str) -> Result<Option<Entry>, SpoolError> {
+        let id = self
+            .journal
+            .look(|state| state.keys.get(key).map(|(id, _)| *id));
+        match id {
+            Some(id) => self.get(id),
+            None => Ok(None),
+        }
+    }
+
+    /// The bytes of an entry; `None` if there is none or it has ended. Blocks.
+    ///
+    /// # Errors
+    /// [`SpoolError::Damaged`] if they are not what was put, or what the device says.
+    pub fn content(&self, id: EntryId) -> Result<Option<Content>, SpoolError> {
+        self.journal
+            .read(|file| tables::content(file, id))?
+            .transpose()
+    }
+
+    /// Entries above `after` in order of their ids, at most `limit`. Blocks.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn list(
+        &self,
+        filter: Filter,
+        after: Option<EntryId>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, SpoolError> {
+        let first = after.unwrap_or(0).saturating_add(1);
+        let ids: Vec<_> = self.journal.look(|state| {
+            let slots = state.slots.range(first..state.durable_next.max(first));
+            let matching = slots
+                .filter(|(_, slot)| filter.state.is_none_or(|state| state == slot.progress.kind));
+            let ids = matching.map(|(id, _)| *id);
+            match filter.recipient {
+                Some(_) => ids.collect(),
+                None => ids.take(limit).collect(),
+            }
+        });
+        self.journal.read(|file| {
+            let mut entries = Vec::with_capacity(limit.min(ids.len()));
+            for id in ids {
+                if entries.len() >= limit {
+                    break;
+                }
+                if let Some(entry) = tables::read(file, id)?
+                    && filter
+                        .recipient
+                        .is_none_or(|recipient| recipient == entry.recipient)
+                {
+                    entries.push(entry);
+                }
+            }
+            Ok(entries)
+        })
+    }
+
+    /// Ends entries whose time to live is over and removes those that ended long ago, at most 10,000 of each at
+    /// once. To be called every minute or so.
+    ///
+    /// # Errors
+    /// The ticket's: what the device says.
+    pub fn expire(&self, now: UnixSeconds) -> Ticket<OutboxExpiry> {
+        self.journal
+            .submit(0, move |state, changes| Ok(state.expire(now, changes)))
+    }
+
+    /// A number that every commit changes, to wait for changes of states and for new entries.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.journal.changes()
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn stats(&self) -> OutboxStats {
+        let damaged_files = self.journal.damaged_files();
+        self.journal.look(|state| OutboxStats {
+            rows: state.active(),
+            bytes: state.bytes,
+            ended: state.ended.len() as u64,
+            waiting: state.due.len() as u64,
+            full: state.is_full(),
+            refused: state.tally.refused,
+            damaged_files,
+        })
+    }
+
+    /// The settings it was opened with.
+    #[must_use]
+    pub fn config(&self) -> &OutboxConfig {
+        self.journal.config()
+    }
+
+    /// Commits what is queued and closes the file, for all clones. Blocks.
+    pub fn close(&self) {
+        self.journal.close();
+    }
+}
+
+/// Bytes of the content, if the entry is one that can be put.
+fn check(entry: &NewEntry) -> Result<usize, SpoolError> {
+    let frame = entry.frame.as_ref().map_or(0, Bytes::len);
+    check_size(entry.payload.len())?;
+    check_size(frame)?;
+    match &entry.key {
+        Some(key) if key.is_empty() || key.len() > MAX_KEY_BYTES => Err(SpoolError::InvalidKey),
+        _ => Ok(entry.payload.len().saturating_add(frame)),
+    }
+}
+
+fn check_size(bytes: usize) -> Result<(), SpoolError> {
+    let limit = MAX_CONTENT_BYTES;
+    if bytes > limit {
+        metrics::inserted(OutboxState::NAME, "too_large");
+        return Err(SpoolError::TooLarge { bytes, limit });
+    }
+    Ok(())
+}
+
+/// What an idempotency key stands for: everything but the time and the frame.
+fn digest(entry: &NewEntry) -> Digest {
+    if entry.key.is_none() {
+        return Digest::default();
+    }
+    let SendOptions {
+        ttl_seconds,
+        direct_only,
+        replicas,
+    } = entry.options;
+    let replicas = replicas.map_or([0, 0], |replicas| [1, replicas]);
+    Hasher256::new(DIGEST)
+        .chain(entry.recipient.as_bytes())
+        .chain(&entry.message_type.to_le_bytes())
+        .chain(&entry.payload)
+        .chain(&ttl_seconds.to_le_bytes())
+        .chain(&[u8::from(direct_only)])
+        .chain(&replicas)
+        .finish()
+}

@@ -1,0 +1,225 @@
+//! What an outbox holds.
+
+use bytes::Bytes;
+use dht_core::{PublicKey, UnixSeconds};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS};
+
+/// Id of an entry: grows strictly, is never 0 and never used again, also after a restart.
+pub type EntryId = u64;
+
+/// A message for [`Outbox::put`](crate::Outbox::put).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewEntry {
+    /// The client's name for this message, at most [`MAX_KEY_BYTES`](crate::config::MAX_KEY_BYTES): putting the same
+    /// message with the same key again answers the same entry.
+    pub key: Option<String>,
+    /// Key of the node the message is for.
+    pub recipient: PublicKey,
+    /// The application's message type.
+    pub message_type: i32,
+    /// The application's bytes, at most [`MAX_CONTENT_BYTES`](crate::config::MAX_CONTENT_BYTES).
+    pub payload: Bytes,
+    /// How it is sent.
+    pub options: SendOptions,
+    /// When the client asked for it.
+    pub created_at: UnixSeconds,
+    /// The sealed frame, if it is made already; otherwise see [`Outbox::set_frame`](crate::Outbox::set_frame).
+    pub frame: Option<Bytes>,
+}
+
+/// How a message is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SendOptions {
+    /// Seconds for which it is tried, at most [`MAX_TTL_SECONDS`]. Defaults to [`DEFAULT_TTL_SECONDS`].
+    pub ttl_seconds: u64,
+    /// Whether it goes to the recipient only, never to mailbox holders. Defaults to false.
+    pub direct_only: bool,
+    /// Mailbox holders that should keep a copy; `None` leaves it to the node's settings.
+    pub replicas: Option<u8>,
+}
+
+/// What is known of an outgoing message, weakest first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SendState {
+    /// Nothing was sent.
+    Queued,
+    /// A copy was handed to a connection; nobody confirmed it.
+    Sent,
+    /// Mailbox holders confirmed a copy.
+    Stored {
+        /// How many, at least.
+        holders: u32,
+    },
+    /// It was given up before its time to live was over. Ended.
+    Failed {
+        /// Why, at most [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES).
+        reason: String,
+    },
+    /// Its time to live passed while it was still being tried. Ended.
+    Expired,
+    /// The recipient's node confirmed it. Ended.
+    Received,
+}
+
+/// The states of [`SendState`] without what they carry, weakest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StateKind {
+    /// See [`SendState::Queued`].
+    Queued,
+    /// See [`SendState::Sent`].
+    Sent,
+    /// See [`SendState::Stored`].
+    Stored,
+    /// See [`SendState::Failed`].
+    Failed,
+    /// See [`SendState::Expired`].
+    Expired,
+    /// See [`SendState::Received`].
+    Received,
+}
+
+/// An outgoing message and what became of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its id.
+    pub id: EntryId,
+    /// The client's name for it.
+    pub key: Option<String>,
+    /// Key of the node it is for.
+    pub recipient: PublicKey,
+    /// The application's message type.
+    pub message_type: i32,
+    /// Bytes of the payload.
+    pub payload_bytes: u64,
+    /// How it is sent.
+    pub options: SendOptions,
+    /// When the client asked for it.
+    pub created_at: UnixSeconds,
+    /// Last second in which it is tried.
+    pub expires_at: UnixSeconds,
+    /// What is known of it.
+    pub state: SendState,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When it is to be tried next; `None` if it is not.
+    pub next_attempt: Option<UnixSeconds>,
+    /// What went wrong last, at most [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES).
+    pub last_error: Option<String>,
+    /// When its state became final; `None` while that may still change with time.
+    pub ended_at: Option<UnixSeconds>,
+}
+
+/// The bytes of an entry; they leave when the entry ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Content {
+    /// The application's bytes.
+    pub payload: Bytes,
+    /// The sealed frame: sent again unchanged, so that every attempt is the same message.
+    pub frame: Option<Bytes>,
+}
+
+/// An entry to be tried.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Due {
+    /// What it is.
+    pub entry: Entry,
+    /// What to send.
+    pub content: Content,
+}
+
+/// What became of [`Outbox::put`](crate::Outbox::put).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Put {
+    /// The entry is durable.
+    New(EntryId),
+    /// The idempotency key belongs to this entry, which has the same content.
+    Existing(EntryId),
+}
+
+/// Which entries [`Outbox::list`](crate::Outbox::list) brings; the default brings all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Filter {
+    /// Only those in this state.
+    pub state: Option<StateKind>,
+    /// Only those for this node. Every entry is read for it.
+    pub recipient: Option<PublicKey>,
+}
+
+/// What [`Outbox::expire`](crate::Outbox::expire) did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct OutboxExpiry {
+    /// Entries that ended as [`SendState::Expired`].
+    pub expired: u64,
+    /// Entries that ended as [`SendState::Sent`] or [`SendState::Stored`].
+    pub settled: u64,
+    /// Entries that had ended and left.
+    pub removed: u64,
+}
+
+/// Numbers of an outbox.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutboxStats {
+    /// Entries that have not ended.
+    pub rows: u64,
+    /// Bytes of their payloads and frames.
+    pub bytes: u64,
+    /// Entries that have ended and can be asked for.
+    pub ended: u64,
+    /// Entries that wait for an attempt.
+    pub waiting: u64,
+    /// Whether a put was refused as [`Full`](crate::SpoolError::Full) and there is still no room for it.
+    pub full: bool,
+    /// Puts refused as full since the outbox was opened.
+    pub refused: u64,
+    /// Files that were set aside as damaged and still lie beside this one.
+    pub damaged_files: u64,
+}
+
+impl Put {
+    /// The entry, new or not.
+    #[must_use]
+    pub const fn id(self) -> EntryId {
+        match self {
+            Self::New(id) | Self::Existing(id) => id,
+        }
+    }
+}
+
+impl Default for SendOptions {
+    fn default() -> Self {
+        Self {
+            ttl_seconds: DEFAULT_TTL_SECONDS,
+            direct_only: false,
+            replicas: None,
+        }
+    }
+}
+
+impl SendOptions {
+    /// Last second in which a message created at `created_at` is tried.
+    #[must_use]
+    pub fn expires_at(&self, created_at: UnixSeconds) -> UnixSeconds {
+        created_at.saturating_add(self.ttl_seconds.min(MAX_TTL_SECONDS))
+    }
+}
+
+impl SendState {
+    /// The state without what it carries.
+    #[must_use]
+    pub const fn kind(&self) -> StateKind {
+        match self {
+            Self::Queued => StateKind::Queued,
+            Self::Sent => StateKind::Sent,
+            Self::Stored { .. } => StateKind::Stored,
+            Self::Failed { .. } => StateKind::Failed,
+            Self::Expired => StateKind::Expired,
+            Self::Received => StateKind::Received,
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Which entries are held, which are due, which have ended. Performs no I/O and reads no clock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use dht_core::UnixSeconds;
+
+use super::{
+    entry::{EntryId, NewEntry, OutboxExpiry, Put, StateKind},
+    progress::{Progress, Transition},
+};
+use crate::{
+    config::{MAX_TEXT_BYTES, OutboxConfig},
+    error::SpoolError,
+};
+
+/// Entries one call of `expire` ends, and as many that it removes, so that it does not hold up others for long.
+pub(crate) const EXPIRE_ROWS: usize = 10_000;
+
+/// Hash of what an idempotency key stands for.
+pub(crate) type Digest = [u8; 32];
+
+/// What is known in memory of an entry.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub(crate) progress: Progress,
+    pub(crate) expires_at: UnixSeconds,
+    pub(crate) payload_bytes: u64,
+    pub(crate) frame_bytes: u64,
+    pub(crate) key: Option<Arc<str>>,
+}
+
+/// One change of the file.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Insert(EntryId, Box<NewEntry>, Digest),
+    Progress(EntryId, Progress, u64),
+    Text(EntryId, String),
+    Frame(EntryId, Bytes),
+    RemoveContent(EntryId),
+    Remove(EntryId),
+    NextId(EntryId),
+}
+
+/// Entries that left or ended, and puts that were refused, since the outbox was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) expired: u64,
+    pub(crate) removed: u64,
+    pub(crate) refused: u64,
+}
+
+/// Everything of an outbox but contents and texts.
+#[derive(Debug, Default)]
+pub(crate) struct OutboxState {
+    pub(super) config: OutboxConfig,
+    pub(super) slots: BTreeMap<EntryId, Slot>,
+    pub(super) keys: HashMap<Arc<str>, (EntryId, Digest)>,
+    pub(super) due: BTreeSet<(UnixSeconds, EntryId)>,
+    /// Entries that have not ended, by the last second in which they are tried.
+    pub(super) expiry: BTreeSet<(UnixSeconds, EntryId)>,
+    /// Entries that have ended, by when.
+    pub(super) ended: BTreeSet<(UnixSeconds, EntryId)>,
+    /// Bytes of payloads and frames of entries that have not ended.
+    pub(super) bytes: u64,
+    pub(super) next: EntryId,
+    pub(super) durable_next: EntryId,
+    /// Commits so far.
+    pub(super) commits: u64,
+    /// Bytes of the put refused last as full; 0 if there was room since.
+    pub(super) wanted: u64,
+    pub(super) tally: Tally,
+    /// The part of `tally` that metrics have.
+    pub(super) reported: Tally,
+}
+
+impl OutboxState {
+    pub(super) fn new(config: &OutboxConfig) -> Self {
+        Self {
+            config: config.clone(),
+            next: 1,
+            durable_next: 1,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn put(
+        &mut self,
+        entry: NewEntry,
+        digest: Digest,
+        changes: &mut Vec<Change>,
+    ) -> Result<Put, SpoolError> {
+        if let Some(key) = &entry.key
+            && let Some((id, before)) = self.keys.get(key.as_str())
+        {
+            return if *before == digest {
+                Ok(Put::Existing(*id))
+            } else {
+                Err(SpoolError::KeyReused)
+            };
+        }
+        let payload_bytes = entry.payload.len() as u64;
+        let frame_bytes = entry.frame.as_ref().map_or(0, Bytes::len) as u64;
+        let wanted = payload_bytes + frame_bytes;
+        if !self.has_room(1, wanted) {
+            self.tally.refused += 1;
+            self.wanted = wanted.max(1);
+            return Err(SpoolError::Full);
+        }
+        self.wanted = 0;
+        let id = self.next;
+        self.next += 1;
+        let slot = Slot {
+            progress: Progress::queued(entry.created_at),
+            expires_at: entry.options.expires_at(entry.created_at),
+            payload_bytes,
+            frame_bytes,
+            key: entry.key.as_deref().map(Arc::from),
+        };
+        let progress = slot.progress;
+        self.add(id, slot, digest);
+        changes.push(Change::Insert(id, Box::new(entry), digest));
+        changes.push(Change::Progress(id, progress, frame_bytes));
+        Ok(Put::New(id))
+    }
+
+    /// Puts an entry into the maps, as it is new or read from the file.
+    pub(super) fn add(&mut self, id: EntryId, slot: Slot, digest: Digest) {
+        if let Some(key) = &slot.key {
+            self.keys.insert(Arc::clone(key), (id, digest));
+        }
+        self.index(id, &slot);
+        self.slots.insert(id, slot);
+    }
+
+    /// Entries that have not ended.
+    pub(super) fn active(&self) -> u64 {
+        self.expiry.len() as u64
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.wanted > 0 && !self.has_room(1, self.wanted)
+    }
+
+    fn has_room(&self, rows: u64, bytes: u64) -> bool {
+        self.active().saturating_add(rows) <= self.config.max_rows
+            && self.bytes.saturating_add(bytes) <= self.config.max_bytes
+    }
+
+    pub(super) fn update(
+        &mut self,
+        id: EntryId,
+        transition: Transition,
+        now: UnixSeconds,
+        changes: &mut Vec<Change>,
+    ) -> Result<StateKind, SpoolError> {
+        let slot = self.slots.get(&id).ok_or(SpoolError::UnknownId)?;
+        let after = slot.progress.after(&transition, now)?;
+        if after == slot.progress {
+            return Ok(after.kind);
+        }
+        if let Transition::Retry { error: text, .. } | Transition::Failed { reason: text } =
+            transition
+        {
+            changes.push(Change::Text(id, shorten(text)));
+        }
+        self.set(id, after, changes);
+        self.trim(changes);
+        Ok(after.kind)
+    }
+
+    /// Keeps the sealed frame with the entry.
+    pub(super) fn set_frame(
+        &mut self,
+        id: EntryId,
+        frame: Bytes,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), SpoolError> {
+        let slot = self.slots.get(&id).ok_or(SpoolError::UnknownId)?;
+        if slot.progress.ended_at.is_some() {
+            return Err(SpoolError::Ended);
+        }
+        let more = (frame.len() as u64).saturating_sub(slot.frame_bytes);
+        if !self.has_room(0, more) {
+            return Err(SpoolError::Full);
+        }
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return Err(SpoolError::UnknownId);
+        };
+        self.bytes -= slot.frame_bytes;
+        slot.frame_bytes = frame.len() as u64;
+        self.bytes += slot.frame_bytes;
+        changes.push(Change::Progress(id, slot.progress, slot.frame_bytes));
+        changes.push(Change::Frame(id, frame));
+        Ok(())
+    }
+
+    /// Ends entries whose time to live is over, and removes those that ended long ago.
+    pub(super) fn expire(&mut self, now: UnixSeconds, changes: &mut Vec<Change>) -> OutboxExpiry {
+        let mut expiry = OutboxExpiry::default();
+        let over = self.expiry.iter().take_while(|(last, _)| *last < now);
+        let over: Vec<_> = over.map(|(_, id)| *id).take(EXPIRE_ROWS).collect();
+        for id in over {
+            if let Some(slot) = self.slots.get(&id) {
+                let after = slot.progress.expired(now);
+                self.set(id, after, changes);
+                if after.kind == StateKind::Expired {
+                    expiry.expired += 1;
+                } else {
+                    expiry.settled += 1;
+                }
+            }
+        }
+        self.tally.expired += expiry.expired;
+        let keep = self.config.ended_seconds;
+        let old = self.ended.iter();
+        let old = old.take_while(|(ended, _)| ended.saturating_add(keep) < now);
+        let old: Vec<_> = old.map(|(_, id)| *id).take(EXPIRE_ROWS).collect();
+        for id in &old {
+            self.remove(*id, changes);
+        }
+        expiry.removed = old.len() as u64 + self.trim(changes);
+        expiry
+    }
+
+    /// Removes entries that have ended beyond those that are kept.
+    fn trim(&mut self, changes: &mut Vec<Change>) -> u64 {
+        let mut removed = 0;
+        while self.ended.len() > self.config.ended_rows
+            && let Some((_, id)) = self.ended.first().copied()
+        {
+            self.remove(id, changes);
+            removed += 1;
+        }
+        removed
+    }
+
+    fn set(&mut self, id: EntryId, progress: Progress, changes: &mut Vec<Change>) {
+        let Some(mut slot) = self.slots.remove(&id) else {
+            return;
+        };
+        self.unindex(id, &slot);
+        if progress.ended_at.is_some() && slot.progress.ended_at.is_none() {
+            slot.frame_bytes = 0;
+            changes.push(Change::RemoveContent(id));
+        }
+        slot.progress = progress;
+        changes.push(Change::Progress(id, progress, slot.frame_bytes));
+        self.index(id, &slot);
+        self.slots.insert(id, slot);
+    }
+
+    fn remove(&mut self, id: EntryId, changes: &mut Vec<Change>) {
+        let Some(slot) = self.slots.remove(&id) else {
+            return;
+        };
+        self.unindex(id, &slot);
+        if let Some(key) = &slot.key {
+            self.keys.remove(key);
+        }
+        self.tally.removed += 1;
+        changes.push(Change::Remove(id));
+    }
+
+    fn index(&mut self, id: EntryId, slot: &Slot) {
+        if let Some(at) = slot.progress.next_attempt {
+            self.due.insert((at, id));
+        }
+        match slot.progress.ended_at {
+            Some(at) => {
+                self.ended.insert((at, id));
+            }
+            None => {
+                self.expiry.insert((slot.expires_at, id));
+                self.bytes += slot.payload_bytes + slot.frame_bytes;
+            }
+        }
+    }
+
+    fn unindex(&mut self, id: EntryId, slot: &Slot) {
+        if let Some(at) = slot.progress.next_attempt {
+            self.due.remove(&(at, id));
+        }
+        match slot.progress.ended_at {
+            Some(at) => {
+                self.ended.remove(&(at, id));
+            }
+            None => {
+                self.expiry.remove(&(slot.expires_at, id));
+                self.bytes -= slot.payload_bytes + slot.frame_bytes;
+            }
+        }
+    }
+
+    /// Durable entries to be tried at `now`, in order of the time and id.
+    pub(super) fn due(&self, now: UnixSeconds) -> impl Iterator<Item = (EntryId, &Slot)> {
+        self.due
+            .range(..=(now, EntryId::MAX))
+            .filter(|(_, id)| *id < self.durable_next)
+            .filter_map(|(_, id)| Some((*id, self.slots.get(id)?)))
+            .filter(move |(_, slot)| slot.expires_at >= now)
+    }
+
+    pub(super) fn note_next(&self, changes: &mut Vec<Change>) {
+        if self.next != self.durable_next {
+            changes.push(Change::NextId(self.next));
+        }
+    }
+}
+
+/// Cuts a text to what is kept, between characters.
+fn shorten(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
+    text
+}

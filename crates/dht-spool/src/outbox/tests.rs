@@ -1,0 +1,372 @@
+use bytes::Bytes;
+use dht_core::{UnixSeconds, test_util::public_key};
+
+use super::*;
+use crate::faulty::FaultyDisk;
+
+mod model;
+
+const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+const ALL: Limit = Limit {
+    rows: usize::MAX,
+    bytes: usize::MAX,
+};
+
+fn entry(number: u64) -> NewEntry {
+    NewEntry {
+        key: None,
+        recipient: public_key(number % 2),
+        message_type: 5,
+        payload: Bytes::from(format!("message {number}")),
+        options: SendOptions {
+            ttl_seconds: 100,
+            direct_only: true,
+            replicas: Some(3),
+        },
+        created_at: NOW,
+        frame: None,
+    }
+}
+
+fn named(number: u64, key: &str) -> NewEntry {
+    NewEntry {
+        key: Some(key.to_owned()),
+        ..entry(number)
+    }
+}
+
+fn outbox(config: OutboxConfig) -> Outbox {
+    Outbox::in_memory(config).unwrap()
+}
+
+fn on(disk: &FaultyDisk, config: OutboxConfig) -> Outbox {
+    Outbox::of(Journal::on(disk.file(), config)).unwrap()
+}
+
+fn put(outbox: &Outbox, entry: NewEntry) -> EntryId {
+    outbox.put(entry).wait().unwrap().id()
+}
+
+fn due(outbox: &Outbox, now: UnixSeconds) -> Vec<EntryId> {
+    let due = outbox.due(now, ALL).unwrap();
+    due.iter().map(|due| due.entry.id).collect()
+}
+
+fn at(seconds: u64) -> UnixSeconds {
+    NOW.saturating_add(seconds)
+}
+
+#[test]
+fn an_entry_is_read_as_put() {
+    let outbox = outbox(OutboxConfig::default());
+    let id = put(&outbox, named(1, "order-1"));
+    let due = outbox.due(NOW, ALL).unwrap();
+    let expected = Entry {
+        id,
+        key: Some("order-1".to_owned()),
+        recipient: public_key(1),
+        message_type: 5,
+        payload_bytes: 9,
+        options: entry(1).options,
+        created_at: NOW,
+        expires_at: at(100),
+        state: SendState::Queued,
+        attempts: 0,
+        next_attempt: Some(NOW),
+        last_error: None,
+        ended_at: None,
+    };
+    assert_eq!(due[0].entry, expected);
+    assert_eq!(due[0].content.payload, "message 1");
+    assert_eq!(outbox.get(id).unwrap(), Some(expected.clone()));
+    assert_eq!(outbox.get_by_key("order-1").unwrap(), Some(expected));
+    assert_eq!(outbox.get(9).unwrap(), None);
+    assert_eq!(outbox.get_by_key("order-2").unwrap(), None);
+}
+
+#[test]
+fn a_key_names_one_message() {
+    let outbox = outbox(OutboxConfig {
+        ended_seconds: 10,
+        ..OutboxConfig::default()
+    });
+    let id = put(&outbox, named(1, "a"));
+    let mut later = named(1, "a");
+    later.created_at = at(50);
+    assert_eq!(outbox.put(later).wait().unwrap(), Put::Existing(id));
+    assert_eq!(outbox.put(named(1, "b")).wait().unwrap(), Put::New(2));
+    let mut others = vec![named(2, "a"), named(1, "a"), named(1, "a")];
+    others[1].options.replicas = None;
+    others[2].recipient = public_key(2);
+    for other in others {
+        let refused = outbox.put(other).wait().unwrap_err();
+        assert_eq!(refused, SpoolError::KeyReused);
+    }
+    for key in ["", &"k".repeat(129)] {
+        let refused = outbox.put(named(1, key)).wait().unwrap_err();
+        assert_eq!(refused, SpoolError::InvalidKey);
+    }
+    outbox.update(id, Transition::Received, NOW).wait().unwrap();
+    assert_eq!(outbox.put(named(1, "a")).wait().unwrap(), Put::Existing(id));
+    outbox.expire(at(11)).wait().unwrap();
+    assert_eq!(outbox.put(named(2, "a")).wait().unwrap(), Put::New(3));
+}
+
+#[test]
+fn due_entries_come_in_order() {
+    let outbox = outbox(OutboxConfig::default());
+    for number in 1..=3 {
+        put(&outbox, entry(number));
+    }
+    assert_eq!(due(&outbox, NOW), [1, 2, 3]);
+    assert!(due(&outbox, UnixSeconds(NOW.0 - 1)).is_empty());
+    let retry = |id, seconds| {
+        let transition = Transition::Retry {
+            at: at(seconds),
+            error: "no route".to_owned(),
+        };
+        outbox.update(id, transition, NOW).wait().unwrap()
+    };
+    assert_eq!(retry(1, 20), StateKind::Queued);
+    retry(2, 10);
+    assert_eq!(due(&outbox, NOW), [3]);
+    assert_eq!(due(&outbox, at(30)), [3, 2, 1]);
+    let limit = Limit { rows: 9, bytes: 18 };
+    assert_eq!(outbox.due(at(30), limit).unwrap().len(), 2);
+    outbox.update(3, Transition::Received, NOW).wait().unwrap();
+    assert_eq!(outbox.next_due(), Some(at(10)));
+    let entry = outbox.get(1).unwrap().unwrap();
+    assert_eq!(entry.attempts, 1);
+    assert_eq!(entry.last_error.as_deref(), Some("no route"));
+    assert!(due(&outbox, at(101)).is_empty(), "its time is over");
+}
+
+#[test]
+fn states_walk_to_received() {
+    let outbox = outbox(OutboxConfig::default());
+    let id = put(&outbox, entry(1));
+    let update = |transition| outbox.update(id, transition, at(1)).wait();
+    let state = || outbox.get(id).unwrap().unwrap().state;
+    let retry_at = Some(at(5));
+    update(Transition::Sent { retry_at }).unwrap();
+    assert_eq!(state(), SendState::Sent);
+    let stored = Transition::Stored {
+        holders: 2,
+        retry_at,
+    };
+    update(stored).unwrap();
+    update(Transition::Sent { retry_at: None }).unwrap();
+    assert_eq!(state(), SendState::Stored { holders: 2 });
+    assert_eq!(outbox.next_due(), None);
+    assert!(outbox.content(id).unwrap().is_some());
+    update(Transition::Received).unwrap();
+    update(Transition::Received).unwrap();
+    assert_eq!(state(), SendState::Received);
+    assert_eq!(outbox.content(id).unwrap(), None);
+    let back = update(Transition::Sent { retry_at: None });
+    assert_eq!(back.unwrap_err(), SpoolError::Ended);
+    let none = outbox.update(9, Transition::Received, NOW).wait();
+    assert_eq!(none.unwrap_err(), SpoolError::UnknownId);
+}
+
+#[test]
+fn reasons_are_cut_between_characters() {
+    let outbox = outbox(OutboxConfig::default());
+    let id = put(&outbox, entry(1));
+    let reason = "ä".repeat(200);
+    let failed = Transition::Failed { reason };
+    outbox.update(id, failed, NOW).wait().unwrap();
+    let expected = SendState::Failed {
+        reason: "ä".repeat(128),
+    };
+    assert_eq!(outbox.get(id).unwrap().unwrap().state, expected);
+}
+
+#[test]
+fn a_frame_is_sent_unchanged() {
+    let disk = FaultyDisk::default();
+    let outbox = on(&disk, OutboxConfig::default());
+    let id = put(&outbox, entry(1));
+    let frame = Bytes::from(vec![8; 50]);
+    outbox.set_frame(id, frame.clone()).wait().unwrap();
+    assert_eq!(outbox.stats().bytes, 59);
+    drop(outbox);
+    let outbox = on(&disk, OutboxConfig::default());
+    assert_eq!(outbox.stats().bytes, 59);
+    let due = outbox.due(NOW, ALL).unwrap();
+    assert_eq!(due[0].content.frame, Some(frame.clone()));
+    outbox.update(id, Transition::Received, NOW).wait().unwrap();
+    assert_eq!(outbox.stats().bytes, 0);
+    let ended = outbox.set_frame(id, frame).wait();
+    assert_eq!(ended.unwrap_err(), SpoolError::Ended);
+}
+
+#[test]
+fn a_full_outbox_refuses() {
+    let outbox = outbox(OutboxConfig {
+        max_rows: 2,
+        max_bytes: 30,
+        ..OutboxConfig::default()
+    });
+    put(&outbox, named(1, "a"));
+    put(&outbox, entry(2));
+    let refused = outbox.put(entry(3)).wait();
+    assert_eq!(refused.unwrap_err(), SpoolError::Full);
+    let again = outbox.put(named(1, "a")).wait().unwrap();
+    assert_eq!(again, Put::Existing(1));
+    assert!(outbox.stats().full && outbox.stats().refused == 1);
+    let large = outbox.set_frame(2, Bytes::from(vec![0; 13])).wait();
+    assert_eq!(large.unwrap_err(), SpoolError::Full);
+    outbox.update(1, Transition::Received, NOW).wait().unwrap();
+    assert!(!outbox.stats().full);
+    assert_eq!(put(&outbox, entry(3)), 3);
+}
+
+#[test]
+fn ended_entries_stay_for_a_while() {
+    let outbox = outbox(OutboxConfig {
+        ended_seconds: 50,
+        ended_rows: 2,
+        ..OutboxConfig::default()
+    });
+    for number in 1..=4 {
+        put(&outbox, entry(number));
+    }
+    let expiry = |seconds| outbox.expire(at(seconds)).wait().unwrap();
+    outbox.update(4, Transition::Received, NOW).wait().unwrap();
+    let retry_at = None;
+    outbox
+        .update(3, Transition::Sent { retry_at }, NOW)
+        .wait()
+        .unwrap();
+    assert_eq!(expiry(50), OutboxExpiry::default());
+    let all_over = OutboxExpiry {
+        expired: 2,
+        settled: 1,
+        removed: 2,
+    };
+    assert_eq!(expiry(101), all_over, "two are kept by count");
+    let kept = outbox.list(Filter::default(), None, 9).unwrap();
+    let states: Vec<_> = kept.into_iter().map(|entry| entry.state).collect();
+    assert_eq!(states, [SendState::Expired, SendState::Sent]);
+    assert_eq!(expiry(152).removed, 2);
+    assert_eq!(outbox.stats().ended, 0);
+}
+
+#[test]
+fn lists_are_filtered_and_paged() {
+    let outbox = outbox(OutboxConfig::default());
+    for number in 1..=5 {
+        put(&outbox, entry(number));
+    }
+    outbox.update(3, Transition::Received, NOW).wait().unwrap();
+    let list = |filter, after, limit| {
+        let entries = outbox.list(filter, after, limit).unwrap();
+        entries.iter().map(|entry| entry.id).collect::<Vec<_>>()
+    };
+    assert_eq!(list(Filter::default(), None, 2), [1, 2]);
+    assert_eq!(list(Filter::default(), Some(2), 9), [3, 4, 5]);
+    let queued = Filter {
+        state: Some(StateKind::Queued),
+        ..Filter::default()
+    };
+    assert_eq!(list(queued, Some(1), 2), [2, 4]);
+    let to_one = Filter {
+        recipient: Some(public_key(1)),
+        ..Filter::default()
+    };
+    assert_eq!(list(to_one, None, 2), [1, 3]);
+}
+
+#[test]
+fn a_power_failure_keeps_what_resolved() {
+    for seed in 1..20 {
+        let disk = FaultyDisk::default();
+        let outbox = on(&disk, OutboxConfig::default());
+        for number in 1..=10 {
+            put(&outbox, named(number, &format!("key {number}")));
+        }
+        outbox.update(1, Transition::Received, NOW).wait().unwrap();
+        let unresolved: Vec<_> = (11..=30).map(|n| outbox.put(entry(n))).collect();
+        let crashed = on(&disk.crash(seed), OutboxConfig::default());
+        assert_eq!(due(&crashed, NOW)[..9], (2..=10).collect::<Vec<_>>());
+        let again = crashed.put(named(2, "key 2")).wait().unwrap();
+        assert_eq!(again, Put::Existing(2));
+        let received = crashed.get_by_key("key 1").unwrap().unwrap();
+        assert_eq!(received.state, SendState::Received);
+        drop(unresolved);
+    }
+}
+
+#[test]
+fn a_failing_disk_loses_no_put() {
+    let history = |fail_at: Option<u64>| {
+        let disk = FaultyDisk::default();
+        let outbox = on(&disk, OutboxConfig::default());
+        let begun = disk.operations();
+        disk.fail_at(fail_at.map(|at| begun + at));
+        let puts: Vec<_> = (1..=4)
+            .filter(|n| outbox.put(named(*n, &n.to_string())).wait().is_ok())
+            .collect();
+        let sent = Transition::Sent { retry_at: None };
+        let sent = outbox.update(1, sent, NOW).wait().is_ok();
+        let operations = disk.operations() - begun;
+        disk.fail_at(None);
+        assert!((0..2).any(|_| outbox.put(entry(9)).wait().is_ok()));
+        let crashed = on(&disk.crash(fail_at.unwrap_or(0)), OutboxConfig::default());
+        for number in puts {
+            let key = number.to_string();
+            let entry = crashed.get_by_key(&key).unwrap();
+            assert!(entry.is_some(), "{key} is lost, failed at {fail_at:?}");
+        }
+        if sent {
+            assert_eq!(crashed.get(1).unwrap().unwrap().state, SendState::Sent);
+        }
+        operations
+    };
+    for at in 0..history(None) {
+        history(Some(at));
+    }
+}
+
+#[test]
+fn a_damaged_outbox_keeps_readable_entries() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("outbox.redb");
+    {
+        let outbox = Outbox::open(&path, OutboxConfig::default()).unwrap();
+        for number in 1..=60 {
+            put(
+                &outbox,
+                NewEntry {
+                    payload: Bytes::from(vec![1; 2000]),
+                    ..named(number, &number.to_string())
+                },
+            );
+        }
+    }
+    let whole = std::fs::read(&path).unwrap();
+    let (mut damaged, mut kept) = (0, 0);
+    let pages = whole.len() / 4096;
+    for page in (1..pages).step_by(1 + pages / 40) {
+        let mut bytes = whole.clone();
+        for byte in &mut bytes[page * 4096..page * 4096 + 64] {
+            *byte ^= 0x55;
+        }
+        let path = home.path().join(format!("{page}.redb"));
+        std::fs::write(&path, &bytes).unwrap();
+        let outbox = Outbox::open(&path, OutboxConfig::default()).unwrap();
+        let entries = due(&outbox, NOW).len();
+        if outbox.stats().damaged_files > 0 {
+            damaged += 1;
+            kept += entries;
+        } else {
+            assert_eq!(entries, 60);
+        }
+        assert!(put(&outbox, entry(1)) > entries as u64);
+    }
+    assert!(
+        damaged > 3 && kept > damaged * 20,
+        "{kept} of {damaged} files"
+    );
+}

@@ -1,0 +1,150 @@
+//! Requests that wait for the writer thread, bounded in count and bytes.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+
+use crate::{config::WriterConfig, error::SpoolError};
+
+/// Bytes a request takes beside its content.
+const REQUEST_OVERHEAD_BYTES: usize = 256;
+
+/// A request's share of the queue; given back once the request is answered.
+pub(crate) type Place = OwnedSemaphorePermit;
+
+/// The queue between callers and the writer thread.
+pub(crate) struct Queue<C> {
+    state: Mutex<State<C>>,
+    arrived: Condvar,
+    /// One permit a byte.
+    room: Arc<Semaphore>,
+    capacity: usize,
+    /// Smallest cost of one request: with it, the bound in bytes is also the bound in requests.
+    smallest: usize,
+}
+
+struct State<C> {
+    waiting: VecDeque<(C, Place)>,
+    closed: bool,
+}
+
+// === impl Queue ===
+
+impl<C> Queue<C> {
+    pub(crate) fn new(config: &WriterConfig) -> Self {
+        // Permits are handed out as `u32`.
+        let capacity = config.queue_bytes.clamp(1, u32::MAX as usize >> 1);
+        Self {
+            state: Mutex::new(State {
+                waiting: VecDeque::new(),
+                closed: false,
+            }),
+            arrived: Condvar::new(),
+            room: Arc::new(Semaphore::new(capacity)),
+            capacity,
+            smallest: capacity.div_ceil(config.queue_requests.max(1)),
+        }
+    }
+
+    /// Takes a place without waiting.
+    pub(crate) fn try_place(&self, bytes: usize) -> Result<Place, SpoolError> {
+        let room = Arc::clone(&self.room);
+        room.try_acquire_many_owned(self.cost(bytes))
+            .map_err(|error| match error {
+                TryAcquireError::NoPermits => SpoolError::Busy,
+                TryAcquireError::Closed => SpoolError::Closed,
+            })
+    }
+
+    /// Waits for a place, in the order of the callers.
+    pub(crate) async fn place(&self, bytes: usize) -> Result<Place, SpoolError> {
+        let room = Arc::clone(&self.room);
+        room.acquire_many_owned(self.cost(bytes))
+            .await
+            .map_err(|_| SpoolError::Closed)
+    }
+
+    /// Queues a request.
+    pub(crate) fn push(&self, request: C, place: Place) -> Result<(), SpoolError> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(SpoolError::Closed);
+        }
+        state.waiting.push_back((request, place));
+        drop(state);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Refuses requests from now on; what is queued is still served.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.room.close();
+        self.arrived.notify_one();
+    }
+
+    /// Refuses requests from now on, also those that are queued.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        let waiting = std::mem::take(&mut self.state.lock().waiting);
+        drop(waiting);
+    }
+
+    /// Waits for requests and takes those that one commit may carry; `None` once it is closed and empty.
+    pub(crate) fn take(&self, config: &WriterConfig) -> Option<Vec<(C, Place)>> {
+        let mut state = self.state.lock();
+        while state.waiting.is_empty() {
+            if state.closed {
+                return None;
+            }
+            self.arrived.wait(&mut state);
+        }
+        let mut bytes = 0_usize;
+        let mut count = 0;
+        for (_, place) in &state.waiting {
+            bytes = bytes.saturating_add(place.num_permits());
+            if count > 0 && (count >= config.batch_requests || bytes > config.batch_bytes) {
+                break;
+            }
+            count += 1;
+        }
+        Some(state.waiting.drain(..count).collect())
+    }
+
+    fn cost(&self, bytes: usize) -> u32 {
+        let cost = bytes.saturating_add(REQUEST_OVERHEAD_BYTES);
+        // A request larger than the queue waits until the queue is empty.
+        let cost = cost.max(self.smallest).min(self.capacity);
+        u32::try_from(cost).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn count_and_bytes_are_bounded() {
+        let config = WriterConfig {
+            queue_requests: 4,
+            queue_bytes: 4096,
+            batch_requests: 3,
+            ..WriterConfig::default()
+        };
+        let queue = Queue::new(&config);
+        for number in 0..4 {
+            let place = queue.try_place(1).unwrap();
+            queue.push(number, place).unwrap();
+        }
+        assert_eq!(queue.try_place(1).unwrap_err(), SpoolError::Busy);
+        assert_eq!(queue.take(&config).unwrap().len(), 3);
+        let larger_than_all = queue.try_place(1 << 20);
+        assert_eq!(larger_than_all.unwrap_err(), SpoolError::Busy);
+        assert_eq!(queue.take(&config).unwrap().len(), 1);
+        drop(queue.try_place(1 << 20).unwrap());
+        queue.close();
+        assert_eq!(queue.try_place(1).unwrap_err(), SpoolError::Closed);
+        assert!(queue.take(&config).is_none());
+    }
+}
