@@ -13,8 +13,9 @@ use crate::codegen::Codegen;
 use crate::deps::Deps;
 use crate::docs::Docs;
 use crate::repo;
+use crate::tidy::Tidy;
 
-/// Run every gate: fmt, clippy, docs, deps, codegen, deny, bench
+/// Run every gate: fmt, clippy, features, docs, deps, codegen, deny, bench, tidy
 ///
 /// Runs all of them even when one fails, prints what each took, and fails if one did. Tests are `cargo xtask test`.
 /// Needs rustfmt, clippy and cargo-deny; `.ci/run` installs what is missing.
@@ -31,16 +32,20 @@ pub(crate) struct Ci {
 
 type Gate = fn() -> Result<()>;
 
-const GATES: [(&str, Gate); 7] = [
+const GATES: [(&str, Gate); 9] = [
     ("fmt", fmt),
     ("clippy", clippy),
+    ("features", features),
     ("docs", || Docs::strict().run()),
     ("deps", || Deps::default().run()),
     ("codegen", || Codegen::check().run()),
     ("deny", deny),
     ("bench", || Bench::quick().run()),
+    ("tidy", || Tidy::default().run()),
 ];
-const NAMES: [&str; 7] = ["fmt", "clippy", "docs", "deps", "codegen", "deny", "bench"];
+const NAMES: [&str; 9] = [
+    "fmt", "clippy", "features", "docs", "deps", "codegen", "deny", "bench", "tidy",
+];
 
 impl Ci {
     pub(crate) fn run(self) -> Result<()> {
@@ -78,17 +83,21 @@ fn fmt() -> Result<()> {
     repo::run(&mut repo::cargo(["fmt", "--all", "--check"]))
 }
 
-/// The whole workspace at once, then every library crate by itself: features unified over the workspace hide what a
-/// crate forgot to ask for.
+const DENY_WARNINGS: [&str; 3] = ["--", "--deny", "warnings"];
+
 fn clippy() -> Result<()> {
-    let deny = ["--", "--deny", "warnings"];
     let whole = ["clippy", "--workspace", "--all-targets", "--all-features"];
-    repo::run(repo::cargo(whole).args(deny))?;
+    repo::run(repo::cargo(whole).args(DENY_WARNINGS))
+}
+
+/// Every published crate by itself, with each feature alone and with none: features unified over the workspace hide what
+/// a crate forgot to ask for. Clippy rather than check, because it denies warnings in the crate alone.
+fn features() -> Result<()> {
     for (package, features) in feature_sets(&repo::metadata()?)? {
         repo::run(
             repo::cargo(["clippy", "--package", &package])
                 .args(features)
-                .args(deny),
+                .args(DENY_WARNINGS),
         )?;
     }
     Ok(())

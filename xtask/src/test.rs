@@ -9,7 +9,7 @@ use crate::repo::{self, Output};
 
 /// Run every unit, integration and doc test of the workspace
 ///
-/// Unit and integration tests run under cargo-nextest where it is installed, under `cargo test` otherwise.
+/// Builds the tests first, and with them the `dht-node` binary that the tests of its package run. Unit and integration tests run under cargo-nextest where it is installed, under `cargo test` otherwise.
 /// Needs nothing but Rust. Ends with one line: passed, failed, ignored, seconds.
 #[derive(Debug, Args)]
 #[command(
@@ -33,11 +33,13 @@ impl Test {
         let clock = Stopwatch::start();
         let mut counts = Counts::default();
         let nextest = repo::has("nextest");
-        let units = if nextest {
-            self.nextest(&mut counts)?
-        } else {
-            self.cargo_test(&mut counts)?
-        };
+        let built = self.build(nextest)?;
+        let units = built
+            && if nextest {
+                self.nextest(&mut counts)?
+            } else {
+                self.cargo_test(&mut counts)?
+            };
         let docs = self.doc_tests(&mut counts)?;
         let Counts {
             passed,
@@ -54,30 +56,42 @@ impl Test {
         Ok(())
     }
 
+    /// Builds what the next step runs, with the same flags, so that nothing is built twice.
+    fn build(&self, nextest: bool) -> Result<bool> {
+        let clock = Stopwatch::start();
+        let mut command = if nextest {
+            repo::cargo(NEXTEST)
+        } else {
+            repo::cargo(CARGO_TEST)
+        };
+        command.args(self.selection()).arg("--no-run");
+        let built = repo::tee(&mut command, Output::Stdout, |_| {})?;
+        let binary = packages_with(&repo::metadata()?, "bin", Some("dht-node"))
+            .into_iter()
+            .find(|name| self.packages.is_empty() || self.packages.contains(name));
+        let binary = binary.map(|package| format!(" and the binary dht-node of {package}"));
+        println!(
+            "build {}: the tests{} in {}",
+            if built { "ok" } else { "FAILED" },
+            binary.unwrap_or_default(),
+            clock.elapsed()
+        );
+        Ok(built)
+    }
+
     fn nextest(&self, counts: &mut Counts) -> Result<bool> {
-        let mut command = repo::cargo([
-            "nextest",
-            "run",
-            "--all-features",
-            "--no-fail-fast",
-            "--no-tests=pass",
-        ]);
-        command.args(self.selection());
+        let mut command = repo::cargo(NEXTEST);
+        command
+            .args(["--no-fail-fast", "--no-tests=pass"])
+            .args(self.selection());
         repo::tee(&mut command, Output::Stderr, |line| {
             counts.add_nextest(line)
         })
     }
 
     fn cargo_test(&self, counts: &mut Counts) -> Result<bool> {
-        let mut command = repo::cargo([
-            "test",
-            "--all-features",
-            "--no-fail-fast",
-            "--lib",
-            "--bins",
-            "--tests",
-        ]);
-        command.args(self.selection());
+        let mut command = repo::cargo(CARGO_TEST);
+        command.arg("--no-fail-fast").args(self.selection());
         repo::tee(&mut command, Output::Stdout, |line| {
             counts.add_libtest(line)
         })
@@ -89,7 +103,7 @@ impl Test {
             command.arg("--workspace");
         } else {
             // cargo refuses `--doc` when no package named has a library.
-            let libraries = libraries(&repo::metadata()?);
+            let libraries = packages_with(&repo::metadata()?, "lib", None);
             let named: Vec<_> = self
                 .packages
                 .iter()
@@ -116,19 +130,20 @@ impl Test {
     }
 }
 
-/// The packages of the workspace that have a library.
-fn libraries(metadata: &Value) -> Vec<String> {
-    let is_library = |target: &Value| {
-        target["kind"]
-            .as_array()
-            .is_some_and(|kinds| kinds.iter().any(|kind| kind == "lib"))
+const NEXTEST: [&str; 3] = ["nextest", "run", "--all-features"];
+const CARGO_TEST: [&str; 5] = ["test", "--all-features", "--lib", "--bins", "--tests"];
+
+/// The packages of the workspace that have a target of this kind, with this name if one is given.
+fn packages_with(metadata: &Value, kind: &str, name: Option<&str>) -> Vec<String> {
+    let is_wanted = |target: &Value| {
+        let mut kinds = target["kind"].as_array().into_iter().flatten();
+        kinds.any(|it| it == kind) && name.is_none_or(|name| target["name"] == name)
     };
     let packages = metadata["packages"].as_array().into_iter().flatten();
     packages
         .filter(|package| {
-            package["targets"]
-                .as_array()
-                .is_some_and(|targets| targets.iter().any(is_library))
+            let mut targets = package["targets"].as_array().into_iter().flatten();
+            targets.any(is_wanted)
         })
         .filter_map(|package| package["name"].as_str().map(str::to_owned))
         .collect()
@@ -187,6 +202,12 @@ pub(crate) fn plain(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn binary_is_found_in_its_package() {
+        let found = packages_with(&repo::metadata().unwrap(), "bin", Some("dht-node"));
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
 
     #[test]
     fn counts_both_runners() {
