@@ -1,4 +1,4 @@
-//! Multiaddrs, the forms this network uses: specification 01, section 9.
+//! Multiaddrs, the forms this network uses (01 section 9).
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -10,7 +10,7 @@ pub use protocol::Protocol;
 mod policy;
 mod protocol;
 
-/// A well-formed binary multiaddr (specification 01, section 9).
+/// A well-formed binary multiaddr (01 section 9).
 ///
 /// Decoding checks structure only and keeps the bytes, because identity signatures are made over them.
 /// Whether an address may be advertised is decided by [`Address::check_policy`].
@@ -33,18 +33,18 @@ pub enum Host {
     Ip(IpAddr, u16),
     /// `/dns|dns4|dns6|dnsaddr/name/tcp/port`.
     Dns {
-        /// Which records to ask for.
+        /// DNS records that are asked for.
         kind: DnsKind,
         /// The host name, as received.
         name: String,
-        /// TCP port.
+        /// TCP port of the host.
         port: u16,
     },
     /// `/onion3/…:port`: 32-byte key, checksum and version, then the port.
     Onion3 {
-        /// Key, checksum and version.
+        /// 32-byte key, 2-byte checksum and 1-byte version.
         address: [u8; 35],
-        /// Virtual port.
+        /// Virtual port of the onion service.
         port: u16,
     },
     /// `/memory/n`: a listener in this process.

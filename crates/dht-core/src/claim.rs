@@ -1,4 +1,4 @@
-//! The identity claim: addresses and features signed by their owner (specification 01, section 5).
+//! The identity claim: addresses and features signed by their owner (01 section 5).
 
 use curve25519_dalek::{
     ristretto::{CompressedRistretto, RistrettoPoint},
@@ -7,10 +7,12 @@ use curve25519_dalek::{
 use rand_core::CryptoRng;
 
 use crate::{
-    Address, Features, PublicKey, SecretKey, UnixSeconds,
+    address::Address,
+    features::Features,
     hash::{Hasher512, IDENTITY_SIGNATURE},
-    keys::scalar_from_bytes,
+    keys::{PublicKey, SecretKey, scalar_from_bytes},
     schnorr::equation_holds,
+    time::UnixSeconds,
 };
 
 /// How far in the future `updated_at` may lie, in seconds: clocks differ, but not by more than a day.
@@ -19,7 +21,7 @@ pub const MAX_CLAIM_SKEW_SECONDS: u64 = 24 * 60 * 60;
 const FIRST_DATE: i64 = -8_334_632_851_200;
 const LAST_DATE: i64 = 8_210_298_412_799;
 
-/// What a peer says of itself, always judged together with its public key.
+/// Addresses and features of a peer, signed with its key.
 ///
 /// ```
 /// use dht_core::{Claim, ClaimError, Entropy, Features, SecretKey, SeededEntropy, UnixSeconds};
@@ -36,17 +38,17 @@ const LAST_DATE: i64 = 8_210_298_412_799;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Where it can be reached, in the order that was signed.
+    /// Addresses where the peer can be reached, in the signed order.
     pub addresses: Vec<Address>,
-    /// What it offers.
+    /// Features that the peer offers.
     pub features: Features,
-    /// The owner's signature over both.
+    /// Signature of the peer over addresses and features.
     pub signature: IdentitySignature,
 }
 
 /// The signature of a [`Claim`].
 ///
-/// Specification 01, section 5.2. Challenge: BLAKE2b-512 over key, nonce, version (1 byte), `updated_at` (LE64), features (LE32) and one
+/// See 01 section 5.2. Challenge: BLAKE2b-512 over key, nonce, version (1 byte), `updated_at` (LE64), features (LE32) and one
 /// chunk an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentitySignature {

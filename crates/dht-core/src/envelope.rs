@@ -1,4 +1,4 @@
-//! The DHT envelope, from received bytes to opened content and back: specification 01, sections 6 and 7.
+//! The DHT envelope, from received bytes to opened content and back (01 sections 6 and 7).
 //!
 //! ```text
 //! frame ─ RawEnvelope::parse ─► RawEnvelope ─ into_sealed ─► Sealed ─ verify ─► Verified ─ open ─► Opened

@@ -1,4 +1,4 @@
-//! Domain-separated BLAKE2b: specification 01, section 3.
+//! Domain-separated BLAKE2b (01 section 3).
 
 use std::sync::LazyLock;
 
@@ -8,17 +8,17 @@ use zeroize::{Zeroizing, optimization_barrier};
 
 const DHT: &str = "com.tari.comms.dht";
 
-/// What nobody minds to be found in memory.
+/// Overwrites the state of a hash of secrets.
 static BLANK: LazyLock<(State, Hash)> = LazyLock::new(|| (State::new(), State::new().finalize()));
 
 /// A domain tag of the protocol: `<domain>.v<version>[.<label>]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Domain<'a> {
-    /// The part before the version.
+    /// Part of the tag before the version.
     pub name: &'a str,
-    /// Printed in decimal.
+    /// Version of the domain, written in decimal.
     pub version: u8,
-    /// Left out of the tag, dot included, when empty.
+    /// Part of the tag behind the version; an empty label is left out, and its dot with it.
     pub label: &'a str,
 }
 
@@ -157,7 +157,7 @@ mod tests {
             .chain(&[])
             .chain(b"\x0a\x07test123")
             .finish();
-        // Body 0a 07 74 65 73 74 31 32 33, empty signature: specification 03, section 3.6.
+        // Body 0a 07 74 65 73 74 31 32 33, empty signature (03 section 3.6).
         assert_eq!(
             data_encoding::HEXLOWER.encode(&hash),
             "64f1db1039353cf2ff7e09889d14ffd9885766c3dc494a59823a499edfe6997c"

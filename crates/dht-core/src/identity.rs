@@ -5,7 +5,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use parking_lot::RwLock;
 use rand_core::CryptoRng;
 
-use crate::{Address, Claim, Features, NodeId, PublicKey, SecretKey, UnixSeconds};
+use crate::{
+    address::Address,
+    claim::Claim,
+    features::Features,
+    keys::{PublicKey, SecretKey},
+    node_id::NodeId,
+    time::UnixSeconds,
+};
 
 /// Key pair, node id, features and the current signed claim of this node.
 ///

@@ -1,18 +1,18 @@
-//! Keys that were decoded before.
+//! A cache of decoded public keys.
 
 use std::fmt;
 
 use parking_lot::Mutex;
 
-use crate::{KeyError, PublicKey};
+use crate::keys::{KeyError, PublicKey};
 
-/// Keys remembered, one a slot; a power of two. About 200 bytes each.
+/// Slots of the cache, a power of two; a key takes about 200 bytes.
 const SLOTS: usize = 512;
 
-/// Remembers decoded keys, so that the destination many messages share costs one square root, not one each.
+/// Caches decoded keys, so that a destination that many messages share is decoded once.
 ///
-/// Each key has one slot, which the last key to come takes: bounded, and a lookup is one comparison. Somebody who
-/// chooses keys that share a slot makes others pay the decoding again, and nothing more.
+/// Each key has one slot and a new key replaces the one in it: the cache is bounded and a lookup is one comparison. An
+/// attacker who chooses keys that share a slot causes further decodings and nothing else.
 ///
 /// ```
 /// use dht_core::{Entropy, KeyCache, SecretKey, SeededEntropy};
@@ -25,7 +25,7 @@ const SLOTS: usize = 512;
 pub struct KeyCache(Box<[Mutex<Option<PublicKey>>]>);
 
 impl KeyCache {
-    /// Remembers nothing yet.
+    /// An empty cache.
     #[must_use]
     pub fn new() -> Self {
         Self((0..SLOTS).map(|_| Mutex::new(None)).collect())

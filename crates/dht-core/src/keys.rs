@@ -1,4 +1,4 @@
-//! Ristretto255 keys: specification 01, section 1.
+//! Ristretto255 keys (01 section 1).
 
 use std::{cmp::Ordering, fmt, hash::Hash, str::FromStr, sync::LazyLock};
 
@@ -10,7 +10,7 @@ use curve25519_dalek::{
 use rand_core::CryptoRng;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::NodeId;
+use crate::node_id::NodeId;
 
 /// One half, for points that are doubled while they are encoded: the encodings of many doubles take one field
 /// inversion instead of a square root each.
@@ -97,7 +97,7 @@ impl PublicKey {
     /// The identifier routing uses for the holder of this key.
     #[must_use]
     pub fn node_id(&self) -> NodeId {
-        NodeId::from_key(self)
+        NodeId::of_key(&self.encoding)
     }
 
     /// The first 8 bytes in hexadecimal, for logs.

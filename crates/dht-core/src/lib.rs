@@ -1,8 +1,8 @@
 //! Identity and envelope cryptography of the Tari messaging DHT.
 //!
 //! Everything between "an application wants to send a message" and "one `DhtEnvelope` byte string", and back.
-//! No I/O, no async, no clock: time and randomness are arguments. The specification sections named in the
-//! documentation are those of `docs/protocol/01-identity-and-envelope.md`.
+//! No I/O, no async, no clock: time and randomness are arguments. References such as "01 section 6.2" name a
+//! document of `docs/protocol` and a section in it.
 //!
 //! Sealing a message and opening it again:
 //!

@@ -4,7 +4,7 @@ use std::fmt;
 
 use dht_proto::envelope::DhtMessageType;
 
-use crate::PublicKey;
+use crate::keys::PublicKey;
 
 /// Random number that identifies a message in logs. It is not signed: nothing may be keyed by it (law 8).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

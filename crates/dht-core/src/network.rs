@@ -1,8 +1,8 @@
-//! Which network a node belongs to: the first byte of each connection (specification 02, section 4.1).
+//! Which network a node belongs to: the first byte of each connection (02 section 4.1).
 
 use std::{fmt, str::FromStr};
 
-/// A network and its wire byte (specification 02, section 4.1).
+/// A network and its wire byte (02 section 4.1).
 ///
 /// ```
 /// use dht_core::Network;

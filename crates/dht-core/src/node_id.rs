@@ -1,14 +1,12 @@
-//! Node ids and the XOR metric: specification 01, section 2.
+//! Node ids and the XOR metric (01 section 2).
 
 use std::{fmt, str::FromStr};
 
 use blake2b_simd::Params;
 
-use crate::PublicKey;
-
 /// Identifies a node in routing: BLAKE2b with output length 13 over its public key.
 ///
-/// Not a truncated longer hash. Ordered bytewise; [`NodeId::distance`] gives the routing metric. Specification 01,
+/// Not a truncated longer hash. Ordered bytewise; [`NodeId::distance`] gives the routing metric. See 01
 /// section 2.
 ///
 /// ```
@@ -38,10 +36,9 @@ impl NodeId {
     /// Bytes of a node id.
     pub const LENGTH: usize = 13;
 
-    /// Derives the id of a key.
-    #[must_use]
-    pub fn from_key(key: &PublicKey) -> Self {
-        let hash = Params::new().hash_length(Self::LENGTH).hash(key.as_bytes());
+    /// Derives the id of a key from its encoding.
+    pub(crate) fn of_key(encoding: &[u8; 32]) -> Self {
+        let hash = Params::new().hash_length(Self::LENGTH).hash(encoding);
         let mut id = [0; Self::LENGTH];
         id.copy_from_slice(hash.as_bytes());
         Self(id)

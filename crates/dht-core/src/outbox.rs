@@ -6,7 +6,12 @@ use bytes::Bytes;
 
 pub use params::{SendBuilder, SendParams};
 
-use crate::{MessageTag, MessageType, Priority, PublicKey, Strategy};
+use crate::{
+    keys::PublicKey,
+    message::{MessageTag, MessageType},
+    priority::Priority,
+    strategy::Strategy,
+};
 
 mod announce;
 mod params;

@@ -2,10 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{Address, AddressError, KeyError, PublicKey};
+use crate::{
+    address::{Address, AddressError},
+    keys::{KeyError, PublicKey},
+};
 
 /// `<public key in hex>::<multiaddr>[::<multiaddr>…]`: the text form of seed peers and invitations
-/// (specification 02, section 2).
+/// (02 section 2).
 ///
 /// ```
 /// use dht_core::PeerAddress;
@@ -18,9 +21,9 @@ use crate::{Address, AddressError, KeyError, PublicKey};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAddress {
-    /// Who.
+    /// Public key of the peer.
     pub public_key: PublicKey,
-    /// Where, best first; never empty when parsed.
+    /// Addresses of the peer, best first; at least one when parsed.
     pub addresses: Vec<Address>,
 }
 

@@ -1,6 +1,6 @@
 //! A connected peer.
 
-use crate::{Features, NodeId, PublicKey};
+use crate::{features::Features, keys::PublicKey, node_id::NodeId};
 
 /// A connected peer whose key the transport has authenticated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,4 +1,4 @@
-//! Schnorr signatures over Ristretto255: specification 01, section 4.
+//! Schnorr signatures over Ristretto255 (01 section 4).
 //!
 //! The challenge is always a 64-byte domain hash that contains the signer's key, the public nonce and the
 //! message; who builds it decides what is signed.
@@ -14,16 +14,15 @@ use prost::Message;
 use rand_core::CryptoRng;
 
 use crate::{
-    KeyError, PublicKey, SecretKey,
     hash::{Hasher512, MESSAGE_SIGNATURE},
-    keys::scalar_from_bytes,
+    keys::{KeyError, PublicKey, SecretKey, scalar_from_bytes},
 };
 
 /// A decoded message signature: who signed, the public nonce, the scalar.
 ///
 /// # Wire format
 /// `ProtoMessageSignature { 1: signer, 2: nonce, 3: scalar }`, 102 bytes when canonical. Not encrypted:
-/// for encrypted messages the signer is the masked key. Specification 01, section 6.5.
+/// for encrypted messages the signer is the masked key. See 01 section 6.5.
 ///
 /// ```
 /// use dht_core::{Entropy, MessageSignature, SecretKey, SeededEntropy};

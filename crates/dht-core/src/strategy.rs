@@ -1,6 +1,6 @@
 //! How the peers that a message is sent to are chosen.
 
-use crate::{Destination, NodeId, PublicKey};
+use crate::{keys::PublicKey, message::Destination, node_id::NodeId};
 
 /// Which peers a message goes to (04 section 3).
 ///

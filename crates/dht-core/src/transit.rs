@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{DedupHash, Opened, RemotePeer};
+use crate::{
+    envelope::{DedupHash, Opened},
+    remote_peer::RemotePeer,
+};
 
 /// An opened message inside the inbound stack.
 ///

@@ -21,7 +21,7 @@ pub trait Bounded: Message + Default {
 /// A field that holds a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Nested {
-    /// Field number.
+    /// Number of the field that holds the message.
     pub field: u32,
     /// Fields of that message which hold messages.
     pub inner: &'static [Self],
@@ -37,7 +37,7 @@ pub enum DecodeError {
     /// More bytes than this kind of message may have.
     #[error("message of {bytes} bytes is over the limit of {limit}")]
     TooLong {
-        /// Bytes there are.
+        /// Length of the message in bytes.
         bytes: usize,
         /// Bytes there may be.
         limit: usize,

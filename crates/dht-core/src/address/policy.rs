@@ -1,4 +1,4 @@
-//! Which addresses a peer may advertise: specification 01, section 5.3.
+//! Which addresses a peer may advertise (01 section 5.3).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

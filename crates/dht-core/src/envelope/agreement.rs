@@ -1,4 +1,4 @@
-//! The keys of one message: specification 01, section 6.2.
+//! The keys of one message (01 section 6.2).
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use ring::aead;
 use zeroize::Zeroizing;
 
 use crate::{
-    PublicKey, SecretKey, SharedSecret,
     hash::{Hasher256, Hasher512, KEY_MASK, KEY_MESSAGE},
+    keys::{PublicKey, SecretKey, SharedSecret},
 };
 
 /// What both ends derive from their Diffie-Hellman secret: the message key and the mask of the sender's key.
-/// Specification 01, section 6.2.
+/// See 01 section 6.2.
 ///
 /// ```
 /// use dht_core::{Entropy, KeyAgreement, SecretKey, SeededEntropy};

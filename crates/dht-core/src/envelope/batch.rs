@@ -13,8 +13,8 @@ use rand_core::CryptoRng;
 
 use super::{Sealed, Verified, VerifyError, binding, dedup_hash, dedup_key::canonical_body};
 use crate::{
-    PublicKey,
     hash::{DomainHasher, Hasher256},
+    keys::PublicKey,
     schnorr::{MessageSignature, challenge},
 };
 

@@ -1,4 +1,4 @@
-//! The hash that binds header and body together: specification 01, section 6.4.
+//! The hash that binds header and body together (01 section 6.4).
 
 use super::Header;
 use crate::hash::{CHALLENGE, Hasher256};

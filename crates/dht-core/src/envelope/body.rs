@@ -1,4 +1,4 @@
-//! The parts inside an envelope: specification 01, section 6.1.
+//! The parts inside an envelope (01 section 6.1).
 
 use bytes::Bytes;
 use dht_proto::{comms::EnvelopeBody, message_header::MessageHeader};

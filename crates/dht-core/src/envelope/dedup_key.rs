@@ -6,7 +6,7 @@ use super::{
     BodyError, DedupHash, Header, Sealed, SealedMessage, Verified, binding_hash, decode_parts,
     dedup_hash, encode_parts,
 };
-use crate::MessageSignature;
+use crate::schnorr::MessageSignature;
 
 impl Sealed {
     /// The duplicate hash of the bytes as received.

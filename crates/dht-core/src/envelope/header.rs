@@ -1,10 +1,13 @@
-//! The typed header: specification 01, section 6.1.
+//! The typed header (01 section 6.1).
 
 use bytes::Bytes;
 use dht_proto::envelope::{DhtHeader, dht_header};
 
 use crate::{
-    Destination, KeyError, MessageSignature, MessageTag, MessageType, PublicKey, UnixSeconds,
+    keys::{KeyError, PublicKey},
+    message::{Destination, MessageTag, MessageType},
+    schnorr::MessageSignature,
+    time::UnixSeconds,
 };
 
 /// Header of an envelope with every field converted. Equality ignores the tag, which is not signed.
@@ -12,28 +15,28 @@ use crate::{
 pub struct Header {
     /// Protocol version; both behave the same except for the hashed number.
     pub version: ProtocolVersion,
-    /// To whom.
+    /// Recipient of the message, as relays see it.
     pub destination: Destination,
-    /// What for.
+    /// Purpose of the message.
     pub message_type: MessageType,
-    /// Flag bits.
+    /// Flag bits of the message.
     pub flags: Flags,
-    /// The encoded message signature, or empty.
+    /// Encoded message signature; empty for an unsigned message.
     pub signature: Bytes,
-    /// The sender's one-time key, if any.
+    /// One-time key of the sender; `None` for a clear message.
     pub ephemeral_key: Option<PublicKey>,
-    /// Trace id, not signed.
+    /// Number that identifies the message in logs; not signed.
     pub tag: MessageTag,
-    /// When the message loses its meaning; `None` = never.
+    /// Time after which nodes drop the message; `None` for never.
     pub expires: Option<UnixSeconds>,
 }
 
 /// Version of the DHT protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum ProtocolVersion {
-    /// Still accepted.
+    /// The older version, accepted and not sent.
     V1,
-    /// What is sent.
+    /// The version that is sent.
     #[default]
     V2,
 }

@@ -1,17 +1,17 @@
-//! Opening what is addressed to this node: specification 01, section 7, stages 7 to 9.
+//! Opening what is addressed to this node (01 section 7, stages 7 to 9).
 
 use bytes::{Bytes, BytesMut};
 use ring::aead;
 
 use super::{Header, KeyAgreement, Sealed, Verified, decode_parts, unpad};
-use crate::{NodeIdentity, PublicKey};
+use crate::{identity::NodeIdentity, keys::PublicKey};
 
-/// A verified message and what could be read of it.
+/// A verified message, with its content if this node can read it.
 #[derive(Clone, Debug)]
 pub struct Opened {
     /// The header as received.
     pub header: Header,
-    /// What is inside.
+    /// Content of the message, if this node can read it.
     pub content: Content,
     /// The whole envelope as received, to be passed on. Empty once the message was decrypted in place.
     pub frame: Bytes,
@@ -19,21 +19,21 @@ pub struct Opened {
     pub body: Bytes,
 }
 
-/// What a node can tell of the inside of a verified envelope.
+/// Content of a verified envelope, as far as this node can read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
     reason = "readable is the usual case; a box would be an allocation per message"
 )]
 pub enum Content {
-    /// Clear, or decrypted here.
+    /// The message is clear, or this node decrypted it.
     Readable {
         /// The parts of the envelope body.
         parts: Vec<Bytes>,
-        /// The authenticated sender; `None` if anonymous.
+        /// Origin: the authenticated sender; `None` for an unsigned message.
         origin: Option<PublicKey>,
     },
-    /// Encrypted for somebody else.
+    /// The message is encrypted for another node.
     Unreadable,
 }
 
@@ -80,7 +80,7 @@ impl Opened {
         }
     }
 
-    /// The parts, if readable.
+    /// Parts of the body; `None` if this node cannot read the message.
     #[must_use]
     pub fn parts(&self) -> Option<&[Bytes]> {
         match &self.content {
@@ -89,7 +89,7 @@ impl Opened {
         }
     }
 
-    /// The authenticated sender, if there is one and it is visible here.
+    /// Origin of the message; `None` if it is unsigned or not readable here.
     #[must_use]
     pub const fn origin(&self) -> Option<&PublicKey> {
         match &self.content {

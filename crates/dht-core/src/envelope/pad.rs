@@ -1,4 +1,4 @@
-//! Padding that hides the length of a message: specification 01, section 6.3.
+//! Padding that hides the length of a message (01 section 6.3).
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 

@@ -8,7 +8,10 @@ use dht_proto::{
 use prost::Message;
 
 use super::{Fingerprint, FingerprintKey, Header, HeaderError, Sealed};
-use crate::{KeyCache, KeyError, PublicKey};
+use crate::{
+    key_cache::KeyCache,
+    keys::{KeyError, PublicKey},
+};
 
 /// A frame that is an envelope in structure. No point of a curve has been touched yet, so that a duplicate
 /// costs only a hash.

@@ -1,4 +1,4 @@
-//! Sealing a message: specification 01, sections 6.2 to 6.6.
+//! Sealing a message (01 sections 6.2 to 6.6).
 
 use bytes::{BufMut, Bytes, BytesMut};
 use dht_proto::envelope::DhtHeader;
@@ -11,37 +11,39 @@ use super::{
     Flags, Header, KeyAgreement, PadError, ProtocolVersion, binding_hash, open::zero_nonce, pad,
 };
 use crate::{
-    Destination, Encryption, MessageTag, MessageType, PublicKey, SecretKey, UnixSeconds,
+    keys::{PublicKey, SecretKey},
+    message::{Destination, Encryption, MessageTag, MessageType},
     schnorr::MessageSignature,
+    time::UnixSeconds,
 };
 
-/// What is to be sealed. The body is an encoded `EnvelopeBody`.
+/// A message to be sealed.
 #[derive(Clone, Debug)]
 pub struct SealRequest<'a> {
     /// The encoded `EnvelopeBody`; see [`encode_parts`](super::encode_parts).
     pub body: Bytes,
-    /// What for.
+    /// Purpose of the message, written to the header.
     pub message_type: MessageType,
-    /// To whom the header says it is.
+    /// Recipient that the header names; for an encrypted message the key it is encrypted for.
     pub destination: Destination,
-    /// Clear, or encrypted for the destination.
+    /// Whether the message is encrypted, and for which key.
     pub encryption: Encryption,
-    /// The sender, for signing.
+    /// Secret key of the sender, which signs.
     pub sender: &'a SecretKey,
     /// Whether clear messages are signed; encrypted ones always are.
     pub signing: Signing,
-    /// When the message loses its meaning.
+    /// Time after which nodes drop the message; `None` for never.
     pub expires: Option<UnixSeconds>,
-    /// Trace id.
+    /// Number that identifies the message in logs.
     pub tag: MessageTag,
-    /// Protocol version; send 2.
+    /// Protocol version; nodes send version 2.
     pub version: ProtocolVersion,
 }
 
 /// Whether a clear message names its sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Signing {
-    /// Nobody signs.
+    /// The message is not signed.
     #[default]
     Anonymous,
     /// The sender signs with its own key ("force origin").

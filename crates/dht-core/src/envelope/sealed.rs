@@ -4,7 +4,9 @@ use bytes::Bytes;
 
 use super::{Header, binding_hash};
 use crate::{
-    Destination, NodeIdentity, PublicKey,
+    identity::NodeIdentity,
+    keys::PublicKey,
+    message::Destination,
     schnorr::{MessageSignature, SignatureError},
 };
 

@@ -4,7 +4,12 @@ use bytes::Bytes;
 use dht_proto::dht::{DiscoveryMessage, DiscoveryResponseMessage, JoinMessage};
 
 use super::{Payload, SendParams, SendRequest};
-use crate::{Address, Destination, Encryption, MessageType, NodeIdentity, PublicKey};
+use crate::{
+    address::Address,
+    identity::NodeIdentity,
+    keys::PublicKey,
+    message::{Destination, Encryption, MessageType},
+};
 
 impl SendRequest {
     /// A join: clear, signed and addressed to this node itself, to the nodes closest to it, some of which may have to be

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use crate::{
-    Destination, Encryption, Flags, Header, MessageTag, MessageType, NodeId, Priority, PublicKey,
-    Strategy,
+    envelope::{Flags, Header},
+    keys::PublicKey,
+    message::{Destination, Encryption, MessageTag, MessageType},
+    node_id::NodeId,
+    priority::Priority,
+    strategy::Strategy,
 };
 
 /// How a message is sent. Made with [`SendParams::builder`].
