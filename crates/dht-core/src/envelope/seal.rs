@@ -7,9 +7,7 @@ use rand_core::CryptoRng;
 use ring::aead;
 use zeroize::Zeroizing;
 
-use super::{
-    Flags, Header, KeyAgreement, PadError, ProtocolVersion, binding_hash, open::zero_nonce, pad,
-};
+use super::{Flags, Header, KeyAgreement, ProtocolVersion, binding_hash, open::zero_nonce, pad};
 use crate::{
     keys::{PublicKey, SecretKey},
     message::{Destination, Encryption, MessageTag, MessageType},
@@ -75,10 +73,7 @@ pub enum SealError {
     /// Receivers reject encrypted messages that do not name their recipient, and may ban the sender.
     #[error("an encrypted message must be addressed to the key it is encrypted for")]
     DestinationMismatch,
-    /// Too long.
-    #[error(transparent)]
-    Pad(#[from] PadError),
-    /// The cipher refused, which takes a message of hundreds of gigabytes.
+    /// The message has 4 GiB or more, which its length prefix cannot hold.
     #[error("message is too long to encrypt")]
     TooLong,
 }
@@ -161,7 +156,8 @@ fn seal_encrypted(
         secrets.nonce.scalar(),
     ]);
 
-    let mut body = pad(message, aead::CHACHA20_POLY1305.tag_len())?;
+    let mut body =
+        pad(message, aead::CHACHA20_POLY1305.tag_len()).map_err(|_| SealError::TooLong)?;
     let aad = aead::Aad::from(masked.as_bytes());
     agreement
         .message_key()
