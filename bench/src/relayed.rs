@@ -17,12 +17,10 @@ use dht_inbound::{
     FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter, RateLimits,
     Received, Seen, inbound_stack,
 };
+use dht_mailbox::{Durability, Limits, Room, Store, StoreConfig};
 use dht_node::{BatchOpener, BatchVerifier};
 use dht_peers::{Connections, Directory, PeerRecord};
-use dht_saf::{
-    BanSink, Duplicates, Durability, Ledger, Limits, Rate, Room, Saf, SafConfig, SafParts, Store,
-    StoreConfig,
-};
+use dht_saf::{BanSink, Duplicates, Ledger, Rate, Saf, SafConfig, SafParts};
 use dht_stack::{BoxError, BytePermit};
 use tower::service_fn;
 

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context as _;
 use dht_core::UnixSeconds;
-use dht_saf::{Durability, Query, Room, Store, StoreConfig};
+use dht_mailbox::{Durability, Query, Room, Store, StoreConfig};
 use tokio::runtime::Runtime;
 
 use self::load::{Load, NOW, RECORD_BYTES, config, mailbox, on_disk};

@@ -16,10 +16,9 @@ use dht_inbound::{
     FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, Opener, RateLimiter, RateLimits,
     Received, Seen, Sighting, Verifier, inbound_stack,
 };
+use dht_mailbox::{MemoryDisk, Store, StoreConfig};
 use dht_peers::{Connections, Directory};
-use dht_saf::{
-    BanSink, Duplicates, Ledger, MemoryDisk, Saf, SafConfig, SafParts, Store, StoreConfig,
-};
+use dht_saf::{BanSink, Duplicates, Ledger, Saf, SafConfig, SafParts};
 use dht_stack::BytePermit;
 use parking_lot::Mutex;
 use tower::{ServiceExt as _, service_fn};

@@ -17,7 +17,7 @@ pub use message::{Plan, message, plan};
 pub use rounds::{Outcome, Rounds, run};
 pub use stream::{Line, stream};
 
-use dht_saf::{Durability, Limits, Room, StoreConfig};
+use dht_mailbox::{Durability, Limits, Room, StoreConfig};
 
 /// The store under test: small files, so that a kill meets segments being begun, checkpoints under way and rows
 /// being moved, and no bound that would make rows give way.

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds};
-use dht_saf::{
+use dht_mailbox::{
     Durability, Limits, Neighbour, NewRecord, Recipient, Refusal, Retention, Room, Store,
     StoreConfig, StoreError, Ticket,
 };

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use dht_core::{Clock as _, PeerAddress, PublicKey, UnixSeconds};
+use dht_mailbox::{Account, Recipient, Retention, RowInfo, Store, StoreError};
 use dht_node::{Node, Round, SafEvent, SystemClock, saf_folder};
-use dht_saf::{Account, Ledger, Recipient, Retention, RowInfo, Store, StoreError};
+use dht_saf::Ledger;
 use serde_json::{Value, json};
 
 use crate::{

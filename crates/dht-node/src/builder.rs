@@ -45,7 +45,7 @@ pub enum StartError {
         /// Folder of the store; empty for a store in memory.
         path: PathBuf,
         /// Error of the store.
-        source: dht_saf::StoreError,
+        source: dht_mailbox::StoreError,
     },
     /// A setting is out of its range.
     #[error(transparent)]

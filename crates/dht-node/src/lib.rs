@@ -55,7 +55,9 @@ pub use crypto::{BatchOpener, BatchVerifier};
 pub use dht_core::{OsEntropy, SystemClock};
 pub use dht_inbound::{AttributionProfile, Verdict};
 #[cfg(feature = "saf")]
-pub use dht_saf::{Round, SafEvent, StoreStats};
+pub use dht_mailbox::StoreStats;
+#[cfg(feature = "saf")]
+pub use dht_saf::{Round, SafEvent};
 pub use events::{Event, EventStream};
 pub use inbox::{Inbox, MAX_PAYLOAD_BYTES, Message, Received};
 pub use node::{Node, SHUTDOWN_LIMIT, SendError};

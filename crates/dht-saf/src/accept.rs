@@ -9,9 +9,10 @@ use dht_core::{
     AttributionProfile, DedupHash, Destination, NodeIdentity, OpenError, Opened, RawEnvelope,
     Severity, UnixSeconds, VerifyError, dedup_hash, dedup_key,
 };
+use dht_mailbox::DEFAULT_RESPONSE_BYTES;
 use dht_proto::{envelope::DhtEnvelope, store_forward::StoredMessage};
 
-use crate::{fault::Fault, query::DEFAULT_RESPONSE_BYTES};
+use crate::fault::Fault;
 
 /// A stored message that holds: signed, ours, open.
 #[derive(Clone, Debug)]

@@ -2,8 +2,7 @@
 //! `docs/protocol/05-store-and-forward.md` section 2. Pure; the caller brings the facts.
 
 use dht_core::{Destination, MessageType, PublicKey, UnixSeconds};
-
-use crate::record::Retention;
+use dht_mailbox::Retention;
 
 /// What is known about a message when it reaches the store layer.
 #[derive(Clone, Copy, Debug)]

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use dht_core::UnixSeconds;
-
-use crate::record::Neighbour;
+use dht_mailbox::Neighbour;
 
 /// Neighbours whose rate is remembered; connections are bounded far below this.
 pub const MAX_BUCKETS: usize = 4096;

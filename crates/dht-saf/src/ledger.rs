@@ -10,13 +10,12 @@ use std::{
 };
 
 use dht_core::{DedupHash, PublicKey, UnixSeconds};
+use dht_mailbox::StoreError;
 use parking_lot::Mutex;
 use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
     TableError, backends::InMemoryBackend,
 };
-
-use crate::error::StoreError;
 
 /// Received messages remembered; beyond it those go that would be forgotten first.
 pub const MAX_RECEIVED: usize = 200_000;
@@ -338,12 +337,12 @@ impl fmt::Debug for Ledger {
 #[cfg(test)]
 mod tests {
     use dht_core::test_util::public_key;
-
-    use super::*;
-    use crate::{
-        disk::Disk as _,
+    use dht_mailbox::{
+        Disk as _, DiskFile,
         test_util::{Faults, FaultyDisk},
     };
+
+    use super::*;
 
     const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 
@@ -376,7 +375,7 @@ mod tests {
     }
 
     #[derive(Debug)]
-    struct File(crate::DiskFile);
+    struct File(DiskFile);
 
     impl redb::StorageBackend for File {
         fn len(&self) -> std::io::Result<u64> {

@@ -18,10 +18,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use dht_core::UnixSeconds;
-
-use crate::{
-    query::{DEFAULT_MAX_RETURNED, DEFAULT_RESPONSE_BYTES, Order, Page, Query},
-    record::{Position, Recipient, RowId},
+use dht_mailbox::{
+    DEFAULT_MAX_RETURNED, DEFAULT_RESPONSE_BYTES, Order, Page, Position, Query, Recipient, RowId,
 };
 
 /// Requesters whose progress is remembered; the one unheard of for longest is forgotten first, which costs it a
@@ -223,7 +221,7 @@ impl Pager {
 
     /// Notes that the transport has taken the answer.
     pub fn handed_over(&mut self, plan: &Plan, page: &Page) {
-        let places = page.records.iter().map(crate::StoredRecord::position);
+        let places = page.records.iter().map(dht_mailbox::StoredRecord::position);
         let Some(last) = places.clone().max() else {
             if plan.past
                 && let Some(progress) = self.requesters.get_mut(&plan.request.requester)

@@ -13,6 +13,7 @@ use dht_core::{
     AttributionProfile, Clock as _, Entropy as _, Features, MessageType, NodeId, NodeIdentity,
     Outbox, OutboxError, Priority, PublicKey, RemotePeer, SharedClock, SharedEntropy, UnixSeconds,
 };
+use dht_mailbox::{DEFAULT_MAX_RETURNED, Recipient, Store, StoreError};
 use dht_peers::{Connections, Directory};
 use dht_proto::{limits::MAX_STORED_MESSAGES, store_forward::StoredMessagesRequest};
 use dht_stack::ByteBudget;
@@ -24,16 +25,12 @@ use crate::{
     admission::Surroundings,
     ask::{AskConfig, AskRule, Asking, FirstReceived, Round},
     bucket::{NeighbourBuckets, Rate},
-    error::StoreError,
     handler::SafLayer,
     ledger::Ledger,
     metrics,
     outlets::{BanSink, Duplicates, send_request},
     paging::{Pager, PagerConfig},
-    query::DEFAULT_MAX_RETURNED,
     receipts::Receipts,
-    record::Recipient,
-    store::Store,
     store_layer::StoreLayer,
 };
 
@@ -68,7 +65,7 @@ pub struct SafConfig {
     /// Known nodes that make up this node's region (`saf.num_neighbouring_nodes`). Defaults to 8.
     pub region_size: usize,
     /// Largest body that is stored (`saf.max_message_size`). Defaults to
-    /// [`DEFAULT_MAX_BODY_BYTES`](crate::DEFAULT_MAX_BODY_BYTES).
+    /// [`DEFAULT_MAX_BODY_BYTES`](dht_mailbox::DEFAULT_MAX_BODY_BYTES).
     pub max_body_bytes: u64,
     /// Messages stored for one neighbour. Defaults to 1 000 a second, 20 000 at once.
     pub neighbour_rate: Rate,
@@ -155,7 +152,7 @@ impl Default for SafConfig {
             max_accepted: DEFAULT_MAX_RETURNED,
             margin_seconds: 30,
             region_size: 8,
-            max_body_bytes: crate::DEFAULT_MAX_BODY_BYTES,
+            max_body_bytes: dht_mailbox::DEFAULT_MAX_BODY_BYTES,
             neighbour_rate: Rate {
                 per_second: 1_000,
                 burst: 20_000,

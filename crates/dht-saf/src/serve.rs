@@ -4,6 +4,7 @@ use bytes::Bytes;
 use dht_core::{
     Clock as _, Disposition, DropReason, MessageType, Priority, RemotePeer, UnixSeconds,
 };
+use dht_mailbox::{Neighbour, Page, Recipient, Store, StoredRecord};
 use dht_proto::{
     envelope::DhtHeader,
     store_forward::{
@@ -18,10 +19,7 @@ use crate::{
     metrics,
     outlets::send_request,
     paging::{Plan, Request},
-    query::Page,
-    record::{Neighbour, Recipient, StoredRecord},
     saf::{ANSWER_BYTES, Saf, blocking},
-    store::Store,
 };
 
 /// Bytes of answers that may be on their way to one requester: one that does not read leaves room for the others.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use dht_core::{Clock as _, Content, Disposition, DropReason, InTransit, StoreOutcome};
+use dht_mailbox::{Inserted, Neighbour, NewRecord, Recipient, Retention, Store, StoreError};
 use dht_stack::BoxError;
 use futures::future::BoxFuture;
 use pin_project_lite::pin_project;
@@ -15,11 +16,8 @@ use tower_service::Service;
 
 use crate::{
     admission::{Candidate, Decision, decide},
-    error::StoreError,
     metrics,
-    record::{Inserted, Neighbour, NewRecord, Recipient, Retention},
     saf::Saf,
-    store::Store,
 };
 
 /// Keeps what is for absent peers of this node's region, marks it, and passes every message on.

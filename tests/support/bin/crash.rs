@@ -5,7 +5,7 @@
 use std::{env, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use dht_saf::Durability;
+use dht_mailbox::Durability;
 use dht_tests::crash::{Rounds, run, stream};
 
 /// The word that makes this program the writer.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use dht_core::UnixSeconds;
-use dht_saf::{Query, Store, StoreError, StoredRecord};
+use dht_mailbox::{Query, Store, StoreError, StoredRecord};
 
 use super::{
     message::{mailboxes, message, plan},
@@ -163,7 +163,7 @@ fn number(record: &StoredRecord) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use dht_saf::{Durability, MemoryDisk, RowId};
+    use dht_mailbox::{Durability, MemoryDisk, RowId};
 
     use super::*;
     use crate::crash::store_config;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds};
-use dht_saf::{Neighbour, NewRecord, Recipient, Retention};
+use dht_mailbox::{Neighbour, NewRecord, Recipient, Retention};
 
 /// Mailboxes the messages are spread over.
 pub(super) const MAILBOXES: u64 = 16;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use dht_core::{Entropy as _, SeededEntropy};
-use dht_saf::{Durability, Store};
+use dht_mailbox::{Durability, Store};
 use rand_core::Rng;
 
 use super::{
@@ -115,7 +115,7 @@ fn fill(directory: &Path, records: u64, account: &mut Account) -> Result<(), Str
     Ok(())
 }
 
-fn settle<T>(tickets: &mut Vec<dht_saf::Ticket<T>>) -> Result<(), String> {
+fn settle<T>(tickets: &mut Vec<dht_mailbox::Ticket<T>>) -> Result<(), String> {
     tickets
         .drain(..)
         .try_for_each(|ticket| ticket.wait().map(drop).map_err(text))
@@ -124,7 +124,7 @@ fn settle<T>(tickets: &mut Vec<dht_saf::Ticket<T>>) -> Result<(), String> {
 /// The store works: it takes one more message.
 fn insert(store: &Store, number: u64, account: &mut Account) -> Result<(), String> {
     let ticket = store.submit(message(number), plan(number).now);
-    ticket.and_then(dht_saf::Ticket::wait).map_err(text)?;
+    ticket.and_then(dht_mailbox::Ticket::wait).map_err(text)?;
     account.hear(super::Line::Inserted(number));
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use dht_core::UnixSeconds;
-use dht_saf::{Durability, Inserted, Position, RowId, Store};
+use dht_mailbox::{Durability, Inserted, Position, RowId, Store};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dht_saf::{Round, SafEvent, StoreStats};
+use dht_mailbox::StoreStats;
+use dht_saf::{Round, SafEvent};
 use tokio::{sync::broadcast, time::timeout};
 
 use crate::Node;

@@ -9,10 +9,8 @@ use std::{
 
 use dht_core::{Clock as _, Features, NodeId, PublicKey, RemotePeer};
 use dht_inbound::{DedupEntry, DedupTable};
-use dht_saf::{
-    Ledger, MemoryDisk, Saf, SafEvent, SafLayer, SafParts, Store, StoreConfig, StoreError,
-    StoreLayer,
-};
+use dht_mailbox::{MemoryDisk, Store, StoreConfig, StoreError};
+use dht_saf::{Ledger, Saf, SafEvent, SafLayer, SafParts, StoreLayer};
 use dht_transport::{Builder, InboundStream};
 use parking_lot::Mutex;
 use tokio::{

@@ -1,11 +1,12 @@
 //! Settings of store-and-forward, as plain data.
 
 use dht_core::AttributionProfile;
-use dht_saf::{
-    AskConfig, DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_ROWS, DEFAULT_HIGH_SECONDS,
-    DEFAULT_LOW_SECONDS, DEFAULT_MAX_BODY_BYTES, DEFAULT_MAX_RETURNED, Durability, Lifetimes,
-    Limits, Order, PagerConfig, Rate, Room, SafConfig, StoreConfig,
+use dht_mailbox::{
+    DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_ROWS, DEFAULT_HIGH_SECONDS, DEFAULT_LOW_SECONDS,
+    DEFAULT_MAX_BODY_BYTES, DEFAULT_MAX_RETURNED, Durability, Lifetimes, Limits, Order, Room,
+    StoreConfig,
 };
+use dht_saf::{AskConfig, PagerConfig, Rate, SafConfig};
 use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1 << 20;

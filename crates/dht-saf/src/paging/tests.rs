@@ -5,7 +5,7 @@ use dht_core::DedupHash;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{MemoryDisk, Neighbour, NewRecord, Retention, Store, StoreConfig, StoredRecord};
+use dht_mailbox::{MemoryDisk, Neighbour, NewRecord, Retention, Store, StoreConfig, StoredRecord};
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 const BOB: Recipient = Recipient::from_bytes([1; 32]);

@@ -6,11 +6,9 @@ use dht_core::{
     Content, DedupHash, Disposition, DropReason, MessageType, RemotePeer, Severity, StoreOutcome,
     UnixSeconds, test_util,
 };
+use dht_mailbox::{Limits, Neighbour, NewRecord, Recipient, Retention, Room, StoreConfig};
 use dht_proto::store_forward::StoredMessagesResponse;
-use dht_saf::{
-    Limits, Neighbour, NewRecord, Rate, Recipient, Retention, Room, Round, SafConfig, SafEvent,
-    StoreConfig,
-};
+use dht_saf::{Rate, Round, SafConfig, SafEvent};
 
 use crate::world::{AWAY, ME, Mail, NODE, NOW, OTHER, World, for_me, protocol};
 

@@ -427,7 +427,7 @@ async fn what_came_another_way_or_in_another_life_is_known() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("ledger.redb");
     let start = || {
-        let store = dht_saf::Store::open_on(dht_saf::MemoryDisk::new(), Default::default());
+        let store = dht_mailbox::Store::open_on(dht_mailbox::MemoryDisk::new(), Default::default());
         let ledger = dht_saf::Ledger::open(&path).unwrap();
         let features = dht_core::Features::NODE;
         World::of(ME, features, SafConfig::default(), store.unwrap(), ledger)

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use dht_core::{DedupHash, Features, test_util};
+use dht_mailbox::{MemoryDisk, Store, StoreConfig};
 use dht_proto::store_forward::StoredMessage;
-use dht_saf::{Ledger, MemoryDisk, PagerConfig, SafConfig, Store, StoreConfig};
+use dht_saf::{Ledger, PagerConfig, SafConfig};
 use proptest::prelude::*;
 
 use crate::world::{AWAY, ME, NODE, World};

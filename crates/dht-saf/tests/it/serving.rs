@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use dht_core::{Disposition, DropReason, Features, MessageType};
+use dht_mailbox::StoreConfig;
 use dht_proto::store_forward::StoredMessagesRequest;
-use dht_saf::{PagerConfig, Rate, SafConfig, StoreConfig};
+use dht_saf::{PagerConfig, Rate, SafConfig};
 
 use crate::world::{AWAY, ME, NOW, OTHER, World, bodies, protocol};
 

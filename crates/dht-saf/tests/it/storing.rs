@@ -7,10 +7,10 @@ use dht_core::{
     Content, DedupHash, Destination, Disposition, DropReason, Encryption, Features, MessageType,
     Signing, StoreOutcome, UnixSeconds, test_util,
 };
-use dht_saf::{
-    Candidate, Decision, Limits, Neighbour, NewRecord, Order, PagerConfig, Query, Recipient,
-    Retention, Room, SafConfig, Skip, Store, StoreConfig, Surroundings, decide,
+use dht_mailbox::{
+    Limits, Neighbour, NewRecord, Order, Query, Recipient, Retention, Room, Store, StoreConfig,
 };
+use dht_saf::{Candidate, Decision, PagerConfig, SafConfig, Skip, Surroundings, decide};
 
 use crate::world::{AWAY, ME, Mail, NODE, NOW, OTHER, SENDER, World};
 

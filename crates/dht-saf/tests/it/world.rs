@@ -14,11 +14,10 @@ use dht_core::{
     Opened, Outbox, OutboxError, Payload, ProtocolVersion, PublicKey, RawEnvelope, RemotePeer,
     SeededEntropy, SendRequest, Severity, Signing, StoreOutcome, Strategy, UnixSeconds, test_util,
 };
+use dht_mailbox::{MemoryDisk, Store, StoreConfig};
 use dht_peers::{Channel, Connections, Direction, Directory, PeerRecord};
 use dht_proto::store_forward::{StoredMessage, StoredMessagesRequest, StoredMessagesResponse};
-use dht_saf::{
-    BanSink, Duplicates, Ledger, MemoryDisk, Saf, SafConfig, SafEvent, SafParts, Store, StoreConfig,
-};
+use dht_saf::{BanSink, Duplicates, Ledger, Saf, SafConfig, SafEvent, SafParts};
 use dht_stack::BoxError;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;

@@ -15,7 +15,7 @@ use super::known::Known;
 use crate::{
     config::Limits,
     error::StoreError,
-    fairness::Holders,
+    fairness::Usage,
     record::{Neighbour, Recipient, RowId},
 };
 
@@ -36,7 +36,7 @@ pub(super) struct LogPosition {
 /// The writer's books.
 #[derive(Debug)]
 pub(super) struct Books {
-    pub(super) holders: Holders,
+    pub(super) usage: Usage,
     pub(super) known: Known,
     pub(super) segments: BTreeMap<u32, SegmentUse>,
     pub(super) next_row: u64,
@@ -66,7 +66,7 @@ impl Books {
         let transaction = database.begin_read()?;
         let known = known.map_or_else(|| Known::read(&transaction), Ok)?;
         let mut books = Self {
-            holders: Holders::new(limits),
+            usage: Usage::new(limits),
             known,
             segments: BTreeMap::new(),
             next_row: 1,
@@ -95,7 +95,7 @@ impl Books {
             for entry in table.iter()? {
                 let (key, value) = entry?;
                 books
-                    .holders
+                    .usage
                     .restore_mailbox(Recipient::from_bytes(*key.value()), account(value.value()));
             }
         }
@@ -103,7 +103,7 @@ impl Books {
             for entry in table.iter()? {
                 let (key, value) = entry?;
                 books
-                    .holders
+                    .usage
                     .restore_neighbour(Neighbour::from_bytes(*key.value()), account(value.value()));
             }
         }
@@ -138,7 +138,7 @@ impl Books {
         tables.add(id, row)?;
         let meta = &row.meta;
         self.known.add(&meta.hash, id);
-        self.holders.add(
+        self.usage.add(
             meta.recipient,
             meta.neighbour,
             meta.retention,
@@ -161,7 +161,7 @@ impl Books {
         tables.remove(id, &row)?;
         let meta = &row.meta;
         self.known.remove(&meta.hash, id);
-        self.holders.remove(
+        self.usage.remove(
             meta.recipient,
             meta.neighbour,
             meta.retention,
@@ -203,7 +203,7 @@ impl Books {
     /// Writes what changed to the tables.
     pub(super) fn flush(&mut self, tables: &mut Tables<'_>) -> Result<(), StoreError> {
         for recipient in std::mem::take(&mut self.changed.recipients) {
-            let account = self.holders.mailbox(recipient);
+            let account = self.usage.mailbox(recipient);
             if account.rows == 0 {
                 tables.recipients.remove(recipient.as_bytes())?;
             } else {
@@ -213,7 +213,7 @@ impl Books {
             }
         }
         for neighbour in std::mem::take(&mut self.changed.neighbours) {
-            let account = self.holders.neighbour(neighbour);
+            let account = self.usage.neighbour(neighbour);
             if account.rows == 0 {
                 tables.neighbours.remove(neighbour.as_bytes())?;
             } else {

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds};
-use dht_saf::{
+use dht_mailbox::{
     Disk, DiskFile, MemoryDisk, Neighbour, NewRecord, Query, Recipient, Retention, Store,
     StoreConfig, StoreError,
 };
@@ -121,8 +121,8 @@ async fn a_full_disk_is_counted_and_passes() {
     }
     let count =
         |name: &str, label: &str| counted.get(&(name.to_owned(), label.to_owned())).copied();
-    assert_eq!(count("dht_saf_inserts_total", "fresh"), Some(2));
-    assert_eq!(count("dht_saf_inserts_total", "known"), Some(1));
-    assert_eq!(count("dht_saf_inserts_total", "disk_full"), Some(2));
-    assert_eq!(count("dht_saf_failures_total", "disk_full"), Some(2));
+    assert_eq!(count("dht_mailbox_inserts_total", "fresh"), Some(2));
+    assert_eq!(count("dht_mailbox_inserts_total", "known"), Some(1));
+    assert_eq!(count("dht_mailbox_inserts_total", "disk_full"), Some(2));
+    assert_eq!(count("dht_mailbox_failures_total", "disk_full"), Some(2));
 }

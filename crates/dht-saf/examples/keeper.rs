@@ -1,4 +1,4 @@
-//! A mailbox without any network: `cargo run -p dht-saf --example mailbox [DIRECTORY]`.
+//! A mailbox without any network: `cargo run -p dht-saf --example keeper [DIRECTORY]`.
 //!
 //! Alice writes to Bob, who is away. A keeper, who cannot read them, stores the sealed messages. It is restarted.
 //! Bob returns and asks page by page; each question proves that he has what the one before brought. What nobody
@@ -12,10 +12,8 @@ use dht_core::{
     ProtocolVersion, PublicKey, RawEnvelope, SealRequest, SealSecrets, SecretKey, SeededEntropy,
     Signing, UnixSeconds, Verified, encode_envelope, encode_parts, seal,
 };
-use dht_saf::{
-    Candidate, Decision, Neighbour, NewRecord, Pager, PagerConfig, Recipient, Request, Store,
-    StoreConfig, StoredRecord, Surroundings, decide,
-};
+use dht_mailbox::{Neighbour, NewRecord, Recipient, Store, StoreConfig, StoredRecord};
+use dht_saf::{Candidate, Decision, Pager, PagerConfig, Request, Surroundings, decide};
 use prost::Message;
 use rand_core::CryptoRng;
 

@@ -183,16 +183,12 @@ impl<'b, 't> Batch<'b, 't> {
             return Ok(Ok(Inserted::AlreadyExisted));
         }
         let bytes = message_length(record.header.len(), record.body.len());
-        let quotas = limits.check_quotas(
-            &self.books.holders,
-            record.recipient,
-            record.neighbour,
-            bytes,
-        );
+        let quotas =
+            limits.check_quotas(&self.books.usage, record.recipient, record.neighbour, bytes);
         if let Err(refusal) = quotas {
             return Ok(Err(refusal));
         }
-        while limits.is_full(&self.books.holders, bytes) {
+        while limits.is_full(&self.books.usage, bytes) {
             if let Err(refusal) = self.make_room(&record, bytes)? {
                 return Ok(Err(refusal));
             }
@@ -223,10 +219,10 @@ impl<'b, 't> Batch<'b, 't> {
         record: &NewRecord,
         bytes: u64,
     ) -> Result<Result<(), Refusal>, StoreError> {
-        let Some(loser) = self.books.holders.gives_way(record.recipient, bytes) else {
+        let Some(loser) = self.books.usage.eviction_victim(record.recipient, bytes) else {
             return Ok(Err(Refusal::Full));
         };
-        let low_rows = self.books.holders.mailbox(loser).low_rows;
+        let low_rows = self.books.usage.mailbox(loser).low_rows;
         if record.retention == Retention::Low && low_rows == 0 {
             // Mail nobody is named for does not push out mail for somebody.
             return Ok(Err(Refusal::Full));

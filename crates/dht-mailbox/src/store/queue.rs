@@ -4,14 +4,14 @@ use std::{
     collections::VecDeque,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use dht_core::UnixSeconds;
-use dht_stack::BytePermit;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
 use crate::{
     error::StoreError,
@@ -55,16 +55,22 @@ pub(super) enum Command {
     },
 }
 
-/// The queue between callers and the writer.
-#[derive(Debug, Default)]
+/// Granularity of the queue's bound, so that any bound in bytes is a number of semaphore permits.
+const UNIT_BYTES: usize = 256;
+
+/// The queue between callers and the writer, bounded in bytes.
+#[derive(Debug)]
 pub(super) struct Queue {
+    room: Arc<Semaphore>,
+    /// Permits of [`Queue::room`] when the queue is empty.
+    units: u32,
     state: Mutex<State>,
     arrived: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<(Command, BytePermit)>,
+    waiting: VecDeque<(Command, OwnedSemaphorePermit)>,
     woken: bool,
     closed: bool,
 }
@@ -72,7 +78,7 @@ struct State {
 /// What [`Queue::take`] brought.
 #[derive(Debug)]
 pub(super) struct Taken {
-    pub(super) commands: Vec<(Command, BytePermit)>,
+    pub(super) commands: Vec<(Command, OwnedSemaphorePermit)>,
     /// Nothing will come any more.
     pub(super) closed: bool,
 }
@@ -111,8 +117,43 @@ impl<T> Future for Ticket<T> {
 // === impl Queue ===
 
 impl Queue {
+    /// A queue for `bytes` of requests, at least 256.
+    pub(super) fn new(bytes: usize) -> Self {
+        let most = Semaphore::MAX_PERMITS.min(u32::MAX as usize);
+        let units = (bytes / UNIT_BYTES).clamp(1, most);
+        Self {
+            room: Arc::new(Semaphore::new(units)),
+            units: units.try_into().unwrap_or(u32::MAX),
+            state: Mutex::default(),
+            arrived: Condvar::new(),
+        }
+    }
+
+    /// Adds a request as soon as there is room for it.
+    pub(super) async fn send(&self, command: Command) -> Result<(), StoreError> {
+        let room = Arc::clone(&self.room).acquire_many_owned(self.units_of(&command));
+        let permit = room.await.map_err(|_| StoreError::Closed)?;
+        self.push(command, permit)
+    }
+
+    /// Adds a request if there is room for it now.
+    pub(super) fn try_send(&self, command: Command) -> Result<(), StoreError> {
+        let room = Arc::clone(&self.room).try_acquire_many_owned(self.units_of(&command));
+        let permit = room.map_err(|error| match error {
+            TryAcquireError::NoPermits => StoreError::Busy,
+            TryAcquireError::Closed => StoreError::Closed,
+        })?;
+        self.push(command, permit)
+    }
+
+    /// A request larger than the queue takes all of it.
+    fn units_of(&self, command: &Command) -> u32 {
+        let units = command.size().div_ceil(UNIT_BYTES).max(1);
+        u32::try_from(units).unwrap_or(u32::MAX).min(self.units)
+    }
+
     /// Adds a request; the permit is its share of the queue and given back when it is done.
-    pub(super) fn push(&self, command: Command, permit: BytePermit) -> Result<(), StoreError> {
+    fn push(&self, command: Command, permit: OwnedSemaphorePermit) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(StoreError::Closed);
@@ -140,6 +181,7 @@ impl Queue {
         let mut state = self.state.lock();
         state.closed = true;
         state.waiting.clear();
+        self.room.close();
     }
 
     /// Takes what is waiting, up to these bounds; waits for something for at most `patience`, `None` for ever.

@@ -33,7 +33,6 @@ mod writer;
 use std::{path::Path, sync::Arc, thread::JoinHandle};
 
 use dht_core::UnixSeconds;
-use dht_stack::ByteBudget;
 use parking_lot::Mutex;
 
 pub use self::{
@@ -59,7 +58,7 @@ use crate::{
 /// ```
 /// use bytes::Bytes;
 /// use dht_core::{DedupHash, UnixSeconds};
-/// use dht_saf::{MemoryDisk, Neighbour, NewRecord, Query, Recipient, Retention, Store, StoreConfig};
+/// use dht_mailbox::{MemoryDisk, Neighbour, NewRecord, Query, Recipient, Retention, Store, StoreConfig};
 ///
 /// let store = Store::open_on(MemoryDisk::new(), StoreConfig::default())?;
 /// let bob = Recipient::from_bytes([1; 32]);
@@ -76,7 +75,7 @@ use crate::{
 /// assert!(!store.submit(record.clone(), now)?.wait()?.already_existed());
 /// assert!(store.submit(record, now)?.wait()?.already_existed());
 /// assert_eq!(store.fetch(&Query::all(bob, now))?.records[0].body, "sealed");
-/// # Ok::<(), dht_saf::StoreError>(())
+/// # Ok::<(), dht_mailbox::StoreError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -102,7 +101,6 @@ pub struct StoreStats {
 struct Inner {
     shared: Arc<Shared>,
     queue: Arc<Queue>,
-    room: ByteBudget,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -122,18 +120,17 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_on(disk: impl Disk, config: StoreConfig) -> Result<Self, StoreError> {
-        let (shared, queue) = (Arc::new(Shared::default()), Arc::new(Queue::default()));
-        let room = ByteBudget::new(config.queue_bytes);
+        let shared = Arc::new(Shared::default());
+        let queue = Arc::new(Queue::new(config.queue_bytes));
         let writer = Writer::open(Arc::new(disk), config, shared.clone(), queue.clone())?;
         let thread = std::thread::Builder::new()
-            .name("dht-saf-write".into())
+            .name("mailbox-write".into())
             .spawn(move || writer.run())
             .map_err(|error| StoreError::Thread(error.kind()))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 shared,
                 queue,
-                room,
                 writer: Mutex::new(Some(thread)),
             }),
         })
@@ -154,12 +151,14 @@ impl Store {
         now: UnixSeconds,
     ) -> Result<Inserted, StoreError> {
         let (reply, answer) = ticket();
-        self.send(Command::Insert {
-            record: Box::new(record),
-            now,
-            reply,
-        })
-        .await?;
+        self.inner
+            .queue
+            .send(Command::Insert {
+                record: Box::new(record),
+                now,
+                reply,
+            })
+            .await?;
         answer.await
     }
 
@@ -173,7 +172,7 @@ impl Store {
         now: UnixSeconds,
     ) -> Result<Ticket<Inserted>, StoreError> {
         let (reply, answer) = ticket();
-        self.try_send(Command::Insert {
+        self.inner.queue.try_send(Command::Insert {
             record: Box::new(record),
             now,
             reply,
@@ -191,7 +190,10 @@ impl Store {
         owner: Option<Recipient>,
     ) -> Result<u64, StoreError> {
         let (reply, answer) = ticket();
-        self.send(Command::Delete { rows, owner, reply }).await?;
+        self.inner
+            .queue
+            .send(Command::Delete { rows, owner, reply })
+            .await?;
         answer.await
     }
 
@@ -208,13 +210,15 @@ impl Store {
         last: Position,
     ) -> Result<u64, StoreError> {
         let (reply, answer) = ticket();
-        self.send(Command::DeleteRange {
-            recipient,
-            first,
-            last,
-            reply,
-        })
-        .await?;
+        self.inner
+            .queue
+            .send(Command::DeleteRange {
+                recipient,
+                first,
+                last,
+                reply,
+            })
+            .await?;
         answer.await
     }
 
@@ -235,7 +239,10 @@ impl Store {
     /// As [`Store::delete_range`].
     pub async fn expire(&self, now: UnixSeconds) -> Result<u64, StoreError> {
         let (reply, answer) = ticket();
-        self.send(Command::Expire { now, reply }).await?;
+        self.inner
+            .queue
+            .send(Command::Expire { now, reply })
+            .await?;
         answer.await
     }
 
@@ -246,7 +253,7 @@ impl Store {
     /// When the device fails.
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
         let (reply, answer) = ticket();
-        self.send(Command::Checkpoint { reply }).await?;
+        self.inner.queue.send(Command::Checkpoint { reply }).await?;
         answer.await
     }
 
@@ -301,20 +308,6 @@ impl Store {
     /// Blocks. Dropping the last clone does the same.
     pub fn close(&self) {
         self.inner.close();
-    }
-
-    async fn send(&self, command: Command) -> Result<(), StoreError> {
-        let permit = self.inner.room.acquire(command.size()).await;
-        self.inner.queue.push(command, permit)
-    }
-
-    fn try_send(&self, command: Command) -> Result<(), StoreError> {
-        let permit = self
-            .inner
-            .room
-            .try_acquire(command.size())
-            .ok_or(StoreError::Busy)?;
-        self.inner.queue.push(command, permit)
     }
 }
 

@@ -365,7 +365,7 @@ impl Writer {
 
     /// Shows readers what there is.
     fn publish(&self, insertions: usize) {
-        let total = self.books.holders.total();
+        let total = self.books.usage.total();
         let log: u64 = self
             .books
             .segments
@@ -376,12 +376,7 @@ impl Writer {
             rows: total.rows,
             bytes: total.bytes,
             low_rows: total.low_rows,
-            mailboxes: self
-                .books
-                .holders
-                .mailboxes()
-                .try_into()
-                .unwrap_or(u64::MAX),
+            mailboxes: self.books.usage.mailboxes().try_into().unwrap_or(u64::MAX),
             disk_bytes: log.saturating_add(self.index.len().unwrap_or(0)),
         };
         self.shared.set_stats(stats);

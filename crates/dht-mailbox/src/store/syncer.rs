@@ -61,7 +61,7 @@ impl Syncer {
         let thread = {
             let shared = shared.clone();
             std::thread::Builder::new()
-                .name("dht-saf-sync".into())
+                .name("mailbox-sync".into())
                 .spawn(move || shared.run())?
         };
         Ok(Self {

@@ -22,18 +22,18 @@ pub struct Account {
 /// The accounts of a store, and the mailboxes ordered by size.
 ///
 /// ```
-/// use dht_saf::{Holders, Limits, Neighbour, Recipient, Retention};
+/// use dht_mailbox::{Usage, Limits, Neighbour, Recipient, Retention};
 ///
 /// let limits = Limits::default();
-/// let mut holders = Holders::new(&limits);
+/// let mut usage = Usage::new(&limits);
 /// let [large, small, newcomer] = [1, 2, 3].map(|n| Recipient::from_bytes([n; 32]));
 /// let by = Neighbour::from_bytes([9; 32]);
-/// holders.add(large, by, Retention::High, 9_000);
-/// holders.add(small, by, Retention::High, 100);
-/// assert_eq!(holders.gives_way(newcomer, 500), Some(large));
+/// usage.add(large, by, Retention::High, 9_000);
+/// usage.add(small, by, Retention::High, 100);
+/// assert_eq!(usage.eviction_victim(newcomer, 500), Some(large));
 /// ```
 #[derive(Clone, Debug)]
-pub struct Holders {
+pub struct Usage {
     total: Account,
     mailboxes: HashMap<Recipient, Account>,
     neighbours: HashMap<Neighbour, Account>,
@@ -57,15 +57,15 @@ impl Limits {
     /// The first bound that `bytes` more for this mailbox and this neighbour would break.
     pub fn check_quotas(
         &self,
-        holders: &Holders,
+        usage: &Usage,
         recipient: Recipient,
         neighbour: Neighbour,
         bytes: u64,
     ) -> Result<(), Refusal> {
-        if exceeds(&holders.mailbox(recipient), self.per_recipient, bytes) {
+        if exceeds(&usage.mailbox(recipient), self.per_recipient, bytes) {
             return Err(Refusal::RecipientQuota);
         }
-        if exceeds(&holders.neighbour(neighbour), self.per_neighbour, bytes) {
+        if exceeds(&usage.neighbour(neighbour), self.per_neighbour, bytes) {
             return Err(Refusal::NeighbourQuota);
         }
         Ok(())
@@ -73,12 +73,12 @@ impl Limits {
 
     /// Whether `bytes` more would break the bound of the whole store.
     #[must_use]
-    pub fn is_full(&self, holders: &Holders, bytes: u64) -> bool {
-        exceeds(&holders.total, self.capacity, bytes)
+    pub fn is_full(&self, usage: &Usage, bytes: u64) -> bool {
+        exceeds(&usage.total, self.capacity, bytes)
     }
 }
 
-impl Holders {
+impl Usage {
     /// No rows yet.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
@@ -176,7 +176,7 @@ impl Holders {
     /// The largest holder, the newcomer counted with what it would hold: a mailbox that would be the largest makes
     /// room for itself. `None` if that is a mailbox without rows.
     #[must_use]
-    pub fn gives_way(&self, newcomer: Recipient, bytes: u64) -> Option<Recipient> {
+    pub fn eviction_victim(&self, newcomer: Recipient, bytes: u64) -> Option<Recipient> {
         let own = self.mailbox(newcomer);
         let mut grown = own;
         grown.add(Change { bytes, low: false });
@@ -255,52 +255,51 @@ mod tests {
         }
     }
 
-    fn holders(rows: &[(u8, u8, u64)]) -> Holders {
-        let mut holders = Holders::new(&limits());
+    fn usage(rows: &[(u8, u8, u64)]) -> Usage {
+        let mut usage = Usage::new(&limits());
         for (to, by, bytes) in rows {
-            holders.add(recipient(*to), neighbour(*by), Retention::High, *bytes);
+            usage.add(recipient(*to), neighbour(*by), Retention::High, *bytes);
         }
-        holders
+        usage
     }
 
     #[test]
     fn quotas_bound_rows_and_bytes() {
-        let check = |holders: &Holders, bytes| {
-            limits().check_quotas(holders, recipient(1), neighbour(1), bytes)
-        };
-        assert_eq!(check(&holders(&[(1, 2, 10); 3]), 10), Ok(()));
+        let check =
+            |usage: &Usage, bytes| limits().check_quotas(usage, recipient(1), neighbour(1), bytes);
+        assert_eq!(check(&usage(&[(1, 2, 10); 3]), 10), Ok(()));
         assert_eq!(
-            check(&holders(&[(1, 2, 10); 4]), 10),
+            check(&usage(&[(1, 2, 10); 4]), 10),
             Err(Refusal::RecipientQuota)
         );
-        assert_eq!(check(&holders(&[(1, 2, 490)]), 10), Ok(()));
+        assert_eq!(check(&usage(&[(1, 2, 490)]), 10), Ok(()));
         assert_eq!(
-            check(&holders(&[(1, 2, 490)]), 11),
+            check(&usage(&[(1, 2, 490)]), 11),
             Err(Refusal::RecipientQuota)
         );
         assert_eq!(
-            check(&holders(&[(2, 1, 10); 6]), 10),
+            check(&usage(&[(2, 1, 10); 6]), 10),
             Err(Refusal::NeighbourQuota)
         );
         assert_eq!(
-            check(&holders(&[(2, 1, 790)]), 11),
+            check(&usage(&[(2, 1, 790)]), 11),
             Err(Refusal::NeighbourQuota)
         );
     }
 
     #[test]
-    fn the_largest_gives_way_and_the_greedy_to_itself() {
-        let held = holders(&[(1, 1, 300), (2, 1, 100), (3, 1, 50)]);
-        assert_eq!(held.gives_way(recipient(3), 10), Some(recipient(1)));
-        assert_eq!(held.gives_way(recipient(4), 10), Some(recipient(1)));
-        assert_eq!(held.gives_way(recipient(1), 10), Some(recipient(1)));
+    fn the_largest_eviction_victim_and_the_greedy_to_itself() {
+        let held = usage(&[(1, 1, 300), (2, 1, 100), (3, 1, 50)]);
+        assert_eq!(held.eviction_victim(recipient(3), 10), Some(recipient(1)));
+        assert_eq!(held.eviction_victim(recipient(4), 10), Some(recipient(1)));
+        assert_eq!(held.eviction_victim(recipient(1), 10), Some(recipient(1)));
         assert_eq!(
-            held.gives_way(recipient(2), 150),
+            held.eviction_victim(recipient(2), 150),
             Some(recipient(2)),
             "it would be the largest"
         );
         assert_eq!(
-            held.gives_way(recipient(9), 900),
+            held.eviction_victim(recipient(9), 900),
             None,
             "nothing of its own to give"
         );
@@ -308,9 +307,9 @@ mod tests {
 
     #[test]
     fn many_small_rows_weigh_like_few_large_ones() {
-        let held = holders(&[(1, 1, 1), (1, 1, 1), (1, 1, 1), (2, 1, 200)]);
+        let held = usage(&[(1, 1, 1), (1, 1, 1), (1, 1, 1), (2, 1, 200)]);
         assert_eq!(
-            held.gives_way(recipient(3), 1),
+            held.eviction_victim(recipient(3), 1),
             Some(recipient(1)),
             "3 of 10 rows are more than 200 of 1000 bytes"
         );
@@ -318,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_comes_and_goes_leaves_nothing() {
-        let mut held = holders(&[(1, 1, 300), (2, 1, 100)]);
+        let mut held = usage(&[(1, 1, 300), (2, 1, 100)]);
         held.remove(recipient(1), neighbour(1), Retention::High, 300);
         held.remove(recipient(2), neighbour(1), Retention::High, 100);
         assert_eq!(held.total(), Account::default());
