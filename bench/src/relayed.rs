@@ -20,7 +20,7 @@ use dht_inbound::{
 use dht_mailbox::{Durability, Limits, Room, Store, StoreConfig};
 use dht_node::{BatchOpener, BatchVerifier};
 use dht_peers::{Connections, Directory, PeerRecord};
-use dht_saf::{BanSink, Duplicates, Ledger, Rate, Saf, SafConfig, SafParts};
+use dht_saf::{BanSink, Config, Duplicates, Ledger, Saf, SafParts};
 use dht_stack::{BoxError, BytePermit};
 use tower::service_fn;
 
@@ -159,13 +159,11 @@ async fn relay(
     let entropy: SharedEntropy = Arc::new(SeededEntropy::new(1));
     let still = Arc::new(Still);
     let saf = Saf::new(
-        SafConfig {
+        &Config {
             // One neighbour brings all of it.
-            neighbour_rate: Rate {
-                per_second: 1_000_000,
-                burst: 1_000_000,
-            },
-            ..SafConfig::default()
+            neighbour_rate: 1_000_000,
+            neighbour_burst: 1_000_000,
+            ..Config::default()
         },
         SafParts {
             identity: Arc::clone(identity),
@@ -178,6 +176,7 @@ async fn relay(
             outbox: Arc::clone(&still) as Arc<dyn Outbox>,
             bans: Arc::clone(&still) as Arc<dyn BanSink>,
             duplicates: still,
+            profile: dht_core::AttributionProfile::default(),
         },
     );
     let outbox = Arc::new(Count::default());

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{Address, Host, PeerAddress, SecretKey};
-use dht_node::{Builder, Config, Inbox, Message, Node, Received, SafSettings};
+use dht_node::{Builder, Config, Inbox, Message, Node, Received, SafConfig};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -63,9 +63,9 @@ pub(crate) fn builder(seed: u8) -> Builder {
 pub(crate) fn config(auto_request: bool) -> Config {
     Config {
         listen: vec![any_port()],
-        saf: SafSettings {
+        saf: SafConfig {
             auto_request,
-            ..SafSettings::default()
+            ..SafConfig::default()
         },
         ..Config::default()
     }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use dht_node::{Builder, Config, DeliveryState, Inbox, Node, SafEvent, SafSettings, SendError};
+use dht_node::{Builder, Config, DeliveryState, Inbox, Node, SafConfig, SafEvent, SendError};
 use tokio::time::timeout;
 
 use crate::net::{
@@ -124,9 +124,9 @@ async fn a_sender_learns_how_far_its_message_has_come() {
     let bob = node(2).await;
     let config = Config {
         listen: vec![any_port()],
-        saf: SafSettings {
+        saf: SafConfig {
             enabled: false,
-            ..SafSettings::default()
+            ..SafConfig::default()
         },
         ..Config::default()
     };

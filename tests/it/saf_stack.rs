@@ -18,7 +18,7 @@ use dht_inbound::{
 };
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
 use dht_peers::{Connections, Directory};
-use dht_saf::{BanSink, Duplicates, Ledger, Saf, SafConfig, SafParts};
+use dht_saf::{BanSink, Config, Duplicates, Ledger, Saf, SafParts};
 use dht_stack::BytePermit;
 use parking_lot::Mutex;
 use tower::{ServiceExt as _, service_fn};
@@ -83,7 +83,7 @@ impl Run {
         let out = Arc::new(Out::default());
         let dedup = Arc::new(DedupTable::new(1000, [2; 16]));
         let saf = Saf::new(
-            SafConfig::default(),
+            &Config::default(),
             SafParts {
                 directory: Directory::new(*identity.node_id()),
                 identity,
@@ -95,6 +95,7 @@ impl Run {
                 outbox: Arc::clone(&out) as Arc<dyn Outbox>,
                 bans: Arc::clone(&out) as Arc<dyn BanSink>,
                 duplicates: Arc::new(Table(Arc::clone(&dedup))),
+                profile: dht_core::AttributionProfile::default(),
             },
         );
         Self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use dht_core::{Clock as _, PeerAddress, PublicKey, UnixSeconds};
 use dht_mailbox::{Account, Recipient, Retention, RowInfo, Store, StoreError};
-use dht_node::{Node, Round, SafEvent, SystemClock, saf_folder};
+use dht_node::{FetchSummary, Node, SafEvent, SystemClock, saf_folder};
 use dht_saf::Ledger;
 use serde_json::{Value, json};
 
@@ -232,9 +232,9 @@ impl Fetch {
             () = listen::interrupted() => Err(Failure::interrupted()),
         };
         node.shutdown().await;
-        let (round, messages) = outcome?;
-        self.report(&round, messages);
-        if round.answered == 0 {
+        let (summary, messages) = outcome?;
+        self.report(&summary, messages);
+        if summary.answered == 0 {
             return Err(Failure::unreachable("no peer answered".to_owned()));
         }
         Ok(())
@@ -244,7 +244,7 @@ impl Fetch {
         &self,
         node: &Node,
         peers: impl Iterator<Item = &PeerAddress>,
-    ) -> Result<(Round, u64), Failure> {
+    ) -> Result<(FetchSummary, u64), Failure> {
         let mut reached = 0_u32;
         for peer in peers {
             match node.connect(peer).await {
@@ -262,8 +262,8 @@ impl Fetch {
         // Subscribing makes the node request from every connected peer.
         let mut inbox = node.subscribe();
         let mut messages = 0;
-        let mut round = None;
-        while round.is_none_or(|round: Round| messages < round.new) {
+        let mut summary = None;
+        while summary.is_none_or(|summary: FetchSummary| messages < summary.new) {
             tokio::select! {
                 received = inbox.recv() => match received {
                     Some(received) => {
@@ -272,15 +272,15 @@ impl Fetch {
                     }
                     None => break,
                 },
-                event = events.recv(), if round.is_none() => match event {
-                    Ok(SafEvent::CaughtUp(ended)) => round = Some(ended),
+                event = events.recv(), if summary.is_none() => match event {
+                    Ok(SafEvent::CaughtUp(ended)) => summary = Some(ended),
                     Ok(_) => {}
                     Err(_) => break,
                 },
             }
         }
-        round
-            .map(|round| (round, messages))
+        summary
+            .map(|summary| (summary, messages))
             .ok_or_else(|| Failure::other("the node stopped unexpectedly".to_owned()))
     }
 
@@ -288,17 +288,17 @@ impl Fetch {
         clippy::print_stderr,
         reason = "messages go to standard output, the summary to standard error"
     )]
-    fn report(&self, round: &Round, messages: u64) {
+    fn report(&self, summary: &FetchSummary, messages: u64) {
         if self.json {
             let counts = json!({
-                "asked": round.asked, "answered": round.answered, "silent": round.silent,
-                "new": round.new, "known": round.known, "refused": round.refused,
+                "asked": summary.asked, "answered": summary.answered, "silent": summary.silent,
+                "new": summary.new, "known": summary.known, "refused": summary.refused,
             });
             print(&json!({ "fetched": counts }).to_string());
         } else {
             eprintln!(
                 "{messages} messages; {} of {} peers answered, {} copies were known",
-                round.answered, round.asked, round.known
+                summary.answered, summary.asked, summary.known
             );
         }
     }

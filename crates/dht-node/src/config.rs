@@ -69,7 +69,7 @@ pub struct Config {
     pub rates: RateSettings,
     /// Store-and-forward: messages for offline peers.
     #[cfg(feature = "saf")]
-    pub saf: crate::SafSettings,
+    pub saf: dht_saf::Config,
 }
 
 /// A setting is out of its range.
@@ -138,7 +138,7 @@ impl Default for Config {
             relay_gossip: false,
             rates: RateSettings::default(),
             #[cfg(feature = "saf")]
-            saf: crate::SafSettings::default(),
+            saf: dht_saf::Config::default(),
         }
     }
 }

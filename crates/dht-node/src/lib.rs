@@ -57,10 +57,10 @@ pub use dht_inbound::{AttributionProfile, Verdict};
 #[cfg(feature = "saf")]
 pub use dht_mailbox::StoreStats;
 #[cfg(feature = "saf")]
-pub use dht_saf::{Round, SafEvent};
+pub use dht_saf::{Config as SafConfig, FetchSummary, SafEvent};
 pub use events::{Event, EventStream};
 pub use inbox::{Inbox, MAX_PAYLOAD_BYTES, Message, Received};
 pub use node::{Node, SHUTDOWN_LIMIT, SendError};
 pub use rates::{RateSetting, RateSettings};
 #[cfg(feature = "saf")]
-pub use saf::{DeliveryState, FetchError, Posted, Posting, SafSettings, ledger_file, saf_folder};
+pub use saf::{DeliveryState, FetchError, Posted, Posting, ledger_file, saf_folder};

@@ -12,8 +12,6 @@ mod outlets;
 mod posting;
 #[cfg(feature = "saf")]
 mod receipt;
-#[cfg(feature = "saf")]
-mod settings;
 
 use std::sync::Arc;
 
@@ -30,8 +28,6 @@ pub use mail::{ledger_file, saf_folder};
 pub(crate) use off::{Receipts, SafHandle, start};
 #[cfg(feature = "saf")]
 pub use posting::{DeliveryState, Posted, Posting};
-#[cfg(feature = "saf")]
-pub use settings::SafSettings;
 
 /// What store-and-forward works with.
 #[cfg_attr(

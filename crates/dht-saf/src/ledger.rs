@@ -18,9 +18,9 @@ use redb::{
 };
 
 /// Received messages remembered; beyond it those go that would be forgotten first.
-pub const MAX_RECEIVED: usize = 200_000;
+const MAX_RECEIVED: usize = 200_000;
 /// Answerers whose watermark is remembered; beyond it those go that have the oldest.
-pub const MAX_RESPONDERS: usize = 4096;
+const MAX_RESPONDERS: usize = 4096;
 
 /// Hash to the last second in which it must be remembered.
 const RECEIVED: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("received");

@@ -1,14 +1,14 @@
-//! What the protocol counts.
+//! Metrics of the protocol.
 //!
 //! | Name | Kind | Meaning |
 //! |---|---|---|
-//! | `dht_saf_considered_total{decision}` | counter | messages that passed the store layer: `stored`, `known`, or why not |
-//! | `dht_saf_requests_total{outcome}` | counter | requests of others: `answered`, `rate`, `memory`, `malformed`, `failed`, `unsent` |
-//! | `dht_saf_served_total` | counter | messages in answers |
+//! | `dht_saf_considered_total{decision}` | counter | messages at the store layer: `stored`, `known`, or why not |
+//! | `dht_saf_requests_total{outcome}` | counter | requests of other nodes: `answered`, `rate`, `memory`, `malformed`, `failed`, `unsent` |
+//! | `dht_saf_served_total` | counter | messages in responses to other nodes |
 //! | `dht_saf_asked_total{outcome}` | counter | requests of this node: `sent`, `unsent` |
-//! | `dht_saf_answers_total{outcome}` | counter | answers of others: `taken`, or why not |
-//! | `dht_saf_failures_total{reason}` | counter | requests and answers that failed because a file could not be used |
-//! | `dht_saf_received_total{outcome}` | counter | messages in answers: `new`, or what was wrong |
+//! | `dht_saf_answers_total{outcome}` | counter | responses of other nodes: `taken`, or why not |
+//! | `dht_saf_received_total{outcome}` | counter | messages in responses of other nodes: `new`, `known`, or what was wrong |
+//! | `dht_saf_failures_total{reason}` | counter | accesses of the store or the ledger that failed |
 
 use dht_mailbox::StoreError;
 use metrics::{Unit, counter, describe_counter};
@@ -23,21 +23,21 @@ const RECEIVED: &str = "dht_saf_received_total";
 
 /// Describes the metrics of this crate to the installed recorder.
 pub fn describe_metrics() {
-    describe_counter!(FAILURES, Unit::Count, "files that could not be used");
     describe_counter!(
         CONSIDERED,
         Unit::Count,
         "messages at the store layer by decision"
     );
-    describe_counter!(REQUESTS, Unit::Count, "requests of others by outcome");
-    describe_counter!(SERVED, Unit::Count, "messages in answers to others");
-    describe_counter!(ASKED, Unit::Count, "requests to others by outcome");
-    describe_counter!(ANSWERS, Unit::Count, "answers of others by outcome");
+    describe_counter!(REQUESTS, Unit::Count, "requests of other nodes by outcome");
+    describe_counter!(SERVED, Unit::Count, "messages in responses to other nodes");
+    describe_counter!(ASKED, Unit::Count, "requests to other nodes by outcome");
+    describe_counter!(ANSWERS, Unit::Count, "responses of other nodes by outcome");
     describe_counter!(
         RECEIVED,
         Unit::Count,
-        "messages in answers of others by outcome"
+        "messages in responses of other nodes by outcome"
     );
+    describe_counter!(FAILURES, Unit::Count, "failed file accesses by reason");
 }
 
 pub(crate) fn considered(decision: &'static str) {

@@ -6,8 +6,8 @@ use dht_core::{
     UnixSeconds,
 };
 
-/// `part` as part 0 of a message of `message_type`: clear, unsigned, destination unknown, directly to one peer, which is
-/// dialled if it is not connected.
+/// A request to send `part` to one peer, which is dialled if it is not connected: as part 0 of a clear, unsigned message
+/// without destination.
 pub(crate) fn send_request(
     to: &RemotePeer,
     message_type: MessageType,

@@ -151,11 +151,11 @@ pub(super) async fn run(seed: u64) -> Result<Offline, Failure> {
     while let Some(events) = &mut events
         && let Ok(event) = events.try_recv()
     {
-        if let SafEvent::CaughtUp(round) = event {
-            outcome.asked += round.asked;
-            outcome.answered += round.answered;
-            outcome.silent += round.silent;
-            outcome.known += round.known;
+        if let SafEvent::CaughtUp(summary) = event {
+            outcome.asked += summary.asked;
+            outcome.answered += summary.answered;
+            outcome.silent += summary.silent;
+            outcome.known += summary.known;
         }
     }
     recipient.shutdown().await;

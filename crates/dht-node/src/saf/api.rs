@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dht_mailbox::StoreStats;
-use dht_saf::{Round, SafEvent};
+use dht_saf::{FetchSummary, SafEvent};
 use tokio::{sync::broadcast, time::timeout};
 
 use crate::Node;
@@ -34,7 +34,7 @@ impl Node {
     ///
     /// # Errors
     /// [`FetchError`].
-    pub async fn fetch_stored(&self) -> Result<Round, FetchError> {
+    pub async fn fetch_stored(&self) -> Result<FetchSummary, FetchError> {
         let saf = self.saf.saf().ok_or(FetchError::Disabled)?;
         let mut events = saf.subscribe();
         if saf.request_from_neighbours() == 0 {
@@ -47,10 +47,10 @@ impl Node {
     ///
     /// # Errors
     /// [`FetchError`].
-    pub async fn caught_up(&self) -> Result<Option<Round>, FetchError> {
+    pub async fn caught_up(&self) -> Result<Option<FetchSummary>, FetchError> {
         let saf = self.saf.saf().ok_or(FetchError::Disabled)?;
         let mut events = saf.subscribe();
-        if !saf.is_asking() {
+        if !saf.is_fetching() {
             return Ok(None);
         }
         caught_up(&mut events).await.map(Some)
@@ -69,17 +69,17 @@ impl Node {
     }
 }
 
-async fn caught_up(events: &mut broadcast::Receiver<SafEvent>) -> Result<Round, FetchError> {
-    let round = async {
+async fn caught_up(events: &mut broadcast::Receiver<SafEvent>) -> Result<FetchSummary, FetchError> {
+    let summary = async {
         loop {
             match events.recv().await {
-                Ok(SafEvent::CaughtUp(round)) => return Ok(round),
+                Ok(SafEvent::CaughtUp(summary)) => return Ok(summary),
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => return Err(FetchError::Unfinished),
             }
         }
     };
-    timeout(FETCH_LIMIT, round)
+    timeout(FETCH_LIMIT, summary)
         .await
         .unwrap_or(Err(FetchError::Unfinished))
 }

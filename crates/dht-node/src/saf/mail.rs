@@ -10,8 +10,11 @@ use std::{
 use dht_core::{Clock as _, Features, NodeId, PublicKey, RemotePeer};
 use dht_inbound::{DedupEntry, DedupTable};
 use dht_mailbox::{MemoryDisk, Store, StoreConfig, StoreError};
-use dht_saf::{Ledger, Saf, SafEvent, SafLayer, SafParts, StoreLayer};
+use dht_saf::{
+    Ledger, RECEIPT_PROTOCOL, Saf, SafEvent, SafLayer, SafParts, StoreLayer, serve_receipts,
+};
 use dht_transport::{Builder, InboundStream};
+use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::{
     sync::{broadcast, mpsc},
@@ -21,7 +24,6 @@ use tokio::{
 use super::{
     MailParts,
     outlets::{Table, ToDirectory},
-    receipt::{self, RECEIPT_PROTOCOL},
 };
 use crate::{Config, Event, StartError, channels, events::Events, tasks::Tasks};
 
@@ -105,7 +107,7 @@ pub(crate) async fn start(
     parts.dedup.restore(known, now);
     let dedup = Arc::clone(&parts.dedup);
     let saf = Saf::new(
-        config.saf.saf(config.attribution),
+        &config.saf,
         SafParts {
             identity: parts.identity,
             directory: parts.directory.clone(),
@@ -120,6 +122,7 @@ pub(crate) async fn start(
                 clock: parts.clock,
             }),
             duplicates: Arc::new(Table(parts.dedup)),
+            profile: config.attribution,
         },
     );
     let (store, serve) = (saf.store_layer(), saf.layer());
@@ -201,8 +204,10 @@ impl SafHandle {
     pub(crate) fn spawn_upkeep(&self, tasks: &Tasks, events: &Events) {
         let Some(saf) = self.saf.clone() else { return };
         tasks.spawn(pass_on(saf.subscribe(), events.clone()));
-        if let Some(streams) = self.receipts.0.lock().take() {
-            tasks.spawn(receipt::serve(saf.clone(), streams));
+        if let Some(mut streams) = self.receipts.0.lock().take() {
+            let streams = futures::stream::poll_fn(move |cx| streams.poll_recv(cx));
+            let streams = streams.map(|inbound| inbound.stream);
+            tasks.spawn(serve_receipts(saf.clone(), streams));
         }
         tasks.spawn(async move {
             let mut ticks = interval(TICK);

@@ -8,12 +8,12 @@ use dht_core::{
 };
 use dht_mailbox::{Limits, Neighbour, NewRecord, Recipient, Retention, Room, StoreConfig};
 use dht_proto::store_forward::StoredMessagesResponse;
-use dht_saf::{Rate, Round, SafConfig, SafEvent};
+use dht_saf::{Config, FetchSummary, SafEvent};
 
-use crate::world::{AWAY, ME, Mail, NODE, NOW, OTHER, World, for_me, protocol};
+use crate::world::{AWAY, Envelope, ME, NODE, NOW, OTHER, World, for_me, protocol};
 
 fn world() -> World {
-    World::new(SafConfig::default())
+    World::new(Config::default())
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn an_answer_of_a_million_messages_is_refused_before_it_is_decoded() {
     assert_eq!(world.bans(), [Severity::High]);
     assert!(world.passed().is_empty());
     // Unasked, it is not even looked at.
-    assert!(!world.saf.is_asking());
+    assert!(!world.saf.is_fetching());
 }
 
 #[tokio::test]
@@ -106,11 +106,11 @@ async fn a_mailbox_stuffed_to_its_quota_leaves_room_for_another() {
         limits,
         ..StoreConfig::default()
     };
-    let world = World::with(ME, Features::NODE, SafConfig::default(), store);
+    let world = World::with(ME, Features::NODE, Config::default(), store);
     let mut kept = 0;
     for n in 0..30 {
         world.store(world.unreadable(AWAY, n)).await;
-        kept += u32::from(world.passed()[0].kept == Some(StoreOutcome::Stored));
+        kept += u32::from(world.passed()[0].stored == Some(StoreOutcome::Stored));
     }
     assert_eq!(kept, 10, "the rest is passed on, and not kept");
     world.keep(OTHER, 5, 100).await;
@@ -120,12 +120,10 @@ async fn a_mailbox_stuffed_to_its_quota_leaves_room_for_another() {
 
 #[tokio::test]
 async fn a_neighbours_flood_does_not_keep_out_the_others() {
-    let config = SafConfig {
-        neighbour_rate: Rate {
-            per_second: 5,
-            burst: 20,
-        },
-        ..SafConfig::default()
+    let config = Config {
+        neighbour_rate: 5,
+        neighbour_burst: 20,
+        ..Config::default()
     };
     let limits = Limits {
         capacity: Room {
@@ -143,7 +141,7 @@ async fn a_neighbours_flood_does_not_keep_out_the_others() {
         ..StoreConfig::default()
     };
     let world = World::with(ME, Features::NODE, config, store);
-    let from = |seed: u64, mail: Mail| Mail {
+    let from = |seed: u64, mail: Envelope| Envelope {
         source: RemotePeer::new(test_util::public_key(seed), Features::NODE).into(),
         ..mail
     };
@@ -154,11 +152,11 @@ async fn a_neighbours_flood_does_not_keep_out_the_others() {
             // To many recipients, so that no mailbox is full.
             let mail = world.unreadable(1_000 + n, second * 100 + n);
             world.store(from(NODE, mail)).await;
-            flooded += u32::from(world.passed()[0].kept == Some(StoreOutcome::Stored));
+            flooded += u32::from(world.passed()[0].stored == Some(StoreOutcome::Stored));
         }
         let mail = world.unreadable(AWAY, 5_000 + second);
         world.store(from(OTHER, mail)).await;
-        honest += u32::from(world.passed()[0].kept == Some(StoreOutcome::Stored));
+        honest += u32::from(world.passed()[0].stored == Some(StoreOutcome::Stored));
         world.clock.advance(1);
     }
     assert_eq!(honest, 20, "every one");
@@ -191,12 +189,12 @@ async fn rubbish_in_the_mailbox_does_not_hide_what_lies_behind_it() {
     assert_eq!(world.passed().len(), 1);
     let rounds = world.events();
     assert!(
-        rounds.contains(&SafEvent::CaughtUp(Round {
+        rounds.contains(&SafEvent::CaughtUp(FetchSummary {
             asked: 1,
             answered: 1,
             new: 1,
             refused: 51,
-            ..Round::default()
+            ..FetchSummary::default()
         })),
         "{rounds:?}"
     );

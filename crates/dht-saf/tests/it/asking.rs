@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use dht_core::{Disposition, Features, MessageType, test_util};
 use dht_proto::store_forward::StoredMessagesResponse;
-use dht_saf::{AskRule, Round, SafConfig, SafEvent};
+use dht_saf::{Config, FetchSummary, SafEvent};
 use tokio::sync::Semaphore;
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::world::{ME, Mail, NODE, NOW, OTHER, World, for_me, peer, protocol};
+use crate::world::{Envelope, ME, NODE, NOW, OTHER, World, for_me, peer, protocol};
 
 fn world() -> World {
-    World::new(SafConfig::default())
+    World::new(Config::default())
 }
 
 fn received(world: &mut World) -> usize {
@@ -19,7 +19,7 @@ fn received(world: &mut World) -> usize {
     events.filter(|event| *event == SafEvent::Received).count()
 }
 
-fn rounds(world: &mut World) -> Vec<Round> {
+fn rounds(world: &mut World) -> Vec<FetchSummary> {
     let events = world.events().into_iter();
     events
         .filter_map(|event| match event {
@@ -74,12 +74,9 @@ async fn sf39_a_peer_that_does_not_store_is_not_asked() {
 
 #[tokio::test]
 async fn sf40_with_fewer_connections_than_the_threshold_everybody_is_asked() {
-    let world = World::new(SafConfig {
-        rule: AskRule {
-            closest: Some(6),
-            ..AskRule::default()
-        },
-        ..SafConfig::default()
+    let world = World::new(Config {
+        auto_request_closest: 6,
+        ..Config::default()
     });
     world.saf.listen();
     for seed in 10..13 {
@@ -91,22 +88,26 @@ async fn sf40_with_fewer_connections_than_the_threshold_everybody_is_asked() {
     for seed in 13..40 {
         world.connect(seed, Features::NODE);
     }
-    let mut ids: Vec<_> = (10..40)
-        .map(|seed| test_util::public_key(seed).node_id())
-        .collect();
-    ids.sort_by_key(|id| world.identity.node_id().distance(id));
-    let rule = AskRule {
-        closest: Some(6),
-        ..AskRule::default()
-    };
-    let me = world.identity.node_id();
-    let asked = |id| rule.asks(me, id, Some(Features::NODE), ids.iter().copied());
-    assert!(ids[..6].iter().all(asked) && !ids[6..].iter().any(asked));
-    let off = AskRule {
+    let mut peers: Vec<_> = (10..40).map(|seed| peer(seed, Features::NODE)).collect();
+    peers.sort_by_key(|it| world.identity.node_id().distance(&it.node_id));
+    for (at, peer) in peers.iter().enumerate() {
+        world.around.sent.lock().clear();
+        world.saf.connected(peer);
+        assert_eq!(world.around.sent.lock().len(), usize::from(at < 6), "{at}");
+    }
+}
+
+#[tokio::test]
+async fn auto_request_off_asks_no_peer() {
+    let world = World::new(Config {
         auto_request: false,
-        ..rule
-    };
-    assert!(!off.asks(me, &ids[0], Some(Features::NODE), ids.iter().copied()));
+        ..Config::default()
+    });
+    world.saf.listen();
+    let peer = world.connect(NODE, Features::NODE);
+    world.saf.connected(&peer);
+    assert!(world.around.sent.lock().is_empty());
+    assert_eq!(world.saf.request_from_neighbours(), 1);
 }
 
 #[tokio::test]
@@ -132,10 +133,10 @@ async fn everybody_connected_when_the_application_begins_to_listen_is_waited_for
 }
 
 #[tokio::test]
-async fn asking_for_none_at_all_is_asking_for_one() {
-    let world = World::new(SafConfig {
-        max_accepted: 0,
-        ..SafConfig::default()
+async fn asking_for_none_at_all_is_fetching_for_one() {
+    let world = World::new(Config {
+        max_returned: 0,
+        ..Config::default()
     });
     assert_eq!(world.request(NODE).limit, 1);
     world.exchange(vec![for_me(1, NOW.0 - 9)]).await;
@@ -170,14 +171,14 @@ async fn a_round_ends_when_everybody_has_answered_and_says_what_came() {
         .answer(OTHER, ids[1], [both(), vec![for_me(3, NOW.0)]].concat())
         .await;
     assert_eq!(rounds(&mut world), []);
-    assert!(world.saf.is_asking());
+    assert!(world.saf.is_fetching());
     // The third says nothing.
     world.clock.advance(30);
     world.saf.tick().await;
     assert_eq!(rounds(&mut world), []);
     world.clock.advance(1);
     world.saf.tick().await;
-    let expected = Round {
+    let expected = FetchSummary {
         asked: 3,
         answered: 2,
         silent: 1,
@@ -186,7 +187,7 @@ async fn a_round_ends_when_everybody_has_answered_and_says_what_came() {
         refused: 0,
     };
     assert_eq!(rounds(&mut world), [expected]);
-    assert!(!world.saf.is_asking());
+    assert!(!world.saf.is_fetching());
     assert_eq!(world.passed().len(), 3);
 }
 
@@ -198,10 +199,10 @@ async fn who_disconnects_or_cannot_be_asked_is_silent() {
     world
         .saf
         .disconnected(&id, Some(&test_util::public_key(NODE)));
-    let silent = Round {
+    let silent = FetchSummary {
         asked: 1,
         silent: 1,
-        ..Round::default()
+        ..FetchSummary::default()
     };
     assert_eq!(rounds(&mut world), [silent]);
     *world.around.full.lock() = true;
@@ -233,12 +234,12 @@ async fn a_full_answer_is_followed_by_a_request_from_where_it_ended() {
         last,
         "not full, so this was all"
     );
-    let expected = Round {
+    let expected = FetchSummary {
         asked: 1,
         answered: 1,
         new: 101,
         known: 2,
-        ..Round::default()
+        ..FetchSummary::default()
     };
     assert_eq!(rounds(&mut world), [expected]);
 }
@@ -263,12 +264,12 @@ async fn a_peer_asked_twice_is_read_to_the_end() {
     let third = world.last_request().unwrap();
     assert_ne!(third, second, "it goes on");
     world.answer(NODE, third.request_id, page(98, 3)).await;
-    let expected = Round {
+    let expected = FetchSummary {
         asked: 1,
         answered: 1,
         new: 101,
         known: 52,
-        ..Round::default()
+        ..FetchSummary::default()
     };
     assert_eq!(rounds(&mut world), [expected]);
 }
@@ -286,7 +287,7 @@ async fn a_slow_application_gets_the_next_page_too() {
     let (begun, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let application = {
         let (begun, gate) = (begun.clone(), gate.clone());
-        tower::service_fn(move |_: Mail| {
+        tower::service_fn(move |_: Envelope| {
             let (begun, gate) = (begun.clone(), gate.clone());
             async move {
                 begun.add_permits(1);

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use dht_core::{DedupHash, Features, test_util};
+use dht_core::{AttributionProfile, DedupHash, Features, test_util};
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
 use dht_proto::store_forward::StoredMessage;
-use dht_saf::{Ledger, PagerConfig, SafConfig};
+use dht_saf::{Config, Ledger};
 use proptest::prelude::*;
 
 use crate::world::{AWAY, ME, NODE, World};
@@ -74,21 +74,25 @@ impl Pair {
 fn server(limit: usize, store: Option<Store>) -> World {
     let store =
         store.unwrap_or_else(|| Store::open_on(MemoryDisk::new(), StoreConfig::default()).unwrap());
-    let config = SafConfig {
-        paging: PagerConfig {
-            max_returned: limit,
-            ..PagerConfig::default()
-        },
-        ..SafConfig::default()
+    let config = Config {
+        max_returned: limit,
+        ..Config::default()
     };
     let ledger = Ledger::in_memory().unwrap();
-    World::of(ME, Features::NODE, config, store, ledger)
+    World::of(
+        ME,
+        Features::NODE,
+        &config,
+        store,
+        ledger,
+        AttributionProfile::default(),
+    )
 }
 
 fn requester(limit: usize) -> World {
-    let config = SafConfig {
-        max_accepted: limit,
-        ..SafConfig::default()
+    let config = Config {
+        max_returned: limit,
+        ..Config::default()
     };
     World::with(AWAY, Features::NODE, config, StoreConfig::default())
 }

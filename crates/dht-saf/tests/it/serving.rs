@@ -1,15 +1,15 @@
 //! Serving requests: rows SF-19 to SF-23.
 
 use bytes::Bytes;
-use dht_core::{Disposition, DropReason, Features, MessageType};
-use dht_mailbox::StoreConfig;
+use dht_core::{DedupHash, Disposition, DropReason, Features, MessageType, test_util};
+use dht_mailbox::{Neighbour, NewRecord, Recipient, Retention, StoreConfig};
 use dht_proto::store_forward::StoredMessagesRequest;
-use dht_saf::{PagerConfig, Rate, SafConfig};
+use dht_saf::Config;
 
 use crate::world::{AWAY, ME, NOW, OTHER, World, bodies, protocol};
 
 fn world() -> World {
-    World::new(SafConfig::default())
+    World::new(Config::default())
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn sf23_a_client_does_not_serve() {
     let world = World::with(
         ME,
         Features::CLIENT,
-        SafConfig::default(),
+        Config::default(),
         StoreConfig::default(),
     );
     let request = StoredMessagesRequest::default();
@@ -114,17 +114,22 @@ async fn an_answer_that_did_not_leave_proves_nothing() {
 
 #[tokio::test]
 async fn answers_keep_to_their_byte_budget() {
-    let world = World::new(SafConfig {
-        paging: PagerConfig {
-            max_bytes: 2_000,
-            ..PagerConfig::default()
-        },
-        ..SafConfig::default()
-    });
-    world.keep(AWAY, 20, 1).await;
+    let world = world();
+    let store = world.saf.store().unwrap();
+    for n in 1..=10 {
+        let record = NewRecord {
+            recipient: Recipient::from(&test_util::public_key(AWAY)),
+            neighbour: Neighbour::from_bytes([2; 32]),
+            hash: DedupHash([n; 32]),
+            retention: Retention::High,
+            expires: None,
+            header: Bytes::new(),
+            body: vec![n; 500_000].into(),
+        };
+        store.insert(record, NOW).await.unwrap();
+    }
     let first = world.ask(AWAY, 0, 0).await;
-    let count = first.messages.len();
-    assert!((1..20).contains(&count), "{count}");
+    assert_eq!(first.messages.len(), 8, "4 MiB");
     let second = world.ask(AWAY, NOW.0, 0).await;
     assert!(
         bodies(&second)
@@ -135,12 +140,10 @@ async fn answers_keep_to_their_byte_budget() {
 
 #[tokio::test]
 async fn a_requester_over_its_rate_is_answered_with_nothing() {
-    let world = World::new(SafConfig {
-        requester_rate: Rate {
-            per_second: 1,
-            burst: 3,
-        },
-        ..SafConfig::default()
+    let world = World::new(Config {
+        requester_rate: 1,
+        requester_burst: 3,
+        ..Config::default()
     });
     world.keep(AWAY, 1, 1).await;
     world.keep(OTHER, 1, 2).await;
@@ -169,7 +172,7 @@ async fn what_is_no_request_is_dropped_without_an_answer() {
         let bad = Disposition::Dropped(DropReason::BadProtocolMessage);
         assert_eq!(world.handle(sent).await, bad);
     }
-    mail.hits = 2;
+    mail.occurrences = 2;
     let repeat = Disposition::Dropped(DropReason::Duplicate);
     assert_eq!(world.handle(mail).await, repeat);
     assert!(world.around.sent.lock().is_empty() && world.bans().is_empty());

@@ -8,18 +8,18 @@ use dht_core::{
     Signing, StoreOutcome, UnixSeconds, test_util,
 };
 use dht_mailbox::{
-    Limits, Neighbour, NewRecord, Order, Query, Recipient, Retention, Room, Store, StoreConfig,
+    Limits, Neighbour, NewRecord, Query, Recipient, Retention, Room, Store, StoreConfig,
 };
-use dht_saf::{Candidate, Decision, PagerConfig, SafConfig, Skip, Surroundings, decide};
+use dht_saf::Config;
 
-use crate::world::{AWAY, ME, Mail, NODE, NOW, OTHER, SENDER, World};
+use crate::world::{AWAY, Envelope, ME, NODE, NOW, OTHER, SENDER, World};
 
 fn world() -> World {
-    World::new(SafConfig::default())
+    World::new(Config::default())
 }
 
 /// The one message that reached the next layer.
-fn only(world: &World) -> Mail {
+fn only(world: &World) -> Envelope {
     let mut passed = world.passed();
     assert_eq!(passed.len(), 1);
     passed.remove(0)
@@ -32,51 +32,21 @@ fn recipient(seed: u64) -> Recipient {
 #[tokio::test]
 async fn sf01_without_the_feature_nothing_touches_the_store() {
     for features in [Features::CLIENT, Features::MESSAGE_PROPAGATION] {
-        let world = World::with(ME, features, SafConfig::default(), StoreConfig::default());
+        let world = World::with(ME, features, Config::default(), StoreConfig::default());
         assert!(world.saf.store_layer().is_none(), "no layer, hence no call");
         assert!(world.saf.store().is_none());
     }
-    // And if the layer were there, the procedure would skip and leave the mark unset.
-    struct Client(dht_core::PublicKey);
-    impl Surroundings for Client {
-        fn stores(&self) -> bool {
-            false
-        }
-        fn own_key(&self) -> &dht_core::PublicKey {
-            &self.0
-        }
-        fn is_banned(&self, _: &dht_core::PublicKey) -> bool {
-            unreachable!("nothing is looked up")
-        }
-        fn in_region(&self, _: &dht_core::PublicKey) -> bool {
-            unreachable!("nothing is looked up")
-        }
-    }
-    let away = Destination::PublicKey(test_util::public_key(AWAY));
-    let candidate = Candidate {
-        hits: 1,
-        body_bytes: 100,
-        expires: None,
-        message_type: MessageType::None,
-        destination: &away,
-        origin: None,
-        readable: false,
-        signed: true,
-    };
-    let decision = decide(&candidate, &Client(test_util::public_key(ME)), 1000, NOW);
-    assert_eq!(decision, Decision::Skip(Skip::NotAStore));
-    assert!(Skip::NotAStore.leaves_mark_unset());
 }
 
 #[tokio::test]
 async fn sf02_a_duplicate_is_passed_on_unmarked() {
     let world = world();
-    let mail = Mail {
-        hits: 2,
+    let mail = Envelope {
+        occurrences: 2,
         ..world.unreadable(AWAY, 1)
     };
     world.store(mail).await;
-    assert_eq!(only(&world).kept, None);
+    assert_eq!(only(&world).stored, None);
     assert_eq!(world.held(), 0);
 }
 
@@ -86,7 +56,7 @@ async fn sf03_b115_a_clear_unsigned_message_is_not_stored() {
     let from = test_util::identity(SENDER);
     let mail = world.open(test_util::clear(&from, Signing::Anonymous, b"x", 1));
     assert_eq!(world.store(mail).await, Disposition::Delivered);
-    assert_eq!(only(&world).kept, Some(StoreOutcome::NotStored));
+    assert_eq!(only(&world).stored, Some(StoreOutcome::NotStored));
     assert_eq!(world.held(), 0);
 }
 
@@ -101,7 +71,7 @@ async fn sf04_b116_what_was_decrypted_here_is_not_stored() {
         1,
     ));
     assert_eq!(world.store(mail).await, Disposition::Delivered);
-    assert_eq!(only(&world).kept, Some(StoreOutcome::NotStored));
+    assert_eq!(only(&world).stored, Some(StoreOutcome::NotStored));
     assert_eq!(world.held(), 0);
 }
 
@@ -114,7 +84,7 @@ async fn sf05_b117_mail_for_a_known_peer_is_stored_once_under_its_key() {
         world.store(world.unreadable(AWAY, 1)).await,
         Disposition::Stored
     );
-    assert_eq!(only(&world).kept, Some(StoreOutcome::Stored));
+    assert_eq!(only(&world).stored, Some(StoreOutcome::Stored));
     let store = world.saf.store().unwrap();
     let page = store
         .fetch(&Query::all(recipient(AWAY), world.now()))
@@ -149,7 +119,7 @@ async fn sf07_unreadable_and_unsigned_is_passed_on_only() {
     let mut mail = world.unreadable(AWAY, 1);
     mail.opened.header.signature = Bytes::new();
     world.store(mail).await;
-    assert_eq!(only(&world).kept, Some(StoreOutcome::NotStored));
+    assert_eq!(only(&world).stored, Some(StoreOutcome::NotStored));
     assert_eq!(world.held(), 0);
 }
 
@@ -161,7 +131,7 @@ async fn sf08_an_unreadable_discovery_is_passed_on_to_be_forwarded_but_not_store
     world.store(mail).await;
     let passed = only(&world);
     assert_eq!(
-        passed.kept,
+        passed.stored,
         Some(StoreOutcome::NotStored),
         "the forward layer propagates it"
     );
@@ -210,12 +180,12 @@ async fn sf10_with_few_nodes_known_everybody_is_in_the_region() {
 async fn sf11_the_same_message_again_is_marked_as_forwarded_before() {
     let world = world();
     world.store(world.unreadable(AWAY, 1)).await;
-    assert_eq!(only(&world).kept, Some(StoreOutcome::Stored));
+    assert_eq!(only(&world).stored, Some(StoreOutcome::Stored));
     assert_eq!(
         world.store(world.unreadable(AWAY, 1)).await,
         Disposition::Stored
     );
-    assert_eq!(only(&world).kept, Some(StoreOutcome::AlreadyStored));
+    assert_eq!(only(&world).stored, Some(StoreOutcome::AlreadyStored));
     assert_eq!(world.held(), 1);
 }
 
@@ -276,7 +246,7 @@ async fn sf14_b114_of_four_rows_the_two_newest_fit_into_a_store_of_two() {
             },
             ..StoreConfig::default()
         };
-        let world = World::with(ME, Features::NODE, SafConfig::default(), config);
+        let world = World::with(ME, Features::NODE, Config::default(), config);
         let store = world.saf.store().unwrap();
         for n in 1..=4 {
             let now = NOW.saturating_add(n.into());
@@ -297,12 +267,9 @@ async fn sf14_b114_of_four_rows_the_two_newest_fit_into_a_store_of_two() {
 #[tokio::test]
 async fn sf15_a_row_of_the_second_asked_from() {
     // The reference: not returned, and not deleted.
-    let strict = World::new(SafConfig {
-        paging: PagerConfig {
-            order: Order::NewestFirst,
-            ..PagerConfig::default()
-        },
-        ..SafConfig::default()
+    let strict = World::new(Config {
+        newest_first: true,
+        ..Config::default()
     });
     // Repaired (D4): returned, and not deleted.
     let inclusive = world();
@@ -375,7 +342,7 @@ async fn a_store_that_does_not_work_stops_nothing_else() {
     let disposition = world.store(world.unreadable(AWAY, 1)).await;
     assert_eq!(disposition, Disposition::Dropped(DropReason::NotForUs));
     assert_eq!(
-        only(&world).kept,
+        only(&world).stored,
         Some(StoreOutcome::NotStored),
         "forwarded as if nobody stored"
     );
@@ -391,7 +358,7 @@ async fn a_banned_recipient_gets_no_mail() {
         .ban(key, until, dht_core::Severity::High, "test", NOW);
     world.store(world.unreadable(AWAY, 1)).await;
     assert_eq!(
-        (only(&world).kept, world.held()),
+        (only(&world).stored, world.held()),
         (Some(StoreOutcome::NotStored), 0)
     );
 }

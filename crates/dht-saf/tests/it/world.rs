@@ -9,15 +9,16 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{
-    Clock as _, Content, DedupHash, Destination, Disposition, DropReason, Encryption, Features,
-    Flags, Header, InTransit, ManualClock, MessageTag, MessageType, NodeIdentity, OnDelivery,
-    Opened, Outbox, OutboxError, Payload, ProtocolVersion, PublicKey, RawEnvelope, RemotePeer,
-    SeededEntropy, SendRequest, Severity, Signing, StoreOutcome, Strategy, UnixSeconds, test_util,
+    AttributionProfile, Clock as _, Content, DedupHash, Destination, Disposition, DropReason,
+    Encryption, Features, Flags, Header, InTransit, ManualClock, MessageTag, MessageType,
+    NodeIdentity, OnDelivery, Opened, Outbox, OutboxError, Payload, ProtocolVersion, PublicKey,
+    RawEnvelope, RemotePeer, SeededEntropy, SendRequest, Severity, Signing, StoreOutcome, Strategy,
+    UnixSeconds, test_util,
 };
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
 use dht_peers::{Channel, Connections, Direction, Directory, PeerRecord};
 use dht_proto::store_forward::{StoredMessage, StoredMessagesRequest, StoredMessagesResponse};
-use dht_saf::{BanSink, Duplicates, Ledger, Saf, SafConfig, SafEvent, SafParts};
+use dht_saf::{BanSink, Config, Duplicates, Ledger, Saf, SafEvent, SafParts};
 use dht_stack::BoxError;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -38,16 +39,16 @@ pub(crate) const SENDER: u64 = 5;
 
 /// A message on its way through the layers.
 #[derive(Debug)]
-pub(crate) struct Mail {
+pub(crate) struct Envelope {
     pub(crate) source: Arc<RemotePeer>,
     pub(crate) opened: Opened,
     pub(crate) hash: DedupHash,
-    pub(crate) hits: u32,
-    pub(crate) kept: Option<StoreOutcome>,
+    pub(crate) occurrences: u32,
+    pub(crate) stored: Option<StoreOutcome>,
     pub(crate) is_saf: bool,
 }
 
-impl InTransit for Mail {
+impl InTransit for Envelope {
     fn source(&self) -> &Arc<RemotePeer> {
         &self.source
     }
@@ -58,18 +59,18 @@ impl InTransit for Mail {
         self.hash
     }
     fn occurrences(&self) -> u32 {
-        self.hits
+        self.occurrences
     }
-    fn set_store_outcome(&mut self, kept: StoreOutcome) {
-        self.kept = Some(kept);
+    fn set_store_outcome(&mut self, outcome: StoreOutcome) {
+        self.stored = Some(outcome);
     }
     fn unpack(&mut self, opened: Opened, hash: DedupHash, _bytes: usize) -> Self {
         Self {
             source: Arc::clone(&self.source),
             opened,
             hash,
-            hits: 0,
-            kept: None,
+            occurrences: 0,
+            stored: None,
             is_saf: true,
         }
     }
@@ -124,10 +125,9 @@ impl Outbox for Around {
         assert_eq!(params.encryption, Encryption::Clear);
         assert_eq!(params.destination, Destination::Unknown);
         assert!(!params.force_origin && !params.discovery);
-        let message_type = params.message_type;
         self.sent.lock().push(Sent {
             to,
-            message_type,
+            message_type: params.message_type,
             part,
         });
         if *self.stalled.lock() {
@@ -171,9 +171,9 @@ impl Duplicates for Around {
 
 /// The next layers: writes down what comes.
 #[derive(Clone, Default)]
-pub(crate) struct Next(pub(crate) Arc<Mutex<Vec<Mail>>>);
+pub(crate) struct Next(pub(crate) Arc<Mutex<Vec<Envelope>>>);
 
-impl Service<Mail> for Next {
+impl Service<Envelope> for Next {
     type Response = Disposition;
     type Error = BoxError;
     type Future = Ready<Result<Disposition, BoxError>>;
@@ -182,7 +182,7 @@ impl Service<Mail> for Next {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mail: Mail) -> Self::Future {
+    fn call(&mut self, mail: Envelope) -> Self::Future {
         let disposition = match mail.opened.content {
             Content::Readable { .. } => Disposition::Delivered,
             Content::Unreadable => Disposition::Dropped(DropReason::NotForUs),
@@ -206,28 +206,40 @@ pub(crate) struct World {
 
 impl World {
     /// A full node with a store in memory.
-    pub(crate) fn new(config: SafConfig) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         Self::with(ME, Features::NODE, config, StoreConfig::default())
     }
 
+    /// A full node that attributes faults by this profile.
+    pub(crate) fn blaming(profile: AttributionProfile) -> Self {
+        let store = Store::open_on(MemoryDisk::new(), StoreConfig::default()).unwrap();
+        let ledger = Ledger::in_memory().unwrap();
+        Self::of(
+            ME,
+            Features::NODE,
+            &Config::default(),
+            store,
+            ledger,
+            profile,
+        )
+    }
+
     /// The node of a seed.
-    pub(crate) fn with(
-        seed: u64,
-        features: Features,
-        config: SafConfig,
-        store: StoreConfig,
-    ) -> Self {
+    pub(crate) fn with(seed: u64, features: Features, config: Config, store: StoreConfig) -> Self {
         let store = Store::open_on(MemoryDisk::new(), store).unwrap();
-        Self::of(seed, features, config, store, Ledger::in_memory().unwrap())
+        let ledger = Ledger::in_memory().unwrap();
+        let profile = AttributionProfile::default();
+        Self::of(seed, features, &config, store, ledger, profile)
     }
 
     /// The node of a seed, with these files.
     pub(crate) fn of(
         seed: u64,
         features: Features,
-        config: SafConfig,
+        config: &Config,
         store: Store,
         ledger: Ledger,
+        profile: AttributionProfile,
     ) -> Self {
         let identity = Arc::new(test_util::identity_with(seed, features));
         let directory = Directory::new(*identity.node_id());
@@ -247,6 +259,7 @@ impl World {
                 outbox: Arc::clone(&around) as Arc<dyn Outbox>,
                 bans: Arc::clone(&around) as Arc<dyn BanSink>,
                 duplicates: Arc::clone(&around) as Arc<dyn Duplicates>,
+                profile,
             },
         );
         let events = saf.subscribe();
@@ -269,19 +282,19 @@ impl World {
     // --- through the layers ---
 
     /// A message through the store layer.
-    pub(crate) async fn store(&self, mail: Mail) -> Disposition {
+    pub(crate) async fn store(&self, mail: Envelope) -> Disposition {
         let layer = self.saf.store_layer().unwrap();
         layer.layer(self.next.clone()).oneshot(mail).await.unwrap()
     }
 
     /// A message through the handler layer.
-    pub(crate) async fn handle(&self, mail: Mail) -> Disposition {
+    pub(crate) async fn handle(&self, mail: Envelope) -> Disposition {
         let layer = self.saf.layer();
         layer.layer(self.next.clone()).oneshot(mail).await.unwrap()
     }
 
     /// Takes what reached the next layer.
-    pub(crate) fn passed(&self) -> Vec<Mail> {
+    pub(crate) fn passed(&self) -> Vec<Envelope> {
         std::mem::take(&mut self.next.0.lock())
     }
 
@@ -302,22 +315,22 @@ impl World {
     // --- messages ---
 
     /// A message as this node opens it, from a neighbour.
-    pub(crate) fn open(&self, frame: Bytes) -> Mail {
+    pub(crate) fn open(&self, frame: Bytes) -> Envelope {
         let sealed = RawEnvelope::parse(frame).unwrap().into_sealed().unwrap();
         let verified = sealed.verify().unwrap();
         let hash = dht_core::dedup_key(&verified).unwrap();
-        Mail {
+        Envelope {
             source: peer(NODE, Features::NODE),
             opened: verified.open(&self.identity).unwrap(),
             hash,
-            hits: 1,
-            kept: None,
+            occurrences: 1,
+            stored: None,
             is_saf: false,
         }
     }
 
     /// Message `n` of [`SENDER`] to somebody, which this node cannot read.
-    pub(crate) fn unreadable(&self, to: u64, n: u64) -> Mail {
+    pub(crate) fn unreadable(&self, to: u64, n: u64) -> Envelope {
         let key = test_util::public_key(to);
         let from = test_util::identity(SENDER);
         self.open(test_util::encrypted(&from, &key, b"sealed", n))
@@ -423,9 +436,9 @@ pub(crate) fn protocol(
     from: u64,
     message_type: MessageType,
     part: &impl dht_proto::Bounded,
-) -> Mail {
+) -> Envelope {
     let part = dht_proto::encode(part);
-    Mail {
+    Envelope {
         source: peer(from, Features::NODE),
         hash: dht_core::dedup_hash(&[], &part),
         opened: Opened {
@@ -446,8 +459,8 @@ pub(crate) fn protocol(
             frame: Bytes::new(),
             body: Bytes::new(),
         },
-        hits: 1,
-        kept: None,
+        occurrences: 1,
+        stored: None,
         is_saf: false,
     }
 }

@@ -5,7 +5,7 @@ use dht_core::DedupHash;
 use proptest::prelude::*;
 
 use super::*;
-use dht_mailbox::{MemoryDisk, Neighbour, NewRecord, Retention, Store, StoreConfig, StoredRecord};
+use dht_mailbox::{MemoryDisk, Neighbour, NewRecord, Retention, Store, StoreConfig};
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 const BOB: Recipient = Recipient::from_bytes([1; 32]);
@@ -56,7 +56,7 @@ impl Scene {
     }
 
     fn ask(&mut self, since: Option<u64>, arrives: bool) -> Answer {
-        let request = Request {
+        let request = PageRequest {
             requester: BOB,
             since: since.map(UnixSeconds),
             limit: 0,
@@ -279,7 +279,7 @@ fn an_answer_that_did_not_leave_is_given_again_where_it_began() {
     let mut scene = Scene::new(limited(3));
     scene.put(8);
     scene.ask(None, true);
-    let request = Request {
+    let request = PageRequest {
         requester: BOB,
         since: Some(NOW),
         limit: 0,
@@ -312,7 +312,7 @@ fn requesters_are_bounded() {
     for n in 0..5_000_u32 {
         let mut key = [0; 32];
         key[..4].copy_from_slice(&n.to_be_bytes());
-        let request = Request {
+        let request = PageRequest {
             requester: Recipient::from_bytes(key),
             since: None,
             limit: 0,
@@ -320,7 +320,7 @@ fn requesters_are_bounded() {
         let plan = pager.plan(request, NOW);
         pager.handed_over(&plan, &page);
     }
-    assert_eq!(pager.requesters(), MAX_REQUESTERS);
+    assert_eq!(pager.requesters.len(), MAX_REQUESTERS);
 }
 
 #[derive(Clone, Debug)]

@@ -1,9 +1,9 @@
-//! The layer that serves requests and accepts answers: sections 6 and 8. Never calls the next layer for its own
-//! kinds of messages.
+//! The tower layer that answers requests for stored messages and takes responses: 05 sections 6 and 8.
 
 use std::{
     mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -14,50 +14,52 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::saf::Saf;
+use crate::{fetch::Fetcher, metrics, serve::Server};
 
-/// Serves requests for stored mail and accepts answers; passes everything else on.
+/// Serves requests for stored messages and takes responses to this node's own; passes all other messages on.
 #[derive(Clone, Debug)]
 pub struct SafLayer {
-    saf: Saf,
+    /// `None` on a node that stores nothing.
+    server: Option<Arc<Server>>,
+    fetcher: Arc<Fetcher>,
 }
 
 /// Service produced by [`SafLayer`].
 #[derive(Clone, Debug)]
-pub struct SafHandler<S> {
-    saf: Saf,
+pub struct SafService<S> {
+    layer: SafLayer,
     inner: S,
 }
 
 pin_project! {
-    /// Response future of [`SafHandler`].
+    /// Response future of [`SafService`].
     #[project = SafFutureProj]
     #[allow(missing_docs, missing_debug_implementations, reason = "opaque")]
     pub enum SafFuture<F> {
         Passed { #[pin] inner: F },
-        // Store-and-forward's own messages are rare, and wait for files and for many deliveries.
-        Handled { work: BoxFuture<'static, Disposition> },
+        // Boxed: messages of this protocol are rare, and await files and many deliveries.
+        Own { work: BoxFuture<'static, Disposition> },
     }
 }
 
 impl SafLayer {
-    pub(crate) const fn new(saf: Saf) -> Self {
-        Self { saf }
+    pub(crate) const fn new(server: Option<Arc<Server>>, fetcher: Arc<Fetcher>) -> Self {
+        Self { server, fetcher }
     }
 }
 
 impl<S> Layer<S> for SafLayer {
-    type Service = SafHandler<S>;
+    type Service = SafService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        SafHandler {
-            saf: self.saf.clone(),
+        SafService {
+            layer: self.clone(),
             inner,
         }
     }
 }
 
-impl<M, S> Service<M> for SafHandler<S>
+impl<M, S> Service<M> for SafService<S>
 where
     M: InTransit + Sync,
     S: Service<M, Response = Disposition, Error: Into<BoxError> + Send, Future: Send>
@@ -78,34 +80,42 @@ where
         let readable = matches!(message.opened().content, Content::Readable { .. });
         if !kind.is_saf() {
             if readable {
-                self.saf.note(&message);
+                self.layer.fetcher.note(&message);
             }
             return SafFuture::Passed {
                 inner: self.inner.call(message),
             };
         }
-        if message.occurrences() > 1 || !readable {
-            let reason = if readable {
-                DropReason::Duplicate
-            } else {
-                DropReason::NotForUs
-            };
-            let work = Box::pin(async move { Disposition::Dropped(reason) });
-            return SafFuture::Handled { work };
+        if !readable {
+            return SafFuture::dropped(DropReason::NotForUs);
         }
-        // `poll_ready` readied *this* inner: take it along, and leave an unready clone behind.
-        let unready = self.inner.clone();
-        let inner = mem::replace(&mut self.inner, unready);
-        let saf = self.saf.clone();
+        if message.occurrences() > 1 {
+            return SafFuture::dropped(DropReason::Duplicate);
+        }
         let work: BoxFuture<'static, Disposition> = if kind == MessageType::SafRequestMessages {
+            let Some(server) = self.layer.server.clone() else {
+                metrics::request("not_a_store");
+                return SafFuture::dropped(DropReason::RoleFilter);
+            };
             Box::pin(async move {
                 let part = message.opened().parts().and_then(<[_]>::first);
-                saf.serve(message.source(), part).await
+                server.serve(message.source(), part).await
             })
         } else {
-            Box::pin(async move { saf.receive(message, inner).await })
+            // `poll_ready` readied *this* inner: take it along, and leave an unready clone behind.
+            let unready = self.inner.clone();
+            let inner = mem::replace(&mut self.inner, unready);
+            let fetcher = Arc::clone(&self.layer.fetcher);
+            Box::pin(async move { fetcher.receive(message, inner).await })
         };
-        SafFuture::Handled { work }
+        SafFuture::Own { work }
+    }
+}
+
+impl<F> SafFuture<F> {
+    fn dropped(reason: DropReason) -> Self {
+        let work = Box::pin(async move { Disposition::Dropped(reason) });
+        Self::Own { work }
     }
 }
 
@@ -119,7 +129,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             SafFutureProj::Passed { inner } => inner.poll(cx).map_err(Into::into),
-            SafFutureProj::Handled { work } => work.as_mut().poll(cx).map(Ok),
+            SafFutureProj::Own { work } => work.as_mut().poll(cx).map(Ok),
         }
     }
 }

@@ -1,0 +1,17 @@
+//! Fetching the messages that other nodes store for this one: whom to ask, what is accepted of a response, and when
+//! everything is here.
+
+mod check;
+mod fault;
+mod fetcher;
+mod first_responses;
+mod outcome;
+mod receive;
+mod tracker;
+
+pub(crate) use self::fetcher::{FetchParts, Fetcher};
+pub use self::{
+    fault::{FAULT_RULES, Fault, FaultRule, Ruling, TOO_MANY_MESSAGES},
+    fetcher::{EVENT_CAPACITY, NEIGHBOURS_ASKED, SafEvent},
+    tracker::FetchSummary,
+};

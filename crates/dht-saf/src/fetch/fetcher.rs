@@ -1,0 +1,283 @@
+//! Asks peers for stored messages, and reports when everything is here: 05 sections 7 and 9.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use dht_core::{
+    AttributionProfile, Clock as _, Distance, Entropy as _, Features, MessageType, NodeId,
+    NodeIdentity, Outbox, OutboxError, Priority, RemotePeer, SharedClock, SharedEntropy,
+};
+use dht_peers::{Connections, Directory};
+use dht_proto::store_forward::StoredMessagesRequest;
+use parking_lot::Mutex;
+use rand_core::Rng as _;
+use tokio::sync::broadcast;
+
+use super::{
+    first_responses::FirstResponses,
+    tracker::{FetchSummary, FetchTracker, TrackerConfig},
+};
+use crate::{
+    blocking::blocking,
+    ledger::Ledger,
+    metrics,
+    outlets::{BanSink, Duplicates, send_request},
+    settings::Config,
+};
+
+/// Connected peers asked by one [`Saf::request_from_neighbours`](crate::Saf::request_from_neighbours) (05 section 7,
+/// `broadcast_factor`).
+pub const NEIGHBOURS_ASKED: usize = 8;
+/// Events queued for one subscriber; a subscriber that falls further behind misses the oldest.
+pub const EVENT_CAPACITY: usize = 64;
+
+/// What store-and-forward tells the application.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SafEvent {
+    /// The first responses after going online are in (05 section 9). At most once in a run.
+    Received,
+    /// Every peer that was asked has sent all it stores, or was given up.
+    CaughtUp(FetchSummary),
+}
+
+/// What a [`Fetcher`] works with.
+pub(crate) struct FetchParts {
+    pub(crate) identity: Arc<NodeIdentity>,
+    pub(crate) directory: Directory,
+    pub(crate) connections: Connections,
+    pub(crate) clock: SharedClock,
+    pub(crate) entropy: SharedEntropy,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) outbox: Arc<dyn Outbox>,
+    pub(crate) bans: Arc<dyn BanSink>,
+    pub(crate) duplicates: Arc<dyn Duplicates>,
+    pub(crate) profile: AttributionProfile,
+}
+
+/// Fetches what other nodes store for this one.
+pub(crate) struct Fetcher {
+    pub(super) parts: FetchParts,
+    pub(super) tracker: Mutex<FetchTracker>,
+    /// Most messages asked for and accepted in one response, 1 to 1024.
+    pub(super) max_messages: usize,
+    /// Age in seconds beyond which a stored message is a replay, and for which received ones are remembered.
+    pub(super) max_age_seconds: u64,
+    auto_request: bool,
+    /// Number of closest connected peers asked on connecting; 0 asks every peer.
+    closest: usize,
+    margin_seconds: u64,
+    first: Mutex<FirstResponses>,
+    events: broadcast::Sender<SafEvent>,
+    /// Whether the application listens; no peer is asked before.
+    listening: AtomicBool,
+}
+
+impl Fetcher {
+    pub(crate) fn new(parts: FetchParts, config: &Config) -> Self {
+        let tracker = FetchTracker::new(TrackerConfig {
+            match_ids: parts.profile == AttributionProfile::Strict,
+            answer_seconds: config.answer_seconds,
+            patience_seconds: config.patience_seconds,
+        });
+        Self {
+            parts,
+            tracker: Mutex::new(tracker),
+            max_messages: config.max_messages(),
+            max_age_seconds: config.max_age_seconds,
+            auto_request: config.auto_request,
+            closest: config.auto_request_closest,
+            margin_seconds: config.margin_seconds,
+            first: Mutex::default(),
+            events: broadcast::Sender::new(EVENT_CAPACITY),
+            listening: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<SafEvent> {
+        self.events.subscribe()
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.parts.ledger
+    }
+
+    /// The application listens from now on: asks the connected peers, and every peer that connects.
+    pub(crate) fn listen(self: &Arc<Self>) {
+        if self.listening.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let connected = self.parts.connections.snapshot();
+        // First, as each call of `connected` counts as going online with one peer.
+        if !connected.is_empty() {
+            self.online(connected.len());
+        }
+        for entry in connected.iter() {
+            self.connected(&entry.peer);
+        }
+    }
+
+    /// A peer has connected: asks it, if the settings say so.
+    pub(crate) fn connected(self: &Arc<Self>, peer: &RemotePeer) {
+        if !self.listening.load(Ordering::Acquire) {
+            return;
+        }
+        let known = self.parts.directory.find(&peer.node_id);
+        let features = known.map(|known| known.features());
+        let active = self.parts.connections.snapshot();
+        let active = active.iter().map(|entry| entry.peer.node_id);
+        let me = self.parts.identity.node_id();
+        let stores = features.is_some_and(|it| it.contains(Features::DHT_STORE_FORWARD));
+        if self.auto_request && stores && is_close(me, &peer.node_id, active, self.closest) {
+            // A refusal is counted, and ends the fetch.
+            let _ = self.request_from(peer);
+        }
+        self.online(1);
+    }
+
+    /// The connection to a peer has ended.
+    pub(crate) fn disconnected(&self, peer: &NodeId) {
+        self.give_up(peer);
+    }
+
+    /// Asks a peer for everything new.
+    pub(crate) fn request_from(self: &Arc<Self>, peer: &RemotePeer) -> Result<(), OutboxError> {
+        let since = self.parts.ledger.watermark(&peer.public_key);
+        let since = since.map_or(0, |at| at.0.saturating_sub(self.margin_seconds));
+        let now = self.parts.clock.now();
+        self.tracker.lock().begin(peer.node_id, now);
+        self.request_since(peer, since)
+    }
+
+    /// Asks up to [`NEIGHBOURS_ASKED`] connected peers at random; returns how many.
+    pub(crate) fn request_from_neighbours(self: &Arc<Self>) -> usize {
+        let mut rng = self.parts.entropy.rng();
+        let connected = self.parts.connections.snapshot();
+        let chosen = connected.random(NEIGHBOURS_ASKED, &[], &mut rng);
+        chosen
+            .iter()
+            .filter(|peer| self.request_from(peer).is_ok())
+            .count()
+    }
+
+    /// This node is online with `n` peers.
+    pub(crate) fn online(&self, n: usize) {
+        if self.first.lock().online(n) {
+            self.emit(SafEvent::Received);
+        }
+    }
+
+    pub(crate) fn is_fetching(&self) -> bool {
+        !self.tracker.lock().is_idle()
+    }
+
+    /// Gives up silent peers, and writes received messages down.
+    pub(crate) async fn tick(&self) {
+        let summary = self.tracker.lock().tick(self.parts.clock.now());
+        self.report(summary);
+        let ledger = Arc::clone(&self.parts.ledger);
+        blocking("ledger", move || ledger.flush()).await;
+    }
+
+    /// Forgets received messages that no peer can store any more.
+    pub(crate) async fn forget_old(&self) {
+        let now = self.parts.clock.now();
+        let ledger = Arc::clone(&self.parts.ledger);
+        blocking("ledger", move || ledger.prune(now).map(drop)).await;
+    }
+
+    /// Registers and sends a request for messages stored from second `since` on.
+    pub(super) fn request_since(
+        self: &Arc<Self>,
+        peer: &RemotePeer,
+        since: u64,
+    ) -> Result<(), OutboxError> {
+        let parts = &self.parts;
+        // The dedup table knows messages by their bytes: equal requests of two peers would be one.
+        let request_id = parts.entropy.rng().next_u32().max(1);
+        let limit = u32::try_from(self.max_messages).unwrap_or(u32::MAX);
+        let now = parts.clock.now();
+        self.tracker.lock().register(peer.node_id, request_id, now);
+        let request = StoredMessagesRequest {
+            since,
+            request_id,
+            limit,
+        };
+        let (fetcher, to) = (Arc::downgrade(self), peer.node_id);
+        let request = send_request(
+            peer,
+            MessageType::SafRequestMessages,
+            Priority::Control,
+            dht_proto::encode(&request),
+        );
+        let sent = parts.outbox.try_send_reporting(
+            request,
+            Box::new(move |sent| {
+                if !sent && let Some(fetcher) = fetcher.upgrade() {
+                    fetcher.give_up(&to);
+                }
+            }),
+        );
+        metrics::asked(if sent.is_ok() { "sent" } else { "unsent" });
+        if sent.is_err() {
+            self.give_up(&peer.node_id);
+        }
+        sent
+    }
+
+    /// A response was taken as a whole.
+    pub(super) fn answered(&self) {
+        if self.first.lock().answered() {
+            self.emit(SafEvent::Received);
+        }
+    }
+
+    pub(super) fn give_up(&self, peer: &NodeId) {
+        let summary = self.tracker.lock().given_up(peer);
+        self.report(summary);
+    }
+
+    pub(super) fn report(&self, summary: Option<FetchSummary>) {
+        if let Some(summary) = summary {
+            tracing::info!(?summary, "fetched stored messages");
+            self.emit(SafEvent::CaughtUp(summary));
+        }
+    }
+
+    fn emit(&self, event: SafEvent) {
+        // Without a subscriber the event is of no use.
+        let _ = self.events.send(event);
+    }
+}
+
+/// Whether `peer` is no farther from `me` than the `closest`-th of the connected peers; true for all if `closest` is 0.
+fn is_close(
+    me: &NodeId,
+    peer: &NodeId,
+    connected: impl IntoIterator<Item = NodeId>,
+    closest: usize,
+) -> bool {
+    let Some(at) = closest.checked_sub(1) else {
+        return true;
+    };
+    let mut distances: Vec<Distance> = connected
+        .into_iter()
+        .map(|other| me.distance(&other))
+        .collect();
+    distances.sort_unstable();
+    let bound = distances.get(at).or_else(|| distances.last()).copied();
+    me.distance(peer) <= bound.unwrap_or(Distance::MAX)
+}
+
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetcher")
+            .field("tracker", &self.tracker)
+            .finish_non_exhaustive()
+    }
+}

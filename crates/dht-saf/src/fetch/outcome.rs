@@ -1,0 +1,113 @@
+//! Decides about a whole response once each of its messages was checked: 05 section 8. No I/O, no clock.
+//!
+//! No message is recorded as received before every message was checked (05 defect D6). In the strict profile good
+//! messages are delivered whatever came with them.
+
+use bytes::Bytes;
+use dht_core::{AttributionProfile, DedupHash, Severity, UnixSeconds, dedup_hash};
+use dht_mailbox::DEFAULT_RESPONSE_BYTES;
+use dht_proto::store_forward::StoredMessage;
+
+use super::{check::ValidMessage, fault::Fault};
+
+/// What follows from a response.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ResponseOutcome {
+    /// Messages to deliver, oldest first.
+    pub(super) accepted: Vec<ValidMessage>,
+    /// Messages that this node has received before.
+    pub(super) known: u64,
+    /// Messages that failed a check.
+    pub(super) refused: u64,
+    /// The gravest ban of the responder, and its reason.
+    pub(super) ban: Option<(Severity, Fault)>,
+    /// Whether the response was dropped as a whole.
+    pub(super) aborted: bool,
+    /// Newest `stored_at` of the messages that are delivered or known: how far the responder has been read.
+    pub(super) reached: Option<UnixSeconds>,
+}
+
+/// What the size and order of a page tell about further pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct PageSummary {
+    messages: usize,
+    bytes: usize,
+    ascending: bool,
+    /// Hash of the first and the last body, to recognise a page that is repeated; `None` for an empty page.
+    pub(super) hash: Option<DedupHash>,
+}
+
+/// A page of this many bytes was cut by a byte limit of [`DEFAULT_RESPONSE_BYTES`]: one more message of the largest
+/// size would not have fitted.
+const FULL_BYTES: usize =
+    DEFAULT_RESPONSE_BYTES - dht_proto::limits::MAX_STORED_BODY_BYTES - 16 * 1024;
+
+/// Decides about a whole response. `is_new` records a message as received and says whether it is new; it is called
+/// only for messages that would be delivered.
+pub(super) fn decide(
+    checked: Vec<Result<ValidMessage, Fault>>,
+    profile: AttributionProfile,
+    mut is_new: impl FnMut(&ValidMessage) -> bool,
+) -> ResponseOutcome {
+    let mut outcome = ResponseOutcome::default();
+    for fault in checked.iter().filter_map(|checked| checked.as_ref().err()) {
+        let ruling = fault.rule().ruling(profile);
+        if let Some(severity) = ruling.ban
+            && outcome.ban.is_none_or(|(gravest, _)| severity > gravest)
+        {
+            outcome.ban = Some((severity, *fault));
+        }
+        if ruling.abort {
+            outcome.aborted = true;
+            // The messages behind it were not checked.
+            outcome.ban = ruling.ban.map(|severity| (severity, *fault));
+            break;
+        }
+    }
+    if outcome.aborted {
+        outcome.refused = u64::try_from(checked.len()).unwrap_or(u64::MAX);
+        return outcome;
+    }
+    for message in checked {
+        let Ok(message) = message else {
+            outcome.refused = outcome.refused.saturating_add(1);
+            continue;
+        };
+        outcome.reached = outcome.reached.max(Some(message.stored_at));
+        if is_new(&message) {
+            outcome.accepted.push(message);
+        } else {
+            outcome.known = outcome.known.saturating_add(1);
+        }
+    }
+    // Responders send in either order; applications read in the order of arrival.
+    outcome.accepted.sort_by_key(|message| message.stored_at);
+    outcome
+}
+
+impl PageSummary {
+    pub(super) fn of(messages: &[StoredMessage]) -> Self {
+        let at = |message: Option<&StoredMessage>| message.map_or(0, |message| message.stored_at);
+        Self {
+            messages: messages.len(),
+            bytes: messages
+                .iter()
+                .map(|message| Bytes::len(&message.body))
+                .fold(0, usize::saturating_add),
+            ascending: at(messages.first()) <= at(messages.last()),
+            hash: messages
+                .first()
+                .zip(messages.last())
+                .map(|(first, last)| dedup_hash(&first.body, &last.body)),
+        }
+    }
+
+    /// Whether a further request may get more from the responder.
+    ///
+    /// A responder that serves the newest first leaves out the oldest, which no request gets: a repetition would only
+    /// make it delete them (05 defects D1 and D2).
+    pub(super) const fn may_continue(&self, limit: usize) -> bool {
+        let full = self.messages >= limit || self.bytes >= FULL_BYTES;
+        self.messages > 0 && full && self.ascending
+    }
+}

@@ -1,0 +1,10 @@
+//! Storing messages for offline peers of this node's region: the admission rule, the layer that applies it, and the
+//! recent decisions that receipts are answered from.
+
+mod admission;
+mod decisions;
+mod keeper;
+mod layer;
+
+pub(crate) use self::keeper::Keeper;
+pub use self::layer::{StoreFuture, StoreLayer, StoreService};

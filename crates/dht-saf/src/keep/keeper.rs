@@ -1,0 +1,187 @@
+//! Applies the admission rule to real messages and writes them to the store.
+
+use std::{fmt, sync::Arc};
+
+use dht_core::{
+    Clock as _, Content, DedupHash, InTransit, NodeIdentity, PublicKey, SharedClock, StoreOutcome,
+};
+use dht_mailbox::{Inserted, Neighbour, NewRecord, Recipient, Retention, Store, StoreError};
+use dht_peers::Directory;
+use parking_lot::Mutex;
+
+use super::{
+    admission::{Candidate, LocalView, StoreRejection, admit},
+    decisions::StoreDecisions,
+};
+use crate::{bucket::NeighbourBuckets, metrics, settings::Config};
+
+/// Decides which messages are stored for others, and stores them.
+pub(crate) struct Keeper {
+    identity: Arc<NodeIdentity>,
+    directory: Directory,
+    clock: SharedClock,
+    store: Store,
+    /// Known nodes that make up this node's region.
+    region_size: usize,
+    /// Largest body that is stored, in bytes.
+    max_body_bytes: u64,
+    rates: Mutex<NeighbourBuckets>,
+    decisions: StoreDecisions,
+}
+
+impl Keeper {
+    pub(crate) fn new(
+        identity: Arc<NodeIdentity>,
+        directory: Directory,
+        clock: SharedClock,
+        store: Store,
+        config: &Config,
+    ) -> Self {
+        Self {
+            identity,
+            directory,
+            clock,
+            store,
+            region_size: config.neighbouring_nodes,
+            max_body_bytes: config.max_body_bytes(),
+            rates: Mutex::new(NeighbourBuckets::new(config.neighbour_rate())),
+            decisions: StoreDecisions::default(),
+        }
+    }
+
+    /// The record to insert for a message; `None` if the message is passed on without being stored.
+    ///
+    /// A message that is not stored is marked so, unless the admission rule leaves it unmarked.
+    pub(super) fn accept(&self, message: &mut impl InTransit) -> Option<NewRecord> {
+        let retention = match self.admit(message) {
+            Ok(retention) => retention,
+            Err(reason) => {
+                metrics::considered(reason.name());
+                if !reason.leaves_message_unmarked() {
+                    self.reject(message);
+                }
+                return None;
+            }
+        };
+        let neighbour = Neighbour::from(&message.source().public_key);
+        if !self.rates.lock().admit(neighbour, self.clock.now()) {
+            metrics::considered("rate");
+            self.reject(message);
+            return None;
+        }
+        Some(record(message, retention, neighbour))
+    }
+
+    /// Stores a record, and marks its message with the outcome once that is committed.
+    pub(super) async fn insert(&self, record: NewRecord, message: &mut impl InTransit) -> bool {
+        let inserted = self.store.insert(record, self.clock.now()).await;
+        let outcome = outcome(inserted);
+        let stored = outcome != StoreOutcome::NotStored;
+        message.set_store_outcome(outcome);
+        self.decisions.record(message.hash(), stored);
+        stored
+    }
+
+    /// Whether this node stores a message for its recipient. Waits until the message has arrived, the decision is
+    /// made and the commit is done.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing. It does not end for a message that never arrives, so callers set a limit.
+    pub(crate) async fn is_stored(&self, hash: &DedupHash) -> bool {
+        match self.decisions.find(hash) {
+            Some(decision) => decision.await.unwrap_or(false),
+            None => false,
+        }
+    }
+
+    fn admit(&self, message: &impl InTransit) -> Result<Retention, StoreRejection> {
+        let opened = message.opened();
+        let (readable, body_bytes) = match &opened.content {
+            Content::Readable { parts, .. } => (true, parts.iter().map(|part| part.len()).sum()),
+            Content::Unreadable => (false, opened.body.len()),
+        };
+        let candidate = Candidate {
+            occurrences: message.occurrences(),
+            body_bytes: u64::try_from(body_bytes).unwrap_or(u64::MAX),
+            expires: opened.header.expires,
+            message_type: opened.header.message_type,
+            destination: &opened.header.destination,
+            origin: opened.origin(),
+            readable,
+            signed: !opened.header.signature.is_empty(),
+        };
+        admit(&candidate, self, self.max_body_bytes, self.clock.now())
+    }
+
+    /// Marks a message as not stored. Receipts are asked for sealed messages only, so the decision about a readable
+    /// one is not remembered.
+    fn reject(&self, message: &mut impl InTransit) {
+        message.set_store_outcome(StoreOutcome::NotStored);
+        if matches!(message.opened().content, Content::Unreadable) {
+            self.decisions.record(message.hash(), false);
+        }
+    }
+}
+
+impl LocalView for Keeper {
+    fn stores(&self) -> bool {
+        true
+    }
+
+    fn own_key(&self) -> &PublicKey {
+        self.identity.public_key()
+    }
+
+    fn is_banned(&self, key: &PublicKey) -> bool {
+        self.directory.is_banned(&key.node_id(), self.clock.now())
+    }
+
+    fn in_region(&self, key: &PublicKey) -> bool {
+        self.directory
+            .in_region(&key.node_id(), self.region_size, self.clock.now())
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+fn record(message: &impl InTransit, retention: Retention, neighbour: Neighbour) -> NewRecord {
+    let opened = message.opened();
+    let destination = opened.header.destination.public_key();
+    NewRecord {
+        recipient: destination.map_or(Recipient::ANONYMOUS, Recipient::from),
+        neighbour,
+        hash: message.hash(),
+        retention,
+        expires: opened.header.expires,
+        // Frames are canonical, so these are the bytes received.
+        header: dht_proto::encode(&opened.header.to_proto()),
+        body: opened.body.clone(),
+    }
+}
+
+fn outcome(inserted: Result<Inserted, StoreError>) -> StoreOutcome {
+    match inserted {
+        Ok(Inserted::Fresh(_)) => {
+            metrics::considered("stored");
+            StoreOutcome::Stored
+        }
+        Ok(Inserted::AlreadyExisted) => {
+            metrics::considered("known");
+            StoreOutcome::AlreadyStored
+        }
+        Err(error) => {
+            metrics::considered(error.name());
+            match error {
+                StoreError::Refused(reason) => tracing::debug!(%reason, "message not stored"),
+                error => tracing::warn!(%error, "message not stored"),
+            }
+            StoreOutcome::NotStored
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Answers a request for stored messages: 05 section 6.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use dht_core::{
+    Clock as _, Disposition, DropReason, MessageType, Outbox, Priority, PublicKey, RemotePeer,
+    SharedClock, UnixSeconds,
+};
+use dht_mailbox::{Neighbour, Page, Recipient, Store, StoredRecord};
+use dht_proto::{
+    envelope::DhtHeader,
+    store_forward::{
+        StoredMessage, StoredMessagesRequest, StoredMessagesResponse,
+        stored_messages_response::SafResponseType,
+    },
+};
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::sync::Semaphore;
+
+use super::{
+    in_flight::InFlight,
+    paging::{PagePlan, PageRequest, Pager, PagerConfig},
+};
+use crate::{
+    blocking::blocking, bucket::NeighbourBuckets, metrics, outlets::send_request, settings::Config,
+};
+
+/// Requests that read from the store at one time, each up to the bytes of one response.
+const READERS: usize = 4;
+
+/// Serves the messages stored for a peer when that peer asks.
+pub(crate) struct Server {
+    clock: SharedClock,
+    store: Store,
+    outbox: Arc<dyn Outbox>,
+    pager: Arc<Mutex<Pager>>,
+    rates: Mutex<NeighbourBuckets>,
+    readers: Semaphore,
+    in_flight: InFlight,
+}
+
+/// A response before it is encoded.
+struct Response {
+    /// Label in metrics.
+    outcome: &'static str,
+    page: Option<(PagePlan, Page)>,
+}
+
+impl Server {
+    pub(crate) fn new(
+        clock: SharedClock,
+        store: Store,
+        outbox: Arc<dyn Outbox>,
+        config: &Config,
+    ) -> Self {
+        Self {
+            clock,
+            store,
+            outbox,
+            pager: Arc::new(Mutex::new(Pager::new(PagerConfig {
+                order: config.order(),
+                max_returned: config.max_messages(),
+                ..PagerConfig::default()
+            }))),
+            rates: Mutex::new(NeighbourBuckets::new(config.requester_rate())),
+            readers: Semaphore::new(READERS),
+            in_flight: InFlight::new(),
+        }
+    }
+
+    /// Answers a request with exactly one message, which is empty if there is nothing to serve.
+    pub(crate) async fn serve(&self, requester: &RemotePeer, part: Option<&Bytes>) -> Disposition {
+        let request = part.and_then(|part| dht_proto::decode(part.clone()).ok());
+        let Some(request) = request else {
+            metrics::request("malformed");
+            return Disposition::Dropped(DropReason::BadProtocolMessage);
+        };
+        match self.respond(requester, &request).await {
+            Some(response) => self.send(requester, request.request_id, response),
+            // An empty response would say that nothing is stored.
+            None => {
+                metrics::request("failed");
+                Disposition::Dropped(DropReason::Internal)
+            }
+        }
+    }
+
+    /// The connection to a requester has ended: its last response may not have arrived.
+    pub(crate) fn disconnected(&self, requester: &PublicKey) {
+        self.pager.lock().disconnected(Recipient::from(requester));
+    }
+
+    /// Deletes what the request proves, and reads the next page. `None` if the store cannot be read.
+    async fn respond(
+        &self,
+        requester: &RemotePeer,
+        request: &StoredMessagesRequest,
+    ) -> Option<Response> {
+        let now = self.clock.now();
+        let neighbour = Neighbour::from(&requester.public_key);
+        if !self.rates.lock().admit(neighbour, now) {
+            return Some(Response::empty("rate"));
+        }
+        let request = PageRequest {
+            requester: Recipient::from(&requester.public_key),
+            since: (request.since != 0).then_some(UnixSeconds(request.since)),
+            limit: request.limit,
+        };
+        let mut plan = self.pager.lock().plan(request, now);
+        let proven = std::mem::take(&mut plan.proven);
+        if !proven.is_empty() {
+            let deleted = self.store.delete(proven, Some(request.requester)).await;
+            if let Err(error) = deleted {
+                tracing::warn!(%error, "received messages were not deleted");
+            }
+        }
+        let query = self.pager.lock().query(&plan, now);
+        // The semaphore is never closed.
+        let reader = self.readers.acquire().await.ok()?;
+        let store = self.store.clone();
+        let mut page = blocking("store", move || store.fetch(&query)).await?;
+        drop(reader);
+        self.pager.lock().arrange(&plan, &mut page);
+        Some(Response {
+            outcome: "answered",
+            page: Some((plan, page)),
+        })
+    }
+
+    fn send(&self, requester: &RemotePeer, request_id: u32, mut response: Response) -> Disposition {
+        let bytes = response.page.as_ref().map_or(0, |(_, page)| page.bytes);
+        // Held until the response has left or is lost.
+        let mut permit = None;
+        if bytes > 0 {
+            let key = Recipient::from(&requester.public_key);
+            permit = self.in_flight.try_acquire(key, bytes);
+            if permit.is_none() {
+                response = Response::empty("memory");
+            }
+        }
+        let Response { outcome, mut page } = response;
+        let records = page.as_ref().map_or(&[][..], |(_, page)| &page.records);
+        let (part, messages) = encode(records, request_id);
+        if let Some((plan, page)) = &mut page {
+            // The encoded response holds the bytes; from here on only the positions of the rows matter.
+            for record in &mut page.records {
+                (record.header, record.body) = (Bytes::new(), Bytes::new());
+            }
+            // Before the response has left: the next request may arrive before the report of the delivery.
+            self.pager.lock().handed_over(plan, page);
+        }
+        let (pager, undo) = (Arc::clone(&self.pager), page.clone());
+        let sent = self.outbox.try_send_reporting(
+            send_request(
+                requester,
+                MessageType::SafStoredMessages,
+                Priority::Stored,
+                part,
+            ),
+            Box::new(move |sent| {
+                drop(permit);
+                if !sent && let Some((plan, page)) = page {
+                    pager.lock().not_sent(&plan, &page);
+                }
+            }),
+        );
+        if sent.is_err() {
+            if let Some((plan, page)) = undo {
+                self.pager.lock().not_sent(&plan, &page);
+            }
+            metrics::request("unsent");
+            return Disposition::Dropped(DropReason::Overload);
+        }
+        metrics::request(outcome);
+        metrics::served(messages);
+        Disposition::Answered
+    }
+}
+
+impl Response {
+    const fn empty(outcome: &'static str) -> Self {
+        Self {
+            outcome,
+            page: None,
+        }
+    }
+}
+
+/// The response on the wire, and how many messages it holds: stored headers and bodies byte for byte.
+fn encode(records: &[StoredRecord], request_id: u32) -> (Bytes, usize) {
+    let response = StoredMessagesResponse {
+        messages: records.iter().filter_map(stored_message).collect(),
+        request_id,
+        response_type: SafResponseType::ForMe.into(),
+    };
+    (dht_proto::encode(&response), response.messages.len())
+}
+
+/// `None` for a header that does not decode, which no layer of this crate stores.
+fn stored_message(record: &StoredRecord) -> Option<StoredMessage> {
+    let header = DhtHeader::decode(record.header.clone()).ok()?;
+    Some(StoredMessage {
+        stored_at: record.stored_at.0,
+        version: header.major,
+        dht_header: Some(header),
+        body: record.body.clone(),
+    })
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}

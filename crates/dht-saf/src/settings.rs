@@ -1,0 +1,318 @@
+//! Settings of store-and-forward, as plain data.
+
+use dht_mailbox::{
+    DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_ROWS, DEFAULT_HIGH_SECONDS, DEFAULT_LOW_SECONDS,
+    DEFAULT_MAX_BODY_BYTES, DEFAULT_MAX_RETURNED, Durability, Lifetimes, Limits, Order, Room,
+    StoreConfig,
+};
+use dht_proto::limits::MAX_STORED_MESSAGES;
+use serde::{Deserialize, Serialize};
+
+use crate::bucket::Rate;
+
+const MIB: u64 = 1 << 20;
+
+/// Share of the store that one mailbox may take, in percent: ten recipients fill the store together.
+pub const DEFAULT_MAILBOX_PERCENT: u64 = 10;
+/// Share of the store that one neighbour may fill, in percent: half, as a small network may have one neighbour only.
+pub const DEFAULT_NEIGHBOUR_PERCENT: u64 = 50;
+/// Messages a second that are stored for one neighbour, so that a flood does not fill the store within minutes.
+pub const DEFAULT_NEIGHBOUR_RATE: u64 = 1_000;
+/// Messages that are stored for one neighbour at once after a rest: what it kept back while it was disconnected.
+pub const DEFAULT_NEIGHBOUR_BURST: u64 = 20_000;
+/// Requests a second of one peer that are answered with messages; each may read 4 MiB from the disk.
+pub const DEFAULT_REQUESTER_RATE: u64 = 2;
+/// Requests of one peer that are answered at once after a rest: a full mailbox of default size takes some 270.
+pub const DEFAULT_REQUESTER_BURST: u64 = 320;
+/// Known nodes that make up a node's region (05 section 11, `saf.num_neighbouring_nodes`).
+pub const DEFAULT_NEIGHBOURING_NODES: usize = 8;
+/// Seconds that a request reaches back before the newest message read from a peer, for rows that became visible there
+/// late (05 defects D3 and D4).
+pub const DEFAULT_MARGIN_SECONDS: u64 = 30;
+/// Seconds without a response after which a peer counts as silent: a page of 4 MiB takes that long at 1 Mbit/s.
+pub const DEFAULT_PATIENCE_SECONDS: u64 = 30;
+/// Seconds after a request in which its response is accepted (05 section 11, `saf.max_inflight_request_age`).
+pub const DEFAULT_ANSWER_SECONDS: u64 = 120;
+/// Age in seconds beyond which a stored message is a replay: 4 days, the longest that messages are stored and a day
+/// for clocks that differ.
+pub const DEFAULT_MAX_AGE_SECONDS: u64 = 4 * 24 * 60 * 60;
+
+/// Settings of store-and-forward: the section `[saf]` of a node's configuration.
+///
+/// ```
+/// let config: dht_saf::Config = toml::from_str("capacity_mib = 512")?;
+/// assert_eq!(config.capacity_mib, 512);
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+///
+/// Values out of range are refused by [`Config::validate`]; parts made without it use the nearest value in range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Whether this node stores messages for offline peers and fetches its own. Defaults to true.
+    pub enabled: bool,
+    /// Whether peers are asked for stored messages when they connect. Defaults to true.
+    pub auto_request: bool,
+    /// Number of closest connected peers that `auto_request` is limited to; 0, the default, asks every peer.
+    pub auto_request_closest: usize,
+    /// Whether a message is on the device before it counts as stored. If not, a power failure may take the last
+    /// moments; the end of the process takes nothing. Defaults to true.
+    pub durable: bool,
+    /// Messages stored for others, at least 1. Defaults to [`DEFAULT_CAPACITY_ROWS`].
+    pub capacity_rows: u64,
+    /// Room for them in MiB, at least 1. Defaults to 2048 ([`DEFAULT_CAPACITY_BYTES`]). A node without a home stores
+    /// them in memory, within a sixteenth of its memory setting.
+    pub capacity_mib: u64,
+    /// Seconds that a message without a destination is stored. Defaults to [`DEFAULT_LOW_SECONDS`].
+    pub low_priority_seconds: u64,
+    /// Seconds that any other message is stored. Defaults to [`DEFAULT_HIGH_SECONDS`].
+    pub high_priority_seconds: u64,
+    /// Largest encrypted body that is stored, in bytes; at most [`DEFAULT_MAX_BODY_BYTES`], the default, as no peer
+    /// decodes a larger one.
+    pub max_message_bytes: u64,
+    /// Share of the store that one mailbox may take, 0 to 100 percent. Defaults to [`DEFAULT_MAILBOX_PERCENT`].
+    pub mailbox_percent: u64,
+    /// Share of the store that one neighbour may fill, 0 to 100 percent. Defaults to [`DEFAULT_NEIGHBOUR_PERCENT`].
+    pub neighbour_percent: u64,
+    /// Messages a second that are stored for one neighbour; others are passed on without being stored. Defaults to
+    /// [`DEFAULT_NEIGHBOUR_RATE`].
+    pub neighbour_rate: u64,
+    /// Messages that are stored for one neighbour at once after a rest. Defaults to [`DEFAULT_NEIGHBOUR_BURST`].
+    pub neighbour_burst: u64,
+    /// Requests a second of one peer that are answered with messages; others get an empty response. Defaults to
+    /// [`DEFAULT_REQUESTER_RATE`].
+    pub requester_rate: u64,
+    /// Requests of one peer that are answered at once after a rest. Defaults to [`DEFAULT_REQUESTER_BURST`].
+    pub requester_burst: u64,
+    /// Most messages in one response, served and accepted; 1 to 1024 ([`MAX_STORED_MESSAGES`]). Defaults to
+    /// [`DEFAULT_MAX_RETURNED`].
+    pub max_returned: usize,
+    /// Whether the newest messages are served first, as stock nodes do: the oldest of more than `max_returned` are
+    /// then lost. Defaults to false.
+    pub newest_first: bool,
+    /// Known nodes that make up the region for which messages are stored. Defaults to
+    /// [`DEFAULT_NEIGHBOURING_NODES`].
+    pub neighbouring_nodes: usize,
+    /// Seconds that a request reaches back before the newest message read from a peer. Defaults to
+    /// [`DEFAULT_MARGIN_SECONDS`].
+    pub margin_seconds: u64,
+    /// Seconds without a response after which a peer counts as silent. Defaults to [`DEFAULT_PATIENCE_SECONDS`].
+    pub patience_seconds: u64,
+    /// Seconds after a request in which its response is accepted. Defaults to [`DEFAULT_ANSWER_SECONDS`].
+    pub answer_seconds: u64,
+    /// Seconds beyond which a stored message is refused as a replay, and for which received ones are remembered. If
+    /// it is shorter than peers store messages, the same message may be delivered twice. Defaults to
+    /// [`DEFAULT_MAX_AGE_SECONDS`].
+    pub max_age_seconds: u64,
+}
+
+/// A setting lies outside its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("saf.{key} is {value}, which is not in the range {min} to {max}")]
+pub struct ConfigError {
+    /// Key in the section `[saf]`.
+    pub key: &'static str,
+    /// Value found.
+    pub value: u64,
+    /// Smallest value allowed.
+    pub min: u64,
+    /// Largest value allowed.
+    pub max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            auto_request: true,
+            auto_request_closest: 0,
+            durable: true,
+            capacity_rows: DEFAULT_CAPACITY_ROWS,
+            capacity_mib: DEFAULT_CAPACITY_BYTES / MIB,
+            low_priority_seconds: DEFAULT_LOW_SECONDS,
+            high_priority_seconds: DEFAULT_HIGH_SECONDS,
+            max_message_bytes: DEFAULT_MAX_BODY_BYTES,
+            mailbox_percent: DEFAULT_MAILBOX_PERCENT,
+            neighbour_percent: DEFAULT_NEIGHBOUR_PERCENT,
+            neighbour_rate: DEFAULT_NEIGHBOUR_RATE,
+            neighbour_burst: DEFAULT_NEIGHBOUR_BURST,
+            requester_rate: DEFAULT_REQUESTER_RATE,
+            requester_burst: DEFAULT_REQUESTER_BURST,
+            max_returned: DEFAULT_MAX_RETURNED,
+            newest_first: false,
+            neighbouring_nodes: DEFAULT_NEIGHBOURING_NODES,
+            margin_seconds: DEFAULT_MARGIN_SECONDS,
+            patience_seconds: DEFAULT_PATIENCE_SECONDS,
+            answer_seconds: DEFAULT_ANSWER_SECONDS,
+            max_age_seconds: DEFAULT_MAX_AGE_SECONDS,
+        }
+    }
+}
+
+impl Config {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first setting out of range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let returned = u64::try_from(self.max_returned).unwrap_or(u64::MAX);
+        let most = MAX_STORED_MESSAGES as u64;
+        let ranges = [
+            ("capacity_rows", self.capacity_rows, 1, u64::MAX),
+            ("capacity_mib", self.capacity_mib, 1, u64::MAX / MIB),
+            (
+                "max_message_bytes",
+                self.max_message_bytes,
+                0,
+                DEFAULT_MAX_BODY_BYTES,
+            ),
+            ("mailbox_percent", self.mailbox_percent, 0, 100),
+            ("neighbour_percent", self.neighbour_percent, 0, 100),
+            ("max_returned", returned, 1, most),
+        ];
+        for (key, value, min, max) in ranges {
+            if !(min..=max).contains(&value) {
+                return Err(ConfigError {
+                    key,
+                    value,
+                    min,
+                    max,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Settings of the store of messages for others, in files.
+    #[must_use]
+    pub fn store(&self) -> StoreConfig {
+        StoreConfig {
+            durability: if self.durable {
+                Durability::Immediate
+            } else {
+                Durability::Eventual
+            },
+            limits: Limits {
+                capacity: self.share(100),
+                per_recipient: self.share(self.mailbox_percent),
+                per_neighbour: self.share(self.neighbour_percent),
+                max_body_bytes: self.max_body_bytes(),
+            },
+            lifetimes: Lifetimes {
+                low_seconds: self.low_priority_seconds,
+                high_seconds: self.high_priority_seconds,
+                ..Lifetimes::default()
+            },
+            ..StoreConfig::default()
+        }
+    }
+
+    /// Settings of the store of a node without a home, which has `memory_mib` MiB for messages: the store takes a
+    /// sixteenth of it, in segments small enough that the memory of removed messages is given back.
+    #[must_use]
+    pub fn store_in_memory(&self, memory_mib: usize) -> StoreConfig {
+        let most = u64::try_from(memory_mib / 16).unwrap_or(u64::MAX).max(1);
+        let within = Self {
+            capacity_mib: self.capacity_mib.min(most),
+            ..self.clone()
+        };
+        let piece = within.capacity_mib.saturating_mul(MIB) / 8;
+        let config = within.store();
+        StoreConfig {
+            segment_bytes: config
+                .segment_bytes
+                .min(u32::try_from(piece).unwrap_or(u32::MAX)),
+            checkpoint_bytes: config.checkpoint_bytes.min(piece),
+            ..config
+        }
+    }
+
+    pub(crate) fn max_body_bytes(&self) -> u64 {
+        self.max_message_bytes.min(DEFAULT_MAX_BODY_BYTES)
+    }
+
+    pub(crate) fn max_messages(&self) -> usize {
+        self.max_returned.clamp(1, MAX_STORED_MESSAGES)
+    }
+
+    pub(crate) const fn order(&self) -> Order {
+        if self.newest_first {
+            Order::NewestFirst
+        } else {
+            Order::OldestFirst
+        }
+    }
+
+    pub(crate) const fn neighbour_rate(&self) -> Rate {
+        Rate {
+            per_second: self.neighbour_rate,
+            burst: self.neighbour_burst,
+        }
+    }
+
+    pub(crate) const fn requester_rate(&self) -> Rate {
+        Rate {
+            per_second: self.requester_rate,
+            burst: self.requester_burst,
+        }
+    }
+
+    fn share(&self, percent: u64) -> Room {
+        let of = |all: u64| u128::from(all) * u128::from(percent.min(100)) / 100;
+        let of = |all| u64::try_from(of(all)).unwrap_or(u64::MAX);
+        Room {
+            rows: of(self.capacity_rows).max(1),
+            bytes: of(self.capacity_mib.saturating_mul(MIB)).max(MIB),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_limits_are_the_stores() {
+        let (store, default) = (Config::default().store().limits, Limits::default());
+        assert_eq!(store.capacity, default.capacity);
+        assert_eq!(store.per_recipient.rows, default.per_recipient.rows);
+        assert_eq!(store.per_neighbour, default.per_neighbour);
+        assert_eq!(store.max_body_bytes, default.max_body_bytes);
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn keys_reach_the_parts() {
+        let config: Config = toml::from_str(
+            "requester_rate = 7\nrequester_burst = 8\nneighbour_rate = 9\nneighbour_burst = 10\n\
+             max_message_bytes = 15\nmailbox_percent = 50\nneighbour_percent = 200\nmax_returned = 0",
+        )
+        .unwrap();
+        let rate = |rate: Rate| (rate.per_second, rate.burst);
+        assert_eq!(rate(config.requester_rate()), (7, 8));
+        assert_eq!(rate(config.neighbour_rate()), (9, 10));
+        assert_eq!((config.max_body_bytes(), config.max_messages()), (15, 1));
+        let limits = config.store().limits;
+        assert_eq!(limits.max_body_bytes, 15);
+        assert_eq!(limits.per_recipient.rows, limits.capacity.rows / 2);
+        assert_eq!(limits.per_neighbour, limits.capacity, "all is the most");
+        let error = config.validate().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "saf.neighbour_percent is 200, which is not in the range 0 to 100"
+        );
+    }
+
+    #[test]
+    fn an_empty_store_has_one_row() {
+        let config = Config {
+            capacity_rows: 0,
+            capacity_mib: 0,
+            ..Config::default()
+        };
+        for store in [config.store(), config.store_in_memory(0)] {
+            assert_eq!(store.limits.capacity, store.limits.per_recipient);
+            assert_eq!(store.limits.capacity.rows, 1);
+        }
+    }
+}
