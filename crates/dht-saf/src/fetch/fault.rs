@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strict_blames_nobody_for_what_somebody_else_signed() {
+    fn strict_blames_no_one_for_relayed_bytes() {
         for fault in [
             Fault::BadHeader,
             Fault::BadSemantics,

@@ -24,10 +24,10 @@ use super::{
 };
 use crate::{
     blocking::blocking,
+    config::Config,
     ledger::Ledger,
     metrics,
     outlets::{BanSink, Duplicates, send_request},
-    settings::Config,
 };
 
 /// Connected peers asked by one [`Saf::request_from_neighbours`](crate::Saf::request_from_neighbours) (05 section 7,

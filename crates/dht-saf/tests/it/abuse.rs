@@ -17,7 +17,7 @@ fn world() -> World {
 }
 
 #[tokio::test]
-async fn a_future_since_wipes_nobody() {
+async fn a_future_since_deletes_nothing() {
     let world = world();
     for to in [AWAY, OTHER, 50, 51] {
         world.keep(to, 5, to * 100).await;
@@ -34,7 +34,7 @@ async fn a_future_since_wipes_nobody() {
 }
 
 #[tokio::test]
-async fn a_since_of_zero_in_a_loop_deletes_nothing_and_is_slowed_down() {
+async fn repeated_zero_since_is_rate_limited() {
     let world = world();
     world.keep(AWAY, 100, 1).await;
     let mut messages = 0;
@@ -43,13 +43,13 @@ async fn a_since_of_zero_in_a_loop_deletes_nothing_and_is_slowed_down() {
     }
     assert_eq!(messages, 320 * 50, "the burst of one requester");
     assert_eq!(world.held(), 100);
-    // A rest later it gets its mail.
+    // A rest later it gets its message.
     world.clock.advance(10);
     assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 50);
 }
 
 #[tokio::test]
-async fn a_storm_of_unsolicited_answers_leaves_no_trace() {
+async fn unrequested_responses_leave_no_trace() {
     let world = world();
     let id = world.request(NODE).request_id;
     for n in 0..500_u32 {
@@ -65,10 +65,10 @@ async fn a_storm_of_unsolicited_answers_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn an_answer_of_a_million_messages_is_refused_before_it_is_decoded() {
+async fn huge_response_is_refused_before_decoding() {
     let world = world();
     let id = world.request(NODE).request_id;
-    let mut mail = protocol(
+    let mut message = protocol(
         NODE,
         MessageType::SafStoredMessages,
         &StoredMessagesResponse {
@@ -78,11 +78,11 @@ async fn an_answer_of_a_million_messages_is_refused_before_it_is_decoded() {
     );
     // Field 1, length 0, a million times: two megabytes on the wire, hundreds in memory.
     let bomb = Bytes::from([0x0a, 0x00].repeat(1_000_000));
-    mail.opened.content = Content::Readable {
+    message.opened.content = Content::Readable {
         parts: vec![bomb],
         origin: None,
     };
-    let outcome = world.handle(mail).await;
+    let outcome = world.handle(message).await;
     assert_eq!(
         outcome,
         Disposition::Dropped(DropReason::BadProtocolMessage)
@@ -94,7 +94,7 @@ async fn an_answer_of_a_million_messages_is_refused_before_it_is_decoded() {
 }
 
 #[tokio::test]
-async fn a_mailbox_stuffed_to_its_quota_leaves_room_for_another() {
+async fn full_mailbox_leaves_room_for_another() {
     let limits = Limits {
         per_recipient: Room {
             rows: 10,
@@ -119,7 +119,7 @@ async fn a_mailbox_stuffed_to_its_quota_leaves_room_for_another() {
 }
 
 #[tokio::test]
-async fn a_neighbours_flood_does_not_keep_out_the_others() {
+async fn a_flood_keeps_out_no_other() {
     let config = Config {
         neighbour_rate: 5,
         neighbour_burst: 20,
@@ -141,21 +141,21 @@ async fn a_neighbours_flood_does_not_keep_out_the_others() {
         ..StoreConfig::default()
     };
     let world = World::with(ME, Features::NODE, config, store);
-    let from = |seed: u64, mail: Envelope| Envelope {
+    let from = |seed: u64, message: Envelope| Envelope {
         source: RemotePeer::new(test_util::public_key(seed), Features::NODE).into(),
-        ..mail
+        ..message
     };
     let mut flooded = 0;
     let mut honest = 0;
     for second in 0..20 {
         for n in 0..50 {
             // To many recipients, so that no mailbox is full.
-            let mail = world.unreadable(1_000 + n, second * 100 + n);
-            world.store(from(NODE, mail)).await;
+            let message = world.unreadable(1_000 + n, second * 100 + n);
+            world.store(from(NODE, message)).await;
             flooded += u32::from(world.passed()[0].stored == Some(StoreOutcome::Stored));
         }
-        let mail = world.unreadable(AWAY, 5_000 + second);
-        world.store(from(OTHER, mail)).await;
+        let message = world.unreadable(AWAY, 5_000 + second);
+        world.store(from(OTHER, message)).await;
         honest += u32::from(world.passed()[0].stored == Some(StoreOutcome::Stored));
         world.clock.advance(1);
     }
@@ -166,7 +166,7 @@ async fn a_neighbours_flood_does_not_keep_out_the_others() {
 
 /// Anybody can leave messages in a mailbox that are signed and do not open; the oldest are served first.
 #[tokio::test]
-async fn rubbish_in_the_mailbox_does_not_hide_what_lies_behind_it() {
+async fn invalid_rows_do_not_hide_others() {
     let mut world = world();
     let id = world.request(NODE).request_id;
     let rubbish = |n: u64| {
@@ -187,22 +187,22 @@ async fn rubbish_in_the_mailbox_does_not_hide_what_lies_behind_it() {
     let behind = vec![rubbish(49), for_me(50, NOW.0 - 400)];
     world.answer(NODE, next.request_id, behind).await;
     assert_eq!(world.passed().len(), 1);
-    let rounds = world.events();
+    let summaries = world.events();
     assert!(
-        rounds.contains(&SafEvent::CaughtUp(FetchSummary {
+        summaries.contains(&SafEvent::CaughtUp(FetchSummary {
             asked: 1,
             answered: 1,
             new: 1,
             refused: 51,
             ..FetchSummary::default()
         })),
-        "{rounds:?}"
+        "{summaries:?}"
     );
 }
 
 /// A requester that asks again and again for all it may have, and never reads an answer.
 #[tokio::test]
-async fn one_that_does_not_read_leaves_room_for_the_answers_to_others() {
+async fn unread_responses_leave_room_for_others() {
     let world = world();
     let store = world.saf.store().unwrap();
     for (n, to) in (0..10).zip([AWAY, OTHER].into_iter().cycle()) {
@@ -217,20 +217,20 @@ async fn one_that_does_not_read_leaves_room_for_the_answers_to_others() {
         };
         store.insert(record, NOW).await.unwrap();
     }
-    *world.around.stalled.lock() = true;
+    *world.node.stalled.lock() = true;
     let mut answered = 0;
     for _ in 0..40 {
         answered += usize::from(!world.ask(AWAY, 0, 0).await.messages.is_empty());
     }
     assert_eq!(answered, 3, "8 MiB of answers");
     assert_eq!(world.ask(OTHER, 0, 0).await.messages.len(), 5);
-    world.around.release();
+    world.node.release();
     assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 5);
 }
 
 /// The clock of this node was set back: whoever is given a message from the future bans who gave it.
 #[tokio::test]
-async fn what_was_stored_in_the_future_is_served_when_its_time_comes() {
+async fn future_rows_are_served_later() {
     let world = world();
     world.keep(AWAY, 1, 1).await;
     world.clock.set(UnixSeconds(NOW.0 - 600));

@@ -29,7 +29,7 @@ fn for_me_with(change: impl FnOnce(&mut StoredMessage)) -> StoredMessage {
 }
 
 #[tokio::test]
-async fn sf24_b121_an_answer_nobody_asked_for_is_dropped() {
+async fn sf24_b121_unrequested_response_is_dropped() {
     let world = world(Strict);
     let outcome = world.answer(NODE, 5, vec![for_me(1, ago(5))]).await;
     assert_eq!(outcome, UNREQUESTED);
@@ -44,7 +44,7 @@ async fn sf24_b121_an_answer_nobody_asked_for_is_dropped() {
 }
 
 #[tokio::test]
-async fn sf25_asked_just_now_a_message_of_yesterday_is_delivered() {
+async fn sf25_yesterdays_message_is_delivered() {
     let world = world(Strict);
     let yesterday = ago(24 * 60 * 60);
     assert_eq!(
@@ -60,7 +60,7 @@ async fn sf25_asked_just_now_a_message_of_yesterday_is_delivered() {
 }
 
 #[tokio::test]
-async fn sf26_of_three_answers_to_two_requests_the_third_is_dropped() {
+async fn sf26_third_response_to_two_requests_drops() {
     for profile in [Strict, Legacy] {
         let world = world(profile);
         let ids = [
@@ -79,7 +79,7 @@ async fn sf26_of_three_answers_to_two_requests_the_third_is_dropped() {
 }
 
 #[tokio::test]
-async fn sf27_b119_two_encrypted_and_a_clear_message_are_delivered() {
+async fn sf27_b119_valid_messages_are_delivered() {
     for profile in [Strict, Legacy] {
         let mut world = world(profile);
         world.saf.online(1);
@@ -94,7 +94,7 @@ async fn sf27_b119_two_encrypted_and_a_clear_message_are_delivered() {
 }
 
 #[tokio::test]
-async fn sf28_an_empty_body_is_the_answerers_fault() {
+async fn sf28_an_empty_body_bans_the_responder() {
     for (profile, outcome, delivered) in [(Legacy, BAD, 0), (Strict, Disposition::Answered, 1)] {
         let world = world(profile);
         let empty = for_me_with(|message| message.body = Bytes::new());
@@ -146,7 +146,7 @@ async fn sf30_clear_text_that_is_no_envelope() {
 }
 
 #[tokio::test]
-async fn sf31_one_message_more_than_the_limit_is_a_ban() {
+async fn sf31_one_message_too_many_bans() {
     for profile in [Strict, Legacy] {
         let world = world(profile);
         let messages: Vec<_> = (0..51).map(|n| for_me(n, ago(5))).collect();
@@ -158,7 +158,7 @@ async fn sf31_one_message_more_than_the_limit_is_a_ban() {
 }
 
 #[tokio::test]
-async fn sf32_mail_for_another_key_is_a_ban() {
+async fn sf32_message_for_another_key_bans() {
     for (profile, outcome, delivered) in [(Legacy, BAD, 0), (Strict, Disposition::Answered, 1)] {
         let mut world = world(profile);
         world.saf.online(1);
@@ -175,7 +175,7 @@ async fn sf32_mail_for_another_key_is_a_ban() {
 }
 
 #[tokio::test]
-async fn sf33_mail_for_this_node_that_does_not_decrypt_is_skipped() {
+async fn sf33_undecryptable_message_is_skipped() {
     for profile in [Strict, Legacy] {
         let world = world(profile);
         // Encrypted for somebody else, addressed and signed for this node.
@@ -208,7 +208,7 @@ fn undecryptable(from: &dht_core::NodeIdentity) -> Bytes {
 }
 
 #[tokio::test]
-async fn sf34_a_good_message_and_a_duplicate() {
+async fn sf34_known_message_is_not_delivered_again() {
     for profile in [Strict, Legacy] {
         let mut world = world(profile);
         world.saf.online(2);
@@ -226,7 +226,7 @@ async fn sf34_a_good_message_and_a_duplicate() {
 }
 
 #[tokio::test]
-async fn sf35_an_empty_answer_and_one_of_duplicates_are_signals() {
+async fn sf35_response_without_news_still_counts() {
     for messages in [vec![], vec![for_me(1, ago(5)), for_me(2, ago(4))]] {
         let mut world = world(Strict);
         if !messages.is_empty() {
@@ -242,7 +242,7 @@ async fn sf35_an_empty_answer_and_one_of_duplicates_are_signals() {
 }
 
 #[tokio::test]
-async fn sf36_a_message_past_its_time_is_delivered_all_the_same() {
+async fn sf36_expired_message_is_delivered() {
     let world = world(Strict);
     // The messages of this test expire after an hour.
     world.clock.advance(2 * 60 * 60);
@@ -253,7 +253,7 @@ async fn sf36_a_message_past_its_time_is_delivered_all_the_same() {
 }
 
 #[tokio::test]
-async fn the_rest_of_the_table() {
+async fn remaining_faults_follow_the_table() {
     let dht_type =
         |kind: i32| for_me_with(|message| message.dht_header.as_mut().unwrap().message_type = kind);
     let unsigned = for_me_with(|it| it.dht_header.as_mut().unwrap().message_signature.clear());
@@ -307,7 +307,7 @@ async fn the_rest_of_the_table() {
 }
 
 #[tokio::test]
-async fn an_answer_with_the_id_of_nothing_owed_uses_up_nothing() {
+async fn unknown_id_uses_up_no_request() {
     let world = world(Strict);
     let id = world.request(NODE).request_id;
     let other = id.wrapping_add(1).max(1);
@@ -329,7 +329,7 @@ async fn an_answer_with_the_id_of_nothing_owed_uses_up_nothing() {
 }
 
 #[tokio::test]
-async fn an_answer_is_late_after_its_time_and_not_at_it() {
+async fn response_is_late_after_its_limit() {
     for (seconds, outcome) in [(120, Disposition::Answered), (121, UNREQUESTED)] {
         let world = world(Strict);
         let id = world.request(NODE).request_id;
@@ -345,7 +345,7 @@ async fn an_answer_is_late_after_its_time_and_not_at_it() {
 }
 
 #[tokio::test]
-async fn what_came_another_way_or_in_another_life_is_known() {
+async fn received_messages_are_known_after_restart() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("ledger.redb");
     let start = || {

@@ -19,11 +19,11 @@ fn received(world: &mut World) -> usize {
     events.filter(|event| *event == SafEvent::Received).count()
 }
 
-fn rounds(world: &mut World) -> Vec<FetchSummary> {
+fn summaries(world: &mut World) -> Vec<FetchSummary> {
     let events = world.events().into_iter();
     events
         .filter_map(|event| match event {
-            SafEvent::CaughtUp(round) => Some(round),
+            SafEvent::CaughtUp(summary) => Some(summary),
             _ => None,
         })
         .collect()
@@ -53,27 +53,27 @@ async fn sf38_only_the_first_time_online_counts() {
 }
 
 #[tokio::test]
-async fn sf39_a_peer_that_does_not_store_is_not_asked() {
+async fn sf39_only_storing_peers_are_asked() {
     let world = world();
     world.saf.listen();
     for features in [Features::CLIENT, Features::MESSAGE_PROPAGATION] {
         let peer = world.connect(NODE, features);
         world.saf.connected(&peer);
     }
-    assert!(world.around.sent.lock().is_empty());
+    assert!(world.node.sent.lock().is_empty());
     // Neither is one that is not in the directory.
     world.saf.connected(&peer(OTHER, Features::NODE));
-    assert!(world.around.sent.lock().is_empty());
+    assert!(world.node.sent.lock().is_empty());
     let peer = world.connect(10, Features::NODE);
     world.saf.connected(&peer);
-    assert_eq!(world.around.sent.lock().len(), 1);
+    assert_eq!(world.node.sent.lock().len(), 1);
     let request = world.last_request().unwrap();
     assert_eq!((request.since, request.limit), (0, 50));
     assert_ne!(request.request_id, 0);
 }
 
 #[tokio::test]
-async fn sf40_with_fewer_connections_than_the_threshold_everybody_is_asked() {
+async fn sf40_few_peers_are_all_asked() {
     let world = World::new(Config {
         auto_request_closest: 6,
         ..Config::default()
@@ -83,7 +83,7 @@ async fn sf40_with_fewer_connections_than_the_threshold_everybody_is_asked() {
         let peer = world.connect(seed, Features::NODE);
         world.saf.connected(&peer);
     }
-    assert_eq!(world.around.sent.lock().len(), 3);
+    assert_eq!(world.node.sent.lock().len(), 3);
     // With more, only the closest are.
     for seed in 13..40 {
         world.connect(seed, Features::NODE);
@@ -91,9 +91,9 @@ async fn sf40_with_fewer_connections_than_the_threshold_everybody_is_asked() {
     let mut peers: Vec<_> = (10..40).map(|seed| peer(seed, Features::NODE)).collect();
     peers.sort_by_key(|it| world.identity.node_id().distance(&it.node_id));
     for (at, peer) in peers.iter().enumerate() {
-        world.around.sent.lock().clear();
+        world.node.sent.lock().clear();
         world.saf.connected(peer);
-        assert_eq!(world.around.sent.lock().len(), usize::from(at < 6), "{at}");
+        assert_eq!(world.node.sent.lock().len(), usize::from(at < 6), "{at}");
     }
 }
 
@@ -106,19 +106,19 @@ async fn auto_request_off_asks_no_peer() {
     world.saf.listen();
     let peer = world.connect(NODE, Features::NODE);
     world.saf.connected(&peer);
-    assert!(world.around.sent.lock().is_empty());
+    assert!(world.node.sent.lock().is_empty());
     assert_eq!(world.saf.request_from_neighbours(), 1);
 }
 
 #[tokio::test]
-async fn everybody_connected_when_the_application_begins_to_listen_is_waited_for() {
+async fn listen_waits_for_all_connected_peers() {
     let mut world = world();
     let mut ids = Vec::new();
     for seed in [NODE, OTHER] {
         world.connect(seed, Features::NODE);
     }
     world.saf.listen();
-    for sent in world.around.sent.lock().iter() {
+    for sent in world.node.sent.lock().iter() {
         let request: dht_proto::store_forward::StoredMessagesRequest =
             dht_proto::decode(sent.part.clone()).unwrap();
         ids.push((sent.to, request.request_id));
@@ -133,7 +133,7 @@ async fn everybody_connected_when_the_application_begins_to_listen_is_waited_for
 }
 
 #[tokio::test]
-async fn asking_for_none_at_all_is_fetching_for_one() {
+async fn a_limit_of_zero_asks_for_one() {
     let world = World::new(Config {
         max_returned: 0,
         ..Config::default()
@@ -149,18 +149,18 @@ async fn nobody_is_asked_before_the_application_listens() {
     let mut world = world();
     let first = world.connect(NODE, Features::NODE);
     world.saf.connected(&first);
-    assert!(world.around.sent.lock().is_empty());
+    assert!(world.node.sent.lock().is_empty());
     world.saf.listen();
-    assert_eq!(world.around.sent.lock().len(), 1);
+    assert_eq!(world.node.sent.lock().len(), 1);
     world.saf.listen();
-    assert_eq!(world.around.sent.lock().len(), 1, "once");
+    assert_eq!(world.node.sent.lock().len(), 1, "once");
     let id = world.last_request().unwrap().request_id;
     world.answer(NODE, id, vec![]).await;
     assert_eq!(received(&mut world), 1);
 }
 
 #[tokio::test]
-async fn a_round_ends_when_everybody_has_answered_and_says_what_came() {
+async fn summary_comes_after_the_last_response() {
     let mut world = world();
     let ids: Vec<u32> = [NODE, OTHER, 6]
         .map(|it| world.request(it).request_id)
@@ -170,12 +170,12 @@ async fn a_round_ends_when_everybody_has_answered_and_says_what_came() {
     world
         .answer(OTHER, ids[1], [both(), vec![for_me(3, NOW.0)]].concat())
         .await;
-    assert_eq!(rounds(&mut world), []);
+    assert_eq!(summaries(&mut world), []);
     assert!(world.saf.is_fetching());
     // The third says nothing.
     world.clock.advance(30);
     world.saf.tick().await;
-    assert_eq!(rounds(&mut world), []);
+    assert_eq!(summaries(&mut world), []);
     world.clock.advance(1);
     world.saf.tick().await;
     let expected = FetchSummary {
@@ -186,13 +186,13 @@ async fn a_round_ends_when_everybody_has_answered_and_says_what_came() {
         known: 2,
         refused: 0,
     };
-    assert_eq!(rounds(&mut world), [expected]);
+    assert_eq!(summaries(&mut world), [expected]);
     assert!(!world.saf.is_fetching());
     assert_eq!(world.passed().len(), 3);
 }
 
 #[tokio::test]
-async fn who_disconnects_or_cannot_be_asked_is_silent() {
+async fn unreachable_peers_count_as_silent() {
     let mut world = world();
     world.request(NODE);
     let id = peer(NODE, Features::NODE).node_id;
@@ -204,17 +204,17 @@ async fn who_disconnects_or_cannot_be_asked_is_silent() {
         silent: 1,
         ..FetchSummary::default()
     };
-    assert_eq!(rounds(&mut world), [silent]);
-    *world.around.full.lock() = true;
+    assert_eq!(summaries(&mut world), [silent]);
+    *world.node.full.lock() = true;
     assert!(world.saf.request_from(&peer(NODE, Features::NODE)).is_err());
-    assert_eq!(rounds(&mut world), [silent]);
-    (*world.around.full.lock(), *world.around.broken.lock()) = (false, true);
+    assert_eq!(summaries(&mut world), [silent]);
+    (*world.node.full.lock(), *world.node.broken.lock()) = (false, true);
     world.saf.request_from(&peer(NODE, Features::NODE)).unwrap();
-    assert_eq!(rounds(&mut world), [silent]);
+    assert_eq!(summaries(&mut world), [silent]);
 }
 
 #[tokio::test]
-async fn a_full_answer_is_followed_by_a_request_from_where_it_ended() {
+async fn full_page_is_followed_by_a_request() {
     let mut world = world();
     let id = world.request(NODE).request_id;
     let page = |from: u64, count: u64| -> Vec<_> {
@@ -241,12 +241,12 @@ async fn a_full_answer_is_followed_by_a_request_from_where_it_ended() {
         known: 2,
         ..FetchSummary::default()
     };
-    assert_eq!(rounds(&mut world), [expected]);
+    assert_eq!(summaries(&mut world), [expected]);
 }
 
 /// The application asks while the question of the connection is still open.
 #[tokio::test]
-async fn a_peer_asked_twice_is_read_to_the_end() {
+async fn a_peer_asked_twice_finishes_both() {
     let mut world = world();
     let ids = [(); 2].map(|()| world.request(NODE).request_id);
     let page = |from: u64, count: u64| -> Vec<_> {
@@ -259,7 +259,7 @@ async fn a_peer_asked_twice_is_read_to_the_end() {
     // The same page, in answer to the other question.
     world.answer(NODE, ids[1], page(0, 50)).await;
     assert_eq!(world.last_request().unwrap(), second);
-    assert_eq!(rounds(&mut world), []);
+    assert_eq!(summaries(&mut world), []);
     world.answer(NODE, second.request_id, page(49, 50)).await;
     let third = world.last_request().unwrap();
     assert_ne!(third, second, "it goes on");
@@ -271,12 +271,12 @@ async fn a_peer_asked_twice_is_read_to_the_end() {
         known: 52,
         ..FetchSummary::default()
     };
-    assert_eq!(rounds(&mut world), [expected]);
+    assert_eq!(summaries(&mut world), [expected]);
 }
 
 /// The application takes its time with a page: nobody gives the peer up for that.
 #[tokio::test]
-async fn a_slow_application_gets_the_next_page_too() {
+async fn slow_application_gets_the_next_page() {
     let mut world = world();
     let request_id = world.request(NODE).request_id;
     let response = StoredMessagesResponse {
@@ -302,7 +302,7 @@ async fn a_slow_application_gets_the_next_page_too() {
     drop(begun.acquire_many(50).await.unwrap());
     world.clock.advance(100);
     world.saf.tick().await;
-    assert_eq!(rounds(&mut world), []);
+    assert_eq!(summaries(&mut world), []);
     gate.add_permits(1);
     taking.await.unwrap().unwrap();
     let next = world.last_request().unwrap();
@@ -310,18 +310,18 @@ async fn a_slow_application_gets_the_next_page_too() {
 }
 
 #[tokio::test]
-async fn one_that_serves_the_newest_first_is_not_asked_for_what_it_would_delete() {
+async fn newest_first_responder_gets_no_second_request() {
     let mut world = world();
     let id = world.request(NODE).request_id;
     let page = (0..50).rev().map(|n| for_me(n, NOW.0 - 500 + n)).collect();
-    let before = world.around.sent.lock().len();
+    let before = world.node.sent.lock().len();
     world.answer(NODE, id, page).await;
-    assert_eq!(world.around.sent.lock().len(), before);
-    assert_eq!(rounds(&mut world).len(), 1);
+    assert_eq!(world.node.sent.lock().len(), before);
+    assert_eq!(summaries(&mut world).len(), 1);
 }
 
 #[tokio::test]
-async fn a_page_that_comes_again_and_again_ends_the_conversation() {
+async fn a_repeated_page_ends_the_fetch() {
     let mut world = world();
     let page = || (0..50).map(|n| for_me(n, NOW.0 - 5)).collect::<Vec<_>>();
     let mut id = world.request(NODE).request_id;
@@ -329,19 +329,19 @@ async fn a_page_that_comes_again_and_again_ends_the_conversation() {
         world.answer(NODE, id, page()).await;
         id = world.last_request().unwrap().request_id;
     }
-    assert_eq!(world.around.sent.lock().len(), 2);
-    assert_eq!(rounds(&mut world).len(), 1);
+    assert_eq!(world.node.sent.lock().len(), 2);
+    assert_eq!(summaries(&mut world).len(), 1);
 }
 
 #[tokio::test]
-async fn neighbours_are_asked_on_request_eight_at_most() {
+async fn at_most_eight_neighbours_are_asked() {
     let world = world();
     for seed in 10..30 {
         world.connect(seed, Features::NODE);
     }
     world.connect(40, Features::CLIENT);
     assert_eq!(world.saf.request_from_neighbours(), 8);
-    let sent = world.around.sent.lock();
+    let sent = world.node.sent.lock();
     let mut asked: Vec<_> = sent.iter().map(|sent| sent.to).collect();
     asked.sort_by_key(|key| *key.as_bytes());
     asked.dedup();

@@ -61,8 +61,8 @@ impl Pair {
             requester
                 .answer(NODE, asked.request_id, answer.messages)
                 .await;
-            for mail in requester.passed() {
-                *self.times.entry(mail.hash).or_default() += 1;
+            for message in requester.passed() {
+                *self.times.entry(message.hash).or_default() += 1;
             }
             request = requester.last_request().filter(|next| *next != asked);
         }
@@ -131,7 +131,7 @@ proptest! {
     /// A requester of ours: whatever is lost or restarted on the way, in the end the application has each message,
     /// and had it once.
     #[test]
-    fn each_message_reaches_the_application_of_a_node_of_ours_once(
+    fn own_requester_gets_each_message_once(
         events in events(), limit in 1_usize..6,
     ) {
         run(async {
@@ -156,7 +156,7 @@ proptest! {
     /// A requester of the 1.x line: one request a connection, from the newest second it has seen, and a table of
     /// hashes behind it.
     #[test]
-    fn each_message_reaches_the_application_of_a_stock_node_once(
+    fn stock_requester_gets_each_message_once(
         events in events(), limit in 1_usize..6,
     ) {
         run(async {

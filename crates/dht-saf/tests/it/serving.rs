@@ -13,7 +13,7 @@ fn world() -> World {
 }
 
 #[tokio::test]
-async fn sf19_b118_with_nothing_there_one_empty_answer_is_sent() {
+async fn sf19_b118_empty_mailbox_sends_empty_response() {
     let world = world();
     for since in [0, NOW.0 - 100] {
         assert_eq!(world.ask(AWAY, since, 50).await.messages.len(), 0);
@@ -43,7 +43,7 @@ async fn sf21_at_most_fifty_whatever_the_limit() {
 }
 
 #[tokio::test]
-async fn sf22_a_since_in_the_future_gets_nothing_and_deletes_nothing() {
+async fn sf22_future_since_deletes_nothing() {
     // The reference deletes every older row, of everybody (D2).
     let world = world();
     world.keep(AWAY, 3, 1).await;
@@ -66,14 +66,14 @@ async fn sf23_a_client_does_not_serve() {
         StoreConfig::default(),
     );
     let request = StoredMessagesRequest::default();
-    let mail = protocol(AWAY, MessageType::SafRequestMessages, &request);
+    let message = protocol(AWAY, MessageType::SafRequestMessages, &request);
     let swallowed = Disposition::Dropped(DropReason::RoleFilter);
-    assert_eq!(world.handle(mail).await, swallowed);
-    assert!(world.around.sent.lock().is_empty() && world.passed().is_empty());
+    assert_eq!(world.handle(message).await, swallowed);
+    assert!(world.node.sent.lock().is_empty() && world.passed().is_empty());
 }
 
 #[tokio::test]
-async fn only_the_own_rows_go_and_only_on_evidence() {
+async fn only_proven_own_rows_are_deleted() {
     let world = world();
     world.keep(AWAY, 2, 1).await;
     world.keep(OTHER, 2, 10).await;
@@ -94,21 +94,21 @@ async fn only_the_own_rows_go_and_only_on_evidence() {
 }
 
 #[tokio::test]
-async fn an_answer_that_did_not_leave_proves_nothing() {
+async fn unsent_response_proves_nothing() {
     let world = world();
     world.keep(AWAY, 2, 1).await;
     world.clock.advance(5);
-    *world.around.broken.lock() = true;
+    *world.node.broken.lock() = true;
     world.ask(AWAY, 0, 0).await;
-    *world.around.broken.lock() = false;
+    *world.node.broken.lock() = false;
     world.ask(AWAY, NOW.0 + 1, 0).await;
     assert_eq!(world.held(), 2);
-    *world.around.full.lock() = true;
+    *world.node.full.lock() = true;
     let request = StoredMessagesRequest::default();
-    let mail = protocol(AWAY, MessageType::SafRequestMessages, &request);
+    let message = protocol(AWAY, MessageType::SafRequestMessages, &request);
     let shed = Disposition::Dropped(DropReason::Overload);
-    assert_eq!(world.handle(mail).await, shed);
-    *world.around.full.lock() = false;
+    assert_eq!(world.handle(message).await, shed);
+    *world.node.full.lock() = false;
     assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 2);
 }
 
@@ -139,7 +139,7 @@ async fn answers_keep_to_their_byte_budget() {
 }
 
 #[tokio::test]
-async fn a_requester_over_its_rate_is_answered_with_nothing() {
+async fn requester_over_rate_gets_empty_response() {
     let world = World::new(Config {
         requester_rate: 1,
         requester_burst: 3,
@@ -158,22 +158,22 @@ async fn a_requester_over_its_rate_is_answered_with_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_dropped_without_an_answer() {
+async fn malformed_request_gets_no_response() {
     let world = world();
     let request = StoredMessagesRequest::default();
-    let mut mail = protocol(AWAY, MessageType::SafRequestMessages, &request);
+    let mut message = protocol(AWAY, MessageType::SafRequestMessages, &request);
     for parts in [vec![], vec![Bytes::from_static(b"\xff\xff")]] {
-        mail.opened.content = dht_core::Content::Readable {
+        message.opened.content = dht_core::Content::Readable {
             parts,
             origin: None,
         };
         let again = protocol(AWAY, MessageType::SafRequestMessages, &request);
-        let sent = std::mem::replace(&mut mail, again);
+        let sent = std::mem::replace(&mut message, again);
         let bad = Disposition::Dropped(DropReason::BadProtocolMessage);
         assert_eq!(world.handle(sent).await, bad);
     }
-    mail.occurrences = 2;
+    message.occurrences = 2;
     let repeat = Disposition::Dropped(DropReason::Duplicate);
-    assert_eq!(world.handle(mail).await, repeat);
-    assert!(world.around.sent.lock().is_empty() && world.bans().is_empty());
+    assert_eq!(world.handle(message).await, repeat);
+    assert!(world.node.sent.lock().is_empty() && world.bans().is_empty());
 }

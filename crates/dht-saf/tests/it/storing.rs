@@ -30,7 +30,7 @@ fn recipient(seed: u64) -> Recipient {
 }
 
 #[tokio::test]
-async fn sf01_without_the_feature_nothing_touches_the_store() {
+async fn sf01_a_client_has_no_store_layer() {
     for features in [Features::CLIENT, Features::MESSAGE_PROPAGATION] {
         let world = World::with(ME, features, Config::default(), StoreConfig::default());
         assert!(world.saf.store_layer().is_none(), "no layer, hence no call");
@@ -41,42 +41,42 @@ async fn sf01_without_the_feature_nothing_touches_the_store() {
 #[tokio::test]
 async fn sf02_a_duplicate_is_passed_on_unmarked() {
     let world = world();
-    let mail = Envelope {
+    let message = Envelope {
         occurrences: 2,
         ..world.unreadable(AWAY, 1)
     };
-    world.store(mail).await;
+    world.store(message).await;
     assert_eq!(only(&world).stored, None);
     assert_eq!(world.held(), 0);
 }
 
 #[tokio::test]
-async fn sf03_b115_a_clear_unsigned_message_is_not_stored() {
+async fn sf03_b115_clear_unsigned_message_is_not_stored() {
     let world = world();
     let from = test_util::identity(SENDER);
-    let mail = world.open(test_util::clear(&from, Signing::Anonymous, b"x", 1));
-    assert_eq!(world.store(mail).await, Disposition::Delivered);
+    let message = world.open(test_util::clear(&from, Signing::Anonymous, b"x", 1));
+    assert_eq!(world.store(message).await, Disposition::Delivered);
     assert_eq!(only(&world).stored, Some(StoreOutcome::NotStored));
     assert_eq!(world.held(), 0);
 }
 
 #[tokio::test]
-async fn sf04_b116_what_was_decrypted_here_is_not_stored() {
+async fn sf04_b116_decrypted_message_is_not_stored() {
     let world = world();
     let from = test_util::identity(SENDER);
-    let mail = world.open(test_util::encrypted(
+    let message = world.open(test_util::encrypted(
         &from,
         &test_util::public_key(ME),
         b"x",
         1,
     ));
-    assert_eq!(world.store(mail).await, Disposition::Delivered);
+    assert_eq!(world.store(message).await, Disposition::Delivered);
     assert_eq!(only(&world).stored, Some(StoreOutcome::NotStored));
     assert_eq!(world.held(), 0);
 }
 
 #[tokio::test]
-async fn sf05_b117_mail_for_a_known_peer_is_stored_once_under_its_key() {
+async fn sf05_b117_known_recipient_gets_one_row() {
     let world = world();
     world.connect(AWAY, Features::CLIENT);
     world.clock.advance(3);
@@ -114,21 +114,21 @@ async fn sf06_an_unknown_recipient_gets_high_priority() {
 }
 
 #[tokio::test]
-async fn sf07_unreadable_and_unsigned_is_passed_on_only() {
+async fn sf07_unreadable_unsigned_message_is_not_stored() {
     let world = world();
-    let mut mail = world.unreadable(AWAY, 1);
-    mail.opened.header.signature = Bytes::new();
-    world.store(mail).await;
+    let mut message = world.unreadable(AWAY, 1);
+    message.opened.header.signature = Bytes::new();
+    world.store(message).await;
     assert_eq!(only(&world).stored, Some(StoreOutcome::NotStored));
     assert_eq!(world.held(), 0);
 }
 
 #[tokio::test]
-async fn sf08_an_unreadable_discovery_is_passed_on_to_be_forwarded_but_not_stored() {
+async fn sf08_unreadable_discovery_is_forwarded_not_stored() {
     let world = world();
-    let mut mail = world.unreadable(AWAY, 1);
-    mail.opened.header.message_type = MessageType::Discovery;
-    world.store(mail).await;
+    let mut message = world.unreadable(AWAY, 1);
+    message.opened.header.message_type = MessageType::Discovery;
+    world.store(message).await;
     let passed = only(&world);
     assert_eq!(
         passed.stored,
@@ -144,16 +144,16 @@ async fn sf08_an_unreadable_discovery_is_passed_on_to_be_forwarded_but_not_store
 async fn sf09_expiring_this_second_is_not_expired() {
     for (expires, stored) in [(NOW.0, 1), (NOW.0 - 1, 0), (NOW.0 + 1, 1)] {
         let world = world();
-        let mut mail = world.unreadable(AWAY, 1);
-        mail.opened.header.expires = Some(UnixSeconds(expires));
-        world.store(mail).await;
+        let mut message = world.unreadable(AWAY, 1);
+        message.opened.header.expires = Some(UnixSeconds(expires));
+        world.store(message).await;
         assert_eq!(world.held(), stored, "{expires}");
         assert_eq!(world.passed().len(), 1, "passed on in any case");
     }
 }
 
 #[tokio::test]
-async fn sf10_with_few_nodes_known_everybody_is_in_the_region() {
+async fn sf10_few_known_nodes_widen_the_region() {
     let world = world();
     for seed in 100..107 {
         world.connect(seed, Features::NODE);
@@ -177,7 +177,7 @@ async fn sf10_with_few_nodes_known_everybody_is_in_the_region() {
 }
 
 #[tokio::test]
-async fn sf11_the_same_message_again_is_marked_as_forwarded_before() {
+async fn sf11_repeated_message_is_marked_already_stored() {
     let world = world();
     world.store(world.unreadable(AWAY, 1)).await;
     assert_eq!(only(&world).stored, Some(StoreOutcome::Stored));
@@ -207,7 +207,7 @@ fn headers(store: &Store, to: u64, now: UnixSeconds) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn sf12_b113_three_inserts_two_with_one_hash_make_two_rows_in_order() {
+async fn sf12_b113_a_repeated_hash_adds_no_row() {
     let world = world();
     let store = world.saf.store().unwrap();
     let mut existed = Vec::new();
@@ -233,7 +233,7 @@ async fn sf13_another_signature_makes_another_row() {
 }
 
 #[tokio::test]
-async fn sf14_b114_of_four_rows_the_two_newest_fit_into_a_store_of_two() {
+async fn sf14_b114_a_full_store_keeps_the_newest() {
     for (capacity, left) in [(2, vec![3, 4]), (4, vec![1, 2, 3, 4])] {
         let room = Room {
             rows: capacity,
@@ -290,7 +290,7 @@ async fn sf15_a_row_of_the_second_asked_from() {
 }
 
 #[tokio::test]
-async fn sf16_mail_is_found_by_whoever_has_the_node_id_of_its_key() {
+async fn sf16_rows_are_found_by_node_id() {
     // There is no row without a key that has a node id: the id is derived from the key under which it lies.
     let world = world();
     world.keep(AWAY, 1, 1).await;
@@ -303,11 +303,11 @@ async fn sf16_mail_is_found_by_whoever_has_the_node_id_of_its_key() {
 }
 
 #[tokio::test]
-async fn sf17_discoveries_are_not_among_the_mail_for_a_key() {
+async fn sf17_discoveries_are_not_served() {
     let world = world();
-    let mut mail = world.unreadable(AWAY, 1);
-    mail.opened.header.message_type = MessageType::Discovery;
-    world.store(mail).await;
+    let mut message = world.unreadable(AWAY, 1);
+    message.opened.header.message_type = MessageType::Discovery;
+    world.store(message).await;
     world.keep(AWAY, 1, 2).await;
     let answer = world.ask(AWAY, 0, 0).await;
     assert_eq!(answer.messages.len(), 1);
@@ -318,7 +318,7 @@ async fn sf17_discoveries_are_not_among_the_mail_for_a_key() {
 }
 
 #[tokio::test]
-async fn sf18_after_seven_hours_low_goes_and_high_stays() {
+async fn sf18_low_retention_ends_first() {
     let world = world();
     let store = world.saf.store().unwrap();
     store
@@ -336,7 +336,7 @@ async fn sf18_after_seven_hours_low_goes_and_high_stays() {
 }
 
 #[tokio::test]
-async fn a_store_that_does_not_work_stops_nothing_else() {
+async fn a_closed_store_stops_nothing_else() {
     let world = world();
     world.saf.store().unwrap().close();
     let disposition = world.store(world.unreadable(AWAY, 1)).await;
@@ -349,7 +349,7 @@ async fn a_store_that_does_not_work_stops_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_banned_recipient_gets_no_mail() {
+async fn nothing_is_stored_for_banned_recipients() {
     let world = world();
     let key = test_util::public_key(AWAY);
     let until = NOW.saturating_add(60);
@@ -364,7 +364,7 @@ async fn a_banned_recipient_gets_no_mail() {
 }
 
 #[tokio::test]
-async fn own_mail_and_undirected_mail_is_told_apart() {
+async fn clear_messages_are_never_stored() {
     let world = world();
     let frames: BTreeSet<_> = [ME, AWAY].into_iter().collect();
     for to in frames {

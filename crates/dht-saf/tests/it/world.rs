@@ -1,4 +1,4 @@
-//! A node's store-and-forward with everything around it under the test's control.
+//! Store-and-forward of one node, with every part around it under the test's control.
 
 use std::{
     collections::HashMap,
@@ -28,13 +28,13 @@ pub(crate) use dht_core::test_util::NOW;
 
 /// Seed of the node under test.
 pub(crate) const ME: u64 = 1;
-/// Seed of a neighbour that stores for others.
+/// Seed of a neighbour that stores messages for others.
 pub(crate) const NODE: u64 = 2;
-/// Seed of another.
+/// Seed of another neighbour.
 pub(crate) const OTHER: u64 = 3;
-/// Seed of a peer that is away.
+/// Seed of an offline peer.
 pub(crate) const AWAY: u64 = 4;
-/// Seed of somebody who sends.
+/// Seed of an origin.
 pub(crate) const SENDER: u64 = 5;
 
 /// A message on its way through the layers.
@@ -76,7 +76,7 @@ impl InTransit for Envelope {
     }
 }
 
-/// What left the node.
+/// A request or response that the node sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     pub(crate) to: PublicKey,
@@ -84,22 +84,22 @@ pub(crate) struct Sent {
     pub(crate) part: Bytes,
 }
 
-/// The node around store-and-forward.
+/// The parts of a node around store-and-forward: an outbox, bans and a dedup table.
 #[derive(Default)]
-pub(crate) struct Around {
+pub(crate) struct FakeNode {
     pub(crate) sent: Mutex<Vec<Sent>>,
-    /// Nothing leaves: the outbox refuses.
+    /// The outbox refuses every request.
     pub(crate) full: Mutex<bool>,
-    /// What is taken does not leave: the connection breaks.
+    /// The connection breaks before a message has left.
     pub(crate) broken: Mutex<bool>,
-    /// What is taken waits: the peer does not read.
+    /// The peer does not read, so deliveries wait for `release`.
     pub(crate) stalled: Mutex<bool>,
     waiting: Mutex<Vec<OnDelivery>>,
     pub(crate) bans: Mutex<Vec<(PublicKey, Severity)>>,
     sightings: Mutex<HashMap<DedupHash, u32>>,
 }
 
-impl Outbox for Around {
+impl Outbox for FakeNode {
     fn try_send(&self, _: SendRequest) -> Result<(), OutboxError> {
         panic!("store-and-forward waits for every delivery")
     }
@@ -140,21 +140,21 @@ impl Outbox for Around {
     }
 }
 
-impl Around {
-    /// What waited has left.
+impl FakeNode {
+    /// Completes the deliveries that wait.
     pub(crate) fn release(&self) {
         let waiting = std::mem::take(&mut *self.waiting.lock());
         waiting.into_iter().for_each(|done| done(true));
     }
 }
 
-impl BanSink for Around {
+impl BanSink for FakeNode {
     fn ban(&self, peer: &RemotePeer, severity: Severity, _reason: &'static str) {
         self.bans.lock().push((peer.public_key, severity));
     }
 }
 
-impl Duplicates for Around {
+impl Duplicates for FakeNode {
     fn record(
         &self,
         key: &DedupHash,
@@ -169,7 +169,7 @@ impl Duplicates for Around {
     }
 }
 
-/// The next layers: writes down what comes.
+/// The inner service: records every message.
 #[derive(Clone, Default)]
 pub(crate) struct Next(pub(crate) Arc<Mutex<Vec<Envelope>>>);
 
@@ -182,23 +182,23 @@ impl Service<Envelope> for Next {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mail: Envelope) -> Self::Future {
-        let disposition = match mail.opened.content {
+    fn call(&mut self, message: Envelope) -> Self::Future {
+        let disposition = match message.opened.content {
             Content::Readable { .. } => Disposition::Delivered,
             Content::Unreadable => Disposition::Dropped(DropReason::NotForUs),
         };
-        self.0.lock().push(mail);
+        self.0.lock().push(message);
         ready(Ok(disposition))
     }
 }
 
-/// One node.
+/// A node under test.
 pub(crate) struct World {
     pub(crate) identity: Arc<NodeIdentity>,
     pub(crate) directory: Directory,
     pub(crate) connections: Connections,
     pub(crate) clock: Arc<ManualClock>,
-    pub(crate) around: Arc<Around>,
+    pub(crate) node: Arc<FakeNode>,
     pub(crate) saf: Saf,
     pub(crate) events: broadcast::Receiver<SafEvent>,
     pub(crate) next: Next,
@@ -245,7 +245,7 @@ impl World {
         let directory = Directory::new(*identity.node_id());
         let connections = Connections::new();
         let clock = Arc::new(ManualClock::new(NOW));
-        let around = Arc::new(Around::default());
+        let node = Arc::new(FakeNode::default());
         let saf = Saf::new(
             config,
             SafParts {
@@ -256,9 +256,9 @@ impl World {
                 entropy: Arc::new(SeededEntropy::new(seed)),
                 store: Some(store),
                 ledger,
-                outbox: Arc::clone(&around) as Arc<dyn Outbox>,
-                bans: Arc::clone(&around) as Arc<dyn BanSink>,
-                duplicates: Arc::clone(&around) as Arc<dyn Duplicates>,
+                outbox: Arc::clone(&node) as Arc<dyn Outbox>,
+                bans: Arc::clone(&node) as Arc<dyn BanSink>,
+                duplicates: Arc::clone(&node) as Arc<dyn Duplicates>,
                 profile,
             },
         );
@@ -268,7 +268,7 @@ impl World {
             directory,
             connections,
             clock,
-            around,
+            node,
             saf,
             events,
             next: Next::default(),
@@ -282,15 +282,23 @@ impl World {
     // --- through the layers ---
 
     /// A message through the store layer.
-    pub(crate) async fn store(&self, mail: Envelope) -> Disposition {
+    pub(crate) async fn store(&self, message: Envelope) -> Disposition {
         let layer = self.saf.store_layer().unwrap();
-        layer.layer(self.next.clone()).oneshot(mail).await.unwrap()
+        layer
+            .layer(self.next.clone())
+            .oneshot(message)
+            .await
+            .unwrap()
     }
 
     /// A message through the handler layer.
-    pub(crate) async fn handle(&self, mail: Envelope) -> Disposition {
+    pub(crate) async fn handle(&self, message: Envelope) -> Disposition {
         let layer = self.saf.layer();
-        layer.layer(self.next.clone()).oneshot(mail).await.unwrap()
+        layer
+            .layer(self.next.clone())
+            .oneshot(message)
+            .await
+            .unwrap()
     }
 
     /// Takes what reached the next layer.
@@ -306,8 +314,12 @@ impl World {
     /// Stores `count` messages for `to` in this second, through the store layer.
     pub(crate) async fn keep(&self, to: u64, count: u64, first: u64) {
         for n in first..first + count {
-            let mail = self.unreadable(to, n);
-            assert_eq!(self.store(mail).await, Disposition::Stored, "message {n}");
+            let message = self.unreadable(to, n);
+            assert_eq!(
+                self.store(message).await,
+                Disposition::Stored,
+                "message {n}"
+            );
         }
         self.passed();
     }
@@ -329,7 +341,7 @@ impl World {
         }
     }
 
-    /// Message `n` of [`SENDER`] to somebody, which this node cannot read.
+    /// Message `n` of [`SENDER`] for another peer, which this node cannot read.
     pub(crate) fn unreadable(&self, to: u64, n: u64) -> Envelope {
         let key = test_util::public_key(to);
         let from = test_util::identity(SENDER);
@@ -338,17 +350,17 @@ impl World {
 
     // --- serving ---
 
-    /// Has a peer ask, and answers what is sent to it.
+    /// Handles a request of a peer, and returns the response.
     pub(crate) async fn ask(&self, from: u64, since: u64, limit: u32) -> StoredMessagesResponse {
-        let before = self.around.sent.lock().len();
+        let before = self.node.sent.lock().len();
         let request = StoredMessagesRequest {
             since,
             request_id: 77,
             limit,
         };
-        let mail = protocol(from, MessageType::SafRequestMessages, &request);
-        assert_eq!(self.handle(mail).await, Disposition::Answered);
-        let sent = self.around.sent.lock();
+        let message = protocol(from, MessageType::SafRequestMessages, &request);
+        assert_eq!(self.handle(message).await, Disposition::Answered);
+        let sent = self.node.sent.lock();
         let [answer] = &sent[before..] else {
             panic!("exactly one answer");
         };
@@ -385,7 +397,7 @@ impl World {
 
     /// The last request that was sent, if the last thing sent is one.
     pub(crate) fn last_request(&self) -> Option<StoredMessagesRequest> {
-        let sent = self.around.sent.lock();
+        let sent = self.node.sent.lock();
         let last = sent.last()?;
         (last.message_type == MessageType::SafRequestMessages)
             .then(|| dht_proto::decode(last.part.clone()).unwrap())
@@ -403,8 +415,8 @@ impl World {
             request_id,
             response_type: 0,
         };
-        let mail = protocol(from, MessageType::SafStoredMessages, &response);
-        self.handle(mail).await
+        let message = protocol(from, MessageType::SafStoredMessages, &response);
+        self.handle(message).await
     }
 
     /// Asks [`NODE`] and has it answer with these.
@@ -423,7 +435,7 @@ impl World {
     }
 
     pub(crate) fn bans(&self) -> Vec<Severity> {
-        self.around.bans.lock().iter().map(|ban| ban.1).collect()
+        self.node.bans.lock().iter().map(|ban| ban.1).collect()
     }
 }
 
@@ -487,7 +499,7 @@ pub(crate) fn for_me(n: u64, stored_at: u64) -> StoredMessage {
     stored(frame, stored_at)
 }
 
-/// Message `n`, clear and unsigned, addressed to nobody.
+/// Message `n`, clear, unsigned and without destination.
 pub(crate) fn clear(n: u64, stored_at: u64) -> StoredMessage {
     let from = test_util::identity(SENDER);
     let frame = test_util::frame(

@@ -107,14 +107,14 @@ fn limited(max_returned: usize) -> PagerConfig {
 }
 
 #[test]
-fn a_small_mailbox_is_answered_newest_first() {
+fn a_small_mailbox_is_newest_first() {
     let mut scene = Scene::new(limited(5));
     scene.put(3);
     assert_eq!(numbers(&scene.ask(None, true).records), [3, 2, 1]);
 }
 
 #[test]
-fn a_large_mailbox_is_answered_oldest_first() {
+fn a_large_mailbox_is_oldest_first() {
     let mut scene = Scene::new(limited(5));
     for _ in 0..7 {
         scene.put(1);
@@ -166,7 +166,7 @@ fn only_a_later_second_proves_receipt() {
 }
 
 #[test]
-fn an_answer_that_was_not_handed_over_proves_nothing() {
+fn a_page_not_sent_proves_nothing() {
     let mut scene = Scene::new(limited(3));
     scene.put(2);
     scene.ask(None, false);
@@ -176,7 +176,7 @@ fn an_answer_that_was_not_handed_over_proves_nothing() {
 }
 
 #[test]
-fn a_future_since_gets_nothing_and_deletes_nothing() {
+fn a_future_since_deletes_nothing() {
     let mut scene = Scene::new(limited(3));
     scene.put(3);
     scene.ask(None, true);
@@ -200,7 +200,7 @@ fn asking_from_zero_in_a_loop_deletes_nothing() {
 }
 
 #[test]
-fn more_rows_in_a_second_than_fit_are_all_served() {
+fn a_crowded_second_is_served_completely() {
     let mut scene = Scene::new(limited(3));
     scene.put(8);
     scene.now.0 += 1;
@@ -216,7 +216,7 @@ fn more_rows_in_a_second_than_fit_are_all_served() {
 }
 
 #[test]
-fn after_a_lost_connection_the_last_answer_is_given_again() {
+fn a_lost_page_is_sent_again() {
     let mut scene = Scene::new(limited(3));
     scene.put(8);
     scene.ask(None, true);
@@ -231,7 +231,7 @@ fn after_a_lost_connection_the_last_answer_is_given_again() {
 }
 
 #[test]
-fn a_requester_that_asks_once_a_connection_gets_past_a_full_second() {
+fn one_request_per_connection_passes_a_second() {
     let mut scene = Scene::new(limited(3));
     scene.put(8);
     scene.now.0 += 1;
@@ -253,7 +253,7 @@ fn a_requester_that_asks_once_a_connection_gets_past_a_full_second() {
 }
 
 #[test]
-fn a_requester_that_takes_nothing_of_an_answer_gets_what_lies_behind_it() {
+fn an_unaccepted_page_is_passed() {
     let mut scene = Scene::new(limited(3));
     for _ in 0..8 {
         scene.put(1);
@@ -275,7 +275,7 @@ fn a_requester_that_takes_nothing_of_an_answer_gets_what_lies_behind_it() {
 }
 
 #[test]
-fn an_answer_that_did_not_leave_is_given_again_where_it_began() {
+fn an_unsent_page_is_sent_again() {
     let mut scene = Scene::new(limited(3));
     scene.put(8);
     scene.ask(None, true);
