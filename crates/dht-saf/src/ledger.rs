@@ -1,11 +1,11 @@
-//! What a node has received out of other nodes' stores: how far each was read, and which messages came.
+//! The messages a node has received, and how far it has read the store of each responder.
 //!
-//! The duplicate table forgets within a day and ends with the process; stores keep mail for three days. Without a
-//! memory of its own, a node that returns would be handed what it has.
+//! The dedup table forgets within a day, while nodes store messages for three days. Without the ledger a node that
+//! returns would be served messages that it has.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt, mem,
+    fmt, io, mem,
     path::Path,
 };
 
@@ -17,30 +17,32 @@ use redb::{
     TableError, backends::InMemoryBackend,
 };
 
-/// Received messages remembered; beyond it those go that would be forgotten first.
+/// Received messages remembered. Beyond it the one whose time ends first is forgotten.
 const MAX_RECEIVED: usize = 200_000;
-/// Answerers whose watermark is remembered; beyond it those go that have the oldest.
+/// Responders whose watermark is remembered. Beyond it the one with the oldest watermark is forgotten.
 const MAX_RESPONDERS: usize = 4096;
 
-/// Hash to the last second in which it must be remembered.
+/// Dedup hash to the last second in which it is remembered.
 const RECEIVED: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("received");
-/// Key of the answerer to the newest second of its store that was read, on its clock.
+/// Key of the responder to the newest second of its store that was read, on its clock.
 const WATERMARKS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("watermarks");
 
-/// How far each answerer was read, and what came. Bounded; written through to a file if it has one.
+/// Received messages and the watermark of each responder, in memory and in a file. At most 200 000 messages and 4096
+/// watermarks.
 ///
-/// What the file did not take, as the disk was full, is written with the next [`Ledger::flush`] that succeeds.
+/// Entries that the file did not take, as when the disk is full, are written by the next [`Ledger::flush`] that
+/// succeeds.
 pub struct Ledger {
     reopen: Reopen,
     file: Mutex<LedgerFile>,
     state: Mutex<State>,
 }
 
-type Reopen = Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>;
+type Reopen = Box<dyn Fn() -> Result<Database, redb::Error> + Send + Sync>;
 
 enum LedgerFile {
     Open(Database),
-    /// Redb refuses everything after an I/O error, until it is opened again.
+    /// After an I/O error redb refuses every access until the file is opened again.
     Failed,
     Closed,
 }
@@ -50,14 +52,14 @@ struct State {
     received: HashMap<[u8; 32], UnixSeconds>,
     by_end: BTreeSet<(UnixSeconds, [u8; 32])>,
     watermarks: HashMap<[u8; 32], UnixSeconds>,
-    /// Noted, or refused by the file, and not yet written.
+    /// Entries not yet written: noted, or refused by the file.
     noted: Vec<([u8; 32], UnixSeconds)>,
 }
 
-/// Messages that wait for [`Ledger::flush`]; more are remembered in memory only.
+/// Entries that wait for [`Ledger::flush`]; further ones are remembered in memory only.
 const MAX_NOTED: usize = 65_536;
 
-/// What one answer adds.
+/// Rows to write in one transaction.
 #[derive(Clone, Debug, Default)]
 struct Changes {
     received: Vec<([u8; 32], UnixSeconds)>,
@@ -67,26 +69,27 @@ struct Changes {
 }
 
 impl Ledger {
-    /// A ledger in this file, which is made if it is not there. Blocks.
+    /// Opens the ledger in this file, which is created if it does not exist. Blocks.
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::Locked`] while another process has the file open.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_path_buf();
-        Self::load(Box::new(move || Ok(Database::create(&path)?)))
+        Self::load(Box::new(move || Ok(Database::create(&path)?))).map_err(failure)
     }
 
     /// A ledger that ends with the process.
     ///
     /// # Errors
-    /// [`StoreError::Index`]; not in practice.
+    /// [`StoreError::Io`]; not in practice.
     pub fn in_memory() -> Result<Self, StoreError> {
         Self::load(Box::new(|| {
             Ok(Database::builder().create_with_backend(InMemoryBackend::new())?)
         }))
+        .map_err(failure)
     }
 
-    fn load(reopen: Reopen) -> Result<Self, StoreError> {
+    fn load(reopen: Reopen) -> Result<Self, redb::Error> {
         let database = reopen()?;
         let mut state = State::default();
         let transaction = database.begin_read()?;
@@ -111,7 +114,7 @@ impl Ledger {
         })
     }
 
-    /// The newest second of this answerer's store that was read.
+    /// The newest second of this responder's store that was read, on its clock.
     #[must_use]
     pub fn watermark(&self, responder: &PublicKey) -> Option<UnixSeconds> {
         self.state
@@ -121,16 +124,16 @@ impl Ledger {
             .copied()
     }
 
-    /// Whether this message came before.
+    /// Whether this message was received before.
     #[must_use]
     pub fn contains(&self, hash: &DedupHash) -> bool {
         self.state.lock().received.contains_key(&hash.0)
     }
 
-    /// Remembers messages until a time; durable when it returns. Blocks.
+    /// Remembers messages until a time, durably when it returns. Blocks.
     ///
     /// # Errors
-    /// When the device fails; until the process ends they are remembered all the same.
+    /// When the device fails. They are remembered until the process ends, and the next [`Ledger::flush`] writes them.
     pub fn receive(&self, hashes: &[DedupHash], until: UnixSeconds) -> Result<(), StoreError> {
         let mut changes = Changes::default();
         {
@@ -144,8 +147,8 @@ impl Ledger {
         self.write_received(changes)
     }
 
-    /// Remembers a message that came another way, so that no store hands it over again. Does not block: it is written
-    /// with the next [`Ledger::flush`].
+    /// Remembers a message that arrived live, so that it is not accepted out of a store again. Does not block: the next
+    /// [`Ledger::flush`] writes it.
     pub fn note(&self, hash: DedupHash, until: UnixSeconds) {
         let mut state = self.state.lock();
         state.remember(hash.0, until);
@@ -154,7 +157,7 @@ impl Ledger {
         }
     }
 
-    /// Writes what was noted. Blocks.
+    /// Writes the entries not yet written. Blocks.
     ///
     /// # Errors
     /// When the device fails.
@@ -171,7 +174,7 @@ impl Ledger {
         self.write_received(changes)
     }
 
-    /// Everything remembered, and until when: what the duplicate table of a new run begins with.
+    /// Every message remembered, and until when: the dedup table of a new run begins with these.
     #[must_use]
     pub fn snapshot(&self) -> Vec<(DedupHash, UnixSeconds)> {
         let state = self.state.lock();
@@ -180,10 +183,10 @@ impl Ledger {
             .collect()
     }
 
-    /// Notes how far an answerer was read. Never steps back. Blocks.
+    /// Records how far a responder was read; an earlier second than before changes nothing. Blocks.
     ///
     /// # Errors
-    /// When the device fails; until the process ends it is remembered all the same.
+    /// When the device fails. It is remembered until the process ends.
     pub fn read_up_to(&self, responder: &PublicKey, at: UnixSeconds) -> Result<(), StoreError> {
         let mut changes = Changes::default();
         {
@@ -205,7 +208,7 @@ impl Ledger {
         self.write(&changes)
     }
 
-    /// Forgets messages whose time is over. Answers how many. Blocks.
+    /// Forgets messages whose time is over; returns how many. Blocks.
     ///
     /// # Errors
     /// When the device fails.
@@ -227,7 +230,7 @@ impl Ledger {
         Ok(changes.forgotten.len())
     }
 
-    /// Writes what was noted and closes the file, so that it can be opened again. Blocks.
+    /// Writes the entries not yet written and closes the file, so that it can be opened again. Blocks.
     ///
     /// # Errors
     /// When the device fails; it is closed all the same.
@@ -246,7 +249,7 @@ impl Ledger {
         self.state.lock().received.len()
     }
 
-    /// Writes, and keeps what was not written for the next time.
+    /// Writes, and keeps the entries for the next time if that fails.
     fn write_received(&self, changes: Changes) -> Result<(), StoreError> {
         let written = self.write(&changes);
         if written.is_err() {
@@ -261,20 +264,20 @@ impl Ledger {
         let mut file = self.file.lock();
         let database = match mem::replace(&mut *file, LedgerFile::Failed) {
             LedgerFile::Open(database) => database,
-            LedgerFile::Failed => (self.reopen)()?,
+            LedgerFile::Failed => (self.reopen)().map_err(failure)?,
             LedgerFile::Closed => {
                 *file = LedgerFile::Closed;
                 return Err(StoreError::Closed);
             }
         };
-        changes.commit(&database)?;
+        changes.commit(&database).map_err(failure)?;
         *file = LedgerFile::Open(database);
         Ok(())
     }
 }
 
 impl Changes {
-    fn commit(&self, database: &Database) -> Result<(), StoreError> {
+    fn commit(&self, database: &Database) -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
         {
             let mut received = transaction.open_table(RECEIVED)?;
@@ -314,11 +317,23 @@ impl State {
     }
 }
 
-/// Opens a table; `None` in a file nothing was written to.
+/// Tells the failures apart that a person can do something about.
+fn failure(error: redb::Error) -> StoreError {
+    match error {
+        redb::Error::Io(error) => error.into(),
+        redb::Error::DatabaseAlreadyOpen => StoreError::Locked,
+        error => {
+            tracing::warn!(%error, "ledger cannot be read or written");
+            StoreError::Io(io::ErrorKind::InvalidData)
+        }
+    }
+}
+
+/// Opens a table; `None` if the file has no such table yet.
 fn read_table<V: redb::Value + 'static>(
     transaction: &ReadTransaction,
     definition: TableDefinition<'_, &'static [u8; 32], V>,
-) -> Result<Option<ReadOnlyTable<&'static [u8; 32], V>>, StoreError> {
+) -> Result<Option<ReadOnlyTable<&'static [u8; 32], V>>, redb::Error> {
     match transaction.open_table(definition) {
         Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
@@ -347,7 +362,7 @@ mod tests {
     const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 
     #[test]
-    fn it_is_the_same_after_a_restart() {
+    fn a_restart_changes_nothing() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("ledger.redb");
         let (hash, peer) = (DedupHash([7; 32]), public_key(1));
@@ -359,7 +374,7 @@ mod tests {
         }
         let ledger = Ledger::open(&path).unwrap();
         assert!(ledger.contains(&hash) && !ledger.contains(&DedupHash([8; 32])));
-        assert_eq!(ledger.watermark(&peer), Some(NOW), "it never steps back");
+        assert_eq!(ledger.watermark(&peer), Some(NOW), "it does not step back");
         assert_eq!(ledger.watermark(&public_key(2)), None);
         let noted = DedupHash([9; 32]);
         ledger.note(noted, NOW.saturating_add(20));
@@ -378,19 +393,19 @@ mod tests {
     struct File(DiskFile);
 
     impl redb::StorageBackend for File {
-        fn len(&self) -> std::io::Result<u64> {
+        fn len(&self) -> io::Result<u64> {
             self.0.len()
         }
-        fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
             self.0.read(offset, out)
         }
-        fn set_len(&self, len: u64) -> std::io::Result<()> {
+        fn set_len(&self, len: u64) -> io::Result<()> {
             self.0.set_len(len)
         }
-        fn sync_data(&self) -> std::io::Result<()> {
+        fn sync_data(&self) -> io::Result<()> {
             self.0.sync_data()
         }
-        fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
             self.0.write(offset, data)
         }
     }
@@ -398,14 +413,14 @@ mod tests {
     fn on(disk: &FaultyDisk) -> Ledger {
         let disk = disk.clone();
         Ledger::load(Box::new(move || {
-            let file = File(disk.open("ledger")?);
+            let file = File(disk.open("ledger").map_err(redb::Error::Io)?);
             Ok(Database::builder().create_with_backend(file)?)
         }))
         .unwrap()
     }
 
     #[test]
-    fn what_a_failing_disk_refused_is_written_once_it_works_again() {
+    fn failed_writes_are_repeated_later() {
         let disk = FaultyDisk::new();
         let ledger = on(&disk);
         let until = NOW.saturating_add(9);

@@ -22,19 +22,24 @@
 //!   four. No row of such a response is deleted before it expires.
 
 mod blocking;
-mod bucket;
+mod config;
 mod fetch;
 mod keep;
 mod layer;
 mod ledger;
 mod metrics;
 mod outlets;
+mod rates;
 mod receipt;
 mod saf;
 mod serve;
-mod settings;
 
-pub use bucket::{MAX_BUCKETS, NeighbourBuckets, Rate, TokenBucket};
+pub use config::{
+    Config, ConfigError, DEFAULT_ANSWER_SECONDS, DEFAULT_MAILBOX_PERCENT, DEFAULT_MARGIN_SECONDS,
+    DEFAULT_MAX_AGE_SECONDS, DEFAULT_NEIGHBOUR_BURST, DEFAULT_NEIGHBOUR_PERCENT,
+    DEFAULT_NEIGHBOUR_RATE, DEFAULT_NEIGHBOURING_NODES, DEFAULT_PATIENCE_SECONDS,
+    DEFAULT_REQUESTER_BURST, DEFAULT_REQUESTER_RATE,
+};
 pub use fetch::{
     EVENT_CAPACITY, FAULT_RULES, Fault, FaultRule, FetchSummary, NEIGHBOURS_ASKED, Ruling,
     SafEvent, TOO_MANY_MESSAGES,
@@ -46,12 +51,6 @@ pub use metrics::describe_metrics;
 pub use outlets::{BanSink, Duplicates};
 pub use receipt::{RECEIPT_LIMIT, RECEIPT_PROTOCOL, ask_receipt, serve_receipts};
 pub use saf::{Saf, SafParts};
-pub use settings::{
-    Config, ConfigError, DEFAULT_ANSWER_SECONDS, DEFAULT_MAILBOX_PERCENT, DEFAULT_MARGIN_SECONDS,
-    DEFAULT_MAX_AGE_SECONDS, DEFAULT_NEIGHBOUR_BURST, DEFAULT_NEIGHBOUR_PERCENT,
-    DEFAULT_NEIGHBOUR_RATE, DEFAULT_NEIGHBOURING_NODES, DEFAULT_PATIENCE_SECONDS,
-    DEFAULT_REQUESTER_BURST, DEFAULT_REQUESTER_RATE,
-};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

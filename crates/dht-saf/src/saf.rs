@@ -3,21 +3,22 @@
 use std::{fmt, sync::Arc};
 
 use dht_core::{
-    AttributionProfile, Clock as _, DedupHash, Features, NodeId, NodeIdentity, Outbox, OutboxError,
-    PublicKey, RemotePeer, SharedClock, SharedEntropy,
+    AttributionProfile, Clock as _, DedupHash, Entropy as _, Features, NodeId, NodeIdentity,
+    Outbox, OutboxError, PublicKey, RemotePeer, SharedClock, SharedEntropy,
 };
 use dht_mailbox::Store;
 use dht_peers::{Connections, Directory};
+use rand_core::Rng as _;
 use tokio::sync::broadcast;
 
 use crate::{
+    config::Config,
     fetch::{FetchParts, Fetcher, SafEvent},
     keep::{Keeper, StoreLayer},
     layer::SafLayer,
     ledger::Ledger,
     outlets::{BanSink, Duplicates},
     serve::Server,
-    settings::Config,
 };
 
 /// What store-and-forward works with.
@@ -80,6 +81,11 @@ impl Saf {
             duplicates,
             profile,
         } = parts;
+        let seed = || {
+            let mut seed = [0; 16];
+            entropy.rng().fill_bytes(&mut seed);
+            seed
+        };
         let stores = identity.features().contains(Features::DHT_STORE_FORWARD);
         let storing = store.filter(|_| stores).map(|store| Storing {
             keeper: Arc::new(Keeper::new(
@@ -87,12 +93,14 @@ impl Saf {
                 directory.clone(),
                 Arc::clone(&clock),
                 store.clone(),
+                seed(),
                 config,
             )),
             server: Arc::new(Server::new(
                 Arc::clone(&clock),
                 store.clone(),
                 Arc::clone(&outbox),
+                seed(),
                 config,
             )),
             store,

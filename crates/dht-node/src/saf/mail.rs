@@ -1,7 +1,7 @@
 //! Starting and stopping.
 
 use std::{
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -185,8 +185,10 @@ pub(crate) const fn advice(error: &StoreError) -> &'static str {
         StoreError::NewerFormat { .. } => "; use the newer version, or another --home",
         StoreError::DiskFull => "; make room on the disk",
         StoreError::Index(_) => {
-            "; if it stays so, move index.redb away, which is made again from the messages, or ledger.redb, \
-             without which a message may come twice"
+            "; if it stays so, move index.redb away, which is made again from the messages"
+        }
+        StoreError::Io(io::ErrorKind::InvalidData) => {
+            "; if it stays so, move ledger.redb away, without which a message may be delivered twice"
         }
         _ => "",
     }

@@ -7,13 +7,12 @@ use dht_core::{
 };
 use dht_mailbox::{Inserted, Neighbour, NewRecord, Recipient, Retention, Store, StoreError};
 use dht_peers::Directory;
-use parking_lot::Mutex;
 
 use super::{
     admission::{Candidate, LocalView, StoreRejection, admit},
     decisions::StoreDecisions,
 };
-use crate::{bucket::NeighbourBuckets, metrics, settings::Config};
+use crate::{config::Config, metrics, rates::Rates};
 
 /// Decides which messages are stored for others, and stores them.
 pub(crate) struct Keeper {
@@ -25,7 +24,7 @@ pub(crate) struct Keeper {
     region_size: usize,
     /// Largest body that is stored, in bytes.
     max_body_bytes: u64,
-    rates: Mutex<NeighbourBuckets>,
+    rates: Rates,
     decisions: StoreDecisions,
 }
 
@@ -35,6 +34,7 @@ impl Keeper {
         directory: Directory,
         clock: SharedClock,
         store: Store,
+        seed: [u8; 16],
         config: &Config,
     ) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl Keeper {
             store,
             region_size: config.neighbouring_nodes,
             max_body_bytes: config.max_body_bytes(),
-            rates: Mutex::new(NeighbourBuckets::new(config.neighbour_rate())),
+            rates: Rates::new(config.neighbour_rate(), seed),
             decisions: StoreDecisions::default(),
         }
     }
@@ -63,12 +63,13 @@ impl Keeper {
                 return None;
             }
         };
-        let neighbour = Neighbour::from(&message.source().public_key);
-        if !self.rates.lock().admit(neighbour, self.clock.now()) {
+        let neighbour = &message.source().public_key;
+        if !self.rates.admit(neighbour, self.clock.now()) {
             metrics::considered("rate");
             self.reject(message);
             return None;
         }
+        let neighbour = Neighbour::from(neighbour);
         Some(record(message, retention, neighbour))
     }
 

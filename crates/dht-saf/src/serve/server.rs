@@ -7,7 +7,7 @@ use dht_core::{
     Clock as _, Disposition, DropReason, MessageType, Outbox, Priority, PublicKey, RemotePeer,
     SharedClock, UnixSeconds,
 };
-use dht_mailbox::{Neighbour, Page, Recipient, Store, StoredRecord};
+use dht_mailbox::{Page, Recipient, Store, StoredRecord};
 use dht_proto::{
     envelope::DhtHeader,
     store_forward::{
@@ -23,9 +23,7 @@ use super::{
     in_flight::InFlight,
     paging::{PagePlan, PageRequest, Pager, PagerConfig},
 };
-use crate::{
-    blocking::blocking, bucket::NeighbourBuckets, metrics, outlets::send_request, settings::Config,
-};
+use crate::{blocking::blocking, config::Config, metrics, outlets::send_request, rates::Rates};
 
 /// Requests that read from the store at one time, each up to the bytes of one response.
 const READERS: usize = 4;
@@ -36,7 +34,7 @@ pub(crate) struct Server {
     store: Store,
     outbox: Arc<dyn Outbox>,
     pager: Arc<Mutex<Pager>>,
-    rates: Mutex<NeighbourBuckets>,
+    rates: Rates,
     readers: Semaphore,
     in_flight: InFlight,
 }
@@ -53,6 +51,7 @@ impl Server {
         clock: SharedClock,
         store: Store,
         outbox: Arc<dyn Outbox>,
+        seed: [u8; 16],
         config: &Config,
     ) -> Self {
         Self {
@@ -64,7 +63,7 @@ impl Server {
                 max_returned: config.max_messages(),
                 ..PagerConfig::default()
             }))),
-            rates: Mutex::new(NeighbourBuckets::new(config.requester_rate())),
+            rates: Rates::new(config.requester_rate(), seed),
             readers: Semaphore::new(READERS),
             in_flight: InFlight::new(),
         }
@@ -99,8 +98,7 @@ impl Server {
         request: &StoredMessagesRequest,
     ) -> Option<Response> {
         let now = self.clock.now();
-        let neighbour = Neighbour::from(&requester.public_key);
-        if !self.rates.lock().admit(neighbour, now) {
+        if !self.rates.admit(&requester.public_key, now) {
             return Some(Response::empty("rate"));
         }
         let request = PageRequest {

@@ -6,9 +6,8 @@ use dht_mailbox::{
     StoreConfig,
 };
 use dht_proto::limits::MAX_STORED_MESSAGES;
+use dht_stack::Rate;
 use serde::{Deserialize, Serialize};
-
-use crate::bucket::Rate;
 
 const MIB: u64 = 1 << 20;
 
@@ -17,13 +16,13 @@ pub const DEFAULT_MAILBOX_PERCENT: u64 = 10;
 /// Share of the store that one neighbour may fill, in percent: half, as a small network may have one neighbour only.
 pub const DEFAULT_NEIGHBOUR_PERCENT: u64 = 50;
 /// Messages a second that are stored for one neighbour, so that a flood does not fill the store within minutes.
-pub const DEFAULT_NEIGHBOUR_RATE: u64 = 1_000;
+pub const DEFAULT_NEIGHBOUR_RATE: u32 = 1_000;
 /// Messages that are stored for one neighbour at once after a rest: what it kept back while it was disconnected.
-pub const DEFAULT_NEIGHBOUR_BURST: u64 = 20_000;
+pub const DEFAULT_NEIGHBOUR_BURST: u32 = 20_000;
 /// Requests a second of one peer that are answered with messages; each may read 4 MiB from the disk.
-pub const DEFAULT_REQUESTER_RATE: u64 = 2;
+pub const DEFAULT_REQUESTER_RATE: u32 = 2;
 /// Requests of one peer that are answered at once after a rest: a full mailbox of default size takes some 270.
-pub const DEFAULT_REQUESTER_BURST: u64 = 320;
+pub const DEFAULT_REQUESTER_BURST: u32 = 320;
 /// Known nodes that make up a node's region (05 section 11, `saf.num_neighbouring_nodes`).
 pub const DEFAULT_NEIGHBOURING_NODES: usize = 8;
 /// Seconds that a request reaches back before the newest message read from a peer, for rows that became visible there
@@ -76,14 +75,14 @@ pub struct Config {
     pub neighbour_percent: u64,
     /// Messages a second that are stored for one neighbour; others are passed on without being stored. Defaults to
     /// [`DEFAULT_NEIGHBOUR_RATE`].
-    pub neighbour_rate: u64,
+    pub neighbour_rate: u32,
     /// Messages that are stored for one neighbour at once after a rest. Defaults to [`DEFAULT_NEIGHBOUR_BURST`].
-    pub neighbour_burst: u64,
+    pub neighbour_burst: u32,
     /// Requests a second of one peer that are answered with messages; others get an empty response. Defaults to
     /// [`DEFAULT_REQUESTER_RATE`].
-    pub requester_rate: u64,
+    pub requester_rate: u32,
     /// Requests of one peer that are answered at once after a rest. Defaults to [`DEFAULT_REQUESTER_BURST`].
-    pub requester_burst: u64,
+    pub requester_burst: u32,
     /// Most messages in one response, served and accepted; 1 to 1024 ([`MAX_STORED_MESSAGES`]). Defaults to
     /// [`DEFAULT_MAX_RETURNED`].
     pub max_returned: usize,
