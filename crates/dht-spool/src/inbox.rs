@@ -35,7 +35,7 @@ use crate::{
 /// ```
 /// use bytes::Bytes;
 /// use dht_core::{DedupHash, NodeId, UnixSeconds};
-/// use dht_spool::{Arrival, Inbox, InboxConfig, Inserted, NewRow};
+/// use dht_spool::{Arrival, Inbox, InboxConfig, Inserted, Limit, NewRow};
 ///
 /// let inbox = Inbox::in_memory(InboxConfig::default())?; // Inbox::open("inbox.redb", …) on disk
 /// let now = UnixSeconds(1_700_000_000);
@@ -70,7 +70,7 @@ impl Inbox {
     ///
     /// # Errors
     /// [`SpoolError::Locked`] while another handle or process has it open, [`SpoolError::NewerFormat`],
-    /// [`SpoolError::WrongFile`], or what the device says.
+    /// [`SpoolError::WrongFile`], or an I/O error.
     pub fn open(path: impl AsRef<Path>, config: InboxConfig) -> Result<Self, SpoolError> {
         Self::of(Journal::open(path.as_ref(), config))
     }
@@ -94,7 +94,7 @@ impl Inbox {
     /// Inserts a message. It is durable once the ticket resolves; waits while the writer's queue has no room.
     ///
     /// # Errors
-    /// The ticket's: [`SpoolError::Full`], [`SpoolError::TooLarge`], or what the device says.
+    /// The ticket's: [`SpoolError::Full`], [`SpoolError::TooLarge`], or an I/O error.
     pub fn insert(&self, row: NewRow) -> Ticket<Inserted> {
         if let Err(error) = check(&row) {
             return Ticket::refused(error);
@@ -124,7 +124,7 @@ impl Inbox {
     /// Adds a consumer; answers false if it exists. `default` exists from the beginning.
     ///
     /// # Errors
-    /// The ticket's: [`SpoolError::InvalidName`], [`SpoolError::TooManyConsumers`], or what the device says.
+    /// The ticket's: [`SpoolError::InvalidName`], [`SpoolError::TooManyConsumers`], or an I/O error.
     pub fn add_consumer(&self, name: &str, start: Start) -> Ticket<bool> {
         let name = name.to_owned();
         self.journal
@@ -134,7 +134,7 @@ impl Inbox {
     /// Removes a consumer, and the rows that only it had not acked.
     ///
     /// # Errors
-    /// The ticket's: [`SpoolError::UnknownConsumer`], [`SpoolError::LastConsumer`], or what the device says.
+    /// The ticket's: [`SpoolError::UnknownConsumer`], [`SpoolError::LastConsumer`], or an I/O error.
     pub fn remove_consumer(&self, name: &str, now: UnixSeconds) -> Ticket<()> {
         let name = name.to_owned();
         self.journal.submit(name.len(), move |state, changes| {
@@ -145,7 +145,7 @@ impl Inbox {
     /// Reads rows that a consumer has not acked, oldest first, above `after` if given. Blocks.
     ///
     /// # Errors
-    /// [`SpoolError::UnknownConsumer`], or what the device says.
+    /// [`SpoolError::UnknownConsumer`], or an I/O error.
     pub fn read(
         &self,
         consumer: &str,
@@ -218,7 +218,7 @@ impl Inbox {
     /// every minute or so.
     ///
     /// # Errors
-    /// The ticket's: what the device says.
+    /// The ticket's: an I/O error.
     pub fn expire(&self, now: UnixSeconds) -> Ticket<Expiry> {
         self.journal
             .submit(0, move |state, changes| Ok(state.expire(now, changes)))
@@ -230,7 +230,7 @@ impl Inbox {
         self.journal.changes()
     }
 
-    /// What it holds.
+    /// Counts of rows, bytes, hashes and consumers.
     #[must_use]
     pub fn stats(&self) -> InboxStats {
         let damaged_files = self.journal.damaged_files();
@@ -256,7 +256,7 @@ impl Inbox {
         })
     }
 
-    /// The settings it was opened with.
+    /// Settings this inbox was opened with.
     #[must_use]
     pub fn config(&self) -> &InboxConfig {
         self.journal.config()

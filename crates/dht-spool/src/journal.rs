@@ -4,6 +4,9 @@
 //! requests that wait, writes their changes in one transaction, makes it durable and only then answers. If that
 //! fails, the file is opened again and the state is read from it, so that memory never says more than the file.
 
+mod load;
+mod state;
+
 use std::{
     fmt,
     path::Path,
@@ -15,48 +18,20 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase};
 use tokio::sync::{oneshot, watch};
 use tracing::{error, warn};
 
+use load::{load, load_checked, replace};
+pub(crate) use state::{INFO, State};
+
 use crate::{
-    config::WriterConfig,
     error::SpoolError,
-    file::{File, contain, discard, why_not_opened},
+    file::{File, contain, discard},
     metrics,
     queue::{Place, Queue},
     ticket::Ticket,
 };
-
-/// Numbers about the file: what it is, its format, the next id.
-pub(crate) const INFO: TableDefinition<'_, &str, u64> = TableDefinition::new("info");
-/// Format this version writes, and the newest it reads.
-pub(crate) const FORMAT: u64 = 1;
-
-/// What is kept in memory of a file, and how it is kept in the file.
-pub(crate) trait State: Sized + Send + 'static {
-    /// One row to write or remove.
-    type Change: Send;
-    type Config: Clone + Send + Sync + 'static;
-    /// Label of metrics and logs.
-    const NAME: &'static str;
-    /// What the file says it is.
-    const KIND: u64;
-
-    fn writer(config: &Self::Config) -> &WriterConfig;
-    /// Makes the tables in a new file.
-    fn create(transaction: &WriteTransaction) -> Result<(), SpoolError>;
-    fn load(config: &Self::Config, file: &ReadTransaction) -> Result<Self, SpoolError>;
-    /// Adds what every commit writes.
-    fn finish(&mut self, changes: &mut Vec<Self::Change>);
-    fn write(transaction: &WriteTransaction, changes: Vec<Self::Change>) -> Result<(), SpoolError>;
-    /// Takes over what is counted since the file was opened.
-    fn carry(&mut self, before: &Self);
-    /// The changes so far are durable. Answers the number to publish to those who wait for changes.
-    fn committed(&mut self) -> u64;
-    /// Copies what can be read of a damaged file. Answers how many rows.
-    fn salvage(damaged: &ReadTransaction, into: &WriteTransaction) -> Result<u64, SpoolError>;
-}
 
 /// A file, its writer thread and its state in memory. Dropping it commits what is queued.
 pub(crate) struct Journal<S: State> {
@@ -372,115 +347,4 @@ impl<S: State> Shared<S> {
         }
         self.queue.abandon();
     }
-}
-
-/// Opens a file and verifies it.
-fn load_checked<S: State>(file: &File, config: &S::Config) -> Result<(Database, S), SpoolError> {
-    match load(file, config, true) {
-        // The check writes to the file; a full disk must not keep a node from starting.
-        Err(SpoolError::DiskFull) => load(file, config, false),
-        loaded => loaded,
-    }
-}
-
-/// Sets a damaged file aside and begins a new one with what can be read of it.
-fn replace<S: State>(file: &File, config: &S::Config) -> Result<(), SpoolError> {
-    let aside = file.set_aside()?;
-    metrics::damaged_file(S::NAME);
-    match contain(|| salvage::<S>(&aside, file, config)) {
-        Ok(rows) => warn!(rows, "rows of the damaged file were kept"),
-        Err(SpoolError::Damaged) => warn!("nothing could be read of the damaged file"),
-        Err(error) => {
-            file.take_back(&aside)?;
-            return Err(error);
-        }
-    }
-    Ok(())
-}
-
-/// Opens a file, makes its tables if it is new, and reads the state.
-fn load<S: State>(
-    file: &File,
-    config: &S::Config,
-    check: bool,
-) -> Result<(Database, S), SpoolError> {
-    let database = file.open(check)?;
-    let state = contain(|| {
-        match purpose(&database)? {
-            None => {
-                let transaction = database.begin_write()?;
-                begin::<S>(&transaction)?;
-                transaction.commit()?;
-                file.sync_name()?;
-            }
-            Some((kind, _)) if kind != S::KIND => return Err(SpoolError::WrongFile),
-            Some((_, found)) if found > FORMAT => {
-                return Err(SpoolError::NewerFormat {
-                    found,
-                    known: FORMAT,
-                });
-            }
-            Some(_) => {}
-        }
-        S::load(config, &database.begin_read()?)
-    });
-    match state {
-        Ok(state) => Ok((database, state)),
-        Err(error) => {
-            discard(Some(database));
-            Err(error)
-        }
-    }
-}
-
-/// Makes the tables of a new file.
-fn begin<S: State>(transaction: &WriteTransaction) -> Result<(), SpoolError> {
-    let mut info = transaction.open_table(INFO)?;
-    info.insert("kind", S::KIND)?;
-    info.insert("format", FORMAT)?;
-    S::create(transaction)
-}
-
-/// Kind and format of a file; `None` if nothing was written to it.
-fn purpose(database: &Database) -> Result<Option<(u64, u64)>, SpoolError> {
-    let transaction = database.begin_read()?;
-    let info = match transaction.open_table(INFO) {
-        Ok(info) => info,
-        Err(redb::TableError::TableDoesNotExist(_)) => {
-            let other = transaction.list_tables()?.next().is_some();
-            return if other {
-                Err(SpoolError::WrongFile)
-            } else {
-                Ok(None)
-            };
-        }
-        Err(error) => return Err(error.into()),
-    };
-    match (info.get("kind")?, info.get("format")?) {
-        (Some(kind), Some(format)) => Ok(Some((kind.value(), format.value()))),
-        _ => Err(SpoolError::WrongFile),
-    }
-}
-
-/// Copies what can be read of a damaged file into a new one.
-fn salvage<S: State>(aside: &Path, into: &File, config: &S::Config) -> Result<u64, SpoolError> {
-    let damaged = Database::builder()
-        .set_cache_size(S::writer(config).cache_bytes)
-        .open_read_only(aside)
-        .map_err(why_not_opened)?;
-    let copied = contain(|| {
-        let from = damaged.begin_read()?;
-        let fresh = into.open(false)?;
-        let transaction = fresh.begin_write()?;
-        begin::<S>(&transaction)?;
-        let rows = S::salvage(&from, &transaction)?;
-        transaction.commit()?;
-        into.sync_name()?;
-        Ok(rows)
-    });
-    let _ = contain(|| {
-        drop(damaged);
-        Ok(())
-    });
-    copied
 }

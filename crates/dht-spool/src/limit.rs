@@ -3,9 +3,9 @@
 /// How much one read brings. The first row comes whatever its size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limit {
-    /// Rows.
+    /// Largest number of rows.
     pub rows: usize,
-    /// Bytes of payloads.
+    /// Largest sum of payload bytes.
     pub bytes: usize,
 }
 

@@ -86,7 +86,7 @@ impl Outbox {
     ///
     /// # Errors
     /// [`SpoolError::Locked`] while another handle or process has it open, [`SpoolError::NewerFormat`],
-    /// [`SpoolError::WrongFile`], or what the device says.
+    /// [`SpoolError::WrongFile`], or an I/O error.
     pub fn open(path: impl AsRef<Path>, config: OutboxConfig) -> Result<Self, SpoolError> {
         Self::of(Journal::open(path.as_ref(), config))
     }
@@ -111,7 +111,7 @@ impl Outbox {
     ///
     /// # Errors
     /// The ticket's: [`SpoolError::Full`], [`SpoolError::TooLarge`], [`SpoolError::InvalidKey`],
-    /// [`SpoolError::KeyReused`] if the idempotency key stands for another message, or what the device says.
+    /// [`SpoolError::KeyReused`] if the idempotency key stands for another message, or an I/O error.
     pub fn put(&self, entry: NewEntry) -> Ticket<Put> {
         let bytes = match check(&entry) {
             Ok(bytes) => bytes,
@@ -134,7 +134,7 @@ impl Outbox {
     ///
     /// # Errors
     /// The ticket's: [`SpoolError::UnknownId`], [`SpoolError::Ended`], [`SpoolError::Full`],
-    /// [`SpoolError::TooLarge`], or what the device says.
+    /// [`SpoolError::TooLarge`], or an I/O error.
     pub fn set_frame(&self, id: EntryId, frame: Bytes) -> Ticket<()> {
         match check_size(frame.len()) {
             Err(error) => Ticket::refused(error),
@@ -144,11 +144,11 @@ impl Outbox {
         }
     }
 
-    /// Notes what happened to a message. Answers the state it is in.
+    /// Applies a transition to an entry and answers the state the entry is in afterwards.
     ///
     /// # Errors
     /// The ticket's: [`SpoolError::UnknownId`], [`SpoolError::Ended`] if the entry has ended and this is no receipt,
-    /// or what the device says.
+    /// or an I/O error.
     pub fn update(
         &self,
         id: EntryId,
@@ -160,11 +160,11 @@ impl Outbox {
         })
     }
 
-    /// The entries to be tried at `now`, those first that wait longest. An entry stays due until an update says when
+    /// Entries whose next attempt is at or before `now`, earliest first. An entry stays due until an update says when
     /// it is to be tried next. Blocks.
     ///
     /// # Errors
-    /// What the device says.
+    /// An I/O error.
     pub fn due(&self, now: UnixSeconds, limit: Limit) -> Result<Vec<Due>, SpoolError> {
         let ids: Vec<_> = self.journal.look(|state| {
             let mut bytes = 0_u64;
@@ -217,7 +217,7 @@ impl Outbox {
     /// One entry; `None` if there is none, or it ended and left. Blocks.
     ///
     /// # Errors
-    /// What the device says.
+    /// An I/O error.
     pub fn get(&self, id: EntryId) -> Result<Option<Entry>, SpoolError> {
         self.journal.read(|file| tables::read(file, id))
     }
@@ -225,7 +225,7 @@ impl Outbox {
     /// The entry a client named. Blocks.
     ///
     /// # Errors
-    /// What the device says.
+    /// An I/O error.
     pub fn get_by_key(&self, key: &str) -> Result<Option<Entry>, SpoolError> {
         let id = self
             .journal
@@ -239,7 +239,7 @@ impl Outbox {
     /// The bytes of an entry; `None` if there is none or it has ended. Blocks.
     ///
     /// # Errors
-    /// [`SpoolError::Damaged`] if they are not what was put, or what the device says.
+    /// [`SpoolError::Damaged`] if the bytes changed on disk, or an I/O error.
     pub fn content(&self, id: EntryId) -> Result<Option<Content>, SpoolError> {
         self.journal
             .read(|file| tables::content(file, id))?
@@ -249,7 +249,7 @@ impl Outbox {
     /// Entries above `after` in order of their ids, at most `limit`. Blocks.
     ///
     /// # Errors
-    /// What the device says.
+    /// An I/O error.
     pub fn list(
         &self,
         filter: Filter,
@@ -289,7 +289,7 @@ impl Outbox {
     /// once. To be called every minute or so.
     ///
     /// # Errors
-    /// The ticket's: what the device says.
+    /// The ticket's: an I/O error.
     pub fn expire(&self, now: UnixSeconds) -> Ticket<OutboxExpiry> {
         self.journal
             .submit(0, move |state, changes| Ok(state.expire(now, changes)))
@@ -301,7 +301,7 @@ impl Outbox {
         self.journal.changes()
     }
 
-    /// What it holds.
+    /// Counts of entries and bytes.
     #[must_use]
     pub fn stats(&self) -> OutboxStats {
         let damaged_files = self.journal.damaged_files();
@@ -316,7 +316,7 @@ impl Outbox {
         })
     }
 
-    /// The settings it was opened with.
+    /// Settings this outbox was opened with.
     #[must_use]
     pub fn config(&self) -> &OutboxConfig {
         self.journal.config()

@@ -1,4 +1,4 @@
-//! What an inbox holds.
+//! Rows of an inbox.
 
 use bytes::Bytes;
 use dht_core::{DedupHash, NodeId, PublicKey, UnixSeconds};
@@ -6,7 +6,7 @@ use dht_core::{DedupHash, NodeId, PublicKey, UnixSeconds};
 /// Id of a row: grows strictly, is never 0 and never used again, also after a restart.
 pub type RowId = u64;
 
-/// How a message came.
+/// Path on which a message reached this node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Arrival {
     /// Over a connection, from its origin or a forwarding node.
@@ -18,7 +18,7 @@ pub enum Arrival {
 /// A message for [`Inbox::insert`](crate::Inbox::insert).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NewRow {
-    /// When this node received it.
+    /// Time at which this node received the message.
     pub received_at: UnixSeconds,
     /// Authenticated sender; `None` if the message is anonymous.
     pub origin: Option<PublicKey>,
@@ -28,7 +28,7 @@ pub struct NewRow {
     pub payload: Bytes,
     /// Connected peer that handed the message to this node.
     pub via: NodeId,
-    /// How it came.
+    /// Path on which the message came.
     pub arrival: Arrival,
     /// Name of the message in duplicate tables. A second row with it is not inserted.
     pub hash: DedupHash,
@@ -37,13 +37,13 @@ pub struct NewRow {
 /// A message an application has not acked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {
-    /// Its id, to be acked.
+    /// Id of the row, used to ack it.
     pub id: RowId,
-    /// What was inserted.
+    /// Message as it was inserted.
     pub message: NewRow,
 }
 
-/// What became of an insertion.
+/// Outcome of an insertion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Inserted {
     /// The row is durable.
@@ -61,7 +61,7 @@ pub enum Start {
     Newest,
 }
 
-/// What [`Inbox::expire`](crate::Inbox::expire) removed.
+/// Counts of what [`Inbox::expire`](crate::Inbox::expire) removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Expiry {
     /// Rows past retention that not every consumer had acked.
@@ -70,7 +70,7 @@ pub struct Expiry {
     pub forgotten: u64,
 }
 
-/// Numbers of an inbox.
+/// Counts of an inbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InboxStats {
     /// Rows not acked by every consumer.
@@ -91,17 +91,17 @@ pub struct InboxStats {
     pub newest: RowId,
     /// Hashes remembered of rows that left.
     pub remembered: usize,
-    /// Consumers by name.
+    /// Counts of each consumer, ordered by name.
     pub consumers: Vec<ConsumerStats>,
 }
 
-/// Numbers of one consumer.
+/// Counts of one consumer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConsumerStats {
-    /// Its name.
+    /// Name of the consumer.
     pub name: String,
     /// Every row up to this id is acked, or left.
     pub cursor: RowId,
-    /// Rows it has not acked.
+    /// Number of rows the consumer has not acked.
     pub pending: u64,
 }

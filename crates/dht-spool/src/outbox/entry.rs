@@ -1,4 +1,4 @@
-//! What an outbox holds.
+//! Entries of an outbox.
 
 use bytes::Bytes;
 use dht_core::{PublicKey, UnixSeconds};
@@ -21,7 +21,7 @@ pub struct NewEntry {
     pub message_type: i32,
     /// The application's bytes, at most [`MAX_CONTENT_BYTES`](crate::config::MAX_CONTENT_BYTES).
     pub payload: Bytes,
-    /// How it is sent.
+    /// Options the client gave.
     pub options: SendOptions,
     /// When the client asked for it.
     pub created_at: UnixSeconds,
@@ -41,7 +41,7 @@ pub struct SendOptions {
     pub replicas: Option<u8>,
 }
 
-/// What is known of an outgoing message, weakest first.
+/// State of an outgoing message, in the order in which states can follow each other.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SendState {
@@ -51,12 +51,12 @@ pub enum SendState {
     Sent,
     /// Mailbox holders confirmed a copy.
     Stored {
-        /// How many, at least.
+        /// Number of holders that confirmed a copy.
         holders: u32,
     },
     /// It was given up before its time to live was over. Ended.
     Failed {
-        /// Why, at most [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES).
+        /// Reason given with the transition, at most [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES).
         reason: String,
     },
     /// Its time to live passed while it was still being tried. Ended.
@@ -87,31 +87,31 @@ pub enum StateKind {
 /// An outgoing message and what became of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// Its id.
+    /// Id of the entry.
     pub id: EntryId,
-    /// The client's name for it.
+    /// Idempotency key the client gave.
     pub key: Option<String>,
-    /// Key of the node it is for.
+    /// Key of the recipient node.
     pub recipient: PublicKey,
     /// The application's message type.
     pub message_type: i32,
-    /// Bytes of the payload.
+    /// Length of the payload in bytes.
     pub payload_bytes: u64,
-    /// How it is sent.
+    /// Options the client gave.
     pub options: SendOptions,
     /// When the client asked for it.
     pub created_at: UnixSeconds,
     /// Last second in which it is tried.
     pub expires_at: UnixSeconds,
-    /// What is known of it.
+    /// State the entry is in.
     pub state: SendState,
-    /// Attempts so far.
+    /// Number of attempts so far.
     pub attempts: u32,
-    /// When it is to be tried next; `None` if it is not.
+    /// Time of the next attempt; `None` if none is planned.
     pub next_attempt: Option<UnixSeconds>,
-    /// What went wrong last, at most [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES).
+    /// Error text of the last failed attempt, at most [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES).
     pub last_error: Option<String>,
-    /// When its state became final; `None` while that may still change with time.
+    /// Time at which the entry ended; `None` while it has not.
     pub ended_at: Option<UnixSeconds>,
 }
 
@@ -127,13 +127,13 @@ pub struct Content {
 /// An entry to be tried.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Due {
-    /// What it is.
+    /// The entry.
     pub entry: Entry,
-    /// What to send.
+    /// Payload and sealed frame to send.
     pub content: Content,
 }
 
-/// What became of [`Outbox::put`](crate::Outbox::put).
+/// Outcome of [`Outbox::put`](crate::Outbox::put).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Put {
     /// The entry is durable.
@@ -151,7 +151,7 @@ pub struct Filter {
     pub recipient: Option<PublicKey>,
 }
 
-/// What [`Outbox::expire`](crate::Outbox::expire) did.
+/// Counts of the entries that [`Outbox::expire`](crate::Outbox::expire) changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct OutboxExpiry {
     /// Entries that ended as [`SendState::Expired`].
@@ -162,7 +162,7 @@ pub struct OutboxExpiry {
     pub removed: u64,
 }
 
-/// Numbers of an outbox.
+/// Counts of an outbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OutboxStats {
     /// Entries that have not ended.

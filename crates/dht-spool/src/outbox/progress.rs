@@ -9,34 +9,34 @@ use dht_core::UnixSeconds;
 use super::entry::StateKind;
 use crate::error::SpoolError;
 
-/// What happened to an outgoing message.
+/// Event that changes the state of an outgoing message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Transition {
     /// An attempt brought nothing.
     Retry {
-        /// When to try again.
+        /// Time of the next attempt.
         at: UnixSeconds,
-        /// What went wrong; cut to [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES).
+        /// Error text; cut to [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES).
         error: String,
     },
     /// An attempt handed a copy to a connection.
     Sent {
-        /// When to try again unless it is confirmed; `None` if this was all that can be done.
+        /// Time of the next attempt unless a receipt comes first; `None` plans no further attempt.
         retry_at: Option<UnixSeconds>,
     },
     /// Mailbox holders confirmed a copy.
     Stored {
-        /// How many by now.
+        /// Number of holders that confirmed a copy so far.
         holders: u32,
-        /// When to look for more holders; `None` if these are enough.
+        /// Time of the next attempt to find more holders; `None` plans no further attempt.
         retry_at: Option<UnixSeconds>,
     },
     /// The recipient's node confirmed it.
     Received,
     /// It cannot be sent, or was withdrawn.
     Failed {
-        /// Why; cut to [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES).
+        /// Reason shown to the client; cut to [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES).
         reason: String,
     },
 }
