@@ -8,19 +8,21 @@ use bytes::Bytes;
 use dht_core::{
     DedupHash, Destination, Disposition, Encryption, Entropy as _, FingerprintKey, ManualClock,
     MessageTag, MessageType, NodeIdentity, OnDelivery, Outbox, OutboxError, ProtocolVersion,
-    PublicKey, RemotePeer, SealRequest, SealSecrets, SeededEntropy, SendRequest, Severity,
-    SharedClock, SharedEntropy, Signing, UnixSeconds, encode_envelope, encode_parts, seal,
-    test_util,
+    PublicKey, RemotePeer, SealRequest, SealSecrets, SeededEntropy, SendRequest, SharedClock,
+    SharedEntropy, Signing, UnixSeconds, encode_envelope, encode_parts, seal, test_util,
 };
 use dht_inbound::{
-    AcceptAll, Authenticated, DEFAULT_SEEN_CAPACITY, DedupTable, Delivered, DirectoryBans,
-    FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter, RateLimits,
-    Received, Seen, inbound_stack,
+    AcceptAll, Authenticated, DEFAULT_SEEN_CAPACITY, DedupTable, Delivered, FloodLimits,
+    FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter, RateLimits, Received, Seen,
+    inbound_stack,
 };
 use dht_mailbox::{Durability, Limits, Room, Store, StoreConfig};
 use dht_node::{BatchOpener, BatchVerifier};
-use dht_peers::{Connections, Directory, PeerRecord};
-use dht_saf::{BanSink, Config, Duplicates, Ledger, Saf, SafParts};
+use dht_peers::{
+    Connections, Directory, PeerRecord,
+    policy::{AttributionProfile, BanPolicy, BanTerms},
+};
+use dht_saf::{Config, Duplicates, Ledger, Saf, SafParts};
 use dht_stack::{BoxError, BytePermit};
 use tower::service_fn;
 
@@ -37,7 +39,7 @@ const ROWS: [(&str, u64); 2] = [
     ("inbound.relay_stored.10k", 10_000),
 ];
 
-/// Store-and-forward sends nothing, bans nobody and accepts nothing here.
+/// Store-and-forward sends nothing and accepts nothing here.
 struct Still;
 
 impl Outbox for Still {
@@ -48,10 +50,6 @@ impl Outbox for Still {
     fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
         Err(OutboxError::Full)
     }
-}
-
-impl BanSink for Still {
-    fn ban(&self, _: &RemotePeer, _: Severity, _: &'static str) {}
 }
 
 impl Duplicates for Still {
@@ -158,6 +156,12 @@ async fn relay(
     let clock: SharedClock = Arc::new(ManualClock::new(test_util::NOW));
     let entropy: SharedEntropy = Arc::new(SeededEntropy::new(1));
     let still = Arc::new(Still);
+    let bans = BanPolicy::new(
+        AttributionProfile::Strict,
+        BanTerms::default(),
+        directory.clone(),
+        Arc::clone(&clock),
+    );
     let saf = Saf::new(
         &Config {
             // One neighbour brings all of it.
@@ -174,9 +178,8 @@ async fn relay(
             store: Some(store.clone()),
             ledger: Ledger::in_memory()?,
             outbox: Arc::clone(&still) as Arc<dyn Outbox>,
-            bans: Arc::clone(&still) as Arc<dyn BanSink>,
+            bans: bans.clone(),
             duplicates: still,
-            profile: dht_core::AttributionProfile::default(),
         },
     );
     let outbox = Arc::new(Count::default());
@@ -194,7 +197,7 @@ async fn relay(
         verifier: BatchVerifier::new(entropy),
         opener: BatchOpener::new(Arc::clone(identity)),
         pool: Inline,
-        bans: DirectoryBans::new(directory.clone(), clock),
+        bans,
         outbox: Arc::clone(&outbox),
         discovery: Nobody,
         judge: AcceptAll,

@@ -15,13 +15,16 @@ use dht_core::{
     SendRequest, SharedClock, SharedEntropy, test_util,
 };
 use dht_inbound::{
-    AcceptAll, Authenticated, DEFAULT_SEEN_CAPACITY, DedupTable, Delivered, DirectoryBans,
-    DiscoveryAnswer, DiscoveryHook, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline,
-    RateLimiter, RateLimits, Received, Seen, inbound_stack,
+    AcceptAll, Authenticated, DEFAULT_SEEN_CAPACITY, DedupTable, Delivered, DiscoveryAnswer,
+    DiscoveryHook, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter,
+    RateLimits, Received, Seen, inbound_stack,
 };
 use dht_node::{BatchOpener, BatchVerifier};
 use dht_outbound::{InlineSealer, OutboundConfig, OutboundMessage, OutboundParts, outbound};
-use dht_peers::{Connections, Direction, Directory, PeerRecord};
+use dht_peers::{
+    Connections, Direction, Directory, PeerRecord,
+    policy::{AttributionProfile, BanPolicy, BanTerms},
+};
 use dht_stack::{BoxError, BytePermit};
 use futures::future::join_all;
 use tower::{Service, ServiceExt, service_fn};
@@ -186,6 +189,12 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
     let entropy: SharedEntropy = Arc::new(SeededEntropy::new(1));
     let identity = Arc::new(test_util::identity(2));
     let directory = Directory::new(*identity.node_id());
+    let bans = BanPolicy::new(
+        AttributionProfile::Strict,
+        BanTerms::default(),
+        directory.clone(),
+        Arc::clone(&clock),
+    );
     let outbox = Arc::new(Count(AtomicUsize::new(0)));
     let key = FingerprintKey::random(&mut entropy.rng());
     let parts = InboundParts {
@@ -199,7 +208,7 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
         opener: BatchOpener::new(Arc::clone(&identity)),
         identity,
         pool: Inline,
-        bans: DirectoryBans::new(directory, clock),
+        bans,
         outbox: Arc::clone(&outbox),
         discovery: Nobody,
         judge: AcceptAll,

@@ -7,18 +7,21 @@ use bytes::Bytes;
 use dht_core::{
     DedupHash, Destination, Disposition, DropReason, Encryption, Entropy as _, Features,
     FingerprintKey, ManualClock, MessageTag, MessageType, OnDelivery, Outbox, OutboxError,
-    ProtocolVersion, RemotePeer, SealRequest, SealSecrets, SeededEntropy, SendRequest, Severity,
-    SharedClock, Signing, Strategy, UnixSeconds, encode_envelope, encode_parts, seal,
+    ProtocolVersion, RemotePeer, SealRequest, SealSecrets, SeededEntropy, SendRequest, SharedClock,
+    Signing, Strategy, UnixSeconds, encode_envelope, encode_parts, seal,
     test_util::{self, NOW},
 };
 use dht_inbound::{
-    AcceptAll, Authenticated, DedupTable, Delivered, DirectoryBans, DiscoveryAnswer, DiscoveryHook,
-    FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, Opener, RateLimiter, RateLimits,
-    Received, Seen, Sighting, Verifier, inbound_stack,
+    AcceptAll, Authenticated, DedupTable, Delivered, DiscoveryAnswer, DiscoveryHook, FloodLimits,
+    FloodMeter, InboundConfig, InboundParts, Inline, Opener, RateLimiter, RateLimits, Received,
+    Seen, Sighting, Verifier, inbound_stack,
 };
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
-use dht_peers::{Connections, Directory};
-use dht_saf::{BanSink, Config, Duplicates, Ledger, Saf, SafParts};
+use dht_peers::{
+    Connections, Directory,
+    policy::{AttributionProfile, BanPolicy, BanTerms},
+};
+use dht_saf::{Config, Duplicates, Ledger, Saf, SafParts};
 use dht_stack::BytePermit;
 use parking_lot::Mutex;
 use tower::{ServiceExt as _, service_fn};
@@ -49,8 +52,14 @@ impl DiscoveryHook for Out {
     }
 }
 
-impl BanSink for Out {
-    fn ban(&self, _: &RemotePeer, _: Severity, _: &'static str) {}
+/// The strict policy.
+fn bans(directory: &Directory, clock: &Arc<ManualClock>) -> BanPolicy {
+    BanPolicy::new(
+        AttributionProfile::Strict,
+        BanTerms::default(),
+        directory.clone(),
+        Arc::clone(clock) as SharedClock,
+    )
 }
 
 struct Table(Arc<DedupTable>);
@@ -82,10 +91,11 @@ impl Run {
         let clock = Arc::new(ManualClock::new(NOW));
         let out = Arc::new(Out::default());
         let dedup = Arc::new(DedupTable::new(1000, [2; 16]));
+        let directory = Directory::new(*identity.node_id());
         let saf = Saf::new(
             &Config::default(),
             SafParts {
-                directory: Directory::new(*identity.node_id()),
+                directory: directory.clone(),
                 identity,
                 connections: Connections::new(),
                 clock: Arc::clone(&clock) as SharedClock,
@@ -93,9 +103,8 @@ impl Run {
                 store: Some(store.clone()),
                 ledger: Ledger::in_memory().unwrap(),
                 outbox: Arc::clone(&out) as Arc<dyn Outbox>,
-                bans: Arc::clone(&out) as Arc<dyn BanSink>,
+                bans: bans(&directory, &clock),
                 duplicates: Arc::new(Table(Arc::clone(&dedup))),
-                profile: dht_core::AttributionProfile::default(),
             },
         );
         Self {
@@ -125,7 +134,7 @@ impl Run {
             opener: Opener::new(Inline, Arc::clone(&identity)),
             identity,
             pool: Inline,
-            bans: DirectoryBans::new(directory, clock),
+            bans: bans(&directory, &clock),
             outbox: Arc::clone(&self.out),
             discovery: Arc::clone(&self.out),
             judge: AcceptAll,

@@ -1,10 +1,7 @@
 //! `bans`: who is banned for what.
 
 use clap::{Args, Subcommand};
-use dht_core::Severity;
-use dht_inbound::{AttributionProfile, BanTerms, Culprit, Sanction, rules};
-use dht_saf::{FAULT_RULES, FaultRule, TOO_MANY_MESSAGES};
-use dht_transport::BAN_RULES;
+use dht_peers::policy::{AttributionProfile, BanTerms, Penalty, Rule, rules};
 use serde_json::{Value, json};
 
 use crate::{exit::Failure, home::print};
@@ -43,27 +40,10 @@ impl Bans {
     }
 }
 
-/// One row, whichever crate's table it is from.
-struct Row {
-    offence: String,
-    /// `None` if nobody is banned.
-    strict: Option<Ban>,
-    legacy: Option<Ban>,
-    section: String,
-    text: &'static str,
-}
-
-struct Ban {
-    who: &'static str,
-    severity: Severity,
-    seconds: u64,
-}
-
 impl Rules {
     fn run(&self) {
-        let rows = rows();
         if self.json {
-            let all: Vec<Value> = rows.iter().map(Row::json).collect();
+            let all: Vec<Value> = rules().iter().map(json).collect();
             print(&Value::from(all).to_string());
             return;
         }
@@ -71,120 +51,37 @@ impl Rules {
             format!("{offence:<28} {who:<10} {length:<8} {section:<24} {text}")
         };
         print(&line("OFFENCE", "WHO", "BAN", "SPECIFICATION", "FOR WHAT"));
-        for row in rows {
-            let ban = match self.profile {
-                AttributionProfile::Strict => row.strict,
-                AttributionProfile::Legacy => row.legacy,
-            };
-            let (who, length) = ban.map_or_else(
+        for rule in rules() {
+            let (who, length) = rule.offence.penalty(self.profile).map_or_else(
                 || ("nobody", "-".to_owned()),
-                |ban| (ban.who, length(ban.seconds)),
+                |penalty| (penalty.party.name(), length(seconds(penalty))),
             );
-            print(&line(&row.offence, who, &length, &row.section, row.text));
+            print(&line(rule.name, who, &length, rule.section, rule.text));
         }
     }
 }
 
-/// Everything a node bans for: on connections, in the inbound stack, in store-and-forward.
-fn rows() -> Vec<Row> {
-    let connections = BAN_RULES.iter().map(|rule| {
-        let ban = || {
-            Some(Ban {
-                who: "peer",
-                severity: Severity::High,
-                seconds: rule.length.as_secs(),
+fn json(rule: &Rule) -> Value {
+    let ban = |penalty: Option<Penalty>| {
+        penalty.map(|penalty| {
+            json!({
+                "who": penalty.party.name(),
+                "severity": format!("{:?}", penalty.severity).to_lowercase(),
+                "seconds": seconds(penalty),
             })
-        };
-        Row {
-            offence: rule.name.to_owned(),
-            strict: ban(),
-            legacy: ban(),
-            section: format!("02 {}", rule.section),
-            text: rule.text,
-        }
-    });
-    let inbound = rules().iter().map(|rule| Row {
-        offence: rule.name.to_owned(),
-        strict: rule.strict.map(Ban::from),
-        legacy: rule.legacy.map(Ban::from),
-        section: format!("03 {}", rule.section),
-        text: rule.text,
-    });
-    let too_many = Row {
-        offence: "saf_too_many_messages".to_owned(),
-        strict: Some(answerer(Severity::High)),
-        legacy: Some(answerer(Severity::High)),
-        section: "05 8".to_owned(),
-        text: TOO_MANY_MESSAGES,
-    };
-    let stored = FAULT_RULES
-        .iter()
-        .filter(|rule| bans(rule))
-        .map(|rule| Row {
-            offence: format!("saf_{}", rule.name),
-            strict: rule.strict.ban.map(answerer),
-            legacy: rule.legacy.ban.map(answerer),
-            section: "05 8.1".to_owned(),
-            text: rule.text,
-        });
-    connections
-        .chain(inbound)
-        .chain([too_many])
-        .chain(stored)
-        .collect()
-}
-
-/// Whether the fault of a stored message is a ban at all.
-const fn bans(rule: &FaultRule) -> bool {
-    rule.strict.ban.is_some() || rule.legacy.ban.is_some()
-}
-
-/// Whoever answered a request for mail.
-const fn answerer(severity: Severity) -> Ban {
-    Ban {
-        who: who(Culprit::Source),
-        severity,
-        seconds: severity.default_seconds(),
-    }
-}
-
-impl From<Sanction> for Ban {
-    fn from(sanction: Sanction) -> Self {
-        Self {
-            who: who(sanction.culprit),
-            severity: sanction.severity,
-            seconds: BanTerms::default().seconds(sanction.term),
-        }
-    }
-}
-
-impl Row {
-    fn json(&self) -> Value {
-        let ban = |ban: &Option<Ban>| {
-            ban.as_ref().map(|ban| {
-                json!({
-                    "who": ban.who,
-                    "severity": format!("{:?}", ban.severity).to_lowercase(),
-                    "seconds": ban.seconds,
-                })
-            })
-        };
-        json!({
-            "offence": self.offence,
-            "text": self.text,
-            "section": self.section,
-            "strict": ban(&self.strict),
-            "legacy": ban(&self.legacy),
         })
-    }
+    };
+    json!({
+        "offence": rule.name,
+        "text": rule.text,
+        "section": rule.section,
+        "strict": ban(rule.strict),
+        "legacy": ban(rule.legacy),
+    })
 }
 
-const fn who(culprit: Culprit) -> &'static str {
-    match culprit {
-        Culprit::Source => "deliverer",
-        Culprit::Origin => "signer",
-        Culprit::Sought => "sought",
-    }
+fn seconds(penalty: Penalty) -> u64 {
+    BanTerms::default().seconds(penalty.term)
 }
 
 fn length(seconds: u64) -> String {

@@ -57,7 +57,6 @@ mod node_id;
 mod outbox;
 mod peer_address;
 mod priority;
-mod profile;
 mod remote_peer;
 mod schnorr;
 mod severity;
@@ -94,7 +93,6 @@ pub use outbox::{
 };
 pub use peer_address::{PeerAddress, PeerAddressError};
 pub use priority::Priority;
-pub use profile::{AttributionProfile, UnknownProfile};
 pub use remote_peer::RemotePeer;
 pub use schnorr::{MessageSignature, SignatureError};
 pub use severity::Severity;

@@ -6,27 +6,24 @@ use dht_core::{
     Disposition, Features, NodeIdentity, OpenError, Opened, Outbox, RawEnvelope, Sealed,
     SharedClock, Verified, VerifyError,
 };
+use dht_peers::policy::BanPolicy;
 use dht_peers::{ClaimPolicy, Directory};
 use dht_stack::{BoxError, Either, stack};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    AttributionProfile, BanSink, BanTerms, Bans, ConvertLayer, Counted, CryptoPool,
-    DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_VERDICT_DEADLINE, DecodeLayer, DedupLayer, DedupStore,
-    Deliver, DeliverLayer, Delivered, DiscoveryHook, ExpiryLayer, FloodMeter, Forward,
-    ForwardLayer, Gossip, GossipLayer, Handle, HandleLayer, Handler, Inbound, Judge, JunkLayer,
-    KnownSources, LogLayer, Message, MeterLayer, ObserveLayer, OpenLayer, RateLayer, RateLimiter,
-    RebroadcastLayer, Received, RoleLayer, Seen, SeenLayer, VerifyLayer,
+    ConvertLayer, Counted, CryptoPool, DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_VERDICT_DEADLINE,
+    DecodeLayer, DedupLayer, DedupStore, Deliver, DeliverLayer, Delivered, DiscoveryHook,
+    ExpiryLayer, FloodMeter, Forward, ForwardLayer, Gossip, GossipLayer, Handle, HandleLayer,
+    Handler, Inbound, Judge, JunkLayer, KnownSources, LogLayer, Message, MeterLayer, ObserveLayer,
+    OpenLayer, RateLayer, RateLimiter, RebroadcastLayer, Received, RoleLayer, Seen, SeenLayer,
+    VerifyLayer,
 };
 
 /// Settings of the inbound stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InboundConfig {
-    /// Whom to blame; defaults to [`AttributionProfile::Strict`].
-    pub profile: AttributionProfile,
-    /// How long bans last; defaults to 10 min and 2 h.
-    pub ban_terms: BanTerms,
     /// Sightings of one message that are let through; defaults to [`DEFAULT_ALLOWED_OCCURRENCES`].
     pub allowed_occurrences: u32,
     /// Whether a node that stores for others also forwards for others; defaults to true (F-16).
@@ -43,7 +40,7 @@ pub struct InboundConfig {
 
 /// What the inbound stack works with.
 #[derive(Clone)]
-pub struct InboundParts<T, V, W, P, B, O, H, J, K> {
+pub struct InboundParts<T, V, W, P, O, H, J, K> {
     /// This node.
     pub identity: Arc<NodeIdentity>,
     /// Where peers are kept.
@@ -64,8 +61,8 @@ pub struct InboundParts<T, V, W, P, B, O, H, J, K> {
     pub opener: W,
     /// Where the rest of the public-key work runs.
     pub pool: P,
-    /// Takes bans.
-    pub bans: B,
+    /// Takes offences; its profile decides who is banned.
+    pub bans: BanPolicy,
     /// Takes what is sent.
     pub outbox: O,
     /// Takes discovery responses.
@@ -76,13 +73,13 @@ pub struct InboundParts<T, V, W, P, B, O, H, J, K> {
     pub sources: K,
 }
 
-impl<T, V, W, P, B, O, H, J, K> InboundParts<T, V, W, P, B, O, H, J, K> {
+impl<T, V, W, P, O, H, J, K> InboundParts<T, V, W, P, O, H, J, K> {
     /// The same parts with other services for the arithmetic.
     pub fn map_crypto<X, Y>(
         self,
         verifier: impl FnOnce(V) -> X,
         opener: impl FnOnce(W) -> Y,
-    ) -> InboundParts<T, X, Y, P, B, O, H, J, K> {
+    ) -> InboundParts<T, X, Y, P, O, H, J, K> {
         InboundParts {
             verifier: verifier(self.verifier),
             opener: opener(self.opener),
@@ -103,7 +100,7 @@ impl<T, V, W, P, B, O, H, J, K> InboundParts<T, V, W, P, B, O, H, J, K> {
     }
 }
 
-impl<T, V, W, P, B, O, H, J, K> fmt::Debug for InboundParts<T, V, W, P, B, O, H, J, K> {
+impl<T, V, W, P, O, H, J, K> fmt::Debug for InboundParts<T, V, W, P, O, H, J, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InboundParts")
             .field("identity", &self.identity)
@@ -115,8 +112,6 @@ impl<T, V, W, P, B, O, H, J, K> fmt::Debug for InboundParts<T, V, W, P, B, O, H,
 impl Default for InboundConfig {
     fn default() -> Self {
         Self {
-            profile: AttributionProfile::default(),
-            ban_terms: BanTerms::default(),
             allowed_occurrences: DEFAULT_ALLOWED_OCCURRENCES,
             forward: true,
             relay_gossip: false,
@@ -127,15 +122,15 @@ impl Default for InboundConfig {
 }
 
 /// The handler of the DHT's messages around the application's service `D`.
-pub type Handled<P, O, H, B, J, D> = Handle<P, O, H, B, SharedClock, Gossip<J, O, B, Deliver<D>>>;
+pub type Handled<P, O, H, J, D> = Handle<P, O, H, SharedClock, Gossip<J, O, Deliver<D>>>;
 
 /// The same, and around it the layer `A` that serves and accepts stored mail, if there is one.
-pub type Served<P, O, H, B, J, D, A> =
-    Either<<A as Layer<Handled<P, O, H, B, J, D>>>::Service, Handled<P, O, H, B, J, D>>;
+pub type Served<P, O, H, J, D, A> =
+    Either<<A as Layer<Handled<P, O, H, J, D>>>::Service, Handled<P, O, H, J, D>>;
 
 /// The same, and around it the layer that forwards, if this node does.
-pub type Relayed<P, O, H, B, J, D, A> =
-    Either<Forward<O, B, SharedClock, Served<P, O, H, B, J, D, A>>, Served<P, O, H, B, J, D, A>>;
+pub type Relayed<P, O, H, J, D, A> =
+    Either<Forward<O, SharedClock, Served<P, O, H, J, D, A>>, Served<P, O, H, J, D, A>>;
 
 /// Composes the inbound stack around `deliver`, the application.
 ///
@@ -145,9 +140,9 @@ pub type Relayed<P, O, H, B, J, D, A> =
 /// `None::<tower_layer::Identity>` twice.
 ///
 /// Drive one clone per worker: make it ready, call it, and bound the calls in flight.
-pub fn inbound_stack<T, V, W, P, B, O, H, J, K, D, A, M>(
+pub fn inbound_stack<T, V, W, P, O, H, J, K, D, A, M>(
     config: InboundConfig,
-    parts: InboundParts<T, V, W, P, B, O, H, J, K>,
+    parts: InboundParts<T, V, W, P, O, H, J, K>,
     store: Option<M>,
     serve: Option<A>,
     deliver: D,
@@ -165,7 +160,6 @@ where
         + Clone
         + Send,
     P: CryptoPool,
-    B: BanSink,
     O: Outbox + Clone,
     H: DiscoveryHook,
     J: Judge,
@@ -174,13 +168,13 @@ where
         + Clone
         + Send,
     A: Layer<
-            Handled<P, O, H, B, J, D>,
+            Handled<P, O, H, J, D>,
             Service: Service<Message, Response = Disposition, Error = BoxError, Future: Send>
                          + Clone
                          + Send,
         >,
     M: Layer<
-            Relayed<P, O, H, B, J, D, A>,
+            Relayed<P, O, H, J, D, A>,
             Service: Service<Message, Response = Disposition, Error = BoxError, Future: Send>
                          + Clone
                          + Send,
@@ -198,7 +192,7 @@ where
     } = parts;
     let features = identity.features();
     let node = *identity.node_id();
-    let bans = Bans::new(config.profile, config.ban_terms, parts.bans);
+    let bans = parts.bans;
     let forwards = config.forward && features.contains(Features::DHT_STORE_FORWARD);
     let relays = config.relay_gossip && features.contains(Features::MESSAGE_PROPAGATION);
     let allowed = config.allowed_occurrences;
@@ -211,7 +205,7 @@ where
         discovery: parts.discovery,
         bans: bans.clone(),
         clock: SharedClock::clone(&clock),
-        claims: config.claims.under(config.profile),
+        claims: config.claims.under(bans.profile()),
     };
 
     stack(deliver)

@@ -7,12 +7,13 @@ use std::{
 
 use dht_core::{Disposition, DropReason, MessageType, NodeId, RawEnvelope};
 use dht_peers::Directory;
+use dht_peers::policy::{BanPolicy, Offence, Parties};
 use dht_proto::DecodeError;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::{Span, trace};
 
-use crate::{BanSink, Bans, Filtered, Inbound, Offence, Parties, Received};
+use crate::{Filtered, Inbound, Received};
 
 /// Says whether a neighbour is known.
 ///
@@ -33,21 +34,21 @@ pub struct Authenticated;
 ///
 /// Specification 03, section 3.2, steps 1 to 3.
 #[derive(Debug)]
-pub struct DecodeLayer<K, B> {
-    shared: Arc<Shared<K, B>>,
+pub struct DecodeLayer<K> {
+    shared: Arc<Shared<K>>,
 }
 
 /// Service produced by [`DecodeLayer`].
 #[derive(Debug)]
-pub struct Decode<K, B, S> {
-    shared: Arc<Shared<K, B>>,
+pub struct Decode<K, S> {
+    shared: Arc<Shared<K>>,
     inner: S,
 }
 
 #[derive(Debug)]
-struct Shared<K, B> {
+struct Shared<K> {
     sources: K,
-    bans: Bans<B>,
+    bans: BanPolicy,
 }
 
 impl KnownSources for Authenticated {
@@ -64,16 +65,16 @@ impl KnownSources for Directory {
 
 // === impl DecodeLayer ===
 
-impl<K, B> DecodeLayer<K, B> {
+impl<K> DecodeLayer<K> {
     /// Accepts frames from those `sources` knows.
-    pub fn new(sources: K, bans: Bans<B>) -> Self {
+    pub fn new(sources: K, bans: BanPolicy) -> Self {
         Self {
             shared: Arc::new(Shared { sources, bans }),
         }
     }
 }
 
-impl<K, B> Clone for DecodeLayer<K, B> {
+impl<K> Clone for DecodeLayer<K> {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
@@ -81,8 +82,8 @@ impl<K, B> Clone for DecodeLayer<K, B> {
     }
 }
 
-impl<K, B, S> Layer<S> for DecodeLayer<K, B> {
-    type Service = Decode<K, B, S>;
+impl<K, S> Layer<S> for DecodeLayer<K> {
+    type Service = Decode<K, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
         Decode {
@@ -94,7 +95,7 @@ impl<K, B, S> Layer<S> for DecodeLayer<K, B> {
 
 // === impl Decode ===
 
-impl<K, B, S: Clone> Clone for Decode<K, B, S> {
+impl<K, S: Clone> Clone for Decode<K, S> {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
@@ -103,10 +104,9 @@ impl<K, B, S: Clone> Clone for Decode<K, B, S> {
     }
 }
 
-impl<K, B, S> Service<Received> for Decode<K, B, S>
+impl<K, S> Service<Received> for Decode<K, S>
 where
     K: KnownSources,
-    B: BanSink,
     S: Service<Inbound<RawEnvelope>, Response = Disposition>,
 {
     type Response = Disposition;
@@ -125,7 +125,7 @@ where
     }
 }
 
-impl<K: KnownSources, B: BanSink> Shared<K, B> {
+impl<K: KnownSources> Shared<K> {
     fn decode(&self, received: Received) -> Result<Inbound<RawEnvelope>, DropReason> {
         let Received {
             source,
@@ -141,11 +141,8 @@ impl<K: KnownSources, B: BanSink> Shared<K, B> {
         })?;
         record_identity(&envelope);
         if !self.sources.is_known(&source.node_id) {
-            let parties = Parties {
-                source: Some(source.node_id),
-                ..Parties::default()
-            };
-            self.bans.report(Offence::UnknownSource, parties);
+            let deliverer = Parties::deliverer(source.node_id);
+            self.bans.report(Offence::UnknownSource, deliverer);
             return Err(DropReason::UnknownSource);
         }
         if !envelope.is_canonical() {

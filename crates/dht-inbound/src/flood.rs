@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use dht_core::{NodeId, UnixSeconds};
+use dht_peers::policy::{BanPolicy, Offence, Parties};
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 
@@ -197,6 +198,16 @@ impl FloodMeter {
         } = &*self.0;
         let count = |shard: &Padded| shard.0.lock().total.count(now, *width, limits.seconds).0;
         shards.iter().map(count).sum()
+    }
+
+    /// Reports every neighbour that [exceeds](Self::exceeding) the limit, and returns how many there are. To be called
+    /// at start and then every two minutes.
+    pub fn report(&self, bans: &BanPolicy, now: UnixSeconds) -> usize {
+        let flooders = self.exceeding(now);
+        for flooder in &flooders {
+            bans.report(Offence::Flood, Parties::deliverer(flooder.node_id));
+        }
+        flooders.len()
     }
 
     /// Everybody with strictly more arrivals within the timespan than the limit, by node id.

@@ -7,12 +7,13 @@ use std::{
 };
 
 use dht_core::{Clock, Disposition, DropReason, Outbox, OutboxError, SendRequest, Strategy};
+use dht_peers::policy::{BanPolicy, Offence, Parties};
 use dht_stack::BoxError;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{BanSink, Bans, Message, Offence, Parties, outbox::settle};
+use crate::{Message, outbox::settle};
 
 /// Hands unreadable messages to the [`Outbox`], byte for byte as received, and passes every message on.
 ///
@@ -20,21 +21,21 @@ use crate::{BanSink, Bans, Message, Offence, Parties, outbox::settle};
 ///
 /// Specification 03, section 3.10.
 #[derive(Debug)]
-pub struct ForwardLayer<O, B, C> {
-    shared: Arc<Shared<O, B, C>>,
+pub struct ForwardLayer<O, C> {
+    shared: Arc<Shared<O, C>>,
 }
 
 /// Service produced by [`ForwardLayer`].
 #[derive(Debug)]
-pub struct Forward<O, B, C, S> {
-    shared: Arc<Shared<O, B, C>>,
+pub struct Forward<O, C, S> {
+    shared: Arc<Shared<O, C>>,
     inner: S,
 }
 
 #[derive(Debug)]
-struct Shared<O, B, C> {
+struct Shared<O, C> {
     outbox: O,
-    bans: Bans<B>,
+    bans: BanPolicy,
     clock: C,
 }
 
@@ -58,9 +59,9 @@ pin_project! {
 
 // === impl ForwardLayer ===
 
-impl<O, B, C> ForwardLayer<O, B, C> {
+impl<O, C> ForwardLayer<O, C> {
     /// Sends through `outbox`.
-    pub fn new(outbox: O, bans: Bans<B>, clock: C) -> Self {
+    pub fn new(outbox: O, bans: BanPolicy, clock: C) -> Self {
         Self {
             shared: Arc::new(Shared {
                 outbox,
@@ -71,7 +72,7 @@ impl<O, B, C> ForwardLayer<O, B, C> {
     }
 }
 
-impl<O, B, C> Clone for ForwardLayer<O, B, C> {
+impl<O, C> Clone for ForwardLayer<O, C> {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
@@ -79,8 +80,8 @@ impl<O, B, C> Clone for ForwardLayer<O, B, C> {
     }
 }
 
-impl<O, B, C, S> Layer<S> for ForwardLayer<O, B, C> {
-    type Service = Forward<O, B, C, S>;
+impl<O, C, S> Layer<S> for ForwardLayer<O, C> {
+    type Service = Forward<O, C, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
         Forward {
@@ -92,7 +93,7 @@ impl<O, B, C, S> Layer<S> for ForwardLayer<O, B, C> {
 
 // === impl Forward ===
 
-impl<O, B, C, S: Clone> Clone for Forward<O, B, C, S> {
+impl<O, C, S: Clone> Clone for Forward<O, C, S> {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
@@ -101,10 +102,9 @@ impl<O, B, C, S: Clone> Clone for Forward<O, B, C, S> {
     }
 }
 
-impl<O, B, C, S> Service<Message> for Forward<O, B, C, S>
+impl<O, C, S> Service<Message> for Forward<O, C, S>
 where
     O: Outbox,
-    B: BanSink,
     C: Clock,
     S: Service<Message, Response = Disposition>,
     S::Error: Into<BoxError>,
@@ -132,7 +132,7 @@ where
     }
 }
 
-impl<O: Outbox, B: BanSink, C: Clock> Shared<O, B, C> {
+impl<O: Outbox, C: Clock> Shared<O, C> {
     /// What became of the message, if it is one to forward.
     fn forward(&self, message: &Message) -> Result<Option<Disposition>, OutboxError> {
         let header = &message.opened.header;
@@ -142,11 +142,8 @@ impl<O: Outbox, B: BanSink, C: Clock> Shared<O, B, C> {
         let source = &message.source;
         let destination = header.destination.public_key();
         if destination == Some(&source.public_key) {
-            let parties = Parties {
-                source: Some(source.node_id),
-                ..Parties::default()
-            };
-            self.bans.report(Offence::OwnMail, parties);
+            let deliverer = Parties::deliverer(source.node_id);
+            self.bans.report(Offence::OwnMail, deliverer);
             return Ok(None);
         }
         if message.already_forwarded || header.is_expired(self.clock.now()) {

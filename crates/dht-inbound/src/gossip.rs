@@ -12,13 +12,14 @@ use std::{
 };
 
 use dht_core::{Destination, Disposition, DropReason, Outbox, OutboxError, SendRequest, Strategy};
+use dht_peers::policy::{BanPolicy, Offence, Parties};
 use dht_stack::BoxError;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{BanSink, Bans, Message, Next, Offence, Parties, Step, metrics, outbox::settle};
+use crate::{Message, Next, Step, metrics, outbox::settle};
 
 /// How long a [`Judge`] may think, unless configured otherwise. The message keeps its memory, and a place among those
 /// under way, meanwhile.
@@ -54,31 +55,31 @@ pub struct AcceptAll;
 /// With [`relay`](Self::relay), accepted messages are also passed on to other nodes, byte for byte as received. The
 /// network's first implementation leaves that to the application, and so does this layer unless told otherwise.
 #[derive(Debug)]
-pub struct GossipLayer<J, O, B> {
+pub struct GossipLayer<J, O> {
     judge: J,
-    shared: Arc<Shared<O, B>>,
+    shared: Arc<Shared<O>>,
 }
 
 /// Service produced by [`GossipLayer`].
 #[derive(Debug)]
-pub struct Gossip<J, O, B, S> {
+pub struct Gossip<J, O, S> {
     judge: J,
-    shared: Arc<Shared<O, B>>,
+    shared: Arc<Shared<O>>,
     inner: S,
 }
 
 #[derive(Debug)]
-struct Shared<O, B> {
+struct Shared<O> {
     deadline: Duration,
     relay: Option<O>,
-    bans: Bans<B>,
+    bans: BanPolicy,
 }
 
 /// What [`Gossip`] does with a verdict.
 #[derive(Debug)]
-pub struct AfterVerdict<O, B, S> {
+pub struct AfterVerdict<O, S> {
     message: Message,
-    shared: Arc<Shared<O, B>>,
+    shared: Arc<Shared<O>>,
     inner: S,
 }
 
@@ -105,9 +106,9 @@ impl Judge for AcceptAll {
 
 // === impl GossipLayer ===
 
-impl<J, O, B> GossipLayer<J, O, B> {
+impl<J, O> GossipLayer<J, O> {
     /// Asks `judge` and waits for its verdict until `deadline`.
-    pub fn new(judge: J, deadline: Duration, bans: Bans<B>) -> Self {
+    pub fn new(judge: J, deadline: Duration, bans: BanPolicy) -> Self {
         Self {
             judge,
             shared: Arc::new(Shared {
@@ -133,7 +134,7 @@ impl<J, O, B> GossipLayer<J, O, B> {
     }
 }
 
-impl<J: Clone, O, B> Clone for GossipLayer<J, O, B> {
+impl<J: Clone, O> Clone for GossipLayer<J, O> {
     fn clone(&self) -> Self {
         Self {
             judge: self.judge.clone(),
@@ -142,8 +143,8 @@ impl<J: Clone, O, B> Clone for GossipLayer<J, O, B> {
     }
 }
 
-impl<J: Clone, O, B, S> Layer<S> for GossipLayer<J, O, B> {
-    type Service = Gossip<J, O, B, S>;
+impl<J: Clone, O, S> Layer<S> for GossipLayer<J, O> {
+    type Service = Gossip<J, O, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
         Gossip {
@@ -156,7 +157,7 @@ impl<J: Clone, O, B, S> Layer<S> for GossipLayer<J, O, B> {
 
 // === impl Gossip ===
 
-impl<J: Clone, O, B, S: Clone> Clone for Gossip<J, O, B, S> {
+impl<J: Clone, O, S: Clone> Clone for Gossip<J, O, S> {
     fn clone(&self) -> Self {
         Self {
             judge: self.judge.clone(),
@@ -166,17 +167,16 @@ impl<J: Clone, O, B, S: Clone> Clone for Gossip<J, O, B, S> {
     }
 }
 
-impl<J, O, B, S> Service<Message> for Gossip<J, O, B, S>
+impl<J, O, S> Service<Message> for Gossip<J, O, S>
 where
     J: Judge,
     O: Outbox,
-    B: BanSink,
     S: Service<Message, Response = Disposition> + Clone,
     S::Error: Into<BoxError>,
 {
     type Response = Disposition;
     type Error = BoxError;
-    type Future = Step<VerdictFuture<J::Future>, AfterVerdict<O, B, S>, S::Future>;
+    type Future = Step<VerdictFuture<J::Future>, AfterVerdict<O, S>, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -209,10 +209,9 @@ where
     }
 }
 
-impl<O, B, S> Next<Verdict> for AfterVerdict<O, B, S>
+impl<O, S> Next<Verdict> for AfterVerdict<O, S>
 where
     O: Outbox,
-    B: BanSink,
     S: Service<Message, Response = Disposition>,
 {
     type Future = S::Future;
@@ -225,9 +224,8 @@ where
             }
             Verdict::Ignore => {}
             Verdict::Reject => {
-                let origin = self.message.opened.origin();
                 let parties = Parties {
-                    origin,
+                    origin: self.message.opened.origin().map(|key| (*key).into()),
                     ..Parties::default()
                 };
                 self.shared.bans.report(Offence::RejectedGossip, parties);
@@ -239,7 +237,7 @@ where
     }
 }
 
-impl<O: Outbox, B> Shared<O, B> {
+impl<O: Outbox> Shared<O> {
     fn pass_on(&self, message: &Message) -> Result<(), OutboxError> {
         let Some(outbox) = &self.relay else {
             return Ok(());

@@ -18,6 +18,7 @@ use dht_core::{
     Claim, Clock, Disposition, DropReason, MessageType, NodeIdentity, Outbox, OutboxError,
     PublicKey,
 };
+use dht_peers::policy::{BanPolicy, Offence, Parties};
 use dht_peers::{ClaimPolicy, ClaimsError, Directory, ValidClaims, validate_claims};
 use dht_proto::Bounded;
 use dht_stack::BoxError;
@@ -30,7 +31,7 @@ pub use self::{
     claim::{ClaimParts, ConvertError, convert_claim},
     response::{DiscoveryAnswer, DiscoveryHook},
 };
-use crate::{BanSink, Bans, CryptoPool, Message, Next, Offence, Parties, Step};
+use crate::{CryptoPool, Message, Next, Step};
 
 /// Consumes joins, discoveries and discovery responses, and drops what this node cannot read; passes everything else
 /// on.
@@ -40,22 +41,22 @@ use crate::{BanSink, Bans, CryptoPool, Message, Next, Offence, Parties, Step};
 ///
 /// Specification 03, section 3.12, and 06, sections 2.2, 2.3 and 3.
 #[derive(Debug)]
-pub struct HandleLayer<P, O, H, B, C> {
+pub struct HandleLayer<P, O, H, C> {
     pool: P,
-    handler: Arc<Handler<O, H, B, C>>,
+    handler: Arc<Handler<O, H, C>>,
 }
 
 /// Service produced by [`HandleLayer`].
 #[derive(Debug)]
-pub struct Handle<P, O, H, B, C, S> {
+pub struct Handle<P, O, H, C, S> {
     pool: P,
-    handler: Arc<Handler<O, H, B, C>>,
+    handler: Arc<Handler<O, H, C>>,
     inner: S,
 }
 
 /// What [`HandleLayer`] works with.
 #[derive(Debug)]
-pub struct Handler<O, H, B, C> {
+pub struct Handler<O, H, C> {
     /// This node.
     pub identity: Arc<NodeIdentity>,
     /// Where peers are kept.
@@ -65,7 +66,7 @@ pub struct Handler<O, H, B, C> {
     /// Takes discovery responses.
     pub discovery: H,
     /// Takes offences.
-    pub bans: Bans<B>,
+    pub bans: BanPolicy,
     /// The time.
     pub clock: C,
     /// Which claims are acceptable.
@@ -74,8 +75,8 @@ pub struct Handler<O, H, B, C> {
 
 /// What [`Handle`] does once a claim has been checked.
 #[derive(Debug)]
-pub struct AfterCheck<O, H, B, C, F> {
-    handler: Arc<Handler<O, H, B, C>>,
+pub struct AfterCheck<O, H, C, F> {
+    handler: Arc<Handler<O, H, C>>,
     message: Message,
     subject: Subject,
     future: PhantomData<fn() -> F>,
@@ -99,9 +100,9 @@ type Inspected = ControlFlow<Disposition, (Subject, Claim)>;
 
 // === impl HandleLayer ===
 
-impl<P, O, H, B, C> HandleLayer<P, O, H, B, C> {
+impl<P, O, H, C> HandleLayer<P, O, H, C> {
     /// Checks claims on `pool`.
-    pub fn new(pool: P, handler: Handler<O, H, B, C>) -> Self {
+    pub fn new(pool: P, handler: Handler<O, H, C>) -> Self {
         Self {
             pool,
             handler: Arc::new(handler),
@@ -109,7 +110,7 @@ impl<P, O, H, B, C> HandleLayer<P, O, H, B, C> {
     }
 }
 
-impl<P: Clone, O, H, B, C> Clone for HandleLayer<P, O, H, B, C> {
+impl<P: Clone, O, H, C> Clone for HandleLayer<P, O, H, C> {
     fn clone(&self) -> Self {
         Self {
             pool: self.pool.clone(),
@@ -118,8 +119,8 @@ impl<P: Clone, O, H, B, C> Clone for HandleLayer<P, O, H, B, C> {
     }
 }
 
-impl<P: Clone, O, H, B, C, S> Layer<S> for HandleLayer<P, O, H, B, C> {
-    type Service = Handle<P, O, H, B, C, S>;
+impl<P: Clone, O, H, C, S> Layer<S> for HandleLayer<P, O, H, C> {
+    type Service = Handle<P, O, H, C, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
         Handle {
@@ -132,7 +133,7 @@ impl<P: Clone, O, H, B, C, S> Layer<S> for HandleLayer<P, O, H, B, C> {
 
 // === impl Handle ===
 
-impl<P: Clone, O, H, B, C, S: Clone> Clone for Handle<P, O, H, B, C, S> {
+impl<P: Clone, O, H, C, S: Clone> Clone for Handle<P, O, H, C, S> {
     fn clone(&self) -> Self {
         Self {
             pool: self.pool.clone(),
@@ -145,19 +146,18 @@ impl<P: Clone, O, H, B, C, S: Clone> Clone for Handle<P, O, H, B, C, S> {
 /// The outcome of checking a claim.
 type Checked = Result<ValidClaims, ClaimsError>;
 
-impl<P, O, H, B, C, S> Service<Message> for Handle<P, O, H, B, C, S>
+impl<P, O, H, C, S> Service<Message> for Handle<P, O, H, C, S>
 where
     P: CryptoPool,
     O: Outbox,
     H: DiscoveryHook,
-    B: BanSink,
     C: Clock,
     S: Service<Message, Response = Disposition>,
     S::Error: Into<BoxError>,
 {
     type Response = Disposition;
     type Error = BoxError;
-    type Future = Step<P::Future<Checked>, AfterCheck<O, H, B, C, S::Future>, S::Future>;
+    type Future = Step<P::Future<Checked>, AfterCheck<O, H, C, S::Future>, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -189,10 +189,9 @@ where
     }
 }
 
-impl<O, H, B, C, F> Next<Checked> for AfterCheck<O, H, B, C, F>
+impl<O, H, C, F> Next<Checked> for AfterCheck<O, H, C, F>
 where
     O: Outbox,
-    B: BanSink,
     C: Clock,
 {
     type Future = F;
@@ -227,9 +226,8 @@ where
     }
 }
 
-impl<O, H, B, C> Handler<O, H, B, C>
+impl<O, H, C> Handler<O, H, C>
 where
-    B: BanSink,
     H: DiscoveryHook,
 {
     /// Everything that needs no arithmetic.
@@ -249,7 +247,7 @@ where
     }
 }
 
-impl<O, H, B: BanSink, C> Handler<O, H, B, C> {
+impl<O, H, C> Handler<O, H, C> {
     /// Decodes part 0, or blames the signer.
     fn decode<M: Bounded>(&self, message: &Message) -> Option<M> {
         let part = message.opened.parts().and_then(|parts| parts.first());
@@ -262,9 +260,9 @@ impl<O, H, B: BanSink, C> Handler<O, H, B, C> {
 
     fn blame(&self, offence: Offence, message: &Message) {
         let parties = Parties {
-            source: Some(message.source.node_id),
-            origin: message.opened.origin(),
-            sought: None,
+            deliverer: Some(message.source.node_id.into()),
+            origin: message.opened.origin().map(|key| (*key).into()),
+            ..Parties::default()
         };
         self.bans.report(offence, parties);
     }

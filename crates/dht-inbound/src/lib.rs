@@ -22,10 +22,13 @@
 //!     SeededEntropy, SendRequest, Signing, test_util,
 //! };
 //! use dht_inbound::{
-//!     AcceptAll, Authenticated, DedupTable, Delivered, DirectoryBans, DiscoveryAnswer, DiscoveryHook, FloodLimits,
+//!     AcceptAll, Authenticated, DedupTable, Delivered, DiscoveryAnswer, DiscoveryHook, FloodLimits,
 //!     FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter, Opener, RateLimits, Received, Seen, Verifier, inbound_stack,
 //! };
-//! use dht_peers::Directory;
+//! use dht_peers::{
+//!     Directory,
+//!     policy::{AttributionProfile, BanPolicy, BanTerms},
+//! };
 //! use dht_stack::BytePermit;
 //! use tower::{ServiceExt as _, service_fn};
 //!
@@ -48,19 +51,20 @@
 //! let identity = Arc::new(test_util::identity(1));
 //! let directory = Directory::new(*identity.node_id());
 //! let clock = Arc::new(ManualClock::new(test_util::NOW));
+//! let bans = BanPolicy::new(AttributionProfile::Strict, BanTerms::default(), directory.clone(), clock.clone());
 //! // Random seeds and the system's clock outside of examples.
 //! let parts = InboundParts {
 //!     opener: Opener::new(Inline, Arc::clone(&identity)),
 //!     identity,
-//!     directory: directory.clone(),
-//!     clock: Arc::clone(&clock) as dht_core::SharedClock,
+//!     directory,
+//!     clock,
 //!     meter: FloodMeter::new(FloodLimits::default(), [1; 16]),
 //!     limiter: RateLimiter::new(RateLimits::default(), [4; 16]),
 //!     dedup: Arc::new(DedupTable::new(50_000, [2; 16])),
 //!     seen: Seen::new(65_536, FingerprintKey::random(&mut SeededEntropy::new(3).rng())),
 //!     verifier: Verifier::new(Inline),
 //!     pool: Inline,
-//!     bans: DirectoryBans::new(directory, clock),
+//!     bans,
 //!     outbox: Arc::new(Mute),
 //!     discovery: Mute,
 //!     judge: AcceptAll,
@@ -85,7 +89,6 @@
 //! # Ok::<(), dht_stack::BoxError>(())
 //! ```
 
-mod bans;
 mod compose;
 mod convert;
 mod decode;
@@ -103,7 +106,6 @@ mod message;
 mod meter;
 pub mod metrics;
 mod observe;
-mod offence;
 mod open;
 mod outbox;
 mod pool;
@@ -117,7 +119,6 @@ mod verify;
 #[cfg(test)]
 mod test_support;
 
-pub use bans::{BanOrder, BanSink, Bans, DirectoryBans, Parties};
 pub use compose::{Handled, InboundConfig, InboundParts, Relayed, Served, inbound_stack};
 pub use convert::{Convert, ConvertLayer};
 pub use decode::{Authenticated, Decode, DecodeLayer, KnownSources};
@@ -145,9 +146,6 @@ pub use log::{Log, LogLayer};
 pub use message::{Counted, Delivered, Inbound, Message, Received};
 pub use meter::{Meter, MeterLayer};
 pub use observe::{Observe, ObserveFuture, ObserveLayer};
-pub use offence::{
-    AttributionProfile, BanTerms, Culprit, Offence, Rule, Sanction, Term, UnknownProfile, rules,
-};
 pub use open::{AfterOpen, Open, OpenLayer};
 pub use pool::{CryptoPool, Inline, Opener, Verifier, Work};
 pub use rate::{

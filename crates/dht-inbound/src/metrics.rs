@@ -10,8 +10,6 @@ pub const MESSAGES: &str = "dht_inbound_messages_total";
 pub const BYTES: &str = "dht_inbound_bytes_total";
 /// Duplicates recognised before any arithmetic.
 pub const EXACT_COPIES: &str = "dht_inbound_exact_copies_total";
-/// Bans, by offence.
-pub const BANS: &str = "dht_inbound_bans_total";
 /// Messages remembered for recognising repeats.
 pub const DEDUP_ENTRIES: &str = "dht_inbound_dedup_entries";
 /// Remembered messages forgotten, by why.
@@ -39,11 +37,6 @@ pub fn describe() {
         EXACT_COPIES,
         Unit::Count,
         "Duplicates recognised before any arithmetic"
-    );
-    describe_counter!(
-        BANS,
-        Unit::Count,
-        "Bans issued by the inbound stack, by offence"
     );
     describe_gauge!(
         DEDUP_ENTRIES,
@@ -178,10 +171,6 @@ impl std::fmt::Debug for ExactCopies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ExactCopies(..)")
     }
-}
-
-pub(crate) fn ban(offence: &'static str) {
-    counter!(BANS, "offence" => offence).increment(1);
 }
 
 pub(crate) fn dedup_entries(entries: usize) {

@@ -150,6 +150,7 @@ mod tests {
         Signing,
         test_util::{clear, identity},
     };
+    use dht_peers::policy::AttributionProfile;
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
     use parking_lot::Mutex;
     use tracing::{
@@ -165,7 +166,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        AttributionProfile, Authenticated, DecodeLayer,
+        Authenticated, DecodeLayer,
         metrics::MESSAGES,
         test_support::{self as support, Accept, bans},
     };

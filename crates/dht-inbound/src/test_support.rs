@@ -10,10 +10,16 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{
-    Destination, Disposition, Encryption, Entropy as _, Features, MessageTag, MessageType,
-    NodeIdentity, OnDelivery, Outbox, OutboxError, Payload, Priority, ProtocolVersion, PublicKey,
-    RawEnvelope, RemotePeer, SealRequest, SealSecrets, Sealed, SeededEntropy, SendRequest, Signing,
-    Strategy, UnixSeconds, Verified, dedup_key, encode_envelope, encode_parts, seal, test_util,
+    Destination, Disposition, Encryption, Entropy as _, Features, ManualClock, MessageTag,
+    MessageType, NodeId, NodeIdentity, OnDelivery, Outbox, OutboxError, Payload, Priority,
+    ProtocolVersion, PublicKey, RawEnvelope, RemotePeer, SealRequest, SealSecrets, Sealed,
+    SeededEntropy, SendRequest, Signing, Strategy, UnixSeconds, Verified, dedup_key,
+    encode_envelope, encode_parts, seal, test_util,
+};
+use dht_peers::{
+    Directory,
+    policy::{AttributionProfile, BanPolicy, BanTerms},
+    test_util::BanLog,
 };
 use dht_proto::dht::DiscoveryResponseMessage;
 use dht_stack::BytePermit;
@@ -25,10 +31,7 @@ use tower_test::mock;
 
 pub(crate) use dht_core::test_util::NOW;
 
-use crate::{
-    AttributionProfile, BanOrder, BanSink, BanTerms, Bans, Counted, DiscoveryAnswer, DiscoveryHook,
-    Inbound, Message, Received,
-};
+use crate::{Counted, DiscoveryAnswer, DiscoveryHook, Inbound, Message, Received};
 
 /// Seed of the node under test.
 pub(crate) const ME: u64 = 1;
@@ -199,28 +202,13 @@ where
     assert_ready_ok!(service.poll_ready());
 }
 
-/// Takes bans and remembers them.
-#[derive(Debug, Default)]
-pub(crate) struct BanRecorder(Mutex<Vec<BanOrder>>);
-
-impl BanRecorder {
-    pub(crate) fn take(&self) -> Vec<BanOrder> {
-        std::mem::take(&mut self.0.lock())
-    }
-}
-
-impl BanSink for BanRecorder {
-    fn ban(&self, order: BanOrder) {
-        self.0.lock().push(order);
-    }
-}
-
-pub(crate) fn bans(profile: AttributionProfile) -> (Bans<Arc<BanRecorder>>, Arc<BanRecorder>) {
-    let recorder = Arc::new(BanRecorder::default());
-    (
-        Bans::new(profile, BanTerms::default(), Arc::clone(&recorder)),
-        recorder,
-    )
+/// A policy over a directory of its own, and what it bans.
+pub(crate) fn bans(profile: AttributionProfile) -> (BanPolicy, BanLog) {
+    let directory = Directory::new(NodeId::default());
+    let log = BanLog::of(&directory);
+    let clock = Arc::new(ManualClock::new(NOW));
+    let policy = BanPolicy::new(profile, BanTerms::default(), directory, clock);
+    (policy, log)
 }
 
 /// A frame that was to be passed on.

@@ -8,12 +8,13 @@ use std::{
 };
 
 use dht_core::{Disposition, DropReason, Sealed, Verified, VerifyError};
+use dht_peers::policy::{BanPolicy, Offence, Parties};
 use dht_stack::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::trace;
 
-use crate::{BanSink, Bans, Inbound, Next, Offence, Parties, Step};
+use crate::{Inbound, Next, Step};
 
 /// Has each envelope checked by a verifier service, and drops those that do not hold.
 ///
@@ -24,37 +25,37 @@ use crate::{BanSink, Bans, Inbound, Next, Offence, Parties, Step};
 ///
 /// Specification 03, section 3.5, step A.
 #[derive(Debug)]
-pub struct VerifyLayer<V, B> {
+pub struct VerifyLayer<V> {
     verifier: V,
-    bans: Bans<B>,
+    bans: BanPolicy,
 }
 
 /// Service produced by [`VerifyLayer`].
 #[derive(Debug)]
-pub struct Verify<V, B, S> {
+pub struct Verify<V, S> {
     verifier: V,
-    bans: Bans<B>,
+    bans: BanPolicy,
     inner: S,
 }
 
 /// What [`Verify`] does with the verifier's answer.
 #[derive(Debug)]
-pub struct AfterVerify<B, S> {
-    bans: Bans<B>,
+pub struct AfterVerify<S> {
+    bans: BanPolicy,
     message: Inbound<()>,
     inner: S,
 }
 
 // === impl VerifyLayer ===
 
-impl<V, B> VerifyLayer<V, B> {
+impl<V> VerifyLayer<V> {
     /// Asks `verifier`.
-    pub const fn new(verifier: V, bans: Bans<B>) -> Self {
+    pub const fn new(verifier: V, bans: BanPolicy) -> Self {
         Self { verifier, bans }
     }
 }
 
-impl<V: Clone, B> Clone for VerifyLayer<V, B> {
+impl<V: Clone> Clone for VerifyLayer<V> {
     fn clone(&self) -> Self {
         Self {
             verifier: self.verifier.clone(),
@@ -63,8 +64,8 @@ impl<V: Clone, B> Clone for VerifyLayer<V, B> {
     }
 }
 
-impl<V: Clone, B, S> Layer<S> for VerifyLayer<V, B> {
-    type Service = Verify<V, B, S>;
+impl<V: Clone, S> Layer<S> for VerifyLayer<V> {
+    type Service = Verify<V, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
         Verify {
@@ -77,7 +78,7 @@ impl<V: Clone, B, S> Layer<S> for VerifyLayer<V, B> {
 
 // === impl Verify ===
 
-impl<V: Clone, B, S: Clone> Clone for Verify<V, B, S> {
+impl<V: Clone, S: Clone> Clone for Verify<V, S> {
     fn clone(&self) -> Self {
         Self {
             verifier: self.verifier.clone(),
@@ -87,17 +88,16 @@ impl<V: Clone, B, S: Clone> Clone for Verify<V, B, S> {
     }
 }
 
-impl<V, B, S> Service<Inbound<Sealed>> for Verify<V, B, S>
+impl<V, S> Service<Inbound<Sealed>> for Verify<V, S>
 where
     V: Service<Sealed, Response = Result<Verified, VerifyError>>,
     V::Error: Into<BoxError>,
-    B: BanSink,
     S: Service<Inbound<Verified>, Response = Disposition> + Clone,
     S::Error: Into<BoxError>,
 {
     type Response = Disposition;
     type Error = BoxError;
-    type Future = Step<V::Future, AfterVerify<B, S>, S::Future>;
+    type Future = Step<V::Future, AfterVerify<S>, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         ready!(self.inner.poll_ready(cx)).map_err(Into::into)?;
@@ -118,9 +118,8 @@ where
     }
 }
 
-impl<B, S> Next<Result<Verified, VerifyError>> for AfterVerify<B, S>
+impl<S> Next<Result<Verified, VerifyError>> for AfterVerify<S>
 where
-    B: BanSink,
     S: Service<Inbound<Verified>, Response = Disposition>,
 {
     type Future = S::Future;
@@ -141,11 +140,8 @@ where
                     VerifyError::Semantics(_) => (Offence::BadSemantics, DropReason::BadSemantics),
                     _ => (Offence::BadSignature, DropReason::BadSignature),
                 };
-                let parties = Parties {
-                    source: Some(self.message.source.node_id),
-                    ..Parties::default()
-                };
-                self.bans.report(offence, parties);
+                let deliverer = Parties::deliverer(self.message.source.node_id);
+                self.bans.report(offence, deliverer);
                 dropped(reason)
             }
         }

@@ -3,66 +3,19 @@
 use std::{
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use dht_core::{
-    Address, Clock as _, DedupHash, Disposition, DropReason, NodeId, Priority, PublicKey,
-    SharedClock, UnixSeconds,
+    Clock as _, DedupHash, Disposition, DropReason, NodeId, Priority, SharedClock, UnixSeconds,
 };
 use dht_inbound::{DedupTable, Delivered, Sighting};
 use dht_outbound::{DeliveryFailure, OutboundMessage, SeedDedup};
-use dht_peers::Directory;
 use dht_stack::BoxError;
-use dht_transport::{AddressBook, DeliveryError, DialFailure, Transport};
+use dht_transport::{DeliveryError, Transport};
 use futures::future::BoxFuture;
 use tower::Service;
 
 use crate::{Event, counters::Counters, events::Events, inbox::Subscribers, judge::received};
-
-/// The transport's view of the directory.
-pub(crate) struct Book {
-    pub(crate) directory: Directory,
-    pub(crate) clock: SharedClock,
-}
-
-impl AddressBook for Book {
-    fn lookup(&self, peer: &NodeId) -> Option<(PublicKey, Vec<Address>)> {
-        let record = self.directory.find(peer)?;
-        let addresses = record.dial_order(self.clock.now());
-        let addresses = addresses
-            .into_iter()
-            .map(|known| known.address.clone())
-            .collect();
-        Some((*record.public_key(), addresses))
-    }
-
-    fn is_banned(&self, key: &PublicKey) -> bool {
-        self.directory.is_banned(&key.node_id(), self.clock.now())
-    }
-
-    fn record_dial(
-        &self,
-        peer: &NodeId,
-        address: &Address,
-        outcome: Result<Duration, DialFailure>,
-    ) {
-        let now = self.clock.now();
-        match outcome {
-            Ok(time) => {
-                let sighting = dht_peers::Sighting {
-                    latency: None,
-                    dial_time: Some(time),
-                };
-                self.directory.mark_seen(peer, address, sighting, now);
-            }
-            Err(failure) => {
-                self.directory
-                    .mark_failed(peer, address, &failure.to_string(), now);
-            }
-        }
-    }
-}
 
 /// The outbound side's view of the duplicate table.
 pub(crate) struct Seeds {

@@ -3,7 +3,8 @@
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use dht_core::{Address, Features, Network, PeerAddress, SecretKey, SharedClock, SharedEntropy};
-use dht_inbound::{AttributionProfile, DEFAULT_VERDICT_DEADLINE, Verdict};
+use dht_inbound::{DEFAULT_VERDICT_DEADLINE, Verdict};
+use dht_peers::policy::AttributionProfile;
 use dht_transport::IdentityError;
 
 use crate::{Config, ConfigError, Node, OsEntropy, Received, SystemClock, judge::AppJudge};

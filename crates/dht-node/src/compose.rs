@@ -6,19 +6,20 @@ use std::{
 };
 
 use dht_core::{
-    Address, Clock as _, Entropy as _, FingerprintKey, Network, NodeIdentity, Outbox, SharedClock,
-    SharedEntropy,
+    Address, Clock as _, Entropy as _, FingerprintKey, Network, NodeIdentity, Outbox, SharedEntropy,
 };
 use dht_inbound::{
-    AnswerCheck, Authenticated, Bans, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY, DedupTable,
-    DirectoryBans, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter,
-    Received, Seen, inbound_stack,
+    AnswerCheck, Authenticated, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY, DedupTable, FloodLimits,
+    FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter, Received, Seen, inbound_stack,
 };
 use dht_outbound::{
     DialOrDiscover, Driver, DriverLimits, InlineSealer, OutboundConfig, OutboundParts, Requester,
     SearchLimits, Searcher, outbound,
 };
-use dht_peers::{Connections, Directory};
+use dht_peers::{
+    Connections, Directory,
+    policy::{BanPolicy, BanTerms},
+};
 use dht_transport::{InboundMessage, Transport};
 use rand_core::Rng as _;
 use tokio::sync::{Mutex, Notify};
@@ -26,7 +27,7 @@ use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
     Builder, Config, Event, Node, StartError,
-    adapters::{Book, Seeds, ToInboxes, ToTransport},
+    adapters::{Seeds, ToInboxes, ToTransport},
     channels,
     counters::{Counters, Tally},
     crypto::{BatchOpener, BatchVerifier},
@@ -79,10 +80,12 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
     let tasks = Tasks::default();
 
     // Connections.
-    let book = Book {
-        directory: directory.clone(),
-        clock: Arc::clone(&clock),
-    };
+    let bans = BanPolicy::new(
+        config.attribution,
+        BanTerms::default(),
+        directory.clone(),
+        Arc::clone(&clock),
+    );
     let mut transport_config = dht_transport::Config::default();
     transport_config.max_queued_bytes_total = memory.queued;
     transport_config.max_unread_bytes_total = memory.unread;
@@ -94,7 +97,8 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
         budget.clone(),
     )
     .config(transport_config)
-    .book(Arc::new(book))
+    .directory(directory.clone())
+    .bans(bans.clone())
     .user_agent(USER_AGENT);
     let (builder, receipts) = saf::Receipts::offer(builder, &config, features);
     let (transport, outlets) = builder.start()?;
@@ -169,13 +173,7 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
     // The way in.
     let subscribers = Arc::new(Subscribers::default());
     let inbound_config = inbound_config(&config, verdict_deadline);
-    let sentences = DirectoryBans::new(directory.clone(), SharedClock::clone(&clock));
-    let bans = Bans::new(
-        inbound_config.profile,
-        inbound_config.ban_terms,
-        sentences.clone(),
-    );
-    let claims = inbound_config.claims.under(inbound_config.profile);
+    let claims = inbound_config.claims.under(bans.profile());
     let answers = Answers {
         searcher: searcher.clone(),
         check: AnswerCheck {
@@ -194,6 +192,7 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
             connections: connections.clone(),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
+            bans: bans.clone(),
             dedup: Arc::clone(&dedup),
             outbox: Arc::clone(&outbox),
             receipts,
@@ -215,7 +214,7 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
         verifier: BatchVerifier::new(Arc::clone(&entropy)),
         opener: BatchOpener::new(Arc::clone(&identity)),
         pool: Inline,
-        bans: sentences,
+        bans: bans.clone(),
         outbox,
         discovery: answers,
         judge,
@@ -324,7 +323,6 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
 
 fn inbound_config(config: &Config, verdict_deadline: Duration) -> InboundConfig {
     let mut inbound = InboundConfig {
-        profile: config.attribution,
         forward: config.forward,
         relay_gossip: config.relay_gossip,
         verdict_deadline,
@@ -376,15 +374,12 @@ fn claimed(public: &[Address], listening: &[Address]) -> Vec<Address> {
 
 #[cfg(test)]
 mod tests {
-    use dht_inbound::AttributionProfile;
-
     use super::*;
 
     #[test]
     fn the_stack_is_set_as_configured() {
         let config = Config {
             network: Network::Esmeralda,
-            attribution: AttributionProfile::Legacy,
             allowed_occurrences: 3,
             forward: false,
             relay_gossip: true,
@@ -393,7 +388,6 @@ mod tests {
         let deadline = Duration::from_secs(7);
         let set = inbound_config(&config, deadline);
         let expected = InboundConfig {
-            profile: AttributionProfile::Legacy,
             allowed_occurrences: 3,
             forward: false,
             relay_gossip: true,

@@ -1,10 +1,9 @@
 //! Settings of a node as plain data.
 
 use dht_core::{Address, Network, PeerAddress};
-use dht_inbound::{
-    AttributionProfile, DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS,
-};
+use dht_inbound::{DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS};
 use dht_outbound::DISCOVERY_TIMEOUT;
+use dht_peers::policy::AttributionProfile;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::RateSettings;

@@ -1,7 +1,7 @@
 //! Finding peers: questions go out through the outbound pipeline, answers come in through the inbound stack.
 
 use dht_core::{Clock as _, NodeId, OutboxError, PublicKey, SharedClock};
-use dht_inbound::{AnswerCheck, DirectoryBans, DiscoveryAnswer, DiscoveryHook};
+use dht_inbound::{AnswerCheck, DiscoveryAnswer, DiscoveryHook};
 use dht_outbound::{Dial, DialError, Discover, Searcher};
 use dht_peers::Directory;
 use dht_stack::BoxError;
@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 #[derive(Clone)]
 pub(crate) struct Answers {
     pub(crate) searcher: Searcher,
-    pub(crate) check: AnswerCheck<DirectoryBans<SharedClock>, SharedClock>,
+    pub(crate) check: AnswerCheck<SharedClock>,
 }
 
 impl DiscoveryHook for Answers {

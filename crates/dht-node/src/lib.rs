@@ -53,9 +53,10 @@ pub use config::{Config, ConfigError, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB};
 pub use counters::{Drops, Stats};
 pub use crypto::{BatchOpener, BatchVerifier};
 pub use dht_core::{OsEntropy, SystemClock};
-pub use dht_inbound::{AttributionProfile, Verdict};
+pub use dht_inbound::Verdict;
 #[cfg(feature = "saf")]
 pub use dht_mailbox::StoreStats;
+pub use dht_peers::policy::AttributionProfile;
 #[cfg(feature = "saf")]
 pub use dht_saf::{Config as SafConfig, FetchSummary, SafEvent};
 pub use events::{Event, EventStream};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dht_core::{Clock as _, NodeId, SharedClock};
 use dht_peers::{Channel, ClaimPolicy, Connections, Directory};
-use dht_transport::{Connection, Direction, Transport};
+use dht_transport::{Connection, Transport};
 
 use crate::saf::SafHandle;
 
@@ -47,10 +47,7 @@ impl PeerSync {
             .record(peer.public_key, claim, Channel::Connection, now)
             .with_agent(&info.user_agent, info.protocols.iter().cloned());
         self.directory.add_or_update(record, now);
-        let direction = match connection.direction() {
-            Direction::Inbound => dht_peers::Direction::Inbound,
-            Direction::Outbound => dht_peers::Direction::Outbound,
-        };
+        let direction = connection.direction();
         if self.connections.insert(Arc::clone(peer), direction) {
             tracing::info!(peer = %peer.node_id.short(), ?direction, "connected");
             self.saf.connected(peer);

@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub use api::FetchError;
 use dht_core::{NodeIdentity, Outbox, SharedClock, SharedEntropy};
 use dht_inbound::DedupTable;
-use dht_peers::{Connections, Directory};
+use dht_peers::{Connections, Directory, policy::BanPolicy};
 #[cfg(feature = "saf")]
 pub(crate) use mail::{Receipts, SafHandle, advice, start};
 #[cfg(feature = "saf")]
@@ -40,6 +40,7 @@ pub(crate) struct MailParts {
     pub(crate) connections: Connections,
     pub(crate) clock: SharedClock,
     pub(crate) entropy: SharedEntropy,
+    pub(crate) bans: BanPolicy,
     pub(crate) dedup: Arc<DedupTable>,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) receipts: Receipts,

@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dht_core::{Clock as _, PeerAddress, Severity, SharedClock};
-use dht_inbound::{Bans, DedupTable, DirectoryBans, FloodMeter};
+use dht_core::{Clock as _, PeerAddress, SharedClock};
+use dht_inbound::{DedupTable, FloodMeter};
+use dht_peers::policy::BanPolicy;
 use dht_transport::{Event, Transport};
 use tokio::{
     sync::{Notify, mpsc},
@@ -55,18 +56,6 @@ impl Watcher {
                 self.peers.remove_if_gone(&node_id);
                 self.meter.clear(&node_id);
             }
-            Event::Offence {
-                public_key,
-                offence,
-                ban,
-            } => {
-                let now = self.peers.clock.now();
-                let until = now.saturating_add(ban.as_secs());
-                let reason = offence.to_string();
-                self.peers
-                    .directory
-                    .ban(public_key, until, Severity::High, &reason, now);
-            }
             Event::DialFailed { node_id, error } => {
                 tracing::debug!(peer = %node_id.short(), %error, "dial failed");
                 self.meter.clear(&node_id);
@@ -100,7 +89,7 @@ pub(crate) async fn keep_connected(transport: Transport, peers: Vec<PeerAddress>
 
 /// Bans peers that flood, and removes expired entries from tables.
 pub(crate) struct Upkeep {
-    pub(crate) bans: Bans<DirectoryBans<SharedClock>>,
+    pub(crate) bans: BanPolicy,
     pub(crate) meter: FloodMeter,
     pub(crate) dedup: Arc<DedupTable>,
     pub(crate) clock: SharedClock,
@@ -118,7 +107,7 @@ impl Upkeep {
 
     fn tick(&self) {
         let now = self.clock.now();
-        self.bans.report_floods(&self.meter, now);
+        self.meter.report(&self.bans, now);
         self.meter.prune(now);
         self.dedup.trim(now);
     }

@@ -1,4 +1,4 @@
-//! Bans: who may not be talked to, until when, and why.
+//! Bans: the peers this node refuses to talk to, until when, and why.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -7,7 +7,7 @@ use std::{
 
 use dht_core::{NodeId, PublicKey, Severity, UnixSeconds};
 
-use crate::address::truncate;
+use crate::{address::truncate, policy::Offence};
 
 /// Bytes kept of the reason of a ban.
 pub const MAX_REASON_BYTES: usize = 256;
@@ -18,28 +18,30 @@ pub const FOREVER: UnixSeconds = UnixSeconds(u64::MAX);
 /// One ban.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ban {
-    /// Who.
+    /// Peer that is banned.
     pub node_id: NodeId,
-    /// The key, if it is known.
+    /// Key of the peer, if it is known.
     pub public_key: Option<PublicKey>,
     /// In force strictly before this time; [`FOREVER`] never ends.
     pub until: UnixSeconds,
-    /// How grave the offence was.
+    /// Gravity of the offence.
     pub severity: Severity,
-    /// Why, for people.
+    /// Offence that the [policy](crate::policy::BanPolicy) banned for; `None` if the operator banned.
+    pub offence: Option<Offence>,
+    /// Reason for people, at most [`MAX_REASON_BYTES`].
     pub reason: Arc<str>,
 }
 
-/// Whom to ban. A key stands for its node id as well, known or not.
+/// Peer to ban, in the directory or not. Banning a key bans its node id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BanTarget {
-    /// A node id.
+    /// The peer with this node id.
     NodeId(NodeId),
-    /// A key.
+    /// The peer with this key.
     PublicKey(PublicKey),
 }
 
-/// What became of a request to ban.
+/// Result of a request to ban.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BanOutcome {
     /// The ban is in force, possibly longer than asked for because of an earlier one.
@@ -52,7 +54,7 @@ pub enum BanOutcome {
     AlreadyOver,
 }
 
-/// All bans, those of unknown peers included, and who is exempt.
+/// All bans, those of peers outside the directory included, and the allow list.
 #[derive(Debug)]
 pub(crate) struct Bans {
     by_id: HashMap<NodeId, Arc<Ban>>,

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use dht_core::{
-    Address, AddressPolicy, AddressRefusal, AttributionProfile, Claim, ClaimError, PublicKey,
-    UnixSeconds,
-};
+use dht_core::{Address, AddressPolicy, AddressRefusal, Claim, ClaimError, PublicKey, UnixSeconds};
 
-use crate::{Channel, PeerRecord};
+use crate::{Channel, PeerRecord, policy::AttributionProfile};
 
 /// Claims accepted for one peer in one message, unless configured otherwise.
 pub const MAX_CLAIMS: usize = 5;

@@ -275,7 +275,9 @@ impl Directory {
 
     // --- bans ---
 
-    /// Bans a peer, known or not, by node id or key, and tells the [hooks](Self::on_ban).
+    /// Bans a peer on the operator's behalf, in the directory or not, by node id or key, and calls the
+    /// [hooks](Self::on_ban). Code that notices an offence reports it to a
+    /// [`BanPolicy`](crate::policy::BanPolicy) instead.
     ///
     /// An earlier ban that ends later stays as it is.
     pub fn ban(
@@ -287,25 +289,35 @@ impl Directory {
         now: UnixSeconds,
     ) -> BanOutcome {
         let target = target.into();
-        let node_id = target.node_id();
-        if node_id == self.0.me {
-            return BanOutcome::Ourselves;
-        }
         let ban = Ban {
-            node_id,
+            node_id: target.node_id(),
             public_key: target.public_key(),
             until,
             severity,
+            offence: None,
             reason: reason.into(),
         };
+        self.enforce(ban, now)
+    }
+
+    pub(crate) fn enforce(&self, ban: Ban, now: UnixSeconds) -> BanOutcome {
+        if ban.node_id == self.0.me {
+            return BanOutcome::Ourselves;
+        }
         if !ban.is_active(now) {
             return BanOutcome::AlreadyOver;
         }
+        let offence = ban.offence;
+        let banned_before = self.is_banned(&ban.node_id, now);
         let Some(ban) = self.0.state.write().ban(ban, now) else {
             return BanOutcome::AllowListed;
         };
-        metrics::banned();
-        tracing::info!(peer = %ban.node_id.short(), until = ban.until.0, reason = %ban.reason, "banned");
+        metrics::banned(offence);
+        // A banned peer may have many messages under way; one line is enough.
+        if !banned_before {
+            let seconds = ban.until.saturating_since(now);
+            tracing::warn!(peer = %ban.node_id, seconds, reason = %ban.reason, "peer banned");
+        }
         for hook in &*self.0.hooks.read() {
             hook(&ban);
         }

@@ -1,7 +1,7 @@
 //! Peer directory: records, claims, address statistics, bans and closest-n.
 //!
 //! [`Directory`] holds everybody this node has heard of and whom it refuses to talk to; [`Connections`] holds who is
-//! connected right now. Both are cheap handles to shared state, and both find the peers closest to an id by walking
+//! connected right now; [`policy`] holds the table of offences and the bans they bring. Both are cheap handles to shared state, and both find the peers closest to an id by walking
 //! outward from it instead of sorting. Nothing here reads a clock: time is an argument.
 //!
 //! ```
@@ -32,6 +32,7 @@ mod directory;
 mod exclude;
 mod filter;
 mod metrics;
+pub mod policy;
 mod record;
 mod sample;
 mod xor;

@@ -1,5 +1,6 @@
 //! Counters and gauges of the directory.
 
+use crate::policy::Offence;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 const PEERS: &str = "dht_peers_known";
@@ -9,7 +10,7 @@ const EVICTIONS: &str = "dht_peers_evictions_total";
 /// Describes the metrics of this crate to the installed recorder.
 pub fn describe() {
     describe_gauge!(PEERS, Unit::Count, "peers in the directory");
-    describe_counter!(BANS, Unit::Count, "bans put in force");
+    describe_counter!(BANS, Unit::Count, "bans put in force, by offence");
     describe_counter!(
         EVICTIONS,
         Unit::Count,
@@ -22,8 +23,9 @@ pub(crate) fn known(peers: usize) {
     gauge!(PEERS).set(peers as f64);
 }
 
-pub(crate) fn banned() {
-    counter!(BANS).increment(1);
+pub(crate) fn banned(offence: Option<Offence>) {
+    let offence = offence.map_or("operator", |offence| offence.rule().name);
+    counter!(BANS, "offence" => offence).increment(1);
 }
 
 pub(crate) fn evicted(peers: usize) {

@@ -1,8 +1,33 @@
-//! Peers from a seed.
+//! Peers from a seed, and the bans a directory put in force.
+
+use std::sync::Arc;
 
 use dht_core::{Claim, Features, NodeId, PublicKey, RemotePeer, SecretKey, UnixSeconds};
 
-use crate::{AddressRecord, PeerRecord, Source};
+use parking_lot::Mutex;
+
+use crate::{AddressRecord, Ban, Directory, PeerRecord, Source};
+
+/// Every ban that a directory put in force since [`BanLog::of`], in order.
+#[derive(Clone, Debug, Default)]
+pub struct BanLog(Arc<Mutex<Vec<Arc<Ban>>>>);
+
+impl BanLog {
+    /// Starts to record the bans of `directory`.
+    #[must_use]
+    pub fn of(directory: &Directory) -> Self {
+        let log = Self::default();
+        let bans = Arc::clone(&log.0);
+        directory.on_ban(move |ban| bans.lock().push(Arc::clone(ban)));
+        log
+    }
+
+    /// The bans recorded since the last call.
+    #[must_use]
+    pub fn take(&self) -> Vec<Arc<Ban>> {
+        std::mem::take(&mut *self.0.lock())
+    }
+}
 
 /// The secret key of this seed.
 #[must_use]

@@ -11,16 +11,18 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{
-    AttributionProfile, Clock as _, Content, DedupHash, Destination, Disposition, DropReason,
-    Encryption, Entropy as _, Features, Flags, Header, InTransit, ManualClock, MessageTag,
-    MessageType, NodeIdentity, OnDelivery, Opened, Outbox, OutboxError, Payload, ProtocolVersion,
-    RawEnvelope, RemotePeer, SealRequest, SealSecrets, SecretKey, SeededEntropy, SendRequest,
-    Severity, SharedEntropy, Signing, StoreOutcome, UnixSeconds, dedup_hash, dedup_key,
-    encode_envelope, encode_parts, seal,
+    Clock as _, Content, DedupHash, Destination, Disposition, DropReason, Encryption, Entropy as _,
+    Features, Flags, Header, InTransit, ManualClock, MessageTag, MessageType, NodeIdentity,
+    OnDelivery, Opened, Outbox, OutboxError, Payload, ProtocolVersion, RawEnvelope, RemotePeer,
+    SealRequest, SealSecrets, SecretKey, SeededEntropy, SendRequest, SharedEntropy, Signing,
+    StoreOutcome, UnixSeconds, dedup_hash, dedup_key, encode_envelope, encode_parts, seal,
 };
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
-use dht_peers::{Connections, Directory};
-use dht_saf::{BanSink, Config, Duplicates, Ledger, Saf, SafEvent, SafParts};
+use dht_peers::{
+    Connections, Directory,
+    policy::{AttributionProfile, BanPolicy, BanTerms},
+};
+use dht_saf::{Config, Duplicates, Ledger, Saf, SafEvent, SafParts};
 use parking_lot::Mutex;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 
@@ -109,18 +111,24 @@ impl Node {
             rng,
         ));
         let outbox = Arc::new(Queue::default());
+        let directory = Directory::new(*identity.node_id());
+        let bans = BanPolicy::new(
+            AttributionProfile::Strict,
+            BanTerms::default(),
+            directory.clone(),
+            Arc::clone(clock) as _,
+        );
         let parts = SafParts {
             identity: Arc::clone(&identity),
-            directory: Directory::new(*identity.node_id()),
+            directory,
             connections: Connections::new(),
             clock: Arc::clone(clock) as _,
             entropy: Arc::clone(entropy),
             store,
             ledger: Ledger::in_memory()?,
             outbox: Arc::clone(&outbox) as _,
-            bans: Arc::new(NoBans),
+            bans,
             duplicates: Arc::new(Seen::default()),
-            profile: AttributionProfile::Strict,
         };
         Ok(Self {
             identity,
@@ -261,12 +269,6 @@ fn clear(message_type: MessageType, part: Bytes) -> Opened {
         frame: Bytes::new(),
         body: Bytes::new(),
     }
-}
-
-struct NoBans;
-
-impl BanSink for NoBans {
-    fn ban(&self, _: &RemotePeer, _: Severity, _: &'static str) {}
 }
 
 #[derive(Default)]

@@ -11,7 +11,6 @@ mod tracker;
 
 pub(crate) use self::fetcher::{FetchParts, Fetcher};
 pub use self::{
-    fault::{FAULT_RULES, Fault, FaultRule, Ruling, TOO_MANY_MESSAGES},
     fetcher::{EVENT_CAPACITY, NEIGHBOURS_ASKED, SafEvent},
     tracker::FetchSummary,
 };

@@ -40,15 +40,12 @@ pub use config::{
     DEFAULT_NEIGHBOUR_RATE, DEFAULT_NEIGHBOURING_NODES, DEFAULT_PATIENCE_SECONDS,
     DEFAULT_REQUESTER_BURST, DEFAULT_REQUESTER_RATE,
 };
-pub use fetch::{
-    EVENT_CAPACITY, FAULT_RULES, Fault, FaultRule, FetchSummary, NEIGHBOURS_ASKED, Ruling,
-    SafEvent, TOO_MANY_MESSAGES,
-};
+pub use fetch::{EVENT_CAPACITY, FetchSummary, NEIGHBOURS_ASKED, SafEvent};
 pub use keep::{StoreFuture, StoreLayer, StoreService};
 pub use layer::{SafFuture, SafLayer, SafService};
 pub use ledger::Ledger;
 pub use metrics::describe_metrics;
-pub use outlets::{BanSink, Duplicates};
+pub use outlets::Duplicates;
 pub use receipt::{RECEIPT_LIMIT, RECEIPT_PROTOCOL, ask_receipt, serve_receipts};
 pub use saf::{Saf, SafParts};
 

@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use dht_core::{
-    DedupHash, MessageType, Payload, Priority, RemotePeer, SendParams, SendRequest, Severity,
-    UnixSeconds,
+    DedupHash, MessageType, Payload, Priority, RemotePeer, SendParams, SendRequest, UnixSeconds,
 };
 
 /// A request to send `part` to one peer, which is dialled if it is not connected: as part 0 of a clear, unsigned message
@@ -19,12 +18,6 @@ pub(crate) fn send_request(
         .with_dht_message_type(message_type)
         .with_priority(priority);
     SendRequest::new(params.finish(), Payload::Part(part))
-}
-
-/// Puts bans in force. Must not wait.
-pub trait BanSink: Send + Sync + 'static {
-    /// Bans a peer for what it did.
-    fn ban(&self, peer: &RemotePeer, severity: Severity, reason: &'static str);
 }
 
 /// The duplicate table of the inbound stack.

@@ -3,11 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use dht_core::{
-    AttributionProfile, Clock as _, DedupHash, Entropy as _, Features, NodeId, NodeIdentity,
-    Outbox, OutboxError, PublicKey, RemotePeer, SharedClock, SharedEntropy,
+    Clock as _, DedupHash, Entropy as _, Features, NodeId, NodeIdentity, Outbox, OutboxError,
+    PublicKey, RemotePeer, SharedClock, SharedEntropy,
 };
 use dht_mailbox::Store;
-use dht_peers::{Connections, Directory};
+use dht_peers::{Connections, Directory, policy::BanPolicy};
 use rand_core::Rng as _;
 use tokio::sync::broadcast;
 
@@ -17,7 +17,7 @@ use crate::{
     keep::{Keeper, StoreLayer},
     layer::SafLayer,
     ledger::Ledger,
-    outlets::{BanSink, Duplicates},
+    outlets::Duplicates,
     serve::Server,
 };
 
@@ -39,12 +39,10 @@ pub struct SafParts {
     pub ledger: Ledger,
     /// Sends requests and responses.
     pub outbox: Arc<dyn Outbox>,
-    /// Enforces bans.
-    pub bans: Arc<dyn BanSink>,
+    /// Policy that offences of responders are reported to. Its profile decides which responses are refused.
+    pub bans: BanPolicy,
     /// Dedup table of the inbound stack.
     pub duplicates: Arc<dyn Duplicates>,
-    /// Whom to blame for bad messages.
-    pub profile: AttributionProfile,
 }
 
 /// Store-and-forward of one node. Cloning shares it.
@@ -79,7 +77,6 @@ impl Saf {
             outbox,
             bans,
             duplicates,
-            profile,
         } = parts;
         let seed = || {
             let mut seed = [0; 16];
@@ -115,7 +112,6 @@ impl Saf {
             outbox,
             bans,
             duplicates,
-            profile,
         };
         Self(Arc::new(Inner {
             clock,

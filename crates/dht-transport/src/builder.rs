@@ -4,13 +4,16 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use dht_core::{Network, NodeIdentity, SharedClock, SharedEntropy};
+use dht_peers::{
+    Directory,
+    policy::{AttributionProfile, BanPolicy, BanTerms},
+};
 use dht_stack::ByteBudget;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    AddressBook, Config, IdentityError, InboundStream, MESSAGING_PROTOCOL, Medium, NoBook, Outlets,
-    Transport,
+    Config, IdentityError, InboundStream, MESSAGING_PROTOCOL, Medium, Outlets, Transport,
     admission::{Admission, Bounds},
     channels,
     dialer::Dials,
@@ -32,7 +35,8 @@ pub struct Builder {
     clock: SharedClock,
     budget: ByteBudget,
     config: Config,
-    book: Arc<dyn AddressBook>,
+    directory: Option<Directory>,
+    bans: Option<BanPolicy>,
     media: Vec<Arc<dyn Medium>>,
     user_agent: Arc<str>,
     handlers: Vec<(Bytes, mpsc::Sender<InboundStream>)>,
@@ -53,7 +57,8 @@ impl Builder {
             clock,
             budget,
             config: Config::default(),
-            book: Arc::new(NoBook),
+            directory: None,
+            bans: None,
             media: Vec::new(),
             user_agent: "".into(),
             handlers: Vec::new(),
@@ -67,10 +72,18 @@ impl Builder {
         self
     }
 
-    /// The peer directory. Defaults to [`NoBook`], which knows nobody.
+    /// Directory that holds the addresses of peers, how dials went, and bans. Defaults to an empty one.
     #[must_use]
-    pub fn book(mut self, book: Arc<dyn AddressBook>) -> Self {
-        self.book = book;
+    pub fn directory(mut self, directory: Directory) -> Self {
+        self.directory = Some(directory);
+        self
+    }
+
+    /// Policy that offences are reported to. Defaults to one that bans in the [directory](Self::directory) with
+    /// default terms.
+    #[must_use]
+    pub fn bans(mut self, bans: BanPolicy) -> Self {
+        self.bans = Some(bans);
         self
     }
 
@@ -108,11 +121,18 @@ impl Builder {
             clock,
             budget,
             mut config,
-            book,
+            directory,
+            bans,
             media,
             ..
         } = self;
         config.max_inbound_streams = config.max_inbound_streams.min(MOST_INBOUND_STREAMS);
+        let directory = directory.unwrap_or_else(|| Directory::new(*identity.node_id()));
+        let bans = bans.unwrap_or_else(|| {
+            let profile = AttributionProfile::default();
+            let terms = BanTerms::default();
+            BanPolicy::new(profile, terms, directory.clone(), Arc::clone(&clock))
+        });
         let protocols: Arc<[Bytes]> = std::iter::once(MESSAGING_PROTOCOL)
             .chain(self.handlers.iter().map(|(id, _)| id.clone()))
             .collect();
@@ -166,7 +186,8 @@ impl Builder {
                 network,
                 entropy,
                 clock,
-                book,
+                directory,
+                bans,
                 rules: config.identity,
                 user_agent: self.user_agent,
                 protocols,

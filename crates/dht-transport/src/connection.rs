@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{Address, NodeId, RemotePeer};
+use dht_peers::Direction;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -22,15 +23,6 @@ use crate::{
     mux::{LiveStreams, OpenRequest, SendMeter},
     negotiate,
 };
-
-/// Who dialled.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Direction {
-    /// The peer did.
-    Inbound,
-    /// We did.
-    Outbound,
-}
 
 /// A connection with an authenticated, identified peer. Holding one does not keep it open.
 pub struct Connection {

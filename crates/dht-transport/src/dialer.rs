@@ -7,9 +7,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use dht_core::{Address, NodeId, PublicKey};
+use dht_peers::{Direction, Sighting};
 use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::{
@@ -19,11 +21,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Connection, DialError, DialFailure, Direction, Event, UpgradeError,
+    Connection, DialError, DialFailure, Event, UpgradeError,
     limits::MAX_DIAL_ADDRESSES,
     metrics,
     shared::Shared,
-    upgrade::{Failed, Upgraded},
+    upgrade::{Upgrade, Upgraded},
 };
 
 type Outcome = Result<Arc<Connection>, DialError>;
@@ -86,6 +88,20 @@ impl Dials {
 }
 
 impl Shared {
+    /// As [`dial`](Self::dial), with the key and the addresses that the directory knows.
+    pub(crate) async fn dial_known(self: &Arc<Self>, peer: &NodeId) -> Outcome {
+        if let Some(connection) = self.table.find(peer) {
+            return Ok(connection);
+        }
+        let Upgrade {
+            directory, clock, ..
+        } = &self.upgrade;
+        let record = directory.find(peer).ok_or(DialError::UnknownPeer)?;
+        let addresses = record.dial_order(clock.now());
+        let addresses = addresses.into_iter().map(|known| known.address.clone());
+        self.dial(record.public_key(), addresses.collect()).await
+    }
+
     /// A connection to the holder of `key`: the live one, or a new one over the first address that works.
     pub(crate) async fn dial(
         self: &Arc<Self>,
@@ -99,7 +115,7 @@ impl Shared {
         if let Some(connection) = self.table.find(&peer) {
             return Ok(connection);
         }
-        if self.upgrade.book.is_banned(key) {
+        if self.upgrade.is_banned(key) {
             return Err(DialError::Banned);
         }
         let mut outcome = {
@@ -212,8 +228,7 @@ impl Dial {
             tokio::select! {
                 biased;
                 Some((address, started, result)) = running.next() => {
-                    let outcome = result.as_ref().map(|_| started.elapsed()).map_err(Clone::clone);
-                    shared.upgrade.book.record_dial(&self.peer, address, outcome);
+                    self.record(address, result.as_ref().map(|_| started.elapsed()));
                     match result {
                         Ok(upgraded) => {
                             // Cut the others off before the connection counts.
@@ -267,18 +282,29 @@ impl Dial {
             .await
             .map_err(|failed| {
                 metrics::upgrade_failed(Direction::Outbound);
-                self.blame(&failed);
+                shared.upgrade.report(&failed, true);
                 DialFailure::Upgrade(failed.error)
             })
     }
 
-    fn blame(&self, failed: &Failed) {
-        if let (Some(public_key), Some((offence, ban))) = (failed.key, failed.error.offence(true)) {
-            self.shared.tell(Event::Offence {
-                public_key,
-                offence,
-                ban,
-            });
+    /// Enters in the directory how dialling one address went. Success means the whole upgrade: a connected socket
+    /// alone proves nothing about the peer.
+    fn record(&self, address: &Address, outcome: Result<Duration, &DialFailure>) {
+        let Upgrade {
+            directory, clock, ..
+        } = &self.shared.upgrade;
+        let now = clock.now();
+        match outcome {
+            Ok(took) => {
+                let sighting = Sighting {
+                    latency: None,
+                    dial_time: Some(took),
+                };
+                directory.mark_seen(&self.peer, address, sighting, now);
+            }
+            Err(failure) => {
+                directory.mark_failed(&self.peer, address, &failure.to_string(), now);
+            }
         }
     }
 }

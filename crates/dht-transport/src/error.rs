@@ -1,8 +1,10 @@
 //! What can go wrong, by operation.
 
-use std::{io, time::Duration};
+use std::io;
 
-use crate::{IdentityError, bans, negotiate::NegotiationError, noise::NoiseError};
+use dht_peers::policy::Offence;
+
+use crate::{IdentityError, negotiate::NegotiationError, noise::NoiseError};
 
 /// Why a socket did not become a connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +58,7 @@ pub enum DialFailure {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
-    /// The address book does not know the peer.
+    /// The directory does not know the peer.
     #[error("peer is not known")]
     UnknownPeer,
     /// The peer is this node.
@@ -139,45 +141,14 @@ pub enum DeliveryError {
     MaxRetriesReached(u8),
 }
 
-/// A misdeed of an authenticated peer, with the ban it earns.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Offence {
-    /// An identity no honest peer sends.
-    #[error("offensive identity")]
-    Identity(#[source] IdentityError),
-    /// Unknown negotiation flags.
-    #[error("offensive protocol negotiation")]
-    Negotiation(#[source] NegotiationError),
-    /// A messaging frame over the limit.
-    #[error("messaging frame of {0} bytes is over the limit")]
-    FrameTooLong(usize),
-}
-
 impl UpgradeError {
-    /// The offence and its ban, if an authenticated peer is to blame.
+    /// The offence, if an authenticated peer is to blame. `we_dialled` is true on the side that dialled.
     #[must_use]
-    pub fn offence(&self, we_dialled: bool) -> Option<(Offence, Duration)> {
+    pub const fn offence(&self, we_dialled: bool) -> Option<Offence> {
         match self {
-            Self::Identity(error) => {
-                Some((Offence::Identity(error.clone()), error.ban(we_dialled)?))
-            }
+            Self::Identity(error) => error.offence(we_dialled),
             _ => None,
         }
-    }
-}
-
-impl Offence {
-    /// Ban for offences on an established connection: 2 hours for a broken negotiation (section 9.6), 10
-    /// minutes for a frame over the limit (section 7).
-    #[must_use]
-    pub fn session_ban(&self) -> Duration {
-        let rule = match self {
-            Self::FrameTooLong(_) => bans::FRAME_TOO_LONG,
-            Self::Negotiation(_) => bans::NEGOTIATION,
-            Self::Identity(_) => bans::MALFORMED_IDENTITY,
-        };
-        rule.length
     }
 }
 

@@ -1,16 +1,15 @@
 //! What a transport tells its owner.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use dht_core::{Address, NodeId, PublicKey};
 
-use crate::{Connection, DialError, Offence, UpgradeError};
+use crate::{Connection, DialError, UpgradeError};
 
 /// Something happened to a connection.
 ///
 /// [`Connected`](Self::Connected) and [`Disconnected`](Self::Disconnected) are never lost: a connection waits
-/// with them until the owner takes them. The others are dropped, and counted, while the channel is full; an
-/// offence on an established connection waits a moment before.
+/// with them until the owner takes them. The others are dropped, and counted, while the channel is full.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -46,14 +45,5 @@ pub enum Event {
         node_id: NodeId,
         /// Why.
         error: DialError,
-    },
-    /// A peer did what earns a ban.
-    Offence {
-        /// Whose key.
-        public_key: PublicKey,
-        /// What.
-        offence: Offence,
-        /// For how long.
-        ban: Duration,
     },
 }

@@ -1,13 +1,14 @@
 //! The identity exchange: who the peer says it is, right after Noise.
 //! docs/protocol/02-transport-and-connectivity.md sections 4.3 and 12.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use dht_core::{
     Address, AddressError, AddressPolicy, AddressRefusal, Claim, ClaimError, Features,
     IdentitySignature, PublicKey, UnixSeconds,
 };
+use dht_peers::policy::Offence;
 use dht_proto::{
     DecodeError,
     identity::PeerIdentityMsg,
@@ -21,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{bans, limits::IDENTITY_TIMEOUT};
+use crate::limits::IDENTITY_TIMEOUT;
 
 /// Bytes before the protobuf message: version, then the length in little-endian.
 const HEAD_BYTES: usize = 3;
@@ -46,7 +47,7 @@ pub struct IdentityRules {
     pub addresses: AddressPolicy,
 }
 
-/// Why an identity was refused. [`ban`](Self::ban) says what that costs the peer.
+/// Why an identity was refused. [`offence`](Self::offence) says whether the peer is banned for it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -101,34 +102,34 @@ pub enum IdentityError {
 }
 
 impl IdentityError {
-    /// How long the authenticated key is banned for it; `None` for what an honest peer may cause.
+    /// The offence of the authenticated peer; `None` for what an honest peer may cause. `we_dialled` is true on the
+    /// side that dialled.
     ///
-    /// Section 4.3 with the corrections of section 17, 17: a time-out is only held against the side that
+    /// 02 section 4.3 with the corrections of section 17, 17: a time-out is only held against the side that
     /// dialled in, and an empty address list, an unsupported address form or a wrong clock against nobody.
     #[must_use]
-    pub fn ban(&self, we_dialled: bool) -> Option<Duration> {
-        let rule = match self {
+    pub const fn offence(&self, we_dialled: bool) -> Option<Offence> {
+        match self {
             Self::Decode(_)
             | Self::TooLong(_)
             | Self::UserAgentTooLong(_)
             | Self::TooManyProtocols(_)
             | Self::ProtocolIdTooLong(_)
-            | Self::TooManyAddresses(_) => bans::MALFORMED_IDENTITY,
-            Self::Refused(AddressRefusal::Shape) => return None,
-            Self::Refused(_) => bans::REFUSED_ADDRESS,
-            Self::Claim(ClaimError::FromTheFuture) => return None,
-            Self::Claim(_) => bans::FORGED_IDENTITY,
-            Self::Version(_) => bans::IDENTITY_VERSION,
-            Self::Timeout if we_dialled => return None,
-            Self::Timeout => bans::IDENTITY_TIMEOUT,
+            | Self::TooManyAddresses(_) => Some(Offence::MalformedIdentity),
+            Self::Refused(AddressRefusal::Shape) => None,
+            Self::Refused(_) => Some(Offence::RefusedAddress),
+            Self::Claim(ClaimError::FromTheFuture) => None,
+            Self::Claim(_) => Some(Offence::ForgedIdentity),
+            Self::Version(_) => Some(Offence::IdentityVersion),
+            Self::Timeout if we_dialled => None,
+            Self::Timeout => Some(Offence::IdentityTimeout),
             Self::Io(_)
             | Self::NoAddresses
             | Self::Address(_)
             | Self::Features(_)
             | Self::NotSigned
-            | Self::Signature(_) => return None,
-        };
-        Some(rule.length)
+            | Self::Signature(_) => None,
+        }
     }
 }
 

@@ -14,7 +14,8 @@
 //!
 //! [`Transport`] puts them together: it listens, dials, keeps one connection a peer (section 9.5), queues
 //! messages for each peer within bounds, and takes the bytes of inbound messages out of a budget before it
-//! reads them. It knows peers only through an [`AddressBook`].
+//! reads them. It finds peers in a [`Directory`](dht_peers::Directory), records there how dials
+//! went, and reports offences to a [`BanPolicy`](dht_peers::policy::BanPolicy).
 //!
 //! Two nodes in one process:
 //!
@@ -79,8 +80,6 @@ pub mod negotiate;
 pub mod noise;
 
 mod admission;
-mod bans;
-mod book;
 mod builder;
 mod channels;
 mod config;
@@ -105,15 +104,11 @@ mod tcp;
 mod transport;
 mod upgrade;
 
-pub use bans::{BAN_RULES, BanRule};
-pub use book::{AddressBook, NoBook};
 pub use builder::Builder;
 pub use channels::CHANNELS;
 pub use config::Config;
-pub use connection::{Connection, Direction};
-pub use error::{
-    DeliveryError, DialError, DialFailure, Offence, OpenError, SendError, UpgradeError,
-};
+pub use connection::Connection;
+pub use error::{DeliveryError, DialError, DialFailure, OpenError, SendError, UpgradeError};
 pub use event::Event;
 pub use identity::{IdentityError, IdentityRules, PeerInfo, check_identity, encode_identity};
 pub use medium::{Accepted, Acceptor, BoxFuture, Medium};

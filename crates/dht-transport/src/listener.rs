@@ -6,13 +6,14 @@ use std::{
     time::Duration,
 };
 
+use dht_peers::Direction;
 use tokio::{
     io::AsyncWriteExt,
     time::{Instant, sleep, timeout},
 };
 
 use crate::{
-    Accepted, Acceptor, Direction, Event, UpgradeError,
+    Accepted, Acceptor, Event, UpgradeError,
     admission::HandshakeSlot,
     liveness, metrics,
     shared::Shared,
@@ -106,19 +107,14 @@ async fn welcome(shared: Arc<Shared>, accepted: Accepted, slot: HandshakeSlot) {
                 _ended = liveness::echo(socket) => {}
             }
         }
-        Err(Failed { error, key }) => {
+        Err(failed) => {
             metrics::upgrade_failed(Direction::Inbound);
             shared
                 .counters
                 .inbound_failed
                 .fetch_add(1, Ordering::Relaxed);
-            if let (Some(public_key), Some((offence, ban))) = (key, error.offence(false)) {
-                shared.tell(Event::Offence {
-                    public_key,
-                    offence,
-                    ban,
-                });
-            }
+            shared.upgrade.report(&failed, false);
+            let Failed { error, key } = failed;
             shared.tell(Event::InboundFailed {
                 address: remote,
                 public_key: key,

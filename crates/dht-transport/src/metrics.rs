@@ -1,11 +1,12 @@
 //! What the transport counts. Labels come from closed sets; never a peer, an address or a protocol id.
 
 use dht_core::Priority;
+use dht_peers::Direction;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use crate::{DeliveryError, Direction};
+use crate::DeliveryError;
 
 /// Connections that began, by direction. Minus [`CLOSED`]: connections open.
 const OPENED: &str = "dht_transport_connections_opened_total";

@@ -10,6 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{Address, NodeId};
+use dht_peers::{
+    Direction,
+    policy::{Offence, Parties},
+};
 use dht_stack::ByteBudget;
 use futures::future::join;
 use tokio::{
@@ -20,7 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, Connection, Direction, Event, InboundStream, MESSAGING_PROTOCOL, Offence, Substream,
+    Config, Connection, Event, InboundStream, MESSAGING_PROTOCOL, Substream,
     admission::{Admission, ConnectionSlot},
     channels,
     connection::Parts,
@@ -157,17 +161,11 @@ impl Shared {
         let _nobody = self.events.send(event).await;
     }
 
-    /// Ends a connection for an offence. At most the streams of one connection wait here.
-    async fn accuse(&self, connection: &Connection, offence: Offence) {
+    /// Closes a connection for an offence of the peer, and reports it.
+    fn accuse(&self, connection: &Connection, offence: Offence) {
         connection.close(true);
-        let ban = offence.session_ban();
-        let public_key = connection.peer().public_key;
-        self.announce(Event::Offence {
-            public_key,
-            offence,
-            ban,
-        })
-        .await;
+        let peer = Parties::peer(connection.peer().public_key);
+        self.upgrade.bans.report(offence, peer);
     }
 }
 
@@ -302,9 +300,7 @@ impl Inbound {
             Ok(protocol) => protocol,
             Err(error) => {
                 if error.is_offence() {
-                    self.shared
-                        .accuse(&self.connection, Offence::Negotiation(error))
-                        .await;
+                    self.shared.accuse(&self.connection, Offence::Negotiation);
                 }
                 return;
             }
@@ -338,26 +334,20 @@ impl Inbound {
         let receiver = &self.shared.receiver;
         let end = receiver.run(stream, peer, &self.slot, replaced).await;
         tracing::trace!(peer = %self.connection.node_id(), ?end, "messaging session ended");
-        if let End::TooLong(frame) = end {
-            self.shared
-                .accuse(&self.connection, Offence::FrameTooLong(frame.0))
-                .await;
+        if let End::TooLong(_) = end {
+            self.shared.accuse(&self.connection, Offence::FrameTooLong);
         }
     }
 }
 
-/// Connects peer sessions through the address book.
-pub(crate) struct BookConnector(pub(crate) Arc<Shared>);
+/// Connects peer sessions to peers of the directory.
+pub(crate) struct DirectoryConnector(pub(crate) Arc<Shared>);
 
-impl Connect for BookConnector {
+impl Connect for DirectoryConnector {
     async fn connect(&self, peer: &NodeId) -> Option<Arc<Connection>> {
-        if let Some(connection) = self.0.table.find(peer) {
-            return Some(connection);
-        }
-        let (key, addresses) = self.0.upgrade.book.lookup(peer)?;
-        self.0.dial(&key, addresses).await.ok()
+        self.0.dial_known(peer).await.ok()
     }
 }
 
 /// The session of one peer's outbound messages.
-pub(crate) type Session = PeerSession<BookConnector>;
+pub(crate) type Session = PeerSession<DirectoryConnector>;

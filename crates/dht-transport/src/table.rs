@@ -4,9 +4,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use dht_core::NodeId;
+use dht_peers::Direction;
 use parking_lot::Mutex;
 
-use crate::{Connection, Direction};
+use crate::Connection;
 
 /// The live connection of each peer. Bounded by the limits of admission.
 #[derive(Debug)]

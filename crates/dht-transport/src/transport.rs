@@ -26,7 +26,7 @@ use crate::{
     Builder, Connection, Delivery, DeliveryError, DialError, Event, InboundMessage, OpenError,
     SendError, Substream, listener,
     messaging::{Pushed, Reply},
-    shared::{BookConnector, Session, Shared},
+    shared::{DirectoryConnector, Session, Shared},
 };
 
 /// A stream of another protocol that a peer opened.
@@ -162,21 +162,15 @@ impl Transport {
         self.shared.dial(key, addresses.to_vec()).await
     }
 
-    /// As [`dial`](Self::dial), with key and addresses of the address book.
+    /// As [`dial`](Self::dial), with the key and the addresses that the directory knows, best address first.
     ///
     /// # Errors
     /// [`DialError`].
     pub async fn dial_known(&self, peer: &NodeId) -> Result<Arc<Connection>, DialError> {
-        if let Some(connection) = self.shared.table.find(peer) {
-            return Ok(connection);
+        if self.shared.stopping.is_cancelled() {
+            return Err(DialError::Cancelled);
         }
-        let (key, addresses) = self
-            .shared
-            .upgrade
-            .book
-            .lookup(peer)
-            .ok_or(DialError::UnknownPeer)?;
-        self.dial(&key, &addresses).await
+        self.shared.dial_known(peer).await
     }
 
     /// Gives up a dial under way; whoever waits for it gets [`DialError::Cancelled`].
@@ -184,7 +178,7 @@ impl Transport {
         self.shared.dials.cancel(peer);
     }
 
-    /// Queues a message for a peer; it is dialled through the address book if it is not connected.
+    /// Queues a message for a peer; it is dialled as by [`dial_known`](Self::dial_known) if it is not connected.
     ///
     /// Returns at once. The [`Delivery`] resolves when the socket took the message.
     ///
@@ -240,7 +234,7 @@ impl Transport {
                 peer: *peer,
                 outbox,
                 outboxes: Arc::clone(&self.shared.outboxes),
-                connect: BookConnector(Arc::clone(&self.shared)),
+                connect: DirectoryConnector(Arc::clone(&self.shared)),
                 write_timeout: self.shared.config.write_timeout,
             };
             self.shared.tasks.spawn(session.run());

@@ -5,6 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dht_core::{Network, NodeIdentity, PublicKey, RemotePeer, SharedClock, SharedEntropy};
+use dht_peers::{
+    Directory,
+    policy::{BanPolicy, Parties},
+};
 use tokio::{
     io::AsyncReadExt,
     sync::Mutex,
@@ -12,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    AddressBook, IdentityRules, PeerInfo, Socket, UpgradeError,
+    IdentityRules, PeerInfo, Socket, UpgradeError,
     identity::{encode_identity, exchange},
     noise::{self, NoiseStream},
 };
@@ -24,7 +28,8 @@ pub(crate) struct Upgrade {
     pub(crate) network: Network,
     pub(crate) entropy: SharedEntropy,
     pub(crate) clock: SharedClock,
-    pub(crate) book: Arc<dyn AddressBook>,
+    pub(crate) directory: Directory,
+    pub(crate) bans: BanPolicy,
     pub(crate) rules: IdentityRules,
     pub(crate) user_agent: Arc<str>,
     pub(crate) protocols: Arc<[Bytes]>,
@@ -114,6 +119,19 @@ impl Upgrade {
         self.identify(channel, key, deadline).await
     }
 
+    pub(crate) fn is_banned(&self, key: &PublicKey) -> bool {
+        self.directory.is_banned(&key.node_id(), self.clock.now())
+    }
+
+    /// Reports the offence behind a failed upgrade, if the peer was authenticated and is to blame.
+    pub(crate) fn report(&self, failed: &Failed, we_dialled: bool) {
+        if let Some(key) = failed.key
+            && let Some(offence) = failed.error.offence(we_dialled)
+        {
+            self.bans.report(offence, Parties::peer(key));
+        }
+    }
+
     async fn identify(
         &self,
         mut channel: NoiseStream<Socket>,
@@ -127,7 +145,7 @@ impl Upgrade {
         if key == *self.identity.public_key() {
             return Err(failed(UpgradeError::OwnKey));
         }
-        if self.book.is_banned(&key) {
+        if self.is_banned(&key) {
             return Err(failed(UpgradeError::Banned));
         }
         let claim = self.identity.claim();

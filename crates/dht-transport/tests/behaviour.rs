@@ -7,10 +7,11 @@ mod support;
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use dht_core::{Address, Network, Priority};
+use dht_core::{Address, Network, Priority, test_util::NOW};
+use dht_peers::Direction;
 use dht_transport::{
-    Acceptor, BoxFuture, DeliveryError, DialError, DialFailure, Direction, Event, InboundStream,
-    Medium, Memory, OpenError, SendError, Socket, UpgradeError,
+    Acceptor, BoxFuture, DeliveryError, DialError, DialFailure, Event, InboundStream, Medium,
+    Memory, OpenError, SendError, Socket, UpgradeError,
 };
 use support::{Node, Setup, body, identity, peer, soon};
 use tokio::{
@@ -53,25 +54,40 @@ async fn the_next_address_is_tried_after_a_failure_and_each_is_recorded() {
     let nobody: Address = Address::memory(999);
     let foreign: Address = "/dns6/example.com/tcp/1".parse().unwrap();
     let addresses = [
-        foreign,
+        foreign.clone(),
         nobody.clone(),
         other.address.clone(),
         b.address.clone(),
     ];
+    let refused = DialFailure::Connect(io::ErrorKind::ConnectionRefused);
+    let wrong_key = DialFailure::Upgrade(UpgradeError::WrongKey);
+    for (address, failure) in [(&nobody, &refused), (&other.address, &wrong_key)] {
+        let dialled = soon(a.transport.dial(b.key(), std::slice::from_ref(address))).await;
+        assert_eq!(dialled.unwrap_err(), DialError::Failed(failure.clone()));
+    }
+    a.knows_at(b.key(), addresses.clone());
     let connection = soon(a.transport.dial(b.key(), &addresses)).await.unwrap();
     assert_eq!(*connection.address(), b.address);
-    let dials = std::mem::take(&mut *a.book.dials.lock());
-    let refused = DialFailure::Connect(io::ErrorKind::ConnectionRefused);
-    assert_eq!(dials[0], (nobody, Err(refused)));
+    let record = a.directory.find(&b.id()).unwrap();
+    let dials = record.addresses().iter().map(|known| {
+        let failure = known.last_failure.as_deref().map(str::to_owned);
+        (known.address.clone(), known.last_attempt, failure)
+    });
     assert_eq!(
-        dials[1],
-        (
-            other.address.clone(),
-            Err(DialFailure::Upgrade(UpgradeError::WrongKey))
-        )
+        dials.collect::<Vec<_>>(),
+        [
+            // An address no medium serves is not tried.
+            (foreign, None, None),
+            (nobody, Some(NOW), Some(refused.to_string())),
+            (
+                other.address.clone(),
+                Some(NOW),
+                Some(wrong_key.to_string())
+            ),
+            (b.address.clone(), Some(NOW), None),
+        ]
     );
-    assert!(matches!(&dials[2], (address, Ok(_)) if *address == b.address));
-    assert_eq!(dials.len(), 3, "an address no medium serves is not tried");
+    assert!(record.addresses()[3].dial_time.mean().is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,7 +170,7 @@ async fn banned_and_own_keys_are_not_dialled() {
         Node::memory(2, &memory).await,
     );
     let addresses = [b.address.clone()];
-    a.book.banned.lock().push(*b.key());
+    a.ban(b.key());
     assert_eq!(
         a.transport.dial(b.key(), &addresses).await.unwrap_err(),
         DialError::Banned
@@ -163,7 +179,7 @@ async fn banned_and_own_keys_are_not_dialled() {
         a.transport.dial(a.key(), &addresses).await.unwrap_err(),
         DialError::OwnKey
     );
-    a.book.banned.lock().clear();
+    a.directory.unban(*b.key());
     // Our own listener behind somebody else's key.
     let own = [a.address.clone()];
     assert!(a.transport.dial(b.key(), &own).await.is_err());
@@ -509,11 +525,8 @@ async fn messages_to_an_unreachable_peer_fail_and_grow_no_older_than_they_may() 
         (0..8).map(|_| async { memory.listen(&Address::memory(0)).await.unwrap() }),
     )
     .await;
-    let addresses = silent.iter().map(|silent| silent.local_address()).collect();
-    a.book
-        .peers
-        .lock()
-        .insert(*b.node_id(), (*b.public_key(), addresses));
+    let addresses = silent.iter().map(|silent| silent.local_address());
+    a.knows_at(b.public_key(), addresses);
     let start = Instant::now();
     let delivery = a
         .transport
@@ -637,8 +650,7 @@ async fn a_delivery_resolves_when_the_socket_took_the_message_not_before() {
     let them = identity(2);
     let setup = Setup::memory(1, &Memory::default());
     let a = setup.start_with(Narrow(sender)).await;
-    let record = (*them.public_key(), vec![Address::memory(4242)]);
-    a.book.peers.lock().insert(*them.node_id(), record);
+    a.knows_at(them.public_key(), [Address::memory(4242)]);
     let mut delivery = a
         .transport
         .send(them.node_id(), body(1, 5_000), Priority::Direct)

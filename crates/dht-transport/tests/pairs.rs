@@ -7,7 +7,8 @@ mod support;
 use std::time::Duration;
 
 use dht_core::Priority;
-use dht_transport::{DeliveryError, DialError, Direction, Event, Memory, SendError};
+use dht_peers::Direction;
+use dht_transport::{DeliveryError, DialError, Event, Memory, SendError};
 use support::{Node, Setup, body, soon};
 
 async fn talk(mut a: Node, mut b: Node) {

@@ -4,13 +4,11 @@ use dht_core::{
     test_util::{clear, identity},
 };
 use dht_peers::PeerRecord;
+use dht_peers::policy::AttributionProfile;
 use dht_stack::BytePermit;
 
 use super::*;
-use crate::{
-    AttributionProfile,
-    test_support::{self as support, NEIGHBOUR, NOW, bans, peer, received, run_filter},
-};
+use crate::test_support::{self as support, NEIGHBOUR, NOW, bans, peer, received, run_filter};
 
 fn directory() -> Directory {
     let directory = Directory::new(*identity(1).node_id());
@@ -50,10 +48,10 @@ async fn b059_what_is_empty_undecodable_or_of_unknown_source_is_dropped() {
         let bans: Vec<_> = banned
             .take()
             .iter()
-            .map(|ban| (ban.target, ban.seconds))
+            .map(|ban| (ban.node_id, ban.until.saturating_since(NOW)))
             .collect();
         match profile {
-            AttributionProfile::Strict => assert_eq!(bans, [(source.node_id.into(), 300)]),
+            AttributionProfile::Strict => assert_eq!(bans, [(source.node_id, 300)]),
             AttributionProfile::Legacy => assert_eq!(bans, []),
         }
     }

@@ -1,8 +1,11 @@
 use std::collections::VecDeque as Queue;
 
+use dht_core::{Severity, test_util::public_key};
+use dht_peers::policy::AttributionProfile;
 use proptest::prelude::*;
 
 use super::*;
+use crate::test_support::bans;
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 
@@ -172,4 +175,28 @@ proptest! {
             prop_assert_eq!(meter.exceeding(now).len(), usize::from(model.len() > 10));
         }
     }
+}
+
+#[test]
+fn floods_are_banned_low() {
+    let limits = FloodLimits {
+        messages: 2,
+        seconds: 60,
+    };
+    let meter = FloodMeter::new(limits, [0; 16]);
+    let (bans, taken) = bans(AttributionProfile::Legacy);
+    let (quiet, loud) = (public_key(2).node_id(), public_key(3).node_id());
+    for _ in 0..3 {
+        meter.record(&loud, NOW);
+    }
+    meter.record(&quiet, NOW);
+    assert_eq!(meter.report(&bans, NOW), 1);
+    let banned = taken.take();
+    assert_eq!(banned.len(), 1);
+    assert_eq!(
+        (banned[0].node_id, banned[0].severity),
+        (loud, Severity::Low)
+    );
+    assert_eq!(banned[0].until, NOW.saturating_add(600));
+    assert_eq!(meter.report(&bans, NOW.saturating_add(61)), 0);
 }

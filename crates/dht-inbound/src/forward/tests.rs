@@ -4,21 +4,17 @@ use dht_core::{
     encode_parts,
     test_util::{clear, encrypted, identity, public_key},
 };
+use dht_peers::{policy::AttributionProfile, test_util::BanLog};
 use tower_test::mock;
 
 use super::*;
-use crate::{
-    AttributionProfile,
-    test_support::{
-        self as support, BanRecorder, Forwarded, NEIGHBOUR, NOW, OutRecorder, bans, peer,
-    },
-};
+use crate::test_support::{self as support, Forwarded, NEIGHBOUR, NOW, OutRecorder, bans, peer};
 
 struct Setup {
     out: Arc<OutRecorder>,
-    banned: Arc<BanRecorder>,
+    banned: BanLog,
     clock: Arc<ManualClock>,
-    layer: ForwardLayer<Arc<OutRecorder>, Arc<BanRecorder>, Arc<ManualClock>>,
+    layer: ForwardLayer<Arc<OutRecorder>, Arc<ManualClock>>,
 }
 
 fn setup() -> Setup {
@@ -161,9 +157,9 @@ async fn a_neighbour_that_sends_its_own_mail_is_banned_medium() {
     assert_eq!(ended, (Disposition::Dropped(DropReason::NotForUs), vec![]));
     let banned = setup.banned.take();
     assert_eq!(banned.len(), 1);
-    assert_eq!(banned[0].target, peer(NEIGHBOUR).node_id.into());
+    assert_eq!(banned[0].node_id, peer(NEIGHBOUR).node_id);
     assert_eq!(
-        (banned[0].severity, banned[0].seconds),
+        (banned[0].severity, banned[0].until.saturating_since(NOW)),
         (dht_core::Severity::Medium, 600)
     );
 }

@@ -3,13 +3,11 @@ use dht_core::{
     Encryption, Signing,
     test_util::{clear, encrypted, frame, identity, public_key},
 };
+use dht_peers::{policy::AttributionProfile, test_util::BanLog};
 use tokio::time::{Instant, advance};
 
 use super::*;
-use crate::{
-    AttributionProfile,
-    test_support::{self as support, Accept, BanRecorder, ME, OutRecorder, bans},
-};
+use crate::test_support::{self as support, Accept, ME, OutRecorder, bans};
 
 /// Answers after a while.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +29,8 @@ impl Judge for Slow {
 
 struct Setup {
     out: Arc<OutRecorder>,
-    banned: Arc<BanRecorder>,
-    layer: GossipLayer<Slow, Arc<OutRecorder>, Arc<BanRecorder>>,
+    banned: BanLog,
+    layer: GossipLayer<Slow, Arc<OutRecorder>>,
 }
 
 fn setup(after: u64, verdict: Verdict) -> Setup {
@@ -91,8 +89,8 @@ async fn rejected_gossip_goes_nowhere_and_its_signer_is_banned() {
     assert_eq!(setup.run(gossip(Signing::Origin)).await, REFUSED);
     let banned = setup.banned.take();
     assert_eq!(banned.len(), 1);
-    assert_eq!(banned[0].target, public_key(3).into());
-    assert_eq!(banned[0].offence, Offence::RejectedGossip);
+    assert_eq!(banned[0].public_key, Some(public_key(3)));
+    assert_eq!(banned[0].offence, Some(Offence::RejectedGossip));
     // Who made an anonymous one is not known, and who delivered it may not have looked.
     assert_eq!(setup.run(gossip(Signing::Anonymous)).await, REFUSED);
     assert_eq!(setup.banned.take(), []);
@@ -154,8 +152,7 @@ async fn a_verdict_in_time_counts_and_a_late_one_is_ignored() {
 #[tokio::test]
 async fn by_default_everything_is_accepted_and_nothing_passed_on() {
     let (bans, _) = bans(AttributionProfile::Strict);
-    let layer: GossipLayer<_, Arc<OutRecorder>, _> =
-        GossipLayer::new(AcceptAll, Duration::ZERO, bans);
+    let layer: GossipLayer<_, Arc<OutRecorder>> = GossipLayer::new(AcceptAll, Duration::ZERO, bans);
     let ended = support::run_filter(layer, gossip(Signing::Anonymous)).await;
     assert_eq!(ended, Disposition::Delivered);
 }

@@ -1,21 +1,24 @@
 //! What an answer to a discovery is worth: specification 06, section 2.3, steps 5 and 6.
 
 use dht_core::{Clock, PublicKey};
-use dht_peers::{Channel, ClaimPolicy, ClaimsError, Directory, validate_claims};
+use dht_peers::{
+    Channel, ClaimPolicy, ClaimsError, Directory,
+    policy::{BanPolicy, Offence, Parties},
+    validate_claims,
+};
 
 use super::{ConvertError, DiscoveryAnswer, convert_claim};
-use crate::{BanSink, Bans, Offence, Parties};
 
 /// Checks answers to discoveries and takes the peers into the directory: for a [`DiscoveryHook`](crate::DiscoveryHook)
 /// that has matched the nonce.
 ///
 /// Specification 06, section 2.3, steps 5 and 6.
 #[derive(Clone, Debug)]
-pub struct AnswerCheck<B, C> {
+pub struct AnswerCheck<C> {
     /// Where peers are kept.
     pub directory: Directory,
     /// Takes offences.
-    pub bans: Bans<B>,
+    pub bans: BanPolicy,
     /// The time.
     pub clock: C,
     /// Which claims are acceptable.
@@ -37,7 +40,7 @@ pub enum AnswerError {
     Refused(#[from] ClaimsError),
 }
 
-impl<B: BanSink, C: Clock> AnswerCheck<B, C> {
+impl<C: Clock> AnswerCheck<C> {
     /// Takes the peer that answered a discovery for `sought` into the directory, or merges what is new about it; a ban
     /// of it stays.
     ///
@@ -49,9 +52,10 @@ impl<B: BanSink, C: Clock> AnswerCheck<B, C> {
     pub fn accept(&self, answer: &DiscoveryAnswer, sought: &PublicKey) -> Result<(), AnswerError> {
         let blame = |offence| {
             let parties = Parties {
-                source: Some(answer.source.node_id),
-                origin: Some(&answer.responder),
-                sought: Some(sought),
+                deliverer: Some(answer.source.node_id.into()),
+                origin: Some(answer.responder.into()),
+                sought: Some((*sought).into()),
+                ..Parties::default()
             };
             self.bans.report(offence, parties);
         };
@@ -77,23 +81,21 @@ impl<B: BanSink, C: Clock> AnswerCheck<B, C> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use bytes::Bytes;
     use dht_core::{Features, ManualClock, Severity, test_util::identity};
     use dht_proto::dht::DiscoveryResponseMessage;
 
-    use super::*;
-    use crate::{
-        AttributionProfile::{self, Legacy, Strict},
-        test_support::{BanRecorder, ME, NOW, bans, peer},
+    use dht_peers::{
+        policy::AttributionProfile::{self, Legacy, Strict},
+        test_util::BanLog,
     };
+
+    use super::*;
+    use crate::test_support::{ME, NOW, bans, peer};
 
     const SOUGHT: u64 = 3;
 
-    fn check(
-        profile: AttributionProfile,
-    ) -> (AnswerCheck<Arc<BanRecorder>, ManualClock>, Arc<BanRecorder>) {
+    fn check(profile: AttributionProfile) -> (AnswerCheck<ManualClock>, BanLog) {
         let (bans, taken) = bans(profile);
         let check = AnswerCheck {
             directory: Directory::new(*identity(ME).node_id()),
@@ -157,8 +159,8 @@ mod tests {
             let orders = taken.take();
             assert_eq!(orders.len(), 1);
             assert_eq!(
-                (orders[0].target, orders[0].severity),
-                (key(blamed).into(), Severity::Medium)
+                (orders[0].public_key, orders[0].severity),
+                (Some(key(blamed)), Severity::Medium)
             );
             assert!(check.directory.find_by_key(&key(4)).is_none());
         }

@@ -3,14 +3,15 @@
 use std::ops::ControlFlow;
 
 use dht_core::{Clock, Disposition, DropReason, Outbox, OutboxError, PublicKey, SendRequest};
+use dht_peers::policy::{AttributionProfile, Offence};
 use dht_peers::{Channel, ValidClaims};
 use dht_proto::dht::DiscoveryMessage;
 use tracing::debug;
 
 use super::{BAD, Handler, Inspected, Kind, Subject, convert_claim};
-use crate::{AttributionProfile, BanSink, Message, Offence, outbox::settle};
+use crate::{Message, outbox::settle};
 
-impl<O, H, B: BanSink, C> Handler<O, H, B, C> {
+impl<O, H, C> Handler<O, H, C> {
     pub(super) fn inspect_discovery(&self, message: &Message, origin: &PublicKey) -> Inspected {
         // Honest ones are encrypted for whom they seek. A clear one would have everybody it reaches contact its signer;
         // no reason to blame anybody, as the legacy profile answers it (specification 06, section 14, N9).
@@ -46,7 +47,7 @@ impl<O, H, B: BanSink, C> Handler<O, H, B, C> {
     }
 }
 
-impl<O: Outbox, H, B, C: Clock> Handler<O, H, B, C> {
+impl<O: Outbox, H, C: Clock> Handler<O, H, C> {
     /// Keeps the peer and answers it.
     pub(super) fn discovered(
         &self,

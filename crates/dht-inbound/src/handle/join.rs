@@ -6,14 +6,15 @@ use dht_core::{
     Clock, Destination, Disposition, DropReason, Outbox, OutboxError, PublicKey, SendRequest,
     Strategy,
 };
+use dht_peers::policy::{AttributionProfile, Offence};
 use dht_peers::{Channel, ValidClaims};
 use dht_proto::dht::JoinMessage;
 use tracing::debug;
 
 use super::{BAD, Handler, Inspected, Kind, Subject, convert_claim};
-use crate::{AttributionProfile, BanSink, Message, Offence, outbox::settle};
+use crate::{Message, outbox::settle};
 
-impl<O, H, B: BanSink, C> Handler<O, H, B, C> {
+impl<O, H, C> Handler<O, H, C> {
     pub(super) fn inspect_join(&self, message: &Message, origin: &PublicKey) -> Inspected {
         // Honest joins are addressed to their signer. In the strict profile nothing else is even looked at; the
         // legacy one acts on such a join, bans included (F-9).
@@ -44,7 +45,7 @@ impl<O, H, B: BanSink, C> Handler<O, H, B, C> {
     }
 }
 
-impl<O: Outbox, H, B, C: Clock> Handler<O, H, B, C> {
+impl<O: Outbox, H, C: Clock> Handler<O, H, C> {
     /// Keeps the peer and passes the join on, towards the joiner's neighbourhood.
     pub(super) fn joined(
         &self,

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use dht_core::{Disposition, DropReason, OutboxError, PublicKey, RemotePeer};
+use dht_peers::policy::{AttributionProfile, Offence};
 use dht_proto::dht::DiscoveryResponseMessage;
 
 use super::Handler;
-use crate::{AttributionProfile, BanSink, Message, Offence, outbox::settle};
+use crate::{Message, outbox::settle};
 
 /// Takes discovery responses: the service that sent the discoveries. Never waits.
 ///
@@ -39,7 +40,7 @@ impl<H: DiscoveryHook + ?Sized> DiscoveryHook for Arc<H> {
     }
 }
 
-impl<O, H: DiscoveryHook, B: BanSink, C> Handler<O, H, B, C> {
+impl<O, H: DiscoveryHook, C> Handler<O, H, C> {
     pub(super) fn inspect_response(
         &self,
         message: &Message,

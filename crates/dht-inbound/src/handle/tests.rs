@@ -3,16 +3,17 @@ use dht_core::{
     Priority, Severity, Signing, Strategy, UnixSeconds, encode_parts,
     test_util::{clear, encrypted, identity, identity_with, public_key},
 };
-use dht_peers::{BanTarget, PeerRecord};
+use dht_peers::{
+    BanTarget, PeerRecord,
+    policy::AttributionProfile::{self, Legacy, Strict},
+    test_util::BanLog,
+};
 use dht_proto::dht::{DiscoveryMessage, DiscoveryResponseMessage, JoinMessage};
 
 use super::*;
 use crate::{
-    AttributionProfile::{self, Legacy, Strict},
     Inline,
-    test_support::{
-        self as support, Accept, BanRecorder, ME, NEIGHBOUR, NOW, OutRecorder, bans, peer,
-    },
+    test_support::{self as support, Accept, ME, NEIGHBOUR, NOW, OutRecorder, bans, peer},
 };
 
 /// Seed of the peer that signs.
@@ -20,12 +21,11 @@ const PEER: u64 = 3;
 const BOTH: [AttributionProfile; 2] = [Strict, Legacy];
 const BAD: Disposition = Disposition::Dropped(DropReason::BadProtocolMessage);
 
-type UnderTest =
-    HandleLayer<Inline, Arc<OutRecorder>, Arc<OutRecorder>, Arc<BanRecorder>, Arc<ManualClock>>;
+type UnderTest = HandleLayer<Inline, Arc<OutRecorder>, Arc<OutRecorder>, Arc<ManualClock>>;
 
 struct Setup {
     out: Arc<OutRecorder>,
-    banned: Arc<BanRecorder>,
+    banned: BanLog,
     directory: Directory,
     me: Arc<NodeIdentity>,
     layer: UnderTest,
@@ -64,10 +64,13 @@ impl Setup {
 
     /// Whom was banned for how long, since last asked.
     fn bans(&self) -> Vec<(BanTarget, Severity, u64)> {
-        let orders = self.banned.take();
-        orders
-            .iter()
-            .map(|ban| (ban.target, ban.severity, ban.seconds))
+        let bans = self.banned.take();
+        bans.iter()
+            .map(|ban| {
+                let by_id = BanTarget::from(ban.node_id);
+                let target = ban.public_key.map_or(by_id, BanTarget::from);
+                (target, ban.severity, ban.until.saturating_since(NOW))
+            })
             .collect()
     }
 

@@ -5,10 +5,11 @@ use dht_core::{
     Destination, Encryption, ManualClock, NodeId, Signing,
     test_util::{clear, identity, public_key},
 };
+use dht_peers::policy::AttributionProfile;
 
 use super::*;
 use crate::{
-    AttributionProfile, Authenticated, DecodeLayer,
+    Authenticated, DecodeLayer,
     test_support::{self as support, Accept, NOW, bans, frame, raw, received},
 };
 

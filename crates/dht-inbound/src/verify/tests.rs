@@ -5,14 +5,14 @@ use dht_core::{
     Header, RawEnvelope, Signing, encode_envelope,
     test_util::{clear, encrypted, identity, public_key},
 };
-use dht_peers::BanTarget;
+use dht_peers::policy::AttributionProfile;
 use tokio_test::assert_ready_ok;
 use tower_test::mock;
 
 use super::*;
 use crate::{
-    AttributionProfile, Inline, Verifier,
-    test_support::{self as support, ME, NEIGHBOUR, bans, peer, run_filter},
+    Inline, Verifier,
+    test_support::{self as support, ME, NEIGHBOUR, NOW, bans, peer, run_filter},
 };
 
 /// A frame with its header changed after it was sealed.
@@ -41,8 +41,8 @@ async fn check(profile: AttributionProfile, frame: Bytes) -> (Disposition, Optio
     let banned = banned.take();
     assert!(banned.len() <= 1);
     let seconds = banned.first().map(|ban| {
-        assert_eq!(ban.target, BanTarget::from(peer(NEIGHBOUR).node_id));
-        ban.seconds
+        assert_eq!(ban.node_id, peer(NEIGHBOUR).node_id);
+        ban.until.saturating_since(NOW)
     });
     (disposition, seconds)
 }

@@ -6,9 +6,10 @@ use dht_core::{
     UnixSeconds, dedup_key_of, encode_parts,
     test_util::{NOW, identity_with, parts},
 };
-use dht_inbound::{
-    AttributionProfile::{Legacy, Strict},
-    InboundConfig, Offence, Sighting,
+use dht_inbound::{InboundConfig, Sighting};
+use dht_peers::policy::{
+    AttributionProfile::{self, Legacy, Strict},
+    Offence,
 };
 use dht_proto::dht::JoinMessage;
 use prost::Message as _;
@@ -24,10 +25,7 @@ fn node() -> Node {
 }
 
 fn legacy() -> Node {
-    Node::new(InboundConfig {
-        profile: Legacy,
-        ..InboundConfig::default()
-    })
+    Node::with_profile(Legacy)
 }
 
 /// A join of [`PEER`], as honest ones are.
@@ -267,7 +265,7 @@ async fn b126_honest_copy_is_delivered_after_a_tampered_one() {
         assert_eq!(bans.len(), banned);
         assert!(
             bans.iter()
-                .all(|ban| ban.target == key(NEIGHBOUR).node_id().into())
+                .all(|ban| ban.node_id == key(NEIGHBOUR).node_id())
         );
         assert_eq!(
             node.receive_from(PEER, honest).await,
@@ -328,7 +326,7 @@ async fn b131_oversized_join_addressed_to_another_is_an_offence_in_legacy() {
     let node = legacy();
     let ended = node.receive_from(PEER, draft.frame()).await;
     assert_eq!(ended, dropped(DropReason::BadProtocolMessage));
-    assert_eq!(node.bans()[0].target, key(PEER).into());
+    assert_eq!(node.bans()[0].node_id, key(PEER).node_id());
     assert!(node.forwarded().is_empty());
 }
 
@@ -406,7 +404,10 @@ async fn a_neighbours_own_mail_gets_it_banned_in_both_profiles() {
         assert_eq!(node.receive(own).await, dropped(DropReason::NotForUs));
         let bans = node.bans();
         assert_eq!(bans.len(), 1);
-        assert_eq!((bans[0].offence, bans[0].seconds), (Offence::OwnMail, 600));
+        assert_eq!(
+            (bans[0].offence, bans[0].until),
+            (Some(Offence::OwnMail), NOW.saturating_add(600))
+        );
         assert!(node.forwarded().is_empty());
     }
 }
@@ -438,7 +439,7 @@ async fn what_the_table_forgets_expires_before_it_is_forgotten() {
 
 #[tokio::test]
 async fn strict_is_the_default() {
-    assert_eq!(InboundConfig::default().profile, Strict);
+    assert_eq!(AttributionProfile::default(), Strict);
     let node = node();
     let inverted = tampered(Draft::encrypted(OTHER).frame(), |header, _| {
         let mut signature = header.signature.to_vec();
@@ -462,5 +463,5 @@ async fn an_encrypted_message_must_name_its_recipient() {
         node.receive(unaddressed).await,
         dropped(DropReason::BadSemantics)
     );
-    assert_eq!(node.bans()[0].offence, Offence::BadSemantics);
+    assert_eq!(node.bans()[0].offence, Some(Offence::BadSemantics));
 }

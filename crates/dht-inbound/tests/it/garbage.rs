@@ -5,7 +5,8 @@ use dht_core::{
     Destination, Disposition, DropReason, MessageType, Signing, decode_parts, encode_parts,
     test_util::NOW,
 };
-use dht_inbound::{AttributionProfile, InboundConfig, Offence};
+use dht_inbound::InboundConfig;
+use dht_peers::policy::{AttributionProfile, Offence};
 use dht_proto::{
     dht::JoinMessage,
     envelope::{DhtEnvelope, DhtHeader, dht_header},
@@ -386,10 +387,7 @@ async fn check(
     draft: Draft,
     damages: Vec<Damage>,
 ) -> Result<(), TestCaseError> {
-    let node = Node::new(InboundConfig {
-        profile,
-        ..InboundConfig::default()
-    });
+    let node = Node::with_profile(profile);
     let sound = draft.frame();
     let damaged = damages
         .into_iter()
@@ -414,12 +412,15 @@ async fn check(
         prop_assert_eq!(&request.frame, &damaged, "only as received");
     }
     for ban in node.bans() {
-        let source = ban.target == key(NEIGHBOUR).node_id().into();
-        let signer = ban.target == key(PEER).into();
+        let source = ban.node_id == key(NEIGHBOUR).node_id();
+        let signer = ban.node_id == key(PEER).node_id();
         prop_assert!(source || signer, "somebody uninvolved is banned: {ban:?}");
         if profile == AttributionProfile::Strict {
             let unproven = [Offence::BadSemantics, Offence::BadSignature];
-            prop_assert!(!unproven.contains(&ban.offence));
+            prop_assert!(
+                ban.offence
+                    .is_some_and(|offence| !unproven.contains(&offence))
+            );
         }
     }
     // Only a peer's own signed word gets it into the directory.
@@ -446,10 +447,7 @@ async fn check(
 
     // A sound signed message does not suffer from its damaged copies.
     if draft.signing == Signing::Origin || draft.encryption != dht_core::Encryption::Clear {
-        let untouched = Node::new(InboundConfig {
-            profile,
-            ..InboundConfig::default()
-        });
+        let untouched = Node::with_profile(profile);
         let expected = untouched.receive(sound.clone()).await;
         let actual = node.receive(sound).await;
         let same_message =

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use dht_core::{Signing, test_util::NOW};
-use dht_inbound::{FloodMeter, InboundConfig, Offence, metrics};
+use dht_inbound::{FloodMeter, InboundConfig, metrics};
+use dht_peers::policy::Offence;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
 use crate::stack::{Draft, ME, NEIGHBOUR, Node, OTHER, key};
@@ -53,7 +54,7 @@ fn every_message_is_counted_under_its_outcome() {
         .collect();
     assert_eq!(all[metrics::MESSAGES], expected);
     assert_eq!(all[metrics::EXACT_COPIES][""], 2);
-    assert_eq!(all[metrics::BANS]["own_mail"], 1);
+    assert_eq!(all["dht_peers_bans_total"]["own_mail"], 1);
     assert_eq!(all[metrics::SENT]["forward sent"], 1);
     assert!(all[metrics::BYTES][""] > 3 * 6_000);
 }

@@ -17,11 +17,18 @@ use dht_core::{
     test_util::{self, NOW},
 };
 use dht_inbound::{
-    AcceptAll, Authenticated, BanOrder, BanSink, CryptoPool, DedupTable, Delivered,
-    DiscoveryAnswer, DiscoveryHook, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline,
-    Opener, RateLimiter, RateLimits, Received, Seen, Verifier, inbound_stack,
+    AcceptAll, Authenticated, CryptoPool, DedupTable, Delivered, DiscoveryAnswer, DiscoveryHook,
+    FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, Opener, RateLimiter, RateLimits,
+    Received, Seen, Verifier, inbound_stack,
 };
-use dht_peers::Directory;
+use dht_peers::{
+    Ban, Directory,
+    policy::{
+        AttributionProfile::{self, Strict},
+        BanPolicy, BanTerms,
+    },
+    test_util::BanLog,
+};
 use dht_stack::{BoxError, ByteBudget};
 use parking_lot::Mutex;
 use tower::{Service, ServiceExt as _, util::BoxCloneService};
@@ -77,6 +84,7 @@ impl<V> Verifies for V where
 pub(crate) struct Node {
     service: BoxCloneService<Received, Disposition, BoxError>,
     exits: Arc<Exits>,
+    bans: BanLog,
     budget: ByteBudget,
     pub(crate) directory: Directory,
     pub(crate) clock: Arc<ManualClock>,
@@ -95,7 +103,6 @@ pub(crate) struct Exits {
     delivered: Mutex<Vec<Delivered>>,
     sent: Mutex<Vec<SendRequest>>,
     answers: Mutex<Vec<DiscoveryAnswer>>,
-    bans: Mutex<Vec<BanOrder>>,
 }
 
 impl Node {
@@ -104,18 +111,30 @@ impl Node {
     }
 
     pub(crate) fn with_identity(config: InboundConfig, identity: Arc<NodeIdentity>) -> Self {
-        Self::build(config, identity, Verifier::new(Inline), Inline)
+        Self::build(Strict, config, identity, Verifier::new(Inline), Inline)
+    }
+
+    pub(crate) fn with_profile(profile: AttributionProfile) -> Self {
+        let config = InboundConfig::default();
+        Self::build(profile, config, identity(ME), Verifier::new(Inline), Inline)
     }
 
     pub(crate) fn on_pool(config: InboundConfig, pool: impl CryptoPool) -> Self {
-        Self::build(config, identity(ME), Verifier::new(pool.clone()), pool)
+        Self::build(
+            Strict,
+            config,
+            identity(ME),
+            Verifier::new(pool.clone()),
+            pool,
+        )
     }
 
     pub(crate) fn with_verifier(config: InboundConfig, verifier: impl Verifies) -> Self {
-        Self::build(config, identity(ME), verifier, Inline)
+        Self::build(Strict, config, identity(ME), verifier, Inline)
     }
 
     fn build(
+        profile: AttributionProfile,
         config: InboundConfig,
         identity: Arc<NodeIdentity>,
         verifier: impl Verifies,
@@ -124,6 +143,13 @@ impl Node {
         let exits = Arc::new(Exits::default());
         let directory = Directory::new(*identity.node_id());
         let clock = Arc::new(ManualClock::new(NOW));
+        let bans = BanLog::of(&directory);
+        let policy = BanPolicy::new(
+            profile,
+            BanTerms::default(),
+            directory.clone(),
+            Arc::clone(&clock) as _,
+        );
         let dedup = Arc::new(DedupTable::new(1_000, [1; 16]));
         let meter = FloodMeter::new(FloodLimits::default(), [2; 16]);
         let mut rng = SeededEntropy::new(3).rng();
@@ -138,7 +164,7 @@ impl Node {
             opener: Opener::new(pool.clone(), Arc::clone(&identity)),
             identity,
             pool,
-            bans: Arc::clone(&exits),
+            bans: policy,
             outbox: Arc::clone(&exits),
             discovery: Arc::clone(&exits),
             judge: AcceptAll,
@@ -150,6 +176,7 @@ impl Node {
         Self {
             service,
             exits,
+            bans,
             budget: ByteBudget::new(1 << 20),
             directory,
             clock,
@@ -193,8 +220,8 @@ impl Node {
     }
 
     /// Every ban since last asked.
-    pub(crate) fn bans(&self) -> Vec<BanOrder> {
-        mem::take(&mut *self.exits.bans.lock())
+    pub(crate) fn bans(&self) -> Vec<Arc<Ban>> {
+        self.bans.take()
     }
 
     /// How many replies and answers there were since last asked.
@@ -225,12 +252,6 @@ impl DiscoveryHook for Exits {
     fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), OutboxError> {
         self.answers.lock().push(answer);
         Ok(())
-    }
-}
-
-impl BanSink for Exits {
-    fn ban(&self, order: BanOrder) {
-        self.bans.lock().push(order);
     }
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use dht_core::{
     Destination, Disposition, DropReason, MessageType, Signing, encode_parts, test_util::NOW,
 };
-use dht_inbound::{AttributionProfile, InboundConfig, Offence};
+use dht_peers::policy::{AttributionProfile, Offence};
 use dht_proto::{
     dht::JoinMessage,
     envelope::{DhtEnvelope, DhtHeader, dht_header::Destination as To},
@@ -25,10 +25,7 @@ const UNDECODABLE: Disposition = Disposition::Dropped(DropReason::Undecodable);
 const UNDECODABLE_BODY: Disposition = Disposition::Dropped(DropReason::UndecodableBody);
 
 fn node(profile: AttributionProfile) -> Node {
-    Node::new(InboundConfig {
-        profile,
-        ..InboundConfig::default()
-    })
+    Node::with_profile(profile)
 }
 
 /// The signed messages of an application, and what becomes of each.
@@ -69,17 +66,17 @@ async fn refused(
         let bans: Vec<_> = node
             .bans()
             .iter()
-            .map(|ban| (ban.target, ban.offence))
+            .map(|ban| (ban.node_id, ban.offence))
             .collect();
         let offence = match ended {
             BAD_SIGNATURE => Some(Offence::BadSignature),
             BAD_SEMANTICS => Some(Offence::BadSemantics),
             _ => None,
         };
-        let source = key(NEIGHBOUR).node_id().into();
+        let source = key(NEIGHBOUR).node_id();
         let blamed = offence
             .filter(|_| profile == Legacy)
-            .map(|offence| (source, offence));
+            .map(|offence| (source, Some(offence)));
         assert_eq!(bans, blamed.as_slice(), "{what}");
         assert_eq!(node.receive(sound.clone()).await, effect, "{what}");
     }
@@ -670,7 +667,7 @@ async fn a_protocol_message_is_taken_or_its_signer_is_to_blame() {
                 let bans = node.bans();
                 assert!(
                     bans.iter()
-                        .all(|ban| !taken && ban.target == key(PEER).into()),
+                        .all(|ban| !taken && ban.node_id == key(PEER).node_id()),
                     "{what}: {bans:?}"
                 );
                 // Another encoding of the same says the same.

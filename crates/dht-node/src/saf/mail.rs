@@ -21,10 +21,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{
-    MailParts,
-    outlets::{Table, ToDirectory},
-};
+use super::{MailParts, outlets::Table};
 use crate::{Config, Event, StartError, channels, events::Events, tasks::Tasks};
 
 /// How often silent peers are given up and what came is written down.
@@ -110,19 +107,15 @@ pub(crate) async fn start(
         &config.saf,
         SafParts {
             identity: parts.identity,
-            directory: parts.directory.clone(),
+            directory: parts.directory,
             connections: parts.connections,
-            clock: Arc::clone(&parts.clock),
+            clock: parts.clock,
             entropy: parts.entropy,
             store,
             ledger,
             outbox: parts.outbox,
-            bans: Arc::new(ToDirectory {
-                directory: parts.directory,
-                clock: parts.clock,
-            }),
+            bans: parts.bans,
             duplicates: Arc::new(Table(parts.dedup)),
-            profile: config.attribution,
         },
     );
     let (store, serve) = (saf.store_layer(), saf.layer());

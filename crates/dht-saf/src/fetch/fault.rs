@@ -1,155 +1,97 @@
-//! What may be wrong with a stored message, and what follows: sections 8.1 and 8.2 as one table.
+//! What may be wrong with a stored message: specification 05, sections 8.1 and 8.2.
 
-use dht_core::{AttributionProfile, Severity};
+use dht_peers::policy::{AttributionProfile, Offence};
 
-/// What is wrong with one stored message, in the order of the checks (section 8.1).
+/// What is wrong with one stored message, in the order of the checks (05 section 8.1). Row 14, a message seen before, is
+/// no fault.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Fault {
-    /// Row 1: there is no header.
+pub(super) enum Fault {
+    /// Row 1: the message has no header.
     NoHeader,
-    /// Row 2: there is no body.
+    /// Row 2: the message has no body.
     EmptyBody,
-    /// Row 3: stored in the future.
+    /// Row 3: the message was stored in the future.
     StoredInFuture,
-    /// Stored longer ago than anybody keeps mail: a replay (section 14). Not in the reference.
+    /// The message was stored longer ago than any holder keeps mail: a replay (05, section 14). Not in the reference.
     StoredTooLongAgo,
     /// Row 4: a header field does not convert.
     BadHeader,
-    /// Row 5: encrypted, but without what that takes.
+    /// Row 5: the message is encrypted, and lacks destination, keys or signature.
     BadSemantics,
-    /// Row 6: Join, Discovery or its response.
+    /// Row 6: the message is a join, a discovery or a discovery response.
     DhtMessage,
-    /// Row 7: a store-and-forward message.
+    /// Row 7: the message is a store-and-forward message.
     SafMessage,
-    /// Row 8: addressed to somebody else.
+    /// Row 8: the message is addressed to another key.
     WrongDestination,
     /// Rows 9 and 12: the signature does not decode, or is not in its canonical encoding.
     UndecodableSignature,
     /// Rows 9 and 12: the signature does not hold.
     BadSignature,
-    /// Rows 10 and 11: addressed here, and does not open.
+    /// Rows 10 and 11: the message is addressed here and does not decrypt.
     Undecryptable,
-    /// Row 13: clear, and not an envelope body.
+    /// Row 13: the message is clear and its body does not decode.
     UndecodableBody,
-    /// Row 14: seen before.
-    Duplicate,
 }
 
-/// What follows from a [`Fault`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Ruling {
-    /// Whether the whole answer is let go, not only this message.
-    pub abort: bool,
-    /// How long to ban whoever answered, if at all.
-    pub ban: Option<Severity>,
-}
+impl Fault {
+    /// Every fault, in the order of the checks.
+    #[cfg(test)]
+    const ALL: [Self; 13] = [
+        Self::NoHeader,
+        Self::EmptyBody,
+        Self::StoredInFuture,
+        Self::StoredTooLongAgo,
+        Self::BadHeader,
+        Self::BadSemantics,
+        Self::DhtMessage,
+        Self::SafMessage,
+        Self::WrongDestination,
+        Self::UndecodableSignature,
+        Self::BadSignature,
+        Self::Undecryptable,
+        Self::UndecodableBody,
+    ];
 
-/// One row of the table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FaultRule {
-    /// What is wrong.
-    pub fault: Fault,
+    /// The name for logs and metrics, and the offence, if the fault is one under some profile.
+    const fn rule(self) -> (&'static str, Option<Offence>) {
+        match self {
+            Self::NoHeader => ("no_header", Some(Offence::SafNoHeader)),
+            Self::EmptyBody => ("empty_body", Some(Offence::SafEmptyBody)),
+            Self::StoredInFuture => ("stored_in_future", Some(Offence::SafStoredInFuture)),
+            Self::StoredTooLongAgo => ("stored_too_long_ago", None),
+            Self::BadHeader => ("bad_header", Some(Offence::SafBadHeader)),
+            Self::BadSemantics => ("bad_semantics", Some(Offence::SafBadSemantics)),
+            Self::DhtMessage => ("dht_message", Some(Offence::SafDhtMessage)),
+            Self::SafMessage => ("saf_message", Some(Offence::SafSafMessage)),
+            Self::WrongDestination => ("wrong_destination", Some(Offence::SafWrongDestination)),
+            Self::UndecodableSignature => (
+                "undecodable_signature",
+                Some(Offence::SafUndecodableSignature),
+            ),
+            Self::BadSignature => ("bad_signature", Some(Offence::SafBadSignature)),
+            Self::Undecryptable => ("undecryptable", None),
+            Self::UndecodableBody => ("undecodable_body", Some(Offence::SafUndecodableBody)),
+        }
+    }
+
     /// A short name for logs and metrics.
-    pub name: &'static str,
-    /// The reason of a ban, for people.
-    pub text: &'static str,
-    /// What follows in the strict profile: the answerer is blamed for what it did itself, never for bytes that
-    /// somebody else signed.
-    pub strict: Ruling,
-    /// What follows in the legacy profile, as in the reference.
-    pub legacy: Ruling,
-}
-
-const SKIP: Ruling = Ruling {
-    abort: false,
-    ban: None,
-};
-
-const fn skip_and_ban(severity: Severity) -> Ruling {
-    Ruling {
-        abort: false,
-        ban: Some(severity),
+    pub(super) const fn name(self) -> &'static str {
+        self.rule().0
     }
-}
 
-const fn abort_and_ban(severity: Severity) -> Ruling {
-    Ruling {
-        abort: true,
-        ban: Some(severity),
+    /// The offence of the answerer, if the fault is one under some profile.
+    pub(super) const fn offence(self) -> Option<Offence> {
+        self.rule().1
     }
-}
 
-/// What is wrong with an answer of more messages than were asked for. It is let go whole, and whoever gave it banned with
-/// [`Severity::High`], in both profiles.
-pub const TOO_MANY_MESSAGES: &str = "answered with more stored messages than were asked for";
-
-macro_rules! table {
-    ($($fault:ident $name:literal $text:literal: strict $strict:expr, legacy $legacy:expr;)+) => {
-        /// Every fault, in the order of the checks.
-        pub const FAULT_RULES: &[FaultRule] = &[$(*Fault::$fault.rule()),+];
-
-        impl Fault {
-            /// The row of the table.
-            #[must_use]
-            pub const fn rule(self) -> &'static FaultRule {
-                // One constant per fault, so that a missing row does not compile.
-                match self {
-                    $(Self::$fault => &const { FaultRule {
-                        fault: Self::$fault,
-                        name: $name,
-                        text: $text,
-                        strict: $strict,
-                        legacy: $legacy,
-                    } },)+
-                }
-            }
-        }
-    };
-}
-
-use Severity::{High, Medium};
-
-#[rustfmt::skip]
-table! {
-    NoHeader "no_header" "answered with a stored message without a header":
-        strict skip_and_ban(Medium), legacy abort_and_ban(Medium);
-    EmptyBody "empty_body" "answered with a stored message without a body":
-        strict skip_and_ban(Medium), legacy abort_and_ban(Medium);
-    StoredInFuture "stored_in_future" "answered with a message stored in the future":
-        strict skip_and_ban(High), legacy abort_and_ban(High);
-    StoredTooLongAgo "stored_too_long_ago" "answered with a message older than any store keeps":
-        strict SKIP, legacy SKIP;
-    BadHeader "bad_header" "answered with a stored message whose header does not convert":
-        strict SKIP, legacy abort_and_ban(Medium);
-    BadSemantics "bad_semantics" "answered with an encrypted message that lacks destination, keys or signature":
-        strict SKIP, legacy abort_and_ban(High);
-    DhtMessage "dht_message" "answered with a DHT message":
-        strict skip_and_ban(High), legacy abort_and_ban(High);
-    SafMessage "saf_message" "answered with a store-and-forward message":
-        strict skip_and_ban(High), legacy abort_and_ban(High);
-    WrongDestination "wrong_destination" "answered with a message for somebody else":
-        strict skip_and_ban(High), legacy abort_and_ban(High);
-    UndecodableSignature "undecodable_signature" "answered with a message whose signature does not decode":
-        strict SKIP, legacy abort_and_ban(Medium);
-    BadSignature "bad_signature" "answered with a message whose signature does not hold":
-        strict SKIP, legacy abort_and_ban(High);
-    Undecryptable "undecryptable" "answered with a message that does not decrypt":
-        strict SKIP, legacy SKIP;
-    UndecodableBody "undecodable_body" "answered with a clear message whose body does not decode":
-        strict SKIP, legacy abort_and_ban(Medium);
-    Duplicate "duplicate" "answered with a message seen before":
-        strict SKIP, legacy SKIP;
-}
-
-impl FaultRule {
-    /// What follows under a profile.
-    #[must_use]
-    pub const fn ruling(&self, profile: AttributionProfile) -> Ruling {
-        match profile {
-            AttributionProfile::Strict => self.strict,
-            AttributionProfile::Legacy => self.legacy,
-        }
+    /// Whether the whole answer is refused, not only this message: in the legacy profile wherever the answerer is
+    /// banned, in the strict profile never, so that good messages are delivered whatever came with them.
+    pub(super) fn aborts(self, profile: AttributionProfile) -> bool {
+        profile == AttributionProfile::Legacy
+            && self
+                .offence()
+                .is_some_and(|offence| offence.penalty(profile).is_some())
     }
 }
 
@@ -158,32 +100,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strict_blames_no_one_for_relayed_bytes() {
-        for fault in [
-            Fault::BadHeader,
-            Fault::BadSemantics,
-            Fault::UndecodableSignature,
-            Fault::BadSignature,
-            Fault::Undecryptable,
-            Fault::UndecodableBody,
-        ] {
-            assert_eq!(fault.rule().strict, SKIP, "{fault:?}");
+    fn strict_never_aborts() {
+        for fault in Fault::ALL {
+            assert!(!fault.aborts(AttributionProfile::Strict), "{fault:?}");
         }
-        assert!(
-            FAULT_RULES.iter().all(|rule| !rule.strict.abort),
-            "good messages are delivered"
-        );
     }
 
     #[test]
-    fn legacy_aborts_wherever_it_bans() {
-        for rule in FAULT_RULES {
-            assert_eq!(
-                rule.legacy.abort,
-                rule.legacy.ban.is_some(),
-                "{}",
-                rule.name
-            );
+    fn legacy_aborts_where_it_bans() {
+        let banned = |fault: Fault| {
+            let penalty = |offence: Offence| offence.penalty(AttributionProfile::Legacy);
+            fault.offence().and_then(penalty).is_some()
+        };
+        for fault in Fault::ALL {
+            assert_eq!(fault.aborts(AttributionProfile::Legacy), banned(fault));
+        }
+    }
+
+    #[test]
+    fn offences_are_named_after_faults() {
+        for fault in Fault::ALL {
+            let name = fault.offence().map(|offence| offence.rule().name);
+            let expected = format!("saf_{}", fault.name());
+            assert!(name.is_none_or(|name| name == expected), "{fault:?}");
         }
     }
 }

@@ -9,10 +9,13 @@ use std::{
 };
 
 use dht_core::{
-    AttributionProfile, Clock as _, Distance, Entropy as _, Features, MessageType, NodeId,
-    NodeIdentity, Outbox, OutboxError, Priority, RemotePeer, SharedClock, SharedEntropy,
+    Clock as _, Distance, Entropy as _, Features, MessageType, NodeId, NodeIdentity, Outbox,
+    OutboxError, Priority, RemotePeer, SharedClock, SharedEntropy,
 };
-use dht_peers::{Connections, Directory};
+use dht_peers::{
+    Connections, Directory,
+    policy::{AttributionProfile, BanPolicy},
+};
 use dht_proto::store_forward::StoredMessagesRequest;
 use parking_lot::Mutex;
 use rand_core::Rng as _;
@@ -27,7 +30,7 @@ use crate::{
     config::Config,
     ledger::Ledger,
     metrics,
-    outlets::{BanSink, Duplicates, send_request},
+    outlets::{Duplicates, send_request},
 };
 
 /// Connected peers asked by one [`Saf::request_from_neighbours`](crate::Saf::request_from_neighbours) (05 section 7,
@@ -55,9 +58,8 @@ pub(crate) struct FetchParts {
     pub(crate) entropy: SharedEntropy,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) outbox: Arc<dyn Outbox>,
-    pub(crate) bans: Arc<dyn BanSink>,
+    pub(crate) bans: BanPolicy,
     pub(crate) duplicates: Arc<dyn Duplicates>,
-    pub(crate) profile: AttributionProfile,
 }
 
 /// Fetches what other nodes store for this one.
@@ -81,7 +83,7 @@ pub(crate) struct Fetcher {
 impl Fetcher {
     pub(crate) fn new(parts: FetchParts, config: &Config) -> Self {
         let tracker = FetchTracker::new(TrackerConfig {
-            match_ids: parts.profile == AttributionProfile::Strict,
+            match_ids: parts.bans.profile() == AttributionProfile::Strict,
             answer_seconds: config.answer_seconds,
             patience_seconds: config.patience_seconds,
         });

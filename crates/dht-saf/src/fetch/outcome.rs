@@ -4,8 +4,9 @@
 //! messages are delivered whatever came with them.
 
 use bytes::Bytes;
-use dht_core::{AttributionProfile, DedupHash, Severity, UnixSeconds, dedup_hash};
+use dht_core::{DedupHash, UnixSeconds, dedup_hash};
 use dht_mailbox::DEFAULT_RESPONSE_BYTES;
+use dht_peers::policy::{AttributionProfile, Offence};
 use dht_proto::store_forward::StoredMessage;
 
 use super::{check::ValidMessage, fault::Fault};
@@ -19,8 +20,8 @@ pub(super) struct ResponseOutcome {
     pub(super) known: u64,
     /// Messages that failed a check.
     pub(super) refused: u64,
-    /// The gravest ban of the responder, and its reason.
-    pub(super) ban: Option<(Severity, Fault)>,
+    /// Gravest offence of the responder under the profile.
+    pub(super) offence: Option<Offence>,
     /// Whether the response was dropped as a whole.
     pub(super) aborted: bool,
     /// Newest `stored_at` of the messages that are delivered or known: how far the responder has been read.
@@ -49,19 +50,18 @@ pub(super) fn decide(
     profile: AttributionProfile,
     mut is_new: impl FnMut(&ValidMessage) -> bool,
 ) -> ResponseOutcome {
+    let severity = |offence: Offence| offence.penalty(profile).map(|penalty| penalty.severity);
     let mut outcome = ResponseOutcome::default();
     for fault in checked.iter().filter_map(|checked| checked.as_ref().err()) {
-        let ruling = fault.rule().ruling(profile);
-        if let Some(severity) = ruling.ban
-            && outcome.ban.is_none_or(|(gravest, _)| severity > gravest)
-        {
-            outcome.ban = Some((severity, *fault));
-        }
-        if ruling.abort {
+        let offence = fault.offence();
+        if fault.aborts(profile) {
             outcome.aborted = true;
             // The messages behind it were not checked.
-            outcome.ban = ruling.ban.map(|severity| (severity, *fault));
+            outcome.offence = offence;
             break;
+        }
+        if offence.and_then(severity) > outcome.offence.and_then(severity) {
+            outcome.offence = offence;
         }
     }
     if outcome.aborted {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dht_core::{
-    Clock as _, DedupHash, Disposition, DropReason, InTransit, RemotePeer, Severity, UnixSeconds,
+    Clock as _, DedupHash, Disposition, DropReason, InTransit, RemotePeer, UnixSeconds,
 };
+use dht_peers::policy::{Offence, Parties};
 use dht_proto::{DecodeError, store_forward::StoredMessagesResponse};
 use dht_stack::BoxError;
 use futures::{StreamExt as _, stream::FuturesUnordered};
@@ -13,7 +14,6 @@ use tower_service::Service;
 
 use super::{
     check::{CheckContext, ValidMessage, check},
-    fault::TOO_MANY_MESSAGES,
     fetcher::Fetcher,
     outcome::{PageSummary, ResponseOutcome, decide},
     tracker::{PageCounts, Unrequested},
@@ -39,9 +39,9 @@ impl Fetcher {
         self.tracker.lock().delivering(&responder.node_id);
         let newest = self.newest(&page);
         let outcome = self.check(page).await;
-        if let Some((severity, fault)) = outcome.ban {
-            let reason = fault.rule().text;
-            self.parts.bans.ban(&responder, severity, reason);
+        if let Some(offence) = outcome.offence {
+            let deliverer = Parties::deliverer(responder.public_key);
+            self.parts.bans.report(offence, deliverer);
         }
         if outcome.aborted {
             metrics::answer("aborted");
@@ -104,8 +104,9 @@ impl Fetcher {
             Some(Ok(response)) if response.messages.len() <= self.max_messages => Ok(response),
             Some(Ok(_) | Err(DecodeError::TooManyItems { .. })) => {
                 metrics::answer("too_many");
+                let deliverer = Parties::deliverer(responder.public_key);
                 let bans = &self.parts.bans;
-                bans.ban(responder, Severity::High, TOO_MANY_MESSAGES);
+                bans.report(Offence::SafTooManyMessages, deliverer);
                 self.give_up(peer);
                 Err(Disposition::Dropped(DropReason::BadProtocolMessage))
             }
@@ -133,7 +134,7 @@ impl Fetcher {
             now,
             max_age_seconds: self.max_age_seconds,
         };
-        let profile = self.parts.profile;
+        let profile = self.parts.bans.profile();
         let mut checked = Vec::with_capacity(page.messages.len());
         for (at, message) in page.messages.into_iter().enumerate() {
             if at % CHECKED_AT_ONCE == CHECKED_AT_ONCE - 1 {
@@ -143,9 +144,9 @@ impl Fetcher {
             let fault = result.as_ref().err().copied();
             checked.push(result);
             if let Some(fault) = fault {
-                metrics::received(fault.rule().name, 1);
-                tracing::debug!(fault = fault.rule().name, "stored message refused");
-                if fault.rule().ruling(profile).abort {
+                metrics::received(fault.name(), 1);
+                tracing::debug!(fault = fault.name(), "stored message refused");
+                if fault.aborts(profile) {
                     break;
                 }
             }

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use dht_core::{
-    AttributionProfile::{self, Legacy, Strict},
     Destination, Disposition, DropReason, Encryption, Severity, Signing, UnixSeconds, test_util,
 };
+use dht_peers::policy::AttributionProfile::{self, Legacy, Strict};
 use dht_proto::store_forward::StoredMessage;
 use dht_saf::{Config, SafEvent};
 

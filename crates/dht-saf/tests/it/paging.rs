@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use dht_core::{AttributionProfile, DedupHash, Features, test_util};
+use dht_core::{DedupHash, Features, test_util};
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
+use dht_peers::policy::AttributionProfile;
 use dht_proto::store_forward::StoredMessage;
 use dht_saf::{Config, Ledger};
 use proptest::prelude::*;

@@ -9,16 +9,19 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{
-    AttributionProfile, Clock as _, Content, DedupHash, Destination, Disposition, DropReason,
-    Encryption, Features, Flags, Header, InTransit, ManualClock, MessageTag, MessageType,
-    NodeIdentity, OnDelivery, Opened, Outbox, OutboxError, Payload, ProtocolVersion, PublicKey,
-    RawEnvelope, RemotePeer, SeededEntropy, SendRequest, Severity, Signing, StoreOutcome, Strategy,
-    UnixSeconds, test_util,
+    Clock as _, Content, DedupHash, Destination, Disposition, DropReason, Encryption, Features,
+    Flags, Header, InTransit, ManualClock, MessageTag, MessageType, NodeIdentity, OnDelivery,
+    Opened, Outbox, OutboxError, Payload, ProtocolVersion, PublicKey, RawEnvelope, RemotePeer,
+    SeededEntropy, SendRequest, Severity, Signing, StoreOutcome, Strategy, UnixSeconds, test_util,
 };
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
-use dht_peers::{Channel, Connections, Direction, Directory, PeerRecord};
+use dht_peers::{
+    Channel, Connections, Direction, Directory, PeerRecord,
+    policy::{AttributionProfile, BanPolicy, BanTerms},
+    test_util::BanLog,
+};
 use dht_proto::store_forward::{StoredMessage, StoredMessagesRequest, StoredMessagesResponse};
-use dht_saf::{BanSink, Config, Duplicates, Ledger, Saf, SafEvent, SafParts};
+use dht_saf::{Config, Duplicates, Ledger, Saf, SafEvent, SafParts};
 use dht_stack::BoxError;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -95,7 +98,6 @@ pub(crate) struct FakeNode {
     /// The peer does not read, so deliveries wait for `release`.
     pub(crate) stalled: Mutex<bool>,
     waiting: Mutex<Vec<OnDelivery>>,
-    pub(crate) bans: Mutex<Vec<(PublicKey, Severity)>>,
     sightings: Mutex<HashMap<DedupHash, u32>>,
 }
 
@@ -148,12 +150,6 @@ impl FakeNode {
     }
 }
 
-impl BanSink for FakeNode {
-    fn ban(&self, peer: &RemotePeer, severity: Severity, _reason: &'static str) {
-        self.bans.lock().push((peer.public_key, severity));
-    }
-}
-
 impl Duplicates for FakeNode {
     fn record(
         &self,
@@ -199,6 +195,7 @@ pub(crate) struct World {
     pub(crate) connections: Connections,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) node: Arc<FakeNode>,
+    bans: BanLog,
     pub(crate) saf: Saf,
     pub(crate) events: broadcast::Receiver<SafEvent>,
     pub(crate) next: Next,
@@ -246,6 +243,13 @@ impl World {
         let connections = Connections::new();
         let clock = Arc::new(ManualClock::new(NOW));
         let node = Arc::new(FakeNode::default());
+        let bans = BanLog::of(&directory);
+        let policy = BanPolicy::new(
+            profile,
+            BanTerms::default(),
+            directory.clone(),
+            Arc::clone(&clock) as _,
+        );
         let saf = Saf::new(
             config,
             SafParts {
@@ -257,9 +261,8 @@ impl World {
                 store: Some(store),
                 ledger,
                 outbox: Arc::clone(&node) as Arc<dyn Outbox>,
-                bans: Arc::clone(&node) as Arc<dyn BanSink>,
+                bans: policy,
                 duplicates: Arc::clone(&node) as Arc<dyn Duplicates>,
-                profile,
             },
         );
         let events = saf.subscribe();
@@ -269,6 +272,7 @@ impl World {
             connections,
             clock,
             node,
+            bans,
             saf,
             events,
             next: Next::default(),
@@ -435,7 +439,7 @@ impl World {
     }
 
     pub(crate) fn bans(&self) -> Vec<Severity> {
-        self.node.bans.lock().iter().map(|ban| ban.1).collect()
+        self.bans.take().iter().map(|ban| ban.severity).collect()
     }
 }
 

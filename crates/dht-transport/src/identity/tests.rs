@@ -1,4 +1,5 @@
 use dht_core::test_util::{NOW, identity};
+use dht_peers::policy::{AttributionProfile, BanTerms};
 use proptest::prelude::*;
 use tokio::io::duplex;
 
@@ -79,23 +80,32 @@ fn own_frame_is_accepted_and_the_length_is_little_endian() {
 
 #[test]
 fn bans_follow_the_table() {
-    let hours = |error: IdentityError| error.ban(false).map(|ban| ban.as_secs());
-    assert_eq!(hours(IdentityError::TooLong(1025)), Some(7200));
+    let seconds = |error: IdentityError| {
+        let penalty = error.offence(false)?.penalty(AttributionProfile::Strict)?;
+        Some(BanTerms::default().seconds(penalty.term))
+    };
+    assert_eq!(seconds(IdentityError::TooLong(1025)), Some(7200));
     assert_eq!(
-        hours(IdentityError::Claim(ClaimError::BadSignature)),
+        seconds(IdentityError::Claim(ClaimError::BadSignature)),
         Some(7200)
     );
-    assert_eq!(hours(IdentityError::Version(1)), Some(120));
-    assert_eq!(hours(IdentityError::Timeout), Some(120));
-    assert_eq!(IdentityError::Timeout.ban(true), None);
+    assert_eq!(seconds(IdentityError::Version(1)), Some(120));
+    assert_eq!(seconds(IdentityError::Timeout), Some(120));
+    assert_eq!(IdentityError::Timeout.offence(true), None);
     assert_eq!(
-        hours(IdentityError::Refused(AddressRefusal::Port)),
+        seconds(IdentityError::Refused(AddressRefusal::Port)),
         Some(7200)
     );
-    assert_eq!(hours(IdentityError::Refused(AddressRefusal::Shape)), None);
-    assert_eq!(hours(IdentityError::NoAddresses), None);
-    assert_eq!(hours(IdentityError::Claim(ClaimError::FromTheFuture)), None);
-    assert_eq!(hours(IdentityError::Io(io::ErrorKind::UnexpectedEof)), None);
+    assert_eq!(seconds(IdentityError::Refused(AddressRefusal::Shape)), None);
+    assert_eq!(seconds(IdentityError::NoAddresses), None);
+    assert_eq!(
+        seconds(IdentityError::Claim(ClaimError::FromTheFuture)),
+        None
+    );
+    assert_eq!(
+        seconds(IdentityError::Io(io::ErrorKind::UnexpectedEof)),
+        None
+    );
 }
 
 #[test]

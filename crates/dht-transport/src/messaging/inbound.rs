@@ -55,7 +55,7 @@ pub(crate) enum End {
     /// The stream or connection broke.
     Io(#[expect(dead_code, reason = "shown in traces")] io::Error),
     /// A frame over the limit: an offence.
-    TooLong(FrameTooLong),
+    TooLong(#[expect(dead_code, reason = "shown in traces")] FrameTooLong),
     /// A frame came too slowly.
     Stalled,
     /// Nobody takes messages any more.

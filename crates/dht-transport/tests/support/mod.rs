@@ -7,51 +7,30 @@
 
 pub mod peer;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dht_core::{
     Address, AddressPolicy, Entropy, Features, ManualClock, Network, NodeId, NodeIdentity,
-    PublicKey, SecretKey, SeededEntropy, test_util::NOW,
+    PublicKey, SecretKey, SeededEntropy, Severity, test_util::NOW,
 };
+use dht_peers::{Ban, Directory, PeerRecord, policy::Offence, test_util::BanLog};
 use dht_stack::ByteBudget;
 use dht_transport::{
-    AddressBook, Config, DialFailure, Event, IdentityRules, InboundMessage, InboundStream, Medium,
-    Memory, Outlets, Tcp, Transport,
+    Config, Event, IdentityRules, InboundMessage, InboundStream, Medium, Memory, Outlets, Tcp,
+    Transport,
 };
-use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::timeout};
 
 pub const BUDGET_BYTES: usize = 64 * 1024 * 1024;
-
-/// A directory the test fills.
-#[derive(Default)]
-pub struct Book {
-    pub peers: Mutex<HashMap<NodeId, (PublicKey, Vec<Address>)>>,
-    pub banned: Mutex<Vec<PublicKey>>,
-    pub dials: Mutex<Vec<(Address, Result<Duration, DialFailure>)>>,
-}
-
-impl AddressBook for Book {
-    fn lookup(&self, peer: &NodeId) -> Option<(PublicKey, Vec<Address>)> {
-        self.peers.lock().get(peer).cloned()
-    }
-
-    fn is_banned(&self, key: &PublicKey) -> bool {
-        self.banned.lock().contains(key)
-    }
-
-    fn record_dial(&self, _: &NodeId, address: &Address, outcome: Result<Duration, DialFailure>) {
-        self.dials.lock().push((address.clone(), outcome));
-    }
-}
 
 /// A running transport with everything it was made of.
 pub struct Node {
     pub transport: Transport,
     pub outlets: Outlets,
     pub identity: Arc<NodeIdentity>,
-    pub book: Arc<Book>,
+    pub directory: Directory,
+    pub bans: BanLog,
     pub budget: ByteBudget,
     pub address: Address,
 }
@@ -119,7 +98,8 @@ impl Setup {
     /// With another medium in front of the usual ones.
     pub async fn start_with(self, medium: impl Medium) -> Node {
         let identity = identity(self.seed);
-        let book = Arc::<Book>::default();
+        let directory = Directory::new(*identity.node_id());
+        let bans = BanLog::of(&directory);
         let budget = ByteBudget::with_reserve(self.budget, self.reserve);
         let mut builder = Transport::builder(
             Arc::clone(&identity),
@@ -129,7 +109,7 @@ impl Setup {
             budget.clone(),
         )
         .config(self.config)
-        .book(book.clone())
+        .directory(directory.clone())
         .medium(medium)
         .medium(self.memory)
         .medium(Tcp)
@@ -143,7 +123,8 @@ impl Setup {
             transport,
             outlets,
             identity,
-            book,
+            directory,
+            bans,
             budget,
             address,
         }
@@ -165,8 +146,30 @@ impl Node {
 
     /// Makes `other` known here.
     pub fn knows(&self, other: &Self) {
-        let record = (*other.key(), vec![other.address.clone()]);
-        self.book.peers.lock().insert(other.id(), record);
+        self.knows_at(other.key(), [other.address.clone()]);
+    }
+
+    /// Makes a peer known here, with these addresses.
+    pub fn knows_at(&self, key: &PublicKey, addresses: impl IntoIterator<Item = Address>) {
+        let record = PeerRecord::seed(*key, Features::NODE, addresses, NOW);
+        self.directory.add_or_update(record, NOW);
+    }
+
+    /// Bans a peer here for an hour.
+    pub fn ban(&self, key: &PublicKey) {
+        let until = NOW.saturating_add(3_600);
+        self.directory
+            .ban(*key, until, Severity::High, "a test", NOW);
+    }
+
+    /// Offences that this node banned for since the last call, all by the holder of `key`.
+    pub fn offences(&self, key: &PublicKey) -> Vec<Offence> {
+        let bans = self.bans.take();
+        let offence = |ban: &Arc<Ban>| {
+            assert_eq!(ban.public_key, Some(*key));
+            ban.offence
+        };
+        bans.iter().filter_map(offence).collect()
     }
 
     pub async fn message(&mut self) -> InboundMessage {

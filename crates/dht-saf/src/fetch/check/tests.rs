@@ -1,8 +1,6 @@
 use bytes::Bytes;
-use dht_core::{
-    AttributionProfile,
-    test_util::{self, NOW},
-};
+use dht_core::test_util::{self, NOW};
+use dht_peers::policy::AttributionProfile;
 use proptest::prelude::*;
 
 use super::*;
@@ -78,8 +76,9 @@ proptest! {
         let me = test_util::identity(ME);
         let context = CheckContext { identity: &me, now: NOW, max_age_seconds: 1_000 };
         let fault = check(message, context).unwrap_err();
-        let ruling = fault.rule().strict;
-        prop_assert_eq!((ruling.abort, ruling.ban), (false, None), "{:?}", fault);
+        let strict = AttributionProfile::Strict;
+        let ban = fault.offence().and_then(|offence| offence.penalty(strict));
+        prop_assert_eq!((fault.aborts(strict), ban), (false, None), "{:?}", fault);
     }
 
     /// Any bytes are refused or accepted without a panic.

@@ -1,18 +1,19 @@
-//! The two ways of attributing offences.
+//! Attribution profiles.
 
 use std::{fmt, str::FromStr};
 
-/// Whom an offence is attributed to where it is not proven who did it.
+/// Whom a node bans when a message does not prove who misbehaved: specification 03, section 4.3.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum AttributionProfile {
-    /// Blames only what is proven.
+    /// Bans only for what is proven: a relay never for bytes that somebody else signed, a signer never for a message
+    /// that somebody else delivered unless the message alone proves guilt.
     #[default]
     Strict,
-    /// Blames as the network's first implementation does.
+    /// Bans as the network's first implementation does.
     Legacy,
 }
 
-/// Not the name of a profile.
+/// A text that is not the name of an [`AttributionProfile`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("unknown attribution profile; write strict or legacy")]
 pub struct UnknownProfile;
@@ -35,5 +36,18 @@ impl FromStr for AttributionProfile {
             "legacy" => Ok(Self::Legacy),
             _ => Err(UnknownProfile),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_parse_as_printed() {
+        for profile in [AttributionProfile::Strict, AttributionProfile::Legacy] {
+            assert_eq!(profile.to_string().parse(), Ok(profile));
+        }
+        assert_eq!("Strict".parse::<AttributionProfile>(), Err(UnknownProfile));
     }
 }
