@@ -3,12 +3,15 @@
 use std::{
     ffi::OsString,
     fmt, fs, io,
+    ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
 use parking_lot::Mutex;
-use redb::{Builder, Database, StorageBackend, backends::FileBackend};
+use redb::{
+    Builder, ConcurrencyMode, Database, ReadOnlyDatabase, StorageBackend, backends::FileBackend,
+};
 use tracing::warn;
 
 use crate::error::SpoolError;
@@ -30,6 +33,16 @@ struct Boxed(Box<dyn StorageBackend>);
 
 /// Damaged files kept beside one file; the last is replaced.
 const MAX_ASIDE: u32 = 16;
+
+/// A damaged file as it is. Redb reads nothing of a file that was not closed in order before it is repaired, and
+/// repairs nothing of one that is damaged; so this hides the flag.
+#[derive(Debug)]
+struct Unrepaired(FileBackend);
+
+/// Place of redb's flags in the file, behind its magic number (redb's `docs/design.md`).
+const FLAGS_OFFSET: u64 = 9;
+/// The flag of a file that was not closed in order.
+const RECOVERY_REQUIRED: u8 = 2;
 
 // === impl File ===
 
@@ -166,8 +179,66 @@ impl StorageBackend for Boxed {
     }
 }
 
+impl StorageBackend for Unrepaired {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)?;
+        let flags = FLAGS_OFFSET.checked_sub(offset);
+        let flags = flags.and_then(|flags| out.get_mut(usize::try_from(flags).ok()?));
+        if let Some(flags) = flags {
+            *flags &= !RECOVERY_REQUIRED;
+        }
+        Ok(())
+    }
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn write(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+    // Nobody else knows the file by its new name, and its old name is locked.
+    fn try_lock_shared_range(
+        &self,
+        _: Bound<u64>,
+        _: Bound<u64>,
+    ) -> Result<bool, redb::BackendError> {
+        Ok(true)
+    }
+    fn lock_shared_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), redb::BackendError> {
+        Ok(())
+    }
+    fn unlock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), redb::BackendError> {
+        Ok(())
+    }
+    fn query_lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, redb::BackendError> {
+        Ok(false)
+    }
+}
+
+/// Opens a damaged file for reading, in whatever state it is.
+pub(crate) fn open_damaged(
+    path: &Path,
+    cache_bytes: usize,
+) -> Result<ReadOnlyDatabase, SpoolError> {
+    let file = FileBackend::new(fs::File::open(path)?).map_err(why_not_opened)?;
+    Builder::new()
+        .set_cache_size(cache_bytes)
+        // In this mode a reader asks for no list of free pages, which a killed process did not write.
+        .set_concurrency_mode(ConcurrencyMode::SingleWriter)
+        .open_read_only_with_backend(Unrepaired(file))
+        .map_err(why_not_opened)
+}
+
 /// Why a database did not open: a file that is not one counts as damaged.
-pub(crate) fn why_not_opened(error: redb::DatabaseError) -> SpoolError {
+fn why_not_opened(error: redb::DatabaseError) -> SpoolError {
     match redb::Error::from(error) {
         redb::Error::Io(error)
             if matches!(

@@ -8,7 +8,7 @@ use tracing::warn;
 use super::state::{FORMAT, INFO, State};
 use crate::{
     error::SpoolError,
-    file::{File, contain, discard, why_not_opened},
+    file::{File, contain, discard, open_damaged},
     metrics,
 };
 
@@ -105,10 +105,7 @@ fn purpose(database: &Database) -> Result<Option<(u64, u64)>, SpoolError> {
 
 /// Copies what can be read of a damaged file into a new one.
 fn salvage<S: State>(aside: &Path, into: &File, config: &S::Config) -> Result<u64, SpoolError> {
-    let damaged = Database::builder()
-        .set_cache_size(S::writer(config).cache_bytes)
-        .open_read_only(aside)
-        .map_err(why_not_opened)?;
+    let damaged = open_damaged(aside, S::writer(config).cache_bytes)?;
     let copied = contain(|| {
         let from = damaged.begin_read()?;
         let fresh = into.open(false)?;

@@ -146,33 +146,17 @@ fn an_unreadable_file_is_set_aside() {
     assert_eq!(open(&path).unwrap().stats().rows, 1);
 }
 
-/// Damage anywhere in the file: what can be read stays, the rest is set aside, nothing panics through.
-#[test]
-fn damaged_pages_are_contained() {
-    let home = tempfile::tempdir().unwrap();
-    let path = home.path().join("inbox.redb");
-    let whole = {
-        let inbox = open(&path).unwrap();
-        for number in 1..=60 {
-            let payload = Bytes::from(vec![u8::try_from(number).unwrap(); 2000]);
-            let row = NewRow {
-                payload,
-                ..row(number)
-            };
-            inbox.insert(row).wait().unwrap();
-        }
-        drop(inbox);
-        fs::read(&path).unwrap()
-    };
-    let mut kept = 0;
+/// Opens copies of a file of 60 rows with one damaged page each. Answers how many were set aside, and the rows kept of
+/// those.
+fn damage(home: &Path, whole: &[u8]) -> (usize, usize) {
+    let (mut damaged, mut kept) = (0, 0);
     let pages = whole.len() / 4096;
-    let mut damaged = 0;
-    for page in (1..pages).step_by(1 + pages / 60) {
-        let mut bytes = whole.clone();
+    for page in (1..pages).step_by(1 + pages / 25) {
+        let mut bytes = whole.to_vec();
         for byte in &mut bytes[page * 4096..page * 4096 + 64] {
             *byte ^= 0x55;
         }
-        let path = home.path().join(format!("{page}.redb"));
+        let path = home.join(format!("{page}.redb"));
         fs::write(&path, &bytes).unwrap();
         let inbox = open(&path).unwrap();
         let rows = inbox.read(DEFAULT_CONSUMER, None, ALL).unwrap();
@@ -184,12 +168,38 @@ fn damaged_pages_are_contained() {
             damaged += 1;
             kept += rows.len();
         } else {
-            assert_eq!(rows.len(), 60);
+            assert!(rows.len() >= 59, "redb goes back one commit");
         }
         insert(&inbox, [1000]);
     }
-    assert!(damaged > 5, "{damaged} of {pages} pages matter");
-    assert!(kept > damaged * 20, "{kept} rows kept of {damaged} files");
+    (damaged, kept)
+}
+
+/// Damage anywhere in the file: what can be read stays, the rest is set aside, nothing panics through.
+#[test]
+fn damaged_pages_are_contained() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("inbox.redb");
+    let inbox = open(&path).unwrap();
+    for number in 1..=60 {
+        let payload = Bytes::from(vec![u8::try_from(number).unwrap(); 2000]);
+        let row = NewRow {
+            payload,
+            ..row(number)
+        };
+        inbox.insert(row).wait().unwrap();
+    }
+    let killed = fs::read(&path).unwrap();
+    drop(inbox);
+    let closed = fs::read(&path).unwrap();
+    for whole in [closed, killed] {
+        let (damaged, kept) = damage(home.path(), &whole);
+        assert!(damaged > 5, "{damaged} pages matter");
+        assert!(kept > damaged * 20, "{kept} rows of {damaged} files");
+        for entry in fs::read_dir(home.path()).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+    }
 }
 
 /// Damage under an open handle: it is closed with the reason, and opening again goes on.
