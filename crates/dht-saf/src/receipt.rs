@@ -38,7 +38,7 @@ pub const RECEIPT_LIMIT: Duration = Duration::from_secs(10);
 /// Streams answered at one time; beyond it new streams wait.
 const MAX_ANSWERING: usize = 256;
 
-/// Answers every stream on which a peer asks for a receipt, until `streams` ends.
+/// Answers every stream on which a peer asks for a receipt, until `streams` ends; answers then under way are dropped.
 pub async fn serve_receipts<T>(saf: Saf, streams: impl Stream<Item = T>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,

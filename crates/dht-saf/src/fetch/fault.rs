@@ -1,4 +1,4 @@
-//! What may be wrong with a stored message: specification 05, sections 8.1 and 8.2.
+//! Why a stored message is refused, and what follows beside a ban: 05 sections 8.1 and 8.2.
 
 use dht_peers::policy::{AttributionProfile, Offence};
 
@@ -12,7 +12,7 @@ pub(super) enum Fault {
     EmptyBody,
     /// Row 3: the message was stored in the future.
     StoredInFuture,
-    /// The message was stored longer ago than any holder keeps mail: a replay (05, section 14). Not in the reference.
+    /// The message was stored longer ago than any node stores messages: a replay (05 section 14). Not in the reference.
     StoredTooLongAgo,
     /// Row 4: a header field does not convert.
     BadHeader,
@@ -28,7 +28,7 @@ pub(super) enum Fault {
     UndecodableSignature,
     /// Rows 9 and 12: the signature does not hold.
     BadSignature,
-    /// Rows 10 and 11: the message is addressed here and does not decrypt.
+    /// Rows 10 and 11: the message is addressed to this node and does not decrypt.
     Undecryptable,
     /// Row 13: the message is clear and its body does not decode.
     UndecodableBody,
@@ -80,13 +80,13 @@ impl Fault {
         self.rule().0
     }
 
-    /// The offence of the answerer, if the fault is one under some profile.
+    /// The offence of the responder, if the fault is one under some profile.
     pub(super) const fn offence(self) -> Option<Offence> {
         self.rule().1
     }
 
-    /// Whether the whole answer is refused, not only this message: in the legacy profile wherever the answerer is
-    /// banned, in the strict profile never, so that good messages are delivered whatever came with them.
+    /// Whether the whole response is dropped, not only this message: in the legacy profile wherever the responder is
+    /// banned, in the strict profile never.
     pub(super) fn aborts(self, profile: AttributionProfile) -> bool {
         profile == AttributionProfile::Legacy
             && self

@@ -62,8 +62,8 @@ impl Fetcher {
             tracker.delivered(&responder.node_id, self.parts.clock.now());
             tracker.count(counts);
         }
-        // If more pages may follow, refused messages count as read, too: otherwise a page of invalid messages that
-        // somebody put into the mailbox would be the last that this responder ever sends.
+        // If more pages may follow, refused messages count as read, too: otherwise a page of invalid messages, which
+        // any peer can put into the mailbox, would be the last that this responder sends.
         let full = summary.may_continue(self.max_messages);
         let reached = if full { newest } else { outcome.reached };
         self.proceed(&responder, summary, counts, reached).await;

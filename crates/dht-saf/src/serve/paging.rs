@@ -9,8 +9,8 @@
 //! The cursor is certain only while the connection stands on which the response went out. After that the response is
 //! repeated once from where it began, and then passed: a 1.x requester asks once a connection, and would otherwise be
 //! served the same rows of that second for ever. A response is also passed if it was sent on several connections and
-//! did not move the requester's watermark, as when the requester accepts none of its messages: what anybody can put
-//! into a mailbox must not hide the rows behind it.
+//! did not move the requester's watermark, as when the requester accepts none of its messages: such messages must not
+//! hide the rows behind them.
 //!
 //! Rows are deleted only with proof of receipt: the requester asks from a later second than it did before, at least
 //! the second of the last row of that response. Rows of that very second stay, as it may still ask for them.

@@ -1,4 +1,4 @@
-//! Nobody wipes, floods or starves a store.
+//! A peer cannot wipe, flood or starve a store.
 
 use bytes::Bytes;
 use dht_core::Features;
@@ -164,7 +164,7 @@ async fn a_flood_keeps_out_no_other() {
     assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 20);
 }
 
-/// Anybody can leave messages in a mailbox that are signed and do not open; the oldest are served first.
+/// Any peer can put signed messages into a mailbox that do not decrypt; the oldest are served first.
 #[tokio::test]
 async fn invalid_rows_do_not_hide_others() {
     let mut world = world();
@@ -228,7 +228,7 @@ async fn unread_responses_leave_room_for_others() {
     assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 5);
 }
 
-/// The clock of this node was set back: whoever is given a message from the future bans who gave it.
+/// The clock of this node was set back: a requester bans for messages stored in the future.
 #[tokio::test]
 async fn future_rows_are_served_later() {
     let world = world();

@@ -178,7 +178,7 @@ async fn sf32_message_for_another_key_bans() {
 async fn sf33_undecryptable_message_is_skipped() {
     for profile in [Strict, Legacy] {
         let world = world(profile);
-        // Encrypted for somebody else, addressed and signed for this node.
+        // Encrypted for another key, addressed and signed for this node.
         let from = test_util::identity(SENDER);
         let undecryptable = stored(undecryptable(&from), ago(5));
         let answer = vec![undecryptable, for_me(1, ago(9))];
@@ -189,7 +189,7 @@ async fn sf33_undecryptable_message_is_skipped() {
     }
 }
 
-/// A frame for the node under test whose body nobody can decrypt, with a signature that holds.
+/// A frame for the node under test whose body does not decrypt, with a signature that holds.
 fn undecryptable(from: &dht_core::NodeIdentity) -> Bytes {
     use dht_core::{
         Entropy as _, MessageSignature, RawEnvelope, SecretKey, SeededEntropy, binding_hash,

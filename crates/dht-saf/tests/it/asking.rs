@@ -145,7 +145,7 @@ async fn a_limit_of_zero_asks_for_one() {
 }
 
 #[tokio::test]
-async fn nobody_is_asked_before_the_application_listens() {
+async fn no_peer_is_asked_before_listen() {
     let mut world = world();
     let first = world.connect(NODE, Features::NODE);
     world.saf.connected(&first);
@@ -274,7 +274,7 @@ async fn a_peer_asked_twice_finishes_both() {
     assert_eq!(summaries(&mut world), [expected]);
 }
 
-/// The application takes its time with a page: nobody gives the peer up for that.
+/// The application is slow with a page; the peer is not given up for that.
 #[tokio::test]
 async fn slow_application_gets_the_next_page() {
     let mut world = world();

@@ -10,6 +10,7 @@ mod abuse;
 mod accepting;
 mod asking;
 mod paging;
+mod receipts;
 mod serving;
 mod storing;
 mod world;

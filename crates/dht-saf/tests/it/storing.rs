@@ -344,7 +344,7 @@ async fn a_closed_store_stops_nothing_else() {
     assert_eq!(
         only(&world).stored,
         Some(StoreOutcome::NotStored),
-        "forwarded as if nobody stored"
+        "forwarded as not stored"
     );
 }
 

@@ -54,9 +54,9 @@ fn sf34_known_messages_count_as_read() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
-    /// Damage to bytes that another node signed fails a check, and the strict profile blames nobody for it.
+    /// Damage to bytes that another node signed fails a check, and the strict profile bans no peer for it.
     #[test]
-    fn damage_is_noticed_and_blames_nobody(
+    fn damage_is_noticed_and_bans_no_peer(
         which in 0_usize..4, at in any::<usize>(), bit in 0_u32..8,
     ) {
         let mut message = for_me(1, ago(5));

@@ -246,7 +246,7 @@ fn one_request_per_connection_passes_a_second() {
         scene.pager.disconnected(BOB);
     }
     let [a, b, c] = [vec![1, 2, 3], vec![4, 5, 6], vec![7, 8, 9]];
-    // Every answer twice, as nobody can tell whether the first time was for nothing.
+    // Every page twice, as the first one may not have arrived.
     assert_eq!(got[..5], [a.clone(), a, b.clone(), b, c]);
     assert_eq!(got[5..], [vec![9, 10], vec![9, 10], vec![], vec![]]);
     assert!(scene.held() >= 2, "nothing of the last second is proven");
