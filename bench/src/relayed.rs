@@ -6,31 +6,26 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use anyhow::Context as _;
 use bytes::Bytes;
 use dht_core::{
-    DedupHash, Destination, Disposition, Encryption, Entropy as _, FingerprintKey, ManualClock,
-    MessageTag, MessageType, NodeIdentity, OnDelivery, Outbox, OutboxError, ProtocolVersion,
-    PublicKey, RemotePeer, SealRequest, SealSecrets, SeededEntropy, SendRequest, SharedClock,
-    SharedEntropy, Signing, UnixSeconds, encode_envelope, encode_parts, seal, test_util,
+    DedupHash, Destination, Disposition, Encryption, Entropy as _, ManualClock, MessageTag,
+    MessageType, NodeIdentity, OnDelivery, Outbox, OutboxError, ProtocolVersion, PublicKey,
+    RemotePeer, SealRequest, SealSecrets, SeededEntropy, SendRequest, SharedClock, SharedEntropy,
+    Signing, UnixSeconds, encode_envelope, encode_parts, seal, test_util,
 };
-use dht_inbound::{
-    AcceptAll, Authenticated, DEFAULT_SEEN_CAPACITY, DedupTable, Delivered, FloodLimits,
-    FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter, RateLimits, Received, Seen,
-    inbound_stack,
-};
+use dht_inbound::{Delivered, Inbound, InboundConfig, InboundFrame};
 use dht_mailbox::{Durability, Limits, Room, Store, StoreConfig};
-use dht_node::{BatchOpener, BatchVerifier};
 use dht_peers::{
     Connections, Directory, PeerRecord,
     policy::{AttributionProfile, BanPolicy, BanTerms},
 };
 use dht_saf::{Config, Duplicates, Ledger, Saf, SafParts};
-use dht_stack::{BoxError, BytePermit};
-use tower::service_fn;
+use dht_stack::BytePermit;
+use tower::{BoxError, service_fn};
 
 use crate::{
     primitives::Floors,
     report::{Report, Row},
     sample::{Effort, median, now},
-    stacks::{Count, Nobody, PAYLOAD, WIRE_BODY, WORKERS, lane},
+    stacks::{Count, PAYLOAD, WIRE_BODY, WORKERS, lane, runtime},
 };
 
 /// Known peers of the two rows.
@@ -178,48 +173,36 @@ async fn relay(
             store: Some(store.clone()),
             ledger: Ledger::in_memory()?,
             outbox: Arc::clone(&still) as Arc<dyn Outbox>,
-            bans: bans.clone(),
+            bans,
             duplicates: still,
         },
     );
     let outbox = Arc::new(Count::default());
-    let parts = InboundParts {
-        identity: Arc::clone(identity),
-        directory: directory.clone(),
-        clock: Arc::clone(&clock),
-        limiter: RateLimiter::new(RateLimits::NONE, [3; 16]),
-        meter: FloodMeter::new(FloodLimits::default(), [1; 16]),
-        dedup: Arc::new(DedupTable::new(50_000, [2; 16])),
-        seen: Seen::new(
-            DEFAULT_SEEN_CAPACITY,
-            FingerprintKey::random(&mut entropy.rng()),
-        ),
-        verifier: BatchVerifier::new(entropy),
-        opener: BatchOpener::new(Arc::clone(identity)),
-        pool: Inline,
-        bans,
-        outbox: Arc::clone(&outbox),
-        discovery: Nobody,
-        judge: AcceptAll,
-        sources: Authenticated,
-    };
+    let runtime = runtime(
+        Arc::clone(identity),
+        directory.clone(),
+        clock,
+        entropy,
+        Arc::clone(&outbox),
+    );
     let stack = || {
-        inbound_stack(
-            InboundConfig::default(),
-            parts
-                .clone()
-                .map_crypto(BatchVerifier::for_lane, BatchOpener::for_lane),
-            saf.store_layer(),
-            Some(saf.layer()),
-            service_fn(|_: Delivered| async { Ok::<_, BoxError>(Disposition::Delivered) }),
-        )
+        let deliver =
+            service_fn(|_: Delivered| async { Ok::<_, BoxError>(Disposition::Delivered) });
+        Inbound::new(InboundConfig::default(), runtime.clone(), deliver)
+            .push_protocol()
+            .push(saf.layer())
+            .push_forward()
+            .push_option(saf.store_layer())
+            .push_crypto()
+            .push_filters()
+            .into_inner()
     };
     let alice = test_util::identity(1);
     let source = Arc::new(RemotePeer::new(*alice.public_key(), alice.features()));
     let mut halves = [Vec::new(), Vec::new()];
     for (index, frame) in frames.iter().enumerate() {
         if let Some(half) = halves.get_mut(index % WORKERS) {
-            half.push(Received {
+            half.push(InboundFrame {
                 source: Arc::clone(&source),
                 frame: Bytes::from(frame.to_vec()),
                 permit: BytePermit::none(),

@@ -10,24 +10,22 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{
-    Destination, Disposition, DomainMessage, Encryption, Entropy, FingerprintKey, ManualClock,
-    NodeIdentity, OnDelivery, Outbox, OutboxError, Payload, RemotePeer, SeededEntropy, SendParams,
-    SendRequest, SharedClock, SharedEntropy, test_util,
+    Destination, Disposition, DomainMessage, Encryption, ManualClock, NodeIdentity, OnDelivery,
+    Outbox, OutboxError, Payload, RemotePeer, SeededEntropy, SendParams, SendRequest, SharedClock,
+    SharedEntropy, test_util,
 };
 use dht_inbound::{
-    AcceptAll, Authenticated, DEFAULT_SEEN_CAPACITY, DedupTable, Delivered, DiscoveryAnswer,
-    DiscoveryHook, FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter,
-    RateLimits, Received, Seen, inbound_stack,
+    Delivered, DiscoveryAnswer, DiscoveryHook, Inbound, InboundConfig, InboundFrame,
+    InboundRuntime, RateLimiter, RateLimits,
 };
-use dht_node::{BatchOpener, BatchVerifier};
 use dht_outbound::{InlineSealer, OutboundConfig, OutboundMessage, OutboundParts, outbound};
 use dht_peers::{
     Connections, Direction, Directory, PeerRecord,
     policy::{AttributionProfile, BanPolicy, BanTerms},
 };
-use dht_stack::{BoxError, BytePermit};
+use dht_stack::BytePermit;
 use futures::future::join_all;
-use tower::{Service, ServiceExt, service_fn};
+use tower::{BoxError, Service, ServiceExt, service_fn};
 
 use crate::{
     envelope::{Kind, frame_of},
@@ -183,53 +181,57 @@ fn frames(kind: Kind, count: usize) -> anyhow::Result<Vec<Bytes>> {
         .collect()
 }
 
-/// Runs frames through a fresh stack at Bob's, half of them in each of two lanes.
-async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition) -> f64 {
-    let clock: SharedClock = Arc::new(ManualClock::new(test_util::NOW));
-    let entropy: SharedEntropy = Arc::new(SeededEntropy::new(1));
-    let identity = Arc::new(test_util::identity(2));
-    let directory = Directory::new(*identity.node_id());
+/// A node without limits on what a neighbour sends.
+pub(crate) fn runtime(
+    identity: Arc<NodeIdentity>,
+    directory: Directory,
+    clock: SharedClock,
+    entropy: SharedEntropy,
+    outbox: Arc<Count>,
+) -> InboundRuntime {
     let bans = BanPolicy::new(
         AttributionProfile::Strict,
         BanTerms::default(),
         directory.clone(),
         Arc::clone(&clock),
     );
-    let outbox = Arc::new(Count(AtomicUsize::new(0)));
-    let key = FingerprintKey::random(&mut entropy.rng());
-    let parts = InboundParts {
-        directory: directory.clone(),
-        clock: Arc::clone(&clock),
+    InboundRuntime {
         limiter: RateLimiter::new(RateLimits::NONE, [3; 16]),
-        meter: FloodMeter::new(FloodLimits::default(), [1; 16]),
-        dedup: Arc::new(DedupTable::new(50_000, [2; 16])),
-        seen: Seen::new(DEFAULT_SEEN_CAPACITY, key),
-        verifier: BatchVerifier::new(entropy),
-        opener: BatchOpener::new(Arc::clone(&identity)),
-        identity,
-        pool: Inline,
-        bans,
-        outbox: Arc::clone(&outbox),
-        discovery: Nobody,
-        judge: AcceptAll,
-        sources: Authenticated,
-    };
-    // As a node does: a queue of signatures for each lane.
-    let stack = || {
-        inbound_stack(
-            InboundConfig::default(),
-            parts
-                .clone()
-                .map_crypto(BatchVerifier::for_lane, BatchOpener::for_lane),
-            None::<tower::layer::util::Identity>,
-            None::<tower::layer::util::Identity>,
-            service_fn(|_: Delivered| async { Ok::<_, BoxError>(Disposition::Delivered) }),
+        ..InboundRuntime::new(
+            identity,
+            directory,
+            clock,
+            entropy,
+            bans,
+            outbox,
+            Arc::new(Nobody),
         )
+    }
+}
+
+/// Runs frames through a fresh stack at Bob's, half of them in each of two lanes.
+async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition) -> f64 {
+    let clock: SharedClock = Arc::new(ManualClock::new(test_util::NOW));
+    let entropy: SharedEntropy = Arc::new(SeededEntropy::new(1));
+    let identity = Arc::new(test_util::identity(2));
+    let directory = Directory::new(*identity.node_id());
+    let outbox = Arc::new(Count(AtomicUsize::new(0)));
+    let runtime = runtime(identity, directory, clock, entropy, outbox);
+    // As a node does: a queue of signatures for each worker.
+    let stack = || {
+        let deliver =
+            service_fn(|_: Delivered| async { Ok::<_, BoxError>(Disposition::Delivered) });
+        Inbound::new(InboundConfig::default(), runtime.clone(), deliver)
+            .push_protocol()
+            .push_forward()
+            .push_crypto()
+            .push_filters()
+            .into_inner()
     };
     let alice = test_util::identity(1);
     let source = Arc::new(RemotePeer::new(*alice.public_key(), alice.features()));
     // A buffer of its own for each, as the transport hands them in.
-    let received = |frame: &Bytes| Received {
+    let received = |frame: &Bytes| InboundFrame {
         source: Arc::clone(&source),
         frame: Bytes::from(frame.to_vec()),
         permit: BytePermit::none(),
@@ -258,9 +260,13 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
     frames.len() as f64 / seconds
 }
 
-pub(crate) async fn lane<S>(mut stack: S, messages: Vec<Received>, expected: Disposition) -> usize
+pub(crate) async fn lane<S>(
+    mut stack: S,
+    messages: Vec<InboundFrame>,
+    expected: Disposition,
+) -> usize
 where
-    S: Service<Received, Response = Disposition, Error = BoxError>,
+    S: Service<InboundFrame, Response = Disposition, Error = BoxError>,
 {
     let mut as_expected = 0;
     let mut messages = messages.into_iter().peekable();

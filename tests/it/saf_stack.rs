@@ -6,15 +6,15 @@ use std::{convert::Infallible, sync::Arc};
 use bytes::Bytes;
 use dht_core::{
     DedupHash, Destination, Disposition, DropReason, Encryption, Entropy as _, Features,
-    FingerprintKey, ManualClock, MessageTag, MessageType, OnDelivery, Outbox, OutboxError,
-    ProtocolVersion, RemotePeer, SealRequest, SealSecrets, SeededEntropy, SendRequest, SharedClock,
-    Signing, Strategy, UnixSeconds, encode_envelope, encode_parts, seal,
+    ManualClock, MessageTag, MessageType, OnDelivery, Outbox, OutboxError, ProtocolVersion,
+    RemotePeer, SealRequest, SealSecrets, SeededEntropy, SendRequest, SharedClock, Signing,
+    Strategy, UnixSeconds, encode_envelope, encode_parts, seal,
     test_util::{self, NOW},
 };
+use dht_dedup::{DedupMeta, DedupTable};
 use dht_inbound::{
-    AcceptAll, Authenticated, DedupTable, Delivered, DiscoveryAnswer, DiscoveryHook, FloodLimits,
-    FloodMeter, InboundConfig, InboundParts, Inline, Opener, RateLimiter, RateLimits, Received,
-    Seen, Sighting, Verifier, inbound_stack,
+    Delivered, DiscoveryAnswer, DiscoveryHook, Inbound, InboundConfig, InboundFrame,
+    InboundRuntime, RateLimiter, RateLimits,
 };
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
 use dht_peers::{
@@ -62,7 +62,7 @@ fn bans(directory: &Directory, clock: &Arc<ManualClock>) -> BanPolicy {
     )
 }
 
-struct Table(Arc<DedupTable>);
+struct Table(DedupTable);
 
 impl Duplicates for Table {
     fn record(
@@ -72,7 +72,7 @@ impl Duplicates for Table {
         expires: Option<UnixSeconds>,
         now: UnixSeconds,
     ) -> u32 {
-        self.0.record(key, Sighting { signed, expires }, now)
+        self.0.record(key, DedupMeta { signed, expires }, now)
     }
 }
 
@@ -81,7 +81,7 @@ struct Run {
     features: Features,
     clock: Arc<ManualClock>,
     out: Arc<Out>,
-    dedup: Arc<DedupTable>,
+    dedup: DedupTable,
     saf: Saf,
 }
 
@@ -90,7 +90,7 @@ impl Run {
         let identity = Arc::new(test_util::identity_with(ME, features));
         let clock = Arc::new(ManualClock::new(NOW));
         let out = Arc::new(Out::default());
-        let dedup = Arc::new(DedupTable::new(1000, [2; 16]));
+        let dedup = DedupTable::new(1000, [2; 16]);
         let directory = Directory::new(*identity.node_id());
         let saf = Saf::new(
             &Config::default(),
@@ -104,7 +104,7 @@ impl Run {
                 ledger: Ledger::in_memory().unwrap(),
                 outbox: Arc::clone(&out) as Arc<dyn Outbox>,
                 bans: bans(&directory, &clock),
-                duplicates: Arc::new(Table(Arc::clone(&dedup))),
+                duplicates: Arc::new(Table(dedup.clone())),
             },
         );
         Self {
@@ -119,37 +119,32 @@ impl Run {
     async fn receive(&self, frame: Bytes) -> Disposition {
         let identity = Arc::new(test_util::identity_with(ME, self.features));
         let directory = Directory::new(*identity.node_id());
-        let clock = Arc::clone(&self.clock);
-        let parts = InboundParts {
-            directory: directory.clone(),
-            clock: Arc::clone(&clock) as SharedClock,
+        let clock = Arc::clone(&self.clock) as SharedClock;
+        let bans = bans(&directory, &self.clock);
+        let runtime = InboundRuntime {
+            dedup: self.dedup.clone(),
             limiter: RateLimiter::new(RateLimits::NONE, [3; 16]),
-            meter: FloodMeter::new(FloodLimits::default(), [1; 16]),
-            dedup: Arc::clone(&self.dedup),
-            seen: Seen::new(
-                1000,
-                FingerprintKey::random(&mut SeededEntropy::new(3).rng()),
-            ),
-            verifier: Verifier::new(Inline),
-            opener: Opener::new(Inline, Arc::clone(&identity)),
-            identity,
-            pool: Inline,
-            bans: bans(&directory, &clock),
-            outbox: Arc::clone(&self.out),
-            discovery: Arc::clone(&self.out),
-            judge: AcceptAll,
-            sources: Authenticated,
+            ..InboundRuntime::new(
+                identity,
+                directory,
+                clock,
+                Arc::new(SeededEntropy::new(3)),
+                bans,
+                Arc::clone(&self.out) as Arc<dyn Outbox>,
+                Arc::clone(&self.out) as Arc<dyn DiscoveryHook>,
+            )
         };
         let application =
             service_fn(|_: Delivered| async { Ok::<_, Infallible>(Disposition::Delivered) });
-        let stack = inbound_stack(
-            InboundConfig::default(),
-            parts,
-            self.saf.store_layer(),
-            Some(self.saf.layer()),
-            application,
-        );
-        let received = Received {
+        let stack = Inbound::new(InboundConfig::default(), runtime, application)
+            .push_protocol()
+            .push(self.saf.layer())
+            .push_forward()
+            .push_option(self.saf.store_layer())
+            .push_crypto()
+            .push_filters()
+            .into_inner();
+        let received = InboundFrame {
             source: Arc::new(RemotePeer::new(
                 test_util::public_key(NEIGHBOUR),
                 Features::NODE,

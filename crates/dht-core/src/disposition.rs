@@ -66,6 +66,12 @@ pub enum DropReason {
     Internal,
 }
 
+impl From<DropReason> for Disposition {
+    fn from(reason: DropReason) -> Self {
+        Self::Dropped(reason)
+    }
+}
+
 impl Disposition {
     /// Short name for logs and metric labels.
     #[must_use]

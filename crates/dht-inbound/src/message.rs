@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dht_core::{
-    Content, DedupHash, Destination, DomainHeader, Fingerprint, Header, InTransit, MessageTag,
-    Opened, PublicKey, RemotePeer, StoreOutcome, Verified,
+    Content, DedupHash, Destination, Disposition, DomainHeader, Fingerprint, Header, InTransit,
+    MessageTag, Opened, PublicKey, RemotePeer, StoreOutcome, Verified,
 };
 use dht_stack::BytePermit;
 
 /// A frame as the transport hands it in.
 #[derive(Debug)]
-pub struct Received {
+pub struct InboundFrame {
     /// The neighbour it came from, authenticated by the transport.
     pub source: Arc<RemotePeer>,
     /// One encoded envelope. Decrypted in place if nobody else holds it.
@@ -20,9 +20,10 @@ pub struct Received {
     pub permit: BytePermit,
 }
 
-/// An envelope on its way through the stack; `E` says how far it has come: raw, sealed, verified, counted.
+/// An envelope on its way through the stack; `E` says how far it has come: `RawEnvelope`, `Sealed`, `Verified`,
+/// [`Deduped`].
 #[derive(Debug)]
-pub struct Inbound<E> {
+pub struct InboundEnvelope<E> {
     /// The neighbour it came from.
     pub source: Arc<RemotePeer>,
     /// The bytes of the node's budget it occupies.
@@ -33,15 +34,15 @@ pub struct Inbound<E> {
     pub envelope: E,
 }
 
-/// A verified envelope and how often its message was seen.
+/// A verified envelope and how often its message came.
 #[derive(Clone, Debug)]
-pub struct Counted {
+pub struct Deduped {
     /// The envelope.
     pub verified: Verified,
     /// Names the message.
     pub hash: DedupHash,
-    /// Sightings, this one included.
-    pub hits: u32,
+    /// Occurrences, this one included.
+    pub occurrences: u32,
 }
 
 /// An opened message, as the layers behind the open layer see it. Store-and-forward makes these itself for mail
@@ -49,21 +50,23 @@ pub struct Counted {
 ///
 /// Specification 03, section 2.
 #[derive(Debug)]
-pub struct Message {
+pub struct OpenedMessage {
     /// The neighbour it came from.
     pub source: Arc<RemotePeer>,
     /// Header, content, and the bytes as received.
     pub opened: Opened,
     /// Names the message.
     pub hash: DedupHash,
-    /// Sightings, this one included; 0 and 1 are new.
-    pub hits: u32,
+    /// Occurrences, this one included; 0 and 1 are new.
+    pub occurrences: u32,
     /// Whether it was unpacked from an answer of store-and-forward.
     pub is_saf: bool,
     /// Whether it was kept for its recipient; `None` if nobody considered it.
     pub stored: Option<bool>,
     /// Whether it had been kept, and hence forwarded, before.
     pub already_forwarded: bool,
+    /// What this node has done with a message that it cannot read; that becomes its disposition.
+    pub outcome: Option<Disposition>,
     /// The bytes of the node's budget it occupies.
     pub permit: BytePermit,
 }
@@ -81,24 +84,24 @@ pub struct Delivered {
     pub header: Header,
     /// The whole envelope as received, to pass it on unchanged. Empty if it was encrypted for this node.
     pub frame: Bytes,
-    /// Sightings, this one included.
-    pub hits: u32,
+    /// Occurrences, this one included.
+    pub occurrences: u32,
     /// Whether it comes out of a neighbour's store.
     pub is_saf: bool,
     /// The bytes of the node's budget the message occupies; keep it as long as the bytes.
     pub permit: BytePermit,
 }
 
-impl<E> Inbound<E> {
+impl<E> InboundEnvelope<E> {
     /// The same message with its envelope one step further.
-    pub fn map<T>(self, next: impl FnOnce(E) -> T) -> Inbound<T> {
+    pub fn map<T>(self, next: impl FnOnce(E) -> T) -> InboundEnvelope<T> {
         let Self {
             source,
             permit,
             fingerprint,
             envelope,
         } = self;
-        Inbound {
+        InboundEnvelope {
             source,
             permit,
             fingerprint,
@@ -107,7 +110,7 @@ impl<E> Inbound<E> {
     }
 
     /// Takes the envelope out, to work on it elsewhere.
-    pub(crate) fn split(self) -> (E, Inbound<()>) {
+    pub(crate) fn split(self) -> (E, InboundEnvelope<()>) {
         let Self {
             source,
             permit,
@@ -116,7 +119,7 @@ impl<E> Inbound<E> {
         } = self;
         (
             envelope,
-            Inbound {
+            InboundEnvelope {
                 source,
                 permit,
                 fingerprint,
@@ -126,11 +129,11 @@ impl<E> Inbound<E> {
     }
 }
 
-impl Message {
-    /// Seen before, and let through because the limit allows more than one sighting.
+impl OpenedMessage {
+    /// Seen before, and let through because the limit allows more than one occurrence.
     #[must_use]
     pub const fn is_repeat(&self) -> bool {
-        self.hits > 1
+        self.occurrences > 1
     }
 
     /// An application's message that names no recipient.
@@ -140,6 +143,13 @@ impl Message {
             && self.opened.header.destination == Destination::Unknown
     }
 
+    /// A readable application message that names no recipient: the kind that spreads from node to node.
+    #[must_use]
+    pub fn is_gossip(&self) -> bool {
+        // An encrypted message names its recipient or is refused before it gets here.
+        self.is_undirected() && self.is_readable()
+    }
+
     /// Whether anything of the content is visible here.
     #[must_use]
     pub const fn is_readable(&self) -> bool {
@@ -147,7 +157,7 @@ impl Message {
     }
 }
 
-impl InTransit for Message {
+impl InTransit for OpenedMessage {
     fn source(&self) -> &Arc<RemotePeer> {
         &self.source
     }
@@ -161,7 +171,7 @@ impl InTransit for Message {
     }
 
     fn occurrences(&self) -> u32 {
-        self.hits
+        self.occurrences
     }
 
     fn set_store_outcome(&mut self, kept: StoreOutcome) {
@@ -174,10 +184,11 @@ impl InTransit for Message {
             source: Arc::clone(&self.source),
             opened,
             hash,
-            hits: 0,
+            occurrences: 0,
             is_saf: true,
             stored: None,
             already_forwarded: false,
+            outcome: None,
             permit: self.permit.split(bytes),
         }
     }

@@ -1,6 +1,6 @@
 //! Metrics of this crate. Labels come from closed sets; no peer and no message ever is one.
 
-use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Unit, counter, describe_counter};
 
 use dht_core::{Disposition, DropReason};
 
@@ -10,10 +10,6 @@ pub const MESSAGES: &str = "dht_inbound_messages_total";
 pub const BYTES: &str = "dht_inbound_bytes_total";
 /// Duplicates recognised before any arithmetic.
 pub const EXACT_COPIES: &str = "dht_inbound_exact_copies_total";
-/// Messages remembered for recognising repeats.
-pub const DEDUP_ENTRIES: &str = "dht_inbound_dedup_entries";
-/// Remembered messages forgotten, by why.
-pub const DEDUP_FORGOTTEN: &str = "dht_inbound_dedup_forgotten_total";
 /// What the stack handed to the outbound side, by kind and outcome.
 pub const SENT: &str = "dht_inbound_sent_total";
 /// The application's verdicts on gossip it does not accept: ignored, rejected, or too late.
@@ -37,16 +33,6 @@ pub fn describe() {
         EXACT_COPIES,
         Unit::Count,
         "Duplicates recognised before any arithmetic"
-    );
-    describe_gauge!(
-        DEDUP_ENTRIES,
-        Unit::Count,
-        "Messages remembered for recognising repeats"
-    );
-    describe_counter!(
-        DEDUP_FORGOTTEN,
-        Unit::Count,
-        "Remembered messages forgotten, by why"
     );
     describe_counter!(
         SENT,
@@ -171,19 +157,6 @@ impl std::fmt::Debug for ExactCopies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ExactCopies(..)")
     }
-}
-
-pub(crate) fn dedup_entries(entries: usize) {
-    // Exact up to 2^53.
-    gauge!(DEDUP_ENTRIES).set(entries as f64);
-}
-
-pub(crate) fn dedup_lapsed(entries: usize) {
-    counter!(DEDUP_FORGOTTEN, "why" => "lapsed").increment(entries as u64);
-}
-
-pub(crate) fn dedup_evicted(entries: usize) {
-    counter!(DEDUP_FORGOTTEN, "why" => "full").increment(entries as u64);
 }
 
 pub(crate) fn sent(kind: &'static str, outcome: &'static str) {

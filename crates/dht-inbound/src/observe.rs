@@ -13,7 +13,7 @@ use tower_service::Service;
 use tracing::{Span, debug_span, field};
 
 use crate::{
-    Received,
+    message::InboundFrame,
     metrics::{CANCELLED, Outcomes},
 };
 
@@ -86,9 +86,9 @@ impl<S> Layer<S> for ObserveLayer {
 
 // === impl Observe ===
 
-impl<S> Service<Received> for Observe<S>
+impl<S> Service<InboundFrame> for Observe<S>
 where
-    S: Service<Received, Response = Disposition>,
+    S: Service<InboundFrame, Response = Disposition>,
 {
     type Response = Disposition;
     type Error = S::Error;
@@ -98,7 +98,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, received: Received) -> Self::Future {
+    fn call(&mut self, received: InboundFrame) -> Self::Future {
         self.outcomes.arrived(received.frame.len());
         let span = debug_span!(
             "inbound",
@@ -147,10 +147,11 @@ mod tests {
     use std::fmt::{Debug, Write as _};
 
     use dht_core::{
-        Signing,
+        ManualClock, Signing,
         test_util::{clear, identity},
     };
     use dht_peers::policy::AttributionProfile;
+    use dht_stack::FilterLayer;
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
     use parking_lot::Mutex;
     use tracing::{
@@ -166,7 +167,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Authenticated, DecodeLayer,
+        filter::{Decode, RateLimiter, RateLimits},
         metrics::MESSAGES,
         test_support::{self as support, Accept, bans},
     };
@@ -193,7 +194,7 @@ mod tests {
 
     #[test]
     fn readiness_is_that_of_the_inner_service() {
-        support::assert_readiness_is_inner::<Received, Received, _>(ObserveLayer::new());
+        support::assert_readiness_is_inner::<InboundFrame, InboundFrame, _>(ObserveLayer::new());
     }
 
     #[test]
@@ -203,7 +204,12 @@ mod tests {
         let (length, source) = (frame.len(), support::peer(support::NEIGHBOUR).node_id);
         subscriber::with_default(registry().with(fields.clone()), || {
             let (bans, _) = bans(AttributionProfile::Strict);
-            let layer = DecodeLayer::new(Authenticated, bans);
+            let layer = FilterLayer::new(Decode {
+                limiter: RateLimiter::new(RateLimits::default(), [0; 16]),
+                clock: Arc::new(ManualClock::new(support::NOW)),
+                known_in: None,
+                bans,
+            });
             let service = ObserveLayer::new().layer(layer.layer(Accept));
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .build()
@@ -223,7 +229,7 @@ mod tests {
         let snapshot = recorder.snapshotter();
         subscriber::with_default(registry().with(fields.clone()), || {
             ::metrics::with_local_recorder(&recorder, || {
-                let slow = tower::service_fn(|_: Received| {
+                let slow = tower::service_fn(|_: InboundFrame| {
                     std::future::pending::<Result<Disposition, std::convert::Infallible>>()
                 });
                 let mut service = ObserveLayer::new().layer(slow);

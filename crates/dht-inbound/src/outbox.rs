@@ -1,14 +1,14 @@
 //! Counting what the stack sends.
 
-use dht_core::OutboxError;
+use dht_core::{DropReason, OutboxError};
 
 use crate::metrics;
 
-/// Counts what became of something handed over. `Ok(false)` if it was shed.
+/// Counts what became of a request. `Ok(false)` if it was shed, an error if the node sends nothing any more.
 pub(crate) fn settle(
     kind: &'static str,
     outcome: Result<(), OutboxError>,
-) -> Result<bool, OutboxError> {
+) -> Result<bool, DropReason> {
     match outcome {
         Ok(()) => {
             metrics::sent(kind, "sent");
@@ -18,6 +18,6 @@ pub(crate) fn settle(
             metrics::sent(kind, "shed");
             Ok(false)
         }
-        Err(closed) => Err(closed),
+        Err(_) => Err(DropReason::Internal),
     }
 }

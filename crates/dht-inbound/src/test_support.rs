@@ -22,7 +22,7 @@ use dht_peers::{
     test_util::BanLog,
 };
 use dht_proto::dht::DiscoveryResponseMessage;
-use dht_stack::BytePermit;
+use dht_stack::{BytePermit, Check, FilterLayer};
 use parking_lot::Mutex;
 use tokio_test::{assert_pending, assert_ready_ok};
 use tower_layer::Layer;
@@ -31,7 +31,10 @@ use tower_test::mock;
 
 pub(crate) use dht_core::test_util::NOW;
 
-use crate::{Counted, DiscoveryAnswer, DiscoveryHook, Inbound, Message, Received};
+use crate::{
+    message::{Deduped, InboundEnvelope, InboundFrame, OpenedMessage},
+    protocol::{DiscoveryAnswer, DiscoveryHook},
+};
 
 /// Seed of the node under test.
 pub(crate) const ME: u64 = 1;
@@ -42,16 +45,16 @@ pub(crate) fn peer(seed: u64) -> Arc<RemotePeer> {
     Arc::new(RemotePeer::new(test_util::public_key(seed), Features::NODE))
 }
 
-pub(crate) fn received(frame: Bytes) -> Received {
-    Received {
+pub(crate) fn received(frame: Bytes) -> InboundFrame {
+    InboundFrame {
         source: peer(NEIGHBOUR),
         frame,
         permit: BytePermit::none(),
     }
 }
 
-fn inbound<E>(envelope: E) -> Inbound<E> {
-    Inbound {
+fn inbound<E>(envelope: E) -> InboundEnvelope<E> {
+    InboundEnvelope {
         source: peer(NEIGHBOUR),
         permit: BytePermit::none(),
         fingerprint: None,
@@ -59,50 +62,52 @@ fn inbound<E>(envelope: E) -> Inbound<E> {
     }
 }
 
-pub(crate) fn raw(frame: Bytes) -> Inbound<RawEnvelope> {
+pub(crate) fn raw(frame: Bytes) -> InboundEnvelope<RawEnvelope> {
     inbound(RawEnvelope::parse(frame).unwrap())
 }
 
-pub(crate) fn sealed(frame: Bytes) -> Inbound<Sealed> {
+pub(crate) fn sealed(frame: Bytes) -> InboundEnvelope<Sealed> {
     raw(frame).map(|raw| raw.into_sealed().unwrap())
 }
 
-pub(crate) fn verified(frame: Bytes) -> Inbound<Verified> {
+pub(crate) fn verified(frame: Bytes) -> InboundEnvelope<Verified> {
     sealed(frame).map(|sealed| sealed.verify().unwrap())
 }
 
-pub(crate) fn counted(frame: Bytes) -> Inbound<Counted> {
+pub(crate) fn counted(frame: Bytes) -> InboundEnvelope<Deduped> {
     verified(frame).map(|verified| {
         let hash = dedup_key(&verified).unwrap_or_else(|_| verified.dedup_hash());
-        Counted {
+        Deduped {
             verified,
             hash,
-            hits: 1,
+            occurrences: 1,
         }
     })
 }
 
 /// As the node under test opens it.
-pub(crate) fn message(frame: Bytes) -> Message {
-    let Inbound {
+pub(crate) fn message(frame: Bytes) -> OpenedMessage {
+    let InboundEnvelope {
         source,
         permit,
-        envelope: Counted {
-            verified,
-            hash,
-            hits,
-        },
+        envelope:
+            Deduped {
+                verified,
+                hash,
+                occurrences,
+            },
         ..
     } = counted(frame);
     let opened = verified.open(&test_util::identity(ME)).unwrap();
-    Message {
+    OpenedMessage {
         source,
         opened,
         hash,
-        hits,
+        occurrences,
         is_saf: false,
         stored: None,
         already_forwarded: false,
+        outcome: None,
         permit,
     }
 }
@@ -135,7 +140,7 @@ pub(crate) fn frame(
     encode_envelope(&sealed.header, &sealed.body)
 }
 
-pub(crate) fn raw_of_type(message_type: MessageType) -> Inbound<RawEnvelope> {
+pub(crate) fn raw_of_type(message_type: MessageType) -> InboundEnvelope<RawEnvelope> {
     let body = encode_parts(&[Bytes::from_static(b"x")]);
     let (to, clear) = (Destination::Unknown, Encryption::Clear);
     raw(frame(
@@ -148,7 +153,7 @@ pub(crate) fn raw_of_type(message_type: MessageType) -> Inbound<RawEnvelope> {
     ))
 }
 
-pub(crate) fn raw_expiring(expires: Option<UnixSeconds>) -> Inbound<RawEnvelope> {
+pub(crate) fn raw_expiring(expires: Option<UnixSeconds>) -> InboundEnvelope<RawEnvelope> {
     let from = test_util::identity(3);
     let mut header = sealed(test_util::clear(&from, Signing::Anonymous, b"x", 1))
         .envelope
@@ -185,6 +190,15 @@ where
     tower::ServiceExt::oneshot(layer.layer(Accept), message)
         .await
         .unwrap()
+}
+
+/// Sends one message through a check in front of [`Accept`].
+pub(crate) async fn run_check<C, T>(check: C, message: T) -> Disposition
+where
+    C: Check<T, Reject: Into<Disposition>> + Clone,
+    Disposition: From<C::Reject>,
+{
+    run_filter(FilterLayer::new(check), message).await
 }
 
 /// No room inside is felt outside, and so is room; nothing is promised twice.

@@ -8,25 +8,25 @@ use std::{
 use dht_core::{
     Clock as _, DedupHash, Disposition, DropReason, NodeId, Priority, SharedClock, UnixSeconds,
 };
-use dht_inbound::{DedupTable, Delivered, Sighting};
+use dht_dedup::{DedupMeta, DedupTable};
+use dht_inbound::Delivered;
 use dht_outbound::{DeliveryFailure, OutboundMessage, SeedDedup};
-use dht_stack::BoxError;
 use dht_transport::{DeliveryError, Transport};
 use futures::future::BoxFuture;
-use tower::Service;
+use tower::{BoxError, Service};
 
-use crate::{Event, counters::Counters, events::Events, inbox::Subscribers, judge::received};
+use crate::{Event, counters::Counters, events::Events, inbox::Subscribers, validator::received};
 
 /// The outbound side's view of the duplicate table.
 pub(crate) struct Seeds {
-    pub(crate) table: Arc<DedupTable>,
+    pub(crate) table: DedupTable,
     pub(crate) clock: SharedClock,
 }
 
 impl SeedDedup for Seeds {
     fn seed(&self, hash: DedupHash, expires: Option<UnixSeconds>, signed: bool) {
         self.table
-            .seed(&hash, Sighting { expires, signed }, self.clock.now());
+            .seed(&hash, DedupMeta { expires, signed }, self.clock.now());
     }
 }
 

@@ -3,11 +3,11 @@
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use dht_core::{Address, Features, Network, PeerAddress, SecretKey, SharedClock, SharedEntropy};
-use dht_inbound::{DEFAULT_VERDICT_DEADLINE, Verdict};
+use dht_inbound::{Acceptance, DEFAULT_VALIDATION_DEADLINE, GossipValidator};
 use dht_peers::policy::AttributionProfile;
 use dht_transport::IdentityError;
 
-use crate::{Config, ConfigError, Node, OsEntropy, Received, SystemClock, judge::AppJudge};
+use crate::{Config, ConfigError, Node, OsEntropy, Received, SystemClock, validator::AppValidator};
 
 /// Builds a [`Node`]. By default it is a full node of the local network that listens nowhere and only dials.
 #[must_use = "a builder does nothing until it is started"]
@@ -18,8 +18,8 @@ pub struct Builder {
     pub(crate) home: Option<PathBuf>,
     pub(crate) clock: SharedClock,
     pub(crate) entropy: SharedEntropy,
-    pub(crate) judge: AppJudge,
-    pub(crate) verdict_deadline: Duration,
+    pub(crate) validator: Option<Arc<dyn GossipValidator>>,
+    pub(crate) validation_deadline: Duration,
 }
 
 /// Why a node did not start.
@@ -69,8 +69,8 @@ impl Builder {
             home: None,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
-            judge: AppJudge::default(),
-            verdict_deadline: DEFAULT_VERDICT_DEADLINE,
+            validator: None,
+            validation_deadline: DEFAULT_VALIDATION_DEADLINE,
         }
     }
 
@@ -148,39 +148,42 @@ impl Builder {
     }
 
     /// Asks the application about gossip - clear messages to nobody in particular - before it is delivered or passed
-    /// on. A message is dropped unless the verdict is [`Verdict::Accept`]; [`Verdict::Reject`] also bans its signer.
+    /// on. A message is dropped unless the answer is [`Acceptance::Accept`]; [`Acceptance::Reject`] also bans its signer.
     /// By default everything is accepted.
     ///
     /// ```
     /// use dht_core::{Entropy, SecretKey};
-    /// use dht_node::{Node, OsEntropy, Received, Verdict};
+    /// use dht_node::{Node, OsEntropy, Received, Acceptance};
     ///
     /// let secret = SecretKey::random(&mut OsEntropy.rng());
-    /// let builder = Node::builder(secret).judge(|gossip: Received| async move {
+    /// let builder = Node::builder(secret).validate_gossip(|gossip: Received| async move {
     ///     match gossip.message.payload.len() {
-    ///         0 => Verdict::Reject,         // nobody honest sends this
-    ///         1..=1_000 => Verdict::Accept, // delivered, and passed on if the node does that
-    ///         _ => Verdict::Ignore,         // not wanted here, nobody is to blame
+    ///         0 => Acceptance::Reject,         // nobody honest sends this
+    ///         1..=1_000 => Acceptance::Accept, // delivered, and passed on if the node does that
+    ///         _ => Acceptance::Ignore,         // not wanted here, nobody is to blame
     ///     }
     /// });
     /// # drop(builder);
     /// ```
-    pub fn judge<F>(mut self, judge: impl Fn(Received) -> F + Send + Sync + 'static) -> Self
+    pub fn validate_gossip<F>(
+        mut self,
+        validate: impl Fn(Received) -> F + Send + Sync + 'static,
+    ) -> Self
     where
-        F: Future<Output = Verdict> + Send + 'static,
+        F: Future<Output = Acceptance> + Send + 'static,
     {
-        self.judge = AppJudge::new(judge);
+        self.validator = Some(Arc::new(AppValidator(validate)));
         self
     }
 
-    /// How long the [judge](Self::judge) may think; a late verdict counts as [`Verdict::Ignore`]. Defaults to
-    /// [`DEFAULT_VERDICT_DEADLINE`].
-    pub const fn verdict_deadline(mut self, deadline: Duration) -> Self {
-        self.verdict_deadline = deadline;
+    /// How long the [validator](Self::validate_gossip) may take; a later answer counts as [`Acceptance::Ignore`].
+    /// Defaults to [`DEFAULT_VALIDATION_DEADLINE`].
+    pub const fn validation_deadline(mut self, deadline: Duration) -> Self {
+        self.validation_deadline = deadline;
         self
     }
 
-    /// Whether gossip the judge accepts is passed on to other nodes. Off by default.
+    /// Whether gossip that the validator accepts is passed on to other nodes. Off by default.
     pub const fn relay_gossip(mut self, relay: bool) -> Self {
         self.config.relay_gossip = relay;
         self

@@ -8,9 +8,12 @@ use std::{
 use dht_core::{
     Address, Clock as _, Entropy as _, FingerprintKey, Network, NodeIdentity, Outbox, SharedEntropy,
 };
+use dht_dedup::{
+    DEFAULT_CAPACITY, DEFAULT_FINGERPRINTS, DedupTable, FingerprintCache, SnapshotFile,
+};
 use dht_inbound::{
-    AnswerCheck, Authenticated, DEFAULT_CAPACITY, DEFAULT_SEEN_CAPACITY, DedupTable, FloodLimits,
-    FloodMeter, InboundConfig, InboundParts, Inline, RateLimiter, Received, Seen, inbound_stack,
+    AnswerCheck, FloodLimits, FloodMeter, Inbound, InboundConfig, InboundFrame, InboundRuntime,
+    RateLimiter, run_worker,
 };
 use dht_outbound::{
     DialOrDiscover, Driver, DriverLimits, InlineSealer, OutboundConfig, OutboundParts, Requester,
@@ -30,14 +33,12 @@ use crate::{
     adapters::{Seeds, ToInboxes, ToTransport},
     channels,
     counters::{Counters, Tally},
-    crypto::{BatchOpener, BatchVerifier},
     discovery::{Answers, Dialler, Finder},
     events::Events,
     inbox::Subscribers,
     memory::Memory,
     peer_sync::PeerSync,
-    pump, saf,
-    seen_file::SeenFile,
+    saf,
     supervise::{self, Upkeep, Watcher},
     tasks::Tasks,
 };
@@ -66,8 +67,8 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
         home,
         clock,
         entropy,
-        judge,
-        verdict_deadline,
+        validator,
+        validation_deadline,
     } = builder;
     config.validate()?;
     let addresses = claimed(&config.public_addresses, &config.listen);
@@ -104,13 +105,13 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
     let (transport, outlets) = builder.start()?;
 
     // Duplicates: counted on the way in, seeded on the way out.
-    let dedup = Arc::new(DedupTable::new(DEFAULT_CAPACITY, seed(&entropy)));
-    let seen_file = match &home {
-        Some(home) => SeenFile::open(home, &dedup, &clock).await,
+    let dedup = DedupTable::new(DEFAULT_CAPACITY, seed(&entropy));
+    let seen = match &home {
+        Some(home) => SnapshotFile::open(home, &dedup, clock.now()).await,
         None => None,
     };
-    if let Some(file) = &seen_file {
-        tasks.spawn(file.clone().keep(Arc::clone(&dedup)));
+    if let Some(file) = &seen {
+        tasks.spawn(file.clone().keep());
     }
     let limits = FloodLimits {
         messages: config.flood_messages,
@@ -157,7 +158,7 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
         config: outbound_config,
         sealer: InlineSealer,
         dedup: Seeds {
-            table: Arc::clone(&dedup),
+            table: dedup.clone(),
             clock: Arc::clone(&clock),
         },
         discover: Some(Arc::new(finder)),
@@ -172,7 +173,7 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
 
     // The way in.
     let subscribers = Arc::new(Subscribers::default());
-    let inbound_config = inbound_config(&config, verdict_deadline);
+    let inbound_config = inbound_config(&config, validation_deadline);
     let claims = inbound_config.claims.under(bans.profile());
     let answers = Answers {
         searcher: searcher.clone(),
@@ -193,32 +194,29 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             bans: bans.clone(),
-            dedup: Arc::clone(&dedup),
+            dedup: dedup.clone(),
             outbox: Arc::clone(&outbox),
             receipts,
         },
     )
     .await?;
     mail.spawn_upkeep(&tasks, &events);
-    let parts = InboundParts {
+    let runtime = InboundRuntime {
         identity: Arc::clone(&identity),
         directory: directory.clone(),
         clock: Arc::clone(&clock),
+        entropy: Arc::clone(&entropy),
         meter: meter.clone(),
         limiter: RateLimiter::new(config.rates.limits(), seed(&entropy)),
-        dedup: Arc::clone(&dedup),
-        seen: Seen::new(
-            DEFAULT_SEEN_CAPACITY,
+        dedup: dedup.clone(),
+        fingerprints: FingerprintCache::new(
+            DEFAULT_FINGERPRINTS,
             FingerprintKey::random(&mut entropy.rng()),
         ),
-        verifier: BatchVerifier::new(Arc::clone(&entropy)),
-        opener: BatchOpener::new(Arc::clone(&identity)),
-        pool: Inline,
         bans: bans.clone(),
         outbox,
-        discovery: answers,
-        judge,
-        sources: Authenticated,
+        discovery: Arc::new(answers),
+        validator,
     };
     let peer_sync = PeerSync {
         transport: transport.clone(),
@@ -229,30 +227,36 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
         claims,
     };
     let messages = Arc::new(Mutex::new(outlets.messages));
-    // A lane a core, each with batches of its own: a lane that waited for a batch in another lane's
-    // hands would leave its core idle.
-    let lanes = std::thread::available_parallelism().map_or(1, usize::from);
-    for _ in 0..lanes {
-        let stack = inbound_stack(
-            inbound_config,
-            parts
-                .clone()
-                .map_crypto(BatchVerifier::for_lane, BatchOpener::for_lane),
-            store.clone(),
-            serve.clone(),
-            ToInboxes(Arc::clone(&subscribers)),
-        );
+    // A worker for each core, each with batches of its own: one that waited for a batch in another worker's hands would
+    // leave its core idle.
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    for _ in 0..workers {
+        let deliver = ToInboxes(Arc::clone(&subscribers));
+        let stack = Inbound::new(inbound_config, runtime.clone(), deliver)
+            .push_protocol()
+            // Outside the protocol, which ends unreadable answers; messages it unpacks go on from here.
+            .push_option(serve.clone())
+            .push_forward()
+            // Outside `forward`, which sends stored messages another way.
+            .push_option(store.clone())
+            .push_crypto()
+            .push_filters()
+            .into_inner();
         let peer_sync = peer_sync.clone();
         let tally = Tally {
             counters: Arc::clone(&counters),
             events: events.clone(),
             inner: stack,
         };
-        let lane = tally.map_request(move |message: InboundMessage| {
+        let service = tally.map_request(move |message: InboundMessage| {
             peer_sync.ensure(&message.peer.node_id);
-            received(message)
+            frame(message)
         });
-        tasks.spawn(pump::run(lane, Arc::clone(&messages), memory.messages()));
+        tasks.spawn(run_worker(
+            service,
+            Arc::clone(&messages),
+            memory.messages(),
+        ));
     }
 
     // Who is there, and who may stay.
@@ -273,7 +277,7 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
     let upkeep = Upkeep {
         bans,
         meter,
-        dedup: Arc::clone(&dedup),
+        dedup: dedup.clone(),
         clock: Arc::clone(&clock),
     };
     tasks.spawn(upkeep.run());
@@ -307,7 +311,7 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
         budget,
         clock,
         saf: mail,
-        seen: seen_file.map(|file| (file, dedup)),
+        seen,
         tasks,
         stopping: AtomicBool::new(false),
     };
@@ -321,11 +325,11 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
     Ok(node)
 }
 
-fn inbound_config(config: &Config, verdict_deadline: Duration) -> InboundConfig {
+fn inbound_config(config: &Config, validation_deadline: Duration) -> InboundConfig {
     let mut inbound = InboundConfig {
         forward: config.forward,
         relay_gossip: config.relay_gossip,
-        verdict_deadline,
+        validation_deadline,
         allowed_occurrences: config.allowed_occurrences,
         ..InboundConfig::default()
     };
@@ -334,9 +338,9 @@ fn inbound_config(config: &Config, verdict_deadline: Duration) -> InboundConfig 
     inbound
 }
 
-fn received(message: InboundMessage) -> Received {
+fn frame(message: InboundMessage) -> InboundFrame {
     let InboundMessage { peer, body, permit } = message;
-    Received {
+    InboundFrame {
         source: peer,
         frame: body,
         permit,
@@ -391,7 +395,7 @@ mod tests {
             allowed_occurrences: 3,
             forward: false,
             relay_gossip: true,
-            verdict_deadline: deadline,
+            validation_deadline: deadline,
             ..InboundConfig::default()
         };
         assert_eq!(set, expected);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use dht_core::{Disposition, DropReason, NodeId};
-use dht_inbound::Received;
+use dht_inbound::InboundFrame;
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -180,9 +180,9 @@ impl Counters {
 
 // === impl Tally ===
 
-impl<S> Service<Received> for Tally<S>
+impl<S> Service<InboundFrame> for Tally<S>
 where
-    S: Service<Received, Response = Disposition>,
+    S: Service<InboundFrame, Response = Disposition>,
 {
     type Response = Disposition;
     type Error = S::Error;
@@ -192,7 +192,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, received: Received) -> Self::Future {
+    fn call(&mut self, received: InboundFrame) -> Self::Future {
         TallyFuture {
             from: received.source.node_id,
             inner: self.inner.call(received),

@@ -4,15 +4,15 @@ use dht_core::{Clock as _, NodeId, OutboxError, PublicKey, SharedClock};
 use dht_inbound::{AnswerCheck, DiscoveryAnswer, DiscoveryHook};
 use dht_outbound::{Dial, DialError, Discover, Searcher};
 use dht_peers::Directory;
-use dht_stack::BoxError;
 use dht_transport::Transport;
 use futures::future::BoxFuture;
+use tower::BoxError;
 
 /// Takes answers to the searches of this node.
 #[derive(Clone)]
 pub(crate) struct Answers {
     pub(crate) searcher: Searcher,
-    pub(crate) check: AnswerCheck<SharedClock>,
+    pub(crate) check: AnswerCheck,
 }
 
 impl DiscoveryHook for Answers {

@@ -14,21 +14,21 @@ use dht_core::{
     NodeIdentity, Payload, PeerAddress, PublicKey, RemotePeer, SendParams, SendRequest,
     SharedClock, SharedEntropy, Strategy,
 };
-use dht_inbound::DedupTable;
+use dht_dedup::SnapshotFile;
 use dht_outbound::{
     Candidates, ConnectError, DeliveryFailure, DialOrDiscover, MessageSendStates, OutboundError,
     Requester, SearchError, Searcher, SelectConfig, Selection, SendFailure, SendMessageResponse,
     select,
 };
 use dht_peers::{Connections, Directory, PeerRecord};
-use dht_stack::{BoxError, ByteBudget};
+use dht_stack::ByteBudget;
 use dht_transport::{DialError, Transport};
 use rand_core::Rng as _;
-use tower::{ServiceExt as _, util::BoxCloneSyncService};
+use tower::{BoxError, ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
     EventStream, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters, discovery::Dialler,
-    events::Events, inbox::Subscribers, saf::SafHandle, seen_file::SeenFile, tasks::Tasks,
+    events::Events, inbox::Subscribers, saf::SafHandle, tasks::Tasks,
 };
 
 /// Time a node takes to stop, at most: queued messages go out, connections say goodbye.
@@ -56,7 +56,7 @@ pub struct Node {
     pub(crate) clock: SharedClock,
     pub(crate) saf: SafHandle,
     /// What is written to which file when the node stops.
-    pub(crate) seen: Option<(SeenFile, Arc<DedupTable>)>,
+    pub(crate) seen: Option<SnapshotFile>,
     pub(crate) tasks: Tasks,
     /// Set for good by [`Node::shutdown`].
     pub(crate) stopping: AtomicBool,
@@ -361,8 +361,8 @@ impl Node {
             .await;
         self.tasks.stop(Duration::from_millis(500)).await;
         self.saf.close().await;
-        if let Some((file, table)) = &self.seen {
-            file.save(table).await;
+        if let Some(file) = &self.seen {
+            file.save().await;
         }
         // Whoever watched the connections has ended with the tasks.
         self.connections.clear();

@@ -2,7 +2,8 @@
 
 use std::num::NonZeroU32;
 
-use dht_inbound::{Rate, RateLimits};
+use dht_inbound::RateLimits;
+use dht_stack::Rate;
 use serde::{Deserialize, Serialize};
 
 /// How much of each kind one neighbour may send: the section `[rates]` of the configuration.

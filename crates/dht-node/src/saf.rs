@@ -18,7 +18,7 @@ use std::sync::Arc;
 #[cfg(feature = "saf")]
 pub use api::FetchError;
 use dht_core::{NodeIdentity, Outbox, SharedClock, SharedEntropy};
-use dht_inbound::DedupTable;
+use dht_dedup::DedupTable;
 use dht_peers::{Connections, Directory, policy::BanPolicy};
 #[cfg(feature = "saf")]
 pub(crate) use mail::{Receipts, SafHandle, advice, start};
@@ -41,7 +41,7 @@ pub(crate) struct MailParts {
     pub(crate) clock: SharedClock,
     pub(crate) entropy: SharedEntropy,
     pub(crate) bans: BanPolicy,
-    pub(crate) dedup: Arc<DedupTable>,
+    pub(crate) dedup: DedupTable,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) receipts: Receipts,
 }

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use dht_core::{Clock as _, PeerAddress, SharedClock};
-use dht_inbound::{DedupTable, FloodMeter};
+use dht_dedup::DedupTable;
+use dht_inbound::FloodMeter;
 use dht_peers::policy::BanPolicy;
 use dht_transport::{Event, Transport};
 use tokio::{
@@ -91,7 +92,7 @@ pub(crate) async fn keep_connected(transport: Transport, peers: Vec<PeerAddress>
 pub(crate) struct Upkeep {
     pub(crate) bans: BanPolicy,
     pub(crate) meter: FloodMeter,
-    pub(crate) dedup: Arc<DedupTable>,
+    pub(crate) dedup: DedupTable,
     pub(crate) clock: SharedClock,
 }
 

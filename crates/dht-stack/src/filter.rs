@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -46,6 +47,15 @@ pub trait Check<In> {
     /// # Errors
     /// If the request ends here.
     fn check(&self, request: In) -> Result<Self::Out, Self::Reject>;
+}
+
+impl<In, C: Check<In> + ?Sized> Check<In> for Arc<C> {
+    type Out = C::Out;
+    type Reject = C::Reject;
+
+    fn check(&self, request: In) -> Result<C::Out, C::Reject> {
+        C::check(self, request)
+    }
 }
 
 /// Puts a [`Check`] in front of a service.

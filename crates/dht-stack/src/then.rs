@@ -4,6 +4,7 @@ use std::{
     error::Error,
     fmt, mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -34,6 +35,22 @@ pub trait Decide<In> {
     /// # Errors
     /// If the request ends here.
     fn decide(&self, kept: Self::Kept, answer: Self::Answer) -> Result<Self::Out, Self::Reject>;
+}
+
+impl<In, D: Decide<In> + ?Sized> Decide<In> for Arc<D> {
+    type Question = D::Question;
+    type Answer = D::Answer;
+    type Kept = D::Kept;
+    type Out = D::Out;
+    type Reject = D::Reject;
+
+    fn ask(&self, request: In) -> (Ask<D::Question, D::Answer>, D::Kept) {
+        D::ask(self, request)
+    }
+
+    fn decide(&self, kept: D::Kept, answer: D::Answer) -> Result<D::Out, D::Reject> {
+        D::decide(self, kept, answer)
+    }
 }
 
 /// A question, or its answer if that is known without asking.

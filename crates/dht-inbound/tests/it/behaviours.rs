@@ -6,7 +6,8 @@ use dht_core::{
     UnixSeconds, dedup_key_of, encode_parts,
     test_util::{NOW, identity_with, parts},
 };
-use dht_inbound::{InboundConfig, Sighting};
+use dht_dedup::DedupMeta;
+use dht_inbound::InboundConfig;
 use dht_peers::policy::{
     AttributionProfile::{self, Legacy, Strict},
     Offence,
@@ -25,7 +26,7 @@ fn node() -> Node {
 }
 
 fn legacy() -> Node {
-    Node::with_profile(Legacy)
+    Node::under(Legacy)
 }
 
 /// A join of [`PEER`], as honest ones are.
@@ -69,7 +70,7 @@ async fn b051_clear_message_from_known_peer_is_delivered() {
         Some(1)
     );
     assert_eq!(
-        (message.origin, message.hits, message.is_saf),
+        (message.origin, message.occurrences, message.is_saf),
         (None, 1, false)
     );
     assert_eq!(
@@ -160,7 +161,7 @@ async fn b055_echo_of_an_own_unsigned_noncanonical_body_is_a_repeat() {
     let body = encode_parts(&parts(b"hello"));
     let odd = Bytes::from([&body[..], &[0x10, 0x01]].concat());
     // What the outbound side does when it floods.
-    let sighting = Sighting {
+    let sighting = DedupMeta {
         signed: false,
         expires: None,
     };
@@ -202,9 +203,9 @@ async fn b057_undirected_message_is_delivered_as_often_as_allowed() {
         ..InboundConfig::default()
     });
     let frame = Draft::clear(Signing::Origin).frame();
-    for hits in 1..=3 {
+    for occurrences in 1..=3 {
         assert_eq!(node.receive(frame.clone()).await, Disposition::Delivered);
-        assert_eq!(node.delivered()[0].hits, hits);
+        assert_eq!(node.delivered()[0].occurrences, occurrences);
     }
     for _ in 0..2 {
         assert_eq!(
@@ -421,7 +422,7 @@ async fn what_the_table_forgets_expires_before_it_is_forgotten() {
     for n in 0..5_000_u32 {
         let mut filler = [0; 32];
         filler[..4].copy_from_slice(&n.to_le_bytes());
-        let sighting = Sighting {
+        let sighting = DedupMeta {
             signed: true,
             expires: None,
         };

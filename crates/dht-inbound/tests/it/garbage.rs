@@ -5,7 +5,6 @@ use dht_core::{
     Destination, Disposition, DropReason, MessageType, Signing, decode_parts, encode_parts,
     test_util::NOW,
 };
-use dht_inbound::InboundConfig;
 use dht_peers::policy::{AttributionProfile, Offence};
 use dht_proto::{
     dht::JoinMessage,
@@ -387,7 +386,7 @@ async fn check(
     draft: Draft,
     damages: Vec<Damage>,
 ) -> Result<(), TestCaseError> {
-    let node = Node::with_profile(profile);
+    let node = Node::under(profile);
     let sound = draft.frame();
     let damaged = damages
         .into_iter()
@@ -447,7 +446,7 @@ async fn check(
 
     // A sound signed message does not suffer from its damaged copies.
     if draft.signing == Signing::Origin || draft.encryption != dht_core::Encryption::Clear {
-        let untouched = Node::with_profile(profile);
+        let untouched = Node::under(profile);
         let expected = untouched.receive(sound.clone()).await;
         let actual = node.receive(sound).await;
         let same_message =
@@ -483,7 +482,7 @@ proptest! {
     #[test]
     fn random_bytes_end_as_the_specification_allows(frame in bytes(400)) {
         run(async {
-            let node = Node::new(InboundConfig::default());
+            let node = Node::under(AttributionProfile::Strict);
             let ended = node.receive(frame.into()).await;
             prop_assert!(allowed(ended) && !effective(ended), "{ended:?}");
             prop_assert!(node.bans().is_empty());

@@ -1,7 +1,6 @@
 //! Public-key work off the tasks that drive the stack.
 
 use std::{
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,46 +9,65 @@ use std::{
 };
 
 use dht_core::{
-    Disposition, Entropy as _, Sealed, SeededEntropy, Signing, Verified, VerifyError, encode_parts,
-    verify_batch,
+    Disposition, Entropy as _, OpenError, Opened, Sealed, SeededEntropy, Signing, Verified,
+    VerifyError, encode_parts, verify_batch,
 };
-use dht_inbound::{CryptoPool, InboundConfig};
 use dht_stack::{Batch, BatchWork};
 use futures::future::join_all;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tower::Service;
 
-use crate::stack::{Draft, ME, Node, OTHER, tampered};
+use crate::stack::{Draft, ME, Node, OTHER, identity, tampered};
 
-/// Tokio's threads for blocking work; a real one is bounded by the cores.
+/// Tokio's threads for blocking work; a real pool is bounded by the cores.
 #[derive(Clone, Debug, Default)]
 struct Threads {
     runs: Arc<AtomicUsize>,
 }
 
-struct Running<T>(JoinHandle<T>);
-
-impl CryptoPool for Threads {
-    type Error = JoinError;
-    type Future<T: Send + 'static> = Running<T>;
-
-    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Running<T> {
+impl Threads {
+    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         self.runs.fetch_add(1, Ordering::Relaxed);
-        Running(spawn_blocking(work))
+        spawn_blocking(work)
     }
 }
 
-impl<T> Future for Running<T> {
-    type Output = Result<T, JoinError>;
+impl Service<Sealed> for Threads {
+    type Response = Result<Verified, VerifyError>;
+    type Error = JoinError;
+    type Future = JoinHandle<Self::Response>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), JoinError>> {
+        Poll::Ready(Ok(()))
     }
+
+    fn call(&mut self, sealed: Sealed) -> Self::Future {
+        self.run(move || sealed.verify())
+    }
+}
+
+impl Service<Verified> for Threads {
+    type Response = Result<Opened, OpenError>;
+    type Error = JoinError;
+    type Future = JoinHandle<Self::Response>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), JoinError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, verified: Verified) -> Self::Future {
+        self.run(move || verified.open(&identity(ME)))
+    }
+}
+
+fn on_threads(threads: &Threads) -> Node {
+    Node::with_services(threads.clone(), threads.clone())
 }
 
 #[tokio::test]
-async fn a_pool_of_threads_gives_the_same_answers_and_is_asked_only_for_arithmetic() {
+async fn threads_are_asked_only_for_arithmetic() {
     let pool = Threads::default();
-    let node = Node::on_pool(InboundConfig::default(), pool.clone());
+    let node = on_threads(&pool);
     let runs = || pool.runs.swap(0, Ordering::Relaxed);
     for (draft, expected, costs) in [
         (Draft::clear(Signing::Anonymous), Disposition::Delivered, 0),
@@ -65,8 +83,8 @@ async fn a_pool_of_threads_gives_the_same_answers_and_is_asked_only_for_arithmet
 }
 
 #[tokio::test]
-async fn of_copies_under_way_at_once_one_takes_effect() {
-    let node = Node::on_pool(InboundConfig::default(), Threads::default());
+async fn one_of_simultaneous_copies_takes_effect() {
+    let node = on_threads(&Threads::default());
     for (draft, effect) in [
         (Draft::clear(Signing::Origin), Disposition::Delivered),
         (Draft::encrypted(OTHER), Disposition::Forwarded),
@@ -91,9 +109,9 @@ impl BatchWork<Sealed> for Together {
 }
 
 #[tokio::test]
-async fn a_batch_refuses_only_the_guilty() {
+async fn batch_refuses_only_bad_messages() {
     let verifier = Batch::new(Together, 64, 1);
-    let node = Node::with_verifier(InboundConfig::default(), verifier);
+    let node = Node::with_services(verifier, Threads::default());
     let frames: Vec<_> = (0..20_u8)
         .map(|n| {
             let body = encode_parts(&[vec![n].into()]);
@@ -121,9 +139,9 @@ async fn a_batch_refuses_only_the_guilty() {
 
 /// Whoever is given up while others do its work gives its memory back at once, and holds nobody up.
 #[tokio::test]
-async fn a_message_given_up_gives_its_memory_back() {
+async fn abandoned_message_gives_memory_back() {
     let verifier = Batch::new(Together, 4, 1);
-    let node = Node::with_verifier(InboundConfig::default(), verifier);
+    let node = Node::with_services(verifier, Threads::default());
     let frame = |n: u8| {
         let body = encode_parts(&[vec![n].into()]);
         let draft = Draft {

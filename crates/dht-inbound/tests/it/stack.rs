@@ -10,28 +10,25 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{
-    Destination, Disposition, Encryption, Entropy as _, Features, FingerprintKey, Header,
-    ManualClock, MessageTag, MessageType, NodeIdentity, OnDelivery, Outbox, OutboxError,
-    ProtocolVersion, RawEnvelope, RemotePeer, SealRequest, SealSecrets, Sealed, SeededEntropy,
-    SendRequest, Signing, Verified, VerifyError, encode_envelope, encode_parts, seal,
+    Destination, Disposition, Encryption, Entropy as _, Features, Header, ManualClock, MessageTag,
+    MessageType, NodeIdentity, OnDelivery, OpenError, Opened, Outbox, OutboxError, ProtocolVersion,
+    RawEnvelope, RemotePeer, SealRequest, SealSecrets, Sealed, SeededEntropy, SendRequest, Signing,
+    Verified, VerifyError, encode_envelope, encode_parts, seal,
     test_util::{self, NOW},
 };
+use dht_dedup::DedupTable;
 use dht_inbound::{
-    AcceptAll, Authenticated, CryptoPool, DedupTable, Delivered, DiscoveryAnswer, DiscoveryHook,
-    FloodLimits, FloodMeter, InboundConfig, InboundParts, Inline, Opener, RateLimiter, RateLimits,
-    Received, Seen, Verifier, inbound_stack,
+    Delivered, DiscoveryAnswer, DiscoveryHook, FloodMeter, Inbound, InboundConfig, InboundFrame,
+    InboundRuntime, RateLimiter, RateLimits,
 };
 use dht_peers::{
     Ban, Directory,
-    policy::{
-        AttributionProfile::{self, Strict},
-        BanPolicy, BanTerms,
-    },
+    policy::{AttributionProfile, BanPolicy, BanTerms},
     test_util::BanLog,
 };
-use dht_stack::{BoxError, ByteBudget};
+use dht_stack::ByteBudget;
 use parking_lot::Mutex;
-use tower::{Service, ServiceExt as _, util::BoxCloneService};
+use tower::{BoxError, Service, ServiceExt as _, util::BoxCloneService};
 
 /// Seed of the node under test.
 pub(crate) const ME: u64 = 1;
@@ -56,39 +53,27 @@ pub(crate) fn key(seed: u64) -> dht_core::PublicKey {
     *identity(seed).public_key()
 }
 
-/// Any verifier the stack takes.
-pub(crate) trait Verifies:
-    Service<
-        Sealed,
-        Response = Result<Verified, VerifyError>,
-        Error: Into<BoxError>,
-        Future: Send + 'static,
-    > + Clone
-    + Send
-    + 'static
+/// A service of the stack for arithmetic.
+pub(crate) trait Computes<R, T>:
+    Service<R, Response = T, Error: Into<BoxError>, Future: Send + 'static> + Clone + Send + 'static
 {
 }
 
-impl<V> Verifies for V where
-    V: Service<
-            Sealed,
-            Response = Result<Verified, VerifyError>,
-            Error: Into<BoxError>,
-            Future: Send + 'static,
-        > + Clone
+impl<R, T, S> Computes<R, T> for S where
+    S: Service<R, Response = T, Error: Into<BoxError>, Future: Send + 'static>
+        + Clone
         + Send
         + 'static
 {
 }
 
 pub(crate) struct Node {
-    service: BoxCloneService<Received, Disposition, BoxError>,
+    service: BoxCloneService<InboundFrame, Disposition, BoxError>,
     exits: Arc<Exits>,
-    bans: BanLog,
     budget: ByteBudget,
     pub(crate) directory: Directory,
     pub(crate) clock: Arc<ManualClock>,
-    pub(crate) dedup: Arc<DedupTable>,
+    pub(crate) dedup: DedupTable,
     pub(crate) meter: FloodMeter,
 }
 
@@ -98,11 +83,13 @@ pub(crate) struct Forwarded {
 }
 
 /// What left the stack, and how.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Exits {
+    clock: Arc<ManualClock>,
     delivered: Mutex<Vec<Delivered>>,
     sent: Mutex<Vec<SendRequest>>,
     answers: Mutex<Vec<DiscoveryAnswer>>,
+    bans: BanLog,
 }
 
 impl Node {
@@ -111,77 +98,56 @@ impl Node {
     }
 
     pub(crate) fn with_identity(config: InboundConfig, identity: Arc<NodeIdentity>) -> Self {
-        Self::build(Strict, config, identity, Verifier::new(Inline), Inline)
+        Self::build(config, AttributionProfile::default(), identity)
     }
 
-    pub(crate) fn with_profile(profile: AttributionProfile) -> Self {
-        let config = InboundConfig::default();
-        Self::build(profile, config, identity(ME), Verifier::new(Inline), Inline)
+    pub(crate) fn under(profile: AttributionProfile) -> Self {
+        Self::build(InboundConfig::default(), profile, identity(ME))
     }
 
-    pub(crate) fn on_pool(config: InboundConfig, pool: impl CryptoPool) -> Self {
-        Self::build(
-            Strict,
-            config,
-            identity(ME),
-            Verifier::new(pool.clone()),
-            pool,
-        )
-    }
-
-    pub(crate) fn with_verifier(config: InboundConfig, verifier: impl Verifies) -> Self {
-        Self::build(Strict, config, identity(ME), verifier, Inline)
+    pub(crate) fn with_services(
+        verifier: impl Computes<Sealed, Result<Verified, VerifyError>>,
+        opener: impl Computes<Verified, Result<Opened, OpenError>>,
+    ) -> Self {
+        let (exits, runtime) = runtime(AttributionProfile::default(), identity(ME));
+        let sink = Sink(Arc::clone(&exits));
+        let stack = Inbound::new(InboundConfig::default(), runtime.clone(), sink)
+            .push_protocol()
+            .push_forward()
+            .push_crypto_with(verifier, opener)
+            .push_filters();
+        Self::of(exits, runtime, BoxCloneService::new(stack.into_inner()))
     }
 
     fn build(
-        profile: AttributionProfile,
         config: InboundConfig,
+        profile: AttributionProfile,
         identity: Arc<NodeIdentity>,
-        verifier: impl Verifies,
-        pool: impl CryptoPool,
     ) -> Self {
-        let exits = Arc::new(Exits::default());
-        let directory = Directory::new(*identity.node_id());
-        let clock = Arc::new(ManualClock::new(NOW));
-        let bans = BanLog::of(&directory);
-        let policy = BanPolicy::new(
-            profile,
-            BanTerms::default(),
-            directory.clone(),
-            Arc::clone(&clock) as _,
-        );
-        let dedup = Arc::new(DedupTable::new(1_000, [1; 16]));
-        let meter = FloodMeter::new(FloodLimits::default(), [2; 16]);
-        let mut rng = SeededEntropy::new(3).rng();
-        let parts = InboundParts {
-            directory: directory.clone(),
-            clock: Arc::clone(&clock) as dht_core::SharedClock,
-            meter: meter.clone(),
-            limiter: RateLimiter::new(RateLimits::NONE, [6; 16]),
-            dedup: Arc::clone(&dedup),
-            seen: Seen::new(1_000, FingerprintKey::random(&mut rng)),
-            verifier,
-            opener: Opener::new(pool.clone(), Arc::clone(&identity)),
-            identity,
-            pool,
-            bans: policy,
-            outbox: Arc::clone(&exits),
-            discovery: Arc::clone(&exits),
-            judge: AcceptAll,
-            sources: Authenticated,
-        };
-        let none = None::<tower_layer::Identity>;
-        let stack = inbound_stack(config, parts, none.clone(), none, Sink(Arc::clone(&exits)));
-        let service = BoxCloneService::new(stack);
+        let (exits, runtime) = runtime(profile, identity);
+        let sink = Sink(Arc::clone(&exits));
+        let stack = Inbound::new(config, runtime.clone(), sink)
+            .push_protocol()
+            .push_forward()
+            .push_crypto()
+            .push_filters();
+        Self::of(exits, runtime, BoxCloneService::new(stack.into_inner()))
+    }
+
+    fn of(
+        exits: Arc<Exits>,
+        runtime: InboundRuntime,
+        service: BoxCloneService<InboundFrame, Disposition, BoxError>,
+    ) -> Self {
+        let clock = Arc::clone(&exits.clock);
         Self {
             service,
             exits,
-            bans,
             budget: ByteBudget::new(1 << 20),
-            directory,
+            directory: runtime.directory,
             clock,
-            dedup,
-            meter,
+            dedup: runtime.dedup,
+            meter: runtime.meter,
         }
     }
 
@@ -192,7 +158,7 @@ impl Node {
     pub(crate) async fn receive_from(&self, source: u64, frame: Bytes) -> Disposition {
         let source = Arc::new(RemotePeer::new(key(source), Features::NODE));
         let permit = self.budget.try_acquire(frame.len()).unwrap_or_default();
-        let received = Received {
+        let received = InboundFrame {
             source,
             frame,
             permit,
@@ -221,7 +187,7 @@ impl Node {
 
     /// Every ban since last asked.
     pub(crate) fn bans(&self) -> Vec<Arc<Ban>> {
-        self.bans.take()
+        self.exits.bans.take()
     }
 
     /// How many replies and answers there were since last asked.
@@ -235,6 +201,40 @@ impl Node {
     pub(crate) fn held(&self) -> usize {
         self.budget.total() - self.budget.available()
     }
+}
+
+fn runtime(
+    profile: AttributionProfile,
+    identity: Arc<NodeIdentity>,
+) -> (Arc<Exits>, InboundRuntime) {
+    let directory = Directory::new(*identity.node_id());
+    let exits = Arc::new(Exits {
+        clock: Arc::new(ManualClock::new(NOW)),
+        bans: BanLog::of(&directory),
+        delivered: Mutex::default(),
+        sent: Mutex::default(),
+        answers: Mutex::default(),
+    });
+    let clock = Arc::clone(&exits.clock) as dht_core::SharedClock;
+    let bans = BanPolicy::new(
+        profile,
+        BanTerms::default(),
+        directory.clone(),
+        Arc::clone(&clock),
+    );
+    let runtime = InboundRuntime {
+        limiter: RateLimiter::new(RateLimits::NONE, [6; 16]),
+        ..InboundRuntime::new(
+            identity,
+            directory,
+            clock,
+            Arc::new(SeededEntropy::new(3)),
+            bans,
+            Arc::clone(&exits) as Arc<dyn Outbox>,
+            Arc::clone(&exits) as Arc<dyn DiscoveryHook>,
+        )
+    };
+    (exits, runtime)
 }
 
 impl Outbox for Exits {

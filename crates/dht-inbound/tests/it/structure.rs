@@ -25,7 +25,7 @@ const UNDECODABLE: Disposition = Disposition::Dropped(DropReason::Undecodable);
 const UNDECODABLE_BODY: Disposition = Disposition::Dropped(DropReason::UndecodableBody);
 
 fn node(profile: AttributionProfile) -> Node {
-    Node::with_profile(profile)
+    Node::under(profile)
 }
 
 /// The signed messages of an application, and what becomes of each.
@@ -249,7 +249,7 @@ struct Field {
 enum Value {
     Number(u64),
     Bytes(Vec<u8>),
-    Message(Parsed),
+    OpenedMessage(Parsed),
 }
 
 /// Which fields of a message are messages.
@@ -307,7 +307,7 @@ impl Parsed {
                     let (content, rest) = bytes.split_at(length);
                     bytes = rest;
                     match schema.0.iter().find(|(of, _)| *of == number) {
-                        Some((_, schema)) => Value::Message(Self::parse(content, schema)),
+                        Some((_, schema)) => Value::OpenedMessage(Self::parse(content, schema)),
                         None => Value::Bytes(content.to_vec()),
                     }
                 }
@@ -323,7 +323,7 @@ impl Parsed {
         let mut paths = Vec::new();
         for (at, field) in self.0.iter().enumerate() {
             paths.push(vec![at]);
-            if let Value::Message(inner) = &field.value {
+            if let Value::OpenedMessage(inner) = &field.value {
                 paths.extend(
                     inner
                         .paths()
@@ -377,7 +377,7 @@ impl Field {
         match &self.value {
             Value::Number(_) => None,
             Value::Bytes(bytes) => Some(bytes.clone()),
-            Value::Message(inner) => inner.encode(edit),
+            Value::OpenedMessage(inner) => inner.encode(edit),
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use dht_core::{Clock as _, Features, NodeId, PublicKey, RemotePeer};
-use dht_inbound::{DedupEntry, DedupTable};
+use dht_dedup::{DedupEntry, DedupTable};
 use dht_mailbox::{MemoryDisk, Store, StoreConfig, StoreError};
 use dht_saf::{
     Ledger, RECEIPT_PROTOCOL, Saf, SafEvent, SafLayer, SafParts, StoreLayer, serve_receipts,
@@ -38,7 +38,7 @@ const LEDGER: &str = "ledger.redb";
 #[derive(Clone)]
 pub(crate) struct SafHandle {
     saf: Option<Saf>,
-    dedup: Arc<DedupTable>,
+    dedup: DedupTable,
     /// Who asks for receipts; taken once, by the task that answers.
     receipts: Receipts,
 }
@@ -97,12 +97,12 @@ pub(crate) async fn start(
         .into_iter()
         .map(|(key, until)| DedupEntry {
             key,
-            hits: 1,
+            occurrences: 1,
             until,
             signed: true,
         });
     parts.dedup.restore(known, now);
-    let dedup = Arc::clone(&parts.dedup);
+    let dedup = parts.dedup.clone();
     let saf = Saf::new(
         &config.saf,
         SafParts {
@@ -192,7 +192,7 @@ impl SafHandle {
         self.saf.as_ref()
     }
 
-    pub(crate) const fn dedup(&self) -> &Arc<DedupTable> {
+    pub(crate) const fn dedup(&self) -> &DedupTable {
         &self.dedup
     }
 

@@ -1,13 +1,11 @@
 //! What store-and-forward needs of the node, made of its parts.
 
-use std::sync::Arc;
-
 use dht_core::{DedupHash, UnixSeconds};
-use dht_inbound::{DedupTable, Sighting};
+use dht_dedup::{DedupMeta, DedupTable};
 use dht_saf::Duplicates;
 
 /// The duplicate table of the inbound stack.
-pub(super) struct Table(pub(super) Arc<DedupTable>);
+pub(super) struct Table(pub(super) DedupTable);
 
 impl Duplicates for Table {
     fn record(
@@ -17,6 +15,6 @@ impl Duplicates for Table {
         expires: Option<UnixSeconds>,
         now: UnixSeconds,
     ) -> u32 {
-        self.0.record(key, Sighting { signed, expires }, now)
+        self.0.record(key, DedupMeta { signed, expires }, now)
     }
 }

@@ -7,7 +7,7 @@ use dht_core::{
     MessageType, Payload, Priority, ProtocolVersion, PublicKey, SealRequest, SealSecrets,
     SendRequest, Signing, Strategy, dedup_key_of, encode_envelope, seal,
 };
-use dht_inbound::Sighting;
+use dht_dedup::DedupMeta;
 use dht_outbound::{
     Deliveries, DeliveryFailure, GenerateError, MESSAGE_VALIDITY_SECONDS, SendFailure, prepare_body,
 };
@@ -112,12 +112,12 @@ impl Node {
             .map_err(|error| SendFailure::from(GenerateError::from(error)))?;
         let hash = dedup_key_of(&sealed.header, &sealed.body)
             .map_err(|_| SendFailure::from(GenerateError::Cancelled))?;
-        let sighting = Sighting {
+        let meta = DedupMeta {
             signed: true,
             expires: Some(expires),
         };
         // Its echo is nothing new.
-        self.saf.dedup().seed(&hash, sighting, self.clock.now());
+        self.saf.dedup().seed(&hash, meta, self.clock.now());
         let request = SendRequest::Forward {
             frame: encode_envelope(&sealed.header, &sealed.body),
             strategy,

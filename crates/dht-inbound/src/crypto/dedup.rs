@@ -1,0 +1,63 @@
+//! Drops repeats: specification 03, section 3.6; 03 F-15.
+
+use std::fmt;
+
+use dht_core::{Clock as _, DropReason, SharedClock, Verified, dedup_key};
+use dht_dedup::{DedupMeta, DedupTable, FingerprintCache};
+use dht_stack::Check;
+
+use crate::message::{Deduped, InboundEnvelope};
+
+/// Occurrences of one message that are let through, unless configured otherwise.
+pub const DEFAULT_ALLOWED_OCCURRENCES: u32 = 1;
+
+/// Counts verified messages and drops those that came too often.
+///
+/// After verification, so that an invalid copy never occupies the key of a valid one; before storing, forwarding
+/// and opening, so that repeats cost none of these.
+///
+/// Specification 03, section 3.6; 03 F-15.
+#[derive(Clone)]
+pub struct Dedup {
+    /// Where occurrences are counted.
+    pub table: DedupTable,
+    /// Where validated envelopes are remembered.
+    pub fingerprints: FingerprintCache,
+    /// Occurrences of a message that are let through; 0 counts as 1.
+    pub allowed: u32,
+    /// The time.
+    pub clock: SharedClock,
+}
+
+impl Check<InboundEnvelope<Verified>> for Dedup {
+    type Out = InboundEnvelope<Deduped>;
+    type Reject = DropReason;
+
+    fn check(&self, message: InboundEnvelope<Verified>) -> Result<Self::Out, DropReason> {
+        let hash = dedup_key(&message.envelope).map_err(|_| DropReason::UndecodableBody)?;
+        let meta = DedupMeta::of(message.envelope.header());
+        let occurrences = self.table.record(&hash, meta, self.clock.now());
+        if let Some(fingerprint) = message.fingerprint {
+            self.fingerprints.insert(fingerprint, hash);
+        }
+        if occurrences > self.allowed.max(1) {
+            return Err(DropReason::Duplicate);
+        }
+        Ok(message.map(|verified| Deduped {
+            verified,
+            hash,
+            occurrences,
+        }))
+    }
+}
+
+impl fmt::Debug for Dedup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dedup")
+            .field("allowed", &self.allowed)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

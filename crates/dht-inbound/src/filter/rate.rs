@@ -1,0 +1,172 @@
+//! How much one neighbour may ask of this node: law 3, before any public-key work.
+//!
+//! The flood limit of specification 03, section 5 bans neighbours that send too much, but only when the meter is read,
+//! every two minutes. Until then the buckets here hold a neighbour to what a node can carry beside its other neighbours.
+
+mod limiter;
+
+use std::fmt;
+
+use dht_core::{Clock as _, DropReason, MessageType, RawEnvelope, SharedClock};
+use dht_stack::{Check, Rate};
+
+pub use self::limiter::{RateLimiter, UNDECODABLE_FRAME_BYTES};
+use crate::{message::InboundEnvelope, metrics};
+
+/// How much of each kind a neighbour may send. Exact copies of messages already seen cost nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RateLimits {
+    /// Application messages. Defaults to 20 000 a second, half of what two cores verify: one neighbour alone never
+    /// takes it all.
+    pub application: Rate,
+    /// Joins, its own and those it passes on. Defaults to 50 a second, 2 000 at once.
+    pub join: Rate,
+    /// Discoveries, its own and those it passes on. Defaults to 50 a second, 2 000 at once.
+    pub discovery: Rate,
+    /// Discovery responses, which are only ever its own. Defaults to 20 a second, 500 at once.
+    pub discovery_response: Rate,
+    /// Requests for stored mail. Defaults to 5 a second, 100 at once: each reads the store.
+    pub mail_request: Rate,
+    /// Stored mail, in messages of up to a hundred. Defaults to 20 a second, 500 at once.
+    pub mail: Rate,
+    /// Bytes that are no envelope. Defaults to 256 KiB a second, 4 MiB at once. A neighbour beyond it is not listened
+    /// to at all until it has made up for it: nobody can be made to pass on what does not decode.
+    pub undecodable_bytes: Rate,
+}
+
+/// The buckets of a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bucket {
+    /// [`RateLimits::application`]; types this node does not know count here as well.
+    Application,
+    /// [`RateLimits::join`].
+    Join,
+    /// [`RateLimits::discovery`].
+    Discovery,
+    /// [`RateLimits::discovery_response`].
+    DiscoveryResponse,
+    /// [`RateLimits::mail_request`].
+    MailRequest,
+    /// [`RateLimits::mail`].
+    Mail,
+    /// [`RateLimits::undecodable_bytes`].
+    UndecodableBytes,
+}
+
+impl RateLimits {
+    /// As good as no limit, for measurements.
+    pub const NONE: Self = {
+        let rate = Rate::per_second(u32::MAX);
+        Self {
+            application: rate,
+            join: rate,
+            discovery: rate,
+            discovery_response: rate,
+            mail_request: rate,
+            mail: rate,
+            undecodable_bytes: rate,
+        }
+    };
+
+    const fn of(&self, bucket: Bucket) -> Rate {
+        match bucket {
+            Bucket::Application => self.application,
+            Bucket::Join => self.join,
+            Bucket::Discovery => self.discovery,
+            Bucket::DiscoveryResponse => self.discovery_response,
+            Bucket::MailRequest => self.mail_request,
+            Bucket::Mail => self.mail,
+            Bucket::UndecodableBytes => self.undecodable_bytes,
+        }
+    }
+}
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        let rate = |per_second, burst| Rate { per_second, burst };
+        Self {
+            application: rate(20_000, 20_000),
+            join: rate(50, 2_000),
+            discovery: rate(50, 2_000),
+            discovery_response: rate(20, 500),
+            mail_request: rate(5, 100),
+            mail: rate(20, 500),
+            undecodable_bytes: rate(256 * 1_024, 4 * 1_024 * 1_024),
+        }
+    }
+}
+
+impl Bucket {
+    /// Every bucket, in the order in which a neighbour's are kept.
+    pub const ALL: [Self; 7] = [
+        Self::Application,
+        Self::Join,
+        Self::Discovery,
+        Self::DiscoveryResponse,
+        Self::MailRequest,
+        Self::Mail,
+        Self::UndecodableBytes,
+    ];
+
+    /// A short name for logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Application => "application",
+            Self::Join => "join",
+            Self::Discovery => "discovery",
+            Self::DiscoveryResponse => "discovery_response",
+            Self::MailRequest => "mail_request",
+            Self::Mail => "mail",
+            Self::UndecodableBytes => "undecodable_bytes",
+        }
+    }
+
+    /// The bucket of messages with this type number.
+    #[must_use]
+    pub fn of_wire_type(number: i32) -> Self {
+        match MessageType::from_wire(number) {
+            Some(MessageType::Join) => Self::Join,
+            Some(MessageType::Discovery) => Self::Discovery,
+            Some(MessageType::DiscoveryResponse) => Self::DiscoveryResponse,
+            Some(MessageType::SafRequestMessages) => Self::MailRequest,
+            Some(MessageType::SafStoredMessages) => Self::Mail,
+            _ => Self::Application,
+        }
+    }
+}
+
+/// Drops what exceeds the rate of its type.
+#[derive(Clone)]
+pub struct RateLimit {
+    /// Buckets of the neighbours.
+    pub limiter: RateLimiter,
+    /// The time.
+    pub clock: SharedClock,
+}
+
+impl Check<InboundEnvelope<RawEnvelope>> for RateLimit {
+    type Out = InboundEnvelope<RawEnvelope>;
+    type Reject = DropReason;
+
+    fn check(&self, message: Self::Out) -> Result<Self::Out, DropReason> {
+        // Without a header it is dropped further on, at no cost.
+        let kind = message.envelope.header().map(|header| header.message_type);
+        let bucket = kind.map_or(Bucket::Application, Bucket::of_wire_type);
+        let from = &message.source.node_id;
+        if self.limiter.try_take(from, bucket, self.clock.now()) {
+            return Ok(message);
+        }
+        metrics::rate_limited(bucket.name());
+        Err(DropReason::Overload)
+    }
+}
+
+impl fmt::Debug for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RateLimit").field(&self.limiter).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! The buckets of all neighbours, in constant space.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use dht_core::{NodeId, UnixSeconds};
+use dht_stack::TokenBuckets;
+
+use super::{Bucket, RateLimits};
+use crate::filter::MAX_METERED_PEERS;
+
+/// The least a frame that does not decode is charged with, in bytes: empty ones cost something too.
+pub const UNDECODABLE_FRAME_BYTES: usize = 64;
+
+const BUCKETS: usize = Bucket::ALL.len();
+
+/// Token buckets for each neighbour. Cloning shares them; nothing here reads a clock.
+///
+/// At most [`MAX_METERED_PEERS`] neighbours have buckets, 64 bytes each. Beyond that, the one that was looked at
+/// longest ago and has used up none of its buckets makes room.
+///
+/// ```
+/// use dht_core::{NodeId, UnixSeconds};
+/// use dht_inbound::{Bucket, RateLimiter, RateLimits};
+/// use dht_stack::Rate;
+///
+/// let limits = RateLimits { join: Rate::per_second(2), ..RateLimits::default() };
+/// let limiter = RateLimiter::new(limits, [7; 16]);
+/// let (peer, now) = (NodeId::default(), UnixSeconds(1_700_000_000));
+/// assert!(limiter.try_take(&peer, Bucket::Join, now));
+/// assert!(limiter.try_take(&peer, Bucket::Join, now));
+/// assert!(!limiter.try_take(&peer, Bucket::Join, now));
+/// assert!(limiter.try_take(&peer, Bucket::Join, now.saturating_add(1)));
+/// ```
+#[derive(Clone, Debug)]
+pub struct RateLimiter(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    buckets: TokenBuckets<NodeId, BUCKETS>,
+    /// Second from which on no neighbour is in debt for undecodable bytes; 0 if none is. While it is 0, nobody is
+    /// looked up for it.
+    debts_end: AtomicU64,
+}
+
+impl RateLimiter {
+    /// Every neighbour begins with full buckets. The `seed` must be unknown to peers.
+    #[must_use]
+    pub fn new(limits: RateLimits, seed: [u8; 16]) -> Self {
+        let rates = Bucket::ALL.map(|bucket| limits.of(bucket));
+        Self(Arc::new(Inner {
+            buckets: TokenBuckets::new(rates, MAX_METERED_PEERS, seed),
+            debts_end: AtomicU64::new(0),
+        }))
+    }
+
+    /// Takes one token of a neighbour's bucket; false if there is none.
+    #[must_use]
+    pub fn try_take(&self, from: &NodeId, bucket: Bucket, now: UnixSeconds) -> bool {
+        self.0.buckets.try_take(from, bucket as usize, now.0)
+    }
+
+    /// Charges a neighbour for a frame of `bytes` that does not decode.
+    pub fn charge_junk(&self, from: &NodeId, bytes: usize, now: UnixSeconds) {
+        let bytes = u32::try_from(bytes.max(UNDECODABLE_FRAME_BYTES)).unwrap_or(u32::MAX);
+        let bucket = Bucket::UndecodableBytes as usize;
+        if let Some(debt_ends) = self.0.buckets.charge(from, bucket, bytes, now.0) {
+            self.0.debts_end.fetch_max(debt_ends, Relaxed);
+        }
+    }
+
+    /// Whether a neighbour sent so much that does not decode that nothing of it is decoded now. Asks for the time
+    /// only if any neighbour did.
+    #[must_use]
+    pub fn is_in_debt(&self, from: &NodeId, now: impl FnOnce() -> UnixSeconds) -> bool {
+        let debts_end = self.0.debts_end.load(Relaxed);
+        if debts_end == 0 {
+            return false;
+        }
+        let now = now().0;
+        if now >= debts_end {
+            // Fails if somebody else went into debt meanwhile.
+            let _ = (self.0.debts_end).compare_exchange(debts_end, 0, Relaxed, Relaxed);
+        }
+        let bucket = Bucket::UndecodableBytes as usize;
+        !self.0.buckets.has_tokens(from, bucket, now)
+    }
+
+    /// Neighbours with buckets at this moment.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.buckets.len()
+    }
+
+    /// True if nobody has sent anything yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.buckets.is_empty()
+    }
+}

@@ -1,0 +1,117 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dht_core::{
+    Destination, Disposition, Encryption, ManualClock, NodeId, Signing,
+    test_util::{clear, identity, public_key},
+};
+
+use super::*;
+use crate::{
+    filter::{Decode, MAX_METERED_PEERS},
+    test_support::{NOW, bans, frame, raw, received, run_check},
+};
+use dht_peers::policy::AttributionProfile;
+
+fn id(seed: u64) -> NodeId {
+    public_key(seed).node_id()
+}
+
+fn limits() -> RateLimits {
+    let rate = |per_second, burst| Rate { per_second, burst };
+    RateLimits {
+        application: rate(1, 3),
+        join: rate(1, 2),
+        undecodable_bytes: rate(100, 200),
+        ..RateLimits::default()
+    }
+}
+
+fn of_type(message_type: MessageType) -> InboundEnvelope<RawEnvelope> {
+    let frame = frame(
+        &identity(3),
+        message_type,
+        Destination::Unknown,
+        Encryption::Clear,
+        Signing::Origin,
+        Bytes::from_static(b"body"),
+    );
+    raw(frame)
+}
+
+const OVERLOAD: Disposition = Disposition::Dropped(DropReason::Overload);
+
+#[tokio::test]
+async fn each_type_has_its_bucket() {
+    let clock = Arc::new(ManualClock::new(NOW));
+    let limiter = RateLimiter::new(limits(), [0; 16]);
+    let check = RateLimit {
+        limiter,
+        clock: Arc::clone(&clock) as SharedClock,
+    };
+    let run = |kind| run_check(check.clone(), of_type(kind));
+    for _ in 0..3 {
+        assert_eq!(run(MessageType::None).await, Disposition::Delivered);
+    }
+    assert_eq!(run(MessageType::None).await, OVERLOAD);
+    for _ in 0..2 {
+        assert_eq!(run(MessageType::Join).await, Disposition::Delivered);
+    }
+    assert_eq!(run(MessageType::Join).await, OVERLOAD);
+    assert_eq!(run(MessageType::Discovery).await, Disposition::Delivered);
+    clock.set(NOW.saturating_add(1));
+    assert_eq!(run(MessageType::None).await, Disposition::Delivered);
+    assert_eq!(run(MessageType::None).await, OVERLOAD);
+}
+
+#[tokio::test]
+async fn junk_sender_is_ignored_while_in_debt() {
+    let clock = Arc::new(ManualClock::new(NOW));
+    let limiter = RateLimiter::new(limits(), [0; 16]);
+    let (bans, banned) = bans(AttributionProfile::Strict);
+    let decode = Decode {
+        limiter: limiter.clone(),
+        clock: Arc::clone(&clock) as SharedClock,
+        known_in: None,
+        bans,
+    };
+    let run = |frame: Bytes| run_check(decode.clone(), received(frame));
+    let good = clear(&identity(3), Signing::Origin, b"x", 1);
+    let junk = Bytes::from(vec![0xff; 150]);
+    for _ in 0..2 {
+        assert_eq!(run(good.clone()).await, Disposition::Delivered);
+        let undecodable = Disposition::Dropped(DropReason::Undecodable);
+        assert_eq!(run(junk.clone()).await, undecodable);
+    }
+    assert_eq!(run(good.clone()).await, OVERLOAD);
+    assert!(!limiter.is_in_debt(&id(77), || NOW), "nobody else pays");
+    clock.set(NOW.saturating_add(2));
+    assert_eq!(run(good).await, Disposition::Delivered);
+    assert_eq!(banned.take(), [], "a limit is no accusation");
+}
+
+#[tokio::test]
+async fn empty_frames_cost_something() {
+    let limiter = RateLimiter::new(limits(), [0; 16]);
+    for _ in 0..4 {
+        assert!(!limiter.is_in_debt(&id(3), || NOW));
+        limiter.charge_junk(&id(3), 0, NOW);
+    }
+    assert!(limiter.is_in_debt(&id(3), || NOW));
+}
+
+#[test]
+fn space_is_constant_and_debts_stay() {
+    let limiter = RateLimiter::new(limits(), [5; 16]);
+    let stranger = |n: u64| {
+        let mut bytes = [0; 13];
+        bytes[..8].copy_from_slice(&n.to_le_bytes());
+        NodeId::from_bytes(&bytes).unwrap()
+    };
+    limiter.charge_junk(&stranger(0), 1_000, NOW);
+    for n in 1..3 * MAX_METERED_PEERS as u64 {
+        assert!(limiter.try_take(&stranger(n), Bucket::Join, NOW));
+    }
+    assert!(limiter.len() <= MAX_METERED_PEERS);
+    assert!(limiter.is_in_debt(&stranger(0), || NOW));
+}

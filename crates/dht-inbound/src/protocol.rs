@@ -1,0 +1,17 @@
+//! The DHT's own messages, and messages for others.
+
+mod answer;
+mod claim;
+mod dht;
+mod discovery;
+mod forward;
+mod join;
+mod response;
+
+pub use self::{
+    answer::{AnswerCheck, AnswerError},
+    claim::{ClaimParts, ConvertError, convert_claim},
+    dht::Protocol,
+    forward::Forward,
+    response::{DiscoveryAnswer, DiscoveryHook},
+};

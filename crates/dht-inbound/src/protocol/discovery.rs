@@ -1,0 +1,80 @@
+//! A peer is looked for, and it is this node.
+
+use std::ops::ControlFlow;
+
+use dht_core::{Clock as _, Disposition, DropReason, PublicKey, SendRequest};
+use dht_peers::policy::{AttributionProfile, Offence};
+use dht_peers::{Channel, ValidClaims};
+use dht_proto::dht::DiscoveryMessage;
+use tracing::debug;
+
+use super::{
+    claim::convert_claim,
+    dht::{BAD, Inspected, Kind, Protocol, Subject},
+};
+use crate::{message::OpenedMessage, outbox::settle};
+
+impl Protocol {
+    pub(super) fn inspect_discovery(
+        &self,
+        message: &OpenedMessage,
+        origin: &PublicKey,
+    ) -> Inspected {
+        // Honest ones are encrypted for whom they seek. A clear one would have everybody it reaches contact its signer;
+        // no reason to blame anybody, as the legacy profile answers it (specification 06, section 14, N9).
+        let is_clear = !message.opened.header.is_encrypted();
+        if is_clear && self.bans.profile() == AttributionProfile::Strict {
+            return BAD;
+        }
+        let Some(discovery) = self.decode::<DiscoveryMessage>(message) else {
+            return BAD;
+        };
+        let Ok(key) = PublicKey::from_bytes(&discovery.public_key) else {
+            self.blame(Offence::DiscoveryUnconvertible, message);
+            return BAD;
+        };
+        // Otherwise anybody could have us contact anybody else (F-10). Never answered, in either profile.
+        if key != *origin {
+            self.blame(Offence::DiscoveryForOther, message);
+            return BAD;
+        }
+        match convert_claim(&discovery) {
+            Ok(claim) => {
+                let kind = Kind::Discovery {
+                    nonce: discovery.nonce,
+                };
+                ControlFlow::Continue((Subject { key, kind }, claim))
+            }
+            Err(cause) => {
+                debug!(%cause, "discovery does not convert");
+                self.blame(Offence::DiscoveryUnconvertible, message);
+                BAD
+            }
+        }
+    }
+}
+
+impl Protocol {
+    /// Keeps the peer and answers it.
+    pub(super) fn discovered(
+        &self,
+        claims: &ValidClaims,
+        nonce: u64,
+    ) -> Result<Disposition, DropReason> {
+        let now = self.clock.now();
+        let record = claims.to_record(Channel::Discovery, now);
+        let asker = *record.node_id();
+        self.directory.add_or_update(record, now);
+        if self.directory.is_banned(&asker, now) {
+            return Ok(Disposition::Dropped(DropReason::Banned));
+        }
+        let to = *claims.public_key();
+        let reply = SendRequest::discovery_response(&self.identity, to, nonce);
+        Ok(
+            match settle("discovery_response", self.outbox.try_send(reply))? {
+                true => Disposition::Answered,
+                false => Disposition::Dropped(DropReason::Overload),
+            },
+        )
+    }
+}

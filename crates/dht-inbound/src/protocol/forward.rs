@@ -1,0 +1,83 @@
+//! Passes on what this node cannot read: specification 03, section 3.10.
+
+use std::{fmt, sync::Arc};
+
+use dht_core::{Clock as _, Disposition, DropReason, Outbox, SendRequest, SharedClock, Strategy};
+use dht_peers::policy::{BanPolicy, Offence, Parties};
+use dht_stack::Check;
+
+use crate::{message::OpenedMessage, outbox::settle};
+
+/// Hands unreadable messages to the [`Outbox`], byte for byte as received, and passes every message on.
+///
+/// Only for a node that forwards: its features contain `DHT_STORE_FORWARD`, and the setting allows it (03 F-16).
+///
+/// Specification 03, section 3.10.
+#[derive(Clone)]
+pub struct Forward {
+    /// Takes what is forwarded.
+    pub outbox: Arc<dyn Outbox>,
+    /// Takes offences.
+    pub bans: BanPolicy,
+    /// The time.
+    pub clock: SharedClock,
+}
+
+impl Check<OpenedMessage> for Forward {
+    type Out = OpenedMessage;
+    type Reject = DropReason;
+
+    fn check(&self, mut message: OpenedMessage) -> Result<OpenedMessage, DropReason> {
+        let stored = message.stored == Some(true);
+        let forwarded = self.forward(&message)?;
+        message.outcome = forwarded.or(stored.then_some(Disposition::Stored));
+        Ok(message)
+    }
+}
+
+impl Forward {
+    /// What became of the message, if it is one to forward.
+    fn forward(&self, message: &OpenedMessage) -> Result<Option<Disposition>, DropReason> {
+        let header = &message.opened.header;
+        if message.is_readable() || !header.message_type.is_forwardable() {
+            return Ok(None);
+        }
+        let source = &message.source;
+        let destination = header.destination.public_key();
+        if destination == Some(&source.public_key) {
+            let deliverer = Parties::deliverer(source.node_id);
+            self.bans.report(Offence::OwnMail, deliverer);
+            return Ok(None);
+        }
+        if message.already_forwarded || header.is_expired(self.clock.now()) {
+            return Ok(None);
+        }
+        let exclude = vec![source.node_id];
+        let strategy = match destination {
+            Some(key) if message.stored == Some(true) => Strategy::DirectOrClosestNodes {
+                target: key.node_id(),
+                exclude,
+                connected_only: true,
+            },
+            _ => Strategy::Propagate {
+                destination: header.destination,
+                exclude,
+            },
+        };
+        let request = SendRequest::forward(message.opened.frame.clone(), strategy, header.tag);
+        let taken = settle("forward", self.outbox.try_send(request))?;
+        Ok(Some(match taken {
+            true => Disposition::Forwarded,
+            false => Disposition::Dropped(DropReason::Overload),
+        }))
+    }
+}
+
+impl fmt::Debug for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Forward")
+    }
+}
+
+#[cfg(test)]
+mod tests;

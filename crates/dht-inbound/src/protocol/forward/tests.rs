@@ -1,0 +1,184 @@
+use bytes::Bytes;
+use dht_core::{
+    Destination, Encryption, ManualClock, MessageType, NodeId, OutboxError, Priority, Signing,
+    UnixSeconds, encode_parts,
+    test_util::{clear, encrypted, identity, public_key},
+};
+
+use super::*;
+use crate::test_support::{self as support, Forwarded, NEIGHBOUR, NOW, OutRecorder, bans, peer};
+use dht_peers::{policy::AttributionProfile, test_util::BanLog};
+
+struct Setup {
+    out: Arc<OutRecorder>,
+    banned: BanLog,
+    clock: Arc<ManualClock>,
+    check: Forward,
+}
+
+fn setup() -> Setup {
+    let out = Arc::new(OutRecorder::default());
+    let clock = Arc::new(ManualClock::new(NOW));
+    let (bans, banned) = bans(AttributionProfile::Strict);
+    let check = Forward {
+        outbox: Arc::clone(&out) as Arc<dyn Outbox>,
+        bans,
+        clock: Arc::clone(&clock) as SharedClock,
+    };
+    Setup {
+        out,
+        banned,
+        clock,
+        check,
+    }
+}
+
+impl Setup {
+    /// What becomes of a message that the protocol check ends if it is unreadable, and what was sent.
+    async fn run(&self, message: OpenedMessage) -> (Disposition, Vec<Forwarded>) {
+        let message = self.check.check(message).expect("always passed on");
+        let disposition = match message.is_readable() {
+            true => Disposition::Delivered,
+            false => message.outcome.unwrap_or(DropReason::NotForUs.into()),
+        };
+        let sent = std::mem::take(&mut *self.out.forwarded.lock());
+        (disposition, sent)
+    }
+}
+
+fn theirs() -> Bytes {
+    encrypted(&identity(3), &public_key(4), b"x", 1)
+}
+
+fn of_type(message_type: MessageType) -> Bytes {
+    let key = public_key(4);
+    let (destination, encryption) = (Destination::PublicKey(key), Encryption::EncryptFor(key));
+    let body = encode_parts(&[Bytes::from_static(b"x")]);
+    let from = identity(3);
+    support::frame(
+        &from,
+        message_type,
+        destination,
+        encryption,
+        Signing::Anonymous,
+        body,
+    )
+}
+
+fn exclude() -> Vec<NodeId> {
+    vec![peer(NEIGHBOUR).node_id]
+}
+
+#[tokio::test]
+async fn b072_a_readable_message_is_only_passed_on() {
+    let setup = setup();
+    let message = support::message(clear(&identity(3), Signing::Origin, b"x", 1));
+    assert_eq!(setup.run(message).await, (Disposition::Delivered, vec![]));
+}
+
+#[tokio::test]
+async fn b073_an_unreadable_message_is_passed_on_and_sent_as_received() {
+    let setup = setup();
+    let (disposition, sent) = setup.run(support::message(theirs())).await;
+    assert_eq!(disposition, Disposition::Forwarded);
+    assert_eq!(
+        sent,
+        [Forwarded {
+            frame: theirs(),
+            strategy: Strategy::Propagate {
+                destination: Destination::PublicKey(public_key(4)),
+                exclude: exclude(),
+            },
+            priority: Priority::Gossip,
+            tag: dht_core::MessageTag(1),
+        }]
+    );
+    assert_eq!(setup.banned.take(), []);
+}
+
+#[tokio::test]
+async fn a_stored_message_goes_straight_to_its_recipient() {
+    let setup = setup();
+    let message = OpenedMessage {
+        stored: Some(true),
+        ..support::message(theirs())
+    };
+    let (disposition, sent) = setup.run(message).await;
+    assert_eq!(disposition, Disposition::Forwarded);
+    let strategy = Strategy::DirectOrClosestNodes {
+        target: public_key(4).node_id(),
+        exclude: exclude(),
+        connected_only: true,
+    };
+    assert_eq!(sent[0].strategy, strategy);
+    // Considered, but not stored.
+    let message = OpenedMessage {
+        stored: Some(false),
+        ..support::message(theirs())
+    };
+    assert_eq!(setup.run(message).await.1[0].strategy.name(), "propagate");
+}
+
+#[tokio::test]
+async fn b074_what_was_in_the_store_is_not_sent_again() {
+    let setup = setup();
+    let message = OpenedMessage {
+        stored: Some(true),
+        already_forwarded: true,
+        ..support::message(theirs())
+    };
+    assert_eq!(setup.run(message).await, (Disposition::Stored, vec![]));
+}
+
+#[tokio::test]
+async fn b075_only_forwardable_types_are_sent() {
+    let setup = setup();
+    for kind in [
+        MessageType::DiscoveryResponse,
+        MessageType::SafRequestMessages,
+        MessageType::SafStoredMessages,
+    ] {
+        let ended = setup.run(support::message(of_type(kind))).await;
+        assert_eq!(ended, (Disposition::Dropped(DropReason::NotForUs), vec![]));
+    }
+    for kind in [MessageType::None, MessageType::Join, MessageType::Discovery] {
+        assert_eq!(setup.run(support::message(of_type(kind))).await.1.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_neighbour_that_sends_its_own_mail_is_banned_medium() {
+    let setup = setup();
+    let own = encrypted(&identity(3), &public_key(NEIGHBOUR), b"x", 1);
+    let ended = setup.run(support::message(own)).await;
+    assert_eq!(ended, (Disposition::Dropped(DropReason::NotForUs), vec![]));
+    let banned = setup.banned.take();
+    assert_eq!(banned.len(), 1);
+    assert_eq!(banned[0].node_id, peer(NEIGHBOUR).node_id);
+    assert_eq!(
+        (banned[0].severity, banned[0].until.saturating_since(NOW)),
+        (dht_core::Severity::Medium, 600)
+    );
+}
+
+#[tokio::test]
+async fn what_expired_on_the_way_is_not_sent() {
+    let setup = setup();
+    setup.clock.set(UnixSeconds(NOW.0 + 3_600));
+    assert_eq!(setup.run(support::message(theirs())).await.1.len(), 1);
+    setup.clock.set(UnixSeconds(NOW.0 + 3_601));
+    let ended = setup.run(support::message(theirs())).await;
+    assert_eq!(ended, (Disposition::Dropped(DropReason::NotForUs), vec![]));
+}
+
+#[tokio::test]
+async fn full_outbox_sheds_and_closed_drops() {
+    let setup = setup();
+    *setup.out.refuse.lock() = Some(OutboxError::Full);
+    let ended = setup.run(support::message(theirs())).await;
+    assert_eq!(ended, (Disposition::Dropped(DropReason::Overload), vec![]));
+
+    *setup.out.refuse.lock() = Some(OutboxError::Closed);
+    let refused = setup.check.check(support::message(theirs()));
+    assert_eq!(refused.unwrap_err(), DropReason::Internal, "not passed on");
+}

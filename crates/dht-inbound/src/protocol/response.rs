@@ -1,0 +1,79 @@
+//! A peer this node looked for has answered.
+
+use std::sync::Arc;
+
+use dht_core::{Disposition, DropReason, OutboxError, PublicKey, RemotePeer};
+use dht_peers::policy::{AttributionProfile, Offence};
+use dht_proto::dht::DiscoveryResponseMessage;
+
+use super::dht::Protocol;
+use crate::{message::OpenedMessage, outbox::settle};
+
+/// Takes discovery responses: the service that sent the discoveries. Never waits.
+///
+/// It matches the nonce and, if it asked with that one, lets [`AnswerCheck`](crate::AnswerCheck) have the answer. A
+/// nonce it does not know belongs to a question long forgotten: no reason to blame anybody.
+///
+/// Specification 03, section 3.12; 06, section 2.3.
+pub trait DiscoveryHook: Send + Sync + 'static {
+    /// Takes a response whose signer delivered it itself and claims no other key.
+    ///
+    /// # Errors
+    /// [`OutboxError`].
+    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), OutboxError>;
+}
+
+/// An answer to a discovery, not yet matched with the question.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DiscoveryAnswer {
+    /// Who answered; it has signed the message and delivered it.
+    pub responder: PublicKey,
+    /// The same peer as the transport knows it.
+    pub source: Arc<RemotePeer>,
+    /// What it says; its key is the responder's, nothing else has been checked.
+    pub message: DiscoveryResponseMessage,
+}
+
+impl<H: DiscoveryHook + ?Sized> DiscoveryHook for Arc<H> {
+    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), OutboxError> {
+        (**self).on_response(answer)
+    }
+}
+
+impl Protocol {
+    pub(super) fn inspect_response(
+        &self,
+        message: &OpenedMessage,
+        origin: &PublicKey,
+    ) -> Result<Disposition, DropReason> {
+        const BAD: Disposition = Disposition::Dropped(DropReason::BadProtocolMessage);
+        let delivered_itself = *origin == message.source.public_key;
+        // Strict: before decoding, so that a replayed response cannot get its signer banned for anything (F-11).
+        if !delivered_itself && self.bans.profile() == AttributionProfile::Strict {
+            self.blame(Offence::ResponseOfOther, message);
+            return Ok(BAD);
+        }
+        let Some(response) = self.decode::<DiscoveryResponseMessage>(message) else {
+            return Ok(BAD);
+        };
+        if !delivered_itself {
+            self.blame(Offence::ResponseOfOther, message);
+            return Ok(BAD);
+        }
+        if response.public_key != origin.as_bytes()[..] {
+            self.blame(Offence::ResponseForOther, message);
+            return Ok(BAD);
+        }
+        let answer = DiscoveryAnswer {
+            responder: *origin,
+            source: Arc::clone(&message.source),
+            message: response,
+        };
+        Ok(
+            match settle("discovery_answer", self.discovery.on_response(answer))? {
+                true => Disposition::Answered,
+                false => Disposition::Dropped(DropReason::Overload),
+            },
+        )
+    }
+}
