@@ -93,13 +93,14 @@ fn clippy() -> Result<()> {
 /// Every published crate by itself, with each feature alone and with none: features unified over the workspace hide what
 /// a crate forgot to ask for. Clippy rather than check, because it denies warnings in the crate alone.
 fn features() -> Result<()> {
+    let mut failed = Vec::new();
     for (package, features) in feature_sets(&repo::metadata()?)? {
-        repo::run(
-            repo::cargo(["clippy", "--package", &package])
-                .args(features)
-                .args(DENY_WARNINGS),
-        )?;
+        let mut command = repo::cargo(["clippy", "--quiet", "--package", &package]);
+        if let Err(error) = repo::run(command.args(features).args(DENY_WARNINGS)) {
+            failed.push(format!("{error:#}"));
+        }
     }
+    ensure!(failed.is_empty(), "{}", failed.join("\n"));
     Ok(())
 }
 
