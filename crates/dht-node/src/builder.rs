@@ -198,7 +198,6 @@ impl Builder {
 
 impl Node {
     /// Starts building a node with this key.
-    #[must_use]
     pub fn builder(secret: SecretKey) -> Builder {
         Builder::new(secret)
     }
