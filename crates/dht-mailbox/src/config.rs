@@ -1,6 +1,7 @@
 //! What the store may hold, for how long, and how sure an acknowledgement is.
 
 use dht_core::UnixSeconds;
+use serde::{Deserialize, Serialize};
 
 use crate::record::Retention;
 
@@ -28,11 +29,17 @@ pub const DEFAULT_HIGH_SECONDS: u64 = 3 * 24 * 60 * 60;
 pub const DEFAULT_QUEUE_BYTES: usize = 32 << 20;
 /// Bytes of one segment file: 32 MiB, so that a full store has 64 files open.
 pub const DEFAULT_SEGMENT_BYTES: u32 = 32 << 20;
-/// Bytes of the log that a restart may have to read again: 48 MiB, a fraction of a second.
+/// Bytes of the log that a restart may have to read again: 48 MiB, a tenth of a second.
 pub const DEFAULT_CHECKPOINT_BYTES: u64 = 48 << 20;
+/// Bytes of memory for the index: 64 MiB, twice what [`DEFAULT_CAPACITY_ROWS`] take, so that it bounds a store only if
+/// almost every row has a mailbox and a neighbour of its own.
+pub const DEFAULT_INDEX_BYTES: u64 = 64 << 20;
+/// Whether the sender's own time limit ends a row: it does, as a message that nobody may open any more only takes room.
+pub const DEFAULT_HONOUR_EXPIRES: bool = true;
 
 /// When an insertion is acknowledged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Durability {
     /// After the message is on the device: it survives a power failure.
     #[default]
@@ -47,7 +54,14 @@ pub enum Durability {
 pub const EVENTUAL_LOSS_BYTES: u64 = 64 << 20;
 
 /// Everything the store needs to know.
-#[derive(Clone, Debug)]
+///
+/// ```
+/// let config: dht_mailbox::StoreConfig = serde_json::from_str(r#"{ "durability": "eventual" }"#)?;
+/// assert_eq!(config.limits, dht_mailbox::Limits::default());
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
     /// When an insertion is acknowledged. Defaults to [`Durability::Immediate`].
     pub durability: Durability,
@@ -61,12 +75,14 @@ pub struct StoreConfig {
     pub segment_bytes: u32,
     /// Defaults to [`DEFAULT_CHECKPOINT_BYTES`]. With 0 each commit is followed by a checkpoint.
     pub checkpoint_bytes: u64,
-    /// Memory for pages of the index, in bytes. Defaults to 64 MiB.
-    pub index_cache_bytes: usize,
+    /// Memory of the index, in bytes; a row takes some 250, a mailbox or neighbour some 200. A store whose index is full
+    /// evicts as one whose capacity is. Defaults to [`DEFAULT_INDEX_BYTES`].
+    pub index_bytes: u64,
 }
 
 /// Room for rows and bytes; a row counts its header and body and some 150 bytes for itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Room {
     /// Rows.
     pub rows: u64,
@@ -75,7 +91,8 @@ pub struct Room {
 }
 
 /// What may be held, checked at each insertion; with zeros nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Of the whole store. Defaults to [`DEFAULT_CAPACITY_ROWS`], [`DEFAULT_CAPACITY_BYTES`].
     pub capacity: Room,
@@ -88,13 +105,14 @@ pub struct Limits {
 }
 
 /// How long rows are kept.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Lifetimes {
     /// Seconds of a [`Retention::Low`] row. Defaults to [`DEFAULT_LOW_SECONDS`].
     pub low_seconds: u64,
     /// Seconds of a [`Retention::High`] row. Defaults to [`DEFAULT_HIGH_SECONDS`].
     pub high_seconds: u64,
-    /// Whether a row also ends with the message's own `expires` (defect D5). Defaults to true.
+    /// Whether a row also ends with the message's own `expires` (05 D5). Defaults to [`DEFAULT_HONOUR_EXPIRES`].
     pub honour_expires: bool,
 }
 
@@ -107,7 +125,7 @@ impl Default for StoreConfig {
             queue_bytes: DEFAULT_QUEUE_BYTES,
             segment_bytes: DEFAULT_SEGMENT_BYTES,
             checkpoint_bytes: DEFAULT_CHECKPOINT_BYTES,
-            index_cache_bytes: 64 << 20,
+            index_bytes: DEFAULT_INDEX_BYTES,
         }
     }
 }
@@ -137,7 +155,7 @@ impl Default for Lifetimes {
         Self {
             low_seconds: DEFAULT_LOW_SECONDS,
             high_seconds: DEFAULT_HIGH_SECONDS,
-            honour_expires: true,
+            honour_expires: DEFAULT_HONOUR_EXPIRES,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Where the files of a store lie.
 //!
-//! The seam for tests and simulations: everything the store keeps goes through a [`Disk`], down to the pages of
-//! the index, so that one double can fail, tear and forget writes.
+//! The seam for tests and simulations: everything the store keeps goes through a [`Disk`], so that one double can
+//! fail, tear and forget writes.
 
 mod directory;
 #[cfg(any(test, feature = "test-util"))]
@@ -12,10 +12,35 @@ use std::{fmt, io, sync::Arc};
 
 pub use directory::Directory;
 pub use memory::MemoryDisk;
-use redb::StorageBackend;
 
-/// A file: bytes by offset, with an explicit sync. Redb's trait, as the index is one of the files.
-pub type DiskFile = Arc<dyn StorageBackend>;
+/// A file: bytes by offset, with an explicit sync.
+pub trait DiskFile: fmt::Debug + Send + Sync {
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    fn size(&self) -> io::Result<u64>;
+    /// Fills `out` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] if the file is shorter; otherwise when the device refuses.
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+    /// Writes `data` at `offset`; a longer file results if it reaches beyond the end.
+    ///
+    /// # Errors
+    /// When the device refuses; a part may be written then.
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// Cuts the file off, or fills it up with zeros.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    fn set_size(&self, bytes: u64) -> io::Result<()>;
+    /// Makes everything written before survive a power failure.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    fn sync(&self) -> io::Result<()>;
+}
 
 /// A flat directory of files.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
@@ -23,18 +48,23 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// When the device refuses.
-    fn open(&self, name: &str) -> io::Result<DiskFile>;
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Removes a file; open handles stay readable.
     ///
     /// # Errors
-    /// When the device refuses; a file that is not there is none.
+    /// When the device refuses; a file that is not there is no error.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Gives a file another name, in one step; a file of that name is replaced.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// The names of all files.
     ///
     /// # Errors
     /// When the device refuses.
     fn names(&self) -> io::Result<Vec<String>>;
-    /// Makes creations and removals survive a power failure.
+    /// Makes creations, removals and renames survive a power failure.
     ///
     /// # Errors
     /// When the device refuses.

@@ -17,9 +17,6 @@ pub enum StoreError {
     /// The device failed. Nothing was stored; the next insertion tries again.
     #[error("storage failed: {0:?}")]
     Io(io::ErrorKind),
-    /// The index could not be read or written.
-    #[error("index failed: {0}")]
-    Index(String),
     /// More work is waiting than the queue holds.
     #[error("store queue is full")]
     Busy,
@@ -39,9 +36,13 @@ pub enum StoreError {
     /// Another process has the directory open.
     #[error("stored messages are in use by another process")]
     Locked,
-    /// The writing thread could not be started.
+    /// A thread of the store could not be started.
     #[error("store thread did not start: {0:?}")]
     Thread(io::ErrorKind),
+    /// The thread that writes has ended by itself, which is a defect of this program. What was acknowledged is there
+    /// when the store is opened again.
+    #[error("the thread that writes stored messages has ended")]
+    WriterDied,
 }
 
 /// Why a message was not admitted.
@@ -87,12 +88,12 @@ impl StoreError {
             Self::Refused(refusal) => refusal.name(),
             Self::DiskFull => "disk_full",
             Self::Io(_) => "io",
-            Self::Index(_) => "index",
             Self::Busy => "busy",
             Self::Closed => "closed",
             Self::NewerFormat { .. } => "newer_format",
             Self::Locked => "locked",
             Self::Thread(_) => "thread",
+            Self::WriterDied => "writer_died",
         }
     }
 }
@@ -107,31 +108,3 @@ impl From<io::Error> for StoreError {
         }
     }
 }
-
-impl From<redb::Error> for StoreError {
-    fn from(error: redb::Error) -> Self {
-        match error {
-            redb::Error::Io(error) => Self::from(error),
-            redb::Error::DatabaseAlreadyOpen => Self::Locked,
-            other => Self::Index(other.to_string()),
-        }
-    }
-}
-
-macro_rules! from_redb {
-    ($($error:ident),*) => {$(
-        impl From<redb::$error> for StoreError {
-            fn from(error: redb::$error) -> Self {
-                Self::from(redb::Error::from(error))
-            }
-        }
-    )*};
-}
-from_redb!(
-    StorageError,
-    TableError,
-    TransactionError,
-    CommitError,
-    DatabaseError,
-    SetDurabilityError
-);

@@ -63,29 +63,33 @@
 //! error may be there after a restart, whole; being stored once more than promised harms nobody.
 
 mod config;
+mod copy;
 mod disk;
 mod error;
-mod fairness;
+mod index;
+mod log;
 mod metrics;
 mod query;
 mod record;
+mod stats;
 mod store;
 
 pub use config::{
     DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_ROWS, DEFAULT_CHECKPOINT_BYTES, DEFAULT_HIGH_SECONDS,
-    DEFAULT_LOW_SECONDS, DEFAULT_MAX_BODY_BYTES, DEFAULT_NEIGHBOUR_BYTES, DEFAULT_NEIGHBOUR_ROWS,
-    DEFAULT_QUEUE_BYTES, DEFAULT_RECIPIENT_BYTES, DEFAULT_RECIPIENT_ROWS, DEFAULT_SEGMENT_BYTES,
-    Durability, EVENTUAL_LOSS_BYTES, Lifetimes, Limits, Room, StoreConfig,
+    DEFAULT_HONOUR_EXPIRES, DEFAULT_INDEX_BYTES, DEFAULT_LOW_SECONDS, DEFAULT_MAX_BODY_BYTES,
+    DEFAULT_NEIGHBOUR_BYTES, DEFAULT_NEIGHBOUR_ROWS, DEFAULT_QUEUE_BYTES, DEFAULT_RECIPIENT_BYTES,
+    DEFAULT_RECIPIENT_ROWS, DEFAULT_SEGMENT_BYTES, Durability, EVENTUAL_LOSS_BYTES, Lifetimes,
+    Limits, Room, StoreConfig,
 };
 pub use disk::{Directory, Disk, DiskFile, MemoryDisk};
 pub use error::{Refusal, StoreError};
-pub use fairness::{Account, Usage};
 pub use metrics::describe_metrics;
 pub use query::{DEFAULT_MAX_RETURNED, DEFAULT_RESPONSE_BYTES, Order, Page, Query};
 pub use record::{
     Inserted, Neighbour, NewRecord, Position, Recipient, Retention, RowId, StoredRecord,
 };
-pub use store::{Inspection, RowInfo, Store, StoreStats, Ticket};
+pub use stats::{Account, Inspection, RowInfo, StoreStats};
+pub use store::{Store, Ticket};
 
 /// Doubles for the tests of this and other crates.
 #[cfg(any(test, feature = "test-util"))]

@@ -3,8 +3,8 @@
 //! | Name | Kind | Meaning |
 //! |---|---|---|
 //! | `dht_mailbox_inserts_total{outcome}` | counter | insertions: `fresh`, `known`, or why not |
-//! | `dht_mailbox_removed_total{reason}` | counter | rows gone: `delivered`, `expired`, `evicted` |
-//! | `dht_mailbox_lost_total` | counter | rows whose bytes a power failure or the device took |
+//! | `dht_mailbox_removed_total{reason}` | counter | rows gone: `delivered`, `expired`, `evicted`, `damaged` |
+//! | `dht_mailbox_damaged_total` | counter | records found damaged, at opening or when they are read |
 //! | `dht_mailbox_replayed_total` | counter | records of the log read again at opening |
 //! | `dht_mailbox_failures_total{reason}` | counter | commits that failed |
 //! | `dht_mailbox_commit_rows` | histogram | insertions in one commit |
@@ -15,11 +15,11 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use crate::{error::StoreError, record::Inserted, store::StoreStats};
+use crate::{error::StoreError, record::Inserted, stats::StoreStats};
 
 const INSERTS: &str = "dht_mailbox_inserts_total";
 const REMOVED: &str = "dht_mailbox_removed_total";
-const LOST: &str = "dht_mailbox_lost_total";
+const DAMAGED: &str = "dht_mailbox_damaged_total";
 const REPLAYED: &str = "dht_mailbox_replayed_total";
 const FAILURES: &str = "dht_mailbox_failures_total";
 const COMMIT_ROWS: &str = "dht_mailbox_commit_rows";
@@ -33,13 +33,14 @@ pub(crate) enum Removal {
     Delivered,
     Expired,
     Evicted,
+    Damaged,
 }
 
 /// Describes the metrics of this crate to the installed recorder.
 pub fn describe_metrics() {
     describe_counter!(INSERTS, Unit::Count, "insertions by outcome");
     describe_counter!(REMOVED, Unit::Count, "rows removed by reason");
-    describe_counter!(LOST, Unit::Count, "rows whose bytes were lost");
+    describe_counter!(DAMAGED, Unit::Count, "records found damaged");
     describe_counter!(REPLAYED, Unit::Count, "log records read again at opening");
     describe_counter!(FAILURES, Unit::Count, "failed commits by reason");
     describe_histogram!(COMMIT_ROWS, Unit::Count, "insertions in one commit");
@@ -62,16 +63,17 @@ pub(crate) fn removed(reason: Removal, rows: u64) {
         Removal::Delivered => "delivered",
         Removal::Expired => "expired",
         Removal::Evicted => "evicted",
+        Removal::Damaged => "damaged",
     };
     counter!(REMOVED, "reason" => reason).increment(rows);
 }
 
-pub(crate) fn lost(rows: usize) {
-    counter!(LOST).increment(rows.try_into().unwrap_or(u64::MAX));
+pub(crate) fn damaged(records: u64) {
+    counter!(DAMAGED).increment(records);
 }
 
-pub(crate) fn replayed(records: usize) {
-    counter!(REPLAYED).increment(records.try_into().unwrap_or(u64::MAX));
+pub(crate) fn replayed(records: u64) {
+    counter!(REPLAYED).increment(records);
 }
 
 pub(crate) fn failed(error: &StoreError) {

@@ -86,18 +86,3 @@ impl Query {
         )
     }
 }
-
-impl Position {
-    fn next(self) -> Option<Self> {
-        match self.id.0.checked_add(1) {
-            Some(id) => Some(Self {
-                id: RowId(id),
-                ..self
-            }),
-            None => Some(Self {
-                stored_at: UnixSeconds(self.stored_at.0.checked_add(1)?),
-                id: RowId(0),
-            }),
-        }
-    }
-}

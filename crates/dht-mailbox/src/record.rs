@@ -161,6 +161,49 @@ impl fmt::Debug for Neighbour {
     }
 }
 
+// === impl Position ===
+
+impl Position {
+    /// Before every row.
+    pub(crate) const FIRST: Self = Self {
+        stored_at: UnixSeconds(0),
+        id: RowId(0),
+    };
+    /// Behind every row.
+    pub(crate) const LAST: Self = Self {
+        stored_at: UnixSeconds(u64::MAX),
+        id: RowId(u64::MAX),
+    };
+
+    /// The place behind this one.
+    pub(crate) fn next(self) -> Option<Self> {
+        match self.id.0.checked_add(1) {
+            Some(id) => Some(Self {
+                id: RowId(id),
+                ..self
+            }),
+            None => Some(Self {
+                stored_at: UnixSeconds(self.stored_at.0.checked_add(1)?),
+                id: RowId(0),
+            }),
+        }
+    }
+
+    /// The place before this one.
+    pub(crate) fn previous(self) -> Option<Self> {
+        match self.id.0.checked_sub(1) {
+            Some(id) => Some(Self {
+                id: RowId(id),
+                ..self
+            }),
+            None => Some(Self {
+                stored_at: UnixSeconds(self.stored_at.0.checked_sub(1)?),
+                id: RowId(u64::MAX),
+            }),
+        }
+    }
+}
+
 // === impl Retention ===
 
 impl Retention {

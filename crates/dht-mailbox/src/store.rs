@@ -1,33 +1,23 @@
 //! The store: one directory, one writer, any number of readers.
 //!
-//! # Layout
-//!
-//! Messages lie in segment files, each a log that only grows; an index in redb says where, for whom, until when.
-//! The log is the truth and is made durable at each commit; the index follows it and is made durable at
-//! checkpoints, so that an insertion costs one sync and writes each message once. A restart reads the log from
-//! the last checkpoint on. A segment whose rows are all gone is removed as a whole; one that is mostly dead is read
-//! through and what lives is written once more.
-//!
-//! Why not everything in redb: a 6 kB value takes two 4 kB pages, the file grows by doubling, an unclean end makes
-//! the next open read every page, and deleting rewrites the pages in which the messages lie.
+//! Messages lie in segment files, each a log that only grows; the index in memory says where, for whom, until when. The
+//! log is the truth and is made durable at each commit; a copy of the index is written beside it now and then, so that a
+//! restart reads only the log's end. A segment whose rows are all gone is removed as a whole; one that is mostly dead is
+//! read through and what lives is written once more.
 
+mod answers;
 mod batch;
-mod books;
 mod compact;
-mod debt;
-mod index;
-mod known;
-mod log;
 mod pace;
 mod queue;
 mod reader;
 mod recover;
-mod segments;
 mod shared;
-mod syncer;
+mod task;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod worker;
 mod writer;
 
 use std::{path::Path, sync::Arc, thread::JoinHandle};
@@ -35,25 +25,22 @@ use std::{path::Path, sync::Arc, thread::JoinHandle};
 use dht_core::UnixSeconds;
 use parking_lot::Mutex;
 
-pub use self::{
-    queue::Ticket,
-    reader::{Inspection, RowInfo},
-};
+pub use self::queue::Ticket;
 use self::{
-    queue::{Command, Queue, ticket},
+    queue::{Command, Queue},
     shared::Shared,
-    writer::Writer,
+    writer::WriterState,
 };
 use crate::{
     config::StoreConfig,
     disk::{Directory, Disk},
     error::StoreError,
-    fairness::Account,
     query::{Page, Query},
     record::{Inserted, NewRecord, Position, Recipient, RowId},
+    stats::{Account, Inspection, RowInfo, StoreStats},
 };
 
-/// Mail for peers that are away. Cheap to clone; the last clone closes it.
+/// Messages for offline peers, by recipient. Cheap to clone; the last clone closes it.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -82,21 +69,6 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
-/// How much a store holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct StoreStats {
-    /// Rows.
-    pub rows: u64,
-    /// Bytes, as [`crate::Room`] counts them.
-    pub bytes: u64,
-    /// Of the rows, those of class [`crate::Retention::Low`].
-    pub low_rows: u64,
-    /// Mailboxes that hold anything.
-    pub mailboxes: u64,
-    /// Bytes of all files.
-    pub disk_bytes: u64,
-}
-
 #[derive(Debug)]
 struct Inner {
     shared: Arc<Shared>,
@@ -107,7 +79,8 @@ struct Inner {
 impl Store {
     /// Opens the store in the directory `path`, and makes it if it is not there.
     ///
-    /// Blocks while the end of the log is read, under a second for a full store of default size.
+    /// Blocks while the copy of the index and the end of the log are read, under half a second for a full store of
+    /// default size.
     ///
     /// # Errors
     /// [`StoreError::Locked`], [`StoreError::NewerFormat`], or what the device says.
@@ -120,9 +93,9 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_on(disk: impl Disk, config: StoreConfig) -> Result<Self, StoreError> {
-        let shared = Arc::new(Shared::default());
         let queue = Arc::new(Queue::new(config.queue_bytes));
-        let writer = Writer::open(Arc::new(disk), config, shared.clone(), queue.clone())?;
+        let writer = WriterState::open(Arc::new(disk), config, queue.clone())?;
+        let shared = writer.shared().clone();
         let thread = std::thread::Builder::new()
             .name("mailbox-write".into())
             .spawn(move || writer.run())
@@ -150,16 +123,12 @@ impl Store {
         record: NewRecord,
         now: UnixSeconds,
     ) -> Result<Inserted, StoreError> {
-        let (reply, answer) = ticket();
-        self.inner
-            .queue
-            .send(Command::Insert {
-                record: Box::new(record),
-                now,
-                reply,
-            })
-            .await?;
-        answer.await
+        let command = |reply| Command::Insert {
+            record: Box::new(record),
+            now,
+            reply,
+        };
+        self.inner.queue.send(command).await?.await
     }
 
     /// As [`Store::insert`], but does not wait for room, and leaves the waiting for the commit to the caller.
@@ -171,13 +140,12 @@ impl Store {
         record: NewRecord,
         now: UnixSeconds,
     ) -> Result<Ticket<Inserted>, StoreError> {
-        let (reply, answer) = ticket();
-        self.inner.queue.try_send(Command::Insert {
+        let command = |reply| Command::Insert {
             record: Box::new(record),
             now,
             reply,
-        })?;
-        Ok(answer)
+        };
+        self.inner.queue.try_send(command)
     }
 
     /// Deletes these rows, those that are there; with an `owner` only rows of that mailbox. Answers how many.
@@ -189,12 +157,8 @@ impl Store {
         rows: Vec<RowId>,
         owner: Option<Recipient>,
     ) -> Result<u64, StoreError> {
-        let (reply, answer) = ticket();
-        self.inner
-            .queue
-            .send(Command::Delete { rows, owner, reply })
-            .await?;
-        answer.await
+        let command = |reply| Command::Delete { rows, owner, reply };
+        self.inner.queue.send(command).await?.await
     }
 
     /// Deletes what lies in one mailbox from `first` to `last`, both included. Answers how many.
@@ -209,17 +173,13 @@ impl Store {
         first: Position,
         last: Position,
     ) -> Result<u64, StoreError> {
-        let (reply, answer) = ticket();
-        self.inner
-            .queue
-            .send(Command::DeleteRange {
-                recipient,
-                first,
-                last,
-                reply,
-            })
-            .await?;
-        answer.await
+        let command = |reply| Command::DeleteRange {
+            recipient,
+            first,
+            last,
+            reply,
+        };
+        self.inner.queue.send(command).await?.await
     }
 
     /// Empties a mailbox. Answers how many rows it had.
@@ -238,12 +198,8 @@ impl Store {
     /// # Errors
     /// As [`Store::delete_range`].
     pub async fn expire(&self, now: UnixSeconds) -> Result<u64, StoreError> {
-        let (reply, answer) = ticket();
-        self.inner
-            .queue
-            .send(Command::Expire { now, reply })
-            .await?;
-        answer.await
+        let command = |reply| Command::Expire { now, reply };
+        self.inner.queue.send(command).await?.await
     }
 
     /// Makes everything that was acknowledged before durable, also with [`crate::Durability::Eventual`], and gives
@@ -252,9 +208,8 @@ impl Store {
     /// # Errors
     /// When the device fails.
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
-        let (reply, answer) = ticket();
-        self.inner.queue.send(Command::Checkpoint { reply }).await?;
-        answer.await
+        let command = |reply| Command::Checkpoint { reply };
+        self.inner.queue.send(command).await?.await
     }
 
     /// Takes rows out of a mailbox, without deleting them.
@@ -262,35 +217,47 @@ impl Store {
     /// Does not wait for the writer, but reads files: from asynchronous code, run it where blocking is allowed.
     ///
     /// # Errors
-    /// When the device fails. A row whose bytes are damaged is left out and counted in the metrics.
+    /// When the device fails. A row whose bytes are damaged is left out and counted in [`StoreStats::damaged`].
     pub fn fetch(&self, query: &Query) -> Result<Page, StoreError> {
+        self.health()?;
         reader::fetch(&self.inner.shared, query)
     }
 
     /// What lies in one mailbox, the oldest first; never contents.
     ///
     /// # Errors
-    /// When the device fails.
+    /// As [`Store::health`].
     pub fn list(&self, recipient: Recipient, limit: usize) -> Result<Vec<RowInfo>, StoreError> {
-        reader::list(&self.inner.shared, recipient, limit)
+        self.health()?;
+        Ok(self.inner.shared.index.read().list(recipient, limit))
     }
 
     /// Up to `limit` mailboxes behind `after`, in the order of their keys.
     ///
     /// # Errors
-    /// When the device fails.
+    /// As [`Store::health`].
     pub fn mailboxes(
         &self,
         after: Option<Recipient>,
         limit: usize,
     ) -> Result<Vec<(Recipient, Account)>, StoreError> {
-        reader::mailboxes(&self.inner.shared, after, limit)
+        self.health()?;
+        Ok(self.inner.shared.index.read().mailboxes(after, limit))
     }
 
     /// How much the store holds, as of the last commit.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
         self.inner.shared.stats()
+    }
+
+    /// Whether the store works.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] after [`Store::close`]; [`StoreError::WriterDied`] if the thread that writes has ended by
+    /// itself. Then every other call fails with the same error.
+    pub fn health(&self) -> Result<(), StoreError> {
+        self.inner.queue.health()
     }
 
     /// Compares everything with everything; reads the whole store. For tests and for a doctor.
@@ -300,6 +267,7 @@ impl Store {
     /// # Errors
     /// When the device fails.
     pub fn verify(&self) -> Result<Inspection, StoreError> {
+        self.health()?;
         reader::verify(&self.inner.shared)
     }
 
@@ -315,7 +283,7 @@ impl Inner {
     fn close(&self) {
         self.queue.close();
         if let Some(writer) = self.writer.lock().take() {
-            // A panic there was answered: the tickets are dropped, which callers see as closed.
+            // A panic there was answered: the tickets are dropped, which callers see as such.
             let _ = writer.join();
         }
     }

@@ -15,7 +15,6 @@ use dht_mailbox::{
     StoreConfig, StoreError,
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use redb::StorageBackend;
 
 #[derive(Debug)]
 struct Filling {
@@ -25,12 +24,12 @@ struct Filling {
 
 #[derive(Debug)]
 struct File {
-    inner: DiskFile,
+    inner: Arc<dyn DiskFile>,
     full: Arc<AtomicBool>,
 }
 
 impl Disk for Filling {
-    fn open(&self, name: &str) -> io::Result<DiskFile> {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         Ok(Arc::new(File {
             inner: self.disk.open(name)?,
             full: self.full.clone(),
@@ -38,6 +37,9 @@ impl Disk for Filling {
     }
     fn remove(&self, name: &str) -> io::Result<()> {
         self.disk.remove(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
     }
     fn names(&self) -> io::Result<Vec<String>> {
         self.disk.names()
@@ -47,18 +49,18 @@ impl Disk for Filling {
     }
 }
 
-impl StorageBackend for File {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
+impl DiskFile for File {
+    fn size(&self) -> io::Result<u64> {
+        self.inner.size()
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.inner.read(offset, out)
     }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
+    fn set_size(&self, bytes: u64) -> io::Result<()> {
+        self.inner.set_size(bytes)
     }
-    fn sync_data(&self) -> io::Result<()> {
-        self.inner.sync_data()
+    fn sync(&self) -> io::Result<()> {
+        self.inner.sync()
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         if self.full.load(Ordering::SeqCst) {

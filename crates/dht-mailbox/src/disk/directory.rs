@@ -7,8 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use redb::backends::FileBackend;
-
 use super::{Disk, DiskFile};
 use crate::error::StoreError;
 
@@ -28,12 +26,7 @@ impl Directory {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_path_buf();
         fs::create_dir_all(&path)?;
-        let lock = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path.join(LOCK_NAME))?;
+        let lock = open(&path.join(LOCK_NAME))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked),
@@ -43,15 +36,8 @@ impl Directory {
 }
 
 impl Disk for Directory {
-    fn open(&self, name: &str) -> io::Result<DiskFile> {
-        let path = self.path.join(name);
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        Ok(Arc::new(FileBackend::new(file).map_err(io::Error::other)?))
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(open(&self.path.join(name))?))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -59,6 +45,10 @@ impl Disk for Directory {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
@@ -83,5 +73,64 @@ impl Disk for Directory {
     }
 }
 
+impl DiskFile for File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    #[cfg(unix)]
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(self, out, offset)
+    }
+
+    #[cfg(windows)]
+    fn read(&self, mut offset: u64, mut out: &mut [u8]) -> io::Result<()> {
+        while !out.is_empty() {
+            let count = std::os::windows::fs::FileExt::seek_read(self, out, offset)?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            out = out.split_at_mut(count).1;
+            offset = offset.saturating_add(count as u64);
+        }
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(self, data, offset)
+    }
+
+    #[cfg(windows)]
+    fn write(&self, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            let count = std::os::windows::fs::FileExt::seek_write(self, data, offset)?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            data = data.split_at(count).1;
+            offset = offset.saturating_add(count as u64);
+        }
+        Ok(())
+    }
+
+    fn set_size(&self, bytes: u64) -> io::Result<()> {
+        self.set_len(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
 /// Locked while a store has the directory.
 const LOCK_NAME: &str = "lock";
+
+fn open(path: &Path) -> io::Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+}

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, io, sync::Arc};
 
 use parking_lot::Mutex;
-use redb::StorageBackend;
 
 use super::{Disk, DiskFile};
 
@@ -29,7 +28,7 @@ struct State {
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
-    /// The operation (write, sync, resize, counted from the start) that fails, with all after it for `span`.
+    /// The operation (write, sync, resize, rename, counted from the start) that fails, with all after it for `span`.
     pub fail_at: Option<u64>,
     /// How many operations fail from there on; 0 counts as 1.
     pub span: u64,
@@ -64,7 +63,7 @@ impl FaultyDisk {
         self.state.lock().faults = faults;
     }
 
-    /// Writes, syncs and resizes so far.
+    /// Writes, syncs, resizes and renames so far.
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.state.lock().operations
@@ -181,7 +180,7 @@ impl State {
 }
 
 impl Disk for FaultyDisk {
-    fn open(&self, name: &str) -> io::Result<DiskFile> {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let content = self
             .state
             .lock()
@@ -200,6 +199,14 @@ impl Disk for FaultyDisk {
         Ok(())
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.step()?;
+        let file = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
     fn names(&self) -> io::Result<Vec<String>> {
         Ok(self.state.lock().files.keys().cloned().collect())
     }
@@ -212,8 +219,8 @@ impl Disk for FaultyDisk {
     }
 }
 
-impl StorageBackend for Handle {
-    fn len(&self) -> io::Result<u64> {
+impl DiskFile for Handle {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.content.lock().bytes.len() as u64)
     }
 
@@ -225,7 +232,7 @@ impl StorageBackend for Handle {
         Ok(())
     }
 
-    fn set_len(&self, len: u64) -> io::Result<()> {
+    fn set_size(&self, len: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         state.step()?;
         let length = self.content.lock().bytes.len() as u64;
@@ -243,7 +250,7 @@ impl StorageBackend for Handle {
         Ok(())
     }
 
-    fn sync_data(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         self.state.lock().step()?;
         let mut content = self.content.lock();
         content.durable = content.bytes.clone();

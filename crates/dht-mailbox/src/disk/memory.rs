@@ -2,20 +2,19 @@
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
-use parking_lot::Mutex;
-use redb::{StorageBackend, backends::InMemoryBackend};
+use parking_lot::{Mutex, RwLock};
 
 use super::{Disk, DiskFile};
 
 /// Files in memory, for tests, simulations and nodes that keep nothing.
 #[derive(Debug, Default)]
 pub struct MemoryDisk {
-    files: Mutex<BTreeMap<String, Arc<Shared>>>,
+    files: Mutex<BTreeMap<String, Arc<MemoryFile>>>,
 }
 
-/// A file that several handles share; redb closes its handle, not the file.
-#[derive(Debug)]
-struct Shared(InMemoryBackend);
+/// The bytes of a file; all handles share them.
+#[derive(Debug, Default)]
+struct MemoryFile(RwLock<Vec<u8>>);
 
 impl MemoryDisk {
     /// An empty disk.
@@ -26,16 +25,25 @@ impl MemoryDisk {
 }
 
 impl Disk for MemoryDisk {
-    fn open(&self, name: &str) -> io::Result<DiskFile> {
-        let mut files = self.files.lock();
-        let file = files
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self
+            .files
+            .lock()
             .entry(name.to_owned())
-            .or_insert_with(|| Arc::new(Shared(InMemoryBackend::new())));
-        Ok(file.clone())
+            .or_default()
+            .clone();
+        Ok(file)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.files.lock().remove(name);
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut files = self.files.lock();
+        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_owned(), file);
         Ok(())
     }
 
@@ -48,28 +56,39 @@ impl Disk for MemoryDisk {
     }
 }
 
-impl StorageBackend for Shared {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
+impl DiskFile for MemoryFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.read().len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let bytes = self.0.read();
+        let bytes = bytes.get(start..start.saturating_add(out.len()));
+        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let end = offset.saturating_add(data.len().try_into().unwrap_or(u64::MAX));
-        if self.0.len()? < end {
-            self.0.set_len(end)?;
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let end = start.saturating_add(data.len());
+        let mut bytes = self.0.write();
+        if bytes.len() < end {
+            bytes.resize(end, 0);
         }
-        self.0.write(offset, data)
+        if let Some(target) = bytes.get_mut(start..end) {
+            target.copy_from_slice(data);
+        }
+        Ok(())
+    }
+
+    fn set_size(&self, bytes: u64) -> io::Result<()> {
+        let bytes = usize::try_from(bytes).map_err(io::Error::other)?;
+        self.0.write().resize(bytes, 0);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -1,29 +1,24 @@
-//! Giving back the room of rows that are gone: a segment that is mostly dead is read through, and what lives in it
-//! is written once more at the end of the log.
+//! Giving back the room of rows that are gone: what lives in a segment that is mostly dead is written once more at the
+//! end of the log.
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
+use super::{batch::Batch, reader, shared::Shared};
+use crate::{error::StoreError, record::RowId};
 
-use super::{
-    batch::Batch,
-    books::Books,
-    log::{BATCH_HEAD, Entry, SEGMENT_HEAD, read_batch_head, read_record},
-    shared::Shared,
-};
-use crate::{disk::DiskFile, error::StoreError, record::RowId};
-
-/// Bytes read in one commit.
+/// Bytes written in one commit.
 const STEP_BYTES: u64 = 1 << 20;
-/// Dead bytes in a hundred that the log may hold before a segment is read through.
+/// Rows of the index looked at in one commit, some 500 microseconds.
+const STEP_ROWS: usize = 8_192;
+/// Dead bytes in a hundred that the log may hold before a segment is emptied.
 const GARBAGE_PERCENT: u64 = 25;
-/// Live bytes in a hundred above which reading a segment through is not worth it.
+/// Live bytes in a hundred above which emptying a segment is not worth it.
 const LIVE_PERCENT: u64 = 75;
 
-/// The segment being read through, if any.
+/// The segment being emptied, if any.
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
-    reading: Option<Reading>,
+    emptying: Option<Emptying>,
     /// Segments that could not be read; their rows stay until they expire.
     avoid: BTreeSet<u32>,
     /// Whether to look for a segment.
@@ -31,22 +26,17 @@ pub(super) struct Compaction {
 }
 
 #[derive(Debug)]
-struct Reading {
+struct Emptying {
     segment: u32,
-    offset: u64,
-    end: u64,
-    /// Where the batch ends whose records are being read.
-    batch_end: u64,
+    /// Where to go on looking for its rows.
+    next: Option<RowId>,
+    /// Its rows that are found and not moved, by place; the last is moved first.
+    rows: Vec<(u32, RowId)>,
 }
 
 impl Compaction {
     pub(super) const fn has_work(&self) -> bool {
-        self.reading.is_some()
-    }
-
-    /// The segment that must not be removed now.
-    pub(super) fn reading(&self) -> Option<u32> {
-        self.reading.as_ref().map(|reading| reading.segment)
+        self.emptying.is_some()
     }
 
     /// Looks for a segment at the next occasion.
@@ -56,30 +46,24 @@ impl Compaction {
 
     /// Stops; after a failure. What was moved stays moved.
     pub(super) fn abandon(&mut self) {
-        self.reading = None;
+        self.emptying = None;
     }
 
     /// Chooses the segment with the least alive, if the log holds too much that is dead.
-    pub(super) fn choose(
-        &mut self,
-        books: &Books,
-        shared: &Shared,
-        active: Option<u32>,
-        segment_bytes: u32,
-    ) {
-        if self.reading.is_some() || !std::mem::take(&mut self.due) {
+    pub(super) fn choose(&mut self, shared: &Shared, active: Option<u32>, segment_bytes: u32) {
+        if self.emptying.is_some() || !std::mem::take(&mut self.due) {
             return;
         }
+        let lengths = shared.segments.lengths();
+        let index = shared.index.read();
         let (mut total, mut live) = (0_u64, 0_u64);
-        let mut best: Option<(u64, Reading)> = None;
-        for (number, used) in &books.segments {
+        let mut best: Option<(u64, u32)> = None;
+        for (number, length) in lengths {
+            let used = index.segments().get(&number).copied().unwrap_or_default();
             // Without rows it goes anyway.
-            if used.rows == 0 || Some(*number) == active || self.avoid.contains(number) {
+            if used.rows == 0 || Some(number) == active || self.avoid.contains(&number) {
                 continue;
             }
-            let Some(length) = shared.segment(*number).and_then(|file| file.len().ok()) else {
-                continue;
-            };
             total = total.saturating_add(length);
             live = live.saturating_add(used.bytes);
             let alive = used
@@ -87,17 +71,8 @@ impl Compaction {
                 .saturating_mul(100)
                 .checked_div(length)
                 .unwrap_or(100);
-            if alive < best.as_ref().map_or(LIVE_PERCENT, |(least, _)| *least) {
-                let start = u64::from(SEGMENT_HEAD);
-                best = Some((
-                    alive,
-                    Reading {
-                        segment: *number,
-                        offset: start,
-                        end: length,
-                        batch_end: start,
-                    },
-                ));
+            if alive < best.map_or(LIVE_PERCENT, |(least, _)| least) {
+                best = Some((alive, number));
             }
         }
         let garbage = total.saturating_sub(live);
@@ -105,101 +80,79 @@ impl Compaction {
             .saturating_mul(GARBAGE_PERCENT)
             .saturating_add(segment_bytes.into());
         if garbage > allowed {
-            self.reading = best.map(|(_, reading)| reading);
+            self.emptying = best.map(|(_, segment)| Emptying {
+                segment,
+                next: Some(RowId(0)),
+                rows: Vec::new(),
+            });
         }
     }
 
-    /// Reads on and moves what lives.
+    /// Finds rows of the segment, or moves some of them.
+    ///
+    /// # Errors
+    /// When the segment cannot be read; it is left alone from then on.
     pub(super) fn step(
         &mut self,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_>,
         shared: &Shared,
     ) -> Result<(), StoreError> {
-        let Some(reading) = &mut self.reading else {
+        let Some(emptying) = &mut self.emptying else {
             return Ok(());
         };
-        let Some(file) = shared.segment(reading.segment) else {
-            self.reading = None;
+        if let Some(from) = emptying.next {
+            emptying.find(from, shared);
             return Ok(());
-        };
-        let chunk = reading.chunk(&file)?;
-        let mut taken = 0_usize;
-        while let Some(length) = reading.next(&chunk, taken, batch)? {
-            taken = taken.saturating_add(length);
-            reading.offset = reading
-                .offset
-                .saturating_add(length.try_into().unwrap_or(u64::MAX));
         }
-        if reading.offset >= reading.end {
-            self.reading = None;
-            self.due = true;
-        } else if taken == 0 {
-            // Damaged. Its rows are found out one by one when somebody asks for them.
-            self.avoid.insert(reading.segment);
-            self.reading = None;
+        let moved = emptying.move_rows(batch, shared);
+        if moved.is_err() {
+            self.avoid.insert(emptying.segment);
+        }
+        if moved.is_err() || emptying.rows.is_empty() {
+            self.emptying = None;
             self.due = true;
         }
-        Ok(())
+        moved
     }
 }
 
-impl Reading {
-    fn chunk(&self, file: &DiskFile) -> Result<Bytes, StoreError> {
-        let length = self.end.saturating_sub(self.offset).min(STEP_BYTES);
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-        file.read(self.offset, &mut bytes)?;
-        Ok(bytes.into())
+impl Emptying {
+    fn find(&mut self, from: RowId, shared: &Shared) {
+        let index = shared.index.read();
+        let (places, next) = index.places_from(from, STEP_ROWS);
+        drop(index);
+        self.next = next;
+        let here = places
+            .into_iter()
+            .filter(|(_, place)| place.segment == self.segment);
+        self.rows.extend(here.map(|(id, place)| (place.offset, id)));
+        if next.is_none() {
+            // The last first.
+            self.rows.sort_unstable_by(|a, b| b.cmp(a));
+        }
     }
 
-    /// Deals with what lies at `at` in the chunk; how long it is, or `None` if it is not whole.
-    fn next(
-        &mut self,
-        chunk: &Bytes,
-        at: usize,
-        batch: &mut Batch<'_, '_>,
-    ) -> Result<Option<usize>, StoreError> {
-        if at >= chunk.len() {
-            return Ok(None);
-        }
-        let rest = chunk.slice(at..);
-        if self.offset >= self.batch_end {
-            let Some(length) = read_batch_head(&rest, self.segment) else {
-                return Ok(None);
-            };
-            let head = u64::try_from(BATCH_HEAD).unwrap_or(u64::MAX);
-            self.batch_end = self
-                .offset
-                .saturating_add(head)
-                .saturating_add(length.into());
-            return Ok(Some(BATCH_HEAD));
-        }
-        let Some((entry, length)) = read_record(&rest) else {
-            return Ok(None);
-        };
-        if let Entry::Message {
-            id, header, body, ..
-        } = entry
+    fn move_rows(&mut self, batch: &mut Batch<'_>, shared: &Shared) -> Result<(), StoreError> {
+        let segment = shared.segments.get(self.segment);
+        let mut bytes = 0_u64;
+        while bytes < STEP_BYTES
+            && let Some((_, id)) = self.rows.last().copied()
         {
-            self.keep(id, &header, &body, batch)?;
-        }
-        Ok(Some(length))
-    }
-
-    fn keep(
-        &self,
-        id: RowId,
-        header: &[u8],
-        body: &[u8],
-        batch: &mut Batch<'_, '_>,
-    ) -> Result<(), StoreError> {
-        match batch.tables.row(id)? {
-            Some(row)
-                if row.place.segment == self.segment
-                    && u64::from(row.place.offset) == self.offset =>
+            let row = shared.index.read().row(id);
+            if let Some((meta, place)) = row
+                && place.segment == self.segment
             {
-                batch.relocate(id, &row, header, body)
+                match reader::read(segment.as_ref(), id, place)? {
+                    Some(record) => batch.relocate(id, &meta, &record),
+                    None => {
+                        shared.note_damage(id);
+                        batch.drop_damaged(id);
+                    }
+                }
+                bytes = bytes.saturating_add(place.length.into());
             }
-            _ => Ok(()),
+            self.rows.pop();
         }
+        Ok(())
     }
 }

@@ -22,7 +22,10 @@ use crate::{
 ///
 /// A future; [`Ticket::wait`] blocks instead. Dropping it gives up the answer, not the request.
 #[derive(Debug)]
-pub struct Ticket<T>(oneshot::Receiver<Result<T, StoreError>>);
+pub struct Ticket<T> {
+    answer: oneshot::Receiver<Result<T, StoreError>>,
+    queue: Arc<Queue>,
+}
 
 /// Where the writer puts the answer.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -73,6 +76,8 @@ struct State {
     waiting: VecDeque<(Command, OwnedSemaphorePermit)>,
     woken: bool,
     closed: bool,
+    /// The writer has ended without being told to.
+    died: bool,
 }
 
 /// What [`Queue::take`] brought.
@@ -83,24 +88,19 @@ pub(super) struct Taken {
     pub(super) closed: bool,
 }
 
-/// A ticket and where its answer goes.
-pub(super) fn ticket<T>() -> (Reply<T>, Ticket<T>) {
-    let (reply, answer) = oneshot::channel();
-    (reply, Ticket(answer))
-}
-
 // === impl Ticket ===
 
 impl<T> Ticket<T> {
     /// Blocks this thread until the answer is there.
     ///
     /// # Errors
-    /// As the request; [`StoreError::Closed`] if the store ended first.
+    /// As the request; [`StoreError::Closed`] or [`StoreError::WriterDied`] if the store ended first.
     ///
     /// # Panics
     /// Within an asynchronous task; await the ticket there.
     pub fn wait(self) -> Result<T, StoreError> {
-        self.0.blocking_recv().unwrap_or(Err(StoreError::Closed))
+        let answer = self.answer.blocking_recv();
+        answer.unwrap_or_else(|_| Err(self.queue.ended()))
     }
 }
 
@@ -108,9 +108,8 @@ impl<T> Future for Ticket<T> {
     type Output = Result<T, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0)
-            .poll(cx)
-            .map(|answer| answer.unwrap_or(Err(StoreError::Closed)))
+        let answer = Pin::new(&mut self.answer).poll(cx);
+        answer.map(|answer| answer.unwrap_or_else(|_| Err(self.queue.ended())))
     }
 }
 
@@ -129,21 +128,60 @@ impl Queue {
         }
     }
 
-    /// Adds a request as soon as there is room for it.
-    pub(super) async fn send(&self, command: Command) -> Result<(), StoreError> {
+    /// Adds a request as soon as there is room for it; the answer comes by ticket.
+    pub(super) async fn send<T>(
+        self: &Arc<Self>,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<Ticket<T>, StoreError> {
+        let (reply, ticket) = self.ticket();
+        let command = command(reply);
         let room = Arc::clone(&self.room).acquire_many_owned(self.units_of(&command));
-        let permit = room.await.map_err(|_| StoreError::Closed)?;
-        self.push(command, permit)
+        let permit = room.await.map_err(|_| self.ended())?;
+        self.push(command, permit)?;
+        Ok(ticket)
     }
 
-    /// Adds a request if there is room for it now.
-    pub(super) fn try_send(&self, command: Command) -> Result<(), StoreError> {
+    /// Adds a request if there is room for it now; the answer comes by ticket.
+    pub(super) fn try_send<T>(
+        self: &Arc<Self>,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<Ticket<T>, StoreError> {
+        let (reply, ticket) = self.ticket();
+        let command = command(reply);
         let room = Arc::clone(&self.room).try_acquire_many_owned(self.units_of(&command));
         let permit = room.map_err(|error| match error {
             TryAcquireError::NoPermits => StoreError::Busy,
-            TryAcquireError::Closed => StoreError::Closed,
+            TryAcquireError::Closed => self.ended(),
         })?;
-        self.push(command, permit)
+        self.push(command, permit)?;
+        Ok(ticket)
+    }
+
+    /// Whether requests are taken.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] or [`StoreError::WriterDied`].
+    pub(super) fn health(&self) -> Result<(), StoreError> {
+        let state = self.state.lock();
+        if state.died {
+            Err(StoreError::WriterDied)
+        } else if state.closed {
+            Err(StoreError::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Why a request is not answered. A request that is dropped while nobody has closed the store was dropped by a
+    /// panic.
+    fn ended(&self) -> StoreError {
+        self.health().err().unwrap_or(StoreError::WriterDied)
+    }
+
+    fn ticket<T>(self: &Arc<Self>) -> (Reply<T>, Ticket<T>) {
+        let (reply, answer) = oneshot::channel();
+        let queue = Arc::clone(self);
+        (reply, Ticket { answer, queue })
     }
 
     /// A request larger than the queue takes all of it.
@@ -156,7 +194,8 @@ impl Queue {
     fn push(&self, command: Command, permit: OwnedSemaphorePermit) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         if state.closed {
-            return Err(StoreError::Closed);
+            drop(state);
+            return Err(self.ended());
         }
         state.waiting.push_back((command, permit));
         drop(state);
@@ -176,10 +215,11 @@ impl Queue {
         self.arrived.notify_one();
     }
 
-    /// Refuses requests from now on, also those that wait.
-    pub(super) fn abandon(&self) {
+    /// Refuses requests from now on, also those that wait. `died` says that the writer was not told to end.
+    pub(super) fn abandon(&self, died: bool) {
         let mut state = self.state.lock();
         state.closed = true;
+        state.died = died;
         state.waiting.clear();
         self.room.close();
     }

@@ -1,316 +1,195 @@
-//! Opening: the index as its last durable commit left it, then the log from there on.
+//! Opening: the index from its copy, then the log from there on; without a copy, the whole log.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, io, sync::Arc};
 
-use bytes::Bytes;
-use redb::{Builder, Database, Durability, ReadableDatabase};
-
-use super::{
-    books::{Books, LogPosition},
-    debt::{IndexFile, IndexHandle},
-    index::{FORMAT, KEY_FORMAT, META, Place, ROWS, Row, Tables, read_table},
-    log::{Entry, SEGMENT_HEAD, SegmentHead, next_batch, read_segment_head},
-    reader,
-    segments::{Log, segment_name, segment_number},
-    shared::Shared,
-};
+use super::upkeep::Found;
 use crate::{
     config::StoreConfig,
+    copy::{self, Copied, CopyHead},
     disk::{Disk, DiskFile},
     error::StoreError,
+    index::{Index, Loader},
+    log::{
+        Entry, Format, LOG_FORMAT, Log, LogPosition, Place, SEGMENT_HEAD, Segment, SegmentHead,
+        Segments, detect, read_segment_head, segment_name, segment_number, walk,
+    },
     metrics,
-    record::RowId,
 };
 
-/// The file of the index.
-pub(super) const INDEX_NAME: &str = "index.redb";
-
-/// What every file of redb begins with.
-const REDB_MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
-
-/// Records of the log that one transaction of a restart takes.
-const REPLAY_ENTRIES: usize = 1024;
+/// The index of version 0.1, a database; the log has everything that it has.
+const OLD_INDEX_NAME: &str = "index.redb";
 
 /// What opening brought.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) index: Arc<IndexFile>,
-    pub(super) books: Books,
+    pub(super) index: Index,
+    pub(super) segments: Arc<Segments>,
     pub(super) log: Log,
+    pub(super) damaged: u64,
+    pub(super) found: Found,
 }
 
-/// Opens the index and reads the rest of the log into it.
-pub(super) fn open(
-    disk: &Arc<dyn Disk>,
-    shared: &Arc<Shared>,
-    config: &StoreConfig,
-) -> Result<Opened, StoreError> {
-    shared.clear_segments();
-    let file = disk.open(INDEX_NAME)?;
-    let complete = is_complete(&file)?;
-    if !complete {
-        file.set_len(0)?;
+/// Opens the segments, reads the copy, and reads the rest of the log.
+pub(super) fn open(disk: &Arc<dyn Disk>, config: &StoreConfig) -> Result<Opened, StoreError> {
+    let names = disk.names()?;
+    let mut files = BTreeMap::new();
+    for number in names.iter().filter_map(|name| segment_number(name)) {
+        files.insert(number, open_segment(&**disk, number)?);
     }
-    let index = Arc::new(IndexFile::new(file));
-    if complete {
-        // Opening waits for no write, and needs no room on a full disk: the writer's first checkpoint pays.
-        index.defer();
-    }
-    let database = Arc::new(
-        Builder::new()
-            .set_cache_size(config.index_cache_bytes)
-            .create_with_backend(IndexHandle(index.clone()))?,
-    );
-    check_format(&database)?;
-    let mut books = Books::load(&database, &config.limits, None)?;
-
-    let durable = books.durable;
-    let mut numbers: Vec<u32> = disk
-        .names()?
-        .iter()
-        .filter_map(|name| segment_number(name))
-        .collect();
-    numbers.sort_unstable();
-    for number in &numbers {
-        let file = disk.open(&segment_name(*number))?;
-        if *number < books.log.segment && !books.segments.contains_key(number) {
-            // Emptied before the last commit, and the removal did not get through.
-            drop(file);
-            disk.remove(&segment_name(*number))?;
+    let (mut index, head, copy_bytes) = load(&**disk, &names, &files, config)?;
+    let mut found = Found {
+        copy_bytes,
+        replayed: false,
+        stale: names
+            .into_iter()
+            .filter(|name| name == OLD_INDEX_NAME)
+            .collect(),
+    };
+    let mut damaged = 0_u64;
+    for (number, segment) in &files {
+        index.begin_segment(*number);
+        let from = if *number == head.position.segment {
+            head.position.offset
+        } else {
+            0
+        };
+        if *number < head.position.segment || u64::from(from) >= segment.length {
             continue;
         }
-        if *number >= books.log.segment {
-            replay(&database, &mut books, *number, &file)?;
-        }
-        if *number >= durable.segment {
-            // What the index says from here on must be in the log for good.
-            file.sync_data()?;
-        }
-        shared.add_segment(*number, file);
+        let bytes = read_all(&segment.file)?;
+        let (records, lost) = replay(&mut index, *number, segment.format, &bytes, from);
+        damaged = damaged.saturating_add(lost);
+        metrics::replayed(records);
+        // What is in the index from here on is durable, as after a commit.
+        segment.file.sync()?;
+        found.replayed = true;
     }
-    disk.sync_names()?;
-    drop_dangling(&database, &mut books, shared, durable)?;
-
-    let next = numbers
-        .last()
-        .map_or(0, |last| last.saturating_add(1))
-        .max(books.log.segment);
-    let log = Log::new(disk.clone(), shared.clone(), next, config.segment_bytes);
-    (books.log, books.durable) = (log.position(), log.position());
-    write(&database, &mut books, Durability::Immediate, |_, _| Ok(()))?;
-    index.defer();
-    shared.set_database(Some(database));
-    Ok(Opened { index, books, log })
-}
-
-/// Whether the index was ever made: redb writes its magic number last, and what lacks it holds nothing. The log has
-/// it all.
-fn is_complete(file: &DiskFile) -> Result<bool, StoreError> {
-    let mut start = [0; REDB_MAGIC.len()];
-    if file.len()? < REDB_MAGIC.len() as u64 {
-        return Ok(false);
+    if found.replayed {
+        disk.sync_names()?;
     }
-    file.read(0, &mut start)?;
-    Ok(start == REDB_MAGIC)
-}
-
-/// Runs one transaction on tables and books.
-pub(super) fn write(
-    database: &Database,
-    books: &mut Books,
-    durability: Durability,
-    work: impl FnOnce(&mut Tables<'_>, &mut Books) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_durability(durability)?;
-    {
-        let mut tables = Tables::open(&transaction)?;
-        work(&mut tables, books)?;
-        books.flush(&mut tables)?;
-        tables.meta.insert(KEY_FORMAT, FORMAT)?;
+    if damaged > 0 {
+        metrics::damaged(damaged);
+        tracing::warn!(
+            records = damaged,
+            "a part of the stored messages is damaged"
+        );
     }
-    transaction.commit()?;
-    books.known.keep();
-    Ok(())
-}
-
-/// Refuses files of a later version before anything is changed.
-fn check_format(database: &Database) -> Result<(), StoreError> {
-    let transaction = database.begin_read()?;
-    let Some(table) = read_table(&transaction, META)? else {
-        return Ok(());
-    };
-    let found = table.get(KEY_FORMAT)?.map_or(FORMAT, |found| found.value());
-    if found > FORMAT {
-        Err(StoreError::NewerFormat {
-            found,
-            known: FORMAT,
-        })
-    } else {
-        Ok(())
+    let next = files
+        .last_key_value()
+        .map_or(0, |(last, _)| last.saturating_add(1));
+    let segments = Arc::new(Segments::default());
+    for (number, segment) in files {
+        segments.insert(number, segment);
     }
-}
-
-/// Applies the batches of a segment from the books' position on.
-fn replay(
-    database: &Database,
-    books: &mut Books,
-    number: u32,
-    file: &DiskFile,
-) -> Result<(), StoreError> {
-    books.begin_segment(number);
-    let mut bytes = read_all(file)?;
-    match read_segment_head(&bytes, number) {
-        SegmentHead::Readable => {}
-        SegmentHead::Newer(found) => {
-            return Err(StoreError::NewerFormat {
-                found: found.into(),
-                known: FORMAT,
-            });
-        }
-        SegmentHead::Damaged => return Ok(()),
-    }
-    let mut offset = if number == books.log.segment {
-        books.log.offset.max(SEGMENT_HEAD)
-    } else {
-        SEGMENT_HEAD
-    };
-    bytes = usize::try_from(offset)
-        .ok()
-        .filter(|offset| *offset <= bytes.len())
-        .map_or_else(Bytes::new, |offset| bytes.slice(offset..));
-    let mut rows = 0_usize;
-    loop {
-        // Many small batches share a transaction, or a trickle of single messages would take long to read again.
-        let mut batches = Vec::new();
-        let mut entries = 0_usize;
-        while entries < REPLAY_ENTRIES {
-            let before = bytes.len();
-            let Some(batch) = next_batch(&mut bytes, number) else {
-                break;
-            };
-            entries = entries.saturating_add(batch.len());
-            batches.push((offset, batch));
-            let taken = u32::try_from(before.saturating_sub(bytes.len())).unwrap_or(u32::MAX);
-            offset = offset.saturating_add(taken);
-        }
-        if batches.is_empty() {
-            break;
-        }
-        rows = rows.saturating_add(entries);
-        write(database, books, Durability::None, |tables, books| {
-            batches
-                .iter()
-                .try_for_each(|(offset, batch)| apply(tables, books, number, *offset, batch))
-        })?;
-    }
-    books.log = books.log.max(LogPosition {
-        segment: number,
-        offset,
-    });
-    metrics::replayed(rows);
-    Ok(())
-}
-
-/// Applies one batch. Applying it again changes nothing.
-fn apply(
-    tables: &mut Tables<'_>,
-    books: &mut Books,
-    segment: u32,
-    offset: u32,
-    batch: &[(usize, usize, Entry)],
-) -> Result<(), StoreError> {
-    for (start, length, entry) in batch {
-        match entry {
-            Entry::Message { id, meta, .. } => {
-                let (Ok(start), Ok(length)) = (u32::try_from(*start), u32::try_from(*length))
-                else {
-                    continue;
-                };
-                let place = Place {
-                    segment,
-                    offset: offset.saturating_add(start),
-                    length,
-                };
-                let row = Row { meta: *meta, place };
-                books.next_row = books.next_row.max(id.0.saturating_add(1));
-                books.newest = meta.stored_at;
-                if let Some(old) = tables.row(*id)? {
-                    books.move_row(tables, *id, &old, &row)?;
-                } else if !books.known.contains(&meta.hash) {
-                    books.add(tables, *id, &row)?;
-                }
-            }
-            Entry::Deletion(rows) => {
-                for id in rows {
-                    books.remove(tables, *id)?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Takes out rows whose bytes a power failure took (only with [`crate::Durability::Eventual`]).
-///
-/// The index may have reached the device before the end of the log did; behind `durable` each record is read.
-fn drop_dangling(
-    database: &Database,
-    books: &mut Books,
-    shared: &Shared,
-    durable: LogPosition,
-) -> Result<(), StoreError> {
-    let mut ends = std::collections::HashMap::new();
-    for number in books.segments.keys() {
-        if let Some(file) = shared.segment(*number) {
-            ends.insert(*number, file.len()?);
-        }
-    }
-    let mut dangling = Vec::new();
-    {
-        let transaction = database.begin_read()?;
-        let Some(table) = read_table(&transaction, ROWS)? else {
-            return Ok(());
-        };
-        for entry in redb::ReadableTable::iter(&table)? {
-            let (id, bytes) = entry?;
-            let there = match Row::from_bytes(bytes.value()) {
-                None => false,
-                Some(Row { place, .. }) => {
-                    let end = u64::from(place.offset).saturating_add(place.length.into());
-                    let position = LogPosition {
-                        segment: place.segment,
-                        offset: place.offset,
-                    };
-                    ends.get(&place.segment)
-                        .is_some_and(|length| *length >= end)
-                        && (position < durable || reader::read(shared, place)?.is_some())
-                }
-            };
-            if !there {
-                dangling.push(RowId(id.value()));
-            }
-        }
-    }
-    if dangling.is_empty() {
-        return Ok(());
-    }
-    metrics::lost(dangling.len());
-    tracing::warn!(
-        rows = dangling.len(),
-        "stored messages were cut off by a power failure"
-    );
-    write(database, books, Durability::None, |tables, books| {
-        dangling
-            .iter()
-            .try_for_each(|id| books.remove(tables, *id).map(drop))
+    let next = next.max(head.position.segment);
+    let log = Log::new(disk.clone(), segments.clone(), next, config.segment_bytes);
+    Ok(Opened {
+        index,
+        segments,
+        log,
+        damaged,
+        found,
     })
 }
 
-fn read_all(file: &DiskFile) -> Result<Bytes, StoreError> {
-    let length = usize::try_from(file.len()?)
-        .map_err(|_| StoreError::Io(std::io::ErrorKind::FileTooLarge))?;
+fn open_segment(disk: &dyn Disk, number: u32) -> Result<Segment, StoreError> {
+    let file = disk.open(&segment_name(number))?;
+    let length = file.size()?;
+    let mut head = [0; SEGMENT_HEAD as usize];
+    let known = usize::try_from(length)
+        .unwrap_or(usize::MAX)
+        .min(head.len());
+    if let Some(known) = head.get_mut(..known) {
+        file.read(0, known)?;
+    }
+    let format = match read_segment_head(&head, number) {
+        SegmentHead::Readable(format) => format,
+        SegmentHead::Newer(found) => {
+            return Err(StoreError::NewerFormat {
+                found: found.into(),
+                known: LOG_FORMAT.into(),
+            });
+        }
+        // The batches say it once more. Without any, nothing was ever acknowledged.
+        SegmentHead::Damaged => detect(&read_all(&file)?, number).unwrap_or(Format::V2 { salt: 0 }),
+    };
+    Ok(Segment {
+        file,
+        format,
+        length,
+    })
+}
+
+/// The index as its copy has it, up to where that is complete, and the copy's bytes.
+fn load(
+    disk: &dyn Disk,
+    names: &[String],
+    files: &BTreeMap<u32, Segment>,
+    config: &StoreConfig,
+) -> Result<(Index, CopyHead, u64), StoreError> {
+    match copy::read(disk, names, config)? {
+        Copied::Whole { head, rows, bytes } if fits(head, &rows, files) => {
+            return Ok((rows.finish(head.next_row, head.newest), head, bytes));
+        }
+        Copied::Missing if files.is_empty() => {}
+        Copied::Missing => {
+            tracing::warn!("the index of the stored messages is missing; reading all of the log");
+        }
+        Copied::Damaged | Copied::Whole { .. } => {
+            tracing::warn!(
+                "the index of the stored messages is damaged or of another time; reading all of the log"
+            );
+        }
+    }
+    Ok((Index::new(config), CopyHead::default(), 0))
+}
+
+/// Whether the log has everything that the copy speaks of.
+fn fits(head: CopyHead, rows: &Loader, files: &BTreeMap<u32, Segment>) -> bool {
+    let length = |number: &u32| files.get(number).map(|segment| segment.length);
+    let LogPosition { segment, offset } = head.position;
+    length(&segment).is_none_or(|length| length >= offset.into())
+        && rows
+            .ends()
+            .iter()
+            .all(|(number, end)| length(number).is_some_and(|length| length >= *end))
+}
+
+/// Applies a segment's records from an offset on. Applying one again changes nothing. Returns how many there are, and
+/// how many are damaged.
+fn replay(index: &mut Index, segment: u32, format: Format, bytes: &[u8], from: u32) -> (u64, u64) {
+    let mut records = 0_u64;
+    let damaged = walk(bytes, segment, format, from as usize, |found| {
+        records = records.saturating_add(1);
+        match found.entry {
+            Entry::Message { id, meta } => {
+                let place = Place {
+                    segment,
+                    offset: found.offset,
+                    length: found.length,
+                };
+                if index.row(id).is_some() {
+                    index.relocate(id, place);
+                } else if !index.contains(&meta.hash) {
+                    index.add(id, &meta, place);
+                }
+                index.used(id);
+                // A row that was moved is not a new one.
+                index.set_newest(index.newest().max(meta.stored_at));
+            }
+            Entry::Deletion(rows) => rows.into_iter().for_each(|id| {
+                index.remove(id);
+            }),
+        }
+        index.commit();
+    });
+    (records, damaged)
+}
+
+fn read_all(file: &Arc<dyn DiskFile>) -> Result<Vec<u8>, StoreError> {
+    let length =
+        usize::try_from(file.size()?).map_err(|_| StoreError::Io(io::ErrorKind::FileTooLarge))?;
     let mut bytes = vec![0; length];
     file.read(0, &mut bytes)?;
-    Ok(bytes.into())
+    Ok(bytes)
 }

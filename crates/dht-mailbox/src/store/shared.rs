@@ -1,58 +1,47 @@
 //! What readers and the writer share.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use parking_lot::{Mutex, RwLock};
-use redb::{Database, ReadTransaction, ReadableDatabase};
 
-use super::StoreStats;
-use crate::{disk::DiskFile, error::StoreError};
+use crate::{index::Index, log::Segments, metrics, record::RowId, stats::StoreStats};
 
-/// The open index and the open segments.
-#[derive(Debug, Default)]
+/// The index, the open segments and the counts. Only the writer changes rows.
+#[derive(Debug)]
 pub(super) struct Shared {
-    /// `None` while the index is given up after a failure.
-    database: RwLock<Option<Arc<Database>>>,
-    segments: RwLock<HashMap<u32, DiskFile>>,
+    pub(super) index: RwLock<Index>,
+    pub(super) segments: Arc<Segments>,
     stats: Mutex<StoreStats>,
+    damaged: AtomicU64,
 }
 
 impl Shared {
-    pub(super) fn database(&self) -> Result<Arc<Database>, StoreError> {
-        self.database
-            .read()
-            .clone()
-            .ok_or_else(|| StoreError::Index("not available".into()))
+    pub(super) fn new(index: Index, segments: Arc<Segments>, damaged: u64) -> Self {
+        Self {
+            index: RwLock::new(index),
+            segments,
+            stats: Mutex::default(),
+            damaged: AtomicU64::new(damaged),
+        }
     }
 
-    pub(super) fn set_database(&self, database: Option<Arc<Database>>) {
-        // The old one is dropped, and closed, after the lock is free.
-        let _old = std::mem::replace(&mut *self.database.write(), database);
-    }
-
-    /// The state after the last commit.
-    pub(super) fn read(&self) -> Result<ReadTransaction, StoreError> {
-        Ok(self.database()?.begin_read()?)
-    }
-
-    pub(super) fn segment(&self, number: u32) -> Option<DiskFile> {
-        self.segments.read().get(&number).cloned()
-    }
-
-    pub(super) fn add_segment(&self, number: u32, file: DiskFile) {
-        self.segments.write().insert(number, file);
-    }
-
-    pub(super) fn remove_segment(&self, number: u32) {
-        self.segments.write().remove(&number);
-    }
-
-    pub(super) fn clear_segments(&self) {
-        self.segments.write().clear();
+    /// Counts a row whose bytes do not check, once.
+    pub(super) fn note_damage(&self, id: RowId) {
+        if self.index.write().note_damage(id) {
+            self.damaged.fetch_add(1, Relaxed);
+            metrics::damaged(1);
+            tracing::warn!(row = id.0, "a stored message is damaged");
+        }
     }
 
     pub(super) fn stats(&self) -> StoreStats {
-        *self.stats.lock()
+        StoreStats {
+            damaged: self.damaged.load(Relaxed),
+            ..*self.stats.lock()
+        }
     }
 
     pub(super) fn set_stats(&self, stats: StoreStats) {

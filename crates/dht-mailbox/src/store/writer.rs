@@ -1,31 +1,27 @@
 //! The one thread that writes: it commits what is waiting, then looks after the disk.
 
-use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use redb::Durability as Commit;
 use tokio::time::Instant;
 
 use super::{
-    StoreStats,
-    batch::{Answers, Batch, Task},
-    books::{Books, LogPosition},
+    answers::Answers,
+    batch::Batch,
     compact::Compaction,
-    debt::IndexFile,
-    index::Tables,
-    log::BatchBuffer,
     pace::Pace,
-    queue::{Command, Queue, Reply},
+    queue::{Command, Queue},
     recover,
-    segments::Log,
     shared::Shared,
-    syncer::Syncer,
-    upkeep::SyncState,
+    task::{Rows, Task},
+    upkeep::Upkeep,
 };
 use crate::{
     config::{Durability, StoreConfig},
     disk::Disk,
     error::StoreError,
+    log::{BatchBuffer, Log},
     metrics,
+    stats::StoreStats,
 };
 
 /// Requests in one commit. More would let the first ones wait for the last.
@@ -35,24 +31,17 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// The writer's state.
 #[derive(Debug)]
-pub(super) struct Writer {
-    pub(super) disk: Arc<dyn Disk>,
-    pub(super) config: StoreConfig,
-    pub(super) shared: Arc<Shared>,
-    pub(super) queue: Arc<Queue>,
-    pub(super) syncer: Syncer,
-    pub(super) index: Arc<IndexFile>,
-    pub(super) books: Books,
-    pub(super) log: Log,
-    pub(super) buffer: BatchBuffer,
-    pub(super) tasks: VecDeque<Task>,
-    pub(super) compaction: Compaction,
-    pub(super) pace: Pace,
-    pub(super) sync: SyncState,
-    /// Who waits for the checkpoint under way, and who for the next.
-    pub(super) waiting: (Vec<Reply<()>>, Vec<Reply<()>>),
-    /// The index is given up; open it again before anything else.
-    pub(super) broken: bool,
+pub(super) struct WriterState {
+    disk: Arc<dyn Disk>,
+    config: StoreConfig,
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    upkeep: Upkeep,
+    log: Log,
+    buffer: BatchBuffer,
+    tasks: VecDeque<Task>,
+    compaction: Compaction,
+    pace: Pace,
 }
 
 /// However the writer ends, nobody waits for it for ever.
@@ -60,46 +49,50 @@ struct AbandonOnDrop(Arc<Queue>);
 
 impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
-        self.0.abandon();
+        self.0.abandon(std::thread::panicking());
     }
 }
 
-impl Writer {
+impl WriterState {
+    /// Opens the files.
     pub(super) fn open(
         disk: Arc<dyn Disk>,
         config: StoreConfig,
-        shared: Arc<Shared>,
         queue: Arc<Queue>,
     ) -> Result<Self, StoreError> {
-        let opened = recover::open(&disk, &shared, &config)?;
-        let syncer = Syncer::start(disk.clone(), queue.clone())
-            .map_err(|error| StoreError::Thread(error.kind()))?;
+        let opened = recover::open(&disk, &config)?;
+        let shared = Arc::new(Shared::new(opened.index, opened.segments, opened.damaged));
+        let upkeep = Upkeep::start(
+            disk.clone(),
+            shared.clone(),
+            &queue,
+            config.checkpoint_bytes,
+            opened.found,
+        );
         let writer = Self {
+            upkeep: upkeep.map_err(|error| StoreError::Thread(error.kind()))?,
             disk,
             config,
             shared,
             queue,
-            syncer,
-            index: opened.index,
-            books: opened.books,
             log: opened.log,
             buffer: BatchBuffer::default(),
             tasks: VecDeque::new(),
             compaction: Compaction::default(),
             pace: Pace::default(),
-            sync: SyncState::default(),
-            waiting: Default::default(),
-            broken: false,
         };
         writer.publish(0);
         Ok(writer)
     }
 
+    pub(super) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Runs until the queue is closed and empty.
     pub(super) fn run(mut self) {
         let _abandon = AbandonOnDrop(self.queue.clone());
-        // What opening brought is made durable beside the first requests.
-        self.sync.checkpoint_due = true;
+        // What opening found is looked after beside the first requests.
         self.look_after_disk();
         loop {
             let taken = self
@@ -113,53 +106,69 @@ impl Writer {
             drop(permits);
             self.look_after_disk();
         }
-        self.finish();
+        self.upkeep.finish(self.log.position(), self.log.active());
     }
 
     /// How long to wait for requests: not at all while there is other work.
     fn patience(&self) -> Option<Duration> {
-        if !self.broken && (!self.tasks.is_empty() || self.compaction.has_work()) {
+        if self.has_long_work() {
             Some(Duration::ZERO)
-        } else if self.syncer.is_busy() {
-            None
         } else {
-            self.sync.patience()
+            self.upkeep.patience()
+        }
+    }
+
+    fn has_long_work(&self) -> bool {
+        !self.tasks.is_empty() || self.compaction.has_work()
+    }
+
+    fn look_after_disk(&mut self) {
+        self.upkeep.run(self.log.position(), self.log.active());
+        if self.tasks.is_empty() {
+            let (active, segment_bytes) = (self.log.active(), self.config.segment_bytes);
+            self.compaction.choose(&self.shared, active, segment_bytes);
         }
     }
 
     /// One group commit: the requests, a step of each long task, and the answers.
     fn commit(&mut self, commands: Vec<Command>) {
-        let mut answers = Answers::default();
-        let mut inserts = Vec::with_capacity(commands.len());
+        let mut requests = Vec::with_capacity(commands.len());
         for command in commands {
             match command {
-                Command::Expire { now, reply } => self.tasks.push_back(Task::expire(now, reply)),
+                Command::Expire { now, reply } => {
+                    self.tasks
+                        .push_back(Task::new(Rows::Expired { now }, reply));
+                }
                 Command::DeleteRange {
                     recipient,
                     first,
                     last,
                     reply,
                 } => {
-                    self.tasks
-                        .push_back(Task::delete(recipient, first, last, reply));
+                    let rows = Rows::Range {
+                        recipient,
+                        first,
+                        last,
+                    };
+                    self.tasks.push_back(Task::new(rows, reply));
                 }
                 Command::Checkpoint { reply } => {
-                    self.waiting.1.push(reply);
-                    self.sync.checkpoint_due = true;
+                    self.upkeep.checkpoint(reply);
+                    self.compaction.set_due();
                 }
                 command @ (Command::Insert { .. } | Command::Delete { .. }) => {
-                    inserts.push(command)
+                    requests.push(command);
                 }
             }
         }
-        let has_work = !inserts.is_empty() || !self.tasks.is_empty() || self.compaction.has_work();
-        if !has_work && !self.broken {
+        if requests.is_empty() && !self.has_long_work() {
             return;
         }
-        let outcome = match self.mend() {
-            Ok(()) => self.transact(inserts, &mut answers),
+        let mut answers = Answers::default();
+        let outcome = match self.upkeep.mend() {
+            Ok(()) => self.transact(requests, &mut answers),
             Err(error) => {
-                answers.refuse(inserts, &error);
+                answers.refuse(requests, &error);
                 Err(error)
             }
         };
@@ -170,215 +179,114 @@ impl Writer {
             for task in self.tasks.drain(..) {
                 task.fail(&error);
             }
-            for reply in self.waiting.1.drain(..) {
-                let _ = reply.send(Err(error.clone()));
-            }
             self.compaction.abandon();
             return;
         }
-        // Whoever has its answer finds it in the counts.
+        // A caller that has its answer finds it in the counts.
         self.publish(answers.insertions());
         answers.send();
     }
 
-    /// The transaction: tables, then the log, then the commit. Nothing counts before the last step.
+    /// Stages the changes, writes the log, commits. Nothing counts before the last step.
     fn transact(
         &mut self,
-        commands: Vec<Command>,
+        requests: Vec<Command>,
         answers: &mut Answers,
     ) -> Result<(), StoreError> {
-        let database = self.shared.database()?;
-        let position = self.log.position();
-        let previous = self.books.log;
-        let works = self.pace.works(!commands.is_empty());
+        let works = self.pace.works(!requests.is_empty());
         let start = Instant::now();
-        self.buffer.clear();
-        let result = (|| {
-            let mut transaction = database.begin_write()?;
-            transaction.set_durability(Commit::None)?;
-            let written = {
-                let mut tables = Tables::open(&transaction)?;
-                let mut batch = Batch::new(
-                    &self.config,
-                    &mut tables,
-                    &mut self.books,
-                    &mut self.buffer,
-                    position,
-                    answers,
-                );
-                // Every command leaves its reply in `answers`, also those after one that fails.
-                batch.run(commands)?;
-                if works {
-                    if let Some(task) = self.tasks.front_mut() {
-                        batch.step(task, self.pace.rows())?;
-                    }
-                    self.compaction.step(&mut batch, &self.shared)?;
-                }
-                batch.finish();
-                let written = self.write_log(position, &mut tables);
-                if written.is_err() {
-                    drop(tables);
-                    transaction.abort()?;
-                    return written.map(drop);
-                }
-                written
-            };
-            transaction.commit()?;
-            self.books.known.keep();
-            written
-        })();
-        match result {
-            Ok(()) => {
-                if works {
-                    self.pace.took(start.elapsed());
-                }
-                let finished = self.tasks.pop_front_if(|task| task.is_done());
-                if let Some(task) = finished {
-                    answers.finish(task);
-                    self.sync.checkpoint_due |= !self.removable().is_empty();
-                    self.compaction.set_due();
-                } else if let Some(task) = self.tasks.pop_front() {
-                    // Long tasks take turns.
-                    self.tasks.push_back(task);
-                }
-                Ok(())
+        let position = self.log.position();
+        self.buffer.begin(self.log.salt());
+        let index = &self.shared.index;
+        let mut batch = Batch::new(&self.config, index, &mut self.buffer, position, answers);
+        batch.run(requests);
+        if works {
+            if let Some(task) = self.tasks.front_mut() {
+                batch.step(task, self.pace.rows());
             }
-            Err(error) => {
-                self.log.retract(position);
-                self.books.log = previous;
-                self.give_up_transaction();
-                Err(error)
+            if let Err(error) = self.compaction.step(&mut batch, &self.shared) {
+                metrics::failed(&error);
+                tracing::warn!(%error, "a segment of stored messages cannot be read");
             }
+        }
+        batch.finish();
+        if let Err(error) = self.write_log() {
+            self.log.retract(position);
+            self.shared.index.write().abort();
+            return Err(error);
+        }
+        self.shared.index.write().commit();
+        if works {
+            self.pace.took(start.elapsed());
+            self.end_step(answers);
+        }
+        Ok(())
+    }
+
+    /// After a step of the first task.
+    fn end_step(&mut self, answers: &mut Answers) {
+        let Some(task) = self.tasks.pop_front() else {
+            return;
+        };
+        if task.done {
+            answers.finish(task);
+            let index = self.shared.index.read();
+            let mut segments = index.segments().iter();
+            let active = self.log.active();
+            if segments.any(|(number, used)| used.rows == 0 && Some(*number) != active) {
+                self.upkeep.set_copy_due();
+            }
+            self.compaction.set_due();
+        } else {
+            // Long tasks take turns.
+            self.tasks.push_back(task);
         }
     }
 
     /// Writes the batch, and syncs it if that is what an acknowledgement promises.
-    fn write_log(
-        &mut self,
-        position: LogPosition,
-        tables: &mut Tables<'_>,
-    ) -> Result<(), StoreError> {
-        let length = if self.buffer.is_empty() {
-            0
-        } else {
-            self.buffer.len()
-        };
-        if length > 0 {
-            if self.log.active() != Some(position.segment) {
-                self.books.begin_segment(position.segment);
-            }
-            let taken =
-                u32::try_from(length).map_err(|_| StoreError::Io(io::ErrorKind::FileTooLarge))?;
-            self.books.log = LogPosition {
-                segment: position.segment,
-                offset: position.offset.saturating_add(taken),
-            };
-        }
-        self.books.flush(tables)?;
-        if length == 0 {
+    fn write_log(&mut self) -> Result<(), StoreError> {
+        if self.buffer.is_empty() {
             return Ok(());
         }
+        let (bytes, rows) = (self.buffer.len() as u64, self.buffer.rows());
         let written = self.log.write(&mut self.buffer)?;
-        let bytes = u64::try_from(length).unwrap_or(u64::MAX);
         match self.config.durability {
             Durability::Immediate => {
-                written.file.sync_data()?;
+                written.file.sync()?;
                 if written.begun {
                     self.disk.sync_names()?;
                 }
-                self.books.durable = self.books.log;
             }
             Durability::Eventual => {
-                self.sync.names |= written.begun;
-                if self
-                    .sync
-                    .files
-                    .last()
-                    .is_none_or(|(number, _)| *number != position.segment)
-                {
-                    self.sync.files.push((position.segment, written.file));
-                }
-                self.sync.wrote(bytes);
+                self.upkeep
+                    .wrote(written.segment, written.file, written.begun, bytes);
             }
         }
-        self.sync.checkpoint_bytes = self.sync.checkpoint_bytes.saturating_add(bytes);
-        self.sync.checkpoint_records = self
-            .sync
-            .checkpoint_records
-            .saturating_add(self.buffer.rows());
-        Ok(())
-    }
-
-    /// After a transaction that was given up: the books again from the tables, or everything again from the disk.
-    fn give_up_transaction(&mut self) {
-        let mut known = std::mem::take(&mut self.books.known);
-        known.roll_back();
-        let books = self
-            .shared
-            .database()
-            .and_then(|database| Books::load(&database, &self.config.limits, Some(known)));
-        match books {
-            Ok(mut books) => {
-                books.carry_on(&self.books);
-                self.books = books;
-            }
-            Err(_) => self.broken = true,
+        if written.begun {
+            self.shared.index.write().begin_segment(written.segment);
         }
-        // Redb refuses everything after an I/O error of its own file, until it is opened again.
-        if self
-            .shared
-            .database()
-            .is_ok_and(|database| database.begin_write().is_err())
-        {
-            self.broken = true;
-        }
-    }
-
-    /// Opens the index again if it was given up.
-    fn mend(&mut self) -> Result<(), StoreError> {
-        if !self.broken {
-            return Ok(());
-        }
-        // Nobody that still reads from the old one can change the file under the new one.
-        self.index.retire();
-        self.shared.set_database(None);
-        // Its outcome is about the old one.
-        let _ = self.syncer.wait();
-        let opened = recover::open(&self.disk, &self.shared, &self.config)?;
-        let mut books = opened.books;
-        books.carry_on(&self.books);
-        (self.index, self.books, self.log) = (opened.index, books, opened.log);
-        // What is written and not durable still is.
-        self.sync = SyncState {
-            files: std::mem::take(&mut self.sync.files),
-            names: true,
-            bytes: self.sync.bytes.saturating_add(self.sync.in_flight),
-            since: self.sync.since.or_else(|| Some(Instant::now())),
-            // What the index could not be brought to before.
-            checkpoint_due: true,
-            ..SyncState::default()
-        };
-        self.compaction = Compaction::default();
-        self.broken = false;
+        self.upkeep.committed(bytes, rows);
         Ok(())
     }
 
     /// Shows readers what there is.
     fn publish(&self, insertions: usize) {
-        let total = self.books.usage.total();
-        let log: u64 = self
-            .books
-            .segments
-            .keys()
-            .filter_map(|number| self.shared.segment(*number)?.len().ok())
-            .fold(0, u64::saturating_add);
+        let index = self.shared.index.read();
+        let total = index.total();
         let stats = StoreStats {
             rows: total.rows,
             bytes: total.bytes,
             low_rows: total.low_rows,
-            mailboxes: self.books.usage.mailboxes().try_into().unwrap_or(u64::MAX),
-            disk_bytes: log.saturating_add(self.index.len().unwrap_or(0)),
+            mailboxes: index.mailbox_count() as u64,
+            index_bytes: index.memory(),
+            disk_bytes: self
+                .shared
+                .segments
+                .bytes()
+                .saturating_add(self.upkeep.copy_bytes()),
+            damaged: 0,
         };
+        drop(index);
         self.shared.set_stats(stats);
         metrics::committed(insertions, &stats);
     }

@@ -50,7 +50,7 @@ fn large_messages_meet_the_quota_in_bytes() {
     let config = StoreConfig { limits, ..small() };
     let store = Store::open_on(MemoryDisk::new(), config).unwrap();
     let taken = (0..50).filter(|n| put(&store, by(1, message(*n, 1, 500))).is_ok());
-    let each = log::message_length(8, 500);
+    let each = crate::log::message_length(8, 500);
     assert_eq!(taken.count() as u64, 5_000 / each);
     put(&store, by(1, message(50, 2, 500))).unwrap();
     assert_sound(&store);

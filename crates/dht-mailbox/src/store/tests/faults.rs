@@ -91,9 +91,9 @@ fn an_index_that_was_cut_off_while_it_was_made_is_made_again() {
     drop(store);
     for cut in [1, 8, 4_096] {
         let left = disk.kill();
-        let index = left.open(recover::INDEX_NAME).unwrap();
-        index.write(0, &[0; 9]).unwrap();
-        index.set_len(cut).unwrap();
+        let copy = left.open(crate::copy::COPY_NAME).unwrap();
+        copy.write(0, &[0; 9]).unwrap();
+        copy.set_size(cut).unwrap();
         let again = Store::open_on(left, small()).unwrap();
         assert_eq!(numbers(&again, 1), [1]);
         assert_sound(&again);

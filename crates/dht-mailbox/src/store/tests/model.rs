@@ -168,7 +168,7 @@ proptest! {
                     let row = ModelRow {
                         n,
                         to,
-                        bytes: log::message_length(8, size),
+                        bytes: crate::log::message_length(8, size),
                         low,
                         stored_at: now.0,
                         keep_until: (now.0 + if low { 6 * 3_600 } else { 3 * 86_400 })

@@ -1,0 +1,513 @@
+//! The index: every row in memory, by number, by mailbox and time, by expiry and by content hash.
+//!
+//! Changes are staged while a batch is put together and committed once the log has it. Readers see the rows as of the
+//! last commit: a staged row is not visible yet, one that is staged to go is visible still.
+
+mod check;
+mod load;
+mod usage;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dht_core::{DedupHash, UnixSeconds};
+
+pub(crate) use self::load::Loader;
+use self::usage::{Change, Holders, Usage};
+use crate::{
+    config::StoreConfig,
+    error::Refusal,
+    log::{Meta, Place},
+    query::{Order, Query},
+    record::{Neighbour, Position, Recipient, Retention, RowId},
+    stats::{Account, RowInfo},
+};
+
+/// Memory of a row in all orders, in bytes; measured with a million rows.
+pub(crate) const ROW_BYTES: u64 = 256;
+/// Memory of a mailbox or a neighbour, in bytes.
+pub(crate) const HOLDER_BYTES: u64 = 192;
+
+/// The rows of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    rows: BTreeMap<RowId, Row>,
+    order: BTreeMap<(u32, Position), Flags>,
+    expiry: BTreeSet<(UnixSeconds, RowId)>,
+    /// By the first bytes of the hash: the rest is in the row.
+    hashes: BTreeSet<([u8; 8], RowId)>,
+    usage: Usage,
+    segments: BTreeMap<u32, SegmentUse>,
+    next_row: u64,
+    /// The first row that readers do not see yet.
+    visible: u64,
+    /// The second of the last insertion.
+    newest: UnixSeconds,
+    staged: Staged,
+}
+
+/// A row as the index keeps it.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    hash: DedupHash,
+    holders: Holders,
+    stored_at: UnixSeconds,
+    keep_until: UnixSeconds,
+    place: Place,
+    retention: Retention,
+    damaged: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flags {
+    low: bool,
+    /// Staged to go.
+    gone: bool,
+}
+
+/// How much of a segment is still needed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct SegmentUse {
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What the batch in preparation changes.
+#[derive(Debug, Default)]
+struct Staged {
+    added: Vec<RowId>,
+    gone: Vec<RowId>,
+    moved: Vec<(RowId, Place)>,
+}
+
+/// Which rows of a mailbox to select.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// The first place.
+    pub(crate) first: Position,
+    /// The last place, included.
+    pub(crate) last: Position,
+    /// Most rows.
+    pub(crate) limit: usize,
+    /// Most bytes.
+    pub(crate) max_bytes: usize,
+    /// Whether the first row is selected however large it is.
+    pub(crate) at_least_one: bool,
+}
+
+/// Rows that answer a query.
+#[derive(Debug, Default)]
+pub(crate) struct Selection {
+    pub(crate) rows: Vec<(Position, Place)>,
+    /// Whether a limit left rows out.
+    pub(crate) more: bool,
+}
+
+impl Index {
+    /// An index without rows.
+    pub(crate) fn new(config: &StoreConfig) -> Self {
+        Self {
+            usage: Usage::new(&config.limits),
+            next_row: 1,
+            visible: 1,
+            ..Self::default()
+        }
+    }
+
+    // --- What readers ask.
+
+    /// Rows of a mailbox that are served at `query.now`, within bounds.
+    pub(crate) fn select(&self, query: &Query, bounds: Bounds) -> Selection {
+        let mut selection = Selection::default();
+        let Bounds { first, last, .. } = bounds;
+        let Some(mailbox) = self
+            .usage
+            .mailbox_number(query.recipient)
+            .filter(|_| first <= last)
+        else {
+            return selection;
+        };
+        let mut range = self.order.range((mailbox, first)..=(mailbox, last));
+        let mut bytes = 0_usize;
+        loop {
+            let next = match query.order {
+                Order::OldestFirst => range.next(),
+                Order::NewestFirst => range.next_back(),
+            };
+            let Some(((_, position), _)) = next else {
+                return selection;
+            };
+            let Some(row) = self.visible_row(position.id) else {
+                continue;
+            };
+            if row.keep_until < query.now {
+                continue;
+            }
+            bytes = bytes.saturating_add(row.place.length as usize);
+            let fits =
+                bytes <= bounds.max_bytes || (bounds.at_least_one && selection.rows.is_empty());
+            if selection.rows.len() >= bounds.limit || !fits {
+                selection.more = true;
+                return selection;
+            }
+            selection.rows.push((*position, row.place));
+        }
+    }
+
+    /// The oldest rows of a mailbox.
+    pub(crate) fn list(&self, recipient: Recipient, limit: usize) -> Vec<RowInfo> {
+        let Some(mailbox) = self.usage.mailbox_number(recipient) else {
+            return Vec::new();
+        };
+        let rows = self
+            .order
+            .range(whole(mailbox))
+            .filter_map(|((_, position), _)| {
+                let row = self.visible_row(position.id)?;
+                Some(RowInfo {
+                    position: *position,
+                    keep_until: row.keep_until,
+                    retention: row.retention,
+                    bytes: row.place.length.into(),
+                })
+            });
+        rows.take(limit).collect()
+    }
+
+    /// Mailboxes behind `after` that have rows, in the order of their keys.
+    pub(crate) fn mailboxes(
+        &self,
+        after: Option<Recipient>,
+        limit: usize,
+    ) -> Vec<(Recipient, Account)> {
+        let accounts = self
+            .usage
+            .mailboxes_after(after)
+            .map(|(recipient, mailbox)| {
+                let mut account = Account::default();
+                for ((_, position), flags) in self.order.range(whole(mailbox)) {
+                    if let Some(row) = self.visible_row(position.id) {
+                        account.rows = account.rows.saturating_add(1);
+                        account.bytes = account.bytes.saturating_add(row.place.length.into());
+                        account.low_rows = account.low_rows.saturating_add(flags.low.into());
+                    }
+                }
+                (recipient, account)
+            });
+        accounts
+            .filter(|(_, account)| account.rows > 0)
+            .take(limit)
+            .collect()
+    }
+
+    /// Notes that a row's bytes do not check; whether that is new.
+    pub(crate) fn note_damage(&mut self, id: RowId) -> bool {
+        self.rows
+            .get_mut(&id)
+            .is_some_and(|row| !std::mem::replace(&mut row.damaged, true))
+    }
+
+    /// Up to `limit` visible rows from `from` on, in the order of their numbers, and where to go on.
+    pub(crate) fn rows_from(
+        &self,
+        from: RowId,
+        limit: usize,
+    ) -> (Vec<(RowId, Meta, Place)>, Option<RowId>) {
+        let mut range = self.rows.range(from..RowId(self.visible.max(from.0)));
+        let rows = range
+            .by_ref()
+            .take(limit)
+            .filter_map(|(id, row)| Some((*id, self.meta(row)?, row.place)));
+        let rows: Vec<_> = rows.collect();
+        (rows, range.next().map(|(id, _)| *id))
+    }
+
+    /// Where up to `limit` visible rows from `from` on lie, and where to go on.
+    pub(crate) fn places_from(
+        &self,
+        from: RowId,
+        limit: usize,
+    ) -> (Vec<(RowId, Place)>, Option<RowId>) {
+        let mut range = self.rows.range(from..RowId(self.visible.max(from.0)));
+        let places = range.by_ref().take(limit).map(|(id, row)| (*id, row.place));
+        (places.collect(), range.next().map(|(id, _)| *id))
+    }
+
+    // --- What the writer asks.
+
+    /// A row and where it lies, unless it is staged to go.
+    pub(crate) fn row(&self, id: RowId) -> Option<(Meta, Place)> {
+        let row = self.kept_row(id)?;
+        Some((self.meta(row)?, row.place))
+    }
+
+    /// Whether a message with this hash is stored.
+    pub(crate) fn contains(&self, hash: &DedupHash) -> bool {
+        let prefix = prefix(hash);
+        let mut range = self
+            .hashes
+            .range((prefix, RowId(0))..=(prefix, RowId(u64::MAX)));
+        range.any(|(_, id)| self.rows.get(id).is_some_and(|row| row.hash == *hash))
+    }
+
+    /// Checks the bounds under which nobody else's rows can make room.
+    pub(crate) fn check_quotas(
+        &self,
+        config: &StoreConfig,
+        recipient: Recipient,
+        neighbour: Neighbour,
+        bytes: u64,
+    ) -> Result<(), Refusal> {
+        self.usage
+            .check_quotas(&config.limits, recipient, neighbour, bytes)
+    }
+
+    /// Whether a row of `bytes` more would break the bounds of the store or of the index's memory.
+    pub(crate) fn is_full(&self, config: &StoreConfig, bytes: u64) -> bool {
+        const NEW: u64 = ROW_BYTES + 2 * HOLDER_BYTES;
+        self.usage.is_full(&config.limits, bytes)
+            || self.memory().saturating_add(NEW) > config.index_bytes
+    }
+
+    /// The row that is evicted so that `newcomer` can take `bytes`; for a message of class [`Retention::Low`] only one
+    /// of that class.
+    pub(crate) fn eviction_victim(
+        &self,
+        newcomer: Recipient,
+        retention: Retention,
+        bytes: u64,
+    ) -> Option<RowId> {
+        let recipient = self.usage.eviction_victim(newcomer, bytes)?;
+        let only_low = self.usage.mailbox(recipient).low_rows > 0;
+        if retention == Retention::Low && !only_low {
+            // A message that is addressed to nobody does not push out one for somebody.
+            return None;
+        }
+        let mailbox = self.usage.mailbox_number(recipient)?;
+        let mut rows = self.order.range(whole(mailbox));
+        let victim = rows.find(|(_, flags)| !flags.gone && (flags.low || !only_low));
+        victim.map(|((_, position), _)| position.id)
+    }
+
+    /// Up to `limit` rows whose time is over.
+    pub(crate) fn expired(&self, now: UnixSeconds, limit: usize) -> Vec<RowId> {
+        let rows = self.expiry.range(..(now, RowId(0)));
+        rows.take(limit).map(|(_, id)| *id).collect()
+    }
+
+    /// Up to `limit` rows of a mailbox from `first` to `last`, except those staged to go.
+    pub(crate) fn mailbox_rows(
+        &self,
+        recipient: Recipient,
+        first: Position,
+        last: Position,
+        limit: usize,
+    ) -> Vec<RowId> {
+        let Some(mailbox) = self
+            .usage
+            .mailbox_number(recipient)
+            .filter(|_| first <= last)
+        else {
+            return Vec::new();
+        };
+        let rows = self.order.range((mailbox, first)..=(mailbox, last));
+        let kept = rows.filter(|(_, flags)| !flags.gone);
+        kept.take(limit)
+            .map(|((_, position), _)| position.id)
+            .collect()
+    }
+
+    /// What the store holds with everything that is staged.
+    pub(crate) const fn total(&self) -> Account {
+        self.usage.total()
+    }
+
+    /// Number of mailboxes that hold a row.
+    pub(crate) fn mailbox_count(&self) -> usize {
+        self.usage.mailboxes()
+    }
+
+    /// Bytes of memory that rows, mailboxes and neighbours take.
+    pub(crate) fn memory(&self) -> u64 {
+        let rows = ROW_BYTES.saturating_mul(self.rows.len() as u64);
+        rows.saturating_add(HOLDER_BYTES.saturating_mul(self.usage.holders() as u64))
+    }
+
+    /// How much of each segment is still needed.
+    pub(crate) const fn segments(&self) -> &BTreeMap<u32, SegmentUse> {
+        &self.segments
+    }
+
+    pub(crate) fn forget_segment(&mut self, number: u32) {
+        self.segments.remove(&number);
+    }
+
+    /// Enters a segment, also one without rows.
+    pub(crate) fn begin_segment(&mut self, number: u32) {
+        self.segments.entry(number).or_default();
+    }
+
+    pub(crate) const fn newest(&self) -> UnixSeconds {
+        self.newest
+    }
+
+    pub(crate) fn set_newest(&mut self, newest: UnixSeconds) {
+        self.newest = newest;
+    }
+
+    /// The number of the next row. Numbers are not used twice, also not after a failure: a message that was refused may
+    /// still stand in the log.
+    pub(crate) const fn next_row(&self) -> u64 {
+        self.next_row
+    }
+
+    /// Rows from here on have numbers above this one.
+    pub(crate) fn used(&mut self, id: RowId) {
+        self.next_row = self.next_row.max(id.0.saturating_add(1));
+    }
+
+    // --- Changes.
+
+    /// Stages a row.
+    pub(crate) fn add(&mut self, id: RowId, meta: &Meta, place: Place) {
+        let change = Change::new(meta.retention, place.length);
+        let row = Row {
+            hash: meta.hash,
+            holders: self.usage.add(meta.recipient, meta.neighbour, change),
+            stored_at: meta.stored_at,
+            keep_until: meta.keep_until,
+            place,
+            retention: meta.retention,
+            damaged: false,
+        };
+        self.rows.insert(id, row);
+        self.order.insert(
+            row.key(id),
+            Flags {
+                low: change.low,
+                gone: false,
+            },
+        );
+        self.expiry.insert((row.keep_until, id));
+        self.hashes.insert((prefix(&row.hash), id));
+        self.enter(place);
+        self.used(id);
+        self.staged.added.push(id);
+    }
+
+    /// Stages that a row goes; whether it was there.
+    pub(crate) fn remove(&mut self, id: RowId) -> bool {
+        let Some(row) = self.kept_row(id).copied() else {
+            return false;
+        };
+        self.usage
+            .remove(row.holders, Change::new(row.retention, row.place.length));
+        self.set_gone(&row, id, true);
+        self.expiry.remove(&(row.keep_until, id));
+        self.hashes.remove(&(prefix(&row.hash), id));
+        self.staged.gone.push(id);
+        true
+    }
+
+    /// Stages that a row lies elsewhere.
+    pub(crate) fn relocate(&mut self, id: RowId, place: Place) {
+        self.staged.moved.push((id, place));
+    }
+
+    /// The log has everything that is staged: readers see it from here on.
+    pub(crate) fn commit(&mut self) {
+        let Staged { added, gone, moved } = &mut self.staged;
+        added.clear();
+        let (gone, moved) = (std::mem::take(gone), std::mem::take(moved));
+        for (id, place) in moved {
+            let Some(row) = self.rows.get_mut(&id) else {
+                continue;
+            };
+            let old = std::mem::replace(&mut row.place, place);
+            self.leave(old);
+            self.enter(place);
+        }
+        for id in gone {
+            if let Some(row) = self.rows.remove(&id) {
+                self.order.remove(&row.key(id));
+                self.usage.release(row.holders);
+                self.leave(row.place);
+            }
+        }
+        self.visible = self.next_row;
+    }
+
+    /// The log does not have what is staged: everything is as before, except that numbers are not used again.
+    pub(crate) fn abort(&mut self) {
+        let Staged { added, gone, .. } = std::mem::take(&mut self.staged);
+        for id in gone {
+            let Some(row) = self.rows.get(&id).copied() else {
+                continue;
+            };
+            self.usage
+                .put_back(row.holders, Change::new(row.retention, row.place.length));
+            self.set_gone(&row, id, false);
+            self.expiry.insert((row.keep_until, id));
+            self.hashes.insert((prefix(&row.hash), id));
+        }
+        for id in added {
+            self.remove(id);
+        }
+        self.commit();
+    }
+
+    fn set_gone(&mut self, row: &Row, id: RowId, gone: bool) {
+        if let Some(flags) = self.order.get_mut(&row.key(id)) {
+            flags.gone = gone;
+        }
+    }
+
+    fn kept_row(&self, id: RowId) -> Option<&Row> {
+        let row = self.rows.get(&id)?;
+        // A row that is staged to go has left the order of expiry.
+        self.expiry.contains(&(row.keep_until, id)).then_some(row)
+    }
+
+    fn visible_row(&self, id: RowId) -> Option<&Row> {
+        self.rows.get(&id).filter(|_| id.0 < self.visible)
+    }
+
+    fn meta(&self, row: &Row) -> Option<Meta> {
+        let (recipient, neighbour) = self.usage.keys(row.holders)?;
+        Some(Meta {
+            recipient,
+            neighbour,
+            hash: row.hash,
+            stored_at: row.stored_at,
+            keep_until: row.keep_until,
+            retention: row.retention,
+        })
+    }
+
+    fn enter(&mut self, place: Place) {
+        let used = self.segments.entry(place.segment).or_default();
+        used.rows = used.rows.saturating_add(1);
+        used.bytes = used.bytes.saturating_add(place.length.into());
+    }
+
+    fn leave(&mut self, place: Place) {
+        let used = self.segments.entry(place.segment).or_default();
+        used.rows = used.rows.saturating_sub(1);
+        used.bytes = used.bytes.saturating_sub(place.length.into());
+    }
+}
+
+impl Row {
+    fn key(&self, id: RowId) -> (u32, Position) {
+        let stored_at = self.stored_at;
+        (self.holders.mailbox, Position { stored_at, id })
+    }
+}
+
+fn prefix(hash: &DedupHash) -> [u8; 8] {
+    hash.0.first_chunk().copied().unwrap_or_default()
+}
+
+/// All rows of a mailbox.
+const fn whole(mailbox: u32) -> std::ops::RangeInclusive<(u32, Position)> {
+    (mailbox, Position::FIRST)..=(mailbox, Position::LAST)
+}

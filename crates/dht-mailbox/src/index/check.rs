@@ -1,0 +1,97 @@
+//! Comparing every order of the index with every other; for tests and for a doctor.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Change, Index, SegmentUse, prefix};
+use crate::{log::Place, record::RowId, stats::Account};
+
+/// What the orders of an index say of each other.
+#[derive(Debug, Default)]
+pub(crate) struct Check {
+    /// The rows that readers see.
+    pub(crate) visible: Vec<(RowId, Place)>,
+    pub(crate) faults: Vec<String>,
+}
+
+impl Index {
+    /// Compares everything with everything.
+    pub(crate) fn check(&self) -> Check {
+        let mut check = Check::default();
+        let mut hashes = BTreeSet::new();
+        let mut recipients = BTreeMap::<_, Account>::new();
+        let mut neighbours = BTreeMap::<_, Account>::new();
+        let mut segments = BTreeMap::<u32, SegmentUse>::new();
+        let (mut kept, mut total) = (0_usize, Account::default());
+        for (id, row) in &self.rows {
+            if id.0 < self.visible {
+                check.visible.push((*id, row.place));
+            }
+            let used = segments.entry(row.place.segment).or_default();
+            used.rows = used.rows.saturating_add(1);
+            used.bytes = used.bytes.saturating_add(row.place.length.into());
+            let flags = self.order.get(&row.key(*id));
+            if flags.is_some_and(|flags| flags.gone) {
+                // Staged to go: out of all other orders.
+                continue;
+            }
+            kept = kept.saturating_add(1);
+            let in_expiry = self.expiry.contains(&(row.keep_until, *id));
+            let by_hash = self.hashes.contains(&(prefix(&row.hash), *id));
+            if flags.is_none() || !in_expiry || !by_hash || !hashes.insert(row.hash.0) {
+                check.faults.push(format!(
+                    "row {}: in a mailbox {}, in the expiry {in_expiry}, by hash {by_hash}, or stored twice",
+                    id.0,
+                    flags.is_some()
+                ));
+            }
+            let Some(meta) = self.meta(row) else {
+                check
+                    .faults
+                    .push(format!("row {}: its holders are not known", id.0));
+                continue;
+            };
+            let change = Change::new(row.retention, row.place.length);
+            for account in [
+                recipients.entry(meta.recipient).or_default(),
+                neighbours.entry(meta.neighbour).or_default(),
+                &mut total,
+            ] {
+                account.rows = account.rows.saturating_add(1);
+                account.bytes = account.bytes.saturating_add(change.bytes);
+                account.low_rows = account.low_rows.saturating_add(change.low.into());
+            }
+        }
+        for (name, count, expected) in [
+            ("mailboxes", self.order.len(), self.rows.len()),
+            ("the expiry", self.expiry.len(), kept),
+            ("the hashes", self.hashes.len(), kept),
+        ] {
+            if count != expected {
+                check
+                    .faults
+                    .push(format!("{count} entries in {name}, {expected} rows"));
+            }
+        }
+        let agree = recipients
+            .iter()
+            .all(|(key, account)| self.usage.mailbox(*key) == *account)
+            && neighbours
+                .iter()
+                .all(|(key, account)| self.usage.neighbour(*key) == *account)
+            && self.usage.mailboxes() == recipients.len()
+            && self.usage.total() == total;
+        if !agree {
+            check.faults.push("the accounts do not add up".into());
+        }
+        let used = self
+            .segments
+            .iter()
+            .filter(|(_, used)| **used != SegmentUse::default());
+        if !used.eq(segments.iter()) {
+            check
+                .faults
+                .push("the use of segments does not add up".into());
+        }
+        check
+    }
+}

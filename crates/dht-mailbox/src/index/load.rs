@@ -1,0 +1,93 @@
+//! Building an index from a copy: rows in the order of their numbers, each order built at once.
+
+use std::collections::BTreeMap;
+
+use dht_core::UnixSeconds;
+
+use super::{Change, Flags, Index, Row, SegmentUse, prefix};
+use crate::{
+    config::StoreConfig,
+    log::{Meta, Place},
+    record::{Retention, RowId},
+};
+
+/// The rows of a copy.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    index: Index,
+    rows: Vec<(RowId, Row)>,
+    segments: BTreeMap<u32, SegmentUse>,
+}
+
+impl Loader {
+    pub(crate) fn new(config: &StoreConfig) -> Self {
+        Self {
+            index: Index::new(config),
+            rows: Vec::new(),
+            segments: BTreeMap::new(),
+        }
+    }
+
+    /// Enters a row; false if its number is not above that of the row before.
+    pub(crate) fn add(&mut self, id: RowId, meta: &Meta, place: Place) -> bool {
+        if self.rows.last().is_some_and(|(last, _)| *last >= id) {
+            return false;
+        }
+        let change = Change::new(meta.retention, place.length);
+        let used = self.segments.entry(place.segment).or_default();
+        used.rows = used.rows.saturating_add(1);
+        used.bytes = used.bytes.saturating_add(change.bytes);
+        let row = Row {
+            hash: meta.hash,
+            holders: self
+                .index
+                .usage
+                .load(meta.recipient, meta.neighbour, change),
+            stored_at: meta.stored_at,
+            keep_until: meta.keep_until,
+            place,
+            retention: meta.retention,
+            damaged: false,
+        };
+        self.rows.push((id, row));
+        true
+    }
+
+    /// The segments in which rows lie, and how far these reach.
+    pub(crate) fn ends(&self) -> BTreeMap<u32, u64> {
+        let mut ends = BTreeMap::new();
+        for (_, row) in &self.rows {
+            let end = u64::from(row.place.offset).saturating_add(row.place.length.into());
+            let known = ends.entry(row.place.segment).or_insert(end);
+            *known = end.max(*known);
+        }
+        ends
+    }
+
+    /// The index, complete up to where the copy was.
+    pub(crate) fn finish(self, next_row: u64, newest: UnixSeconds) -> Index {
+        let Self {
+            mut index,
+            rows,
+            segments,
+        } = self;
+        index.usage.rank();
+        let order = rows.iter().map(|(id, row)| {
+            let low = row.retention == Retention::Low;
+            (row.key(*id), Flags { low, gone: false })
+        });
+        index.order = order.collect();
+        index.expiry = rows.iter().map(|(id, row)| (row.keep_until, *id)).collect();
+        index.hashes = rows
+            .iter()
+            .map(|(id, row)| (prefix(&row.hash), *id))
+            .collect();
+        index.segments = segments;
+        let after = rows.last().map_or(1, |(id, _)| id.0.saturating_add(1));
+        index.next_row = next_row.max(after);
+        index.visible = index.next_row;
+        index.newest = newest;
+        index.rows = rows.into_iter().collect();
+        index
+    }
+}

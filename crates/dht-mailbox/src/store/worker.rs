@@ -1,0 +1,130 @@
+//! A thread that waits for the device, so that the writer need not.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::queue::Queue;
+
+/// Work for another thread; its outcome is a number of bytes.
+pub(super) type Job = Box<dyn FnOnce() -> io::Result<u64> + Send>;
+
+/// A thread with room for one job.
+#[derive(Debug)]
+pub(super) struct Worker {
+    slot: Arc<Slot>,
+    thread: Option<JoinHandle<()>>,
+    busy: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    writer: Arc<Queue>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    job: Option<Job>,
+    outcome: Option<io::Result<u64>>,
+    stop: bool,
+}
+
+impl Worker {
+    /// Starts the thread; `writer` is woken when a job is done.
+    pub(super) fn start(name: &str, writer: Arc<Queue>) -> io::Result<Self> {
+        let slot = Arc::new(Slot {
+            writer,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let thread = {
+            let slot = slot.clone();
+            std::thread::Builder::new()
+                .name(name.into())
+                .spawn(move || slot.run())?
+        };
+        Ok(Self {
+            slot,
+            thread: Some(thread),
+            busy: false,
+        })
+    }
+
+    /// Whether a job is under way or its outcome not taken.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// Hands over a job; only when not busy.
+    pub(super) fn submit(&mut self, job: Job) {
+        self.busy = true;
+        self.slot.state.lock().job = Some(job);
+        self.slot.changed.notify_all();
+    }
+
+    /// The outcome of the job, once it is there.
+    pub(super) fn poll(&mut self) -> Option<io::Result<u64>> {
+        let outcome = self.slot.state.lock().outcome.take()?;
+        self.busy = false;
+        Some(outcome)
+    }
+
+    /// Waits for the outcome of the job, if one is under way.
+    pub(super) fn wait(&mut self) -> Option<io::Result<u64>> {
+        if !self.busy {
+            return None;
+        }
+        let mut state = self.slot.state.lock();
+        while state.outcome.is_none() {
+            self.slot.changed.wait(&mut state);
+        }
+        self.busy = false;
+        state.outcome.take()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.slot.state.lock().stop = true;
+        self.slot.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A job that panics is a job that failed; the thread itself does nothing that can.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Slot {
+    fn run(&self) {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(job) = state.job.take() {
+                drop(state);
+                let outcome = catch_unwind(AssertUnwindSafe(job));
+                state = self.state.lock();
+                state.outcome = Some(outcome.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())));
+                self.changed.notify_all();
+                self.writer.wake();
+            } else if state.stop {
+                return;
+            } else {
+                self.changed.wait(&mut state);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("outcome", &self.outcome)
+            .finish_non_exhaustive()
+    }
+}
