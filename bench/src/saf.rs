@@ -70,7 +70,8 @@ pub(crate) fn run(report: &mut Report, effort: Effort) -> anyhow::Result<()> {
     let (path, scale) = (directory.path(), Scale::of(effort));
     full_store(report, effort, scale, &path.join("full"))?;
     immediate(report, effort, scale, &path.join("immediate"))?;
-    turnovers(report, scale, &path.join("turned"))
+    turnovers(report, scale, &path.join("turned"))?;
+    million(report, effort, &path.join("million"))
 }
 
 /// Everything that is measured on a store of [`Scale::rows`].
@@ -84,6 +85,7 @@ fn full_store(
         "saf.insert.eventual",
         "saf.fetch50",
         "saf.fetch50.median",
+        "saf.fetch50.insert",
         "saf.expire",
         "saf.expire.rows",
         "saf.open",
@@ -157,21 +159,29 @@ fn fetches(
         "99 of 100: 50 messages of one mailbox, some 1 000 insertions a second beside it",
     )
     .target(1_000.0);
-    if !report.wants(row.name) && !report.wants("saf.fetch50.median") {
+    let names = [row.name, "saf.fetch50.median", "saf.fetch50.insert"];
+    if !names.iter().any(|name| report.wants(name)) {
         return Ok(());
     }
     let floor = floor::read(path, 50)?;
     let stop = AtomicBool::new(false);
-    let waits = thread::scope(|scope| {
+    let (inserts, waits) = thread::scope(|scope| {
         let inserts = scope.spawn(|| load.trickle(store, &stop, PAUSE, NOW));
         let waits = fetch(store, scale.fetches, &stop, NOW);
         stop.store(true, Relaxed);
-        inserts.join().map_err(|_| anyhow::anyhow!("panicked"))??;
-        waits
+        let inserts = inserts.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+        anyhow::Ok((inserts, waits?))
     })?;
     let median = Row::new("saf.fetch50.median", "us", "the middle of the same").floor(floor);
     report.row(row.floor(floor), || quantile(&waits, 0.99) * 1e6);
     report.row(median, || quantile(&waits, 0.5) * 1e6);
+    let insert = Row::new(
+        "saf.fetch50.insert",
+        "ms",
+        "longest wait of one of these insertions",
+    )
+    .target(5.0);
+    report.row(insert, || quantile(&inserts, 1.0) * 1e3);
     Ok(())
 }
 
@@ -237,6 +247,32 @@ fn immediate(report: &mut Report, effort: Effort, scale: Scale, path: &Path) -> 
         std::fs::remove_dir_all(path)?;
     }
     Ok(())
+}
+
+/// Opening a store of a million small messages; only in a full run.
+fn million(report: &mut Report, effort: Effort, path: &Path) -> anyhow::Result<()> {
+    let row = Row::new(
+        "saf.open.million",
+        "ms",
+        "opening a store of 1 000 000 messages of 100 bytes after it was closed",
+    )
+    .target(3_000.0);
+    if effort.quick || !report.wants(row.name) {
+        return Ok(());
+    }
+    let load = Load::small();
+    let store = Store::open(path, config(Durability::Eventual))?;
+    load.insert(&store, 1_000_000, NOW)?;
+    drop(store);
+    let mut samples = Vec::new();
+    for _ in 0..effort.samples.min(3) {
+        let start = now();
+        let store = Store::open(path, config(Durability::Eventual))?;
+        samples.push(start.elapsed().as_secs_f64() * 1e3);
+        drop(store);
+    }
+    report.row(row, || median(samples));
+    Ok(std::fs::remove_dir_all(path)?)
 }
 
 /// Ten times as many messages as a store holds, on a simulated clock.

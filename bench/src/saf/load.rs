@@ -53,6 +53,8 @@ pub(super) fn config(durability: Durability) -> StoreConfig {
             per_neighbour: room,
             ..Limits::default()
         },
+        // A million rows take some 260 MB.
+        index_bytes: 512 << 20,
         ..StoreConfig::default()
     }
 }
@@ -78,6 +80,14 @@ impl Load {
             next: Arc::default(),
             header: vec![7; HEADER].into(),
             body: (0..BODY).map(|n| n.to_le_bytes()[0]).collect(),
+        }
+    }
+
+    /// Messages of 100 bytes.
+    pub(super) fn small() -> Self {
+        Self {
+            body: vec![7; 100].into(),
+            ..Self::new()
         }
     }
 

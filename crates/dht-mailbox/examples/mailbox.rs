@@ -25,17 +25,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     store.close();
 
     let store = Store::open(&directory, StoreConfig::default())?;
-    let mut query = Query::all(bob, now);
-    let mut last = false;
-    while !last {
-        let page = store.fetch(&query)?;
+    let query = Query::all(bob, now);
+    let mut page = store.fetch(&query)?;
+    while page.more {
         println!("fetched    {} messages", page.records.len());
-        query.after = page.records.last().map(|record| record.position());
-        last = !page.more || page.records.len() < 50;
-        if !last {
-            let rows = page.records.iter().map(|record| record.id).collect();
-            store.delete(rows, Some(bob)).await?;
-        }
+        let rows = page.records.iter().map(|record| record.id).collect();
+        store.delete(rows, Some(bob)).await?;
+        page = store.fetch(&query)?;
     }
     println!("not yet deleted: {}", store.stats().rows);
     let expired = store.expire(now.saturating_add(4 * 86_400)).await?;

@@ -60,7 +60,7 @@ pub(crate) enum Copied {
     Damaged,
     Whole {
         head: CopyHead,
-        rows: Loader,
+        rows: Box<Loader>,
         bytes: u64,
     },
 }
@@ -122,7 +122,7 @@ pub(crate) fn read(disk: &dyn Disk, names: &[String], config: &StoreConfig) -> i
     match reader.copy(config) {
         Ok(Some((head, rows))) => Ok(Copied::Whole {
             head,
-            rows,
+            rows: Box::new(rows),
             bytes: reader.at,
         }),
         Ok(None) => Ok(Copied::Damaged),

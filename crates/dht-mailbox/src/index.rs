@@ -262,10 +262,17 @@ impl Index {
     }
 
     /// Whether a row of `bytes` more would break the bounds of the store or of the index's memory.
-    pub(crate) fn is_full(&self, config: &StoreConfig, bytes: u64) -> bool {
-        const NEW: u64 = ROW_BYTES + 2 * HOLDER_BYTES;
+    pub(crate) fn is_full(
+        &self,
+        config: &StoreConfig,
+        recipient: Recipient,
+        neighbour: Neighbour,
+        bytes: u64,
+    ) -> bool {
+        let holders = HOLDER_BYTES.saturating_mul(self.usage.new_holders(recipient, neighbour));
+        let more = ROW_BYTES.saturating_add(holders);
         self.usage.is_full(&config.limits, bytes)
-            || self.memory().saturating_add(NEW) > config.index_bytes
+            || self.memory().saturating_add(more) > config.index_bytes
     }
 
     /// The row that is evicted so that `newcomer` can take `bytes`; for a message of class [`Retention::Low`] only one
@@ -326,9 +333,9 @@ impl Index {
         self.usage.mailboxes()
     }
 
-    /// Bytes of memory that rows, mailboxes and neighbours take.
+    /// Bytes of memory that rows, mailboxes and neighbours take, without the rows that are staged to go.
     pub(crate) fn memory(&self) -> u64 {
-        let rows = ROW_BYTES.saturating_mul(self.rows.len() as u64);
+        let rows = ROW_BYTES.saturating_mul(self.usage.total().rows);
         rows.saturating_add(HOLDER_BYTES.saturating_mul(self.usage.holders() as u64))
     }
 

@@ -29,22 +29,22 @@
 //! ```
 //!
 //! - [`Store`]: insertion, retrieval, deletion, expiry.
-//! - [`Limits`], [`Lifetimes`], [`Usage`]: who may hold how much, for how long.
+//! - [`StoreConfig`]: when an insertion is acknowledged, who may hold how much ([`Limits`]), for how long ([`Lifetimes`]).
 //! - [`Disk`]: where the files are; [`Directory`] and [`MemoryDisk`] implement it.
 //!
 //! # Durability
 //!
-//! A [`Store`] is a log and an index of it.
+//! A store is a log, and an index of it in memory.
 //!
-//! - **The segment log is the truth.** A commit takes what waits, at most 512 requests or 4 MiB, and appends it as
-//!   one batch of checksummed records, insertions and deletions alike. With [`Durability::Immediate`] it is synced,
-//!   and only then acknowledged. A batch counts whole or not at all, so that a torn write is no write.
-//! - **The index follows.** It is a redb file: rows by recipient and time and by expiry, and the accounts of who holds
-//!   how much, changed in one transaction with each batch. What redb writes is kept in memory until the next
-//!   **checkpoint** ([`StoreConfig::checkpoint_bytes`] of the log, 2 500 rows, or [`Store::checkpoint`]), when the
-//!   log is synced first and the index after it. So an insertion costs one sync of one file.
-//! - **A restart** opens the index as the last checkpoint left it and reads the log from there on. Without an index
-//!   file it reads the whole log.
+//! - **The segment log is the truth.** A commit takes what waits, at most 512 requests or 4 MiB, and appends it as one batch
+//!   of checked records, insertions and deletions alike. With [`Durability::Immediate`] the log is synced. Only then the
+//!   index changes, readers see the rows, and callers are answered.
+//! - **A copy of the index** is written beside the log now and then, by a thread of its own: after
+//!   [`StoreConfig::checkpoint_bytes`] of the log (or twice the bytes of the copy, if that is more), after 100 000 rows, at
+//!   [`Store::checkpoint`] and when the store is closed. The order is: sync the log, write the copy to a new file, sync it,
+//!   rename it, sync the directory, then remove segments without rows.
+//! - **Opening** reads the copy, and the log from where the copy ends. A copy that is missing, damaged or of another time is
+//!   made again from the whole log. Deleted rows may come back then, if the segment with their deletion is gone.
 //!
 //! What each end takes:
 //!
@@ -52,15 +52,19 @@
 //! |---|---|---|
 //! | `kill -9` | nothing acknowledged | nothing acknowledged |
 //! | power failure | nothing acknowledged | what was acknowledged since the last background sync: 50 ms as a rule, [`EVENTUAL_LOSS_BYTES`] at most |
-//! | deletions, at a power failure | done for good once acknowledged | the last ones may be undone: such a message is served again, and known to who has it |
+//! | deletions, at a power failure | done for good once acknowledged | the last ones may be undone: such a message is served again |
+//! | a changed byte in the log | one message | one message |
 //!
-//! With [`Durability::Eventual`] the index may reach the device before the end of the log. Opening finds rows whose
-//! bytes are not there, takes them out and counts them (`dht_mailbox_lost_total`); what is left is whole.
+//! Every record has a check of its own, and one of its head, which begin with a secret number of the segment. So the reader
+//! finds the next record behind a damaged one, and a message cannot pose as a record. Damaged records are skipped and counted
+//! ([`StoreStats::damaged`], `dht_mailbox_damaged_total`). A deletion counts only in a batch that is whole: of a batch that a
+//! power failure tore, messages may remain, but it takes no row away.
 //!
-//! A write that fails is answered with the error ([`StoreError::DiskFull`] if that is the cause), is cut off the log,
-//! and leaves everything as it was; reading goes on, and the next insertion tries again. A store that redb has given up is opened again by
-//! itself. One case is not decided: if the device refuses to shorten the file, too, a batch that was answered with an
-//! error may be there after a restart, whole; being stored once more than promised harms nobody.
+//! A write that fails is answered with the error ([`StoreError::DiskFull`] if that is the cause), is cut off the log, and
+//! leaves everything as it was; reading goes on, and the next insertion tries again. After a background sync that failed no
+//! insertion is acknowledged until one succeeds. If the device refuses to shorten the file, too, messages that were answered
+//! with an error may be there after a restart; being stored once more than promised harms nobody. If the thread that writes
+//! dies, every call fails with [`StoreError::WriterDied`].
 
 mod config;
 mod copy;

@@ -351,6 +351,8 @@ impl fmt::Debug for Ledger {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use dht_core::test_util::public_key;
     use dht_mailbox::{
         Disk as _, DiskFile,
@@ -390,20 +392,20 @@ mod tests {
     }
 
     #[derive(Debug)]
-    struct File(DiskFile);
+    struct File(Arc<dyn DiskFile>);
 
     impl redb::StorageBackend for File {
         fn len(&self) -> io::Result<u64> {
-            self.0.len()
+            self.0.size()
         }
         fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
             self.0.read(offset, out)
         }
         fn set_len(&self, len: u64) -> io::Result<()> {
-            self.0.set_len(len)
+            self.0.set_size(len)
         }
         fn sync_data(&self) -> io::Result<()> {
-            self.0.sync_data()
+            self.0.sync()
         }
         fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
             self.0.write(offset, data)

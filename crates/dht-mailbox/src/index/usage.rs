@@ -185,6 +185,12 @@ impl Usage {
             .saturating_add(self.neighbours.numbers.len())
     }
 
+    /// Of these two, how many hold nothing yet.
+    pub(crate) fn new_holders(&self, recipient: Recipient, neighbour: Neighbour) -> u64 {
+        let mailbox = u64::from(!self.mailboxes.numbers.contains_key(&recipient));
+        mailbox.saturating_add(u64::from(!self.neighbours.numbers.contains_key(&neighbour)))
+    }
+
     /// Checks the bounds under which nobody else's rows can make room.
     pub(crate) fn check_quotas(
         &self,

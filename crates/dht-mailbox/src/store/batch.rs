@@ -117,7 +117,7 @@ impl<'b> Batch<'b> {
             return Ok(Inserted::AlreadyExisted);
         }
         index.check_quotas(config, record.recipient, record.neighbour, bytes)?;
-        while index.is_full(config, bytes) {
+        while index.is_full(config, record.recipient, record.neighbour, bytes) {
             let victim = index.eviction_victim(record.recipient, record.retention, bytes);
             let victim = victim.ok_or(Refusal::Full)?;
             index.remove(victim);

@@ -2,6 +2,7 @@ mod abuse;
 mod copies;
 mod faults;
 mod model;
+mod writer;
 
 use bytes::Bytes;
 use dht_core::DedupHash;
@@ -83,7 +84,7 @@ fn assert_sound(store: &Store) {
 }
 
 #[test]
-fn what_went_in_comes_out() {
+fn a_stored_row_is_served() {
     let store = Store::open_on(MemoryDisk::new(), small()).unwrap();
     let record = NewRecord {
         retention: Retention::Low,
@@ -230,7 +231,7 @@ fn deletion_keeps_to_ids_and_owner() {
 }
 
 #[test]
-fn what_was_deleted_can_be_stored_again() {
+fn deleted_rows_can_be_stored_again() {
     let disk = FaultyDisk::new();
     let store = Store::open_on(disk.clone(), small()).unwrap();
     put(&store, message(1, 1, 10)).unwrap();
@@ -276,7 +277,7 @@ fn classes_expire_at_their_own_time() {
 }
 
 #[test]
-fn the_senders_time_limit_can_be_ignored() {
+fn time_limits_of_senders_are_optional() {
     let lifetimes = Lifetimes {
         honour_expires: false,
         ..Lifetimes::default()
@@ -301,7 +302,7 @@ fn the_senders_time_limit_can_be_ignored() {
 }
 
 #[test]
-fn what_may_not_be_stored_is_refused() {
+fn quotas_refuse_rows() {
     let room = |rows| Room {
         rows,
         bytes: 1 << 20,
@@ -398,7 +399,7 @@ fn a_full_store_takes_from_the_largest() {
 }
 
 #[test]
-fn everything_is_there_after_a_restart() {
+fn a_restart_keeps_every_row() {
     let disk = FaultyDisk::new();
     let store = Store::open_on(disk.clone(), small()).unwrap();
     for n in 0..50 {
@@ -426,7 +427,7 @@ fn everything_is_there_after_a_restart() {
 }
 
 #[test]
-fn an_eventual_acknowledgement_survives_the_end_of_the_process() {
+fn eventual_rows_survive_the_process() {
     let disk = FaultyDisk::new();
     let config = StoreConfig {
         durability: Durability::Eventual,
@@ -475,7 +476,7 @@ fn files_of_a_later_version_are_refused() {
 }
 
 #[test]
-fn a_store_without_room_refuses_and_one_with_little_keeps_little() {
+fn a_store_keeps_within_little_room() {
     let nothing = Room { rows: 0, bytes: 0 };
     let config = |room| StoreConfig {
         limits: Limits {
@@ -535,6 +536,23 @@ fn a_store_without_room_refuses_and_one_with_little_keeps_little() {
 }
 
 #[test]
+fn the_index_stays_within_its_memory() {
+    let config = StoreConfig {
+        index_bytes: 10_000,
+        ..small()
+    };
+    let store = Store::open_on(MemoryDisk::new(), config).unwrap();
+    for n in 0..200 {
+        put(&store, message(n, (n % 4) as u8, 10)).unwrap();
+        assert!(store.stats().index_bytes <= 10_000);
+    }
+    let rows = store.stats().rows;
+    assert!((30..40).contains(&rows), "{rows}");
+    assert!(numbers(&store, 3).contains(&199), "the newest are kept");
+    assert_sound(&store);
+}
+
+#[test]
 fn a_directory_belongs_to_one_store() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), small()).unwrap();
@@ -585,7 +603,7 @@ fn the_queue_is_bounded() {
 }
 
 #[test]
-fn the_index_can_be_rebuilt_from_the_log() {
+fn a_missing_copy_is_rebuilt() {
     let disk = FaultyDisk::new();
     let store = Store::open_on(disk.clone(), small()).unwrap();
     for n in 0..40 {
@@ -599,7 +617,7 @@ fn the_index_can_be_rebuilt_from_the_log() {
 }
 
 #[test]
-fn ten_turnovers_do_not_make_it_grow() {
+fn turnovers_do_not_grow_the_files() {
     let room = Room {
         rows: 200,
         bytes: 1 << 30,
@@ -641,7 +659,7 @@ fn ten_turnovers_do_not_make_it_grow() {
 }
 
 #[test]
-fn room_of_scattered_deletions_is_given_back() {
+fn compaction_frees_scattered_deletions() {
     let config = StoreConfig {
         segment_bytes: 32 << 10,
         checkpoint_bytes: 64 << 10,
@@ -685,7 +703,7 @@ fn room_of_scattered_deletions_is_given_back() {
 }
 
 #[test]
-fn readers_see_whole_commits_while_rows_come_and_go() {
+fn readers_see_whole_commits() {
     let store = Store::open_on(MemoryDisk::new(), small()).unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -200,7 +200,10 @@ impl Upkeep {
         }
         if self.since_copy != (0, 0) || self.copy_due {
             let job = self.copy_job(log, active);
-            self.copied(job());
+            self.copier.submit(job);
+            if let Some(outcome) = self.copier.wait() {
+                self.copied(outcome);
+            }
         }
     }
 

@@ -177,9 +177,6 @@ pub(crate) const fn advice(error: &StoreError) -> &'static str {
         StoreError::Locked => "; stop the node that runs with this home, or use another --home",
         StoreError::NewerFormat { .. } => "; use the newer version, or another --home",
         StoreError::DiskFull => "; make room on the disk",
-        StoreError::Index(_) => {
-            "; if it stays so, move index.redb away, which is made again from the messages"
-        }
         StoreError::Io(io::ErrorKind::InvalidData) => {
             "; if it stays so, move ledger.redb away, without which a message may be delivered twice"
         }

@@ -57,7 +57,7 @@ fn large_messages_meet_the_quota_in_bytes() {
 }
 
 #[test]
-fn one_neighbours_flood_does_not_keep_others_out() {
+fn a_neighbours_flood_spares_the_others() {
     let store = store();
     let mut refused = 0;
     for n in 0..2_000 {
@@ -76,7 +76,7 @@ fn one_neighbours_flood_does_not_keep_others_out() {
 }
 
 #[test]
-fn many_neighbours_together_take_from_the_largest_mailboxes_only() {
+fn only_the_largest_mailboxes_are_evicted() {
     let store = store();
     put(&store, by(9, message(9_999, 250, 100))).unwrap();
     // More than the store holds, for five mailboxes.

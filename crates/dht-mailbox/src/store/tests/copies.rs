@@ -20,9 +20,11 @@ fn filled(disk: &FaultyDisk) -> Store {
 }
 
 fn assert_filled(store: &Store, when: &str) {
-    for to in 0..3_u64 {
-        let expected: Vec<_> = (0..40).filter(|n| to != 0 && n % 3 == to).collect();
-        assert_eq!(numbers(store, to as u8), expected, "mailbox {to}, {when}");
+    for to in 0..3_u8 {
+        let expected: Vec<_> = (0..40)
+            .filter(|n| to != 0 && n % 3 == u64::from(to))
+            .collect();
+        assert_eq!(numbers(store, to), expected, "mailbox {to}, {when}");
     }
     assert_sound(store);
 }
@@ -30,7 +32,7 @@ fn assert_filled(store: &Store, when: &str) {
 /// The bytes of a file.
 fn content(disk: &FaultyDisk, name: &str) -> Vec<u8> {
     let file = disk.open(name).unwrap();
-    let mut bytes = vec![0; file.size().unwrap() as usize];
+    let mut bytes = vec![0; usize::try_from(file.size().unwrap()).unwrap()];
     file.read(0, &mut bytes).unwrap();
     bytes
 }
@@ -117,9 +119,9 @@ fn a_damaged_copy_is_made_again() {
         file.write(at as u64, &[byte[0] ^ 0x20]).unwrap();
         let store = Store::open_on(left.clone(), small()).unwrap();
         // Rows may come back whose deletion went with its segment; nothing is missing.
-        for to in 1..3_u64 {
-            let expected: Vec<_> = (0..40).filter(|n| n % 3 == to).collect();
-            assert_eq!(numbers(&store, to as u8), expected, "changed at {at}");
+        for to in 1..3_u8 {
+            let expected: Vec<_> = (0..40).filter(|n| n % 3 == u64::from(to)).collect();
+            assert_eq!(numbers(&store, to), expected, "changed at {at}");
         }
         assert_sound(&store);
         block_on(store.checkpoint()).unwrap();

@@ -43,7 +43,7 @@ fn a_full_disk_refuses_and_recovers() {
 }
 
 #[test]
-fn an_index_that_finds_no_room_costs_nothing_but_a_later_checkpoint() {
+fn a_copy_without_room_costs_nothing() {
     let disk = FaultyDisk::new();
     let store = Store::open_on(disk.clone(), small()).unwrap();
     block_on(store.checkpoint()).unwrap();
@@ -84,7 +84,7 @@ fn an_index_that_finds_no_room_costs_nothing_but_a_later_checkpoint() {
 }
 
 #[test]
-fn an_index_that_was_cut_off_while_it_was_made_is_made_again() {
+fn a_copy_cut_off_is_made_again() {
     let disk = FaultyDisk::new();
     let store = Store::open_on(disk.clone(), small()).unwrap();
     put(&store, message(1, 1, 10)).unwrap();
@@ -200,7 +200,7 @@ fn every_operation_may_fail_once() {
 }
 
 #[test]
-fn a_power_failure_at_any_moment_takes_nothing_acknowledged() {
+fn a_power_failure_takes_nothing_acknowledged() {
     for seed in 0..60_u64 {
         let disk = FaultyDisk::new();
         let store = Store::open_on(disk.clone(), small()).unwrap();
