@@ -13,18 +13,19 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, IdentityError, InboundStream, MESSAGING_PROTOCOL, Medium, Outlets, Transport,
-    admission::{Admission, Bounds},
-    channels,
-    dialer::Dials,
-    identity::encode_identity,
+    Config, IdentityError, InboundStream, MESSAGING_PROTOCOL, Medium, Outlets, Transport, channels,
+    connection::{
+        admission::{Admission, Bounds},
+        dials::Dials,
+        encode_identity,
+        table::Table,
+        upgrade::Upgrade,
+    },
     limits::{MAX_UNREAD_BYTES, MOST_INBOUND_STREAMS},
     medium::Media,
     messaging::{Limits, Outboxes, Receiver, SharedBytes},
-    shared::{Counters, Shared},
-    table::Table,
+    state::{Counters, State},
     tasks::Tasks,
-    upgrade::Upgrade,
 };
 
 /// Builds a [`Transport`].
@@ -162,7 +163,7 @@ impl Builder {
             connections_per_source: config.max_connections_per_source,
             exempt_local: config.exempt_local,
         };
-        let shared = Shared {
+        let state = State {
             table: Table::new(*identity.node_id()),
             admission: Admission::new(bounds),
             dials: Dials::default(),
@@ -194,7 +195,7 @@ impl Builder {
             },
             config,
         };
-        let transport = Transport::new(shared);
+        let transport = Transport::new(state);
         Ok((
             transport,
             Outlets {

@@ -4,7 +4,18 @@ use std::{future::Future, io, pin::Pin, sync::Arc};
 
 use dht_core::Address;
 
-use crate::{Socket, Source};
+#[cfg(feature = "memory")]
+mod memory;
+mod socket;
+#[cfg(feature = "tcp")]
+mod tcp;
+
+#[cfg(feature = "memory")]
+pub use memory::Memory;
+pub(crate) use socket::WireCounters;
+pub use socket::{Socket, Source, Stream};
+#[cfg(feature = "tcp")]
+pub use tcp::Tcp;
 
 /// A boxed future, as object-safe traits need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -24,9 +24,10 @@ use tokio::{
 
 use crate::{
     Builder, Connection, Delivery, DeliveryError, DialError, Event, InboundMessage, OpenError,
-    SendError, Substream, listener,
-    messaging::{Pushed, Reply},
-    shared::{DirectoryConnector, Session, Shared},
+    SendError, Substream,
+    connection::listener,
+    messaging::{Connect, PeerSession, Pushed, Reply},
+    state::State,
 };
 
 /// A stream of another protocol that a peer opened.
@@ -87,13 +88,13 @@ pub struct Stats {
 /// it at once.
 #[derive(Clone)]
 pub struct Transport {
-    shared: Arc<Shared>,
+    state: Arc<State>,
     listening: Arc<Mutex<Vec<Address>>>,
     _stop: Arc<StopOnDrop>,
 }
 
-/// Tasks hold [`Shared`], never this.
-struct StopOnDrop(Arc<Shared>);
+/// Tasks hold [`State`], never this.
+struct StopOnDrop(Arc<State>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
@@ -103,14 +104,25 @@ impl Drop for StopOnDrop {
     }
 }
 
+/// Connects peer sessions to peers of the directory.
+struct DirectoryConnector(Arc<State>);
+
+impl Connect for DirectoryConnector {
+    async fn connect(&self, peer: &NodeId) -> Option<Arc<Connection>> {
+        self.0.dial_known(peer).await.ok()
+    }
+}
+
+type Session = PeerSession<DirectoryConnector>;
+
 // === impl Transport ===
 
 impl Transport {
-    pub(crate) fn new(shared: Shared) -> Self {
-        let shared = Arc::new(shared);
+    pub(crate) fn new(state: State) -> Self {
+        let state = Arc::new(state);
         Self {
-            _stop: Arc::new(StopOnDrop(Arc::clone(&shared))),
-            shared,
+            _stop: Arc::new(StopOnDrop(Arc::clone(&state))),
+            state,
             listening: Arc::default(),
         }
     }
@@ -132,7 +144,7 @@ impl Transport {
     /// # Errors
     /// Of the medium; [`io::ErrorKind::Unsupported`] if none serves the address.
     pub async fn listen(&self, address: &Address) -> io::Result<Address> {
-        let local = listener::listen(&self.shared, address).await?;
+        let local = listener::listen(&self.state, address).await?;
         self.listening.lock().push(local.clone());
         Ok(local)
     }
@@ -156,10 +168,10 @@ impl Transport {
         key: &PublicKey,
         addresses: &[Address],
     ) -> Result<Arc<Connection>, DialError> {
-        if self.shared.stopping.is_cancelled() {
+        if self.state.stopping.is_cancelled() {
             return Err(DialError::Cancelled);
         }
-        self.shared.dial(key, addresses.to_vec()).await
+        self.state.dial(key, addresses.to_vec()).await
     }
 
     /// As [`dial`](Self::dial), with the key and the addresses that the directory knows, best address first.
@@ -167,15 +179,15 @@ impl Transport {
     /// # Errors
     /// [`DialError`].
     pub async fn dial_known(&self, peer: &NodeId) -> Result<Arc<Connection>, DialError> {
-        if self.shared.stopping.is_cancelled() {
+        if self.state.stopping.is_cancelled() {
             return Err(DialError::Cancelled);
         }
-        self.shared.dial_known(peer).await
+        self.state.dial_known(peer).await
     }
 
     /// Gives up a dial under way; whoever waits for it gets [`DialError::Cancelled`].
     pub fn cancel_dial(&self, peer: &NodeId) {
-        self.shared.dials.cancel(peer);
+        self.state.dials.cancel(peer);
     }
 
     /// Queues a message for a peer; it is dialled as by [`dial_known`](Self::dial_known) if it is not connected.
@@ -223,21 +235,21 @@ impl Transport {
         if frame.len() > MAX_MESSAGING_FRAME_BYTES {
             return Err(SendError::TooLong(frame.len()));
         }
-        if peer == self.shared.upgrade.identity.node_id() {
+        if peer == self.state.upgrade.identity.node_id() {
             return Err(SendError::OwnNodeId);
         }
-        if self.shared.stopping.is_cancelled() {
+        if self.state.stopping.is_cancelled() {
             return Err(SendError::ShutDown);
         }
-        if let Pushed::Start(outbox) = self.shared.outboxes.push(peer, frame, priority, reply)? {
+        if let Pushed::Start(outbox) = self.state.outboxes.push(peer, frame, priority, reply)? {
             let session = Session {
                 peer: *peer,
                 outbox,
-                outboxes: Arc::clone(&self.shared.outboxes),
-                connect: DirectoryConnector(Arc::clone(&self.shared)),
-                write_timeout: self.shared.config.write_timeout,
+                outboxes: Arc::clone(&self.state.outboxes),
+                connect: DirectoryConnector(Arc::clone(&self.state)),
+                write_timeout: self.state.config.write_timeout,
             };
-            self.shared.tasks.spawn(session.run());
+            self.state.tasks.spawn(session.run());
         }
         Ok(())
     }
@@ -247,29 +259,25 @@ impl Transport {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(&self, peer: &NodeId, protocol: &Bytes) -> Result<Substream, OpenError> {
-        let connection = self
-            .shared
-            .table
-            .find(peer)
-            .ok_or(OpenError::NotConnected)?;
+        let connection = self.state.table.find(peer).ok_or(OpenError::NotConnected)?;
         connection.open(protocol).await
     }
 
     /// The live connection of a peer.
     #[must_use]
     pub fn connection(&self, peer: &NodeId) -> Option<Arc<Connection>> {
-        self.shared.table.find(peer)
+        self.state.table.find(peer)
     }
 
     /// Every live connection, by node id.
     #[must_use]
     pub fn connections(&self) -> Vec<Arc<Connection>> {
-        self.shared.table.all()
+        self.state.table.all()
     }
 
     /// Closes the connection of a peer on purpose; false if there is none.
     pub fn disconnect(&self, peer: &NodeId) -> bool {
-        let found = self.shared.table.find(peer);
+        let found = self.state.table.find(peer);
         if let Some(connection) = &found {
             connection.close(true);
         }
@@ -279,23 +287,23 @@ impl Transport {
     /// Totals and present numbers.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let shared = &self.shared;
+        let state = &self.state;
         let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
-            wire_received_bytes: total(&shared.wire.received),
-            wire_sent_bytes: total(&shared.wire.sent),
-            connections: shared.table.len(),
-            handshakes: shared.admission.handshakes(),
-            dials: shared.dials.count(),
-            inbound: total(&shared.counters.inbound),
-            outbound: total(&shared.counters.outbound),
-            inbound_failed: total(&shared.counters.inbound_failed),
-            dials_failed: total(&shared.counters.dials_failed),
-            refused: total(&shared.counters.refused),
-            queued_bytes: shared.outboxes.bytes(),
-            unread_bytes: shared.unread.total() - shared.unread.available(),
-            outboxes: shared.outboxes.len(),
-            tasks: shared.tasks.count(),
+            wire_received_bytes: total(&state.wire.received),
+            wire_sent_bytes: total(&state.wire.sent),
+            connections: state.table.len(),
+            handshakes: state.admission.handshakes(),
+            dials: state.dials.count(),
+            inbound: total(&state.counters.inbound),
+            outbound: total(&state.counters.outbound),
+            inbound_failed: total(&state.counters.inbound_failed),
+            dials_failed: total(&state.counters.dials_failed),
+            refused: total(&state.counters.refused),
+            queued_bytes: state.outboxes.bytes(),
+            unread_bytes: state.unread.total() - state.unread.available(),
+            outboxes: state.outboxes.len(),
+            tasks: state.tasks.count(),
         }
     }
 
@@ -303,20 +311,20 @@ impl Transport {
     /// politely. What is left after `limit` is cut off.
     pub async fn shutdown(&self, limit: Duration) {
         let start = Instant::now();
-        self.shared.stopping.cancel();
+        self.state.stopping.cancel();
         let drained = async {
-            while !self.shared.outboxes.is_idle() {
+            while !self.state.outboxes.is_idle() {
                 sleep(Duration::from_millis(5)).await;
             }
         };
         // Half the time for messages, half for goodbyes.
         let _cut_off = timeout_at(start + limit / 2, drained).await;
-        self.shared.halted.cancel();
-        self.shared.outboxes.fail_all(DeliveryError::Dropped);
-        for connection in self.shared.table.all() {
+        self.state.halted.cancel();
+        self.state.outboxes.fail_all(DeliveryError::Dropped);
+        for connection in self.state.table.all() {
             connection.close(true);
         }
-        self.shared
+        self.state
             .tasks
             .join(limit.saturating_sub(start.elapsed()))
             .await;
@@ -326,7 +334,7 @@ impl Transport {
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transport")
-            .field("node_id", self.shared.upgrade.identity.node_id())
+            .field("node_id", self.state.upgrade.identity.node_id())
             .field("listening", &*self.listening.lock())
             .finish_non_exhaustive()
     }

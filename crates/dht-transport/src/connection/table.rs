@@ -7,7 +7,7 @@ use dht_core::NodeId;
 use dht_peers::Direction;
 use parking_lot::Mutex;
 
-use crate::Connection;
+use super::handle::Connection;
 
 /// The live connection of each peer. Bounded by the limits of admission.
 #[derive(Debug)]

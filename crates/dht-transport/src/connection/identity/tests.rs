@@ -5,7 +5,7 @@ use tokio::io::duplex;
 
 use super::*;
 
-const VECTORS: &str = include_str!("../../tests/vectors/identity_messages.json");
+const VECTORS: &str = include_str!("../../../tests/vectors/identity_messages.json");
 
 fn bytes(hex: &serde_json::Value) -> Vec<u8> {
     data_encoding::HEXLOWER

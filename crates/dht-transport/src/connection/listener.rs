@@ -12,33 +12,32 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{
-    Accepted, Acceptor, Event, UpgradeError,
+use super::{
     admission::HandshakeSlot,
-    liveness, metrics,
-    shared::Shared,
+    liveness,
     upgrade::{Failed, Upgraded, WireMode},
 };
+use crate::{Accepted, Acceptor, Event, UpgradeError, metrics, state::State};
 
 /// Pause after a failed accept: usually the process is out of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Accepts until the transport stops. Never waits for a handshake.
-pub(crate) async fn accept(shared: Arc<Shared>, mut acceptor: Box<dyn Acceptor>) {
+pub(crate) async fn accept(state: Arc<State>, mut acceptor: Box<dyn Acceptor>) {
     loop {
         let accepted = tokio::select! {
             biased;
-            () = shared.stopping.cancelled() => return,
+            () = state.stopping.cancelled() => return,
             accepted = acceptor.accept() => accepted,
         };
         match accepted {
-            Ok(accepted) => match shared.admission.admit(accepted.source) {
-                Ok(slot) => shared
+            Ok(accepted) => match state.admission.admit(accepted.source) {
+                Ok(slot) => state
                     .tasks
-                    .spawn(welcome(Arc::clone(&shared), accepted, slot)),
+                    .spawn(welcome(Arc::clone(&state), accepted, slot)),
                 Err(refusal) => {
                     tracing::debug!(?refusal, "socket refused");
-                    shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+                    state.counters.refused.fetch_add(1, Ordering::Relaxed);
                     metrics::refused();
                 }
             },
@@ -51,16 +50,16 @@ pub(crate) async fn accept(shared: Arc<Shared>, mut acceptor: Box<dyn Acceptor>)
 }
 
 /// One inbound socket, up to the connection or the end of it.
-async fn welcome(shared: Arc<Shared>, accepted: Accepted, slot: HandshakeSlot) {
+async fn welcome(state: Arc<State>, accepted: Accepted, slot: HandshakeSlot) {
     let Accepted { socket, remote, .. } = accepted;
     let started = Instant::now();
-    let deadline = started + shared.config.upgrade_timeout;
+    let deadline = started + state.config.upgrade_timeout;
     let evicted = slot.evicted.clone();
-    let mut socket = socket.counted(Arc::clone(&shared.wire));
+    let mut socket = socket.counted(Arc::clone(&state.wire));
     let upgrade = async {
-        let limit = shared.config.wire_byte_timeout;
-        let limit = limit.min(shared.config.upgrade_timeout);
-        let mode = match shared.upgrade.wire_mode(&mut socket, limit).await {
+        let limit = state.config.wire_byte_timeout;
+        let limit = limit.min(state.config.upgrade_timeout);
+        let mode = match state.upgrade.wire_mode(&mut socket, limit).await {
             Ok(mode) => mode,
             Err(error) => {
                 if matches!(error, UpgradeError::WireByte(_)) {
@@ -71,7 +70,7 @@ async fn welcome(shared: Arc<Shared>, accepted: Accepted, slot: HandshakeSlot) {
             }
         };
         match mode {
-            WireMode::Network => shared
+            WireMode::Network => state
                 .upgrade
                 .inbound(socket, deadline)
                 .await
@@ -82,40 +81,40 @@ async fn welcome(shared: Arc<Shared>, accepted: Accepted, slot: HandshakeSlot) {
     };
     let result = tokio::select! {
         biased;
-        () = shared.stopping.cancelled() => return,
+        () = state.stopping.cancelled() => return,
         () = evicted.cancelled() => Err(Failed { error: UpgradeError::Timeout, key: None }),
         result = upgrade => result,
     };
     match result {
         Ok(Welcome::Peer(upgraded)) => {
             let Ok(slot) = slot.promote() else {
-                shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+                state.counters.refused.fetch_add(1, Ordering::Relaxed);
                 metrics::refused();
                 return;
             };
             let took = started.elapsed();
-            let winner = shared.adopt(*upgraded, Direction::Inbound, remote, slot, took);
-            shared.dials.on_inbound(&winner);
+            let winner = state.adopt(*upgraded, Direction::Inbound, remote, slot, took);
+            state.dials.on_inbound(&winner);
         }
         Ok(Welcome::Liveness(socket)) => {
             drop(slot);
-            let Ok(_session) = Arc::clone(&shared.liveness).try_acquire_owned() else {
+            let Ok(_session) = Arc::clone(&state.liveness).try_acquire_owned() else {
                 return;
             };
             tokio::select! {
-                () = shared.stopping.cancelled() => {}
+                () = state.stopping.cancelled() => {}
                 _ended = liveness::echo(socket) => {}
             }
         }
         Err(failed) => {
             metrics::upgrade_failed(Direction::Inbound);
-            shared
+            state
                 .counters
                 .inbound_failed
                 .fetch_add(1, Ordering::Relaxed);
-            shared.upgrade.report(&failed, false);
+            state.upgrade.report(&failed, false);
             let Failed { error, key } = failed;
-            shared.tell(Event::InboundFailed {
+            state.tell(Event::InboundFailed {
                 address: remote,
                 public_key: key,
                 error,
@@ -131,12 +130,12 @@ enum Welcome {
 
 /// Binds and starts accepting. Returns the address with the real port.
 pub(crate) async fn listen(
-    shared: &Arc<Shared>,
+    state: &Arc<State>,
     address: &dht_core::Address,
 ) -> std::io::Result<dht_core::Address> {
-    let bind = timeout(shared.config.connect_timeout, shared.media.listen(address));
+    let bind = timeout(state.config.connect_timeout, state.media.listen(address));
     let acceptor = bind.await.map_err(|_| std::io::ErrorKind::TimedOut)??;
     let local = acceptor.local_address();
-    shared.tasks.spawn(accept(Arc::clone(shared), acceptor));
+    state.tasks.spawn(accept(Arc::clone(state), acceptor));
     Ok(local)
 }

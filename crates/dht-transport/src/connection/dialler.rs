@@ -1,8 +1,7 @@
-//! Dialling peers: one dial a peer at a time, whoever asks.
+//! Dialling peers: one dial a peer at a time, however many callers ask.
 //! docs/protocol/02-transport-and-connectivity.md section 9.1.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,81 +12,21 @@ use std::{
 use dht_core::{Address, NodeId, PublicKey};
 use dht_peers::{Direction, Sighting};
 use futures::{StreamExt, stream::FuturesUnordered};
-use parking_lot::Mutex;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Connection, DialError, DialFailure, Event, UpgradeError,
-    limits::MAX_DIAL_ADDRESSES,
-    metrics,
-    shared::Shared,
+use super::{
+    dials::{Outcome, Pending},
     upgrade::{Upgrade, Upgraded},
 };
+use crate::{
+    DialError, DialFailure, Event, UpgradeError, limits::MAX_DIAL_ADDRESSES, metrics, state::State,
+};
 
-type Outcome = Result<Arc<Connection>, DialError>;
-
-/// Dials under way. Bounded by what this node asks for: each is one task and ends by its deadlines.
-#[derive(Debug, Default)]
-pub(crate) struct Dials(Mutex<HashMap<NodeId, Pending>>);
-
-#[derive(Debug)]
-struct Pending {
-    outcome: watch::Sender<Option<Outcome>>,
-    cancel: CancellationToken,
-    /// Whether the peer may know of our dial already.
-    spoken: Arc<AtomicBool>,
-}
-
-impl Dials {
-    /// Gives a dial up; its callers get [`DialError::Cancelled`].
-    pub(crate) fn cancel(&self, peer: &NodeId) {
-        if let Some(pending) = self.0.lock().get(peer) {
-            pending.cancel.cancel();
-        }
-    }
-
-    /// The peer connected to us: whoever waits for our dial gets that connection.
-    ///
-    /// A dial the peer may have seen goes on. If the tie-break prefers it, the peer has given up its own in its
-    /// favour; if not, the peer may have written messages to it already, which only an orderly end delivers.
-    pub(crate) fn on_inbound(&self, connection: &Arc<Connection>) {
-        let pending = self.0.lock();
-        if let Some(pending) = pending.get(connection.node_id()) {
-            let _nobody = pending.outcome.send(Some(Ok(Arc::clone(connection))));
-            if !pending.spoken.load(Ordering::SeqCst) {
-                pending.cancel.cancel();
-            }
-        }
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.0.lock().len()
-    }
-
-    /// Takes `dial` out and answers its callers. A later dial of the same peer is none of its business.
-    fn finish(&self, dial: &Dial, outcome: Outcome) {
-        let mut dials = self.0.lock();
-        let own = dials
-            .get(&dial.peer)
-            .is_some_and(|held| Arc::ptr_eq(&held.spoken, &dial.spoken));
-        if own && let Some(pending) = dials.remove(&dial.peer) {
-            // An inbound connection may have answered already.
-            pending.outcome.send_if_modified(|held| {
-                let first = held.is_none();
-                if first {
-                    *held = Some(outcome);
-                }
-                first
-            });
-        }
-    }
-}
-
-impl Shared {
+impl State {
     /// As [`dial`](Self::dial), with the key and the addresses that the directory knows.
     pub(crate) async fn dial_known(self: &Arc<Self>, peer: &NodeId) -> Outcome {
         if let Some(connection) = self.table.find(peer) {
@@ -130,7 +69,7 @@ impl Shared {
                 let cancel = self.halted.child_token();
                 let spoken = Arc::<AtomicBool>::default();
                 let task = Dial {
-                    shared: Arc::clone(self),
+                    state: Arc::clone(self),
                     key: *key,
                     peer,
                     addresses,
@@ -159,7 +98,7 @@ impl Shared {
 
 /// One dial.
 struct Dial {
-    shared: Arc<Shared>,
+    state: Arc<State>,
     key: PublicKey,
     peer: NodeId,
     addresses: Vec<Address>,
@@ -174,9 +113,9 @@ struct Registered<'a>(&'a Dial);
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         self.0
-            .shared
+            .state
             .dials
-            .finish(self.0, Err(DialError::Cancelled));
+            .finish(&self.0.peer, &self.0.spoken, Err(DialError::Cancelled));
     }
 }
 
@@ -189,13 +128,13 @@ impl Dial {
             outcome = self.attempt() => outcome,
         };
         let failure = outcome.as_ref().err().cloned();
-        self.shared.dials.finish(&self, outcome);
+        self.state.dials.finish(&self.peer, &self.spoken, outcome);
         if let Some(error) = failure {
-            self.shared
+            self.state
                 .counters
                 .dials_failed
                 .fetch_add(1, Ordering::Relaxed);
-            self.shared.tell(Event::DialFailed {
+            self.state.tell(Event::DialFailed {
                 node_id: self.peer,
                 error,
             });
@@ -204,15 +143,15 @@ impl Dial {
 
     /// Tries the addresses: the next one starts when the one before failed, or after a moment beside it.
     async fn attempt(&self) -> Outcome {
-        let shared = &self.shared;
+        let state = &self.state;
         let candidates: Vec<_> = self
             .addresses
             .iter()
-            .filter(|address| shared.media.serves(address))
+            .filter(|address| state.media.serves(address))
             .take(MAX_DIAL_ADDRESSES)
             .collect();
         let mut waiting = candidates.into_iter();
-        let slot = shared
+        let slot = state
             .admission
             .admit_outbound()
             .ok_or(DialError::TooManyConnections)?;
@@ -233,7 +172,7 @@ impl Dial {
                         Ok(upgraded) => {
                             // Cut the others off before the connection counts.
                             drop(running);
-                            return Ok(shared.adopt(
+                            return Ok(state.adopt(
                                 upgraded,
                                 Direction::Outbound,
                                 address.clone(),
@@ -250,7 +189,7 @@ impl Dial {
                         Err(failure) => error = DialError::Failed(failure),
                     }
                 }
-                () = sleep(shared.config.dial_stagger), if waiting.len() > 0 => {
+                () = sleep(state.config.dial_stagger), if waiting.len() > 0 => {
                     if let Some(address) = waiting.next() {
                         running.push(self.address(address));
                     }
@@ -268,21 +207,21 @@ impl Dial {
     }
 
     async fn reach(&self, address: &Address) -> Result<Upgraded, DialFailure> {
-        let shared = &self.shared;
-        let socket = timeout(shared.config.connect_timeout, shared.media.dial(address))
+        let state = &self.state;
+        let socket = timeout(state.config.connect_timeout, state.media.dial(address))
             .await
             .map_err(|_| DialFailure::ConnectTimeout)?
             .map_err(|error| DialFailure::Connect(error.kind()))?
-            .counted(Arc::clone(&shared.wire));
+            .counted(Arc::clone(&state.wire));
         self.spoken.store(true, Ordering::SeqCst);
-        let deadline = Instant::now() + shared.config.upgrade_timeout;
-        shared
+        let deadline = Instant::now() + state.config.upgrade_timeout;
+        state
             .upgrade
             .outbound(socket, &self.key, &self.turn, deadline)
             .await
             .map_err(|failed| {
                 metrics::upgrade_failed(Direction::Outbound);
-                shared.upgrade.report(&failed, true);
+                state.upgrade.report(&failed, true);
                 DialFailure::Upgrade(failed.error)
             })
     }
@@ -292,7 +231,7 @@ impl Dial {
     fn record(&self, address: &Address, outcome: Result<Duration, &DialFailure>) {
         let Upgrade {
             directory, clock, ..
-        } = &self.shared.upgrade;
+        } = &self.state.upgrade;
         let now = clock.now();
         match outcome {
             Ok(took) => {

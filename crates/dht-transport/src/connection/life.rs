@@ -1,84 +1,41 @@
-//! What every part of a running transport shares, and the life of a connection.
+//! The life of a connection, from its installation in the table to its end.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
-use dht_core::{Address, NodeId};
+use dht_core::Address;
 use dht_peers::{
     Direction,
     policy::{Offence, Parties},
 };
-use dht_stack::ByteBudget;
 use futures::future::join;
 use tokio::{
-    sync::{Semaphore, mpsc},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
+use super::{
+    admission::ConnectionSlot,
+    handle::{Connection, Parts},
+    table::{Installed, IsLast},
+    upgrade::Upgraded,
+};
 use crate::{
-    Config, Connection, Event, InboundStream, MESSAGING_PROTOCOL, Substream,
-    admission::{Admission, ConnectionSlot},
-    channels,
-    connection::Parts,
-    dialer::Dials,
+    Event, InboundStream, MESSAGING_PROTOCOL, Substream, channels,
     limits::{CLOSE_TIMEOUT, DRAIN_TIMEOUT},
-    medium::Media,
-    messaging::{Connect, End, InboundSlot, Outboxes, PeerSession, Receiver},
+    messaging::{End, InboundSlot},
     metrics,
     mux::{Backlog, Driver, LiveStreams, SendMeter},
     negotiate,
-    socket::WireCounters,
-    table::{Installed, IsLast, Table},
-    tasks::Tasks,
-    upgrade::{Upgrade, Upgraded},
+    state::State,
 };
 
-/// The parts of a transport that its tasks hold.
-pub(crate) struct Shared {
-    pub(crate) config: Config,
-    pub(crate) upgrade: Upgrade,
-    pub(crate) media: Media,
-    pub(crate) table: Table,
-    pub(crate) admission: Arc<Admission>,
-    pub(crate) dials: Dials,
-    pub(crate) outboxes: Arc<Outboxes>,
-    pub(crate) receiver: Receiver,
-    /// For what peers sent and nobody has read yet.
-    pub(crate) unread: ByteBudget,
-    pub(crate) handlers: Vec<(Bytes, mpsc::Sender<InboundStream>)>,
-    pub(crate) events: mpsc::Sender<Event>,
-    pub(crate) liveness: Arc<Semaphore>,
-    pub(crate) tasks: Tasks,
-    /// Nothing new: sockets, messages, dials of the owner.
-    pub(crate) stopping: CancellationToken,
-    /// No more dials at all, not even for messages that still wait.
-    pub(crate) halted: CancellationToken,
-    pub(crate) wire: Arc<WireCounters>,
-    pub(crate) counters: Counters,
-}
-
-/// Totals since the start.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) next_connection: AtomicU64,
-    pub(crate) inbound: AtomicU64,
-    pub(crate) outbound: AtomicU64,
-    pub(crate) inbound_failed: AtomicU64,
-    pub(crate) dials_failed: AtomicU64,
-    pub(crate) refused: AtomicU64,
-}
-
-impl Shared {
-    /// Puts an upgraded channel to use. Returns the connection that counts for the peer from now on, which is
-    /// another one if the tie-break says so.
+impl State {
+    /// Makes a connection of an upgraded channel, and spawns its task. Returns the connection in the table, which is
+    /// an earlier one if that wins the tie-break (02 section 9.5).
     pub(crate) fn adopt(
         self: &Arc<Self>,
         upgraded: Upgraded,
@@ -134,31 +91,18 @@ impl Shared {
                 (existing, None)
             }
         };
-        // A shutdown closes what is in the table after this fired; what came too late for that ends here.
+        // A shutdown closes the connections in the table once; one installed later is closed here.
         if self.halted.is_cancelled() {
             connection.close(true);
         }
         let life = Life {
-            shared: Arc::clone(self),
+            state: Arc::clone(self),
             connection,
             driver,
             slot,
         };
         self.tasks.spawn(life.run(announce));
         winner
-    }
-
-    /// Queues an event that may get lost.
-    pub(crate) fn tell(&self, event: Event) {
-        if self.events.try_send(event).is_err() {
-            metrics::event_lost();
-        }
-    }
-
-    /// Queues an event that may not get lost.
-    pub(crate) async fn announce(&self, event: Event) {
-        // Fails only if nobody listens any more.
-        let _nobody = self.events.send(event).await;
     }
 
     /// Closes a connection for an offence of the peer, and reports it.
@@ -171,23 +115,23 @@ impl Shared {
 
 /// One connection from its installation to its end.
 struct Life {
-    shared: Arc<Shared>,
+    state: Arc<State>,
     connection: Arc<Connection>,
     driver: Driver,
-    /// Counts the connection until the very end.
+    /// Slot in the limit of connections, freed when the task ends.
     slot: ConnectionSlot,
 }
 
-/// Marks the end of a connection whatever way its task ends.
+/// Takes a connection out of the table when dropped, so also when its task panics or is aborted.
 struct Ending<'a> {
-    shared: &'a Shared,
+    state: &'a State,
     connection: &'a Connection,
 }
 
 impl Ending<'_> {
     fn take_out(&self) -> Option<IsLast> {
         self.connection.set_ended();
-        self.shared.table.remove(self.connection)
+        self.state.table.remove(self.connection)
     }
 }
 
@@ -199,24 +143,24 @@ impl Drop for Ending<'_> {
 }
 
 impl Life {
-    /// `announce`: tell the owner, and whether the connection replaced another.
+    /// `announce`: `None` if the owner is not told of the connection, else whether it replaced another.
     async fn run(self, announce: Option<bool>) {
         let Self {
-            shared,
+            state,
             connection,
             mut driver,
             slot,
         } = self;
         let ending = Ending {
-            shared: &shared,
+            state: &state,
             connection: &connection,
         };
         let mut streams = JoinSet::new();
-        let driven = drive(&shared, &connection, &mut driver, &mut streams);
+        let driven = drive(&state, &connection, &mut driver, &mut streams);
         let announced = async {
             if let Some(replaced) = announce {
                 let connection = Arc::clone(&connection);
-                shared
+                state
                     .announce(Event::Connected {
                         connection,
                         replaced,
@@ -224,21 +168,21 @@ impl Life {
                     .await;
             }
         };
-        // Correctness: the driver runs while the owner is waited for.
+        // Correctness: the driver runs while this task waits for room in the event channel.
         let ((), ()) = join(driven, announced).await;
-        // The socket does not wait for the owner.
+        // Closes the socket before this task waits for room in the event channel again.
         drop(driver);
         if let Some(IsLast(last)) = ending.take_out() {
             let node_id = *connection.node_id();
             let minimized = connection.is_minimized();
-            shared
+            state
                 .announce(Event::Disconnected { node_id, minimized })
                 .await;
             if last {
-                shared.tell(Event::Offline);
+                state.tell(Event::Offline);
             }
         }
-        // Messages that arrived completely are still worth delivering.
+        // Messages that arrived completely are still delivered.
         let rest = async { while streams.join_next().await.is_some() {} };
         let _given_up = timeout(DRAIN_TIMEOUT, rest).await;
         streams.shutdown().await;
@@ -246,20 +190,20 @@ impl Life {
     }
 }
 
-/// Runs the multiplexer until the peer ends the connection or we do.
+/// Runs the multiplexer until either side ends the connection.
 async fn drive(
-    shared: &Arc<Shared>,
+    state: &Arc<State>,
     connection: &Arc<Connection>,
     driver: &mut Driver,
     streams: &mut JoinSet<()>,
 ) {
     let slot = Arc::new(InboundSlot::new());
-    let supported: Arc<[Bytes]> = Arc::clone(&shared.upgrade.protocols);
+    let supported: Arc<[Bytes]> = Arc::clone(&state.upgrade.protocols);
     let running = driver.run(|stream| {
         // Bounded: the driver resets streams over the limit of live ones.
         while streams.try_join_next().is_some() {}
         let inbound = Inbound {
-            shared: Arc::clone(shared),
+            state: Arc::clone(state),
             connection: Arc::clone(connection),
             slot: Arc::clone(&slot),
             supported: Arc::clone(&supported),
@@ -286,9 +230,9 @@ async fn drive(
     let _too_slow = timeout(CLOSE_TIMEOUT, driver.close()).await;
 }
 
-/// A stream the peer opened.
+/// A stream that the peer opened.
 struct Inbound {
-    shared: Arc<Shared>,
+    state: Arc<State>,
     connection: Arc<Connection>,
     slot: Arc<InboundSlot>,
     supported: Arc<[Bytes]>,
@@ -300,7 +244,7 @@ impl Inbound {
             Ok(protocol) => protocol,
             Err(error) => {
                 if error.is_offence() {
-                    self.shared.accuse(&self.connection, Offence::Negotiation);
+                    self.state.accuse(&self.connection, Offence::Negotiation);
                 }
                 return;
             }
@@ -308,10 +252,10 @@ impl Inbound {
         if protocol == MESSAGING_PROTOCOL {
             self.receive(stream).await;
         } else if let Some((_, handler)) =
-            self.shared.handlers.iter().find(|(id, _)| *id == protocol)
+            self.state.handlers.iter().find(|(id, _)| *id == protocol)
         {
             let peer = Arc::clone(self.connection.peer());
-            // A busy owner sheds: the stream is dropped, which resets it.
+            // If the channel is full the stream is dropped, which resets it.
             if handler
                 .try_send(InboundStream {
                     peer,
@@ -331,23 +275,11 @@ impl Inbound {
             return;
         };
         let peer = Arc::clone(self.connection.peer());
-        let receiver = &self.shared.receiver;
+        let receiver = &self.state.receiver;
         let end = receiver.run(stream, peer, &self.slot, replaced).await;
         tracing::trace!(peer = %self.connection.node_id(), ?end, "messaging session ended");
         if let End::TooLong(_) = end {
-            self.shared.accuse(&self.connection, Offence::FrameTooLong);
+            self.state.accuse(&self.connection, Offence::FrameTooLong);
         }
     }
 }
-
-/// Connects peer sessions to peers of the directory.
-pub(crate) struct DirectoryConnector(pub(crate) Arc<Shared>);
-
-impl Connect for DirectoryConnector {
-    async fn connect(&self, peer: &NodeId) -> Option<Arc<Connection>> {
-        self.0.dial_known(peer).await.ok()
-    }
-}
-
-/// The session of one peer's outbound messages.
-pub(crate) type Session = PeerSession<DirectoryConnector>;

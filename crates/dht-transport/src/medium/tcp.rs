@@ -10,10 +10,8 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{
-    Accepted, Acceptor, BoxFuture, Medium, Socket, Source,
-    limits::{self, DIAL_STAGGER, MAX_RESOLVED_ADDRESSES},
-};
+use super::{Accepted, Acceptor, BoxFuture, Medium, Socket, Source};
+use crate::limits::{self, DIAL_STAGGER, MAX_RESOLVED_ADDRESSES};
 
 /// Silence after which the kernel asks whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);

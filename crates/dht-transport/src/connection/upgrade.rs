@@ -15,9 +15,9 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
+use super::identity::{IdentityRules, PeerInfo, encode_identity, exchange};
 use crate::{
-    IdentityRules, PeerInfo, Socket, UpgradeError,
-    identity::{encode_identity, exchange},
+    Socket, UpgradeError,
     noise::{self, NoiseStream},
 };
 

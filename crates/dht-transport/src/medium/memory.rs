@@ -13,7 +13,8 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{Accepted, Acceptor, BoxFuture, Medium, Socket, Source, channels};
+use super::{Accepted, Acceptor, BoxFuture, Medium, Socket, Source};
+use crate::channels;
 
 /// Bytes each direction of a memory connection holds before the writer waits, like a socket buffer.
 const PIPE_BYTES: usize = 256 * 1024;

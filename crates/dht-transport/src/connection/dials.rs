@@ -1,0 +1,78 @@
+//! Dials under way, and the callers that wait for them.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use dht_core::NodeId;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::handle::Connection;
+use crate::DialError;
+
+pub(super) type Outcome = Result<Arc<Connection>, DialError>;
+
+/// Dials under way, at most one a peer. Each is a task that ends by its deadlines.
+#[derive(Debug, Default)]
+pub(crate) struct Dials(pub(super) Mutex<HashMap<NodeId, Pending>>);
+
+/// A dial under way.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) outcome: watch::Sender<Option<Outcome>>,
+    pub(super) cancel: CancellationToken,
+    /// Set once bytes were sent, so that the peer may know of the dial.
+    pub(super) spoken: Arc<AtomicBool>,
+}
+
+impl Dials {
+    /// Gives a dial up; its callers get [`DialError::Cancelled`].
+    pub(crate) fn cancel(&self, peer: &NodeId) {
+        if let Some(pending) = self.0.lock().get(peer) {
+            pending.cancel.cancel();
+        }
+    }
+
+    /// The peer connected to this node: callers that wait for a dial get that connection.
+    ///
+    /// A dial the peer may have seen goes on. If the tie-break prefers it, the peer has given up its own in its
+    /// favour; if not, the peer may have written messages to it already, which only an orderly end delivers.
+    pub(crate) fn on_inbound(&self, connection: &Arc<Connection>) {
+        let pending = self.0.lock();
+        if let Some(pending) = pending.get(connection.node_id()) {
+            let _nobody = pending.outcome.send(Some(Ok(Arc::clone(connection))));
+            if !pending.spoken.load(Ordering::SeqCst) {
+                pending.cancel.cancel();
+            }
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Takes out the dial of `peer` with this `spoken` flag, and answers its callers. A later dial of the same peer
+    /// stays.
+    pub(super) fn finish(&self, peer: &NodeId, spoken: &Arc<AtomicBool>, outcome: Outcome) {
+        let mut dials = self.0.lock();
+        let own = dials
+            .get(peer)
+            .is_some_and(|held| Arc::ptr_eq(&held.spoken, spoken));
+        if own && let Some(pending) = dials.remove(peer) {
+            // An inbound connection may have answered already.
+            pending.outcome.send_if_modified(|held| {
+                let first = held.is_none();
+                if first {
+                    *held = Some(outcome);
+                }
+                first
+            });
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A live connection to one peer.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dht_core::{Address, NodeId, RemotePeer};
+use dht_peers::Direction;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::identity::PeerInfo;
+use crate::{
+    OpenError, Substream,
+    mux::{LiveStreams, OpenRequest, SendMeter},
+    negotiate,
+};
+
+/// A connection with an authenticated, identified peer. Holding one does not keep it open.
+pub struct Connection {
+    id: u64,
+    peer: Arc<RemotePeer>,
+    info: PeerInfo,
+    direction: Direction,
+    address: Address,
+    since: Instant,
+    requests: mpsc::Sender<OpenRequest>,
+    live: Arc<LiveStreams>,
+    meter: Arc<SendMeter>,
+    closing: CancellationToken,
+    minimized: AtomicBool,
+    retired: CancellationToken,
+    ended: CancellationToken,
+}
+
+/// What a new [`Connection`] is made of.
+pub(crate) struct Parts {
+    pub(crate) id: u64,
+    pub(crate) peer: Arc<RemotePeer>,
+    pub(crate) info: PeerInfo,
+    pub(crate) direction: Direction,
+    pub(crate) address: Address,
+    pub(crate) requests: mpsc::Sender<OpenRequest>,
+    pub(crate) live: Arc<LiveStreams>,
+    pub(crate) meter: Arc<SendMeter>,
+}
+
+impl Connection {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts {
+            id,
+            peer,
+            info,
+            direction,
+            address,
+            requests,
+            live,
+            meter,
+        } = parts;
+        Self {
+            id,
+            peer,
+            info,
+            direction,
+            address,
+            since: Instant::now(),
+            requests,
+            live,
+            meter,
+            closing: CancellationToken::new(),
+            minimized: AtomicBool::new(false),
+            retired: CancellationToken::new(),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    /// Counts up over all connections of this process' transport.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub const fn peer(&self) -> &Arc<RemotePeer> {
+        &self.peer
+    }
+
+    /// The node id at the other end.
+    #[must_use]
+    pub fn node_id(&self) -> &NodeId {
+        &self.peer.node_id
+    }
+
+    /// What the peer told about itself.
+    #[must_use]
+    pub const fn info(&self) -> &PeerInfo {
+        &self.info
+    }
+
+    /// Who dialled.
+    #[must_use]
+    pub const fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// The address dialled, or where an inbound connection came from.
+    #[must_use]
+    pub const fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Time since the upgrade.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Streams open in both directions.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.live.count()
+    }
+
+    /// False once the connection is closing or gone.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.closing.is_cancelled() && !self.ended.is_cancelled()
+    }
+
+    /// Waits for the end of the connection.
+    pub async fn closed(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Opens a stream and agrees on its protocol: without waiting if the peer's identity named it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(&self, protocol: &Bytes) -> Result<Substream, OpenError> {
+        let mut stream = self.open_raw().await?;
+        self.agree(&mut stream, protocol).await?;
+        Ok(stream)
+    }
+
+    /// As [`open`](Self::open), with the stream's bytes followed to the socket. One stream a connection.
+    pub(crate) async fn open_followed(&self, protocol: &Bytes) -> Result<Substream, OpenError> {
+        let mut stream = self.open_raw().await?;
+        stream.follow(Arc::clone(&self.meter));
+        self.agree(&mut stream, protocol).await?;
+        Ok(stream)
+    }
+
+    async fn open_raw(&self) -> Result<Substream, OpenError> {
+        if !self.is_open() {
+            return Err(OpenError::Closed);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(reply)
+            .await
+            .map_err(|_| OpenError::Closed)?;
+        answer.await.map_err(|_| OpenError::Closed)?
+    }
+
+    async fn agree(&self, stream: &mut Substream, protocol: &Bytes) -> Result<(), OpenError> {
+        let optimistic = self.info.protocols.contains(protocol);
+        negotiate::propose(stream, protocol, optimistic)
+            .await
+            .map_err(OpenError::Negotiation)
+    }
+
+    /// Closes politely. `minimized`: we have no use for the connection, as against something being wrong.
+    pub(crate) fn close(&self, minimized: bool) {
+        self.minimized.fetch_or(minimized, Ordering::Relaxed);
+        self.closing.cancel();
+    }
+
+    pub(crate) fn is_minimized(&self) -> bool {
+        self.minimized.load(Ordering::Relaxed)
+    }
+
+    /// Another connection took over: no new streams of ours, read on for a while, then close.
+    pub(crate) fn retire(&self) {
+        self.minimized.store(true, Ordering::Relaxed);
+        self.retired.cancel();
+    }
+
+    pub(crate) const fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    pub(crate) const fn retired(&self) -> &CancellationToken {
+        &self.retired
+    }
+
+    pub(crate) fn set_ended(&self) {
+        self.ended.cancel();
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("id", &self.id)
+            .field("peer", &self.peer.node_id)
+            .field("direction", &self.direction)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
