@@ -55,3 +55,7 @@ pub use directory::{
 pub use filter::{ACTIVE_SECONDS, FeatureRule, Filter};
 pub use metrics::describe;
 pub use record::{MAX_PROTOCOLS, MAX_USER_AGENT_BYTES, PeerRecord};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -110,3 +110,7 @@ pub use messaging::{Delivery, InboundMessage, MESSAGING_PROTOCOL};
 pub use metrics::describe_metrics;
 pub use mux::Substream;
 pub use transport::{InboundStream, Outlets, Stats, Transport};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
