@@ -18,7 +18,7 @@ use dht_inbound::{
     Delivered, DiscoveryAnswer, DiscoveryHook, Inbound, InboundConfig, InboundFrame,
     InboundRuntime, RateLimiter, RateLimits,
 };
-use dht_outbound::{InlineSealer, OutboundConfig, OutboundMessage, OutboundParts, outbound};
+use dht_outbound::{Outbound, OutboundMessage, PipelineParts, pipeline};
 use dht_peers::{
     Connections, Direction, Directory, PeerRecord,
     policy::{AttributionProfile, BanPolicy, BanTerms},
@@ -307,30 +307,30 @@ async fn send_out(messages: usize, peers: u32) -> f64 {
             test_util::NOW,
         );
     }
-    let parts = OutboundParts {
+    let parts = PipelineParts {
         identity: alice,
         connections,
         directory,
         clock,
         entropy: Arc::new(SeededEntropy::new(3)),
-        config: OutboundConfig::default(),
-        sealer: InlineSealer,
-        dedup: (),
-        discover: None,
+        dedup: dht_dedup::DedupTable::new(dht_dedup::DEFAULT_CAPACITY, [2; 16]),
     };
     let taken = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&taken);
-    let pipeline = outbound(
+    let config = dht_outbound::Config::default();
+    let pipeline = pipeline(
         parts,
+        &config,
         service_fn(move |message: OutboundMessage| {
             counter.fetch_add(1, Relaxed);
             message.reply.send(Ok(()));
             std::future::ready(Ok::<_, BoxError>(()))
         }),
     );
+    let (outbound, _worker) = Outbound::new(&config, pipeline);
     let start = now();
     let callers = [(); WORKERS].map(|()| {
-        let pipeline = pipeline.clone();
+        let outbound = outbound.clone();
         tokio::spawn(async move {
             for _ in 0..messages / WORKERS {
                 let builder = match peers {
@@ -343,7 +343,7 @@ async fn send_out(messages: usize, peers: u32) -> f64 {
                     .finish();
                 let message = DomainMessage::new(1, vec![7; PAYLOAD]);
                 let request = SendRequest::new(params, Payload::Domain(message));
-                let _queued = pipeline.clone().oneshot(request).await;
+                let _queued = outbound.send(request).await;
             }
         })
     });

@@ -1,7 +1,7 @@
 //! What a node sends comes back to it, and it knows its own.
 
 use bytes::Bytes;
-use dht_core::{SendParams, encode_parts};
+use dht_core::{Payload, SendParams, SendRequest, encode_parts};
 
 use crate::net::{connect, message, node, receive, until, within};
 
@@ -19,8 +19,12 @@ async fn b055_the_echo_of_an_odd_body_is_not_delivered_in_any_encoding() {
     let flood = || SendParams::builder().flood(vec![]).finish();
     let odd = odd_body(b"echo");
     let send = async |from: &dht_node::Node, body: Bytes| {
-        let sent = within(from.requester().send_raw(flood(), body)).await;
-        assert_eq!(sent.unwrap().resolve().await.unwrap().len(), 1);
+        let sent = within(
+            from.outbound()
+                .send(SendRequest::new(flood(), Payload::Body(body))),
+        )
+        .await;
+        assert_eq!(sent.unwrap().len(), 1);
     };
     send(&alice, odd.clone()).await;
     assert_eq!(receive(&mut to_bob).await.message.payload, "echo");

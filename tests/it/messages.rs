@@ -2,7 +2,6 @@
 
 use dht_core::Destination;
 use dht_node::{MAX_PAYLOAD_BYTES, SendError};
-use dht_outbound::SendFailure;
 
 use crate::net::{connect, is_connected, message, node, receive, secret, until, within};
 
@@ -75,7 +74,7 @@ async fn what_cannot_be_sent_is_refused_by_name() {
     ));
     assert!(matches!(
         within(alice.send(alice.public_key(), anything())).await,
-        Err(SendError::NotSent(SendFailure::SendToOurselves))
+        Err(SendError::NotSent(dht_outbound::SendError::ToOurselves))
     ));
     assert!(matches!(
         within(alice.broadcast(anything(), vec![bob.public_key().node_id()])).await,

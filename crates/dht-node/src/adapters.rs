@@ -5,30 +5,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use dht_core::{
-    Clock as _, DedupHash, Disposition, DropReason, NodeId, Priority, SharedClock, UnixSeconds,
-};
-use dht_dedup::{DedupMeta, DedupTable};
+use dht_core::{Disposition, DropReason, NodeId, Priority};
 use dht_inbound::Delivered;
-use dht_outbound::{DeliveryFailure, OutboundMessage, SeedDedup};
+use dht_outbound::{DeliveryFailure, OutboundMessage};
 use dht_transport::{DeliveryError, Transport};
 use futures::future::BoxFuture;
 use tower::{BoxError, Service};
 
 use crate::{Event, counters::Counters, events::Events, inbox::Subscribers, validator::received};
-
-/// The outbound side's view of the duplicate table.
-pub(crate) struct Seeds {
-    pub(crate) table: DedupTable,
-    pub(crate) clock: SharedClock,
-}
-
-impl SeedDedup for Seeds {
-    fn seed(&self, hash: DedupHash, expires: Option<UnixSeconds>, signed: bool) {
-        self.table
-            .seed(&hash, DedupMeta { expires, signed }, self.clock.now());
-    }
-}
 
 /// The end of the outbound pipeline: a message is taken once it is in its peer's queue.
 #[derive(Clone)]

@@ -9,16 +9,17 @@ pub const INBOX_CAPACITY: usize = 256;
 /// Events queued for one subscriber. A slower subscriber loses the oldest and is told how many.
 pub const EVENT_CAPACITY: usize = 1_024;
 
-/// Requests for the outbound pipeline. The inbound stacks shed, the least important first; the application waits.
+/// Requests for the outbound pipeline: no channel but the room of [`dht_outbound::Outbound`]. Parts of the node are refused,
+/// the least important first; the application waits.
 pub(crate) const REQUESTS: Channel = Channel {
     name: "send requests",
     from: &[
         ("stacks", WhenFull::Shed),
-        ("searches", WhenFull::Wait),
+        ("searches", WhenFull::Shed),
         ("application", WhenFull::Wait),
     ],
     to: "pipeline",
-    capacity: 1_024,
+    capacity: dht_outbound::MAX_REQUESTS,
 };
 
 /// Messages for one subscriber. A stack that waits here holds the message's memory, which holds back the peer that sent
@@ -128,7 +129,7 @@ mod tests {
             let call = format!("{name}.open");
             sources.iter().any(|(_, code)| code.contains(&call))
         };
-        for name in ["REQUESTS", "INBOX", "EVENTS", "RECEIPT_STREAMS"] {
+        for name in ["INBOX", "EVENTS", "RECEIPT_STREAMS"] {
             assert!(opened(&format!("channels::{name}")), "{name} is not used");
         }
         for name in ["MESSAGES", "EVENTS", "OPEN_REQUESTS", "BACKLOG"] {

@@ -15,10 +15,7 @@ use dht_inbound::{
     AnswerCheck, FloodLimits, FloodMeter, Inbound, InboundConfig, InboundFrame, InboundRuntime,
     RateLimiter, run_worker,
 };
-use dht_outbound::{
-    DialOrDiscover, Driver, DriverLimits, InlineSealer, OutboundConfig, OutboundParts, Requester,
-    SearchLimits, Searcher, outbound,
-};
+use dht_outbound::{Connector, Outbound, PipelineParts, SearchLimits, Searcher, pipeline};
 use dht_peers::{
     Connections, Directory,
     policy::{BanPolicy, BanTerms},
@@ -26,14 +23,14 @@ use dht_peers::{
 use dht_transport::{InboundMessage, Transport};
 use rand_core::Rng as _;
 use tokio::sync::{Mutex, Notify};
-use tower::{ServiceExt as _, util::BoxCloneSyncService};
+use tower::ServiceExt as _;
 
 use crate::{
     Builder, Config, Event, Node, StartError,
-    adapters::{Seeds, ToInboxes, ToTransport},
+    adapters::{ToInboxes, ToTransport},
     channels,
     counters::{Counters, Tally},
-    discovery::{Answers, Dialler, Finder},
+    discovery::{Answers, Dialler},
     events::Events,
     inbox::Subscribers,
     memory::Memory,
@@ -121,55 +118,43 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
     let counters = Arc::new(Counters::default());
     let events = Events::new();
 
-    // The way out, and who looks for recipients nobody knows.
-    let (requests, queue) = channels::REQUESTS.open();
-    let requester = Requester::new(requests);
-    let outbox: Arc<dyn Outbox> = Arc::new(requester.clone());
-    let outbound_config = OutboundConfig {
-        discovery_timeout: Duration::from_secs(config.discovery_seconds),
-        ..OutboundConfig::default()
+    // Outbound: one door. Searches leave through a handle that does not search.
+    let outbound_config = dht_outbound::Config {
+        discovery_seconds: config.discovery_seconds,
+        max_requests: channels::REQUESTS.capacity,
+        ..dht_outbound::Config::default()
     };
-    let limits = SearchLimits {
-        timeout: outbound_config.discovery_timeout,
-        ..SearchLimits::default()
-    };
-    let (seeker, chance) = (Arc::clone(&identity), Arc::clone(&entropy));
-    let searcher = Searcher::new(requester.clone(), seeker, chance, limits);
-    let finder = Finder {
-        searcher: searcher.clone(),
-        directory: directory.clone(),
-        transport: transport.clone(),
-        clock: Arc::clone(&clock),
-    };
-    let select = outbound_config.select.clone();
-    let connector = DialOrDiscover::new(
-        Dialler(transport.clone()),
-        Arc::new(searcher.clone()),
-        directory.clone(),
-        select.excluded_dial_addresses.clone(),
-        limits.timeout,
-    );
-    let parts = OutboundParts {
+    let parts = PipelineParts {
         identity: Arc::clone(&identity),
         connections: connections.clone(),
         directory: directory.clone(),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
-        config: outbound_config,
-        sealer: InlineSealer,
-        dedup: Seeds {
-            table: dedup.clone(),
-            clock: Arc::clone(&clock),
-        },
-        discover: Some(Arc::new(finder)),
+        dedup: dedup.clone(),
     };
     let sink = ToTransport {
         transport: transport.clone(),
         counters: Arc::clone(&counters),
         events: events.clone(),
     };
-    let pipeline = BoxCloneSyncService::new(outbound(parts, sink));
-    tasks.spawn(Driver::new(queue, pipeline.clone(), DriverLimits::default()).run());
+    let pipeline = pipeline(parts, &outbound_config, sink);
+    let (door, worker) = Outbound::new(&outbound_config, pipeline);
+    tasks.spawn(worker.run());
+    let limits = SearchLimits {
+        timeout: Duration::from_secs(config.discovery_seconds),
+        ..SearchLimits::default()
+    };
+    let (seeker, chance) = (Arc::clone(&identity), Arc::clone(&entropy));
+    let searcher = Searcher::new(door.clone(), seeker, chance, limits);
+    let connector = Connector::new(
+        Dialler(transport.clone()),
+        Arc::new(searcher.clone()),
+        directory.clone(),
+        Arc::clone(&clock),
+        limits.timeout,
+    );
+    let outbound = door.with_discovery(Arc::new(connector.clone()));
+    let outbox: Arc<dyn Outbox> = Arc::new(door);
 
     // The way in.
     let subscribers = Arc::new(Subscribers::default());
@@ -299,11 +284,10 @@ async fn node(builder: Builder) -> Result<Node, StartError> {
         directory,
         connections,
         transport: transport.clone(),
-        pipeline,
-        requester,
+        outbound,
         searcher,
         connector,
-        select,
+        select: outbound_config.select,
         entropy,
         subscribers,
         counters,

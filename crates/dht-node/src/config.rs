@@ -2,7 +2,7 @@
 
 use dht_core::{Address, Network, PeerAddress};
 use dht_inbound::{DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS};
-use dht_outbound::DISCOVERY_TIMEOUT;
+use dht_outbound::DISCOVERY_SECONDS;
 use dht_peers::policy::AttributionProfile;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -128,7 +128,7 @@ impl Default for Config {
             public_addresses: Vec::new(),
             peers: Vec::new(),
             memory_mib: DEFAULT_MEMORY_MIB,
-            discovery_seconds: DISCOVERY_TIMEOUT.as_secs(),
+            discovery_seconds: DISCOVERY_SECONDS,
             allowed_occurrences: DEFAULT_ALLOWED_OCCURRENCES,
             attribution: AttributionProfile::default(),
             flood_messages: DEFAULT_FLOOD_MESSAGES,

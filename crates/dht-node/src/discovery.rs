@@ -1,12 +1,9 @@
 //! Finding peers: questions go out through the outbound pipeline, answers come in through the inbound stack.
 
-use dht_core::{Clock as _, NodeId, OutboxError, PublicKey, SharedClock};
+use dht_core::{NodeId, OutboxError};
 use dht_inbound::{AnswerCheck, DiscoveryAnswer, DiscoveryHook};
-use dht_outbound::{Dial, DialError, Discover, Searcher};
-use dht_peers::Directory;
+use dht_outbound::{Dial, DialError, Searcher};
 use dht_transport::Transport;
-use futures::future::BoxFuture;
-use tower::BoxError;
 
 /// Takes answers to the searches of this node.
 #[derive(Clone)]
@@ -29,36 +26,6 @@ impl DiscoveryHook for Answers {
             }
         }
         Ok(())
-    }
-}
-
-/// Finds and connects to the recipient of a message, so that one deadline covers finding, dialling and sending.
-pub(crate) struct Finder {
-    pub(crate) searcher: Searcher,
-    pub(crate) directory: Directory,
-    pub(crate) transport: Transport,
-    pub(crate) clock: SharedClock,
-}
-
-/// There is no point in looking for a peer this node does not talk to.
-#[derive(Debug, thiserror::Error)]
-#[error("peer is banned")]
-struct Banned;
-
-impl Discover for Finder {
-    fn discover(&self, key: PublicKey) -> BoxFuture<'static, Result<(), BoxError>> {
-        let id = key.node_id();
-        if self.directory.is_banned(&id, self.clock.now()) {
-            return Box::pin(std::future::ready(Err(Banned.into())));
-        }
-        let (searcher, transport) = (self.searcher.clone(), self.transport.clone());
-        Box::pin(async move {
-            searcher.discover(&key).await?;
-            // It has just answered over a connection of its own, which is nearly always still there. If it cannot
-            // be reached, the message's delivery says so.
-            let _reached = transport.dial_known(&id).await;
-            Ok(())
-        })
     }
 }
 

@@ -16,15 +16,13 @@ use dht_core::{
 };
 use dht_dedup::SnapshotFile;
 use dht_outbound::{
-    Candidates, ConnectError, DeliveryFailure, DialOrDiscover, MessageSendStates, OutboundError,
-    Requester, SearchError, Searcher, SelectConfig, Selection, SendFailure, SendMessageResponse,
-    select,
+    Candidates, ConnectError, Connector, Deliveries, DeliveryFailure, Outbound, SearchError,
+    Searcher, SelectConfig, Selection, select,
 };
 use dht_peers::{Connections, Directory, PeerRecord};
 use dht_stack::ByteBudget;
 use dht_transport::{DialError, Transport};
 use rand_core::Rng as _;
-use tower::{BoxError, ServiceExt as _, util::BoxCloneSyncService};
 
 use crate::{
     EventStream, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters, discovery::Dialler,
@@ -34,19 +32,15 @@ use crate::{
 /// Time a node takes to stop, at most: queued messages go out, connections say goodbye.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
-/// The outbound pipeline, sealed off: its type is as long as the stack.
-pub(crate) type Pipeline = BoxCloneSyncService<SendRequest, SendMessageResponse, BoxError>;
-
 /// A running node. Stops when dropped, in order with [`Node::shutdown`].
 pub struct Node {
     pub(crate) identity: Arc<NodeIdentity>,
     pub(crate) directory: Directory,
     pub(crate) connections: Connections,
     pub(crate) transport: Transport,
-    pub(crate) pipeline: Pipeline,
-    pub(crate) requester: Requester,
+    pub(crate) outbound: Outbound,
     pub(crate) searcher: Searcher,
-    pub(crate) connector: DialOrDiscover<Dialler>,
+    pub(crate) connector: Connector<Dialler>,
     pub(crate) select: SelectConfig,
     pub(crate) entropy: SharedEntropy,
     pub(crate) subscribers: Arc<Subscribers>,
@@ -77,13 +71,23 @@ pub enum SendError {
     NobodyConnected,
     /// Nothing was sent.
     #[error("message was not sent: {0}")]
-    NotSent(#[from] SendFailure),
+    NotSent(#[source] dht_outbound::SendError),
     /// It was queued, but did not reach the peer's socket.
     #[error("message did not reach the peer: {0}")]
     NotDelivered(#[from] DeliveryFailure),
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
+}
+
+impl From<dht_outbound::SendError> for SendError {
+    fn from(error: dht_outbound::SendError) -> Self {
+        match error {
+            dht_outbound::SendError::NobodySelected => Self::NobodyConnected,
+            dht_outbound::SendError::Closed => Self::Stopping,
+            error => Self::NotSent(error),
+        }
+    }
 }
 
 impl Node {
@@ -150,7 +154,8 @@ impl Node {
             .request(params, message)
             .await
             .map_err(|error| match error {
-                SendError::NobodyConnected | SendError::NotSent(SendFailure::DiscoveryFailed) => {
+                SendError::NobodyConnected
+                | SendError::NotSent(dht_outbound::SendError::NotFound) => {
                     SendError::UnknownRecipient
                 }
                 other => other,
@@ -166,7 +171,7 @@ impl Node {
         &self,
         message: Message,
         exclude: Vec<NodeId>,
-    ) -> Result<MessageSendStates, SendError> {
+    ) -> Result<Deliveries, SendError> {
         self.request(SendParams::builder().broadcast(exclude).finish(), message)
             .await
     }
@@ -181,7 +186,7 @@ impl Node {
         destination: Destination,
         message: Message,
         exclude: Vec<NodeId>,
-    ) -> Result<MessageSendStates, SendError> {
+    ) -> Result<Deliveries, SendError> {
         let params = SendParams::builder()
             .propagate(destination, exclude)
             .with_destination(destination);
@@ -193,15 +198,9 @@ impl Node {
     ///
     /// # Errors
     /// [`SendError`]; [`SendError::NobodyConnected`] if no node is connected or known.
-    pub async fn join(&self) -> Result<MessageSendStates, SendError> {
+    pub async fn join(&self) -> Result<Deliveries, SendError> {
         let nonce = self.entropy.rng().next_u64();
-        let excluded = &self.select.excluded_dial_addresses;
-        let joined = self.requester.send_join(&self.identity, excluded, nonce);
-        joined.await.map_err(|error| match error {
-            OutboundError::NoMessagesQueued => SendError::NobodyConnected,
-            OutboundError::SendMessageFailed(failure) => SendError::NotSent(failure),
-            _ => SendError::Stopping,
-        })
+        Ok(self.outbound.join(&self.identity, nonce).await?)
     }
 
     /// Searches for the holder of `key` through the connected nodes, whether or not it is known. Once found, it is in
@@ -261,7 +260,7 @@ impl Node {
         &self,
         params: SendParams,
         message: Message,
-    ) -> Result<MessageSendStates, SendError> {
+    ) -> Result<Deliveries, SendError> {
         if self.is_stopping() {
             return Err(SendError::Stopping);
         }
@@ -277,25 +276,20 @@ impl Node {
             payload,
         });
         // Sealed on the caller's task, so that many callers use many cores.
-        let pipeline = self.pipeline.clone();
-        let response = pipeline
-            .oneshot(SendRequest::new(params, payload))
-            .await
-            .map_err(|_closed| SendError::Stopping)?;
-        response.resolve().await.map_err(|failure| match failure {
-            SendFailure::NoMessagesQueued => SendError::NobodyConnected,
-            failure => SendError::NotSent(failure),
-        })
+        Ok(self
+            .outbound
+            .send(SendRequest::new(params, payload))
+            .await?)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// The queue in front of the outbound pipeline, with every way of sending there is.
+    /// Sends any request.
     #[must_use]
-    pub const fn requester(&self) -> &Requester {
-        &self.requester
+    pub const fn outbound(&self) -> &Outbound {
+        &self.outbound
     }
 
     /// Messages received from now on. Every subscriber gets every message; a slow one holds back the peers

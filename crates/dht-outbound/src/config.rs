@@ -1,8 +1,7 @@
-//! Numbers of the outbound pipeline: specification 04, section 10.
+//! Settings of the outbound side: specification 04, section 10.
 
-use std::time::Duration;
-
-use dht_core::{Address, ProtocolVersion};
+use dht_core::{Cause, ProtocolVersion};
+use serde::{Deserialize, Serialize};
 
 /// Nodes a broadcast goes to. Each of them passes the message on, so this is the degree of the gossip graph: below
 /// 4 or so messages get lost when nodes fail, above it only the number of duplicates grows.
@@ -22,44 +21,70 @@ pub const MAX_DIALLED: usize = 256;
 /// duplicate tables remember it (3 h 10 min).
 pub const MESSAGE_VALIDITY_SECONDS: u64 = 3 * 60 * 60;
 
-/// Time to find an unknown recipient and send to it.
-pub const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(120);
+/// Seconds to find an unknown recipient and send to it.
+pub const DISCOVERY_SECONDS: u64 = 120;
 
-/// Time one request may spend in the pipeline, discovery not included.
-pub const PIPELINE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Seconds one request may spend in the pipeline, discovery and waiting for room not included.
+pub const PIPELINE_SECONDS: u64 = 10;
 
-/// Requests waiting for the pipeline; whoever sends more waits.
-pub const QUEUE_REQUESTS: usize = 20;
+/// Requests admitted at one time: queued, or on their way to the queues of their peers. Applications wait for room; the
+/// other parts of the node are refused. Enough that a burst of one inbound worker's messages fits.
+pub const MAX_REQUESTS: usize = 1_024;
 
-/// Bytes of messages queued or in the pipeline at one time (law 2): four of the largest.
+/// Bytes of the messages admitted at one time (law 2): four of the largest.
 pub const MAX_REQUEST_BYTES: usize = 32 << 20;
 
-/// Requests in the pipeline at one time.
-pub const MAX_CONCURRENT: usize = 64;
+/// Callers waiting for room at one time; more are refused. Each waits with its own message.
+pub const MAX_WAITING: usize = 16_384;
 
-/// Requests whose delivery is reported under way at one time.
+/// Requests waiting for a discovery at one time; more fail at once. They hold no room.
+pub const MAX_SEARCHING: usize = 64;
+
+/// Requests whose delivery is watched for the part of the node that asked, at one time; more are refused.
 pub const MAX_REPORTS: usize = 512;
 
-/// Requests waiting for a discovery at one time; more fail at once.
-pub const MAX_PARKED: usize = 64;
+/// Fraction of the room that requests of each [`Cause`] may have, so that none keeps the others out. Gossip is passed on
+/// only in what applications and answers leave.
+pub(crate) const fn share(cause: Cause) -> f64 {
+    match cause {
+        Cause::Application | Cause::StoredAnswer => 0.75,
+        Cause::Forward => 0.5,
+        _ => 0.25,
+    }
+}
 
-/// Settings of the outbound pipeline.
+/// Settings of the outbound side.
 ///
 /// Specification 04, section 10.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutboundConfig {
-    /// Whom strategies choose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How strategies choose peers.
     pub select: SelectConfig,
     /// Lifetime of messages in seconds; defaults to [`MESSAGE_VALIDITY_SECONDS`].
     pub validity_seconds: u64,
-    /// Version in the header; defaults to 2.
+    /// Version in the header; the network's unless a test sets another. Not read from files.
+    #[serde(skip)]
     pub version: ProtocolVersion,
-    /// Defaults to [`DISCOVERY_TIMEOUT`].
-    pub discovery_timeout: Duration,
+    /// Seconds; defaults to [`DISCOVERY_SECONDS`].
+    pub discovery_seconds: u64,
+    /// Seconds; defaults to [`PIPELINE_SECONDS`].
+    pub pipeline_seconds: u64,
+    /// Requests; defaults to [`MAX_REQUESTS`].
+    pub max_requests: usize,
+    /// Bytes; defaults to [`MAX_REQUEST_BYTES`].
+    pub max_request_bytes: usize,
+    /// Callers; defaults to [`MAX_WAITING`].
+    pub max_waiting: usize,
+    /// Requests; defaults to [`MAX_SEARCHING`].
+    pub max_searching: usize,
+    /// Requests; defaults to [`MAX_REPORTS`].
+    pub max_reports: usize,
 }
 
 /// Settings of peer selection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SelectConfig {
     /// Defaults to [`BROADCAST_FACTOR`].
     pub broadcast_factor: usize,
@@ -71,14 +96,13 @@ pub struct SelectConfig {
     pub max_dialled: usize,
     /// Whether propagation prefers nodes closer to the destination than this one; defaults to the network's rule.
     pub propagation: PropagationRule,
-    /// Peers that can only be reached at these addresses are not chosen, unless connected. None by default.
-    pub excluded_dial_addresses: Vec<Address>,
 }
 
 /// Which of the connected nodes closest to a destination get a message for it.
 ///
 /// Specification 04, section 3; F-1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PropagationRule {
     /// What the network does: nodes farther than this one are left out only if at least
     /// [`SelectConfig::propagation_factor`] candidates exist, which with default factors never happens.
@@ -88,13 +112,19 @@ pub enum PropagationRule {
     PreferCloser,
 }
 
-impl Default for OutboundConfig {
+impl Default for Config {
     fn default() -> Self {
         Self {
             select: SelectConfig::default(),
             validity_seconds: MESSAGE_VALIDITY_SECONDS,
             version: ProtocolVersion::default(),
-            discovery_timeout: DISCOVERY_TIMEOUT,
+            discovery_seconds: DISCOVERY_SECONDS,
+            pipeline_seconds: PIPELINE_SECONDS,
+            max_requests: MAX_REQUESTS,
+            max_request_bytes: MAX_REQUEST_BYTES,
+            max_waiting: MAX_WAITING,
+            max_searching: MAX_SEARCHING,
+            max_reports: MAX_REPORTS,
         }
     }
 }
@@ -107,7 +137,28 @@ impl Default for SelectConfig {
             neighbouring_nodes: NEIGHBOURING_NODES,
             max_dialled: MAX_DIALLED,
             propagation: PropagationRule::default(),
-            excluded_dial_addresses: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_settings_have_defaults() {
+        let config: Config =
+            serde_json::from_str(r#"{"select": {"broadcast_factor": 3}, "max_waiting": 7}"#)
+                .unwrap();
+        let expected = Config {
+            max_waiting: 7,
+            select: SelectConfig {
+                broadcast_factor: 3,
+                ..SelectConfig::default()
+            },
+            ..Config::default()
+        };
+        assert_eq!(config, expected);
+        assert!(serde_json::from_str::<Config>(r#"{"max_wating": 7}"#).is_err());
     }
 }

@@ -1,14 +1,12 @@
-//! Tower stack that turns a send request into sealed frames for chosen peers.
+//! Sends messages: finds, selects and seals, and hands one frame to each chosen peer's queue.
 //!
-//! [`outbound`] composes the pipeline; each of its layers can be used alone. A request names whom it is for with a
+//! [`Outbound`] is the one door. A [`SendRequest`](dht_core::SendRequest) names its recipients with a
 //! [`Strategy`](dht_core::Strategy); [`select`] turns that into peers and can say why. The message is then sealed and
-//! encoded once, and the same bytes go to everybody through a sink, a `Service<OutboundMessage>`.
+//! encoded once, and the same bytes go to all of them through a sink, a `Service<OutboundMessage>`. Each copy has a
+//! [`Delivery`]. The [`Searcher`] finds recipients that are not known.
 //!
 //! The specification sections named in the documentation are those of `docs/protocol/04-outbound.md` and
 //! `docs/protocol/06-discovery-and-peer-sync.md`.
-//!
-//! [`Requester`] and [`Driver`] put a bounded queue in front, so that the parts of a node need only a handle. [`Searcher`] finds
-//! recipients nobody knows.
 //!
 //! ```
 //! use dht_core::{Entropy, NodeId, SeededEntropy, Strategy, UnixSeconds};
@@ -27,49 +25,36 @@
 //! assert_eq!(chosen.explain(), "broadcast: 0 chosen");
 //! ```
 
-mod body;
 mod config;
-mod delivery;
-mod dial;
-mod discover;
-mod driver;
-mod encode;
-mod fanout;
+mod deliver;
+mod error;
 mod log;
 mod metrics;
-mod requester;
-mod response;
+mod outbound;
+mod pipeline;
 mod seal;
 mod search;
-mod seed;
 mod select;
-mod stack;
+mod worker;
 
-pub use body::prepare_body;
 pub use config::{
-    BROADCAST_FACTOR, DISCOVERY_TIMEOUT, MAX_CONCURRENT, MAX_DIALLED, MAX_PARKED, MAX_REPORTS,
-    MAX_REQUEST_BYTES, MESSAGE_VALIDITY_SECONDS, NEIGHBOURING_NODES, OutboundConfig,
-    PIPELINE_TIMEOUT, PROPAGATION_FACTOR, PropagationRule, QUEUE_REQUESTS, SelectConfig,
+    BROADCAST_FACTOR, Config, DISCOVERY_SECONDS, MAX_DIALLED, MAX_REPORTS, MAX_REQUEST_BYTES,
+    MAX_REQUESTS, MAX_SEARCHING, MAX_WAITING, MESSAGE_VALIDITY_SECONDS, NEIGHBOURING_NODES,
+    PIPELINE_SECONDS, PROPAGATION_FACTOR, PropagationRule, SelectConfig,
 };
-pub use delivery::{
-    Deliveries, Delivery, DeliveryFailure, DeliveryReply, MessageSendState, MessageSendStates,
+pub use deliver::{
+    Deliveries, Delivery, DeliveryFailure, DeliveryOutcome, DeliveryReply, FanOut, FanOutFuture,
+    FanOutLayer, OutboundMessage,
 };
-pub(crate) use dht_core::{DomainMessage, Payload, SendBuilder, SendParams, SendRequest};
-pub use dial::{ConnectError, Dial, DialError, DialOrDiscover};
-pub use discover::{Discover, DiscoverFuture, DiscoverLayer, DiscoverService};
-pub use driver::{Driver, DriverLimits, Report, Submission};
-pub use encode::{Encode, EncodeFuture, EncodeLayer, EncodedRequest};
-pub use fanout::{FanOut, FanOutFuture, FanOutLayer, OutboundMessage};
+pub use error::SendError;
 pub use log::{LogMessage, LogMessageLayer, LogRequest, LogRequestFuture, LogRequestLayer};
 pub use metrics::describe;
-pub use requester::{OutboundError, Requester};
-pub use response::{GenerateError, PendingDiscovery, SendFailure, SendMessageResponse};
-pub use seal::{
-    Envelope, InlineSealer, Seal, SealFuture, SealJob, SealLayer, SealedRequest, Sealer,
+pub use outbound::Outbound;
+pub use pipeline::{PipelineParts, pipeline};
+pub use seal::{Seal, SealLayer, SealedRequest};
+pub use search::{
+    Answered, ConnectError, Connector, Dial, DialError, Discover, MAX_SEARCHES, SEARCH_INTERVAL,
+    SearchError, SearchLimits, Searcher,
 };
-pub use search::{Answered, MAX_SEARCHES, SEARCH_INTERVAL, SearchError, SearchLimits, Searcher};
-pub use seed::SeedDedup;
-pub use select::{
-    Candidates, Chosen, Select, SelectFuture, SelectLayer, Selected, Selection, Why, select,
-};
-pub use stack::{OutboundParts, outbound};
+pub use select::{Candidates, Chosen, Select, SelectLayer, Selected, Selection, Why, select};
+pub use worker::Worker;

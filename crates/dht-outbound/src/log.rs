@@ -5,12 +5,18 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use dht_core::SendRequest;
 use pin_project_lite::pin_project;
+use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::Span;
 
-use crate::{OutboundMessage, SendMessageResponse, SendRequest, metrics};
+use crate::{
+    deliver::{Deliveries, OutboundMessage},
+    error::SendError,
+    metrics,
+};
 
 /// Opens the span `outbound{tag, strategy, kind, disposition}` around a request, logs it, and counts its outcome, which
 /// is the `disposition`. A forwarded message's `kind` is `forward`: its header is not read again.
@@ -56,10 +62,10 @@ impl<S> Layer<S> for LogRequestLayer {
 
 impl<S> Service<SendRequest> for LogRequest<S>
 where
-    S: Service<SendRequest, Response = SendMessageResponse>,
+    S: Service<SendRequest, Response = Deliveries, Error = BoxError>,
 {
-    type Response = SendMessageResponse;
-    type Error = S::Error;
+    type Response = Deliveries;
+    type Error = BoxError;
     type Future = LogRequestFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -104,9 +110,9 @@ where
     }
 }
 
-impl<F, E> Future for LogRequestFuture<F>
+impl<F> Future for LogRequestFuture<F>
 where
-    F: Future<Output = Result<SendMessageResponse, E>>,
+    F: Future<Output = Result<Deliveries, BoxError>>,
 {
     type Output = F::Output;
 
@@ -114,7 +120,12 @@ where
         let this = self.project();
         let _entered = this.span.enter();
         let result = ready!(this.future.poll(cx));
-        let outcome = result.as_ref().map_or("error", SendMessageResponse::name);
+        let outcome = match &result {
+            Ok(_) => "queued",
+            Err(error) => error
+                .downcast_ref::<SendError>()
+                .map_or("error", SendError::name),
+        };
         metrics::request(this.strategy, outcome);
         this.span.record("disposition", outcome);
         tracing::debug!("answered");
@@ -157,7 +168,7 @@ mod tests {
     use tower_test::mock;
 
     use super::*;
-    use crate::{MessageSendStates, SendParams};
+    use dht_core::{Payload, SendParams};
 
     /// Writes down the fields of every span.
     #[derive(Clone, Default)]
@@ -191,20 +202,20 @@ mod tests {
     }
 
     #[test]
-    fn the_span_tells_strategy_kind_and_what_became_of_it() {
+    fn the_span_tells_kind_and_outcome() {
         use tracing_subscriber::layer::SubscriberExt as _;
         let fields = Fields::default();
         let subscriber = tracing_subscriber::registry().with(fields.clone());
         tracing::subscriber::with_default(subscriber, || {
-            let nobody = SendMessageResponse::Queued(MessageSendStates::default());
-            let answer = std::cell::Cell::new(Some(nobody));
             let mut service = LogRequestLayer.layer(tower::service_fn(|_: SendRequest| {
-                std::future::ready(answer.take().ok_or("asked twice"))
+                std::future::ready(Err::<Deliveries, _>(BoxError::from(
+                    SendError::NobodySelected,
+                )))
             }));
             let params = SendParams::builder().broadcast(vec![]).finish();
-            let request = SendRequest::new(params, crate::Payload::Part("hi".into()));
+            let request = SendRequest::new(params, Payload::Part("hi".into()));
             let answered = task::spawn(service.call(request)).poll();
-            assert_eq!(assert_ready_ok!(answered).name(), "nobody");
+            assert!(assert_ready!(answered).is_err());
         });
         let seen = fields.0.lock().clone();
         let expected = "strategy=\"broadcast\" kind=\"domain\" disposition=\"nobody\" ";
@@ -212,20 +223,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn logging_changes_nothing_and_hides_no_pressure() {
+    async fn logging_changes_nothing() {
         let (mut service, mut inner) =
-            mock::spawn_layer::<SendRequest, SendMessageResponse, _>(LogRequestLayer);
+            mock::spawn_layer::<SendRequest, Deliveries, _>(LogRequestLayer);
         inner.allow(0);
         assert_pending!(service.poll_ready());
         inner.allow(1);
         assert_ready_ok!(service.poll_ready());
         let params = SendParams::builder().with_debug_info("note").finish();
-        let request = SendRequest::new(params.clone(), crate::Payload::Part("hi".into()));
+        let request = SendRequest::new(params.clone(), Payload::Part("hi".into()));
         let mut call = task::spawn(service.call(request));
         assert_pending!(call.poll());
         let (seen, send) = assert_ready!(task::spawn(inner.next_request()).poll()).unwrap();
         assert!(matches!(seen, SendRequest::Message { params: seen, .. } if *seen == params));
-        send.send_response(SendMessageResponse::Queued(MessageSendStates::default()));
-        assert_eq!(assert_ready_ok!(call.poll()).name(), "nobody");
+        send.send_response(Deliveries::default());
+        assert!(assert_ready_ok!(call.poll()).is_empty());
     }
 }

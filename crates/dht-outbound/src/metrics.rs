@@ -13,7 +13,6 @@ const SEEDED: &str = "dht_outbound_seeded_total";
 const DISCOVERIES: &str = "dht_outbound_discoveries_total";
 const SHED: &str = "dht_outbound_shed_total";
 const RUNNING: &str = "dht_outbound_running";
-const PARKED: &str = "dht_outbound_parked";
 
 /// Describes the metrics of this crate to the installed recorder.
 pub fn describe() {
@@ -42,10 +41,13 @@ pub fn describe() {
     describe_counter!(
         SHED,
         Unit::Count,
-        "requests refused by a full queue, by priority"
+        "requests refused for want of room, by priority"
     );
-    describe_gauge!(RUNNING, Unit::Count, "requests in the pipeline");
-    describe_gauge!(PARKED, Unit::Count, "requests waiting for a search");
+    describe_gauge!(
+        RUNNING,
+        Unit::Count,
+        "requests of the worker in the pipeline"
+    );
 }
 
 pub(crate) fn request(strategy: &'static str, outcome: &'static str) {
@@ -73,7 +75,6 @@ pub(crate) fn shed(priority: Priority) {
     counter!(SHED, "priority" => priority.name()).increment(1);
 }
 
-pub(crate) fn occupancy(running: usize, parked: usize) {
+pub(crate) fn occupancy(running: usize) {
     gauge!(RUNNING).set(running as f64);
-    gauge!(PARKED).set(parked as f64);
 }

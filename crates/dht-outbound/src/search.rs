@@ -3,22 +3,44 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use dht_core::{NodeIdentity, PublicKey, SendRequest, SharedEntropy};
-use dht_stack::BoxError;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand_core::Rng;
 use tokio::{sync::watch, time::timeout};
+use tower::BoxError;
 
+pub use self::connect::{ConnectError, Connector, Dial, DialError};
 use self::table::{Joined, Table};
-use crate::{DISCOVERY_TIMEOUT, Discover, OutboundError, Requester};
+use crate::{config::DISCOVERY_SECONDS, error::SendError, outbound::Outbound};
 
+mod connect;
 mod table;
+
+/// Finds a peer by its key. A closure that returns a future is one.
+///
+/// Implementations bound and join searches for the same key: a remote party can choose which keys are sent to.
+pub trait Discover: Send + Sync + 'static {
+    /// Searches. On success the peer is in the [`Directory`](dht_peers::Directory), where the message then finds it.
+    ///
+    /// Dropping the future ends the search.
+    fn discover(&self, key: PublicKey) -> BoxFuture<'static, Result<(), BoxError>>;
+}
+
+impl<F, R> Discover for F
+where
+    F: Fn(PublicKey) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<(), BoxError>> + Send + 'static,
+{
+    fn discover(&self, key: PublicKey) -> BoxFuture<'static, Result<(), BoxError>> {
+        Box::pin(self(key))
+    }
+}
 
 /// Keys that are searched for at one time, unless configured otherwise.
 pub const MAX_SEARCHES: usize = 64;
 
-/// Time between two discoveries for one key, unless configured otherwise. Whoever asks for the key meanwhile waits
-/// for the answer to the first.
+/// Time between two discoveries for one key, unless configured otherwise. Callers that ask for the key meanwhile wait for
+/// the answer to the first.
 pub const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Bounds of a [`Searcher`].
@@ -31,7 +53,7 @@ pub struct SearchLimits {
     pub searches: usize,
     /// Time between two discoveries for one key; defaults to [`SEARCH_INTERVAL`].
     pub interval: Duration,
-    /// How long a caller waits; defaults to [`DISCOVERY_TIMEOUT`].
+    /// How long a caller waits; defaults to [`DISCOVERY_SECONDS`].
     pub timeout: Duration,
 }
 
@@ -43,16 +65,19 @@ pub struct SearchLimits {
 /// ```
 /// use std::sync::Arc;
 /// use dht_core::{Features, Entropy, NodeIdentity, SecretKey, SeededEntropy, UnixSeconds};
-/// use dht_outbound::{Requester, SearchError, SearchLimits, Searcher};
-/// use tokio::sync::mpsc;
+/// use dht_core::SendRequest;
+/// use dht_outbound::{Config, Outbound, SearchError, SearchLimits, Searcher, SendError};
+/// use tower::{BoxError, service_fn};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// let entropy = Arc::new(SeededEntropy::new(1));
 /// let mut rng = entropy.rng();
 /// let (secret, now) = (SecretKey::random(&mut rng), UnixSeconds(1_700_000_000));
 /// let me = Arc::new(NodeIdentity::new(secret, Features::NODE, vec![], now, &mut rng));
-/// let (requests, _queue) = mpsc::channel(20); // read by a `Driver`
-/// let searcher = Searcher::new(Requester::new(requests), Arc::clone(&me), entropy, SearchLimits::default());
+/// // A pipeline that knows nobody; a node takes `dht_outbound::pipeline`.
+/// let nobody = service_fn(|_: SendRequest| async { Err(BoxError::from(SendError::NobodySelected)) });
+/// let (outbound, _worker) = Outbound::new(&Config::default(), nobody);
+/// let searcher = Searcher::new(outbound, Arc::clone(&me), entropy, SearchLimits::default());
 ///
 /// let refused = searcher.discover(me.public_key()).await;
 /// assert!(matches!(refused, Err(SearchError::CannotDiscoverThisNode)));
@@ -62,17 +87,17 @@ pub struct SearchLimits {
 pub struct Searcher(Arc<Shared>);
 
 struct Shared {
-    requester: Requester,
+    outbound: Outbound,
     me: Arc<NodeIdentity>,
     entropy: SharedEntropy,
     limits: SearchLimits,
     table: Mutex<Table>,
 }
 
-/// A search that has been answered: whoever waits for it learns what the answer was worth. Dropped without a word, it
+/// A search that has been answered. Its callers learn whether the answer was of use; dropped without a result, the search
 /// begins anew.
 #[derive(Debug)]
-#[must_use = "whoever waits for the search wants to know"]
+#[must_use = "the callers of the search wait for a result"]
 pub struct Answered {
     sought: PublicKey,
     outcome: watch::Sender<Option<Outcome>>,
@@ -90,9 +115,9 @@ pub enum SearchError {
     /// [`SearchLimits::searches`] keys are searched for already.
     #[error("too many searches under way, try again later")]
     TooManySearches,
-    /// The discovery was not sent; [`OutboundError::NoMessagesQueued`] if no node is connected.
+    /// The discovery was not sent; [`SendError::NobodySelected`] if no node is connected.
     #[error("discovery was not sent")]
-    NotSent(#[source] Arc<OutboundError>),
+    NotSent(#[source] SendError),
     /// Nobody answered within [`SearchLimits::timeout`].
     #[error("nobody answered in time")]
     TimedOut,
@@ -106,7 +131,7 @@ impl Default for SearchLimits {
         Self {
             searches: MAX_SEARCHES,
             interval: SEARCH_INTERVAL,
-            timeout: DISCOVERY_TIMEOUT,
+            timeout: Duration::from_secs(DISCOVERY_SECONDS),
         }
     }
 }
@@ -117,13 +142,13 @@ impl Searcher {
     /// Searches on behalf of `me`. Nonces come from `entropy`: only who can read a discovery can know its nonce.
     #[must_use]
     pub fn new(
-        requester: Requester,
+        outbound: Outbound,
         me: Arc<NodeIdentity>,
         entropy: SharedEntropy,
         limits: SearchLimits,
     ) -> Self {
         Self(Arc::new(Shared {
-            requester,
+            outbound,
             me,
             entropy,
             limits,
@@ -193,7 +218,7 @@ impl Shared {
                     outcome
                 }
             };
-            // An error: whoever began the search gave up before it was sent. Begin it ourselves.
+            // An error: the caller that began the search gave up before it was sent. Begin it again.
             if let Ok(outcome) = outcome.wait_for(Option::is_some).await
                 && let Some(outcome) = outcome.clone()
             {
@@ -212,19 +237,17 @@ struct Asking<'a> {
 
 impl Asking<'_> {
     async fn send(mut self, key: &PublicKey, nonce: u64) -> Outcome {
-        let Shared { requester, me, .. } = self.shared;
+        let Shared { outbound, me, .. } = self.shared;
         let request = SendRequest::discovery(me, key, nonce);
-        // Does not wait for room: the queue may be emptied by whoever waits for this search.
-        let sent = async { Ok(requester.try_send(request)?.await?.resolve().await?) };
-        let sent: Result<_, OutboundError> = sent.await;
-        match sent {
-            Ok(states) => {
-                tracing::debug!(peer = %key, nodes = states.len(), "discovery sent");
+        // Does not wait for room: room may depend on the caller of this search.
+        match outbound.send_now(request).await {
+            Ok(copies) => {
+                tracing::debug!(peer = %key, nodes = copies.len(), "discovery sent");
                 self.nonce = None;
                 Ok(())
             }
             Err(error) => {
-                let error = SearchError::NotSent(Arc::new(error));
+                let error = SearchError::NotSent(error);
                 if let Some(search) = self.take() {
                     search.fail_with(error.clone());
                 }
@@ -247,7 +270,7 @@ impl Drop for Asking<'_> {
 // === impl Answered ===
 
 impl Answered {
-    /// Whom the search is for.
+    /// Key that was searched for.
     #[must_use]
     pub const fn sought(&self) -> &PublicKey {
         &self.sought

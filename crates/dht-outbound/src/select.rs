@@ -1,16 +1,13 @@
-//! Whom a message goes to: specification 04, section 3. Pure: the same peers, seed and time give the same choice.
+//! Which peers a message goes to: specification 04, section 3. Pure: the same peers, seed and time give the same choice.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    fmt,
-};
+use std::{collections::HashSet, fmt};
 
-use dht_core::{Address, Destination, Distance, NodeId, RemotePeer, Strategy, UnixSeconds};
+use dht_core::{Destination, Distance, NodeId, RemotePeer, Strategy, UnixSeconds};
 use dht_peers::{ConnectedPeers, Directory, FeatureRule, Filter};
 use rand_core::Rng;
 
 use crate::{PropagationRule, SelectConfig};
-pub use layer::{Select, SelectFuture, SelectLayer, Selected};
+pub use layer::{Select, SelectLayer, Selected};
 
 mod layer;
 
@@ -22,16 +19,14 @@ pub struct Selection {
     is_broadcast: bool,
     /// Whether this node itself was asked for and left out.
     left_out_self: bool,
-    /// Peers left out because all their addresses are excluded.
-    left_out_addresses: usize,
 }
 
 /// One chosen peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// Who.
+    /// Its id.
     pub node_id: NodeId,
-    /// Why.
+    /// Reason of the choice.
     pub why: Why,
 }
 
@@ -62,9 +57,9 @@ pub enum Why {
 pub struct Candidates<'a> {
     /// This node; never chosen.
     pub me: &'a NodeId,
-    /// Who is connected.
+    /// The peers connected now.
     pub connected: &'a ConnectedPeers,
-    /// Who is known.
+    /// The known peers.
     pub directory: &'a Directory,
     /// The time, for bans.
     pub now: UnixSeconds,
@@ -150,14 +145,12 @@ pub fn select(
     let before = chosen.len();
     chosen.retain(|peer| peer.node_id != *me);
     let left_out_self = chosen.len() < before;
-    let left_out_addresses = drop_undialable(&mut chosen, candidates, config);
     let is_broadcast = is_multi_message(strategy, &chosen);
     Selection {
         strategy: strategy.name(),
         chosen,
         is_broadcast,
         left_out_self,
-        left_out_addresses,
     }
 }
 
@@ -288,34 +281,6 @@ fn nearby(node: &RemotePeer, target: &NodeId) -> Chosen {
     )
 }
 
-/// Removes peers that would have to be dialled at excluded addresses; returns how many. Connected peers need no dial.
-fn drop_undialable(
-    chosen: &mut Vec<Chosen>,
-    Candidates {
-        connected,
-        directory,
-        ..
-    }: Candidates<'_>,
-    config: &SelectConfig,
-) -> usize {
-    if config.excluded_dial_addresses.is_empty() {
-        return 0;
-    }
-    let excluded: BTreeSet<&Address> = config.excluded_dial_addresses.iter().collect();
-    let before = chosen.len();
-    chosen.retain(|peer| {
-        peer.why.is_connected()
-            || connected.contains(&peer.node_id)
-            || directory.find(&peer.node_id).is_some_and(|known| {
-                known
-                    .addresses()
-                    .iter()
-                    .any(|held| !excluded.contains(&held.address))
-            })
-    });
-    before.saturating_sub(chosen.len())
-}
-
 // === impl Selection ===
 
 impl Selection {
@@ -368,13 +333,6 @@ impl fmt::Display for Selection {
         if self.left_out_self {
             f.write_str(", this node itself left out")?;
         }
-        if self.left_out_addresses > 0 {
-            write!(
-                f,
-                ", {} left out by excluded addresses",
-                self.left_out_addresses
-            )?;
-        }
         self.chosen
             .iter()
             .try_for_each(|peer| write!(f, "\n  {}: {}", peer.node_id, peer.why))
@@ -382,18 +340,6 @@ impl fmt::Display for Selection {
 }
 
 // === impl Why ===
-
-impl Why {
-    const fn is_connected(self) -> bool {
-        matches!(
-            self,
-            Self::ConnectedDestination
-                | Self::Connected
-                | Self::ConnectedAtRandom
-                | Self::ConnectedNearby(_)
-        )
-    }
-}
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,6 +6,7 @@
 //! | [`Filter`] | asks a synchronous [`Check`] whether a request goes on, and as what |
 //! | [`Then`] | asks another service first, then [decides](Decide) |
 //! | [`Batch`] | does together what several callers ask for at the same time; no timer |
+//! | [`PriorityAdmission`] | room for requests, with a part for each level of importance and each cause |
 //! | [`ByteBudget`] | hands out memory as permits; callers wait in order of arrival |
 //! | [`Sharded`] | a hash table with a lock per shard and a seeded hash |
 //! | [`TokenBuckets`] | holds each key to its rates, in constant space |
@@ -13,6 +14,7 @@
 //!
 //! Composition, boxed errors and optional layers are tower's: `ServiceBuilder`, `BoxError`, `option_layer`.
 
+mod admission;
 mod batch;
 mod budget;
 mod cause;
@@ -23,6 +25,7 @@ mod stack;
 mod then;
 mod tokens;
 
+pub use admission::{LEVELS, NoPlace, Place, PriorityAdmission, Room, RoomAsk, reserved};
 pub use batch::{Batch, BatchFuture, BatchLost, BatchWork};
 pub use budget::{ByteBudget, BytePermit};
 pub use cause::{BoxError, cause_ref, is_caused_by};

@@ -8,7 +8,7 @@ use std::{
 };
 
 use dht_core::{Clock as _, Features, NodeId, PublicKey, RemotePeer};
-use dht_dedup::{DedupEntry, DedupTable};
+use dht_dedup::DedupEntry;
 use dht_mailbox::{MemoryDisk, Store, StoreConfig, StoreError};
 use dht_saf::{
     Ledger, RECEIPT_PROTOCOL, Saf, SafEvent, SafLayer, SafParts, StoreLayer, serve_receipts,
@@ -38,7 +38,6 @@ const LEDGER: &str = "ledger.redb";
 #[derive(Clone)]
 pub(crate) struct SafHandle {
     saf: Option<Saf>,
-    dedup: DedupTable,
     /// Who asks for receipts; taken once, by the task that answers.
     receipts: Receipts,
 }
@@ -72,7 +71,6 @@ pub(crate) async fn start(
     if !config.saf.enabled {
         let mail = SafHandle {
             saf: None,
-            dedup: parts.dedup,
             receipts: parts.receipts,
         };
         return Ok((mail, None, None));
@@ -102,7 +100,6 @@ pub(crate) async fn start(
             signed: true,
         });
     parts.dedup.restore(known, now);
-    let dedup = parts.dedup.clone();
     let saf = Saf::new(
         &config.saf,
         SafParts {
@@ -121,7 +118,6 @@ pub(crate) async fn start(
     let (store, serve) = (saf.store_layer(), saf.layer());
     let mail = SafHandle {
         saf: Some(saf),
-        dedup,
         receipts: parts.receipts,
     };
     Ok((mail, store, Some(serve)))
@@ -187,10 +183,6 @@ pub(crate) const fn advice(error: &StoreError) -> &'static str {
 impl SafHandle {
     pub(crate) const fn saf(&self) -> Option<&Saf> {
         self.saf.as_ref()
-    }
-
-    pub(crate) const fn dedup(&self) -> &DedupTable {
-        &self.dedup
     }
 
     pub(crate) fn spawn_upkeep(&self, tasks: &Tasks, events: &Events) {

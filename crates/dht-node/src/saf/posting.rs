@@ -3,18 +3,13 @@
 use std::fmt;
 
 use dht_core::{
-    Clock as _, DedupHash, Destination, DomainMessage, Encryption, Entropy as _, MessageTag,
-    MessageType, Payload, Priority, ProtocolVersion, PublicKey, SealRequest, SealSecrets,
-    SendRequest, Signing, Strategy, dedup_key_of, encode_envelope, seal,
+    DedupHash, Destination, DomainHeader, Encryption, Entropy as _, Payload, PublicKey, SendParams,
+    SendRequest, Strategy, domain_parts, encode_parts,
 };
-use dht_dedup::DedupMeta;
-use dht_outbound::{
-    Deliveries, DeliveryFailure, GenerateError, MESSAGE_VALIDITY_SECONDS, SendFailure, prepare_body,
-};
+use dht_outbound::{Delivery, DeliveryFailure};
 use dht_transport::Transport;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use rand_core::Rng as _;
-use tower::ServiceExt as _;
 
 use super::receipt;
 use crate::{MAX_PAYLOAD_BYTES, Message, Node, SendError};
@@ -49,9 +44,10 @@ pub struct Posted {
 
 /// A message on its way. Dropping it stops nothing but the news.
 pub struct Posting {
-    hash: DedupHash,
+    /// What receipts are asked by; `None` for a message that went to its recipient.
+    hash: Option<DedupHash>,
     transport: Transport,
-    deliveries: Deliveries,
+    deliveries: FuturesUnordered<Delivery>,
     receipts: FuturesUnordered<BoxFuture<'static, bool>>,
     posted: Posted,
     failure: Option<DeliveryFailure>,
@@ -89,54 +85,22 @@ impl Node {
                 connected_only: false,
             }
         };
-        // Sealed here, so that the message has a name to ask receipts for.
-        let mut rng = self.entropy.rng();
-        let payload = Payload::Domain(DomainMessage {
+        // The nonce of a direct message whoever gets it: sent again, it is another message.
+        let header = DomainHeader {
             message_type,
-            payload,
-        });
-        let expires = self.clock.now().saturating_add(MESSAGE_VALIDITY_SECONDS);
-        let tag = MessageTag(rng.next_u64());
-        let request = SealRequest {
-            body: prepare_body(payload, &Strategy::DirectPublicKey(*to), &mut rng),
-            message_type: MessageType::None,
-            destination: Destination::PublicKey(*to),
-            encryption: Encryption::EncryptFor(*to),
-            sender: self.identity.secret_key(),
-            signing: Signing::Anonymous,
-            expires: Some(expires),
-            tag,
-            version: ProtocolVersion::V2,
+            nonce: self.entropy.rng().next_u64().max(1),
         };
-        let sealed = seal(request, SealSecrets::random(&mut rng))
-            .map_err(|error| SendFailure::from(GenerateError::from(error)))?;
-        let hash = dedup_key_of(&sealed.header, &sealed.body)
-            .map_err(|_| SendFailure::from(GenerateError::Cancelled))?;
-        let meta = DedupMeta {
-            signed: true,
-            expires: Some(expires),
-        };
-        // Its echo is nothing new.
-        self.saf.dedup().seed(&hash, meta, self.clock.now());
-        let request = SendRequest::Forward {
-            frame: encode_envelope(&sealed.header, &sealed.body),
-            strategy,
-            tag,
-            priority: Priority::Direct,
-        };
-        let pipeline = self.pipeline.clone();
-        let response = pipeline
-            .oneshot(request)
-            .await
-            .map_err(|_closed| SendError::Stopping)?;
-        let states = response.resolve().await.map_err(|failure| match failure {
-            SendFailure::NoMessagesQueued => SendError::NobodyConnected,
-            failure => SendError::NotSent(failure),
-        })?;
+        let body = encode_parts(&domain_parts(header, payload));
+        let params = SendParams::builder()
+            .strategy(strategy)
+            .with_destination(Destination::PublicKey(*to))
+            .with_encryption(Encryption::EncryptFor(*to));
+        let request = SendRequest::new(params.finish(), Payload::Body(body));
+        let deliveries = self.outbound.send(request).await?;
         Ok(Posting {
-            hash,
+            hash: deliveries.hash(),
             transport: self.transport.clone(),
-            deliveries: states.into_stream(),
+            deliveries: deliveries.into_stream(),
             receipts: FuturesUnordered::new(),
             posted: Posted {
                 direct,
@@ -211,12 +175,12 @@ impl Posting {
 
     /// Asks a peer for a receipt, if it gives any. The recipient itself keeps nothing for itself.
     fn ask(&self, peer: &dht_core::NodeId) {
-        if let Some(connection) = self.transport.connection(peer)
+        if let Some(hash) = self.hash
+            && let Some(connection) = self.transport.connection(peer)
             && !self.posted.direct
             && receipt::is_offered(&connection)
         {
-            self.receipts
-                .push(Box::pin(receipt::ask(connection, self.hash)));
+            self.receipts.push(Box::pin(receipt::ask(connection, hash)));
         }
     }
 }

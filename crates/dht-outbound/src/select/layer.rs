@@ -1,24 +1,24 @@
 //! Selection as a layer: what has nobody to go to ends here.
 
 use std::{
-    pin::Pin,
+    future::{Ready, ready},
     sync::Arc,
     task::{Context, Poll},
 };
 
-use dht_core::{MessageTag, NodeId, SharedClock, SharedEntropy};
+use dht_core::{MessageTag, NodeId, SendRequest, SharedClock, SharedEntropy};
 use dht_peers::{Connections, Directory};
-use pin_project_lite::pin_project;
+use futures::future::Either;
 use rand_chacha::ChaCha12Rng;
 use rand_core::Rng;
+use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{Candidates, select};
-use crate::{MessageSendStates, SelectConfig, SendFailure, SendMessageResponse, SendRequest};
+use crate::{config::SelectConfig, deliver::Deliveries, error::SendError};
 
-/// Turns a [`SendRequest`] into a [`Selected`] one. Requests for nobody are answered with no states, and requests
-/// for this node alone are refused; neither goes further.
+/// Turns a [`SendRequest`] into a [`Selected`] one. Requests that select nobody, or this node alone, are refused.
 ///
 /// Specification 04, sections 3 and 5.1.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ struct Shared {
 pub struct Selected {
     /// The request.
     pub request: SendRequest,
-    /// To whom; at least one.
+    /// Nodes that receive a copy; at least one.
     pub recipients: Vec<NodeId>,
     /// Whether copies may come back from others.
     pub is_broadcast: bool,
@@ -52,24 +52,6 @@ pub struct Selected {
     pub tag: MessageTag,
     /// Randomness of this message.
     pub rng: ChaCha12Rng,
-}
-
-pin_project! {
-    /// Response future of [`Select`].
-    #[derive(Debug)]
-    pub struct SelectFuture<F> {
-        #[pin]
-        state: State<F>,
-    }
-}
-
-pin_project! {
-    #[derive(Debug)]
-    #[project = StateProj]
-    enum State<F> {
-        Inner { #[pin] future: F },
-        Answered { response: Option<SendMessageResponse> },
-    }
 }
 
 // === impl SelectLayer ===
@@ -109,13 +91,13 @@ impl<S> Layer<S> for SelectLayer {
 
 impl<S> Service<SendRequest> for Select<S>
 where
-    S: Service<Selected, Response = SendMessageResponse>,
+    S: Service<Selected, Response = Deliveries, Error = BoxError>,
 {
-    type Response = SendMessageResponse;
-    type Error = S::Error;
-    type Future = SelectFuture<S::Future>;
+    type Response = Deliveries;
+    type Error = BoxError;
+    type Future = Either<Ready<Result<Deliveries, BoxError>>, S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx)
     }
 
@@ -150,46 +132,19 @@ where
         );
         tracing::trace!(%selection, "selection explained");
         if selection.is_empty() {
-            let response = if selection.only_ourselves() {
-                SendFailure::SendToOurselves.into()
-            } else {
-                SendMessageResponse::Queued(MessageSendStates::default())
+            let error = match selection.only_ourselves() {
+                true => SendError::ToOurselves,
+                false => SendError::NobodySelected,
             };
-            return SelectFuture {
-                state: State::Answered {
-                    response: Some(response),
-                },
-            };
+            return Either::Left(ready(Err(error.into())));
         }
-        let future = self.inner.call(Selected {
+        Either::Right(self.inner.call(Selected {
             recipients: selection.ids(),
             is_broadcast: selection.is_broadcast(),
             request,
             tag,
             rng,
-        });
-        SelectFuture {
-            state: State::Inner { future },
-        }
-    }
-}
-
-impl<F, E> Future for SelectFuture<F>
-where
-    F: Future<Output = Result<SendMessageResponse, E>>,
-{
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        match self.project().state.project() {
-            StateProj::Inner { future } => future.poll(cx),
-            StateProj::Answered { response } => {
-                // A future polled after it is ready may answer anything.
-                Poll::Ready(Ok(response
-                    .take()
-                    .unwrap_or_else(|| SendFailure::SenderCancelled.into())))
-            }
-        }
+        }))
     }
 }
 
@@ -211,7 +166,9 @@ impl<S: std::fmt::Debug> std::fmt::Debug for Select<S> {
 
 #[cfg(test)]
 mod tests {
-    use dht_core::{Features, ManualClock, SeededEntropy};
+    use dht_core::{
+        DomainMessage, Features, ManualClock, Payload, SeededEntropy, SendBuilder, SendParams,
+    };
     use dht_peers::{
         Direction,
         test_util::{peer, public_key},
@@ -220,13 +177,12 @@ mod tests {
     use tower_test::mock;
 
     use super::*;
-    use crate::{DomainMessage, Payload, SendParams};
 
-    type Mock = mock::Mock<Selected, SendMessageResponse>;
+    type Mock = mock::Mock<Selected, Deliveries>;
 
     fn spawn() -> (
         mock::Spawn<Select<Mock>>,
-        mock::Handle<Selected, SendMessageResponse>,
+        mock::Handle<Selected, Deliveries>,
     ) {
         let connections = Connections::new();
         connections.insert(Arc::new(peer(1, Features::NODE)), Direction::Inbound);
@@ -239,7 +195,7 @@ mod tests {
         ))
     }
 
-    fn request(params: crate::SendBuilder) -> SendRequest {
+    fn request(params: SendBuilder) -> SendRequest {
         SendRequest::new(
             params.finish(),
             Payload::Domain(DomainMessage::new(1, "hi")),
@@ -247,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_selected_go_in_when_there_is_room() {
+    async fn selected_requests_wait_for_room() {
         let (mut service, mut inner) = spawn();
         inner.allow(0);
         assert_pending!(service.poll_ready());
@@ -260,19 +216,20 @@ mod tests {
         assert_eq!(selected.recipients, [public_key(1).node_id()]);
         assert!(selected.is_broadcast);
         assert_eq!(selected.tag, MessageTag(7));
-        send.send_response(SendMessageResponse::Queued(MessageSendStates::default()));
+        send.send_response(Deliveries::default());
         assert_ready_ok!(call.poll());
     }
 
     #[tokio::test]
-    async fn a_request_for_nobody_or_ourselves_goes_no_further() {
+    async fn a_request_without_recipients_ends() {
         let (mut service, mut inner) = spawn();
         inner.allow(2);
         for (seed, outcome) in [(9, "nobody"), (0, "send_to_ourselves")] {
             assert_ready_ok!(service.poll_ready());
             let params = SendParams::builder().direct_public_key(public_key(seed));
             let mut call = task::spawn(service.call(request(params)));
-            assert_eq!(assert_ready_ok!(call.poll()).name(), outcome);
+            let error = assert_ready!(call.poll()).unwrap_err();
+            assert_eq!(error.downcast::<SendError>().unwrap().name(), outcome);
             assert_pending!(task::spawn(inner.next_request()).poll());
         }
     }

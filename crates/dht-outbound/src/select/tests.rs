@@ -450,33 +450,6 @@ fn f1_propagation_prefers_closer_nodes_only_when_told_to() {
 }
 
 #[test]
-fn f11_excluded_addresses_matter_only_for_dials() {
-    let mut world = World::new()
-        .known([1, 2], Features::NODE)
-        .connected([3], Features::NODE);
-    let addresses = |seed| {
-        let peer = world.directory.find(&id(seed)).unwrap();
-        peer.addresses()
-            .iter()
-            .map(|held| held.address.clone())
-            .collect::<Vec<_>>()
-    };
-    let excluded = [addresses(1), addresses(3)].concat();
-    world.config.excluded_dial_addresses = excluded;
-    assert!(world.select(&Strategy::DirectNodeId(id(1))).is_empty());
-    assert_eq!(world.ids(&Strategy::DirectNodeId(id(2))), [id(2)]);
-    assert_eq!(
-        world.ids(&Strategy::DirectNodeId(id(3))),
-        [id(3)],
-        "it is connected"
-    );
-    assert_eq!(world.ids(&broadcast()), [id(3)]);
-    // Nothing known about a peer counts as everything excluded.
-    let listed = Strategy::SelectedPeers(vec![id(50), id(2)]);
-    assert_eq!(world.ids(&listed), [id(2)]);
-}
-
-#[test]
 fn explanations_name_every_peer_and_reason() {
     let world = World::new()
         .connected([1], Features::NODE)

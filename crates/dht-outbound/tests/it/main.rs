@@ -5,7 +5,7 @@
     reason = "helpers of tests may panic as tests do"
 )]
 
-mod requester;
+mod outbound;
 mod search;
 mod stack;
 mod support;

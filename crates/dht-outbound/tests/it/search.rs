@@ -8,37 +8,64 @@ use dht_core::{
     test_util::{NOW, identity, public_key},
 };
 use dht_outbound::{
-    DeliveryReply, MessageSendStates, OutboundError, Requester, SEARCH_INTERVAL, SearchError,
-    SearchLimits, Searcher, SendMessageResponse, Submission,
+    Config, Deliveries, DeliveryReply, Outbound, SEARCH_INTERVAL, SearchError, SearchLimits,
+    Searcher, SendError, Worker,
 };
 use dht_proto::dht::{DiscoveryMessage, JoinMessage};
-use tokio::sync::{mpsc, mpsc::error::TryRecvError};
+use tokio::sync::{mpsc, mpsc::error::TryRecvError, oneshot};
 use tokio_test::{assert_pending, assert_ready, task};
 
 const SOUGHT: u64 = 1;
 
-type Queue = mpsc::Receiver<Submission>;
+/// A request that reached the pipeline.
+struct Submission {
+    request: SendRequest,
+    reply: oneshot::Sender<Result<Deliveries, SendError>>,
+}
+
+/// Requests that reached the pipeline, which waits for the answers of the test.
+struct Queue {
+    requests: mpsc::Receiver<Submission>,
+    _worker: Worker,
+}
+
+impl Queue {
+    fn try_recv(&mut self) -> Result<Submission, TryRecvError> {
+        self.requests.try_recv()
+    }
+}
+
+fn outbound() -> (Outbound, Queue) {
+    let (sender, requests) = mpsc::channel(20);
+    let pipeline = tower::service_fn(move |request| {
+        let (reply, answer) = oneshot::channel();
+        let sent = sender.try_send(Submission { request, reply });
+        async move {
+            sent.map_err(|_| SendError::Closed)?;
+            let answer = answer.await.unwrap_or(Err(SendError::Closed));
+            answer.map_err(tower::BoxError::from)
+        }
+    });
+    let (outbound, _worker) = Outbound::new(&Config::default(), pipeline);
+    (outbound, Queue { requests, _worker })
+}
 
 fn me() -> Arc<NodeIdentity> {
     Arc::new(identity(0))
 }
 
 fn searcher(limits: SearchLimits) -> (Searcher, Queue) {
-    let (sender, queue) = mpsc::channel(20);
+    let (outbound, queue) = outbound();
     let entropy = Arc::new(SeededEntropy::new(7));
-    (
-        Searcher::new(Requester::new(sender), me(), entropy, limits),
-        queue,
-    )
+    (Searcher::new(outbound, me(), entropy, limits), queue)
 }
 
 /// The next request, which is told it went to one peer.
 fn sent(queue: &mut Queue) -> (SendParams, Payload) {
-    let Submission { request, reply, .. } = queue.try_recv().expect("a request");
+    let Submission { request, reply } = queue.try_recv().expect("a request");
     let (delivery, state) = DeliveryReply::pair(MessageTag(1), *identity(9).node_id());
     delivery.send(Ok(()));
-    let queued = SendMessageResponse::Queued(state.into());
-    reply.expect("somebody waits").send(queued).unwrap();
+    reply.send(Ok(state.into())).expect("somebody waits");
     match request {
         SendRequest::Message { params, payload } => (*params, payload),
         SendRequest::Forward { .. } => panic!("a message"),
@@ -73,11 +100,10 @@ fn assert_claim(
 }
 
 #[tokio::test]
-async fn b012_a_join_is_one_request_of_that_type() {
-    let (sender, mut queue) = mpsc::channel(20);
-    let requester = Requester::new(sender);
+async fn b012_a_join_is_one_request() {
+    let (outbound, mut queue) = outbound();
     let me = me();
-    let mut joining = task::spawn(requester.send_join(&me, &[], 77));
+    let mut joining = task::spawn(outbound.join(&me, 77));
     assert_pending!(joining.poll());
     let (params, payload) = sent(&mut queue);
     assert_eq!(assert_ready!(joining.poll()).unwrap().len(), 1);
@@ -111,25 +137,8 @@ async fn b012_a_join_is_one_request_of_that_type() {
     );
 }
 
-#[tokio::test]
-async fn a_node_whose_addresses_are_all_excluded_does_not_join() {
-    let (sender, mut queue) = mpsc::channel(20);
-    let requester = Requester::new(sender);
-    let me = me();
-    let own = me.claim().addresses.clone();
-    let states = requester.send_join(&me, &own, 1).await.unwrap();
-    assert!(states.is_empty());
-    assert!(matches!(queue.try_recv(), Err(TryRecvError::Empty)));
-
-    // An excluded address of somebody else makes no difference.
-    let other = ["/ip4/1.2.3.4/tcp/5".parse().unwrap()];
-    let mut joining = task::spawn(requester.send_join(&me, &other, 1));
-    assert_pending!(joining.poll());
-    sent(&mut queue);
-}
-
 #[tokio::test(start_paused = true)]
-async fn b084_a_search_ends_in_time_and_has_sent_one_discovery() {
+async fn b084_a_search_sends_one_discovery_and_ends() {
     let timeout = Duration::from_millis(1);
     let (searcher, mut queue) = searcher(SearchLimits {
         timeout,
@@ -164,7 +173,7 @@ async fn b084_a_search_ends_in_time_and_has_sent_one_discovery() {
 }
 
 #[tokio::test]
-async fn b085_the_own_key_is_refused_and_nothing_sent() {
+async fn b085_the_own_key_is_refused() {
     let (searcher, mut queue) = searcher(SearchLimits::default());
     assert!(matches!(
         searcher.discover(me().public_key()).await,
@@ -175,31 +184,29 @@ async fn b085_the_own_key_is_refused_and_nothing_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_anybody_to_ask_a_search_fails_at_once() {
+async fn a_search_without_peers_fails() {
     let (searcher, mut queue) = searcher(SearchLimits::default());
     let started = tokio::time::Instant::now();
     let sought = key(SOUGHT);
     let mut searching = task::spawn(searcher.discover(&sought));
     assert_pending!(searching.poll());
-    let nobody = SendMessageResponse::Queued(MessageSendStates::default());
     let submission = queue.try_recv().unwrap();
-    submission.reply.unwrap().send(nobody).unwrap();
+    let nobody = Err(SendError::NobodySelected);
+    submission.reply.send(nobody).unwrap();
     let Err(SearchError::NotSent(cause)) = searching.await else {
         panic!("not sent")
     };
-    assert!(matches!(*cause, OutboundError::NoMessagesQueued));
+    assert_eq!(cause, SendError::NobodySelected);
     assert!(started.elapsed().is_zero() && searcher.is_empty());
 
     drop(queue);
     let closed = searcher.discover(&sought).await;
-    assert!(
-        matches!(closed, Err(SearchError::NotSent(cause)) if matches!(*cause, OutboundError::Closed))
-    );
+    assert!(matches!(closed, Err(SearchError::NotSent(cause)) if cause == SendError::Closed));
     assert!(searcher.is_empty());
 }
 
 #[tokio::test]
-async fn callers_for_one_key_share_a_discovery_and_its_answer() {
+async fn callers_for_one_key_share_discovery() {
     let (searcher, mut queue) = searcher(SearchLimits::default());
     let (sought, other) = (key(SOUGHT), key(2));
     let mut first = task::spawn(searcher.discover(&sought));
@@ -224,7 +231,7 @@ async fn callers_for_one_key_share_a_discovery_and_its_answer() {
 }
 
 #[tokio::test]
-async fn who_gave_up_first_does_not_take_the_answer_from_others() {
+async fn giving_up_leaves_others_their_answer() {
     let (searcher, mut queue) = searcher(SearchLimits::default());
     let sought = key(SOUGHT);
     let mut first = task::spawn(searcher.discover(&sought));
@@ -239,7 +246,7 @@ async fn who_gave_up_first_does_not_take_the_answer_from_others() {
 }
 
 #[tokio::test]
-async fn a_useless_answer_ends_the_search_for_everybody() {
+async fn a_useless_answer_ends_the_search() {
     let (searcher, mut queue) = searcher(SearchLimits::default());
     let sought = key(SOUGHT);
     let mut first = task::spawn(searcher.discover(&sought));
@@ -256,7 +263,7 @@ async fn a_useless_answer_ends_the_search_for_everybody() {
 }
 
 #[tokio::test]
-async fn a_search_given_up_before_it_was_sent_is_begun_by_the_next_in_line() {
+async fn the_next_caller_begins_unsent_search() {
     let (searcher, mut queue) = searcher(SearchLimits::default());
     let sought = key(SOUGHT);
     let mut first = task::spawn(searcher.discover(&sought));
@@ -275,7 +282,7 @@ async fn a_search_given_up_before_it_was_sent_is_begun_by_the_next_in_line() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_is_asked_for_again_only_after_a_while() {
+async fn a_key_is_searched_again_later() {
     let (searcher, mut queue) = searcher(SearchLimits::default());
     let sought = key(SOUGHT);
     let ask = async || {
@@ -303,7 +310,7 @@ async fn a_key_is_asked_for_again_only_after_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn searches_are_limited_in_number_and_pace() {
+async fn searches_are_limited_in_number() {
     let limits = SearchLimits {
         searches: 2,
         ..SearchLimits::default()

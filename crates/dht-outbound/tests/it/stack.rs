@@ -7,9 +7,8 @@ use dht_core::{
     SendRequest, Signing, Strategy, UnixSeconds, dedup_hash, dedup_key_of,
     test_util::{NOW, encrypted, frame, identity, public_key},
 };
-use dht_outbound::{
-    DeliveryFailure, GenerateError, MESSAGE_VALIDITY_SECONDS, SendFailure, SendMessageResponse,
-};
+use dht_dedup::DedupMeta;
+use dht_outbound::{Deliveries, DeliveryFailure, MESSAGE_VALIDITY_SECONDS, SendError};
 use proptest::{prelude::*, strategy::Strategy as _};
 
 use crate::support::{Node, message};
@@ -18,18 +17,12 @@ fn id(seed: u64) -> NodeId {
     *identity(seed).node_id()
 }
 
-fn states(response: SendMessageResponse) -> dht_outbound::MessageSendStates {
-    match response {
-        SendMessageResponse::Queued(states) => states,
-        other => panic!("not queued: {other:?}"),
-    }
+fn states(sent: Result<Deliveries, SendError>) -> Deliveries {
+    sent.expect("sent")
 }
 
-fn refusal(response: SendMessageResponse) -> GenerateError {
-    match response {
-        SendMessageResponse::Failed(SendFailure::FailedToGenerateMessages(error)) => error,
-        other => panic!("not refused: {other:?}"),
-    }
+fn refusal(sent: Result<Deliveries, SendError>) -> SendError {
+    sent.expect_err("refused")
 }
 
 #[tokio::test]
@@ -78,9 +71,9 @@ async fn b087_a_direct_message_to_nobody_is_queued_for_nobody() {
         .direct_public_key(public_key(9))
         .finish();
     let response = node.send(message(params)).await;
-    assert!(states(response).is_empty());
+    assert_eq!(refusal(response), SendError::NobodySelected);
     assert!(node.frames().is_empty());
-    assert!(node.seeds.0.lock().is_empty());
+    assert!(node.dedup.is_empty());
 }
 
 #[tokio::test]
@@ -94,10 +87,7 @@ async fn b088_a_direct_message_to_ourselves_is_refused() {
         let response = node
             .send(message(params.with_discovery(true).finish()))
             .await;
-        assert!(matches!(
-            response,
-            SendMessageResponse::Failed(SendFailure::SendToOurselves)
-        ));
+        assert_eq!(refusal(response), SendError::ToOurselves);
     }
     assert!(node.frames().is_empty());
 }
@@ -105,7 +95,8 @@ async fn b088_a_direct_message_to_ourselves_is_refused() {
 #[tokio::test]
 async fn b089_forced_origin_signs_with_the_node_key() {
     let node = Node::new().connected([1]);
-    node.send(message(SendParams::builder().force_origin().finish()))
+    let _ = node
+        .send(message(SendParams::builder().force_origin().finish()))
         .await;
     let received = node.received();
     assert_eq!(received.header().ephemeral_key, None);
@@ -142,7 +133,7 @@ async fn b090_a_given_header_is_sent_unchanged_and_not_remembered() {
     // The wire keeps the header's tag, the states have the request's.
     assert_eq!(states(response).to_tags(), [MessageTag(5); 2]);
     assert_eq!(node.frames(), [original.clone(), original]);
-    assert!(node.seeds.0.lock().is_empty(), "F-5");
+    assert!(node.dedup.is_empty(), "F-5");
 }
 
 #[tokio::test]
@@ -157,7 +148,7 @@ async fn a_given_header_excludes_everything_that_would_change_the_body() {
         with().with_encryption(Encryption::EncryptFor(public_key(4))),
     ] {
         let error = refusal(node.send(message(params.finish())).await);
-        assert_eq!(error, GenerateError::HeaderConflict);
+        assert_eq!(error, SendError::HeaderConflict);
     }
     assert!(node.frames().is_empty());
 }
@@ -196,9 +187,9 @@ async fn f4_encrypting_without_naming_the_recipient_is_refused() {
         .with_destination(Destination::PublicKey(public_key(6)));
     for params in [encrypted, elsewhere] {
         let error = refusal(node.send(message(params.finish())).await);
-        assert_eq!(error, GenerateError::Seal(SealError::DestinationMismatch));
+        assert_eq!(error, SendError::Seal(SealError::DestinationMismatch));
     }
-    assert!(node.frames().is_empty() && node.seeds.0.lock().is_empty());
+    assert!(node.frames().is_empty() && node.dedup.is_empty());
 }
 
 #[tokio::test]
@@ -209,7 +200,7 @@ async fn a_clear_message_cannot_claim_to_be_encrypted() {
         .finish();
     assert_eq!(
         refusal(node.send(message(params)).await),
-        GenerateError::FlagConflict
+        SendError::FlagConflict
     );
 }
 
@@ -225,12 +216,23 @@ async fn f9_messages_to_many_are_remembered_under_the_key_of_their_echo() {
     ];
     for (kind, signed) in kinds.into_iter().zip([false, true, true]) {
         let node = Node::new().connected([1, 2]);
-        node.send(message(kind.broadcast(vec![]).finish())).await;
+        let sent = states(node.send(message(kind.broadcast(vec![]).finish())).await);
         let expires = Some(NOW.saturating_add(MESSAGE_VALIDITY_SECONDS));
         let received = node.received();
         let hash = dedup_key_of(received.header(), received.body()).unwrap();
-        let expected = vec![(hash, expires, signed)];
-        assert_eq!(*node.seeds.0.lock(), expected);
+        assert_eq!(sent.hash(), Some(hash));
+        let remembered = node.dedup.snapshot();
+        assert_eq!(remembered.len(), 1);
+        let meta = DedupMeta { signed, expires };
+        assert_eq!(
+            (
+                remembered[0].key,
+                remembered[0].occurrences,
+                remembered[0].until,
+                remembered[0].signed
+            ),
+            (hash, 1, meta.retain_until(NOW), signed)
+        );
     }
 }
 
@@ -241,11 +243,20 @@ async fn f9_an_unsigned_body_is_remembered_in_canonical_form() {
     let canonical = b"\x0a\x02hi";
     let node = Node::new().connected([1, 2]);
     let send = async |body: Bytes, params: SendParams| {
-        node.seeds.0.lock().clear();
-        node.send(SendRequest::new(params, Payload::Body(body)))
-            .await;
-        let seeds: Vec<DedupHash> = node.seeds.0.lock().iter().map(|seed| seed.0).collect();
-        seeds
+        let before: Vec<_> = node
+            .dedup
+            .snapshot()
+            .iter()
+            .map(|entry| entry.key)
+            .collect();
+        states(
+            node.send(SendRequest::new(params, Payload::Body(body)))
+                .await,
+        );
+        let now = node.dedup.snapshot();
+        let new = now.iter().map(|entry| entry.key);
+        new.filter(|key| !before.contains(key))
+            .collect::<Vec<DedupHash>>()
     };
     let clear = || SendParams::builder().finish();
     assert_eq!(
@@ -287,14 +298,14 @@ async fn messages_to_one_are_not_remembered() {
     ] {
         assert_eq!(states(node.send(message(params.finish())).await).len(), 1);
     }
-    assert!(node.seeds.0.lock().is_empty());
+    assert!(node.dedup.is_empty());
 }
 
 #[tokio::test]
 async fn f12_expiry_saturates() {
     let mut node = Node::new().connected([1]);
     node.config.validity_seconds = u64::MAX;
-    node.send(message(SendParams::builder().finish())).await;
+    let _ = node.send(message(SendParams::builder().finish())).await;
     assert_eq!(
         node.received().header().expires,
         Some(UnixSeconds(u64::MAX))
@@ -320,7 +331,7 @@ async fn a_forwarded_frame_is_the_received_buffer() {
         assert_ne!(message.to, id(1));
         assert_eq!(message.priority, Priority::Gossip);
     }
-    assert!(node.seeds.0.lock().is_empty());
+    assert!(node.dedup.is_empty());
 }
 
 #[tokio::test]
@@ -331,7 +342,7 @@ async fn priorities_reach_the_sink() {
         SendParams::builder().with_dht_message_type(MessageType::SafStoredMessages),
         SendParams::builder().with_priority(Priority::Stored),
     ] {
-        node.send(message(params.finish())).await;
+        let _ = node.send(message(params.finish())).await;
     }
     let sent: Vec<_> = node
         .sent
@@ -352,20 +363,18 @@ async fn an_oversized_message_is_refused_at_once() {
     let request = SendRequest::new(SendParams::builder().finish(), Payload::Body(body));
     assert!(matches!(
         refusal(node.send(request).await),
-        GenerateError::TooLarge { .. }
+        SendError::TooLarge { .. }
     ));
 }
 
 #[tokio::test]
 async fn tags_are_random_unless_given_and_header_fields_are_as_asked() {
     let node = Node::new().connected([1]);
-    let pipeline = node.pipeline();
+    let (outbound, _worker) = node.outbound();
     let mut tags = Vec::new();
     for _ in 0..2 {
         let request = message(SendParams::builder().finish());
-        let response = tower::ServiceExt::oneshot(pipeline.clone(), request)
-            .await
-            .unwrap();
+        let response = tower::ServiceExt::oneshot(outbound.clone(), request).await;
         tags.extend(states(response).to_tags());
     }
     assert_ne!(tags[0], tags[1]);
@@ -375,7 +384,8 @@ async fn tags_are_random_unless_given_and_header_fields_are_as_asked() {
         .with_dht_message_type(MessageType::Join)
         .with_destination(Destination::PublicKey(public_key(5)))
         .finish();
-    node.send(SendRequest::new(params, Payload::Part("join".into())))
+    let _ = node
+        .send(SendRequest::new(params, Payload::Part("join".into())))
         .await;
     let received = node.received();
     assert_eq!(received.header().tag, MessageTag(77));
@@ -398,7 +408,7 @@ async fn one_seed_gives_one_run() {
             .broadcast(vec![])
             .with_destination(Destination::PublicKey(to))
             .with_encryption(Encryption::EncryptFor(to));
-        node.send(message(params.finish())).await;
+        let _ = node.send(message(params.finish())).await;
         let sent = node.sent.lock();
         sent.iter()
             .map(|message| (message.to, message.frame.clone()))
@@ -448,7 +458,7 @@ proptest! {
         prop_assert_eq!(queued, if direct { 1 } else { 2 });
 
         let received = node.received();
-        prop_assert_eq!(node.seeds.0.lock().len(), usize::from(!direct));
+        prop_assert_eq!(node.dedup.len(), usize::from(!direct));
         let reader = destination.public_key().and_then(|key| (11..=13).find(|seed| public_key(*seed) == *key));
         let opened: Result<_, OpenError> = received.verify().unwrap().open(&identity(reader.unwrap_or(1)));
         let opened = opened.unwrap();
@@ -473,11 +483,12 @@ async fn frames_of_all_kinds_survive_forwarding() {
         b"signed",
         4,
     );
-    node.send(SendRequest::forward(
-        signed.clone(),
-        Strategy::default(),
-        MessageTag(1),
-    ))
-    .await;
+    let _ = node
+        .send(SendRequest::forward(
+            signed.clone(),
+            Strategy::default(),
+            MessageTag(1),
+        ))
+        .await;
     assert_eq!(node.frames(), [signed]);
 }

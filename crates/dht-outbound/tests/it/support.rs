@@ -4,56 +4,26 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dht_core::{
-    DedupHash, DomainMessage, Features, ManualClock, NodeIdentity, Payload, RawEnvelope,
-    RemotePeer, Sealed, SeededEntropy, SendParams, SendRequest, UnixSeconds,
+    DomainMessage, Features, ManualClock, NodeIdentity, Payload, RawEnvelope, RemotePeer, Sealed,
+    SeededEntropy, SendParams, SendRequest,
     test_util::{NOW, identity},
 };
+use dht_dedup::DedupTable;
 use dht_outbound::{
-    InlineSealer, OutboundConfig, OutboundMessage, OutboundParts, SeedDedup, SendMessageResponse,
-    outbound,
+    Config, Deliveries, Outbound, OutboundMessage, PipelineParts, SendError, Worker, pipeline,
 };
 use dht_peers::{Connections, Direction, Directory, PeerRecord};
-use dht_stack::BoxError;
 use parking_lot::Mutex;
-use tower::{Service, ServiceExt, service_fn};
-
-/// A duplicate table that records what it is told.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Seeds(pub(crate) Arc<Mutex<Vec<Seed>>>);
-
-/// Hash, expiry, and whether the message is signed.
-pub(crate) type Seed = (DedupHash, Option<UnixSeconds>, bool);
-
-impl SeedDedup for Seeds {
-    fn seed(&self, hash: DedupHash, expires: Option<UnixSeconds>, signed: bool) {
-        self.0.lock().push((hash, expires, signed));
-    }
-}
+use tower::{BoxError, service_fn};
 
 /// A node that sends, and what has left it.
 pub(crate) struct Node {
     pub(crate) me: Arc<NodeIdentity>,
     pub(crate) connections: Connections,
     pub(crate) directory: Directory,
-    pub(crate) config: OutboundConfig,
-    pub(crate) seeds: Seeds,
+    pub(crate) config: Config,
+    pub(crate) dedup: DedupTable,
     pub(crate) sent: Arc<Mutex<Vec<OutboundMessage>>>,
-}
-
-pub(crate) trait Pipeline:
-    Service<SendRequest, Response = SendMessageResponse, Error = BoxError, Future: Send>
-    + Clone
-    + Send
-    + 'static
-{
-}
-
-impl<S> Pipeline for S where
-    S: Service<SendRequest, Response = SendMessageResponse, Error = BoxError, Future: Send>
-        + Clone
-        + Send
-        + 'static
-{
 }
 
 impl Node {
@@ -62,8 +32,8 @@ impl Node {
         Self {
             connections: Connections::new(),
             directory: Directory::new(*me.node_id()),
-            config: OutboundConfig::default(),
-            seeds: Seeds::default(),
+            config: Config::default(),
+            dedup: DedupTable::new(1_000, [1; 16]),
             sent: Arc::default(),
             me,
         }
@@ -83,38 +53,30 @@ impl Node {
         self.directory.add_or_update(record, NOW);
     }
 
-    pub(crate) fn parts(&self) -> OutboundParts<InlineSealer, Seeds> {
-        OutboundParts {
+    pub(crate) fn parts(&self) -> PipelineParts {
+        PipelineParts {
             identity: Arc::clone(&self.me),
             connections: self.connections.clone(),
             directory: self.directory.clone(),
             clock: Arc::new(ManualClock::new(NOW)),
             entropy: Arc::new(SeededEntropy::new(7)),
-            config: self.config.clone(),
-            sealer: InlineSealer,
-            dedup: self.seeds.clone(),
-            discover: None,
+            dedup: self.dedup.clone(),
         }
     }
 
-    pub(crate) fn pipeline(&self) -> impl Pipeline {
-        self.pipeline_of(self.parts())
-    }
-
-    pub(crate) fn pipeline_of(&self, parts: OutboundParts<InlineSealer, Seeds>) -> impl Pipeline {
+    /// A door with its worker, in front of a sink that takes everything.
+    pub(crate) fn outbound(&self) -> (Outbound, Worker) {
         let sent = Arc::clone(&self.sent);
         let sink = service_fn(move |message: OutboundMessage| {
             sent.lock().push(message);
             std::future::ready(Ok::<_, BoxError>(()))
         });
-        outbound(parts, sink)
+        Outbound::new(&self.config, pipeline(self.parts(), &self.config, sink))
     }
 
-    pub(crate) async fn send(&self, request: SendRequest) -> SendMessageResponse {
-        self.pipeline()
-            .oneshot(request)
-            .await
-            .expect("the sink never fails")
+    pub(crate) async fn send(&self, request: SendRequest) -> Result<Deliveries, SendError> {
+        let (outbound, _worker) = self.outbound();
+        outbound.send(request).await
     }
 
     pub(crate) fn frames(&self) -> Vec<Bytes> {

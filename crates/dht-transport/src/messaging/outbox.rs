@@ -96,14 +96,10 @@ impl SharedBytes {
         self.held.load(Ordering::Relaxed)
     }
 
-    fn limit_for(&self, priority: Priority) -> usize {
-        let eighth = self.limit / 8;
-        match priority {
-            Priority::Control => self.limit,
-            Priority::Direct => self.limit.saturating_sub(eighth),
-            Priority::Stored => self.limit.saturating_sub(2 * eighth),
-            Priority::Gossip => self.limit / 2,
-        }
+    /// The rule of the door in front of the pipeline, so that both stages shed in one order.
+    const fn limit_for(&self, priority: Priority) -> usize {
+        let kept_for_others = dht_stack::reserved(self.limit, priority as usize);
+        self.limit.saturating_sub(kept_for_others)
     }
 
     /// Whether a peer that has `own` bytes waiting may add some, when all have `held`.

@@ -2,7 +2,7 @@ use super::*;
 
 const FAILED: Result<(), DeliveryFailure> = Err(DeliveryFailure::PeerDialFailed);
 
-fn states(n: u64) -> (Vec<DeliveryReply>, MessageSendStates) {
+fn states(n: u64) -> (Vec<DeliveryReply>, Deliveries) {
     let (replies, states): (Vec<_>, Vec<_>) = (0..n)
         .map(|tag| DeliveryReply::pair(MessageTag(tag), NodeId::default()))
         .unzip();
@@ -13,7 +13,7 @@ fn counts((ok, failed): (Vec<MessageTag>, Vec<MessageTag>)) -> (usize, usize) {
     (ok.len(), failed.len())
 }
 
-fn answered(results: impl IntoIterator<Item = Result<(), DeliveryFailure>>) -> MessageSendStates {
+fn answered(results: impl IntoIterator<Item = Result<(), DeliveryFailure>>) -> Deliveries {
     let results: Vec<_> = results.into_iter().collect();
     let (replies, states) = states(results.len() as u64);
     for (reply, result) in replies.into_iter().zip(results) {
@@ -22,15 +22,15 @@ fn answered(results: impl IntoIterator<Item = Result<(), DeliveryFailure>>) -> M
     states
 }
 
-fn four_failed_then_six() -> MessageSendStates {
+fn four_failed_then_six() -> Deliveries {
     answered((0..10).map(|n| if n < 4 { FAILED } else { Ok(()) }))
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
 #[test]
-fn b092_states_are_empty_only_without_a_state() {
-    assert!(MessageSendStates::default().is_empty());
+fn b092_deliveries_are_empty_without_copies() {
+    assert!(Deliveries::default().is_empty());
     assert!(!states(1).1.is_empty());
 }
 
@@ -40,14 +40,14 @@ async fn b093_a_single_success_and_a_single_failure() {
     assert!(!answered([FAILED]).wait_single().await);
     assert_eq!(answered([FAILED]).wait_single_result().await, FAILED);
     assert_eq!(
-        MessageSendStates::default().wait_single_result().await,
+        Deliveries::default().wait_single_result().await,
         Err(DeliveryFailure::Dropped)
     );
     assert!(!answered([Ok(()), FAILED]).wait_single().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn b094_four_failures_then_six_successes_with_n_four() {
+async fn b094_waits_for_four_of_ten() {
     let before = tokio::time::Instant::now();
     assert_eq!(
         counts(four_failed_then_six().wait_n_timeout(HOUR, 4).await),
@@ -57,7 +57,7 @@ async fn b094_four_failures_then_six_successes_with_n_four() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b095_four_successes_then_six_failures_with_n_five() {
+async fn b095_ends_when_all_is_decided() {
     let states = answered((0..10).map(|n| if n < 4 { Ok(()) } else { FAILED }));
     let before = tokio::time::Instant::now();
     assert_eq!(counts(states.wait_n_timeout(HOUR, 5).await), (4, 6));
@@ -76,13 +76,13 @@ async fn b096_a_reply_dropped_unanswered_reports_dropped() {
 }
 
 #[tokio::test]
-async fn waiting_for_a_share_of_successes() {
+async fn waiting_for_a_share() {
     assert_eq!(
         counts(four_failed_then_six().wait_percentage_success(0.3).await),
         (3, 4)
     );
     assert_eq!(counts(four_failed_then_six().wait_all().await), (6, 4));
-    let none = MessageSendStates::default();
+    let none = Deliveries::default();
     assert_eq!(counts(none.wait_percentage_success(0.5).await), (0, 0));
     // Checked after failures as well.
     assert_eq!(
@@ -92,7 +92,7 @@ async fn waiting_for_a_share_of_successes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_timeout_is_one_for_all_and_keeps_what_is_known() {
+async fn one_timeout_keeps_known_outcomes() {
     let (mut replies, states) = states(3);
     replies.remove(0).send(Ok(()));
     let (_replies, undecided) = self::states(2);
@@ -102,14 +102,14 @@ async fn the_timeout_is_one_for_all_and_keeps_what_is_known() {
         (1, 0)
     );
     assert_eq!(before.elapsed(), Duration::from_secs(5));
-    let none = MessageSendStates::default();
+    let none = Deliveries::default();
     assert_eq!(counts(none.wait_n_timeout(HOUR, 1).await), (0, 0));
     assert_eq!(counts(undecided.wait_n_timeout(HOUR, 0).await), (0, 0));
     assert_eq!(before.elapsed(), Duration::from_secs(5));
 }
 
 #[tokio::test]
-async fn states_convert_and_keep_their_order() {
+async fn copies_keep_their_order() {
     let (_replies, states) = states(3);
     assert_eq!(
         states.to_tags(),
@@ -121,7 +121,7 @@ async fn states_convert_and_keep_their_order() {
 }
 
 #[tokio::test]
-async fn deliveries_come_in_the_order_they_are_decided() {
+async fn outcomes_come_as_decided() {
     let (mut replies, states) = states(2);
     let mut deliveries = states.into_stream();
     replies.remove(1).send(Ok(()));

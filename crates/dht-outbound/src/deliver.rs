@@ -6,9 +6,13 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{MessageTag, NodeId};
-use futures::{Stream, StreamExt, stream::FuturesUnordered};
+use dht_core::{DedupHash, MessageTag, NodeId};
+use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::oneshot;
+
+pub use fan_out::{FanOut, FanOutFuture, FanOutLayer, OutboundMessage};
+
+mod fan_out;
 
 /// Reports what became of one copy, once. Dropped without a report it reports [`DeliveryFailure::Dropped`].
 #[derive(Debug)]
@@ -37,42 +41,41 @@ pub enum DeliveryFailure {
 
 /// One copy on its way. A future of its delivery, which always resolves.
 #[derive(Debug)]
-pub struct MessageSendState {
+pub struct Delivery {
     tag: MessageTag,
     recipient: NodeId,
     answer: oneshot::Receiver<Result<(), DeliveryFailure>>,
 }
 
-/// All copies of one message. They carry the same tag; [`MessageSendState::recipient`] tells them apart.
+/// All copies of one message. They carry the same tag; [`Delivery::recipient`] tells them apart.
 ///
 /// Specification 04, section 7.
 ///
 /// ```
 /// use dht_core::{MessageTag, NodeId};
-/// use dht_outbound::{DeliveryReply, MessageSendStates};
+/// use dht_outbound::{DeliveryReply, Deliveries};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// let (reply, state) = DeliveryReply::pair(MessageTag(7), NodeId::default());
-/// let states = MessageSendStates::from(state);
+/// let states = Deliveries::from(state);
 /// reply.send(Ok(()));
 /// assert_eq!(states.wait_all().await, (vec![MessageTag(7)], vec![]));
 /// # }
 /// ```
 #[derive(Debug, Default)]
-pub struct MessageSendStates(Vec<MessageSendState>);
-
-/// The deliveries of one message, in the order in which they are decided.
-#[derive(Debug)]
-pub struct Deliveries(FuturesUnordered<MessageSendState>);
+pub struct Deliveries {
+    copies: Vec<Delivery>,
+    hash: Option<DedupHash>,
+}
 
 /// One decided delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Delivery {
+pub struct DeliveryOutcome {
     /// Tag of the message.
     pub tag: MessageTag,
-    /// To whom.
+    /// Node that receives the copy.
     pub recipient: NodeId,
-    /// How it went.
+    /// Whether its socket took the copy.
     pub result: Result<(), DeliveryFailure>,
 }
 
@@ -81,11 +84,11 @@ pub struct Delivery {
 impl DeliveryReply {
     /// Both ends.
     #[must_use]
-    pub fn pair(tag: MessageTag, recipient: NodeId) -> (Self, MessageSendState) {
+    pub fn pair(tag: MessageTag, recipient: NodeId) -> (Self, Delivery) {
         let (sender, answer) = oneshot::channel();
         (
             Self(sender),
-            MessageSendState {
+            Delivery {
                 tag,
                 recipient,
                 answer,
@@ -105,16 +108,16 @@ impl DeliveryReply {
     }
 }
 
-// === impl MessageSendState ===
+// === impl Delivery ===
 
-impl MessageSendState {
+impl Delivery {
     /// Tag of the message.
     #[must_use]
     pub const fn tag(&self) -> MessageTag {
         self.tag
     }
 
-    /// To whom this copy goes.
+    /// Node that receives the copy.
     #[must_use]
     pub const fn recipient(&self) -> NodeId {
         self.recipient
@@ -129,60 +132,73 @@ impl MessageSendState {
     }
 }
 
-impl Future for MessageSendState {
-    type Output = Delivery;
+impl Future for Delivery {
+    type Output = DeliveryOutcome;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Delivery> {
-        Pin::new(&mut self.answer).poll(cx).map(|answer| Delivery {
-            tag: self.tag,
-            recipient: self.recipient,
-            result: answer.unwrap_or(Err(DeliveryFailure::Dropped)),
-        })
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<DeliveryOutcome> {
+        Pin::new(&mut self.answer)
+            .poll(cx)
+            .map(|answer| DeliveryOutcome {
+                tag: self.tag,
+                recipient: self.recipient,
+                result: answer.unwrap_or(Err(DeliveryFailure::Dropped)),
+            })
     }
 }
 
-// === impl MessageSendStates ===
+// === impl Deliveries ===
 
-impl MessageSendStates {
+impl Deliveries {
+    pub(crate) fn named(self, hash: Option<DedupHash>) -> Self {
+        Self { hash, ..self }
+    }
+
+    /// The hash by which nodes recognise the message, if this node sealed it for several peers: what receipts are asked
+    /// by.
+    #[must_use]
+    pub const fn hash(&self) -> Option<DedupHash> {
+        self.hash
+    }
+
     /// Number of copies.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.copies.len()
     }
 
     /// True if the message goes to nobody.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.copies.is_empty()
     }
 
     /// The copy at this position.
     #[must_use]
-    pub fn get(&self, at: usize) -> Option<&MessageSendState> {
-        self.0.get(at)
+    pub fn get(&self, at: usize) -> Option<&Delivery> {
+        self.copies.get(at)
     }
 
     /// The copies, in the order in which peers were selected.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &MessageSendState> {
-        self.0.iter()
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Delivery> {
+        self.copies.iter()
     }
 
     /// The tag of each copy.
     #[must_use]
     pub fn to_tags(&self) -> Vec<MessageTag> {
-        self.0.iter().map(MessageSendState::tag).collect()
+        self.copies.iter().map(Delivery::tag).collect()
     }
 
     /// The copies.
     #[must_use]
-    pub fn into_inner(self) -> Vec<MessageSendState> {
-        self.0
+    pub fn into_inner(self) -> Vec<Delivery> {
+        self.copies
     }
 
     /// The deliveries as they are decided.
     #[must_use]
-    pub fn into_stream(self) -> Deliveries {
-        Deliveries(self.0.into_iter().collect())
+    pub fn into_stream(self) -> FuturesUnordered<Delivery> {
+        self.copies.into_iter().collect()
     }
 
     /// Waits for all: tags that succeeded, tags that failed.
@@ -250,32 +266,24 @@ impl MessageSendStates {
     }
 }
 
-impl From<Vec<MessageSendState>> for MessageSendStates {
-    fn from(states: Vec<MessageSendState>) -> Self {
-        Self(states)
+impl From<Vec<Delivery>> for Deliveries {
+    fn from(copies: Vec<Delivery>) -> Self {
+        Self { copies, hash: None }
     }
 }
 
-impl From<MessageSendState> for MessageSendStates {
-    fn from(state: MessageSendState) -> Self {
-        Self(vec![state])
+impl From<Delivery> for Deliveries {
+    fn from(copy: Delivery) -> Self {
+        Self::from(vec![copy])
     }
 }
 
-impl IntoIterator for MessageSendStates {
-    type Item = MessageSendState;
-    type IntoIter = std::vec::IntoIter<MessageSendState>;
+impl IntoIterator for Deliveries {
+    type Item = Delivery;
+    type IntoIter = std::vec::IntoIter<Delivery>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
-
-impl Stream for Deliveries {
-    type Item = Delivery;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
-        self.0.poll_next_unpin(cx)
+        self.copies.into_iter()
     }
 }
 
@@ -288,8 +296,12 @@ struct Tally {
 
 impl Tally {
     /// Until it is enough, asked after every delivery, or everything is decided.
-    async fn count(&mut self, mut deliveries: Deliveries, enough: impl Fn(usize, usize) -> bool) {
-        while let Some(Delivery { tag, result, .. }) = deliveries.next().await {
+    async fn count(
+        &mut self,
+        mut deliveries: FuturesUnordered<Delivery>,
+        enough: impl Fn(usize, usize) -> bool,
+    ) {
+        while let Some(DeliveryOutcome { tag, result, .. }) = deliveries.next().await {
             match result {
                 Ok(()) => self.succeeded.push(tag),
                 Err(_) => self.failed.push(tag),

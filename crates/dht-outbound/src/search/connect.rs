@@ -2,16 +2,17 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use dht_core::{Address, NodeId, PublicKey};
-use dht_peers::{Directory, PeerRecord};
-use dht_stack::BoxError;
+use dht_core::{Clock as _, NodeId, PublicKey, SharedClock};
+use dht_peers::Directory;
+use futures::future::BoxFuture;
+use tower::BoxError;
 
-use crate::Discover;
+use super::Discover;
 
 /// Opens connections, or hands out the one there is: the transport.
-pub trait Dial {
+pub trait Dial: Clone + Send + Sync + 'static {
     /// A connection. It should not by itself keep the peer connected.
-    type Connection;
+    type Connection: Send;
 
     /// Dials a known peer.
     fn dial(
@@ -36,11 +37,11 @@ pub enum DialError {
 ///
 /// Specification 04, section 9; 06, section 2.4.
 #[derive(Clone)]
-pub struct DialOrDiscover<D> {
+pub struct Connector<D> {
     dial: D,
     discover: Arc<dyn Discover>,
     directory: Directory,
-    excluded: Arc<[Address]>,
+    clock: SharedClock,
     timeout: Duration,
 }
 
@@ -51,9 +52,6 @@ pub enum ConnectError {
     /// The key is this node's own.
     #[error("a node does not search for itself")]
     CannotDiscoverThisNode,
-    /// The operator has excluded every address it is known at.
-    #[error("every address of the peer is excluded")]
-    AddressesExcluded,
     /// Nobody knows it.
     #[error("peer could not be found")]
     DiscoveryFailed(#[source] BoxError),
@@ -65,20 +63,20 @@ pub enum ConnectError {
     Dial(#[from] DialError),
 }
 
-impl<D: Dial> DialOrDiscover<D> {
-    /// Dials with `dial` and searches with `discover`, for at most `timeout`, but never at `excluded` addresses.
+impl<D: Dial> Connector<D> {
+    /// Dials with `dial` and searches with `discover`, for at most `timeout`.
     pub fn new(
         dial: D,
         discover: Arc<dyn Discover>,
         directory: Directory,
-        excluded: impl Into<Arc<[Address]>>,
+        clock: SharedClock,
         timeout: Duration,
     ) -> Self {
         Self {
             dial,
             discover,
             directory,
-            excluded: excluded.into(),
+            clock,
             timeout,
         }
     }
@@ -98,8 +96,7 @@ impl<D: Dial> DialOrDiscover<D> {
         if id == *self.directory.me() {
             return Err(ConnectError::CannotDiscoverThisNode);
         }
-        if let Some(peer) = self.directory.find_by_key(key) {
-            self.check_addresses(&peer)?;
+        if self.directory.find_by_key(key).is_some() {
             match self.dial.dial(id).await {
                 Err(DialError::Exhausted) => {
                     tracing::debug!(peer = %id, "known addresses exhausted")
@@ -111,26 +108,32 @@ impl<D: Dial> DialOrDiscover<D> {
             .await
             .map_err(|_| ConnectError::DiscoveryTimedOut)?
             .map_err(ConnectError::DiscoveryFailed)?;
-        if let Some(peer) = self.directory.find_by_key(key) {
-            self.check_addresses(&peer)?;
-        }
         Ok(self.dial.dial(id).await?)
-    }
-
-    /// The addresses of the peer to be dialled, not our own.
-    fn check_addresses(&self, peer: &PeerRecord) -> Result<(), ConnectError> {
-        let excluded = |address: &Address| self.excluded.contains(address);
-        let mut addresses = peer.addresses().iter();
-        if !self.excluded.is_empty() && addresses.all(|held| excluded(&held.address)) {
-            return Err(ConnectError::AddressesExcluded);
-        }
-        Ok(())
     }
 }
 
-impl<D: fmt::Debug> fmt::Debug for DialOrDiscover<D> {
+/// Finds and connects to the recipient of a message, so that one deadline covers finding, dialling and sending.
+impl<D: Dial> Discover for Connector<D> {
+    fn discover(&self, key: PublicKey) -> BoxFuture<'static, Result<(), BoxError>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let id = key.node_id();
+            // There is no point in looking for a peer this node does not talk to.
+            if this.directory.is_banned(&id, this.clock.now()) {
+                return Err("peer is banned".into());
+            }
+            this.discover.discover(key).await?;
+            // It has just answered over a connection of its own, which is nearly always still there. If it cannot be
+            // reached, the message's delivery says so.
+            let _reached = this.dial.dial(id).await;
+            Ok(())
+        })
+    }
+}
+
+impl<D: fmt::Debug> fmt::Debug for Connector<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DialOrDiscover")
+        f.debug_struct("Connector")
             .field("dial", &self.dial)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
@@ -141,7 +144,7 @@ impl<D: fmt::Debug> fmt::Debug for DialOrDiscover<D> {
 mod tests {
     use std::{collections::VecDeque, future::pending};
 
-    use dht_core::{Features, UnixSeconds};
+    use dht_core::{Features, ManualClock, UnixSeconds};
     use dht_peers::test_util::{public_key, record};
     use parking_lot::Mutex;
 
@@ -178,12 +181,7 @@ mod tests {
             world
         }
 
-        fn connector(
-            &self,
-            directory: &Directory,
-            excluded: &[Address],
-            can_find: bool,
-        ) -> DialOrDiscover<Self> {
+        fn connector(&self, directory: &Directory, can_find: bool) -> Connector<Self> {
             let (counts, finds) = (Arc::clone(&self.0), directory.clone());
             let discover = move |_key| {
                 counts.lock().discoveries += 1;
@@ -198,11 +196,11 @@ mod tests {
                     }
                 }
             };
-            DialOrDiscover::new(
+            Connector::new(
                 self.clone(),
                 Arc::new(discover),
                 directory.clone(),
-                excluded,
+                clock(),
                 TIMEOUT,
             )
         }
@@ -211,6 +209,10 @@ mod tests {
             let counts = self.0.lock();
             (counts.dials, counts.discoveries)
         }
+    }
+
+    fn clock() -> SharedClock {
+        Arc::new(ManualClock::new(NOW))
     }
 
     fn directory(known: bool) -> Directory {
@@ -222,9 +224,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn b010_an_unknown_peer_is_found_with_one_discovery() {
+    async fn b010_an_unknown_peer_is_discovered() {
         let world = World::default();
-        let connector = world.connector(&directory(false), &[], true);
+        let connector = world.connector(&directory(false), true);
         assert_eq!(
             connector.connect(&public_key(1)).await.unwrap(),
             public_key(1).node_id()
@@ -233,10 +235,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_known_peer_takes_one_dial_and_no_discovery() {
+    async fn a_known_peer_is_dialled() {
         let world = World::default();
         world
-            .connector(&directory(true), &[], true)
+            .connector(&directory(true), true)
             .connect(&public_key(1))
             .await
             .unwrap();
@@ -244,10 +246,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn b011_an_unknown_peer_that_is_not_found_is_not_dialled() {
+    async fn b011_an_unfound_peer_is_not_dialled() {
         let world = World::default();
         let error = world
-            .connector(&directory(false), &[], false)
+            .connector(&directory(false), false)
             .connect(&public_key(1))
             .await;
         assert!(matches!(error, Err(ConnectError::DiscoveryFailed(_))));
@@ -255,10 +257,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_exhausted_addresses_are_searched_anew() {
+    async fn only_exhausted_addresses_are_searched() {
         let world = World::failing([DialError::Exhausted]);
         world
-            .connector(&directory(true), &[], true)
+            .connector(&directory(true), true)
             .connect(&public_key(1))
             .await
             .unwrap();
@@ -266,7 +268,7 @@ mod tests {
 
         let world = World::failing([DialError::Failed("banned".into())]);
         let error = world
-            .connector(&directory(true), &[], true)
+            .connector(&directory(true), true)
             .connect(&public_key(1))
             .await;
         assert!(matches!(
@@ -276,36 +278,35 @@ mod tests {
         assert_eq!(world.counts(), (1, 0));
     }
 
-    #[tokio::test]
-    async fn f8_the_addresses_of_the_target_count() {
-        let target: Vec<_> = record(1, Features::NODE, NOW)
-            .addresses()
-            .iter()
-            .map(|held| held.address.clone())
-            .collect();
-        let world = World::default();
-        let connector = world.connector(&directory(true), &target, true);
-        let error = connector.connect(&public_key(1)).await;
-        assert!(matches!(error, Err(ConnectError::AddressesExcluded)));
-        assert_eq!(world.counts(), (0, 0));
-        let others = [Address::memory(99)];
-        world
-            .connector(&directory(true), &others, true)
-            .connect(&public_key(1))
-            .await
-            .unwrap();
-    }
-
     #[tokio::test(start_paused = true)]
-    async fn a_search_ends_and_this_node_is_not_searched() {
+    async fn a_search_ends_in_time() {
         let world = World::default();
         let discover = Arc::new(|_key| pending::<Result<(), BoxError>>());
-        let connector = DialOrDiscover::new(world, discover, directory(false), [], TIMEOUT);
+        let connector = Connector::new(world, discover, directory(false), clock(), TIMEOUT);
         let before = tokio::time::Instant::now();
         let error = connector.connect(&public_key(1)).await;
         assert!(matches!(error, Err(ConnectError::DiscoveryTimedOut)));
         assert_eq!(before.elapsed(), TIMEOUT);
         let error = connector.connect(&public_key(0)).await;
         assert!(matches!(error, Err(ConnectError::CannotDiscoverThisNode)));
+    }
+
+    #[tokio::test]
+    async fn a_banned_peer_is_not_searched() {
+        let world = World::default();
+        let directory = directory(true);
+        let until = UnixSeconds(NOW.0 + 10);
+        directory.ban(public_key(1), until, dht_core::Severity::High, "test", NOW);
+        let connector = world.connector(&directory, true);
+        assert!(connector.discover(public_key(1)).await.is_err());
+        assert_eq!(world.counts(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_found_recipient_is_dialled() {
+        let world = World::failing([DialError::Exhausted]);
+        let connector = world.connector(&directory(false), true);
+        connector.discover(public_key(1)).await.unwrap();
+        assert_eq!(world.counts(), (1, 1));
     }
 }

@@ -1,19 +1,16 @@
 //! The encoded body of a message: specification 04, section 4.
 
 use bytes::Bytes;
-use dht_core::{DomainHeader, Strategy, domain_parts, encode_parts};
+use dht_core::{DomainHeader, Payload, Strategy, domain_parts, encode_parts};
 use rand_core::Rng;
-
-use crate::Payload;
 
 /// Encodes the inside of a message. Padding and length prefix belong to encryption and come later.
 ///
 /// The nonce of an application's message is random, but not 0, if it goes to one peer; otherwise it is 0, so that
-/// the same payload is the same message, whoever sends it again.
+/// the same payload is the same message, no matter which node sends it again.
 ///
 /// Specification 04, section 4.
-#[must_use]
-pub fn prepare_body(payload: Payload, strategy: &Strategy, rng: &mut impl Rng) -> Bytes {
+pub(crate) fn prepare_body(payload: Payload, strategy: &Strategy, rng: &mut impl Rng) -> Bytes {
     match payload {
         Payload::Body(bytes) => bytes,
         Payload::Part(bytes) => encode_parts(&[bytes]),
@@ -34,10 +31,9 @@ pub fn prepare_body(payload: Payload, strategy: &Strategy, rng: &mut impl Rng) -
 
 #[cfg(test)]
 mod tests {
-    use dht_core::{Entropy, NodeId, SeededEntropy, decode_parts};
+    use dht_core::{DomainMessage, Entropy, NodeId, SeededEntropy, decode_parts};
 
     use super::*;
-    use crate::DomainMessage;
 
     fn domain(strategy: &Strategy, seed: u64) -> Vec<Bytes> {
         let payload = Payload::Domain(DomainMessage::new(7, &b"hello"[..]));

@@ -9,18 +9,17 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{MessageTag, NodeId, Priority};
-use dht_stack::BoxError;
 use futures::{StreamExt, stream::FuturesUnordered};
+use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{
-    DeliveryReply, EncodedRequest, MessageSendStates, SendFailure, SendMessageResponse, metrics,
-};
+use super::{Deliveries, DeliveryReply};
+use crate::{error::SendError, metrics, seal::SealedRequest};
 
-/// Turns an [`EncodedRequest`] into an [`OutboundMessage`] for each recipient and answers with their send states.
+/// Turns an [`SealedRequest`] into an [`OutboundMessage`] for each recipient and answers with their deliveries.
 ///
-/// A message the inner service refuses is dropped, which its state reports; the others go on.
+/// A message the inner service refuses is dropped, which its delivery reports; the others go on.
 ///
 /// Specification 04, sections 5.2, step 10, and 5.5.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,7 +32,7 @@ pub struct FanOut<S>(S);
 /// A frame for one peer: what the sink takes.
 #[derive(Debug)]
 pub struct OutboundMessage {
-    /// To whom.
+    /// Node that receives this copy.
     pub to: NodeId,
     /// The encoded envelope, shared by all recipients.
     pub frame: Bytes,
@@ -52,7 +51,7 @@ pub struct FanOutFuture<S: Service<OutboundMessage>> {
     is_ready: bool,
     waiting: VecDeque<OutboundMessage>,
     taking: FuturesUnordered<S::Future>,
-    states: Option<MessageSendStates>,
+    deliveries: Option<Deliveries>,
 }
 
 impl<S> Layer<S> for FanOutLayer {
@@ -63,12 +62,12 @@ impl<S> Layer<S> for FanOutLayer {
     }
 }
 
-impl<S> Service<EncodedRequest> for FanOut<S>
+impl<S> Service<SealedRequest> for FanOut<S>
 where
     S: Service<OutboundMessage> + Clone + Unpin,
     S::Error: Into<BoxError>,
 {
-    type Response = SendMessageResponse;
+    type Response = Deliveries;
     type Error = BoxError;
     type Future = FanOutFuture<S>;
 
@@ -76,18 +75,19 @@ where
         self.0.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: EncodedRequest) -> FanOutFuture<S> {
-        let EncodedRequest {
+    fn call(&mut self, request: SealedRequest) -> FanOutFuture<S> {
+        let SealedRequest {
             frame,
             recipients,
             tag,
             priority,
+            hash,
         } = request;
         metrics::fan_out(recipients.len(), frame.len());
         let mut waiting = VecDeque::with_capacity(recipients.len());
-        let mut states = Vec::with_capacity(recipients.len());
+        let mut deliveries = Vec::with_capacity(recipients.len());
         for to in recipients {
-            let (reply, state) = DeliveryReply::pair(tag, to);
+            let (reply, delivery) = DeliveryReply::pair(tag, to);
             waiting.push_back(OutboundMessage {
                 to,
                 frame: frame.clone(),
@@ -95,7 +95,7 @@ where
                 priority,
                 reply,
             });
-            states.push(state);
+            deliveries.push(delivery);
         }
         // `poll_ready` readied *this* inner: take it, and leave an unready clone behind.
         let unready = self.0.clone();
@@ -104,7 +104,7 @@ where
             is_ready: true,
             waiting,
             taking: FuturesUnordered::new(),
-            states: Some(states.into()),
+            deliveries: Some(Deliveries::from(deliveries).named(hash)),
         }
     }
 }
@@ -114,7 +114,7 @@ where
     S: Service<OutboundMessage> + Unpin,
     S::Error: Into<BoxError>,
 {
-    type Output = Result<SendMessageResponse, BoxError>;
+    type Output = Result<Deliveries, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
@@ -126,7 +126,7 @@ where
                 if let Err(error) = ready!(this.inner.poll_ready(cx)) {
                     let error: BoxError = error.into();
                     tracing::warn!(%error, dropped = this.waiting.len(), "sink is gone");
-                    // Their states report it.
+                    // Their deliveries report it.
                     this.waiting.clear();
                     break;
                 }
@@ -139,10 +139,12 @@ where
             }
         }
         ready!(this.poll_taking(cx));
-        Poll::Ready(Ok(match this.states.take() {
-            Some(states) => SendMessageResponse::Queued(states),
-            None => SendFailure::SenderCancelled.into(),
-        }))
+        // A future polled after it is ready may answer anything.
+        Poll::Ready(
+            this.deliveries
+                .take()
+                .ok_or_else(|| SendError::Closed.into()),
+        )
     }
 }
 
@@ -180,18 +182,19 @@ mod tests {
     use tower_test::mock;
 
     use super::*;
-    use crate::DeliveryFailure;
+    use crate::deliver::DeliveryFailure;
 
     fn id(n: u8) -> NodeId {
         NodeId::from_bytes(&[n; 13]).unwrap()
     }
 
-    fn request(n: u8) -> EncodedRequest {
-        EncodedRequest {
+    fn request(n: u8) -> SealedRequest {
+        SealedRequest {
             frame: Bytes::from_static(b"frame"),
             recipients: (1..=n).map(id).collect(),
             tag: MessageTag(7),
             priority: Priority::Direct,
+            hash: None,
         }
     }
 
@@ -209,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_recipient_gets_the_same_buffer_in_order() {
+    async fn every_recipient_gets_the_same_buffer() {
         let (mut service, mut inner) = spawn();
         inner.allow(3);
         assert_ready_ok!(service.poll_ready());
@@ -224,7 +227,7 @@ mod tests {
             sent.send_response(());
         }
         assert!(frames.iter().all(|frame| *frame == frames[0]));
-        let Poll::Ready(Ok(SendMessageResponse::Queued(states))) = call.poll() else {
+        let Poll::Ready(Ok(states)) = call.poll() else {
             panic!("everything was taken")
         };
         assert_eq!(states.wait_all().await.0.len(), 3);
@@ -254,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_message_is_dropped_and_the_others_go_on() {
+    async fn a_refused_copy_stops_no_other() {
         let (mut service, mut inner) = spawn();
         inner.allow(2);
         assert_ready_ok!(service.poll_ready());
@@ -266,10 +269,7 @@ mod tests {
         let (second, taken) = take(&mut inner).unwrap();
         second.reply.send(Ok(()));
         taken.send_response(());
-        let response = assert_ready!(call.poll()).unwrap();
-        let SendMessageResponse::Queued(states) = response else {
-            panic!("queued")
-        };
+        let states = assert_ready!(call.poll()).unwrap();
         let mut results = Vec::new();
         for state in states {
             results.push((state.recipient(), state.wait_for_result().await));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sink_that_is_gone_drops_the_rest() {
+    async fn a_closed_sink_drops_the_rest() {
         let (mut service, mut inner) = spawn();
         inner.allow(1);
         assert_ready_ok!(service.poll_ready());
@@ -291,10 +291,7 @@ mod tests {
         first.reply.send(Ok(()));
         taken.send_response(());
         inner.send_error("gone");
-        let response = assert_ready!(call.poll()).unwrap();
-        let SendMessageResponse::Queued(states) = response else {
-            panic!("queued")
-        };
+        let states = assert_ready!(call.poll()).unwrap();
         let (ok, failed) = states.wait_all().await;
         assert_eq!((ok.len(), failed.len()), (1, 2));
     }

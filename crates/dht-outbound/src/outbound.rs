@@ -1,0 +1,335 @@
+//! The one door of everything a node sends: specification 04, sections 1, 8 and 11.1.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use dht_core::{Cause, NodeIdentity, OnDelivery, Outbox, OutboxError, PublicKey, SendRequest};
+use dht_stack::{Place, PriorityAdmission, Room, RoomAsk};
+use futures::future::BoxFuture;
+use tokio::{sync::Semaphore, time::timeout};
+use tower::{BoxError, ServiceExt as _};
+use tower_service::Service;
+
+use crate::{
+    config::{Config, share},
+    deliver::Deliveries,
+    error::SendError,
+    metrics,
+    search::Discover,
+    worker::{Job, Queue, Report, Worker},
+};
+
+/// Takes every message that a node sends. Cheap to clone.
+///
+/// Requests are admitted once, bounded in number and bytes: the more important may fill more of the room, and each
+/// [`Cause`] keeps to a share of it. As a tower service it waits for room, callers of a cause in the order in which they
+/// came, and seals on the caller's task, so that many callers use many cores. As an [`Outbox`] it never waits: what finds no
+/// room is refused, and what is taken runs on the [`Worker`].
+///
+/// With a [`Discover`], the recipient of a direct message that is not known is searched for; meanwhile the request holds
+/// no room.
+///
+/// # Cancel safety
+/// Dropping the future of a call before it is ready may keep the message from being sent. It holds no room afterwards.
+///
+/// ```
+/// use std::sync::Arc;
+/// use dht_core::{
+///     DomainMessage, Entropy, Features, ManualClock, NodeIdentity, Payload, SecretKey, SeededEntropy, SendParams,
+///     SendRequest, UnixSeconds,
+/// };
+/// use dht_dedup::DedupTable;
+/// use dht_outbound::{Config, Outbound, OutboundMessage, PipelineParts, SendError, pipeline};
+/// use dht_peers::{Connections, Directory};
+/// use tower::{BoxError, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+/// let entropy = Arc::new(SeededEntropy::new(1));
+/// let now = UnixSeconds(1_700_000_000);
+/// let mut rng = entropy.rng();
+/// let me = NodeIdentity::new(SecretKey::random(&mut rng), Features::NODE, vec![], now, &mut rng);
+/// let parts = PipelineParts {
+///     connections: Connections::new(),
+///     directory: Directory::new(*me.node_id()),
+///     identity: Arc::new(me),
+///     clock: Arc::new(ManualClock::new(now)),
+///     entropy,
+///     dedup: DedupTable::new(1_000, [1; 16]),
+/// };
+/// let sink = service_fn(|message: OutboundMessage| async move {
+///     message.reply.send(Ok(()));
+///     Ok::<_, BoxError>(())
+/// });
+/// let config = Config::default();
+/// let (outbound, worker) = Outbound::new(&config, pipeline(parts, &config, sink));
+/// tokio::spawn(worker.run()); // ends with the last `Outbound`
+///
+/// let hello = Payload::Domain(DomainMessage::new(1, &b"hello"[..]));
+/// let request = SendRequest::new(SendParams::builder().broadcast(vec![]).finish(), hello);
+/// let nobody_is_connected = outbound.oneshot(request).await;
+/// assert_eq!(nobody_is_connected.err(), Some(SendError::NobodySelected));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Outbound {
+    pub(crate) shared: Arc<Shared>,
+    discover: Option<Arc<dyn Discover>>,
+    _open: Arc<Open>,
+}
+
+/// What the handles and the worker share.
+pub(crate) struct Shared {
+    pipeline: Box<dyn ErasedPipeline>,
+    pub(crate) admission: PriorityAdmission,
+    pub(crate) queue: Queue,
+    searches: Semaphore,
+    reports: Arc<Semaphore>,
+    pipeline_limit: Duration,
+    discovery_limit: Duration,
+}
+
+/// Ends the worker once the last handle is gone.
+struct Open(Arc<Shared>);
+
+/// A pipeline whose type is hidden.
+trait ErasedPipeline: Send + Sync {
+    fn send(&self, request: SendRequest) -> BoxFuture<'static, Result<Deliveries, BoxError>>;
+}
+
+struct Hidden<S>(S);
+
+impl<S> ErasedPipeline for Hidden<S>
+where
+    S: Service<SendRequest, Response = Deliveries, Error = BoxError, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    fn send(&self, request: SendRequest) -> BoxFuture<'static, Result<Deliveries, BoxError>> {
+        Box::pin(self.0.clone().oneshot(request))
+    }
+}
+
+// === impl Outbound ===
+
+impl Outbound {
+    /// Sends through `pipeline`: [`pipeline`](crate::pipeline), or another with the same shape. Run the worker for as long
+    /// as anything is sent; when it is dropped, requests are refused as [closed](SendError::Closed).
+    pub fn new<S>(config: &Config, pipeline: S) -> (Self, Worker)
+    where
+        S: Service<SendRequest, Response = Deliveries, Error = BoxError, Future: Send>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+    {
+        let room = Room {
+            requests: config.max_requests,
+            bytes: config.max_request_bytes,
+        };
+        let shares = Cause::ALL.map(share);
+        let shared = Arc::new(Shared {
+            pipeline: Box::new(Hidden(pipeline)),
+            admission: PriorityAdmission::new(room, &shares, config.max_waiting),
+            queue: Queue::default(),
+            searches: Semaphore::new(config.max_searching),
+            reports: Arc::new(Semaphore::new(config.max_reports)),
+            pipeline_limit: Duration::from_secs(config.pipeline_seconds),
+            discovery_limit: Duration::from_secs(config.discovery_seconds),
+        });
+        let outbound = Self {
+            _open: Arc::new(Open(Arc::clone(&shared))),
+            shared: Arc::clone(&shared),
+            discover: None,
+        };
+        (outbound, Worker::new(shared))
+    }
+
+    /// The same door for requests that may [search](dht_core::SendParams::discovery) for their recipient. What `discover`
+    /// itself sends goes through a handle without it.
+    #[must_use]
+    pub fn with_discovery(&self, discover: Arc<dyn Discover>) -> Self {
+        Self {
+            discover: Some(discover),
+            ..self.clone()
+        }
+    }
+
+    /// Sends a request, and waits for room. The future resolves when every copy is in its peer's queue or refused by it.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn send(&self, request: SendRequest) -> Result<Deliveries, SendError> {
+        // Only what may come back is kept: a clone takes an allocation.
+        let again = match (&self.discover, request.discoverable()) {
+            (Some(discover), Some(key)) => Some((discover, *key, request.clone())),
+            _ => None,
+        };
+        let place = self.shared.admission.acquire(ask(&request)).await?;
+        let first = self.shared.run(request, place).await;
+        match (first, again) {
+            (Err(SendError::NobodySelected), Some((discover, key, request))) => {
+                self.shared.search(&**discover, key, request).await
+            }
+            (result, _) => result,
+        }
+    }
+
+    /// As [`send`](Self::send), without waiting for room.
+    ///
+    /// # Errors
+    /// [`SendError`]; [`SendError::Full`] if there is no room now.
+    pub async fn send_now(&self, request: SendRequest) -> Result<Deliveries, SendError> {
+        let place = self.shared.admit_now(&request)?;
+        self.shared.run(request, place).await
+    }
+
+    /// Announces this node to its neighbourhood with a [join](SendRequest::join).
+    ///
+    /// # Errors
+    /// [`SendError`]; [`SendError::NobodySelected`] if no node is connected or known.
+    pub async fn join(&self, me: &NodeIdentity, nonce: u64) -> Result<Deliveries, SendError> {
+        self.send(SendRequest::join(me, nonce)).await
+    }
+
+    fn queue(&self, request: SendRequest, report: Option<Report>) -> Result<(), OutboxError> {
+        let place = self.shared.admit_now(&request)?;
+        self.shared.queue.push(Job {
+            request,
+            place,
+            report,
+        });
+        Ok(())
+    }
+}
+
+impl Service<SendRequest> for Outbound {
+    type Response = Deliveries;
+    type Error = SendError;
+    // The outer edge, and it awaits.
+    type Future = BoxFuture<'static, Result<Deliveries, SendError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        // Whether there is room depends on the request, so the call waits, in order of arrival.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: SendRequest) -> Self::Future {
+        let outbound = self.clone();
+        Box::pin(async move { outbound.send(request).await })
+    }
+}
+
+impl Outbox for Outbound {
+    fn try_send(&self, request: SendRequest) -> Result<(), OutboxError> {
+        self.queue(request, None)
+    }
+
+    fn try_send_reporting(
+        &self,
+        request: SendRequest,
+        done: OnDelivery,
+    ) -> Result<(), OutboxError> {
+        let place = Arc::clone(&self.shared.reports).try_acquire_owned();
+        let place = place.map_err(|_| OutboxError::Full)?;
+        self.queue(request, Some(Report::new(done, place)))
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn admit_now(&self, request: &SendRequest) -> Result<Place, SendError> {
+        if let Some(place) = self.admission.try_acquire(ask(request)) {
+            return Ok(place);
+        }
+        if self.admission.is_closed() {
+            return Err(SendError::Closed);
+        }
+        metrics::shed(request.priority());
+        Err(SendError::Full)
+    }
+
+    /// Sends a request that has been admitted, within the time limit.
+    pub(crate) async fn run(
+        &self,
+        request: SendRequest,
+        place: Place,
+    ) -> Result<Deliveries, SendError> {
+        let sending = timeout(self.pipeline_limit, self.pipeline.send(request)).await;
+        drop(place);
+        match sending {
+            Ok(Ok(deliveries)) => Ok(deliveries),
+            Ok(Err(error)) => Err(match error.downcast::<SendError>() {
+                Ok(error) => *error,
+                Err(error) => {
+                    tracing::warn!(%error, "outbound pipeline failed");
+                    SendError::PipelineFailed
+                }
+            }),
+            Err(_elapsed) => Err(SendError::TimedOut),
+        }
+    }
+
+    /// Finds the recipient and sends, within one time limit.
+    async fn search(
+        &self,
+        discover: &dyn Discover,
+        key: PublicKey,
+        request: SendRequest,
+    ) -> Result<Deliveries, SendError> {
+        let Ok(_searching) = self.searches.try_acquire() else {
+            metrics::discovery("refused");
+            return Err(SendError::NotFound);
+        };
+        tracing::debug!(peer = %key, "searching for recipient");
+        let find_and_send = async {
+            if let Err(error) = discover.discover(key).await {
+                tracing::debug!(peer = %key, %error, "recipient not found");
+                return (Err(SendError::NotFound), "failed");
+            }
+            let sent = match self.admission.acquire(ask(&request)).await {
+                Ok(place) => self.run(request, place).await,
+                Err(reason) => Err(reason.into()),
+            };
+            match sent {
+                // Found, but banned or gone again.
+                Err(SendError::NobodySelected) => (Err(SendError::NotFound), "unusable"),
+                sent => (sent, "found"),
+            }
+        };
+        let found = timeout(self.discovery_limit, find_and_send).await;
+        let (sent, outcome) = found.unwrap_or((Err(SendError::NotFound), "timed_out"));
+        metrics::discovery(outcome);
+        sent
+    }
+}
+
+fn ask(request: &SendRequest) -> RoomAsk {
+    RoomAsk {
+        level: request.priority() as usize,
+        cause: request.cause() as usize,
+        bytes: request.bytes(),
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.queue.end();
+    }
+}
+
+impl fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbound")
+            .field("admission", &self.shared.admission)
+            .field("discovers", &self.discover.is_some())
+            .finish_non_exhaustive()
+    }
+}
