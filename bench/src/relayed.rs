@@ -6,18 +6,19 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use anyhow::Context as _;
 use bytes::Bytes;
 use dht_core::{
-    DedupHash, Destination, Disposition, Encryption, Entropy as _, ManualClock, MessageTag,
-    MessageType, NodeIdentity, OnDelivery, Outbox, OutboxError, ProtocolVersion, PublicKey,
-    RemotePeer, SealRequest, SealSecrets, SeededEntropy, SendRequest, SharedClock, SharedEntropy,
-    Signing, UnixSeconds, encode_envelope, encode_parts, seal, test_util,
+    Destination, Disposition, Encryption, Entropy as _, ManualClock, MessageTag, MessageType,
+    NodeIdentity, OnDelivery, Outbox, OutboxError, ProtocolVersion, PublicKey, RemotePeer,
+    SealRequest, SealSecrets, SeededEntropy, SendRequest, SharedClock, SharedEntropy, Signing,
+    encode_envelope, encode_parts, seal, test_util,
 };
+use dht_dedup::DedupTable;
 use dht_inbound::{Delivered, Inbound, InboundConfig, InboundFrame};
 use dht_mailbox::{Durability, Limits, Room, Store, StoreConfig};
 use dht_peers::{
     Connections, Directory, PeerRecord,
     policy::{AttributionProfile, BanPolicy, BanTerms},
 };
-use dht_saf::{Config, Duplicates, Ledger, Saf, SafParts};
+use dht_saf::{Config, Ledger, Saf, SafParts};
 use dht_stack::BytePermit;
 use tower::{BoxError, service_fn};
 
@@ -44,12 +45,6 @@ impl Outbox for Still {
 
     fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
         Err(OutboxError::Full)
-    }
-}
-
-impl Duplicates for Still {
-    fn record(&self, _: &DedupHash, _: bool, _: Option<UnixSeconds>, _: UnixSeconds) -> u32 {
-        1
     }
 }
 
@@ -150,7 +145,6 @@ async fn relay(
     )?;
     let clock: SharedClock = Arc::new(ManualClock::new(test_util::NOW));
     let entropy: SharedEntropy = Arc::new(SeededEntropy::new(1));
-    let still = Arc::new(Still);
     let bans = BanPolicy::new(
         AttributionProfile::Strict,
         BanTerms::default(),
@@ -172,9 +166,9 @@ async fn relay(
             entropy: Arc::clone(&entropy),
             store: Some(store.clone()),
             ledger: Ledger::in_memory()?,
-            outbox: Arc::clone(&still) as Arc<dyn Outbox>,
+            outbox: Arc::new(Still),
             bans,
-            duplicates: still,
+            dedup: DedupTable::new(1_000, [2; 16]),
         },
     );
     let outbox = Arc::new(Count::default());

@@ -5,13 +5,13 @@ use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use dht_core::{
-    DedupHash, Destination, Disposition, DropReason, Encryption, Entropy as _, Features,
-    ManualClock, MessageTag, MessageType, OnDelivery, Outbox, OutboxError, ProtocolVersion,
-    RemotePeer, SealRequest, SealSecrets, SeededEntropy, SendRequest, SharedClock, Signing,
-    Strategy, UnixSeconds, encode_envelope, encode_parts, seal,
+    Destination, Disposition, DropReason, Encryption, Entropy as _, Features, ManualClock,
+    MessageTag, MessageType, OnDelivery, Outbox, OutboxError, ProtocolVersion, RemotePeer,
+    SealRequest, SealSecrets, SeededEntropy, SendRequest, SharedClock, Signing, Strategy,
+    UnixSeconds, encode_envelope, encode_parts, seal,
     test_util::{self, NOW},
 };
-use dht_dedup::{DedupMeta, DedupTable};
+use dht_dedup::DedupTable;
 use dht_inbound::{
     Delivered, DiscoveryAnswer, DiscoveryHook, Inbound, InboundConfig, InboundFrame,
     InboundRuntime, RateLimiter, RateLimits,
@@ -21,7 +21,7 @@ use dht_peers::{
     Connections, Directory,
     policy::{AttributionProfile, BanPolicy, BanTerms},
 };
-use dht_saf::{Config, Duplicates, Ledger, Saf, SafParts};
+use dht_saf::{Config, Ledger, Saf, SafParts};
 use dht_stack::BytePermit;
 use parking_lot::Mutex;
 use tower::{ServiceExt as _, service_fn};
@@ -62,20 +62,6 @@ fn bans(directory: &Directory, clock: &Arc<ManualClock>) -> BanPolicy {
     )
 }
 
-struct Table(DedupTable);
-
-impl Duplicates for Table {
-    fn record(
-        &self,
-        key: &DedupHash,
-        signed: bool,
-        expires: Option<UnixSeconds>,
-        now: UnixSeconds,
-    ) -> u32 {
-        self.0.record(key, DedupMeta { signed, expires }, now)
-    }
-}
-
 /// A run of a node: its tables are new, its store may be that of the run before.
 struct Run {
     features: Features,
@@ -104,7 +90,7 @@ impl Run {
                 ledger: Ledger::in_memory().unwrap(),
                 outbox: Arc::clone(&out) as Arc<dyn Outbox>,
                 bans: bans(&directory, &clock),
-                duplicates: Arc::new(Table(dedup.clone())),
+                dedup: dedup.clone(),
             },
         );
         Self {

@@ -7,8 +7,6 @@ mod mail;
 #[cfg(not(feature = "saf"))]
 mod off;
 #[cfg(feature = "saf")]
-mod outlets;
-#[cfg(feature = "saf")]
 mod posting;
 #[cfg(feature = "saf")]
 mod receipt;

@@ -4,10 +4,7 @@
 //! asks for them page by page; each request proves that he received the page before, and the holder deletes it.
 #![allow(clippy::print_stdout, reason = "it is an example")]
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use dht_core::{
@@ -17,12 +14,13 @@ use dht_core::{
     SealRequest, SealSecrets, SecretKey, SeededEntropy, SendRequest, SharedEntropy, Signing,
     StoreOutcome, UnixSeconds, dedup_hash, dedup_key, encode_envelope, encode_parts, seal,
 };
+use dht_dedup::{DEFAULT_CAPACITY, DedupTable};
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
 use dht_peers::{
     Connections, Directory,
     policy::{AttributionProfile, BanPolicy, BanTerms},
 };
-use dht_saf::{Config, Duplicates, Ledger, Saf, SafEvent, SafParts};
+use dht_saf::{Config, Ledger, Saf, SafEvent, SafParts};
 use parking_lot::Mutex;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 
@@ -128,7 +126,7 @@ impl Node {
             ledger: Ledger::in_memory()?,
             outbox: Arc::clone(&outbox) as _,
             bans,
-            duplicates: Arc::new(Seen::default()),
+            dedup: DedupTable::new(DEFAULT_CAPACITY, [7; 16]),
         };
         Ok(Self {
             identity,
@@ -268,17 +266,5 @@ fn clear(message_type: MessageType, part: Bytes) -> Opened {
         },
         frame: Bytes::new(),
         body: Bytes::new(),
-    }
-}
-
-#[derive(Default)]
-struct Seen(Mutex<HashMap<DedupHash, u32>>);
-
-impl Duplicates for Seen {
-    fn record(&self, key: &DedupHash, _: bool, _: Option<UnixSeconds>, _: UnixSeconds) -> u32 {
-        let mut seen = self.0.lock();
-        let occurrences = seen.entry(*key).or_default();
-        *occurrences += 1;
-        *occurrences
     }
 }

@@ -28,10 +28,10 @@ mod keep;
 mod layer;
 mod ledger;
 mod metrics;
-mod outlets;
 mod rates;
 mod receipt;
 mod saf;
+mod send;
 mod serve;
 
 pub use config::{
@@ -45,7 +45,6 @@ pub use keep::{StoreFuture, StoreLayer, StoreService};
 pub use layer::{SafFuture, SafLayer, SafService};
 pub use ledger::Ledger;
 pub use metrics::describe_metrics;
-pub use outlets::Duplicates;
 pub use receipt::{RECEIPT_LIMIT, RECEIPT_PROTOCOL, ask_receipt, serve_receipts};
 pub use saf::{Saf, SafParts};
 

@@ -6,6 +6,7 @@ use dht_core::{
     Clock as _, DedupHash, Entropy as _, Features, NodeId, NodeIdentity, Outbox, OutboxError,
     PublicKey, RemotePeer, SharedClock, SharedEntropy,
 };
+use dht_dedup::DedupTable;
 use dht_mailbox::Store;
 use dht_peers::{Connections, Directory, policy::BanPolicy};
 use rand_core::Rng as _;
@@ -17,7 +18,6 @@ use crate::{
     keep::{Keeper, StoreLayer},
     layer::SafLayer,
     ledger::Ledger,
-    outlets::Duplicates,
     serve::Server,
 };
 
@@ -42,7 +42,7 @@ pub struct SafParts {
     /// Policy that offences of responders are reported to. Its profile decides which responses are refused.
     pub bans: BanPolicy,
     /// Dedup table of the inbound stack.
-    pub duplicates: Arc<dyn Duplicates>,
+    pub dedup: DedupTable,
 }
 
 /// Store-and-forward of one node. Cloning shares it.
@@ -76,7 +76,7 @@ impl Saf {
             ledger,
             outbox,
             bans,
-            duplicates,
+            dedup,
         } = parts;
         let seed = || {
             let mut seed = [0; 16];
@@ -111,7 +111,7 @@ impl Saf {
             ledger: Arc::new(ledger),
             outbox,
             bans,
-            duplicates,
+            dedup,
         };
         Self(Arc::new(Inner {
             clock,

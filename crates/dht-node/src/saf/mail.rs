@@ -21,7 +21,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{MailParts, outlets::Table};
+use super::MailParts;
 use crate::{Config, Event, StartError, channels, events::Events, tasks::Tasks};
 
 /// How often silent peers are given up and what came is written down.
@@ -112,7 +112,7 @@ pub(crate) async fn start(
             ledger,
             outbox: parts.outbox,
             bans: parts.bans,
-            duplicates: Arc::new(Table(parts.dedup)),
+            dedup: parts.dedup,
         },
     );
     let (store, serve) = (saf.store_layer(), saf.layer());

@@ -12,6 +12,7 @@ use dht_core::{
     Clock as _, Distance, Entropy as _, Features, MessageType, NodeId, NodeIdentity, Outbox,
     OutboxError, Priority, RemotePeer, SharedClock, SharedEntropy,
 };
+use dht_dedup::DedupTable;
 use dht_peers::{
     Connections, Directory,
     policy::{AttributionProfile, BanPolicy},
@@ -25,13 +26,7 @@ use super::{
     first_responses::FirstResponses,
     tracker::{FetchSummary, FetchTracker, TrackerConfig},
 };
-use crate::{
-    blocking::blocking,
-    config::Config,
-    ledger::Ledger,
-    metrics,
-    outlets::{Duplicates, send_request},
-};
+use crate::{blocking::blocking, config::Config, ledger::Ledger, metrics, send::send_request};
 
 /// Connected peers asked by one [`Saf::request_from_neighbours`](crate::Saf::request_from_neighbours) (05 section 7,
 /// `broadcast_factor`).
@@ -59,7 +54,7 @@ pub(crate) struct FetchParts {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) bans: BanPolicy,
-    pub(crate) duplicates: Arc<dyn Duplicates>,
+    pub(crate) dedup: DedupTable,
 }
 
 /// Fetches what other nodes store for this one.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use dht_core::{
     Clock as _, DedupHash, Disposition, DropReason, InTransit, RemotePeer, UnixSeconds,
 };
+use dht_dedup::DedupMeta;
 use dht_peers::policy::{Offence, Parties};
 use dht_proto::{DecodeError, store_forward::StoredMessagesResponse};
 use dht_stack::BoxError;
@@ -164,11 +165,11 @@ impl Fetcher {
 
     fn is_new(&self, message: &ValidMessage, now: UnixSeconds) -> bool {
         // The dedup table alone decides between two responses that arrive together.
-        let expires = message.opened.header.expires;
-        let occurrences = self
-            .parts
-            .duplicates
-            .record(&message.hash, message.signed, expires, now);
+        let meta = DedupMeta {
+            signed: message.signed,
+            expires: message.opened.header.expires,
+        };
+        let occurrences = self.parts.dedup.record(&message.hash, meta, now);
         occurrences <= 1 && !self.parts.ledger.contains(&message.hash)
     }
 

@@ -23,7 +23,7 @@ use super::{
     in_flight::InFlight,
     paging::{PagePlan, PageRequest, Pager, PagerConfig},
 };
-use crate::{blocking::blocking, config::Config, metrics, outlets::send_request, rates::Rates};
+use crate::{blocking::blocking, config::Config, metrics, rates::Rates, send::send_request};
 
 /// Requests that read from the store at one time, each up to the bytes of one response.
 const READERS: usize = 4;

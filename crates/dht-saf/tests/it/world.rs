@@ -1,7 +1,6 @@
 //! Store-and-forward of one node, with every part around it under the test's control.
 
 use std::{
-    collections::HashMap,
     future::{Ready, ready},
     sync::Arc,
     task::{Context, Poll},
@@ -14,6 +13,7 @@ use dht_core::{
     Opened, Outbox, OutboxError, Payload, ProtocolVersion, PublicKey, RawEnvelope, RemotePeer,
     SeededEntropy, SendRequest, Severity, Signing, StoreOutcome, Strategy, UnixSeconds, test_util,
 };
+use dht_dedup::DedupTable;
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
 use dht_peers::{
     Channel, Connections, Direction, Directory, PeerRecord,
@@ -21,7 +21,7 @@ use dht_peers::{
     test_util::BanLog,
 };
 use dht_proto::store_forward::{StoredMessage, StoredMessagesRequest, StoredMessagesResponse};
-use dht_saf::{Config, Duplicates, Ledger, Saf, SafEvent, SafParts};
+use dht_saf::{Config, Ledger, Saf, SafEvent, SafParts};
 use dht_stack::BoxError;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -87,7 +87,7 @@ pub(crate) struct Sent {
     pub(crate) part: Bytes,
 }
 
-/// The parts of a node around store-and-forward: an outbox, bans and a dedup table.
+/// The parts of a node around store-and-forward: its outbox.
 #[derive(Default)]
 pub(crate) struct FakeNode {
     pub(crate) sent: Mutex<Vec<Sent>>,
@@ -98,7 +98,6 @@ pub(crate) struct FakeNode {
     /// The peer does not read, so deliveries wait for `release`.
     pub(crate) stalled: Mutex<bool>,
     waiting: Mutex<Vec<OnDelivery>>,
-    sightings: Mutex<HashMap<DedupHash, u32>>,
 }
 
 impl Outbox for FakeNode {
@@ -147,21 +146,6 @@ impl FakeNode {
     pub(crate) fn release(&self) {
         let waiting = std::mem::take(&mut *self.waiting.lock());
         waiting.into_iter().for_each(|done| done(true));
-    }
-}
-
-impl Duplicates for FakeNode {
-    fn record(
-        &self,
-        key: &DedupHash,
-        _signed: bool,
-        _expires: Option<UnixSeconds>,
-        _now: UnixSeconds,
-    ) -> u32 {
-        let mut sightings = self.sightings.lock();
-        let hits = sightings.entry(*key).or_default();
-        *hits += 1;
-        *hits
     }
 }
 
@@ -262,7 +246,7 @@ impl World {
                 ledger,
                 outbox: Arc::clone(&node) as Arc<dyn Outbox>,
                 bans: policy,
-                duplicates: Arc::clone(&node) as Arc<dyn Duplicates>,
+                dedup: DedupTable::new(10_000, [3; 16]),
             },
         );
         let events = saf.subscribe();
