@@ -150,3 +150,46 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_test::{assert_pending, assert_ready_ok};
+    use tower_test::mock;
+
+    use super::*;
+
+    #[derive(Clone)]
+    struct Even;
+
+    impl Check<u32> for Even {
+        type Out = u32;
+        type Reject = &'static str;
+
+        fn check(&self, n: u32) -> Result<u32, &'static str> {
+            if n.is_multiple_of(2) {
+                Ok(n)
+            } else {
+                Err("odd")
+            }
+        }
+    }
+
+    /// No room inside is felt outside, and so is room; a rejected request never gets inside.
+    #[tokio::test]
+    async fn readiness_is_that_of_the_inner_service() {
+        let (mut service, mut inner) = mock::spawn_layer::<u32, &str, _>(FilterLayer::new(Even));
+        inner.allow(0);
+        assert_pending!(service.poll_ready());
+        inner.allow(1);
+        assert!(service.is_woken());
+        assert_ready_ok!(service.poll_ready());
+        let passed = service.call(4);
+        let (request, reply) = inner.next_request().await.unwrap();
+        assert_eq!(request, 4);
+        reply.send_response("even");
+        assert_eq!(passed.await.unwrap(), "even");
+        inner.allow(1);
+        assert_ready_ok!(service.poll_ready());
+        assert_eq!(service.call(5).await.unwrap(), "odd");
+    }
+}

@@ -1,7 +1,6 @@
 //! Steps of a stack that await another service first, and then decide.
 
 use std::{
-    error::Error,
     fmt, mem,
     pin::Pin,
     sync::Arc,
@@ -12,7 +11,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-type BoxError = Box<dyn Error + Send + Sync>;
+use crate::BoxError;
 
 /// What a [`Then`] asks another service about a request, and what follows from the answer.
 pub trait Decide<In> {
