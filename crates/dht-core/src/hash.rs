@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_hashed_like_anything_else() {
+    fn secrets_hash_as_other_chunks() {
         for length in [0, 32, 200] {
             let secret = vec![7; length];
             let short = Hasher256::new(KEY_MESSAGE).chain(&secret).finish();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn many_at_once_hash_as_one_by_one() {
+    fn many_hash_as_one_by_one() {
         let chunks: Vec<Vec<u8>> = (0..9_u8).map(|n| vec![n; usize::from(n) * 100]).collect();
         let fresh = || Hasher256::new(CHALLENGE).chain(b"before");
         let mut together: Vec<_> = chunks.iter().map(|_| fresh()).collect();

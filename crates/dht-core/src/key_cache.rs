@@ -73,7 +73,7 @@ mod tests {
     use crate::test_util;
 
     #[test]
-    fn a_key_that_took_the_slot_of_another_is_not_mistaken_for_it() {
+    fn keys_sharing_a_slot_stay_apart() {
         let cache = KeyCache::new();
         // Twice as many keys as slots: some share one.
         let keys: Vec<_> = (0..2 * SLOTS as u64).map(test_util::public_key).collect();
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_every_time() {
+    fn invalid_keys_are_refused_every_time() {
         let cache = KeyCache::new();
         for _ in 0..2 {
             assert_eq!(cache.decode(&[0xff; 32]), Err(KeyError::Point));

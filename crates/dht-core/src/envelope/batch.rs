@@ -200,7 +200,7 @@ mod tests {
 
     /// Unweighted, two wrongs would make a right.
     #[test]
-    fn forgeries_that_cancel_each_other_are_refused() {
+    fn cancelling_forgeries_are_refused() {
         let good = [1, 2, 3].map(|n| sealed(frame(1, n)));
         let shifted = |sealed: &Sealed, by: Scalar| {
             let signature = sealed.signature().unwrap().unwrap();
@@ -222,7 +222,7 @@ mod tests {
 
     /// Keys and nonces at the edge: what one check refuses, so does the other, whoever stands beside it.
     #[test]
-    fn identities_and_what_is_no_point_are_judged_alike() {
+    fn edge_points_verify_alike() {
         let good = sealed(frame(1, 1));
         let (signer, identity) = (good.signature().unwrap().unwrap(), [0; 32]);
         let (r, key) = (Scalar::from(7_u8), signer.signer().as_bytes());

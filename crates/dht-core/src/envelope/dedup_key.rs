@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_decodable_unsigned_body_there_is_no_key() {
+    fn undecodable_unsigned_body_has_no_key() {
         let mut header = verified(clear(&identity(1), Signing::Anonymous, b"x", 1))
             .header()
             .clone();
@@ -276,7 +276,7 @@ mod tests {
     proptest! {
         /// Comparing in place says what encoding again would say.
         #[test]
-        fn canonical_in_place_says_what_re_encoding_says(
+        fn canonical_check_equals_re_encoding(
             sizes in proptest::collection::vec(0..300_usize, 0..6),
             tail in proptest::collection::vec(any::<u8>(), 0..3),
         ) {
@@ -291,7 +291,7 @@ mod tests {
 
         /// The cheap layout test agrees with decoding and encoding again.
         #[test]
-        fn layout_says_what_re_encoding_says(at in 0..110_usize, byte: u8, insert: bool) {
+        fn layout_check_equals_re_encoding(at in 0..110_usize, byte: u8, insert: bool) {
             let message = verified(clear(&identity(1), Signing::Origin, b"x", 1));
             let mut signature = message.header().signature.to_vec();
             if insert {

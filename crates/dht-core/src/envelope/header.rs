@@ -199,7 +199,7 @@ mod tests {
 
     /// Law 2: a frame is accounted for once, so nothing of its size may be made of it.
     #[test]
-    fn only_a_signature_of_the_right_length_is_copied() {
+    fn only_canonical_length_signatures_are_copied() {
         let frame = test_util::clear(&test_util::identity(1), Signing::Origin, b"x", 1);
         let sealed = RawEnvelope::parse(frame).unwrap().into_sealed().unwrap();
         let within = |frame: &Bytes, part: &Bytes| frame.as_ptr_range().contains(&part.as_ptr());
