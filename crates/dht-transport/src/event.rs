@@ -11,6 +11,10 @@ use crate::{Connection, DialError, UpgradeError};
 /// [`Connected`](Self::Connected) and [`Disconnected`](Self::Disconnected) are never lost: a connection waits
 /// with them until the owner takes them. The others are dropped, and counted, while the channel is full.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a failed handshake is as rare as a connection"
+)]
 #[non_exhaustive]
 pub enum Event {
     /// A peer is connected. If it was connected before, and nothing was told of the end of that, this
