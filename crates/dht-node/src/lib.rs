@@ -60,4 +60,4 @@ pub use inbox::{Inbox, MAX_PAYLOAD_BYTES, Message, Received};
 pub use node::{Node, SHUTDOWN_LIMIT, SendError};
 pub use rates::{RateSetting, RateSettings};
 #[cfg(feature = "saf")]
-pub use saf::{DeliveryState, FetchError, Posted, Posting, ledger_file, saf_folder};
+pub use saf::{DeliveryState, FetchError, SendReport, StoredSend, ledger_file, saf_folder};

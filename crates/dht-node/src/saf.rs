@@ -7,9 +7,9 @@ mod mail;
 #[cfg(not(feature = "saf"))]
 mod off;
 #[cfg(feature = "saf")]
-mod posting;
-#[cfg(feature = "saf")]
 mod receipt;
+#[cfg(feature = "saf")]
+mod stored_send;
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub use mail::{ledger_file, saf_folder};
 #[cfg(not(feature = "saf"))]
 pub(crate) use off::{Receipts, SafHandle, start};
 #[cfg(feature = "saf")]
-pub use posting::{DeliveryState, Posted, Posting};
+pub use stored_send::{DeliveryState, SendReport, StoredSend};
 
 /// What store-and-forward works with.
 #[cfg_attr(

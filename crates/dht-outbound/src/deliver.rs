@@ -196,7 +196,6 @@ impl Deliveries {
     }
 
     /// The deliveries as they are decided.
-    #[must_use]
     pub fn into_stream(self) -> FuturesUnordered<Delivery> {
         self.copies.into_iter().collect()
     }

@@ -129,7 +129,7 @@ async fn waiting_requests_are_bounded_in_bytes() {
     let request = control(MessageType::SafRequestMessages);
     assert_eq!(outbound.try_send(request.clone()), Err(OutboxError::Full));
     // A caller that can wait, waits until one has left.
-    let mut waiting = task::spawn(outbound.send(request.clone()));
+    let mut waiting = task::spawn(outbound.send(request));
     assert_pending!(waiting.poll());
     let mut running = task::spawn(worker.run());
     assert_pending!(running.poll());

@@ -31,7 +31,7 @@ pub enum DeliveryState {
 /// What became of a message in the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Posted {
+pub struct SendReport {
     /// The recipient itself was connected and was sent the message; else it went to nodes close to it.
     pub direct: bool,
     /// Peers whose sockets took the message.
@@ -43,13 +43,13 @@ pub struct Posted {
 }
 
 /// A message on its way. Dropping it stops nothing but the news.
-pub struct Posting {
+pub struct StoredSend {
     /// What receipts are asked by; `None` for a message that went to its recipient.
     hash: Option<DedupHash>,
     transport: Transport,
     deliveries: FuturesUnordered<Delivery>,
     receipts: FuturesUnordered<BoxFuture<'static, bool>>,
-    posted: Posted,
+    report: SendReport,
     failure: Option<DeliveryFailure>,
     state: DeliveryState,
 }
@@ -63,7 +63,7 @@ impl Node {
     ///
     /// # Errors
     /// [`SendError`]; [`SendError::NobodyConnected`] if there is nobody to send it to.
-    pub async fn post(&self, to: &PublicKey, message: Message) -> Result<Posting, SendError> {
+    pub async fn post(&self, to: &PublicKey, message: Message) -> Result<StoredSend, SendError> {
         if self.is_stopping() {
             return Err(SendError::Stopping);
         }
@@ -97,14 +97,14 @@ impl Node {
             .with_encryption(Encryption::EncryptFor(*to));
         let request = SendRequest::new(params.finish(), Payload::Body(body));
         let deliveries = self.outbound.send(request).await?;
-        Ok(Posting {
+        Ok(StoredSend {
             hash: deliveries.hash(),
             transport: self.transport.clone(),
             deliveries: deliveries.into_stream(),
             receipts: FuturesUnordered::new(),
-            posted: Posted {
+            report: SendReport {
                 direct,
-                ..Posted::default()
+                ..SendReport::default()
             },
             failure: None,
             state: DeliveryState::Queued,
@@ -112,7 +112,7 @@ impl Node {
     }
 }
 
-impl Posting {
+impl StoredSend {
     /// The state now.
     #[must_use]
     pub const fn state(&self) -> DeliveryState {
@@ -128,23 +128,23 @@ impl Posting {
             tokio::select! {
                 Some(delivery) = self.deliveries.next() => match delivery.result {
                     Ok(()) => {
-                        self.posted.sent = self.posted.sent.saturating_add(1);
+                        self.report.sent = self.report.sent.saturating_add(1);
                         self.ask(&delivery.recipient);
-                        return Some(self.enter(DeliveryState::Sent(self.posted.sent)));
+                        return Some(self.enter(DeliveryState::Sent(self.report.sent)));
                     }
                     Err(failure) => {
-                        self.posted.failed = self.posted.failed.saturating_add(1);
+                        self.report.failed = self.report.failed.saturating_add(1);
                         self.failure = Some(failure);
                     }
                 },
                 Some(kept) = self.receipts.next() => {
                     if kept {
-                        self.posted.stored = self.posted.stored.saturating_add(1);
-                        return Some(self.enter(DeliveryState::Stored(self.posted.stored)));
+                        self.report.stored = self.report.stored.saturating_add(1);
+                        return Some(self.enter(DeliveryState::Stored(self.report.stored)));
                     }
                 }
                 else => {
-                    if self.posted.sent > 0 || matches!(self.state, DeliveryState::Failed(_)) {
+                    if self.report.sent > 0 || matches!(self.state, DeliveryState::Failed(_)) {
                         return None;
                     }
                     let failure = self.failure.unwrap_or(DeliveryFailure::Dropped);
@@ -159,13 +159,13 @@ impl Posting {
     ///
     /// # Errors
     /// [`SendError::NotDelivered`] if nobody took it.
-    pub async fn finish(mut self) -> Result<Posted, SendError> {
+    pub async fn finish(mut self) -> Result<SendReport, SendError> {
         while let Some(state) = self.next().await {
             if let DeliveryState::Failed(failure) = state {
                 return Err(SendError::NotDelivered(failure));
             }
         }
-        Ok(self.posted)
+        Ok(self.report)
     }
 
     fn enter(&mut self, state: DeliveryState) -> DeliveryState {
@@ -177,7 +177,7 @@ impl Posting {
     fn ask(&self, peer: &dht_core::NodeId) {
         if let Some(hash) = self.hash
             && let Some(connection) = self.transport.connection(peer)
-            && !self.posted.direct
+            && !self.report.direct
             && receipt::is_offered(&connection)
         {
             self.receipts.push(Box::pin(receipt::ask(connection, hash)));
@@ -185,11 +185,11 @@ impl Posting {
     }
 }
 
-impl fmt::Debug for Posting {
+impl fmt::Debug for StoredSend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Posting")
+        f.debug_struct("StoredSend")
             .field("state", &self.state)
-            .field("posted", &self.posted)
+            .field("report", &self.report)
             .finish_non_exhaustive()
     }
 }
