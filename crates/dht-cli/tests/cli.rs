@@ -75,7 +75,7 @@ async fn listen(home: &Path, args: &[&str]) -> Child {
 }
 
 #[tokio::test]
-async fn init_makes_a_key_only_its_owner_can_read_and_keeps_it() {
+async fn init_keeps_a_private_key() {
     let dir = TempDir::new().unwrap();
     let home = dir.path().join("new");
     let (first, _) = run_to(0, &home, &["init"]).await;
@@ -96,7 +96,7 @@ async fn init_makes_a_key_only_its_owner_can_read_and_keeps_it() {
 }
 
 #[tokio::test]
-async fn id_says_the_same_in_every_form() {
+async fn id_formats_agree() {
     let dir = TempDir::new().unwrap();
     let home = dir.path();
     let (json, _) = run_to(0, home, &["id", "--json"]).await;
@@ -116,7 +116,7 @@ async fn id_says_the_same_in_every_form() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_key_others_can_read_is_refused() {
+async fn readable_keys_are_refused() {
     use std::{fs, os::unix::fs::PermissionsExt as _};
     let dir = TempDir::new().unwrap();
     let key = dir.path().join("secret_key");
@@ -136,7 +136,7 @@ async fn a_key_others_can_read_is_refused() {
 }
 
 #[tokio::test]
-async fn mistakes_in_the_configuration_are_named() {
+async fn invalid_settings_are_named() {
     let dir = TempDir::new().unwrap();
     run_to(0, dir.path(), &["init"]).await;
     for (text, named) in [
@@ -161,7 +161,7 @@ async fn mistakes_in_the_configuration_are_named() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_told_from_failure() {
+async fn wrong_usage_exits_with_two() {
     let dir = TempDir::new().unwrap();
     run_to(2, dir.path(), &["send", "--to", "nobody"]).await;
     run_to(2, dir.path(), &["listen", "--count", "many"]).await;
@@ -169,7 +169,7 @@ async fn wrong_usage_is_told_from_failure() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_has_its_exit_code() {
+async fn address_in_use_exits_with_five() {
     let dir = TempDir::new().unwrap();
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = format!("/ip4/127.0.0.1/tcp/{}", taken.local_addr().unwrap().port());
@@ -178,7 +178,7 @@ async fn an_address_in_use_has_its_exit_code() {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_not_there_has_its_exit_code() {
+async fn unreachable_peer_exits_with_six() {
     let dir = TempDir::new().unwrap();
     // A port that was free a moment ago.
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -191,7 +191,7 @@ async fn a_peer_that_is_not_there_has_its_exit_code() {
 }
 
 #[tokio::test]
-async fn a_message_goes_from_one_home_to_another() {
+async fn one_home_sends_to_another() {
     let dir = TempDir::new().unwrap();
     let (a, b) = (dir.path().join("a"), dir.path().join("b"));
     let listening = listen(&a, &["--count", "1", "--json"]).await;
@@ -222,7 +222,7 @@ async fn a_message_goes_from_one_home_to_another() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_listening_node_stops_when_told_to() {
+async fn signals_stop_a_listening_node() {
     for signal in ["-INT", "-TERM"] {
         let dir = TempDir::new().unwrap();
         let listening = listen(dir.path(), &[]).await;
@@ -236,7 +236,7 @@ async fn a_listening_node_stops_when_told_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn saf_shows_and_deletes_what_a_home_keeps() {
+async fn saf_shows_deletes_and_fetches() {
     let dir = TempDir::new().unwrap();
     let (bob, carol) = (dir.path().join("bob"), dir.path().join("carol"));
     let (_, error) = run_to(3, &bob, &["saf", "stats"]).await;
@@ -311,7 +311,7 @@ async fn saf_shows_and_deletes_what_a_home_keeps() {
 }
 
 #[tokio::test]
-async fn the_offline_demo_delivers_fifty_of_fifty() {
+async fn offline_demo_delivers_all() {
     let output = Command::new(BINARY)
         .args([
             "demo",
@@ -339,7 +339,7 @@ async fn the_offline_demo_delivers_fifty_of_fifty() {
 }
 
 #[tokio::test]
-async fn every_rate_can_be_seen_and_set() {
+async fn rates_are_shown_and_set() {
     let dir = TempDir::new().unwrap();
     let (shown, _) = run_to(0, dir.path(), &["config"]).await;
     for kind in [
@@ -363,7 +363,7 @@ async fn every_rate_can_be_seen_and_set() {
 
 /// The operator reads in `docs/bans.md` what the code does.
 #[tokio::test]
-async fn the_documented_bans_are_those_of_the_code() {
+async fn documented_bans_match_the_code() {
     let mut command = Command::new(BINARY);
     let printed = within(command.args(["bans", "rules", "--json"]).output()).await;
     let rules: Vec<serde_json::Value> = serde_json::from_slice(&printed.unwrap().stdout).unwrap();
@@ -392,7 +392,7 @@ async fn the_documented_bans_are_those_of_the_code() {
 
 /// As in `dht-node bans rules | head -1`: who has read enough closes the pipe, and that is no failure.
 #[tokio::test]
-async fn a_reader_that_has_enough_is_no_failure() {
+async fn closed_pipe_is_no_failure() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = Command::new(BINARY);

@@ -69,7 +69,7 @@ mod tests {
 
     /// With every channel full, somebody can still move.
     #[test]
-    fn nobody_waits_in_a_circle() {
+    fn channels_have_no_waiting_cycle() {
         assert_eq!(waiting_cycle(&all()), None);
         // The test would notice: a pipeline that waited for the stacks would close the circle.
         const ECHO: Channel = Channel {
@@ -109,7 +109,7 @@ mod tests {
 
     /// The declarations are all there is: no code makes a channel by itself, and each declaration is used.
     #[test]
-    fn every_channel_is_declared_and_every_declaration_is_a_channel() {
+    fn every_channel_is_declared() {
         let sources = sources();
         assert!(sources.len() > 100, "the sources are not where they were");
         let raw = ["mpsc::channel", "broadcast::channel", "unbounded_channel"];

@@ -365,7 +365,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stack_is_set_as_configured() {
+    fn settings_reach_the_inbound_stack() {
         let config = Config {
             network: Network::Esmeralda,
             allowed_occurrences: 3,

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_say_what_to_write() {
+    fn mistakes_name_valid_values() {
         let error = toml::from_str::<Config>("lisen = []")
             .unwrap_err()
             .to_string();

@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_its_place() {
+    fn every_drop_reason_is_counted() {
         let counters = Counters::default();
         for (at, reason) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(reason.index(), at);

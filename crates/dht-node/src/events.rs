@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_subscriber_is_told_how_many_it_missed() {
+    async fn slow_subscriber_counts_missed_events() {
         let events = Events::new();
         let mut slow = events.subscribe();
         for number in 0..EVENT_CAPACITY + 3 {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_listening_costs_nothing_and_the_end_is_told() {
+    async fn streams_end_with_the_node() {
         let events = Events::new();
         events.publish(|| unreachable!("nobody listens"));
         let mut stream = events.subscribe();

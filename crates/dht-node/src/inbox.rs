@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_is_held_until_the_message_is_taken() {
+    async fn memory_is_held_until_taken() {
         let budget = ByteBudget::new(4096);
         let subscribers = Subscribers::default();
         let mut inbox = subscribers.subscribe();
@@ -133,14 +133,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_listening_is_told() {
+    async fn delivery_without_subscriber_fails() {
         let subscribers = Subscribers::default();
         drop(subscribers.subscribe());
         assert!(!subscribers.deliver(received(), BytePermit::none()).await);
     }
 
     #[tokio::test]
-    async fn a_full_inbox_holds_the_sender_back() {
+    async fn full_inbox_holds_back_the_sender() {
         let subscribers = Subscribers::default();
         let mut inbox = subscribers.subscribe();
         for _ in 0..INBOX_CAPACITY {
