@@ -59,6 +59,7 @@ mod peer_address;
 mod priority;
 mod remote_peer;
 mod schnorr;
+mod settings;
 mod severity;
 mod strategy;
 #[cfg(any(test, feature = "test-util"))]
@@ -95,6 +96,7 @@ pub use peer_address::{PeerAddress, PeerAddressError};
 pub use priority::Priority;
 pub use remote_peer::RemotePeer;
 pub use schnorr::{MessageSignature, SignatureError};
+pub use settings::OutOfRange;
 pub use severity::Severity;
 pub use strategy::Strategy;
 #[cfg(feature = "system-clock")]

@@ -2,12 +2,14 @@
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
-use dht_core::{Address, Features, Network, PeerAddress, SecretKey, SharedClock, SharedEntropy};
+use dht_core::{
+    Address, Features, Network, OutOfRange, PeerAddress, SecretKey, SharedClock, SharedEntropy,
+};
 use dht_inbound::{Acceptance, DEFAULT_VALIDATION_DEADLINE, GossipValidator};
 use dht_peers::policy::AttributionProfile;
 use dht_transport::IdentityError;
 
-use crate::{Config, ConfigError, Node, OsEntropy, Received, SystemClock, validator::AppValidator};
+use crate::{Config, Node, OsEntropy, Received, SystemClock, validator::AppValidator};
 
 /// Builds a [`Node`]. By default it is a full node of the local network that listens nowhere and only dials.
 #[must_use = "a builder does nothing until it is started"]
@@ -50,7 +52,7 @@ pub enum StartError {
     },
     /// A setting is out of its range.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] OutOfRange),
     /// The identity of this node, with its addresses, is longer than peers accept.
     #[error("too many or too long public addresses: {0}")]
     Identity(#[from] IdentityError),

@@ -1,6 +1,6 @@
 //! Settings of a node as plain data.
 
-use dht_core::{Address, Network, PeerAddress};
+use dht_core::{Address, Network, OutOfRange, PeerAddress};
 use dht_inbound::{DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS};
 use dht_outbound::DISCOVERY_SECONDS;
 use dht_peers::policy::AttributionProfile;
@@ -71,20 +71,6 @@ pub struct Config {
     pub saf: dht_saf::Config,
 }
 
-/// A setting is out of its range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key} is {value}, which is not in the range {min} to {max}")]
-pub struct ConfigError {
-    /// Key of the setting.
-    pub key: &'static str,
-    /// Value found.
-    pub value: u64,
-    /// Least value allowed.
-    pub min: u64,
-    /// Greatest value allowed.
-    pub max: u64,
-}
-
 impl Config {
     /// Checks that every setting is in its range.
     ///
@@ -95,27 +81,18 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// [`ConfigError`] for the first setting out of its range.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    /// [`OutOfRange`] for the first setting out of its range.
+    pub fn validate(&self) -> Result<(), OutOfRange> {
         const DAY: u64 = 24 * 60 * 60;
-        let most = u64::from(u32::MAX);
+        const MOST: u64 = u32::MAX as u64;
         let (copies, flood) = (self.allowed_occurrences, self.flood_messages);
-        for (key, value, min, max) in [
-            ("memory_mib", self.memory_mib as u64, 1, 1 << 20),
-            ("discovery_seconds", self.discovery_seconds, 0, DAY),
-            ("allowed_occurrences", u64::from(copies), 1, most),
-            ("flood_messages", u64::from(flood), 1, most),
-            ("flood_seconds", self.flood_seconds, 1, DAY),
-        ] {
-            if !(min..=max).contains(&value) {
-                return Err(ConfigError {
-                    key,
-                    value,
-                    min,
-                    max,
-                });
-            }
-        }
+        OutOfRange::check("memory_mib", self.memory_mib as u64, 1..=1 << 20)?;
+        OutOfRange::check("discovery_seconds", self.discovery_seconds, 0..=DAY)?;
+        OutOfRange::check("allowed_occurrences", copies.into(), 1..=MOST)?;
+        OutOfRange::check("flood_messages", flood.into(), 1..=MOST)?;
+        OutOfRange::check("flood_seconds", self.flood_seconds, 1..=DAY)?;
+        #[cfg(feature = "saf")]
+        self.saf.validate()?;
         Ok(())
     }
 }

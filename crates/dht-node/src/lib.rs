@@ -46,7 +46,7 @@ mod validator;
 
 pub use builder::{Builder, StartError};
 pub use channels::{EVENT_CAPACITY, INBOX_CAPACITY};
-pub use config::{Config, ConfigError, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB};
+pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB};
 pub use counters::{Drops, Stats};
 pub use dht_core::{OsEntropy, SystemClock};
 pub use dht_inbound::Acceptance;

@@ -1,5 +1,6 @@
 //! Settings of store-and-forward, as plain data.
 
+use dht_core::OutOfRange;
 use dht_mailbox::{
     DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_ROWS, DEFAULT_HIGH_SECONDS, DEFAULT_LOW_SECONDS,
     DEFAULT_MAX_BODY_BYTES, DEFAULT_MAX_RETURNED, Durability, Lifetimes, Limits, Order, Room,
@@ -105,20 +106,6 @@ pub struct Config {
     pub max_age_seconds: u64,
 }
 
-/// A setting lies outside its range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("saf.{key} is {value}, which is not in the range {min} to {max}")]
-pub struct ConfigError {
-    /// Key in the section `[saf]`.
-    pub key: &'static str,
-    /// Value found.
-    pub value: u64,
-    /// Smallest value allowed.
-    pub min: u64,
-    /// Largest value allowed.
-    pub max: u64,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -152,34 +139,16 @@ impl Config {
     /// Checks every range.
     ///
     /// # Errors
-    /// [`ConfigError`] for the first setting out of range.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    /// [`OutOfRange`] for the first setting out of range.
+    pub fn validate(&self) -> Result<(), OutOfRange> {
         let returned = u64::try_from(self.max_returned).unwrap_or(u64::MAX);
-        let most = MAX_STORED_MESSAGES as u64;
-        let ranges = [
-            ("capacity_rows", self.capacity_rows, 1, u64::MAX),
-            ("capacity_mib", self.capacity_mib, 1, u64::MAX / MIB),
-            (
-                "max_message_bytes",
-                self.max_message_bytes,
-                0,
-                DEFAULT_MAX_BODY_BYTES,
-            ),
-            ("mailbox_percent", self.mailbox_percent, 0, 100),
-            ("neighbour_percent", self.neighbour_percent, 0, 100),
-            ("max_returned", returned, 1, most),
-        ];
-        for (key, value, min, max) in ranges {
-            if !(min..=max).contains(&value) {
-                return Err(ConfigError {
-                    key,
-                    value,
-                    min,
-                    max,
-                });
-            }
-        }
-        Ok(())
+        let (bytes, most) = (self.max_message_bytes, MAX_STORED_MESSAGES as u64);
+        OutOfRange::check("saf.capacity_rows", self.capacity_rows, 1..=u64::MAX)?;
+        OutOfRange::check("saf.capacity_mib", self.capacity_mib, 1..=u64::MAX / MIB)?;
+        OutOfRange::check("saf.max_message_bytes", bytes, 0..=DEFAULT_MAX_BODY_BYTES)?;
+        OutOfRange::check("saf.mailbox_percent", self.mailbox_percent, 0..=100)?;
+        OutOfRange::check("saf.neighbour_percent", self.neighbour_percent, 0..=100)?;
+        OutOfRange::check("saf.max_returned", returned, 1..=most)
     }
 
     /// Settings of the store of messages for others, in files.
