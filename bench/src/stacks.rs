@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{
-    Destination, Disposition, DomainMessage, Encryption, ManualClock, NodeIdentity, OnDelivery,
-    Outbox, OutboxError, Payload, RemotePeer, SeededEntropy, SendParams, SendRequest, SharedClock,
+    Destination, Disposition, Encryption, ManualClock, Message, NodeIdentity, OnDelivery, Outbox,
+    OutboxError, Payload, RemotePeer, SeededEntropy, SendParams, SendRequest, SharedClock,
     SharedEntropy, test_util,
 };
 use dht_inbound::{
@@ -341,7 +341,7 @@ async fn send_out(messages: usize, peers: u32) -> f64 {
                     .with_destination(Destination::PublicKey(bob))
                     .with_encryption(Encryption::EncryptFor(bob))
                     .finish();
-                let message = DomainMessage::new(1, vec![7; PAYLOAD]);
+                let message = Message::new(1, vec![7; PAYLOAD]);
                 let request = SendRequest::new(params, Payload::Domain(message));
                 let _queued = outbound.send(request).await;
             }

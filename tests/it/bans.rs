@@ -72,7 +72,7 @@ async fn a_banned_peer_is_refused_until_it_is_unbanned() {
     ));
     assert!(matches!(
         within(judge.send(banned.public_key(), message("no"))).await,
-        Err(SendError::UnknownRecipient)
+        Err(SendError::NotFound)
     ));
 
     assert!(judge.directory().unban(*banned.public_key()));

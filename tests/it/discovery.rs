@@ -85,14 +85,14 @@ async fn searches_that_cannot_succeed_end_as_they_should() {
     let Err(SearchError::NotSent(cause)) = within(lonely.discover(&nobody)).await else {
         panic!("nothing can be sent")
     };
-    assert_eq!(cause, dht_outbound::SendError::NobodySelected);
+    assert_eq!(cause, SendError::NobodySelected);
     assert!(matches!(
         within(lonely.send(&nobody, message("x"))).await,
-        Err(SendError::UnknownRecipient)
+        Err(SendError::NotFound)
     ));
     assert!(matches!(
         within(lonely.join()).await,
-        Err(SendError::NobodyConnected)
+        Err(SendError::NobodySelected)
     ));
 
     // Somebody to ask, but no time.
@@ -106,7 +106,7 @@ async fn searches_that_cannot_succeed_end_as_they_should() {
     ));
     assert!(matches!(
         within(hasty.send(&nobody, message("x"))).await,
-        Err(SendError::UnknownRecipient)
+        Err(SendError::NotFound)
     ));
 }
 

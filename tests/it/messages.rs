@@ -54,31 +54,31 @@ async fn what_cannot_be_sent_is_refused_by_name() {
     let anything = || message("x");
     assert!(matches!(
         within(alice.broadcast(anything(), vec![])).await,
-        Err(SendError::NobodyConnected)
+        Err(SendError::NobodySelected)
     ));
     // Nor anybody to ask where a recipient is.
     assert!(matches!(
         within(alice.send(&secret(9).public_key(), anything())).await,
-        Err(SendError::UnknownRecipient)
+        Err(SendError::NotFound)
     ));
     connect(&alice, &bob).await;
 
     let too_long = vec![0; MAX_PAYLOAD_BYTES + 1];
     assert!(matches!(
         within(alice.send(bob.public_key(), message(too_long.clone()))).await,
-        Err(SendError::TooLong(length)) if length == MAX_PAYLOAD_BYTES + 1
+        Err(SendError::TooLarge { bytes, .. }) if bytes == MAX_PAYLOAD_BYTES + 1
     ));
     assert!(matches!(
         within(alice.broadcast(message(too_long), vec![])).await,
-        Err(SendError::TooLong(_))
+        Err(SendError::TooLarge { .. })
     ));
     assert!(matches!(
         within(alice.send(alice.public_key(), anything())).await,
-        Err(SendError::NotSent(dht_outbound::SendError::ToOurselves))
+        Err(SendError::ToOurselves)
     ));
     assert!(matches!(
         within(alice.broadcast(anything(), vec![bob.public_key().node_id()])).await,
-        Err(SendError::NobodyConnected)
+        Err(SendError::NobodySelected)
     ));
     assert_eq!((bob.stats().delivered, bob.stats().dropped), (0, 0));
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use dht_core::{Clock as _, DropReason};
-use dht_node::{Builder, Config, Event, Node, RateSetting, RateSettings, SystemClock};
+use dht_node::{Builder, Config, Event, Node, Rate, RateLimits, SystemClock};
 use dht_tests::load::{Kind, Peer, Probe, Traffic};
 use tokio::task::JoinSet;
 
@@ -232,14 +232,14 @@ async fn what_was_seen_before_a_restart_is_a_duplicate_after_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_neighbour_is_held_to_the_configured_rate() {
     let clock = clock();
-    let application = RateSetting {
-        per_second: std::num::NonZeroU32::MIN,
+    let application = Rate {
+        per_second: 1,
         burst: 3,
     };
     let config = Config {
-        rates: RateSettings {
+        rates: RateLimits {
             application,
-            ..RateSettings::default()
+            ..RateLimits::default()
         },
         ..config(false)
     };

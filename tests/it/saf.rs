@@ -50,7 +50,9 @@ async fn b124_mail_for_an_absent_peer_arrives_once_when_it_returns() {
     leave(carol, &bob).await;
 
     for payload in ["first", "second"] {
-        let posting = within(alice.post(&to, message(payload))).await.unwrap();
+        let posting = within(alice.send_stored(&to, message(payload)))
+            .await
+            .unwrap();
         let posted = within(posting.finish()).await.unwrap();
         assert_eq!((posted.direct, posted.sent, posted.stored), (false, 1, 1));
     }
@@ -99,7 +101,7 @@ async fn many_pages_of_one_second_arrive_each_once() {
     let to = secret(3).public_key();
     let mut postings = Vec::new();
     for number in 0..MESSAGES {
-        let posting = within(alice.post(&to, numbered(number, 300))).await;
+        let posting = within(alice.send_stored(&to, numbered(number, 300))).await;
         postings.push(posting.unwrap());
     }
     for posting in postings {
@@ -117,8 +119,8 @@ async fn many_pages_of_one_second_arrive_each_once() {
 async fn a_sender_learns_how_far_its_message_has_come() {
     let alice = node(1).await;
     let to = secret(9).public_key();
-    let sent = within(alice.post(&to, message("anybody?"))).await;
-    assert!(matches!(sent, Err(SendError::NobodyConnected)), "{sent:?}");
+    let sent = within(alice.send_stored(&to, message("anybody?"))).await;
+    assert!(matches!(sent, Err(SendError::NobodySelected)), "{sent:?}");
 
     // One that keeps mail, and one that does not: as a stock peer, it offers no receipts.
     let bob = node(2).await;
@@ -134,7 +136,9 @@ async fn a_sender_learns_how_far_its_message_has_come() {
     let stock = within(stock.start()).await.unwrap();
     connect(&alice, &bob).await;
     connect(&alice, &stock).await;
-    let mut posting = within(alice.post(&to, message("keep this"))).await.unwrap();
+    let mut posting = within(alice.send_stored(&to, message("keep this")))
+        .await
+        .unwrap();
     assert_eq!(posting.state(), DeliveryState::Queued);
     let mut states = Vec::new();
     while let Some(state) = within(posting.next()).await {
@@ -154,7 +158,7 @@ async fn a_sender_learns_how_far_its_message_has_come() {
 
     // To a peer that is there, it goes directly, and nobody keeps it.
     let mut inbox = bob.subscribe();
-    let posting = within(alice.post(bob.public_key(), message("here"))).await;
+    let posting = within(alice.send_stored(bob.public_key(), message("here"))).await;
     let posted = within(posting.unwrap().finish()).await.unwrap();
     assert_eq!((posted.direct, posted.sent, posted.stored), (true, 1, 0));
     assert_eq!(receive(&mut inbox).await.message, message("here"));
@@ -167,7 +171,7 @@ async fn a_holder_that_restarts_still_has_the_mail() {
     let (alice, bob) = (node(1).await, at_home(2, home.path()).await);
     connect(&alice, &bob).await;
     let to = secret(3).public_key();
-    let posting = within(alice.post(&to, message("through a restart"))).await;
+    let posting = within(alice.send_stored(&to, message("through a restart"))).await;
     assert_eq!(within(posting.unwrap().finish()).await.unwrap().stored, 1);
     leave(bob, &alice).await;
 
@@ -190,7 +194,7 @@ async fn mail_waits_until_the_application_listens() {
     let (alice, bob) = (node(1).await, node(2).await);
     connect(&alice, &bob).await;
     let to = secret(3).public_key();
-    let posting = within(alice.post(&to, message("patience"))).await;
+    let posting = within(alice.send_stored(&to, message("patience"))).await;
     within(posting.unwrap().finish()).await.unwrap();
     let carol = node(3).await;
     connect(&carol, &bob).await;

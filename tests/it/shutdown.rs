@@ -101,9 +101,9 @@ async fn after_a_shutdown_nothing_is_accepted_and_a_second_one_is_harmless() {
     until(|| alice.peers().is_empty()).await;
 
     let sent = within(bob.send(alice.public_key(), message("late"))).await;
-    assert!(matches!(sent, Err(SendError::Stopping)), "{sent:?}");
+    assert!(matches!(sent, Err(SendError::Closed)), "{sent:?}");
     let sent = within(bob.broadcast(message("late"), vec![])).await;
-    assert!(matches!(sent, Err(SendError::Stopping)), "{sent:?}");
+    assert!(matches!(sent, Err(SendError::Closed)), "{sent:?}");
     assert_eq!(bob.peers(), []);
     assert_eq!(within(bob.subscribe().recv()).await, None);
     let sent = within(alice.send(bob.public_key(), message("too late"))).await;

@@ -33,7 +33,7 @@ fn by_text(gossip: Received) -> impl Future<Output = Acceptance> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gossip_goes_on_only_if_the_application_accepts_it() {
     let author = node(1).await;
-    let relay = builder(2).validate_gossip(by_text).relay_gossip(true);
+    let relay = builder(2).gossip_validator(by_text).relay_gossip(true);
     let relay = within(relay.start()).await.unwrap();
     let reader = node(3).await;
     let (mut at_relay, mut at_reader) = (relay.subscribe(), reader.subscribe());
@@ -63,7 +63,7 @@ async fn gossip_goes_on_only_if_the_application_accepts_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_direct_message_is_nobodys_to_judge() {
     let alice = node(1).await;
-    let bob = builder(2).validate_gossip(|_| std::future::ready(Acceptance::Reject));
+    let bob = builder(2).gossip_validator(|_| std::future::ready(Acceptance::Reject));
     let bob = within(bob.start()).await.unwrap();
     let mut inbox = bob.subscribe();
     connect(&alice, &bob).await;
@@ -78,7 +78,7 @@ async fn a_direct_message_is_nobodys_to_judge() {
 async fn a_verdict_that_does_not_come_is_none() {
     let author = node(1).await;
     let slow = builder(2)
-        .validate_gossip(|_| std::future::pending())
+        .gossip_validator(|_| std::future::pending())
         .validation_deadline(std::time::Duration::from_millis(1));
     let slow = within(slow.start()).await.unwrap();
     let mut events = slow.events();

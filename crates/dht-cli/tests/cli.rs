@@ -253,7 +253,7 @@ async fn saf_shows_deletes_and_fetches() {
         .await
         .unwrap();
     for payload in ["one", "two", "three"] {
-        let posting = within(alice.post(
+        let posting = within(alice.send_stored(
             &key,
             Message {
                 message_type: 7,

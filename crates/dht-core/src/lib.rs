@@ -89,8 +89,7 @@ pub use message::{Destination, Encryption, MessageTag, MessageType};
 pub use network::{Network, NetworkError};
 pub use node_id::{Distance, NodeId, NodeIdError};
 pub use outbox::{
-    Cause, DomainMessage, OnDelivery, Outbox, OutboxError, Payload, SendBuilder, SendParams,
-    SendRequest,
+    Cause, Message, OnDelivery, Outbox, OutboxError, Payload, SendBuilder, SendParams, SendRequest,
 };
 pub use peer_address::{PeerAddress, PeerAddressError};
 pub use priority::Priority;

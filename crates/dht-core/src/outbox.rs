@@ -131,19 +131,19 @@ pub enum SendRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// An application's message: a header with its type becomes part 0, the payload part 1.
-    Domain(DomainMessage),
+    Domain(Message),
     /// Part 0 of an envelope body, for the protocol's own messages.
     Part(Bytes),
     /// A complete encoded envelope body, without padding or length prefix.
     Body(Bytes),
 }
 
-/// An application's message.
+/// A message of an application.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DomainMessage {
-    /// The application's own type number.
+pub struct Message {
+    /// Type number, which the application chooses.
     pub message_type: i32,
-    /// The encoded message.
+    /// Content in the application's own encoding.
     pub payload: Bytes,
 }
 
@@ -281,7 +281,7 @@ impl Payload {
     }
 }
 
-impl DomainMessage {
+impl Message {
     /// A message of the given type.
     #[must_use]
     pub fn new(message_type: impl Into<i32>, payload: impl Into<Bytes>) -> Self {

@@ -1,6 +1,8 @@
 //! Builds a node from settings.
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+#[cfg(feature = "redb")]
+use std::path::PathBuf;
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use dht_core::{
     Address, Features, Network, OutOfRange, PeerAddress, SecretKey, SharedClock, SharedEntropy,
@@ -17,6 +19,7 @@ pub struct Builder {
     pub(crate) secret: SecretKey,
     pub(crate) features: Features,
     pub(crate) config: Config,
+    #[cfg(feature = "redb")]
     pub(crate) home: Option<PathBuf>,
     pub(crate) clock: SharedClock,
     pub(crate) entropy: SharedEntropy,
@@ -68,6 +71,7 @@ impl Builder {
             secret,
             features: Features::NODE,
             config,
+            #[cfg(feature = "redb")]
             home: None,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
@@ -120,6 +124,7 @@ impl Builder {
 
     /// Folder for data that outlives a restart: messages for offline peers, and the hashes of messages received. By
     /// default the node holds them in memory, and fewer of them.
+    #[cfg(feature = "redb")]
     pub fn home(mut self, folder: impl Into<PathBuf>) -> Self {
         self.home = Some(folder.into());
         self
@@ -149,25 +154,25 @@ impl Builder {
         self
     }
 
-    /// Asks the application about gossip - clear messages to nobody in particular - before it is delivered or passed
-    /// on. A message is dropped unless the answer is [`Acceptance::Accept`]; [`Acceptance::Reject`] also bans its signer.
-    /// By default everything is accepted.
+    /// Asks the application about gossip, which is clear messages without a destination, before it is delivered or
+    /// passed on. A message is dropped unless the answer is [`Acceptance::Accept`]; [`Acceptance::Reject`] also bans its
+    /// signer. By default all gossip is accepted.
     ///
     /// ```
     /// use dht_core::{Entropy, SecretKey};
-    /// use dht_node::{Node, OsEntropy, Received, Acceptance};
+    /// use dht_node::{Acceptance, Node, OsEntropy, Received};
     ///
     /// let secret = SecretKey::random(&mut OsEntropy.rng());
-    /// let builder = Node::builder(secret).validate_gossip(|gossip: Received| async move {
+    /// let builder = Node::builder(secret).gossip_validator(|gossip: Received| async move {
     ///     match gossip.message.payload.len() {
-    ///         0 => Acceptance::Reject,         // nobody honest sends this
-    ///         1..=1_000 => Acceptance::Accept, // delivered, and passed on if the node does that
-    ///         _ => Acceptance::Ignore,         // not wanted here, nobody is to blame
+    ///         0 => Acceptance::Reject,         // no honest node sends this
+    ///         1..=1_000 => Acceptance::Accept, // delivered, and passed on if the node relays gossip
+    ///         _ => Acceptance::Ignore,         // dropped without a ban
     ///     }
     /// });
     /// # drop(builder);
     /// ```
-    pub fn validate_gossip<F>(
+    pub fn gossip_validator<F>(
         mut self,
         validate: impl Fn(Received) -> F + Send + Sync + 'static,
     ) -> Self
@@ -178,7 +183,7 @@ impl Builder {
         self
     }
 
-    /// How long the [validator](Self::validate_gossip) may take; a later answer counts as [`Acceptance::Ignore`].
+    /// How long the [validator](Self::gossip_validator) may take; a later answer counts as [`Acceptance::Ignore`].
     /// Defaults to [`DEFAULT_VALIDATION_DEADLINE`].
     pub const fn validation_deadline(mut self, deadline: Duration) -> Self {
         self.validation_deadline = deadline;
@@ -191,7 +196,7 @@ impl Builder {
         self
     }
 
-    /// Whom to blame for bad messages. Defaults to [`AttributionProfile::Strict`].
+    /// Whom bans for invalid messages hit. Defaults to [`AttributionProfile::Strict`].
     pub const fn attribution(mut self, profile: AttributionProfile) -> Self {
         self.config.attribution = profile;
         self

@@ -1,4 +1,4 @@
-//! The wiring of a node, top to bottom.
+//! Puts a node together: connections, dedup, outbound, store-and-forward, inbound, supervision, listeners.
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -6,11 +6,9 @@ use std::{
 };
 
 use dht_core::{
-    Address, Clock as _, Entropy as _, FingerprintKey, Network, NodeIdentity, Outbox, SharedEntropy,
+    Address, Clock as _, Entropy as _, FingerprintKey, Host, Network, NodeIdentity, Outbox,
 };
-use dht_dedup::{
-    DEFAULT_CAPACITY, DEFAULT_FINGERPRINTS, DedupTable, FingerprintCache, SnapshotFile,
-};
+use dht_dedup::{DEFAULT_CAPACITY, DEFAULT_FINGERPRINTS, DedupTable, FingerprintCache};
 use dht_inbound::{
     AnswerCheck, FloodLimits, FloodMeter, Inbound, InboundConfig, InboundFrame, InboundRuntime,
     RateLimiter, run_worker,
@@ -21,8 +19,7 @@ use dht_peers::{
     policy::{BanPolicy, BanTerms},
 };
 use dht_transport::{InboundMessage, Transport};
-use rand_core::Rng as _;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, mpsc};
 use tower::ServiceExt as _;
 
 use crate::{
@@ -35,16 +32,17 @@ use crate::{
     inbox::Subscribers,
     memory::Memory,
     peer_sync::PeerSync,
-    saf,
+    saf::SafHandle,
+    shared::{Shared, seed},
     supervise::{self, Upkeep, Watcher},
     tasks::Tasks,
 };
 
-/// What a node tells others of its software.
+/// Software name that a node tells its peers.
 const USER_AGENT: &str = concat!("dht-node/", env!("CARGO_PKG_VERSION"));
 
-/// A claim must name an address. One that listens nowhere names this: well formed, and nobody's.
-const NOWHERE: &str = "/ip4/127.0.0.1/tcp/18189";
+/// Address in the claim of a node that listens nowhere: a claim must have a valid address.
+const PLACEHOLDER: &str = "/ip4/127.0.0.1/tcp/18189";
 
 impl Builder {
     /// Starts the node. Must be called inside a tokio runtime.
@@ -52,274 +50,312 @@ impl Builder {
     /// # Errors
     /// [`StartError`].
     pub async fn start(self) -> Result<Node, StartError> {
-        node(self).await
-    }
-}
+        let config = &self.config;
+        config.validate()?;
+        let tasks = Tasks::default();
+        let memory = Memory::new(config.memory_mib);
+        let shared = self.shared();
 
-async fn node(builder: Builder) -> Result<Node, StartError> {
-    let Builder {
-        secret,
-        features,
-        config,
-        home,
-        clock,
-        entropy,
-        validator,
-        validation_deadline,
-    } = builder;
-    config.validate()?;
-    let addresses = claimed(&config.public_addresses, &config.listen);
-    let identity = NodeIdentity::new(secret, features, addresses, clock.now(), &mut entropy.rng());
-    let identity = Arc::new(identity);
-    let directory = Directory::new(*identity.node_id());
-    let connections = Connections::new();
-    let memory = Memory::new(config.memory_mib);
-    let budget = memory.arriving.clone();
-    let tasks = Tasks::default();
+        // Connections.
+        let builder = transport(&shared, config, &memory);
+        #[cfg(feature = "saf")]
+        let (builder, receipts) = crate::saf::receipt::offer(builder, &config.saf, self.features);
+        let (transport, received) = builder.start()?;
 
-    // Connections.
-    let bans = BanPolicy::new(
-        config.attribution,
-        BanTerms::default(),
-        directory.clone(),
-        Arc::clone(&clock),
-    );
-    let mut transport_config = dht_transport::Config::default();
-    transport_config.max_queued_bytes_total = memory.queued;
-    transport_config.max_unread_bytes_total = memory.unread;
-    let builder = Transport::builder(
-        Arc::clone(&identity),
-        config.network,
-        Arc::clone(&entropy),
-        Arc::clone(&clock),
-        budget.clone(),
-    )
-    .config(transport_config)
-    .directory(directory.clone())
-    .bans(bans.clone())
-    .user_agent(USER_AGENT);
-    let (builder, receipts) = saf::Receipts::offer(builder, &config, features);
-    let (transport, outlets) = builder.start()?;
-
-    // Duplicates: counted on the way in, seeded on the way out.
-    let dedup = DedupTable::new(DEFAULT_CAPACITY, seed(&entropy));
-    let seen = match &home {
-        Some(home) => SnapshotFile::open(home, &dedup, clock.now()).await,
-        None => None,
-    };
-    if let Some(file) = &seen {
-        tasks.spawn(file.clone().keep());
-    }
-    let limits = FloodLimits {
-        messages: config.flood_messages,
-        seconds: config.flood_seconds,
-    };
-    let meter = FloodMeter::new(limits, seed(&entropy));
-    let counters = Arc::new(Counters::default());
-    let events = Events::new();
-
-    // Outbound: one door. Searches leave through a handle that does not search.
-    let outbound_config = dht_outbound::Config {
-        discovery_seconds: config.discovery_seconds,
-        max_requests: channels::REQUESTS.capacity,
-        ..dht_outbound::Config::default()
-    };
-    let parts = PipelineParts {
-        identity: Arc::clone(&identity),
-        connections: connections.clone(),
-        directory: directory.clone(),
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-        dedup: dedup.clone(),
-    };
-    let sink = ToTransport {
-        transport: transport.clone(),
-        counters: Arc::clone(&counters),
-        events: events.clone(),
-    };
-    let pipeline = pipeline(parts, &outbound_config, sink);
-    let (door, worker) = Outbound::new(&outbound_config, pipeline);
-    tasks.spawn(worker.run());
-    let limits = SearchLimits {
-        timeout: Duration::from_secs(config.discovery_seconds),
-        ..SearchLimits::default()
-    };
-    let (seeker, chance) = (Arc::clone(&identity), Arc::clone(&entropy));
-    let searcher = Searcher::new(door.clone(), seeker, chance, limits);
-    let connector = Connector::new(
-        Dialler(transport.clone()),
-        Arc::new(searcher.clone()),
-        directory.clone(),
-        Arc::clone(&clock),
-        limits.timeout,
-    );
-    let outbound = door.with_discovery(Arc::new(connector.clone()));
-    let outbox: Arc<dyn Outbox> = Arc::new(door);
-
-    // The way in.
-    let subscribers = Arc::new(Subscribers::default());
-    let inbound_config = inbound_config(&config, validation_deadline);
-    let claims = inbound_config.claims.under(bans.profile());
-    let answers = Answers {
-        searcher: searcher.clone(),
-        check: AnswerCheck {
-            directory: directory.clone(),
-            bans: bans.clone(),
-            clock: Arc::clone(&clock),
-            claims,
-        },
-    };
-    let (mail, store, serve) = saf::start(
-        home.as_deref(),
-        &config,
-        saf::MailParts {
-            identity: Arc::clone(&identity),
-            directory: directory.clone(),
-            connections: connections.clone(),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-            bans: bans.clone(),
-            dedup: dedup.clone(),
-            outbox: Arc::clone(&outbox),
-            receipts,
-        },
-    )
-    .await?;
-    mail.spawn_upkeep(&tasks, &events);
-    let runtime = InboundRuntime {
-        identity: Arc::clone(&identity),
-        directory: directory.clone(),
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-        meter: meter.clone(),
-        limiter: RateLimiter::new(config.rates.limits(), seed(&entropy)),
-        dedup: dedup.clone(),
-        fingerprints: FingerprintCache::new(
-            DEFAULT_FINGERPRINTS,
-            FingerprintKey::random(&mut entropy.rng()),
-        ),
-        bans: bans.clone(),
-        outbox,
-        discovery: Arc::new(answers),
-        validator,
-    };
-    let peer_sync = PeerSync {
-        transport: transport.clone(),
-        directory: directory.clone(),
-        connections: connections.clone(),
-        clock: Arc::clone(&clock),
-        saf: mail.clone(),
-        claims,
-    };
-    let messages = Arc::new(Mutex::new(outlets.messages));
-    // A worker for each core, each with batches of its own: one that waited for a batch in another worker's hands would
-    // leave its core idle.
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    for _ in 0..workers {
-        let deliver = ToInboxes(Arc::clone(&subscribers));
-        let stack = Inbound::new(inbound_config, runtime.clone(), deliver)
-            .push_protocol()
-            // Outside the protocol, which ends unreadable answers; messages it unpacks go on from here.
-            .push_option(serve.clone())
-            .push_forward()
-            // Outside `forward`, which sends stored messages another way.
-            .push_option(store.clone())
-            .push_crypto()
-            .push_filters()
-            .into_inner();
-        let peer_sync = peer_sync.clone();
-        let tally = Tally {
-            counters: Arc::clone(&counters),
-            events: events.clone(),
-            inner: stack,
+        // Dedup: before the first message, the table has what an earlier run of this home received.
+        #[cfg(feature = "redb")]
+        let snapshot = match &self.home {
+            Some(home) => {
+                dht_dedup::SnapshotFile::open(home, &shared.dedup, shared.clock.now()).await
+            }
+            None => None,
         };
-        let service = tally.map_request(move |message: InboundMessage| {
-            peer_sync.ensure(&message.peer.node_id);
-            frame(message)
-        });
-        tasks.spawn(run_worker(
-            service,
-            Arc::clone(&messages),
-            memory.messages(),
-        ));
-    }
-
-    // Who is there, and who may stay.
-    let banned = Arc::new(Notify::new());
-    directory.on_ban({
-        let (banned, events) = (Arc::clone(&banned), events.clone());
-        move |ban| {
-            banned.notify_one();
-            events.publish(|| Event::Banned(Arc::clone(ban)));
+        #[cfg(feature = "redb")]
+        if let Some(snapshot) = &snapshot {
+            tasks.spawn(snapshot.clone().keep());
         }
-    });
-    let watcher = Watcher {
-        peers: peer_sync,
-        meter: meter.clone(),
-        banned,
-    };
-    tasks.spawn(watcher.run(outlets.events));
-    let upkeep = Upkeep {
-        bans,
-        meter,
-        dedup: dedup.clone(),
-        clock: Arc::clone(&clock),
-    };
-    tasks.spawn(upkeep.run());
 
-    // Open the doors last.
-    for address in &config.listen {
-        transport
-            .listen(address)
-            .await
-            .map_err(|source| StartError::Listen {
+        // Outbound.
+        let sending = Sending::start(&shared, config, &transport, &tasks);
+
+        // Store-and-forward.
+        #[cfg(feature = "saf")]
+        let saf = {
+            let home = self.home.as_deref();
+            let started = crate::saf::start(home, config, &shared, sending.outbox(), &tasks).await;
+            started.map_err(|source| StartError::Store {
+                path: home.map(crate::saf::saf_folder).unwrap_or_default(),
+                source,
+            })?
+        };
+        #[cfg(not(feature = "saf"))]
+        let saf = SafHandle;
+        #[cfg(feature = "saf")]
+        if let Some(receipts) = receipts {
+            receipts.serve(&saf, &tasks);
+        }
+
+        // Inbound.
+        let subscribers = Arc::new(Subscribers::default());
+        let inbound_config = inbound_config(config, self.validation_deadline);
+        let runtime = self.inbound_runtime(&shared, &sending, inbound_config);
+        let meter = runtime.meter.clone();
+        let peers = PeerSync {
+            transport: transport.clone(),
+            shared: shared.clone(),
+            saf: saf.clone(),
+            claims: inbound_config.claims.under(config.attribution),
+        };
+        let workers = Workers {
+            config: inbound_config,
+            runtime,
+            saf: saf.clone(),
+            subscribers: Arc::clone(&subscribers),
+            peers: peers.clone(),
+            shared: shared.clone(),
+            most: memory.messages(),
+        };
+        workers.start(received.messages, &tasks);
+
+        // Supervision.
+        let banned = Arc::new(Notify::new());
+        shared.directory.on_ban({
+            let (banned, events) = (Arc::clone(&banned), shared.events.clone());
+            move |ban| {
+                banned.notify_one();
+                events.publish(|| Event::Banned(Arc::clone(ban)));
+            }
+        });
+        let watcher = Watcher {
+            peers,
+            meter: meter.clone(),
+            banned,
+        };
+        tasks.spawn(watcher.run(received.events));
+        let upkeep = Upkeep {
+            shared: shared.clone(),
+            meter,
+        };
+        tasks.spawn(upkeep.run());
+
+        // Listeners last: every part is there when the first peer connects.
+        for address in &config.listen {
+            let listening = transport.listen(address).await;
+            listening.map_err(|source| StartError::Listen {
                 address: address.clone(),
                 source,
             })?;
+        }
+        let addresses = claimed(&config.public_addresses, &transport.listen_addresses());
+        let (now, mut rng) = (shared.clock.now(), shared.entropy.rng());
+        shared.identity.set_addresses(addresses, now, &mut rng);
+        let node = Node {
+            shared,
+            transport,
+            outbound: sending.outbound,
+            searcher: sending.searcher,
+            connector: sending.connector,
+            select: sending.config.select,
+            subscribers,
+            budget: memory.arriving,
+            saf,
+            #[cfg(feature = "redb")]
+            snapshot,
+            tasks,
+            stopping: AtomicBool::new(false),
+        };
+        for peer in &config.peers {
+            node.add_peer(peer);
+        }
+        if !config.peers.is_empty() {
+            let dials = supervise::keep_connected(node.transport.clone(), config.peers.clone());
+            node.tasks.spawn(dials);
+        }
+        Ok(node)
     }
-    let addresses = claimed(&config.public_addresses, &transport.listen_addresses());
-    identity.set_addresses(addresses, clock.now(), &mut entropy.rng());
-    let node = Node {
-        identity,
-        directory,
-        connections,
-        transport: transport.clone(),
-        outbound,
-        searcher,
-        connector,
-        select: outbound_config.select,
-        entropy,
-        subscribers,
-        counters,
-        events,
-        budget,
-        clock,
-        saf: mail,
-        seen,
-        tasks,
-        stopping: AtomicBool::new(false),
-    };
-    for peer in &config.peers {
-        node.add_peer(peer);
+
+    fn shared(&self) -> Shared {
+        let (config, clock, entropy) = (&self.config, &self.clock, &self.entropy);
+        let addresses = claimed(&config.public_addresses, &config.listen);
+        let (secret, now) = (self.secret.clone(), clock.now());
+        let identity = NodeIdentity::new(secret, self.features, addresses, now, &mut entropy.rng());
+        let directory = Directory::new(*identity.node_id());
+        let bans = BanPolicy::new(
+            config.attribution,
+            BanTerms::default(),
+            directory.clone(),
+            Arc::clone(clock),
+        );
+        Shared {
+            identity: Arc::new(identity),
+            directory,
+            connections: Connections::new(),
+            bans,
+            dedup: DedupTable::new(DEFAULT_CAPACITY, seed(entropy)),
+            clock: Arc::clone(clock),
+            entropy: Arc::clone(entropy),
+            counters: Arc::new(Counters::default()),
+            events: Events::new(),
+        }
     }
-    if !config.peers.is_empty() {
-        node.tasks
-            .spawn(supervise::keep_connected(transport, config.peers));
+
+    fn inbound_runtime(
+        &self,
+        shared: &Shared,
+        sending: &Sending,
+        inbound: InboundConfig,
+    ) -> InboundRuntime {
+        let flood = FloodLimits {
+            messages: self.config.flood_messages,
+            seconds: self.config.flood_seconds,
+        };
+        let answers = Answers {
+            searcher: sending.searcher.clone(),
+            check: AnswerCheck {
+                directory: shared.directory.clone(),
+                bans: shared.bans.clone(),
+                clock: Arc::clone(&shared.clock),
+                claims: inbound.claims.under(self.config.attribution),
+            },
+        };
+        let key = FingerprintKey::random(&mut shared.entropy.rng());
+        InboundRuntime {
+            identity: Arc::clone(&shared.identity),
+            directory: shared.directory.clone(),
+            clock: Arc::clone(&shared.clock),
+            entropy: Arc::clone(&shared.entropy),
+            meter: FloodMeter::new(flood, seed(&shared.entropy)),
+            limiter: RateLimiter::new(self.config.rates, seed(&shared.entropy)),
+            dedup: shared.dedup.clone(),
+            fingerprints: FingerprintCache::new(DEFAULT_FINGERPRINTS, key),
+            bans: shared.bans.clone(),
+            outbox: sending.outbox(),
+            discovery: Arc::new(answers),
+            validator: self.validator.clone(),
+        }
     }
-    Ok(node)
 }
 
-fn inbound_config(config: &Config, validation_deadline: Duration) -> InboundConfig {
-    let mut inbound = InboundConfig {
-        forward: config.forward,
-        relay_gossip: config.relay_gossip,
-        validation_deadline,
-        allowed_occurrences: config.allowed_occurrences,
-        ..InboundConfig::default()
-    };
-    // Nodes of one machine are found at addresses no other network would accept.
-    inbound.claims.addresses.allow_test = config.network == Network::LocalNet;
-    inbound
+fn transport(shared: &Shared, config: &Config, memory: &Memory) -> dht_transport::Builder {
+    let mut settings = dht_transport::Config::default();
+    settings.max_queued_bytes_total = memory.queued;
+    settings.max_unread_bytes_total = memory.unread;
+    Transport::builder(
+        Arc::clone(&shared.identity),
+        config.network,
+        Arc::clone(&shared.entropy),
+        Arc::clone(&shared.clock),
+        memory.arriving.clone(),
+    )
+    .config(settings)
+    .directory(shared.directory.clone())
+    .bans(shared.bans.clone())
+    .user_agent(USER_AGENT)
+}
+
+/// The outbound pipeline and the search for unknown recipients.
+struct Sending {
+    config: dht_outbound::Config,
+    /// Does not search: searches themselves leave through it.
+    door: Outbound,
+    outbound: Outbound,
+    searcher: Searcher,
+    connector: Connector<Dialler>,
+}
+
+impl Sending {
+    fn start(shared: &Shared, config: &Config, transport: &Transport, tasks: &Tasks) -> Self {
+        let settings = dht_outbound::Config {
+            discovery_seconds: config.discovery_seconds,
+            max_requests: channels::REQUESTS.capacity,
+            ..dht_outbound::Config::default()
+        };
+        let parts = PipelineParts {
+            identity: Arc::clone(&shared.identity),
+            connections: shared.connections.clone(),
+            directory: shared.directory.clone(),
+            clock: Arc::clone(&shared.clock),
+            entropy: Arc::clone(&shared.entropy),
+            dedup: shared.dedup.clone(),
+        };
+        let sink = ToTransport {
+            transport: transport.clone(),
+            counters: Arc::clone(&shared.counters),
+            events: shared.events.clone(),
+        };
+        let (door, worker) = Outbound::new(&settings, pipeline(parts, &settings, sink));
+        tasks.spawn(worker.run());
+        let limits = SearchLimits {
+            timeout: Duration::from_secs(config.discovery_seconds),
+            ..SearchLimits::default()
+        };
+        let (identity, entropy) = (Arc::clone(&shared.identity), Arc::clone(&shared.entropy));
+        let searcher = Searcher::new(door.clone(), identity, entropy, limits);
+        let connector = Connector::new(
+            Dialler(transport.clone()),
+            Arc::new(searcher.clone()),
+            shared.directory.clone(),
+            Arc::clone(&shared.clock),
+            limits.timeout,
+        );
+        Self {
+            config: settings,
+            outbound: door.with_discovery(Arc::new(connector.clone())),
+            door,
+            searcher,
+            connector,
+        }
+    }
+
+    /// What the other parts of the node send through.
+    fn outbox(&self) -> Arc<dyn Outbox> {
+        Arc::new(self.door.clone())
+    }
+}
+
+/// The inbound workers: one for each core, each with a stack and batches of its own. A worker that waited for a batch of
+/// another would leave its core idle.
+struct Workers {
+    config: InboundConfig,
+    runtime: InboundRuntime,
+    saf: SafHandle,
+    subscribers: Arc<Subscribers>,
+    peers: PeerSync,
+    shared: Shared,
+    /// Most messages in flight in one worker.
+    most: usize,
+}
+
+impl Workers {
+    fn start(self, messages: mpsc::Receiver<InboundMessage>, tasks: &Tasks) {
+        let messages = Arc::new(Mutex::new(messages));
+        let (store, serve) = self.saf.layers();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..cores {
+            let deliver = ToInboxes(Arc::clone(&self.subscribers));
+            let stack = Inbound::new(self.config, self.runtime.clone(), deliver)
+                .push_protocol()
+                // Outside the protocol, which ends unreadable answers; messages it unpacks go on from here.
+                .push_option(serve.clone())
+                .push_forward()
+                // Outside `forward`, which sends stored messages another way.
+                .push_option(store.clone())
+                .push_crypto()
+                .push_filters()
+                .into_inner();
+            let tally = Tally {
+                counters: Arc::clone(&self.shared.counters),
+                events: self.shared.events.clone(),
+                inner: stack,
+            };
+            let peers = self.peers.clone();
+            let service = tally.map_request(move |message: InboundMessage| {
+                peers.ensure(&message.peer.node_id);
+                frame(message)
+            });
+            tasks.spawn(run_worker(service, Arc::clone(&messages), self.most));
+        }
+    }
 }
 
 fn frame(message: InboundMessage) -> InboundFrame {
@@ -331,17 +367,22 @@ fn frame(message: InboundMessage) -> InboundFrame {
     }
 }
 
-/// A secret seed for tables keyed by what peers send.
-fn seed(entropy: &SharedEntropy) -> [u8; 16] {
-    let mut seed = [0; 16];
-    entropy.rng().fill_bytes(&mut seed);
-    seed
+fn inbound_config(config: &Config, validation_deadline: Duration) -> InboundConfig {
+    let mut inbound = InboundConfig {
+        forward: config.forward,
+        relay_gossip: config.relay_gossip,
+        validation_deadline,
+        allowed_occurrences: config.allowed_occurrences,
+        ..InboundConfig::default()
+    };
+    // Nodes of one machine claim loopback addresses, which every other network refuses.
+    inbound.claims.addresses.allow_test = config.network == Network::LocalNet;
+    inbound
 }
 
-/// What to tell others: public addresses if there are any, else those listened on. An unspecified address
-/// (0.0.0.0) is no claim a peer accepts, and stands for loopback too.
+/// The addresses of the claim: public addresses if there are any, otherwise those listened on. Peers refuse the
+/// unspecified address (0.0.0.0); it is replaced by loopback, which it includes.
 fn claimed(public: &[Address], listening: &[Address]) -> Vec<Address> {
-    use dht_core::Host;
     let addresses = if public.is_empty() { listening } else { public };
     let specific = |address: &Address| match address.host() {
         Some(Host::Ip(ip, port)) if ip.is_unspecified() => {
@@ -355,7 +396,7 @@ fn claimed(public: &[Address], listening: &[Address]) -> Vec<Address> {
         .map(specific)
         .collect();
     if claimed.is_empty() {
-        claimed.extend(NOWHERE.parse());
+        claimed.extend(PLACEHOLDER.parse());
     }
     claimed
 }

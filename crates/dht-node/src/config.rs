@@ -1,12 +1,12 @@
 //! Settings of a node as plain data.
 
 use dht_core::{Address, Network, OutOfRange, PeerAddress};
-use dht_inbound::{DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS};
+use dht_inbound::{
+    DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS, RateLimits,
+};
 use dht_outbound::DISCOVERY_SECONDS;
 use dht_peers::policy::AttributionProfile;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-
-use crate::RateSettings;
 
 /// Memory for messages, in MiB (law 2): three quarters for inbound messages, an eighth and at least 4 MiB for bytes that
 /// no stream has read yet, an eighth and at least 16 MiB for queued outbound messages. Enough for twenty of the largest
@@ -65,7 +65,7 @@ pub struct Config {
     /// gossip themselves.
     pub relay_gossip: bool,
     /// Rates at which one connected peer may send messages of each type.
-    pub rates: RateSettings,
+    pub rates: RateLimits,
     /// Store-and-forward: messages for offline peers.
     #[cfg(feature = "saf")]
     pub saf: dht_saf::Config,
@@ -112,7 +112,7 @@ impl Default for Config {
             flood_seconds: DEFAULT_FLOOD_SECONDS,
             forward: true,
             relay_gossip: false,
-            rates: RateSettings::default(),
+            rates: RateLimits::default(),
             #[cfg(feature = "saf")]
             saf: dht_saf::Config::default(),
         }
@@ -159,7 +159,7 @@ mod tests {
         let back: Config = toml::from_str(&text).unwrap();
         assert_eq!(back.listen, Config::default().listen);
         assert_eq!(back.memory_mib, DEFAULT_MEMORY_MIB);
-        assert_eq!(back.rates, RateSettings::default());
+        assert_eq!(back.rates, RateLimits::default());
         assert!(back.forward);
     }
 

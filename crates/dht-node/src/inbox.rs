@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use dht_core::{NodeId, PublicKey};
+use dht_core::{Message, NodeId, PublicKey};
 use dht_stack::BytePermit;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -12,15 +11,6 @@ use crate::channels;
 
 /// Longest payload of one message, in bytes: what fits the messaging frame with header, padding and tag.
 pub const MAX_PAYLOAD_BYTES: usize = dht_proto::limits::MAX_MESSAGING_FRAME_BYTES - 16 * 1024;
-
-/// An application's message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Type number, which the application chooses.
-    pub message_type: i32,
-    /// Content, of at most [`MAX_PAYLOAD_BYTES`].
-    pub payload: Bytes,
-}
 
 /// A received message and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +93,7 @@ impl Subscribers {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use dht_stack::ByteBudget;
 
     use super::*;

@@ -38,8 +38,8 @@ mod inbox;
 mod memory;
 mod node;
 mod peer_sync;
-mod rates;
 mod saf;
+mod shared;
 mod supervise;
 mod tasks;
 mod validator;
@@ -48,16 +48,19 @@ pub use builder::{Builder, StartError};
 pub use channels::{EVENT_CAPACITY, INBOX_CAPACITY};
 pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB};
 pub use counters::{Drops, Stats};
-pub use dht_core::{OsEntropy, SystemClock};
-pub use dht_inbound::Acceptance;
+pub use dht_core::{Message, OsEntropy, SystemClock};
+pub use dht_inbound::{Acceptance, RateLimits};
 #[cfg(feature = "saf")]
 pub use dht_mailbox::StoreStats;
+pub use dht_outbound::{DeliveryFailure, SendError};
 pub use dht_peers::policy::AttributionProfile;
 #[cfg(feature = "saf")]
 pub use dht_saf::{Config as SafConfig, FetchSummary, SafEvent};
+pub use dht_stack::Rate;
 pub use events::{Event, EventStream};
-pub use inbox::{Inbox, MAX_PAYLOAD_BYTES, Message, Received};
-pub use node::{Node, SHUTDOWN_LIMIT, SendError};
-pub use rates::{RateSetting, RateSettings};
+pub use inbox::{Inbox, MAX_PAYLOAD_BYTES, Received};
 #[cfg(feature = "saf")]
-pub use saf::{DeliveryState, FetchError, SendReport, StoredSend, ledger_file, saf_folder};
+pub use node::{DeliveryState, FetchError, SendReport, StoredSend};
+pub use node::{Node, SHUTDOWN_LIMIT};
+#[cfg(feature = "saf")]
+pub use saf::{ledger_file, saf_folder};

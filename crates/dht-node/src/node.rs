@@ -1,5 +1,10 @@
 //! The handle of a running node.
 
+#[cfg(feature = "saf")]
+mod fetch;
+#[cfg(feature = "saf")]
+mod stored;
+
 use std::{
     fmt,
     sync::{
@@ -10,139 +15,103 @@ use std::{
 };
 
 use dht_core::{
-    Address, Clock as _, Destination, DomainMessage, Encryption, Entropy as _, Features, NodeId,
-    NodeIdentity, Payload, PeerAddress, PublicKey, RemotePeer, SendParams, SendRequest,
-    SharedClock, SharedEntropy, Strategy,
+    Address, Destination, Encryption, Entropy as _, Features, NodeId, Payload, PeerAddress,
+    PublicKey, RemotePeer, SendParams, SendRequest, Strategy,
 };
-use dht_dedup::SnapshotFile;
 use dht_outbound::{
-    Candidates, ConnectError, Connector, Deliveries, DeliveryFailure, Outbound, SearchError,
-    Searcher, SelectConfig, Selection, select,
+    Candidates, ConnectError, Connector, Deliveries, Outbound, SearchError, Searcher, SelectConfig,
+    Selection, SendError, select,
 };
-use dht_peers::{Connections, Directory, PeerRecord};
+use dht_peers::{Directory, PeerRecord};
 use dht_stack::ByteBudget;
 use dht_transport::{DialError, Transport};
 use rand_core::Rng as _;
 
+#[cfg(feature = "saf")]
+pub use self::{
+    fetch::FetchError,
+    stored::{DeliveryState, SendReport, StoredSend},
+};
 use crate::{
-    EventStream, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, counters::Counters, discovery::Dialler,
-    events::Events, inbox::Subscribers, saf::SafHandle, tasks::Tasks,
+    EventStream, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, discovery::Dialler, inbox::Subscribers,
+    saf::SafHandle, shared::Shared, tasks::Tasks,
 };
 
-/// Time a node takes to stop, at most: queued messages go out, connections say goodbye.
+/// Longest time that [`Node::shutdown`] takes.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
-/// A running node. Stops when dropped, in order with [`Node::shutdown`].
+/// Time within [`SHUTDOWN_LIMIT`] for the tasks that remain after the connections have closed.
+const TASKS_LIMIT: Duration = Duration::from_millis(500);
+
+/// A running node. Dropping it stops the node at once; [`Node::shutdown`] stops it in order.
 pub struct Node {
-    pub(crate) identity: Arc<NodeIdentity>,
-    pub(crate) directory: Directory,
-    pub(crate) connections: Connections,
+    pub(crate) shared: Shared,
     pub(crate) transport: Transport,
     pub(crate) outbound: Outbound,
     pub(crate) searcher: Searcher,
     pub(crate) connector: Connector<Dialler>,
     pub(crate) select: SelectConfig,
-    pub(crate) entropy: SharedEntropy,
     pub(crate) subscribers: Arc<Subscribers>,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) events: Events,
     pub(crate) budget: ByteBudget,
-    pub(crate) clock: SharedClock,
     pub(crate) saf: SafHandle,
-    /// What is written to which file when the node stops.
-    pub(crate) seen: Option<SnapshotFile>,
+    /// Written when the node stops.
+    #[cfg(feature = "redb")]
+    pub(crate) snapshot: Option<dht_dedup::SnapshotFile>,
     pub(crate) tasks: Tasks,
-    /// Set for good by [`Node::shutdown`].
+    /// Set by [`Node::shutdown`] and never cleared.
     pub(crate) stopping: AtomicBool,
 }
 
-/// Why a message was not sent.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SendError {
-    /// Over [`MAX_PAYLOAD_BYTES`].
-    #[error("the message has {0} bytes, over the limit of {MAX_PAYLOAD_BYTES}")]
-    TooLong(usize),
-    /// The recipient is not known and was not found, or is banned. [`Node::add_peer`] tells where it is.
-    #[error("the recipient is not known and was not found, or is banned")]
-    UnknownRecipient,
-    /// No node is connected that the message could go to.
-    #[error("no connected node to send to")]
-    NobodyConnected,
-    /// Nothing was sent.
-    #[error("message was not sent: {0}")]
-    NotSent(#[source] dht_outbound::SendError),
-    /// It was queued, but did not reach the peer's socket.
-    #[error("message did not reach the peer: {0}")]
-    NotDelivered(#[from] DeliveryFailure),
-    /// The node is stopping.
-    #[error("the node is stopping")]
-    Stopping,
-}
-
-impl From<dht_outbound::SendError> for SendError {
-    fn from(error: dht_outbound::SendError) -> Self {
-        match error {
-            dht_outbound::SendError::NobodySelected => Self::NobodyConnected,
-            dht_outbound::SendError::Closed => Self::Stopping,
-            error => Self::NotSent(error),
-        }
-    }
-}
-
 impl Node {
-    /// This node's public key.
+    /// The public key of this node.
     #[must_use]
     pub fn public_key(&self) -> &PublicKey {
-        self.identity.public_key()
+        self.shared.identity.public_key()
     }
 
-    /// The addresses listened on, with real ports.
+    /// The addresses that this node listens on, with the ports that it got.
     #[must_use]
     pub fn listen_addresses(&self) -> Vec<Address> {
         self.transport.listen_addresses()
     }
 
-    /// Key and addresses in one string, to give to others.
+    /// Public key and addresses of this node, which others need to reach it; prints as `KEY::ADDRESS`.
     #[must_use]
     pub fn peer_address(&self) -> PeerAddress {
-        let addresses = self.identity.claim().addresses.clone();
+        let addresses = self.shared.identity.claim().addresses.clone();
         PeerAddress {
             public_key: *self.public_key(),
             addresses,
         }
     }
 
-    /// Tells the node where a peer is, without connecting.
+    /// Adds a peer to the directory, without connecting to it.
     pub fn add_peer(&self, peer: &PeerAddress) {
-        let now = self.clock.now();
+        let now = self.shared.clock.now();
         let addresses = peer.addresses.iter().cloned();
-        self.directory.add_or_update(
-            PeerRecord::seed(peer.public_key, Features::NODE, addresses, now),
-            now,
-        );
+        let record = PeerRecord::seed(peer.public_key, Features::NODE, addresses, now);
+        self.shared.directory.add_or_update(record, now);
     }
 
-    /// Connects to a peer, or does nothing if it is connected.
+    /// Adds a peer to the directory and connects to it, unless it is connected.
     ///
     /// # Errors
     /// [`DialError`].
     pub async fn connect(&self, peer: &PeerAddress) -> Result<(), DialError> {
         self.add_peer(peer);
-        self.transport
-            .dial(&peer.public_key, &peer.addresses)
-            .await
-            .map(drop)
+        let dial = self.transport.dial(&peer.public_key, &peer.addresses);
+        dial.await.map(drop)
     }
 
-    /// Sends a message that only `to` can read, over a direct connection, and waits until it is on its way.
-    /// The recipient learns who sent it, nobody else does.
+    /// Encrypts a message for `to`, sends it over a direct connection, and waits until the peer's socket has taken it.
+    /// The recipient learns who sent it; no other node does.
     ///
-    /// A recipient nobody told this node about is searched for through the connected nodes; finding, connecting and
-    /// sending have [`Config::discovery_seconds`](crate::Config::discovery_seconds) together.
+    /// An unknown recipient is searched for through the connected nodes. Search, connection and delivery together are
+    /// limited to [`Config::discovery_seconds`](crate::Config::discovery_seconds).
     ///
     /// # Errors
-    /// [`SendError`].
+    /// [`SendError`]; [`SendError::NotFound`] if the recipient is unknown and was not found, or is banned.
+    /// [`Node::add_peer`] makes a recipient known.
     pub async fn send(&self, to: &PublicKey, message: Message) -> Result<(), SendError> {
         let params = SendParams::builder()
             .direct_public_key(*to)
@@ -150,20 +119,18 @@ impl Node {
             .with_encryption(Encryption::EncryptFor(*to))
             .with_discovery(true)
             .finish();
-        let states = self
+        let deliveries = self
             .request(params, message)
             .await
             .map_err(|error| match error {
-                SendError::NobodyConnected
-                | SendError::NotSent(dht_outbound::SendError::NotFound) => {
-                    SendError::UnknownRecipient
-                }
-                other => other,
+                SendError::NobodySelected => SendError::NotFound,
+                error => error,
             })?;
-        Ok(states.wait_single_result().await?)
+        let delivered = deliveries.wait_single_result().await;
+        delivered.map_err(SendError::NotDelivered)
     }
 
-    /// Sends a clear, unsigned message to a few connected nodes.
+    /// Sends a clear, unsigned message to a few connected nodes, without those in `exclude`.
     ///
     /// # Errors
     /// [`SendError`].
@@ -176,8 +143,9 @@ impl Node {
             .await
     }
 
-    /// Passes a clear, unsigned message towards `destination`, or outwards to everybody if it is unknown. The
-    /// same message has the same bytes whoever passes it on, so that each node sees it once.
+    /// Passes a clear, unsigned message towards `destination`, or outwards to all nodes if it is unknown, without those
+    /// in `exclude`. The bytes of a message do not depend on the node that passes it on, so that each node delivers it
+    /// once.
     ///
     /// # Errors
     /// [`SendError`].
@@ -193,17 +161,16 @@ impl Node {
         self.request(params.finish(), message).await
     }
 
-    /// Announces this node to its neighbourhood, so that others find it: the nodes closest to it learn where it is,
-    /// and so does everybody in between.
+    /// Announces this node to its neighbourhood: the nodes closest to it, and those on the way, learn its addresses.
     ///
     /// # Errors
-    /// [`SendError`]; [`SendError::NobodyConnected`] if no node is connected or known.
+    /// [`SendError`]; [`SendError::NobodySelected`] if no node is connected or known.
     pub async fn join(&self) -> Result<Deliveries, SendError> {
-        let nonce = self.entropy.rng().next_u64();
-        Ok(self.outbound.join(&self.identity, nonce).await?)
+        let nonce = self.shared.entropy.rng().next_u64();
+        self.outbound.join(&self.shared.identity, nonce).await
     }
 
-    /// Searches for the holder of `key` through the connected nodes, whether or not it is known. Once found, it is in
+    /// Searches for the node with this key through the connected nodes, even if it is known. Once found, it is in
     /// the [`directory`](Self::directory).
     ///
     /// # Errors
@@ -212,7 +179,7 @@ impl Node {
         self.searcher.discover(key).await
     }
 
-    /// Connects to the holder of `key`: dials it if it is known, and searches for it if it is not or if none of its
+    /// Connects to the node with this key: dials it if it is known, and searches for it if it is unknown or none of its
     /// addresses answers.
     ///
     /// # Errors
@@ -221,7 +188,8 @@ impl Node {
         self.connector.connect(key).await
     }
 
-    /// To whom a message with this strategy would go now, and why. Strategies that draw at random draw anew each time.
+    /// The peers that a message with this strategy would go to now, with the reasons. Strategies with a random choice
+    /// choose anew in each call.
     ///
     /// ```
     /// use dht_core::{Entropy, SecretKey, Strategy};
@@ -233,7 +201,7 @@ impl Node {
     /// let bob = Node::builder(SecretKey::random(&mut OsEntropy.rng())).listen(listen).start().await?;
     /// alice.connect(&bob.peer_address()).await?;
     ///
-    /// # // Known to be connected a moment after the dial.
+    /// # // The table of connected peers follows the dial a moment later.
     /// # while alice.peers().is_empty() { tokio::task::yield_now().await }
     /// let selection = alice.explain(&Strategy::Flood { exclude: vec![] });
     /// let expected = format!("flood: 1 chosen\n  {}: connected node", bob.public_key().node_id());
@@ -243,97 +211,90 @@ impl Node {
     /// ```
     #[must_use]
     pub fn explain(&self, strategy: &Strategy) -> Selection {
+        let shared = &self.shared;
         let candidates = Candidates {
-            me: self.directory.me(),
-            connected: &self.connections.snapshot(),
-            directory: &self.directory,
-            now: self.clock.now(),
+            me: shared.directory.me(),
+            connected: &shared.connections.snapshot(),
+            directory: &shared.directory,
+            now: shared.clock.now(),
         };
-        select(strategy, candidates, &self.select, &mut self.entropy.rng())
+        let mut rng = shared.entropy.rng();
+        select(strategy, candidates, &self.select, &mut rng)
     }
 
-    /// Sends with any parameters.
+    /// Sends a message with any parameters.
     ///
     /// # Errors
-    /// [`SendError`]; [`SendError::NobodyConnected`] if the strategy found nobody.
+    /// [`SendError`]; [`SendError::NobodySelected`] if the strategy selected no peer.
     pub async fn request(
         &self,
         params: SendParams,
         message: Message,
     ) -> Result<Deliveries, SendError> {
-        if self.is_stopping() {
-            return Err(SendError::Stopping);
-        }
-        let Message {
-            message_type,
-            payload,
-        } = message;
-        if payload.len() > MAX_PAYLOAD_BYTES {
-            return Err(SendError::TooLong(payload.len()));
-        }
-        let payload = Payload::Domain(DomainMessage {
-            message_type,
-            payload,
-        });
-        // Sealed on the caller's task, so that many callers use many cores.
-        Ok(self
-            .outbound
-            .send(SendRequest::new(params, payload))
-            .await?)
+        self.check(&message)?;
+        let request = SendRequest::new(params, Payload::Domain(message));
+        // Seals on the caller's task, so that many callers use many cores.
+        self.outbound.send(request).await
     }
 
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+    /// Refuses a message that is too long, and every message once the node is stopping.
+    fn check(&self, message: &Message) -> Result<(), SendError> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(SendError::Closed);
+        }
+        let (bytes, max) = (message.payload.len(), MAX_PAYLOAD_BYTES);
+        if bytes > max {
+            return Err(SendError::TooLarge { bytes, max });
+        }
+        Ok(())
     }
 
-    /// Sends any request.
+    /// The outbound pipeline, which sends any request.
     #[must_use]
     pub const fn outbound(&self) -> &Outbound {
         &self.outbound
     }
 
-    /// Messages received from now on. Every subscriber gets every message; a slow one holds back the peers
-    /// that send.
+    /// Messages received from now on. Every subscriber gets every message; a slow subscriber holds back the peers that
+    /// send.
     #[must_use]
     pub fn subscribe(&self) -> Inbox {
         let inbox = self.subscribers.subscribe();
-        // Whatever is kept for this node elsewhere can be handed over now.
+        // Messages that other nodes store for this one can be delivered from here on.
         self.saf.listen();
         inbox
     }
 
-    /// What happens from now on: messages dropped, with the reason, and bans. At most [`EVENT_CAPACITY`] wait for
-    /// one subscriber; a slower one is told how many it [missed](crate::Event::Missed).
+    /// Events from now on: dropped messages with the reason, and bans. At most [`EVENT_CAPACITY`] are queued for one
+    /// subscriber; a slower one learns how many it [missed](crate::Event::Missed).
     ///
     /// [`EVENT_CAPACITY`]: crate::EVENT_CAPACITY
     #[must_use]
     pub fn events(&self) -> EventStream {
-        self.events.subscribe()
+        self.shared.events.subscribe()
     }
 
-    /// The peers connected now.
+    /// The connected peers.
     #[must_use]
     pub fn peers(&self) -> Vec<Arc<RemotePeer>> {
-        self.connections
-            .snapshot()
-            .iter()
-            .map(|connected| Arc::clone(&connected.peer))
-            .collect()
+        let connected = self.shared.connections.snapshot();
+        let peers = connected.iter().map(|connected| &connected.peer);
+        peers.map(Arc::clone).collect()
     }
 
-    /// Everybody this node knows, and whom it has banned.
+    /// The directory of known peers and bans.
     #[must_use]
     pub const fn directory(&self) -> &Directory {
-        &self.directory
+        &self.shared.directory
     }
 
-    /// What the node has done so far.
+    /// Totals since the start, and current sizes.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let transport = self.transport.stats();
         let mut stats = Stats {
             connections: transport.connections,
-            known_peers: self.directory.len(),
+            known_peers: self.shared.directory.len(),
             handshakes: transport.inbound + transport.outbound,
             bytes_received: transport.wire_received_bytes,
             bytes_sent: transport.wire_sent_bytes,
@@ -342,24 +303,23 @@ impl Node {
             queued_bytes: transport.queued_bytes,
             ..Stats::default()
         };
-        self.counters.fill(&mut stats);
+        self.shared.counters.fill(&mut stats);
         stats
     }
 
-    /// Stops in order, within [`SHUTDOWN_LIMIT`]: no new messages, those queued go out, connections close.
-    /// Inboxes end once they are empty.
+    /// Stops the node in order, within [`SHUTDOWN_LIMIT`]: refuses new messages, sends those queued, closes the
+    /// connections, then the files. Inboxes end once they are empty.
     pub async fn shutdown(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.transport
-            .shutdown(SHUTDOWN_LIMIT - Duration::from_millis(500))
-            .await;
-        self.tasks.stop(Duration::from_millis(500)).await;
+        self.transport.shutdown(SHUTDOWN_LIMIT - TASKS_LIMIT).await;
+        self.tasks.stop(TASKS_LIMIT).await;
         self.saf.close().await;
-        if let Some(file) = &self.seen {
-            file.save().await;
+        #[cfg(feature = "redb")]
+        if let Some(snapshot) = &self.snapshot {
+            snapshot.save().await;
         }
-        // Whoever watched the connections has ended with the tasks.
-        self.connections.clear();
+        // The task that removes closed connections has ended.
+        self.shared.connections.clear();
         self.subscribers.close();
     }
 }
@@ -367,7 +327,7 @@ impl Node {
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node")
-            .field("node_id", self.identity.node_id())
+            .field("node_id", self.shared.identity.node_id())
             .field("transport", &self.transport)
             .finish_non_exhaustive()
     }

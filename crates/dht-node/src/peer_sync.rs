@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use dht_core::{Clock as _, NodeId, SharedClock};
-use dht_peers::{Channel, ClaimPolicy, Connections, Directory};
+use dht_core::{Clock as _, NodeId};
+use dht_peers::{Channel, ClaimPolicy};
 use dht_transport::{Connection, Transport};
 
-use crate::saf::SafHandle;
+use crate::{saf::SafHandle, shared::Shared};
 
 /// Copies connections of the transport into the directory and the table of connected peers.
 ///
@@ -18,9 +18,7 @@ use crate::saf::SafHandle;
 #[derive(Clone)]
 pub(crate) struct PeerSync {
     pub(crate) transport: Transport,
-    pub(crate) directory: Directory,
-    pub(crate) connections: Connections,
-    pub(crate) clock: SharedClock,
+    pub(crate) shared: Shared,
     /// Informed of each connected and disconnected peer.
     pub(crate) saf: SafHandle,
     /// Decides which of the addresses in a peer's claim are used.
@@ -30,7 +28,7 @@ pub(crate) struct PeerSync {
 impl PeerSync {
     /// Adds the deliverer of a message if it is not in the table. Costs one look-up if it is.
     pub(crate) fn ensure(&self, peer: &NodeId) {
-        if !self.connections.contains(peer)
+        if !self.shared.connections.contains(peer)
             && let Some(connection) = self.transport.connection(peer)
         {
             self.add(&connection);
@@ -39,21 +37,21 @@ impl PeerSync {
 
     /// Adds the peer of a connection.
     pub(crate) fn add(&self, connection: &Connection) {
-        let now = self.clock.now();
+        let now = self.shared.clock.now();
         let (peer, info) = (connection.peer(), connection.info());
         let claim = Arc::clone(&info.claim);
         let record = self
             .claims
             .record(peer.public_key, claim, Channel::Connection, now)
             .with_agent(&info.user_agent, info.protocols.iter().cloned());
-        self.directory.add_or_update(record, now);
+        self.shared.directory.add_or_update(record, now);
         let direction = connection.direction();
-        if self.connections.insert(Arc::clone(peer), direction) {
+        if self.shared.connections.insert(Arc::clone(peer), direction) {
             tracing::info!(peer = %peer.node_id.short(), ?direction, "connected");
             self.saf.connected(peer);
         }
         // The peer may have been banned since the handshake.
-        if self.directory.is_banned(&peer.node_id, now) {
+        if self.shared.directory.is_banned(&peer.node_id, now) {
             self.transport.disconnect(&peer.node_id);
         }
         self.remove_if_gone(&peer.node_id);
@@ -68,8 +66,8 @@ impl PeerSync {
 
     /// Removes a peer unless it is connected again.
     pub(crate) fn remove_if_gone(&self, peer: &NodeId) {
-        if self.transport.connection(peer).is_none() && self.connections.remove(peer) {
-            let known = self.directory.find(peer);
+        if self.transport.connection(peer).is_none() && self.shared.connections.remove(peer) {
+            let known = self.shared.directory.find(peer);
             self.saf
                 .disconnected(peer, known.as_ref().map(|known| known.public_key()));
         }
@@ -77,9 +75,9 @@ impl PeerSync {
 
     /// Closes the connections of banned peers.
     pub(crate) fn drop_banned(&self) {
-        let now = self.clock.now();
+        let now = self.shared.clock.now();
         for connection in self.transport.connections() {
-            if self.directory.is_banned(connection.node_id(), now) {
+            if self.shared.directory.is_banned(connection.node_id(), now) {
                 self.transport.disconnect(connection.node_id());
             }
         }

@@ -2,17 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dht_core::{Clock as _, PeerAddress, SharedClock};
-use dht_dedup::DedupTable;
+use dht_core::{Clock as _, PeerAddress};
 use dht_inbound::FloodMeter;
-use dht_peers::policy::BanPolicy;
 use dht_transport::{Event, Transport};
 use tokio::{
     sync::{Notify, mpsc},
     time::{MissedTickBehavior, interval},
 };
 
-use crate::peer_sync::PeerSync;
+use crate::{peer_sync::PeerSync, shared::Shared};
 
 /// Interval at which configured peers that are not connected are dialled.
 const REDIAL_INTERVAL: Duration = Duration::from_secs(10);
@@ -90,10 +88,8 @@ pub(crate) async fn keep_connected(transport: Transport, peers: Vec<PeerAddress>
 
 /// Bans peers that flood, and removes expired entries from tables.
 pub(crate) struct Upkeep {
-    pub(crate) bans: BanPolicy,
+    pub(crate) shared: Shared,
     pub(crate) meter: FloodMeter,
-    pub(crate) dedup: DedupTable,
-    pub(crate) clock: SharedClock,
 }
 
 impl Upkeep {
@@ -107,9 +103,9 @@ impl Upkeep {
     }
 
     fn tick(&self) {
-        let now = self.clock.now();
-        self.meter.report(&self.bans, now);
+        let now = self.shared.clock.now();
+        self.meter.report(&self.shared.bans, now);
         self.meter.prune(now);
-        self.dedup.trim(now);
+        self.shared.dedup.trim(now);
     }
 }

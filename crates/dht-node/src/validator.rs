@@ -1,4 +1,4 @@
-//! The application's say about gossip.
+//! Validation of gossip by the application.
 
 use std::future::ready;
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use dht_core::{
-    DomainMessage, Entropy as _, Features, ManualClock, NodeIdentity, Outbox as _, Payload,
-    RemotePeer, SecretKey, SeededEntropy, SendParams, SendRequest, UnixSeconds,
+    Entropy as _, Features, ManualClock, Message, NodeIdentity, Outbox as _, Payload, RemotePeer,
+    SecretKey, SeededEntropy, SendParams, SendRequest, UnixSeconds,
 };
 use dht_dedup::DedupTable;
 use dht_outbound::{Config, DeliveryFailure, Outbound, OutboundMessage, PipelineParts, pipeline};
@@ -57,7 +57,7 @@ async fn main() -> Result<(), BoxError> {
     let worker = tokio::spawn(worker.run());
 
     // The application waits for room.
-    let hello = || Payload::Domain(DomainMessage::new(1, "hello"));
+    let hello = || Payload::Domain(Message::new(1, "hello"));
     let broadcast = || SendParams::builder().broadcast(vec![]).finish();
     let deliveries = outbound
         .send(SendRequest::new(broadcast(), hello()))

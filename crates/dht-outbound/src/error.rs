@@ -3,7 +3,9 @@
 use dht_core::{OutboxError, SealError};
 use dht_stack::NoPlace;
 
-/// Why nothing was sent.
+use crate::deliver::DeliveryFailure;
+
+/// Why a message was not sent.
 ///
 /// Specification 04, section 7.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +46,10 @@ pub enum SendError {
     /// A layer of the pipeline failed; the log says why.
     #[error("outbound pipeline has failed")]
     PipelineFailed,
-    /// The [`Worker`](crate::Worker) has ended.
+    /// No copy of the message was written to its peer's socket.
+    #[error("message did not reach the peer: {0}")]
+    NotDelivered(DeliveryFailure),
+    /// The [`Worker`](crate::Worker) has ended, or the node is stopping.
     #[error("nothing is sent any more")]
     Closed,
 }
@@ -63,6 +68,7 @@ impl SendError {
             Self::Full => "full",
             Self::TimedOut => "timed_out",
             Self::PipelineFailed => "pipeline_failed",
+            Self::NotDelivered(_) => "not_delivered",
             Self::Closed => "closed",
         }
     }

@@ -39,7 +39,7 @@ use crate::{
 /// ```
 /// use std::sync::Arc;
 /// use dht_core::{
-///     DomainMessage, Entropy, Features, ManualClock, NodeIdentity, Payload, SecretKey, SeededEntropy, SendParams,
+///     Message, Entropy, Features, ManualClock, NodeIdentity, Payload, SecretKey, SeededEntropy, SendParams,
 ///     SendRequest, UnixSeconds,
 /// };
 /// use dht_dedup::DedupTable;
@@ -68,7 +68,7 @@ use crate::{
 /// let (outbound, worker) = Outbound::new(&config, pipeline(parts, &config, sink));
 /// tokio::spawn(worker.run()); // ends with the last `Outbound`
 ///
-/// let hello = Payload::Domain(DomainMessage::new(1, &b"hello"[..]));
+/// let hello = Payload::Domain(Message::new(1, &b"hello"[..]));
 /// let request = SendRequest::new(SendParams::builder().broadcast(vec![]).finish(), hello);
 /// let nobody_is_connected = outbound.oneshot(request).await;
 /// assert_eq!(nobody_is_connected.err(), Some(SendError::NobodySelected));

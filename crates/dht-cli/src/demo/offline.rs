@@ -114,7 +114,7 @@ pub(super) async fn run(seed: u64) -> Result<Offline, Failure> {
             message_type: number,
             payload: tally::content(number, BYTES, seed),
         };
-        let posted = match sender.post(&to, message).await {
+        let posted = match sender.send_stored(&to, message).await {
             Ok(posting) => posting.finish().await,
             Err(error) => Err(error),
         };

@@ -9,12 +9,16 @@ use std::fmt;
 
 use dht_core::{Clock as _, DropReason, MessageType, RawEnvelope, SharedClock};
 use dht_stack::{Check, Rate};
+use serde::{Deserialize, Serialize};
 
 pub use self::limiter::{RateLimiter, UNDECODABLE_FRAME_BYTES};
 use crate::{message::InboundEnvelope, metrics};
 
-/// How much of each kind a neighbour may send. Exact copies of messages already seen cost nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Rates at which one neighbour may send each type of message: the section `[rates]` of a node's configuration, in which
+/// a rate of zero is refused. More is dropped and counted, without a ban. Exact copies of messages already seen cost
+/// nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct RateLimits {
     /// Application messages. Defaults to 20 000 a second, half of what two cores verify: one neighbour alone never
     /// takes it all.

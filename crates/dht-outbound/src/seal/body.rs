@@ -31,12 +31,12 @@ pub(crate) fn prepare_body(payload: Payload, strategy: &Strategy, rng: &mut impl
 
 #[cfg(test)]
 mod tests {
-    use dht_core::{DomainMessage, Entropy, NodeId, SeededEntropy, decode_parts};
+    use dht_core::{Entropy, Message, NodeId, SeededEntropy, decode_parts};
 
     use super::*;
 
     fn domain(strategy: &Strategy, seed: u64) -> Vec<Bytes> {
-        let payload = Payload::Domain(DomainMessage::new(7, &b"hello"[..]));
+        let payload = Payload::Domain(Message::new(7, &b"hello"[..]));
         decode_parts(prepare_body(
             payload,
             strategy,

@@ -1,5 +1,5 @@
 use dht_core::{
-    DomainMessage, Entropy, ManualClock, SeededEntropy, Strategy,
+    Entropy, ManualClock, Message, SeededEntropy, Strategy,
     test_util::{NOW, identity, public_key},
 };
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
@@ -27,7 +27,7 @@ fn table() -> DedupTable {
 
 fn selected(params: SendParams) -> Selected {
     Selected {
-        request: SendRequest::new(params, Payload::Domain(DomainMessage::new(1, "hi"))),
+        request: SendRequest::new(params, Payload::Domain(Message::new(1, "hi"))),
         recipients: vec![NodeId::default()],
         is_broadcast: true,
         tag: MessageTag(7),

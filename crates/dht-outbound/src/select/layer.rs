@@ -167,7 +167,7 @@ impl<S: std::fmt::Debug> std::fmt::Debug for Select<S> {
 #[cfg(test)]
 mod tests {
     use dht_core::{
-        DomainMessage, Features, ManualClock, Payload, SeededEntropy, SendBuilder, SendParams,
+        Features, ManualClock, Message, Payload, SeededEntropy, SendBuilder, SendParams,
     };
     use dht_peers::{
         Direction,
@@ -196,10 +196,7 @@ mod tests {
     }
 
     fn request(params: SendBuilder) -> SendRequest {
-        SendRequest::new(
-            params.finish(),
-            Payload::Domain(DomainMessage::new(1, "hi")),
-        )
+        SendRequest::new(params.finish(), Payload::Domain(Message::new(1, "hi")))
     }
 
     #[tokio::test]

@@ -451,7 +451,7 @@ proptest! {
         if direct {
             params = params.direct_node_id(id(1));
         }
-        let domain = dht_core::DomainMessage::new(message_type, payload.clone());
+        let domain = dht_core::Message::new(message_type, payload.clone());
         let request = SendRequest::new(params.finish(), Payload::Domain(domain));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let queued = states(runtime.block_on(node.send(request))).len();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dht_core::{
-    DomainMessage, Features, ManualClock, NodeIdentity, Payload, RawEnvelope, RemotePeer, Sealed,
+    Features, ManualClock, Message, NodeIdentity, Payload, RawEnvelope, RemotePeer, Sealed,
     SeededEntropy, SendParams, SendRequest,
     test_util::{NOW, identity},
 };
@@ -99,7 +99,7 @@ impl Node {
 }
 
 pub(crate) fn hello() -> Payload {
-    Payload::Domain(DomainMessage::new(1, &b"hello"[..]))
+    Payload::Domain(Message::new(1, &b"hello"[..]))
 }
 
 pub(crate) fn message(params: SendParams) -> SendRequest {

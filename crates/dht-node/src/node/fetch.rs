@@ -1,4 +1,4 @@
-//! What the application does with store-and-forward.
+//! Fetching the messages that other nodes store for this node.
 
 use std::time::Duration;
 
@@ -6,36 +6,36 @@ use dht_mailbox::StoreStats;
 use dht_saf::{FetchSummary, SafEvent};
 use tokio::{sync::broadcast, time::timeout};
 
-use crate::Node;
+use super::Node;
 
-/// Longest time [`Node::fetch_stored`] waits: every peer has its time, and pages take longer.
+/// Longest wait of [`Node::fetch_stored`]: each peer has its own limit, and several pages take longer.
 const FETCH_LIMIT: Duration = Duration::from_secs(300);
 
-/// Why stored mail was not fetched.
+/// Why stored messages were not fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// Store-and-forward is switched off.
-    #[error("store-and-forward is switched off; set saf.enabled in the configuration")]
+    /// Store-and-forward is disabled.
+    #[error("store-and-forward is disabled; set saf.enabled in the configuration")]
     Disabled,
-    /// No node is connected.
-    #[error("no node is connected that could have mail; connect to one first")]
+    /// No node is connected that could be asked.
+    #[error("no node is connected that could store messages; connect to one first")]
     NobodyToAsk,
-    /// The node is stopping, or takes far too long.
-    #[error("nobody finished answering")]
+    /// The node is stopping, or peers did not finish in time.
+    #[error("no peer finished answering")]
     Unfinished,
 }
 
 impl Node {
-    /// Asks up to eight connected nodes for mail they keep for this node, and waits until each has said all it has
-    /// or is given up. The messages come to the [inboxes](Node::subscribe); subscribe first.
+    /// Requests stored messages from up to eight connected nodes, and waits until each has sent all or is given up. The
+    /// messages arrive in the [inboxes](Node::subscribe): subscribe first.
     ///
-    /// Peers are also asked without this when they connect.
+    /// A node also requests its messages from every peer that connects.
     ///
     /// # Errors
     /// [`FetchError`].
     pub async fn fetch_stored(&self) -> Result<FetchSummary, FetchError> {
-        let saf = self.saf.saf().ok_or(FetchError::Disabled)?;
+        let saf = self.saf.get().ok_or(FetchError::Disabled)?;
         let mut events = saf.subscribe();
         if saf.request_from_neighbours() == 0 {
             return Err(FetchError::NobodyToAsk);
@@ -43,12 +43,12 @@ impl Node {
         caught_up(&mut events).await
     }
 
-    /// Waits until everybody who is being asked for stored mail has answered; returns at once if nobody is.
+    /// Waits until every request for stored messages is answered or given up; returns `None` at once if there is none.
     ///
     /// # Errors
     /// [`FetchError`].
     pub async fn caught_up(&self) -> Result<Option<FetchSummary>, FetchError> {
-        let saf = self.saf.saf().ok_or(FetchError::Disabled)?;
+        let saf = self.saf.get().ok_or(FetchError::Disabled)?;
         let mut events = saf.subscribe();
         if !saf.is_fetching() {
             return Ok(None);
@@ -56,16 +56,16 @@ impl Node {
         caught_up(&mut events).await.map(Some)
     }
 
-    /// Events of store-and-forward from now on; `None` if it is switched off.
+    /// Events of store-and-forward from now on; `None` if it is disabled.
     #[must_use]
     pub fn saf_events(&self) -> Option<broadcast::Receiver<SafEvent>> {
-        self.saf.saf().map(dht_saf::Saf::subscribe)
+        self.saf.get().map(dht_saf::Saf::subscribe)
     }
 
-    /// What this node keeps for others; `None` if it keeps nothing.
+    /// Sizes of the store of messages for offline peers; `None` if this node stores none.
     #[must_use]
     pub fn saf_stats(&self) -> Option<StoreStats> {
-        Some(self.saf.saf()?.store()?.stats())
+        Some(self.saf.get()?.store()?.stats())
     }
 }
 

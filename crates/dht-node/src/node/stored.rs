@@ -1,50 +1,50 @@
-//! What becomes of a message that is sent to a peer that may be away.
+//! Sending a message to a recipient that may be offline.
 
 use std::fmt;
 
 use dht_core::{
-    DedupHash, Destination, DomainHeader, Encryption, Entropy as _, Payload, PublicKey, SendParams,
-    SendRequest, Strategy, domain_parts, encode_parts,
+    DedupHash, Destination, DomainHeader, Encryption, Entropy as _, NodeId, Payload, PublicKey,
+    SendParams, SendRequest, Strategy, domain_parts, encode_parts,
 };
-use dht_outbound::{Delivery, DeliveryFailure};
+use dht_outbound::{Delivery, DeliveryFailure, SendError};
 use dht_transport::Transport;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use rand_core::Rng as _;
 
-use super::receipt;
-use crate::{MAX_PAYLOAD_BYTES, Message, Node, SendError};
+use super::Node;
+use crate::{Message, saf::receipt};
 
-/// How far a message has come. The states come in this order, each as often as a number grows.
+/// Progress of a [`StoredSend`]. Counts of one state grow; `Sent` and `Stored` may alternate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeliveryState {
-    /// It waits for the sockets of its peers; what [`Node::post`] begins with.
+    /// The copies are in the queues of their peers. The first state.
     Queued,
-    /// So many peers' sockets have taken it.
+    /// Number of copies written to their peers' sockets.
     Sent(usize),
-    /// So many nodes have said that they keep it; only nodes of this implementation do.
+    /// Number of nodes that confirmed that they store the message. Only nodes of this implementation confirm.
     Stored(usize),
-    /// Nobody took it.
+    /// No copy was sent.
     Failed(DeliveryFailure),
 }
 
-/// What became of a message in the end.
+/// Result of a [`StoredSend`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SendReport {
-    /// The recipient itself was connected and was sent the message; else it went to nodes close to it.
+    /// Whether the recipient was connected and the message went to it; otherwise it went to the nodes closest to it.
     pub direct: bool,
-    /// Peers whose sockets took the message.
+    /// Copies written to their peers' sockets.
     pub sent: usize,
-    /// Nodes that have said that they keep it.
+    /// Nodes that confirmed that they store the message.
     pub stored: usize,
-    /// Peers that could not be reached.
+    /// Copies that did not reach their peers.
     pub failed: usize,
 }
 
-/// A message on its way. Dropping it stops nothing but the news.
+/// A message sent with [`Node::send_stored`]. Dropping it ends the reports, not the sending.
 pub struct StoredSend {
-    /// What receipts are asked by; `None` for a message that went to its recipient.
+    /// Hash that receipts are requested with; `None` if the pipeline did not seal the message.
     hash: Option<DedupHash>,
     transport: Transport,
     deliveries: FuturesUnordered<Delivery>,
@@ -55,27 +55,22 @@ pub struct StoredSend {
 }
 
 impl Node {
-    /// Sends a message that only `to` can read, whether or not it is there: directly if it is connected, else to
-    /// the nodes closest to it, which keep it until it returns. Returns once it is queued.
+    /// Encrypts a message for `to` and sends it directly if `to` is connected, otherwise to the nodes closest to it,
+    /// which store it until `to` returns. Returns once every copy is queued.
     ///
-    /// It reaches the recipient's node at least once while one of the nodes that keep it survives and it has not
-    /// expired, three hours from now; the application there gets it at most once.
+    /// The message reaches the recipient's node at least once if one of the nodes that store it survives and it does
+    /// not expire, which is three hours from now. The application there gets it at most once.
     ///
     /// # Errors
-    /// [`SendError`]; [`SendError::NobodyConnected`] if there is nobody to send it to.
-    pub async fn post(&self, to: &PublicKey, message: Message) -> Result<StoredSend, SendError> {
-        if self.is_stopping() {
-            return Err(SendError::Stopping);
-        }
-        let Message {
-            message_type,
-            payload,
-        } = message;
-        if payload.len() > MAX_PAYLOAD_BYTES {
-            return Err(SendError::TooLong(payload.len()));
-        }
+    /// [`SendError`]; [`SendError::NobodySelected`] if no node is connected or known.
+    pub async fn send_stored(
+        &self,
+        to: &PublicKey,
+        message: Message,
+    ) -> Result<StoredSend, SendError> {
+        self.check(&message)?;
         let target = to.node_id();
-        let direct = self.connections.contains(&target);
+        let direct = self.shared.connections.contains(&target);
         let strategy = if direct {
             Strategy::DirectPublicKey(*to)
         } else {
@@ -85,12 +80,12 @@ impl Node {
                 connected_only: false,
             }
         };
-        // The nonce of a direct message whoever gets it: sent again, it is another message.
+        // Every send has a nonce of its own, as direct messages have: sent again, it is another message.
         let header = DomainHeader {
-            message_type,
-            nonce: self.entropy.rng().next_u64().max(1),
+            message_type: message.message_type,
+            nonce: self.shared.entropy.rng().next_u64().max(1),
         };
-        let body = encode_parts(&domain_parts(header, payload));
+        let body = encode_parts(&domain_parts(header, message.payload));
         let params = SendParams::builder()
             .strategy(strategy)
             .with_destination(Destination::PublicKey(*to))
@@ -113,13 +108,13 @@ impl Node {
 }
 
 impl StoredSend {
-    /// The state now.
+    /// The current state.
     #[must_use]
     pub const fn state(&self) -> DeliveryState {
         self.state
     }
 
-    /// Waits for the next state; `None` once nothing will change any more.
+    /// Waits for the next state; `None` once no state will follow.
     ///
     /// # Cancel safety
     /// Dropping the future loses no state.
@@ -129,7 +124,7 @@ impl StoredSend {
                 Some(delivery) = self.deliveries.next() => match delivery.result {
                     Ok(()) => {
                         self.report.sent = self.report.sent.saturating_add(1);
-                        self.ask(&delivery.recipient);
+                        self.request_receipt(&delivery.recipient);
                         return Some(self.enter(DeliveryState::Sent(self.report.sent)));
                     }
                     Err(failure) => {
@@ -137,8 +132,8 @@ impl StoredSend {
                         self.failure = Some(failure);
                     }
                 },
-                Some(kept) = self.receipts.next() => {
-                    if kept {
+                Some(stored) = self.receipts.next() => {
+                    if stored {
                         self.report.stored = self.report.stored.saturating_add(1);
                         return Some(self.enter(DeliveryState::Stored(self.report.stored)));
                     }
@@ -154,11 +149,10 @@ impl StoredSend {
         }
     }
 
-    /// Waits until nothing will change any more: every copy has left or failed, and every node of ours has said
-    /// whether it keeps it.
+    /// Waits until every copy is sent or has failed, and every node that gives receipts has answered.
     ///
     /// # Errors
-    /// [`SendError::NotDelivered`] if nobody took it.
+    /// [`SendError::NotDelivered`] if no copy was sent.
     pub async fn finish(mut self) -> Result<SendReport, SendError> {
         while let Some(state) = self.next().await {
             if let DeliveryState::Failed(failure) = state {
@@ -173,8 +167,8 @@ impl StoredSend {
         state
     }
 
-    /// Asks a peer for a receipt, if it gives any. The recipient itself keeps nothing for itself.
-    fn ask(&self, peer: &dht_core::NodeId) {
+    /// Requests a receipt from a peer that gives receipts. The recipient itself stores nothing for itself.
+    fn request_receipt(&self, peer: &NodeId) {
         if let Some(hash) = self.hash
             && let Some(connection) = self.transport.connection(peer)
             && !self.report.direct

@@ -1,0 +1,59 @@
+//! The files of store-and-forward in a node's home.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use dht_mailbox::{MemoryDisk, Store, StoreConfig, StoreError};
+use dht_saf::Ledger;
+
+/// Folder of the store within a home.
+const FOLDER: &str = "saf";
+/// File of the ledger within that folder.
+const LEDGER: &str = "ledger.redb";
+
+/// The folder in which a node with this home stores messages for offline peers.
+#[must_use]
+pub fn saf_folder(home: &Path) -> PathBuf {
+    home.join(FOLDER)
+}
+
+/// The file in which a node with this home records the messages that it received.
+#[must_use]
+pub fn ledger_file(home: &Path) -> PathBuf {
+    saf_folder(home).join(LEDGER)
+}
+
+/// Opens the store, if this node has one, and the ledger: in `folder`, or in memory without one. Blocks.
+pub(super) fn open(
+    folder: Option<&Path>,
+    config: Option<StoreConfig>,
+) -> Result<(Option<Store>, Ledger), StoreError> {
+    let Some(folder) = folder else {
+        let store = config.map(|config| Store::open_on(MemoryDisk::new(), config));
+        return Ok((store.transpose()?, Ledger::in_memory()?));
+    };
+    // The store first: it creates the folder, and its lock also guards the ledger.
+    let store = match config {
+        Some(config) => Some(Store::open(folder, config)?),
+        None => {
+            std::fs::create_dir_all(folder)?;
+            None
+        }
+    };
+    Ok((store, Ledger::open(folder.join(LEDGER))?))
+}
+
+/// What the user can do about an error of the store.
+pub(crate) const fn advice(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Locked => "; stop the node that runs with this home, or use another --home",
+        StoreError::NewerFormat { .. } => "; use the newer version, or another --home",
+        StoreError::DiskFull => "; make room on the disk",
+        StoreError::Io(io::ErrorKind::InvalidData) => {
+            "; if it stays so, move ledger.redb away, without which a message may be delivered twice"
+        }
+        _ => "",
+    }
+}

@@ -1,0 +1,153 @@
+//! Starts store-and-forward, runs it, and closes its files.
+
+use std::{fmt, path::Path, sync::Arc, time::Duration};
+
+use dht_core::{Clock as _, Features, NodeId, Outbox, PublicKey, RemotePeer};
+use dht_dedup::DedupEntry;
+use dht_mailbox::StoreError;
+use dht_saf::{Saf, SafEvent, SafLayer, SafParts, StoreLayer};
+use tokio::{
+    sync::broadcast,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::files;
+use crate::{Config, Event, events::Events, shared::Shared, tasks::Tasks};
+
+/// How often overdue requests end and received messages are recorded.
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks between two deletions of expired messages: ten minutes (05 section 4).
+const TICKS_PER_CLEAN_UP: u32 = 600;
+
+/// Store-and-forward of a node, if the configuration enables it. Clones share it.
+#[derive(Clone)]
+pub(crate) struct SafHandle(Option<Saf>);
+
+/// Opens the files in `home`, or in memory without one, and starts the tasks of store-and-forward.
+///
+/// # Errors
+/// [`StoreError`] if the store or the ledger cannot be opened.
+pub(crate) async fn start(
+    home: Option<&Path>,
+    config: &Config,
+    shared: &Shared,
+    outbox: Arc<dyn Outbox>,
+    tasks: &Tasks,
+) -> Result<SafHandle, StoreError> {
+    if !config.saf.enabled {
+        return Ok(SafHandle(None));
+    }
+    let features = shared.identity.features();
+    let stores = features.contains(Features::DHT_STORE_FORWARD);
+    let store_config = stores.then(|| match home {
+        Some(_) => config.saf.store(),
+        None => config.saf.store_in_memory(config.memory_mib),
+    });
+    let folder = home.map(files::saf_folder);
+    let opening = move || files::open(folder.as_deref(), store_config);
+    let opened = tokio::task::spawn_blocking(opening).await;
+    let (store, ledger) = opened.unwrap_or(Err(StoreError::Closed))?;
+    // Messages received before this start are duplicates from the first message on.
+    let received = ledger.snapshot().into_iter();
+    let received = received.map(|(key, until)| DedupEntry {
+        key,
+        occurrences: 1,
+        until,
+        signed: true,
+    });
+    shared.dedup.restore(received, shared.clock.now());
+    let parts = SafParts {
+        identity: Arc::clone(&shared.identity),
+        directory: shared.directory.clone(),
+        connections: shared.connections.clone(),
+        clock: Arc::clone(&shared.clock),
+        entropy: Arc::clone(&shared.entropy),
+        store,
+        ledger,
+        outbox,
+        bans: shared.bans.clone(),
+        dedup: shared.dedup.clone(),
+    };
+    let saf = Saf::new(&config.saf, parts);
+    tasks.spawn(forward_events(saf.subscribe(), shared.events.clone()));
+    tasks.spawn(upkeep(saf.clone()));
+    Ok(SafHandle(Some(saf)))
+}
+
+impl SafHandle {
+    pub(crate) const fn get(&self) -> Option<&Saf> {
+        self.0.as_ref()
+    }
+
+    /// The layer that stores messages for others, and the layer that serves and fetches.
+    pub(crate) fn layers(&self) -> (Option<StoreLayer>, Option<SafLayer>) {
+        match &self.0 {
+            Some(saf) => (saf.store_layer(), Some(saf.layer())),
+            None => (None, None),
+        }
+    }
+
+    pub(crate) fn connected(&self, peer: &RemotePeer) {
+        if let Some(saf) = &self.0 {
+            saf.connected(peer);
+        }
+    }
+
+    pub(crate) fn disconnected(&self, peer: &NodeId, key: Option<&PublicKey>) {
+        if let Some(saf) = &self.0 {
+            saf.disconnected(peer, key);
+        }
+    }
+
+    /// An application listens: messages stored for this node can be requested.
+    pub(crate) fn listen(&self) {
+        if let Some(saf) = &self.0 {
+            saf.listen();
+        }
+    }
+
+    /// Writes what is pending and closes the files, so that they can be opened again.
+    pub(crate) async fn close(&self) {
+        let Some(saf) = self.0.clone() else { return };
+        let closed = tokio::task::spawn_blocking(move || {
+            if let Err(error) = saf.ledger().close() {
+                tracing::warn!(%error, "received messages may be forgotten");
+            }
+            if let Some(store) = saf.store() {
+                store.close();
+            }
+        });
+        // It fails only if the runtime shuts down, which closes the files too.
+        let _ = closed.await;
+    }
+}
+
+impl fmt::Debug for SafHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SafHandle").field(&self.0).finish()
+    }
+}
+
+async fn upkeep(saf: Saf) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        saf.clean_up().await;
+        for _ in 0..TICKS_PER_CLEAN_UP {
+            ticks.tick().await;
+            saf.tick().await;
+        }
+    }
+}
+
+async fn forward_events(mut from: broadcast::Receiver<SafEvent>, to: Events) {
+    loop {
+        match from.recv().await {
+            Ok(event) => to.publish(|| Event::Saf(event)),
+            Err(broadcast::error::RecvError::Lagged(events)) => {
+                to.publish(|| Event::Missed { events });
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
