@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use dht_core::{Clock as _, PeerAddress};
 use dht_inbound::FloodMeter;
-use dht_transport::{Event, Transport};
+use dht_transport::{ConnectionEvent, Transport};
 use tokio::{
     sync::{Notify, mpsc},
     time::{MissedTickBehavior, interval},
@@ -27,7 +27,7 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    pub(crate) async fn run(self, mut events: mpsc::Receiver<Event>) {
+    pub(crate) async fn run(self, mut events: mpsc::Receiver<ConnectionEvent>) {
         loop {
             tokio::select! {
                 event = events.recv() => match event {
@@ -39,9 +39,9 @@ impl Watcher {
         }
     }
 
-    fn on_event(&self, event: Event) {
+    fn on_event(&self, event: ConnectionEvent) {
         match event {
-            Event::Connected {
+            ConnectionEvent::Connected {
                 connection,
                 replaced,
             } => {
@@ -50,19 +50,19 @@ impl Watcher {
                     self.peers.replaced(&connection);
                 }
             }
-            Event::Disconnected { node_id, minimized } => {
+            ConnectionEvent::Disconnected { node_id, minimized } => {
                 tracing::info!(peer = %node_id.short(), minimized, "disconnected");
                 self.peers.remove_if_gone(&node_id);
                 self.meter.clear(&node_id);
             }
-            Event::DialFailed { node_id, error } => {
+            ConnectionEvent::DialFailed { node_id, error } => {
                 tracing::debug!(peer = %node_id.short(), %error, "dial failed");
                 self.meter.clear(&node_id);
             }
-            Event::InboundFailed { address, error, .. } => {
+            ConnectionEvent::InboundFailed { address, error, .. } => {
                 tracing::debug!(%address, %error, "inbound connection failed");
             }
-            Event::Offline => tracing::info!("no peer is connected any more"),
+            ConnectionEvent::Offline => tracing::info!("no peer is connected any more"),
             _ => {}
         }
     }

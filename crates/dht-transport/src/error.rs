@@ -102,7 +102,7 @@ pub enum OpenError {
 /// Why a message was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum SendError {
+pub enum EnqueueError {
     /// Over the frame limit of the messaging protocol.
     #[error("message of {0} bytes is too long")]
     TooLong(usize),

@@ -16,7 +16,7 @@ use crate::{Connection, DialError, UpgradeError};
     reason = "a failed handshake is as rare as a connection"
 )]
 #[non_exhaustive]
-pub enum Event {
+pub enum ConnectionEvent {
     /// A peer is connected. If it was connected before, and nothing was told of the end of that, this
     /// connection `replaced` the other, and nothing will be told of its end.
     Connected {

@@ -99,8 +99,8 @@ pub use connection::{
     Connection, IdentityError, IdentityRules, PeerInfo, check_identity, encode_identity,
     new_connection_wins,
 };
-pub use error::{DeliveryError, DialError, DialFailure, OpenError, SendError, UpgradeError};
-pub use event::Event;
+pub use error::{DeliveryError, DialError, DialFailure, EnqueueError, OpenError, UpgradeError};
+pub use event::ConnectionEvent;
 #[cfg(feature = "memory")]
 pub use medium::Memory;
 #[cfg(feature = "tcp")]
@@ -109,7 +109,7 @@ pub use medium::{Accepted, Acceptor, BoxFuture, Medium, Socket, Source, Stream};
 pub use messaging::{Delivery, InboundMessage, MESSAGING_PROTOCOL};
 pub use metrics::describe_metrics;
 pub use mux::Substream;
-pub use transport::{InboundStream, Outlets, Stats, Transport};
+pub use transport::{InboundStream, Outlets, Transport, TransportStats};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

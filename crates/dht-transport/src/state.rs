@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, Event, InboundStream,
+    Config, ConnectionEvent, InboundStream,
     connection::{admission::Admission, dials::Dials, table::Table, upgrade::Upgrade},
     medium::{Media, WireCounters},
     messaging::{Outboxes, Receiver},
@@ -29,7 +29,7 @@ pub(crate) struct State {
     /// Bytes that peers sent and no stream has read yet, for all connections.
     pub(crate) unread: ByteBudget,
     pub(crate) handlers: Vec<(Bytes, mpsc::Sender<InboundStream>)>,
-    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) events: mpsc::Sender<ConnectionEvent>,
     pub(crate) liveness: Arc<Semaphore>,
     pub(crate) tasks: Tasks,
     /// Cancelled first at shutdown: no new sockets, messages, or dials by the owner.
@@ -53,14 +53,14 @@ pub(crate) struct Counters {
 
 impl State {
     /// Queues an event, or drops and counts it if the channel is full.
-    pub(crate) fn tell(&self, event: Event) {
+    pub(crate) fn tell(&self, event: ConnectionEvent) {
         if self.events.try_send(event).is_err() {
             metrics::event_lost();
         }
     }
 
     /// Queues an event, and waits while the channel is full.
-    pub(crate) async fn announce(&self, event: Event) {
+    pub(crate) async fn announce(&self, event: ConnectionEvent) {
         // Fails only if the owner dropped the receiver.
         let _nobody = self.events.send(event).await;
     }

@@ -23,8 +23,8 @@ use tokio::{
 };
 
 use crate::{
-    Builder, Connection, Delivery, DeliveryError, DialError, Event, InboundMessage, OpenError,
-    SendError, Substream,
+    Builder, Connection, ConnectionEvent, Delivery, DeliveryError, DialError, EnqueueError,
+    InboundMessage, OpenError, Substream,
     connection::listener,
     messaging::{Connect, PeerSession, Pushed, Reply},
     state::State,
@@ -47,13 +47,13 @@ pub struct Outlets {
     /// Messages of all peers. Not taking them holds the peers back.
     pub messages: mpsc::Receiver<InboundMessage>,
     /// What happens to connections.
-    pub events: mpsc::Receiver<Event>,
+    pub events: mpsc::Receiver<ConnectionEvent>,
 }
 
 /// Totals and present numbers of a transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Stats {
+pub struct TransportStats {
     /// Bytes read from sockets, encryption and framing included.
     pub wire_received_bytes: u64,
     /// Bytes written to sockets, encryption and framing included.
@@ -195,13 +195,13 @@ impl Transport {
     /// Returns at once. The [`Delivery`] resolves when the socket took the message.
     ///
     /// # Errors
-    /// [`SendError`]: too long, no room, or no transport any more.
+    /// [`EnqueueError`]: too long, no room, or no transport any more.
     pub fn send(
         &self,
         peer: &NodeId,
         frame: Bytes,
         priority: Priority,
-    ) -> Result<Delivery, SendError> {
+    ) -> Result<Delivery, EnqueueError> {
         let (reply, delivery) = Delivery::new();
         self.queue(peer, frame, priority, reply)?;
         Ok(delivery)
@@ -214,14 +214,14 @@ impl Transport {
     /// call the transport.
     ///
     /// # Errors
-    /// [`SendError`]: too long, no room, or no transport any more.
+    /// [`EnqueueError`]: too long, no room, or no transport any more.
     pub fn send_reporting(
         &self,
         peer: &NodeId,
         frame: Bytes,
         priority: Priority,
         report: impl FnOnce(Result<(), DeliveryError>) + Send + 'static,
-    ) -> Result<(), SendError> {
+    ) -> Result<(), EnqueueError> {
         self.queue(peer, frame, priority, Reply::new(report))
     }
 
@@ -231,15 +231,15 @@ impl Transport {
         frame: Bytes,
         priority: Priority,
         reply: Reply,
-    ) -> Result<(), SendError> {
+    ) -> Result<(), EnqueueError> {
         if frame.len() > MAX_MESSAGING_FRAME_BYTES {
-            return Err(SendError::TooLong(frame.len()));
+            return Err(EnqueueError::TooLong(frame.len()));
         }
         if peer == self.state.upgrade.identity.node_id() {
-            return Err(SendError::OwnNodeId);
+            return Err(EnqueueError::OwnNodeId);
         }
         if self.state.stopping.is_cancelled() {
-            return Err(SendError::ShutDown);
+            return Err(EnqueueError::ShutDown);
         }
         if let Pushed::Start(outbox) = self.state.outboxes.push(peer, frame, priority, reply)? {
             let session = Session {
@@ -286,10 +286,10 @@ impl Transport {
 
     /// Totals and present numbers.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> TransportStats {
         let state = &self.state;
         let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Stats {
+        TransportStats {
             wire_received_bytes: total(&state.wire.received),
             wire_sent_bytes: total(&state.wire.sent),
             connections: state.table.len(),

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use dht_core::{Address, Network, Priority, test_util::NOW};
 use dht_peers::Direction;
 use dht_transport::{
-    Acceptor, BoxFuture, DeliveryError, DialError, DialFailure, Event, InboundStream, Medium,
-    Memory, OpenError, SendError, Socket, UpgradeError,
+    Acceptor, BoxFuture, ConnectionEvent, DeliveryError, DialError, DialFailure, EnqueueError,
+    InboundStream, Medium, Memory, OpenError, Socket, UpgradeError,
 };
 use support::{Node, Setup, body, identity, peer, soon};
 use tokio::{
@@ -133,7 +133,10 @@ async fn a_dial_that_leads_nowhere_ends_in_time() {
         "{error:?}"
     );
     assert!(start.elapsed() <= Duration::from_secs(15));
-    assert!(matches!(a.event().await, Event::DialFailed { .. }));
+    assert!(matches!(
+        a.event().await,
+        ConnectionEvent::DialFailed { .. }
+    ));
     assert_eq!(
         a.transport.dial(b.public_key(), &[]).await.unwrap_err(),
         DialError::NoAddresses
@@ -319,7 +322,7 @@ async fn simultaneous_dials_leave_the_one_of_the_smaller_id() {
         for node in [&mut a, &mut b] {
             let mut disconnects = 0;
             while let Ok(event) = node.outlets.events.try_recv() {
-                disconnects += usize::from(matches!(event, Event::Disconnected { .. }));
+                disconnects += usize::from(matches!(event, ConnectionEvent::Disconnected { .. }));
             }
             assert_eq!(disconnects, 1, "exactly one disconnect");
         }
@@ -369,7 +372,7 @@ async fn a_replaced_connection_is_read_for_a_while_and_ends_silently() {
     assert!(
         matches!(
             event,
-            Event::Connected {
+            ConnectionEvent::Connected {
                 replaced: false,
                 ..
             }
@@ -379,7 +382,7 @@ async fn a_replaced_connection_is_read_for_a_while_and_ends_silently() {
     let mut second = peer::identify(&memory, &node.address, &them).await;
     let event = node.event().await;
     assert!(
-        matches!(event, Event::Connected { replaced: true, .. }),
+        matches!(event, ConnectionEvent::Connected { replaced: true, .. }),
         "{event:?}"
     );
 
@@ -416,14 +419,14 @@ async fn a_replaced_connection_is_read_for_a_while_and_ends_silently() {
     assert!(
         matches!(
             event,
-            Event::Disconnected {
+            ConnectionEvent::Disconnected {
                 minimized: false,
                 ..
             }
         ),
         "{event:?}"
     );
-    assert!(matches!(node.event().await, Event::Offline));
+    assert!(matches!(node.event().await, ConnectionEvent::Offline));
     drop(first);
     node.settles_to(1).await;
     assert!(node.outlets.events.try_recv().is_err());
@@ -559,7 +562,10 @@ async fn a_full_queue_sheds_the_least_important() {
         send(2, Priority::Direct).unwrap(),
         send(3, Priority::Direct).unwrap(),
     ];
-    assert_eq!(send(4, Priority::Gossip).err(), Some(SendError::QueueFull));
+    assert_eq!(
+        send(4, Priority::Gossip).err(),
+        Some(EnqueueError::QueueFull)
+    );
     let control = send(5, Priority::Control).unwrap();
     assert_eq!(gossip.await, Err(DeliveryError::Dropped));
     for expected in [5, 2, 3] {
@@ -804,7 +810,7 @@ async fn shutdown_sends_what_waits_and_leaves_no_task() {
         a.transport
             .send(&b.id(), body(0, 1), Priority::Control)
             .err(),
-        Some(SendError::ShutDown)
+        Some(EnqueueError::ShutDown)
     );
     let gone = a
         .transport

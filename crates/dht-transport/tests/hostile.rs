@@ -10,7 +10,7 @@ use bytes::Bytes;
 use dht_core::{Network, Priority};
 use dht_peers::policy::Offence;
 use dht_transport::{
-    Event, IdentityError, InboundStream, Medium as _, Memory, Socket, Tcp, UpgradeError,
+    ConnectionEvent, IdentityError, InboundStream, Medium as _, Memory, Socket, Tcp, UpgradeError,
     limits::{LIGHT_BYTES, MAX_UNREAD_BYTES, MESSAGE_OVERHEAD_BYTES, READ_AHEAD_BYTES},
     noise::{NoiseError, NoiseStream},
 };
@@ -24,7 +24,9 @@ use tokio::{
 /// The next failed upgrade and the offences of the peer.
 async fn failure(node: &mut Node) -> (UpgradeError, Vec<Offence>) {
     match node.event().await {
-        Event::InboundFailed { error, .. } => (error, node.offences(identity(9).public_key())),
+        ConnectionEvent::InboundFailed { error, .. } => {
+            (error, node.offences(identity(9).public_key()))
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -314,8 +316,8 @@ async fn after_identity(bytes: &[u8]) -> (Vec<Offence>, Vec<usize>) {
     drop(channel);
     loop {
         match node.event().await {
-            Event::Connected { .. } => {}
-            Event::Disconnected { .. } => break,
+            ConnectionEvent::Connected { .. } => {}
+            ConnectionEvent::Disconnected { .. } => break,
             other => panic!("{other:?}"),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dht_core::Priority;
 use dht_peers::Direction;
-use dht_transport::{DeliveryError, DialError, Event, Memory, SendError};
+use dht_transport::{ConnectionEvent, DeliveryError, DialError, EnqueueError, Memory};
 use support::{Node, Setup, body, soon};
 
 async fn talk(mut a: Node, mut b: Node) {
@@ -34,7 +34,7 @@ async fn talk(mut a: Node, mut b: Node) {
     assert_eq!(a.transport.connections().len(), 1);
     assert_eq!(b.transport.connections().len(), 1);
 
-    let Event::Connected {
+    let ConnectionEvent::Connected {
         connection,
         replaced: false,
     } = a.event().await
@@ -45,7 +45,7 @@ async fn talk(mut a: Node, mut b: Node) {
     assert_eq!(connection.peer().public_key, *b.key());
     assert_eq!(&*connection.info().user_agent, "test/1");
     assert_eq!(*connection.info().claim, *b.identity.claim());
-    let Event::Connected {
+    let ConnectionEvent::Connected {
         connection,
         replaced: false,
     } = b.event().await
@@ -56,7 +56,7 @@ async fn talk(mut a: Node, mut b: Node) {
 
     drop(message);
     assert!(a.transport.disconnect(&b.id()));
-    let Event::Disconnected {
+    let ConnectionEvent::Disconnected {
         node_id,
         minimized: true,
     } = a.event().await
@@ -64,7 +64,7 @@ async fn talk(mut a: Node, mut b: Node) {
         panic!()
     };
     assert_eq!(node_id, b.id());
-    let Event::Disconnected {
+    let ConnectionEvent::Disconnected {
         node_id,
         minimized: false,
     } = b.event().await
@@ -72,7 +72,7 @@ async fn talk(mut a: Node, mut b: Node) {
         panic!()
     };
     assert_eq!(node_id, a.id());
-    assert!(matches!(a.event().await, Event::Offline));
+    assert!(matches!(a.event().await, ConnectionEvent::Offline));
 
     // Only the accept loop is left, and every byte of the budget is back.
     a.settles_to(1).await;
@@ -150,12 +150,12 @@ async fn refusals_before_anything_is_queued() {
     let b = Node::memory(2, &memory).await;
     let long = body(0, 8 * 1024 * 1024 + 1);
     let error = a.transport.send(&b.id(), long, Priority::Control).err();
-    assert_eq!(error, Some(SendError::TooLong(8 * 1024 * 1024 + 1)));
+    assert_eq!(error, Some(EnqueueError::TooLong(8 * 1024 * 1024 + 1)));
     let error = a
         .transport
         .send(&a.id(), body(0, 1), Priority::Control)
         .err();
-    assert_eq!(error, Some(SendError::OwnNodeId));
+    assert_eq!(error, Some(EnqueueError::OwnNodeId));
     // Nobody knows how to reach b.
     let delivery = a
         .transport
@@ -218,8 +218,8 @@ async fn both_dial_at_once_on_real_threads() {
             let (mut up, mut down) = (0, 0);
             while let Ok(event) = node.outlets.events.try_recv() {
                 match event {
-                    Event::Connected { replaced, .. } => up += usize::from(!replaced),
-                    Event::Disconnected { .. } => down += 1,
+                    ConnectionEvent::Connected { replaced, .. } => up += usize::from(!replaced),
+                    ConnectionEvent::Disconnected { .. } => down += 1,
                     _ => {}
                 }
             }

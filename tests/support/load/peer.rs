@@ -10,7 +10,7 @@ use dht_core::{
 use dht_node::{OsEntropy, SystemClock};
 use dht_stack::ByteBudget;
 use dht_transport::{
-    Config, Delivery, DialError, IdentityError, InboundMessage, SendError, Transport,
+    Config, Delivery, DialError, EnqueueError, IdentityError, InboundMessage, Transport,
 };
 use tokio::task::JoinSet;
 
@@ -109,26 +109,26 @@ impl Peer {
     /// Queues a frame for the node.
     ///
     /// # Errors
-    /// [`SendError::QueueFull`] if the node does not take them as fast.
-    pub fn send(&self, frame: Bytes) -> Result<Delivery, SendError> {
+    /// [`EnqueueError::QueueFull`] if the node does not take them as fast.
+    pub fn send(&self, frame: Bytes) -> Result<Delivery, EnqueueError> {
         self.transport.send(&self.node, frame, Priority::Direct)
     }
 
     /// Queues a frame for the node, once there is room.
     ///
     /// # Errors
-    /// [`SendError`], but never that the queue is full.
+    /// [`EnqueueError`], but never that the queue is full.
     pub async fn send_when_possible(
         &self,
         frame: Bytes,
         waiting: &mut std::collections::VecDeque<Delivery>,
-    ) -> Result<(), SendError> {
+    ) -> Result<(), EnqueueError> {
         loop {
             match self.send(frame.clone()) {
-                Err(SendError::QueueFull) => match waiting.pop_front() {
+                Err(EnqueueError::QueueFull) => match waiting.pop_front() {
                     // What became of it shows in the next attempt.
                     Some(oldest) => drop(oldest.await),
-                    None => return Err(SendError::QueueFull),
+                    None => return Err(EnqueueError::QueueFull),
                 },
                 Err(error) => return Err(error),
                 Ok(delivery) => {

@@ -23,7 +23,8 @@ use super::{
     upgrade::{Upgrade, Upgraded},
 };
 use crate::{
-    DialError, DialFailure, Event, UpgradeError, limits::MAX_DIAL_ADDRESSES, metrics, state::State,
+    ConnectionEvent, DialError, DialFailure, UpgradeError, limits::MAX_DIAL_ADDRESSES, metrics,
+    state::State,
 };
 
 impl State {
@@ -134,7 +135,7 @@ impl Dial {
                 .counters
                 .dials_failed
                 .fetch_add(1, Ordering::Relaxed);
-            self.state.tell(Event::DialFailed {
+            self.state.tell(ConnectionEvent::DialFailed {
                 node_id: self.peer,
                 error,
             });

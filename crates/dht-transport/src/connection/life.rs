@@ -24,7 +24,7 @@ use super::{
     upgrade::Upgraded,
 };
 use crate::{
-    Event, InboundStream, MESSAGING_PROTOCOL, Substream, channels,
+    ConnectionEvent, InboundStream, MESSAGING_PROTOCOL, Substream, channels,
     limits::{CLOSE_TIMEOUT, DRAIN_TIMEOUT},
     messaging::{End, InboundSlot},
     metrics,
@@ -161,7 +161,7 @@ impl Life {
             if let Some(replaced) = announce {
                 let connection = Arc::clone(&connection);
                 state
-                    .announce(Event::Connected {
+                    .announce(ConnectionEvent::Connected {
                         connection,
                         replaced,
                     })
@@ -176,10 +176,10 @@ impl Life {
             let node_id = *connection.node_id();
             let minimized = connection.is_minimized();
             state
-                .announce(Event::Disconnected { node_id, minimized })
+                .announce(ConnectionEvent::Disconnected { node_id, minimized })
                 .await;
             if last {
-                state.tell(Event::Offline);
+                state.tell(ConnectionEvent::Offline);
             }
         }
         // Messages that arrived completely are still delivered.

@@ -17,7 +17,7 @@ use super::{
     liveness,
     upgrade::{Failed, Upgraded, WireMode},
 };
-use crate::{Accepted, Acceptor, Event, UpgradeError, metrics, state::State};
+use crate::{Accepted, Acceptor, ConnectionEvent, UpgradeError, metrics, state::State};
 
 /// Pause after a failed accept: usually the process is out of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -114,7 +114,7 @@ async fn welcome(state: Arc<State>, accepted: Accepted, slot: HandshakeSlot) {
                 .fetch_add(1, Ordering::Relaxed);
             state.upgrade.report(&failed, false);
             let Failed { error, key } = failed;
-            state.tell(Event::InboundFailed {
+            state.tell(ConnectionEvent::InboundFailed {
                 address: remote,
                 public_key: key,
                 error,

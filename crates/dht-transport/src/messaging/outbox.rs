@@ -14,7 +14,7 @@ use dht_core::Priority;
 use tokio::time::Instant;
 
 use super::delivery::Reply;
-use crate::{DeliveryError, SendError};
+use crate::{DeliveryError, EnqueueError};
 
 /// A message on its way out.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl Outbox {
     /// Queues a message. One at a time for all that share `shared`.
     ///
     /// # Errors
-    /// [`SendError::QueueFull`] if neither this peer's bounds nor the shared one leave room.
+    /// [`EnqueueError::QueueFull`] if neither this peer's bounds nor the shared one leave room.
     pub(crate) fn push(
         &mut self,
         frame: Bytes,
@@ -141,10 +141,10 @@ impl Outbox {
         now: Instant,
         limits: &Limits,
         shared: &SharedBytes,
-    ) -> Result<(), SendError> {
+    ) -> Result<(), EnqueueError> {
         self.expire(now, limits.lifetime);
         if !self.make_room(frame.len(), priority, limits, shared) {
-            return Err(SendError::QueueFull);
+            return Err(EnqueueError::QueueFull);
         }
         let bytes = shared.hold(frame.len());
         self.messages += 1;
@@ -306,7 +306,7 @@ mod tests {
             }
         }
 
-        fn push(&mut self, bytes: usize, priority: Priority) -> Result<Delivery, SendError> {
+        fn push(&mut self, bytes: usize, priority: Priority) -> Result<Delivery, EnqueueError> {
             let (reply, delivery) = Delivery::new();
             let frame = vec![0; bytes].into();
             self.outbox
@@ -362,11 +362,11 @@ mod tests {
         let control = bench.push(80, Priority::Control).unwrap();
         assert_eq!(
             bench.push(30, Priority::Direct).err(),
-            Some(SendError::QueueFull)
+            Some(EnqueueError::QueueFull)
         );
         assert_eq!(
             bench.push(101, Priority::Control).err(),
-            Some(SendError::QueueFull)
+            Some(EnqueueError::QueueFull)
         );
         assert_eq!(bench.outbox.messages, 2);
         assert_eq!(bench.outbox.bytes, 90);

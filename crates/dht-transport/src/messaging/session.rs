@@ -20,7 +20,7 @@ use super::{
     outbox::{Entry, Limits, Outbox, SharedBytes},
     pump::Pump,
 };
-use crate::{Connection, DeliveryError, SendError, Substream, limits::MAX_OUTBOXES};
+use crate::{Connection, DeliveryError, EnqueueError, Substream, limits::MAX_OUTBOXES};
 
 /// Attempts at dialling and opening a stream before the waiting messages fail (section 7).
 const ATTEMPTS: u8 = 2;
@@ -89,7 +89,7 @@ impl Outboxes {
         frame: Bytes,
         priority: Priority,
         reply: Reply,
-    ) -> Result<Pushed, SendError> {
+    ) -> Result<Pushed, EnqueueError> {
         let now = Instant::now();
         // Correctness: held until the message is queued, so that `finish` cannot take the queue away from
         // under it.
@@ -103,7 +103,7 @@ impl Outboxes {
             return Ok(Pushed::Running);
         }
         if peers.len() >= MAX_OUTBOXES {
-            return Err(SendError::QueueFull);
+            return Err(EnqueueError::QueueFull);
         }
         let outbox = Arc::<PeerOutbox>::default();
         outbox

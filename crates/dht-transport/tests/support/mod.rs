@@ -17,8 +17,8 @@ use dht_core::{
 use dht_peers::{Ban, Directory, PeerRecord, policy::Offence, test_util::BanLog};
 use dht_stack::ByteBudget;
 use dht_transport::{
-    Config, Event, IdentityRules, InboundMessage, InboundStream, Medium, Memory, Outlets, Tcp,
-    Transport,
+    Config, ConnectionEvent, IdentityRules, InboundMessage, InboundStream, Medium, Memory, Outlets,
+    Tcp, Transport,
 };
 use tokio::{sync::mpsc, time::timeout};
 
@@ -176,14 +176,17 @@ impl Node {
         soon(self.outlets.messages.recv()).await.expect("a message")
     }
 
-    pub async fn event(&mut self) -> Event {
+    pub async fn event(&mut self) -> ConnectionEvent {
         soon(self.outlets.events.recv()).await.expect("an event")
     }
 
     /// Waits for the next connection; other events in between are an error.
     pub async fn connected(&mut self) {
         let event = self.event().await;
-        assert!(matches!(event, Event::Connected { .. }), "{event:?}");
+        assert!(
+            matches!(event, ConnectionEvent::Connected { .. }),
+            "{event:?}"
+        );
     }
 
     /// Waits until nothing runs but `tasks` tasks.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, ensure};
 use dht_core::Clock as _;
 use dht_node::SystemClock;
 use dht_tests::load::{Peer, Probe, Traffic};
-use dht_transport::SendError;
+use dht_transport::EnqueueError;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{
     task::JoinSet,
@@ -270,7 +270,7 @@ async fn open_loop(peer: Arc<Peer>, mut traffic: Traffic, rate: f64, offered: Ar
             let frame = refused.take().unwrap_or_else(|| traffic.next_message().1);
             match peer.send(frame.clone()) {
                 Ok(delivery) => drop(delivery),
-                Err(SendError::QueueFull) => {
+                Err(EnqueueError::QueueFull) => {
                     refused = Some(frame);
                     break;
                 }
