@@ -1,4 +1,4 @@
-//! `bans`: who is banned for what.
+//! `bans`: the offences for which a node bans peers.
 
 use clap::{Args, Subcommand};
 use dht_peers::policy::{AttributionProfile, BanTerms, Penalty, Rule, rules};
@@ -18,7 +18,7 @@ pub(crate) struct Bans {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print for what a node bans, whom, how long, and where the specification says so.
+    /// Print each offence with the banned party, the length of the ban and its section of the specification.
     Rules(Rules),
 }
 

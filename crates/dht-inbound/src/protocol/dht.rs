@@ -66,7 +66,9 @@ impl Check<OpenedMessage> for Protocol {
 
     fn check(&self, message: OpenedMessage) -> Result<OpenedMessage, Disposition> {
         if !message.is_readable() {
-            return Err(message.outcome.unwrap_or(DropReason::NotForUs.into()));
+            return Err(message
+                .outcome
+                .unwrap_or_else(|| DropReason::NotForUs.into()));
         }
         if message.is_repeat() || !message.opened.header.message_type.is_dht() {
             return Ok(message);

@@ -30,7 +30,7 @@ impl Check<OpenedMessage> for Forward {
     fn check(&self, mut message: OpenedMessage) -> Result<OpenedMessage, DropReason> {
         let stored = message.stored == Some(true);
         let forwarded = self.forward(&message)?;
-        message.outcome = forwarded.or(stored.then_some(Disposition::Stored));
+        message.outcome = forwarded.or_else(|| stored.then_some(Disposition::Stored));
         Ok(message)
     }
 }
