@@ -62,7 +62,7 @@ mod tests {
     fn all() -> Vec<&'static Channel> {
         let mut all = vec![&REQUESTS, &INBOX, &EVENTS];
         #[cfg(feature = "saf")]
-        all.push(&RECEIPT_STREAMS);
+        all.extend([&RECEIPT_STREAMS, &dht_saf::RECEIPT_QUESTIONS]);
         all.extend(dht_transport::CHANNELS);
         all
     }

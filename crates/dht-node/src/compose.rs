@@ -59,7 +59,7 @@ impl Builder {
         // Connections.
         let builder = transport(&shared, config, &memory);
         #[cfg(feature = "saf")]
-        let (builder, receipts) = crate::saf::receipt::offer(builder, &config.saf, self.features);
+        let (builder, receipts) = crate::saf::receipt::offer(builder, &config.saf);
         let (transport, received) = builder.start()?;
 
         // Dedup: before the first message, the table has what an earlier run of this home received.
@@ -151,6 +151,8 @@ impl Builder {
         shared.identity.set_addresses(addresses, now, &mut rng);
         let node = Node {
             shared,
+            #[cfg(feature = "saf")]
+            receipts: crate::saf::receipt::ReceiptAskers::new(transport.clone()),
             transport,
             outbound: sending.outbound,
             searcher: sending.searcher,

@@ -54,6 +54,9 @@ pub struct Node {
     pub(crate) subscribers: Arc<Subscribers>,
     pub(crate) budget: ByteBudget,
     pub(crate) saf: SafHandle,
+    /// Asks peers what has become of messages.
+    #[cfg(feature = "saf")]
+    pub(crate) receipts: crate::saf::receipt::ReceiptAskers,
     /// Written when the node stops.
     #[cfg(feature = "redb")]
     pub(crate) snapshot: Option<dht_dedup::SnapshotFile>,
@@ -313,6 +316,8 @@ impl Node {
         self.stopping.store(true, Ordering::Release);
         self.transport.shutdown(SHUTDOWN_LIMIT - TASKS_LIMIT).await;
         self.tasks.stop(TASKS_LIMIT).await;
+        #[cfg(feature = "saf")]
+        self.receipts.close();
         self.saf.close().await;
         #[cfg(feature = "redb")]
         if let Some(snapshot) = &self.snapshot {

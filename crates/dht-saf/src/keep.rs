@@ -2,7 +2,6 @@
 //! recent decisions that receipts are answered from.
 
 mod admission;
-mod decisions;
 mod keeper;
 mod layer;
 

@@ -4,10 +4,10 @@ use std::{
     mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use dht_core::{Content, Disposition, DropReason, InTransit, MessageType};
+use dht_core::{Content, DedupHash, Disposition, DropReason, InTransit, MessageType};
 use dht_stack::BoxError;
 use futures::future::BoxFuture;
 use pin_project_lite::pin_project;
@@ -36,9 +36,44 @@ pin_project! {
     #[project = SafFutureProj]
     #[allow(missing_docs, missing_debug_implementations, reason = "opaque")]
     pub enum SafFuture<F> {
-        Passed { #[pin] inner: F },
+        Passed { #[pin] inner: F, arrival: Option<Arrival> },
         // Boxed: messages of this protocol are rare, and await files and many deliveries.
         Own { work: BoxFuture<'static, Disposition> },
+    }
+}
+
+/// A message for the application on its way there. What becomes of it is recorded once that is known: a receipt is
+/// given, and the ledger remembers, only what was delivered.
+#[derive(Debug)]
+struct Arrival {
+    fetcher: Arc<Fetcher>,
+    hash: DedupHash,
+    /// Whether other nodes may store it too.
+    is_relayed: bool,
+    decided: bool,
+}
+
+/// Whether a message came through other nodes, which may store it; not if its origin delivered it itself.
+fn is_relayed(message: &impl InTransit) -> bool {
+    let opened = message.opened();
+    opened.header.is_encrypted() && opened.origin() != Some(&message.source().public_key)
+}
+
+impl Arrival {
+    fn ended(&mut self, disposition: Disposition) {
+        if disposition == Disposition::Delivered {
+            self.decided = true;
+            self.fetcher.delivered_live(self.hash, self.is_relayed);
+        }
+    }
+}
+
+impl Drop for Arrival {
+    /// Neither delivered nor going to be: those that wait for a receipt are told.
+    fn drop(&mut self) {
+        if !self.decided {
+            self.fetcher.not_delivered(&self.hash);
+        }
     }
 }
 
@@ -79,11 +114,15 @@ where
         let kind = message.opened().header.message_type;
         let readable = matches!(message.opened().content, Content::Readable { .. });
         if !kind.is_saf() {
-            if readable {
-                self.layer.fetcher.note(&message);
-            }
+            let arrival = (readable && kind.is_domain()).then(|| Arrival {
+                fetcher: Arc::clone(&self.layer.fetcher),
+                hash: message.hash(),
+                is_relayed: is_relayed(&message),
+                decided: false,
+            });
             return SafFuture::Passed {
                 inner: self.inner.call(message),
+                arrival,
             };
         }
         if !readable {
@@ -128,7 +167,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            SafFutureProj::Passed { inner } => inner.poll(cx).map_err(Into::into),
+            SafFutureProj::Passed { inner, arrival } => {
+                let outcome = ready!(inner.poll(cx)).map_err(Into::into);
+                if let (Some(arrival), Ok(disposition)) = (arrival, &outcome) {
+                    arrival.ended(*disposition);
+                }
+                Poll::Ready(outcome)
+            }
             SafFutureProj::Own { work } => work.as_mut().poll(cx).map(Ok),
         }
     }

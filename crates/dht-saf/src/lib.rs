@@ -45,7 +45,10 @@ pub use keep::{StoreFuture, StoreLayer, StoreService};
 pub use layer::{SafFuture, SafLayer, SafService};
 pub use ledger::Ledger;
 pub use metrics::describe_metrics;
-pub use receipt::{RECEIPT_LIMIT, RECEIPT_PROTOCOL, ask_receipt, serve_receipts};
+pub use receipt::{
+    IDLE_LIMIT, MAX_UNANSWERED, RECEIPT_LIMIT, RECEIPT_PROTOCOL, RECEIPT_QUESTIONS, Receipt,
+    ReceiptAsker, serve_receipts,
+};
 pub use saf::{Saf, SafParts};
 
 #[cfg(doctest)]

@@ -1,85 +1,69 @@
-//! The receipt protocol: the sender of a message asks a node whether that node stores it.
+//! The receipt protocol: the sender of a message asks a node what has become of it there.
 //!
 //! It is a protocol of its own, announced in the identity message by nodes of this implementation only; stock peers
-//! neither offer it nor are asked. It runs over any byte stream. A node sends a receipt only when it is asked, so
-//! that relays have no cost.
+//! neither offer it nor are asked. It runs over any byte stream, one for each pair of peers and any number of messages.
 //!
 //! # Wire format
 //!
 //! | Direction | Bytes | Content |
 //! |---|---|---|
-//! | asker to node | 32 | dedup hash of the message |
-//! | node to asker | 1 | 1 if the message is stored, 0 if not; sent once the commit is done |
+//! | asker to node | 32 | dedup hash of a message |
+//! | node to asker | 33 | the hash, and the [`Receipt`]: 0 neither, 1 stored, 2 received |
 //!
-//! Then the node closes the stream.
+//! The asker may send [`MAX_UNANSWERED`] hashes before the first answer, each once until it is answered. Answers come in
+//! any order, each at most [`RECEIPT_LIMIT`] after its hash. The node closes the stream when the asker has closed its
+//! side, and when nothing was asked for [`IDLE_LIMIT`].
 //!
 //! # Security
 //!
-//! Only a peer that has seen a message can name it, and learns nothing but whether it is stored here.
+//! Only a peer that has seen a message can name it, and learns nothing but whether it is stored or received here.
 
-use std::{io, time::Duration};
+mod answer;
+mod ask;
+mod decisions;
+
+use std::time::Duration;
 
 use bytes::Bytes;
-use dht_core::DedupHash;
-use futures::{Stream, StreamExt as _};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    task::JoinSet,
-    time::timeout,
-};
 
-use crate::saf::Saf;
+pub use answer::serve_receipts;
+pub use ask::{RECEIPT_QUESTIONS, ReceiptAsker};
+pub(crate) use decisions::Decisions;
 
 /// Name of the protocol, as peers announce it.
-pub const RECEIPT_PROTOCOL: Bytes = Bytes::from_static(b"dht/saf-receipt/1");
-/// Time limit of one exchange. A message that has not arrived by then does not count as stored.
+pub const RECEIPT_PROTOCOL: Bytes = Bytes::from_static(b"dht/receipt/2");
+/// Time for which an answer waits for a message that is still under way. One that has not arrived by then is answered
+/// with [`Receipt::Neither`].
 pub const RECEIPT_LIMIT: Duration = Duration::from_secs(10);
+/// Hashes sent on one stream and not answered.
+pub const MAX_UNANSWERED: usize = 256;
+/// Time without a question after which the answering node closes a stream.
+pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Streams answered at one time; beyond it new streams wait.
-const MAX_ANSWERING: usize = 256;
+/// Bytes of a question: a hash.
+const QUESTION_BYTES: usize = 32;
+/// Bytes of an answer: a hash and a status.
+const ANSWER_BYTES: usize = QUESTION_BYTES + 1;
 
-/// Answers every stream on which a peer asks for a receipt, until `streams` ends; answers then under way are dropped.
-pub async fn serve_receipts<T>(saf: Saf, streams: impl Stream<Item = T>)
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut streams = std::pin::pin!(streams);
-    let mut answering = JoinSet::new();
-    loop {
-        tokio::select! {
-            Some(_) = answering.join_next(), if !answering.is_empty() => {}
-            stream = streams.next(), if answering.len() < MAX_ANSWERING => {
-                let Some(stream) = stream else { return };
-                let saf = saf.clone();
-                answering.spawn(async move {
-                    // The asker sees a failure as a stream without an answer.
-                    let _ = timeout(RECEIPT_LIMIT, answer(&saf, stream)).await;
-                });
-            }
+/// What has become of a message at a node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Receipt {
+    /// The node neither stores nor received the message.
+    Neither = 0,
+    /// The node stores the message for its recipient, durably.
+    Stored = 1,
+    /// The node is the recipient: the message is in its durable inbox, or its application has taken it.
+    Received = 2,
+}
+
+impl Receipt {
+    /// Unknown statuses promise nothing.
+    const fn from_status(status: u8) -> Self {
+        match status {
+            1 => Self::Stored,
+            2 => Self::Received,
+            _ => Self::Neither,
         }
     }
-}
-
-/// Asks on a fresh stream whether the peer stores a message; waits until the peer has decided.
-///
-/// # Errors
-/// When the stream fails or ends without an answer, which does not mean that the message is stored.
-pub async fn ask_receipt<T>(mut stream: T, hash: &DedupHash) -> io::Result<bool>
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    stream.write_all(&hash.0).await?;
-    stream.flush().await?;
-    Ok(stream.read_u8().await? == 1)
-}
-
-async fn answer<T>(saf: &Saf, mut stream: T) -> io::Result<()>
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut hash = [0; 32];
-    stream.read_exact(&mut hash).await?;
-    let stored = saf.is_stored(&DedupHash(hash)).await;
-    stream.write_u8(stored.into()).await?;
-    stream.shutdown().await
 }

@@ -18,6 +18,7 @@ use crate::{
     keep::{Keeper, StoreLayer},
     layer::SafLayer,
     ledger::Ledger,
+    receipt::{Decisions, Receipt},
     serve::Server,
 };
 
@@ -53,6 +54,7 @@ struct Inner {
     clock: SharedClock,
     storing: Option<Storing>,
     fetcher: Arc<Fetcher>,
+    decisions: Arc<Decisions>,
 }
 
 /// The half of a node that stores messages for others.
@@ -83,6 +85,7 @@ impl Saf {
             entropy.rng().fill_bytes(&mut seed);
             seed
         };
+        let decisions = Arc::<Decisions>::default();
         let stores = identity.features().contains(Features::DHT_STORE_FORWARD);
         let storing = store.filter(|_| stores).map(|store| Storing {
             keeper: Arc::new(Keeper::new(
@@ -90,6 +93,7 @@ impl Saf {
                 directory.clone(),
                 Arc::clone(&clock),
                 store.clone(),
+                Arc::clone(&decisions),
                 seed(),
                 config,
             )),
@@ -112,11 +116,13 @@ impl Saf {
             outbox,
             bans,
             dedup,
+            decisions: Arc::clone(&decisions),
         };
         Self(Arc::new(Inner {
             clock,
             storing,
             fetcher: Arc::new(Fetcher::new(fetch, config)),
+            decisions,
         }))
     }
 
@@ -197,15 +203,18 @@ impl Saf {
         self.0.fetcher.is_fetching()
     }
 
-    /// Whether this node stores a message for its recipient. Waits until the message has arrived, the decision is made
-    /// and the commit is done; false on a node that stores none.
+    /// What has become of a message here: stored for its recipient, or received. Waits until the message has arrived,
+    /// the decision is made and the commit is done.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing. It does not end for a message that never arrives, so set a limit.
-    pub async fn is_stored(&self, hash: &DedupHash) -> bool {
-        match &self.0.storing {
-            Some(storing) => storing.keeper.is_stored(hash).await,
-            None => false,
+    pub async fn receipt(&self, hash: &DedupHash) -> Receipt {
+        if self.ledger().contains(hash) {
+            return Receipt::Received;
+        }
+        match self.0.decisions.find(hash) {
+            Some(decision) => decision.await.unwrap_or(Receipt::Neither),
+            None => Receipt::Neither,
         }
     }
 

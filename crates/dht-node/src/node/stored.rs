@@ -7,12 +7,12 @@ use dht_core::{
     SendParams, SendRequest, Strategy, domain_parts, encode_parts,
 };
 use dht_outbound::{Delivery, DeliveryFailure, SendError};
-use dht_transport::Transport;
+use dht_saf::Receipt;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use rand_core::Rng as _;
 
 use super::Node;
-use crate::{Message, saf::receipt};
+use crate::{Message, saf::receipt::ReceiptAskers};
 
 /// Progress of a [`StoredSend`]. Counts of one state grow; `Sent` and `Stored` may alternate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +46,9 @@ pub struct SendReport {
 pub struct StoredSend {
     /// Hash that receipts are requested with; `None` if the pipeline did not seal the message.
     hash: Option<DedupHash>,
-    transport: Transport,
+    askers: ReceiptAskers,
     deliveries: FuturesUnordered<Delivery>,
-    receipts: FuturesUnordered<BoxFuture<'static, bool>>,
+    receipts: FuturesUnordered<BoxFuture<'static, Option<Receipt>>>,
     report: SendReport,
     failure: Option<DeliveryFailure>,
     state: DeliveryState,
@@ -94,7 +94,7 @@ impl Node {
         let deliveries = self.outbound.send(request).await?;
         Ok(StoredSend {
             hash: deliveries.hash(),
-            transport: self.transport.clone(),
+            askers: self.receipts.clone(),
             deliveries: deliveries.into_stream(),
             receipts: FuturesUnordered::new(),
             report: SendReport {
@@ -132,8 +132,8 @@ impl StoredSend {
                         self.failure = Some(failure);
                     }
                 },
-                Some(stored) = self.receipts.next() => {
-                    if stored {
+                Some(receipt) = self.receipts.next() => {
+                    if receipt == Some(Receipt::Stored) {
                         self.report.stored = self.report.stored.saturating_add(1);
                         return Some(self.enter(DeliveryState::Stored(self.report.stored)));
                     }
@@ -170,11 +170,11 @@ impl StoredSend {
     /// Requests a receipt from a peer that gives receipts. The recipient itself stores nothing for itself.
     fn request_receipt(&self, peer: &NodeId) {
         if let Some(hash) = self.hash
-            && let Some(connection) = self.transport.connection(peer)
             && !self.report.direct
-            && receipt::is_offered(&connection)
         {
-            self.receipts.push(Box::pin(receipt::ask(connection, hash)));
+            let (askers, peer) = (self.askers.clone(), *peer);
+            self.receipts
+                .push(Box::pin(async move { askers.ask(&peer, hash).await }));
         }
     }
 }

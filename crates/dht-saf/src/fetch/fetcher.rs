@@ -26,7 +26,10 @@ use super::{
     first_responses::FirstResponses,
     tracker::{FetchSummary, FetchTracker, TrackerConfig},
 };
-use crate::{blocking::blocking, config::Config, ledger::Ledger, metrics, send::send_request};
+use crate::{
+    blocking::blocking, config::Config, ledger::Ledger, metrics, receipt::Decisions,
+    send::send_request,
+};
 
 /// Connected peers asked by one [`Saf::request_from_neighbours`](crate::Saf::request_from_neighbours) (05 section 7,
 /// `broadcast_factor`).
@@ -55,6 +58,7 @@ pub(crate) struct FetchParts {
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) bans: BanPolicy,
     pub(crate) dedup: DedupTable,
+    pub(crate) decisions: Arc<Decisions>,
 }
 
 /// Fetches what other nodes store for this one.

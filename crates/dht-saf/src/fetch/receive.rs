@@ -19,7 +19,7 @@ use super::{
     outcome::{PageSummary, ResponseOutcome, decide},
     tracker::{PageCounts, Unrequested},
 };
-use crate::{blocking::blocking, metrics};
+use crate::{blocking::blocking, metrics, receipt::Receipt};
 
 /// Messages checked before other tasks run: each takes two public-key operations.
 const CHECKED_AT_ONCE: usize = 4;
@@ -72,15 +72,18 @@ impl Fetcher {
         Disposition::Answered
     }
 
-    /// Remembers a message that arrived live, as other nodes may store it too; not one that its origin delivered
-    /// itself.
-    pub(crate) fn note(&self, message: &impl InTransit) {
-        let header = &message.opened().header;
-        let relayed = message.opened().origin() != Some(&message.source().public_key);
-        if relayed && header.is_encrypted() && header.message_type.is_domain() {
+    /// The application has a message that arrived live. One that other nodes may store is recorded as received.
+    pub(crate) fn delivered_live(&self, hash: DedupHash, is_relayed: bool) {
+        if is_relayed {
             let until = self.parts.clock.now().saturating_add(self.max_age_seconds);
-            self.parts.ledger.note(message.hash(), until);
+            self.parts.ledger.note(hash, until);
         }
+        self.parts.decisions.record(hash, Receipt::Received);
+    }
+
+    /// Nobody took a message that arrived live; another copy is welcome.
+    pub(crate) fn not_delivered(&self, hash: &DedupHash) {
+        self.parts.decisions.refused(hash);
     }
 
     /// Checks that the response was requested, and decodes it.

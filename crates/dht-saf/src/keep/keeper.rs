@@ -3,16 +3,20 @@
 use std::{fmt, sync::Arc};
 
 use dht_core::{
-    Clock as _, Content, DedupHash, InTransit, NodeIdentity, PublicKey, SharedClock, StoreOutcome,
+    Clock as _, Content, InTransit, NodeIdentity, PublicKey, SharedClock, StoreOutcome,
 };
 use dht_mailbox::{Inserted, Neighbour, NewRecord, Recipient, Retention, Store, StoreError};
 use dht_peers::Directory;
 
 use super::{
     admission::{Candidate, LocalView, StoreRejection, admit},
-    decisions::StoreDecisions,
 };
-use crate::{config::Config, metrics, rates::Rates};
+use crate::{
+    config::Config,
+    metrics,
+    rates::Rates,
+    receipt::{Decisions, Receipt},
+};
 
 /// Decides which messages are stored for others, and stores them.
 pub(crate) struct Keeper {
@@ -25,7 +29,7 @@ pub(crate) struct Keeper {
     /// Largest body that is stored, in bytes.
     max_body_bytes: u64,
     rates: Rates,
-    decisions: StoreDecisions,
+    decisions: Arc<Decisions>,
 }
 
 impl Keeper {
@@ -34,6 +38,7 @@ impl Keeper {
         directory: Directory,
         clock: SharedClock,
         store: Store,
+        decisions: Arc<Decisions>,
         seed: [u8; 16],
         config: &Config,
     ) -> Self {
@@ -45,7 +50,7 @@ impl Keeper {
             region_size: config.neighbouring_nodes,
             max_body_bytes: config.max_body_bytes(),
             rates: Rates::new(config.neighbour_rate(), seed),
-            decisions: StoreDecisions::default(),
+            decisions,
         }
     }
 
@@ -79,20 +84,9 @@ impl Keeper {
         let outcome = outcome(inserted);
         let stored = outcome != StoreOutcome::NotStored;
         message.set_store_outcome(outcome);
-        self.decisions.record(message.hash(), stored);
+        let receipt = if stored { Receipt::Stored } else { Receipt::Neither };
+        self.decisions.record(message.hash(), receipt);
         stored
-    }
-
-    /// Whether this node stores a message for its recipient. Waits until the message has arrived, the decision is
-    /// made and the commit is done.
-    ///
-    /// # Cancel safety
-    /// Dropping the future loses nothing. It does not end for a message that never arrives, so callers set a limit.
-    pub(crate) async fn is_stored(&self, hash: &DedupHash) -> bool {
-        match self.decisions.find(hash) {
-            Some(decision) => decision.await.unwrap_or(false),
-            None => false,
-        }
     }
 
     fn admit(&self, message: &impl InTransit) -> Result<Retention, StoreRejection> {
@@ -114,12 +108,11 @@ impl Keeper {
         admit(&candidate, self, self.max_body_bytes, self.clock.now())
     }
 
-    /// Marks a message as not stored. Receipts are asked for sealed messages only, so the decision about a readable
-    /// one is not remembered.
+    /// Marks a message as not stored. The receipt for a readable one is decided when it is delivered.
     fn reject(&self, message: &mut impl InTransit) {
         message.set_store_outcome(StoreOutcome::NotStored);
         if matches!(message.opened().content, Content::Unreadable) {
-            self.decisions.record(message.hash(), false);
+            self.decisions.record(message.hash(), Receipt::Neither);
         }
     }
 }

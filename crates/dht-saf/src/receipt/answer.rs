@@ -1,0 +1,99 @@
+//! Answers peers that ask for receipts.
+
+use std::{io, time::Duration};
+
+use dht_core::DedupHash;
+use futures::{FutureExt as _, Stream, StreamExt as _, stream, stream::FuturesUnordered};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf},
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::{ANSWER_BYTES, IDLE_LIMIT, MAX_UNANSWERED, QUESTION_BYTES, RECEIPT_LIMIT, Receipt};
+use crate::saf::Saf;
+
+/// Streams answered at one time; beyond it new streams wait.
+const MAX_STREAMS: usize = 256;
+/// Time in which the peer must read an answer.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Answers every stream on which a peer asks for receipts, until `streams` ends; answers then under way are dropped.
+pub async fn serve_receipts<T>(saf: Saf, streams: impl Stream<Item = T>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut streams = std::pin::pin!(streams);
+    let mut answering = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_) = answering.join_next(), if !answering.is_empty() => {}
+            stream = streams.next(), if answering.len() < MAX_STREAMS => {
+                let Some(stream) = stream else { return };
+                let saf = saf.clone();
+                answering.spawn(async move {
+                    // The asker sees a failure as a stream that ended early.
+                    let _ = answer(&saf, stream).await;
+                });
+            }
+        }
+    }
+}
+
+async fn answer<T>(saf: &Saf, stream: T) -> io::Result<()>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let (reader, mut writer) = tokio::io::split(stream);
+    let mut questions = std::pin::pin!(questions(reader));
+    let mut answers = FuturesUnordered::new();
+    let mut asking = true;
+    while asking || !answers.is_empty() {
+        tokio::select! {
+            Some(first) = answers.next(), if !answers.is_empty() => {
+                let mut bytes = Vec::with_capacity(ANSWER_BYTES);
+                push(&mut bytes, first);
+                while let Some(Some(more)) = answers.next().now_or_never() {
+                    push(&mut bytes, more);
+                }
+                let writing = async {
+                    writer.write_all(&bytes).await?;
+                    writer.flush().await
+                };
+                timeout(WRITE_LIMIT, writing).await??;
+            }
+            question = timeout(IDLE_LIMIT, questions.next()), if asking && answers.len() < MAX_UNANSWERED => {
+                match question {
+                    Ok(Some(hash)) => answers.push(decide(saf, hash)),
+                    // Silence while answers are due is no idleness.
+                    Err(_) if !answers.is_empty() => {}
+                    Ok(None) | Err(_) => asking = false,
+                }
+            }
+        }
+    }
+    timeout(WRITE_LIMIT, writer.shutdown()).await?
+}
+
+/// The hashes that the peer sends, until it closes its side or the stream fails. The stream keeps a question that was
+/// read in part.
+fn questions<T: AsyncRead>(reader: ReadHalf<T>) -> impl Stream<Item = DedupHash>
+where
+    ReadHalf<T>: Unpin,
+{
+    stream::unfold(reader, |mut reader| async move {
+        let mut hash = [0; QUESTION_BYTES];
+        reader.read_exact(&mut hash).await.ok()?;
+        Some((DedupHash(hash), reader))
+    })
+}
+
+async fn decide(saf: &Saf, hash: DedupHash) -> (DedupHash, Receipt) {
+    let receipt = timeout(RECEIPT_LIMIT, saf.receipt(&hash)).await;
+    (hash, receipt.unwrap_or(Receipt::Neither))
+}
+
+fn push(bytes: &mut Vec<u8>, (hash, receipt): (DedupHash, Receipt)) {
+    bytes.extend_from_slice(&hash.0);
+    bytes.push(receipt as u8);
+}

@@ -1,0 +1,170 @@
+//! Asks a peer for receipts, for any number of messages over one stream.
+
+use std::{collections::HashMap, io};
+
+use dht_core::DedupHash;
+use dht_stack::{Channel, WhenFull};
+use futures::future::pending;
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    sync::{Semaphore, mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{ANSWER_BYTES, MAX_UNANSWERED, QUESTION_BYTES, RECEIPT_LIMIT, Receipt};
+
+/// Questions queued for one stream.
+pub const RECEIPT_QUESTIONS: Channel = Channel {
+    name: "receipt questions",
+    from: &[("application", WhenFull::Wait)],
+    to: "receipt stream",
+    capacity: MAX_UNANSWERED,
+};
+
+/// Asks one peer for receipts. Clones share the stream, which ends with the last of them.
+#[derive(Clone, Debug)]
+pub struct ReceiptAsker(mpsc::Sender<Question>);
+
+#[derive(Debug)]
+struct Question {
+    hash: DedupHash,
+    answer: oneshot::Sender<Receipt>,
+}
+
+/// Who waits for the answer about each message.
+type Waiting = Mutex<HashMap<DedupHash, Vec<oneshot::Sender<Receipt>>>>;
+
+impl ReceiptAsker {
+    /// An asker over the stream that `opening` brings, and the future that carries its questions and answers, to be run
+    /// as a task. The future ends when the stream does, or when nobody can ask any more and every answer is in.
+    pub fn new<T>(
+        opening: impl Future<Output = io::Result<T>> + Send,
+    ) -> (Self, impl Future<Output = ()> + Send)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let (sender, questions) = RECEIPT_QUESTIONS.open();
+        let carrying = async move {
+            if let Ok(stream) = opening.await {
+                // Whoever waits learns from the end of this future that there is no answer.
+                let _ = carry(stream, questions).await;
+            }
+        };
+        (Self(sender), carrying)
+    }
+
+    /// Asks what has become of a message, and waits while the peer waits for it. `None` if no answer came: the stream
+    /// ended, or the peer took longer than the protocol allows.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the answer only.
+    pub async fn ask(&self, hash: DedupHash) -> Option<Receipt> {
+        let (answer, receipt) = oneshot::channel();
+        let asking = async {
+            self.0.send(Question { hash, answer }).await.ok()?;
+            receipt.await.ok()
+        };
+        timeout(2 * RECEIPT_LIMIT, asking).await.ok()?
+    }
+
+    /// Whether the stream has ended; a new asker is needed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+async fn carry<T>(stream: T, mut questions: mpsc::Receiver<Question>) -> io::Result<()>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let waiting = Waiting::default();
+    let unanswered = Semaphore::new(MAX_UNANSWERED);
+    let ask = async {
+        while let Some(question) = questions.recv().await {
+            let Question { hash, answer } = question;
+            let is_asked = {
+                let mut waiting = waiting.lock();
+                let askers = waiting.entry(hash).or_default();
+                let is_asked = !askers.is_empty();
+                askers.push(answer);
+                is_asked
+            };
+            if is_asked {
+                continue;
+            }
+            if let Ok(room) = unanswered.acquire().await {
+                room.forget();
+            }
+            writer.write_all(&hash.0).await?;
+            if questions.is_empty() {
+                writer.flush().await?;
+            }
+        }
+        writer.shutdown().await?;
+        // The peer closes once it has answered.
+        pending::<io::Result<()>>().await
+    };
+    let hear = async {
+        let mut answer = [0; ANSWER_BYTES];
+        loop {
+            reader.read_exact(&mut answer).await?;
+            let (hash, status) = answer.split_at(QUESTION_BYTES);
+            let hash = hash.try_into().map(DedupHash).map_err(io::Error::other)?;
+            // An answer that was not asked for is a mistake of the peer.
+            let Some(askers) = waiting.lock().remove(&hash) else {
+                return Err(io::ErrorKind::InvalidData.into());
+            };
+            unanswered.add_permits(1);
+            let receipt = Receipt::from_status(status.first().copied().unwrap_or_default());
+            for asker in askers {
+                let _ = asker.send(receipt);
+            }
+        }
+    };
+    tokio::select! {
+        ended = ask => ended,
+        ended = hear => ended,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn answers_are_matched_in_any_order() {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let (asker, carrying) = ReceiptAsker::new(async { Ok(ours) });
+        let carrying = tokio::spawn(carrying);
+        let names: Vec<_> = (0..3).map(|n| DedupHash([n; 32])).collect();
+        let peer = async {
+            let mut asked = Vec::new();
+            for _ in 0..3 {
+                let mut hash = [0; QUESTION_BYTES];
+                theirs.read_exact(&mut hash).await.unwrap();
+                asked.push(hash);
+            }
+            for hash in asked.iter().rev() {
+                theirs.write_all(hash).await.unwrap();
+                theirs.write_u8(hash[0]).await.unwrap();
+            }
+        };
+        // The first is asked for twice, and travels once.
+        let (first, second, third, again, ()) = tokio::join!(
+            asker.ask(names[0]),
+            asker.ask(names[1]),
+            asker.ask(names[2]),
+            asker.ask(names[0]),
+            peer
+        );
+        assert_eq!((first, again), (Some(Receipt::Neither), Some(Receipt::Neither)));
+        assert_eq!((second, third), (Some(Receipt::Stored), Some(Receipt::Received)));
+        drop(theirs);
+        carrying.await.unwrap();
+        assert!(asker.is_closed());
+        assert_eq!(asker.ask(names[0]).await, None);
+    }
+}
