@@ -8,9 +8,7 @@ use dht_core::{
 use dht_mailbox::{Inserted, Neighbour, NewRecord, Recipient, Retention, Store, StoreError};
 use dht_peers::Directory;
 
-use super::{
-    admission::{Candidate, LocalView, StoreRejection, admit},
-};
+use super::admission::{Candidate, LocalView, StoreRejection, admit};
 use crate::{
     config::Config,
     metrics,
@@ -84,7 +82,11 @@ impl Keeper {
         let outcome = outcome(inserted);
         let stored = outcome != StoreOutcome::NotStored;
         message.set_store_outcome(outcome);
-        let receipt = if stored { Receipt::Stored } else { Receipt::Neither };
+        let receipt = if stored {
+            Receipt::Stored
+        } else {
+            Receipt::Neither
+        };
         self.decisions.record(message.hash(), receipt);
         stored
     }

@@ -160,8 +160,14 @@ mod tests {
             asker.ask(names[0]),
             peer
         );
-        assert_eq!((first, again), (Some(Receipt::Neither), Some(Receipt::Neither)));
-        assert_eq!((second, third), (Some(Receipt::Stored), Some(Receipt::Received)));
+        assert_eq!(
+            (first, again),
+            (Some(Receipt::Neither), Some(Receipt::Neither))
+        );
+        assert_eq!(
+            (second, third),
+            (Some(Receipt::Stored), Some(Receipt::Received))
+        );
         drop(theirs);
         carrying.await.unwrap();
         assert!(asker.is_closed());

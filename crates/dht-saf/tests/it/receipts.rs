@@ -40,7 +40,9 @@ async fn a_thousand_questions_share_one_stream() {
     let world = World::new(Config::default());
     let (asker, _tasks) = asker(&world);
     // Asked before the messages arrive, and answered as they do.
-    let hashes: Vec<_> = (1..=1_000).map(|n| world.unreadable(AWAY, n).hash).collect();
+    let hashes: Vec<_> = (1..=1_000)
+        .map(|n| world.unreadable(AWAY, n).hash)
+        .collect();
     let asking = join_all(hashes.iter().map(|hash| asker.ask(*hash)));
     let (answers, ()) = tokio::join!(asking, world.keep(AWAY, 1_000, 1));
     assert!(answers.iter().all(|it| *it == Some(Receipt::Stored)));
@@ -81,5 +83,10 @@ async fn what_was_delivered_is_received() {
 
 /// A message for the node under test.
 fn mine(world: &World) -> Envelope {
-    world.open(encrypted(&identity(7), world.identity.public_key(), b"x", 1))
+    world.open(encrypted(
+        &identity(7),
+        world.identity.public_key(),
+        b"x",
+        1,
+    ))
 }
