@@ -149,7 +149,8 @@ impl<'a> Call<'a> {
     }
 
     fn with(mut self, name: &'static str, value: Option<impl ToString>) -> Self {
-        self.query.extend(value.map(|value| (name, value.to_string())));
+        self.query
+            .extend(value.map(|value| (name, value.to_string())));
         self
     }
 
@@ -176,8 +177,7 @@ impl Client {
     /// [`TokenError`].
     pub fn tcp(address: SocketAddr, token: &str) -> Result<Self, TokenError> {
         let value = format!("Bearer {}", token.trim());
-        let mut authorization =
-            header::HeaderValue::from_str(&value).map_err(|_| TokenError)?;
+        let mut authorization = header::HeaderValue::from_str(&value).map_err(|_| TokenError)?;
         authorization.set_sensitive(true);
         Ok(Self::of(Target::Tcp {
             address,

@@ -21,7 +21,10 @@ pub(crate) mod text;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use utoipa::{
     PartialSchema, ToSchema,
-    openapi::{ObjectBuilder, RefOr, schema::{Schema, Type}},
+    openapi::{
+        ObjectBuilder, RefOr,
+        schema::{Schema, Type},
+    },
 };
 
 pub use error::{ErrorBody, ErrorCode, ErrorInfo};

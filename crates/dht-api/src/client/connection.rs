@@ -101,9 +101,7 @@ impl Connections {
             source,
         };
         match &self.target {
-            Target::Unix(path) => {
-                start(UnixStream::connect(path).await.map_err(refused)?).await
-            }
+            Target::Unix(path) => start(UnixStream::connect(path).await.map_err(refused)?).await,
             Target::Tcp { address, .. } => {
                 let stream = TcpStream::connect(address).await.map_err(refused)?;
                 stream.set_nodelay(true).map_err(refused)?;

@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn events_are_found_at_any_split() {
-        let stream = b": alive\n\nid: 7\nevent: message\ndata: {\"a\":1}\n\ndata: x\r\ndata: y\r\n\r\n";
+        let stream =
+            b": alive\n\nid: 7\nevent: message\ndata: {\"a\":1}\n\ndata: x\r\ndata: y\r\n\r\n";
         for split in 0..stream.len() {
             let mut parser = SseParser::default();
             let mut events = Vec::new();
@@ -102,7 +103,10 @@ mod tests {
                 parser.push(part).unwrap();
                 events.extend(std::iter::from_fn(|| parser.next()));
             }
-            let expected = [event("message", Some(7), "{\"a\":1}"), event("", None, "x\ny")];
+            let expected = [
+                event("message", Some(7), "{\"a\":1}"),
+                event("", None, "x\ny"),
+            ];
             assert_eq!(events, expected, "split at {split}");
         }
     }

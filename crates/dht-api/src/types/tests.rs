@@ -29,14 +29,22 @@ fn an_unknown_field_is_refused() {
 #[test]
 fn a_wrong_key_says_so() {
     let error = serde_json::from_value::<NewMessage>(json!({"to": "6a", "text": ""})).unwrap_err();
-    assert_eq!(error.to_string(), "6a".parse::<PublicKey>().unwrap_err().to_string());
+    assert_eq!(
+        error.to_string(),
+        "6a".parse::<PublicKey>().unwrap_err().to_string()
+    );
 }
 
 #[test]
 fn another_version_is_refused() {
     assert!(serde_json::from_value::<Done>(json!({"version": 1, "changed": true})).is_ok());
     let error = serde_json::from_value::<Done>(json!({"version": 2, "changed": true}));
-    assert!(error.unwrap_err().to_string().contains("version 2 of the API"));
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .contains("version 2 of the API")
+    );
 }
 
 #[test]
