@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use dht_peers::policy::{AttributionProfile, BanTerms, Penalty, Rule, rules};
 use serde_json::{Value, json};
 
-use crate::{exit::Failure, home::print};
+use crate::{exit::Failure, output::print};
 
 /// `dht-node bans`
 #[derive(Debug, Args)]
@@ -23,6 +23,7 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dht-node bans rules\n  dht-node bans rules --profile legacy")]
 struct Rules {
     /// The attribution profile: strict or legacy; see the configuration.
     #[arg(long, default_value_t)]
@@ -33,31 +34,30 @@ struct Rules {
 }
 
 impl Bans {
-    pub(crate) fn run(&self) -> Result<(), Failure> {
+    pub(crate) async fn run(&self) -> Result<(), Failure> {
         let Command::Rules(rules) = &self.command;
-        rules.run();
-        Ok(())
+        print(rules.text()).await
     }
 }
 
 impl Rules {
-    fn run(&self) {
+    fn text(&self) -> String {
         if self.json {
             let all: Vec<Value> = rules().iter().map(json).collect();
-            print(&Value::from(all).to_string());
-            return;
+            return Value::from(all).to_string();
         }
         let line = |offence: &str, who: &str, length: &str, section: &str, text: &str| {
             format!("{offence:<28} {who:<10} {length:<8} {section:<24} {text}")
         };
-        print(&line("OFFENCE", "WHO", "BAN", "SPECIFICATION", "FOR WHAT"));
+        let mut lines = vec![line("OFFENCE", "WHO", "BAN", "SPECIFICATION", "FOR WHAT")];
         for rule in rules() {
             let (who, length) = rule.offence.penalty(self.profile).map_or_else(
                 || ("nobody", "-".to_owned()),
                 |penalty| (penalty.party.name(), length(seconds(penalty))),
             );
-            print(&line(rule.name, who, &length, rule.section, rule.text));
+            lines.push(line(rule.name, who, &length, rule.section, rule.text));
         }
+        lines.join("\n")
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use crate::{exit::Failure, home::print};
+use crate::{exit::Failure, output::print, signals};
 
 mod gossip;
 mod network;
@@ -86,15 +86,15 @@ impl Demo {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let outcome = tokio::select! {
             outcome = self.measure() => outcome?,
-            () = crate::listen::interrupted() => return Err(Failure::interrupted()),
+            () = signals::stopped() => return Err(Failure::interrupted()),
         };
-        if self.json {
-            let json = serde_json::to_string(&outcome)
-                .map_err(|error| Failure::other(format!("cannot write the outcome: {error}")))?;
-            print(&json);
+        let text = if self.json {
+            serde_json::to_string(&outcome)
+                .map_err(|error| Failure::other(format!("cannot write the outcome: {error}")))?
         } else {
-            print(&table(&outcome));
-        }
+            table(&outcome)
+        };
+        signals::or_interrupted(print(text)).await?;
         if outcome.is_flawless() {
             Ok(())
         } else {

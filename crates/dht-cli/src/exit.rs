@@ -1,11 +1,17 @@
 //! Failures of commands: a text for people and an exit code for scripts.
 
-use std::process::ExitCode;
+use std::{error::Error, process::ExitCode, time::Duration};
+
+use crate::{output, signals};
+
+/// Longest time that the text of a failure waits for a reader of standard error.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A failed command.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
+    /// Empty if there is nothing to say.
     message: String,
 }
 
@@ -17,6 +23,13 @@ impl Failure {
     /// A failure that has no exit code of its own.
     pub(crate) const fn other(message: String) -> Self {
         Self::new(1, message)
+    }
+
+    /// The command was called wrongly.
+    pub(crate) fn wrong_usage(error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        let text = text.trim_end();
+        Self::new(2, text.strip_prefix("error: ").unwrap_or(text).to_owned())
     }
 
     /// The configuration is not valid.
@@ -41,16 +54,67 @@ impl Failure {
 
     /// The user interrupted the command before it was done.
     pub(crate) fn interrupted() -> Self {
-        Self::new(130, "interrupted".to_owned())
+        #[expect(clippy::cast_possible_truncation, reason = "130 fits")]
+        Self::new(signals::INTERRUPTED as u8, "interrupted".to_owned())
+    }
+
+    /// The reader of standard output has read enough: an end, not a failure.
+    pub(crate) const fn closed_pipe() -> Self {
+        Self::new(0, String::new())
     }
 
     /// Prints the message and returns the exit code.
-    #[expect(
-        clippy::print_stderr,
-        reason = "the error of a command goes to standard error"
-    )]
     pub(crate) fn report(self) -> ExitCode {
-        eprintln!("error: {}", self.message);
+        if !self.message.is_empty() {
+            output::say(&format!("error: {}", self.message), PATIENCE);
+        }
         ExitCode::from(self.code)
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// The text of an error and of everything that caused it, each once.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let cause = source.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_is_named_once() {
+        #[derive(Debug)]
+        struct Outer(std::io::Error, &'static str);
+        impl std::fmt::Display for Outer {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.1)
+            }
+        }
+        impl Error for Outer {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let outer = |text| Outer(std::io::Error::other("disk full"), text);
+        assert_eq!(chain(&outer("not written")), "not written: disk full");
+        assert_eq!(
+            chain(&outer("not written: disk full")),
+            "not written: disk full"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The folder of a node's files: `secret_key`, `config.toml`, `addresses`.
+//! The folder of a node's files: `secret_key`, `config.toml`, `lock`, `addresses`.
 
 use std::{
     fs, io,
@@ -11,7 +11,12 @@ use dht_core::{Address, Entropy as _, PeerAddress, SecretKey};
 use dht_node::{Config, OsEntropy};
 use serde_json::json;
 
-use crate::exit::Failure;
+use crate::{
+    exit::Failure,
+    lock::{self, Lock},
+    output::print,
+    settings::Settings,
+};
 
 /// Flags that name a home, and settings that override its configuration.
 #[derive(Debug, Args)]
@@ -20,11 +25,11 @@ pub(crate) struct Home {
     #[arg(long = "home", env = "DHT_NODE_HOME", value_name = "DIR", default_value_os_t = default_home())]
     path: PathBuf,
     /// Network to use instead of the configured one.
-    #[arg(long, env = "DHT_NODE_NETWORK", value_name = "NAME")]
+    #[arg(long, value_name = "NAME")]
     network: Option<dht_core::Network>,
     /// Address to listen on instead of the configured ones, as in /ip4/0.0.0.0/tcp/18189; port 0 takes any
     /// free port.
-    #[arg(long, env = "DHT_NODE_LISTEN", value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR")]
     listen: Vec<Address>,
 }
 
@@ -54,69 +59,58 @@ pub(crate) struct Id {
 
 /// `dht-node config`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dht-node config --home a\n  \
+    DHT_NODE_SAF_CAPACITY_ROWS=5000 dht-node config   # every setting has such a variable")]
 pub(crate) struct ShowConfig {
     #[command(flatten)]
     home: Home,
 }
 
 impl Init {
-    pub(crate) fn run(self) -> Result<(), Failure> {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
         let fresh = !self.home.key_path().exists();
-        let secret = self.home.secret_key()?;
-        let config = self.home.config()?;
-        let path = self.home.config_path();
-        if !path.exists() {
-            let text = toml::to_string(&config).map_err(|error| {
-                Failure::config(format!("cannot write the configuration: {error}"))
-            })?;
-            fs::write(&path, text).map_err(|error| cannot("write", &path, &error))?;
-        }
-        print(&format!(
+        let secret = self.home.make()?;
+        print(format!(
             "{} {}\npublic key {}",
             if fresh { "made" } else { "kept" },
             self.home.path.display(),
             secret.public_key()
-        ));
-        Ok(())
+        ))
+        .await
     }
 }
 
 impl Id {
-    pub(crate) fn run(self) -> Result<(), Failure> {
-        let public_key = self.home.secret_key()?.public_key();
+    pub(crate) async fn run(self) -> Result<(), Failure> {
         let addresses = self.home.addresses()?;
+        let public_key = self.home.key_or_new()?.public_key();
         let node_id = public_key.node_id();
         let peer = PeerAddress {
             public_key,
             addresses: addresses.clone(),
         };
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        if self.json {
-            print(
-                &json!({
-                    "public_key": public_key.to_string(), "node_id": node_id.to_string(),
-                    "addresses": addresses, "address": peer.to_string(),
-                })
-                .to_string(),
-            );
+        print(if self.json {
+            json!({
+                "public_key": public_key.to_string(), "node_id": node_id.to_string(),
+                "addresses": addresses, "address": peer.to_string(),
+            })
+            .to_string()
         } else if self.address {
-            print(&peer.to_string());
+            peer.to_string()
         } else {
-            print(&format!(
+            format!(
                 "public key  {public_key}\nnode id     {node_id}\naddresses   {}\naddress     {peer}",
                 addresses.join(" ")
-            ));
-        }
-        Ok(())
+            )
+        })
+        .await
     }
 }
 
 impl ShowConfig {
-    pub(crate) fn run(self) -> Result<(), Failure> {
-        let text = toml::to_string(&self.home.config()?)
-            .map_err(|error| Failure::config(format!("cannot show the configuration: {error}")))?;
-        print(text.trim_end());
-        Ok(())
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        print(self.home.settings()?.to_text()?.trim_end()).await
     }
 }
 
@@ -126,62 +120,166 @@ impl Home {
         &self.path
     }
 
-    /// Reads the configuration file and applies the flags.
-    pub(crate) fn config(&self) -> Result<Config, Failure> {
-        let path = self.config_path();
-        let mut config: Config = match fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text)
-                .map_err(|error| Failure::config(format!("{}: {error}", path.display())))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Config::default(),
-            Err(error) => return Err(cannot("read", &path, &error)),
-        };
+    /// Reads the configuration file and the environment, and applies the flags.
+    pub(crate) fn settings(&self) -> Result<Settings, Failure> {
+        let mut flags = toml::Table::new();
         if let Some(network) = self.network {
-            config.network = network;
+            flags.insert("network".to_owned(), network.to_string().into());
         }
         if !self.listen.is_empty() {
-            config.listen.clone_from(&self.listen);
+            let addresses = self.listen.iter().map(ToString::to_string);
+            flags.insert("listen".to_owned(), addresses.collect::<Vec<_>>().into());
         }
-        config
-            .validate()
-            .map_err(|error| Failure::config(format!("{}: {error}", path.display())))?;
-        Ok(config)
+        Settings::read(&self.config_path(), flags)
     }
 
-    /// Reads the secret key, which is created on first use. A key file that other users can read is refused.
-    pub(crate) fn secret_key(&self) -> Result<SecretKey, Failure> {
+    /// The settings of the node.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        self.settings().map(|settings| settings.node)
+    }
+
+    /// Takes this home for one process, and makes it if it is not there.
+    pub(crate) fn lock(&self, command: &str) -> Result<Lock, Failure> {
+        self.make_folder()?;
+        Lock::take(&self.path, command)
+    }
+
+    /// The secret key of a home that was made before. A key file that other users can read is refused.
+    pub(crate) fn key(&self) -> Result<SecretKey, Failure> {
+        self.read_key()?.ok_or_else(|| {
+            let home = self.path.display();
+            Failure::key(format!(
+                "{home} has no secret_key; make a home with: dht-node init --home {home}"
+            ))
+        })
+    }
+
+    /// The secret key, which is made on first use: only if the folder holds nothing of a node.
+    pub(crate) fn key_or_new(&self) -> Result<SecretKey, Failure> {
+        match self.read_key()? {
+            Some(secret) => Ok(secret),
+            None => self.make_key(),
+        }
+    }
+
+    fn read_key(&self) -> Result<Option<SecretKey>, Failure> {
         let path = self.key_path();
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                check_private(&path)?;
-                text.parse().map_err(|error| {
-                    Failure::key(format!("{} is not a secret key: {error}", path.display()))
-                })
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(Failure::key(format!(
+                    "cannot read {}: {error}",
+                    path.display()
+                )));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_key(&path),
-            Err(error) => Err(cannot("read", &path, &error)),
+        };
+        check_private(&path)?;
+        let refused =
+            |why: &str| Failure::key(format!("{} is not a secret key: {why}", path.display()));
+        let text = String::from_utf8(text).map_err(|_| refused("it is not valid UTF-8"))?;
+        let secret: SecretKey = text
+            .parse()
+            .map_err(|error: dht_core::KeyError| refused(&error.to_string()))?;
+        if secret.to_bytes().iter().all(|byte| *byte == 0) {
+            return Err(refused("it is zero"));
+        }
+        Ok(Some(secret))
+    }
+
+    /// Makes what is missing of key and configuration: all of it or nothing.
+    fn make(&self) -> Result<SecretKey, Failure> {
+        let (config, text) = (self.config_path(), self.settings()?.to_text()?);
+        let fresh = !self.path.exists();
+        self.make_folder()?;
+        let without_config = !config.exists();
+        let made = if without_config {
+            write(&config, text.as_bytes()).and_then(|()| self.key_or_new())
+        } else {
+            self.key_or_new()
+        };
+        if made.is_err() {
+            if without_config {
+                let _ = fs::remove_file(&config);
+            }
+            if fresh {
+                let _ = fs::remove_dir(&self.path);
+            }
+        }
+        made
+    }
+
+    fn make_key(&self) -> Result<SecretKey, Failure> {
+        let fresh = !self.path.exists();
+        self.make_folder()?;
+        let written = self.write_key();
+        if written.is_err() && fresh {
+            // A folder that is not empty is not removed.
+            let _ = fs::remove_dir(&self.path);
+        }
+        written
+    }
+
+    fn write_key(&self) -> Result<SecretKey, Failure> {
+        let others = self.files_of_a_node()?;
+        if !others.is_empty() {
+            return Err(Failure::key(format!(
+                "{} holds {} but no secret_key: a new key could not use them; restore the key, or choose another --home",
+                self.path.display(),
+                others.join(", ")
+            )));
+        }
+        let secret = SecretKey::random(&mut OsEntropy.rng());
+        let path = self.key_path();
+        let text = data_encoding::HEXLOWER.encode(&*secret.to_bytes());
+        let file = temporary(&path, text.as_bytes())?;
+        match file.persist_noclobber(&path) {
+            Ok(_) => {
+                sync_folder(&self.path);
+                tracing::info!(path = %path.display(), "made a secret key");
+                Ok(secret)
+            }
+            // Another process was faster: there is one key.
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => self.key(),
+            Err(error) => Err(cannot("write", &path, &error.error)),
         }
     }
 
-    fn make_key(&self, path: &Path) -> Result<SecretKey, Failure> {
-        fs::create_dir_all(&self.path).map_err(|error| cannot("make", &self.path, &error))?;
-        let secret = SecretKey::random(&mut OsEntropy.rng());
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let text = data_encoding::HEXLOWER.encode(&*secret.to_bytes());
-        options
-            .open(path)
-            .and_then(|mut file| {
-                file.write_all(text.as_bytes())
-                    .and_then(|()| file.sync_all())
-            })
-            .map_err(|error| cannot("write", path, &error))?;
-        tracing::info!(path = %path.display(), "made a secret key");
-        Ok(secret)
+    /// Files in this folder that belong to a key.
+    fn files_of_a_node(&self) -> Result<Vec<String>, Failure> {
+        let failed = |error| cannot("read", &self.path, &error);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let name = name.to_string_lossy();
+            // The configuration may be there before the node; names with a dot first are no files of a node.
+            if name != "config.toml" && name != lock::FILE && !name.starts_with('.') {
+                found.push(name.escape_debug().to_string());
+            }
+        }
+        found.sort();
+        Ok(found)
     }
 
-    /// Addresses at which this node can be reached: those it listens on while it runs, else the configured ones.
+    /// Makes the folder, for its owner only.
+    fn make_folder(&self) -> Result<(), Failure> {
+        fs::create_dir_all(&self.path).map_err(|error| cannot("make", &self.path, &error))?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let failed = |error| cannot("protect", &self.path, &error);
+            let mut permissions = fs::metadata(&self.path).map_err(failed)?.permissions();
+            if permissions.mode() & 0o077 != 0 {
+                permissions.set_mode(0o700);
+                fs::set_permissions(&self.path, permissions).map_err(failed)?;
+                tracing::info!(path = %self.path.display(), "closed the home to other users");
+            }
+        }
+        Ok(())
+    }
+
+    /// Where others reach the node of this home: the addresses it claims, else those that a running node listens on,
+    /// else the configured ones.
     fn addresses(&self) -> Result<Vec<Address>, Failure> {
         let config = self.config()?;
         if !config.public_addresses.is_empty() {
@@ -205,9 +303,7 @@ impl Home {
             .iter()
             .map(|address| format!("{address}\n"))
             .collect();
-        let path = self.addresses_path();
-        fs::create_dir_all(&self.path).map_err(|error| cannot("make", &self.path, &error))?;
-        fs::write(&path, lines).map_err(|error| cannot("write", &path, &error))
+        write(&self.addresses_path(), lines.as_bytes())
     }
 
     /// Removes the file that [`Home::write_addresses`] wrote.
@@ -220,7 +316,8 @@ impl Home {
         self.path.join("secret_key")
     }
 
-    fn config_path(&self) -> PathBuf {
+    /// Path of the configuration file.
+    pub(crate) fn config_path(&self) -> PathBuf {
         self.path.join("config.toml")
     }
 
@@ -229,12 +326,33 @@ impl Home {
     }
 }
 
-/// Prints to standard output. Exits if its reader has closed it, as in `… | head -1`.
-pub(crate) fn print(text: &str) {
-    let mut out = io::stdout().lock();
-    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+/// Writes a file so that it has its old or its new content, whatever happens in between.
+fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    let file = temporary(path, content)?;
+    file.persist(path)
+        .map_err(|error| cannot("write", path, &error.error))?;
+    if let Some(folder) = path.parent() {
+        sync_folder(folder);
     }
+    Ok(())
+}
+
+/// A file with this content beside `path`, on the device, which only its owner can read; removed unless it is renamed.
+fn temporary(path: &Path, content: &[u8]) -> Result<tempfile::NamedTempFile, Failure> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    tempfile::NamedTempFile::new_in(folder)
+        .and_then(|mut file| {
+            file.write_all(content)?;
+            file.as_file().sync_all()?;
+            Ok(file)
+        })
+        .map_err(|error| cannot("write", path, &error))
+}
+
+/// Makes a rename durable, where the system can.
+fn sync_folder(folder: &Path) {
+    // Without it the file is as it was before after a power failure, and whole.
+    let _ = fs::File::open(folder).and_then(|folder| folder.sync_all());
 }
 
 fn cannot(verb: &str, path: &Path, error: &io::Error) -> Failure {
@@ -313,7 +431,32 @@ mod tests {
     fn the_key_is_created_once() {
         let folder = tempfile::tempdir().unwrap();
         let home = home(&folder.path().join("new"));
-        let key = home.secret_key().unwrap().public_key();
-        assert_eq!(home.secret_key().unwrap().public_key(), key);
+        let key = home.key_or_new().unwrap().public_key();
+        assert_eq!(home.key_or_new().unwrap().public_key(), key);
+        assert_eq!(home.key().unwrap().public_key(), key);
+    }
+
+    #[test]
+    fn data_without_key_gets_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(folder.path());
+        home.lock("run").unwrap();
+        fs::write(folder.path().join("inbox.redb"), "").unwrap();
+        let refused = format!("{:?}", home.key_or_new().unwrap_err());
+        assert!(refused.contains("inbox.redb"), "{refused}");
+        assert!(!home.key_path().exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_zero_key_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(folder.path());
+        fs::write(home.key_path(), "0".repeat(64)).unwrap();
+        let private = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(home.key_path(), private).unwrap();
+        let refused = format!("{:?}", home.key_or_new().unwrap_err());
+        assert!(refused.contains("it is zero"), "{refused}");
     }
 }

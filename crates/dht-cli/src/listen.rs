@@ -1,18 +1,25 @@
 //! `run` and `listen`: a node that runs until it is interrupted.
 
 use clap::Args;
+use dht_core::SecretKey;
 use dht_node::{Message, Node, Received, StartError};
 use serde_json::json;
 
 use crate::{
-    exit::Failure,
-    home::{Home, print},
+    exit::{Failure, chain},
+    home::Home,
+    log,
+    output::{print, say},
+    settings::Settings,
+    signals,
 };
 
 /// `dht-node run`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  dht-node run --home a --listen /ip4/0.0.0.0/tcp/18189 --log info"
+    after_help = "Examples:\n  dht-node run --home a --listen /ip4/0.0.0.0/tcp/18189 --log info\n  \
+    kill -HUP PID     # reads config.toml again: takes the log filter, names what needs a restart\n\n\
+    A home is made with `dht-node init`. SIGINT and SIGTERM stop the node within 5 seconds, the second at once."
 )]
 pub(crate) struct Run {
     #[command(flatten)]
@@ -37,8 +44,11 @@ pub(crate) struct Listen {
 
 impl Run {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        serve(&self.home, None, |received| {
+        let _lock = self.home.lock("run")?;
+        let secret = self.home.key()?;
+        serve(&self.home, secret, None, async |received| {
             tracing::info!(from = %sender(received), bytes = received.message.payload.len(), "message received");
+            Ok(())
         })
         .await
     }
@@ -46,31 +56,22 @@ impl Run {
 
 impl Listen {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        serve(&self.home, self.count, |received| {
-            print(&line(received, self.json));
+        let _lock = self.home.lock("listen")?;
+        let secret = self.home.key_or_new()?;
+        serve(&self.home, secret, self.count, async |received| {
+            print(line(received, self.json)).await
         })
         .await
     }
 }
 
-/// Starts the node of this home.
-pub(crate) async fn start(home: &Home) -> Result<Node, Failure> {
-    let secret = home.secret_key()?;
-    let config = home.config()?;
-    Node::builder(secret)
-        .config(config)
-        .home(home.path())
-        .start()
-        .await
-        .map_err(not_started)
-}
-
 /// The failure of a node that did not start, with its exit code.
-pub(crate) fn not_started(error: StartError) -> Failure {
+pub(crate) fn not_started(error: &StartError) -> Failure {
+    let text = chain(error);
     match error {
-        StartError::Listen { .. } => Failure::listen(error.to_string()),
-        StartError::Config(_) | StartError::Identity(_) => Failure::config(error.to_string()),
-        error => Failure::other(error.to_string()),
+        StartError::Listen { .. } => Failure::listen(text),
+        StartError::Config(_) | StartError::Identity(_) => Failure::config(text),
+        _ => Failure::other(text),
     }
 }
 
@@ -83,66 +84,81 @@ pub(crate) fn line(received: &Received, json: bool) -> String {
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "tells the person at the terminal what runs"
-)]
 async fn serve(
     home: &Home,
+    secret: SecretKey,
     count: Option<u64>,
-    on_message: impl Fn(&Received),
+    on_message: impl AsyncFn(&Received) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    // Before "running as" is printed, so that a reader of that line can interrupt the node.
-    let mut interrupt = std::pin::pin!(interrupted());
-    let node = start(home).await?;
+    let mut settings = home.settings()?;
+    log::set(settings.log.as_ref());
+    let node = Node::builder(secret)
+        .config(settings.node.clone())
+        .home(home.path())
+        .start()
+        .await
+        .map_err(|error| not_started(&error))?;
     let mut inbox = node.subscribe();
-    home.write_addresses(&node.listen_addresses())?;
-    eprintln!("running as {}; stop with ctrl-c", node.peer_address());
-    let mut left = count.unwrap_or(u64::MAX);
-    let outcome = loop {
-        if left == 0 {
-            break Ok(());
+    // A home on a full disk still runs; `id` then prints the configured addresses.
+    if let Err(failure) = home.write_addresses(&node.listen_addresses()) {
+        tracing::warn!(%failure, "the addresses of this node are not written");
+    }
+    say(
+        &format!("running as {}; stop with ctrl-c", node.peer_address()),
+        signals::STOP_LIMIT,
+    );
+    let messages = async {
+        let mut left = count.unwrap_or(u64::MAX);
+        while left > 0 {
+            let Some(received) = inbox.recv().await else {
+                return Err(Failure::other("the node stopped unexpectedly".to_owned()));
+            };
+            on_message(&received).await?;
+            left -= 1;
         }
-        tokio::select! {
-            received = inbox.recv() => match received {
-                Some(received) => {
-                    on_message(&received);
-                    left -= 1;
-                }
-                None => break Err(Failure::other("the node stopped unexpectedly".to_owned())),
-            },
-            () = &mut interrupt => break Ok(()),
+        Ok(())
+    };
+    let reloads = async {
+        loop {
+            signals::reload().await;
+            reload(home, &mut settings);
         }
+    };
+    let outcome = tokio::select! {
+        outcome = messages => outcome,
+        () = signals::stopped() => Ok(()),
+        () = reloads => Ok(()),
     };
     home.remove_addresses();
     node.shutdown().await;
     outcome
 }
 
-/// Ends on SIGINT or SIGTERM. Signals are caught from this call on, before the future is first polled.
-pub(crate) fn interrupted() -> impl Future<Output = ()> {
-    #[cfg(unix)]
-    let signals = {
-        use tokio::signal::unix::{SignalKind, signal};
-        (
-            signal(SignalKind::interrupt()),
-            signal(SignalKind::terminate()),
-        )
-    };
-    async move {
-        #[cfg(unix)]
-        if let (Ok(mut interrupt), Ok(mut terminate)) = signals {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+/// Reads the settings again and takes what can change while the node runs: the filter of the log.
+fn reload(home: &Home, settings: &mut Settings) {
+    let read = match home.settings() {
+        Ok(read) => read,
+        Err(failure) => {
+            tracing::error!(%failure, "the settings are not valid; those before stay");
             return;
         }
-        // Without signals only the end of the process stops the node.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
+    };
+    let log = read.log != settings.log && log::set(read.log.as_ref());
+    let filter = read.log.clone().unwrap_or_default();
+    let later = read.changed(settings);
+    // Both are what the operator asked for, so they are seen with the default filter.
+    if later.is_empty() {
+        tracing::warn!(changed = log, log = filter.as_str(), "settings read again");
+    } else {
+        tracing::warn!(
+            changed = log,
+            log = filter.as_str(),
+            needs_restart = later.join(", "),
+            "settings read again"
+        );
     }
+    // What needs a restart is reported until then.
+    settings.log = read.log;
 }
 
 fn sender(received: &Received) -> String {

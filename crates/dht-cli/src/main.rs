@@ -1,6 +1,6 @@
 //! The `dht-node` binary: runs a node, sends and receives messages, and shows many nodes at work.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -9,10 +9,21 @@ mod demo;
 mod exit;
 mod home;
 mod listen;
+mod lock;
+mod log;
+mod output;
 mod saf;
 mod send;
+mod settings;
+mod signals;
 
 use exit::Failure;
+use log::LogFilter;
+
+/// Time for the tasks that remain once a command has ended.
+const TASKS_LIMIT: Duration = Duration::from_millis(500);
+/// Time for the last lines of the log once a command has ended.
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// A node of the Tari messaging network: encrypts, passes on and delivers messages between peers.
 #[derive(Debug, Parser)]
@@ -29,15 +40,10 @@ use exit::Failure;
 struct Flags {
     #[command(subcommand)]
     command: Command,
-    /// Log level or filter, as in `debug` or `dht_transport=trace`; logs go to stderr.
-    #[arg(
-        long,
-        global = true,
-        env = "DHT_NODE_LOG",
-        default_value = "warn",
-        value_name = "FILTER"
-    )]
-    log: String,
+    /// Log level or filter, as in `debug` or `warn,dht_transport=trace`; logs go to stderr. Without it, the setting
+    /// `log` counts.
+    #[arg(long, global = true, env = "DHT_NODE_LOG", value_name = "FILTER")]
+    log: Option<LogFilter>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -63,38 +69,51 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
-    let filter = tracing_subscriber::EnvFilter::try_new(&flags.log)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
+    // Files that the node makes are for their owner only.
+    #[cfg(unix)]
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let code = match started() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    };
+    output::flush(FLUSH_LIMIT);
+    code
+}
+
+fn started() -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => return Failure::other(format!("cannot start the runtime: {error}")).report(),
-    };
+        .map_err(|error| Failure::other(format!("cannot start the runtime: {error}")))?;
     let outcome = runtime.block_on(async {
-        match flags.command {
-            Command::Demo(demo) => demo.run().await,
-            Command::Init(init) => init.run(),
-            Command::Id(id) => id.run(),
-            Command::Run(run) => run.run().await,
-            Command::Listen(listen) => listen.run().await,
-            Command::Send(send) => send.run().await,
-            Command::Saf(saf) => saf.run().await,
-            Command::Bans(bans) => bans.run(),
-            Command::Config(config) => config.run(),
+        match Flags::try_parse() {
+            Ok(flags) => run(flags).await,
+            // Help and version are what was asked for: they go to standard output.
+            Err(shown) if !shown.use_stderr() => {
+                output::print(shown.render().ansi().to_string().trim_end()).await
+            }
+            Err(wrong) => Err(Failure::wrong_usage(&wrong)),
         }
     });
     // Tasks that still run were given their time by `Node::shutdown`.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+    runtime.shutdown_timeout(TASKS_LIMIT);
+    outcome
+}
+
+async fn run(flags: Flags) -> Result<(), Failure> {
+    settings::check_environment()?;
+    signals::catch()?;
+    log::start(flags.log.as_ref());
+    match flags.command {
+        Command::Demo(demo) => demo.run().await,
+        Command::Init(init) => signals::or_interrupted(init.run()).await,
+        Command::Id(id) => signals::or_interrupted(id.run()).await,
+        Command::Run(run) => run.run().await,
+        Command::Listen(listen) => listen.run().await,
+        Command::Send(send) => send.run().await,
+        Command::Saf(saf) => saf.run().await,
+        Command::Bans(bans) => signals::or_interrupted(bans.run()).await,
+        Command::Config(config) => signals::or_interrupted(config.run()).await,
     }
 }
 

@@ -10,9 +10,13 @@ use dht_saf::Ledger;
 use serde_json::{Value, json};
 
 use crate::{
-    exit::Failure,
-    home::{Home, print},
+    exit::{Failure, chain},
+    home::Home,
     listen,
+    lock::Lock,
+    log,
+    output::{print, say},
+    signals,
 };
 
 /// `dht-node saf`
@@ -42,6 +46,9 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dht-node saf stats --home a\n  dht-node saf stats --home a --json"
+)]
 struct Stats {
     #[command(flatten)]
     home: Home,
@@ -51,6 +58,9 @@ struct Stats {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dht-node saf list --home a\n  dht-node saf list --home a --recipient KEY --limit 10"
+)]
 struct List {
     #[command(flatten)]
     home: Home,
@@ -113,19 +123,19 @@ struct Fetch {
 impl Saf {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         match self.command {
-            Command::Stats(stats) => stats.run(),
-            Command::List(list) => list.run(),
-            Command::Purge(purge) => purge.run().await,
+            Command::Stats(stats) => signals::or_interrupted(stats.run()).await,
+            Command::List(list) => signals::or_interrupted(list.run()).await,
+            Command::Purge(purge) => signals::or_interrupted(purge.run()).await,
             Command::Fetch(fetch) => fetch.run().await,
         }
     }
 }
 
 impl Stats {
-    fn run(self) -> Result<(), Failure> {
-        let store = open(&self.home)?;
+    async fn run(self) -> Result<(), Failure> {
+        let (_lock, store) = open(&self.home, "saf stats")?;
         let (stats, received) = (store.stats(), received(&self.home)?);
-        print(&if self.json {
+        print(if self.json {
             json!({
                 "messages": stats.rows, "bytes": stats.bytes, "low_priority": stats.low_rows,
                 "mailboxes": stats.mailboxes, "disk_bytes": stats.disk_bytes, "received": received,
@@ -137,19 +147,19 @@ impl Stats {
                 received      {received}",
                 stats.rows, stats.bytes, stats.low_rows, stats.mailboxes, stats.disk_bytes
             )
-        });
-        Ok(())
+        })
+        .await
     }
 }
 
 impl List {
-    fn run(self) -> Result<(), Failure> {
-        let store = open(&self.home)?;
+    async fn run(self) -> Result<(), Failure> {
+        let (_lock, store) = open(&self.home, "saf list")?;
         let now = SystemClock.now();
         if let Some(key) = &self.recipient {
             let rows = store.list(Recipient::from(key), self.limit);
             for row in rows.map_err(|error| failed(&error))? {
-                print(&message(&row, now, self.json));
+                print(message(&row, now, self.json)).await?;
             }
             return Ok(());
         }
@@ -159,7 +169,7 @@ impl List {
             let rows = store
                 .list(recipient, rows)
                 .map_err(|error| failed(&error))?;
-            print(&mailbox(recipient, &account, &rows, now, self.json));
+            print(mailbox(recipient, &account, &rows, now, self.json)).await?;
         }
         Ok(())
     }
@@ -167,19 +177,19 @@ impl List {
 
 impl Purge {
     async fn run(self) -> Result<(), Failure> {
-        let store = open(&self.home)?;
+        let (_lock, store) = open(&self.home, "saf purge")?;
         let purged = self.what.purge(&store).await;
         // The deletion is durable before the command reports it.
         let closed = store.checkpoint().await;
         store.close();
         let purged = purged.and_then(|purged| closed.map(|()| purged));
         let purged = purged.map_err(|error| failed(&error))?;
-        print(&if self.json {
+        print(if self.json {
             json!({ "purged": purged }).to_string()
         } else {
             format!("purged {purged} messages")
-        });
-        Ok(())
+        })
+        .await
     }
 }
 
@@ -206,7 +216,9 @@ impl What {
 
 impl Fetch {
     async fn run(self) -> Result<(), Failure> {
-        let mut config = self.home.config()?;
+        let settings = self.home.settings()?;
+        log::set(settings.log.as_ref());
+        let mut config = settings.node;
         let peers = std::mem::take(&mut config.peers);
         // This node only dials.
         config.listen.clear();
@@ -216,12 +228,13 @@ impl Fetch {
                     .to_owned(),
             ));
         }
-        let node = Node::builder(self.home.secret_key()?)
+        let _lock = self.home.lock("saf fetch")?;
+        let node = Node::builder(self.home.key_or_new()?)
             .config(config)
             .home(self.home.path())
             .start()
             .await
-            .map_err(listen::not_started)?;
+            .map_err(|error| listen::not_started(&error))?;
         let fetching = self.fetch(&node, peers.iter().chain(&self.peer));
         let outcome = tokio::select! {
             outcome = tokio::time::timeout(Duration::from_secs(self.timeout), fetching) => {
@@ -229,11 +242,11 @@ impl Fetch {
                     Err(Failure::unreachable("not finished in time; see --timeout".to_owned()))
                 })
             }
-            () = listen::interrupted() => Err(Failure::interrupted()),
+            () = signals::stopped() => Err(Failure::interrupted()),
         };
         node.shutdown().await;
         let (summary, messages) = outcome?;
-        self.report(&summary, messages);
+        signals::or_interrupted(self.report(&summary, messages)).await?;
         if summary.answered == 0 {
             return Err(Failure::unreachable("no peer answered".to_owned()));
         }
@@ -250,7 +263,8 @@ impl Fetch {
             match node.connect(peer).await {
                 Ok(()) => reached += 1,
                 Err(error) => {
-                    tracing::warn!(peer = %peer.public_key.short(), %error, "not reached")
+                    let error = chain(&error);
+                    tracing::warn!(peer = %peer.public_key.short(), error, "not reached");
                 }
             }
         }
@@ -267,7 +281,7 @@ impl Fetch {
             tokio::select! {
                 received = inbox.recv() => match received {
                     Some(received) => {
-                        print(&listen::line(&received, self.json));
+                        print(listen::line(&received, self.json)).await?;
                         messages += 1;
                     }
                     None => break,
@@ -284,28 +298,26 @@ impl Fetch {
             .ok_or_else(|| Failure::other("the node stopped unexpectedly".to_owned()))
     }
 
-    #[expect(
-        clippy::print_stderr,
-        reason = "messages go to standard output, the summary to standard error"
-    )]
-    fn report(&self, summary: &FetchSummary, messages: u64) {
+    async fn report(&self, summary: &FetchSummary, messages: u64) -> Result<(), Failure> {
         if self.json {
             let counts = json!({
                 "asked": summary.asked, "answered": summary.answered, "silent": summary.silent,
                 "new": summary.new, "known": summary.known, "refused": summary.refused,
             });
-            print(&json!({ "fetched": counts }).to_string());
-        } else {
-            eprintln!(
-                "{messages} messages; {} of {} peers answered, {} copies were known",
-                summary.answered, summary.asked, summary.known
-            );
+            return print(json!({ "fetched": counts }).to_string()).await;
         }
+        // Messages go to standard output, the summary to standard error.
+        let text = format!(
+            "{messages} messages; {} of {} peers answered, {} copies were known",
+            summary.answered, summary.asked, summary.known
+        );
+        say(&text, signals::STOP_LIMIT);
+        Ok(())
     }
 }
 
 /// Opens the store of a home whose node is not running.
-fn open(home: &Home) -> Result<Store, Failure> {
+fn open(home: &Home, command: &str) -> Result<(Lock, Store), Failure> {
     let folder = saf_folder(home.path());
     if !folder.exists() {
         return Err(Failure::config(format!(
@@ -313,7 +325,10 @@ fn open(home: &Home) -> Result<Store, Failure> {
             home.path().display()
         )));
     }
-    Store::open(folder, home.config()?.saf.store()).map_err(|error| failed(&error))
+    let config = home.config()?;
+    let lock = home.lock(command)?;
+    let store = Store::open(folder, config.saf.store()).map_err(|error| failed(&error))?;
+    Ok((lock, store))
 }
 
 /// Number of messages remembered as received.
@@ -327,14 +342,7 @@ fn received(home: &Home) -> Result<usize, Failure> {
 }
 
 fn failed(error: &StoreError) -> Failure {
-    Failure::other(match error {
-        StoreError::Locked => {
-            "a node is running with this home and has its store open; stop it, or look \
-            at its log and metrics instead"
-                .to_owned()
-        }
-        error => error.to_string(),
-    })
+    Failure::other(chain(error))
 }
 
 fn mailbox(

@@ -1,16 +1,23 @@
 //! `send`: starts a node, sends one message, and stops the node.
 
-use std::{io::Read as _, path::PathBuf, time::Duration};
+use std::{
+    io::{ErrorKind, Read as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use clap::Args;
 use dht_core::PeerAddress;
-use dht_node::{MAX_PAYLOAD_BYTES, Message};
+use dht_node::{MAX_PAYLOAD_BYTES, Message, Node};
+use dht_transport::{DialError, DialFailure, IdentityError, UpgradeError};
 
 use crate::{
-    exit::Failure,
-    home::{Home, print},
-    listen,
+    exit::{Failure, chain},
+    home::Home,
+    listen, log,
+    output::print,
+    signals,
 };
 
 /// `dht-node send`
@@ -44,66 +51,106 @@ pub(crate) struct Send {
 
 impl Send {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let payload = self.payload()?;
+        let payload = signals::or_interrupted(self.payload()).await?;
         let bytes = payload.len();
         if bytes > MAX_PAYLOAD_BYTES {
             return Err(Failure::other(format!(
                 "the message has more than {MAX_PAYLOAD_BYTES} bytes, the limit; send it in parts"
             )));
         }
-        let secret = self.home.secret_key()?;
-        let mut config = self.home.config()?;
-        // The node of this home may be running: leave its port free.
+        let settings = self.home.settings()?;
+        log::set(settings.log.as_ref());
+        let _lock = self.home.lock("send")?;
+        let secret = self.home.key_or_new()?;
+        let mut config = settings.node;
+        // This node only dials.
         config.listen.clear();
         config.peers.clear();
         // Messages that this short-lived node stored for others would be lost with it.
         config.saf.enabled = false;
-        let node = dht_node::Node::builder(secret)
+        let node = Node::builder(secret)
             .config(config)
             .start()
             .await
-            .map_err(|error| Failure::other(error.to_string()))?;
+            .map_err(|error| listen::not_started(&error))?;
         node.add_peer(&self.to);
         let message = Message {
             message_type: self.message_type,
             payload,
         };
         let limit = Duration::from_secs(self.timeout);
-        let sending = tokio::time::timeout(limit, node.send(&self.to.public_key, message));
+        let sending = tokio::time::timeout(limit, self.send(&node, message));
         let outcome = tokio::select! {
             sent = sending => match sent {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(Failure::unreachable(format!(
-                    "{error}; is the peer running, and are address and network right?"
-                ))),
+                Ok(Err(failure)) => Err(failure),
                 Err(_) => Err(Failure::unreachable(format!("not sent within {limit:?}; see --timeout"))),
             },
-            () = listen::interrupted() => Err(Failure::interrupted()),
+            () = signals::stopped() => Err(Failure::interrupted()),
         };
         node.shutdown().await;
         outcome?;
         let to = self.to.public_key.to_string();
-        print(&if self.json {
+        let text = if self.json {
             serde_json::json!({ "to": to, "bytes": bytes }).to_string()
         } else {
             format!("sent {bytes} bytes to {to}")
-        });
-        Ok(())
+        };
+        signals::or_interrupted(print(text)).await
     }
 
-    fn payload(&self) -> Result<Bytes, Failure> {
+    async fn send(&self, node: &Node, message: Message) -> Result<(), Failure> {
+        // Connecting first tells why a peer cannot be reached.
+        node.connect(&self.to)
+            .await
+            .map_err(|error| Failure::unreachable(explain(&error)))?;
+        node.send(&self.to.public_key, message)
+            .await
+            .map_err(|error| Failure::unreachable(chain(&error)))
+    }
+
+    async fn payload(&self) -> Result<Bytes, Failure> {
         if let Some(text) = &self.text {
             return Ok(text.clone().into());
         }
-        let (name, read) = match &self.file {
-            Some(path) => {
-                let file = std::fs::File::open(path);
-                (path.display().to_string(), file.and_then(read_bounded))
-            }
-            None => ("standard input".to_owned(), read_bounded(std::io::stdin())),
-        };
-        read.map_err(|error| Failure::other(format!("cannot read {name}: {error}")))
+        let path = self.file.clone();
+        let name = path.as_ref().map_or_else(
+            || "standard input".to_owned(),
+            |path| path.display().to_string(),
+        );
+        // Input may take as long as it likes; signals are served meanwhile.
+        let read = tokio::task::spawn_blocking(move || match path {
+            Some(path) => std::fs::File::open(path).and_then(read_bounded),
+            None => read_bounded(std::io::stdin()),
+        });
+        read.await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(|error| Failure::other(format!("cannot read {name}: {error}")))
     }
+}
+
+/// Why a peer was not reached, with everything that caused it and what can be done about it.
+fn explain(error: &DialError) -> String {
+    let text = chain(error);
+    let advice = match error {
+        DialError::Failed(DialFailure::Connect(ErrorKind::ConnectionRefused)) => {
+            "; is the peer running, and is the port right?"
+        }
+        DialError::Failed(DialFailure::Upgrade(UpgradeError::WrongKey)) => {
+            "; ask the peer for its address, as printed by: dht-node id --address"
+        }
+        DialError::Failed(DialFailure::Upgrade(
+            UpgradeError::Noise(_) | UpgradeError::WireByte(_) | UpgradeError::Io(_),
+        )) => "; the other side ended the handshake: is it on the same network (--network)?",
+        DialError::Failed(DialFailure::Upgrade(UpgradeError::Identity(IdentityError::Io(_)))) => {
+            "; the peer refused our identity: is the clock of this machine right?"
+        }
+        DialError::Failed(DialFailure::Upgrade(UpgradeError::Identity(IdentityError::Claim(
+            _,
+        )))) => "; are the clocks of both machines right?",
+        _ => "",
+    };
+    format!("{text}{advice}")
 }
 
 /// Reads at most one byte more than can be sent, which is enough to notice that the input is too long.

@@ -37,8 +37,8 @@ fn secret(seed: u8) -> SecretKey {
 
 fn command(home: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
-    for name in ["HOME", "NETWORK", "LISTEN", "LOG"] {
-        command.env_remove(format!("DHT_NODE_{name}"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DHT_NODE_")) {
+        command.env_remove(name);
     }
     command
         .args(args)
@@ -69,8 +69,13 @@ async fn listen(home: &Path, args: &[&str]) -> Child {
     let args = [&["listen", "--listen", "/ip4/127.0.0.1/tcp/0"], args].concat();
     let mut child = command(home, &args).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
-    let line = within(lines.next_line()).await.unwrap().unwrap();
-    assert!(line.starts_with("running as "), "{line}");
+    // Before it there may be log lines, and nothing after it before the first event.
+    while !within(lines.next_line())
+        .await
+        .unwrap()
+        .unwrap()
+        .starts_with("running as ")
+    {}
     child
 }
 
@@ -265,6 +270,7 @@ async fn saf_shows_deletes_and_fetches() {
     }
     // While Bob's node runs, it alone has its mail.
     let (_, error) = run_to(1, &bob, &["saf", "stats"]).await;
+    assert!(error.contains("(dht-node listen)"), "{error}");
     assert!(error.contains("stop it"), "{error}");
     child.kill().await.unwrap();
 
@@ -397,9 +403,279 @@ async fn closed_pipe_is_no_failure() {
     drop(reader);
     let mut command = Command::new(BINARY);
     let command = command.args(["bans", "rules"]).stdout(writer);
-    let output = within(command.stderr(Stdio::piped()).output())
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let output = within(child.wait_with_output()).await.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), &*error), (Some(0), ""));
+}
+
+/// Sends a signal to a process.
+#[cfg(unix)]
+async fn signal(child: &Child, name: &str) {
+    let id = child.id().unwrap().to_string();
+    let killed = within(Command::new("kill").args([name, &id]).status()).await;
+    assert!(killed.unwrap().success());
+}
+
+/// Adds variables to the environment of a command, which ends with this code; what it printed to standard error.
+async fn with_variables(
+    code: i32,
+    home: &Path,
+    args: &[&str],
+    variables: &[(&str, &str)],
+) -> String {
+    let mut command = command(home, args);
+    let output = within(command.envs(variables.iter().copied()).output())
         .await
         .unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{args:?} {error}");
+    error
+}
+
+#[tokio::test]
+async fn unknown_variables_are_refused() {
+    let dir = TempDir::new().unwrap();
+    for (name, value, expected) in [
+        ("DHT_NODE_LISTN", "", "did you mean DHT_NODE_LISTEN?"),
+        ("DHT_NODE_SAF_CAPACITY_ROWS", "0", "range 1 to"),
+        (
+            "DHT_NODE_RATES_JOIN_PER_SECOND",
+            "many",
+            "not a whole number",
+        ),
+        ("DHT_NODE_MEMORY_MIB", "2000000", "range 1 to 1048576"),
+    ] {
+        let error = with_variables(3, dir.path(), &["config"], &[(name, value)]).await;
+        assert!(error.contains(name) && error.contains(expected), "{error}");
+    }
+    with_variables(
+        0,
+        dir.path(),
+        &["config"],
+        &[("DHT_NODE_SAF_CAPACITY_ROWS", "9")],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn mistyped_filters_are_refused() {
+    let dir = TempDir::new().unwrap();
+    for (filter, meant) in [("warning", "`warn`"), ("trcae", "`trace`")] {
+        let (_, error) = run_to(2, dir.path(), &["config", "--log", filter]).await;
+        assert!(error.contains(meant), "{error}");
+        let error = with_variables(2, dir.path(), &["config"], &[("DHT_NODE_LOG", filter)]).await;
+        assert!(error.contains(meant), "{error}");
+    }
+    run_to(
+        0,
+        dir.path(),
+        &["config", "--log", "warn,dht_transport=trace"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn one_home_has_one_process() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("config.toml"), "[saf]\nenabled = false").unwrap();
+    let mut child = listen(dir.path(), &[]).await;
+    let id = child.id().unwrap().to_string();
+    let to = format!("{}::/ip4/127.0.0.1/tcp/9", secret(9).public_key());
+    for args in [
+        &["listen"][..],
+        &["run"],
+        &["send", "--to", &to, "--text", "hi"],
+    ] {
+        let (_, error) = run_to(1, dir.path(), args).await;
+        assert!(
+            error.contains(&format!("process {id} (dht-node listen)")),
+            "{error}"
+        );
+        assert!(error.contains("stop it"), "{error}");
+    }
+    child.kill().await.unwrap();
+    // The lock of a killed process is free.
+    let mut child = listen(dir.path(), &[]).await;
+    child.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn run_needs_a_home() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path().join("new");
+    let (_, error) = run_to(4, &home, &["run"]).await;
+    assert!(error.contains("dht-node init --home"), "{error}");
+    std::fs::write(home.join("inbox.redb"), "of another key").unwrap();
+    for args in [&["listen"][..], &["init"], &["id"]] {
+        let (_, error) = run_to(4, &home, args).await;
+        assert!(error.contains("inbox.redb"), "{error}");
+        assert!(!home.join("secret_key").exists());
+        assert!(!home.join("config.toml").exists());
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn homes_are_for_their_owner() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+    let dir = TempDir::new().unwrap();
+    let home = dir.path().join("open");
+    fs::create_dir(&home).unwrap();
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut child = listen(&home, &[]).await;
+    let mut folders = vec![home];
+    while let Some(folder) = folders.pop() {
+        let mode = fs::metadata(&folder).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o} {}", folder.display());
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{mode:o} {}", path.display());
+            folders.extend(path.is_dir().then_some(path));
+        }
+    }
+    child.kill().await.unwrap();
+}
+
+/// A disk without room, as /dev/full: the reason is named, and nothing else goes to standard error.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn full_output_exits_with_one() {
+    let dir = TempDir::new().unwrap();
+    for args in [&["id"][..], &["config"], &["--help"], &["--version"]] {
+        let mut command = Command::new(BINARY);
+        command.args(args);
+        if !args[0].starts_with('-') {
+            command.arg("--home").arg(dir.path());
+        }
+        let full = std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        // `output` of tokio's command would put a pipe in place of it.
+        let child = command.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+        let output = within(child.wait_with_output()).await.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?} {error}");
+        assert!(
+            error.contains("standard output") && error.contains("space"),
+            "{error}"
+        );
+    }
+}
+
+/// Nobody reads standard output and standard error: the node takes messages and stops when it is told to.
+#[cfg(unix)]
+#[tokio::test]
+async fn unread_output_stops_no_node() {
+    let dir = TempDir::new().unwrap();
+    let mut child = listen(dir.path(), &["--log", "trace"]).await;
+    let (address, _) = run_to(0, dir.path(), &["id", "--address"]).await;
+    let alice = Node::builder(secret(1)).start().await.unwrap();
+    let bob: PeerAddress = address.parse().unwrap();
+    within(alice.connect(&bob)).await.unwrap();
+    // More than a pipe holds: the listener waits for its reader, and logs are lost.
+    for number in 0..60 {
+        let message = Message {
+            message_type: number,
+            payload: vec![b'x'; 4096].into(),
+        };
+        within(alice.send(&bob.public_key, message)).await.unwrap();
+    }
+    signal(&child, "-TERM").await;
+    let status = within(child.wait()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    alice.shutdown().await;
+}
+
+/// A reader that closes its pipe ends the listener in order and without a word.
+#[cfg(unix)]
+#[tokio::test]
+async fn closed_pipe_ends_a_listener() {
+    let dir = TempDir::new().unwrap();
+    let mut child = listen(dir.path(), &[]).await;
+    drop(child.stdout.take());
+    let (address, _) = run_to(0, dir.path(), &["id", "--address"]).await;
+    let alice = Node::builder(secret(1)).start().await.unwrap();
+    let bob: PeerAddress = address.parse().unwrap();
+    within(alice.connect(&bob)).await.unwrap();
+    let message = Message {
+        message_type: 1,
+        payload: "hi".into(),
+    };
+    within(alice.send(&bob.public_key, message)).await.unwrap();
+    let output = within(child.wait_with_output()).await.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), &*error), (Some(0), ""));
+    assert!(!dir.path().join("addresses").exists());
+    alice.shutdown().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn interrupted_commands_exit_with_130() {
+    let dir = TempDir::new().unwrap();
+    // Standard input that stays open, and a peer that does not answer.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let to = format!("{}::/ip4/127.0.0.1/tcp/{port}", secret(9).public_key());
+    let mut child = command(dir.path(), &["send", "--to", &to, "--text", "hi"])
+        .spawn()
+        .unwrap();
+    let _socket = within(tokio::task::spawn_blocking(move || silent.accept())).await;
+    signal(&child, "-INT").await;
+    let status = within(child.wait()).await.unwrap();
+    assert_eq!(status.code(), Some(130));
+}
+
+/// SIGHUP takes the filter of the log, names what needs a restart, and refuses a file that does not parse.
+#[cfg(unix)]
+#[tokio::test]
+async fn hangup_reads_the_settings_again() {
+    let dir = TempDir::new().unwrap();
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, "log = 'warn'").unwrap();
+    let mut child = listen(dir.path(), &[]).await;
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    for (text, expected) in [
+        (
+            "log = 'debug'\nmemory_mib = 99",
+            ["changed=true", "memory_mib"],
+        ),
+        ("log = 'loud'", ["not valid", "loud"]),
+    ] {
+        std::fs::write(&config, text).unwrap();
+        signal(&child, "-HUP").await;
+        loop {
+            let line = within(lines.next_line()).await.unwrap().unwrap();
+            if expected.iter().all(|part| line.contains(part)) {
+                break;
+            }
+        }
+    }
+    child.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn causes_of_failed_dials_are_named() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    let mut child = listen(&a, &[]).await;
+    let (address, _) = run_to(0, &a, &["id", "--address"]).await;
+    let (_, place) = address.split_once("::").unwrap();
+    let other = secret(9).public_key();
+    let wrong_key = format!("{other}::{place}");
+    let no_name = format!("{other}::/dns4/no-such-host.invalid/tcp/9");
+    for (to, network, expected) in [
+        (&*wrong_key, "localnet", "has another key"),
+        (&*no_name, "localnet", "DNS"),
+        (&*address, "esmeralda", "same network"),
+    ] {
+        let args = ["send", "--to", to, "--network", network, "--text", "hi"];
+        let (_, error) = run_to(6, &b, &args).await;
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(error.matches(expected).count(), 1, "{error}");
+    }
+    child.kill().await.unwrap();
 }

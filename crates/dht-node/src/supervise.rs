@@ -79,7 +79,8 @@ pub(crate) async fn keep_connected(transport: Transport, peers: Vec<PeerAddress>
             .filter(|peer| transport.connection(&peer.public_key.node_id()).is_none());
         let dials = missing.map(|peer| async {
             if let Err(error) = transport.dial(&peer.public_key, &peer.addresses).await {
-                tracing::warn!(peer = %peer.public_key.short(), %error, "configured peer not reached");
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::warn!(peer = %peer.public_key.short(), error, "configured peer not reached");
             }
         });
         futures::future::join_all(dials).await;

@@ -43,6 +43,9 @@ pub enum UpgradeError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialFailure {
+    /// The name of the host has no address.
+    #[error("the name of the host was not found (DNS)")]
+    Lookup,
     /// Nobody could be reached.
     #[error("connecting failed: {0}")]
     Connect(io::ErrorKind),

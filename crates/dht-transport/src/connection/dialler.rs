@@ -2,6 +2,7 @@
 //! docs/protocol/02-transport-and-connectivity.md section 9.1.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -212,7 +213,10 @@ impl Dial {
         let socket = timeout(state.config.connect_timeout, state.media.dial(address))
             .await
             .map_err(|_| DialFailure::ConnectTimeout)?
-            .map_err(|error| DialFailure::Connect(error.kind()))?
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => DialFailure::Lookup,
+                kind => DialFailure::Connect(kind),
+            })?
             .counted(Arc::clone(&state.wire));
         self.spoken.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + state.config.upgrade_timeout;

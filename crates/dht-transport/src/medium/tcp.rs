@@ -137,7 +137,10 @@ async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
             name,
             port,
         }) => {
-            let found = lookup_host((name.as_str(), port)).await?;
+            // One kind for every failure of a lookup, which connecting never has.
+            let found = lookup_host((name.as_str(), port))
+                .await
+                .map_err(|error| io::Error::new(io::ErrorKind::NotFound, error))?;
             Ok(found
                 .filter(|found| kind == DnsKind::Dns || found.is_ipv4())
                 .collect())

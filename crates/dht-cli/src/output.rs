@@ -1,0 +1,168 @@
+//! Standard output and standard error, each written by a thread of its own: a terminal or pipe that nobody reads does
+//! not stop the node.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use crate::exit::Failure;
+
+/// Lines of standard output that wait for their turn; more make the caller wait.
+const LINES: usize = 16;
+/// Lines of standard error that wait for their turn; more are lost, and counted.
+const LOG_LINES: usize = 4096;
+/// Interval between attempts to queue a line that must not be lost.
+const RETRY: Duration = Duration::from_millis(5);
+
+static OUT: LazyLock<tokio::sync::mpsc::Sender<Line>> = LazyLock::new(|| {
+    let (sender, lines) = tokio::sync::mpsc::channel(LINES);
+    spawn("stdout", move || write_lines(lines, io::stdout()));
+    sender
+});
+static ERR: LazyLock<SyncSender<Entry>> = LazyLock::new(|| {
+    let (sender, entries) = sync_channel(LOG_LINES);
+    spawn("stderr", move || write_log(&entries, io::stderr(), &LOST));
+    sender
+});
+/// Log lines that were lost and not yet reported.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+struct Line {
+    text: String,
+    written: oneshot::Sender<io::Result<()>>,
+}
+
+enum Entry {
+    Text(Vec<u8>),
+    /// Answered once everything before is written.
+    Flush(SyncSender<()>),
+}
+
+/// Prints a line to standard output and waits until it is written.
+///
+/// # Errors
+/// The failure with which the command ends: without a text if the reader closed the pipe, as in `… | head -1`.
+pub(crate) async fn print(text: impl Into<String>) -> Result<(), Failure> {
+    let mut text = text.into();
+    text.push('\n');
+    let (written, outcome) = oneshot::channel();
+    let gone = || io::Error::other("its thread has ended");
+    let outcome = match OUT.send(Line { text, written }).await {
+        Ok(()) => outcome.await.unwrap_or_else(|_| Err(gone())),
+        Err(_) => Err(gone()),
+    };
+    outcome.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::closed_pipe(),
+        _ => Failure::other(format!("cannot write to standard output: {error}")),
+    })
+}
+
+/// Prints a line to standard error; waits at most for `limit` until there is room for it.
+pub(crate) fn say(text: &str, limit: Duration) {
+    queue(Entry::Text(format!("{text}\n").into_bytes()), limit);
+}
+
+/// Waits until standard error has been written, at most for `limit`.
+pub(crate) fn flush(limit: Duration) {
+    let (done, written) = sync_channel(1);
+    queue(Entry::Flush(done), limit);
+    // After the limit, what is left is lost with the process.
+    let _late = written.recv_timeout(limit);
+}
+
+fn queue(mut entry: Entry, limit: Duration) {
+    let mut waited = Duration::ZERO;
+    while let Err(TrySendError::Full(back)) = ERR.try_send(entry) {
+        if waited >= limit {
+            LOST.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        thread::sleep(RETRY);
+        waited += RETRY;
+        entry = back;
+    }
+}
+
+/// Where the log goes: standard error, without waiting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        queue(Entry::Text(line.to_vec()), Duration::ZERO);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
+    // Without the thread its channel is closed, which callers report.
+    let _thread = thread::Builder::new().name(name.to_owned()).spawn(run);
+}
+
+fn write_lines(mut lines: tokio::sync::mpsc::Receiver<Line>, mut out: impl Write) {
+    while let Some(line) = lines.blocking_recv() {
+        let outcome = out
+            .write_all(line.text.as_bytes())
+            .and_then(|()| out.flush());
+        // A caller that no longer waits has been interrupted.
+        let _gone = line.written.send(outcome);
+    }
+}
+
+fn write_log(entries: &Receiver<Entry>, mut out: impl Write, lost: &AtomicU64) {
+    // An error is ignored: there is no other place to report it, and the node goes on without its log.
+    for entry in entries {
+        match entry {
+            Entry::Text(text) => {
+                let count = lost.swap(0, Ordering::Relaxed);
+                if count > 0 {
+                    let _ = writeln!(
+                        out,
+                        "{count} log lines were lost: standard error was not read"
+                    );
+                }
+                let _ = out.write_all(&text);
+            }
+            Entry::Flush(done) => {
+                let _ = out.flush();
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_lines_are_counted() {
+        let (sender, entries) = sync_channel(4);
+        let lost = AtomicU64::new(7);
+        for text in ["a\n", "b\n"] {
+            sender.send(Entry::Text(text.into())).unwrap();
+        }
+        drop(sender);
+        let mut written = Vec::new();
+        write_log(&entries, &mut written, &lost);
+        let written = String::from_utf8(written).unwrap();
+        assert_eq!(
+            written,
+            "7 log lines were lost: standard error was not read\na\nb\n"
+        );
+        assert_eq!(lost.into_inner(), 0);
+    }
+}

@@ -1,0 +1,347 @@
+//! Settings: the file `config.toml`, then the environment, then flags.
+
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use dht_node::Config;
+use serde::Deserialize as _;
+use toml::{Table, Value};
+
+use crate::{
+    exit::Failure,
+    log::{self, LogFilter},
+};
+
+/// Beginning of the names of environment variables.
+const PREFIX: &str = "DHT_NODE_";
+/// The variable that is no setting.
+const HOME: &str = "DHT_NODE_HOME";
+/// Key of the log filter.
+const LOG: &str = "log";
+
+/// What `config.toml` and the environment say.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Settings of the node.
+    pub(crate) node: Config,
+    /// Filter of the log; `None` if nothing sets it.
+    pub(crate) log: Option<LogFilter>,
+}
+
+/// One setting of the environment.
+#[derive(Clone, Debug, PartialEq)]
+struct Variable {
+    name: String,
+    path: Vec<String>,
+    value: Value,
+}
+
+impl Settings {
+    /// Reads the file, if there is one, and the environment; then applies the flags.
+    pub(crate) fn read(path: &Path, flags: Table) -> Result<Self, Failure> {
+        let file = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                return Err(Failure::other(format!(
+                    "cannot read {}: {error}",
+                    path.display()
+                )));
+            }
+        };
+        let file: Table = toml::from_str(&file)
+            .map_err(|error| Failure::config(format!("{}: {error}", path.display())))?;
+        Self::merge(&path.display().to_string(), file, &environment()?, flags)
+            .map_err(Failure::config)
+    }
+
+    fn merge(
+        path: &str,
+        file: Table,
+        variables: &[Variable],
+        flags: Table,
+    ) -> Result<Self, String> {
+        let defaults = defaults();
+        // Each source alone first, so that an error names the place to mend it.
+        parse(file.clone()).map_err(|error| format!("{path}: {error}"))?;
+        let mut merged = file;
+        for variable in variables {
+            let mut alone = defaults.clone();
+            set(&mut alone, &defaults, variable);
+            parse(alone).map_err(|error| format!("{}: {error}", variable.name))?;
+            set(&mut merged, &defaults, variable);
+        }
+        merged.extend(flags);
+        let settings = parse(merged).map_err(|error| format!("{path}: {error}"))?;
+        settings.node.validate().map_err(|error| {
+            let of = |variable: &&Variable| variable.path.join(".") == error.key;
+            let place = variables.iter().find(of);
+            format!("{}: {error}", place.map_or(path, |found| &found.name))
+        })?;
+        Ok(settings)
+    }
+
+    /// All settings as the text of a file.
+    pub(crate) fn to_text(&self) -> Result<String, Failure> {
+        let config = toml::to_string(&self.node)
+            .map_err(|error| Failure::config(format!("cannot write the configuration: {error}")))?;
+        let log = self.log.clone().unwrap_or_default();
+        Ok(format!("{LOG} = {}\n{config}", Value::from(log.as_str())))
+    }
+
+    /// The settings that differ from those of `before`, by their keys, without that of the log.
+    pub(crate) fn changed(&self, before: &Self) -> Vec<String> {
+        let (now, before) = (leaves_of(&self.node), leaves_of(&before.node));
+        let changed = now
+            .iter()
+            .filter(|(key, value)| before.get(*key) != Some(value));
+        let gone = before.keys().filter(|key| !now.contains_key(*key));
+        changed
+            .map(|(key, _)| key)
+            .chain(gone)
+            .map(|path| path.join("."))
+            .collect()
+    }
+}
+
+/// Refuses variables that are no settings.
+pub(crate) fn check_environment() -> Result<(), Failure> {
+    environment().map(|_| ())
+}
+
+/// The word that is most like `word`, if one is.
+pub(crate) fn closest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let like = |other: &&str| strsim::jaro_winkler(word, other);
+    let found = words
+        .into_iter()
+        .max_by(|a, b| like(a).total_cmp(&like(b)))?;
+    (like(&found) > 0.75).then_some(found)
+}
+
+fn environment() -> Result<Vec<Variable>, Failure> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if !name.starts_with(PREFIX) {
+            continue;
+        }
+        let value = value
+            .into_string()
+            .map_err(|_| Failure::config(format!("{name} is not valid UTF-8")));
+        variables.extend(variable(&name, &value?).map_err(Failure::config)?);
+    }
+    Ok(variables)
+}
+
+/// The setting of one variable; `None` if it is none and may be set nevertheless.
+fn variable(name: &str, value: &str) -> Result<Option<Variable>, String> {
+    if name == HOME {
+        return Ok(None);
+    }
+    let known: BTreeMap<String, (Vec<String>, Value)> = leaves(&defaults())
+        .into_iter()
+        .map(|(path, value)| {
+            (
+                format!("{PREFIX}{}", path.join("_").to_uppercase()),
+                (path, value),
+            )
+        })
+        .collect();
+    let Some((path, default)) = known.get(name) else {
+        let names = known.keys().map(String::as_str).chain([HOME]);
+        return Err(closest(name, names).map_or_else(
+            || format!("{name} is no setting; `dht-node config` shows all of them"),
+            |close| format!("{name} is no setting; did you mean {close}?"),
+        ));
+    };
+    let wrong = |what: &str| format!("{name} is `{}`, which is not {what}", value.escape_debug());
+    let text = value.trim();
+    let value = match default {
+        Value::Integer(_) => text
+            .parse()
+            .map(Value::Integer)
+            .map_err(|_| wrong("a whole number"))?,
+        Value::Float(_) => text
+            .parse()
+            .map(Value::Float)
+            .map_err(|_| wrong("a number"))?,
+        Value::Boolean(_) => text
+            .parse()
+            .map(Value::Boolean)
+            .map_err(|_| wrong("true or false"))?,
+        Value::Array(_) => {
+            let items = text.split(',').map(str::trim);
+            Value::Array(
+                items
+                    .filter(|item| !item.is_empty())
+                    .map(Value::from)
+                    .collect(),
+            )
+        }
+        _ => Value::from(text),
+    };
+    Ok(Some(Variable {
+        name: name.to_owned(),
+        path: path.clone(),
+        value,
+    }))
+}
+
+fn parse(mut table: Table) -> Result<Settings, String> {
+    let log = match table.remove(LOG) {
+        None => None,
+        Some(Value::String(text)) => Some(text.parse().map_err(|error| format!("{LOG}: {error}"))?),
+        Some(other) => {
+            return Err(format!(
+                "{LOG}: a text is expected, not {}",
+                other.type_str()
+            ));
+        }
+    };
+    let node = Config::deserialize(table).map_err(|error| error.to_string())?;
+    Ok(Settings { node, log })
+}
+
+/// The default of every setting.
+fn defaults() -> Table {
+    let mut table = Table::try_from(Config::default()).unwrap_or_default();
+    table.insert(LOG.to_owned(), log::DEFAULT.into());
+    table
+}
+
+fn leaves_of(config: &Config) -> BTreeMap<Vec<String>, Value> {
+    leaves(&Table::try_from(config).unwrap_or_default())
+}
+
+/// Every setting with the keys that lead to it.
+fn leaves(table: &Table) -> BTreeMap<Vec<String>, Value> {
+    let mut found = BTreeMap::new();
+    for (key, value) in table {
+        match value {
+            Value::Table(inner) => {
+                found.extend(leaves(inner).into_iter().map(|(path, value)| {
+                    (std::iter::once(key.clone()).chain(path).collect(), value)
+                }))
+            }
+            value => drop(found.insert(vec![key.clone()], value.clone())),
+        }
+    }
+    found
+}
+
+/// Sets one setting. A section that is not there yet starts with its defaults: some cannot be read in part.
+fn set(table: &mut Table, defaults: &Table, variable: &Variable) {
+    let Some((last, sections)) = variable.path.split_last() else {
+        return;
+    };
+    let (mut table, mut defaults) = (table, Some(defaults));
+    for section in sections {
+        let default = defaults.and_then(|defaults| defaults.get(section));
+        let default = default.cloned().unwrap_or_else(|| Table::new().into());
+        defaults = defaults.and_then(|defaults| defaults.get(section)?.as_table());
+        let inner = table.entry(section.clone()).or_insert(default);
+        match inner {
+            Value::Table(inner) => table = inner,
+            // The file was read before: a section is a table.
+            _ => return,
+        }
+    }
+    table.insert(last.clone(), variable.value.clone());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merge(file: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
+        let variables: Vec<Variable> = variables
+            .iter()
+            .map(|(name, value)| Ok(variable(name, value)?.unwrap()))
+            .collect::<Result<_, String>>()?;
+        Settings::merge(
+            "config.toml",
+            file.parse().unwrap(),
+            &variables,
+            Table::new(),
+        )
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let settings = merge(
+            "memory_mib = 7\n[saf]\ncapacity_rows = 5\nmax_returned = 9",
+            &[
+                ("DHT_NODE_MEMORY_MIB", "8"),
+                ("DHT_NODE_SAF_CAPACITY_ROWS", "6"),
+                ("DHT_NODE_RATES_JOIN_BURST", "3"),
+                (
+                    "DHT_NODE_LISTEN",
+                    "/ip4/127.0.0.1/tcp/1, /ip4/127.0.0.1/tcp/2",
+                ),
+                ("DHT_NODE_FORWARD", "false"),
+                ("DHT_NODE_LOG", "debug"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(settings.node.memory_mib, 8);
+        assert_eq!(
+            (
+                settings.node.saf.capacity_rows,
+                settings.node.saf.max_returned
+            ),
+            (6, 9)
+        );
+        let join = Config::default().rates.join.per_second;
+        assert_eq!(
+            (
+                settings.node.rates.join.per_second,
+                settings.node.rates.join.burst
+            ),
+            (join, 3)
+        );
+        assert_eq!(settings.node.listen.len(), 2);
+        assert!(!settings.node.forward);
+        assert_eq!(settings.log.unwrap().as_str(), "debug");
+    }
+
+    #[test]
+    fn mistakes_name_their_variable() {
+        for (name, value, expected) in [
+            (
+                "DHT_NODE_MEMROY_MIB",
+                "8",
+                "did you mean DHT_NODE_MEMORY_MIB?",
+            ),
+            ("DHT_NODE_MEMORY_MIB", "8 MiB", "not a whole number"),
+            ("DHT_NODE_MEMORY_MIB", "0", "range 1 to 1048576"),
+            ("DHT_NODE_SAF_MAILBOX_PERCENT", "101", "range 0 to 100"),
+            ("DHT_NODE_NETWORK", "mars", "esmeralda"),
+            ("DHT_NODE_LOG", "warning", "did you mean `warn`?"),
+            ("DHT_NODE_FORWARD", "yes", "true or false"),
+        ] {
+            let error = merge("", &[(name, value)]).unwrap_err();
+            assert!(
+                error.contains(expected) && error.starts_with(name),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_setting_has_one_variable() {
+        let leaves = leaves(&defaults());
+        let names: std::collections::BTreeSet<String> =
+            leaves.keys().map(|path| path.join("_")).collect();
+        assert_eq!(names.len(), leaves.len());
+        assert!(names.contains("saf_capacity_rows") && names.contains("rates_mail_burst"));
+    }
+
+    #[test]
+    fn the_text_reads_back() {
+        let settings = merge("log = 'info'\nmemory_mib = 9", &[]).unwrap();
+        let back = merge(&settings.to_text().unwrap(), &[]).unwrap();
+        assert_eq!(back.log, settings.log);
+        assert!(back.changed(&settings).is_empty());
+        let other = merge("memory_mib = 10", &[]).unwrap();
+        assert_eq!(other.changed(&settings), ["memory_mib"]);
+    }
+}

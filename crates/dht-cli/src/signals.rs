@@ -1,0 +1,127 @@
+//! Signals: SIGINT and SIGTERM stop the command in order, SIGHUP reads the configuration again. A thread of its own
+//! serves them, whatever the node does.
+
+use std::{sync::LazyLock, thread, time::Duration};
+
+use tokio::sync::{Notify, watch};
+
+use crate::{exit::Failure, output};
+
+/// Longest time between the first signal and the end of the process.
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// Exit code of an interrupted command.
+pub(crate) const INTERRUPTED: i32 = 130;
+/// Time for the last words on standard error.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+static STOP: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
+static RELOAD: LazyLock<Notify> = LazyLock::new(Notify::new);
+
+/// Ends once the process was told to stop.
+pub(crate) async fn stopped() {
+    let mut stop = STOP.subscribe();
+    // The sender is static, so this ends with the signal only.
+    let _ = stop.wait_for(|stopped| *stopped).await;
+}
+
+/// Ends once the process was told to read its configuration again.
+pub(crate) async fn reload() {
+    RELOAD.notified().await;
+}
+
+/// Runs a command that needs no orderly end, until it ends or is interrupted.
+pub(crate) async fn or_interrupted<T>(
+    command: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        outcome = command => outcome,
+        () = stopped() => Err(Failure::interrupted()),
+    }
+}
+
+/// Catches the signals from now on.
+pub(crate) fn catch() -> Result<(), Failure> {
+    let failed =
+        |error: std::io::Error| Failure::other(format!("cannot catch the signals: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let mut signals = {
+        let _entered = runtime.enter();
+        Signals::new().map_err(failed)?
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || runtime.block_on(serve(&mut signals)))
+        .map_err(failed)?;
+    Ok(())
+}
+
+async fn serve(signals: &mut Signals) {
+    signals.stop().await;
+    STOP.send_replace(true);
+    tokio::select! {
+        () = signals.stop() => {
+            output::say("error: interrupted twice: stopped at once", LAST_WORDS);
+            end(INTERRUPTED);
+        }
+        () = tokio::time::sleep(STOP_LIMIT) => {
+            output::say(&format!("error: not stopped within {STOP_LIMIT:?}: ended"), LAST_WORDS);
+            end(1);
+        }
+    }
+}
+
+fn end(code: i32) -> ! {
+    output::flush(LAST_WORDS);
+    std::process::exit(code)
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Ends with the next SIGINT or SIGTERM.
+    async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                // Nobody may be waiting: the next command that does reads the newest configuration anyway.
+                _ = self.hangup.recv() => RELOAD.notify_one(),
+            }
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn stop(&mut self) {
+        // Without signals only the end of the process stops the node.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
