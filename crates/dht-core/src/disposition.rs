@@ -60,6 +60,12 @@ pub enum DropReason {
     Unrequested,
     /// The application's validator refused it.
     Refused,
+    /// It is for the application, and no application listens. Another copy is welcome.
+    NobodyListens,
+    /// It is for the application, whose inbox is full. Another copy is welcome.
+    InboxFull,
+    /// It is for the application, whose inbox could not write it. Another copy is welcome.
+    InboxFailed,
     /// A queue is full, or a rate limit was reached.
     Overload,
     /// A component of this node failed.
@@ -87,8 +93,22 @@ impl Disposition {
 }
 
 impl DropReason {
+    /// Whether the reason says nothing about the message: this node had no place for it, and takes another copy once
+    /// it has.
+    #[must_use]
+    pub const fn is_temporary(self) -> bool {
+        matches!(
+            self,
+            Self::NobodyListens
+                | Self::InboxFull
+                | Self::InboxFailed
+                | Self::Overload
+                | Self::Internal
+        )
+    }
+
     /// Every reason.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::Empty,
         Self::Undecodable,
         Self::NotCanonical,
@@ -109,6 +129,9 @@ impl DropReason {
         Self::Banned,
         Self::Unrequested,
         Self::Refused,
+        Self::NobodyListens,
+        Self::InboxFull,
+        Self::InboxFailed,
         Self::Overload,
         Self::Internal,
     ];
@@ -143,6 +166,9 @@ impl DropReason {
             Self::Banned => "banned",
             Self::Unrequested => "unrequested",
             Self::Refused => "refused",
+            Self::NobodyListens => "nobody_listens",
+            Self::InboxFull => "inbox_full",
+            Self::InboxFailed => "inbox_failed",
             Self::Overload => "overload",
             Self::Internal => "internal",
         }

@@ -22,5 +22,5 @@ pub use self::{
     retention::{
         CEILING_FACTOR, DEFAULT_CAPACITY, DedupMeta, MAX_RETENTION_SECONDS, MIN_RETENTION_SECONDS,
     },
-    table::{DedupEntry, DedupTable},
+    table::{Claim, DedupEntry, DedupTable},
 };

@@ -46,6 +46,8 @@ struct Entry {
     touched: u64,
     occurrences: u32,
     signed: bool,
+    /// A [`Claim`] on it is held.
+    claimed: bool,
 }
 
 /// What a shard counts.
@@ -54,6 +56,16 @@ struct Progress {
     /// Counts occurrences, so that "least recently seen" is exact within one second too.
     clock: u64,
     inserts_since_trim: usize,
+}
+
+/// A message that is on its way to its recipient on this node. Until that has it, copies are repeats; a claim that is
+/// dropped makes the table forget the message, so that another copy can take its place.
+#[derive(Debug)]
+#[must_use = "a dropped claim forgets its message"]
+pub struct Claim {
+    table: DedupTable,
+    key: DedupHash,
+    settled: bool,
 }
 
 /// One entry of the table, for keeping it across restarts.
@@ -103,6 +115,48 @@ impl DedupTable {
             self.0
                 .insert(&mut slot, DedupEntry::first(*key, meta, now), now)
         })
+    }
+
+    /// Counts an occurrence. The first one is answered with a claim, a repeat with how many there were, this one
+    /// included.
+    ///
+    /// ```
+    /// # use dht_core::{DedupHash, UnixSeconds};
+    /// # use dht_dedup::{DedupMeta, DedupTable};
+    /// # let table = DedupTable::new(50_000, [7; 16]);
+    /// # let (key, now) = (DedupHash([1; 32]), UnixSeconds(1_700_000_000));
+    /// # let meta = DedupMeta { signed: true, expires: None };
+    /// let claim = table.claim(&key, meta, now).unwrap();
+    /// assert_eq!(table.claim(&key, meta, now).unwrap_err(), 2);
+    /// drop(claim); // refused
+    /// table.claim(&key, meta, now).unwrap().settle(); // delivered, and a repeat from now on
+    /// assert_eq!(table.count(&key), 1);
+    /// ```
+    ///
+    /// # Errors
+    /// The occurrences, if the message is known.
+    pub fn claim(&self, key: &DedupHash, meta: DedupMeta, now: UnixSeconds) -> Result<Claim, u32> {
+        let mut slot = self.0.entries.lock(key);
+        if let Some(occurrences) = repeat(&mut slot, meta, 0, now) {
+            return Err(occurrences);
+        }
+        self.0
+            .insert(&mut slot, DedupEntry::first(*key, meta, now), now);
+        if let Some(entry) = slot.get_mut() {
+            entry.claimed = true;
+        }
+        Ok(Claim {
+            table: self.clone(),
+            key: *key,
+            settled: false,
+        })
+    }
+
+    /// Whether a message is on its way to its recipient on this node: a [`Claim`] on it is held.
+    #[must_use]
+    pub fn is_claimed(&self, key: &DedupHash) -> bool {
+        let slot = self.0.entries.lock(key);
+        slot.get().is_some_and(|entry| entry.claimed)
     }
 
     /// Counts an occurrence only if there were at least `least` before, and at least one; answers how many there are
@@ -164,13 +218,14 @@ impl DedupTable {
         self.0.ceiling.saturating_mul(self.0.entries.shard_count())
     }
 
-    /// All entries, least recently seen first within a shard. Locks one shard at a time: entries made meanwhile
+    /// All entries but those that are claimed, least recently seen first within a shard. Locks one shard at a time: entries made meanwhile
     /// may be missing.
     #[must_use]
     pub fn snapshot(&self) -> Vec<DedupEntry> {
         let mut entries = Vec::with_capacity(self.len());
         for shard in self.0.entries.shards() {
-            let mut of_shard: Vec<_> = shard.iter().collect();
+            let settled = shard.iter().filter(|(_, entry)| !entry.claimed);
+            let mut of_shard: Vec<_> = settled.collect();
             // Restoring in this order restores the order.
             of_shard.sort_unstable_by_key(|(_, entry)| entry.touched);
             entries.extend(of_shard.into_iter().map(|(key, entry)| DedupEntry {
@@ -211,6 +266,28 @@ impl DedupTable {
     }
 }
 
+impl Claim {
+    /// The recipient has the message: copies are repeats from now on.
+    pub fn settle(mut self) {
+        self.settled = true;
+        let mut slot = self.table.0.entries.lock(&self.key);
+        if let Some(entry) = slot.get_mut() {
+            entry.claimed = false;
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.settled {
+            let mut slot = self.table.0.entries.lock(&self.key);
+            if slot.get().is_some_and(|entry| entry.claimed) {
+                slot.remove();
+            }
+        }
+    }
+}
+
 impl Inner {
     /// Enters a key that is not there, evicting if it must; answers its occurrences.
     fn insert(&self, slot: &mut Place<'_>, entry: DedupEntry, now: UnixSeconds) -> u32 {
@@ -228,6 +305,7 @@ impl Inner {
             touched,
             occurrences: entry.occurrences,
             signed: entry.signed,
+            claimed: false,
         });
         entered.occurrences
     }

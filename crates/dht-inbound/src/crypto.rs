@@ -6,6 +6,7 @@ mod dedup;
 mod log;
 mod open;
 mod rebroadcast;
+mod settle;
 mod verify;
 
 pub use self::{
@@ -14,5 +15,6 @@ pub use self::{
     log::Log,
     open::Open,
     rebroadcast::Rebroadcast,
+    settle::{Settle, SettleFuture, SettleLayer},
     verify::Verify,
 };

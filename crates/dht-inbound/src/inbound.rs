@@ -18,7 +18,7 @@ use tower::{
 use crate::{
     crypto::{
         BatchOpener, BatchVerifier, DEFAULT_ALLOWED_OCCURRENCES, Dedup, Log, Open, Rebroadcast,
-        Verify,
+        SettleLayer, Verify,
     },
     filter::{
         Convert, Decode, ExactCopy, Expiry, FloodLimits, FloodMeter, Meter, RateLimit, RateLimiter,
@@ -88,7 +88,7 @@ pub struct InboundRuntime {
 /// | Group | Checks, outermost first | The next group gets |
 /// |---|---|---|
 /// | filters | observe, meter, decode, role, expiry, exact copy, rate limit, convert | `InboundEnvelope<Sealed>` |
-/// | crypto | verify, dedup, open, rebroadcast, log | [`OpenedMessage`] |
+/// | crypto | verify, dedup, settle, open, rebroadcast, log | [`OpenedMessage`] |
 /// | forward | forward | [`OpenedMessage`] |
 /// | protocol | join, discovery, gossip validator, deliver | [`Delivered`] |
 ///
@@ -285,6 +285,7 @@ impl<S> Inbound<S> {
     {
         self.map(|config, runtime, stack| {
             let dedup = Dedup {
+                recipient: *runtime.identity.public_key(),
                 table: runtime.dedup.clone(),
                 fingerprints: runtime.fingerprints.clone(),
                 allowed: config.allowed_occurrences,
@@ -302,6 +303,7 @@ impl<S> Inbound<S> {
                 // Inside `verify`, so that an invalid copy never takes the place of a valid one; outside `open`, so
                 // that a repeat is not opened.
                 .layer(FilterLayer::new(Arc::new(dedup)))
+                .layer(SettleLayer)
                 .layer(ThenLayer::new(opener, open))
                 // Outside `store` and `forward`: a repeat costs neither room nor bandwidth.
                 .layer(FilterLayer::new(Rebroadcast))

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! InboundFrame ─ filters: observe, meter, decode, role, expiry, exact copy, rate limit, convert ─►
-//! InboundEnvelope<Sealed> ─ crypto: verify, dedup, open, rebroadcast, log ─►
+//! InboundEnvelope<Sealed> ─ crypto: verify, dedup, settle, open, rebroadcast, log ─►
 //! OpenedMessage ─ (store) ─ forward ─ (serve) ─ protocol: join, discovery, gossip validator, deliver ─► Delivered
 //! ```
 //!
@@ -93,7 +93,7 @@ mod test_support;
 pub use self::{
     crypto::{
         BatchOpener, BatchVerifier, DEFAULT_ALLOWED_OCCURRENCES, Dedup, Log, Open, Rebroadcast,
-        Verify,
+        Settle, SettleFuture, SettleLayer, Verify,
     },
     filter::{
         Bucket, Convert, DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS, Decode, ExactCopy, Expiry,

@@ -7,6 +7,7 @@ use dht_core::{
     Content, DedupHash, Destination, Disposition, DomainHeader, Fingerprint, Header, InTransit,
     MessageTag, Opened, PublicKey, RemotePeer, StoreOutcome, Verified,
 };
+use dht_dedup::Claim;
 use dht_stack::BytePermit;
 
 /// A frame as the transport hands it in.
@@ -35,7 +36,7 @@ pub struct InboundEnvelope<E> {
 }
 
 /// A verified envelope and how often its message came.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Deduped {
     /// The envelope.
     pub verified: Verified,
@@ -43,6 +44,9 @@ pub struct Deduped {
     pub hash: DedupHash,
     /// Occurrences, this one included.
     pub occurrences: u32,
+    /// Held for the first copy of an application's message for this node, until the application has it; taken by
+    /// [`Settle`](crate::Settle).
+    pub claim: Option<Claim>,
 }
 
 /// An opened message, as the layers behind the open layer see it. Store-and-forward makes these itself for mail
@@ -80,6 +84,8 @@ pub struct Delivered {
     pub origin: Option<PublicKey>,
     /// The neighbour that delivered it, who need not be the sender.
     pub source: Arc<RemotePeer>,
+    /// Names the message.
+    pub hash: DedupHash,
     /// The header as received.
     pub header: Header,
     /// The whole envelope as received, to pass it on unchanged. Empty if it was encrypted for this node.

@@ -81,6 +81,7 @@ pub(crate) fn counted(frame: Bytes) -> InboundEnvelope<Deduped> {
             verified,
             hash,
             occurrences: 1,
+            claim: None,
         }
     })
 }
@@ -95,6 +96,7 @@ pub(crate) fn message(frame: Bytes) -> OpenedMessage {
                 verified,
                 hash,
                 occurrences,
+                ..
             },
         ..
     } = counted(frame);

@@ -103,7 +103,7 @@ impl Service<Delivered> for ToInboxes {
             Ok(
                 match subscribers.deliver(received, delivered.permit).await {
                     true => Disposition::Delivered,
-                    false => Disposition::Dropped(DropReason::Refused),
+                    false => Disposition::Dropped(DropReason::NobodyListens),
                 },
             )
         })

@@ -5,6 +5,7 @@ mod check;
 mod fault;
 mod fetcher;
 mod first_responses;
+mod left_behind;
 mod outcome;
 mod receive;
 mod tracker;

@@ -63,7 +63,7 @@ impl Arrival {
     fn ended(&mut self, disposition: Disposition) {
         if disposition == Disposition::Delivered {
             self.decided = true;
-            self.fetcher.delivered_live(self.hash, self.is_relayed);
+            self.fetcher.delivered(self.hash, self.is_relayed);
         }
     }
 }

@@ -8,14 +8,14 @@
 //!
 //! # The promise
 //!
-//! A message that a node of this implementation has acknowledged reaches the recipient's *node* at least once, if one
-//! of the nodes that store it survives and the message has not expired. The *application* gets it at most once: the
-//! recipient remembers what it received, across restarts, for longer than any node stores messages.
+//! A message that a node of this implementation has acknowledged reaches the recipient's *application* at least once, if
+//! one of the nodes that store it survives and the message has not expired, and again only if the recipient ends between
+//! delivery and record: the recipient remembers what it received, across restarts, for longer than any node stores
+//! messages.
 //!
-//! - A stored message is recorded durably in the [`Ledger`] before the application gets it. A process that ends in
-//!   between does not deliver it again, nor at all.
-//! - A message that arrived live through other nodes is recorded within a second. Only a process that is killed within
-//!   that second may deliver it again out of a store.
+//! - A stored message is recorded in the [`Ledger`] once the inner service has delivered it. What that refuses is asked
+//!   for again: no watermark passes it. A durable inbox as inner service drops the copies of its own.
+//! - The ledger is written before the request that proves the messages received, and within a second.
 //! - While the disk refuses writes, both are remembered in memory, and written once the disk takes them.
 //! - A 1.x requester can prove receipt only by a later second, and asks once a connection. A response within one second
 //!   is sent on two connections before the next page is; a response that does not move the requester's watermark, on

@@ -228,3 +228,62 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn refused_messages_are_forgotten() {
+    let table = DedupTable::new(100, [0; 16]);
+    let (key, meta) = (
+        DedupHash([1; 32]),
+        DedupMeta {
+            signed: true,
+            expires: None,
+        },
+    );
+    let now = UnixSeconds(1_700_000_000);
+    let claim = table.claim(&key, meta, now).unwrap();
+    assert!(table.is_claimed(&key));
+    // Whoever comes meanwhile is a repeat, and no restart remembers what is not settled.
+    assert_eq!(table.claim(&key, meta, now).unwrap_err(), 2);
+    assert_eq!(table.record(&key, meta, now), 3);
+    assert_eq!(table.record_repeat(&key, meta, 1, now), Some(4));
+    assert_eq!(table.snapshot(), []);
+    drop(claim);
+    assert_eq!((table.count(&key), table.is_claimed(&key)), (0, false));
+    table.claim(&key, meta, now).unwrap().settle();
+    assert_eq!((table.count(&key), table.is_claimed(&key)), (1, false));
+    assert_eq!(table.claim(&key, meta, now).unwrap_err(), 2);
+    assert_eq!(table.snapshot().len(), 1);
+}
+
+/// Of many threads that claim one message, one at a time has it; whoever refuses it lets the next have it.
+#[test]
+fn one_claim_at_a_time() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let table = DedupTable::new(100, [0; 16]);
+    let (key, meta) = (
+        DedupHash([1; 32]),
+        DedupMeta {
+            signed: true,
+            expires: None,
+        },
+    );
+    let now = UnixSeconds(1_700_000_000);
+    let (held, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..2_000 {
+                    if let Ok(claim) = table.claim(&key, meta, now) {
+                        assert_eq!(held.fetch_add(1, Ordering::SeqCst), 0);
+                        taken.fetch_add(1, Ordering::SeqCst);
+                        held.fetch_sub(1, Ordering::SeqCst);
+                        drop(claim);
+                    }
+                }
+            });
+        }
+    });
+    assert!(taken.into_inner() > 0);
+    assert_eq!(table.count(&key), 0);
+    table.claim(&key, meta, now).unwrap().settle();
+}

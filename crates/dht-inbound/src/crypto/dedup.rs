@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dht_core::{Clock as _, DropReason, SharedClock, Verified, dedup_key};
+use dht_core::{Clock as _, DropReason, PublicKey, SharedClock, Verified, dedup_key};
 use dht_dedup::{DedupMeta, DedupTable, FingerprintCache};
 use dht_stack::Check;
 
@@ -19,6 +19,8 @@ pub const DEFAULT_ALLOWED_OCCURRENCES: u32 = 1;
 /// Specification 03, section 3.6; 03 F-15.
 #[derive(Clone)]
 pub struct Dedup {
+    /// Key of this node: the first copy of an application's message for it is claimed, not yet counted for good.
+    pub recipient: PublicKey,
     /// Where occurrences are counted.
     pub table: DedupTable,
     /// Where validated envelopes are remembered.
@@ -35,8 +37,18 @@ impl Check<InboundEnvelope<Verified>> for Dedup {
 
     fn check(&self, message: InboundEnvelope<Verified>) -> Result<Self::Out, DropReason> {
         let hash = dedup_key(&message.envelope).map_err(|_| DropReason::UndecodableBody)?;
-        let meta = DedupMeta::of(message.envelope.header());
-        let occurrences = self.table.record(&hash, meta, self.clock.now());
+        let header = message.envelope.header();
+        let (meta, now) = (DedupMeta::of(header), self.clock.now());
+        let is_ours = header.message_type.is_domain()
+            && header.destination.public_key() == Some(&self.recipient);
+        let (occurrences, claim) = if is_ours {
+            match self.table.claim(&hash, meta, now) {
+                Ok(claim) => (1, Some(claim)),
+                Err(occurrences) => (occurrences, None),
+            }
+        } else {
+            (self.table.record(&hash, meta, now), None)
+        };
         if let Some(fingerprint) = message.fingerprint {
             self.fingerprints.insert(fingerprint, hash);
         }
@@ -47,6 +59,7 @@ impl Check<InboundEnvelope<Verified>> for Dedup {
             verified,
             hash,
             occurrences,
+            claim,
         }))
     }
 }

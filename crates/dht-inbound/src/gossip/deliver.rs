@@ -25,6 +25,7 @@ impl Check<OpenedMessage> for Deliver {
                 parts,
                 origin,
                 source: message.source,
+                hash: message.hash,
                 header: message.opened.header,
                 frame: message.opened.frame,
                 occurrences: message.occurrences,

@@ -10,7 +10,7 @@ use std::{
 
 use dht_core::{
     Clock as _, Distance, Entropy as _, Features, MessageType, NodeId, NodeIdentity, Outbox,
-    OutboxError, Priority, RemotePeer, SharedClock, SharedEntropy,
+    OutboxError, Priority, PublicKey, RemotePeer, SharedClock, SharedEntropy, UnixSeconds,
 };
 use dht_dedup::DedupTable;
 use dht_peers::{
@@ -24,6 +24,7 @@ use tokio::sync::broadcast;
 
 use super::{
     first_responses::FirstResponses,
+    left_behind::LeftBehind,
     tracker::{FetchSummary, FetchTracker, TrackerConfig},
 };
 use crate::{
@@ -65,6 +66,7 @@ pub(crate) struct FetchParts {
 pub(crate) struct Fetcher {
     pub(super) parts: FetchParts,
     pub(super) tracker: Mutex<FetchTracker>,
+    pub(super) left: Mutex<LeftBehind>,
     /// Most messages asked for and accepted in one response, 1 to 1024.
     pub(super) max_messages: usize,
     /// Age in seconds beyond which a stored message is a replay, and for which received ones are remembered.
@@ -89,6 +91,7 @@ impl Fetcher {
         Self {
             parts,
             tracker: Mutex::new(tracker),
+            left: Mutex::default(),
             max_messages: config.max_messages(),
             max_age_seconds: config.max_age_seconds,
             auto_request: config.auto_request,
@@ -111,6 +114,7 @@ impl Fetcher {
     /// The application listens from now on: asks the connected peers, and every peer that connects.
     pub(crate) fn listen(self: &Arc<Self>) {
         if self.listening.swap(true, Ordering::AcqRel) {
+            self.ask_for_left(UnixSeconds(u64::MAX));
             return;
         }
         let connected = self.parts.connections.snapshot();
@@ -148,11 +152,30 @@ impl Fetcher {
 
     /// Asks a peer for everything new.
     pub(crate) fn request_from(self: &Arc<Self>, peer: &RemotePeer) -> Result<(), OutboxError> {
-        let since = self.parts.ledger.watermark(&peer.public_key);
-        let since = since.map_or(0, |at| at.0.saturating_sub(self.margin_seconds));
         let now = self.parts.clock.now();
-        self.tracker.lock().begin(peer.node_id, now);
-        self.request_since(peer, since)
+        if !self.tracker.lock().begin(peer.node_id, now) {
+            return Ok(());
+        }
+        self.request_since(peer, self.since(&peer.public_key))
+    }
+
+    /// The second from which on a peer is asked first.
+    pub(super) fn since(&self, peer: &PublicKey) -> u64 {
+        let read = self.parts.ledger.watermark(peer);
+        read.map_or(0, |at| at.0.saturating_sub(self.margin_seconds))
+    }
+
+    /// Asks the connected peers again that have messages this node had no place for, if their time has come.
+    fn ask_for_left(self: &Arc<Self>, now: UnixSeconds) {
+        let due = self.left.lock().due(now);
+        let connected = self.parts.connections.snapshot();
+        for entry in connected
+            .iter()
+            .filter(|entry| due.contains(&entry.peer.node_id))
+        {
+            // A refusal ends the fetch.
+            let _ = self.request_from(&entry.peer);
+        }
     }
 
     /// Asks up to [`NEIGHBOURS_ASKED`] connected peers at random; returns how many.
@@ -178,7 +201,8 @@ impl Fetcher {
     }
 
     /// Gives up silent peers, and writes received messages down.
-    pub(crate) async fn tick(&self) {
+    pub(crate) async fn tick(self: &Arc<Self>) {
+        self.ask_for_left(self.parts.clock.now());
         let summary = self.tracker.lock().tick(self.parts.clock.now());
         self.report(summary);
         let ledger = Arc::clone(&self.parts.ledger);

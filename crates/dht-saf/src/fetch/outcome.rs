@@ -1,21 +1,35 @@
 //! Decides about a whole response once each of its messages was checked: 05 section 8. No I/O, no clock.
 //!
-//! No message is recorded as received before every message was checked (05 defect D6). In the strict profile good
+//! No message is delivered before every message was checked (05 defect D6). In the strict profile good
 //! messages are delivered whatever came with them.
 
 use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds, dedup_hash};
+use dht_dedup::Claim;
 use dht_mailbox::DEFAULT_RESPONSE_BYTES;
 use dht_peers::policy::{AttributionProfile, Offence};
 use dht_proto::store_forward::StoredMessage;
 
 use super::{check::ValidMessage, fault::Fault};
 
+/// What this node knows of a valid message.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// Nothing; it is this response's to deliver.
+    New(Claim),
+    /// The application is getting it, live or from another response.
+    UnderWay,
+    /// The application has it.
+    Known,
+}
+
 /// What follows from a response.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct ResponseOutcome {
     /// Messages to deliver, oldest first.
-    pub(super) accepted: Vec<ValidMessage>,
+    pub(super) accepted: Vec<(ValidMessage, Claim)>,
+    /// Hash and `stored_at` of messages that the application is getting from elsewhere.
+    pub(super) under_way: Vec<(DedupHash, UnixSeconds)>,
     /// Messages that this node has received before.
     pub(super) known: u64,
     /// Messages that failed a check.
@@ -43,12 +57,12 @@ pub(super) struct PageSummary {
 const FULL_BYTES: usize =
     DEFAULT_RESPONSE_BYTES - dht_proto::limits::MAX_STORED_BODY_BYTES - 16 * 1024;
 
-/// Decides about a whole response. `is_new` records a message as received and says whether it is new; it is called
-/// only for messages that would be delivered.
+/// Decides about a whole response. `standing` claims a message if it is new; it is called only for messages that would be
+/// delivered.
 pub(super) fn decide(
     checked: Vec<Result<ValidMessage, Fault>>,
     profile: AttributionProfile,
-    mut is_new: impl FnMut(&ValidMessage) -> bool,
+    mut standing: impl FnMut(&ValidMessage) -> Standing,
 ) -> ResponseOutcome {
     let severity = |offence: Offence| offence.penalty(profile).map(|penalty| penalty.severity);
     let mut outcome = ResponseOutcome::default();
@@ -74,14 +88,16 @@ pub(super) fn decide(
             continue;
         };
         outcome.reached = outcome.reached.max(Some(message.stored_at));
-        if is_new(&message) {
-            outcome.accepted.push(message);
-        } else {
-            outcome.known = outcome.known.saturating_add(1);
+        match standing(&message) {
+            Standing::New(claim) => outcome.accepted.push((message, claim)),
+            Standing::UnderWay => outcome.under_way.push((message.hash, message.stored_at)),
+            Standing::Known => outcome.known = outcome.known.saturating_add(1),
         }
     }
     // Responders send in either order; applications read in the order of arrival.
-    outcome.accepted.sort_by_key(|message| message.stored_at);
+    outcome
+        .accepted
+        .sort_by_key(|(message, _)| message.stored_at);
     outcome
 }
 

@@ -1,6 +1,6 @@
 //! Takes a response: 05 section 8.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dht_core::{
@@ -11,18 +11,22 @@ use dht_peers::policy::{Offence, Parties};
 use dht_proto::{DecodeError, store_forward::StoredMessagesResponse};
 use dht_stack::BoxError;
 use futures::{StreamExt as _, stream::FuturesUnordered};
+use tokio::time::timeout;
 use tower_service::Service;
 
 use super::{
     check::{CheckContext, ValidMessage, check},
     fetcher::Fetcher,
-    outcome::{PageSummary, ResponseOutcome, decide},
-    tracker::{PageCounts, Unrequested},
+    outcome::{PageSummary, ResponseOutcome, Standing, decide},
+    tracker::{Finished, PageCounts, Unrequested},
 };
 use crate::{blocking::blocking, metrics, receipt::Receipt};
 
 /// Messages checked before other tasks run: each takes two public-key operations.
 const CHECKED_AT_ONCE: usize = 4;
+
+/// How often a message that is under way elsewhere is looked at, if nothing is reported.
+const UNDER_WAY_CHECK: Duration = Duration::from_secs(1);
 
 impl Fetcher {
     /// Takes a response apart, and passes its valid and new messages to `inner`.
@@ -50,30 +54,112 @@ impl Fetcher {
             return Disposition::Dropped(DropReason::BadProtocolMessage);
         }
         metrics::answer("taken");
-        let counts = PageCounts {
-            new: u64::try_from(outcome.accepted.len()).unwrap_or(u64::MAX),
-            known: outcome.known,
-            refused: outcome.refused,
-        };
+        // If more pages may follow, refused messages count as read, too: otherwise a page of invalid messages, which
+        // any peer can put into the mailbox, would be the last that this responder sends.
+        let full = summary.may_continue(self.max_messages);
+        let reached = if full { newest } else { outcome.reached };
+        let (counts, left) = self.deliver(&mut response, outcome, inner).await;
         metrics::received("new", counts.new);
         metrics::received("known", counts.known);
-        deliver(&mut response, outcome.accepted, inner).await;
+        metrics::received("left", counts.left);
         {
             let mut tracker = self.tracker.lock();
             tracker.delivered(&responder.node_id, self.parts.clock.now());
             tracker.count(counts);
         }
-        // If more pages may follow, refused messages count as read, too: otherwise a page of invalid messages, which
-        // any peer can put into the mailbox, would be the last that this responder sends.
-        let full = summary.may_continue(self.max_messages);
-        let reached = if full { newest } else { outcome.reached };
-        self.proceed(&responder, summary, counts, reached).await;
+        self.proceed(&responder, summary, counts, before(reached, left))
+            .await;
         self.answered();
         Disposition::Answered
     }
 
-    /// The application has a message that arrived live. One that other nodes may store is recorded as received.
-    pub(crate) fn delivered_live(&self, hash: DedupHash, is_relayed: bool) {
+    /// Delivers messages to the inner service concurrently, beginning with the oldest. Records each one as received once
+    /// the application has it. Returns the counts, and the oldest `stored_at` of those that the application did not take.
+    async fn deliver<M, S>(
+        &self,
+        response: &mut M,
+        outcome: ResponseOutcome,
+        mut inner: S,
+    ) -> (PageCounts, Option<UnixSeconds>)
+    where
+        M: InTransit,
+        S: Service<M, Response = Disposition, Error: Into<BoxError>>,
+    {
+        let mut counts = PageCounts {
+            known: outcome.known,
+            refused: outcome.refused,
+            ..PageCounts::default()
+        };
+        let mut left = None;
+        let mut leave = |counts: &mut PageCounts, stored_at: UnixSeconds| {
+            counts.left = counts.left.saturating_add(1);
+            left = Some(left.map_or(stored_at, |left: UnixSeconds| left.min(stored_at)));
+        };
+        let mut deliveries = FuturesUnordered::new();
+        let mut broken = false;
+        for (message, claim) in outcome.accepted {
+            let (hash, stored_at) = (message.hash, message.stored_at);
+            let message = response.unpack(message.opened, hash, message.bytes);
+            if !broken && let Err(error) = std::future::poll_fn(|cx| inner.poll_ready(cx)).await {
+                failed(error.into());
+                broken = true;
+            }
+            if broken {
+                leave(&mut counts, stored_at);
+                continue;
+            }
+            let delivery = inner.call(message);
+            deliveries.push(async move { (hash, stored_at, claim, delivery.await) });
+        }
+        while let Some((hash, stored_at, claim, result)) = deliveries.next().await {
+            match result {
+                Ok(Disposition::Dropped(reason)) if reason.is_temporary() => {
+                    tracing::debug!(reason = reason.name(), "stored message not taken");
+                    self.not_delivered(&hash);
+                    leave(&mut counts, stored_at);
+                    continue;
+                }
+                Err(error) => {
+                    failed(error.into());
+                    self.not_delivered(&hash);
+                    leave(&mut counts, stored_at);
+                    continue;
+                }
+                Ok(Disposition::Dropped(DropReason::Duplicate)) => {
+                    counts.known = counts.known.saturating_add(1);
+                }
+                Ok(Disposition::Dropped(_)) => counts.refused = counts.refused.saturating_add(1),
+                Ok(_) => counts.new = counts.new.saturating_add(1),
+            }
+            self.delivered(hash, true);
+            claim.settle();
+        }
+        for (hash, stored_at) in outcome.under_way {
+            if self.is_delivered(&hash).await {
+                counts.known = counts.known.saturating_add(1);
+            } else {
+                leave(&mut counts, stored_at);
+            }
+        }
+        (counts, left)
+    }
+
+    /// Waits until a message that is under way has been delivered or refused; true if it was delivered.
+    async fn is_delivered(&self, hash: &DedupHash) -> bool {
+        let Some(mut decision) = self.parts.decisions.find(hash) else {
+            return false;
+        };
+        while self.parts.dedup.is_claimed(hash) {
+            // A message that ends outside of store-and-forward is not reported here.
+            if let Ok(decided) = timeout(UNDER_WAY_CHECK, &mut decision).await {
+                return matches!(decided, Ok(Receipt::Received));
+            }
+        }
+        self.parts.dedup.count(hash) > 0
+    }
+
+    /// The application has a message. One that other nodes may store is recorded as received.
+    pub(crate) fn delivered(&self, hash: DedupHash, is_relayed: bool) {
         if is_relayed {
             let until = self.parts.clock.now().saturating_add(self.max_age_seconds);
             self.parts.ledger.note(hash, until);
@@ -81,7 +167,7 @@ impl Fetcher {
         self.parts.decisions.record(hash, Receipt::Received);
     }
 
-    /// Nobody took a message that arrived live; another copy is welcome.
+    /// Nobody took a message; another copy is welcome.
     pub(crate) fn not_delivered(&self, hash: &DedupHash) {
         self.parts.decisions.refused(hash);
     }
@@ -130,7 +216,7 @@ impl Fetcher {
         times.filter(|at| *at <= now).max()
     }
 
-    /// Checks every message, then records the valid and new ones as received.
+    /// Checks every message, and claims the valid and new ones.
     async fn check(&self, page: StoredMessagesResponse) -> ResponseOutcome {
         let now = self.parts.clock.now();
         let context = CheckContext {
@@ -155,25 +241,23 @@ impl Fetcher {
                 }
             }
         }
-        let outcome = decide(checked, profile, |message| self.is_new(message, now));
-        if !outcome.accepted.is_empty() {
-            let hashes: Vec<_> = outcome.accepted.iter().map(|it| it.hash).collect();
-            let until = now.saturating_add(self.max_age_seconds);
-            let ledger = Arc::clone(&self.parts.ledger);
-            // Before the application has them: it gets no message twice, whenever this process ends.
-            blocking("ledger", move || ledger.receive(&hashes, until)).await;
-        }
-        outcome
+        decide(checked, profile, |message| self.standing(message, now))
     }
 
-    fn is_new(&self, message: &ValidMessage, now: UnixSeconds) -> bool {
-        // The dedup table alone decides between two responses that arrive together.
+    fn standing(&self, message: &ValidMessage, now: UnixSeconds) -> Standing {
+        if self.parts.ledger.contains(&message.hash) {
+            return Standing::Known;
+        }
+        // The dedup table alone decides between two copies that arrive together.
         let meta = DedupMeta {
             signed: message.signed,
             expires: message.opened.header.expires,
         };
-        let occurrences = self.parts.dedup.record(&message.hash, meta, now);
-        occurrences <= 1 && !self.parts.ledger.contains(&message.hash)
+        match self.parts.dedup.claim(&message.hash, meta, now) {
+            Ok(claim) => Standing::New(claim),
+            Err(_) if self.parts.dedup.is_claimed(&message.hash) => Standing::UnderWay,
+            Err(_) => Standing::Known,
+        }
     }
 
     /// Records how far the responder has been read, and requests the next page if there may be one.
@@ -184,11 +268,20 @@ impl Fetcher {
         counts: PageCounts,
         reached: Option<UnixSeconds>,
     ) {
-        if let Some(reached) = reached {
-            let (ledger, key) = (Arc::clone(&self.parts.ledger), responder.public_key);
-            blocking("ledger", move || ledger.read_up_to(&key, reached)).await;
+        let (ledger, key) = (Arc::clone(&self.parts.ledger), responder.public_key);
+        let advancing = move || {
+            // In this order: what a request proves received is remembered as received.
+            ledger.flush()?;
+            reached.map_or(Ok(()), |reached| ledger.read_up_to(&key, reached))
+        };
+        blocking("ledger", advancing).await;
+        if counts.left > 0 {
+            self.left.lock().add(responder, self.parts.clock.now());
+        } else {
+            self.left.lock().remove(&responder.node_id);
         }
-        if let Some(reached) = reached
+        if counts.left == 0
+            && let Some(reached) = reached
             && let Some(page) = summary.hash
             && summary.may_continue(self.max_messages)
             && self.continues(responder, page, counts)
@@ -197,8 +290,19 @@ impl Fetcher {
             let _ = self.request_since(responder, reached.0);
             return;
         }
-        let summary = self.tracker.lock().finished(&responder.node_id);
-        self.report(summary);
+        let finished = self.tracker.lock().finished(&responder.node_id);
+        match finished {
+            // Asked for again meanwhile, perhaps for what has come since.
+            Finished::Again if counts.left == 0 => {
+                // A refusal ends the fetch.
+                let _ = self.request_since(responder, self.since(&responder.public_key));
+            }
+            Finished::Again => {
+                let ended = self.tracker.lock().finished(&responder.node_id);
+                self.report(ended.summary());
+            }
+            Finished::Ended(summary) => self.report(summary),
+        }
     }
 
     fn continues(&self, responder: &RemotePeer, page: DedupHash, counts: PageCounts) -> bool {
@@ -208,38 +312,15 @@ impl Fetcher {
     }
 }
 
-/// Delivers messages to the inner service concurrently, beginning with the oldest.
-async fn deliver<M, S>(response: &mut M, accepted: Vec<ValidMessage>, mut inner: S)
-where
-    M: InTransit,
-    S: Service<M, Response = Disposition, Error: Into<BoxError>>,
-{
-    let mut deliveries = FuturesUnordered::new();
-    let failed = |error: S::Error| {
-        let error = error.into();
-        tracing::warn!(error = %error, "stored message was not delivered");
-    };
-    for ValidMessage {
-        opened,
-        hash,
-        bytes,
-        ..
-    } in accepted
-    {
-        let message = response.unpack(opened, hash, bytes);
-        match std::future::poll_fn(|cx| inner.poll_ready(cx)).await {
-            Ok(()) => deliveries.push(inner.call(message)),
-            Err(error) => return failed(error),
-        }
-    }
-    while let Some(result) = deliveries.next().await {
-        match result {
-            Ok(disposition) => {
-                tracing::debug!(disposition = disposition.name(), "stored message");
-            }
-            Err(error) => failed(error),
-        }
-    }
+/// How far the responder has been read if messages from second `left` on are to be asked for again.
+fn before(reached: Option<UnixSeconds>, left: Option<UnixSeconds>) -> Option<UnixSeconds> {
+    let Some(left) = left else { return reached };
+    let before = left.0.checked_sub(1).map(UnixSeconds)?;
+    reached.map(|reached| reached.min(before))
+}
+
+fn failed(error: BoxError) {
+    tracing::warn!(%error, "stored message was not delivered");
 }
 
 fn unrequested(responder: &RemotePeer, reason: Unrequested) -> Disposition {

@@ -49,8 +49,11 @@ pub struct FetchSummary {
     pub new: u64,
     /// Messages that this node had received before, usually from another of the peers asked.
     pub known: u64,
-    /// Messages that failed a check.
+    /// Messages that failed a check, or that no application can read.
     pub refused: u64,
+    /// Messages that this node had no place for: no application listens, or the inbox is full. They are asked for
+    /// again.
+    pub left: u64,
 }
 
 /// Messages of one page, by what became of them.
@@ -59,6 +62,17 @@ pub(super) struct PageCounts {
     pub(super) new: u64,
     pub(super) known: u64,
     pub(super) refused: u64,
+    /// Not taken, and to be asked for again.
+    pub(super) left: u64,
+}
+
+/// Whether a fetch has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Finished {
+    /// It was begun again while it ran: the peer is to be asked once more.
+    Again,
+    /// It has; with the summary if it was the last one.
+    Ended(Option<FetchSummary>),
 }
 
 /// Pending requests by peer, and the fetches that are running.
@@ -83,8 +97,8 @@ struct PendingRequest {
 /// Fetching from one peer, page after page.
 #[derive(Debug)]
 struct PeerFetch {
-    /// Calls of [`FetchTracker::begin`] whose last page has not arrived.
-    begun: u32,
+    /// It was begun again since its last request from the beginning.
+    again: bool,
     /// Pages that are being delivered to the application. While there are any the deadline does not count: the
     /// application is slow, not the peer.
     delivering: u32,
@@ -94,6 +108,15 @@ struct PeerFetch {
     pages: u32,
     /// Hash of the last page, to notice a repetition.
     last_page: Option<DedupHash>,
+}
+
+impl Finished {
+    pub(super) const fn summary(self) -> Option<FetchSummary> {
+        match self {
+            Self::Again => None,
+            Self::Ended(summary) => summary,
+        }
+    }
 }
 
 impl FetchTracker {
@@ -130,19 +153,19 @@ impl FetchTracker {
         }
     }
 
-    /// Begins to fetch from a peer. A fetch from it that is already running then ends after the last page of both.
-    pub(super) fn begin(&mut self, peer: NodeId, now: UnixSeconds) {
+    /// Begins to fetch from a peer, and says whether to ask it now. If a fetch is running, the peer is asked once more
+    /// when that has ended, however often it was begun: requests that overlap would only get the same pages.
+    pub(super) fn begin(&mut self, peer: NodeId, now: UnixSeconds) -> bool {
         let deadline = now.saturating_add(self.config.patience_seconds);
         if let Some(fetch) = self.fetches.get_mut(&peer) {
-            fetch.begun = fetch.begun.saturating_add(1);
-            fetch.deadline = deadline;
-            return;
+            fetch.again = true;
+            return false;
         }
         if self.fetches.len() >= MAX_PEERS {
-            return;
+            return true;
         }
         let fetch = PeerFetch {
-            begun: 1,
+            again: false,
             delivering: 0,
             deadline,
             last_new: now,
@@ -152,6 +175,7 @@ impl FetchTracker {
         self.fetches.insert(peer, fetch);
         let summary = self.summary.get_or_insert_default();
         summary.asked = summary.asked.saturating_add(1);
+        true
     }
 
     /// Whether a request to this peer is pending; to be called before a response is decoded.
@@ -194,6 +218,7 @@ impl FetchTracker {
             summary.new = summary.new.saturating_add(counts.new);
             summary.known = summary.known.saturating_add(counts.known);
             summary.refused = summary.refused.saturating_add(counts.refused);
+            summary.left = summary.left.saturating_add(counts.left);
         }
     }
 
@@ -243,14 +268,15 @@ impl FetchTracker {
         true
     }
 
-    /// The peer has sent its last page for one [`FetchTracker::begin`]. Returns the summary if no fetch is left.
-    pub(super) fn finished(&mut self, peer: &NodeId) -> Option<FetchSummary> {
-        let fetch = self.fetches.get_mut(peer)?;
-        fetch.begun = fetch.begun.saturating_sub(1);
-        if fetch.begun > 0 {
-            return None;
+    /// The peer has sent its last page.
+    pub(super) fn finished(&mut self, peer: &NodeId) -> Finished {
+        match self.fetches.get_mut(peer) {
+            Some(fetch) if fetch.again => {
+                (fetch.again, fetch.last_page) = (false, None);
+                Finished::Again
+            }
+            _ => Finished::Ended(self.close(peer, true)),
         }
-        self.close(peer, true)
     }
 
     /// The peer will not respond: it disconnected, or could not be asked. Returns the summary if no fetch is left.

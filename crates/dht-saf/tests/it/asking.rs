@@ -184,7 +184,7 @@ async fn summary_comes_after_the_last_response() {
         silent: 1,
         new: 3,
         known: 2,
-        refused: 0,
+        ..FetchSummary::default()
     };
     assert_eq!(summaries(&mut world), [expected]);
     assert!(!world.saf.is_fetching());
@@ -244,34 +244,166 @@ async fn full_page_is_followed_by_a_request() {
     assert_eq!(summaries(&mut world), [expected]);
 }
 
-/// The application asks while the question of the connection is still open.
+/// The application asks while the question of the connection is still open: the peer is asked once more in the end,
+/// however often it did.
 #[tokio::test]
 async fn a_peer_asked_twice_finishes_both() {
     let mut world = world();
-    let ids = [(); 2].map(|()| world.request(NODE).request_id);
+    let [first, ..] = [(); 50].map(|()| world.request(NODE).request_id);
     let page = |from: u64, count: u64| -> Vec<_> {
         (from..from + count)
             .map(|n| for_me(n, NOW.0 - 500 + n))
             .collect()
     };
-    world.answer(NODE, ids[0], page(0, 50)).await;
+    assert_eq!(world.node.sent.lock().len(), 1);
+    world.answer(NODE, first, page(0, 50)).await;
     let second = world.last_request().unwrap();
-    // The same page, in answer to the other question.
-    world.answer(NODE, ids[1], page(0, 50)).await;
-    assert_eq!(world.last_request().unwrap(), second);
+    world.answer(NODE, second.request_id, page(49, 3)).await;
     assert_eq!(summaries(&mut world), []);
-    world.answer(NODE, second.request_id, page(49, 50)).await;
     let third = world.last_request().unwrap();
-    assert_ne!(third, second, "it goes on");
-    world.answer(NODE, third.request_id, page(98, 3)).await;
+    assert_eq!(third.since, NOW.0 - 500 + 51 - 30, "with the margin");
+    // What has come since the first question.
+    world.answer(NODE, third.request_id, page(51, 3)).await;
     let expected = FetchSummary {
         asked: 1,
         answered: 1,
-        new: 101,
-        known: 52,
+        new: 54,
+        known: 2,
         ..FetchSummary::default()
     };
     assert_eq!(summaries(&mut world), [expected]);
+    assert_eq!(world.node.sent.lock().len(), 3);
+}
+
+/// What the inbox had no room for is neither noted nor read: the peer is asked for it again, in its own time, and
+/// the next page only after that.
+#[tokio::test]
+async fn what_is_not_taken_is_asked_for_again() {
+    let mut world = world();
+    let node = world.connect(NODE, Features::NODE);
+    world.saf.listen();
+    let first = world.last_request().unwrap();
+    let page =
+        |from: u64, to: u64| -> Vec<_> { (from..to).map(|n| for_me(n, NOW.0 - 500 + n)).collect() };
+    *world.next.1.lock() = Some(30);
+    world.answer(NODE, first.request_id, page(0, 50)).await;
+    assert_eq!(world.passed().len(), 30);
+    assert_eq!(world.saf.ledger().received(), 30);
+    assert_eq!(
+        world.watermark(NODE),
+        Some(dht_core::UnixSeconds(NOW.0 - 500 + 29))
+    );
+    let left = FetchSummary {
+        asked: 1,
+        answered: 1,
+        new: 30,
+        left: 20,
+        ..FetchSummary::default()
+    };
+    assert_eq!(summaries(&mut world), [left]);
+
+    *world.next.1.lock() = None;
+    world.saf.tick().await;
+    assert_eq!(world.last_request().unwrap(), first, "not at once");
+    world.clock.advance(10);
+    world.saf.tick().await;
+    let again = world.last_request().unwrap();
+    assert_eq!(again.since, NOW.0 - 500 + 29 - 30);
+    world.answer(NODE, again.request_id, page(0, 50)).await;
+    let next = world.last_request().unwrap();
+    assert_eq!(next.since, NOW.0 - 500 + 49);
+    world.answer(NODE, next.request_id, page(49, 60)).await;
+    assert_eq!(world.passed().len(), 30);
+    let rest = FetchSummary {
+        asked: 1,
+        answered: 1,
+        new: 30,
+        known: 31,
+        ..FetchSummary::default()
+    };
+    assert_eq!(summaries(&mut world), [rest]);
+    // Nothing is left, so nothing is asked for.
+    world.clock.advance(10_000);
+    world.saf.tick().await;
+    assert_eq!(world.last_request().unwrap(), next);
+    drop(node);
+}
+
+/// Two peers store the same message, and the application takes its time: it gets one copy, and nothing is left.
+#[tokio::test]
+async fn a_message_under_way_is_waited_for() {
+    let mut world = world();
+    let ids = [NODE, OTHER].map(|it| world.request(it).request_id);
+    let gate = Arc::new(Semaphore::new(0));
+    let application = {
+        let gate = gate.clone();
+        tower::service_fn(move |_: Envelope| {
+            let gate = gate.clone();
+            async move {
+                gate.acquire().await.unwrap().forget();
+                Ok::<_, dht_stack::BoxError>(Disposition::Delivered)
+            }
+        })
+    };
+    let answer = |from, request_id| {
+        let response = StoredMessagesResponse {
+            messages: vec![for_me(1, NOW.0 - 9)],
+            request_id,
+            response_type: 0,
+        };
+        let message = protocol(from, MessageType::SafStoredMessages, &response);
+        world
+            .saf
+            .layer()
+            .layer(application.clone())
+            .oneshot(message)
+    };
+    let (first, second) = (answer(NODE, ids[0]), answer(OTHER, ids[1]));
+    let release = async {
+        tokio::task::yield_now().await;
+        gate.add_permits(1);
+    };
+    let (first, second, ()) = tokio::join!(first, second, release);
+    assert_eq!(
+        (first.unwrap(), second.unwrap()),
+        (Disposition::Answered, Disposition::Answered)
+    );
+    let expected = FetchSummary {
+        asked: 2,
+        answered: 2,
+        new: 1,
+        known: 1,
+        ..FetchSummary::default()
+    };
+    assert_eq!(summaries(&mut world), [expected]);
+}
+
+/// A page whose delivery is cancelled was not received.
+#[tokio::test]
+async fn cancelled_pages_are_not_received() {
+    let world = world();
+    let id = world.request(NODE).request_id;
+    let response = StoredMessagesResponse {
+        messages: vec![for_me(1, NOW.0 - 9)],
+        request_id: id,
+        response_type: 0,
+    };
+    let message = protocol(NODE, MessageType::SafStoredMessages, &response);
+    let idle = tower::service_fn(|_: Envelope| {
+        std::future::pending::<Result<Disposition, dht_stack::BoxError>>()
+    });
+    let mut delivery = Box::pin(world.saf.layer().layer(idle).oneshot(message));
+    assert!(futures::poll!(&mut delivery).is_pending());
+    drop(delivery);
+    assert_eq!(
+        (world.saf.ledger().received(), world.watermark(NODE)),
+        (0, None)
+    );
+    world
+        .saf
+        .disconnected(&peer(NODE, Features::NODE).node_id, None);
+    world.exchange(vec![for_me(1, NOW.0 - 9)]).await;
+    assert_eq!(world.passed().len(), 1);
 }
 
 /// The application is slow with a page; the peer is not given up for that.

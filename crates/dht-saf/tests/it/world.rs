@@ -149,9 +149,13 @@ impl FakeNode {
     }
 }
 
-/// The inner service: records every message.
+/// The inner service: records every message that it takes.
 #[derive(Clone, Default)]
-pub(crate) struct Next(pub(crate) Arc<Mutex<Vec<Envelope>>>);
+pub(crate) struct Next(
+    pub(crate) Arc<Mutex<Vec<Envelope>>>,
+    /// Messages that it still takes; the others are refused. `None` takes all.
+    pub(crate) Arc<Mutex<Option<usize>>>,
+);
 
 impl Service<Envelope> for Next {
     type Response = Disposition;
@@ -163,6 +167,12 @@ impl Service<Envelope> for Next {
     }
 
     fn call(&mut self, message: Envelope) -> Self::Future {
+        if let Some(room) = &mut *self.1.lock() {
+            if *room == 0 {
+                return ready(Ok(Disposition::Dropped(DropReason::InboxFull)));
+            }
+            *room -= 1;
+        }
         let disposition = match message.opened.content {
             Content::Readable { .. } => Disposition::Delivered,
             Content::Unreadable => Disposition::Dropped(DropReason::NotForUs),

@@ -13,6 +13,7 @@ use crate::test_support::{self as support, NOW, run_check};
 fn check(allowed: u32) -> Dedup {
     let key = FingerprintKey::random(&mut SeededEntropy::new(1).rng());
     Dedup {
+        recipient: public_key(9),
         table: DedupTable::new(100, [0; 16]),
         fingerprints: FingerprintCache::new(1_000, key),
         allowed,

@@ -1,10 +1,11 @@
 use bytes::Bytes;
 use dht_core::test_util::{self, NOW};
+use dht_dedup::{DedupMeta, DedupTable};
 use dht_peers::policy::AttributionProfile;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fetch::outcome;
+use crate::fetch::outcome::{self, Standing};
 
 /// Seed of the node that checks.
 const ME: u64 = 1;
@@ -38,13 +39,22 @@ fn sf34_known_messages_count_as_read() {
             max_age_seconds: 1_000,
         };
         let valid = |n, age| check(for_me(n, ago(age)), context);
+        let table = DedupTable::new(10, [0; 16]);
+        let meta = DedupMeta {
+            signed: true,
+            expires: None,
+        };
         let outcome = outcome::decide(vec![valid(1, 60), valid(2, 3)], profile, |message| {
-            message.stored_at.0 == ago(60)
+            if message.stored_at.0 == ago(60) {
+                Standing::New(table.claim(&message.hash, meta, NOW).unwrap())
+            } else {
+                Standing::Known
+            }
         });
         let newest = outcome
             .accepted
             .iter()
-            .map(|message| message.stored_at)
+            .map(|(message, _)| message.stored_at)
             .max();
         assert_eq!(newest, Some(UnixSeconds(ago(60))));
         assert_eq!(outcome.reached, Some(UnixSeconds(ago(3))));

@@ -1,0 +1,86 @@
+//! Remembers a message for this node once its application has it.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use dht_core::Disposition;
+use dht_dedup::Claim;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::message::{Deduped, InboundEnvelope};
+
+/// Produces [`Settle`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SettleLayer;
+
+/// Settles the [`Claim`] of a message by its disposition. A message that nobody here took - no application listens, its
+/// inbox is full, a part of the node failed, the future was dropped - is forgotten, so that another copy is delivered.
+/// Every other one is remembered. A copy that comes in between is a duplicate.
+#[derive(Clone, Debug)]
+pub struct Settle<S> {
+    inner: S,
+}
+
+pin_project! {
+    /// Response future of [`Settle`].
+    #[derive(Debug)]
+    pub struct SettleFuture<F> {
+        #[pin]
+        inner: F,
+        claim: Option<Claim>,
+    }
+}
+
+impl<S> Layer<S> for SettleLayer {
+    type Service = Settle<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Settle { inner }
+    }
+}
+
+impl<S> Service<InboundEnvelope<Deduped>> for Settle<S>
+where
+    S: Service<InboundEnvelope<Deduped>, Response = Disposition>,
+{
+    type Response = Disposition;
+    type Error = S::Error;
+    type Future = SettleFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut message: InboundEnvelope<Deduped>) -> Self::Future {
+        let claim = message.envelope.claim.take();
+        SettleFuture {
+            inner: self.inner.call(message),
+            claim,
+        }
+    }
+}
+
+impl<F, E> Future for SettleFuture<F>
+where
+    F: Future<Output = Result<Disposition, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let outcome = ready!(this.inner.poll(cx));
+        let claim = this.claim.take();
+        if let (Some(claim), Ok(disposition)) = (claim, &outcome)
+            && !matches!(disposition, Disposition::Dropped(reason) if reason.is_temporary())
+        {
+            claim.settle();
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests;
