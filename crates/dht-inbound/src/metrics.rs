@@ -63,12 +63,12 @@ pub(crate) struct Outcomes {
     bytes: Counter,
 }
 
-const OUTCOMES: [Disposition; 26] = {
+const OUTCOMES: [Disposition; 29] = {
     use DropReason::{
         BadHeader, BadProtocolMessage, BadSemantics, BadSignature, Banned, Duplicate, Empty,
-        Expired, Internal, NotCanonical, NotForUs, Overload, OwnMessage, Rebroadcast, Refused,
-        RoleFilter, Unauthenticated, Undecodable, UndecodableBody, Undecryptable, UnknownSource,
-        Unrequested,
+        Expired, InboxFailed, InboxFull, Internal, NobodyListens, NotCanonical, NotForUs, Overload,
+        OwnMessage, Rebroadcast, Refused, RoleFilter, Unauthenticated, Undecodable,
+        UndecodableBody, Undecryptable, UnknownSource, Unrequested,
     };
     // The likely ones first: they are found by looking from the front.
     [
@@ -96,6 +96,9 @@ const OUTCOMES: [Disposition; 26] = {
         Disposition::Dropped(Banned),
         Disposition::Dropped(Unrequested),
         Disposition::Dropped(Refused),
+        Disposition::Dropped(NobodyListens),
+        Disposition::Dropped(InboxFull),
+        Disposition::Dropped(InboxFailed),
         Disposition::Dropped(Overload),
         Disposition::Dropped(Internal),
     ]
