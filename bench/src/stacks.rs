@@ -15,8 +15,7 @@ use dht_core::{
     SharedEntropy, test_util,
 };
 use dht_inbound::{
-    Delivered, DiscoveryAnswer, DiscoveryHook, Inbound, InboundConfig, InboundFrame,
-    InboundRuntime, RateLimiter, RateLimits,
+    Delivered, Inbound, InboundConfig, InboundFrame, InboundRuntime, RateLimiter, RateLimits,
 };
 use dht_outbound::{Outbound, OutboundMessage, PipelineParts, pipeline};
 use dht_peers::{
@@ -53,15 +52,6 @@ impl Outbox for Count {
 
     fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
         Err(OutboxError::Full)
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct Nobody;
-
-impl DiscoveryHook for Nobody {
-    fn on_response(&self, _: DiscoveryAnswer) -> Result<(), OutboxError> {
-        Ok(())
     }
 }
 
@@ -197,15 +187,10 @@ pub(crate) fn runtime(
     );
     InboundRuntime {
         limiter: RateLimiter::new(RateLimits::NONE, [3; 16]),
-        ..InboundRuntime::new(
-            identity,
-            directory,
-            clock,
-            entropy,
-            bans,
-            outbox,
-            Arc::new(Nobody),
-        )
+        directory,
+        bans,
+        outbox,
+        ..InboundRuntime::new(identity, clock, entropy)
     }
 }
 

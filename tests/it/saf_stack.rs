@@ -13,8 +13,7 @@ use dht_core::{
 };
 use dht_dedup::DedupTable;
 use dht_inbound::{
-    Delivered, DiscoveryAnswer, DiscoveryHook, Inbound, InboundConfig, InboundFrame,
-    InboundRuntime, RateLimiter, RateLimits,
+    Delivered, Inbound, InboundConfig, InboundFrame, InboundRuntime, RateLimiter, RateLimits,
 };
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
 use dht_peers::{
@@ -42,12 +41,6 @@ impl Outbox for Out {
     }
     fn try_send_reporting(&self, _: SendRequest, done: OnDelivery) -> Result<(), OutboxError> {
         done(true);
-        Ok(())
-    }
-}
-
-impl DiscoveryHook for Out {
-    fn on_response(&self, _: DiscoveryAnswer) -> Result<(), OutboxError> {
         Ok(())
     }
 }
@@ -110,15 +103,10 @@ impl Run {
         let runtime = InboundRuntime {
             dedup: self.dedup.clone(),
             limiter: RateLimiter::new(RateLimits::NONE, [3; 16]),
-            ..InboundRuntime::new(
-                identity,
-                directory,
-                clock,
-                Arc::new(SeededEntropy::new(3)),
-                bans,
-                Arc::clone(&self.out) as Arc<dyn Outbox>,
-                Arc::clone(&self.out) as Arc<dyn DiscoveryHook>,
-            )
+            directory,
+            bans,
+            outbox: Arc::clone(&self.out) as Arc<dyn Outbox>,
+            ..InboundRuntime::new(identity, clock, Arc::new(SeededEntropy::new(3)))
         };
         let application =
             service_fn(|_: Delivered| async { Ok::<_, Infallible>(Disposition::Delivered) });

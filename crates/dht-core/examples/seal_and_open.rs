@@ -1,10 +1,8 @@
 //! Seals a message for a recipient and opens it again.
 
-use bytes::Bytes;
 use dht_core::{
-    Clock, Destination, Encryption, Entropy, Features, MessageTag, MessageType, NodeIdentity,
-    OsEntropy, ProtocolVersion, RawEnvelope, SealRequest, SealSecrets, SecretKey, Signing,
-    SystemClock, encode_envelope, encode_parts, seal,
+    Clock, Destination, Encryption, Entropy, Features, NodeIdentity, OsEntropy, RawEnvelope,
+    SealRequest, SealSecrets, SecretKey, SystemClock, encode_parts, seal,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -12,19 +10,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let alice = SecretKey::random(rng);
     let bob = NodeIdentity::new(SecretKey::random(rng), Features::NODE, vec![], now, rng);
 
+    let body = encode_parts(&["hello, Bob".into()]);
+    // Encrypted messages are signed with a masked key, whatever `signing` says.
     let request = SealRequest {
-        body: encode_parts(&[Bytes::from_static(b"hello, Bob")]),
-        message_type: MessageType::None,
         destination: Destination::PublicKey(*bob.public_key()),
         encryption: Encryption::EncryptFor(*bob.public_key()),
-        sender: &alice,
-        signing: Signing::Anonymous, // encrypted messages are always signed, with a masked key
         expires: Some(now.saturating_add(3_600)),
-        tag: MessageTag(1),
-        version: ProtocolVersion::V2,
+        ..SealRequest::new(body, &alice)
     };
-    let sealed = seal(request, SealSecrets::random(rng))?;
-    let frame = encode_envelope(&sealed.header, &sealed.body);
+    let frame = seal(request, SealSecrets::random(rng))?.to_frame();
     println!("sealed: {} bytes, {}", frame.len(), bob.public_key());
 
     let verified = RawEnvelope::parse(frame)?.into_sealed()?.verify()?;

@@ -7,11 +7,9 @@
 //! Sealing a message and opening it again:
 //!
 //! ```
-//! use bytes::Bytes;
 //! use dht_core::{
-//!     Destination, Encryption, Entropy, Features, MessageTag, MessageType, NodeIdentity, ProtocolVersion,
-//!     RawEnvelope, SealRequest, SealSecrets, SecretKey, SeededEntropy, Signing, UnixSeconds, encode_envelope,
-//!     encode_parts, seal,
+//!     Destination, Encryption, Entropy, Features, NodeIdentity, RawEnvelope, SealRequest, SealSecrets, SecretKey,
+//!     SeededEntropy, UnixSeconds, encode_parts, seal,
 //! };
 //!
 //! let mut rng = SeededEntropy::new(7).rng(); // an operating-system generator outside of examples
@@ -20,21 +18,15 @@
 //! let bob = NodeIdentity::new(SecretKey::random(&mut rng), Features::NODE, vec![], now, &mut rng);
 //!
 //! let request = SealRequest {
-//!     body: encode_parts(&[Bytes::from_static(b"hello")]),
-//!     message_type: MessageType::None,
 //!     destination: Destination::PublicKey(*bob.public_key()),
 //!     encryption: Encryption::EncryptFor(*bob.public_key()),
-//!     sender: &alice,
-//!     signing: Signing::Anonymous,
 //!     expires: Some(now.saturating_add(3 * 60 * 60)),
-//!     tag: MessageTag(1),
-//!     version: ProtocolVersion::V2,
+//!     ..SealRequest::new(encode_parts(&["hello".into()]), &alice)
 //! };
-//! let sealed = seal(request, SealSecrets::random(&mut rng))?;
-//! let frame = encode_envelope(&sealed.header, &sealed.body);
+//! let frame = seal(request, SealSecrets::random(&mut rng))?.to_frame();
 //!
 //! let opened = RawEnvelope::parse(frame)?.into_sealed()?.verify()?.open(&bob)?;
-//! assert_eq!(opened.parts(), Some(&[Bytes::from_static(b"hello")][..]));
+//! assert_eq!(opened.parts(), Some(&["hello".into()][..]));
 //! assert_eq!(opened.origin(), Some(&alice.public_key()));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

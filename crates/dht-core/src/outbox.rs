@@ -63,6 +63,17 @@ pub trait Outbox: Send + Sync + 'static {
     -> Result<(), OutboxError>;
 }
 
+/// Sends nothing: refuses each request as if there were no room.
+impl Outbox for () {
+    fn try_send(&self, _: SendRequest) -> Result<(), OutboxError> {
+        Err(OutboxError::Full)
+    }
+
+    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
+        Err(OutboxError::Full)
+    }
+}
+
 /// Called once with whether every copy of a message, at least one, left for its peer's socket. Dropped uncalled when the
 /// node stops.
 pub type OnDelivery = Box<dyn FnOnce(bool) + Send>;

@@ -12,7 +12,7 @@ use crate::{CEILING_FACTOR, DedupMeta, MAX_RETENTION_SECONDS, metrics};
 /// Keys are 32-byte hashes. Entries are kept until their [retention](DedupMeta::retain_until) is over, and beyond it
 /// while there is room. Past the capacity, entries whose retention is over go, the least recently seen first; at
 /// [`CEILING_FACTOR`] times the capacity, unsigned messages go before signed ones. Nothing here reads a clock, and
-/// nothing here can fail: a message that was recorded is a repeat from then on (F-7).
+/// nothing here can fail: a message that was recorded is a repeat from then on (03 F-7).
 ///
 /// Specification 03, section 3.6; 03 F-15.
 ///

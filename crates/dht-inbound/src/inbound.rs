@@ -7,7 +7,10 @@ use dht_core::{
     SharedClock, SharedEntropy, Verified, VerifyError,
 };
 use dht_dedup::{DEFAULT_CAPACITY, DEFAULT_FINGERPRINTS, DedupTable, FingerprintCache};
-use dht_peers::{ClaimPolicy, Directory, policy::BanPolicy};
+use dht_peers::{
+    ClaimPolicy, Directory,
+    policy::{AttributionProfile, BanPolicy, BanTerms},
+};
 use dht_stack::{FilterLayer, ThenLayer};
 use rand_core::Rng as _;
 use tower::{
@@ -55,7 +58,7 @@ pub struct InboundConfig {
 pub struct InboundRuntime {
     /// This node.
     pub identity: Arc<NodeIdentity>,
-    /// Where peers are kept.
+    /// Where peers are kept; the same one as that of [`bans`](Self::bans).
     pub directory: Directory,
     /// The time.
     pub clock: SharedClock,
@@ -129,16 +132,10 @@ impl Default for InboundConfig {
 // === impl InboundRuntime ===
 
 impl InboundRuntime {
-    /// Tables with default bounds and random seeds, and no validator.
-    pub fn new(
-        identity: Arc<NodeIdentity>,
-        directory: Directory,
-        clock: SharedClock,
-        entropy: SharedEntropy,
-        bans: BanPolicy,
-        outbox: Arc<dyn Outbox>,
-        discovery: Arc<dyn DiscoveryHook>,
-    ) -> Self {
+    /// An empty directory, the strict ban policy with its default terms, tables with default bounds and random seeds,
+    /// and no validator. Sends nothing and ignores discovery responses: set [`outbox`](Self::outbox) and
+    /// [`discovery`](Self::discovery) for a node that takes part in a network.
+    pub fn new(identity: Arc<NodeIdentity>, clock: SharedClock, entropy: SharedEntropy) -> Self {
         use dht_core::Entropy as _;
         let mut rng = entropy.rng();
         let mut seed = || {
@@ -152,6 +149,13 @@ impl InboundRuntime {
             DedupTable::new(DEFAULT_CAPACITY, seed()),
         );
         let key = FingerprintKey::random(&mut rng);
+        let directory = Directory::new(*identity.node_id());
+        let bans = BanPolicy::new(
+            AttributionProfile::Strict,
+            BanTerms::default(),
+            directory.clone(),
+            Arc::clone(&clock),
+        );
         Self {
             identity,
             directory,
@@ -162,8 +166,8 @@ impl InboundRuntime {
             dedup,
             fingerprints: FingerprintCache::new(DEFAULT_FINGERPRINTS, key),
             bans,
-            outbox,
-            discovery,
+            outbox: Arc::new(()),
+            discovery: Arc::new(()),
             validator: None,
         }
     }

@@ -16,43 +16,13 @@
 //! ```
 //! use std::{convert::Infallible, sync::Arc};
 //!
-//! use dht_core::{
-//!     Disposition, ManualClock, OnDelivery, Outbox, OutboxError, RemotePeer, SeededEntropy,
-//!     SendRequest, SharedClock, Signing, test_util,
-//! };
-//! use dht_inbound::{
-//!     Delivered, DiscoveryAnswer, DiscoveryHook, Inbound, InboundConfig, InboundFrame, InboundRuntime,
-//! };
-//! use dht_peers::{
-//!     Directory,
-//!     policy::{AttributionProfile, BanPolicy, BanTerms},
-//! };
-//! use dht_stack::BytePermit;
+//! use dht_core::{Disposition, OsEntropy, RemotePeer, Signing, SystemClock, test_util};
+//! use dht_inbound::{Delivered, Inbound, InboundConfig, InboundFrame, InboundRuntime};
 //! use tower::{ServiceExt as _, service_fn};
 //!
-//! /// A node that sends nothing.
-//! struct Mute;
-//! impl Outbox for Mute {
-//!     fn try_send(&self, _: SendRequest) -> Result<(), OutboxError> {
-//!         Ok(())
-//!     }
-//!     fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
-//!         Ok(())
-//!     }
-//! }
-//! impl DiscoveryHook for Mute {
-//!     fn on_response(&self, _: DiscoveryAnswer) -> Result<(), OutboxError> {
-//!         Ok(())
-//!     }
-//! }
-//!
 //! let identity = Arc::new(test_util::identity(1));
-//! let directory = Directory::new(*identity.node_id());
-//! // The system's clock and entropy outside of examples.
-//! let clock: SharedClock = Arc::new(ManualClock::new(test_util::NOW));
-//! let entropy = Arc::new(SeededEntropy::new(3));
-//! let bans = BanPolicy::new(AttributionProfile::Strict, BanTerms::default(), directory.clone(), Arc::clone(&clock));
-//! let runtime = InboundRuntime::new(identity, directory, clock, entropy, bans, Arc::new(Mute), Arc::new(Mute));
+//! // Add an outbox and a discovery hook for a node that sends.
+//! let runtime = InboundRuntime::new(identity, Arc::new(SystemClock), Arc::new(OsEntropy));
 //! let application = service_fn(|message: Delivered| async move {
 //!     println!("{:?} from {:?}", message.payload(), message.origin);
 //!     Ok::<_, Infallible>(Disposition::Delivered)
@@ -65,11 +35,8 @@
 //!     .into_inner();
 //!
 //! let alice = test_util::identity(2);
-//! let frame = InboundFrame {
-//!     source: Arc::new(RemotePeer::new(*alice.public_key(), alice.features())),
-//!     frame: test_util::clear(&alice, Signing::Origin, b"hello", 1),
-//!     permit: BytePermit::none(),
-//! };
+//! let source = RemotePeer::new(*alice.public_key(), alice.features());
+//! let frame = InboundFrame::new(source, test_util::clear(&alice, Signing::Origin, b"hello", 1));
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 //! assert_eq!(stack.oneshot(frame).await?, Disposition::Delivered);
 //! # Ok::<(), tower::BoxError>(()) })?;

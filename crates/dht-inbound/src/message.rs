@@ -98,6 +98,17 @@ pub struct Delivered {
     pub permit: BytePermit,
 }
 
+impl InboundFrame {
+    /// A frame that occupies nothing of a budget.
+    pub fn new(source: impl Into<Arc<RemotePeer>>, frame: Bytes) -> Self {
+        Self {
+            source: source.into(),
+            frame,
+            permit: BytePermit::none(),
+        }
+    }
+}
+
 impl<E> InboundEnvelope<E> {
     /// The same message with its envelope one step further.
     pub fn map<T>(self, next: impl FnOnce(E) -> T) -> InboundEnvelope<T> {

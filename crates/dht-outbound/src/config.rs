@@ -100,7 +100,7 @@ pub struct SelectConfig {
 
 /// Which of the connected nodes closest to a destination get a message for it.
 ///
-/// Specification 04, section 3; F-1.
+/// 04 section 3 and F-1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PropagationRule {

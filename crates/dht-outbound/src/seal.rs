@@ -161,7 +161,7 @@ impl Sealer {
                 return Err(SendError::HeaderConflict);
             }
             // Correctness: never remembered. The signature in a given header is somebody else's, and its signer could
-            // have us drop a third message whose hash it chose (04 section 11.2, F-5).
+            // have us drop a third message whose hash it chose (04 section 11.2, 04 F-5).
             return Ok((encode_envelope(&header, &body), None));
         }
         if is_clear && params.flags.contains(Flags::ENCRYPTED) {

@@ -13,10 +13,10 @@ pub const MAX_IDENTITY_BYTES: usize = 1024;
 pub const MAX_RPC_SESSION_BYTES: usize = 1024;
 
 /// Fields one decode may expand to. A frame of empty parts would otherwise become millions of allocations
-/// (specification 03, section 9.3, F-6).
+/// (03 section 9.3, 03 F-6).
 pub const MAX_DECODE_ITEMS: usize = 1_024;
 
-/// Parts of one envelope body; real ones have one or two (specification 03, section 9.3, F-6).
+/// Parts of one envelope body; real ones have one or two (03 section 9.3, 03 F-6).
 pub const MAX_ENVELOPE_PARTS: usize = 16;
 
 /// Messages in one store-and-forward answer that are looked at; an honest responder sends at most 50

@@ -8,9 +8,9 @@ use std::{
 };
 
 use dht_core::{Content, DedupHash, Disposition, DropReason, InTransit, MessageType};
-use dht_stack::BoxError;
 use futures::future::BoxFuture;
 use pin_project_lite::pin_project;
+use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 

@@ -17,21 +17,17 @@
 mod admission;
 mod batch;
 mod budget;
-mod cause;
 mod channel;
 mod filter;
 mod sharded;
-mod stack;
 mod then;
 mod tokens;
 
 pub use admission::{LEVELS, NoPlace, Place, PriorityAdmission, Room, RoomAsk, reserved};
 pub use batch::{Batch, BatchFuture, BatchLost, BatchWork};
 pub use budget::{ByteBudget, BytePermit};
-pub use cause::BoxError;
 pub use channel::{Channel, WhenFull, waiting_cycle};
 pub use filter::{Check, Filter, FilterFuture, FilterLayer};
 pub use sharded::{Shard, Sharded, Slot};
-pub use stack::{Stack, stack};
 pub use then::{Ask, Decide, Then, ThenFuture, ThenLayer};
 pub use tokens::{Rate, TokenBuckets};

@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::BoxError;
+use tower::BoxError;
 
 /// What a [`Then`] asks another service about a request, and what follows from the answer.
 pub trait Decide<In> {

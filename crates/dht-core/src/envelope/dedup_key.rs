@@ -207,7 +207,7 @@ mod tests {
         let message = verified(clear(&identity(1), Signing::Origin, b"x", 1));
         let body = Bytes::from([message.body(), &[0x10, 0x01][..]].concat());
         assert_ne!(dedup_key_of(message.header(), &body), dedup_key(&message));
-        // The same change to an unsigned body makes no difference (F-14).
+        // The same change to an unsigned body makes no difference (03 F-14).
         let unsigned = with_signature(&message, &[]);
         assert_eq!(
             dedup_key_of(&unsigned, &body),

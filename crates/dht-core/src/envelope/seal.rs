@@ -38,6 +38,34 @@ pub struct SealRequest<'a> {
     pub version: ProtocolVersion,
 }
 
+impl<'a> SealRequest<'a> {
+    /// An unsigned clear message for anybody, without expiry, with tag 0, of version 2.
+    ///
+    /// ```
+    /// use dht_core::{Entropy as _, SealRequest, SecretKey, SeededEntropy, Signing, encode_parts};
+    ///
+    /// let sender = &SecretKey::random(&mut SeededEntropy::new(1).rng());
+    /// let request = SealRequest {
+    ///     signing: Signing::Origin,
+    ///     ..SealRequest::new(encode_parts(&["hello".into()]), sender)
+    /// };
+    /// ```
+    #[must_use]
+    pub const fn new(body: Bytes, sender: &'a SecretKey) -> Self {
+        Self {
+            body,
+            message_type: MessageType::None,
+            destination: Destination::Unknown,
+            encryption: Encryption::Clear,
+            sender,
+            signing: Signing::Anonymous,
+            expires: None,
+            tag: MessageTag(0),
+            version: ProtocolVersion::V2,
+        }
+    }
+}
+
 /// Whether a clear message names its sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Signing {
@@ -181,6 +209,14 @@ fn seal_encrypted(
         body,
         binding_hash: Some(hash),
     })
+}
+
+impl SealedMessage {
+    /// Encodes the message as the frame of the messaging protocol; see [`encode_envelope`].
+    #[must_use]
+    pub fn to_frame(&self) -> Bytes {
+        encode_envelope(&self.header, &self.body)
+    }
 }
 
 /// Encodes header and body as the frame of the messaging protocol, canonically.

@@ -1,4 +1,4 @@
-//! Who sends how much: specification 03, section 5, with the limits of F-13.
+//! Who sends how much: 03 section 5, with the limits of 03 F-13.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -37,7 +37,7 @@ pub struct FloodLimits {
 /// the answer is exact; with a longer one, the bucket at the far end is not counted once part of it is over, so
 /// that nobody is accused too early. Cloning shares the meter; nothing here reads a clock.
 ///
-/// Specification 03, section 5; F-13.
+/// 03 section 5 and F-13.
 ///
 /// ```
 /// use dht_core::{NodeId, UnixSeconds};

@@ -33,7 +33,7 @@ impl Protocol {
             self.blame(Offence::DiscoveryUnconvertible, message);
             return BAD;
         };
-        // Otherwise anybody could have us contact anybody else (F-10). Never answered, in either profile.
+        // Otherwise anybody could have us contact anybody else (03 F-10). Never answered, in either profile.
         if key != *origin {
             self.blame(Offence::DiscoveryForOther, message);
             return BAD;

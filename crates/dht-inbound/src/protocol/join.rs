@@ -19,7 +19,7 @@ use crate::{message::OpenedMessage, outbox::settle};
 impl Protocol {
     pub(super) fn inspect_join(&self, message: &OpenedMessage, origin: &PublicKey) -> Inspected {
         // Honest joins are addressed to their signer. In the strict profile nothing else is even looked at; the
-        // legacy one acts on such a join, bans included (F-9).
+        // legacy one acts on such a join, bans included (03 F-9).
         let to_itself = message.opened.header.destination == Destination::PublicKey(*origin);
         if !to_itself && self.bans.profile() == AttributionProfile::Strict {
             return BAD;
@@ -72,7 +72,7 @@ impl Protocol {
             destination: Destination::PublicKey(*claims.public_key()),
             exclude: vec![joiner, message.source.node_id],
         };
-        // The bytes as received: re-encoded ones would no longer carry the signature (F-9).
+        // The bytes as received: re-encoded ones would no longer carry the signature (03 F-9).
         let frame = message.opened.frame.clone();
         let request = SendRequest::forward(frame, strategy, header.tag);
         settle("join", self.outbox.try_send(request))?;

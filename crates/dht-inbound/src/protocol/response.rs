@@ -23,6 +23,13 @@ pub trait DiscoveryHook: Send + Sync + 'static {
     fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), OutboxError>;
 }
 
+/// Ignores every response, as no discovery has been sent.
+impl DiscoveryHook for () {
+    fn on_response(&self, _: DiscoveryAnswer) -> Result<(), OutboxError> {
+        Ok(())
+    }
+}
+
 /// An answer to a discovery, not yet matched with the question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiscoveryAnswer {
@@ -48,7 +55,7 @@ impl Protocol {
     ) -> Result<Disposition, DropReason> {
         const BAD: Disposition = Disposition::Dropped(DropReason::BadProtocolMessage);
         let delivered_itself = *origin == message.source.public_key;
-        // Strict: before decoding, so that a replayed response cannot get its signer banned for anything (F-11).
+        // Strict: before decoding, so that a replayed response cannot get its signer banned for anything (03 F-11).
         if !delivered_itself && self.bans.profile() == AttributionProfile::Strict {
             self.blame(Offence::ResponseOfOther, message);
             return Ok(BAD);

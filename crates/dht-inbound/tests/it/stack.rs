@@ -224,15 +224,11 @@ fn runtime(
     );
     let runtime = InboundRuntime {
         limiter: RateLimiter::new(RateLimits::NONE, [6; 16]),
-        ..InboundRuntime::new(
-            identity,
-            directory,
-            clock,
-            Arc::new(SeededEntropy::new(3)),
-            bans,
-            Arc::clone(&exits) as Arc<dyn Outbox>,
-            Arc::clone(&exits) as Arc<dyn DiscoveryHook>,
-        )
+        directory,
+        bans,
+        outbox: Arc::clone(&exits) as Arc<dyn Outbox>,
+        discovery: Arc::clone(&exits) as Arc<dyn DiscoveryHook>,
+        ..InboundRuntime::new(identity, clock, Arc::new(SeededEntropy::new(3)))
     };
     (exits, runtime)
 }

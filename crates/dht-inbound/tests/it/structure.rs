@@ -473,7 +473,7 @@ fn schema(draft: &Draft) -> &'static Schema {
 }
 
 /// Envelope and header in another encoding are dropped, the signature too, the signed body is not what was signed; and
-/// nobody is banned for an encoding (F-1, F-5).
+/// nobody is banned for an encoding (03 F-1, 03 F-5).
 #[tokio::test]
 async fn of_a_signed_message_only_one_encoding_is_taken() {
     for (draft, effect) in signed() {
@@ -534,7 +534,7 @@ async fn no_length_of_a_signed_message_can_be_off_by_one() {
     }
 }
 
-/// Anybody can encode an unsigned body otherwise: it is the same message all the same (F-14).
+/// Anybody can encode an unsigned body otherwise: it is the same message all the same (03 F-14).
 #[tokio::test]
 async fn an_unsigned_body_is_one_message_in_every_encoding() {
     let sound = Draft::clear(Signing::Anonymous).frame();

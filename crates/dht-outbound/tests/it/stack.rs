@@ -54,7 +54,7 @@ async fn b086_a_flood_reaches_both_selected_peers() {
     for state in states {
         results.push((state.recipient(), state.wait_for_result().await));
     }
-    // The copies share a tag; the recipient tells them apart (F-7).
+    // The copies share a tag; the recipient tells them apart (04 F-7).
     assert_eq!(
         results,
         [
@@ -133,7 +133,7 @@ async fn b090_a_given_header_is_sent_unchanged_and_not_remembered() {
     // The wire keeps the header's tag, the states have the request's.
     assert_eq!(states(response).to_tags(), [MessageTag(5); 2]);
     assert_eq!(node.frames(), [original.clone(), original]);
-    assert!(node.dedup.is_empty(), "F-5");
+    assert!(node.dedup.is_empty(), "04 F-5");
 }
 
 #[tokio::test]

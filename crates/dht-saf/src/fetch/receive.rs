@@ -9,9 +9,9 @@ use dht_core::{
 use dht_dedup::DedupMeta;
 use dht_peers::policy::{Offence, Parties};
 use dht_proto::{DecodeError, store_forward::StoredMessagesResponse};
-use dht_stack::BoxError;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::timeout;
+use tower::BoxError;
 use tower_service::Service;
 
 use super::{

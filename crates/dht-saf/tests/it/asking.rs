@@ -424,7 +424,7 @@ async fn slow_application_gets_the_next_page() {
             async move {
                 begun.add_permits(1);
                 drop(gate.acquire().await);
-                Ok::<_, dht_stack::BoxError>(Disposition::Delivered)
+                Ok::<_, tower::BoxError>(Disposition::Delivered)
             }
         })
     };

@@ -22,9 +22,9 @@ use dht_peers::{
 };
 use dht_proto::store_forward::{StoredMessage, StoredMessagesRequest, StoredMessagesResponse};
 use dht_saf::{Config, Ledger, Saf, SafEvent, SafParts};
-use dht_stack::BoxError;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
+use tower::BoxError;
 use tower::{Layer as _, Service, ServiceExt as _};
 
 pub(crate) use dht_core::test_util::NOW;

@@ -15,7 +15,7 @@ const LEAST_GOODPUT: f64 = 0.8;
 const CONTROL_LIMIT_MS: f64 = 1_000.0;
 
 /// What a node takes to remember one message it has seen, in bytes, in a table that has just doubled. It must remember
-/// them until they expire (specification 03, F-15).
+/// them until they expire (03 F-15).
 const REMEMBERED_BYTES: f64 = 114.0;
 
 /// Messages it remembers at most.
