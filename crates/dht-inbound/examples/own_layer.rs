@@ -9,22 +9,8 @@ use dht_core::{
     encode_parts, seal,
 };
 use dht_inbound::{Delivered, Inbound, InboundConfig, InboundFrame, InboundRuntime, OpenedMessage};
-use dht_stack::{Check, FilterLayer};
+use dht_stack::{FilterLayer, check_fn};
 use tower::{BoxError, ServiceExt as _, service_fn};
-
-/// The application's own layer.
-#[derive(Clone)]
-struct SignedOnly;
-
-impl Check<OpenedMessage> for SignedOnly {
-    type Out = OpenedMessage;
-    type Reject = DropReason;
-
-    fn check(&self, message: OpenedMessage) -> Result<OpenedMessage, DropReason> {
-        let signed = message.opened.origin().is_some();
-        signed.then_some(message).ok_or(DropReason::Unauthenticated)
-    }
-}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BoxError> {
@@ -33,10 +19,15 @@ async fn main() -> Result<(), BoxError> {
     let me = NodeIdentity::new(key, Features::NODE, vec![], clock.now(), rng);
     let runtime = InboundRuntime::new(Arc::new(me), clock, Arc::new(OsEntropy));
     let application = service_fn(async |_: Delivered| Ok::<_, Infallible>(Disposition::Delivered));
+    // The application's own layer.
+    let signed_only = check_fn(|message: OpenedMessage| match message.opened.origin() {
+        Some(_) => Ok(message),
+        None => Err(DropReason::Unauthenticated),
+    });
     let stack = Inbound::new(InboundConfig::default(), runtime, application)
         .push_protocol()
         .push_forward()
-        .push(FilterLayer::new(SignedOnly))
+        .push(FilterLayer::new(signed_only))
         .push_crypto()
         .push_filters()
         .into_inner();

@@ -56,11 +56,11 @@ pub struct InboundConfig {
 /// What the inbound stacks of a node share. Cloning shares all of it.
 #[derive(Clone)]
 pub struct InboundRuntime {
-    /// This node.
+    /// Keys and features of this node.
     pub identity: Arc<NodeIdentity>,
     /// Where peers are kept; the same one as that of [`bans`](Self::bans).
     pub directory: Directory,
-    /// The time.
+    /// Clock of this node.
     pub clock: SharedClock,
     /// Randomness, for the weights of batches.
     pub entropy: SharedEntropy,
@@ -70,13 +70,13 @@ pub struct InboundRuntime {
     pub limiter: RateLimiter,
     /// Counts occurrences of messages. The outbound stack enters there what it sends.
     pub dedup: DedupTable,
-    /// Recognises exact copies.
+    /// Fingerprints of validated envelopes, by which exact copies are recognised.
     pub fingerprints: FingerprintCache,
     /// Takes offences; says whom this node blames.
     pub bans: BanPolicy,
     /// Takes what is sent.
     pub outbox: Arc<dyn Outbox>,
-    /// Takes discovery responses.
+    /// Receives the discovery responses that pass the checks.
     pub discovery: Arc<dyn DiscoveryHook>,
     /// Validates gossip; without one, all of it is accepted.
     pub validator: Option<Arc<dyn GossipValidator>>,

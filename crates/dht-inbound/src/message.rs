@@ -40,7 +40,7 @@ pub struct InboundEnvelope<E> {
 pub struct Deduped {
     /// The envelope.
     pub verified: Verified,
-    /// Names the message.
+    /// Hash that identifies the message, equal for all copies of it.
     pub hash: DedupHash,
     /// Occurrences, this one included.
     pub occurrences: u32,
@@ -59,7 +59,7 @@ pub struct OpenedMessage {
     pub source: Arc<RemotePeer>,
     /// Header, content, and the bytes as received.
     pub opened: Opened,
-    /// Names the message.
+    /// Hash that identifies the message, equal for all copies of it.
     pub hash: DedupHash,
     /// Occurrences, this one included; 0 and 1 are new.
     pub occurrences: u32,

@@ -5,6 +5,7 @@ mod claim;
 mod dht;
 mod discovery;
 mod forward;
+mod hook;
 mod join;
 mod response;
 
@@ -13,5 +14,5 @@ pub use self::{
     claim::{ClaimParts, ConvertError, convert_claim},
     dht::Protocol,
     forward::Forward,
-    response::{DiscoveryAnswer, DiscoveryHook},
+    hook::{DiscoveryAnswer, DiscoveryHook},
 };

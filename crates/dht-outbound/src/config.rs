@@ -86,13 +86,13 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SelectConfig {
-    /// Defaults to [`BROADCAST_FACTOR`].
+    /// Nodes that a broadcast goes to; defaults to [`BROADCAST_FACTOR`].
     pub broadcast_factor: usize,
-    /// Defaults to [`PROPAGATION_FACTOR`].
+    /// Nodes that a message without a destination goes to; defaults to [`PROPAGATION_FACTOR`].
     pub propagation_factor: usize,
-    /// Defaults to [`NEIGHBOURING_NODES`].
+    /// Connected nodes that a message for a destination goes to; defaults to [`NEIGHBOURING_NODES`].
     pub neighbouring_nodes: usize,
-    /// Defaults to [`MAX_DIALLED`].
+    /// Peers that one request may name or draw from the directory; defaults to [`MAX_DIALLED`].
     pub max_dialled: usize,
     /// Whether propagation prefers nodes closer to the destination than this one; defaults to the network's rule.
     pub propagation: PropagationRule,

@@ -27,14 +27,17 @@
 
 mod config;
 mod deliver;
+mod discover;
 mod error;
 mod log;
 mod metrics;
 mod outbound;
 mod pipeline;
+mod queue;
 mod seal;
 mod search;
 mod select;
+mod shared;
 mod worker;
 
 pub use config::{
@@ -46,6 +49,7 @@ pub use deliver::{
     Deliveries, Delivery, DeliveryFailure, DeliveryOutcome, DeliveryReply, FanOut, FanOutFuture,
     FanOutLayer, OutboundMessage,
 };
+pub use discover::Discover;
 pub use error::SendError;
 pub use log::{LogMessage, LogMessageLayer, LogRequest, LogRequestFuture, LogRequestLayer};
 pub use metrics::describe;
@@ -53,8 +57,8 @@ pub use outbound::Outbound;
 pub use pipeline::{PipelineParts, pipeline};
 pub use seal::{Seal, SealLayer, SealedRequest};
 pub use search::{
-    Answered, ConnectError, Connector, Dial, DialError, Discover, MAX_SEARCHES, SEARCH_INTERVAL,
-    SearchError, SearchLimits, Searcher,
+    Answered, ConnectError, Connector, Dial, DialError, MAX_SEARCHES, SEARCH_INTERVAL, SearchError,
+    SearchLimits, Searcher,
 };
 pub use select::{Candidates, Chosen, Select, SelectLayer, Selected, Selection, Why, select};
 pub use worker::Worker;

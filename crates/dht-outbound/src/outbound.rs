@@ -4,23 +4,21 @@ use std::{
     fmt,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
-use dht_core::{Cause, NodeIdentity, OnDelivery, Outbox, OutboxError, PublicKey, SendRequest};
-use dht_stack::{Place, PriorityAdmission, Room, RoomAsk};
+use dht_core::{NodeIdentity, OnDelivery, Outbox, OutboxError, SendRequest};
 use futures::future::BoxFuture;
-use tokio::{sync::Semaphore, time::timeout};
-use tower::{BoxError, ServiceExt as _};
+use tower::BoxError;
 use tower_service::Service;
 
 use crate::{
-    config::{Config, share},
+    config::Config,
     deliver::Deliveries,
+    discover::Discover,
     error::SendError,
-    metrics,
-    search::Discover,
-    worker::{Job, Queue, Report, Worker},
+    queue::{Job, Report},
+    shared::{Shared, ask},
+    worker::Worker,
 };
 
 /// Takes every message that a node sends. Cheap to clone.
@@ -82,39 +80,8 @@ pub struct Outbound {
     _open: Arc<Open>,
 }
 
-/// What the handles and the worker share.
-pub(crate) struct Shared {
-    pipeline: Box<dyn ErasedPipeline>,
-    pub(crate) admission: PriorityAdmission,
-    pub(crate) queue: Queue,
-    searches: Semaphore,
-    reports: Arc<Semaphore>,
-    pipeline_limit: Duration,
-    discovery_limit: Duration,
-}
-
 /// Ends the worker once the last handle is gone.
 struct Open(Arc<Shared>);
-
-/// A pipeline whose type is hidden.
-trait ErasedPipeline: Send + Sync {
-    fn send(&self, request: SendRequest) -> BoxFuture<'static, Result<Deliveries, BoxError>>;
-}
-
-struct Hidden<S>(S);
-
-impl<S> ErasedPipeline for Hidden<S>
-where
-    S: Service<SendRequest, Response = Deliveries, Error = BoxError, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-{
-    fn send(&self, request: SendRequest) -> BoxFuture<'static, Result<Deliveries, BoxError>> {
-        Box::pin(self.0.clone().oneshot(request))
-    }
-}
 
 // === impl Outbound ===
 
@@ -129,20 +96,7 @@ impl Outbound {
             + Sync
             + 'static,
     {
-        let room = Room {
-            requests: config.max_requests,
-            bytes: config.max_request_bytes,
-        };
-        let shares = Cause::ALL.map(share);
-        let shared = Arc::new(Shared {
-            pipeline: Box::new(Hidden(pipeline)),
-            admission: PriorityAdmission::new(room, &shares, config.max_waiting),
-            queue: Queue::default(),
-            searches: Semaphore::new(config.max_searching),
-            reports: Arc::new(Semaphore::new(config.max_reports)),
-            pipeline_limit: Duration::from_secs(config.pipeline_seconds),
-            discovery_limit: Duration::from_secs(config.discovery_seconds),
-        });
+        let shared = Arc::new(Shared::new(config, pipeline));
         let outbound = Self {
             _open: Arc::new(Open(Arc::clone(&shared))),
             shared: Arc::clone(&shared),
@@ -239,83 +193,6 @@ impl Outbox for Outbound {
         let place = Arc::clone(&self.shared.reports).try_acquire_owned();
         let place = place.map_err(|_| OutboxError::Full)?;
         self.queue(request, Some(Report::new(done, place)))
-    }
-}
-
-// === impl Shared ===
-
-impl Shared {
-    fn admit_now(&self, request: &SendRequest) -> Result<Place, SendError> {
-        if let Some(place) = self.admission.try_acquire(ask(request)) {
-            return Ok(place);
-        }
-        if self.admission.is_closed() {
-            return Err(SendError::Closed);
-        }
-        metrics::shed(request.priority());
-        Err(SendError::Full)
-    }
-
-    /// Sends a request that has been admitted, within the time limit.
-    pub(crate) async fn run(
-        &self,
-        request: SendRequest,
-        place: Place,
-    ) -> Result<Deliveries, SendError> {
-        let sending = timeout(self.pipeline_limit, self.pipeline.send(request)).await;
-        drop(place);
-        match sending {
-            Ok(Ok(deliveries)) => Ok(deliveries),
-            Ok(Err(error)) => Err(match error.downcast::<SendError>() {
-                Ok(error) => *error,
-                Err(error) => {
-                    tracing::warn!(%error, "outbound pipeline failed");
-                    SendError::PipelineFailed
-                }
-            }),
-            Err(_elapsed) => Err(SendError::TimedOut),
-        }
-    }
-
-    /// Finds the recipient and sends, within one time limit.
-    async fn search(
-        &self,
-        discover: &dyn Discover,
-        key: PublicKey,
-        request: SendRequest,
-    ) -> Result<Deliveries, SendError> {
-        let Ok(_searching) = self.searches.try_acquire() else {
-            metrics::discovery("refused");
-            return Err(SendError::NotFound);
-        };
-        tracing::debug!(peer = %key, "searching for recipient");
-        let find_and_send = async {
-            if let Err(error) = discover.discover(key).await {
-                tracing::debug!(peer = %key, %error, "recipient not found");
-                return (Err(SendError::NotFound), "failed");
-            }
-            let sent = match self.admission.acquire(ask(&request)).await {
-                Ok(place) => self.run(request, place).await,
-                Err(reason) => Err(reason.into()),
-            };
-            match sent {
-                // Found, but banned or gone again.
-                Err(SendError::NobodySelected) => (Err(SendError::NotFound), "unusable"),
-                sent => (sent, "found"),
-            }
-        };
-        let found = timeout(self.discovery_limit, find_and_send).await;
-        let (sent, outcome) = found.unwrap_or((Err(SendError::NotFound), "timed_out"));
-        metrics::discovery(outcome);
-        sent
-    }
-}
-
-fn ask(request: &SendRequest) -> RoomAsk {
-    RoomAsk {
-        level: request.priority() as usize,
-        cause: request.cause() as usize,
-        bytes: request.bytes(),
     }
 }
 

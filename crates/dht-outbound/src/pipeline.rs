@@ -23,7 +23,7 @@ pub struct PipelineParts {
     pub identity: Arc<NodeIdentity>,
     /// The peers connected now.
     pub connections: Connections,
-    /// The known peers.
+    /// Peers that are known, connected or not.
     pub directory: Directory,
     /// The time, for expiry and bans.
     pub clock: SharedClock,

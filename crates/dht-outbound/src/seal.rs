@@ -43,11 +43,11 @@ pub struct Seal<S> {
 /// One frame and the nodes that receive it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedRequest {
-    /// The encoded envelope.
+    /// Encoded envelope, the same bytes for every recipient.
     pub frame: Bytes,
     /// Nodes that receive a copy; at least one.
     pub recipients: Vec<NodeId>,
-    /// Trace id.
+    /// Number that identifies the message in logs.
     pub tag: MessageTag,
     /// When it is shed.
     pub priority: Priority,

@@ -11,30 +11,10 @@ use tower::BoxError;
 
 pub use self::connect::{ConnectError, Connector, Dial, DialError};
 use self::table::{Joined, Table};
-use crate::{config::DISCOVERY_SECONDS, error::SendError, outbound::Outbound};
+use crate::{config::DISCOVERY_SECONDS, discover::Discover, error::SendError, outbound::Outbound};
 
 mod connect;
 mod table;
-
-/// Finds a peer by its key. A closure that returns a future is one.
-///
-/// Implementations bound and join searches for the same key: a remote party can choose which keys are sent to.
-pub trait Discover: Send + Sync + 'static {
-    /// Searches. On success the peer is in the [`Directory`](dht_peers::Directory), where the message then finds it.
-    ///
-    /// Dropping the future ends the search.
-    fn discover(&self, key: PublicKey) -> BoxFuture<'static, Result<(), BoxError>>;
-}
-
-impl<F, R> Discover for F
-where
-    F: Fn(PublicKey) -> R + Send + Sync + 'static,
-    R: Future<Output = Result<(), BoxError>> + Send + 'static,
-{
-    fn discover(&self, key: PublicKey) -> BoxFuture<'static, Result<(), BoxError>> {
-        Box::pin(self(key))
-    }
-}
 
 /// Keys that are searched for at one time, unless configured otherwise.
 pub const MAX_SEARCHES: usize = 64;

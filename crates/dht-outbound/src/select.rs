@@ -24,7 +24,7 @@ pub struct Selection {
 /// One chosen peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// Its id.
+    /// Node id of the chosen peer.
     pub node_id: NodeId,
     /// Reason of the choice.
     pub why: Why,
@@ -59,7 +59,7 @@ pub struct Candidates<'a> {
     pub me: &'a NodeId,
     /// The peers connected now.
     pub connected: &'a ConnectedPeers,
-    /// The known peers.
+    /// Peers that are known, connected or not.
     pub directory: &'a Directory,
     /// The time, for bans.
     pub now: UnixSeconds,

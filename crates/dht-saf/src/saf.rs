@@ -28,7 +28,7 @@ pub struct SafParts {
     pub identity: Arc<NodeIdentity>,
     /// Known and banned peers, and this node's region.
     pub directory: Directory,
-    /// Connected peers.
+    /// Peers that are connected now.
     pub connections: Connections,
     /// Wall clock, in seconds.
     pub clock: SharedClock,

@@ -24,7 +24,7 @@ pub const fn reserved(bound: usize, level: usize) -> usize {
 /// A number of requests and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
-    /// Requests.
+    /// Requests that may hold a place at one time.
     pub requests: usize,
     /// Bytes of all of them.
     pub bytes: usize,
@@ -37,7 +37,7 @@ pub struct RoomAsk {
     pub level: usize,
     /// Its cause, an index into the shares given to [`PriorityAdmission::new`].
     pub cause: usize,
-    /// Its bytes.
+    /// Bytes that the request occupies.
     pub bytes: usize,
 }
 
@@ -95,7 +95,7 @@ struct State {
     /// Callers in the order in which they came, for each cause.
     lines: Box<[VecDeque<Caller>]>,
     waiting: usize,
-    /// Callers so far.
+    /// Callers that have asked so far, over all causes.
     callers: u64,
     is_closed: bool,
 }

@@ -24,7 +24,7 @@ use tokio::sync::{broadcast, mpsc};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Channel {
-    /// What it carries.
+    /// What the channel carries, in a word or two.
     pub name: &'static str,
     /// Who puts something in, and what each does when it is full.
     pub from: &'static [(&'static str, WhenFull)],

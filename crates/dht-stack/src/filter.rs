@@ -58,6 +58,34 @@ impl<In, C: Check<In> + ?Sized> Check<In> for Arc<C> {
     }
 }
 
+/// Check that calls a function; see [`check_fn`].
+#[derive(Clone, Copy, Debug)]
+pub struct CheckFn<F>(F);
+
+/// Turns a function into a [`Check`], as `tower::service_fn` turns one into a service.
+///
+/// ```
+/// use dht_stack::{Check as _, check_fn};
+///
+/// let at_most_nine = check_fn(|n: u32| if n <= 9 { Ok(n) } else { Err("too large") });
+/// assert_eq!(at_most_nine.check(10), Err("too large"));
+/// ```
+pub const fn check_fn<F>(check: F) -> CheckFn<F> {
+    CheckFn(check)
+}
+
+impl<F, In, Out, Reject> Check<In> for CheckFn<F>
+where
+    F: Fn(In) -> Result<Out, Reject>,
+{
+    type Out = Out;
+    type Reject = Reject;
+
+    fn check(&self, request: In) -> Result<Out, Reject> {
+        (self.0)(request)
+    }
+}
+
 /// Puts a [`Check`] in front of a service.
 #[derive(Clone, Copy, Debug)]
 pub struct FilterLayer<C> {

@@ -27,7 +27,7 @@ pub use admission::{LEVELS, NoPlace, Place, PriorityAdmission, Room, RoomAsk, re
 pub use batch::{Batch, BatchFuture, BatchLost, BatchWork};
 pub use budget::{ByteBudget, BytePermit};
 pub use channel::{Channel, WhenFull, waiting_cycle};
-pub use filter::{Check, Filter, FilterFuture, FilterLayer};
+pub use filter::{Check, CheckFn, Filter, FilterFuture, FilterLayer, check_fn};
 pub use sharded::{Shard, Sharded, Slot};
 pub use then::{Ask, Decide, Then, ThenFuture, ThenLayer};
 pub use tokens::{Rate, TokenBuckets};

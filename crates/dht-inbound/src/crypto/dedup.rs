@@ -27,7 +27,7 @@ pub struct Dedup {
     pub fingerprints: FingerprintCache,
     /// Occurrences of a message that are let through; 0 counts as 1.
     pub allowed: u32,
-    /// The time.
+    /// Clock of this node.
     pub clock: SharedClock,
 }
 

@@ -18,7 +18,7 @@ use crate::message::{Deduped, InboundEnvelope, OpenedMessage};
 /// Specification 03, section 3.5, steps B and C.
 #[derive(Clone, Debug)]
 pub struct Open {
-    /// This node.
+    /// Keys and features of this node.
     pub identity: Arc<NodeIdentity>,
 }
 

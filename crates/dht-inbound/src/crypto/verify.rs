@@ -19,7 +19,7 @@ use crate::message::InboundEnvelope;
 /// Specification 03, section 3.5, step A.
 #[derive(Clone, Debug)]
 pub struct Verify {
-    /// Takes offences.
+    /// Bans peers for the offences found here.
     pub bans: BanPolicy,
 }
 

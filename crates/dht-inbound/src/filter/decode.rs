@@ -27,11 +27,11 @@ use crate::{
 pub struct Decode {
     /// Charged for what does not decode.
     pub limiter: RateLimiter,
-    /// The time.
+    /// Clock of this node.
     pub clock: SharedClock,
     /// If set, messages of neighbours that are not in this directory are dropped, with a short ban (03 F-3).
     pub known_in: Option<Directory>,
-    /// Takes offences.
+    /// Bans peers for the offences found here.
     pub bans: BanPolicy,
 }
 

@@ -14,7 +14,7 @@ use crate::message::InboundEnvelope;
 /// Specification 03, section 3.4.
 #[derive(Clone)]
 pub struct Expiry {
-    /// The time.
+    /// Clock of this node.
     pub clock: SharedClock,
 }
 

@@ -82,7 +82,7 @@ struct Inner {
 pub struct Meter {
     /// Where arrivals are counted.
     pub meter: FloodMeter,
-    /// The time.
+    /// Clock of this node.
     pub clock: SharedClock,
 }
 

@@ -145,7 +145,7 @@ impl Bucket {
 pub struct RateLimit {
     /// Buckets of the neighbours.
     pub limiter: RateLimiter,
-    /// The time.
+    /// Clock of this node.
     pub clock: SharedClock,
 }
 

@@ -51,11 +51,11 @@ pub type ValidationFuture = Pin<Box<dyn Future<Output = Acceptance> + Send>>;
 /// implementation leaves that to the application, and so does this one unless told otherwise.
 #[derive(Clone)]
 pub struct Gossip {
-    /// The application's validator.
+    /// Validator that the application registered.
     pub validator: Option<Arc<dyn GossipValidator>>,
     /// Sends accepted messages on, if this node does that.
     pub relay: Option<Arc<dyn Outbox>>,
-    /// Takes offences.
+    /// Bans peers for the offences found here.
     pub bans: BanPolicy,
 }
 

@@ -11,7 +11,7 @@ use dht_peers::{
 
 use super::{
     claim::{ConvertError, convert_claim},
-    response::DiscoveryAnswer,
+    hook::DiscoveryAnswer,
 };
 
 /// Checks answers to discoveries and takes the peers into the directory: for a [`DiscoveryHook`](crate::DiscoveryHook)
@@ -22,9 +22,9 @@ use super::{
 pub struct AnswerCheck {
     /// Where peers are kept.
     pub directory: Directory,
-    /// Takes offences.
+    /// Bans peers for the offences found here.
     pub bans: BanPolicy,
-    /// The time.
+    /// Clock of this node.
     pub clock: SharedClock,
     /// Which claims are acceptable.
     pub claims: ClaimPolicy,

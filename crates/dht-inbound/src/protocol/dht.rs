@@ -16,7 +16,7 @@ use dht_proto::Bounded;
 use dht_stack::Check;
 use tracing::debug;
 
-use super::response::DiscoveryHook;
+use super::hook::DiscoveryHook;
 use crate::message::OpenedMessage;
 
 /// Consumes joins, discoveries and discovery responses, and ends what this node cannot read; passes everything else
@@ -28,17 +28,17 @@ use crate::message::OpenedMessage;
 /// Specification 03, section 3.12, and 06, sections 2.2, 2.3 and 3.
 #[derive(Clone)]
 pub struct Protocol {
-    /// This node.
+    /// Keys and features of this node.
     pub identity: Arc<NodeIdentity>,
     /// Where peers are kept.
     pub directory: Directory,
     /// Takes relayed joins and answers to discoveries.
     pub outbox: Arc<dyn Outbox>,
-    /// Takes discovery responses.
+    /// Receives the discovery responses that pass the checks.
     pub discovery: Arc<dyn DiscoveryHook>,
-    /// Takes offences.
+    /// Bans peers for the offences found here.
     pub bans: BanPolicy,
-    /// The time.
+    /// Clock of this node.
     pub clock: SharedClock,
     /// Which claims are acceptable.
     pub claims: ClaimPolicy,

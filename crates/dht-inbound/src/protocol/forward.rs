@@ -17,9 +17,9 @@ use crate::{message::OpenedMessage, outbox::settle};
 pub struct Forward {
     /// Takes what is forwarded.
     pub outbox: Arc<dyn Outbox>,
-    /// Takes offences.
+    /// Bans peers for the offences found here.
     pub bans: BanPolicy,
-    /// The time.
+    /// Clock of this node.
     pub clock: SharedClock,
 }
 

@@ -36,7 +36,7 @@ pub struct OutboundMessage {
     pub to: NodeId,
     /// The encoded envelope, shared by all recipients.
     pub frame: Bytes,
-    /// Trace id.
+    /// Number that identifies the message in logs.
     pub tag: MessageTag,
     /// When it is shed.
     pub priority: Priority,

@@ -7,7 +7,7 @@ use dht_peers::Directory;
 use futures::future::BoxFuture;
 use tower::BoxError;
 
-use super::Discover;
+use crate::discover::Discover;
 
 /// Opens connections, or hands out the one there is: the transport.
 pub trait Dial: Clone + Send + Sync + 'static {

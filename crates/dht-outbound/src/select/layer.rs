@@ -42,13 +42,13 @@ struct Shared {
 /// A request and its recipients.
 #[derive(Debug)]
 pub struct Selected {
-    /// The request.
+    /// Request whose recipients were selected.
     pub request: SendRequest,
     /// Nodes that receive a copy; at least one.
     pub recipients: Vec<NodeId>,
     /// Whether copies may come back from others.
     pub is_broadcast: bool,
-    /// Trace id.
+    /// Number that identifies the message in logs.
     pub tag: MessageTag,
     /// Randomness of this message.
     pub rng: ChaCha12Rng,

@@ -95,7 +95,7 @@ struct LastPage {
     since: UnixSeconds,
     /// Row behind which it began.
     after: Option<Position>,
-    /// Its last row.
+    /// Position of the last row on the page.
     end: Position,
     /// Connections on which it was sent without a row that the first time had not.
     times: u32,

@@ -41,7 +41,7 @@ pub(crate) struct Server {
 
 /// A response before it is encoded.
 struct Response {
-    /// Label in metrics.
+    /// Label of the outcome in metrics.
     outcome: &'static str,
     page: Option<(PagePlan, Page)>,
 }
