@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn b050_retention_follows_a_signed_expiry_within_bounds() {
+    fn b050_retention_follows_signed_expiry_within_bounds() {
         let least = 3.0 + 1.0 / 6.0;
         assert_eq!(hours(true, Some(100)), 24.0);
         assert_eq!(hours(false, Some(20)), least);

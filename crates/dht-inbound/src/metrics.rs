@@ -180,7 +180,7 @@ mod tests {
 
     /// No outcome is counted as another.
     #[test]
-    fn every_outcome_has_a_counter_of_its_own() {
+    fn every_outcome_has_its_own_counter() {
         for reason in DropReason::ALL {
             let dropped = Disposition::Dropped(reason);
             let count = OUTCOMES.iter().filter(|each| **each == dropped).count();

@@ -193,12 +193,12 @@ mod tests {
     }
 
     #[test]
-    fn readiness_is_that_of_the_inner_service() {
+    fn readiness_is_that_of_inner_service() {
         support::assert_readiness_is_inner::<InboundFrame, InboundFrame, _>(ObserveLayer::new());
     }
 
     #[test]
-    fn the_span_tells_source_size_tag_kind_and_outcome() {
+    fn span_has_every_field() {
         let fields = Fields::default();
         let frame = clear(&identity(3), Signing::Origin, b"x", 77);
         let (length, source) = (frame.len(), support::peer(support::NEIGHBOUR).node_id);
@@ -223,8 +223,9 @@ mod tests {
         assert_eq!(*fields.0.lock(), expected);
     }
 
+    /// A message given up on its way is told and counted.
     #[test]
-    fn a_message_given_up_on_its_way_is_told_and_counted() {
+    fn cancelled_message_is_recorded_and_counted() {
         let (fields, recorder) = (Fields::default(), DebuggingRecorder::new());
         let snapshot = recorder.snapshotter();
         subscriber::with_default(registry().with(fields.clone()), || {

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn callers_that_wait_together_are_served_together() {
+    async fn waiting_callers_are_served_together() {
         let (mut batch, sizes) = recorder(4, 1);
         let calls: Vec<_> = (0..6).map(|n| tokio::spawn(batch.call(n))).collect();
         for (n, call) in (0..).zip(calls) {
@@ -342,8 +342,9 @@ mod tests {
         assert_eq!(*sizes.lock(), [1]);
     }
 
+    /// Callers of one task that come one by one are gathered.
     #[tokio::test]
-    async fn callers_of_one_task_that_come_one_by_one_are_gathered() {
+    async fn successive_calls_of_one_task_gather() {
         let (batch, sizes) = recorder(64, 1);
         let batch = batch.gathering();
         let calls = (0..5).map(|n| {
@@ -356,7 +357,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cancelled_worker_passes_its_turn_on() {
+    async fn cancelled_worker_passes_its_turn_on() {
         let (mut batch, _) = recorder(64, 1);
         let worker = batch.call(1);
         let first = batch.call(2);
@@ -368,8 +369,9 @@ mod tests {
         assert_eq!(batch.oneshot(5).await, Ok(6));
     }
 
+    /// A worker that leaves while it lets others go first passes its turn on.
     #[tokio::test]
-    async fn a_worker_that_leaves_while_it_lets_others_go_first_passes_its_turn_on() {
+    async fn leaving_worker_passes_its_turn_on() {
         let (batch, sizes) = recorder(64, 1);
         let mut batch = batch.gathering();
         let mut worker = Box::pin(batch.call(1));
@@ -382,7 +384,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_work_is_done_for_callers_that_have_gone() {
+    async fn no_work_for_callers_that_left() {
         let (mut batch, sizes) = recorder(3, 1);
         let worker = batch.call(1);
         let gone: Vec<_> = (2..10).map(|n| batch.call(n)).collect();
@@ -395,8 +397,9 @@ mod tests {
         assert_eq!(*sizes.lock(), [3, 1]);
     }
 
+    /// A panic in the work does not stop the queue.
     #[tokio::test]
-    async fn a_panic_in_the_work_does_not_stop_the_queue() {
+    async fn panic_does_not_stop_the_queue() {
         struct Fussy;
         impl BatchWork<u32> for Fussy {
             type Response = u32;

@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_request_over_the_budget_takes_all_of_it() {
+    async fn request_over_budget_takes_all() {
         let budget = ByteBudget::new(4 * UNIT_BYTES);
         let permit = budget.acquire(usize::MAX).await;
         assert_eq!(permit.bytes(), budget.total());
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_reserve_is_for_those_who_may_have_it() {
+    async fn reserve_is_for_entitled_callers() {
         let budget = ByteBudget::with_reserve(8 * UNIT_BYTES, 2 * UNIT_BYTES);
         let much = budget.acquire(usize::MAX).await;
         assert_eq!(much.bytes(), 6 * UNIT_BYTES);

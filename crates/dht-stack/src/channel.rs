@@ -117,7 +117,7 @@ mod tests {
     const SELF: Channel = edge(&[("d", WhenFull::Wait)], "d");
 
     #[test]
-    fn a_circle_is_found_and_only_waiting_closes_it() {
+    fn only_waiting_channels_close_a_circle() {
         let cycle = waiting_cycle(&[&A_TO_B, &B_TO_C, &C_TO_A]);
         assert_eq!(cycle, Some(vec!["a", "b", "c"]));
         assert_eq!(waiting_cycle(&[&A_TO_B, &B_TO_C]), None);

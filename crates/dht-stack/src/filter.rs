@@ -204,7 +204,7 @@ mod tests {
 
     /// No room inside is felt outside, and so is room; a rejected request never gets inside.
     #[tokio::test]
-    async fn readiness_is_that_of_the_inner_service() {
+    async fn readiness_is_that_of_inner_service() {
         let (mut service, mut inner) = mock::spawn_layer::<u32, &str, _>(FilterLayer::new(Even));
         inner.allow(0);
         assert_pending!(service.poll_ready());

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_set_back_neither_gives_nor_takes() {
+    fn clock_set_back_changes_nothing() {
         let buckets = buckets(RATE);
         let taken = |now| (0..10).filter(|_| buckets.try_take(&1, 0, now)).count();
         assert_eq!(taken(NOW + 3_600), 5);

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_field_that_does_not_convert_is_dropped() {
+    async fn each_inconvertible_field_is_dropped() {
         let key = |byte| Bytes::from(vec![byte; 32]);
         let header = DhtHeader {
             major: 2,

@@ -41,8 +41,9 @@ mod tests {
         support::run_check(Role { features }, support::raw_of_type(kind)).await
     }
 
+    /// Only requests to a node that stores nothing are dropped.
     #[tokio::test]
-    async fn only_requests_to_a_node_that_stores_nothing_are_dropped() {
+    async fn requests_are_dropped_without_a_store() {
         let dropped = Disposition::Dropped(DropReason::RoleFilter);
         let (request, answer) = (
             MessageType::SafRequestMessages,

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_answer_makes_the_peer_known() {
+    fn good_answer_makes_peer_known() {
         for profile in [Strict, Legacy] {
             let (check, taken) = check(profile);
             check.accept(&answer_of(SOUGHT), &key(SOUGHT)).unwrap();
@@ -164,8 +164,9 @@ mod tests {
         assert!(check.directory.is_banned(&id, NOW));
     }
 
+    /// The wrong peer is blamed in strict and the sought one in legacy.
     #[test]
-    fn the_wrong_peer_is_blamed_in_strict_and_the_sought_one_in_legacy() {
+    fn wrong_responder_is_blamed_by_profile() {
         for (profile, blamed) in [(Strict, 4), (Legacy, SOUGHT)] {
             let (check, taken) = check(profile);
             let refused = check.accept(&answer_of(4), &key(SOUGHT));
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_forged_claim_is_an_offence_in_strict() {
+    fn strict_blames_only_forged_claims() {
         let mut forged = answer_of(SOUGHT);
         forged.message.peer_features = Features::CLIENT.bits();
         let mut odd = answer_of(SOUGHT);

@@ -53,7 +53,7 @@ fn join() -> Draft {
 }
 
 #[tokio::test]
-async fn b051_clear_message_from_known_peer_is_delivered() {
+async fn b051_known_peers_clear_message_is_delivered() {
     let node = node();
     let frame = Draft::clear(Signing::Anonymous).frame();
     assert_eq!(node.receive(frame.clone()).await, Disposition::Delivered);
@@ -86,7 +86,7 @@ async fn b051_clear_message_from_known_peer_is_delivered() {
 
 /// The destination of a clear message is advice to relays; it does not close an envelope everybody can read.
 #[tokio::test]
-async fn clear_message_for_somebody_else_is_read_here_and_not_forwarded() {
+async fn clear_message_for_another_stays_here() {
     let node = node();
     let frame = Draft {
         destination: Destination::PublicKey(key(PEER)),
@@ -98,7 +98,7 @@ async fn clear_message_for_somebody_else_is_read_here_and_not_forwarded() {
 }
 
 #[tokio::test]
-async fn b052_message_encrypted_for_this_node_is_delivered_decrypted() {
+async fn b052_message_for_this_node_is_decrypted() {
     let node = node();
     let frame = Draft::encrypted(ME).frame();
     // Nobody else holds this buffer: it is decrypted in place.
@@ -109,8 +109,9 @@ async fn b052_message_encrypted_for_this_node_is_delivered_decrypted() {
     assert!(node.forwarded().is_empty());
 }
 
+/// Message encrypted for another key is sent on as received.
 #[tokio::test]
-async fn b053_message_encrypted_for_another_key_is_sent_on_as_received() {
+async fn b053_message_for_another_is_forwarded_unchanged() {
     for node in [node(), legacy()] {
         let frame = Draft::encrypted(OTHER).frame();
         assert_eq!(node.receive(frame.clone()).await, Disposition::Forwarded);
@@ -131,8 +132,9 @@ async fn b053_message_encrypted_for_another_key_is_sent_on_as_received() {
     }
 }
 
+/// Reencoded signature is no new message but a stripped one is.
 #[tokio::test]
-async fn b054_reencoded_signature_is_no_new_message_but_a_stripped_one_is() {
+async fn b054_reencoded_signature_is_no_new_message() {
     for node in [node(), legacy()] {
         let frame = Draft::clear(Signing::Origin).frame();
         assert_eq!(node.receive(frame.clone()).await, Disposition::Delivered);
@@ -155,8 +157,9 @@ async fn b054_reencoded_signature_is_no_new_message_but_a_stripped_one_is() {
     }
 }
 
+/// Echo of an own unsigned noncanonical body is a repeat.
 #[tokio::test]
-async fn b055_echo_of_an_own_unsigned_noncanonical_body_is_a_repeat() {
+async fn b055_own_noncanonical_echo_is_a_repeat() {
     let node = node();
     let body = encode_parts(&parts(b"hello"));
     let odd = Bytes::from([&body[..], &[0x10, 0x01]].concat());
@@ -182,8 +185,9 @@ async fn b055_echo_of_an_own_unsigned_noncanonical_body_is_a_repeat() {
     assert!(node.delivered().is_empty());
 }
 
+/// Expired message is dropped and one without expiry passes.
 #[tokio::test]
-async fn b056_expired_message_is_dropped_and_one_without_expiry_passes() {
+async fn b056_only_expired_message_is_dropped() {
     for node in [node(), legacy()] {
         let frame = Draft::clear(Signing::Anonymous).frame();
         let late = tampered(frame.clone(), |header, _| {
@@ -197,7 +201,7 @@ async fn b056_expired_message_is_dropped_and_one_without_expiry_passes() {
 }
 
 #[tokio::test]
-async fn b057_undirected_message_is_delivered_as_often_as_allowed() {
+async fn b057_undirected_message_is_delivered_as_allowed() {
     let node = Node::new(InboundConfig {
         allowed_occurrences: 3,
         ..InboundConfig::default()
@@ -223,7 +227,7 @@ async fn b057_undirected_message_is_delivered_as_often_as_allowed() {
 }
 
 #[tokio::test]
-async fn duplicates_are_dropped_and_cost_neither_permit_nor_bandwidth() {
+async fn duplicate_costs_neither_permit_nor_bandwidth() {
     let node = node();
     for (draft, first) in [
         (Draft::clear(Signing::Origin), Disposition::Delivered),
@@ -243,7 +247,7 @@ async fn duplicates_are_dropped_and_cost_neither_permit_nor_bandwidth() {
 }
 
 #[tokio::test]
-async fn the_same_message_with_another_tag_is_a_duplicate() {
+async fn same_message_under_another_tag_repeats() {
     let node = node();
     let frame = Draft::clear(Signing::Origin).frame();
     assert_eq!(node.receive(frame.clone()).await, Disposition::Delivered);
@@ -252,7 +256,7 @@ async fn the_same_message_with_another_tag_is_a_duplicate() {
 }
 
 #[tokio::test]
-async fn b126_honest_copy_is_delivered_after_a_tampered_one() {
+async fn b126_honest_copy_passes_after_tampered_one() {
     for (node, banned) in [(legacy(), 1), (node(), 0)] {
         let honest = Draft::clear(Signing::Origin).frame();
         let altered = tampered(honest.clone(), |header, _| {
@@ -294,7 +298,7 @@ async fn b128_b129_neither_body_nor_header_is_malleable() {
 }
 
 #[tokio::test]
-async fn b130_join_with_an_appended_unknown_field_is_dropped() {
+async fn b130_join_with_unknown_field_is_dropped() {
     for node in [node(), legacy()] {
         let frame = Bytes::from([&join().frame()[..], &[0x78, 0x01]].concat());
         assert_eq!(node.receive(frame).await, dropped(DropReason::NotCanonical));
@@ -303,8 +307,9 @@ async fn b130_join_with_an_appended_unknown_field_is_dropped() {
     }
 }
 
+/// Oversized join addressed to another is an offence in legacy.
 #[tokio::test]
-async fn b131_oversized_join_addressed_to_another_is_an_offence_in_legacy() {
+async fn b131_legacy_blames_oversized_join_for_another() {
     let mut message = JoinMessage::decode(
         &RawEnvelope::parse(join().frame())
             .unwrap()
@@ -332,7 +337,7 @@ async fn b131_oversized_join_addressed_to_another_is_an_offence_in_legacy() {
 }
 
 #[tokio::test]
-async fn clear_mail_for_somebody_else_is_read_and_delivered() {
+async fn clear_message_for_another_is_delivered() {
     let node = node();
     let destination = Destination::PublicKey(key(OTHER));
     let draft = Draft {
@@ -343,8 +348,9 @@ async fn clear_mail_for_somebody_else_is_read_and_delivered() {
     assert!(node.forwarded().is_empty());
 }
 
+/// A client neither forwards nor serves but takes what is its own.
 #[tokio::test]
-async fn a_client_neither_forwards_nor_serves_but_takes_what_is_its_own() {
+async fn client_takes_only_its_own_messages() {
     let client = std::sync::Arc::new(identity_with(ME, Features::CLIENT));
     let node = Node::with_identity(InboundConfig::default(), client);
     assert_eq!(
@@ -385,8 +391,9 @@ async fn forwarding_can_be_turned_off() {
     assert!(node.forwarded().is_empty());
 }
 
+/// Gossip is passed on only if the setting says so.
 #[tokio::test]
-async fn gossip_is_passed_on_only_if_the_setting_says_so() {
+async fn gossip_is_relayed_only_if_configured() {
     let frame = Draft::clear(Signing::Origin).frame();
     for (relay_gossip, sent) in [(false, 0), (true, 1)] {
         let node = Node::new(InboundConfig {
@@ -398,8 +405,9 @@ async fn gossip_is_passed_on_only_if_the_setting_says_so() {
     }
 }
 
+/// Its own message gets a neighbour banned in both profiles.
 #[tokio::test]
-async fn a_neighbours_own_mail_gets_it_banned_in_both_profiles() {
+async fn own_message_bans_neighbour_by_profile() {
     for node in [node(), legacy()] {
         let own = Draft::encrypted(NEIGHBOUR).frame();
         assert_eq!(node.receive(own).await, dropped(DropReason::NotForUs));
@@ -414,7 +422,7 @@ async fn a_neighbours_own_mail_gets_it_banned_in_both_profiles() {
 }
 
 #[tokio::test]
-async fn what_the_table_forgets_expires_before_it_is_forgotten() {
+async fn message_expires_before_table_forgets_it() {
     // A message that is still alive is still a duplicate, whatever else arrives in the meantime.
     let node = node();
     let frame = Draft::clear(Signing::Origin).frame();
@@ -455,7 +463,7 @@ async fn strict_is_the_default() {
 }
 
 #[tokio::test]
-async fn an_encrypted_message_must_name_its_recipient() {
+async fn encrypted_message_must_name_its_recipient() {
     let node = legacy();
     let unaddressed = tampered(Draft::encrypted(ME).frame(), |header, _| {
         header.destination = Destination::Unknown;

@@ -470,7 +470,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(700))]
 
     #[test]
-    fn damaged_messages_end_as_the_specification_allows(
+    fn damaged_messages_end_as_specification_allows(
         legacy: bool,
         draft in drafts(),
         damages in proptest::collection::vec(damage(), 0..3),
@@ -480,7 +480,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_end_as_the_specification_allows(frame in bytes(400)) {
+    fn random_bytes_end_as_specification_allows(frame in bytes(400)) {
         run(async {
             let node = Node::under(AttributionProfile::Strict);
             let ended = node.receive(frame.into()).await;

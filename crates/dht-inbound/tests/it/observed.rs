@@ -10,7 +10,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use crate::stack::{Draft, ME, NEIGHBOUR, Node, OTHER, key};
 
 #[test]
-fn every_message_is_counted_under_its_outcome() {
+fn each_message_counts_under_its_outcome() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     ::metrics::with_local_recorder(&recorder, || {
@@ -60,7 +60,7 @@ fn every_message_is_counted_under_its_outcome() {
 }
 
 #[tokio::test]
-async fn a_flood_is_reported_and_banned_by_the_table() {
+async fn flood_is_reported_and_banned() {
     let node = Node::new(InboundConfig::default());
     for _ in 0..1_001 {
         node.receive(bytes::Bytes::from_static(b"junk")).await;

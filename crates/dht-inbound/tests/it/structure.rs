@@ -194,7 +194,7 @@ fn header_changes(header: &DhtHeader) -> Vec<(DhtHeader, Disposition)> {
 }
 
 #[tokio::test]
-async fn no_header_field_that_is_signed_can_be_changed() {
+async fn no_signed_header_field_can_change() {
     for (draft, effect) in signed() {
         let sound = draft.frame();
         let DhtEnvelope { header, body } = DhtEnvelope::decode(&sound[..]).unwrap();
@@ -475,7 +475,7 @@ fn schema(draft: &Draft) -> &'static Schema {
 /// Envelope and header in another encoding are dropped, the signature too, the signed body is not what was signed; and
 /// nobody is banned for an encoding (03 F-1, 03 F-5).
 #[tokio::test]
-async fn of_a_signed_message_only_one_encoding_is_taken() {
+async fn signed_message_has_one_accepted_encoding() {
     for (draft, effect) in signed() {
         let sound = draft.frame();
         let parsed = Parsed::parse(&sound, schema(&draft));
@@ -503,8 +503,9 @@ async fn of_a_signed_message_only_one_encoding_is_taken() {
     }
 }
 
+/// No length of a signed message can be off by one.
 #[tokio::test]
-async fn no_length_of_a_signed_message_can_be_off_by_one() {
+async fn signed_lengths_are_exact() {
     for (draft, effect) in signed() {
         let sound = draft.frame();
         let parsed = Parsed::parse(&sound, schema(&draft));
@@ -536,7 +537,7 @@ async fn no_length_of_a_signed_message_can_be_off_by_one() {
 
 /// Anybody can encode an unsigned body otherwise: it is the same message all the same (03 F-14).
 #[tokio::test]
-async fn an_unsigned_body_is_one_message_in_every_encoding() {
+async fn reencoded_unsigned_body_is_one_message() {
     let sound = Draft::clear(Signing::Anonymous).frame();
     let parsed = Parsed::parse(&sound, &CLEAR);
     for path in parsed.paths() {
@@ -612,7 +613,7 @@ fn join() -> JoinMessage {
 /// Inside a signed protocol message its signer answers for every byte: it is taken or not, it is passed on as received
 /// or not at all, and only its signer can be banned for it.
 #[tokio::test]
-async fn a_protocol_message_is_taken_or_its_signer_is_to_blame() {
+async fn protocol_message_is_taken_or_blamed() {
     let encoded = join().encode_to_vec();
     let parsed = Parsed::parse(&encoded, &JOIN);
     let mut tried = 0;

@@ -35,7 +35,7 @@ fn b092_deliveries_are_empty_without_copies() {
 }
 
 #[tokio::test]
-async fn b093_a_single_success_and_a_single_failure() {
+async fn b093_single_success_and_single_failure() {
     assert!(answered([Ok(())]).wait_single().await);
     assert!(!answered([FAILED]).wait_single().await);
     assert_eq!(answered([FAILED]).wait_single_result().await, FAILED);

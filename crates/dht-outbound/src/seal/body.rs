@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_to_one_peer_have_a_random_nonce() {
+    fn direct_messages_have_a_random_nonce() {
         let direct = Strategy::DirectNodeId(NodeId::default());
         let nonce = |seed| {
             DomainHeader::decode(&domain(&direct, seed)[0])
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_and_parts_are_taken_as_they_are() {
+    fn bodies_and_parts_are_taken_unchanged() {
         let mut rng = SeededEntropy::new(1).rng();
         let body = Bytes::from_static(b"\x0a\x01a");
         let strategy = Strategy::default();

@@ -43,7 +43,7 @@ fn forward(frame: Bytes) -> Selected {
 }
 
 #[tokio::test]
-async fn a_sealed_message_is_remembered_and_encoded() {
+async fn sealed_message_is_remembered_and_encoded() {
     let dedup = table();
     let (mut service, mut inner) = spawn(&dedup);
     inner.allow(0);
@@ -115,7 +115,7 @@ async fn b091_a_body_of_one_byte_survives() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_goes_no_further() {
+async fn unsendable_message_goes_no_further() {
     let dedup = table();
     let (mut service, mut inner) = spawn(&dedup);
     inner.allow(2);

@@ -171,7 +171,7 @@ fn b002_broadcast_with_one_connection_selects_it() {
 }
 
 #[test]
-fn b003_propagate_to_a_key_selects_the_one_connection() {
+fn b003_propagate_to_key_selects_one_connection() {
     let world = World::new()
         .connected([1], Features::NODE)
         .known([2], Features::CLIENT);
@@ -191,7 +191,7 @@ fn b004_closest_nodes_appends_a_disconnected_node() {
 }
 
 #[test]
-fn b005_direct_or_closest_selects_a_connected_target_only() {
+fn b005_connected_target_is_selected_alone() {
     let world = World::new()
         .connected([1, 2], Features::NODE)
         .connected([3], Features::CLIENT);
@@ -206,7 +206,7 @@ fn b005_direct_or_closest_selects_a_connected_target_only() {
 }
 
 #[test]
-fn b006_direct_node_id_selects_a_known_client() {
+fn b006_direct_node_id_selects_known_client() {
     let world = World::new().known([1], Features::CLIENT);
     assert_eq!(world.ids(&Strategy::DirectNodeId(id(1))), [id(1)]);
     assert_eq!(world.ids(&Strategy::DirectPublicKey(key(1))), [id(1)]);
@@ -227,7 +227,7 @@ fn b007_direct_strategies_skip_banned_peers() {
 }
 
 #[test]
-fn b008_propagate_does_not_choose_an_excluded_destination() {
+fn b008_propagate_does_not_choose_excluded_destination() {
     let world = World::new().connected(1..=4, Features::NODE);
     let excluding = |exclude| Strategy::Propagate {
         destination: Destination::PublicKey(key(1)),
@@ -273,7 +273,7 @@ fn b015_only_two_strategies_are_direct() {
 }
 
 #[test]
-fn b016_only_direct_public_key_has_a_key() {
+fn b016_only_direct_public_key_has_key() {
     for strategy in every_strategy(1, &[]) {
         let expected = (strategy.name() == "direct_public_key").then(|| key(1));
         assert_eq!(strategy.direct_public_key().copied(), expected);
@@ -297,15 +297,16 @@ fn b017_messages_to_many_are_broadcasts() {
     }
 }
 
+/// Direct or closest is a broadcast unless only the target is chosen.
 #[test]
-fn f2_direct_or_closest_is_a_broadcast_unless_only_the_target_is_chosen() {
+fn f2_target_alone_is_no_broadcast() {
     let world = World::new().connected([1, 2], Features::NODE);
     assert!(!world.select(&direct_or_closest(1, true)).is_broadcast());
     assert!(world.select(&direct_or_closest(9, true)).is_broadcast());
 }
 
 #[test]
-fn f3_this_node_is_dropped_from_every_selection() {
+fn f3_this_node_is_never_selected() {
     let world = World::new().known([1], Features::NODE);
     let both = world.select(&Strategy::SelectedPeers(vec![id(ME), id(1), id(ME)]));
     assert_eq!((both.ids(), both.only_ourselves()), (vec![id(1)], false));
@@ -324,8 +325,9 @@ fn f3_this_node_is_dropped_from_every_selection() {
     assert!(nobody.is_empty() && !nobody.only_ourselves());
 }
 
+/// Selected peers are taken as given up to the bound.
 #[test]
-fn selected_peers_are_taken_as_given_up_to_the_bound() {
+fn selected_peers_are_bounded() {
     let mut world = World::new();
     let listed = vec![id(3), id(1), id(3)];
     assert_eq!(world.ids(&Strategy::SelectedPeers(listed.clone())), listed);
@@ -355,8 +357,9 @@ fn random_of_none_is_nobody() {
     );
 }
 
+/// Known peers are chosen only if a dial is worth it.
 #[test]
-fn known_peers_are_chosen_only_if_a_dial_is_worth_it() {
+fn only_peers_worth_dialling_are_chosen() {
     let exclude = vec![id(6)];
     let world = World::new()
         .known([1, 4, 5, 6], Features::NODE)
@@ -423,7 +426,7 @@ fn one_seed_gives_one_choice() {
 }
 
 #[test]
-fn f1_propagation_prefers_closer_nodes_only_when_told_to() {
+fn f1_propagation_prefers_closer_nodes_if_configured() {
     let mut world = World::new().connected(1..=30, Features::NODE);
     // A destination this node is close to itself, so that some neighbours are farther.
     let to = (100..).find(|to| {

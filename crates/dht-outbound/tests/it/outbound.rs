@@ -144,7 +144,7 @@ async fn waiting_requests_are_bounded_in_bytes() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_worker_that_is_gone() {
+async fn nobody_waits_for_a_dropped_worker() {
     let config = Config {
         max_requests: 1,
         ..Config::default()
@@ -226,7 +226,7 @@ async fn too_many_waiting_callers_are_told() {
 }
 
 #[tokio::test]
-async fn the_worker_takes_the_most_important_first() {
+async fn worker_takes_most_important_first() {
     let (outbound, worker, gate, passed) = gated(&Config::default());
     for request in by_priority(&Bytes::from_static(b"x")) {
         outbound.try_send(request).unwrap();
@@ -268,7 +268,7 @@ async fn a_delivery_is_reported_once() {
 }
 
 #[tokio::test]
-async fn a_worker_ends_with_the_last_handle() {
+async fn worker_ends_with_last_handle() {
     let node = Node::new().connected([1, 2]);
     let (outbound, worker) = node.outbound();
     let running = tokio::spawn(worker.run());
@@ -343,7 +343,7 @@ async fn b087_without_discovery_nobody_is_searched() {
 }
 
 #[tokio::test]
-async fn only_direct_messages_to_a_key_search() {
+async fn only_direct_messages_to_key_search() {
     let params = SendParams::builder()
         .direct_node_id(id(5))
         .with_discovery(true);
@@ -401,7 +401,7 @@ async fn searches_are_bounded_in_number() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pipeline_that_hangs_is_given_up() {
+async fn pipeline_that_hangs_is_given_up() {
     let (outbound, _worker, ..) = gated(&Config::default());
     let before = tokio::time::Instant::now();
     assert_eq!(outbound.send(to(1)).await.err(), Some(SendError::TimedOut));
@@ -409,7 +409,7 @@ async fn a_pipeline_that_hangs_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_pipeline_that_fails_is_an_error() {
+async fn pipeline_that_fails_is_error() {
     let pipeline = service_fn(|_: SendRequest| async { Err(BoxError::from("out of order")) });
     let (outbound, _worker) = Outbound::new(&Config::default(), pipeline);
     assert_eq!(

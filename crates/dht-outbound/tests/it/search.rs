@@ -138,7 +138,7 @@ async fn b012_a_join_is_one_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b084_a_search_sends_one_discovery_and_ends() {
+async fn b084_search_sends_one_discovery_and_ends() {
     let timeout = Duration::from_millis(1);
     let (searcher, mut queue) = searcher(SearchLimits {
         timeout,

@@ -64,8 +64,9 @@ async fn b086_a_flood_reaches_both_selected_peers() {
     );
 }
 
+/// A direct message to nobody is queued for nobody.
 #[tokio::test]
-async fn b087_a_direct_message_to_nobody_is_queued_for_nobody() {
+async fn b087_message_to_nobody_is_not_queued() {
     let node = Node::new().connected([1]);
     let params = SendParams::builder()
         .direct_public_key(public_key(9))
@@ -77,7 +78,7 @@ async fn b087_a_direct_message_to_nobody_is_queued_for_nobody() {
 }
 
 #[tokio::test]
-async fn b088_a_direct_message_to_ourselves_is_refused() {
+async fn b088_direct_message_to_ourselves_is_refused() {
     let node = Node::new().connected([1]);
     for params in [
         SendParams::builder().direct_public_key(*node.me.public_key()),
@@ -93,7 +94,7 @@ async fn b088_a_direct_message_to_ourselves_is_refused() {
 }
 
 #[tokio::test]
-async fn b089_forced_origin_signs_with_the_node_key() {
+async fn b089_forced_origin_signs_with_node_key() {
     let node = Node::new().connected([1]);
     let _ = node
         .send(message(SendParams::builder().force_origin().finish()))
@@ -113,8 +114,9 @@ async fn b089_forced_origin_signs_with_the_node_key() {
     assert_eq!(opened.parts().unwrap()[1], &b"hello"[..]);
 }
 
+/// A given header is sent unchanged and not remembered.
 #[tokio::test]
-async fn b090_a_given_header_is_sent_unchanged_and_not_remembered() {
+async fn b090_given_header_is_unchanged_and_unremembered() {
     let node = Node::new().connected([1, 2]);
     let original = encrypted(&identity(3), &public_key(4), b"for four", 11);
     let received = RawEnvelope::parse(original.clone()).unwrap();
@@ -136,8 +138,9 @@ async fn b090_a_given_header_is_sent_unchanged_and_not_remembered() {
     assert!(node.dedup.is_empty(), "04 F-5");
 }
 
+/// A given header excludes everything that would change the body.
 #[tokio::test]
-async fn a_given_header_excludes_everything_that_would_change_the_body() {
+async fn given_header_excludes_sealing_parameters() {
     let node = Node::new().connected([1]);
     let sealed = RawEnvelope::parse(encrypted(&identity(3), &public_key(4), b"x", 11)).unwrap();
     let header = sealed.into_sealed().unwrap().header().clone();
@@ -154,7 +157,7 @@ async fn a_given_header_excludes_everything_that_would_change_the_body() {
 }
 
 #[tokio::test]
-async fn an_encrypted_message_opens_for_its_recipient_only() {
+async fn only_the_recipient_opens_a_message() {
     let node = Node::new().connected([1, 2]);
     let to = public_key(5);
     let params = SendParams::builder()
@@ -179,7 +182,7 @@ async fn an_encrypted_message_opens_for_its_recipient_only() {
 }
 
 #[tokio::test]
-async fn f4_encrypting_without_naming_the_recipient_is_refused() {
+async fn f4_encrypting_without_naming_recipient_is_refused() {
     let node = Node::new().connected([1]);
     let encrypted = SendParams::builder().with_encryption(Encryption::EncryptFor(public_key(5)));
     let elsewhere = encrypted
@@ -193,7 +196,7 @@ async fn f4_encrypting_without_naming_the_recipient_is_refused() {
 }
 
 #[tokio::test]
-async fn a_clear_message_cannot_claim_to_be_encrypted() {
+async fn clear_message_cannot_claim_encryption() {
     let node = Node::new().connected([1]);
     let params = SendParams::builder()
         .add_message_flag(Flags::ENCRYPTED)
@@ -204,8 +207,9 @@ async fn a_clear_message_cannot_claim_to_be_encrypted() {
     );
 }
 
+/// Messages to many are remembered under the key of their echo.
 #[tokio::test]
-async fn f9_messages_to_many_are_remembered_under_the_key_of_their_echo() {
+async fn f9_broadcast_is_remembered_as_its_echo() {
     let to = public_key(5);
     let kinds = [
         SendParams::builder(),
@@ -237,7 +241,7 @@ async fn f9_messages_to_many_are_remembered_under_the_key_of_their_echo() {
 }
 
 #[tokio::test]
-async fn f9_an_unsigned_body_is_remembered_in_canonical_form() {
+async fn f9_unsigned_body_is_remembered_canonically() {
     // Part 0 = "hi", followed by an unknown field 3, which a relay could leave out.
     let odd = Bytes::from_static(b"\x0a\x02hi\x18\x01");
     let canonical = b"\x0a\x02hi";
@@ -313,7 +317,7 @@ async fn f12_expiry_saturates() {
 }
 
 #[tokio::test]
-async fn a_forwarded_frame_is_the_received_buffer() {
+async fn forwarded_frame_is_received_buffer() {
     let node = Node::new().connected([1, 2, 3]);
     let to = public_key(5);
     let original = encrypted(&identity(4), &to, b"for five", 11);
@@ -357,7 +361,7 @@ async fn priorities_reach_the_sink() {
 }
 
 #[tokio::test]
-async fn an_oversized_message_is_refused_at_once() {
+async fn oversized_message_is_refused_at_once() {
     let node = Node::new().connected([1]);
     let body = Bytes::from(vec![0; 8 * 1024 * 1024 + 1]);
     let request = SendRequest::new(SendParams::builder().finish(), Payload::Body(body));
@@ -367,8 +371,9 @@ async fn an_oversized_message_is_refused_at_once() {
     ));
 }
 
+/// Tags are random unless given and header fields are as asked.
 #[tokio::test]
-async fn tags_are_random_unless_given_and_header_fields_are_as_asked() {
+async fn tag_and_header_follow_the_request() {
     let node = Node::new().connected([1]);
     let (outbound, _worker) = node.outbound();
     let mut tags = Vec::new();
@@ -438,7 +443,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn whatever_is_sent_is_canonical_verifies_and_opens(
+    fn sent_messages_are_canonical_and_open(
         (destination, encryption) in destinations(),
         payload in proptest::collection::vec(any::<u8>(), 0..200),
         message_type: i32, force: bool, direct: bool,

@@ -133,7 +133,7 @@ async fn listen_waits_for_all_connected_peers() {
 }
 
 #[tokio::test]
-async fn a_limit_of_zero_asks_for_one() {
+async fn limit_of_zero_asks_for_one() {
     let world = World::new(Config {
         max_returned: 0,
         ..Config::default()
@@ -214,7 +214,7 @@ async fn unreachable_peers_count_as_silent() {
 }
 
 #[tokio::test]
-async fn full_page_is_followed_by_a_request() {
+async fn full_page_is_followed_by_request() {
     let mut world = world();
     let id = world.request(NODE).request_id;
     let page = |from: u64, count: u64| -> Vec<_> {
@@ -442,7 +442,7 @@ async fn slow_application_gets_the_next_page() {
 }
 
 #[tokio::test]
-async fn newest_first_responder_gets_no_second_request() {
+async fn newest_first_responder_is_asked_once() {
     let mut world = world();
     let id = world.request(NODE).request_id;
     let page = (0..50).rev().map(|n| for_me(n, NOW.0 - 500 + n)).collect();

@@ -265,7 +265,7 @@ async fn sf14_b114_a_full_store_keeps_the_newest() {
 }
 
 #[tokio::test]
-async fn sf15_a_row_of_the_second_asked_from() {
+async fn sf15_row_of_second_asked_from() {
     // The reference: not returned, and not deleted.
     let strict = World::new(Config {
         newest_first: true,

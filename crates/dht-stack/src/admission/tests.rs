@@ -58,7 +58,7 @@ fn a_large_request_may_be_alone() {
 }
 
 #[test]
-fn callers_of_a_cause_wait_in_order() {
+fn callers_of_cause_wait_in_order() {
     let admission = admission();
     let mut held: Vec<_> = (0..12)
         .filter_map(|_| admission.try_acquire(ask(1, 0, 1)))
@@ -89,7 +89,7 @@ fn callers_of_a_cause_wait_in_order() {
 }
 
 #[test]
-fn a_caller_that_gives_up_holds_nothing() {
+fn caller_that_gives_up_holds_nothing() {
     let admission = PriorityAdmission::new(ROOM, &[1.0], 1);
     let held: Vec<_> = (0..16)
         .filter_map(|_| admission.try_acquire(ask(0, 0, 1)))
@@ -150,7 +150,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn no_bound_is_passed_and_nobody_starves(steps in steps()) {
+    fn bounds_hold_and_nobody_starves(steps in steps()) {
         let admission = admission();
         let mut held: Vec<Place> = Vec::new();
         let mut waiting = VecDeque::new();

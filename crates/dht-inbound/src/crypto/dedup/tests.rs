@@ -61,7 +61,7 @@ async fn the_count_travels_with_the_message() {
 }
 
 #[tokio::test]
-async fn an_unsigned_body_in_another_encoding_is_a_repeat() {
+async fn reencoded_unsigned_body_is_a_repeat() {
     let layer = check(1);
     let frame = clear(&identity(3), Signing::Anonymous, b"x", 1);
     let header = support::sealed(frame.clone()).envelope.header().clone();
@@ -73,8 +73,9 @@ async fn an_unsigned_body_in_another_encoding_is_a_repeat() {
     assert_eq!(run_check(layer, support::verified(other)).await, DUPLICATE);
 }
 
+/// An unsigned body that does not decode leaves no trace.
 #[tokio::test]
-async fn an_unsigned_body_that_does_not_decode_leaves_no_trace() {
+async fn undecodable_unsigned_body_leaves_no_trace() {
     let layer = check(1);
     let table = layer.table.clone();
     let frame = clear(&identity(3), Signing::Anonymous, b"x", 1);

@@ -43,7 +43,7 @@ fn to(key: u64, body: Bytes) -> Bytes {
 }
 
 #[tokio::test]
-async fn b062_mail_for_us_is_read_with_its_sender() {
+async fn b062_message_for_us_names_its_sender() {
     let message = opened(encrypted(&identity(3), &public_key(ME), b"x", 1)).await;
     let origin = Some(public_key(3));
     assert_eq!(
@@ -105,7 +105,7 @@ async fn b065_nonsense_for_us_is_dropped() {
 }
 
 #[tokio::test]
-async fn b071_what_decrypts_but_does_not_decode_is_dropped() {
+async fn b071_decrypted_undecodable_body_is_dropped() {
     let many = Bytes::from([0x0a, 0x00].repeat(1_025));
     let no_part = Bytes::new();
     for body in [Bytes::from_static(b"\xff"), many, no_part] {
@@ -120,7 +120,7 @@ async fn b071_what_decrypts_but_does_not_decode_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_clear_body_that_does_not_decode_is_dropped() {
+async fn undecodable_clear_body_is_dropped() {
     let (kind, to, clear) = (MessageType::None, Destination::Unknown, Encryption::Clear);
     let body = Bytes::from_static(b"\xff");
     let frame = support::frame(&identity(3), kind, to, clear, Signing::Origin, body);
@@ -129,6 +129,6 @@ async fn a_clear_body_that_does_not_decode_is_dropped() {
 }
 
 #[test]
-fn readiness_is_that_of_the_inner_service() {
+fn readiness_is_that_of_inner_service() {
     support::assert_readiness_is_inner::<InboundEnvelope<Deduped>, OpenedMessage, _>(layer());
 }

@@ -77,16 +77,18 @@ async fn what_is_valid_passes() {
     }
 }
 
+/// An encrypted message with an empty body is refused.
 #[tokio::test]
-async fn b064_b069_an_encrypted_message_with_an_empty_body_is_refused() {
+async fn b064_b069_empty_encrypted_body_is_refused() {
     for frame in &frames()[1..] {
         let empty = tampered(frame.clone(), |_, body| *body = Bytes::new());
         assert_refused(empty, DropReason::BadSemantics).await;
     }
 }
 
+/// An encrypted message without signature, destination or key is refused.
 #[tokio::test]
-async fn b067_b069_an_encrypted_message_without_signature_destination_or_key_is_refused() {
+async fn b067_b069_incomplete_encrypted_header_is_refused() {
     for frame in &frames()[1..] {
         let frame = || frame.clone();
         let unsigned = tampered(frame(), |header, _| header.signature = Bytes::new());
@@ -101,7 +103,7 @@ async fn b067_b069_an_encrypted_message_without_signature_destination_or_key_is_
 }
 
 #[tokio::test]
-async fn b066_b069_an_inverted_last_signature_byte_is_refused() {
+async fn b066_b069_inverted_last_signature_byte_is_refused() {
     for frame in frames() {
         let inverted = tampered(frame, |header, _| {
             let mut signature = header.signature.to_vec();
@@ -112,8 +114,9 @@ async fn b066_b069_an_inverted_last_signature_byte_is_refused() {
     }
 }
 
+/// A signature that does not decode is refused.
 #[tokio::test]
-async fn b068_b069_a_signature_that_does_not_decode_is_refused() {
+async fn b068_b069_undecodable_signature_is_refused() {
     for frame in frames() {
         for signature in [vec![1; 32], vec![0x0a, 0x1f], {
             // A signer key of 31 bytes.
@@ -150,8 +153,9 @@ async fn header_and_body_are_covered() {
     }
 }
 
+/// A valid signature in another encoding is dropped and nobody banned.
 #[tokio::test]
-async fn b070_a_valid_signature_in_another_encoding_is_dropped_and_nobody_banned() {
+async fn b070_reencoded_signature_is_dropped_without_ban() {
     type Suffix = fn(&[u8]) -> Vec<u8>;
     let suffixes: [Suffix; 2] = [
         |_| vec![0x20, 0x01],
@@ -172,7 +176,7 @@ async fn b070_a_valid_signature_in_another_encoding_is_dropped_and_nobody_banned
 }
 
 #[tokio::test]
-async fn b061_ready_at_once_without_registering_a_wake() {
+async fn b061_ready_at_once_without_registering_wake() {
     let (bans, _) = bans(AttributionProfile::Strict);
     let layer = layer(bans);
     let mut service = mock::Spawn::new(layer.layer(support::Accept));
@@ -182,7 +186,7 @@ async fn b061_ready_at_once_without_registering_a_wake() {
 }
 
 #[test]
-fn readiness_is_that_of_the_inner_service() {
+fn readiness_is_that_of_inner_service() {
     let (bans, _) = bans(AttributionProfile::Strict);
     let layer = layer(bans);
     support::assert_readiness_is_inner::<InboundEnvelope<Sealed>, InboundEnvelope<Verified>, _>(
@@ -191,7 +195,7 @@ fn readiness_is_that_of_the_inner_service() {
 }
 
 #[tokio::test]
-async fn a_call_takes_the_readied_service_along() {
+async fn call_takes_readied_service_along() {
     let (bans, _) = bans(AttributionProfile::Strict);
     let layer = layer(bans);
     let (mut service, mut inner) =
@@ -228,8 +232,9 @@ impl Service<Sealed> for Gone {
     }
 }
 
+/// A verifier that fails is an error and nobody is blamed.
 #[tokio::test]
-async fn a_verifier_that_fails_is_an_error_and_nobody_is_blamed() {
+async fn failing_verifier_is_error_without_blame() {
     let (bans, banned) = bans(AttributionProfile::Legacy);
     let service = ThenLayer::new(Gone, Verify { bans }).layer(support::Accept);
     let [frame, ..] = frames();

@@ -40,7 +40,7 @@ fn b023_cleared_is_zero() {
 }
 
 #[test]
-fn b024_reported_from_the_first_message_over_the_limit() {
+fn b024_reported_from_first_message_over_limit() {
     let meter = meter(1_000, 60);
     for _ in 0..1_000 {
         meter.record(&id(1), NOW);
@@ -63,7 +63,7 @@ fn b024_reported_from_the_first_message_over_the_limit() {
 }
 
 #[test]
-fn b025_a_first_sample_allocates_no_full_window() {
+fn b025_first_sample_allocates_no_full_window() {
     let meter = meter(1_000, 60);
     for n in 0..8 {
         meter.record(&id(n), NOW);
@@ -83,8 +83,9 @@ fn b025_a_first_sample_allocates_no_full_window() {
     assert!(buckets(&meter) <= 8 * 4 + 128);
 }
 
+/// Idle peers are kept as long as the timespan.
 #[test]
-fn b026_idle_peers_are_kept_as_long_as_the_timespan() {
+fn b026_idle_peers_are_kept_a_timespan() {
     let meter = meter(1_000, 2 * 60 * 60);
     meter.record(&id(1), NOW);
     assert_eq!(meter.prune(NOW.saturating_add(75 * 60)), 0);
@@ -100,7 +101,7 @@ fn b026_idle_peers_are_kept_as_long_as_the_timespan() {
 }
 
 #[test]
-fn after_missed_events_only_connected_peers_are_kept() {
+fn missed_events_leave_only_connected_peers() {
     let meter = meter(1_000, 60);
     for n in 0..4 {
         meter.record(&id(n), NOW);
@@ -123,8 +124,9 @@ fn strangers_are_bounded() {
     assert!(meter.len() <= MAX_METERED_PEERS);
 }
 
+/// A clock near zero or set back is no problem.
 #[test]
-fn a_clock_near_zero_or_set_back_is_no_problem() {
+fn clock_near_zero_or_set_back() {
     let meter = meter(1_000, 60);
     meter.record(&id(1), UnixSeconds(3));
     assert_eq!(meter.count(&id(1), UnixSeconds(3)), 1);

@@ -65,7 +65,7 @@ async fn each_type_has_its_bucket() {
 }
 
 #[tokio::test]
-async fn junk_sender_is_ignored_while_in_debt() {
+async fn junk_sender_in_debt_is_ignored() {
     let clock = Arc::new(ManualClock::new(NOW));
     let limiter = RateLimiter::new(limits(), [0; 16]);
     let (bans, banned) = bans(AttributionProfile::Strict);

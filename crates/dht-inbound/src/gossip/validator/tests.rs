@@ -57,7 +57,7 @@ fn gossip(signing: Signing) -> OpenedMessage {
 }
 
 #[tokio::test]
-async fn accepted_gossip_is_delivered_and_passed_on_as_received() {
+async fn accepted_gossip_is_delivered_and_relayed() {
     let setup = setup(0, Acceptance::Accept);
     assert_eq!(
         setup.run(gossip(Signing::Origin)).await,
@@ -78,7 +78,7 @@ async fn accepted_gossip_is_delivered_and_passed_on_as_received() {
 }
 
 #[tokio::test]
-async fn ignored_gossip_goes_nowhere_and_nobody_is_blamed() {
+async fn ignored_gossip_ends_without_blame() {
     let setup = setup(0, Acceptance::Ignore);
     assert_eq!(setup.run(gossip(Signing::Origin)).await, REFUSED);
     assert!(setup.out.forwarded.lock().is_empty());
@@ -86,7 +86,7 @@ async fn ignored_gossip_goes_nowhere_and_nobody_is_blamed() {
 }
 
 #[tokio::test]
-async fn rejected_gossip_goes_nowhere_and_its_signer_is_banned() {
+async fn rejected_gossip_bans_its_signer() {
     let setup = setup(0, Acceptance::Reject);
     assert_eq!(setup.run(gossip(Signing::Origin)).await, REFUSED);
     let banned = setup.banned.take();
@@ -118,7 +118,7 @@ async fn only_gossip_is_judged() {
 }
 
 #[tokio::test]
-async fn repeats_and_stored_mail_are_not_passed_on_again() {
+async fn repeats_and_stored_messages_stay_here() {
     let setup = setup(0, Acceptance::Accept);
     let repeat = OpenedMessage {
         occurrences: 2,
@@ -134,8 +134,9 @@ async fn repeats_and_stored_mail_are_not_passed_on_again() {
     assert!(setup.out.forwarded.lock().is_empty());
 }
 
+/// A verdict in time counts and a late one is ignored.
 #[tokio::test(start_paused = true)]
-async fn a_verdict_in_time_counts_and_a_late_one_is_ignored() {
+async fn late_acceptance_is_ignored() {
     let started = Instant::now();
     let in_time = setup(1_999, Acceptance::Accept);
     assert_eq!(
@@ -152,7 +153,7 @@ async fn a_verdict_in_time_counts_and_a_late_one_is_ignored() {
 }
 
 #[tokio::test]
-async fn by_default_everything_is_accepted_and_nothing_passed_on() {
+async fn default_accepts_all_and_relays_nothing() {
     let (bans, _) = bans(AttributionProfile::Strict);
     let gossip = Gossip {
         validator: None,
@@ -164,8 +165,9 @@ async fn by_default_everything_is_accepted_and_nothing_passed_on() {
     assert_eq!(ended, Disposition::Delivered);
 }
 
+/// A full outbox does not keep the application from its message.
 #[tokio::test]
-async fn a_full_outbox_does_not_keep_the_application_from_its_message() {
+async fn full_outbox_does_not_prevent_delivery() {
     let setup = setup(0, Acceptance::Accept);
     *setup.out.refuse.lock() = Some(OutboxError::Full);
     assert_eq!(
@@ -175,7 +177,7 @@ async fn a_full_outbox_does_not_keep_the_application_from_its_message() {
 }
 
 #[test]
-fn readiness_is_that_of_the_inner_service() {
+fn readiness_is_that_of_inner_service() {
     let layer = setup(0, Acceptance::Accept).layer;
     support::assert_readiness_is_inner::<OpenedMessage, OpenedMessage, _>(layer);
 }

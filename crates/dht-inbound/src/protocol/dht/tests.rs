@@ -190,7 +190,7 @@ fn response(signer: u64, source: u64, body: Bytes) -> OpenedMessage {
 // --- what is not for the handler ---
 
 #[tokio::test]
-async fn unreadable_messages_end_here_and_others_pass() {
+async fn unreadable_messages_end_and_others_pass() {
     let setup = setup(Strict);
     let theirs = support::message(encrypted(&identity(PEER), &public_key(4), b"x", 1));
     assert_eq!(
@@ -208,8 +208,9 @@ async fn unreadable_messages_end_here_and_others_pass() {
     assert!(!setup.knows(PEER) && setup.nothing_sent());
 }
 
+/// An anonymous protocol message gets its deliverer banned low.
 #[tokio::test]
-async fn b082_an_anonymous_protocol_message_gets_its_deliverer_banned_low() {
+async fn b082_anonymous_protocol_message_bans_deliverer_low() {
     for profile in BOTH {
         let setup = setup(profile);
         for kind in [
@@ -235,8 +236,9 @@ async fn b082_an_anonymous_protocol_message_gets_its_deliverer_banned_low() {
     }
 }
 
+/// A missing or undecodable part gets the signer banned high.
 #[tokio::test]
-async fn a_missing_or_undecodable_part_gets_the_signer_banned_high() {
+async fn missing_or_undecodable_part_bans_signer() {
     for profile in BOTH {
         let setup = setup(profile);
         let junk = encode_parts(&[Bytes::from_static(b"\xff")]);
@@ -263,8 +265,9 @@ async fn a_missing_or_undecodable_part_gets_the_signer_banned_high() {
 
 // --- join ---
 
+/// A join is stored and relayed with exactly the received bytes.
 #[tokio::test]
-async fn b081_a_join_is_stored_and_relayed_with_exactly_the_received_bytes() {
+async fn b081_join_is_relayed_as_received() {
     for profile in BOTH {
         let setup = setup(profile);
         // The body carries a field no re-encoding would keep.
@@ -300,8 +303,9 @@ async fn b083_our_own_join_comes_back() {
     }
 }
 
+/// A join for another key gets the signer banned high.
 #[tokio::test]
-async fn a_join_for_another_key_gets_the_signer_banned_high() {
+async fn join_for_another_key_bans_signer() {
     for profile in BOTH {
         let setup = setup(profile);
         assert_eq!(setup.run(join(PEER, body(&join_of(4)))).await, BAD);
@@ -310,8 +314,9 @@ async fn a_join_for_another_key_gets_the_signer_banned_high() {
     }
 }
 
+/// A join addressed to somebody else is dropped before any ban or acted on in legacy.
 #[tokio::test]
-async fn a_join_addressed_to_somebody_else_is_dropped_before_any_ban_or_acted_on_in_legacy() {
+async fn join_for_another_destination_by_profile() {
     let too_many = || {
         let mut join = join_of(PEER);
         join.addresses = vec![join.addresses[0].clone(); 6];
@@ -340,8 +345,9 @@ async fn a_join_addressed_to_somebody_else_is_dropped_before_any_ban_or_acted_on
     );
 }
 
+/// A claim its owner did not sign gets the signer banned medium.
 #[tokio::test]
-async fn b080_a_claim_its_owner_did_not_sign_gets_the_signer_banned_medium() {
+async fn b080_forged_claim_bans_signer_medium() {
     for profile in BOTH {
         let setup = setup(profile);
         let mut forged = join_of(PEER);
@@ -407,7 +413,7 @@ fn unconvertible() -> Vec<JoinMessage> {
 }
 
 #[tokio::test]
-async fn b079_odd_claims_are_dropped_without_a_ban() {
+async fn b079_odd_claims_are_dropped_without_ban() {
     let setup = setup(Strict);
     for odd in odd_claims().into_iter().chain(unconvertible()) {
         let JoinMessage {
@@ -430,8 +436,9 @@ async fn b079_odd_claims_are_dropped_without_a_ban() {
     assert!(setup.bans().is_empty() && !setup.knows(PEER) && setup.nothing_sent());
 }
 
+/// Legacy bans for odd claims as the first implementation does.
 #[tokio::test]
-async fn legacy_bans_for_odd_claims_as_the_first_implementation_does() {
+async fn legacy_bans_for_odd_claims() {
     let setup = setup(Legacy);
     for odd in odd_claims() {
         assert_eq!(setup.run(join(PEER, body(&odd))).await, BAD);
@@ -461,7 +468,7 @@ async fn legacy_bans_for_odd_claims_as_the_first_implementation_does() {
 }
 
 #[tokio::test]
-async fn a_banned_joiner_is_refreshed_but_not_spread() {
+async fn banned_joiner_is_refreshed_not_relayed() {
     let setup = setup(Strict);
     let (key, until) = (public_key(PEER), NOW.saturating_add(600));
     setup
@@ -475,8 +482,9 @@ async fn a_banned_joiner_is_refreshed_but_not_spread() {
     assert!(record.is_banned(NOW) && setup.nothing_sent());
 }
 
+/// A join out of storage is kept but not spread.
 #[tokio::test]
-async fn a_join_out_of_storage_is_kept_but_not_spread() {
+async fn stored_join_is_kept_not_relayed() {
     let setup = setup(Strict);
     let message = OpenedMessage {
         is_saf: true,
@@ -487,7 +495,7 @@ async fn a_join_out_of_storage_is_kept_but_not_spread() {
 }
 
 #[tokio::test]
-async fn what_the_directory_keeps_does_not_keep_the_frame() {
+async fn directory_entry_does_not_hold_frame() {
     let setup = setup(Strict);
     let message = join(PEER, body(&join_of(PEER)));
     let frame = message.opened.frame.as_ptr_range();
@@ -522,8 +530,9 @@ async fn b078_a_discovery_gets_exactly_one_reply() {
     }
 }
 
+/// A clear discovery is answered in legacy only and nobody is blamed.
 #[tokio::test]
-async fn a_clear_discovery_is_answered_in_legacy_only_and_nobody_is_blamed() {
+async fn only_legacy_answers_a_clear_discovery() {
     for (profile, ended) in [(Strict, BAD), (Legacy, Disposition::Answered)] {
         let setup = setup(profile);
         let (nobody, clear) = (Destination::Unknown, Encryption::Clear);
@@ -542,7 +551,7 @@ async fn a_clear_discovery_is_answered_in_legacy_only_and_nobody_is_blamed() {
 }
 
 #[tokio::test]
-async fn a_discovery_for_another_key_is_never_answered() {
+async fn discovery_for_another_key_is_unanswered() {
     for (profile, bans) in [
         (Strict, vec![(origin(PEER), Severity::High, 7_200)]),
         (Legacy, vec![]),
@@ -557,8 +566,9 @@ async fn a_discovery_for_another_key_is_never_answered() {
     }
 }
 
+/// A discovery with a forged claim is an offence in strict only.
 #[tokio::test]
-async fn a_discovery_with_a_forged_claim_is_an_offence_in_strict_only() {
+async fn only_strict_blames_forged_discovery_claim() {
     for (profile, bans) in [
         (Strict, vec![(origin(PEER), Severity::Medium, 600)]),
         (Legacy, vec![]),
@@ -585,7 +595,7 @@ async fn a_banned_peer_gets_no_reply() {
 }
 
 #[tokio::test]
-async fn a_claim_from_the_future_is_no_offence() {
+async fn claim_from_future_is_no_offence() {
     // The clock of the peer is off by two days; its signature is good.
     let setup = setup(Strict);
     let peer = identity_with(PEER, Features::NODE);
@@ -611,7 +621,7 @@ async fn a_claim_from_the_future_is_no_offence() {
 // --- discovery response ---
 
 #[tokio::test]
-async fn b077_a_response_reaches_the_discovery_service_once() {
+async fn b077_response_reaches_discovery_service_once() {
     for profile in BOTH {
         let setup = setup(profile);
         let ended = setup
@@ -626,8 +636,9 @@ async fn b077_a_response_reaches_the_discovery_service_once() {
     }
 }
 
+/// A replayed response gets the deliverer banned, not the signer.
 #[tokio::test]
-async fn b076_a_replayed_response_gets_the_deliverer_banned_not_the_signer() {
+async fn b076_replayed_response_bans_its_deliverer() {
     let setup = setup(Strict);
     // Before decoding: even an undecodable one cannot get its signer banned.
     for body in [body(&response_of(PEER)), Bytes::new()] {
@@ -647,8 +658,9 @@ async fn b076_a_replayed_response_gets_the_deliverer_banned_not_the_signer() {
     assert!(setup.nothing_sent());
 }
 
+/// A response for another key gets its signer banned high.
 #[tokio::test]
-async fn a_response_for_another_key_gets_its_signer_banned_high() {
+async fn response_for_another_key_bans_signer() {
     for profile in BOTH {
         let setup = setup(profile);
         assert_eq!(

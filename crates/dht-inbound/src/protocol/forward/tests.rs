@@ -70,14 +70,15 @@ fn exclude() -> Vec<NodeId> {
 }
 
 #[tokio::test]
-async fn b072_a_readable_message_is_only_passed_on() {
+async fn b072_readable_message_is_only_passed_on() {
     let setup = setup();
     let message = support::message(clear(&identity(3), Signing::Origin, b"x", 1));
     assert_eq!(setup.run(message).await, (Disposition::Delivered, vec![]));
 }
 
+/// An unreadable message is passed on and sent as received.
 #[tokio::test]
-async fn b073_an_unreadable_message_is_passed_on_and_sent_as_received() {
+async fn b073_unreadable_message_is_sent_as_received() {
     let setup = setup();
     let (disposition, sent) = setup.run(support::message(theirs())).await;
     assert_eq!(disposition, Disposition::Forwarded);
@@ -97,7 +98,7 @@ async fn b073_an_unreadable_message_is_passed_on_and_sent_as_received() {
 }
 
 #[tokio::test]
-async fn a_stored_message_goes_straight_to_its_recipient() {
+async fn stored_message_goes_straight_to_recipient() {
     let setup = setup();
     let message = OpenedMessage {
         stored: Some(true),
@@ -119,8 +120,9 @@ async fn a_stored_message_goes_straight_to_its_recipient() {
     assert_eq!(setup.run(message).await.1[0].strategy.name(), "propagate");
 }
 
+/// What was in the store is not sent again.
 #[tokio::test]
-async fn b074_what_was_in_the_store_is_not_sent_again() {
+async fn b074_stored_message_is_not_sent_again() {
     let setup = setup();
     let message = OpenedMessage {
         stored: Some(true),
@@ -146,8 +148,9 @@ async fn b075_only_forwardable_types_are_sent() {
     }
 }
 
+/// A neighbour that sends its own message is banned medium.
 #[tokio::test]
-async fn a_neighbour_that_sends_its_own_mail_is_banned_medium() {
+async fn neighbour_is_banned_for_own_message() {
     let setup = setup();
     let own = encrypted(&identity(3), &public_key(NEIGHBOUR), b"x", 1);
     let ended = setup.run(support::message(own)).await;
@@ -162,7 +165,7 @@ async fn a_neighbour_that_sends_its_own_mail_is_banned_medium() {
 }
 
 #[tokio::test]
-async fn what_expired_on_the_way_is_not_sent() {
+async fn message_expired_here_is_not_sent() {
     let setup = setup();
     setup.clock.set(UnixSeconds(NOW.0 + 3_600));
     assert_eq!(setup.run(support::message(theirs())).await.1.len(), 1);

@@ -66,7 +66,7 @@ proptest! {
 
     /// Damage to bytes that another node signed fails a check, and the strict profile bans no peer for it.
     #[test]
-    fn damage_is_noticed_and_bans_no_peer(
+    fn damage_is_noticed_without_ban(
         which in 0_usize..4, at in any::<usize>(), bit in 0_u32..8,
     ) {
         let mut message = for_me(1, ago(5));

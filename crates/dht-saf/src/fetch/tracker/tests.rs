@@ -100,7 +100,7 @@ fn pages_without_news_end_a_fetch() {
 }
 
 #[test]
-fn slow_delivery_is_not_a_silent_peer() {
+fn slow_delivery_is_not_silent_peer() {
     let mut tracker = FetchTracker::new(CONFIG);
     tracker.begin(id(1), NOW);
     tracker.delivering(&id(1));

@@ -125,7 +125,7 @@ fn a_large_mailbox_is_oldest_first() {
 }
 
 #[test]
-fn the_order_of_the_reference_is_strict_and_loses() {
+fn reference_order_is_strict_and_loses() {
     let mut scene = Scene::new(PagerConfig {
         order: Order::NewestFirst,
         ..limited(2)
@@ -190,7 +190,7 @@ fn a_future_since_deletes_nothing() {
 }
 
 #[test]
-fn asking_from_zero_in_a_loop_deletes_nothing() {
+fn repeated_requests_from_zero_delete_nothing() {
     let mut scene = Scene::new(limited(3));
     scene.put(9);
     for _ in 0..20 {
@@ -231,7 +231,7 @@ fn a_lost_page_is_sent_again() {
 }
 
 #[test]
-fn one_request_per_connection_passes_a_second() {
+fn one_request_per_connection_passes_second() {
     let mut scene = Scene::new(limited(3));
     scene.put(8);
     scene.now.0 += 1;
@@ -400,7 +400,7 @@ proptest! {
 
     /// A requester of ours: the same, but each round begins a margin before its watermark (defect D3).
     #[test]
-    fn a_requester_with_a_margin_gets_everything(
+    fn requester_with_margin_gets_everything(
         bursts in proptest::collection::vec((0_u64..30, 0_u64..3), 1..12),
         limit in 1_usize..9,
         margin in 0_u64..5,
