@@ -341,7 +341,7 @@ async fn a_message_under_way_is_waited_for() {
             let gate = gate.clone();
             async move {
                 gate.acquire().await.unwrap().forget();
-                Ok::<_, dht_stack::BoxError>(Disposition::Delivered)
+                Ok::<_, tower::BoxError>(Disposition::Delivered)
             }
         })
     };
@@ -390,7 +390,7 @@ async fn cancelled_pages_are_not_received() {
     };
     let message = protocol(NODE, MessageType::SafStoredMessages, &response);
     let idle = tower::service_fn(|_: Envelope| {
-        std::future::pending::<Result<Disposition, dht_stack::BoxError>>()
+        std::future::pending::<Result<Disposition, tower::BoxError>>()
     });
     let mut delivery = Box::pin(world.saf.layer().layer(idle).oneshot(message));
     assert!(futures::poll!(&mut delivery).is_pending());
