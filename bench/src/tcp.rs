@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use dht_core::{
     Address, Clock as _, Entropy as _, Features, Network, NodeIdentity, SecretKey, SharedClock,
 };
-use dht_node::{Inbox, Message, Node, OsEntropy, SystemClock};
+use dht_node::{Message, Node, OsEntropy, Subscription, SystemClock};
 use dht_stack::ByteBudget;
 use dht_transport::{Outlets, Transport};
 use tokio::task::JoinSet;
@@ -86,8 +86,8 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
 struct Pair {
     alice: Arc<Node>,
     bob: Arc<Node>,
-    to_alice: Inbox,
-    to_bob: Inbox,
+    to_alice: Subscription,
+    to_bob: Subscription,
 }
 
 impl Pair {

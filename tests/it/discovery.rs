@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dht_core::{Destination, Encryption, Features, SendParams, Strategy};
-use dht_node::{Inbox, Node, SendError};
+use dht_node::{Node, SendError, Subscription};
 use dht_outbound::{ConnectError, SearchError};
 
 use crate::net::{builder, connect, is_connected, message, node, receive, secret, until, within};
@@ -185,7 +185,7 @@ async fn b127_an_undirected_message_goes_round_as_often_as_it_may() {
     connect(&b, &c).await;
     connect(&c, &a).await;
     let nodes = [&a, &b, &c];
-    let mut inboxes: Vec<Inbox> = nodes.iter().map(|node| node.subscribe()).collect();
+    let mut inboxes: Vec<Subscription> = nodes.iter().map(|node| node.subscribe()).collect();
     let id = |at: usize| nodes[at % 3].public_key().node_id();
 
     // From A, one step at a time: each passes it on to the next, not back to where it came from.

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{Address, Host, PeerAddress, SecretKey};
-use dht_node::{Builder, Config, Inbox, Message, Node, Received, SafConfig};
+use dht_node::{Builder, Config, Message, Node, Received, SafConfig, Subscription};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -117,13 +117,15 @@ pub(crate) fn number(received: &Received) -> u32 {
     u32::from_be_bytes(received.message.payload[..4].try_into().unwrap())
 }
 
-/// The next message.
-pub(crate) async fn receive(inbox: &mut Inbox) -> Received {
-    within(inbox.recv()).await.unwrap()
+/// Takes the next message.
+pub(crate) async fn receive(inbox: &mut Subscription) -> Received {
+    let received = within(inbox.recv()).await.unwrap();
+    within(inbox.ack()).await;
+    received
 }
 
 /// Takes `count` messages and says how often each number came.
-pub(crate) async fn receive_numbers(inbox: &mut Inbox, count: u32) -> BTreeMap<u32, u32> {
+pub(crate) async fn receive_numbers(inbox: &mut Subscription, count: u32) -> BTreeMap<u32, u32> {
     let mut times = BTreeMap::new();
     for _ in 0..count {
         *times.entry(number(&receive(inbox).await)).or_insert(0) += 1;

@@ -250,7 +250,9 @@ async fn a_neighbour_is_held_to_the_configured_rate() {
     let eager = builder(2).clock(Arc::clone(&clock) as _);
     let eager = within(eager.start()).await.unwrap();
     connect(&eager, &strict).await;
-    let _inbox = strict.subscribe();
+    let mut inbox = strict.subscribe();
+    let mut application = JoinSet::new();
+    application.spawn(async move { while inbox.recv().await.is_some() {} });
     let send = async |n| {
         within(eager.send(strict.public_key(), numbered(n, 8)))
             .await

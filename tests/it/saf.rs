@@ -2,7 +2,9 @@
 
 use std::{path::Path, time::Duration};
 
-use dht_node::{Builder, Config, DeliveryState, Inbox, Node, SafConfig, SafEvent, SendError};
+use dht_node::{
+    Builder, Config, DeliveryState, Node, SafConfig, SafEvent, SendError, Subscription,
+};
 use tokio::time::timeout;
 
 use crate::net::{
@@ -34,7 +36,7 @@ async fn leave(node: Node, from: &Node) {
 }
 
 /// Nothing more comes.
-async fn nothing_more(inbox: &mut Inbox) {
+async fn nothing_more(inbox: &mut Subscription) {
     let more = timeout(Duration::from_millis(200), inbox.recv()).await;
     assert!(more.is_err(), "{more:?}");
 }

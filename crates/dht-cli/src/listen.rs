@@ -46,11 +46,8 @@ impl Run {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let _lock = self.home.lock("run")?;
         let secret = self.home.key()?;
-        serve(&self.home, secret, None, async |received| {
-            tracing::info!(from = %sender(received), bytes = received.message.payload.len(), "message received");
-            Ok(())
-        })
-        .await
+        // Messages stay in the inbox for whoever reads it.
+        serve(&self.home, secret, Some(0), std::future::pending, async |_| Ok(())).await
     }
 }
 
@@ -58,7 +55,8 @@ impl Listen {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let _lock = self.home.lock("listen")?;
         let secret = self.home.key_or_new()?;
-        serve(&self.home, secret, self.count, async |received| {
+        let then = || std::future::ready(());
+        serve(&self.home, secret, self.count, then, async |received| {
             print(line(received, self.json)).await
         })
         .await
@@ -84,10 +82,12 @@ pub(crate) fn line(received: &Received, json: bool) -> String {
     }
 }
 
-async fn serve(
+/// Runs the node of a home, reads `count` messages out of its inbox, does what comes `then`, and stops the node.
+async fn serve<F: Future<Output = ()>>(
     home: &Home,
     secret: SecretKey,
     count: Option<u64>,
+    then: impl FnOnce() -> F,
     on_message: impl AsyncFn(&Received) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut settings = home.settings()?;
@@ -116,6 +116,9 @@ async fn serve(
             on_message(&received).await?;
             left -= 1;
         }
+        // What was printed is not printed again.
+        inbox.ack().await;
+        then().await;
         Ok(())
     };
     let reloads = async {

@@ -293,6 +293,7 @@ impl Fetch {
                 },
             }
         }
+        inbox.ack().await;
         summary
             .map(|summary| (summary, messages))
             .ok_or_else(|| Failure::other("the node stopped unexpectedly".to_owned()))

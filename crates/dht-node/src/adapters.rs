@@ -78,14 +78,18 @@ const fn failure(error: DeliveryError) -> DeliveryFailure {
     }
 }
 
-/// The end of the inbound stack: the application's inboxes.
+/// The end of the inbound stack: the durable inbox of a node with a home, otherwise the application's subscriptions.
 #[derive(Clone)]
-pub(crate) struct ToInboxes(pub(crate) Arc<Subscribers>);
+pub(crate) struct ToApplication {
+    pub(crate) subscribers: Arc<Subscribers>,
+    #[cfg(feature = "spool")]
+    pub(crate) spool: Option<crate::spool::Spool>,
+}
 
-impl Service<Delivered> for ToInboxes {
+impl Service<Delivered> for ToApplication {
     type Response = Disposition;
     type Error = BoxError;
-    // The outer edge of the stack, and the one place where a message waits for the application.
+    // The outer edge of the stack, where a message waits for the disk or for the application.
     type Future = BoxFuture<'static, Result<Disposition, BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
@@ -94,7 +98,12 @@ impl Service<Delivered> for ToInboxes {
     }
 
     fn call(&mut self, delivered: Delivered) -> Self::Future {
-        let subscribers = Arc::clone(&self.0);
+        #[cfg(feature = "spool")]
+        if let Some(spool) = &self.spool {
+            let insertion = spool.deliver(delivered);
+            return Box::pin(async move { Ok(insertion.await) });
+        }
+        let subscribers = Arc::clone(&self.subscribers);
         Box::pin(async move {
             let message = received(&delivered.parts, delivered.origin, delivered.source.node_id);
             let Some(received) = message else {

@@ -53,6 +53,17 @@ pub enum StartError {
         /// Error of the store.
         source: dht_mailbox::StoreError,
     },
+    /// The durable inbox cannot be opened.
+    #[cfg(feature = "spool")]
+    #[error(
+        "cannot open the inbox {path}: {source}; stop the node that runs with this home, or use another --home"
+    )]
+    Inbox {
+        /// File of the inbox.
+        path: PathBuf,
+        /// Error of the inbox.
+        source: dht_spool::SpoolError,
+    },
     /// A setting is out of its range.
     #[error(transparent)]
     Config(#[from] OutOfRange),

@@ -24,7 +24,7 @@ use tower::ServiceExt as _;
 
 use crate::{
     Builder, Config, Event, Node, StartError,
-    adapters::{ToInboxes, ToTransport},
+    adapters::{ToApplication, ToTransport},
     channels,
     counters::{Counters, Tally},
     discovery::{Answers, Dialler},
@@ -96,6 +96,20 @@ impl Builder {
         }
 
         // Inbound.
+        #[cfg(feature = "spool")]
+        let spool = match &self.home {
+            Some(home) => {
+                let (clock, events) = (Arc::clone(&shared.clock), shared.events.clone());
+                let opened = crate::spool::Spool::open(home, clock, events).await;
+                let spool = opened.map_err(|source| StartError::Inbox {
+                    path: crate::spool::inbox_file(home),
+                    source,
+                })?;
+                tasks.spawn(spool.clone().expire());
+                Some(spool)
+            }
+            None => None,
+        };
         let subscribers = Arc::new(Subscribers::default());
         let inbound_config = inbound_config(config, self.validation_deadline);
         let runtime = self.inbound_runtime(&shared, &sending, inbound_config);
@@ -110,7 +124,11 @@ impl Builder {
             config: inbound_config,
             runtime,
             saf: saf.clone(),
-            subscribers: Arc::clone(&subscribers),
+            deliver: ToApplication {
+                subscribers: Arc::clone(&subscribers),
+                #[cfg(feature = "spool")]
+                spool: spool.clone(),
+            },
             peers: peers.clone(),
             shared: shared.clone(),
             most: memory.messages(),
@@ -159,6 +177,8 @@ impl Builder {
             connector: sending.connector,
             select: sending.config.select,
             subscribers,
+            #[cfg(feature = "spool")]
+            spool,
             budget: memory.arriving,
             saf,
             #[cfg(feature = "redb")]
@@ -166,6 +186,11 @@ impl Builder {
             tasks,
             stopping: AtomicBool::new(false),
         };
+        // The inbox takes messages whether or not an application reads it.
+        #[cfg(feature = "spool")]
+        if node.spool.is_some() {
+            node.saf.listen();
+        }
         for peer in &config.peers {
             node.add_peer(peer);
         }
@@ -321,7 +346,7 @@ struct Workers {
     config: InboundConfig,
     runtime: InboundRuntime,
     saf: SafHandle,
-    subscribers: Arc<Subscribers>,
+    deliver: ToApplication,
     peers: PeerSync,
     shared: Shared,
     /// Most messages in flight in one worker.
@@ -334,8 +359,7 @@ impl Workers {
         let (store, serve) = self.saf.layers();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..cores {
-            let deliver = ToInboxes(Arc::clone(&self.subscribers));
-            let stack = Inbound::new(self.config, self.runtime.clone(), deliver)
+            let stack = Inbound::new(self.config, self.runtime.clone(), self.deliver.clone())
                 .push_protocol()
                 // Outside the protocol, which ends unreadable answers; messages it unpacks go on from here.
                 .push_option(serve.clone())

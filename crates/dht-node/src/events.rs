@@ -34,6 +34,10 @@ pub enum Event {
     /// Store-and-forward received messages or finished a fetch.
     #[cfg(feature = "saf")]
     Saf(dht_saf::SafEvent),
+    /// The durable inbox refuses messages: it is full, or the device fails. Published at most every ten seconds while
+    /// that lasts. What is refused is neither recorded nor confirmed, so whoever has the message keeps it.
+    #[cfg(feature = "spool")]
+    InboxRefused(dht_spool::SpoolError),
     /// The subscriber was too slow, and earlier events were lost.
     Missed {
         /// Number of events lost.

@@ -1,11 +1,18 @@
-//! Queues of received messages for the application.
+//! Received messages on their way to the application: live subscriptions, and those that read the durable inbox.
 
-use std::sync::Arc;
+use std::{
+    future::ready,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use dht_core::{Message, NodeId, PublicKey};
 use dht_stack::BytePermit;
+use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::channels;
 
@@ -23,71 +30,203 @@ pub struct Received {
     pub message: Message,
 }
 
-/// One subscriber's queue of received messages.
+/// Messages for the application, one after the other; see [`Node::subscribe`](crate::Node::subscribe).
+///
+/// A message is *taken* by the call of [`recv`](Self::recv) that follows the one which returned it, or by
+/// [`ack`](Self::ack). Until then it is not delivered: after a restart, or when the subscription is dropped, it may come
+/// again.
 #[derive(Debug)]
-pub struct Inbox(mpsc::Receiver<Queued>);
+pub struct Subscription(Source);
 
-/// Holds the memory of a message until every subscriber has taken it.
+#[derive(Debug)]
+enum Source {
+    Live(Live),
+    #[cfg(feature = "spool")]
+    Durable(Box<crate::spool::Reader>),
+}
+
+/// The queue of one subscriber of a node without a durable inbox.
+#[derive(Debug)]
+struct Live {
+    queue: mpsc::Receiver<Queued>,
+    /// Returned by the last call of `recv` and not taken.
+    last: Option<Taken>,
+    missed: Arc<AtomicU64>,
+}
+
+/// Holds the memory of a message until every subscriber has it.
 #[derive(Clone, Debug)]
 struct Queued {
     received: Received,
+    taken: Taken,
     _permit: Arc<BytePermit>,
 }
 
-/// The inboxes of a node.
+/// Tells the delivery that a subscriber took the message. Shared by the copies of one message.
+#[derive(Clone, Debug)]
+struct Taken(Arc<Mutex<Option<oneshot::Sender<()>>>>);
+
+/// The subscriptions of a node.
 #[derive(Debug)]
 pub(crate) struct Subscribers {
     /// `None` once the node has stopped.
-    inboxes: Mutex<Option<Vec<mpsc::Sender<Queued>>>>,
+    live: Mutex<Option<Vec<Subscriber>>>,
+    /// Turns true when the node stops; gone with the node.
+    stopped: watch::Sender<bool>,
+}
+
+#[derive(Clone, Debug)]
+struct Subscriber {
+    queue: mpsc::Sender<Queued>,
+    missed: Arc<AtomicU64>,
 }
 
 impl Default for Subscribers {
     fn default() -> Self {
         Self {
-            inboxes: Mutex::new(Some(Vec::new())),
+            live: Mutex::new(Some(Vec::new())),
+            stopped: watch::Sender::new(false),
         }
     }
 }
 
-impl Inbox {
-    /// The next message; `None` once the node has stopped.
+impl Subscription {
+    /// The next message; `None` once the node has stopped. Takes the message that the call before returned.
     ///
     /// # Cancel safety
     /// Dropping the future loses no message.
     pub async fn recv(&mut self) -> Option<Received> {
-        self.0.recv().await.map(|queued| queued.received)
+        match &mut self.0 {
+            Source::Live(live) => {
+                live.take();
+                let Queued {
+                    received, taken, ..
+                } = live.queue.recv().await?;
+                live.last = Some(taken);
+                Some(received)
+            }
+            #[cfg(feature = "spool")]
+            Source::Durable(reader) => reader.recv().await,
+        }
+    }
+
+    /// Takes the message that the last call of [`recv`](Self::recv) returned. With a durable inbox, the message has left
+    /// it once this returns.
+    pub async fn ack(&mut self) {
+        match &mut self.0 {
+            Source::Live(live) => live.take(),
+            #[cfg(feature = "spool")]
+            Source::Durable(reader) => reader.ack().await,
+        }
+    }
+
+    /// Number of messages that this subscription did not get, because it had [`INBOX_CAPACITY`](crate::INBOX_CAPACITY)
+    /// unread and another subscriber had room. Always 0 with a durable inbox.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        match &self.0 {
+            Source::Live(live) => live.missed.load(Relaxed),
+            #[cfg(feature = "spool")]
+            Source::Durable(_) => 0,
+        }
+    }
+}
+
+impl Live {
+    fn take(&mut self) {
+        if let Some(taken) = self.last.take() {
+            taken.tell();
+        }
+    }
+}
+
+impl Taken {
+    fn tell(&self) {
+        if let Some(delivery) = self.0.lock().take() {
+            // A delivery that was cancelled waits no more.
+            let _ = delivery.send(());
+        }
     }
 }
 
 impl Subscribers {
-    pub(crate) fn subscribe(&self) -> Inbox {
-        let (sender, receiver) = channels::INBOX.open();
-        // On a stopped node the sender is dropped here, and the inbox ends at once.
-        if let Some(inboxes) = &mut *self.inboxes.lock() {
-            inboxes.retain(|inbox| !inbox.is_closed());
-            inboxes.push(sender);
+    /// A subscription to the messages that arrive from now on.
+    pub(crate) fn subscribe(&self) -> Subscription {
+        let (sender, queue) = channels::INBOX.open();
+        let missed = Arc::<AtomicU64>::default();
+        // On a stopped node the sender is dropped here, and the subscription ends at once.
+        if let Some(live) = &mut *self.live.lock() {
+            live.retain(|subscriber| !subscriber.queue.is_closed());
+            live.push(Subscriber {
+                queue: sender,
+                missed: Arc::clone(&missed),
+            });
         }
-        Inbox(receiver)
+        Subscription(Source::Live(Live {
+            queue,
+            last: None,
+            missed,
+        }))
     }
 
-    /// Queues a message for every subscriber and waits for full queues; false if there is no subscriber.
+    /// A subscription that reads the durable inbox.
+    #[cfg(feature = "spool")]
+    pub(crate) fn subscribe_to(&self, inbox: &crate::spool::Spool) -> Subscription {
+        let reader = inbox.reader(self.stopped.subscribe());
+        Subscription(Source::Durable(Box::new(reader)))
+    }
+
+    /// Queues a message for every subscriber that has room, and waits until one has taken it; false if nobody did. If no
+    /// queue has room, waits for the first that has; otherwise full ones miss the message.
     pub(crate) async fn deliver(&self, received: Received, permit: BytePermit) -> bool {
+        let subscribers = self.live.lock().clone().unwrap_or_default();
+        let (sender, taken) = oneshot::channel();
         let queued = Queued {
             received,
+            taken: Taken(Arc::new(Mutex::new(Some(sender)))),
             _permit: Arc::new(permit),
         };
-        let inboxes = self.inboxes.lock().clone().unwrap_or_default();
-        let mut taken = false;
-        for inbox in inboxes {
-            // An inbox that was dropped is removed by the next subscription.
-            taken |= inbox.send(queued.clone()).await.is_ok();
+        let mut full = Vec::new();
+        let mut is_queued = false;
+        for subscriber in subscribers {
+            match subscriber.queue.try_send(queued.clone()) {
+                Ok(()) => is_queued = true,
+                Err(mpsc::error::TrySendError::Full(_)) => full.push(subscriber),
+                // The next subscription removes it.
+                Err(mpsc::error::TrySendError::Closed(_)) => {}
+            }
         }
-        taken
+        if !is_queued {
+            let waiting: FuturesUnordered<_> = full
+                .iter()
+                .enumerate()
+                .map(|(at, subscriber)| subscriber.queue.reserve().map(move |room| (at, room)))
+                .collect();
+            let mut with_room = std::pin::pin!(
+                waiting.filter_map(|(at, room)| ready(room.ok().map(|room| (at, room))))
+            );
+            let Some((at, room)) = with_room.next().await else {
+                return false;
+            };
+            room.send(queued);
+            for (other, subscriber) in full.iter().enumerate() {
+                if other != at {
+                    subscriber.missed.fetch_add(1, Relaxed);
+                }
+            }
+        } else {
+            for subscriber in full {
+                subscriber.missed.fetch_add(1, Relaxed);
+            }
+            drop(queued);
+        }
+        taken.await.is_ok()
     }
 
-    /// Ends every inbox once it is empty, and every later one at once.
+    /// Ends every subscription once it is empty, and every later one at once.
     pub(crate) fn close(&self) {
-        *self.inboxes.lock() = None;
+        *self.live.lock() = None;
+        self.stopped.send_replace(true);
     }
 }
 
@@ -111,36 +250,88 @@ mod tests {
         }
     }
 
+    async fn is_waiting(delivery: impl Future<Output = bool> + Unpin) -> bool {
+        let now = std::time::Duration::ZERO;
+        tokio::time::timeout(now, delivery).await.is_err()
+    }
+
     #[tokio::test]
-    async fn memory_is_held_until_taken() {
+    async fn memory_is_held_until_the_message_is_taken() {
         let budget = ByteBudget::new(4096);
         let subscribers = Subscribers::default();
         let mut inbox = subscribers.subscribe();
         let permit = budget.acquire(4096).await;
-        assert!(subscribers.deliver(received(), permit).await);
+        let mut delivery = Box::pin(subscribers.deliver(received(), permit));
+        assert!(is_waiting(&mut delivery).await);
         assert_eq!(budget.available(), 0);
         assert_eq!(inbox.recv().await, Some(received()));
         assert_eq!(budget.available(), 4096);
+        assert!(is_waiting(&mut delivery).await, "returned is not taken");
+        inbox.ack().await;
+        assert!(delivery.await);
     }
 
     #[tokio::test]
-    async fn delivery_without_subscriber_fails() {
+    async fn the_following_call_takes_a_message() {
+        let subscribers = Subscribers::default();
+        let mut inbox = subscribers.subscribe();
+        let mut first = Box::pin(subscribers.deliver(received(), BytePermit::none()));
+        assert!(is_waiting(&mut first).await);
+        inbox.recv().await;
+        assert!(inbox.recv().now_or_never().is_none());
+        assert!(first.await);
+    }
+
+    #[tokio::test]
+    async fn nobody_listening_is_told() {
         let subscribers = Subscribers::default();
         drop(subscribers.subscribe());
         assert!(!subscribers.deliver(received(), BytePermit::none()).await);
+        // Neither read nor taken by a subscriber that leaves.
+        for read in [false, true] {
+            let mut inbox = subscribers.subscribe();
+            let mut delivery = Box::pin(subscribers.deliver(received(), BytePermit::none()));
+            assert!(is_waiting(&mut delivery).await);
+            if read {
+                inbox.recv().await;
+            }
+            drop(inbox);
+            assert!(!delivery.await);
+        }
     }
 
     #[tokio::test]
-    async fn full_inbox_holds_back_the_sender() {
+    async fn a_full_inbox_holds_the_sender_back() {
         let subscribers = Subscribers::default();
         let mut inbox = subscribers.subscribe();
-        for _ in 0..INBOX_CAPACITY {
-            assert!(subscribers.deliver(received(), BytePermit::none()).await);
+        let mut deliveries = FuturesUnordered::new();
+        for _ in 0..=INBOX_CAPACITY {
+            deliveries.push(subscribers.deliver(received(), BytePermit::none()));
         }
-        let mut waiting = Box::pin(subscribers.deliver(received(), BytePermit::none()));
-        let now = std::time::Duration::ZERO;
-        assert!(tokio::time::timeout(now, &mut waiting).await.is_err());
-        inbox.recv().await;
-        assert!(waiting.await);
+        assert!(deliveries.next().now_or_never().is_none());
+        for _ in 0..=INBOX_CAPACITY {
+            assert_eq!(inbox.recv().await, Some(received()));
+            let _ = deliveries.next().now_or_never();
+        }
+        inbox.ack().await;
+        while let Some(taken) = deliveries.next().await {
+            assert!(taken);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_idle_subscriber_holds_up_only_itself() {
+        let subscribers = Subscribers::default();
+        let (idle, mut busy) = (subscribers.subscribe(), subscribers.subscribe());
+        for _ in 0..INBOX_CAPACITY + 10 {
+            let reading = async {
+                busy.recv().await;
+                busy.ack().await;
+            };
+            let (taken, ()) =
+                tokio::join!(subscribers.deliver(received(), BytePermit::none()), reading);
+            assert!(taken);
+        }
+        assert_eq!((idle.missed(), busy.missed()), (10, 0));
     }
 }

@@ -40,6 +40,8 @@ mod node;
 mod peer_sync;
 mod saf;
 mod shared;
+#[cfg(feature = "spool")]
+mod spool;
 mod supervise;
 mod tasks;
 mod validator;
@@ -58,9 +60,11 @@ pub use dht_peers::policy::AttributionProfile;
 pub use dht_saf::{Config as SafConfig, FetchSummary, SafEvent};
 pub use dht_stack::Rate;
 pub use events::{Event, EventStream};
-pub use inbox::{Inbox, MAX_PAYLOAD_BYTES, Received};
+pub use inbox::{MAX_PAYLOAD_BYTES, Received, Subscription};
 #[cfg(feature = "saf")]
 pub use node::{DeliveryState, FetchError, SendReport, StoredSend};
 pub use node::{Node, SHUTDOWN_LIMIT};
 #[cfg(feature = "saf")]
 pub use saf::{ledger_file, saf_folder};
+#[cfg(feature = "spool")]
+pub use spool::inbox_file;

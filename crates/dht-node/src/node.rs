@@ -33,8 +33,8 @@ pub use self::{
     stored::{DeliveryState, SendReport, StoredSend},
 };
 use crate::{
-    EventStream, Inbox, MAX_PAYLOAD_BYTES, Message, Stats, discovery::Dialler, inbox::Subscribers,
-    saf::SafHandle, shared::Shared, tasks::Tasks,
+    EventStream, MAX_PAYLOAD_BYTES, Message, Stats, Subscription, discovery::Dialler,
+    inbox::Subscribers, saf::SafHandle, shared::Shared, tasks::Tasks,
 };
 
 /// Longest time that [`Node::shutdown`] takes.
@@ -52,6 +52,9 @@ pub struct Node {
     pub(crate) connector: Connector<Dialler>,
     pub(crate) select: SelectConfig,
     pub(crate) subscribers: Arc<Subscribers>,
+    /// The durable inbox; `None` without a home.
+    #[cfg(feature = "spool")]
+    pub(crate) spool: Option<crate::spool::Spool>,
     pub(crate) budget: ByteBudget,
     pub(crate) saf: SafHandle,
     /// Asks peers what has become of messages.
@@ -258,14 +261,33 @@ impl Node {
         &self.outbound
     }
 
-    /// Messages received from now on. Every subscriber gets every message; a slow subscriber holds back the peers that
-    /// send.
+    /// Messages for the application, which are delivered once it has taken them; see [`Subscription`].
+    ///
+    /// With a home, the subscription reads the durable inbox as its default consumer, from the oldest row that is not
+    /// acked, and acks what is taken: a message leaves the inbox when one of the subscriptions took it. Other consumers
+    /// read it through [`inbox`](Self::inbox).
+    ///
+    /// Without a home, every subscription gets every message that arrives from now on, and the first that takes one
+    /// makes it delivered. At most [`INBOX_CAPACITY`](crate::INBOX_CAPACITY) wait for a subscription: one that is slower
+    /// than the others [misses](Subscription::missed) messages, and if all are that slow, they hold back the peers that
+    /// send. What nobody takes is refused, and stays with the nodes that store it.
     #[must_use]
-    pub fn subscribe(&self) -> Inbox {
-        let inbox = self.subscribers.subscribe();
-        // Messages that other nodes store for this one can be delivered from here on.
+    pub fn subscribe(&self) -> Subscription {
+        #[cfg(feature = "spool")]
+        if let Some(spool) = &self.spool {
+            return self.subscribers.subscribe_to(spool);
+        }
+        let subscription = self.subscribers.subscribe();
+        // What other nodes store for this one can be delivered now.
         self.saf.listen();
-        inbox
+        subscription
+    }
+
+    /// The durable inbox: received messages that not every consumer has acked. `None` without a home.
+    #[cfg(feature = "spool")]
+    #[must_use]
+    pub fn inbox(&self) -> Option<&dht_spool::Inbox> {
+        Some(&self.spool.as_ref()?.inbox)
     }
 
     /// Events from now on: dropped messages with the reason, and bans. At most [`EVENT_CAPACITY`] are queued for one
@@ -318,6 +340,10 @@ impl Node {
         self.tasks.stop(TASKS_LIMIT).await;
         #[cfg(feature = "saf")]
         self.receipts.close();
+        #[cfg(feature = "spool")]
+        if let Some(spool) = &self.spool {
+            spool.close().await;
+        }
         self.saf.close().await;
         #[cfg(feature = "redb")]
         if let Some(snapshot) = &self.snapshot {

@@ -61,7 +61,9 @@ fn is_relayed(message: &impl InTransit) -> bool {
 
 impl Arrival {
     fn ended(&mut self, disposition: Disposition) {
-        if disposition == Disposition::Delivered {
+        // A duplicate that got this far is one of the application's own inbox.
+        let duplicate = Disposition::Dropped(DropReason::Duplicate);
+        if disposition == Disposition::Delivered || disposition == duplicate {
             self.decided = true;
             self.fetcher.delivered(self.hash, self.is_relayed);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dht_core::Destination;
-use dht_node::{Inbox, Node, Received};
+use dht_node::{Node, Received, Subscription};
 
 use super::tally::Tally;
 
@@ -16,7 +16,7 @@ pub(super) const fn is_gossip(message_type: i32) -> bool {
 pub(super) async fn application(
     index: usize,
     node: Arc<Node>,
-    mut inbox: Inbox,
+    mut inbox: Subscription,
     tally: Arc<Tally>,
 ) {
     while let Some(Received {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use dht_core::{Address, Network, PublicKey, SecretKey};
-use dht_node::{Inbox, Message, Node, SafEvent};
+use dht_node::{Message, Node, SafEvent, Subscription};
 use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng;
 use serde::Serialize;
@@ -191,7 +191,7 @@ async fn connect(from: &Node, to: &Node) -> Result<(), Failure> {
 }
 
 /// Counts arrivals until all messages are there and no second copy follows, or none arrives for [`PATIENCE`].
-async fn collect(mut inbox: Inbox, seed: u64, from: &PublicKey) -> Offline {
+async fn collect(mut inbox: Subscription, seed: u64, from: &PublicKey) -> Offline {
     let mut outcome = Offline::default();
     let mut times = BTreeMap::<i32, u64>::new();
     let wanted = usize::try_from(MESSAGES).unwrap_or_default();

@@ -1,0 +1,261 @@
+//! The durable inbox of a node with a home.
+
+use std::{
+    collections::VecDeque,
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use dht_core::{Clock as _, Disposition, DropReason, SharedClock};
+use dht_inbound::Delivered;
+use dht_spool::{
+    Arrival, DEFAULT_CONSUMER, Inbox, InboxConfig, Inserted, Limit, NewRow, Row, RowId, SpoolError,
+    Ticket,
+};
+use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use parking_lot::Mutex;
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use crate::{Event, Received, events::Events, validator::received};
+
+/// File of the inbox within a home.
+const FILE: &str = "inbox.redb";
+/// How often rows past retention leave.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
+/// Least time between two warnings that the inbox refuses messages.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+/// Acks of one reader that are not durable yet.
+const MAX_ACKS: usize = 64;
+
+/// The file in which a node with this home holds received messages until applications have acked them.
+#[must_use]
+pub fn inbox_file(home: &Path) -> PathBuf {
+    home.join(FILE)
+}
+
+/// The durable inbox and what it reports to. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Spool {
+    pub(crate) inbox: Inbox,
+    clock: SharedClock,
+    events: Events,
+    warned: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Spool {
+    /// Opens the inbox of a home, which is made if it is not there.
+    pub(crate) async fn open(
+        home: &Path,
+        clock: SharedClock,
+        events: Events,
+    ) -> Result<Self, SpoolError> {
+        let home = home.to_path_buf();
+        let opening = tokio::task::spawn_blocking(move || {
+            fs::create_dir_all(&home)?;
+            Inbox::open(inbox_file(&home), InboxConfig::default())
+        });
+        Ok(Self {
+            inbox: opening.await.unwrap_or(Err(SpoolError::Closed))?,
+            clock,
+            events,
+            warned: Arc::default(),
+        })
+    }
+
+    /// Inserts a message, and holds its memory until that is durable. The insertion is queued by this call.
+    pub(crate) fn deliver(
+        &self,
+        delivered: Delivered,
+    ) -> impl Future<Output = Disposition> + Send + use<> {
+        let message = received(&delivered.parts, delivered.origin, delivered.source.node_id);
+        let ticket = message.map(
+            |Received {
+                 sender,
+                 via,
+                 message,
+             }| {
+                self.inbox.insert(NewRow {
+                    received_at: self.clock.now(),
+                    origin: sender,
+                    message_type: message.message_type,
+                    payload: message.payload,
+                    via,
+                    arrival: match delivered.is_saf {
+                        true => Arrival::Stored,
+                        false => Arrival::Live,
+                    },
+                    hash: delivered.hash,
+                })
+            },
+        );
+        let (spool, permit) = (self.clone(), delivered.permit);
+        async move {
+            let Some(ticket) = ticket else {
+                return Disposition::Dropped(DropReason::Refused);
+            };
+            let inserted = ticket.await;
+            drop(permit);
+            match inserted {
+                Ok(Inserted::New(_)) => Disposition::Delivered,
+                Ok(Inserted::AlreadyPresent) => Disposition::Dropped(DropReason::Duplicate),
+                // No copy will ever fit.
+                Err(SpoolError::TooLarge { .. }) => Disposition::Dropped(DropReason::Refused),
+                Err(error) => {
+                    let reason = match error {
+                        SpoolError::Full => DropReason::InboxFull,
+                        _ => DropReason::InboxFailed,
+                    };
+                    spool.refuse(error);
+                    Disposition::Dropped(reason)
+                }
+            }
+        }
+    }
+
+    /// Tells whoever watches, at most every ten seconds.
+    fn refuse(&self, error: SpoolError) {
+        let now = Instant::now();
+        {
+            let mut warned = self.warned.lock();
+            if warned.is_some_and(|last| now.duration_since(last) < WARN_INTERVAL) {
+                return;
+            }
+            *warned = Some(now);
+        }
+        tracing::warn!(%error, "the inbox refuses messages; nodes that store them keep them");
+        self.events.publish(|| Event::InboxRefused(error));
+    }
+
+    /// Removes rows past retention, for ever.
+    pub(crate) async fn expire(self) {
+        let mut ticks = interval(EXPIRE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            match self.inbox.expire(self.clock.now()).await {
+                Ok(expiry) if expiry.expired > 0 => {
+                    tracing::warn!(
+                        messages = expiry.expired,
+                        "unread messages were too old and left the inbox"
+                    );
+                }
+                Ok(_) => {}
+                Err(error) => self.refuse(error),
+            }
+        }
+    }
+
+    /// Commits what is queued and closes the file.
+    pub(crate) async fn close(&self) {
+        let inbox = self.inbox.clone();
+        // It fails only if the runtime shuts down, which closes the file too.
+        let _ = tokio::task::spawn_blocking(move || inbox.close()).await;
+    }
+
+    /// A reader for the default consumer, from its oldest row on.
+    pub(crate) fn reader(&self, stopped: watch::Receiver<bool>) -> Reader {
+        Reader {
+            newest: self.inbox.newest(),
+            inbox: self.inbox.clone(),
+            clock: Arc::clone(&self.clock),
+            stopped,
+            rows: VecDeque::new(),
+            after: 0,
+            last: None,
+            acks: FuturesUnordered::new(),
+        }
+    }
+}
+
+/// Reads the inbox for the default consumer, and acks what was taken.
+pub(crate) struct Reader {
+    inbox: Inbox,
+    clock: SharedClock,
+    newest: watch::Receiver<RowId>,
+    stopped: watch::Receiver<bool>,
+    /// Read and not returned.
+    rows: VecDeque<Row>,
+    /// The newest row that was read.
+    after: RowId,
+    /// Returned and not taken.
+    last: Option<RowId>,
+    acks: FuturesUnordered<Ticket<()>>,
+}
+
+impl Reader {
+    pub(crate) async fn recv(&mut self) -> Option<Received> {
+        self.take();
+        while self.acks.len() > MAX_ACKS {
+            self.acked().await;
+        }
+        loop {
+            while self.acks.next().now_or_never().flatten().is_some() {}
+            if let Some(Row { id, message }) = self.rows.pop_front() {
+                self.last = Some(id);
+                return Some(Received {
+                    sender: message.origin,
+                    via: message.via,
+                    message: dht_core::Message {
+                        message_type: message.message_type,
+                        payload: message.payload,
+                    },
+                });
+            }
+            self.newest.borrow_and_update();
+            let (inbox, after) = (self.inbox.clone(), self.after);
+            let reading = tokio::task::spawn_blocking(move || {
+                inbox.read(DEFAULT_CONSUMER, Some(after), Limit::default())
+            });
+            match reading.await.unwrap_or(Err(SpoolError::Closed)) {
+                Ok(rows) => self.rows = rows.into(),
+                Err(SpoolError::Closed) => return None,
+                Err(error) => {
+                    tracing::warn!(%error, "the inbox cannot be read");
+                    return None;
+                }
+            }
+            if let Some(newest) = self.rows.back() {
+                self.after = newest.id;
+                continue;
+            }
+            tokio::select! {
+                changed = self.newest.changed() => changed.ok()?,
+                _ = self.stopped.wait_for(|stopped| *stopped) => return None,
+            }
+        }
+    }
+
+    /// Takes the last message, and waits until every ack is durable.
+    pub(crate) async fn ack(&mut self) {
+        self.take();
+        while !self.acks.is_empty() {
+            self.acked().await;
+        }
+    }
+
+    fn take(&mut self) {
+        if let Some(id) = self.last.take() {
+            let now = self.clock.now();
+            self.acks.push(self.inbox.ack(DEFAULT_CONSUMER, id, now));
+        }
+    }
+
+    async fn acked(&mut self) {
+        if let Some(Err(error)) = self.acks.next().await {
+            tracing::warn!(%error, "a message that was taken may come again");
+        }
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("after", &self.after)
+            .finish_non_exhaustive()
+    }
+}

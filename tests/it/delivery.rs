@@ -1,0 +1,204 @@
+//! A message for a node is received once its application, or its durable inbox, has it.
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use dht_core::PublicKey;
+use dht_node::{Builder, Node, Subscription};
+use dht_spool::{DEFAULT_CONSUMER, Limit};
+use tokio::time::timeout;
+
+use crate::net::{
+    config, connect, each_once, message, number, numbered, receive, receive_numbers, secret, until,
+    within,
+};
+
+/// A node to be, which asks whoever connects for stored messages.
+fn builder(seed: u8) -> Builder {
+    Node::builder(secret(seed)).config(config(true))
+}
+
+async fn node(seed: u8) -> Node {
+    within(builder(seed).start()).await.unwrap()
+}
+
+async fn at_home(seed: u8, home: &Path) -> Node {
+    within(builder(seed).home(home).start()).await.unwrap()
+}
+
+/// Ends a node in order, and waits until its peer has noticed.
+async fn leave(node: Node, from: &Node) {
+    let key = *node.public_key();
+    within(node.shutdown()).await;
+    drop(node);
+    until(|| from.peers().iter().all(|peer| peer.public_key != key)).await;
+}
+
+/// A holder with `count` numbered messages of a sender for a node that is away.
+async fn holder_with(count: u32, to: &PublicKey) -> (Node, Node) {
+    let (alice, bob) = (node(1).await, node(2).await);
+    connect(&alice, &bob).await;
+    store(&alice, to, 0..count).await;
+    assert_eq!(bob.saf_stats().unwrap().rows, u64::from(count));
+    (alice, bob)
+}
+
+/// Sends numbered messages that the connected holder stores.
+async fn store(from: &Node, to: &PublicKey, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        let sent = within(from.send_stored(to, numbered(number, 100))).await;
+        assert_eq!(within(sent.unwrap().finish()).await.unwrap().stored, 1);
+    }
+}
+
+/// The numbers in the inbox.
+fn held(node: &Node) -> Vec<u32> {
+    let limit = Limit {
+        rows: 10_000,
+        ..Limit::default()
+    };
+    let rows = node.inbox().unwrap().read(DEFAULT_CONSUMER, None, limit);
+    let payloads = rows.unwrap().into_iter().map(|row| row.message.payload);
+    payloads
+        .map(|payload| u32::from_be_bytes(payload[..4].try_into().unwrap()))
+        .collect()
+}
+
+/// Nothing more comes.
+async fn nothing_more(inbox: &mut Subscription) {
+    let more = timeout(Duration::from_millis(200), inbox.recv()).await;
+    assert!(more.is_err(), "{more:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_five_is_read_and_four_remain() {
+    let home = tempfile::tempdir().unwrap();
+    let to = secret(3).public_key();
+    let (_alice, bob) = holder_with(5, &to).await;
+    let carol = at_home(3, home.path()).await;
+    let mut inbox = carol.subscribe();
+    connect(&carol, &bob).await;
+    let mut numbers = BTreeSet::from([number(&receive(&mut inbox).await)]);
+    drop(inbox);
+    leave(carol, &bob).await;
+
+    let carol = at_home(3, home.path()).await;
+    let mut inbox = carol.subscribe();
+    connect(&carol, &bob).await;
+    for _ in 0..4 {
+        assert!(numbers.insert(number(&receive(&mut inbox).await)));
+    }
+    nothing_more(&mut inbox).await;
+}
+
+/// A node that nobody reads fetches into its inbox; what is there survives its lives, and comes once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unread_messages_outlive_three_lives() {
+    const COUNT: u32 = 600;
+    let home = tempfile::tempdir().unwrap();
+    let to = secret(3).public_key();
+    let (_alice, bob) = holder_with(COUNT, &to).await;
+    for life in 0..3 {
+        let carol = at_home(3, home.path()).await;
+        // In the first life, the node ends in the middle; a subscription is dropped unread.
+        drop(carol.subscribe());
+        connect(&carol, &bob).await;
+        let least = if life == 0 { 50 } else { COUNT as usize };
+        until(|| held(&carol).len() >= least).await;
+        leave(carol, &bob).await;
+    }
+    let carol = at_home(3, home.path()).await;
+    let mut inbox = carol.subscribe();
+    assert_eq!(receive_numbers(&mut inbox, COUNT).await, each_once(COUNT));
+    nothing_more(&mut inbox).await;
+    inbox.ack().await;
+    assert_eq!(carol.inbox().unwrap().stats().rows, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unread_messages_come_without_a_home() {
+    let to = secret(3).public_key();
+    let (_alice, bob) = holder_with(5, &to).await;
+    let carol = node(3).await;
+    connect(&carol, &bob).await;
+    // Subscribed and dropped, before and while messages come.
+    drop(carol.subscribe());
+    let mut early = carol.subscribe();
+    within(early.recv()).await.unwrap();
+    drop(early);
+    let mut inbox = carol.subscribe();
+    assert_eq!(receive_numbers(&mut inbox, 5).await, each_once(5));
+    nothing_more(&mut inbox).await;
+}
+
+/// A direct copy that nobody took does not stand in the way of the stored one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_copy_is_delivered_later() {
+    let home = tempfile::tempdir().unwrap();
+    let (alice, carol) = (node(1).await, at_home(3, home.path()).await);
+    connect(&alice, &carol).await;
+    // Live, into the inbox, while nobody reads.
+    within(alice.send(carol.public_key(), numbered(7, 100)))
+        .await
+        .unwrap();
+    until(|| held(&carol) == [7]).await;
+    assert_eq!(carol.stats().dropped, 0);
+
+    // Without a home it is refused, and told so.
+    let dave = node(4).await;
+    connect(&alice, &dave).await;
+    within(alice.send(dave.public_key(), message("lost")))
+        .await
+        .unwrap();
+    let refused = || dave.stats().drops.of(dht_core::DropReason::NobodyListens);
+    until(|| refused() == 1).await;
+    assert_eq!(dave.stats().delivered, 0);
+}
+
+/// The inbox is closed under a running node, as when its writer has died: what comes is refused, an event tells, and
+/// the holder keeps it for the next life.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_inbox_refuses_and_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    let to = secret(3).public_key();
+    let (_alice, bob) = holder_with(3, &to).await;
+    let carol = at_home(3, home.path()).await;
+    let mut events = carol.events();
+    carol.inbox().unwrap().close();
+    connect(&carol, &bob).await;
+    let refused = async {
+        while let Some(event) = events.recv().await {
+            if matches!(event, dht_node::Event::InboxRefused(_)) {
+                return;
+            }
+        }
+        panic!("the node is gone");
+    };
+    within(refused).await;
+    leave(carol, &bob).await;
+    assert_eq!(bob.saf_stats().unwrap().rows, 3);
+
+    let carol = at_home(3, home.path()).await;
+    connect(&carol, &bob).await;
+    until(|| held(&carol).len() == 3).await;
+}
+
+/// Fetches that overlap and are given up by their callers hold nothing up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn overlapping_cancelled_fetches_lose_nothing() {
+    const COUNT: u32 = 120;
+    let home = tempfile::tempdir().unwrap();
+    let to = secret(3).public_key();
+    let (_alice, bob) = holder_with(COUNT, &to).await;
+    let carol = at_home(3, home.path()).await;
+    let start = tokio::time::Instant::now();
+    connect(&carol, &bob).await;
+    for _ in 0..50 {
+        let _cancelled = timeout(Duration::from_millis(1), carol.fetch_stored()).await;
+    }
+    until(|| held(&carol).len() == COUNT as usize).await;
+    within(carol.caught_up()).await.unwrap();
+    let numbers: BTreeSet<_> = held(&carol).into_iter().collect();
+    assert_eq!(numbers, (0..COUNT).collect());
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(25), "a pause: {took:?}");
+}
