@@ -1,15 +1,15 @@
 //! A message for a node is received once its application, or its durable inbox, has it.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use dht_core::PublicKey;
-use dht_node::{Builder, Node, Subscription};
+use dht_node::{Builder, Event, Node, SafEvent, Subscription};
 use dht_spool::{DEFAULT_CONSUMER, Limit};
 use tokio::time::timeout;
 
 use crate::net::{
-    config, connect, each_once, message, number, numbered, receive, receive_numbers, secret, until,
-    within,
+    clock, config, connect, each_once, message, number, numbered, receive, receive_numbers, secret,
+    until, within,
 };
 
 /// A node to be, which asks whoever connects for stored messages.
@@ -167,7 +167,7 @@ async fn a_dead_inbox_refuses_and_says_so() {
     connect(&carol, &bob).await;
     let refused = async {
         while let Some(event) = events.recv().await {
-            if matches!(event, dht_node::Event::InboxRefused(_)) {
+            if matches!(event, Event::InboxRefused(_)) {
                 return;
             }
         }
@@ -201,4 +201,43 @@ async fn overlapping_cancelled_fetches_lose_nothing() {
     assert_eq!(numbers, (0..COUNT).collect());
     let took = start.elapsed();
     assert!(took < Duration::from_secs(25), "a pause: {took:?}");
+}
+
+/// What does not fit stays with the holder, unconfirmed, and comes once there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_inbox_takes_the_rest_later() {
+    let home = tempfile::tempdir().unwrap();
+    let to = secret(3).public_key();
+    let (_alice, bob) = holder_with(15, &to).await;
+    let clock = clock();
+    let mut settings = config(true);
+    settings.inbox.max_rows = 10;
+    let carol = Node::builder(secret(3)).config(settings);
+    let carol = carol.home(home.path()).clock(Arc::clone(&clock) as _);
+    let carol = within(carol.start()).await.unwrap();
+    let mut events = carol.events();
+    connect(&carol, &bob).await;
+    let summary = async {
+        loop {
+            if let Some(Event::Saf(SafEvent::CaughtUp(summary))) = events.recv().await {
+                return summary;
+            }
+        }
+    };
+    let summary = within(summary).await;
+    assert_eq!((summary.new, summary.left), (10, 5));
+    assert!(carol.inbox().unwrap().stats().full);
+    assert_eq!(
+        bob.saf_stats().unwrap().rows,
+        15,
+        "nothing is proven received"
+    );
+
+    let mut inbox = carol.subscribe();
+    assert_eq!(receive_numbers(&mut inbox, 10).await.len(), 10);
+    clock.advance(10);
+    let mut rest = receive_numbers(&mut inbox, 5).await;
+    rest.retain(|_, times| *times == 1);
+    assert_eq!(rest.len(), 5);
+    nothing_more(&mut inbox).await;
 }

@@ -100,7 +100,8 @@ impl Builder {
         let spool = match &self.home {
             Some(home) => {
                 let (clock, events) = (Arc::clone(&shared.clock), shared.events.clone());
-                let opened = crate::spool::Spool::open(home, clock, events).await;
+                let opened =
+                    crate::spool::Spool::open(home, config.inbox.clone(), clock, events).await;
                 let spool = opened.map_err(|source| StartError::Inbox {
                     path: crate::spool::inbox_file(home),
                     source,

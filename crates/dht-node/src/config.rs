@@ -69,6 +69,9 @@ pub struct Config {
     /// Store-and-forward: messages for offline peers.
     #[cfg(feature = "saf")]
     pub saf: dht_saf::Config,
+    /// The durable inbox of a node with a home.
+    #[cfg(feature = "spool")]
+    pub inbox: dht_spool::InboxConfig,
 }
 
 impl Config {
@@ -115,6 +118,8 @@ impl Default for Config {
             rates: RateLimits::default(),
             #[cfg(feature = "saf")]
             saf: dht_saf::Config::default(),
+            #[cfg(feature = "spool")]
+            inbox: dht_spool::InboxConfig::default(),
         }
     }
 }

@@ -51,13 +51,14 @@ impl Spool {
     /// Opens the inbox of a home, which is made if it is not there.
     pub(crate) async fn open(
         home: &Path,
+        config: InboxConfig,
         clock: SharedClock,
         events: Events,
     ) -> Result<Self, SpoolError> {
         let home = home.to_path_buf();
         let opening = tokio::task::spawn_blocking(move || {
             fs::create_dir_all(&home)?;
-            Inbox::open(inbox_file(&home), InboxConfig::default())
+            Inbox::open(inbox_file(&home), config)
         });
         Ok(Self {
             inbox: opening.await.unwrap_or(Err(SpoolError::Closed))?,
