@@ -47,7 +47,14 @@ impl Run {
         let _lock = self.home.lock("run")?;
         let secret = self.home.key()?;
         // Messages stay in the inbox for whoever reads it.
-        serve(&self.home, secret, Some(0), std::future::pending, async |_| Ok(())).await
+        serve(
+            &self.home,
+            secret,
+            Some(0),
+            std::future::pending,
+            async |_| Ok(()),
+        )
+        .await
     }
 }
 
