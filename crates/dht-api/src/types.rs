@@ -42,8 +42,7 @@ pub use node::{
 };
 pub use payload::{Base64, MAX_TEXT_BYTES, PayloadError};
 pub use peer::{
-    BanEntry, BanList, Direction, DiscoverPeer, NewBan, PeerEntry, PeerFound, PeerList, PingPeer,
-    Pong,
+    BanEntry, BanList, DiscoverPeer, NewBan, PeerEntry, PeerFound, PeerList, PingPeer, Pong,
 };
 
 /// Version of the API, part of every path and response.

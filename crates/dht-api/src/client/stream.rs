@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::{StatusCode, body::Incoming};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -11,7 +11,7 @@ use super::{
     Call, Client, ClientError, answer,
     sse::{SseEvent, SseParser},
 };
-use crate::types::{InboxMessage, NodeEvent};
+use crate::types::{ErrorBody, InboxMessage, NodeEvent};
 
 /// Time without any byte after which a connection counts as lost: three of the server's signs of life.
 const SILENCE_LIMIT: Duration = Duration::from_secs(45);
@@ -126,11 +126,17 @@ impl Stream {
             };
             if let Some(event) = parser.next() {
                 self.lost = None;
-                if event.name == END {
-                    self.connected = None;
-                    return Ok(None);
-                }
-                return self.take(&event).map(Some);
+                return match event.name.as_str() {
+                    END => {
+                        self.connected = None;
+                        Ok(None)
+                    }
+                    FAILED => {
+                        self.connected = None;
+                        Err(failed(&event))
+                    }
+                    _ => self.take(&event).map(Some),
+                };
             }
             match timeout(SILENCE_LIMIT, body.frame()).await {
                 Ok(Some(Ok(frame))) => {
@@ -177,3 +183,15 @@ impl Stream {
 
 /// Type of the event with which the server says that the node stops.
 const END: &str = "end";
+/// Type of the event with which the server says why it ends the stream.
+const FAILED: &str = "error";
+
+fn failed(event: &SseEvent) -> ClientError {
+    match serde_json::from_str::<ErrorBody>(&event.data) {
+        Ok(body) => ClientError::Refused {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            error: body.error,
+        },
+        Err(error) => answer(&error),
+    }
+}

@@ -17,9 +17,8 @@ pub struct PeerEntry {
     #[serde(with = "text")]
     #[schema(value_type = String)]
     pub public_key: PublicKey,
-    /// Who dialled, if the peer is connected.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connected: Option<Direction>,
+    /// Whether the peer is connected now.
+    pub is_connected: bool,
     /// Names of what the peer offers.
     pub features: Vec<String>,
     /// Addresses to dial, best first.
@@ -29,23 +28,13 @@ pub struct PeerEntry {
     /// Time of the last authenticated connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_at: Option<u64>,
-    /// Error of the last dial, if the last one failed.
+    /// Error of the last dial that failed, if an address has failed since it worked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,
     /// Whether the operator named this peer.
     pub is_seed: bool,
     /// Whether a ban is in force.
     pub is_banned: bool,
-}
-
-/// Who dialled a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// The peer.
-    Inbound,
-    /// This node.
-    Outbound,
 }
 
 /// Peers by node id.

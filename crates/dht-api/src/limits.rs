@@ -1,0 +1,79 @@
+//! Limits of a server.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Connections served at once: 64. Later ones wait in the backlog of the operating system.
+pub const DEFAULT_CONNECTIONS: usize = 64;
+/// Streams served at once: 32, so that half of the connections are left for requests.
+pub const DEFAULT_STREAMS: usize = 32;
+/// Largest body of a request in bytes: 12 MiB, a payload of 8 MiB in base64 and room for the rest.
+pub const DEFAULT_BODY_BYTES: usize = 12 << 20;
+/// Bytes of all bodies in memory: 48 MiB, four of the largest. Later ones wait before they are read.
+pub const DEFAULT_BODIES_BYTES: usize = 48 << 20;
+/// Seconds in which the head of the next request must be there, on an idle connection as well: 30.
+pub const DEFAULT_HEAD_SECONDS: u64 = 30;
+/// Seconds in which a body must be there: 30.
+pub const DEFAULT_BODY_SECONDS: u64 = 30;
+/// Seconds without progress after which a client that does not read is cut off: 30.
+pub const DEFAULT_WRITE_SECONDS: u64 = 30;
+/// Threads of the blocking pool in use at once: 4, a small share of tokio's 512.
+pub const DEFAULT_BLOCKING: usize = 4;
+/// Longest head of a request, and most bytes read from or written to a socket at once: 64 KiB.
+pub(crate) const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Headers of a request.
+pub(crate) const MAX_HEADERS: usize = 64;
+
+/// Limits of a server.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections served at once, at least 1. Defaults to [`DEFAULT_CONNECTIONS`].
+    pub connections: usize,
+    /// Streams served at once. Defaults to [`DEFAULT_STREAMS`].
+    pub streams: usize,
+    /// Largest body of a request in bytes. Defaults to [`DEFAULT_BODY_BYTES`].
+    pub body_bytes: usize,
+    /// Bytes of all bodies in memory, at least [`body_bytes`](Self::body_bytes). Defaults to
+    /// [`DEFAULT_BODIES_BYTES`].
+    pub bodies_bytes: usize,
+    /// Seconds in which the head of the next request must be there. Defaults to [`DEFAULT_HEAD_SECONDS`].
+    pub head_seconds: u64,
+    /// Seconds in which a body must be there. Defaults to [`DEFAULT_BODY_SECONDS`].
+    pub body_seconds: u64,
+    /// Seconds without progress after which a client that does not read is cut off. Defaults to
+    /// [`DEFAULT_WRITE_SECONDS`].
+    pub write_seconds: u64,
+    /// Threads of the blocking pool in use at once, at least 1. Defaults to [`DEFAULT_BLOCKING`].
+    pub blocking: usize,
+}
+
+impl Limits {
+    pub(crate) const fn head(&self) -> Duration {
+        Duration::from_secs(self.head_seconds)
+    }
+
+    pub(crate) const fn body(&self) -> Duration {
+        Duration::from_secs(self.body_seconds)
+    }
+
+    pub(crate) const fn write(&self) -> Duration {
+        Duration::from_secs(self.write_seconds)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: DEFAULT_CONNECTIONS,
+            streams: DEFAULT_STREAMS,
+            body_bytes: DEFAULT_BODY_BYTES,
+            bodies_bytes: DEFAULT_BODIES_BYTES,
+            head_seconds: DEFAULT_HEAD_SECONDS,
+            body_seconds: DEFAULT_BODY_SECONDS,
+            write_seconds: DEFAULT_WRITE_SECONDS,
+            blocking: DEFAULT_BLOCKING,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Errors as responses.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use dht_node::SendError;
+use dht_spool::SpoolError;
+use serde::Serialize;
+
+use crate::types::{ErrorBody, ErrorCode};
+
+/// An error for a client.
+#[derive(Debug)]
+pub(super) struct ApiError(Box<ErrorBody>);
+
+impl ApiError {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self(Box::new(ErrorBody::new(code, message)))
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::BadRequest, message)
+    }
+
+    pub(super) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.error.hint = Some(hint.into());
+        self
+    }
+
+    pub(super) fn body(&self) -> &ErrorBody {
+        &self.0
+    }
+
+    /// Of a part that a node without a home lacks.
+    pub(super) fn no_home() -> Self {
+        Self::new(ErrorCode::NoHome, "the node has no inbox and outbox")
+            .with_hint("run it with a home: `dht-node run --home DIRECTORY`")
+    }
+}
+
+const fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
+        ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+        ErrorCode::NotFound | ErrorCode::UnknownPeer => StatusCode::NOT_FOUND,
+        ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        ErrorCode::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+        ErrorCode::KeyReused | ErrorCode::Conflict => StatusCode::CONFLICT,
+        ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::PeerFailed => StatusCode::BAD_GATEWAY,
+        ErrorCode::NoHome
+        | ErrorCode::Disabled
+        | ErrorCode::NobodyConnected
+        | ErrorCode::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Full => StatusCode::INSUFFICIENT_STORAGE,
+        ErrorCode::Internal | ErrorCode::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// A JSON response. Nothing of what it says is in a header.
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(body) => (
+            status,
+            [
+                (
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static("application/json"),
+                ),
+                (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            ],
+            body,
+        )
+            .into_response(),
+        // Only a map with keys that are no strings cannot be written; there is none.
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = json(status(self.0.error.code), &*self.0);
+        if self.0.error.code == ErrorCode::Unauthorized {
+            let value = HeaderValue::from_static("Bearer");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, value);
+        }
+        response
+    }
+}
+
+impl From<SpoolError> for ApiError {
+    fn from(error: SpoolError) -> Self {
+        let (code, hint) = match &error {
+            SpoolError::Full => (
+                ErrorCode::Full,
+                Some("ack messages, or wait until some have ended"),
+            ),
+            SpoolError::DiskFull => (ErrorCode::Full, Some("make room on the disk")),
+            SpoolError::TooLarge { .. } => (ErrorCode::TooLarge, None),
+            SpoolError::UnknownConsumer => (
+                ErrorCode::NotFound,
+                Some("add it with POST /v1/inbox/consumers"),
+            ),
+            SpoolError::UnknownId => (ErrorCode::NotFound, None),
+            SpoolError::InvalidName => (
+                ErrorCode::BadRequest,
+                Some("a name has 1 to 64 printable ASCII characters"),
+            ),
+            SpoolError::InvalidKey => (
+                ErrorCode::BadRequest,
+                Some("an idempotency key has 1 to 128 bytes"),
+            ),
+            SpoolError::KeyReused => (
+                ErrorCode::KeyReused,
+                Some("use a new key for a new message"),
+            ),
+            SpoolError::LastConsumer => (ErrorCode::Conflict, Some("add another consumer first")),
+            SpoolError::TooManyConsumers => (
+                ErrorCode::Conflict,
+                Some("remove a consumer that is not used"),
+            ),
+            SpoolError::TooManyAcks => (ErrorCode::Conflict, Some("ack older messages first")),
+            SpoolError::Ended => (ErrorCode::Conflict, None),
+            SpoolError::Closed => (ErrorCode::Stopping, None),
+            _ => (ErrorCode::Internal, Some("see the log of the node")),
+        };
+        if code == ErrorCode::Internal {
+            tracing::error!(%error, "inbox or outbox failed");
+        }
+        let body = Self::new(code, error.to_string());
+        match hint {
+            Some(hint) => body.with_hint(hint),
+            None => body,
+        }
+    }
+}
+
+impl From<SendError> for ApiError {
+    fn from(error: SendError) -> Self {
+        let message = chain(&error);
+        match error {
+            SendError::TooLarge { .. } => Self::new(ErrorCode::TooLarge, message),
+            SendError::NotFound => Self::new(ErrorCode::UnknownPeer, message),
+            SendError::NobodySelected => Self::new(ErrorCode::NobodyConnected, message)
+                .with_hint("connect to a node: POST /v1/ping with KEY::ADDRESS"),
+            SendError::Closed => Self::new(ErrorCode::Stopping, message),
+            _ => Self::new(ErrorCode::PeerFailed, message),
+        }
+    }
+}
+
+/// An error and its causes in one line. A cause whose text the line has already is not repeated.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line
+}

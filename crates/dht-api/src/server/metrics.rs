@@ -1,0 +1,185 @@
+//! Metrics and health, on an address of their own.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use super::{BindError, STOP_LIMIT, error::json, http, state::Parts};
+use crate::{
+    limits::Limits,
+    types::{Health, Problem, Version},
+};
+
+/// How often histograms are emptied into summaries, so that they do not grow between two scrapes: 5 s.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// The metrics of this process.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+/// Another recorder of metrics is installed in this process.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics are not recorded")]
+pub struct MetricsError(#[source] BuildError);
+
+/// Serves `/metrics`, `/healthy` and `/ready` until it is shut down or dropped.
+#[derive(Debug)]
+pub struct MetricsServer {
+    address: SocketAddr,
+    stopping: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+struct Served {
+    metrics: Metrics,
+    parts: Parts,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Metrics {
+    /// Records what the crates report through the `metrics` facade from now on, for the life of the process.
+    ///
+    /// # Errors
+    /// [`MetricsError`] if another recorder is installed.
+    pub fn install() -> Result<Self, MetricsError> {
+        let handle = PrometheusBuilder::new()
+            .install_recorder()
+            .map_err(MetricsError)?;
+        dht_peers::describe();
+        dht_spool::describe_metrics();
+        Ok(Self(handle))
+    }
+
+    /// The metrics in the text format of Prometheus.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics(..)")
+    }
+}
+
+impl MetricsServer {
+    /// Serves at the address. It shows counts, no keys and no contents; whoever can connect can read them.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub async fn bind(
+        address: SocketAddr,
+        metrics: Metrics,
+        parts: Parts,
+        limits: Limits,
+    ) -> Result<Self, BindError> {
+        let refused = |source| BindError::io(address, source);
+        let listener = TcpListener::bind(address).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let (stopping, stop) = watch::channel(false);
+        let served = std::sync::Arc::new(Served {
+            metrics: metrics.clone(),
+            parts,
+            stopping: stop.clone(),
+        });
+        let router = Router::new()
+            .route("/metrics", get(render))
+            .route("/healthy", get(healthy))
+            .route("/ready", get(ready))
+            .with_state(served);
+        let serving = http::serve(listener, router, limits, stop);
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = serving => {}
+                () = upkeep(metrics) => {}
+            }
+        });
+        Ok(Self {
+            address,
+            stopping,
+            task,
+        })
+    }
+
+    /// Address served on, with its real port.
+    #[must_use]
+    pub const fn local_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops in order, within [`STOP_LIMIT`].
+    pub async fn shutdown(mut self) {
+        self.stopping.send_replace(true);
+        let _late = timeout(STOP_LIMIT, &mut self.task).await;
+    }
+}
+
+impl Drop for MetricsServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn upkeep(metrics: Metrics) {
+    let mut ticks = interval(UPKEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        metrics.0.run_upkeep();
+    }
+}
+
+type Shared = State<std::sync::Arc<Served>>;
+
+async fn render(State(served): Shared) -> Response {
+    let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, format)], served.metrics.render()).into_response()
+}
+
+/// Whether the process is to be kept: it answers, and is not stopping.
+async fn healthy(State(served): Shared) -> Response {
+    health(served.stopping().into_iter().collect())
+}
+
+/// Whether the node can do its work.
+async fn ready(State(served): Shared) -> Response {
+    let stopping = served.stopping().into_iter();
+    health(stopping.chain(served.parts.problems()).collect())
+}
+
+impl Served {
+    fn stopping(&self) -> Option<Problem> {
+        self.stopping.borrow().then(|| Problem {
+            code: "stopping".to_owned(),
+            message: "the node is stopping".to_owned(),
+        })
+    }
+}
+
+fn health(problems: Vec<Problem>) -> Response {
+    let status = if problems.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let health = Health {
+        version: Version,
+        ok: problems.is_empty(),
+        problems,
+    };
+    json(status, &health)
+}

@@ -1,0 +1,33 @@
+//! The OpenAPI document.
+
+use utoipa::OpenApi;
+
+use super::routes::{inbox, messages, node, peers};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "dht-node",
+        description = "The local API of a node: send, receive, and see what it does. Served on the unix socket of its home, or on loopback TCP with a bearer token.",
+    ),
+    paths(
+        messages::send, messages::list, messages::get, messages::gossip,
+        inbox::list, inbox::ack, inbox::stream,
+        inbox::consumers, inbox::add_consumer, inbox::remove_consumer,
+        peers::list, peers::bans, peers::ban, peers::lift_ban, peers::discover, peers::ping,
+        node::store, node::fetch, node::events, node::status, node::config, node::openapi_json,
+    ),
+    tags(
+        (name = "messages", description = "Sending"),
+        (name = "inbox", description = "Receiving"),
+        (name = "peers", description = "Peers and bans"),
+        (name = "node", description = "The node itself"),
+    )
+)]
+struct Document;
+
+/// The OpenAPI document of the API, as it is served and as `docs/openapi.json` holds it.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}

@@ -1,0 +1,76 @@
+//! The routes.
+
+pub(super) mod inbox;
+pub(super) mod messages;
+pub(super) mod node;
+pub(super) mod peers;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::header::AUTHORIZATION,
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse as _, Response},
+    routing::{delete, get, post},
+};
+
+use super::{error::ApiError, state::Api, token::Token};
+use crate::types::ErrorCode;
+
+/// All routes. With a token, only for requests that show it.
+pub(super) fn router(api: Arc<Api>, token: Option<Token>) -> Router {
+    let router = Router::new()
+        .route("/v1/messages", post(messages::send).get(messages::list))
+        .route("/v1/messages/{id}", get(messages::get))
+        .route("/v1/gossip", post(messages::gossip))
+        .route("/v1/inbox", get(inbox::list))
+        .route("/v1/inbox/ack", post(inbox::ack))
+        .route("/v1/inbox/stream", get(inbox::stream))
+        .route(
+            "/v1/inbox/consumers",
+            post(inbox::add_consumer).get(inbox::consumers),
+        )
+        .route("/v1/inbox/consumers/{name}", delete(inbox::remove_consumer))
+        .route("/v1/peers", get(peers::list))
+        .route("/v1/bans", post(peers::ban).get(peers::bans))
+        .route("/v1/bans/{peer}", delete(peers::lift_ban))
+        .route("/v1/discover", post(peers::discover))
+        .route("/v1/ping", post(peers::ping))
+        .route("/v1/store", get(node::store))
+        .route("/v1/fetch", post(node::fetch))
+        .route("/v1/events", get(node::events))
+        .route("/v1/status", get(node::status))
+        .route("/v1/config", get(node::config))
+        .route("/v1/openapi.json", get(node::openapi_json))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(api);
+    match token {
+        Some(token) => router.layer(from_fn_with_state(Arc::new(token), authorize)),
+        None => router,
+    }
+}
+
+async fn authorize(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
+    let shown = request.headers().get(AUTHORIZATION);
+    if token.is_shown_by(shown.map(|value| value.as_bytes())) {
+        return next.run(request).await;
+    }
+    ApiError::new(
+        ErrorCode::Unauthorized,
+        "the bearer token is missing or wrong",
+    )
+    .with_hint("send `Authorization: Bearer TOKEN` with the content of the token file")
+    .into_response()
+}
+
+async fn not_found() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "no such route").with_hint("see GET /v1/openapi.json")
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::new(ErrorCode::MethodNotAllowed, "the route has no such method")
+        .with_hint("see GET /v1/openapi.json")
+}

@@ -1,0 +1,351 @@
+//! Receiving.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use bytes::Bytes;
+use dht_spool::{Inbox, Limit, Row, RowId, Start};
+use serde::Deserialize;
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::sleep,
+};
+use utoipa::IntoParams;
+
+use super::{
+    super::{
+        error::{ApiError, json},
+        extract::{JsonBody, Name, Parameters},
+        state::Api,
+        stream::{self, ALIVE, ALIVE_EVERY, END, Source},
+    },
+    messages::page,
+};
+use crate::types::{
+    Ack, Arrival, Base64, ConsumerList, ConsumerState, DEFAULT_CONSUMER, Done, ErrorBody,
+    ErrorCode, InboxMessage, InboxPage, NewConsumer, StartAt, Version,
+};
+
+/// Payload bytes of one page: 1 MiB; the first message comes whatever its size.
+const PAGE_BYTES: usize = 1 << 20;
+/// Messages that a stream reads at once: 64.
+const STREAM_ROWS: usize = 64;
+/// Messages that one request acks one by one.
+const MAX_ACKS: usize = 1000;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct ListQuery {
+    /// Name of the consumer. Defaults to `default`.
+    consumer: Option<String>,
+    /// Only messages with a larger id.
+    after: Option<u64>,
+    /// Most messages, 1 to 1 000. Defaults to 100. A page ends at 1 MiB as well.
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct StreamQuery {
+    /// Name of the consumer. Defaults to `default`.
+    consumer: Option<String>,
+    /// Only messages with a larger id; `Last-Event-ID` goes before it.
+    after: Option<u64>,
+}
+
+fn or_default(consumer: Option<String>) -> String {
+    consumer.unwrap_or_else(|| DEFAULT_CONSUMER.to_owned())
+}
+
+async fn read(
+    api: &Api,
+    consumer: &str,
+    after: Option<RowId>,
+    rows: usize,
+) -> Result<Vec<Row>, ApiError> {
+    let limit = Limit {
+        rows,
+        bytes: PAGE_BYTES,
+    };
+    let (inbox, consumer) = (api.inbox()?.clone(), consumer.to_owned());
+    api.blocking(move || inbox.read(&consumer, after, limit))
+        .await
+}
+
+fn message(row: Row) -> InboxMessage {
+    let payload = Base64(row.message.payload);
+    InboxMessage {
+        version: Version,
+        id: row.id,
+        received_at: row.message.received_at.0,
+        from: row.message.origin,
+        message_type: row.message.message_type,
+        text: payload.text(),
+        payload,
+        via: row.message.via,
+        arrival: match row.message.arrival {
+            dht_spool::Arrival::Live => Arrival::Live,
+            dht_spool::Arrival::Stored => Arrival::Stored,
+        },
+    }
+}
+
+/// Messages that a consumer has not acked, oldest first. They come again until they are acked.
+#[utoipa::path(
+    get, path = "/v1/inbox", tag = "inbox", operation_id = "inbox",
+    params(ListQuery),
+    responses(
+        (status = 200, description = "A page", body = InboxPage),
+        (status = "default", description = "No page", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Parameters(query): Parameters<ListQuery>,
+) -> Result<Response, ApiError> {
+    let (limit, consumer) = (page(query.limit)?, or_default(query.consumer));
+    let rows = read(&api, &consumer, query.after, limit).await?;
+    let page = InboxPage {
+        version: Version,
+        next: rows.last().map(|row| row.id),
+        messages: rows.into_iter().map(message).collect(),
+        consumer,
+    };
+    Ok(json(StatusCode::OK, &page))
+}
+
+/// Tell that a consumer is done with messages. They are durably acked once this answers. Acking again is no error.
+#[utoipa::path(
+    post, path = "/v1/inbox/ack", tag = "inbox", operation_id = "ack",
+    request_body = Ack,
+    responses(
+        (status = 200, description = "Acked", body = ConsumerState),
+        (status = "default", description = "Not acked", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn ack(
+    State(api): State<Arc<Api>>,
+    JsonBody(ack, _memory): JsonBody<Ack>,
+) -> Result<Response, ApiError> {
+    let (inbox, now) = (api.inbox()?, api.now());
+    match (ack.up_to, ack.ids.len()) {
+        (Some(up_to), 0) => inbox.ack(&ack.consumer, up_to, now).await?,
+        (None, 1..=MAX_ACKS) => {
+            // Asked for together, so that they share a commit.
+            let tickets = ack
+                .ids
+                .iter()
+                .map(|id| inbox.ack_one(&ack.consumer, *id, now));
+            for acked in futures::future::join_all(tickets).await {
+                acked?;
+            }
+        }
+        (None, 0) | (Some(_), _) => {
+            return Err(ApiError::bad_request("give either `up_to` or `ids`"));
+        }
+        (None, _) => {
+            let message = format!("`ids` has more than {MAX_ACKS} ids");
+            return Err(ApiError::bad_request(message));
+        }
+    }
+    let state = states(inbox).find(|state| state.name == ack.consumer);
+    let state = state.ok_or(dht_spool::SpoolError::UnknownConsumer)?;
+    Ok(json(StatusCode::OK, &state))
+}
+
+fn states(inbox: &Inbox) -> impl Iterator<Item = ConsumerState> {
+    let consumers = inbox.stats().consumers;
+    consumers.into_iter().map(|consumer| ConsumerState {
+        version: Version,
+        name: consumer.name,
+        cursor: consumer.cursor,
+        pending: consumer.pending,
+    })
+}
+
+/// The consumers of the inbox. A message leaves when every consumer has acked it, or by retention.
+#[utoipa::path(
+    get, path = "/v1/inbox/consumers", tag = "inbox", operation_id = "consumers",
+    responses(
+        (status = 200, description = "The consumers", body = ConsumerList),
+        (status = "default", description = "No list", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn consumers(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
+    let list = ConsumerList {
+        version: Version,
+        consumers: states(api.inbox()?).collect(),
+    };
+    Ok(json(StatusCode::OK, &list))
+}
+
+/// Add a consumer.
+#[utoipa::path(
+    post, path = "/v1/inbox/consumers", tag = "inbox", operation_id = "add_consumer",
+    request_body = NewConsumer,
+    responses(
+        (status = 201, description = "Added", body = Done),
+        (status = 200, description = "It exists", body = Done),
+        (status = "default", description = "Not added", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn add_consumer(
+    State(api): State<Arc<Api>>,
+    JsonBody(consumer, _memory): JsonBody<NewConsumer>,
+) -> Result<Response, ApiError> {
+    let start = match consumer.start {
+        StartAt::Oldest => Start::Oldest,
+        StartAt::Newest => Start::Newest,
+    };
+    let changed = api.inbox()?.add_consumer(&consumer.name, start).await?;
+    let status = if changed {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let done = Done {
+        version: Version,
+        changed,
+    };
+    Ok(json(status, &done))
+}
+
+/// Remove a consumer, and the messages that only it had not acked.
+#[utoipa::path(
+    delete, path = "/v1/inbox/consumers/{name}", tag = "inbox", operation_id = "remove_consumer",
+    params(("name" = String, Path, description = "Name of the consumer")),
+    responses(
+        (status = 200, description = "Removed", body = Done),
+        (status = "default", description = "Not removed", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn remove_consumer(
+    State(api): State<Arc<Api>>,
+    Name(name): Name,
+) -> Result<Response, ApiError> {
+    api.inbox()?.remove_consumer(&name, api.now()).await?;
+    let done = Done {
+        version: Version,
+        changed: true,
+    };
+    Ok(json(StatusCode::OK, &done))
+}
+
+/// Messages that a consumer has not acked, and those that come later, as server-sent events. The id of an event is
+/// the id of the message; the stream continues after the header `Last-Event-ID`. What is read is not acked by it:
+/// a client that is cut off because it does not read loses nothing.
+#[utoipa::path(
+    get, path = "/v1/inbox/stream", tag = "inbox", operation_id = "inbox_stream",
+    params(
+        StreamQuery,
+        ("Last-Event-ID" = Option<u64>, Header, description = "Id of the last message read"),
+    ),
+    responses(
+        (status = 200, description = "Events `message`; `error` with an ErrorBody; `end` when the node stops", body = InboxMessage, content_type = "text/event-stream"),
+        (status = "default", description = "No stream", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn stream(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    Parameters(query): Parameters<StreamQuery>,
+) -> Result<Response, ApiError> {
+    let after = match headers.get("last-event-id") {
+        None => query.after,
+        Some(value) => {
+            let id = value.to_str().ok().and_then(|text| text.parse().ok());
+            let message = "`Last-Event-ID` is not the id of a message";
+            Some(id.ok_or_else(|| ApiError::bad_request(message))?)
+        }
+    };
+    let place = api.open_stream()?;
+    let consumer = or_default(query.consumer);
+    let newest = api.inbox()?.newest();
+    let page = read(&api, &consumer, after, STREAM_ROWS).await?.into();
+    Ok(stream::response(Tail {
+        stopping: api.stopping.clone(),
+        api,
+        consumer,
+        last: after,
+        page,
+        newest,
+        has_ended: false,
+        is_open: false,
+        _place: place,
+    }))
+}
+
+/// One stream of the inbox.
+struct Tail {
+    api: Arc<Api>,
+    consumer: String,
+    /// Id of the last message handed out, or where the client wants to begin.
+    last: Option<RowId>,
+    page: VecDeque<Row>,
+    newest: watch::Receiver<RowId>,
+    stopping: watch::Receiver<bool>,
+    has_ended: bool,
+    /// Whether a first piece was handed out.
+    is_open: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Tail {
+    fn end(&mut self, piece: Bytes) -> Option<Bytes> {
+        self.has_ended = true;
+        Some(piece)
+    }
+}
+
+impl Source for Tail {
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.has_ended {
+            return None;
+        }
+        loop {
+            if *self.stopping.borrow() {
+                return self.end(END);
+            }
+            if let Some(row) = self.page.pop_front() {
+                self.is_open = true;
+                self.last = Some(row.id);
+                let id = Some(row.id);
+                return Some(stream::event("message", id, &message(row)));
+            }
+            // The response begins, even if no message comes for long.
+            if !std::mem::replace(&mut self.is_open, true) {
+                return Some(ALIVE);
+            }
+            let newest = *self.newest.borrow_and_update();
+            if newest > self.last.unwrap_or(0) {
+                match read(&self.api, &self.consumer, self.last, STREAM_ROWS).await {
+                    // Acked by somebody else, or gone.
+                    Ok(rows) if rows.is_empty() => self.last = Some(newest),
+                    Ok(rows) => {
+                        self.page = rows.into();
+                        continue;
+                    }
+                    Err(error) if error.body().error.code == ErrorCode::Stopping => {
+                        return self.end(END);
+                    }
+                    Err(error) => {
+                        return self.end(stream::event("error", None, error.body()));
+                    }
+                }
+            }
+            tokio::select! {
+                changed = self.newest.changed() => if changed.is_err() {
+                    return self.end(END);
+                },
+                _ = self.stopping.changed() => return self.end(END),
+                () = sleep(ALIVE_EVERY) => return Some(ALIVE),
+            }
+        }
+    }
+}

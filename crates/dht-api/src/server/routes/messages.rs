@@ -1,0 +1,298 @@
+//! Sending.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use dht_core::{Destination, PublicKey};
+use dht_node::{MAX_PAYLOAD_BYTES, Message};
+use dht_spool::{Entry, Filter, NewEntry, Put, SendOptions, SendState, StateKind};
+use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
+use utoipa::IntoParams;
+
+use super::super::{
+    error::{ApiError, json},
+    extract::{Id, JsonBody, Parameters},
+    http::stopped,
+    state::Api,
+};
+use crate::types::{
+    ErrorBody, ErrorCode, GossipReport, MAX_TTL_SECONDS, MessageList, MessageState, NewGossip,
+    NewMessage, OutgoingMessage, Version, text,
+};
+
+/// Time for which a request waits for another state: 25 s, less than a client or proxy waits for an answer.
+const WAIT_LIMIT: Duration = Duration::from_secs(25);
+/// Messages of one page.
+const DEFAULT_PAGE: usize = 100;
+/// Most messages of one page.
+const MAX_PAGE: usize = 1000;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct Wait {
+    /// Answer once the message is in another state than this, or after 25 s as it is.
+    unlike: Option<MessageState>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct ListQuery {
+    /// Only messages in this state.
+    state: Option<MessageState>,
+    /// Only messages for this public key.
+    #[serde(default, with = "text::option")]
+    #[param(value_type = Option<String>)]
+    to: Option<PublicKey>,
+    /// Only messages with a larger id.
+    after: Option<u64>,
+    /// Most messages, 1 to 1 000. Defaults to 100.
+    limit: Option<usize>,
+}
+
+/// Queue a message for a recipient. It is durable once this answers; see its state with `GET /v1/messages/{id}`.
+#[utoipa::path(
+    post, path = "/v1/messages", tag = "messages", operation_id = "send",
+    request_body = NewMessage,
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 bytes: the same message with the same key is sent once and answered with the same id")),
+    responses(
+        (status = 202, description = "Queued", body = OutgoingMessage),
+        (status = 200, description = "Queued earlier with the same idempotency key", body = OutgoingMessage),
+        (status = "default", description = "Not queued", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn send(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    JsonBody(mut message, _memory): JsonBody<NewMessage>,
+) -> Result<Response, ApiError> {
+    let payload = message
+        .content()
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    if payload.len() > MAX_PAYLOAD_BYTES {
+        let message = format!("the payload has more than {MAX_PAYLOAD_BYTES} bytes");
+        return Err(ApiError::new(ErrorCode::TooLarge, message));
+    }
+    let ttl_seconds = message.ttl_seconds.unwrap_or(MAX_TTL_SECONDS);
+    if !(1..=MAX_TTL_SECONDS).contains(&ttl_seconds) {
+        let message = format!("`ttl_seconds` is not in the range 1 to {MAX_TTL_SECONDS}");
+        return Err(ApiError::bad_request(message));
+    }
+    let options = SendOptions {
+        ttl_seconds,
+        direct_only: message.direct_only,
+        replicas: message.replicas,
+    };
+    let created_at = api.now();
+    let (outbox, payload_bytes) = (api.outbox()?, payload.len() as u64);
+    let entry = NewEntry {
+        key: idempotency_key(&headers, message.key)?,
+        recipient: message.to,
+        message_type: message.message_type,
+        payload,
+        options,
+        created_at,
+        frame: None,
+    };
+    let key = entry.key.clone();
+    match outbox.put(entry).await? {
+        Put::New(id) => {
+            let queued = Entry {
+                id,
+                key,
+                recipient: message.to,
+                message_type: message.message_type,
+                payload_bytes,
+                options,
+                created_at,
+                expires_at: options.expires_at(created_at),
+                state: SendState::Queued,
+                attempts: 0,
+                next_attempt: Some(created_at),
+                last_error: None,
+                ended_at: None,
+            };
+            Ok(json(StatusCode::ACCEPTED, &outgoing(queued)))
+        }
+        Put::Existing(id) => Ok(json(StatusCode::OK, &find(&api, id).await?)),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap, field: Option<String>) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(field);
+    };
+    let header = value
+        .to_str()
+        .map_err(|_| ApiError::bad_request("`Idempotency-Key` is not printable ASCII"))?;
+    if field.is_some_and(|field| field != header) {
+        let message = "`Idempotency-Key` and `key` name different keys";
+        return Err(ApiError::bad_request(message));
+    }
+    Ok(Some(header.to_owned()))
+}
+
+/// The state of a message, at once or when it changes.
+#[utoipa::path(
+    get, path = "/v1/messages/{id}", tag = "messages", operation_id = "message",
+    params(("id" = u64, Path, description = "Id of the message"), Wait),
+    responses(
+        (status = 200, description = "The message", body = OutgoingMessage),
+        (status = "default", description = "No such message, or it ended and left", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn get(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+    Parameters(wait): Parameters<Wait>,
+) -> Result<Response, ApiError> {
+    let deadline = Instant::now() + WAIT_LIMIT;
+    let mut changes = api.outbox()?.changes();
+    let mut stopping = api.stopping.clone();
+    loop {
+        changes.mark_unchanged();
+        let message = find(&api, id).await?;
+        if wait.unlike != Some(message.state) || message.state.has_ended() {
+            return Ok(json(StatusCode::OK, &message));
+        }
+        let changed = async {
+            tokio::select! {
+                changed = changes.changed() => changed.is_ok(),
+                () = stopped(&mut stopping) => false,
+            }
+        };
+        if !matches!(timeout_at(deadline, changed).await, Ok(true)) {
+            return Ok(json(StatusCode::OK, &message));
+        }
+    }
+}
+
+/// Messages in order of their ids.
+#[utoipa::path(
+    get, path = "/v1/messages", tag = "messages", operation_id = "messages",
+    params(ListQuery),
+    responses(
+        (status = 200, description = "A page", body = MessageList),
+        (status = "default", description = "No page", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Parameters(query): Parameters<ListQuery>,
+) -> Result<Response, ApiError> {
+    let limit = page(query.limit)?;
+    let filter = Filter {
+        state: query.state.map(kind),
+        recipient: query.to,
+    };
+    let (outbox, after) = (api.outbox()?.clone(), query.after);
+    let entries = api
+        .blocking(move || outbox.list(filter, after, limit))
+        .await?;
+    let next = (entries.len() == limit)
+        .then(|| entries.last().map(|entry| entry.id))
+        .flatten();
+    let list = MessageList {
+        version: Version,
+        messages: entries.into_iter().map(outgoing).collect(),
+        next,
+    };
+    Ok(json(StatusCode::OK, &list))
+}
+
+/// The size of a page that a request asks for.
+pub(super) fn page(limit: Option<usize>) -> Result<usize, ApiError> {
+    match limit.unwrap_or(DEFAULT_PAGE) {
+        limit @ 1..=MAX_PAGE => Ok(limit),
+        _ => Err(ApiError::bad_request(format!(
+            "`limit` is not in the range 1 to {MAX_PAGE}"
+        ))),
+    }
+}
+
+async fn find(api: &Api, id: u64) -> Result<OutgoingMessage, ApiError> {
+    let outbox = api.outbox()?.clone();
+    match api.blocking(move || outbox.get(id)).await? {
+        Some(entry) => Ok(outgoing(entry)),
+        None => Err(ApiError::new(
+            ErrorCode::NotFound,
+            "no such message, or it ended long ago",
+        )),
+    }
+}
+
+fn outgoing(entry: Entry) -> OutgoingMessage {
+    let (state, holders, reason) = match entry.state {
+        SendState::Sent => (MessageState::Sent, None, None),
+        SendState::Stored { holders } => (MessageState::Stored, Some(holders), None),
+        SendState::Failed { reason } => (MessageState::Failed, None, Some(reason)),
+        SendState::Expired => (MessageState::Expired, None, None),
+        SendState::Received => (MessageState::Received, None, None),
+        _ => (MessageState::Queued, None, None),
+    };
+    OutgoingMessage {
+        version: Version,
+        id: entry.id,
+        key: entry.key,
+        to: entry.recipient,
+        message_type: entry.message_type,
+        payload_bytes: entry.payload_bytes,
+        state,
+        holders,
+        reason,
+        created_at: entry.created_at.0,
+        expires_at: entry.expires_at.0,
+        ended_at: entry.ended_at.map(|at| at.0),
+        attempts: entry.attempts,
+        next_attempt_at: entry.next_attempt.map(|at| at.0),
+        last_error: entry.last_error,
+    }
+}
+
+const fn kind(state: MessageState) -> StateKind {
+    match state {
+        MessageState::Queued => StateKind::Queued,
+        MessageState::Sent => StateKind::Sent,
+        MessageState::Stored => StateKind::Stored,
+        MessageState::Failed => StateKind::Failed,
+        MessageState::Expired => StateKind::Expired,
+        MessageState::Received => StateKind::Received,
+    }
+}
+
+/// Send a clear, unsigned message to connected peers, which may pass it on.
+#[utoipa::path(
+    post, path = "/v1/gossip", tag = "messages", operation_id = "gossip",
+    request_body = NewGossip,
+    responses(
+        (status = 202, description = "Queued", body = GossipReport),
+        (status = "default", description = "Not queued", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn gossip(
+    State(api): State<Arc<Api>>,
+    JsonBody(mut gossip, _memory): JsonBody<NewGossip>,
+) -> Result<Response, ApiError> {
+    let payload = gossip
+        .content()
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let message = Message {
+        message_type: gossip.message_type,
+        payload,
+    };
+    let node = &api.parts.node;
+    let copies = node
+        .propagate(Destination::Unknown, message, Vec::new())
+        .await?;
+    let report = GossipReport {
+        version: Version,
+        peers: copies.len() as u64,
+    };
+    Ok(json(StatusCode::ACCEPTED, &report))
+}

@@ -1,0 +1,285 @@
+//! Peers and bans.
+
+use std::{collections::HashSet, sync::Arc};
+
+use axum::{extract::State, http::StatusCode, response::Response};
+use dht_core::{Features, NodeId, PeerAddress, PublicKey, Severity, UnixSeconds};
+use dht_peers::{Ban, BanOutcome, BanTarget, FOREVER, Filter, PeerRecord};
+use serde::Deserialize;
+use tokio::time::Instant;
+use utoipa::IntoParams;
+
+use super::{
+    super::{
+        error::{ApiError, chain, json},
+        extract::{JsonBody, Name, Parameters},
+        state::Api,
+    },
+    messages::page,
+};
+use crate::types::{
+    BanEntry, BanList, DiscoverPeer, Done, ErrorBody, ErrorCode, NewBan, PeerEntry, PeerFound,
+    PeerList, PingPeer, Pong, Version,
+};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct ListQuery {
+    /// Whether to list every known peer, not only those connected. Defaults to false.
+    #[serde(default)]
+    all: bool,
+    /// Most peers, 1 to 1 000. Defaults to 100.
+    limit: Option<usize>,
+}
+
+/// Peers that are connected, or all that are known.
+#[utoipa::path(
+    get, path = "/v1/peers", tag = "peers", operation_id = "peers",
+    params(ListQuery),
+    responses(
+        (status = 200, description = "Peers", body = PeerList),
+        (status = "default", description = "No list", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn list(
+    State(api): State<Arc<Api>>,
+    Parameters(query): Parameters<ListQuery>,
+) -> Result<Response, ApiError> {
+    let (limit, now) = (page(query.limit)?, api.now());
+    let directory = api.parts.node.directory();
+    let connected = connected(&api);
+    let records = if query.all {
+        directory.list(limit, &Filter::everybody(now))
+    } else {
+        let records = connected.iter().filter_map(|id| directory.find(id));
+        records.take(limit).collect()
+    };
+    let mut peers: Vec<_> = records
+        .iter()
+        .map(|record| entry(record, connected.contains(record.node_id()), now))
+        .collect();
+    peers.sort_by_key(|peer| peer.node_id);
+    let list = PeerList {
+        version: Version,
+        peers,
+        known: directory.len() as u64,
+    };
+    Ok(json(StatusCode::OK, &list))
+}
+
+fn connected(api: &Api) -> HashSet<NodeId> {
+    let peers = api.parts.node.peers();
+    peers.iter().map(|peer| peer.node_id).collect()
+}
+
+fn entry(record: &PeerRecord, is_connected: bool, now: UnixSeconds) -> PeerEntry {
+    let order = record.dial_order(now);
+    let last_failure = order
+        .iter()
+        .filter(|address| address.last_failure.is_some())
+        .max_by_key(|address| address.last_attempt)
+        .and_then(|address| address.last_failure.as_deref());
+    PeerEntry {
+        node_id: *record.node_id(),
+        public_key: *record.public_key(),
+        is_connected,
+        features: features(record.features()),
+        addresses: order
+            .iter()
+            .map(|address| address.address.to_string())
+            .collect(),
+        user_agent: record.user_agent().to_owned(),
+        last_seen_at: record.last_seen().map(|at| at.0),
+        last_failure: last_failure.map(str::to_owned),
+        is_seed: record.is_seed(),
+        is_banned: record.is_banned(now),
+    }
+}
+
+fn features(features: Features) -> Vec<String> {
+    features
+        .iter_names()
+        .map(|(name, _)| name.to_ascii_lowercase())
+        .collect()
+}
+
+/// Bans in force.
+#[utoipa::path(
+    get, path = "/v1/bans", tag = "peers", operation_id = "bans",
+    responses(
+        (status = 200, description = "Bans", body = BanList),
+        (status = "default", description = "No list", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn bans(State(api): State<Arc<Api>>) -> Response {
+    let bans = api.parts.node.directory().banned(api.now());
+    json(StatusCode::OK, &ban_list(bans.iter().map(|ban| &**ban)))
+}
+
+fn ban_list<'a>(bans: impl Iterator<Item = &'a Ban>) -> BanList {
+    BanList {
+        version: Version,
+        bans: bans.map(ban_entry).collect(),
+    }
+}
+
+pub(super) fn ban_entry(ban: &Ban) -> BanEntry {
+    BanEntry {
+        node_id: ban.node_id,
+        public_key: ban.public_key,
+        until: (ban.until != FOREVER).then_some(ban.until.0),
+        offence: ban.offence.map(|offence| offence.rule().name.to_owned()),
+        reason: ban.reason.to_string(),
+    }
+}
+
+fn target(text: &str) -> Result<BanTarget, ApiError> {
+    if let Ok(key) = text.parse::<PublicKey>() {
+        return Ok(key.into());
+    }
+    text.parse::<NodeId>().map(Into::into).map_err(|_| {
+        ApiError::bad_request("neither a public key of 64 nor a node id of 26 hexadecimal digits")
+    })
+}
+
+/// Ban a peer: its connection is closed, and none is made or taken while the ban is in force.
+#[utoipa::path(
+    post, path = "/v1/bans", tag = "peers", operation_id = "ban",
+    request_body = NewBan,
+    responses(
+        (status = 200, description = "The ban in force, which ends later if an earlier one does", body = BanList),
+        (status = "default", description = "Not banned", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn ban(
+    State(api): State<Arc<Api>>,
+    JsonBody(ban, _memory): JsonBody<NewBan>,
+) -> Result<Response, ApiError> {
+    let (target, now) = (target(&ban.peer)?, api.now());
+    let until = ban
+        .seconds
+        .map_or(FOREVER, |seconds| now.saturating_add(seconds));
+    let reason = ban.reason.as_deref().unwrap_or("banned by the operator");
+    let directory = api.parts.node.directory();
+    let conflict = |message| Err(ApiError::new(ErrorCode::Conflict, message));
+    match directory.ban(target, until, Severity::High, reason, now) {
+        BanOutcome::Banned(ban) => Ok(json(StatusCode::OK, &ban_list(std::iter::once(&*ban)))),
+        BanOutcome::AllowListed => conflict("the peer is on the allow list"),
+        BanOutcome::Ourselves => conflict("the peer is this node"),
+        BanOutcome::AlreadyOver => Err(ApiError::bad_request("`seconds` is at least 1")),
+    }
+}
+
+/// Lift a ban.
+#[utoipa::path(
+    delete, path = "/v1/bans/{peer}", tag = "peers", operation_id = "lift_ban",
+    params(("peer" = String, Path, description = "Public key or node id of the peer")),
+    responses(
+        (status = 200, description = "No ban is in force any more", body = Done),
+        (status = "default", description = "Not lifted", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn lift_ban(
+    State(api): State<Arc<Api>>,
+    Name(peer): Name,
+) -> Result<Response, ApiError> {
+    let changed = api.parts.node.directory().unban(target(&peer)?);
+    let done = Done {
+        version: Version,
+        changed,
+    };
+    Ok(json(StatusCode::OK, &done))
+}
+
+/// Search the network for a peer. Answers when it is found, or after the node's `discovery_seconds`.
+#[utoipa::path(
+    post, path = "/v1/discover", tag = "peers", operation_id = "discover",
+    request_body = DiscoverPeer,
+    responses(
+        (status = 200, description = "Found", body = PeerFound),
+        (status = "default", description = "Not found", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn discover(
+    State(api): State<Arc<Api>>,
+    JsonBody(DiscoverPeer { public_key }, _memory): JsonBody<DiscoverPeer>,
+) -> Result<Response, ApiError> {
+    let node = &api.parts.node;
+    let unknown = |message: String| ApiError::new(ErrorCode::UnknownPeer, message);
+    node.discover(&public_key).await.map_err(|error| {
+        if node.stats().connections == 0 {
+            let message = "no node is connected that could be asked";
+            return ApiError::new(ErrorCode::NobodyConnected, message)
+                .with_hint("connect to a node: POST /v1/ping with KEY::ADDRESS");
+        }
+        unknown(chain(&error))
+    })?;
+    let record = node.directory().find_by_key(&public_key);
+    let record = record.ok_or_else(|| unknown("the peer was found and forgotten".to_owned()))?;
+    let is_connected = connected(&api).contains(record.node_id());
+    let found = PeerFound {
+        version: Version,
+        peer: entry(&record, is_connected, api.now()),
+    };
+    Ok(json(StatusCode::OK, &found))
+}
+
+/// Connect to a peer unless it is connected, and tell the round trip measured on its connections.
+#[utoipa::path(
+    post, path = "/v1/ping", tag = "peers", operation_id = "ping",
+    request_body = PingPeer,
+    responses(
+        (status = 200, description = "Connected", body = Pong),
+        (status = "default", description = "Not connected", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn ping(
+    State(api): State<Arc<Api>>,
+    JsonBody(PingPeer { peer }, _memory): JsonBody<PingPeer>,
+) -> Result<Response, ApiError> {
+    let node = &api.parts.node;
+    let (key, address) = if peer.contains("::") {
+        let address: PeerAddress = peer
+            .parse()
+            .map_err(|error: dht_core::PeerAddressError| ApiError::bad_request(chain(&error)))?;
+        (address.public_key, Some(address))
+    } else {
+        let key: PublicKey = peer
+            .parse()
+            .map_err(|error: dht_core::KeyError| ApiError::bad_request(chain(&error)))?;
+        (key, None)
+    };
+    let node_id = key.node_id();
+    let was_connected = connected(&api).contains(&node_id);
+    let begin = Instant::now();
+    let failed = |error: &dyn std::error::Error| ApiError::new(ErrorCode::PeerFailed, chain(error));
+    match &address {
+        _ if was_connected => {}
+        Some(address) => node
+            .connect(address)
+            .await
+            .map_err(|error| failed(&error))?,
+        None => node
+            .dial_or_discover(&key)
+            .await
+            .map_err(|error| failed(&error))?,
+    }
+    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let record = node.directory().find(&node_id);
+    let round_trip = record.and_then(|record| {
+        let addresses = record.addresses().iter();
+        let newest = addresses
+            .filter(|address| address.latency.samples() > 0)
+            .max_by_key(|address| address.last_seen)?;
+        newest.latency.mean()
+    });
+    let pong = Pong {
+        version: Version,
+        node_id,
+        was_connected,
+        dial_micros: (!was_connected).then(|| micros(begin.elapsed())),
+        round_trip_micros: round_trip.map(micros),
+    };
+    Ok(json(StatusCode::OK, &pong))
+}

@@ -1,0 +1,159 @@
+use dht_api::{
+    ClientError, Parts,
+    types::{ErrorCode, MessageState, NewMessage},
+};
+use dht_core::UnixSeconds;
+use dht_spool::Transition;
+
+use crate::served::{Served, key, node};
+
+fn code<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> ErrorCode {
+    answer.unwrap_err().code().unwrap()
+}
+
+#[tokio::test]
+async fn a_key_queues_a_message_once() {
+    let served = Served::start().await;
+    let mut message = NewMessage::text(key(), "hello");
+    message.key = Some("invoice-17".into());
+    let first = served.client.send(&message).await.unwrap();
+    let again = served.client.send(&message).await.unwrap();
+    assert_eq!(
+        (first.state, first.payload_bytes),
+        (MessageState::Queued, 5)
+    );
+    assert_eq!(again.id, first.id);
+    assert_eq!(served.outbox().stats().rows, 1);
+
+    message.text = Some("another".into());
+    assert_eq!(
+        code(served.client.send(&message).await),
+        ErrorCode::KeyReused
+    );
+}
+
+#[tokio::test]
+async fn the_header_is_a_key_too() {
+    let served = Served::start().await;
+    let body = format!(r#"{{"to":"{}","text":"x"}}"#, key());
+    let request = format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: x\r\nidempotency-key: k1\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert!(served.raw(&request).await.starts_with("HTTP/1.1 202 "));
+    assert!(served.raw(&request).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_state_is_waited_for() {
+    let served = Served::start().await;
+    let id = served
+        .client
+        .send(&NewMessage::text(key(), "x"))
+        .await
+        .unwrap()
+        .id;
+    let waiting = served.client.message_after(id, MessageState::Queued);
+    let changing = async {
+        let stored = Transition::Stored {
+            holders: 3,
+            retry_at: None,
+        };
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        served
+            .outbox()
+            .update(id, stored, UnixSeconds(1))
+            .await
+            .unwrap();
+    };
+    let (message, ()) = tokio::join!(waiting, changing);
+    let message = message.unwrap();
+    assert_eq!(
+        (message.state, message.holders),
+        (MessageState::Stored, Some(3))
+    );
+}
+
+#[tokio::test]
+async fn messages_are_listed_in_pages() {
+    let served = Served::start().await;
+    let keys = [key(), key()];
+    for n in 0..6 {
+        let message = NewMessage::text(keys[n % 2], "x");
+        served.client.send(&message).await.unwrap();
+    }
+    let page = served
+        .client
+        .messages(None, None, None, Some(4))
+        .await
+        .unwrap();
+    assert_eq!((page.messages.len(), page.next), (4, Some(4)));
+    let rest = served
+        .client
+        .messages(None, None, page.next, None)
+        .await
+        .unwrap();
+    assert_eq!((rest.messages.len(), rest.next), (2, None));
+    let of_one = served
+        .client
+        .messages(None, Some(&keys[1]), None, None)
+        .await
+        .unwrap();
+    assert_eq!(of_one.messages.len(), 3);
+    let received = Some(MessageState::Received);
+    let none = served
+        .client
+        .messages(received, None, None, None)
+        .await
+        .unwrap();
+    assert!(none.messages.is_empty());
+}
+
+#[tokio::test]
+async fn bad_requests_say_why() {
+    let served = Served::start().await;
+    let mut message = NewMessage::text(key(), "x");
+    message.ttl_seconds = Some(0);
+    let error = served.client.send(&message).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`ttl_seconds` is not in the range 1 to 259200"
+    );
+
+    assert_eq!(code(served.client.message(99).await), ErrorCode::NotFound);
+    assert_eq!(
+        code(served.client.messages(None, None, None, Some(0)).await),
+        ErrorCode::BadRequest
+    );
+    for (request, status) in [
+        ("GET /v1/messages/x HTTP/1.1", 400),
+        ("GET /v1/messages?stat=sent HTTP/1.1", 400),
+        ("GET /v2/messages HTTP/1.1", 404),
+        ("DELETE /v1/messages HTTP/1.1", 405),
+    ] {
+        let request = format!("{request}\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let answer = served.raw(&request).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        assert!(
+            answer.contains(r#"{"version":1,"error":{"code":""#),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_home_there_is_no_outbox() {
+    let served = Served::over(Parts::new(node().await), Default::default()).await;
+    let message = NewMessage::text(key(), "x");
+    let error = served.client.send(&message).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::NoHome));
+    assert!(error.hint().unwrap().contains("--home"));
+    assert_eq!(
+        code(served.client.inbox("default", None, None).await),
+        ErrorCode::NoHome
+    );
+}

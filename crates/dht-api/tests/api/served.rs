@@ -1,0 +1,113 @@
+//! A node, its server and what tests do to it.
+
+use std::{path::PathBuf, sync::Arc};
+
+use dht_api::{ApiServer, Client, Limits, Parts};
+use dht_core::{
+    Clock as _, DedupHash, Entropy as _, NodeId, OsEntropy, PublicKey, SecretKey, SystemClock,
+};
+use dht_node::{Config, Node};
+use dht_spool::{Arrival, Inbox, InboxConfig, NewRow, Outbox, OutboxConfig};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+};
+
+pub(crate) struct Served {
+    pub(crate) folder: TempDir,
+    pub(crate) parts: Parts,
+    pub(crate) server: ApiServer,
+    pub(crate) client: Client,
+}
+
+impl Served {
+    pub(crate) async fn start() -> Self {
+        Self::with(Limits::default()).await
+    }
+
+    pub(crate) async fn with(limits: Limits) -> Self {
+        let mut parts = Parts::new(node().await);
+        parts.inbox = Some(Inbox::in_memory(InboxConfig::default()).unwrap());
+        parts.outbox = Some(Outbox::in_memory(OutboxConfig::default()).unwrap());
+        Self::over(parts, limits).await
+    }
+
+    pub(crate) async fn over(parts: Parts, limits: Limits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("api.sock");
+        let server = ApiServer::bind_unix(&socket, parts.clone(), limits)
+            .await
+            .unwrap();
+        Self {
+            client: Client::unix(socket),
+            folder,
+            parts,
+            server,
+        }
+    }
+
+    /// Ends the server in order and starts another one at the same place.
+    pub(crate) async fn restart(self) -> Self {
+        self.server.shutdown().await;
+        let socket = self.folder.path().join("api.sock");
+        let server = ApiServer::bind_unix(&socket, self.parts.clone(), Limits::default())
+            .await
+            .unwrap();
+        Self { server, ..self }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("api.sock")
+    }
+
+    pub(crate) fn inbox(&self) -> &Inbox {
+        self.parts.inbox.as_ref().unwrap()
+    }
+
+    pub(crate) fn outbox(&self) -> &Outbox {
+        self.parts.outbox.as_ref().unwrap()
+    }
+
+    /// Puts messages into the inbox.
+    pub(crate) async fn receive(&self, payloads: impl IntoIterator<Item = Vec<u8>>) {
+        for payload in payloads {
+            let next = self.inbox().stats().newest + 1;
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&next.to_le_bytes());
+            let row = NewRow {
+                received_at: SystemClock.now(),
+                origin: Some(key()),
+                message_type: 7,
+                payload: payload.into(),
+                via: NodeId::default(),
+                arrival: Arrival::Stored,
+                hash: DedupHash(hash),
+            };
+            self.inbox().insert(row).await.unwrap();
+        }
+    }
+
+    /// Sends bytes over a connection of their own and reads until the server closes it.
+    pub(crate) async fn raw(&self, request: &str) -> String {
+        let mut socket = UnixStream::connect(self.socket()).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // A reset after the answer is as good as an end.
+        let _ = socket.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    }
+}
+
+pub(crate) async fn node() -> Arc<Node> {
+    let config = Config {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        ..Config::default()
+    };
+    let secret = SecretKey::random(&mut OsEntropy.rng());
+    Arc::new(Node::builder(secret).config(config).start().await.unwrap())
+}
+
+pub(crate) fn key() -> PublicKey {
+    SecretKey::random(&mut OsEntropy.rng()).public_key()
+}

@@ -1,0 +1,30 @@
+#!/usr/bin/env python3
+"""Prints and acks the messages of a node: inbox.py [HOME/api.sock [CONSUMER]]. Resumes where it was, also after a kill."""
+import http.client, json, socket, sys, time
+
+PATH = sys.argv[1] if len(sys.argv) > 1 else "home/api.sock"
+CONSUMER = sys.argv[2] if len(sys.argv) > 2 else "default"
+class Unix(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(45)  # the node shows every 15 s that it lives
+        self.sock.connect(PATH)
+def call(method, path, body=None):
+    connection = Unix("localhost")
+    connection.request(method, path, body and json.dumps(body))
+    response = connection.getresponse()
+    if response.status >= 400:
+        sys.exit(f"{path}: {json.load(response)['error']['message']}")
+    return response
+
+while True:
+    try:
+        for line in call("GET", f"/v1/inbox/stream?consumer={CONSUMER}"):
+            if line.startswith(b"data: ") and b'"id"' in line:
+                message = json.loads(line[6:])
+                # The sender chose the text: print it escaped.
+                print(message["id"], message.get("from", "anonymous"), ascii(message.get("text")), flush=True)
+                call("POST", "/v1/inbox/ack", {"consumer": CONSUMER, "up_to": message["id"]}).read()
+    except (OSError, http.client.HTTPException):
+        pass  # the node restarts
+    time.sleep(1)

@@ -1,0 +1,28 @@
+#!/bin/sh
+# Sends a message through a running node and waits for its fate: send.sh HOME/api.sock KEY TEXT
+set -eu
+[ $# = 3 ] || { echo "usage: send.sh HOME/api.sock KEY TEXT" >&2; exit 2; }
+
+api() { curl --silent --show-error --max-time 60 --unix-socket "$socket" "$@"; }
+field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p"; }
+
+socket=$1
+# The text as a JSON string: backslashes, quotes and control characters escaped by their base64 form instead.
+payload=$(printf %s "$3" | base64 | tr -d '\n')
+# Sent again with the same key, it is still one message.
+key=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+answer=$(api --retry 3 --retry-all-errors -H "Idempotency-Key: $key" \
+    --data "{\"to\":\"$2\",\"payload\":\"$payload\"}" http://localhost/v1/messages)
+id=$(echo "$answer" | field id)
+[ -n "$id" ] || { echo "$answer" >&2; exit 1; }
+
+state=queued
+while :; do
+    echo "message $id is $state"
+    case $state in
+        received | stored) exit 0 ;;
+        failed | expired) exit 1 ;;
+    esac
+    state=$(api "http://localhost/v1/messages/$id?unlike=$state" | field state)
+    [ -n "$state" ] || exit 1
+done
