@@ -19,7 +19,7 @@ async fn only_the_owner_can_connect() {
     let served = Served::start().await;
     assert_eq!(mode(&served.socket()), 0o600);
 
-    let made = served.folder.path().join("home/api.sock");
+    let made = served.folder.path().join("made/api.sock");
     let server = ApiServer::bind_unix(&made, served.parts.clone(), Limits::default()).await;
     server.unwrap().shutdown().await;
     assert_eq!(mode(made.parent().unwrap()), 0o700);
