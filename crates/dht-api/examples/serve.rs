@@ -8,7 +8,7 @@ use std::{env, error::Error, path::PathBuf, sync::Arc};
 use dht_api::{ApiServer, Limits, Metrics, MetricsServer, Parts};
 use dht_core::{Entropy as _, OsEntropy, SecretKey};
 use dht_node::{Config, Node};
-use dht_spool::{Inbox, InboxConfig, Outbox, OutboxConfig};
+use dht_spool::{Outbox, OutboxConfig};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -22,16 +22,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let node = Node::builder(SecretKey::random(&mut OsEntropy.rng()))
         .config(config.clone())
+        .home(&home)
         .start()
         .await?;
     let key = *node.public_key();
 
-    std::fs::create_dir_all(&home)?;
     let mut parts = Parts::new(Arc::new(node));
-    parts.inbox = Some(Inbox::open(
-        home.join("inbox.redb"),
-        InboxConfig::default(),
-    )?);
     parts.outbox = Some(Outbox::open(
         home.join("outbox.redb"),
         OutboxConfig::default(),

@@ -42,12 +42,12 @@ pub(super) struct Api {
 }
 
 impl Parts {
-    /// A node without a home, with default settings and the clock of the operating system.
+    /// A node and its inbox, with default settings and the clock of the operating system.
     #[must_use]
     pub fn new(node: Arc<Node>) -> Self {
         Self {
+            inbox: node.inbox().cloned(),
             node,
-            inbox: None,
             outbox: None,
             config: Config::default(),
             clock: Arc::new(SystemClock),

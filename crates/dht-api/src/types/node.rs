@@ -222,6 +222,11 @@ pub enum NodeEventKind {
         /// Reason of the failure.
         reason: String,
     },
+    /// A message for this node was refused, because the inbox did not take it: its sender or holder keeps it.
+    InboxRefused {
+        /// Reason of the refusal.
+        reason: String,
+    },
     /// A peer was banned.
     Banned {
         /// The ban.

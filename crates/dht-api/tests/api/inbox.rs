@@ -1,9 +1,12 @@
 use std::time::Duration;
 
-use dht_api::types::{Ack, Arrival, ErrorCode, NewConsumer, StartAt};
+use dht_api::{
+    Limits, Parts,
+    types::{Ack, Arrival, ErrorCode, NewConsumer, NewGossip, StartAt},
+};
 use tokio::time::timeout;
 
-use crate::served::Served;
+use crate::served::{Served, home_node, node};
 
 fn texts(count: usize) -> impl Iterator<Item = Vec<u8>> {
     (1..=count).map(|n| format!("text {n}").into_bytes())
@@ -116,4 +119,28 @@ async fn text_of_peers_stays_in_its_line() {
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(body.contains(r"x\r\n\r\nid: 99\nevent: end"), "{body}");
     assert!(!body.contains(|c: char| c.is_control()), "{body:?}");
+}
+
+#[tokio::test]
+async fn what_a_node_receives_is_there() {
+    let home = tempfile::tempdir().unwrap();
+    let (alice, bob) = (node().await, home_node(home.path()).await);
+    let served = Served::over(Parts::new(bob), Limits::default()).await;
+    let address = served.parts.node.peer_address();
+    alice.connect(&address).await.unwrap();
+    let mut stream = served.client.inbox_stream("default", None);
+    let gossip = NewGossip {
+        message_type: 3,
+        text: Some("hello".into()),
+        payload: None,
+    };
+    let sender = Served::over(Parts::new(alice), Limits::default()).await;
+    assert_eq!(sender.client.gossip(&gossip).await.unwrap().peers, 1);
+    let next = timeout(Duration::from_secs(10), stream.next()).await;
+    let message = next.unwrap().unwrap().unwrap();
+    assert_eq!(
+        (message.message_type, message.text.as_deref()),
+        (3, Some("hello"))
+    );
+    assert_eq!((message.from, message.arrival), (None, Arrival::Live));
 }

@@ -1,12 +1,15 @@
 //! A node, its server and what tests do to it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use dht_api::{ApiServer, Client, Limits, Parts};
 use dht_core::{
     Clock as _, DedupHash, Entropy as _, NodeId, OsEntropy, PublicKey, SecretKey, SystemClock,
 };
-use dht_node::{Config, Node};
+use dht_node::{Builder, Config, Node};
 use dht_spool::{Arrival, Inbox, InboxConfig, NewRow, Outbox, OutboxConfig};
 use tempfile::TempDir;
 use tokio::{
@@ -100,12 +103,19 @@ impl Served {
 }
 
 pub(crate) async fn node() -> Arc<Node> {
+    Arc::new(builder().start().await.unwrap())
+}
+
+pub(crate) async fn home_node(home: &Path) -> Arc<Node> {
+    Arc::new(builder().home(home).start().await.unwrap())
+}
+
+fn builder() -> Builder {
     let config = Config {
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         ..Config::default()
     };
-    let secret = SecretKey::random(&mut OsEntropy.rng());
-    Arc::new(Node::builder(secret).config(config).start().await.unwrap())
+    Node::builder(SecretKey::random(&mut OsEntropy.rng())).config(config)
 }
 
 pub(crate) fn key() -> PublicKey {

@@ -278,6 +278,9 @@ fn kind(event: Event) -> Option<NodeEventKind> {
         Event::Saf(SafEvent::CaughtUp(summary)) => NodeEventKind::Fetched {
             summary: fetch_report(summary),
         },
+        Event::InboxRefused(error) => NodeEventKind::InboxRefused {
+            reason: error.to_string(),
+        },
         Event::Missed { events } => NodeEventKind::Missed { events },
         _ => return None,
     })
