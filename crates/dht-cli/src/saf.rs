@@ -258,6 +258,8 @@ impl Fetch {
         node: &Node,
         peers: impl Iterator<Item = &PeerAddress>,
     ) -> Result<(FetchSummary, u64), Failure> {
+        // From before the first connection, on which the node asks at once.
+        let events = node.saf_events();
         let mut reached = 0_u32;
         for peer in peers {
             match node.connect(peer).await {
@@ -268,12 +270,12 @@ impl Fetch {
                 }
             }
         }
-        let Some(mut events) = node.saf_events().filter(|_| reached > 0) else {
+        let Some(mut events) = events.filter(|_| reached > 0) else {
             return Err(Failure::unreachable(
                 "no peer was reached, or saf.enabled is off".to_owned(),
             ));
         };
-        // Subscribing makes the node request from every connected peer.
+        // The node requests from every peer that connects, into its inbox.
         let mut inbox = node.subscribe();
         let mut messages = 0;
         let mut summary = None;
