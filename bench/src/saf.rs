@@ -70,6 +70,7 @@ pub(crate) fn run(report: &mut Report, effort: Effort) -> anyhow::Result<()> {
     let (path, scale) = (directory.path(), Scale::of(effort));
     full_store(report, effort, scale, &path.join("full"))?;
     immediate(report, effort, scale, &path.join("immediate"))?;
+    expire_immediate(report, scale, &path.join("expire"))?;
     turnovers(report, scale, &path.join("turned"))?;
     million(report, effort, &path.join("million"))
 }
@@ -192,6 +193,41 @@ fn expire(report: &mut Report, load: &Load, store: &Store) -> anyhow::Result<()>
     if !report.wants(row.name) && !report.wants("saf.expire.rows") {
         return Ok(());
     }
+    let (wait, rate) = expire_half(load, store)?;
+    let rows = Row::new("saf.expire.rows", "rows/s", "rows that expire meanwhile");
+    report.row(row, || wait);
+    report.row(rows, || rate);
+    Ok(())
+}
+
+/// As [`expire`], with commits that are on the device before they are acknowledged.
+fn expire_immediate(report: &mut Report, scale: Scale, path: &Path) -> anyhow::Result<()> {
+    let row = Row::new(
+        "saf.expire.immediate",
+        "ms",
+        "as saf.expire, every insertion and removal on the device before it is acknowledged",
+    );
+    let rows = Row::new(
+        "saf.expire.immediate.rows",
+        "rows/s",
+        "rows that expire meanwhile",
+    );
+    if !report.wants(row.name) && !report.wants(rows.name) {
+        return Ok(());
+    }
+    let load = Load::new();
+    let store = Store::open(path, config(Durability::Immediate))?;
+    load.insert(&store, scale.rows, NOW)?;
+    let (wait, rate) = expire_half(&load, &store)?;
+    report.row(row, || wait);
+    report.row(rows, || rate);
+    drop(store);
+    Ok(std::fs::remove_dir_all(path)?)
+}
+
+/// The longest wait in milliseconds of an insertion or fetch while half of the rows expire, and how many expire a
+/// second.
+fn expire_half(load: &Load, store: &Store) -> anyhow::Result<(f64, f64)> {
     // Every second row is of the class that goes after six hours.
     let later = NOW.saturating_add(7 * 60 * 60);
     let stop = AtomicBool::new(false);
@@ -208,10 +244,7 @@ fn expire(report: &mut Report, load: &Load, store: &Store) -> anyhow::Result<()>
         waits.extend(fetches.join().map_err(panicked)??);
         anyhow::Ok((waits, expired? as f64 / seconds))
     })?;
-    let rows = Row::new("saf.expire.rows", "rows/s", "rows that expire meanwhile");
-    report.row(row, || quantile(&waits, 1.0) * 1e3);
-    report.row(rows, || rate);
-    Ok(())
+    Ok((quantile(&waits, 1.0) * 1e3, rate))
 }
 
 /// Insertions that are acknowledged when they are on the device.

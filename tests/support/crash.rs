@@ -38,6 +38,7 @@ pub fn store_config(durability: Durability) -> StoreConfig {
         limits,
         segment_bytes: 1 << 20,
         checkpoint_bytes: 2 << 20,
+        index_bytes: u64::MAX,
         ..StoreConfig::default()
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use dht_core::SecretKey;
-use dht_node::{Message, Node, Received, StartError};
+use dht_node::{Event, Message, Node, Received, StartError};
 use serde_json::json;
 
 use crate::{
@@ -105,7 +105,7 @@ async fn serve<F: Future<Output = ()>>(
         .start()
         .await
         .map_err(|error| not_started(&error))?;
-    let mut inbox = node.subscribe();
+    let (mut inbox, mut events) = (node.subscribe(), node.events());
     // A home on a full disk still runs; `id` then prints the configured addresses.
     if let Err(failure) = home.write_addresses(&node.listen_addresses()) {
         tracing::warn!(%failure, "the addresses of this node are not written");
@@ -134,8 +134,17 @@ async fn serve<F: Future<Output = ()>>(
             reload(home, &mut settings);
         }
     };
+    let failure = async {
+        while let Some(event) = events.recv().await {
+            if let Event::Failed { part, reason } = event {
+                return Failure::other(format!("{part} has stopped: {reason}"));
+            }
+        }
+        std::future::pending().await
+    };
     let outcome = tokio::select! {
         outcome = messages => outcome,
+        failure = failure => Err(failure),
         () = signals::stopped() => Ok(()),
         () = reloads => Ok(()),
     };

@@ -138,14 +138,19 @@ impl Stats {
         print(if self.json {
             json!({
                 "messages": stats.rows, "bytes": stats.bytes, "low_priority": stats.low_rows,
-                "mailboxes": stats.mailboxes, "disk_bytes": stats.disk_bytes, "received": received,
+                "mailboxes": stats.mailboxes, "disk_bytes": stats.disk_bytes, "damaged": stats.damaged, "received": received,
             })
             .to_string()
         } else {
             format!(
                 "messages      {}\nbytes         {}\nlow priority  {}\nmailboxes     {}\ndisk bytes    {}\n\
-                received      {received}",
-                stats.rows, stats.bytes, stats.low_rows, stats.mailboxes, stats.disk_bytes
+                damaged       {}\nreceived      {received}",
+                stats.rows,
+                stats.bytes,
+                stats.low_rows,
+                stats.mailboxes,
+                stats.disk_bytes,
+                stats.damaged
             )
         })
         .await

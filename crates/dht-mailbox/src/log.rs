@@ -2,14 +2,15 @@
 
 mod buffer;
 mod format;
+mod record;
 mod segments;
 mod walk;
 
 pub(crate) use buffer::BatchBuffer;
 pub(crate) use format::{
-    Entry, Format, LOG_FORMAT, LogPosition, Meta, Place, SEGMENT_HEAD, SegmentHead, message_length,
-    read_segment_head, stored_record, take,
+    Format, LOG_FORMAT, LogPosition, Place, SEGMENT_HEAD, SegmentHead, read_segment_head, take,
 };
+pub(crate) use record::{Entry, Meta, message_length, stored_record};
 pub(crate) use segments::{Log, Segment, Segments, segment_name, segment_number};
 pub(crate) use walk::{detect, walk};
 

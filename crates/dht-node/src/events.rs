@@ -1,4 +1,4 @@
-//! Events of a node for the application: dropped messages, bans, stored messages.
+//! Events of a node for the application: dropped messages, bans, stored messages, failures.
 
 use std::sync::Arc;
 
@@ -38,6 +38,13 @@ pub enum Event {
     /// that lasts. What is refused is neither recorded nor confirmed, so whoever has the message keeps it.
     #[cfg(feature = "spool")]
     InboxRefused(dht_spool::SpoolError),
+    /// A part of the node has stopped for good; the rest goes on until the application ends the node.
+    Failed {
+        /// Name of the part, as in `store-and-forward`.
+        part: &'static str,
+        /// Why it stopped.
+        reason: String,
+    },
     /// The subscriber was too slow, and earlier events were lost.
     Missed {
         /// Number of events lost.

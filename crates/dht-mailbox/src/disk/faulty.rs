@@ -32,6 +32,8 @@ pub struct Faults {
     pub fail_at: Option<u64>,
     /// How many operations fail from there on; 0 counts as 1.
     pub span: u64,
+    /// Whether a failing operation panics.
+    pub panics: bool,
     /// Whether a failing write leaves half of its bytes.
     pub tear: bool,
     /// Bytes the disk holds before it is full.
@@ -160,6 +162,7 @@ impl State {
         self.operations += 1;
         match self.faults.fail_at {
             Some(at) if now >= at && now - at < self.faults.span.max(1) => {
+                assert!(!self.faults.panics, "fault to order");
                 Err(io::Error::other("fault to order"))
             }
             _ => Ok(()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dht_core::UnixSeconds;
 
-use super::{Change, Flags, Index, Row, SegmentUse, prefix};
+use super::{Change, Flags, Index, Row, prefix};
 use crate::{
     config::StoreConfig,
     log::{Meta, Place},
@@ -16,7 +16,6 @@ use crate::{
 pub(crate) struct Loader {
     index: Index,
     rows: Vec<(RowId, Row)>,
-    segments: BTreeMap<u32, SegmentUse>,
 }
 
 impl Loader {
@@ -24,7 +23,6 @@ impl Loader {
         Self {
             index: Index::new(config),
             rows: Vec::new(),
-            segments: BTreeMap::new(),
         }
     }
 
@@ -34,9 +32,7 @@ impl Loader {
             return false;
         }
         let change = Change::new(meta.retention, place.length);
-        let used = self.segments.entry(place.segment).or_default();
-        used.rows = used.rows.saturating_add(1);
-        used.bytes = used.bytes.saturating_add(change.bytes);
+        self.index.enter(place);
         let row = Row {
             hash: meta.hash,
             holders: self
@@ -66,11 +62,7 @@ impl Loader {
 
     /// The index, complete up to where the copy was.
     pub(crate) fn finish(self, next_row: u64, newest: UnixSeconds) -> Index {
-        let Self {
-            mut index,
-            rows,
-            segments,
-        } = self;
+        let Self { mut index, rows } = self;
         index.usage.rank();
         let order = rows.iter().map(|(id, row)| {
             let low = row.retention == Retention::Low;
@@ -82,7 +74,6 @@ impl Loader {
             .iter()
             .map(|(id, row)| (prefix(&row.hash), *id))
             .collect();
-        index.segments = segments;
         let after = rows.last().map_or(1, |(id, _)| id.0.saturating_add(1));
         index.next_row = next_row.max(after);
         index.visible = index.next_row;

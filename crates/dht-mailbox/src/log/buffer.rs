@@ -1,7 +1,8 @@
 //! A batch while it is being put together.
 
-use super::format::{
-    BATCH_HEAD, KIND_DELETION, KIND_MESSAGE, Meta, batch_head, message_head, record_head,
+use super::{
+    format::{BATCH_HEAD, batch_head},
+    record::{KIND_DELETION, KIND_MESSAGE, Meta, message_head, record_head},
 };
 use crate::record::RowId;
 

@@ -3,8 +3,9 @@
 //! A message counts by itself, a deletion only in a batch that is whole: a batch that was never acknowledged, as it was
 //! cut off by a power failure, must not take away a row that was.
 
-use super::format::{
-    Entry, Format, Frame, SegmentHead, read_batch_head, read_frame, read_segment_head,
+use super::{
+    format::{Format, SegmentHead, read_batch_head, read_segment_head},
+    record::{Entry, Frame, read_frame},
 };
 
 /// A record in a segment.
@@ -30,9 +31,6 @@ pub(crate) fn detect(bytes: &[u8], segment: u32) -> Option<Format> {
 /// are damaged.
 ///
 /// What cannot be read at the end of the segment is a write that was not finished, not damage.
-///
-/// # Errors
-/// What `apply` fails with.
 pub(crate) fn walk(
     bytes: &[u8],
     segment: u32,

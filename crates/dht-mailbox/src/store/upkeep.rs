@@ -33,7 +33,6 @@ const BACKGROUND_SYNC_BYTES: u64 = 4 << 20;
 const BACKGROUND_SYNC_AFTER: Duration = Duration::from_millis(50);
 
 /// The files, and what is to be done to them.
-#[derive(Debug)]
 pub(super) struct Upkeep {
     disk: Arc<dyn Disk>,
     shared: Arc<Shared>,

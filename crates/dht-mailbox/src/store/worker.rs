@@ -15,14 +15,12 @@ use super::queue::Queue;
 pub(super) type Job = Box<dyn FnOnce() -> io::Result<u64> + Send>;
 
 /// A thread with room for one job.
-#[derive(Debug)]
 pub(super) struct Worker {
     slot: Arc<Slot>,
     thread: Option<JoinHandle<()>>,
     busy: bool,
 }
 
-#[derive(Debug)]
 struct Slot {
     writer: Arc<Queue>,
     state: Mutex<State>,
@@ -118,13 +116,5 @@ impl Slot {
                 self.changed.wait(&mut state);
             }
         }
-    }
-}
-
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State")
-            .field("outcome", &self.outcome)
-            .finish_non_exhaustive()
     }
 }

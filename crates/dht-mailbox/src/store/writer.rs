@@ -30,7 +30,6 @@ const BATCH_REQUESTS: usize = 512;
 const BATCH_BYTES: usize = 4 << 20;
 
 /// The writer's state.
-#[derive(Debug)]
 pub(super) struct WriterState {
     disk: Arc<dyn Disk>,
     config: StoreConfig,

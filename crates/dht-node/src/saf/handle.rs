@@ -4,7 +4,7 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use dht_core::{Clock as _, Features, NodeId, Outbox, PublicKey, RemotePeer};
 use dht_dedup::DedupEntry;
-use dht_mailbox::StoreError;
+use dht_mailbox::{Store, StoreError};
 use dht_saf::{Saf, SafEvent, SafLayer, SafParts, StoreLayer};
 use tokio::{
     sync::broadcast,
@@ -70,7 +70,7 @@ pub(crate) async fn start(
     };
     let saf = Saf::new(&config.saf, parts);
     tasks.spawn(forward_events(saf.subscribe(), shared.events.clone()));
-    tasks.spawn(upkeep(saf.clone()));
+    tasks.spawn(upkeep(saf.clone(), shared.events.clone()));
     Ok(SafHandle(Some(saf)))
 }
 
@@ -128,16 +128,32 @@ impl fmt::Debug for SafHandle {
     }
 }
 
-async fn upkeep(saf: Saf) {
+async fn upkeep(saf: Saf, events: Events) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failed = false;
     loop {
         saf.clean_up().await;
         for _ in 0..TICKS_PER_CLEAN_UP {
             ticks.tick().await;
             saf.tick().await;
+            failed = failed || saf.store().is_some_and(|store| report_dead(store, &events));
         }
     }
+}
+
+/// Tells the operator and the application that the store's writer has died, if it has. The store refuses every message
+/// and request from then on.
+fn report_dead(store: &Store, events: &Events) -> bool {
+    let Err(error @ StoreError::WriterDied) = store.health() else {
+        return false;
+    };
+    tracing::error!(%error, "store-and-forward has stopped; restart the node");
+    events.publish(|| Event::Failed {
+        part: "store-and-forward",
+        reason: error.to_string(),
+    });
+    true
 }
 
 async fn forward_events(mut from: broadcast::Receiver<SafEvent>, to: Events) {
@@ -149,5 +165,60 @@ async fn forward_events(mut from: broadcast::Receiver<SafEvent>, to: Events) {
             }
             Err(broadcast::error::RecvError::Closed) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dht_core::{DedupHash, UnixSeconds};
+    use dht_mailbox::{
+        Neighbour, NewRecord, Recipient, Retention, StoreConfig,
+        test_util::{Faults, FaultyDisk},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn dead_store_is_reported() {
+        let disk = FaultyDisk::new();
+        let store = Store::open_on(disk.clone(), StoreConfig::default()).unwrap();
+        let events = Events::new();
+        let mut stream = events.subscribe();
+        assert!(!report_dead(&store, &events));
+        let record = NewRecord {
+            recipient: Recipient::from_bytes([1; 32]),
+            neighbour: Neighbour::from_bytes([2; 32]),
+            hash: DedupHash([3; 32]),
+            retention: Retention::High,
+            expires: None,
+            header: "header".into(),
+            body: "body".into(),
+        };
+        disk.set_faults(Faults {
+            fail_at: Some(disk.operations()),
+            panics: true,
+            ..Faults::default()
+        });
+        store
+            .submit(record, UnixSeconds(0))
+            .unwrap()
+            .await
+            .unwrap_err();
+        // The answer may come before the thread has ended.
+        while store.health().is_ok() {
+            tokio::task::yield_now().await;
+        }
+        assert!(report_dead(&store, &events));
+        let event = stream.recv().await.unwrap();
+        assert!(
+            matches!(
+                event,
+                Event::Failed {
+                    part: "store-and-forward",
+                    ..
+                }
+            ),
+            "{event:?}"
+        );
     }
 }

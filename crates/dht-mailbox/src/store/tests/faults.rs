@@ -174,6 +174,7 @@ fn every_operation_may_fail_once() {
                 span,
                 tear,
                 capacity: None,
+                ..Faults::default()
             });
             let context = format!("fault at {at} for {span}, torn {tear}");
             let (stored, refused) = workload(&store);

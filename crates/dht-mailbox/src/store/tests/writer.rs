@@ -1,61 +1,25 @@
 //! A writer that dies, and work that fails beside it.
 
-use std::{io, sync::Arc};
-
 use super::*;
-use crate::disk::DiskFile;
+use crate::test_util::Faults;
 
-/// A disk on which a write to a segment that begins with this byte panics.
-#[derive(Debug)]
-struct Panicking(MemoryDisk);
-
-#[derive(Debug)]
-struct PanickingFile(Arc<dyn DiskFile>);
-
-impl Disk for Panicking {
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(PanickingFile(self.0.open(name)?)))
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        assert_ne!(to, crate::copy::COPY_NAME, "a defect of the copier");
-        self.0.rename(from, to)
-    }
-    fn names(&self) -> io::Result<Vec<String>> {
-        self.0.names()
-    }
-    fn sync_names(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl DiskFile for PanickingFile {
-    fn size(&self) -> io::Result<u64> {
-        self.0.size()
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        assert!(data.len() < 5_000, "a defect of the writer");
-        self.0.write(offset, data)
-    }
-    fn set_size(&self, bytes: u64) -> io::Result<()> {
-        self.0.set_size(bytes)
-    }
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
+/// Lets the next operation of the disk panic.
+fn panic_next(disk: &FaultyDisk) {
+    disk.set_faults(Faults {
+        fail_at: Some(disk.operations()),
+        panics: true,
+        ..Faults::default()
+    });
 }
 
 #[test]
 fn a_dead_writer_is_named() {
-    let store = Store::open_on(Panicking(MemoryDisk::new()), small()).unwrap();
+    let disk = FaultyDisk::new();
+    let store = Store::open_on(disk.clone(), small()).unwrap();
     put(&store, message(1, 1, 10)).unwrap();
     assert!(store.health().is_ok());
-    let died = put(&store, message(2, 1, 6_000));
+    panic_next(&disk);
+    let died = put(&store, message(2, 1, 10));
     assert!(matches!(died, Err(StoreError::WriterDied)), "{died:?}");
     // The caller may have its answer before the thread has ended.
     while store.health().is_ok() {
@@ -84,9 +48,11 @@ fn a_dead_writer_is_named() {
 }
 
 #[test]
-fn a_panic_beside_the_writer_fails_one_copy() {
-    let store = Store::open_on(Panicking(MemoryDisk::new()), small()).unwrap();
+fn panicking_copier_fails_one_copy() {
+    let disk = FaultyDisk::new();
+    let store = Store::open_on(disk.clone(), small()).unwrap();
     put(&store, message(1, 1, 10)).unwrap();
+    panic_next(&disk);
     let failed = block_on(store.checkpoint());
     assert!(matches!(failed, Err(StoreError::Io(_))), "{failed:?}");
     put(&store, message(2, 1, 10)).unwrap();
