@@ -31,8 +31,8 @@ pub const DEFAULT_QUEUE_BYTES: usize = 32 << 20;
 pub const DEFAULT_SEGMENT_BYTES: u32 = 32 << 20;
 /// Bytes of the log that a restart may have to read again: 48 MiB, a tenth of a second.
 pub const DEFAULT_CHECKPOINT_BYTES: u64 = 48 << 20;
-/// Bytes of memory for the index: 64 MiB, twice what [`DEFAULT_CAPACITY_ROWS`] take, so that it bounds a store only if
-/// almost every row has a mailbox and a neighbour of its own.
+/// Bytes of memory for the index: 64 MiB, more than [`DEFAULT_CAPACITY_ROWS`] take when each row has a mailbox and
+/// a neighbour of its own.
 pub const DEFAULT_INDEX_BYTES: u64 = 64 << 20;
 /// Whether the sender's own time limit ends a row: it does, as a message that nobody may open any more only takes room.
 pub const DEFAULT_HONOUR_EXPIRES: bool = true;
@@ -75,7 +75,7 @@ pub struct StoreConfig {
     pub segment_bytes: u32,
     /// Defaults to [`DEFAULT_CHECKPOINT_BYTES`]. With 0 each commit is followed by a checkpoint.
     pub checkpoint_bytes: u64,
-    /// Memory of the index, in bytes; a row takes some 250, a mailbox or neighbour some 200. A store whose index is full
+    /// Memory of the index, in bytes; a row counts 288, a mailbox or neighbour 160. A store whose index is full
     /// evicts as one whose capacity is. Defaults to [`DEFAULT_INDEX_BYTES`].
     pub index_bytes: u64,
 }

@@ -22,10 +22,12 @@ use crate::{
     stats::Account,
 };
 
-/// Bytes that the index counts for a row in all orders.
-pub(crate) const ROW_BYTES: u64 = 256;
-/// Bytes that the index counts for a mailbox or a neighbour.
-pub(crate) const HOLDER_BYTES: u64 = 192;
+/// Bytes that the index counts for a row in all orders. A process with a million rows in 10 000 mailboxes took 281 bytes
+/// of anonymous memory a row after they were inserted, and 154 after they were loaded from the copy.
+pub(crate) const ROW_BYTES: u64 = 288;
+/// Bytes that the index counts for a mailbox or a neighbour. With one of each for every row, 200 000 rows took 587 bytes
+/// of anonymous memory a row.
+pub(crate) const HOLDER_BYTES: u64 = 160;
 
 /// The rows of a store.
 #[derive(Debug, Default)]
