@@ -12,10 +12,10 @@ use dht_core::{
     encode_envelope, encode_parts, seal, test_util,
 };
 use dht_dedup::DedupTable;
-use dht_inbound::{Delivered, Inbound, InboundConfig, InboundFrame};
+use dht_inbound::{Delivered, Inbound, InboundConfig};
 use dht_mailbox::{Durability, Limits, Room, Store, StoreConfig};
 use dht_peers::{
-    Connections, Directory, PeerRecord,
+    Connections, Directory, InboundFrame, PeerRecord,
     policy::{AttributionProfile, BanPolicy, BanTerms},
 };
 use dht_saf::{Config, Ledger, Saf, SafParts};
@@ -64,7 +64,7 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
             .closest(
                 identity.node_id(),
                 1,
-                &dht_peers::Filter::reachable(test_util::NOW),
+                &dht_peers::PeerFilter::reachable(test_util::NOW),
             )
             .first()
             .map(|peer| *peer.public_key())

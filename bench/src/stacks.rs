@@ -14,12 +14,10 @@ use dht_core::{
     OutboxError, Payload, RemotePeer, SeededEntropy, SendParams, SendRequest, SharedClock,
     SharedEntropy, test_util,
 };
-use dht_inbound::{
-    Delivered, Inbound, InboundConfig, InboundFrame, InboundRuntime, RateLimiter, RateLimits,
-};
+use dht_inbound::{Delivered, Inbound, InboundConfig, InboundRuntime, RateLimiter, RateLimits};
 use dht_outbound::{Outbound, OutboundMessage, PipelineParts, pipeline};
 use dht_peers::{
-    Connections, Direction, Directory, PeerRecord,
+    Connections, Direction, Directory, InboundFrame, PeerRecord,
     policy::{AttributionProfile, BanPolicy, BanTerms},
 };
 use dht_stack::BytePermit;

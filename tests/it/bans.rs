@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use dht_core::DeliveryError;
 use dht_core::{Clock as _, Severity};
 use dht_node::{Node, SendError};
-use dht_outbound::DeliveryFailure;
 use dht_peers::BanOutcome;
 use dht_transport::DialError;
 
@@ -59,7 +59,7 @@ async fn a_banned_peer_is_refused_until_it_is_unbanned() {
     assert!(
         matches!(
             sent,
-            Err(SendError::NotDelivered(DeliveryFailure::PeerDialFailed))
+            Err(SendError::NotDelivered(DeliveryError::DialFailed))
         ),
         "{sent:?}"
     );

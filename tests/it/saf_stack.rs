@@ -12,12 +12,10 @@ use dht_core::{
     test_util::{self, NOW},
 };
 use dht_dedup::DedupTable;
-use dht_inbound::{
-    Delivered, Inbound, InboundConfig, InboundFrame, InboundRuntime, RateLimiter, RateLimits,
-};
+use dht_inbound::{Delivered, Inbound, InboundConfig, InboundRuntime, RateLimiter, RateLimits};
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
 use dht_peers::{
-    Connections, Directory,
+    Connections, Directory, InboundFrame,
     policy::{AttributionProfile, BanPolicy, BanTerms},
 };
 use dht_saf::{Config, Ledger, Saf, SafParts};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use dht_core::DeliveryError;
 use dht_node::{Node, SHUTDOWN_LIMIT, SendError};
-use dht_outbound::DeliveryFailure;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::Instant;
 
@@ -110,7 +110,7 @@ async fn after_a_shutdown_nothing_is_accepted_and_a_second_one_is_harmless() {
     assert!(
         matches!(
             sent,
-            Err(SendError::NotDelivered(DeliveryFailure::PeerDialFailed))
+            Err(SendError::NotDelivered(DeliveryError::DialFailed))
         ),
         "{sent:?}"
     );

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clap::Args;
 use dht_core::PeerAddress;
 use dht_node::{MAX_PAYLOAD_BYTES, Message, Node};
-use dht_transport::{DialError, DialFailure, IdentityError, UpgradeError};
+use dht_transport::{DialError, IdentityError, UpgradeError};
 
 use crate::{
     exit::{Failure, chain},
@@ -133,21 +133,21 @@ impl Send {
 fn explain(error: &DialError) -> String {
     let text = chain(error);
     let advice = match error {
-        DialError::Failed(DialFailure::Connect(ErrorKind::ConnectionRefused)) => {
+        DialError::Connect(ErrorKind::ConnectionRefused) => {
             "; is the peer running, and is the port right?"
         }
-        DialError::Failed(DialFailure::Upgrade(UpgradeError::WrongKey)) => {
+        DialError::Upgrade(UpgradeError::WrongKey) => {
             "; ask the peer for its address, as printed by: dht-node id --address"
         }
-        DialError::Failed(DialFailure::Upgrade(
+        DialError::Upgrade(
             UpgradeError::Noise(_) | UpgradeError::WireByte(_) | UpgradeError::Io(_),
-        )) => "; the other side ended the handshake: is it on the same network (--network)?",
-        DialError::Failed(DialFailure::Upgrade(UpgradeError::Identity(IdentityError::Io(_)))) => {
+        ) => "; the other side ended the handshake: is it on the same network (--network)?",
+        DialError::Upgrade(UpgradeError::Identity(IdentityError::Io(_))) => {
             "; the peer refused our identity: is the clock of this machine right?"
         }
-        DialError::Failed(DialFailure::Upgrade(UpgradeError::Identity(IdentityError::Claim(
-            _,
-        )))) => "; are the clocks of both machines right?",
+        DialError::Upgrade(UpgradeError::Identity(IdentityError::Claim(_))) => {
+            "; are the clocks of both machines right?"
+        }
         _ => "",
     };
     format!("{text}{advice}")

@@ -81,7 +81,8 @@ pub use message::{Destination, Encryption, MessageTag, MessageType};
 pub use network::{Network, NetworkError};
 pub use node_id::{Distance, NodeId, NodeIdError};
 pub use outbox::{
-    Cause, Message, OnDelivery, Outbox, OutboxError, Payload, SendBuilder, SendParams, SendRequest,
+    Cause, DeliveryError, Message, OnDelivery, Outbox, OutboxError, Payload, SendBuilder,
+    SendParams, SendRequest,
 };
 pub use peer_address::{PeerAddress, PeerAddressError};
 pub use priority::Priority;

@@ -90,6 +90,27 @@ pub enum OutboxError {
     Closed,
 }
 
+/// Why one copy of a message was not sent to its peer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeliveryError {
+    /// The peer could not be dialled.
+    #[error("peer could not be dialled")]
+    DialFailed,
+    /// The peer is connected, but did not take the messaging protocol.
+    #[error("messaging stream could not be opened")]
+    OpenFailed,
+    /// The stream broke each time the message was written.
+    #[error("message could not be written")]
+    WriteFailed,
+    /// The message was shed or refused, or the node is stopping.
+    #[error("message was dropped")]
+    Dropped,
+    /// The message waited for its peer longer than it may.
+    #[error("message is too old")]
+    Expired,
+}
+
 /// Part of the node on whose behalf a message is sent. Each has a share of the room, so that none keeps the others out.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Cause {
@@ -156,6 +177,22 @@ pub struct Message {
     pub message_type: i32,
     /// Content in the application's own encoding.
     pub payload: Bytes,
+}
+
+// === impl DeliveryError ===
+
+impl DeliveryError {
+    /// A short name for logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DialFailed => "dial_failed",
+            Self::OpenFailed => "open_failed",
+            Self::WriteFailed => "max_retries",
+            Self::Dropped => "dropped",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 // === impl Cause ===

@@ -10,14 +10,3 @@ pub enum Severity {
     /// Bans for 2 hours.
     High,
 }
-
-impl Severity {
-    /// Default length of the ban, in seconds.
-    #[must_use]
-    pub const fn default_seconds(self) -> u64 {
-        match self {
-            Self::Low | Self::Medium => 600,
-            Self::High => 7_200,
-        }
-    }
-}

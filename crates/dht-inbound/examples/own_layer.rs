@@ -8,7 +8,8 @@ use dht_core::{
     OsEntropy, RemotePeer, SealRequest, SealSecrets, SecretKey, Signing, SystemClock, domain_parts,
     encode_parts, seal,
 };
-use dht_inbound::{Delivered, Inbound, InboundConfig, InboundFrame, InboundRuntime, OpenedMessage};
+use dht_inbound::{Delivered, Inbound, InboundConfig, InboundRuntime, OpenedMessage};
+use dht_peers::InboundFrame;
 use dht_stack::{FilterLayer, check_fn};
 use tower::{BoxError, ServiceExt as _, service_fn};
 

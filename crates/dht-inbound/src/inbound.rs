@@ -8,7 +8,7 @@ use dht_core::{
 };
 use dht_dedup::{DEFAULT_CAPACITY, DEFAULT_FINGERPRINTS, DedupTable, FingerprintCache};
 use dht_peers::{
-    ClaimPolicy, Directory,
+    ClaimPolicy, Directory, InboundFrame,
     policy::{AttributionProfile, BanPolicy, BanTerms},
 };
 use dht_stack::{FilterLayer, ThenLayer};
@@ -28,7 +28,7 @@ use crate::{
         RateLimits, Role,
     },
     gossip::{DEFAULT_VALIDATION_DEADLINE, Deadline, Deliver, Gossip, GossipValidator},
-    message::{Delivered, InboundEnvelope, InboundFrame, OpenedMessage},
+    message::{Delivered, InboundEnvelope, OpenedMessage},
     observe::ObserveLayer,
     protocol::{DiscoveryHook, Forward, Protocol},
 };

@@ -17,7 +17,8 @@
 //! use std::{convert::Infallible, sync::Arc};
 //!
 //! use dht_core::{Disposition, OsEntropy, RemotePeer, Signing, SystemClock, test_util};
-//! use dht_inbound::{Delivered, Inbound, InboundConfig, InboundFrame, InboundRuntime};
+//! use dht_inbound::{Delivered, Inbound, InboundConfig, InboundRuntime};
+//! use dht_peers::InboundFrame;
 //! use tower::{ServiceExt as _, service_fn};
 //!
 //! let identity = Arc::new(test_util::identity(1));
@@ -72,7 +73,7 @@ pub use self::{
         ValidationFuture,
     },
     inbound::{Inbound, InboundConfig, InboundRuntime, InboundService},
-    message::{Deduped, Delivered, InboundEnvelope, InboundFrame, OpenedMessage},
+    message::{Deduped, Delivered, InboundEnvelope, OpenedMessage},
     observe::{Observe, ObserveFuture, ObserveLayer},
     protocol::{
         AnswerCheck, AnswerError, ClaimParts, ConvertError, DiscoveryAnswer, DiscoveryHook,

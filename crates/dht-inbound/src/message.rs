@@ -10,17 +10,6 @@ use dht_core::{
 use dht_dedup::Claim;
 use dht_stack::BytePermit;
 
-/// A frame as the transport hands it in.
-#[derive(Debug)]
-pub struct InboundFrame {
-    /// The neighbour it came from, authenticated by the transport.
-    pub source: Arc<RemotePeer>,
-    /// One encoded envelope. Decrypted in place if nobody else holds it.
-    pub frame: Bytes,
-    /// The bytes of the node's budget the frame occupies.
-    pub permit: BytePermit,
-}
-
 /// An envelope on its way through the stack; `E` says how far it has come: `RawEnvelope`, `Sealed`, `Verified`,
 /// [`Deduped`].
 #[derive(Debug)]
@@ -96,17 +85,6 @@ pub struct Delivered {
     pub is_saf: bool,
     /// The bytes of the node's budget the message occupies; keep it as long as the bytes.
     pub permit: BytePermit,
-}
-
-impl InboundFrame {
-    /// A frame that occupies nothing of a budget.
-    pub fn new(source: impl Into<Arc<RemotePeer>>, frame: Bytes) -> Self {
-        Self {
-            source: source.into(),
-            frame,
-            permit: BytePermit::none(),
-        }
-    }
 }
 
 impl<E> InboundEnvelope<E> {

@@ -1,5 +1,6 @@
 //! One span and one count per message: the outermost layer.
 
+use dht_peers::InboundFrame;
 use std::{
     pin::Pin,
     sync::Arc,
@@ -12,10 +13,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use tracing::{Span, debug_span, field};
 
-use crate::{
-    message::InboundFrame,
-    metrics::{CANCELLED, Outcomes},
-};
+use crate::metrics::{CANCELLED, Outcomes};
 
 /// Wraps each message in a span and counts what became of it.
 ///

@@ -17,7 +17,7 @@ use dht_core::{
     encode_envelope, encode_parts, seal, test_util,
 };
 use dht_peers::{
-    Directory,
+    Directory, InboundFrame,
     policy::{AttributionProfile, BanPolicy, BanTerms},
     test_util::BanLog,
 };
@@ -32,7 +32,7 @@ use tower_test::mock;
 pub(crate) use dht_core::test_util::NOW;
 
 use crate::{
-    message::{Deduped, InboundEnvelope, InboundFrame, OpenedMessage},
+    message::{Deduped, InboundEnvelope, OpenedMessage},
     protocol::{DiscoveryAnswer, DiscoveryHook},
 };
 

@@ -5,10 +5,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use dht_core::{Disposition, DropReason, NodeId, Priority};
+use dht_core::{DeliveryError, Disposition, DropReason, NodeId, Priority};
 use dht_inbound::Delivered;
-use dht_outbound::{DeliveryFailure, OutboundMessage};
-use dht_transport::{DeliveryError, Transport};
+use dht_outbound::OutboundMessage;
+use dht_transport::Transport;
 use futures::future::BoxFuture;
 use tower::{BoxError, Service};
 
@@ -42,7 +42,6 @@ impl Service<OutboundMessage> for ToTransport {
         } = message;
         let unsent = self.unsent();
         let report = move |outcome: Result<(), DeliveryError>| {
-            let outcome = outcome.map_err(failure);
             if let Err(reason) = outcome {
                 unsent(to, priority, reason);
             }
@@ -55,7 +54,7 @@ impl Service<OutboundMessage> for ToTransport {
 
 impl ToTransport {
     /// Counts and publishes what no socket took.
-    fn unsent(&self) -> impl FnOnce(NodeId, Priority, DeliveryFailure) + Send + use<> {
+    fn unsent(&self) -> impl FnOnce(NodeId, Priority, DeliveryError) + Send + use<> {
         let (counters, events) = (Arc::clone(&self.counters), self.events.clone());
         move |to, priority, reason| {
             counters.unsent.fetch_add(1, Ordering::Relaxed);
@@ -65,16 +64,6 @@ impl ToTransport {
                 reason,
             });
         }
-    }
-}
-
-const fn failure(error: DeliveryError) -> DeliveryFailure {
-    match error {
-        DeliveryError::DialFailed => DeliveryFailure::PeerDialFailed,
-        DeliveryError::SubstreamOpenFailed => DeliveryFailure::SubstreamOpenFailed,
-        DeliveryError::SubstreamSendFailed => DeliveryFailure::SubstreamSendFailed,
-        DeliveryError::MaxRetriesReached(n) => DeliveryFailure::MaxRetriesReached(n as usize),
-        _ => DeliveryFailure::Dropped,
     }
 }
 

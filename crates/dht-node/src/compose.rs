@@ -10,15 +10,15 @@ use dht_core::{
 };
 use dht_dedup::{DEFAULT_CAPACITY, DEFAULT_FINGERPRINTS, DedupTable, FingerprintCache};
 use dht_inbound::{
-    AnswerCheck, FloodLimits, FloodMeter, Inbound, InboundConfig, InboundFrame, InboundRuntime,
-    RateLimiter, run_worker,
+    AnswerCheck, FloodLimits, FloodMeter, Inbound, InboundConfig, InboundRuntime, RateLimiter,
+    run_worker,
 };
 use dht_outbound::{Connector, Outbound, PipelineParts, SearchLimits, Searcher, pipeline};
 use dht_peers::{
-    Connections, Directory,
+    Connections, Directory, InboundFrame,
     policy::{BanPolicy, BanTerms},
 };
-use dht_transport::{InboundMessage, Transport};
+use dht_transport::Transport;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tower::ServiceExt as _;
 
@@ -355,7 +355,7 @@ struct Workers {
 }
 
 impl Workers {
-    fn start(self, messages: mpsc::Receiver<InboundMessage>, tasks: &Tasks) {
+    fn start(self, messages: mpsc::Receiver<InboundFrame>, tasks: &Tasks) {
         let messages = Arc::new(Mutex::new(messages));
         let (store, serve) = self.saf.layers();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -376,21 +376,12 @@ impl Workers {
                 inner: stack,
             };
             let peers = self.peers.clone();
-            let service = tally.map_request(move |message: InboundMessage| {
-                peers.ensure(&message.peer.node_id);
-                frame(message)
+            let service = tally.map_request(move |frame: InboundFrame| {
+                peers.ensure(&frame.source.node_id);
+                frame
             });
             tasks.spawn(run_worker(service, Arc::clone(&messages), self.most));
         }
-    }
-}
-
-fn frame(message: InboundMessage) -> InboundFrame {
-    let InboundMessage { peer, body, permit } = message;
-    InboundFrame {
-        source: peer,
-        frame: body,
-        permit,
     }
 }
 

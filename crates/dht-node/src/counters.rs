@@ -11,7 +11,7 @@ use std::{
 };
 
 use dht_core::{Disposition, DropReason, NodeId};
-use dht_inbound::InboundFrame;
+use dht_peers::InboundFrame;
 use pin_project_lite::pin_project;
 use tower::Service;
 

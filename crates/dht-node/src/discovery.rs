@@ -2,7 +2,7 @@
 
 use dht_core::{NodeId, OutboxError};
 use dht_inbound::{AnswerCheck, DiscoveryAnswer, DiscoveryHook};
-use dht_outbound::{Dial, DialError, Searcher};
+use dht_outbound::{ConnectError, Dial, Searcher};
 use dht_transport::Transport;
 
 /// Takes answers to the searches of this node.
@@ -36,13 +36,11 @@ pub(crate) struct Dialler(pub(crate) Transport);
 impl Dial for Dialler {
     type Connection = ();
 
-    async fn dial(&self, peer: NodeId) -> Result<(), DialError> {
-        use dht_transport::DialError as Error;
+    async fn dial(&self, peer: NodeId) -> Result<(), ConnectError> {
         match self.0.dial_known(&peer).await {
             Ok(_connection) => Ok(()),
-            // Others may know newer addresses.
-            Err(Error::NoAddresses | Error::Failed(_)) => Err(DialError::Exhausted),
-            Err(error) => Err(DialError::Failed(error.into())),
+            Err(error) if error.is_exhausted() => Err(ConnectError::Exhausted),
+            Err(error) => Err(ConnectError::Dial(error.into())),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use dht_core::DeliveryError;
 use dht_core::{DropReason, NodeId, Priority};
-use dht_outbound::DeliveryFailure;
 use dht_peers::Ban;
 use tokio::sync::broadcast;
 
@@ -27,7 +27,7 @@ pub enum Event {
         /// Priority of the message.
         priority: Priority,
         /// Reason of the failure.
-        reason: DeliveryFailure,
+        reason: DeliveryError,
     },
     /// A peer was banned, or banned again.
     Banned(Arc<Ban>),

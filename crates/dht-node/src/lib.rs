@@ -50,11 +50,12 @@ pub use builder::{Builder, StartError};
 pub use channels::{EVENT_CAPACITY, INBOX_CAPACITY};
 pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB};
 pub use counters::{Drops, Stats};
+pub use dht_core::DeliveryError;
 pub use dht_core::{Message, OsEntropy, SystemClock};
 pub use dht_inbound::{Acceptance, RateLimits};
 #[cfg(feature = "saf")]
 pub use dht_mailbox::StoreStats;
-pub use dht_outbound::{DeliveryFailure, SendError};
+pub use dht_outbound::SendError;
 pub use dht_peers::policy::AttributionProfile;
 #[cfg(feature = "saf")]
 pub use dht_saf::{Config as SafConfig, FetchSummary, SafEvent};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dht_core::{Clock as _, NodeId};
-use dht_peers::{Channel, ClaimPolicy};
+use dht_peers::{ClaimChannel, ClaimPolicy};
 use dht_transport::{Connection, Transport};
 
 use crate::{saf::SafHandle, shared::Shared};
@@ -42,7 +42,7 @@ impl PeerSync {
         let claim = Arc::clone(&info.claim);
         let record = self
             .claims
-            .record(peer.public_key, claim, Channel::Connection, now)
+            .record(peer.public_key, claim, ClaimChannel::Connection, now)
             .with_agent(&info.user_agent, info.protocols.iter().cloned());
         self.shared.directory.add_or_update(record, now);
         let direction = connection.direction();

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use dht_core::{
-    Entropy as _, Features, ManualClock, Message, NodeIdentity, Outbox as _, Payload, RemotePeer,
-    SecretKey, SeededEntropy, SendParams, SendRequest, UnixSeconds,
+    DeliveryError, Entropy as _, Features, ManualClock, Message, NodeIdentity, Outbox as _,
+    Payload, RemotePeer, SecretKey, SeededEntropy, SendParams, SendRequest, UnixSeconds,
 };
 use dht_dedup::DedupTable;
-use dht_outbound::{Config, DeliveryFailure, Outbound, OutboundMessage, PipelineParts, pipeline};
+use dht_outbound::{Config, Outbound, OutboundMessage, PipelineParts, pipeline};
 use dht_peers::{Connections, Direction, Directory};
 use futures::StreamExt as _;
 use tower::{BoxError, service_fn};
@@ -40,7 +40,7 @@ async fn main() -> Result<(), BoxError> {
         copies += 1;
         message.reply.send(match copies {
             1 => Ok(()),
-            _ => Err(DeliveryFailure::PeerDialFailed),
+            _ => Err(DeliveryError::DialFailed),
         });
         std::future::ready(Ok::<_, BoxError>(()))
     });

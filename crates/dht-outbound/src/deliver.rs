@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{DedupHash, MessageTag, NodeId};
+use dht_core::{DedupHash, DeliveryError, MessageTag, NodeId};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::oneshot;
 
@@ -14,37 +14,16 @@ pub use fan_out::{FanOut, FanOutFuture, FanOutLayer, OutboundMessage};
 
 mod fan_out;
 
-/// Reports what became of one copy, once. Dropped without a report it reports [`DeliveryFailure::Dropped`].
+/// Reports what became of one copy, once. Dropped without a report it reports [`DeliveryError::Dropped`].
 #[derive(Debug)]
-pub struct DeliveryReply(oneshot::Sender<Result<(), DeliveryFailure>>);
-
-/// Why one copy of a message did not arrive.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DeliveryFailure {
-    /// No connection to the peer.
-    #[error("peer could not be dialled")]
-    PeerDialFailed,
-    /// The peer did not take the messaging protocol.
-    #[error("messaging substream could not be opened")]
-    SubstreamOpenFailed,
-    /// The connection failed while the message was written.
-    #[error("message could not be written")]
-    SubstreamSendFailed,
-    /// Given up: shed, refused, or the node is shutting down.
-    #[error("message was dropped")]
-    Dropped,
-    /// Every attempt failed.
-    #[error("message failed after {0} attempts")]
-    MaxRetriesReached(usize),
-}
+pub struct DeliveryReply(oneshot::Sender<Result<(), DeliveryError>>);
 
 /// One copy on its way. A future of its delivery, which always resolves.
 #[derive(Debug)]
 pub struct Delivery {
     tag: MessageTag,
     recipient: NodeId,
-    answer: oneshot::Receiver<Result<(), DeliveryFailure>>,
+    answer: oneshot::Receiver<Result<(), DeliveryError>>,
 }
 
 /// All copies of one message. They carry the same tag; [`Delivery::recipient`] tells them apart.
@@ -76,7 +55,7 @@ pub struct DeliveryOutcome {
     /// Node that receives the copy.
     pub recipient: NodeId,
     /// Whether its socket took the copy.
-    pub result: Result<(), DeliveryFailure>,
+    pub result: Result<(), DeliveryError>,
 }
 
 // === impl DeliveryReply ===
@@ -97,7 +76,7 @@ impl DeliveryReply {
     }
 
     /// Reports. A sender that no longer listens is ignored.
-    pub fn send(self, result: Result<(), DeliveryFailure>) {
+    pub fn send(self, result: Result<(), DeliveryError>) {
         let _no_longer_listening = self.0.send(result);
     }
 
@@ -126,8 +105,8 @@ impl Delivery {
     /// Waits for the delivery.
     ///
     /// # Errors
-    /// [`DeliveryFailure`].
-    pub async fn wait_for_result(self) -> Result<(), DeliveryFailure> {
+    /// [`DeliveryError`].
+    pub async fn wait_for_result(self) -> Result<(), DeliveryError> {
         self.await.result
     }
 }
@@ -141,7 +120,7 @@ impl Future for Delivery {
             .map(|answer| DeliveryOutcome {
                 tag: self.tag,
                 recipient: self.recipient,
-                result: answer.unwrap_or(Err(DeliveryFailure::Dropped)),
+                result: answer.unwrap_or(Err(DeliveryError::Dropped)),
             })
     }
 }
@@ -243,10 +222,10 @@ impl Deliveries {
     /// Like [`wait_single`](Self::wait_single), with the reason.
     ///
     /// # Errors
-    /// The first failure; [`DeliveryFailure::Dropped`] if there is no copy.
-    pub async fn wait_single_result(self) -> Result<(), DeliveryFailure> {
+    /// The first failure; [`DeliveryError::Dropped`] if there is no copy.
+    pub async fn wait_single_result(self) -> Result<(), DeliveryError> {
         if self.is_empty() {
-            return Err(DeliveryFailure::Dropped);
+            return Err(DeliveryError::Dropped);
         }
         let mut deliveries = self.into_stream();
         while let Some(delivery) = deliveries.next().await {

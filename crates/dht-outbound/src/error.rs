@@ -1,9 +1,7 @@
 //! Why a message was not sent.
 
-use dht_core::{OutboxError, SealError};
+use dht_core::{DeliveryError, OutboxError, SealError};
 use dht_stack::NoPlace;
-
-use crate::deliver::DeliveryFailure;
 
 /// Why a message was not sent.
 ///
@@ -48,7 +46,7 @@ pub enum SendError {
     PipelineFailed,
     /// No copy of the message was written to its peer's socket.
     #[error("message did not reach the peer: {0}")]
-    NotDelivered(DeliveryFailure),
+    NotDelivered(DeliveryError),
     /// The [`Worker`](crate::Worker) has ended, or the node is stopping.
     #[error("nothing is sent any more")]
     Closed,

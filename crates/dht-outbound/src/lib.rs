@@ -46,8 +46,8 @@ pub use config::{
     PIPELINE_SECONDS, PROPAGATION_FACTOR, PropagationRule, SelectConfig,
 };
 pub use deliver::{
-    Deliveries, Delivery, DeliveryFailure, DeliveryOutcome, DeliveryReply, FanOut, FanOutFuture,
-    FanOutLayer, OutboundMessage,
+    Deliveries, Delivery, DeliveryOutcome, DeliveryReply, FanOut, FanOutFuture, FanOutLayer,
+    OutboundMessage,
 };
 pub use discover::Discover;
 pub use error::SendError;
@@ -57,7 +57,7 @@ pub use outbound::Outbound;
 pub use pipeline::{PipelineParts, pipeline};
 pub use seal::{Seal, SealLayer, SealedRequest};
 pub use search::{
-    Answered, ConnectError, Connector, Dial, DialError, MAX_SEARCHES, SEARCH_INTERVAL, SearchError,
+    Answered, ConnectError, Connector, Dial, MAX_SEARCHES, SEARCH_INTERVAL, SearchError,
     SearchLimits, Searcher,
 };
 pub use select::{Candidates, Chosen, Select, SelectLayer, Selected, Selection, Why, select};

@@ -9,7 +9,7 @@ use rand_core::Rng;
 use tokio::{sync::watch, time::timeout};
 use tower::BoxError;
 
-pub use self::connect::{ConnectError, Connector, Dial, DialError};
+pub use self::connect::{ConnectError, Connector, Dial};
 use self::table::{Joined, Table};
 use crate::{config::DISCOVERY_SECONDS, discover::Discover, error::SendError, outbound::Outbound};
 

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, fmt};
 
 use dht_core::{Destination, Distance, NodeId, RemotePeer, Strategy, UnixSeconds};
-use dht_peers::{ConnectedPeers, Directory, FeatureRule, Filter};
+use dht_peers::{ConnectedPeers, Directory, FeatureRule, PeerFilter};
 use rand_core::Rng;
 
 use crate::{PropagationRule, SelectConfig};
@@ -105,7 +105,7 @@ pub fn select(
             at_random(connected, config.broadcast_factor, exclude, rng)
         }
         Strategy::Random { n, exclude } => {
-            let filter = Filter::reachable(now)
+            let filter = PeerFilter::reachable(now)
                 .features(FeatureRule::Exactly(dht_core::Features::NODE))
                 .exclude(exclude);
             let peers = directory.random((*n).min(config.max_dialled), &filter, rng);
@@ -233,7 +233,7 @@ fn closest(
     let more = config.broadcast_factor.saturating_sub(peers.len()).max(2);
     let mut exclude = exclude.to_vec();
     exclude.extend(peers.iter().map(|peer| peer.node_id));
-    let filter = Filter::reachable(now)
+    let filter = PeerFilter::reachable(now)
         .features(FeatureRule::Contains(
             dht_core::Features::MESSAGE_PROPAGATION,
         ))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dht_core::{Features, ManualClock, SecretKey, UnixSeconds};
 use dht_peers::{
-    Directory, Filter, PeerRecord,
+    Directory, PeerFilter, PeerRecord,
     policy::{AttributionProfile, BanPolicy, BanTerms, Offence, Parties, rules},
 };
 
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         directory.add_or_update(PeerRecord::new(key(n)?, Features::NODE, now), now);
     }
     let target = key(15)?.node_id();
-    let closest = directory.closest(&target, 3, &Filter::reachable(now));
+    let closest = directory.closest(&target, 3, &PeerFilter::reachable(now));
     println!("closest to {target}:");
     for peer in &closest {
         println!("  {}", peer.node_id());
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "banned {} until {}: {}",
         ban.node_id, ban.until.0, ban.reason
     );
-    let left = directory.closest(&target, 3, &Filter::reachable(now));
+    let left = directory.closest(&target, 3, &PeerFilter::reachable(now));
     assert!(left.iter().all(|peer| peer.node_id() != nearest.node_id()));
     println!("{} offences are in the table", rules().len());
     Ok(())

@@ -16,7 +16,7 @@ pub struct AddressRecord {
     /// Where.
     pub address: Address,
     /// How this node learned it.
-    pub source: Source,
+    pub source: AddressSource,
     /// Last time a connection with this address was authenticated.
     pub last_seen: Option<UnixSeconds>,
     /// Last time it was dialled.
@@ -33,7 +33,7 @@ pub struct AddressRecord {
 
 /// How an address became known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum AddressSource {
     /// The operator named it.
     Config,
     /// Its owner signed it.
@@ -41,13 +41,13 @@ pub enum Source {
         /// The claim it is part of, kept so that it can be relayed.
         claim: Arc<Claim>,
         /// Who delivered the claim.
-        via: Channel,
+        via: ClaimChannel,
     },
 }
 
 /// Who delivered a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Channel {
+pub enum ClaimChannel {
     /// The peer itself, when it connected.
     Connection,
     /// A discovery message or its response.
@@ -67,7 +67,7 @@ pub struct Average {
 
 /// What an authenticated connection tells about an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sighting {
+pub struct DialTimes {
     /// Round trip of the handshake, if measured.
     pub latency: Option<Duration>,
     /// Time until the dial was authenticated, if this node dialled.
@@ -79,7 +79,7 @@ pub struct Sighting {
 impl AddressRecord {
     /// An address without a history.
     #[must_use]
-    pub fn new(address: Address, source: Source) -> Self {
+    pub fn new(address: Address, source: AddressSource) -> Self {
         Self {
             address,
             source,
@@ -127,7 +127,7 @@ impl AddressRecord {
         self.source.claim()
     }
 
-    pub(crate) fn seen(&mut self, now: UnixSeconds, sighting: Sighting) {
+    pub(crate) fn seen(&mut self, now: UnixSeconds, sighting: DialTimes) {
         self.last_seen = self.last_seen.max(Some(now));
         self.last_failure = None;
         self.attempts = 0;
@@ -161,8 +161,8 @@ impl AddressRecord {
         self.dial_time = self.dial_time.better(incoming.dial_time);
         let replace = match (self.claim(), incoming.claim()) {
             // An address the operator named stays the operator's, or a claim could remove it.
-            _ if self.source == Source::Config => false,
-            (_, None) => incoming.source == Source::Config,
+            _ if self.source == AddressSource::Config => false,
+            (_, None) => incoming.source == AddressSource::Config,
             (None, Some(_)) => true,
             (Some(old), Some(new)) => new.is_newer_than(old),
         };
@@ -172,9 +172,9 @@ impl AddressRecord {
     }
 }
 
-// === impl Source ===
+// === impl AddressSource ===
 
-impl Source {
+impl AddressSource {
     /// The claim, unless the operator named the address.
     #[must_use]
     pub const fn claim(&self) -> Option<&Arc<Claim>> {
@@ -235,7 +235,7 @@ mod tests {
     const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 
     fn fresh() -> AddressRecord {
-        AddressRecord::new("/ip4/1.2.3.4/tcp/5".parse().unwrap(), Source::Config)
+        AddressRecord::new("/ip4/1.2.3.4/tcp/5".parse().unwrap(), AddressSource::Config)
     }
 
     fn seen(seconds_ago: u64, latency_ms: Option<u64>) -> AddressRecord {
@@ -243,7 +243,7 @@ mod tests {
         let latency = latency_ms.map(Duration::from_millis);
         record.seen(
             UnixSeconds(NOW.0 - seconds_ago),
-            Sighting {
+            DialTimes {
                 latency,
                 dial_time: None,
             },
@@ -263,7 +263,7 @@ mod tests {
         let mut failed = seen(0, None);
         failed.failed(NOW, "connection refused");
         assert_eq!(failed.quality(NOW), Some(0));
-        failed.seen(NOW, Sighting::default());
+        failed.seen(NOW, DialTimes::default());
         assert_eq!(failed.quality(NOW), Some(1_000));
     }
 
@@ -302,7 +302,7 @@ mod tests {
         let mut later = fresh();
         later.seen(
             NOW.saturating_add(5),
-            Sighting {
+            DialTimes {
                 latency: None,
                 dial_time: Some(Duration::from_millis(9)),
             },

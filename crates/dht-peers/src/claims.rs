@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dht_core::{Address, AddressPolicy, AddressRefusal, Claim, ClaimError, PublicKey, UnixSeconds};
 
-use crate::{Channel, PeerRecord, policy::AttributionProfile};
+use crate::{ClaimChannel, PeerRecord, policy::AttributionProfile};
 
 /// Claims accepted for one peer in one message, unless configured otherwise.
 pub const MAX_CLAIMS: usize = 5;
@@ -110,7 +110,7 @@ impl ClaimPolicy {
         &self,
         key: PublicKey,
         claim: Arc<Claim>,
-        via: Channel,
+        via: ClaimChannel,
         now: UnixSeconds,
     ) -> PeerRecord {
         let usable = self.usable(&claim).unwrap_or_default();
@@ -259,7 +259,7 @@ impl ValidClaims {
 
     /// The peer they describe, with the [addresses](Self::addresses) of the newest claim.
     #[must_use]
-    pub fn to_record(&self, via: Channel, now: UnixSeconds) -> PeerRecord {
+    pub fn to_record(&self, via: ClaimChannel, now: UnixSeconds) -> PeerRecord {
         let claim = Arc::clone(&self.newest);
         PeerRecord::from_claim_at(self.public_key, claim, &self.addresses, via, now)
     }
@@ -307,7 +307,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(valid.newest().signature.updated_at(), NOW.0 as i64);
-        let record = valid.to_record(Channel::Discovery, NOW);
+        let record = valid.to_record(ClaimChannel::Discovery, NOW);
         assert_eq!(record.addresses().len(), 1);
         assert_eq!(record.claim(), Some(valid.newest()));
     }
@@ -383,7 +383,7 @@ mod tests {
         let valid = check(claims()).unwrap();
         let public: Address = addresses[3].parse().unwrap();
         assert_eq!(valid.addresses(), std::slice::from_ref(&public));
-        let record = valid.to_record(Channel::Join, NOW);
+        let record = valid.to_record(ClaimChannel::Join, NOW);
         let kept: Vec<_> = record
             .addresses()
             .iter()
@@ -428,7 +428,7 @@ mod tests {
         let kept = |addresses: &[&str]| {
             let claim = Arc::new(signed(addresses, 7));
             let policy = ClaimPolicy::default();
-            let record = policy.record(key, claim, Channel::Connection, NOW);
+            let record = policy.record(key, claim, ClaimChannel::Connection, NOW);
             assert!(record.claim().is_some());
             record.addresses().len()
         };

@@ -7,7 +7,7 @@ use dht_core::{Address, NodeId, PublicKey, Severity, UnixSeconds};
 use parking_lot::{Mutex, RwLock};
 use rand_core::Rng;
 
-use crate::{Ban, BanOutcome, BanTarget, Filter, PeerRecord, Sighting, metrics};
+use crate::{Ban, BanOutcome, BanTarget, DialTimes, PeerFilter, PeerRecord, metrics};
 use index::Index;
 use region::Region;
 
@@ -180,7 +180,7 @@ impl Directory {
         &self,
         id: &NodeId,
         address: &Address,
-        sighting: Sighting,
+        sighting: DialTimes,
         now: UnixSeconds,
     ) -> bool {
         self.0
@@ -214,7 +214,12 @@ impl Directory {
 
     /// The `n` peers closest to `target` that pass, nearest first: O(n + log size) when most pass.
     #[must_use]
-    pub fn closest(&self, target: &NodeId, n: usize, filter: &Filter<'_>) -> Vec<Arc<PeerRecord>> {
+    pub fn closest(
+        &self,
+        target: &NodeId,
+        n: usize,
+        filter: &PeerFilter<'_>,
+    ) -> Vec<Arc<PeerRecord>> {
         let state = self.0.state.read();
         state
             .closest(target, filter)
@@ -228,7 +233,7 @@ impl Directory {
     pub fn random(
         &self,
         n: usize,
-        filter: &Filter<'_>,
+        filter: &PeerFilter<'_>,
         rng: &mut impl Rng,
     ) -> Vec<Arc<PeerRecord>> {
         self.0.state.read().random(n, filter, rng)
@@ -236,14 +241,14 @@ impl Directory {
 
     /// Up to `n` peers that pass, by node id.
     #[must_use]
-    pub fn list(&self, n: usize, filter: &Filter<'_>) -> Vec<Arc<PeerRecord>> {
+    pub fn list(&self, n: usize, filter: &PeerFilter<'_>) -> Vec<Arc<PeerRecord>> {
         // Ids by ascending distance to zero are ids in ascending order.
         self.closest(&NodeId::default(), n, filter)
     }
 
     /// Number of peers that pass. Looks at all of them.
     #[must_use]
-    pub fn count(&self, filter: &Filter<'_>) -> usize {
+    pub fn count(&self, filter: &PeerFilter<'_>) -> usize {
         self.0
             .state
             .read()

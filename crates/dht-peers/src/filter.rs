@@ -21,7 +21,7 @@ pub enum FeatureRule {
 
 /// Which peers a query is about. Start from a preset and narrow it.
 #[derive(Clone, Copy, Debug)]
-pub struct Filter<'a> {
+pub struct PeerFilter<'a> {
     now: UnixSeconds,
     features: FeatureRule,
     exclude: &'a [NodeId],
@@ -31,9 +31,9 @@ pub struct Filter<'a> {
     seen_within: Option<u64>,
 }
 
-/// A [`Filter`] made ready for many questions.
+/// A [`PeerFilter`] made ready for many questions.
 pub(crate) struct Matcher<'a> {
-    filter: Filter<'a>,
+    filter: PeerFilter<'a>,
     exclude: Exclude<'a>,
 }
 
@@ -51,9 +51,9 @@ impl FeatureRule {
     }
 }
 
-// === impl Filter ===
+// === impl PeerFilter ===
 
-impl<'a> Filter<'a> {
+impl<'a> PeerFilter<'a> {
     /// Everybody, banned and deleted peers included.
     #[must_use]
     pub const fn everybody(now: UnixSeconds) -> Self {

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use dht_core::{Features, NodeId, SecretKey, Severity, UnixSeconds};
-//! use dht_peers::{Directory, Filter, PeerRecord};
+//! use dht_peers::{Directory, PeerFilter, PeerRecord};
 //!
 //! let now = UnixSeconds(1_700_000_000);
 //! let key = |n| SecretKey::from_bytes(&[n; 32]).unwrap_or_else(|_| unreachable!()).public_key();
@@ -15,7 +15,7 @@
 //!     directory.add_or_update(PeerRecord::new(key(n), Features::NODE, now), now);
 //! }
 //!
-//! let near = directory.closest(&NodeId::default(), 3, &Filter::reachable(now));
+//! let near = directory.closest(&NodeId::default(), 3, &PeerFilter::reachable(now));
 //! assert_eq!(near.len(), 3);
 //!
 //! // Also works for peers nobody has heard of.
@@ -31,6 +31,7 @@ mod connections;
 mod directory;
 mod exclude;
 mod filter;
+mod frame;
 mod metrics;
 pub mod policy;
 mod record;
@@ -41,7 +42,8 @@ mod xor;
 pub mod test_util;
 
 pub use address::{
-    AddressRecord, Average, Channel, MAX_ADDRESSES, MAX_FAILURE_BYTES, Sighting, Source,
+    AddressRecord, AddressSource, Average, ClaimChannel, DialTimes, MAX_ADDRESSES,
+    MAX_FAILURE_BYTES,
 };
 pub use ban::{Ban, BanOutcome, BanTarget, FOREVER, MAX_REASON_BYTES};
 pub use claims::{
@@ -52,7 +54,8 @@ pub use connections::{ConnectedPeer, ConnectedPeers, Connections, Direction};
 pub use directory::{
     Change, DEFAULT_MAX_BANS, DEFAULT_MAX_PEERS, Directory, DirectoryLimits, RegionThresholds,
 };
-pub use filter::{ACTIVE_SECONDS, FeatureRule, Filter};
+pub use filter::{ACTIVE_SECONDS, FeatureRule, PeerFilter};
+pub use frame::InboundFrame;
 pub use metrics::describe;
 pub use record::{MAX_PROTOCOLS, MAX_USER_AGENT_BYTES, PeerRecord};
 

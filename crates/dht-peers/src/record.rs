@@ -5,7 +5,9 @@ use std::{cmp::Reverse, collections::BTreeMap, fmt, sync::Arc};
 use bytes::Bytes;
 use dht_core::{Address, Claim, Features, NodeId, PublicKey, UnixSeconds};
 
-use crate::{AddressRecord, Ban, Channel, MAX_ADDRESSES, Sighting, Source, address::truncate};
+use crate::{
+    AddressRecord, AddressSource, Ban, ClaimChannel, DialTimes, MAX_ADDRESSES, address::truncate,
+};
 
 /// Bytes kept of a user agent; a longer one is refused at the handshake.
 pub const MAX_USER_AGENT_BYTES: usize = 50;
@@ -67,7 +69,7 @@ impl PeerRecord {
         record.is_seed = true;
         let named = addresses.into_iter().take(MAX_ADDRESSES);
         record.addresses = named
-            .map(|address| AddressRecord::new(address, Source::Config))
+            .map(|address| AddressRecord::new(address, AddressSource::Config))
             .collect();
         record
     }
@@ -78,7 +80,7 @@ impl PeerRecord {
     pub fn from_claim(
         public_key: PublicKey,
         claim: Arc<Claim>,
-        via: Channel,
+        via: ClaimChannel,
         now: UnixSeconds,
     ) -> Self {
         let addresses = claim.addresses.clone();
@@ -90,13 +92,13 @@ impl PeerRecord {
         public_key: PublicKey,
         claim: Arc<Claim>,
         addresses: &[Address],
-        via: Channel,
+        via: ClaimChannel,
         now: UnixSeconds,
     ) -> Self {
         let mut record = Self::new(public_key, claim.features, now);
         for address in addresses.iter().take(MAX_ADDRESSES) {
             if record.addresses.iter().all(|held| held.address != *address) {
-                let source = Source::Claimed {
+                let source = AddressSource::Claimed {
                     claim: Arc::clone(&claim),
                     via,
                 };
@@ -124,7 +126,7 @@ impl PeerRecord {
 
     /// Marks every address as seen: the peer connected to this node and vouches for all of them.
     #[must_use]
-    pub fn seen_everywhere(mut self, now: UnixSeconds, sighting: Sighting) -> Self {
+    pub fn seen_everywhere(mut self, now: UnixSeconds, sighting: DialTimes) -> Self {
         self.last_seen = self.last_seen.max(Some(now));
         for address in &mut self.addresses {
             address.seen(now, sighting);
@@ -257,7 +259,7 @@ impl PeerRecord {
         if standing == Standing::Newer {
             self.claim.clone_from(&incoming.claim);
             self.addresses.retain(|held| {
-                held.source == Source::Config
+                held.source == AddressSource::Config
                     || incoming
                         .addresses
                         .iter()
@@ -269,7 +271,7 @@ impl PeerRecord {
             self.features = incoming.features;
         }
         for new in &incoming.addresses {
-            if standing == Standing::Older && new.source != Source::Config {
+            if standing == Standing::Older && new.source != AddressSource::Config {
                 continue;
             }
             match self
@@ -298,7 +300,7 @@ impl PeerRecord {
     }
 
     /// An authenticated connection with this address.
-    pub(crate) fn seen_at(&mut self, address: &Address, now: UnixSeconds, sighting: Sighting) {
+    pub(crate) fn seen_at(&mut self, address: &Address, now: UnixSeconds, sighting: DialTimes) {
         self.last_seen = self.last_seen.max(Some(now));
         self.deleted_at = None;
         if let Some(held) = self

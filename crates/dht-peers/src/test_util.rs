@@ -6,7 +6,7 @@ use dht_core::{Claim, Features, NodeId, PublicKey, RemotePeer, SecretKey, UnixSe
 
 use parking_lot::Mutex;
 
-use crate::{AddressRecord, Ban, Directory, PeerRecord, Source};
+use crate::{AddressRecord, AddressSource, Ban, Directory, PeerRecord};
 
 /// Every ban that a directory put in force since [`BanLog::of`], in order.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +86,6 @@ pub fn record(seed: u64, features: Features, now: UnixSeconds) -> PeerRecord {
     let address = dht_core::Address::memory(seed.saturating_add(1));
     record
         .addresses
-        .push(AddressRecord::new(address, Source::Config));
+        .push(AddressRecord::new(address, AddressSource::Config));
     record
 }

@@ -43,10 +43,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let message = bob.outlets.messages.recv().await.ok_or("bob stopped")?;
     println!(
         "bob received {:?} from {}",
-        message.body, message.peer.node_id
+        message.frame, message.source.node_id
     );
-    assert_eq!(message.body, "hello");
-    assert_eq!(message.peer.public_key, *alice.identity.public_key());
+    assert_eq!(message.frame, "hello");
+    assert_eq!(message.source.public_key, *alice.identity.public_key());
     delivery.await?;
     println!("the socket of alice took the whole message");
     Ok(())

@@ -43,15 +43,17 @@ pub struct Builder {
     handlers: Vec<(Bytes, mpsc::Sender<InboundStream>)>,
 }
 
-impl Builder {
-    pub(crate) fn new(
+impl Transport {
+    /// A transport for `identity` on `network`. Inbound messages are charged to `budget` before they are read.
+    #[must_use]
+    pub fn builder(
         identity: Arc<NodeIdentity>,
         network: Network,
         entropy: SharedEntropy,
         clock: SharedClock,
         budget: ByteBudget,
-    ) -> Self {
-        Self {
+    ) -> Builder {
+        Builder {
             identity,
             network,
             entropy,
@@ -65,7 +67,11 @@ impl Builder {
             handlers: Vec::new(),
         }
     }
+}
 
+// === impl Builder ===
+
+impl Builder {
     /// Settings. Defaults to [`Config::default`].
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {

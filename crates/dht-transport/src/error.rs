@@ -39,24 +39,6 @@ pub enum UpgradeError {
     Identity(#[source] IdentityError),
 }
 
-/// Why one address of a peer could not be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DialFailure {
-    /// The name of the host has no address.
-    #[error("the name of the host was not found (DNS)")]
-    Lookup,
-    /// Nobody could be reached.
-    #[error("connecting failed: {0}")]
-    Connect(io::ErrorKind),
-    /// Connecting took too long.
-    #[error("connecting took too long")]
-    ConnectTimeout,
-    /// Somebody answered, but it came to nothing.
-    #[error("upgrade failed")]
-    Upgrade(#[source] UpgradeError),
-}
-
 /// Why a dial gave no connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -73,9 +55,18 @@ pub enum DialError {
     /// No address, or none that this node can dial.
     #[error("no address that can be dialled")]
     NoAddresses,
-    /// Every address failed; this is the last failure.
-    #[error("every address failed")]
-    Failed(#[source] DialFailure),
+    /// No address answered; the name of the last one has no address.
+    #[error("the name of the host was not found (DNS)")]
+    Lookup,
+    /// No address answered; the last one failed with this error.
+    #[error("connecting failed: {0}")]
+    Connect(io::ErrorKind),
+    /// No address answered; the last one took longer than [`Config::connect_timeout`](crate::Config::connect_timeout).
+    #[error("connecting took too long")]
+    ConnectTimeout,
+    /// The last address that was tried answered, but the upgrade failed.
+    #[error("upgrade failed")]
+    Upgrade(#[source] UpgradeError),
     /// The limit of connections is reached.
     #[error("too many connections")]
     TooManyConnections,
@@ -87,7 +78,7 @@ pub enum DialError {
 /// Why a stream could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum OpenError {
+pub enum StreamError {
     /// There is no connection to the peer.
     #[error("not connected")]
     NotConnected,
@@ -120,28 +111,19 @@ pub enum EnqueueError {
     ShutDown,
 }
 
-/// Why a queued message was not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DeliveryError {
-    /// The peer could not be dialled.
-    #[error("peer could not be dialled")]
-    DialFailed,
-    /// Connected, but the messaging stream could not be opened.
-    #[error("messaging stream could not be opened")]
-    SubstreamOpenFailed,
-    /// The stream broke while the message was written.
-    #[error("messaging stream broke")]
-    SubstreamSendFailed,
-    /// Made room for something more important, or the transport shut down.
-    #[error("message was dropped")]
-    Dropped,
-    /// Waited longer than a message may.
-    #[error("message is too old")]
-    Expired,
-    /// The stream broke each time the message was written.
-    #[error("message failed after {0} resends")]
-    MaxRetriesReached(u8),
+impl DialError {
+    /// Whether every known address failed, so that newer addresses could help.
+    #[must_use]
+    pub const fn is_exhausted(&self) -> bool {
+        matches!(
+            self,
+            Self::NoAddresses
+                | Self::Lookup
+                | Self::Connect(_)
+                | Self::ConnectTimeout
+                | Self::Upgrade(_)
+        )
+    }
 }
 
 impl UpgradeError {

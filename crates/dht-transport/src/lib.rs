@@ -61,7 +61,7 @@
 //! let delivery = alice.send(bob_identity.node_id(), Bytes::from_static(b"hello"), Priority::Direct)?;
 //!
 //! let message = bobs.messages.recv().await.ok_or("bob is gone")?;
-//! assert_eq!(message.body, "hello");
+//! assert_eq!(message.frame, "hello");
 //! delivery.await?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # })
@@ -88,6 +88,7 @@ mod event;
 mod medium;
 mod metrics;
 mod mux;
+mod outlets;
 mod state;
 mod tasks;
 mod transport;
@@ -99,17 +100,18 @@ pub use connection::{
     Connection, IdentityError, IdentityRules, PeerInfo, check_identity, encode_identity,
     new_connection_wins,
 };
-pub use error::{DeliveryError, DialError, DialFailure, EnqueueError, OpenError, UpgradeError};
+pub use error::{DialError, EnqueueError, StreamError, UpgradeError};
 pub use event::ConnectionEvent;
 #[cfg(feature = "memory")]
 pub use medium::Memory;
 #[cfg(feature = "tcp")]
 pub use medium::Tcp;
 pub use medium::{Accepted, Acceptor, BoxFuture, Medium, Socket, Source, Stream};
-pub use messaging::{Delivery, InboundMessage, MESSAGING_PROTOCOL};
+pub use messaging::{MESSAGING_PROTOCOL, Queued};
 pub use metrics::describe_metrics;
 pub use mux::Substream;
-pub use transport::{InboundStream, Outlets, Transport, TransportStats};
+pub use outlets::{InboundStream, Outlets};
+pub use transport::{Transport, TransportStats};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

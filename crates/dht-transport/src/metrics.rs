@@ -1,12 +1,10 @@
 //! What the transport counts. Labels come from closed sets; never a peer, an address or a protocol id.
 
-use dht_core::Priority;
+use dht_core::{DeliveryError, Priority};
 use dht_peers::Direction;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
-
-use crate::DeliveryError;
 
 /// Connections that began, by direction. Minus [`CLOSED`]: connections open.
 const OPENED: &str = "dht_transport_connections_opened_total";
@@ -101,16 +99,8 @@ pub(crate) fn sent(bytes: usize) {
     counter!(SENT_BYTES).increment(bytes as u64);
 }
 
-pub(crate) fn delivery(priority: Priority, outcome: &Result<(), DeliveryError>) {
-    let outcome = match outcome {
-        Ok(()) => "sent",
-        Err(DeliveryError::DialFailed) => "dial_failed",
-        Err(DeliveryError::SubstreamOpenFailed) => "open_failed",
-        Err(DeliveryError::SubstreamSendFailed) => "send_failed",
-        Err(DeliveryError::Dropped) => "dropped",
-        Err(DeliveryError::Expired) => "expired",
-        Err(DeliveryError::MaxRetriesReached(_)) => "max_retries",
-    };
+pub(crate) fn delivery(priority: Priority, outcome: Result<(), DeliveryError>) {
+    let outcome = outcome.map_or_else(DeliveryError::name, |()| "sent");
     counter!(DELIVERIES, "priority" => priority.name(), "outcome" => outcome).increment(1);
 }
 

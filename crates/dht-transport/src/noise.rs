@@ -4,7 +4,8 @@
 //! decrypts in place with ring. docs/protocol/02-transport-and-connectivity.md section 4.2.
 
 pub use error::NoiseError;
-pub use handshake::{Handshake, HandshakeKeys, initiate, respond};
+pub use handshake::{Handshake, initiate, respond};
+pub use keys::HandshakeKeys;
 pub use reader::FrameReader;
 pub use stream::NoiseStream;
 pub use writer::FrameWriter;
@@ -12,6 +13,7 @@ pub use writer::FrameWriter;
 mod cipher;
 mod error;
 mod handshake;
+mod keys;
 mod reader;
 mod resolver;
 mod stream;

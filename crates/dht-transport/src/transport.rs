@@ -10,45 +10,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::{
-    Address, Network, NodeId, NodeIdentity, Priority, PublicKey, RemotePeer, SharedClock,
-    SharedEntropy,
-};
+use dht_core::{Address, DeliveryError, NodeId, Priority, PublicKey};
 use dht_proto::limits::MAX_MESSAGING_FRAME_BYTES;
-use dht_stack::ByteBudget;
+
 use parking_lot::Mutex;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, timeout_at},
-};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    Builder, Connection, ConnectionEvent, Delivery, DeliveryError, DialError, EnqueueError,
-    InboundMessage, OpenError, Substream,
+    Connection, DialError, EnqueueError, Queued, StreamError, Substream,
     connection::listener,
     messaging::{Connect, PeerSession, Pushed, Reply},
     state::State,
 };
-
-/// A stream of another protocol that a peer opened.
-#[derive(Debug)]
-pub struct InboundStream {
-    /// Who.
-    pub peer: Arc<RemotePeer>,
-    /// Which protocol was agreed on.
-    pub protocol: Bytes,
-    /// The stream.
-    pub stream: Substream,
-}
-
-/// What a transport hands its owner besides the handle.
-#[derive(Debug)]
-pub struct Outlets {
-    /// Messages of all peers. Not taking them holds the peers back.
-    pub messages: mpsc::Receiver<InboundMessage>,
-    /// What happens to connections.
-    pub events: mpsc::Receiver<ConnectionEvent>,
-}
 
 /// Totals and present numbers of a transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,18 +100,6 @@ impl Transport {
         }
     }
 
-    /// A transport for `identity` on `network`. Inbound messages are charged to `budget` before they are read.
-    #[must_use]
-    pub fn builder(
-        identity: Arc<NodeIdentity>,
-        network: Network,
-        entropy: SharedEntropy,
-        clock: SharedClock,
-        budget: ByteBudget,
-    ) -> Builder {
-        Builder::new(identity, network, entropy, clock, budget)
-    }
-
     /// Listens on an address and returns it with the real port.
     ///
     /// # Errors
@@ -192,7 +153,7 @@ impl Transport {
 
     /// Queues a message for a peer; it is dialled as by [`dial_known`](Self::dial_known) if it is not connected.
     ///
-    /// Returns at once. The [`Delivery`] resolves when the socket took the message.
+    /// Returns at once. The [`Queued`] resolves when the socket took the message.
     ///
     /// # Errors
     /// [`EnqueueError`]: too long, no room, or no transport any more.
@@ -201,14 +162,14 @@ impl Transport {
         peer: &NodeId,
         frame: Bytes,
         priority: Priority,
-    ) -> Result<Delivery, EnqueueError> {
-        let (reply, delivery) = Delivery::new();
+    ) -> Result<Queued, EnqueueError> {
+        let (reply, delivery) = Queued::new();
         self.queue(peer, frame, priority, reply)?;
         Ok(delivery)
     }
 
-    /// As [`Transport::send`], but calls `report` with what a [`Delivery`] would resolve to, also when this fails
-    /// ([`DeliveryError::Dropped`](crate::DeliveryError::Dropped)).
+    /// As [`Transport::send`], but calls `report` with what a [`Queued`] would resolve to, also when this fails
+    /// ([`DeliveryError::Dropped`]).
     ///
     /// `report` is called by the task that writes, with the peer's queue locked: it must be short and must not
     /// call the transport.
@@ -257,9 +218,13 @@ impl Transport {
     /// Opens a stream of `protocol` to a connected peer.
     ///
     /// # Errors
-    /// [`OpenError`].
-    pub async fn open(&self, peer: &NodeId, protocol: &Bytes) -> Result<Substream, OpenError> {
-        let connection = self.state.table.find(peer).ok_or(OpenError::NotConnected)?;
+    /// [`StreamError`].
+    pub async fn open(&self, peer: &NodeId, protocol: &Bytes) -> Result<Substream, StreamError> {
+        let connection = self
+            .state
+            .table
+            .find(peer)
+            .ok_or(StreamError::NotConnected)?;
         connection.open(protocol).await
     }
 

@@ -7,11 +7,11 @@ mod support;
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use dht_core::{Address, Network, Priority, test_util::NOW};
+use dht_core::{Address, DeliveryError, Network, Priority, test_util::NOW};
 use dht_peers::Direction;
 use dht_transport::{
-    Acceptor, BoxFuture, ConnectionEvent, DeliveryError, DialError, DialFailure, EnqueueError,
-    InboundStream, Medium, Memory, OpenError, Socket, UpgradeError,
+    Acceptor, BoxFuture, ConnectionEvent, DialError, EnqueueError, InboundStream, Medium, Memory,
+    Socket, StreamError, UpgradeError,
 };
 use support::{Node, Setup, body, identity, peer, soon};
 use tokio::{
@@ -59,11 +59,11 @@ async fn the_next_address_is_tried_after_a_failure_and_each_is_recorded() {
         other.address.clone(),
         b.address.clone(),
     ];
-    let refused = DialFailure::Connect(io::ErrorKind::ConnectionRefused);
-    let wrong_key = DialFailure::Upgrade(UpgradeError::WrongKey);
+    let refused = DialError::Connect(io::ErrorKind::ConnectionRefused);
+    let wrong_key = DialError::Upgrade(UpgradeError::WrongKey);
     for (address, failure) in [(&nobody, &refused), (&other.address, &wrong_key)] {
         let dialled = soon(a.transport.dial(b.key(), std::slice::from_ref(address))).await;
-        assert_eq!(dialled.unwrap_err(), DialError::Failed(failure.clone()));
+        assert_eq!(dialled.unwrap_err(), *failure);
     }
     a.knows_at(b.key(), addresses.clone());
     let connection = soon(a.transport.dial(b.key(), &addresses)).await.unwrap();
@@ -128,10 +128,7 @@ async fn a_dial_that_leads_nowhere_ends_in_time() {
         .dial(b.public_key(), &[address])
         .await
         .unwrap_err();
-    assert!(
-        matches!(error, DialError::Failed(DialFailure::Upgrade(_))),
-        "{error:?}"
-    );
+    assert!(matches!(error, DialError::Upgrade(_)), "{error:?}");
     assert!(start.elapsed() <= Duration::from_secs(15));
     assert!(matches!(
         a.event().await,
@@ -351,7 +348,7 @@ async fn no_message_is_lost_or_doubled_when_both_dial_at_once() {
     for node in [&mut a, &mut b] {
         let mut counts = [0; 50];
         for _ in 0..50 {
-            counts[usize::from(node.message().await.body[0])] += 1;
+            counts[usize::from(node.message().await.frame[0])] += 1;
         }
         assert_eq!(counts, [1; 50]);
     }
@@ -392,13 +389,13 @@ async fn a_replaced_connection_is_read_for_a_while_and_ends_silently() {
         .await
         .unwrap();
     first.flush().await.unwrap();
-    assert_eq!(&node.message().await.body[..], b"old");
+    assert_eq!(&node.message().await.frame[..], b"old");
     second
         .write_all(&peer::messaging(1, b"\0\0\0\x03new"))
         .await
         .unwrap();
     second.flush().await.unwrap();
-    assert_eq!(&node.message().await.body[..], b"new");
+    assert_eq!(&node.message().await.frame[..], b"new");
 
     let start = Instant::now();
     let mut rest = Vec::new();
@@ -470,7 +467,7 @@ async fn a_slow_receiver_holds_the_sender_back_within_its_budget() {
     assert!(waiting > 15_000_000, "{waiting} bytes wait");
     for _ in 0..200 {
         let message = b.message().await;
-        assert_eq!(message.body.len(), 100_000);
+        assert_eq!(message.frame.len(), 100_000);
         assert!(b.budget.available() <= b.budget.total() - 100_000);
     }
     for delivery in deliveries {
@@ -503,7 +500,7 @@ async fn a_peer_that_reads_nothing_costs_only_its_own_messages() {
         .transport
         .send(&fine.id(), body(2, 100), Priority::Gossip)
         .unwrap();
-    assert_eq!(fine.message().await.body, body(2, 100));
+    assert_eq!(fine.message().await.frame, body(2, 100));
     assert_eq!(soon(delivery).await, Ok(()));
     assert_eq!(
         start.elapsed().as_secs(),
@@ -569,7 +566,7 @@ async fn a_full_queue_sheds_the_least_important() {
     let control = send(5, Priority::Control).unwrap();
     assert_eq!(gossip.await, Err(DeliveryError::Dropped));
     for expected in [5, 2, 3] {
-        assert_eq!(b.message().await.body[0], expected);
+        assert_eq!(b.message().await.frame[0], expected);
     }
     for delivery in [control].into_iter().chain(direct) {
         assert_eq!(soon(delivery).await, Ok(()));
@@ -597,7 +594,7 @@ async fn messages_survive_the_end_of_their_connection() {
         .transport
         .send(&b.id(), body(2, 10), Priority::Direct)
         .unwrap();
-    assert_eq!(b.message().await.body, body(2, 10));
+    assert_eq!(b.message().await.frame, body(2, 10));
     assert_eq!(soon(delivery).await, Ok(()));
     assert_eq!(b.transport.stats().inbound, 2, "dialled again");
 }
@@ -721,7 +718,7 @@ async fn other_protocols_are_served_and_refused() {
     let a = Node::memory(1, &memory).await;
     assert_eq!(
         a.transport.open(&b.id(), &protocol).await.err(),
-        Some(OpenError::NotConnected)
+        Some(StreamError::NotConnected)
     );
     a.transport
         .dial(b.key(), std::slice::from_ref(&b.address))
@@ -743,7 +740,7 @@ async fn other_protocols_are_served_and_refused() {
 
     // b does not know the protocol of a: negotiated, refused.
     let error = b.transport.open(&a.id(), &protocol).await.unwrap_err();
-    assert!(matches!(error, OpenError::Negotiation(_)), "{error:?}");
+    assert!(matches!(error, StreamError::Negotiation(_)), "{error:?}");
 
     // A busy owner sheds: the second stream is reset.
     let mut one = a.transport.open(&b.id(), &protocol).await.unwrap();
@@ -798,7 +795,7 @@ async fn shutdown_sends_what_waits_and_leaves_no_task() {
         .collect();
     tokio::join!(a.transport.shutdown(Duration::from_secs(10)), async {
         for i in 0..100 {
-            assert_eq!(b.message().await.body[0], i);
+            assert_eq!(b.message().await.frame[0], i);
         }
     });
     for delivery in deliveries {

@@ -262,7 +262,7 @@ async fn honest_peers_get_through_two_hundred_half_open_sockets() {
             .transport
             .send(&node.id(), body(7, 10), Priority::Direct)
             .unwrap();
-        assert_eq!(node.message().await.body, body(7, 10));
+        assert_eq!(node.message().await.frame, body(7, 10));
         assert_eq!(soon(delivery).await, Ok(()));
     }
     assert!(node.transport.stats().handshakes <= 100);
@@ -324,7 +324,7 @@ async fn after_identity(bytes: &[u8]) -> (Vec<Offence>, Vec<usize>) {
     let offences = node.offences(identity(9).public_key());
     let mut messages = Vec::new();
     while let Ok(message) = node.outlets.messages.try_recv() {
-        messages.push(message.body.len());
+        messages.push(message.frame.len());
     }
     clean(&node).await;
     (offences, messages)
@@ -392,7 +392,7 @@ async fn a_flood_of_streams_is_reset_and_leaves_nothing() {
         .await
         .unwrap();
     channel.flush().await.unwrap();
-    assert_eq!(&node.message().await.body[..], b"hi");
+    assert_eq!(&node.message().await.frame[..], b"hi");
     drop(channel);
     clean(&node).await;
 }
@@ -644,7 +644,7 @@ async fn connections_share_what_may_be_unread_and_honest_ones_are_heard() {
             .transport
             .send(&node.id(), body(byte, 300_000), Priority::Direct)
             .unwrap();
-        assert_eq!(node.message().await.body, body(byte, 300_000));
+        assert_eq!(node.message().await.frame, body(byte, 300_000));
         assert_eq!(soon(delivery).await, Ok(()));
     }
     // Whoever is not read for long is let go.

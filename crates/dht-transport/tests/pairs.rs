@@ -6,9 +6,9 @@ mod support;
 
 use std::time::Duration;
 
-use dht_core::Priority;
+use dht_core::{DeliveryError, Priority};
 use dht_peers::Direction;
-use dht_transport::{ConnectionEvent, DeliveryError, DialError, EnqueueError, Memory};
+use dht_transport::{ConnectionEvent, DialError, EnqueueError, Memory};
 use support::{Node, Setup, body, soon};
 
 async fn talk(mut a: Node, mut b: Node) {
@@ -18,9 +18,9 @@ async fn talk(mut a: Node, mut b: Node) {
         .send(&b.id(), body(1, 6_200), Priority::Direct)
         .unwrap();
     let message = b.message().await;
-    assert_eq!(message.body, body(1, 6_200));
-    assert_eq!(message.peer.public_key, *a.key());
-    assert_eq!(message.peer.node_id, a.id());
+    assert_eq!(message.frame, body(1, 6_200));
+    assert_eq!(message.source.public_key, *a.key());
+    assert_eq!(message.source.node_id, a.id());
     assert!(message.permit.bytes() >= 6_200);
     assert_eq!(soon(delivery).await, Ok(()));
 
@@ -29,7 +29,7 @@ async fn talk(mut a: Node, mut b: Node) {
         .transport
         .send(&a.id(), body(2, 100), Priority::Direct)
         .unwrap();
-    assert_eq!(a.message().await.body, body(2, 100));
+    assert_eq!(a.message().await.frame, body(2, 100));
     assert_eq!(soon(delivery).await, Ok(()));
     assert_eq!(a.transport.connections().len(), 1);
     assert_eq!(b.transport.connections().len(), 1);
@@ -134,8 +134,8 @@ async fn large_and_many_messages_arrive_in_order() {
         .collect();
     for (i, size) in sizes.iter().enumerate() {
         let message = b.message().await;
-        assert_eq!(message.body.len(), *size);
-        assert!(message.body.iter().all(|byte| usize::from(*byte) == i));
+        assert_eq!(message.frame.len(), *size);
+        assert!(message.frame.iter().all(|byte| usize::from(*byte) == i));
     }
     for delivery in deliveries {
         assert_eq!(soon(delivery).await, Ok(()));
@@ -200,8 +200,8 @@ async fn both_dial_at_once_on_real_threads() {
             .transport
             .send(&a.id(), body(round, 100), Priority::Direct)
             .unwrap();
-        assert_eq!(b.message().await.body, body(round, 100));
-        assert_eq!(a.message().await.body, body(round, 100));
+        assert_eq!(b.message().await.frame, body(round, 100));
+        assert_eq!(a.message().await.frame, body(round, 100));
         assert_eq!((soon(there).await, soon(back).await), (Ok(()), Ok(())));
         // A dial that was answered by the other side's connection may still be on its way.
         while [&a, &b]

@@ -1,5 +1,6 @@
 //! A peer that is a transport and nothing else.
 
+use dht_peers::InboundFrame;
 use std::{io, net::Ipv4Addr, sync::Arc};
 
 use bytes::Bytes;
@@ -9,9 +10,7 @@ use dht_core::{
 };
 use dht_node::{OsEntropy, SystemClock};
 use dht_stack::ByteBudget;
-use dht_transport::{
-    Config, Delivery, DialError, EnqueueError, IdentityError, InboundMessage, Transport,
-};
+use dht_transport::{Config, DialError, EnqueueError, IdentityError, Queued, Transport};
 use tokio::task::JoinSet;
 
 /// Messages that wait for the node's socket. Few, so that what is sent is what the node takes.
@@ -52,7 +51,7 @@ impl Peer {
     pub async fn connect(
         seed: u64,
         node: &PeerAddress,
-        mut on_message: impl FnMut(InboundMessage) + Send + 'static,
+        mut on_message: impl FnMut(InboundFrame) + Send + 'static,
     ) -> Result<Self, PeerError> {
         let clock: SharedClock = Arc::new(SystemClock);
         let mut rng = SeededEntropy::new(seed).rng();
@@ -110,7 +109,7 @@ impl Peer {
     ///
     /// # Errors
     /// [`EnqueueError::QueueFull`] if the node does not take them as fast.
-    pub fn send(&self, frame: Bytes) -> Result<Delivery, EnqueueError> {
+    pub fn send(&self, frame: Bytes) -> Result<Queued, EnqueueError> {
         self.transport.send(&self.node, frame, Priority::Direct)
     }
 
@@ -121,7 +120,7 @@ impl Peer {
     pub async fn send_when_possible(
         &self,
         frame: Bytes,
-        waiting: &mut std::collections::VecDeque<Delivery>,
+        waiting: &mut std::collections::VecDeque<Queued>,
     ) -> Result<(), EnqueueError> {
         loop {
             match self.send(frame.clone()) {

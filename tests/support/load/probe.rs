@@ -9,8 +9,8 @@ use dht_core::{
     seal,
 };
 use dht_node::{OsEntropy, SystemClock};
+use dht_peers::InboundFrame;
 use dht_proto::dht::{DiscoveryMessage, DiscoveryResponseMessage};
-use dht_transport::InboundMessage;
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::time::Instant;
@@ -49,8 +49,8 @@ impl Probe {
     pub async fn connect(seed: u64, node: &PeerAddress) -> Result<Self, PeerError> {
         let asked = Arc::<Mutex<Asked>>::default();
         let answered = Arc::clone(&asked);
-        let on_message = move |message: InboundMessage| {
-            if let Some(nonce) = nonce(message.body) {
+        let on_message = move |message: InboundFrame| {
+            if let Some(nonce) = nonce(message.frame) {
                 let mut asked = answered.lock();
                 if let Some(at) = asked.waiting.remove(&nonce) {
                     asked.times.push(at.elapsed());

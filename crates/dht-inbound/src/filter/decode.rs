@@ -4,7 +4,7 @@ use std::fmt;
 
 use dht_core::{Clock as _, DropReason, MessageType, RawEnvelope, SharedClock};
 use dht_peers::{
-    Directory,
+    Directory, InboundFrame,
     policy::{BanPolicy, Offence, Parties},
 };
 use dht_proto::DecodeError;
@@ -12,10 +12,7 @@ use dht_stack::Check;
 use tracing::{Span, trace};
 
 use super::rate::{Bucket, RateLimiter};
-use crate::{
-    message::{InboundEnvelope, InboundFrame},
-    metrics,
-};
+use crate::{message::InboundEnvelope, metrics};
 
 /// Decodes frames as envelopes, without touching a point of the curve.
 ///

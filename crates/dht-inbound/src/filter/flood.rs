@@ -3,10 +3,11 @@
 use std::{collections::VecDeque, fmt, sync::Arc};
 
 use dht_core::{Clock as _, DropReason, NodeId, SharedClock, UnixSeconds};
-use dht_peers::policy::{BanPolicy, Offence, Parties};
+use dht_peers::{
+    InboundFrame,
+    policy::{BanPolicy, Offence, Parties},
+};
 use dht_stack::{Check, Sharded};
-
-use crate::message::InboundFrame;
 
 /// Messages a neighbour may send within the timespan; defaults to 1 000.
 pub const DEFAULT_FLOOD_MESSAGES: u32 = 1_000;

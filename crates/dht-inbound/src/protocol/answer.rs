@@ -4,7 +4,7 @@ use std::fmt;
 
 use dht_core::{Clock as _, PublicKey, SharedClock};
 use dht_peers::{
-    Channel, ClaimPolicy, ClaimsError, Directory,
+    ClaimChannel, ClaimPolicy, ClaimsError, Directory,
     policy::{BanPolicy, Offence, Parties},
     validate_claims,
 };
@@ -79,7 +79,7 @@ impl AnswerCheck {
             _ => blame(Offence::ResponseRefusedClaim),
         })?;
         self.directory
-            .add_or_update(valid.to_record(Channel::Discovery, now), now);
+            .add_or_update(valid.to_record(ClaimChannel::Discovery, now), now);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use dht_core::{Clock as _, Disposition, DropReason, PublicKey, SendRequest};
 use dht_peers::policy::{AttributionProfile, Offence};
-use dht_peers::{Channel, ValidClaims};
+use dht_peers::{ClaimChannel, ValidClaims};
 use dht_proto::dht::DiscoveryMessage;
 use tracing::debug;
 
@@ -62,7 +62,7 @@ impl Protocol {
         nonce: u64,
     ) -> Result<Disposition, DropReason> {
         let now = self.clock.now();
-        let record = claims.to_record(Channel::Discovery, now);
+        let record = claims.to_record(ClaimChannel::Discovery, now);
         let asker = *record.node_id();
         self.directory.add_or_update(record, now);
         if self.directory.is_banned(&asker, now) {

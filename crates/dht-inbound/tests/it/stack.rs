@@ -18,11 +18,11 @@ use dht_core::{
 };
 use dht_dedup::DedupTable;
 use dht_inbound::{
-    Delivered, DiscoveryAnswer, DiscoveryHook, FloodMeter, Inbound, InboundConfig, InboundFrame,
-    InboundRuntime, RateLimiter, RateLimits,
+    Delivered, DiscoveryAnswer, DiscoveryHook, FloodMeter, Inbound, InboundConfig, InboundRuntime,
+    RateLimiter, RateLimits,
 };
 use dht_peers::{
-    Ban, Directory,
+    Ban, Directory, InboundFrame,
     policy::{AttributionProfile, BanPolicy, BanTerms},
     test_util::BanLog,
 };

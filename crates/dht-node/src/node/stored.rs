@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use dht_core::DeliveryError;
 use dht_core::{
     DedupHash, Destination, DomainHeader, Encryption, Entropy as _, NodeId, Payload, PublicKey,
     SendParams, SendRequest, Strategy, domain_parts, encode_parts,
 };
-use dht_outbound::{Delivery, DeliveryFailure, SendError};
+use dht_outbound::{Delivery, SendError};
 use dht_saf::Receipt;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use rand_core::Rng as _;
@@ -25,7 +26,7 @@ pub enum DeliveryState {
     /// Number of nodes that confirmed that they store the message. Only nodes of this implementation confirm.
     Stored(usize),
     /// No copy was sent.
-    Failed(DeliveryFailure),
+    Failed(DeliveryError),
 }
 
 /// Result of a [`StoredSend`].
@@ -50,7 +51,7 @@ pub struct StoredSend {
     deliveries: FuturesUnordered<Delivery>,
     receipts: FuturesUnordered<BoxFuture<'static, Option<Receipt>>>,
     report: SendReport,
-    failure: Option<DeliveryFailure>,
+    failure: Option<DeliveryError>,
     state: DeliveryState,
 }
 
@@ -142,7 +143,7 @@ impl StoredSend {
                     if self.report.sent > 0 || matches!(self.state, DeliveryState::Failed(_)) {
                         return None;
                     }
-                    let failure = self.failure.unwrap_or(DeliveryFailure::Dropped);
+                    let failure = self.failure.unwrap_or(DeliveryError::Dropped);
                     return Some(self.enter(DeliveryState::Failed(failure)));
                 }
             }

@@ -182,7 +182,7 @@ mod tests {
     use tower_test::mock;
 
     use super::*;
-    use crate::deliver::DeliveryFailure;
+    use dht_core::DeliveryError;
 
     fn id(n: u8) -> NodeId {
         NodeId::from_bytes(&[n; 13]).unwrap()
@@ -276,7 +276,7 @@ mod tests {
         }
         assert_eq!(
             results,
-            [(id(1), Err(DeliveryFailure::Dropped)), (id(2), Ok(()))]
+            [(id(1), Err(DeliveryError::Dropped)), (id(2), Ok(()))]
         );
     }
 

@@ -1,6 +1,6 @@
 use super::*;
 
-const FAILED: Result<(), DeliveryFailure> = Err(DeliveryFailure::PeerDialFailed);
+const FAILED: Result<(), DeliveryError> = Err(DeliveryError::DialFailed);
 
 fn states(n: u64) -> (Vec<DeliveryReply>, Deliveries) {
     let (replies, states): (Vec<_>, Vec<_>) = (0..n)
@@ -13,7 +13,7 @@ fn counts((ok, failed): (Vec<MessageTag>, Vec<MessageTag>)) -> (usize, usize) {
     (ok.len(), failed.len())
 }
 
-fn answered(results: impl IntoIterator<Item = Result<(), DeliveryFailure>>) -> Deliveries {
+fn answered(results: impl IntoIterator<Item = Result<(), DeliveryError>>) -> Deliveries {
     let results: Vec<_> = results.into_iter().collect();
     let (replies, states) = states(results.len() as u64);
     for (reply, result) in replies.into_iter().zip(results) {
@@ -41,7 +41,7 @@ async fn b093_single_success_and_single_failure() {
     assert_eq!(answered([FAILED]).wait_single_result().await, FAILED);
     assert_eq!(
         Deliveries::default().wait_single_result().await,
-        Err(DeliveryFailure::Dropped)
+        Err(DeliveryError::Dropped)
     );
     assert!(!answered([Ok(()), FAILED]).wait_single().await);
 }
@@ -72,7 +72,7 @@ async fn b095_ends_when_all_is_decided() {
 async fn b096_a_reply_dropped_unanswered_reports_dropped() {
     let (reply, state) = DeliveryReply::pair(MessageTag(1), NodeId::default());
     drop(reply);
-    assert_eq!(state.wait_for_result().await, Err(DeliveryFailure::Dropped));
+    assert_eq!(state.wait_for_result().await, Err(DeliveryError::Dropped));
 }
 
 #[tokio::test]

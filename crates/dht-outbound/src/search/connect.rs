@@ -18,19 +18,7 @@ pub trait Dial: Clone + Send + Sync + 'static {
     fn dial(
         &self,
         peer: NodeId,
-    ) -> impl Future<Output = Result<Self::Connection, DialError>> + Send;
-}
-
-/// Why a peer could not be dialled.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DialError {
-    /// All its addresses failed, as often as they may. Others may know newer ones.
-    #[error("no address of the peer answers")]
-    Exhausted,
-    /// Something newer addresses do not change.
-    #[error("peer cannot be dialled")]
-    Failed(#[source] BoxError),
+    ) -> impl Future<Output = Result<Self::Connection, ConnectError>> + Send;
 }
 
 /// Dials a peer by its key, and searches for it where that can help.
@@ -58,9 +46,12 @@ pub enum ConnectError {
     /// The search took too long.
     #[error("peer was not found in time")]
     DiscoveryTimedOut,
-    /// It is known, but cannot be dialled.
-    #[error(transparent)]
-    Dial(#[from] DialError),
+    /// Every known address of the peer failed. Other nodes may know newer ones.
+    #[error("no address of the peer answers")]
+    Exhausted,
+    /// The peer cannot be dialled, and newer addresses would not change that.
+    #[error("peer cannot be dialled")]
+    Dial(#[source] BoxError),
 }
 
 impl<D: Dial> Connector<D> {
@@ -98,17 +89,17 @@ impl<D: Dial> Connector<D> {
         }
         if self.directory.find_by_key(key).is_some() {
             match self.dial.dial(id).await {
-                Err(DialError::Exhausted) => {
+                Err(ConnectError::Exhausted) => {
                     tracing::debug!(peer = %id, "known addresses exhausted")
                 }
-                result => return Ok(result?),
+                result => return result,
             }
         }
         tokio::time::timeout(self.timeout, self.discover.discover(*key))
             .await
             .map_err(|_| ConnectError::DiscoveryTimedOut)?
             .map_err(ConnectError::DiscoveryFailed)?;
-        Ok(self.dial.dial(id).await?)
+        self.dial.dial(id).await
     }
 }
 
@@ -161,13 +152,13 @@ mod tests {
     struct Counts {
         dials: usize,
         discoveries: usize,
-        dial_answers: VecDeque<DialError>,
+        dial_answers: VecDeque<ConnectError>,
     }
 
     impl Dial for World {
         type Connection = NodeId;
 
-        async fn dial(&self, peer: NodeId) -> Result<NodeId, DialError> {
+        async fn dial(&self, peer: NodeId) -> Result<NodeId, ConnectError> {
             let mut counts = self.0.lock();
             counts.dials += 1;
             counts.dial_answers.pop_front().map_or(Ok(peer), Err)
@@ -175,7 +166,7 @@ mod tests {
     }
 
     impl World {
-        fn failing(answers: impl IntoIterator<Item = DialError>) -> Self {
+        fn failing(answers: impl IntoIterator<Item = ConnectError>) -> Self {
             let world = Self::default();
             world.0.lock().dial_answers.extend(answers);
             world
@@ -258,7 +249,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_exhausted_addresses_are_searched() {
-        let world = World::failing([DialError::Exhausted]);
+        let world = World::failing([ConnectError::Exhausted]);
         world
             .connector(&directory(true), true)
             .connect(&public_key(1))
@@ -266,15 +257,12 @@ mod tests {
             .unwrap();
         assert_eq!(world.counts(), (2, 1));
 
-        let world = World::failing([DialError::Failed("banned".into())]);
+        let world = World::failing([ConnectError::Dial("banned".into())]);
         let error = world
             .connector(&directory(true), true)
             .connect(&public_key(1))
             .await;
-        assert!(matches!(
-            error,
-            Err(ConnectError::Dial(DialError::Failed(_)))
-        ));
+        assert!(matches!(error, Err(ConnectError::Dial(_))));
         assert_eq!(world.counts(), (1, 0));
     }
 
@@ -304,7 +292,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_found_recipient_is_dialled() {
-        let world = World::failing([DialError::Exhausted]);
+        let world = World::failing([ConnectError::Exhausted]);
         let connector = world.connector(&directory(false), true);
         connector.discover(public_key(1)).await.unwrap();
         assert_eq!(world.counts(), (1, 1));

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use dht_core::{
-    DedupHash, Destination, DomainHeader, Encryption, Flags, Header, MessageTag, MessageType,
-    NodeId, OpenError, Payload, Priority, ProtocolVersion, RawEnvelope, SealError, SendParams,
-    SendRequest, Signing, Strategy, UnixSeconds, dedup_hash, dedup_key_of,
+    DedupHash, DeliveryError, Destination, DomainHeader, Encryption, Flags, Header, MessageTag,
+    MessageType, NodeId, OpenError, Payload, Priority, ProtocolVersion, RawEnvelope, SealError,
+    SendParams, SendRequest, Signing, Strategy, UnixSeconds, dedup_hash, dedup_key_of,
     test_util::{NOW, encrypted, frame, identity, public_key},
 };
 use dht_dedup::DedupMeta;
-use dht_outbound::{Deliveries, DeliveryFailure, MESSAGE_VALIDITY_SECONDS, SendError};
+use dht_outbound::{Deliveries, MESSAGE_VALIDITY_SECONDS, SendError};
 use proptest::{prelude::*, strategy::Strategy as _};
 
 use crate::support::{Node, message};
@@ -59,7 +59,7 @@ async fn b086_a_flood_reaches_both_selected_peers() {
         results,
         [
             (expected[0], Ok(())),
-            (expected[1], Err(DeliveryFailure::Dropped))
+            (expected[1], Err(DeliveryError::Dropped))
         ]
     );
 }

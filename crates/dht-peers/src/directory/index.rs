@@ -11,7 +11,7 @@ use rand_core::Rng;
 
 use super::{Change, DirectoryLimits};
 use crate::{
-    Ban, Filter, PeerRecord,
+    Ban, PeerFilter, PeerRecord,
     ban::Bans,
     filter::Matcher,
     metrics,
@@ -161,7 +161,7 @@ impl Index {
         self.bans.disallow(id)
     }
 
-    pub(super) fn closest<'a>(&'a self, target: &NodeId, filter: &Filter<'a>) -> Closest<'a> {
+    pub(super) fn closest<'a>(&'a self, target: &NodeId, filter: &PeerFilter<'a>) -> Closest<'a> {
         let walks = self
             .allowed_classes(filter)
             .map(|class| MapWalk::new(&class.by_id, target).peekable())
@@ -175,7 +175,7 @@ impl Index {
     pub(super) fn random(
         &self,
         n: usize,
-        filter: &Filter<'_>,
+        filter: &PeerFilter<'_>,
         rng: &mut impl Rng,
     ) -> Vec<Arc<PeerRecord>> {
         let classes: Vec<_> = self.allowed_classes(filter).collect();
@@ -214,7 +214,7 @@ impl Index {
         found.sort_by_key(|peer| peer.node_id);
         found.truncate(limit);
         if found.is_empty() && digits.len() <= 64 {
-            let everybody = Filter::everybody(UnixSeconds(0));
+            let everybody = PeerFilter::everybody(UnixSeconds(0));
             found = self
                 .closest(&NodeId::default(), &everybody)
                 .filter(|(_, peer)| peer.public_key.to_string().starts_with(digits))
@@ -225,7 +225,7 @@ impl Index {
         found
     }
 
-    fn allowed_classes(&self, filter: &Filter<'_>) -> impl Iterator<Item = &Class> {
+    fn allowed_classes(&self, filter: &PeerFilter<'_>) -> impl Iterator<Item = &Class> {
         let rule = filter.rule();
         FEATURES
             .into_iter()

@@ -4,7 +4,7 @@ use dht_core::{Distance, Features, NodeId, UnixSeconds};
 use parking_lot::RwLock;
 
 use super::index::Index;
-use crate::{FeatureRule, Filter};
+use crate::{FeatureRule, PeerFilter};
 
 /// How far this node's neighbourhood reaches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,7 +49,7 @@ impl Region {
         let nth = |features| match n.checked_sub(1) {
             None => Distance::MAX,
             Some(last) => {
-                let filter = Filter::reachable(now).features(FeatureRule::Exactly(features));
+                let filter = PeerFilter::reachable(now).features(FeatureRule::Exactly(features));
                 state
                     .closest(me, &filter)
                     .nth(last)

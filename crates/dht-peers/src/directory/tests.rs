@@ -8,7 +8,7 @@ use rand_core::SeedableRng;
 
 use super::*;
 use crate::{
-    FOREVER, FeatureRule, Source,
+    AddressSource, FOREVER, FeatureRule,
     test_util::{claim, public_key, record},
 };
 
@@ -54,19 +54,19 @@ fn populated(n: u64) -> (Directory, Vec<NodeId>) {
             1 => fail(&directory, seed),
             2 => assert!(directory.delete(&id, NOW)),
             3 => _ = directory.ban(id, LATER, Severity::Low, "test", NOW),
-            4 => _ = directory.mark_seen(&id, &Address::memory(1), Sighting::default(), NOW),
+            4 => _ = directory.mark_seen(&id, &Address::memory(1), DialTimes::default(), NOW),
             _ => (),
         }
     }
     (directory, ids)
 }
 
-fn filters(now: UnixSeconds, exclude: &[NodeId]) -> Vec<Filter<'_>> {
+fn filters(now: UnixSeconds, exclude: &[NodeId]) -> Vec<PeerFilter<'_>> {
     let presets = [
-        Filter::everybody(now),
-        Filter::allowed(now),
-        Filter::reachable(now),
-        Filter::active(now),
+        PeerFilter::everybody(now),
+        PeerFilter::allowed(now),
+        PeerFilter::reachable(now),
+        PeerFilter::active(now),
     ];
     let rules = [
         FeatureRule::Any,
@@ -120,7 +120,7 @@ proptest! {
                 }
                 None => prop_assert_eq!(directory.remove(&id).is_some(), model.remove(&id)),
             }
-            let everybody = directory.random(100, &Filter::everybody(NOW), &mut ChaCha12Rng::seed_from_u64(1));
+            let everybody = directory.random(100, &PeerFilter::everybody(NOW), &mut ChaCha12Rng::seed_from_u64(1));
             let everybody: BTreeSet<_> = everybody.iter().map(|peer| *peer.node_id()).collect();
             prop_assert_eq!(&everybody, &model);
         }
@@ -226,7 +226,11 @@ fn unknown_peers_can_be_banned_by_id_or_key() {
     // The ban is there when the peer becomes known, and stays when it is forgotten.
     let id = add(&directory, 2, Features::NODE);
     assert!(directory.find(&id).unwrap().is_banned(NOW));
-    assert!(directory.closest(&id, 1, &Filter::allowed(NOW)).is_empty());
+    assert!(
+        directory
+            .closest(&id, 1, &PeerFilter::allowed(NOW))
+            .is_empty()
+    );
     directory.remove(&id);
     assert!(directory.is_banned(&id, NOW));
     assert!(directory.unban(id));
@@ -314,7 +318,7 @@ fn a_full_directory_drops_the_least_useful() {
         .collect();
     let seed_peer = PeerRecord::seed(public_key(9), Features::NODE, [], NOW);
     for (id, seed) in ids.iter().zip(1..).skip(2) {
-        directory.mark_seen(id, &Address::memory(seed + 1), Sighting::default(), NOW);
+        directory.mark_seen(id, &Address::memory(seed + 1), DialTimes::default(), NOW);
     }
     fail(&directory, 1);
     directory.allow(ids[1]);
@@ -391,18 +395,18 @@ fn a_newer_claim_moves_a_peer_between_roles() {
     let key = public_key(1);
     let with = |features, at| {
         let signed = Arc::new(claim(1, &["/ip4/1.2.3.4/tcp/5"], features, UnixSeconds(at)));
-        PeerRecord::from_claim(key, signed, crate::Channel::Join, NOW)
+        PeerRecord::from_claim(key, signed, crate::ClaimChannel::Join, NOW)
     };
     directory.add_or_update(with(Features::CLIENT, 10), NOW);
     assert_eq!(
         directory.add_or_update(with(Features::NODE, 11), NOW),
         Change::Updated
     );
-    let nodes = Filter::allowed(NOW).features(FeatureRule::Exactly(Features::NODE));
-    let clients = Filter::allowed(NOW).features(FeatureRule::Exactly(Features::CLIENT));
+    let nodes = PeerFilter::allowed(NOW).features(FeatureRule::Exactly(Features::NODE));
+    let clients = PeerFilter::allowed(NOW).features(FeatureRule::Exactly(Features::CLIENT));
     assert_eq!((directory.count(&nodes), directory.count(&clients)), (1, 0));
     assert!(matches!(
         directory.find_by_key(&key).unwrap().addresses()[0].source,
-        Source::Claimed { .. }
+        AddressSource::Claimed { .. }
     ));
 }

@@ -15,7 +15,7 @@ fn claimed(at: u64, hosts: &[u8], features: Features) -> PeerRecord {
     let addresses: Vec<_> = hosts.iter().map(|n| address(*n)).collect();
     let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
     let claim = Arc::new(claim(1, &addresses, features, UnixSeconds(at)));
-    PeerRecord::from_claim(public_key(1), claim, Channel::Discovery, NOW)
+    PeerRecord::from_claim(public_key(1), claim, ClaimChannel::Discovery, NOW)
 }
 
 fn named(hosts: &[u8]) -> PeerRecord {
@@ -39,7 +39,7 @@ fn texts(hosts: &[u8]) -> Vec<String> {
 fn a_strictly_newer_claim_replaces_all_but_the_operators_addresses() {
     let mut peer = named(&[1]);
     peer.merge(&claimed(10, &[1, 2, 3], Features::CLIENT), NOW);
-    peer.seen_at(&address(2).parse().unwrap(), NOW, Sighting::default());
+    peer.seen_at(&address(2).parse().unwrap(), NOW, DialTimes::default());
     peer.merge(&claimed(11, &[2, 4], Features::NODE), NOW);
     assert_eq!(hosts(&peer), texts(&[1, 2, 4]));
     assert_eq!(
@@ -78,18 +78,18 @@ fn a_peer_heard_of_again_is_no_longer_deleted() {
     peer.merge(&claimed(10, &[1], Features::NODE), NOW);
     assert_eq!(peer.deleted_at(), None);
     peer.deleted_at = Some(NOW);
-    peer.seen_at(&address(1).parse().unwrap(), NOW, Sighting::default());
+    peer.seen_at(&address(1).parse().unwrap(), NOW, DialTimes::default());
     assert_eq!(peer.deleted_at(), None);
 }
 
 #[test]
 fn the_ten_best_addresses_are_kept() {
     let mut peer = named(&[1, 2, 3, 4, 5, 6, 7, 8]);
-    peer.seen_at(&address(8).parse().unwrap(), NOW, Sighting::default());
+    peer.seen_at(&address(8).parse().unwrap(), NOW, DialTimes::default());
     peer.failed_at(&address(7).parse().unwrap(), NOW, "refused");
     peer.merge(
         &claimed(10, &[11, 12, 13, 14, 15], Features::NODE)
-            .seen_everywhere(NOW, Sighting::default()),
+            .seen_everywhere(NOW, DialTimes::default()),
         NOW,
     );
     assert_eq!(peer.addresses().len(), MAX_ADDRESSES);
@@ -103,7 +103,7 @@ fn dialling_starts_with_the_best_address() {
     let mut peer = named(&[1, 2, 3]);
     let at = |n| address(n).parse().unwrap();
     peer.failed_at(&at(1), NOW, "refused");
-    let latency = |ms| Sighting {
+    let latency = |ms| DialTimes {
         latency: Some(Duration::from_millis(ms)),
         dial_time: None,
     };
@@ -130,7 +130,7 @@ fn offline_means_every_address_failed() {
     );
     assert!(peer.is_offline());
     assert_eq!(peer.offline_since(), Some(NOW));
-    peer.seen_at(&address(2).parse().unwrap(), NOW, Sighting::default());
+    peer.seen_at(&address(2).parse().unwrap(), NOW, DialTimes::default());
     assert!(!peer.is_offline());
     assert_eq!(peer.addresses()[1].attempts, 0);
 }
@@ -156,7 +156,7 @@ fn records() -> impl Strategy<Value = PeerRecord> {
             for (host, at, good) in history {
                 let (host, at) = (address(host).parse().unwrap(), NOW.saturating_add(at));
                 if good {
-                    record.seen_at(&host, at, Sighting::default());
+                    record.seen_at(&host, at, DialTimes::default());
                 } else {
                     record.failed_at(&host, at, "refused");
                 }

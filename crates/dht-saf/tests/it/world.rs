@@ -16,7 +16,7 @@ use dht_core::{
 use dht_dedup::DedupTable;
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
 use dht_peers::{
-    Channel, Connections, Direction, Directory, PeerRecord,
+    ClaimChannel, Connections, Direction, Directory, PeerRecord,
     policy::{AttributionProfile, BanPolicy, BanTerms},
     test_util::BanLog,
 };
@@ -377,7 +377,7 @@ impl World {
         let record = PeerRecord::from_claim(
             *identity.public_key(),
             identity.claim(),
-            Channel::Connection,
+            ClaimChannel::Connection,
             self.now(),
         );
         self.directory.add_or_update(record, self.now());

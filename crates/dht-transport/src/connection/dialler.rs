@@ -11,7 +11,7 @@ use std::{
 };
 
 use dht_core::{Address, NodeId, PublicKey};
-use dht_peers::{Direction, Sighting};
+use dht_peers::{DialTimes, Direction};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::watch,
@@ -24,8 +24,7 @@ use super::{
     upgrade::{Upgrade, Upgraded},
 };
 use crate::{
-    ConnectionEvent, DialError, DialFailure, UpgradeError, limits::MAX_DIAL_ADDRESSES, metrics,
-    state::State,
+    ConnectionEvent, DialError, UpgradeError, limits::MAX_DIAL_ADDRESSES, metrics, state::State,
 };
 
 impl State {
@@ -182,13 +181,13 @@ impl Dial {
                                 started.elapsed(),
                             ));
                         }
-                        Err(DialFailure::Upgrade(UpgradeError::OwnKey)) => {
+                        Err(DialError::Upgrade(UpgradeError::OwnKey)) => {
                             error = DialError::OwnKey;
                         }
-                        Err(DialFailure::Upgrade(UpgradeError::Banned)) => {
+                        Err(DialError::Upgrade(UpgradeError::Banned)) => {
                             return Err(DialError::Banned);
                         }
-                        Err(failure) => error = DialError::Failed(failure),
+                        Err(failure) => error = failure,
                     }
                 }
                 () = sleep(state.config.dial_stagger), if waiting.len() > 0 => {
@@ -203,19 +202,19 @@ impl Dial {
     async fn address<'a>(
         &'a self,
         address: &'a Address,
-    ) -> (&'a Address, Instant, Result<Upgraded, DialFailure>) {
+    ) -> (&'a Address, Instant, Result<Upgraded, DialError>) {
         let started = Instant::now();
         (address, started, self.reach(address).await)
     }
 
-    async fn reach(&self, address: &Address) -> Result<Upgraded, DialFailure> {
+    async fn reach(&self, address: &Address) -> Result<Upgraded, DialError> {
         let state = &self.state;
         let socket = timeout(state.config.connect_timeout, state.media.dial(address))
             .await
-            .map_err(|_| DialFailure::ConnectTimeout)?
+            .map_err(|_| DialError::ConnectTimeout)?
             .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => DialFailure::Lookup,
-                kind => DialFailure::Connect(kind),
+                io::ErrorKind::NotFound => DialError::Lookup,
+                kind => DialError::Connect(kind),
             })?
             .counted(Arc::clone(&state.wire));
         self.spoken.store(true, Ordering::SeqCst);
@@ -227,20 +226,20 @@ impl Dial {
             .map_err(|failed| {
                 metrics::upgrade_failed(Direction::Outbound);
                 state.upgrade.report(&failed, true);
-                DialFailure::Upgrade(failed.error)
+                DialError::Upgrade(failed.error)
             })
     }
 
     /// Enters in the directory how dialling one address went. Success means the whole upgrade: a connected socket
     /// alone proves nothing about the peer.
-    fn record(&self, address: &Address, outcome: Result<Duration, &DialFailure>) {
+    fn record(&self, address: &Address, outcome: Result<Duration, &DialError>) {
         let Upgrade {
             directory, clock, ..
         } = &self.state.upgrade;
         let now = clock.now();
         match outcome {
             Ok(took) => {
-                let sighting = Sighting {
+                let sighting = DialTimes {
                     latency: None,
                     dial_time: Some(took),
                 };

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::identity::PeerInfo;
 use crate::{
-    OpenError, Substream,
+    StreamError, Substream,
     mux::{LiveStreams, OpenRequest, SendMeter},
     negotiate,
 };
@@ -145,38 +145,38 @@ impl Connection {
     /// Opens a stream and agrees on its protocol: without waiting if the peer's identity named it.
     ///
     /// # Errors
-    /// [`OpenError`].
-    pub async fn open(&self, protocol: &Bytes) -> Result<Substream, OpenError> {
+    /// [`StreamError`].
+    pub async fn open(&self, protocol: &Bytes) -> Result<Substream, StreamError> {
         let mut stream = self.open_raw().await?;
         self.agree(&mut stream, protocol).await?;
         Ok(stream)
     }
 
     /// As [`open`](Self::open), with the stream's bytes followed to the socket. One stream a connection.
-    pub(crate) async fn open_followed(&self, protocol: &Bytes) -> Result<Substream, OpenError> {
+    pub(crate) async fn open_followed(&self, protocol: &Bytes) -> Result<Substream, StreamError> {
         let mut stream = self.open_raw().await?;
         stream.follow(Arc::clone(&self.meter));
         self.agree(&mut stream, protocol).await?;
         Ok(stream)
     }
 
-    async fn open_raw(&self) -> Result<Substream, OpenError> {
+    async fn open_raw(&self) -> Result<Substream, StreamError> {
         if !self.is_open() {
-            return Err(OpenError::Closed);
+            return Err(StreamError::Closed);
         }
         let (reply, answer) = oneshot::channel();
         self.requests
             .send(reply)
             .await
-            .map_err(|_| OpenError::Closed)?;
-        answer.await.map_err(|_| OpenError::Closed)?
+            .map_err(|_| StreamError::Closed)?;
+        answer.await.map_err(|_| StreamError::Closed)?
     }
 
-    async fn agree(&self, stream: &mut Substream, protocol: &Bytes) -> Result<(), OpenError> {
+    async fn agree(&self, stream: &mut Substream, protocol: &Bytes) -> Result<(), StreamError> {
         let optimistic = self.info.protocols.contains(protocol);
         negotiate::propose(stream, protocol, optimistic)
             .await
-            .map_err(OpenError::Negotiation)
+            .map_err(StreamError::Negotiation)
     }
 
     /// Closes politely. `minimized`: we have no use for the connection, as against something being wrong.

@@ -9,14 +9,14 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::DeliveryError;
+use dht_core::DeliveryError;
 
 /// Resolves when the socket has taken the last byte of the message, or when it is certain that it will not.
 ///
 /// Dropping it does not cancel the message.
 #[derive(Debug)]
 #[must_use = "dropping a delivery means not to care whether the message was sent"]
-pub struct Delivery(oneshot::Receiver<Result<(), DeliveryError>>);
+pub struct Queued(oneshot::Receiver<Result<(), DeliveryError>>);
 
 /// Tells what became of one message, once; [`DeliveryError::Dropped`] if nobody says.
 pub(crate) struct Reply(Option<Box<Report>>);
@@ -49,7 +49,7 @@ impl fmt::Debug for Reply {
     }
 }
 
-impl Delivery {
+impl Queued {
     pub(crate) fn new() -> (Reply, Self) {
         let (reply, answer) = oneshot::channel();
         let reply = Reply::new(move |outcome| {
@@ -59,7 +59,7 @@ impl Delivery {
     }
 }
 
-impl Future for Delivery {
+impl Future for Queued {
     type Output = Result<(), DeliveryError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -1,5 +1,6 @@
 //! Receiving messages on a stream the peer opened.
 
+use dht_peers::InboundFrame;
 use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{FrameAssembler, FrameTooLong, InboundMessage, Step};
+use super::{FrameAssembler, FrameTooLong, Step};
 use crate::{
     Substream,
     limits::{
@@ -27,7 +28,7 @@ pub(crate) struct Receiver {
     budget: ByteBudget,
     /// What unfinished large frames may hold together.
     unfinished: ByteBudget,
-    sink: mpsc::Sender<InboundMessage>,
+    sink: mpsc::Sender<InboundFrame>,
 }
 
 /// The one inbound messaging session of a connection.
@@ -101,7 +102,7 @@ impl InboundSlot {
 // === impl Receiver ===
 
 impl Receiver {
-    pub(crate) fn new(budget: ByteBudget, sink: mpsc::Sender<InboundMessage>) -> Self {
+    pub(crate) fn new(budget: ByteBudget, sink: mpsc::Sender<InboundFrame>) -> Self {
         let unfinished = ByteBudget::new(budget.total() / 4);
         Self {
             budget,
@@ -158,13 +159,13 @@ impl Receiver {
                 .read_body(stream, &slot.light, &mut assembler, &mut chunk, length)
                 .await?;
             crate::metrics::received(body.len());
-            let message = InboundMessage {
-                peer: Arc::clone(peer),
-                body,
+            let frame = InboundFrame {
+                source: Arc::clone(peer),
+                frame: body,
                 permit,
             };
             // The application's pace: while this waits, the peer's window fills.
-            self.sink.send(message).await.map_err(|_| End::ShutDown)?;
+            self.sink.send(frame).await.map_err(|_| End::ShutDown)?;
         }
     }
 

@@ -10,11 +10,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::Priority;
+use dht_core::{DeliveryError, Priority};
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::delivery::Reply;
-use crate::{DeliveryError, EnqueueError};
+use crate::EnqueueError;
 
 /// A message on its way out.
 #[derive(Debug)]
@@ -69,13 +71,20 @@ pub(crate) struct Outbox {
     bytes: usize,
 }
 
+/// The queue of one peer, shared by senders and the peer's task.
+#[derive(Debug, Default)]
+pub(crate) struct PeerOutbox {
+    pub(super) queue: Mutex<Outbox>,
+    pub(super) waker: AtomicWaker,
+}
+
 // === impl Entry ===
 
 impl Entry {
     /// Tells the sender what became of the message.
     pub(crate) fn resolve(mut self, outcome: Result<(), DeliveryError>) {
         let outcome = if self.taken { Ok(()) } else { outcome };
-        crate::metrics::delivery(self.priority, &outcome);
+        crate::metrics::delivery(self.priority, outcome);
         if let Some(reply) = self.reply.take() {
             reply.send(outcome);
         }
@@ -283,7 +292,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::Delivery;
+    use crate::Queued;
 
     const LIMITS: Limits = Limits {
         messages: 3,
@@ -306,8 +315,8 @@ mod tests {
             }
         }
 
-        fn push(&mut self, bytes: usize, priority: Priority) -> Result<Delivery, EnqueueError> {
-            let (reply, delivery) = Delivery::new();
+        fn push(&mut self, bytes: usize, priority: Priority) -> Result<Queued, EnqueueError> {
+            let (reply, delivery) = Queued::new();
             let frame = vec![0; bytes].into();
             self.outbox
                 .push(frame, priority, reply, self.now, &LIMITS, &self.shared)?;

@@ -9,17 +9,15 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use dht_core::DeliveryError;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     time::{Instant, Sleep, sleep, timeout},
 };
 
-use super::{
-    outbox::Entry,
-    session::{Connect, PeerSession},
-};
+use super::outbox::{Entry, PeerOutbox};
 use crate::{
-    DeliveryError, Substream,
+    Substream,
     limits::{MAX_RESENDS, YAMUX_FRAME_BYTES},
 };
 
@@ -30,9 +28,13 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 const KEPT_BYTES: usize = 16 * 1024;
 
 /// Moves messages from the queue to a stream, as many a write as there are.
-pub(super) struct Pump<'a, C> {
-    session: &'a PeerSession<C>,
+pub(super) struct Pump<'a> {
+    outbox: &'a PeerOutbox,
     stream: Substream,
+    /// Time after which a queued message is no longer sent.
+    lifetime: Duration,
+    /// Time without progress after which the stream counts as broken.
+    write_timeout: Duration,
     /// Length prefixes and messages, several in one write.
     batch: Vec<u8>,
     batch_sent: usize,
@@ -47,12 +49,19 @@ pub(super) struct Pump<'a, C> {
     moved: bool,
 }
 
-impl<'a, C: Connect> Pump<'a, C> {
-    pub(super) fn new(session: &'a PeerSession<C>, stream: Substream) -> Self {
+impl<'a> Pump<'a> {
+    pub(super) fn new(
+        outbox: &'a PeerOutbox,
+        stream: Substream,
+        lifetime: Duration,
+        write_timeout: Duration,
+    ) -> Self {
         Self {
-            session,
+            outbox,
             filled: stream.written(),
             stream,
+            lifetime,
+            write_timeout,
             batch: Vec::new(),
             batch_sent: 0,
             rest: Bytes::new(),
@@ -75,7 +84,7 @@ impl<'a, C: Connect> Pump<'a, C> {
             return Poll::Ready(());
         }
         // Registered first, so that a message pushed from here on wakes us.
-        self.session.outbox.waker.register(cx.waker());
+        self.outbox.waker.register(cx.waker());
         loop {
             if self.batch_sent == self.batch.len() && !self.fill() {
                 break;
@@ -138,7 +147,8 @@ impl<'a, C: Connect> Pump<'a, C> {
             if self.batch.len() >= YAMUX_FRAME_BYTES || self.retired {
                 break;
             }
-            let Some(entry) = self.session.take() else {
+            let taken = self.outbox.queue.lock().pop(Instant::now(), self.lifetime);
+            let Some(entry) = taken else {
                 break;
             };
             // Sizes are checked before queueing.
@@ -153,7 +163,7 @@ impl<'a, C: Connect> Pump<'a, C> {
 
     /// Ready when nothing moved for the write time-out.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = self.session.write_timeout;
+        let limit = self.write_timeout;
         loop {
             let timer = self.stall.get_or_insert_with(|| {
                 self.moved = false;
@@ -175,12 +185,11 @@ impl<'a, C: Connect> Pump<'a, C> {
         let sent = self.stream.sent(&Context::from_waker(Waker::noop()));
         let clean = self.unsent.is_empty() && self.batch_sent == self.batch.len();
         {
-            let mut queue = self.session.outbox.queue.lock();
+            let mut queue = self.outbox.queue.lock();
             while let Some((end, mut entry)) = self.unsent.pop_back() {
                 entry.taken |= end <= sent;
                 if entry.resends >= MAX_RESENDS {
-                    let resends = entry.resends;
-                    entry.resolve(Err(DeliveryError::MaxRetriesReached(resends)));
+                    entry.resolve(Err(DeliveryError::WriteFailed));
                 } else {
                     entry.resends += 1;
                     queue.put_back(entry);

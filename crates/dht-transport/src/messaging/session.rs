@@ -9,18 +9,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::{NodeId, Priority};
-use futures::task::AtomicWaker;
+use dht_core::{DeliveryError, NodeId, Priority};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     MESSAGING_PROTOCOL,
     delivery::Reply,
-    outbox::{Entry, Limits, Outbox, SharedBytes},
+    outbox::{Limits, PeerOutbox, SharedBytes},
     pump::Pump,
 };
-use crate::{Connection, DeliveryError, EnqueueError, Substream, limits::MAX_OUTBOXES};
+use crate::{Connection, EnqueueError, Substream, limits::MAX_OUTBOXES};
 
 /// Attempts at dialling and opening a stream before the waiting messages fail (section 7).
 const ATTEMPTS: u8 = 2;
@@ -38,13 +37,6 @@ pub(crate) struct Outboxes {
     peers: Mutex<HashMap<NodeId, Arc<PeerOutbox>>>,
     limits: Limits,
     shared: SharedBytes,
-}
-
-/// The queue of one peer, shared by senders and the peer's task.
-#[derive(Debug, Default)]
-pub(crate) struct PeerOutbox {
-    pub(super) queue: Mutex<Outbox>,
-    pub(super) waker: AtomicWaker,
 }
 
 /// What [`Outboxes::push`] asks its caller to do.
@@ -152,7 +144,7 @@ impl Outboxes {
 
 // === impl PeerSession ===
 
-/// Whatever ends the task, its queue leaves the table and nothing waits for ever.
+/// Removes the queue from the table when the task ends, however it ends, and fails the messages left in it.
 struct Registration<'a> {
     outboxes: &'a Outboxes,
     outbox: &'a PeerOutbox,
@@ -231,7 +223,7 @@ impl<C: Connect> PeerSession<C> {
             };
             match connection.open_followed(&MESSAGING_PROTOCOL).await {
                 Ok(stream) => return Ok((connection, stream)),
-                Err(_) => error = DeliveryError::SubstreamOpenFailed,
+                Err(_) => error = DeliveryError::OpenFailed,
             }
             // A broken connection is known to be one a moment later; the next attempt must not find it again.
             let settled = async {
@@ -255,7 +247,8 @@ impl<C: Connect> PeerSession<C> {
 
     /// Sends on one stream until it ends; what was not surely sent goes back into the queue.
     async fn send(&self, connection: &Connection, stream: Substream) {
-        let mut pump = Pump::new(self, stream);
+        let lifetime = self.outboxes.limits.lifetime;
+        let mut pump = Pump::new(&self.outbox, stream, lifetime, self.write_timeout);
         let mut retired = pin!(connection.retired().cancelled());
         poll_fn(|cx| {
             if retired.as_mut().poll(cx).is_ready() {
@@ -265,12 +258,5 @@ impl<C: Connect> PeerSession<C> {
         })
         .await;
         pump.finish().await;
-    }
-
-    pub(super) fn take(&self) -> Option<Entry> {
-        self.outbox
-            .queue
-            .lock()
-            .pop(Instant::now(), self.outboxes.limits.lifetime)
     }
 }

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use yamux::{ConnectionError, Mode};
 
 use super::{Backlog, LiveStreams, MuxIo, SendMeter, Substream, config};
-use crate::{OpenError, Socket, limits::MAX_OUTBOUND_STREAMS, noise::NoiseStream};
+use crate::{Socket, StreamError, limits::MAX_OUTBOUND_STREAMS, noise::NoiseStream};
 
 /// Asks the driver for a new stream.
-pub(crate) type OpenRequest = oneshot::Sender<Result<Substream, OpenError>>;
+pub(crate) type OpenRequest = oneshot::Sender<Result<Substream, StreamError>>;
 
 /// Requests taken from the channel while the multiplexer cannot open a stream.
 const MAX_WAITING_OPENS: usize = 64;
@@ -126,7 +126,7 @@ impl Driver {
         }
         // Correctness: the multiplexer ends the whole connection when it is asked for one stream too many.
         let Some(live) = self.live.try_add(false, MAX_OUTBOUND_STREAMS) else {
-            let _gone = request.send(Err(OpenError::TooManyStreams));
+            let _gone = request.send(Err(StreamError::TooManyStreams));
             return Ok(true);
         };
         match self.mux.poll_new_outbound(cx) {
@@ -137,7 +137,7 @@ impl Driver {
                 Ok(true)
             }
             Poll::Ready(Err(error)) => {
-                let _gone = request.send(Err(OpenError::Closed));
+                let _gone = request.send(Err(StreamError::Closed));
                 Err(error)
             }
             Poll::Pending => {

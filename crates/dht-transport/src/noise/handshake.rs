@@ -10,7 +10,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::{NoiseError, NoiseStream, resolver::Resolver};
+use super::{NoiseError, NoiseStream, keys::HandshakeKeys, resolver::Resolver};
 use crate::limits::NOISE_RECEIVE_TIMEOUT;
 
 const PROTOCOL: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2b";
@@ -45,16 +45,6 @@ const _: () = assert!(M1_BYTES == 32 && M2_BYTES == 96 && M3_BYTES == 64);
 pub struct Handshake {
     state: HandshakeState,
     step: u8,
-}
-
-/// What a finished handshake leaves: who the other side is, and a key for each direction.
-pub struct HandshakeKeys {
-    /// The authenticated static key of the other side.
-    pub remote: PublicKey,
-    /// The handshake hash: 64 bytes that both sides share and nobody else can cause.
-    pub hash: [u8; 64],
-    pub(super) send: Zeroizing<[u8; 32]>,
-    pub(super) receive: Zeroizing<[u8; 32]>,
 }
 
 /// Dials: sends `first_byte` and the first message in one write, checks the second, and returns the channel
@@ -241,14 +231,6 @@ impl std::fmt::Debug for Handshake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handshake")
             .field("step", &self.step)
-            .finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for HandshakeKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HandshakeKeys")
-            .field("remote", &self.remote)
             .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{NoiseError, cipher::CountingKey, handshake::HandshakeKeys};
+use super::{NoiseError, cipher::CountingKey, keys::HandshakeKeys};
 use crate::limits::READ_AHEAD_BYTES;
 
 const PREFIX_BYTES: usize = 2;

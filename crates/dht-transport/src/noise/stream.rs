@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{FrameReader, FrameWriter, handshake::HandshakeKeys};
+use super::{FrameReader, FrameWriter, keys::HandshakeKeys};
 use crate::limits::{BUFFER_IDLE_TIMEOUT, CLOSE_LINGER, WRITE_STALL_TIMEOUT};
 
 /// Buffers up to this size are kept while a connection is idle.

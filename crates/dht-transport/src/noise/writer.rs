@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{
     NoiseError,
     cipher::{CountingKey, TAG_BYTES},
-    handshake::HandshakeKeys,
+    keys::HandshakeKeys,
 };
 use crate::limits::{MAX_NOISE_FRAME_BYTES, MAX_NOISE_PLAINTEXT_BYTES};
 

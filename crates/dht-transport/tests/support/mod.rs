@@ -14,11 +14,10 @@ use dht_core::{
     Address, AddressPolicy, Entropy, Features, ManualClock, Network, NodeId, NodeIdentity,
     PublicKey, SecretKey, SeededEntropy, Severity, test_util::NOW,
 };
-use dht_peers::{Ban, Directory, PeerRecord, policy::Offence, test_util::BanLog};
+use dht_peers::{Ban, Directory, InboundFrame, PeerRecord, policy::Offence, test_util::BanLog};
 use dht_stack::ByteBudget;
 use dht_transport::{
-    Config, ConnectionEvent, IdentityRules, InboundMessage, InboundStream, Medium, Memory, Outlets,
-    Tcp, Transport,
+    Config, ConnectionEvent, IdentityRules, InboundStream, Medium, Memory, Outlets, Tcp, Transport,
 };
 use tokio::{sync::mpsc, time::timeout};
 
@@ -172,7 +171,7 @@ impl Node {
         bans.iter().filter_map(offence).collect()
     }
 
-    pub async fn message(&mut self) -> InboundMessage {
+    pub async fn message(&mut self) -> InboundFrame {
         soon(self.outlets.messages.recv()).await.expect("a message")
     }
 

@@ -241,7 +241,7 @@ async fn closed_loop(
             && let Some(oldest) = waiting.pop_front()
         {
             // What became of it shows in the next attempt.
-            let _: Result<(), dht_transport::DeliveryError> = oldest.await;
+            let _: Result<(), dht_core::DeliveryError> = oldest.await;
         }
         let frame = traffic.next_message().1;
         peer.send_when_possible(frame, &mut waiting).await.ok()?;

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use dht_core::{Features, NodeId, PeerAddress, PublicKey, Severity, UnixSeconds};
-use dht_peers::{Ban, BanOutcome, BanTarget, FOREVER, Filter, PeerRecord};
+use dht_peers::{Ban, BanOutcome, BanTarget, FOREVER, PeerFilter, PeerRecord};
 use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::IntoParams;
@@ -50,7 +50,7 @@ pub(in super::super) async fn list(
     let directory = api.parts.node.directory();
     let connected = connected(&api);
     let records = if query.all {
-        directory.list(limit, &Filter::everybody(now))
+        directory.list(limit, &PeerFilter::everybody(now))
     } else {
         let records = connected.iter().filter_map(|id| directory.find(id));
         records.take(limit).collect()
