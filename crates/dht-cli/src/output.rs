@@ -12,19 +12,25 @@ use std::{
     time::Duration,
 };
 
+use dht_stack::{Channel, WhenFull};
 use tokio::sync::oneshot;
 
 use crate::exit::Failure;
 
-/// Lines of standard output that wait for their turn; more make the caller wait.
-const LINES: usize = 16;
+/// Lines of standard output that wait for their turn. The thread that writes them waits only for whoever reads.
+const LINES: Channel = Channel {
+    name: "lines of standard output",
+    from: &[("commands", WhenFull::Wait)],
+    to: "standard output",
+    capacity: 16,
+};
 /// Lines of standard error that wait for their turn; more are lost, and counted.
 const LOG_LINES: usize = 4096;
 /// Interval between attempts to queue a line that must not be lost.
 const RETRY: Duration = Duration::from_millis(5);
 
 static OUT: LazyLock<tokio::sync::mpsc::Sender<Line>> = LazyLock::new(|| {
-    let (sender, lines) = tokio::sync::mpsc::channel(LINES);
+    let (sender, lines) = LINES.open();
     spawn("stdout", move || write_lines(lines, io::stdout()));
     sender
 });

@@ -6,7 +6,7 @@ mod validator;
 pub use self::{
     deliver::Deliver,
     validator::{
-        Acceptance, DEFAULT_VALIDATION_DEADLINE, Deadline, Gossip, GossipValidator,
+        Acceptance, DEFAULT_VALIDATION_DEADLINE, Gossip, GossipValidator, Validate,
         ValidationFuture,
     },
 };

@@ -27,7 +27,7 @@ use crate::{
         Convert, Decode, ExactCopy, Expiry, FloodLimits, FloodMeter, Meter, RateLimit, RateLimiter,
         RateLimits, Role,
     },
-    gossip::{DEFAULT_VALIDATION_DEADLINE, Deadline, Deliver, Gossip, GossipValidator},
+    gossip::{DEFAULT_VALIDATION_DEADLINE, Deliver, Gossip, GossipValidator, Validate},
     message::{Delivered, InboundEnvelope, OpenedMessage},
     observe::ObserveLayer,
     protocol::{DiscoveryHook, Forward, Protocol},
@@ -233,7 +233,7 @@ impl<S> Inbound<S> {
                 .layer(FilterLayer::new(Arc::new(protocol)))
                 // Inside everything that consumes: the validator sees only what the application would get.
                 .layer(ThenLayer::new(
-                    Deadline(config.validation_deadline),
+                    Validate(config.validation_deadline),
                     Arc::new(gossip),
                 ))
                 .layer(FilterLayer::new(Deliver))

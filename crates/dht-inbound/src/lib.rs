@@ -69,7 +69,7 @@ pub use self::{
         RateLimiter, RateLimits, Role, UNDECODABLE_FRAME_BYTES,
     },
     gossip::{
-        Acceptance, DEFAULT_VALIDATION_DEADLINE, Deadline, Deliver, Gossip, GossipValidator,
+        Acceptance, DEFAULT_VALIDATION_DEADLINE, Deliver, Gossip, GossipValidator, Validate,
         ValidationFuture,
     },
     inbound::{Inbound, InboundConfig, InboundRuntime, InboundService},

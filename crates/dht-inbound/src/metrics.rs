@@ -12,8 +12,8 @@ pub const BYTES: &str = "dht_inbound_bytes_total";
 pub const EXACT_COPIES: &str = "dht_inbound_exact_copies_total";
 /// What the stack handed to the outbound side, by kind and outcome.
 pub const SENT: &str = "dht_inbound_sent_total";
-/// The application's verdicts on gossip it does not accept: ignored, rejected, or too late.
-pub const VERDICTS: &str = "dht_inbound_verdicts_total";
+/// Gossip that the application did not accept, by `acceptance`: `ignore`, `reject`, or `late`.
+pub const GOSSIP_REFUSED: &str = "dht_inbound_gossip_refused_total";
 /// Messages dropped because a neighbour exceeded a rate, by bucket.
 pub const RATE_LIMITED: &str = "dht_inbound_rate_limited_total";
 
@@ -45,9 +45,9 @@ pub fn describe() {
         "Messages dropped because a neighbour exceeded a rate, by bucket"
     );
     describe_counter!(
-        VERDICTS,
+        GOSSIP_REFUSED,
         Unit::Count,
-        "The application's verdicts on gossip it does not accept"
+        "Gossip that the application did not accept, by its answer"
     );
 }
 
@@ -170,8 +170,8 @@ pub(crate) fn rate_limited(bucket: &'static str) {
     counter!(RATE_LIMITED, "bucket" => bucket).increment(1);
 }
 
-pub(crate) fn verdict(verdict: &'static str) {
-    counter!(VERDICTS, "verdict" => verdict).increment(1);
+pub(crate) fn gossip_refused(acceptance: &'static str) {
+    counter!(GOSSIP_REFUSED, "acceptance" => acceptance).increment(1);
 }
 
 #[cfg(test)]

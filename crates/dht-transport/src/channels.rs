@@ -16,7 +16,7 @@ pub(crate) const MESSAGES: Channel = Channel {
 pub(crate) const EVENTS: Channel = Channel {
     name: "connection events",
     from: &[("readers", WhenFull::Wait), ("dials", WhenFull::Wait)],
-    to: "roster",
+    to: "watcher",
     capacity: EVENT_CHANNEL_EVENTS,
 };
 

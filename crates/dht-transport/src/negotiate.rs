@@ -63,7 +63,7 @@ pub enum NegotiationError {
 
 /// What the responder's core decides about one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     /// Send the frame, if any, and start the protocol.
     Accept {
         /// The protocol, from our own table.
@@ -168,25 +168,25 @@ impl<'a> Responder<'a> {
 
     /// Judges a frame of the opener. The optimistic flag is looked at first: it comes with the terminate
     /// flag and must not be taken for an ending.
-    pub fn on_frame(&mut self, frame: &Frame) -> Verdict {
+    pub fn on_frame(&mut self, frame: &Frame) -> Decision {
         let known = self
             .supported
             .iter()
             .find(|id| **id == frame.protocol)
             .cloned();
         match known {
-            Some(protocol) if frame.has(OPTIMISTIC) => Verdict::Accept {
+            Some(protocol) if frame.has(OPTIMISTIC) => Decision::Accept {
                 protocol,
                 answer: None,
             },
-            None if frame.has(OPTIMISTIC) => Verdict::End(None),
-            _ if frame.has(TERMINATE) => Verdict::End(None),
+            None if frame.has(OPTIMISTIC) => Decision::End(None),
+            _ if frame.has(TERMINATE) => Decision::End(None),
             Some(protocol) => {
                 let answer = Some(Frame {
                     flags: 0,
                     protocol: protocol.clone(),
                 });
-                Verdict::Accept { protocol, answer }
+                Decision::Accept { protocol, answer }
             }
             None => {
                 self.refused = self.refused.saturating_add(1);
@@ -201,9 +201,9 @@ impl<'a> Responder<'a> {
                     protocol: Bytes::new(),
                 };
                 if last {
-                    Verdict::End(Some(answer))
+                    Decision::End(Some(answer))
                 } else {
-                    Verdict::Refuse(answer)
+                    Decision::Refuse(answer)
                 }
             }
         }
@@ -273,9 +273,9 @@ pub async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
         loop {
             let frame = read_frame(stream).await?;
             let (answer, outcome) = match responder.on_frame(&frame) {
-                Verdict::Accept { protocol, answer } => (answer, Some(Ok(protocol))),
-                Verdict::Refuse(answer) => (Some(answer), None),
-                Verdict::End(answer) => (answer, Some(Err(NegotiationError::NothingSupported))),
+                Decision::Accept { protocol, answer } => (answer, Some(Ok(protocol))),
+                Decision::Refuse(answer) => (Some(answer), None),
+                Decision::End(answer) => (answer, Some(Err(NegotiationError::NothingSupported))),
             };
             if let Some(answer) = answer {
                 stream.write_all(&answer.encode()?).await?;

@@ -61,11 +61,11 @@ pub struct Gossip {
 
 /// The service that [`Gossip`] asks: waits for a validator until a deadline.
 #[derive(Clone, Copy, Debug)]
-pub struct Deadline(pub Duration);
+pub struct Validate(pub Duration);
 
 pin_project! {
-    /// Response future of [`Deadline`].
-    pub struct DeadlineFuture {
+    /// Response future of [`Validate`].
+    pub struct ValidateFuture {
         validation: ValidationFuture,
         deadline: Duration,
         // Made only once the validator has to wait: timers are not free.
@@ -139,18 +139,18 @@ impl fmt::Debug for Gossip {
     }
 }
 
-impl Service<ValidationFuture> for Deadline {
+impl Service<ValidationFuture> for Validate {
     type Response = Acceptance;
     type Error = Infallible;
-    type Future = DeadlineFuture;
+    type Future = ValidateFuture;
 
     /// Always ready: the memory of the messages bounds how many wait.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, validation: ValidationFuture) -> DeadlineFuture {
-        DeadlineFuture {
+    fn call(&mut self, validation: ValidationFuture) -> ValidateFuture {
+        ValidateFuture {
             validation,
             deadline: self.0,
             timer: None,
@@ -158,7 +158,7 @@ impl Service<ValidationFuture> for Deadline {
     }
 }
 
-impl Future for DeadlineFuture {
+impl Future for ValidateFuture {
     type Output = Result<Acceptance, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -167,8 +167,8 @@ impl Future for DeadlineFuture {
             match acceptance {
                 // The usual case, which the counter of deliveries tells.
                 Acceptance::Accept => {}
-                Acceptance::Ignore => metrics::verdict("ignore"),
-                Acceptance::Reject => metrics::verdict("reject"),
+                Acceptance::Ignore => metrics::gossip_refused("ignore"),
+                Acceptance::Reject => metrics::gossip_refused("reject"),
             }
             return Poll::Ready(Ok(acceptance));
         }
@@ -177,7 +177,7 @@ impl Future for DeadlineFuture {
         }
         match this.timer.as_pin_mut().map(|timer| timer.poll(cx)) {
             Some(Poll::Ready(())) => {
-                metrics::verdict("late");
+                metrics::gossip_refused("late");
                 Poll::Ready(Ok(Acceptance::Ignore))
             }
             _ => Poll::Pending,
@@ -185,9 +185,9 @@ impl Future for DeadlineFuture {
     }
 }
 
-impl fmt::Debug for DeadlineFuture {
+impl fmt::Debug for ValidateFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeadlineFuture").finish_non_exhaustive()
+        f.debug_struct("ValidateFuture").finish_non_exhaustive()
     }
 }
 

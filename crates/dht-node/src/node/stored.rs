@@ -59,8 +59,8 @@ impl Node {
     /// Encrypts a message for `to` and sends it directly if `to` is connected, otherwise to the nodes closest to it,
     /// which store it until `to` returns. Returns once every copy is queued.
     ///
-    /// The message reaches the recipient's node at least once if one of the nodes that store it survives and it does
-    /// not expire, which is three hours from now. The application there gets it at most once.
+    /// The message reaches the recipient's application at least once if one of the nodes that store it survives and it
+    /// does not expire, which is three hours from now; and again only if the recipient ends between delivery and record.
     ///
     /// # Errors
     /// [`SendError`]; [`SendError::NobodySelected`] if no node is connected or known.

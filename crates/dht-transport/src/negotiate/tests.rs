@@ -17,13 +17,13 @@ fn optimistic_is_judged_before_terminate() {
     assert_eq!(frame.encode().unwrap(), b"\x09\x03t/msg/0.1");
     assert_eq!(
         responder.on_frame(&frame),
-        Verdict::Accept {
+        Decision::Accept {
             protocol: supported[0].clone(),
             answer: None
         }
     );
     let unknown = Frame::propose(Bytes::from_static(b"x"), true);
-    assert_eq!(responder.on_frame(&unknown), Verdict::End(None));
+    assert_eq!(responder.on_frame(&unknown), Decision::End(None));
 }
 
 #[test]
@@ -32,12 +32,12 @@ fn the_fifth_unsupported_proposal_ends_the_stream() {
     let mut responder = Responder::new(&supported);
     let unknown = Frame::propose(Bytes::from_static(b"x"), false);
     for _ in 0..4 {
-        let Verdict::Refuse(answer) = responder.on_frame(&unknown) else {
+        let Decision::Refuse(answer) = responder.on_frame(&unknown) else {
             panic!("refusal")
         };
         assert_eq!(answer.encode().unwrap(), [0, 4]);
     }
-    let Verdict::End(Some(answer)) = responder.on_frame(&unknown) else {
+    let Decision::End(Some(answer)) = responder.on_frame(&unknown) else {
         panic!("end")
     };
     assert_eq!(answer.encode().unwrap(), [0, 6]);
@@ -47,7 +47,7 @@ fn the_fifth_unsupported_proposal_ends_the_stream() {
 fn a_supported_proposal_is_echoed_and_termination_ends() {
     let supported = ids(&[b"t/dht/1"]);
     let mut responder = Responder::new(&supported);
-    let Verdict::Accept {
+    let Decision::Accept {
         answer: Some(answer),
         ..
     } = responder.on_frame(&Frame::propose(supported[0].clone(), false))
@@ -56,7 +56,7 @@ fn a_supported_proposal_is_echoed_and_termination_ends() {
     };
     assert_eq!(answer.encode().unwrap(), b"\x07\x00t/dht/1");
     let end = Frame::new(TERMINATE, Bytes::new()).unwrap();
-    assert_eq!(responder.on_frame(&end), Verdict::End(None));
+    assert_eq!(responder.on_frame(&end), Decision::End(None));
 }
 
 #[test]
@@ -117,7 +117,7 @@ proptest! {
         if let Ok(Some((frame, used))) = Frame::decode(&bytes) {
             prop_assert_eq!(frame.encode().unwrap(), &bytes[..used]);
             let supported = ids(&[MESSAGING]);
-            let _verdict = Responder::new(&supported).on_frame(&frame);
+            let _decision = Responder::new(&supported).on_frame(&frame);
         }
     }
 
@@ -135,7 +135,7 @@ proptest! {
         let mut responder = Responder::new(&[]);
         let ended = flags.into_iter().take(5).any(|flags| {
             let frame = Frame::new(flags, Bytes::from_static(b"x")).unwrap();
-            matches!(responder.on_frame(&frame), Verdict::End(_))
+            matches!(responder.on_frame(&frame), Decision::End(_))
         });
         prop_assert!(ended);
     }

@@ -29,7 +29,7 @@ impl GossipValidator for Slow {
 struct Setup {
     out: Arc<OutRecorder>,
     banned: BanLog,
-    layer: ThenLayer<Deadline, Gossip>,
+    layer: ThenLayer<Validate, Gossip>,
 }
 
 fn setup(after: u64, acceptance: Acceptance) -> Setup {
@@ -40,7 +40,7 @@ fn setup(after: u64, acceptance: Acceptance) -> Setup {
         relay: Some(Arc::clone(&out) as Arc<dyn Outbox>),
         bans,
     };
-    let layer = ThenLayer::new(Deadline(Duration::from_secs(2)), gossip);
+    let layer = ThenLayer::new(Validate(Duration::from_secs(2)), gossip);
     Setup { out, banned, layer }
 }
 
@@ -134,7 +134,7 @@ async fn repeats_and_stored_messages_stay_here() {
     assert!(setup.out.forwarded.lock().is_empty());
 }
 
-/// A verdict in time counts and a late one is ignored.
+/// An answer in time counts and a late one is ignored.
 #[tokio::test(start_paused = true)]
 async fn late_acceptance_is_ignored() {
     let started = Instant::now();
@@ -160,7 +160,7 @@ async fn default_accepts_all_and_relays_nothing() {
         relay: None,
         bans,
     };
-    let layer = ThenLayer::new(Deadline(Duration::ZERO), gossip);
+    let layer = ThenLayer::new(Validate(Duration::ZERO), gossip);
     let ended = support::run_filter(layer, self::gossip(Signing::Anonymous)).await;
     assert_eq!(ended, Disposition::Delivered);
 }
