@@ -46,7 +46,7 @@ struct Entry {
     touched: u64,
     occurrences: u32,
     signed: bool,
-    /// A [`Claim`] on it is held.
+    /// A [`Claim`] on it is held. The entry stays while that is so: a claim never meets the entry of another.
     claimed: bool,
 }
 
@@ -212,7 +212,7 @@ impl DedupTable {
         self.len() == 0
     }
 
-    /// Most entries there can be.
+    /// Most entries there can be, unless more are claimed at one time.
     #[must_use]
     pub fn ceiling(&self) -> usize {
         self.0.ceiling.saturating_mul(self.0.entries.shard_count())
@@ -314,19 +314,22 @@ impl Inner {
     fn trim(&self, shard: &mut Part, now: UnixSeconds) -> usize {
         shard.state.inserts_since_trim = 0;
         let excess = shard.len().saturating_sub(self.capacity);
-        remove_first(shard, excess, |entry| (entry.until < now).then_some(0))
+        remove_first(shard, excess, |entry| {
+            (!entry.claimed && entry.until < now).then_some(0)
+        })
     }
 
     /// Frees a sixteenth of the shard at once, so that a full table does not scan for every insert: entries whose
-    /// retention is over first, then unsigned ones, then signed ones.
+    /// retention is over first, then unsigned ones, then signed ones; never claimed ones.
     fn make_room(&self, shard: &mut Part, now: UnixSeconds) -> usize {
         let batch = (self.ceiling / 16).max(1);
         remove_first(shard, batch, |entry| {
-            Some(match entry {
-                Entry { until, .. } if *until < now => 0,
-                Entry { signed: false, .. } => 1,
-                Entry { signed: true, .. } => 2,
-            })
+            match entry {
+                Entry { claimed: true, .. } => None,
+                Entry { until, .. } if *until < now => Some(0),
+                Entry { signed: false, .. } => Some(1),
+                Entry { signed: true, .. } => Some(2),
+            }
         })
     }
 }

@@ -117,7 +117,7 @@ impl Shared {
     ) -> Result<Deliveries, SendError> {
         let Ok(_searching) = self.searches.try_acquire() else {
             metrics::discovery("refused");
-            return Err(SendError::NotFound);
+            return Err(SendError::Full);
         };
         tracing::debug!(peer = %key, "searching for recipient");
         let find_and_send = async {

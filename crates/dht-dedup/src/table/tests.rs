@@ -287,3 +287,29 @@ fn one_claim_at_a_time() {
     assert_eq!(table.count(&key), 0);
     table.claim(&key, meta, now).unwrap().settle();
 }
+
+/// Whatever is entered meanwhile, and however long it takes: a claimed message is a repeat until its claim ends.
+#[test]
+fn claimed_entries_are_never_evicted() {
+    let table = DedupTable::new(4, [0; 16]);
+    let meta = |signed| DedupMeta {
+        signed,
+        expires: None,
+    };
+    let key = |n: u32| {
+        let mut hash = [0; 32];
+        hash[..4].copy_from_slice(&n.to_be_bytes());
+        DedupHash(hash)
+    };
+    let now = UnixSeconds(1_700_000_000);
+    let claim = table.claim(&key(0), meta(false), now).unwrap();
+    let later = now.saturating_add(crate::MAX_RETENTION_SECONDS + 1);
+    for n in 1..1_000 {
+        table.record(&key(n), meta(true), later);
+    }
+    table.trim(later);
+    assert!(table.is_claimed(&key(0)));
+    assert_eq!(table.claim(&key(0), meta(false), later).unwrap_err(), 2);
+    claim.settle();
+    assert_eq!((table.count(&key(0)), table.is_claimed(&key(0))), (2, false));
+}

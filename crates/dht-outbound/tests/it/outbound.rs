@@ -393,7 +393,7 @@ async fn searches_are_bounded_in_number() {
     assert_pending!(first.poll());
     assert_eq!(
         finding.send(searching(6)).await.err(),
-        Some(SendError::NotFound)
+        Some(SendError::Full)
     );
     drop(first);
     let mut next = task::spawn(finding.send(searching(6)));

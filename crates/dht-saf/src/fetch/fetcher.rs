@@ -114,7 +114,9 @@ impl Fetcher {
     /// The application listens from now on: asks the connected peers, and every peer that connects.
     pub(crate) fn listen(self: &Arc<Self>) {
         if self.listening.swap(true, Ordering::AcqRel) {
-            self.ask_for_left(UnixSeconds(u64::MAX));
+            let now = self.parts.clock.now();
+            self.left.lock().hasten(now);
+            self.ask_for_left(now);
             return;
         }
         let connected = self.parts.connections.snapshot();

@@ -8,7 +8,7 @@ use dht_core::{NodeId, RemotePeer, UnixSeconds};
 const FIRST_SECONDS: u64 = 10;
 /// Most seconds between two repetitions.
 const MOST_SECONDS: u64 = 640;
-/// Peers remembered; others are asked when they connect again.
+/// Peers remembered; beyond it the one that has been silent for longest is forgotten, and asked when it connects again.
 const MAX_PEERS: usize = 1024;
 
 /// Peers that store messages which were fetched and not taken.
@@ -17,22 +17,27 @@ pub(super) struct LeftBehind(HashMap<NodeId, Repetition>);
 
 #[derive(Debug)]
 struct Repetition {
-    /// Second in which to ask again; `None` while that is under way.
-    at: Option<UnixSeconds>,
+    /// Second in which to ask again.
+    at: UnixSeconds,
     /// Seconds waited for that.
     wait: u64,
+    /// Second of the peer's last answer.
+    answered: UnixSeconds,
 }
 
 impl LeftBehind {
-    /// A peer's messages were not taken.
+    /// A peer has answered, and not all of its messages were taken.
     pub(super) fn add(&mut self, peer: &RemotePeer, now: UnixSeconds) {
-        let wait = match self.0.get(&peer.node_id) {
-            Some(before) => before.wait.saturating_mul(2).min(MOST_SECONDS),
-            None if self.0.len() >= MAX_PEERS => return,
-            None => FIRST_SECONDS,
-        };
-        let at = Some(now.saturating_add(wait));
-        self.0.insert(peer.node_id, Repetition { at, wait });
+        if self.0.len() >= MAX_PEERS && !self.0.contains_key(&peer.node_id) {
+            self.make_room();
+        }
+        let repetition = self.0.entry(peer.node_id).or_insert(Repetition {
+            at: now,
+            wait: FIRST_SECONDS,
+            answered: now,
+        });
+        repetition.at = now.saturating_add(repetition.wait);
+        repetition.answered = now;
     }
 
     /// Everything this peer had was taken.
@@ -40,13 +45,30 @@ impl LeftBehind {
         self.0.remove(peer);
     }
 
-    /// The peers to ask now.
+    /// Every peer is to be asked now.
+    pub(super) fn hasten(&mut self, now: UnixSeconds) {
+        for repetition in self.0.values_mut() {
+            repetition.at = now;
+        }
+    }
+
+    /// The peers to ask now. Each comes up again after twice the wait, as it may not answer.
     pub(super) fn due(&mut self, now: UnixSeconds) -> Vec<NodeId> {
-        let due = |it: &mut Repetition| it.at.take_if(|at| *at <= now).is_some();
-        let peers = self.0.iter_mut();
-        peers
-            .filter_map(|(peer, it)| due(it).then_some(*peer))
-            .collect()
+        let due = self.0.iter_mut().filter(|(_, it)| it.at <= now);
+        due.map(|(peer, it)| {
+            it.wait = it.wait.saturating_mul(2).min(MOST_SECONDS);
+            it.at = now.saturating_add(it.wait);
+            *peer
+        })
+        .collect()
+    }
+
+    /// Forgets the peer that has been silent for longest.
+    fn make_room(&mut self) {
+        let silent = self.0.iter().min_by_key(|(_, it)| it.answered);
+        if let Some(peer) = silent.map(|(peer, _)| *peer) {
+            self.0.remove(&peer);
+        }
     }
 }
 
@@ -56,15 +78,41 @@ mod tests {
 
     use super::*;
 
+    fn peer(seed: u64) -> RemotePeer {
+        RemotePeer::new(public_key(seed), Features::NODE)
+    }
+
+    #[test]
+    fn peers_without_answer_are_asked_again() {
+        let mut left = LeftBehind::default();
+        let (peer, now) = (peer(1), UnixSeconds(1_700_000_000));
+        left.add(&peer, now);
+        assert_eq!(left.due(now.saturating_add(10)), [peer.node_id]);
+        assert_eq!(left.due(now.saturating_add(29)), []);
+        assert_eq!(left.due(now.saturating_add(30)), [peer.node_id]);
+        left.hasten(now.saturating_add(31));
+        assert_eq!(left.due(now.saturating_add(31)), [peer.node_id]);
+        left.remove(&peer.node_id);
+        assert_eq!(left.due(UnixSeconds(u64::MAX)), []);
+    }
+
+    #[test]
+    fn the_longest_silent_make_room() {
+        let mut left = LeftBehind::default();
+        let start = UnixSeconds(1_700_000_000);
+        let most = u64::try_from(MAX_PEERS).unwrap();
+        for n in 0..=most {
+            left.add(&peer(n), start.saturating_add(n));
+        }
+        let due = left.due(UnixSeconds(u64::MAX));
+        assert_eq!(due.len(), MAX_PEERS);
+        assert!(!due.contains(&peer(0).node_id) && due.contains(&peer(most).node_id));
+    }
+
     #[test]
     fn repetitions_become_rarer() {
         let mut left = LeftBehind::default();
-        let key = public_key(1);
-        let peer = RemotePeer {
-            node_id: key.node_id(),
-            public_key: key,
-            features: Features::NODE,
-        };
+        let peer = peer(1);
         let mut now = UnixSeconds(1_700_000_000);
         for wait in [10, 20, 40, 80, 160, 320, 640, 640] {
             left.add(&peer, now);

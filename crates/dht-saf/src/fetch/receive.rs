@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dht_core::{
     Clock as _, DedupHash, Disposition, DropReason, InTransit, RemotePeer, UnixSeconds,
 };
-use dht_dedup::DedupMeta;
+use dht_dedup::{Claim, DedupMeta};
 use dht_peers::policy::{Offence, Parties};
 use dht_proto::{DecodeError, store_forward::StoredMessagesResponse};
 use futures::{StreamExt as _, stream::FuturesUnordered};
@@ -27,6 +27,23 @@ const CHECKED_AT_ONCE: usize = 4;
 
 /// How often a message that is under way elsewhere is looked at, if nothing is reported.
 const UNDER_WAY_CHECK: Duration = Duration::from_secs(1);
+
+/// Hash and `stored_at` of a message, the claim on it, and the answer of the inner service.
+type Delivery = (DedupHash, UnixSeconds, Claim, Result<Disposition, BoxError>);
+
+/// What has become of the messages of a page so far.
+struct Tally {
+    counts: PageCounts,
+    /// Oldest `stored_at` of the messages that the application did not take.
+    left: Option<UnixSeconds>,
+}
+
+impl Tally {
+    fn leave(&mut self, stored_at: UnixSeconds) {
+        self.counts.left = self.counts.left.saturating_add(1);
+        self.left = Some(self.left.map_or(stored_at, |left| left.min(stored_at)));
+    }
+}
 
 impl Fetcher {
     /// Takes a response apart, and passes its valid and new messages to `inner`.
@@ -85,66 +102,92 @@ impl Fetcher {
         M: InTransit,
         S: Service<M, Response = Disposition, Error: Into<BoxError>>,
     {
-        let mut counts = PageCounts {
-            known: outcome.known,
-            refused: outcome.refused,
-            ..PageCounts::default()
-        };
-        let mut left = None;
-        let mut leave = |counts: &mut PageCounts, stored_at: UnixSeconds| {
-            counts.left = counts.left.saturating_add(1);
-            left = Some(left.map_or(stored_at, |left: UnixSeconds| left.min(stored_at)));
+        let mut tally = Tally {
+            counts: PageCounts {
+                known: outcome.known,
+                refused: outcome.refused,
+                ..PageCounts::default()
+            },
+            left: None,
         };
         let mut deliveries = FuturesUnordered::new();
         let mut broken = false;
         for (message, claim) in outcome.accepted {
             let (hash, stored_at) = (message.hash, message.stored_at);
             let message = response.unpack(message.opened, hash, message.bytes);
-            if !broken && let Err(error) = std::future::poll_fn(|cx| inner.poll_ready(cx)).await {
-                failed(error.into());
-                broken = true;
+            while !broken {
+                // The inner service may become ready only once it has finished with a message.
+                tokio::select! {
+                    biased;
+                    ready = std::future::poll_fn(|cx| inner.poll_ready(cx)) => {
+                        let Err(error) = ready else { break };
+                        failed(error.into());
+                        broken = true;
+                    }
+                    Some(delivery) = deliveries.next() => self.ended(&mut tally, delivery),
+                }
             }
             if broken {
-                leave(&mut counts, stored_at);
+                tally.leave(stored_at);
                 continue;
             }
             let delivery = inner.call(message);
-            deliveries.push(async move { (hash, stored_at, claim, delivery.await) });
+            deliveries.push(async move {
+                let result = delivery.await.map_err(Into::into);
+                (hash, stored_at, claim, result)
+            });
         }
-        while let Some((hash, stored_at, claim, result)) = deliveries.next().await {
-            match result {
-                Ok(Disposition::Dropped(reason)) if reason.is_temporary() => {
-                    tracing::debug!(reason = reason.name(), "stored message not taken");
-                    self.not_delivered(&hash);
-                    leave(&mut counts, stored_at);
-                    continue;
-                }
-                Err(error) => {
-                    failed(error.into());
-                    self.not_delivered(&hash);
-                    leave(&mut counts, stored_at);
-                    continue;
-                }
-                Ok(Disposition::Dropped(DropReason::Duplicate)) => {
-                    counts.known = counts.known.saturating_add(1);
-                }
-                Ok(Disposition::Dropped(_)) => counts.refused = counts.refused.saturating_add(1),
-                Ok(_) => counts.new = counts.new.saturating_add(1),
-            }
-            self.delivered(hash, true);
-            claim.settle();
+        while let Some(delivery) = deliveries.next().await {
+            self.ended(&mut tally, delivery);
         }
         for (hash, stored_at) in outcome.under_way {
             if self.is_delivered(&hash).await {
-                counts.known = counts.known.saturating_add(1);
+                tally.counts.known = tally.counts.known.saturating_add(1);
             } else {
-                leave(&mut counts, stored_at);
+                tally.leave(stored_at);
             }
         }
-        (counts, left)
+        (tally.counts, tally.left)
     }
 
-    /// Waits until a message that is under way has been delivered or refused; true if it was delivered.
+    /// Records what became of a message at the inner service. Only one that the application has counts as received; the
+    /// dedup table remembers all but those that had no place here.
+    fn ended(&self, tally: &mut Tally, (hash, stored_at, claim, result): Delivery) {
+        let counts = &mut tally.counts;
+        let is_taken = match result {
+            Ok(Disposition::Dropped(reason)) if reason.is_temporary() => {
+                tracing::debug!(reason = reason.name(), "stored message not taken");
+                self.not_delivered(&hash);
+                return tally.leave(stored_at);
+            }
+            Err(error) => {
+                failed(error);
+                self.not_delivered(&hash);
+                return tally.leave(stored_at);
+            }
+            Ok(Disposition::Dropped(DropReason::Duplicate)) => {
+                counts.known = counts.known.saturating_add(1);
+                true
+            }
+            Ok(Disposition::Dropped(_)) => {
+                counts.refused = counts.refused.saturating_add(1);
+                false
+            }
+            Ok(disposition) => {
+                counts.new = counts.new.saturating_add(1);
+                disposition == Disposition::Delivered
+            }
+        };
+        // First, as those that wait for the decision look at the dedup table.
+        claim.settle();
+        if is_taken {
+            self.delivered(hash, true);
+        } else {
+            self.not_delivered(&hash);
+        }
+    }
+
+    /// Waits until a message that is under way has been delivered or refused; true if it need not come again.
     async fn is_delivered(&self, hash: &DedupHash) -> bool {
         let Some(mut decision) = self.parts.decisions.find(hash) else {
             return false;
@@ -152,10 +195,13 @@ impl Fetcher {
         while self.parts.dedup.is_claimed(hash) {
             // A message that ends outside of store-and-forward is not reported here.
             if let Ok(decided) = timeout(UNDER_WAY_CHECK, &mut decision).await {
-                return matches!(decided, Ok(Receipt::Received));
+                if decided == Ok(Receipt::Received) {
+                    return true;
+                }
+                break;
             }
         }
-        self.parts.dedup.count(hash) > 0
+        !self.parts.dedup.is_claimed(hash) && self.parts.dedup.count(hash) > 0
     }
 
     /// The application has a message. One that other nodes may store is recorded as received.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dht_core::{Disposition, Features, MessageType, test_util};
+use dht_core::{Disposition, DropReason, Features, MessageType, test_util};
 use dht_proto::store_forward::StoredMessagesResponse;
 use dht_saf::{Config, FetchSummary, SafEvent};
 use tokio::sync::Semaphore;
@@ -481,4 +481,66 @@ async fn at_most_eight_neighbours_are_asked() {
     assert!(
         !asked.contains(&test_util::public_key(40)) && !asked.contains(&test_util::public_key(ME))
     );
+}
+
+/// The answer of [`NODE`] with two messages, taken by an application behind one layer.
+async fn taken_by<S>(world: &World, application: S) -> Disposition
+where
+    S: tower::Service<Envelope, Response = Disposition, Error = tower::BoxError>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    let response = StoredMessagesResponse {
+        messages: vec![for_me(1, NOW.0 - 9), for_me(2, NOW.0 - 8)],
+        request_id: world.request(NODE).request_id,
+        response_type: 0,
+    };
+    let message = protocol(NODE, MessageType::SafStoredMessages, &response);
+    let service = world.saf.layer().layer(application);
+    let limit = std::time::Duration::from_secs(5);
+    let taken = tokio::time::timeout(limit, service.oneshot(message)).await;
+    taken.expect("within the limit").unwrap()
+}
+
+#[tokio::test]
+async fn refused_messages_are_not_received() {
+    let mut world = world();
+    let hashes = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&hashes);
+    let refuses = tower::service_fn(move |message: Envelope| {
+        seen.lock().push(message.hash);
+        std::future::ready(Ok(Disposition::Dropped(DropReason::Refused)))
+    });
+    assert_eq!(taken_by(&world, refuses).await, Disposition::Answered);
+    let expected = FetchSummary {
+        asked: 1,
+        answered: 1,
+        refused: 2,
+        ..FetchSummary::default()
+    };
+    assert_eq!(summaries(&mut world), [expected]);
+    assert_eq!(world.saf.ledger().received(), 0);
+    let hashes = hashes.lock().clone();
+    assert_eq!(hashes.len(), 2);
+    for hash in hashes {
+        // Nothing is decided: an asker waits until its limit.
+        assert!(futures::poll!(Box::pin(world.saf.receipt(&hash))).is_pending());
+    }
+    // Nor is the peer asked for it again and again.
+    world.exchange(vec![for_me(1, NOW.0 - 9)]).await;
+    assert!(world.passed().is_empty());
+}
+
+#[tokio::test]
+async fn one_delivery_at_a_time() {
+    let world = world();
+    let application = tower::service_fn(|_: Envelope| async {
+        tokio::task::yield_now().await;
+        Ok(Disposition::Delivered)
+    });
+    let limited = tower::limit::ConcurrencyLimit::new(application, 1);
+    assert_eq!(taken_by(&world, limited).await, Disposition::Answered);
+    assert_eq!(world.saf.ledger().received(), 2);
 }
