@@ -323,13 +323,11 @@ impl Inner {
     /// retention is over first, then unsigned ones, then signed ones; never claimed ones.
     fn make_room(&self, shard: &mut Part, now: UnixSeconds) -> usize {
         let batch = (self.ceiling / 16).max(1);
-        remove_first(shard, batch, |entry| {
-            match entry {
-                Entry { claimed: true, .. } => None,
-                Entry { until, .. } if *until < now => Some(0),
-                Entry { signed: false, .. } => Some(1),
-                Entry { signed: true, .. } => Some(2),
-            }
+        remove_first(shard, batch, |entry| match entry {
+            Entry { claimed: true, .. } => None,
+            Entry { until, .. } if *until < now => Some(0),
+            Entry { signed: false, .. } => Some(1),
+            Entry { signed: true, .. } => Some(2),
         })
     }
 }

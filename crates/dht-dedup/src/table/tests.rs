@@ -311,5 +311,8 @@ fn claimed_entries_are_never_evicted() {
     assert!(table.is_claimed(&key(0)));
     assert_eq!(table.claim(&key(0), meta(false), later).unwrap_err(), 2);
     claim.settle();
-    assert_eq!((table.count(&key(0)), table.is_claimed(&key(0))), (2, false));
+    assert_eq!(
+        (table.count(&key(0)), table.is_claimed(&key(0))),
+        (2, false)
+    );
 }
