@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use dht_core::{
     Address, Clock as _, Entropy as _, Features, Network, NodeIdentity, SecretKey, SharedClock,
 };
-use dht_node::{Message, Node, OsEntropy, Subscription, SystemClock};
+use dht_node::{Message, Node, OsEntropy, SendOptions, Subscription, SystemClock};
 use dht_stack::ByteBudget;
 use dht_transport::{Outlets, Transport};
 use tokio::task::JoinSet;
@@ -119,7 +119,8 @@ impl Pair {
                         message_type: 1,
                         payload: vec![7; bytes].into(),
                     };
-                    if let Err(error) = alice.send(&bob, message).await {
+                    let sent = alice.send(&bob, message, SendOptions::default()).await;
+                    if let Err(error) = sent {
                         eprintln!("not sent: {error}");
                     }
                 }
@@ -147,9 +148,13 @@ impl Pair {
         let mut times = Vec::with_capacity(trips);
         for _ in 0..trips {
             let start = now();
-            self.alice.send(&bob, message()).await?;
+            self.alice
+                .send(&bob, message(), SendOptions::default())
+                .await?;
             self.to_bob.recv().await.context("bob stopped")?;
-            self.bob.send(&alice, message()).await?;
+            self.bob
+                .send(&alice, message(), SendOptions::default())
+                .await?;
             self.to_alice.recv().await.context("alice stopped")?;
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }

@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use dht_core::PublicKey;
-use dht_node::{Builder, Event, Node, SafEvent, Subscription};
+use dht_node::{Builder, Event, Node, SafEvent, SendOptions, SendState, StateKind, Subscription};
 use dht_spool::{DEFAULT_CONSUMER, Limit};
 use tokio::time::timeout;
 
 use crate::net::{
     clock, config, connect, each_once, message, number, numbered, receive, receive_numbers, secret,
-    until, within,
+    send, until, within,
 };
 
 /// A node to be, which asks whoever connects for stored messages.
@@ -48,10 +48,16 @@ async fn holder_with(count: u32, to: &PublicKey) -> (Node, Node) {
 
 /// Sends numbered messages that the connected holder stores.
 async fn store(from: &Node, to: &PublicKey, numbers: std::ops::Range<u32>) {
-    for number in numbers {
-        let sent = within(from.send_stored(to, numbered(number, 100))).await;
-        assert_eq!(within(sent.unwrap().finish()).await.unwrap().stored, 1);
-    }
+    let sends = numbers.map(|number| async move {
+        let options = SendOptions {
+            replicas: Some(1),
+            ..SendOptions::default()
+        };
+        let sent = within(from.send(to, numbered(number, 100), options)).await;
+        let state = within(sent.unwrap().wait(StateKind::Stored)).await;
+        assert_eq!(state, Ok(SendState::Stored { holders: 1 }));
+    });
+    futures::future::join_all(sends).await;
 }
 
 /// The numbers in the inbox.
@@ -141,7 +147,7 @@ async fn a_refused_copy_is_delivered_later() {
     let (alice, carol) = (node(1).await, at_home(3, home.path()).await);
     connect(&alice, &carol).await;
     // Live, into the inbox, while nobody reads.
-    within(alice.send(carol.public_key(), numbered(7, 100)))
+    within(send(&alice, carol.public_key(), numbered(7, 100)))
         .await
         .unwrap();
     until(|| held(&carol) == [7]).await;
@@ -150,7 +156,7 @@ async fn a_refused_copy_is_delivered_later() {
     // Without a home it is refused, and told so.
     let dave = node(4).await;
     connect(&alice, &dave).await;
-    within(alice.send(dave.public_key(), message("lost")))
+    within(send(&alice, dave.public_key(), message("lost")))
         .await
         .unwrap();
     let refused = || dave.stats().drops.of(dht_core::DropReason::NobodyListens);

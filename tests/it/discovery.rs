@@ -6,7 +6,9 @@ use dht_core::{Destination, Encryption, Features, SendParams, Strategy};
 use dht_node::{Node, SendError, Subscription};
 use dht_outbound::{ConnectError, SearchError};
 
-use crate::net::{builder, connect, is_connected, message, node, receive, secret, until, within};
+use crate::net::{
+    builder, connect, is_connected, message, node, receive, secret, send, until, within,
+};
 
 /// Nodes with these seeds, each connected to the next.
 async fn chain<const N: usize>(seeds: [u8; N]) -> [Node; N] {
@@ -29,7 +31,7 @@ async fn a_message_to_an_unknown_key_finds_its_recipient() {
     let [alice, bob, carol] = chain([1, 2, 3]).await;
     let mut inbox = carol.subscribe();
     assert!(!knows(&alice, &carol));
-    within(alice.send(carol.public_key(), message("found you")))
+    within(send(&alice, carol.public_key(), message("found you")))
         .await
         .unwrap();
     let received = receive(&mut inbox).await;
@@ -43,7 +45,7 @@ async fn a_message_to_an_unknown_key_finds_its_recipient() {
     assert!(knows(&alice, &carol) && knows(&carol, &alice));
     assert_eq!(bob.stats().delivered, 0, "relays read nothing");
     // A second message needs no search.
-    within(alice.send(carol.public_key(), message("again")))
+    within(send(&alice, carol.public_key(), message("again")))
         .await
         .unwrap();
     assert_eq!(receive(&mut inbox).await.message, message("again"));
@@ -86,10 +88,9 @@ async fn searches_that_cannot_succeed_end_as_they_should() {
         panic!("nothing can be sent")
     };
     assert_eq!(cause, SendError::NobodySelected);
-    assert!(matches!(
-        within(lonely.send(&nobody, message("x"))).await,
-        Err(SendError::NotFound)
-    ));
+    let sent = within(send(&lonely, &nobody, message("x"))).await;
+    let error = sent.unwrap_err();
+    assert!(error.starts_with("recipient not found"), "{error}");
     assert!(matches!(
         within(lonely.join()).await,
         Err(SendError::NobodySelected)
@@ -104,10 +105,9 @@ async fn searches_that_cannot_succeed_end_as_they_should() {
         within(hasty.discover(&nobody)).await,
         Err(SearchError::TimedOut)
     ));
-    assert!(matches!(
-        within(hasty.send(&nobody, message("x"))).await,
-        Err(SendError::NotFound)
-    ));
+    let sent = within(send(&hasty, &nobody, message("x"))).await;
+    let error = sent.unwrap_err();
+    assert!(error.starts_with("recipient not found"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +154,7 @@ async fn b125_a_message_over_two_ways_is_read_once() {
 
     // C has got its second copy, the one by way of B: there is no more to come.
     until(|| c.stats().duplicates_dropped == 1).await;
-    within(c.send(d.public_key(), message("end")))
+    within(send(&c, d.public_key(), message("end")))
         .await
         .unwrap();
     assert_eq!(receive(&mut inbox).await.message, message("end"));

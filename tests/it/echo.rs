@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dht_core::{Payload, SendParams, SendRequest, encode_parts};
 
-use crate::net::{connect, message, node, receive, until, within};
+use crate::net::{self, connect, message, node, receive, until, within};
 
 /// `payload` as the only part, followed by a field that no re-encoding keeps.
 fn odd_body(payload: &[u8]) -> Bytes {
@@ -35,7 +35,7 @@ async fn b055_the_echo_of_an_odd_body_is_not_delivered_in_any_encoding() {
     send(&bob, encode_parts(&[Bytes::from_static(b"echo")])).await;
     until(|| alice.stats().duplicates_dropped == 2).await;
 
-    within(bob.send(alice.public_key(), message("end")))
+    within(net::send(&bob, alice.public_key(), message("end")))
         .await
         .unwrap();
     assert_eq!(receive(&mut to_alice).await.message, message("end"));

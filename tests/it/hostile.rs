@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::net::{connect, message, node, receive, socket_address, until, within};
+use crate::net::{connect, message, node, receive, send, socket_address, until, within};
 
 /// Opens a socket and writes; the other side may hang up at any time.
 async fn open(to: SocketAddr, bytes: &[u8]) -> TcpStream {
@@ -30,7 +30,7 @@ async fn assert_serves(target: &Node, seed: u8) {
     let mut inbox = target.subscribe();
     let honest = node(seed).await;
     connect(&honest, target).await;
-    within(honest.send(target.public_key(), message("honest")))
+    within(send(&honest, target.public_key(), message("honest")))
         .await
         .unwrap();
     let received = receive(&mut inbox).await;

@@ -15,6 +15,7 @@ mod echo;
 mod hostile;
 mod messages;
 mod net;
+mod outbox;
 mod overload;
 mod padding;
 mod pressure;

@@ -1,16 +1,16 @@
 //! Messages between running nodes.
 
 use dht_core::Destination;
-use dht_node::{MAX_PAYLOAD_BYTES, SendError};
+use dht_node::{MAX_PAYLOAD_BYTES, SendError, SendOptions, SubmitError};
 
-use crate::net::{connect, is_connected, message, node, receive, secret, until, within};
+use crate::net::{connect, is_connected, message, node, receive, secret, send, until, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_direct_message_arrives_with_its_sender() {
     let (alice, bob) = (node(1).await, node(2).await);
     let mut inbox = bob.subscribe();
     alice.add_peer(&bob.peer_address());
-    within(alice.send(bob.public_key(), message("hello")))
+    within(send(&alice, bob.public_key(), message("hello")))
         .await
         .unwrap();
     let received = receive(&mut inbox).await;
@@ -21,7 +21,7 @@ async fn a_direct_message_arrives_with_its_sender() {
     // Bob has learned from the connection who and where Alice is.
     let mut answers = alice.subscribe();
     until(|| is_connected(&bob, &alice)).await;
-    within(bob.send(alice.public_key(), message("hi")))
+    within(send(&bob, alice.public_key(), message("hi")))
         .await
         .unwrap();
     assert_eq!(receive(&mut answers).await.sender, Some(*bob.public_key()));
@@ -37,7 +37,7 @@ async fn payloads_of_every_length_arrive_unchanged() {
         let payload: Vec<u8> = (0..length)
             .map(|at| u8::try_from(at % 251).unwrap_or(0))
             .collect();
-        within(alice.send(bob.public_key(), message(payload.clone())))
+        within(send(&alice, bob.public_key(), message(payload.clone())))
             .await
             .unwrap();
         let received = receive(&mut inbox).await;
@@ -57,24 +57,19 @@ async fn what_cannot_be_sent_is_refused_by_name() {
         Err(SendError::NobodySelected)
     ));
     // Nor anybody to ask where a recipient is.
-    assert!(matches!(
-        within(alice.send(&secret(9).public_key(), anything())).await,
-        Err(SendError::NotFound)
-    ));
+    let sent = within(send(&alice, &secret(9).public_key(), anything())).await;
+    let error = sent.unwrap_err();
+    assert!(error.starts_with("recipient not found"), "{error}");
     connect(&alice, &bob).await;
 
     let too_long = vec![0; MAX_PAYLOAD_BYTES + 1];
     assert!(matches!(
-        within(alice.send(bob.public_key(), message(too_long.clone()))).await,
-        Err(SendError::TooLarge { bytes, .. }) if bytes == MAX_PAYLOAD_BYTES + 1
+        within(alice.send(bob.public_key(), message(too_long.clone()), SendOptions::default())).await,
+        Err(SubmitError::Send(SendError::TooLarge { bytes, .. })) if bytes == MAX_PAYLOAD_BYTES + 1
     ));
     assert!(matches!(
         within(alice.broadcast(message(too_long), vec![])).await,
         Err(SendError::TooLarge { .. })
-    ));
-    assert!(matches!(
-        within(alice.send(alice.public_key(), anything())).await,
-        Err(SendError::ToOurselves)
     ));
     assert!(matches!(
         within(alice.broadcast(anything(), vec![bob.public_key().node_id()])).await,
@@ -89,7 +84,7 @@ async fn every_subscriber_gets_every_message() {
     let mut inboxes = [bob.subscribe(), bob.subscribe()];
     drop(bob.subscribe());
     alice.add_peer(&bob.peer_address());
-    within(alice.send(bob.public_key(), message("both")))
+    within(send(&alice, bob.public_key(), message("both")))
         .await
         .unwrap();
     for inbox in &mut inboxes {
@@ -121,13 +116,13 @@ async fn a_broadcast_reaches_the_neighbours_once_and_no_farther() {
     assert_eq!(receive(&mut inboxes[1]).await.message, message("to bob"));
 
     // What comes next shows that nothing came in between.
-    within(alice.send(bob.public_key(), message("end")))
+    within(send(&alice, bob.public_key(), message("end")))
         .await
         .unwrap();
-    within(bob.send(carol.public_key(), message("end")))
+    within(send(&bob, carol.public_key(), message("end")))
         .await
         .unwrap();
-    within(bob.send(alice.public_key(), message("end")))
+    within(send(&bob, alice.public_key(), message("end")))
         .await
         .unwrap();
     for inbox in &mut inboxes {
@@ -166,13 +161,13 @@ async fn a_message_passed_on_is_seen_once_by_each_node_and_its_copies_are_counte
         .unwrap();
     until(|| bob.stats().duplicates_dropped == 1).await;
 
-    within(alice.send(bob.public_key(), message("end")))
+    within(send(&alice, bob.public_key(), message("end")))
         .await
         .unwrap();
-    within(bob.send(carol.public_key(), message("end")))
+    within(send(&bob, carol.public_key(), message("end")))
         .await
         .unwrap();
-    within(bob.send(alice.public_key(), message("end")))
+    within(send(&bob, alice.public_key(), message("end")))
         .await
         .unwrap();
     for inbox in &mut inboxes {
@@ -189,8 +184,8 @@ async fn both_nodes_dialling_at_once_lose_no_message() {
         bob.add_peer(&alice.peer_address());
         let (there, back) = within(async {
             tokio::join!(
-                alice.send(bob.public_key(), message("there")),
-                bob.send(alice.public_key(), message("back")),
+                send(&alice, bob.public_key(), message("there")),
+                send(&bob, alice.public_key(), message("back")),
             )
         })
         .await;
@@ -209,11 +204,11 @@ async fn the_sender_of_a_message_can_be_answered_at_once() {
         let bob = node(seed).await;
         let mut inbox = bob.subscribe();
         alice.add_peer(&bob.peer_address());
-        within(alice.send(bob.public_key(), message("?")))
+        within(send(&alice, bob.public_key(), message("?")))
             .await
             .unwrap();
         let sender = receive(&mut inbox).await.sender.unwrap();
-        within(bob.send(&sender, message("!"))).await.unwrap();
+        within(send(&bob, &sender, message("!"))).await.unwrap();
         receive(&mut answers).await;
     }
 }

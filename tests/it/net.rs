@@ -8,8 +8,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::{Address, Host, PeerAddress, SecretKey};
-use dht_node::{Builder, Config, Message, Node, Received, SafConfig, Subscription};
+use dht_core::{Address, Host, PeerAddress, PublicKey, SecretKey};
+use dht_node::{
+    Builder, Config, Message, Node, Received, SafConfig, SendOptions, SendState, Subscription,
+};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -115,6 +117,30 @@ pub(crate) fn numbered(number: u32, bytes: usize) -> Message {
 /// The number of a [`numbered`] message.
 pub(crate) fn number(received: &Received) -> u32 {
     u32::from_be_bytes(received.message.payload[..4].try_into().unwrap())
+}
+
+/// Sends a message to its recipient only, and waits until a socket took it. The error is that of the first attempt, and
+/// the message is withdrawn.
+pub(crate) async fn send(
+    from: &Node,
+    to: &PublicKey,
+    message: Message,
+) -> Result<SendState, String> {
+    let options = SendOptions {
+        direct_only: true,
+        ..SendOptions::default()
+    };
+    let sending = from.send(to, message, options).await;
+    let mut delivery = sending.map_err(|error| error.to_string())?;
+    let sent = within(delivery.first_attempt()).await;
+    sent.map_err(|error| {
+        from.withdraw(delivery.id());
+        error
+            .last_error
+            .as_deref()
+            .unwrap_or("the node has stopped")
+            .to_owned()
+    })
 }
 
 /// Takes the next message.

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::net::{
     Line, LineState, any_port, builder, clock, config, connect, is_connected, message, node,
-    numbered, receive, secret, until, within,
+    numbered, receive, secret, send, until, within,
 };
 
 /// A node that bans nobody for sending much.
@@ -159,7 +159,7 @@ async fn a_peer_that_stops_reading_holds_up_nobody_else() {
     let deaf_key = *deaf.public_key();
     for number in 0..700 {
         let hub = Arc::clone(&hub);
-        lost.spawn(async move { hub.send(&deaf_key, numbered(number, BYTES)).await });
+        lost.spawn(async move { send(&hub, &deaf_key, numbered(number, BYTES)).await });
     }
     let to_deaf = deaf_key.node_id();
     let refused = async {
@@ -172,11 +172,11 @@ async fn a_peer_that_stops_reading_holds_up_nobody_else() {
     };
     within(refused).await;
     for number in 0..50 {
-        within(hub.send(well.public_key(), numbered(number, 1_000)))
+        within(send(&hub, well.public_key(), numbered(number, 1_000)))
             .await
             .unwrap();
         receive(&mut to_well).await;
-        within(well.send(hub.public_key(), message("thanks")))
+        within(send(&well, hub.public_key(), message("thanks")))
             .await
             .unwrap();
         receive(&mut to_hub).await;
@@ -254,7 +254,7 @@ async fn a_neighbour_is_held_to_the_configured_rate() {
     let mut application = JoinSet::new();
     application.spawn(async move { while inbox.recv().await.is_some() {} });
     let send = async |n| {
-        within(eager.send(strict.public_key(), numbered(n, 8)))
+        within(send(&eager, strict.public_key(), numbered(n, 8)))
             .await
             .unwrap();
     };

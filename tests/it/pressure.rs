@@ -7,8 +7,8 @@ use dht_transport::limits::{
 use futures::{StreamExt as _, stream::FuturesUnordered};
 
 use crate::net::{
-    builder, connect, each_once, is_full, message, node, numbered, receive, receive_numbers, until,
-    within,
+    builder, connect, each_once, is_full, message, node, numbered, receive, receive_numbers, send,
+    until, within,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -29,7 +29,7 @@ fn flood<'a>(
 ) -> FuturesUnordered<impl Future<Output = ()> + 'a> {
     (0..count)
         .map(|at| async move {
-            from.send(to.public_key(), numbered(at, bytes))
+            send(&from, to.public_key(), numbered(at, bytes))
                 .await
                 .unwrap();
         })
@@ -67,11 +67,11 @@ async fn unread_messages_hold_their_sender_back_and_none_is_lost() {
     // The node that holds its peer back is not held back itself: round after round, the other way is free
     // and nothing beyond the budget comes in.
     for round in 0..50 {
-        let answer = within(busy.send(flooder.public_key(), numbered(round, 4)));
+        let answer = within(send(&busy, flooder.public_key(), numbered(round, 4)));
         tokio::pin!(answer);
         loop {
             tokio::select! {
-                answered = &mut answer => break answered.unwrap(),
+                answered = &mut answer => break drop(answered.unwrap()),
                 Some(()) = sends.next() => sent += 1,
             }
         }
@@ -108,7 +108,7 @@ async fn small_messages_beyond_every_queue_arrive_once() {
     connect(&flooder, &busy).await;
 
     let sends = futures::stream::iter(0..COUNT)
-        .map(|at| flooder.send(busy.public_key(), numbered(at, 4)))
+        .map(|at| send(&flooder, busy.public_key(), numbered(at, 4)))
         .buffer_unordered(AT_ONCE);
     let (times, failed) = within(async {
         tokio::join!(
@@ -208,7 +208,7 @@ async fn a_subscriber_that_leaves_frees_those_it_held_back() {
     until(|| bob.stats().memory_used_bytes == 0).await;
 
     let mut inbox = bob.subscribe();
-    within(alice.send(bob.public_key(), message("after")))
+    within(send(&alice, bob.public_key(), message("after")))
         .await
         .unwrap();
     assert_eq!(receive(&mut inbox).await.message, message("after"));

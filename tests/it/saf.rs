@@ -2,8 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
+use dht_core::PublicKey;
 use dht_node::{
-    Builder, Config, DeliveryState, Node, SafConfig, SafEvent, SendError, Subscription,
+    Builder, Config, Delivery, Message, Node, SafConfig, SafEvent, SendOptions, SendState,
+    StateKind, Subscription,
 };
 use tokio::time::timeout;
 
@@ -35,6 +37,24 @@ async fn leave(node: Node, from: &Node) {
     until(|| from.peers().iter().all(|peer| peer.public_key != key)).await;
 }
 
+/// Gives a message to the outbox.
+async fn post(from: &Node, to: &PublicKey, message: Message) -> Delivery {
+    let options = SendOptions::default();
+    within(from.send(to, message, options)).await.unwrap()
+}
+
+/// Sends a message to an absent recipient and waits until a holder has it.
+async fn send_stored(from: &Node, to: &PublicKey, message: Message) {
+    let options = SendOptions {
+        replicas: Some(1),
+        ..SendOptions::default()
+    };
+    let sent = within(from.send(to, message, options)).await;
+    let mut delivery = sent.unwrap();
+    let state = within(delivery.wait(StateKind::Stored)).await.unwrap();
+    assert_eq!(state, SendState::Stored { holders: 1 });
+}
+
 /// Nothing more comes.
 async fn nothing_more(inbox: &mut Subscription) {
     let more = timeout(Duration::from_millis(200), inbox.recv()).await;
@@ -52,11 +72,7 @@ async fn b124_mail_for_an_absent_peer_arrives_once_when_it_returns() {
     leave(carol, &bob).await;
 
     for payload in ["first", "second"] {
-        let posting = within(alice.send_stored(&to, message(payload)))
-            .await
-            .unwrap();
-        let posted = within(posting.finish()).await.unwrap();
-        assert_eq!((posted.direct, posted.sent, posted.stored), (false, 1, 1));
+        send_stored(&alice, &to, message(payload)).await;
     }
     assert_eq!(bob.saf_stats().unwrap().rows, 2);
 
@@ -101,14 +117,8 @@ async fn many_pages_of_one_second_arrive_each_once() {
     let (alice, bob) = (node(1).await, node(2).await);
     connect(&alice, &bob).await;
     let to = secret(3).public_key();
-    let mut postings = Vec::new();
-    for number in 0..MESSAGES {
-        let posting = within(alice.send_stored(&to, numbered(number, 300))).await;
-        postings.push(posting.unwrap());
-    }
-    for posting in postings {
-        assert_eq!(within(posting.finish()).await.unwrap().stored, 1);
-    }
+    let sends = (0..MESSAGES).map(|number| send_stored(&alice, &to, numbered(number, 300)));
+    futures::future::join_all(sends).await;
     let carol = node(3).await;
     let mut inbox = carol.subscribe();
     connect(&carol, &bob).await;
@@ -121,8 +131,14 @@ async fn many_pages_of_one_second_arrive_each_once() {
 async fn a_sender_learns_how_far_its_message_has_come() {
     let alice = node(1).await;
     let to = secret(9).public_key();
-    let sent = within(alice.send_stored(&to, message("anybody?"))).await;
-    assert!(matches!(sent, Err(SendError::NobodySelected)), "{sent:?}");
+    let mut delivery = post(&alice, &to, message("anybody?")).await;
+    until(|| delivery.last_error().is_some()).await;
+    assert_eq!(delivery.state(), SendState::Queued);
+    alice.withdraw(delivery.id());
+    let reason = "withdrawn".to_owned();
+    let failed = within(delivery.next()).await;
+    assert_eq!(failed, Some(SendState::Failed { reason }));
+    assert_eq!(within(delivery.next()).await, None);
 
     // One that keeps mail, and one that does not: as a stock peer, it offers no receipts.
     let bob = node(2).await;
@@ -138,31 +154,22 @@ async fn a_sender_learns_how_far_its_message_has_come() {
     let stock = within(stock.start()).await.unwrap();
     connect(&alice, &bob).await;
     connect(&alice, &stock).await;
-    let mut posting = within(alice.send_stored(&to, message("keep this")))
-        .await
-        .unwrap();
-    assert_eq!(posting.state(), DeliveryState::Queued);
-    let mut states = Vec::new();
-    while let Some(state) = within(posting.next()).await {
-        states.push(state);
+    let mut delivery = post(&alice, &to, message("keep this")).await;
+    assert_eq!(delivery.state(), SendState::Queued);
+    let mut last = StateKind::Queued;
+    loop {
+        let state = within(delivery.next()).await.unwrap();
+        assert!(state.kind() >= last, "{last:?} then {state:?}");
+        last = state.kind();
+        if state == (SendState::Stored { holders: 1 }) {
+            break;
+        }
     }
-    states.sort_by_key(|state| match state {
-        DeliveryState::Sent(n) => (0, *n),
-        DeliveryState::Stored(n) => (1, *n),
-        _ => (2, 0),
-    });
-    let expected = [
-        DeliveryState::Sent(1),
-        DeliveryState::Sent(2),
-        DeliveryState::Stored(1),
-    ];
-    assert_eq!(states, expected);
 
     // To a peer that is there, it goes directly, and nobody keeps it.
     let mut inbox = bob.subscribe();
-    let posting = within(alice.send_stored(bob.public_key(), message("here"))).await;
-    let posted = within(posting.unwrap().finish()).await.unwrap();
-    assert_eq!((posted.direct, posted.sent, posted.stored), (true, 1, 0));
+    let mut delivery = post(&alice, bob.public_key(), message("here")).await;
+    within(delivery.wait(StateKind::Received)).await.unwrap();
     assert_eq!(receive(&mut inbox).await.message, message("here"));
     assert_eq!(stock.saf_stats(), None);
 }
@@ -173,8 +180,7 @@ async fn a_holder_that_restarts_still_has_the_mail() {
     let (alice, bob) = (node(1).await, at_home(2, home.path()).await);
     connect(&alice, &bob).await;
     let to = secret(3).public_key();
-    let posting = within(alice.send_stored(&to, message("through a restart"))).await;
-    assert_eq!(within(posting.unwrap().finish()).await.unwrap().stored, 1);
+    send_stored(&alice, &to, message("through a restart")).await;
     leave(bob, &alice).await;
 
     let bob = at_home(2, home.path()).await;
@@ -196,8 +202,7 @@ async fn mail_waits_until_the_application_listens() {
     let (alice, bob) = (node(1).await, node(2).await);
     connect(&alice, &bob).await;
     let to = secret(3).public_key();
-    let posting = within(alice.send_stored(&to, message("patience"))).await;
-    within(posting.unwrap().finish()).await.unwrap();
+    send_stored(&alice, &to, message("patience")).await;
     let carol = node(3).await;
     connect(&carol, &bob).await;
     // Nobody would get it yet, so it has not been asked for.

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use dht_core::DeliveryError;
-use dht_node::{Node, SHUTDOWN_LIMIT, SendError};
+use dht_node::{Node, SHUTDOWN_LIMIT, SendError, SendOptions, SubmitError};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::Instant;
 
 use crate::net::{
-    Line, LineState, builder, connect, message, node, numbered, receive, until, within,
+    Line, LineState, builder, connect, message, node, numbered, receive, send, until, within,
 };
 
 /// Below every other limit that a shutdown could wait for by mistake (30 s and more), and well above its own.
@@ -31,7 +30,7 @@ async fn messages_sent_before_a_shutdown_arrive_and_inboxes_end() {
     let mut own = alice.subscribe();
     connect(&alice, &bob).await;
     let mut sends: FuturesUnordered<_> = (0..COUNT)
-        .map(|at| alice.send(bob.public_key(), numbered(at, 1024)))
+        .map(|at| send(&alice, bob.public_key(), numbered(at, 1024)))
         .collect();
     within(async {
         while let Some(sent) = sends.next().await {
@@ -59,7 +58,7 @@ async fn a_node_under_load_with_an_application_that_does_not_read_stops() {
     let mut sends: FuturesUnordered<_> = flooders
         .iter()
         .flat_map(|flooder| (0..100).map(move |at| (flooder, at)))
-        .map(|(flooder, at)| flooder.send(busy.public_key(), numbered(at, 60 * 1024)))
+        .map(|(flooder, at)| send(&flooder, busy.public_key(), numbered(at, 60 * 1024)))
         .collect();
     within(async {
         while !crate::net::is_full(&busy) {
@@ -100,20 +99,18 @@ async fn after_a_shutdown_nothing_is_accepted_and_a_second_one_is_harmless() {
     stop(&bob).await;
     until(|| alice.peers().is_empty()).await;
 
-    let sent = within(bob.send(alice.public_key(), message("late"))).await;
-    assert!(matches!(sent, Err(SendError::Closed)), "{sent:?}");
+    let options = SendOptions::default();
+    let sent = within(bob.send(alice.public_key(), message("late"), options)).await;
+    assert!(
+        matches!(sent, Err(SubmitError::Send(SendError::Closed))),
+        "{sent:?}"
+    );
     let sent = within(bob.broadcast(message("late"), vec![])).await;
     assert!(matches!(sent, Err(SendError::Closed)), "{sent:?}");
     assert_eq!(bob.peers(), []);
     assert_eq!(within(bob.subscribe().recv()).await, None);
-    let sent = within(alice.send(bob.public_key(), message("too late"))).await;
-    assert!(
-        matches!(
-            sent,
-            Err(SendError::NotDelivered(DeliveryError::DialFailed))
-        ),
-        "{sent:?}"
-    );
+    let sent = within(send(&alice, bob.public_key(), message("too late"))).await;
+    assert_eq!(sent, Err("peer could not be dialled".to_owned()));
     assert_eq!(within(inbox.recv()).await, None);
     assert!(within(bob.connect(&alice.peer_address())).await.is_err());
     assert_eq!((alice.stats().delivered, alice.stats().dropped), (0, 0));
@@ -128,7 +125,7 @@ async fn a_peer_that_vanished_does_not_delay_it() {
     within(alice.connect(&line.peer_address(&bob)))
         .await
         .unwrap();
-    within(alice.send(bob.public_key(), message("before")))
+    within(send(&alice, bob.public_key(), message("before")))
         .await
         .unwrap();
     receive(&mut inbox).await;
@@ -136,7 +133,7 @@ async fn a_peer_that_vanished_does_not_delay_it() {
 
     // More than the sockets of a dead line take: these wait for a window that never opens.
     let mut sends: FuturesUnordered<_> = (0..40)
-        .map(|at| alice.send(bob.public_key(), numbered(at, 1024 * 1024)))
+        .map(|at| send(&alice, bob.public_key(), numbered(at, 1024 * 1024)))
         .collect();
     let ended = async {
         let mut failed = 0;

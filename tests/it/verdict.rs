@@ -3,7 +3,7 @@
 use dht_core::{Destination, DropReason, NodeId, SendParams};
 use dht_node::{Acceptance, AttributionProfile, Event, EventStream, Node, Received};
 
-use crate::net::{builder, connect, message, node, receive, until, within};
+use crate::net::{builder, connect, message, node, receive, send, until, within};
 
 async fn gossip(from: &Node, text: &'static str) {
     let params = SendParams::builder()
@@ -67,7 +67,7 @@ async fn a_direct_message_is_nobodys_to_judge() {
     let bob = within(bob.start()).await.unwrap();
     let mut inbox = bob.subscribe();
     connect(&alice, &bob).await;
-    within(alice.send(bob.public_key(), message("hello")))
+    within(send(&alice, bob.public_key(), message("hello")))
         .await
         .unwrap();
     assert_eq!(receive(&mut inbox).await.message, message("hello"));

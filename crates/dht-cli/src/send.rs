@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use clap::Args;
 use dht_core::PeerAddress;
-use dht_node::{MAX_PAYLOAD_BYTES, Message, Node};
+use dht_node::{MAX_PAYLOAD_BYTES, Message, Node, SendOptions};
 use dht_transport::{DialError, IdentityError, UpgradeError};
 
 use crate::{
@@ -79,9 +79,9 @@ impl Send {
             payload,
         };
         let limit = Duration::from_secs(self.timeout);
-        let sending = tokio::time::timeout(limit, self.send(&node, message));
+        let sending = self.send(&node, message);
         let outcome = tokio::select! {
-            sent = sending => match sent {
+            sent = tokio::time::timeout(limit, sending) => match sent {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(failure)) => Err(failure),
                 Err(_) => Err(Failure::unreachable(format!("not sent within {limit:?}; see --timeout"))),
@@ -104,8 +104,14 @@ impl Send {
         node.connect(&self.to)
             .await
             .map_err(|error| Failure::unreachable(explain(&error)))?;
-        node.send(&self.to.public_key, message)
-            .await
+        let options = SendOptions {
+            direct_only: true,
+            ..SendOptions::default()
+        };
+        let sent = node.send(&self.to.public_key, message, options).await;
+        let mut delivery = sent.map_err(|error| Failure::unreachable(chain(&error)))?;
+        let sent = delivery.first_attempt().await;
+        sent.map(drop)
             .map_err(|error| Failure::unreachable(chain(&error)))
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use dht_core::{PeerAddress, SecretKey};
-use dht_node::{Message, Node};
+use dht_node::{Message, Node, SendOptions, SendState, StateKind};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -258,15 +258,13 @@ async fn saf_shows_deletes_and_fetches() {
         .await
         .unwrap();
     for payload in ["one", "two", "three"] {
-        let posting = within(alice.send_stored(
-            &key,
-            Message {
-                message_type: 7,
-                payload: payload.into(),
-            },
-        ))
-        .await;
-        assert_eq!(within(posting.unwrap().finish()).await.unwrap().stored, 1);
+        let message = Message {
+            message_type: 7,
+            payload: payload.into(),
+        };
+        let sent = within(alice.send(&key, message, SendOptions::default())).await;
+        let state = within(sent.unwrap().wait(StateKind::Stored)).await;
+        assert_eq!(state, Ok(SendState::Stored { holders: 1 }));
     }
     // While Bob's node runs, it alone has its mail.
     let (_, error) = run_to(1, &bob, &["saf", "stats"]).await;
@@ -581,7 +579,9 @@ async fn unread_output_stops_no_node() {
             message_type: number,
             payload: vec![b'x'; 4096].into(),
         };
-        within(alice.send(&bob.public_key, message)).await.unwrap();
+        let sent = within(alice.send(&bob.public_key, message, SendOptions::default())).await;
+        let sent = within(sent.unwrap().wait(StateKind::Sent)).await;
+        sent.unwrap();
     }
     signal(&child, "-TERM").await;
     let status = within(child.wait()).await.unwrap();
@@ -604,7 +604,9 @@ async fn closed_pipe_ends_a_listener() {
         message_type: 1,
         payload: "hi".into(),
     };
-    within(alice.send(&bob.public_key, message)).await.unwrap();
+    let sent = within(alice.send(&bob.public_key, message, SendOptions::default())).await;
+    let sent = within(sent.unwrap().wait(StateKind::Sent)).await;
+    sent.unwrap();
     let output = within(child.wait_with_output()).await.unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), &*error), (Some(0), ""));

@@ -144,16 +144,18 @@ pub enum SendRequest {
         /// What is sent.
         payload: Payload,
     },
-    /// A message of somebody else, passed on byte for byte.
+    /// A sealed message, sent byte for byte: one of another node that is passed on, or one of this node.
     Forward {
-        /// The whole envelope as received.
+        /// The whole envelope.
         frame: Bytes,
         /// Selects the recipients.
         strategy: Strategy,
         /// Trace id, usually the one in the frame.
         tag: MessageTag,
-        /// [`Priority::Gossip`], or [`Priority::Stored`] for mail from the store.
+        /// [`Priority::Gossip`] for a message of another node, [`Priority::Direct`] for one of this node.
         priority: Priority,
+        /// [`Cause::Forward`] for a message of another node, [`Cause::Application`] for one of this node.
+        cause: Cause,
     },
 }
 
@@ -256,6 +258,19 @@ impl SendRequest {
             strategy,
             tag,
             priority: Priority::Gossip,
+            cause: Cause::Forward,
+        }
+    }
+
+    /// A request to send a message of this node that is sealed already.
+    #[must_use]
+    pub const fn sealed(frame: Bytes, strategy: Strategy, tag: MessageTag) -> Self {
+        Self::Forward {
+            frame,
+            strategy,
+            tag,
+            priority: Priority::Direct,
+            cause: Cause::Application,
         }
     }
 
@@ -277,12 +292,12 @@ impl SendRequest {
         }
     }
 
-    /// Part of the node that asks, told from the type of the message.
+    /// Part of the node that asks; for a message that is not sealed yet told from its type.
     #[must_use]
     pub fn cause(&self) -> Cause {
         let params = match self {
             Self::Message { params, .. } => params,
-            Self::Forward { .. } => return Cause::Forward,
+            Self::Forward { cause, .. } => return *cause,
         };
         match params.message_type {
             MessageType::None => Cause::Application,

@@ -272,6 +272,7 @@ impl Outbox for OutRecorder {
                 strategy,
                 tag,
                 priority,
+                ..
             } => self.take(
                 &self.forwarded,
                 Forwarded {

@@ -4,7 +4,7 @@
 use std::error::Error;
 
 use dht_core::{Entropy as _, SecretKey};
-use dht_node::{Message, Node, OsEntropy};
+use dht_node::{Message, Node, OsEntropy, SendOptions, StateKind};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -25,7 +25,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         message_type: 1,
         payload: "hello".into(),
     };
-    alice.send(&bobs_address.public_key, message).await?;
+    let to = &bobs_address.public_key;
+    let mut delivery = alice.send(to, message, SendOptions::default()).await?;
+    delivery.wait(StateKind::Sent).await?;
 
     let received = inbox.recv().await.ok_or("bob stopped")?;
     assert_eq!(received.sender.as_ref(), Some(alice.public_key()));

@@ -5,14 +5,17 @@ use std::{
     task::{Context, Poll},
 };
 
-use dht_core::{DeliveryError, Disposition, DropReason, NodeId, Priority};
+use dht_core::{DedupHash, DeliveryError, Disposition, DropReason, NodeId, Priority};
 use dht_inbound::Delivered;
 use dht_outbound::OutboundMessage;
+use dht_stack::BytePermit;
 use dht_transport::Transport;
 use futures::future::BoxFuture;
 use tower::{BoxError, Service};
 
-use crate::{Event, counters::Counters, events::Events, inbox::Subscribers, validator::received};
+use crate::{
+    Event, Received, counters::Counters, events::Events, inbox::Subscribers, validator::received,
+};
 
 /// The end of the outbound pipeline: a message is taken once it is in its peer's queue.
 #[derive(Clone)]
@@ -73,6 +76,18 @@ pub(crate) struct ToApplication {
     pub(crate) subscribers: Arc<Subscribers>,
     #[cfg(feature = "spool")]
     pub(crate) spool: Option<crate::spool::Spool>,
+}
+
+impl ToApplication {
+    /// Delivers a message of this node to itself; whether the inbox or the application has taken it.
+    pub(crate) async fn deliver_own(&self, received: Received, hash: DedupHash) -> bool {
+        #[cfg(feature = "spool")]
+        if let Some(spool) = &self.spool {
+            return spool.deliver_own(received, hash).await;
+        }
+        let _no_table = hash;
+        self.subscribers.deliver(received, BytePermit::none()).await
+    }
 }
 
 impl Service<Delivered> for ToApplication {

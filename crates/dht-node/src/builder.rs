@@ -1,8 +1,6 @@
 //! Builds a node from settings.
 
-#[cfg(feature = "redb")]
-use std::path::PathBuf;
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use dht_core::{
     Address, Features, Network, OutOfRange, PeerAddress, SecretKey, SharedClock, SharedEntropy,
@@ -19,7 +17,6 @@ pub struct Builder {
     pub(crate) secret: SecretKey,
     pub(crate) features: Features,
     pub(crate) config: Config,
-    #[cfg(feature = "redb")]
     pub(crate) home: Option<PathBuf>,
     pub(crate) clock: SharedClock,
     pub(crate) entropy: SharedEntropy,
@@ -64,6 +61,14 @@ pub enum StartError {
         /// Error of the inbox.
         source: dht_spool::SpoolError,
     },
+    /// The outbox cannot be opened.
+    #[error("cannot open the outbox in {path}: {source}")]
+    Outbox {
+        /// Home of the node; empty for an outbox in memory.
+        path: PathBuf,
+        /// Error of the outbox.
+        source: dht_spool::SpoolError,
+    },
     /// A setting is out of its range.
     #[error(transparent)]
     Config(#[from] OutOfRange),
@@ -82,7 +87,6 @@ impl Builder {
             secret,
             features: Features::NODE,
             config,
-            #[cfg(feature = "redb")]
             home: None,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
@@ -135,7 +139,6 @@ impl Builder {
 
     /// Folder for data that outlives a restart: messages for offline peers, and the hashes of messages received. By
     /// default the node holds them in memory, and fewer of them.
-    #[cfg(feature = "redb")]
     pub fn home(mut self, folder: impl Into<PathBuf>) -> Self {
         self.home = Some(folder.into());
         self

@@ -22,6 +22,14 @@ pub(crate) const REQUESTS: Channel = Channel {
     capacity: dht_outbound::MAX_REQUESTS,
 };
 
+/// Messages of the application that are in the outbox since a moment. Each sender holds one of its places.
+pub(crate) const SENDS: Channel = Channel {
+    name: "sends",
+    from: &[("application", WhenFull::Wait)],
+    to: "outbox",
+    capacity: 64,
+};
+
 /// Messages for one subscriber. A stack that waits here holds the message's memory, which holds back the peer that sent
 /// it.
 pub(crate) const INBOX: Channel = Channel {
@@ -60,7 +68,7 @@ mod tests {
     use super::*;
 
     fn all() -> Vec<&'static Channel> {
-        let mut all = vec![&REQUESTS, &INBOX, &EVENTS];
+        let mut all = vec![&REQUESTS, &SENDS, &INBOX, &EVENTS];
         #[cfg(feature = "saf")]
         all.extend([&RECEIPT_STREAMS, &dht_saf::RECEIPT_QUESTIONS]);
         all.extend(dht_transport::CHANNELS);
@@ -129,7 +137,7 @@ mod tests {
             let call = format!("{name}.open");
             sources.iter().any(|(_, code)| code.contains(&call))
         };
-        for name in ["INBOX", "EVENTS", "RECEIPT_STREAMS"] {
+        for name in ["SENDS", "INBOX", "EVENTS", "RECEIPT_STREAMS"] {
             assert!(opened(&format!("channels::{name}")), "{name} is not used");
         }
         for name in ["MESSAGES", "EVENTS", "OPEN_REQUESTS", "BACKLOG"] {

@@ -18,6 +18,7 @@ use dht_peers::{
     Connections, Directory, InboundFrame,
     policy::{BanPolicy, BanTerms},
 };
+use dht_spool::SpoolError;
 use dht_transport::Transport;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tower::ServiceExt as _;
@@ -31,6 +32,7 @@ use crate::{
     events::Events,
     inbox::Subscribers,
     memory::Memory,
+    outbox::{self, DriverParts, OutboxHandle},
     peer_sync::PeerSync,
     saf::SafHandle,
     shared::{Shared, seed},
@@ -63,14 +65,12 @@ impl Builder {
         let (transport, received) = builder.start()?;
 
         // Dedup: before the first message, the table has what an earlier run of this home received.
-        #[cfg(feature = "redb")]
         let snapshot = match &self.home {
             Some(home) => {
                 dht_dedup::SnapshotFile::open(home, &shared.dedup, shared.clock.now()).await
             }
             None => None,
         };
-        #[cfg(feature = "redb")]
         if let Some(snapshot) = &snapshot {
             tasks.spawn(snapshot.clone().keep());
         }
@@ -115,8 +115,37 @@ impl Builder {
         let inbound_config = inbound_config(config, self.validation_deadline);
         let runtime = self.inbound_runtime(&shared, &sending, inbound_config);
         let meter = runtime.meter.clone();
+        // Outbox.
+        let application = ToApplication {
+            subscribers: Arc::clone(&subscribers),
+            #[cfg(feature = "spool")]
+            spool: spool.clone(),
+        };
+        let (outbox, driver) = {
+            let (home, bytes) = (self.home.clone(), memory.queued);
+            let path = home.clone().unwrap_or_default();
+            let is_durable = home.is_some();
+            let opening = move || outbox::open(home.as_deref(), bytes);
+            let opened = tokio::task::spawn_blocking(opening).await;
+            let spool = opened
+                .unwrap_or(Err(SpoolError::Closed))
+                .map_err(|source| StartError::Outbox { path, source })?;
+            let parts = DriverParts {
+                node: shared.clone(),
+                transport: transport.clone(),
+                outbound: sending.door.clone(),
+                searcher: sending.searcher.clone(),
+                select: sending.config.select.clone(),
+                application: application.clone(),
+                #[cfg(feature = "saf")]
+                receipts: crate::saf::receipt::ReceiptAskers::new(transport.clone()),
+            };
+            OutboxHandle::new(spool, is_durable, parts, memory.queued)
+        };
+        tasks.spawn(driver.run());
         let peers = PeerSync {
             transport: transport.clone(),
+            outbox: outbox.clone(),
             shared: shared.clone(),
             saf: saf.clone(),
             claims: inbound_config.claims.under(config.attribution),
@@ -125,11 +154,7 @@ impl Builder {
             config: inbound_config,
             runtime,
             saf: saf.clone(),
-            deliver: ToApplication {
-                subscribers: Arc::clone(&subscribers),
-                #[cfg(feature = "spool")]
-                spool: spool.clone(),
-            },
+            deliver: application,
             peers: peers.clone(),
             shared: shared.clone(),
             most: memory.messages(),
@@ -170,8 +195,6 @@ impl Builder {
         shared.identity.set_addresses(addresses, now, &mut rng);
         let node = Node {
             shared,
-            #[cfg(feature = "saf")]
-            receipts: crate::saf::receipt::ReceiptAskers::new(transport.clone()),
             transport,
             outbound: sending.outbound,
             searcher: sending.searcher,
@@ -182,7 +205,7 @@ impl Builder {
             spool,
             budget: memory.arriving,
             saf,
-            #[cfg(feature = "redb")]
+            outbox,
             snapshot,
             tasks,
             stopping: AtomicBool::new(false),

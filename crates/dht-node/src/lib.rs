@@ -4,7 +4,7 @@
 //!
 //! ```
 //! use dht_core::{Entropy, SecretKey};
-//! use dht_node::{Message, Node, OsEntropy};
+//! use dht_node::{Message, Node, OsEntropy, SendOptions, StateKind};
 //!
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let listen = "/ip4/127.0.0.1/tcp/0".parse()?;
@@ -14,7 +14,8 @@
 //!
 //! alice.add_peer(&bob.peer_address());
 //! let message = Message { message_type: 1, payload: "hello".into() };
-//! alice.send(bob.public_key(), message.clone()).await?;
+//! let mut delivery = alice.send(bob.public_key(), message.clone(), SendOptions::default()).await?;
+//! delivery.wait(StateKind::Sent).await?;
 //!
 //! let received = inbox.recv().await.ok_or("bob stopped")?;
 //! assert_eq!(received.sender, Some(*alice.public_key()));
@@ -37,6 +38,7 @@ mod events;
 mod inbox;
 mod memory;
 mod node;
+mod outbox;
 mod peer_sync;
 mod saf;
 mod shared;
@@ -59,12 +61,14 @@ pub use dht_outbound::SendError;
 pub use dht_peers::policy::AttributionProfile;
 #[cfg(feature = "saf")]
 pub use dht_saf::{Config as SafConfig, FetchSummary, SafEvent};
+pub use dht_spool::{EntryId, SendState, SpoolError, StateKind};
 pub use dht_stack::Rate;
 pub use events::{Event, EventStream};
 pub use inbox::{MAX_PAYLOAD_BYTES, Received, Subscription};
 #[cfg(feature = "saf")]
-pub use node::{DeliveryState, FetchError, SendReport, StoredSend};
+pub use node::FetchError;
 pub use node::{Node, SHUTDOWN_LIMIT};
+pub use outbox::{Delivery, SendOptions, SubmitError, Undelivered};
 #[cfg(feature = "saf")]
 pub use saf::{ledger_file, saf_folder};
 #[cfg(feature = "spool")]

@@ -2,8 +2,6 @@
 
 #[cfg(feature = "saf")]
 mod fetch;
-#[cfg(feature = "saf")]
-mod stored;
 
 use std::{
     fmt,
@@ -15,30 +13,33 @@ use std::{
 };
 
 use dht_core::{
-    Address, Destination, Encryption, Entropy as _, Features, NodeId, Payload, PeerAddress,
-    PublicKey, RemotePeer, SendParams, SendRequest, Strategy,
+    Address, Destination, Entropy as _, Features, NodeId, Payload, PeerAddress, PublicKey,
+    RemotePeer, SendParams, SendRequest, Strategy,
 };
 use dht_outbound::{
     Candidates, ConnectError, Connector, Deliveries, Outbound, SearchError, Searcher, SelectConfig,
     Selection, SendError, select,
 };
 use dht_peers::{Directory, PeerRecord};
+use dht_spool::{EntryId, Outbox, SpoolError};
 use dht_stack::ByteBudget;
 use dht_transport::{DialError, Transport};
 use rand_core::Rng as _;
+use tokio::time::Instant;
 
 #[cfg(feature = "saf")]
-pub use self::{
-    fetch::FetchError,
-    stored::{DeliveryState, SendReport, StoredSend},
-};
+pub use self::fetch::FetchError;
 use crate::{
-    EventStream, MAX_PAYLOAD_BYTES, Message, Stats, Subscription, discovery::Dialler,
-    inbox::Subscribers, saf::SafHandle, shared::Shared, tasks::Tasks,
+    Delivery, EventStream, MAX_PAYLOAD_BYTES, Message, SendOptions, Stats, SubmitError,
+    Subscription, discovery::Dialler, inbox::Subscribers, outbox::OutboxHandle, saf::SafHandle,
+    shared::Shared, tasks::Tasks,
 };
 
 /// Longest time that [`Node::shutdown`] takes.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Time within [`SHUTDOWN_LIMIT`] for messages that are being sent to be written and read.
+const OUTBOX_LIMIT: Duration = Duration::from_millis(1500);
 
 /// Time within [`SHUTDOWN_LIMIT`] for the tasks that remain after the connections have closed.
 const TASKS_LIMIT: Duration = Duration::from_millis(500);
@@ -57,11 +58,8 @@ pub struct Node {
     pub(crate) spool: Option<crate::spool::Spool>,
     pub(crate) budget: ByteBudget,
     pub(crate) saf: SafHandle,
-    /// Asks peers what has become of messages.
-    #[cfg(feature = "saf")]
-    pub(crate) receipts: crate::saf::receipt::ReceiptAskers,
+    pub(crate) outbox: OutboxHandle,
     /// Written when the node stops.
-    #[cfg(feature = "redb")]
     pub(crate) snapshot: Option<dht_dedup::SnapshotFile>,
     pub(crate) tasks: Tasks,
     /// Set by [`Node::shutdown`] and never cleared.
@@ -109,31 +107,48 @@ impl Node {
         dial.await.map(drop)
     }
 
-    /// Encrypts a message for `to`, sends it over a direct connection, and waits until the peer's socket has taken it.
-    /// The recipient learns who sent it; no other node does.
+    /// Encrypts a message for `to` and sends it: directly, and to the nodes closest to it, which store it, if its receipt
+    /// does not come within seconds. What has not arrived, is not stored and has not expired is tried again, also after a
+    /// restart of a node with a home. The recipient learns who sent the message; no other node does. A message of a node to
+    /// itself is delivered locally.
     ///
-    /// An unknown recipient is searched for through the connected nodes. Search, connection and delivery together are
-    /// limited to [`Config::discovery_seconds`](crate::Config::discovery_seconds).
+    /// Returns when the message is in the outbox, on disk if the node has a home. Waits while many messages are being sent,
+    /// or many to this recipient. An unknown recipient is searched for; [`Node::add_peer`] makes it known.
     ///
     /// # Errors
-    /// [`SendError`]; [`SendError::NotFound`] if the recipient is unknown and was not found, or is banned.
-    /// [`Node::add_peer`] makes a recipient known.
-    pub async fn send(&self, to: &PublicKey, message: Message) -> Result<(), SendError> {
-        let params = SendParams::builder()
-            .direct_public_key(*to)
-            .with_destination(Destination::PublicKey(*to))
-            .with_encryption(Encryption::EncryptFor(*to))
-            .with_discovery(true)
-            .finish();
-        let deliveries = self
-            .request(params, message)
-            .await
-            .map_err(|error| match error {
-                SendError::NobodySelected => SendError::NotFound,
-                error => error,
-            })?;
-        let delivered = deliveries.wait_single_result().await;
-        delivered.map_err(SendError::NotDelivered)
+    /// [`SubmitError`].
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the message may be sent or not.
+    pub async fn send(
+        &self,
+        to: &PublicKey,
+        message: Message,
+        options: SendOptions,
+    ) -> Result<Delivery, SubmitError> {
+        self.check(&message)?;
+        self.outbox.send(to, message, options).await
+    }
+
+    /// A message that was given to [`send`](Self::send), also before a restart; `None` if there is none with this id, or it
+    /// ended long ago.
+    ///
+    /// # Errors
+    /// An error of the outbox's file.
+    pub async fn delivery(&self, id: EntryId) -> Result<Option<Delivery>, SpoolError> {
+        self.outbox.delivery(id).await
+    }
+
+    /// Gives up a message of [`send`](Self::send) that has not ended: its state becomes failed. Copies that have left are
+    /// not called back.
+    pub fn withdraw(&self, id: EntryId) {
+        self.outbox.withdraw(id);
+    }
+
+    /// The durable outbox; `None` for a node without a home.
+    #[must_use]
+    pub fn outbox(&self) -> Option<&Outbox> {
+        self.outbox.spool()
     }
 
     /// Sends a clear, unsigned message to a few connected nodes, without those in `exclude`.
@@ -336,16 +351,17 @@ impl Node {
     /// connections, then the files. Inboxes end once they are empty.
     pub async fn shutdown(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.transport.shutdown(SHUTDOWN_LIMIT - TASKS_LIMIT).await;
+        let start = Instant::now();
+        self.outbox.wind_down(OUTBOX_LIMIT).await;
+        let left = (SHUTDOWN_LIMIT - TASKS_LIMIT).saturating_sub(start.elapsed());
+        self.transport.shutdown(left).await;
         self.tasks.stop(TASKS_LIMIT).await;
-        #[cfg(feature = "saf")]
-        self.receipts.close();
+        self.outbox.close().await;
         #[cfg(feature = "spool")]
         if let Some(spool) = &self.spool {
             spool.close().await;
         }
         self.saf.close().await;
-        #[cfg(feature = "redb")]
         if let Some(snapshot) = &self.snapshot {
             snapshot.save().await;
         }

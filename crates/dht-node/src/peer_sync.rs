@@ -6,7 +6,7 @@ use dht_core::{Clock as _, NodeId};
 use dht_peers::{ClaimChannel, ClaimPolicy};
 use dht_transport::{Connection, Transport};
 
-use crate::{saf::SafHandle, shared::Shared};
+use crate::{outbox::OutboxHandle, saf::SafHandle, shared::Shared};
 
 /// Copies connections of the transport into the directory and the table of connected peers.
 ///
@@ -21,6 +21,7 @@ pub(crate) struct PeerSync {
     pub(crate) shared: Shared,
     /// Informed of each connected and disconnected peer.
     pub(crate) saf: SafHandle,
+    pub(crate) outbox: OutboxHandle,
     /// Decides which of the addresses in a peer's claim are used.
     pub(crate) claims: ClaimPolicy,
 }
@@ -49,6 +50,7 @@ impl PeerSync {
         if self.shared.connections.insert(Arc::clone(peer), direction) {
             tracing::info!(peer = %peer.node_id.short(), ?direction, "connected");
             self.saf.connected(peer);
+            self.outbox.appeared(&peer.node_id);
         }
         // The peer may have been banned since the handshake.
         if self.shared.directory.is_banned(&peer.node_id, now) {

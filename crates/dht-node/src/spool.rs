@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{Clock as _, Disposition, DropReason, SharedClock};
+use dht_core::{Clock as _, DedupHash, Disposition, DropReason, SharedClock};
 use dht_inbound::Delivered;
 use dht_spool::{
     Arrival, DEFAULT_CONSUMER, Inbox, InboxConfig, Inserted, Limit, NewRow, Row, RowId, SpoolError,
@@ -66,6 +66,26 @@ impl Spool {
             events,
             warned: Arc::default(),
         })
+    }
+
+    /// Inserts a message of this node to itself; whether the inbox has it.
+    pub(crate) async fn deliver_own(&self, received: Received, hash: DedupHash) -> bool {
+        let inserted = self.inbox.insert(NewRow {
+            received_at: self.clock.now(),
+            origin: received.sender,
+            message_type: received.message.message_type,
+            payload: received.message.payload,
+            via: received.via,
+            arrival: Arrival::Live,
+            hash,
+        });
+        match inserted.await {
+            Ok(_) => true,
+            Err(error) => {
+                self.refuse(error);
+                false
+            }
+        }
     }
 
     /// Inserts a message, and holds its memory until that is durable. The insertion is queued by this call.

@@ -53,6 +53,9 @@ impl Watcher {
             ConnectionEvent::Disconnected { node_id, minimized } => {
                 tracing::info!(peer = %node_id.short(), minimized, "disconnected");
                 self.peers.remove_if_gone(&node_id);
+                if !minimized {
+                    self.peers.outbox.connection_ended(&node_id);
+                }
                 self.meter.clear(&node_id);
             }
             ConnectionEvent::DialFailed { node_id, error } => {

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use dht_core::{Address, Destination, Network, SecretKey};
-use dht_node::{Message, Node};
+use dht_core::{Address, Destination, Network, PublicKey, SecretKey};
+use dht_node::{Message, Node, SendOptions, StateKind};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
@@ -160,8 +160,9 @@ async fn send_all(
                 node.propagate(Destination::Unknown, message, Vec::new())
                     .await
                     .map(drop)
+                    .map_err(|error| error.to_string())
             } else {
-                node.send(&recipient, message).await
+                sent(&node, &recipient, message).await
             };
             if let Err(error) = sent {
                 // The message is missing from the tally, which decides the outcome.
@@ -172,6 +173,14 @@ async fn send_all(
         });
     }
     while sending.join_next().await.is_some() {}
+}
+
+/// Sends a message, and waits until it has left or can no longer.
+async fn sent(node: &Node, to: &PublicKey, message: Message) -> Result<(), String> {
+    let sent = node.send(to, message, SendOptions::default()).await;
+    let mut delivery = sent.map_err(|error| error.to_string())?;
+    let sent = delivery.wait(StateKind::Sent).await;
+    sent.map(drop).map_err(|error| error.to_string())
 }
 
 /// A size between 1 B and 256 KiB, with each order of magnitude equally likely.

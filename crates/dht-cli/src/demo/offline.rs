@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use dht_core::{Address, Network, PublicKey, SecretKey};
-use dht_node::{Message, Node, SafEvent, Subscription};
+use dht_node::{Message, Node, SafEvent, SendOptions, SendState, Subscription};
 use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng;
 use serde::Serialize;
@@ -109,21 +109,15 @@ pub(super) async fn run(seed: u64) -> Result<Offline, Failure> {
     until(|| holders.iter().all(|holder| !knows(holder, &to))).await;
 
     let mut acknowledged = 0;
-    for number in 1..=MESSAGES {
+    let sends = (1..=MESSAGES).map(|number| {
         let message = Message {
             message_type: number,
             payload: tally::content(number, BYTES, seed),
         };
-        let posted = match sender.send_stored(&to, message).await {
-            Ok(posting) => posting.finish().await,
-            Err(error) => Err(error),
-        };
-        match posted {
-            Ok(posted) => acknowledged += posted.stored as u64,
-            Err(error) => {
-                return Err(Failure::unreachable(format!("message {number}: {error}")));
-            }
-        }
+        send_stored(&sender, &to, message)
+    });
+    for copies in futures::future::join_all(sends).await {
+        acknowledged += copies.map_err(Failure::unreachable)?;
     }
     let each = u64::from(MESSAGES.unsigned_abs());
     until(|| holders.iter().all(|holder| rows(holder) >= each)).await;
@@ -182,6 +176,30 @@ async fn node(homes: &Path, index: usize, key: &SecretKey) -> Result<Node, Failu
         .start()
         .await
         .map_err(|error| Failure::listen(error.to_string()))
+}
+
+/// Sends a message and waits until all holders have confirmed a copy, or a while has passed; answers how many have.
+async fn send_stored(sender: &Node, to: &PublicKey, message: Message) -> Result<u64, String> {
+    let options = SendOptions {
+        replicas: u8::try_from(HOLDERS).ok(),
+        ..SendOptions::default()
+    };
+    let sent = sender.send(to, message, options).await;
+    let mut delivery = sent.map_err(|error| error.to_string())?;
+    let mut state = delivery.state();
+    let wanted = u32::try_from(HOLDERS).unwrap_or(u32::MAX);
+    let stored = async {
+        while state != (SendState::Stored { holders: wanted })
+            && let Some(further) = delivery.next().await
+        {
+            state = further;
+        }
+    };
+    let _in_time = timeout(PATIENCE, stored).await;
+    match state {
+        SendState::Stored { holders } => Ok(u64::from(holders)),
+        state => Err(format!("a message is not stored: {state:?}")),
+    }
 }
 
 async fn connect(from: &Node, to: &Node) -> Result<(), Failure> {

@@ -69,11 +69,6 @@ impl ReceiptAskers {
         self.asker(peer)?.ask(hash).await
     }
 
-    /// Ends every stream; whoever waits gets no answer.
-    pub(crate) fn close(&self) {
-        *self.0.open.lock() = Open::default();
-    }
-
     /// The open stream to a peer, or a new one.
     fn asker(&self, peer: &NodeId) -> Option<ReceiptAsker> {
         let mut open = self.0.open.lock();

@@ -1,0 +1,331 @@
+//! The way out of messages to one recipient: each is kept until its recipient has it, holders store it, or its time to
+//! live is over.
+//!
+//! `sending.rs` decides what is done for one message; `driver.rs` does it for all.
+
+mod delivery;
+mod driver;
+mod places;
+mod sealed;
+mod sending;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+pub use delivery::{Delivery, Undelivered};
+use dht_core::{Clock as _, Message, NodeId, PublicKey};
+use dht_outbound::SendError;
+use dht_spool::{Entry, EntryId, NewEntry, Outbox, OutboxConfig, Put, SendState, SpoolError};
+pub(crate) use driver::{Driver, DriverParts};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, timeout_at},
+};
+
+use self::{
+    delivery::Progress,
+    places::{Place, Places},
+    sealed::SealedFrame,
+};
+use crate::{channels, shared::Shared as NodeShared};
+
+/// The file of the outbox, within a node's home.
+const FILE: &str = "outbox.redb";
+/// Entries of an outbox that ends with the node.
+const MEMORY_ROWS: u64 = 16_384;
+/// Entries of it that have ended and can be asked for.
+const MEMORY_ENDED_ROWS: usize = 4_096;
+/// Time a caller waits for room in a full outbox.
+const FULL_WAIT: Duration = Duration::from_secs(10);
+
+/// How a message is sent; see [`Node::send`](crate::Node::send).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SendOptions {
+    /// Seconds for which it is tried, at most and by default [three days](dht_spool::config::MAX_TTL_SECONDS).
+    pub ttl_seconds: u64,
+    /// Whether it goes to the recipient only, never to holders. Defaults to false.
+    pub direct_only: bool,
+    /// Holders that should store a copy while the recipient cannot be reached. Defaults to the size of a neighbourhood.
+    pub replicas: Option<u8>,
+    /// The application's own name for the message, at most 128 bytes: sent again with the same name and content, it is the
+    /// same message.
+    pub key: Option<String>,
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// It is too large, or the node is stopping.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// The outbox is full for long, cannot be written, or knows the idempotency key of another message.
+    #[error("outbox: {0}")]
+    Outbox(#[from] SpoolError),
+}
+
+/// Gives messages to the [`Driver`]. Clones share it.
+#[derive(Clone)]
+pub(crate) struct OutboxHandle(Arc<Shared>);
+
+/// What handles and the driver share.
+struct Shared {
+    spool: Outbox,
+    is_durable: bool,
+    node: NodeShared,
+    places: Places,
+    fresh: mpsc::Sender<Fresh>,
+    /// Messages that have not ended. Bounded by the rows of the spool.
+    live: Mutex<HashMap<EntryId, watch::Sender<Progress>>>,
+    signals: Mutex<Signals>,
+    signalled: Notify,
+    /// Messages of which a copy is being sent, or whose recipient is about to answer.
+    busy: AtomicUsize,
+    /// Until when a connection on which a copy was sent is too young to be closed.
+    linger: Mutex<Option<Instant>>,
+}
+
+/// What happened to connections since the driver last looked.
+#[derive(Debug, Default)]
+struct Signals {
+    /// Bounded by the connections of the transport.
+    appeared: HashSet<NodeId>,
+    ended: HashSet<NodeId>,
+    /// Bounded by the rows of the spool.
+    withdrawn: BTreeSet<EntryId>,
+}
+
+/// A message that is in the spool since a moment.
+struct Fresh {
+    entry: Entry,
+    sealed: SealedFrame,
+    place: Place,
+}
+
+impl Default for SendOptions {
+    fn default() -> Self {
+        let dht_spool::SendOptions {
+            ttl_seconds,
+            direct_only,
+            replicas,
+        } = dht_spool::SendOptions::default();
+        Self {
+            ttl_seconds,
+            direct_only,
+            replicas,
+            key: None,
+        }
+    }
+}
+
+/// Opens the outbox of a home, or one that ends with the node. Blocks.
+pub(crate) fn open(home: Option<&Path>, memory: usize) -> Result<Outbox, SpoolError> {
+    if let Some(home) = home {
+        std::fs::create_dir_all(home)?;
+        return Outbox::open(home.join(FILE), OutboxConfig::default());
+    }
+    Outbox::in_memory(OutboxConfig {
+        max_rows: MEMORY_ROWS,
+        max_bytes: memory as u64,
+        ended_rows: MEMORY_ENDED_ROWS,
+        ..OutboxConfig::default()
+    })
+}
+
+impl OutboxHandle {
+    /// A handle, and what the driver receives by.
+    pub(crate) fn new(
+        spool: Outbox,
+        is_durable: bool,
+        parts: DriverParts,
+        bytes: usize,
+    ) -> (Self, Driver) {
+        let (fresh, arriving) = channels::SENDS.open();
+        let shared = Arc::new(Shared {
+            spool,
+            is_durable,
+            node: parts.node.clone(),
+            places: Places::new(bytes),
+            fresh,
+            live: Mutex::default(),
+            signals: Mutex::default(),
+            signalled: Notify::new(),
+            busy: AtomicUsize::new(0),
+            linger: Mutex::new(None),
+        });
+        let driver = Driver::new(Arc::clone(&shared), parts, arriving);
+        (Self(shared), driver)
+    }
+
+    pub(crate) async fn send(
+        &self,
+        to: &PublicKey,
+        message: Message,
+        options: SendOptions,
+    ) -> Result<Delivery, SubmitError> {
+        let shared = &*self.0;
+        let bytes = message.payload.len();
+        let place = shared.places.take(&to.node_id(), bytes).await;
+        let place = place.ok_or(SendError::Closed)?;
+        let slot = shared.fresh.reserve().await;
+        let slot = slot.map_err(|_| SendError::Closed)?;
+        let now = shared.node.clock.now();
+        let SendOptions {
+            ttl_seconds,
+            direct_only,
+            replicas,
+            key,
+        } = options;
+        let options = dht_spool::SendOptions {
+            ttl_seconds,
+            direct_only,
+            replicas,
+        };
+        let expires_at = options.expires_at(now);
+        let (message_type, payload) = (message.message_type, message.payload.clone());
+        // On the caller's task, so that many callers use many cores.
+        let sealed = SealedFrame::seal(&shared.node, to, message, expires_at);
+        let sealed = sealed.map_err(SendError::from)?;
+        let put = shared
+            .put(NewEntry {
+                key: key.clone(),
+                recipient: *to,
+                message_type,
+                payload,
+                options,
+                created_at: now,
+                frame: Some(sealed.frame.clone()),
+            })
+            .await?;
+        let id = match put {
+            Put::New(id) => id,
+            Put::Existing(id) => {
+                let existing = self.delivery(id).await?;
+                return Ok(existing.ok_or(SpoolError::UnknownId)?);
+            }
+        };
+        let entry = Entry {
+            id,
+            key,
+            recipient: *to,
+            message_type,
+            payload_bytes: bytes as u64,
+            options,
+            created_at: now,
+            expires_at,
+            state: SendState::Queued,
+            attempts: 0,
+            next_attempt: Some(now),
+            last_error: None,
+            ended_at: None,
+        };
+        let delivery = Delivery::new(id, shared.watch(&entry));
+        slot.send(Fresh {
+            entry,
+            sealed,
+            place,
+        });
+        Ok(delivery)
+    }
+
+    /// The message of an entry; `None` if there is none, or it ended long ago.
+    pub(crate) async fn delivery(&self, id: EntryId) -> Result<Option<Delivery>, SpoolError> {
+        if let Some(progress) = self.0.live.lock().get(&id) {
+            return Ok(Some(Delivery::new(id, progress.subscribe())));
+        }
+        let spool = self.0.spool.clone();
+        let entry = tokio::task::spawn_blocking(move || spool.get(id)).await;
+        let entry = entry.unwrap_or(Err(SpoolError::Closed))?;
+        Ok(entry.map(|entry| Delivery::ended(id, entry.state, entry.last_error)))
+    }
+
+    pub(crate) fn spool(&self) -> Option<&Outbox> {
+        self.0.is_durable.then_some(&self.0.spool)
+    }
+
+    /// A peer is connected.
+    pub(crate) fn appeared(&self, peer: &NodeId) {
+        self.0.signals.lock().appeared.insert(*peer);
+        self.0.signalled.notify_one();
+    }
+
+    /// A connection that this node did not close has ended.
+    pub(crate) fn connection_ended(&self, peer: &NodeId) {
+        self.0.signals.lock().ended.insert(*peer);
+        self.0.signalled.notify_one();
+    }
+
+    /// Gives a message up; without effect if there is none with this id that has not ended.
+    pub(crate) fn withdraw(&self, id: EntryId) {
+        if self.0.live.lock().contains_key(&id) {
+            self.0.signals.lock().withdrawn.insert(id);
+            self.0.signalled.notify_one();
+        }
+    }
+
+    /// Takes no more messages. Waits until copies under way are written and, where they can be, confirmed, and until peers
+    /// have had time to read them; at most for `limit`.
+    pub(crate) async fn wind_down(&self, limit: Duration) {
+        self.0.places.close();
+        let until = Instant::now() + limit;
+        let quiet = async {
+            while self.0.busy.load(Ordering::Acquire) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let linger = *self.0.linger.lock();
+            if let Some(linger) = linger {
+                tokio::time::sleep_until(linger).await;
+            }
+        };
+        let _cut_off = timeout_at(until, quiet).await;
+    }
+
+    /// Ends every delivery and closes the spool.
+    pub(crate) async fn close(&self) {
+        self.0.live.lock().clear();
+        let spool = self.0.spool.clone();
+        // It fails only if the runtime goes down, with all files.
+        let _ = tokio::task::spawn_blocking(move || spool.close()).await;
+    }
+}
+
+impl Shared {
+    /// Puts an entry; waits a while for room.
+    async fn put(&self, entry: NewEntry) -> Result<Put, SpoolError> {
+        let until = Instant::now() + FULL_WAIT;
+        let mut changes = self.spool.changes();
+        loop {
+            changes.mark_unchanged();
+            match self.spool.put(entry.clone()).await {
+                Err(SpoolError::Full) => {
+                    let changed = timeout_at(until, changes.changed()).await;
+                    if !matches!(changed, Ok(Ok(()))) {
+                        return Err(SpoolError::Full);
+                    }
+                }
+                put => return put,
+            }
+        }
+    }
+
+    /// Begins to tell of a message.
+    fn watch(&self, entry: &Entry) -> watch::Receiver<Progress> {
+        let mut live = self.live.lock();
+        let sender = live.entry(entry.id).or_insert_with(|| {
+            watch::Sender::new(Progress {
+                state: entry.state.clone(),
+                settled: false,
+                last_error: entry.last_error.as_deref().map(Arc::from),
+            })
+        });
+        sender.subscribe()
+    }
+}

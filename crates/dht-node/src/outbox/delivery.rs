@@ -1,0 +1,166 @@
+//! What the application sees of a message it sent.
+
+use std::{fmt, sync::Arc};
+
+use dht_spool::{EntryId, SendState, StateKind};
+use tokio::sync::watch;
+
+/// A message that was given to [`Node::send`](crate::Node::send). It is delivered whether or not this is kept.
+///
+/// A message may skip states, and a slow reader does not see each: every state that is seen is further than the one
+/// before.
+///
+/// ```no_run
+/// # async fn f(node: &dht_node::Node, to: &dht_core::PublicKey, message: dht_node::Message) -> Result<(), Box<dyn std::error::Error>> {
+/// use dht_node::{SendOptions, StateKind};
+///
+/// let mut delivery = node.send(to, message, SendOptions::default()).await?;
+/// delivery.wait(StateKind::Sent).await?;
+/// while let Some(state) = delivery.next().await {
+///     println!("{}: {state:?}", delivery.id());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Delivery {
+    id: EntryId,
+    news: watch::Receiver<Progress>,
+}
+
+/// What is known of a message now.
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    pub(super) state: SendState,
+    /// Nothing more is planned: only a late receipt may change the state.
+    pub(super) settled: bool,
+    pub(super) last_error: Option<Arc<str>>,
+}
+
+/// A message did not get as far as was waited for, and nothing more is planned for it in this life of the node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the message is {}{}", name(state), reason(last_error.as_deref()))]
+pub struct Undelivered {
+    /// How far it got.
+    pub state: SendState,
+    /// Error text of the last attempt.
+    pub last_error: Option<Arc<str>>,
+}
+
+impl Delivery {
+    pub(super) const fn new(id: EntryId, news: watch::Receiver<Progress>) -> Self {
+        Self { id, news }
+    }
+
+    /// A message that has ended.
+    pub(super) fn ended(id: EntryId, state: SendState, last_error: Option<String>) -> Self {
+        let progress = Progress {
+            state,
+            settled: true,
+            last_error: last_error.map(Arc::from),
+        };
+        Self::new(id, watch::channel(progress).1)
+    }
+
+    /// Id of the entry in the [outbox](crate::Node::outbox).
+    #[must_use]
+    pub const fn id(&self) -> EntryId {
+        self.id
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn state(&self) -> SendState {
+        self.news.borrow().state.clone()
+    }
+
+    /// Error text of the last attempt; `None` if none failed so far.
+    #[must_use]
+    pub fn last_error(&self) -> Option<Arc<str>> {
+        self.news.borrow().last_error.clone()
+    }
+
+    /// Waits for a further state; `None` once nothing more is planned for the message, or the node has stopped.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no state.
+    pub async fn next(&mut self) -> Option<SendState> {
+        let last = {
+            let progress = self.news.borrow();
+            progress.state.clone()
+        };
+        let further = self.news.wait_for(|now| now.state != last || now.settled);
+        let state = further.await.ok()?.state.clone();
+        (state != last).then_some(state)
+    }
+
+    /// Waits until the message has got at least this far: [`Sent`](StateKind::Sent), [`Stored`](StateKind::Stored) or
+    /// [`Received`](StateKind::Received). Waits as long as attempts are planned; set a time limit.
+    ///
+    /// # Errors
+    /// [`Undelivered`] if nothing more is planned, also because the message failed or expired, or the node has
+    /// stopped.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no state.
+    pub async fn wait(&mut self, kind: StateKind) -> Result<SendState, Undelivered> {
+        self.wait_or(kind, |_| false).await
+    }
+
+    /// As [`wait`](Self::wait) for [`Sent`](StateKind::Sent), but only until an attempt has failed. The message is tried
+    /// again nevertheless, unless it is [withdrawn](crate::Node::withdraw).
+    ///
+    /// # Errors
+    /// [`Undelivered`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no state.
+    pub async fn first_attempt(&mut self) -> Result<SendState, Undelivered> {
+        let failed = |now: &Progress| now.last_error.is_some();
+        self.wait_or(StateKind::Sent, failed).await
+    }
+
+    async fn wait_or(
+        &mut self,
+        kind: StateKind,
+        enough: impl Fn(&Progress) -> bool,
+    ) -> Result<SendState, Undelivered> {
+        let reached = |state: &SendState| match state.kind() {
+            StateKind::Failed | StateKind::Expired => kind == state.kind(),
+            reached => reached >= kind,
+        };
+        let over = |now: &Progress| reached(&now.state) || now.settled || enough(now);
+        // If the node has stopped, the last state counts.
+        let _stopped = self.news.wait_for(over).await.is_err();
+        let Progress {
+            state, last_error, ..
+        } = self.news.borrow().clone();
+        if reached(&state) {
+            return Ok(state);
+        }
+        Err(Undelivered { state, last_error })
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("id", &self.id)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+const fn name(state: &SendState) -> &'static str {
+    match state {
+        SendState::Queued => "queued",
+        SendState::Sent => "sent, not confirmed",
+        SendState::Stored { .. } => "stored for the recipient",
+        SendState::Received => "received",
+        SendState::Expired => "expired",
+        _ => "given up",
+    }
+}
+
+fn reason(last_error: Option<&str>) -> String {
+    last_error.map_or_else(String::new, |error| format!(": {error}"))
+}

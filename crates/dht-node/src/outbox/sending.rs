@@ -1,0 +1,585 @@
+//! What is done for one message until it has arrived, or is given up. Performs no I/O and reads no clock.
+//!
+//! An attempt sends a copy to the recipient. Without a receipt in time, copies also go to the nodes closest to it, which
+//! store it. An attempt that leaves something to do is followed by another, at growing intervals, when the recipient
+//! connects, or when any peer does and no copy has left yet.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use dht_core::{NodeId, UnixSeconds};
+use dht_spool::{Entry, SendState, Transition};
+
+/// Time after a copy was written within which the recipient answers; after that it counts as gone.
+pub(super) const RECEIPT_WAIT: Duration = Duration::from_secs(5);
+/// Time after a copy was written within which a recipient that answers must have the message.
+pub(super) const DECISION_WAIT: Duration = Duration::from_secs(30);
+/// Time for a copy to be written to a recipient that is connected.
+pub(super) const WRITE_WAIT: Duration = Duration::from_secs(10);
+/// Time to find, dial and write to a recipient that is not connected.
+pub(super) const REACH_WAIT: Duration = Duration::from_secs(3);
+/// Time after a copy in which the end of the connection puts the copy in doubt, if the peer sends no receipts.
+pub(super) const DOUBT: Duration = Duration::from_secs(30);
+/// Time in which holders take and confirm their copies.
+const HOLDERS_WAIT: Duration = Duration::from_secs(15);
+/// Time until a copy that found no room is sent again; it doubles up to [`MAX_ROOM_WAIT`].
+const ROOM_WAIT: Duration = Duration::from_millis(20);
+const MAX_ROOM_WAIT: Duration = Duration::from_secs(1);
+/// Time until a receipt is asked for again; it doubles up to [`MAX_ASK_WAIT`].
+const ASK_WAIT: Duration = Duration::from_millis(100);
+const MAX_ASK_WAIT: Duration = Duration::from_secs(5);
+/// Shortest time between two attempts that the recipient causes by connecting.
+const APPEARANCE_GAP: Duration = Duration::from_secs(5);
+/// Time until the second attempt; it doubles with each further one up to [`MAX_RETRY_WAIT`].
+const RETRY_WAIT: Duration = Duration::from_secs(5);
+const MAX_RETRY_WAIT: Duration = Duration::from_secs(15 * 60);
+
+/// The time, twice: monotonic since the start of the outbox, and as nodes tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Now {
+    pub(super) at: Duration,
+    pub(super) unix: UnixSeconds,
+}
+
+/// What became of one copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Copy {
+    /// The socket of a live peer took it.
+    Written {
+        /// Whether the peer answers when it is asked for a receipt.
+        receipts: bool,
+    },
+    /// A queue had no room.
+    NoRoom,
+    /// The peer could not be reached.
+    Failed(String),
+}
+
+/// What a peer says of the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "saf"), expect(dead_code, reason = "nobody is asked"))]
+pub(super) enum Answer {
+    /// It is the recipient, and has it.
+    Received,
+    /// It stores it for the recipient.
+    Stored,
+    /// It has not got it.
+    Neither,
+    /// It did not answer.
+    Silent,
+}
+
+/// Something happened to the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// An attempt begins.
+    Start {
+        /// Whether the recipient is connected.
+        connected: bool,
+    },
+    /// A copy for this node itself was delivered, or nobody takes it now.
+    Local(bool),
+    /// What became of the copy for the recipient.
+    Direct(Copy),
+    /// Nodes that get a copy each; maybe none.
+    Chosen(usize),
+    /// What became of a holder's copy.
+    Holder(NodeId, Copy),
+    /// A peer was asked.
+    Receipt(NodeId, Answer),
+    /// The recipient's connection ended, and this node did not close it.
+    ConnectionEnded,
+    /// A peer connected: the recipient or another one.
+    Appeared {
+        /// Whether it is the recipient.
+        recipient: bool,
+    },
+    /// The deadline is over.
+    Tick,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Hand the message to the application of this node.
+    DeliverLocally,
+    /// Send a copy to the recipient after this time; find it first if need be.
+    SendDirect(Duration),
+    /// Send copies to the closest nodes, except those that store it already, at most this many.
+    SendToHolders { most: usize, except: Vec<NodeId> },
+    /// Send a holder's copy again after this time.
+    SendAgain(NodeId, Duration),
+    /// Ask a peer for a receipt after this time.
+    Ask(NodeId, Duration),
+    /// Write down what became of it.
+    Persist(Transition),
+}
+
+/// One message on its way.
+#[derive(Debug)]
+pub(super) struct Sending {
+    recipient: NodeId,
+    local: bool,
+    direct_only: bool,
+    /// Holders that are to confirm a copy.
+    wanted: usize,
+    state: SendState,
+    /// Holders that confirmed a copy in this life of the node.
+    holders: BTreeSet<NodeId>,
+    attempts: u32,
+    last_error: Option<String>,
+    phase: Phase,
+    /// Whether anything is left to do.
+    settled: bool,
+    last_attempt: Option<Duration>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The next attempt begins at this time; at `None` only if a peer appears.
+    Waiting(Option<Duration>),
+    /// It was sent to a peer without receipts. At this time it counts as sent for good.
+    Doubt(Duration),
+    Trying(Attempt),
+    Ended,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    direct: Direct,
+    /// When the direct copy, or the holders, are waited for no longer.
+    deadline: Duration,
+    asked_holders: bool,
+    /// Copies and answers of holders that are not known yet.
+    open: usize,
+    /// Waits of the next copy that finds no room and the next question.
+    room_wait: Duration,
+    ask_wait: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direct {
+    Running,
+    /// Written at this time; the peer is asked for a receipt.
+    Asking(Duration),
+    /// Written at this time; the peer gives no receipts.
+    Written(Duration),
+    Over,
+}
+
+impl Sending {
+    /// A message as its entry describes it; `wanted` holders are to store it unless the entry says how many.
+    pub(super) fn new(entry: &Entry, me: &NodeId, wanted: usize, now: Now) -> Self {
+        let recipient = entry.recipient.node_id();
+        let is_new = entry.attempts == 0;
+        let next = entry.next_attempt.map(|next| {
+            let wait = next.0.saturating_sub(now.unix.0);
+            now.at.saturating_add(Duration::from_secs(wait))
+        });
+        Self {
+            recipient,
+            local: recipient == *me,
+            direct_only: entry.options.direct_only,
+            wanted: entry.options.replicas.map_or(wanted, usize::from),
+            state: entry.state.clone(),
+            holders: BTreeSet::new(),
+            attempts: entry.attempts.min(16),
+            last_error: entry.last_error.clone(),
+            settled: next.is_none() && !is_new,
+            phase: match entry.ended_at {
+                Some(_) => Phase::Ended,
+                None => Phase::Waiting(next),
+            },
+            last_attempt: None,
+        }
+    }
+
+    pub(super) const fn recipient(&self) -> &NodeId {
+        &self.recipient
+    }
+
+    pub(super) const fn state(&self) -> &SendState {
+        &self.state
+    }
+
+    pub(super) fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    pub(super) const fn is_trying(&self) -> bool {
+        matches!(self.phase, Phase::Trying(_))
+    }
+
+    /// Whether the copy for the recipient is being written or its receipt is awaited.
+    pub(super) const fn is_reaching_recipient(&self) -> bool {
+        match &self.phase {
+            Phase::Trying(attempt) => {
+                matches!(attempt.direct, Direct::Running | Direct::Asking(_))
+                    && !attempt.asked_holders
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the next attempt is waited for.
+    pub(super) const fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Waiting(_))
+    }
+
+    pub(super) const fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
+    }
+
+    /// Whether nothing is planned any more: only the recipient's return may change the state.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.settled || self.is_ended()
+    }
+
+    /// When [`Event::Tick`] is due; for a message that is waiting, when [`Event::Start`] is.
+    pub(super) const fn deadline(&self) -> Option<Duration> {
+        match &self.phase {
+            Phase::Waiting(next) => *next,
+            Phase::Doubt(until) => Some(*until),
+            Phase::Trying(attempt) => Some(attempt.deadline),
+            Phase::Ended => None,
+        }
+    }
+
+    /// The time to live is over, or the spool ended the entry.
+    pub(super) fn end(&mut self, state: SendState) {
+        if state.kind() >= self.state.kind() {
+            self.state = state;
+        }
+        self.phase = Phase::Ended;
+    }
+
+    /// Applies an event; answers what is to be done.
+    pub(super) fn handle(&mut self, event: Event, now: Now) -> VecDeque<Action> {
+        let mut actions = VecDeque::new();
+        match event {
+            _ if self.is_ended() => {}
+            Event::Start { connected } => self.start(connected, now, &mut actions),
+            Event::Local(true) => self.receive(&mut actions),
+            Event::Local(false) => {
+                self.last_error = Some("no application takes messages on this node".to_owned());
+                self.finish(now, &mut actions);
+            }
+            Event::Direct(copy) => self.on_direct(copy, now, &mut actions),
+            Event::Chosen(count) => self.on_chosen(count, now, &mut actions),
+            Event::Holder(holder, copy) => self.on_holder(holder, copy, now, &mut actions),
+            Event::Receipt(_, Answer::Received) => self.receive(&mut actions),
+            Event::Receipt(from, answer) if from == self.recipient => {
+                self.on_recipients_answer(answer, now, &mut actions);
+            }
+            Event::Receipt(holder, answer) => {
+                self.on_holders_answer(holder, answer, now, &mut actions);
+            }
+            Event::ConnectionEnded => self.on_connection_ended(now, &mut actions),
+            Event::Appeared { recipient } => self.on_appeared(recipient, now),
+            Event::Tick => self.on_tick(now, &mut actions),
+        }
+        actions
+    }
+
+    fn start(&mut self, connected: bool, now: Now, actions: &mut VecDeque<Action>) {
+        if self.is_trying() {
+            return;
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        self.last_attempt = Some(now.at);
+        self.settled = false;
+        let wait = if connected { WRITE_WAIT } else { REACH_WAIT };
+        self.phase = Phase::Trying(Attempt {
+            direct: Direct::Running,
+            deadline: now.at.saturating_add(wait),
+            asked_holders: false,
+            open: 0,
+            room_wait: ROOM_WAIT,
+            ask_wait: ASK_WAIT,
+        });
+        actions.push_back(if self.local {
+            Action::DeliverLocally
+        } else {
+            Action::SendDirect(Duration::ZERO)
+        });
+    }
+
+    fn receive(&mut self, actions: &mut VecDeque<Action>) {
+        self.state = SendState::Received;
+        self.phase = Phase::Ended;
+        actions.push_back(Action::Persist(Transition::Received));
+    }
+
+    fn on_direct(&mut self, copy: Copy, now: Now, actions: &mut VecDeque<Action>) {
+        if matches!(copy, Copy::Written { .. }) && self.state == SendState::Queued {
+            self.state = SendState::Sent;
+        }
+        let Phase::Trying(attempt) = &mut self.phase else {
+            // The attempt is over. The copy is on its way nevertheless.
+            if let Copy::Written { receipts: true } = copy {
+                actions.push_back(Action::Ask(self.recipient, ASK_WAIT));
+            }
+            return;
+        };
+        match copy {
+            Copy::Written { receipts } => {
+                if receipts {
+                    attempt.direct = Direct::Asking(now.at);
+                    if !attempt.asked_holders {
+                        attempt.deadline = now.at.saturating_add(RECEIPT_WAIT);
+                    }
+                    actions.push_back(Action::Ask(self.recipient, Duration::ZERO));
+                } else {
+                    attempt.direct = Direct::Written(now.at);
+                    self.finish_if_over(now, actions);
+                }
+            }
+            Copy::NoRoom => {
+                let wait = attempt.room_wait;
+                attempt.room_wait = (wait * 2).min(MAX_ROOM_WAIT);
+                actions.push_back(Action::SendDirect(wait));
+            }
+            Copy::Failed(error) => {
+                self.last_error = Some(error);
+                attempt.direct = Direct::Over;
+                self.ask_holders(now, actions);
+            }
+        }
+    }
+
+    fn on_recipients_answer(&mut self, answer: Answer, now: Now, actions: &mut VecDeque<Action>) {
+        let recipient = self.recipient;
+        let Phase::Trying(attempt) = &mut self.phase else {
+            return;
+        };
+        let Direct::Asking(written) = attempt.direct else {
+            return;
+        };
+        match answer {
+            // It is alive: the message may still be on its way through it.
+            Answer::Neither | Answer::Stored => {
+                let wait = attempt.ask_wait;
+                attempt.ask_wait = (wait * 2).min(MAX_ASK_WAIT);
+                if !attempt.asked_holders {
+                    let limit = written.saturating_add(DECISION_WAIT);
+                    attempt.deadline = now.at.saturating_add(RECEIPT_WAIT + wait).min(limit);
+                }
+                actions.push_back(Action::Ask(recipient, wait));
+            }
+            Answer::Silent | Answer::Received => {
+                attempt.direct = Direct::Over;
+                self.last_error = Some("the recipient gave no receipt".to_owned());
+                self.ask_holders(now, actions);
+            }
+        }
+    }
+
+    /// Once in an attempt. With nothing to ask for the attempt may be over.
+    fn ask_holders(&mut self, now: Now, actions: &mut VecDeque<Action>) {
+        let stored = self.stored();
+        let Phase::Trying(attempt) = &mut self.phase else {
+            return;
+        };
+        if !attempt.asked_holders {
+            attempt.asked_holders = true;
+            attempt.deadline = now.at.saturating_add(HOLDERS_WAIT);
+            let most = self.wanted.saturating_sub(stored);
+            if !self.direct_only && most > 0 {
+                attempt.open = 1;
+                let except = self.holders.iter().copied().collect();
+                actions.push_back(Action::SendToHolders { most, except });
+            }
+        }
+        self.finish_if_over(now, actions);
+    }
+
+    fn on_chosen(&mut self, count: usize, now: Now, actions: &mut VecDeque<Action>) {
+        if let Phase::Trying(attempt) = &mut self.phase {
+            attempt.open = attempt.open.saturating_sub(1).saturating_add(count);
+            if count == 0 && self.last_error.is_none() {
+                self.last_error = Some("no node is known that could store the message".to_owned());
+            }
+            self.finish_if_over(now, actions);
+        }
+    }
+
+    fn on_holder(&mut self, holder: NodeId, copy: Copy, now: Now, actions: &mut VecDeque<Action>) {
+        if matches!(copy, Copy::Written { .. }) && self.state == SendState::Queued {
+            self.state = SendState::Sent;
+        }
+        let Phase::Trying(attempt) = &mut self.phase else {
+            return;
+        };
+        match copy {
+            Copy::Written { receipts: true } => {
+                actions.push_back(Action::Ask(holder, Duration::ZERO));
+            }
+            Copy::NoRoom => {
+                let wait = attempt.room_wait;
+                attempt.room_wait = (wait * 2).min(MAX_ROOM_WAIT);
+                actions.push_back(Action::SendAgain(holder, wait));
+            }
+            Copy::Written { receipts: false } | Copy::Failed(_) => {
+                attempt.open = attempt.open.saturating_sub(1);
+                self.finish_if_over(now, actions);
+            }
+        }
+    }
+
+    fn on_holders_answer(
+        &mut self,
+        holder: NodeId,
+        answer: Answer,
+        now: Now,
+        actions: &mut VecDeque<Action>,
+    ) {
+        if answer == Answer::Stored && self.holders.insert(holder) {
+            let known = self.holders.len().max(self.stored());
+            let holders = u32::try_from(known).unwrap_or(u32::MAX);
+            self.state = SendState::Stored { holders };
+            if !self.is_trying() {
+                let retry_at = self.deadline().map(|next| wall(now, next));
+                let transition = Transition::Stored { holders, retry_at };
+                actions.push_back(Action::Persist(transition));
+            }
+        }
+        if let Phase::Trying(attempt) = &mut self.phase {
+            attempt.open = attempt.open.saturating_sub(1);
+            self.finish_if_over(now, actions);
+        }
+    }
+
+    fn on_connection_ended(&mut self, now: Now, actions: &mut VecDeque<Action>) {
+        match &mut self.phase {
+            Phase::Doubt(_) => {
+                // The copy may have died in the socket.
+                self.phase = Phase::Waiting(Some(now.at));
+                self.last_error = Some("the connection ended right after the copy".to_owned());
+                self.settled = false;
+            }
+            Phase::Trying(attempt) if matches!(attempt.direct, Direct::Asking(_)) => {
+                attempt.direct = Direct::Over;
+                self.ask_holders(now, actions);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_appeared(&mut self, recipient: bool, now: Now) {
+        let concerned = recipient || self.state == SendState::Queued;
+        // What was sent to a peer without receipts has been sent.
+        let sent = self.settled && self.state == SendState::Sent;
+        if let Phase::Waiting(next) = &mut self.phase
+            && concerned
+            && !sent
+        {
+            let gap = if recipient {
+                APPEARANCE_GAP
+            } else {
+                // Strangers that come and go cause no more than a few attempts between two planned ones.
+                APPEARANCE_GAP.max(retry_wait(self.attempts) / 8)
+            };
+            let soonest = match self.last_attempt {
+                Some(last) => last.saturating_add(gap).max(now.at),
+                None => now.at,
+            };
+            *next = Some(next.map_or(soonest, |next| next.min(soonest)));
+        }
+    }
+
+    fn on_tick(&mut self, now: Now, actions: &mut VecDeque<Action>) {
+        match &mut self.phase {
+            Phase::Doubt(until) if *until <= now.at => {
+                self.phase = Phase::Waiting(None);
+                self.settled = true;
+                actions.push_back(Action::Persist(Transition::Sent { retry_at: None }));
+            }
+            Phase::Trying(attempt) if attempt.deadline <= now.at => {
+                if attempt.asked_holders || self.local {
+                    self.finish(now, actions);
+                } else {
+                    if attempt.direct == Direct::Running {
+                        let error = "no copy reached the recipient in time";
+                        self.last_error.get_or_insert_with(|| error.to_owned());
+                    }
+                    self.ask_holders(now, actions);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn finish_if_over(&mut self, now: Now, actions: &mut VecDeque<Action>) {
+        let Phase::Trying(attempt) = &self.phase else {
+            return;
+        };
+        let over = match attempt.direct {
+            Direct::Running | Direct::Asking(_) => false,
+            Direct::Written(_) => attempt.open == 0,
+            Direct::Over => attempt.asked_holders && attempt.open == 0,
+        };
+        // With all holders found, the recipient is asked no longer.
+        if over || (attempt.asked_holders && attempt.open == 0 && attempt.direct != Direct::Running)
+        {
+            self.finish(now, actions);
+        }
+    }
+
+    /// The attempt is over: plans the next one, if anything is left to do.
+    fn finish(&mut self, now: Now, actions: &mut VecDeque<Action>) {
+        let Phase::Trying(attempt) = &self.phase else {
+            return;
+        };
+        let next = now.at.saturating_add(retry_wait(self.attempts));
+        let mut retry_at = Some(wall(now, next));
+        let stored = self.stored();
+        match (&self.state, attempt.direct) {
+            (SendState::Stored { .. }, _) if stored >= self.wanted => {
+                self.phase = Phase::Waiting(None);
+                self.settled = true;
+                retry_at = None;
+            }
+            (_, Direct::Written(at)) => {
+                let until = at.saturating_add(DOUBT);
+                retry_at = Some(wall(now, until));
+                self.phase = Phase::Doubt(until);
+            }
+            _ => self.phase = Phase::Waiting(Some(next)),
+        }
+        let transition = match &self.state {
+            SendState::Queued => Transition::Retry {
+                at: retry_at.unwrap_or(now.unix),
+                error: self.last_error.clone().unwrap_or_default(),
+            },
+            SendState::Stored { holders } => Transition::Stored {
+                holders: *holders,
+                retry_at,
+            },
+            _ => Transition::Sent { retry_at },
+        };
+        actions.push_back(Action::Persist(transition));
+    }
+
+    fn stored(&self) -> usize {
+        match &self.state {
+            SendState::Stored { holders } => usize::try_from(*holders).unwrap_or(usize::MAX),
+            _ => 0,
+        }
+    }
+}
+
+/// The wait before the attempt after this many.
+fn retry_wait(attempts: u32) -> Duration {
+    let doubled = 1_u32 << attempts.saturating_sub(1).min(16);
+    (RETRY_WAIT * doubled).min(MAX_RETRY_WAIT)
+}
+
+fn wall(now: Now, at: Duration) -> UnixSeconds {
+    let wait = at.saturating_sub(now.at);
+    now.unix.saturating_add(wait.as_secs().saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests;

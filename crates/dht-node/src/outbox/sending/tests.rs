@@ -1,0 +1,293 @@
+use bytes::Bytes;
+use dht_core::{Entropy as _, PublicKey, SecretKey, SeededEntropy};
+use dht_spool::{SendOptions, StateKind};
+use proptest::prelude::*;
+
+use super::*;
+
+const WANTED: usize = 3;
+const TTL: u64 = 3 * 24 * 60 * 60;
+
+fn key(seed: u64) -> PublicKey {
+    SecretKey::random(&mut SeededEntropy::new(seed).rng()).public_key()
+}
+
+fn id(seed: u8) -> NodeId {
+    NodeId::from_bytes(&[seed; 13]).unwrap()
+}
+
+const fn at(seconds: u64) -> Now {
+    Now {
+        at: Duration::from_secs(seconds),
+        unix: UnixSeconds(1_000 + seconds),
+    }
+}
+
+fn sending(options: SendOptions) -> Sending {
+    let recipient = key(1);
+    let entry = Entry {
+        id: 1,
+        key: None,
+        recipient,
+        message_type: 7,
+        payload_bytes: Bytes::new().len() as u64,
+        options,
+        created_at: at(0).unix,
+        expires_at: at(0).unix.saturating_add(TTL),
+        state: SendState::Queued,
+        attempts: 0,
+        next_attempt: Some(at(0).unix),
+        last_error: None,
+        ended_at: None,
+    };
+    Sending::new(&entry, &id(9), WANTED, at(0))
+}
+
+fn start(sending: &mut Sending) {
+    let actions = sending.handle(Event::Start { connected: true }, at(0));
+    assert_eq!(actions, [Action::SendDirect(Duration::ZERO)]);
+}
+
+fn written(receipts: bool) -> Event {
+    Event::Direct(Copy::Written { receipts })
+}
+
+#[test]
+fn receipt_ends_a_message() {
+    let mut sending = sending(SendOptions::default());
+    start(&mut sending);
+    let recipient = *sending.recipient();
+    let actions = sending.handle(written(true), at(0));
+    assert_eq!(actions, [Action::Ask(recipient, Duration::ZERO)]);
+    assert_eq!(sending.state(), &SendState::Sent);
+    let actions = sending.handle(Event::Receipt(recipient, Answer::Received), at(1));
+    assert_eq!(actions, [Action::Persist(Transition::Received)]);
+    assert!(sending.is_ended());
+}
+
+#[test]
+fn silence_sends_copies_to_holders() {
+    let mut sending = sending(SendOptions::default());
+    start(&mut sending);
+    sending.handle(written(true), at(0));
+    assert_eq!(sending.handle(Event::Tick, at(4)), []);
+    let actions = sending.handle(Event::Tick, at(5));
+    let copies = Action::SendToHolders {
+        most: WANTED,
+        except: vec![],
+    };
+    assert_eq!(actions, [copies]);
+    sending.handle(Event::Chosen(1), at(5));
+    let holder = Event::Holder(id(2), Copy::Written { receipts: true });
+    assert_eq!(
+        sending.handle(holder, at(5)),
+        [Action::Ask(id(2), Duration::ZERO)]
+    );
+    let actions = sending.handle(Event::Receipt(id(2), Answer::Stored), at(6));
+    assert!(matches!(
+        actions.front(),
+        Some(Action::Persist(Transition::Stored {
+            holders: 1,
+            retry_at: Some(_)
+        }))
+    ));
+    // A late receipt of the recipient still counts.
+    let recipient = *sending.recipient();
+    sending.handle(Event::Receipt(recipient, Answer::Received), at(7));
+    assert_eq!(sending.state(), &SendState::Received);
+}
+
+#[test]
+fn direct_only_never_goes_to_holders() {
+    let mut sending = sending(SendOptions {
+        direct_only: true,
+        ..SendOptions::default()
+    });
+    start(&mut sending);
+    let failed = Event::Direct(Copy::Failed("refused".into()));
+    let actions = sending.handle(failed, at(0));
+    assert!(
+        matches!(actions.front(), Some(Action::Persist(Transition::Retry { error, .. })) if error == "refused")
+    );
+    assert_eq!(actions.len(), 1);
+}
+
+#[test]
+fn stock_peer_lost_early_is_doubted() {
+    let mut sending = sending(SendOptions::default());
+    start(&mut sending);
+    let actions = sending.handle(written(false), at(0));
+    assert!(matches!(
+        actions.front(),
+        Some(Action::Persist(Transition::Sent { retry_at: Some(_) }))
+    ));
+    sending.handle(Event::ConnectionEnded, at(10));
+    assert_eq!(sending.deadline(), Some(at(10).at), "tried again at once");
+    start_again(&mut sending, at(10));
+    // This time it lasts.
+    sending.handle(written(false), at(10));
+    let actions = sending.handle(Event::Tick, at(40));
+    assert_eq!(
+        actions,
+        [Action::Persist(Transition::Sent { retry_at: None })]
+    );
+    assert!(sending.is_settled());
+    sending.handle(Event::ConnectionEnded, at(41));
+    sending.handle(Event::Appeared { recipient: true }, at(42));
+    assert_eq!(sending.deadline(), None);
+}
+
+fn start_again(sending: &mut Sending, now: Now) {
+    sending.handle(Event::Start { connected: true }, now);
+    assert!(sending.is_trying());
+}
+
+#[test]
+fn full_queue_is_tried_again() {
+    let mut sending = sending(SendOptions::default());
+    start(&mut sending);
+    let first = sending.handle(Event::Direct(Copy::NoRoom), at(0));
+    let second = sending.handle(Event::Direct(Copy::NoRoom), at(1));
+    assert_eq!(first, [Action::SendDirect(ROOM_WAIT)]);
+    assert_eq!(second, [Action::SendDirect(ROOM_WAIT * 2)]);
+}
+
+/// What the world answers to one action.
+#[derive(Clone, Copy, Debug)]
+enum Luck {
+    Written(bool),
+    NoRoom,
+    Failed,
+    Never,
+    Good,
+    Bad,
+}
+
+fn luck() -> impl Strategy<Value = Luck> {
+    prop_oneof![
+        any::<bool>().prop_map(Luck::Written),
+        Just(Luck::NoRoom),
+        Just(Luck::Failed),
+        Just(Luck::Never),
+        Just(Luck::Good),
+        Just(Luck::Bad),
+    ]
+}
+
+fn answer_to(action: &Action, luck: Luck, recipient: NodeId) -> Option<Event> {
+    let copy = match luck {
+        Luck::Written(receipts) => Copy::Written { receipts },
+        Luck::Good => Copy::Written { receipts: true },
+        Luck::NoRoom => Copy::NoRoom,
+        Luck::Failed | Luck::Bad => Copy::Failed("failed".into()),
+        Luck::Never => return None,
+    };
+    Some(match action {
+        Action::SendDirect(_) => Event::Direct(copy),
+        Action::SendAgain(holder, _) => Event::Holder(*holder, copy),
+        Action::Ask(peer, _) if *peer == recipient => Event::Receipt(
+            *peer,
+            match luck {
+                Luck::Good => Answer::Received,
+                Luck::Failed => Answer::Silent,
+                _ => Answer::Neither,
+            },
+        ),
+        Action::Ask(peer, _) => Event::Receipt(
+            *peer,
+            match luck {
+                Luck::Good => Answer::Stored,
+                Luck::Failed => Answer::Silent,
+                _ => Answer::Neither,
+            },
+        ),
+        Action::SendToHolders { most, .. } => Event::Chosen((*most).min(2)),
+        Action::DeliverLocally => Event::Local(matches!(luck, Luck::Good)),
+        Action::Persist(_) => return None,
+    })
+}
+
+proptest! {
+    /// Whatever the world does: no state goes back, attempts and work in them are bounded, and at any time the message has
+    /// ended, is settled, or has a deadline.
+    #[test]
+    fn any_history_is_bounded(
+        lucks in proptest::collection::vec(luck(), 1..40),
+        direct_only in any::<bool>(),
+        peers in proptest::collection::vec(any::<Option<bool>>(), 1..20),
+    ) {
+        let options = SendOptions { direct_only, ..SendOptions::default() };
+        let mut sending = sending(options);
+        let recipient = *sending.recipient();
+        let (mut lucks, mut peers) = (lucks.iter().cycle(), peers.iter().cycle());
+        let (mut now, mut starts, mut work) = (at(0), 0_u64, 0_u64);
+        let mut kind = StateKind::Queued;
+        let mut waiting = VecDeque::new();
+        while now.at.as_secs() < TTL {
+            let is_over = sending.is_trying() && sending.deadline() <= Some(now.at);
+            let event = match waiting.pop_front() {
+                // Timers go on while the world answers.
+                Some(event) if is_over => {
+                    waiting.push_front(event);
+                    Event::Tick
+                }
+                Some(event) => event,
+                None => {
+                    let Some(next) = sending.deadline() else {
+                        prop_assert!(sending.is_settled());
+                        break;
+                    };
+                    let passed = next.max(now.at);
+                    now = Now { at: passed, unix: UnixSeconds(1_000 + passed.as_secs()) };
+                    if sending.is_waiting() {
+                        starts += 1;
+                        Event::Start { connected: starts % 2 == 0 }
+                    } else {
+                        match peers.next().copied().flatten() {
+                            Some(true) => waiting.push_back(Event::ConnectionEnded),
+                            Some(false) => waiting.push_back(Event::Appeared { recipient: false }),
+                            None => {}
+                        }
+                        Event::Tick
+                    }
+                }
+            };
+            let actions = sending.handle(event, now);
+            prop_assert!(sending.state().kind() >= kind, "{kind:?} then {:?}", sending.state());
+            kind = sending.state().kind();
+            let mut holder = 10;
+            for action in &actions {
+                work += 1;
+                let to_holders = matches!(action, Action::SendToHolders { .. });
+                prop_assert!(!(direct_only && to_holders));
+                let luck = *lucks.next().unwrap();
+                let wait = match action {
+                    Action::SendDirect(wait) | Action::SendAgain(_, wait) | Action::Ask(_, wait) => *wait,
+                    _ => Duration::ZERO,
+                };
+                // What waits comes after the deadline of this step at the latest.
+                now.at += wait;
+                if let Some(event) = answer_to(action, luck, recipient) {
+                    if let Event::Chosen(count) = event {
+                        for _ in 0..count {
+                            holder += 1;
+                            waiting.push_back(Event::Holder(id(holder), Copy::Written { receipts: true }));
+                        }
+                        waiting.push_front(event);
+                    } else {
+                        waiting.push_back(event);
+                    }
+                }
+            }
+            if sending.is_trying() && waiting.is_empty() {
+                prop_assert!(sending.deadline().is_some());
+            }
+        }
+        // Four planned attempts an hour, and eight times as many that strangers cause.
+        let most = TTL / 3_600 * 4 * 9;
+        prop_assert!(starts < most, "{starts} attempts");
+        prop_assert!(work < most * 40, "{work} actions");
+        sending.end(SendState::Expired);
+        prop_assert!(sending.is_ended() && sending.deadline().is_none());
+    }
+}

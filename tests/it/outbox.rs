@@ -1,0 +1,260 @@
+//! Messages are tried until they have arrived, are stored, or have expired.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+
+use dht_core::PublicKey;
+use dht_node::{
+    Delivery, Message, Node, SendOptions, SendState, SpoolError, StateKind, SubmitError,
+};
+use futures::future::join_all;
+
+use crate::net::{
+    Line, LineState, builder, clock, config, connect, each_once, message, node, number, numbered,
+    receive, receive_numbers, secret, until, within,
+};
+
+async fn post(from: &Node, to: &PublicKey, message: Message, options: SendOptions) -> Delivery {
+    within(from.send(to, message, options)).await.unwrap()
+}
+
+fn direct_only() -> SendOptions {
+    SendOptions {
+        direct_only: true,
+        ..SendOptions::default()
+    }
+}
+
+/// A node that keeps its files here and asks peers for stored messages.
+async fn at_home(seed: u8, home: &Path) -> Node {
+    let builder = Node::builder(secret(seed)).config(config(true)).home(home);
+    within(builder.start()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copy_in_a_dead_socket_is_rescued() {
+    let home = tempfile::tempdir().unwrap();
+    let (alice, holder) = (node(1).await, node(2).await);
+    let bob = at_home(3, home.path()).await;
+    let to = *bob.public_key();
+    let line = Line::to(&bob, LineState::Open).await;
+    connect(&alice, &holder).await;
+    within(alice.connect(&line.peer_address(&bob)))
+        .await
+        .unwrap();
+    until(|| !bob.peers().is_empty()).await;
+    line.set(LineState::Dead);
+
+    let mut delivery = post(
+        &alice,
+        &to,
+        message("through the wall"),
+        SendOptions::default(),
+    )
+    .await;
+    let state = within(delivery.wait(StateKind::Stored)).await.unwrap();
+    assert_eq!(state, SendState::Stored { holders: 1 });
+    drop(bob);
+    let bob = at_home(3, home.path()).await;
+    let mut inbox = bob.subscribe();
+    connect(&bob, &holder).await;
+    let received = receive(&mut inbox).await;
+    assert_eq!(received.message, message("through the wall"));
+    assert_eq!(received.sender, Some(*alice.public_key()));
+}
+
+/// What was called received was received; everything else arrives when the recipient is back, and nothing comes twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recipient_killed_under_traffic_loses_nothing() {
+    const COUNT: u32 = 200;
+    let home = tempfile::tempdir().unwrap();
+    let (alice, holder) = (node(1).await, node(2).await);
+    let bob = at_home(3, home.path()).await;
+    let to = *bob.public_key();
+    connect(&alice, &holder).await;
+    connect(&alice, &bob).await;
+    let mut inbox = bob.subscribe();
+    let mut deliveries = Vec::new();
+    let mut before = BTreeSet::new();
+    for at in 0..COUNT {
+        deliveries.push(post(&alice, &to, numbered(at, 100), SendOptions::default()).await);
+        if at < COUNT / 2 {
+            before.insert(number(&receive(&mut inbox).await));
+        }
+    }
+    drop(bob);
+    // What its application has not read is gone with it, unless the sender knows that it was not received.
+    while let Some(received) = within(inbox.recv()).await {
+        before.insert(number(&received));
+    }
+    let outcomes = deliveries
+        .iter_mut()
+        .map(|delivery| delivery.wait(StateKind::Stored));
+    let outcomes = within(join_all(outcomes)).await;
+    for (at, outcome) in (0..COUNT).zip(&outcomes) {
+        if outcome == &Ok(SendState::Received) {
+            assert!(before.contains(&at), "{at} was called received");
+        }
+    }
+    let bob = at_home(3, home.path()).await;
+    let mut inbox = bob.subscribe();
+    connect(&bob, &holder).await;
+    while before.len() < COUNT as usize {
+        before.insert(number(&receive(&mut inbox).await));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queued_messages_survive_a_restart() {
+    let home = tempfile::tempdir().unwrap();
+    let bob = secret(3).public_key();
+    let alice = at_home(1, home.path()).await;
+    let mut ids = Vec::new();
+    for at in 0..20 {
+        ids.push(
+            post(&alice, &bob, numbered(at, 100), SendOptions::default())
+                .await
+                .id(),
+        );
+    }
+    // Without a goodbye.
+    drop(alice);
+    let reopened = async {
+        loop {
+            let builder = Node::builder(secret(1))
+                .config(config(true))
+                .home(home.path());
+            match builder.start().await {
+                Ok(node) => return node,
+                Err(_still_open) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    let alice = within(reopened).await;
+    let bob = node(3).await;
+    let mut inbox = bob.subscribe();
+    connect(&alice, &bob).await;
+    assert_eq!(receive_numbers(&mut inbox, 20).await, each_once(20));
+    for id in ids {
+        let mut delivery = alice.delivery(id).await.unwrap().unwrap();
+        within(delivery.wait(StateKind::Received)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn message_to_oneself_stays_here() {
+    let (alice, bob) = (node(1).await, node(2).await);
+    connect(&alice, &bob).await;
+    let mut inbox = alice.subscribe();
+    let me = *alice.public_key();
+    let mut delivery = post(&alice, &me, message("note"), SendOptions::default()).await;
+    let received = receive(&mut inbox).await;
+    assert_eq!(
+        (received.sender, received.message),
+        (Some(me), message("note"))
+    );
+    within(delivery.wait(StateKind::Received)).await.unwrap();
+    assert_eq!(bob.stats().messages_received, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn message_expires_when_its_time_is_over() {
+    let clock = clock();
+    let alice = within(builder(1).clock(Arc::clone(&clock) as _).start());
+    let alice = alice.await.unwrap();
+    let options = SendOptions {
+        ttl_seconds: 60,
+        ..SendOptions::default()
+    };
+    let nobody = secret(9).public_key();
+    let mut delivery = post(&alice, &nobody, message("soon"), options).await;
+    clock.advance(61);
+    let expired = within(delivery.wait(StateKind::Received))
+        .await
+        .unwrap_err();
+    assert_eq!(expired.state, SendState::Expired);
+    assert_eq!(within(delivery.next()).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn same_key_is_the_same_message() {
+    let (alice, bob) = (node(1).await, node(2).await);
+    connect(&alice, &bob).await;
+    let mut inbox = bob.subscribe();
+    let options = || SendOptions {
+        key: Some("invoice-17".to_owned()),
+        ..SendOptions::default()
+    };
+    let to = bob.public_key();
+    let mut first = post(&alice, to, message("pay"), options()).await;
+    let again = post(&alice, to, message("pay"), options()).await;
+    assert_eq!(first.id(), again.id());
+    within(first.wait(StateKind::Received)).await.unwrap();
+    let later = post(&alice, to, message("pay"), options()).await;
+    assert_eq!(
+        (later.id(), later.state()),
+        (first.id(), SendState::Received)
+    );
+    let other = within(alice.send(to, message("pay more"), options())).await;
+    assert!(matches!(
+        other,
+        Err(SubmitError::Outbox(SpoolError::KeyReused))
+    ));
+    assert_eq!(receive(&mut inbox).await.message, message("pay"));
+    post(&alice, to, message("end"), direct_only()).await;
+    assert_eq!(receive(&mut inbox).await.message, message("end"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn direct_only_waits_for_the_recipient() {
+    let (alice, holder) = (node(1).await, node(2).await);
+    connect(&alice, &holder).await;
+    let to = secret(3).public_key();
+    let mut delivery = post(&alice, &to, message("for you only"), direct_only()).await;
+    assert!(within(delivery.first_attempt()).await.is_err());
+    assert_eq!(holder.saf_stats().unwrap().rows, 0);
+    let bob = node(3).await;
+    let mut inbox = bob.subscribe();
+    connect(&bob, &alice).await;
+    assert_eq!(receive(&mut inbox).await.message, message("for you only"));
+    within(delivery.wait(StateKind::Received)).await.unwrap();
+    assert_eq!(holder.saf_stats().unwrap().rows, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_sends_at_once_report_true_states() {
+    const COUNT: u32 = 10_000;
+    let (alice, bob) = (node(1).await, node(2).await);
+    connect(&alice, &bob).await;
+    let mut inbox = bob.subscribe();
+    let to = *bob.public_key();
+    let sends = (0..COUNT).map(|at| {
+        let sending = alice.send(&to, numbered(at, 16), SendOptions::default());
+        async move { sending.await.unwrap().wait(StateKind::Received).await }
+    });
+    let reads = receive_numbers(&mut inbox, COUNT);
+    let (outcomes, times) = tokio::join!(within(join_all(sends)), reads);
+    assert_eq!(times, each_once(COUNT));
+    let received = outcomes
+        .iter()
+        .filter(|state| **state == Ok(SendState::Received));
+    assert_eq!(received.count(), COUNT as usize);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn short_lived_senders_are_heard() {
+    const SENDERS: u32 = 20;
+    let bob = node(2).await;
+    let mut inbox = bob.subscribe();
+    for at in 0..SENDERS {
+        let seed = u8::try_from(at).unwrap() + 10;
+        let sender = within(Node::builder(secret(seed)).start()).await.unwrap();
+        sender.add_peer(&bob.peer_address());
+        let mut delivery = post(&sender, bob.public_key(), numbered(at, 100), direct_only()).await;
+        within(delivery.wait(StateKind::Sent)).await.unwrap();
+        within(sender.shutdown()).await;
+    }
+    assert_eq!(
+        receive_numbers(&mut inbox, SENDERS).await,
+        each_once(SENDERS)
+    );
+}
