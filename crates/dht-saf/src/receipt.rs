@@ -12,7 +12,8 @@
 //!
 //! The asker may send [`MAX_UNANSWERED`] hashes before the first answer, each once until it is answered. Answers come in
 //! any order, each at most [`RECEIPT_LIMIT`] after its hash. The node closes the stream when the asker has closed its
-//! side, and when nothing was asked for [`IDLE_LIMIT`].
+//! side, and when nothing was asked for [`IDLE_LIMIT`]; the asker when an answer is overdue by another [`RECEIPT_LIMIT`].
+//! A third stream of one peer is closed at once.
 //!
 //! # Security
 //!

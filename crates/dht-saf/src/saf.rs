@@ -212,10 +212,8 @@ impl Saf {
         if self.ledger().contains(hash) {
             return Receipt::Received;
         }
-        match self.0.decisions.find(hash) {
-            Some(decision) => decision.await.unwrap_or(Receipt::Neither),
-            None => Receipt::Neither,
-        }
+        let decision = self.0.decisions.find(hash);
+        decision.await.unwrap_or(Receipt::Neither)
     }
 
     /// Gives up silent peers, and writes received messages down. To be called every second or so.

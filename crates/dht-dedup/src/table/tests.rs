@@ -303,7 +303,7 @@ fn claimed_entries_are_never_evicted() {
     };
     let now = UnixSeconds(1_700_000_000);
     let claim = table.claim(&key(0), meta(false), now).unwrap();
-    let later = now.saturating_add(crate::MAX_RETENTION_SECONDS + 1);
+    let later = now.saturating_add(MAX_RETENTION_SECONDS + 1);
     for n in 1..1_000 {
         table.record(&key(n), meta(true), later);
     }

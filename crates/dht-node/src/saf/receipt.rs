@@ -33,7 +33,7 @@ impl ReceiptStreams {
     pub(crate) fn serve(mut self, saf: &SafHandle, tasks: &Tasks) {
         if let Some(saf) = saf.get() {
             let streams = futures::stream::poll_fn(move |cx| self.0.poll_recv(cx));
-            let streams = streams.map(|inbound| inbound.stream);
+            let streams = streams.map(|inbound| (inbound.peer.node_id, inbound.stream));
             tasks.spawn(serve_receipts(saf.clone(), streams));
         }
     }

@@ -189,9 +189,7 @@ impl Fetcher {
 
     /// Waits until a message that is under way has been delivered or refused; true if it need not come again.
     async fn is_delivered(&self, hash: &DedupHash) -> bool {
-        let Some(mut decision) = self.parts.decisions.find(hash) else {
-            return false;
-        };
+        let mut decision = self.parts.decisions.find(hash);
         while self.parts.dedup.is_claimed(hash) {
             // A message that ends outside of store-and-forward is not reported here.
             if let Ok(decided) = timeout(UNDER_WAY_CHECK, &mut decision).await {

@@ -1,8 +1,8 @@
 //! Answers peers that ask for receipts.
 
-use std::{io, time::Duration};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
-use dht_core::DedupHash;
+use dht_core::{DedupHash, NodeId};
 use futures::{FutureExt as _, Stream, StreamExt as _, stream, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf},
@@ -15,23 +15,36 @@ use crate::saf::Saf;
 
 /// Streams answered at one time; beyond it new streams wait.
 const MAX_STREAMS: usize = 256;
+/// Streams of one peer answered at one time; beyond it its new streams are closed. The second is for a peer that opens
+/// one before this node knows that the first has ended.
+const MAX_PEER_STREAMS: usize = 2;
 /// Time in which the peer must read an answer.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Answers every stream on which a peer asks for receipts, until `streams` ends; answers then under way are dropped.
-pub async fn serve_receipts<T>(saf: Saf, streams: impl Stream<Item = T>)
+/// Each stream comes with the peer that opened it. A peer that has two streams open gets no further one.
+pub async fn serve_receipts<T>(saf: Saf, streams: impl Stream<Item = (NodeId, T)>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut streams = std::pin::pin!(streams);
     let mut answering = JoinSet::new();
+    // Each stream holds a clone of its peer's token.
+    let mut peers = HashMap::<NodeId, Arc<()>>::new();
     loop {
         tokio::select! {
-            Some(_) = answering.join_next(), if !answering.is_empty() => {}
+            Some(_) = answering.join_next(), if !answering.is_empty() => {
+                peers.retain(|_, streams| Arc::strong_count(streams) > 1);
+            }
             stream = streams.next(), if answering.len() < MAX_STREAMS => {
-                let Some(stream) = stream else { return };
-                let saf = saf.clone();
+                let Some((peer, stream)) = stream else { return };
+                let open = peers.entry(peer).or_default();
+                if Arc::strong_count(open) > MAX_PEER_STREAMS {
+                    continue;
+                }
+                let (saf, open) = (saf.clone(), Arc::clone(open));
                 answering.spawn(async move {
+                    let _open = open;
                     // The asker sees a failure as a stream that ended early.
                     let _ = answer(&saf, stream).await;
                 });

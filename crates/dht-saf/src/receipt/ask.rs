@@ -1,15 +1,18 @@
 //! Asks a peer for receipts, for any number of messages over one stream.
 
-use std::{collections::HashMap, io};
+use std::{
+    collections::{HashMap, hash_map},
+    io,
+    time::Duration,
+};
 
 use dht_core::DedupHash;
 use dht_stack::{Channel, WhenFull};
-use futures::future::pending;
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     sync::{Semaphore, mpsc, oneshot},
-    time::timeout,
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{ANSWER_BYTES, MAX_UNANSWERED, QUESTION_BYTES, RECEIPT_LIMIT, Receipt};
@@ -32,12 +35,24 @@ struct Question {
     answer: oneshot::Sender<Receipt>,
 }
 
-/// Who waits for the answer about each message.
-type Waiting = Mutex<HashMap<DedupHash, Vec<oneshot::Sender<Receipt>>>>;
+/// Time after a question by which the answer is here, or no answer is to be expected on its stream.
+const ANSWER_LIMIT: Duration = RECEIPT_LIMIT.saturating_mul(2);
+
+/// A question that was sent and not answered.
+#[derive(Debug)]
+struct Asked {
+    at: Instant,
+    /// Who waits for the answer.
+    askers: Vec<oneshot::Sender<Receipt>>,
+}
+
+/// The unanswered questions of a stream.
+type Waiting = Mutex<HashMap<DedupHash, Asked>>;
 
 impl ReceiptAsker {
     /// An asker over the stream that `opening` brings, and the future that carries its questions and answers, to be run
-    /// as a task. The future ends when the stream does, or when nobody can ask any more and every answer is in.
+    /// as a task. The future ends when the stream does, when the peer leaves a question unanswered for longer than the
+    /// protocol allows, or when nobody can ask any more and every answer is in.
     pub fn new<T>(
         opening: impl Future<Output = io::Result<T>> + Send,
     ) -> (Self, impl Future<Output = ()> + Send)
@@ -65,7 +80,7 @@ impl ReceiptAsker {
             self.0.send(Question { hash, answer }).await.ok()?;
             receipt.await.ok()
         };
-        timeout(2 * RECEIPT_LIMIT, asking).await.ok()?
+        timeout(ANSWER_LIMIT, asking).await.ok()?
     }
 
     /// Whether the stream has ended; a new asker is needed.
@@ -85,15 +100,15 @@ where
     let ask = async {
         while let Some(question) = questions.recv().await {
             let Question { hash, answer } = question;
-            let is_asked = {
-                let mut waiting = waiting.lock();
-                let askers = waiting.entry(hash).or_default();
-                let is_asked = !askers.is_empty();
-                askers.push(answer);
-                is_asked
-            };
-            if is_asked {
-                continue;
+            match waiting.lock().entry(hash) {
+                hash_map::Entry::Occupied(mut asked) => {
+                    asked.get_mut().askers.push(answer);
+                    continue;
+                }
+                hash_map::Entry::Vacant(unasked) => {
+                    let (at, askers) = (Instant::now(), vec![answer]);
+                    unasked.insert(Asked { at, askers });
+                }
             }
             if let Ok(room) = unanswered.acquire().await {
                 room.forget();
@@ -105,7 +120,8 @@ where
         }
         writer.shutdown().await?;
         // The peer closes once it has answered.
-        pending::<io::Result<()>>().await
+        sleep(ANSWER_LIMIT).await;
+        Err(io::Error::from(io::ErrorKind::TimedOut))
     };
     let hear = async {
         let mut answer = [0; ANSWER_BYTES];
@@ -114,7 +130,7 @@ where
             let (hash, status) = answer.split_at(QUESTION_BYTES);
             let hash = hash.try_into().map(DedupHash).map_err(io::Error::other)?;
             // An answer that was not asked for is a mistake of the peer.
-            let Some(askers) = waiting.lock().remove(&hash) else {
+            let Some(Asked { askers, .. }) = waiting.lock().remove(&hash) else {
                 return Err(io::ErrorKind::InvalidData.into());
             };
             unanswered.add_permits(1);
@@ -124,9 +140,21 @@ where
             }
         }
     };
+    let silence = async {
+        loop {
+            let now = Instant::now();
+            let oldest = waiting.lock().values().map(|asked| asked.at).min();
+            let end = oldest.unwrap_or(now) + ANSWER_LIMIT;
+            if end <= now {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            sleep_until(end).await;
+        }
+    };
     tokio::select! {
         ended = ask => ended,
         ended = hear => ended,
+        ended = silence => ended,
     }
 }
 
@@ -172,5 +200,26 @@ mod tests {
         carrying.await.unwrap();
         assert!(asker.is_closed());
         assert_eq!(asker.ask(names[0]).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_peers_end_the_stream() {
+        // The peer takes questions, keeps the stream open, and answers nothing.
+        let (ours, _theirs) = tokio::io::duplex(4096);
+        let (asker, carrying) = ReceiptAsker::new(async { Ok(ours) });
+        let carrying = tokio::spawn(carrying);
+        sleep(RECEIPT_LIMIT).await;
+        assert_eq!(asker.ask(DedupHash([1; 32])).await, None);
+        timeout(RECEIPT_LIMIT, carrying).await.unwrap().unwrap();
+        assert!(asker.is_closed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_end_with_their_askers() {
+        // Nobody asks any more, and the peer does not close its side.
+        let (ours, _theirs) = tokio::io::duplex(4096);
+        let (asker, carrying) = ReceiptAsker::new(async { Ok(ours) });
+        drop(asker);
+        timeout(3 * RECEIPT_LIMIT, carrying).await.unwrap();
     }
 }

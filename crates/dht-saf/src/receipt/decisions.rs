@@ -10,10 +10,13 @@ use super::Receipt;
 
 /// Decisions remembered; at the greatest rate of one neighbour, eight seconds of messages.
 const MAX_DECISIONS: usize = 8192;
-/// Askers that wait at one time for messages that have not arrived.
-const MAX_WAITING: usize = 1024;
+/// Least number of waiting askers at which those that gave up are looked for.
+const SWEEP_AT: usize = 1024;
 
 /// The latest decisions, and who waits for one. When [`MAX_DECISIONS`] is reached the oldest is forgotten.
+///
+/// The askers bound themselves: a peer by its streams and by [`MAX_UNANSWERED`](super::MAX_UNANSWERED) on each, so that
+/// no peer takes the room of another, or of this node itself.
 #[derive(Debug, Default)]
 pub(crate) struct Decisions(Mutex<Recent>);
 
@@ -22,6 +25,10 @@ struct Recent {
     made: HashMap<DedupHash, Receipt>,
     order: VecDeque<DedupHash>,
     waiting: HashMap<DedupHash, Vec<oneshot::Sender<Receipt>>>,
+    /// Askers in `waiting`.
+    askers: usize,
+    /// Askers that were left by the last sweep.
+    kept: usize,
 }
 
 impl Decisions {
@@ -44,35 +51,32 @@ impl Decisions {
         self.0.lock().tell(hash, Receipt::Neither);
     }
 
-    /// The decision about a message, now or once it is made; `None` if too many askers wait.
-    pub(crate) fn find(&self, hash: &DedupHash) -> Option<oneshot::Receiver<Receipt>> {
+    /// The decision about a message, now or once it is made.
+    pub(crate) fn find(&self, hash: &DedupHash) -> oneshot::Receiver<Receipt> {
         let (asker, decision) = oneshot::channel();
         let mut recent = self.0.lock();
         if let Some(receipt) = recent.made.get(hash) {
             let _ = asker.send(*receipt);
-            return Some(decision);
+            return decision;
         }
-        if recent.is_full() {
+        // Twice as many as the last time, so that the work for one asker stays the same.
+        if recent.askers >= SWEEP_AT.max(recent.kept.saturating_mul(2)) {
             recent.drop_closed();
-            if recent.is_full() {
-                return None;
-            }
         }
+        recent.askers = recent.askers.saturating_add(1);
         recent.waiting.entry(*hash).or_default().push(asker);
-        Some(decision)
+        decision
     }
 }
 
 impl Recent {
     fn tell(&mut self, hash: &DedupHash, receipt: Receipt) {
-        for asker in self.waiting.remove(hash).unwrap_or_default() {
+        let askers = self.waiting.remove(hash).unwrap_or_default();
+        self.askers = self.askers.saturating_sub(askers.len());
+        for asker in askers {
             // An asker that timed out has dropped its receiver.
             let _ = asker.send(receipt);
         }
-    }
-
-    fn is_full(&self) -> bool {
-        self.waiting.values().map(Vec::len).sum::<usize>() >= MAX_WAITING
     }
 
     fn drop_closed(&mut self) {
@@ -80,6 +84,8 @@ impl Recent {
             askers.retain(|asker| !asker.is_closed());
             !askers.is_empty()
         });
+        self.askers = self.waiting.values().map(Vec::len).sum();
+        self.kept = self.askers;
     }
 }
 
@@ -102,7 +108,7 @@ mod tests {
         for n in 0..=MAX_DECISIONS {
             decisions.record(name(n), receipt(n));
         }
-        let found = |n| decisions.find(&name(n)).unwrap().try_recv().ok();
+        let found = |n| decisions.find(&name(n)).try_recv().ok();
         assert_eq!(found(0), None);
         assert_eq!(found(1), Some(Receipt::Neither));
         assert_eq!(found(MAX_DECISIONS), Some(Receipt::Stored));
@@ -113,20 +119,24 @@ mod tests {
     fn waiting_askers_are_told_and_bounded() {
         let decisions = Decisions::default();
         let hash = |n: usize| DedupHash([u8::try_from(n % 256).unwrap(); 32]);
-        let mut waiting: Vec<_> = (0..MAX_WAITING)
-            .map(|n| decisions.find(&hash(n)).unwrap())
-            .collect();
-        assert!(decisions.find(&hash(1)).is_none());
+        let many = 4 * SWEEP_AT;
+        let mut waiting: Vec<_> = (0..many).map(|n| decisions.find(&hash(n))).collect();
         decisions.record(hash(3), Receipt::Stored);
         assert_eq!(waiting[3].try_recv(), Ok(Receipt::Stored));
         assert_eq!(waiting[259].try_recv(), Ok(Receipt::Stored));
-        assert!(waiting[4].try_recv().is_err());
-        assert!(decisions.find(&hash(1)).is_some());
-        // Askers that gave up make room.
+        // However many wait, the next one does too.
+        let mut next = decisions.find(&hash(4));
+        decisions.record(hash(4), Receipt::Received);
+        assert_eq!(waiting[4].try_recv(), Ok(Receipt::Received));
+        assert_eq!(next.try_recv(), Ok(Receipt::Received));
+        // Askers that gave up are forgotten.
         waiting.clear();
-        let again: Vec<_> = (0..MAX_WAITING)
-            .map(|n| decisions.find(&hash(n)).is_some())
-            .collect();
-        assert!(again.iter().all(|found| *found));
+        for n in 0..10 * many {
+            drop(decisions.find(&hash(5 + n % 250)));
+        }
+        let recent = decisions.0.lock();
+        let held = recent.waiting.values().map(Vec::len).sum::<usize>();
+        assert_eq!(held, recent.askers);
+        assert!(held <= SWEEP_AT, "{held}");
     }
 }

@@ -1,19 +1,20 @@
 //! Receipts over an in-memory stream.
 
 use dht_core::{
-    DedupHash, Disposition,
+    DedupHash, Disposition, Features,
     test_util::{encrypted, identity},
 };
 use dht_saf::{Config, RECEIPT_LIMIT, Receipt, ReceiptAsker, serve_receipts};
 use futures::{StreamExt as _, future::join_all, stream};
 use tokio::task::JoinSet;
 
-use crate::world::{AWAY, Envelope, World};
+use crate::world::{AWAY, Envelope, NODE, OTHER, World, peer};
 
 /// An asker of this node; the tasks end with the set.
 fn asker(world: &World) -> (ReceiptAsker, JoinSet<()>) {
     let (ours, theirs) = tokio::io::duplex(64);
-    let streams = stream::iter([theirs]).chain(stream::pending());
+    let asks = peer(OTHER, Features::NODE);
+    let streams = stream::iter([(asks.node_id, theirs)]).chain(stream::pending());
     let mut tasks = JoinSet::new();
     tasks.spawn(serve_receipts(world.saf.clone(), streams));
     let (asker, carrying) = ReceiptAsker::new(async { Ok(ours) });
@@ -79,6 +80,40 @@ async fn what_was_delivered_is_received() {
     let (answer, disposition) = tokio::join!(asker.ask(hash), world.handle(mine));
     assert_eq!(disposition, Disposition::Delivered);
     assert_eq!(answer, Some(Receipt::Received));
+}
+
+/// One peer opens stream after stream, and asks for what never comes: its third stream is closed, and another peer is
+/// answered.
+#[tokio::test(start_paused = true)]
+async fn no_peer_takes_every_stream() {
+    let world = World::new(Config::default());
+    let (greedy, other) = (peer(NODE, Features::NODE), peer(OTHER, Features::NODE));
+    let ends: Vec<_> = (0..400).map(|_| tokio::io::duplex(64)).collect();
+    let (ours, theirs): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
+    let theirs = theirs.into_iter().map(move |it| (greedy.node_id, it));
+    let (asking, answering) = tokio::io::duplex(64);
+    let streams = stream::iter(theirs.chain([(other.node_id, answering)])).chain(stream::pending());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve_receipts(world.saf.clone(), streams));
+    let mut askers = Vec::new();
+    for (n, stream) in ours.into_iter().enumerate() {
+        let (asker, carrying) = ReceiptAsker::new(async { Ok(stream) });
+        tasks.spawn(carrying);
+        let asking = asker.clone();
+        let hash = DedupHash([u8::try_from(n % 256).unwrap(); 32]);
+        tasks.spawn(async move { asking.ask(hash).await.map_or((), drop) });
+        askers.push(asker);
+    }
+    let (asker, carrying) = ReceiptAsker::new(async { Ok(asking) });
+    tasks.spawn(carrying);
+    let mine = mine(&world);
+    let hash = mine.hash;
+    world.handle(mine).await;
+    let start = tokio::time::Instant::now();
+    assert_eq!(asker.ask(hash).await, Some(Receipt::Received));
+    assert!(start.elapsed() < RECEIPT_LIMIT);
+    let open = askers.iter().filter(|asker| !asker.is_closed()).count();
+    assert_eq!(open, 2);
 }
 
 /// A message for the node under test.
