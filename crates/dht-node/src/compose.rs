@@ -54,9 +54,9 @@ impl Builder {
     pub async fn start(self) -> Result<Node, StartError> {
         let config = &self.config;
         config.validate()?;
-        let tasks = Tasks::default();
         let memory = Memory::new(config.memory_mib);
         let shared = self.shared();
+        let tasks = Tasks::new(shared.events.clone());
 
         // Connections.
         let builder = transport(&shared, config, &memory);
@@ -72,7 +72,7 @@ impl Builder {
             None => None,
         };
         if let Some(snapshot) = &snapshot {
-            tasks.spawn(snapshot.clone().keep());
+            tasks.spawn("dedup snapshot", snapshot.clone().keep());
         }
 
         // Outbound.
@@ -106,7 +106,7 @@ impl Builder {
                     path: crate::spool::inbox_file(home),
                     source,
                 })?;
-                tasks.spawn(spool.clone().expire());
+                tasks.spawn("inbox expiry", spool.clone().expire());
                 Some(spool)
             }
             None => None,
@@ -142,7 +142,7 @@ impl Builder {
             };
             OutboxHandle::new(spool, is_durable, parts, memory.queued)
         };
-        tasks.spawn(driver.run());
+        tasks.spawn("outbox", driver.run());
         let peers = PeerSync {
             transport: transport.clone(),
             outbox: outbox.clone(),
@@ -175,12 +175,12 @@ impl Builder {
             meter: meter.clone(),
             banned,
         };
-        tasks.spawn(watcher.run(received.events));
+        tasks.spawn("watcher", watcher.run(received.events));
         let upkeep = Upkeep {
             shared: shared.clone(),
             meter,
         };
-        tasks.spawn(upkeep.run());
+        tasks.spawn("upkeep", upkeep.run());
 
         // Listeners last: every part is there when the first peer connects.
         for address in &config.listen {
@@ -220,7 +220,7 @@ impl Builder {
         }
         if !config.peers.is_empty() {
             let dials = supervise::keep_connected(node.transport.clone(), config.peers.clone());
-            node.tasks.spawn(dials);
+            node.tasks.spawn("dials", dials);
         }
         Ok(node)
     }
@@ -335,7 +335,7 @@ impl Sending {
             events: shared.events.clone(),
         };
         let (door, worker) = Outbound::new(&settings, pipeline(parts, &settings, sink));
-        tasks.spawn(worker.run());
+        tasks.spawn("outbound worker", worker.run());
         let limits = SearchLimits {
             timeout: Duration::from_secs(config.discovery_seconds),
             ..SearchLimits::default()
@@ -403,7 +403,10 @@ impl Workers {
                 peers.ensure(&frame.source.node_id);
                 frame
             });
-            tasks.spawn(run_worker(service, Arc::clone(&messages), self.most));
+            tasks.spawn(
+                "inbound worker",
+                run_worker(service, Arc::clone(&messages), self.most),
+            );
         }
     }
 }

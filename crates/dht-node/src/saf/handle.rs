@@ -69,8 +69,14 @@ pub(crate) async fn start(
         dedup: shared.dedup.clone(),
     };
     let saf = Saf::new(&config.saf, parts);
-    tasks.spawn(forward_events(saf.subscribe(), shared.events.clone()));
-    tasks.spawn(upkeep(saf.clone(), shared.events.clone()));
+    tasks.spawn(
+        "store-and-forward events",
+        forward_events(saf.subscribe(), shared.events.clone()),
+    );
+    tasks.spawn(
+        "store-and-forward upkeep",
+        upkeep(saf.clone(), shared.events.clone()),
+    );
     Ok(SafHandle(Some(saf)))
 }
 

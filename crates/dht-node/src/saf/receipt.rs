@@ -34,7 +34,7 @@ impl ReceiptStreams {
         if let Some(saf) = saf.get() {
             let streams = futures::stream::poll_fn(move |cx| self.0.poll_recv(cx));
             let streams = streams.map(|inbound| (inbound.peer.node_id, inbound.stream));
-            tasks.spawn(serve_receipts(saf.clone(), streams));
+            tasks.spawn("receipts", serve_receipts(saf.clone(), streams));
         }
     }
 }
