@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Parser;
 
+mod api;
 mod envelope;
 mod memory;
 mod primitives;
@@ -61,6 +62,7 @@ fn main() -> anyhow::Result<()> {
     memory::run(&mut report, effort)?;
     select::run(&mut report, effort);
     saf::run(&mut report, effort)?;
+    api::run(&mut report, effort)?;
     report.finish();
     if let Some(path) = flags.json {
         let json = serde_json::to_vec_pretty(&report)?;

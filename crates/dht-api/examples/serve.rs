@@ -8,7 +8,6 @@ use std::{env, error::Error, path::PathBuf, sync::Arc};
 use dht_api::{ApiServer, Limits, Metrics, MetricsServer, Parts};
 use dht_core::{Entropy as _, OsEntropy, SecretKey};
 use dht_node::{Config, Node};
-use dht_spool::{Outbox, OutboxConfig};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -28,10 +27,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let key = *node.public_key();
 
     let mut parts = Parts::new(Arc::new(node));
-    parts.outbox = Some(Outbox::open(
-        home.join("outbox.redb"),
-        OutboxConfig::default(),
-    )?);
     parts.config = config;
 
     let socket = home.join("api.sock");

@@ -223,6 +223,15 @@ impl Client {
             .await
     }
 
+    /// Gives a message up, and answers how it was before.
+    ///
+    /// # Errors
+    /// As [`message`](Self::message).
+    pub async fn withdraw(&self, id: u64) -> Result<OutgoingMessage, ClientError> {
+        let path = format!("/v1/messages/{id}");
+        self.call(Call::new(Method::DELETE, &path)).await
+    }
+
     /// Outgoing messages above `after`, at most `limit`, in order of their ids.
     ///
     /// # Errors

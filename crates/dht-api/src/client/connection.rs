@@ -19,8 +19,8 @@ use tokio::{
 
 use super::ClientError;
 
-/// Idle connections kept: 8. Those in use are as many as there are requests.
-const MAX_IDLE: usize = 8;
+/// Idle connections kept: 32, half of what a server takes. Those in use are as many as there are requests.
+const MAX_IDLE: usize = 32;
 
 type Body = Full<Bytes>;
 

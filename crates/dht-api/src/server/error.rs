@@ -4,7 +4,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use dht_node::SendError;
+use dht_node::{SendError, SubmitError};
 use dht_spool::SpoolError;
 use serde::Serialize;
 
@@ -149,6 +149,16 @@ impl From<SendError> for ApiError {
                 .with_hint("connect to a node: POST /v1/ping with KEY::ADDRESS"),
             SendError::Closed => Self::new(ErrorCode::Stopping, message),
             _ => Self::new(ErrorCode::PeerFailed, message),
+        }
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Send(error) => error.into(),
+            SubmitError::Outbox(error) => error.into(),
+            error => Self::new(ErrorCode::Internal, chain(&error)),
         }
     }
 }

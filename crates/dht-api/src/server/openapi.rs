@@ -11,7 +11,7 @@ use super::routes::{inbox, messages, node, peers};
         description = "The local API of a node: send, receive, and see what it does. Served on the unix socket of its home, or on loopback TCP with a bearer token.",
     ),
     paths(
-        messages::send, messages::list, messages::get, messages::gossip,
+        messages::send, messages::list, messages::get, messages::withdraw, messages::gossip,
         inbox::list, inbox::ack, inbox::stream,
         inbox::consumers, inbox::add_consumer, inbox::remove_consumer,
         peers::list, peers::bans, peers::ban, peers::lift_ban, peers::discover, peers::ping,

@@ -23,7 +23,10 @@ use crate::types::ErrorCode;
 pub(super) fn router(api: Arc<Api>, token: Option<Token>) -> Router {
     let router = Router::new()
         .route("/v1/messages", post(messages::send).get(messages::list))
-        .route("/v1/messages/{id}", get(messages::get))
+        .route(
+            "/v1/messages/{id}",
+            get(messages::get).delete(messages::withdraw),
+        )
         .route("/v1/gossip", post(messages::gossip))
         .route("/v1/inbox", get(inbox::list))
         .route("/v1/inbox/ack", post(inbox::ack))

@@ -21,8 +21,6 @@ pub struct Parts {
     pub node: Arc<Node>,
     /// Its durable inbox; `None` without a home.
     pub inbox: Option<Inbox>,
-    /// Its durable outbox; `None` without a home.
-    pub outbox: Option<Outbox>,
     /// Settings it runs with, as they are shown to clients.
     pub config: Config,
     /// Clock of the node.
@@ -48,7 +46,6 @@ impl Parts {
         Self {
             inbox: node.inbox().cloned(),
             node,
-            outbox: None,
             config: Config::default(),
             clock: Arc::new(SystemClock),
         }
@@ -73,7 +70,7 @@ impl Parts {
             "inbox_full",
             "the inbox is full: senders and holders keep what is for this node",
         );
-        let outbox = self.outbox.as_ref().map(Outbox::stats);
+        let outbox = self.node.outbox().map(Outbox::stats);
         add(
             outbox.is_some_and(|stats| stats.full),
             "outbox_full",
@@ -113,7 +110,7 @@ impl Api {
     }
 
     pub(super) fn outbox(&self) -> Result<&Outbox, ApiError> {
-        self.parts.outbox.as_ref().ok_or_else(ApiError::no_home)
+        self.parts.node.outbox().ok_or_else(ApiError::no_home)
     }
 
     /// Runs something that blocks on this server's share of the blocking pool.

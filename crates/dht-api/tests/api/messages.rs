@@ -41,8 +41,10 @@ async fn the_header_is_a_key_too() {
          content-length: {}\r\n\r\n{body}",
         body.len()
     );
-    assert!(served.raw(&request).await.starts_with("HTTP/1.1 202 "));
-    assert!(served.raw(&request).await.starts_with("HTTP/1.1 200 "));
+    for _ in 0..2 {
+        assert!(served.raw(&request).await.starts_with("HTTP/1.1 202 "));
+    }
+    assert_eq!(served.outbox().stats().rows, 1);
 }
 
 #[tokio::test]
@@ -156,4 +158,47 @@ async fn without_home_there_is_no_outbox() {
         code(served.client.inbox("default", None, None).await),
         ErrorCode::NoHome
     );
+}
+
+#[tokio::test]
+async fn a_message_is_given_up() {
+    let served = Served::start().await;
+    let id = served
+        .client
+        .send(&NewMessage::text(key(), "x"))
+        .await
+        .unwrap()
+        .id;
+    served.client.withdraw(id).await.unwrap();
+    let message = served
+        .client
+        .message_after(id, MessageState::Queued)
+        .await
+        .unwrap();
+    assert_eq!(message.state, MessageState::Failed);
+    assert_eq!(code(served.client.withdraw(99).await), ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn a_message_is_sent_and_received() {
+    let served = Served::start().await;
+    let bob = node().await;
+    let mut received = bob.subscribe();
+    served
+        .client
+        .ping(bob.peer_address().to_string())
+        .await
+        .unwrap();
+    let message = NewMessage::text(*bob.public_key(), "hello");
+    let mut message = served.client.send(&message).await.unwrap();
+    assert_eq!(received.recv().await.unwrap().message.payload, "hello");
+    received.ack().await;
+    while !message.state.has_ended() {
+        message = served
+            .client
+            .message_after(message.id, message.state)
+            .await
+            .unwrap();
+    }
+    assert_eq!(message.state, MessageState::Received);
 }

@@ -10,7 +10,7 @@ use dht_core::{
     Clock as _, DedupHash, Entropy as _, NodeId, OsEntropy, PublicKey, SecretKey, SystemClock,
 };
 use dht_node::{Builder, Config, Node};
-use dht_spool::{Arrival, Inbox, InboxConfig, NewRow, Outbox, OutboxConfig};
+use dht_spool::{Arrival, Inbox, NewRow, Outbox};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -30,14 +30,16 @@ impl Served {
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
-        let mut parts = Parts::new(node().await);
-        parts.inbox = Some(Inbox::in_memory(InboxConfig::default()).unwrap());
-        parts.outbox = Some(Outbox::in_memory(OutboxConfig::default()).unwrap());
-        Self::over(parts, limits).await
+        let folder = tempfile::tempdir().unwrap();
+        let parts = Parts::new(home_node(&folder.path().join("home")).await);
+        Self::serve(folder, parts, limits).await
     }
 
     pub(crate) async fn over(parts: Parts, limits: Limits) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::serve(tempfile::tempdir().unwrap(), parts, limits).await
+    }
+
+    async fn serve(folder: TempDir, parts: Parts, limits: Limits) -> Self {
         let socket = folder.path().join("api.sock");
         let server = ApiServer::bind_unix(&socket, parts.clone(), limits)
             .await
@@ -69,7 +71,7 @@ impl Served {
     }
 
     pub(crate) fn outbox(&self) -> &Outbox {
-        self.parts.outbox.as_ref().unwrap()
+        self.parts.node.outbox().unwrap()
     }
 
     /// Puts messages into the inbox.

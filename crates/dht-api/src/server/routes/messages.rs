@@ -8,8 +8,8 @@ use axum::{
     response::Response,
 };
 use dht_core::{Destination, PublicKey};
-use dht_node::{MAX_PAYLOAD_BYTES, Message};
-use dht_spool::{Entry, Filter, NewEntry, Put, SendOptions, SendState, StateKind};
+use dht_node::{MAX_PAYLOAD_BYTES, Message, SendOptions};
+use dht_spool::{Entry, Filter, SendState, StateKind};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 use utoipa::IntoParams;
@@ -62,8 +62,7 @@ pub(in super::super) struct ListQuery {
     request_body = NewMessage,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 bytes: the same message with the same key is sent once and answered with the same id")),
     responses(
-        (status = 202, description = "Queued", body = OutgoingMessage),
-        (status = 200, description = "Queued earlier with the same idempotency key", body = OutgoingMessage),
+        (status = 202, description = "Queued, now or earlier with the same idempotency key", body = OutgoingMessage),
         (status = "default", description = "Not queued", body = ErrorBody),
     )
 )]
@@ -84,44 +83,23 @@ pub(in super::super) async fn send(
         let message = format!("`ttl_seconds` is not in the range 1 to {MAX_TTL_SECONDS}");
         return Err(ApiError::bad_request(message));
     }
+    // Without a home nothing would tell what became of the message.
+    api.outbox()?;
     let options = SendOptions {
         ttl_seconds,
         direct_only: message.direct_only,
         replicas: message.replicas,
-    };
-    let created_at = api.now();
-    let (outbox, payload_bytes) = (api.outbox()?, payload.len() as u64);
-    let entry = NewEntry {
         key: idempotency_key(&headers, message.key)?,
-        recipient: message.to,
+    };
+    let content = Message {
         message_type: message.message_type,
         payload,
-        options,
-        created_at,
-        frame: None,
     };
-    let key = entry.key.clone();
-    match outbox.put(entry).await? {
-        Put::New(id) => {
-            let queued = Entry {
-                id,
-                key,
-                recipient: message.to,
-                message_type: message.message_type,
-                payload_bytes,
-                options,
-                created_at,
-                expires_at: options.expires_at(created_at),
-                state: SendState::Queued,
-                attempts: 0,
-                next_attempt: Some(created_at),
-                last_error: None,
-                ended_at: None,
-            };
-            Ok(json(StatusCode::ACCEPTED, &outgoing(queued)))
-        }
-        Put::Existing(id) => Ok(json(StatusCode::OK, &find(&api, id).await?)),
-    }
+    let delivery = api.parts.node.send(&message.to, content, options).await?;
+    Ok(json(
+        StatusCode::ACCEPTED,
+        &find(&api, delivery.id()).await?,
+    ))
 }
 
 fn idempotency_key(headers: &HeaderMap, field: Option<String>) -> Result<Option<String>, ApiError> {
@@ -171,6 +149,25 @@ pub(in super::super) async fn get(
             return Ok(json(StatusCode::OK, &message));
         }
     }
+}
+
+/// Give a message up: it is not tried any more, and its state becomes `failed`. Copies that have left are not called
+/// back.
+#[utoipa::path(
+    delete, path = "/v1/messages/{id}", tag = "messages", operation_id = "withdraw",
+    params(("id" = u64, Path, description = "Id of the message")),
+    responses(
+        (status = 202, description = "The message before it is given up", body = OutgoingMessage),
+        (status = "default", description = "No such message", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn withdraw(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+) -> Result<Response, ApiError> {
+    let message = find(&api, id).await?;
+    api.parts.node.withdraw(id);
+    Ok(json(StatusCode::ACCEPTED, &message))
 }
 
 /// Messages in order of their ids.

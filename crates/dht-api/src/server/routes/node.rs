@@ -97,7 +97,7 @@ fn inbox_usage(parts: &Parts) -> Option<InboxUsage> {
 }
 
 fn outbox_usage(parts: &Parts) -> Option<OutboxUsage> {
-    let stats = parts.outbox.as_ref()?.stats();
+    let stats = parts.node.outbox()?.stats();
     Some(OutboxUsage {
         messages: stats.rows,
         bytes: stats.bytes,
