@@ -39,7 +39,9 @@ impl Setup {
         let message = self.check.check(message).expect("always passed on");
         let disposition = match message.is_readable() {
             true => Disposition::Delivered,
-            false => message.outcome.unwrap_or_else(|| DropReason::NotForUs.into()),
+            false => message
+                .outcome
+                .unwrap_or_else(|| DropReason::NotForUs.into()),
         };
         let sent = std::mem::take(&mut *self.out.forwarded.lock());
         (disposition, sent)
