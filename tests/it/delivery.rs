@@ -61,7 +61,7 @@ async fn store(from: &Node, to: &PublicKey, numbers: std::ops::Range<u32>) {
 }
 
 /// The numbers in the inbox.
-fn held(node: &Node) -> Vec<u32> {
+pub(crate) fn held(node: &Node) -> Vec<u32> {
     let limit = Limit {
         rows: 10_000,
         ..Limit::default()

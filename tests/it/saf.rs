@@ -169,8 +169,8 @@ async fn a_sender_learns_how_far_its_message_has_come() {
     // To a peer that is there, it goes directly, and nobody keeps it.
     let mut inbox = bob.subscribe();
     let mut delivery = post(&alice, bob.public_key(), message("here")).await;
-    within(delivery.wait(StateKind::Received)).await.unwrap();
     assert_eq!(receive(&mut inbox).await.message, message("here"));
+    within(delivery.wait(StateKind::Received)).await.unwrap();
     assert_eq!(stock.saf_stats(), None);
 }
 

@@ -516,13 +516,11 @@ impl Sending {
             return;
         };
         let over = match attempt.direct {
-            Direct::Running | Direct::Asking(_) => false,
-            Direct::Written(_) => attempt.open == 0,
-            Direct::Over => attempt.asked_holders && attempt.open == 0,
+            Direct::Written(_) => true,
+            // With all holders answered, the recipient is not waited for: its late answer counts too.
+            Direct::Running | Direct::Asking(_) | Direct::Over => attempt.asked_holders,
         };
-        // With all holders found, the recipient is asked no longer.
-        if over || (attempt.asked_holders && attempt.open == 0 && attempt.direct != Direct::Running)
-        {
+        if over && attempt.open == 0 {
             self.finish(now, actions);
         }
     }
