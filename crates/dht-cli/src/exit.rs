@@ -1,11 +1,9 @@
 //! Failures of commands: a text for people and an exit code for scripts.
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{error::Error, process::ExitCode};
 
-use crate::{output, signals};
-
-/// Longest time that the text of a failure waits for a reader of standard error.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Exit code of an interrupted command.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// A failed command.
 #[derive(Debug)]
@@ -54,8 +52,7 @@ impl Failure {
 
     /// The user interrupted the command before it was done.
     pub(crate) fn interrupted() -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "130 fits")]
-        Self::new(signals::INTERRUPTED as u8, "interrupted".to_owned())
+        Self::new(INTERRUPTED, "interrupted".to_owned())
     }
 
     /// The reader of standard output has read enough: an end, not a failure.
@@ -63,12 +60,14 @@ impl Failure {
         Self::new(0, String::new())
     }
 
-    /// Prints the message and returns the exit code.
-    pub(crate) fn report(self) -> ExitCode {
-        if !self.message.is_empty() {
-            output::say(&format!("error: {}", self.message), PATIENCE);
-        }
+    /// The exit code of the process.
+    pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(self.code)
+    }
+
+    /// What to tell people; empty if there is nothing to say.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 }
 

@@ -4,7 +4,7 @@ use std::{io::IsTerminal as _, str::FromStr, sync::OnceLock};
 
 use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt as _, reload};
 
-use crate::{output::LogWriter, settings::closest};
+use crate::{output::LogWriter, spelling::closest};
 
 /// Filter without a flag and a setting.
 pub(crate) const DEFAULT: &str = "warn";

@@ -16,12 +16,15 @@ mod saf;
 mod send;
 mod settings;
 mod signals;
+mod spelling;
 
 use exit::Failure;
 use log::LogFilter;
 
 /// Time for the tasks that remain once a command has ended.
 const TASKS_LIMIT: Duration = Duration::from_millis(500);
+/// Longest time that the text of a failure waits for a reader of standard error.
+const FAILURE_LIMIT: Duration = Duration::from_millis(500);
 /// Time for the last lines of the log once a command has ended.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
@@ -74,7 +77,12 @@ fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let code = match started() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => {
+            if !failure.message().is_empty() {
+                output::say(&format!("error: {failure}"), FAILURE_LIMIT);
+            }
+            failure.code()
+        }
     };
     output::flush(FLUSH_LIMIT);
     code

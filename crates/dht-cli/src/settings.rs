@@ -9,6 +9,7 @@ use toml::{Table, Value};
 use crate::{
     exit::Failure,
     log::{self, LogFilter},
+    spelling::closest,
 };
 
 /// Beginning of the names of environment variables.
@@ -106,15 +107,6 @@ impl Settings {
 /// Refuses variables that are no settings.
 pub(crate) fn check_environment() -> Result<(), Failure> {
     environment().map(|_| ())
-}
-
-/// The word that is most like `word`, if one is.
-pub(crate) fn closest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let like = |other: &&str| strsim::jaro_winkler(word, other);
-    let found = words
-        .into_iter()
-        .max_by(|a, b| like(a).total_cmp(&like(b)))?;
-    (like(&found) > 0.75).then_some(found)
 }
 
 fn environment() -> Result<Vec<Variable>, Failure> {

@@ -5,12 +5,13 @@ use std::{sync::LazyLock, thread, time::Duration};
 
 use tokio::sync::{Notify, watch};
 
-use crate::{exit::Failure, output};
+use crate::{
+    exit::{Failure, INTERRUPTED},
+    output,
+};
 
 /// Longest time between the first signal and the end of the process.
 pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// Exit code of an interrupted command.
-pub(crate) const INTERRUPTED: i32 = 130;
 /// Time for the last words on standard error.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -64,7 +65,7 @@ async fn serve(signals: &mut Signals) {
     tokio::select! {
         () = signals.stop() => {
             output::say("error: interrupted twice: stopped at once", LAST_WORDS);
-            end(INTERRUPTED);
+            end(INTERRUPTED.into());
         }
         () = tokio::time::sleep(STOP_LIMIT) => {
             output::say(&format!("error: not stopped within {STOP_LIMIT:?}: ended"), LAST_WORDS);

@@ -13,9 +13,7 @@ use dht_transport::Transport;
 use futures::future::BoxFuture;
 use tower::{BoxError, Service};
 
-use crate::{
-    Event, Received, counters::Counters, events::Events, inbox::Subscribers, validator::received,
-};
+use crate::{Event, Received, counters::Counters, events::Events, inbox::Subscribers};
 
 /// The end of the outbound pipeline: a message is taken once it is in its peer's queue.
 #[derive(Clone)]
@@ -109,7 +107,8 @@ impl Service<Delivered> for ToApplication {
         }
         let subscribers = Arc::clone(&self.subscribers);
         Box::pin(async move {
-            let message = received(&delivered.parts, delivered.origin, delivered.source.node_id);
+            let message =
+                Received::from_parts(&delivered.parts, delivered.origin, delivered.source.node_id);
             let Some(received) = message else {
                 return Ok(Disposition::Dropped(DropReason::Refused));
             };

@@ -8,27 +8,15 @@ use std::{
     },
 };
 
-use dht_core::{Message, NodeId, PublicKey};
 use dht_stack::BytePermit;
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::channels;
+use crate::{Received, channels};
 
 /// Longest payload of one message, in bytes: what fits the messaging frame with header, padding and tag.
 pub const MAX_PAYLOAD_BYTES: usize = dht_proto::limits::MAX_MESSAGING_FRAME_BYTES - 16 * 1024;
-
-/// A received message and where it came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Received {
-    /// Authenticated origin; `None` if the message is clear and unsigned.
-    pub sender: Option<PublicKey>,
-    /// Connected peer that delivered the message to this node.
-    pub via: NodeId,
-    /// Type and content.
-    pub message: Message,
-}
 
 /// Messages for the application, one after the other; see [`Node::subscribe`](crate::Node::subscribe).
 ///
@@ -233,6 +221,7 @@ impl Subscribers {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use dht_core::{Message, NodeId};
     use dht_stack::ByteBudget;
 
     use super::*;

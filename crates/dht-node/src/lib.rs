@@ -40,6 +40,7 @@ mod memory;
 mod node;
 mod outbox;
 mod peer_sync;
+mod received;
 mod saf;
 mod shared;
 #[cfg(feature = "spool")]
@@ -64,11 +65,12 @@ pub use dht_saf::{Config as SafConfig, FetchSummary, SafEvent};
 pub use dht_spool::{EntryId, SendState, SpoolError, StateKind};
 pub use dht_stack::Rate;
 pub use events::{Event, EventStream};
-pub use inbox::{MAX_PAYLOAD_BYTES, Received, Subscription};
+pub use inbox::{MAX_PAYLOAD_BYTES, Subscription};
 #[cfg(feature = "saf")]
 pub use node::FetchError;
 pub use node::{Node, SHUTDOWN_LIMIT};
 pub use outbox::{Delivery, SendOptions, SubmitError, Undelivered};
+pub use received::Received;
 #[cfg(feature = "saf")]
 pub use saf::{ledger_file, saf_folder};
 #[cfg(feature = "spool")]

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use crate::{Event, Received, events::Events, validator::received};
+use crate::{Event, Received, events::Events};
 
 /// File of the inbox within a home.
 const FILE: &str = "inbox.redb";
@@ -93,7 +93,8 @@ impl Spool {
         &self,
         delivered: Delivered,
     ) -> impl Future<Output = Disposition> + Send + use<> {
-        let message = received(&delivered.parts, delivered.origin, delivered.source.node_id);
+        let message =
+            Received::from_parts(&delivered.parts, delivered.origin, delivered.source.node_id);
         let ticket = message.map(
             |Received {
                  sender,

@@ -1,8 +1,12 @@
 //! The OpenAPI document.
 
+use axum::{http::StatusCode, response::Response};
 use utoipa::OpenApi;
 
-use super::routes::{inbox, messages, node, peers};
+use super::{
+    error::json,
+    routes::{inbox, messages, node, peers},
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -15,7 +19,7 @@ use super::routes::{inbox, messages, node, peers};
         inbox::list, inbox::ack, inbox::stream,
         inbox::consumers, inbox::add_consumer, inbox::remove_consumer,
         peers::list, peers::bans, peers::ban, peers::lift_ban, peers::discover, peers::ping,
-        node::store, node::fetch, node::events, node::status, node::config, node::openapi_json,
+        node::store, node::fetch, node::events, node::status, node::config, openapi_json,
     ),
     tags(
         (name = "messages", description = "Sending"),
@@ -30,4 +34,13 @@ struct Document;
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
     Document::openapi()
+}
+
+/// The OpenAPI document of this API.
+#[utoipa::path(
+    get, path = "/v1/openapi.json", tag = "node", operation_id = "openapi",
+    responses((status = 200, description = "This document", body = Object))
+)]
+pub(super) async fn openapi_json() -> Response {
+    json(StatusCode::OK, &openapi())
 }

@@ -16,7 +16,7 @@ use axum::{
     routing::{delete, get, post},
 };
 
-use super::{error::ApiError, state::Api, token::Token};
+use super::{error::ApiError, openapi::openapi_json, state::Api, token::Token};
 use crate::types::ErrorCode;
 
 /// All routes. With a token, only for requests that show it.
@@ -46,7 +46,7 @@ pub(super) fn router(api: Arc<Api>, token: Option<Token>) -> Router {
         .route("/v1/events", get(node::events))
         .route("/v1/status", get(node::status))
         .route("/v1/config", get(node::config))
-        .route("/v1/openapi.json", get(node::openapi_json))
+        .route("/v1/openapi.json", get(openapi_json))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(api);

@@ -14,7 +14,6 @@ use super::{
     super::{
         error::{ApiError, json},
         http::stopped,
-        openapi::openapi,
         state::{Api, Parts},
         stream::{self, ALIVE, ALIVE_EVERY, END, Source},
     },
@@ -187,15 +186,6 @@ pub(in super::super) async fn config(State(api): State<Arc<Api>>) -> Result<Resp
         config,
     };
     Ok(json(StatusCode::OK, &config))
-}
-
-/// The OpenAPI document of this API.
-#[utoipa::path(
-    get, path = "/v1/openapi.json", tag = "node", operation_id = "openapi",
-    responses((status = 200, description = "This document", body = Object))
-)]
-pub(in super::super) async fn openapi_json() -> Response {
-    json(StatusCode::OK, &openapi())
 }
 
 /// Events from now on: messages dropped, bans, fetches, as server-sent events. A client that reads too slowly is
