@@ -155,7 +155,7 @@ impl Driver {
                 }
                 _ = ticks.tick() => {
                     tick = tick.wrapping_add(1);
-                    self.on_tick(tick % TICKS_A_CLEAN_UP == 0);
+                    self.on_tick(tick.is_multiple_of(TICKS_A_CLEAN_UP));
                 }
             }
             self.load_ready();
