@@ -32,11 +32,11 @@ async fn banned() -> (Node, Node, Arc<dht_core::ManualClock>) {
 /// Both, connected again, can talk to each other.
 async fn assert_reconciled(judge: &Node, banned: &Node) {
     let (mut to_judge, mut to_banned) = (judge.subscribe(), banned.subscribe());
-    within(send(&banned, judge.public_key(), message("thanks")))
+    within(send(banned, judge.public_key(), message("thanks")))
         .await
         .unwrap();
     assert_eq!(receive(&mut to_judge).await.message, message("thanks"));
-    within(send(&judge, banned.public_key(), message("welcome")))
+    within(send(judge, banned.public_key(), message("welcome")))
         .await
         .unwrap();
     assert_eq!(receive(&mut to_banned).await.message, message("welcome"));
@@ -54,7 +54,7 @@ async fn a_banned_peer_is_refused_until_it_is_unbanned() {
         }
         assert!(!is_connected(&judge, &banned));
     }
-    let sent = within(send(&banned, judge.public_key(), message("let me in"))).await;
+    let sent = within(send(banned, judge.public_key(), message("let me in"))).await;
     assert_eq!(sent, Err("peer could not be dialled".to_owned()));
     assert_eq!(judge.stats().delivered, 0);
 
@@ -63,7 +63,7 @@ async fn a_banned_peer_is_refused_until_it_is_unbanned() {
         within(judge.connect(&banned.peer_address())).await,
         Err(DialError::Banned)
     ));
-    let sent = within(send(&judge, banned.public_key(), message("no"))).await;
+    let sent = within(send(judge, banned.public_key(), message("no"))).await;
     assert_eq!(sent, Err("the peer is not known, or is banned".to_owned()));
 
     assert!(judge.directory().unban(*banned.public_key()));

@@ -29,7 +29,7 @@ fn flood<'a>(
 ) -> FuturesUnordered<impl Future<Output = ()> + 'a> {
     (0..count)
         .map(|at| async move {
-            send(&from, to.public_key(), numbered(at, bytes))
+            send(from, to.public_key(), numbered(at, bytes))
                 .await
                 .unwrap();
         })

@@ -58,7 +58,7 @@ async fn a_node_under_load_with_an_application_that_does_not_read_stops() {
     let mut sends: FuturesUnordered<_> = flooders
         .iter()
         .flat_map(|flooder| (0..100).map(move |at| (flooder, at)))
-        .map(|(flooder, at)| send(&flooder, busy.public_key(), numbered(at, 60 * 1024)))
+        .map(|(flooder, at)| send(flooder, busy.public_key(), numbered(at, 60 * 1024)))
         .collect();
     within(async {
         while !crate::net::is_full(&busy) {

@@ -24,7 +24,7 @@ use crate::{
 /// Takes every message that a node sends. Cheap to clone.
 ///
 /// Requests are admitted once, bounded in number and bytes: the more important may fill more of the room, and each
-/// [`Cause`] keeps to a share of it. As a tower service it waits for room, callers of a cause in the order in which they
+/// [`Cause`](dht_core::Cause) keeps to a share of it. As a tower service it waits for room, callers of a cause in the order in which they
 /// came, and seals on the caller's task, so that many callers use many cores. As an [`Outbox`] it never waits: what finds no
 /// room is refused, and what is taken runs on the [`Worker`].
 ///
