@@ -54,7 +54,7 @@ async fn a_banned_peer_is_refused_until_it_is_unbanned() {
         }
         assert!(!is_connected(&judge, &banned));
     }
-    let sent = within(send(banned, judge.public_key(), message("let me in"))).await;
+    let sent = within(send(&banned, judge.public_key(), message("let me in"))).await;
     assert_eq!(sent, Err("peer could not be dialled".to_owned()));
     assert_eq!(judge.stats().delivered, 0);
 
@@ -63,7 +63,7 @@ async fn a_banned_peer_is_refused_until_it_is_unbanned() {
         within(judge.connect(&banned.peer_address())).await,
         Err(DialError::Banned)
     ));
-    let sent = within(send(judge, banned.public_key(), message("no"))).await;
+    let sent = within(send(&judge, banned.public_key(), message("no"))).await;
     assert_eq!(sent, Err("the peer is not known, or is banned".to_owned()));
 
     assert!(judge.directory().unban(*banned.public_key()));
