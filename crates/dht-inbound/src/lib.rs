@@ -16,14 +16,15 @@
 //! ```
 //! use std::{convert::Infallible, sync::Arc};
 //!
-//! use dht_core::{Disposition, OsEntropy, RemotePeer, Signing, SystemClock, test_util};
+//! use dht_core::{Disposition, ManualClock, OsEntropy, RemotePeer, Signing, UnixSeconds, test_util};
 //! use dht_inbound::{Delivered, Inbound, InboundConfig, InboundRuntime};
 //! use dht_peers::InboundFrame;
 //! use tower::{ServiceExt as _, service_fn};
 //!
 //! let identity = Arc::new(test_util::identity(1));
-//! // Add an outbox and a discovery hook for a node that sends.
-//! let runtime = InboundRuntime::new(identity, Arc::new(SystemClock), Arc::new(OsEntropy));
+//! // A node takes `SystemClock`; the frame below was sealed at this time. Add an outbox and a discovery hook to send.
+//! let clock = Arc::new(ManualClock::new(UnixSeconds(1_700_000_000)));
+//! let runtime = InboundRuntime::new(identity, clock, Arc::new(OsEntropy));
 //! let application = service_fn(|message: Delivered| async move {
 //!     println!("{:?} from {:?}", message.payload(), message.origin);
 //!     Ok::<_, Infallible>(Disposition::Delivered)
