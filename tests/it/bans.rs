@@ -43,7 +43,7 @@ async fn assert_reconciled(judge: &Node, banned: &Node) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_banned_peer_is_refused_until_it_is_unbanned() {
+async fn banned_peer_is_refused_until_unbanned() {
     let (judge, banned, _clock) = banned().await;
     let _inbox = judge.subscribe();
     for _ in 0..3 {

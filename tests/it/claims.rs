@@ -29,8 +29,9 @@ fn b097_an_all_zero_signature_is_invalid() {
     );
 }
 
+/// A peer without claims, or with claims without addresses, is refused.
 #[test]
-fn b098_a_peer_without_claims_or_addresses_is_refused() {
+fn b098_peer_without_claims_is_refused() {
     let node = identity(1);
     let check = |claims| {
         validate_claims(

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 #[test]
-fn a_killed_writer_loses_nothing_it_acknowledged() {
+fn killed_writer_loses_nothing_acknowledged() {
     let output = Command::new(env!("CARGO_BIN_EXE_crash"))
         .args(["--rounds", "3", "--records", "2000", "--seed", "4"])
         // How long opening takes is the machine's business here.

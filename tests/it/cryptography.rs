@@ -13,7 +13,7 @@ use dht_proto::message_signature::ProtoMessageSignature;
 use prost::Message;
 
 #[test]
-fn b028_what_was_encrypted_decrypts_to_the_original() {
+fn b028_decryption_gives_the_original() {
     let (from, to) = (identity(1), identity(2));
     let opened = open(encrypted(&from, to.public_key(), b"hello", 3), &to).unwrap();
     let origin = Some(*from.public_key());
@@ -43,7 +43,7 @@ fn b030_altered_ciphertext_does_not_decrypt() {
 }
 
 #[test]
-fn b031_a_key_from_another_exchange_does_not_decrypt() {
+fn b031_foreign_exchange_key_decrypts_nothing() {
     let (from, to, other) = (identity(1), identity(2), identity(4));
     let sealed = Sender::seal(&from, &to);
     // The same ciphertext under a valid signature, addressed to somebody else.
@@ -56,14 +56,15 @@ fn b031_a_key_from_another_exchange_does_not_decrypt() {
 }
 
 #[test]
-fn b038_a_signature_holds_for_its_message_only() {
+fn b038_signature_holds_for_one_message() {
     let signature = MessageSignature::sign_with_nonce(&secret(7), &[1; 32], &secret(9));
     assert!(signature.verify(&[1; 32]));
     assert!(!signature.verify(&[2; 32]));
 }
 
+/// A signature cannot be moved to a related key.
 #[test]
-fn b039_a_signature_cannot_be_moved_to_a_related_key() {
+fn b039_signature_binds_its_exact_key() {
     let message = [1; 32];
     let [key, shift] = [7_u64, 1000];
     let signature = MessageSignature::sign_with_nonce(&secret(key), &message, &secret(9));

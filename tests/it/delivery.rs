@@ -80,7 +80,7 @@ async fn nothing_more(inbox: &mut Subscription) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_of_five_is_read_and_four_remain() {
+async fn four_unread_of_five_remain() {
     let home = tempfile::tempdir().unwrap();
     let to = secret(3).public_key();
     let (_alice, bob) = holder_with(5, &to).await;
@@ -167,7 +167,7 @@ async fn a_refused_copy_is_delivered_later() {
 /// The inbox is closed under a running node, as when its writer has died: what comes is refused, an event tells, and
 /// the holder keeps it for the next life.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_inbox_refuses_and_says_so() {
+async fn dead_inbox_refuses_and_reports() {
     let home = tempfile::tempdir().unwrap();
     let to = secret(3).public_key();
     let (_alice, bob) = holder_with(3, &to).await;
@@ -215,7 +215,7 @@ async fn overlapping_cancelled_fetches_lose_nothing() {
 
 /// What does not fit stays with the holder, unconfirmed, and comes once there is room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_inbox_takes_the_rest_later() {
+async fn full_inbox_takes_rest_later() {
     let home = tempfile::tempdir().unwrap();
     let to = secret(3).public_key();
     let (_alice, bob) = holder_with(15, &to).await;

@@ -27,7 +27,7 @@ fn knows(node: &Node, peer: &Node) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_to_an_unknown_key_finds_its_recipient() {
+async fn message_to_unknown_key_finds_recipient() {
     let [alice, bob, carol] = chain([1, 2, 3]).await;
     let mut inbox = carol.subscribe();
     assert!(!knows(&alice, &carol));
@@ -53,7 +53,7 @@ async fn a_message_to_an_unknown_key_finds_its_recipient() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b123_a_client_is_found_through_a_chain_of_nodes() {
+async fn b123_client_is_found_through_chain() {
     let [a, b, c] = chain([1, 2, 3]).await;
     let d = within(builder(4).features(Features::CLIENT).start())
         .await
@@ -70,7 +70,7 @@ async fn b123_a_client_is_found_through_a_chain_of_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn searches_that_cannot_succeed_end_as_they_should() {
+async fn hopeless_searches_end_with_cause() {
     let [alice, bob] = chain([1, 2]).await;
     assert!(matches!(
         within(alice.discover(alice.public_key())).await,
@@ -111,7 +111,7 @@ async fn searches_that_cannot_succeed_end_as_they_should() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_peer_is_dialled_once_it_is_found() {
+async fn found_peer_is_dialled() {
     let [alice, _bob, carol] = chain([1, 2, 3]).await;
     within(alice.dial_or_discover(carol.public_key()))
         .await
@@ -120,7 +120,7 @@ async fn an_unknown_peer_is_dialled_once_it_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b122_a_join_makes_the_joiner_known_along_its_way() {
+async fn b122_join_introduces_joiner_on_path() {
     let [a, b, c] = chain([1, 2, 3]).await;
     assert!(!knows(&c, &a));
     let states = within(a.join()).await.unwrap();
@@ -136,7 +136,7 @@ async fn b122_a_join_makes_the_joiner_known_along_its_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b125_a_message_over_two_ways_is_read_once() {
+async fn b125_two_paths_deliver_once() {
     let [a, b, c, d] = chain([1, 2, 3, 4]).await;
     connect(&a, &c).await;
     let mut inbox = d.subscribe();
@@ -163,8 +163,9 @@ async fn b125_a_message_over_two_ways_is_read_once() {
     assert_eq!(copies_too_many, [0; 3]);
 }
 
+/// An undirected message goes round as often as the limit of rebroadcasts allows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b127_an_undirected_message_goes_round_as_often_as_it_may() {
+async fn b127_undirected_message_circulates_to_limit() {
     // All with one clock, so that the copies they send are equal to the last byte.
     let clock = crate::net::clock();
     let start = |seed| {
@@ -209,7 +210,7 @@ async fn b127_an_undirected_message_goes_round_as_often_as_it_may() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_selection_is_explained_as_it_is_made() {
+async fn explained_selection_is_the_real_one() {
     let [alice, bob, carol] = chain([1, 2, 3]).await;
     let explained = |strategy: Strategy| bob.explain(&strategy).explain();
     let (to_alice, to_carol) = (alice.public_key().node_id(), carol.public_key().node_id());

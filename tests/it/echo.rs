@@ -11,8 +11,9 @@ fn odd_body(payload: &[u8]) -> Bytes {
     Bytes::from([&body[..], &[0x10, 0x01]].concat())
 }
 
+/// The echo of a body in an unusual encoding is not delivered, in any encoding.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b055_the_echo_of_an_odd_body_is_not_delivered_in_any_encoding() {
+async fn b055_odd_echo_is_never_delivered() {
     let (alice, bob) = (node(1).await, node(2).await);
     connect(&alice, &bob).await;
     let (mut to_alice, mut to_bob) = (alice.subscribe(), bob.subscribe());

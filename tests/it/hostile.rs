@@ -42,7 +42,7 @@ async fn assert_serves(target: &Node, seed: u8) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_wrong_wire_byte_gets_no_answer() {
+async fn wrong_wire_byte_gets_no_answer() {
     let target = node(1).await;
     let ours = Network::LocalNet.wire_byte();
     for byte in (0..=u8::MAX).filter(|byte| *byte != ours) {
@@ -55,7 +55,7 @@ async fn every_wrong_wire_byte_gets_no_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_instead_of_noise_gets_no_answer() {
+async fn garbage_handshake_gets_no_answer() {
     let target = node(1).await;
     let ours = Network::LocalNet.wire_byte();
     let mut noise = vec![0x5a; 4096];
@@ -77,7 +77,7 @@ async fn garbage_instead_of_noise_gets_no_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_open_handshakes_keep_no_honest_peer_out() {
+async fn half_open_handshakes_exclude_nobody() {
     const HALF_OPEN: usize = 200;
     let target = node(1).await;
     let address = socket_address(&target);
@@ -107,7 +107,7 @@ async fn half_open_handshakes_keep_no_honest_peer_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sockets_that_hang_up_leave_nothing_behind() {
+async fn closed_sockets_leave_nothing_behind() {
     let target = node(1).await;
     let address = socket_address(&target);
     let ours = Network::LocalNet.wire_byte();

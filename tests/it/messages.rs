@@ -6,7 +6,7 @@ use dht_node::{MAX_PAYLOAD_BYTES, SendError, SendOptions, SubmitError};
 use crate::net::{connect, is_connected, message, node, receive, secret, send, until, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_direct_message_arrives_with_its_sender() {
+async fn direct_message_names_its_sender() {
     let (alice, bob) = (node(1).await, node(2).await);
     let mut inbox = bob.subscribe();
     alice.add_peer(&bob.peer_address());
@@ -49,7 +49,7 @@ async fn payloads_of_every_length_arrive_unchanged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_sent_is_refused_by_name() {
+async fn unsendable_message_names_its_cause() {
     let (alice, bob) = (node(1).await, node(2).await);
     let anything = || message("x");
     assert!(matches!(
@@ -92,8 +92,9 @@ async fn every_subscriber_gets_every_message() {
     }
 }
 
+/// A broadcast reaches each connected peer once and no peer farther away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broadcast_reaches_the_neighbours_once_and_no_farther() {
+async fn broadcast_reaches_only_direct_peers() {
     let (alice, bob, carol) = (node(1).await, node(2).await, node(3).await);
     connect(&alice, &bob).await;
     connect(&carol, &bob).await;
@@ -132,8 +133,9 @@ async fn a_broadcast_reaches_the_neighbours_once_and_no_farther() {
     assert_eq!(carol.stats().duplicates_dropped, 0);
 }
 
+/// A message that is passed on is delivered once on each node, and its further copies are counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_passed_on_is_seen_once_by_each_node_and_its_copies_are_counted() {
+async fn rebroadcast_is_delivered_once_per_node() {
     let (alice, bob, carol) = (node(1).await, node(2).await, node(3).await);
     connect(&alice, &bob).await;
     connect(&carol, &bob).await;
@@ -176,7 +178,7 @@ async fn a_message_passed_on_is_seen_once_by_each_node_and_its_copies_are_counte
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_nodes_dialling_at_once_lose_no_message() {
+async fn mutual_dials_lose_no_message() {
     for round in 0..10 {
         let (alice, bob) = (node(2 * round + 1).await, node(2 * round + 2).await);
         let (mut to_alice, mut to_bob) = (alice.subscribe(), bob.subscribe());
@@ -197,7 +199,7 @@ async fn both_nodes_dialling_at_once_lose_no_message() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_sender_of_a_message_can_be_answered_at_once() {
+async fn sender_can_be_answered_at_once() {
     let alice = node(1).await;
     let mut answers = alice.subscribe();
     for seed in 2..100 {

@@ -42,7 +42,7 @@ async fn at_home(seed: u8, home: &Path) -> Node {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn copy_in_a_dead_socket_is_rescued() {
+async fn copy_in_dead_socket_is_rescued() {
     let home = tempfile::tempdir().unwrap();
     let (alice, holder) = (node(1).await, node(2).await);
     let bob = at_home(3, home.path()).await;
@@ -154,7 +154,7 @@ async fn message_to_oneself_stays_here() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn message_expires_when_its_time_is_over() {
+async fn message_expires_at_its_deadline() {
     let clock = clock();
     let alice = within(builder(1).clock(Arc::clone(&clock) as _).start());
     let alice = alice.await.unwrap();
@@ -218,7 +218,7 @@ async fn direct_only_waits_for_the_recipient() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_sends_at_once_report_true_states() {
+async fn concurrent_sends_report_true_states() {
     const COUNT: u32 = 10_000;
     let (alice, bob) = (node(1).await, node(2).await);
     connect(&alice, &bob).await;

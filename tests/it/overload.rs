@@ -45,7 +45,7 @@ async fn is_answered(probe: &Probe, count: usize) {
 /// Six peers send mixed traffic as fast as the node takes it. Its memory stays within the budget, control messages are
 /// answered, every message meets the fate of its kind, and in the end nothing is held.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mixed_traffic_from_many_peers_is_carried_within_the_budget() {
+async fn mixed_overload_stays_within_budget() {
     const PEERS: u64 = 6;
     const EACH: usize = 200;
     let busy = within(patient(1, 2).start()).await.unwrap();
@@ -109,7 +109,7 @@ async fn mixed_traffic_from_many_peers_is_carried_within_the_budget() {
 /// An application that reads nothing holds back those whose messages it does not read, and nobody else: a control
 /// message is answered at any time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_application_that_does_not_read_keeps_no_control_message_waiting() {
+async fn idle_application_delays_no_control_message() {
     let busy = within(patient(1, 1).start()).await.unwrap();
     let _unread = busy.subscribe();
     let mut senders = JoinSet::new();
@@ -141,7 +141,7 @@ async fn an_application_that_does_not_read_keeps_no_control_message_waiting() {
 
 /// A peer that stops reading cannot hold up anyone else: its queue fills, and the others get their messages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_stops_reading_holds_up_nobody_else() {
+async fn unreading_peer_holds_up_nobody_else() {
     const BYTES: usize = 50 * 1024;
     let (hub, deaf, well) = (node(1).await, node(2).await, node(3).await);
     let line = Line::to(&deaf, LineState::Open).await;
@@ -188,7 +188,7 @@ async fn a_peer_that_stops_reading_holds_up_nobody_else() {
 
 /// A message that was seen before is a duplicate after a restart too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_seen_before_a_restart_is_a_duplicate_after_it() {
+async fn duplicates_are_known_after_restart() {
     let home = tempfile::tempdir().unwrap();
     let first = within(builder(1).home(home.path()).start()).await.unwrap();
     let mut inbox = first.subscribe();
@@ -230,7 +230,7 @@ async fn what_was_seen_before_a_restart_is_a_duplicate_after_it() {
 
 /// What exceeds a configured rate is dropped, and nobody is banned for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_neighbour_is_held_to_the_configured_rate() {
+async fn deliverer_is_held_to_configured_rate() {
     let clock = clock();
     let application = Rate {
         per_second: 1,

@@ -4,8 +4,9 @@ use bytes::{Bytes, BytesMut};
 use dht_core::test_util::public_key;
 use dht_core::{Destination, PadError, pad, unpad};
 
+/// Thirteen bytes become one block with the length prefix in front.
 #[test]
-fn b032_thirteen_bytes_become_one_block_with_the_prefix_in_front() {
+fn b032_short_payload_fills_one_block() {
     let block = pad(b"nine byte", 0).unwrap();
     assert_eq!(block.len(), 6000);
     assert_eq!(block[..13], *b"\x09\0\0\0nine byte");
@@ -13,12 +14,12 @@ fn b032_thirteen_bytes_become_one_block_with_the_prefix_in_front() {
 }
 
 #[test]
-fn b033_an_empty_payload_becomes_one_block_of_zeros() {
+fn b033_empty_payload_becomes_zero_block() {
     assert_eq!(pad(b"", 0).unwrap(), BytesMut::zeroed(6000));
 }
 
 #[test]
-fn b034_less_than_a_prefix_does_not_unpad() {
+fn b034_truncated_prefix_is_refused() {
     for length in [0, 3] {
         assert_eq!(unpad(Bytes::from(vec![0; length])), Err(PadError::TooShort));
     }
@@ -33,7 +34,7 @@ fn b035_padded_payloads_unpad_to_themselves() {
 }
 
 #[test]
-fn b036_a_smaller_prefix_gives_a_shorter_message() {
+fn b036_smaller_prefix_gives_shorter_message() {
     let mut block = pad(b"a message", 0).unwrap();
     block[0] = 1;
     assert_eq!(unpad(block.freeze()), Ok(Bytes::from_static(b"a")));

@@ -38,7 +38,7 @@ fn flood<'a>(
 
 /// A flood of large messages ends at the budget of the node, and goes on once its application reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unread_messages_hold_their_sender_back_and_none_is_lost() {
+async fn unread_messages_hold_sender_back() {
     const COUNT: u32 = 300;
     const BYTES: usize = 48 * 1024;
     /// Three quarters of the memory are for what arrives.
@@ -97,7 +97,7 @@ async fn unread_messages_hold_their_sender_back_and_none_is_lost() {
 
 /// Small messages do not fill the budget; the queues on their way are bounded by number.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn small_messages_beyond_every_queue_arrive_once() {
+async fn more_messages_than_queues_arrive_once() {
     const COUNT: u32 = 3_000;
     /// Requests under way at once, so that no queue of the sender overflows.
     const AT_ONCE: usize = 256;
@@ -131,7 +131,7 @@ async fn small_messages_beyond_every_queue_arrive_once() {
 
 /// Nobody waits for everybody: two nodes that flood each other, with small budgets, come through.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_nodes_that_flood_each_other_do_not_block_each_other() {
+async fn mutual_flood_does_not_deadlock() {
     const COUNT: u32 = 150;
     const BYTES: usize = 60 * 1024;
     let alice = within(builder(1).memory_mib(1).start()).await.unwrap();
@@ -168,7 +168,7 @@ async fn two_nodes_that_flood_each_other_do_not_block_each_other() {
 
 /// A message longer than the whole budget takes all of it, once it is free.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_beyond_the_whole_budget_still_arrives() {
+async fn message_over_whole_budget_arrives() {
     let alice = node(1).await;
     let bob = within(builder(2).memory_mib(1).start()).await.unwrap();
     let mut inbox = bob.subscribe();
@@ -186,7 +186,7 @@ async fn a_message_beyond_the_whole_budget_still_arrives() {
 
 /// An application that stops listening holds nobody back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscriber_that_leaves_frees_those_it_held_back() {
+async fn departed_subscriber_frees_its_senders() {
     const COUNT: u32 = 200;
     let alice = node(1).await;
     let bob = within(builder(2).memory_mib(1).start()).await.unwrap();

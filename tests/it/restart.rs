@@ -7,8 +7,9 @@ use crate::net::{
     Line, LineState, connect, is_connected, message, node, receive, secret, send, until, within,
 };
 
+/// A node that comes back with its key and port is reachable again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_comes_back_with_its_key_and_port_is_reachable_again() {
+async fn restarted_node_is_reachable_again() {
     let (alice, bob) = (node(1).await, node(2).await);
     let mut to_alice = alice.subscribe();
     connect(&alice, &bob).await;
@@ -36,7 +37,7 @@ async fn a_node_that_comes_back_with_its_key_and_port_is_reachable_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_queued_message_survives_a_dial_that_fails() {
+async fn queued_message_survives_failed_dial() {
     let (alice, bob) = (node(1).await, node(2).await);
     let line = Line::to(&bob, LineState::ClosesOne).await;
     let mut inbox = bob.subscribe();
@@ -52,7 +53,7 @@ async fn a_queued_message_survives_a_dial_that_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_configured_peer_is_dialled_without_being_asked() {
+async fn configured_peer_is_dialled_unasked() {
     let bob = node(2).await;
     let mut inbox = bob.subscribe();
     let alice = Node::builder(secret(1)).peer(bob.peer_address());
@@ -67,7 +68,7 @@ async fn a_configured_peer_is_dialled_without_being_asked() {
 
 /// The end of one dial is not taken for the end of the next, which starts the moment the first is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_dial_after_a_failed_one_is_not_cancelled() {
+async fn dial_after_failure_is_not_cancelled() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
@@ -87,7 +88,7 @@ async fn a_dial_after_a_failed_one_is_not_cancelled() {
 
 /// Whoever hangs up right after reading has got the message: it is neither reported as lost nor sent again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_to_a_peer_that_hangs_up_once_it_has_read_is_sent() {
+async fn message_before_hang_up_is_sent() {
     let alice = node(1).await;
     for seed in 2..50 {
         let bob = node(seed).await;

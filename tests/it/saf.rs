@@ -61,8 +61,9 @@ async fn nothing_more(inbox: &mut Subscription) {
     assert!(more.is_err(), "{more:?}");
 }
 
+/// Messages stored for an offline peer arrive once when it returns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b124_mail_for_an_absent_peer_arrives_once_when_it_returns() {
+async fn b124_stored_message_arrives_once() {
     let home = tempfile::tempdir().unwrap();
     let (alice, bob) = (node(1).await, node(2).await);
     connect(&alice, &bob).await;
@@ -112,7 +113,7 @@ async fn b124_mail_for_an_absent_peer_arrives_once_when_it_returns() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_pages_of_one_second_arrive_each_once() {
+async fn pages_of_one_second_arrive_once() {
     const MESSAGES: u32 = 230;
     let (alice, bob) = (node(1).await, node(2).await);
     connect(&alice, &bob).await;
@@ -128,7 +129,7 @@ async fn many_pages_of_one_second_arrive_each_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sender_learns_how_far_its_message_has_come() {
+async fn sender_learns_state_of_its_message() {
     let alice = node(1).await;
     let to = secret(9).public_key();
     let mut delivery = post(&alice, &to, message("anybody?")).await;
@@ -175,7 +176,7 @@ async fn a_sender_learns_how_far_its_message_has_come() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_holder_that_restarts_still_has_the_mail() {
+async fn restarted_holder_still_has_messages() {
     let home = tempfile::tempdir().unwrap();
     let (alice, bob) = (node(1).await, at_home(2, home.path()).await);
     connect(&alice, &bob).await;

@@ -164,7 +164,7 @@ fn later() -> UnixSeconds {
 }
 
 #[tokio::test]
-async fn sf01_a_node_without_the_feature_neither_stores_nor_forwards() {
+async fn sf01_client_neither_stores_nor_forwards() {
     let store = store();
     let run = Run::new(Features::CLIENT, &store);
     let outcome = run.receive(sealed(AWAY, MessageType::None, later())).await;
@@ -173,7 +173,7 @@ async fn sf01_a_node_without_the_feature_neither_stores_nor_forwards() {
 }
 
 #[tokio::test]
-async fn sf04_mail_for_this_node_is_delivered_and_not_stored() {
+async fn sf04_own_message_is_not_stored() {
     let store = store();
     let run = Run::new(Features::NODE, &store);
     let outcome = run.receive(sealed(ME, MessageType::None, later())).await;
@@ -181,8 +181,9 @@ async fn sf04_mail_for_this_node_is_delivered_and_not_stored() {
     assert_eq!((store.stats().rows, run.forwarded().len()), (0, 0));
 }
 
+/// A stored message is forwarded to its recipient if it is connected, else to nodes close to it.
 #[tokio::test]
-async fn sf05_stored_mail_is_forwarded_to_its_recipient_or_close_to_it() {
+async fn sf05_stored_message_is_forwarded_closer() {
     let store = store();
     let run = Run::new(Features::NODE, &store);
     let outcome = run.receive(sealed(AWAY, MessageType::None, later())).await;
@@ -198,7 +199,7 @@ async fn sf05_stored_mail_is_forwarded_to_its_recipient_or_close_to_it() {
 }
 
 #[tokio::test]
-async fn sf08_a_discovery_for_another_is_forwarded_and_not_stored() {
+async fn sf08_foreign_discovery_is_not_stored() {
     let store = store();
     let run = Run::new(Features::NODE, &store);
     let frame = sealed(AWAY, MessageType::Discovery, later());
@@ -212,7 +213,7 @@ async fn sf08_a_discovery_for_another_is_forwarded_and_not_stored() {
 }
 
 #[tokio::test]
-async fn sf09_what_expires_this_second_goes_the_whole_way() {
+async fn sf09_expiring_this_second_passes_all_layers() {
     for (expires, outcome) in [
         (NOW, Disposition::Forwarded),
         (
@@ -229,8 +230,9 @@ async fn sf09_what_expires_this_second_goes_the_whole_way() {
     }
 }
 
+/// A message stored in an earlier run is not forwarded again.
 #[tokio::test]
-async fn sf11_mail_stored_in_an_earlier_run_is_not_forwarded_again() {
+async fn sf11_earlier_stored_message_is_not_forwarded() {
     let store = store();
     let frame = sealed(AWAY, MessageType::None, later());
     let first = Run::new(Features::NODE, &store);
@@ -243,7 +245,7 @@ async fn sf11_mail_stored_in_an_earlier_run_is_not_forwarded_again() {
 }
 
 #[tokio::test]
-async fn sf23_a_request_to_a_client_is_swallowed_before_it_is_decrypted() {
+async fn sf23_client_drops_request_before_decryption() {
     let store = store();
     // Encrypted, and damaged: a node that looked would notice.
     let mut damaged = sealed(ME, MessageType::SafRequestMessages, later()).to_vec();

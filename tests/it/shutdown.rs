@@ -23,7 +23,7 @@ async fn stop(node: &Node) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_sent_before_a_shutdown_arrive_and_inboxes_end() {
+async fn messages_before_shutdown_arrive() {
     const COUNT: u32 = 100;
     let (alice, bob) = (node(1).await, node(2).await);
     let mut inbox = bob.subscribe();
@@ -47,8 +47,9 @@ async fn messages_sent_before_a_shutdown_arrive_and_inboxes_end() {
     until(|| bob.peers().is_empty()).await;
 }
 
+/// A node under load stops although its application does not read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_under_load_with_an_application_that_does_not_read_stops() {
+async fn loaded_node_stops_without_a_reader() {
     let busy = within(builder(1).memory_mib(1).start()).await.unwrap();
     let mut inbox = busy.subscribe();
     let flooders = [node(2).await, node(3).await, node(4).await];
@@ -90,8 +91,9 @@ async fn a_node_under_load_with_an_application_that_does_not_read_stops() {
     }
 }
 
+/// After a shutdown nothing is accepted, and a second shutdown does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_shutdown_nothing_is_accepted_and_a_second_one_is_harmless() {
+async fn second_shutdown_is_harmless() {
     let (alice, bob) = (node(1).await, node(2).await);
     let mut inbox = bob.subscribe();
     connect(&alice, &bob).await;
@@ -118,7 +120,7 @@ async fn after_a_shutdown_nothing_is_accepted_and_a_second_one_is_harmless() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_vanished_does_not_delay_it() {
+async fn vanished_peer_delays_no_shutdown() {
     let (alice, bob) = (node(1).await, node(2).await);
     let line = Line::to(&bob, LineState::Open).await;
     let mut inbox = bob.subscribe();

@@ -37,7 +37,7 @@ fn check(name: &str, cases: Vec<Value>) -> (usize, usize, String) {
 /// Every case of the checkout without one of its fields, for every field: either the field is one that cases of this
 /// shape may lack, or the case fails. No case passes because what was to be compared is not there.
 #[test]
-fn a_case_that_lacks_a_field_fails() {
+fn case_without_a_field_fails() {
     /// Fields that say again what others say, or that only people read.
     const OPTIONAL: [(&str, &[&str]); 8] = [
         ("challenge_hashes", &["body"]),
@@ -92,7 +92,7 @@ fn a_case_that_lacks_a_field_fails() {
 }
 
 #[test]
-fn files_are_recognised_by_the_words_of_their_names() {
+fn files_are_recognised_by_name() {
     let cases = || {
         checkout("node_ids.json")["cases"]
             .as_array()
@@ -116,7 +116,7 @@ fn files_are_recognised_by_the_words_of_their_names() {
 }
 
 #[test]
-fn a_kind_nobody_knows_fails_whatever_else_the_case_has() {
+fn unknown_kind_always_fails() {
     for name in [
         "hashing.json",
         "padding.json",
@@ -134,7 +134,7 @@ fn a_kind_nobody_knows_fails_whatever_else_the_case_has() {
 }
 
 #[test]
-fn no_number_of_a_case_takes_all_memory() {
+fn large_numbers_take_no_memory() {
     let huge = u64::MAX;
     let cases = [
         (
@@ -163,7 +163,7 @@ fn no_number_of_a_case_takes_all_memory() {
 }
 
 #[test]
-fn unknown_files_and_kinds_and_wrong_values_fail() {
+fn unknown_files_and_wrong_values_fail() {
     let cases = [
         ("poems.json", r#"{"cases":[{"kind":"sonnet"}]}"#),
         ("keys.json", r#"{"cases":[{"kind":"emoji"}]}"#),

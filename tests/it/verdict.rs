@@ -31,7 +31,7 @@ fn by_text(gossip: Received) -> impl Future<Output = Acceptance> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gossip_goes_on_only_if_the_application_accepts_it() {
+async fn only_accepted_gossip_is_passed_on() {
     let author = node(1).await;
     let relay = builder(2).gossip_validator(by_text).relay_gossip(true);
     let relay = within(relay.start()).await.unwrap();
@@ -62,7 +62,7 @@ async fn gossip_goes_on_only_if_the_application_accepts_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_direct_message_is_nobodys_to_judge() {
+async fn direct_message_skips_the_validator() {
     let alice = node(1).await;
     let bob = builder(2).gossip_validator(|_| std::future::ready(Acceptance::Reject));
     let bob = within(bob.start()).await.unwrap();
@@ -76,7 +76,7 @@ async fn a_direct_message_is_nobodys_to_judge() {
 
 /// An application that never answers loses the message, not the node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_verdict_that_does_not_come_is_none() {
+async fn missing_verdict_ignores_the_message() {
     let author = node(1).await;
     let slow = builder(2)
         .gossip_validator(|_| std::future::pending())
@@ -95,7 +95,7 @@ async fn a_verdict_that_does_not_come_is_none() {
 
 /// The profile is a setting: a forged signature gets the one who delivers it banned in the legacy profile only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_delivers_a_forgery_is_banned_in_the_legacy_profile_only() {
+async fn legacy_profile_bans_forgery_deliverer() {
     use dht_core::Clock as _;
     use dht_tests::load::{Kind, Peer, Traffic};
     for profile in [AttributionProfile::Strict, AttributionProfile::Legacy] {

@@ -187,12 +187,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checked_in_code_is_what_the_proto_files_say() {
+    fn checked_in_code_matches_proto_files() {
         Codegen::check().run().unwrap();
     }
 
     #[test]
-    fn a_changed_missing_or_left_over_file_differs() {
+    fn changed_or_missing_file_differs() {
         let out = env::temp_dir().join(format!("xtask-codegen-test-{}", process::id()));
         let files = BTreeMap::from([
             ("a.rs".to_owned(), "a".to_owned()),

@@ -231,7 +231,7 @@ text
     }
 
     #[test]
-    fn unlisted_edges_and_crates_are_faults_and_unused_ones_are_not() {
+    fn unlisted_edges_and_crates_are_faults() {
         let table = table(PAGE).unwrap();
         assert_eq!(
             faults(
@@ -252,7 +252,7 @@ text
     }
 
     #[test]
-    fn a_table_whose_edges_do_not_go_down_is_refused() {
+    fn upward_edge_is_refused() {
         let page = PAGE.replace("| keys | proto |", "| keys | proto, node |");
         assert_eq!(faults(&table(&page).unwrap(), &actual(&[])).len(), 1);
         let page = PAGE.replace("| keys | proto |", "| keys | nothing |");
@@ -260,12 +260,12 @@ text
     }
 
     #[test]
-    fn the_workspace_is_as_its_architecture_says() {
+    fn workspace_matches_its_architecture() {
         Deps::default().run().unwrap();
     }
 
     #[test]
-    fn a_page_without_the_table_is_refused() {
+    fn page_without_table_is_refused() {
         assert!(table("# nothing here").is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! `tidy`: what the compiler does not say about the shape of the sources.
 
 mod graph;
+mod names;
 mod source;
 
 use anyhow::{Context, Result, ensure};
@@ -10,12 +11,13 @@ use serde_json::Value;
 use crate::repo;
 use source::Source;
 
-/// Find files of a crate that import each other in a circle; count lines, public names and error enums; list short docs
+/// Find files of a crate that import each other in a circle and tests with long names; count lines, names and errors
 ///
-/// Tests and generated code are left out. Fails if there is a circle.
+/// Tests and generated code are left out of circles and counts. Fails if there is a circle, or a test whose name has
+/// more than six words behind the ids of its behaviours.
 #[derive(Debug, Default, Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask tidy                     circles of files\n  \
+    after_help = "Examples:\n  cargo xtask tidy                     circles of files, long test names\n  \
                         cargo xtask tidy --counts            and lines, public names and error enums\n  \
                         cargo xtask tidy --docs dht-core     and the short field docs of this crate"
 )]
@@ -49,8 +51,17 @@ impl Tidy {
                 println!("circle in {}: {}", source.name, circle.join(" | "));
             }
         }
+        let mut long = Vec::new();
+        names::long_test_names(&repo::root(), &mut long)?;
+        for name in &long {
+            println!("long test name in {name}");
+        }
         ensure!(circles == 0, "{circles} circles of files");
-        println!("tidy: no circle of files in {} crates", sources.len());
+        ensure!(long.is_empty(), "{} tests with long names", long.len());
+        println!(
+            "tidy: no circle of files in {} crates, no long test name",
+            sources.len()
+        );
         Ok(())
     }
 

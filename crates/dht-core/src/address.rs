@@ -215,7 +215,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_refused_or_round_trip(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn bytes_are_refused_or_round_trip(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(address) = Address::from_bytes(bytes.clone()) {
                 prop_assert_eq!(address.as_bytes(), &bytes[..]);
                 let _shown = address.to_string();

@@ -83,7 +83,7 @@ fn message(n: u8) -> NewRecord {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_counted_and_passes() {
+async fn full_disk_is_counted_and_passes() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     recorder.install().unwrap();

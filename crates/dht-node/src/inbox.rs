@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_is_held_until_the_message_is_taken() {
+    async fn memory_is_held_until_message_taken() {
         let budget = ByteBudget::new(4096);
         let subscribers = Subscribers::default();
         let mut inbox = subscribers.subscribe();
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_inbox_holds_the_sender_back() {
+    async fn full_inbox_holds_sender_back() {
         let subscribers = Subscribers::default();
         let mut inbox = subscribers.subscribe();
         let mut deliveries = FuturesUnordered::new();
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_idle_subscriber_holds_up_only_itself() {
+    async fn idle_subscriber_holds_up_only_itself() {
         let subscribers = Subscribers::default();
         let (idle, mut busy) = (subscribers.subscribe(), subscribers.subscribe());
         for _ in 0..INBOX_CAPACITY + 10 {

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn average_weighs_the_first_hundred_samples_equally() {
+    fn first_hundred_samples_weigh_equally() {
         let mut average = Average::default();
         assert_eq!(average.mean(), None);
         average.add(Duration::from_millis(100));
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_text_is_cut_at_a_character() {
+    fn failure_text_is_cut_between_characters() {
         let mut record = fresh();
         record.failed(NOW, &"é".repeat(100));
         assert_eq!(record.last_failure.unwrap().len(), MAX_FAILURE_BYTES);

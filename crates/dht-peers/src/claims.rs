@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn good_claims_pass_and_the_newest_leads() {
+    fn good_claims_pass_newest_first() {
         let valid = check(vec![
             signed(&["/ip4/1.2.3.4/tcp/5"], NOW.0),
             signed(&["/ip4/1.2.3.5/tcp/5"], 7),
@@ -330,7 +330,7 @@ mod tests {
 
     /// A claim is kept whole, in memory and for as long as its peer is known.
     #[test]
-    fn what_is_kept_of_a_claim_is_bounded() {
+    fn kept_claim_addresses_are_bounded() {
         let good = "/ip4/1.2.3.4/tcp/5".to_owned();
         let check_all = |addresses: &[String]| {
             let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -368,8 +368,9 @@ mod tests {
         validate_claims(&key, vec![memory], None, &policy, NOW).unwrap();
     }
 
+    /// A claim names public, local and internal addresses: only the public one is kept.
     #[test]
-    fn b099_only_the_public_address_is_kept_beside_local_and_internal_ones() {
+    fn b099_only_public_address_is_kept() {
         let addresses = [
             "/ip4/127.0.0.1/tcp/5",
             "/ip4/10.0.0.1/tcp/5",
@@ -414,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_of_a_local_network_keeps_its_addresses() {
+    fn local_network_peer_keeps_its_addresses() {
         // Valid by the address rules, and all there is to reach it by.
         let local = ["/ip4/10.0.0.1/tcp/5", "/ip4/127.0.0.1/tcp/5"];
         let valid = check(vec![signed(&[local[0], local[1], "/memory/7"], 7)]).unwrap();
@@ -422,8 +423,9 @@ mod tests {
         assert_eq!(kept, local);
     }
 
+    /// A connected peer whose claim has no usable address is kept without one.
     #[test]
-    fn a_connected_peer_is_kept_with_what_there_is() {
+    fn connected_peer_may_lack_addresses() {
         let key = secret(1).public_key();
         let kept = |addresses: &[&str]| {
             let claim = Arc::new(signed(addresses, 7));
@@ -437,8 +439,9 @@ mod tests {
         assert_eq!(kept(&["/memory/7"]), 0);
     }
 
+    /// Addresses that are not kept are still covered by the signature that is checked.
     #[test]
-    fn what_is_left_out_is_signed_all_the_same() {
+    fn dropped_addresses_stay_signed() {
         let mut forged = signed(&["/ip4/1.2.3.4/tcp/5", "/ip4/10.0.0.1/tcp/5"], 7);
         forged.addresses.pop();
         let refused = check(vec![forged]).unwrap_err();
@@ -446,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_false_signature_is_an_offence() {
+    fn only_false_signature_is_offence() {
         let mut forged = signed(&["/ip4/1.2.3.4/tcp/5"], 7);
         forged.features = Features::CLIENT;
         let refused = check(vec![forged]).unwrap_err();
@@ -458,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_record_must_have_the_same_key() {
+    fn known_record_must_have_same_key() {
         let other = PeerRecord::new(secret(2).public_key(), Features::NODE, NOW);
         let result = validate_claims(
             &secret(1).public_key(),

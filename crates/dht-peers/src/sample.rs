@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_comes_first_about_equally_often() {
+    fn every_number_leads_equally_often() {
         let mut rng = ChaCha12Rng::seed_from_u64(3);
         let mut first = [0_u32; 10];
         for _ in 0..10_000 {

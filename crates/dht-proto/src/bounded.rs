@@ -195,8 +195,9 @@ mod tests {
 
     use super::*;
 
+    /// A frame of many empty parts costs no allocation: the count is refused before decoding.
     #[test]
-    fn a_frame_of_empty_parts_is_refused_before_it_is_decoded() {
+    fn empty_parts_are_refused_before_decoding() {
         let bomb = Bytes::from([0x0a, 0x00].repeat(1 << 20));
         let limit = limits::MAX_ENVELOPE_PARTS;
         assert_eq!(
@@ -237,8 +238,9 @@ mod tests {
             let _ = decode::<dht_rpc::GetPeersResponse>(bytes);
         }
 
+        /// Within its limits, the bounded decoder takes what the plain decoder takes.
         #[test]
-        fn what_the_plain_decoder_takes_within_limits_is_taken(parts in proptest::collection::vec(
+        fn agrees_with_prost_within_limits(parts in proptest::collection::vec(
             proptest::collection::vec(any::<u8>(), 0..64), 0..=16))
         {
             let body = comms::EnvelopeBody { parts: parts.into_iter().map(Bytes::from).collect() };

@@ -44,7 +44,7 @@ async fn concurrent_dials_are_one_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_address_is_tried_after_a_failure_and_each_is_recorded() {
+async fn dial_tries_and_records_each_address() {
     let memory = Memory::default();
     let (a, b) = (
         Node::memory(1, &memory).await,
@@ -91,7 +91,7 @@ async fn the_next_address_is_tried_after_a_failure_and_each_is_recorded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_address_does_not_hold_up_the_next() {
+async fn silent_address_delays_no_next() {
     let memory = Memory::default();
     let (a, b) = (
         Node::memory(1, &memory).await,
@@ -111,7 +111,7 @@ async fn a_silent_address_does_not_hold_up_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dial_that_leads_nowhere_ends_in_time() {
+async fn hopeless_dial_ends_in_time() {
     let memory = Memory::default();
     let mut a = Node::memory(1, &memory).await;
     let b = identity(2);
@@ -163,7 +163,7 @@ async fn a_dial_can_be_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn banned_and_own_keys_are_not_dialled() {
+async fn banned_or_own_key_is_undialled() {
     let memory = Memory::default();
     let (a, b) = (
         Node::memory(1, &memory).await,
@@ -187,7 +187,7 @@ async fn banned_and_own_keys_are_not_dialled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inbound_connection_answers_a_waiting_dial() {
+async fn inbound_connection_answers_waiting_dial() {
     let memory = Memory::default();
     let (a, b) = (
         Node::memory(1, &memory).await,
@@ -270,8 +270,9 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
     tokio::join!(depart, arrive);
 }
 
+/// Two addresses of a distant peer make one connection, which lasts.
 #[tokio::test(start_paused = true)]
-async fn two_addresses_of_a_distant_peer_make_one_connection_that_lasts() {
+async fn distant_peer_gets_one_lasting_connection() {
     let memory = Memory::default();
     let b = Node::memory(2, &memory).await;
     let medium = Distant {
@@ -292,7 +293,7 @@ async fn two_addresses_of_a_distant_peer_make_one_connection_that_lasts() {
 // === two connections at once ===
 
 #[tokio::test(start_paused = true)]
-async fn simultaneous_dials_leave_the_one_of_the_smaller_id() {
+async fn simultaneous_dials_keep_smaller_ids_dial() {
     for (first, second) in [(1, 2), (2, 1)] {
         let memory = Memory::default();
         let mut a = Node::memory(first, &memory).await;
@@ -326,8 +327,9 @@ async fn simultaneous_dials_leave_the_one_of_the_smaller_id() {
     }
 }
 
+/// No message is lost or doubled when both sides dial at once.
 #[tokio::test(start_paused = true)]
-async fn no_message_is_lost_or_doubled_when_both_dial_at_once() {
+async fn simultaneous_dials_lose_no_message() {
     let memory = Memory::default();
     let (mut a, mut b) = (
         Node::memory(1, &memory).await,
@@ -360,7 +362,7 @@ async fn no_message_is_lost_or_doubled_when_both_dial_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replaced_connection_is_read_for_a_while_and_ends_silently() {
+async fn replaced_connection_is_drained_silently() {
     let memory = Memory::default();
     let mut node = Node::memory(1, &memory).await;
     let them = identity(9);
@@ -430,7 +432,7 @@ async fn a_replaced_connection_is_read_for_a_while_and_ends_silently() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn we_close_with_a_go_away_and_then_the_end() {
+async fn close_sends_go_away_then_end() {
     let memory = Memory::default();
     let node = Node::memory(1, &memory).await;
     let them = identity(9);
@@ -445,7 +447,7 @@ async fn we_close_with_a_go_away_and_then_the_end() {
 // === messages ===
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_receiver_holds_the_sender_back_within_its_budget() {
+async fn slow_receiver_holds_sender_back() {
     let memory = Memory::default();
     let a = Node::memory(1, &memory).await;
     let mut setup = Setup::memory(2, &memory);
@@ -477,7 +479,7 @@ async fn a_slow_receiver_holds_the_sender_back_within_its_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_reads_nothing_costs_only_its_own_messages() {
+async fn unreading_peer_costs_only_its_messages() {
     let memory = Memory::default();
     let a = Node::memory(1, &memory).await;
     let mut setup = Setup::memory(2, &memory);
@@ -516,8 +518,9 @@ async fn a_peer_that_reads_nothing_costs_only_its_own_messages() {
     assert!(start.elapsed() < Duration::from_secs(125));
 }
 
+/// Messages to an unreachable peer fail, and none waits longer than its lifetime.
 #[tokio::test(start_paused = true)]
-async fn messages_to_an_unreachable_peer_fail_and_grow_no_older_than_they_may() {
+async fn messages_to_unreachable_peer_expire() {
     let memory = Memory::default();
     let a = Node::memory(1, &memory).await;
     let b = identity(2);
@@ -546,7 +549,7 @@ async fn messages_to_an_unreachable_peer_fail_and_grow_no_older_than_they_may() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_queue_sheds_the_least_important() {
+async fn full_queue_sheds_least_important() {
     let memory = Memory::default();
     let mut setup = Setup::memory(1, &memory);
     setup.config.max_queued_messages = 3;
@@ -574,7 +577,7 @@ async fn a_full_queue_sheds_the_least_important() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_survive_the_end_of_their_connection() {
+async fn messages_survive_end_of_connection() {
     let memory = Memory::default();
     let (a, mut b) = (
         Node::memory(1, &memory).await,
@@ -602,7 +605,7 @@ async fn messages_survive_the_end_of_their_connection() {
 /// The reference throws away a messaging stream while it serves another of the same peer, if only that of a connection
 /// that is about to end.
 #[tokio::test(start_paused = true)]
-async fn the_stream_of_a_replaced_connection_ends_before_the_next_begins() {
+async fn replaced_stream_ends_before_next_begins() {
     let memory = Memory::default();
     let mut node = Node::memory(1, &memory).await;
     let them = identity(9);
@@ -648,7 +651,7 @@ impl Medium for Narrow {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delivery_resolves_when_the_socket_took_the_message_not_before() {
+async fn delivery_resolves_when_socket_took_message() {
     let (sender, mut sockets) = mpsc::unbounded_channel();
     let them = identity(2);
     let setup = Setup::memory(1, &Memory::default());
@@ -779,7 +782,7 @@ async fn a_liveness_session_echoes_if_allowed() {
 // === the end ===
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_sends_what_waits_and_leaves_no_task() {
+async fn shutdown_flushes_and_leaves_no_task() {
     let memory = Memory::default();
     let (a, mut b) = (
         Node::memory(1, &memory).await,
@@ -819,7 +822,7 @@ async fn shutdown_sends_what_waits_and_leaves_no_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_keeps_its_limit_when_nobody_reads() {
+async fn shutdown_meets_deadline_without_readers() {
     let memory = Memory::default();
     let a = Node::memory(1, &memory).await;
     let mut setup = Setup::memory(2, &memory);

@@ -59,7 +59,7 @@ async fn another_network_gets_no_byte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_cut_off_at_every_step() {
+async fn silence_is_cut_off_everywhere() {
     let memory = Memory::default();
     let mut node = Node::memory(1, &memory).await;
     let start = Instant::now();
@@ -218,8 +218,9 @@ async fn bad_identities_are_named_and_banned() {
     clean(&node).await;
 }
 
+/// Banned keys and our own key are closed before identities are exchanged.
 #[tokio::test(start_paused = true)]
-async fn banned_keys_and_our_own_key_are_closed_before_identity() {
+async fn banned_or_own_key_ends_handshake() {
     let memory = Memory::default();
     let mut node = Node::memory(1, &memory).await;
     let villain = identity(9);
@@ -239,8 +240,9 @@ async fn banned_keys_and_our_own_key_are_closed_before_identity() {
     clean(&node).await;
 }
 
+/// Honest peers get through beside two hundred half-open sockets.
 #[tokio::test]
-async fn honest_peers_get_through_two_hundred_half_open_sockets() {
+async fn honest_peers_pass_half_open_sockets() {
     let memory = Memory::default();
     let mut node = Node::memory(1, &memory).await;
     let mut half_open = Vec::new();
@@ -270,7 +272,7 @@ async fn honest_peers_get_through_two_hundred_half_open_sockets() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_source_shakes_few_hands_at_once() {
+async fn handshakes_of_one_source_are_bounded() {
     let memory = Memory::default();
     let mut setup = Setup::memory(1, &memory);
     setup.config.exempt_local = false;
@@ -371,7 +373,7 @@ async fn misuse_of_an_established_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_streams_is_reset_and_leaves_nothing() {
+async fn stream_flood_is_reset_without_trace() {
     let mut bytes = Vec::new();
     for i in 0..100 {
         bytes.extend(peer::data(peer::SYN, 1 + 2 * i, &[9]));
@@ -398,7 +400,7 @@ async fn a_flood_of_streams_is_reset_and_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newer_messaging_stream_replaces_the_older() {
+async fn newer_messaging_stream_replaces_older() {
     let mut bytes = peer::messaging(1, b"\0\0\0\x01a");
     bytes.extend(peer::messaging(3, b"\0\0\0\x02bb"));
     // What arrived on the older one before it was replaced is not lost.
@@ -407,8 +409,9 @@ async fn a_newer_messaging_stream_replaces_the_older() {
     assert_eq!((offences, messages), (vec![], vec![1, 2]));
 }
 
+/// An announced frame that does not come gives its share of the byte budget back.
 #[tokio::test(start_paused = true)]
-async fn an_announced_frame_that_does_not_come_gives_its_budget_back() {
+async fn missing_frame_returns_its_budget() {
     let memory = Memory::default();
     let mut node = Node::memory(1, &memory).await;
     let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
@@ -433,7 +436,7 @@ async fn an_announced_frame_that_does_not_come_gives_its_budget_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frame_that_trickles_in_does_not_keep_its_budget() {
+async fn trickling_frame_loses_its_budget() {
     let memory = Memory::default();
     let node = Node::memory(1, &memory).await;
     let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
@@ -447,8 +450,9 @@ async fn a_frame_that_trickles_in_does_not_keep_its_budget() {
     assert_eq!(node.budget.available(), node.budget.total());
 }
 
+/// A connection has one share of the reserve, whatever number of streams it opens.
 #[tokio::test(start_paused = true)]
-async fn a_connection_has_one_share_of_the_reserve_whatever_streams_it_opens() {
+async fn connection_has_one_reserve_share() {
     let memory = Memory::default();
     let mut setup = Setup::memory(1, &memory);
     (setup.budget, setup.reserve) = (4 << 20, 2 << 20);
@@ -471,7 +475,7 @@ async fn a_connection_has_one_share_of_the_reserve_whatever_streams_it_opens() {
 }
 
 #[tokio::test]
-async fn another_network_sees_an_end_and_no_reset() {
+async fn foreign_network_sees_end_without_reset() {
     let node = Setup::tcp(1).start().await;
     for _ in 0..10 {
         let mut socket = Tcp.dial(&node.address).await.unwrap();
@@ -529,7 +533,7 @@ async fn push(channel: &mut NoiseStream<Socket>, mut bytes: &[u8]) -> usize {
 const ON_THE_WAY: usize = 256 * 1024 + READ_AHEAD_BYTES + 3 * 64 * 1024;
 
 #[tokio::test(start_paused = true)]
-async fn unread_streams_take_no_more_than_a_connection_may_hold() {
+async fn unread_streams_share_connection_bound() {
     let memory = Memory::default();
     let (node, mut streams) = inattentive(&memory, 64 * 1024 * 1024).await;
     let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
@@ -571,7 +575,7 @@ async fn unread_streams_take_no_more_than_a_connection_may_hold() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_on_refused_streams_is_forgotten() {
+async fn refused_streams_data_is_forgotten() {
     let memory = Memory::default();
     let (node, streams) = inattentive(&memory, 64 * 1024 * 1024).await;
     let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
@@ -592,7 +596,7 @@ async fn what_came_on_refused_streams_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_room_is_made_for_a_frame_that_is_never_taken() {
+async fn untaken_frame_gets_no_room() {
     let memory = Memory::default();
     let (node, streams) = inattentive(&memory, 0).await;
     let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
@@ -606,7 +610,7 @@ async fn no_room_is_made_for_a_frame_that_is_never_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_multiplexer_frame_that_trickles_in_ends_its_connection() {
+async fn trickling_multiplexer_frame_ends_connection() {
     let memory = Memory::default();
     let (node, streams) = inattentive(&memory, 0).await;
     let mut channel = peer::identify(&memory, &node.address, &identity(9)).await;
@@ -622,8 +626,9 @@ async fn a_multiplexer_frame_that_trickles_in_ends_its_connection() {
     assert_eq!(node.transport.stats().unread_bytes, 0);
 }
 
+/// Connections share the bound on unread bytes, and honest ones are still heard.
 #[tokio::test(start_paused = true)]
-async fn connections_share_what_may_be_unread_and_honest_ones_are_heard() {
+async fn honest_connection_keeps_unread_share() {
     let memory = Memory::default();
     // The least there is: one connection can hold all of it.
     let (mut node, streams) = inattentive(&memory, 0).await;
@@ -685,7 +690,7 @@ proptest! {
 
     /// A panic in a connection's task would swallow its disconnect, and leave something behind.
     #[test]
-    fn random_frames_end_in_a_disconnect_and_leave_nothing(bytes in frames()) {
+    fn random_frames_disconnect_without_trace(bytes in frames()) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)

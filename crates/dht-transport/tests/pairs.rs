@@ -107,7 +107,7 @@ async fn messages_over_tcp_v6() {
 }
 
 #[tokio::test]
-async fn large_and_many_messages_arrive_in_order() {
+async fn large_messages_arrive_in_order() {
     let memory = Memory::default();
     let a = Node::memory(1, &memory).await;
     let mut b = Node::memory(2, &memory).await;
@@ -176,7 +176,7 @@ async fn refusals_before_anything_is_queued() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_dial_at_once_on_real_threads() {
+async fn simultaneous_dials_on_real_threads() {
     let mut a = Setup::tcp(1).start().await;
     let mut b = Setup::tcp(2).start().await;
     a.knows(&b);

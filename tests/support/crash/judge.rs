@@ -198,8 +198,9 @@ mod tests {
         assert_eq!((verdict.lost, verdict.inconsistent), (2, 0));
     }
 
+    /// A row whose deletion was not acknowledged may be there or not.
     #[test]
-    fn what_was_being_taken_out_may_be_there_or_not() {
+    fn unacknowledged_deletion_may_persist() {
         let (store, mut account) = filled();
         let numbers = vec![100, 101];
         let line = |done| Line::Delete {

@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prepared_messages_are_each_new_and_what_they_claim_to_be() {
+    fn prepared_messages_are_new_and_valid() {
         let mut rng = SeededEntropy::new(1).rng();
         let (sender, node) = (SecretKey::random(&mut rng), SecretKey::random(&mut rng));
         let expires = UnixSeconds(2_000_000_000);

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_reader_that_stalls_is_cut_off() {
+    async fn stalled_reader_is_cut_off() {
         let (near, mut far) = duplex(16);
         let mut near = WriteGuard::new(near, Duration::from_secs(30));
         near.write_all(&[0; 16]).await.unwrap();

@@ -59,7 +59,7 @@ fn unknown_events_and_codes_are_read() {
 }
 
 #[test]
-fn long_or_binary_payloads_have_no_text() {
+fn long_or_binary_payload_lacks_text() {
     assert_eq!(Base64("hi".into()).text().as_deref(), Some("hi"));
     assert_eq!(Base64(vec![0xff].into()).text(), None);
     assert_eq!(Base64(vec![b'x'; MAX_TEXT_BYTES + 1].into()).text(), None);

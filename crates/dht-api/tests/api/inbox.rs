@@ -101,7 +101,7 @@ async fn consumers_have_cursors_of_their_own() {
 }
 
 #[tokio::test]
-async fn text_of_peers_stays_in_its_line() {
+async fn peer_text_stays_in_its_line() {
     let served = Served::start().await;
     let hostile = b"x\r\n\r\nid: 99\nevent: end\ndata: {}\n\n\x1b[2J".to_vec();
     served.receive([hostile.clone()]).await;

@@ -137,7 +137,7 @@ async fn a_slow_reader_keeps_its_messages() {
 }
 
 #[tokio::test]
-async fn a_reader_that_left_frees_its_place() {
+async fn departed_reader_frees_its_place() {
     let limits = Limits {
         streams: 1,
         ..Limits::default()

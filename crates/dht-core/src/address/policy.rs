@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn local_and_internal_addresses_are_not_public() {
+    fn local_addresses_are_not_public() {
         let public = [
             "/ip4/1.2.3.4/tcp/5",
             "/ip4/100.128.0.1/tcp/5",

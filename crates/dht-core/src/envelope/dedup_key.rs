@@ -169,8 +169,9 @@ mod tests {
             .unwrap()
     }
 
+    /// Unsigned copies from different senders have the key of the published vector.
     #[test]
-    fn b041_unsigned_copies_from_different_senders_have_the_published_key() {
+    fn b041_unsigned_copies_have_published_key() {
         let body = encode_parts(&[Bytes::from_static(b"test123")]);
         let expected = "64f1db1039353cf2ff7e09889d14ffd9885766c3dc494a59823a499edfe6997c";
         let key = dedup_hash(&[], &body);
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn b046_a_signature_in_another_encoding_has_the_same_key() {
+    fn b046_reencoded_signature_has_same_key() {
         let message = verified(clear(&identity(1), Signing::Origin, b"x", 1));
         let key = dedup_key(&message).unwrap();
         let canonical = &message.header().signature[..];
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn b047_a_signed_body_in_another_encoding_has_another_key() {
+    fn b047_reencoded_signed_body_changes_key() {
         let message = verified(clear(&identity(1), Signing::Origin, b"x", 1));
         let body = Bytes::from([message.body(), &[0x10, 0x01][..]].concat());
         assert_ne!(dedup_key_of(message.header(), &body), dedup_key(&message));

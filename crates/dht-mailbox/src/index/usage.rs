@@ -443,8 +443,9 @@ mod tests {
         );
     }
 
+    /// Many small rows weigh like few large ones.
     #[test]
-    fn many_small_rows_weigh_like_few_large_ones() {
+    fn small_rows_weigh_with_their_overhead() {
         let held = usage(&[(1, 1, 1), (1, 1, 1), (1, 1, 1), (2, 1, 200)]);
         assert_eq!(
             held.eviction_victim(recipient(3), 1),

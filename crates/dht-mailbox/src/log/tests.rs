@@ -72,7 +72,7 @@ fn a_segment_reads_as_written() {
 }
 
 #[test]
-fn a_batch_counts_in_its_segment_only() {
+fn batch_counts_only_in_its_segment() {
     let bytes = segment(&[&[1]]);
     let other = Format::V2 { salt: SALT ^ 1 };
     assert_eq!(walk(&bytes, SEGMENT, other, 0, |_| panic!()), 0);
@@ -125,7 +125,7 @@ fn a_damaged_head_hides_nothing() {
 }
 
 #[test]
-fn a_body_cannot_pose_as_a_record() {
+fn body_cannot_pose_as_record() {
     // What an attacker who knows everything but the salt would send.
     let mut inner = BatchBuffer::default();
     inner.begin(SALT ^ 7);

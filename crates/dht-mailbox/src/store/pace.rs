@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tasks_take_every_second_turn_where_somebody_waits() {
+    fn tasks_alternate_with_waiting_requests() {
         let mut pace = Pace::default();
         let turns: Vec<_> = (0..4).map(|_| pace.works(true)).collect();
         assert_eq!(turns, [false, true, false, true]);
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_step_follows_the_time_within_bounds() {
+    fn step_follows_time_within_bounds() {
         let mut pace = Pace::default();
         for _ in 0..100 {
             pace.took(Duration::from_millis(50));

@@ -341,7 +341,7 @@ fn quotas_refuse_rows() {
 }
 
 #[test]
-fn a_full_store_takes_from_the_largest() {
+fn full_store_evicts_from_largest_mailbox() {
     let wide = Room {
         rows: 100,
         bytes: 1 << 20,
@@ -456,7 +456,7 @@ fn eventual_rows_survive_the_process() {
 }
 
 #[test]
-fn files_of_a_later_version_are_refused() {
+fn later_file_version_is_refused() {
     let disk = FaultyDisk::new();
     let store = Store::open_on(disk.clone(), small()).unwrap();
     put(&store, message(1, 1, 10)).unwrap();

@@ -32,7 +32,7 @@ fn entries() -> impl Strategy<Value = Vec<([u8; 13], usize)>> {
 
 proptest! {
     #[test]
-    fn closest_equals_the_naive_sort_of_nodes(
+    fn closest_equals_naive_sort_of_nodes(
         entries in entries(), target: [u8; 13], n in 0_usize..12, skip in 0_usize..20,
     ) {
         let table = table(&entries);
@@ -49,7 +49,7 @@ proptest! {
     }
 
     #[test]
-    fn random_gives_distinct_nodes_and_no_excluded(entries in entries(), n in 0_usize..50, seed: u64) {
+    fn random_nodes_are_distinct_and_allowed(entries in entries(), n in 0_usize..50, seed: u64) {
         let table = table(&entries);
         let exclude: Vec<_> = table.nodes().iter().map(|node| node.node_id).step_by(3).collect();
         let chosen = table.random(n, &exclude, &mut ChaCha12Rng::seed_from_u64(seed));

@@ -108,7 +108,7 @@ proptest! {
     }
 
     #[test]
-    fn random_stays_complete_while_peers_come_and_go(steps in proptest::collection::vec((1_u64..20, 0_usize..5), 0..60)) {
+    fn random_stays_complete_while_peers_change(steps in proptest::collection::vec((1_u64..20, 0_usize..5), 0..60)) {
         let directory = directory();
         let mut model = BTreeSet::new();
         for (seed, step) in steps {
@@ -177,8 +177,9 @@ fn the_same_record_twice_changes_nothing() {
     assert_eq!(directory.generation(), generation);
 }
 
+/// Peers are found by node id, by public key and by a prefix of either.
 #[test]
-fn peers_are_found_by_id_key_and_prefix() {
+fn peers_are_found_by_prefix() {
     let (directory, ids) = populated(40);
     let key = public_key(5);
     assert_eq!(
@@ -205,7 +206,7 @@ fn peers_are_found_by_id_key_and_prefix() {
 }
 
 #[test]
-fn unknown_peers_can_be_banned_by_id_or_key() {
+fn unknown_peers_can_be_banned() {
     let directory = directory();
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
@@ -277,7 +278,7 @@ fn the_allow_list_wins() {
 }
 
 #[test]
-fn bans_of_unknown_peers_have_a_bound() {
+fn bans_of_unknown_peers_are_bounded() {
     let me = public_key(0).node_id();
     let directory = Directory::with_limits(
         me,
@@ -304,7 +305,7 @@ fn bans_of_unknown_peers_have_a_bound() {
 }
 
 #[test]
-fn a_full_directory_drops_the_least_useful() {
+fn full_directory_drops_least_useful() {
     let me = public_key(0).node_id();
     let directory = Directory::with_limits(
         me,
@@ -334,7 +335,7 @@ fn a_full_directory_drops_the_least_useful() {
 }
 
 #[test]
-fn region_follows_the_definition_and_every_change() {
+fn region_follows_definition_after_every_change() {
     let directory = directory();
     let me = *directory.me();
     let far = NodeId::from_bytes(&me.as_bytes().map(|byte| !byte)).unwrap();
@@ -390,7 +391,7 @@ fn region_follows_the_definition_and_every_change() {
 }
 
 #[test]
-fn a_newer_claim_moves_a_peer_between_roles() {
+fn newer_claim_moves_peer_between_roles() {
     let directory = directory();
     let key = public_key(1);
     let with = |features, at| {

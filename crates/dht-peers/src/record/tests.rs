@@ -35,8 +35,9 @@ fn texts(hosts: &[u8]) -> Vec<String> {
     hosts.iter().map(|n| address(*n)).collect()
 }
 
+/// Only a strictly newer claim replaces addresses, and never those the operator configured.
 #[test]
-fn a_strictly_newer_claim_replaces_all_but_the_operators_addresses() {
+fn newer_claim_keeps_operator_addresses() {
     let mut peer = named(&[1]);
     peer.merge(&claimed(10, &[1, 2, 3], Features::CLIENT), NOW);
     peer.seen_at(&address(2).parse().unwrap(), NOW, DialTimes::default());
@@ -64,7 +65,7 @@ fn an_older_claim_is_ignored() {
 }
 
 #[test]
-fn unsigned_features_do_not_overrule_signed_ones() {
+fn unsigned_features_never_overrule_signed_ones() {
     let mut peer = claimed(10, &[1], Features::NODE);
     peer.merge(&named(&[2]), NOW);
     assert_eq!(peer.features(), Features::NODE);
@@ -72,7 +73,7 @@ fn unsigned_features_do_not_overrule_signed_ones() {
 }
 
 #[test]
-fn a_peer_heard_of_again_is_no_longer_deleted() {
+fn peer_heard_again_is_undeleted() {
     let mut peer = claimed(10, &[1], Features::NODE);
     peer.deleted_at = Some(NOW);
     peer.merge(&claimed(10, &[1], Features::NODE), NOW);
@@ -170,7 +171,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn merge_is_idempotent_and_keeps_its_bounds(mut held in records(), incoming in records()) {
+    fn merge_is_idempotent_and_bounded(mut held in records(), incoming in records()) {
         let newest = [&held, &incoming].iter().filter_map(|r| r.claim()).map(|c| c.signature.updated_at()).max();
         held.merge(&incoming, NOW);
         let once = held.clone();

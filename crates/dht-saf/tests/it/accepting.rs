@@ -60,7 +60,7 @@ async fn sf25_yesterdays_message_is_delivered() {
 }
 
 #[tokio::test]
-async fn sf26_third_response_to_two_requests_drops() {
+async fn sf26_third_response_to_two_drops() {
     for profile in [Strict, Legacy] {
         let world = world(profile);
         // The second is sent once the first is answered.
@@ -95,7 +95,7 @@ async fn sf27_b119_valid_messages_are_delivered() {
 }
 
 #[tokio::test]
-async fn sf28_an_empty_body_bans_the_responder() {
+async fn sf28_empty_body_bans_responder() {
     for (profile, outcome, delivered) in [(Legacy, BAD, 0), (Strict, Disposition::Answered, 1)] {
         let world = world(profile);
         let empty = for_me_with(|message| message.body = Bytes::new());
@@ -131,7 +131,7 @@ async fn sf29_b120_encrypted_without_a_destination() {
 }
 
 #[tokio::test]
-async fn sf30_clear_text_that_is_no_envelope() {
+async fn sf30_clear_text_is_no_envelope() {
     for (profile, outcome, bans, delivered) in [
         (Legacy, BAD, vec![Severity::Medium], 0),
         (Strict, Disposition::Answered, vec![], 1),
@@ -209,7 +209,7 @@ fn undecryptable(from: &dht_core::NodeIdentity) -> Bytes {
 }
 
 #[tokio::test]
-async fn sf34_known_message_is_not_delivered_again() {
+async fn sf34_known_message_is_not_redelivered() {
     for profile in [Strict, Legacy] {
         let mut world = world(profile);
         world.saf.online(2);

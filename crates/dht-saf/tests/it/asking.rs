@@ -42,7 +42,7 @@ async fn sf37_answers_before_going_online_count() {
 }
 
 #[tokio::test]
-async fn sf38_only_the_first_time_online_counts() {
+async fn sf38_only_first_time_online_counts() {
     let mut world = world();
     world.saf.online(2);
     world.exchange(vec![]).await;
@@ -278,7 +278,7 @@ async fn a_peer_asked_twice_finishes_both() {
 /// What the inbox had no room for is neither noted nor read: the peer is asked for it again, in its own time, and
 /// the next page only after that.
 #[tokio::test]
-async fn what_is_not_taken_is_asked_for_again() {
+async fn refused_message_is_asked_for_again() {
     let mut world = world();
     let node = world.connect(NODE, Features::NODE);
     world.saf.listen();
@@ -331,7 +331,7 @@ async fn what_is_not_taken_is_asked_for_again() {
 
 /// Two peers store the same message, and the application takes its time: it gets one copy, and nothing is left.
 #[tokio::test]
-async fn a_message_under_way_is_waited_for() {
+async fn message_under_way_is_awaited() {
     let mut world = world();
     let ids = [NODE, OTHER].map(|it| world.request(it).request_id);
     let gate = Arc::new(Semaphore::new(0));

@@ -22,7 +22,7 @@ async fn sf19_b118_empty_mailbox_sends_empty_response() {
 }
 
 #[tokio::test]
-async fn sf20_a_request_without_since_deletes_nothing() {
+async fn sf20_request_without_since_deletes_nothing() {
     let world = world();
     world.keep(AWAY, 3, 1).await;
     world.keep(OTHER, 3, 10).await;
@@ -34,7 +34,7 @@ async fn sf20_a_request_without_since_deletes_nothing() {
 }
 
 #[tokio::test]
-async fn sf21_at_most_fifty_whatever_the_limit() {
+async fn sf21_response_holds_at_most_fifty() {
     let world = world();
     world.keep(AWAY, 60, 1).await;
     assert_eq!(world.ask(AWAY, 0, 1_000_000).await.messages.len(), 50);

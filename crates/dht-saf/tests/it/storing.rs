@@ -30,7 +30,7 @@ fn recipient(seed: u64) -> Recipient {
 }
 
 #[tokio::test]
-async fn sf01_a_client_has_no_store_layer() {
+async fn sf01_client_has_no_store_layer() {
     for features in [Features::CLIENT, Features::MESSAGE_PROPAGATION] {
         let world = World::with(ME, features, Config::default(), StoreConfig::default());
         assert!(world.saf.store_layer().is_none(), "no layer, hence no call");
@@ -39,7 +39,7 @@ async fn sf01_a_client_has_no_store_layer() {
 }
 
 #[tokio::test]
-async fn sf02_a_duplicate_is_passed_on_unmarked() {
+async fn sf02_duplicate_is_passed_on_unmarked() {
     let world = world();
     let message = Envelope {
         occurrences: 2,
@@ -103,7 +103,7 @@ async fn sf05_b117_known_recipient_gets_one_row() {
 }
 
 #[tokio::test]
-async fn sf06_an_unknown_recipient_gets_high_priority() {
+async fn sf06_unknown_recipient_gets_high_priority() {
     let world = world();
     assert!(world.directory.is_empty());
     world.store(world.unreadable(AWAY, 1)).await;
@@ -207,7 +207,7 @@ fn headers(store: &Store, to: u64, now: UnixSeconds) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn sf12_b113_a_repeated_hash_adds_no_row() {
+async fn sf12_b113_repeated_hash_adds_no_row() {
     let world = world();
     let store = world.saf.store().unwrap();
     let mut existed = Vec::new();
@@ -233,7 +233,7 @@ async fn sf13_another_signature_makes_another_row() {
 }
 
 #[tokio::test]
-async fn sf14_b114_a_full_store_keeps_the_newest() {
+async fn sf14_b114_full_store_keeps_newest() {
     for (capacity, left) in [(2, vec![3, 4]), (4, vec![1, 2, 3, 4])] {
         let room = Room {
             rows: capacity,

@@ -118,7 +118,7 @@ fn a_row_waits_for_every_consumer() {
 }
 
 #[test]
-fn acks_out_of_order_move_the_cursor() {
+fn unordered_acks_move_the_cursor() {
     let inbox = inbox(InboxConfig {
         out_of_order_acks: 2,
         ..InboxConfig::default()

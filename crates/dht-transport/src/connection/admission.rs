@@ -225,8 +225,9 @@ mod tests {
         Source::V4(Ipv4Addr::new(192, 0, 2, last))
     }
 
+    /// One source gets no more than its share of handshakes; local addresses are exempt.
     #[test]
-    fn one_source_gets_its_share_only_and_local_is_exempt() {
+    fn source_share_exempts_local_addresses() {
         let admission = Admission::new(BOUNDS);
         let held = [admission.admit(source(1)), admission.admit(source(1))];
         assert_eq!(
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_is_refused_is_not_remembered() {
+    fn refused_source_is_not_remembered() {
         let admission = Admission::new(Bounds {
             handshakes_per_source: 0,
             ..BOUNDS
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_handshake_of_the_busiest_source_makes_room() {
+    fn busiest_source_loses_its_oldest_handshake() {
         let admission = Admission::new(BOUNDS);
         let honest = admission.admit(source(1)).unwrap();
         let older = admission.admit(source(2)).unwrap();
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_bounded_and_dials_keep_a_reserve() {
+    fn connections_are_bounded_beside_dial_reserve() {
         let admission = Admission::new(BOUNDS);
         let mut held = Vec::new();
         for last in 1..=3 {

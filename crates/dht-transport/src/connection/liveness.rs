@@ -61,8 +61,9 @@ mod tests {
         got
     }
 
+    /// Lines are echoed; one over the limit ends the session.
     #[tokio::test]
-    async fn lines_are_echoed_and_a_long_one_ends_the_session() {
+    async fn long_line_ends_the_echo() {
         assert_eq!(answer(b"pingpong\nagain\r\n").await, b"pingpong\nagain\n");
         let (fits, long) = ([b'x'; 50], [b'x'; 51]);
         let line = |text: &[u8]| [text, b"\n"].concat();

@@ -135,8 +135,9 @@ mod tests {
         }
     }
 
+    /// Both sides keep the same connection, whatever the order in which they see the two.
     #[test]
-    fn both_sides_keep_the_same_one_in_every_order() {
+    fn tie_break_agrees_in_every_order() {
         use Direction::{Inbound, Outbound};
         let (small, large) = (id(1), id(2));
         // True: the connection that the smaller id dialled is kept.

@@ -169,8 +169,9 @@ impl fmt::Debug for Socket {
 mod tests {
     use super::*;
 
+    /// An IPv6 source is its prefix; an IPv4 address mapped into IPv6 counts as IPv4.
     #[test]
-    fn ipv6_sources_are_prefixes_and_mapped_ipv4_is_ipv4() {
+    fn ipv6_source_is_its_prefix() {
         let source = |ip: &str| Source::from_ip(ip.parse().unwrap());
         assert_eq!(source("2001:db8:1:2:3::4"), source("2001:db8:1:2:ffff::1"));
         assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));

@@ -157,8 +157,9 @@ mod tests {
 
     use super::*;
 
+    /// An address of a host name that does not answer does not hold up the next address of that name.
     #[tokio::test(start_paused = true)]
-    async fn an_address_of_a_name_that_does_not_answer_does_not_hold_up_the_next() {
+    async fn silent_resolved_address_delays_no_next() {
         let target = |port| SocketAddr::from(([192, 0, 2, 1], port));
         let connect = |to: SocketAddr| async move {
             match to.port() {
@@ -177,9 +178,10 @@ mod tests {
         assert_eq!(nobody.kind(), io::ErrorKind::AddrNotAvailable);
     }
 
+    /// A peer that vanished is detected with and without data waiting to be sent.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     #[tokio::test]
-    async fn a_peer_that_vanished_is_found_out_about_whether_or_not_there_is_something_to_send() {
+    async fn vanished_peer_is_detected_when_idle() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = listener.local_addr().unwrap();
         let (stream, _accepted) = tokio::join!(TcpStream::connect(target), listener.accept());

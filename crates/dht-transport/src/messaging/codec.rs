@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_over_the_limit_is_refused_before_the_body() {
+    fn excessive_length_is_refused_before_body() {
         let mut assembler = FrameAssembler::new();
         let mut chunk = Bytes::from_static(&[0, 0x80, 0, 1, 9, 9]);
         assert_eq!(
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_follows_the_bytes_not_the_declared_length() {
+    fn memory_follows_bytes_not_declared_length() {
         let mut assembler = FrameAssembler::new();
         assert_eq!(
             run(&mut assembler, Bytes::from_static(&[0, 0x80, 0, 0])).unwrap(),
@@ -202,8 +202,9 @@ mod tests {
         );
     }
 
+    /// Wherever a small frame lies in a chunk that was read, it does not keep the chunk's memory alive.
     #[test]
-    fn a_small_frame_does_not_keep_a_large_chunk_wherever_it_lies_in_it() {
+    fn small_frame_keeps_no_large_chunk() {
         let frames = vec![vec![1; 10], vec![2; 60_000], vec![3; 10]];
         let mut assembler = FrameAssembler::new();
         for _ in 0..2 {
@@ -238,7 +239,7 @@ mod tests {
         }
 
         #[test]
-        fn random_bytes_give_frames_or_the_named_error(
+        fn random_bytes_give_frames_or_error(
             bytes in prop::collection::vec(any::<u8>(), 0..2000)
         ) {
             let mut assembler = FrameAssembler::new();

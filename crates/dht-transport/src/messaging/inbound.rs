@@ -233,8 +233,9 @@ async fn next_chunk(stream: &mut Substream) -> Option<io::Result<Bytes>> {
 mod tests {
     use super::*;
 
+    /// A newer stream replaces the older one, but only so often.
     #[tokio::test(start_paused = true)]
-    async fn a_newer_stream_replaces_the_older_but_not_too_often() {
+    async fn replacing_streams_has_a_rate_limit() {
         let slot = InboundSlot::new();
         let mut older = slot.claim(Instant::now()).unwrap();
         for _ in 0..MAX_REPLACEMENTS_PER_SECOND {
@@ -249,8 +250,9 @@ mod tests {
         assert!(older.is_cancelled());
     }
 
+    /// A connection that holds little is served while others hold the whole budget.
     #[tokio::test(start_paused = true)]
-    async fn who_holds_little_is_served_while_others_hold_everything() {
+    async fn light_connection_draws_from_the_reserve() {
         let (sink, _messages) = mpsc::channel(1);
         let budget = ByteBudget::with_reserve(1 << 20, 1 << 17);
         let receiver = Receiver::new(budget, sink);
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_ended_session_is_not_a_replacement() {
+    async fn ended_session_is_no_replacement() {
         let slot = InboundSlot::new();
         for _ in 0..100 {
             slot.claim(Instant::now()).unwrap().cancel();

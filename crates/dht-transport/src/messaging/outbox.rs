@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn at_the_count_the_oldest_of_the_least_important_makes_room() {
+    async fn full_count_sheds_oldest_least_important() {
         let mut bench = Bench::new();
         let first = bench.push(1, Priority::Gossip).unwrap();
         let second = bench.push(2, Priority::Gossip).unwrap();
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_of_all_peers_are_bounded_and_given_back() {
+    async fn bytes_of_peers_are_bounded() {
         let mut bench = Bench::new();
         bench.shared = SharedBytes::new(50);
         let first = bench.push(40, Priority::Direct).unwrap();
@@ -394,8 +394,9 @@ mod tests {
         drop(first);
     }
 
+    /// The bytes shared by all peers are shed by priority too, and nothing is shed for a message that would not fit anyway.
     #[tokio::test]
-    async fn what_all_share_is_shed_by_importance_too_and_not_in_vain() {
+    async fn shared_bytes_are_shed_by_priority() {
         let mut bench = Bench::new();
         bench.shared = SharedBytes::new(80);
         let others = bench.shared.hold(40);
@@ -413,7 +414,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_peer_leaves_room_for_the_others() {
+    async fn one_peer_leaves_others_room() {
         let (mut deaf, mut well) = (Bench::new(), Bench::new());
         deaf.shared = SharedBytes::new(100);
         well.shared = deaf.shared.clone();

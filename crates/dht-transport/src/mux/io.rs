@@ -309,8 +309,9 @@ mod tests {
         frame
     }
 
+    /// However the bytes are cut into writes, only payload of the followed stream counts.
     #[test]
-    fn only_payload_of_the_followed_stream_counts_however_the_bytes_are_cut() {
+    fn only_payload_of_followed_stream_counts() {
         let mut bytes = frame(TYPE_DATA, 1, b"four");
         bytes.extend(frame(TYPE_DATA, 3, b"other stream"));
         // A ping has a number where data has a length, and no body.

@@ -27,7 +27,7 @@ fn optimistic_is_judged_before_terminate() {
 }
 
 #[test]
-fn the_fifth_unsupported_proposal_ends_the_stream() {
+fn fifth_unsupported_proposal_ends_stream() {
     let supported = ids(&[b"t/dht/1"]);
     let mut responder = Responder::new(&supported);
     let unknown = Frame::propose(Bytes::from_static(b"x"), false);
@@ -44,7 +44,7 @@ fn the_fifth_unsupported_proposal_ends_the_stream() {
 }
 
 #[test]
-fn a_supported_proposal_is_echoed_and_termination_ends() {
+fn supported_proposal_is_echoed() {
     let supported = ids(&[b"t/dht/1"]);
     let mut responder = Responder::new(&supported);
     let Decision::Accept {
@@ -67,7 +67,7 @@ fn unknown_flags_are_an_offence() {
 }
 
 #[tokio::test]
-async fn both_ways_agree_and_leave_what_follows_untouched() {
+async fn negotiation_leaves_following_bytes_untouched() {
     for optimistic in [true, false] {
         let (mut opener, mut responder) = duplex(1024);
         let supported = ids(&[b"t/dht/1", MESSAGING]);
@@ -113,7 +113,7 @@ async fn silence_times_out_on_both_sides() {
 
 proptest! {
     #[test]
-    fn random_bytes_give_a_frame_or_a_named_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn random_bytes_give_frame_or_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         if let Ok(Some((frame, used))) = Frame::decode(&bytes) {
             prop_assert_eq!(frame.encode().unwrap(), &bytes[..used]);
             let supported = ids(&[MESSAGING]);
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn a_responder_always_ends_within_five_refusals(flags in prop::collection::vec(0_u8..8, 5..20)) {
+    fn responder_ends_within_five_refusals(flags in prop::collection::vec(0_u8..8, 5..20)) {
         let mut responder = Responder::new(&[]);
         let ended = flags.into_iter().take(5).any(|flags| {
             let frame = Frame::new(flags, Bytes::from_static(b"x")).unwrap();

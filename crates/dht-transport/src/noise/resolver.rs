@@ -225,8 +225,9 @@ mod tests {
         );
     }
 
+    /// Refused keys: the identity point, the zero scalar and bytes that encode no point.
     #[test]
-    fn identity_point_zero_scalar_and_bad_encoding_are_refused() {
+    fn degenerate_keys_are_refused() {
         let theirs = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
         assert!(dh_of(2, theirs.as_bytes()).is_ok());
         assert!(dh_of(2, &[0; 32]).is_err(), "identity point");

@@ -77,7 +77,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_writes_and_any_splits_give_the_same_bytes(
+    fn writes_and_splits_preserve_bytes(
         writes in prop::collection::vec((0_usize..40_000, any::<bool>()), 1..12),
         cuts in prop::collection::vec(1_usize..70_000, 1..10),
     ) {
@@ -155,7 +155,7 @@ fn a_length_prefix_alone_allocates_little() {
 }
 
 #[tokio::test]
-async fn a_full_frame_is_used_when_there_is_data_for_it() {
+async fn full_frames_are_used_when_possible() {
     let (mut near, mut far) = {
         let (a, _) = keys();
         let (near, far) = duplex(1024 * 1024);
@@ -178,7 +178,7 @@ async fn a_full_frame_is_used_when_there_is_data_for_it() {
 }
 
 #[tokio::test]
-async fn an_empty_plaintext_is_skipped_and_not_the_end() {
+async fn empty_plaintext_is_not_the_end() {
     let (mut near, mut far, mut writer) = bare(1024);
     let mut key = cipher::CountingKey::new(&keys().1.send);
     let tag = key.seal(&mut []).unwrap();
@@ -193,7 +193,7 @@ async fn an_empty_plaintext_is_skipped_and_not_the_end() {
 }
 
 #[tokio::test]
-async fn the_end_is_clean_between_frames_only() {
+async fn end_is_clean_only_between_frames() {
     let (mut near, mut far, mut writer) = bare(1024);
     let frame = sealed(&mut writer, b"abc");
     far.write_all(&frame).await.unwrap();
@@ -214,7 +214,7 @@ async fn the_end_is_clean_between_frames_only() {
 }
 
 #[tokio::test]
-async fn a_changed_frame_fails_now_and_ever_after() {
+async fn changed_frame_fails_the_stream_forever() {
     let (mut near, mut far, mut writer) = bare(1024);
     let mut frame = sealed(&mut writer, b"abc");
     frame[4] ^= 1;
@@ -243,8 +243,9 @@ async fn both_directions_survive_a_tiny_pipe() {
     assert_eq!(got, expected);
 }
 
+/// A mark is reached when the socket took the bytes before it, not earlier.
 #[tokio::test]
-async fn marks_are_reached_when_the_socket_took_the_bytes() {
+async fn mark_waits_for_the_socket() {
     let (a, _) = keys();
     let (near, mut far) = duplex(10);
     let mut near = NoiseStream::new(near, &a, Vec::new());
@@ -288,7 +289,7 @@ async fn idle_buffers_are_given_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_socket_that_takes_nothing_is_given_up() {
+async fn stalled_socket_is_given_up() {
     let (a, _) = keys();
     let (near, _far) = duplex(10);
     let mut near = NoiseStream::new(near, &a, Vec::new());
@@ -299,7 +300,7 @@ async fn a_socket_that_takes_nothing_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_sends_everything_and_lingers_for_the_peer() {
+async fn closing_flushes_and_lingers() {
     let (mut a, mut b) = channel(1024);
     a.write_all(b"last words").await.unwrap();
     // The peer does not close: we wait for it, but not for long.

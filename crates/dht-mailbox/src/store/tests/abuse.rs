@@ -31,7 +31,7 @@ fn by(neighbour: u8, record: NewRecord) -> NewRecord {
 }
 
 #[test]
-fn a_stuffed_mailbox_leaves_the_others_room() {
+fn stuffed_mailbox_leaves_others_room() {
     let store = store();
     let stuffed = (0..500).filter(|n| put(&store, by(1, message(*n, 1, 100))).is_ok());
     assert_eq!(stuffed.count(), 20);
@@ -44,7 +44,7 @@ fn a_stuffed_mailbox_leaves_the_others_room() {
 }
 
 #[test]
-fn large_messages_meet_the_quota_in_bytes() {
+fn large_messages_meet_byte_quota() {
     let mut limits = limits();
     limits.per_recipient.bytes = 5_000;
     let config = StoreConfig { limits, ..small() };

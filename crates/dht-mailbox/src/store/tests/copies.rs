@@ -138,7 +138,7 @@ fn a_damaged_copy_is_made_again() {
 }
 
 #[test]
-fn a_copy_of_another_time_is_not_used() {
+fn outdated_index_copy_is_not_used() {
     let disk = FaultyDisk::new();
     let store = filled(&disk);
     block_on(store.checkpoint()).unwrap();

@@ -84,7 +84,7 @@ fn a_copy_without_room_costs_nothing() {
 }
 
 #[test]
-fn a_copy_cut_off_is_made_again() {
+fn truncated_index_copy_is_rewritten() {
     let disk = FaultyDisk::new();
     let store = Store::open_on(disk.clone(), small()).unwrap();
     put(&store, message(1, 1, 10)).unwrap();

@@ -144,7 +144,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_store_agrees_with_a_naive_model(steps in steps()) {
+    fn store_agrees_with_naive_model(steps in steps()) {
         let limits = Limits {
             capacity: Room { rows: 20, bytes: 12_000 },
             per_recipient: Room { rows: 9, bytes: 6_000 },

@@ -82,7 +82,7 @@ fn ids_are_never_used_again() {
 }
 
 #[test]
-fn a_full_disk_is_named_and_left() {
+fn full_disk_is_named_and_left() {
     let disk = FaultyDisk::default();
     let inbox = on(&disk).unwrap();
     insert(&inbox, 1..=10);

@@ -56,7 +56,7 @@ fn frame() -> Vec<u8> {
 }
 
 #[test]
-fn own_frame_is_accepted_and_the_length_is_little_endian() {
+fn own_frame_has_little_endian_length() {
     let frame = frame();
     let head = [frame[0], frame[1], frame[2]];
     assert_eq!(
@@ -109,7 +109,7 @@ fn bans_follow_the_table() {
 }
 
 #[test]
-fn an_identity_over_the_limit_is_not_sent() {
+fn oversized_identity_is_not_sent() {
     let ids: Vec<_> = (0..30).map(|_| Bytes::from(vec![b'x'; 50])).collect();
     let result = encode_identity(0, &identity(1).claim(), "", &ids);
     assert!(matches!(result, Err(IdentityError::TooLong(_))));
@@ -154,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_or_changed_message_is_refused(at in 0_usize..10_000, flip in 1_u8..) {
+    fn cut_or_changed_message_is_refused(at in 0_usize..10_000, flip in 1_u8..) {
         let message = frame()[3..].to_vec();
         let at = at % message.len();
         let key = *identity(1).public_key();

@@ -49,8 +49,9 @@ fn what_is_read_costs_nothing() {
     assert!(backlog.state.lock().total <= 2 * PLACE_COST);
 }
 
+/// A connection holds no more than its bound, in any number of streams and frames.
 #[test]
-fn a_connection_holds_no_more_than_its_most_in_any_number_of_streams_and_frames() {
+fn connection_bound_covers_streams_and_frames() {
     for bytes in [1, 100, 16 * 1024, 256 * 1024] {
         let backlog = backlog(64 * MIB);
         let mut places: Vec<_> = (0..32).map(|i| open(&backlog, 2 * i + 1, 1)).collect();
@@ -77,8 +78,9 @@ fn a_connection_holds_no_more_than_its_most_in_any_number_of_streams_and_frames(
     }
 }
 
+/// A queue that was long once keeps its capacity, which counts until the stream ends.
 #[test]
-fn a_queue_that_was_long_once_counts_until_its_stream_ends() {
+fn queue_capacity_counts_until_stream_ends() {
     let backlog = backlog(MIB);
     let mut place = open(&backlog, 1, 1);
     for _ in 1..1_000 {
@@ -97,7 +99,7 @@ fn a_queue_that_was_long_once_counts_until_its_stream_ends() {
 }
 
 #[test]
-fn a_stream_counts_until_the_multiplexer_lets_go_of_it() {
+fn stream_counts_until_multiplexer_drops_it() {
     let backlog = backlog(8 * MIB);
     let place = open(&backlog, 1, 200_000);
     drop(place);
@@ -115,8 +117,9 @@ fn a_stream_counts_until_the_multiplexer_lets_go_of_it() {
     assert_eq!((held(&backlog), backlog.state.lock().total), (0, 0));
 }
 
+/// Frames that belong to no stream, and stream ids used again, leave nothing behind.
 #[test]
-fn frames_that_belong_to_nobody_and_ids_used_again_leave_nothing() {
+fn stray_frames_leave_nothing_behind() {
     let backlog = backlog(8 * MIB);
     for stream in 0..1_000 {
         // Refused by the multiplexer, or for a stream it does not know.
@@ -147,8 +150,9 @@ impl ArcWake for Woken {
     }
 }
 
+/// A waiting connection is woken when its own reader makes room, and when another connection does.
 #[test]
-fn who_waits_is_woken_by_a_reader_and_by_another_connection() {
+fn waiting_connection_is_woken() {
     let shared = ByteBudget::new(MIB);
     let (first, second) = (Backlog::new(shared.clone()), Backlog::new(shared.clone()));
     let frame = |stream, bytes| Incoming {

@@ -18,7 +18,7 @@ fn entropy() -> SharedEntropy {
 
 /// docs/protocol/02-transport-and-connectivity.md section 18: static 2 and 3, ephemeral 5 and 7.
 #[test]
-fn published_handshake_is_reproduced_byte_for_byte() {
+fn published_handshake_is_reproduced_exactly() {
     let mut initiator = Handshake::with_ephemeral(&scalar(2), &scalar(5), entropy(), true).unwrap();
     let mut responder =
         Handshake::with_ephemeral(&scalar(3), &scalar(7), entropy(), false).unwrap();
@@ -80,7 +80,7 @@ fn published_handshake_is_reproduced_byte_for_byte() {
 }
 
 #[test]
-fn a_payload_or_another_length_is_refused() {
+fn payload_or_wrong_length_is_refused() {
     let mut responder = Handshake::responder(&scalar(3), entropy()).unwrap();
     assert_eq!(
         responder.read(&[0; 33]),
@@ -90,7 +90,7 @@ fn a_payload_or_another_length_is_refused() {
 }
 
 #[test]
-fn an_identity_point_as_ephemeral_key_is_refused() {
+fn identity_point_as_ephemeral_is_refused() {
     let mut responder = Handshake::responder(&scalar(3), entropy()).unwrap();
     // The first message only stores the key; the second uses it.
     responder.read(&[0; 32]).unwrap();
