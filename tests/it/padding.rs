@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use dht_core::test_util::public_key;
-use dht_core::{Destination, PadError, pad, unpad};
+use dht_core::{Destination, OpenError, pad, unpad};
 
 /// Thirteen bytes become one block with the length prefix in front.
 #[test]
@@ -21,7 +21,10 @@ fn b033_empty_payload_becomes_zero_block() {
 #[test]
 fn b034_truncated_prefix_is_refused() {
     for length in [0, 3] {
-        assert_eq!(unpad(Bytes::from(vec![0; length])), Err(PadError::TooShort));
+        assert_eq!(
+            unpad(Bytes::from(vec![0; length])),
+            Err(OpenError::TooShort)
+        );
     }
 }
 

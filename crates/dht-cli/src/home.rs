@@ -180,7 +180,7 @@ impl Home {
         let text = String::from_utf8(text).map_err(|_| refused("it is not valid UTF-8"))?;
         let secret: SecretKey = text
             .parse()
-            .map_err(|error: dht_core::KeyError| refused(&error.to_string()))?;
+            .map_err(|error: dht_core::ParseError| refused(&error.to_string()))?;
         if secret.to_bytes().iter().all(|byte| *byte == 0) {
             return Err(refused("it is zero"));
         }

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use clap::Args;
-use dht_core::PeerAddress;
+use dht_core::{ClaimError, PeerAddress};
 use dht_node::{MAX_PAYLOAD_BYTES, Message, Node, SendOptions};
 use dht_transport::{DialError, IdentityError, UpgradeError};
 
@@ -151,9 +151,9 @@ fn explain(error: &DialError) -> String {
         DialError::Upgrade(UpgradeError::Identity(IdentityError::Io(_))) => {
             "; the peer refused our identity: is the clock of this machine right?"
         }
-        DialError::Upgrade(UpgradeError::Identity(IdentityError::Claim(_))) => {
-            "; are the clocks of both machines right?"
-        }
+        DialError::Upgrade(UpgradeError::Identity(IdentityError::Claim(
+            ClaimError::NegativeTime | ClaimError::FromTheFuture | ClaimError::BadSignature,
+        ))) => "; are the clocks of both machines right?",
         _ => "",
     };
     format!("{text}{advice}")

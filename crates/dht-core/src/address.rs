@@ -4,6 +4,8 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use bytes::Bytes;
 
+use crate::error::ParseError;
+
 pub use policy::{AddressPolicy, AddressRefusal};
 pub use protocol::Protocol;
 
@@ -21,7 +23,7 @@ mod protocol;
 /// let address: Address = "/ip4/1.2.3.4/tcp/18189".parse()?;
 /// assert_eq!(address.as_bytes(), [4, 1, 2, 3, 4, 6, 0x47, 0x0d]);
 /// assert_eq!(address.to_string(), "/ip4/1.2.3.4/tcp/18189");
-/// # Ok::<(), dht_core::AddressError>(())
+/// # Ok::<(), dht_core::ParseError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Address(Bytes);
@@ -61,33 +63,12 @@ pub enum DnsKind {
     DnsAddr,
 }
 
-/// Why bytes or text are not a multiaddr.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AddressError {
-    /// A component ends early.
-    #[error("multiaddr is cut off")]
-    Truncated,
-    /// A varint that is too long or not minimal.
-    #[error("multiaddr has a malformed varint")]
-    Varint,
-    /// A protocol this network does not use.
-    #[error("multiaddr has an unknown protocol {0}")]
-    UnknownProtocol(String),
-    /// A value that does not fit its protocol.
-    #[error("multiaddr has a malformed value for {0}")]
-    Value(&'static str),
-    /// Text must be empty or start with a slash.
-    #[error("a multiaddr starts with '/', as in /ip4/127.0.0.1/tcp/18189")]
-    NoSlash,
-}
-
 impl Address {
     /// Checks the structure and keeps the bytes. Empty input is a valid, empty address.
     ///
     /// # Errors
-    /// [`AddressError`] for unknown protocols, cut-off values and malformed varints.
-    pub fn from_bytes(bytes: impl Into<Bytes>) -> Result<Self, AddressError> {
+    /// [`ParseError`] for unknown protocols, cut-off values and malformed varints.
+    pub fn from_bytes(bytes: impl Into<Bytes>) -> Result<Self, ParseError> {
         let bytes = bytes.into();
         let mut rest = &bytes[..];
         while !rest.is_empty() {
@@ -177,14 +158,14 @@ impl fmt::Debug for Address {
 }
 
 impl FromStr for Address {
-    type Err = AddressError;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, AddressError> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let mut out = Vec::new();
         if !text.is_empty() {
             let mut parts = text
                 .strip_prefix('/')
-                .ok_or(AddressError::NoSlash)?
+                .ok_or(ParseError::NoSlash)?
                 .split('/');
             while let Some(name) = parts.next() {
                 Protocol::parse(name, &mut parts, &mut out)?;

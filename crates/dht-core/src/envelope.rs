@@ -23,16 +23,14 @@ mod sealed;
 pub use agreement::KeyAgreement;
 pub use batch::{MAX_BATCH, verify_batch};
 pub use binding::binding_hash;
-pub use body::{BodyError, DomainHeader, decode_parts, domain_parts, encode_parts};
+pub use body::{DomainHeader, decode_parts, domain_parts, encode_parts};
 pub use dedup_hash::{DedupHash, dedup_hash};
 pub use dedup_key::{dedup_key, dedup_key_of};
 pub use fingerprint::{Fingerprint, FingerprintKey};
-pub use header::{Flags, Header, HeaderError, ProtocolVersion};
-pub use open::{Content, OpenError, Opened};
+pub use header::{Flags, Header, ProtocolVersion};
+pub use open::{Content, Opened};
 pub use open_batch::open_batch;
-pub use pad::{PADDING_BLOCK_BYTES, PadError, pad, unpad};
+pub use pad::{PADDING_BLOCK_BYTES, pad, unpad};
 pub use raw::RawEnvelope;
-pub use seal::{
-    SealError, SealRequest, SealSecrets, SealedMessage, Signing, encode_envelope, seal,
-};
-pub use sealed::{Sealed, SemanticsError, Verified, VerifyError};
+pub use seal::{SealRequest, SealSecrets, SealedMessage, Signing, encode_envelope, seal};
+pub use sealed::{Sealed, Verified};

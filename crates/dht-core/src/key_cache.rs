@@ -4,7 +4,8 @@ use std::fmt;
 
 use parking_lot::Mutex;
 
-use crate::keys::{KeyError, PublicKey};
+use crate::error::ParseError;
+use crate::keys::PublicKey;
 
 /// Slots of the cache, a power of two; a key takes about 200 bytes.
 const SLOTS: usize = 512;
@@ -34,8 +35,8 @@ impl KeyCache {
     /// As [`PublicKey::from_bytes`].
     ///
     /// # Errors
-    /// [`KeyError::Length`] unless there are 32 bytes, [`KeyError::Point`] unless they are canonical.
-    pub fn decode(&self, bytes: &[u8]) -> Result<PublicKey, KeyError> {
+    /// [`ParseError::KeyLength`] unless there are 32 bytes, [`ParseError::PublicKey`] unless they are canonical.
+    pub fn decode(&self, bytes: &[u8]) -> Result<PublicKey, ParseError> {
         // The lowest bit of a canonical encoding is always clear: the second byte on is as good as random.
         let at = match bytes {
             [_, low, high, ..] => usize::from(u16::from_le_bytes([*low, *high])) % SLOTS,
@@ -88,9 +89,9 @@ mod tests {
     fn invalid_keys_are_refused_every_time() {
         let cache = KeyCache::new();
         for _ in 0..2 {
-            assert_eq!(cache.decode(&[0xff; 32]), Err(KeyError::Point));
-            assert_eq!(cache.decode(&[0; 31]), Err(KeyError::Length(31)));
-            assert_eq!(cache.decode(&[]), Err(KeyError::Length(0)));
+            assert_eq!(cache.decode(&[0xff; 32]), Err(ParseError::PublicKey));
+            assert_eq!(cache.decode(&[0; 31]), Err(ParseError::KeyLength(31)));
+            assert_eq!(cache.decode(&[]), Err(ParseError::KeyLength(0)));
         }
     }
 }

@@ -10,6 +10,7 @@ use curve25519_dalek::{
 use rand_core::CryptoRng;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::error::ParseError;
 use crate::node_id::NodeId;
 
 /// One half, for points that are doubled while they are encoded: the encodings of many doubles take one field
@@ -44,24 +45,6 @@ pub struct SecretKey(Scalar);
 #[derive(Clone)]
 pub struct SharedSecret(Zeroizing<[u8; 32]>);
 
-/// Why bytes or text are not a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeyError {
-    /// Keys are exactly 32 bytes.
-    #[error("a key is 32 bytes, not {0}")]
-    Length(usize),
-    /// Not the canonical encoding of a Ristretto255 element.
-    #[error("not a canonical ristretto255 encoding")]
-    Point,
-    /// Not a scalar below the group order.
-    #[error("not a canonical scalar")]
-    Scalar,
-    /// Text that is not 64 hexadecimal digits.
-    #[error("not 64 hexadecimal digits")]
-    Hex,
-}
-
 // === impl PublicKey ===
 
 impl PublicKey {
@@ -71,14 +54,14 @@ impl PublicKey {
     /// Decodes the canonical encoding.
     ///
     /// # Errors
-    /// [`KeyError::Length`] unless there are 32 bytes, [`KeyError::Point`] unless they are canonical.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
+    /// [`ParseError::KeyLength`] unless there are 32 bytes, [`ParseError::PublicKey`] unless they are canonical.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParseError> {
         let encoding: [u8; Self::LENGTH] = bytes
             .try_into()
-            .map_err(|_| KeyError::Length(bytes.len()))?;
+            .map_err(|_| ParseError::KeyLength(bytes.len()))?;
         let point = CompressedRistretto(encoding)
             .decompress()
-            .ok_or(KeyError::Point)?;
+            .ok_or(ParseError::PublicKey)?;
         Ok(Self { encoding, point })
     }
 
@@ -197,10 +180,10 @@ impl fmt::Debug for PublicKey {
 }
 
 impl FromStr for PublicKey {
-    type Err = KeyError;
+    type Err = ParseError;
 
     /// Accepts upper and lower case, surrounding blanks and a `0x` prefix.
-    fn from_str(text: &str) -> Result<Self, KeyError> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         Self::from_bytes(&*hex_32(text)?)
     }
 }
@@ -221,20 +204,20 @@ impl SecretKey {
     /// Reads a canonical little-endian scalar; zero is accepted.
     ///
     /// # Errors
-    /// [`KeyError::Length`] unless there are 32 bytes, [`KeyError::Scalar`] unless they are below the
+    /// [`ParseError::KeyLength`] unless there are 32 bytes, [`ParseError::Scalar`] unless they are below the
     /// group order.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParseError> {
         scalar_from_bytes(bytes).map(Self)
     }
 
     /// Reduces exactly 64 little-endian bytes modulo the group order.
     ///
     /// # Errors
-    /// [`KeyError::Length`] for any other length.
-    pub fn from_uniform_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
+    /// [`ParseError::KeyLength`] for any other length.
+    pub fn from_uniform_bytes(bytes: &[u8]) -> Result<Self, ParseError> {
         let wide: &[u8; 64] = bytes
             .try_into()
-            .map_err(|_| KeyError::Length(bytes.len()))?;
+            .map_err(|_| ParseError::KeyLength(bytes.len()))?;
         Ok(Self(Scalar::from_bytes_mod_order_wide(wide)))
     }
 
@@ -309,9 +292,9 @@ impl fmt::Debug for SecretKey {
 }
 
 impl FromStr for SecretKey {
-    type Err = KeyError;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, KeyError> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         Self::from_bytes(&*hex_32(text)?)
     }
 }
@@ -341,24 +324,24 @@ impl fmt::Debug for SharedSecret {
     }
 }
 
-pub(crate) fn scalar_from_bytes(bytes: &[u8]) -> Result<Scalar, KeyError> {
+pub(crate) fn scalar_from_bytes(bytes: &[u8]) -> Result<Scalar, ParseError> {
     let bytes: [u8; 32] = bytes
         .try_into()
-        .map_err(|_| KeyError::Length(bytes.len()))?;
-    Option::from(Scalar::from_canonical_bytes(bytes)).ok_or(KeyError::Scalar)
+        .map_err(|_| ParseError::KeyLength(bytes.len()))?;
+    Option::from(Scalar::from_canonical_bytes(bytes)).ok_or(ParseError::Scalar)
 }
 
 /// Wiped on drop: it may be a secret.
-fn hex_32(text: &str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+fn hex_32(text: &str) -> Result<Zeroizing<[u8; 32]>, ParseError> {
     let text = text.trim();
     let digits = text.strip_prefix("0x").unwrap_or(text);
     let mut bytes = Zeroizing::new([0; 32]);
     if digits.len() != 64 {
-        return Err(KeyError::Hex);
+        return Err(ParseError::KeyDigits);
     }
     data_encoding::HEXLOWER_PERMISSIVE
         .decode_mut(digits.as_bytes(), &mut *bytes)
-        .map_err(|_| KeyError::Hex)?;
+        .map_err(|_| ParseError::KeyDigits)?;
     Ok(bytes)
 }
 
@@ -374,7 +357,7 @@ mod tests {
             key.to_string().to_uppercase().replace("0X", "0x")
         );
         assert_eq!(text.parse::<PublicKey>(), Ok(key));
-        assert_eq!("zz".parse::<PublicKey>(), Err(KeyError::Hex));
+        assert_eq!("zz".parse::<PublicKey>(), Err(ParseError::KeyDigits));
     }
 
     #[test]

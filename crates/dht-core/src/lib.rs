@@ -38,6 +38,7 @@ mod claim;
 mod disposition;
 mod entropy;
 mod envelope;
+mod error;
 mod features;
 pub mod hash;
 mod identity;
@@ -59,35 +60,35 @@ pub mod test_util;
 mod time;
 mod transit;
 
-pub use address::{Address, AddressError, AddressPolicy, AddressRefusal, DnsKind, Host, Protocol};
+pub use address::{Address, AddressPolicy, AddressRefusal, DnsKind, Host, Protocol};
 pub use claim::{Claim, ClaimError, IdentitySignature, MAX_CLAIM_SKEW_SECONDS};
 pub use disposition::{Disposition, DropReason};
 #[cfg(feature = "os-entropy")]
 pub use entropy::OsEntropy;
 pub use entropy::{Entropy, SeededEntropy, SharedEntropy};
 pub use envelope::{
-    BodyError, Content, DedupHash, DomainHeader, Fingerprint, FingerprintKey, Flags, Header,
-    HeaderError, KeyAgreement, MAX_BATCH, OpenError, Opened, PADDING_BLOCK_BYTES, PadError,
-    ProtocolVersion, RawEnvelope, SealError, SealRequest, SealSecrets, Sealed, SealedMessage,
-    SemanticsError, Signing, Verified, VerifyError, binding_hash, decode_parts, dedup_hash,
-    dedup_key, dedup_key_of, domain_parts, encode_envelope, encode_parts, open_batch, pad, seal,
-    unpad, verify_batch,
+    Content, DedupHash, DomainHeader, Fingerprint, FingerprintKey, Flags, Header, KeyAgreement,
+    MAX_BATCH, Opened, PADDING_BLOCK_BYTES, ProtocolVersion, RawEnvelope, SealRequest, SealSecrets,
+    Sealed, SealedMessage, Signing, Verified, binding_hash, decode_parts, dedup_hash, dedup_key,
+    dedup_key_of, domain_parts, encode_envelope, encode_parts, open_batch, pad, seal, unpad,
+    verify_batch,
 };
+pub use error::{HeaderError, OpenError, ParseError, SealError, VerifyError};
 pub use features::Features;
 pub use identity::NodeIdentity;
 pub use key_cache::KeyCache;
-pub use keys::{KeyError, PublicKey, SecretKey, SharedSecret};
+pub use keys::{PublicKey, SecretKey, SharedSecret};
 pub use message::{Destination, Encryption, MessageTag, MessageType};
-pub use network::{Network, NetworkError};
-pub use node_id::{Distance, NodeId, NodeIdError};
+pub use network::Network;
+pub use node_id::{Distance, NodeId};
 pub use outbox::{
     Cause, DeliveryError, Message, OnDelivery, Outbox, OutboxError, Payload, SendBuilder,
     SendParams, SendRequest,
 };
-pub use peer_address::{PeerAddress, PeerAddressError};
+pub use peer_address::PeerAddress;
 pub use priority::Priority;
 pub use remote_peer::RemotePeer;
-pub use schnorr::{MessageSignature, SignatureError};
+pub use schnorr::MessageSignature;
 pub use settings::OutOfRange;
 pub use severity::Severity;
 pub use strategy::Strategy;

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::error::ParseError;
+
 /// A network and its wire byte (02 section 4.1).
 ///
 /// ```
@@ -9,7 +11,7 @@ use std::{fmt, str::FromStr};
 ///
 /// let network: Network = "esmeralda".parse()?;
 /// assert_eq!(network.wire_byte(), 0xc9);
-/// # Ok::<(), dht_core::NetworkError>(())
+/// # Ok::<(), dht_core::ParseError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[expect(missing_docs, reason = "the names are the networks' own")]
@@ -22,11 +24,6 @@ pub enum Network {
     Igor,
     Esmeralda,
 }
-
-/// Text that names no network.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown network; use one of mainnet, stagenet, nextnet, localnet, igor, esmeralda")]
-pub struct NetworkError;
 
 impl Network {
     /// Every network.
@@ -71,12 +68,12 @@ impl fmt::Display for Network {
 }
 
 impl FromStr for Network {
-    type Err = NetworkError;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, NetworkError> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         Self::ALL
             .into_iter()
             .find(|network| network.name().eq_ignore_ascii_case(text))
-            .ok_or(NetworkError)
+            .ok_or(ParseError::Network)
     }
 }

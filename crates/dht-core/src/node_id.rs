@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use blake2b_simd::Params;
 
+use crate::error::ParseError;
+
 /// Identifies a node in routing: BLAKE2b with output length 13 over its public key.
 ///
 /// Not a truncated longer hash. Ordered bytewise; [`NodeId::distance`] gives the routing metric. See 01
@@ -16,7 +18,7 @@ use blake2b_simd::Params;
 /// assert_eq!(id.to_string(), "01010101010101010101010101");
 /// assert_eq!(id.distance(&id), Distance::ZERO);
 /// assert!(id.distance(&NodeId::default()) < Distance::MAX);
-/// # Ok::<(), dht_core::NodeIdError>(())
+/// # Ok::<(), dht_core::ParseError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct NodeId([u8; Self::LENGTH]);
@@ -24,11 +26,6 @@ pub struct NodeId([u8; Self::LENGTH]);
 /// XOR distance between two node ids, as a big-endian integer below 2^104.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Distance(u128);
-
-/// Why bytes or text are not a node id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a node id is 13 bytes (26 hexadecimal digits)")]
-pub struct NodeIdError;
 
 // === impl NodeId ===
 
@@ -47,9 +44,9 @@ impl NodeId {
     /// Reads exactly 13 bytes.
     ///
     /// # Errors
-    /// [`NodeIdError`] for any other length.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, NodeIdError> {
-        bytes.try_into().map(Self).map_err(|_| NodeIdError)
+    /// [`ParseError`] for any other length.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParseError> {
+        bytes.try_into().map(Self).map_err(|_| ParseError::NodeId)
     }
 
     /// The 13 bytes.
@@ -92,12 +89,12 @@ impl fmt::Debug for NodeId {
 }
 
 impl FromStr for NodeId {
-    type Err = NodeIdError;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, NodeIdError> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let bytes = data_encoding::HEXLOWER_PERMISSIVE
             .decode(text.trim().as_bytes())
-            .map_err(|_| NodeIdError)?;
+            .map_err(|_| ParseError::NodeId)?;
         Self::from_bytes(&bytes)
     }
 }

@@ -2,10 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{
-    address::{Address, AddressError},
-    keys::{KeyError, PublicKey},
-};
+use crate::{address::Address, error::ParseError, keys::PublicKey};
 
 /// `<public key in hex>::<multiaddr>[::<multiaddr>…]`: the text form of seed peers and invitations
 /// (02 section 2).
@@ -17,7 +14,7 @@ use crate::{
 /// let peer: PeerAddress = text.parse()?;
 /// assert_eq!(peer.addresses.len(), 1);
 /// assert_eq!(peer.to_string(), text);
-/// # Ok::<(), dht_core::PeerAddressError>(())
+/// # Ok::<(), dht_core::ParseError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAddress {
@@ -25,21 +22,6 @@ pub struct PeerAddress {
     pub public_key: PublicKey,
     /// Addresses of the peer, best first; at least one when parsed.
     pub addresses: Vec<Address>,
-}
-
-/// Why text is not a peer address.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PeerAddressError {
-    /// The part before the first `::`.
-    #[error("the public key before '::' is not valid: {0}")]
-    Key(#[from] KeyError),
-    /// One of the parts after it.
-    #[error("an address after '::' is not valid: {0}")]
-    Address(#[from] AddressError),
-    /// Nothing after the key.
-    #[error("a peer address is KEY::ADDRESS, as in 6a49…b919::/ip4/127.0.0.1/tcp/18189")]
-    NoAddress,
 }
 
 impl fmt::Display for PeerAddress {
@@ -52,17 +34,17 @@ impl fmt::Display for PeerAddress {
 }
 
 impl FromStr for PeerAddress {
-    type Err = PeerAddressError;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, PeerAddressError> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         // Multiaddrs of IPv6 hosts contain "::" themselves, but only a separator is followed by a slash.
-        let (key, rest) = text.split_once("::").ok_or(PeerAddressError::NoAddress)?;
+        let (key, rest) = text.split_once("::").ok_or(ParseError::NoAddress)?;
         let public_key = key.parse()?;
         let addresses: Vec<Address> = split_addresses(rest)
             .map(|address| address.parse())
-            .collect::<Result<_, AddressError>>()?;
+            .collect::<Result<_, ParseError>>()?;
         if addresses.is_empty() {
-            return Err(PeerAddressError::NoAddress);
+            return Err(ParseError::NoAddress);
         }
         Ok(Self {
             public_key,
@@ -116,18 +98,18 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let key = test_util::public_key(1);
-        assert_eq!("x".parse::<PeerAddress>(), Err(PeerAddressError::NoAddress));
+        assert_eq!("x".parse::<PeerAddress>(), Err(ParseError::NoAddress));
         assert_eq!(
             format!("{key}::").parse::<PeerAddress>(),
-            Err(PeerAddressError::NoAddress)
+            Err(ParseError::NoAddress)
         );
         assert!(matches!(
             "zz::/ip4/1.2.3.4/tcp/1".parse::<PeerAddress>(),
-            Err(PeerAddressError::Key(_))
+            Err(ParseError::KeyDigits)
         ));
         assert!(matches!(
             format!("{key}::/nonsense").parse::<PeerAddress>(),
-            Err(PeerAddressError::Address(_))
+            Err(ParseError::UnknownProtocol(_))
         ));
     }
 }

@@ -14,8 +14,9 @@ use prost::Message;
 use rand_core::CryptoRng;
 
 use crate::{
+    error::{ParseError, VerifyError},
     hash::{Hasher512, MESSAGE_SIGNATURE},
-    keys::{KeyError, PublicKey, SecretKey, scalar_from_bytes},
+    keys::{PublicKey, SecretKey, scalar_from_bytes},
 };
 
 /// A decoded message signature: who signed, the public nonce, the scalar.
@@ -31,31 +32,13 @@ use crate::{
 /// let signature = MessageSignature::sign(&SecretKey::random(&mut rng), &[7; 32], &mut rng);
 /// assert!(signature.verify(&[7; 32]) && !signature.verify(&[8; 32]));
 /// assert_eq!(MessageSignature::decode(&signature.encode())?, signature);
-/// # Ok::<(), dht_core::SignatureError>(())
+/// # Ok::<(), dht_core::VerifyError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageSignature {
     signer: PublicKey,
     nonce: CompressedRistretto,
     scalar: Scalar,
-}
-
-/// Why bytes are not a message signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SignatureError {
-    /// Not the protobuf message.
-    #[error("signature is not the expected protobuf message")]
-    Malformed,
-    /// Not a canonical public key.
-    #[error("signer key of the signature is not canonical")]
-    Signer,
-    /// Not a canonical point.
-    #[error("public nonce of the signature is not canonical")]
-    Nonce,
-    /// Not a canonical scalar.
-    #[error("scalar of the signature is not canonical")]
-    Scalar,
 }
 
 impl MessageSignature {
@@ -68,21 +51,21 @@ impl MessageSignature {
     /// non-canonical nonce never verifies.
     ///
     /// # Errors
-    /// [`SignatureError`] naming the part that does not decode.
-    pub fn decode(bytes: &[u8]) -> Result<Self, SignatureError> {
+    /// [`VerifyError`] naming the part that does not decode.
+    pub fn decode(bytes: &[u8]) -> Result<Self, VerifyError> {
         Self::decode_with(bytes, PublicKey::from_bytes)
     }
 
     /// Decodes the field, the signer's key by `signer`.
     pub(crate) fn decode_with(
         bytes: &[u8],
-        signer: impl FnOnce(&[u8]) -> Result<PublicKey, KeyError>,
-    ) -> Result<Self, SignatureError> {
-        let proto = ProtoMessageSignature::decode(bytes).map_err(|_| SignatureError::Malformed)?;
-        let signer = signer(&proto.signer_public_key).map_err(|_| SignatureError::Signer)?;
-        let nonce = CompressedRistretto::from_slice(&proto.public_nonce)
-            .map_err(|_| SignatureError::Nonce)?;
-        let scalar = scalar_from_bytes(&proto.signature).map_err(|_| SignatureError::Scalar)?;
+        signer: impl FnOnce(&[u8]) -> Result<PublicKey, ParseError>,
+    ) -> Result<Self, VerifyError> {
+        let proto = ProtoMessageSignature::decode(bytes).map_err(|_| VerifyError::Malformed)?;
+        let signer = signer(&proto.signer_public_key).map_err(|_| VerifyError::Signer)?;
+        let nonce =
+            CompressedRistretto::from_slice(&proto.public_nonce).map_err(|_| VerifyError::Nonce)?;
+        let scalar = scalar_from_bytes(&proto.signature).map_err(|_| VerifyError::Scalar)?;
         Ok(Self {
             signer,
             nonce,
@@ -201,10 +184,4 @@ pub(crate) fn equation_holds(
     }
     let expected = RistrettoPoint::vartime_double_scalar_mul_basepoint(&-e, signer.point(), s);
     expected.compress() == *nonce
-}
-
-impl From<KeyError> for SignatureError {
-    fn from(_: KeyError) -> Self {
-        Self::Signer
-    }
 }

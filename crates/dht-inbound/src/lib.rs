@@ -77,8 +77,8 @@ pub use self::{
     message::{Deduped, Delivered, InboundEnvelope, OpenedMessage},
     observe::{Observe, ObserveFuture, ObserveLayer},
     protocol::{
-        AnswerCheck, AnswerError, ClaimParts, ConvertError, DiscoveryAnswer, DiscoveryHook,
-        Forward, Protocol, convert_claim,
+        AnswerCheck, AnswerError, ClaimParts, DiscoveryAnswer, DiscoveryHook, Forward, Protocol,
+        convert_claim,
     },
     worker::run_worker,
 };

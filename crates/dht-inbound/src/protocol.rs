@@ -11,7 +11,7 @@ mod response;
 
 pub use self::{
     answer::{AnswerCheck, AnswerError},
-    claim::{ClaimParts, ConvertError, convert_claim},
+    claim::{ClaimParts, convert_claim},
     dht::Protocol,
     forward::Forward,
     hook::{DiscoveryAnswer, DiscoveryHook},

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dht_core::{Address, AddressPolicy, AddressRefusal, Claim, ClaimError, PublicKey, UnixSeconds};
+use dht_core::{Address, AddressPolicy, Claim, ClaimError, PublicKey, UnixSeconds};
 
 use crate::{ClaimChannel, PeerRecord, policy::AttributionProfile};
 
@@ -57,51 +57,6 @@ pub struct ValidClaims {
     addresses: Vec<Address>,
 }
 
-/// Why claims are refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ClaimsError {
-    /// A peer without any claim cannot be checked.
-    #[error("peer has no claim")]
-    NoClaims,
-    /// More than [`ClaimPolicy::max_claims`].
-    #[error("peer has {found} claims, at most {max} are accepted")]
-    TooManyClaims {
-        /// How many there are.
-        found: usize,
-        /// How many may be.
-        max: usize,
-    },
-    /// The record held under this node id has another key.
-    #[error("public key differs from the one already known for this node id")]
-    KeyMismatch,
-    /// A claim leads nowhere.
-    #[error("claim has no address")]
-    NoAddresses,
-    /// More than [`ClaimPolicy::max_addresses`] of use, or than [`MAX_STATED_ADDRESSES`].
-    #[error("claim has {found} addresses, at most {max} are accepted")]
-    TooManyAddresses {
-        /// How many there are.
-        found: usize,
-        /// How many may be.
-        max: usize,
-    },
-    /// Addresses longer than [`MAX_CLAIM_BYTES`] together.
-    #[error("claim has {found} bytes of addresses, at most {max} are accepted")]
-    TooLong {
-        /// How many there are.
-        found: usize,
-        /// How many may be.
-        max: usize,
-    },
-    /// An address that may not be advertised.
-    #[error("claim has an address that may not be advertised")]
-    Address(#[source] AddressRefusal),
-    /// The owner did not sign this, or not at a possible time.
-    #[error("claim is not validly signed")]
-    Signature(#[source] ClaimError),
-}
-
 impl ClaimPolicy {
     /// A peer from a claim it made over its own connection, which the handshake has checked. Of its addresses only
     /// those are kept that this policy has a use for, possibly none: it is connected all the same.
@@ -142,7 +97,7 @@ impl Default for ClaimPolicy {
 
 impl ClaimPolicy {
     /// The addresses of a claim this node uses, in their order.
-    fn usable<'a>(&self, claim: &'a Claim) -> Result<Vec<&'a Address>, ClaimsError> {
+    fn usable<'a>(&self, claim: &'a Claim) -> Result<Vec<&'a Address>, ClaimError> {
         check_size(&claim.addresses)?;
         let mut usable = Vec::with_capacity(claim.addresses.len().min(self.max_addresses));
         let mut refusal = None;
@@ -150,7 +105,7 @@ impl ClaimPolicy {
             match address.check_policy(&self.addresses) {
                 Ok(()) => usable.push(address),
                 Err(cause) if self.unusable == Unusable::Refuse => {
-                    return Err(ClaimsError::Address(cause));
+                    return Err(ClaimError::Address(cause));
                 }
                 Err(cause) => refusal = Some(cause),
             }
@@ -162,9 +117,9 @@ impl ClaimPolicy {
             usable.retain(|address| address.is_public());
         }
         match (usable.len(), refusal) {
-            (0, Some(cause)) => Err(ClaimsError::Address(cause)),
-            (0, None) => Err(ClaimsError::NoAddresses),
-            (found, _) if found > self.max_addresses => Err(ClaimsError::TooManyAddresses {
+            (0, Some(cause)) => Err(ClaimError::Address(cause)),
+            (0, None) => Err(ClaimError::NoAddresses),
+            (found, _) if found > self.max_addresses => Err(ClaimError::TooManyAddresses {
                 found,
                 max: self.max_addresses,
             }),
@@ -174,15 +129,15 @@ impl ClaimPolicy {
 }
 
 /// What is kept of a claim is bounded, whatever a policy has a use for.
-fn check_size(addresses: &[Address]) -> Result<(), ClaimsError> {
+fn check_size(addresses: &[Address]) -> Result<(), ClaimError> {
     let found = addresses.len();
     if found > MAX_STATED_ADDRESSES {
         let max = MAX_STATED_ADDRESSES;
-        return Err(ClaimsError::TooManyAddresses { found, max });
+        return Err(ClaimError::TooManyAddresses { found, max });
     }
     let bytes = addresses.iter().map(|address| address.as_bytes().len());
     match bytes.sum() {
-        found if found > MAX_CLAIM_BYTES => Err(ClaimsError::TooLong {
+        found if found > MAX_CLAIM_BYTES => Err(ClaimError::TooLong {
             found,
             max: MAX_CLAIM_BYTES,
         }),
@@ -194,33 +149,33 @@ fn check_size(addresses: &[Address]) -> Result<(), ClaimsError> {
 /// node id of `key`, if there is one.
 ///
 /// # Errors
-/// The first rule that is broken. Only [`ClaimsError::is_offence`] proves bad faith.
+/// The first rule that is broken. Only [`ClaimError::is_offence`] proves bad faith.
 pub fn validate_claims(
     key: &PublicKey,
     claims: Vec<Claim>,
     known: Option<&PeerRecord>,
     policy: &ClaimPolicy,
     now: UnixSeconds,
-) -> Result<ValidClaims, ClaimsError> {
+) -> Result<ValidClaims, ClaimError> {
     if claims.len() > policy.max_claims {
-        return Err(ClaimsError::TooManyClaims {
+        return Err(ClaimError::TooManyClaims {
             found: claims.len(),
             max: policy.max_claims,
         });
     }
     if known.is_some_and(|known| known.public_key() != key) {
-        return Err(ClaimsError::KeyMismatch);
+        return Err(ClaimError::KeyMismatch);
     }
     for claim in &claims {
         policy.usable(claim)?;
     }
     for claim in &claims {
         // Over all addresses, also those left out: that is what was signed.
-        claim.verify(key, now).map_err(ClaimsError::Signature)?;
+        claim.verify(key, now)?;
     }
     let mut claims: Vec<_> = claims.into_iter().map(Arc::new).collect();
     claims.sort_by_key(|claim| claim.signature.updated_at());
-    let newest = Arc::clone(claims.last().ok_or(ClaimsError::NoClaims)?);
+    let newest = Arc::clone(claims.last().ok_or(ClaimError::NoClaims)?);
     let addresses = policy.usable(&newest)?.into_iter().cloned().collect();
     Ok(ValidClaims {
         public_key: *key,
@@ -265,27 +220,16 @@ impl ValidClaims {
     }
 }
 
-// === impl ClaimsError ===
-
-impl ClaimsError {
-    /// Whether only bad faith explains it: a signature that does not hold. Everything else can be an honest peer
-    /// with other limits, an unusual address or a wrong clock.
-    #[must_use]
-    pub const fn is_offence(&self) -> bool {
-        matches!(self, Self::Signature(ClaimError::BadSignature))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use dht_core::Features;
+    use dht_core::{AddressRefusal, Features};
 
     use super::*;
     use crate::test_util::{claim, secret};
 
     const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 
-    fn check(claims: Vec<Claim>) -> Result<ValidClaims, ClaimsError> {
+    fn check(claims: Vec<Claim>) -> Result<ValidClaims, ClaimError> {
         validate_claims(
             &secret(1).public_key(),
             claims,
@@ -314,17 +258,17 @@ mod tests {
 
     #[test]
     fn counts_have_limits() {
-        assert_eq!(check(vec![]), Err(ClaimsError::NoClaims));
+        assert_eq!(check(vec![]), Err(ClaimError::NoClaims));
         let many = vec![signed(&["/ip4/1.2.3.4/tcp/5"], 7); 6];
         assert_eq!(
             check(many),
-            Err(ClaimsError::TooManyClaims { found: 6, max: 5 })
+            Err(ClaimError::TooManyClaims { found: 6, max: 5 })
         );
-        assert_eq!(check(vec![signed(&[], 7)]), Err(ClaimsError::NoAddresses));
+        assert_eq!(check(vec![signed(&[], 7)]), Err(ClaimError::NoAddresses));
         let many = signed(&["/ip4/1.2.3.4/tcp/5"; 6], 7);
         assert_eq!(
             check(vec![many]),
-            Err(ClaimsError::TooManyAddresses { found: 6, max: 5 })
+            Err(ClaimError::TooManyAddresses { found: 6, max: 5 })
         );
     }
 
@@ -342,7 +286,7 @@ mod tests {
         let unix = format!("/unix/{}", "a".repeat(8_000_000));
         for long in [name(1_024), name(8_000_000), unix] {
             let refused = check_all(&[good.clone(), long]).unwrap_err();
-            assert!(matches!(refused, ClaimsError::TooLong { .. }), "{refused}");
+            assert!(matches!(refused, ClaimError::TooLong { .. }), "{refused}");
             assert!(!refused.is_offence());
         }
         let mut many = vec![String::new(); MAX_STATED_ADDRESSES - 1];
@@ -350,7 +294,7 @@ mod tests {
         assert_eq!(check_all(&many), Ok(1));
         many.push(String::new());
         let (found, max) = (many.len(), MAX_STATED_ADDRESSES);
-        let refused = ClaimsError::TooManyAddresses { found, max };
+        let refused = ClaimError::TooManyAddresses { found, max };
         assert_eq!(check_all(&many), Err(refused));
     }
 
@@ -358,7 +302,7 @@ mod tests {
     fn test_addresses_need_permission() {
         let memory = signed(&["/memory/7"], 7);
         let refused = check(vec![memory.clone()]).unwrap_err();
-        assert_eq!(refused, ClaimsError::Address(AddressRefusal::TestOnly));
+        assert_eq!(refused, ClaimError::Address(AddressRefusal::TestOnly));
         assert!(!refused.is_offence());
         let policy = ClaimPolicy {
             addresses: AddressPolicy { allow_test: true },
@@ -401,7 +345,7 @@ mod tests {
         };
         assert!(matches!(
             validate_claims(&key, claims(), None, &legacy, NOW),
-            Err(ClaimsError::Address(_))
+            Err(ClaimError::Address(_))
         ));
         // With test addresses allowed there are seven that may be used, two more than the limit.
         let testing = ClaimPolicy {
@@ -410,7 +354,7 @@ mod tests {
         };
         assert_eq!(
             validate_claims(&key, claims(), None, &testing, NOW),
-            Err(ClaimsError::TooManyAddresses { found: 7, max: 5 })
+            Err(ClaimError::TooManyAddresses { found: 7, max: 5 })
         );
     }
 
@@ -445,7 +389,7 @@ mod tests {
         let mut forged = signed(&["/ip4/1.2.3.4/tcp/5", "/ip4/10.0.0.1/tcp/5"], 7);
         forged.addresses.pop();
         let refused = check(vec![forged]).unwrap_err();
-        assert_eq!(refused, ClaimsError::Signature(ClaimError::BadSignature));
+        assert_eq!(refused, ClaimError::BadSignature);
     }
 
     #[test]
@@ -453,10 +397,10 @@ mod tests {
         let mut forged = signed(&["/ip4/1.2.3.4/tcp/5"], 7);
         forged.features = Features::CLIENT;
         let refused = check(vec![forged]).unwrap_err();
-        assert_eq!(refused, ClaimsError::Signature(ClaimError::BadSignature));
+        assert_eq!(refused, ClaimError::BadSignature);
         assert!(refused.is_offence());
         let early = check(vec![signed(&["/ip4/1.2.3.4/tcp/5"], NOW.0 + 100_000)]).unwrap_err();
-        assert_eq!(early, ClaimsError::Signature(ClaimError::FromTheFuture));
+        assert_eq!(early, ClaimError::FromTheFuture);
         assert!(!early.is_offence());
     }
 
@@ -470,6 +414,6 @@ mod tests {
             &ClaimPolicy::default(),
             NOW,
         );
-        assert_eq!(result, Err(ClaimsError::KeyMismatch));
+        assert_eq!(result, Err(ClaimError::KeyMismatch));
     }
 }

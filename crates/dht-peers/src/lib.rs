@@ -47,8 +47,8 @@ pub use address::{
 };
 pub use ban::{Ban, BanOutcome, BanTarget, FOREVER, MAX_REASON_BYTES};
 pub use claims::{
-    ClaimPolicy, ClaimsError, MAX_CLAIM_ADDRESSES, MAX_CLAIM_BYTES, MAX_CLAIMS,
-    MAX_STATED_ADDRESSES, Unusable, ValidClaims, validate_claims,
+    ClaimPolicy, MAX_CLAIM_ADDRESSES, MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_STATED_ADDRESSES, Unusable,
+    ValidClaims, validate_claims,
 };
 pub use connections::{ConnectedPeer, ConnectedPeers, Connections, Direction};
 pub use directory::{

@@ -20,7 +20,7 @@
 //! let ban = policy.report(Offence::JoinForOther, Parties::origin(joiner));
 //! assert_eq!(ban.map(|ban| ban.until), Some(UnixSeconds(1_700_007_200)));
 //! assert!(directory.is_banned(&joiner.node_id(), UnixSeconds(1_700_007_199)));
-//! # Ok::<(), dht_core::KeyError>(())
+//! # Ok::<(), dht_core::ParseError>(())
 //! ```
 //!
 //! Specification 03, section 4.

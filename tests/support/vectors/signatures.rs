@@ -4,7 +4,7 @@ use bytes::Bytes;
 use dht_core::hash::{Hasher512, MESSAGE_SIGNATURE};
 use dht_core::{
     Address, Claim, Features, IdentitySignature, MessageSignature, PublicKey, SecretKey,
-    SignatureError, UnixSeconds,
+    UnixSeconds, VerifyError,
 };
 use dht_proto::common::IdentitySignature as Proto;
 use prost::Message;
@@ -25,9 +25,9 @@ pub(super) fn message(case: &Case<'_>) -> Outcome {
     let ours = match &decoded {
         Ok(signature) if signature.verify(&message) => "ok",
         Ok(_) => "VerificationFailed",
-        Err(SignatureError::Signer) => "InvalidSignerPublicKeyBytes",
-        Err(SignatureError::Nonce) => "InvalidPublicNonceBytes",
-        Err(SignatureError::Scalar) => "InvalidSignatureBytes",
+        Err(VerifyError::Signer) => "InvalidSignerPublicKeyBytes",
+        Err(VerifyError::Nonce) => "InvalidPublicNonceBytes",
+        Err(VerifyError::Scalar) => "InvalidSignatureBytes",
         // No protobuf: whatever the failure is called.
         Err(_) => "",
     };

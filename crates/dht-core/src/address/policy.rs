@@ -76,7 +76,7 @@ impl Address {
     /// let public: Address = "/ip4/1.2.3.4/tcp/18189".parse()?;
     /// let internal: Address = "/ip4/10.0.0.1/tcp/18189".parse()?;
     /// assert!(public.is_public() && !internal.is_public());
-    /// # Ok::<(), dht_core::AddressError>(())
+    /// # Ok::<(), dht_core::ParseError>(())
     /// ```
     #[must_use]
     pub fn is_public(&self) -> bool {

@@ -5,7 +5,8 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use super::{AddressError, DnsKind};
+use super::DnsKind;
+use crate::error::ParseError;
 
 /// One component, borrowed from the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ const NAMES: [(u32, &str, DnsKind); 4] = [
 
 impl<'a> Protocol<'a> {
     /// Reads one component, returning what follows it.
-    pub(super) fn decode(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), AddressError> {
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), ParseError> {
         let (code, rest) = varint(bytes)?;
         Ok(match code {
             4 => {
@@ -114,7 +115,7 @@ impl<'a> Protocol<'a> {
                 } else if let Some((_, _, flag)) = FLAGS.iter().find(|entry| entry.0 == code) {
                     (Self::Flag(*flag), rest)
                 } else {
-                    return Err(AddressError::UnknownProtocol(code.to_string()));
+                    return Err(ParseError::UnknownProtocol(code.to_string()));
                 }
             }
         })
@@ -184,19 +185,19 @@ impl<'a> Protocol<'a> {
         name: &str,
         parts: &mut impl Iterator<Item = &'t str>,
         out: &mut Vec<u8>,
-    ) -> Result<(), AddressError> {
-        let mut value = |name| parts.next().ok_or(AddressError::Value(name));
+    ) -> Result<(), ParseError> {
+        let mut value = |name| parts.next().ok_or(ParseError::Value(name));
         match name {
             "ip4" => {
                 let ip = value("ip4")?
                     .parse()
-                    .map_err(|_| AddressError::Value("ip4"))?;
+                    .map_err(|_| ParseError::Value("ip4"))?;
                 Protocol::Ip4(ip).encode(out);
             }
             "ip6" => {
                 let ip = value("ip6")?
                     .parse()
-                    .map_err(|_| AddressError::Value("ip6"))?;
+                    .map_err(|_| ParseError::Value("ip6"))?;
                 Protocol::Ip6(ip).encode(out);
             }
             "tcp" => Protocol::Tcp(number(value("tcp")?, "tcp")?).encode(out),
@@ -214,7 +215,7 @@ impl<'a> Protocol<'a> {
             "p2p" | "ipfs" => {
                 let hash = bs58::decode(value("p2p")?)
                     .into_vec()
-                    .map_err(|_| AddressError::Value("p2p"))?;
+                    .map_err(|_| ParseError::Value("p2p"))?;
                 check_multihash(&hash)?;
                 Protocol::P2p(&hash).encode(out);
             }
@@ -224,7 +225,7 @@ impl<'a> Protocol<'a> {
                 } else if let Some((_, _, flag)) = FLAGS.iter().find(|entry| entry.1 == name) {
                     Protocol::Flag(*flag).encode(out);
                 } else {
-                    return Err(AddressError::UnknownProtocol(name.to_owned()));
+                    return Err(ParseError::UnknownProtocol(name.to_owned()));
                 }
             }
         }
@@ -264,24 +265,24 @@ impl fmt::Display for Protocol<'_> {
 }
 
 /// A minimal unsigned varint of at most 32 bits.
-fn varint(bytes: &[u8]) -> Result<(u32, &[u8]), AddressError> {
+fn varint(bytes: &[u8]) -> Result<(u32, &[u8]), ParseError> {
     let mut value = 0_u32;
     for (index, byte) in bytes.iter().enumerate() {
-        let shift = u32::try_from(index * 7).map_err(|_| AddressError::Varint)?;
+        let shift = u32::try_from(index * 7).map_err(|_| ParseError::Varint)?;
         let bits = u32::from(byte & 0x7f);
         if shift > 28 || (shift == 28 && bits > 0x0f) {
-            return Err(AddressError::Varint);
+            return Err(ParseError::Varint);
         }
         value |= bits << shift;
         if byte & 0x80 == 0 {
             if *byte == 0 && index > 0 {
-                return Err(AddressError::Varint);
+                return Err(ParseError::Varint);
             }
             let rest = bytes.get(index + 1..).unwrap_or_default();
             return Ok((value, rest));
         }
     }
-    Err(AddressError::Truncated)
+    Err(ParseError::Truncated)
 }
 
 fn put_varint(mut value: u32, out: &mut Vec<u8>) {
@@ -297,52 +298,52 @@ fn put_prefixed(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend(bytes);
 }
 
-fn fixed<const N: usize>(bytes: &[u8]) -> Result<(&[u8; N], &[u8]), AddressError> {
-    bytes.split_first_chunk().ok_or(AddressError::Truncated)
+fn fixed<const N: usize>(bytes: &[u8]) -> Result<(&[u8; N], &[u8]), ParseError> {
+    bytes.split_first_chunk().ok_or(ParseError::Truncated)
 }
 
-fn port(bytes: &[u8]) -> Result<(u16, &[u8]), AddressError> {
+fn port(bytes: &[u8]) -> Result<(u16, &[u8]), ParseError> {
     let (port, rest) = fixed::<2>(bytes)?;
     Ok((u16::from_be_bytes(*port), rest))
 }
 
-fn prefixed(bytes: &[u8]) -> Result<(&[u8], &[u8]), AddressError> {
+fn prefixed(bytes: &[u8]) -> Result<(&[u8], &[u8]), ParseError> {
     let (length, rest) = varint(bytes)?;
-    let length = usize::try_from(length).map_err(|_| AddressError::Truncated)?;
-    rest.split_at_checked(length).ok_or(AddressError::Truncated)
+    let length = usize::try_from(length).map_err(|_| ParseError::Truncated)?;
+    rest.split_at_checked(length).ok_or(ParseError::Truncated)
 }
 
-fn text<'a>(bytes: &'a [u8], name: &'static str) -> Result<(&'a str, &'a [u8]), AddressError> {
+fn text<'a>(bytes: &'a [u8], name: &'static str) -> Result<(&'a str, &'a [u8]), ParseError> {
     let (bytes, rest) = prefixed(bytes)?;
-    let text = str::from_utf8(bytes).map_err(|_| AddressError::Value(name))?;
+    let text = str::from_utf8(bytes).map_err(|_| ParseError::Value(name))?;
     Ok((text, rest))
 }
 
 /// Function code, digest length, then exactly that many bytes.
-fn check_multihash(bytes: &[u8]) -> Result<(), AddressError> {
-    let bad = |_| AddressError::Value("p2p");
+fn check_multihash(bytes: &[u8]) -> Result<(), ParseError> {
+    let bad = |_| ParseError::Value("p2p");
     let (_function, rest) = varint(bytes).map_err(bad)?;
     let (digest, rest) = prefixed(rest).map_err(bad)?;
     if rest.is_empty() && digest.len() <= 64 {
         Ok(())
     } else {
-        Err(AddressError::Value("p2p"))
+        Err(ParseError::Value("p2p"))
     }
 }
 
-fn number<T: std::str::FromStr>(text: &str, name: &'static str) -> Result<T, AddressError> {
-    text.parse().map_err(|_| AddressError::Value(name))
+fn number<T: std::str::FromStr>(text: &str, name: &'static str) -> Result<T, ParseError> {
+    text.parse().map_err(|_| ParseError::Value(name))
 }
 
 /// `<base32>:<port>`; port 0 is refused in text.
-fn onion<const N: usize>(text: &str, name: &'static str) -> Result<([u8; N], u16), AddressError> {
-    let (address, port) = text.split_once(':').ok_or(AddressError::Value(name))?;
+fn onion<const N: usize>(text: &str, name: &'static str) -> Result<([u8; N], u16), ParseError> {
+    let (address, port) = text.split_once(':').ok_or(ParseError::Value(name))?;
     let bytes = data_encoding::BASE32_NOPAD
         .decode(address.to_uppercase().as_bytes())
-        .map_err(|_| AddressError::Value(name))?;
-    let address = bytes.try_into().map_err(|_| AddressError::Value(name))?;
+        .map_err(|_| ParseError::Value(name))?;
+    let address = bytes.try_into().map_err(|_| ParseError::Value(name))?;
     match number(port, name)? {
-        0 => Err(AddressError::Value(name)),
+        0 => Err(ParseError::Value(name)),
         port => Ok((address, port)),
     }
 }

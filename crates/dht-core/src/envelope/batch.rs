@@ -11,8 +11,9 @@ use curve25519_dalek::{
 };
 use rand_core::CryptoRng;
 
-use super::{Sealed, Verified, VerifyError, binding, dedup_hash, dedup_key::canonical_body};
+use super::{Sealed, Verified, binding, dedup_hash, dedup_key::canonical_body};
 use crate::{
+    error::VerifyError,
     hash::{DomainHasher, Hasher256},
     keys::PublicKey,
     schnorr::{MessageSignature, challenge},

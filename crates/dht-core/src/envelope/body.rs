@@ -4,6 +4,8 @@ use bytes::Bytes;
 use dht_proto::{comms::EnvelopeBody, message_header::MessageHeader};
 use prost::Message;
 
+use crate::error::OpenError;
+
 /// First part of an application's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct DomainHeader {
@@ -13,18 +15,13 @@ pub struct DomainHeader {
     pub nonce: u64,
 }
 
-/// The bytes are not an `EnvelopeBody`, or hold more parts than allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("body is not an envelope body within limits")]
-pub struct BodyError;
-
 /// Decodes an `EnvelopeBody` into its parts, slices of `bytes`.
 ///
 /// # Errors
-/// [`BodyError`] if it does not decode or holds more than
+/// [`OpenError::UndecodableBody`] if it does not decode or holds more than
 /// [`MAX_ENVELOPE_PARTS`](dht_proto::limits::MAX_ENVELOPE_PARTS) parts.
-pub fn decode_parts(bytes: Bytes) -> Result<Vec<Bytes>, BodyError> {
-    let body: EnvelopeBody = dht_proto::decode(bytes).map_err(|_| BodyError)?;
+pub fn decode_parts(bytes: Bytes) -> Result<Vec<Bytes>, OpenError> {
+    let body: EnvelopeBody = dht_proto::decode(bytes).map_err(|_| OpenError::UndecodableBody)?;
     Ok(body.parts)
 }
 
@@ -40,7 +37,7 @@ pub fn decode_parts(bytes: Bytes) -> Result<Vec<Bytes>, BodyError> {
 /// let body = encode_parts(&[Bytes::from_static(b"hi")]);
 /// assert_eq!(body, &b"\x0a\x02hi"[..]);
 /// assert_eq!(decode_parts(body)?, [&b"hi"[..]]);
-/// # Ok::<(), dht_core::BodyError>(())
+/// # Ok::<(), dht_core::OpenError>(())
 /// ```
 #[must_use]
 pub fn encode_parts(parts: &[Bytes]) -> Bytes {
@@ -66,9 +63,9 @@ impl DomainHeader {
     /// Decodes part 0 of an application's message.
     ///
     /// # Errors
-    /// [`BodyError`] if it is not a message header.
-    pub fn decode(part: &[u8]) -> Result<Self, BodyError> {
-        let header = MessageHeader::decode(part).map_err(|_| BodyError)?;
+    /// [`OpenError::UndecodableBody`] if it is not a message header.
+    pub fn decode(part: &[u8]) -> Result<Self, OpenError> {
+        let header = MessageHeader::decode(part).map_err(|_| OpenError::UndecodableBody)?;
         Ok(Self {
             message_type: header.message_type,
             nonce: header.nonce,

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 
 use super::{
-    BodyError, DedupHash, Header, Sealed, SealedMessage, Verified, binding_hash, decode_parts,
-    dedup_hash, encode_parts,
+    DedupHash, Header, Sealed, SealedMessage, Verified, binding_hash, decode_parts, dedup_hash,
+    encode_parts,
 };
+use crate::error::OpenError;
 use crate::schnorr::MessageSignature;
 
 impl Sealed {
@@ -35,8 +36,8 @@ impl SealedMessage {
     /// What [`dedup_key_of`] gives for header and body, without hashing a signed body a second time.
     ///
     /// # Errors
-    /// [`BodyError`] for an unsigned body that does not decode.
-    pub fn dedup_key(&self) -> Result<DedupHash, BodyError> {
+    /// [`OpenError::UndecodableBody`] for an unsigned body that does not decode.
+    pub fn dedup_key(&self) -> Result<DedupHash, OpenError> {
         match &self.binding_hash {
             Some(binding) => Ok(dedup_hash(&self.header.signature, binding)),
             None => dedup_key_of(&self.header, &self.body),
@@ -53,8 +54,8 @@ impl SealedMessage {
 /// anybody could re-encode the body.
 ///
 /// # Errors
-/// [`BodyError`] for an unsigned body that does not decode: there is nothing to deliver and no key to count by.
-pub fn dedup_key(message: &Verified) -> Result<DedupHash, BodyError> {
+/// [`OpenError::UndecodableBody`] for an unsigned body that does not decode: there is nothing to deliver and no key to count by.
+pub fn dedup_key(message: &Verified) -> Result<DedupHash, OpenError> {
     match (message.binding_hash(), message.unsigned_key()) {
         (Some(binding), _) => Ok(dedup_hash(&message.header().signature, binding)),
         (None, Some(key)) => Ok(DedupHash(*key)),
@@ -66,15 +67,16 @@ pub fn dedup_key(message: &Verified) -> Result<DedupHash, BodyError> {
 /// signature may be encoded in any way; the key is that of the canonical encoding.
 ///
 /// # Errors
-/// [`BodyError`] if the signature is neither empty nor decodable, or the body of an unsigned message does not
+/// [`OpenError::UndecodableBody`] if the signature is neither empty nor decodable, or the body of an unsigned message does not
 /// decode.
-pub fn dedup_key_of(header: &Header, body: &Bytes) -> Result<DedupHash, BodyError> {
+pub fn dedup_key_of(header: &Header, body: &Bytes) -> Result<DedupHash, OpenError> {
     let binding = || binding_hash(header, body);
     match &header.signature[..] {
         [] => Ok(dedup_hash(&[], &canonical_body(body)?)),
         canonical if has_canonical_layout(canonical) => Ok(dedup_hash(canonical, &binding())),
         other => {
-            let signature = MessageSignature::decode(other).map_err(|_| BodyError)?;
+            let signature =
+                MessageSignature::decode(other).map_err(|_| OpenError::UndecodableBody)?;
             Ok(dedup_hash(&signature.encode(), &binding()))
         }
     }
@@ -94,7 +96,7 @@ fn has_canonical_layout(signature: &[u8]) -> bool {
 }
 
 /// The canonical encoding of the parts of a body: what the key of an unsigned message is made of.
-pub(super) fn canonical_body(body: &Bytes) -> Result<Bytes, BodyError> {
+pub(super) fn canonical_body(body: &Bytes) -> Result<Bytes, OpenError> {
     let parts = decode_parts(body.clone())?;
     // Nearly every body is canonical already, and its bytes need not be copied to say so.
     if is_canonical(body, &parts) {
@@ -269,9 +271,12 @@ mod tests {
             .clone();
         header.signature = Bytes::new();
         let frame = encode_envelope(&header, &[0xff]);
-        assert_eq!(dedup_key(&verified(frame)), Err(BodyError));
+        assert_eq!(dedup_key(&verified(frame)), Err(OpenError::UndecodableBody));
         header.signature = Bytes::from_static(&[1; 32]);
-        assert_eq!(dedup_key_of(&header, &Bytes::new()), Err(BodyError));
+        assert_eq!(
+            dedup_key_of(&header, &Bytes::new()),
+            Err(OpenError::UndecodableBody)
+        );
     }
 
     proptest! {

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use dht_proto::envelope::{DhtHeader, dht_header};
 
 use crate::{
-    keys::{KeyError, PublicKey},
+    error::{HeaderError, ParseError},
+    keys::PublicKey,
     message::{Destination, MessageTag, MessageType},
     schnorr::MessageSignature,
     time::UnixSeconds,
@@ -57,30 +58,6 @@ impl Flags {
     pub const NONE: Self = Self::empty();
 }
 
-/// Why a header does not convert, in the order the checks are made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum HeaderError {
-    /// There is no header.
-    #[error("envelope has no header")]
-    Missing,
-    /// No destination, or not a canonical key.
-    #[error("destination is missing or not a canonical key")]
-    Destination,
-    /// Not empty and not a canonical key.
-    #[error("ephemeral key is not a canonical key")]
-    EphemeralKey,
-    /// Neither 1 nor 2.
-    #[error("protocol version {0} is not supported")]
-    Version(u32),
-    /// Not a known type.
-    #[error("message type {0} is not known")]
-    MessageType(i32),
-    /// A flag bit this protocol does not know.
-    #[error("unknown flag bits in {0:#x}")]
-    Flags(u32),
-}
-
 impl Header {
     /// Converts the fields of the message.
     ///
@@ -93,7 +70,7 @@ impl Header {
     /// Converts the fields, the destination's key by `decode`.
     pub(super) fn from_proto_with(
         proto: &DhtHeader,
-        decode: impl FnOnce(&[u8]) -> Result<PublicKey, KeyError>,
+        decode: impl FnOnce(&[u8]) -> Result<PublicKey, ParseError>,
     ) -> Result<Self, HeaderError> {
         let destination = match &proto.destination {
             None => return Err(HeaderError::Destination),

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use ring::aead;
 
 use super::{Header, KeyAgreement, Sealed, Verified, decode_parts, unpad};
+use crate::error::OpenError;
 use crate::{identity::NodeIdentity, keys::PublicKey};
 
 /// A verified message, with its content if this node can read it.
@@ -35,19 +36,6 @@ pub enum Content {
     },
     /// The message is encrypted for another node.
     Unreadable,
-}
-
-/// Why a verified envelope does not open.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// Addressed to us but undecryptable. Only we can tell, so no peer is blamed, and nothing says which check
-    /// failed.
-    #[error("body addressed to this node does not decrypt")]
-    Undecryptable,
-    /// A clear body that is no envelope body.
-    #[error("clear body does not decode")]
-    UndecodableBody,
 }
 
 impl Verified {
@@ -100,7 +88,7 @@ impl Opened {
 }
 
 fn open_clear(sealed: Sealed, origin: Option<PublicKey>) -> Result<Opened, OpenError> {
-    let parts = decode_parts(sealed.body().clone()).map_err(|_| OpenError::UndecodableBody)?;
+    let parts = decode_parts(sealed.body().clone())?;
     Ok(Opened::new(sealed, Content::Readable { parts, origin }))
 }
 

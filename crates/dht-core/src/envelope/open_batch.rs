@@ -1,6 +1,7 @@
 //! Opens many messages with the inversions and square roots of one.
 
-use super::{KeyAgreement, OpenError, Opened, Verified, open::Decrypted};
+use super::{KeyAgreement, Opened, Verified, open::Decrypted};
+use crate::error::OpenError;
 use crate::{identity::NodeIdentity, keys::PublicKey};
 
 /// A message on its way.

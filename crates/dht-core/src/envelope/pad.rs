@@ -2,27 +2,11 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::error::{OpenError, SealError};
+
 /// Encrypted plaintexts are a multiple of this many bytes, length prefix included.
 pub const PADDING_BLOCK_BYTES: usize = 6_000;
 const PREFIX_BYTES: usize = 4;
-
-/// Why a plaintext does not unpad, or a message cannot be padded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PadError {
-    /// Shorter than the length prefix.
-    #[error("padded message is too short to hold its length")]
-    TooShort,
-    /// Not a whole number of blocks.
-    #[error("padded message is not a whole number of blocks")]
-    NotWholeBlocks,
-    /// The length prefix points past the end.
-    #[error("length prefix points past the end of the message")]
-    LengthPrefix,
-    /// The message does not fit a 32-bit length.
-    #[error("message is too long for its length prefix")]
-    TooLong,
-}
 
 /// Prefixes `message` with its length and fills with zeros to whole blocks, leaving room for `spare` more
 /// bytes behind it.
@@ -31,7 +15,7 @@ pub enum PadError {
 /// `LE32(len) || message || 0 × z`, z the smallest that makes the whole a multiple of 6000.
 ///
 /// # Errors
-/// [`PadError::TooLong`] for messages of 4 GiB and more.
+/// [`SealError::TooLong`] for messages of 4 GiB and more.
 ///
 /// ```
 /// use dht_core::{PADDING_BLOCK_BYTES, pad, unpad};
@@ -39,15 +23,15 @@ pub enum PadError {
 /// let padded = pad(b"hello", 16)?; // room for an authentication tag
 /// assert_eq!(padded.len(), PADDING_BLOCK_BYTES);
 /// assert_eq!(unpad(padded.freeze())?, &b"hello"[..]);
-/// # Ok::<(), dht_core::PadError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn pad(message: &[u8], spare: usize) -> Result<BytesMut, PadError> {
-    let length = u32::try_from(message.len()).map_err(|_| PadError::TooLong)?;
+pub fn pad(message: &[u8], spare: usize) -> Result<BytesMut, SealError> {
+    let length = u32::try_from(message.len()).map_err(|_| SealError::TooLong)?;
     let padded = message
         .len()
         .saturating_add(PREFIX_BYTES)
         .checked_next_multiple_of(PADDING_BLOCK_BYTES)
-        .ok_or(PadError::TooLong)?;
+        .ok_or(SealError::TooLong)?;
     let mut block = BytesMut::with_capacity(padded.saturating_add(spare));
     block.put_u32_le(length);
     block.put_slice(message);
@@ -58,17 +42,17 @@ pub fn pad(message: &[u8], spare: usize) -> Result<BytesMut, PadError> {
 /// Cuts the message out of a decrypted block. The padding's content and surplus blocks do not matter.
 ///
 /// # Errors
-/// [`PadError`] naming the rule.
-pub fn unpad(mut block: Bytes) -> Result<Bytes, PadError> {
+/// [`OpenError::TooShort`], [`OpenError::NotWholeBlocks`] or [`OpenError::LengthPrefix`].
+pub fn unpad(mut block: Bytes) -> Result<Bytes, OpenError> {
     if block.len() < PREFIX_BYTES {
-        return Err(PadError::TooShort);
+        return Err(OpenError::TooShort);
     }
     if !block.len().is_multiple_of(PADDING_BLOCK_BYTES) {
-        return Err(PadError::NotWholeBlocks);
+        return Err(OpenError::NotWholeBlocks);
     }
-    let length = usize::try_from(block.get_u32_le()).map_err(|_| PadError::LengthPrefix)?;
+    let length = usize::try_from(block.get_u32_le()).map_err(|_| OpenError::LengthPrefix)?;
     if length > block.len() {
-        return Err(PadError::LengthPrefix);
+        return Err(OpenError::LengthPrefix);
     }
     block.truncate(length);
     Ok(block)
@@ -89,11 +73,11 @@ mod tests {
 
     #[test]
     fn short_blocks_are_refused() {
-        assert_eq!(unpad(Bytes::new()), Err(PadError::TooShort));
-        assert_eq!(unpad(Bytes::from_static(&[0; 3])), Err(PadError::TooShort));
+        assert_eq!(unpad(Bytes::new()), Err(OpenError::TooShort));
+        assert_eq!(unpad(Bytes::from_static(&[0; 3])), Err(OpenError::TooShort));
         assert_eq!(
             unpad(Bytes::from_static(&[0; 4])),
-            Err(PadError::NotWholeBlocks)
+            Err(OpenError::NotWholeBlocks)
         );
     }
 

@@ -7,10 +7,11 @@ use dht_proto::{
 };
 use prost::Message;
 
-use super::{Fingerprint, FingerprintKey, Header, HeaderError, Sealed};
+use super::{Fingerprint, FingerprintKey, Header, Sealed};
 use crate::{
+    error::{HeaderError, ParseError},
     key_cache::KeyCache,
-    keys::{KeyError, PublicKey},
+    keys::PublicKey,
 };
 
 /// A frame that is an envelope in structure. No point of a curve has been touched yet, so that a duplicate
@@ -114,7 +115,7 @@ impl RawEnvelope {
 
     fn seal_header(
         self,
-        destination: impl FnOnce(&[u8]) -> Result<PublicKey, KeyError>,
+        destination: impl FnOnce(&[u8]) -> Result<PublicKey, ParseError>,
     ) -> Result<Sealed, HeaderError> {
         let proto = self.header.as_ref().ok_or(HeaderError::Missing)?;
         let header = Header::from_proto_with(proto, destination)?;

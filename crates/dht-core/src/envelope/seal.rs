@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{Flags, Header, KeyAgreement, ProtocolVersion, binding_hash, open::zero_nonce, pad};
 use crate::{
+    error::SealError,
     keys::{PublicKey, SecretKey},
     message::{Destination, Encryption, MessageTag, MessageType},
     schnorr::MessageSignature,
@@ -94,18 +95,6 @@ pub struct SealedMessage {
     pub binding_hash: Option<[u8; 32]>,
 }
 
-/// Why a message cannot be sealed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SealError {
-    /// Receivers reject encrypted messages that do not name their recipient, and may ban the sender.
-    #[error("an encrypted message must be addressed to the key it is encrypted for")]
-    DestinationMismatch,
-    /// The message has 4 GiB or more, which its length prefix cannot hold.
-    #[error("message is too long to encrypt")]
-    TooLong,
-}
-
 // === impl SealSecrets ===
 
 impl SealSecrets {
@@ -184,8 +173,7 @@ fn seal_encrypted(
         secrets.nonce.scalar(),
     ]);
 
-    let mut body =
-        pad(message, aead::CHACHA20_POLY1305.tag_len()).map_err(|_| SealError::TooLong)?;
+    let mut body = pad(message, aead::CHACHA20_POLY1305.tag_len())?;
     let aad = aead::Aad::from(masked.as_bytes());
     agreement
         .message_key()

@@ -4,10 +4,8 @@ use bytes::Bytes;
 
 use super::{Header, binding_hash};
 use crate::{
-    identity::NodeIdentity,
-    keys::PublicKey,
-    message::Destination,
-    schnorr::{MessageSignature, SignatureError},
+    error::VerifyError, identity::NodeIdentity, keys::PublicKey, message::Destination,
+    schnorr::MessageSignature,
 };
 
 /// A received envelope: header converted, signature not yet checked.
@@ -26,26 +24,6 @@ pub struct Verified {
     signed: Option<(PublicKey, [u8; 32])>,
     /// Dedup key of an unsigned message, if a batch has computed it.
     unsigned_key: Option<[u8; 32]>,
-}
-
-/// Encrypted, but without what encryption takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("encrypted message without destination, ephemeral key, signature or body")]
-pub struct SemanticsError;
-
-/// Why an envelope is not valid. Every hop can check these, so a relay must.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum VerifyError {
-    /// See [`SemanticsError`].
-    #[error(transparent)]
-    Semantics(#[from] SemanticsError),
-    /// The signature does not decode.
-    #[error("message signature does not decode")]
-    Signature(#[from] SignatureError),
-    /// The signature does not cover header and body.
-    #[error("message signature does not verify")]
-    BadSignature,
 }
 
 // === impl Sealed ===
@@ -80,8 +58,8 @@ impl Sealed {
     /// What must hold for every encrypted message, on every node.
     ///
     /// # Errors
-    /// [`SemanticsError`]. Clear messages have no such rule.
-    pub fn check_semantics(&self) -> Result<(), SemanticsError> {
+    /// [`VerifyError::Semantics`]. Clear messages have no such rule.
+    pub fn check_semantics(&self) -> Result<(), VerifyError> {
         let Header {
             destination,
             ephemeral_key,
@@ -93,7 +71,7 @@ impl Sealed {
             && !signature.is_empty()
             && !self.body.is_empty();
         if self.header.is_encrypted() && !complete {
-            Err(SemanticsError)
+            Err(VerifyError::Semantics)
         } else {
             Ok(())
         }
@@ -121,8 +99,8 @@ impl Sealed {
     /// The decoded signature; `None` if the message is unsigned.
     ///
     /// # Errors
-    /// [`SignatureError`] if the field is neither empty nor a signature.
-    pub fn signature(&self) -> Result<Option<MessageSignature>, SignatureError> {
+    /// [`VerifyError`] if the field is neither empty nor a signature.
+    pub fn signature(&self) -> Result<Option<MessageSignature>, VerifyError> {
         match &self.header.signature[..] {
             [] => Ok(None),
             bytes => MessageSignature::decode(bytes).map(Some),

@@ -57,7 +57,7 @@ impl Decide<InboundEnvelope<Sealed>> for Verify {
         };
         trace!(%cause, "not valid");
         let (offence, reason) = match cause {
-            VerifyError::Semantics(_) => (Offence::BadSemantics, DropReason::BadSemantics),
+            VerifyError::Semantics => (Offence::BadSemantics, DropReason::BadSemantics),
             _ => (Offence::BadSignature, DropReason::BadSignature),
         };
         let deliverer = Parties::deliverer(rest.source.node_id);

@@ -2,17 +2,14 @@
 
 use std::fmt;
 
-use dht_core::{Clock as _, PublicKey, SharedClock};
+use dht_core::{ClaimError, Clock as _, PublicKey, SharedClock};
 use dht_peers::{
-    ClaimChannel, ClaimPolicy, ClaimsError, Directory,
+    ClaimChannel, ClaimPolicy, Directory,
     policy::{BanPolicy, Offence, Parties},
     validate_claims,
 };
 
-use super::{
-    claim::{ConvertError, convert_claim},
-    hook::DiscoveryAnswer,
-};
+use super::{claim::convert_claim, hook::DiscoveryAnswer};
 
 /// Checks answers to discoveries and takes the peers into the directory: for a [`DiscoveryHook`](crate::DiscoveryHook)
 /// that has matched the nonce.
@@ -37,12 +34,9 @@ pub enum AnswerError {
     /// The responder is not the peer that was sought.
     #[error("the answer is for another key")]
     WrongKey,
-    /// Its fields are no claim. Nobody is blamed.
-    #[error("the answer does not convert: {0}")]
-    Unconvertible(#[from] ConvertError),
-    /// The claim is refused.
+    /// The claim does not decode, for which nobody is blamed, or is refused.
     #[error("the answer has a claim that is refused: {0}")]
-    Refused(#[from] ClaimsError),
+    Claim(#[from] ClaimError),
 }
 
 impl AnswerCheck {
@@ -74,7 +68,7 @@ impl AnswerCheck {
         let valid = validate_claims(sought, vec![claim], known.as_deref(), &self.claims, now);
         let valid = valid.inspect_err(|cause| match cause {
             // A mistake of this node's own.
-            ClaimsError::KeyMismatch => {}
+            ClaimError::KeyMismatch => {}
             cause if cause.is_offence() => blame(Offence::ResponseForgedClaim),
             _ => blame(Offence::ResponseRefusedClaim),
         })?;

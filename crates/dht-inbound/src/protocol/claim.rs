@@ -1,7 +1,7 @@
 //! Reads the claim out of a protocol message.
 
 use bytes::Bytes;
-use dht_core::{Address, AddressError, Claim, ClaimError, Features, IdentitySignature};
+use dht_core::{Address, Claim, ClaimError, Features, IdentitySignature};
 use dht_proto::{
     common,
     dht::{DiscoveryMessage, DiscoveryResponseMessage, JoinMessage},
@@ -19,34 +19,14 @@ pub trait ClaimParts {
     fn identity_signature(&self) -> Option<&common::IdentitySignature>;
 }
 
-/// Why the fields of a message are no claim. Honest peers of another version can cause each of them.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConvertError {
-    /// A feature bit this node does not know.
-    #[error("unknown peer feature bits in {0:#x}")]
-    Features(u32),
-    /// No identity signature.
-    #[error("identity signature is missing")]
-    NoSignature,
-    /// An identity signature that does not decode.
-    #[error("identity signature does not convert")]
-    Signature(#[from] ClaimError),
-    /// An address that does not decode; one is enough.
-    #[error("address does not convert")]
-    Address(#[from] AddressError),
-}
-
 /// Converts the fields; checks nothing beyond their form.
 ///
 /// # Errors
-/// [`ConvertError`], the first field that does not convert.
-pub fn convert_claim(message: &impl ClaimParts) -> Result<Claim, ConvertError> {
+/// [`ClaimError`], the first field that does not convert.
+pub fn convert_claim(message: &impl ClaimParts) -> Result<Claim, ClaimError> {
     let bits = message.features();
-    let features = Features::from_bits(bits).ok_or(ConvertError::Features(bits))?;
-    let signature = message
-        .identity_signature()
-        .ok_or(ConvertError::NoSignature)?;
+    let features = Features::from_bits(bits).ok_or(ClaimError::Features(bits))?;
+    let signature = message.identity_signature().ok_or(ClaimError::NotSigned)?;
     let signature = IdentitySignature::try_from(signature)?;
     // Copied: an address in the directory must not keep the whole frame it came in alive.
     let copy = |bytes: &Bytes| Address::from_bytes(Bytes::copy_from_slice(bytes));
@@ -54,7 +34,8 @@ pub fn convert_claim(message: &impl ClaimParts) -> Result<Claim, ConvertError> {
         .addresses()
         .iter()
         .map(copy)
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<_, _>>()
+        .map_err(ClaimError::Malformed)?;
     Ok(Claim {
         addresses,
         features,

@@ -4,11 +4,11 @@ use std::{fmt, ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use dht_core::{
-    Claim, Clock as _, Disposition, DropReason, MessageType, NodeIdentity, Outbox, PublicKey,
-    SharedClock,
+    Claim, ClaimError, Clock as _, Disposition, DropReason, MessageType, NodeIdentity, Outbox,
+    PublicKey, SharedClock,
 };
 use dht_peers::{
-    ClaimPolicy, ClaimsError, Directory,
+    ClaimPolicy, Directory,
     policy::{BanPolicy, Offence, Parties},
     validate_claims,
 };
@@ -98,7 +98,7 @@ impl Protocol {
         };
         debug!(%cause, "claim refused");
         let offence = match (subject.kind, cause) {
-            (_, ClaimsError::KeyMismatch) => None,
+            (_, ClaimError::KeyMismatch) => None,
             (Kind::Join, cause) if cause.is_offence() => Some(Offence::JoinForgedClaim),
             (Kind::Join, _) => Some(Offence::JoinRefusedClaim),
             (Kind::Discovery { .. }, cause) => {

@@ -72,9 +72,9 @@ pub(super) fn check(
     }
     let encrypted = sealed.header().is_encrypted();
     let verified = sealed.verify().map_err(|error| match error {
-        VerifyError::Semantics(_) => Fault::BadSemantics,
-        VerifyError::Signature(_) => Fault::UndecodableSignature,
-        _ => Fault::BadSignature,
+        VerifyError::Semantics => Fault::BadSemantics,
+        VerifyError::BadSignature => Fault::BadSignature,
+        _ => Fault::UndecodableSignature,
     })?;
     // Another encoding of the signature would give the same message another dedup hash.
     if !verified.signature_is_canonical() {

@@ -5,8 +5,8 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use dht_core::{
-    Address, AddressError, AddressPolicy, AddressRefusal, Claim, ClaimError, Features,
-    IdentitySignature, PublicKey, UnixSeconds,
+    Address, AddressPolicy, AddressRefusal, Claim, ClaimError, Features, IdentitySignature,
+    PublicKey, UnixSeconds,
 };
 use dht_peers::policy::Offence;
 use dht_proto::{
@@ -75,30 +75,9 @@ pub enum IdentityError {
     /// Over [`MAX_PROTOCOL_ID_BYTES`].
     #[error("protocol id of {0} bytes is too long")]
     ProtocolIdTooLong(usize),
-    /// A claim holds at least one address.
-    #[error("identity has no address")]
-    NoAddresses,
-    /// Over [`MAX_CLAIM_ADDRESSES`].
-    #[error("{0} addresses are too many")]
-    TooManyAddresses(usize),
-    /// Not a multiaddr.
-    #[error("identity has a malformed address")]
-    Address(#[source] AddressError),
-    /// Unknown feature bits.
-    #[error("unknown peer feature bits in {0:#x}")]
-    Features(u32),
-    /// No signature.
-    #[error("identity is not signed")]
-    NotSigned,
-    /// A signature whose fields do not decode.
-    #[error("identity signature is malformed")]
-    Signature(#[source] ClaimError),
-    /// An address that may not be advertised.
-    #[error("identity has an address that may not be advertised")]
-    Refused(#[source] AddressRefusal),
-    /// A signature from the wrong time, or one that does not verify.
-    #[error("identity signature is not valid")]
-    Claim(#[source] ClaimError),
+    /// A claim that does not decode, has an address that may not be advertised, or is not validly signed.
+    #[error("identity has a claim that is refused")]
+    Claim(#[from] ClaimError),
 }
 
 impl IdentityError {
@@ -115,20 +94,16 @@ impl IdentityError {
             | Self::UserAgentTooLong(_)
             | Self::TooManyProtocols(_)
             | Self::ProtocolIdTooLong(_)
-            | Self::TooManyAddresses(_) => Some(Offence::MalformedIdentity),
-            Self::Refused(AddressRefusal::Shape) => None,
-            Self::Refused(_) => Some(Offence::RefusedAddress),
-            Self::Claim(ClaimError::FromTheFuture) => None,
-            Self::Claim(_) => Some(Offence::ForgedIdentity),
+            | Self::Claim(ClaimError::TooManyAddresses { .. }) => Some(Offence::MalformedIdentity),
+            Self::Claim(ClaimError::Address(AddressRefusal::Shape)) => None,
+            Self::Claim(ClaimError::Address(_)) => Some(Offence::RefusedAddress),
+            Self::Claim(ClaimError::NegativeTime | ClaimError::BadSignature) => {
+                Some(Offence::ForgedIdentity)
+            }
             Self::Version(_) => Some(Offence::IdentityVersion),
             Self::Timeout if we_dialled => None,
             Self::Timeout => Some(Offence::IdentityTimeout),
-            Self::Io(_)
-            | Self::NoAddresses
-            | Self::Address(_)
-            | Self::Features(_)
-            | Self::NotSigned
-            | Self::Signature(_) => None,
+            Self::Io(_) | Self::Claim(_) => None,
         }
     }
 }
@@ -207,22 +182,22 @@ pub fn check_identity(
         .into_iter()
         .map(Address::from_bytes)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(IdentityError::Address)?;
+        .map_err(ClaimError::Malformed)?;
     let features =
-        Features::from_bits(message.features).ok_or(IdentityError::Features(message.features))?;
-    let signature = message.identity_signature.ok_or(IdentityError::NotSigned)?;
-    let signature = IdentitySignature::try_from(&signature).map_err(IdentityError::Signature)?;
+        Features::from_bits(message.features).ok_or(ClaimError::Features(message.features))?;
+    let signature = message.identity_signature.ok_or(ClaimError::NotSigned)?;
+    let signature = IdentitySignature::try_from(&signature)?;
     for address in &addresses {
         address
             .check_policy(&rules.addresses)
-            .map_err(IdentityError::Refused)?;
+            .map_err(ClaimError::Address)?;
     }
     let claim = Claim {
         addresses,
         features,
         signature,
     };
-    claim.verify(key, now).map_err(IdentityError::Claim)?;
+    claim.verify(key, now)?;
     let printable = |c: &char| c.is_ascii_graphic() || *c == ' ';
     Ok(PeerInfo {
         claim: Arc::new(claim),
@@ -260,9 +235,13 @@ fn check_lengths(message: &PeerIdentityMsg) -> Result<(), IdentityError> {
         return Err(IdentityError::ProtocolIdTooLong(longest));
     }
     match message.addresses.len() {
-        0 => Err(IdentityError::NoAddresses),
+        0 => Err(ClaimError::NoAddresses.into()),
         1..=MAX_CLAIM_ADDRESSES => Ok(()),
-        more => Err(IdentityError::TooManyAddresses(more)),
+        found => Err(ClaimError::TooManyAddresses {
+            found,
+            max: MAX_CLAIM_ADDRESSES,
+        }
+        .into()),
     }
 }
 

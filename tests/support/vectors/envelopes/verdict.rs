@@ -74,9 +74,8 @@ fn accept(frame: Bytes, node: &NodeIdentity) -> Result<Verdict, (&'static str, &
         return Err(("filter", "Expired"));
     }
     let verified = sealed.verify().map_err(|error| match error {
-        VerifyError::Semantics(_) => ("validate", "BadEncryptedMessageSemantics"),
-        VerifyError::Signature(_) | VerifyError::BadSignature => ("validate", "InvalidSignature"),
-        _ => ("validate", "unknown"),
+        VerifyError::Semantics => ("validate", "BadEncryptedMessageSemantics"),
+        _ => ("validate", "InvalidSignature"),
     })?;
     let dedup_hash = Bytes::copy_from_slice(&verified.dedup_hash().0);
     let opened = verified.open(node).map_err(|error| match error {

@@ -242,12 +242,12 @@ pub(in super::super) async fn ping(
     let (key, address) = if peer.contains("::") {
         let address: PeerAddress = peer
             .parse()
-            .map_err(|error: dht_core::PeerAddressError| ApiError::bad_request(chain(&error)))?;
+            .map_err(|error: dht_core::ParseError| ApiError::bad_request(chain(&error)))?;
         (address.public_key, Some(address))
     } else {
         let key: PublicKey = peer
             .parse()
-            .map_err(|error: dht_core::KeyError| ApiError::bad_request(chain(&error)))?;
+            .map_err(|error: dht_core::ParseError| ApiError::bad_request(chain(&error)))?;
         (key, None)
     };
     let node_id = key.node_id();

@@ -19,13 +19,15 @@ fn class(error: &IdentityError) -> &'static str {
         IdentityError::UserAgentTooLong(_) => "PeerIdentityUserAgentTooLong",
         IdentityError::TooManyProtocols(_) => "PeerIdentityTooManyProtocols",
         IdentityError::ProtocolIdTooLong(_) => "PeerIdentityProtocolIdTooLong",
-        IdentityError::NoAddresses => "PeerIdentityNoAddresses",
-        IdentityError::TooManyAddresses(_) => "PeerIdentityTooManyAddresses",
-        IdentityError::Address(_) => "MultiaddrError",
-        IdentityError::Features(_) => "InvalidPeerFeatures",
-        IdentityError::NotSigned => "MissingIdentitySignature",
-        IdentityError::Refused(_) => "InvalidMultiaddr",
-        IdentityError::Claim(_) => "InvalidPeerSignature",
+        IdentityError::Claim(ClaimError::NoAddresses) => "PeerIdentityNoAddresses",
+        IdentityError::Claim(ClaimError::TooManyAddresses { .. }) => "PeerIdentityTooManyAddresses",
+        IdentityError::Claim(ClaimError::Malformed(_)) => "MultiaddrError",
+        IdentityError::Claim(ClaimError::Features(_)) => "InvalidPeerFeatures",
+        IdentityError::Claim(ClaimError::NotSigned) => "MissingIdentitySignature",
+        IdentityError::Claim(ClaimError::Address(_)) => "InvalidMultiaddr",
+        IdentityError::Claim(
+            ClaimError::NegativeTime | ClaimError::FromTheFuture | ClaimError::BadSignature,
+        ) => "InvalidPeerSignature",
         _ => "other",
     }
 }
@@ -93,11 +95,18 @@ fn bans_follow_the_table() {
     assert_eq!(seconds(IdentityError::Timeout), Some(120));
     assert_eq!(IdentityError::Timeout.offence(true), None);
     assert_eq!(
-        seconds(IdentityError::Refused(AddressRefusal::Port)),
+        seconds(IdentityError::Claim(ClaimError::Address(
+            AddressRefusal::Port
+        ))),
         Some(7200)
     );
-    assert_eq!(seconds(IdentityError::Refused(AddressRefusal::Shape)), None);
-    assert_eq!(seconds(IdentityError::NoAddresses), None);
+    assert_eq!(
+        seconds(IdentityError::Claim(ClaimError::Address(
+            AddressRefusal::Shape
+        ))),
+        None
+    );
+    assert_eq!(seconds(IdentityError::Claim(ClaimError::NoAddresses)), None);
     assert_eq!(
         seconds(IdentityError::Claim(ClaimError::FromTheFuture)),
         None
