@@ -165,7 +165,7 @@ async fn relay(
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             store: Some(store.clone()),
-            ledger: Ledger::in_memory()?,
+            ledger: Ledger::in_memory(),
             outbox: Arc::new(Still),
             bans,
             dedup: DedupTable::new(1_000, [2; 16]),

@@ -78,7 +78,7 @@ impl Run {
                 clock: Arc::clone(&clock) as SharedClock,
                 entropy: Arc::new(SeededEntropy::new(5)),
                 store: Some(store.clone()),
-                ledger: Ledger::in_memory().unwrap(),
+                ledger: Ledger::in_memory(),
                 outbox: Arc::clone(&out) as Arc<dyn Outbox>,
                 bans: bans(&directory, &clock),
                 dedup: dedup.clone(),

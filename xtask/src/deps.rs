@@ -12,7 +12,8 @@ use crate::repo;
 /// Check the edges between the crates of this workspace against ARCHITECTURE.md
 ///
 /// Fails on an edge that the crate table does not list (normal, build or dev), on a crate it does not list, and on a
-/// listed edge that does not go down. An edge that is listed and not used is fine.
+/// listed edge that does not go down. An edge that is listed and not used is fine. Fails, too, if a library compiles a
+/// heavy crate that its features did not ask for.
 #[derive(Debug, Default, Args)]
 #[command(after_help = "Examples:\n  cargo xtask deps            check\n  \
                         cargo xtask deps --print    and print the edges as they are")]
@@ -57,6 +58,9 @@ impl Deps {
             "{} edges or crates are not as in ARCHITECTURE.md",
             faults.len()
         );
+        for (package, features, without) in ABSENT {
+            absent(package, features, without)?;
+        }
         let edges: usize = actual.values().map(BTreeSet::len).sum();
         println!(
             "deps: {} crates, {edges} edges, all listed in ARCHITECTURE.md",
@@ -64,6 +68,38 @@ impl Deps {
         );
         Ok(())
     }
+}
+
+/// A crate must not compile another one with these features alone, at any depth.
+const ABSENT: [(&str, &str, &str); 2] = [
+    ("dht-node", "tcp,memory,saf", "redb"),
+    ("dht-node", "tcp,memory,saf,spool", "clap"),
+];
+
+fn absent(package: &str, features: &str, without: &str) -> Result<()> {
+    let tree = repo::cargo(["tree", "--package", package, "--no-default-features"])
+        .args(["--features", features, "--edges", "normal"])
+        .args(["--prefix", "none"])
+        .output()
+        .context("run cargo tree")?;
+    ensure!(
+        tree.status.success(),
+        "cargo tree: {}",
+        String::from_utf8_lossy(&tree.stderr)
+    );
+    let tree = String::from_utf8(tree.stdout)?;
+    ensure!(
+        tree.lines().count() > 10,
+        "cargo tree printed no tree of {package}"
+    );
+    let found = tree
+        .lines()
+        .any(|line| line.split(' ').next() == Some(without));
+    ensure!(
+        !found,
+        "{package} with the features {features} compiles {without}"
+    );
+    Ok(())
 }
 
 /// Reads the table with the columns `Level | Crate | Holds | Local edges`.
@@ -262,6 +298,11 @@ text
     #[test]
     fn workspace_matches_its_architecture() {
         Deps::default().run().unwrap();
+    }
+
+    #[test]
+    fn present_crates_are_found() {
+        absent("dht-node", "tcp,spool", "redb").unwrap_err();
     }
 
     #[test]

@@ -137,8 +137,9 @@ impl Builder {
         self
     }
 
-    /// Folder for data that outlives a restart: messages for offline peers, and the hashes of messages received. By
-    /// default the node holds them in memory, and fewer of them.
+    /// Folder for data that outlives a restart. With the feature `saf` the node keeps messages for offline peers in it;
+    /// with the feature `spool`, its inbox, its outbox and the hashes of messages received. By default, and without these
+    /// features, the node holds them in memory, and fewer of them.
     pub fn home(mut self, folder: impl Into<PathBuf>) -> Self {
         self.home = Some(folder.into());
         self

@@ -65,12 +65,14 @@ impl Builder {
         let (transport, received) = builder.start()?;
 
         // Dedup: before the first message, the table has what an earlier run of this home received.
+        #[cfg(feature = "spool")]
         let snapshot = match &self.home {
             Some(home) => {
                 dht_dedup::SnapshotFile::open(home, &shared.dedup, shared.clock.now()).await
             }
             None => None,
         };
+        #[cfg(feature = "spool")]
         if let Some(snapshot) = &snapshot {
             tasks.spawn("dedup snapshot", snapshot.clone().keep());
         }
@@ -124,7 +126,7 @@ impl Builder {
         let (outbox, driver) = {
             let (home, bytes) = (self.home.clone(), memory.queued);
             let path = home.clone().unwrap_or_default();
-            let is_durable = home.is_some();
+            let is_durable = home.is_some() && cfg!(feature = "spool");
             let opening = move || outbox::open(home.as_deref(), bytes);
             let opened = tokio::task::spawn_blocking(opening).await;
             let spool = opened
@@ -206,6 +208,7 @@ impl Builder {
             budget: memory.arriving,
             saf,
             outbox,
+            #[cfg(feature = "spool")]
             snapshot,
             tasks,
             stopping: AtomicBool::new(false),

@@ -60,6 +60,7 @@ pub struct Node {
     pub(crate) saf: SafHandle,
     pub(crate) outbox: OutboxHandle,
     /// Written when the node stops.
+    #[cfg(feature = "spool")]
     pub(crate) snapshot: Option<dht_dedup::SnapshotFile>,
     pub(crate) tasks: Tasks,
     /// Set by [`Node::shutdown`] and never cleared.
@@ -145,7 +146,7 @@ impl Node {
         self.outbox.withdraw(id);
     }
 
-    /// The durable outbox; `None` for a node without a home.
+    /// The durable outbox; `None` for a node without a home or the feature `spool`.
     #[must_use]
     pub fn outbox(&self) -> Option<&Outbox> {
         self.outbox.spool()
@@ -362,6 +363,7 @@ impl Node {
             spool.close().await;
         }
         self.saf.close().await;
+        #[cfg(feature = "spool")]
         if let Some(snapshot) = &self.snapshot {
             snapshot.save().await;
         }

@@ -22,7 +22,7 @@ use std::{
 pub use delivery::{Delivery, Undelivered};
 use dht_core::{Clock as _, Message, NodeId, PublicKey};
 use dht_outbound::SendError;
-use dht_spool::{Entry, EntryId, NewEntry, Outbox, OutboxConfig, Put, SendState, SpoolError};
+use dht_spool::{Entry, EntryId, NewEntry, Outbox, OutboxConfig, Put, SpoolError};
 pub(crate) use driver::{Driver, DriverParts};
 use parking_lot::Mutex;
 use tokio::{
@@ -38,6 +38,7 @@ use self::{
 use crate::{channels, shared::Shared as NodeShared};
 
 /// The file of the outbox, within a node's home.
+#[cfg(feature = "spool")]
 const FILE: &str = "outbox.redb";
 /// Entries of an outbox that ends with the node.
 const MEMORY_ROWS: u64 = 16_384;
@@ -128,10 +129,13 @@ impl Default for SendOptions {
 
 /// Opens the outbox of a home, or one that ends with the node. Blocks.
 pub(crate) fn open(home: Option<&Path>, memory: usize) -> Result<Outbox, SpoolError> {
+    #[cfg(feature = "spool")]
     if let Some(home) = home {
         std::fs::create_dir_all(home)?;
         return Outbox::open(home.join(FILE), OutboxConfig::default());
     }
+    #[cfg(not(feature = "spool"))]
+    let _no_file = home;
     Outbox::in_memory(OutboxConfig {
         max_rows: MEMORY_ROWS,
         max_bytes: memory as u64,
@@ -194,39 +198,23 @@ impl OutboxHandle {
         // On the caller's task, so that many callers use many cores.
         let sealed = SealedFrame::seal(&shared.node, to, message, expires_at);
         let sealed = sealed.map_err(SendError::from)?;
-        let put = shared
-            .put(NewEntry {
-                key: key.clone(),
-                recipient: *to,
-                message_type,
-                payload,
-                options,
-                created_at: now,
-                frame: Some(sealed.frame.clone()),
-            })
-            .await?;
-        let id = match put {
+        let entry = NewEntry {
+            key,
+            recipient: *to,
+            message_type,
+            payload,
+            options,
+            created_at: now,
+            frame: Some(sealed.frame.clone()),
+        };
+        let id = match shared.put(&entry).await? {
             Put::New(id) => id,
             Put::Existing(id) => {
                 let existing = self.delivery(id).await?;
                 return Ok(existing.ok_or(SpoolError::UnknownId)?);
             }
         };
-        let entry = Entry {
-            id,
-            key,
-            recipient: *to,
-            message_type,
-            payload_bytes: bytes as u64,
-            options,
-            created_at: now,
-            expires_at,
-            state: SendState::Queued,
-            attempts: 0,
-            next_attempt: Some(now),
-            last_error: None,
-            ended_at: None,
-        };
+        let entry = Entry::new(id, &entry);
         let delivery = Delivery::new(id, shared.watch(&entry));
         slot.send(Fresh {
             entry,
@@ -299,7 +287,7 @@ impl OutboxHandle {
 
 impl Shared {
     /// Puts an entry; waits a while for room.
-    async fn put(&self, entry: NewEntry) -> Result<Put, SpoolError> {
+    async fn put(&self, entry: &NewEntry) -> Result<Put, SpoolError> {
         let until = Instant::now() + FULL_WAIT;
         let mut changes = self.spool.changes();
         loop {

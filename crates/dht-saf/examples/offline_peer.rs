@@ -123,7 +123,7 @@ impl Node {
             clock: Arc::clone(clock) as _,
             entropy: Arc::clone(entropy),
             store,
-            ledger: Ledger::in_memory()?,
+            ledger: Ledger::in_memory(),
             outbox: Arc::clone(&outbox) as _,
             bans,
             dedup: DedupTable::new(DEFAULT_CAPACITY, [7; 16]),

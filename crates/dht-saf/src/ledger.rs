@@ -3,29 +3,22 @@
 //! The dedup table forgets within a day, while nodes store messages for three days. Without the ledger a node that
 //! returns would be served messages that it has.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    fmt, io, mem,
-    path::Path,
-};
+#[cfg(feature = "redb")]
+mod file;
+mod state;
+
+use std::{fmt, mem};
 
 use dht_core::{DedupHash, PublicKey, UnixSeconds};
 use dht_mailbox::StoreError;
 use parking_lot::Mutex;
-use redb::{
-    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-    TableError, backends::InMemoryBackend,
-};
 
-/// Received messages remembered. Beyond it the one whose time ends first is forgotten.
-const MAX_RECEIVED: usize = 200_000;
+use self::state::{Changes, State};
+
 /// Responders whose watermark is remembered. Beyond it the one with the oldest watermark is forgotten.
 const MAX_RESPONDERS: usize = 4096;
-
-/// Dedup hash to the last second in which it is remembered.
-const RECEIVED: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("received");
-/// Key of the responder to the newest second of its store that was read, on its clock.
-const WATERMARKS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("watermarks");
+/// Entries that wait for [`Ledger::flush`]; further ones are remembered in memory only.
+const MAX_NOTED: usize = 65_536;
 
 /// Received messages and the watermark of each responder, in memory and in a file. At most 200 000 messages and 4096
 /// watermarks.
@@ -33,39 +26,10 @@ const WATERMARKS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("wa
 /// Entries that the file did not take, as when the disk is full, are written by the next [`Ledger::flush`] that
 /// succeeds.
 pub struct Ledger {
-    reopen: Reopen,
-    file: Mutex<LedgerFile>,
+    /// `None` for a ledger that ends with the process.
+    #[cfg(feature = "redb")]
+    file: Option<file::LedgerFile>,
     state: Mutex<State>,
-}
-
-type Reopen = Box<dyn Fn() -> Result<Database, redb::Error> + Send + Sync>;
-
-enum LedgerFile {
-    Open(Database),
-    /// After an I/O error redb refuses every access until the file is opened again.
-    Failed,
-    Closed,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    received: HashMap<[u8; 32], UnixSeconds>,
-    by_end: BTreeSet<(UnixSeconds, [u8; 32])>,
-    watermarks: HashMap<[u8; 32], UnixSeconds>,
-    /// Entries not yet written: noted, or refused by the file.
-    noted: Vec<([u8; 32], UnixSeconds)>,
-}
-
-/// Entries that wait for [`Ledger::flush`]; further ones are remembered in memory only.
-const MAX_NOTED: usize = 65_536;
-
-/// Rows to write in one transaction.
-#[derive(Clone, Debug, Default)]
-struct Changes {
-    received: Vec<([u8; 32], UnixSeconds)>,
-    forgotten: Vec<[u8; 32]>,
-    watermarks: Vec<([u8; 32], UnixSeconds)>,
-    dropped: Vec<[u8; 32]>,
 }
 
 impl Ledger {
@@ -73,45 +37,27 @@ impl Ledger {
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::Locked`] while another process has the file open.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let path = path.as_ref().to_path_buf();
-        Self::load(Box::new(move || Ok(Database::create(&path)?))).map_err(failure)
+    #[cfg(feature = "redb")]
+    pub fn open(path: impl AsRef<std::path::Path>) -> Result<Self, StoreError> {
+        file::LedgerFile::at(path.as_ref()).map(Self::of)
     }
 
     /// A ledger that ends with the process.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`]; not in practice.
-    pub fn in_memory() -> Result<Self, StoreError> {
-        Self::load(Box::new(|| {
-            Ok(Database::builder().create_with_backend(InMemoryBackend::new())?)
-        }))
-        .map_err(failure)
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self {
+            #[cfg(feature = "redb")]
+            file: None,
+            state: Mutex::default(),
+        }
     }
 
-    fn load(reopen: Reopen) -> Result<Self, redb::Error> {
-        let database = reopen()?;
-        let mut state = State::default();
-        let transaction = database.begin_read()?;
-        if let Some(table) = read_table(&transaction, RECEIVED)? {
-            for entry in table.iter()? {
-                let (hash, until) = entry?;
-                state.remember(*hash.value(), UnixSeconds(until.value()));
-            }
-        }
-        if let Some(table) = read_table(&transaction, WATERMARKS)? {
-            for entry in table.iter()? {
-                let (key, at) = entry?;
-                state
-                    .watermarks
-                    .insert(*key.value(), UnixSeconds(at.value()));
-            }
-        }
-        Ok(Self {
-            reopen,
-            file: Mutex::new(LedgerFile::Open(database)),
+    #[cfg(feature = "redb")]
+    fn of((file, state): (file::LedgerFile, State)) -> Self {
+        Self {
+            file: Some(file),
             state: Mutex::new(state),
-        })
+        }
     }
 
     /// The newest second of this responder's store that was read, on its clock.
@@ -239,7 +185,10 @@ impl Ledger {
             Err(StoreError::Closed) => Ok(()),
             other => other,
         };
-        *self.file.lock() = LedgerFile::Closed;
+        #[cfg(feature = "redb")]
+        if let Some(file) = &self.file {
+            file.close();
+        }
         flushed
     }
 
@@ -260,84 +209,21 @@ impl Ledger {
         written
     }
 
+    #[cfg(feature = "redb")]
     fn write(&self, changes: &Changes) -> Result<(), StoreError> {
-        let mut file = self.file.lock();
-        let database = match mem::replace(&mut *file, LedgerFile::Failed) {
-            LedgerFile::Open(database) => database,
-            LedgerFile::Failed => (self.reopen)().map_err(failure)?,
-            LedgerFile::Closed => {
-                *file = LedgerFile::Closed;
-                return Err(StoreError::Closed);
-            }
-        };
-        changes.commit(&database).map_err(failure)?;
-        *file = LedgerFile::Open(database);
+        self.file
+            .as_ref()
+            .map_or(Ok(()), |file| file.write(changes))
+    }
+
+    #[cfg(not(feature = "redb"))]
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "a file may fail"
+    )]
+    const fn write(&self, _changes: &Changes) -> Result<(), StoreError> {
         Ok(())
-    }
-}
-
-impl Changes {
-    fn commit(&self, database: &Database) -> Result<(), redb::Error> {
-        let transaction = database.begin_write()?;
-        {
-            let mut received = transaction.open_table(RECEIVED)?;
-            for (hash, until) in &self.received {
-                received.insert(hash, until.0)?;
-            }
-            for hash in &self.forgotten {
-                received.remove(hash)?;
-            }
-            let mut watermarks = transaction.open_table(WATERMARKS)?;
-            for (key, at) in &self.watermarks {
-                watermarks.insert(key, at.0)?;
-            }
-            for key in &self.dropped {
-                watermarks.remove(key)?;
-            }
-        }
-        Ok(transaction.commit()?)
-    }
-}
-
-impl State {
-    fn remember(&mut self, hash: [u8; 32], until: UnixSeconds) {
-        if let Some(before) = self.received.insert(hash, until) {
-            self.by_end.remove(&(before, hash));
-        }
-        self.by_end.insert((until, hash));
-    }
-
-    fn make_room(&mut self, changes: &mut Changes) {
-        while self.by_end.len() > MAX_RECEIVED
-            && let Some((_, hash)) = self.by_end.pop_first()
-        {
-            self.received.remove(&hash);
-            changes.forgotten.push(hash);
-        }
-    }
-}
-
-/// Tells the failures apart that a person can do something about.
-fn failure(error: redb::Error) -> StoreError {
-    match error {
-        redb::Error::Io(error) => error.into(),
-        redb::Error::DatabaseAlreadyOpen => StoreError::Locked,
-        error => {
-            tracing::warn!(%error, "ledger cannot be read or written");
-            StoreError::Io(io::ErrorKind::InvalidData)
-        }
-    }
-}
-
-/// Opens a table; `None` if the file has no such table yet.
-fn read_table<V: redb::Value + 'static>(
-    transaction: &ReadTransaction,
-    definition: TableDefinition<'_, &'static [u8; 32], V>,
-) -> Result<Option<ReadOnlyTable<&'static [u8; 32], V>>, redb::Error> {
-    match transaction.open_table(definition) {
-        Ok(table) => Ok(Some(table)),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -349,9 +235,10 @@ impl fmt::Debug for Ledger {
     }
 }
 
+#[cfg(feature = "redb")]
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{io, sync::Arc};
 
     use dht_core::test_util::public_key;
     use dht_mailbox::{
@@ -359,7 +246,9 @@ mod tests {
         test_util::{Faults, FaultyDisk},
     };
 
-    use super::*;
+    use redb::Database;
+
+    use super::{state::MAX_RECEIVED, *};
 
     const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 
@@ -414,11 +303,11 @@ mod tests {
 
     fn on(disk: &FaultyDisk) -> Ledger {
         let disk = disk.clone();
-        Ledger::load(Box::new(move || {
+        let opened = file::LedgerFile::load(Box::new(move || {
             let file = File(disk.open("ledger").map_err(redb::Error::Io)?);
             Ok(Database::builder().create_with_backend(file)?)
-        }))
-        .unwrap()
+        }));
+        Ledger::of(opened.unwrap())
     }
 
     #[test]
@@ -449,7 +338,7 @@ mod tests {
 
     #[test]
     fn both_tables_are_bounded() {
-        let ledger = Ledger::in_memory().unwrap();
+        let ledger = Ledger::in_memory();
         let name = |n: usize| {
             let mut hash = [0; 32];
             hash[..8].copy_from_slice(&n.to_be_bytes());

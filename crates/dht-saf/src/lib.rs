@@ -15,6 +15,7 @@
 //!
 //! - A stored message is recorded in the [`Ledger`] once the inner service has delivered it. What that refuses is asked
 //!   for again: no watermark passes it. A durable inbox as inner service drops the copies of its own.
+//! - The ledger is a file with the feature `redb`, which is on by default; without it, it ends with the process.
 //! - The ledger is written before the request that proves the messages received, and within a second.
 //! - While the disk refuses writes, both are remembered in memory, and written once the disk takes them.
 //! - A 1.x requester can prove receipt only by a later second, and asks once a connection. A response within one second

@@ -118,6 +118,7 @@ impl From<io::Error> for SpoolError {
     }
 }
 
+#[cfg(feature = "redb")]
 impl From<redb::Error> for SpoolError {
     fn from(error: redb::Error) -> Self {
         match error {
@@ -130,6 +131,7 @@ impl From<redb::Error> for SpoolError {
 }
 
 /// Redb has one error type for each operation; all convert to `redb::Error`.
+#[cfg(feature = "redb")]
 macro_rules! from_redb {
     ($($error:ty),+) => {$(
         impl From<$error> for SpoolError {
@@ -139,6 +141,7 @@ macro_rules! from_redb {
         }
     )+};
 }
+#[cfg(feature = "redb")]
 from_redb!(
     redb::DatabaseError,
     redb::TransactionError,

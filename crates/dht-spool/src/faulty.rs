@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use parking_lot::Mutex;
 use redb::StorageBackend;
 
-use crate::file::File;
+use crate::disk::File;
 
 /// One file in memory with a memory of what was synced. Clones share it.
 #[derive(Clone, Debug, Default)]

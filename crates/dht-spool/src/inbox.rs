@@ -2,15 +2,17 @@
 
 mod consumer;
 mod row;
+mod rows;
 mod state;
+#[cfg(feature = "redb")]
 mod tables;
+#[cfg(feature = "redb")]
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use dht_core::UnixSeconds;
-use redb::backends::InMemoryBackend;
 use tokio::sync::watch;
 
 pub use row::{Arrival, ConsumerStats, Expiry, InboxStats, Inserted, NewRow, Row, RowId, Start};
@@ -20,7 +22,6 @@ use state::InboxState;
 use crate::{
     config::{InboxConfig, MAX_CONTENT_BYTES},
     error::SpoolError,
-    file::File,
     journal::{Journal, State as _},
     limit::Limit,
     metrics,
@@ -71,8 +72,13 @@ impl Inbox {
     /// # Errors
     /// [`SpoolError::Locked`] while another handle or process has it open, [`SpoolError::NewerFormat`],
     /// [`SpoolError::WrongFile`], or an I/O error.
-    pub fn open(path: impl AsRef<Path>, config: InboxConfig) -> Result<Self, SpoolError> {
-        Self::of(Journal::open(path.as_ref(), config))
+    #[cfg(feature = "redb")]
+    pub fn open(
+        path: impl AsRef<std::path::Path>,
+        config: InboxConfig,
+    ) -> Result<Self, SpoolError> {
+        let journal = Arc::new(crate::disk::open(path.as_ref(), config)?);
+        Ok(Self { journal })
     }
 
     /// An inbox that ends with the process.
@@ -80,15 +86,8 @@ impl Inbox {
     /// # Errors
     /// If the writer thread does not start.
     pub fn in_memory(config: InboxConfig) -> Result<Self, SpoolError> {
-        let cache = config.writer.cache_bytes;
-        let memory = File::on(|| Ok(Box::new(InMemoryBackend::new())), cache);
-        Self::of(Journal::on(memory, config))
-    }
-
-    fn of(journal: Result<Journal<InboxState>, SpoolError>) -> Result<Self, SpoolError> {
-        Ok(Self {
-            journal: Arc::new(journal?),
-        })
+        let journal = Arc::new(Journal::in_memory(config)?);
+        Ok(Self { journal })
     }
 
     /// Inserts a message. It is durable once the ticket resolves; waits while the writer's queue has no room.
@@ -168,7 +167,7 @@ impl Inbox {
                 return Ok(Vec::new());
             };
             let mut rows = Vec::with_capacity(ids.len());
-            for row in self.journal.read(|file| tables::read(file, &ids))? {
+            for row in self.journal.read(|rows| rows.read(&ids))? {
                 match row {
                     Ok(row) => rows.push(row),
                     Err(id) => self.remove_damaged(id),
@@ -242,7 +241,7 @@ impl Inbox {
             expired: state.tally.expired,
             damaged: state.tally.damaged,
             damaged_files,
-            newest: state.durable_next - 1,
+            newest: state.ids.durable() - 1,
             remembered: state.remembered.len(),
             consumers: state
                 .consumers

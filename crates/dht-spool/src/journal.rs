@@ -1,15 +1,15 @@
 //! One writer thread that commits what is queued, together; readers on snapshots.
 //!
-//! A request is a function on the state in memory that says which rows of the file change. The writer thread runs the
-//! requests that wait, writes their changes in one transaction, makes it durable and only then answers. If that
-//! fails, the file is opened again and the state is read from it, so that memory never says more than the file.
+//! A request is a function on the state in memory that says which rows change. The writer thread runs the requests that
+//! wait, commits their changes together and only then answers. If that fails, the state is loaded from the store again,
+//! so that memory never says more than the store. The store is a file (feature `redb`), or memory.
 
-mod load;
+mod memory;
 mod state;
 
 use std::{
     fmt,
-    path::Path,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,23 +17,20 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use parking_lot::{Mutex, RwLock};
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use memory::Memory;
+use parking_lot::Mutex;
+pub(crate) use state::{Ids, State, Store};
 use tokio::sync::{oneshot, watch};
 use tracing::{error, warn};
 
-use load::{load, load_checked, replace};
-pub(crate) use state::{INFO, State};
-
 use crate::{
     error::SpoolError,
-    file::{File, contain, discard},
     metrics,
     queue::{Place, Queue},
     ticket::Ticket,
 };
 
-/// A file, its writer thread and its state in memory. Dropping it commits what is queued.
+/// A store, its writer thread and its state in memory. Dropping it commits what is queued.
 pub(crate) struct Journal<S: State> {
     shared: Arc<Shared<S>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -43,13 +40,9 @@ pub(crate) struct Shared<S: State> {
     pub(crate) config: S::Config,
     state: Mutex<S>,
     queue: Queue<Box<dyn Request<S>>>,
-    /// Held by a handle, not for as long as a transaction; `None` after a failure and once closed.
-    database: RwLock<Option<Database>>,
-    /// Redb refuses everything after an I/O error, until the file is opened again.
-    reopen: AtomicBool,
+    store: Box<dyn Store<S>>,
     damaged: AtomicBool,
     changed: watch::Sender<u64>,
-    file: File,
 }
 
 /// A queued request.
@@ -85,36 +78,25 @@ where
 // === impl Journal ===
 
 impl<S: State> Journal<S> {
-    /// Opens the file at `path`; a damaged one is set aside, and what can be read of it is copied.
-    pub(crate) fn open(path: &Path, config: S::Config) -> Result<Self, SpoolError> {
-        let file = File::at(path, S::writer(&config).cache_bytes)?;
-        let loaded = match load_checked::<S>(&file, &config) {
-            Err(SpoolError::Damaged) => {
-                replace::<S>(&file, &config)?;
-                load_checked::<S>(&file, &config)?
-            }
-            loaded => loaded?,
-        };
-        Self::start(file, config, loaded)
+    /// Rows that end with the process.
+    pub(crate) fn in_memory(config: S::Config) -> Result<Self, SpoolError> {
+        let state = S::new(&config);
+        Self::start(Box::new(Memory::new()), config, state)
     }
 
-    /// Opens a file on any backend.
-    pub(crate) fn on(file: File, config: S::Config) -> Result<Self, SpoolError> {
-        let loaded = load_checked::<S>(&file, &config)?;
-        Self::start(file, config, loaded)
-    }
-
-    fn start(file: File, config: S::Config, loaded: (Database, S)) -> Result<Self, SpoolError> {
-        let (database, mut state) = loaded;
+    /// Starts the writer of a store in this state.
+    pub(crate) fn start(
+        store: Box<dyn Store<S>>,
+        config: S::Config,
+        mut state: S,
+    ) -> Result<Self, SpoolError> {
         let shared = Arc::new(Shared {
             queue: Queue::new(S::writer(&config)),
             changed: watch::Sender::new(state.committed()),
             state: Mutex::new(state),
-            database: RwLock::new(Some(database)),
-            reopen: AtomicBool::new(false),
+            store,
             damaged: AtomicBool::new(false),
             config,
-            file,
         });
         let writer = Arc::clone(&shared);
         let thread = thread::Builder::new()
@@ -167,10 +149,10 @@ impl<S: State> Journal<S> {
         look(&self.shared.state.lock())
     }
 
-    /// Reads from a snapshot of the file. Blocks.
+    /// Reads rows as a commit left them. Blocks.
     pub(crate) fn read<T>(
         &self,
-        read: impl FnOnce(&ReadTransaction) -> Result<T, SpoolError>,
+        read: impl FnOnce(&S::Rows) -> Result<T, SpoolError>,
     ) -> Result<T, SpoolError> {
         self.shared.read(read)
     }
@@ -184,10 +166,10 @@ impl<S: State> Journal<S> {
     }
 
     pub(crate) fn damaged_files(&self) -> u64 {
-        self.shared.file.damaged()
+        self.shared.store.damaged_files()
     }
 
-    /// Commits what is queued and closes the file. Blocks.
+    /// Commits what is queued and closes the store. Blocks.
     pub(crate) fn close(&self) {
         self.shared.queue.close();
         if let Some(thread) = self.thread.lock().take()
@@ -206,7 +188,7 @@ impl<S: State> Drop for Journal<S> {
 
 impl<S: State> fmt::Debug for Journal<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple(S::NAME).field(&self.shared.file).finish()
+        f.debug_tuple(S::NAME).finish_non_exhaustive()
     }
 }
 
@@ -240,30 +222,31 @@ impl<S: State> Shared<S> {
 
     fn read<T>(
         &self,
-        read: impl FnOnce(&ReadTransaction) -> Result<T, SpoolError>,
+        read: impl FnOnce(&S::Rows) -> Result<T, SpoolError>,
     ) -> Result<T, SpoolError> {
-        let outcome = contain(|| {
-            let transaction = match &*self.database.read() {
-                Some(database) => database.begin_read()?,
-                None if self.reopen.load(Ordering::Acquire) => {
-                    return Err(SpoolError::Io(std::io::ErrorKind::Other));
-                }
-                None => return Err(self.reason(SpoolError::Closed)),
-            };
-            read(&transaction)
+        let (mut read, mut value) = (Some(read), None);
+        let outcome = self.store.read(&mut |rows| {
+            if let Some(read) = read.take() {
+                value = Some(read(rows)?);
+            }
+            Ok(())
         });
-        match &outcome {
-            Err(SpoolError::Damaged) => self.end(),
-            Err(SpoolError::Io(_) | SpoolError::Database(_) | SpoolError::DiskFull) => {
-                self.reopen.store(true, Ordering::Release);
-                // Correctness: a request that changes nothing lets the writer open the file again.
-                if let Ok(place) = self.queue.try_place(0) {
+        match outcome {
+            Ok(()) => value.ok_or(SpoolError::Closed),
+            Err(SpoolError::Damaged) => {
+                self.end();
+                Err(SpoolError::Damaged)
+            }
+            Err(error) => {
+                if self.store.has_failed()
+                    && let Ok(place) = self.queue.try_place(0)
+                {
+                    // Correctness: a request that changes nothing lets the writer load the state again.
                     let _ = self.push(place, |_, _| Ok(()));
                 }
+                Err(self.reason(error))
             }
-            _ => {}
         }
-        outcome
     }
 
     /// The writer thread.
@@ -283,27 +266,25 @@ impl<S: State> Shared<S> {
             }
             drop(places);
         }
-        discard(self.database.write().take());
-        self.file.release();
+        self.store.close();
     }
 
     fn commit(&self, requests: &mut [Box<dyn Request<S>>]) -> Result<(), SpoolError> {
-        if self.reopen.load(Ordering::Acquire) {
+        if self.store.has_failed() {
             self.load()?;
         }
-        let changes = {
+        let (changes, next) = {
             let mut state = self.state.lock();
             let mut changes = Vec::with_capacity(requests.len().saturating_mul(2));
             for request in requests.iter_mut() {
                 request.decide(&mut state, &mut changes);
             }
             state.finish(&mut changes);
-            changes
+            (changes, state.ids().unsaved())
         };
         if !changes.is_empty() {
             metrics::commit(S::NAME, requests.len());
-            if let Err(error) = self.write(changes) {
-                self.reopen.store(true, Ordering::Release);
+            if let Err(error) = self.store.commit(changes, next) {
                 // What the requests changed in memory must go; if this fails, the next commit tries again.
                 self.load()?;
                 return Err(error);
@@ -314,37 +295,28 @@ impl<S: State> Shared<S> {
         Ok(())
     }
 
-    fn write(&self, changes: Vec<S::Change>) -> Result<(), SpoolError> {
-        let database = self.database.read();
-        let Some(database) = &*database else {
-            return Err(SpoolError::Closed);
-        };
-        let transaction = database.begin_write()?;
-        S::write(&transaction, changes)?;
-        Ok(transaction.commit()?)
-    }
-
-    /// Opens the file again and reads the state from it.
+    /// Loads the state from the store again.
     fn load(&self) -> Result<(), SpoolError> {
-        discard(self.database.write().take());
-        let (database, mut loaded) = load::<S>(&self.file, &self.config, false)?;
-        {
-            let mut state = self.state.lock();
-            loaded.carry(&state);
-            loaded.committed();
-            *state = loaded;
-        }
-        *self.database.write() = Some(database);
-        self.reopen.store(false, Ordering::Release);
+        let mut loaded = self.store.load(&self.config)?;
+        let mut state = self.state.lock();
+        loaded.carry(&state);
+        loaded.committed();
+        *state = loaded;
         Ok(())
     }
 
     /// Ends everything: a page is damaged.
     fn end(&self) {
         if !self.damaged.swap(true, Ordering::AcqRel) {
-            error!(spool = S::NAME, file = ?self.file, "a page is damaged, the file is closed");
+            error!(spool = S::NAME, "a page is damaged, the file is closed");
             metrics::failed(S::NAME, &SpoolError::Damaged);
         }
         self.queue.abandon();
     }
+}
+
+/// Runs something that reads pages: redb panics on some damaged ones.
+pub(crate) fn contain<T>(read: impl FnOnce() -> Result<T, SpoolError>) -> Result<T, SpoolError> {
+    // Correctness: whoever gets `Damaged` uses neither the store nor the state again.
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(SpoolError::Damaged))
 }

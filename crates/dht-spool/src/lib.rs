@@ -3,11 +3,15 @@
 //! No network and no runtime. Each has one writer thread; what waits for it is committed together, so that many
 //! callers pay for one write to the device. A [`Ticket`] resolves once what was asked for is durable.
 //!
+//! Without the feature `redb`, which is on by default, there are no files: [`Inbox::in_memory`] and
+//! [`Outbox::in_memory`] end with the process.
+//!
 //! - [`Inbox`]: messages that were received, until every named consumer has acked them or retention is over. A message
 //!   is inserted once: its hash is remembered for days after the row left.
 //! - [`Outbox`]: messages to be sent, with a state that only grows, the time of the next attempt, and idempotency keys.
 //!
 //! ```
+//! # #[cfg(feature = "redb")] {
 //! use dht_spool::{Inbox, InboxConfig, Limit, SpoolError};
 //!
 //! let home = tempfile::tempdir().unwrap();
@@ -16,16 +20,23 @@
 //! // One file, one handle: a second one, also of another process, is refused.
 //! let second = Inbox::open(home.path().join("inbox.redb"), InboxConfig::default());
 //! assert_eq!(second.unwrap_err(), SpoolError::Locked);
-//! # Ok::<(), SpoolError>(())
+//! # }
+//! # Ok::<(), dht_spool::SpoolError>(())
 //! ```
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(feature = "redb"),
+    expect(dead_code, reason = "memory needs less of the changes than a file")
+)]
 
 pub mod config;
+#[cfg(feature = "redb")]
+mod disk;
 mod error;
+#[cfg(feature = "redb")]
 #[cfg(test)]
 mod faulty;
-mod file;
 mod inbox;
 mod journal;
 mod limit;

@@ -2,19 +2,21 @@
 
 mod entry;
 mod progress;
+mod rows;
 mod state;
+#[cfg(feature = "redb")]
 mod tables;
+#[cfg(feature = "redb")]
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use dht_core::{
     UnixSeconds,
     hash::{Domain, Hasher256},
 };
-use redb::backends::InMemoryBackend;
 use tokio::sync::watch;
 
 pub use entry::{
@@ -27,7 +29,6 @@ use state::{Digest, OutboxState};
 use crate::{
     config::{MAX_CONTENT_BYTES, MAX_KEY_BYTES, OutboxConfig},
     error::SpoolError,
-    file::File,
     journal::{Journal, State as _},
     limit::Limit,
     metrics,
@@ -87,8 +88,13 @@ impl Outbox {
     /// # Errors
     /// [`SpoolError::Locked`] while another handle or process has it open, [`SpoolError::NewerFormat`],
     /// [`SpoolError::WrongFile`], or an I/O error.
-    pub fn open(path: impl AsRef<Path>, config: OutboxConfig) -> Result<Self, SpoolError> {
-        Self::of(Journal::open(path.as_ref(), config))
+    #[cfg(feature = "redb")]
+    pub fn open(
+        path: impl AsRef<std::path::Path>,
+        config: OutboxConfig,
+    ) -> Result<Self, SpoolError> {
+        let journal = Arc::new(crate::disk::open(path.as_ref(), config)?);
+        Ok(Self { journal })
     }
 
     /// An outbox that ends with the process.
@@ -96,15 +102,8 @@ impl Outbox {
     /// # Errors
     /// If the writer thread does not start.
     pub fn in_memory(config: OutboxConfig) -> Result<Self, SpoolError> {
-        let cache = config.writer.cache_bytes;
-        let memory = File::on(|| Ok(Box::new(InMemoryBackend::new())), cache);
-        Self::of(Journal::on(memory, config))
-    }
-
-    fn of(journal: Result<Journal<OutboxState>, SpoolError>) -> Result<Self, SpoolError> {
-        Ok(Self {
-            journal: Arc::new(journal?),
-        })
+        let journal = Arc::new(Journal::in_memory(config)?);
+        Ok(Self { journal })
     }
 
     /// Puts a message. It is durable once the ticket resolves; waits while the writer's queue has no room.
@@ -177,12 +176,10 @@ impl Outbox {
             });
             within.map(|(id, _)| id).collect()
         });
-        let read = self.journal.read(|file| {
+        let read = self.journal.read(|rows| {
             let mut due = Vec::with_capacity(ids.len());
             for &id in &ids {
-                if let (Some(entry), Some(content)) =
-                    (tables::read(file, id)?, tables::content(file, id)?)
-                {
+                if let (Some(entry), Some(content)) = (rows.entry(id)?, rows.content(id)?) {
                     due.push((entry, content));
                 }
             }
@@ -219,7 +216,7 @@ impl Outbox {
     /// # Errors
     /// An I/O error.
     pub fn get(&self, id: EntryId) -> Result<Option<Entry>, SpoolError> {
-        self.journal.read(|file| tables::read(file, id))
+        self.journal.read(|rows| rows.entry(id))
     }
 
     /// The entry a client named. Blocks.
@@ -241,9 +238,7 @@ impl Outbox {
     /// # Errors
     /// [`SpoolError::Damaged`] if the bytes changed on disk, or an I/O error.
     pub fn content(&self, id: EntryId) -> Result<Option<Content>, SpoolError> {
-        self.journal
-            .read(|file| tables::content(file, id))?
-            .transpose()
+        self.journal.read(|rows| rows.content(id))?.transpose()
     }
 
     /// Entries above `after` in order of their ids, at most `limit`. Blocks.
@@ -258,7 +253,7 @@ impl Outbox {
     ) -> Result<Vec<Entry>, SpoolError> {
         let first = after.unwrap_or(0).saturating_add(1);
         let ids: Vec<_> = self.journal.look(|state| {
-            let slots = state.slots.range(first..state.durable_next.max(first));
+            let slots = state.slots.range(first..state.ids.durable().max(first));
             let matching = slots
                 .filter(|(_, slot)| filter.state.is_none_or(|state| state == slot.progress.kind));
             let ids = matching.map(|(id, _)| *id);
@@ -267,13 +262,13 @@ impl Outbox {
                 None => ids.take(limit).collect(),
             }
         });
-        self.journal.read(|file| {
+        self.journal.read(|rows| {
             let mut entries = Vec::with_capacity(limit.min(ids.len()));
             for id in ids {
                 if entries.len() >= limit {
                     break;
                 }
-                if let Some(entry) = tables::read(file, id)?
+                if let Some(entry) = rows.entry(id)?
                     && filter
                         .recipient
                         .is_none_or(|recipient| recipient == entry.recipient)

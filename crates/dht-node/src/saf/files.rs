@@ -19,7 +19,7 @@ pub fn saf_folder(home: &Path) -> PathBuf {
     home.join(FOLDER)
 }
 
-/// The file in which a node with this home records the messages that it received.
+/// The file in which a node with this home records the messages that it received (feature `spool`).
 #[must_use]
 pub fn ledger_file(home: &Path) -> PathBuf {
     saf_folder(home).join(LEDGER)
@@ -32,7 +32,7 @@ pub(super) fn open(
 ) -> Result<(Option<Store>, Ledger), StoreError> {
     let Some(folder) = folder else {
         let store = config.map(|config| Store::open_on(MemoryDisk::new(), config));
-        return Ok((store.transpose()?, Ledger::in_memory()?));
+        return Ok((store.transpose()?, Ledger::in_memory()));
     };
     // The store first: it creates the folder, and its lock also guards the ledger.
     let store = match config {
@@ -42,7 +42,11 @@ pub(super) fn open(
             None
         }
     };
-    Ok((store, Ledger::open(folder.join(LEDGER))?))
+    #[cfg(feature = "spool")]
+    let ledger = Ledger::open(folder.join(LEDGER))?;
+    #[cfg(not(feature = "spool"))]
+    let ledger = Ledger::in_memory();
+    Ok((store, ledger))
 }
 
 /// What the user can do about an error of the store.

@@ -79,7 +79,7 @@ fn server(limit: usize, store: Option<Store>) -> World {
         max_returned: limit,
         ..Config::default()
     };
-    let ledger = Ledger::in_memory().unwrap();
+    let ledger = Ledger::in_memory();
     World::of(
         ME,
         Features::NODE,

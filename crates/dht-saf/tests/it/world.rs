@@ -204,7 +204,7 @@ impl World {
     /// A full node that attributes faults by this profile.
     pub(crate) fn blaming(profile: AttributionProfile) -> Self {
         let store = Store::open_on(MemoryDisk::new(), StoreConfig::default()).unwrap();
-        let ledger = Ledger::in_memory().unwrap();
+        let ledger = Ledger::in_memory();
         Self::of(
             ME,
             Features::NODE,
@@ -218,7 +218,7 @@ impl World {
     /// The node of a seed.
     pub(crate) fn with(seed: u64, features: Features, config: Config, store: StoreConfig) -> Self {
         let store = Store::open_on(MemoryDisk::new(), store).unwrap();
-        let ledger = Ledger::in_memory().unwrap();
+        let ledger = Ledger::in_memory();
         let profile = AttributionProfile::default();
         Self::of(seed, features, &config, store, ledger, profile)
     }

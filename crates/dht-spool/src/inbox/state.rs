@@ -11,6 +11,7 @@ use super::{
 use crate::{
     config::{InboxConfig, MAX_NAME_BYTES},
     error::SpoolError,
+    journal::Ids,
 };
 
 /// Name of the consumer a new inbox has.
@@ -35,7 +36,6 @@ pub(crate) enum Change {
     Forget(RowId),
     Consumer(String, RowId, Vec<RowId>),
     RemoveConsumer(String),
-    NextId(RowId),
 }
 
 /// Rows that left, and insertions that were refused, since the inbox was opened.
@@ -58,9 +58,7 @@ pub(crate) struct InboxState {
     /// Rows that left, the first to be forgotten first.
     pub(super) remembered: VecDeque<(UnixSeconds, RowId, DedupHash)>,
     pub(super) consumers: BTreeMap<String, Consumer>,
-    pub(super) next: RowId,
-    /// Rows below are durable.
-    pub(super) durable_next: RowId,
+    pub(super) ids: Ids,
     /// Bytes of the insertion refused last as full; 0 if there was room since.
     pub(super) wanted: u64,
     pub(super) tally: Tally,
@@ -69,11 +67,12 @@ pub(crate) struct InboxState {
 }
 
 impl InboxState {
-    pub(super) fn new(config: &InboxConfig) -> Self {
+    /// No row, and the consumer that a new inbox has.
+    pub(super) fn empty(config: &InboxConfig) -> Self {
+        let consumer = (DEFAULT_CONSUMER.to_owned(), Consumer::default());
         Self {
             config: config.clone(),
-            next: 1,
-            durable_next: 1,
+            consumers: BTreeMap::from([consumer]),
             ..Self::default()
         }
     }
@@ -93,8 +92,7 @@ impl InboxState {
             return Err(SpoolError::Full);
         }
         self.wanted = 0;
-        let id = self.next;
-        self.next += 1;
+        let id = self.ids.take();
         self.add(
             id,
             RowMeta {
@@ -136,7 +134,7 @@ impl InboxState {
         }
         let consumer = match start {
             Start::Oldest => Consumer::at(0, self.rows.len() as u64),
-            Start::Newest => Consumer::at(self.next - 1, 0),
+            Start::Newest => Consumer::at(self.ids.next() - 1, 0),
         };
         self.consumers.insert(name.to_owned(), consumer);
         Ok(true)
@@ -174,7 +172,7 @@ impl InboxState {
         changes: &mut Vec<Change>,
     ) -> Result<(), SpoolError> {
         let consumer = self.consumer(name)?;
-        if up_to >= self.next {
+        if up_to >= self.ids.next() {
             return Err(SpoolError::UnknownId);
         }
         if up_to <= consumer.cursor {
@@ -205,7 +203,7 @@ impl InboxState {
         changes: &mut Vec<Change>,
     ) -> Result<(), SpoolError> {
         let consumer = self.consumer(name)?;
-        if id >= self.next {
+        if id >= self.ids.next() {
             return Err(SpoolError::UnknownId);
         }
         if consumer.has_acked(id) || !self.rows.contains_key(&id) {
@@ -342,7 +340,7 @@ impl InboxState {
         let first = consumer.cursor.max(after).saturating_add(1);
         Ok(self
             .rows
-            .range(first..self.durable_next.max(first))
+            .range(first..self.ids.durable().max(first))
             .filter(|(id, _)| !consumer.ahead.contains(*id))
             .map(|(id, row)| (*id, row.bytes)))
     }
@@ -363,16 +361,13 @@ impl InboxState {
         self.consumers.insert(name.to_owned(), consumer);
     }
 
-    /// Adds the places of consumers that moved, and the next id.
+    /// Adds the places of consumers that moved.
     pub(super) fn note_places(&mut self, changes: &mut Vec<Change>) {
         for (name, consumer) in &mut self.consumers {
             if std::mem::take(&mut consumer.dirty) {
                 let ahead = consumer.ahead.iter().copied().collect();
                 changes.push(Change::Consumer(name.clone(), consumer.cursor, ahead));
             }
-        }
-        if self.next != self.durable_next {
-            changes.push(Change::NextId(self.next));
         }
     }
 }

@@ -16,14 +16,13 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::{
     row::{Arrival, NewRow, Row, RowId},
+    rows::InboxRows,
     state::{Change, DEFAULT_CONSUMER, InboxState, RowMeta},
 };
 use crate::{
-    config::{InboxConfig, WriterConfig},
+    disk::{Tables, check},
     error::SpoolError,
-    file::contain,
-    journal::{INFO, State},
-    metrics,
+    journal::contain,
 };
 
 type Head = (
@@ -41,17 +40,9 @@ const ROWS: TableDefinition<'_, RowId, Head> = TableDefinition::new("rows");
 const PAYLOADS: TableDefinition<'_, RowId, &[u8]> = TableDefinition::new("payloads");
 const REMEMBERED: TableDefinition<'_, RowId, (&[u8; 32], u64)> = TableDefinition::new("remembered");
 const CONSUMERS: TableDefinition<'_, &str, (RowId, Vec<RowId>)> = TableDefinition::new("consumers");
-const NEXT_ID: &str = "next_id";
 
-impl State for InboxState {
-    type Change = Change;
-    type Config = InboxConfig;
-    const NAME: &'static str = "inbox";
+impl Tables for InboxState {
     const KIND: u64 = 1;
-
-    fn writer(config: &InboxConfig) -> &WriterConfig {
-        &config.writer
-    }
 
     fn create(transaction: &WriteTransaction) -> Result<(), SpoolError> {
         transaction.open_table(ROWS)?;
@@ -63,8 +54,7 @@ impl State for InboxState {
         Ok(())
     }
 
-    fn load(config: &InboxConfig, file: &ReadTransaction) -> Result<Self, SpoolError> {
-        let mut state = Self::new(config);
+    fn load(&mut self, file: &ReadTransaction) -> Result<(), SpoolError> {
         for entry in file.open_table(ROWS)?.iter()? {
             let (id, head) = entry?;
             let (received_at, hash, .., bytes, _) = head.value();
@@ -73,35 +63,28 @@ impl State for InboxState {
                 bytes,
                 hash: DedupHash(*hash),
             };
-            state.add(id.value(), row);
-            state.next = state.next.max(id.value() + 1);
+            self.add(id.value(), row);
+            self.ids.used(id.value());
         }
         let mut remembered = Vec::new();
         for entry in file.open_table(REMEMBERED)?.iter()? {
             let (id, value) = entry?;
             let (hash, until) = value.value();
             let hash = DedupHash(*hash);
-            state.known.entry(hash).or_insert_with(|| id.value());
+            self.known.entry(hash).or_insert_with(|| id.value());
             remembered.push((UnixSeconds(until), id.value(), hash));
-            state.next = state.next.max(id.value() + 1);
+            self.ids.used(id.value());
         }
         remembered.sort_unstable_by_key(|(until, id, _)| (*until, *id));
-        state.remembered = remembered.into();
+        self.remembered = remembered.into();
+        self.consumers.clear();
         for entry in file.open_table(CONSUMERS)?.iter()? {
             let (name, place) = entry?;
             let (cursor, ahead) = place.value();
-            state.load_consumer(name.value(), cursor, ahead);
-            state.next = state.next.max(cursor.saturating_add(1));
+            self.load_consumer(name.value(), cursor, ahead);
+            self.ids.used(cursor);
         }
-        if let Some(next) = file.open_table(INFO)?.get(NEXT_ID)? {
-            state.next = state.next.max(next.value());
-        }
-        state.durable_next = state.next;
-        Ok(state)
-    }
-
-    fn finish(&mut self, changes: &mut Vec<Change>) {
-        self.note_places(changes);
+        Ok(())
     }
 
     fn write(transaction: &WriteTransaction, changes: Vec<Change>) -> Result<(), SpoolError> {
@@ -145,32 +128,17 @@ impl State for InboxState {
                 Change::RemoveConsumer(name) => {
                     consumers.remove(name.as_str())?;
                 }
-                Change::NextId(next) => {
-                    transaction.open_table(INFO)?.insert(NEXT_ID, next)?;
-                }
             }
         }
         Ok(())
     }
 
-    fn carry(&mut self, before: &Self) {
-        self.tally = before.tally;
-        self.reported = before.reported;
-    }
-
-    fn committed(&mut self) -> u64 {
-        self.durable_next = self.next;
-        let (now, before) = (self.tally, self.reported);
-        metrics::removed(Self::NAME, "acked", now.acked - before.acked);
-        metrics::removed(Self::NAME, "expired", now.expired - before.expired);
-        metrics::removed(Self::NAME, "damaged", now.damaged - before.damaged);
-        metrics::held(Self::NAME, self.rows.len() as u64, self.bytes);
-        self.reported = now;
-        self.next - 1
+    fn read(file: &ReadTransaction) -> &Self::Rows {
+        file
     }
 
     fn salvage(damaged: &ReadTransaction, into: &WriteTransaction) -> Result<u64, SpoolError> {
-        // Each table is read for itself and up to the first page that cannot be read.
+        // Each table is read by itself and up to the first page that cannot be read.
         let _ = contain(|| {
             let mut remembered = into.open_table(REMEMBERED)?;
             for entry in damaged.open_table(REMEMBERED)?.iter()? {
@@ -187,12 +155,6 @@ impl State for InboxState {
             }
             Ok(())
         });
-        let _ = contain(|| {
-            if let Some(next) = damaged.open_table(INFO)?.get(NEXT_ID)? {
-                into.open_table(INFO)?.insert(NEXT_ID, next.value())?;
-            }
-            Ok(())
-        });
         let mut rows = into.open_table(ROWS)?;
         let mut payloads = into.open_table(PAYLOADS)?;
         let mut count = 0;
@@ -203,7 +165,7 @@ impl State for InboxState {
                 let id = id.value();
                 let payload = contain(|| {
                     let payload = from.get(id)?.ok_or(SpoolError::UnknownId)?;
-                    check(&head.value(), payload.value())
+                    content(&head.value(), payload.value())
                 });
                 if let Ok(payload) = payload {
                     rows.insert(id, head.value())?;
@@ -217,38 +179,32 @@ impl State for InboxState {
     }
 }
 
-/// Reads a row; `None` if it left meanwhile.
-///
-/// # Errors
-/// [`SpoolError::Damaged`] is the file's; a row alone that is damaged is the inner error.
-pub(super) fn read(
-    file: &ReadTransaction,
-    ids: &[RowId],
-) -> Result<Vec<Result<Row, RowId>>, SpoolError> {
-    let rows = file.open_table(ROWS)?;
-    let payloads = file.open_table(PAYLOADS)?;
-    let mut read = Vec::with_capacity(ids.len());
-    for &id in ids {
-        let (Some(head), Some(payload)) = (rows.get(id)?, payloads.get(id)?) else {
-            continue;
-        };
-        let head = head.value();
-        read.push(match check(&head, payload.value()) {
-            Ok(payload) => decode(id, head, payload),
-            Err(_) => Err(id),
-        });
+impl InboxRows for ReadTransaction {
+    fn read(&self, ids: &[RowId]) -> Result<Vec<Result<Row, RowId>>, SpoolError> {
+        let rows = self.open_table(ROWS)?;
+        let payloads = self.open_table(PAYLOADS)?;
+        let mut read = Vec::with_capacity(ids.len());
+        for &id in ids {
+            let (Some(head), Some(payload)) = (rows.get(id)?, payloads.get(id)?) else {
+                continue;
+            };
+            let head = head.value();
+            read.push(match content(&head, payload.value()) {
+                Ok(payload) => decode(id, head, payload),
+                Err(_) => Err(id),
+            });
+        }
+        Ok(read)
     }
-    Ok(read)
 }
 
 /// Copies the payload if it is what was inserted.
-fn check(head: &<Head as redb::Value>::SelfType<'_>, payload: &[u8]) -> Result<Bytes, SpoolError> {
+fn content(
+    head: &<Head as redb::Value>::SelfType<'_>,
+    payload: &[u8],
+) -> Result<Bytes, SpoolError> {
     let (.., bytes, crc) = head;
-    if payload.len() as u64 == *bytes && crc32fast::hash(payload) == *crc {
-        Ok(Bytes::copy_from_slice(payload))
-    } else {
-        Err(SpoolError::Damaged)
-    }
+    check(payload, *bytes, *crc)
 }
 
 fn decode(

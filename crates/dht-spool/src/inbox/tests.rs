@@ -32,7 +32,8 @@ fn inbox(config: InboxConfig) -> Inbox {
 }
 
 fn on(disk: &FaultyDisk) -> Result<Inbox, SpoolError> {
-    Inbox::of(Journal::on(disk.file(), InboxConfig::default()))
+    let journal = Arc::new(crate::disk::on(disk.file(), InboxConfig::default())?);
+    Ok(Inbox { journal })
 }
 
 fn insert(inbox: &Inbox, numbers: impl IntoIterator<Item = u64>) {

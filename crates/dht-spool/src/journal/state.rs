@@ -1,35 +1,96 @@
-//! What differs between an inbox and an outbox.
-
-use redb::{ReadTransaction, TableDefinition, WriteTransaction};
+//! What differs between an inbox and an outbox, and between a file and memory.
 
 use crate::{config::WriterConfig, error::SpoolError};
 
-/// Numbers about the file: what it is, its format, the next id.
-pub(crate) const INFO: TableDefinition<'_, &str, u64> = TableDefinition::new("info");
-/// Format this version writes, and the newest it reads.
-pub(crate) const FORMAT: u64 = 1;
-
-/// What is kept in memory of a file, and how it is kept in the file.
+/// What is known in memory of the rows, and how a change of rows is applied to rows in memory.
 pub(crate) trait State: Sized + Send + 'static {
     /// One row to write or remove.
     type Change: Send;
     type Config: Clone + Send + Sync + 'static;
+    /// What can be read of the rows.
+    type Rows: ?Sized;
+    /// The rows of a journal that ends with the process.
+    type Memory: Default + Send + Sync + 'static;
     /// Label of metrics and logs.
     const NAME: &'static str;
-    /// What the file says it is.
-    const KIND: u64;
 
+    /// The state of a journal without rows.
+    fn new(config: &Self::Config) -> Self;
     fn writer(config: &Self::Config) -> &WriterConfig;
-    /// Makes the tables in a new file.
-    fn create(transaction: &WriteTransaction) -> Result<(), SpoolError>;
-    fn load(config: &Self::Config, file: &ReadTransaction) -> Result<Self, SpoolError>;
+    fn rows(memory: &Self::Memory) -> &Self::Rows;
+    fn apply(memory: &mut Self::Memory, change: Self::Change);
+    fn ids(&mut self) -> &mut Ids;
     /// Adds what every commit writes.
-    fn finish(&mut self, changes: &mut Vec<Self::Change>);
-    fn write(transaction: &WriteTransaction, changes: Vec<Self::Change>) -> Result<(), SpoolError>;
+    fn finish(&mut self, _changes: &mut Vec<Self::Change>) {}
     /// Takes over what is counted since the file was opened.
     fn carry(&mut self, before: &Self);
     /// The changes so far are durable. Answers the number to publish to those who wait for changes.
     fn committed(&mut self) -> u64;
-    /// Copies what can be read of a damaged file. Answers how many rows.
-    fn salvage(damaged: &ReadTransaction, into: &WriteTransaction) -> Result<u64, SpoolError>;
+}
+
+/// Where the rows are.
+pub(crate) trait Store<S: State>: Send + Sync {
+    /// Reads rows as a commit left them.
+    fn read(
+        &self,
+        read: &mut dyn FnMut(&S::Rows) -> Result<(), SpoolError>,
+    ) -> Result<(), SpoolError>;
+    /// Commits changes; `next` is the next id, if it is another one than before.
+    fn commit(&self, changes: Vec<S::Change>, next: Option<u64>) -> Result<(), SpoolError>;
+    /// Whether the store failed, and answers nothing until its state is loaded again.
+    fn has_failed(&self) -> bool;
+    fn load(&self, config: &S::Config) -> Result<S, SpoolError>;
+    fn close(&self);
+    /// Damaged files that were set aside.
+    fn damaged_files(&self) -> u64;
+}
+
+/// Ids of rows: they grow from 1, and none is used twice.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ids {
+    next: u64,
+    durable: u64,
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self {
+            next: 1,
+            durable: 1,
+        }
+    }
+}
+
+impl Ids {
+    /// Uses up an id.
+    pub(crate) const fn take(&mut self) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        id
+    }
+
+    /// The id that is used next.
+    pub(crate) const fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The first id whose row is not durable.
+    pub(crate) const fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// An id that was used before the file was opened.
+    pub(crate) fn used(&mut self, id: u64) {
+        self.next = self.next.max(id.saturating_add(1));
+        self.durable = self.next;
+    }
+
+    /// The next id, unless it is durable.
+    pub(crate) fn unsaved(&self) -> Option<u64> {
+        (self.next != self.durable).then_some(self.next)
+    }
+
+    pub(crate) const fn committed(&mut self) {
+        self.durable = self.next;
+    }
 }

@@ -181,6 +181,28 @@ pub struct OutboxStats {
     pub damaged_files: u64,
 }
 
+impl Entry {
+    /// The entry of a message that was put just now.
+    #[must_use]
+    pub fn new(id: EntryId, message: &NewEntry) -> Self {
+        Self {
+            id,
+            key: message.key.clone(),
+            recipient: message.recipient,
+            message_type: message.message_type,
+            payload_bytes: message.payload.len() as u64,
+            options: message.options,
+            created_at: message.created_at,
+            expires_at: message.options.expires_at(message.created_at),
+            state: SendState::Queued,
+            attempts: 0,
+            next_attempt: Some(message.created_at),
+            last_error: None,
+            ended_at: None,
+        }
+    }
+}
+
 impl Put {
     /// The entry, new or not.
     #[must_use]

@@ -6,7 +6,7 @@
 
 use dht_core::UnixSeconds;
 
-use super::entry::StateKind;
+use super::entry::{SendState, StateKind};
 use crate::error::SpoolError;
 
 /// Event that changes the state of an outgoing message.
@@ -61,6 +61,22 @@ impl Progress {
             attempts: 0,
             next_attempt: Some(now),
             ended_at: None,
+        }
+    }
+
+    /// The state with what it carries; `text` is the last error or reason.
+    pub(crate) fn state(&self, text: Option<&str>) -> SendState {
+        match self.kind {
+            StateKind::Queued => SendState::Queued,
+            StateKind::Sent => SendState::Sent,
+            StateKind::Stored => SendState::Stored {
+                holders: self.holders,
+            },
+            StateKind::Failed => SendState::Failed {
+                reason: text.unwrap_or_default().to_owned(),
+            },
+            StateKind::Expired => SendState::Expired,
+            StateKind::Received => SendState::Received,
         }
     }
 

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     config::{MAX_TEXT_BYTES, OutboxConfig},
     error::SpoolError,
+    journal::Ids,
 };
 
 /// Entries one call of `expire` ends, and as many that it removes, so that it does not hold up others for long.
@@ -42,7 +43,6 @@ pub(crate) enum Change {
     Frame(EntryId, Bytes),
     RemoveContent(EntryId),
     Remove(EntryId),
-    NextId(EntryId),
 }
 
 /// Entries that left or ended, and puts that were refused, since the outbox was opened.
@@ -66,8 +66,7 @@ pub(crate) struct OutboxState {
     pub(super) ended: BTreeSet<(UnixSeconds, EntryId)>,
     /// Bytes of payloads and frames of entries that have not ended.
     pub(super) bytes: u64,
-    pub(super) next: EntryId,
-    pub(super) durable_next: EntryId,
+    pub(super) ids: Ids,
     /// Commits so far.
     pub(super) commits: u64,
     /// Bytes of the put refused last as full; 0 if there was room since.
@@ -78,15 +77,6 @@ pub(crate) struct OutboxState {
 }
 
 impl OutboxState {
-    pub(super) fn new(config: &OutboxConfig) -> Self {
-        Self {
-            config: config.clone(),
-            next: 1,
-            durable_next: 1,
-            ..Self::default()
-        }
-    }
-
     pub(super) fn put(
         &mut self,
         entry: NewEntry,
@@ -111,8 +101,7 @@ impl OutboxState {
             return Err(SpoolError::Full);
         }
         self.wanted = 0;
-        let id = self.next;
-        self.next += 1;
+        let id = self.ids.take();
         let slot = Slot {
             progress: Progress::queued(entry.created_at),
             expires_at: entry.options.expires_at(entry.created_at),
@@ -299,15 +288,9 @@ impl OutboxState {
     pub(super) fn due(&self, now: UnixSeconds) -> impl Iterator<Item = (EntryId, &Slot)> {
         self.due
             .range(..=(now, EntryId::MAX))
-            .filter(|(_, id)| *id < self.durable_next)
+            .filter(|(_, id)| *id < self.ids.durable())
             .filter_map(|(_, id)| Some((*id, self.slots.get(id)?)))
             .filter(move |(_, slot)| slot.expires_at >= now)
-    }
-
-    pub(super) fn note_next(&self, changes: &mut Vec<Change>) {
-        if self.next != self.durable_next {
-            changes.push(Change::NextId(self.next));
-        }
     }
 }
 

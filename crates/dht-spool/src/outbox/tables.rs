@@ -14,16 +14,15 @@ use dht_core::{PublicKey, UnixSeconds};
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::{
-    entry::{Content, Entry, EntryId, SendOptions, SendState, StateKind},
+    entry::{Content, Entry, EntryId, SendOptions, StateKind},
     progress::Progress,
+    rows::OutboxRows,
     state::{Change, OutboxState, Slot},
 };
 use crate::{
-    config::{OutboxConfig, WriterConfig},
+    disk::{Tables, check},
     error::SpoolError,
-    file::contain,
-    journal::{INFO, State},
-    metrics,
+    journal::contain,
 };
 
 type Head = (
@@ -45,17 +44,9 @@ const PROGRESS: TableDefinition<'_, EntryId, Steps> = TableDefinition::new("prog
 const TEXTS: TableDefinition<'_, EntryId, &str> = TableDefinition::new("texts");
 const PAYLOADS: TableDefinition<'_, EntryId, &[u8]> = TableDefinition::new("payloads");
 const FRAMES: TableDefinition<'_, EntryId, (u32, &[u8])> = TableDefinition::new("frames");
-const NEXT_ID: &str = "next_id";
 
-impl State for OutboxState {
-    type Change = Change;
-    type Config = OutboxConfig;
-    const NAME: &'static str = "outbox";
+impl Tables for OutboxState {
     const KIND: u64 = 2;
-
-    fn writer(config: &OutboxConfig) -> &WriterConfig {
-        &config.writer
-    }
 
     fn create(transaction: &WriteTransaction) -> Result<(), SpoolError> {
         transaction.open_table(ENTRIES)?;
@@ -66,8 +57,7 @@ impl State for OutboxState {
         Ok(())
     }
 
-    fn load(config: &OutboxConfig, file: &ReadTransaction) -> Result<Self, SpoolError> {
-        let mut state = Self::new(config);
+    fn load(&mut self, file: &ReadTransaction) -> Result<(), SpoolError> {
         let progress = file.open_table(PROGRESS)?;
         for entry in file.open_table(ENTRIES)?.iter()? {
             let (id, head) = entry?;
@@ -82,18 +72,10 @@ impl State for OutboxState {
                 frame_bytes,
                 key: key.map(Into::into),
             };
-            state.add(id, slot, *digest);
-            state.next = state.next.max(id + 1);
+            self.add(id, slot, *digest);
+            self.ids.used(id);
         }
-        if let Some(next) = file.open_table(INFO)?.get(NEXT_ID)? {
-            state.next = state.next.max(next.value());
-        }
-        state.durable_next = state.next;
-        Ok(state)
-    }
-
-    fn finish(&mut self, changes: &mut Vec<Change>) {
-        self.note_next(changes);
+        Ok(())
     }
 
     fn write(transaction: &WriteTransaction, changes: Vec<Change>) -> Result<(), SpoolError> {
@@ -141,29 +123,13 @@ impl State for OutboxState {
                     progress.remove(id)?;
                     texts.remove(id)?;
                 }
-                Change::NextId(next) => {
-                    transaction.open_table(INFO)?.insert(NEXT_ID, next)?;
-                }
             }
         }
         Ok(())
     }
 
-    fn carry(&mut self, before: &Self) {
-        self.tally = before.tally;
-        self.reported = before.reported;
-        self.commits = before.commits;
-    }
-
-    fn committed(&mut self) -> u64 {
-        self.durable_next = self.next;
-        let (now, before) = (self.tally, self.reported);
-        metrics::removed(Self::NAME, "ended", now.removed - before.removed);
-        metrics::removed(Self::NAME, "expired", now.expired - before.expired);
-        metrics::held(Self::NAME, self.active(), self.bytes);
-        self.reported = now;
-        self.commits += 1;
-        self.commits
+    fn read(file: &ReadTransaction) -> &Self::Rows {
+        file
     }
 
     fn salvage(damaged: &ReadTransaction, into: &WriteTransaction) -> Result<u64, SpoolError> {
@@ -171,12 +137,6 @@ impl State for OutboxState {
         let mut progress = into.open_table(PROGRESS)?;
         let mut payloads = into.open_table(PAYLOADS)?;
         let mut count = 0;
-        let _ = contain(|| {
-            if let Some(next) = damaged.open_table(INFO)?.get(NEXT_ID)? {
-                into.open_table(INFO)?.insert(NEXT_ID, next.value())?;
-            }
-            Ok(())
-        });
         let _ = contain(|| {
             let steps = damaged.open_table(PROGRESS)?;
             let contents = damaged.open_table(PAYLOADS)?;
@@ -188,7 +148,7 @@ impl State for OutboxState {
                     let steps = steps.get(id)?.ok_or(SpoolError::Damaged)?;
                     let (steps, _) = decode(steps.value())?;
                     let payload = contents.get(id)?;
-                    let payload = payload.map(|payload| check(&head.value(), payload.value()));
+                    let payload = payload.map(|payload| intact(&head.value(), payload.value()));
                     match payload.transpose()? {
                         None if steps.ended_at.is_none() => Err(SpoolError::Damaged),
                         payload => Ok((steps, payload)),
@@ -209,80 +169,58 @@ impl State for OutboxState {
     }
 }
 
-/// Reads an entry without its content; `None` if there is none.
-pub(super) fn read(file: &ReadTransaction, id: EntryId) -> Result<Option<Entry>, SpoolError> {
-    let Some(head) = file.open_table(ENTRIES)?.get(id)? else {
-        return Ok(None);
-    };
-    let Some(steps) = file.open_table(PROGRESS)?.get(id)? else {
-        return Ok(None);
-    };
-    let text = file.open_table(TEXTS)?.get(id)?;
-    let text = text.map(|text| text.value().to_owned());
-    let (steps, _) = decode(steps.value())?;
-    let head = head.value();
-    let (recipient, message_type, created_at, .., payload_bytes, _, _, key) = head;
-    let state = match steps.kind {
-        StateKind::Queued => SendState::Queued,
-        StateKind::Sent => SendState::Sent,
-        StateKind::Stored => SendState::Stored {
-            holders: steps.holders,
-        },
-        StateKind::Failed => SendState::Failed {
-            reason: text.clone().unwrap_or_default(),
-        },
-        StateKind::Expired => SendState::Expired,
-        StateKind::Received => SendState::Received,
-    };
-    Ok(Some(Entry {
-        id,
-        key: key.map(ToOwned::to_owned),
-        recipient: PublicKey::from_bytes(recipient).map_err(|_| SpoolError::Damaged)?,
-        message_type,
-        payload_bytes,
-        options: options(&head),
-        created_at: UnixSeconds(created_at),
-        expires_at: expires_at(&head),
-        state,
-        attempts: steps.attempts,
-        next_attempt: steps.next_attempt,
-        last_error: text,
-        ended_at: steps.ended_at,
-    }))
-}
+impl OutboxRows for ReadTransaction {
+    fn entry(&self, id: EntryId) -> Result<Option<Entry>, SpoolError> {
+        let Some(head) = self.open_table(ENTRIES)?.get(id)? else {
+            return Ok(None);
+        };
+        let Some(steps) = self.open_table(PROGRESS)?.get(id)? else {
+            return Ok(None);
+        };
+        let text = self.open_table(TEXTS)?.get(id)?;
+        let text = text.map(|text| text.value().to_owned());
+        let (steps, _) = decode(steps.value())?;
+        let head = head.value();
+        let (recipient, message_type, created_at, .., payload_bytes, _, _, key) = head;
+        Ok(Some(Entry {
+            id,
+            key: key.map(ToOwned::to_owned),
+            recipient: PublicKey::from_bytes(recipient).map_err(|_| SpoolError::Damaged)?,
+            message_type,
+            payload_bytes,
+            options: options(&head),
+            created_at: UnixSeconds(created_at),
+            expires_at: expires_at(&head),
+            state: steps.state(text.as_deref()),
+            attempts: steps.attempts,
+            next_attempt: steps.next_attempt,
+            last_error: text,
+            ended_at: steps.ended_at,
+        }))
+    }
 
-/// A content that was read: `Err` if it is damaged.
-pub(super) type ReadContent = Result<Content, SpoolError>;
-
-/// Reads the content of an entry; `None` if it has ended or there is none.
-pub(super) fn content(
-    file: &ReadTransaction,
-    id: EntryId,
-) -> Result<Option<ReadContent>, SpoolError> {
-    let Some(head) = file.open_table(ENTRIES)?.get(id)? else {
-        return Ok(None);
-    };
-    let Some(payload) = file.open_table(PAYLOADS)?.get(id)? else {
-        return Ok(None);
-    };
-    let frame = file.open_table(FRAMES)?.get(id)?;
-    let frame = frame.and_then(|frame| {
-        // A damaged frame is sealed anew.
-        let (crc, frame) = frame.value();
-        (crc32fast::hash(frame) == crc).then(|| Bytes::copy_from_slice(frame))
-    });
-    let payload = check(&head.value(), payload.value());
-    Ok(Some(payload.map(|payload| Content { payload, frame })))
+    fn content(&self, id: EntryId) -> Result<Option<Result<Content, SpoolError>>, SpoolError> {
+        let Some(head) = self.open_table(ENTRIES)?.get(id)? else {
+            return Ok(None);
+        };
+        let Some(payload) = self.open_table(PAYLOADS)?.get(id)? else {
+            return Ok(None);
+        };
+        let frame = self.open_table(FRAMES)?.get(id)?;
+        let frame = frame.and_then(|frame| {
+            // A damaged frame is sealed anew.
+            let (crc, frame) = frame.value();
+            check(frame, frame.len() as u64, crc).ok()
+        });
+        let payload = intact(&head.value(), payload.value());
+        Ok(Some(payload.map(|payload| Content { payload, frame })))
+    }
 }
 
 /// Copies the payload if it is what was put.
-fn check(head: &<Head as redb::Value>::SelfType<'_>, payload: &[u8]) -> Result<Bytes, SpoolError> {
+fn intact(head: &<Head as redb::Value>::SelfType<'_>, payload: &[u8]) -> Result<Bytes, SpoolError> {
     let (.., bytes, crc, _, _) = head;
-    if payload.len() as u64 == *bytes && crc32fast::hash(payload) == *crc {
-        Ok(Bytes::copy_from_slice(payload))
-    } else {
-        Err(SpoolError::Damaged)
-    }
+    check(payload, *bytes, *crc)
 }
 
 fn options(head: &<Head as redb::Value>::SelfType<'_>) -> SendOptions {

@@ -40,7 +40,9 @@ fn outbox(config: OutboxConfig) -> Outbox {
 }
 
 fn on(disk: &FaultyDisk, config: OutboxConfig) -> Outbox {
-    Outbox::of(Journal::on(disk.file(), config)).unwrap()
+    Outbox {
+        journal: Arc::new(crate::disk::on(disk.file(), config).unwrap()),
+    }
 }
 
 fn put(outbox: &Outbox, entry: NewEntry) -> EntryId {

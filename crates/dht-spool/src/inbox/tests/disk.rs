@@ -245,7 +245,7 @@ fn a_newer_format_is_refused() {
     drop(open(&path).unwrap());
     let database = redb::Database::create(&path).unwrap();
     let transaction = database.begin_write().unwrap();
-    let mut info = transaction.open_table(crate::journal::INFO).unwrap();
+    let mut info = transaction.open_table(crate::disk::INFO).unwrap();
     info.insert("format", 2).unwrap();
     drop(info);
     transaction.commit().unwrap();

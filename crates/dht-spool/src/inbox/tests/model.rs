@@ -118,7 +118,9 @@ fn open(disk: &FaultyDisk) -> Inbox {
         remember_seconds: REMEMBER,
         ..InboxConfig::default()
     };
-    Inbox::of(Journal::on(disk.file(), config)).unwrap()
+    Inbox {
+        journal: Arc::new(crate::disk::on(disk.file(), config).unwrap()),
+    }
 }
 
 proptest! {

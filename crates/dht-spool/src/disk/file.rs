@@ -4,7 +4,6 @@ use std::{
     ffi::OsString,
     fmt, fs, io,
     ops::Bound,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -14,7 +13,7 @@ use redb::{
 };
 use tracing::warn;
 
-use crate::error::SpoolError;
+use crate::{error::SpoolError, journal::contain};
 
 /// Where the pages lie, and how to open them again after an I/O error.
 pub(crate) struct File {
@@ -69,6 +68,7 @@ impl File {
     }
 
     /// Pages on any backend; the function opens them again after an I/O error.
+    #[cfg(test)]
     pub(crate) fn on(
         backend: impl Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync + 'static,
         cache_bytes: usize,
@@ -251,20 +251,6 @@ fn why_not_opened(error: redb::DatabaseError) -> SpoolError {
         redb::Error::RepairAborted => SpoolError::Damaged,
         error => error.into(),
     }
-}
-
-/// Runs something that reads pages: redb panics on some damaged ones.
-pub(crate) fn contain<T>(read: impl FnOnce() -> Result<T, SpoolError>) -> Result<T, SpoolError> {
-    // Correctness: whoever gets `Damaged` uses neither the database nor the state again.
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(SpoolError::Damaged))
-}
-
-/// Drops a database whose pages may be damaged.
-pub(crate) fn discard(database: Option<Database>) {
-    let _ = contain(|| {
-        drop(database);
-        Ok(())
-    });
 }
 
 /// Opens a file for reading and writing that only its owner may open; made if it is not there.

@@ -1,0 +1,132 @@
+//! The file of the ledger.
+
+use std::{io, mem, path::Path};
+
+use dht_core::UnixSeconds;
+use dht_mailbox::StoreError;
+use parking_lot::Mutex;
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    TableError,
+};
+
+use super::state::{Changes, State};
+
+/// Dedup hash to the last second in which it is remembered.
+const RECEIVED: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("received");
+/// Key of the responder to the newest second of its store that was read, on its clock.
+const WATERMARKS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("watermarks");
+
+/// Opens the file at first, and again after an error.
+pub(super) type Open = Box<dyn Fn() -> Result<Database, redb::Error> + Send + Sync>;
+
+pub(super) struct LedgerFile {
+    open: Open,
+    status: Mutex<Status>,
+}
+
+enum Status {
+    Open(Database),
+    /// After an I/O error redb refuses every access until the file is opened again.
+    Failed,
+    Closed,
+}
+
+impl LedgerFile {
+    /// Opens the file at this path, which is created if it does not exist.
+    pub(super) fn at(path: &Path) -> Result<(Self, State), StoreError> {
+        let path = path.to_path_buf();
+        Self::load(Box::new(move || Ok(Database::create(&path)?)))
+    }
+
+    pub(super) fn load(open: Open) -> Result<(Self, State), StoreError> {
+        let database = open().map_err(failure)?;
+        let state = read(&database).map_err(failure)?;
+        let status = Mutex::new(Status::Open(database));
+        Ok((Self { open, status }, state))
+    }
+
+    pub(super) fn write(&self, changes: &Changes) -> Result<(), StoreError> {
+        let mut status = self.status.lock();
+        let database = match mem::replace(&mut *status, Status::Failed) {
+            Status::Open(database) => database,
+            Status::Failed => (self.open)().map_err(failure)?,
+            Status::Closed => {
+                *status = Status::Closed;
+                return Err(StoreError::Closed);
+            }
+        };
+        commit(changes, &database).map_err(failure)?;
+        *status = Status::Open(database);
+        Ok(())
+    }
+
+    pub(super) fn close(&self) {
+        *self.status.lock() = Status::Closed;
+    }
+}
+
+fn read(database: &Database) -> Result<State, redb::Error> {
+    let mut state = State::default();
+    let transaction = database.begin_read()?;
+    if let Some(table) = read_table(&transaction, RECEIVED)? {
+        for entry in table.iter()? {
+            let (hash, until) = entry?;
+            state.remember(*hash.value(), UnixSeconds(until.value()));
+        }
+    }
+    if let Some(table) = read_table(&transaction, WATERMARKS)? {
+        for entry in table.iter()? {
+            let (key, at) = entry?;
+            state
+                .watermarks
+                .insert(*key.value(), UnixSeconds(at.value()));
+        }
+    }
+    Ok(state)
+}
+
+fn commit(changes: &Changes, database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut received = transaction.open_table(RECEIVED)?;
+        for (hash, until) in &changes.received {
+            received.insert(hash, until.0)?;
+        }
+        for hash in &changes.forgotten {
+            received.remove(hash)?;
+        }
+        let mut watermarks = transaction.open_table(WATERMARKS)?;
+        for (key, at) in &changes.watermarks {
+            watermarks.insert(key, at.0)?;
+        }
+        for key in &changes.dropped {
+            watermarks.remove(key)?;
+        }
+    }
+    Ok(transaction.commit()?)
+}
+
+/// Tells the failures apart that a person can do something about.
+fn failure(error: redb::Error) -> StoreError {
+    match error {
+        redb::Error::Io(error) => error.into(),
+        redb::Error::DatabaseAlreadyOpen => StoreError::Locked,
+        error => {
+            tracing::warn!(%error, "ledger cannot be read or written");
+            StoreError::Io(io::ErrorKind::InvalidData)
+        }
+    }
+}
+
+/// Opens a table; `None` if the file has no such table yet.
+fn read_table<V: redb::Value + 'static>(
+    transaction: &ReadTransaction,
+    definition: TableDefinition<'_, &'static [u8; 32], V>,
+) -> Result<Option<ReadOnlyTable<&'static [u8; 32], V>>, redb::Error> {
+    match transaction.open_table(definition) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
