@@ -137,7 +137,7 @@ async fn relay(
             limits: Limits {
                 capacity: room,
                 per_recipient: room,
-                per_neighbour: room,
+                per_deliverer: room,
                 ..Limits::default()
             },
             ..StoreConfig::default()
@@ -153,9 +153,9 @@ async fn relay(
     );
     let saf = Saf::new(
         &Config {
-            // One neighbour brings all of it.
-            neighbour_rate: 1_000_000,
-            neighbour_burst: 1_000_000,
+            // One deliverer brings all of it.
+            deliverer_rate: 1_000_000,
+            deliverer_burst: 1_000_000,
             ..Config::default()
         },
         SafParts {

@@ -169,7 +169,7 @@ fn frames(kind: Kind, count: usize) -> anyhow::Result<Vec<Bytes>> {
         .collect()
 }
 
-/// A node without limits on what a neighbour sends.
+/// A node without limits on what a deliverer sends.
 pub(crate) fn runtime(
     identity: Arc<NodeIdentity>,
     directory: Directory,

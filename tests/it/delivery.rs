@@ -36,8 +36,8 @@ async fn leave(node: Node, from: &Node) {
 /// A holder with `count` numbered messages of a sender for a node that is away.
 async fn holder_with(count: u32, to: &PublicKey) -> (Node, Node) {
     let mut settings = config(true);
-    // Room for all of them in one mailbox, from one neighbour.
-    (settings.saf.mailbox_percent, settings.saf.neighbour_percent) = (100, 100);
+    // Room for all of them in one mailbox, from one deliverer.
+    (settings.saf.mailbox_percent, settings.saf.deliverer_percent) = (100, 100);
     let bob = Node::builder(secret(2)).config(settings);
     let (alice, bob) = (node(1).await, within(bob.start()).await.unwrap());
     connect(&alice, &bob).await;

@@ -146,7 +146,7 @@ async fn b125_two_paths_deliver_once() {
         .with_encryption(Encryption::EncryptFor(*d.public_key()))
         .finish();
     let states = within(a.request(params, message("once"))).await.unwrap();
-    assert_eq!(states.len(), 2, "to both neighbours");
+    assert_eq!(states.len(), 2, "to both connected peers");
     let received = receive(&mut inbox).await;
     assert_eq!(received.message, message("once"));
     assert_eq!(received.sender, Some(*a.public_key()));

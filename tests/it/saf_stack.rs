@@ -1,5 +1,5 @@
 //! Store-and-forward's layers in the inbound stack: the rows of `docs/protocol/05-store-and-forward.md` section 12
-//! that concern its neighbours.
+//! that concern what connected peers hand over.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tower::{ServiceExt as _, service_fn};
 
 const ME: u64 = 1;
-const NEIGHBOUR: u64 = 2;
+const DELIVERER: u64 = 2;
 const SENDER: u64 = 3;
 const AWAY: u64 = 4;
 
@@ -118,7 +118,7 @@ impl Run {
             .into_inner();
         let received = InboundFrame {
             source: Arc::new(RemotePeer::new(
-                test_util::public_key(NEIGHBOUR),
+                test_util::public_key(DELIVERER),
                 Features::NODE,
             )),
             frame,

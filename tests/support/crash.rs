@@ -30,7 +30,7 @@ pub fn store_config(durability: Durability) -> StoreConfig {
     let limits = Limits {
         capacity: room,
         per_recipient: room,
-        per_neighbour: room,
+        per_deliverer: room,
         ..Limits::default()
     };
     StoreConfig {

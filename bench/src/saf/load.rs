@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds};
 use dht_mailbox::{
-    Durability, Limits, Neighbour, NewRecord, Recipient, Refusal, Retention, Room, Store,
+    Deliverer, Durability, Limits, NewRecord, Recipient, Refusal, Retention, Room, Store,
     StoreConfig, StoreError, Ticket,
 };
 
@@ -50,7 +50,7 @@ pub(super) fn config(durability: Durability) -> StoreConfig {
         limits: Limits {
             capacity: room,
             per_recipient: room,
-            per_neighbour: room,
+            per_deliverer: room,
             ..Limits::default()
         },
         // A million rows take some 260 MB.
@@ -97,7 +97,7 @@ impl Load {
         put(&mut hash, number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         NewRecord {
             recipient: mailbox(number),
-            neighbour: Neighbour::from_bytes([number.to_le_bytes()[0] % 8; 32]),
+            deliverer: Deliverer::from_bytes([number.to_le_bytes()[0] % 8; 32]),
             hash: DedupHash(hash),
             retention: if number.is_multiple_of(2) {
                 Retention::Low

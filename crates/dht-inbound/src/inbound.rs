@@ -38,8 +38,8 @@ use crate::{
 pub struct InboundConfig {
     /// Occurrences of one message that are let through; defaults to [`DEFAULT_ALLOWED_OCCURRENCES`].
     pub allowed_occurrences: u32,
-    /// Whether messages of neighbours that the directory does not know are dropped (03 F-3); defaults to false,
-    /// because the transport has authenticated every neighbour.
+    /// Whether messages of deliverers that the directory does not know are dropped (03 F-3); defaults to false,
+    /// because the transport has authenticated every deliverer.
     pub known_sources_only: bool,
     /// Whether a node that stores for others also forwards for others; defaults to true (03 F-16).
     pub forward: bool,
@@ -64,9 +64,9 @@ pub struct InboundRuntime {
     pub clock: SharedClock,
     /// Randomness, for the weights of batches.
     pub entropy: SharedEntropy,
-    /// Counts arrivals per neighbour.
+    /// Counts arrivals per deliverer.
     pub meter: FloodMeter,
-    /// Holds each neighbour to its rates.
+    /// Holds each deliverer to its rates.
     pub limiter: RateLimiter,
     /// Counts occurrences of messages. The outbound stack enters there what it sends.
     pub dedup: DedupTable,

@@ -14,7 +14,7 @@ use dht_stack::BytePermit;
 /// [`Deduped`].
 #[derive(Debug)]
 pub struct InboundEnvelope<E> {
-    /// The neighbour it came from.
+    /// The deliverer it came from.
     pub source: Arc<RemotePeer>,
     /// The bytes of the node's budget it occupies.
     pub permit: BytePermit,
@@ -44,7 +44,7 @@ pub struct Deduped {
 /// Specification 03, section 2.
 #[derive(Debug)]
 pub struct OpenedMessage {
-    /// The neighbour it came from.
+    /// The deliverer it came from.
     pub source: Arc<RemotePeer>,
     /// Header, content, and the bytes as received.
     pub opened: Opened,
@@ -71,7 +71,7 @@ pub struct Delivered {
     pub parts: Vec<Bytes>,
     /// The authenticated sender; `None` if anonymous.
     pub origin: Option<PublicKey>,
-    /// The neighbour that delivered it, who need not be the sender.
+    /// The connected peer that handed it over; not always its origin.
     pub source: Arc<RemotePeer>,
     /// Names the message.
     pub hash: DedupHash,
@@ -81,7 +81,7 @@ pub struct Delivered {
     pub frame: Bytes,
     /// Occurrences, this one included.
     pub occurrences: u32,
-    /// Whether it comes out of a neighbour's store.
+    /// Whether the deliverer had stored it for this node.
     pub is_saf: bool,
     /// The bytes of the node's budget the message occupies; keep it as long as the bytes.
     pub permit: BytePermit,

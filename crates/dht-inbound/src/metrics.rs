@@ -14,7 +14,7 @@ pub const EXACT_COPIES: &str = "dht_inbound_exact_copies_total";
 pub const SENT: &str = "dht_inbound_sent_total";
 /// Gossip that the application did not accept, by `acceptance`: `ignore`, `reject`, or `late`.
 pub const GOSSIP_REFUSED: &str = "dht_inbound_gossip_refused_total";
-/// Messages dropped because a neighbour exceeded a rate, by bucket.
+/// Messages dropped because a deliverer exceeded a rate, by bucket.
 pub const RATE_LIMITED: &str = "dht_inbound_rate_limited_total";
 
 /// Describes every metric to the installed recorder.
@@ -42,7 +42,7 @@ pub fn describe() {
     describe_counter!(
         RATE_LIMITED,
         Unit::Count,
-        "Messages dropped because a neighbour exceeded a rate, by bucket"
+        "Messages dropped because a deliverer exceeded a rate, by bucket"
     );
     describe_counter!(
         GOSSIP_REFUSED,

@@ -199,7 +199,7 @@ mod tests {
     fn span_has_every_field() {
         let fields = Fields::default();
         let frame = clear(&identity(3), Signing::Origin, b"x", 77);
-        let (length, source) = (frame.len(), support::peer(support::NEIGHBOUR).node_id);
+        let (length, source) = (frame.len(), support::peer(support::DELIVERER).node_id);
         subscriber::with_default(registry().with(fields.clone()), || {
             let (bans, _) = bans(AttributionProfile::Strict);
             let layer = FilterLayer::new(Decode {

@@ -38,8 +38,8 @@ use crate::{
 
 /// Seed of the node under test.
 pub(crate) const ME: u64 = 1;
-/// Seed of the neighbour everything comes from.
-pub(crate) const NEIGHBOUR: u64 = 2;
+/// Seed of the deliverer everything comes from.
+pub(crate) const DELIVERER: u64 = 2;
 
 pub(crate) fn peer(seed: u64) -> Arc<RemotePeer> {
     Arc::new(RemotePeer::new(test_util::public_key(seed), Features::NODE))
@@ -47,7 +47,7 @@ pub(crate) fn peer(seed: u64) -> Arc<RemotePeer> {
 
 pub(crate) fn received(frame: Bytes) -> InboundFrame {
     InboundFrame {
-        source: peer(NEIGHBOUR),
+        source: peer(DELIVERER),
         frame,
         permit: BytePermit::none(),
     }
@@ -55,7 +55,7 @@ pub(crate) fn received(frame: Bytes) -> InboundFrame {
 
 fn inbound<E>(envelope: E) -> InboundEnvelope<E> {
     InboundEnvelope {
-        source: peer(NEIGHBOUR),
+        source: peer(DELIVERER),
         permit: BytePermit::none(),
         fingerprint: None,
         envelope,

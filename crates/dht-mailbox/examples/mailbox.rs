@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds};
 use dht_mailbox::{
-    Neighbour, NewRecord, Query, Recipient, Retention, Store, StoreConfig, StoreError,
+    Deliverer, NewRecord, Query, Recipient, Retention, Store, StoreConfig, StoreError,
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn message(recipient: Recipient, number: u8) -> NewRecord {
     NewRecord {
         recipient,
-        neighbour: Neighbour::from_bytes([2; 32]), // who delivered it
+        deliverer: Deliverer::from_bytes([2; 32]), // who delivered it
         hash: DedupHash([number; 32]),             // the same hash again is the same message
         retention: Retention::High,
         expires: None,

@@ -15,10 +15,10 @@ pub const DEFAULT_CAPACITY_BYTES: u64 = 2 << 30;
 pub const DEFAULT_RECIPIENT_ROWS: u64 = DEFAULT_CAPACITY_ROWS / 10;
 /// Bytes of one mailbox: an eighth of the store.
 pub const DEFAULT_RECIPIENT_BYTES: u64 = DEFAULT_CAPACITY_BYTES / 8;
-/// Rows one neighbour may have delivered: half of the store, as a small network may have one neighbour only.
-pub const DEFAULT_NEIGHBOUR_ROWS: u64 = DEFAULT_CAPACITY_ROWS / 2;
-/// Bytes one neighbour may have delivered: half of the store.
-pub const DEFAULT_NEIGHBOUR_BYTES: u64 = DEFAULT_CAPACITY_BYTES / 2;
+/// Rows one deliverer may have delivered: half of the store, as a small network may have one deliverer only.
+pub const DEFAULT_DELIVERER_ROWS: u64 = DEFAULT_CAPACITY_ROWS / 2;
+/// Bytes one deliverer may have delivered: half of the store.
+pub const DEFAULT_DELIVERER_BYTES: u64 = DEFAULT_CAPACITY_BYTES / 2;
 /// Largest body, in bytes (`saf.max_message_size`).
 pub const DEFAULT_MAX_BODY_BYTES: u64 = 524_288;
 /// How long a [`Retention::Low`] row is kept: 6 hours, in seconds.
@@ -32,7 +32,7 @@ pub const DEFAULT_SEGMENT_BYTES: u32 = 32 << 20;
 /// Bytes of the log that a restart may have to read again: 48 MiB, a tenth of a second.
 pub const DEFAULT_CHECKPOINT_BYTES: u64 = 48 << 20;
 /// Bytes of memory for the index: 64 MiB, more than [`DEFAULT_CAPACITY_ROWS`] take when each row has a mailbox and
-/// a neighbour of its own.
+/// a deliverer of its own.
 pub const DEFAULT_INDEX_BYTES: u64 = 64 << 20;
 /// Whether the sender's own time limit ends a row: it does, as a message that nobody may open any more only takes room.
 pub const DEFAULT_HONOUR_EXPIRES: bool = true;
@@ -75,7 +75,7 @@ pub struct StoreConfig {
     pub segment_bytes: u32,
     /// Defaults to [`DEFAULT_CHECKPOINT_BYTES`]. With 0 each commit is followed by a checkpoint.
     pub checkpoint_bytes: u64,
-    /// Memory of the index, in bytes; a row counts 288, a mailbox or neighbour 160. A store whose index is full
+    /// Memory of the index, in bytes; a row counts 288, a mailbox or deliverer 160. A store whose index is full
     /// evicts as one whose capacity is. Defaults to [`DEFAULT_INDEX_BYTES`].
     pub index_bytes: u64,
 }
@@ -98,8 +98,8 @@ pub struct Limits {
     pub capacity: Room,
     /// Of one mailbox. Defaults to [`DEFAULT_RECIPIENT_ROWS`], [`DEFAULT_RECIPIENT_BYTES`].
     pub per_recipient: Room,
-    /// Of one delivering neighbour. Defaults to [`DEFAULT_NEIGHBOUR_ROWS`], [`DEFAULT_NEIGHBOUR_BYTES`].
-    pub per_neighbour: Room,
+    /// Of what one deliverer brought. Defaults to [`DEFAULT_DELIVERER_ROWS`], [`DEFAULT_DELIVERER_BYTES`].
+    pub per_deliverer: Room,
     /// Of one body, in bytes. Defaults to [`DEFAULT_MAX_BODY_BYTES`].
     pub max_body_bytes: u64,
 }
@@ -141,9 +141,9 @@ impl Default for Limits {
                 rows: DEFAULT_RECIPIENT_ROWS,
                 bytes: DEFAULT_RECIPIENT_BYTES,
             },
-            per_neighbour: Room {
-                rows: DEFAULT_NEIGHBOUR_ROWS,
-                bytes: DEFAULT_NEIGHBOUR_BYTES,
+            per_deliverer: Room {
+                rows: DEFAULT_DELIVERER_ROWS,
+                bytes: DEFAULT_DELIVERER_BYTES,
             },
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
         }

@@ -12,7 +12,7 @@
 //! | block | 4 | number of rows; 0 in the last block |
 //! | | 4 | CRC-32 of the number and the rows |
 //! | row | 8 | number |
-//! | | 32, 32, 32 | recipient, neighbour, content hash |
+//! | | 32, 32, 32 | recipient, deliverer, content hash |
 //! | | 8, 8 | stored at, keep until |
 //! | | 4, 4, 4 | segment, offset, length |
 //! | | 1 | retention |
@@ -28,7 +28,7 @@ use crate::{
     disk::{Disk, DiskFile},
     index::{Index, Loader},
     log::{LogPosition, Meta, Place, take},
-    record::{Neighbour, Recipient, Retention, RowId},
+    record::{Deliverer, Recipient, Retention, RowId},
 };
 
 /// The file of the copy.
@@ -236,7 +236,7 @@ impl CopyHead {
 fn put_row(bytes: &mut Vec<u8>, id: RowId, meta: &Meta, place: Place) {
     bytes.extend_from_slice(&id.0.to_le_bytes());
     bytes.extend_from_slice(meta.recipient.as_bytes());
-    bytes.extend_from_slice(meta.neighbour.as_bytes());
+    bytes.extend_from_slice(meta.deliverer.as_bytes());
     bytes.extend_from_slice(&meta.hash.0);
     bytes.extend_from_slice(&meta.stored_at.0.to_le_bytes());
     bytes.extend_from_slice(&meta.keep_until.0.to_le_bytes());
@@ -249,7 +249,7 @@ fn put_row(bytes: &mut Vec<u8>, id: RowId, meta: &Meta, place: Place) {
 fn get_row(row: &[u8; ROW]) -> Option<(RowId, Meta, Place)> {
     let mut fields = &row[..];
     let id = RowId(u64::from_le_bytes(take(&mut fields)?));
-    let (recipient, neighbour) = (take(&mut fields)?, take(&mut fields)?);
+    let (recipient, deliverer) = (take(&mut fields)?, take(&mut fields)?);
     let hash = DedupHash(take(&mut fields)?);
     let stored_at = UnixSeconds(u64::from_le_bytes(take(&mut fields)?));
     let keep_until = UnixSeconds(u64::from_le_bytes(take(&mut fields)?));
@@ -260,7 +260,7 @@ fn get_row(row: &[u8; ROW]) -> Option<(RowId, Meta, Place)> {
     };
     let meta = Meta {
         recipient: Recipient::from_bytes(recipient),
-        neighbour: Neighbour::from_bytes(neighbour),
+        deliverer: Deliverer::from_bytes(deliverer),
         hash,
         stored_at,
         keep_until,

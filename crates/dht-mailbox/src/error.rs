@@ -58,9 +58,9 @@ pub enum Refusal {
     /// This mailbox holds as much as one mailbox may.
     #[error("mailbox is at its quota")]
     RecipientQuota,
-    /// This neighbour delivered as much as one neighbour may.
-    #[error("neighbour is at its quota")]
-    NeighbourQuota,
+    /// This deliverer delivered as much as one deliverer may.
+    #[error("deliverer is at its quota")]
+    DelivererQuota,
     /// The store is full, and nobody holds more than this mailbox would.
     #[error("store is full")]
     Full,
@@ -74,7 +74,7 @@ impl Refusal {
             Self::TooLarge => "too_large",
             Self::Expired => "expired",
             Self::RecipientQuota => "recipient_quota",
-            Self::NeighbourQuota => "neighbour_quota",
+            Self::DelivererQuota => "deliverer_quota",
             Self::Full => "full",
         }
     }

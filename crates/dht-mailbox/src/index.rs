@@ -18,14 +18,14 @@ use crate::{
     config::StoreConfig,
     error::Refusal,
     log::{Meta, Place},
-    record::{Neighbour, Position, Recipient, Retention, RowId},
+    record::{Deliverer, Position, Recipient, Retention, RowId},
     stats::Account,
 };
 
 /// Bytes that the index counts for a row in all orders. A process with a million rows in 10 000 mailboxes took 281 bytes
 /// of anonymous memory a row after they were inserted, and 154 after they were loaded from the copy.
 pub(crate) const ROW_BYTES: u64 = 288;
-/// Bytes that the index counts for a mailbox or a neighbour. With one of each for every row, 200 000 rows took 587 bytes
+/// Bytes that the index counts for a mailbox or a deliverer. With one of each for every row, 200 000 rows took 587 bytes
 /// of anonymous memory a row.
 pub(crate) const HOLDER_BYTES: u64 = 160;
 
@@ -112,11 +112,11 @@ impl Index {
         &self,
         config: &StoreConfig,
         recipient: Recipient,
-        neighbour: Neighbour,
+        deliverer: Deliverer,
         bytes: u64,
     ) -> Result<(), Refusal> {
         self.usage
-            .check_quotas(&config.limits, recipient, neighbour, bytes)
+            .check_quotas(&config.limits, recipient, deliverer, bytes)
     }
 
     /// Whether a row of `bytes` more would break the bounds of the store or of the index's memory.
@@ -124,10 +124,10 @@ impl Index {
         &self,
         config: &StoreConfig,
         recipient: Recipient,
-        neighbour: Neighbour,
+        deliverer: Deliverer,
         bytes: u64,
     ) -> bool {
-        let holders = HOLDER_BYTES.saturating_mul(self.usage.new_holders(recipient, neighbour));
+        let holders = HOLDER_BYTES.saturating_mul(self.usage.new_holders(recipient, deliverer));
         let more = ROW_BYTES.saturating_add(holders);
         self.usage.is_full(&config.limits, bytes)
             || self.memory().saturating_add(more) > config.index_bytes
@@ -191,7 +191,7 @@ impl Index {
         self.usage.mailboxes()
     }
 
-    /// Bytes of memory that rows, mailboxes and neighbours take, without the rows that are staged to go.
+    /// Bytes of memory that rows, mailboxes and deliverers take, without the rows that are staged to go.
     pub(crate) fn memory(&self) -> u64 {
         let rows = ROW_BYTES.saturating_mul(self.usage.total().rows);
         rows.saturating_add(HOLDER_BYTES.saturating_mul(self.usage.holders() as u64))
@@ -235,7 +235,7 @@ impl Index {
         let change = Change::new(meta.retention, place.length);
         let row = Row {
             hash: meta.hash,
-            holders: self.usage.add(meta.recipient, meta.neighbour, change),
+            holders: self.usage.add(meta.recipient, meta.deliverer, change),
             stored_at: meta.stored_at,
             keep_until: meta.keep_until,
             place,
@@ -331,10 +331,10 @@ impl Index {
     }
 
     fn meta(&self, row: &Row) -> Option<Meta> {
-        let (recipient, neighbour) = self.usage.keys(row.holders)?;
+        let (recipient, deliverer) = self.usage.keys(row.holders)?;
         Some(Meta {
             recipient,
-            neighbour,
+            deliverer,
             hash: row.hash,
             stored_at: row.stored_at,
             keep_until: row.keep_until,

@@ -7,14 +7,14 @@
 //! ```
 //! # use bytes::Bytes;
 //! # use dht_core::{DedupHash, UnixSeconds};
-//! use dht_mailbox::{MemoryDisk, Neighbour, NewRecord, Query, Recipient, Retention, Store, StoreConfig};
+//! use dht_mailbox::{MemoryDisk, Deliverer, NewRecord, Query, Recipient, Retention, Store, StoreConfig};
 //!
 //! let store = Store::open_on(MemoryDisk::new(), StoreConfig::default())?;
 //! let (bob, now) = (Recipient::from_bytes([1; 32]), UnixSeconds(1_700_000_000));
 //! let ticket = store.submit(
 //!     NewRecord {
 //!         recipient: bob,
-//!         neighbour: Neighbour::from_bytes([2; 32]),
+//!         deliverer: Deliverer::from_bytes([2; 32]),
 //!         hash: DedupHash([3; 32]),
 //!         retention: Retention::High,
 //!         expires: None,
@@ -79,18 +79,18 @@ mod stats;
 mod store;
 
 pub use config::{
-    DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_ROWS, DEFAULT_CHECKPOINT_BYTES, DEFAULT_HIGH_SECONDS,
-    DEFAULT_HONOUR_EXPIRES, DEFAULT_INDEX_BYTES, DEFAULT_LOW_SECONDS, DEFAULT_MAX_BODY_BYTES,
-    DEFAULT_NEIGHBOUR_BYTES, DEFAULT_NEIGHBOUR_ROWS, DEFAULT_QUEUE_BYTES, DEFAULT_RECIPIENT_BYTES,
-    DEFAULT_RECIPIENT_ROWS, DEFAULT_SEGMENT_BYTES, Durability, EVENTUAL_LOSS_BYTES, Lifetimes,
-    Limits, Room, StoreConfig,
+    DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_ROWS, DEFAULT_CHECKPOINT_BYTES,
+    DEFAULT_DELIVERER_BYTES, DEFAULT_DELIVERER_ROWS, DEFAULT_HIGH_SECONDS, DEFAULT_HONOUR_EXPIRES,
+    DEFAULT_INDEX_BYTES, DEFAULT_LOW_SECONDS, DEFAULT_MAX_BODY_BYTES, DEFAULT_QUEUE_BYTES,
+    DEFAULT_RECIPIENT_BYTES, DEFAULT_RECIPIENT_ROWS, DEFAULT_SEGMENT_BYTES, Durability,
+    EVENTUAL_LOSS_BYTES, Lifetimes, Limits, Room, StoreConfig,
 };
 pub use disk::{Directory, Disk, DiskFile, MemoryDisk};
 pub use error::{Refusal, StoreError};
 pub use metrics::describe_metrics;
 pub use query::{DEFAULT_MAX_RETURNED, DEFAULT_RESPONSE_BYTES, Order, Page, Query};
 pub use record::{
-    Inserted, Neighbour, NewRecord, Position, Recipient, Retention, RowId, StoredRecord,
+    Deliverer, Inserted, NewRecord, Position, Recipient, Retention, RowId, StoredRecord,
 };
 pub use stats::{Account, Inspection, RowInfo, StoreStats};
 pub use store::{Store, Ticket};

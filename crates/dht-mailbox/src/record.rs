@@ -15,7 +15,7 @@ pub struct Recipient([u8; 32]);
 ///
 /// The sender of stored mail is hidden, so quotas key on what is visible (section 14, abuse).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Neighbour([u8; 32]);
+pub struct Deliverer([u8; 32]);
 
 /// The number of a stored row; grows with every insertion and is never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -36,7 +36,7 @@ pub struct NewRecord {
     /// Whose mailbox.
     pub recipient: Recipient,
     /// Who delivered it.
-    pub neighbour: Neighbour,
+    pub deliverer: Deliverer,
     /// What makes it unique: the hash over signature and body.
     pub hash: DedupHash,
     /// Its class.
@@ -133,10 +133,10 @@ impl fmt::Display for Recipient {
     }
 }
 
-// === impl Neighbour ===
+// === impl Deliverer ===
 
-impl Neighbour {
-    /// The neighbour with these 32 bytes.
+impl Deliverer {
+    /// The deliverer with these 32 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -149,15 +149,15 @@ impl Neighbour {
     }
 }
 
-impl From<&PublicKey> for Neighbour {
+impl From<&PublicKey> for Deliverer {
     fn from(key: &PublicKey) -> Self {
         Self(*key.as_bytes())
     }
 }
 
-impl fmt::Debug for Neighbour {
+impl fmt::Debug for Deliverer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Neighbour({})", Short(&self.0))
+        write!(f, "Deliverer({})", Short(&self.0))
     }
 }
 

@@ -45,14 +45,14 @@ use crate::{
 /// ```
 /// use bytes::Bytes;
 /// use dht_core::{DedupHash, UnixSeconds};
-/// use dht_mailbox::{MemoryDisk, Neighbour, NewRecord, Query, Recipient, Retention, Store, StoreConfig};
+/// use dht_mailbox::{MemoryDisk, Deliverer, NewRecord, Query, Recipient, Retention, Store, StoreConfig};
 ///
 /// let store = Store::open_on(MemoryDisk::new(), StoreConfig::default())?;
 /// let bob = Recipient::from_bytes([1; 32]);
 /// let now = UnixSeconds(1_700_000_000);
 /// let record = NewRecord {
 ///     recipient: bob,
-///     neighbour: Neighbour::from_bytes([2; 32]),
+///     deliverer: Deliverer::from_bytes([2; 32]),
 ///     hash: DedupHash([3; 32]),
 ///     retention: Retention::High,
 ///     expires: None,

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds};
 use dht_mailbox::{
-    Disk, DiskFile, MemoryDisk, Neighbour, NewRecord, Query, Recipient, Retention, Store,
+    Deliverer, Disk, DiskFile, MemoryDisk, NewRecord, Query, Recipient, Retention, Store,
     StoreConfig, StoreError,
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
@@ -73,7 +73,7 @@ impl DiskFile for File {
 fn message(n: u8) -> NewRecord {
     NewRecord {
         recipient: Recipient::from_bytes([1; 32]),
-        neighbour: Neighbour::from_bytes([2; 32]),
+        deliverer: Deliverer::from_bytes([2; 32]),
         hash: DedupHash([n; 32]),
         retention: Retention::High,
         expires: None,

@@ -14,12 +14,12 @@ const MIB: u64 = 1 << 20;
 
 /// Share of the store that one mailbox may take, in percent: ten recipients fill the store together.
 pub const DEFAULT_MAILBOX_PERCENT: u64 = 10;
-/// Share of the store that one neighbour may fill, in percent: half, as a small network may have one neighbour only.
-pub const DEFAULT_NEIGHBOUR_PERCENT: u64 = 50;
-/// Messages a second that are stored for one neighbour, so that a flood does not fill the store within minutes.
-pub const DEFAULT_NEIGHBOUR_RATE: u32 = 1_000;
-/// Messages that are stored for one neighbour at once after a rest: what it kept back while it was disconnected.
-pub const DEFAULT_NEIGHBOUR_BURST: u32 = 20_000;
+/// Share of the store that one deliverer may fill, in percent: half, as a small network may have one deliverer only.
+pub const DEFAULT_DELIVERER_PERCENT: u64 = 50;
+/// Messages a second that are stored for one deliverer, so that a flood does not fill the store within minutes.
+pub const DEFAULT_DELIVERER_RATE: u32 = 1_000;
+/// Messages that are stored for one deliverer at once after a rest: what it kept back while it was disconnected.
+pub const DEFAULT_DELIVERER_BURST: u32 = 20_000;
 /// Requests a second of one peer that are answered with messages; each may read 4 MiB from the disk.
 pub const DEFAULT_REQUESTER_RATE: u32 = 2;
 /// Requests of one peer that are answered at once after a rest: a full mailbox of default size takes some 270.
@@ -72,13 +72,13 @@ pub struct Config {
     pub max_message_bytes: u64,
     /// Share of the store that one mailbox may take, 0 to 100 percent. Defaults to [`DEFAULT_MAILBOX_PERCENT`].
     pub mailbox_percent: u64,
-    /// Share of the store that one neighbour may fill, 0 to 100 percent. Defaults to [`DEFAULT_NEIGHBOUR_PERCENT`].
-    pub neighbour_percent: u64,
-    /// Messages a second that are stored for one neighbour; others are passed on without being stored. Defaults to
-    /// [`DEFAULT_NEIGHBOUR_RATE`].
-    pub neighbour_rate: u32,
-    /// Messages that are stored for one neighbour at once after a rest. Defaults to [`DEFAULT_NEIGHBOUR_BURST`].
-    pub neighbour_burst: u32,
+    /// Share of the store that one deliverer may fill, 0 to 100 percent. Defaults to [`DEFAULT_DELIVERER_PERCENT`].
+    pub deliverer_percent: u64,
+    /// Messages a second that are stored for one deliverer; others are passed on without being stored. Defaults to
+    /// [`DEFAULT_DELIVERER_RATE`].
+    pub deliverer_rate: u32,
+    /// Messages that are stored for one deliverer at once after a rest. Defaults to [`DEFAULT_DELIVERER_BURST`].
+    pub deliverer_burst: u32,
     /// Requests a second of one peer that are answered with messages; others get an empty response. Defaults to
     /// [`DEFAULT_REQUESTER_RATE`].
     pub requester_rate: u32,
@@ -119,9 +119,9 @@ impl Default for Config {
             high_priority_seconds: DEFAULT_HIGH_SECONDS,
             max_message_bytes: DEFAULT_MAX_BODY_BYTES,
             mailbox_percent: DEFAULT_MAILBOX_PERCENT,
-            neighbour_percent: DEFAULT_NEIGHBOUR_PERCENT,
-            neighbour_rate: DEFAULT_NEIGHBOUR_RATE,
-            neighbour_burst: DEFAULT_NEIGHBOUR_BURST,
+            deliverer_percent: DEFAULT_DELIVERER_PERCENT,
+            deliverer_rate: DEFAULT_DELIVERER_RATE,
+            deliverer_burst: DEFAULT_DELIVERER_BURST,
             requester_rate: DEFAULT_REQUESTER_RATE,
             requester_burst: DEFAULT_REQUESTER_BURST,
             max_returned: DEFAULT_MAX_RETURNED,
@@ -147,7 +147,7 @@ impl Config {
         OutOfRange::check("saf.capacity_mib", self.capacity_mib, 1..=u64::MAX / MIB)?;
         OutOfRange::check("saf.max_message_bytes", bytes, 0..=DEFAULT_MAX_BODY_BYTES)?;
         OutOfRange::check("saf.mailbox_percent", self.mailbox_percent, 0..=100)?;
-        OutOfRange::check("saf.neighbour_percent", self.neighbour_percent, 0..=100)?;
+        OutOfRange::check("saf.deliverer_percent", self.deliverer_percent, 0..=100)?;
         OutOfRange::check("saf.max_returned", returned, 1..=most)
     }
 
@@ -163,7 +163,7 @@ impl Config {
             limits: Limits {
                 capacity: self.share(100),
                 per_recipient: self.share(self.mailbox_percent),
-                per_neighbour: self.share(self.neighbour_percent),
+                per_deliverer: self.share(self.deliverer_percent),
                 max_body_bytes: self.max_body_bytes(),
             },
             lifetimes: Lifetimes {
@@ -211,10 +211,10 @@ impl Config {
         }
     }
 
-    pub(crate) const fn neighbour_rate(&self) -> Rate {
+    pub(crate) const fn deliverer_rate(&self) -> Rate {
         Rate {
-            per_second: self.neighbour_rate,
-            burst: self.neighbour_burst,
+            per_second: self.deliverer_rate,
+            burst: self.deliverer_burst,
         }
     }
 
@@ -244,7 +244,7 @@ mod tests {
         let (store, default) = (Config::default().store().limits, Limits::default());
         assert_eq!(store.capacity, default.capacity);
         assert_eq!(store.per_recipient.rows, default.per_recipient.rows);
-        assert_eq!(store.per_neighbour, default.per_neighbour);
+        assert_eq!(store.per_deliverer, default.per_deliverer);
         assert_eq!(store.max_body_bytes, default.max_body_bytes);
         assert_eq!(Config::default().validate(), Ok(()));
     }
@@ -252,22 +252,22 @@ mod tests {
     #[test]
     fn keys_reach_the_parts() {
         let config: Config = toml::from_str(
-            "requester_rate = 7\nrequester_burst = 8\nneighbour_rate = 9\nneighbour_burst = 10\n\
-             max_message_bytes = 15\nmailbox_percent = 50\nneighbour_percent = 200\nmax_returned = 0",
+            "requester_rate = 7\nrequester_burst = 8\ndeliverer_rate = 9\ndeliverer_burst = 10\n\
+             max_message_bytes = 15\nmailbox_percent = 50\ndeliverer_percent = 200\nmax_returned = 0",
         )
         .unwrap();
         let rate = |rate: Rate| (rate.per_second, rate.burst);
         assert_eq!(rate(config.requester_rate()), (7, 8));
-        assert_eq!(rate(config.neighbour_rate()), (9, 10));
+        assert_eq!(rate(config.deliverer_rate()), (9, 10));
         assert_eq!((config.max_body_bytes(), config.max_messages()), (15, 1));
         let limits = config.store().limits;
         assert_eq!(limits.max_body_bytes, 15);
         assert_eq!(limits.per_recipient.rows, limits.capacity.rows / 2);
-        assert_eq!(limits.per_neighbour, limits.capacity, "all is the most");
+        assert_eq!(limits.per_deliverer, limits.capacity, "all is the most");
         let error = config.validate().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "saf.neighbour_percent is 200, which is not in the range 0 to 100"
+            "saf.deliverer_percent is 200, which is not in the range 0 to 100"
         );
     }
 

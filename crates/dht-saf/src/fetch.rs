@@ -12,6 +12,6 @@ mod tracker;
 
 pub(crate) use self::fetcher::{FetchParts, Fetcher};
 pub use self::{
-    fetcher::{EVENT_CAPACITY, NEIGHBOURS_ASKED, SafEvent},
+    fetcher::{EVENT_CAPACITY, PEERS_ASKED, SafEvent},
     tracker::FetchSummary,
 };

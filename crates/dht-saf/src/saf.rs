@@ -32,7 +32,7 @@ pub struct SafParts {
     pub connections: Connections,
     /// Wall clock, in seconds.
     pub clock: SharedClock,
-    /// Randomness for request ids and for the choice of neighbours.
+    /// Randomness for request ids and for the choice of peers to ask.
     pub entropy: SharedEntropy,
     /// Messages for other peers; `None` on a node that stores none.
     pub store: Option<Store>,
@@ -187,9 +187,9 @@ impl Saf {
         self.0.fetcher.request_from(peer)
     }
 
-    /// Asks up to [`NEIGHBOURS_ASKED`](crate::NEIGHBOURS_ASKED) connected peers at random; returns how many.
-    pub fn request_from_neighbours(&self) -> usize {
-        self.0.fetcher.request_from_neighbours()
+    /// Asks up to [`PEERS_ASKED`](crate::PEERS_ASKED) connected peers at random; returns how many.
+    pub fn request_from_random_peers(&self) -> usize {
+        self.0.fetcher.request_from_random_peers()
     }
 
     /// This node is online with `n` peers. The first call sets how many responses [`SafEvent::Received`] waits for.

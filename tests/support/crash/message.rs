@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds};
-use dht_mailbox::{Neighbour, NewRecord, Recipient, Retention};
+use dht_mailbox::{Deliverer, NewRecord, Recipient, Retention};
 
 /// Mailboxes the messages are spread over.
 pub(super) const MAILBOXES: u64 = 16;
@@ -60,11 +60,11 @@ pub fn message(number: u64) -> NewRecord {
     let plan = plan(number);
     let mut hash = [2; 32];
     put(&mut hash, number);
-    let mut neighbour = [3; 32];
-    put(&mut neighbour, number % 5);
+    let mut deliverer = [3; 32];
+    put(&mut deliverer, number % 5);
     NewRecord {
         recipient: plan.recipient,
-        neighbour: Neighbour::from_bytes(neighbour),
+        deliverer: Deliverer::from_bytes(deliverer),
         hash: DedupHash(hash),
         retention: plan.retention,
         expires: plan.expires,

@@ -17,7 +17,7 @@ use crate::{message::InboundEnvelope, metrics};
 /// Decodes frames as envelopes, without touching a point of the curve.
 ///
 /// Drops what is empty, does not decode, or differs from its own canonical encoding. None of these brings a ban. Bytes
-/// that do not decode are charged to the neighbour; a neighbour in debt is not listened to (law 3).
+/// that do not decode are charged to the deliverer; nothing more is decoded for one beyond its allowance (law 3).
 ///
 /// Specification 03, section 3.2, steps 1 to 3.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ pub struct Decode {
     pub limiter: RateLimiter,
     /// Clock of this node.
     pub clock: SharedClock,
-    /// If set, messages of neighbours that are not in this directory are dropped, with a short ban (03 F-3).
+    /// If set, messages of deliverers that are not in this directory are dropped, with a short ban (03 F-3).
     pub known_in: Option<Directory>,
     /// Bans peers for the offences found here.
     pub bans: BanPolicy,

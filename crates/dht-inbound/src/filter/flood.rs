@@ -9,20 +9,20 @@ use dht_peers::{
 };
 use dht_stack::{Check, Sharded};
 
-/// Messages a neighbour may send within the timespan; defaults to 1 000.
+/// Messages a deliverer may send within the timespan; defaults to 1 000.
 pub const DEFAULT_FLOOD_MESSAGES: u32 = 1_000;
 
 /// Seconds in which they count; defaults to 60.
 pub const DEFAULT_FLOOD_SECONDS: u64 = 60;
 
-/// Neighbours counted at most. More than a node ever has connections; without a bound, a peer that makes node ids
+/// Deliverers counted at most. More than a node ever has connections; without a bound, a peer that makes node ids
 /// cheaply could fill the memory.
 pub const MAX_METERED_PEERS: usize = 8_192;
 
-/// An idle neighbour is forgotten after this time, or after the timespan if that is longer.
+/// An idle deliverer is forgotten after this time, or after the timespan if that is longer.
 pub const MIN_IDLE_SECONDS: u64 = 60 * 60;
 
-/// How much a neighbour may send.
+/// How much a deliverer may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FloodLimits {
     /// Messages within the timespan that are still fine; defaults to [`DEFAULT_FLOOD_MESSAGES`].
@@ -31,9 +31,9 @@ pub struct FloodLimits {
     pub seconds: u64,
 }
 
-/// Counts arrivals per neighbour in a sliding window of buckets.
+/// Counts arrivals per deliverer in a sliding window of buckets.
 ///
-/// A bucket spans a sixtieth of the timespan, at least a second; memory per neighbour grows with the buckets in
+/// A bucket spans a sixtieth of the timespan, at least a second; memory per deliverer grows with the buckets in
 /// which it sent anything and is a few hundred bytes at most, whatever it sends. With a timespan of up to a minute
 /// the answer is exact; with a longer one, the bucket at the far end is not counted once part of it is over, so
 /// that nobody is accused too early. Cloning shares the meter; nothing here reads a clock.
@@ -55,10 +55,10 @@ pub struct FloodLimits {
 #[derive(Clone, Debug)]
 pub struct FloodMeter(Arc<Inner>);
 
-/// A neighbour over the limit.
+/// A deliverer over the limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Flooder {
-    /// Node id of the neighbour.
+    /// Node id of the deliverer.
     pub node_id: NodeId,
     /// Messages within the timespan.
     pub messages: u64,
@@ -71,7 +71,7 @@ struct Inner {
     limits: FloodLimits,
     /// Seconds of a bucket.
     width: u64,
-    /// Windows of the neighbours; the state of a shard counts the arrivals of all its neighbours.
+    /// Windows of the deliverers; the state of a shard counts the arrivals of all its deliverers.
     peers: Sharded<NodeId, Window, Window>,
 }
 
@@ -158,7 +158,7 @@ impl FloodMeter {
         let mut slot = self.0.peers.lock(from);
         slot.shard().state.add(now, width, span);
         if slot.get().is_none() && slot.shard().len() >= MAX_METERED_PEERS / SHARDS {
-            // Only reached with far more neighbours than connections, so a scan will do.
+            // Only reached with far more deliverers than connections, so a scan will do.
             let shard = slot.shard();
             let idlest = shard.iter().map(|(id, window)| (window.last, *id)).min();
             shard.retain(|id, window| Some((window.last, *id)) != idlest);
@@ -167,7 +167,7 @@ impl FloodMeter {
             .add(now, width, span);
     }
 
-    /// Arrivals from a neighbour within the timespan; 0 if none is known.
+    /// Arrivals from a deliverer within the timespan; 0 if none is known.
     #[must_use]
     pub fn count(&self, from: &NodeId, now: UnixSeconds) -> u64 {
         let slot = self.0.peers.lock(from);
@@ -181,7 +181,7 @@ impl FloodMeter {
         shards.map(|shard| self.0.count(&shard.state, now).0).sum()
     }
 
-    /// Reports every neighbour that [exceeds](Self::exceeding) the limit, and returns how many there are. To be called
+    /// Reports every deliverer that [exceeds](Self::exceeding) the limit, and returns how many there are. To be called
     /// at start and then every two minutes.
     pub fn report(&self, bans: &BanPolicy, now: UnixSeconds) -> usize {
         let flooders = self.exceeding(now);
@@ -214,7 +214,7 @@ impl FloodMeter {
         flooders
     }
 
-    /// Forgets a neighbour: it has disconnected, or could not be dialled.
+    /// Forgets a deliverer: it has disconnected, or could not be dialled.
     pub fn clear(&self, id: &NodeId) {
         self.0.peers.lock(id).remove();
     }
@@ -226,12 +226,12 @@ impl FloodMeter {
         self.retain(|_, window| now.saturating_since(window.last) <= idle)
     }
 
-    /// Keeps only these neighbours, for when events about disconnections were missed.
+    /// Keeps only these deliverers, for when events about disconnections were missed.
     pub fn retain_peers(&self, mut keep: impl FnMut(&NodeId) -> bool) -> usize {
         self.retain(|id, _| keep(id))
     }
 
-    /// Neighbours counted at this moment.
+    /// Deliverers counted at this moment.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.peers.len()

@@ -1,7 +1,7 @@
-//! How much one neighbour may ask of this node: law 3, before any public-key work.
+//! How much one deliverer may ask of this node: law 3, before any public-key work.
 //!
-//! The flood limit of specification 03, section 5 bans neighbours that send too much, but only when the meter is read,
-//! every two minutes. Until then the buckets here hold a neighbour to what a node can carry beside its other neighbours.
+//! The flood limit of specification 03, section 5 bans deliverers that send too much, but only when the meter is read,
+//! every two minutes. Until then the buckets here hold a deliverer to what a node can carry beside its other deliverers.
 
 mod limiter;
 
@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 pub use self::limiter::{RateLimiter, UNDECODABLE_FRAME_BYTES};
 use crate::{message::InboundEnvelope, metrics};
 
-/// Rates at which one neighbour may send each type of message: the section `[rates]` of a node's configuration, in which
+/// Rates at which one deliverer may send each type of message: the section `[rates]` of a node's configuration, in which
 /// a rate of zero is refused. More is dropped and counted, without a ban. Exact copies of messages already seen cost
 /// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RateLimits {
-    /// Application messages. Defaults to 20 000 a second, half of what two cores verify: one neighbour alone never
+    /// Application messages. Defaults to 20 000 a second, half of what two cores verify: one deliverer alone never
     /// takes it all.
     pub application: Rate,
     /// Joins, its own and those it passes on. Defaults to 50 a second, 2 000 at once.
@@ -33,12 +33,12 @@ pub struct RateLimits {
     pub mail_request: Rate,
     /// Stored mail, in messages of up to a hundred. Defaults to 20 a second, 500 at once.
     pub mail: Rate,
-    /// Bytes that are no envelope. Defaults to 256 KiB a second, 4 MiB at once. A neighbour beyond it is not listened
+    /// Bytes that are no envelope. Defaults to 256 KiB a second, 4 MiB at once. A deliverer beyond it is not listened
     /// to at all until it has made up for it: nobody can be made to pass on what does not decode.
     pub undecodable_bytes: Rate,
 }
 
-/// The buckets of a neighbour.
+/// The buckets of a deliverer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bucket {
     /// [`RateLimits::application`]; types this node does not know count here as well.
@@ -101,7 +101,7 @@ impl Default for RateLimits {
 }
 
 impl Bucket {
-    /// Every bucket, in the order in which a neighbour's are kept.
+    /// Every bucket, in the order in which a deliverer's are kept.
     pub const ALL: [Self; 7] = [
         Self::Application,
         Self::Join,
@@ -143,7 +143,7 @@ impl Bucket {
 /// Drops what exceeds the rate of its type.
 #[derive(Clone)]
 pub struct RateLimit {
-    /// Buckets of the neighbours.
+    /// Buckets of the deliverers.
     pub limiter: RateLimiter,
     /// Clock of this node.
     pub clock: SharedClock,

@@ -15,7 +15,7 @@ use dht_peers::policy::{
 use dht_proto::dht::JoinMessage;
 use prost::Message as _;
 
-use crate::stack::{Draft, ME, NEIGHBOUR, Node, OTHER, PEER, identity, key, tampered};
+use crate::stack::{DELIVERER, Draft, ME, Node, OTHER, PEER, identity, key, tampered};
 
 const fn dropped(reason: DropReason) -> Disposition {
     Disposition::Dropped(reason)
@@ -75,13 +75,13 @@ async fn b051_known_peers_clear_message_is_delivered() {
     );
     assert_eq!(
         (message.source.public_key, message.tag()),
-        (key(NEIGHBOUR), MessageTag(7))
+        (key(DELIVERER), MessageTag(7))
     );
     assert_eq!(message.frame, frame);
     assert!(node.held() > 0, "the permit goes with the message");
     drop(delivered);
     assert_eq!(node.held(), 0);
-    assert_eq!(node.meter.count(&key(NEIGHBOUR).node_id(), NOW), 1);
+    assert_eq!(node.meter.count(&key(DELIVERER).node_id(), NOW), 1);
 }
 
 /// The destination of a clear message is advice to relays; it does not close an envelope everybody can read.
@@ -237,7 +237,7 @@ async fn duplicate_costs_neither_permit_nor_bandwidth() {
     ] {
         assert_eq!(node.receive(draft.frame()).await, first);
         node.delivered();
-        for source in [NEIGHBOUR, PEER] {
+        for source in [DELIVERER, PEER] {
             let repeat = node.receive_from(source, draft.frame()).await;
             assert_eq!(repeat, dropped(DropReason::Duplicate));
         }
@@ -270,7 +270,7 @@ async fn b126_honest_copy_passes_after_tampered_one() {
         assert_eq!(bans.len(), banned);
         assert!(
             bans.iter()
-                .all(|ban| ban.node_id == key(NEIGHBOUR).node_id())
+                .all(|ban| ban.node_id == key(DELIVERER).node_id())
         );
         assert_eq!(
             node.receive_from(PEER, honest).await,
@@ -405,11 +405,11 @@ async fn gossip_is_relayed_only_if_configured() {
     }
 }
 
-/// Its own message gets a neighbour banned in both profiles.
+/// Its own message gets a deliverer banned in both profiles.
 #[tokio::test]
-async fn own_message_bans_neighbour_by_profile() {
+async fn own_message_bans_deliverer_by_profile() {
     for node in [node(), legacy()] {
-        let own = Draft::encrypted(NEIGHBOUR).frame();
+        let own = Draft::encrypted(DELIVERER).frame();
         assert_eq!(node.receive(own).await, dropped(DropReason::NotForUs));
         let bans = node.bans();
         assert_eq!(bans.len(), 1);

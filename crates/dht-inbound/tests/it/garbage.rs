@@ -13,7 +13,7 @@ use dht_proto::{
 use proptest::{prelude::*, sample::Index};
 use prost::Message as _;
 
-use crate::stack::{Draft, ME, NEIGHBOUR, Node, OTHER, PEER, identity, key};
+use crate::stack::{DELIVERER, Draft, ME, Node, OTHER, PEER, identity, key};
 
 /// Something to do to a frame.
 #[derive(Clone, Debug)]
@@ -312,7 +312,7 @@ fn drafts() -> impl Strategy<Value = Draft> {
         }),
         Just(Draft::encrypted(ME)),
         Just(Draft::encrypted(OTHER)),
-        Just(Draft::encrypted(NEIGHBOUR)),
+        Just(Draft::encrypted(DELIVERER)),
     ];
     let bodies = prop_oneof![
         Just(encode_parts(&dht_core::test_util::parts(b"hello"))),
@@ -411,7 +411,7 @@ async fn check(
         prop_assert_eq!(&request.frame, &damaged, "only as received");
     }
     for ban in node.bans() {
-        let source = ban.node_id == key(NEIGHBOUR).node_id();
+        let source = ban.node_id == key(DELIVERER).node_id();
         let signer = ban.node_id == key(PEER).node_id();
         prop_assert!(source || signer, "somebody uninvolved is banned: {ban:?}");
         if profile == AttributionProfile::Strict {

@@ -7,7 +7,7 @@ use dht_inbound::{FloodMeter, InboundConfig, metrics};
 use dht_peers::policy::Offence;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
-use crate::stack::{Draft, ME, NEIGHBOUR, Node, OTHER, key};
+use crate::stack::{DELIVERER, Draft, ME, Node, OTHER, key};
 
 #[test]
 fn each_message_counts_under_its_outcome() {
@@ -26,7 +26,7 @@ fn each_message_counts_under_its_outcome() {
             }
             node.receive(Draft::encrypted(ME).frame()).await;
             node.receive(Draft::encrypted(OTHER).frame()).await;
-            node.receive(Draft::encrypted(NEIGHBOUR).frame()).await;
+            node.receive(Draft::encrypted(DELIVERER).frame()).await;
             node.receive(bytes::Bytes::new()).await;
         });
     });
@@ -68,6 +68,6 @@ async fn flood_is_reported_and_banned() {
     let meter: &FloodMeter = &node.meter;
     let flooders = meter.exceeding(NOW);
     assert_eq!(flooders.len(), 1, "junk counts");
-    assert_eq!(flooders[0].node_id, key(NEIGHBOUR).node_id());
+    assert_eq!(flooders[0].node_id, key(DELIVERER).node_id());
     assert!(Offence::Flood.rule().strict.is_some());
 }

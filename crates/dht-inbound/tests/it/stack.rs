@@ -32,8 +32,8 @@ use tower::{BoxError, Service, ServiceExt as _, util::BoxCloneService};
 
 /// Seed of the node under test.
 pub(crate) const ME: u64 = 1;
-/// Seed of the neighbour messages come from.
-pub(crate) const NEIGHBOUR: u64 = 2;
+/// Seed of the deliverer messages come from.
+pub(crate) const DELIVERER: u64 = 2;
 /// Seed of the peer that makes messages.
 pub(crate) const PEER: u64 = 3;
 /// Seed of somebody else.
@@ -152,7 +152,7 @@ impl Node {
     }
 
     pub(crate) async fn receive(&self, frame: Bytes) -> Disposition {
-        self.receive_from(NEIGHBOUR, frame).await
+        self.receive_from(DELIVERER, frame).await
     }
 
     pub(crate) async fn receive_from(&self, source: u64, frame: Bytes) -> Disposition {

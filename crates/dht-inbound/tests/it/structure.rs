@@ -12,7 +12,7 @@ use dht_proto::{
 };
 use prost::Message as _;
 
-use crate::stack::{Draft, ME, NEIGHBOUR, Node, OTHER, PEER, identity, key};
+use crate::stack::{DELIVERER, Draft, ME, Node, OTHER, PEER, identity, key};
 use AttributionProfile::{Legacy, Strict};
 
 const BAD_HEADER: Disposition = Disposition::Dropped(DropReason::BadHeader);
@@ -73,7 +73,7 @@ async fn refused(
             BAD_SEMANTICS => Some(Offence::BadSemantics),
             _ => None,
         };
-        let source = key(NEIGHBOUR).node_id();
+        let source = key(DELIVERER).node_id();
         let blamed = offence
             .filter(|_| profile == Legacy)
             .map(|offence| (source, Some(offence)));
@@ -121,7 +121,7 @@ fn header_changes(header: &DhtHeader) -> Vec<(DhtHeader, Disposition)> {
         }
     }
     let identity = bytes(32, 0);
-    for key in [identity.clone(), key_of(PEER), key_of(NEIGHBOUR)] {
+    for key in [identity.clone(), key_of(PEER), key_of(DELIVERER)] {
         change(BAD_SIGNATURE, &|header| {
             header.destination = Some(To::PublicKey(key.clone()))
         });

@@ -19,7 +19,7 @@ impl Index {
         let mut check = Check::default();
         let mut hashes = BTreeSet::new();
         let mut recipients = BTreeMap::<_, Account>::new();
-        let mut neighbours = BTreeMap::<_, Account>::new();
+        let mut deliverers = BTreeMap::<_, Account>::new();
         let mut segments = BTreeMap::<u32, SegmentUse>::new();
         let (mut kept, mut total) = (0_usize, Account::default());
         for (id, row) in &self.rows {
@@ -53,7 +53,7 @@ impl Index {
             let change = Change::new(row.retention, row.place.length);
             for account in [
                 recipients.entry(meta.recipient).or_default(),
-                neighbours.entry(meta.neighbour).or_default(),
+                deliverers.entry(meta.deliverer).or_default(),
                 &mut total,
             ] {
                 account.rows = account.rows.saturating_add(1);
@@ -75,9 +75,9 @@ impl Index {
         let agree = recipients
             .iter()
             .all(|(key, account)| self.usage.mailbox(*key) == *account)
-            && neighbours
+            && deliverers
                 .iter()
-                .all(|(key, account)| self.usage.neighbour(*key) == *account)
+                .all(|(key, account)| self.usage.deliverer(*key) == *account)
             && self.usage.mailboxes() == recipients.len()
             && self.usage.total() == total;
         if !agree {

@@ -38,7 +38,7 @@ impl Loader {
             holders: self
                 .index
                 .usage
-                .load(meta.recipient, meta.neighbour, change),
+                .load(meta.recipient, meta.deliverer, change),
             stored_at: meta.stored_at,
             keep_until: meta.keep_until,
             place,

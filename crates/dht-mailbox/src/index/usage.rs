@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     config::{Limits, Room},
     error::Refusal,
-    record::{Neighbour, Recipient, Retention},
+    record::{Deliverer, Recipient, Retention},
     stats::Account,
 };
 
@@ -14,18 +14,18 @@ use crate::{
 pub(crate) struct Usage {
     total: Account,
     mailboxes: Accounts<Recipient>,
-    neighbours: Accounts<Neighbour>,
+    deliverers: Accounts<Deliverer>,
     /// Mailboxes by share, the largest last.
     by_share: BTreeSet<(u64, Recipient)>,
     /// What a row weighs beside its bytes, so that many small rows count as much as few large ones.
     row_weight: u64,
 }
 
-/// The numbers under which a row's mailbox and neighbour are kept: a row holds these instead of two keys.
+/// The numbers under which a row's mailbox and deliverer are kept: a row holds these instead of two keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Holders {
     pub(crate) mailbox: u32,
-    pub(crate) neighbour: u32,
+    pub(crate) deliverer: u32,
 }
 
 /// A row that comes or goes.
@@ -67,12 +67,12 @@ impl Usage {
     pub(crate) fn add(
         &mut self,
         recipient: Recipient,
-        neighbour: Neighbour,
+        deliverer: Deliverer,
         change: Change,
     ) -> Holders {
         let holders = self.add_unranked(
             recipient,
-            neighbour,
+            deliverer,
             Change {
                 bytes: 0,
                 low: false,
@@ -87,11 +87,11 @@ impl Usage {
     pub(crate) fn load(
         &mut self,
         recipient: Recipient,
-        neighbour: Neighbour,
+        deliverer: Deliverer,
         change: Change,
     ) -> Holders {
         self.total.add(change, 1);
-        self.add_unranked(recipient, neighbour, change, 1)
+        self.add_unranked(recipient, deliverer, change, 1)
     }
 
     /// Orders the mailboxes.
@@ -110,7 +110,7 @@ impl Usage {
     /// Takes a row out; its holders keep their numbers until [`Usage::release`].
     pub(crate) fn remove(&mut self, holders: Holders, change: Change) {
         self.total.remove(change);
-        if let Some(slot) = self.neighbours.slot(holders.neighbour) {
+        if let Some(slot) = self.deliverers.slot(holders.deliverer) {
             slot.account.remove(change);
         }
         self.change_mailbox(holders.mailbox, |account| account.remove(change));
@@ -119,7 +119,7 @@ impl Usage {
     /// Enters a row again that was taken out and not released.
     pub(crate) fn put_back(&mut self, holders: Holders, change: Change) {
         self.total.add(change, 1);
-        if let Some(slot) = self.neighbours.slot(holders.neighbour) {
+        if let Some(slot) = self.deliverers.slot(holders.deliverer) {
             slot.account.add(change, 1);
         }
         self.change_mailbox(holders.mailbox, |account| account.add(change, 1));
@@ -128,7 +128,7 @@ impl Usage {
     /// A row that was taken out needs its holders' numbers no longer.
     pub(crate) fn release(&mut self, holders: Holders) {
         self.mailboxes.release(holders.mailbox);
-        self.neighbours.release(holders.neighbour);
+        self.deliverers.release(holders.deliverer);
     }
 
     /// Everything that is held.
@@ -141,9 +141,9 @@ impl Usage {
         self.mailboxes.account(&recipient)
     }
 
-    /// What this neighbour delivered.
-    pub(crate) fn neighbour(&self, neighbour: Neighbour) -> Account {
-        self.neighbours.account(&neighbour)
+    /// What this deliverer delivered.
+    pub(crate) fn deliverer(&self, deliverer: Deliverer) -> Account {
+        self.deliverers.account(&deliverer)
     }
 
     /// The number of a mailbox that has rows.
@@ -152,10 +152,10 @@ impl Usage {
     }
 
     /// The keys of a row's holders.
-    pub(crate) fn keys(&self, holders: Holders) -> Option<(Recipient, Neighbour)> {
+    pub(crate) fn keys(&self, holders: Holders) -> Option<(Recipient, Deliverer)> {
         Some((
             self.mailboxes.slots.get(holders.mailbox as usize)?.key,
-            self.neighbours.slots.get(holders.neighbour as usize)?.key,
+            self.deliverers.slots.get(holders.deliverer as usize)?.key,
         ))
     }
 
@@ -177,18 +177,18 @@ impl Usage {
         self.by_share.len()
     }
 
-    /// Mailboxes and neighbours that take memory.
+    /// Mailboxes and deliverers that take memory.
     pub(crate) fn holders(&self) -> usize {
         self.mailboxes
             .numbers
             .len()
-            .saturating_add(self.neighbours.numbers.len())
+            .saturating_add(self.deliverers.numbers.len())
     }
 
     /// Of these two, how many hold nothing yet.
-    pub(crate) fn new_holders(&self, recipient: Recipient, neighbour: Neighbour) -> u64 {
+    pub(crate) fn new_holders(&self, recipient: Recipient, deliverer: Deliverer) -> u64 {
         let mailbox = u64::from(!self.mailboxes.numbers.contains_key(&recipient));
-        mailbox.saturating_add(u64::from(!self.neighbours.numbers.contains_key(&neighbour)))
+        mailbox.saturating_add(u64::from(!self.deliverers.numbers.contains_key(&deliverer)))
     }
 
     /// Checks the bounds under which nobody else's rows can make room.
@@ -196,14 +196,14 @@ impl Usage {
         &self,
         limits: &Limits,
         recipient: Recipient,
-        neighbour: Neighbour,
+        deliverer: Deliverer,
         bytes: u64,
     ) -> Result<(), Refusal> {
         if exceeds(&self.mailbox(recipient), limits.per_recipient, bytes) {
             return Err(Refusal::RecipientQuota);
         }
-        if exceeds(&self.neighbour(neighbour), limits.per_neighbour, bytes) {
-            return Err(Refusal::NeighbourQuota);
+        if exceeds(&self.deliverer(deliverer), limits.per_deliverer, bytes) {
+            return Err(Refusal::DelivererQuota);
         }
         Ok(())
     }
@@ -230,13 +230,13 @@ impl Usage {
     fn add_unranked(
         &mut self,
         recipient: Recipient,
-        neighbour: Neighbour,
+        deliverer: Deliverer,
         change: Change,
         rows: u64,
     ) -> Holders {
         Holders {
             mailbox: self.mailboxes.acquire(recipient, change, rows),
-            neighbour: self.neighbours.acquire(neighbour, change, rows),
+            deliverer: self.deliverers.acquire(deliverer, change, rows),
         }
     }
 
@@ -367,8 +367,8 @@ mod tests {
         Recipient::from_bytes([n; 32])
     }
 
-    fn neighbour(n: u8) -> Neighbour {
-        Neighbour::from_bytes([n; 32])
+    fn deliverer(n: u8) -> Deliverer {
+        Deliverer::from_bytes([n; 32])
     }
 
     fn limits() -> Limits {
@@ -381,7 +381,7 @@ mod tests {
                 rows: 4,
                 bytes: 500,
             },
-            per_neighbour: Room {
+            per_deliverer: Room {
                 rows: 6,
                 bytes: 800,
             },
@@ -396,7 +396,7 @@ mod tests {
     fn usage(rows: &[(u8, u8, u64)]) -> Usage {
         let mut usage = Usage::new(&limits());
         for (to, by, bytes) in rows {
-            usage.add(recipient(*to), neighbour(*by), change(*bytes));
+            usage.add(recipient(*to), deliverer(*by), change(*bytes));
         }
         usage
     }
@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn quotas_bound_rows_and_bytes() {
         let check =
-            |usage: &Usage, bytes| usage.check_quotas(&limits(), recipient(1), neighbour(1), bytes);
+            |usage: &Usage, bytes| usage.check_quotas(&limits(), recipient(1), deliverer(1), bytes);
         assert_eq!(check(&usage(&[(1, 2, 10); 3]), 10), Ok(()));
         assert_eq!(
             check(&usage(&[(1, 2, 10); 4]), 10),
@@ -417,11 +417,11 @@ mod tests {
         );
         assert_eq!(
             check(&usage(&[(2, 1, 10); 6]), 10),
-            Err(Refusal::NeighbourQuota)
+            Err(Refusal::DelivererQuota)
         );
         assert_eq!(
             check(&usage(&[(2, 1, 790)]), 11),
-            Err(Refusal::NeighbourQuota)
+            Err(Refusal::DelivererQuota)
         );
     }
 
@@ -457,8 +457,8 @@ mod tests {
     #[test]
     fn rows_that_went_leave_nothing() {
         let mut held = Usage::new(&limits());
-        let one = held.add(recipient(1), neighbour(1), change(300));
-        let two = held.add(recipient(2), neighbour(1), change(100));
+        let one = held.add(recipient(1), deliverer(1), change(300));
+        let two = held.add(recipient(2), deliverer(1), change(100));
         held.remove(one, change(300));
         assert_eq!(held.mailbox_number(recipient(1)), Some(one.mailbox));
         held.remove(two, change(100));
@@ -466,7 +466,7 @@ mod tests {
         held.release(two);
         assert_eq!(held.total(), Account::default());
         assert_eq!((held.mailboxes(), held.holders()), (0, 0));
-        let again = held.add(recipient(3), neighbour(2), change(1));
+        let again = held.add(recipient(3), deliverer(2), change(1));
         assert!(again.mailbox < 2, "numbers are used again");
     }
 
@@ -474,15 +474,15 @@ mod tests {
     fn loaded_rows_count_like_added_ones() {
         let mut loaded = Usage::new(&limits());
         for (to, bytes) in [(1, 300), (2, 100), (1, 20)] {
-            loaded.load(recipient(to), neighbour(1), change(bytes));
+            loaded.load(recipient(to), deliverer(1), change(bytes));
         }
         loaded.rank();
         let added = usage(&[(1, 1, 300), (2, 1, 100), (1, 1, 20)]);
         assert_eq!(loaded.total(), added.total());
         assert_eq!(loaded.by_share, added.by_share);
         assert_eq!(
-            loaded.neighbour(neighbour(1)),
-            added.neighbour(neighbour(1))
+            loaded.deliverer(deliverer(1)),
+            added.deliverer(deliverer(1))
         );
     }
 }

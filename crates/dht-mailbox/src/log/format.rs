@@ -17,7 +17,7 @@
 //! | | 4 | bytes of the payload |
 //! | | 1 | kind: 1 message, 2 deletion |
 //! | | 8 | row (message), or number of rows (deletion) |
-//! | message | 32, 32, 32 | recipient, neighbour, content hash |
+//! | message | 32, 32, 32 | recipient, deliverer, content hash |
 //! | | 8, 8 | stored at, keep until (Unix seconds) |
 //! | | 1 | retention: 1 or 10 |
 //! | | 4 | bytes of the header; header and body follow |

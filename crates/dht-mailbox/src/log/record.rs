@@ -4,7 +4,7 @@ use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds};
 
 use super::format::{Format, take, write_fields};
-use crate::record::{Neighbour, Recipient, Retention, RowId, StoredRecord};
+use crate::record::{Deliverer, Recipient, Retention, RowId, StoredRecord};
 
 /// Bytes of a record head that this version writes.
 pub(super) const RECORD_HEAD: usize = 21;
@@ -17,7 +17,7 @@ pub(super) const KIND_DELETION: u8 = 2;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Meta {
     pub(crate) recipient: Recipient,
-    pub(crate) neighbour: Neighbour,
+    pub(crate) deliverer: Deliverer,
     pub(crate) hash: DedupHash,
     pub(crate) stored_at: UnixSeconds,
     pub(crate) keep_until: UnixSeconds,
@@ -59,7 +59,7 @@ pub(super) fn message_head(meta: &Meta, header: u32) -> [u8; MESSAGE_HEAD] {
         &mut head,
         &[
             meta.recipient.as_bytes(),
-            meta.neighbour.as_bytes(),
+            meta.deliverer.as_bytes(),
             &meta.hash.0,
             &meta.stored_at.0.to_le_bytes(),
             &meta.keep_until.0.to_le_bytes(),
@@ -149,7 +149,7 @@ fn read_message(payload: &[u8]) -> Option<(Meta, usize)> {
     let mut fields = payload;
     let meta = Meta {
         recipient: Recipient::from_bytes(take(&mut fields)?),
-        neighbour: Neighbour::from_bytes(take(&mut fields)?),
+        deliverer: Deliverer::from_bytes(take(&mut fields)?),
         hash: DedupHash(take(&mut fields)?),
         stored_at: UnixSeconds(u64::from_le_bytes(take(&mut fields)?)),
         keep_until: UnixSeconds(u64::from_le_bytes(take(&mut fields)?)),

@@ -2,7 +2,7 @@ use dht_core::{DedupHash, UnixSeconds};
 use proptest::prelude::*;
 
 use super::{format::segment_head, walk::Found, *};
-use crate::record::{Neighbour, Recipient, Retention, RowId};
+use crate::record::{Deliverer, Recipient, Retention, RowId};
 
 const SEGMENT: u32 = 3;
 const SALT: u32 = 0x5eed_1234;
@@ -11,7 +11,7 @@ const FORMAT: Format = Format::V2 { salt: SALT };
 fn meta(seed: u8) -> Meta {
     Meta {
         recipient: Recipient::from_bytes([seed; 32]),
-        neighbour: Neighbour::from_bytes([seed.wrapping_add(1); 32]),
+        deliverer: Deliverer::from_bytes([seed.wrapping_add(1); 32]),
         hash: DedupHash([seed.wrapping_add(2); 32]),
         stored_at: UnixSeconds(1_700_000_000),
         keep_until: UnixSeconds(1_700_086_400),

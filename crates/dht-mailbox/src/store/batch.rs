@@ -116,8 +116,8 @@ impl<'b> Batch<'b> {
         if index.contains(&record.hash) {
             return Ok(Inserted::AlreadyExisted);
         }
-        index.check_quotas(config, record.recipient, record.neighbour, bytes)?;
-        while index.is_full(config, record.recipient, record.neighbour, bytes) {
+        index.check_quotas(config, record.recipient, record.deliverer, bytes)?;
+        while index.is_full(config, record.recipient, record.deliverer, bytes) {
             let victim = index.eviction_victim(record.recipient, record.retention, bytes);
             let victim = victim.ok_or(Refusal::Full)?;
             index.remove(victim);
@@ -127,7 +127,7 @@ impl<'b> Batch<'b> {
         let stored_at = stored_at(&mut index, now);
         let meta = Meta {
             recipient: record.recipient,
-            neighbour: record.neighbour,
+            deliverer: record.deliverer,
             hash: record.hash,
             stored_at,
             keep_until: config

@@ -13,7 +13,7 @@ use crate::{
     disk::MemoryDisk,
     error::Refusal,
     query::Order,
-    record::{Neighbour, Retention, StoredRecord},
+    record::{Deliverer, Retention, StoredRecord},
     test_util::FaultyDisk,
 };
 
@@ -29,7 +29,7 @@ fn message(n: u64, to: u8, size: usize) -> NewRecord {
     hash[..8].copy_from_slice(&n.to_be_bytes());
     NewRecord {
         recipient: recipient(to),
-        neighbour: Neighbour::from_bytes([to % 3; 32]),
+        deliverer: Deliverer::from_bytes([to % 3; 32]),
         hash: DedupHash(hash),
         retention: Retention::High,
         expires: None,
@@ -310,7 +310,7 @@ fn quotas_refuse_rows() {
     let limits = Limits {
         capacity: room(8),
         per_recipient: room(3),
-        per_neighbour: room(5),
+        per_deliverer: room(5),
         max_body_bytes: 100,
     };
     let store = Store::open_on(MemoryDisk::new(), StoreConfig { limits, ..small() }).unwrap();
@@ -328,11 +328,11 @@ fn quotas_refuse_rows() {
         put(&store, message(n, 1, 100)).unwrap();
     }
     assert_eq!(refusal(message(3, 1, 10)), Refusal::RecipientQuota);
-    // Neighbour 1 brought three for mailbox 1 and brings two more for mailbox 4.
+    // Deliverer 1 brought three for mailbox 1 and brings two more for mailbox 4.
     put(&store, message(4, 4, 10)).unwrap();
     put(&store, message(5, 4, 10)).unwrap();
-    assert_eq!(refusal(message(6, 4, 10)), Refusal::NeighbourQuota);
-    put(&store, message(7, 2, 10)).expect("another mailbox still receives, from another neighbour");
+    assert_eq!(refusal(message(6, 4, 10)), Refusal::DelivererQuota);
+    put(&store, message(7, 2, 10)).expect("another mailbox still receives, from another deliverer");
     assert!(
         put(&store, message(0, 1, 10)).unwrap().already_existed(),
         "known, full or not"
@@ -352,7 +352,7 @@ fn full_store_evicts_from_largest_mailbox() {
             bytes: 1 << 20,
         },
         per_recipient: wide,
-        per_neighbour: wide,
+        per_deliverer: wide,
         max_body_bytes: 1_000,
     };
     let store = Store::open_on(MemoryDisk::new(), StoreConfig { limits, ..small() }).unwrap();
@@ -482,7 +482,7 @@ fn a_store_keeps_within_little_room() {
         limits: Limits {
             capacity: room,
             per_recipient: room,
-            per_neighbour: room,
+            per_deliverer: room,
             ..Limits::default()
         },
         queue_bytes: 0,
@@ -515,7 +515,7 @@ fn a_store_keeps_within_little_room() {
     };
     let mut limits = config(one);
     limits.limits.per_recipient.rows = 2;
-    limits.limits.per_neighbour.rows = 2;
+    limits.limits.per_deliverer.rows = 2;
     let disk = FaultyDisk::new();
     let store = Store::open_on(disk.clone(), limits.clone()).unwrap();
     for n in 1..20 {
@@ -625,7 +625,7 @@ fn turnovers_do_not_grow_the_files() {
     let limits = Limits {
         capacity: room,
         per_recipient: room,
-        per_neighbour: room,
+        per_deliverer: room,
         ..Limits::default()
     };
     // Segments of a tenth of the content.

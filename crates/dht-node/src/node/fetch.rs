@@ -37,7 +37,7 @@ impl Node {
     pub async fn fetch_stored(&self) -> Result<FetchSummary, FetchError> {
         let saf = self.saf.get().ok_or(FetchError::Disabled)?;
         let mut events = saf.subscribe();
-        if saf.request_from_neighbours() == 0 {
+        if saf.request_from_random_peers() == 0 {
             return Err(FetchError::NobodyToAsk);
         }
         caught_up(&mut events).await

@@ -178,7 +178,7 @@ async fn forward_events(mut from: broadcast::Receiver<SafEvent>, to: Events) {
 mod tests {
     use dht_core::{DedupHash, UnixSeconds};
     use dht_mailbox::{
-        Neighbour, NewRecord, Recipient, Retention, StoreConfig,
+        Deliverer, NewRecord, Recipient, Retention, StoreConfig,
         test_util::{Faults, FaultyDisk},
     };
 
@@ -193,7 +193,7 @@ mod tests {
         assert!(!report_dead(&store, &events));
         let record = NewRecord {
             recipient: Recipient::from_bytes([1; 32]),
-            neighbour: Neighbour::from_bytes([2; 32]),
+            deliverer: Deliverer::from_bytes([2; 32]),
             hash: DedupHash([3; 32]),
             retention: Retention::High,
             expires: None,

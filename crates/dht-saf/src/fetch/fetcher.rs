@@ -32,9 +32,9 @@ use crate::{
     send::send_request,
 };
 
-/// Connected peers asked by one [`Saf::request_from_neighbours`](crate::Saf::request_from_neighbours) (05 section 7,
+/// Connected peers asked by one [`Saf::request_from_random_peers`](crate::Saf::request_from_random_peers) (05 section 7,
 /// `broadcast_factor`).
-pub const NEIGHBOURS_ASKED: usize = 8;
+pub const PEERS_ASKED: usize = 8;
 /// Events queued for one subscriber; a subscriber that falls further behind misses the oldest.
 pub const EVENT_CAPACITY: usize = 64;
 
@@ -180,11 +180,11 @@ impl Fetcher {
         }
     }
 
-    /// Asks up to [`NEIGHBOURS_ASKED`] connected peers at random; returns how many.
-    pub(crate) fn request_from_neighbours(self: &Arc<Self>) -> usize {
+    /// Asks up to [`PEERS_ASKED`] connected peers at random; returns how many.
+    pub(crate) fn request_from_random_peers(self: &Arc<Self>) -> usize {
         let mut rng = self.parts.entropy.rng();
         let connected = self.parts.connections.snapshot();
-        let chosen = connected.random(NEIGHBOURS_ASKED, &[], &mut rng);
+        let chosen = connected.random(PEERS_ASKED, &[], &mut rng);
         chosen
             .iter()
             .filter(|peer| self.request_from(peer).is_ok())

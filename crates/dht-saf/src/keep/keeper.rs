@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use dht_core::{
     Clock as _, Content, InTransit, NodeIdentity, PublicKey, SharedClock, StoreOutcome,
 };
-use dht_mailbox::{Inserted, Neighbour, NewRecord, Recipient, Retention, Store, StoreError};
+use dht_mailbox::{Deliverer, Inserted, NewRecord, Recipient, Retention, Store, StoreError};
 use dht_peers::Directory;
 
 use super::admission::{Candidate, LocalView, StoreRejection, admit};
@@ -47,7 +47,7 @@ impl Keeper {
             store,
             region_size: config.neighbouring_nodes,
             max_body_bytes: config.max_body_bytes(),
-            rates: Rates::new(config.neighbour_rate(), seed),
+            rates: Rates::new(config.deliverer_rate(), seed),
             decisions,
         }
     }
@@ -66,14 +66,14 @@ impl Keeper {
                 return None;
             }
         };
-        let neighbour = &message.source().public_key;
-        if !self.rates.admit(neighbour, self.clock.now()) {
+        let deliverer = &message.source().public_key;
+        if !self.rates.admit(deliverer, self.clock.now()) {
             metrics::considered("rate");
             self.reject(message);
             return None;
         }
-        let neighbour = Neighbour::from(neighbour);
-        Some(record(message, retention, neighbour))
+        let deliverer = Deliverer::from(deliverer);
+        Some(record(message, retention, deliverer))
     }
 
     /// Stores a record, and marks its message with the outcome once that is committed.
@@ -146,12 +146,12 @@ impl fmt::Debug for Keeper {
     }
 }
 
-fn record(message: &impl InTransit, retention: Retention, neighbour: Neighbour) -> NewRecord {
+fn record(message: &impl InTransit, retention: Retention, deliverer: Deliverer) -> NewRecord {
     let opened = message.opened();
     let destination = opened.header.destination.public_key();
     NewRecord {
         recipient: destination.map_or(Recipient::ANONYMOUS, Recipient::from),
-        neighbour,
+        deliverer,
         hash: message.hash(),
         retention,
         expires: opened.header.expires,

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::Receipt;
 
-/// Decisions remembered; at the greatest rate of one neighbour, eight seconds of messages.
+/// Decisions remembered; at the greatest rate of one deliverer, eight seconds of messages.
 const MAX_DECISIONS: usize = 8192;
 /// Least number of waiting askers at which those that gave up are looked for.
 const SWEEP_AT: usize = 1024;

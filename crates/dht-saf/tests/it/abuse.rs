@@ -6,7 +6,7 @@ use dht_core::{
     Content, DedupHash, Disposition, DropReason, MessageType, RemotePeer, Severity, StoreOutcome,
     UnixSeconds, test_util,
 };
-use dht_mailbox::{Limits, Neighbour, NewRecord, Recipient, Retention, Room, StoreConfig};
+use dht_mailbox::{Deliverer, Limits, NewRecord, Recipient, Retention, Room, StoreConfig};
 use dht_proto::store_forward::StoredMessagesResponse;
 use dht_saf::{Config, FetchSummary, SafEvent};
 
@@ -121,8 +121,8 @@ async fn full_mailbox_leaves_room_for_another() {
 #[tokio::test]
 async fn a_flood_keeps_out_no_other() {
     let config = Config {
-        neighbour_rate: 5,
-        neighbour_burst: 20,
+        deliverer_rate: 5,
+        deliverer_burst: 20,
         ..Config::default()
     };
     let limits = Limits {
@@ -130,7 +130,7 @@ async fn a_flood_keeps_out_no_other() {
             rows: 100,
             bytes: 1 << 20,
         },
-        per_neighbour: Room {
+        per_deliverer: Room {
             rows: 50,
             bytes: 1 << 19,
         },
@@ -208,7 +208,7 @@ async fn unread_responses_leave_room_for_others() {
     for (n, to) in (0..10).zip([AWAY, OTHER].into_iter().cycle()) {
         let record = NewRecord {
             recipient: Recipient::from(&test_util::public_key(to)),
-            neighbour: Neighbour::from_bytes([2; 32]),
+            deliverer: Deliverer::from_bytes([2; 32]),
             hash: DedupHash([n; 32]),
             retention: Retention::High,
             expires: None,

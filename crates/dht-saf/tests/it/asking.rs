@@ -107,7 +107,7 @@ async fn auto_request_off_asks_no_peer() {
     let peer = world.connect(NODE, Features::NODE);
     world.saf.connected(&peer);
     assert!(world.node.sent.lock().is_empty());
-    assert_eq!(world.saf.request_from_neighbours(), 1);
+    assert_eq!(world.saf.request_from_random_peers(), 1);
 }
 
 #[tokio::test]
@@ -466,13 +466,13 @@ async fn a_repeated_page_ends_the_fetch() {
 }
 
 #[tokio::test]
-async fn at_most_eight_neighbours_are_asked() {
+async fn at_most_eight_peers_are_asked() {
     let world = world();
     for seed in 10..30 {
         world.connect(seed, Features::NODE);
     }
     world.connect(40, Features::CLIENT);
-    assert_eq!(world.saf.request_from_neighbours(), 8);
+    assert_eq!(world.saf.request_from_random_peers(), 8);
     let sent = world.node.sent.lock();
     let mut asked: Vec<_> = sent.iter().map(|sent| sent.to).collect();
     asked.sort_by_key(|key| *key.as_bytes());

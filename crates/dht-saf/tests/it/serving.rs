@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dht_core::{DedupHash, Disposition, DropReason, Features, MessageType, test_util};
-use dht_mailbox::{Neighbour, NewRecord, Recipient, Retention, StoreConfig};
+use dht_mailbox::{Deliverer, NewRecord, Recipient, Retention, StoreConfig};
 use dht_proto::store_forward::StoredMessagesRequest;
 use dht_saf::Config;
 
@@ -119,7 +119,7 @@ async fn answers_keep_to_their_byte_budget() {
     for n in 1..=10 {
         let record = NewRecord {
             recipient: Recipient::from(&test_util::public_key(AWAY)),
-            neighbour: Neighbour::from_bytes([2; 32]),
+            deliverer: Deliverer::from_bytes([2; 32]),
             hash: DedupHash([n; 32]),
             retention: Retention::High,
             expires: None,

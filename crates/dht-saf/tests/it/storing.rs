@@ -8,7 +8,7 @@ use dht_core::{
     Signing, StoreOutcome, UnixSeconds, test_util,
 };
 use dht_mailbox::{
-    Limits, Neighbour, NewRecord, Query, Recipient, Retention, Room, Store, StoreConfig,
+    Deliverer, Limits, NewRecord, Query, Recipient, Retention, Room, Store, StoreConfig,
 };
 use dht_saf::Config;
 
@@ -192,7 +192,7 @@ async fn sf11_repeated_message_is_marked_already_stored() {
 fn row(to: u64, hash: u8, retention: Retention) -> NewRecord {
     NewRecord {
         recipient: recipient(to),
-        neighbour: Neighbour::from(&test_util::public_key(NODE)),
+        deliverer: Deliverer::from(&test_util::public_key(NODE)),
         hash: DedupHash([hash; 32]),
         retention,
         expires: None,

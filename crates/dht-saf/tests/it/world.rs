@@ -31,9 +31,9 @@ pub(crate) use dht_core::test_util::NOW;
 
 /// Seed of the node under test.
 pub(crate) const ME: u64 = 1;
-/// Seed of a neighbour that stores messages for others.
+/// Seed of a connected node that stores messages for others.
 pub(crate) const NODE: u64 = 2;
-/// Seed of another neighbour.
+/// Seed of another connected node.
 pub(crate) const OTHER: u64 = 3;
 /// Seed of an offline peer.
 pub(crate) const AWAY: u64 = 4;
@@ -324,7 +324,7 @@ impl World {
 
     // --- messages ---
 
-    /// A message as this node opens it, from a neighbour.
+    /// A message as this node opens it.
     pub(crate) fn open(&self, frame: Bytes) -> Envelope {
         let sealed = RawEnvelope::parse(frame).unwrap().into_sealed().unwrap();
         let verified = sealed.verify().unwrap();

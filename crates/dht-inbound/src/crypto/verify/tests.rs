@@ -16,7 +16,7 @@ use tower_test::mock;
 use super::*;
 use crate::{
     crypto::BatchVerifier,
-    test_support::{self as support, ME, NEIGHBOUR, NOW, bans, peer, run_filter},
+    test_support::{self as support, DELIVERER, ME, NOW, bans, peer, run_filter},
 };
 use dht_peers::policy::AttributionProfile;
 
@@ -43,7 +43,7 @@ fn frames() -> [Bytes; 3] {
     ]
 }
 
-/// What becomes of the frame, and for how long the neighbour is banned.
+/// What becomes of the frame, and for how long the deliverer is banned.
 async fn check(profile: AttributionProfile, frame: Bytes) -> (Disposition, Option<u64>) {
     let (bans, banned) = bans(profile);
     let layer = layer(bans);
@@ -51,7 +51,7 @@ async fn check(profile: AttributionProfile, frame: Bytes) -> (Disposition, Optio
     let banned = banned.take();
     assert!(banned.len() <= 1);
     let seconds = banned.first().map(|ban| {
-        assert_eq!(ban.node_id, peer(NEIGHBOUR).node_id);
+        assert_eq!(ban.node_id, peer(DELIVERER).node_id);
         ban.until.saturating_since(NOW)
     });
     (disposition, seconds)

@@ -11,7 +11,7 @@ use dht_stack::BytePermit;
 use super::*;
 use crate::{
     filter::RateLimits,
-    test_support::{NEIGHBOUR, NOW, bans, peer, received, run_check},
+    test_support::{DELIVERER, NOW, bans, peer, received, run_check},
 };
 use dht_peers::policy::AttributionProfile;
 
@@ -26,8 +26,8 @@ fn decode(known_in: Option<Directory>, bans: BanPolicy) -> Decode {
 
 fn directory() -> Directory {
     let directory = Directory::new(*identity(1).node_id());
-    let neighbour = peer(NEIGHBOUR).public_key;
-    directory.add_or_update(PeerRecord::new(neighbour, Features::NODE, NOW), NOW);
+    let deliverer = peer(DELIVERER).public_key;
+    directory.add_or_update(PeerRecord::new(deliverer, Features::NODE, NOW), NOW);
     directory
 }
 

@@ -1,4 +1,4 @@
-//! The buckets of all neighbours, in constant space.
+//! The buckets of all deliverers, in constant space.
 
 use std::sync::{
     Arc,
@@ -16,9 +16,9 @@ pub const UNDECODABLE_FRAME_BYTES: usize = 64;
 
 const BUCKETS: usize = Bucket::ALL.len();
 
-/// Token buckets for each neighbour. Cloning shares them; nothing here reads a clock.
+/// Token buckets for each deliverer. Cloning shares them; nothing here reads a clock.
 ///
-/// At most [`MAX_METERED_PEERS`] neighbours have buckets, 64 bytes each. Beyond that, the one that was looked at
+/// At most [`MAX_METERED_PEERS`] deliverers have buckets, 64 bytes each. Beyond that, the one that was looked at
 /// longest ago and has used up none of its buckets makes room.
 ///
 /// ```
@@ -40,13 +40,13 @@ pub struct RateLimiter(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     buckets: TokenBuckets<NodeId, BUCKETS>,
-    /// Second from which on no neighbour is in debt for undecodable bytes; 0 if none is. While it is 0, nobody is
+    /// Second from which on no deliverer exceeds its undecodable bytes; 0 if none does. While it is 0, nobody is
     /// looked up for it.
     debts_end: AtomicU64,
 }
 
 impl RateLimiter {
-    /// Every neighbour begins with full buckets. The `seed` must be unknown to peers.
+    /// Every deliverer begins with full buckets. The `seed` must be unknown to peers.
     #[must_use]
     pub fn new(limits: RateLimits, seed: [u8; 16]) -> Self {
         let rates = Bucket::ALL.map(|bucket| limits.of(bucket));
@@ -56,13 +56,13 @@ impl RateLimiter {
         }))
     }
 
-    /// Takes one token of a neighbour's bucket; false if there is none.
+    /// Takes one token of a deliverer's bucket; false if there is none.
     #[must_use]
     pub fn try_take(&self, from: &NodeId, bucket: Bucket, now: UnixSeconds) -> bool {
         self.0.buckets.try_take(from, bucket as usize, now.0)
     }
 
-    /// Charges a neighbour for a frame of `bytes` that does not decode.
+    /// Charges a deliverer for a frame of `bytes` that does not decode.
     pub fn charge_junk(&self, from: &NodeId, bytes: usize, now: UnixSeconds) {
         let bytes = u32::try_from(bytes.max(UNDECODABLE_FRAME_BYTES)).unwrap_or(u32::MAX);
         let bucket = Bucket::UndecodableBytes as usize;
@@ -71,8 +71,8 @@ impl RateLimiter {
         }
     }
 
-    /// Whether a neighbour sent so much that does not decode that nothing of it is decoded now. Asks for the time
-    /// only if any neighbour did.
+    /// Whether a deliverer sent so much that does not decode that nothing of it is decoded now. Asks for the time
+    /// only if any deliverer did.
     #[must_use]
     pub fn is_in_debt(&self, from: &NodeId, now: impl FnOnce() -> UnixSeconds) -> bool {
         let debts_end = self.0.debts_end.load(Relaxed);
@@ -88,7 +88,7 @@ impl RateLimiter {
         !self.0.buckets.has_tokens(from, bucket, now)
     }
 
-    /// Neighbours with buckets at this moment.
+    /// Deliverers with buckets at this moment.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.buckets.len()

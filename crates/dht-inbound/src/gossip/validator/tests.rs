@@ -66,7 +66,7 @@ async fn accepted_gossip_is_delivered_and_relayed() {
     let sent = setup.out.forwarded.lock();
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].frame, clear(&identity(3), Signing::Origin, b"x", 1));
-    let exclude = vec![support::peer(support::NEIGHBOUR).node_id];
+    let exclude = vec![support::peer(support::DELIVERER).node_id];
     let destination = Destination::Unknown;
     assert_eq!(
         sent[0].strategy,

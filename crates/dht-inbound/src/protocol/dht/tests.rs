@@ -7,7 +7,7 @@ use dht_peers::{BanTarget, PeerRecord};
 use dht_proto::dht::{DiscoveryMessage, DiscoveryResponseMessage, JoinMessage};
 
 use super::*;
-use crate::test_support::{self as support, ME, NEIGHBOUR, NOW, OutRecorder, bans, peer};
+use crate::test_support::{self as support, DELIVERER, ME, NOW, OutRecorder, bans, peer};
 use dht_peers::{
     policy::AttributionProfile::{self, Legacy, Strict},
     test_util::BanLog,
@@ -86,7 +86,7 @@ fn origin(seed: u64) -> BanTarget {
 }
 
 fn source() -> BanTarget {
-    peer(NEIGHBOUR).node_id.into()
+    peer(DELIVERER).node_id.into()
 }
 
 fn join_of(seed: u64) -> JoinMessage {
@@ -281,7 +281,7 @@ async fn b081_join_is_relayed_as_received() {
         assert_eq!(sent[0].frame, frame);
         assert_eq!(sent[0].priority, Priority::Gossip);
         let destination = Destination::PublicKey(public_key(PEER));
-        let exclude = vec![public_key(PEER).node_id(), peer(NEIGHBOUR).node_id];
+        let exclude = vec![public_key(PEER).node_id(), peer(DELIVERER).node_id];
         assert_eq!(
             sent[0].strategy,
             Strategy::Propagate {
@@ -642,7 +642,7 @@ async fn b076_replayed_response_bans_its_deliverer() {
     let setup = setup(Strict);
     // Before decoding: even an undecodable one cannot get its signer banned.
     for body in [body(&response_of(PEER)), Bytes::new()] {
-        assert_eq!(setup.run(response(PEER, NEIGHBOUR, body)).await, BAD);
+        assert_eq!(setup.run(response(PEER, DELIVERER, body)).await, BAD);
         assert_eq!(setup.bans(), [(source(), Severity::Medium, 600)]);
     }
     assert!(setup.nothing_sent());
@@ -650,7 +650,7 @@ async fn b076_replayed_response_bans_its_deliverer() {
     let setup = self::setup(Legacy);
     assert_eq!(
         setup
-            .run(response(PEER, NEIGHBOUR, body(&response_of(PEER))))
+            .run(response(PEER, DELIVERER, body(&response_of(PEER))))
             .await,
         BAD
     );

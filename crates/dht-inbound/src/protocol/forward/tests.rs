@@ -6,7 +6,7 @@ use dht_core::{
 };
 
 use super::*;
-use crate::test_support::{self as support, Forwarded, NEIGHBOUR, NOW, OutRecorder, bans, peer};
+use crate::test_support::{self as support, DELIVERER, Forwarded, NOW, OutRecorder, bans, peer};
 use dht_peers::{policy::AttributionProfile, test_util::BanLog};
 
 struct Setup {
@@ -68,7 +68,7 @@ fn of_type(message_type: MessageType) -> Bytes {
 }
 
 fn exclude() -> Vec<NodeId> {
-    vec![peer(NEIGHBOUR).node_id]
+    vec![peer(DELIVERER).node_id]
 }
 
 #[tokio::test]
@@ -150,16 +150,16 @@ async fn b075_only_forwardable_types_are_sent() {
     }
 }
 
-/// A neighbour that sends its own message is banned medium.
+/// A deliverer that sends its own message is banned medium.
 #[tokio::test]
-async fn neighbour_is_banned_for_own_message() {
+async fn deliverer_is_banned_for_own_message() {
     let setup = setup();
-    let own = encrypted(&identity(3), &public_key(NEIGHBOUR), b"x", 1);
+    let own = encrypted(&identity(3), &public_key(DELIVERER), b"x", 1);
     let ended = setup.run(support::message(own)).await;
     assert_eq!(ended, (Disposition::Dropped(DropReason::NotForUs), vec![]));
     let banned = setup.banned.take();
     assert_eq!(banned.len(), 1);
-    assert_eq!(banned[0].node_id, peer(NEIGHBOUR).node_id);
+    assert_eq!(banned[0].node_id, peer(DELIVERER).node_id);
     assert_eq!(
         (banned[0].severity, banned[0].until.saturating_since(NOW)),
         (dht_core::Severity::Medium, 600)

@@ -1,4 +1,4 @@
-//! What one mailbox or one neighbour can do to the others: nothing.
+//! What one mailbox or one deliverer can do to the others: nothing.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn limits() -> Limits {
     Limits {
         capacity: room(100),
         per_recipient: room(20),
-        per_neighbour: room(50),
+        per_deliverer: room(50),
         max_body_bytes: 500,
     }
 }
@@ -23,9 +23,9 @@ fn store() -> Store {
     Store::open_on(MemoryDisk::new(), config).unwrap()
 }
 
-fn by(neighbour: u8, record: NewRecord) -> NewRecord {
+fn by(deliverer: u8, record: NewRecord) -> NewRecord {
     NewRecord {
-        neighbour: Neighbour::from_bytes([neighbour; 32]),
+        deliverer: Deliverer::from_bytes([deliverer; 32]),
         ..record
     }
 }
@@ -57,13 +57,13 @@ fn large_messages_meet_byte_quota() {
 }
 
 #[test]
-fn a_neighbours_flood_spares_the_others() {
+fn deliverers_flood_spares_the_others() {
     let store = store();
     let mut refused = 0;
     for n in 0..2_000 {
         match put(&store, by(1, message(n, (n % 200) as u8, 100))) {
             Ok(_) => {}
-            Err(StoreError::Refused(Refusal::NeighbourQuota)) => refused += 1,
+            Err(StoreError::Refused(Refusal::DelivererQuota)) => refused += 1,
             other => panic!("{other:?}"),
         }
     }

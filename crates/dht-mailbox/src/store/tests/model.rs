@@ -95,7 +95,7 @@ impl Model {
         let Limits {
             capacity,
             per_recipient,
-            per_neighbour,
+            per_deliverer,
             max_body_bytes,
         } = self.limits;
         if size as u64 > max_body_bytes || expires.is_some_and(|expires| expires < row.stored_at) {
@@ -110,7 +110,7 @@ impl Model {
             row.bytes,
         ) || self.over(
             self.usage(|known| known.to % 3 == row.to % 3),
-            per_neighbour,
+            per_deliverer,
             row.bytes,
         ) {
             return None;
@@ -148,7 +148,7 @@ proptest! {
         let limits = Limits {
             capacity: Room { rows: 20, bytes: 12_000 },
             per_recipient: Room { rows: 9, bytes: 6_000 },
-            per_neighbour: Room { rows: 15, bytes: 10_000 },
+            per_deliverer: Room { rows: 15, bytes: 10_000 },
             max_body_bytes: 800,
         };
         let config = StoreConfig { limits, ..small() };

@@ -5,7 +5,7 @@ use dht_core::DedupHash;
 use proptest::prelude::*;
 
 use super::*;
-use dht_mailbox::{MemoryDisk, Neighbour, NewRecord, Retention, Store, StoreConfig};
+use dht_mailbox::{Deliverer, MemoryDisk, NewRecord, Retention, Store, StoreConfig};
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 const BOB: Recipient = Recipient::from_bytes([1; 32]);
@@ -44,7 +44,7 @@ impl Scene {
             hash[..8].copy_from_slice(&self.put.to_be_bytes());
             let record = NewRecord {
                 recipient: BOB,
-                neighbour: Neighbour::from_bytes([2; 32]),
+                deliverer: Deliverer::from_bytes([2; 32]),
                 hash: DedupHash(hash),
                 retention: Retention::High,
                 expires: None,
