@@ -40,7 +40,8 @@ pub const MAX_WAITING: usize = 16_384;
 /// Requests waiting for a discovery at one time; more fail at once. They hold no room.
 pub const MAX_SEARCHING: usize = 64;
 
-/// Requests whose delivery is watched for the part of the node that asked, at one time; more are refused.
+/// Requests whose delivery is watched for the part of the node that asked, at one time; more are refused. Each cause has
+/// its share of them, as of the room, and control has some for itself.
 pub const MAX_REPORTS: usize = 512;
 
 /// Fraction of the room that requests of each [`Cause`] may have, so that none keeps the others out. Gossip is passed on

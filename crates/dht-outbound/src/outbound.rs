@@ -7,6 +7,7 @@ use std::{
 };
 
 use dht_core::{NodeIdentity, OnDelivery, Outbox, OutboxError, SendRequest};
+use dht_stack::RoomAsk;
 use futures::future::BoxFuture;
 use tower::BoxError;
 use tower_service::Service;
@@ -190,8 +191,13 @@ impl Outbox for Outbound {
         request: SendRequest,
         done: OnDelivery,
     ) -> Result<(), OutboxError> {
-        let place = Arc::clone(&self.shared.reports).try_acquire_owned();
-        let place = place.map_err(|_| OutboxError::Full)?;
+        // The message itself has its place in the other admission.
+        let ask = RoomAsk {
+            bytes: 0,
+            ..ask(&request)
+        };
+        let place = self.shared.reports.try_acquire(ask);
+        let place = place.ok_or(OutboxError::Full)?;
         self.queue(request, Some(Report::new(done, place)))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use dht_core::{OnDelivery, SendRequest};
 use dht_stack::{LEVELS, Place};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 
 use crate::{deliver::Deliveries, error::SendError};
 
@@ -33,7 +33,7 @@ pub(crate) struct Job {
 pub(crate) struct Report {
     done: OnDelivery,
     /// Bounds the number of reports.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 // === impl Queue ===
@@ -79,7 +79,7 @@ impl Queue {
 // === impl Report ===
 
 impl Report {
-    pub(crate) fn new(done: OnDelivery, place: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn new(done: OnDelivery, place: Place) -> Self {
         Self {
             done,
             _place: place,

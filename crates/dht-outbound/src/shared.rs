@@ -1,6 +1,6 @@
 //! Admits requests to the pipeline and sends them: what the handles and the worker have in common.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use dht_core::{Cause, PublicKey, SendRequest};
 use dht_stack::{Place, PriorityAdmission, Room, RoomAsk};
@@ -24,7 +24,8 @@ pub(crate) struct Shared {
     pub(crate) admission: PriorityAdmission,
     pub(crate) queue: Queue,
     searches: Semaphore,
-    pub(crate) reports: Arc<Semaphore>,
+    /// Places of requests whose delivery is reported.
+    pub(crate) reports: PriorityAdmission,
     pipeline_limit: Duration,
     discovery_limit: Duration,
 }
@@ -64,13 +65,17 @@ impl Shared {
             requests: config.max_requests,
             bytes: config.max_request_bytes,
         };
+        let reports = Room {
+            requests: config.max_reports,
+            bytes: 0,
+        };
         let shares = Cause::ALL.map(share);
         Self {
             pipeline: Box::new(Hidden(pipeline)),
             admission: PriorityAdmission::new(room, &shares, config.max_waiting),
             queue: Queue::default(),
             searches: Semaphore::new(config.max_searching),
-            reports: Arc::new(Semaphore::new(config.max_reports)),
+            reports: PriorityAdmission::new(reports, &shares, 0),
             pipeline_limit: Duration::from_secs(config.pipeline_seconds),
             discovery_limit: Duration::from_secs(config.discovery_seconds),
         }

@@ -36,8 +36,8 @@ fn nonzero<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::
 /// `N` token buckets for each key, in constant space. All are full at first. Times are seconds since any fixed
 /// instant; nothing here reads a clock.
 ///
-/// At the capacity a new key takes the place of the one used longest ago that has tokens left in every bucket. If no
-/// key has, the new one is refused: forgetting an empty bucket would fill it.
+/// At the capacity the keys are forgotten whose buckets are all full again, which loses nothing. If there is none, a
+/// new key is refused: forgetting any other would fill its buckets.
 ///
 /// ```
 /// use dht_stack::{Rate, TokenBuckets};
@@ -51,14 +51,8 @@ fn nonzero<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::
 #[derive(Debug)]
 pub struct TokenBuckets<K, const N: usize = 1> {
     rates: [Rate; N],
-    keys: Sharded<K, Buckets<N>>,
+    keys: Sharded<K, [TokenBucket; N]>,
     capacity: usize,
-}
-
-#[derive(Debug)]
-struct Buckets<const N: usize> {
-    used_at: u64,
-    tokens: [TokenBucket; N],
 }
 
 /// One bucket, in eight bytes. The default is a full one, whatever its rate.
@@ -124,7 +118,7 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
             return false;
         };
         let slot = self.keys.lock(key);
-        let tokens = slot.get().and_then(|buckets| buckets.tokens.get(bucket));
+        let tokens = slot.get().and_then(|buckets| buckets.get(bucket));
         tokens.is_none_or(|tokens| tokens.clone().has(*rate, now))
     }
 
@@ -155,32 +149,18 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
                 return None;
             }
         }
-        let buckets = slot.get_or_insert_with(|| Buckets {
-            used_at: now,
-            tokens: [TokenBucket::default(); N],
-        });
-        buckets.used_at = buckets.used_at.max(now);
-        Some(work(buckets.tokens.get_mut(bucket)?, rate))
+        let buckets = slot.get_or_insert_with(|| [TokenBucket::default(); N]);
+        Some(work(buckets.get_mut(bucket)?, rate))
     }
 
-    /// Scans: a table is sized for more keys than are in use.
-    fn make_room(&self, shard: &mut Shard<K, Buckets<N>>, now: u64) -> bool {
-        let spare = |buckets: &Buckets<N>| {
-            let mut pairs = buckets.tokens.iter().zip(self.rates);
-            pairs.all(|(tokens, rate)| tokens.clone().has(rate, now))
+    /// Forgets the keys whose buckets are all full, and answers whether there were any. Scans: a table is sized for more
+    /// keys than are in use.
+    fn make_room(&self, shard: &mut Shard<K, [TokenBucket; N]>, now: u64) -> bool {
+        let is_full = |buckets: &mut [TokenBucket; N]| {
+            let mut pairs = buckets.iter_mut().zip(self.rates);
+            pairs.all(|(tokens, rate)| tokens.is_full(rate, now))
         };
-        let idle = shard.iter().filter(|(_, buckets)| spare(buckets));
-        let idlest = idle.map(|(_, buckets)| buckets.used_at).min();
-        let Some(idlest) = idlest else {
-            return false;
-        };
-        let mut removed = false;
-        shard.retain(|_, buckets| {
-            let goes = !removed && buckets.used_at == idlest && spare(buckets);
-            removed |= goes;
-            !goes
-        });
-        removed
+        shard.retain(|_, buckets| !is_full(buckets)) > 0
     }
 }
 
@@ -209,6 +189,11 @@ impl TokenBucket {
     fn has(&mut self, rate: Rate, now: u64) -> bool {
         self.refill(rate, now);
         self.used < rate.capacity()
+    }
+
+    fn is_full(&mut self, rate: Rate, now: u64) -> bool {
+        self.refill(rate, now);
+        self.used == 0
     }
 
     fn refill(&mut self, rate: Rate, now: u64) {
@@ -297,9 +282,11 @@ mod tests {
     fn full_table_forgets_no_empty_bucket() {
         let buckets = buckets(RATE);
         buckets.charge(&0, 0, 100, NOW);
-        for key in 1..1_000 {
-            assert!(buckets.try_take(&key, 0, NOW));
-        }
+        let admitted = (1..1_000).filter(|key| buckets.try_take(key, 0, NOW));
+        assert_eq!(admitted.count(), 63);
+        // A second later the buckets of the 63 are full, and others take their places.
+        let admitted = (1_000..2_000).filter(|key| buckets.try_take(key, 0, NOW + 1));
+        assert_eq!(admitted.count(), 63);
         assert_eq!(buckets.len(), 64);
         assert!(!buckets.has_tokens(&0, 0, NOW));
         for key in 0..10_000 {
@@ -308,6 +295,17 @@ mod tests {
         assert_eq!(buckets.len(), 64);
         assert!(!buckets.try_take(&20_000, 0, NOW), "no room");
         assert!(buckets.try_take(&20_000, 0, NOW + 60));
+    }
+
+    #[test]
+    fn flood_of_keys_refills_nothing() {
+        let buckets = buckets(RATE);
+        let taken = |key| (0..10).filter(|_| buckets.try_take(&key, 0, NOW)).count();
+        assert!((0..3).all(|_| buckets.try_take(&0, 0, NOW)));
+        for key in 1..1_000 {
+            taken(key);
+        }
+        assert_eq!(taken(0), 2, "three of five are taken");
     }
 
     proptest! {

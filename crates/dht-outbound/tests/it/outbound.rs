@@ -267,6 +267,25 @@ async fn a_delivery_is_reported_once() {
     assert_eq!(reports, [false, false, true]);
 }
 
+/// Answers to peers that do not read must not keep this node from asking for its own messages.
+#[tokio::test]
+async fn stored_answers_leave_reports_for_requests() {
+    let config = Config {
+        max_reports: 8,
+        ..Config::default()
+    };
+    let (outbound, _worker, ..) = gated(&config);
+    let report = |request| outbound.try_send_reporting(request, Box::new(|_| {}));
+    let [_, answer, ..] = by_priority(&Bytes::from_static(b"x"));
+    let answers = (0..8).map_while(|_| report(answer.clone()).ok()).count();
+    assert_eq!(answers, 6);
+    assert_eq!(report(answer), Err(OutboxError::Full));
+    let ask = part(MessageType::SafRequestMessages, "x");
+    report(ask.clone()).unwrap();
+    report(ask.clone()).unwrap();
+    assert_eq!(report(ask), Err(OutboxError::Full));
+}
+
 #[tokio::test]
 async fn worker_ends_with_last_handle() {
     let node = Node::new().connected([1, 2]);

@@ -109,9 +109,14 @@ fn space_is_constant_and_debts_stay() {
         NodeId::from_bytes(&bytes).unwrap()
     };
     limiter.charge_junk(&stranger(0), 1_000, NOW);
-    for n in 1..3 * MAX_METERED_PEERS as u64 {
-        assert!(limiter.try_take(&stranger(n), Bucket::Join, NOW));
-    }
+    let strangers = 1..3 * MAX_METERED_PEERS as u64;
+    let take = |n: u64, now| limiter.try_take(&stranger(n), Bucket::Join, now);
+    let admitted = strangers.clone().filter(|n| take(*n, NOW)).count();
+    assert!(admitted < MAX_METERED_PEERS);
+    // Whoever was let in cannot empty a bucket, be forgotten, and find it full.
+    assert!(strangers.clone().all(|n| !take(n, NOW) || !take(n, NOW)));
+    // The buckets are full again a second or two later, and others take their places.
+    assert!(take(strangers.end, NOW.saturating_add(2)));
     assert!(limiter.len() <= MAX_METERED_PEERS);
     assert!(limiter.is_in_debt(&stranger(0), || NOW));
 }
