@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dht_core::{Destination, Encryption, Features, SendParams, Strategy};
 use dht_node::{Node, SendError, Subscription};
-use dht_outbound::{ConnectError, SearchError};
+use dht_outbound::SearchError;
 
 use crate::net::{
     builder, connect, is_connected, message, node, receive, secret, send, until, within,
@@ -78,7 +78,7 @@ async fn hopeless_searches_end_with_cause() {
     ));
     assert!(matches!(
         within(alice.dial_or_discover(alice.public_key())).await,
-        Err(ConnectError::CannotDiscoverThisNode)
+        Err(SearchError::CannotDiscoverThisNode)
     ));
 
     // Nobody to ask: no two minutes of waiting.

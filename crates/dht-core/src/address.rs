@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::error::ParseError;
 
-pub use policy::{AddressPolicy, AddressRefusal};
+pub use policy::AddressPolicy;
 pub use protocol::Protocol;
 
 mod policy;

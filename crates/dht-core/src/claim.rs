@@ -7,8 +7,8 @@ use curve25519_dalek::{
 use rand_core::CryptoRng;
 
 use crate::{
-    address::{Address, AddressRefusal},
-    error::ParseError,
+    address::Address,
+    error::ClaimError,
     features::Features,
     hash::{Hasher512, IDENTITY_SIGNATURE},
     keys::{PublicKey, SecretKey, scalar_from_bytes},
@@ -57,87 +57,6 @@ pub struct IdentitySignature {
     nonce: CompressedRistretto,
     scalar: Scalar,
     updated_at: i64,
-}
-
-/// Why a claim does not decode, or is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ClaimError {
-    /// A feature bit this node does not know.
-    #[error("unknown peer feature bits in {0:#x}")]
-    Features(u32),
-    /// An address that does not decode.
-    #[error("claim has a malformed address")]
-    Malformed(#[source] ParseError),
-    /// There is no signature.
-    #[error("claim is not signed")]
-    NotSigned,
-    /// A version of the signature that does not fit one byte.
-    #[error("identity signature version does not fit one byte")]
-    Version,
-    /// A public nonce that is not a canonical point.
-    #[error("public nonce of the identity signature is not canonical")]
-    Nonce,
-    /// A scalar that is not canonical.
-    #[error("scalar of the identity signature is not canonical")]
-    Scalar,
-    /// A time that is not a date.
-    #[error("identity signature time is not a representable date")]
-    Date,
-    /// A peer without any claim, which cannot be checked.
-    #[error("peer has no claim")]
-    NoClaims,
-    /// More claims of one peer than accepted.
-    #[error("peer has {found} claims, at most {max} are accepted")]
-    TooManyClaims {
-        /// Claims of the peer.
-        found: usize,
-        /// Most claims that are accepted.
-        max: usize,
-    },
-    /// The record held under this node id has another key.
-    #[error("public key differs from the one already known for this node id")]
-    KeyMismatch,
-    /// A claim without an address.
-    #[error("claim has no address")]
-    NoAddresses,
-    /// More addresses in one claim than accepted.
-    #[error("claim has {found} addresses, at most {max} are accepted")]
-    TooManyAddresses {
-        /// Addresses of the claim.
-        found: usize,
-        /// Most addresses that are accepted.
-        max: usize,
-    },
-    /// Addresses that are too long together.
-    #[error("claim has {found} bytes of addresses, at most {max} are accepted")]
-    TooLong {
-        /// Bytes of all addresses.
-        found: usize,
-        /// Most bytes that are accepted.
-        max: usize,
-    },
-    /// An address that may not be advertised.
-    #[error("claim has an address that may not be advertised")]
-    Address(#[source] AddressRefusal),
-    /// Signed before 1970.
-    #[error("identity signature time is negative")]
-    NegativeTime,
-    /// Signed more than a day ahead.
-    #[error("identity signature time is more than a day in the future")]
-    FromTheFuture,
-    /// A signature that does not hold.
-    #[error("identity signature does not verify")]
-    BadSignature,
-}
-
-impl ClaimError {
-    /// Whether only bad faith explains it: a signature that does not hold. Everything else can be an honest peer
-    /// with other limits, an unusual address or a wrong clock.
-    #[must_use]
-    pub const fn is_offence(&self) -> bool {
-        matches!(self, Self::BadSignature)
-    }
 }
 
 impl Claim {

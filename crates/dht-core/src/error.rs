@@ -1,4 +1,4 @@
-//! What can go wrong: with text, and in each step of the life of an envelope.
+//! What can go wrong: with text, with a claim, and in each step of the life of an envelope.
 
 /// Why bytes or text are not a key, node id, network, multiaddr or peer address: what is wrong, and what is right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,4 +124,110 @@ pub enum SealError {
     /// The message has 4 GiB or more, which its length prefix cannot hold.
     #[error("message is too long to encrypt")]
     TooLong,
+}
+
+/// Why a claim does not decode, or is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// A feature bit this node does not know.
+    #[error("unknown peer feature bits in {0:#x}")]
+    Features(u32),
+    /// An address that does not decode.
+    #[error("claim has a malformed address")]
+    Malformed(#[source] ParseError),
+    /// There is no signature.
+    #[error("claim is not signed")]
+    NotSigned,
+    /// A version of the signature that does not fit one byte.
+    #[error("identity signature version does not fit one byte")]
+    Version,
+    /// A public nonce that is not a canonical point.
+    #[error("public nonce of the identity signature is not canonical")]
+    Nonce,
+    /// A scalar that is not canonical.
+    #[error("scalar of the identity signature is not canonical")]
+    Scalar,
+    /// A time that is not a date.
+    #[error("identity signature time is not a representable date")]
+    Date,
+    /// A peer without any claim, which cannot be checked.
+    #[error("peer has no claim")]
+    NoClaims,
+    /// More claims of one peer than accepted.
+    #[error("peer has {found} claims, at most {max} are accepted")]
+    TooManyClaims {
+        /// Claims of the peer.
+        found: usize,
+        /// Most claims that are accepted.
+        max: usize,
+    },
+    /// The record held under this node id has another key.
+    #[error("public key differs from the one already known for this node id")]
+    KeyMismatch,
+    /// A claim without an address.
+    #[error("claim has no address")]
+    NoAddresses,
+    /// More addresses in one claim than accepted.
+    #[error("claim has {found} addresses, at most {max} are accepted")]
+    TooManyAddresses {
+        /// Addresses of the claim.
+        found: usize,
+        /// Most addresses that are accepted.
+        max: usize,
+    },
+    /// Addresses that are too long together.
+    #[error("claim has {found} bytes of addresses, at most {max} are accepted")]
+    TooLong {
+        /// Bytes of all addresses.
+        found: usize,
+        /// Most bytes that are accepted.
+        max: usize,
+    },
+    /// An address that has none of the shapes this network dials.
+    #[error("address has no shape this network dials")]
+    AddressShape,
+    /// An address with port 0, which leads nowhere.
+    #[error("address has port 0")]
+    AddressPort,
+    /// The address 0.0.0.0 or ::.
+    #[error("address is unspecified")]
+    AddressUnspecified,
+    /// An onion address whose checksum or version is wrong.
+    #[error("onion address has a wrong version or checksum")]
+    AddressOnion,
+    /// A test address outside a test.
+    #[error("address is for tests only")]
+    AddressTestOnly,
+    /// Signed before 1970.
+    #[error("identity signature time is negative")]
+    NegativeTime,
+    /// Signed more than a day ahead.
+    #[error("identity signature time is more than a day in the future")]
+    FromTheFuture,
+    /// A signature that does not hold.
+    #[error("identity signature does not verify")]
+    BadSignature,
+}
+
+impl ClaimError {
+    /// Whether only bad faith explains it: a signature that does not hold. Everything else can be an honest peer
+    /// with other limits, an unusual address or a wrong clock.
+    #[must_use]
+    pub const fn is_offence(&self) -> bool {
+        matches!(self, Self::BadSignature)
+    }
+
+    /// Whether an address decodes and may not be advertised; see [`Address::check_policy`](crate::Address::check_policy).
+    #[must_use]
+    pub const fn is_address(&self) -> bool {
+        matches!(
+            self,
+            Self::AddressShape
+                | Self::AddressPort
+                | Self::AddressUnspecified
+                | Self::AddressOnion
+                | Self::AddressTestOnly
+        )
+    }
 }

@@ -60,8 +60,8 @@ pub mod test_util;
 mod time;
 mod transit;
 
-pub use address::{Address, AddressPolicy, AddressRefusal, DnsKind, Host, Protocol};
-pub use claim::{Claim, ClaimError, IdentitySignature, MAX_CLAIM_SKEW_SECONDS};
+pub use address::{Address, AddressPolicy, DnsKind, Host, Protocol};
+pub use claim::{Claim, IdentitySignature, MAX_CLAIM_SKEW_SECONDS};
 pub use disposition::{Disposition, DropReason};
 #[cfg(feature = "os-entropy")]
 pub use entropy::OsEntropy;
@@ -73,7 +73,7 @@ pub use envelope::{
     dedup_key_of, domain_parts, encode_envelope, encode_parts, open_batch, pad, seal, unpad,
     verify_batch,
 };
-pub use error::{HeaderError, OpenError, ParseError, SealError, VerifyError};
+pub use error::{ClaimError, HeaderError, OpenError, ParseError, SealError, VerifyError};
 pub use features::Features;
 pub use identity::NodeIdentity;
 pub use key_cache::KeyCache;

@@ -1,8 +1,10 @@
 //! Finding peers: questions go out through the outbound pipeline, answers come in through the inbound stack.
 
+use std::sync::Arc;
+
 use dht_core::{NodeId, OutboxError};
 use dht_inbound::{AnswerCheck, DiscoveryAnswer, DiscoveryHook};
-use dht_outbound::{ConnectError, Dial, Searcher};
+use dht_outbound::{Dial, SearchError, Searcher};
 use dht_transport::Transport;
 
 /// Takes answers to the searches of this node.
@@ -36,11 +38,11 @@ pub(crate) struct Dialler(pub(crate) Transport);
 impl Dial for Dialler {
     type Connection = ();
 
-    async fn dial(&self, peer: NodeId) -> Result<(), ConnectError> {
+    async fn dial(&self, peer: NodeId) -> Result<(), SearchError> {
         match self.0.dial_known(&peer).await {
             Ok(_connection) => Ok(()),
-            Err(error) if error.is_exhausted() => Err(ConnectError::Exhausted),
-            Err(error) => Err(ConnectError::Dial(error.into())),
+            Err(error) if error.is_exhausted() => Err(SearchError::Exhausted),
+            Err(error) => Err(SearchError::Dial(Arc::new(error))),
         }
     }
 }

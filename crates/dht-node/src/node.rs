@@ -17,8 +17,8 @@ use dht_core::{
     RemotePeer, SendParams, SendRequest, Strategy,
 };
 use dht_outbound::{
-    Candidates, ConnectError, Connector, Deliveries, Outbound, SearchError, Searcher, SelectConfig,
-    Selection, SendError, select,
+    Candidates, Connector, Deliveries, Outbound, SearchError, Searcher, SelectConfig, Selection,
+    SendError, select,
 };
 use dht_peers::{Directory, PeerRecord};
 use dht_spool::{EntryId, Outbox, SpoolError};
@@ -205,8 +205,8 @@ impl Node {
     /// addresses answers.
     ///
     /// # Errors
-    /// [`ConnectError`].
-    pub async fn dial_or_discover(&self, key: &PublicKey) -> Result<(), ConnectError> {
+    /// [`SearchError`].
+    pub async fn dial_or_discover(&self, key: &PublicKey) -> Result<(), SearchError> {
         self.connector.connect(key).await
     }
 

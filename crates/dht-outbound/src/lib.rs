@@ -57,8 +57,7 @@ pub use outbound::Outbound;
 pub use pipeline::{PipelineParts, pipeline};
 pub use seal::{Seal, SealLayer, SealedRequest};
 pub use search::{
-    Answered, ConnectError, Connector, Dial, MAX_SEARCHES, SEARCH_INTERVAL, SearchError,
-    SearchLimits, Searcher,
+    Answered, Connector, Dial, MAX_SEARCHES, SEARCH_INTERVAL, SearchError, SearchLimits, Searcher,
 };
 pub use select::{Candidates, Chosen, Select, SelectLayer, Selected, Selection, Why, select};
 pub use worker::Worker;

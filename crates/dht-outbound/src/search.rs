@@ -1,6 +1,6 @@
 //! Finds one peer by its key: specification 06, sections 2.1 and 2.3.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use dht_core::{NodeIdentity, PublicKey, SendRequest, SharedEntropy};
 use futures::future::BoxFuture;
@@ -9,7 +9,7 @@ use rand_core::Rng;
 use tokio::{sync::watch, time::timeout};
 use tower::BoxError;
 
-pub use self::connect::{ConnectError, Connector, Dial};
+pub use self::connect::{Connector, Dial};
 use self::table::{Joined, Table};
 use crate::{config::DISCOVERY_SECONDS, discover::Discover, error::SendError, outbound::Outbound};
 
@@ -85,7 +85,7 @@ pub struct Answered {
 
 type Outcome = Result<(), SearchError>;
 
-/// Why a peer was not found.
+/// Why a peer was not found, or not connected to.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SearchError {
@@ -104,6 +104,15 @@ pub enum SearchError {
     /// There was an answer, but the peer could not be taken from it.
     #[error("the answer is of no use: {0}")]
     BadAnswer(String),
+    /// The [`Discover`] of a [`Connector`] did not find the peer.
+    #[error("peer could not be found")]
+    NotFound(#[source] Arc<dyn Error + Send + Sync>),
+    /// Every known address of the peer failed. Other nodes may know newer ones.
+    #[error("no address of the peer answers")]
+    Exhausted,
+    /// The peer cannot be dialled, and newer addresses would not change that.
+    #[error("peer cannot be dialled")]
+    Dial(#[source] Arc<dyn Error + Send + Sync>),
 }
 
 impl Default for SearchLimits {

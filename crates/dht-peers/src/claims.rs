@@ -105,7 +105,7 @@ impl ClaimPolicy {
             match address.check_policy(&self.addresses) {
                 Ok(()) => usable.push(address),
                 Err(cause) if self.unusable == Unusable::Refuse => {
-                    return Err(ClaimError::Address(cause));
+                    return Err(cause);
                 }
                 Err(cause) => refusal = Some(cause),
             }
@@ -117,7 +117,7 @@ impl ClaimPolicy {
             usable.retain(|address| address.is_public());
         }
         match (usable.len(), refusal) {
-            (0, Some(cause)) => Err(ClaimError::Address(cause)),
+            (0, Some(cause)) => Err(cause),
             (0, None) => Err(ClaimError::NoAddresses),
             (found, _) if found > self.max_addresses => Err(ClaimError::TooManyAddresses {
                 found,
@@ -222,7 +222,7 @@ impl ValidClaims {
 
 #[cfg(test)]
 mod tests {
-    use dht_core::{AddressRefusal, Features};
+    use dht_core::Features;
 
     use super::*;
     use crate::test_util::{claim, secret};
@@ -302,7 +302,7 @@ mod tests {
     fn test_addresses_need_permission() {
         let memory = signed(&["/memory/7"], 7);
         let refused = check(vec![memory.clone()]).unwrap_err();
-        assert_eq!(refused, ClaimError::Address(AddressRefusal::TestOnly));
+        assert_eq!(refused, ClaimError::AddressTestOnly);
         assert!(!refused.is_offence());
         let policy = ClaimPolicy {
             addresses: AddressPolicy { allow_test: true },
@@ -345,7 +345,7 @@ mod tests {
         };
         assert!(matches!(
             validate_claims(&key, claims(), None, &legacy, NOW),
-            Err(ClaimError::Address(_))
+            Err(ClaimError::AddressOnion)
         ));
         // With test addresses allowed there are seven that may be used, two more than the limit.
         let testing = ClaimPolicy {

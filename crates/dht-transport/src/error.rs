@@ -4,7 +4,7 @@ use std::io;
 
 use dht_peers::policy::Offence;
 
-use crate::{IdentityError, negotiate::NegotiationError, noise::NoiseError};
+use crate::{IdentityError, noise::NoiseError};
 
 /// Why a socket did not become a connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,7 +75,7 @@ pub enum DialError {
     Cancelled,
 }
 
-/// Why a stream could not be opened.
+/// Why a stream could not be opened, or has no protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
@@ -88,9 +88,27 @@ pub enum StreamError {
     /// [`MAX_OUTBOUND_STREAMS`](crate::limits::MAX_OUTBOUND_STREAMS) are open already.
     #[error("too many streams")]
     TooManyStreams,
-    /// The protocol was not agreed on.
-    #[error("protocol negotiation failed")]
-    Negotiation(#[source] NegotiationError),
+    /// The stream broke.
+    #[error("stream failed during protocol negotiation: {0}")]
+    Io(io::ErrorKind),
+    /// The negotiation took longer than [`NEGOTIATION_TIMEOUT`](crate::limits::NEGOTIATION_TIMEOUT).
+    #[error("protocol negotiation took too long")]
+    Timeout,
+    /// The remote does not speak the protocol.
+    #[error("remote does not support the protocol")]
+    NotSupported,
+    /// The opener proposed nothing (more) that we speak.
+    #[error("remote proposed no protocol we support")]
+    NothingSupported,
+    /// Unknown flags: an offence.
+    #[error("negotiation frame has unknown flags {0:#04x}")]
+    Flags(u8),
+    /// An answer that makes no sense.
+    #[error("negotiation answer is for another protocol")]
+    WrongAnswer,
+    /// Ids are at most 255 bytes.
+    #[error("protocol id of {0} bytes is too long")]
+    IdTooLong(usize),
 }
 
 /// Why a message was not queued.
@@ -134,6 +152,20 @@ impl UpgradeError {
             Self::Identity(error) => error.offence(we_dialled),
             _ => None,
         }
+    }
+}
+
+impl StreamError {
+    /// True if no honest peer does this: section 5 orders a ban.
+    #[must_use]
+    pub const fn is_offence(&self) -> bool {
+        matches!(self, Self::Flags(_))
+    }
+}
+
+impl From<io::Error> for StreamError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error.kind())
     }
 }
 

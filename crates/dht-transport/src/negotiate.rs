@@ -9,15 +9,16 @@
 //! | 1 | flags: 1 optimistic, 2 terminate, 4 not supported |
 //! | n | protocol id |
 
-use std::io;
-
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::timeout,
 };
 
-use crate::limits::{MAX_PROPOSALS, NEGOTIATION_TIMEOUT};
+use crate::{
+    error::StreamError,
+    limits::{MAX_PROPOSALS, NEGOTIATION_TIMEOUT},
+};
 
 /// The proposal stands whatever the other side thinks of it: no answer is sent.
 const OPTIMISTIC: u8 = 1;
@@ -32,33 +33,6 @@ const KNOWN_FLAGS: u8 = OPTIMISTIC | TERMINATE | NOT_SUPPORTED;
 pub struct Frame {
     flags: u8,
     protocol: Bytes,
-}
-
-/// Why a stream has no protocol.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NegotiationError {
-    /// The stream broke.
-    #[error("stream failed during protocol negotiation: {0}")]
-    Io(io::ErrorKind),
-    /// Not finished within [`NEGOTIATION_TIMEOUT`].
-    #[error("protocol negotiation took too long")]
-    Timeout,
-    /// The remote does not speak the protocol.
-    #[error("remote does not support the protocol")]
-    NotSupported,
-    /// The opener proposed nothing (more) that we speak.
-    #[error("remote proposed no protocol we support")]
-    NothingSupported,
-    /// Unknown flags: an offence.
-    #[error("negotiation frame has unknown flags {0:#04x}")]
-    Flags(u8),
-    /// An answer that makes no sense.
-    #[error("negotiation answer is for another protocol")]
-    WrongAnswer,
-    /// Ids are at most 255 bytes.
-    #[error("protocol id of {0} bytes is too long")]
-    IdTooLong(usize),
 }
 
 /// What the responder's core decides about one frame.
@@ -106,22 +80,22 @@ impl Frame {
     /// A frame from its head and id.
     ///
     /// # Errors
-    /// [`NegotiationError::Flags`] if an unknown flag is set.
-    pub fn new(flags: u8, protocol: Bytes) -> Result<Self, NegotiationError> {
+    /// [`StreamError::Flags`] if an unknown flag is set.
+    pub fn new(flags: u8, protocol: Bytes) -> Result<Self, StreamError> {
         if flags & !KNOWN_FLAGS == 0 {
             Ok(Self { flags, protocol })
         } else {
-            Err(NegotiationError::Flags(flags))
+            Err(StreamError::Flags(flags))
         }
     }
 
     /// The frame as sent, in one piece.
     ///
     /// # Errors
-    /// [`NegotiationError::IdTooLong`] above 255 bytes.
-    pub fn encode(&self) -> Result<Vec<u8>, NegotiationError> {
+    /// [`StreamError::IdTooLong`] above 255 bytes.
+    pub fn encode(&self) -> Result<Vec<u8>, StreamError> {
         let length = u8::try_from(self.protocol.len())
-            .map_err(|_| NegotiationError::IdTooLong(self.protocol.len()))?;
+            .map_err(|_| StreamError::IdTooLong(self.protocol.len()))?;
         let mut bytes = vec![length, self.flags];
         bytes.extend_from_slice(&self.protocol);
         Ok(bytes)
@@ -130,8 +104,8 @@ impl Frame {
     /// Reads a frame from the front of `bytes`: the frame and its length, or `None` if it is not complete.
     ///
     /// # Errors
-    /// [`NegotiationError::Flags`], as soon as the flags are there.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, NegotiationError> {
+    /// [`StreamError::Flags`], as soon as the flags are there.
+    pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, StreamError> {
         let Some((&[length, flags], rest)) = bytes.split_first_chunk() else {
             return Ok(None);
         };
@@ -210,29 +184,15 @@ impl<'a> Responder<'a> {
     }
 }
 
-impl NegotiationError {
-    /// True if no honest peer does this: section 5 orders a ban.
-    #[must_use]
-    pub const fn is_offence(&self) -> bool {
-        matches!(self, Self::Flags(_))
-    }
-}
-
-impl From<io::Error> for NegotiationError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error.kind())
-    }
-}
-
 /// Opens `protocol` on a fresh stream. Optimistic: one write, no wait. Otherwise the answer is awaited.
 ///
 /// # Errors
-/// [`NegotiationError`]; the stream is of no more use then.
+/// [`StreamError`]; the stream is of no more use then.
 pub async fn propose<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     protocol: &Bytes,
     optimistic: bool,
-) -> Result<(), NegotiationError> {
+) -> Result<(), StreamError> {
     let talk = async {
         let proposal = Frame::propose(protocol.clone(), optimistic);
         stream.write_all(&proposal.encode()?).await?;
@@ -248,26 +208,26 @@ pub async fn propose<S: AsyncRead + AsyncWrite + Unpin>(
                 protocol: Bytes::new(),
             };
             stream.write_all(&end.encode()?).await?;
-            Err(NegotiationError::NotSupported)
+            Err(StreamError::NotSupported)
         } else if answer.protocol == *protocol {
             Ok(())
         } else {
-            Err(NegotiationError::WrongAnswer)
+            Err(StreamError::WrongAnswer)
         }
     };
     timeout(NEGOTIATION_TIMEOUT, talk)
         .await
-        .map_err(|_| NegotiationError::Timeout)?
+        .map_err(|_| StreamError::Timeout)?
 }
 
 /// Answers on a stream the remote opened; returns the protocol agreed on.
 ///
 /// # Errors
-/// [`NegotiationError`]; the stream is of no more use then.
+/// [`StreamError`]; the stream is of no more use then.
 pub async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     supported: &[Bytes],
-) -> Result<Bytes, NegotiationError> {
+) -> Result<Bytes, StreamError> {
     let talk = async {
         let mut responder = Responder::new(supported);
         loop {
@@ -275,7 +235,7 @@ pub async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
             let (answer, outcome) = match responder.on_frame(&frame) {
                 Decision::Accept { protocol, answer } => (answer, Some(Ok(protocol))),
                 Decision::Refuse(answer) => (Some(answer), None),
-                Decision::End(answer) => (answer, Some(Err(NegotiationError::NothingSupported))),
+                Decision::End(answer) => (answer, Some(Err(StreamError::NothingSupported))),
             };
             if let Some(answer) = answer {
                 stream.write_all(&answer.encode()?).await?;
@@ -288,11 +248,11 @@ pub async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
     };
     timeout(NEGOTIATION_TIMEOUT, talk)
         .await
-        .map_err(|_| NegotiationError::Timeout)?
+        .map_err(|_| StreamError::Timeout)?
 }
 
 /// Reads exactly one frame and nothing behind it.
-async fn read_frame<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Frame, NegotiationError> {
+async fn read_frame<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Frame, StreamError> {
     let mut head = [0; Frame::HEAD_BYTES];
     stream.read_exact(&mut head).await?;
     let [length, flags] = head;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use sha3::{Digest, Sha3_256};
 
 use super::{Address, DnsKind, Host};
+use crate::error::ClaimError;
 
 /// What a claim may contain besides public addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,54 +14,33 @@ pub struct AddressPolicy {
     pub allow_test: bool,
 }
 
-/// Why a well-formed address may not be advertised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AddressRefusal {
-    /// Not one of the shapes this network dials.
-    #[error("address has no shape this network dials")]
-    Shape,
-    /// Port 0 leads nowhere.
-    #[error("address has port 0")]
-    Port,
-    /// 0.0.0.0 or ::.
-    #[error("address is unspecified")]
-    Unspecified,
-    /// Checksum or version of the onion address is wrong.
-    #[error("onion address has a wrong version or checksum")]
-    Onion,
-    /// A test address outside a test.
-    #[error("address is for tests only")]
-    TestOnly,
-}
-
 impl Address {
     /// Whether a peer may advertise this address. Loopback and private ranges may.
     ///
     /// # Errors
-    /// [`AddressRefusal`] naming the rule.
-    pub fn check_policy(&self, policy: &AddressPolicy) -> Result<(), AddressRefusal> {
-        let (port, refusal) = match self.host().ok_or(AddressRefusal::Shape)? {
+    /// [`ClaimError`] naming the rule, of those that [`ClaimError::is_address`] answers true for.
+    pub fn check_policy(&self, policy: &AddressPolicy) -> Result<(), ClaimError> {
+        let (port, refusal) = match self.host().ok_or(ClaimError::AddressShape)? {
             Host::Dns {
                 kind: DnsKind::Dns, ..
-            } => return Err(AddressRefusal::Shape),
+            } => return Err(ClaimError::AddressShape),
             Host::Dns { port, .. } => (port, None),
             Host::Ip(ip, port) => {
                 let refused = ip.is_unspecified() && !policy.allow_test;
-                (port, refused.then_some(AddressRefusal::Unspecified))
+                (port, refused.then_some(ClaimError::AddressUnspecified))
             }
             Host::Onion3 { address, port } => (
                 port,
-                (!onion_is_valid(&address)).then_some(AddressRefusal::Onion),
+                (!onion_is_valid(&address)).then_some(ClaimError::AddressOnion),
             ),
             Host::Memory(number) => {
-                let refusal = (!policy.allow_test).then_some(AddressRefusal::TestOnly);
+                let refusal = (!policy.allow_test).then_some(ClaimError::AddressTestOnly);
                 (u16::from(number != 0), refusal)
             }
         };
         match refusal {
             Some(refusal) => Err(refusal),
-            None if port == 0 => Err(AddressRefusal::Port),
+            None if port == 0 => Err(ClaimError::AddressPort),
             None => Ok(()),
         }
     }

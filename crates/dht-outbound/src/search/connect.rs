@@ -7,6 +7,7 @@ use dht_peers::Directory;
 use futures::future::BoxFuture;
 use tower::BoxError;
 
+use super::SearchError;
 use crate::discover::Discover;
 
 /// Opens connections, or hands out the one there is: the transport.
@@ -18,7 +19,7 @@ pub trait Dial: Clone + Send + Sync + 'static {
     fn dial(
         &self,
         peer: NodeId,
-    ) -> impl Future<Output = Result<Self::Connection, ConnectError>> + Send;
+    ) -> impl Future<Output = Result<Self::Connection, SearchError>> + Send;
 }
 
 /// Dials a peer by its key, and searches for it where that can help.
@@ -31,27 +32,6 @@ pub struct Connector<D> {
     directory: Directory,
     clock: SharedClock,
     timeout: Duration,
-}
-
-/// Why there is no connection to a peer.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The key is this node's own.
-    #[error("a node does not search for itself")]
-    CannotDiscoverThisNode,
-    /// Nobody knows it.
-    #[error("peer could not be found")]
-    DiscoveryFailed(#[source] BoxError),
-    /// The search took too long.
-    #[error("peer was not found in time")]
-    DiscoveryTimedOut,
-    /// Every known address of the peer failed. Other nodes may know newer ones.
-    #[error("no address of the peer answers")]
-    Exhausted,
-    /// The peer cannot be dialled, and newer addresses would not change that.
-    #[error("peer cannot be dialled")]
-    Dial(#[source] BoxError),
 }
 
 impl<D: Dial> Connector<D> {
@@ -78,18 +58,18 @@ impl<D: Dial> Connector<D> {
     /// searched for at once.
     ///
     /// # Errors
-    /// [`ConnectError`].
+    /// [`SearchError`].
     ///
     /// # Cancel safety
     /// Dropping the future ends the search or the dial.
-    pub async fn connect(&self, key: &PublicKey) -> Result<D::Connection, ConnectError> {
+    pub async fn connect(&self, key: &PublicKey) -> Result<D::Connection, SearchError> {
         let id = key.node_id();
         if id == *self.directory.me() {
-            return Err(ConnectError::CannotDiscoverThisNode);
+            return Err(SearchError::CannotDiscoverThisNode);
         }
         if self.directory.find_by_key(key).is_some() {
             match self.dial.dial(id).await {
-                Err(ConnectError::Exhausted) => {
+                Err(SearchError::Exhausted) => {
                     tracing::debug!(peer = %id, "known addresses exhausted")
                 }
                 result => return result,
@@ -97,8 +77,8 @@ impl<D: Dial> Connector<D> {
         }
         tokio::time::timeout(self.timeout, self.discover.discover(*key))
             .await
-            .map_err(|_| ConnectError::DiscoveryTimedOut)?
-            .map_err(ConnectError::DiscoveryFailed)?;
+            .map_err(|_| SearchError::TimedOut)?
+            .map_err(|cause| SearchError::NotFound(cause.into()))?;
         self.dial.dial(id).await
     }
 }
@@ -152,13 +132,13 @@ mod tests {
     struct Counts {
         dials: usize,
         discoveries: usize,
-        dial_answers: VecDeque<ConnectError>,
+        dial_answers: VecDeque<SearchError>,
     }
 
     impl Dial for World {
         type Connection = NodeId;
 
-        async fn dial(&self, peer: NodeId) -> Result<NodeId, ConnectError> {
+        async fn dial(&self, peer: NodeId) -> Result<NodeId, SearchError> {
             let mut counts = self.0.lock();
             counts.dials += 1;
             counts.dial_answers.pop_front().map_or(Ok(peer), Err)
@@ -166,7 +146,7 @@ mod tests {
     }
 
     impl World {
-        fn failing(answers: impl IntoIterator<Item = ConnectError>) -> Self {
+        fn failing(answers: impl IntoIterator<Item = SearchError>) -> Self {
             let world = Self::default();
             world.0.lock().dial_answers.extend(answers);
             world
@@ -243,13 +223,13 @@ mod tests {
             .connector(&directory(false), false)
             .connect(&public_key(1))
             .await;
-        assert!(matches!(error, Err(ConnectError::DiscoveryFailed(_))));
+        assert!(matches!(error, Err(SearchError::NotFound(_))));
         assert_eq!(world.counts(), (0, 1));
     }
 
     #[tokio::test]
     async fn only_exhausted_addresses_are_searched() {
-        let world = World::failing([ConnectError::Exhausted]);
+        let world = World::failing([SearchError::Exhausted]);
         world
             .connector(&directory(true), true)
             .connect(&public_key(1))
@@ -257,12 +237,12 @@ mod tests {
             .unwrap();
         assert_eq!(world.counts(), (2, 1));
 
-        let world = World::failing([ConnectError::Dial("banned".into())]);
+        let world = World::failing([SearchError::Dial(BoxError::from("banned").into())]);
         let error = world
             .connector(&directory(true), true)
             .connect(&public_key(1))
             .await;
-        assert!(matches!(error, Err(ConnectError::Dial(_))));
+        assert!(matches!(error, Err(SearchError::Dial(_))));
         assert_eq!(world.counts(), (1, 0));
     }
 
@@ -273,10 +253,10 @@ mod tests {
         let connector = Connector::new(world, discover, directory(false), clock(), TIMEOUT);
         let before = tokio::time::Instant::now();
         let error = connector.connect(&public_key(1)).await;
-        assert!(matches!(error, Err(ConnectError::DiscoveryTimedOut)));
+        assert!(matches!(error, Err(SearchError::TimedOut)));
         assert_eq!(before.elapsed(), TIMEOUT);
         let error = connector.connect(&public_key(0)).await;
-        assert!(matches!(error, Err(ConnectError::CannotDiscoverThisNode)));
+        assert!(matches!(error, Err(SearchError::CannotDiscoverThisNode)));
     }
 
     #[tokio::test]
@@ -292,7 +272,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_found_recipient_is_dialled() {
-        let world = World::failing([ConnectError::Exhausted]);
+        let world = World::failing([SearchError::Exhausted]);
         let connector = world.connector(&directory(false), true);
         connector.discover(public_key(1)).await.unwrap();
         assert_eq!(world.counts(), (1, 1));

@@ -174,9 +174,7 @@ impl Connection {
 
     async fn agree(&self, stream: &mut Substream, protocol: &Bytes) -> Result<(), StreamError> {
         let optimistic = self.info.protocols.contains(protocol);
-        negotiate::propose(stream, protocol, optimistic)
-            .await
-            .map_err(StreamError::Negotiation)
+        negotiate::propose(stream, protocol, optimistic).await
     }
 
     /// Closes politely. `minimized`: we have no use for the connection, as against something being wrong.

@@ -5,8 +5,7 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use dht_core::{
-    Address, AddressPolicy, AddressRefusal, Claim, ClaimError, Features, IdentitySignature,
-    PublicKey, UnixSeconds,
+    Address, AddressPolicy, Claim, ClaimError, Features, IdentitySignature, PublicKey, UnixSeconds,
 };
 use dht_peers::policy::Offence;
 use dht_proto::{
@@ -95,8 +94,8 @@ impl IdentityError {
             | Self::TooManyProtocols(_)
             | Self::ProtocolIdTooLong(_)
             | Self::Claim(ClaimError::TooManyAddresses { .. }) => Some(Offence::MalformedIdentity),
-            Self::Claim(ClaimError::Address(AddressRefusal::Shape)) => None,
-            Self::Claim(ClaimError::Address(_)) => Some(Offence::RefusedAddress),
+            Self::Claim(ClaimError::AddressShape) => None,
+            Self::Claim(error) if error.is_address() => Some(Offence::RefusedAddress),
             Self::Claim(ClaimError::NegativeTime | ClaimError::BadSignature) => {
                 Some(Offence::ForgedIdentity)
             }
@@ -188,9 +187,7 @@ pub fn check_identity(
     let signature = message.identity_signature.ok_or(ClaimError::NotSigned)?;
     let signature = IdentitySignature::try_from(&signature)?;
     for address in &addresses {
-        address
-            .check_policy(&rules.addresses)
-            .map_err(ClaimError::Address)?;
+        address.check_policy(&rules.addresses)?;
     }
     let claim = Claim {
         addresses,

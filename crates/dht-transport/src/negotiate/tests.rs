@@ -61,9 +61,9 @@ fn supported_proposal_is_echoed() {
 
 #[test]
 fn unknown_flags_are_an_offence() {
-    assert_eq!(Frame::decode(&[200, 8]), Err(NegotiationError::Flags(8)));
-    assert!(NegotiationError::Flags(8).is_offence());
-    assert!(!NegotiationError::Timeout.is_offence());
+    assert_eq!(Frame::decode(&[200, 8]), Err(StreamError::Flags(8)));
+    assert!(StreamError::Flags(8).is_offence());
+    assert!(!StreamError::Timeout.is_offence());
 }
 
 #[tokio::test]
@@ -96,19 +96,16 @@ async fn an_unsupported_protocol_is_named() {
         propose(&mut opener, &wanted, false),
         respond(&mut responder, &supported)
     );
-    assert_eq!(proposed, Err(NegotiationError::NotSupported));
-    assert_eq!(answered, Err(NegotiationError::NothingSupported));
+    assert_eq!(proposed, Err(StreamError::NotSupported));
+    assert_eq!(answered, Err(StreamError::NothingSupported));
 }
 
 #[tokio::test(start_paused = true)]
 async fn silence_times_out_on_both_sides() {
     let (mut a, mut b) = duplex(1024);
-    assert_eq!(respond(&mut a, &[]).await, Err(NegotiationError::Timeout));
+    assert_eq!(respond(&mut a, &[]).await, Err(StreamError::Timeout));
     let id = Bytes::from_static(MESSAGING);
-    assert_eq!(
-        propose(&mut b, &id, false).await,
-        Err(NegotiationError::Timeout)
-    );
+    assert_eq!(propose(&mut b, &id, false).await, Err(StreamError::Timeout));
 }
 
 proptest! {

@@ -24,7 +24,7 @@ fn class(error: &IdentityError) -> &'static str {
         IdentityError::Claim(ClaimError::Malformed(_)) => "MultiaddrError",
         IdentityError::Claim(ClaimError::Features(_)) => "InvalidPeerFeatures",
         IdentityError::Claim(ClaimError::NotSigned) => "MissingIdentitySignature",
-        IdentityError::Claim(ClaimError::Address(_)) => "InvalidMultiaddr",
+        IdentityError::Claim(error) if error.is_address() => "InvalidMultiaddr",
         IdentityError::Claim(
             ClaimError::NegativeTime | ClaimError::FromTheFuture | ClaimError::BadSignature,
         ) => "InvalidPeerSignature",
@@ -95,15 +95,11 @@ fn bans_follow_the_table() {
     assert_eq!(seconds(IdentityError::Timeout), Some(120));
     assert_eq!(IdentityError::Timeout.offence(true), None);
     assert_eq!(
-        seconds(IdentityError::Claim(ClaimError::Address(
-            AddressRefusal::Port
-        ))),
+        seconds(IdentityError::Claim(ClaimError::AddressPort)),
         Some(7200)
     );
     assert_eq!(
-        seconds(IdentityError::Claim(ClaimError::Address(
-            AddressRefusal::Shape
-        ))),
+        seconds(IdentityError::Claim(ClaimError::AddressShape)),
         None
     );
     assert_eq!(seconds(IdentityError::Claim(ClaimError::NoAddresses)), None);
