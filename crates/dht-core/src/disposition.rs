@@ -1,6 +1,6 @@
-//! What became of a received message.
+//! Outcome of a received message.
 
-/// What became of a received message.
+/// Outcome of a received message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Disposition {
@@ -107,7 +107,7 @@ impl DropReason {
         )
     }
 
-    /// Every reason.
+    /// Every reason to drop a message.
     pub const ALL: [Self; 25] = [
         Self::Empty,
         Self::Undecodable,

@@ -32,7 +32,7 @@ pub struct OsEntropy;
 
 /// Reproducible generators from one seed: the n-th call gives the n-th stream of that seed.
 ///
-/// For tests and simulations only: whoever knows the seed knows every key.
+/// For tests and simulations only: the seed determines every key.
 pub struct SeededEntropy {
     seed: u64,
     calls: AtomicU64,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 bitflags::bitflags! {
-    /// What a peer offers to others.
+    /// Services that a peer offers to others.
     ///
     /// `from_bits` refuses bits that the protocol does not know.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

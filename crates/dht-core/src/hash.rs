@@ -77,9 +77,9 @@ pub const NOISE_DH: Domain<'static> = Domain {
 #[derive(Clone, Debug)]
 pub struct DomainHasher<const LENGTH: usize>(State);
 
-/// 32-byte hashes.
+/// Domain-separated hashes of 32 bytes.
 pub type Hasher256 = DomainHasher<32>;
-/// 64-byte hashes.
+/// Domain-separated hashes of 64 bytes.
 pub type Hasher512 = DomainHasher<64>;
 
 impl<const LENGTH: usize> DomainHasher<LENGTH> {
@@ -95,7 +95,7 @@ impl<const LENGTH: usize> DomainHasher<LENGTH> {
         Self(Params::new().hash_length(LENGTH).to_state()).chain(tag.as_bytes())
     }
 
-    /// Adds one chunk.
+    /// Adds one chunk to the input.
     #[must_use]
     pub fn chain(mut self, chunk: &[u8]) -> Self {
         self.0.update(&length_prefix(chunk)).update(chunk);

@@ -63,13 +63,13 @@ impl NodeIdentity {
         }
     }
 
-    /// The secret key.
+    /// Secret key of this node.
     #[must_use]
     pub const fn secret_key(&self) -> &SecretKey {
         &self.secret
     }
 
-    /// The public key.
+    /// Public key of this node.
     #[must_use]
     pub const fn public_key(&self) -> &PublicKey {
         &self.public
@@ -81,13 +81,13 @@ impl NodeIdentity {
         &self.node_id
     }
 
-    /// What this node offers.
+    /// Features that this node claims.
     #[must_use]
     pub const fn features(&self) -> Features {
         self.features
     }
 
-    /// The current claim.
+    /// Claim that this node presents now.
     #[must_use]
     pub fn claim(&self) -> Arc<Claim> {
         Arc::clone(&self.claim.read())

@@ -26,7 +26,7 @@ const SLOTS: usize = 512;
 pub struct KeyCache(Box<[Mutex<Option<PublicKey>>]>);
 
 impl KeyCache {
-    /// An empty cache.
+    /// A cache without keys.
     #[must_use]
     pub fn new() -> Self {
         Self((0..SLOTS).map(|_| Mutex::new(None)).collect())

@@ -65,7 +65,7 @@ impl PublicKey {
         Ok(Self { encoding, point })
     }
 
-    /// The canonical encoding.
+    /// The canonical encoding in 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::LENGTH] {
         &self.encoding
@@ -221,7 +221,7 @@ impl SecretKey {
         Ok(Self(Scalar::from_bytes_mod_order_wide(wide)))
     }
 
-    /// The little-endian scalar.
+    /// The scalar, little endian.
     #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<[u8; Self::LENGTH]> {
         Zeroizing::new(self.0.to_bytes())
@@ -245,7 +245,7 @@ impl SecretKey {
         secret
     }
 
-    /// What [`shared_secret`](Self::shared_secret) gives with each of the keys, encoded together.
+    /// Calls [`shared_secret`](Self::shared_secret) for each of the keys and encodes the results together.
     pub(crate) fn shared_secrets(&self, theirs: &[PublicKey]) -> Vec<SharedSecret> {
         let half = Zeroizing::new(self.0 * *HALF);
         let halves: Zeroizing<Vec<_>> = theirs
@@ -302,7 +302,7 @@ impl FromStr for SecretKey {
 // === impl SharedSecret ===
 
 impl SharedSecret {
-    /// The compressed point.
+    /// The compressed point in 32 bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -1,4 +1,4 @@
-//! What a message is, and to whom it goes.
+//! Message types, and destinations of messages.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub enum MessageType {
     /// A message of the application ("domain message").
     #[default]
     None,
-    /// Announces a peer.
+    /// Announces a peer to the network.
     Join,
     /// Asks for the addresses of a peer.
     Discovery,

@@ -26,7 +26,7 @@ pub enum Network {
 }
 
 impl Network {
-    /// Every network.
+    /// Every network that is known.
     pub const ALL: [Self; 6] = [
         Self::MainNet,
         Self::StageNet,

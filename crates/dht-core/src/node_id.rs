@@ -49,7 +49,7 @@ impl NodeId {
         bytes.try_into().map(Self).map_err(|_| ParseError::NodeId)
     }
 
-    /// The 13 bytes.
+    /// The id as 13 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::LENGTH] {
         &self.0

@@ -1,4 +1,4 @@
-//! What a part of the node asks to be sent, and the trait through which it asks.
+//! Requests to send, and the trait through which parts of the node hand them over.
 
 use std::sync::Arc;
 
@@ -114,7 +114,7 @@ pub enum DeliveryError {
 /// Part of the node on whose behalf a message is sent. Each has a share of the room, so that none keeps the others out.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Cause {
-    /// The application.
+    /// A message of the application.
     Application,
     /// This node announces itself or searches for a peer.
     Overlay,
@@ -141,14 +141,14 @@ pub enum SendRequest {
     Message {
         /// How it is sent, recipients included.
         params: Box<SendParams>,
-        /// What is sent.
+        /// Type and content of the message.
         payload: Payload,
     },
     /// A sealed message, sent byte for byte: one of another node that is passed on, or one of this node.
     Forward {
-        /// The whole envelope.
+        /// The whole envelope as received.
         frame: Bytes,
-        /// Selects the recipients.
+        /// Rule that selects the recipients.
         strategy: Strategy,
         /// Trace id, usually the one in the frame.
         tag: MessageTag,
@@ -200,7 +200,7 @@ impl DeliveryError {
 // === impl Cause ===
 
 impl Cause {
-    /// Every cause.
+    /// Every cause of a request.
     pub const ALL: [Self; 6] = [
         Self::Application,
         Self::Overlay,
@@ -283,7 +283,7 @@ impl SendRequest {
         }
     }
 
-    /// Selects the recipients.
+    /// Rule that selects the recipients.
     #[must_use]
     pub fn strategy(&self) -> &Strategy {
         match self {
@@ -354,7 +354,7 @@ impl Message {
         }
     }
 
-    /// The encoded message.
+    /// The message, encoded.
     #[must_use]
     pub fn into_inner(self) -> Bytes {
         self.payload

@@ -129,7 +129,7 @@ impl MessageSignature {
         equation_holds(&self.signer, &self.nonce, &self.scalar, &e)
     }
 
-    /// Whose signature it claims to be.
+    /// Key under which the signature is checked.
     #[must_use]
     pub const fn signer(&self) -> &PublicKey {
         &self.signer

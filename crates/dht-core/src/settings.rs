@@ -16,11 +16,11 @@ use std::ops::RangeInclusive;
 pub struct OutOfRange {
     /// Key of the setting in the configuration file, with its section.
     pub key: &'static str,
-    /// Value found.
+    /// Value that was found.
     pub value: u64,
-    /// Smallest value allowed.
+    /// Smallest value that is allowed.
     pub min: u64,
-    /// Largest value allowed.
+    /// Largest value that is allowed.
     pub max: u64,
 }
 

@@ -19,7 +19,7 @@ pub const MAX_RETENTION_SECONDS: u64 = 24 * 60 * 60;
 
 const GRACE_SECONDS: u64 = 10 * 60;
 
-/// What decides how long the table keeps a message.
+/// Facts that decide how long the table keeps a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DedupMeta {
     /// Whether a signature covers the message, its expiry included.

@@ -50,7 +50,7 @@ struct Entry {
     claimed: bool,
 }
 
-/// What a shard counts.
+/// Counters of a shard.
 #[derive(Debug, Default)]
 struct Progress {
     /// Counts occurrences, so that "least recently seen" is exact within one second too.

@@ -53,7 +53,7 @@ pub struct InboundConfig {
     pub claims: ClaimPolicy,
 }
 
-/// What the inbound stacks of a node share. Cloning shares all of it.
+/// State shared by the inbound stacks of a node. Cloning shares all of it.
 #[derive(Clone)]
 pub struct InboundRuntime {
     /// Keys and features of this node.
@@ -316,7 +316,8 @@ impl<S> Inbound<S> {
         })
     }
 
-    /// What needs no public-key operation: frames are observed, counted, decoded, and dropped if they are expired,
+    /// Pushes the checks without public-key operations: frames are observed, counted, decoded, and dropped if they are
+    /// expired,
     /// exact copies, or too many.
     pub fn push_filters(self) -> Inbound<impl InboundService<InboundFrame>>
     where

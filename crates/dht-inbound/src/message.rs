@@ -1,4 +1,4 @@
-//! What travels through the stack, by how much is known of it.
+//! Messages in the stack, one type for each state of knowledge.
 
 use std::sync::Arc;
 
@@ -20,14 +20,14 @@ pub struct InboundEnvelope<E> {
     pub permit: BytePermit,
     /// Recognises exact copies; set by the layer that looks for them.
     pub fingerprint: Option<Fingerprint>,
-    /// The envelope.
+    /// The envelope, in its present state of checks.
     pub envelope: E,
 }
 
 /// A verified envelope and how often its message came.
 #[derive(Debug)]
 pub struct Deduped {
-    /// The envelope.
+    /// The envelope, in its present state of checks.
     pub verified: Verified,
     /// Hash that identifies the message, equal for all copies of it.
     pub hash: DedupHash,
@@ -58,7 +58,7 @@ pub struct OpenedMessage {
     pub stored: Option<bool>,
     /// Whether it had been kept, and hence forwarded, before.
     pub already_forwarded: bool,
-    /// What this node has done with a message that it cannot read; that becomes its disposition.
+    /// Treatment of a message that this node cannot read; it becomes the disposition.
     pub outcome: Option<Disposition>,
     /// The bytes of the node's budget it occupies.
     pub permit: BytePermit,
@@ -73,7 +73,7 @@ pub struct Delivered {
     pub origin: Option<PublicKey>,
     /// The connected peer that handed it over; not always its origin.
     pub source: Arc<RemotePeer>,
-    /// Names the message.
+    /// Hash that identifies the message.
     pub hash: DedupHash,
     /// The header as received.
     pub header: Header,

@@ -10,7 +10,7 @@ pub const MESSAGES: &str = "dht_inbound_messages_total";
 pub const BYTES: &str = "dht_inbound_bytes_total";
 /// Duplicates recognised before any arithmetic.
 pub const EXACT_COPIES: &str = "dht_inbound_exact_copies_total";
-/// What the stack handed to the outbound side, by kind and outcome.
+/// Requests of the stack to the outbound side, by kind and outcome.
 pub const SENT: &str = "dht_inbound_sent_total";
 /// Gossip that the application did not accept, by `acceptance`: `ignore`, `reject`, or `late`.
 pub const GOSSIP_REFUSED: &str = "dht_inbound_gossip_refused_total";
@@ -51,7 +51,7 @@ pub fn describe() {
     );
 }
 
-/// What is said of a message that was given up on its way.
+/// Log text for a message that was given up on its way.
 pub(crate) const CANCELLED: &str = "cancelled";
 
 /// One counter per outcome, looked up once: a lookup by label costs as much as the duplicate path.

@@ -1,4 +1,4 @@
-//! What the store may hold, for how long, and how sure an acknowledgement is.
+//! Settings of a store: limits, lifetimes and durability.
 
 use dht_core::UnixSeconds;
 use serde::{Deserialize, Serialize};
@@ -65,9 +65,9 @@ pub const EVENTUAL_LOSS_BYTES: u64 = 64 << 20;
 pub struct StoreConfig {
     /// When an insertion is acknowledged. Defaults to [`Durability::Immediate`].
     pub durability: Durability,
-    /// What may be held.
+    /// Bounds in rows and bytes of the store, of one mailbox and of one deliverer.
     pub limits: Limits,
-    /// For how long.
+    /// Seconds for which rows of each class are kept.
     pub lifetimes: Lifetimes,
     /// Defaults to [`DEFAULT_QUEUE_BYTES`]. A larger request waits until the queue is empty.
     pub queue_bytes: usize,
@@ -84,13 +84,13 @@ pub struct StoreConfig {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Room {
-    /// Rows.
+    /// Number of rows; 0 admits none.
     pub rows: u64,
-    /// Bytes.
+    /// Number of bytes; 0 admits none.
     pub bytes: u64,
 }
 
-/// What may be held, checked at each insertion; with zeros nothing.
+/// Bounds that each insertion is checked against; with zeros every insertion is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {

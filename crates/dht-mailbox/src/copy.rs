@@ -52,7 +52,7 @@ pub(crate) struct CopyHead {
     pub(crate) newest: UnixSeconds,
 }
 
-/// What was found of a copy.
+/// A copy as opening found it.
 #[derive(Debug)]
 pub(crate) enum Copied {
     Missing,

@@ -1,4 +1,4 @@
-//! What can go wrong with the store.
+//! Errors of the store.
 
 use std::io;
 
@@ -28,9 +28,9 @@ pub enum StoreError {
         "format {found} of the stored messages is newer than {known}, the newest this version reads"
     )]
     NewerFormat {
-        /// What the files say.
+        /// Format number in the files.
         found: u64,
-        /// What this version knows.
+        /// Newest format number that this version reads.
         known: u64,
     },
     /// Another process has the directory open.
@@ -39,7 +39,7 @@ pub enum StoreError {
     /// A thread of the store could not be started.
     #[error("store thread did not start: {0:?}")]
     Thread(io::ErrorKind),
-    /// The thread that writes has ended by itself, which is a defect of this program. What was acknowledged is there
+    /// The writer thread has ended by itself, which is a defect of this program. Every acknowledged message is there
     /// when the store is opened again.
     #[error("the thread that writes stored messages has ended")]
     WriterDied,

@@ -73,7 +73,7 @@ pub(crate) struct SegmentUse {
     pub(crate) bytes: u64,
 }
 
-/// What the batch in preparation changes.
+/// Changes of the batch in preparation.
 #[derive(Debug, Default)]
 struct Staged {
     added: Vec<RowId>,
@@ -181,7 +181,7 @@ impl Index {
             .collect()
     }
 
-    /// What the store holds with everything that is staged.
+    /// Rows and bytes of the store, staged changes included.
     pub(crate) const fn total(&self) -> Account {
         self.usage.total()
     }

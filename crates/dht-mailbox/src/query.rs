@@ -1,4 +1,4 @@
-//! What to take out of a mailbox, and in which order (sections 5 and 14).
+//! Queries to a mailbox and their pages (05 sections 5 and 14).
 
 use dht_core::UnixSeconds;
 
@@ -22,7 +22,7 @@ pub enum Order {
 /// A question to one mailbox.
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
-    /// Whose mailbox.
+    /// Recipient whose mailbox is read.
     pub recipient: Recipient,
     /// Only rows of this second and later.
     pub from: Option<UnixSeconds>,

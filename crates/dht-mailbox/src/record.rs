@@ -1,19 +1,19 @@
-//! What is stored: who it is for, who brought it, and the message itself.
+//! Records of the store, the keys of recipients and deliverers, and positions in a mailbox.
 
 use std::fmt;
 
 use bytes::Bytes;
 use dht_core::{DedupHash, PublicKey, UnixSeconds};
 
-/// Whose mailbox a message lies in: the 32-byte key of the recipient.
+/// Owner of a mailbox: the 32-byte key of the recipient.
 ///
 /// Kept as bytes, not as a checked point: the store compares keys and never computes with them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Recipient([u8; 32]);
 
-/// Who delivered a message to this node: the 32-byte key of the authenticated connection.
+/// Peer that handed a message to this node: the 32-byte key of the authenticated connection.
 ///
-/// The sender of stored mail is hidden, so quotas key on what is visible (section 14, abuse).
+/// The sender of a stored message is hidden, so quotas count by deliverer (05 section 14, abuse).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Deliverer([u8; 32]);
 
@@ -33,13 +33,13 @@ pub enum Retention {
 /// A message to be stored.
 #[derive(Clone, Debug)]
 pub struct NewRecord {
-    /// Whose mailbox.
+    /// Recipient in whose mailbox the message is stored.
     pub recipient: Recipient,
-    /// Who delivered it.
+    /// Connected peer that handed the message over.
     pub deliverer: Deliverer,
-    /// What makes it unique: the hash over signature and body.
+    /// Hash over signature and body; a second insertion with the same hash stores nothing.
     pub hash: DedupHash,
-    /// Its class.
+    /// Retention class of the message.
     pub retention: Retention,
     /// The sender's own time limit, if it set one.
     pub expires: Option<UnixSeconds>,
@@ -52,21 +52,21 @@ pub struct NewRecord {
 /// A message taken out of the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoredRecord {
-    /// The row.
+    /// Number of the row.
     pub id: RowId,
-    /// Whose mailbox.
+    /// Recipient in whose mailbox the message is stored.
     pub recipient: Recipient,
     /// When this node stored it, on its own clock.
     pub stored_at: UnixSeconds,
     /// The last second in which it is served.
     pub keep_until: UnixSeconds,
-    /// What makes it unique.
+    /// Hash over signature and body.
     pub hash: DedupHash,
-    /// Its class.
+    /// Retention class of the message.
     pub retention: Retention,
-    /// The encoded DHT header.
+    /// The encoded DHT header, byte for byte as received.
     pub header: Bytes,
-    /// The encrypted body.
+    /// The encrypted body, byte for byte as received.
     pub body: Bytes,
 }
 
@@ -75,11 +75,11 @@ pub struct StoredRecord {
 pub struct Position {
     /// When the row was stored.
     pub stored_at: UnixSeconds,
-    /// The row.
+    /// Number of the row.
     pub id: RowId,
 }
 
-/// What came of an insertion.
+/// Outcome of an insertion.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Inserted {
     /// The message was new and is stored.
@@ -102,7 +102,7 @@ impl Recipient {
         Self(bytes)
     }
 
-    /// The 32 bytes.
+    /// The key as 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -142,7 +142,7 @@ impl Deliverer {
         Self(bytes)
     }
 
-    /// The 32 bytes.
+    /// The key as 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

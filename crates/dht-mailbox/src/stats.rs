@@ -1,13 +1,13 @@
-//! What a store tells of itself.
+//! Statistics of a store, and the report of its self-check.
 
 use dht_core::UnixSeconds;
 
 use crate::record::{Position, Retention};
 
-/// What one mailbox holds.
+/// Rows and bytes of one mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Account {
-    /// Number of rows.
+    /// Number of rows stored.
     pub rows: u64,
     /// Bytes, as [`crate::Room`] counts them.
     pub bytes: u64,
@@ -18,7 +18,7 @@ pub struct Account {
 /// How much a store holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StoreStats {
-    /// Number of rows.
+    /// Number of rows stored.
     pub rows: u64,
     /// Bytes, as [`crate::Room`] counts them.
     pub bytes: u64,
@@ -34,26 +34,26 @@ pub struct StoreStats {
     pub damaged: u64,
 }
 
-/// What is known of a row without reading the message.
+/// A row without its message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RowInfo {
     /// Its place in the mailbox.
     pub position: Position,
     /// The last second in which it is served.
     pub keep_until: UnixSeconds,
-    /// Its class.
+    /// Retention class of the message.
     pub retention: Retention,
     /// Bytes it takes, as [`crate::Room`] counts them.
     pub bytes: u64,
 }
 
-/// What [`crate::Store::verify`] found.
+/// Report of [`crate::Store::verify`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Inspection {
-    /// Number of rows.
+    /// Number of rows stored.
     pub rows: u64,
     /// Rows whose bytes are there and check.
     pub readable: u64,
-    /// What does not agree, in words; empty if all is well.
+    /// Faults in words; empty if there are none.
     pub faults: Vec<String>,
 }

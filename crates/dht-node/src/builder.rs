@@ -211,7 +211,7 @@ impl Builder {
         self
     }
 
-    /// Whom bans for invalid messages hit. Defaults to [`AttributionProfile::Strict`].
+    /// Party that a ban for an invalid message hits. Defaults to [`AttributionProfile::Strict`].
     pub const fn attribution(mut self, profile: AttributionProfile) -> Self {
         self.config.attribution = profile;
         self

@@ -361,7 +361,7 @@ impl Sending {
         }
     }
 
-    /// What the other parts of the node send through.
+    /// The outbound side, through which the other parts of the node send.
     fn outbox(&self) -> Arc<dyn Outbox> {
         Arc::new(self.door.clone())
     }

@@ -49,7 +49,8 @@ pub struct Config {
     /// Number of copies of one message that are delivered, at least 1. More than one lets an application pass on
     /// messages without a destination again. Defaults to 1.
     pub allowed_occurrences: u32,
-    /// Whom bans for invalid messages hit: `strict` bans only for proven offences, `legacy` bans as stock nodes do.
+    /// Party that a ban for an invalid message hits: `strict` bans only for proven offences, `legacy` bans as stock
+    /// nodes do.
     /// Defaults to `strict`.
     #[serde(serialize_with = "show", deserialize_with = "parse")]
     pub attribution: AttributionProfile,

@@ -21,7 +21,7 @@ use crate::{Event, events::Events};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Peers connected now.
+    /// Number of peers connected now.
     pub connections: usize,
     /// Peers in the directory.
     pub known_peers: usize,
@@ -37,7 +37,7 @@ pub struct Stats {
     pub delivered: u64,
     /// Messages forwarded for other nodes.
     pub forwarded: u64,
-    /// Protocol messages answered.
+    /// Number of protocol messages this node answered.
     pub answered: u64,
     /// Messages stored for offline peers.
     pub stored: u64,

@@ -42,7 +42,7 @@ pub enum Event {
     Failed {
         /// Name of the part, as in `store-and-forward`.
         part: &'static str,
-        /// Why it stopped.
+        /// Cause of the failure, in words.
         reason: String,
     },
     /// The subscriber was too slow, and earlier events were lost.

@@ -315,7 +315,7 @@ impl Node {
         self.shared.events.subscribe()
     }
 
-    /// The connected peers.
+    /// Every peer that is connected now.
     #[must_use]
     pub fn peers(&self) -> Vec<Arc<RemotePeer>> {
         let connected = self.shared.connections.snapshot();

@@ -77,7 +77,7 @@ pub enum SubmitError {
 #[derive(Clone)]
 pub(crate) struct OutboxHandle(Arc<Shared>);
 
-/// What handles and the driver share.
+/// State shared by the handles and the driver.
 struct Shared {
     spool: Outbox,
     is_durable: bool,
@@ -94,7 +94,7 @@ struct Shared {
     linger: Mutex<Option<Instant>>,
 }
 
-/// What happened to connections since the driver last looked.
+/// Changes of connections since the driver last looked.
 #[derive(Debug, Default)]
 struct Signals {
     /// Bounded by the connections of the transport.

@@ -10,7 +10,7 @@ pub struct Received {
     pub sender: Option<PublicKey>,
     /// Connected peer that delivered the message to this node.
     pub via: NodeId,
-    /// Type and content.
+    /// Type and content of the message.
     pub message: Message,
 }
 

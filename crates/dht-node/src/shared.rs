@@ -1,4 +1,4 @@
-//! What the parts of a node share.
+//! State shared by the parts of a node.
 
 use std::sync::Arc;
 

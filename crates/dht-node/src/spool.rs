@@ -139,7 +139,7 @@ impl Spool {
         }
     }
 
-    /// Tells whoever watches, at most every ten seconds.
+    /// Publishes an event, at most every ten seconds.
     fn refuse(&self, error: SpoolError) {
         let now = Instant::now();
         {

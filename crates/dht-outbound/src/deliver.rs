@@ -1,4 +1,4 @@
-//! What becomes of each copy of a message.
+//! Outcome of each copy of a message.
 
 use std::{
     pin::Pin,
@@ -47,7 +47,7 @@ pub struct Deliveries {
     hash: Option<DedupHash>,
 }
 
-/// One decided delivery.
+/// Outcome of one copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DeliveryOutcome {
     /// Tag of the message.
@@ -139,7 +139,7 @@ impl Deliveries {
         self.hash
     }
 
-    /// Number of copies.
+    /// Number of copies of the message.
     #[must_use]
     pub fn len(&self) -> usize {
         self.copies.len()

@@ -1,4 +1,4 @@
-//! What is logged of a request on its way in and of each message on its way out.
+//! Logs each request on its way in and each message on its way out.
 
 use std::{
     pin::Pin,

@@ -21,7 +21,7 @@ pub struct Selection {
     left_out_self: bool,
 }
 
-/// One chosen peer.
+/// A peer chosen as recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chosen {
     /// Node id of the chosen peer.
@@ -52,7 +52,7 @@ pub enum Why {
     KnownNearby(Distance),
 }
 
-/// What a choice is made from.
+/// Input of a selection.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidates<'a> {
     /// This node; never chosen.

@@ -13,7 +13,7 @@ pub const MAX_FAILURE_BYTES: usize = 128;
 /// An address of a peer and its history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressRecord {
-    /// Where.
+    /// Address at which the peer can be dialled.
     pub address: Address,
     /// How this node learned it.
     pub source: AddressSource,
@@ -40,12 +40,12 @@ pub enum AddressSource {
     Claimed {
         /// The claim it is part of, kept so that it can be relayed.
         claim: Arc<Claim>,
-        /// Who delivered the claim.
+        /// Channel through which the claim came.
         via: ClaimChannel,
     },
 }
 
-/// Who delivered a claim.
+/// Channel through which a claim came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimChannel {
     /// The peer itself, when it connected.
@@ -65,7 +65,7 @@ pub struct Average {
     samples: u32,
 }
 
-/// What an authenticated connection tells about an address.
+/// Outcome of an authenticated connection to an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DialTimes {
     /// Round trip of the handshake, if measured.

@@ -15,7 +15,7 @@ pub const MAX_REASON_BYTES: usize = 256;
 /// "Until" of a ban without end.
 pub const FOREVER: UnixSeconds = UnixSeconds(u64::MAX);
 
-/// One ban.
+/// A ban with its reason and end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ban {
     /// Peer that is banned.

@@ -20,7 +20,7 @@ pub const MAX_STATED_ADDRESSES: usize = 32;
 /// 1 024 bytes for everything.
 pub const MAX_CLAIM_BYTES: usize = 1_024;
 
-/// What a set of claims may look like.
+/// Bounds on the claims of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimPolicy {
     /// Most claims a peer; defaults to [`MAX_CLAIMS`].
@@ -29,11 +29,11 @@ pub struct ClaimPolicy {
     pub max_addresses: usize,
     /// Which addresses; test addresses are refused by default.
     pub addresses: AddressPolicy,
-    /// What becomes of a claim with addresses this node has no use for; defaults to [`Unusable::LeaveOut`].
+    /// Treatment of addresses this node has no use for; defaults to [`Unusable::LeaveOut`].
     pub unusable: Unusable,
 }
 
-/// What becomes of a claim with addresses this node has no use for: those that may not be advertised, and, beside
+/// Treatment of a claim with addresses this node has no use for: those that may not be advertised, and, beside
 /// public ones and unless test addresses are allowed, those of somebody's local network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unusable {
@@ -50,7 +50,7 @@ pub enum Unusable {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidClaims {
     public_key: PublicKey,
-    /// Oldest first.
+    /// Checked claims, the oldest first.
     claims: Vec<Arc<Claim>>,
     newest: Arc<Claim>,
     /// The addresses of the newest claim to be used.
@@ -128,7 +128,7 @@ impl ClaimPolicy {
     }
 }
 
-/// What is kept of a claim is bounded, whatever a policy has a use for.
+/// Bound on the addresses kept of a claim, under any policy.
 fn check_size(addresses: &[Address]) -> Result<(), ClaimError> {
     let found = addresses.len();
     if found > MAX_STATED_ADDRESSES {
@@ -188,7 +188,7 @@ pub fn validate_claims(
 // === impl ValidClaims ===
 
 impl ValidClaims {
-    /// Whose claims they are.
+    /// Key of the peer that signed the claims.
     #[must_use]
     pub const fn public_key(&self) -> &PublicKey {
         &self.public_key

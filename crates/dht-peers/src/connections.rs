@@ -13,7 +13,7 @@ use crate::{
     xor::{self, SliceWalk},
 };
 
-/// Who opened a connection.
+/// Side that opened a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Direction {
     /// The peer dialled this node.
@@ -25,9 +25,9 @@ pub enum Direction {
 /// A peer in a [`ConnectedPeers`] snapshot.
 #[derive(Clone, Debug)]
 pub struct ConnectedPeer {
-    /// The authenticated peer.
+    /// Peer at the other end, authenticated.
     pub peer: Arc<RemotePeer>,
-    /// Who opened the connection.
+    /// Side that opened the connection.
     pub direction: Direction,
 }
 
@@ -72,7 +72,7 @@ pub struct ConnectedPeers {
 // === impl Connections ===
 
 impl Connections {
-    /// An empty table.
+    /// A table without connections.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -88,7 +88,7 @@ impl Connections {
         self.change(|table| table.remove(id))
     }
 
-    /// Takes everybody out.
+    /// Takes all peers out.
     pub fn clear(&self) {
         self.change(|table| *table = ConnectedPeers::default());
     }

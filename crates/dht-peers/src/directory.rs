@@ -34,7 +34,7 @@ pub struct DirectoryLimits {
     pub max_bans: usize,
 }
 
-/// What became of a record handed to [`Directory::add_or_update`].
+/// Outcome of [`Directory::add_or_update`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
     /// The peer was not known.
@@ -141,7 +141,7 @@ impl Directory {
         self.0.state.read().find(id).is_some()
     }
 
-    /// Number of peers.
+    /// Number of peers in the directory.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.state.read().len()

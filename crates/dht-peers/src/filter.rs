@@ -10,12 +10,12 @@ pub const ACTIVE_SECONDS: u64 = 7 * 24 * 60 * 60;
 /// A rule about features.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum FeatureRule {
-    /// Anybody.
+    /// Any peer passes.
     #[default]
     Any,
     /// Exactly these; the role tests of the protocol are exact.
     Exactly(Features),
-    /// At least these.
+    /// Peers with at least these features pass.
     Contains(Features),
 }
 
@@ -103,7 +103,7 @@ impl<'a> PeerFilter<'a> {
         self
     }
 
-    /// None of these.
+    /// Leaves out the peers with these node ids.
     #[must_use]
     pub const fn exclude(mut self, ids: &'a [NodeId]) -> Self {
         self.exclude = ids;

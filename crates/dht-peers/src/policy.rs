@@ -53,13 +53,13 @@ struct Inner {
 /// The parties to an offence that the reporter knows; each by key, or by node id where the key is not known.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Parties {
-    /// See [`Party::Deliverer`].
+    /// The connected peer, for [`Party::Deliverer`].
     pub deliverer: Option<BanTarget>,
-    /// See [`Party::Origin`].
+    /// The authenticated sender, for [`Party::Origin`].
     pub origin: Option<BanTarget>,
-    /// See [`Party::Sought`].
+    /// The peer that a discovery sought, for [`Party::Sought`].
     pub sought: Option<BanTarget>,
-    /// See [`Party::Peer`].
+    /// The peer a claim is about, for [`Party::Peer`].
     pub peer: Option<BanTarget>,
 }
 

@@ -1,4 +1,4 @@
-//! What this node knows of one peer.
+//! Record of one peer in the directory.
 
 use std::{cmp::Reverse, collections::BTreeMap, fmt, sync::Arc};
 
@@ -134,7 +134,7 @@ impl PeerRecord {
         self
     }
 
-    /// The key.
+    /// Public key of the peer.
     #[must_use]
     pub const fn public_key(&self) -> &PublicKey {
         &self.public_key
@@ -146,7 +146,7 @@ impl PeerRecord {
         &self.node_id
     }
 
-    /// What the peer offers.
+    /// Features that the peer claims.
     #[must_use]
     pub const fn features(&self) -> Features {
         self.features
@@ -233,7 +233,7 @@ impl PeerRecord {
         &self.user_agent
     }
 
-    /// What the application remembers about it.
+    /// Data that the application keeps with the peer.
     #[must_use]
     pub fn metadata(&self, key: u8) -> Option<&Bytes> {
         self.metadata.get(&key)

@@ -141,7 +141,7 @@ impl Node {
         Arc::new(RemotePeer::new(key, self.identity.features()))
     }
 
-    /// What the layers before these do: verify and open.
+    /// Verifies and opens, as the layers before these do.
     fn open(&self, frame: Bytes, deliverer: &SecretKey) -> Outcome<Envelope> {
         let verified = RawEnvelope::parse(frame)?.into_sealed()?.verify()?;
         let deliverer = RemotePeer::new(deliverer.public_key(), Features::NODE);

@@ -192,7 +192,7 @@ impl Ledger {
         flushed
     }
 
-    /// Messages remembered.
+    /// Number of messages remembered as received.
     #[must_use]
     pub fn received(&self) -> usize {
         self.state.lock().received.len()

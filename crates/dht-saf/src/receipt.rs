@@ -46,7 +46,7 @@ const QUESTION_BYTES: usize = 32;
 /// Bytes of an answer: a hash and a status.
 const ANSWER_BYTES: usize = QUESTION_BYTES + 1;
 
-/// What has become of a message at a node.
+/// State of a message at the node that is asked.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Receipt {

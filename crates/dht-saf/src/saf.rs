@@ -22,7 +22,7 @@ use crate::{
     serve::Server,
 };
 
-/// What store-and-forward works with.
+/// Parts that store-and-forward works with.
 pub struct SafParts {
     /// This node; it stores for others only with [`Features::DHT_STORE_FORWARD`].
     pub identity: Arc<NodeIdentity>,
@@ -203,7 +203,7 @@ impl Saf {
         self.0.fetcher.is_fetching()
     }
 
-    /// What has become of a message here: stored for its recipient, or received. Waits until the message has arrived,
+    /// State of a message at this node: stored for its recipient, or received. Waits until the message has arrived,
     /// the decision is made and the commit is done.
     ///
     /// # Cancel safety

@@ -1,4 +1,4 @@
-//! What the inbox does in a second: `cargo run --release -p dht-spool --example measure [DIRECTORY] [ROWS]`.
+//! Measures operations of the inbox a second: `cargo run --release -p dht-spool --example measure [DIRECTORY] [ROWS]`.
 //!
 //! Inserts durable rows of 1 kB from 1, 64 and 256 callers that each wait for their last row, then from one caller
 //! that keeps the queue full, and reads and acks them.

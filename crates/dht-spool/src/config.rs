@@ -1,4 +1,4 @@
-//! What the inbox and outbox may hold, and for how long.
+//! Settings of inbox and outbox: bounds and retention.
 
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +70,7 @@ pub struct InboxConfig {
     pub max_consumers: usize,
     /// Rows one consumer may ack out of order. Defaults to [`DEFAULT_OUT_OF_ORDER_ACKS`].
     pub out_of_order_acks: usize,
-    /// Queue and commits.
+    /// Bounds of the writer's queue and commits.
     pub writer: WriterConfig,
 }
 
@@ -86,7 +86,7 @@ pub struct OutboxConfig {
     pub ended_seconds: u64,
     /// Entries that have ended which are kept. Defaults to [`DEFAULT_ENDED_ROWS`].
     pub ended_rows: usize,
-    /// Queue and commits.
+    /// Bounds of the writer's queue and commits.
     pub writer: WriterConfig,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong with an inbox or outbox.
+//! Errors of an inbox or outbox.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! What the inbox and outbox count. The label `spool` is `inbox` or `outbox`.
+//! Metrics of inbox and outbox. The label `spool` is `inbox` or `outbox`.
 //!
 //! | Name | Kind | Meaning |
 //! |---|---|---|

@@ -30,7 +30,7 @@ pub struct Room {
     pub bytes: usize,
 }
 
-/// What a request asks room for.
+/// Room that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoomAsk {
     /// Its importance, less than [`LEVELS`]; 0 is the most important.
@@ -205,13 +205,13 @@ impl PriorityAdmission {
         self.0.state.lock().is_closed
     }
 
-    /// What the places stand for that are held now.
+    /// Room that is held now.
     #[must_use]
     pub fn held(&self) -> Room {
         self.0.state.lock().held
     }
 
-    /// Callers that wait.
+    /// Number of callers that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
         let mut state = self.0.state.lock();

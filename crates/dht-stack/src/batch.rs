@@ -14,7 +14,7 @@ use tower_service::Service;
 
 /// Work that is cheaper together. Answers in the order of the requests, one each.
 pub trait BatchWork<Request>: Send + Sync + 'static {
-    /// What each request becomes.
+    /// Output for each request.
     type Response: Send;
 
     /// Does the work of all requests.
@@ -139,7 +139,7 @@ where
     type Error = BatchLost;
     type Future = BatchFuture<W, Request>;
 
-    /// Always ready: whoever limits the requests under way also limits this queue.
+    /// Always ready: the limit on requests under way also limits this queue.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
@@ -228,7 +228,7 @@ impl<W: BatchWork<Request>, Request> Turn<'_, W, Request> {
             let mut more = Vec::with_capacity(state.queue.len().min(most));
             while more.len() < most {
                 match state.queue.pop_front() {
-                    // Whoever has gone took along what accounted for the request: no work is done for nobody.
+                    // A caller that has gone took its permits along: its request is skipped.
                     Some(queued) if queued.answer.is_closed() => {}
                     Some(queued) => more.push(queued),
                     None => break,

@@ -14,7 +14,7 @@ const UNIT_BYTES: usize = 256;
 
 /// A number of bytes that may be held at one time, shared by everything that holds bytes of others.
 ///
-/// Whoever wants to hold bytes acquires a permit first and waits, in order of arrival, while the budget is
+/// A caller acquires a permit before it holds bytes and waits, in order of arrival, while the budget is
 /// spent. Cloning shares the budget.
 ///
 /// ```

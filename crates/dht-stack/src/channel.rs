@@ -24,29 +24,29 @@ use tokio::sync::{broadcast, mpsc};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Channel {
-    /// What the channel carries, in a word or two.
+    /// Contents of the channel, in a word or two.
     pub name: &'static str,
-    /// Who puts something in, and what each does when it is full.
+    /// Senders, and what each does when the channel is full.
     pub from: &'static [(&'static str, WhenFull)],
-    /// Who takes it out.
+    /// Task that receives from the channel.
     pub to: &'static str,
     /// Entries it holds; a setting may change that.
     pub capacity: usize,
 }
 
-/// What a sender does at the bound.
+/// Action of a sender when the channel is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// Waits for room.
+    /// Waits until there is room.
     Wait,
     /// Lets the new entry go, and counts it.
     Shed,
-    /// Lets the oldest entry go; whoever missed it is told.
+    /// Drops the oldest entry; receivers that missed it are told.
     DropOldest,
 }
 
 impl Channel {
-    /// Makes the channel.
+    /// Makes the channel as declared.
     #[must_use]
     pub fn open<T>(&self) -> (mpsc::Sender<T>, mpsc::Receiver<T>) {
         self.open_for(self.capacity)
@@ -77,7 +77,7 @@ pub fn waiting_cycle(channels: &[&Channel]) -> Option<Vec<&'static str>> {
             }
         }
     }
-    // Takes away, again and again, whoever waits for nobody; what is left waits in a circle.
+    // Removes tasks that wait for no other until none is left to remove; the remaining ones wait in a circle.
     loop {
         let waiting: BTreeSet<_> = waits.keys().copied().collect();
         let before = waits.len();

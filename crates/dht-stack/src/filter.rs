@@ -37,7 +37,7 @@ use tower_service::Service;
 /// # });
 /// ```
 pub trait Check<In> {
-    /// What the next service gets; may be another type than `In`.
+    /// Request of the next service; may be another type than `In`.
     type Out;
     /// Why a request ends here; becomes the response of the [`Filter`].
     type Reject;
@@ -118,7 +118,7 @@ pin_project! {
 }
 
 impl<C> FilterLayer<C> {
-    /// Asks `check`.
+    /// A layer that asks `check` about each request.
     pub const fn new(check: C) -> Self {
         Self { check }
     }

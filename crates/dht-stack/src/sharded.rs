@@ -37,7 +37,7 @@ struct Padded<T>(Mutex<T>);
 /// One part of a [`Sharded`] table.
 pub struct Shard<K, V, S = ()> {
     entries: HashTable<(K, V)>,
-    /// What the user of the table keeps for each shard.
+    /// State that the user of the table keeps for each shard.
     pub state: S,
 }
 
@@ -104,7 +104,7 @@ impl<K, V, S> Sharded<K, V, S> {
         self.shards.iter().map(|shard| shard.0.lock())
     }
 
-    /// Number of shards.
+    /// Number of shards, a power of two.
     #[must_use]
     pub fn shard_count(&self) -> usize {
         self.shards.len()

@@ -13,15 +13,15 @@ use tower_service::Service;
 
 use tower::BoxError;
 
-/// What a [`Then`] asks another service about a request, and what follows from the answer.
+/// The question of a [`Then`] to another service, and the decision that follows from the answer.
 pub trait Decide<In> {
-    /// What the other service gets.
+    /// Request of the other service.
     type Question;
-    /// Its response.
+    /// Response of the other service.
     type Answer;
     /// The rest of the request, kept until the answer is there.
     type Kept;
-    /// What the next service gets.
+    /// Request of the next service.
     type Out;
     /// Why a request ends here; becomes the response of the [`Then`].
     type Reject;
@@ -100,7 +100,7 @@ pin_project! {
     }
 }
 
-/// What decides once the answer is there, the rest of the request, and the next service, made ready.
+/// The decision, the rest of the request, and the next service, made ready.
 struct Waiting<D, K, S> {
     decide: D,
     kept: K,

@@ -85,7 +85,7 @@ impl Rate {
 }
 
 impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
-    /// Buckets with these rates, for at most `capacity` keys. The `seed` must be unknown to whoever chooses keys.
+    /// Buckets with these rates, for at most `capacity` keys. The `seed` must be unknown to those who choose keys.
     #[must_use]
     pub fn new(rates: [Rate; N], capacity: usize, seed: [u8; 16]) -> Self {
         Self {

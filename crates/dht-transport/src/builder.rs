@@ -101,7 +101,7 @@ impl Builder {
         self
     }
 
-    /// What this node says it is, at most 50 bytes. Empty by default.
+    /// User agent of this node, at most 50 bytes. Empty by default.
     #[must_use]
     pub fn user_agent(mut self, user_agent: &str) -> Self {
         self.user_agent = user_agent.into();

@@ -12,7 +12,7 @@ pub(crate) const MESSAGES: Channel = Channel {
     capacity: INBOUND_CHANNEL_MESSAGES,
 };
 
-/// What happens to connections. Beginnings and ends wait, the rest is shed.
+/// Events of connections. Beginnings and ends wait for room, the others are shed.
 pub(crate) const EVENTS: Channel = Channel {
     name: "connection events",
     from: &[("readers", WhenFull::Wait), ("dials", WhenFull::Wait)],

@@ -1,4 +1,4 @@
-//! What can go wrong, by operation.
+//! Errors, one enum for each operation.
 
 use std::io;
 
@@ -82,7 +82,7 @@ pub enum StreamError {
     /// There is no connection to the peer.
     #[error("not connected")]
     NotConnected,
-    /// The connection ended.
+    /// The connection has ended.
     #[error("connection closed")]
     Closed,
     /// [`MAX_OUTBOUND_STREAMS`](crate::limits::MAX_OUTBOUND_STREAMS) are open already.

@@ -1,4 +1,4 @@
-//! What a transport tells its owner.
+//! Events of a transport for its owner.
 
 use std::sync::Arc;
 
@@ -20,14 +20,14 @@ pub enum ConnectionEvent {
     /// A peer is connected. If it was connected before, and nothing was told of the end of that, this
     /// connection `replaced` the other, and nothing will be told of its end.
     Connected {
-        /// Who, from where, and what it told about itself.
+        /// The connection, with peer, address and identity.
         connection: Arc<Connection>,
         /// Whether it took over from another connection.
         replaced: bool,
     },
     /// A peer is no longer connected.
     Disconnected {
-        /// Who.
+        /// Peer that disconnected.
         node_id: NodeId,
         /// We closed on purpose; nothing is wrong with the peer.
         minimized: bool,
@@ -36,18 +36,18 @@ pub enum ConnectionEvent {
     Offline,
     /// Somebody connected, but it came to nothing.
     InboundFailed {
-        /// From where.
+        /// Address of the remote socket.
         address: Address,
-        /// Who, if that was clear already.
+        /// Peer, if it was authenticated already.
         public_key: Option<PublicKey>,
-        /// Why.
+        /// Cause of the failure.
         error: UpgradeError,
     },
     /// A dial gave no connection.
     DialFailed {
-        /// To whom.
+        /// Peer that was dialled.
         node_id: NodeId,
-        /// Why.
+        /// Cause of the failure.
         error: DialError,
     },
 }

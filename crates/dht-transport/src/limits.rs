@@ -39,7 +39,7 @@ pub const DIAL_STAGGER: Duration = Duration::from_millis(300);
 /// Addresses of one peer that a dial tries at most. A claim holds five, a record ten (section 11.4).
 pub const MAX_DIAL_ADDRESSES: usize = 10;
 
-/// Addresses of one name that are tried at most: whoever claims the name decides how many it has.
+/// Most addresses of one name that are tried: the peer that claims the name decides how many it has.
 pub const MAX_RESOLVED_ADDRESSES: usize = 4;
 
 /// Sockets in the unauthenticated phase at once (section 9.2). Above it the oldest makes room. *Setting.*
@@ -93,7 +93,8 @@ pub const MAX_INBOUND_STREAMS: usize = 32;
 /// Streams this node keeps open on one connection.
 pub const MAX_OUTBOUND_STREAMS: usize = 64;
 
-/// What [`MAX_OUTBOUND_STREAMS`] leaves of [`MAX_STREAMS`] for the peer's. The multiplexer ends the connection at that
+/// Streams that [`MAX_OUTBOUND_STREAMS`] leaves of [`MAX_STREAMS`] to the peer. The multiplexer ends the connection at
+/// that
 /// number, so a few are kept for streams that are being reset.
 pub const MOST_INBOUND_STREAMS: usize = MAX_STREAMS - MAX_OUTBOUND_STREAMS - 16;
 
@@ -169,11 +170,11 @@ pub(crate) fn time_for(bytes: usize) -> Duration {
 /// who announce large frames and send them slowly cannot take the budget from the others.
 pub const LARGE_FRAME_BYTES: usize = 64 * 1024;
 
-/// What a message takes in memory beside its own bytes, at most: its place in the stacks while it waits. Charged with
+/// Most bytes of memory that a message takes beside its own: its place in the stacks while it waits. Charged with
 /// the frame, so that a flood of tiny messages cannot take more than the budget.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 4 * 1024;
 
-/// What a connection may hold of the budget's reserve. A peer that holds no more than this is heard however much
+/// Bytes of the budget's reserve that a connection may hold. A peer that holds no more than this is heard however much
 /// others hold.
 pub const LIGHT_BYTES: usize = 64 * 1024;
 

@@ -1,4 +1,4 @@
-//! What carries bytes between nodes: TCP, memory, or something a simulator brings.
+//! The trait for carriers of bytes between nodes: TCP, memory, or one that a simulator brings.
 
 use std::{future::Future, io, pin::Pin, sync::Arc};
 
@@ -34,7 +34,7 @@ pub trait Medium: Send + Sync + 'static {
     fn serves(&self, address: &Address) -> bool;
 }
 
-/// A bound listener.
+/// A listener that is bound to an address.
 pub trait Acceptor: Send + Sync + 'static {
     /// The address with the real port.
     fn local_address(&self) -> Address;
@@ -49,11 +49,11 @@ pub trait Acceptor: Send + Sync + 'static {
 /// A socket somebody opened to us.
 #[derive(Debug)]
 pub struct Accepted {
-    /// The socket.
+    /// The socket that was accepted.
     pub socket: Socket,
     /// Where it seems to come from; not an address to dial.
     pub remote: Address,
-    /// What it counts against.
+    /// Source whose limits the connection counts against.
     pub source: Source,
 }
 

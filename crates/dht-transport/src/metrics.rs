@@ -1,4 +1,4 @@
-//! What the transport counts. Labels come from closed sets; never a peer, an address or a protocol id.
+//! Metrics of the transport. Labels come from closed sets; never a peer, an address or a protocol id.
 
 use dht_core::{DeliveryError, Priority};
 use dht_peers::Direction;
@@ -28,7 +28,7 @@ const RECEIVED_BYTES: &str = "dht_transport_messages_received_bytes_total";
 const SENT: &str = "dht_transport_messages_sent_total";
 /// Bytes of messages the socket took.
 const SENT_BYTES: &str = "dht_transport_messages_sent_bytes_total";
-/// What became of queued messages, by priority and outcome.
+/// Queued messages, by priority and outcome.
 const DELIVERIES: &str = "dht_transport_deliveries_total";
 /// Events dropped because nobody took them.
 const EVENTS_LOST: &str = "dht_transport_events_lost_total";

@@ -35,7 +35,7 @@ pub struct Frame {
     protocol: Bytes,
 }
 
-/// What the responder's core decides about one frame.
+/// Decision of the responder's core about one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Send the frame, if any, and start the protocol.

@@ -1,4 +1,4 @@
-//! What a transport hands its owner besides the handle.
+//! Receiving ends that a transport hands its owner besides the handle.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub struct InboundStream {
     pub stream: Substream,
 }
 
-/// What a transport hands its owner besides the handle.
+/// Receiving ends that a transport hands its owner besides the handle.
 #[derive(Debug)]
 pub struct Outlets {
     /// Messages of all peers. While they are not taken, peers are not read.

@@ -31,11 +31,11 @@ pub struct TransportStats {
     pub wire_received_bytes: u64,
     /// Bytes written to sockets, encryption and framing included.
     pub wire_sent_bytes: u64,
-    /// Connections now.
+    /// Number of connections now.
     pub connections: usize,
-    /// Inbound handshakes now.
+    /// Number of inbound handshakes now.
     pub handshakes: usize,
-    /// Dials now.
+    /// Number of dials now.
     pub dials: usize,
     /// Inbound connections since the start.
     pub inbound: u64,
@@ -53,7 +53,7 @@ pub struct TransportStats {
     pub unread_bytes: usize,
     /// Peers with messages waiting or a messaging stream open.
     pub outboxes: usize,
-    /// Tasks alive.
+    /// Number of tasks alive.
     pub tasks: usize,
 }
 
@@ -110,7 +110,7 @@ impl Transport {
         Ok(local)
     }
 
-    /// Addresses listened on.
+    /// Addresses that the transport listens on.
     #[must_use]
     pub fn listen_addresses(&self) -> Vec<Address> {
         self.listening.lock().clone()
@@ -146,7 +146,7 @@ impl Transport {
         self.state.dial_known(peer).await
     }
 
-    /// Gives up a dial under way; whoever waits for it gets [`DialError::Cancelled`].
+    /// Gives up a dial under way; callers that wait for it get [`DialError::Cancelled`].
     pub fn cancel_dial(&self, peer: &NodeId) {
         self.state.dials.cancel(peer);
     }

@@ -1,4 +1,4 @@
-//! What handlers take out of a request, with errors in JSON.
+//! Extractors of the handlers, with errors in JSON.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What the routes work with.
+//! State of the routes.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::{
     types::{ErrorCode, Problem},
 };
 
-/// What is served.
+/// Node and settings that a server serves.
 #[derive(Clone)]
 pub struct Parts {
-    /// The node.
+    /// Node whose API is served.
     pub node: Arc<Node>,
     /// Its durable inbox; `None` without a home.
     pub inbox: Option<Inbox>,
@@ -51,7 +51,7 @@ impl Parts {
         }
     }
 
-    /// What keeps the node from its work.
+    /// Conditions that keep the node from its work.
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut add = |is_so: bool, code: &str, message: &str| {

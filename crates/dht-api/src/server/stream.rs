@@ -13,7 +13,7 @@ use serde::Serialize;
 /// Time after which a stream without events shows that it lives: 15 s.
 pub(super) const ALIVE_EVERY: Duration = Duration::from_secs(15);
 
-/// What [`ALIVE_EVERY`] brings: a comment.
+/// The comment that is sent every [`ALIVE_EVERY`].
 pub(super) const ALIVE: Bytes = Bytes::from_static(b": alive\n\n");
 
 /// Says that the node stops in order.

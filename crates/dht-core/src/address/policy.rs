@@ -7,7 +7,7 @@ use sha3::{Digest, Sha3_256};
 use super::{Address, DnsKind, Host};
 use crate::error::ClaimError;
 
-/// What a claim may contain besides public addresses.
+/// Kinds of addresses that a claim may contain besides public ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AddressPolicy {
     /// Accept `/memory/n` and unspecified IP addresses. For tests only; off by default.

@@ -11,7 +11,7 @@ use crate::{
     keys::{PublicKey, SecretKey, SharedSecret},
 };
 
-/// What both ends derive from their Diffie-Hellman secret: the message key and the mask of the sender's key.
+/// Values that both ends derive from their Diffie-Hellman secret: the message key and the mask of the sender's key.
 /// See 01 section 6.2.
 ///
 /// ```
@@ -56,7 +56,7 @@ impl KeyAgreement {
         Zeroizing::new(self.mask.to_bytes())
     }
 
-    /// The shared secret.
+    /// The shared Diffie-Hellman secret.
     #[must_use]
     pub const fn shared_secret(&self) -> &SharedSecret {
         &self.secret
@@ -78,14 +78,14 @@ impl KeyAgreement {
         Some(PublicKey::from_point(masked.point() * *inverse))
     }
 
-    /// What [`new`](Self::new) gives for each of the keys. The secrets are encoded together, which spares each a
+    /// Calls [`new`](Self::new) for each of the keys. The secrets are encoded together, which spares each a
     /// square root.
     pub(super) fn with_each(ours: &SecretKey, theirs: &[PublicKey]) -> Vec<Self> {
         let secrets = ours.shared_secrets(theirs);
         secrets.into_iter().map(Self::from_secret).collect()
     }
 
-    /// What [`unmask`](Self::unmask) gives for each of the pairs, with one inversion for all of them.
+    /// Calls [`unmask`](Self::unmask) for each of the pairs, with one inversion for all of them.
     pub(super) fn unmask_each(pairs: &[(&Self, PublicKey)]) -> Vec<Option<PublicKey>> {
         let is_zero = |agreement: &Self| *agreement.mask == Scalar::ZERO;
         let mut inverses: Zeroizing<Vec<Scalar>> = pairs

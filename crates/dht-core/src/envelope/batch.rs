@@ -22,7 +22,7 @@ use crate::{
 /// Envelopes worth checking together: beyond this the gain is small and a forgery costs more to find.
 pub const MAX_BATCH: usize = 64;
 
-/// What a batch has to hash of one envelope, and what it then does with the hash.
+/// Bytes of one envelope that a batch hashes, and the use of the hash.
 struct Part {
     index: usize,
     body: Bytes,

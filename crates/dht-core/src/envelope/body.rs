@@ -11,7 +11,7 @@ use crate::error::OpenError;
 pub struct DomainHeader {
     /// The application's own type number.
     pub message_type: i32,
-    /// 0 for messages to many, so that they are equal whoever passes them on; random otherwise.
+    /// 0 for messages to many, so that every relay passes on the same bytes; random otherwise.
     pub nonce: u64,
 }
 

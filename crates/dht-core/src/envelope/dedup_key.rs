@@ -33,7 +33,7 @@ impl Verified {
 }
 
 impl SealedMessage {
-    /// What [`dedup_key_of`] gives for header and body, without hashing a signed body a second time.
+    /// Equals [`dedup_key_of`] for header and body, without hashing a signed body a second time.
     ///
     /// # Errors
     /// [`OpenError::UndecodableBody`] for an unsigned body that does not decode.

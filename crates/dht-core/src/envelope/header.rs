@@ -54,7 +54,7 @@ bitflags::bitflags! {
 }
 
 impl Flags {
-    /// No flag.
+    /// No flag is set.
     pub const NONE: Self = Self::empty();
 }
 

@@ -98,7 +98,7 @@ pub struct SealedMessage {
 // === impl SealSecrets ===
 
 impl SealSecrets {
-    /// Fresh secrets.
+    /// Draws fresh secrets from `rng`.
     pub fn random(rng: &mut impl CryptoRng) -> Self {
         Self {
             ephemeral: SecretKey::random(rng),

@@ -37,7 +37,7 @@ impl Sealed {
         }
     }
 
-    /// The header.
+    /// The header of the envelope.
     #[must_use]
     pub const fn header(&self) -> &Header {
         &self.header
@@ -55,7 +55,7 @@ impl Sealed {
         &self.frame
     }
 
-    /// What must hold for every encrypted message, on every node.
+    /// Checks that hold for every encrypted message, on every node.
     ///
     /// # Errors
     /// [`VerifyError::Semantics`]. Clear messages have no such rule.
@@ -139,7 +139,7 @@ impl Sealed {
 // === impl Verified ===
 
 impl Verified {
-    /// The header.
+    /// The header of the envelope.
     #[must_use]
     pub const fn header(&self) -> &Header {
         &self.sealed.header
@@ -157,7 +157,7 @@ impl Verified {
         &self.sealed.frame
     }
 
-    /// Who signed; the masked key for encrypted messages, `None` for anonymous ones.
+    /// Key that signed: the masked key for encrypted messages, `None` for anonymous ones.
     #[must_use]
     pub const fn signer(&self) -> Option<&PublicKey> {
         match &self.signed {

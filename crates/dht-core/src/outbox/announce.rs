@@ -1,4 +1,4 @@
-//! What a node sends to be found, to find, and to answer who seeks it: specification 06, sections 2 and 3.
+//! Joins, discoveries and their answers as requests to send (06 sections 2 and 3).
 
 use bytes::Bytes;
 use dht_proto::dht::{DiscoveryMessage, DiscoveryResponseMessage, JoinMessage};

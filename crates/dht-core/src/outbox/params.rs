@@ -18,9 +18,9 @@ use crate::{
 pub struct SendParams {
     /// Selects the recipients. Defaults to a flood that excludes nobody.
     pub strategy: Strategy,
-    /// What the header names as the recipient. Defaults to unknown.
+    /// Destination that the header names. Defaults to unknown.
     pub destination: Destination,
-    /// Clear by default.
+    /// Encryption of the body. Defaults to clear.
     pub encryption: Encryption,
     /// Whether a recipient that is not known may be searched for; direct sends to a key only. Off by default.
     pub discovery: bool,
@@ -113,7 +113,7 @@ impl SendBuilder {
         })
     }
 
-    /// To exactly these.
+    /// Sends to exactly these peers.
     pub fn selected_peers(self, ids: Vec<NodeId>) -> Self {
         self.strategy(Strategy::SelectedPeers(ids))
     }
@@ -210,7 +210,7 @@ impl SendBuilder {
         self
     }
 
-    /// The parameters.
+    /// Returns the finished parameters.
     #[must_use]
     pub fn finish(self) -> SendParams {
         self.0

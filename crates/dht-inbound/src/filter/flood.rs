@@ -1,4 +1,4 @@
-//! Who sends how much: 03 section 5, with the limits of 03 F-13.
+//! Counts messages by deliverer (03 section 5), with the limits of 03 F-13.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -75,7 +75,8 @@ struct Inner {
     peers: Sharded<NodeId, Window, Window>,
 }
 
-/// Tells the [`FloodMeter`] about every frame, before any other check can drop it. Bans nobody: that is up to whoever
+/// Tells the [`FloodMeter`] about every frame, before any other check can drop it. It bans no peer: that is up to the
+/// code that
 /// asks the meter at intervals.
 ///
 /// Specification 03, section 3.1.
@@ -146,13 +147,13 @@ impl FloodMeter {
         }))
     }
 
-    /// The limits.
+    /// The limits that are enforced.
     #[must_use]
     pub fn limits(&self) -> FloodLimits {
         self.0.limits
     }
 
-    /// Counts an arrival.
+    /// Counts one arrival.
     pub fn record(&self, from: &NodeId, now: UnixSeconds) {
         let (width, span) = (self.0.width, self.0.limits.seconds);
         let mut slot = self.0.peers.lock(from);

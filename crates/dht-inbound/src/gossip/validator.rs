@@ -22,7 +22,7 @@ use crate::{message::OpenedMessage, metrics, outbox::settle};
 /// among those under way, meanwhile.
 pub const DEFAULT_VALIDATION_DEADLINE: Duration = Duration::from_secs(2);
 
-/// What the application decides about an undirected message.
+/// Decision of the application about an undirected message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Acceptance {
     /// Deliver it, and pass it on if this node does that.

@@ -1,4 +1,4 @@
-//! What an answer to a discovery is worth: specification 06, section 2.3, steps 5 and 6.
+//! Checks of an answer to a discovery (06 section 2.3, steps 5 and 6).
 
 use std::fmt;
 

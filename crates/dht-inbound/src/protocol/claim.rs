@@ -9,7 +9,7 @@ use dht_proto::{
 
 /// The fields join, discovery and discovery response share.
 pub trait ClaimParts {
-    /// Whose claim it is, 32 bytes if well formed.
+    /// Key of the peer the claim is about, 32 bytes if well formed.
     fn public_key(&self) -> &[u8];
     /// Binary addresses.
     fn addresses(&self) -> &[Bytes];

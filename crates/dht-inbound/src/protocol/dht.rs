@@ -155,7 +155,7 @@ const fn dropped<T>(reason: DropReason) -> ControlFlow<Disposition, T> {
     ControlFlow::Break(Disposition::Dropped(reason))
 }
 
-/// What becomes of a message that breaks the rules of its kind.
+/// Bans and drops a message that breaks the rules of its kind.
 pub(super) const BAD: ControlFlow<Disposition, (Subject, Claim)> =
     dropped(DropReason::BadProtocolMessage);
 

@@ -36,7 +36,7 @@ impl Check<OpenedMessage> for Forward {
 }
 
 impl Forward {
-    /// What became of the message, if it is one to forward.
+    /// Outcome of the message, if it is one to forward.
     fn forward(&self, message: &OpenedMessage) -> Result<Option<Disposition>, DropReason> {
         let header = &message.opened.header;
         if message.is_readable() || !header.message_type.is_forwardable() {

@@ -29,11 +29,11 @@ impl DiscoveryHook for () {
 /// An answer to a discovery, not yet matched with the question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiscoveryAnswer {
-    /// Who answered; it has signed the message and delivered it.
+    /// Key of the peer that answered; it signed the message and delivered it.
     pub responder: PublicKey,
     /// The same peer as the transport knows it.
     pub source: Arc<RemotePeer>,
-    /// What it says; its key is the responder's, nothing else has been checked.
+    /// Content of the answer; its key is the responder's, nothing else has been checked.
     pub message: DiscoveryResponseMessage,
 }
 

@@ -25,7 +25,7 @@ struct State {
     operations: u64,
 }
 
-/// What goes wrong.
+/// Faults that a [`FaultyDisk`] injects.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     /// The operation (write, sync, resize, rename, counted from the start) that fails, with all after it for `span`.

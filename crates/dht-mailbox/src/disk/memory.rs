@@ -17,7 +17,7 @@ pub struct MemoryDisk {
 struct MemoryFile(RwLock<Vec<u8>>);
 
 impl MemoryDisk {
-    /// An empty disk.
+    /// A disk without files.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Change, Index, SegmentUse, prefix};
 use crate::{log::Place, record::RowId, stats::Account};
 
-/// What the orders of an index say of each other.
+/// Rows of an index, and disagreements between its orders.
 #[derive(Debug, Default)]
 pub(crate) struct Check {
     /// The rows that readers see.

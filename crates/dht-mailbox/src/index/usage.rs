@@ -1,4 +1,4 @@
-//! Who holds how much, and which mailbox loses a row when room runs out. Pure.
+//! Rows and bytes of each mailbox and deliverer, and the choice of the mailbox that loses a row. Performs no I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ pub(crate) struct Usage {
     deliverers: Accounts<Deliverer>,
     /// Mailboxes by share, the largest last.
     by_share: BTreeSet<(u64, Recipient)>,
-    /// What a row weighs beside its bytes, so that many small rows count as much as few large ones.
+    /// Bytes added to the share of a mailbox for each row, so that many small rows count as much as few large ones.
     row_weight: u64,
 }
 
@@ -136,12 +136,12 @@ impl Usage {
         self.total
     }
 
-    /// What this mailbox holds.
+    /// Rows and bytes of this mailbox.
     pub(crate) fn mailbox(&self, recipient: Recipient) -> Account {
         self.mailboxes.account(&recipient)
     }
 
-    /// What this deliverer delivered.
+    /// Rows and bytes that this deliverer brought.
     pub(crate) fn deliverer(&self, deliverer: Deliverer) -> Account {
         self.deliverers.account(&deliverer)
     }

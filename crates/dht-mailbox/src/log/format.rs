@@ -62,7 +62,7 @@ pub(crate) struct LogPosition {
     pub(crate) offset: u32,
 }
 
-/// What a segment's head says.
+/// The head of a segment, decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SegmentHead {
     /// This version reads it.

@@ -1,4 +1,4 @@
-//! Who gets which answer once a batch is committed.
+//! Answers to the callers of a batch, given once it is committed.
 
 use super::{
     queue::{Command, Reply},

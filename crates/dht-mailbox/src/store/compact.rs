@@ -44,7 +44,7 @@ impl Compaction {
         self.due = true;
     }
 
-    /// Stops; after a failure. What was moved stays moved.
+    /// Stops after a failure. Rows that were moved stay moved.
     pub(super) fn abandon(&mut self) {
         self.emptying = None;
     }

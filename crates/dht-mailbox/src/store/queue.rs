@@ -1,4 +1,4 @@
-//! What waits for the writer: bounded in bytes, answered by ticket.
+//! The queue of requests to the writer, bounded in bytes; each request has a [`Ticket`].
 
 use std::{
     collections::VecDeque,
@@ -80,7 +80,7 @@ struct State {
     died: bool,
 }
 
-/// What [`Queue::take`] brought.
+/// Requests returned by [`Queue::take`].
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) commands: Vec<(Command, OwnedSemaphorePermit)>,

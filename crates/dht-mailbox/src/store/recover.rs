@@ -19,7 +19,7 @@ use crate::{
 /// The index of version 0.1, a database; the log has everything that it has.
 const OLD_INDEX_NAME: &str = "index.redb";
 
-/// What opening brought.
+/// State of a store after opening.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) index: Index,

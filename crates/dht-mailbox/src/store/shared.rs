@@ -1,4 +1,4 @@
-//! What readers and the writer share.
+//! State shared by readers and the writer.
 
 use std::sync::{
     Arc,

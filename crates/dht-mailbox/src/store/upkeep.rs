@@ -40,7 +40,7 @@ pub(super) struct Upkeep {
     copier: Worker,
     checkpoint_bytes: u64,
     unsynced: Unsynced,
-    /// What the background sync under way makes durable.
+    /// Bytes that the background sync under way makes durable.
     syncing: Unsynced,
     /// A background sync failed: nothing more is acknowledged before one succeeds.
     sync_failed: bool,
@@ -53,11 +53,11 @@ pub(super) struct Upkeep {
     doomed: Vec<u32>,
     /// Files of earlier versions that go with them.
     stale: Vec<String>,
-    /// Who waits for the copy under way, and who for the next.
+    /// Callers that wait for the copy under way, and those that wait for the next.
     waiting: (Vec<Reply<()>>, Vec<Reply<()>>),
 }
 
-/// What is written and not durable.
+/// Bytes written and not yet durable.
 #[derive(Clone, Debug, Default)]
 struct Unsynced {
     files: Vec<(u32, Arc<dyn DiskFile>)>,
@@ -68,7 +68,7 @@ struct Unsynced {
     since: Option<Instant>,
 }
 
-/// What opening found.
+/// State that opening found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) copy_bytes: u64,
@@ -321,7 +321,7 @@ impl Unsynced {
         Ok(())
     }
 
-    /// What was to be synced before, and was not.
+    /// Bytes whose earlier sync failed.
     fn put_back(&mut self, mut before: Self) {
         before.files.append(&mut self.files);
         self.files = before.files;

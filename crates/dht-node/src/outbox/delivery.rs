@@ -1,4 +1,4 @@
-//! What the application sees of a message it sent.
+//! Handle of the application on a message it sent.
 
 use std::{fmt, sync::Arc};
 
@@ -27,7 +27,7 @@ pub struct Delivery {
     news: watch::Receiver<Progress>,
 }
 
-/// What is known of a message now.
+/// Progress of a message as it is known now.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     pub(super) state: SendState,
@@ -67,7 +67,7 @@ impl Delivery {
         self.id
     }
 
-    /// The state now.
+    /// State as it is known now.
     #[must_use]
     pub fn state(&self) -> SendState {
         self.news.borrow().state.clone()

@@ -49,7 +49,7 @@ pub(super) fn open(
     Ok((store, ledger))
 }
 
-/// What the user can do about an error of the store.
+/// Advice to the user about an error of the store.
 pub(crate) const fn advice(error: &StoreError) -> &'static str {
     match error {
         StoreError::Locked => "; stop the node that runs with this home, or use another --home",

@@ -17,7 +17,7 @@ struct Search {
     answered: Answered,
 }
 
-/// What there is to do for somebody who searches.
+/// Action for a caller that searches.
 pub(super) enum Joined {
     /// The network has been asked: wait.
     Waiting(watch::Receiver<Option<Outcome>>),

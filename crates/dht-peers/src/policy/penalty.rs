@@ -1,4 +1,4 @@
-//! Who is banned, how gravely and for how long.
+//! Penalties: the party that is banned, the severity and the duration.
 
 use dht_core::Severity;
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-/// Whom a node bans when a message does not prove who misbehaved: specification 03, section 4.3.
+/// Choice of the banned party when a message does not prove which peer misbehaved (03 section 4.3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum AttributionProfile {
     /// Bans only for what is proven: a relay never for bytes that somebody else signed, a signer never for a message

@@ -21,7 +21,7 @@ pub(super) struct ValidMessage {
     pub(super) bytes: usize,
 }
 
-/// What [`check`] compares a message with.
+/// State that [`check`] compares a message with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CheckContext<'a> {
     pub(super) identity: &'a NodeIdentity,

@@ -2,7 +2,7 @@
 
 use dht_peers::policy::{AttributionProfile, Offence};
 
-/// What is wrong with one stored message, in the order of the checks (05 section 8.1). Row 14, a message seen before, is
+/// Fault of one stored message, in the order of the checks (05 section 8.1). Row 14, a message seen before, is
 /// no fault.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Fault {

@@ -38,7 +38,7 @@ pub const PEERS_ASKED: usize = 8;
 /// Events queued for one subscriber; a subscriber that falls further behind misses the oldest.
 pub const EVENT_CAPACITY: usize = 64;
 
-/// What store-and-forward tells the application.
+/// Event of store-and-forward for the application.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SafEvent {
@@ -48,7 +48,7 @@ pub enum SafEvent {
     CaughtUp(FetchSummary),
 }
 
-/// What a [`Fetcher`] works with.
+/// Parts that a [`Fetcher`] works with.
 pub(crate) struct FetchParts {
     pub(crate) identity: Arc<NodeIdentity>,
     pub(crate) directory: Directory,

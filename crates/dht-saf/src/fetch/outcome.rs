@@ -12,7 +12,7 @@ use dht_proto::store_forward::StoredMessage;
 
 use super::{check::ValidMessage, fault::Fault};
 
-/// What this node knows of a valid message.
+/// State of a valid message at this node.
 #[derive(Debug)]
 pub(super) enum Standing {
     /// Nothing; it is this response's to deliver.
@@ -23,7 +23,7 @@ pub(super) enum Standing {
     Known,
 }
 
-/// What follows from a response.
+/// Consequence of a response.
 #[derive(Debug, Default)]
 pub(super) struct ResponseOutcome {
     /// Messages to deliver, oldest first.
@@ -42,7 +42,7 @@ pub(super) struct ResponseOutcome {
     pub(super) reached: Option<UnixSeconds>,
 }
 
-/// What the size and order of a page tell about further pages.
+/// Size and order of a page, which tell whether further pages exist.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct PageSummary {
     messages: usize,

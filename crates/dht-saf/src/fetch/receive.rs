@@ -31,7 +31,7 @@ const UNDER_WAY_CHECK: Duration = Duration::from_secs(1);
 /// Hash and `stored_at` of a message, the claim on it, and the answer of the inner service.
 type Delivery = (DedupHash, UnixSeconds, Claim, Result<Disposition, BoxError>);
 
-/// What has become of the messages of a page so far.
+/// Outcomes of the messages of a page so far.
 struct Tally {
     counts: PageCounts,
     /// Oldest `stored_at` of the messages that the application did not take.

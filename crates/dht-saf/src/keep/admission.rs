@@ -23,7 +23,7 @@ pub(crate) struct Candidate<'a> {
     pub(crate) signed: bool,
 }
 
-/// What this node knows about itself and its neighbourhood.
+/// Facts about this node and its neighbourhood that the admission rule reads.
 pub(crate) trait LocalView {
     /// Whether this node stores messages for others.
     fn stores(&self) -> bool;

@@ -42,7 +42,7 @@ const ANSWER_LIMIT: Duration = RECEIPT_LIMIT.saturating_mul(2);
 #[derive(Debug)]
 struct Asked {
     at: Instant,
-    /// Who waits for the answer.
+    /// Callers that wait for the answer.
     askers: Vec<oneshot::Sender<Receipt>>,
 }
 
@@ -62,7 +62,7 @@ impl ReceiptAsker {
         let (sender, questions) = RECEIPT_QUESTIONS.open();
         let carrying = async move {
             if let Ok(stream) = opening.await {
-                // Whoever waits learns from the end of this future that there is no answer.
+                // Callers see from the end of this future that there is no answer.
                 let _ = carry(stream, questions).await;
             }
         };

@@ -19,7 +19,7 @@ pub const DEFAULT_CONSUMER: &str = "default";
 /// Rows one call of `expire` removes, so that it does not hold up insertions for long.
 pub(crate) const EXPIRE_ROWS: usize = 10_000;
 
-/// What is known in memory of a row.
+/// A row as it is kept in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct RowMeta {
     pub(crate) received_at: UnixSeconds,

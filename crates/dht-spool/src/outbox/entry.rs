@@ -45,7 +45,7 @@ pub struct SendOptions {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SendState {
-    /// Nothing was sent.
+    /// No copy was sent yet.
     Queued,
     /// A copy was handed to a connection; nobody confirmed it.
     Sent,
@@ -70,17 +70,17 @@ pub enum SendState {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StateKind {
-    /// See [`SendState::Queued`].
+    /// Counterpart of [`SendState::Queued`].
     Queued,
-    /// See [`SendState::Sent`].
+    /// Counterpart of [`SendState::Sent`].
     Sent,
-    /// See [`SendState::Stored`].
+    /// Counterpart of [`SendState::Stored`].
     Stored,
-    /// See [`SendState::Failed`].
+    /// Counterpart of [`SendState::Failed`].
     Failed,
-    /// See [`SendState::Expired`].
+    /// Counterpart of [`SendState::Expired`].
     Expired,
-    /// See [`SendState::Received`].
+    /// Counterpart of [`SendState::Received`].
     Received,
 }
 
@@ -118,7 +118,7 @@ pub struct Entry {
 /// The bytes of an entry; they leave when the entry ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Content {
-    /// The application's bytes.
+    /// Bytes of the application.
     pub payload: Bytes,
     /// The sealed frame: sent again unchanged, so that every attempt is the same message.
     pub frame: Option<Bytes>,
@@ -127,7 +127,7 @@ pub struct Content {
 /// An entry to be tried.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Due {
-    /// The entry.
+    /// Entry that is due.
     pub entry: Entry,
     /// Payload and sealed frame to send.
     pub content: Content,

@@ -41,7 +41,7 @@ pub enum Transition {
     },
 }
 
-/// What is known of an outgoing message, without texts.
+/// Progress of an outgoing message, without texts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Progress {
     pub(crate) kind: StateKind,

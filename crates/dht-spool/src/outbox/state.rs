@@ -24,7 +24,7 @@ pub(crate) const EXPIRE_ROWS: usize = 10_000;
 /// Hash of what an idempotency key stands for.
 pub(crate) type Digest = [u8; 32];
 
-/// What is known in memory of an entry.
+/// An entry as it is kept in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
     pub(crate) progress: Progress,

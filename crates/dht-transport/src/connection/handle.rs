@@ -42,7 +42,7 @@ pub struct Connection {
     ended: CancellationToken,
 }
 
-/// What a new [`Connection`] is made of.
+/// Parts of a new [`Connection`].
 pub(crate) struct Parts {
     pub(crate) id: u64,
     pub(crate) peer: Arc<RemotePeer>,
@@ -89,7 +89,7 @@ impl Connection {
         self.id
     }
 
-    /// Who is at the other end.
+    /// Peer at the other end, authenticated.
     #[must_use]
     pub const fn peer(&self) -> &Arc<RemotePeer> {
         &self.peer
@@ -101,13 +101,13 @@ impl Connection {
         &self.peer.node_id
     }
 
-    /// What the peer told about itself.
+    /// Identity that the peer presented.
     #[must_use]
     pub const fn info(&self) -> &PeerInfo {
         &self.info
     }
 
-    /// Who dialled.
+    /// Side that dialled.
     #[must_use]
     pub const fn direction(&self) -> Direction {
         self.direction

@@ -26,7 +26,7 @@ use crate::limits::IDENTITY_TIMEOUT;
 /// Bytes before the protobuf message: version, then the length in little-endian.
 const HEAD_BYTES: usize = 3;
 
-/// What a peer told about itself, checked.
+/// Identity that a peer presented, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerInfo {
     /// Addresses and features, signed by the peer.

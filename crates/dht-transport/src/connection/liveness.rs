@@ -1,4 +1,4 @@
-//! Liveness sessions: a line echo for whoever checks that this node can be reached.
+//! Liveness sessions: a line echo, by which others check that this node can be reached.
 //! docs/protocol/02-transport-and-connectivity.md section 9.3.
 
 use std::io;

@@ -16,7 +16,7 @@ pub(crate) struct Table {
     live: Mutex<HashMap<NodeId, Arc<Connection>>>,
 }
 
-/// What became of a new connection.
+/// Outcome of entering a new connection.
 #[derive(Debug)]
 pub(crate) enum Installed {
     /// It is the peer's only one.

@@ -21,7 +21,7 @@ use crate::{
     noise::{self, NoiseStream},
 };
 
-/// What an upgrade needs to know about this node.
+/// Facts about this node that an upgrade needs.
 #[derive(Clone)]
 pub(crate) struct Upgrade {
     pub(crate) identity: Arc<NodeIdentity>,
@@ -50,7 +50,7 @@ pub(crate) struct Failed {
     pub(crate) key: Option<PublicKey>,
 }
 
-/// What a listener's first byte asks for.
+/// Request in the first byte that a listener reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WireMode {
     Network,

@@ -28,7 +28,7 @@ enum Io {
     Other(Pin<Box<dyn Stream>>),
 }
 
-/// What a foreign medium's socket must be.
+/// Requirements on the socket of a foreign medium.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + 'static {}
 impl<S: AsyncRead + AsyncWrite + Send + Sync + 'static> Stream for S {}
 
@@ -43,7 +43,7 @@ pub(crate) struct WireCounters {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum Source {
-    /// One IPv4 address.
+    /// A single IPv4 address.
     V4(Ipv4Addr),
     /// The upper 64 bits of an IPv6 address: one customer usually has all of the rest.
     V6(u64),
@@ -71,7 +71,7 @@ impl Source {
 }
 
 impl Socket {
-    /// A TCP connection.
+    /// A socket over a TCP connection.
     #[cfg(feature = "tcp")]
     #[must_use]
     pub fn tcp(stream: TcpStream) -> Self {

@@ -1,4 +1,4 @@
-//! What becomes of a message that was queued.
+//! Outcome of a queued message.
 
 use std::{
     fmt,

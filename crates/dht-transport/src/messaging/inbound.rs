@@ -26,7 +26,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Receiver {
     budget: ByteBudget,
-    /// What unfinished large frames may hold together.
+    /// Bytes that unfinished large frames may hold together.
     unfinished: ByteBudget,
     sink: mpsc::Sender<InboundFrame>,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Receiver {
 #[derive(Debug)]
 pub(crate) struct InboundSlot {
     state: Mutex<Slot>,
-    /// What the connection may hold of the budget's reserve, whichever of its sessions received it.
+    /// Bytes of the budget's reserve that the connection may hold, over all its sessions.
     light: ByteBudget,
 }
 
@@ -119,7 +119,7 @@ impl Receiver {
         slot: &InboundSlot,
         replaced: CancellationToken,
     ) -> End {
-        // Whoever claims the slot next sees that this session is over.
+        // The next session to claim the slot sees that this one is over.
         let _over = replaced.clone().drop_guard();
         match self.receive(&mut stream, &peer, slot, &replaced).await {
             Ok(end) | Err(end) => end,

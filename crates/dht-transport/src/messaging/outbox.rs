@@ -116,7 +116,7 @@ impl SharedBytes {
         let left = self
             .limit_for(priority)
             .checked_sub(held.saturating_add(bytes));
-        // Whatever its length, a message may wait alone.
+        // A message of any length may wait alone.
         left.is_some_and(|left| own == 0 || own.saturating_add(bytes) / 3 <= left)
     }
 

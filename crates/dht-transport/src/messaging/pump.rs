@@ -38,7 +38,7 @@ pub(super) struct Pump<'a> {
     /// Length prefixes and messages, several in one write.
     batch: Vec<u8>,
     batch_sent: usize,
-    /// What did not fit the batch of the message last taken.
+    /// Rest of the message last taken that did not fit the batch.
     rest: Bytes,
     /// Messages taken from the queue, with the stream position at which each ends.
     unsent: VecDeque<(u64, Entry)>,

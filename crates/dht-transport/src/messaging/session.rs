@@ -39,7 +39,7 @@ pub(crate) struct Outboxes {
     shared: SharedBytes,
 }
 
-/// What [`Outboxes::push`] asks its caller to do.
+/// Action that [`Outboxes::push`] asks of its caller.
 #[derive(Debug)]
 pub(crate) enum Pushed {
     /// A task serves this peer already.

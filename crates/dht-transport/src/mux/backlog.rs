@@ -1,4 +1,4 @@
-//! What a peer sent and nobody has read yet: memory of the multiplexer, counted and bounded.
+//! Counts and bounds the multiplexer's memory: bytes that a peer sent and nobody has read yet.
 //!
 //! yamux promises every stream a window of 256 KiB and keeps each frame in an allocation of its own. A peer that
 //! fills the windows of many streams, or sends frames of one byte, could take hundreds of megabytes that way, none
@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 
 use crate::limits::{FREE_UNREAD_BYTES, MAX_UNREAD_BYTES};
 
-/// What a frame takes beside its payload: the allocation's own head, and rounding.
+/// Bytes that a frame takes beside its payload: the allocation's own head, and rounding.
 const FRAME_COST: usize = 64;
 
 /// Its place in the stream's queue. A queue never shrinks, so the longest it ever was counts until the stream ends.
@@ -40,7 +40,7 @@ pub(crate) struct Backlog {
     state: Mutex<State>,
     /// Streams that ended and may still be in the multiplexer: [`State::ended`] without the lock.
     ended: AtomicUsize,
-    /// Whoever waits for room.
+    /// Wakers of tasks that wait for room.
     reader: AtomicWaker,
 }
 

@@ -22,9 +22,9 @@ use super::{SendMeter, backlog::Place, meter::LiveGuard};
 /// has been opened but not written to is not yet known to the remote.
 pub struct Substream {
     inner: yamux::Stream,
-    /// What was read and not yet handed on.
+    /// Bytes read and not yet handed on.
     rest: Bytes,
-    /// Payload bytes written.
+    /// Number of payload bytes written.
     written: u64,
     followed: Option<Followed>,
     ended: Ended,

@@ -1,4 +1,4 @@
-//! What a handshake agrees on.
+//! Keys and identities that a handshake agrees on.
 
 use dht_core::PublicKey;
 use zeroize::Zeroizing;
