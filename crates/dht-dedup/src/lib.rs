@@ -20,7 +20,8 @@ pub use snapshot::SnapshotFile;
 pub use self::{
     fingerprint::{DEFAULT_FINGERPRINTS, FingerprintCache},
     retention::{
-        CEILING_FACTOR, DEFAULT_CAPACITY, DedupMeta, MAX_RETENTION_SECONDS, MIN_RETENTION_SECONDS,
+        CEILING_FACTOR, DEFAULT_CAPACITY, DedupMeta, MAX_DELIVERED_SECONDS, MAX_RETENTION_SECONDS,
+        MIN_RETENTION_SECONDS,
     },
     table::{Claim, DedupEntry, DedupTable},
 };

@@ -17,6 +17,10 @@ pub const MIN_RETENTION_SECONDS: u64 = 3 * 60 * 60 + GRACE_SECONDS;
 /// Most retention after the last occurrence, in seconds, whatever expiry the sender wrote.
 pub const MAX_RETENTION_SECONDS: u64 = 24 * 60 * 60;
 
+/// Most retention of a message that was delivered here, in seconds: the three days for which senders try and other nodes
+/// store a message, and ten minutes for clocks that differ.
+pub const MAX_DELIVERED_SECONDS: u64 = 3 * 24 * 60 * 60 + GRACE_SECONDS;
+
 const GRACE_SECONDS: u64 = 10 * 60;
 
 /// Facts that decide how long the table keeps a message.
@@ -45,8 +49,19 @@ impl DedupMeta {
     /// shortest, because anybody can give it any expiry.
     #[must_use]
     pub fn retain_until(&self, now: UnixSeconds) -> UnixSeconds {
+        self.until(now, MAX_RETENTION_SECONDS)
+    }
+
+    /// Second until which a message that was delivered here at `now` is kept: as [`retain_until`](Self::retain_until), but
+    /// for up to [`MAX_DELIVERED_SECONDS`], as long as another copy may come.
+    #[must_use]
+    pub fn delivered_until(&self, now: UnixSeconds) -> UnixSeconds {
+        self.until(now, MAX_DELIVERED_SECONDS)
+    }
+
+    fn until(&self, now: UnixSeconds, most: u64) -> UnixSeconds {
         let least = now.saturating_add(MIN_RETENTION_SECONDS);
-        let most = now.saturating_add(MAX_RETENTION_SECONDS);
+        let most = now.saturating_add(most);
         match self.expires {
             _ if !self.signed => least,
             None => most,

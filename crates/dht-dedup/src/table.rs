@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dht_core::{DedupHash, UnixSeconds};
 use dht_stack::{Shard, Sharded, Slot};
 
-use crate::{CEILING_FACTOR, DedupMeta, MAX_RETENTION_SECONDS, metrics};
+use crate::{CEILING_FACTOR, DedupMeta, MAX_DELIVERED_SECONDS, metrics};
 
 /// Counts how often each message was seen, sharded so that no lock is shared by all cores. Cloning shares the table.
 ///
@@ -65,6 +65,8 @@ struct Progress {
 pub struct Claim {
     table: DedupTable,
     key: DedupHash,
+    /// Second until which the message is remembered once it is delivered.
+    until: UnixSeconds,
     settled: bool,
 }
 
@@ -148,6 +150,7 @@ impl DedupTable {
         Ok(Claim {
             table: self.clone(),
             key: *key,
+            until: meta.delivered_until(now),
             settled: false,
         })
     }
@@ -251,7 +254,7 @@ impl DedupTable {
                 continue;
             }
             // A wrong clock or a damaged file must not fill the table for good.
-            let most = now.saturating_add(MAX_RETENTION_SECONDS);
+            let most = now.saturating_add(MAX_DELIVERED_SECONDS);
             entry.until = entry.until.min(most);
             let mut slot = self.0.entries.lock(&entry.key);
             if let Some(known) = slot.get_mut() {
@@ -267,12 +270,14 @@ impl DedupTable {
 }
 
 impl Claim {
-    /// The recipient has the message: copies are repeats from now on.
+    /// The recipient has the message: copies are repeats from now on, for [as long as any can
+    /// come](DedupMeta::delivered_until).
     pub fn settle(mut self) {
         self.settled = true;
         let mut slot = self.table.0.entries.lock(&self.key);
         if let Some(entry) = slot.get_mut() {
             entry.claimed = false;
+            entry.until = entry.until.max(self.until);
         }
     }
 }

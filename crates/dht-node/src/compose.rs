@@ -56,13 +56,14 @@ impl Builder {
         config.validate()?;
         let memory = Memory::new(config.memory_mib);
         let shared = self.shared();
-        let tasks = Tasks::new(shared.events.clone());
 
         // Connections.
         let builder = transport(&shared, config, &memory);
         #[cfg(feature = "saf")]
         let (builder, receipts) = crate::saf::receipt::offer(builder, &config.saf);
         let (transport, received) = builder.start()?;
+        // After the transport: a start that fails drops the tasks first.
+        let tasks = Tasks::new(shared.events.clone());
 
         // Dedup: before the first message, the table has what an earlier run of this home received.
         #[cfg(feature = "spool")]
@@ -109,6 +110,7 @@ impl Builder {
                     source,
                 })?;
                 tasks.spawn("inbox expiry", spool.clone().expire());
+                tasks.spawn("inbox file", spool.inbox.failed());
                 Some(spool)
             }
             None => None,
@@ -145,6 +147,7 @@ impl Builder {
             OutboxHandle::new(spool, is_durable, parts, memory.queued)
         };
         tasks.spawn("outbox", driver.run());
+        tasks.spawn("outbox file", outbox.failed());
         let peers = PeerSync {
             transport: transport.clone(),
             outbox: outbox.clone(),

@@ -1,10 +1,11 @@
 //! Events of a node for the application: dropped messages, bans, stored messages, failures.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use dht_core::DeliveryError;
 use dht_core::{DropReason, NodeId, Priority};
 use dht_peers::Ban;
+use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use crate::channels;
@@ -58,7 +59,11 @@ pub struct EventStream(broadcast::Receiver<Event>);
 
 /// Publishes events to all subscribers. Clones share them.
 #[derive(Clone, Debug)]
-pub(crate) struct Events(broadcast::Sender<Event>);
+pub(crate) struct Events {
+    sender: broadcast::Sender<Event>,
+    /// Parts that have stopped, with the reason.
+    failures: Arc<Mutex<BTreeMap<&'static str, String>>>,
+}
 
 impl EventStream {
     /// The next event; `None` once the node is gone.
@@ -76,19 +81,40 @@ impl EventStream {
 
 impl Events {
     pub(crate) fn new() -> Self {
-        Self(channels::EVENTS.open_to_many())
+        Self {
+            sender: channels::EVENTS.open_to_many(),
+            failures: Arc::default(),
+        }
     }
 
     pub(crate) fn subscribe(&self) -> EventStream {
-        EventStream(self.0.subscribe())
+        EventStream(self.sender.subscribe())
     }
 
     /// Sends an event to every subscriber. Never waits; without a subscriber the event is not built.
     pub(crate) fn publish(&self, event: impl FnOnce() -> Event) {
-        if self.0.receiver_count() > 0 {
+        if self.sender.receiver_count() > 0 {
             // The last subscriber may have left since.
-            let _nobody = self.0.send(event());
+            let _nobody = self.sender.send(event());
         }
+    }
+
+    /// Reports that a part of the node has stopped for good: no node goes on in silence without one (law 11).
+    pub(crate) fn fail(&self, part: &'static str, reason: &str) {
+        tracing::error!(
+            part,
+            reason,
+            "a part of the node has stopped; restart the node"
+        );
+        self.failures.lock().insert(part, reason.to_owned());
+        self.publish(|| Event::Failed {
+            part,
+            reason: reason.to_owned(),
+        });
+    }
+
+    pub(crate) fn failures(&self) -> BTreeMap<&'static str, String> {
+        self.failures.lock().clone()
     }
 }
 

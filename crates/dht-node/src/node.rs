@@ -4,6 +4,7 @@
 mod fetch;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc,
@@ -25,7 +26,7 @@ use dht_spool::{EntryId, Outbox, SpoolError};
 use dht_stack::ByteBudget;
 use dht_transport::{DialError, Transport};
 use rand_core::Rng as _;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 #[cfg(feature = "saf")]
 pub use self::fetch::FetchError;
@@ -35,14 +36,17 @@ use crate::{
     shared::Shared, tasks::Tasks,
 };
 
-/// Longest time that [`Node::shutdown`] takes.
-pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+/// Longest time that [`Node::shutdown`] takes. Short of the five seconds in which a process should end.
+pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(4);
 
 /// Time within [`SHUTDOWN_LIMIT`] for messages that are being sent to be written and read.
 const OUTBOX_LIMIT: Duration = Duration::from_millis(1500);
 
 /// Time within [`SHUTDOWN_LIMIT`] for the tasks that remain after the connections have closed.
 const TASKS_LIMIT: Duration = Duration::from_millis(500);
+
+/// Time within [`SHUTDOWN_LIMIT`] for the files, at least.
+const FILES_LIMIT: Duration = Duration::from_millis(750);
 
 /// A running node. Dropping it stops the node at once; [`Node::shutdown`] stops it in order.
 pub struct Node {
@@ -315,6 +319,13 @@ impl Node {
         self.shared.events.subscribe()
     }
 
+    /// Parts of this node that have stopped for good, by name, with the reason: an empty map if the node is whole. Each is
+    /// published as [`Event::Failed`](crate::Event::Failed), too.
+    #[must_use]
+    pub fn failures(&self) -> BTreeMap<&'static str, String> {
+        self.shared.events.failures()
+    }
+
     /// Every peer that is connected now.
     #[must_use]
     pub fn peers(&self) -> Vec<Arc<RemotePeer>> {
@@ -352,24 +363,42 @@ impl Node {
     /// connections, then the files. Inboxes end once they are empty.
     pub async fn shutdown(&self) {
         self.stopping.store(true, Ordering::Release);
-        let start = Instant::now();
+        self.tasks.let_return();
+        let end = Instant::now() + SHUTDOWN_LIMIT;
         self.outbox.wind_down(OUTBOX_LIMIT).await;
-        let left = (SHUTDOWN_LIMIT - TASKS_LIMIT).saturating_sub(start.elapsed());
+        let closed = end - TASKS_LIMIT - FILES_LIMIT;
+        let left = closed.saturating_duration_since(Instant::now());
         self.transport.shutdown(left).await;
         self.tasks.stop(TASKS_LIMIT).await;
-        self.outbox.close().await;
-        #[cfg(feature = "spool")]
-        if let Some(spool) = &self.spool {
-            spool.close().await;
-        }
-        self.saf.close().await;
-        #[cfg(feature = "spool")]
-        if let Some(snapshot) = &self.snapshot {
-            snapshot.save().await;
+        // A device that hangs holds up a thread of the blocking pool, and not this.
+        if timeout_at(end, self.close_files()).await.is_err() {
+            tracing::error!("the files of this node could not be closed in time");
         }
         // The task that removes closed connections has ended.
         self.shared.connections.clear();
         self.subscribers.close();
+    }
+
+    async fn close_files(&self) {
+        let messages = async {
+            #[cfg(feature = "spool")]
+            if let Some(spool) = &self.spool {
+                spool.close().await;
+            }
+        };
+        let seen = async {
+            #[cfg(feature = "spool")]
+            if let Some(snapshot) = &self.snapshot {
+                snapshot.save().await;
+            }
+        };
+        tokio::join!(self.outbox.close(), messages, self.saf.close(), seen);
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.tasks.let_return();
     }
 }
 

@@ -239,6 +239,11 @@ impl OutboxHandle {
         self.0.is_durable.then_some(&self.0.spool)
     }
 
+    /// Ends if the spool ends before it is closed.
+    pub(crate) fn failed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.0.spool.failed()
+    }
+
     /// A peer is connected.
     pub(crate) fn appeared(&self, peer: &NodeId) {
         self.0.signals.lock().appeared.insert(*peer);

@@ -261,6 +261,15 @@ impl Inbox {
         self.journal.config()
     }
 
+    /// Ends if the inbox ends before it is closed: a page of its file is damaged, or its writer panicked. Every request is
+    /// refused from then on.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub fn failed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.journal.failed()
+    }
+
     /// Commits what is queued and closes the file, for all clones. Blocks.
     pub fn close(&self) {
         self.journal.close();

@@ -10,10 +10,7 @@ mod state;
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
 };
 
@@ -41,7 +38,8 @@ pub(crate) struct Shared<S: State> {
     state: Mutex<S>,
     queue: Queue<Box<dyn Request<S>>>,
     store: Box<dyn Store<S>>,
-    damaged: AtomicBool,
+    /// The journal has ended before it was closed: a page is damaged, or the writer thread panicked.
+    failed: watch::Sender<bool>,
     changed: watch::Sender<u64>,
 }
 
@@ -95,13 +93,18 @@ impl<S: State> Journal<S> {
             changed: watch::Sender::new(state.committed()),
             state: Mutex::new(state),
             store,
-            damaged: AtomicBool::new(false),
+            failed: watch::Sender::new(false),
             config,
         });
         let writer = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name(format!("dht-{}", S::NAME))
-            .spawn(move || writer.run())?;
+            .spawn(move || {
+                // A thread that panics must not leave callers waiting.
+                if contain(|| Ok(writer.run())).is_err() {
+                    writer.end();
+                }
+            })?;
         Ok(Self {
             shared,
             thread: Mutex::new(Some(thread)),
@@ -165,6 +168,16 @@ impl<S: State> Journal<S> {
         self.shared.changed.subscribe()
     }
 
+    /// Ends once the journal has ended for good without being closed.
+    pub(crate) fn failed(&self) -> impl Future<Output = ()> + Send + use<S> {
+        let mut failed = self.shared.failed.subscribe();
+        async move {
+            if failed.wait_for(|failed| *failed).await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
     pub(crate) fn damaged_files(&self) -> u64 {
         self.shared.store.damaged_files()
     }
@@ -215,7 +228,7 @@ impl<S: State> Shared<S> {
     /// Why it is closed.
     fn reason(&self, error: SpoolError) -> SpoolError {
         match error {
-            SpoolError::Closed if self.damaged.load(Ordering::Acquire) => SpoolError::Damaged,
+            SpoolError::Closed if *self.failed.borrow() => SpoolError::Damaged,
             error => error,
         }
     }
@@ -307,7 +320,7 @@ impl<S: State> Shared<S> {
 
     /// Ends everything: a page is damaged.
     fn end(&self) {
-        if !self.damaged.swap(true, Ordering::AcqRel) {
+        if !self.failed.send_replace(true) {
             error!(spool = S::NAME, "a page is damaged, the file is closed");
             metrics::failed(S::NAME, &SpoolError::Damaged);
         }

@@ -150,9 +150,10 @@ async fn render(State(served): Shared) -> Response {
     ([(header::CONTENT_TYPE, format)], served.metrics.render()).into_response()
 }
 
-/// Whether the process is to be kept: it answers, and is not stopping.
+/// Whether the process is to be kept: it answers, is not stopping, and every part of the node runs.
 async fn healthy(State(served): Shared) -> Response {
-    health(served.stopping().into_iter().collect())
+    let stopping = served.stopping().into_iter();
+    health(stopping.chain(served.parts.failures()).collect())
 }
 
 /// Whether the node can do its work.

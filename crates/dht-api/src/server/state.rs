@@ -51,9 +51,18 @@ impl Parts {
         }
     }
 
+    /// Parts of the node that have stopped for good: only a restart helps.
+    pub(super) fn failures(&self) -> impl Iterator<Item = Problem> + use<> {
+        let failures = self.node.failures().into_iter();
+        failures.map(|(part, reason)| Problem {
+            code: "part_failed".to_owned(),
+            message: format!("{part} has stopped: {reason}"),
+        })
+    }
+
     /// Conditions that keep the node from its work.
     pub(super) fn problems(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let mut problems: Vec<_> = self.failures().collect();
         let mut add = |is_so: bool, code: &str, message: &str| {
             if is_so {
                 problems.push(Problem {

@@ -303,7 +303,7 @@ fn claimed_entries_are_never_evicted() {
     };
     let now = UnixSeconds(1_700_000_000);
     let claim = table.claim(&key(0), meta(false), now).unwrap();
-    let later = now.saturating_add(MAX_RETENTION_SECONDS + 1);
+    let later = now.saturating_add(MAX_DELIVERED_SECONDS + 1);
     for n in 1..1_000 {
         table.record(&key(n), meta(true), later);
     }
@@ -315,4 +315,29 @@ fn claimed_entries_are_never_evicted() {
         (table.count(&key(0)), table.is_claimed(&key(0))),
         (2, false)
     );
+}
+
+/// A sender tries for three days, and other nodes store the message as long.
+#[test]
+fn delivered_messages_outlive_relayed_ones() {
+    const DAYS: u64 = 24 * 60 * 60;
+    let table = DedupTable::new(10, [0; 16]);
+    let expires = Some(NOW.saturating_add(3 * DAYS));
+    let meta = DedupMeta {
+        signed: true,
+        expires,
+    };
+    table.claim(&key(1), meta, NOW).unwrap().settle();
+    table.record(&key(2), meta, NOW);
+    let restored = DedupTable::new(10, [1; 16]);
+    restored.restore(table.snapshot(), NOW);
+    for table in [table, restored] {
+        let last = NOW.saturating_add(3 * DAYS);
+        for n in 3..50 {
+            table.record(&key(n), UNSIGNED, last);
+        }
+        table.trim(last);
+        assert_eq!(table.claim(&key(1), meta, last).unwrap_err(), 2);
+        assert_eq!(table.count(&key(2)), 0, "it is not remembered for longer");
+    }
 }

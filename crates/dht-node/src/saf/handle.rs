@@ -154,11 +154,7 @@ fn report_dead(store: &Store, events: &Events) -> bool {
     let Err(error @ StoreError::WriterDied) = store.health() else {
         return false;
     };
-    tracing::error!(%error, "store-and-forward has stopped; restart the node");
-    events.publish(|| Event::Failed {
-        part: "store-and-forward",
-        reason: error.to_string(),
-    });
+    events.fail("store-and-forward", &error.to_string());
     true
 }
 
