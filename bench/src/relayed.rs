@@ -13,7 +13,7 @@ use dht_core::{
 };
 use dht_dedup::DedupTable;
 use dht_inbound::{Delivered, Inbound, InboundConfig};
-use dht_mailbox::{Durability, Limits, Room, Store, StoreConfig};
+use dht_mailbox::{Durability, Limits, Quota, Store, StoreConfig};
 use dht_peers::{
     Connections, Directory, InboundFrame, PeerRecord,
     policy::{AttributionProfile, BanPolicy, BanTerms},
@@ -126,7 +126,7 @@ async fn relay(
     frames: &[Bytes],
 ) -> anyhow::Result<f64> {
     let home = tempfile::tempdir_in(".").context("a folder for the store")?;
-    let room = Room {
+    let room = Quota {
         rows: 1_000_000,
         bytes: 8 << 30,
     };

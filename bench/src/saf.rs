@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context as _;
 use dht_core::UnixSeconds;
-use dht_mailbox::{Durability, Query, Room, Store, StoreConfig};
+use dht_mailbox::{Durability, Query, Quota, Store, StoreConfig};
 use tokio::runtime::Runtime;
 
 use self::load::{Load, NOW, RECORD_BYTES, config, mailbox, on_disk};
@@ -320,7 +320,7 @@ fn turnovers(report: &mut Report, scale: Scale, path: &Path) -> anyhow::Result<(
     if !report.wants(row.name) {
         return Ok(());
     }
-    let room = Room {
+    let room = Quota {
         rows: scale.turned,
         bytes: 1 << 40,
     };

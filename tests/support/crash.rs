@@ -17,13 +17,13 @@ pub use message::{Plan, message, plan};
 pub use rounds::{Outcome, Rounds, run};
 pub use stream::{Line, stream};
 
-use dht_mailbox::{Durability, Limits, Room, StoreConfig};
+use dht_mailbox::{Durability, Limits, Quota, StoreConfig};
 
 /// The store under test: small files, so that a kill meets segments being begun, checkpoints under way and rows
 /// being moved, and no bound that would make rows give way.
 #[must_use]
 pub fn store_config(durability: Durability) -> StoreConfig {
-    let room = Room {
+    let room = Quota {
         rows: 10_000_000,
         bytes: 1 << 40,
     };

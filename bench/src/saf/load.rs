@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds};
 use dht_mailbox::{
-    Deliverer, Durability, Limits, NewRecord, Recipient, Refusal, Retention, Room, Store,
+    Deliverer, Durability, Limits, NewRecord, Quota, Recipient, Refusal, Retention, Store,
     StoreConfig, StoreError, Ticket,
 };
 
@@ -41,7 +41,7 @@ pub(super) struct Load {
 }
 
 pub(super) fn config(durability: Durability) -> StoreConfig {
-    let room = Room {
+    let room = Quota {
         rows: 1_000_000,
         bytes: 1 << 40,
     };

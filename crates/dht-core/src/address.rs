@@ -6,11 +6,11 @@ use bytes::Bytes;
 
 use crate::error::ParseError;
 
+pub use component::AddressComponent;
 pub use policy::AddressPolicy;
-pub use protocol::Protocol;
 
+mod component;
 mod policy;
-mod protocol;
 
 /// A well-formed binary multiaddr (01 section 9).
 ///
@@ -72,7 +72,7 @@ impl Address {
         let bytes = bytes.into();
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            rest = Protocol::decode(rest)?.1;
+            rest = AddressComponent::decode(rest)?.1;
         }
         Ok(Self(bytes))
     }
@@ -84,11 +84,12 @@ impl Address {
     }
 
     /// The components in order.
-    pub fn protocols(&self) -> impl Iterator<Item = Protocol<'_>> {
+    pub fn protocols(&self) -> impl Iterator<Item = AddressComponent<'_>> {
         let mut rest = &self.0[..];
         std::iter::from_fn(move || {
             // Correctness: `from_bytes` decoded every component, so this only ends at the end.
-            let (protocol, tail) = (!rest.is_empty()).then(|| Protocol::decode(rest).ok())??;
+            let (protocol, tail) =
+                (!rest.is_empty()).then(|| AddressComponent::decode(rest).ok())??;
             rest = tail;
             Some(protocol)
         })
@@ -99,10 +100,10 @@ impl Address {
     pub fn tcp(ip: IpAddr, port: u16) -> Self {
         let mut out = Vec::with_capacity(20);
         match ip {
-            IpAddr::V4(ip) => Protocol::Ip4(ip).encode(&mut out),
-            IpAddr::V6(ip) => Protocol::Ip6(ip).encode(&mut out),
+            IpAddr::V4(ip) => AddressComponent::Ip4(ip).encode(&mut out),
+            IpAddr::V6(ip) => AddressComponent::Ip6(ip).encode(&mut out),
         }
-        Protocol::Tcp(port).encode(&mut out);
+        AddressComponent::Tcp(port).encode(&mut out);
         Self(out.into())
     }
 
@@ -110,7 +111,7 @@ impl Address {
     #[must_use]
     pub fn memory(port: u64) -> Self {
         let mut out = Vec::with_capacity(10);
-        Protocol::Memory(port).encode(&mut out);
+        AddressComponent::Memory(port).encode(&mut out);
         Self(out.into())
     }
 
@@ -120,19 +121,19 @@ impl Address {
         let mut protocols = self.protocols();
         let first = protocols.next()?;
         let host = match first {
-            Protocol::Onion3(address, port) => Host::Onion3 {
+            AddressComponent::Onion3(address, port) => Host::Onion3 {
                 address: *address,
                 port,
             },
-            Protocol::Memory(port) => Host::Memory(port),
+            AddressComponent::Memory(port) => Host::Memory(port),
             _ => {
-                let Some(Protocol::Tcp(port)) = protocols.next() else {
+                let Some(AddressComponent::Tcp(port)) = protocols.next() else {
                     return None;
                 };
                 match first {
-                    Protocol::Ip4(ip) => Host::Ip(ip.into(), port),
-                    Protocol::Ip6(ip) => Host::Ip(ip.into(), port),
-                    Protocol::Dns(kind, name) => Host::Dns {
+                    AddressComponent::Ip4(ip) => Host::Ip(ip.into(), port),
+                    AddressComponent::Ip6(ip) => Host::Ip(ip.into(), port),
+                    AddressComponent::Dns(kind, name) => Host::Dns {
                         kind,
                         name: name.to_owned(),
                         port,
@@ -168,7 +169,7 @@ impl FromStr for Address {
                 .ok_or(ParseError::NoSlash)?
                 .split('/');
             while let Some(name) = parts.next() {
-                Protocol::parse(name, &mut parts, &mut out)?;
+                AddressComponent::parse(name, &mut parts, &mut out)?;
             }
         }
         Ok(Self(out.into()))

@@ -60,7 +60,7 @@ pub mod test_util;
 mod time;
 mod transit;
 
-pub use address::{Address, AddressPolicy, DnsKind, Host, Protocol};
+pub use address::{Address, AddressComponent, AddressPolicy, DnsKind, Host};
 pub use claim::{Claim, IdentitySignature, MAX_CLAIM_SKEW_SECONDS};
 pub use disposition::{Disposition, DropReason};
 #[cfg(feature = "os-entropy")]

@@ -23,5 +23,5 @@ pub use self::{
         CEILING_FACTOR, DEFAULT_CAPACITY, DedupMeta, MAX_DELIVERED_SECONDS, MAX_RETENTION_SECONDS,
         MIN_RETENTION_SECONDS,
     },
-    table::{Claim, DedupEntry, DedupTable},
+    table::{DedupEntry, DedupTable, Reservation},
 };

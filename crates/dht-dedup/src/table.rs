@@ -46,8 +46,9 @@ struct Entry {
     touched: u64,
     occurrences: u32,
     signed: bool,
-    /// A [`Claim`] on it is held. The entry stays while that is so: a claim never meets the entry of another.
-    claimed: bool,
+    /// A [`Reservation`] on it is held. The entry stays while that is so: a reservation never meets the entry of
+    /// another.
+    reserved: bool,
 }
 
 /// Counters of a shard.
@@ -58,11 +59,11 @@ struct Progress {
     inserts_since_trim: usize,
 }
 
-/// A message that is on its way to its recipient on this node. Until that has it, copies are repeats; a claim that is
-/// dropped makes the table forget the message, so that another copy can take its place.
+/// A message that is on its way to its recipient on this node. Until the recipient has it, copies are repeats; a
+/// reservation that is dropped makes the table forget the message, so that another copy can take its place.
 #[derive(Debug)]
-#[must_use = "a dropped claim forgets its message"]
-pub struct Claim {
+#[must_use = "a dropped reservation forgets its message"]
+pub struct Reservation {
     table: DedupTable,
     key: DedupHash,
     /// Second until which the message is remembered once it is delivered.
@@ -119,7 +120,7 @@ impl DedupTable {
         })
     }
 
-    /// Counts an occurrence. The first one is answered with a claim, a repeat with how many there were, this one
+    /// Counts an occurrence. The first one is answered with a reservation, a repeat with how many there were, this one
     /// included.
     ///
     /// ```
@@ -128,16 +129,21 @@ impl DedupTable {
     /// # let table = DedupTable::new(50_000, [7; 16]);
     /// # let (key, now) = (DedupHash([1; 32]), UnixSeconds(1_700_000_000));
     /// # let meta = DedupMeta { signed: true, expires: None };
-    /// let claim = table.claim(&key, meta, now).unwrap();
-    /// assert_eq!(table.claim(&key, meta, now).unwrap_err(), 2);
-    /// drop(claim); // refused
-    /// table.claim(&key, meta, now).unwrap().settle(); // delivered, and a repeat from now on
+    /// let reservation = table.reserve(&key, meta, now).unwrap();
+    /// assert_eq!(table.reserve(&key, meta, now).unwrap_err(), 2);
+    /// drop(reservation); // refused
+    /// table.reserve(&key, meta, now).unwrap().settle(); // delivered, and a repeat from now on
     /// assert_eq!(table.count(&key), 1);
     /// ```
     ///
     /// # Errors
     /// The occurrences, if the message is known.
-    pub fn claim(&self, key: &DedupHash, meta: DedupMeta, now: UnixSeconds) -> Result<Claim, u32> {
+    pub fn reserve(
+        &self,
+        key: &DedupHash,
+        meta: DedupMeta,
+        now: UnixSeconds,
+    ) -> Result<Reservation, u32> {
         let mut slot = self.0.entries.lock(key);
         if let Some(occurrences) = repeat(&mut slot, meta, 0, now) {
             return Err(occurrences);
@@ -145,9 +151,9 @@ impl DedupTable {
         self.0
             .insert(&mut slot, DedupEntry::first(*key, meta, now), now);
         if let Some(entry) = slot.get_mut() {
-            entry.claimed = true;
+            entry.reserved = true;
         }
-        Ok(Claim {
+        Ok(Reservation {
             table: self.clone(),
             key: *key,
             until: meta.delivered_until(now),
@@ -155,11 +161,11 @@ impl DedupTable {
         })
     }
 
-    /// Whether a message is on its way to its recipient on this node: a [`Claim`] on it is held.
+    /// Whether a message is on its way to its recipient on this node: a [`Reservation`] on it is held.
     #[must_use]
-    pub fn is_claimed(&self, key: &DedupHash) -> bool {
+    pub fn is_reserved(&self, key: &DedupHash) -> bool {
         let slot = self.0.entries.lock(key);
-        slot.get().is_some_and(|entry| entry.claimed)
+        slot.get().is_some_and(|entry| entry.reserved)
     }
 
     /// Counts an occurrence only if there were at least `least` before, and at least one; answers how many there are
@@ -215,19 +221,19 @@ impl DedupTable {
         self.len() == 0
     }
 
-    /// Most entries there can be, unless more are claimed at one time.
+    /// Most entries there can be, unless more are reserved at one time.
     #[must_use]
     pub fn ceiling(&self) -> usize {
         self.0.ceiling.saturating_mul(self.0.entries.shard_count())
     }
 
-    /// All entries but those that are claimed, least recently seen first within a shard. Locks one shard at a time: entries made meanwhile
+    /// All entries but those that are reserved, least recently seen first within a shard. Locks one shard at a time: entries made meanwhile
     /// may be missing.
     #[must_use]
     pub fn snapshot(&self) -> Vec<DedupEntry> {
         let mut entries = Vec::with_capacity(self.len());
         for shard in self.0.entries.shards() {
-            let settled = shard.iter().filter(|(_, entry)| !entry.claimed);
+            let settled = shard.iter().filter(|(_, entry)| !entry.reserved);
             let mut of_shard: Vec<_> = settled.collect();
             // Restoring in this order restores the order.
             of_shard.sort_unstable_by_key(|(_, entry)| entry.touched);
@@ -269,24 +275,24 @@ impl DedupTable {
     }
 }
 
-impl Claim {
+impl Reservation {
     /// The recipient has the message: copies are repeats from now on, for [as long as any can
     /// come](DedupMeta::delivered_until).
     pub fn settle(mut self) {
         self.settled = true;
         let mut slot = self.table.0.entries.lock(&self.key);
         if let Some(entry) = slot.get_mut() {
-            entry.claimed = false;
+            entry.reserved = false;
             entry.until = entry.until.max(self.until);
         }
     }
 }
 
-impl Drop for Claim {
+impl Drop for Reservation {
     fn drop(&mut self) {
         if !self.settled {
             let mut slot = self.table.0.entries.lock(&self.key);
-            if slot.get().is_some_and(|entry| entry.claimed) {
+            if slot.get().is_some_and(|entry| entry.reserved) {
                 slot.remove();
             }
         }
@@ -310,7 +316,7 @@ impl Inner {
             touched,
             occurrences: entry.occurrences,
             signed: entry.signed,
-            claimed: false,
+            reserved: false,
         });
         entered.occurrences
     }
@@ -320,16 +326,16 @@ impl Inner {
         shard.state.inserts_since_trim = 0;
         let excess = shard.len().saturating_sub(self.capacity);
         remove_first(shard, excess, |entry| {
-            (!entry.claimed && entry.until < now).then_some(0)
+            (!entry.reserved && entry.until < now).then_some(0)
         })
     }
 
     /// Frees a sixteenth of the shard at once, so that a full table does not scan for every insert: entries whose
-    /// retention is over first, then unsigned ones, then signed ones; never claimed ones.
+    /// retention is over first, then unsigned ones, then signed ones; never reserved ones.
     fn make_room(&self, shard: &mut Part, now: UnixSeconds) -> usize {
         let batch = (self.ceiling / 16).max(1);
         remove_first(shard, batch, |entry| match entry {
-            Entry { claimed: true, .. } => None,
+            Entry { reserved: true, .. } => None,
             Entry { until, .. } if *until < now => Some(0),
             Entry { signed: false, .. } => Some(1),
             Entry { signed: true, .. } => Some(2),

@@ -7,7 +7,7 @@ use dht_core::{
     Content, DedupHash, Destination, Disposition, DomainHeader, Fingerprint, Header, InTransit,
     MessageTag, Opened, PublicKey, RemotePeer, StoreOutcome, Verified,
 };
-use dht_dedup::Claim;
+use dht_dedup::Reservation;
 use dht_stack::BytePermit;
 
 /// An envelope on its way through the stack; `E` says how far it has come: `RawEnvelope`, `Sealed`, `Verified`,
@@ -35,7 +35,7 @@ pub struct Deduped {
     pub occurrences: u32,
     /// Held for the first copy of an application's message for this node, until the application has it; taken by
     /// [`Settle`](crate::Settle).
-    pub claim: Option<Claim>,
+    pub reservation: Option<Reservation>,
 }
 
 /// An opened message, as the layers behind the open layer see it. Store-and-forward makes these itself for mail

@@ -81,7 +81,7 @@ pub(crate) fn counted(frame: Bytes) -> InboundEnvelope<Deduped> {
             verified,
             hash,
             occurrences: 1,
-            claim: None,
+            reservation: None,
         }
     })
 }

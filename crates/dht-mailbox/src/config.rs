@@ -83,7 +83,7 @@ pub struct StoreConfig {
 /// Room for rows and bytes; a row counts its header and body and some 150 bytes for itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Room {
+pub struct Quota {
     /// Number of rows; 0 admits none.
     pub rows: u64,
     /// Number of bytes; 0 admits none.
@@ -95,11 +95,11 @@ pub struct Room {
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Of the whole store. Defaults to [`DEFAULT_CAPACITY_ROWS`], [`DEFAULT_CAPACITY_BYTES`].
-    pub capacity: Room,
+    pub capacity: Quota,
     /// Of one mailbox. Defaults to [`DEFAULT_RECIPIENT_ROWS`], [`DEFAULT_RECIPIENT_BYTES`].
-    pub per_recipient: Room,
+    pub per_recipient: Quota,
     /// Of what one deliverer brought. Defaults to [`DEFAULT_DELIVERER_ROWS`], [`DEFAULT_DELIVERER_BYTES`].
-    pub per_deliverer: Room,
+    pub per_deliverer: Quota,
     /// Of one body, in bytes. Defaults to [`DEFAULT_MAX_BODY_BYTES`].
     pub max_body_bytes: u64,
 }
@@ -133,15 +133,15 @@ impl Default for StoreConfig {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            capacity: Room {
+            capacity: Quota {
                 rows: DEFAULT_CAPACITY_ROWS,
                 bytes: DEFAULT_CAPACITY_BYTES,
             },
-            per_recipient: Room {
+            per_recipient: Quota {
                 rows: DEFAULT_RECIPIENT_ROWS,
                 bytes: DEFAULT_RECIPIENT_BYTES,
             },
-            per_deliverer: Room {
+            per_deliverer: Quota {
                 rows: DEFAULT_DELIVERER_ROWS,
                 bytes: DEFAULT_DELIVERER_BYTES,
             },

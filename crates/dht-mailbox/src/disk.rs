@@ -3,14 +3,14 @@
 //! The seam for tests and simulations: everything the store keeps goes through a [`Disk`], so that one double can
 //! fail, tear and forget writes.
 
-mod directory;
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) mod faulty;
+mod file;
 mod memory;
 
 use std::{fmt, io, sync::Arc};
 
-pub use directory::Directory;
+pub use file::FileDisk;
 pub use memory::MemoryDisk;
 
 /// A file: bytes by offset, with an explicit sync.

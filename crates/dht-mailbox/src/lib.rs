@@ -30,7 +30,7 @@
 //!
 //! - [`Store`]: insertion, retrieval, deletion, expiry.
 //! - [`StoreConfig`]: when an insertion is acknowledged, who may hold how much ([`Limits`]), for how long ([`Lifetimes`]).
-//! - [`Disk`]: where the files are; [`Directory`] and [`MemoryDisk`] implement it.
+//! - [`Disk`]: where the files are; [`FileDisk`] and [`MemoryDisk`] implement it.
 //!
 //! # Durability
 //!
@@ -83,9 +83,9 @@ pub use config::{
     DEFAULT_DELIVERER_BYTES, DEFAULT_DELIVERER_ROWS, DEFAULT_HIGH_SECONDS, DEFAULT_HONOUR_EXPIRES,
     DEFAULT_INDEX_BYTES, DEFAULT_LOW_SECONDS, DEFAULT_MAX_BODY_BYTES, DEFAULT_QUEUE_BYTES,
     DEFAULT_RECIPIENT_BYTES, DEFAULT_RECIPIENT_ROWS, DEFAULT_SEGMENT_BYTES, Durability,
-    EVENTUAL_LOSS_BYTES, Lifetimes, Limits, Room, StoreConfig,
+    EVENTUAL_LOSS_BYTES, Lifetimes, Limits, Quota, StoreConfig,
 };
-pub use disk::{Directory, Disk, DiskFile, MemoryDisk};
+pub use disk::{Disk, DiskFile, FileDisk, MemoryDisk};
 pub use error::{Refusal, StoreError};
 pub use metrics::describe_metrics;
 pub use query::{DEFAULT_MAX_RETURNED, DEFAULT_RESPONSE_BYTES, Order, Page, Query};

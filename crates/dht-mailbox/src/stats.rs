@@ -9,7 +9,7 @@ use crate::record::{Position, Retention};
 pub struct Account {
     /// Number of rows stored.
     pub rows: u64,
-    /// Bytes, as [`crate::Room`] counts them.
+    /// Bytes, as [`crate::Quota`] counts them.
     pub bytes: u64,
     /// Of the rows, those of class [`Retention::Low`].
     pub low_rows: u64,
@@ -20,7 +20,7 @@ pub struct Account {
 pub struct StoreStats {
     /// Number of rows stored.
     pub rows: u64,
-    /// Bytes, as [`crate::Room`] counts them.
+    /// Bytes, as [`crate::Quota`] counts them.
     pub bytes: u64,
     /// Of the rows, those of class [`Retention::Low`].
     pub low_rows: u64,
@@ -43,7 +43,7 @@ pub struct RowInfo {
     pub keep_until: UnixSeconds,
     /// Retention class of the message.
     pub retention: Retention,
-    /// Bytes it takes, as [`crate::Room`] counts them.
+    /// Bytes it takes, as [`crate::Quota`] counts them.
     pub bytes: u64,
 }
 

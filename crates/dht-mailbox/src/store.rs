@@ -33,7 +33,7 @@ use self::{
 };
 use crate::{
     config::StoreConfig,
-    disk::{Directory, Disk},
+    disk::{Disk, FileDisk},
     error::StoreError,
     query::{Page, Query},
     record::{Inserted, NewRecord, Position, Recipient, RowId},
@@ -85,7 +85,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Locked`], [`StoreError::NewerFormat`], or what the device says.
     pub fn open(path: impl AsRef<Path>, config: StoreConfig) -> Result<Self, StoreError> {
-        Self::open_on(Directory::open(path)?, config)
+        Self::open_on(FileDisk::open(path)?, config)
     }
 
     /// Opens the store on any [`Disk`].

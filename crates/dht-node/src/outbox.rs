@@ -113,11 +113,11 @@ struct Fresh {
 
 impl Default for SendOptions {
     fn default() -> Self {
-        let dht_spool::SendOptions {
+        let dht_spool::EntryOptions {
             ttl_seconds,
             direct_only,
             replicas,
-        } = dht_spool::SendOptions::default();
+        } = dht_spool::EntryOptions::default();
         Self {
             ttl_seconds,
             direct_only,
@@ -188,7 +188,7 @@ impl OutboxHandle {
             replicas,
             key,
         } = options;
-        let options = dht_spool::SendOptions {
+        let options = dht_spool::EntryOptions {
             ttl_seconds,
             direct_only,
             replicas,

@@ -20,13 +20,13 @@ pub struct DeliveryReply(oneshot::Sender<Result<(), DeliveryError>>);
 
 /// One copy on its way. A future of its delivery, which always resolves.
 #[derive(Debug)]
-pub struct Delivery {
+pub struct CopyDelivery {
     tag: MessageTag,
     recipient: NodeId,
     answer: oneshot::Receiver<Result<(), DeliveryError>>,
 }
 
-/// All copies of one message. They carry the same tag; [`Delivery::recipient`] tells them apart.
+/// All copies of one message. They carry the same tag; [`CopyDelivery::recipient`] tells them apart.
 ///
 /// Specification 04, section 7.
 ///
@@ -43,7 +43,7 @@ pub struct Delivery {
 /// ```
 #[derive(Debug, Default)]
 pub struct Deliveries {
-    copies: Vec<Delivery>,
+    copies: Vec<CopyDelivery>,
     hash: Option<DedupHash>,
 }
 
@@ -63,11 +63,11 @@ pub struct DeliveryOutcome {
 impl DeliveryReply {
     /// Both ends.
     #[must_use]
-    pub fn pair(tag: MessageTag, recipient: NodeId) -> (Self, Delivery) {
+    pub fn pair(tag: MessageTag, recipient: NodeId) -> (Self, CopyDelivery) {
         let (sender, answer) = oneshot::channel();
         (
             Self(sender),
-            Delivery {
+            CopyDelivery {
                 tag,
                 recipient,
                 answer,
@@ -87,9 +87,9 @@ impl DeliveryReply {
     }
 }
 
-// === impl Delivery ===
+// === impl CopyDelivery ===
 
-impl Delivery {
+impl CopyDelivery {
     /// Tag of the message.
     #[must_use]
     pub const fn tag(&self) -> MessageTag {
@@ -111,7 +111,7 @@ impl Delivery {
     }
 }
 
-impl Future for Delivery {
+impl Future for CopyDelivery {
     type Output = DeliveryOutcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<DeliveryOutcome> {
@@ -153,29 +153,29 @@ impl Deliveries {
 
     /// The copy at this position.
     #[must_use]
-    pub fn get(&self, at: usize) -> Option<&Delivery> {
+    pub fn get(&self, at: usize) -> Option<&CopyDelivery> {
         self.copies.get(at)
     }
 
     /// The copies, in the order in which peers were selected.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Delivery> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &CopyDelivery> {
         self.copies.iter()
     }
 
     /// The tag of each copy.
     #[must_use]
     pub fn to_tags(&self) -> Vec<MessageTag> {
-        self.copies.iter().map(Delivery::tag).collect()
+        self.copies.iter().map(CopyDelivery::tag).collect()
     }
 
     /// The copies.
     #[must_use]
-    pub fn into_inner(self) -> Vec<Delivery> {
+    pub fn into_inner(self) -> Vec<CopyDelivery> {
         self.copies
     }
 
     /// The deliveries as they are decided.
-    pub fn into_stream(self) -> FuturesUnordered<Delivery> {
+    pub fn into_stream(self) -> FuturesUnordered<CopyDelivery> {
         self.copies.into_iter().collect()
     }
 
@@ -244,21 +244,21 @@ impl Deliveries {
     }
 }
 
-impl From<Vec<Delivery>> for Deliveries {
-    fn from(copies: Vec<Delivery>) -> Self {
+impl From<Vec<CopyDelivery>> for Deliveries {
+    fn from(copies: Vec<CopyDelivery>) -> Self {
         Self { copies, hash: None }
     }
 }
 
-impl From<Delivery> for Deliveries {
-    fn from(copy: Delivery) -> Self {
+impl From<CopyDelivery> for Deliveries {
+    fn from(copy: CopyDelivery) -> Self {
         Self::from(vec![copy])
     }
 }
 
 impl IntoIterator for Deliveries {
-    type Item = Delivery;
-    type IntoIter = std::vec::IntoIter<Delivery>;
+    type Item = CopyDelivery;
+    type IntoIter = std::vec::IntoIter<CopyDelivery>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.copies.into_iter()
@@ -276,7 +276,7 @@ impl Tally {
     /// Until it is enough, asked after every delivery, or everything is decided.
     async fn count(
         &mut self,
-        mut deliveries: FuturesUnordered<Delivery>,
+        mut deliveries: FuturesUnordered<CopyDelivery>,
         enough: impl Fn(usize, usize) -> bool,
     ) {
         while let Some(DeliveryOutcome { tag, result, .. }) = deliveries.next().await {

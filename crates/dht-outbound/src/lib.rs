@@ -3,7 +3,7 @@
 //! [`Outbound`] is the one door. A [`SendRequest`](dht_core::SendRequest) names its recipients with a
 //! [`Strategy`](dht_core::Strategy); [`select`] turns that into peers and can say why. The message is then sealed and
 //! encoded once, and the same bytes go to all of them through a sink, a `Service<OutboundMessage>`. Each copy has a
-//! [`Delivery`]. The [`Searcher`] finds recipients that are not known.
+//! [`CopyDelivery`]. The [`Searcher`] finds recipients that are not known.
 //!
 //! The specification sections named in the documentation are those of `docs/protocol/04-outbound.md` and
 //! `docs/protocol/06-discovery-and-peer-sync.md`.
@@ -46,7 +46,7 @@ pub use config::{
     PIPELINE_SECONDS, PROPAGATION_FACTOR, PropagationRule, SelectConfig,
 };
 pub use deliver::{
-    Deliveries, Delivery, DeliveryOutcome, DeliveryReply, FanOut, FanOutFuture, FanOutLayer,
+    CopyDelivery, Deliveries, DeliveryOutcome, DeliveryReply, FanOut, FanOutFuture, FanOutLayer,
     OutboundMessage,
 };
 pub use discover::Discover;

@@ -3,7 +3,7 @@
 use dht_core::OutOfRange;
 use dht_mailbox::{
     DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_ROWS, DEFAULT_HIGH_SECONDS, DEFAULT_LOW_SECONDS,
-    DEFAULT_MAX_BODY_BYTES, DEFAULT_MAX_RETURNED, Durability, Lifetimes, Limits, Order, Room,
+    DEFAULT_MAX_BODY_BYTES, DEFAULT_MAX_RETURNED, Durability, Lifetimes, Limits, Order, Quota,
     StoreConfig,
 };
 use dht_proto::limits::MAX_STORED_MESSAGES;
@@ -225,10 +225,10 @@ impl Config {
         }
     }
 
-    fn share(&self, percent: u64) -> Room {
+    fn share(&self, percent: u64) -> Quota {
         let of = |all: u64| u128::from(all) * u128::from(percent.min(100)) / 100;
         let of = |all| u64::try_from(of(all)).unwrap_or(u64::MAX);
-        Room {
+        Quota {
             rows: of(self.capacity_rows).max(1),
             bytes: of(self.capacity_mib.saturating_mul(MIB)).max(MIB),
         }

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use dht_core::UnixSeconds;
 use tokio::sync::watch;
 
-pub use row::{Arrival, ConsumerStats, Expiry, InboxStats, Inserted, NewRow, Row, RowId, Start};
+pub use row::{
+    Arrival, ConsumerStats, InboxExpiry, InboxStats, Inserted, NewRow, Row, RowId, Start,
+};
 pub use state::DEFAULT_CONSUMER;
 use state::InboxState;
 
@@ -218,7 +220,7 @@ impl Inbox {
     ///
     /// # Errors
     /// The ticket's: an I/O error.
-    pub fn expire(&self, now: UnixSeconds) -> Ticket<Expiry> {
+    pub fn expire(&self, now: UnixSeconds) -> Ticket<InboxExpiry> {
         self.journal
             .submit(0, move |state, changes| Ok(state.expire(now, changes)))
     }

@@ -48,13 +48,13 @@ mod ticket;
 pub use config::{InboxConfig, OutboxConfig, WriterConfig};
 pub use error::SpoolError;
 pub use inbox::{
-    Arrival, ConsumerStats, DEFAULT_CONSUMER, Expiry, Inbox, InboxStats, Inserted, NewRow, Row,
-    RowId, Start,
+    Arrival, ConsumerStats, DEFAULT_CONSUMER, Inbox, InboxExpiry, InboxStats, Inserted, NewRow,
+    Row, RowId, Start,
 };
 pub use limit::Limit;
 pub use metrics::describe_metrics;
 pub use outbox::{
-    Content, Due, Entry, EntryId, Filter, NewEntry, Outbox, OutboxExpiry, OutboxStats, Put,
-    SendOptions, SendState, StateKind, Transition,
+    Due, Entry, EntryContent, EntryFilter, EntryId, EntryOptions, NewEntry, Outbox, OutboxExpiry,
+    OutboxStats, Put, SendState, StateKind, Transition,
 };
 pub use ticket::Ticket;

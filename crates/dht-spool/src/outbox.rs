@@ -20,8 +20,8 @@ use dht_core::{
 use tokio::sync::watch;
 
 pub use entry::{
-    Content, Due, Entry, EntryId, Filter, NewEntry, OutboxExpiry, OutboxStats, Put, SendOptions,
-    SendState, StateKind,
+    Due, Entry, EntryContent, EntryFilter, EntryId, EntryOptions, NewEntry, OutboxExpiry,
+    OutboxStats, Put, SendState, StateKind,
 };
 pub use progress::Transition;
 use state::{Digest, OutboxState};
@@ -43,7 +43,7 @@ use crate::{
 /// ```
 /// use bytes::Bytes;
 /// use dht_core::UnixSeconds;
-/// use dht_spool::{Limit, NewEntry, Outbox, OutboxConfig, SendOptions, SendState, Transition};
+/// use dht_spool::{Limit, NewEntry, Outbox, OutboxConfig, EntryOptions, SendState, Transition};
 /// # let recipient = dht_core::SecretKey::random(&mut dht_core::SeededEntropy::new(1).rng()).public_key();
 /// # use dht_core::Entropy;
 ///
@@ -54,7 +54,7 @@ use crate::{
 ///     recipient,
 ///     message_type: 7,
 ///     payload: Bytes::from_static(b"hello"),
-///     options: SendOptions::default(),
+///     options: EntryOptions::default(),
 ///     created_at: now,
 ///     frame: None,
 /// });
@@ -237,7 +237,7 @@ impl Outbox {
     ///
     /// # Errors
     /// [`SpoolError::Damaged`] if the bytes changed on disk, or an I/O error.
-    pub fn content(&self, id: EntryId) -> Result<Option<Content>, SpoolError> {
+    pub fn content(&self, id: EntryId) -> Result<Option<EntryContent>, SpoolError> {
         self.journal.read(|rows| rows.content(id))?.transpose()
     }
 
@@ -247,7 +247,7 @@ impl Outbox {
     /// An I/O error.
     pub fn list(
         &self,
-        filter: Filter,
+        filter: EntryFilter,
         after: Option<EntryId>,
         limit: usize,
     ) -> Result<Vec<Entry>, SpoolError> {
@@ -357,7 +357,7 @@ fn digest(entry: &NewEntry) -> Digest {
     if entry.key.is_none() {
         return Digest::default();
     }
-    let SendOptions {
+    let EntryOptions {
         ttl_seconds,
         direct_only,
         replicas,

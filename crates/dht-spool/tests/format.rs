@@ -7,8 +7,8 @@ use std::{fs, path::PathBuf};
 use bytes::Bytes;
 use dht_core::{DedupHash, NodeId, UnixSeconds, test_util::public_key};
 use dht_spool::{
-    Arrival, DEFAULT_CONSUMER, Filter, Inbox, InboxConfig, Inserted, Limit, NewEntry, NewRow,
-    Outbox, OutboxConfig, Put, SendOptions, SendState, Start, Transition,
+    Arrival, DEFAULT_CONSUMER, EntryFilter, EntryOptions, Inbox, InboxConfig, Inserted, Limit,
+    NewEntry, NewRow, Outbox, OutboxConfig, Put, SendState, Start, Transition,
 };
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
@@ -35,7 +35,7 @@ fn entry(number: u8) -> NewEntry {
         recipient: public_key(2),
         message_type: 9,
         payload: Bytes::from(vec![number; 100]),
-        options: SendOptions {
+        options: EntryOptions {
             ttl_seconds: 1000,
             direct_only: number > 1,
             replicas: (number > 1).then_some(4),
@@ -128,7 +128,7 @@ fn an_inbox_of_format_1_opens() {
 fn an_outbox_of_format_1_opens() {
     let (_home, path) = copy("outbox-1.bin");
     let outbox = Outbox::open(path, OutboxConfig::default()).unwrap();
-    let entries = outbox.list(Filter::default(), None, 9).unwrap();
+    let entries = outbox.list(EntryFilter::default(), None, 9).unwrap();
     let states: Vec<_> = entries.iter().map(|entry| entry.state.clone()).collect();
     let reason = "no route".to_owned();
     let expected = [

@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use dht_core::{DedupHash, NodeId, UnixSeconds, test_util::public_key};
 use dht_spool::{
-    Arrival, DEFAULT_CONSUMER, Inbox, InboxConfig, Inserted, Limit, NewEntry, NewRow, Outbox,
-    OutboxConfig, Put, SendOptions,
+    Arrival, DEFAULT_CONSUMER, EntryOptions, Inbox, InboxConfig, Inserted, Limit, NewEntry, NewRow,
+    Outbox, OutboxConfig, Put,
 };
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
@@ -37,7 +37,7 @@ fn entry(number: u64) -> NewEntry {
         recipient: public_key(1),
         message_type: 1,
         payload: Bytes::from(vec![9; 700]),
-        options: SendOptions::default(),
+        options: EntryOptions::default(),
         created_at: NOW,
         frame: None,
     }

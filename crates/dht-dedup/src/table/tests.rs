@@ -240,22 +240,22 @@ fn refused_messages_are_forgotten() {
         },
     );
     let now = UnixSeconds(1_700_000_000);
-    let claim = table.claim(&key, meta, now).unwrap();
-    assert!(table.is_claimed(&key));
+    let reservation = table.reserve(&key, meta, now).unwrap();
+    assert!(table.is_reserved(&key));
     // Whoever comes meanwhile is a repeat, and no restart remembers what is not settled.
-    assert_eq!(table.claim(&key, meta, now).unwrap_err(), 2);
+    assert_eq!(table.reserve(&key, meta, now).unwrap_err(), 2);
     assert_eq!(table.record(&key, meta, now), 3);
     assert_eq!(table.record_repeat(&key, meta, 1, now), Some(4));
     assert_eq!(table.snapshot(), []);
-    drop(claim);
-    assert_eq!((table.count(&key), table.is_claimed(&key)), (0, false));
-    table.claim(&key, meta, now).unwrap().settle();
-    assert_eq!((table.count(&key), table.is_claimed(&key)), (1, false));
-    assert_eq!(table.claim(&key, meta, now).unwrap_err(), 2);
+    drop(reservation);
+    assert_eq!((table.count(&key), table.is_reserved(&key)), (0, false));
+    table.reserve(&key, meta, now).unwrap().settle();
+    assert_eq!((table.count(&key), table.is_reserved(&key)), (1, false));
+    assert_eq!(table.reserve(&key, meta, now).unwrap_err(), 2);
     assert_eq!(table.snapshot().len(), 1);
 }
 
-/// Of many threads that claim one message, one at a time has it; whoever refuses it lets the next have it.
+/// Of many threads that reserve one message, one at a time has it; whoever refuses it lets the next have it.
 #[test]
 fn one_claim_at_a_time() {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -273,11 +273,11 @@ fn one_claim_at_a_time() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..2_000 {
-                    if let Ok(claim) = table.claim(&key, meta, now) {
+                    if let Ok(reservation) = table.reserve(&key, meta, now) {
                         assert_eq!(held.fetch_add(1, Ordering::SeqCst), 0);
                         taken.fetch_add(1, Ordering::SeqCst);
                         held.fetch_sub(1, Ordering::SeqCst);
-                        drop(claim);
+                        drop(reservation);
                     }
                 }
             });
@@ -285,10 +285,10 @@ fn one_claim_at_a_time() {
     });
     assert!(taken.into_inner() > 0);
     assert_eq!(table.count(&key), 0);
-    table.claim(&key, meta, now).unwrap().settle();
+    table.reserve(&key, meta, now).unwrap().settle();
 }
 
-/// Whatever is entered meanwhile, and however long it takes: a claimed message is a repeat until its claim ends.
+/// Whatever is entered meanwhile, and however long it takes: a reserved message is a repeat until its reservation ends.
 #[test]
 fn claimed_entries_are_never_evicted() {
     let table = DedupTable::new(4, [0; 16]);
@@ -302,17 +302,17 @@ fn claimed_entries_are_never_evicted() {
         DedupHash(hash)
     };
     let now = UnixSeconds(1_700_000_000);
-    let claim = table.claim(&key(0), meta(false), now).unwrap();
+    let reservation = table.reserve(&key(0), meta(false), now).unwrap();
     let later = now.saturating_add(MAX_DELIVERED_SECONDS + 1);
     for n in 1..1_000 {
         table.record(&key(n), meta(true), later);
     }
     table.trim(later);
-    assert!(table.is_claimed(&key(0)));
-    assert_eq!(table.claim(&key(0), meta(false), later).unwrap_err(), 2);
-    claim.settle();
+    assert!(table.is_reserved(&key(0)));
+    assert_eq!(table.reserve(&key(0), meta(false), later).unwrap_err(), 2);
+    reservation.settle();
     assert_eq!(
-        (table.count(&key(0)), table.is_claimed(&key(0))),
+        (table.count(&key(0)), table.is_reserved(&key(0))),
         (2, false)
     );
 }
@@ -327,7 +327,7 @@ fn delivered_messages_outlive_relayed_ones() {
         signed: true,
         expires,
     };
-    table.claim(&key(1), meta, NOW).unwrap().settle();
+    table.reserve(&key(1), meta, NOW).unwrap().settle();
     table.record(&key(2), meta, NOW);
     let restored = DedupTable::new(10, [1; 16]);
     restored.restore(table.snapshot(), NOW);
@@ -337,7 +337,7 @@ fn delivered_messages_outlive_relayed_ones() {
             table.record(&key(n), UNSIGNED, last);
         }
         table.trim(last);
-        assert_eq!(table.claim(&key(1), meta, last).unwrap_err(), 2);
+        assert_eq!(table.reserve(&key(1), meta, last).unwrap_err(), 2);
         assert_eq!(table.count(&key(2)), 0, "it is not remembered for longer");
     }
 }

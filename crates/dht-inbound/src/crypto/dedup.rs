@@ -19,7 +19,7 @@ pub const DEFAULT_ALLOWED_OCCURRENCES: u32 = 1;
 /// Specification 03, section 3.6; 03 F-15.
 #[derive(Clone)]
 pub struct Dedup {
-    /// Key of this node: the first copy of an application's message for it is claimed, not yet counted for good.
+    /// Key of this node: the first copy of an application's message for it is reserved, not yet counted for good.
     pub recipient: PublicKey,
     /// Where occurrences are counted.
     pub table: DedupTable,
@@ -41,9 +41,9 @@ impl Check<InboundEnvelope<Verified>> for Dedup {
         let (meta, now) = (DedupMeta::of(header), self.clock.now());
         let is_ours = header.message_type.is_domain()
             && header.destination.public_key() == Some(&self.recipient);
-        let (occurrences, claim) = if is_ours {
-            match self.table.claim(&hash, meta, now) {
-                Ok(claim) => (1, Some(claim)),
+        let (occurrences, reservation) = if is_ours {
+            match self.table.reserve(&hash, meta, now) {
+                Ok(reservation) => (1, Some(reservation)),
                 Err(occurrences) => (occurrences, None),
             }
         } else {
@@ -59,7 +59,7 @@ impl Check<InboundEnvelope<Verified>> for Dedup {
             verified,
             hash,
             occurrences,
-            claim,
+            reservation,
         }))
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use dht_core::Disposition;
-use dht_dedup::Claim;
+use dht_dedup::Reservation;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -16,9 +16,9 @@ use crate::message::{Deduped, InboundEnvelope};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SettleLayer;
 
-/// Settles the [`Claim`] of a message by its disposition. A message that nobody here took - no application listens, its
-/// inbox is full, a part of the node failed, the future was dropped - is forgotten, so that another copy is delivered.
-/// Every other one is remembered. A copy that comes in between is a duplicate.
+/// Settles the [`Reservation`] of a message by its disposition. A message that nobody here took - no application
+/// listens, its inbox is full, a part of the node failed, the future was dropped - is forgotten, so that another copy is
+/// delivered. Every other one is remembered. A copy that comes in between is a duplicate.
 #[derive(Clone, Debug)]
 pub struct Settle<S> {
     inner: S,
@@ -30,7 +30,7 @@ pin_project! {
     pub struct SettleFuture<F> {
         #[pin]
         inner: F,
-        claim: Option<Claim>,
+        reservation: Option<Reservation>,
     }
 }
 
@@ -55,10 +55,10 @@ where
     }
 
     fn call(&mut self, mut message: InboundEnvelope<Deduped>) -> Self::Future {
-        let claim = message.envelope.claim.take();
+        let reservation = message.envelope.reservation.take();
         SettleFuture {
             inner: self.inner.call(message),
-            claim,
+            reservation,
         }
     }
 }
@@ -72,11 +72,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let outcome = ready!(this.inner.poll(cx));
-        let claim = this.claim.take();
-        if let (Some(claim), Ok(disposition)) = (claim, &outcome)
+        let reservation = this.reservation.take();
+        if let (Some(reservation), Ok(disposition)) = (reservation, &outcome)
             && !matches!(disposition, Disposition::Dropped(reason) if reason.is_temporary())
         {
-            claim.settle();
+            reservation.settle();
         }
         Poll::Ready(outcome)
     }

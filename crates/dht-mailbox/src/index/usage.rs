@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    config::{Limits, Room},
+    config::{Limits, Quota},
     error::Refusal,
     record::{Deliverer, Recipient, Retention},
     stats::Account,
@@ -56,7 +56,7 @@ struct Slot<K> {
 impl Usage {
     /// No rows yet.
     pub(crate) fn new(limits: &Limits) -> Self {
-        let Room { rows, bytes } = limits.capacity;
+        let Quota { rows, bytes } = limits.capacity;
         Self {
             row_weight: bytes.checked_div(rows).unwrap_or(0),
             ..Self::default()
@@ -355,7 +355,7 @@ fn share(row_weight: u64, account: &Account) -> u64 {
         .saturating_add(account.rows.saturating_mul(row_weight))
 }
 
-fn exceeds(account: &Account, room: Room, bytes: u64) -> bool {
+fn exceeds(account: &Account, room: Quota, bytes: u64) -> bool {
     account.rows >= room.rows || account.bytes.saturating_add(bytes) > room.bytes
 }
 
@@ -373,15 +373,15 @@ mod tests {
 
     fn limits() -> Limits {
         Limits {
-            capacity: Room {
+            capacity: Quota {
                 rows: 10,
                 bytes: 1_000,
             },
-            per_recipient: Room {
+            per_recipient: Quota {
                 rows: 4,
                 bytes: 500,
             },
-            per_deliverer: Room {
+            per_deliverer: Quota {
                 rows: 6,
                 bytes: 800,
             },

@@ -9,7 +9,7 @@ use dht_core::DedupHash;
 
 use super::*;
 use crate::{
-    config::{Durability, Lifetimes, Limits, Room},
+    config::{Durability, Lifetimes, Limits, Quota},
     disk::MemoryDisk,
     error::Refusal,
     query::Order,
@@ -303,7 +303,7 @@ fn time_limits_of_senders_are_optional() {
 
 #[test]
 fn quotas_refuse_rows() {
-    let room = |rows| Room {
+    let room = |rows| Quota {
         rows,
         bytes: 1 << 20,
     };
@@ -342,12 +342,12 @@ fn quotas_refuse_rows() {
 
 #[test]
 fn full_store_evicts_from_largest_mailbox() {
-    let wide = Room {
+    let wide = Quota {
         rows: 100,
         bytes: 1 << 20,
     };
     let limits = Limits {
-        capacity: Room {
+        capacity: Quota {
             rows: 6,
             bytes: 1 << 20,
         },
@@ -477,7 +477,7 @@ fn later_file_version_is_refused() {
 
 #[test]
 fn a_store_keeps_within_little_room() {
-    let nothing = Room { rows: 0, bytes: 0 };
+    let nothing = Quota { rows: 0, bytes: 0 };
     let config = |room| StoreConfig {
         limits: Limits {
             capacity: room,
@@ -492,12 +492,12 @@ fn a_store_keeps_within_little_room() {
     };
     for room in [
         nothing,
-        Room { rows: 9, ..nothing },
-        Room {
+        Quota { rows: 9, ..nothing },
+        Quota {
             bytes: 9_000,
             ..nothing
         },
-        Room { rows: 1, bytes: 1 },
+        Quota { rows: 1, bytes: 1 },
     ] {
         let store = Store::open_on(FaultyDisk::new(), config(room)).unwrap();
         let refused = block_on(store.insert(message(1, 1, 10), NOW));
@@ -509,7 +509,7 @@ fn a_store_keeps_within_little_room() {
         block_on(store.checkpoint()).unwrap();
         assert_sound(&store);
     }
-    let one = Room {
+    let one = Quota {
         rows: 1,
         bytes: 1_000,
     };
@@ -618,7 +618,7 @@ fn a_missing_copy_is_rebuilt() {
 
 #[test]
 fn turnovers_do_not_grow_the_files() {
-    let room = Room {
+    let room = Quota {
         rows: 200,
         bytes: 1 << 30,
     };

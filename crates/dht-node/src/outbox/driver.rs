@@ -11,7 +11,9 @@ use dht_core::{
     Strategy, UnixSeconds,
 };
 use dht_outbound::{Candidates, Outbound, Searcher, SelectConfig, SendError, select};
-use dht_spool::{Content, Entry, EntryId, Filter, SendState, SpoolError, StateKind, Transition};
+use dht_spool::{
+    Entry, EntryContent, EntryFilter, EntryId, SendState, SpoolError, StateKind, Transition,
+};
 use dht_transport::Transport;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
@@ -98,7 +100,7 @@ enum Load {
 enum Done {
     Event(EntryId, Event),
     Persisted(EntryId, Result<StateKind, SpoolError>),
-    Loaded(EntryId, Result<Option<Content>, SpoolError>),
+    Loaded(EntryId, Result<Option<EntryContent>, SpoolError>),
     Listed(Result<Vec<Entry>, SpoolError>),
     Nothing,
 }
@@ -177,7 +179,7 @@ impl Driver {
     fn list(&self, after: Option<EntryId>) {
         let spool = self.shared.spool.clone();
         self.spawn(async move {
-            let list = move || spool.list(Filter::default(), after, PAGE);
+            let list = move || spool.list(EntryFilter::default(), after, PAGE);
             let entries = tokio::task::spawn_blocking(list).await;
             Done::Listed(entries.unwrap_or(Err(SpoolError::Closed)))
         });
@@ -349,7 +351,7 @@ impl Driver {
         }
     }
 
-    fn on_loaded(&mut self, id: EntryId, content: Result<Option<Content>, SpoolError>) {
+    fn on_loaded(&mut self, id: EntryId, content: Result<Option<EntryContent>, SpoolError>) {
         self.retrying -= 1;
         let Some(tracked) = self.messages.get_mut(&id) else {
             return;

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds, dedup_hash};
-use dht_dedup::Claim;
+use dht_dedup::Reservation;
 use dht_mailbox::DEFAULT_RESPONSE_BYTES;
 use dht_peers::policy::{AttributionProfile, Offence};
 use dht_proto::store_forward::StoredMessage;
@@ -16,7 +16,7 @@ use super::{check::ValidMessage, fault::Fault};
 #[derive(Debug)]
 pub(super) enum Standing {
     /// Nothing; it is this response's to deliver.
-    New(Claim),
+    New(Reservation),
     /// The application is getting it, live or from another response.
     UnderWay,
     /// The application has it.
@@ -27,7 +27,7 @@ pub(super) enum Standing {
 #[derive(Debug, Default)]
 pub(super) struct ResponseOutcome {
     /// Messages to deliver, oldest first.
-    pub(super) accepted: Vec<(ValidMessage, Claim)>,
+    pub(super) accepted: Vec<(ValidMessage, Reservation)>,
     /// Hash and `stored_at` of messages that the application is getting from elsewhere.
     pub(super) under_way: Vec<(DedupHash, UnixSeconds)>,
     /// Messages that this node has received before.
@@ -89,7 +89,7 @@ pub(super) fn decide(
         };
         outcome.reached = outcome.reached.max(Some(message.stored_at));
         match standing(&message) {
-            Standing::New(claim) => outcome.accepted.push((message, claim)),
+            Standing::New(reservation) => outcome.accepted.push((message, reservation)),
             Standing::UnderWay => outcome.under_way.push((message.hash, message.stored_at)),
             Standing::Known => outcome.known = outcome.known.saturating_add(1),
         }

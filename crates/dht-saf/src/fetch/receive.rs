@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dht_core::{
     Clock as _, DedupHash, Disposition, DropReason, InTransit, RemotePeer, UnixSeconds,
 };
-use dht_dedup::{Claim, DedupMeta};
+use dht_dedup::{DedupMeta, Reservation};
 use dht_peers::policy::{Offence, Parties};
 use dht_proto::{DecodeError, store_forward::StoredMessagesResponse};
 use futures::{StreamExt as _, stream::FuturesUnordered};
@@ -28,8 +28,13 @@ const CHECKED_AT_ONCE: usize = 4;
 /// How often a message that is under way elsewhere is looked at, if nothing is reported.
 const UNDER_WAY_CHECK: Duration = Duration::from_secs(1);
 
-/// Hash and `stored_at` of a message, the claim on it, and the answer of the inner service.
-type Delivery = (DedupHash, UnixSeconds, Claim, Result<Disposition, BoxError>);
+/// Hash and `stored_at` of a message, the reservation on it, and the answer of the inner service.
+type Delivery = (
+    DedupHash,
+    UnixSeconds,
+    Reservation,
+    Result<Disposition, BoxError>,
+);
 
 /// Outcomes of the messages of a page so far.
 struct Tally {
@@ -112,7 +117,7 @@ impl Fetcher {
         };
         let mut deliveries = FuturesUnordered::new();
         let mut broken = false;
-        for (message, claim) in outcome.accepted {
+        for (message, reservation) in outcome.accepted {
             let (hash, stored_at) = (message.hash, message.stored_at);
             let message = response.unpack(message.opened, hash, message.bytes);
             while !broken {
@@ -134,7 +139,7 @@ impl Fetcher {
             let delivery = inner.call(message);
             deliveries.push(async move {
                 let result = delivery.await.map_err(Into::into);
-                (hash, stored_at, claim, result)
+                (hash, stored_at, reservation, result)
             });
         }
         while let Some(delivery) = deliveries.next().await {
@@ -152,7 +157,7 @@ impl Fetcher {
 
     /// Records what became of a message at the inner service. Only one that the application has counts as received; the
     /// dedup table remembers all but those that had no place here.
-    fn ended(&self, tally: &mut Tally, (hash, stored_at, claim, result): Delivery) {
+    fn ended(&self, tally: &mut Tally, (hash, stored_at, reservation, result): Delivery) {
         let counts = &mut tally.counts;
         let is_taken = match result {
             Ok(Disposition::Dropped(reason)) if reason.is_temporary() => {
@@ -179,7 +184,7 @@ impl Fetcher {
             }
         };
         // First, as those that wait for the decision look at the dedup table.
-        claim.settle();
+        reservation.settle();
         if is_taken {
             self.delivered(hash, true);
         } else {
@@ -190,7 +195,7 @@ impl Fetcher {
     /// Waits until a message that is under way has been delivered or refused; true if it need not come again.
     async fn is_delivered(&self, hash: &DedupHash) -> bool {
         let mut decision = self.parts.decisions.find(hash);
-        while self.parts.dedup.is_claimed(hash) {
+        while self.parts.dedup.is_reserved(hash) {
             // A message that ends outside of store-and-forward is not reported here.
             if let Ok(decided) = timeout(UNDER_WAY_CHECK, &mut decision).await {
                 if decided == Ok(Receipt::Received) {
@@ -199,7 +204,7 @@ impl Fetcher {
                 break;
             }
         }
-        !self.parts.dedup.is_claimed(hash) && self.parts.dedup.count(hash) > 0
+        !self.parts.dedup.is_reserved(hash) && self.parts.dedup.count(hash) > 0
     }
 
     /// The application has a message. One that other nodes may store is recorded as received.
@@ -297,9 +302,9 @@ impl Fetcher {
             signed: message.signed,
             expires: message.opened.header.expires,
         };
-        match self.parts.dedup.claim(&message.hash, meta, now) {
-            Ok(claim) => Standing::New(claim),
-            Err(_) if self.parts.dedup.is_claimed(&message.hash) => Standing::UnderWay,
+        match self.parts.dedup.reserve(&message.hash, meta, now) {
+            Ok(reservation) => Standing::New(reservation),
+            Err(_) if self.parts.dedup.is_reserved(&message.hash) => Standing::UnderWay,
             Err(_) => Standing::Known,
         }
     }

@@ -6,7 +6,7 @@ use dht_core::{
     Content, DedupHash, Disposition, DropReason, MessageType, RemotePeer, Severity, StoreOutcome,
     UnixSeconds, test_util,
 };
-use dht_mailbox::{Deliverer, Limits, NewRecord, Recipient, Retention, Room, StoreConfig};
+use dht_mailbox::{Deliverer, Limits, NewRecord, Quota, Recipient, Retention, StoreConfig};
 use dht_proto::store_forward::StoredMessagesResponse;
 use dht_saf::{Config, FetchSummary, SafEvent};
 
@@ -96,7 +96,7 @@ async fn huge_response_is_refused_before_decoding() {
 #[tokio::test]
 async fn full_mailbox_leaves_room_for_another() {
     let limits = Limits {
-        per_recipient: Room {
+        per_recipient: Quota {
             rows: 10,
             bytes: 1 << 20,
         },
@@ -126,11 +126,11 @@ async fn a_flood_keeps_out_no_other() {
         ..Config::default()
     };
     let limits = Limits {
-        capacity: Room {
+        capacity: Quota {
             rows: 100,
             bytes: 1 << 20,
         },
-        per_deliverer: Room {
+        per_deliverer: Quota {
             rows: 50,
             bytes: 1 << 19,
         },

@@ -8,7 +8,7 @@ use dht_core::{
     Signing, StoreOutcome, UnixSeconds, test_util,
 };
 use dht_mailbox::{
-    Deliverer, Limits, NewRecord, Query, Recipient, Retention, Room, Store, StoreConfig,
+    Deliverer, Limits, NewRecord, Query, Quota, Recipient, Retention, Store, StoreConfig,
 };
 use dht_saf::Config;
 
@@ -235,7 +235,7 @@ async fn sf13_another_signature_makes_another_row() {
 #[tokio::test]
 async fn sf14_b114_full_store_keeps_newest() {
     for (capacity, left) in [(2, vec![3, 4]), (4, vec![1, 2, 3, 4])] {
-        let room = Room {
+        let room = Quota {
             rows: capacity,
             bytes: 1 << 20,
         };

@@ -63,7 +63,7 @@ pub enum Start {
 
 /// Counts of what [`Inbox::expire`](crate::Inbox::expire) removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Expiry {
+pub struct InboxExpiry {
     /// Rows past retention that not every consumer had acked.
     pub expired: u64,
     /// Hashes that are no longer remembered.

@@ -6,7 +6,7 @@ use dht_core::{DedupHash, UnixSeconds};
 
 use super::{
     consumer::Consumer,
-    row::{Expiry, Inserted, NewRow, RowId, Start},
+    row::{InboxExpiry, Inserted, NewRow, RowId, Start},
 };
 use crate::{
     config::{InboxConfig, MAX_NAME_BYTES},
@@ -266,7 +266,7 @@ impl InboxState {
     }
 
     /// Removes rows past retention, and forgets hashes whose time is over.
-    pub(super) fn expire(&mut self, now: UnixSeconds, changes: &mut Vec<Change>) -> Expiry {
+    pub(super) fn expire(&mut self, now: UnixSeconds, changes: &mut Vec<Change>) -> InboxExpiry {
         let retention = self.config.retention_seconds;
         let over = self
             .rows
@@ -283,7 +283,7 @@ impl InboxState {
             self.forget(id, hash, changes);
             forgotten += 1;
         }
-        Expiry { expired, forgotten }
+        InboxExpiry { expired, forgotten }
     }
 
     /// Removes a row whose payload is damaged; a copy of the message may be inserted again.

@@ -198,7 +198,7 @@ fn retention_removes_what_nobody_acked() {
     inbox.add_consumer("second", Start::Oldest).wait().unwrap();
     inbox.ack_one("second", 2, NOW).wait().unwrap();
     let none = inbox.expire(NOW.saturating_add(10)).wait().unwrap();
-    assert_eq!(none, Expiry::default());
+    assert_eq!(none, InboxExpiry::default());
     let expiry = inbox.expire(NOW.saturating_add(11)).wait().unwrap();
     assert_eq!(expiry.expired, 2);
     let stats = inbox.stats();

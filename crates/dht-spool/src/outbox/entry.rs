@@ -22,7 +22,7 @@ pub struct NewEntry {
     /// The application's bytes, at most [`MAX_CONTENT_BYTES`](crate::config::MAX_CONTENT_BYTES).
     pub payload: Bytes,
     /// Options the client gave.
-    pub options: SendOptions,
+    pub options: EntryOptions,
     /// When the client asked for it.
     pub created_at: UnixSeconds,
     /// The sealed frame, if it is made already; otherwise see [`Outbox::set_frame`](crate::Outbox::set_frame).
@@ -32,7 +32,7 @@ pub struct NewEntry {
 /// How a message is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct SendOptions {
+pub struct EntryOptions {
     /// Seconds for which it is tried, at most [`MAX_TTL_SECONDS`]. Defaults to [`DEFAULT_TTL_SECONDS`].
     pub ttl_seconds: u64,
     /// Whether it goes to the recipient only, never to mailbox holders. Defaults to false.
@@ -98,7 +98,7 @@ pub struct Entry {
     /// Length of the payload in bytes.
     pub payload_bytes: u64,
     /// Options the client gave.
-    pub options: SendOptions,
+    pub options: EntryOptions,
     /// When the client asked for it.
     pub created_at: UnixSeconds,
     /// Last second in which it is tried.
@@ -117,7 +117,7 @@ pub struct Entry {
 
 /// The bytes of an entry; they leave when the entry ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Content {
+pub struct EntryContent {
     /// Bytes of the application.
     pub payload: Bytes,
     /// The sealed frame: sent again unchanged, so that every attempt is the same message.
@@ -130,7 +130,7 @@ pub struct Due {
     /// Entry that is due.
     pub entry: Entry,
     /// Payload and sealed frame to send.
-    pub content: Content,
+    pub content: EntryContent,
 }
 
 /// Outcome of [`Outbox::put`](crate::Outbox::put).
@@ -144,7 +144,7 @@ pub enum Put {
 
 /// Which entries [`Outbox::list`](crate::Outbox::list) brings; the default brings all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Filter {
+pub struct EntryFilter {
     /// Only those in this state.
     pub state: Option<StateKind>,
     /// Only those for this node. Every entry is read for it.
@@ -213,7 +213,7 @@ impl Put {
     }
 }
 
-impl Default for SendOptions {
+impl Default for EntryOptions {
     fn default() -> Self {
         Self {
             ttl_seconds: DEFAULT_TTL_SECONDS,
@@ -223,7 +223,7 @@ impl Default for SendOptions {
     }
 }
 
-impl SendOptions {
+impl EntryOptions {
     /// Last second in which a message created at `created_at` is tried.
     #[must_use]
     pub fn expires_at(&self, created_at: UnixSeconds) -> UnixSeconds {

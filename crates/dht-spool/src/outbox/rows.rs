@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    entry::{Content, Entry, EntryId},
+    entry::{Entry, EntryContent, EntryId},
     state::{Change, OutboxState},
 };
 use crate::{
@@ -18,18 +18,18 @@ pub(crate) trait OutboxRows {
     /// An entry without its content; `None` if there is none.
     fn entry(&self, id: EntryId) -> Result<Option<Entry>, SpoolError>;
     /// The content of an entry; `None` if it has ended or there is none. The inner error is of the content alone.
-    fn content(&self, id: EntryId) -> Result<Option<Result<Content, SpoolError>>, SpoolError>;
+    fn content(&self, id: EntryId) -> Result<Option<Result<EntryContent, SpoolError>>, SpoolError>;
 }
 
 /// Entries in memory; those that have ended have no content.
-pub(crate) type Memory = BTreeMap<EntryId, (Entry, Option<Content>)>;
+pub(crate) type Memory = BTreeMap<EntryId, (Entry, Option<EntryContent>)>;
 
 impl OutboxRows for Memory {
     fn entry(&self, id: EntryId) -> Result<Option<Entry>, SpoolError> {
         Ok(self.get(&id).map(|(entry, _)| entry.clone()))
     }
 
-    fn content(&self, id: EntryId) -> Result<Option<Result<Content, SpoolError>>, SpoolError> {
+    fn content(&self, id: EntryId) -> Result<Option<Result<EntryContent, SpoolError>>, SpoolError> {
         let content = self.get(&id).and_then(|(_, content)| content.clone());
         Ok(content.map(Ok))
     }
@@ -62,7 +62,7 @@ impl State for OutboxState {
             Change::Insert(id, new, _) => {
                 let entry = Entry::new(id, &new);
                 let (payload, frame) = (new.payload, new.frame);
-                memory.insert(id, (entry, Some(Content { payload, frame })));
+                memory.insert(id, (entry, Some(EntryContent { payload, frame })));
             }
             Change::Progress(id, progress, _) => {
                 if let Some((entry, _)) = memory.get_mut(&id) {

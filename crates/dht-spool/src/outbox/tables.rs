@@ -14,7 +14,7 @@ use dht_core::{PublicKey, UnixSeconds};
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::{
-    entry::{Content, Entry, EntryId, SendOptions, StateKind},
+    entry::{Entry, EntryContent, EntryId, EntryOptions, StateKind},
     progress::Progress,
     rows::OutboxRows,
     state::{Change, OutboxState, Slot},
@@ -199,7 +199,7 @@ impl OutboxRows for ReadTransaction {
         }))
     }
 
-    fn content(&self, id: EntryId) -> Result<Option<Result<Content, SpoolError>>, SpoolError> {
+    fn content(&self, id: EntryId) -> Result<Option<Result<EntryContent, SpoolError>>, SpoolError> {
         let Some(head) = self.open_table(ENTRIES)?.get(id)? else {
             return Ok(None);
         };
@@ -213,7 +213,7 @@ impl OutboxRows for ReadTransaction {
             check(frame, frame.len() as u64, crc).ok()
         });
         let payload = intact(&head.value(), payload.value());
-        Ok(Some(payload.map(|payload| Content { payload, frame })))
+        Ok(Some(payload.map(|payload| EntryContent { payload, frame })))
     }
 }
 
@@ -223,9 +223,9 @@ fn intact(head: &<Head as redb::Value>::SelfType<'_>, payload: &[u8]) -> Result<
     check(payload, *bytes, *crc)
 }
 
-fn options(head: &<Head as redb::Value>::SelfType<'_>) -> SendOptions {
+fn options(head: &<Head as redb::Value>::SelfType<'_>) -> EntryOptions {
     let (_, _, _, ttl_seconds, direct_only, replicas, ..) = *head;
-    SendOptions {
+    EntryOptions {
         ttl_seconds,
         direct_only,
         replicas,

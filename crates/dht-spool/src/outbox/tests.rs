@@ -18,7 +18,7 @@ fn entry(number: u64) -> NewEntry {
         recipient: public_key(number % 2),
         message_type: 5,
         payload: Bytes::from(format!("message {number}")),
-        options: SendOptions {
+        options: EntryOptions {
             ttl_seconds: 100,
             direct_only: true,
             replicas: Some(3),
@@ -248,7 +248,7 @@ fn ended_entries_stay_for_a_while() {
         removed: 2,
     };
     assert_eq!(expiry(101), all_over, "two are kept by count");
-    let kept = outbox.list(Filter::default(), None, 9).unwrap();
+    let kept = outbox.list(EntryFilter::default(), None, 9).unwrap();
     let states: Vec<_> = kept.into_iter().map(|entry| entry.state).collect();
     assert_eq!(states, [SendState::Expired, SendState::Sent]);
     assert_eq!(expiry(152).removed, 2);
@@ -266,16 +266,16 @@ fn lists_are_filtered_and_paged() {
         let entries = outbox.list(filter, after, limit).unwrap();
         entries.iter().map(|entry| entry.id).collect::<Vec<_>>()
     };
-    assert_eq!(list(Filter::default(), None, 2), [1, 2]);
-    assert_eq!(list(Filter::default(), Some(2), 9), [3, 4, 5]);
-    let queued = Filter {
+    assert_eq!(list(EntryFilter::default(), None, 2), [1, 2]);
+    assert_eq!(list(EntryFilter::default(), Some(2), 9), [3, 4, 5]);
+    let queued = EntryFilter {
         state: Some(StateKind::Queued),
-        ..Filter::default()
+        ..EntryFilter::default()
     };
     assert_eq!(list(queued, Some(1), 2), [2, 4]);
-    let to_one = Filter {
+    let to_one = EntryFilter {
         recipient: Some(public_key(1)),
-        ..Filter::default()
+        ..EntryFilter::default()
     };
     assert_eq!(list(to_one, None, 2), [1, 3]);
 }

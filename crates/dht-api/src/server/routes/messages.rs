@@ -9,7 +9,7 @@ use axum::{
 };
 use dht_core::{Destination, PublicKey};
 use dht_node::{MAX_PAYLOAD_BYTES, Message, SendOptions};
-use dht_spool::{Entry, Filter, SendState, StateKind};
+use dht_spool::{Entry, EntryFilter, SendState, StateKind};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 use utoipa::IntoParams;
@@ -184,7 +184,7 @@ pub(in super::super) async fn list(
     Parameters(query): Parameters<ListQuery>,
 ) -> Result<Response, ApiError> {
     let limit = page(query.limit)?;
-    let filter = Filter {
+    let filter = EntryFilter {
         state: query.state.map(kind),
         recipient: query.to,
     };

@@ -3,7 +3,7 @@
 use super::*;
 
 fn limits() -> Limits {
-    let room = |rows| Room {
+    let room = |rows| Quota {
         rows,
         bytes: rows * 1_000,
     };

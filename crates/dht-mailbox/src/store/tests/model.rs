@@ -80,7 +80,7 @@ impl Model {
         rows.fold((0, 0), |(rows, bytes), row| (rows + 1, bytes + row.bytes))
     }
 
-    fn over(&self, (rows, bytes): (u64, u64), room: Room, more: u64) -> bool {
+    fn over(&self, (rows, bytes): (u64, u64), room: Quota, more: u64) -> bool {
         rows + 1 > room.rows || bytes + more > room.bytes
     }
 
@@ -146,9 +146,9 @@ proptest! {
     #[test]
     fn store_agrees_with_naive_model(steps in steps()) {
         let limits = Limits {
-            capacity: Room { rows: 20, bytes: 12_000 },
-            per_recipient: Room { rows: 9, bytes: 6_000 },
-            per_deliverer: Room { rows: 15, bytes: 10_000 },
+            capacity: Quota { rows: 20, bytes: 12_000 },
+            per_recipient: Quota { rows: 9, bytes: 6_000 },
+            per_deliverer: Quota { rows: 15, bytes: 10_000 },
             max_body_bytes: 800,
         };
         let config = StoreConfig { limits, ..small() };

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use dht_core::{Entropy as _, PublicKey, SecretKey, SeededEntropy};
-use dht_spool::{SendOptions, StateKind};
+use dht_spool::{EntryOptions, StateKind};
 use proptest::prelude::*;
 
 use super::*;
@@ -23,7 +23,7 @@ const fn at(seconds: u64) -> Now {
     }
 }
 
-fn sending(options: SendOptions) -> Sending {
+fn sending(options: EntryOptions) -> Sending {
     let recipient = key(1);
     let entry = Entry {
         id: 1,
@@ -54,7 +54,7 @@ fn written(receipts: bool) -> Event {
 
 #[test]
 fn receipt_ends_a_message() {
-    let mut sending = sending(SendOptions::default());
+    let mut sending = sending(EntryOptions::default());
     start(&mut sending);
     let recipient = *sending.recipient();
     let actions = sending.handle(written(true), at(0));
@@ -67,7 +67,7 @@ fn receipt_ends_a_message() {
 
 #[test]
 fn silence_sends_copies_to_holders() {
-    let mut sending = sending(SendOptions::default());
+    let mut sending = sending(EntryOptions::default());
     start(&mut sending);
     sending.handle(written(true), at(0));
     assert_eq!(sending.handle(Event::Tick, at(4)), []);
@@ -99,9 +99,9 @@ fn silence_sends_copies_to_holders() {
 
 #[test]
 fn direct_only_never_goes_to_holders() {
-    let mut sending = sending(SendOptions {
+    let mut sending = sending(EntryOptions {
         direct_only: true,
-        ..SendOptions::default()
+        ..EntryOptions::default()
     });
     start(&mut sending);
     let failed = Event::Direct(Copy::Failed("refused".into()));
@@ -114,7 +114,7 @@ fn direct_only_never_goes_to_holders() {
 
 #[test]
 fn stock_peer_lost_early_is_doubted() {
-    let mut sending = sending(SendOptions::default());
+    let mut sending = sending(EntryOptions::default());
     start(&mut sending);
     let actions = sending.handle(written(false), at(0));
     assert!(matches!(
@@ -144,7 +144,7 @@ fn start_again(sending: &mut Sending, now: Now) {
 
 #[test]
 fn full_queue_is_tried_again() {
-    let mut sending = sending(SendOptions::default());
+    let mut sending = sending(EntryOptions::default());
     start(&mut sending);
     let first = sending.handle(Event::Direct(Copy::NoRoom), at(0));
     let second = sending.handle(Event::Direct(Copy::NoRoom), at(1));
@@ -216,7 +216,7 @@ proptest! {
         direct_only in any::<bool>(),
         peers in proptest::collection::vec(any::<Option<bool>>(), 1..20),
     ) {
-        let options = SendOptions { direct_only, ..SendOptions::default() };
+        let options = EntryOptions { direct_only, ..EntryOptions::default() };
         let mut sending = sending(options);
         let recipient = *sending.recipient();
         let (mut lucks, mut peers) = (lucks.iter().cycle(), peers.iter().cycle());

@@ -46,7 +46,7 @@ fn sf34_known_messages_count_as_read() {
         };
         let outcome = outcome::decide(vec![valid(1, 60), valid(2, 3)], profile, |message| {
             if message.stored_at.0 == ago(60) {
-                Standing::New(table.claim(&message.hash, meta, NOW).unwrap())
+                Standing::New(table.reserve(&message.hash, meta, NOW).unwrap())
             } else {
                 Standing::Known
             }

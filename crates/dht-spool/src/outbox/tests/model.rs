@@ -163,7 +163,7 @@ proptest! {
                     outbox = open(&disk);
                 }
             }
-            let entries = outbox.list(Filter::default(), None, usize::MAX).unwrap();
+            let entries = outbox.list(EntryFilter::default(), None, usize::MAX).unwrap();
             prop_assert_eq!(entries.len(), model.entries.len());
             let mut bytes = 0;
             for (entry, (id, expected)) in entries.iter().zip(&model.entries) {

@@ -11,7 +11,7 @@ use crate::error::ParseError;
 /// One component, borrowed from the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Protocol<'a> {
+pub enum AddressComponent<'a> {
     /// Code 4: four bytes.
     Ip4(Ipv4Addr),
     /// Code 41: sixteen bytes.
@@ -64,7 +64,7 @@ const NAMES: [(u32, &str, DnsKind); 4] = [
     (56, "dnsaddr", DnsKind::DnsAddr),
 ];
 
-impl<'a> Protocol<'a> {
+impl<'a> AddressComponent<'a> {
     /// Reads one component, returning what follows it.
     pub(super) fn decode(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), ParseError> {
         let (code, rest) = varint(bytes)?;
@@ -192,38 +192,38 @@ impl<'a> Protocol<'a> {
                 let ip = value("ip4")?
                     .parse()
                     .map_err(|_| ParseError::Value("ip4"))?;
-                Protocol::Ip4(ip).encode(out);
+                AddressComponent::Ip4(ip).encode(out);
             }
             "ip6" => {
                 let ip = value("ip6")?
                     .parse()
                     .map_err(|_| ParseError::Value("ip6"))?;
-                Protocol::Ip6(ip).encode(out);
+                AddressComponent::Ip6(ip).encode(out);
             }
-            "tcp" => Protocol::Tcp(number(value("tcp")?, "tcp")?).encode(out),
-            "udp" => Protocol::Udp(number(value("udp")?, "udp")?).encode(out),
-            "memory" => Protocol::Memory(number(value("memory")?, "memory")?).encode(out),
-            "unix" => Protocol::Unix(value("unix")?).encode(out),
+            "tcp" => AddressComponent::Tcp(number(value("tcp")?, "tcp")?).encode(out),
+            "udp" => AddressComponent::Udp(number(value("udp")?, "udp")?).encode(out),
+            "memory" => AddressComponent::Memory(number(value("memory")?, "memory")?).encode(out),
+            "unix" => AddressComponent::Unix(value("unix")?).encode(out),
             "onion" => {
                 let (address, port) = onion::<10>(value("onion")?, "onion")?;
-                Protocol::Onion(&address, port).encode(out);
+                AddressComponent::Onion(&address, port).encode(out);
             }
             "onion3" => {
                 let (address, port) = onion::<35>(value("onion3")?, "onion3")?;
-                Protocol::Onion3(&address, port).encode(out);
+                AddressComponent::Onion3(&address, port).encode(out);
             }
             "p2p" | "ipfs" => {
                 let hash = bs58::decode(value("p2p")?)
                     .into_vec()
                     .map_err(|_| ParseError::Value("p2p"))?;
                 check_multihash(&hash)?;
-                Protocol::P2p(&hash).encode(out);
+                AddressComponent::P2p(&hash).encode(out);
             }
             _ => {
                 if let Some((_, name, kind)) = NAMES.iter().find(|entry| entry.1 == name) {
-                    Protocol::Dns(*kind, value(name)?).encode(out);
+                    AddressComponent::Dns(*kind, value(name)?).encode(out);
                 } else if let Some((_, _, flag)) = FLAGS.iter().find(|entry| entry.1 == name) {
-                    Protocol::Flag(*flag).encode(out);
+                    AddressComponent::Flag(*flag).encode(out);
                 } else {
                     return Err(ParseError::UnknownProtocol(name.to_owned()));
                 }
@@ -233,7 +233,7 @@ impl<'a> Protocol<'a> {
     }
 }
 
-impl fmt::Display for Protocol<'_> {
+impl fmt::Display for AddressComponent<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let base32 = |bytes: &[u8]| data_encoding::BASE32_NOPAD.encode(bytes).to_lowercase();
         match self {

@@ -12,13 +12,13 @@ use crate::error::StoreError;
 
 /// A directory of the file system that one store has for itself.
 #[derive(Debug)]
-pub struct Directory {
+pub struct FileDisk {
     path: PathBuf,
     /// Held for as long as the store is open.
     _lock: File,
 }
 
-impl Directory {
+impl FileDisk {
     /// Opens `path`, and makes it if it is not there.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Directory {
     }
 }
 
-impl Disk for Directory {
+impl Disk for FileDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         Ok(Arc::new(open(&self.path.join(name))?))
     }
