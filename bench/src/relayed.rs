@@ -1,4 +1,4 @@
-//! What a node does with mail for an absent peer: verify, store, hand over for forwarding, with 6 kB bodies, on a real
+//! The path of messages for an offline peer: verify, store, hand over for forwarding, with 6 kB bodies, on a real
 //! file, with few peers known and with many.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};

@@ -1,4 +1,4 @@
-//! The store of mail for absent peers, on a real file beside this program, with bodies of 6 kB.
+//! The mailbox of messages for offline peers, on a real file beside this program, with bodies of 6 kB.
 //!
 //! Beside each figure stand what the same file and device give without a store (the floor) and what the project
 //! asks for (the target).

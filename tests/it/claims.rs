@@ -1,4 +1,4 @@
-//! What a peer says of itself.
+//! Claims: what a node accepts of another.
 
 use dht_core::test_util::{NOW, identity};
 use dht_core::{Claim, ClaimError, IdentitySignature};

@@ -1,4 +1,4 @@
-//! A writer of stored mail, killed for real. `cargo xtask crash` is the long version.
+//! A writer of the mailbox, killed for real. `cargo xtask crash` is the long version.
 
 use std::process::Command;
 

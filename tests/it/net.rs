@@ -55,13 +55,13 @@ pub(crate) fn any_port() -> Address {
     Address::tcp(Ipv4Addr::LOCALHOST.into(), 0)
 }
 
-/// A node to be, listening on any free port. It asks nobody for stored mail by itself, so that tests can count what
+/// A node to be, listening on any free port. It asks no peer for stored messages by itself, so that tests can count what
 /// is sent.
 pub(crate) fn builder(seed: u8) -> Builder {
     Node::builder(secret(seed)).config(config(false))
 }
 
-/// Settings of a node on any free port, which asks whoever connects for stored mail or does not.
+/// Settings of a node on any free port, which asks each peer that connects for stored messages, or does not.
 pub(crate) fn config(auto_request: bool) -> Config {
     Config {
         listen: vec![any_port()],

@@ -1,4 +1,4 @@
-//! Mail for nodes that are away, over real connections.
+//! Messages for offline nodes, over real connections.
 
 use std::{path::Path, time::Duration};
 
@@ -141,7 +141,7 @@ async fn sender_learns_state_of_its_message() {
     assert_eq!(failed, Some(SendState::Failed { reason }));
     assert_eq!(within(delivery.next()).await, None);
 
-    // One that keeps mail, and one that does not: as a stock peer, it offers no receipts.
+    // One stores messages, the other does not: as a stock peer, it offers no receipts.
     let bob = node(2).await;
     let config = Config {
         listen: vec![any_port()],

@@ -1,4 +1,4 @@
-//! A writer of stored mail that is killed at random moments, and the judge of what it leaves.
+//! A writer of the mailbox that is killed at random moments, and the check of what it leaves.
 //!
 //! [`run`] starts this program again as the writer ([`stream`]), lets it insert, delete and expire, kills it without
 //! warning, opens the store and compares what is there with what the writer had acknowledged. Everything is kept in

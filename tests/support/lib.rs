@@ -1,6 +1,6 @@
 //! Shared harness of the behaviour tests.
 //!
-//! - [`crash`] kills a writer of stored mail: `cargo xtask crash`.
+//! - [`crash`] kills a writer of the mailbox: `cargo xtask crash`.
 //! - [`vectors`] checks golden vectors: `cargo xtask vectors DIR`.
 //! - [`load`] sends one node more than it can carry: `cargo xtask load`.
 //!

@@ -1,11 +1,11 @@
-//! `crash`: the store of mail under kill -9.
+//! `crash`: the mailbox under kill -9.
 
 use anyhow::Result;
 use clap::Args;
 
 use crate::repo;
 
-/// Kill a writer of stored mail at random moments and check that nothing acknowledged is lost
+/// Kill a writer of the mailbox at random moments and check that nothing acknowledged is lost
 ///
 /// Each round starts a process that inserts, deletes and expires, kills it without warning, opens the store and
 /// compares every row, index and counter with what was acknowledged. Prints a line a round and ends with

@@ -35,7 +35,7 @@ impl Lock {
             .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {
-                // Who holds it is told to others; on a full disk they learn less.
+                // The file names the process that holds the lock; on a full disk the name is missing.
                 let text = format!("process {} (dht-node {command})\n", std::process::id());
                 let _ = file
                     .set_len(0)

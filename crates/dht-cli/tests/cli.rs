@@ -266,7 +266,7 @@ async fn saf_shows_deletes_and_fetches() {
         let state = within(sent.unwrap().wait(StateKind::Stored)).await;
         assert_eq!(state, Ok(SendState::Stored { holders: 1 }));
     }
-    // While Bob's node runs, it alone has its mail.
+    // While Bob's node runs, it alone has its messages.
     let (_, error) = run_to(1, &bob, &["saf", "stats"]).await;
     assert!(error.contains("(dht-node listen)"), "{error}");
     assert!(error.contains("stop it"), "{error}");
@@ -388,7 +388,7 @@ async fn documented_bans_match_the_code() {
         page.ends_with(&table),
         "the table of docs/bans.md should be\n{table}"
     );
-    // No ban without its row: those of connections, of messages, of stored mail.
+    // No ban without its row: those of connections, of messages, of stored messages.
     for offence in ["frame_too_long", "flood", "saf_too_many_messages"] {
         assert!(table.contains(&format!("`{offence}`")), "{table}");
     }

@@ -38,7 +38,7 @@ pub struct Deduped {
     pub reservation: Option<Reservation>,
 }
 
-/// An opened message, as the layers behind the open layer see it. Store-and-forward makes these itself for mail
+/// An opened message, as the layers behind the open layer see it. Store-and-forward makes these itself for messages
 /// it hands over.
 ///
 /// Specification 03, section 2.

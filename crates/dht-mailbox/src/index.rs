@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dht_core::{DedupHash, UnixSeconds};
 
-use self::usage::{Change, Holders, Usage};
+use self::usage::{Change, Owners, Usage};
 pub(crate) use self::{load::Loader, read::Bounds};
 use crate::{
     config::StoreConfig,
@@ -27,7 +27,7 @@ use crate::{
 pub(crate) const ROW_BYTES: u64 = 288;
 /// Bytes that the index counts for a mailbox or a deliverer. With one of each for every row, 200 000 rows took 587 bytes
 /// of anonymous memory a row.
-pub(crate) const HOLDER_BYTES: u64 = 160;
+pub(crate) const OWNER_BYTES: u64 = 160;
 
 /// The rows of a store.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ pub(crate) struct Index {
 #[derive(Clone, Copy, Debug)]
 struct Row {
     hash: DedupHash,
-    holders: Holders,
+    owners: Owners,
     stored_at: UnixSeconds,
     keep_until: UnixSeconds,
     place: Place,
@@ -127,8 +127,8 @@ impl Index {
         deliverer: Deliverer,
         bytes: u64,
     ) -> bool {
-        let holders = HOLDER_BYTES.saturating_mul(self.usage.new_holders(recipient, deliverer));
-        let more = ROW_BYTES.saturating_add(holders);
+        let owners = OWNER_BYTES.saturating_mul(self.usage.new_owners(recipient, deliverer));
+        let more = ROW_BYTES.saturating_add(owners);
         self.usage.is_full(&config.limits, bytes)
             || self.memory().saturating_add(more) > config.index_bytes
     }
@@ -194,7 +194,7 @@ impl Index {
     /// Bytes of memory that rows, mailboxes and deliverers take, without the rows that are staged to go.
     pub(crate) fn memory(&self) -> u64 {
         let rows = ROW_BYTES.saturating_mul(self.usage.total().rows);
-        rows.saturating_add(HOLDER_BYTES.saturating_mul(self.usage.holders() as u64))
+        rows.saturating_add(OWNER_BYTES.saturating_mul(self.usage.owners() as u64))
     }
 
     /// How much of each segment is still needed.
@@ -235,7 +235,7 @@ impl Index {
         let change = Change::new(meta.retention, place.length);
         let row = Row {
             hash: meta.hash,
-            holders: self.usage.add(meta.recipient, meta.deliverer, change),
+            owners: self.usage.add(meta.recipient, meta.deliverer, change),
             stored_at: meta.stored_at,
             keep_until: meta.keep_until,
             place,
@@ -263,7 +263,7 @@ impl Index {
             return false;
         };
         self.usage
-            .remove(row.holders, Change::new(row.retention, row.place.length));
+            .remove(row.owners, Change::new(row.retention, row.place.length));
         self.set_gone(&row, id, true);
         self.expiry.remove(&(row.keep_until, id));
         self.hashes.remove(&(prefix(&row.hash), id));
@@ -292,7 +292,7 @@ impl Index {
         for id in gone {
             if let Some(row) = self.rows.remove(&id) {
                 self.order.remove(&row.key(id));
-                self.usage.release(row.holders);
+                self.usage.release(row.owners);
                 self.leave(row.place);
             }
         }
@@ -307,7 +307,7 @@ impl Index {
                 continue;
             };
             self.usage
-                .put_back(row.holders, Change::new(row.retention, row.place.length));
+                .put_back(row.owners, Change::new(row.retention, row.place.length));
             self.set_gone(&row, id, false);
             self.expiry.insert((row.keep_until, id));
             self.hashes.insert((prefix(&row.hash), id));
@@ -331,7 +331,7 @@ impl Index {
     }
 
     fn meta(&self, row: &Row) -> Option<Meta> {
-        let (recipient, deliverer) = self.usage.keys(row.holders)?;
+        let (recipient, deliverer) = self.usage.keys(row.owners)?;
         Some(Meta {
             recipient,
             deliverer,
@@ -358,7 +358,7 @@ impl Index {
 impl Row {
     fn key(&self, id: RowId) -> (u32, Position) {
         let stored_at = self.stored_at;
-        (self.holders.mailbox, Position { stored_at, id })
+        (self.owners.mailbox, Position { stored_at, id })
     }
 }
 

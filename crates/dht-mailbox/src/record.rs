@@ -256,7 +256,7 @@ impl Inserted {
     }
 }
 
-/// The first bytes of a key: enough to tell rows apart, too few for a log of who gets mail.
+/// The first bytes of a key: enough to tell rows apart, too few to tell from a log who gets messages.
 struct Short<'a>(&'a [u8; 32]);
 
 impl fmt::Display for Short<'_> {

@@ -36,7 +36,7 @@ pub enum Event {
     #[cfg(feature = "saf")]
     Saf(dht_saf::SafEvent),
     /// The durable inbox refuses messages: it is full, or the device fails. Published at most every ten seconds while
-    /// that lasts. What is refused is neither recorded nor confirmed, so whoever has the message keeps it.
+    /// that lasts. Refused messages are neither recorded nor confirmed, so the nodes that store them keep them.
     #[cfg(feature = "spool")]
     InboxRefused(dht_spool::SpoolError),
     /// A part of the node has stopped for good; the rest goes on until the application ends the node.

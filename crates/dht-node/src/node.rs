@@ -113,7 +113,7 @@ impl Node {
     }
 
     /// Encrypts a message for `to` and sends it: directly, and to the nodes closest to it, which store it, if its receipt
-    /// does not come within seconds. What has not arrived, is not stored and has not expired is tried again, also after a
+    /// does not come within seconds. A message that has not arrived, is not stored and has not expired is tried again, also after a
     /// restart of a node with a home. The recipient learns who sent the message; no other node does. A message of a node to
     /// itself is delivered locally.
     ///
@@ -290,7 +290,7 @@ impl Node {
     /// Without a home, every subscription gets every message that arrives from now on, and the first that takes one
     /// makes it delivered. At most [`INBOX_CAPACITY`](crate::INBOX_CAPACITY) wait for a subscription: one that is slower
     /// than the others [misses](Subscription::missed) messages, and if all are that slow, they hold back the peers that
-    /// send. What nobody takes is refused, and stays with the nodes that store it.
+    /// send. A message that no subscriber takes is refused, and stays with the nodes that store it.
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
         #[cfg(feature = "spool")]

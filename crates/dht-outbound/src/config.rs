@@ -105,7 +105,7 @@ pub struct SelectConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PropagationRule {
-    /// What the network does: nodes farther than this one are left out only if at least
+    /// The rule of the network: nodes farther than this one are left out only if at least
     /// [`SelectConfig::propagation_factor`] candidates exist, which with default factors never happens.
     #[default]
     Legacy,

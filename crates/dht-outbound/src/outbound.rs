@@ -106,8 +106,8 @@ impl Outbound {
         (outbound, Worker::new(shared))
     }
 
-    /// The same door for requests that may [search](dht_core::SendParams::discovery) for their recipient. What `discover`
-    /// itself sends goes through a handle without it.
+    /// The same door for requests that may [search](dht_core::SendParams::discovery) for their recipient. The requests of `discover`
+    /// itself go through a handle without it.
     #[must_use]
     pub fn with_discovery(&self, discover: Arc<dyn Discover>) -> Self {
         Self {

@@ -194,16 +194,16 @@ impl Shared {
             let joined = self.table.lock().join(key, nonce, &self.limits)?;
             let mut outcome = match joined {
                 Joined::Waiting(outcome) => outcome,
-                Joined::Asking {
+                Joined::Leading {
                     nonce,
                     is_new,
                     outcome,
                 } => {
-                    let asking = Asking {
+                    let leading = Leading {
                         shared: self,
                         nonce: is_new.then_some(nonce),
                     };
-                    asking.send(key, nonce).await?;
+                    leading.send(key, nonce).await?;
                     outcome
                 }
             };
@@ -217,14 +217,14 @@ impl Shared {
     }
 }
 
-/// Asks the network, and takes a search that nobody was asked about out of the table again.
-struct Asking<'a> {
+/// The caller that asks the network. Dropped before the discovery is sent, it takes its search out of the table again.
+struct Leading<'a> {
     shared: &'a Shared,
     /// Of the search this began; none once it has been sent.
     nonce: Option<u64>,
 }
 
-impl Asking<'_> {
+impl Leading<'_> {
     async fn send(mut self, key: &PublicKey, nonce: u64) -> Outcome {
         let Shared { outbound, me, .. } = self.shared;
         let request = SendRequest::discovery(me, key, nonce);
@@ -250,7 +250,7 @@ impl Asking<'_> {
     }
 }
 
-impl Drop for Asking<'_> {
+impl Drop for Leading<'_> {
     fn drop(&mut self) {
         drop(self.take());
     }

@@ -13,7 +13,7 @@ pub const MAX_CLAIMS: usize = 5;
 pub const MAX_CLAIM_ADDRESSES: usize = 5;
 
 /// Addresses a claim may state, those this node has no use for included: a claim is kept whole, for its signature
-/// covers them all, so without a bound whoever signs claims would fill the directory.
+/// covers them all, so without a bound one peer could fill the directory.
 pub const MAX_STATED_ADDRESSES: usize = 32;
 
 /// Bytes of all addresses a claim states. An honest peer states the same ones in its identity message, which has

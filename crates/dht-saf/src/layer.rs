@@ -42,8 +42,8 @@ pin_project! {
     }
 }
 
-/// A message for the application on its way there. What becomes of it is recorded once that is known: a receipt is
-/// given, and the ledger remembers, only what was delivered.
+/// A message for the application on its way there. Its outcome is recorded once that is known: only for a
+/// delivered message is a receipt given and the ledger written.
 #[derive(Debug)]
 struct Arrival {
     fetcher: Arc<Fetcher>,

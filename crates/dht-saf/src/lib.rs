@@ -3,8 +3,8 @@
 //! This crate is the protocol of `docs/protocol/05-store-and-forward.md` over a `dht_mailbox::Store`. A node stores
 //! messages for offline peers of its region, serves each peer the messages stored for it, and fetches its own messages
 //! from other nodes. [`Saf`] joins these; [`StoreLayer`] and [`SafLayer`] are the two layers of the inbound stack. The
-//! receipt protocol tells the sender of a message whether a node stores it. What of this needs no I/O (admission rule,
-//! paging, checks, request tracking) is tested without any.
+//! receipt protocol tells the sender of a message whether a node stores it. The parts without I/O (admission rule,
+//! paging, checks, request tracking) are tested without any.
 //!
 //! # The promise
 //!
@@ -13,7 +13,7 @@
 //! delivery and record: the recipient remembers what it received, across restarts, for longer than any node stores
 //! messages.
 //!
-//! - A stored message is recorded in the [`Ledger`] once the inner service has delivered it. What that refuses is asked
+//! - A stored message is recorded in the [`Ledger`] once the inner service has delivered it. A message it refuses is asked
 //!   for again: no watermark passes it. A durable inbox as inner service drops the copies of its own.
 //! - The ledger is a file with the feature `redb`, which is on by default; without it, it ends with the process.
 //! - The ledger is written before the request that proves the messages received, and within a second.

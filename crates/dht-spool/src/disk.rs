@@ -28,7 +28,7 @@ const NEXT_ID: &str = "next_id";
 
 /// How rows are kept in a file.
 pub(crate) trait Tables: State {
-    /// What the file says it is.
+    /// Kind that the file names.
     const KIND: u64;
 
     /// Makes the tables in a new file.

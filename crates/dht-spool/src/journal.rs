@@ -330,6 +330,6 @@ impl<S: State> Shared<S> {
 
 /// Runs something that reads pages: redb panics on some damaged ones.
 pub(crate) fn contain<T>(read: impl FnOnce() -> Result<T, SpoolError>) -> Result<T, SpoolError> {
-    // Correctness: whoever gets `Damaged` uses neither the store nor the state again.
+    // Correctness: a caller that gets `Damaged` uses neither the store nor the state again.
     catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(SpoolError::Damaged))
 }

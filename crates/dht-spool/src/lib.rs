@@ -1,4 +1,4 @@
-//! The mail server's spool: the durable inbox and outbox of one node, each a file.
+//! The durable inbox and outbox of one node, each a file.
 //!
 //! No network and no runtime. Each has one writer thread; what waits for it is committed together, so that many
 //! callers pay for one write to the device. A [`Ticket`] resolves once what was asked for is durable.

@@ -44,7 +44,7 @@ pub struct RoomAsk {
 /// Hands out [places](Place), bounded in number and bytes.
 ///
 /// A request finds a place if it leaves the [reserve](reserved) of more important levels alone and stays within the
-/// share of its cause. Whatever its length, a request may have the room, or the share of its cause, alone.
+/// share of its cause. A request of any length may have the room, or the share of its cause, alone.
 ///
 /// Callers that [wait](Self::acquire) get places in the order in which they came, for each cause; they hold nothing while
 /// they wait, so that they keep no other cause out. Their number is bounded too. Cheap to clone.

@@ -26,7 +26,7 @@ pub trait BatchWork<Request>: Send + Sync + 'static {
 /// There is no task and no timer. A request is queued when the service is *called*. The first caller to be *polled*
 /// becomes the worker and does what is queued by then, at most `max_batch` requests; what has been queued meanwhile is
 /// handed to the next caller in line. An idle service therefore answers a single request at once, and a busy one
-/// finds large batches. Whoever has several requests at hand calls for all of them before it polls for any.
+/// finds large batches. A caller with several requests at hand calls for all of them before it polls for any.
 ///
 /// Clones share the queue.
 ///

@@ -11,8 +11,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 /// A map from `K` to `V` whose locks are each shared by a part of the keys, so that cores rarely wait for each other.
 ///
-/// Keys are hashed under a 128-bit seed, so that nobody who does not know it can aim many keys at one shard. What a
-/// table protects that way is the time a look-up takes; no answer depends on the seed. Each shard has a state `S`, for
+/// Keys are hashed under a 128-bit seed, so that a peer that does not know it cannot aim many keys at one shard. The seed
+/// protects the time that a look-up takes; no answer depends on the seed. Each shard has a state `S`, for
 /// what its user counts per shard. The table itself has no bound: its user evicts, through [`Shard::retain`].
 ///
 /// ```
@@ -52,7 +52,7 @@ pub struct Slot<'t, K, V, S = ()> {
 // === impl Sharded ===
 
 impl<K: Hash + Eq, V, S: Default> Sharded<K, V, S> {
-    /// An empty table in `shards` parts, rounded up to a power of two. The `seed` must be unknown to whoever chooses
+    /// An empty table in `shards` parts, rounded up to a power of two. The `seed` must be unknown to those who choose
     /// keys.
     #[must_use]
     pub fn new(shards: usize, seed: [u8; 16]) -> Self {
@@ -99,7 +99,7 @@ impl<K: Hash + Eq, V, S> Sharded<K, V, S> {
 }
 
 impl<K, V, S> Sharded<K, V, S> {
-    /// The shards, each locked while it is looked at. What other threads add meanwhile may be missed.
+    /// The shards, each locked while it is looked at. Entries that other threads add meanwhile may be missed.
     pub fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard<K, V, S>>> {
         self.shards.iter().map(|shard| shard.0.lock())
     }

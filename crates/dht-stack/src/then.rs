@@ -20,34 +20,34 @@ pub trait Decide<In> {
     /// Response of the other service.
     type Answer;
     /// The rest of the request, kept until the answer is there.
-    type Kept;
+    type Rest;
     /// Request of the next service.
     type Out;
     /// Why a request ends here; becomes the response of the [`Then`].
     type Reject;
 
     /// Takes the question out of a request.
-    fn ask(&self, request: In) -> (Ask<Self::Question, Self::Answer>, Self::Kept);
+    fn ask(&self, request: In) -> (Ask<Self::Question, Self::Answer>, Self::Rest);
 
     /// Decides.
     ///
     /// # Errors
     /// If the request ends here.
-    fn decide(&self, kept: Self::Kept, answer: Self::Answer) -> Result<Self::Out, Self::Reject>;
+    fn decide(&self, kept: Self::Rest, answer: Self::Answer) -> Result<Self::Out, Self::Reject>;
 }
 
 impl<In, D: Decide<In> + ?Sized> Decide<In> for Arc<D> {
     type Question = D::Question;
     type Answer = D::Answer;
-    type Kept = D::Kept;
+    type Rest = D::Rest;
     type Out = D::Out;
     type Reject = D::Reject;
 
-    fn ask(&self, request: In) -> (Ask<D::Question, D::Answer>, D::Kept) {
+    fn ask(&self, request: In) -> (Ask<D::Question, D::Answer>, D::Rest) {
         D::ask(self, request)
     }
 
-    fn decide(&self, kept: D::Kept, answer: D::Answer) -> Result<D::Out, D::Reject> {
+    fn decide(&self, kept: D::Rest, answer: D::Answer) -> Result<D::Out, D::Reject> {
         D::decide(self, kept, answer)
     }
 }
@@ -87,7 +87,7 @@ pin_project! {
         S: Service<D::Out>,
     {
         #[pin]
-        state: State<W, Waiting<D, D::Kept, S>, S::Future, S::Response>,
+        state: State<W, Waiting<D, D::Rest, S>, S::Future, S::Response>,
     }
 }
 
@@ -239,7 +239,7 @@ mod tests {
     impl Decide<u32> for Halve {
         type Question = u32;
         type Answer = Option<u32>;
-        type Kept = ();
+        type Rest = ();
         type Out = u32;
         type Reject = &'static str;
 

@@ -58,7 +58,7 @@ pub struct TokenBuckets<K, const N: usize = 1> {
 /// One bucket, in eight bytes. The default is a full one, whatever its rate.
 #[derive(Clone, Copy, Debug, Default)]
 struct TokenBucket {
-    /// Tokens taken and not come back. More than the capacity is debt.
+    /// Tokens taken and not come back. May exceed the capacity: then the bucket is overdrawn.
     used: u32,
     /// The second up to which tokens have come back, in the low bits: enough for 136 years between two looks.
     at: u32,
@@ -103,7 +103,7 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
             .unwrap_or(false)
     }
 
-    /// Takes `tokens` out of a bucket of `key`, into debt if there are not as many; a debt is never more than another
+    /// Takes `tokens` out of a bucket of `key`, below zero if there are not as many, though never by more than another
     /// burst. Answers the second from which on the bucket has tokens again, if it has none now.
     pub fn charge(&self, key: &K, bucket: usize, tokens: u32, now: u64) -> Option<u64> {
         self.with_bucket(key, bucket, now, |bucket, rate| {
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(taken(NOW), 0, "a clock set back gives nothing");
         assert_eq!(taken(NOW + 3), 4);
         assert_eq!(taken(NOW + 1_000), 5);
-        assert!(buckets.try_take(&2, 0, NOW), "nobody else pays");
+        assert!(buckets.try_take(&2, 0, NOW), "others are not affected");
     }
 
     #[test]
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn debt_is_bounded_and_paid_first() {
+    fn deficit_is_bounded_and_refilled_first() {
         let buckets = buckets(RATE);
         assert_eq!(buckets.charge(&1, 0, u32::MAX, NOW), Some(NOW + 3));
         assert!(!buckets.has_tokens(&1, 0, NOW + 2));

@@ -134,7 +134,7 @@ pub const MAX_QUEUED_MESSAGES: usize = 500;
 /// Bytes of one peer waiting to be sent (section 16). *Setting.*
 pub const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 
-/// Bytes waiting to be sent to all peers together (section 16): gossip may use half of them, stored mail three quarters,
+/// Bytes waiting to be sent to all peers together (section 16): gossip may use half of them, stored messages three quarters,
 /// direct messages seven eighths; and of that, one peer leaves a quarter to the others. *Setting.*
 pub const MAX_QUEUED_BYTES_TOTAL: usize = 512 * 1024 * 1024;
 

@@ -273,7 +273,7 @@ impl Transport {
     }
 
     /// Stops in order: no new sockets, dials and messages; queued messages are sent; connections close
-    /// politely. What is left after `limit` is cut off.
+    /// politely. Connections that are left after `limit` are cut off.
     pub async fn shutdown(&self, limit: Duration) {
         let start = Instant::now();
         self.state.stopping.cancel();

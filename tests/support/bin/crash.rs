@@ -1,4 +1,4 @@
-//! Kills a writer of stored mail at random moments and checks that nothing acknowledged is lost.
+//! Kills a writer of the mailbox at random moments and checks that nothing acknowledged is lost.
 //!
 //! Run it through `cargo xtask crash`.
 
@@ -11,7 +11,7 @@ use dht_tests::crash::{Rounds, run, stream};
 /// The word that makes this program the writer.
 const WRITER: &str = "--writer";
 
-/// Kills a writer of stored mail at random moments and checks that nothing acknowledged is lost.
+/// Kills a writer of the mailbox at random moments and checks that nothing acknowledged is lost.
 #[derive(Debug, Parser)]
 #[command(name = "crash")]
 struct Flags {

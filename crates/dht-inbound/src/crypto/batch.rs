@@ -55,7 +55,7 @@ impl BatchOpener {
         Self(identity)
     }
 
-    /// The service of one worker. What was verified together comes one by one, from futures of one task.
+    /// The service of one worker. Messages that were verified together come one by one, from futures of one task.
     #[must_use]
     pub fn for_worker(self) -> Batch<Self, Verified> {
         Batch::new(self, MAX_BATCH, 1).gathering()

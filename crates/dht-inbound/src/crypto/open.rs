@@ -11,8 +11,8 @@ use crate::message::{Deduped, InboundEnvelope, OpenedMessage};
 /// `Service<Verified, Response = Result<Opened, OpenError>>` such as a [`Batch`](dht_stack::Batch) of
 /// [`BatchOpener`](crate::BatchOpener).
 ///
-/// Clear messages need no arithmetic and are read here. What is encrypted for others passes on unread. What is for this
-/// node but does not open is dropped, and nobody is told why or blamed: only this node can tell, so no relay could have
+/// Clear messages need no arithmetic and are read here. Messages encrypted for others pass on unread. A message for this
+/// node that does not open is dropped, and no peer is told why or banned: only this node can tell, so no relay could have
 /// known.
 ///
 /// Specification 03, section 3.5, steps B and C.
@@ -25,11 +25,11 @@ pub struct Open {
 impl Decide<InboundEnvelope<Deduped>> for Open {
     type Question = Verified;
     type Answer = Result<Opened, OpenError>;
-    type Kept = (InboundEnvelope<()>, DedupHash, u32);
+    type Rest = (InboundEnvelope<()>, DedupHash, u32);
     type Out = OpenedMessage;
     type Reject = DropReason;
 
-    fn ask(&self, message: InboundEnvelope<Deduped>) -> (Ask<Verified, Self::Answer>, Self::Kept) {
+    fn ask(&self, message: InboundEnvelope<Deduped>) -> (Ask<Verified, Self::Answer>, Self::Rest) {
         let (deduped, rest) = message.split();
         let verified = deduped.verified;
         let header = verified.header();
@@ -43,7 +43,7 @@ impl Decide<InboundEnvelope<Deduped>> for Open {
 
     fn decide(
         &self,
-        (rest, hash, occurrences): Self::Kept,
+        (rest, hash, occurrences): Self::Rest,
         outcome: Result<Opened, OpenError>,
     ) -> Result<OpenedMessage, DropReason> {
         let opened = outcome.map_err(|cause| match cause {

@@ -26,7 +26,7 @@ pub struct Verify {
 impl Decide<InboundEnvelope<Sealed>> for Verify {
     type Question = Sealed;
     type Answer = Result<Verified, VerifyError>;
-    type Kept = InboundEnvelope<()>;
+    type Rest = InboundEnvelope<()>;
     type Out = InboundEnvelope<Verified>;
     type Reject = DropReason;
 

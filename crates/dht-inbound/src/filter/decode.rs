@@ -43,7 +43,7 @@ impl Check<InboundFrame> for Decode {
             permit,
         } = frame;
         let from = &source.node_id;
-        if self.limiter.is_in_debt(from, || self.clock.now()) {
+        if self.limiter.is_exhausted(from, || self.clock.now()) {
             metrics::rate_limited(Bucket::UndecodableBytes.name());
             return Err(DropReason::Overload);
         }

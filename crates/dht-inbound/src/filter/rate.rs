@@ -29,9 +29,9 @@ pub struct RateLimits {
     pub discovery: Rate,
     /// Discovery responses, which are only ever its own. Defaults to 20 a second, 500 at once.
     pub discovery_response: Rate,
-    /// Requests for stored mail. Defaults to 5 a second, 100 at once: each reads the store.
+    /// Requests for stored messages. Defaults to 5 a second, 100 at once: each reads the store.
     pub mail_request: Rate,
-    /// Stored mail, in messages of up to a hundred. Defaults to 20 a second, 500 at once.
+    /// Responses with stored messages, up to a hundred in each. Defaults to 20 a second, 500 at once.
     pub mail: Rate,
     /// Bytes that are no envelope. Defaults to 256 KiB a second, 4 MiB at once. A deliverer beyond it is not listened
     /// to at all until it has made up for it: nobody can be made to pass on what does not decode.

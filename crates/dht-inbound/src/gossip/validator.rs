@@ -77,7 +77,7 @@ pin_project! {
 impl Decide<OpenedMessage> for Gossip {
     type Question = ValidationFuture;
     type Answer = Acceptance;
-    type Kept = OpenedMessage;
+    type Rest = OpenedMessage;
     type Out = OpenedMessage;
     type Reject = Disposition;
 

@@ -22,7 +22,7 @@ use crate::message::OpenedMessage;
 /// Consumes joins, discoveries and discovery responses, and ends what this node cannot read; passes everything else
 /// on.
 ///
-/// Peers learned go into the directory once their claim has been checked. What goes out goes to the [`Outbox`];
+/// Peers learned go into the directory once their claim has been checked. Requests to send go to the [`Outbox`];
 /// responses go to the [`DiscoveryHook`].
 ///
 /// Specification 03, section 3.12, and 06, sections 2.2, 2.3 and 3.

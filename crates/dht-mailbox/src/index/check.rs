@@ -47,7 +47,7 @@ impl Index {
             let Some(meta) = self.meta(row) else {
                 check
                     .faults
-                    .push(format!("row {}: its holders are not known", id.0));
+                    .push(format!("row {}: its owners are not known", id.0));
                 continue;
             };
             let change = Change::new(row.retention, row.place.length);

@@ -35,7 +35,7 @@ impl Loader {
         self.index.enter(place);
         let row = Row {
             hash: meta.hash,
-            holders: self
+            owners: self
                 .index
                 .usage
                 .load(meta.recipient, meta.deliverer, change),

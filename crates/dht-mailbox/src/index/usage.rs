@@ -23,7 +23,7 @@ pub(crate) struct Usage {
 
 /// The numbers under which a row's mailbox and deliverer are kept: a row holds these instead of two keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Holders {
+pub(crate) struct Owners {
     pub(crate) mailbox: u32,
     pub(crate) deliverer: u32,
 }
@@ -69,8 +69,8 @@ impl Usage {
         recipient: Recipient,
         deliverer: Deliverer,
         change: Change,
-    ) -> Holders {
-        let holders = self.add_unranked(
+    ) -> Owners {
+        let owners = self.add_unranked(
             recipient,
             deliverer,
             Change {
@@ -79,8 +79,8 @@ impl Usage {
             },
             0,
         );
-        self.put_back(holders, change);
-        holders
+        self.put_back(owners, change);
+        owners
     }
 
     /// Enters a row without ordering the mailboxes; [`Usage::rank`] follows when all are entered.
@@ -89,7 +89,7 @@ impl Usage {
         recipient: Recipient,
         deliverer: Deliverer,
         change: Change,
-    ) -> Holders {
+    ) -> Owners {
         self.total.add(change, 1);
         self.add_unranked(recipient, deliverer, change, 1)
     }
@@ -107,28 +107,28 @@ impl Usage {
             .collect();
     }
 
-    /// Takes a row out; its holders keep their numbers until [`Usage::release`].
-    pub(crate) fn remove(&mut self, holders: Holders, change: Change) {
+    /// Takes a row out; its owners keep their numbers until [`Usage::release`].
+    pub(crate) fn remove(&mut self, owners: Owners, change: Change) {
         self.total.remove(change);
-        if let Some(slot) = self.deliverers.slot(holders.deliverer) {
+        if let Some(slot) = self.deliverers.slot(owners.deliverer) {
             slot.account.remove(change);
         }
-        self.change_mailbox(holders.mailbox, |account| account.remove(change));
+        self.change_mailbox(owners.mailbox, |account| account.remove(change));
     }
 
     /// Enters a row again that was taken out and not released.
-    pub(crate) fn put_back(&mut self, holders: Holders, change: Change) {
+    pub(crate) fn put_back(&mut self, owners: Owners, change: Change) {
         self.total.add(change, 1);
-        if let Some(slot) = self.deliverers.slot(holders.deliverer) {
+        if let Some(slot) = self.deliverers.slot(owners.deliverer) {
             slot.account.add(change, 1);
         }
-        self.change_mailbox(holders.mailbox, |account| account.add(change, 1));
+        self.change_mailbox(owners.mailbox, |account| account.add(change, 1));
     }
 
-    /// A row that was taken out needs its holders' numbers no longer.
-    pub(crate) fn release(&mut self, holders: Holders) {
-        self.mailboxes.release(holders.mailbox);
-        self.deliverers.release(holders.deliverer);
+    /// A row that was taken out needs its owners' numbers no longer.
+    pub(crate) fn release(&mut self, owners: Owners) {
+        self.mailboxes.release(owners.mailbox);
+        self.deliverers.release(owners.deliverer);
     }
 
     /// Everything that is held.
@@ -151,11 +151,11 @@ impl Usage {
         self.mailboxes.numbers.get(&recipient).copied()
     }
 
-    /// The keys of a row's holders.
-    pub(crate) fn keys(&self, holders: Holders) -> Option<(Recipient, Deliverer)> {
+    /// The keys of a row's owners.
+    pub(crate) fn keys(&self, owners: Owners) -> Option<(Recipient, Deliverer)> {
         Some((
-            self.mailboxes.slots.get(holders.mailbox as usize)?.key,
-            self.deliverers.slots.get(holders.deliverer as usize)?.key,
+            self.mailboxes.slots.get(owners.mailbox as usize)?.key,
+            self.deliverers.slots.get(owners.deliverer as usize)?.key,
         ))
     }
 
@@ -178,7 +178,7 @@ impl Usage {
     }
 
     /// Mailboxes and deliverers that take memory.
-    pub(crate) fn holders(&self) -> usize {
+    pub(crate) fn owners(&self) -> usize {
         self.mailboxes
             .numbers
             .len()
@@ -186,7 +186,7 @@ impl Usage {
     }
 
     /// Of these two, how many hold nothing yet.
-    pub(crate) fn new_holders(&self, recipient: Recipient, deliverer: Deliverer) -> u64 {
+    pub(crate) fn new_owners(&self, recipient: Recipient, deliverer: Deliverer) -> u64 {
         let mailbox = u64::from(!self.mailboxes.numbers.contains_key(&recipient));
         mailbox.saturating_add(u64::from(!self.deliverers.numbers.contains_key(&deliverer)))
     }
@@ -233,8 +233,8 @@ impl Usage {
         deliverer: Deliverer,
         change: Change,
         rows: u64,
-    ) -> Holders {
-        Holders {
+    ) -> Owners {
+        Owners {
             mailbox: self.mailboxes.acquire(recipient, change, rows),
             deliverer: self.deliverers.acquire(deliverer, change, rows),
         }
@@ -465,7 +465,7 @@ mod tests {
         held.release(one);
         held.release(two);
         assert_eq!(held.total(), Account::default());
-        assert_eq!((held.mailboxes(), held.holders()), (0, 0));
+        assert_eq!((held.mailboxes(), held.owners()), (0, 0));
         let again = held.add(recipient(3), deliverer(2), change(1));
         assert!(again.mailbox < 2, "numbers are used again");
     }

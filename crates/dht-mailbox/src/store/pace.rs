@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// How much of a long task goes into one commit, by how long the last ones took.
 ///
-/// Somebody's insertion waits for the commit under way. What a row costs differs between machines and with what else
-/// they do, so the number of rows follows the time.
+/// An insertion waits for the commit under way. The time for a row differs between machines and with their load, so the
+/// number of rows follows the measured time.
 #[derive(Debug)]
 pub(super) struct Pace {
     rows: usize,

@@ -1,4 +1,4 @@
-//! What the writer does for the disk between commits: background syncs, copies of the index, removal of segments without
+//! Work of the writer between commits: background syncs, copies of the index, removal of segments without
 //! rows.
 //!
 //! A copy is made in this order: the log is synced, the copy is written to a new file and synced, renamed, the directory

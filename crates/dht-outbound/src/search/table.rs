@@ -12,19 +12,19 @@ pub(super) struct Table(Vec<Search>);
 #[derive(Debug)]
 struct Search {
     nonce: u64,
-    /// When the network was last asked.
+    /// When the last discovery was sent.
     asked: Instant,
     answered: Answered,
 }
 
 /// Action for a caller that searches.
 pub(super) enum Joined {
-    /// The network has been asked: wait.
+    /// A discovery has been sent: wait for its outcome.
     Waiting(watch::Receiver<Option<Outcome>>),
-    /// Ask it with this nonce, then wait.
-    Asking {
+    /// Send a discovery with this nonce, then wait.
+    Leading {
         nonce: u64,
-        /// Whether nobody else searches for the key.
+        /// Whether no other caller searches for the key.
         is_new: bool,
         outcome: watch::Receiver<Option<Outcome>>,
     },
@@ -46,7 +46,7 @@ impl Table {
                 return Ok(Joined::Waiting(outcome));
             }
             search.asked = now;
-            return Ok(Joined::Asking {
+            return Ok(Joined::Leading {
                 nonce: search.nonce,
                 is_new: false,
                 outcome,
@@ -64,7 +64,7 @@ impl Table {
                 outcome: sender,
             },
         });
-        Ok(Joined::Asking {
+        Ok(Joined::Leading {
             nonce,
             is_new: true,
             outcome,

@@ -1,4 +1,4 @@
-//! What the ledger remembers. Performs no I/O and reads no clock.
+//! State of the ledger. Performs no I/O and reads no clock.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -1,13 +1,13 @@
-//! What differs between an inbox and an outbox, and between a file and memory.
+//! The traits that inbox and outbox, file and memory implement for the journal.
 
 use crate::{config::WriterConfig, error::SpoolError};
 
-/// What is known in memory of the rows, and how a change of rows is applied to rows in memory.
+/// The rows as they are kept in memory, and how a change of rows is applied to rows in memory.
 pub(crate) trait State: Sized + Send + 'static {
     /// One row to write or remove.
     type Change: Send;
     type Config: Clone + Send + Sync + 'static;
-    /// What can be read of the rows.
+    /// Reads of the rows.
     type Rows: ?Sized;
     /// The rows of a journal that ends with the process.
     type Memory: Default + Send + Sync + 'static;

@@ -126,8 +126,8 @@ impl Progress {
         Ok(after)
     }
 
-    /// The progress once the time to live is over. What was sent and not to be tried again, or is stored, stays what
-    /// it is; what was still being tried has expired.
+    /// The progress once the time to live is over. A message that was sent and is not to be tried again, or is
+    /// stored, keeps its state; one that was still being tried has expired.
     pub(crate) fn expired(self, now: UnixSeconds) -> Self {
         if self.ended_at.is_some() {
             return self;

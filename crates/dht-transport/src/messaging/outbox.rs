@@ -43,7 +43,7 @@ pub(crate) struct Limits {
 
 /// Bytes queued for all peers together.
 ///
-/// The less important a message, the less of them it may use: gossip half, stored mail three quarters, direct messages
+/// The less important a message, the less of them it may use: gossip half, stored messages three quarters, direct messages
 /// seven eighths, control messages all. And of what there is for its importance, a peer leaves a quarter to the others.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedBytes {

@@ -42,7 +42,7 @@ struct Inner {
     buckets: TokenBuckets<NodeId, BUCKETS>,
     /// Second from which on no deliverer exceeds its undecodable bytes; 0 if none does. While it is 0, nobody is
     /// looked up for it.
-    debts_end: AtomicU64,
+    exhausted_until: AtomicU64,
 }
 
 impl RateLimiter {
@@ -52,7 +52,7 @@ impl RateLimiter {
         let rates = Bucket::ALL.map(|bucket| limits.of(bucket));
         Self(Arc::new(Inner {
             buckets: TokenBuckets::new(rates, MAX_METERED_PEERS, seed),
-            debts_end: AtomicU64::new(0),
+            exhausted_until: AtomicU64::new(0),
         }))
     }
 
@@ -66,23 +66,23 @@ impl RateLimiter {
     pub fn charge_junk(&self, from: &NodeId, bytes: usize, now: UnixSeconds) {
         let bytes = u32::try_from(bytes.max(UNDECODABLE_FRAME_BYTES)).unwrap_or(u32::MAX);
         let bucket = Bucket::UndecodableBytes as usize;
-        if let Some(debt_ends) = self.0.buckets.charge(from, bucket, bytes, now.0) {
-            self.0.debts_end.fetch_max(debt_ends, Relaxed);
+        if let Some(full_at) = self.0.buckets.charge(from, bucket, bytes, now.0) {
+            self.0.exhausted_until.fetch_max(full_at, Relaxed);
         }
     }
 
     /// Whether a deliverer sent so much that does not decode that nothing of it is decoded now. Asks for the time
     /// only if any deliverer did.
     #[must_use]
-    pub fn is_in_debt(&self, from: &NodeId, now: impl FnOnce() -> UnixSeconds) -> bool {
-        let debts_end = self.0.debts_end.load(Relaxed);
-        if debts_end == 0 {
+    pub fn is_exhausted(&self, from: &NodeId, now: impl FnOnce() -> UnixSeconds) -> bool {
+        let exhausted_until = self.0.exhausted_until.load(Relaxed);
+        if exhausted_until == 0 {
             return false;
         }
         let now = now().0;
-        if now >= debts_end {
-            // Fails if somebody else went into debt meanwhile.
-            let _ = (self.0.debts_end).compare_exchange(debts_end, 0, Relaxed, Relaxed);
+        if now >= exhausted_until {
+            // Fails if another deliverer exceeded its allowance meanwhile.
+            let _ = (self.0.exhausted_until).compare_exchange(exhausted_until, 0, Relaxed, Relaxed);
         }
         let bucket = Bucket::UndecodableBytes as usize;
         !self.0.buckets.has_tokens(from, bucket, now)

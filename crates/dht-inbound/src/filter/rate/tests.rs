@@ -65,7 +65,7 @@ async fn each_type_has_its_bucket() {
 }
 
 #[tokio::test]
-async fn junk_sender_in_debt_is_ignored() {
+async fn junk_sender_is_ignored() {
     let clock = Arc::new(ManualClock::new(NOW));
     let limiter = RateLimiter::new(limits(), [0; 16]);
     let (bans, banned) = bans(AttributionProfile::Strict);
@@ -84,7 +84,10 @@ async fn junk_sender_in_debt_is_ignored() {
         assert_eq!(run(junk.clone()).await, undecodable);
     }
     assert_eq!(run(good.clone()).await, OVERLOAD);
-    assert!(!limiter.is_in_debt(&id(77), || NOW), "nobody else pays");
+    assert!(
+        !limiter.is_exhausted(&id(77), || NOW),
+        "others are not affected"
+    );
     clock.set(NOW.saturating_add(2));
     assert_eq!(run(good).await, Disposition::Delivered);
     assert_eq!(banned.take(), [], "a limit is no accusation");
@@ -94,10 +97,10 @@ async fn junk_sender_in_debt_is_ignored() {
 async fn empty_frames_cost_something() {
     let limiter = RateLimiter::new(limits(), [0; 16]);
     for _ in 0..4 {
-        assert!(!limiter.is_in_debt(&id(3), || NOW));
+        assert!(!limiter.is_exhausted(&id(3), || NOW));
         limiter.charge_junk(&id(3), 0, NOW);
     }
-    assert!(limiter.is_in_debt(&id(3), || NOW));
+    assert!(limiter.is_exhausted(&id(3), || NOW));
 }
 
 #[test]
@@ -118,5 +121,5 @@ fn space_is_constant_and_debts_stay() {
     // The buckets are full again a second or two later, and others take their places.
     assert!(take(strangers.end, NOW.saturating_add(2)));
     assert!(limiter.len() <= MAX_METERED_PEERS);
-    assert!(limiter.is_in_debt(&stranger(0), || NOW));
+    assert!(limiter.is_exhausted(&stranger(0), || NOW));
 }
