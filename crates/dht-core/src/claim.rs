@@ -1,9 +1,11 @@
 //! The identity claim: addresses and features signed by their owner (01 section 5).
 
+use bytes::Bytes;
 use curve25519_dalek::{
     ristretto::{CompressedRistretto, RistrettoPoint},
     scalar::Scalar,
 };
+use dht_proto::identity::PeerIdentityMsg;
 use rand_core::CryptoRng;
 
 use crate::{
@@ -117,6 +119,38 @@ impl Claim {
         } else {
             Err(ClaimError::BadSignature)
         }
+    }
+
+    /// The claim as an identity message without its unsigned fields, in which a node keeps its own.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let addresses = self.addresses.iter();
+        dht_proto::encode(&PeerIdentityMsg {
+            addresses: addresses
+                .map(|address| Bytes::copy_from_slice(address.as_bytes()))
+                .collect(),
+            features: self.features.bits(),
+            identity_signature: Some((&self.signature).into()),
+            ..PeerIdentityMsg::default()
+        })
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote. The signature is not checked; see [`verify`](Self::verify).
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn decode(bytes: Bytes) -> Result<Self, ClaimError> {
+        let proto: PeerIdentityMsg = dht_proto::decode(bytes).map_err(|_| ClaimError::Encoding)?;
+        let addresses = proto.addresses.into_iter().map(Address::from_bytes);
+        let signature = proto.identity_signature.ok_or(ClaimError::NotSigned)?;
+        let features = Features::from_bits(proto.features);
+        Ok(Self {
+            addresses: addresses
+                .collect::<Result<_, _>>()
+                .map_err(ClaimError::Malformed)?,
+            features: features.ok_or(ClaimError::Features(proto.features))?,
+            signature: (&signature).try_into()?,
+        })
     }
 
     /// The 64-byte challenge hash, before reduction.
@@ -243,3 +277,23 @@ proto_signature!(
     dht_proto::identity::IdentitySignature,
     dht_proto::common::IdentitySignature
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Entropy as _, SeededEntropy};
+
+    #[test]
+    fn encoded_claims_read_back() {
+        let mut rng = SeededEntropy::new(1).rng();
+        let (secret, now) = (SecretKey::random(&mut rng), UnixSeconds(1_700_000_000));
+        let addresses = vec!["/ip4/1.2.3.4/tcp/18189".parse().unwrap()];
+        let claim = Claim::sign(&secret, addresses, Features::NODE, now, &mut rng);
+        let encoded = claim.encode();
+        assert_eq!(Claim::decode(encoded.clone()), Ok(claim));
+        for cut in [0, 1, encoded.len() - 1] {
+            let cut = Claim::decode(encoded.slice(..cut));
+            assert!(cut.is_err(), "{cut:?}");
+        }
+    }
+}

@@ -136,6 +136,9 @@ pub enum ClaimError {
     /// An address that does not decode.
     #[error("claim has a malformed address")]
     Malformed(#[source] ParseError),
+    /// Bytes that are no encoded claim; see [`Claim::decode`](crate::Claim::decode).
+    #[error("claim does not decode")]
+    Encoding,
     /// There is no signature.
     #[error("claim is not signed")]
     NotSigned,

@@ -52,12 +52,19 @@ impl NodeIdentity {
         now: UnixSeconds,
         rng: &mut impl CryptoRng,
     ) -> Self {
-        let public = secret.public_key();
         let claim = Claim::sign(&secret, addresses, features, now, rng);
+        Self::with_claim(secret, claim)
+    }
+
+    /// An identity that presents a claim which this key signed before, with the features of the claim. Nobody checks
+    /// the signature here; see [`Claim::verify`].
+    #[must_use]
+    pub fn with_claim(secret: SecretKey, claim: Claim) -> Self {
+        let public = secret.public_key();
         Self {
             public,
             node_id: public.node_id(),
-            features,
+            features: claim.features,
             claim: RwLock::new(Arc::new(claim)),
             secret,
         }

@@ -3,7 +3,8 @@
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use dht_core::{
-    Address, Features, Network, OutOfRange, PeerAddress, SecretKey, SharedClock, SharedEntropy,
+    Address, Claim, Features, Network, OutOfRange, PeerAddress, SecretKey, SharedClock,
+    SharedEntropy,
 };
 use dht_inbound::{Acceptance, DEFAULT_VALIDATION_DEADLINE, GossipValidator};
 use dht_peers::policy::AttributionProfile;
@@ -16,6 +17,8 @@ use crate::{Config, Node, OsEntropy, Received, SystemClock, validator::AppValida
 pub struct Builder {
     pub(crate) secret: SecretKey,
     pub(crate) features: Features,
+    /// Presented instead of a new one.
+    pub(crate) claim: Option<Claim>,
     pub(crate) config: Config,
     pub(crate) home: Option<PathBuf>,
     pub(crate) clock: SharedClock,
@@ -86,6 +89,7 @@ impl Builder {
         Self {
             secret,
             features: Features::NODE,
+            claim: None,
             config,
             home: None,
             clock: Arc::new(SystemClock),
@@ -110,6 +114,14 @@ impl Builder {
     /// Services that this node announces to peers. Defaults to [`Features::NODE`].
     pub const fn features(mut self, features: Features) -> Self {
         self.features = features;
+        self
+    }
+
+    /// Presents a claim that this key signed before, instead of signing one, so that peers go on to reach the addresses
+    /// in it. For a short-lived node in the place of one that does not run: it listens nowhere and stores no messages for
+    /// others, whatever the claim says.
+    pub fn claim(mut self, claim: Claim) -> Self {
+        self.claim = Some(claim);
         self
     }
 

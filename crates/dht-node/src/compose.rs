@@ -85,7 +85,9 @@ impl Builder {
         #[cfg(feature = "saf")]
         let saf = {
             let home = self.home.as_deref();
-            let started = crate::saf::start(home, config, &shared, sending.outbox(), &tasks).await;
+            let stores = self.claim.is_none();
+            let started =
+                crate::saf::start(home, config, stores, &shared, sending.outbox(), &tasks).await;
             started.map_err(|source| StartError::Store {
                 path: home.map(crate::saf::saf_folder).unwrap_or_default(),
                 source,
@@ -176,7 +178,7 @@ impl Builder {
             }
         });
         let watcher = Watcher {
-            peers,
+            peers: peers.clone(),
             meter: meter.clone(),
             banned,
         };
@@ -188,16 +190,22 @@ impl Builder {
         tasks.spawn("upkeep", upkeep.run());
 
         // Listeners last: every part is there when the first peer connects.
-        for address in &config.listen {
+        let listen = match self.claim {
+            Some(_) => &[],
+            None => &*config.listen,
+        };
+        for address in listen {
             let listening = transport.listen(address).await;
             listening.map_err(|source| StartError::Listen {
                 address: address.clone(),
                 source,
             })?;
         }
-        let addresses = claimed(&config.public_addresses, &transport.listen_addresses());
-        let (now, mut rng) = (shared.clock.now(), shared.entropy.rng());
-        shared.identity.set_addresses(addresses, now, &mut rng);
+        if self.claim.is_none() {
+            let addresses = claimed(&config.public_addresses, &transport.listen_addresses());
+            let (now, mut rng) = (shared.clock.now(), shared.entropy.rng());
+            shared.identity.set_addresses(addresses, now, &mut rng);
+        }
         let node = Node {
             shared,
             transport,
@@ -205,6 +213,7 @@ impl Builder {
             searcher: sending.searcher,
             connector: sending.connector,
             select: sending.config.select,
+            peer_sync: peers,
             subscribers,
             #[cfg(feature = "spool")]
             spool,
@@ -233,9 +242,15 @@ impl Builder {
 
     fn shared(&self) -> Shared {
         let (config, clock, entropy) = (&self.config, &self.clock, &self.entropy);
-        let addresses = claimed(&config.public_addresses, &config.listen);
-        let (secret, now) = (self.secret.clone(), clock.now());
-        let identity = NodeIdentity::new(secret, self.features, addresses, now, &mut entropy.rng());
+        let secret = self.secret.clone();
+        let identity = match &self.claim {
+            Some(claim) => NodeIdentity::with_claim(secret, claim.clone()),
+            None => {
+                let addresses = claimed(&config.public_addresses, &config.listen);
+                let (now, mut rng) = (clock.now(), entropy.rng());
+                NodeIdentity::new(secret, self.features, addresses, now, &mut rng)
+            }
+        };
         let directory = Directory::new(*identity.node_id());
         let bans = BanPolicy::new(
             config.attribution,

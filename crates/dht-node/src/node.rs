@@ -14,7 +14,7 @@ use std::{
 };
 
 use dht_core::{
-    Address, Destination, Entropy as _, Features, NodeId, Payload, PeerAddress, PublicKey,
+    Address, Claim, Destination, Entropy as _, Features, NodeId, Payload, PeerAddress, PublicKey,
     RemotePeer, SendParams, SendRequest, Strategy,
 };
 use dht_outbound::{
@@ -32,8 +32,8 @@ use tokio::time::{Instant, timeout_at};
 pub use self::fetch::FetchError;
 use crate::{
     Delivery, EventStream, MAX_PAYLOAD_BYTES, Message, SendOptions, Stats, SubmitError,
-    Subscription, discovery::Dialler, inbox::Subscribers, outbox::OutboxHandle, saf::SafHandle,
-    shared::Shared, tasks::Tasks,
+    Subscription, discovery::Dialler, inbox::Subscribers, outbox::OutboxHandle,
+    peer_sync::PeerSync, saf::SafHandle, shared::Shared, tasks::Tasks,
 };
 
 /// Longest time that [`Node::shutdown`] takes. Short of the five seconds in which a process should end.
@@ -56,6 +56,7 @@ pub struct Node {
     pub(crate) searcher: Searcher,
     pub(crate) connector: Connector<Dialler>,
     pub(crate) select: SelectConfig,
+    pub(crate) peer_sync: PeerSync,
     pub(crate) subscribers: Arc<Subscribers>,
     /// The durable inbox; `None` without a home.
     #[cfg(feature = "spool")]
@@ -87,7 +88,7 @@ impl Node {
     /// Public key and addresses of this node, which others need to reach it; prints as `KEY::ADDRESS`.
     #[must_use]
     pub fn peer_address(&self) -> PeerAddress {
-        let addresses = self.shared.identity.claim().addresses.clone();
+        let addresses = self.claim().addresses.clone();
         PeerAddress {
             public_key: *self.public_key(),
             addresses,
@@ -102,14 +103,25 @@ impl Node {
         self.shared.directory.add_or_update(record, now);
     }
 
-    /// Adds a peer to the directory and connects to it, unless it is connected.
+    /// Adds a peer to the directory and connects to it, unless it is connected. Then it is one of the
+    /// [`peers`](Self::peers).
     ///
     /// # Errors
     /// [`DialError`].
     pub async fn connect(&self, peer: &PeerAddress) -> Result<(), DialError> {
         self.add_peer(peer);
         let dial = self.transport.dial(&peer.public_key, &peer.addresses);
-        dial.await.map(drop)
+        dial.await?;
+        // Without waiting for the watcher of connections.
+        self.peer_sync.ensure(&peer.public_key.node_id());
+        Ok(())
+    }
+
+    /// Forgets a peer and closes its connection; false if it was not known. A ban of it stays.
+    pub fn remove_peer(&self, peer: &NodeId) -> bool {
+        let known = self.shared.directory.remove(peer).is_some();
+        self.transport.disconnect(peer);
+        known
     }
 
     /// Encrypts a message for `to` and sends it: directly, and to the nodes closest to it, which store it, if its receipt
@@ -211,7 +223,9 @@ impl Node {
     /// # Errors
     /// [`SearchError`].
     pub async fn dial_or_discover(&self, key: &PublicKey) -> Result<(), SearchError> {
-        self.connector.connect(key).await
+        self.connector.connect(key).await?;
+        self.peer_sync.ensure(&key.node_id());
+        Ok(())
     }
 
     /// The peers that a message with this strategy would go to now, with the reasons. Strategies with a random choice
@@ -324,6 +338,12 @@ impl Node {
     #[must_use]
     pub fn failures(&self) -> BTreeMap<&'static str, String> {
         self.shared.events.failures()
+    }
+
+    /// The claim that this node presents to peers.
+    #[must_use]
+    pub fn claim(&self) -> Arc<Claim> {
+        self.shared.identity.claim()
     }
 
     /// Every peer that is connected now.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dht_mailbox::StoreStats;
+use dht_mailbox::{Store, StoreStats};
 use dht_saf::{FetchSummary, SafEvent};
 use tokio::{sync::broadcast, time::timeout};
 
@@ -65,7 +65,19 @@ impl Node {
     /// Sizes of the store of messages for offline peers; `None` if this node stores none.
     #[must_use]
     pub fn saf_stats(&self) -> Option<StoreStats> {
-        Some(self.saf.get()?.store()?.stats())
+        self.mailboxes().map(Store::stats)
+    }
+
+    /// The store of messages for offline peers; `None` if this node stores none.
+    #[must_use]
+    pub fn mailboxes(&self) -> Option<&Store> {
+        self.saf.get()?.store()
+    }
+
+    /// Number of messages remembered as received; `None` if store-and-forward is disabled.
+    #[must_use]
+    pub fn remembered(&self) -> Option<usize> {
+        Some(self.saf.get()?.ledger().received())
     }
 }
 

@@ -23,13 +23,15 @@ const TICKS_PER_CLEAN_UP: u32 = 600;
 #[derive(Clone)]
 pub(crate) struct SafHandle(Option<Saf>);
 
-/// Opens the files in `home`, or in memory without one, and starts the tasks of store-and-forward.
+/// Opens the files in `home`, or in memory without one, and starts the tasks of store-and-forward. Messages are stored for
+/// others if `stores` is true and the features of the node say so.
 ///
 /// # Errors
 /// [`StoreError`] if the store or the ledger cannot be opened.
 pub(crate) async fn start(
     home: Option<&Path>,
     config: &Config,
+    stores: bool,
     shared: &Shared,
     outbox: Arc<dyn Outbox>,
     tasks: &Tasks,
@@ -38,7 +40,7 @@ pub(crate) async fn start(
         return Ok(SafHandle(None));
     }
     let features = shared.identity.features();
-    let stores = features.contains(Features::DHT_STORE_FORWARD);
+    let stores = stores && features.contains(Features::DHT_STORE_FORWARD);
     let store_config = stores.then(|| match home {
         Some(_) => config.saf.store(),
         None => config.saf.store_in_memory(config.memory_mib),
