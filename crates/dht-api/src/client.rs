@@ -17,9 +17,9 @@ use self::connection::{Connections, Target};
 pub use self::stream::{EventReader, InboxReader};
 use crate::types::{
     Ack, BanList, ConsumerList, ConsumerState, DiscoverPeer, Done, ErrorBody, ErrorCode, ErrorInfo,
-    FetchReport, GossipReport, InboxPage, MessageList, MessageState, NewBan, NewConsumer,
-    NewGossip, NewMessage, NodeConfig, OutgoingMessage, PeerFound, PeerList, PingPeer, Pong,
-    Status, StoreReport,
+    FetchReport, GossipReport, InboxPage, MailboxList, MessageList, MessageState, NewBan,
+    NewConsumer, NewGossip, NewMessage, NodeConfig, OutgoingMessage, PeerFound, PeerList, PingPeer,
+    Pong, Purge, Purged, Status, StoreReport, StoredMessages,
 };
 
 /// Time in which most requests are answered, in seconds: 30.
@@ -332,6 +332,24 @@ impl Client {
         self.call(call).await
     }
 
+    /// What is known of the peer with this public key or node id.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ErrorCode::UnknownPeer`] if it is not known.
+    pub async fn peer(&self, peer: &str) -> Result<PeerFound, ClientError> {
+        self.call(Call::get(&format!("/v1/peers/{}", escape(peer))))
+            .await
+    }
+
+    /// Forgets the peer with this public key or node id, and closes its connection.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn remove_peer(&self, peer: &str) -> Result<Done, ClientError> {
+        let path = format!("/v1/peers/{}", escape(peer));
+        self.call(Call::new(Method::DELETE, &path)).await
+    }
+
     /// Bans in force.
     ///
     /// # Errors
@@ -385,6 +403,36 @@ impl Client {
     /// [`ClientError`].
     pub async fn store(&self) -> Result<StoreReport, ClientError> {
         self.call(Call::get("/v1/store")).await
+    }
+
+    /// Mailboxes with messages for offline peers, at most `limit`.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ErrorCode::Disabled`] if the node stores none.
+    pub async fn mailboxes(&self, limit: Option<usize>) -> Result<MailboxList, ClientError> {
+        let call = Call::get("/v1/store/mailboxes").with("limit", limit);
+        self.call(call).await
+    }
+
+    /// The oldest messages stored for one recipient, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`mailboxes`](Self::mailboxes).
+    pub async fn mailbox(
+        &self,
+        recipient: &PublicKey,
+        limit: Option<usize>,
+    ) -> Result<StoredMessages, ClientError> {
+        let path = format!("/v1/store/mailboxes/{recipient}");
+        self.call(Call::get(&path).with("limit", limit)).await
+    }
+
+    /// Deletes messages stored for offline peers.
+    ///
+    /// # Errors
+    /// As [`mailboxes`](Self::mailboxes).
+    pub async fn purge(&self, what: &Purge) -> Result<Purged, ClientError> {
+        self.call(Call::post("/v1/store/purge", what)?).await
     }
 
     /// Asks connected peers for the messages they store for this node, and waits for their answers.

@@ -23,5 +23,6 @@ pub use client::{Client, ClientError, EventReader, InboxReader, TokenError};
 pub use limits::Limits;
 #[cfg(feature = "server")]
 pub use server::{
-    ApiServer, BindError, Metrics, MetricsError, MetricsServer, Parts, STOP_LIMIT, openapi,
+    ApiServer, BindError, Mailboxes, Metrics, MetricsError, MetricsServer, Parts, STOP_LIMIT,
+    openapi,
 };

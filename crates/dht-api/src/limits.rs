@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dht_core::OutOfRange;
 use serde::{Deserialize, Serialize};
 
 /// Connections served at once: 64. Later ones wait in the backlog of the operating system.
@@ -50,6 +51,29 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Checks every range; the keys are those of the section `[api.limits]`.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] for the first setting out of its range.
+    pub fn validate(&self) -> Result<(), OutOfRange> {
+        const MOST: u64 = 1 << 20;
+        const GIB: u64 = 1 << 30;
+        const HOUR: u64 = 60 * 60;
+        let body = self.body_bytes as u64;
+        OutOfRange::check("api.limits.connections", self.connections as u64, 1..=MOST)?;
+        OutOfRange::check("api.limits.streams", self.streams as u64, 0..=MOST)?;
+        OutOfRange::check("api.limits.body_bytes", body, 1..=GIB)?;
+        OutOfRange::check(
+            "api.limits.bodies_bytes",
+            self.bodies_bytes as u64,
+            body..=64 * GIB,
+        )?;
+        OutOfRange::check("api.limits.head_seconds", self.head_seconds, 1..=HOUR)?;
+        OutOfRange::check("api.limits.body_seconds", self.body_seconds, 1..=HOUR)?;
+        OutOfRange::check("api.limits.write_seconds", self.write_seconds, 1..=HOUR)?;
+        OutOfRange::check("api.limits.blocking", self.blocking as u64, 1..=256)
+    }
+
     pub(crate) const fn head(&self) -> Duration {
         Duration::from_secs(self.head_seconds)
     }

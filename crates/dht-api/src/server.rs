@@ -4,6 +4,7 @@ mod error;
 mod extract;
 mod guard;
 mod http;
+mod mailboxes;
 mod metrics;
 mod openapi;
 #[expect(unused_qualifications, reason = "in what `utoipa::path` expands to")]
@@ -18,6 +19,7 @@ use std::{io, net::SocketAddr, path::Path, time::Duration};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 
 pub use self::{
+    mailboxes::Mailboxes,
     metrics::{Metrics, MetricsError, MetricsServer},
     openapi::openapi,
     state::Parts,

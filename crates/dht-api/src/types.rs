@@ -16,6 +16,7 @@ mod message;
 mod node;
 mod payload;
 mod peer;
+mod store;
 pub(crate) mod text;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -44,6 +45,7 @@ pub use payload::{Base64, MAX_TEXT_BYTES, PayloadError};
 pub use peer::{
     BanEntry, BanList, DiscoverPeer, NewBan, PeerEntry, PeerFound, PeerList, PingPeer, Pong,
 };
+pub use store::{Mailbox, MailboxList, Purge, Purged, StoredMessage, StoredMessages};
 
 /// Version of the API, part of every path and response.
 pub const API_VERSION: u32 = 1;

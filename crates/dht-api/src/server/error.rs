@@ -4,6 +4,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use dht_mailbox::StoreError;
 use dht_node::{SendError, SubmitError};
 use dht_spool::SpoolError;
 use serde::Serialize;
@@ -36,6 +37,15 @@ impl ApiError {
     pub(super) fn no_home() -> Self {
         Self::new(ErrorCode::NoHome, "the node has no inbox and outbox")
             .with_hint("run it with a home: `dht-node run --home DIRECTORY`")
+    }
+
+    /// Of a node that stores nothing for others.
+    pub(super) fn no_store() -> Self {
+        Self::new(
+            ErrorCode::Disabled,
+            "the node stores no messages for offline peers",
+        )
+        .with_hint("set saf.enabled in its configuration")
     }
 }
 
@@ -135,6 +145,18 @@ impl From<SpoolError> for ApiError {
         match hint {
             Some(hint) => body.with_hint(hint),
             None => body,
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Closed => Self::new(ErrorCode::Stopping, error.to_string()),
+            error => {
+                tracing::error!(%error, "store of messages for offline peers failed");
+                Self::new(ErrorCode::Internal, chain(&error)).with_hint("see the log of the node")
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use utoipa::OpenApi;
 
 use super::{
     error::json,
-    routes::{inbox, messages, node, peers},
+    routes::{inbox, messages, node, peers, store},
 };
 
 #[derive(OpenApi)]
@@ -18,13 +18,15 @@ use super::{
         messages::send, messages::list, messages::get, messages::withdraw, messages::gossip,
         inbox::list, inbox::ack, inbox::stream,
         inbox::consumers, inbox::add_consumer, inbox::remove_consumer,
-        peers::list, peers::bans, peers::ban, peers::lift_ban, peers::discover, peers::ping,
+        peers::list, peers::get, peers::remove, peers::bans, peers::ban, peers::lift_ban, peers::discover, peers::ping,
+        store::list, store::messages, store::purge,
         node::store, node::fetch, node::events, node::status, node::config, openapi_json,
     ),
     tags(
         (name = "messages", description = "Sending"),
         (name = "inbox", description = "Receiving"),
         (name = "peers", description = "Peers and bans"),
+        (name = "store", description = "Messages for offline peers"),
         (name = "node", description = "The node itself"),
     )
 )]

@@ -4,6 +4,7 @@ pub(super) mod inbox;
 pub(super) mod messages;
 pub(super) mod node;
 pub(super) mod peers;
+pub(super) mod store;
 
 use std::sync::Arc;
 
@@ -37,11 +38,15 @@ pub(super) fn router(api: Arc<Api>, token: Option<Token>) -> Router {
         )
         .route("/v1/inbox/consumers/{name}", delete(inbox::remove_consumer))
         .route("/v1/peers", get(peers::list))
+        .route("/v1/peers/{peer}", get(peers::get).delete(peers::remove))
         .route("/v1/bans", post(peers::ban).get(peers::bans))
         .route("/v1/bans/{peer}", delete(peers::lift_ban))
         .route("/v1/discover", post(peers::discover))
         .route("/v1/ping", post(peers::ping))
         .route("/v1/store", get(node::store))
+        .route("/v1/store/mailboxes", get(store::list))
+        .route("/v1/store/mailboxes/{recipient}", get(store::messages))
+        .route("/v1/store/purge", post(store::purge))
         .route("/v1/fetch", post(node::fetch))
         .route("/v1/events", get(node::events))
         .route("/v1/status", get(node::status))

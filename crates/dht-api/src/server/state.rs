@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dht_core::{SharedClock, SystemClock, UnixSeconds};
 use dht_node::{Config, Node};
-use dht_spool::{Inbox, Outbox, SpoolError};
+use dht_spool::{Inbox, Outbox};
 use dht_stack::ByteBudget;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -123,10 +123,14 @@ impl Api {
     }
 
     /// Runs something that blocks on this server's share of the blocking pool.
-    pub(super) async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T, E>(
         &self,
-        work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
-    ) -> Result<T, ApiError> {
+        work: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        E: Into<ApiError> + Send + 'static,
+    {
         // Correctness: the semaphore is never closed.
         let place = Arc::clone(&self.blocking).acquire_owned().await.ok();
         let done = tokio::task::spawn_blocking(move || {
@@ -135,7 +139,7 @@ impl Api {
             done
         });
         match done.await {
-            Ok(done) => Ok(done?),
+            Ok(done) => done.map_err(Into::into),
             // It panicked, or the runtime ends.
             Err(_) => Err(ApiError::new(ErrorCode::Internal, "the request failed")),
         }

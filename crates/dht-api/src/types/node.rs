@@ -103,6 +103,9 @@ pub struct StoreReport {
     /// Messages to be sent; absent without a home.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outbox: Option<OutboxUsage>,
+    /// Messages of others' stores that are remembered as received; absent if store-and-forward is disabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remembered: Option<u64>,
 }
 
 /// Messages stored for other nodes.

@@ -14,6 +14,7 @@ use super::{
     super::{
         error::{ApiError, json},
         http::stopped,
+        mailboxes::Mailboxes,
         state::{Api, Parts},
         stream::{self, ALIVE, ALIVE_EVERY, END, Source},
     },
@@ -108,15 +109,7 @@ fn outbox_usage(parts: &Parts) -> Option<OutboxUsage> {
 }
 
 fn store_usage(parts: &Parts) -> Option<StoreUsage> {
-    let stats = parts.node.saf_stats()?;
-    Some(StoreUsage {
-        messages: stats.rows,
-        bytes: stats.bytes,
-        low_priority: stats.low_rows,
-        mailboxes: stats.mailboxes,
-        disk_bytes: stats.disk_bytes,
-        damaged: stats.damaged,
-    })
+    Some(Mailboxes::new(parts.node.mailboxes()?).usage())
 }
 
 /// What the node stores now.
@@ -133,6 +126,7 @@ pub(in super::super) async fn store(State(api): State<Arc<Api>>) -> Response {
         store: store_usage(&api.parts),
         inbox: inbox_usage(&api.parts),
         outbox: outbox_usage(&api.parts),
+        remembered: api.parts.node.remembered().map(|count| count as u64),
     };
     json(StatusCode::OK, &report)
 }

@@ -1,10 +1,11 @@
 //! Peers and bans.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, io::ErrorKind, sync::Arc};
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use dht_core::{Features, NodeId, PeerAddress, PublicKey, Severity, UnixSeconds};
 use dht_peers::{Ban, BanOutcome, BanTarget, FOREVER, PeerFilter, PeerRecord};
+use dht_transport::{DialError, IdentityError, UpgradeError};
 use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::IntoParams;
@@ -102,6 +103,59 @@ fn features(features: Features) -> Vec<String> {
         .iter_names()
         .map(|(name, _)| name.to_ascii_lowercase())
         .collect()
+}
+
+/// What is known of one peer.
+#[utoipa::path(
+    get, path = "/v1/peers/{peer}", tag = "peers", operation_id = "peer",
+    params(("peer" = String, Path, description = "Public key or node id of the peer")),
+    responses(
+        (status = 200, description = "The peer", body = PeerFound),
+        (status = "default", description = "No such peer", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn get(
+    State(api): State<Arc<Api>>,
+    Name(peer): Name,
+) -> Result<Response, ApiError> {
+    let record = record(&api, &peer)?;
+    let is_connected = connected(&api).contains(record.node_id());
+    let found = PeerFound {
+        version: Version,
+        peer: entry(&record, is_connected, api.now()),
+    };
+    Ok(json(StatusCode::OK, &found))
+}
+
+/// Forget a peer and close its connection. A ban of it stays; it is known again once it connects.
+#[utoipa::path(
+    delete, path = "/v1/peers/{peer}", tag = "peers", operation_id = "remove_peer",
+    params(("peer" = String, Path, description = "Public key or node id of the peer")),
+    responses(
+        (status = 200, description = "The peer is not known any more", body = Done),
+        (status = "default", description = "Not removed", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn remove(
+    State(api): State<Arc<Api>>,
+    Name(peer): Name,
+) -> Result<Response, ApiError> {
+    let changed = match record(&api, &peer) {
+        Ok(record) => api.parts.node.remove_peer(record.node_id()),
+        Err(error) if error.body().error.code == ErrorCode::UnknownPeer => false,
+        Err(error) => return Err(error),
+    };
+    let done = Done {
+        version: Version,
+        changed,
+    };
+    Ok(json(StatusCode::OK, &done))
+}
+
+fn record(api: &Api, peer: &str) -> Result<Arc<PeerRecord>, ApiError> {
+    let id = target(peer)?.node_id();
+    let record = api.parts.node.directory().find(&id);
+    record.ok_or_else(|| ApiError::new(ErrorCode::UnknownPeer, "the peer is not known"))
 }
 
 /// Bans in force.
@@ -256,10 +310,13 @@ pub(in super::super) async fn ping(
     let failed = |error: &dyn std::error::Error| ApiError::new(ErrorCode::PeerFailed, chain(error));
     match &address {
         _ if was_connected => {}
-        Some(address) => node
-            .connect(address)
-            .await
-            .map_err(|error| failed(&error))?,
+        Some(address) => node.connect(address).await.map_err(|error| {
+            let failed = failed(&error);
+            match advice(&error) {
+                Some(advice) => failed.with_hint(advice),
+                None => failed,
+            }
+        })?,
         None => node
             .dial_or_discover(&key)
             .await
@@ -282,4 +339,26 @@ pub(in super::super) async fn ping(
         round_trip_micros: round_trip.map(micros),
     };
     Ok(json(StatusCode::OK, &pong))
+}
+
+/// What can be done about a dial that failed.
+const fn advice(error: &DialError) -> Option<&'static str> {
+    match error {
+        DialError::Connect(ErrorKind::ConnectionRefused) => {
+            Some("is the peer running, and is the port right?")
+        }
+        DialError::Upgrade(UpgradeError::WrongKey) => {
+            Some("ask the peer for its address, as printed by: dht-node id --address")
+        }
+        DialError::Upgrade(
+            UpgradeError::Noise(_) | UpgradeError::WireByte(_) | UpgradeError::Io(_),
+        ) => Some("the other side ended the handshake: is it on the same network?"),
+        DialError::Upgrade(UpgradeError::Identity(IdentityError::Io(_))) => {
+            Some("the peer refused our identity: is the clock of this machine right?")
+        }
+        DialError::Upgrade(UpgradeError::Identity(IdentityError::Claim(_))) => {
+            Some("are the clocks of both machines right?")
+        }
+        _ => None,
+    }
 }
