@@ -1,15 +1,22 @@
-//! `bans`: the offences for which a node bans peers.
+//! `bans`: the bans of the running node, and the offences for which a node bans peers.
 
 use clap::{Args, Subcommand};
+use dht_api::types::{BanEntry, BanList, NewBan};
 use dht_peers::policy::{AttributionProfile, BanTerms, Penalty, Rule, rules};
 use serde_json::{Value, json};
 
-use crate::{exit::Failure, output::print};
+use crate::{
+    exit::Failure,
+    home::Home,
+    output::{self, print, printable},
+    session::{refused, running},
+};
 
 /// `dht-node bans`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  dht-node bans rules\n  dht-node bans rules --profile legacy\n  dht-node bans rules --json"
+    after_help = "Examples:\n  dht-node bans list --home a\n  dht-node bans add --home a KEY --seconds 3600 --reason noise\n  \
+    dht-node bans lift --home a KEY\n  dht-node bans rules"
 )]
 pub(crate) struct Bans {
     #[command(subcommand)]
@@ -18,8 +25,53 @@ pub(crate) struct Bans {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Print the bans in force.
+    List(List),
+    /// Ban a peer and close its connection.
+    Add(Add),
+    /// Lift the ban of a peer.
+    Lift(Lift),
     /// Print each offence with the banned party, the length of the ban and its section of the specification.
     Rules(Rules),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dht-node bans list --home a\n  dht-node bans list --home a --json"
+)]
+struct List {
+    #[command(flatten)]
+    home: Home,
+    /// Print one JSON object for each ban.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dht-node bans add --home a KEY --seconds 3600 --reason noise")]
+struct Add {
+    #[command(flatten)]
+    home: Home,
+    /// Public key or node id of the peer.
+    peer: String,
+    /// Length of the ban; without it, the ban lasts until it is lifted or the node ends.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: Option<u64>,
+    /// Reason that is shown with the ban.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Print one JSON object for the ban.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dht-node bans lift --home a KEY")]
+struct Lift {
+    #[command(flatten)]
+    home: Home,
+    /// Public key or node id of the peer.
+    peer: String,
 }
 
 #[derive(Debug, Args)]
@@ -35,9 +87,62 @@ struct Rules {
 
 impl Bans {
     pub(crate) async fn run(&self) -> Result<(), Failure> {
-        let Command::Rules(rules) = &self.command;
-        print(rules.text()).await
+        match &self.command {
+            Command::List(list) => {
+                let client = running(&list.home).await?;
+                let bans = client.bans().await;
+                show(&bans.map_err(|error| refused(&error))?, list.json).await
+            }
+            Command::Add(add) => {
+                let client = running(&add.home).await?;
+                let ban = NewBan {
+                    peer: add.peer.clone(),
+                    seconds: add.seconds,
+                    reason: add.reason.clone(),
+                };
+                let bans = client.ban(&ban).await;
+                show(&bans.map_err(|error| refused(&error))?, add.json).await
+            }
+            Command::Lift(lift) => {
+                let client = running(&lift.home).await?;
+                let done = client.lift_ban(&lift.peer).await;
+                let done = done.map_err(|error| refused(&error))?;
+                print(if done.changed {
+                    "lifted"
+                } else {
+                    "was not banned"
+                })
+                .await
+            }
+            Command::Rules(rules) => print(rules.text()).await,
+        }
     }
+}
+
+async fn show(list: &BanList, as_json: bool) -> Result<(), Failure> {
+    for ban in &list.bans {
+        print(if as_json {
+            output::json(ban)?
+        } else {
+            line(ban)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+fn line(ban: &BanEntry) -> String {
+    let key = ban.public_key.map(|key| key.to_string());
+    let until = ban
+        .until
+        .map_or_else(|| "for ever".to_owned(), |until| format!("until {until}"));
+    format!(
+        "{} {} {until} {}: {}",
+        ban.node_id,
+        key.as_deref().unwrap_or("-"),
+        ban.offence.as_deref().unwrap_or("operator"),
+        printable(&ban.reason)
+    )
 }
 
 impl Rules {

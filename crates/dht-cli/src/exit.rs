@@ -55,6 +55,11 @@ impl Failure {
         Self::new(INTERRUPTED, "interrupted".to_owned())
     }
 
+    /// Whether the user interrupted the command.
+    pub(crate) const fn is_interrupted(&self) -> bool {
+        self.code == INTERRUPTED
+    }
+
     /// The reader of standard output has read enough: an end, not a failure.
     pub(crate) const fn closed_pipe() -> Self {
         Self::new(0, String::new())

@@ -1,4 +1,4 @@
-//! The folder of a node's files: `secret_key`, `config.toml`, `lock`, `addresses`.
+//! The folder of a node's files: `secret_key`, `config.toml`, `lock`, `addresses`, `claim`.
 
 use std::{
     fs, io,
@@ -7,13 +7,13 @@ use std::{
 };
 
 use clap::Args;
-use dht_core::{Address, Entropy as _, PeerAddress, SecretKey};
-use dht_node::{Config, OsEntropy};
+use dht_core::{Address, Claim, Clock as _, Entropy as _, PeerAddress, PublicKey, SecretKey};
+use dht_node::{Config, OsEntropy, SystemClock};
 use serde_json::json;
 
 use crate::{
     exit::Failure,
-    lock::{self, Lock},
+    lock::{self, Held, Lock},
     output::print,
     settings::Settings,
 };
@@ -139,9 +139,9 @@ impl Home {
     }
 
     /// Takes this home for one process, and makes it if it is not there.
-    pub(crate) fn lock(&self, command: &str) -> Result<Lock, Failure> {
+    pub(crate) fn try_lock(&self, command: &str) -> Result<Result<Lock, Held>, Failure> {
         self.make_folder()?;
-        Lock::take(&self.path, command)
+        Lock::try_take(&self.path, command)
     }
 
     /// The secret key of a home that was made before. A key file that other users can read is refused.
@@ -312,6 +312,37 @@ impl Home {
         let _ = fs::remove_file(self.addresses_path());
     }
 
+    /// Keeps the claim that the node of this home presents, for [`Home::claim`].
+    pub(crate) fn write_claim(&self, claim: &Claim) -> Result<(), Failure> {
+        write(&self.claim_path(), &claim.encode())
+    }
+
+    /// The claim that a node of this home presented last; `None` if none ran, or the file is damaged.
+    pub(crate) fn claim(&self, key: &PublicKey) -> Option<Claim> {
+        let path = self.claim_path();
+        let bytes = fs::read(&path).ok()?;
+        let read = Claim::decode(bytes.into())
+            .and_then(|claim| claim.verify(key, SystemClock.now()).map(|()| claim));
+        read.inspect_err(|error| {
+            tracing::warn!(%error, path = %path.display(), "the last claim is not presented");
+        })
+        .ok()
+    }
+
+    fn claim_path(&self) -> PathBuf {
+        self.path.join("claim")
+    }
+
+    /// Path of the socket on which the node of this home serves its API.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path.join("api.sock")
+    }
+
+    /// Path of the socket on which a command serves itself while no node runs on this home.
+    pub(crate) fn own_socket(&self) -> PathBuf {
+        self.path.join(".api.sock")
+    }
+
     fn key_path(&self) -> PathBuf {
         self.path.join("secret_key")
     }
@@ -440,7 +471,7 @@ mod tests {
     fn data_without_key_gets_none() {
         let folder = tempfile::tempdir().unwrap();
         let home = home(folder.path());
-        home.lock("run").unwrap();
+        drop(home.try_lock("run").unwrap().unwrap());
         fs::write(folder.path().join("inbox.redb"), "").unwrap();
         let refused = format!("{:?}", home.key_or_new().unwrap_err());
         assert!(refused.contains("inbox.redb"), "{refused}");

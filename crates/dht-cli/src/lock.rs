@@ -1,9 +1,10 @@
 //! One home, one process: the file `lock`.
 
 use std::{
+    fmt,
     fs::{self, File, TryLockError},
     io::{Read as _, Seek as _, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::exit::Failure;
@@ -19,9 +20,36 @@ pub(crate) struct Lock {
     _file: File,
 }
 
+/// Another process holds the lock.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// The process, as it wrote.
+    holder: String,
+    home: PathBuf,
+}
+
+impl Held {
+    /// Whether the process is a node, which holds the lock until it is told to stop.
+    pub(crate) fn is_for_long(&self) -> bool {
+        ["run", "listen"]
+            .iter()
+            .any(|command| self.holder.ends_with(&format!("(dht-node {command})")))
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (holder, home) = (&self.holder, self.home.display());
+        write!(
+            f,
+            "{holder} holds the home {home}; stop it, or use another --home"
+        )
+    }
+}
+
 impl Lock {
-    /// Takes the lock of a home for a command.
-    pub(crate) fn take(home: &Path, command: &str) -> Result<Self, Failure> {
+    /// Takes the lock of a home for a command, if no other process holds it.
+    pub(crate) fn try_take(home: &Path, command: &str) -> Result<Result<Self, Held>, Failure> {
         let path = home.join(FILE);
         let failed = |error: std::io::Error| {
             Failure::other(format!("cannot lock {}: {error}", path.display()))
@@ -40,13 +68,12 @@ impl Lock {
                 let _ = file
                     .set_len(0)
                     .and_then(|()| file.write_all(text.as_bytes()));
-                Ok(Self { _file: file })
+                Ok(Ok(Self { _file: file }))
             }
-            Err(TryLockError::WouldBlock) => Err(Failure::other(format!(
-                "{} holds the home {}; stop it, or use another --home",
-                holder(&mut file),
-                home.display()
-            ))),
+            Err(TryLockError::WouldBlock) => Ok(Err(Held {
+                holder: holder(&mut file),
+                home: home.to_owned(),
+            })),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
@@ -72,14 +99,16 @@ mod tests {
     #[test]
     fn the_second_learns_of_the_first() {
         let home = tempfile::tempdir().unwrap();
-        let first = Lock::take(home.path(), "run").unwrap();
-        let refused = format!("{:?}", Lock::take(home.path(), "send").unwrap_err());
-        let id = std::process::id();
+        let take = |command| Lock::try_take(home.path(), command).unwrap();
+        let first = take("run").unwrap();
+        let held = take("send").unwrap_err();
+        let (id, text) = (std::process::id(), held.to_string());
         assert!(
-            refused.contains(&format!("process {id} (dht-node run)")),
-            "{refused}"
+            text.contains(&format!("process {id} (dht-node run)")) && held.is_for_long(),
+            "{text}"
         );
         drop(first);
-        Lock::take(home.path(), "send").unwrap();
+        let _second = take("send").unwrap();
+        assert!(!take("run").unwrap_err().is_for_long());
     }
 }

@@ -8,15 +8,20 @@ mod bans;
 mod demo;
 mod exit;
 mod home;
-mod listen;
+mod inbox;
 mod lock;
 mod log;
 mod output;
+mod peers;
+mod run;
 mod saf;
 mod send;
+mod service;
+mod session;
 mod settings;
 mod signals;
 mod spelling;
+mod status;
 
 use exit::Failure;
 use log::LogFilter;
@@ -36,7 +41,9 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(500);
         dht-node demo                                   see it work: 8 nodes in this process\n  \
         dht-node run --home a                           run a node\n  \
         dht-node listen --home a --json                 run a node, print what it receives\n  \
-        dht-node send --home b --to KEY::ADDR --text hi send a message\n\n\
+        dht-node send --home b --to KEY::ADDR --text hi send a message\n  \
+        dht-node inbox --home a --follow --ack          read what the running node receives\n\n\
+        While a node runs on a home, every other command on it talks to that node, at HOME/api.sock.\n\n\
         Exit codes: 0 success, 1 failure, 2 usage, 3 configuration, 4 key file, 5 cannot listen,\n\
         6 peer not reached, 130 interrupted"
 )]
@@ -58,14 +65,24 @@ enum Command {
     /// Print public key, node id and addresses.
     Id(home::Id),
     /// Run a node until interrupted.
-    Run(listen::Run),
-    /// Run a node and print one line for each received message.
-    Listen(listen::Listen),
-    /// Send one encrypted message and wait until it has left.
+    Run(run::Run),
+    /// Run a node and print one line for each received message; or those of the node that runs.
+    Listen(run::Listen),
+    /// Send one encrypted message, and wait until it has left, is stored or is received.
     Send(send::Send),
+    /// Print the received messages of a home, and ack them.
+    Inbox(inbox::Inbox),
+    /// Print what the running node is and does.
+    Status(status::Status),
+    /// Show, add and remove peers of the running node.
+    Peers(peers::Peers),
+    /// Search the network for a node.
+    Discover(peers::Discover),
+    /// Connect to a peer of the running node and print the round trip.
+    Ping(peers::Ping),
     /// Show, delete and fetch messages that are stored for offline peers.
     Saf(saf::Saf),
-    /// Print the offences for which a node bans peers, and for how long.
+    /// Show, add and lift bans of the running node; print the offences for which a node bans peers.
     Bans(bans::Bans),
     /// Print every setting with its value.
     Config(home::ShowConfig),
@@ -119,6 +136,11 @@ async fn run(flags: Flags) -> Result<(), Failure> {
         Command::Run(run) => run.run().await,
         Command::Listen(listen) => listen.run().await,
         Command::Send(send) => send.run().await,
+        Command::Inbox(inbox) => inbox.run().await,
+        Command::Status(status) => signals::or_interrupted(status.run()).await,
+        Command::Peers(peers) => signals::or_interrupted(peers.run()).await,
+        Command::Discover(discover) => signals::or_interrupted(discover.run()).await,
+        Command::Ping(ping) => signals::or_interrupted(ping.run()).await,
         Command::Saf(saf) => saf.run().await,
         Command::Bans(bans) => signals::or_interrupted(bans.run()).await,
         Command::Config(config) => signals::or_interrupted(config.run()).await,
@@ -138,7 +160,19 @@ mod tests {
 
     #[test]
     fn a_home_may_follow_every_command() {
-        for command in ["init", "id", "run", "listen", "config", "saf stats"] {
+        for command in [
+            "init",
+            "id",
+            "run",
+            "listen",
+            "config",
+            "saf stats",
+            "inbox",
+            "inbox fetch",
+            "status",
+            "peers list",
+            "bans list",
+        ] {
             let words = command.split(' ').chain(["--home", "a"]);
             let parsed = Flags::try_parse_from(["dht-node"].into_iter().chain(words));
             assert!(parsed.is_ok(), "{command}: {parsed:?}");

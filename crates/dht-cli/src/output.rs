@@ -1,6 +1,8 @@
 //! Standard output and standard error, each written by a thread of its own: a terminal or pipe that nobody reads does
 //! not stop the node.
 
+mod pipe;
+
 use std::{
     io::{self, Write},
     sync::{
@@ -15,6 +17,7 @@ use std::{
 use dht_stack::{Channel, WhenFull};
 use tokio::sync::oneshot;
 
+use self::pipe::PipeReader;
 use crate::exit::Failure;
 
 /// Lines of standard output that wait for their turn. The thread that writes them waits only for whoever reads.
@@ -31,7 +34,7 @@ const RETRY: Duration = Duration::from_millis(5);
 
 static OUT: LazyLock<tokio::sync::mpsc::Sender<Line>> = LazyLock::new(|| {
     let (sender, lines) = LINES.open();
-    spawn("stdout", move || write_lines(lines, io::stdout()));
+    spawn("stdout", move || write_lines(lines));
     sender
 });
 static ERR: LazyLock<SyncSender<Entry>> = LazyLock::new(|| {
@@ -44,6 +47,8 @@ static LOST: AtomicU64 = AtomicU64::new(0);
 
 struct Line {
     text: String,
+    /// Whether to wait until the reader of a pipe has read the line.
+    read: bool,
     written: oneshot::Sender<io::Result<()>>,
 }
 
@@ -58,11 +63,45 @@ enum Entry {
 /// # Errors
 /// The failure with which the command ends: without a text if the reader closed the pipe, as in `… | head -1`.
 pub(crate) async fn print(text: impl Into<String>) -> Result<(), Failure> {
-    let mut text = text.into();
+    write_line(text.into(), false).await
+}
+
+/// As [`print`], and waits until the reader of a pipe has read the line; for a reader that is slow once, 5 s at most.
+///
+/// # Errors
+/// As [`print`]; also if the reader closed the pipe before it read the line.
+pub(crate) async fn print_read(text: impl Into<String>) -> Result<(), Failure> {
+    write_line(text.into(), true).await
+}
+
+/// Replaces control characters, with which a peer could write anything on the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    let safe = |c: char| {
+        if c.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    text.chars().map(safe).collect()
+}
+
+/// A value of the API as one line of JSON.
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value)
+        .map_err(|error| Failure::other(format!("cannot write JSON: {error}")))
+}
+
+async fn write_line(mut text: String, read: bool) -> Result<(), Failure> {
     text.push('\n');
     let (written, outcome) = oneshot::channel();
+    let line = Line {
+        text,
+        read,
+        written,
+    };
     let gone = || io::Error::other("its thread has ended");
-    let outcome = match OUT.send(Line { text, written }).await {
+    let outcome = match OUT.send(line).await {
         Ok(()) => outcome.await.unwrap_or_else(|_| Err(gone())),
         Err(_) => Err(gone()),
     };
@@ -118,11 +157,16 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
     let _thread = thread::Builder::new().name(name.to_owned()).spawn(run);
 }
 
-fn write_lines(mut lines: tokio::sync::mpsc::Receiver<Line>, mut out: impl Write) {
+fn write_lines(mut lines: tokio::sync::mpsc::Receiver<Line>) {
+    let mut out = io::stdout();
+    let mut reader = PipeReader::default();
     while let Some(line) = lines.blocking_recv() {
-        let outcome = out
+        let mut outcome = out
             .write_all(line.text.as_bytes())
             .and_then(|()| out.flush());
+        if line.read && outcome.is_ok() {
+            outcome = reader.wait(&out);
+        }
         // A caller that no longer waits has been interrupted.
         let _gone = line.written.send(outcome);
     }

@@ -1,21 +1,23 @@
 //! `saf`: messages that a home stores for offline peers, and fetching those that other nodes store for it.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
-use dht_core::{Clock as _, PeerAddress, PublicKey, UnixSeconds};
-use dht_mailbox::{Account, Recipient, Retention, RowInfo, Store, StoreError};
-use dht_node::{FetchSummary, Node, SafEvent, SystemClock, saf_folder};
+use dht_api::{
+    Client, Mailboxes,
+    types::{Mailbox, MailboxList, Purge as Purging, StoreUsage, StoredMessage, StoredMessages},
+};
+use dht_core::{Clock as _, PublicKey, UnixSeconds};
+use dht_mailbox::{Store, StoreError};
+use dht_node::{SystemClock, saf_folder};
 use dht_saf::Ledger;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     exit::{Failure, chain},
     home::Home,
-    listen,
+    inbox::Ask,
     lock::Lock,
-    log,
-    output::{print, say},
+    output::print,
+    session::{Session, refused, running_or_lock},
     signals,
 };
 
@@ -26,8 +28,8 @@ use crate::{
         dht-node saf list --home a --recipient KEY      one line for each message\n  \
         dht-node saf purge --home a --expired\n  \
         dht-node saf fetch --home a --peer KEY::ADDR    messages that others store for it\n\n\
-        Stop the node of the home first: while it runs, it has the files open and fetches and deletes by itself.\n\
-        Messages stored for others are encrypted; no command shows their contents.")]
+        If a node runs on the home, it answers; if none does, the command reads the files. Messages\n\
+        stored for others are encrypted; no command shows their contents.")]
 pub(crate) struct Saf {
     #[command(subcommand)]
     command: Command,
@@ -105,16 +107,12 @@ struct What {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dht-node saf fetch --home a\n  \
         dht-node saf fetch --home a --peer KEY::ADDR --json\n\n\
-        A message is delivered once: what this command prints, the node of this home does not receive again.")]
+        As `dht-node inbox fetch --ack`: a message is printed once.")]
 struct Fetch {
     #[command(flatten)]
     home: Home,
-    /// Node to ask in addition to the configured peers, as KEY::ADDR.
-    #[arg(long, value_name = "PEER")]
-    peer: Vec<PeerAddress>,
-    /// Give up after this many seconds.
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
-    timeout: u64,
+    #[command(flatten)]
+    ask: Ask,
     /// Print one JSON object for each message, then one with counts.
     #[arg(long)]
     json: bool,
@@ -133,24 +131,26 @@ impl Saf {
 
 impl Stats {
     async fn run(self) -> Result<(), Failure> {
-        let (_lock, store) = open(&self.home, "saf stats")?;
-        let (stats, received) = (store.stats(), received(&self.home)?);
+        let (stats, received) = Stored::open(&self.home, "saf stats").await?.usage().await?;
+        let StoreUsage {
+            messages,
+            bytes,
+            low_priority,
+            mailboxes,
+            disk_bytes,
+            damaged,
+        } = stats;
         print(if self.json {
             json!({
-                "messages": stats.rows, "bytes": stats.bytes, "low_priority": stats.low_rows,
-                "mailboxes": stats.mailboxes, "disk_bytes": stats.disk_bytes, "damaged": stats.damaged, "received": received,
+                "messages": messages, "bytes": bytes, "low_priority": low_priority,
+                "mailboxes": mailboxes, "disk_bytes": disk_bytes, "damaged": damaged, "received": received,
             })
             .to_string()
         } else {
             format!(
-                "messages      {}\nbytes         {}\nlow priority  {}\nmailboxes     {}\ndisk bytes    {}\n\
-                damaged       {}\nreceived      {received}",
-                stats.rows,
-                stats.bytes,
-                stats.low_rows,
-                stats.mailboxes,
-                stats.disk_bytes,
-                stats.damaged
+                "messages      {messages}\nbytes         {bytes}\nlow priority  {low_priority}\n\
+                mailboxes     {mailboxes}\ndisk bytes    {disk_bytes}\ndamaged       {damaged}\n\
+                received      {received}"
             )
         })
         .await
@@ -159,22 +159,16 @@ impl Stats {
 
 impl List {
     async fn run(self) -> Result<(), Failure> {
-        let (_lock, store) = open(&self.home, "saf list")?;
-        let now = SystemClock.now();
+        let stored = Stored::open(&self.home, "saf list").await?;
+        let (now, limit) = (SystemClock.now(), self.limit);
         if let Some(key) = &self.recipient {
-            let rows = store.list(Recipient::from(key), self.limit);
-            for row in rows.map_err(|error| failed(&error))? {
-                print(message(&row, now, self.json)).await?;
+            for row in stored.messages(key, limit).await?.messages {
+                print(message(row, now, self.json)).await?;
             }
             return Ok(());
         }
-        let mailboxes = store.mailboxes(None, self.limit);
-        for (recipient, account) in mailboxes.map_err(|error| failed(&error))? {
-            let rows = usize::try_from(account.rows).unwrap_or(usize::MAX);
-            let rows = store
-                .list(recipient, rows)
-                .map_err(|error| failed(&error))?;
-            print(mailbox(recipient, &account, &rows, now, self.json)).await?;
+        for row in stored.mailboxes(limit).await?.mailboxes {
+            print(mailbox(&row, now, self.json)).await?;
         }
         Ok(())
     }
@@ -182,13 +176,18 @@ impl List {
 
 impl Purge {
     async fn run(self) -> Result<(), Failure> {
-        let (_lock, store) = open(&self.home, "saf purge")?;
-        let purged = self.what.purge(&store).await;
-        // The deletion is durable before the command reports it.
-        let closed = store.checkpoint().await;
-        store.close();
-        let purged = purged.and_then(|purged| closed.map(|()| purged));
-        let purged = purged.map_err(|error| failed(&error))?;
+        let What {
+            all,
+            expired,
+            recipient,
+        } = self.what;
+        let what = Purging {
+            all,
+            expired,
+            recipient,
+        };
+        let stored = Stored::open(&self.home, "saf purge").await?;
+        let purged = stored.purge(&what).await?;
         print(if self.json {
             json!({ "purged": purged }).to_string()
         } else {
@@ -198,209 +197,161 @@ impl Purge {
     }
 }
 
-impl What {
-    async fn purge(&self, store: &Store) -> Result<u64, StoreError> {
-        if self.expired {
-            return store.expire(SystemClock.now()).await;
-        }
-        if let Some(key) = &self.recipient {
-            return store.purge(Recipient::from(key)).await;
-        }
-        let mut purged = 0_u64;
-        loop {
-            let mailboxes = store.mailboxes(None, 256)?;
-            if mailboxes.is_empty() {
-                return Ok(purged);
-            }
-            for (recipient, _) in mailboxes {
-                purged = purged.saturating_add(store.purge(recipient).await?);
-            }
-        }
-    }
-}
-
 impl Fetch {
     async fn run(self) -> Result<(), Failure> {
-        let settings = self.home.settings()?;
-        log::set(settings.log.as_ref());
-        let mut config = settings.node;
-        let peers = std::mem::take(&mut config.peers);
-        // This node only dials.
-        config.listen.clear();
-        if peers.is_empty() && self.peer.is_empty() {
-            return Err(Failure::config(
-                "no node to ask; name one with --peer, or set peers in the configuration"
-                    .to_owned(),
-            ));
+        Session::with(&self.home, "saf fetch", Home::key_or_new, async |session| {
+            self.ask
+                .fetch_and_take(&self.home, session, self.json)
+                .await
+        })
+        .await
+    }
+}
+
+/// What a home stores for offline peers: asked of its node, or read from its files while none runs.
+enum Stored<'a> {
+    Running(Client),
+    Files {
+        home: &'a Home,
+        store: Store,
+        _lock: Lock,
+    },
+}
+
+impl<'a> Stored<'a> {
+    async fn open(home: &'a Home, command: &str) -> Result<Self, Failure> {
+        let folder = saf_folder(home.path());
+        if !folder.exists() {
+            return Err(Failure::config(format!(
+                "nothing is stored in {}; has a node run with this --home?",
+                home.path().display()
+            )));
         }
-        let _lock = self.home.lock("saf fetch")?;
-        let node = Node::builder(self.home.key_or_new()?)
-            .config(config)
-            .home(self.home.path())
-            .start()
-            .await
-            .map_err(|error| listen::not_started(&error))?;
-        let fetching = self.fetch(&node, peers.iter().chain(&self.peer));
-        let outcome = tokio::select! {
-            outcome = tokio::time::timeout(Duration::from_secs(self.timeout), fetching) => {
-                outcome.unwrap_or_else(|_| {
-                    Err(Failure::unreachable("not finished in time; see --timeout".to_owned()))
+        match running_or_lock(home, command).await? {
+            Ok(client) => Ok(Self::Running(client)),
+            Err(lock) => {
+                let config = home.config()?.saf.store();
+                let store = Store::open(folder, config).map_err(|error| failed(&error))?;
+                Ok(Self::Files {
+                    home,
+                    store,
+                    _lock: lock,
                 })
             }
-            () = signals::stopped() => Err(Failure::interrupted()),
-        };
-        node.shutdown().await;
-        let (summary, messages) = outcome?;
-        signals::or_interrupted(self.report(&summary, messages)).await?;
-        if summary.answered == 0 {
-            return Err(Failure::unreachable("no peer answered".to_owned()));
         }
-        Ok(())
     }
 
-    async fn fetch(
-        &self,
-        node: &Node,
-        peers: impl Iterator<Item = &PeerAddress>,
-    ) -> Result<(FetchSummary, u64), Failure> {
-        // From before the first connection, on which the node asks at once.
-        let events = node.saf_events();
-        let mut reached = 0_u32;
-        for peer in peers {
-            match node.connect(peer).await {
-                Ok(()) => reached += 1,
-                Err(error) => {
-                    let error = chain(&error);
-                    tracing::warn!(peer = %peer.public_key.short(), error, "not reached");
-                }
+    /// Sizes, and the number of messages remembered as received.
+    async fn usage(&self) -> Result<(StoreUsage, u64), Failure> {
+        match self {
+            Self::Running(client) => {
+                let report = client.store().await.map_err(|error| refused(&error))?;
+                let usage = report.store.unwrap_or_default();
+                Ok((usage, report.remembered.unwrap_or_default()))
             }
+            Self::Files { home, store, .. } => Ok((Mailboxes::new(store).usage(), received(home)?)),
         }
-        let Some(mut events) = events.filter(|_| reached > 0) else {
-            return Err(Failure::unreachable(
-                "no peer was reached, or saf.enabled is off".to_owned(),
-            ));
-        };
-        // The node requests from every peer that connects, into its inbox.
-        let mut inbox = node.subscribe();
-        let mut messages = 0;
-        let mut summary = None;
-        while summary.is_none_or(|summary: FetchSummary| messages < summary.new) {
-            tokio::select! {
-                received = inbox.recv() => match received {
-                    Some(received) => {
-                        print(listen::line(&received, self.json)).await?;
-                        messages += 1;
-                    }
-                    None => break,
-                },
-                event = events.recv(), if summary.is_none() => match event {
-                    Ok(SafEvent::CaughtUp(ended)) => summary = Some(ended),
-                    Ok(_) => {}
-                    Err(_) => break,
-                },
-            }
-        }
-        inbox.ack().await;
-        summary
-            .map(|summary| (summary, messages))
-            .ok_or_else(|| Failure::other("the node stopped unexpectedly".to_owned()))
     }
 
-    async fn report(&self, summary: &FetchSummary, messages: u64) -> Result<(), Failure> {
-        if self.json {
-            let counts = json!({
-                "asked": summary.asked, "answered": summary.answered, "silent": summary.silent,
-                "new": summary.new, "known": summary.known, "refused": summary.refused,
-            });
-            return print(json!({ "fetched": counts }).to_string()).await;
+    async fn mailboxes(&self, limit: usize) -> Result<MailboxList, Failure> {
+        match self {
+            Self::Running(client) => {
+                let list = client.mailboxes(Some(limit.min(MAX_LINES))).await;
+                list.map_err(|error| refused(&error))
+            }
+            Self::Files { store, .. } => {
+                let list = Mailboxes::new(store).list(limit);
+                list.map_err(|error| failed(&error))
+            }
         }
-        // Messages go to standard output, the summary to standard error.
-        let text = format!(
-            "{messages} messages; {} of {} peers answered, {} copies were known",
-            summary.answered, summary.asked, summary.known
-        );
-        say(&text, signals::STOP_LIMIT);
-        Ok(())
+    }
+
+    async fn messages(&self, key: &PublicKey, limit: usize) -> Result<StoredMessages, Failure> {
+        match self {
+            Self::Running(client) => {
+                let list = client.mailbox(key, Some(limit.min(MAX_LINES))).await;
+                list.map_err(|error| refused(&error))
+            }
+            Self::Files { store, .. } => {
+                let list = Mailboxes::new(store).messages(key, limit);
+                list.map_err(|error| failed(&error))
+            }
+        }
+    }
+
+    /// Deletes messages for good.
+    async fn purge(&self, what: &Purging) -> Result<u64, Failure> {
+        match self {
+            Self::Running(client) => {
+                let purged = client.purge(what).await;
+                Ok(purged.map_err(|error| refused(&error))?.purged)
+            }
+            Self::Files { store, .. } => {
+                let purged = Mailboxes::new(store).purge(what, SystemClock.now()).await;
+                store.close();
+                Ok(purged.map_err(|error| failed(&error))?.purged)
+            }
+        }
     }
 }
 
-/// Opens the store of a home whose node is not running.
-fn open(home: &Home, command: &str) -> Result<(Lock, Store), Failure> {
-    let folder = saf_folder(home.path());
-    if !folder.exists() {
-        return Err(Failure::config(format!(
-            "nothing is stored in {}; has a node run with this --home?",
-            home.path().display()
-        )));
-    }
-    let config = home.config()?;
-    let lock = home.lock(command)?;
-    let store = Store::open(folder, config.saf.store()).map_err(|error| failed(&error))?;
-    Ok((lock, store))
-}
+/// Most lines that a running node answers with.
+const MAX_LINES: usize = 1000;
 
 /// Number of messages remembered as received.
-fn received(home: &Home) -> Result<usize, Failure> {
+fn received(home: &Home) -> Result<u64, Failure> {
     let path = dht_node::ledger_file(home.path());
     if !path.exists() {
         return Ok(0);
     }
     let ledger = Ledger::open(path).map_err(|error| failed(&error))?;
-    Ok(ledger.received())
+    Ok(ledger.received() as u64)
 }
 
 fn failed(error: &StoreError) -> Failure {
     Failure::other(chain(error))
 }
 
-fn mailbox(
-    recipient: Recipient,
-    account: &Account,
-    rows: &[RowInfo],
-    now: UnixSeconds,
-    as_json: bool,
-) -> String {
-    let age = |row: Option<&RowInfo>| row.map(|row| now.saturating_since(row.position.stored_at));
-    let (oldest, newest) = (age(rows.first()), age(rows.last()));
-    let name = (recipient != Recipient::ANONYMOUS).then(|| recipient.to_string());
-    let high = account.rows.saturating_sub(account.low_rows);
+fn mailbox(mailbox: &Mailbox, now: UnixSeconds, as_json: bool) -> String {
+    let Mailbox {
+        recipient,
+        messages,
+        bytes,
+        low_priority: low,
+        ..
+    } = mailbox;
+    let age = |at: Option<u64>| at.map(|at| now.saturating_since(UnixSeconds(at)));
+    let (oldest, newest) = (age(mailbox.oldest_at), age(mailbox.newest_at));
+    let high = messages.saturating_sub(*low);
     if as_json {
         return json!({
-            "recipient": name, "messages": account.rows, "bytes": account.bytes,
-            "low": account.low_rows, "high": high,
+            "recipient": recipient, "messages": messages, "bytes": bytes,
+            "low": low, "high": high,
             "oldest_seconds": oldest, "newest_seconds": newest,
         })
         .to_string();
     }
     format!(
-        "{} messages {} bytes {} low {} high {high} oldest {} newest {}",
-        name.unwrap_or_else(|| "(nobody)".to_owned()),
-        account.rows,
-        account.bytes,
-        account.low_rows,
+        "{} messages {messages} bytes {bytes} low {low} high {high} oldest {} newest {}",
+        recipient.as_deref().unwrap_or("(nobody)"),
         seconds(oldest),
         seconds(newest),
     )
 }
 
-fn message(row: &RowInfo, now: UnixSeconds, as_json: bool) -> String {
-    let age = now.saturating_since(row.position.stored_at);
-    let left = row.keep_until.saturating_since(now);
-    let priority = match row.retention {
-        Retention::Low => "low",
-        Retention::High => "high",
-    };
-    let value: Value = json!({
-        "id": row.position.id.0, "age_seconds": age, "left_seconds": left,
-        "priority": priority, "bytes": row.bytes,
-    });
+fn message(row: StoredMessage, now: UnixSeconds, as_json: bool) -> String {
+    let (id, bytes) = (row.id, row.bytes);
+    let age = now.saturating_since(UnixSeconds(row.stored_at));
+    let left = UnixSeconds(row.keep_until).saturating_since(now);
+    let priority = if row.low_priority { "low" } else { "high" };
     if as_json {
-        return value.to_string();
+        return json!({
+            "id": id, "age_seconds": age, "left_seconds": left,
+            "priority": priority, "bytes": bytes,
+        })
+        .to_string();
     }
-    format!(
-        "{} age {age}s left {left}s {priority} {} bytes",
-        row.position.id.0, row.bytes
-    )
+    format!("{id} age {age}s left {left}s {priority} {bytes} bytes")
 }
 
 fn seconds(age: Option<u64>) -> String {

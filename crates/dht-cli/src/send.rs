@@ -1,22 +1,23 @@
-//! `send`: starts a node, sends one message, and stops the node.
+//! `send`: gives a message to the node of a home, and waits for what becomes of it.
 
-use std::{
-    io::{ErrorKind, Read as _},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{io::Read as _, path::PathBuf, str::FromStr, time::Duration};
 
 use bytes::Bytes;
-use clap::Args;
-use dht_core::{ClaimError, PeerAddress};
-use dht_node::{MAX_PAYLOAD_BYTES, Message, Node, SendOptions};
-use dht_transport::{DialError, IdentityError, UpgradeError};
+use clap::{Args, ValueEnum};
+use dht_api::{
+    Client, ClientError,
+    types::{MAX_TTL_SECONDS, MessageState, NewMessage, OutgoingMessage},
+};
+use dht_core::{PeerAddress, PublicKey};
+use dht_node::MAX_PAYLOAD_BYTES;
+use serde_json::json;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    exit::{Failure, chain},
+    exit::Failure,
     home::Home,
-    listen, log,
     output::print,
+    session::{Session, refused, warn},
     signals,
 };
 
@@ -24,14 +25,19 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dht-node send --home b --to \"$(dht-node id --home a --address)\" --text hi\n  \
-    dht-node send --to KEY::/ip4/203.0.113.7/tcp/18189 --file letter.txt\n  echo hi | dht-node send --to KEY::ADDR"
+    dht-node send --home b --to KEY --text hi --wait received     # searches for the key\n  \
+    dht-node send --to KEY --file letter.txt --key letter-17      # again with the same key: still one message\n  \
+    echo hi | dht-node send --to KEY::ADDR\n\n\
+    If a node runs on the home, it sends the message. If none does, the command starts one for as long as it waits. A\n\
+    message that was taken and has not come as far when the time is over stays in the outbox of the home: the node goes\n\
+    on, or the next one does."
 )]
 pub(crate) struct Send {
     #[command(flatten)]
     home: Home,
-    /// The recipient, as printed by `dht-node id --address`.
-    #[arg(long, value_name = "KEY::ADDR")]
-    to: PeerAddress,
+    /// The recipient: KEY::ADDR as printed by `dht-node id --address`, or the public key alone, which is searched for.
+    #[arg(long, value_name = "KEY[::ADDR]")]
+    to: Recipient,
     /// Send this text.
     #[arg(long, value_name = "TEXT", conflicts_with = "file")]
     text: Option<String>,
@@ -41,12 +47,71 @@ pub(crate) struct Send {
     /// Message type of the application.
     #[arg(long = "type", value_name = "NUMBER", default_value_t = 0)]
     message_type: i32,
-    /// Give up after this many seconds.
+    /// How far the message must have come.
+    #[arg(long, value_enum, value_name = "STATE", default_value_t = Wait::Sent)]
+    wait: Wait,
+    /// Give up waiting after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     timeout: u64,
+    /// Seconds for which the message is tried, at most 3 days.
+    #[arg(long, value_name = "SECONDS", default_value_t = MAX_TTL_SECONDS,
+        value_parser = clap::value_parser!(u64).range(1..=MAX_TTL_SECONDS))]
+    ttl: u64,
+    /// Own name for the message, at most 128 bytes: the same message with the same name is sent once.
+    #[arg(long, value_name = "NAME")]
+    key: Option<String>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// The recipient of a message.
+#[derive(Clone, Debug)]
+struct Recipient {
+    key: PublicKey,
+    /// With its addresses, if they were given.
+    peer: Option<PeerAddress>,
+}
+
+/// How far a message must have come before the command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Wait {
+    /// A copy has left this node.
+    Sent,
+    /// Other nodes store it, or the recipient has it.
+    Stored,
+    /// The node of the recipient has confirmed it.
+    Received,
+}
+
+impl FromStr for Recipient {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains("::") {
+            let peer = text.parse::<PeerAddress>();
+            let peer = peer.map_err(|error| crate::exit::chain(&error))?;
+            return Ok(Self {
+                key: peer.public_key,
+                peer: Some(peer),
+            });
+        }
+        let key = text.parse::<PublicKey>();
+        let key = key.map_err(|error| crate::exit::chain(&error))?;
+        Ok(Self { key, peer: None })
+    }
+}
+
+impl Wait {
+    /// Whether a message in this state has come as far.
+    const fn is_over(self, state: MessageState) -> bool {
+        match state {
+            MessageState::Received => true,
+            MessageState::Stored => !matches!(self, Self::Received),
+            MessageState::Sent => matches!(self, Self::Sent),
+            _ => false,
+        }
+    }
 }
 
 impl Send {
@@ -58,61 +123,102 @@ impl Send {
                 "the message has more than {MAX_PAYLOAD_BYTES} bytes, the limit; send it in parts"
             )));
         }
-        let settings = self.home.settings()?;
-        log::set(settings.log.as_ref());
-        let _lock = self.home.lock("send")?;
-        let secret = self.home.key_or_new()?;
-        let mut config = settings.node;
-        // This node only dials.
-        config.listen.clear();
-        config.peers.clear();
-        // Messages that this short-lived node stored for others would be lost with it.
-        config.saf.enabled = false;
-        let node = Node::builder(secret)
-            .config(config)
-            .start()
-            .await
-            .map_err(|error| listen::not_started(&error))?;
-        node.add_peer(&self.to);
-        let message = Message {
-            message_type: self.message_type,
-            payload,
-        };
-        let limit = Duration::from_secs(self.timeout);
-        let sending = self.send(&node, message);
-        let outcome = tokio::select! {
-            sent = tokio::time::timeout(limit, sending) => match sent {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(failure)) => Err(failure),
-                Err(_) => Err(Failure::unreachable(format!("not sent within {limit:?}; see --timeout"))),
-            },
-            () = signals::stopped() => Err(Failure::interrupted()),
-        };
-        node.shutdown().await;
-        outcome?;
-        let to = self.to.public_key.to_string();
+        let mut message = NewMessage::bytes(self.to.key, payload);
+        message.message_type = self.message_type;
+        message.ttl_seconds = Some(self.ttl);
+        message.key.clone_from(&self.key);
+        let sending = async |session: &Session| self.send(session, &message).await;
+        let sent = Session::with(&self.home, "send", Home::key_or_new, sending).await?;
+        let (to, state) = (self.to.key.to_string(), sent.state.name());
         let text = if self.json {
-            serde_json::json!({ "to": to, "bytes": bytes }).to_string()
+            json!({
+                "id": sent.id, "to": to, "bytes": bytes, "state": state, "holders": sent.holders,
+            })
+            .to_string()
         } else {
-            format!("sent {bytes} bytes to {to}")
+            format!("{state} {bytes} bytes to {to}")
         };
         signals::or_interrupted(print(text)).await
     }
 
-    async fn send(&self, node: &Node, message: Message) -> Result<(), Failure> {
-        // Connecting first tells why a peer cannot be reached.
-        node.connect(&self.to)
+    async fn send(
+        &self,
+        session: &Session,
+        message: &NewMessage,
+    ) -> Result<OutgoingMessage, Failure> {
+        let limit = Duration::from_secs(self.timeout);
+        let until = Instant::now() + limit;
+        let late =
+            |what: &str| Failure::unreachable(format!("{what} within {limit:?}; see --timeout"));
+        timeout_at(until, self.prepare(session))
             .await
-            .map_err(|error| Failure::unreachable(explain(&error)))?;
-        let options = SendOptions {
-            direct_only: true,
-            ..SendOptions::default()
+            .map_err(|_| late("not connected"))??;
+        let sent = timeout_at(until, session.client.send(message)).await;
+        let mut sent = sent
+            .map_err(|_| late("not taken by the node"))?
+            .map_err(|error| refused(&error))?;
+        while !self.wait.is_over(sent.state) {
+            if sent.state.has_ended() {
+                let reason = sent.reason.as_ref().or(sent.last_error.as_ref());
+                let reason = reason.map_or("no reason given", String::as_str);
+                return Err(Failure::unreachable(format!(
+                    "{}: {reason}",
+                    sent.state.name()
+                )));
+            }
+            let changed = timeout_at(until, session.client.message_after(sent.id, sent.state));
+            match changed.await {
+                Ok(now) => sent = now.map_err(|error| refused(&error))?,
+                Err(_) => {
+                    let now = session.client.message(sent.id).await;
+                    return Err(self.not_so_far(&now, &sent, limit));
+                }
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Connects to the recipient at the address given. A short-lived node also connects to the configured peers.
+    async fn prepare(&self, session: &Session) -> Result<(), Failure> {
+        let configured = match session.own {
+            None => Vec::new(),
+            Some(_) => self.home.config()?.peers,
         };
-        let sent = node.send(&self.to.public_key, message, options).await;
-        let mut delivery = sent.map_err(|error| Failure::unreachable(chain(&error)))?;
-        let sent = delivery.first_attempt().await;
-        sent.map(drop)
-            .map_err(|error| Failure::unreachable(chain(&error)))
+        let is_alone = session.own.is_some() && configured.is_empty();
+        match &self.to.peer {
+            None if is_alone && self.to.key != own_key(&session.client).await? => {
+                return Err(Failure::config(
+                    "no node to ask for the recipient; name its address with --to KEY::ADDR, or set peers in the configuration"
+                        .to_owned(),
+                ));
+            }
+            Some(peer) => match session.reach(std::iter::once(peer)).await {
+                Err(failure) if is_alone => return Err(failure),
+                // There are other ways to the recipient.
+                Err(failure) => warn(&failure),
+                Ok(()) => {}
+            },
+            None => {}
+        }
+        session.reach(configured.iter()).await
+    }
+
+    /// The time is over, and the message stays in the outbox.
+    fn not_so_far(
+        &self,
+        now: &Result<OutgoingMessage, ClientError>,
+        before: &OutgoingMessage,
+        limit: Duration,
+    ) -> Failure {
+        let now = now.as_ref().unwrap_or(before);
+        let reason = now.last_error.as_deref();
+        let reason = reason.map_or_else(String::new, |error| format!(": {error}"));
+        Failure::unreachable(format!(
+            "message {} is {} after {limit:?}{reason}; it stays in the outbox of {} and is tried again; see --timeout",
+            now.id,
+            now.state.name(),
+            self.home.path().display()
+        ))
     }
 
     async fn payload(&self) -> Result<Bytes, Failure> {
@@ -135,28 +241,11 @@ impl Send {
     }
 }
 
-/// Why a peer was not reached, with everything that caused it and what can be done about it.
-fn explain(error: &DialError) -> String {
-    let text = chain(error);
-    let advice = match error {
-        DialError::Connect(ErrorKind::ConnectionRefused) => {
-            "; is the peer running, and is the port right?"
-        }
-        DialError::Upgrade(UpgradeError::WrongKey) => {
-            "; ask the peer for its address, as printed by: dht-node id --address"
-        }
-        DialError::Upgrade(
-            UpgradeError::Noise(_) | UpgradeError::WireByte(_) | UpgradeError::Io(_),
-        ) => "; the other side ended the handshake: is it on the same network (--network)?",
-        DialError::Upgrade(UpgradeError::Identity(IdentityError::Io(_))) => {
-            "; the peer refused our identity: is the clock of this machine right?"
-        }
-        DialError::Upgrade(UpgradeError::Identity(IdentityError::Claim(
-            ClaimError::NegativeTime | ClaimError::FromTheFuture | ClaimError::BadSignature,
-        ))) => "; are the clocks of both machines right?",
-        _ => "",
-    };
-    format!("{text}{advice}")
+async fn own_key(client: &Client) -> Result<PublicKey, Failure> {
+    let status = client.status().await;
+    status
+        .map(|status| status.public_key)
+        .map_err(|error| refused(&error))
 }
 
 /// Reads at most one byte more than can be sent, which is enough to notice that the input is too long.

@@ -1,10 +1,15 @@
 //! Settings: the file `config.toml`, then the environment, then flags.
 
+mod api;
+
 use std::{collections::BTreeMap, fs, io, path::Path};
 
+use dht_core::OutOfRange;
 use dht_node::Config;
 use serde::Deserialize as _;
 use toml::{Table, Value};
+
+pub(crate) use self::api::ApiSettings;
 
 use crate::{
     exit::Failure,
@@ -18,12 +23,16 @@ const PREFIX: &str = "DHT_NODE_";
 const HOME: &str = "DHT_NODE_HOME";
 /// Key of the log filter.
 const LOG: &str = "log";
+/// Key of the section of the local API.
+const API: &str = "api";
 
 /// What `config.toml` and the environment say.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// Settings of the node.
     pub(crate) node: Config,
+    /// Settings of the local API.
+    pub(crate) api: ApiSettings,
     /// Filter of the log; `None` if nothing sets it.
     pub(crate) log: Option<LogFilter>,
 }
@@ -73,7 +82,7 @@ impl Settings {
         }
         merged.extend(flags);
         let settings = parse(merged).map_err(|error| format!("{path}: {error}"))?;
-        settings.node.validate().map_err(|error| {
+        settings.validate().map_err(|error| {
             let of = |variable: &&Variable| variable.path.join(".") == error.key;
             let place = variables.iter().find(of);
             format!("{}: {error}", place.map_or(path, |found| &found.name))
@@ -81,17 +90,34 @@ impl Settings {
         Ok(settings)
     }
 
+    fn validate(&self) -> Result<(), OutOfRange> {
+        self.node.validate()?;
+        self.api.limits.validate()
+    }
+
     /// All settings as the text of a file.
     pub(crate) fn to_text(&self) -> Result<String, Failure> {
-        let config = toml::to_string(&self.node)
-            .map_err(|error| Failure::config(format!("cannot write the configuration: {error}")))?;
         let log = self.log.clone().unwrap_or_default();
-        Ok(format!("{LOG} = {}\n{config}", Value::from(log.as_str())))
+        let log = Value::from(log.as_str());
+        let api = BTreeMap::from([(API, &self.api)]);
+        // Each in the order of its fields.
+        toml::to_string(&self.node)
+            .and_then(|node| Ok(format!("{LOG} = {log}\n{node}\n{}", toml::to_string(&api)?)))
+            .map_err(|error| Failure::config(format!("cannot write the configuration: {error}")))
+    }
+
+    /// All settings without that of the log.
+    fn table(&self) -> Table {
+        // Both are plain data without a value that a table cannot hold.
+        let mut table = Table::try_from(&self.node).unwrap_or_default();
+        let api = Table::try_from(&self.api).unwrap_or_default();
+        table.insert(API.to_owned(), api.into());
+        table
     }
 
     /// The settings that differ from those of `before`, by their keys, without that of the log.
     pub(crate) fn changed(&self, before: &Self) -> Vec<String> {
-        let (now, before) = (leaves_of(&self.node), leaves_of(&before.node));
+        let (now, before) = (leaves(&self.table()), leaves(&before.table()));
         let changed = now
             .iter()
             .filter(|(key, value)| before.get(*key) != Some(value));
@@ -189,19 +215,27 @@ fn parse(mut table: Table) -> Result<Settings, String> {
             ));
         }
     };
+    let api = match table.remove(API) {
+        None => ApiSettings::default(),
+        Some(section) => {
+            let api = ApiSettings::deserialize(section);
+            api.map_err(|error| format!("{API}: {error}"))?
+        }
+    };
     let node = Config::deserialize(table).map_err(|error| error.to_string())?;
-    Ok(Settings { node, log })
+    Ok(Settings { node, api, log })
 }
 
 /// The default of every setting.
 fn defaults() -> Table {
-    let mut table = Table::try_from(Config::default()).unwrap_or_default();
+    let defaults = Settings {
+        node: Config::default(),
+        api: ApiSettings::default(),
+        log: None,
+    };
+    let mut table = defaults.table();
     table.insert(LOG.to_owned(), log::DEFAULT.into());
     table
-}
-
-fn leaves_of(config: &Config) -> BTreeMap<Vec<String>, Value> {
-    leaves(&Table::try_from(config).unwrap_or_default())
 }
 
 /// Every setting with the keys that lead to it.
@@ -309,6 +343,8 @@ mod tests {
             ("DHT_NODE_NETWORK", "mars", "esmeralda"),
             ("DHT_NODE_LOG", "warning", "did you mean `warn`?"),
             ("DHT_NODE_FORWARD", "yes", "true or false"),
+            ("DHT_NODE_API_LISTEN", "here", "127.0.0.1:18190"),
+            ("DHT_NODE_API_LIMITS_CONNECTIONS", "0", "range 1 to 1048576"),
         ] {
             let error = merge("", &[(name, value)]).unwrap_err();
             assert!(

@@ -266,11 +266,20 @@ async fn saf_shows_deletes_and_fetches() {
         let state = within(sent.unwrap().wait(StateKind::Stored)).await;
         assert_eq!(state, Ok(SendState::Stored { holders: 1 }));
     }
-    // While Bob's node runs, it alone has its messages.
-    let (_, error) = run_to(1, &bob, &["saf", "stats"]).await;
-    assert!(error.contains("(dht-node listen)"), "{error}");
-    assert!(error.contains("stop it"), "{error}");
+    // While Bob's node runs, it answers; then the files say the same.
+    let show = ["saf", "list", "--json", "--recipient", &key.to_string()];
+    let ids = |rows: &str| -> Vec<String> {
+        let rows = rows
+            .lines()
+            .map(|row| row.parse::<serde_json::Value>().unwrap());
+        rows.map(|row| row["id"].to_string()).collect()
+    };
+    let (live, _) = run_to(0, &bob, &show).await;
+    let (stats, _) = run_to(0, &bob, &["saf", "stats", "--json"]).await;
+    assert!(stats.contains(r#""messages":3"#), "{stats}");
     child.kill().await.unwrap();
+    let (stored, _) = run_to(0, &bob, &show).await;
+    assert_eq!((ids(&live).len(), ids(&live)), (3, ids(&stored)));
 
     let (stats, _) = run_to(0, &bob, &["saf", "stats", "--json"]).await;
     let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
@@ -480,18 +489,30 @@ async fn one_home_has_one_process() {
     let mut child = listen(dir.path(), &[]).await;
     let id = child.id().unwrap().to_string();
     let to = format!("{}::/ip4/127.0.0.1/tcp/9", secret(9).public_key());
-    for args in [
-        &["listen"][..],
-        &["run"],
-        &["send", "--to", &to, "--text", "hi"],
-    ] {
-        let (_, error) = run_to(1, dir.path(), args).await;
-        assert!(
-            error.contains(&format!("process {id} (dht-node listen)")),
-            "{error}"
-        );
-        assert!(error.contains("stop it"), "{error}");
-    }
+    let (_, error) = run_to(1, dir.path(), &["run"]).await;
+    assert!(
+        error.contains(&format!("process {id} (dht-node listen)")),
+        "{error}"
+    );
+    assert!(error.contains("stop it"), "{error}");
+    // Commands talk to the process that has the home.
+    let send = [
+        "send",
+        "--to",
+        &to,
+        "--text",
+        "hi",
+        "--wait",
+        "received",
+        "--timeout",
+        "1",
+    ];
+    let (_, error) = run_to(6, dir.path(), &send).await;
+    assert!(error.contains("stays in the outbox"), "{error}");
+    let (status, _) = run_to(0, dir.path(), &["status", "--json"]).await;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["pid"].to_string(), id);
+    assert_eq!(status["outbox"]["messages"], 1);
     child.kill().await.unwrap();
     // The lock of a killed process is free.
     let mut child = listen(dir.path(), &[]).await;

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, io::ErrorKind, sync::Arc};
 
 use axum::{extract::State, http::StatusCode, response::Response};
-use dht_core::{Features, NodeId, PeerAddress, PublicKey, Severity, UnixSeconds};
+use dht_core::{ClaimError, Features, NodeId, PeerAddress, PublicKey, Severity, UnixSeconds};
 use dht_peers::{Ban, BanOutcome, BanTarget, FOREVER, PeerFilter, PeerRecord};
 use dht_transport::{DialError, IdentityError, UpgradeError};
 use serde::Deserialize;
@@ -356,9 +356,9 @@ const fn advice(error: &DialError) -> Option<&'static str> {
         DialError::Upgrade(UpgradeError::Identity(IdentityError::Io(_))) => {
             Some("the peer refused our identity: is the clock of this machine right?")
         }
-        DialError::Upgrade(UpgradeError::Identity(IdentityError::Claim(_))) => {
-            Some("are the clocks of both machines right?")
-        }
+        DialError::Upgrade(UpgradeError::Identity(IdentityError::Claim(
+            ClaimError::NegativeTime | ClaimError::FromTheFuture | ClaimError::BadSignature,
+        ))) => Some("are the clocks of both machines right?"),
         _ => None,
     }
 }

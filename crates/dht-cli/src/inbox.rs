@@ -1,0 +1,438 @@
+//! `inbox`: the received messages of a home.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use dht_api::{
+    Client,
+    types::{Ack, Arrival, DEFAULT_CONSUMER, FetchReport, InboxMessage, NewConsumer, StartAt},
+};
+use dht_core::PeerAddress;
+use serde_json::json;
+
+use crate::{
+    exit::Failure,
+    home::Home,
+    output::{print, print_read, printable, say},
+    session::{Session, refused},
+    signals,
+};
+
+/// Messages of one page.
+const PAGE: usize = 100;
+
+/// `dht-node inbox`
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  dht-node inbox --home a                   # what waits; it stays\n  \
+    dht-node inbox --home a --ack --json      # takes what waits\n  \
+    dht-node inbox --home a --follow --ack    # and what comes later\n  \
+    dht-node inbox fetch --home a --peer KEY::ADDR    # asks other nodes first\n\n\
+    A message is acked once it has been printed: what does not reach the reader of standard output comes again. A node\n\
+    need not run: without one, the command opens the inbox itself."
+)]
+pub(crate) struct Inbox {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the messages that wait, as `inbox` alone does.
+    List(List),
+    /// Ask other nodes for the messages that they store for this home, then print what waits.
+    Fetch(Fetch),
+    /// Print the consumers with the number of messages that each has not acked; add or remove one.
+    Consumers(Consumers),
+}
+
+/// What to print, and how.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Print {
+    /// Print one JSON object for each message instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Stop after this many messages.
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    #[command(flatten)]
+    home: Home,
+    #[command(flatten)]
+    read: Read,
+    /// Wait for messages that come later, as well.
+    #[arg(long)]
+    follow: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Read {
+    /// Reader whose messages are printed: a message leaves the inbox once every consumer has acked it.
+    #[arg(long, default_value = DEFAULT_CONSUMER, value_name = "NAME")]
+    consumer: String,
+    /// Ack each message once it is printed.
+    #[arg(long)]
+    ack: bool,
+    #[command(flatten)]
+    print: Print,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dht-node inbox fetch --home a --peer KEY::ADDR --ack")]
+struct Fetch {
+    #[command(flatten)]
+    home: Home,
+    #[command(flatten)]
+    ask: Ask,
+    #[command(flatten)]
+    read: Read,
+}
+
+/// Whom to ask for stored messages.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Ask {
+    /// Node to ask in addition to the configured peers, as KEY::ADDR.
+    #[arg(long, value_name = "PEER")]
+    peer: Vec<PeerAddress>,
+    /// Give up after this many seconds.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    timeout: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dht-node inbox consumers --home a\n  dht-node inbox consumers --home a --add archive"
+)]
+struct Consumers {
+    #[command(flatten)]
+    home: Home,
+    /// Add a consumer that begins with the oldest message.
+    #[arg(long, value_name = "NAME", conflicts_with = "remove")]
+    add: Option<String>,
+    /// Remove a consumer, and the messages that only it had not acked.
+    #[arg(long, value_name = "NAME")]
+    remove: Option<String>,
+    /// Print one JSON object for each consumer.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inbox {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        match self.command {
+            None => self.list.run().await,
+            Some(Command::List(list)) => list.run().await,
+            Some(Command::Fetch(fetch)) => fetch.run().await,
+            Some(Command::Consumers(consumers)) => consumers.run().await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self) -> Result<(), Failure> {
+        let read = &self.read;
+        let reading = Session::with(&self.home, "inbox", Home::key, async |session| {
+            if self.follow {
+                follow(&session.client, &read.consumer, read.ack, &read.print).await
+            } else {
+                read.waiting(&session.client).await
+            }
+        });
+        match reading.await {
+            // That is how following ends.
+            Err(failure) if self.follow && failure.is_interrupted() => Ok(()),
+            outcome => outcome,
+        }
+    }
+}
+
+impl Read {
+    /// Prints what waits.
+    async fn waiting(&self, client: &Client) -> Result<(), Failure> {
+        let (mut after, mut left) = (None, self.print.count.unwrap_or(u64::MAX));
+        loop {
+            let page = usize::try_from(left).unwrap_or(usize::MAX).min(PAGE);
+            if page == 0 {
+                return Ok(());
+            }
+            let page = client.inbox(&self.consumer, after, Some(page)).await;
+            let page = page.map_err(|error| refused(&error))?;
+            for message in &page.messages {
+                left -= 1;
+                let is_last = left == 0;
+                take(
+                    client,
+                    &self.consumer,
+                    self.ack,
+                    message,
+                    &self.print,
+                    is_last,
+                )
+                .await?;
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Prints what waits for a consumer and what comes later.
+pub(crate) async fn follow(
+    client: &Client,
+    consumer: &str,
+    ack: bool,
+    how: &Print,
+) -> Result<(), Failure> {
+    let mut messages = client.inbox_stream(consumer, None);
+    let mut left = how.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let message = messages.next().await.map_err(|error| refused(&error))?;
+        let message = message.ok_or_else(|| Failure::other("the node has stopped".to_owned()))?;
+        left -= 1;
+        take(client, consumer, ack, &message, how, left == 0).await?;
+    }
+    Ok(())
+}
+
+/// Prints a message, and only then acks it.
+async fn take(
+    client: &Client,
+    consumer: &str,
+    ack: bool,
+    message: &InboxMessage,
+    how: &Print,
+    is_last: bool,
+) -> Result<(), Failure> {
+    let line = line(message, how.json);
+    // A reader that wants one line closes the pipe before it has read the next. Nothing comes after the last.
+    if ack && !is_last {
+        print_read(line).await?;
+    } else {
+        print(line).await?;
+    }
+    if ack {
+        // This one only: another process of the same consumer may be between two messages.
+        let ack = Ack::one(consumer, message.id);
+        client.ack(&ack).await.map_err(|error| refused(&error))?;
+    }
+    Ok(())
+}
+
+impl Fetch {
+    async fn run(self) -> Result<(), Failure> {
+        Session::with(&self.home, "inbox fetch", Home::key, async |session| {
+            let report = self.ask.fetch(&self.home, session).await?;
+            self.read.waiting(&session.client).await?;
+            told(&report);
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Ask {
+    /// Asks for stored messages, and waits until they are in the inbox.
+    pub(crate) async fn fetch(
+        &self,
+        home: &Home,
+        session: &Session,
+    ) -> Result<FetchReport, Failure> {
+        let limit = Duration::from_secs(self.timeout);
+        let fetching = async {
+            let configured = match session.own {
+                // Which is connected to them anyway.
+                None => Vec::new(),
+                Some(_) => home.config()?.peers,
+            };
+            let peers = configured.iter().chain(&self.peer);
+            if session.own.is_some() && peers.clone().next().is_none() {
+                return Err(Failure::config(
+                    "no node to ask; name one with --peer, or set peers in the configuration"
+                        .to_owned(),
+                ));
+            }
+            session.reach(peers).await?;
+            let fetched = session.client.fetch().await;
+            fetched.map_err(|error| refused(&error))
+        };
+        let report = tokio::time::timeout(limit, fetching).await;
+        let report = report.map_err(|_late| {
+            Failure::unreachable(format!("not finished within {limit:?}; see --timeout"))
+        })??;
+        if report.answered == 0 {
+            return Err(Failure::unreachable("no peer answered".to_owned()));
+        }
+        Ok(report)
+    }
+
+    /// Prints and acks what waits, then the counts, as `saf fetch` does.
+    pub(crate) async fn fetch_and_take(
+        &self,
+        home: &Home,
+        session: &Session,
+        json: bool,
+    ) -> Result<(), Failure> {
+        let report = self.fetch(home, session).await?;
+        let read = Read {
+            consumer: DEFAULT_CONSUMER.to_owned(),
+            ack: true,
+            print: Print { json, count: None },
+        };
+        read.waiting(&session.client).await?;
+        if json {
+            let FetchReport {
+                asked,
+                answered,
+                silent,
+                new,
+                known,
+                refused,
+                ..
+            } = report;
+            let counts = json!({
+                "asked": asked, "answered": answered, "silent": silent,
+                "new": new, "known": known, "refused": refused,
+            });
+            return print(json!({ "fetched": counts }).to_string()).await;
+        }
+        told(&report);
+        Ok(())
+    }
+}
+
+/// Messages go to standard output, the summary to standard error.
+fn told(report: &FetchReport) {
+    let FetchReport {
+        asked,
+        answered,
+        new,
+        known,
+        ..
+    } = report;
+    let text = format!(
+        "{new} new messages; {answered} of {asked} peers answered, {known} copies were known"
+    );
+    say(&text, signals::STOP_LIMIT);
+}
+
+impl Consumers {
+    async fn run(self) -> Result<(), Failure> {
+        Session::with(&self.home, "inbox consumers", Home::key, async |session| {
+            let client = &session.client;
+            let changed = match (&self.add, &self.remove) {
+                (Some(name), _) => {
+                    let consumer = NewConsumer {
+                        name: name.clone(),
+                        start: StartAt::Oldest,
+                    };
+                    client.add_consumer(&consumer).await.map(drop)
+                }
+                (None, Some(name)) => client.remove_consumer(name).await.map(drop),
+                (None, None) => Ok(()),
+            };
+            changed.map_err(|error| refused(&error))?;
+            let list = client.consumers().await;
+            for consumer in list.map_err(|error| refused(&error))?.consumers {
+                let (name, pending) = (&consumer.name, consumer.pending);
+                print(if self.json {
+                    json!({ "name": name, "cursor": consumer.cursor, "pending": pending })
+                        .to_string()
+                } else {
+                    format!("{name} {pending}")
+                })
+                .await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// A message as one line.
+fn line(message: &InboxMessage, json: bool) -> String {
+    if json {
+        json_line(message)
+    } else {
+        text_line(message)
+    }
+}
+
+fn text_line(message: &InboxMessage) -> String {
+    let sender = message
+        .from
+        .map_or_else(|| "anonymous".to_owned(), |key| key.to_string());
+    let payload = &message.payload.0;
+    let shown = match str::from_utf8(payload) {
+        Ok(text) => printable(text.trim_end()),
+        Err(_) => format!(
+            "<{} bytes that are not text; --json shows them>",
+            payload.len()
+        ),
+    };
+    format!("{sender} {shown}")
+}
+
+fn json_line(message: &InboxMessage) -> String {
+    let payload = &message.payload.0;
+    json!({
+        "id": message.id,
+        "received_at": message.received_at,
+        "sender": message.from.map(|key| key.to_string()),
+        "via": message.via.to_string(),
+        "stored": message.arrival == Arrival::Stored,
+        "type": message.message_type,
+        "bytes": payload.len(),
+        "text": str::from_utf8(payload).ok(),
+        "base64": data_encoding::BASE64.encode(payload),
+    })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use dht_api::types::{Base64, Version};
+    use dht_core::NodeId;
+
+    use super::*;
+
+    fn received(payload: &'static [u8]) -> InboxMessage {
+        InboxMessage {
+            version: Version,
+            id: 1,
+            received_at: 2,
+            from: None,
+            message_type: 3,
+            payload: Base64(payload.into()),
+            text: None,
+            via: NodeId::default(),
+            arrival: Arrival::Live,
+        }
+    }
+
+    #[test]
+    fn control_characters_are_replaced() {
+        let text = received("gr\u{fc}\u{df}e \u{1b}[31m\n".as_bytes());
+        assert_eq!(line(&text, false), "anonymous gr\u{fc}\u{df}e \u{fffd}[31m");
+        let binary = line(&received(&[0xff, 0]), false);
+        assert!(binary.starts_with("anonymous <2 bytes"), "{binary}");
+    }
+
+    #[test]
+    fn json_lines_carry_every_byte() {
+        let json: serde_json::Value = line(&received(&[0xff, 0]), true).parse().unwrap();
+        assert_eq!(json["text"], serde_json::Value::Null);
+        assert_eq!(
+            (&json["bytes"], &json["base64"]),
+            (&2.into(), &"/wA=".into())
+        );
+        assert_eq!((&json["type"], &json["sender"]), (&3.into(), &json!(null)));
+    }
+}

@@ -1,0 +1,104 @@
+//! What the reader of a pipe has read: a line that lies in a pipe when its reader ends has reached nobody.
+
+#[cfg(not(target_os = "linux"))]
+use std::io;
+
+/// The reader of standard output.
+#[derive(Debug, Default)]
+pub(super) struct PipeReader {
+    /// It let a line lie for [`PATIENCE`], as a program does that reads when this one has ended. It is not waited for any
+    /// more, until it reads.
+    #[cfg(target_os = "linux")]
+    is_slow: bool,
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::{io, os::fd::AsFd, time::Duration};
+
+    use rustix::{
+        event::{PollFd, PollFlags, Timespec, poll},
+        fs::{FileType, fstat},
+        io::{Errno, ioctl_fionread},
+    };
+
+    use super::PipeReader;
+
+    /// Longest time that a line lies unread before its reader counts as slow.
+    pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+    /// Interval between two looks.
+    const PAUSE: Duration = Duration::from_millis(1);
+
+    impl PipeReader {
+        /// Waits until a pipe is empty; returns at once for anything else.
+        ///
+        /// # Errors
+        /// [`io::ErrorKind::BrokenPipe`] if the reader closed it before.
+        pub(in super::super) fn wait(&mut self, out: &impl AsFd) -> io::Result<()> {
+            if !FileType::from_raw_mode(fstat(out)?.st_mode).is_fifo() {
+                return Ok(());
+            }
+            let mut waited = Duration::ZERO;
+            while ioctl_fionread(out)? > 0 {
+                if waited >= PATIENCE || self.is_slow {
+                    self.is_slow = true;
+                    return Ok(());
+                }
+                // Nothing but the end of the reader is polled for.
+                let mut closed = [PollFd::new(out, PollFlags::empty())];
+                let pause = Timespec::try_from(PAUSE).ok();
+                match poll(&mut closed, pause.as_ref()) {
+                    Ok(0) | Err(Errno::INTR) => waited += PAUSE,
+                    Ok(_) => return Err(io::ErrorKind::BrokenPipe.into()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            self.is_slow = false;
+            Ok(())
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl PipeReader {
+    /// Other systems do not tell what a reader has read: a line that is written counts as read.
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Linux")]
+    pub(super) fn wait<T>(&mut self, _out: &T) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::{self, Read as _, Write as _};
+
+    use super::*;
+
+    #[test]
+    fn unread_lines_of_a_closed_pipe_are_told() {
+        let (mut reader, mut writer) = io::pipe().unwrap();
+        let mut pipe = PipeReader::default();
+        writer.write_all(b"one\n").unwrap();
+        reader.read_exact(&mut [0; 4]).unwrap();
+        pipe.wait(&writer).unwrap();
+        writer.write_all(b"two\n").unwrap();
+        drop(reader);
+        let error = pipe.wait(&writer).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn slow_readers_are_waited_for_once() {
+        let (_reader, mut writer) = io::pipe().unwrap();
+        let mut pipe = PipeReader { is_slow: true };
+        writer.write_all(b"one\n").unwrap();
+        pipe.wait(&writer).unwrap();
+    }
+
+    #[test]
+    fn files_have_no_reader() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"one\n").unwrap();
+        PipeReader::default().wait(&file).unwrap();
+    }
+}

@@ -1,0 +1,195 @@
+//! `peers`, `discover` and `ping`: the peers of the running node.
+
+use clap::{Args, Subcommand};
+use dht_api::types::PeerEntry;
+use dht_core::{PeerAddress, PublicKey};
+use serde_json::json;
+
+use crate::{
+    exit::Failure,
+    home::Home,
+    output::{print, printable},
+    session::{refused, running},
+};
+
+/// `dht-node peers`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dht-node peers list --home a --all\n  \
+    dht-node peers show --home a KEY\n  dht-node peers add --home a KEY::ADDR\n  dht-node peers remove --home a KEY")]
+pub(crate) struct Peers {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the connected peers, or all that are known.
+    List(List),
+    /// Print what is known of one peer.
+    Show(One),
+    /// Connect to a peer, which the node knows from then on.
+    Add(Add),
+    /// Forget a peer and close its connection; a ban of it stays.
+    Remove(One),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dht-node peers list --home a\n  dht-node peers list --home a --all --json"
+)]
+struct List {
+    #[command(flatten)]
+    home: Home,
+    /// Print all known peers instead of the connected ones.
+    #[arg(long)]
+    all: bool,
+    /// Most lines to print, 1 to 1000.
+    #[arg(long, default_value_t = 1000)]
+    limit: usize,
+    /// Print one JSON object for each peer.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct One {
+    #[command(flatten)]
+    home: Home,
+    /// Public key or node id of the peer.
+    peer: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dht-node peers add --home a KEY::/ip4/203.0.113.7/tcp/18189")]
+struct Add {
+    #[command(flatten)]
+    home: Home,
+    /// The peer, as printed by `dht-node id --address`.
+    #[arg(value_name = "KEY::ADDR")]
+    peer: PeerAddress,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `dht-node discover`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dht-node discover --home a KEY")]
+pub(crate) struct Discover {
+    #[command(flatten)]
+    home: Home,
+    /// Public key of the node to search for.
+    key: PublicKey,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `dht-node ping`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dht-node ping --home a KEY\n  dht-node ping --home a KEY::ADDR"
+)]
+pub(crate) struct Ping {
+    #[command(flatten)]
+    home: Home,
+    /// The peer: its public key, or KEY::ADDR if the node does not know it.
+    #[arg(value_name = "KEY[::ADDR]")]
+    peer: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Peers {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        match self.command {
+            Command::List(list) => list.run().await,
+            Command::Show(one) => {
+                let client = running(&one.home).await?;
+                let peer = client.peer(&one.peer).await;
+                show(&peer.map_err(|error| refused(&error))?.peer, one.json).await
+            }
+            Command::Add(add) => add.run().await,
+            Command::Remove(one) => {
+                let client = running(&one.home).await?;
+                let removed = client.remove_peer(&one.peer).await;
+                let done = removed.map_err(|error| refused(&error))?.changed;
+                print(match (one.json, done) {
+                    (true, _) => json!({ "removed": done }).to_string(),
+                    (false, true) => "removed".to_owned(),
+                    (false, false) => "was not known".to_owned(),
+                })
+                .await
+            }
+        }
+    }
+}
+
+impl List {
+    async fn run(self) -> Result<(), Failure> {
+        let client = running(&self.home).await?;
+        let peers = client.peers(self.all, Some(self.limit)).await;
+        for peer in peers.map_err(|error| refused(&error))?.peers {
+            show(&peer, self.json).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Add {
+    async fn run(self) -> Result<(), Failure> {
+        let client = running(&self.home).await?;
+        let reached = client.ping(self.peer.to_string()).await;
+        reached.map_err(|error| refused(&error))?;
+        let peer = client.peer(&self.peer.public_key.to_string()).await;
+        show(&peer.map_err(|error| refused(&error))?.peer, self.json).await
+    }
+}
+
+impl Discover {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let client = running(&self.home).await?;
+        let found = client.discover(&self.key).await;
+        show(&found.map_err(|error| refused(&error))?.peer, self.json).await
+    }
+}
+
+impl Ping {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let client = running(&self.home).await?;
+        let pong = client.ping(self.peer).await;
+        let pong = pong.map_err(|error| refused(&error))?;
+        if self.json {
+            return print(crate::output::json(&pong)?).await;
+        }
+        let micros = |time: Option<u64>| {
+            time.map_or_else(|| "-".to_owned(), |micros| format!("{micros} µs"))
+        };
+        print(format!(
+            "{} {} connected in {}, round trip {}",
+            pong.node_id,
+            if pong.was_connected { "was" } else { "is" },
+            micros(pong.dial_micros),
+            micros(pong.round_trip_micros),
+        ))
+        .await
+    }
+}
+
+async fn show(peer: &PeerEntry, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        return print(crate::output::json(peer)?).await;
+    }
+    let state = match (peer.is_banned, peer.is_connected) {
+        (true, _) => "banned",
+        (false, true) => "connected",
+        (false, false) => "known",
+    };
+    let (id, key) = (peer.node_id, peer.public_key);
+    let addresses = printable(&peer.addresses.join(" "));
+    print(format!("{id} {key} {state:<9} {addresses}")).await
+}

@@ -1,0 +1,151 @@
+//! `run` and `listen`: a node that runs until it is interrupted.
+
+use clap::Args;
+use dht_api::types::DEFAULT_CONSUMER;
+
+use crate::{
+    exit::Failure,
+    home::Home,
+    inbox::{Print, follow},
+    lock::Lock,
+    log,
+    output::say,
+    service::Service,
+    session,
+    settings::Settings,
+    signals,
+};
+
+/// `dht-node run`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dht-node run --home a --listen /ip4/0.0.0.0/tcp/18189 --log info\n  \
+    DHT_NODE_API_METRICS=127.0.0.1:9100 dht-node run --home a     # /metrics, /healthy, /ready\n  \
+    curl --unix-socket a/api.sock http://localhost/v1/status      # the API: see docs/api.md\n  \
+    kill -HUP PID     # reads config.toml again: takes the log filter, names what needs a restart\n\n\
+    A home is made with `dht-node init`. Received messages wait in its inbox; `dht-node inbox` reads them. SIGINT and\n\
+    SIGTERM stop the node within 5 seconds, the second at once."
+)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    home: Home,
+}
+
+/// `dht-node listen`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dht-node listen --home a\n  dht-node listen --home a --json --count 1\n\n\
+    If a node runs on the home, its messages are printed. A message is acked once it has been printed: what does not\n\
+    reach the reader of standard output comes again."
+)]
+pub(crate) struct Listen {
+    #[command(flatten)]
+    home: Home,
+    #[command(flatten)]
+    print: Print,
+}
+
+impl Run {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let lock = signals::or_interrupted(session::lock(&self.home, "run")).await?;
+        let secret = self.home.key()?;
+        let mut settings = started(&self.home)?;
+        let service = Service::start(&self.home, lock, secret, &settings).await?;
+        // Messages stay in the inbox for whoever reads it.
+        keep(&self.home, &mut settings, service, |_| {
+            std::future::pending()
+        })
+        .await
+    }
+}
+
+impl Listen {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let reads = async |client: &_| follow(client, DEFAULT_CONSUMER, true, &self.print).await;
+        let entering = session::running_or_lock(&self.home, "listen");
+        match signals::or_interrupted(entering).await? {
+            Ok(client) => tokio::select! {
+                outcome = reads(&client) => outcome,
+                () = signals::stopped() => Ok(()),
+            },
+            Err(lock) => self.start(lock, reads).await,
+        }
+    }
+
+    async fn start(
+        &self,
+        lock: Lock,
+        reads: impl AsyncFnOnce(&dht_api::Client) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let secret = self.home.key_or_new()?;
+        let mut settings = started(&self.home)?;
+        let service = Service::start(&self.home, lock, secret, &settings).await?;
+        let client = service.client().clone();
+        keep(&self.home, &mut settings, service, |_| reads(&client)).await
+    }
+}
+
+/// The settings of a home, of which the log filter counts from now on.
+fn started(home: &Home) -> Result<Settings, Failure> {
+    let settings = home.settings()?;
+    log::set(settings.log.as_ref());
+    Ok(settings)
+}
+
+/// Keeps a node running until `work` ends, a part of it fails or a signal comes; then stops it.
+async fn keep<F: Future<Output = Result<(), Failure>>>(
+    home: &Home,
+    settings: &mut Settings,
+    service: Service,
+    work: impl FnOnce(&Service) -> F,
+) -> Result<(), Failure> {
+    say(
+        &format!(
+            "running as {}; stop with ctrl-c",
+            service.node().peer_address()
+        ),
+        signals::STOP_LIMIT,
+    );
+    let reloads = async {
+        loop {
+            signals::reload().await;
+            reload(home, settings);
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = work(&service) => outcome,
+        failure = service.failed() => Err(failure),
+        () = signals::stopped() => Ok(()),
+        () = reloads => Ok(()),
+    };
+    home.remove_addresses();
+    service.shutdown().await;
+    outcome
+}
+
+/// Reads the settings again and takes what can change while the node runs: the filter of the log.
+fn reload(home: &Home, settings: &mut Settings) {
+    let read = match home.settings() {
+        Ok(read) => read,
+        Err(failure) => {
+            tracing::error!(%failure, "the settings are not valid; those before stay");
+            return;
+        }
+    };
+    let log = read.log != settings.log && log::set(read.log.as_ref());
+    let filter = read.log.clone().unwrap_or_default();
+    let later = read.changed(settings);
+    // Both are what the operator asked for, so they are seen with the default filter.
+    if later.is_empty() {
+        tracing::warn!(changed = log, log = filter.as_str(), "settings read again");
+    } else {
+        tracing::warn!(
+            changed = log,
+            log = filter.as_str(),
+            needs_restart = later.join(", "),
+            "settings read again"
+        );
+    }
+    // What needs a restart is reported until then.
+    settings.log = read.log;
+}

@@ -1,0 +1,217 @@
+//! A node of this process, and the API over which commands talk to it.
+
+use std::{io, path::Path, sync::Arc};
+
+use dht_api::{ApiServer, BindError, Client, Metrics, MetricsServer, Parts};
+use dht_core::{Features, SecretKey};
+use dht_node::{Builder, Event, Node, StartError};
+
+use crate::{
+    exit::{Failure, chain},
+    home::Home,
+    lock::Lock,
+    output::say,
+    settings::{ApiSettings, Settings},
+    signals,
+};
+
+/// A node that runs on a home, with its API.
+#[derive(Debug)]
+pub(crate) struct Service {
+    node: Arc<Node>,
+    apis: Vec<ApiServer>,
+    metrics: Option<MetricsServer>,
+    client: Client,
+    _lock: Lock,
+}
+
+impl Service {
+    /// The node that a home is for: listens, stores messages for others, and serves its API to other processes.
+    pub(crate) async fn start(
+        home: &Home,
+        lock: Lock,
+        secret: SecretKey,
+        settings: &Settings,
+    ) -> Result<Self, Failure> {
+        let builder = Node::builder(secret).config(settings.node.clone());
+        let node = start(builder, home).await?;
+        // A home on a full disk still runs; `id` then prints the configured addresses, and `send` presents an old claim.
+        let written = home
+            .write_addresses(&node.listen_addresses())
+            .and_then(|()| home.write_claim(&node.claim()));
+        if let Err(failure) = written {
+            tracing::warn!(%failure, "the addresses of this node are not written");
+        }
+        let mut parts = Parts::new(Arc::clone(&node));
+        parts.config = settings.node.clone();
+        let mut service = Self {
+            client: Client::unix(home.socket()),
+            node,
+            apis: Vec::new(),
+            metrics: None,
+            _lock: lock,
+        };
+        if let Err(failure) = service.serve(home, &settings.api, parts).await {
+            service.shutdown().await;
+            return Err(failure);
+        }
+        Ok(service)
+    }
+
+    /// A node for one command while no other runs on the home: it presents the last claim of the home, so that peers
+    /// go on to reach the addresses in it, listens nowhere, and stores and forwards nothing for others. Before a node
+    /// ran on the home, it is a client. Its API is for this process.
+    pub(crate) async fn start_brief(
+        home: &Home,
+        lock: Lock,
+        secret: SecretKey,
+        settings: &Settings,
+    ) -> Result<Self, Failure> {
+        let mut config = settings.node.clone();
+        config.listen.clear();
+        // They are dialled by the command, which learns why one is not reached.
+        config.peers.clear();
+        config.forward = false;
+        // Commands fetch when they want to.
+        config.saf.auto_request = false;
+        let claim = home.claim(&secret.public_key());
+        let builder = Node::builder(secret).config(config.clone());
+        let builder = match claim {
+            Some(claim) => builder.claim(claim),
+            None => builder.features(Features::CLIENT),
+        };
+        let node = start(builder, home).await?;
+        let mut parts = Parts::new(Arc::clone(&node));
+        parts.config = config;
+        let socket = home.own_socket();
+        let api = ApiServer::bind_unix(&socket, parts, settings.api.limits.clone()).await;
+        let api = api.map_err(|error| not_served(&error))?;
+        Ok(Self {
+            node,
+            apis: vec![api],
+            metrics: None,
+            client: Client::unix(socket),
+            _lock: lock,
+        })
+    }
+
+    /// Serves the API of the home and the metrics.
+    async fn serve(
+        &mut self,
+        home: &Home,
+        settings: &ApiSettings,
+        parts: Parts,
+    ) -> Result<(), Failure> {
+        let told = |text: String| say(&text, signals::STOP_LIMIT);
+        let socket = home.socket();
+        let bound = ApiServer::bind_unix(&socket, parts.clone(), settings.limits.clone()).await;
+        match bound {
+            Ok(api) => self.apis.push(api),
+            // The node does its work on a full disk, without commands beside it.
+            Err(error) if is_full(&error) => {
+                tracing::error!(error = chain(&error), "the API is not served");
+            }
+            Err(error) => return Err(not_served(&error)),
+        }
+        if let Some(address) = settings.listen {
+            let token = home.path().join(&settings.token_file);
+            let bound = bind_tcp(address, &token, &parts, settings).await?;
+            if let Some(address) = bound.local_address() {
+                told(format!(
+                    "API at http://{address}, token in {}",
+                    token.display()
+                ));
+            }
+            self.apis.push(bound);
+        }
+        if let Some(address) = settings.metrics {
+            let metrics = Metrics::install().map_err(|error| Failure::other(chain(&error)))?;
+            let limits = settings.limits.clone();
+            let bound = MetricsServer::bind(address, metrics, parts, limits).await;
+            let bound = bound.map_err(|error| not_served(&error))?;
+            told(format!(
+                "metrics at http://{}/metrics",
+                bound.local_address()
+            ));
+            self.metrics = Some(bound);
+        }
+        Ok(())
+    }
+
+    /// The running node.
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// A client of this node.
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Ends with the failure of a part of the node.
+    pub(crate) async fn failed(&self) -> Failure {
+        let mut events = self.node.events();
+        let text =
+            |part: &str, reason: &str| Failure::other(format!("{part} has stopped: {reason}"));
+        if let Some((part, reason)) = self.node.failures().first_key_value() {
+            return text(part, reason);
+        }
+        while let Some(event) = events.recv().await {
+            if let Event::Failed { part, reason } = event {
+                return text(part, &reason);
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Stops in order: requests under way are answered while the node stops.
+    pub(crate) async fn shutdown(self) {
+        let apis = futures::future::join_all(self.apis.into_iter().map(ApiServer::shutdown));
+        let metrics = async {
+            if let Some(metrics) = self.metrics {
+                metrics.shutdown().await;
+            }
+        };
+        tokio::join!(apis, metrics, self.node.shutdown());
+    }
+}
+
+async fn start(builder: Builder, home: &Home) -> Result<Arc<Node>, Failure> {
+    let started = builder.home(home.path()).start().await;
+    started.map(Arc::new).map_err(|error| not_started(&error))
+}
+
+async fn bind_tcp(
+    address: std::net::SocketAddr,
+    token: &Path,
+    parts: &Parts,
+    settings: &ApiSettings,
+) -> Result<ApiServer, Failure> {
+    let (parts, limits) = (parts.clone(), settings.limits.clone());
+    let bound = ApiServer::bind_tcp(address, token, parts, limits).await;
+    bound.map_err(|error| not_served(&error))
+}
+
+/// The failure of a node that did not start, with its exit code.
+fn not_started(error: &StartError) -> Failure {
+    let text = chain(error);
+    match error {
+        StartError::Listen { .. } => Failure::listen(text),
+        StartError::Config(_) | StartError::Identity(_) => Failure::config(text),
+        _ => Failure::other(text),
+    }
+}
+
+fn not_served(error: &BindError) -> Failure {
+    let text = chain(error);
+    match error {
+        BindError::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
+            Failure::listen(format!("{text}; choose a --home with a shorter path"))
+        }
+        _ => Failure::listen(text),
+    }
+}
+
+fn is_full(error: &BindError) -> bool {
+    matches!(error, BindError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+}

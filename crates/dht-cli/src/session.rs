@@ -1,0 +1,194 @@
+//! Commands talk to the node of a home over its API: the one that runs, or a short-lived one of their own.
+
+use std::time::Duration;
+
+use dht_api::{Client, ClientError, types::ErrorCode};
+use dht_core::{PeerAddress, SecretKey};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    exit::{Failure, chain},
+    home::Home,
+    lock::{Held, Lock},
+    log,
+    service::Service,
+    signals,
+};
+
+/// Longest time that a command waits for a node that starts, or for another command to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Interval between two attempts.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How a command gets to the node of a home.
+enum Door {
+    /// A node runs.
+    Running(Client),
+    /// No node runs, and none starts while the lock is held.
+    Free(Lock),
+}
+
+/// A connection to the node of a home, for one command.
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    /// The node of this process, if no other runs on the home.
+    pub(crate) own: Option<Service>,
+}
+
+impl Session {
+    /// Does `work` with the running node of a home, or else with a short-lived one that has the key of `secret`.
+    pub(crate) async fn with<T>(
+        home: &Home,
+        command: &str,
+        secret: impl FnOnce(&Home) -> Result<SecretKey, Failure>,
+        work: impl AsyncFnOnce(&Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let opening = async {
+            match Door::find(home, command).await? {
+                Door::Running(client) => Ok(Self { client, own: None }),
+                Door::Free(lock) => {
+                    let settings = home.settings()?;
+                    log::set(settings.log.as_ref());
+                    let service =
+                        Service::start_brief(home, lock, secret(home)?, &settings).await?;
+                    let client = service.client().clone();
+                    let own = Some(service);
+                    Ok(Self { client, own })
+                }
+            }
+        };
+        let session = signals::or_interrupted(opening).await?;
+        let outcome = signals::or_interrupted(work(&session)).await;
+        if let Some(service) = session.own {
+            service.shutdown().await;
+        }
+        outcome
+    }
+}
+
+impl Session {
+    /// Connects to peers; the failure of the last one if none is reached.
+    pub(crate) async fn reach(
+        &self,
+        peers: impl Iterator<Item = &PeerAddress>,
+    ) -> Result<(), Failure> {
+        let (mut reached, mut last) = (false, None);
+        for peer in peers {
+            match self.client.ping(peer.to_string()).await {
+                Ok(_) => reached = true,
+                Err(error) => {
+                    if let Some(before) = last.replace(refused(&error)) {
+                        warn(&before);
+                    }
+                }
+            }
+        }
+        match last {
+            Some(failure) if !reached => Err(failure),
+            Some(failure) => {
+                warn(&failure);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Door {
+    async fn find(home: &Home, command: &str) -> Result<Self, Failure> {
+        let start = Instant::now();
+        loop {
+            if let Some(client) = answering(home).await? {
+                return Ok(Self::Running(client));
+            }
+            match home.try_lock(command)? {
+                Ok(lock) => return Ok(Self::Free(lock)),
+                Err(held) if start.elapsed() > PATIENCE => return Err(held.into()),
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+    }
+}
+
+/// A client of the node that runs on a home; the lock of the home if none does.
+pub(crate) async fn running_or_lock(
+    home: &Home,
+    command: &str,
+) -> Result<Result<Client, Lock>, Failure> {
+    Ok(match Door::find(home, command).await? {
+        Door::Running(client) => Ok(client),
+        Door::Free(lock) => Err(lock),
+    })
+}
+
+/// A client of the node that must run on a home.
+pub(crate) async fn running(home: &Home) -> Result<Client, Failure> {
+    let none = |_lock| {
+        let home = home.path().display();
+        Failure::other(format!(
+            "no node runs on {home}; start one with: dht-node run --home {home}"
+        ))
+    };
+    if !home.path().exists() {
+        return Err(none(()));
+    }
+    match Door::find(home, "client").await? {
+        Door::Running(client) => Ok(client),
+        Door::Free(_) => Err(none(())),
+    }
+}
+
+/// Takes the lock of a home for a node that goes on running; waits while a command has it.
+pub(crate) async fn lock(home: &Home, command: &str) -> Result<Lock, Failure> {
+    let start = Instant::now();
+    loop {
+        match home.try_lock(command)? {
+            Ok(lock) => return Ok(lock),
+            Err(held) if held.is_for_long() || start.elapsed() > PATIENCE => {
+                return Err(held.into());
+            }
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Logs that a peer is not reached, which others make up for.
+pub(crate) fn warn(failure: &Failure) {
+    tracing::warn!(%failure, "a peer is not reached");
+}
+
+/// A client of the node that serves at the socket of a home; `None` if none does.
+async fn answering(home: &Home) -> Result<Option<Client>, Failure> {
+    let path = home.socket();
+    if !path.exists() {
+        return Ok(None);
+    }
+    let client = Client::unix(path);
+    match client.status().await {
+        Ok(_) => Ok(Some(client)),
+        // What a node that was killed has left, or one that stops.
+        Err(ClientError::Connect { .. } | ClientError::Connection(_)) => Ok(None),
+        Err(error) => Err(refused(&error)),
+    }
+}
+
+/// The failure of a request, with what the node says can be done about it.
+pub(crate) fn refused(error: &ClientError) -> Failure {
+    let text = chain(error);
+    let text = match error.hint() {
+        Some(hint) => format!("{text}; {hint}"),
+        None => text,
+    };
+    match error.code() {
+        Some(ErrorCode::UnknownPeer | ErrorCode::PeerFailed | ErrorCode::NobodyConnected) => {
+            Failure::unreachable(text)
+        }
+        _ => Failure::other(text),
+    }
+}
+
+impl From<Held> for Failure {
+    fn from(held: Held) -> Self {
+        Self::other(held.to_string())
+    }
+}

@@ -1,0 +1,68 @@
+//! `status`: what the running node is and does.
+
+use clap::Args;
+
+use crate::{
+    exit::Failure,
+    home::Home,
+    output::{self, print},
+    session::{refused, running},
+};
+
+/// `dht-node status`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dht-node status --home a\n  dht-node status --home a --json | jq .problems"
+)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    home: Home,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let client = running(&self.home).await?;
+        let status = client.status().await.map_err(|error| refused(&error))?;
+        if self.json {
+            return print(output::json(&status)?).await;
+        }
+        let totals = &status.totals;
+        let up = status.now_at.saturating_sub(status.started_at);
+        let mut rows = vec![
+            ("address", status.peer_address.clone()),
+            ("network", status.network.clone()),
+            ("process", status.pid.to_string()),
+            ("runs for", format!("{up} s")),
+            ("connections", status.connections.to_string()),
+            ("known peers", status.known_peers.to_string()),
+            ("received", totals.messages_received.to_string()),
+            ("delivered", totals.delivered.to_string()),
+            ("forwarded", totals.forwarded.to_string()),
+            ("dropped", totals.dropped.to_string()),
+        ];
+        if let Some(inbox) = status.inbox {
+            let full = if inbox.full { ", full" } else { "" };
+            rows.push(("inbox", format!("{} messages{full}", inbox.messages)));
+        }
+        if let Some(outbox) = status.outbox {
+            let full = if outbox.full { ", full" } else { "" };
+            rows.push(("outbox", format!("{} messages{full}", outbox.messages)));
+        }
+        if let Some(store) = status.store {
+            rows.push(("stored", format!("{} messages for others", store.messages)));
+        }
+        for problem in &status.problems {
+            rows.push(("problem", problem.message.clone()));
+        }
+        let ready = if status.ready { "yes" } else { "no" };
+        rows.push(("ready", ready.to_owned()));
+        let lines: Vec<String> = rows
+            .iter()
+            .map(|(name, value)| format!("{name:<13} {value}"))
+            .collect();
+        print(lines.join("\n")).await
+    }
+}
