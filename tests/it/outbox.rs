@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
-use dht_core::PublicKey;
+use dht_core::{Clock as _, PublicKey};
 use dht_node::{
     Delivery, Message, Node, SendOptions, SendState, SpoolError, StateKind, SubmitError,
+    SystemClock,
 };
+use dht_spool::NewEntry;
 use futures::future::join_all;
 
 use crate::{
@@ -135,6 +137,61 @@ async fn queued_messages_survive_a_restart() {
         let mut delivery = alice.delivery(id).await.unwrap().unwrap();
         within(delivery.wait(StateKind::Received)).await.unwrap();
     }
+}
+
+/// The sender forgot that it has a receipt, and the recipient has been started again: it drops the copy as a duplicate,
+/// and gives the receipt again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn receipts_outlive_the_recipients_restart() {
+    let (home, earlier, bobs) = (
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+    );
+    let alice = at_home(1, home.path()).await;
+    let to = secret(2).public_key();
+    let id = post(&alice, &to, message("once"), direct_only()).await.id();
+    within(alice.shutdown()).await;
+    drop(alice);
+    let file = |home: &Path| home.join("outbox.redb");
+    std::fs::copy(file(home.path()), file(earlier.path())).unwrap();
+
+    for (life, home) in [&home, &earlier].into_iter().enumerate() {
+        let bob = at_home(2, bobs.path()).await;
+        let builder = Node::builder(secret(1)).config(config(true));
+        let alice = builder.home(home.path()).peer(bob.peer_address());
+        let alice = within(alice.start()).await.unwrap();
+        let mut delivery = within(alice.delivery(id)).await.unwrap().unwrap();
+        within(delivery.wait(StateKind::Received)).await.unwrap();
+        if life == 0 {
+            let mut inbox = bob.subscribe();
+            assert_eq!(receive(&mut inbox).await.message, message("once"));
+        }
+        assert_eq!(bob.inbox().unwrap().stats().rows, 0);
+        within(alice.shutdown()).await;
+        within(bob.shutdown()).await;
+    }
+}
+
+/// Something else than a send of this life put an entry into the outbox: it is followed as every other one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unknown_entries_are_taken_up() {
+    let home = tempfile::tempdir().unwrap();
+    let alice = at_home(1, home.path()).await;
+    let message = message("without a frame");
+    let put = alice.outbox().unwrap().put(NewEntry {
+        key: None,
+        recipient: secret(2).public_key(),
+        message_type: message.message_type,
+        payload: message.payload,
+        options: dht_spool::SendOptions::default(),
+        created_at: SystemClock.now(),
+        frame: None,
+    });
+    let id = within(put).await.unwrap().id();
+    let mut delivery = within(alice.delivery(id)).await.unwrap().unwrap();
+    let undelivered = within(delivery.wait(StateKind::Sent)).await.unwrap_err();
+    assert_eq!(undelivered.state.kind(), StateKind::Failed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

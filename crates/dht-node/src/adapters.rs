@@ -77,6 +77,17 @@ pub(crate) struct ToApplication {
 }
 
 impl ToApplication {
+    /// Whether a message is in the durable inbox, or left it not long ago. False without one.
+    #[cfg(feature = "saf")]
+    pub(crate) fn has(&self, hash: &DedupHash) -> bool {
+        #[cfg(feature = "spool")]
+        if let Some(spool) = &self.spool {
+            return spool.inbox.contains(hash);
+        }
+        let _no_inbox = hash;
+        false
+    }
+
     /// Delivers a message of this node to itself; whether the inbox or the application has taken it.
     pub(crate) async fn deliver_own(&self, received: Received, hash: DedupHash) -> bool {
         #[cfg(feature = "spool")]

@@ -95,10 +95,6 @@ impl Builder {
         };
         #[cfg(not(feature = "saf"))]
         let saf = SafHandle;
-        #[cfg(feature = "saf")]
-        if let Some(receipts) = receipts {
-            receipts.serve(&saf, &tasks);
-        }
 
         // Inbound.
         #[cfg(feature = "spool")]
@@ -118,15 +114,19 @@ impl Builder {
             None => None,
         };
         let subscribers = Arc::new(Subscribers::default());
-        let inbound_config = inbound_config(config, self.validation_deadline);
-        let runtime = self.inbound_runtime(&shared, &sending, inbound_config);
-        let meter = runtime.meter.clone();
-        // Outbox.
         let application = ToApplication {
             subscribers: Arc::clone(&subscribers),
             #[cfg(feature = "spool")]
             spool: spool.clone(),
         };
+        #[cfg(feature = "saf")]
+        if let Some(receipts) = receipts {
+            receipts.serve(&saf, application.clone(), &tasks);
+        }
+        let inbound_config = inbound_config(config, self.validation_deadline);
+        let runtime = self.inbound_runtime(&shared, &sending, inbound_config);
+        let meter = runtime.meter.clone();
+        // Outbox.
         let (outbox, driver) = {
             let (home, bytes) = (self.home.clone(), memory.queued);
             let path = home.clone().unwrap_or_default();

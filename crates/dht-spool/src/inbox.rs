@@ -12,7 +12,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use dht_core::UnixSeconds;
+use dht_core::{DedupHash, UnixSeconds};
 use tokio::sync::watch;
 
 pub use row::{
@@ -213,6 +213,12 @@ impl Inbox {
         self.journal.submit(name.len(), move |state, changes| {
             state.ack_one(&name, id, now, changes)
         })
+    }
+
+    /// Whether a message with this hash is in the inbox, durably, or left it within the remembered time.
+    #[must_use]
+    pub fn contains(&self, hash: &DedupHash) -> bool {
+        self.journal.look(|state| state.contains(hash))
     }
 
     /// Removes rows past retention, at most 10,000 at once, and forgets hashes whose time is over. To be called

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::SafHandle;
-use crate::{channels, tasks::Tasks};
+use crate::{adapters::ToApplication, channels, tasks::Tasks};
 
 /// Streams on which peers ask for receipts.
 pub(crate) struct ReceiptStreams(mpsc::Receiver<InboundStream>);
@@ -29,13 +29,23 @@ pub(crate) fn offer(
 }
 
 impl ReceiptStreams {
-    /// Starts the task that answers.
-    pub(crate) fn serve(mut self, saf: &SafHandle, tasks: &Tasks) {
-        if let Some(saf) = saf.get() {
-            let streams = futures::stream::poll_fn(move |cx| self.0.poll_recv(cx));
-            let streams = streams.map(|inbound| (inbound.peer.node_id, inbound.stream));
-            tasks.spawn("receipts", serve_receipts(saf.clone(), streams));
-        }
+    /// Starts the task that answers. What the application's durable inbox has is received, also since an earlier start.
+    pub(crate) fn serve(mut self, saf: &SafHandle, application: ToApplication, tasks: &Tasks) {
+        let Some(saf) = saf.get().cloned() else {
+            return;
+        };
+        let streams = futures::stream::poll_fn(move |cx| self.0.poll_recv(cx));
+        let streams = streams.map(|inbound| (inbound.peer.node_id, inbound.stream));
+        let decide = move |hash| {
+            let (saf, application) = (saf.clone(), application.clone());
+            async move {
+                if application.has(&hash) {
+                    return Receipt::Received;
+                }
+                saf.receipt(&hash).await
+            }
+        };
+        tasks.spawn("receipts", serve_receipts(decide, streams));
     }
 }
 

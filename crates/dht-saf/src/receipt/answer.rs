@@ -11,7 +11,6 @@ use tokio::{
 };
 
 use super::{ANSWER_BYTES, IDLE_LIMIT, MAX_UNANSWERED, QUESTION_BYTES, RECEIPT_LIMIT, Receipt};
-use crate::saf::Saf;
 
 /// Streams answered at one time; beyond it new streams wait.
 const MAX_STREAMS: usize = 256;
@@ -23,9 +22,14 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Answers every stream on which a peer asks for receipts, until `streams` ends; answers then under way are dropped.
 /// Each stream comes with the peer that opened it. A peer that has two streams open gets no further one.
-pub async fn serve_receipts<T>(saf: Saf, streams: impl Stream<Item = (NodeId, T)>)
+///
+/// `decide` tells what has become of a message, and may wait for it: usually [`Saf::receipt`](crate::Saf::receipt). After
+/// [`RECEIPT_LIMIT`] it is dropped, and the answer is [`Receipt::Neither`].
+pub async fn serve_receipts<T, D, F>(decide: D, streams: impl Stream<Item = (NodeId, T)>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    D: Fn(DedupHash) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Receipt> + Send,
 {
     let mut streams = std::pin::pin!(streams);
     let mut answering = JoinSet::new();
@@ -42,21 +46,27 @@ where
                 if Arc::strong_count(open) > MAX_PEER_STREAMS {
                     continue;
                 }
-                let (saf, open) = (saf.clone(), Arc::clone(open));
+                let (decide, open) = (decide.clone(), Arc::clone(open));
                 answering.spawn(async move {
                     let _open = open;
                     // The asker sees a failure as a stream that ended early.
-                    let _ = answer(&saf, stream).await;
+                    let _ = answer(&decide, stream).await;
                 });
             }
         }
     }
 }
 
-async fn answer<T>(saf: &Saf, stream: T) -> io::Result<()>
+async fn answer<T, D, F>(decide: &D, stream: T) -> io::Result<()>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send,
+    D: Fn(DedupHash) -> F,
+    F: Future<Output = Receipt>,
 {
+    let decide = |hash| async move {
+        let receipt = timeout(RECEIPT_LIMIT, decide(hash)).await;
+        (hash, receipt.unwrap_or(Receipt::Neither))
+    };
     let (reader, mut writer) = tokio::io::split(stream);
     let mut questions = std::pin::pin!(questions(reader));
     let mut answers = FuturesUnordered::new();
@@ -77,7 +87,7 @@ where
             }
             question = timeout(IDLE_LIMIT, questions.next()), if asking && answers.len() < MAX_UNANSWERED => {
                 match question {
-                    Ok(Some(hash)) => answers.push(decide(saf, hash)),
+                    Ok(Some(hash)) => answers.push(decide(hash)),
                     // Silence while answers are due is no idleness.
                     Err(_) if !answers.is_empty() => {}
                     Ok(None) | Err(_) => asking = false,
@@ -99,11 +109,6 @@ where
         reader.read_exact(&mut hash).await.ok()?;
         Some((DedupHash(hash), reader))
     })
-}
-
-async fn decide(saf: &Saf, hash: DedupHash) -> (DedupHash, Receipt) {
-    let receipt = timeout(RECEIPT_LIMIT, saf.receipt(&hash)).await;
-    (hash, receipt.unwrap_or(Receipt::Neither))
 }
 
 fn push(bytes: &mut Vec<u8>, (hash, receipt): (DedupHash, Receipt)) {

@@ -4,11 +4,26 @@ use dht_core::{
     DedupHash, Disposition, Features,
     test_util::{encrypted, identity},
 };
-use dht_saf::{Config, RECEIPT_LIMIT, Receipt, ReceiptAsker, serve_receipts};
-use futures::{StreamExt as _, future::join_all, stream};
+use dht_saf::{Config, RECEIPT_LIMIT, Receipt, ReceiptAsker, Saf, serve_receipts};
+use futures::{
+    StreamExt as _,
+    future::{BoxFuture, join_all},
+    stream,
+};
 use tokio::task::JoinSet;
 
 use crate::world::{AWAY, Envelope, NODE, OTHER, World, peer};
+
+/// Answers as this node does.
+fn decide(
+    saf: &Saf,
+) -> impl Fn(DedupHash) -> BoxFuture<'static, Receipt> + Clone + Send + Sync + 'static {
+    let saf = saf.clone();
+    move |hash| {
+        let saf = saf.clone();
+        Box::pin(async move { saf.receipt(&hash).await })
+    }
+}
 
 /// An asker of this node; the tasks end with the set.
 fn asker(world: &World) -> (ReceiptAsker, JoinSet<()>) {
@@ -16,7 +31,7 @@ fn asker(world: &World) -> (ReceiptAsker, JoinSet<()>) {
     let asks = peer(OTHER, Features::NODE);
     let streams = stream::iter([(asks.node_id, theirs)]).chain(stream::pending());
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve_receipts(world.saf.clone(), streams));
+    tasks.spawn(serve_receipts(decide(&world.saf), streams));
     let (asker, carrying) = ReceiptAsker::new(async { Ok(ours) });
     tasks.spawn(carrying);
     (asker, tasks)
@@ -94,7 +109,7 @@ async fn no_peer_takes_every_stream() {
     let (asking, answering) = tokio::io::duplex(64);
     let streams = stream::iter(theirs.chain([(other.node_id, answering)])).chain(stream::pending());
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve_receipts(world.saf.clone(), streams));
+    tasks.spawn(serve_receipts(decide(&world.saf), streams));
     let mut askers = Vec::new();
     for (n, stream) in ours.into_iter().enumerate() {
         let (asker, carrying) = ReceiptAsker::new(async { Ok(stream) });

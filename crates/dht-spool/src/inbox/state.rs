@@ -115,6 +115,13 @@ impl InboxState {
         self.rows.insert(id, row);
     }
 
+    /// Whether a durable row has this hash, or had it and is remembered.
+    pub(super) fn contains(&self, hash: &DedupHash) -> bool {
+        self.known
+            .get(hash)
+            .is_some_and(|id| *id < self.durable_next)
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.wanted > 0 && !self.has_room(self.wanted)
     }

@@ -97,6 +97,30 @@ fn remembered_hashes_are_bounded() {
 }
 
 #[test]
+fn durable_and_remembered_rows_are_contained() {
+    let disk = FaultyDisk::default();
+    let hash = |number| row(number).hash;
+    let inbox = on(&disk).unwrap();
+    assert!(!inbox.contains(&hash(1)));
+    insert(&inbox, 1..=2);
+    inbox.ack(DEFAULT_CONSUMER, 1, NOW).wait().unwrap();
+    drop(inbox);
+    let inbox = on(&disk).unwrap();
+    assert!(inbox.contains(&hash(1)) && inbox.contains(&hash(2)));
+    // One that is not committed yet is not.
+    let contained = inbox.journal.look(|state| {
+        let ticket = inbox.insert(row(3));
+        (state.contains(&hash(3)), ticket)
+    });
+    assert!(!contained.0);
+    contained.1.wait().unwrap();
+    assert!(inbox.contains(&hash(3)));
+    let over = NOW.saturating_add(inbox.config().remember_seconds + 1);
+    inbox.expire(over).wait().unwrap();
+    assert!(!inbox.contains(&hash(1)));
+}
+
+#[test]
 fn a_row_waits_for_every_consumer() {
     let inbox = inbox(InboxConfig::default());
     insert(&inbox, 1..=2);
