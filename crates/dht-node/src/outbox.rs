@@ -88,6 +88,8 @@ struct Shared {
     live: Mutex<HashMap<EntryId, watch::Sender<Progress>>>,
     signals: Mutex<Signals>,
     signalled: Notify,
+    /// Changed when the driver has read entries of the spool; closed when it has ended.
+    listed: watch::Receiver<()>,
     /// Messages of which a copy is being sent, or whose recipient is about to answer.
     busy: AtomicUsize,
     /// Until when a connection on which a copy was sent is too young to be closed.
@@ -102,6 +104,8 @@ struct Signals {
     ended: HashSet<NodeId>,
     /// Bounded by the rows of the spool.
     withdrawn: BTreeSet<EntryId>,
+    /// Entries that were asked for and are not in [`Shared::live`].
+    wanted: BTreeSet<EntryId>,
 }
 
 /// A message that is in the spool since a moment.
@@ -153,6 +157,7 @@ impl OutboxHandle {
         bytes: usize,
     ) -> (Self, Driver) {
         let (fresh, arriving) = channels::SENDS.open();
+        let (listing, listed) = watch::channel(());
         let shared = Arc::new(Shared {
             spool,
             is_durable,
@@ -162,10 +167,11 @@ impl OutboxHandle {
             live: Mutex::default(),
             signals: Mutex::default(),
             signalled: Notify::new(),
+            listed,
             busy: AtomicUsize::new(0),
             linger: Mutex::new(None),
         });
-        let driver = Driver::new(Arc::clone(&shared), parts, arriving);
+        let driver = Driver::new(Arc::clone(&shared), parts, arriving, listing);
         (Self(shared), driver)
     }
 
@@ -226,13 +232,25 @@ impl OutboxHandle {
 
     /// The message of an entry; `None` if there is none, or it ended long ago.
     pub(crate) async fn delivery(&self, id: EntryId) -> Result<Option<Delivery>, SpoolError> {
-        if let Some(progress) = self.0.live.lock().get(&id) {
-            return Ok(Some(Delivery::new(id, progress.subscribe())));
+        let mut listed = self.0.listed.clone();
+        loop {
+            listed.mark_unchanged();
+            if let Some(progress) = self.0.live.lock().get(&id) {
+                return Ok(Some(Delivery::new(id, progress.subscribe())));
+            }
+            let spool = self.0.spool.clone();
+            let entry = tokio::task::spawn_blocking(move || spool.get(id)).await;
+            let Some(entry) = entry.unwrap_or(Err(SpoolError::Closed))? else {
+                return Ok(None);
+            };
+            if entry.ended_at.is_some() {
+                return Ok(Some(Delivery::ended(id, entry.state, entry.last_error)));
+            }
+            // The driver does not know of it yet, or has ended it in between.
+            self.0.signals.lock().wanted.insert(id);
+            self.0.signalled.notify_one();
+            listed.changed().await.map_err(|_| SpoolError::Closed)?;
         }
-        let spool = self.0.spool.clone();
-        let entry = tokio::task::spawn_blocking(move || spool.get(id)).await;
-        let entry = entry.unwrap_or(Err(SpoolError::Closed))?;
-        Ok(entry.map(|entry| Delivery::ended(id, entry.state, entry.last_error)))
     }
 
     pub(crate) fn spool(&self) -> Option<&Outbox> {

@@ -63,6 +63,7 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     parts: DriverParts,
     arriving: mpsc::Receiver<Fresh>,
+    listing: watch::Sender<()>,
     start: Instant,
     /// Messages that have not ended. Bounded by the rows of the spool.
     messages: HashMap<EntryId, Tracked>,
@@ -110,11 +111,13 @@ impl Driver {
         shared: Arc<Shared>,
         parts: DriverParts,
         arriving: mpsc::Receiver<Fresh>,
+        listing: watch::Sender<()>,
     ) -> Self {
         Self {
             shared,
             parts,
             arriving,
+            listing,
             start: Instant::now(),
             messages: HashMap::new(),
             timers: BTreeSet::new(),
@@ -190,7 +193,10 @@ impl Driver {
             Done::Event(id, event) => self.handle(id, event),
             Done::Persisted(id, outcome) => self.on_persisted(id, outcome),
             Done::Loaded(id, content) => self.on_loaded(id, content),
-            Done::Listed(entries) => self.on_listed(entries),
+            Done::Listed(entries) => {
+                self.on_listed(entries);
+                self.listing.send_replace(());
+            }
             Done::Nothing => {}
         }
     }
@@ -201,6 +207,10 @@ impl Driver {
             sealed,
             place,
         } = fresh;
+        if self.messages.contains_key(&entry.id) {
+            // Somebody asked for it in between.
+            return;
+        }
         let held = Load::Held {
             sealed,
             place: Some(place),
@@ -271,6 +281,14 @@ impl Driver {
     }
 
     fn on_signals(&mut self, signals: &Signals) {
+        for id in signals.wanted.iter().copied() {
+            let spool = self.shared.spool.clone();
+            self.spawn(async move {
+                let entry = tokio::task::spawn_blocking(move || spool.get(id)).await;
+                let entry = entry.unwrap_or(Err(SpoolError::Closed));
+                Done::Listed(entry.map(Vec::from_iter))
+            });
+        }
         for id in &signals.withdrawn {
             self.fail(*id, "withdrawn");
         }
