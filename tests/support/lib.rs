@@ -1,5 +1,6 @@
 //! Shared harness of the behaviour tests.
 //!
+//! - [`chain`] kills a sender, a holder and a recipient: `cargo xtask crash --chain`.
 //! - [`crash`] kills a writer of the mailbox: `cargo xtask crash`.
 //! - [`vectors`] checks golden vectors: `cargo xtask vectors DIR`.
 //! - [`load`] sends one node more than it can carry: `cargo xtask load`.
@@ -10,6 +11,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+pub mod chain;
 pub mod crash;
 pub mod load;
 pub mod vectors;
