@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_read_after_its_ack_counts() {
+    fn reading_after_an_ack_counts() {
         let mut account = Account::default();
         account.give(1);
         // Without an ack in between it may come again.

@@ -119,7 +119,7 @@ impl InboxState {
     pub(super) fn contains(&self, hash: &DedupHash) -> bool {
         self.known
             .get(hash)
-            .is_some_and(|id| *id < self.durable_next)
+            .is_some_and(|id| *id < self.ids.durable())
     }
 
     pub(super) fn is_full(&self) -> bool {
