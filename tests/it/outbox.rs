@@ -184,7 +184,7 @@ async fn unknown_entries_are_taken_up() {
         recipient: secret(2).public_key(),
         message_type: message.message_type,
         payload: message.payload,
-        options: dht_spool::SendOptions::default(),
+        options: dht_spool::EntryOptions::default(),
         created_at: SystemClock.now(),
         frame: None,
     });
