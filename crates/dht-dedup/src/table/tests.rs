@@ -290,7 +290,7 @@ fn one_claim_at_a_time() {
 
 /// Whatever is entered meanwhile, and however long it takes: a reserved message is a repeat until its reservation ends.
 #[test]
-fn claimed_entries_are_never_evicted() {
+fn reserved_entries_are_never_evicted() {
     let table = DedupTable::new(4, [0; 16]);
     let meta = |signed| DedupMeta {
         signed,
