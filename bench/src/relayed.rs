@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use dht_core::{
     Destination, Disposition, Encryption, Entropy as _, ManualClock, MessageTag, MessageType,
-    NodeIdentity, OnDelivery, Outbox, OutboxError, ProtocolVersion, PublicKey, RemotePeer,
-    SealRequest, SealSecrets, SeededEntropy, SendRequest, SharedClock, SharedEntropy, Signing,
+    NodeIdentity, OnDelivery, ProtocolVersion, PublicKey, RemotePeer, SealRequest, SealSecrets,
+    SeededEntropy, SendQueue, SendQueueError, SendRequest, SharedClock, SharedEntropy, Signing,
     encode_envelope, encode_parts, seal, test_util,
 };
 use dht_dedup::DedupTable;
@@ -38,13 +38,13 @@ const ROWS: [(&str, u64); 2] = [
 /// Store-and-forward sends nothing and accepts nothing here.
 struct Still;
 
-impl Outbox for Still {
-    fn try_send(&self, _: SendRequest) -> Result<(), OutboxError> {
-        Err(OutboxError::Full)
+impl SendQueue for Still {
+    fn try_send(&self, _: SendRequest) -> Result<(), SendQueueError> {
+        Err(SendQueueError::Full)
     }
 
-    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
-        Err(OutboxError::Full)
+    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), SendQueueError> {
+        Err(SendQueueError::Full)
     }
 }
 
@@ -166,18 +166,18 @@ async fn relay(
             entropy: Arc::clone(&entropy),
             store: Some(store.clone()),
             ledger: Ledger::in_memory(),
-            outbox: Arc::new(Still),
+            send_queue: Arc::new(Still),
             bans,
             dedup: DedupTable::new(1_000, [2; 16]),
         },
     );
-    let outbox = Arc::new(Count::default());
+    let send_queue = Arc::new(Count::default());
     let runtime = runtime(
         Arc::clone(identity),
         directory.clone(),
         clock,
         entropy,
-        Arc::clone(&outbox),
+        Arc::clone(&send_queue),
     );
     let stack = || {
         let deliver =
@@ -212,7 +212,7 @@ async fn relay(
     }
     let seconds = start.elapsed().as_secs_f64();
     assert_eq!(forwarded, frames.len(), "every message is handed over");
-    assert_eq!(outbox.0.load(Relaxed), frames.len());
+    assert_eq!(send_queue.0.load(Relaxed), frames.len());
     assert_eq!(store.stats().rows, frames.len() as u64, "and stored");
     tokio::task::block_in_place(|| store.close());
     Ok(frames.len() as f64 / seconds)

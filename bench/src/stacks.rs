@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{
-    Destination, Disposition, Encryption, ManualClock, Message, NodeIdentity, OnDelivery, Outbox,
-    OutboxError, Payload, RemotePeer, SeededEntropy, SendParams, SendRequest, SharedClock,
+    Destination, Disposition, Encryption, ManualClock, Message, NodeIdentity, OnDelivery, Payload,
+    RemotePeer, SeededEntropy, SendParams, SendQueue, SendQueueError, SendRequest, SharedClock,
     SharedEntropy, test_util,
 };
 use dht_inbound::{Delivered, Inbound, InboundConfig, InboundRuntime, RateLimiter, RateLimits};
@@ -42,14 +42,14 @@ pub(crate) const WIRE_BODY: usize = 6_016;
 #[derive(Default)]
 pub(crate) struct Count(pub(crate) AtomicUsize);
 
-impl Outbox for Count {
-    fn try_send(&self, _: SendRequest) -> Result<(), OutboxError> {
+impl SendQueue for Count {
+    fn try_send(&self, _: SendRequest) -> Result<(), SendQueueError> {
         self.0.fetch_add(1, Relaxed);
         Ok(())
     }
 
-    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
-        Err(OutboxError::Full)
+    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), SendQueueError> {
+        Err(SendQueueError::Full)
     }
 }
 
@@ -175,7 +175,7 @@ pub(crate) fn runtime(
     directory: Directory,
     clock: SharedClock,
     entropy: SharedEntropy,
-    outbox: Arc<Count>,
+    send_queue: Arc<Count>,
 ) -> InboundRuntime {
     let bans = BanPolicy::new(
         AttributionProfile::Strict,
@@ -187,7 +187,7 @@ pub(crate) fn runtime(
         limiter: RateLimiter::new(RateLimits::NONE, [3; 16]),
         directory,
         bans,
-        outbox,
+        send_queue,
         ..InboundRuntime::new(identity, clock, entropy)
     }
 }
@@ -198,8 +198,8 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
     let entropy: SharedEntropy = Arc::new(SeededEntropy::new(1));
     let identity = Arc::new(test_util::identity(2));
     let directory = Directory::new(*identity.node_id());
-    let outbox = Arc::new(Count(AtomicUsize::new(0)));
-    let runtime = runtime(identity, directory, clock, entropy, outbox);
+    let send_queue = Arc::new(Count(AtomicUsize::new(0)));
+    let runtime = runtime(identity, directory, clock, entropy, send_queue);
     // As a node does: a queue of signatures for each worker.
     let stack = || {
         let deliver =

@@ -6,8 +6,8 @@ use std::{convert::Infallible, sync::Arc};
 use bytes::Bytes;
 use dht_core::{
     Destination, Disposition, DropReason, Encryption, Entropy as _, Features, ManualClock,
-    MessageTag, MessageType, OnDelivery, Outbox, OutboxError, ProtocolVersion, RemotePeer,
-    SealRequest, SealSecrets, SeededEntropy, SendRequest, SharedClock, Signing, Strategy,
+    MessageTag, MessageType, OnDelivery, ProtocolVersion, RemotePeer, SealRequest, SealSecrets,
+    SeededEntropy, SendQueue, SendQueueError, SendRequest, SharedClock, Signing, Strategy,
     UnixSeconds, encode_envelope, encode_parts, seal,
     test_util::{self, NOW},
 };
@@ -32,12 +32,12 @@ const AWAY: u64 = 4;
 #[derive(Default)]
 struct Out(Mutex<Vec<SendRequest>>);
 
-impl Outbox for Out {
-    fn try_send(&self, request: SendRequest) -> Result<(), OutboxError> {
+impl SendQueue for Out {
+    fn try_send(&self, request: SendRequest) -> Result<(), SendQueueError> {
         self.0.lock().push(request);
         Ok(())
     }
-    fn try_send_reporting(&self, _: SendRequest, done: OnDelivery) -> Result<(), OutboxError> {
+    fn try_send_reporting(&self, _: SendRequest, done: OnDelivery) -> Result<(), SendQueueError> {
         done(true);
         Ok(())
     }
@@ -79,7 +79,7 @@ impl Run {
                 entropy: Arc::new(SeededEntropy::new(5)),
                 store: Some(store.clone()),
                 ledger: Ledger::in_memory(),
-                outbox: Arc::clone(&out) as Arc<dyn Outbox>,
+                send_queue: Arc::clone(&out) as Arc<dyn SendQueue>,
                 bans: bans(&directory, &clock),
                 dedup: dedup.clone(),
             },
@@ -103,7 +103,7 @@ impl Run {
             limiter: RateLimiter::new(RateLimits::NONE, [3; 16]),
             directory,
             bans,
-            outbox: Arc::clone(&self.out) as Arc<dyn Outbox>,
+            send_queue: Arc::clone(&self.out) as Arc<dyn SendQueue>,
             ..InboundRuntime::new(identity, clock, Arc::new(SeededEntropy::new(3)))
         };
         let application =

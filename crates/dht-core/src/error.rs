@@ -165,6 +165,9 @@ pub enum ClaimError {
         /// Most claims that are accepted.
         max: usize,
     },
+    /// A claim for another key than the one that was searched for.
+    #[error("claim is for another key")]
+    OtherKey,
     /// The record held under this node id has another key.
     #[error("public key differs from the one already known for this node id")]
     KeyMismatch,

@@ -47,11 +47,11 @@ mod keys;
 mod message;
 mod network;
 mod node_id;
-mod outbox;
 mod peer_address;
 mod priority;
 mod remote_peer;
 mod schnorr;
+mod send;
 mod settings;
 mod severity;
 mod strategy;
@@ -81,14 +81,14 @@ pub use keys::{PublicKey, SecretKey, SharedSecret};
 pub use message::{Destination, Encryption, MessageTag, MessageType};
 pub use network::Network;
 pub use node_id::{Distance, NodeId};
-pub use outbox::{
-    Cause, DeliveryError, Message, OnDelivery, Outbox, OutboxError, Payload, SendBuilder,
-    SendParams, SendRequest,
-};
 pub use peer_address::PeerAddress;
 pub use priority::Priority;
 pub use remote_peer::RemotePeer;
 pub use schnorr::MessageSignature;
+pub use send::{
+    Cause, DeliveryError, Message, OnDelivery, Payload, SendBuilder, SendParams, SendQueue,
+    SendQueueError, SendRequest,
+};
 pub use settings::OutOfRange;
 pub use severity::Severity;
 pub use strategy::Strategy;

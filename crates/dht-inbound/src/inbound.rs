@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use dht_core::{
-    Disposition, Features, FingerprintKey, NodeIdentity, OpenError, Opened, Outbox, Sealed,
+    Disposition, Features, FingerprintKey, NodeIdentity, OpenError, Opened, Sealed, SendQueue,
     SharedClock, SharedEntropy, Verified, VerifyError,
 };
 use dht_dedup::{DEFAULT_CAPACITY, DEFAULT_FINGERPRINTS, DedupTable, FingerprintCache};
@@ -75,7 +75,7 @@ pub struct InboundRuntime {
     /// Takes offences; says whom this node blames.
     pub bans: BanPolicy,
     /// Takes what is sent.
-    pub outbox: Arc<dyn Outbox>,
+    pub send_queue: Arc<dyn SendQueue>,
     /// Receives the discovery responses that pass the checks.
     pub discovery: Arc<dyn DiscoveryHook>,
     /// Validates gossip; without one, all of it is accepted.
@@ -133,7 +133,7 @@ impl Default for InboundConfig {
 
 impl InboundRuntime {
     /// An empty directory, the strict ban policy with its default terms, tables with default bounds and random seeds,
-    /// and no validator. Sends nothing and ignores discovery responses: set [`outbox`](Self::outbox) and
+    /// and no validator. Sends nothing and ignores discovery responses: set [`send_queue`](Self::send_queue) and
     /// [`discovery`](Self::discovery) for a node that takes part in a network.
     pub fn new(identity: Arc<NodeIdentity>, clock: SharedClock, entropy: SharedEntropy) -> Self {
         use dht_core::Entropy as _;
@@ -166,7 +166,7 @@ impl InboundRuntime {
             dedup,
             fingerprints: FingerprintCache::new(DEFAULT_FINGERPRINTS, key),
             bans,
-            outbox: Arc::new(()),
+            send_queue: Arc::new(()),
             discovery: Arc::new(()),
             validator: None,
         }
@@ -218,7 +218,7 @@ impl<S> Inbound<S> {
             let protocol = Protocol {
                 identity: Arc::clone(&runtime.identity),
                 directory: runtime.directory.clone(),
-                outbox: Arc::clone(&runtime.outbox),
+                send_queue: Arc::clone(&runtime.send_queue),
                 discovery: Arc::clone(&runtime.discovery),
                 bans: runtime.bans.clone(),
                 clock: Arc::clone(&runtime.clock),
@@ -226,7 +226,7 @@ impl<S> Inbound<S> {
             };
             let gossip = Gossip {
                 validator: runtime.validator.clone(),
-                relay: relays.then(|| Arc::clone(&runtime.outbox)),
+                relay: relays.then(|| Arc::clone(&runtime.send_queue)),
                 bans: runtime.bans.clone(),
             };
             ServiceBuilder::new()
@@ -250,7 +250,7 @@ impl<S> Inbound<S> {
             let features = runtime.identity.features();
             let forwards = config.forward && features.contains(Features::DHT_STORE_FORWARD);
             let forward = Forward {
-                outbox: Arc::clone(&runtime.outbox),
+                send_queue: Arc::clone(&runtime.send_queue),
                 bans: runtime.bans.clone(),
                 clock: Arc::clone(&runtime.clock),
             };

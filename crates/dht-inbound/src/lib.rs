@@ -22,7 +22,7 @@
 //! use tower::{ServiceExt as _, service_fn};
 //!
 //! let identity = Arc::new(test_util::identity(1));
-//! // A node takes `SystemClock`; the frame below was sealed at this time. Add an outbox and a discovery hook to send.
+//! // A node takes `SystemClock`; the frame below was sealed at this time. Add a send queue and a discovery hook to send.
 //! let clock = Arc::new(ManualClock::new(UnixSeconds(1_700_000_000)));
 //! let runtime = InboundRuntime::new(identity, clock, Arc::new(OsEntropy));
 //! let application = service_fn(|message: Delivered| async move {
@@ -52,8 +52,8 @@ mod inbound;
 mod message;
 pub mod metrics;
 mod observe;
-mod outbox;
 mod protocol;
+mod sent;
 mod worker;
 
 #[cfg(test)]
@@ -77,8 +77,7 @@ pub use self::{
     message::{Deduped, Delivered, InboundEnvelope, OpenedMessage},
     observe::{Observe, ObserveFuture, ObserveLayer},
     protocol::{
-        AnswerCheck, AnswerError, ClaimParts, DiscoveryAnswer, DiscoveryHook, Forward, Protocol,
-        convert_claim,
+        AnswerCheck, ClaimParts, DiscoveryAnswer, DiscoveryHook, Forward, Protocol, convert_claim,
     },
     worker::run_worker,
 };

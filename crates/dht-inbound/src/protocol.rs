@@ -10,7 +10,7 @@ mod join;
 mod response;
 
 pub use self::{
-    answer::{AnswerCheck, AnswerError},
+    answer::AnswerCheck,
     claim::{ClaimParts, convert_claim},
     dht::Protocol,
     forward::Forward,

@@ -11,9 +11,9 @@ use std::{
 use bytes::Bytes;
 use dht_core::{
     Destination, Disposition, Encryption, Entropy as _, Features, ManualClock, MessageTag,
-    MessageType, NodeId, NodeIdentity, OnDelivery, Outbox, OutboxError, Payload, Priority,
-    ProtocolVersion, PublicKey, RawEnvelope, RemotePeer, SealRequest, SealSecrets, Sealed,
-    SeededEntropy, SendRequest, Signing, Strategy, UnixSeconds, Verified, dedup_key,
+    MessageType, NodeId, NodeIdentity, OnDelivery, Payload, Priority, ProtocolVersion, PublicKey,
+    RawEnvelope, RemotePeer, SealRequest, SealSecrets, Sealed, SeededEntropy, SendQueue,
+    SendQueueError, SendRequest, Signing, Strategy, UnixSeconds, Verified, dedup_key,
     encode_envelope, encode_parts, seal, test_util,
 };
 use dht_peers::{
@@ -249,11 +249,11 @@ pub(crate) struct OutRecorder {
     pub(crate) forwarded: Mutex<Vec<Forwarded>>,
     pub(crate) replies: Mutex<Vec<Reply>>,
     pub(crate) answers: Mutex<Vec<DiscoveryAnswer>>,
-    pub(crate) refuse: Mutex<Option<OutboxError>>,
+    pub(crate) refuse: Mutex<Option<SendQueueError>>,
 }
 
 impl OutRecorder {
-    fn take<T>(&self, list: &Mutex<Vec<T>>, value: T) -> Result<(), OutboxError> {
+    fn take<T>(&self, list: &Mutex<Vec<T>>, value: T) -> Result<(), SendQueueError> {
         match *self.refuse.lock() {
             Some(error) => Err(error),
             None => {
@@ -264,8 +264,8 @@ impl OutRecorder {
     }
 }
 
-impl Outbox for OutRecorder {
-    fn try_send(&self, request: SendRequest) -> Result<(), OutboxError> {
+impl SendQueue for OutRecorder {
+    fn try_send(&self, request: SendRequest) -> Result<(), SendQueueError> {
         match request {
             SendRequest::Forward {
                 frame,
@@ -297,13 +297,13 @@ impl Outbox for OutRecorder {
         }
     }
 
-    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
+    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), SendQueueError> {
         panic!("no layer waits for a delivery")
     }
 }
 
 impl DiscoveryHook for OutRecorder {
-    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), OutboxError> {
+    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), SendQueueError> {
         self.take(&self.answers, answer)
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use dht_core::{
-    Address, Clock as _, Entropy as _, FingerprintKey, Host, Network, NodeIdentity, Outbox,
+    Address, Clock as _, Entropy as _, FingerprintKey, Host, Network, NodeIdentity, SendQueue,
 };
 use dht_dedup::{DEFAULT_CAPACITY, DEFAULT_FINGERPRINTS, DedupTable, FingerprintCache};
 use dht_inbound::{
@@ -87,7 +87,8 @@ impl Builder {
             let home = self.home.as_deref();
             let stores = self.claim.is_none();
             let started =
-                crate::saf::start(home, config, stores, &shared, sending.outbox(), &tasks).await;
+                crate::saf::start(home, config, stores, &shared, sending.send_queue(), &tasks)
+                    .await;
             started.map_err(|source| StartError::Store {
                 path: home.map(crate::saf::saf_folder).unwrap_or_default(),
                 source,
@@ -301,7 +302,7 @@ impl Builder {
             dedup: shared.dedup.clone(),
             fingerprints: FingerprintCache::new(DEFAULT_FINGERPRINTS, key),
             bans: shared.bans.clone(),
-            outbox: sending.outbox(),
+            send_queue: sending.send_queue(),
             discovery: Arc::new(answers),
             validator: self.validator.clone(),
         }
@@ -380,7 +381,7 @@ impl Sending {
     }
 
     /// The outbound side, through which the other parts of the node send.
-    fn outbox(&self) -> Arc<dyn Outbox> {
+    fn send_queue(&self) -> Arc<dyn SendQueue> {
         Arc::new(self.door.clone())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dht_core::{NodeId, OutboxError};
+use dht_core::{NodeId, SendQueueError};
 use dht_inbound::{AnswerCheck, DiscoveryAnswer, DiscoveryHook};
 use dht_outbound::{Dial, SearchError, Searcher};
 use dht_transport::Transport;
@@ -15,7 +15,7 @@ pub(crate) struct Answers {
 }
 
 impl DiscoveryHook for Answers {
-    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), OutboxError> {
+    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), SendQueueError> {
         let Some(search) = self.searcher.take(answer.message.nonce) else {
             tracing::debug!(peer = %answer.responder, "answer to no question of ours");
             return Ok(());

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use dht_core::{
-    DeliveryError, Entropy as _, Features, ManualClock, Message, NodeIdentity, Outbox as _,
-    Payload, RemotePeer, SecretKey, SeededEntropy, SendParams, SendRequest, UnixSeconds,
+    DeliveryError, Entropy as _, Features, ManualClock, Message, NodeIdentity, Payload, RemotePeer,
+    SecretKey, SeededEntropy, SendParams, SendQueue as _, SendRequest, UnixSeconds,
 };
 use dht_dedup::DedupTable;
 use dht_outbound::{Config, Outbound, OutboundMessage, PipelineParts, pipeline};

@@ -1,6 +1,6 @@
 //! Why a message was not sent.
 
-use dht_core::{DeliveryError, OutboxError, SealError};
+use dht_core::{DeliveryError, SealError, SendQueueError};
 use dht_stack::NoPlace;
 
 /// Why a message was not sent.
@@ -81,7 +81,7 @@ impl From<NoPlace> for SendError {
     }
 }
 
-impl From<SendError> for OutboxError {
+impl From<SendError> for SendQueueError {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Closed => Self::Closed,

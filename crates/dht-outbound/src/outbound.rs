@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use dht_core::{NodeIdentity, OnDelivery, Outbox, OutboxError, SendRequest};
+use dht_core::{NodeIdentity, OnDelivery, SendQueue, SendQueueError, SendRequest};
 use dht_stack::RoomAsk;
 use futures::future::BoxFuture;
 use tower::BoxError;
@@ -26,7 +26,7 @@ use crate::{
 ///
 /// Requests are admitted once, bounded in number and bytes: the more important may fill more of the room, and each
 /// [`Cause`](dht_core::Cause) keeps to a share of it. As a tower service it waits for room, callers of a cause in the order in which they
-/// came, and seals on the caller's task, so that many callers use many cores. As an [`Outbox`] it never waits: what finds no
+/// came, and seals on the caller's task, so that many callers use many cores. As a [`SendQueue`] it never waits: what finds no
 /// room is refused, and what is taken runs on the [`Worker`].
 ///
 /// With a [`Discover`], the recipient of a direct message that is not known is searched for; meanwhile the request holds
@@ -153,7 +153,7 @@ impl Outbound {
         self.send(SendRequest::join(me, nonce)).await
     }
 
-    fn queue(&self, request: SendRequest, report: Option<Report>) -> Result<(), OutboxError> {
+    fn queue(&self, request: SendRequest, report: Option<Report>) -> Result<(), SendQueueError> {
         let place = self.shared.admit_now(&request)?;
         self.shared.queue.push(Job {
             request,
@@ -181,8 +181,8 @@ impl Service<SendRequest> for Outbound {
     }
 }
 
-impl Outbox for Outbound {
-    fn try_send(&self, request: SendRequest) -> Result<(), OutboxError> {
+impl SendQueue for Outbound {
+    fn try_send(&self, request: SendRequest) -> Result<(), SendQueueError> {
         self.queue(request, None)
     }
 
@@ -190,14 +190,14 @@ impl Outbox for Outbound {
         &self,
         request: SendRequest,
         done: OnDelivery,
-    ) -> Result<(), OutboxError> {
+    ) -> Result<(), SendQueueError> {
         // The message itself has its place in the other admission.
         let ask = RoomAsk {
             bytes: 0,
             ..ask(&request)
         };
         let place = self.shared.reports.try_acquire(ask);
-        let place = place.ok_or(OutboxError::Full)?;
+        let place = place.ok_or(SendQueueError::Full)?;
         self.queue(request, Some(Report::new(done, place)))
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 /// Requests in the pipeline at one time, of those that the worker runs; more wait in its queue.
 const CONCURRENT: usize = 64;
 
-/// Runs what the [`Outbox`](dht_core::Outbox) side of an [`Outbound`](crate::Outbound) has taken, the most important
+/// Runs what the [`SendQueue`](dht_core::SendQueue) side of an [`Outbound`](crate::Outbound) has taken, the most important
 /// first, and watches the deliveries that are to be reported. Spawns nothing.
 #[must_use = "nothing runs before the worker does"]
 pub struct Worker(Arc<Shared>);

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use dht_core::{
     Clock as _, Content, DedupHash, Destination, Disposition, DropReason, Encryption, Entropy as _,
     Features, Flags, Header, InTransit, ManualClock, MessageTag, MessageType, NodeIdentity,
-    OnDelivery, Opened, Outbox, OutboxError, Payload, ProtocolVersion, RawEnvelope, RemotePeer,
-    SealRequest, SealSecrets, SecretKey, SeededEntropy, SendRequest, SharedEntropy, Signing,
-    StoreOutcome, UnixSeconds, dedup_hash, dedup_key, encode_envelope, encode_parts, seal,
+    OnDelivery, Opened, Payload, ProtocolVersion, RawEnvelope, RemotePeer, SealRequest,
+    SealSecrets, SecretKey, SeededEntropy, SendQueue, SendQueueError, SendRequest, SharedEntropy,
+    Signing, StoreOutcome, UnixSeconds, dedup_hash, dedup_key, encode_envelope, encode_parts, seal,
 };
 use dht_dedup::{DEFAULT_CAPACITY, DedupTable};
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
@@ -50,8 +50,8 @@ async fn main() -> Outcome<()> {
     bob.saf.request_from(&holder.peer())?;
     let summary = loop {
         // The network: everything one node sends arrives at the other.
-        bob.outbox.deliver(&bob, &holder).await?;
-        holder.outbox.deliver(&holder, &bob).await?;
+        bob.queue.deliver(&bob, &holder).await?;
+        holder.queue.deliver(&holder, &bob).await?;
         if let Ok(SafEvent::CaughtUp(summary)) = events.try_recv() {
             break summary;
         }
@@ -84,11 +84,11 @@ fn write(alice: &SecretKey, to: &Node, number: u64, entropy: &SharedEntropy) -> 
     Ok(encode_envelope(&sealed.header, &sealed.body))
 }
 
-/// A node: store-and-forward, an outbox and an application.
+/// A node: store-and-forward, a queue and an application.
 struct Node {
     identity: Arc<NodeIdentity>,
     saf: Saf,
-    outbox: Arc<Queue>,
+    queue: Arc<Queue>,
     inbox: Arc<Mutex<Vec<Envelope>>>,
 }
 
@@ -108,7 +108,7 @@ impl Node {
             clock.now(),
             rng,
         ));
-        let outbox = Arc::new(Queue::default());
+        let queue = Arc::new(Queue::default());
         let directory = Directory::new(*identity.node_id());
         let bans = BanPolicy::new(
             AttributionProfile::Strict,
@@ -124,14 +124,14 @@ impl Node {
             entropy: Arc::clone(entropy),
             store,
             ledger: Ledger::in_memory(),
-            outbox: Arc::clone(&outbox) as _,
+            send_queue: Arc::clone(&queue) as _,
             bans,
             dedup: DedupTable::new(DEFAULT_CAPACITY, [7; 16]),
         };
         Ok(Self {
             identity,
             saf: Saf::new(&Config::default(), parts),
-            outbox,
+            queue,
             inbox: Arc::default(),
         })
     }
@@ -225,8 +225,8 @@ impl Queue {
     }
 }
 
-impl Outbox for Queue {
-    fn try_send(&self, request: SendRequest) -> Result<(), OutboxError> {
+impl SendQueue for Queue {
+    fn try_send(&self, request: SendRequest) -> Result<(), SendQueueError> {
         self.try_send_reporting(request, Box::new(drop))
     }
 
@@ -234,7 +234,7 @@ impl Outbox for Queue {
         &self,
         request: SendRequest,
         done: OnDelivery,
-    ) -> Result<(), OutboxError> {
+    ) -> Result<(), SendQueueError> {
         if let SendRequest::Message {
             params,
             payload: Payload::Part(part),

@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use dht_core::{
-    Clock as _, DedupHash, Entropy as _, Features, NodeId, NodeIdentity, Outbox, OutboxError,
-    PublicKey, RemotePeer, SharedClock, SharedEntropy,
+    Clock as _, DedupHash, Entropy as _, Features, NodeId, NodeIdentity, PublicKey, RemotePeer,
+    SendQueue, SendQueueError, SharedClock, SharedEntropy,
 };
 use dht_dedup::DedupTable;
 use dht_mailbox::Store;
@@ -39,7 +39,7 @@ pub struct SafParts {
     /// Messages received from the stores of others.
     pub ledger: Ledger,
     /// Sends requests and responses.
-    pub outbox: Arc<dyn Outbox>,
+    pub send_queue: Arc<dyn SendQueue>,
     /// Policy that offences of responders are reported to. Its profile decides which responses are refused.
     pub bans: BanPolicy,
     /// Dedup table of the inbound stack.
@@ -76,7 +76,7 @@ impl Saf {
             entropy,
             store,
             ledger,
-            outbox,
+            send_queue,
             bans,
             dedup,
         } = parts;
@@ -100,7 +100,7 @@ impl Saf {
             server: Arc::new(Server::new(
                 Arc::clone(&clock),
                 store.clone(),
-                Arc::clone(&outbox),
+                Arc::clone(&send_queue),
                 seed(),
                 config,
             )),
@@ -113,7 +113,7 @@ impl Saf {
             clock: Arc::clone(&clock),
             entropy,
             ledger: Arc::new(ledger),
-            outbox,
+            send_queue,
             bans,
             dedup,
             decisions: Arc::clone(&decisions),
@@ -182,8 +182,8 @@ impl Saf {
     /// Asks a peer for everything new, whatever the settings say.
     ///
     /// # Errors
-    /// [`OutboxError`].
-    pub fn request_from(&self, peer: &RemotePeer) -> Result<(), OutboxError> {
+    /// [`SendQueueError`].
+    pub fn request_from(&self, peer: &RemotePeer) -> Result<(), SendQueueError> {
         self.0.fetcher.request_from(peer)
     }
 

@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{Destination, Disposition, DropReason, Outbox, SendRequest, Strategy};
+use dht_core::{Destination, Disposition, DropReason, SendQueue, SendRequest, Strategy};
 use dht_peers::policy::{BanPolicy, Offence, Parties};
 use dht_stack::{Ask, Decide};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
-use crate::{message::OpenedMessage, metrics, outbox::settle};
+use crate::{message::OpenedMessage, metrics, sent::settle};
 
 /// How long a [`GossipValidator`] may take, unless configured otherwise. The message keeps its memory, and a place
 /// among those under way, meanwhile.
@@ -54,7 +54,7 @@ pub struct Gossip {
     /// Validator that the application registered.
     pub validator: Option<Arc<dyn GossipValidator>>,
     /// Sends accepted messages on, if this node does that.
-    pub relay: Option<Arc<dyn Outbox>>,
+    pub relay: Option<Arc<dyn SendQueue>>,
     /// Bans peers for the offences found here.
     pub bans: BanPolicy,
 }
@@ -114,7 +114,7 @@ impl Decide<OpenedMessage> for Gossip {
 
 impl Gossip {
     fn pass_on(&self, message: &OpenedMessage) -> Result<(), DropReason> {
-        let Some(outbox) = &self.relay else {
+        let Some(send_queue) = &self.relay else {
             return Ok(());
         };
         if !message.is_gossip() || message.is_repeat() || message.is_saf {
@@ -126,7 +126,7 @@ impl Gossip {
         };
         let (frame, tag) = (message.opened.frame.clone(), message.opened.header.tag);
         let request = SendRequest::forward(frame, strategy, tag);
-        settle("gossip", outbox.try_send(request)).map(drop)
+        settle("gossip", send_queue.try_send(request)).map(drop)
     }
 }
 

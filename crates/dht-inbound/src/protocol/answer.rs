@@ -27,18 +27,6 @@ pub struct AnswerCheck {
     pub claims: ClaimPolicy,
 }
 
-/// Why an answer is of no use.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AnswerError {
-    /// The responder is not the peer that was sought.
-    #[error("the answer is for another key")]
-    WrongKey,
-    /// The claim does not decode, for which nobody is blamed, or is refused.
-    #[error("the answer has a claim that is refused: {0}")]
-    Claim(#[from] ClaimError),
-}
-
 impl AnswerCheck {
     /// Takes the peer that answered a discovery for `sought` into the directory, or merges what is new about it; a ban
     /// of it stays.
@@ -47,8 +35,8 @@ impl AnswerCheck {
     /// nonce.
     ///
     /// # Errors
-    /// [`AnswerError`]. The responder is reported where the table has it so.
-    pub fn accept(&self, answer: &DiscoveryAnswer, sought: &PublicKey) -> Result<(), AnswerError> {
+    /// [`ClaimError`]. The responder is reported where the table has it so.
+    pub fn accept(&self, answer: &DiscoveryAnswer, sought: &PublicKey) -> Result<(), ClaimError> {
         let blame = |offence| {
             let parties = Parties {
                 deliverer: Some(answer.source.node_id.into()),
@@ -60,7 +48,7 @@ impl AnswerCheck {
         };
         if answer.responder != *sought {
             blame(Offence::ResponseWrongKey);
-            return Err(AnswerError::WrongKey);
+            return Err(ClaimError::OtherKey);
         }
         let claim = convert_claim(&answer.message)?;
         let now = self.clock.now();
@@ -164,7 +152,7 @@ mod tests {
         for (profile, blamed) in [(Strict, 4), (Legacy, SOUGHT)] {
             let (check, taken) = check(profile);
             let refused = check.accept(&answer_of(4), &key(SOUGHT));
-            assert_eq!(refused, Err(AnswerError::WrongKey));
+            assert_eq!(refused, Err(ClaimError::OtherKey));
             let orders = taken.take();
             assert_eq!(orders.len(), 1);
             assert_eq!(

@@ -4,8 +4,8 @@ use std::{fmt, ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use dht_core::{
-    Claim, ClaimError, Clock as _, Disposition, DropReason, MessageType, NodeIdentity, Outbox,
-    PublicKey, SharedClock,
+    Claim, ClaimError, Clock as _, Disposition, DropReason, MessageType, NodeIdentity, PublicKey,
+    SendQueue, SharedClock,
 };
 use dht_peers::{
     ClaimPolicy, Directory,
@@ -22,7 +22,7 @@ use crate::message::OpenedMessage;
 /// Consumes joins, discoveries and discovery responses, and ends what this node cannot read; passes everything else
 /// on.
 ///
-/// Peers learned go into the directory once their claim has been checked. Requests to send go to the [`Outbox`];
+/// Peers learned go into the directory once their claim has been checked. Requests to send go to the [`SendQueue`];
 /// responses go to the [`DiscoveryHook`].
 ///
 /// Specification 03, section 3.12, and 06, sections 2.2, 2.3 and 3.
@@ -33,7 +33,7 @@ pub struct Protocol {
     /// Where peers are kept.
     pub directory: Directory,
     /// Takes relayed joins and answers to discoveries.
-    pub outbox: Arc<dyn Outbox>,
+    pub send_queue: Arc<dyn SendQueue>,
     /// Receives the discovery responses that pass the checks.
     pub discovery: Arc<dyn DiscoveryHook>,
     /// Bans peers for the offences found here.

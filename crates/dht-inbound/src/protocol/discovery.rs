@@ -12,7 +12,7 @@ use super::{
     claim::convert_claim,
     dht::{BAD, Inspected, Kind, Protocol, Subject},
 };
-use crate::{message::OpenedMessage, outbox::settle};
+use crate::{message::OpenedMessage, sent::settle};
 
 impl Protocol {
     pub(super) fn inspect_discovery(
@@ -71,7 +71,7 @@ impl Protocol {
         let to = *claims.public_key();
         let reply = SendRequest::discovery_response(&self.identity, to, nonce);
         Ok(
-            match settle("discovery_response", self.outbox.try_send(reply))? {
+            match settle("discovery_response", self.send_queue.try_send(reply))? {
                 true => Disposition::Answered,
                 false => Disposition::Dropped(DropReason::Overload),
             },

@@ -2,13 +2,15 @@
 
 use std::{fmt, sync::Arc};
 
-use dht_core::{Clock as _, Disposition, DropReason, Outbox, SendRequest, SharedClock, Strategy};
+use dht_core::{
+    Clock as _, Disposition, DropReason, SendQueue, SendRequest, SharedClock, Strategy,
+};
 use dht_peers::policy::{BanPolicy, Offence, Parties};
 use dht_stack::Check;
 
-use crate::{message::OpenedMessage, outbox::settle};
+use crate::{message::OpenedMessage, sent::settle};
 
-/// Hands unreadable messages to the [`Outbox`], byte for byte as received, and passes every message on.
+/// Hands unreadable messages to the [`SendQueue`], byte for byte as received, and passes every message on.
 ///
 /// Only for a node that forwards: its features contain `DHT_STORE_FORWARD`, and the setting allows it (03 F-16).
 ///
@@ -16,7 +18,7 @@ use crate::{message::OpenedMessage, outbox::settle};
 #[derive(Clone)]
 pub struct Forward {
     /// Takes what is forwarded.
-    pub outbox: Arc<dyn Outbox>,
+    pub send_queue: Arc<dyn SendQueue>,
     /// Bans peers for the offences found here.
     pub bans: BanPolicy,
     /// Clock of this node.
@@ -65,7 +67,7 @@ impl Forward {
             },
         };
         let request = SendRequest::forward(message.opened.frame.clone(), strategy, header.tag);
-        let taken = settle("forward", self.outbox.try_send(request))?;
+        let taken = settle("forward", self.send_queue.try_send(request))?;
         Ok(Some(match taken {
             true => Disposition::Forwarded,
             false => Disposition::Dropped(DropReason::Overload),

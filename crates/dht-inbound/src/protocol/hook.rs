@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dht_core::{OutboxError, PublicKey, RemotePeer};
+use dht_core::{PublicKey, RemotePeer, SendQueueError};
 use dht_proto::dht::DiscoveryResponseMessage;
 
 /// Takes discovery responses: the service that sent the discoveries. Never waits.
@@ -15,13 +15,13 @@ pub trait DiscoveryHook: Send + Sync + 'static {
     /// Takes a response whose signer delivered it itself and claims no other key.
     ///
     /// # Errors
-    /// [`OutboxError`].
-    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), OutboxError>;
+    /// [`SendQueueError`].
+    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), SendQueueError>;
 }
 
 /// Ignores every response, as no discovery has been sent.
 impl DiscoveryHook for () {
-    fn on_response(&self, _: DiscoveryAnswer) -> Result<(), OutboxError> {
+    fn on_response(&self, _: DiscoveryAnswer) -> Result<(), SendQueueError> {
         Ok(())
     }
 }
@@ -38,7 +38,7 @@ pub struct DiscoveryAnswer {
 }
 
 impl<H: DiscoveryHook + ?Sized> DiscoveryHook for Arc<H> {
-    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), OutboxError> {
+    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), SendQueueError> {
         (**self).on_response(answer)
     }
 }

@@ -14,7 +14,7 @@ use super::{
     claim::convert_claim,
     dht::{BAD, Inspected, Kind, Protocol, Subject},
 };
-use crate::{message::OpenedMessage, outbox::settle};
+use crate::{message::OpenedMessage, sent::settle};
 
 impl Protocol {
     pub(super) fn inspect_join(&self, message: &OpenedMessage, origin: &PublicKey) -> Inspected {
@@ -75,7 +75,7 @@ impl Protocol {
         // The bytes as received: re-encoded ones would no longer carry the signature (03 F-9).
         let frame = message.opened.frame.clone();
         let request = SendRequest::forward(frame, strategy, header.tag);
-        settle("join", self.outbox.try_send(request))?;
+        settle("join", self.send_queue.try_send(request))?;
         Ok(Disposition::Answered)
     }
 }

@@ -7,7 +7,7 @@ use dht_peers::policy::{AttributionProfile, Offence};
 use dht_proto::dht::DiscoveryResponseMessage;
 
 use super::{dht::Protocol, hook::DiscoveryAnswer};
-use crate::{message::OpenedMessage, outbox::settle};
+use crate::{message::OpenedMessage, sent::settle};
 
 impl Protocol {
     pub(super) fn inspect_response(

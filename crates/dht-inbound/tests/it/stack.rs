@@ -11,9 +11,9 @@ use std::{
 use bytes::Bytes;
 use dht_core::{
     Destination, Disposition, Encryption, Entropy as _, Features, Header, ManualClock, MessageTag,
-    MessageType, NodeIdentity, OnDelivery, OpenError, Opened, Outbox, OutboxError, ProtocolVersion,
-    RawEnvelope, RemotePeer, SealRequest, SealSecrets, Sealed, SeededEntropy, SendRequest, Signing,
-    Verified, VerifyError, encode_envelope, encode_parts, seal,
+    MessageType, NodeIdentity, OnDelivery, OpenError, Opened, ProtocolVersion, RawEnvelope,
+    RemotePeer, SealRequest, SealSecrets, Sealed, SeededEntropy, SendQueue, SendQueueError,
+    SendRequest, Signing, Verified, VerifyError, encode_envelope, encode_parts, seal,
     test_util::{self, NOW},
 };
 use dht_dedup::DedupTable;
@@ -226,26 +226,26 @@ fn runtime(
         limiter: RateLimiter::new(RateLimits::NONE, [6; 16]),
         directory,
         bans,
-        outbox: Arc::clone(&exits) as Arc<dyn Outbox>,
+        send_queue: Arc::clone(&exits) as Arc<dyn SendQueue>,
         discovery: Arc::clone(&exits) as Arc<dyn DiscoveryHook>,
         ..InboundRuntime::new(identity, clock, Arc::new(SeededEntropy::new(3)))
     };
     (exits, runtime)
 }
 
-impl Outbox for Exits {
-    fn try_send(&self, request: SendRequest) -> Result<(), OutboxError> {
+impl SendQueue for Exits {
+    fn try_send(&self, request: SendRequest) -> Result<(), SendQueueError> {
         self.sent.lock().push(request);
         Ok(())
     }
 
-    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
+    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), SendQueueError> {
         panic!("no layer waits for a delivery")
     }
 }
 
 impl DiscoveryHook for Exits {
-    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), OutboxError> {
+    fn on_response(&self, answer: DiscoveryAnswer) -> Result<(), SendQueueError> {
         self.answers.lock().push(answer);
         Ok(())
     }

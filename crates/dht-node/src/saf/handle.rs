@@ -2,7 +2,7 @@
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
-use dht_core::{Clock as _, Features, NodeId, Outbox, PublicKey, RemotePeer};
+use dht_core::{Clock as _, Features, NodeId, PublicKey, RemotePeer, SendQueue};
 use dht_dedup::DedupEntry;
 use dht_mailbox::{Store, StoreError};
 use dht_saf::{Saf, SafEvent, SafLayer, SafParts, StoreLayer};
@@ -33,7 +33,7 @@ pub(crate) async fn start(
     config: &Config,
     stores: bool,
     shared: &Shared,
-    outbox: Arc<dyn Outbox>,
+    send_queue: Arc<dyn SendQueue>,
     tasks: &Tasks,
 ) -> Result<SafHandle, StoreError> {
     if !config.saf.enabled {
@@ -66,7 +66,7 @@ pub(crate) async fn start(
         entropy: Arc::clone(&shared.entropy),
         store,
         ledger,
-        outbox,
+        send_queue,
         bans: shared.bans.clone(),
         dedup: shared.dedup.clone(),
     };

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dht_core::{
-    MessageTag, MessageType, NodeId, Outbox, OutboxError, Payload, Priority, SendBuilder,
-    SendParams, SendRequest, Strategy,
+    MessageTag, MessageType, NodeId, Payload, Priority, SendBuilder, SendParams, SendQueue,
+    SendQueueError, SendRequest, Strategy,
     test_util::{identity, public_key},
 };
 use dht_outbound::{Config, Deliveries, DeliveryReply, Discover, Outbound, SendError, Worker};
@@ -97,14 +97,14 @@ async fn a_full_queue_sheds_in_order() {
         while outbound.try_send(request.clone()).is_ok() {
             all += 1;
         }
-        assert_eq!(outbound.try_send(request), Err(OutboxError::Full));
+        assert_eq!(outbound.try_send(request), Err(SendQueueError::Full));
         taken.push(all);
     }
     assert_eq!(taken, [8, 12, 14, 16]);
     drop(worker);
     assert_eq!(
         outbound.try_send(forward("frame")),
-        Err(OutboxError::Closed)
+        Err(SendQueueError::Closed)
     );
     assert_eq!(
         outbound.send(forward("frame")).await.err(),
@@ -127,7 +127,10 @@ async fn waiting_requests_are_bounded_in_bytes() {
     );
     assert!(outbound.try_send(control(MessageType::Join)).is_ok());
     let request = control(MessageType::SafRequestMessages);
-    assert_eq!(outbound.try_send(request.clone()), Err(OutboxError::Full));
+    assert_eq!(
+        outbound.try_send(request.clone()),
+        Err(SendQueueError::Full)
+    );
     // A caller that can wait, waits until one has left.
     let mut waiting = task::spawn(outbound.send(request));
     assert_pending!(waiting.poll());
@@ -168,12 +171,15 @@ async fn waiting_direct_sends_let_control_pass() {
         assert_pending!(caller.poll());
     }
     // The application's share is taken, and many wait for it.
-    assert_eq!(outbound.try_send(to(1)), Err(OutboxError::Full));
+    assert_eq!(outbound.try_send(to(1)), Err(SendQueueError::Full));
     outbound
         .try_send(part(MessageType::DiscoveryResponse, "answer"))
         .unwrap();
     // Gossip gives way first.
-    assert_eq!(outbound.try_send(forward("frame")), Err(OutboxError::Full));
+    assert_eq!(
+        outbound.try_send(forward("frame")),
+        Err(SendQueueError::Full)
+    );
     gate.add_permits(1_000_000);
     for caller in callers {
         caller.await.unwrap();
@@ -279,11 +285,11 @@ async fn stored_answers_leave_reports_for_requests() {
     let [_, answer, ..] = by_priority(&Bytes::from_static(b"x"));
     let answers = (0..8).map_while(|_| report(answer.clone()).ok()).count();
     assert_eq!(answers, 6);
-    assert_eq!(report(answer), Err(OutboxError::Full));
+    assert_eq!(report(answer), Err(SendQueueError::Full));
     let ask = part(MessageType::SafRequestMessages, "x");
     report(ask.clone()).unwrap();
     report(ask.clone()).unwrap();
-    assert_eq!(report(ask), Err(OutboxError::Full));
+    assert_eq!(report(ask), Err(SendQueueError::Full));
 }
 
 #[tokio::test]
@@ -449,5 +455,5 @@ async fn a_dropped_worker_drops_its_requests() {
     tokio::task::yield_now().await;
     running.abort();
     assert!(reported.await.is_err(), "dropped uncalled");
-    assert_eq!(outbound.try_send(to(1)), Err(OutboxError::Closed));
+    assert_eq!(outbound.try_send(to(1)), Err(SendQueueError::Closed));
 }

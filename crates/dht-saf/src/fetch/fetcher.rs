@@ -9,8 +9,8 @@ use std::{
 };
 
 use dht_core::{
-    Clock as _, Distance, Entropy as _, Features, MessageType, NodeId, NodeIdentity, Outbox,
-    OutboxError, Priority, PublicKey, RemotePeer, SharedClock, SharedEntropy, UnixSeconds,
+    Clock as _, Distance, Entropy as _, Features, MessageType, NodeId, NodeIdentity, Priority,
+    PublicKey, RemotePeer, SendQueue, SendQueueError, SharedClock, SharedEntropy, UnixSeconds,
 };
 use dht_dedup::DedupTable;
 use dht_peers::{
@@ -56,7 +56,7 @@ pub(crate) struct FetchParts {
     pub(crate) clock: SharedClock,
     pub(crate) entropy: SharedEntropy,
     pub(crate) ledger: Arc<Ledger>,
-    pub(crate) outbox: Arc<dyn Outbox>,
+    pub(crate) send_queue: Arc<dyn SendQueue>,
     pub(crate) bans: BanPolicy,
     pub(crate) dedup: DedupTable,
     pub(crate) decisions: Arc<Decisions>,
@@ -153,7 +153,7 @@ impl Fetcher {
     }
 
     /// Asks a peer for everything new.
-    pub(crate) fn request_from(self: &Arc<Self>, peer: &RemotePeer) -> Result<(), OutboxError> {
+    pub(crate) fn request_from(self: &Arc<Self>, peer: &RemotePeer) -> Result<(), SendQueueError> {
         let now = self.parts.clock.now();
         if !self.tracker.lock().begin(peer.node_id, now) {
             return Ok(());
@@ -223,7 +223,7 @@ impl Fetcher {
         self: &Arc<Self>,
         peer: &RemotePeer,
         since: u64,
-    ) -> Result<(), OutboxError> {
+    ) -> Result<(), SendQueueError> {
         let parts = &self.parts;
         // The dedup table knows messages by their bytes: equal requests of two peers would be one.
         let request_id = parts.entropy.rng().next_u32().max(1);
@@ -242,7 +242,7 @@ impl Fetcher {
             Priority::Control,
             dht_proto::encode(&request),
         );
-        let sent = parts.outbox.try_send_reporting(
+        let sent = parts.send_queue.try_send_reporting(
             request,
             Box::new(move |sent| {
                 if !sent && let Some(fetcher) = fetcher.upgrade() {

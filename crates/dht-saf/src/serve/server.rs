@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use dht_core::{
-    Clock as _, Disposition, DropReason, MessageType, Outbox, Priority, PublicKey, RemotePeer,
+    Clock as _, Disposition, DropReason, MessageType, Priority, PublicKey, RemotePeer, SendQueue,
     SharedClock, UnixSeconds,
 };
 use dht_mailbox::{Page, Recipient, Store, StoredRecord};
@@ -32,7 +32,7 @@ const READERS: usize = 4;
 pub(crate) struct Server {
     clock: SharedClock,
     store: Store,
-    outbox: Arc<dyn Outbox>,
+    send_queue: Arc<dyn SendQueue>,
     pager: Arc<Mutex<Pager>>,
     rates: Rates,
     readers: Semaphore,
@@ -50,14 +50,14 @@ impl Server {
     pub(crate) fn new(
         clock: SharedClock,
         store: Store,
-        outbox: Arc<dyn Outbox>,
+        send_queue: Arc<dyn SendQueue>,
         seed: [u8; 16],
         config: &Config,
     ) -> Self {
         Self {
             clock,
             store,
-            outbox,
+            send_queue,
             pager: Arc::new(Mutex::new(Pager::new(PagerConfig {
                 order: config.order(),
                 max_returned: config.max_messages(),
@@ -150,7 +150,7 @@ impl Server {
             self.pager.lock().handed_over(plan, page);
         }
         let (pager, undo) = (Arc::clone(&self.pager), page.clone());
-        let sent = self.outbox.try_send_reporting(
+        let sent = self.send_queue.try_send_reporting(
             send_request(
                 requester,
                 MessageType::SafStoredMessages,

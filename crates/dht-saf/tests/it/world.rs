@@ -10,8 +10,8 @@ use bytes::Bytes;
 use dht_core::{
     Clock as _, Content, DedupHash, Destination, Disposition, DropReason, Encryption, Features,
     Flags, Header, InTransit, ManualClock, MessageTag, MessageType, NodeIdentity, OnDelivery,
-    Opened, Outbox, OutboxError, Payload, ProtocolVersion, PublicKey, RawEnvelope, RemotePeer,
-    SeededEntropy, SendRequest, Severity, Signing, StoreOutcome, Strategy, UnixSeconds, test_util,
+    Opened, Payload, ProtocolVersion, PublicKey, RawEnvelope, RemotePeer, SeededEntropy, SendQueue,
+    SendQueueError, SendRequest, Severity, Signing, StoreOutcome, Strategy, UnixSeconds, test_util,
 };
 use dht_dedup::DedupTable;
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
@@ -87,11 +87,11 @@ pub(crate) struct Sent {
     pub(crate) part: Bytes,
 }
 
-/// The parts of a node around store-and-forward: its outbox.
+/// The parts of a node around store-and-forward: its send queue.
 #[derive(Default)]
 pub(crate) struct FakeNode {
     pub(crate) sent: Mutex<Vec<Sent>>,
-    /// The outbox refuses every request.
+    /// The send queue refuses every request.
     pub(crate) full: Mutex<bool>,
     /// The connection breaks before a message has left.
     pub(crate) broken: Mutex<bool>,
@@ -100,8 +100,8 @@ pub(crate) struct FakeNode {
     waiting: Mutex<Vec<OnDelivery>>,
 }
 
-impl Outbox for FakeNode {
-    fn try_send(&self, _: SendRequest) -> Result<(), OutboxError> {
+impl SendQueue for FakeNode {
+    fn try_send(&self, _: SendRequest) -> Result<(), SendQueueError> {
         panic!("store-and-forward waits for every delivery")
     }
 
@@ -109,9 +109,9 @@ impl Outbox for FakeNode {
         &self,
         request: SendRequest,
         done: OnDelivery,
-    ) -> Result<(), OutboxError> {
+    ) -> Result<(), SendQueueError> {
         if *self.full.lock() {
-            return Err(OutboxError::Full);
+            return Err(SendQueueError::Full);
         }
         let SendRequest::Message {
             params,
@@ -254,7 +254,7 @@ impl World {
                 entropy: Arc::new(SeededEntropy::new(seed)),
                 store: Some(store),
                 ledger,
-                outbox: Arc::clone(&node) as Arc<dyn Outbox>,
+                send_queue: Arc::clone(&node) as Arc<dyn SendQueue>,
                 bans: policy,
                 dedup: DedupTable::new(10_000, [3; 16]),
             },

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use dht_core::{
-    Encryption, OutboxError, Signing,
+    Encryption, SendQueueError, Signing,
     test_util::{clear, encrypted, frame, identity, public_key},
 };
 use dht_stack::ThenLayer;
@@ -37,7 +37,7 @@ fn setup(after: u64, acceptance: Acceptance) -> Setup {
     let (bans, banned) = bans(AttributionProfile::Strict);
     let gossip = Gossip {
         validator: Some(Arc::new(Slow(Duration::from_millis(after), acceptance))),
-        relay: Some(Arc::clone(&out) as Arc<dyn Outbox>),
+        relay: Some(Arc::clone(&out) as Arc<dyn SendQueue>),
         bans,
     };
     let layer = ThenLayer::new(Validate(Duration::from_secs(2)), gossip);
@@ -165,11 +165,11 @@ async fn default_accepts_all_and_relays_nothing() {
     assert_eq!(ended, Disposition::Delivered);
 }
 
-/// A full outbox does not keep the application from its message.
+/// A full send queue does not keep the application from its message.
 #[tokio::test]
 async fn full_outbox_does_not_prevent_delivery() {
     let setup = setup(0, Acceptance::Accept);
-    *setup.out.refuse.lock() = Some(OutboxError::Full);
+    *setup.out.refuse.lock() = Some(SendQueueError::Full);
     assert_eq!(
         setup.run(gossip(Signing::Origin)).await,
         Disposition::Delivered

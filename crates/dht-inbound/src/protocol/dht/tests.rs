@@ -1,6 +1,6 @@
 use dht_core::{
     Address, Destination, Encryption, Features, IdentitySignature, ManualClock, NodeIdentity,
-    OutboxError, Priority, Severity, Signing, Strategy, UnixSeconds, encode_parts,
+    Priority, SendQueueError, Severity, Signing, Strategy, UnixSeconds, encode_parts,
     test_util::{clear, encrypted, identity, identity_with, public_key},
 };
 use dht_peers::{BanTarget, PeerRecord};
@@ -34,7 +34,7 @@ fn setup(profile: AttributionProfile) -> Setup {
     let check = Protocol {
         identity: Arc::clone(&me),
         directory: directory.clone(),
-        outbox: Arc::clone(&out) as Arc<dyn Outbox>,
+        send_queue: Arc::clone(&out) as Arc<dyn SendQueue>,
         discovery: Arc::clone(&out) as Arc<dyn DiscoveryHook>,
         bans,
         clock: Arc::new(ManualClock::new(NOW)),
@@ -684,7 +684,7 @@ async fn full_queues_shed_and_closed_drop() {
             response(PEER, PEER, body(&response_of(PEER))),
         ]
     };
-    *setup.out.refuse.lock() = Some(OutboxError::Full);
+    *setup.out.refuse.lock() = Some(SendQueueError::Full);
     let overload = Disposition::Dropped(DropReason::Overload);
     for (message, expected) in
         messages()
@@ -693,7 +693,7 @@ async fn full_queues_shed_and_closed_drop() {
     {
         assert_eq!(setup.run(message).await, expected);
     }
-    *setup.out.refuse.lock() = Some(OutboxError::Closed);
+    *setup.out.refuse.lock() = Some(SendQueueError::Closed);
     for message in messages() {
         let internal = Disposition::Dropped(DropReason::Internal);
         assert_eq!(setup.run(message).await, internal);

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use dht_core::{
-    Destination, Encryption, ManualClock, MessageType, NodeId, OutboxError, Priority, Signing,
+    Destination, Encryption, ManualClock, MessageType, NodeId, Priority, SendQueueError, Signing,
     UnixSeconds, encode_parts,
     test_util::{clear, encrypted, identity, public_key},
 };
@@ -21,7 +21,7 @@ fn setup() -> Setup {
     let clock = Arc::new(ManualClock::new(NOW));
     let (bans, banned) = bans(AttributionProfile::Strict);
     let check = Forward {
-        outbox: Arc::clone(&out) as Arc<dyn Outbox>,
+        send_queue: Arc::clone(&out) as Arc<dyn SendQueue>,
         bans,
         clock: Arc::clone(&clock) as SharedClock,
     };
@@ -179,11 +179,11 @@ async fn message_expired_here_is_not_sent() {
 #[tokio::test]
 async fn full_outbox_sheds_and_closed_drops() {
     let setup = setup();
-    *setup.out.refuse.lock() = Some(OutboxError::Full);
+    *setup.out.refuse.lock() = Some(SendQueueError::Full);
     let ended = setup.run(support::message(theirs())).await;
     assert_eq!(ended, (Disposition::Dropped(DropReason::Overload), vec![]));
 
-    *setup.out.refuse.lock() = Some(OutboxError::Closed);
+    *setup.out.refuse.lock() = Some(SendQueueError::Closed);
     let refused = setup.check.check(support::message(theirs()));
     assert_eq!(refused.unwrap_err(), DropReason::Internal, "not passed on");
 }

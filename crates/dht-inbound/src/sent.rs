@@ -1,20 +1,20 @@
 //! Counting what the stack sends.
 
-use dht_core::{DropReason, OutboxError};
+use dht_core::{DropReason, SendQueueError};
 
 use crate::metrics;
 
 /// Counts what became of a request. `Ok(false)` if it was shed, an error if the node sends nothing any more.
 pub(crate) fn settle(
     kind: &'static str,
-    outcome: Result<(), OutboxError>,
+    outcome: Result<(), SendQueueError>,
 ) -> Result<bool, DropReason> {
     match outcome {
         Ok(()) => {
             metrics::sent(kind, "sent");
             Ok(true)
         }
-        Err(OutboxError::Full) => {
+        Err(SendQueueError::Full) => {
             metrics::sent(kind, "shed");
             Ok(false)
         }

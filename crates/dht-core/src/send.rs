@@ -25,52 +25,55 @@ mod params;
 ///
 /// ```
 /// use std::sync::Mutex;
-/// use dht_core::{OnDelivery, Outbox, OutboxError, SendRequest, Strategy, MessageTag};
+/// use dht_core::{OnDelivery, SendQueue, SendQueueError, SendRequest, Strategy, MessageTag};
 ///
 /// #[derive(Default)]
 /// struct Recorder(Mutex<Vec<SendRequest>>);
 ///
-/// impl Outbox for Recorder {
-///     fn try_send(&self, request: SendRequest) -> Result<(), OutboxError> {
-///         self.0.lock().map_err(|_| OutboxError::Closed)?.push(request);
+/// impl SendQueue for Recorder {
+///     fn try_send(&self, request: SendRequest) -> Result<(), SendQueueError> {
+///         self.0.lock().map_err(|_| SendQueueError::Closed)?.push(request);
 ///         Ok(())
 ///     }
 ///
-///     fn try_send_reporting(&self, request: SendRequest, done: OnDelivery) -> Result<(), OutboxError> {
+///     fn try_send_reporting(&self, request: SendRequest, done: OnDelivery) -> Result<(), SendQueueError> {
 ///         self.try_send(request)?;
 ///         done(true);
 ///         Ok(())
 ///     }
 /// }
 ///
-/// let outbox = Recorder::default();
-/// outbox.try_send(SendRequest::forward("envelope".into(), Strategy::default(), MessageTag(1)))?;
-/// # Ok::<(), OutboxError>(())
+/// let queue = Recorder::default();
+/// queue.try_send(SendRequest::forward("envelope".into(), Strategy::default(), MessageTag(1)))?;
+/// # Ok::<(), SendQueueError>(())
 /// ```
-pub trait Outbox: Send + Sync + 'static {
+pub trait SendQueue: Send + Sync + 'static {
     /// Sends a request if there is room for one of its [priority](SendRequest::priority) and
     /// [cause](SendRequest::cause).
     ///
     /// # Errors
-    /// [`OutboxError`].
-    fn try_send(&self, request: SendRequest) -> Result<(), OutboxError>;
+    /// [`SendQueueError`].
+    fn try_send(&self, request: SendRequest) -> Result<(), SendQueueError>;
 
     /// As [`try_send`](Self::try_send), and calls `done` once with the outcome of the delivery.
     ///
     /// # Errors
-    /// [`OutboxError`]; `done` is dropped.
-    fn try_send_reporting(&self, request: SendRequest, done: OnDelivery)
-    -> Result<(), OutboxError>;
+    /// [`SendQueueError`]; `done` is dropped.
+    fn try_send_reporting(
+        &self,
+        request: SendRequest,
+        done: OnDelivery,
+    ) -> Result<(), SendQueueError>;
 }
 
 /// Sends nothing: refuses each request as if there were no room.
-impl Outbox for () {
-    fn try_send(&self, _: SendRequest) -> Result<(), OutboxError> {
-        Err(OutboxError::Full)
+impl SendQueue for () {
+    fn try_send(&self, _: SendRequest) -> Result<(), SendQueueError> {
+        Err(SendQueueError::Full)
     }
 
-    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), OutboxError> {
-        Err(OutboxError::Full)
+    fn try_send_reporting(&self, _: SendRequest, _: OnDelivery) -> Result<(), SendQueueError> {
+        Err(SendQueueError::Full)
     }
 }
 
@@ -81,7 +84,7 @@ pub type OnDelivery = Box<dyn FnOnce(bool) + Send>;
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum OutboxError {
+pub enum SendQueueError {
     /// No room for a request of this priority and cause.
     #[error("outbound queue is full")]
     Full,
@@ -224,8 +227,8 @@ impl Cause {
     }
 }
 
-impl<O: Outbox + ?Sized> Outbox for Arc<O> {
-    fn try_send(&self, request: SendRequest) -> Result<(), OutboxError> {
+impl<O: SendQueue + ?Sized> SendQueue for Arc<O> {
+    fn try_send(&self, request: SendRequest) -> Result<(), SendQueueError> {
         (**self).try_send(request)
     }
 
@@ -233,7 +236,7 @@ impl<O: Outbox + ?Sized> Outbox for Arc<O> {
         &self,
         request: SendRequest,
         done: OnDelivery,
-    ) -> Result<(), OutboxError> {
+    ) -> Result<(), SendQueueError> {
         (**self).try_send_reporting(request, done)
     }
 }
