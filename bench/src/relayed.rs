@@ -167,6 +167,7 @@ async fn relay(
             store: Some(store.clone()),
             ledger: Ledger::in_memory(),
             send_queue: Arc::new(Still),
+            responses: dht_stack::ByteBudget::new(64 << 20),
             bans,
             dedup: DedupTable::new(1_000, [2; 16]),
         },

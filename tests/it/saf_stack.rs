@@ -80,6 +80,7 @@ impl Run {
                 store: Some(store.clone()),
                 ledger: Ledger::in_memory(),
                 send_queue: Arc::clone(&out) as Arc<dyn SendQueue>,
+                responses: dht_stack::ByteBudget::new(64 << 20),
                 bans: bans(&directory, &clock),
                 dedup: dedup.clone(),
             },

@@ -19,6 +19,8 @@ use dht_peers::{
     policy::{BanPolicy, BanTerms},
 };
 use dht_spool::SpoolError;
+#[cfg(feature = "saf")]
+use dht_stack::ByteBudget;
 use dht_transport::Transport;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tower::ServiceExt as _;
@@ -86,8 +88,9 @@ impl Builder {
         let saf = {
             let home = self.home.as_deref();
             let stores = self.claim.is_none();
+            let (send_queue, responses) = (sending.send_queue(), ByteBudget::new(memory.queued));
             let started =
-                crate::saf::start(home, config, stores, &shared, sending.send_queue(), &tasks)
+                crate::saf::start(home, config, stores, &shared, send_queue, responses, &tasks)
                     .await;
             started.map_err(|source| StartError::Store {
                 path: home.map(crate::saf::saf_folder).unwrap_or_default(),

@@ -14,7 +14,7 @@ pub(crate) struct Memory {
     /// Budget of inbound messages, three quarters: held from the socket until the message's disposition is known. An
     /// eighth of it is reserved for peers that hold little.
     pub(crate) arriving: ByteBudget,
-    /// Bytes of queued outbound messages, an eighth.
+    /// Bytes of queued outbound messages, an eighth. Responses with stored messages are among them, and never hold more.
     pub(crate) queued: usize,
     /// Bytes that sockets received and no stream has read yet, an eighth. Each connection has
     /// [`FREE_UNREAD_BYTES`](dht_transport::limits::FREE_UNREAD_BYTES) beyond it.

@@ -125,6 +125,7 @@ impl Node {
             store,
             ledger: Ledger::in_memory(),
             send_queue: Arc::clone(&queue) as _,
+            responses: dht_stack::ByteBudget::new(64 << 20),
             bans,
             dedup: DedupTable::new(DEFAULT_CAPACITY, [7; 16]),
         };

@@ -9,6 +9,7 @@ use dht_core::{
 use dht_dedup::DedupTable;
 use dht_mailbox::Store;
 use dht_peers::{Connections, Directory, policy::BanPolicy};
+use dht_stack::ByteBudget;
 use rand_core::Rng as _;
 use tokio::sync::broadcast;
 
@@ -40,6 +41,8 @@ pub struct SafParts {
     pub ledger: Ledger,
     /// Sends requests and responses.
     pub send_queue: Arc<dyn SendQueue>,
+    /// Memory for responses that wait to be sent; beyond it requests are answered with an empty response.
+    pub responses: ByteBudget,
     /// Policy that offences of responders are reported to. Its profile decides which responses are refused.
     pub bans: BanPolicy,
     /// Dedup table of the inbound stack.
@@ -77,6 +80,7 @@ impl Saf {
             store,
             ledger,
             send_queue,
+            responses,
             bans,
             dedup,
         } = parts;
@@ -101,6 +105,7 @@ impl Saf {
                 Arc::clone(&clock),
                 store.clone(),
                 Arc::clone(&send_queue),
+                responses,
                 seed(),
                 config,
             )),

@@ -6,6 +6,7 @@ use dht_core::{Clock as _, Features, NodeId, PublicKey, RemotePeer, SendQueue};
 use dht_dedup::DedupEntry;
 use dht_mailbox::{Store, StoreError};
 use dht_saf::{Saf, SafEvent, SafLayer, SafParts, StoreLayer};
+use dht_stack::ByteBudget;
 use tokio::{
     sync::broadcast,
     time::{MissedTickBehavior, interval},
@@ -34,6 +35,7 @@ pub(crate) async fn start(
     stores: bool,
     shared: &Shared,
     send_queue: Arc<dyn SendQueue>,
+    responses: ByteBudget,
     tasks: &Tasks,
 ) -> Result<SafHandle, StoreError> {
     if !config.saf.enabled {
@@ -67,6 +69,7 @@ pub(crate) async fn start(
         store,
         ledger,
         send_queue,
+        responses,
         bans: shared.bans.clone(),
         dedup: shared.dedup.clone(),
     };

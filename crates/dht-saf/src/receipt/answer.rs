@@ -12,10 +12,9 @@ use tokio::{
 
 use super::{ANSWER_BYTES, IDLE_LIMIT, MAX_UNANSWERED, QUESTION_BYTES, RECEIPT_LIMIT, Receipt};
 
-/// Streams answered at one time; beyond it new streams wait.
-const MAX_STREAMS: usize = 256;
 /// Streams of one peer answered at one time; beyond it its new streams are closed. The second is for a peer that opens
-/// one before this node knows that the first has ended.
+/// one before this node knows that the first has ended. No peer keeps another one out: a stream ends with the connection
+/// of its peer, so there are as many at most as connections allow.
 const MAX_PEER_STREAMS: usize = 2;
 /// Time in which the peer must read an answer.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -40,7 +39,7 @@ where
             Some(_) = answering.join_next(), if !answering.is_empty() => {
                 peers.retain(|_, streams| Arc::strong_count(streams) > 1);
             }
-            stream = streams.next(), if answering.len() < MAX_STREAMS => {
+            stream = streams.next() => {
                 let Some((peer, stream)) = stream else { return };
                 let open = peers.entry(peer).or_default();
                 if Arc::strong_count(open) > MAX_PEER_STREAMS {

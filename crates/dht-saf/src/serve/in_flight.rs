@@ -6,10 +6,9 @@ use dht_mailbox::Recipient;
 use dht_stack::{ByteBudget, BytePermit};
 use parking_lot::Mutex;
 
-/// Bytes of responses in flight to all requesters; beyond it requests are answered with an empty response.
-const ALL_BYTES: usize = 64 << 20;
-/// Bytes of responses in flight to one requester, so that one that does not read leaves room for others.
-const REQUESTER_BYTES: usize = ALL_BYTES / 8;
+/// A requester may hold one response, and more within this part of the budget, so that one that does not read leaves room
+/// for others.
+const REQUESTER_SHARE: usize = 8;
 
 /// The bytes of responses in flight, in total and by requester.
 #[derive(Clone, Debug)]
@@ -28,9 +27,9 @@ pub(super) struct ResponsePermit {
 }
 
 impl InFlight {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(all: ByteBudget) -> Self {
         Self {
-            all: ByteBudget::new(ALL_BYTES),
+            all,
             by_requester: Arc::default(),
         }
     }
@@ -42,7 +41,7 @@ impl InFlight {
         let mut by_requester = self.by_requester.lock();
         let held = by_requester.get(&requester).copied().unwrap_or(0);
         let after = held.saturating_add(bytes);
-        if held > 0 && after > REQUESTER_BYTES {
+        if held > 0 && after > self.all.total() / REQUESTER_SHARE {
             return None;
         }
         by_requester.insert(requester, after);
@@ -65,5 +64,29 @@ impl Drop for ResponsePermit {
                 by_requester.remove(&self.requester);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn responses_stay_within_the_budget() {
+        const KIB: usize = 1024;
+        let budget = ByteBudget::new(64 * KIB);
+        let in_flight = InFlight::new(budget.clone());
+        let requester = |n| Recipient::from_bytes([n; 32]);
+        // One response may be larger than a share, a second one may not.
+        let first = in_flight.try_acquire(requester(1), 20 * KIB).unwrap();
+        assert!(in_flight.try_acquire(requester(1), KIB).is_none());
+        let others: Vec<_> = (2..9)
+            .map_while(|n| in_flight.try_acquire(requester(n), 20 * KIB))
+            .collect();
+        assert_eq!(others.len(), 2);
+        assert_eq!(budget.available(), 4 * KIB);
+        drop((first, others));
+        assert_eq!(budget.available(), budget.total());
+        assert!(in_flight.try_acquire(requester(1), KIB).is_some());
     }
 }

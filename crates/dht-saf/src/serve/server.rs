@@ -15,6 +15,7 @@ use dht_proto::{
         stored_messages_response::SafResponseType,
     },
 };
+use dht_stack::ByteBudget;
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::Semaphore;
@@ -51,6 +52,7 @@ impl Server {
         clock: SharedClock,
         store: Store,
         send_queue: Arc<dyn SendQueue>,
+        responses: ByteBudget,
         seed: [u8; 16],
         config: &Config,
     ) -> Self {
@@ -65,7 +67,7 @@ impl Server {
             }))),
             rates: Rates::new(config.requester_rate(), seed),
             readers: Semaphore::new(READERS),
-            in_flight: InFlight::new(),
+            in_flight: InFlight::new(responses),
         }
     }
 

@@ -131,6 +131,36 @@ async fn no_peer_takes_every_stream() {
     assert_eq!(open, 2);
 }
 
+/// Hundreds of peers ask for what never comes, and one more is answered.
+#[tokio::test(start_paused = true)]
+async fn many_askers_keep_nobody_out() {
+    let world = World::new(Config::default());
+    let mut tasks = JoinSet::new();
+    let ends: Vec<_> = (0..400).map(|_| tokio::io::duplex(64)).collect();
+    let (ours, theirs): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
+    let peers = (1_000..).map(|seed| identity(seed).node_id().to_owned());
+    let streams = stream::iter(peers.zip(theirs).collect::<Vec<_>>()).chain(stream::pending());
+    tasks.spawn(serve_receipts(decide(&world.saf), streams));
+    let mut askers: Vec<_> = ours
+        .into_iter()
+        .map(|stream| {
+            let (asker, carrying) = ReceiptAsker::new(async { Ok(stream) });
+            tasks.spawn(carrying);
+            asker
+        })
+        .collect();
+    let last = askers.pop().unwrap();
+    for asker in askers {
+        tasks.spawn(async move { asker.ask(DedupHash([9; 32])).await.map_or((), drop) });
+    }
+    let mine = mine(&world);
+    let hash = mine.hash;
+    world.handle(mine).await;
+    let start = tokio::time::Instant::now();
+    assert_eq!(last.ask(hash).await, Some(Receipt::Received));
+    assert!(start.elapsed() < RECEIPT_LIMIT);
+}
+
 /// A message for the node under test.
 fn mine(world: &World) -> Envelope {
     world.open(encrypted(

@@ -255,6 +255,7 @@ impl World {
                 store: Some(store),
                 ledger,
                 send_queue: Arc::clone(&node) as Arc<dyn SendQueue>,
+                responses: dht_stack::ByteBudget::new(64 << 20),
                 bans: policy,
                 dedup: DedupTable::new(10_000, [3; 16]),
             },

@@ -1,5 +1,6 @@
 use bytes::Bytes;
 use dht_core::{DedupHash, NodeId, UnixSeconds, test_util::public_key};
+use futures::FutureExt as _;
 
 use super::*;
 use crate::{config::WriterConfig, faulty::FaultyDisk};
@@ -302,4 +303,19 @@ fn the_config_is_serde_data() {
     };
     assert_eq!(config, expected);
     serde_json::from_str::<InboxConfig>(r#"{"rows": 5}"#).unwrap_err();
+}
+
+/// Whoever watches the node learns that nothing is taken any more.
+#[test]
+fn dead_writer_is_reported() {
+    let inbox = inbox(InboxConfig::default());
+    let mut failed = std::pin::pin!(inbox.failed());
+    assert_eq!(failed.as_mut().now_or_never(), None);
+    let died = inbox
+        .journal
+        .submit::<()>(0, |_, _| panic!("a damaged page"));
+    assert_eq!(died.wait(), Err(SpoolError::Damaged));
+    futures::executor::block_on(failed);
+    let refused = inbox.insert(row(1)).wait();
+    assert_eq!(refused.unwrap_err(), SpoolError::Damaged);
 }
