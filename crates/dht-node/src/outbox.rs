@@ -140,12 +140,12 @@ pub(crate) fn open(home: Option<&Path>, memory: usize) -> Result<Outbox, SpoolEr
     }
     #[cfg(not(feature = "spool"))]
     let _no_file = home;
-    Outbox::in_memory(OutboxConfig {
+    Ok(Outbox::in_memory(OutboxConfig {
         max_rows: MEMORY_ROWS,
         max_bytes: memory as u64,
         ended_rows: MEMORY_ENDED_ROWS,
         ..OutboxConfig::default()
-    })
+    }))
 }
 
 impl OutboxHandle {

@@ -40,7 +40,7 @@ use crate::{
 /// use dht_core::{DedupHash, NodeId, UnixSeconds};
 /// use dht_spool::{Arrival, Inbox, InboxConfig, Inserted, Limit, NewRow};
 ///
-/// let inbox = Inbox::in_memory(InboxConfig::default())?; // Inbox::open("inbox.redb", …) on disk
+/// let inbox = Inbox::in_memory(InboxConfig::default()); // Inbox::open("inbox.redb", …) on disk
 /// let now = UnixSeconds(1_700_000_000);
 /// let message = NewRow {
 ///     received_at: now,
@@ -84,12 +84,11 @@ impl Inbox {
     }
 
     /// An inbox that ends with the process.
-    ///
-    /// # Errors
-    /// If the writer thread does not start.
-    pub fn in_memory(config: InboxConfig) -> Result<Self, SpoolError> {
-        let journal = Arc::new(Journal::in_memory(config)?);
-        Ok(Self { journal })
+    #[must_use]
+    pub fn in_memory(config: InboxConfig) -> Self {
+        Self {
+            journal: Arc::new(Journal::in_memory(config)),
+        }
     }
 
     /// Inserts a message. It is durable once the ticket resolves; waits while the writer's queue has no room.
@@ -98,7 +97,7 @@ impl Inbox {
     /// The ticket's: [`SpoolError::Full`], [`SpoolError::TooLarge`], or an I/O error.
     pub fn insert(&self, row: NewRow) -> Ticket<Inserted> {
         if let Err(error) = check(&row) {
-            return Ticket::refused(error);
+            return Ticket::ready(Err(error));
         }
         self.journal
             .submit(row.payload.len(), move |state, changes| {

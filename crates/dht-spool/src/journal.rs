@@ -2,7 +2,8 @@
 //!
 //! A request is a function on the state in memory that says which rows change. The writer thread runs the requests that
 //! wait, commits their changes together and only then answers. If that fails, the state is loaded from the store again,
-//! so that memory never says more than the store. The store is a file (feature `redb`), or memory.
+//! so that memory never says more than the store. The store is a file (feature `redb`), or memory: then there is no writer
+//! thread, and a request runs on the caller's.
 
 mod memory;
 mod state;
@@ -38,6 +39,8 @@ pub(crate) struct Shared<S: State> {
     state: Mutex<S>,
     queue: Queue<Box<dyn Request<S>>>,
     store: Box<dyn Store<S>>,
+    /// Requests run on the caller's thread.
+    in_memory: bool,
     /// The journal has ended before it was closed: a page is damaged, or the writer thread panicked.
     failed: watch::Sender<bool>,
     changed: watch::Sender<u64>,
@@ -77,25 +80,22 @@ where
 
 impl<S: State> Journal<S> {
     /// Rows that end with the process.
-    pub(crate) fn in_memory(config: S::Config) -> Result<Self, SpoolError> {
+    pub(crate) fn in_memory(config: S::Config) -> Self {
         let state = S::new(&config);
-        Self::start(Box::new(Memory::new()), config, state)
+        Self {
+            shared: Shared::new(Box::new(Memory::new()), config, state, true),
+            thread: Mutex::new(None),
+        }
     }
 
     /// Starts the writer of a store in this state.
+    #[cfg(feature = "redb")]
     pub(crate) fn start(
         store: Box<dyn Store<S>>,
         config: S::Config,
-        mut state: S,
+        state: S,
     ) -> Result<Self, SpoolError> {
-        let shared = Arc::new(Shared {
-            queue: Queue::new(S::writer(&config)),
-            changed: watch::Sender::new(state.committed()),
-            state: Mutex::new(state),
-            store,
-            failed: watch::Sender::new(false),
-            config,
-        });
+        let shared = Shared::new(store, config, state, false);
         let writer = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name(format!("dht-{}", S::NAME))
@@ -117,10 +117,13 @@ impl<S: State> Journal<S> {
         bytes: usize,
         decide: impl FnOnce(&mut S, &mut Vec<S::Change>) -> Result<T, SpoolError> + Send + 'static,
     ) -> Ticket<T> {
+        if self.shared.in_memory {
+            return Ticket::ready(self.shared.run_now(decide));
+        }
         match self.shared.queue.try_place(bytes) {
             Ok(place) => match self.shared.push(place, decide) {
                 Ok(ticket) => ticket,
-                Err(error) => Ticket::refused(error),
+                Err(error) => Ticket::ready(Err(error)),
             },
             Err(SpoolError::Busy) => {
                 let shared = Arc::clone(&self.shared);
@@ -131,7 +134,7 @@ impl<S: State> Journal<S> {
                     }
                 })
             }
-            Err(error) => Ticket::refused(self.shared.reason(error)),
+            Err(error) => Ticket::ready(Err(self.shared.reason(error))),
         }
     }
 
@@ -141,6 +144,9 @@ impl<S: State> Journal<S> {
         bytes: usize,
         decide: impl FnOnce(&mut S, &mut Vec<S::Change>) -> Result<T, SpoolError> + Send + 'static,
     ) -> Result<Ticket<T>, SpoolError> {
+        if self.shared.in_memory {
+            return Ok(Ticket::ready(self.shared.run_now(decide)));
+        }
         match self.shared.queue.try_place(bytes) {
             Ok(place) => self.shared.push(place, decide),
             Err(error) => Err(self.shared.reason(error)),
@@ -185,6 +191,9 @@ impl<S: State> Journal<S> {
     /// Commits what is queued and closes the store. Blocks.
     pub(crate) fn close(&self) {
         self.shared.queue.close();
+        if self.shared.in_memory {
+            self.shared.store.close();
+        }
         if let Some(thread) = self.thread.lock().take()
             && thread.thread().id() != thread::current().id()
         {
@@ -208,6 +217,46 @@ impl<S: State> fmt::Debug for Journal<S> {
 // === impl Shared ===
 
 impl<S: State> Shared<S> {
+    fn new(
+        store: Box<dyn Store<S>>,
+        config: S::Config,
+        mut state: S,
+        in_memory: bool,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            queue: Queue::new(S::writer(&config)),
+            changed: watch::Sender::new(state.committed()),
+            state: Mutex::new(state),
+            store,
+            in_memory,
+            failed: watch::Sender::new(false),
+            config,
+        })
+    }
+
+    /// Runs a request of a journal in memory.
+    fn run_now<T>(
+        &self,
+        decide: impl FnOnce(&mut S, &mut Vec<S::Change>) -> Result<T, SpoolError>,
+    ) -> Result<T, SpoolError> {
+        if self.queue.is_closed() {
+            return Err(SpoolError::Closed);
+        }
+        // Correctness: the lock is held until the rows are changed, so that no id is published before its row is there.
+        let mut state = self.state.lock();
+        let mut changes = Vec::new();
+        let value = decide(&mut state, &mut changes);
+        state.finish(&mut changes);
+        if !changes.is_empty() {
+            metrics::commit(S::NAME, 1);
+            self.store.commit(changes, None)?;
+            let changed = state.committed();
+            drop(state);
+            self.changed.send_replace(changed);
+        }
+        value
+    }
+
     fn push<T: Send + 'static>(
         &self,
         place: Place,

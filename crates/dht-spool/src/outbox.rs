@@ -47,7 +47,7 @@ use crate::{
 /// # let recipient = dht_core::SecretKey::random(&mut dht_core::SeededEntropy::new(1).rng()).public_key();
 /// # use dht_core::Entropy;
 ///
-/// let outbox = Outbox::in_memory(OutboxConfig::default())?; // Outbox::open("outbox.redb", …) on disk
+/// let outbox = Outbox::in_memory(OutboxConfig::default()); // Outbox::open("outbox.redb", …) on disk
 /// let now = UnixSeconds(1_700_000_000);
 /// let put = outbox.put(NewEntry {
 ///     key: Some("invoice-17".into()),
@@ -98,12 +98,11 @@ impl Outbox {
     }
 
     /// An outbox that ends with the process.
-    ///
-    /// # Errors
-    /// If the writer thread does not start.
-    pub fn in_memory(config: OutboxConfig) -> Result<Self, SpoolError> {
-        let journal = Arc::new(Journal::in_memory(config)?);
-        Ok(Self { journal })
+    #[must_use]
+    pub fn in_memory(config: OutboxConfig) -> Self {
+        Self {
+            journal: Arc::new(Journal::in_memory(config)),
+        }
     }
 
     /// Puts a message. It is durable once the ticket resolves; waits while the writer's queue has no room.
@@ -114,7 +113,7 @@ impl Outbox {
     pub fn put(&self, entry: NewEntry) -> Ticket<Put> {
         let bytes = match check(&entry) {
             Ok(bytes) => bytes,
-            Err(error) => return Ticket::refused(error),
+            Err(error) => return Ticket::ready(Err(error)),
         };
         let digest = digest(&entry);
         self.journal.submit(bytes, move |state, changes| {
@@ -136,7 +135,7 @@ impl Outbox {
     /// [`SpoolError::TooLarge`], or an I/O error.
     pub fn set_frame(&self, id: EntryId, frame: Bytes) -> Ticket<()> {
         match check_size(frame.len()) {
-            Err(error) => Ticket::refused(error),
+            Err(error) => Ticket::ready(Err(error)),
             Ok(()) => self.journal.submit(frame.len(), move |state, changes| {
                 state.set_frame(id, frame, changes)
             }),

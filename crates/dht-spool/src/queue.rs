@@ -84,6 +84,10 @@ impl<C> Queue<C> {
         self.arrived.notify_one();
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.room.is_closed()
+    }
+
     /// Refuses requests from now on, also those that are queued.
     pub(crate) fn abandon(&self) {
         self.close();

@@ -25,8 +25,8 @@ enum Inner<T> {
     Queued(oneshot::Receiver<Result<T, SpoolError>>),
     /// The request waits for room in the queue.
     Waiting(Pin<Box<dyn Future<Output = Result<T, SpoolError>> + Send>>),
-    /// The request was refused at once.
-    Refused(Option<SpoolError>),
+    /// The answer is there: the request was refused, or is one in memory.
+    Ready(Option<Result<T, SpoolError>>),
 }
 
 // === impl Ticket ===
@@ -42,8 +42,8 @@ impl<T> Ticket<T> {
         Self(Inner::Waiting(Box::pin(future)))
     }
 
-    pub(crate) const fn refused(error: SpoolError) -> Self {
-        Self(Inner::Refused(Some(error)))
+    pub(crate) const fn ready(answer: Result<T, SpoolError>) -> Self {
+        Self(Inner::Ready(Some(answer)))
     }
 
     /// Blocks this thread until the answer is there.
@@ -72,17 +72,20 @@ impl<T> Future for Ticket<T> {
                 .poll(cx)
                 .map(|answer| answer.unwrap_or(Err(SpoolError::Closed))),
             Inner::Waiting(future) => future.as_mut().poll(cx),
-            Inner::Refused(error) => Poll::Ready(Err(error.take().unwrap_or(SpoolError::Closed))),
+            Inner::Ready(answer) => Poll::Ready(answer.take().unwrap_or(Err(SpoolError::Closed))),
         }
     }
 }
+
+// Nothing in a ticket is pinned in place.
+impl<T> Unpin for Ticket<T> {}
 
 impl<T> fmt::Debug for Ticket<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             Inner::Queued(_) => "Ticket(queued)",
             Inner::Waiting(_) => "Ticket(waiting for room)",
-            Inner::Refused(_) => "Ticket(refused)",
+            Inner::Ready(_) => "Ticket(ready)",
         })
     }
 }

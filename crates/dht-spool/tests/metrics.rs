@@ -31,7 +31,7 @@ fn outcomes_and_reasons_are_counted() {
         retention_seconds: 10,
         ..InboxConfig::default()
     };
-    let inbox = Inbox::in_memory(config).unwrap();
+    let inbox = Inbox::in_memory(config);
     let outcomes = [1, 1, 2, 3].map(|number| inbox.insert(row(number)).wait().is_ok());
     assert_eq!(outcomes, [true, true, true, false]);
     inbox.ack(DEFAULT_CONSUMER, 1, NOW).wait().unwrap();

@@ -561,7 +561,7 @@ impl Driver {
         let (parts, shared) = (self.parts.clone(), Arc::clone(&self.shared));
         let searches = Arc::clone(&self.searches);
         self.spawn(async move {
-            sleep(wait).await;
+            pause(wait).await;
             let known = parts.node.directory.find(&peer).is_some();
             if !known && let Err(error) = find(&parts, &searches, to).await {
                 return Done::Event(id, Event::Direct(Copy::Failed(error)));
@@ -613,7 +613,7 @@ impl Driver {
         let request = SendRequest::sealed(sealed.frame.clone(), strategy, sealed.tag);
         let parts = self.parts.clone();
         self.spawn(async move {
-            sleep(wait).await;
+            pause(wait).await;
             let copy = send(&parts, request, &holder).await;
             Done::Event(id, Event::Holder(holder, copy))
         });
@@ -640,7 +640,7 @@ impl Driver {
         };
         let parts = self.parts.clone();
         self.spawn(async move {
-            sleep(wait).await;
+            pause(wait).await;
             Done::Event(id, Event::Receipt(peer, parts.ask(&peer, hash).await))
         });
     }
@@ -714,6 +714,13 @@ impl Shared {
             let mut linger = self.linger.lock();
             *linger = Some(linger.map_or(until, |before| before.max(until)));
         }
+    }
+}
+
+/// Waits; not at all for a time of zero, which a timer rounds up to a millisecond.
+async fn pause(wait: Duration) {
+    if !wait.is_zero() {
+        sleep(wait).await;
     }
 }
 

@@ -29,7 +29,7 @@ fn row(number: u64) -> NewRow {
 }
 
 fn inbox(config: InboxConfig) -> Inbox {
-    Inbox::in_memory(config).unwrap()
+    Inbox::in_memory(config)
 }
 
 fn on(disk: &FaultyDisk) -> Result<Inbox, SpoolError> {
@@ -250,13 +250,17 @@ fn consumers_are_bounded_and_named() {
 
 #[test]
 fn a_full_queue_makes_callers_wait() {
-    let inbox = inbox(InboxConfig {
+    let config = InboxConfig {
         writer: WriterConfig {
             queue_requests: 2,
             ..WriterConfig::default()
         },
         ..InboxConfig::default()
-    });
+    };
+    let journal = crate::disk::on(FaultyDisk::default().file(), config).unwrap();
+    let inbox = Inbox {
+        journal: Arc::new(journal),
+    };
     // The writer stops at the state, which this thread holds.
     let (tickets, busy) = inbox.journal.look(|_| {
         let mut tickets: Vec<_> = (1..=2).map(|n| inbox.insert(row(n))).collect();
@@ -269,6 +273,16 @@ fn a_full_queue_makes_callers_wait() {
     let outcomes = futures::executor::block_on(futures::future::join_all(tickets));
     assert!(outcomes.iter().all(Result::is_ok));
     assert_eq!(inbox.stats().rows, 3);
+}
+
+/// An inbox in memory has neither a thread nor a queue.
+#[test]
+fn a_request_in_memory_is_answered_at_once() {
+    let inbox = inbox(InboxConfig::default());
+    let ticket = inbox.insert(row(1));
+    assert_eq!(format!("{ticket:?}"), "Ticket(ready)");
+    assert_eq!(inbox.stats().rows, 1);
+    assert_eq!(ticket.wait(), Ok(Inserted::New(1)));
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn named(number: u64, key: &str) -> NewEntry {
 }
 
 fn outbox(config: OutboxConfig) -> Outbox {
-    Outbox::in_memory(config).unwrap()
+    Outbox::in_memory(config)
 }
 
 fn on(disk: &FaultyDisk, config: OutboxConfig) -> Outbox {
