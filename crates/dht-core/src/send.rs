@@ -357,7 +357,7 @@ impl Message {
         }
     }
 
-    /// The message, encoded.
+    /// Returns the encoded message.
     #[must_use]
     pub fn into_inner(self) -> Bytes {
         self.payload

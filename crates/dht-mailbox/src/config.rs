@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::Retention;
 
-/// Rows one store holds (`saf.msg_storage_capacity`, section 11).
+/// Rows one store holds (`saf.msg_storage_capacity`, 05 section 11).
 pub const DEFAULT_CAPACITY_ROWS: u64 = 100_000;
 /// Bytes one store holds: 2 GiB, some 20 kB for each of [`DEFAULT_CAPACITY_ROWS`].
 ///

@@ -77,6 +77,8 @@ mod query;
 mod record;
 mod stats;
 mod store;
+#[cfg(any(test, feature = "test-util"))]
+pub mod test_util;
 
 pub use config::{
     DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_ROWS, DEFAULT_CHECKPOINT_BYTES,
@@ -94,12 +96,6 @@ pub use record::{
 };
 pub use stats::{Account, Inspection, RowInfo, StoreStats};
 pub use store::{Store, Ticket};
-
-/// Doubles for the tests of this and other crates.
-#[cfg(any(test, feature = "test-util"))]
-pub mod test_util {
-    pub use crate::disk::faulty::{Faults, FaultyDisk};
-}
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

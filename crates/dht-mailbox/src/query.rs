@@ -4,7 +4,7 @@ use dht_core::UnixSeconds;
 
 use crate::record::{Position, Recipient, RowId, StoredRecord};
 
-/// Rows a response holds (`saf.max_returned_messages`, section 11).
+/// Rows a response holds (`saf.max_returned_messages`, 05 section 11).
 pub const DEFAULT_MAX_RETURNED: usize = 50;
 /// Bytes of stored messages a response holds: 4 MiB, half of the 8 MiB frame (defect D9).
 pub const DEFAULT_RESPONSE_BYTES: usize = 4 << 20;
@@ -67,8 +67,8 @@ impl Query {
         }
     }
 
-    /// The first and the last place asked for; `None` for a place past the end.
-    pub(crate) fn bounds(&self) -> (Option<Position>, Option<Position>) {
+    /// The first and the last place asked for; no first place if `after` is the very last one.
+    pub(crate) fn bounds(&self) -> (Option<Position>, Position) {
         let from = Position {
             stored_at: self.from.unwrap_or_default(),
             id: RowId(0),
@@ -77,12 +77,8 @@ impl Query {
             None => Some(from),
             Some(after) => after.next().map(|next| next.max(from)),
         };
-        (
-            first,
-            Some(Position {
-                stored_at: self.until.unwrap_or(UnixSeconds(u64::MAX)),
-                id: RowId(u64::MAX),
-            }),
-        )
+        let stored_at = self.until.unwrap_or(UnixSeconds(u64::MAX));
+        let id = RowId(u64::MAX);
+        (first, Position { stored_at, id })
     }
 }

@@ -21,7 +21,7 @@ pub struct Deliverer([u8; 32]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RowId(pub u64);
 
-/// How long a row is kept, and which goes first when room runs out (section 2, rows 14 and 17).
+/// How long a row is kept, and which goes first when room runs out (05 section 2, rows 14 and 17).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Retention {
     /// No destination: the first to go.

@@ -61,7 +61,7 @@ pub struct DeliveryOutcome {
 // === impl DeliveryReply ===
 
 impl DeliveryReply {
-    /// Both ends.
+    /// Both ends of a delivery.
     #[must_use]
     pub fn pair(tag: MessageTag, recipient: NodeId) -> (Self, CopyDelivery) {
         let (sender, answer) = oneshot::channel();
@@ -168,7 +168,7 @@ impl Deliveries {
         self.copies.iter().map(CopyDelivery::tag).collect()
     }
 
-    /// The copies.
+    /// Returns the copies one by one.
     #[must_use]
     pub fn into_inner(self) -> Vec<CopyDelivery> {
         self.copies

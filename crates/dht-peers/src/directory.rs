@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc};
 
-use bytes::Bytes;
 use dht_core::{Address, NodeId, PublicKey, Severity, UnixSeconds};
 use parking_lot::{Mutex, RwLock};
 use rand_core::Rng;
@@ -34,7 +33,7 @@ pub struct DirectoryLimits {
     pub max_bans: usize,
 }
 
-/// Outcome of [`Directory::add_or_update`].
+/// Outcome of a call of [`Directory::add_or_update`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
     /// The peer was not known.
@@ -201,13 +200,6 @@ impl Directory {
             .state
             .write()
             .update(id, |peer| peer.failed_at(address, now, reason))
-    }
-
-    /// Remembers something about a peer for the application. False if the peer is unknown.
-    pub fn set_metadata(&self, id: &NodeId, key: u8, value: Bytes) -> bool {
-        self.0.state.write().update(id, |peer| {
-            peer.metadata.insert(key, value);
-        })
     }
 
     // --- queries ---

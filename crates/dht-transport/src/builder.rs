@@ -28,7 +28,7 @@ use crate::{
     tasks::Tasks,
 };
 
-/// Builds a [`Transport`].
+/// Collects the parts and settings of a [`Transport`].
 pub struct Builder {
     identity: Arc<NodeIdentity>,
     network: Network,

@@ -8,7 +8,7 @@ use crate::{IdentityRules, limits};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// How identities are judged. Defaults to version 0 without test addresses.
+    /// Rules for the identities of peers. Defaults to version 0 without test addresses.
     pub identity: IdentityRules,
     /// [`limits::WIRE_BYTE_TIMEOUT`].
     pub wire_byte_timeout: Duration,

@@ -156,7 +156,7 @@ impl UpgradeError {
 }
 
 impl StreamError {
-    /// True if no honest peer does this: section 5 orders a ban.
+    /// True if no honest peer does this: 02 section 5 orders a ban.
     #[must_use]
     pub const fn is_offence(&self) -> bool {
         matches!(self, Self::Flags(_))

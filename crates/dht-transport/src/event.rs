@@ -27,7 +27,7 @@ pub enum ConnectionEvent {
     },
     /// A peer is no longer connected.
     Disconnected {
-        /// Peer that disconnected.
+        /// Node id of the peer that disconnected.
         node_id: NodeId,
         /// We closed on purpose; nothing is wrong with the peer.
         minimized: bool,

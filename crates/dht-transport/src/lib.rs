@@ -12,7 +12,7 @@
 //! | one byte that names the network | | 4.1 |
 //! | bytes: TCP, memory, or what a simulator brings | [`Medium`] | 3 |
 //!
-//! [`Transport`] puts them together: it listens, dials, keeps one connection a peer (section 9.5), queues
+//! [`Transport`] puts them together: it listens, dials, keeps one connection a peer (02 section 9.5), queues
 //! messages for each peer within bounds, and takes the bytes of inbound messages out of a budget before it
 //! reads them. It finds peers in a [`Directory`](dht_peers::Directory), records there how dials
 //! went, and reports offences to a [`BanPolicy`](dht_peers::policy::BanPolicy).

@@ -12,7 +12,7 @@ use tower::{Layer, Service};
 
 use crate::message::{Deduped, InboundEnvelope};
 
-/// Produces [`Settle`].
+/// Layer that produces [`Settle`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SettleLayer;
 

@@ -153,7 +153,7 @@ impl FloodMeter {
         self.0.limits
     }
 
-    /// Counts one arrival.
+    /// Counts one message of a deliverer.
     pub fn record(&self, from: &NodeId, now: UnixSeconds) {
         let (width, span) = (self.0.width, self.0.limits.seconds);
         let mut slot = self.0.peers.lock(from);

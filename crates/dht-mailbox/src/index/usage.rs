@@ -327,7 +327,8 @@ impl<K> Default for Accounts<K> {
 }
 
 impl Account {
-    fn add(&mut self, change: Change, rows: u64) {
+    /// Counts `rows` more, which take what `change` says together.
+    pub(crate) fn add(&mut self, change: Change, rows: u64) {
         self.rows = self.rows.saturating_add(rows);
         self.bytes = self.bytes.saturating_add(change.bytes);
         self.low_rows = self.low_rows.saturating_add(change.low.into());
