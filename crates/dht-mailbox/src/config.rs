@@ -161,19 +161,19 @@ impl Default for Lifetimes {
 }
 
 impl Lifetimes {
-    /// The last second in which a row stored at `stored_at` is served.
+    /// The last second in which a row that is stored now is served.
     #[must_use]
     pub fn keep_until(
         &self,
         retention: Retention,
-        stored_at: UnixSeconds,
+        now: UnixSeconds,
         expires: Option<UnixSeconds>,
     ) -> UnixSeconds {
         let seconds = match retention {
             Retention::Low => self.low_seconds,
             Retention::High => self.high_seconds,
         };
-        let limit = stored_at.saturating_add(seconds);
+        let limit = now.saturating_add(seconds);
         match expires {
             Some(expires) if self.honour_expires => limit.min(expires),
             _ => limit,

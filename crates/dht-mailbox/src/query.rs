@@ -26,8 +26,6 @@ pub struct Query {
     pub recipient: Recipient,
     /// Only rows of this second and later.
     pub from: Option<UnixSeconds>,
-    /// Only rows of this second and earlier.
-    pub until: Option<UnixSeconds>,
     /// Only rows behind this place.
     pub after: Option<Position>,
     /// At most so many rows; 0 means none.
@@ -58,7 +56,6 @@ impl Query {
         Self {
             recipient,
             from: None,
-            until: None,
             after: None,
             limit: DEFAULT_MAX_RETURNED,
             max_bytes: DEFAULT_RESPONSE_BYTES,
@@ -77,7 +74,7 @@ impl Query {
             None => Some(from),
             Some(after) => after.next().map(|next| next.max(from)),
         };
-        let stored_at = self.until.unwrap_or(UnixSeconds(u64::MAX));
+        let stored_at = UnixSeconds(u64::MAX);
         let id = RowId(u64::MAX);
         (first, Position { stored_at, id })
     }

@@ -56,7 +56,7 @@ pub struct StoredRecord {
     pub id: RowId,
     /// Recipient in whose mailbox the message is stored.
     pub recipient: Recipient,
-    /// When this node stored it, on its own clock.
+    /// When this node stored it, on its own clock; after that was set back, the second of the row before.
     pub stored_at: UnixSeconds,
     /// The last second in which it is served.
     pub keep_until: UnixSeconds,
