@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     Connection, DialError, EnqueueError, Queued, StreamError, Substream,
-    connection::listener,
+    config::Config,
+    connection::{admission::Bounds, listener},
     messaging::{Connect, PeerSession, Pushed, Reply},
     state::State,
 };
@@ -270,6 +271,12 @@ impl Transport {
             outboxes: state.outboxes.len(),
             tasks: state.tasks.count(),
         }
+    }
+
+    /// Takes over the limits of handshakes and connections, in all and for one source. They apply to sockets that come
+    /// from now on; no connection is closed.
+    pub fn set_connection_limits(&self, config: &Config) {
+        self.state.admission.set_bounds(Bounds::of(config));
     }
 
     /// Stops in order: no new sockets, dials and messages; queued messages are sent; connections close

@@ -72,6 +72,10 @@ impl RateLimits {
         }
     };
 
+    fn rates(&self) -> [Rate; Bucket::ALL.len()] {
+        Bucket::ALL.map(|bucket| self.of(bucket))
+    }
+
     const fn of(&self, bucket: Bucket) -> Rate {
         match bucket {
             Bucket::Application => self.application,

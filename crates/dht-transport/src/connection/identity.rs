@@ -38,7 +38,7 @@ pub struct PeerInfo {
 }
 
 /// Rules for the identity of a peer.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct IdentityRules {
     /// Own major version: a higher one is refused. 0 in every known application.
     pub version: u8,
