@@ -345,7 +345,7 @@ mod tests {
         };
         assert!(matches!(
             validate_claims(&key, claims(), None, &legacy, NOW),
-            Err(ClaimError::AddressOnion)
+            Err(ClaimError::AddressUnspecified)
         ));
         // With test addresses allowed there are seven that may be used, two more than the limit.
         let testing = ClaimPolicy {
