@@ -34,7 +34,7 @@ pub const DEFAULT_CHECKPOINT_BYTES: u64 = 48 << 20;
 /// Bytes of memory for the index: 64 MiB, more than [`DEFAULT_CAPACITY_ROWS`] take when each row has a mailbox and
 /// a deliverer of its own.
 pub const DEFAULT_INDEX_BYTES: u64 = 64 << 20;
-/// Whether the sender's own time limit ends a row: it does, as a message that nobody may open any more only takes room.
+/// Whether the sender's own time limit ends a row: it does, as a message that has expired only takes room.
 pub const DEFAULT_HONOUR_EXPIRES: bool = true;
 
 /// When an insertion is acknowledged.

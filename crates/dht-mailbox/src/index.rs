@@ -107,7 +107,7 @@ impl Index {
         range.any(|(_, id)| self.rows.get(id).is_some_and(|row| row.hash == *hash))
     }
 
-    /// Checks the bounds under which nobody else's rows can make room.
+    /// Checks the quotas of mailbox and deliverer, for which no eviction makes room.
     pub(crate) fn check_quotas(
         &self,
         config: &StoreConfig,

@@ -63,7 +63,7 @@
 //! A write that fails is answered with the error ([`StoreError::DiskFull`] if that is the cause), is cut off the log, and
 //! leaves everything as it was; reading goes on, and the next insertion tries again. After a background sync that failed no
 //! insertion is acknowledged until one succeeds. If the device refuses to shorten the file, too, messages that were answered
-//! with an error may be there after a restart; being stored once more than promised harms nobody. If the thread that writes
+//! with an error may be there after a restart; a message that is stored once more does no harm. If the thread that writes
 //! dies, every call fails with [`StoreError::WriterDied`].
 
 mod config;

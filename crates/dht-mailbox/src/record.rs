@@ -26,7 +26,7 @@ pub struct RowId(pub u64);
 pub enum Retention {
     /// No destination: the first to go.
     Low,
-    /// Addressed to somebody in this node's region.
+    /// Addressed to a recipient in this node's region.
     High,
 }
 

@@ -117,7 +117,7 @@ impl Store {
     /// [`StoreError::Refused`] if the message is not admitted; otherwise the store failed and holds what it held.
     ///
     /// # Cancel safety
-    /// Once queued, the message is stored although nobody waits.
+    /// Once queued, the message is stored even if the caller stops waiting.
     pub async fn insert(
         &self,
         record: NewRecord,

@@ -14,7 +14,7 @@ pub const PROPAGATION_FACTOR: usize = 20;
 pub const NEIGHBOURING_NODES: usize = 8;
 
 /// Peers one request may name or draw from the directory: each may have to be dialled, so a request without a bound
-/// would be a way to make a node dial everybody it knows.
+/// would be a way to make a node dial every peer it knows.
 pub const MAX_DIALLED: usize = 256;
 
 /// Seconds until a message loses its meaning: 3 hours. Relays drop it afterwards; must stay below the time their

@@ -1,4 +1,4 @@
-//! The directory: everybody this node has heard of, and whom it refuses to talk to.
+//! The directory: the peers this node has heard of, and the bans.
 
 use std::{fmt, sync::Arc};
 
@@ -48,7 +48,7 @@ pub enum Change {
     KeyMismatch,
 }
 
-/// Everybody this node has heard of. Cloning gives another handle to the same directory.
+/// The peers this node has heard of. Cloning gives another handle to the same directory.
 ///
 /// Reads take a shared lock for as long as they walk and hand out shared records; no call waits for anything else.
 #[derive(Clone)]
@@ -146,7 +146,7 @@ impl Directory {
         self.0.state.read().len()
     }
 
-    /// True if nobody is known.
+    /// True if no peer is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

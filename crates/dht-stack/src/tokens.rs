@@ -135,7 +135,7 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
         self.keys.len()
     }
 
-    /// True if nobody has taken anything.
+    /// True if no key has taken a token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()

@@ -25,7 +25,7 @@ pub enum UpgradeError {
     /// The Noise handshake failed.
     #[error("noise handshake failed")]
     Noise(#[source] NoiseError),
-    /// Somebody else answers at the dialled address.
+    /// Another key answers at the dialled address.
     #[error("the peer at this address has another key")]
     WrongKey,
     /// The other side is this node itself.

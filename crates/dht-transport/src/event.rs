@@ -34,7 +34,7 @@ pub enum ConnectionEvent {
     },
     /// The last connection is gone.
     Offline,
-    /// Somebody connected, but it came to nothing.
+    /// A socket connected, but the upgrade failed.
     InboundFailed {
         /// Address of the remote socket.
         address: Address,

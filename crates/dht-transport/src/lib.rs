@@ -71,7 +71,7 @@
 //! ```
 //!
 //! **Invariants.** No task outlives its [`Transport`]; no channel or queue is unbounded, and nothing a peer
-//! sends makes one grow; the task that drives a connection never waits for anybody but the socket; nothing is
+//! sends makes one grow; the task that drives a connection waits only for the socket; nothing is
 //! allocated by a length that a peer declared.
 
 pub mod limits;

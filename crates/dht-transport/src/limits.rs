@@ -8,7 +8,7 @@
 //! | Memory | At most | Charged to |
 //! |---|---|---|
 //! | read ahead from the socket | [`READ_AHEAD_BYTES`] | nobody; given back when idle |
-//! | frames in streams nobody has read yet | [`FREE_UNREAD_BYTES`] | nobody |
+//! | unread frames in streams | [`FREE_UNREAD_BYTES`] | nobody |
 //! | | [`MAX_UNREAD_BYTES`] in all | [`Config::max_unread_bytes_total`](crate::Config::max_unread_bytes_total) |
 //! | a message being received, and those not disposed of | its length and [`MESSAGE_OVERHEAD_BYTES`] | the node's byte budget |
 //! | messages waiting to be sent, until the socket took them | [`MAX_QUEUED_BYTES`] | [`Config::max_queued_bytes_total`](crate::Config::max_queued_bytes_total) |
@@ -80,7 +80,7 @@ pub const BUFFER_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// After our end of stream we wait this long for theirs, so that the kernel does not reset the connection
-/// over bytes nobody read and the peer still receives our last ones.
+/// over unread bytes and the peer still receives our last ones.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
 
 /// Streams of a connection, both directions together (02 section 16).
@@ -102,7 +102,7 @@ pub const MOST_INBOUND_STREAMS: usize = MAX_STREAMS - MAX_OUTBOUND_STREAMS - 16;
 /// promises each stream. 2 MiB move 20 MB/s over a path of 100 ms.
 pub const WINDOW_GROWTH_BYTES: usize = 2 * 1024 * 1024;
 
-/// Of what a connection's peer sent and nobody has read yet, the part that is free; with what each frame takes beside
+/// Free part of the unread bytes of a connection; with what each frame takes beside
 /// its payload. A frame of the usual sizes always fits, so that a peer whose messages are read is heard whatever others
 /// do. [`MAX_CONNECTIONS`] of them are 50 MB.
 pub const FREE_UNREAD_BYTES: usize = 96 * 1024;

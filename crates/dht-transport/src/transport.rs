@@ -50,7 +50,7 @@ pub struct TransportStats {
     pub refused: u64,
     /// Bytes of messages waiting to be sent.
     pub queued_bytes: usize,
-    /// Bytes set aside for what peers sent and nobody has read yet, beyond what is free for each connection.
+    /// Bytes set aside for unread bytes of peers, beyond what is free for each connection.
     pub unread_bytes: usize,
     /// Peers with messages waiting or a messaging stream open.
     pub outboxes: usize,

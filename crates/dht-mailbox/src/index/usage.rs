@@ -191,7 +191,7 @@ impl Usage {
         mailbox.saturating_add(u64::from(!self.deliverers.numbers.contains_key(&deliverer)))
     }
 
-    /// Checks the bounds under which nobody else's rows can make room.
+    /// Checks the quotas of mailbox and deliverer, for which no eviction makes room.
     pub(crate) fn check_quotas(
         &self,
         limits: &Limits,

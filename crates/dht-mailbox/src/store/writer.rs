@@ -43,7 +43,7 @@ pub(super) struct WriterState {
     pace: Pace,
 }
 
-/// However the writer ends, nobody waits for it for ever.
+/// Ends the waiting of all callers, however the writer ends.
 struct AbandonOnDrop(Arc<Queue>);
 
 impl Drop for AbandonOnDrop {

@@ -55,7 +55,7 @@ pub(crate) struct HandshakeSlot {
     admission: Arc<Admission>,
     id: u64,
     source: Source,
-    /// Fires when the slot is needed for somebody else.
+    /// Fires when the slot is needed for another socket.
     pub(crate) evicted: CancellationToken,
 }
 

@@ -98,7 +98,7 @@ impl RateLimiter {
         self.0.buckets.len()
     }
 
-    /// True if nobody has sent anything yet.
+    /// True if no deliverer has sent anything yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.buckets.is_empty()
