@@ -1,7 +1,8 @@
-//! `codegen`: the Rust message types of `dht-proto`, from its `.proto` files.
+//! `codegen`: the Rust message types of `dht-proto`, from its `.proto` files, and the OpenAPI document of `dht-api`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Stdio;
 use std::{env, fs, process};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,13 +11,14 @@ use prost_build::{Config, Module};
 
 use crate::repo;
 
-/// Regenerate the message types of dht-proto from its .proto files
+/// Regenerate the message types of dht-proto from its .proto files, and docs/openapi.json from dht-api
 ///
-/// Reads crates/dht-proto/proto/*.proto and writes one file per protobuf package to crates/dht-proto/src/gen/.
+/// Reads crates/dht-proto/proto/*.proto and writes one file per protobuf package to crates/dht-proto/src/gen/; then runs
+/// the example `openapi` of dht-api and writes its output to docs/openapi.json.
 /// Needs no protoc: the files are compiled in process. The output does not depend on the machine.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask codegen            write crates/dht-proto/src/gen/*.rs\n  \
+    after_help = "Examples:\n  cargo xtask codegen            write crates/dht-proto/src/gen/*.rs and docs/openapi.json\n  \
                         cargo xtask codegen --check    exit 1 when the checked-in files differ"
 )]
 pub(crate) struct Codegen {
@@ -62,6 +64,32 @@ impl Codegen {
             let written = write(&out, &files)?;
             println!("codegen: {written} of {} files changed", files.len());
         }
+        self.openapi()
+    }
+
+    fn openapi(&self) -> Result<()> {
+        let mut example = repo::cargo(["run", "--quiet", "-p", "dht-api", "--example", "openapi"]);
+        let output = example.stderr(Stdio::inherit()).output();
+        let output = output.context("start cargo")?;
+        ensure!(
+            output.status.success(),
+            "the example `openapi` of dht-api failed"
+        );
+        let path = repo::root().join("docs/openapi.json");
+        let is_current = fs::read(&path).is_ok_and(|held| held == output.stdout);
+        ensure!(
+            is_current || !self.check,
+            "docs/openapi.json is out of date, run `cargo xtask codegen`"
+        );
+        if !is_current {
+            fs::write(&path, output.stdout).with_context(|| format!("write {}", path.display()))?;
+        }
+        let state = if is_current {
+            "is up to date"
+        } else {
+            "changed"
+        };
+        println!("codegen: docs/openapi.json {state}");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Speed of the file system without a store.
+//! What the file system gives without a store.
 
 use std::{
     fs::File,

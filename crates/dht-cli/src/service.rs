@@ -1,6 +1,6 @@
 //! A node of this process, and the API over which commands talk to it.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use dht_api::{ApiServer, BindError, Client, Metrics, MetricsServer, Parts};
 use dht_core::{Features, SecretKey};
@@ -33,6 +33,14 @@ impl Service {
         secret: SecretKey,
         settings: &Settings,
     ) -> Result<Self, Failure> {
+        // Before the node, which counts from its start.
+        let metrics = match settings.api.metrics {
+            Some(address) => {
+                let metrics = Metrics::install().map_err(|error| Failure::other(chain(&error)))?;
+                Some((address, metrics))
+            }
+            None => None,
+        };
         let builder = Node::builder(secret).config(settings.node.clone());
         let node = start(builder, home).await?;
         // A home on a full disk still runs; `id` then prints the configured addresses, and `send` presents an old claim.
@@ -51,7 +59,7 @@ impl Service {
             metrics: None,
             _lock: lock,
         };
-        if let Err(failure) = service.serve(home, &settings.api, parts).await {
+        if let Err(failure) = service.serve(home, &settings.api, metrics, parts).await {
             service.shutdown().await;
             return Err(failure);
         }
@@ -100,6 +108,7 @@ impl Service {
         &mut self,
         home: &Home,
         settings: &ApiSettings,
+        metrics: Option<(SocketAddr, Metrics)>,
         parts: Parts,
     ) -> Result<(), Failure> {
         let told = |text: String| say(&text, signals::STOP_LIMIT);
@@ -124,8 +133,7 @@ impl Service {
             }
             self.apis.push(bound);
         }
-        if let Some(address) = settings.metrics {
-            let metrics = Metrics::install().map_err(|error| Failure::other(chain(&error)))?;
+        if let Some((address, metrics)) = metrics {
             let limits = settings.limits.clone();
             let bound = MetricsServer::bind(address, metrics, parts, limits).await;
             let bound = bound.map_err(|error| not_served(&error))?;
@@ -182,7 +190,7 @@ async fn start(builder: Builder, home: &Home) -> Result<Arc<Node>, Failure> {
 }
 
 async fn bind_tcp(
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     token: &Path,
     parts: &Parts,
     settings: &ApiSettings,

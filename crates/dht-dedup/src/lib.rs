@@ -25,7 +25,3 @@ pub use self::{
     },
     table::{DedupEntry, DedupTable, Reservation},
 };
-
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

@@ -81,7 +81,3 @@ pub use self::{
     },
     worker::run_worker,
 };
-
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

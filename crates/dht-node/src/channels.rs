@@ -11,8 +11,7 @@ pub const EVENT_CAPACITY: usize = 1_024;
 
 /// Requests for the outbound pipeline: no channel but the room of [`dht_outbound::Outbound`]. Parts of the node are refused,
 /// the least important first; the application waits.
-#[cfg(test)]
-const REQUESTS: Channel = Channel {
+pub(crate) const REQUESTS: Channel = Channel {
     name: "send requests",
     from: &[
         ("stacks", WhenFull::Shed),

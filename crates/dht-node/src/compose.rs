@@ -28,6 +28,7 @@ use tower::ServiceExt as _;
 use crate::{
     Builder, Config, Event, Node, StartError,
     adapters::{ToApplication, ToTransport},
+    channels,
     counters::{Counters, Tally},
     discovery::{Answers, Dialler},
     events::Events,
@@ -128,7 +129,7 @@ impl Builder {
         }
         let inbound_config = inbound_config(config, self.validation_deadline);
         let runtime = self.inbound_runtime(&shared, &sending, inbound_config);
-        let (meter, limiter) = (runtime.meter.clone(), runtime.limiter.clone());
+        let meter = runtime.meter.clone();
         // Outbox.
         let (outbox, driver) = {
             let (home, bytes) = (self.home.clone(), memory.queued);
@@ -217,8 +218,6 @@ impl Builder {
             connector: sending.connector,
             select: sending.config.select,
             peer_sync: peers,
-            limiter,
-            banned: parking_lot::Mutex::default(),
             subscribers,
             #[cfg(feature = "spool")]
             spool,
@@ -235,7 +234,6 @@ impl Builder {
         if node.spool.is_some() {
             node.saf.listen();
         }
-        node.ban_listed(&config.banned);
         for peer in &config.peers {
             node.add_peer(peer);
         }
@@ -315,7 +313,7 @@ impl Builder {
 }
 
 fn transport(shared: &Shared, config: &Config, memory: &Memory) -> dht_transport::Builder {
-    let mut settings = config.transport.clone();
+    let mut settings = dht_transport::Config::default();
     settings.max_queued_bytes_total = memory.queued;
     settings.max_unread_bytes_total = memory.unread;
     Transport::builder(
@@ -345,7 +343,8 @@ impl Sending {
     fn start(shared: &Shared, config: &Config, transport: &Transport, tasks: &Tasks) -> Self {
         let settings = dht_outbound::Config {
             discovery_seconds: config.discovery_seconds,
-            ..config.outbound.clone()
+            max_requests: channels::REQUESTS.capacity,
+            ..dht_outbound::Config::default()
         };
         let parts = PipelineParts {
             identity: Arc::clone(&shared.identity),

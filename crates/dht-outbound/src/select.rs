@@ -302,7 +302,7 @@ impl Selection {
         self.chosen.len()
     }
 
-    /// True if no peer was chosen.
+    /// True if nobody was chosen.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.chosen.is_empty()

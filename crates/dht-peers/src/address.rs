@@ -52,9 +52,9 @@ pub enum ClaimChannel {
     Connection,
     /// A discovery message or its response.
     Discovery,
-    /// The claim came in a join message.
+    /// A join message.
     Join,
-    /// Another peer told of it.
+    /// Another peer.
     Peer(NodeId),
 }
 

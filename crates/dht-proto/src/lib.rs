@@ -62,7 +62,3 @@ generated! {
     /// `tari.dht.store_forward`
     store_forward,
 }
-
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

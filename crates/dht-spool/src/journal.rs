@@ -101,11 +101,7 @@ impl<S: State> Journal<S> {
             .name(format!("dht-{}", S::NAME))
             .spawn(move || {
                 // A thread that panics must not leave callers waiting.
-                let ran = contain(|| {
-                    writer.run();
-                    Ok(())
-                });
-                if ran.is_err() {
+                if contain(|| Ok(writer.run())).is_err() {
                     writer.end();
                 }
             })?;

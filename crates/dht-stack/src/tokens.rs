@@ -2,8 +2,6 @@
 
 use std::hash::Hash;
 
-use parking_lot::RwLock;
-
 use crate::{Sharded, sharded::Shard};
 
 /// Threads that read the clock at the same time may be this far apart, in seconds. A clock that is further back was
@@ -52,7 +50,7 @@ fn nonzero<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::
 /// ```
 #[derive(Debug)]
 pub struct TokenBuckets<K, const N: usize = 1> {
-    rates: RwLock<[Rate; N]>,
+    rates: [Rate; N],
     keys: Sharded<K, [TokenBucket; N]>,
     capacity: usize,
 }
@@ -91,15 +89,10 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
     #[must_use]
     pub fn new(rates: [Rate; N], capacity: usize, seed: [u8; 16]) -> Self {
         Self {
-            rates: RwLock::new(rates),
+            rates,
             keys: Sharded::new(SHARDS, seed),
             capacity,
         }
-    }
-
-    /// Takes over other rates. What was taken out of the buckets stays taken.
-    pub fn set_rates(&self, rates: [Rate; N]) {
-        *self.rates.write() = rates;
     }
 
     /// Takes one token out of a bucket of `key`. False if there is none, if there is no such bucket, or no room for
@@ -121,12 +114,12 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
     /// Whether a bucket of `key` has a token left.
     #[must_use]
     pub fn has_tokens(&self, key: &K, bucket: usize, now: u64) -> bool {
-        let Some(rate) = self.rate(bucket) else {
+        let Some(rate) = self.rates.get(bucket) else {
             return false;
         };
         let slot = self.keys.lock(key);
         let tokens = slot.get().and_then(|buckets| buckets.get(bucket));
-        tokens.is_none_or(|tokens| tokens.clone().has(rate, now))
+        tokens.is_none_or(|tokens| tokens.clone().has(*rate, now))
     }
 
     /// Keys with buckets at this moment.
@@ -135,14 +128,10 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
         self.keys.len()
     }
 
-    /// True if no key has taken a token.
+    /// True if nobody has taken anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
-    }
-
-    fn rate(&self, bucket: usize) -> Option<Rate> {
-        self.rates.read().get(bucket).copied()
     }
 
     fn with_bucket<T>(
@@ -152,7 +141,7 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
         now: u64,
         work: impl FnOnce(&mut TokenBucket, Rate) -> T,
     ) -> Option<T> {
-        let rate = self.rate(bucket)?;
+        let rate = *self.rates.get(bucket)?;
         let mut slot = self.keys.lock(key);
         if slot.get().is_none() {
             let shard = slot.shard();
@@ -167,9 +156,8 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
     /// Forgets the keys whose buckets are all full, and answers whether there were any. Scans: a table is sized for more
     /// keys than are in use.
     fn make_room(&self, shard: &mut Shard<K, [TokenBucket; N]>, now: u64) -> bool {
-        let rates = *self.rates.read();
         let is_full = |buckets: &mut [TokenBucket; N]| {
-            let mut pairs = buckets.iter_mut().zip(rates);
+            let mut pairs = buckets.iter_mut().zip(self.rates);
             pairs.all(|(tokens, rate)| tokens.is_full(rate, now))
         };
         shard.retain(|_, buckets| !is_full(buckets)) > 0

@@ -27,14 +27,14 @@ pub enum ConnectionEvent {
     },
     /// A peer is no longer connected.
     Disconnected {
-        /// Node id of the peer that disconnected.
+        /// Peer that disconnected.
         node_id: NodeId,
         /// We closed on purpose; nothing is wrong with the peer.
         minimized: bool,
     },
     /// The last connection is gone.
     Offline,
-    /// A socket connected, but the upgrade failed.
+    /// Somebody connected, but it came to nothing.
     InboundFailed {
         /// Address of the remote socket.
         address: Address,

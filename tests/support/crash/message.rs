@@ -1,4 +1,4 @@
-//! Messages derived from their number, so that a check of the store knows the content of each.
+//! Messages that follow from their number, so that whoever finds one knows what it must be.
 
 use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds};
@@ -13,22 +13,22 @@ pub(super) const PER_SECOND: u64 = 100;
 
 const START: UnixSeconds = UnixSeconds(1_700_000_000);
 
-/// A message as its number determines it.
+/// What follows from a number.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Recipient in whose mailbox it is stored.
+    /// Whose mailbox.
     pub recipient: Recipient,
     /// When it is inserted.
     pub now: UnixSeconds,
     /// The sender's own time limit.
     pub expires: Option<UnixSeconds>,
-    /// Retention class of the message.
+    /// Its class.
     pub retention: Retention,
     /// Bytes of the body.
     pub size: usize,
 }
 
-/// The message that `number` determines.
+/// What follows from `number`.
 #[must_use]
 pub fn plan(number: u64) -> Plan {
     let index = number % BASE;

@@ -67,10 +67,13 @@ async fn the_shell_client_waits_for_receipt() {
         .arg("say \"hi\"\n\\")
         .output();
     let receiving = async {
-        while served.outbox().stats().rows == 0 {
-            sleep(Duration::from_millis(20)).await;
-        }
-        let content = served.outbox().content(1).unwrap().unwrap();
+        // Counted before it is committed.
+        let content = loop {
+            match served.outbox().content(1).unwrap() {
+                Some(content) => break content,
+                None => sleep(Duration::from_millis(20)).await,
+            }
+        };
         assert_eq!(content.payload, "say \"hi\"\n\\");
         let now = UnixSeconds(1);
         served

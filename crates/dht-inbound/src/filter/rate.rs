@@ -43,17 +43,17 @@ pub struct RateLimits {
 pub enum Bucket {
     /// [`RateLimits::application`]; types this node does not know count here as well.
     Application,
-    /// Bucket of [`RateLimits::join`].
+    /// [`RateLimits::join`].
     Join,
-    /// Bucket of [`RateLimits::discovery`].
+    /// [`RateLimits::discovery`].
     Discovery,
-    /// Bucket of [`RateLimits::discovery_response`].
+    /// [`RateLimits::discovery_response`].
     DiscoveryResponse,
-    /// Bucket of [`RateLimits::mail_request`].
+    /// [`RateLimits::mail_request`].
     MailRequest,
-    /// Bucket of [`RateLimits::mail`].
+    /// [`RateLimits::mail`].
     Mail,
-    /// Bucket of [`RateLimits::undecodable_bytes`].
+    /// [`RateLimits::undecodable_bytes`].
     UndecodableBytes,
 }
 
@@ -71,10 +71,6 @@ impl RateLimits {
             undecodable_bytes: rate,
         }
     };
-
-    fn rates(&self) -> [Rate; Bucket::ALL.len()] {
-        Bucket::ALL.map(|bucket| self.of(bucket))
-    }
 
     const fn of(&self, bucket: Bucket) -> Rate {
         match bucket {

@@ -28,7 +28,7 @@ pub enum Acceptance {
     /// Deliver it, and pass it on if this node does that.
     #[default]
     Accept,
-    /// Neither; no peer is penalised.
+    /// Neither; nobody is to blame.
     Ignore,
     /// Neither, and its signer is banned.
     Reject,

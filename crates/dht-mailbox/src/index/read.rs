@@ -1,12 +1,27 @@
 //! Reading the index: the rows as of the last commit.
 
-use super::{Change, Index, Row, whole};
+use super::{Index, Row, whole};
 use crate::{
     log::{Meta, Place},
     query::{Order, Query},
     record::{Position, Recipient, RowId},
     stats::{Account, RowInfo},
 };
+
+/// Which rows of a mailbox to select.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// The first place.
+    pub(crate) first: Position,
+    /// The last place, included.
+    pub(crate) last: Position,
+    /// Most rows.
+    pub(crate) limit: usize,
+    /// Most bytes.
+    pub(crate) max_bytes: usize,
+    /// Whether the first row is selected however large it is.
+    pub(crate) at_least_one: bool,
+}
 
 /// Rows that answer a query.
 #[derive(Debug, Default)]
@@ -17,16 +32,10 @@ pub(crate) struct Selection {
 }
 
 impl Index {
-    /// Rows of a mailbox from `first` to `last` that are served at `query.now`, within the limits of the query; with
-    /// `at_least_one` the first row however large it is.
-    pub(crate) fn select(
-        &self,
-        query: &Query,
-        first: Position,
-        last: Position,
-        at_least_one: bool,
-    ) -> Selection {
+    /// Rows of a mailbox that are served at `query.now`, within bounds.
+    pub(crate) fn select(&self, query: &Query, bounds: Bounds) -> Selection {
         let mut selection = Selection::default();
+        let Bounds { first, last, .. } = bounds;
         let Some(mailbox) = self
             .usage
             .mailbox_number(query.recipient)
@@ -51,8 +60,9 @@ impl Index {
                 continue;
             }
             bytes = bytes.saturating_add(row.place.length as usize);
-            let fits = bytes <= query.max_bytes || (at_least_one && selection.rows.is_empty());
-            if selection.rows.len() >= query.limit || !fits {
+            let fits =
+                bytes <= bounds.max_bytes || (bounds.at_least_one && selection.rows.is_empty());
+            if selection.rows.len() >= bounds.limit || !fits {
                 selection.more = true;
                 return selection;
             }
@@ -93,8 +103,9 @@ impl Index {
                 let mut account = Account::default();
                 for ((_, position), flags) in self.order.range(whole(mailbox)) {
                     if let Some(row) = self.visible_row(position.id) {
-                        let (bytes, low) = (row.place.length.into(), flags.low);
-                        account.add(Change { bytes, low }, 1);
+                        account.rows = account.rows.saturating_add(1);
+                        account.bytes = account.bytes.saturating_add(row.place.length.into());
+                        account.low_rows = account.low_rows.saturating_add(flags.low.into());
                     }
                 }
                 (recipient, account)

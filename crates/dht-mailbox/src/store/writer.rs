@@ -12,7 +12,7 @@ use super::{
     queue::{Command, Queue},
     recover,
     shared::Shared,
-    task::Task,
+    task::{Rows, Task},
     upkeep::Upkeep,
 };
 use crate::{
@@ -43,7 +43,7 @@ pub(super) struct WriterState {
     pace: Pace,
 }
 
-/// Ends the waiting of all callers, however the writer ends.
+/// However the writer ends, nobody waits for it for ever.
 struct AbandonOnDrop(Arc<Queue>);
 
 impl Drop for AbandonOnDrop {
@@ -134,7 +134,23 @@ impl WriterState {
         let mut requests = Vec::with_capacity(commands.len());
         for command in commands {
             match command {
-                Command::Remove { rows, reply } => self.tasks.push_back(Task::new(rows, reply)),
+                Command::Expire { now, reply } => {
+                    self.tasks
+                        .push_back(Task::new(Rows::Expired { now }, reply));
+                }
+                Command::DeleteRange {
+                    recipient,
+                    first,
+                    last,
+                    reply,
+                } => {
+                    let rows = Rows::Range {
+                        recipient,
+                        first,
+                        last,
+                    };
+                    self.tasks.push_back(Task::new(rows, reply));
+                }
                 Command::Checkpoint { reply } => {
                     self.upkeep.checkpoint(reply);
                     self.compaction.set_due();

@@ -277,7 +277,7 @@ fn a_full_queue_makes_callers_wait() {
 
 /// An inbox in memory has neither a thread nor a queue.
 #[test]
-fn request_in_memory_is_answered_immediately() {
+fn a_request_in_memory_is_answered_at_once() {
     let inbox = inbox(InboxConfig::default());
     let ticket = inbox.insert(row(1));
     assert_eq!(format!("{ticket:?}"), "Ticket(ready)");

@@ -41,7 +41,7 @@ pub struct FrameAssembler {
 pub enum Step {
     /// A frame of this length begins; its bytes are taken by the next calls.
     Announced(usize),
-    /// A frame that is complete.
+    /// A complete frame.
     Frame(Bytes),
     /// The chunk is used up.
     Starved,

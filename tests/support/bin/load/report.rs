@@ -1,4 +1,4 @@
-//! Results of a run, compared with the criteria.
+//! What came out, and whether it is good enough.
 
 use std::{collections::BTreeMap, time::Duration};
 

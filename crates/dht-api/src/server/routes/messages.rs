@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 use dht_core::{Destination, PublicKey};
-use dht_node::{MAX_PAYLOAD_BYTES, Message, SendOptions};
+use dht_node::{Delivery, MAX_PAYLOAD_BYTES, Message, SendOptions};
 use dht_spool::{Entry, EntryFilter, SendState, StateKind};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
@@ -96,10 +96,8 @@ pub(in super::super) async fn send(
         payload,
     };
     let delivery = api.parts.node.send(&message.to, content, options).await?;
-    Ok(json(
-        StatusCode::ACCEPTED,
-        &find(&api, delivery.id()).await?,
-    ))
+    let message = find(&api, delivery.id(), &delivery).await?;
+    Ok(json(StatusCode::ACCEPTED, &message))
 }
 
 fn idempotency_key(headers: &HeaderMap, field: Option<String>) -> Result<Option<String>, ApiError> {
@@ -133,15 +131,17 @@ pub(in super::super) async fn get(
     let deadline = Instant::now() + WAIT_LIMIT;
     let mut changes = api.outbox()?.changes();
     let mut stopping = api.stopping.clone();
+    let mut delivery = delivery(&api, id).await?;
     loop {
         changes.mark_unchanged();
-        let message = find(&api, id).await?;
+        let message = find(&api, id, &delivery).await?;
         if wait.unlike != Some(message.state) || message.state.has_ended() {
             return Ok(json(StatusCode::OK, &message));
         }
         let changed = async {
             tokio::select! {
                 changed = changes.changed() => changed.is_ok(),
+                Some(_) = delivery.next() => true,
                 () = stopped(&mut stopping) => false,
             }
         };
@@ -165,7 +165,7 @@ pub(in super::super) async fn withdraw(
     State(api): State<Arc<Api>>,
     Id(id): Id,
 ) -> Result<Response, ApiError> {
-    let message = find(&api, id).await?;
+    let message = find(&api, id, &delivery(&api, id).await?).await?;
     api.parts.node.withdraw(id);
     Ok(json(StatusCode::ACCEPTED, &message))
 }
@@ -213,15 +213,27 @@ pub(super) fn page(limit: Option<usize>) -> Result<usize, ApiError> {
     }
 }
 
-async fn find(api: &Api, id: u64) -> Result<OutgoingMessage, ApiError> {
+async fn delivery(api: &Api, id: u64) -> Result<Delivery, ApiError> {
+    api.outbox()?;
+    let delivery = api.parts.node.delivery(id).await?;
+    delivery.ok_or_else(no_message)
+}
+
+/// A message in the state of its delivery, which is written to the outbox only when an attempt is over.
+async fn find(api: &Api, id: u64, delivery: &Delivery) -> Result<OutgoingMessage, ApiError> {
     let outbox = api.outbox()?.clone();
-    match api.blocking(move || outbox.get(id)).await? {
-        Some(entry) => Ok(outgoing(entry)),
-        None => Err(ApiError::new(
-            ErrorCode::NotFound,
-            "no such message, or it ended long ago",
-        )),
+    let entry = api.blocking(move || outbox.get(id)).await?;
+    let mut entry = entry.ok_or_else(no_message)?;
+    let state = delivery.state();
+    if state.kind() > entry.state.kind() {
+        entry.state = state;
     }
+    Ok(outgoing(entry))
+}
+
+fn no_message() -> ApiError {
+    let message = "no such message, or it ended long ago";
+    ApiError::new(ErrorCode::NotFound, message)
 }
 
 fn outgoing(entry: Entry) -> OutgoingMessage {

@@ -1,0 +1,254 @@
+//! Commands beside a running node.
+
+use std::process::Stdio;
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::{
+    address, command, json_lines, other, run_to, runs, secret, signal, start, start_with, stop,
+    within,
+};
+
+/// Sends a request and reads the response to its end.
+async fn get(at: &str, path: &str, header: &str) -> String {
+    let mut stream = within(TcpStream::connect(at)).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{header}\r\n");
+    within(stream.write_all(request.as_bytes())).await.unwrap();
+    let mut response = String::new();
+    within(stream.read_to_string(&mut response)).await.unwrap();
+    response
+}
+
+/// The address behind these words of what a node said.
+fn said_address(said: &str, words: &str) -> String {
+    let (_, rest) = said.split_once(words).unwrap_or_else(|| panic!("{said}"));
+    let end = rest.find(['/', ',', '\n']).unwrap();
+    rest[..end].to_owned()
+}
+
+/// As in `dht-node run --home a &  dht-node send --home a --to KEY --text hi --wait received`.
+#[tokio::test]
+async fn send_waits_for_a_starting_node() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (dir.path().join("a"), other(2).await);
+    let mut inbox = b.subscribe();
+    run_to(0, &a, &["init"]).await;
+    let to = b.peer_address().to_string();
+    let mut node = command(&a, &["run", "--listen", "/ip4/127.0.0.1/tcp/0"])
+        .spawn()
+        .unwrap();
+    let send = ["send", "--to", &to, "--text", "hi", "--wait", "received"];
+    let taking = async {
+        let received = within(inbox.recv()).await.unwrap();
+        inbox.ack().await;
+        received
+    };
+    let ((sent, _), received) = tokio::join!(run_to(0, &a, &send), taking);
+    assert!(sent.starts_with("received 2 bytes to "), "{sent}");
+    assert_eq!(received.message.payload, "hi");
+    // Whichever of the two took the home first, the node runs on it now.
+    runs(&mut node).await;
+    let (status, _) = run_to(0, &a, &["status", "--json"]).await;
+    let status = &json_lines(&status)[0];
+    assert_eq!(status["pid"], node.id().unwrap());
+    stop(node).await;
+    b.shutdown().await;
+}
+
+#[tokio::test]
+async fn keyed_messages_are_sent_once() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (dir.path().join("a"), other(2).await);
+    let mut inbox = b.subscribe();
+    let node = start(&a).await;
+    let to = b.peer_address().to_string();
+    let send = [
+        "send",
+        "--to",
+        &to,
+        "--text",
+        "hi",
+        "--key",
+        "invoice-17",
+        "--ttl",
+        "60",
+        "--json",
+    ];
+    let (first, _) = run_to(0, &a, &send).await;
+    let (again, _) = run_to(0, &a, &send).await;
+    assert_eq!(json_lines(&first)[0]["id"], json_lines(&again)[0]["id"]);
+    let (_, error) = run_to(1, &a, &[&send[..4], &["other"], &send[5..]].concat()).await;
+    assert!(error.contains("idempotency key"), "{error}");
+    let last = ["send", "--to", &to, "--text", "last"];
+    run_to(0, &a, &last).await;
+    for expected in ["hi", "last"] {
+        let received = within(inbox.recv()).await.unwrap();
+        assert_eq!(received.message.payload, expected);
+    }
+    stop(node).await;
+    b.shutdown().await;
+}
+
+/// Not without a search: no node is asked.
+#[tokio::test]
+async fn keys_without_address_are_searched() {
+    let dir = TempDir::new().unwrap();
+    let (a, b, c) = (dir.path().join("a"), other(2).await, other(3).await);
+    let mut inbox = c.subscribe();
+    let key = c.public_key().to_string();
+    let send = ["send", "--to", &key, "--text", "hi", "--wait", "received"];
+    let (_, error) = run_to(3, &a, &send).await;
+    assert!(error.contains("no node to ask"), "{error}");
+
+    within(c.connect(&b.peer_address())).await.unwrap();
+    let node = start(&a).await;
+    let b_address = b.peer_address().to_string();
+    run_to(0, &a, &["peers", "add", &b_address]).await;
+    let taking = async {
+        within(inbox.recv()).await.unwrap();
+        inbox.ack().await;
+    };
+    tokio::join!(run_to(0, &a, &send), taking);
+    let (found, _) = run_to(0, &a, &["discover", &key, "--json"]).await;
+    assert_eq!(json_lines(&found)[0]["public_key"], key.as_str());
+    stop(node).await;
+    tokio::join!(b.shutdown(), c.shutdown());
+}
+
+#[tokio::test]
+async fn peers_and_bans_are_managed() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (dir.path().join("a"), other(2).await);
+    let (_, error) = run_to(1, &a, &["peers", "list"]).await;
+    assert!(error.contains("dht-node run --home"), "{error}");
+    assert!(!a.exists(), "a command that needs a node makes no home");
+
+    let node = start(&a).await;
+    let (key, to) = (b.public_key().to_string(), b.peer_address().to_string());
+    let (added, _) = run_to(0, &a, &["peers", "add", &to, "--json"]).await;
+    assert_eq!(json_lines(&added)[0]["is_connected"], true);
+    let (pong, _) = run_to(0, &a, &["ping", &key, "--json"]).await;
+    assert_eq!(json_lines(&pong)[0]["was_connected"], true);
+    let (listed, _) = run_to(0, &a, &["peers", "list"]).await;
+    assert!(
+        listed.contains(&key) && listed.contains("connected"),
+        "{listed}"
+    );
+
+    let ban = [
+        "bans",
+        "add",
+        &key,
+        "--seconds",
+        "60",
+        "--reason",
+        "\u{1b}noise",
+    ];
+    run_to(0, &a, &ban).await;
+    let (bans, _) = run_to(0, &a, &["bans", "list"]).await;
+    assert!(
+        bans.contains(&key) && bans.contains("\u{fffd}noise"),
+        "{bans}"
+    );
+    let (shown, _) = run_to(0, &a, &["peers", "show", &key]).await;
+    assert!(shown.contains(" banned "), "{shown}");
+    let (_, error) = run_to(6, &a, &["ping", &key]).await;
+    assert!(error.contains("banned"), "{error}");
+    assert_eq!(run_to(0, &a, &["bans", "lift", &key]).await.0, "lifted");
+    assert_eq!(run_to(0, &a, &["bans", "list"]).await.0, "");
+
+    assert_eq!(run_to(0, &a, &["peers", "remove", &key]).await.0, "removed");
+    let (_, error) = run_to(6, &a, &["peers", "show", &key]).await;
+    assert!(error.contains("not known"), "{error}");
+    let (_, error) = run_to(1, &a, &["peers", "show", "x"]).await;
+    assert!(error.contains("hexadecimal"), "{error}");
+    stop(node).await;
+    b.shutdown().await;
+}
+
+#[tokio::test]
+async fn metrics_and_api_are_served() {
+    let dir = TempDir::new().unwrap();
+    let nobody = format!("{}::/ip4/127.0.0.1/tcp/9", secret(9).public_key());
+    let variables = [
+        ("DHT_NODE_API_METRICS", "127.0.0.1:0"),
+        ("DHT_NODE_API_LISTEN", "127.0.0.1:0"),
+        ("DHT_NODE_PEERS", &nobody),
+    ];
+    let (node, said) = start_with(dir.path(), &variables).await;
+    let metrics = said_address(&said, "metrics at http://");
+    let response = get(&metrics, "/metrics", "").await;
+    assert!(response.contains("\ndht_"), "{response}");
+    let response = get(&metrics, "/healthy", "").await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    let response = get(&metrics, "/ready", "").await;
+    assert!(
+        response.starts_with("HTTP/1.1 503") && response.contains("nobody_connected"),
+        "{response}"
+    );
+
+    let api = said_address(&said, "API at http://");
+    let response = get(&api, "/v1/status", "").await;
+    assert!(response.starts_with("HTTP/1.1 401"), "{response}");
+    let token = std::fs::read_to_string(dir.path().join("api.token")).unwrap();
+    let token = format!("authorization: Bearer {token}\r\n");
+    let response = get(&api, "/v1/status", &token).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    stop(node).await;
+}
+
+/// A command of its own holds the home for a moment; a node that starts meanwhile waits.
+#[tokio::test]
+async fn a_node_waits_for_a_command() {
+    let dir = TempDir::new().unwrap();
+    run_to(0, dir.path(), &["init"]).await;
+    // A peer that does not answer.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let to = format!("{}::/ip4/127.0.0.1/tcp/{port}", secret(9).public_key());
+    let mut send = command(dir.path(), &["send", "--to", &to, "--text", "hi"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _socket = within(tokio::task::spawn_blocking(move || silent.accept())).await;
+    let mut node = command(dir.path(), &["run", "--listen", "/ip4/127.0.0.1/tcp/0"])
+        .spawn()
+        .unwrap();
+    signal(&send, "-INT").await;
+    assert_eq!(within(send.wait()).await.unwrap().code(), Some(130));
+    runs(&mut node).await;
+    stop(node).await;
+}
+
+#[tokio::test]
+async fn send_reports_every_state() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (dir.path().join("a"), other(2).await);
+    let node = start(&a).await;
+    run_to(0, &a, &["peers", "add", &b.peer_address().to_string()]).await;
+    // Nobody has the key: the other node stores the message.
+    let absent = secret(7).public_key().to_string();
+    let send = [
+        "send", "--to", &absent, "--text", "hi", "--wait", "stored", "--json",
+    ];
+    let (sent, _) = run_to(0, &a, &send).await;
+    let sent = &json_lines(&sent)[0];
+    assert_eq!(
+        (&sent["state"], &sent["holders"]),
+        (&"stored".into(), &1.into())
+    );
+    // To itself.
+    let me = address(&a).await.public_key.to_string();
+    let send = ["send", "--to", &me, "--text", "note", "--wait", "received"];
+    run_to(0, &a, &send).await;
+    let (inbox, _) = run_to(0, &a, &["inbox"]).await;
+    assert_eq!(inbox, format!("{me} note"));
+    let (_, usage) = run_to(2, &a, &["send", "--to", &me, "--ttl", "259201"]).await;
+    assert!(usage.contains("259200"), "{usage}");
+    stop(node).await;
+    b.shutdown().await;
+}

@@ -1,0 +1,102 @@
+//! The clients in `docs/clients` and `curl`, as the documentation shows them, against a running node.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+};
+
+use crate::{address, other, send_all, start, stop, within};
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../docs/clients")
+        .join(name)
+}
+
+/// Lines that the Python client prints until it is killed, after the one that ends with `last`.
+async fn read_lines(home: &Path, last: &str) -> Vec<String> {
+    let mut client = Command::new("python3")
+        .arg(script("inbox.py"))
+        .arg(home.join("api.sock"))
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(client.stdout.take().unwrap()).lines();
+    let mut lines: Vec<String> = Vec::new();
+    while !lines.last().is_some_and(|line| line.ends_with(last)) {
+        lines.push(within(output.next_line()).await.unwrap().unwrap());
+    }
+    lines
+}
+
+#[tokio::test]
+async fn python_reads_acks_and_resumes() {
+    let dir = TempDir::new().unwrap();
+    let node = start(dir.path()).await;
+    let sender = other(2).await;
+    send_all(&sender, &address(dir.path()).await, &["1", "2", "3"]).await;
+    let key = sender.public_key().to_string();
+    let first = read_lines(dir.path(), "'2'").await;
+    assert_eq!(first[0], format!("1 {key} '1'"));
+    // What was printed last may have been acked or not.
+    let rest = read_lines(dir.path(), "'3'").await;
+    assert!(rest.len() <= 2, "{rest:?}");
+    stop(node).await;
+    sender.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_shell_sends_and_waits() {
+    let dir = TempDir::new().unwrap();
+    let node = start(dir.path()).await;
+    let to = other(2).await;
+    let mut inbox = to.subscribe();
+    let socket = dir.path().join("api.sock");
+    let curl = |path: &str, body: &str| {
+        let mut command = Command::new("curl");
+        command
+            .args(["--silent", "--fail", "--unix-socket"])
+            .arg(&socket)
+            .arg(format!("http://localhost{path}"));
+        if !body.is_empty() {
+            command.args(["-d", body]);
+        }
+        async move {
+            let output = within(command.output()).await.unwrap();
+            assert!(output.status.success(), "{output:?}");
+            let value = serde_json::from_slice::<serde_json::Value>(&output.stdout);
+            value.unwrap()
+        }
+    };
+    let status = curl("/v1/status", "").await;
+    assert_eq!(status["pid"], node.id().unwrap());
+    let peer = format!(r#"{{"peer":"{}"}}"#, to.peer_address());
+    curl("/v1/ping", &peer).await;
+
+    let client = Command::new("sh")
+        .arg(script("send.sh"))
+        .arg(&socket)
+        .arg(to.public_key().to_string())
+        .arg("say \"hi\"\n\\")
+        .output();
+    let taking = async {
+        let received = within(inbox.recv()).await.unwrap();
+        inbox.ack().await;
+        received.message.payload
+    };
+    let (output, payload) = tokio::join!(within(client), taking);
+    let output = output.unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}{:?}", output.stderr);
+    assert!(printed.ends_with("message 1 is received\n"), "{printed}");
+    assert_eq!(payload, "say \"hi\"\n\\");
+    stop(node).await;
+    to.shutdown().await;
+}
