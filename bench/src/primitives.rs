@@ -1,4 +1,4 @@
-//! What the libraries underneath cost: the floors of everything else.
+//! Costs of the libraries underneath: the floors of all other rows.
 
 use blake2b_simd::Params;
 use curve25519_dalek::{

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// What was measured.
+/// The rows that were measured.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     /// Back end of curve25519-dalek that runs.
@@ -12,16 +12,16 @@ pub(crate) struct Report {
     filter: String,
 }
 
-/// What a row is about.
+/// Kind of measurement of a row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row<'n> {
     pub(crate) name: &'n str,
     pub(crate) unit: &'static str,
-    /// What one unit of work is.
+    /// Unit of work of a row.
     pub(crate) work: &'static str,
-    /// What the row cannot do without, in the same unit.
+    /// Floor: cost of the primitives that the row needs, in the same unit.
     pub(crate) floor: Option<f64>,
-    /// What the project asks for: at least for rates, at most for everything else.
+    /// Target of the project: a lower bound for rates, an upper bound for all other rows.
     pub(crate) target: Option<f64>,
 }
 
@@ -32,11 +32,11 @@ struct Figure {
     unit: &'static str,
     work: &'static str,
     value: f64,
-    /// What the row cannot do without, in the same unit.
+    /// Floor: cost of the primitives that the row needs, in the same unit.
     floor: Option<f64>,
     /// `value / floor`: below 1 is better than the floor for times, above 1 for rates.
     ratio: Option<f64>,
-    /// What the project asks for.
+    /// Target of the project.
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<f64>,
 }

@@ -13,11 +13,11 @@ use crate::net::{builder, clock, connect, is_connected, message, receive, send, 
 async fn banned() -> (Node, Node, Arc<dht_core::ManualClock>) {
     let clock = clock();
     let start = |seed| builder(seed).clock(Arc::clone(&clock) as _).start();
-    let judge = within(start(1)).await.unwrap();
+    let alice = within(start(1)).await.unwrap();
     let banned = within(start(2)).await.unwrap();
-    connect(&banned, &judge).await;
+    connect(&banned, &alice).await;
     let now = clock.now();
-    let outcome = judge.directory().ban(
+    let outcome = alice.directory().ban(
         *banned.public_key(),
         now.saturating_add(600),
         Severity::Medium,
@@ -25,18 +25,18 @@ async fn banned() -> (Node, Node, Arc<dht_core::ManualClock>) {
         now,
     );
     assert!(matches!(outcome, BanOutcome::Banned(_)), "{outcome:?}");
-    until(|| !is_connected(&judge, &banned) && !is_connected(&banned, &judge)).await;
-    (judge, banned, clock)
+    until(|| !is_connected(&alice, &banned) && !is_connected(&banned, &alice)).await;
+    (alice, banned, clock)
 }
 
 /// Both, connected again, can talk to each other.
-async fn assert_reconciled(judge: &Node, banned: &Node) {
-    let (mut to_judge, mut to_banned) = (judge.subscribe(), banned.subscribe());
-    within(send(banned, judge.public_key(), message("thanks")))
+async fn assert_reconciled(alice: &Node, banned: &Node) {
+    let (mut to_alice, mut to_banned) = (alice.subscribe(), banned.subscribe());
+    within(send(banned, alice.public_key(), message("thanks")))
         .await
         .unwrap();
-    assert_eq!(receive(&mut to_judge).await.message, message("thanks"));
-    within(send(judge, banned.public_key(), message("welcome")))
+    assert_eq!(receive(&mut to_alice).await.message, message("thanks"));
+    within(send(alice, banned.public_key(), message("welcome")))
         .await
         .unwrap();
     assert_eq!(receive(&mut to_banned).await.message, message("welcome"));
@@ -44,56 +44,56 @@ async fn assert_reconciled(judge: &Node, banned: &Node) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn banned_peer_is_refused_until_unbanned() {
-    let (judge, banned, _clock) = banned().await;
-    let _inbox = judge.subscribe();
+    let (alice, banned, _clock) = banned().await;
+    let _inbox = alice.subscribe();
     for _ in 0..3 {
-        let dialled = within(banned.connect(&judge.peer_address())).await;
+        let dialled = within(banned.connect(&alice.peer_address())).await;
         // The ban is noticed by whom is dialled, after the dialler's half of the handshake at the earliest.
         if dialled.is_ok() {
-            until(|| !is_connected(&banned, &judge)).await;
+            until(|| !is_connected(&banned, &alice)).await;
         }
-        assert!(!is_connected(&judge, &banned));
+        assert!(!is_connected(&alice, &banned));
     }
-    let sent = within(send(&banned, judge.public_key(), message("let me in"))).await;
+    let sent = within(send(&banned, alice.public_key(), message("let me in"))).await;
     assert_eq!(sent, Err("peer could not be dialled".to_owned()));
-    assert_eq!(judge.stats().delivered, 0);
+    assert_eq!(alice.stats().delivered, 0);
 
     // The other way round nobody even tries.
     assert!(matches!(
-        within(judge.connect(&banned.peer_address())).await,
+        within(alice.connect(&banned.peer_address())).await,
         Err(DialError::Banned)
     ));
-    let sent = within(send(&judge, banned.public_key(), message("no"))).await;
+    let sent = within(send(&alice, banned.public_key(), message("no"))).await;
     assert_eq!(sent, Err("the peer is not known, or is banned".to_owned()));
 
-    assert!(judge.directory().unban(*banned.public_key()));
-    connect(&judge, &banned).await;
-    assert_reconciled(&judge, &banned).await;
+    assert!(alice.directory().unban(*banned.public_key()));
+    connect(&alice, &banned).await;
+    assert_reconciled(&alice, &banned).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ban_ends_by_itself() {
-    let (judge, banned, clock) = banned().await;
+    let (alice, banned, clock) = banned().await;
     clock.advance(599);
     assert!(matches!(
-        within(judge.connect(&banned.peer_address())).await,
+        within(alice.connect(&banned.peer_address())).await,
         Err(DialError::Banned)
     ));
     clock.advance(1);
-    connect(&banned, &judge).await;
-    assert_reconciled(&judge, &banned).await;
+    connect(&banned, &alice).await;
+    assert_reconciled(&alice, &banned).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bans_concern_nobody_else() {
-    let (judge, banned, clock) = banned().await;
+    let (alice, banned, clock) = banned().await;
     let other = within(builder(3).clock(clock as _).start()).await.unwrap();
-    let mut inbox = judge.subscribe();
-    connect(&other, &judge).await;
-    within(send(&other, judge.public_key(), message("hello")))
+    let mut inbox = alice.subscribe();
+    connect(&other, &alice).await;
+    within(send(&other, alice.public_key(), message("hello")))
         .await
         .unwrap();
     assert_eq!(receive(&mut inbox).await.sender, Some(*other.public_key()));
-    // Nor does the judge's ban keep the banned peer from others.
+    // Nor does the alice's ban keep the banned peer from others.
     connect(&banned, &other).await;
 }

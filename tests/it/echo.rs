@@ -1,4 +1,4 @@
-//! What a node sends comes back to it, and it knows its own.
+//! A node recognises its own messages when they come back.
 
 use bytes::Bytes;
 use dht_core::{Payload, SendParams, SendRequest, encode_parts};

@@ -18,7 +18,7 @@ async fn open(to: SocketAddr, bytes: &[u8]) -> TcpStream {
     socket
 }
 
-/// What comes until the node hangs up.
+/// Bytes that arrive until the node hangs up.
 async fn rest(socket: &mut TcpStream) -> Vec<u8> {
     let mut got = Vec::new();
     let _reset = within(socket.read_to_end(&mut got)).await;

@@ -164,7 +164,7 @@ pub(crate) fn each_once(count: u32) -> BTreeMap<u32, u32> {
     (0..count).map(|number| (number, 1)).collect()
 }
 
-/// What a large message is charged with at most: padded, sealed, and its place in the stack.
+/// Most bytes that a large message is charged with: padded, sealed, and its place in the stack.
 const CHARGE: usize = 80 * 1024;
 
 /// Whether peers that hold much can get no more of the budget: an eighth is kept for those that hold little.
@@ -181,7 +181,7 @@ pub(crate) struct Line {
     _tasks: JoinSet<()>,
 }
 
-/// What a [`Line`] does with sockets.
+/// Action of a [`Line`] on its sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LineState {
     /// Carries bytes both ways.

@@ -16,7 +16,7 @@ const MIB: usize = 1024 * 1024;
 /// The first window of a yamux stream.
 const FIRST_WINDOW_BYTES: usize = 256 * 1024;
 
-/// What may be on its way between two sockets whose reader has stopped, beyond the reader's budget.
+/// Bytes that may be between two sockets whose reader has stopped, beyond the reader's budget.
 const IN_FLIGHT_BYTES: usize =
     FIRST_WINDOW_BYTES + WINDOW_GROWTH_BYTES + READ_AHEAD_BYTES + 2 * YAMUX_FRAME_BYTES;
 

@@ -25,7 +25,7 @@ fn checkout(name: &str) -> Value {
     serde_json::from_slice(&text).unwrap()
 }
 
-/// What becomes of a file with these cases.
+/// Outcome of a file with these cases.
 fn check(name: &str, cases: Vec<Value>) -> (usize, usize, String) {
     let directory = tempfile::tempdir().unwrap();
     let text = serde_json::to_vec(&json!({ "about": "a test", "cases": cases })).unwrap();

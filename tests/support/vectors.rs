@@ -19,14 +19,14 @@ use serde_json::Value;
 
 use self::case::{Case, Outcome};
 
-/// What became of every case of a directory. Displays a line a file, the failed cases under their file, and
+/// Outcome of every case of a directory. Displays a line a file, the failed cases under their file, and
 /// `N passed, M failed` at the end.
 #[derive(Debug)]
 pub struct Report {
     files: Vec<FileReport>,
 }
 
-/// What became of the cases of one file.
+/// Outcome of the cases of one file.
 #[derive(Debug)]
 struct FileReport {
     name: String,
@@ -55,7 +55,7 @@ pub fn check_directory(directory: &Path) -> io::Result<Report> {
     })
 }
 
-/// What the cases of one file are checked with.
+/// Check for the cases of one file.
 struct Checker {
     /// The name of the file, which may have more words around it, as in `more-keys.2.json`.
     name: &'static str,

@@ -28,7 +28,7 @@ pub(crate) struct Crash {
     /// How often to kill
     #[arg(long, default_value_t = 50)]
     rounds: u32,
-    /// What the moments come from; printed, and random if not given
+    /// Seed of the moments of the kills; printed, and random if not given
     #[arg(long)]
     seed: Option<u64>,
     /// Rows that are there before the first round

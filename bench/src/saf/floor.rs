@@ -1,4 +1,4 @@
-//! What the file system gives without a store.
+//! Speed of the file system without a store.
 
 use std::{
     fs::File,

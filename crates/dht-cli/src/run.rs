@@ -2,6 +2,7 @@
 
 use clap::Args;
 use dht_api::types::DEFAULT_CONSUMER;
+use dht_node::{Node, RELOADABLE};
 
 use crate::{
     exit::Failure,
@@ -22,7 +23,7 @@ use crate::{
     after_help = "Examples:\n  dht-node run --home a --listen /ip4/0.0.0.0/tcp/18189 --log info\n  \
     DHT_NODE_API_METRICS=127.0.0.1:9100 dht-node run --home a     # /metrics, /healthy, /ready\n  \
     curl --unix-socket a/api.sock http://localhost/v1/status      # the API: see docs/api.md\n  \
-    kill -HUP PID     # reads config.toml again: takes the log filter, names what needs a restart\n\n\
+    kill -HUP PID     # reads config.toml again: takes the log filter, rates, limits of\n                      # connections and bans; names what needs a restart\n\n\
     A home is made with `dht-node init`. Received messages wait in its inbox; `dht-node inbox` reads them. SIGINT and\n\
     SIGTERM stop the node within 5 seconds, the second at once."
 )]
@@ -109,7 +110,7 @@ async fn keep<F: Future<Output = Result<(), Failure>>>(
     let reloads = async {
         loop {
             signals::reload().await;
-            reload(home, settings);
+            reload(home, service.node(), settings);
         }
     };
     let outcome = tokio::select! {
@@ -123,8 +124,9 @@ async fn keep<F: Future<Output = Result<(), Failure>>>(
     outcome
 }
 
-/// Reads the settings again and takes what can change while the node runs: the filter of the log.
-fn reload(home: &Home, settings: &mut Settings) {
+/// Reads the settings again and takes what can change while the node runs: the filter of the log, and what
+/// [`Node::reload`] takes.
+fn reload(home: &Home, node: &Node, settings: &mut Settings) {
     let read = match home.settings() {
         Ok(read) => read,
         Err(failure) => {
@@ -132,16 +134,32 @@ fn reload(home: &Home, settings: &mut Settings) {
             return;
         }
     };
+    if let Err(error) = node.reload(&read.node) {
+        tracing::error!(%error, "the settings are not valid; those before stay");
+        return;
+    }
     let log = read.log != settings.log && log::set(read.log.as_ref());
     let filter = read.log.clone().unwrap_or_default();
-    let later = read.changed(settings);
+    let changed = read.changed(settings).into_iter();
+    let (taken, later): (Vec<_>, Vec<_>) = changed.partition(|key| {
+        let mut rests = RELOADABLE
+            .iter()
+            .filter_map(|listed| key.strip_prefix(listed));
+        rests.any(|rest| rest.is_empty() || rest.starts_with('.'))
+    });
     // Both are what the operator asked for, so they are seen with the default filter.
     if later.is_empty() {
-        tracing::warn!(changed = log, log = filter.as_str(), "settings read again");
+        tracing::warn!(
+            changed = log,
+            log = filter.as_str(),
+            taken = taken.join(", "),
+            "settings read again"
+        );
     } else {
         tracing::warn!(
             changed = log,
             log = filter.as_str(),
+            taken = taken.join(", "),
             needs_restart = later.join(", "),
             "settings read again"
         );

@@ -77,7 +77,7 @@ impl Address {
         Ok(Self(bytes))
     }
 
-    /// The binary form.
+    /// The address in its binary form.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

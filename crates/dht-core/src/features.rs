@@ -26,12 +26,6 @@ impl Features {
     pub const fn is_node(self) -> bool {
         self.bits() == Self::NODE.bits()
     }
-
-    /// Whether the bits are exactly those of a client.
-    #[must_use]
-    pub const fn is_client(self) -> bool {
-        self.is_empty()
-    }
 }
 
 impl fmt::Display for Features {

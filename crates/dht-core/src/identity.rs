@@ -44,7 +44,7 @@ pub struct NodeIdentity {
 }
 
 impl NodeIdentity {
-    /// Makes an identity and signs its first claim. Peers accept claims of 1 to 5 addresses; nobody checks that here.
+    /// Makes an identity and signs its first claim. Peers accept claims of 1 to 5 addresses; this function does not check that.
     pub fn new(
         secret: SecretKey,
         features: Features,

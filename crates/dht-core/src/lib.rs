@@ -96,3 +96,7 @@ pub use strategy::Strategy;
 pub use time::SystemClock;
 pub use time::{Clock, ManualClock, SharedClock, UnixSeconds};
 pub use transit::{InTransit, StoreOutcome};
+
+#[cfg(all(doctest, feature = "os-entropy", feature = "system-clock"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

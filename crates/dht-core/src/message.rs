@@ -102,7 +102,7 @@ impl MessageType {
 /// Recipient named in a header.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Destination {
-    /// No recipient is named: the message is for everybody, or the relays shall not know for whom.
+    /// No recipient is named: the message is for all nodes, or its recipient is hidden from relays.
     #[default]
     Unknown,
     /// The holder of this key.

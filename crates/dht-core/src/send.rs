@@ -19,7 +19,7 @@ mod params;
 /// Takes what a node sends. Never waits: a request that finds no room is refused.
 ///
 /// An inbound stack that waited for an outbound queue, which waits for a peer, which waits for its own outbound queue,
-/// would let everybody wait for everybody (law 2). The caller sheds and counts a refused request.
+/// would let all parts wait for each other (law 2). The caller sheds and counts a refused request.
 ///
 /// `dht_outbound::Outbound` is one. A test records the requests:
 ///
@@ -357,7 +357,7 @@ impl Message {
         }
     }
 
-    /// The message, encoded.
+    /// Returns the encoded message.
     #[must_use]
     pub fn into_inner(self) -> Bytes {
         self.payload

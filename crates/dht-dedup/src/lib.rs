@@ -25,3 +25,7 @@ pub use self::{
     },
     table::{DedupEntry, DedupTable, Reservation},
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -32,7 +32,7 @@ pub struct DedupTable(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     entries: Sharded<DedupHash, Entry, Progress>,
-    /// Entries of a shard without anybody being evicted.
+    /// Entries of a shard before one is evicted.
     capacity: usize,
     /// Most entries of a shard.
     ceiling: usize,

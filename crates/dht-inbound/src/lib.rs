@@ -81,3 +81,7 @@ pub use self::{
     },
     worker::run_worker,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -54,7 +54,7 @@ pub struct OpenedMessage {
     pub occurrences: u32,
     /// Whether it was unpacked from an answer of store-and-forward.
     pub is_saf: bool,
-    /// Whether it was kept for its recipient; `None` if nobody considered it.
+    /// Whether it was kept for its recipient; `None` if no store layer saw it.
     pub stored: Option<bool>,
     /// Whether it had been kept, and hence forwarded, before.
     pub already_forwarded: bool,

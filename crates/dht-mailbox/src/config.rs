@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::Retention;
 
-/// Rows one store holds (`saf.msg_storage_capacity`, section 11).
+/// Rows one store holds (`saf.msg_storage_capacity`, 05 section 11).
 pub const DEFAULT_CAPACITY_ROWS: u64 = 100_000;
 /// Bytes one store holds: 2 GiB, some 20 kB for each of [`DEFAULT_CAPACITY_ROWS`].
 ///
@@ -34,7 +34,7 @@ pub const DEFAULT_CHECKPOINT_BYTES: u64 = 48 << 20;
 /// Bytes of memory for the index: 64 MiB, more than [`DEFAULT_CAPACITY_ROWS`] take when each row has a mailbox and
 /// a deliverer of its own.
 pub const DEFAULT_INDEX_BYTES: u64 = 64 << 20;
-/// Whether the sender's own time limit ends a row: it does, as a message that nobody may open any more only takes room.
+/// Whether the sender's own time limit ends a row: it does, as a message that has expired only takes room.
 pub const DEFAULT_HONOUR_EXPIRES: bool = true;
 
 /// When an insertion is acknowledged.
@@ -161,19 +161,19 @@ impl Default for Lifetimes {
 }
 
 impl Lifetimes {
-    /// The last second in which a row stored at `stored_at` is served.
+    /// The last second in which a row that is stored now is served.
     #[must_use]
     pub fn keep_until(
         &self,
         retention: Retention,
-        stored_at: UnixSeconds,
+        now: UnixSeconds,
         expires: Option<UnixSeconds>,
     ) -> UnixSeconds {
         let seconds = match retention {
             Retention::Low => self.low_seconds,
             Retention::High => self.high_seconds,
         };
-        let limit = stored_at.saturating_add(seconds);
+        let limit = now.saturating_add(seconds);
         match expires {
             Some(expires) if self.honour_expires => limit.min(expires),
             _ => limit,

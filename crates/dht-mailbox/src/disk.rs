@@ -3,8 +3,6 @@
 //! The seam for tests and simulations: everything the store keeps goes through a [`Disk`], so that one double can
 //! fail, tear and forget writes.
 
-#[cfg(any(test, feature = "test-util"))]
-pub(crate) mod faulty;
 mod file;
 mod memory;
 

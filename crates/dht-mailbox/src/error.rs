@@ -61,7 +61,7 @@ pub enum Refusal {
     /// This deliverer delivered as much as one deliverer may.
     #[error("deliverer is at its quota")]
     DelivererQuota,
-    /// The store is full, and nobody holds more than this mailbox would.
+    /// The store is full, and no mailbox holds more than this one would.
     #[error("store is full")]
     Full,
 }

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dht_core::{DedupHash, UnixSeconds};
 
+pub(crate) use self::load::Loader;
 use self::usage::{Change, Owners, Usage};
-pub(crate) use self::{load::Loader, read::Bounds};
 use crate::{
     config::StoreConfig,
     error::Refusal,
@@ -107,7 +107,7 @@ impl Index {
         range.any(|(_, id)| self.rows.get(id).is_some_and(|row| row.hash == *hash))
     }
 
-    /// Checks the bounds under which nobody else's rows can make room.
+    /// Checks the quotas of mailbox and deliverer, for which no eviction makes room.
     pub(crate) fn check_quotas(
         &self,
         config: &StoreConfig,
@@ -343,15 +343,20 @@ impl Index {
     }
 
     fn enter(&mut self, place: Place) {
-        let used = self.segments.entry(place.segment).or_default();
-        used.rows = used.rows.saturating_add(1);
-        used.bytes = used.bytes.saturating_add(place.length.into());
+        self.segments.entry(place.segment).or_default().enter(place);
     }
 
     fn leave(&mut self, place: Place) {
         let used = self.segments.entry(place.segment).or_default();
         used.rows = used.rows.saturating_sub(1);
         used.bytes = used.bytes.saturating_sub(place.length.into());
+    }
+}
+
+impl SegmentUse {
+    fn enter(&mut self, place: Place) {
+        self.rows = self.rows.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(place.length.into());
     }
 }
 

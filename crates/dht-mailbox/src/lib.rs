@@ -63,7 +63,7 @@
 //! A write that fails is answered with the error ([`StoreError::DiskFull`] if that is the cause), is cut off the log, and
 //! leaves everything as it was; reading goes on, and the next insertion tries again. After a background sync that failed no
 //! insertion is acknowledged until one succeeds. If the device refuses to shorten the file, too, messages that were answered
-//! with an error may be there after a restart; being stored once more than promised harms nobody. If the thread that writes
+//! with an error may be there after a restart; a message that is stored once more does no harm. If the thread that writes
 //! dies, every call fails with [`StoreError::WriterDied`].
 
 mod config;
@@ -77,6 +77,8 @@ mod query;
 mod record;
 mod stats;
 mod store;
+#[cfg(any(test, feature = "test-util"))]
+pub mod test_util;
 
 pub use config::{
     DEFAULT_CAPACITY_BYTES, DEFAULT_CAPACITY_ROWS, DEFAULT_CHECKPOINT_BYTES,
@@ -94,12 +96,6 @@ pub use record::{
 };
 pub use stats::{Account, Inspection, RowInfo, StoreStats};
 pub use store::{Store, Ticket};
-
-/// Doubles for the tests of this and other crates.
-#[cfg(any(test, feature = "test-util"))]
-pub mod test_util {
-    pub use crate::disk::faulty::{Faults, FaultyDisk};
-}
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -4,7 +4,7 @@ use dht_core::UnixSeconds;
 
 use crate::record::{Position, Recipient, RowId, StoredRecord};
 
-/// Rows a response holds (`saf.max_returned_messages`, section 11).
+/// Rows a response holds (`saf.max_returned_messages`, 05 section 11).
 pub const DEFAULT_MAX_RETURNED: usize = 50;
 /// Bytes of stored messages a response holds: 4 MiB, half of the 8 MiB frame (defect D9).
 pub const DEFAULT_RESPONSE_BYTES: usize = 4 << 20;
@@ -26,8 +26,6 @@ pub struct Query {
     pub recipient: Recipient,
     /// Only rows of this second and later.
     pub from: Option<UnixSeconds>,
-    /// Only rows of this second and earlier.
-    pub until: Option<UnixSeconds>,
     /// Only rows behind this place.
     pub after: Option<Position>,
     /// At most so many rows; 0 means none.
@@ -58,7 +56,6 @@ impl Query {
         Self {
             recipient,
             from: None,
-            until: None,
             after: None,
             limit: DEFAULT_MAX_RETURNED,
             max_bytes: DEFAULT_RESPONSE_BYTES,
@@ -67,8 +64,8 @@ impl Query {
         }
     }
 
-    /// The first and the last place asked for; `None` for a place past the end.
-    pub(crate) fn bounds(&self) -> (Option<Position>, Option<Position>) {
+    /// The first and the last place asked for; no first place if `after` is the very last one.
+    pub(crate) fn bounds(&self) -> (Option<Position>, Position) {
         let from = Position {
             stored_at: self.from.unwrap_or_default(),
             id: RowId(0),
@@ -77,12 +74,8 @@ impl Query {
             None => Some(from),
             Some(after) => after.next().map(|next| next.max(from)),
         };
-        (
-            first,
-            Some(Position {
-                stored_at: self.until.unwrap_or(UnixSeconds(u64::MAX)),
-                id: RowId(u64::MAX),
-            }),
-        )
+        let stored_at = UnixSeconds(u64::MAX);
+        let id = RowId(u64::MAX);
+        (first, Position { stored_at, id })
     }
 }

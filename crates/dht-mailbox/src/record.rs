@@ -21,12 +21,12 @@ pub struct Deliverer([u8; 32]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RowId(pub u64);
 
-/// How long a row is kept, and which goes first when room runs out (section 2, rows 14 and 17).
+/// How long a row is kept, and which goes first when room runs out (05 section 2, rows 14 and 17).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Retention {
     /// No destination: the first to go.
     Low,
-    /// Addressed to somebody in this node's region.
+    /// Addressed to a recipient in this node's region.
     High,
 }
 
@@ -56,7 +56,7 @@ pub struct StoredRecord {
     pub id: RowId,
     /// Recipient in whose mailbox the message is stored.
     pub recipient: Recipient,
-    /// When this node stored it, on its own clock.
+    /// When this node stored it, on its own clock; after that was set back, the second of the row before.
     pub stored_at: UnixSeconds,
     /// The last second in which it is served.
     pub keep_until: UnixSeconds,

@@ -47,7 +47,7 @@ pub struct RowInfo {
     pub bytes: u64,
 }
 
-/// Report of [`crate::Store::verify`].
+/// Report of the self-check [`crate::Store::verify`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Inspection {
     /// Number of rows stored.

@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 
 pub use self::queue::Ticket;
 use self::{
-    queue::{Command, Queue},
+    queue::{Command, Queue, Rows},
     shared::Shared,
     writer::WriterState,
 };
@@ -117,18 +117,17 @@ impl Store {
     /// [`StoreError::Refused`] if the message is not admitted; otherwise the store failed and holds what it held.
     ///
     /// # Cancel safety
-    /// Once queued, the message is stored although nobody waits.
+    /// Once queued, the message is stored even if the caller stops waiting.
     pub async fn insert(
         &self,
         record: NewRecord,
         now: UnixSeconds,
     ) -> Result<Inserted, StoreError> {
-        let command = |reply| Command::Insert {
-            record: Box::new(record),
-            now,
-            reply,
-        };
-        self.inner.queue.send(command).await?.await
+        self.inner
+            .queue
+            .send(Command::insert(record, now))
+            .await?
+            .await
     }
 
     /// As [`Store::insert`], but does not wait for room, and leaves the waiting for the commit to the caller.
@@ -140,12 +139,7 @@ impl Store {
         record: NewRecord,
         now: UnixSeconds,
     ) -> Result<Ticket<Inserted>, StoreError> {
-        let command = |reply| Command::Insert {
-            record: Box::new(record),
-            now,
-            reply,
-        };
-        self.inner.queue.try_send(command)
+        self.inner.queue.try_send(Command::insert(record, now))
     }
 
     /// Deletes these rows, those that are there; with an `owner` only rows of that mailbox. Answers how many.
@@ -173,13 +167,7 @@ impl Store {
         first: Position,
         last: Position,
     ) -> Result<u64, StoreError> {
-        let command = |reply| Command::DeleteRange {
-            recipient,
-            first,
-            last,
-            reply,
-        };
-        self.inner.queue.send(command).await?.await
+        self.remove(Rows::Range(recipient, first, last)).await
     }
 
     /// Empties a mailbox. Answers how many rows it had.
@@ -198,7 +186,11 @@ impl Store {
     /// # Errors
     /// As [`Store::delete_range`].
     pub async fn expire(&self, now: UnixSeconds) -> Result<u64, StoreError> {
-        let command = |reply| Command::Expire { now, reply };
+        self.remove(Rows::Expired(now)).await
+    }
+
+    async fn remove(&self, rows: Rows) -> Result<u64, StoreError> {
+        let command = |reply| Command::Remove { rows, reply };
         self.inner.queue.send(command).await?.await
     }
 

@@ -11,7 +11,8 @@ pub const EVENT_CAPACITY: usize = 1_024;
 
 /// Requests for the outbound pipeline: no channel but the room of [`dht_outbound::Outbound`]. Parts of the node are refused,
 /// the least important first; the application waits.
-pub(crate) const REQUESTS: Channel = Channel {
+#[cfg(test)]
+const REQUESTS: Channel = Channel {
     name: "send requests",
     from: &[
         ("stacks", WhenFull::Shed),

@@ -28,7 +28,6 @@ use tower::ServiceExt as _;
 use crate::{
     Builder, Config, Event, Node, StartError,
     adapters::{ToApplication, ToTransport},
-    channels,
     counters::{Counters, Tally},
     discovery::{Answers, Dialler},
     events::Events,
@@ -129,7 +128,7 @@ impl Builder {
         }
         let inbound_config = inbound_config(config, self.validation_deadline);
         let runtime = self.inbound_runtime(&shared, &sending, inbound_config);
-        let meter = runtime.meter.clone();
+        let (meter, limiter) = (runtime.meter.clone(), runtime.limiter.clone());
         // Outbox.
         let (outbox, driver) = {
             let (home, bytes) = (self.home.clone(), memory.queued);
@@ -218,6 +217,8 @@ impl Builder {
             connector: sending.connector,
             select: sending.config.select,
             peer_sync: peers,
+            limiter,
+            banned: parking_lot::Mutex::default(),
             subscribers,
             #[cfg(feature = "spool")]
             spool,
@@ -234,6 +235,7 @@ impl Builder {
         if node.spool.is_some() {
             node.saf.listen();
         }
+        node.ban_listed(&config.banned);
         for peer in &config.peers {
             node.add_peer(peer);
         }
@@ -313,7 +315,7 @@ impl Builder {
 }
 
 fn transport(shared: &Shared, config: &Config, memory: &Memory) -> dht_transport::Builder {
-    let mut settings = dht_transport::Config::default();
+    let mut settings = config.transport.clone();
     settings.max_queued_bytes_total = memory.queued;
     settings.max_unread_bytes_total = memory.unread;
     Transport::builder(
@@ -343,8 +345,7 @@ impl Sending {
     fn start(shared: &Shared, config: &Config, transport: &Transport, tasks: &Tasks) -> Self {
         let settings = dht_outbound::Config {
             discovery_seconds: config.discovery_seconds,
-            max_requests: channels::REQUESTS.capacity,
-            ..dht_outbound::Config::default()
+            ..config.outbound.clone()
         };
         let parts = PipelineParts {
             identity: Arc::clone(&shared.identity),

@@ -1,6 +1,6 @@
 //! Settings of a node as plain data.
 
-use dht_core::{Address, Network, OutOfRange, PeerAddress};
+use dht_core::{Address, Network, OutOfRange, PeerAddress, PublicKey};
 use dht_inbound::{
     DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS, RateLimits,
 };
@@ -42,6 +42,9 @@ pub struct Config {
     /// Peers that the node stays connected to, as `KEY::ADDRESS`.
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub peers: Vec<PeerAddress>,
+    /// Peers that are banned for as long as they are listed, by public key.
+    #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
+    pub banned: Vec<PublicKey>,
     /// Memory for messages in MiB, 1 to 1 048 576. Defaults to [`DEFAULT_MEMORY_MIB`].
     pub memory_mib: usize,
     /// Seconds in which an unknown recipient must be found, connected and sent to, 0 to 86 400. Defaults to 120.
@@ -67,6 +70,10 @@ pub struct Config {
     pub relay_gossip: bool,
     /// Rates at which one connected peer may send messages of each type.
     pub rates: RateLimits,
+    /// Connections: how many, and how long their steps may take.
+    pub transport: dht_transport::Config,
+    /// Sending: the number of peers that messages go to, and how many messages wait.
+    pub outbound: dht_outbound::Config,
     /// Store-and-forward: messages for offline peers.
     #[cfg(feature = "saf")]
     pub saf: dht_saf::Config,
@@ -74,6 +81,16 @@ pub struct Config {
     #[cfg(feature = "spool")]
     pub inbox: dht_spool::InboxConfig,
 }
+
+/// Settings that [`Node::reload`](crate::Node::reload) takes over: keys, or sections with all their keys.
+pub const RELOADABLE: [&str; 6] = [
+    "rates",
+    "banned",
+    "transport.max_handshakes",
+    "transport.max_handshakes_per_source",
+    "transport.max_connections",
+    "transport.max_connections_per_source",
+];
 
 impl Config {
     /// Checks that every setting is in its range.
@@ -95,6 +112,8 @@ impl Config {
         OutOfRange::check("allowed_occurrences", copies.into(), 1..=MOST)?;
         OutOfRange::check("flood_messages", flood.into(), 1..=MOST)?;
         OutOfRange::check("flood_seconds", self.flood_seconds, 1..=DAY)?;
+        self.transport.validate()?;
+        self.outbound.validate()?;
         #[cfg(feature = "saf")]
         self.saf.validate()?;
         Ok(())
@@ -108,6 +127,7 @@ impl Default for Config {
             listen: DEFAULT_LISTEN.parse().into_iter().collect(),
             public_addresses: Vec::new(),
             peers: Vec::new(),
+            banned: Vec::new(),
             memory_mib: DEFAULT_MEMORY_MIB,
             discovery_seconds: DISCOVERY_SECONDS,
             allowed_occurrences: DEFAULT_ALLOWED_OCCURRENCES,
@@ -117,6 +137,8 @@ impl Default for Config {
             forward: true,
             relay_gossip: false,
             rates: RateLimits::default(),
+            transport: dht_transport::Config::default(),
+            outbound: dht_outbound::Config::default(),
             #[cfg(feature = "saf")]
             saf: dht_saf::Config::default(),
             #[cfg(feature = "spool")]

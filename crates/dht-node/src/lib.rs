@@ -51,7 +51,7 @@ mod validator;
 
 pub use builder::{Builder, StartError};
 pub use channels::{EVENT_CAPACITY, INBOX_CAPACITY};
-pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB};
+pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB, RELOADABLE};
 pub use counters::{Drops, Stats};
 pub use dht_core::DeliveryError;
 pub use dht_core::{Message, OsEntropy, SystemClock};

@@ -14,24 +14,26 @@ use std::{
 };
 
 use dht_core::{
-    Address, Claim, Destination, Entropy as _, Features, NodeId, Payload, PeerAddress, PublicKey,
-    RemotePeer, SendParams, SendRequest, Strategy,
+    Address, Claim, Clock as _, Destination, Entropy as _, Features, NodeId, OutOfRange, Payload,
+    PeerAddress, PublicKey, RemotePeer, SendParams, SendRequest, Severity, Strategy,
 };
+use dht_inbound::RateLimiter;
 use dht_outbound::{
     Candidates, Connector, Deliveries, Outbound, SearchError, Searcher, SelectConfig, Selection,
     SendError, select,
 };
-use dht_peers::{Directory, PeerRecord};
+use dht_peers::{BanOutcome, Directory, FOREVER, PeerRecord};
 use dht_spool::{EntryId, Outbox, SpoolError};
 use dht_stack::ByteBudget;
 use dht_transport::{DialError, Transport};
+use parking_lot::Mutex;
 use rand_core::Rng as _;
 use tokio::time::{Instant, timeout_at};
 
 #[cfg(feature = "saf")]
 pub use self::fetch::FetchError;
 use crate::{
-    Delivery, EventStream, MAX_PAYLOAD_BYTES, Message, SendOptions, Stats, SubmitError,
+    Config, Delivery, EventStream, MAX_PAYLOAD_BYTES, Message, SendOptions, Stats, SubmitError,
     Subscription, discovery::Dialler, inbox::Subscribers, outbox::OutboxHandle,
     peer_sync::PeerSync, saf::SafHandle, shared::Shared, tasks::Tasks,
 };
@@ -57,6 +59,9 @@ pub struct Node {
     pub(crate) connector: Connector<Dialler>,
     pub(crate) select: SelectConfig,
     pub(crate) peer_sync: PeerSync,
+    pub(crate) limiter: RateLimiter,
+    /// Peers that the settings ban.
+    pub(crate) banned: Mutex<Vec<PublicKey>>,
     pub(crate) subscribers: Arc<Subscribers>,
     /// The durable inbox; `None` without a home.
     #[cfg(feature = "spool")]
@@ -331,6 +336,37 @@ impl Node {
     #[must_use]
     pub fn events(&self) -> EventStream {
         self.shared.events.subscribe()
+    }
+
+    /// Takes over the settings that can change while the node runs ([`RELOADABLE`](crate::RELOADABLE)): the rates, the limits
+    /// of connections, and the banned peers. The others are left alone. No connection is closed but those of banned peers.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] for the first setting out of its range; then nothing changes.
+    pub fn reload(&self, config: &Config) -> Result<(), OutOfRange> {
+        config.validate()?;
+        self.limiter.set_limits(config.rates);
+        self.transport.set_connection_limits(&config.transport);
+        self.ban_listed(&config.banned);
+        Ok(())
+    }
+
+    /// Bans the listed peers, and lifts the bans of those that were listed before.
+    pub(crate) fn ban_listed(&self, listed: &[PublicKey]) {
+        let (directory, now) = (&self.shared.directory, self.shared.clock.now());
+        let before = std::mem::replace(&mut *self.banned.lock(), listed.to_vec());
+        for key in before.iter().filter(|key| !listed.contains(key)) {
+            directory.unban(*key);
+        }
+        for key in listed {
+            let reason = "banned by the settings";
+            match directory.ban(*key, FOREVER, Severity::High, reason, now) {
+                BanOutcome::Banned(_) => {}
+                outcome => {
+                    tracing::warn!(peer = %key.short(), ?outcome, "a listed peer is not banned")
+                }
+            }
+        }
     }
 
     /// Parts of this node that have stopped for good, by name, with the reason: an empty map if the node is whole. Each is

@@ -1,6 +1,6 @@
 //! Settings of the outbound side: specification 04, section 10.
 
-use dht_core::{Cause, ProtocolVersion};
+use dht_core::{Cause, OutOfRange, ProtocolVersion};
 use serde::{Deserialize, Serialize};
 
 /// Nodes a broadcast goes to. Each of them passes the message on, so this is the degree of the gossip graph: below
@@ -14,12 +14,15 @@ pub const PROPAGATION_FACTOR: usize = 20;
 pub const NEIGHBOURING_NODES: usize = 8;
 
 /// Peers one request may name or draw from the directory: each may have to be dialled, so a request without a bound
-/// would be a way to make a node dial everybody it knows.
+/// would be a way to make a node dial every peer it knows.
 pub const MAX_DIALLED: usize = 256;
 
 /// Seconds until a message loses its meaning: 3 hours. Relays drop it afterwards; must stay below the time their
 /// duplicate tables remember it (3 h 10 min).
 pub const MESSAGE_VALIDITY_SECONDS: u64 = 3 * 60 * 60;
+
+/// Longest such time in seconds: relays remember a message for as long.
+const MAX_VALIDITY_SECONDS: u64 = MESSAGE_VALIDITY_SECONDS + 10 * 60;
 
 /// Seconds to find an unknown recipient and send to it.
 pub const DISCOVERY_SECONDS: u64 = 120;
@@ -62,24 +65,25 @@ pub(crate) const fn share(cause: Cause) -> f64 {
 pub struct Config {
     /// How strategies choose peers.
     pub select: SelectConfig,
-    /// Lifetime of messages in seconds; defaults to [`MESSAGE_VALIDITY_SECONDS`].
+    /// Lifetime of messages in seconds, 60 to 11 400; defaults to [`MESSAGE_VALIDITY_SECONDS`].
     pub validity_seconds: u64,
     /// Version in the header; the network's unless a test sets another. Not read from files.
     #[serde(skip)]
     pub version: ProtocolVersion,
-    /// Seconds; defaults to [`DISCOVERY_SECONDS`].
+    /// Seconds; defaults to [`DISCOVERY_SECONDS`]. Not read from files: it is a setting of the node.
+    #[serde(skip)]
     pub discovery_seconds: u64,
-    /// Seconds; defaults to [`PIPELINE_SECONDS`].
+    /// Seconds, 1 to 3 600; defaults to [`PIPELINE_SECONDS`].
     pub pipeline_seconds: u64,
-    /// Requests; defaults to [`MAX_REQUESTS`].
+    /// Requests, 1 to 65 536; defaults to [`MAX_REQUESTS`].
     pub max_requests: usize,
-    /// Bytes; defaults to [`MAX_REQUEST_BYTES`].
+    /// Bytes, 8 MiB, one message, to 1 TiB; defaults to [`MAX_REQUEST_BYTES`].
     pub max_request_bytes: usize,
-    /// Callers; defaults to [`MAX_WAITING`].
+    /// Callers, 0 to 1 048 576; defaults to [`MAX_WAITING`].
     pub max_waiting: usize,
-    /// Requests; defaults to [`MAX_SEARCHING`].
+    /// Requests, 0 to 65 536; defaults to [`MAX_SEARCHING`].
     pub max_searching: usize,
-    /// Requests; defaults to [`MAX_REPORTS`].
+    /// Requests, 1 to 65 536; defaults to [`MAX_REPORTS`].
     pub max_reports: usize,
 }
 
@@ -87,13 +91,13 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SelectConfig {
-    /// Nodes that a broadcast goes to; defaults to [`BROADCAST_FACTOR`].
+    /// Nodes that a broadcast goes to, 1 to 1 000; defaults to [`BROADCAST_FACTOR`].
     pub broadcast_factor: usize,
-    /// Nodes that a message without a destination goes to; defaults to [`PROPAGATION_FACTOR`].
+    /// Nodes that a message without a destination goes to, 1 to 1 000; defaults to [`PROPAGATION_FACTOR`].
     pub propagation_factor: usize,
-    /// Connected nodes that a message for a destination goes to; defaults to [`NEIGHBOURING_NODES`].
+    /// Connected nodes that a message for a destination goes to, 1 to 1 000; defaults to [`NEIGHBOURING_NODES`].
     pub neighbouring_nodes: usize,
-    /// Peers that one request may name or draw from the directory; defaults to [`MAX_DIALLED`].
+    /// Peers that one request may name or draw from the directory, 1 to 65 536; defaults to [`MAX_DIALLED`].
     pub max_dialled: usize,
     /// Whether propagation prefers nodes closer to the destination than this one; defaults to the network's rule.
     pub propagation: PropagationRule,
@@ -130,6 +134,40 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] for the first setting out of range.
+    pub fn validate(&self) -> Result<(), OutOfRange> {
+        let check = |key, value: usize, range| OutOfRange::check(key, value as u64, range);
+        let select = &self.select;
+        let (broadcast, propagation) = (select.broadcast_factor, select.propagation_factor);
+        let nodes = select.neighbouring_nodes;
+        check("outbound.select.broadcast_factor", broadcast, 1..=1_000)?;
+        check("outbound.select.propagation_factor", propagation, 1..=1_000)?;
+        check("outbound.select.neighbouring_nodes", nodes, 1..=1_000)?;
+        check(
+            "outbound.select.max_dialled",
+            select.max_dialled,
+            1..=1 << 16,
+        )?;
+        let (validity, pipeline) = (self.validity_seconds, self.pipeline_seconds);
+        OutOfRange::check(
+            "outbound.validity_seconds",
+            validity,
+            60..=MAX_VALIDITY_SECONDS,
+        )?;
+        OutOfRange::check("outbound.pipeline_seconds", pipeline, 1..=3_600)?;
+        let bytes = self.max_request_bytes;
+        check("outbound.max_requests", self.max_requests, 1..=1 << 16)?;
+        check("outbound.max_request_bytes", bytes, (8 << 20)..=1 << 40)?;
+        check("outbound.max_waiting", self.max_waiting, 0..=1 << 20)?;
+        check("outbound.max_searching", self.max_searching, 0..=1 << 16)?;
+        check("outbound.max_reports", self.max_reports, 1..=1 << 16)
+    }
+}
+
 impl Default for SelectConfig {
     fn default() -> Self {
         Self {
@@ -161,5 +199,14 @@ mod tests {
         };
         assert_eq!(config, expected);
         assert!(serde_json::from_str::<Config>(r#"{"max_wating": 7}"#).is_err());
+        assert_eq!(config.validate(), Ok(()));
+        let wrong = Config {
+            validity_seconds: 12_000,
+            ..config
+        };
+        assert_eq!(
+            wrong.validate().unwrap_err().to_string(),
+            "outbound.validity_seconds is 12000, which is not in the range 60 to 11400"
+        );
     }
 }

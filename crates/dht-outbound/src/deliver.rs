@@ -61,7 +61,7 @@ pub struct DeliveryOutcome {
 // === impl DeliveryReply ===
 
 impl DeliveryReply {
-    /// Both ends.
+    /// Both ends of a delivery.
     #[must_use]
     pub fn pair(tag: MessageTag, recipient: NodeId) -> (Self, CopyDelivery) {
         let (sender, answer) = oneshot::channel();
@@ -80,7 +80,7 @@ impl DeliveryReply {
         let _no_longer_listening = self.0.send(result);
     }
 
-    /// Whether nobody listens any more. The message is still to be delivered.
+    /// Whether the other end was dropped. The message is still to be delivered.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
@@ -145,7 +145,7 @@ impl Deliveries {
         self.copies.len()
     }
 
-    /// True if the message goes to nobody.
+    /// True if the message has no copies.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.copies.is_empty()
@@ -168,7 +168,7 @@ impl Deliveries {
         self.copies.iter().map(CopyDelivery::tag).collect()
     }
 
-    /// The copies.
+    /// Returns the copies one by one.
     #[must_use]
     pub fn into_inner(self) -> Vec<CopyDelivery> {
         self.copies

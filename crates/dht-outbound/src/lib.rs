@@ -61,3 +61,7 @@ pub use search::{
 };
 pub use select::{Candidates, Chosen, Select, SelectLayer, Selected, Selection, Why, select};
 pub use worker::Worker;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

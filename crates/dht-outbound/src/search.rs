@@ -98,7 +98,7 @@ pub enum SearchError {
     /// The discovery was not sent; [`SendError::NobodySelected`] if no node is connected.
     #[error("discovery was not sent")]
     NotSent(#[source] SendError),
-    /// Nobody answered within [`SearchLimits::timeout`].
+    /// No peer answered within [`SearchLimits::timeout`].
     #[error("nobody answered in time")]
     TimedOut,
     /// There was an answer, but the peer could not be taken from it.
@@ -161,7 +161,7 @@ impl Searcher {
     }
 
     /// The search an answer with this nonce belongs to, which it thereby ends; `None` if there is none, or not any
-    /// more. An answer from anybody but the holder of [`Answered::sought`] proves that the latter gave it away.
+    /// more. An answer that is not from the holder of [`Answered::sought`] proves that the latter gave it away.
     #[must_use]
     pub fn take(&self, nonce: u64) -> Option<Answered> {
         self.0.table.lock().take(nonce)
@@ -173,7 +173,7 @@ impl Searcher {
         self.0.table.lock().len()
     }
 
-    /// True if nobody is searched for.
+    /// True if no search is under way.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

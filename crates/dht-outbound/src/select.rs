@@ -302,7 +302,7 @@ impl Selection {
         self.chosen.len()
     }
 
-    /// True if nobody was chosen.
+    /// True if no peer was chosen.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.chosen.is_empty()

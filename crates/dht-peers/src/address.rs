@@ -52,9 +52,9 @@ pub enum ClaimChannel {
     Connection,
     /// A discovery message or its response.
     Discovery,
-    /// A join message.
+    /// The claim came in a join message.
     Join,
-    /// Another peer.
+    /// Another peer told of it.
     Peer(NodeId),
 }
 

@@ -34,7 +34,7 @@ pub struct ClaimPolicy {
 }
 
 /// Treatment of a claim with addresses this node has no use for: those that may not be advertised, and, beside
-/// public ones and unless test addresses are allowed, those of somebody's local network.
+/// public ones and unless test addresses are allowed, those of a local network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unusable {
     /// The peer is kept with the others; only a claim without any other is refused. Counts and limits apply to what
@@ -345,7 +345,7 @@ mod tests {
         };
         assert!(matches!(
             validate_claims(&key, claims(), None, &legacy, NOW),
-            Err(ClaimError::AddressOnion)
+            Err(ClaimError::AddressUnspecified)
         ));
         // With test addresses allowed there are seven that may be used, two more than the limit.
         let testing = ClaimPolicy {

@@ -131,7 +131,7 @@ impl ConnectedPeers {
         self.peers.len()
     }
 
-    /// True if nobody is connected.
+    /// True if no peer is connected.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty()
@@ -149,7 +149,7 @@ impl ConnectedPeers {
         self.peers.get(self.keys.binary_search(&xor::key(id)).ok()?)
     }
 
-    /// Everybody, by node id.
+    /// All connected peers, by node id.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &ConnectedPeer> {
         self.peers.iter()
     }

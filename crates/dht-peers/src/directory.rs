@@ -1,8 +1,7 @@
-//! The directory: everybody this node has heard of, and whom it refuses to talk to.
+//! The directory: the peers this node has heard of, and the bans.
 
 use std::{fmt, sync::Arc};
 
-use bytes::Bytes;
 use dht_core::{Address, NodeId, PublicKey, Severity, UnixSeconds};
 use parking_lot::{Mutex, RwLock};
 use rand_core::Rng;
@@ -34,7 +33,7 @@ pub struct DirectoryLimits {
     pub max_bans: usize,
 }
 
-/// Outcome of [`Directory::add_or_update`].
+/// Outcome of a call of [`Directory::add_or_update`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
     /// The peer was not known.
@@ -49,7 +48,7 @@ pub enum Change {
     KeyMismatch,
 }
 
-/// Everybody this node has heard of. Cloning gives another handle to the same directory.
+/// The peers this node has heard of. Cloning gives another handle to the same directory.
 ///
 /// Reads take a shared lock for as long as they walk and hand out shared records; no call waits for anything else.
 #[derive(Clone)]
@@ -147,7 +146,7 @@ impl Directory {
         self.0.state.read().len()
     }
 
-    /// True if nobody is known.
+    /// True if no peer is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -201,13 +200,6 @@ impl Directory {
             .state
             .write()
             .update(id, |peer| peer.failed_at(address, now, reason))
-    }
-
-    /// Remembers something about a peer for the application. False if the peer is unknown.
-    pub fn set_metadata(&self, id: &NodeId, key: u8, value: Bytes) -> bool {
-        self.0.state.write().update(id, |peer| {
-            peer.metadata.insert(key, value);
-        })
     }
 
     // --- queries ---

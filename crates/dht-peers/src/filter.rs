@@ -54,7 +54,7 @@ impl FeatureRule {
 // === impl PeerFilter ===
 
 impl<'a> PeerFilter<'a> {
-    /// Everybody, banned and deleted peers included.
+    /// All peers, banned and deleted ones included.
     #[must_use]
     pub const fn everybody(now: UnixSeconds) -> Self {
         Self {

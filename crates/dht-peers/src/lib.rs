@@ -1,8 +1,8 @@
 //! Peer directory: records, claims, address statistics, bans and closest-n.
 //!
-//! [`Directory`] holds everybody this node has heard of and whom it refuses to talk to; [`Connections`] holds who is
-//! connected right now; [`policy`] holds the table of offences and the bans they bring. Both are cheap handles to shared state, and both find the peers closest to an id by walking
-//! outward from it instead of sorting. Nothing here reads a clock: time is an argument.
+//! [`Directory`] holds the peers this node has heard of, and the bans; [`Connections`] holds the peers that are connected
+//! now; [`policy`] holds the table of offences and the bans that follow. Cloning a directory or a table of connections
+//! shares it, and both find the peers closest to an id by walking outward from it instead of sorting. Nothing here reads a clock: time is an argument.
 //!
 //! ```
 //! use dht_core::{Features, NodeId, SecretKey, Severity, UnixSeconds};
@@ -18,7 +18,7 @@
 //! let near = directory.closest(&NodeId::default(), 3, &PeerFilter::reachable(now));
 //! assert_eq!(near.len(), 3);
 //!
-//! // Also works for peers nobody has heard of.
+//! // Also works for unknown peers.
 //! directory.ban(*near[0].node_id(), now.saturating_add(600), Severity::Low, "talks nonsense", now);
 //! assert!(directory.is_banned(near[0].node_id(), now));
 //! assert!(!directory.is_banned(near[0].node_id(), now.saturating_add(600)));

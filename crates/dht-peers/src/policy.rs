@@ -91,7 +91,7 @@ impl BanPolicy {
     /// Bans the party that the profile holds responsible for `offence`, and returns the ban now in force, which is
     /// an earlier one if that ends later.
     ///
-    /// `None` if the profile bans nobody, if the responsible party is not among `parties`, or if the directory
+    /// `None` if the profile has no ban for the offence, if the responsible party is not among `parties`, or if the directory
     /// refuses the ban (a peer on the allow list, this node itself).
     pub fn report(&self, offence: Offence, parties: Parties) -> Option<Arc<Ban>> {
         let Inner {

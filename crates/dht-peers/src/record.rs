@@ -1,6 +1,6 @@
 //! Record of one peer in the directory.
 
-use std::{cmp::Reverse, collections::BTreeMap, fmt, sync::Arc};
+use std::{cmp::Reverse, fmt, sync::Arc};
 
 use bytes::Bytes;
 use dht_core::{Address, Claim, Features, NodeId, PublicKey, UnixSeconds};
@@ -30,7 +30,6 @@ pub struct PeerRecord {
     pub(crate) ban: Option<Arc<Ban>>,
     pub(crate) protocols: Vec<Bytes>,
     pub(crate) user_agent: Arc<str>,
-    pub(crate) metadata: BTreeMap<u8, Bytes>,
     pub(crate) added_at: UnixSeconds,
     pub(crate) last_seen: Option<UnixSeconds>,
     pub(crate) deleted_at: Option<UnixSeconds>,
@@ -50,7 +49,6 @@ impl PeerRecord {
             ban: None,
             protocols: Vec::new(),
             user_agent: Arc::default(),
-            metadata: BTreeMap::new(),
             added_at: now,
             last_seen: None,
             deleted_at: None,
@@ -121,16 +119,6 @@ impl PeerRecord {
     ) -> Self {
         self.user_agent = truncate(user_agent, MAX_USER_AGENT_BYTES).into();
         self.protocols = protocols.into_iter().take(MAX_PROTOCOLS).collect();
-        self
-    }
-
-    /// Marks every address as seen: the peer connected to this node and vouches for all of them.
-    #[must_use]
-    pub fn seen_everywhere(mut self, now: UnixSeconds, sighting: DialTimes) -> Self {
-        self.last_seen = self.last_seen.max(Some(now));
-        for address in &mut self.addresses {
-            address.seen(now, sighting);
-        }
         self
     }
 
@@ -233,12 +221,6 @@ impl PeerRecord {
         &self.user_agent
     }
 
-    /// Data that the application keeps with the peer.
-    #[must_use]
-    pub fn metadata(&self, key: u8) -> Option<&Bytes> {
-        self.metadata.get(&key)
-    }
-
     /// Takes in what `incoming` says about the same peer: specification 02, section 11.5.
     ///
     /// - A strictly newer claim replaces the features and all addresses but the operator's; an address named
@@ -290,9 +272,6 @@ impl PeerRecord {
         }
         if !incoming.protocols.is_empty() {
             self.protocols.clone_from(&incoming.protocols);
-        }
-        for (key, value) in &incoming.metadata {
-            self.metadata.insert(*key, value.clone());
         }
         self.added_at = self.added_at.min(incoming.added_at);
         self.last_seen = self.last_seen.max(incoming.last_seen);

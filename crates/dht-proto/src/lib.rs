@@ -62,3 +62,7 @@ generated! {
     /// `tari.dht.store_forward`
     store_forward,
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -11,6 +11,8 @@ use dht_stack::Rate;
 use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1 << 20;
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+const MONTH_SECONDS: u64 = 30 * DAY_SECONDS;
 
 /// Share of the store that one mailbox may take, in percent: ten recipients fill the store together.
 pub const DEFAULT_MAILBOX_PERCENT: u64 = 10;
@@ -35,7 +37,7 @@ pub const DEFAULT_PATIENCE_SECONDS: u64 = 30;
 pub const DEFAULT_ANSWER_SECONDS: u64 = 120;
 /// Age in seconds beyond which a stored message is a replay: 4 days, the longest that messages are stored and a day
 /// for clocks that differ.
-pub const DEFAULT_MAX_AGE_SECONDS: u64 = 4 * 24 * 60 * 60;
+pub const DEFAULT_MAX_AGE_SECONDS: u64 = 4 * DAY_SECONDS;
 
 /// Settings of store-and-forward: the section `[saf]` of a node's configuration.
 ///
@@ -63,9 +65,9 @@ pub struct Config {
     /// Room for them in MiB, at least 1. Defaults to 2048 ([`DEFAULT_CAPACITY_BYTES`]). A node without a home stores
     /// them in memory, within a sixteenth of its memory setting.
     pub capacity_mib: u64,
-    /// Seconds that a message without a destination is stored. Defaults to [`DEFAULT_LOW_SECONDS`].
+    /// Seconds that a message without a destination is stored, up to 30 days. Defaults to [`DEFAULT_LOW_SECONDS`].
     pub low_priority_seconds: u64,
-    /// Seconds that any other message is stored. Defaults to [`DEFAULT_HIGH_SECONDS`].
+    /// Seconds that any other message is stored, up to 30 days. Defaults to [`DEFAULT_HIGH_SECONDS`].
     pub high_priority_seconds: u64,
     /// Largest encrypted body that is stored, in bytes; at most [`DEFAULT_MAX_BODY_BYTES`], the default, as no peer
     /// decodes a larger one.
@@ -74,15 +76,15 @@ pub struct Config {
     pub mailbox_percent: u64,
     /// Share of the store that one deliverer may fill, 0 to 100 percent. Defaults to [`DEFAULT_DELIVERER_PERCENT`].
     pub deliverer_percent: u64,
-    /// Messages a second that are stored for one deliverer; others are passed on without being stored. Defaults to
+    /// Messages a second that are stored for one deliverer, at least 1; others are passed on without being stored. Defaults to
     /// [`DEFAULT_DELIVERER_RATE`].
     pub deliverer_rate: u32,
-    /// Messages that are stored for one deliverer at once after a rest. Defaults to [`DEFAULT_DELIVERER_BURST`].
+    /// Messages that are stored for one deliverer at once after a rest, at least 1. Defaults to [`DEFAULT_DELIVERER_BURST`].
     pub deliverer_burst: u32,
-    /// Requests a second of one peer that are answered with messages; others get an empty response. Defaults to
+    /// Requests a second of one peer that are answered with messages, at least 1; others get an empty response. Defaults to
     /// [`DEFAULT_REQUESTER_RATE`].
     pub requester_rate: u32,
-    /// Requests of one peer that are answered at once after a rest. Defaults to [`DEFAULT_REQUESTER_BURST`].
+    /// Requests of one peer that are answered at once after a rest, at least 1. Defaults to [`DEFAULT_REQUESTER_BURST`].
     pub requester_burst: u32,
     /// Most messages in one response, served and accepted; 1 to 1024 ([`MAX_STORED_MESSAGES`]). Defaults to
     /// [`DEFAULT_MAX_RETURNED`].
@@ -90,17 +92,17 @@ pub struct Config {
     /// Whether the newest messages are served first, as stock nodes do: the oldest of more than `max_returned` are
     /// then lost. Defaults to false.
     pub newest_first: bool,
-    /// Known nodes that make up the region for which messages are stored. Defaults to
+    /// Known nodes that make up the region for which messages are stored, 1 to 1 000. Defaults to
     /// [`DEFAULT_NEIGHBOURING_NODES`].
     pub neighbouring_nodes: usize,
-    /// Seconds that a request reaches back before the newest message read from a peer. Defaults to
+    /// Seconds that a request reaches back before the newest message read from a peer, up to a day. Defaults to
     /// [`DEFAULT_MARGIN_SECONDS`].
     pub margin_seconds: u64,
-    /// Seconds without a response after which a peer counts as silent. Defaults to [`DEFAULT_PATIENCE_SECONDS`].
+    /// Seconds without a response after which a peer counts as silent, 1 to 3 600. Defaults to [`DEFAULT_PATIENCE_SECONDS`].
     pub patience_seconds: u64,
-    /// Seconds after a request in which its response is accepted. Defaults to [`DEFAULT_ANSWER_SECONDS`].
+    /// Seconds after a request in which its response is accepted, up to a day. Defaults to [`DEFAULT_ANSWER_SECONDS`].
     pub answer_seconds: u64,
-    /// Seconds beyond which a stored message is refused as a replay, and for which received ones are remembered. If
+    /// Seconds beyond which a stored message is refused as a replay, up to 30 days, and for which received ones are remembered. If
     /// it is shorter than peers store messages, the same message may be delivered twice. Defaults to
     /// [`DEFAULT_MAX_AGE_SECONDS`].
     pub max_age_seconds: u64,
@@ -148,7 +150,25 @@ impl Config {
         OutOfRange::check("saf.max_message_bytes", bytes, 0..=DEFAULT_MAX_BODY_BYTES)?;
         OutOfRange::check("saf.mailbox_percent", self.mailbox_percent, 0..=100)?;
         OutOfRange::check("saf.deliverer_percent", self.deliverer_percent, 0..=100)?;
-        OutOfRange::check("saf.max_returned", returned, 1..=most)
+        OutOfRange::check("saf.max_returned", returned, 1..=most)?;
+        let nodes = u64::try_from(self.neighbouring_nodes).unwrap_or(u64::MAX);
+        OutOfRange::check("saf.neighbouring_nodes", nodes, 1..=1_000)?;
+        let (low, high) = (self.low_priority_seconds, self.high_priority_seconds);
+        OutOfRange::check("saf.low_priority_seconds", low, 0..=MONTH_SECONDS)?;
+        OutOfRange::check("saf.high_priority_seconds", high, 0..=MONTH_SECONDS)?;
+        OutOfRange::check("saf.margin_seconds", self.margin_seconds, 0..=DAY_SECONDS)?;
+        OutOfRange::check("saf.patience_seconds", self.patience_seconds, 1..=3_600)?;
+        OutOfRange::check("saf.answer_seconds", self.answer_seconds, 1..=DAY_SECONDS)?;
+        OutOfRange::check(
+            "saf.max_age_seconds",
+            self.max_age_seconds,
+            1..=MONTH_SECONDS,
+        )?;
+        let rate = |key, rate: u32| OutOfRange::check(key, rate.into(), 1..=u32::MAX.into());
+        rate("saf.deliverer_rate", self.deliverer_rate)?;
+        rate("saf.deliverer_burst", self.deliverer_burst)?;
+        rate("saf.requester_rate", self.requester_rate)?;
+        rate("saf.requester_burst", self.requester_burst)
     }
 
     /// Settings of the store of messages for others, in files.

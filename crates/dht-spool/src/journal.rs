@@ -101,7 +101,11 @@ impl<S: State> Journal<S> {
             .name(format!("dht-{}", S::NAME))
             .spawn(move || {
                 // A thread that panics must not leave callers waiting.
-                if contain(|| Ok(writer.run())).is_err() {
+                let ran = contain(|| {
+                    writer.run();
+                    Ok(())
+                });
+                if ran.is_err() {
                     writer.end();
                 }
             })?;

@@ -138,7 +138,7 @@ impl PriorityAdmission {
         }))
     }
 
-    /// A place, if there is one now and nobody waits for one of the same cause.
+    /// A place, if there is one now and no caller of the same cause waits.
     #[must_use]
     pub fn try_acquire(&self, ask: RoomAsk) -> Option<Place> {
         let mut state = self.0.state.lock();
@@ -189,7 +189,7 @@ impl PriorityAdmission {
         granted.await.map_err(|_| NoPlace::Closed)
     }
 
-    /// Ends the waiting of all callers; nobody gets a place any more.
+    /// Ends the waiting of all callers; later calls get no place.
     pub fn close(&self) {
         let mut state = self.0.state.lock();
         state.is_closed = true;

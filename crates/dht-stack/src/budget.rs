@@ -104,7 +104,7 @@ impl ByteBudget {
         Some(BytePermit::of(Some(permit)))
     }
 
-    /// Bytes not held by anybody, the reserve included.
+    /// Bytes that no permit holds, the reserve included.
     #[must_use]
     pub fn available(&self) -> usize {
         let units = self.units.available_permits();

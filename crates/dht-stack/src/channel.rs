@@ -7,7 +7,7 @@ use tokio::sync::{broadcast, mpsc};
 /// A bounded channel between two stages of a node. The declaration makes it: there is no other way in this workspace
 /// (a test looks), so that the declarations are all there is.
 ///
-/// One-shot answers and watched values are not declared: nobody can wait for *room* in them.
+/// One-shot answers and watched values are not declared: no sender can wait for *room* in them.
 ///
 /// ```
 /// use dht_stack::{Channel, WhenFull};

@@ -31,3 +31,7 @@ pub use filter::{Check, CheckFn, Filter, FilterFuture, FilterLayer, check_fn};
 pub use sharded::{Shard, Sharded, Slot};
 pub use then::{Ask, Decide, Then, ThenFuture, ThenLayer};
 pub use tokens::{Rate, TokenBuckets};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

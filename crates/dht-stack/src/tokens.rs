@@ -2,6 +2,8 @@
 
 use std::hash::Hash;
 
+use parking_lot::RwLock;
+
 use crate::{Sharded, sharded::Shard};
 
 /// Threads that read the clock at the same time may be this far apart, in seconds. A clock that is further back was
@@ -50,7 +52,7 @@ fn nonzero<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::
 /// ```
 #[derive(Debug)]
 pub struct TokenBuckets<K, const N: usize = 1> {
-    rates: [Rate; N],
+    rates: RwLock<[Rate; N]>,
     keys: Sharded<K, [TokenBucket; N]>,
     capacity: usize,
 }
@@ -89,10 +91,15 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
     #[must_use]
     pub fn new(rates: [Rate; N], capacity: usize, seed: [u8; 16]) -> Self {
         Self {
-            rates,
+            rates: RwLock::new(rates),
             keys: Sharded::new(SHARDS, seed),
             capacity,
         }
+    }
+
+    /// Takes over other rates. What was taken out of the buckets stays taken.
+    pub fn set_rates(&self, rates: [Rate; N]) {
+        *self.rates.write() = rates;
     }
 
     /// Takes one token out of a bucket of `key`. False if there is none, if there is no such bucket, or no room for
@@ -114,12 +121,12 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
     /// Whether a bucket of `key` has a token left.
     #[must_use]
     pub fn has_tokens(&self, key: &K, bucket: usize, now: u64) -> bool {
-        let Some(rate) = self.rates.get(bucket) else {
+        let Some(rate) = self.rate(bucket) else {
             return false;
         };
         let slot = self.keys.lock(key);
         let tokens = slot.get().and_then(|buckets| buckets.get(bucket));
-        tokens.is_none_or(|tokens| tokens.clone().has(*rate, now))
+        tokens.is_none_or(|tokens| tokens.clone().has(rate, now))
     }
 
     /// Keys with buckets at this moment.
@@ -128,10 +135,14 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
         self.keys.len()
     }
 
-    /// True if nobody has taken anything.
+    /// True if no key has taken a token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    fn rate(&self, bucket: usize) -> Option<Rate> {
+        self.rates.read().get(bucket).copied()
     }
 
     fn with_bucket<T>(
@@ -141,7 +152,7 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
         now: u64,
         work: impl FnOnce(&mut TokenBucket, Rate) -> T,
     ) -> Option<T> {
-        let rate = *self.rates.get(bucket)?;
+        let rate = self.rate(bucket)?;
         let mut slot = self.keys.lock(key);
         if slot.get().is_none() {
             let shard = slot.shard();
@@ -156,8 +167,9 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
     /// Forgets the keys whose buckets are all full, and answers whether there were any. Scans: a table is sized for more
     /// keys than are in use.
     fn make_room(&self, shard: &mut Shard<K, [TokenBucket; N]>, now: u64) -> bool {
+        let rates = *self.rates.read();
         let is_full = |buckets: &mut [TokenBucket; N]| {
-            let mut pairs = buckets.iter_mut().zip(self.rates);
+            let mut pairs = buckets.iter_mut().zip(rates);
             pairs.all(|(tokens, rate)| tokens.is_full(rate, now))
         };
         shard.retain(|_, buckets| !is_full(buckets)) > 0

@@ -28,7 +28,7 @@ use crate::{
     tasks::Tasks,
 };
 
-/// Builds a [`Transport`].
+/// Collects the parts and settings of a [`Transport`].
 pub struct Builder {
     identity: Arc<NodeIdentity>,
     network: Network,
@@ -162,16 +162,9 @@ impl Builder {
             bytes: config.max_queued_bytes,
             lifetime: config.message_lifetime,
         };
-        let bounds = Bounds {
-            handshakes: config.max_handshakes.max(1),
-            handshakes_per_source: config.max_handshakes_per_source,
-            connections: config.max_connections,
-            connections_per_source: config.max_connections_per_source,
-            exempt_local: config.exempt_local,
-        };
         let state = State {
             table: Table::new(*identity.node_id()),
-            admission: Admission::new(bounds),
+            admission: Admission::new(Bounds::of(&config)),
             dials: Dials::default(),
             outboxes: Arc::new(Outboxes::new(
                 limits,

@@ -2,52 +2,71 @@
 
 use std::time::Duration;
 
-use crate::{IdentityRules, limits};
+use dht_core::OutOfRange;
+use serde::{Deserialize, Serialize};
 
-/// Settings; each defaults to the constant of [`limits`] it names.
-#[derive(Clone, Debug)]
+use crate::{
+    IdentityRules,
+    limits::{self, MOST_INBOUND_STREAMS},
+};
+
+/// Settings; each defaults to the constant of [`limits`] it names. In a file, times are in milliseconds, and their keys
+/// end in `_ms`.
+///
+/// Values out of range are refused by [`Config::validate`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// How identities are judged. Defaults to version 0 without test addresses.
+    /// Rules for the identities of peers. Defaults to version 0 without test addresses. Not read from files.
+    #[serde(skip)]
     pub identity: IdentityRules,
-    /// [`limits::WIRE_BYTE_TIMEOUT`].
+    /// [`limits::WIRE_BYTE_TIMEOUT`], 1 ms to 1 h.
+    #[serde(rename = "wire_byte_timeout_ms", with = "millis")]
     pub wire_byte_timeout: Duration,
-    /// [`limits::UPGRADE_TIMEOUT`].
+    /// [`limits::UPGRADE_TIMEOUT`], 1 ms to 1 h.
+    #[serde(rename = "upgrade_timeout_ms", with = "millis")]
     pub upgrade_timeout: Duration,
-    /// [`limits::CONNECT_TIMEOUT`].
+    /// [`limits::CONNECT_TIMEOUT`], 1 ms to 1 h.
+    #[serde(rename = "connect_timeout_ms", with = "millis")]
     pub connect_timeout: Duration,
-    /// [`limits::DIAL_STAGGER`].
+    /// [`limits::DIAL_STAGGER`], 0 to 1 h.
+    #[serde(rename = "dial_stagger_ms", with = "millis")]
     pub dial_stagger: Duration,
-    /// [`limits::MAX_HANDSHAKES`].
+    /// [`limits::MAX_HANDSHAKES`], 1 to 65 536.
     pub max_handshakes: usize,
-    /// [`limits::MAX_HANDSHAKES_PER_SOURCE`].
+    /// [`limits::MAX_HANDSHAKES_PER_SOURCE`], 1 to 65 536.
     pub max_handshakes_per_source: usize,
-    /// [`limits::MAX_CONNECTIONS`].
+    /// [`limits::MAX_CONNECTIONS`], 1 to 65 536.
     pub max_connections: usize,
-    /// [`limits::MAX_CONNECTIONS_PER_SOURCE`].
+    /// [`limits::MAX_CONNECTIONS_PER_SOURCE`], 1 to 65 536.
     pub max_connections_per_source: usize,
     /// Whether the limits per source leave out loopback and memory connections. On by default: there may be
     /// a proxy, and many nodes on one machine are a test.
     pub exempt_local: bool,
-    /// Liveness sessions at once. 0 by default: such sockets are closed.
+    /// Liveness sessions at once, 0 to 1 024. 0 by default: such sockets are closed.
     pub liveness_sessions: usize,
-    /// [`limits::MAX_INBOUND_STREAMS`].
+    /// [`limits::MAX_INBOUND_STREAMS`], 1 to [`limits::MOST_INBOUND_STREAMS`].
     pub max_inbound_streams: usize,
-    /// [`limits::MAX_UNREAD_BYTES_TOTAL`].
+    /// [`limits::MAX_UNREAD_BYTES_TOTAL`]. Not read from files: a node derives it from its memory.
+    #[serde(skip)]
     pub max_unread_bytes_total: usize,
-    /// [`limits::MAX_QUEUED_MESSAGES`].
+    /// [`limits::MAX_QUEUED_MESSAGES`], 1 to 65 536.
     pub max_queued_messages: usize,
-    /// [`limits::MAX_QUEUED_BYTES`].
+    /// [`limits::MAX_QUEUED_BYTES`], 8 MiB, one frame, to 1 TiB.
     pub max_queued_bytes: usize,
-    /// [`limits::MAX_QUEUED_BYTES_TOTAL`].
+    /// [`limits::MAX_QUEUED_BYTES_TOTAL`]. Not read from files: a node derives it from its memory.
+    #[serde(skip)]
     pub max_queued_bytes_total: usize,
-    /// [`limits::MESSAGE_LIFETIME`].
+    /// [`limits::MESSAGE_LIFETIME`], 1 ms to 1 h.
+    #[serde(rename = "message_lifetime_ms", with = "millis")]
     pub message_lifetime: Duration,
-    /// [`limits::WRITE_TIMEOUT`].
+    /// [`limits::WRITE_TIMEOUT`], 1 ms to 1 h.
+    #[serde(rename = "write_timeout_ms", with = "millis")]
     pub write_timeout: Duration,
-    /// [`limits::INBOUND_CHANNEL_MESSAGES`].
+    /// [`limits::INBOUND_CHANNEL_MESSAGES`], 1 to 65 536.
     pub inbound_channel: usize,
-    /// [`limits::EVENT_CHANNEL_EVENTS`].
+    /// [`limits::EVENT_CHANNEL_EVENTS`], 1 to 65 536.
     pub event_channel: usize,
 }
 
@@ -75,5 +94,92 @@ impl Default for Config {
             inbound_channel: limits::INBOUND_CHANNEL_MESSAGES,
             event_channel: limits::EVENT_CHANNEL_EVENTS,
         }
+    }
+}
+
+impl Config {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] for the first setting out of range.
+    pub fn validate(&self) -> Result<(), OutOfRange> {
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        let time = |key, value: Duration, least| {
+            let ms = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
+            OutOfRange::check(key, ms, least..=HOUR.as_millis() as u64)
+        };
+        let count = |key, value: usize| OutOfRange::check(key, value as u64, 1..=1 << 16);
+        time("transport.wire_byte_timeout_ms", self.wire_byte_timeout, 1)?;
+        time("transport.upgrade_timeout_ms", self.upgrade_timeout, 1)?;
+        time("transport.connect_timeout_ms", self.connect_timeout, 1)?;
+        time("transport.dial_stagger_ms", self.dial_stagger, 0)?;
+        time("transport.message_lifetime_ms", self.message_lifetime, 1)?;
+        time("transport.write_timeout_ms", self.write_timeout, 1)?;
+        count("transport.max_handshakes", self.max_handshakes)?;
+        let (handshakes, connections) = (
+            self.max_handshakes_per_source,
+            self.max_connections_per_source,
+        );
+        count("transport.max_handshakes_per_source", handshakes)?;
+        count("transport.max_connections", self.max_connections)?;
+        count("transport.max_connections_per_source", connections)?;
+        let (liveness, streams) = (
+            self.liveness_sessions as u64,
+            self.max_inbound_streams as u64,
+        );
+        OutOfRange::check("transport.liveness_sessions", liveness, 0..=1_024)?;
+        let most = MOST_INBOUND_STREAMS as u64;
+        OutOfRange::check("transport.max_inbound_streams", streams, 1..=most)?;
+        count("transport.max_queued_messages", self.max_queued_messages)?;
+        let bytes = self.max_queued_bytes as u64;
+        OutOfRange::check("transport.max_queued_bytes", bytes, (8 << 20)..=1 << 40)?;
+        count("transport.inbound_channel", self.inbound_channel)?;
+        count("transport.event_channel", self.event_channel)
+    }
+}
+
+/// Times as whole milliseconds.
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        u64::try_from(time.as_millis())
+            .unwrap_or(u64::MAX)
+            .serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_and_checked() {
+        let text = r#"{"max_connections": 7, "connect_timeout_ms": 1500}"#;
+        let config: Config = serde_json::from_str(text).unwrap();
+        let expected = Config {
+            max_connections: 7,
+            connect_timeout: Duration::from_millis(1500),
+            ..Config::default()
+        };
+        assert_eq!(config, expected);
+        assert_eq!(config.validate(), Ok(()));
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
+        assert!(serde_json::from_str::<Config>(r#"{"max_conections": 7}"#).is_err());
+        let wrong = Config {
+            max_inbound_streams: 49,
+            ..Config::default()
+        };
+        assert_eq!(
+            wrong.validate().unwrap_err().to_string(),
+            "transport.max_inbound_streams is 49, which is not in the range 1 to 48"
+        );
     }
 }

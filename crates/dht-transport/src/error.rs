@@ -25,7 +25,7 @@ pub enum UpgradeError {
     /// The Noise handshake failed.
     #[error("noise handshake failed")]
     Noise(#[source] NoiseError),
-    /// Somebody else answers at the dialled address.
+    /// Another key answers at the dialled address.
     #[error("the peer at this address has another key")]
     WrongKey,
     /// The other side is this node itself.
@@ -156,7 +156,7 @@ impl UpgradeError {
 }
 
 impl StreamError {
-    /// True if no honest peer does this: section 5 orders a ban.
+    /// True if no honest peer does this: 02 section 5 orders a ban.
     #[must_use]
     pub const fn is_offence(&self) -> bool {
         matches!(self, Self::Flags(_))

@@ -27,14 +27,14 @@ pub enum ConnectionEvent {
     },
     /// A peer is no longer connected.
     Disconnected {
-        /// Peer that disconnected.
+        /// Node id of the peer that disconnected.
         node_id: NodeId,
         /// We closed on purpose; nothing is wrong with the peer.
         minimized: bool,
     },
     /// The last connection is gone.
     Offline,
-    /// Somebody connected, but it came to nothing.
+    /// A socket connected, but the upgrade failed.
     InboundFailed {
         /// Address of the remote socket.
         address: Address,

@@ -12,7 +12,7 @@
 //! | one byte that names the network | | 4.1 |
 //! | bytes: TCP, memory, or what a simulator brings | [`Medium`] | 3 |
 //!
-//! [`Transport`] puts them together: it listens, dials, keeps one connection a peer (section 9.5), queues
+//! [`Transport`] puts them together: it listens, dials, keeps one connection a peer (02 section 9.5), queues
 //! messages for each peer within bounds, and takes the bytes of inbound messages out of a budget before it
 //! reads them. It finds peers in a [`Directory`](dht_peers::Directory), records there how dials
 //! went, and reports offences to a [`BanPolicy`](dht_peers::policy::BanPolicy).
@@ -71,7 +71,7 @@
 //! ```
 //!
 //! **Invariants.** No task outlives its [`Transport`]; no channel or queue is unbounded, and nothing a peer
-//! sends makes one grow; the task that drives a connection never waits for anybody but the socket; nothing is
+//! sends makes one grow; the task that drives a connection waits only for the socket; nothing is
 //! allocated by a length that a peer declared.
 
 pub mod limits;

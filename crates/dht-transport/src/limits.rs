@@ -8,7 +8,7 @@
 //! | Memory | At most | Charged to |
 //! |---|---|---|
 //! | read ahead from the socket | [`READ_AHEAD_BYTES`] | nobody; given back when idle |
-//! | frames in streams nobody has read yet | [`FREE_UNREAD_BYTES`] | nobody |
+//! | unread frames in streams | [`FREE_UNREAD_BYTES`] | nobody |
 //! | | [`MAX_UNREAD_BYTES`] in all | [`Config::max_unread_bytes_total`](crate::Config::max_unread_bytes_total) |
 //! | a message being received, and those not disposed of | its length and [`MESSAGE_OVERHEAD_BYTES`] | the node's byte budget |
 //! | messages waiting to be sent, until the socket took them | [`MAX_QUEUED_BYTES`] | [`Config::max_queued_bytes_total`](crate::Config::max_queued_bytes_total) |
@@ -16,74 +16,74 @@
 
 use std::time::Duration;
 
-/// Time a dialler has to send the network byte (section 4.1). *Setting.*
+/// Time a dialler has to send the network byte (02 section 4.1). *Setting.*
 pub const WIRE_BYTE_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Time to wait for each Noise handshake message (section 4.2).
+/// Time to wait for each Noise handshake message (02 section 4.2).
 pub const NOISE_RECEIVE_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Time to wait for the remote's identity message (section 4.3).
+/// Time to wait for the remote's identity message (02 section 4.3).
 pub const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Limit over a whole upgrade, from the connected socket to the verified identity (section 16). Below the
+/// Limit over a whole upgrade, from the connected socket to the verified identity (02 section 16). Below the
 /// sum of the steps, so that a peer cannot use up every step. *Setting.*
 pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Limit of one transport dial: name lookup and connect (section 16 gives 60 s; a peer that takes longer than
+/// Limit of one transport dial: name lookup and connect (02 section 16 gives 60 s; a peer that takes longer than
 /// ten is of no use to a message). *Setting.*
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time after which the next address of a peer is dialled beside the first (section 17, 19). *Setting.*
+/// Time after which the next address of a peer is dialled beside the first (02 section 17, 19). *Setting.*
 pub const DIAL_STAGGER: Duration = Duration::from_millis(300);
 
-/// Addresses of one peer that a dial tries at most. A claim holds five, a record ten (section 11.4).
+/// Addresses of one peer that a dial tries at most. A claim holds five, a record ten (02 section 11.4).
 pub const MAX_DIAL_ADDRESSES: usize = 10;
 
 /// Most addresses of one name that are tried: the peer that claims the name decides how many it has.
 pub const MAX_RESOLVED_ADDRESSES: usize = 4;
 
-/// Sockets in the unauthenticated phase at once (section 9.2). Above it the oldest makes room. *Setting.*
+/// Sockets in the unauthenticated phase at once (02 section 9.2). Above it the oldest makes room. *Setting.*
 pub const MAX_HANDSHAKES: usize = 100;
 
-/// Connections in all (section 16). *Setting.*
+/// Connections in all (02 section 16). *Setting.*
 pub const MAX_CONNECTIONS: usize = 500;
 
 /// Connections above [`MAX_CONNECTIONS`] that only this node's own dials may use: inbound connections must
 /// not be able to shut a node in.
 pub const OUTBOUND_RESERVE: usize = 32;
 
-/// Connections from one source: an IPv4 address or an IPv6 /64 (section 16). *Setting.*
+/// Connections from one source: an IPv4 address or an IPv6 /64 (02 section 16). *Setting.*
 pub const MAX_CONNECTIONS_PER_SOURCE: usize = 32;
 
-/// Handshakes from one source at once (section 16). *Setting.*
+/// Handshakes from one source at once (02 section 16). *Setting.*
 pub const MAX_HANDSHAKES_PER_SOURCE: usize = 4;
 
-/// Longest line of a liveness session, in bytes without its end (section 9.3).
+/// Longest line of a liveness session, in bytes without its end (02 section 9.3).
 pub const MAX_LIVENESS_LINE_BYTES: usize = 50;
 
 /// A liveness session ends when no line came for this long.
 pub const LIVENESS_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Largest Noise frame after its length prefix (section 4.2).
+/// Largest Noise frame after its length prefix (02 section 4.2).
 pub const MAX_NOISE_FRAME_BYTES: usize = 65_535;
 
 /// Largest plaintext of a Noise frame: [`MAX_NOISE_FRAME_BYTES`] less the 16-byte tag.
 pub const MAX_NOISE_PLAINTEXT_BYTES: usize = MAX_NOISE_FRAME_BYTES - 16;
 
-/// Most bytes read ahead from a socket (section 16). Held only while a peer sends that fast.
+/// Most bytes read ahead from a socket (02 section 16). Held only while a peer sends that fast.
 pub const READ_AHEAD_BYTES: usize = 128 * 1024;
 
 /// Buffers of a connection that moved no byte for this long are given back.
 pub const BUFFER_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A socket that accepted nothing for this long while bytes waited is closed (section 16).
+/// A socket that accepted nothing for this long while bytes waited is closed (02 section 16).
 pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// After our end of stream we wait this long for theirs, so that the kernel does not reset the connection
-/// over bytes nobody read and the peer still receives our last ones.
+/// over unread bytes and the peer still receives our last ones.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
 
-/// Streams of a connection, both directions together (section 16).
+/// Streams of a connection, both directions together (02 section 16).
 pub const MAX_STREAMS: usize = 128;
 
 /// Inbound streams served at once; further ones are reset. *Setting*, of which no more than
@@ -102,7 +102,7 @@ pub const MOST_INBOUND_STREAMS: usize = MAX_STREAMS - MAX_OUTBOUND_STREAMS - 16;
 /// promises each stream. 2 MiB move 20 MB/s over a path of 100 ms.
 pub const WINDOW_GROWTH_BYTES: usize = 2 * 1024 * 1024;
 
-/// Of what a connection's peer sent and nobody has read yet, the part that is free; with what each frame takes beside
+/// Free part of the unread bytes of a connection; with what each frame takes beside
 /// its payload. A frame of the usual sizes always fits, so that a peer whose messages are read is heard whatever others
 /// do. [`MAX_CONNECTIONS`] of them are 50 MB.
 pub const FREE_UNREAD_BYTES: usize = 96 * 1024;
@@ -119,38 +119,38 @@ pub const MAX_UNREAD_BYTES_TOTAL: usize = 32 * 1024 * 1024;
 /// taken up after the same time ([`WRITE_STALL_TIMEOUT`]), and its end could not be seen.
 pub const READ_STALL_TIMEOUT: Duration = WRITE_STALL_TIMEOUT;
 
-/// Payload of the yamux frames we send: with its 12-byte header one full Noise frame (section 16).
+/// Payload of the yamux frames we send: with its 12-byte header one full Noise frame (02 section 16).
 pub const YAMUX_FRAME_BYTES: usize = MAX_NOISE_PLAINTEXT_BYTES - 12;
 
-/// Time for the negotiation of a stream, each side (section 5).
+/// Time for the negotiation of a stream, each side (02 section 5).
 pub const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The unsupported proposal at which a responder gives up (section 5).
+/// The unsupported proposal at which a responder gives up (02 section 5).
 pub const MAX_PROPOSALS: u8 = 5;
 
-/// Messages of one peer waiting to be sent (section 16). *Setting.*
+/// Messages of one peer waiting to be sent (02 section 16). *Setting.*
 pub const MAX_QUEUED_MESSAGES: usize = 500;
 
-/// Bytes of one peer waiting to be sent (section 16). *Setting.*
+/// Bytes of one peer waiting to be sent (02 section 16). *Setting.*
 pub const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 
-/// Bytes waiting to be sent to all peers together (section 16): gossip may use half of them, stored messages three quarters,
+/// Bytes waiting to be sent to all peers together (02 section 16): gossip may use half of them, stored messages three quarters,
 /// direct messages seven eighths; and of that, one peer leaves a quarter to the others. *Setting.*
 pub const MAX_QUEUED_BYTES_TOTAL: usize = 512 * 1024 * 1024;
 
 /// Peers with a queue at once: the queues are keyed by what the application, and through it a peer, asks for.
 pub const MAX_OUTBOXES: usize = 2_048;
 
-/// A message older than this is no longer sent (section 16). *Setting.*
+/// A message older than this is no longer sent (02 section 16). *Setting.*
 pub const MESSAGE_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Limit of one write to a messaging stream (section 16). *Setting.*
+/// Limit of one write to a messaging stream (02 section 16). *Setting.*
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Times a message is put on a stream again after the stream broke before it was flushed.
 pub const MAX_RESENDS: u8 = 1;
 
-/// Replacements of a peer's inbound messaging stream in one second (section 16).
+/// Replacements of a peer's inbound messaging stream in one second (02 section 16).
 pub const MAX_REPLACEMENTS_PER_SECOND: u32 = 10;
 
 /// A frame whose next byte does not come within this time ends the session.
@@ -178,17 +178,14 @@ pub const MESSAGE_OVERHEAD_BYTES: usize = 4 * 1024;
 /// others hold.
 pub const LIGHT_BYTES: usize = 64 * 1024;
 
-/// A loser of the tie-break is read this long before it is closed (section 9.5).
+/// A loser of the tie-break is read this long before it is closed (02 section 9.5).
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Polite close of one connection: go-away, flush, end of stream.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Inbound messages between the sessions and the application (section 7). *Setting.*
+/// Inbound messages between the sessions and the application (02 section 7). *Setting.*
 pub const INBOUND_CHANNEL_MESSAGES: usize = 64;
 
 /// Events between the transport and the application. *Setting.*
 pub const EVENT_CHANNEL_EVENTS: usize = 256;
-
-/// Streams of one other protocol waiting for its owner; further ones are reset (section 17, 10).
-pub const PROTOCOL_CHANNEL_STREAMS: usize = 32;

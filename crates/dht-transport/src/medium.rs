@@ -46,7 +46,7 @@ pub trait Acceptor: Send + Sync + 'static {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>>;
 }
 
-/// A socket somebody opened to us.
+/// A socket that a peer opened to this node.
 #[derive(Debug)]
 pub struct Accepted {
     /// The socket that was accepted.

@@ -30,7 +30,7 @@ const SENT: &str = "dht_transport_messages_sent_total";
 const SENT_BYTES: &str = "dht_transport_messages_sent_bytes_total";
 /// Queued messages, by priority and outcome.
 const DELIVERIES: &str = "dht_transport_deliveries_total";
-/// Events dropped because nobody took them.
+/// Events dropped because the owner did not take them.
 const EVENTS_LOST: &str = "dht_transport_events_lost_total";
 
 /// Describes every metric of this crate to the installed recorder.

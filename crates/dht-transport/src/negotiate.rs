@@ -28,7 +28,7 @@ const TERMINATE: u8 = 2;
 const NOT_SUPPORTED: u8 = 4;
 const KNOWN_FLAGS: u8 = OPTIMISTIC | TERMINATE | NOT_SUPPORTED;
 
-/// One negotiation frame.
+/// A frame of the negotiation protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     flags: u8,
@@ -140,7 +140,7 @@ impl<'a> Responder<'a> {
         }
     }
 
-    /// Judges a frame of the opener. The optimistic flag is looked at first: it comes with the terminate
+    /// Checks a frame of the opener. The optimistic flag is looked at first: it comes with the terminate
     /// flag and must not be taken for an ending.
     pub fn on_frame(&mut self, frame: &Frame) -> Decision {
         let known = self
@@ -256,7 +256,7 @@ async fn read_frame<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Frame, Strea
     let mut head = [0; Frame::HEAD_BYTES];
     stream.read_exact(&mut head).await?;
     let [length, flags] = head;
-    // The flags are judged before anything else is awaited.
+    // The flags are checked before anything else is awaited.
     let frame = Frame::new(flags, Bytes::new())?;
     let mut protocol = vec![0; usize::from(length)];
     stream.read_exact(&mut protocol).await?;

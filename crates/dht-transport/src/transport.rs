@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     Connection, DialError, EnqueueError, Queued, StreamError, Substream,
-    connection::listener,
+    config::Config,
+    connection::{admission::Bounds, listener},
     messaging::{Connect, PeerSession, Pushed, Reply},
     state::State,
 };
@@ -49,7 +50,7 @@ pub struct TransportStats {
     pub refused: u64,
     /// Bytes of messages waiting to be sent.
     pub queued_bytes: usize,
-    /// Bytes set aside for what peers sent and nobody has read yet, beyond what is free for each connection.
+    /// Bytes set aside for unread bytes of peers, beyond what is free for each connection.
     pub unread_bytes: usize,
     /// Peers with messages waiting or a messaging stream open.
     pub outboxes: usize,
@@ -270,6 +271,12 @@ impl Transport {
             outboxes: state.outboxes.len(),
             tasks: state.tasks.count(),
         }
+    }
+
+    /// Takes over the limits of handshakes and connections, in all and for one source. They apply to sockets that come
+    /// from now on; no connection is closed.
+    pub fn set_connection_limits(&self, config: &Config) {
+        self.state.admission.set_bounds(Bounds::of(config));
     }
 
     /// Stops in order: no new sockets, dials and messages; queued messages are sent; connections close

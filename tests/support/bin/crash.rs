@@ -27,7 +27,7 @@ struct Flags {
     /// How often to kill.
     #[arg(long, default_value_t = 50)]
     rounds: u32,
-    /// What the moments come from. Random if not given; printed either way.
+    /// Seed of the moments of the kills. Random if not given; printed either way.
     #[arg(long)]
     seed: Option<u64>,
     /// Rows that are there before the first round.

@@ -1,4 +1,4 @@
-//! What must be there, what may be there, and what is.
+//! Compares the rows of a store with those that must and those that may be there.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -13,7 +13,7 @@ use super::{
 /// Faults that are put into words.
 const SHOWN: usize = 20;
 
-/// What the writer has said so far.
+/// Reports of the writer so far.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
     /// Insertions acknowledged.
@@ -28,7 +28,7 @@ pub struct Account {
     gone: HashSet<u64>,
 }
 
-/// What a look into the store shows.
+/// Contents of the store after a kill.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Verdict {
     /// Rows.

@@ -1,4 +1,4 @@
-//! Messages that follow from their number, so that whoever finds one knows what it must be.
+//! Messages derived from their number, so that a check of the store knows the content of each.
 
 use bytes::Bytes;
 use dht_core::{DedupHash, UnixSeconds};
@@ -13,22 +13,22 @@ pub(super) const PER_SECOND: u64 = 100;
 
 const START: UnixSeconds = UnixSeconds(1_700_000_000);
 
-/// What follows from a number.
+/// A message as its number determines it.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Whose mailbox.
+    /// Recipient in whose mailbox it is stored.
     pub recipient: Recipient,
     /// When it is inserted.
     pub now: UnixSeconds,
     /// The sender's own time limit.
     pub expires: Option<UnixSeconds>,
-    /// Its class.
+    /// Retention class of the message.
     pub retention: Retention,
     /// Bytes of the body.
     pub size: usize,
 }
 
-/// What follows from `number`.
+/// The message that `number` determines.
 #[must_use]
 pub fn plan(number: u64) -> Plan {
     let index = number % BASE;

@@ -26,12 +26,12 @@ const MOST_DELAY: Duration = Duration::from_millis(6);
 /// Longest time that a writer gets which is killed while it opens the store.
 const MOST_OPENING: Duration = Duration::from_millis(400);
 
-/// What to do.
+/// Parameters of a run.
 #[derive(Clone, Debug)]
 pub struct Rounds {
     /// How often to kill.
     pub rounds: u32,
-    /// What the moments come from.
+    /// Seed of the moments of the kills.
     pub seed: u64,
     /// Rows that are there before the first round.
     pub records: u64,
@@ -46,7 +46,7 @@ pub struct Outcome {
     pub acknowledged: u64,
     /// Of these, not there after a kill.
     pub lost: u64,
-    /// Whatever else does not agree.
+    /// Number of other disagreements.
     pub inconsistent: u64,
     /// The longest time opening took.
     pub slowest_opening: Duration,

@@ -25,7 +25,7 @@ const PACE: u64 = 48;
 /// Rows named in one line, which is written to the pipe in one piece.
 const ROWS_A_LINE: usize = 12;
 
-/// What the writer says, one line each.
+/// Reports of the writer, one line each.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Line {
     /// An insertion is acknowledged.
@@ -46,7 +46,7 @@ pub enum Line {
         /// The last number.
         last: u64,
     },
-    /// What is kept until before this second is taken out, or `done`.
+    /// Rows kept until before this second are taken out, or `done`.
     Expire {
         /// Whether that is acknowledged.
         done: bool,
@@ -55,7 +55,7 @@ pub enum Line {
     },
 }
 
-/// What is taken out, with the rows it needs.
+/// A removal, with the rows it needs.
 #[derive(Debug)]
 enum Removal {
     Rows(Vec<(u64, RowId)>),

@@ -44,7 +44,7 @@ pub enum PeerError {
 }
 
 impl Peer {
-    /// Peer number `seed`, connected to `node`. What it is sent goes to `on_message`.
+    /// Peer number `seed`, connected to `node`. Messages for it go to `on_message`.
     ///
     /// # Errors
     /// [`PeerError`].
@@ -93,7 +93,7 @@ impl Peer {
         })
     }
 
-    /// Who this is.
+    /// Identity of this peer.
     #[must_use]
     pub fn identity(&self) -> &NodeIdentity {
         &self.identity

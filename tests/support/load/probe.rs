@@ -25,7 +25,7 @@ pub struct Probe {
     asked: Arc<Mutex<Asked>>,
 }
 
-/// What the answers were so far.
+/// Answers so far.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
     /// How long each took, in the order of arrival.
@@ -79,7 +79,7 @@ impl Probe {
         Ok(self.peer.send(frame).is_ok())
     }
 
-    /// What came back so far.
+    /// Answers received so far.
     #[must_use]
     pub fn answers(&self) -> Answers {
         let asked = self.asked.lock();

@@ -11,7 +11,7 @@ use dht_core::{
 };
 use rand_chacha::ChaCha12Rng;
 
-/// What a message is to the node that gets it.
+/// Kind of a message for the node that receives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Encrypted for somebody else: verified and passed on.

@@ -173,7 +173,7 @@ pub(super) fn valid(case: &Case<'_>) -> Outcome {
     verdicts(case, &frame)
 }
 
-/// What the sealed envelope shows to everyone is what the case says.
+/// Compares the public parts of the sealed envelope with the case.
 fn header_and_sizes(case: &Case<'_>, frame: &Bytes, parts: &[Bytes], odd: bool) -> Outcome {
     let raw = RawEnvelope::parse(frame.clone()).map_err(|error| error.to_string())?;
     if !odd {
@@ -230,7 +230,7 @@ pub(super) fn invalid(case: &Case<'_>) -> Outcome {
     verdicts(case, &case.hex("envelope")?)
 }
 
-/// What the recipient and an unrelated node conclude.
+/// Compares the conclusions of the recipient and of an unrelated node with the case.
 fn verdicts(case: &Case<'_>, frame: &Bytes) -> Outcome {
     same(
         "sender's key",

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unread_lines_of_a_closed_pipe_are_told() {
+    fn unread_lines_of_closed_pipe_reported() {
         let (mut reader, mut writer) = io::pipe().unwrap();
         let mut pipe = PipeReader::default();
         writer.write_all(b"one\n").unwrap();

@@ -727,7 +727,7 @@ async fn interrupted_commands_exit_with_130() {
     assert_eq!(status.code(), Some(130));
 }
 
-/// SIGHUP takes the filter of the log, names what needs a restart, and refuses a file that does not parse.
+/// SIGHUP takes the filter of the log and limits, names what needs a restart, and refuses a file that does not parse.
 #[cfg(unix)]
 #[tokio::test]
 async fn hangup_reads_the_settings_again() {
@@ -740,6 +740,10 @@ async fn hangup_reads_the_settings_again() {
         (
             "log = 'debug'\nmemory_mib = 99",
             ["changed=true", "memory_mib"],
+        ),
+        (
+            "log = 'debug'\n[transport]\nmax_connections = 99",
+            ["taken=", "transport.max_connections"],
         ),
         ("log = 'loud'", ["not valid", "loud"]),
     ] {

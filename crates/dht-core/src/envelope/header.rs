@@ -136,7 +136,7 @@ impl Header {
 }
 
 /// A signature that does not hold on to the frame, for a shared frame is not opened in place. One that is too long to
-/// be canonical belongs to a message nobody opens; copying it would take memory nobody accounts for.
+/// be canonical belongs to a message that no node opens; copying it would take memory outside the budget.
 fn detached(signature: &Bytes) -> Bytes {
     match signature.len() {
         0..=MessageSignature::CANONICAL_LENGTH => Bytes::copy_from_slice(signature),

@@ -40,7 +40,7 @@ pub struct SealRequest<'a> {
 }
 
 impl<'a> SealRequest<'a> {
-    /// An unsigned clear message for anybody, without expiry, with tag 0, of version 2.
+    /// An unsigned clear message without destination, without expiry, with tag 0, of version 2.
     ///
     /// ```
     /// use dht_core::{Entropy as _, SealRequest, SecretKey, SeededEntropy, Signing, encode_parts};

@@ -16,7 +16,7 @@ use crate::{
 /// Specification 04, section 2.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SendParams {
-    /// Selects the recipients. Defaults to a flood that excludes nobody.
+    /// Selects the recipients. Defaults to a flood without excluded peers.
     pub strategy: Strategy,
     /// Destination that the header names. Defaults to unknown.
     pub destination: Destination,

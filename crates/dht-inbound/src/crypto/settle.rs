@@ -12,11 +12,11 @@ use tower::{Layer, Service};
 
 use crate::message::{Deduped, InboundEnvelope};
 
-/// Produces [`Settle`].
+/// Layer that produces [`Settle`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SettleLayer;
 
-/// Settles the [`Reservation`] of a message by its disposition. A message that nobody here took - no application
+/// Settles the [`Reservation`] of a message by its disposition. A message that no part of this node took - no application
 /// listens, its inbox is full, a part of the node failed, the future was dropped - is forgotten, so that another copy is
 /// delivered. Every other one is remembered. A copy that comes in between is a duplicate.
 #[derive(Clone, Debug)]

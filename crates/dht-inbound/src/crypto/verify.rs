@@ -12,7 +12,7 @@ use crate::message::InboundEnvelope;
 ///
 /// The verifier is a `Service<Sealed, Response = Result<Verified, VerifyError>>`, such as a
 /// [`Batch`](dht_stack::Batch) of [`BatchVerifier`](crate::BatchVerifier). The legacy profile bans the deliverer for
-/// what does not hold; the strict one bans nobody, because any peer that feeds a relay junk could choose whom to get
+/// what does not hold; the strict one bans no peer, because any peer that feeds a relay junk could choose whom to get
 /// banned (03 F-4). A signature that holds but is not in its canonical encoding is dropped without a ban in both
 /// (03 F-5).
 ///

@@ -36,7 +36,7 @@ pub struct FloodLimits {
 /// A bucket spans a sixtieth of the timespan, at least a second; memory per deliverer grows with the buckets in
 /// which it sent anything and is a few hundred bytes at most, whatever it sends. With a timespan of up to a minute
 /// the answer is exact; with a longer one, the bucket at the far end is not counted once part of it is over, so
-/// that nobody is accused too early. Cloning shares the meter; nothing here reads a clock.
+/// that no peer is reported too early. Cloning shares the meter; nothing here reads a clock.
 ///
 /// 03 section 5 and F-13.
 ///
@@ -153,7 +153,7 @@ impl FloodMeter {
         self.0.limits
     }
 
-    /// Counts one arrival.
+    /// Counts one message of a deliverer.
     pub fn record(&self, from: &NodeId, now: UnixSeconds) {
         let (width, span) = (self.0.width, self.0.limits.seconds);
         let mut slot = self.0.peers.lock(from);
@@ -175,7 +175,7 @@ impl FloodMeter {
         slot.get().map_or(0, |window| self.0.count(window, now).0)
     }
 
-    /// Arrivals from everybody within the timespan, those since cleared included.
+    /// Arrivals from all deliverers within the timespan, those since cleared included.
     #[must_use]
     pub fn total(&self, now: UnixSeconds) -> u64 {
         let shards = self.0.peers.shards();
@@ -192,7 +192,7 @@ impl FloodMeter {
         flooders.len()
     }
 
-    /// Everybody with strictly more arrivals within the timespan than the limit, by node id.
+    /// Deliverers with strictly more arrivals within the timespan than the limit, by node id.
     #[must_use]
     pub fn exceeding(&self, now: UnixSeconds) -> Vec<Flooder> {
         let mut flooders = Vec::new();
@@ -220,7 +220,7 @@ impl FloodMeter {
         self.0.peers.lock(id).remove();
     }
 
-    /// Forgets everybody who was idle for more than an hour, or than the timespan if that is longer. Wanted about
+    /// Forgets deliverers that were idle for more than an hour, or than the timespan if that is longer. Wanted about
     /// every ten minutes; answers how many.
     pub fn prune(&self, now: UnixSeconds) -> usize {
         let idle = self.0.limits.seconds.max(MIN_IDLE_SECONDS);
@@ -238,7 +238,7 @@ impl FloodMeter {
         self.0.peers.len()
     }
 
-    /// True if nobody is counted.
+    /// True if no deliverer is counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

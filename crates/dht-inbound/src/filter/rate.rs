@@ -43,17 +43,17 @@ pub struct RateLimits {
 pub enum Bucket {
     /// [`RateLimits::application`]; types this node does not know count here as well.
     Application,
-    /// [`RateLimits::join`].
+    /// Bucket of [`RateLimits::join`].
     Join,
-    /// [`RateLimits::discovery`].
+    /// Bucket of [`RateLimits::discovery`].
     Discovery,
-    /// [`RateLimits::discovery_response`].
+    /// Bucket of [`RateLimits::discovery_response`].
     DiscoveryResponse,
-    /// [`RateLimits::mail_request`].
+    /// Bucket of [`RateLimits::mail_request`].
     MailRequest,
-    /// [`RateLimits::mail`].
+    /// Bucket of [`RateLimits::mail`].
     Mail,
-    /// [`RateLimits::undecodable_bytes`].
+    /// Bucket of [`RateLimits::undecodable_bytes`].
     UndecodableBytes,
 }
 
@@ -71,6 +71,10 @@ impl RateLimits {
             undecodable_bytes: rate,
         }
     };
+
+    fn rates(&self) -> [Rate; Bucket::ALL.len()] {
+        Bucket::ALL.map(|bucket| self.of(bucket))
+    }
 
     const fn of(&self, bucket: Bucket) -> Rate {
         match bucket {

@@ -28,7 +28,7 @@ pub enum Acceptance {
     /// Deliver it, and pass it on if this node does that.
     #[default]
     Accept,
-    /// Neither; nobody is to blame.
+    /// Neither; no peer is penalised.
     Ignore,
     /// Neither, and its signer is banned.
     Reject,

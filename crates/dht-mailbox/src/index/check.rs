@@ -26,9 +26,10 @@ impl Index {
             if id.0 < self.visible {
                 check.visible.push((*id, row.place));
             }
-            let used = segments.entry(row.place.segment).or_default();
-            used.rows = used.rows.saturating_add(1);
-            used.bytes = used.bytes.saturating_add(row.place.length.into());
+            segments
+                .entry(row.place.segment)
+                .or_default()
+                .enter(row.place);
             let flags = self.order.get(&row.key(*id));
             if flags.is_some_and(|flags| flags.gone) {
                 // Staged to go: out of all other orders.
@@ -56,9 +57,7 @@ impl Index {
                 deliverers.entry(meta.deliverer).or_default(),
                 &mut total,
             ] {
-                account.rows = account.rows.saturating_add(1);
-                account.bytes = account.bytes.saturating_add(change.bytes);
-                account.low_rows = account.low_rows.saturating_add(change.low.into());
+                account.add(change, 1);
             }
         }
         for (name, count, expected) in [

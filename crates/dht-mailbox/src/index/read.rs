@@ -1,27 +1,12 @@
 //! Reading the index: the rows as of the last commit.
 
-use super::{Index, Row, whole};
+use super::{Change, Index, Row, whole};
 use crate::{
     log::{Meta, Place},
     query::{Order, Query},
     record::{Position, Recipient, RowId},
     stats::{Account, RowInfo},
 };
-
-/// Which rows of a mailbox to select.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    /// The first place.
-    pub(crate) first: Position,
-    /// The last place, included.
-    pub(crate) last: Position,
-    /// Most rows.
-    pub(crate) limit: usize,
-    /// Most bytes.
-    pub(crate) max_bytes: usize,
-    /// Whether the first row is selected however large it is.
-    pub(crate) at_least_one: bool,
-}
 
 /// Rows that answer a query.
 #[derive(Debug, Default)]
@@ -32,10 +17,16 @@ pub(crate) struct Selection {
 }
 
 impl Index {
-    /// Rows of a mailbox that are served at `query.now`, within bounds.
-    pub(crate) fn select(&self, query: &Query, bounds: Bounds) -> Selection {
+    /// Rows of a mailbox from `first` to `last` that are served at `query.now`, within the limits of the query; with
+    /// `at_least_one` the first row however large it is.
+    pub(crate) fn select(
+        &self,
+        query: &Query,
+        first: Position,
+        last: Position,
+        at_least_one: bool,
+    ) -> Selection {
         let mut selection = Selection::default();
-        let Bounds { first, last, .. } = bounds;
         let Some(mailbox) = self
             .usage
             .mailbox_number(query.recipient)
@@ -60,9 +51,8 @@ impl Index {
                 continue;
             }
             bytes = bytes.saturating_add(row.place.length as usize);
-            let fits =
-                bytes <= bounds.max_bytes || (bounds.at_least_one && selection.rows.is_empty());
-            if selection.rows.len() >= bounds.limit || !fits {
+            let fits = bytes <= query.max_bytes || (at_least_one && selection.rows.is_empty());
+            if selection.rows.len() >= query.limit || !fits {
                 selection.more = true;
                 return selection;
             }
@@ -103,9 +93,8 @@ impl Index {
                 let mut account = Account::default();
                 for ((_, position), flags) in self.order.range(whole(mailbox)) {
                     if let Some(row) = self.visible_row(position.id) {
-                        account.rows = account.rows.saturating_add(1);
-                        account.bytes = account.bytes.saturating_add(row.place.length.into());
-                        account.low_rows = account.low_rows.saturating_add(flags.low.into());
+                        let (bytes, low) = (row.place.length.into(), flags.low);
+                        account.add(Change { bytes, low }, 1);
                     }
                 }
                 (recipient, account)

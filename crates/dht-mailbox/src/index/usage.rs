@@ -191,7 +191,7 @@ impl Usage {
         mailbox.saturating_add(u64::from(!self.deliverers.numbers.contains_key(&deliverer)))
     }
 
-    /// Checks the bounds under which nobody else's rows can make room.
+    /// Checks the quotas of mailbox and deliverer, for which no eviction makes room.
     pub(crate) fn check_quotas(
         &self,
         limits: &Limits,
@@ -327,7 +327,8 @@ impl<K> Default for Accounts<K> {
 }
 
 impl Account {
-    fn add(&mut self, change: Change, rows: u64) {
+    /// Counts `rows` more, which take what `change` says together.
+    pub(crate) fn add(&mut self, change: Change, rows: u64) {
         self.rows = self.rows.saturating_add(rows);
         self.bytes = self.bytes.saturating_add(change.bytes);
         self.low_rows = self.low_rows.saturating_add(change.low.into());

@@ -1,7 +1,7 @@
 //! The bytes of a segment: a head, then batches, each of whole records.
 //!
-//! All numbers are little-endian. Checks are CRC-32 that begin at the segment's salt, a number that nobody outside
-//! knows: a message whose body looks like a record is not taken for one when a damaged segment is searched.
+//! All numbers are little-endian. Checks are CRC-32 that begin at the segment's salt, a number that is secret to
+//! this node: a message whose body looks like a record is not taken for one when a damaged segment is searched.
 //!
 //! | Part | Bytes | Field |
 //! |---|---|---|

@@ -230,7 +230,7 @@ impl Log {
     }
 }
 
-/// A salt that nobody outside can guess: the standard library seeds its hashers from the operating system.
+/// A salt that peers cannot guess: the standard library seeds its hashers from the operating system.
 fn new_salt(segment: u32) -> u32 {
     let [a, b, c, d, ..] = RandomState::new().hash_one(segment).to_le_bytes();
     u32::from_le_bytes([a | 1, b, c, d])

@@ -59,7 +59,7 @@ impl Answers {
         }
     }
 
-    /// Everybody gets the answer.
+    /// Sends each caller its answer.
     pub(super) fn send(self) {
         for (reason, rows) in self.removed {
             metrics::removed(reason, rows);
@@ -74,7 +74,7 @@ impl Answers {
         }
     }
 
-    /// Nothing was committed: everybody gets the error, except those whose message was not admitted anyway.
+    /// Nothing was committed: every caller gets the error, except those whose message was not admitted anyway.
     pub(super) fn fail(mut self, error: &StoreError) {
         for (_, answer) in &mut self.inserts {
             if !matches!(answer, Err(StoreError::Refused(_))) {

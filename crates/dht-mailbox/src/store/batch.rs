@@ -15,9 +15,9 @@ use crate::{
 
 /// Largest header in bytes; a stock one has under 300.
 const MAX_HEADER_BYTES: usize = 16 << 10;
-/// How far a caller's clock reading may lie behind that of an earlier insertion, in seconds, and still count as
-/// the same time: callers read the clock before they queue.
-const CLOCK_RACE_SECONDS: u64 = 2;
+/// How far the clock may have been set back, in seconds, for rows to get the second of the row before them: the longest
+/// lifetime of a row. A larger step back corrects a clock that was wrong.
+const MAX_BACK_SECONDS: u64 = 3 * 24 * 60 * 60;
 
 /// Stages changes in the index and writes them to the buffer.
 pub(super) struct Batch<'b> {
@@ -132,7 +132,7 @@ impl<'b> Batch<'b> {
             stored_at,
             keep_until: config
                 .lifetimes
-                .keep_until(record.retention, stored_at, record.expires),
+                .keep_until(record.retention, now, record.expires),
             retention: record.retention,
         };
         let id = RowId(index.next_row());
@@ -180,11 +180,13 @@ impl<'b> Batch<'b> {
     }
 }
 
-/// The second a row gets: rows become visible in the order of their seconds, which paging relies on.
+/// The second a row gets, never before that of an earlier row: recipients ask from the newest second that they have
+/// read, and would not be served a row of an earlier one. Callers read the clock before they queue, and clocks are set
+/// back.
 fn stored_at(index: &mut Index, now: UnixSeconds) -> UnixSeconds {
     let newest = index.newest();
-    let race = newest.saturating_since(now) <= CLOCK_RACE_SECONDS;
-    let stored_at = if race { now.max(newest) } else { now };
+    let follows = newest.saturating_since(now) <= MAX_BACK_SECONDS;
+    let stored_at = if follows { now.max(newest) } else { now };
     index.set_newest(stored_at);
     stored_at
 }

@@ -34,7 +34,7 @@ impl Pace {
         self.rows
     }
 
-    /// Whether this commit does a part of the tasks: not where somebody waits, except every second time.
+    /// Whether this commit does a part of the tasks: not while requests wait, except every second time.
     pub(super) const fn works(&mut self, awaited: bool) -> bool {
         self.rested = awaited && !self.rested;
         !self.rested

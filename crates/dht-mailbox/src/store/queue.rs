@@ -43,19 +43,23 @@ pub(super) enum Command {
         owner: Option<Recipient>,
         reply: Reply<u64>,
     },
-    DeleteRange {
-        recipient: Recipient,
-        first: Position,
-        last: Position,
-        reply: Reply<u64>,
-    },
-    Expire {
-        now: UnixSeconds,
+    /// A removal of any number of rows, in steps.
+    Remove {
+        rows: Rows,
         reply: Reply<u64>,
     },
     Checkpoint {
         reply: Reply<()>,
     },
+}
+
+/// Rows that a [`Command::Remove`] takes out.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rows {
+    /// Rows kept until before this second.
+    Expired(UnixSeconds),
+    /// Rows of a mailbox between two places, both included.
+    Range(Recipient, Position, Position),
 }
 
 /// Granularity of the queue's bound, so that any bound in bytes is a number of semaphore permits.
@@ -254,13 +258,22 @@ impl Queue {
 }
 
 impl Command {
+    /// An insertion, as soon as it is known where its answer goes.
+    pub(super) fn insert(
+        record: NewRecord,
+        now: UnixSeconds,
+    ) -> impl FnOnce(Reply<Inserted>) -> Self {
+        let record = Box::new(record);
+        move |reply| Self::Insert { record, now, reply }
+    }
+
     /// Bytes it holds, roughly.
     pub(super) fn size(&self) -> usize {
         const ITSELF: usize = 512;
         let content = match self {
             Self::Insert { record, .. } => record.header.len().saturating_add(record.body.len()),
             Self::Delete { rows, .. } => rows.len().saturating_mul(8),
-            Self::DeleteRange { .. } | Self::Expire { .. } | Self::Checkpoint { .. } => 0,
+            Self::Remove { .. } | Self::Checkpoint { .. } => 0,
         };
         content.saturating_add(ITSELF)
     }

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use super::shared::Shared;
 use crate::{
     error::StoreError,
-    index::Bounds,
     log::{Place, Segment, stored_record},
     query::{Order, Page, Query},
     record::{RowId, StoredRecord},
@@ -17,20 +16,17 @@ use crate::{
 /// Rows of one mailbox.
 pub(super) fn fetch(shared: &Shared, query: &Query) -> Result<Page, StoreError> {
     let mut page = Page::default();
-    let (mut first, mut last) = query.bounds();
+    let (mut first, last) = query.bounds();
+    let mut last = Some(last);
     while let (Some(from), Some(to)) = (first, last) {
         let (rows, more) = {
             let index = shared.index.read();
-            let selection = index.select(
-                query,
-                Bounds {
-                    first: from,
-                    last: to,
-                    limit: query.limit.saturating_sub(page.records.len()),
-                    max_bytes: query.max_bytes.saturating_sub(page.bytes),
-                    at_least_one: page.records.is_empty(),
-                },
-            );
+            let rest = Query {
+                limit: query.limit.saturating_sub(page.records.len()),
+                max_bytes: query.max_bytes.saturating_sub(page.bytes),
+                ..*query
+            };
+            let selection = index.select(&rest, from, to, page.records.is_empty());
             // The files are taken under the lock: a segment is removed only after its rows have left the index.
             let rows = selection
                 .rows

@@ -1,14 +1,7 @@
 //! Work that takes more rows out than fit in one commit.
 
-use dht_core::UnixSeconds;
-
-use super::queue::Reply;
-use crate::{
-    error::StoreError,
-    index::Index,
-    metrics::Removal,
-    record::{Position, Recipient, RowId},
-};
+use super::queue::{Reply, Rows};
+use crate::{error::StoreError, index::Index, metrics::Removal, record::RowId};
 
 /// A removal of many rows, done in steps between which insertions are committed.
 #[derive(Debug)]
@@ -17,19 +10,6 @@ pub(super) struct Task {
     pub(super) removed: u64,
     pub(super) done: bool,
     pub(super) reply: Reply<u64>,
-}
-
-/// Which rows go.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Rows {
-    Expired {
-        now: UnixSeconds,
-    },
-    Range {
-        recipient: Recipient,
-        first: Position,
-        last: Position,
-    },
 }
 
 impl Task {
@@ -45,20 +25,18 @@ impl Task {
     /// The next rows, at most `limit`.
     pub(super) fn next(&self, index: &Index, limit: usize) -> Vec<RowId> {
         match self.rows {
-            Rows::Expired { now } => index.expired(now, limit),
-            Rows::Range {
-                recipient,
-                first,
-                last,
-            } => index.mailbox_rows(recipient, first, last, limit),
+            Rows::Expired(now) => index.expired(now, limit),
+            Rows::Range(recipient, first, last) => {
+                index.mailbox_rows(recipient, first, last, limit)
+            }
         }
     }
 
     /// Why the rows go.
     pub(super) const fn reason(&self) -> Removal {
         match self.rows {
-            Rows::Expired { .. } => Removal::Expired,
-            Rows::Range { .. } => Removal::Delivered,
+            Rows::Expired(_) => Removal::Expired,
+            Rows::Range(..) => Removal::Delivered,
         }
     }
 

@@ -12,7 +12,7 @@ use super::{
     queue::{Command, Queue},
     recover,
     shared::Shared,
-    task::{Rows, Task},
+    task::Task,
     upkeep::Upkeep,
 };
 use crate::{
@@ -43,7 +43,7 @@ pub(super) struct WriterState {
     pace: Pace,
 }
 
-/// However the writer ends, nobody waits for it for ever.
+/// Ends the waiting of all callers, however the writer ends.
 struct AbandonOnDrop(Arc<Queue>);
 
 impl Drop for AbandonOnDrop {
@@ -134,23 +134,7 @@ impl WriterState {
         let mut requests = Vec::with_capacity(commands.len());
         for command in commands {
             match command {
-                Command::Expire { now, reply } => {
-                    self.tasks
-                        .push_back(Task::new(Rows::Expired { now }, reply));
-                }
-                Command::DeleteRange {
-                    recipient,
-                    first,
-                    last,
-                    reply,
-                } => {
-                    let rows = Rows::Range {
-                        recipient,
-                        first,
-                        last,
-                    };
-                    self.tasks.push_back(Task::new(rows, reply));
-                }
+                Command::Remove { rows, reply } => self.tasks.push_back(Task::new(rows, reply)),
                 Command::Checkpoint { reply } => {
                     self.upkeep.checkpoint(reply);
                     self.compaction.set_due();

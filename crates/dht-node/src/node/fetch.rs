@@ -15,7 +15,7 @@ const FETCH_LIMIT: Duration = Duration::from_secs(300);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// Store-and-forward is disabled.
+    /// Store-and-forward is disabled on this node.
     #[error("store-and-forward is disabled; set saf.enabled in the configuration")]
     Disabled,
     /// No node is connected that could be asked.

@@ -81,14 +81,14 @@ impl Table {
         self.0.len()
     }
 
-    /// Forgets searches nobody waits for once an answer would be late.
+    /// Forgets searches without waiting callers once an answer would be late.
     fn forget(&mut self, now: Instant, limits: &SearchLimits) {
         self.0.retain(|search| {
             search.is_waited_for() || now.duration_since(search.asked) < limits.timeout
         });
     }
 
-    /// Gives the oldest search up that nobody waits for, but not so early that keys could be searched for faster
+    /// Gives up the oldest search without waiting callers, but not so early that keys could be searched for faster
     /// than the limits say.
     fn make_room(&mut self, now: Instant, limits: &SearchLimits) -> Result<(), SearchError> {
         let given_up = |search: &Search| {

@@ -1,4 +1,4 @@
-//! Selection as a layer: what has nobody to go to ends here.
+//! Selection as a layer: requests without recipients end here.
 
 use std::{
     future::{Ready, ready},
@@ -18,7 +18,7 @@ use tower_service::Service;
 use super::{Candidates, select};
 use crate::{config::SelectConfig, deliver::Deliveries, error::SendError};
 
-/// Turns a [`SendRequest`] into a [`Selected`] one. Requests that select nobody, or this node alone, are refused.
+/// Turns a [`SendRequest`] into a [`Selected`] one. Requests that select no peer, or this node alone, are refused.
 ///
 /// Specification 04, sections 3 and 5.1.
 #[derive(Clone)]

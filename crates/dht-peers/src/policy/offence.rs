@@ -101,9 +101,9 @@ pub struct Rule {
     pub text: &'static str,
     /// Document and section of the specification (`docs/protocol`) behind the row.
     pub section: &'static str,
-    /// Ban in the strict profile; `None` if nobody is banned.
+    /// Ban in the strict profile; `None` if no peer is banned.
     pub strict: Option<Penalty>,
-    /// Ban in the legacy profile; `None` if nobody is banned.
+    /// Ban in the legacy profile; `None` if no peer is banned.
     pub legacy: Option<Penalty>,
 }
 
@@ -221,7 +221,7 @@ table! {
 }
 
 impl Offence {
-    /// Ban that follows under a profile; `None` if nobody is banned.
+    /// Ban that follows under a profile; `None` if no peer is banned.
     #[must_use]
     pub const fn penalty(self, profile: AttributionProfile) -> Option<Penalty> {
         match profile {

@@ -18,9 +18,9 @@ pub enum Party {
 /// Length of a ban.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Term {
-    /// [`BanTerms::short_seconds`].
+    /// Ban for [`BanTerms::short_seconds`].
     Short,
-    /// [`BanTerms::long_seconds`].
+    /// Ban for [`BanTerms::long_seconds`].
     Long,
     /// This many seconds, whatever [`BanTerms`] says.
     Seconds(u64),

@@ -88,11 +88,11 @@ fn the_ten_best_addresses_are_kept() {
     let mut peer = named(&[1, 2, 3, 4, 5, 6, 7, 8]);
     peer.seen_at(&address(8).parse().unwrap(), NOW, DialTimes::default());
     peer.failed_at(&address(7).parse().unwrap(), NOW, "refused");
-    peer.merge(
-        &claimed(10, &[11, 12, 13, 14, 15], Features::NODE)
-            .seen_everywhere(NOW, DialTimes::default()),
-        NOW,
-    );
+    let mut newer = claimed(10, &[11, 12, 13, 14, 15], Features::NODE);
+    for n in 11..=15 {
+        newer.seen_at(&address(n).parse().unwrap(), NOW, DialTimes::default());
+    }
+    peer.merge(&newer, NOW);
     assert_eq!(peer.addresses().len(), MAX_ADDRESSES);
     for n in [8, 11, 12, 13, 14, 15] {
         assert!(hosts(&peer).contains(&address(n)));

@@ -216,7 +216,7 @@ impl Fetcher {
         self.parts.decisions.record(hash, Receipt::Received);
     }
 
-    /// Nobody took a message; another copy is welcome.
+    /// No subscriber took a message; another copy is accepted.
     pub(crate) fn not_delivered(&self, hash: &DedupHash) {
         self.parts.decisions.refused(hash);
     }

@@ -52,7 +52,7 @@ type Waiting = Mutex<HashMap<DedupHash, Asked>>;
 impl ReceiptAsker {
     /// An asker over the stream that `opening` brings, and the future that carries its questions and answers, to be run
     /// as a task. The future ends when the stream does, when the peer leaves a question unanswered for longer than the
-    /// protocol allows, or when nobody can ask any more and every answer is in.
+    /// protocol allows, or when all handles are dropped and every answer is in.
     pub fn new<T>(
         opening: impl Future<Output = io::Result<T>> + Send,
     ) -> (Self, impl Future<Output = ()> + Send)

@@ -12,6 +12,9 @@
 //! did not move the requester's watermark, as when the requester accepts none of its messages: such messages must not
 //! hide the rows behind them.
 //!
+//! A row may lie in the future, after the clock was set back. It is served as one of the present second, as a requester
+//! bans for messages stored in the future, and takes no watermark from them.
+//!
 //! Rows are deleted only with proof of receipt: the requester asks from a later second than it did before, at least
 //! the second of the last row of that response. Rows of that very second stay, as it may still ask for them.
 
@@ -66,6 +69,8 @@ pub(super) struct PagePlan {
     /// The page begins behind a response that the requester has not proven.
     past: bool,
     limit: usize,
+    /// The latest second that a row on the page is said to be of.
+    latest: UnixSeconds,
 }
 
 /// The progress of each requester through its mailbox.
@@ -97,6 +102,8 @@ struct LastPage {
     after: Option<Position>,
     /// Position of the last row on the page.
     end: Position,
+    /// The second that the requester was told of it.
+    newest: UnixSeconds,
     /// Connections on which it was sent without a row that the first time had not.
     times: u32,
     /// Its connection has ended, or it was not sent.
@@ -116,7 +123,7 @@ enum Next {
 #[derive(Clone, Copy, Debug)]
 struct SentRow {
     row: Position,
-    /// Newest second of its response.
+    /// Newest second that the requester was told in its response.
     newest: UnixSeconds,
     /// The `since` of its request.
     since: UnixSeconds,
@@ -143,8 +150,8 @@ impl Pager {
 
     /// Which rows the request proves received, and where its response begins.
     ///
-    /// A `since` in the future is no watermark: it is answered with an empty response and proves nothing
-    /// (05 defects D2 and D11).
+    /// A `since` in the future proves nothing (05 defects D2 and D11). It is answered with the rows of that second and
+    /// later: this node stored them before its clock was set back.
     pub(super) fn plan(&mut self, request: PageRequest, now: UnixSeconds) -> PagePlan {
         let wanted = usize::try_from(request.limit).unwrap_or(usize::MAX);
         let limit = if wanted == 0 {
@@ -152,25 +159,26 @@ impl Pager {
         } else {
             wanted.min(self.config.max_returned)
         };
+        let since = request.since.unwrap_or_default();
         let mut plan = PagePlan {
             proven: Vec::new(),
             request,
             after: None,
             past: false,
             limit,
+            // The requester's own clock is not behind its watermark.
+            latest: now.max(since),
         };
-        let since = request.since.unwrap_or_default();
-        if since > now {
-            plan.limit = 0;
-            return plan;
-        }
         self.requests = self.requests.saturating_add(1);
         let Some(progress) = self.requesters.get_mut(&request.requester) else {
             return plan;
         };
         progress.heard = self.requests;
         progress.unproven.retain(|sent| {
-            let proven = since > sent.since && since >= sent.newest && sent.row.stored_at < since;
+            let proven = since <= now
+                && since > sent.since
+                && since >= sent.newest
+                && sent.row.stored_at < since;
             if proven {
                 plan.proven.push(sent.row.id);
             }
@@ -201,8 +209,6 @@ impl Pager {
         Query {
             recipient: plan.request.requester,
             from,
-            // After the clock was set back some rows lie in the future; a requester bans for those.
-            until: Some(now),
             after: plan.after,
             limit: plan.limit,
             max_bytes: self.config.max_bytes,
@@ -244,6 +250,7 @@ impl Pager {
             since,
             after: plan.after,
             end: last,
+            newest: last.stored_at.min(plan.latest),
             times,
             doubtful: false,
         });
@@ -252,7 +259,7 @@ impl Pager {
             progress.unproven.retain(|sent| sent.row != row);
             progress.unproven.push_back(SentRow {
                 row,
-                newest: last.stored_at,
+                newest: last.stored_at.min(plan.latest),
                 since,
             });
         }
@@ -301,10 +308,17 @@ impl Pager {
     }
 }
 
+impl PagePlan {
+    /// The second that the requester is told for a row.
+    pub(super) fn stored_at(&self, row: &StoredRecord) -> UnixSeconds {
+        row.stored_at.min(self.latest)
+    }
+}
+
 impl LastPage {
     /// Where to begin for a requester that asks from `since`.
     fn next(&self, since: UnixSeconds) -> Next {
-        if self.end.stored_at == since {
+        if self.newest == since {
             return if self.doubtful && self.times < SAME_SECOND_TIMES {
                 Next::Behind(self.after)
             } else {

@@ -141,8 +141,7 @@ impl Server {
             }
         }
         let Response { outcome, mut page } = response;
-        let records = page.as_ref().map_or(&[][..], |(_, page)| &page.records);
-        let (part, messages) = encode(records, request_id);
+        let (part, messages) = encode(page.as_ref(), request_id);
         if let Some((plan, page)) = &mut page {
             // The encoded response holds the bytes; from here on only the positions of the rows matter.
             for record in &mut page.records {
@@ -189,9 +188,13 @@ impl Response {
 }
 
 /// The response on the wire, and how many messages it holds: stored headers and bodies byte for byte.
-fn encode(records: &[StoredRecord], request_id: u32) -> (Bytes, usize) {
+fn encode(page: Option<&(PagePlan, Page)>, request_id: u32) -> (Bytes, usize) {
+    let messages = page.into_iter().flat_map(|(plan, page)| {
+        let records = page.records.iter();
+        records.filter_map(|record| stored_message(record, plan.stored_at(record)))
+    });
     let response = StoredMessagesResponse {
-        messages: records.iter().filter_map(stored_message).collect(),
+        messages: messages.collect(),
         request_id,
         response_type: SafResponseType::ForMe.into(),
     };
@@ -199,10 +202,10 @@ fn encode(records: &[StoredRecord], request_id: u32) -> (Bytes, usize) {
 }
 
 /// `None` for a header that does not decode, which no layer of this crate stores.
-fn stored_message(record: &StoredRecord) -> Option<StoredMessage> {
+fn stored_message(record: &StoredRecord, stored_at: UnixSeconds) -> Option<StoredMessage> {
     let header = DhtHeader::decode(record.header.clone()).ok()?;
     Some(StoredMessage {
-        stored_at: record.stored_at.0,
+        stored_at: stored_at.0,
         version: header.major,
         dht_header: Some(header),
         body: record.body.clone(),

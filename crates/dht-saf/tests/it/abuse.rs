@@ -228,9 +228,10 @@ async fn unread_responses_leave_room_for_others() {
     assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 5);
 }
 
-/// The clock of this node was set back: a requester bans for messages stored in the future.
+/// The clock of this node was set back. A requester bans for messages stored in the future, and asks for none before the
+/// newest it has.
 #[tokio::test]
-async fn future_rows_are_served_later() {
+async fn future_rows_are_served_now() {
     let world = world();
     world.keep(AWAY, 1, 1).await;
     world.clock.set(UnixSeconds(NOW.0 - 600));
@@ -238,7 +239,10 @@ async fn future_rows_are_served_later() {
     let times = |response: StoredMessagesResponse| -> Vec<u64> {
         response.messages.iter().map(|it| it.stored_at).collect()
     };
-    assert_eq!(times(world.ask(AWAY, 0, 0).await), [NOW.0 - 600]);
+    assert_eq!(times(world.ask(OTHER, 0, 0).await), []);
+    assert_eq!(times(world.ask(AWAY, NOW.0 - 30, 0).await), [NOW.0 - 30; 2]);
+    assert_eq!(times(world.ask(AWAY, 0, 0).await), [NOW.0 - 600; 2]);
     world.clock.set(NOW);
-    assert_eq!(times(world.ask(AWAY, NOW.0 - 600, 0).await), [NOW.0]);
+    assert_eq!(times(world.ask(AWAY, NOW.0 - 30, 0).await), [NOW.0; 2]);
+    assert_eq!(world.held(), 2);
 }

@@ -277,7 +277,7 @@ fn a_full_queue_makes_callers_wait() {
 
 /// An inbox in memory has neither a thread nor a queue.
 #[test]
-fn a_request_in_memory_is_answered_at_once() {
+fn request_in_memory_is_answered_immediately() {
     let inbox = inbox(InboxConfig::default());
     let ticket = inbox.insert(row(1));
     assert_eq!(format!("{ticket:?}"), "Ticket(ready)");

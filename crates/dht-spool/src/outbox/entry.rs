@@ -133,7 +133,7 @@ pub struct Due {
     pub content: EntryContent,
 }
 
-/// Outcome of [`Outbox::put`](crate::Outbox::put).
+/// Outcome of a call of [`Outbox::put`](crate::Outbox::put).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Put {
     /// The entry is durable.

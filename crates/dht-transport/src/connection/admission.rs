@@ -9,10 +9,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Source, limits::OUTBOUND_RESERVE};
+use crate::{Config, Source, limits::OUTBOUND_RESERVE};
 
-/// Bounds of [`Admission`]; see the fields of [`Config`](crate::Config) of the same names.
-#[derive(Clone, Copy, Debug)]
+/// Bounds of [`Admission`]; see the fields of [`Config`] of the same names.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Bounds {
     pub(crate) handshakes: usize,
     pub(crate) handshakes_per_source: usize,
@@ -23,12 +23,12 @@ pub(crate) struct Bounds {
 
 /// Counts sockets and decides who gets in.
 pub(crate) struct Admission {
-    bounds: Bounds,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
+    bounds: Bounds,
     /// In the order of arrival.
     handshakes: BTreeMap<u64, (Source, CancellationToken)>,
     next: u64,
@@ -55,7 +55,7 @@ pub(crate) struct HandshakeSlot {
     admission: Arc<Admission>,
     id: u64,
     source: Source,
-    /// Fires when the slot is needed for somebody else.
+    /// Fires when the slot is needed for another socket.
     pub(crate) evicted: CancellationToken,
 }
 
@@ -65,12 +65,32 @@ pub(crate) struct ConnectionSlot {
     source: Option<Source>,
 }
 
+impl Bounds {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            handshakes: config.max_handshakes.max(1),
+            handshakes_per_source: config.max_handshakes_per_source,
+            connections: config.max_connections,
+            connections_per_source: config.max_connections_per_source,
+            exempt_local: config.exempt_local,
+        }
+    }
+}
+
 impl Admission {
     pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self {
+        let state = State {
             bounds,
-            state: Mutex::default(),
+            ..State::default()
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
         })
+    }
+
+    /// Judges sockets by these bounds from now on. None that was let in is closed.
+    pub(crate) fn set_bounds(&self, bounds: Bounds) {
+        self.state.lock().bounds = bounds;
     }
 
     /// Lets a socket shake hands.
@@ -80,16 +100,16 @@ impl Admission {
     /// after a few round trips.
     pub(crate) fn admit(self: &Arc<Self>, source: Source) -> Result<HandshakeSlot, Refusal> {
         let mut state = self.state.lock();
-        self.check_connections(&state, source)?;
+        state.check_connections(source)?;
         let held = state
             .sources
             .get(&source)
             .map_or(0, |counts| counts.handshakes);
-        if !self.is_exempt(source) && held >= self.bounds.handshakes_per_source {
+        if !state.is_exempt(source) && held >= state.bounds.handshakes_per_source {
             return Err(Refusal::SourceHandshakes);
         }
         state.sources.entry(source).or_default().handshakes += 1;
-        if state.handshakes.len() >= self.bounds.handshakes {
+        if state.handshakes.len() >= state.bounds.handshakes {
             state.evict();
         }
         let id = state.next;
@@ -107,7 +127,7 @@ impl Admission {
     /// Counts a connection this node dials.
     pub(crate) fn admit_outbound(self: &Arc<Self>) -> Option<ConnectionSlot> {
         let mut state = self.state.lock();
-        (state.connections < self.bounds.connections.saturating_add(OUTBOUND_RESERVE)).then(|| {
+        (state.connections < state.bounds.connections.saturating_add(OUTBOUND_RESERVE)).then(|| {
             state.connections += 1;
             ConnectionSlot {
                 admission: Arc::clone(self),
@@ -119,12 +139,14 @@ impl Admission {
     pub(crate) fn handshakes(&self) -> usize {
         self.state.lock().handshakes.len()
     }
+}
 
-    fn check_connections(&self, state: &State, source: Source) -> Result<(), Refusal> {
-        if state.connections >= self.bounds.connections {
+impl State {
+    fn check_connections(&self, source: Source) -> Result<(), Refusal> {
+        if self.connections >= self.bounds.connections {
             return Err(Refusal::Connections);
         }
-        let held = state
+        let held = self
             .sources
             .get(&source)
             .map_or(0, |counts| counts.connections);
@@ -137,9 +159,7 @@ impl Admission {
     fn is_exempt(&self, source: Source) -> bool {
         self.bounds.exempt_local && source == Source::Local
     }
-}
 
-impl State {
     fn evict(&mut self) {
         let busiest = self.sources.values().map(|counts| counts.handshakes).max();
         let victim = self.handshakes.iter().find_map(|(id, (source, _))| {
@@ -169,7 +189,7 @@ impl HandshakeSlot {
     /// Turns the handshake into a connection, if there is still room for one.
     pub(crate) fn promote(self) -> Result<ConnectionSlot, Refusal> {
         let mut state = self.admission.state.lock();
-        self.admission.check_connections(&state, self.source)?;
+        state.check_connections(self.source)?;
         state.connections += 1;
         state.sources.entry(self.source).or_default().connections += 1;
         Ok(ConnectionSlot {
@@ -202,7 +222,7 @@ impl Drop for ConnectionSlot {
 impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admission")
-            .field("bounds", &self.bounds)
+            .field("bounds", &self.state.lock().bounds)
             .finish_non_exhaustive()
     }
 }
@@ -317,5 +337,23 @@ mod tests {
             |admission: &Arc<Admission>| admission.admit(source(1)).map(HandshakeSlot::promote);
         let _held = [slot(&admission), slot(&admission)];
         assert_eq!(slot(&admission).err(), Some(Refusal::SourceConnections));
+    }
+
+    #[test]
+    fn new_bounds_close_no_connection() {
+        let admission = Admission::new(BOUNDS);
+        let connect = |n| admission.admit(source(n)).and_then(HandshakeSlot::promote);
+        let held = [connect(1).unwrap(), connect(2).unwrap()];
+        admission.set_bounds(Bounds {
+            connections: 1,
+            ..BOUNDS
+        });
+        assert_eq!(connect(3).err(), Some(Refusal::Connections));
+        drop(held);
+        let one = connect(3).unwrap();
+        assert_eq!(connect(4).err(), Some(Refusal::Connections));
+        admission.set_bounds(BOUNDS);
+        assert!(connect(4).is_ok());
+        drop(one);
     }
 }

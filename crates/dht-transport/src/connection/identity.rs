@@ -37,8 +37,8 @@ pub struct PeerInfo {
     pub protocols: Arc<[Bytes]>,
 }
 
-/// How identities are judged.
-#[derive(Clone, Copy, Debug, Default)]
+/// Rules for the identity of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct IdentityRules {
     /// Own major version: a higher one is refused. 0 in every known application.
     pub version: u8,
@@ -83,7 +83,7 @@ impl IdentityError {
     /// The offence of the authenticated peer; `None` for what an honest peer may cause. `we_dialled` is true on the
     /// side that dialled.
     ///
-    /// 02 section 4.3 with the corrections of section 17, 17: a time-out is only held against the side that
+    /// 02 section 4.3 with the corrections of 02 section 17, 17: a time-out is only held against the side that
     /// dialled in, and an empty address list, an unsupported address form or a wrong clock against nobody.
     #[must_use]
     pub const fn offence(&self, we_dialled: bool) -> Option<Offence> {
@@ -164,7 +164,7 @@ pub(crate) fn decode_head(
     Ok(length)
 }
 
-/// Decodes and judges an identity message, in the order of section 4.3.
+/// Decodes and checks an identity message, in the order of 02 section 4.3.
 ///
 /// # Errors
 /// The first rule that does not hold.

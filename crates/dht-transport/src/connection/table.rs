@@ -21,7 +21,7 @@ pub(crate) struct Table {
 pub(crate) enum Installed {
     /// It is the peer's only one.
     First,
-    /// It took over from this one, whose end nobody was told of.
+    /// It took over from this one, whose end is not published.
     Replaced(Arc<Connection>),
     /// This one stays.
     Lost(Arc<Connection>),

@@ -84,7 +84,7 @@ impl Acceptor for Listener {
 }
 
 /// Connects to the first target that answers. The next one is tried when the one before failed, or after a moment beside
-/// it: a name may have an address that nobody answers at.
+/// it: a name may have an address that does not answer.
 async fn first_of<T, F: Future<Output = io::Result<T>>>(
     targets: Vec<SocketAddr>,
     connect: impl Fn(SocketAddr) -> F,

@@ -41,7 +41,7 @@ pub struct FrameAssembler {
 pub enum Step {
     /// A frame of this length begins; its bytes are taken by the next calls.
     Announced(usize),
-    /// A complete frame.
+    /// A frame that is complete.
     Frame(Bytes),
     /// The chunk is used up.
     Starved,

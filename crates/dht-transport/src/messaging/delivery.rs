@@ -18,7 +18,7 @@ use dht_core::DeliveryError;
 #[must_use = "dropping a delivery means not to care whether the message was sent"]
 pub struct Queued(oneshot::Receiver<Result<(), DeliveryError>>);
 
-/// Tells what became of one message, once; [`DeliveryError::Dropped`] if nobody says.
+/// Reports the outcome of one message, once; [`DeliveryError::Dropped`] if it is dropped without a report.
 pub(crate) struct Reply(Option<Box<Report>>);
 
 type Report = dyn FnOnce(Result<(), DeliveryError>) + Send;

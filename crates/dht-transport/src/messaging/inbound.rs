@@ -59,7 +59,7 @@ pub(crate) enum End {
     TooLong(#[expect(dead_code, reason = "shown in traces")] FrameTooLong),
     /// A frame came too slowly.
     Stalled,
-    /// Nobody takes messages any more.
+    /// The owner takes no messages any more.
     ShutDown,
 }
 
@@ -208,7 +208,7 @@ impl Receiver {
 
 impl Receiver {
     /// The right to hold a message of `length` bytes. A peer that holds little gets it out of the budget's reserve if
-    /// there is no other, so that those who hold much - because nobody reads their messages, say - hold up
+    /// there is no other, so that those who hold much - because their messages are not read, say - hold up
     /// themselves and not the others.
     async fn permit(&self, length: usize, light: &ByteBudget) -> BytePermit {
         let bytes = length.saturating_add(MESSAGE_OVERHEAD_BYTES);

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{Connection, EnqueueError, Substream, limits::MAX_OUTBOXES};
 
-/// Attempts at dialling and opening a stream before the waiting messages fail (section 7).
+/// Attempts at dialling and opening a stream before the waiting messages fail (02 section 7).
 const ATTEMPTS: u8 = 2;
 
 /// Connections that may close under an attempt without counting as one: more than simultaneous dials can

@@ -1,10 +1,10 @@
-//! Counts and bounds the multiplexer's memory: bytes that a peer sent and nobody has read yet.
+//! Counts and bounds the multiplexer's memory: bytes that a peer sent and that are not read yet.
 //!
 //! yamux promises every stream a window of 256 KiB and keeps each frame in an allocation of its own. A peer that
 //! fills the windows of many streams, or sends frames of one byte, could take hundreds of megabytes that way, none
 //! of which a message's permit covers. So a frame is let into the multiplexer only when there is room for what it
 //! costs: a small part is free for every connection, the rest comes out of a budget that all connections share.
-//! Without room the connection is not read, which holds its peer back and nobody else.
+//! Without room the connection is not read, which holds back only its peer.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -32,7 +32,7 @@ const PLACE_COST: usize = 64;
 /// The shared budget is asked for, and given back, in steps of this size.
 const STEP_BYTES: usize = 64 * 1024;
 
-/// The bytes of one connection that nobody has read yet.
+/// The unread bytes of one connection.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     /// For what is not free, of all connections.

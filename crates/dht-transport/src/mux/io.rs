@@ -27,7 +27,7 @@ const HEADER_BYTES: usize = 12;
 const TYPE_DATA: u8 = 0;
 const FLAG_SYN: u8 = 1;
 
-/// Longest body the multiplexer takes (section 4.4). It ends the connection over a longer one as soon as it has seen the
+/// Longest body the multiplexer takes (02 section 4.4). It ends the connection over a longer one as soon as it has seen the
 /// header: no room is made for that.
 const MAX_BODY_BYTES: u32 = 1024 * 1024;
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// The hidden flag that makes this program the node.
 pub(crate) const FLAG: &str = "--node-under-load";
 
-/// What the node says of itself when asked.
+/// Counters that the node reports when asked.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) received: u64,

@@ -49,7 +49,7 @@ const STUCK: Duration = Duration::from_secs(5);
 /// Time to become idle again.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 
-/// What the overload offered.
+/// Messages that the overload offered.
 #[derive(Debug, Default)]
 struct Offered {
     messages: AtomicU64,

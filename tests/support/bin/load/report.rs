@@ -1,4 +1,4 @@
-//! What came out, and whether it is good enough.
+//! Results of a run, compared with the criteria.
 
 use std::{collections::BTreeMap, time::Duration};
 

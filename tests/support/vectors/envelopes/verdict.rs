@@ -14,7 +14,7 @@ use super::super::case::{Case, Outcome, same, same_bytes};
 /// A day in 2025: every expiry of the vectors lies before it or in 2100.
 const NOW: UnixSeconds = UnixSeconds(1_760_000_000);
 
-/// What a node concludes about an envelope.
+/// Conclusion of a node about an envelope.
 #[derive(Debug, PartialEq)]
 pub(super) enum Verdict {
     Accepted {
@@ -33,7 +33,7 @@ pub(super) enum Verdict {
     },
 }
 
-/// What can be read of an accepted envelope.
+/// Readable parts of an accepted envelope.
 #[derive(Debug, PartialEq)]
 pub(super) struct Opened {
     /// The authenticated sender's key in hex.

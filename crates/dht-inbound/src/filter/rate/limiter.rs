@@ -49,11 +49,15 @@ impl RateLimiter {
     /// Every deliverer begins with full buckets. The `seed` must be unknown to peers.
     #[must_use]
     pub fn new(limits: RateLimits, seed: [u8; 16]) -> Self {
-        let rates = Bucket::ALL.map(|bucket| limits.of(bucket));
         Self(Arc::new(Inner {
-            buckets: TokenBuckets::new(rates, MAX_METERED_PEERS, seed),
+            buckets: TokenBuckets::new(limits.rates(), MAX_METERED_PEERS, seed),
             exhausted_until: AtomicU64::new(0),
         }))
+    }
+
+    /// Takes over other limits. What deliverers have used of their buckets stays used.
+    pub fn set_limits(&self, limits: RateLimits) {
+        self.0.buckets.set_rates(limits.rates());
     }
 
     /// Takes one token of a deliverer's bucket; false if there is none.
@@ -94,7 +98,7 @@ impl RateLimiter {
         self.0.buckets.len()
     }
 
-    /// True if nobody has sent anything yet.
+    /// True if no deliverer has sent anything yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.buckets.is_empty()

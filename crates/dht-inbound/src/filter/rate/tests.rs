@@ -123,3 +123,19 @@ fn space_is_constant_and_debts_stay() {
     assert!(limiter.len() <= MAX_METERED_PEERS);
     assert!(limiter.is_exhausted(&stranger(0), || NOW));
 }
+
+#[test]
+fn new_limits_apply_at_once() {
+    let (peer, now) = (NodeId::default(), NOW);
+    let of = |join| RateLimits {
+        join: dht_stack::Rate::per_second(join),
+        ..RateLimits::default()
+    };
+    let limiter = RateLimiter::new(of(1), [7; 16]);
+    let join = || limiter.try_take(&peer, Bucket::Join, now);
+    assert!(join() && !join());
+    limiter.set_limits(of(3));
+    assert!(join() && join() && !join());
+    limiter.set_limits(of(2));
+    assert!(!join());
+}

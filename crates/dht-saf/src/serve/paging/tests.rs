@@ -76,6 +76,9 @@ impl Scene {
         if arrives {
             self.pager.handed_over(&plan, &page);
         }
+        for record in &mut page.records {
+            record.stored_at = plan.stored_at(record);
+        }
         Answer {
             records: page.records,
             deleted,
@@ -293,6 +296,37 @@ fn an_unsent_page_is_sent_again() {
     }
 }
 
+/// More rows than a page holds lie in the future of a clock that was set back, and more are stored.
+#[test]
+fn rows_survive_a_clock_set_back() {
+    let mut scene = Scene::new(limited(3));
+    scene.put(4);
+    scene.now.0 += 600;
+    scene.put(7);
+    let mut got = numbers(&scene.ask(None, true).records);
+    got.extend(numbers(&scene.ask(Some(NOW.0), true).records));
+    got.extend(numbers(&scene.ask(Some(NOW.0 + 600), true).records));
+    scene.now.0 -= 300;
+    scene.put(3);
+    // A requester that has read up to the future, which proves the first four, and one that has read nothing.
+    for (mut since, first) in [(Some(NOW.0 + 600), 1), (None, 5)] {
+        loop {
+            let records = scene.ask(since, true).records;
+            let Some(newest) = records.iter().map(|it| it.stored_at.0).max() else {
+                break;
+            };
+            assert!(newest <= scene.now.0.max(since.unwrap_or(0)));
+            since = Some(newest);
+            got.extend(numbers(&records));
+        }
+        got.sort_unstable();
+        got.dedup();
+        assert_eq!(got, (first..=14).collect::<Vec<_>>());
+        got.clear();
+    }
+    assert_eq!(scene.held(), 10, "nothing in the future is proven");
+}
+
 #[test]
 fn requesters_are_bounded() {
     let mut pager = Pager::new(PagerConfig::default());
@@ -327,6 +361,8 @@ fn requesters_are_bounded() {
 enum Event {
     Put(u64),
     Pass(u64),
+    /// The clock of the node is set back.
+    Back(u64),
     Ask,
     Lost,
     Restart,
@@ -341,6 +377,7 @@ proptest! {
         events in proptest::collection::vec(prop_oneof![
             3 => (1_u64..12).prop_map(Event::Put),
             2 => (0_u64..3).prop_map(Event::Pass),
+            1 => (1_u64..40).prop_map(Event::Back),
             3 => Just(Event::Ask),
             1 => Just(Event::Lost),
             1 => Just(Event::Restart),
@@ -369,6 +406,10 @@ proptest! {
             match event {
                 Event::Put(count) => scene.put(count),
                 Event::Pass(seconds) => scene.now.0 += seconds,
+                Event::Back(seconds) => {
+                    undisturbed = false;
+                    scene.now.0 -= seconds;
+                }
                 Event::Lost if !lost => {
                     (undisturbed, lost) = (false, true);
                     take(&mut scene, false, &mut watermark, &mut served);

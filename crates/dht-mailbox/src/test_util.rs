@@ -1,10 +1,10 @@
-//! A disk that fails, tears and forgets, on demand.
+//! Doubles for the tests of this and other crates: a disk that fails, tears and forgets on demand.
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile};
 
 /// A disk in memory with faults to order and a memory of what was synced.
 ///
