@@ -233,15 +233,8 @@ impl Index {
     /// Stages a row.
     pub(crate) fn add(&mut self, id: RowId, meta: &Meta, place: Place) {
         let change = Change::new(meta.retention, place.length);
-        let row = Row {
-            hash: meta.hash,
-            owners: self.usage.add(meta.recipient, meta.deliverer, change),
-            stored_at: meta.stored_at,
-            keep_until: meta.keep_until,
-            place,
-            retention: meta.retention,
-            damaged: false,
-        };
+        let owners = self.usage.add(meta.recipient, meta.deliverer, change);
+        let row = Row::new(meta, owners, place);
         self.rows.insert(id, row);
         self.order.insert(
             row.key(id),
@@ -361,6 +354,18 @@ impl SegmentUse {
 }
 
 impl Row {
+    const fn new(meta: &Meta, owners: Owners, place: Place) -> Self {
+        Self {
+            hash: meta.hash,
+            owners,
+            stored_at: meta.stored_at,
+            keep_until: meta.keep_until,
+            place,
+            retention: meta.retention,
+            damaged: false,
+        }
+    }
+
     fn key(&self, id: RowId) -> (u32, Position) {
         let stored_at = self.stored_at;
         (self.owners.mailbox, Position { stored_at, id })

@@ -103,10 +103,10 @@ impl Config {
     /// # Errors
     /// [`OutOfRange`] for the first setting out of range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
-        const HOUR: Duration = Duration::from_secs(60 * 60);
+        const HOUR_MS: u64 = 60 * 60 * 1_000;
         let time = |key, value: Duration, least| {
             let ms = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
-            OutOfRange::check(key, ms, least..=HOUR.as_millis() as u64)
+            OutOfRange::check(key, ms, least..=HOUR_MS)
         };
         let count = |key, value: usize| OutOfRange::check(key, value as u64, 1..=1 << 16);
         time("transport.wire_byte_timeout_ms", self.wire_byte_timeout, 1)?;

@@ -57,7 +57,7 @@ impl Index {
                 deliverers.entry(meta.deliverer).or_default(),
                 &mut total,
             ] {
-                account.add(change, 1);
+                account.add(change);
             }
         }
         for (name, count, expected) in [

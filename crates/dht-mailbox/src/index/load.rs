@@ -33,19 +33,11 @@ impl Loader {
         }
         let change = Change::new(meta.retention, place.length);
         self.index.enter(place);
-        let row = Row {
-            hash: meta.hash,
-            owners: self
-                .index
-                .usage
-                .load(meta.recipient, meta.deliverer, change),
-            stored_at: meta.stored_at,
-            keep_until: meta.keep_until,
-            place,
-            retention: meta.retention,
-            damaged: false,
-        };
-        self.rows.push((id, row));
+        let owners = self
+            .index
+            .usage
+            .load(meta.recipient, meta.deliverer, change);
+        self.rows.push((id, Row::new(meta, owners, place)));
         true
     }
 

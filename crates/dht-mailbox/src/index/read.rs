@@ -94,7 +94,7 @@ impl Index {
                 for ((_, position), flags) in self.order.range(whole(mailbox)) {
                     if let Some(row) = self.visible_row(position.id) {
                         let (bytes, low) = (row.place.length.into(), flags.low);
-                        account.add(Change { bytes, low }, 1);
+                        account.add(Change { bytes, low });
                     }
                 }
                 (recipient, account)

@@ -70,15 +70,7 @@ impl Usage {
         deliverer: Deliverer,
         change: Change,
     ) -> Owners {
-        let owners = self.add_unranked(
-            recipient,
-            deliverer,
-            Change {
-                bytes: 0,
-                low: false,
-            },
-            0,
-        );
+        let owners = self.acquire(recipient, deliverer);
         self.put_back(owners, change);
         owners
     }
@@ -90,8 +82,11 @@ impl Usage {
         deliverer: Deliverer,
         change: Change,
     ) -> Owners {
-        self.total.add(change, 1);
-        self.add_unranked(recipient, deliverer, change, 1)
+        let owners = self.acquire(recipient, deliverer);
+        self.total.add(change);
+        self.deliverers.add(owners.deliverer, change);
+        self.mailboxes.add(owners.mailbox, change);
+        owners
     }
 
     /// Orders the mailboxes.
@@ -118,11 +113,9 @@ impl Usage {
 
     /// Enters a row again that was taken out and not released.
     pub(crate) fn put_back(&mut self, owners: Owners, change: Change) {
-        self.total.add(change, 1);
-        if let Some(slot) = self.deliverers.slot(owners.deliverer) {
-            slot.account.add(change, 1);
-        }
-        self.change_mailbox(owners.mailbox, |account| account.add(change, 1));
+        self.total.add(change);
+        self.deliverers.add(owners.deliverer, change);
+        self.change_mailbox(owners.mailbox, |account| account.add(change));
     }
 
     /// A row that was taken out needs its owners' numbers no longer.
@@ -220,23 +213,17 @@ impl Usage {
     pub(crate) fn eviction_victim(&self, newcomer: Recipient, bytes: u64) -> Option<Recipient> {
         let own = self.mailbox(newcomer);
         let mut grown = own;
-        grown.add(Change { bytes, low: false }, 1);
+        grown.add(Change { bytes, low: false });
         match self.by_share.last() {
             Some((largest, victim)) if *largest > share(self.row_weight, &grown) => Some(*victim),
             _ => (own.rows > 0).then_some(newcomer),
         }
     }
 
-    fn add_unranked(
-        &mut self,
-        recipient: Recipient,
-        deliverer: Deliverer,
-        change: Change,
-        rows: u64,
-    ) -> Owners {
+    fn acquire(&mut self, recipient: Recipient, deliverer: Deliverer) -> Owners {
         Owners {
-            mailbox: self.mailboxes.acquire(recipient, change, rows),
-            deliverer: self.deliverers.acquire(deliverer, change, rows),
+            mailbox: self.mailboxes.acquire(recipient),
+            deliverer: self.deliverers.acquire(deliverer),
         }
     }
 
@@ -268,15 +255,20 @@ impl<K: Ord + Copy> Accounts<K> {
         self.slots.get_mut(number as usize)
     }
 
+    fn add(&mut self, number: u32, change: Change) {
+        if let Some(slot) = self.slot(number) {
+            slot.account.add(change);
+        }
+    }
+
     /// The number of a key, which is kept until it is released as often as it was acquired.
-    fn acquire(&mut self, key: K, change: Change, rows: u64) -> u32 {
+    fn acquire(&mut self, key: K) -> u32 {
         let number = match self.numbers.get(&key) {
             Some(number) => *number,
             None => self.make(key),
         };
         if let Some(slot) = self.slot(number) {
             slot.references = slot.references.saturating_add(1);
-            slot.account.add(change, rows);
         }
         number
     }
@@ -327,9 +319,9 @@ impl<K> Default for Accounts<K> {
 }
 
 impl Account {
-    /// Counts `rows` more, which take what `change` says together.
-    pub(crate) fn add(&mut self, change: Change, rows: u64) {
-        self.rows = self.rows.saturating_add(rows);
+    /// Counts one row more.
+    pub(crate) fn add(&mut self, change: Change) {
+        self.rows = self.rows.saturating_add(1);
         self.bytes = self.bytes.saturating_add(change.bytes);
         self.low_rows = self.low_rows.saturating_add(change.low.into());
     }
