@@ -96,11 +96,10 @@ impl<'a> Mailboxes<'a> {
         if let Some(recipient) = &what.recipient {
             purged += self.0.purge(recipient.into()).await?;
         }
-        while what.all {
+        let mut more = what.all;
+        while more {
             let mailboxes = self.0.mailboxes(None, PURGED_AT_ONCE)?;
-            if mailboxes.is_empty() {
-                break;
-            }
+            more = !mailboxes.is_empty();
             for (recipient, _) in mailboxes {
                 purged += self.0.purge(recipient).await?;
             }
