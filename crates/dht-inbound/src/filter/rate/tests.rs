@@ -128,7 +128,7 @@ fn space_is_constant_and_debts_stay() {
 fn new_limits_apply_at_once() {
     let (peer, now) = (NodeId::default(), NOW);
     let of = |join| RateLimits {
-        join: dht_stack::Rate::per_second(join),
+        join: Rate::per_second(join),
         ..RateLimits::default()
     };
     let limiter = RateLimiter::new(of(1), [7; 16]);
