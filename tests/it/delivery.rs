@@ -1,15 +1,26 @@
 //! A message for a node is received once its application, or its durable inbox, has it.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
-use dht_core::PublicKey;
+use dht_core::{Address, PeerAddress, PublicKey};
 use dht_node::{Builder, Event, Node, SafEvent, SendOptions, SendState, StateKind, Subscription};
 use dht_spool::{DEFAULT_CONSUMER, Limit};
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt as _, copy},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
 
 use crate::net::{
     clock, config, connect, each_once, message, number, numbered, receive, receive_numbers, secret,
-    send, until, within,
+    send, socket_address, until, within,
 };
 
 /// A node to be, which asks whoever connects for stored messages.
@@ -211,6 +222,83 @@ async fn overlapping_cancelled_fetches_lose_nothing() {
     assert_eq!(numbers, (0..COUNT).collect());
     let took = start.elapsed();
     assert!(took < Duration::from_secs(25), "a pause: {took:?}");
+}
+
+/// A socket address that leads to a node. The first connections break once they have carried so many bytes from it.
+async fn breaking(to: &Node, breaks: usize, bytes: usize) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let (address, target) = (listener.local_addr().unwrap(), socket_address(to));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut carried = JoinSet::new();
+        for at in 0.. {
+            let (near, _) = listener.accept().await.unwrap();
+            carried.spawn(async move {
+                let far = TcpStream::connect(target).await.unwrap();
+                let ((mut near_read, mut near_write), (far_read, mut far_write)) =
+                    (near.into_split(), far.into_split());
+                let most = if at < breaks { bytes as u64 } else { u64::MAX };
+                let mut far_read = far_read.take(most);
+                tokio::select! {
+                    _ended = copy(&mut near_read, &mut far_write) => {}
+                    _broken = copy(&mut far_read, &mut near_write) => {}
+                }
+            });
+        }
+    });
+    (address, tasks)
+}
+
+/// Connections break in the middle of a page, again and again: every row arrives in the end, also those of earlier seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_survive_breaking_sockets() {
+    const COUNT: u32 = 120;
+    const BREAKS: usize = 6;
+    let to = secret(3).public_key();
+    // Requesters as stock ones, which reach back by nothing, and ours.
+    for (page, margin) in [(20, 0), (50, 0), (20, 30), (50, 30)] {
+        let clock = clock();
+        let home = tempfile::tempdir().unwrap();
+        let node = |seed, clock| {
+            let mut settings = config(true);
+            if seed == 3 {
+                // Found over the line only.
+                settings.listen.clear();
+            }
+            let saf = &mut settings.saf;
+            (saf.mailbox_percent, saf.deliverer_percent) = (100, 100);
+            (saf.max_returned, saf.margin_seconds) = (page, margin);
+            let builder = Node::builder(secret(seed)).config(settings);
+            builder.clock(clock)
+        };
+        let alice = within(node(1, clock.clone()).start()).await.unwrap();
+        let bob = within(node(2, clock.clone()).start()).await.unwrap();
+        connect(&alice, &bob).await;
+        // Nobody listens there, and so nobody is searched for.
+        alice.add_peer(&PeerAddress {
+            public_key: to,
+            addresses: vec![Address::tcp(Ipv4Addr::LOCALHOST.into(), 1)],
+        });
+        for first in (0..COUNT).step_by(20) {
+            store(&alice, &to, first..first + 20).await;
+            clock.advance(60);
+        }
+        let (address, _carrying) = breaking(&bob, BREAKS, 60_000).await;
+        let line = PeerAddress {
+            public_key: *bob.public_key(),
+            addresses: vec![Address::tcp(address.ip(), address.port())],
+        };
+        let carol = node(3, clock).home(home.path());
+        let carol = within(carol.start()).await.unwrap();
+        for _ in 0..BREAKS {
+            within(carol.connect(&line)).await.unwrap();
+            until(|| carol.peers().is_empty() && bob.peers().len() == 1).await;
+        }
+        within(carol.connect(&line)).await.unwrap();
+        until(|| held(&carol).len() == COUNT as usize).await;
+        let numbers: BTreeSet<_> = held(&carol).into_iter().collect();
+        assert_eq!(numbers, (0..COUNT).collect(), "{page}, {margin}");
+    }
 }
 
 /// What does not fit stays with the holder, unconfirmed, and comes once there is room.

@@ -10,7 +10,9 @@
 //! repeated once from where it began, and then passed: a 1.x requester asks once a connection, and would otherwise be
 //! served the same rows of that second for ever. A response is also passed if it was sent on several connections and
 //! did not move the requester's watermark, as when the requester accepts none of its messages: such messages must not
-//! hide the rows behind them.
+//! hide the rows behind them. It may have been lost on each of them as well. So the rows behind it are said to be of its
+//! first second, which leaves the watermark there, and after the last of them the requester gets the response that was
+//! passed.
 //!
 //! A row may lie in the future, after the clock was set back. It is served as one of the present second, as a requester
 //! bans for messages stored in the future, and takes no watermark from them.
@@ -68,6 +70,8 @@ pub(super) struct PagePlan {
     after: Option<Position>,
     /// The page begins behind a response that the requester has not proven.
     past: bool,
+    /// The page ends with rows of a response that was passed.
+    wrapped: bool,
     limit: usize,
     /// The latest second that a row on the page is said to be of.
     latest: UnixSeconds,
@@ -88,6 +92,7 @@ pub(super) struct Pager {
 #[derive(Debug, Default)]
 struct Progress {
     last: Option<LastPage>,
+    passed: Option<Passed>,
     unproven: VecDeque<SentRow>,
     /// Number of its last request.
     heard: u64,
@@ -100,6 +105,8 @@ struct LastPage {
     since: UnixSeconds,
     /// Row behind which it began.
     after: Option<Position>,
+    /// Second of the first row on the page.
+    first: UnixSeconds,
     /// Position of the last row on the page.
     end: Position,
     /// The second that the requester was told of it.
@@ -108,6 +115,15 @@ struct LastPage {
     times: u32,
     /// Its connection has ended, or it was not sent.
     doubtful: bool,
+}
+
+/// Rows that were sent in vain, and passed.
+#[derive(Clone, Copy, Debug)]
+struct Passed {
+    /// Second of the first of them.
+    first: UnixSeconds,
+    /// Position of the last of them.
+    end: Position,
 }
 
 /// Where the next response begins.
@@ -165,6 +181,7 @@ impl Pager {
             request,
             after: None,
             past: false,
+            wrapped: false,
             limit,
             // The requester's own clock is not behind its watermark.
             latest: now.max(since),
@@ -186,8 +203,23 @@ impl Pager {
         });
         if self.config.order == Order::OldestFirst {
             plan.after = match progress.last.map(|last| last.next(since)) {
-                Some(Next::Behind(after)) => after,
+                Some(Next::Behind(after)) => {
+                    if let (Some(last), Some(passed)) = (progress.last, progress.passed)
+                        && after == Some(last.end)
+                        && last.after < Some(passed.end)
+                        && last.end >= passed.end
+                    {
+                        progress.passed = None;
+                    }
+                    after
+                }
                 Some(Next::Past(end)) => {
+                    if let Some(last) = progress.last {
+                        let first = progress
+                            .passed
+                            .map_or(last.first, |it| it.first.min(last.first));
+                        progress.passed = Some(Passed { first, end });
+                    }
                     // A later `since` proves nothing about these rows.
                     progress.unproven.retain(|sent| sent.since != since);
                     plan.past = true;
@@ -195,8 +227,50 @@ impl Pager {
                 }
                 None => None,
             };
+            if let Some(passed) = progress.passed {
+                plan.latest = plan.latest.min(passed.first.max(since));
+            }
         }
         plan
+    }
+
+    /// The query that reads what was passed, for the rest of a page behind it that reached the end of the mailbox. Not
+    /// for a requester that accepts none of the rows behind it either.
+    pub(super) fn query_passed(
+        &self,
+        plan: &PagePlan,
+        page: &Page,
+        now: UnixSeconds,
+    ) -> Option<Query> {
+        let progress = self.requesters.get(&plan.request.requester)?;
+        let passed = progress.passed?;
+        let limit = plan.limit.saturating_sub(page.records.len());
+        let due = !page.more
+            && plan.request.since == Some(passed.first)
+            && plan.after >= Some(passed.end)
+            && page.bytes <= self.config.max_bytes / 2;
+        (due && limit > 0).then(|| Query {
+            after: None,
+            limit,
+            max_bytes: self.config.max_bytes / 2,
+            ..self.query(plan, now)
+        })
+    }
+
+    /// Puts the rows that were passed behind the others.
+    pub(super) fn append_passed(&mut self, plan: &mut PagePlan, page: &mut Page, passed: Page) {
+        let records = passed.records.into_iter();
+        let records = records.take_while(|record| Some(record.position()) <= plan.after);
+        let before = page.records.len();
+        page.records.extend(records);
+        page.bytes = page.bytes.saturating_add(passed.bytes);
+        plan.wrapped = page.records.len() > before;
+        if !plan.wrapped
+            && let Some(progress) = self.requesters.get_mut(&plan.request.requester)
+        {
+            // They have expired.
+            progress.passed = None;
+        }
     }
 
     /// The query that reads the page from the store.
@@ -227,7 +301,11 @@ impl Pager {
     /// Records that the transport has taken the response.
     pub(super) fn handed_over(&mut self, plan: &PagePlan, page: &Page) {
         let places = page.records.iter().map(StoredRecord::position);
-        let Some(last) = places.clone().max() else {
+        let last = match plan.wrapped {
+            true => places.clone().next_back(),
+            false => places.clone().max(),
+        };
+        let Some(last) = last else {
             if plan.past
                 && let Some(progress) = self.requesters.get_mut(&plan.request.requester)
             {
@@ -240,15 +318,17 @@ impl Pager {
         let progress = self.requesters.entry(plan.request.requester).or_default();
         progress.heard = self.requests;
         let since = plan.request.since.unwrap_or_default();
+        let after = plan.after.filter(|_| !plan.wrapped);
         let times = match progress.last {
-            Some(before) if before.after == plan.after && last <= before.end => {
+            Some(before) if before.after == after && last <= before.end => {
                 before.times.saturating_add(before.doubtful.into())
             }
             _ => 1,
         };
         progress.last = Some(LastPage {
             since,
-            after: plan.after,
+            after,
+            first: places.clone().min().map_or(since, |first| first.stored_at),
             end: last,
             newest: last.stored_at.min(plan.latest),
             times,

@@ -7,7 +7,7 @@ use dht_core::{
     Clock as _, Disposition, DropReason, MessageType, Priority, PublicKey, RemotePeer, SendQueue,
     SharedClock, UnixSeconds,
 };
-use dht_mailbox::{Page, Recipient, Store, StoredRecord};
+use dht_mailbox::{Page, Query, Recipient, Store, StoredRecord};
 use dht_proto::{
     envelope::DhtHeader,
     store_forward::{
@@ -117,16 +117,26 @@ impl Server {
             }
         }
         let query = self.pager.lock().query(&plan, now);
-        // The semaphore is never closed.
-        let reader = self.readers.acquire().await.ok()?;
-        let store = self.store.clone();
-        let mut page = blocking("store", move || store.fetch(&query)).await?;
-        drop(reader);
+        let mut page = self.fetch(query).await?;
         self.pager.lock().arrange(&plan, &mut page);
+        let query = self.pager.lock().query_passed(&plan, &page, now);
+        if let Some(query) = query {
+            let passed = self.fetch(query).await?;
+            self.pager
+                .lock()
+                .append_passed(&mut plan, &mut page, passed);
+        }
         Some(Response {
             outcome: "answered",
             page: Some((plan, page)),
         })
+    }
+
+    async fn fetch(&self, query: Query) -> Option<Page> {
+        // The semaphore is never closed.
+        let _reader = self.readers.acquire().await.ok()?;
+        let store = self.store.clone();
+        blocking("store", move || store.fetch(&query)).await
     }
 
     fn send(&self, requester: &RemotePeer, request_id: u32, mut response: Response) -> Disposition {

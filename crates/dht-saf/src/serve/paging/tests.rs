@@ -61,7 +61,7 @@ impl Scene {
             since: since.map(UnixSeconds),
             limit: 0,
         };
-        let plan = self.pager.plan(request, self.now);
+        let mut plan = self.pager.plan(request, self.now);
         let deleted = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap()
@@ -73,6 +73,10 @@ impl Scene {
             .fetch(&self.pager.query(&plan, self.now))
             .unwrap();
         self.pager.arrange(&plan, &mut page);
+        if let Some(query) = self.pager.query_passed(&plan, &page, self.now) {
+            let passed = self.store.fetch(&query).unwrap();
+            self.pager.append_passed(&mut plan, &mut page, passed);
+        }
         if arrives {
             self.pager.handed_over(&plan, &page);
         }
@@ -275,6 +279,40 @@ fn an_unaccepted_page_is_passed() {
     let answer = scene.ask(Some(NOW.0 + 5), true);
     assert_eq!((answer.deleted, scene.held()), (3, 5));
     assert_eq!(numbers(&answer.records), [6, 7, 8]);
+}
+
+/// A page is lost on six connections, and passed after the fourth: it comes after the others, whose seconds are later.
+#[test]
+fn a_passed_page_comes_last() {
+    for margin in [0, 30] {
+        let mut scene = Scene::new(limited(3));
+        for _ in 0..8 {
+            scene.put(1);
+            scene.now.0 += 60;
+        }
+        for lost in [1, 1, 1, 1, 4, 4] {
+            assert_eq!(numbers(&scene.ask(None, true).records).first(), Some(&lost));
+            scene.pager.disconnected(BOB);
+        }
+        let (mut got, mut since, mut read) = (BTreeSet::new(), None, 0);
+        // The connection breaks once more in between; then the requester has all of it.
+        for _ in 0..2 {
+            loop {
+                let records = scene.ask(since, true).records;
+                got.extend(numbers(&records));
+                let newest = records.iter().map(|record| record.stored_at.0).max();
+                read = read.max(newest.unwrap_or(0));
+                since = Some(read);
+                if records.len() < 3 || got.len() == 5 {
+                    break;
+                }
+            }
+            scene.pager.disconnected(BOB);
+            since = Some(read - margin);
+        }
+        assert_eq!(got, (1..=8).collect(), "a margin of {margin} s");
+        assert_eq!(read, NOW.0 + 7 * 60);
+    }
 }
 
 #[test]
