@@ -1,10 +1,14 @@
 //! The way out of messages to one recipient: each is kept until its recipient has it, holders store it, or its time to
 //! live is over.
 //!
-//! `sending.rs` decides what is done for one message; `driver.rs` does it for all.
+//! `sending.rs` decides what is done for one message, `driver.rs` does it for all: `messages.rs` holds them and their timers,
+//! `actions.rs` is what attempts do over the network.
 
+mod actions;
 mod delivery;
 mod driver;
+mod event;
+mod messages;
 mod places;
 mod sealed;
 mod sending;
@@ -19,11 +23,12 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use actions::DriverParts;
 pub use delivery::{Delivery, Undelivered};
 use dht_core::{Clock as _, Message, NodeId, PublicKey};
 use dht_outbound::SendError;
 use dht_spool::{Entry, EntryId, NewEntry, Outbox, OutboxConfig, Put, SpoolError};
-pub(crate) use driver::{Driver, DriverParts};
+pub(crate) use driver::Driver;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -91,7 +96,7 @@ struct Shared {
     /// Changed when the driver has read entries of the spool; closed when it has ended.
     listed: watch::Receiver<()>,
     /// Messages of which a copy is being sent, or whose recipient is about to answer.
-    busy: AtomicUsize,
+    busy: Arc<AtomicUsize>,
     /// Until when a connection on which a copy was sent is too young to be closed.
     linger: Mutex<Option<Instant>>,
 }
@@ -168,7 +173,7 @@ impl OutboxHandle {
             signals: Mutex::default(),
             signalled: Notify::new(),
             listed,
-            busy: AtomicUsize::new(0),
+            busy: Arc::default(),
             linger: Mutex::new(None),
         });
         let driver = Driver::new(Arc::clone(&shared), parts, arriving, listing);

@@ -12,6 +12,8 @@ use std::{
 use dht_core::{NodeId, UnixSeconds};
 use dht_spool::{Entry, SendState, Transition};
 
+use super::event::{Action, Answer, Copy, Event, Now};
+
 /// Time after a copy was written within which the recipient answers; after that it counts as gone.
 pub(super) const RECEIPT_WAIT: Duration = Duration::from_secs(5);
 /// Time after a copy was written within which a recipient that answers must have the message.
@@ -35,87 +37,6 @@ const APPEARANCE_GAP: Duration = Duration::from_secs(5);
 /// Time until the second attempt; it doubles with each further one up to [`MAX_RETRY_WAIT`].
 const RETRY_WAIT: Duration = Duration::from_secs(5);
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(15 * 60);
-
-/// The time, twice: monotonic since the start of the outbox, and as nodes tell it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Now {
-    pub(super) at: Duration,
-    pub(super) unix: UnixSeconds,
-}
-
-/// What became of one copy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Copy {
-    /// The socket of a live peer took it.
-    Written {
-        /// Whether the peer answers when it is asked for a receipt.
-        receipts: bool,
-    },
-    /// A queue had no room.
-    NoRoom,
-    /// The peer could not be reached.
-    Failed(String),
-}
-
-/// What a peer says of the message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "saf"), expect(dead_code, reason = "nobody is asked"))]
-pub(super) enum Answer {
-    /// It is the recipient, and has it.
-    Received,
-    /// It stores it for the recipient.
-    Stored,
-    /// It has not got it.
-    Neither,
-    /// It did not answer.
-    Silent,
-}
-
-/// Something happened to the message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// An attempt begins.
-    Start {
-        /// Whether the recipient is connected.
-        connected: bool,
-    },
-    /// A copy for this node itself was delivered, or nobody takes it now.
-    Local(bool),
-    /// What became of the copy for the recipient.
-    Direct(Copy),
-    /// Nodes that get a copy each; maybe none.
-    Chosen(usize),
-    /// What became of a holder's copy.
-    Holder(NodeId, Copy),
-    /// A peer was asked.
-    Receipt(NodeId, Answer),
-    /// The recipient's connection ended, and this node did not close it.
-    ConnectionEnded,
-    /// A peer connected: the recipient or another one.
-    Appeared {
-        /// Whether it is the recipient.
-        recipient: bool,
-    },
-    /// The deadline is over.
-    Tick,
-}
-
-/// Something to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Hand the message to the application of this node.
-    DeliverLocally,
-    /// Send a copy to the recipient after this time; find it first if need be.
-    SendDirect(Duration),
-    /// Send copies to the closest nodes, except those that store it already, at most this many.
-    SendToHolders { most: usize, except: Vec<NodeId> },
-    /// Send a holder's copy again after this time.
-    SendAgain(NodeId, Duration),
-    /// Ask a peer for a receipt after this time.
-    Ask(NodeId, Duration),
-    /// Write down what became of it.
-    Persist(Transition),
-}
 
 /// One message on its way.
 #[derive(Debug)]
@@ -247,12 +168,26 @@ impl Sending {
         }
     }
 
-    /// The time to live is over, or the spool ended the entry.
+    /// Nothing more is done for the message.
     pub(super) fn end(&mut self, state: SendState) {
         if state.kind() >= self.state.kind() {
             self.state = state;
         }
         self.phase = Phase::Ended;
+    }
+
+    /// The time to live is over. What was stored, or sent for good, stays so.
+    pub(super) fn expire(&mut self) {
+        let is_open = match self.state {
+            SendState::Queued => true,
+            SendState::Sent => !self.is_settled(),
+            _ => false,
+        };
+        self.end(if is_open {
+            SendState::Expired
+        } else {
+            self.state.clone()
+        });
     }
 
     /// Applies an event; answers what is to be done.

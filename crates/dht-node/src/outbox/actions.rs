@@ -1,0 +1,247 @@
+//! What attempts do: deliver here, send copies, choose holders, search, ask for receipts.
+
+use std::{sync::Arc, time::Duration};
+
+use dht_core::{
+    Clock as _, DedupHash, DeliveryError, Entropy as _, Message, NodeId, PublicKey, SendRequest,
+    Strategy,
+};
+use dht_outbound::{Candidates, Outbound, Searcher, SelectConfig, SendError, select};
+use dht_spool::EntryId;
+use dht_transport::Transport;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Shared,
+    event::{Answer, Copy, Event},
+    sealed::SealedFrame,
+};
+#[cfg(feature = "saf")]
+use crate::saf::receipt::ReceiptAskers;
+use crate::{Received, adapters::ToApplication, shared::Shared as NodeShared};
+
+/// Recipients searched for at one time.
+const SEARCHING: usize = 32;
+/// Time a connection must be old for a stock peer to have taken its streams.
+const YOUNG: Duration = Duration::from_millis(500);
+
+/// What the driver works with.
+#[derive(Clone)]
+pub(crate) struct DriverParts {
+    pub(crate) node: NodeShared,
+    pub(crate) transport: Transport,
+    pub(crate) outbound: Outbound,
+    pub(crate) searcher: Searcher,
+    pub(crate) select: SelectConfig,
+    pub(crate) application: ToApplication,
+    #[cfg(feature = "saf")]
+    pub(crate) receipts: ReceiptAskers,
+}
+
+/// Does what attempts ask for; each answer is the event that it brings about. Clones share the searches.
+#[derive(Clone)]
+pub(super) struct Actions {
+    pub(super) parts: DriverParts,
+    shared: Arc<Shared>,
+    searches: Arc<Semaphore>,
+}
+
+impl Actions {
+    pub(super) fn new(parts: DriverParts, shared: Arc<Shared>) -> Self {
+        Self {
+            parts,
+            shared,
+            searches: Arc::new(Semaphore::new(SEARCHING)),
+        }
+    }
+
+    pub(super) fn is_connected(&self, peer: &NodeId) -> bool {
+        self.parts.transport.connection(peer).is_some()
+    }
+
+    /// Hands a message of this node to itself to the application.
+    pub(super) async fn deliver_locally(self, id: EntryId, hash: DedupHash) -> Event {
+        let spool = self.shared.spool.clone();
+        let me = *self.parts.node.identity.public_key();
+        let read = move || Some((spool.get(id).ok()??, spool.content(id).ok()??));
+        let read = tokio::task::spawn_blocking(read).await.ok().flatten();
+        let Some((entry, content)) = read else {
+            return Event::Local(false);
+        };
+        let received = Received {
+            sender: Some(me),
+            via: me.node_id(),
+            message: Message {
+                message_type: entry.message_type,
+                payload: content.payload,
+            },
+        };
+        Event::Local(self.parts.application.deliver_own(received, hash).await)
+    }
+
+    /// Sends a copy to the recipient, which is searched for if it is unknown.
+    pub(super) async fn send_direct(
+        self,
+        to: PublicKey,
+        sealed: SealedFrame,
+        wait: Duration,
+    ) -> Event {
+        pause(wait).await;
+        let peer = to.node_id();
+        let known = self.parts.node.directory.find(&peer).is_some();
+        if !known && let Err(error) = self.find(to).await {
+            return Event::Direct(Copy::Failed(error));
+        }
+        let copy = self
+            .send(Strategy::DirectPublicKey(to), &sealed, &peer)
+            .await;
+        if copy == (Copy::Written { receipts: false }) {
+            self.linger_for(&peer);
+        }
+        Event::Direct(copy)
+    }
+
+    /// The nodes closest to the recipient, at most `most`.
+    pub(super) fn choose_holders(
+        &self,
+        target: NodeId,
+        mut except: Vec<NodeId>,
+        most: usize,
+        sealed: &SealedFrame,
+    ) -> Vec<NodeId> {
+        except.push(target);
+        let node = &self.parts.node;
+        let now = node.clock.now();
+        let closest = Strategy::ClosestNodes {
+            target,
+            exclude: except,
+            connected_only: false,
+        };
+        let candidates = Candidates {
+            me: node.directory.me(),
+            connected: &node.connections.snapshot(),
+            directory: &node.directory,
+            now,
+        };
+        let mut rng = node.entropy.rng();
+        let selection = select(&closest, candidates, &self.parts.select, &mut rng);
+        // Copies may come back.
+        node.dedup.seed(&sealed.hash, sealed.meta, now);
+        selection.ids().into_iter().take(most).collect()
+    }
+
+    pub(super) async fn send_to_holder(
+        self,
+        holder: NodeId,
+        sealed: SealedFrame,
+        wait: Duration,
+    ) -> Event {
+        pause(wait).await;
+        let strategy = Strategy::SelectedPeers(vec![holder]);
+        Event::Holder(holder, self.send(strategy, &sealed, &holder).await)
+    }
+
+    /// Searches for a recipient whose known addresses do not answer. It appears when it is found and dialled.
+    pub(super) async fn search_stale(self, to: PublicKey) {
+        let peer = to.node_id();
+        if self.is_connected(&peer) || self.parts.node.directory.find(&peer).is_none() {
+            return;
+        }
+        if self.find(to).await.is_ok() {
+            let _reached = self.parts.transport.dial_known(&peer).await;
+        }
+    }
+
+    pub(super) async fn ask(self, peer: NodeId, hash: DedupHash, wait: Duration) -> Event {
+        pause(wait).await;
+        Event::Receipt(peer, self.parts.ask(&peer, hash).await)
+    }
+
+    /// Sends one copy and waits until a socket took it.
+    async fn send(&self, strategy: Strategy, sealed: &SealedFrame, peer: &NodeId) -> Copy {
+        let request = SendRequest::sealed(sealed.frame.clone(), strategy, sealed.tag);
+        let sent = match self.parts.outbound.send(request).await {
+            Ok(deliveries) => deliveries.wait_single_result().await,
+            Err(SendError::Full | SendError::TimedOut) => return Copy::NoRoom,
+            Err(SendError::NobodySelected) => {
+                return Copy::Failed("the peer is not known, or is banned".to_owned());
+            }
+            Err(error) => return Copy::Failed(error.to_string()),
+        };
+        match sent {
+            Ok(()) => Copy::Written {
+                receipts: self.parts.gives_receipts(peer),
+            },
+            Err(DeliveryError::Dropped | DeliveryError::Expired) => Copy::NoRoom,
+            Err(failure) => Copy::Failed(failure.to_string()),
+        }
+    }
+
+    /// Searches for a node, if not too many are being searched for.
+    async fn find(&self, key: PublicKey) -> Result<(), String> {
+        let Ok(_searching) = self.searches.try_acquire() else {
+            return Err("too many recipients are being searched for".to_owned());
+        };
+        let found = self.parts.searcher.discover(&key).await;
+        found.map_err(|error| format!("recipient not found: {error}"))
+    }
+
+    /// A stock peer takes a stream only while its own table has the connection, which is so a moment after it is made.
+    fn linger_for(&self, peer: &NodeId) {
+        let age = self
+            .parts
+            .transport
+            .connection(peer)
+            .map(|connection| connection.age());
+        if let Some(left) = age.and_then(|age| YOUNG.checked_sub(age)) {
+            let until = Instant::now() + left;
+            let mut linger = self.shared.linger.lock();
+            *linger = Some(linger.map_or(until, |before| before.max(until)));
+        }
+    }
+}
+
+impl DriverParts {
+    /// Whether a connected peer answers when it is asked for a receipt.
+    #[cfg(feature = "saf")]
+    fn gives_receipts(&self, peer: &NodeId) -> bool {
+        let connection = self.transport.connection(peer);
+        connection.is_some_and(|connection| {
+            connection
+                .info()
+                .protocols
+                .contains(&dht_saf::RECEIPT_PROTOCOL)
+        })
+    }
+
+    #[cfg(feature = "saf")]
+    async fn ask(&self, peer: &NodeId, hash: DedupHash) -> Answer {
+        use dht_saf::Receipt;
+        match self.receipts.ask(peer, hash).await {
+            Some(Receipt::Received) => Answer::Received,
+            Some(Receipt::Stored) => Answer::Stored,
+            Some(Receipt::Neither) => Answer::Neither,
+            None => Answer::Silent,
+        }
+    }
+
+    #[cfg(not(feature = "saf"))]
+    const fn gives_receipts(&self, _peer: &NodeId) -> bool {
+        false
+    }
+
+    #[cfg(not(feature = "saf"))]
+    async fn ask(&self, _peer: &NodeId, _hash: DedupHash) -> Answer {
+        Answer::Silent
+    }
+}
+
+/// Waits; not at all for a time of zero, which a timer rounds up to a millisecond.
+async fn pause(wait: Duration) {
+    if !wait.is_zero() {
+        sleep(wait).await;
+    }
+}

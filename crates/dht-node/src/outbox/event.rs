@@ -1,0 +1,87 @@
+//! What happens to a message on its way, and what is to be done about it.
+
+use std::time::Duration;
+
+use dht_core::{NodeId, UnixSeconds};
+use dht_spool::Transition;
+
+/// The time, twice: monotonic since the start of the outbox, and as nodes tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Now {
+    pub(super) at: Duration,
+    pub(super) unix: UnixSeconds,
+}
+
+/// What became of one copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Copy {
+    /// The socket of a live peer took it.
+    Written {
+        /// Whether the peer answers when it is asked for a receipt.
+        receipts: bool,
+    },
+    /// A queue had no room.
+    NoRoom,
+    /// The peer could not be reached.
+    Failed(String),
+}
+
+/// What a peer says of the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "saf"), expect(dead_code, reason = "nobody is asked"))]
+pub(super) enum Answer {
+    /// It is the recipient, and has it.
+    Received,
+    /// It stores it for the recipient.
+    Stored,
+    /// It has not got it.
+    Neither,
+    /// It did not answer.
+    Silent,
+}
+
+/// Something happened to the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// An attempt begins.
+    Start {
+        /// Whether the recipient is connected.
+        connected: bool,
+    },
+    /// A copy for this node itself was delivered, or nobody takes it now.
+    Local(bool),
+    /// What became of the copy for the recipient.
+    Direct(Copy),
+    /// Nodes that get a copy each; maybe none.
+    Chosen(usize),
+    /// What became of a holder's copy.
+    Holder(NodeId, Copy),
+    /// A peer was asked.
+    Receipt(NodeId, Answer),
+    /// The recipient's connection ended, and this node did not close it.
+    ConnectionEnded,
+    /// A peer connected: the recipient or another one.
+    Appeared {
+        /// Whether it is the recipient.
+        recipient: bool,
+    },
+    /// The deadline is over.
+    Tick,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Hand the message to the application of this node.
+    DeliverLocally,
+    /// Send a copy to the recipient after this time; find it first if need be.
+    SendDirect(Duration),
+    /// Send copies to the closest nodes, except those that store it already, at most this many.
+    SendToHolders { most: usize, except: Vec<NodeId> },
+    /// Send a holder's copy again after this time.
+    SendAgain(NodeId, Duration),
+    /// Ask a peer for a receipt after this time.
+    Ask(NodeId, Duration),
+    /// Write down what became of it.
+    Persist(Transition),
+}

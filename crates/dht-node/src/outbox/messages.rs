@@ -1,0 +1,229 @@
+//! The messages of the outbox that have not ended: when each is looked at next, and which are in memory.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use dht_core::{PublicKey, UnixSeconds};
+use dht_spool::{Entry, EntryId};
+
+use super::{places::Place, sealed::SealedFrame, sending::Sending};
+
+/// Messages of the spool that are read or tried again at one time.
+pub(super) const RETRYING: usize = 64;
+
+/// Bounded by the rows of the spool. Performs no I/O and reads no clock.
+#[derive(Debug)]
+pub(super) struct Messages {
+    all: HashMap<EntryId, Tracked>,
+    timers: BTreeSet<(Duration, EntryId)>,
+    expiry: BTreeSet<(UnixSeconds, EntryId)>,
+    /// Messages whose next attempt is due and waits for a place.
+    ready: VecDeque<EntryId>,
+    retrying: usize,
+    /// Messages that a stop should wait for.
+    busy: Arc<AtomicUsize>,
+}
+
+/// A message of the outbox.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    pub(super) sending: Sending,
+    pub(super) recipient: PublicKey,
+    expires_at: UnixSeconds,
+    timer: Option<Duration>,
+    load: Load,
+}
+
+/// Whether the frame is in memory.
+#[derive(Debug)]
+pub(super) enum Load {
+    OnDisk,
+    /// In [`Messages::ready`], or being read.
+    Wanted,
+    Held {
+        sealed: SealedFrame,
+        /// `None` for a message that is tried again, which are few.
+        place: Option<Place>,
+    },
+}
+
+impl Messages {
+    pub(super) fn new(busy: Arc<AtomicUsize>) -> Self {
+        Self {
+            all: HashMap::new(),
+            timers: BTreeSet::new(),
+            expiry: BTreeSet::new(),
+            ready: VecDeque::new(),
+            retrying: 0,
+            busy,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn contains(&self, id: EntryId) -> bool {
+        self.all.contains_key(&id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (EntryId, &Tracked)> {
+        self.all.iter().map(|(id, tracked)| (*id, tracked))
+    }
+
+    pub(super) fn get(&self, id: EntryId) -> Option<&Tracked> {
+        self.all.get(&id)
+    }
+
+    /// A message with its frame, if that is in memory.
+    pub(super) fn held(&self, id: EntryId) -> Option<(&Tracked, &SealedFrame)> {
+        let tracked = self.all.get(&id)?;
+        match &tracked.load {
+            Load::Held { sealed, .. } => Some((tracked, sealed)),
+            _ => None,
+        }
+    }
+
+    /// Adds a message that is on disk, or held and about to begin.
+    pub(super) fn insert(&mut self, entry: &Entry, sending: Sending, load: Load) {
+        self.expiry.insert((entry.expires_at, entry.id));
+        let tracked = Tracked {
+            sending,
+            recipient: entry.recipient,
+            expires_at: entry.expires_at,
+            timer: None,
+            load,
+        };
+        let is_begun = !matches!(tracked.load, Load::OnDisk);
+        self.all.insert(entry.id, tracked);
+        if !is_begun {
+            self.settle(entry.id);
+        }
+    }
+
+    /// Changes the state of a message; `None` if there is none.
+    pub(super) fn change<T>(
+        &mut self,
+        id: EntryId,
+        change: impl FnOnce(&mut Sending) -> T,
+    ) -> Option<T> {
+        let sending = &mut self.all.get_mut(&id)?.sending;
+        let was_busy = sending.is_reaching_recipient();
+        let value = change(sending);
+        match (was_busy, sending.is_reaching_recipient()) {
+            (false, true) => self.busy.fetch_add(1, Ordering::AcqRel),
+            (true, false) => self.busy.fetch_sub(1, Ordering::AcqRel),
+            _ => 0,
+        };
+        Some(value)
+    }
+
+    /// Brings timer and memory in step with the state of a message.
+    pub(super) fn settle(&mut self, id: EntryId) {
+        let Some(tracked) = self.all.get_mut(&id) else {
+            return;
+        };
+        if !tracked.sending.is_trying()
+            && let Load::Held { place, .. } = &tracked.load
+        {
+            self.retrying -= usize::from(place.is_none());
+            tracked.load = Load::OnDisk;
+        }
+        let timer = match tracked.load {
+            // It will be tried anyway.
+            Load::Wanted => None,
+            _ => tracked.sending.deadline(),
+        };
+        if timer != tracked.timer {
+            if let Some(at) = tracked.timer.take() {
+                self.timers.remove(&(at, id));
+            }
+            tracked.timer = timer;
+            if let Some(at) = timer {
+                self.timers.insert((at, id));
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: EntryId) {
+        self.change(id, |sending| sending.end(sending.state().clone()));
+        self.settle(id);
+        if let Some(tracked) = self.all.remove(&id) {
+            self.expiry.remove(&(tracked.expires_at, id));
+        }
+    }
+
+    /// When the first timer fires.
+    pub(super) fn next_timer(&self) -> Option<Duration> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Messages under way whose deadline is over. Those whose next attempt is due are read first, when their turn comes.
+    pub(super) fn take_due(&mut self, now: Duration) -> Vec<EntryId> {
+        let mut over = Vec::new();
+        while let Some((at, id)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.timers.pop_first();
+            let Some(tracked) = self.all.get_mut(&id) else {
+                continue;
+            };
+            tracked.timer = None;
+            if !tracked.sending.is_waiting() {
+                over.push(id);
+            } else if matches!(tracked.load, Load::OnDisk) {
+                tracked.load = Load::Wanted;
+                self.ready.push_back(id);
+            }
+        }
+        over
+    }
+
+    /// Messages whose time to live is over.
+    pub(super) fn take_expired(&mut self, now: UnixSeconds) -> Vec<EntryId> {
+        let mut expired = Vec::new();
+        while let Some((at, id)) = self.expiry.first().copied()
+            && at < now
+        {
+            self.expiry.pop_first();
+            expired.push(id);
+        }
+        expired
+    }
+
+    /// The next message to be read, if one more may be tried again.
+    pub(super) fn next_to_read(&mut self) -> Option<EntryId> {
+        while self.retrying < RETRYING {
+            let id = self.ready.pop_front()?;
+            if self.all.contains_key(&id) {
+                self.retrying += 1;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// A message was read, or cannot be.
+    pub(super) fn has_read(&mut self, id: EntryId, sealed: Option<SealedFrame>) {
+        match (self.all.get_mut(&id), sealed) {
+            (Some(tracked), Some(sealed)) => {
+                let place = None;
+                tracked.load = Load::Held { sealed, place };
+            }
+            (Some(tracked), None) => {
+                tracked.load = Load::OnDisk;
+                self.retrying -= 1;
+            }
+            (None, _) => self.retrying -= 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
