@@ -69,9 +69,9 @@ enum Command {
     /// Run a node and print one line for each received message; or those of the node that runs.
     Listen(run::Listen),
     /// Send one encrypted message, and wait until it has left, is stored or is received.
-    Send(send::Send),
+    Send(Box<send::Send>),
     /// Print the received messages of a home, and ack them.
-    Inbox(inbox::Inbox),
+    Inbox(Box<inbox::Inbox>),
     /// Print what the running node is and does.
     Status(status::Status),
     /// Show, add and remove peers of the running node.

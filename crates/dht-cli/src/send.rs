@@ -17,7 +17,7 @@ use crate::{
     exit::Failure,
     home::Home,
     output::print,
-    session::{Session, refused, warn},
+    session::{Session, appearance, refused, warn},
     signals,
 };
 
@@ -127,6 +127,9 @@ impl Send {
         message.message_type = self.message_type;
         message.ttl_seconds = Some(self.ttl);
         message.key.clone_from(&self.key);
+        if self.to.peer.is_none() && self.home.config()?.peers.is_empty() {
+            signals::or_interrupted(appearance(&self.home)).await?;
+        }
         let sending = async |session: &Session| self.send(session, &message).await;
         let sent = Session::with(&self.home, "send", Home::key_or_new, sending).await?;
         let (to, state) = (self.to.key.to_string(), sent.state.name());

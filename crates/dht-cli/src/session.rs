@@ -17,6 +17,10 @@ use crate::{
 
 /// Longest time that a command waits for a node that starts, or for another command to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time that a node waits for a command to end.
+const NODE_PATIENCE: Duration = Duration::from_secs(60);
+/// Time for a node to appear that was started together with a command.
+const APPEARANCE: Duration = Duration::from_secs(2);
 /// Interval between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -121,6 +125,15 @@ pub(crate) async fn running_or_lock(
     })
 }
 
+/// Waits a moment for a node that starts on a home: for a command that has little chance without one.
+pub(crate) async fn appearance(home: &Home) -> Result<(), Failure> {
+    let start = Instant::now();
+    while home.path().exists() && start.elapsed() < APPEARANCE && answering(home).await?.is_none() {
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
 /// A client of the node that must run on a home.
 pub(crate) async fn running(home: &Home) -> Result<Client, Failure> {
     let none = |_lock| {
@@ -144,7 +157,7 @@ pub(crate) async fn lock(home: &Home, command: &str) -> Result<Lock, Failure> {
     loop {
         match home.try_lock(command)? {
             Ok(lock) => return Ok(lock),
-            Err(held) if held.is_for_long() || start.elapsed() > PATIENCE => {
+            Err(held) if held.is_for_long() || start.elapsed() > NODE_PATIENCE => {
                 return Err(held.into());
             }
             Err(_) => sleep(PAUSE).await,

@@ -96,18 +96,26 @@ impl<'a> Mailboxes<'a> {
         if let Some(recipient) = &what.recipient {
             purged += self.0.purge(recipient.into()).await?;
         }
-        let mut more = what.all;
-        while more {
-            let mailboxes = self.0.mailboxes(None, PURGED_AT_ONCE)?;
-            more = !mailboxes.is_empty();
-            for (recipient, _) in mailboxes {
-                purged += self.0.purge(recipient).await?;
-            }
+        if what.all {
+            purged += self.purge_all().await?;
         }
         self.0.checkpoint().await?;
         Ok(Purged {
             version: Version,
             purged,
         })
+    }
+
+    async fn purge_all(self) -> Result<u64, StoreError> {
+        let mut purged = 0_u64;
+        loop {
+            let mailboxes = self.0.mailboxes(None, PURGED_AT_ONCE)?;
+            if mailboxes.is_empty() {
+                return Ok(purged);
+            }
+            for (recipient, _) in mailboxes {
+                purged += self.0.purge(recipient).await?;
+            }
+        }
     }
 }

@@ -59,6 +59,29 @@ async fn send_waits_for_a_starting_node() {
     b.shutdown().await;
 }
 
+/// The same with a key alone, which a node of the command could not find.
+#[tokio::test]
+async fn starting_nodes_send_to_keys() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (dir.path().join("a"), other(2).await);
+    let mut inbox = b.subscribe();
+    run_to(0, &a, &["init"]).await;
+    let mut node = command(&a, &["run", "--listen", "/ip4/127.0.0.1/tcp/0"])
+        .spawn()
+        .unwrap();
+    let key = b.public_key().to_string();
+    let send = ["send", "--to", &key, "--text", "hi", "--wait", "received"];
+    let taking = async {
+        runs(&mut node).await;
+        within(b.connect(&address(&a).await)).await.unwrap();
+        within(inbox.recv()).await.unwrap();
+        inbox.ack().await;
+    };
+    tokio::join!(run_to(0, &a, &send), taking);
+    stop(node).await;
+    b.shutdown().await;
+}
+
 #[tokio::test]
 async fn keyed_messages_are_sent_once() {
     let dir = TempDir::new().unwrap();
