@@ -10,18 +10,18 @@ use super::Version;
 pub struct ErrorBody {
     /// Version of the API.
     pub version: Version,
-    /// What went wrong.
+    /// Code, message and hint of the error.
     pub error: ErrorInfo,
 }
 
-/// What went wrong.
+/// Code, message and hint of the error.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ErrorInfo {
     /// Name of the error, for programs.
     pub code: ErrorCode,
     /// The error, for people.
     pub message: String,
-    /// What can be done about it, for people.
+    /// Advice for people: how to repair the cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }

@@ -58,7 +58,7 @@ pub struct InboxPage {
     pub version: Version,
     /// Name of the consumer.
     pub consumer: String,
-    /// The messages.
+    /// Messages of the page, oldest first.
     pub messages: Vec<InboxMessage>,
     /// Value of `after` for the next page; absent if this page is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,7 +121,7 @@ pub struct ConsumerState {
 pub struct ConsumerList {
     /// Version of the API.
     pub version: Version,
-    /// The consumers.
+    /// Consumers of the inbox, by name.
     pub consumers: Vec<ConsumerState>,
 }
 

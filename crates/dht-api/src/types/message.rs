@@ -55,7 +55,7 @@ pub struct NewMessage {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MessageState {
-    /// Nothing was sent.
+    /// No copy was sent yet.
     Queued,
     /// A copy was handed to a connection; nobody confirmed it.
     Sent,
@@ -83,7 +83,7 @@ pub struct OutgoingMessage {
     #[serde(with = "text")]
     #[schema(value_type = String)]
     pub to: PublicKey,
-    /// Type number.
+    /// Number of the message type.
     pub message_type: i32,
     /// Length of the payload in bytes.
     pub payload_bytes: u64,
@@ -117,7 +117,7 @@ pub struct OutgoingMessage {
 pub struct MessageList {
     /// Version of the API.
     pub version: Version,
-    /// The messages.
+    /// Messages of the outbox, by id.
     pub messages: Vec<OutgoingMessage>,
     /// Value of `after` for the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,7 +139,7 @@ pub struct NewGossip {
     pub payload: Option<Base64>,
 }
 
-/// What became of a gossip message.
+/// Outcome of a gossip message.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct GossipReport {
     /// Version of the API.

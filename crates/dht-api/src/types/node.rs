@@ -8,14 +8,14 @@ use utoipa::ToSchema;
 
 use super::{Version, text};
 
-/// The node now.
+/// Identity, addresses and totals of the node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Version of the API.
     pub version: Version,
     /// Release of the program.
     pub release: String,
-    /// Process id.
+    /// Process id of the node.
     pub pid: u32,
     /// Time by this node's clock.
     pub now_at: u64,
@@ -33,13 +33,13 @@ pub struct Status {
     pub peer_address: String,
     /// Name of the network.
     pub network: String,
-    /// Addresses listened on.
+    /// Addresses that the node listens on.
     pub listen: Vec<String>,
     /// Whether the node can do its work; see `problems`.
     pub ready: bool,
-    /// What keeps it from its work.
+    /// Problems that keep the node from its work.
     pub problems: Vec<Problem>,
-    /// Peers connected now.
+    /// Number of peers connected now.
     pub connections: u64,
     /// Peers in the directory.
     pub known_peers: u64,
@@ -59,7 +59,7 @@ pub struct Status {
 /// Totals since the start of the node, and bytes in use now.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Totals {
-    /// Completed handshakes.
+    /// Number of completed handshakes.
     pub handshakes: u64,
     /// Bytes read from sockets.
     pub bytes_received: u64,
@@ -89,7 +89,7 @@ pub struct Totals {
     pub queued_bytes: u64,
 }
 
-/// What the node stores, live: `GET /v1/store`.
+/// Messages that the node stores now: `GET /v1/store`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct StoreReport {
     /// Version of the API.
@@ -111,9 +111,9 @@ pub struct StoreReport {
 /// Messages stored for other nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct StoreUsage {
-    /// Number of messages.
+    /// Number of messages stored.
     pub messages: u64,
-    /// Their bytes.
+    /// Bytes that these messages take.
     pub bytes: u64,
     /// Of the messages, those that are evicted first.
     pub low_priority: u64,
@@ -128,7 +128,7 @@ pub struct StoreUsage {
 /// Received messages not acked by every consumer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct InboxUsage {
-    /// Number of messages.
+    /// Number of messages stored.
     pub messages: u64,
     /// Bytes of their payloads.
     pub bytes: u64,
@@ -197,12 +197,12 @@ pub struct NodeEvent {
     pub version: Version,
     /// Time at which the API passed the event on.
     pub at: u64,
-    /// What happened.
+    /// Kind of the event.
     #[serde(flatten)]
     pub kind: NodeEventKind,
 }
 
-/// What happened at the node.
+/// Kind of an event of the node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -232,7 +232,7 @@ pub enum NodeEventKind {
     },
     /// A peer was banned.
     Banned {
-        /// The ban.
+        /// Ban that was entered.
         ban: Box<super::BanEntry>,
     },
     /// A fetch of stored messages ended.
@@ -257,7 +257,7 @@ pub struct Health {
     pub version: Version,
     /// Whether all is well.
     pub ok: bool,
-    /// What is not well.
+    /// Problem that was found.
     pub problems: Vec<Problem>,
 }
 

@@ -9,11 +9,11 @@ use super::{Version, text};
 /// A peer that this node knows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PeerEntry {
-    /// Node id.
+    /// Node id of the peer.
     #[serde(with = "text")]
     #[schema(value_type = String)]
     pub node_id: NodeId,
-    /// Public key.
+    /// Public key of the peer.
     #[serde(with = "text")]
     #[schema(value_type = String)]
     pub public_key: PublicKey,
@@ -42,7 +42,7 @@ pub struct PeerEntry {
 pub struct PeerList {
     /// Version of the API.
     pub version: Version,
-    /// The peers.
+    /// Peers of the list.
     pub peers: Vec<PeerEntry>,
     /// Number of peers that the node knows, connected or not.
     pub known: u64,
@@ -78,7 +78,7 @@ pub struct BanEntry {
 pub struct BanList {
     /// Version of the API.
     pub version: Version,
-    /// The bans.
+    /// Bans of the list.
     pub bans: Vec<BanEntry>,
 }
 
@@ -112,7 +112,7 @@ pub struct DiscoverPeer {
 pub struct PeerFound {
     /// Version of the API.
     pub version: Version,
-    /// What is known of it now.
+    /// Record of the peer.
     pub peer: PeerEntry,
 }
 
