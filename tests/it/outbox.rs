@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
-use dht_core::{Clock as _, PublicKey};
+use dht_core::{Clock as _, ManualClock, PublicKey, UnixSeconds};
 use dht_node::{
     Delivery, Message, Node, SendOptions, SendState, SpoolError, StateKind, SubmitError,
     SystemClock,
@@ -14,7 +14,7 @@ use crate::{
     delivery::held,
     net::{
         Line, LineState, builder, clock, config, connect, each_once, message, node, number,
-        numbered, receive, receive_numbers, secret, until, within,
+        numbered, receive, receive_numbers, secret, send, until, within,
     },
 };
 
@@ -312,4 +312,44 @@ async fn short_lived_senders_are_heard() {
     };
     let (times, ()) = tokio::join!(receive_numbers(&mut inbox, SENDERS), sends);
     assert_eq!(times, each_once(SENDERS));
+}
+
+/// Direct sends wait for a recipient that does not read; the answer to a discovery, a control message, leaves at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_sends_delay_no_answer() {
+    let (alice, bob, carol) = (node(1).await, node(2).await, node(3).await);
+    let line = Line::to(&bob, LineState::Open).await;
+    within(alice.connect(&line.peer_address(&bob)))
+        .await
+        .unwrap();
+    connect(&alice, &carol).await;
+    line.set(LineState::Dead);
+    let to = bob.public_key();
+    let sends = (0..30).map(|at| post(&alice, to, numbered(at, 100_000), direct_only()));
+    let waiting = within(join_all(sends)).await;
+    within(carol.discover(alice.public_key())).await.unwrap();
+    let arrived = waiting
+        .iter()
+        .filter(|delivery| delivery.state() == SendState::Received);
+    assert_eq!(arrived.count(), 0);
+}
+
+/// The sender's clock is two days off. Whichever side refuses the other, nothing is called sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_clock_sends_nothing() {
+    const DAYS: u64 = 2 * 24 * 60 * 60;
+    let bob = node(2).await;
+    let now = SystemClock.now();
+    for (seed, at) in [
+        (3, now.saturating_add(DAYS)),
+        (4, UnixSeconds(now.0 - DAYS)),
+    ] {
+        let clock = Arc::new(ManualClock::new(at));
+        let alice = within(builder(seed).clock(clock).start()).await.unwrap();
+        alice.add_peer(&bob.peer_address());
+        let sent = send(&alice, bob.public_key(), message("from another day")).await;
+        let error = sent.unwrap_err();
+        assert!(error.contains("clock"), "{error}");
+    }
+    assert_eq!(bob.stats().messages_received, 0);
 }

@@ -100,6 +100,11 @@ pub enum DeliveryError {
     /// The peer could not be dialled.
     #[error("peer could not be dialled")]
     DialFailed,
+    /// This node or the peer refused the identity of the other.
+    #[error(
+        "this node and the peer refuse each other's identity; is a clock wrong by more than a day?"
+    )]
+    Refused,
     /// The peer is connected, but did not take the messaging protocol.
     #[error("messaging stream could not be opened")]
     OpenFailed,
@@ -192,6 +197,7 @@ impl DeliveryError {
     pub const fn name(self) -> &'static str {
         match self {
             Self::DialFailed => "dial_failed",
+            Self::Refused => "refused",
             Self::OpenFailed => "open_failed",
             Self::WriteFailed => "max_retries",
             Self::Dropped => "dropped",

@@ -37,7 +37,7 @@ use crate::{
     peer_sync::PeerSync,
     saf::SafHandle,
     shared::{Shared, seed},
-    supervise::{self, Upkeep, Watcher},
+    supervise::{self, Repetitions, Upkeep, Watcher},
     tasks::Tasks,
 };
 
@@ -184,6 +184,7 @@ impl Builder {
             peers: peers.clone(),
             meter: meter.clone(),
             banned,
+            replaced: Repetitions::default(),
         };
         tasks.spawn("watcher", watcher.run(received.events));
         let upkeep = Upkeep {

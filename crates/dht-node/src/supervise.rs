@@ -1,19 +1,20 @@
 //! Background tasks of a node: the watcher of transport events, redials, and periodic upkeep.
 
+mod flapping;
+
 use std::{sync::Arc, time::Duration};
 
-use dht_core::{Clock as _, PeerAddress};
+use dht_core::{Clock as _, NodeId, PeerAddress};
 use dht_inbound::FloodMeter;
 use dht_transport::{ConnectionEvent, Transport};
 use tokio::{
     sync::{Notify, mpsc},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
+pub(crate) use self::flapping::Repetitions;
+use self::flapping::{REDIAL_INTERVAL, Redial};
 use crate::{peer_sync::PeerSync, shared::Shared};
-
-/// Interval at which configured peers that are not connected are dialled.
-const REDIAL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often the flood meter is read and tables are trimmed (03 section 5).
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(120);
@@ -24,10 +25,12 @@ pub(crate) struct Watcher {
     pub(crate) meter: FloodMeter,
     /// Notified by the directory at each ban.
     pub(crate) banned: Arc<Notify>,
+    /// Connections that took over from another one of the same peer.
+    pub(crate) replaced: Repetitions,
 }
 
 impl Watcher {
-    pub(crate) async fn run(self, mut events: mpsc::Receiver<ConnectionEvent>) {
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<ConnectionEvent>) {
         loop {
             tokio::select! {
                 event = events.recv() => match event {
@@ -39,7 +42,7 @@ impl Watcher {
         }
     }
 
-    fn on_event(&self, event: ConnectionEvent) {
+    fn on_event(&mut self, event: ConnectionEvent) {
         match event {
             ConnectionEvent::Connected {
                 connection,
@@ -48,6 +51,7 @@ impl Watcher {
                 self.peers.add(&connection);
                 if replaced {
                     self.peers.replaced(&connection);
+                    self.note_replaced(connection.node_id());
                 }
             }
             ConnectionEvent::Disconnected { node_id, minimized } => {
@@ -71,19 +75,50 @@ impl Watcher {
     }
 }
 
-/// Dials configured peers that are not connected, for ever.
+impl Watcher {
+    fn note_replaced(&mut self, peer: &NodeId) {
+        if self.replaced.add(*peer, Instant::now()) {
+            tracing::warn!(
+                peer = %peer.short(),
+                "a peer connects again and again while it is connected: two processes may use its key"
+            );
+        }
+    }
+}
+
+/// Dials configured peers that are not connected, for ever; rarely those whose connections end soon.
 pub(crate) async fn keep_connected(transport: Transport, peers: Vec<PeerAddress>) {
     let mut ticks = interval(REDIAL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut lost = Repetitions::default();
+    let start = Instant::now();
+    let mut peers: Vec<_> = peers
+        .into_iter()
+        .map(|peer| (peer, Redial::new(start)))
+        .collect();
     loop {
-        ticks.tick().await;
-        let missing = peers
-            .iter()
-            .filter(|peer| transport.connection(&peer.public_key.node_id()).is_none());
-        let dials = missing.map(|peer| async {
-            if let Err(error) = transport.dial(&peer.public_key, &peer.addresses).await {
-                let error: &(dyn std::error::Error + 'static) = &error;
-                tracing::warn!(peer = %peer.public_key.short(), error, "configured peer not reached");
+        let now = ticks.tick().await;
+        let mut missing = Vec::new();
+        for (peer, redial) in &mut peers {
+            let node_id = peer.public_key.node_id();
+            let look = redial.look(transport.connection(&node_id).is_some(), now);
+            if look.lost && lost.add(node_id, now) {
+                tracing::warn!(
+                    peer = %peer.public_key.short(),
+                    "connections to a configured peer end again and again: another process may use the key of this node"
+                );
+            }
+            if look.dial {
+                missing.push((peer, redial));
+            }
+        }
+        let dials = missing.into_iter().map(|(peer, redial)| async {
+            match transport.dial(&peer.public_key, &peer.addresses).await {
+                Ok(_) => redial.dialled(),
+                Err(error) => {
+                    let error: &(dyn std::error::Error + 'static) = &error;
+                    tracing::warn!(peer = %peer.public_key.short(), error, "configured peer not reached");
+                }
             }
         });
         futures::future::join_all(dials).await;

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    Connection, DialError, EnqueueError, Queued, StreamError, Substream,
+    Connection, DialError, EnqueueError, Queued, StreamError, Substream, UpgradeError,
     config::Config,
     connection::{admission::Bounds, listener},
     messaging::{Connect, PeerSession, Pushed, Reply},
@@ -82,8 +82,11 @@ impl Drop for StopOnDrop {
 struct DirectoryConnector(Arc<State>);
 
 impl Connect for DirectoryConnector {
-    async fn connect(&self, peer: &NodeId) -> Option<Arc<Connection>> {
-        self.0.dial_known(peer).await.ok()
+    async fn connect(&self, peer: &NodeId) -> Result<Arc<Connection>, DeliveryError> {
+        self.0.dial_known(peer).await.map_err(|error| match error {
+            DialError::Upgrade(UpgradeError::Identity(_)) => DeliveryError::Refused,
+            _ => DeliveryError::DialFailed,
+        })
     }
 }
 

@@ -614,12 +614,14 @@ async fn replaced_stream_ends_before_next_begins() {
         node.transport.send(them.node_id(), frame, Priority::Direct)
     };
     let mut first = peer::identify(&memory, &node.address, &them).await;
+    peer::ping(&mut first).await;
     node.connected().await;
     let one = send(&node, 1).unwrap();
     assert_eq!(soon(peer::next_data(&mut first)).await.0, peer::SYN);
     assert_eq!(soon(one).await, Ok(()));
 
     let mut second = peer::identify(&memory, &node.address, &them).await;
+    peer::ping(&mut second).await;
     node.connected().await;
     let two = send(&node, 2).unwrap();
     while soon(peer::next_data(&mut first)).await.0 != peer::FIN {}
@@ -627,6 +629,29 @@ async fn replaced_stream_ends_before_next_begins() {
     assert_eq!(soon(peer::next_data(&mut second)).await.0, peer::SYN);
     assert!(ended.elapsed() >= Duration::from_millis(100));
     assert_eq!(soon(two).await, Ok(()));
+}
+
+/// The peer shows its identity and refuses ours: a message that the socket took has not been sent.
+#[tokio::test(start_paused = true)]
+async fn refused_identity_sends_nothing() {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    let them = identity(9);
+    let mut channel = peer::identify(&memory, &node.address, &them).await;
+    node.connected().await;
+    let frame = body(1, 100);
+    let sent = node
+        .transport
+        .send(them.node_id(), frame, Priority::Direct)
+        .unwrap();
+    assert_eq!(soon(peer::next_data(&mut channel)).await.0, peer::SYN);
+    drop(channel);
+    // It listens nowhere, so that this is the only connection.
+    let failed = soon(sent).await.unwrap_err();
+    assert!(
+        matches!(failed, DeliveryError::Refused | DeliveryError::DialFailed),
+        "{failed}"
+    );
 }
 
 /// A medium whose pipes hold almost nothing.
@@ -682,6 +707,8 @@ async fn delivery_resolves_when_socket_took_message() {
         ])
         .await
         .unwrap();
+
+    peer::ping(&mut channel).await;
 
     // The message is in the multiplexer, but the pipe holds only a part of it.
     tokio::select! {

@@ -177,6 +177,11 @@ impl Connection {
         negotiate::propose(stream, protocol, optimistic).await
     }
 
+    /// Whether the peer has accepted the identity of this node, as what it sends shows.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.meter.is_heard()
+    }
+
     /// Closes politely. `minimized`: we have no use for the connection, as against something being wrong.
     pub(crate) fn close(&self, minimized: bool) {
         self.minimized.fetch_or(minimized, Ordering::Relaxed);

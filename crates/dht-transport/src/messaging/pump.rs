@@ -17,7 +17,7 @@ use tokio::{
 
 use super::outbox::{Entry, PeerOutbox};
 use crate::{
-    Substream,
+    Connection, Substream,
     limits::{MAX_RESENDS, YAMUX_FRAME_BYTES},
 };
 
@@ -181,7 +181,7 @@ impl<'a> Pump<'a> {
     }
 
     /// Ends the stream; messages that may not have left go back, unless they did so before.
-    pub(super) async fn finish(mut self) {
+    pub(super) async fn finish(mut self, connection: &Connection) {
         let sent = self.stream.sent(&Context::from_waker(Waker::noop()));
         let clean = self.unsent.is_empty() && self.batch_sent == self.batch.len();
         {
@@ -189,7 +189,10 @@ impl<'a> Pump<'a> {
             while let Some((end, mut entry)) = self.unsent.pop_back() {
                 entry.taken |= end <= sent;
                 if entry.resends >= MAX_RESENDS {
-                    entry.resolve(Err(DeliveryError::WriteFailed));
+                    entry.resolve(Err(match connection.is_heard() {
+                        true => DeliveryError::WriteFailed,
+                        false => DeliveryError::Refused,
+                    }));
                 } else {
                     entry.resends += 1;
                     queue.put_back(entry);

@@ -51,7 +51,10 @@ pub(crate) enum Pushed {
 /// How a session gets its connection.
 pub(crate) trait Connect: Send + Sync {
     /// The peer's live connection, dialled if there is none.
-    fn connect(&self, peer: &NodeId) -> impl Future<Output = Option<Arc<Connection>>> + Send;
+    fn connect(
+        &self,
+        peer: &NodeId,
+    ) -> impl Future<Output = Result<Arc<Connection>, DeliveryError>> + Send;
 }
 
 /// Sends the messages of one peer until there are none left and the stream is gone.
@@ -216,14 +219,18 @@ impl<C: Connect> PeerSession<C> {
         let mut lost_connections = 0;
         let mut attempts = 0;
         while attempts < ATTEMPTS {
-            let Some(connection) = self.connect.connect(&self.peer).await else {
-                error = DeliveryError::DialFailed;
-                attempts += 1;
-                continue;
+            let connection = match self.connect.connect(&self.peer).await {
+                Ok(connection) => connection,
+                Err(failure) => {
+                    error = failure;
+                    attempts += 1;
+                    continue;
+                }
             };
             match connection.open_followed(&MESSAGING_PROTOCOL).await {
                 Ok(stream) => return Ok((connection, stream)),
-                Err(_) => error = DeliveryError::OpenFailed,
+                Err(_) if connection.is_heard() => error = DeliveryError::OpenFailed,
+                Err(_) => error = DeliveryError::Refused,
             }
             // A broken connection is known to be one a moment later; the next attempt must not find it again.
             let settled = async {
@@ -257,6 +264,6 @@ impl<C: Connect> PeerSession<C> {
             pump.poll(cx)
         })
         .await;
-        pump.finish().await;
+        pump.finish(connection).await;
     }
 }

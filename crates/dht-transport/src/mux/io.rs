@@ -253,6 +253,9 @@ impl futures::io::AsyncRead for MuxIo {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = this.poll_frame(cx, out);
+        if matches!(result, Poll::Ready(Ok(1..))) {
+            this.meter.hear();
+        }
         // A corked channel sends before it reads the socket.
         this.publish();
         result

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
 };
@@ -22,6 +22,8 @@ pub(crate) struct SendMeter {
     accepted: AtomicU64,
     /// Of these, bytes the socket has taken.
     sent: AtomicU64,
+    /// The peer's multiplexer has said something. Each end pings the other at the start, so this takes one round trip.
+    heard: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -64,11 +66,28 @@ impl SendMeter {
         }
     }
 
-    /// Position up to which the socket took everything. `waker` is woken when that changes.
+    /// Position up to which the socket took everything; 0 until the peer is heard, which may have refused the identity
+    /// of this node. `waker` is woken when that changes.
     pub(crate) fn sent(&self, waker: &Waker) -> u64 {
-        // Correctness: registered before the load, so that no change is missed.
+        // Correctness: registered before the loads, so that no change is missed.
         self.waker.register(waker);
-        self.sent.load(Ordering::SeqCst)
+        match self.is_heard() {
+            true => self.sent.load(Ordering::SeqCst),
+            false => 0,
+        }
+    }
+
+    /// Something came from the peer's multiplexer.
+    pub(super) fn hear(&self) {
+        if !self.is_heard() {
+            self.heard.store(true, Ordering::SeqCst);
+            self.waker.wake();
+        }
+    }
+
+    /// Whether the peer has accepted the identity of this node, as what it sends shows.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::SeqCst)
     }
 }
 

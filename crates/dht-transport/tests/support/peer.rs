@@ -59,6 +59,12 @@ pub async fn identify(
     channel
 }
 
+/// Pings, as every yamux does at its start: it has accepted the other's identity.
+pub async fn ping(channel: &mut NoiseStream<Socket>) {
+    channel.write_all(&yamux(2, SYN, 0, 1)).await.unwrap();
+    channel.flush().await.unwrap();
+}
+
 /// A yamux header.
 pub fn yamux(kind: u8, flags: u16, stream: u32, length: u32) -> Vec<u8> {
     let mut header = vec![0, kind];

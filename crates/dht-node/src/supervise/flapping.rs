@@ -1,0 +1,166 @@
+//! Notices connections that end again and again, as when two processes use one key. Performs no I/O and reads no clock.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use dht_core::NodeId;
+use tokio::time::Instant;
+
+/// Interval at which configured peers that are not connected are dialled.
+pub(super) const REDIAL_INTERVAL: Duration = Duration::from_secs(10);
+/// Doublings of [`REDIAL_INTERVAL`] for a peer whose connections end soon: ten minutes and a half.
+const MAX_DOUBLINGS: u32 = 6;
+/// Repetitions that are reported, if they come within [`WINDOW`].
+const REPORTED: usize = 3;
+const WINDOW: Duration = Duration::from_secs(10 * 60);
+/// Peers that are remembered; beyond it those of which nothing was heard within [`WINDOW`] are forgotten.
+const MAX_PEERS: usize = 1_024;
+
+/// When a configured peer is dialled. A connection that another process of the same key takes over ends soon: dialled at
+/// once, it would be taken back, and so on for ever.
+#[derive(Debug)]
+pub(super) struct Redial {
+    state: State,
+    /// Connections in a row that did not last from one look to the next.
+    short: u32,
+    next: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Down,
+    /// Dialled since the last look.
+    Dialled,
+    /// Connected at the last look.
+    Up,
+}
+
+/// What a look at a configured peer leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    /// Its connection ended since the last look.
+    pub(super) lost: bool,
+    pub(super) dial: bool,
+}
+
+impl Redial {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            state: State::Down,
+            short: 0,
+            next: now,
+        }
+    }
+
+    /// To be called every [`REDIAL_INTERVAL`].
+    pub(super) fn look(&mut self, connected: bool, now: Instant) -> Look {
+        if connected {
+            if self.state == State::Up {
+                self.short = 0;
+            }
+            self.state = State::Up;
+            return Look {
+                lost: false,
+                dial: false,
+            };
+        }
+        let lost = self.state != State::Down;
+        if self.state == State::Dialled {
+            self.short = self.short.saturating_add(1).min(MAX_DOUBLINGS);
+            self.next = now + REDIAL_INTERVAL * (1 << self.short);
+        }
+        self.state = State::Down;
+        let dial = self.next <= now;
+        Look { lost, dial }
+    }
+
+    /// A dial has connected the peer.
+    pub(super) const fn dialled(&mut self) {
+        self.state = State::Dialled;
+    }
+}
+
+/// Counts repetitions by peer.
+#[derive(Debug, Default)]
+pub(crate) struct Repetitions(HashMap<NodeId, VecDeque<Instant>>);
+
+impl Repetitions {
+    /// Something happened to a peer; true if it is to be reported: at every third time within ten minutes.
+    pub(super) fn add(&mut self, peer: NodeId, now: Instant) -> bool {
+        let is_recent = |at: Instant| now.duration_since(at) <= WINDOW;
+        if self.0.len() >= MAX_PEERS {
+            self.0
+                .retain(|_, times| times.back().is_some_and(|at| is_recent(*at)));
+        }
+        if self.0.len() >= MAX_PEERS && !self.0.contains_key(&peer) {
+            return false;
+        }
+        let times = self.0.entry(peer).or_default();
+        times.push_back(now);
+        times.retain(|at| is_recent(*at));
+        let reported = times.len() >= REPORTED;
+        if reported {
+            self.0.remove(&peer);
+        }
+        reported
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks every ten seconds for half an hour; each connection ends before the next look. The times of the dials.
+    #[test]
+    fn short_connections_are_dialled_rarely() {
+        let start = Instant::now();
+        let mut redial = Redial::new(start);
+        let mut dials = Vec::new();
+        for tick in 0..180 {
+            let look = redial.look(false, start + REDIAL_INTERVAL * tick);
+            assert_eq!(look.lost, dials.last().map(|at| at + 10) == Some(tick * 10));
+            if look.dial {
+                dials.push(tick * 10);
+                redial.dialled();
+            }
+        }
+        assert_eq!(dials, [0, 30, 80, 170, 340, 670, 1320]);
+    }
+
+    #[test]
+    fn lasting_connections_are_dialled_at_once() {
+        let start = Instant::now();
+        let mut redial = Redial::new(start);
+        let looks = [false, true, true, false, true, false];
+        let dials: Vec<_> = looks
+            .into_iter()
+            .zip(0..)
+            .map(|(connected, tick)| {
+                let look = redial.look(connected, start + REDIAL_INTERVAL * tick);
+                if look.dial {
+                    redial.dialled();
+                }
+                look
+            })
+            .collect();
+        let [lost, dial] = [
+            [false, false, false, true, false, true],
+            [true, false, false, true, false, true],
+        ];
+        assert!(dials.iter().map(|look| look.lost).eq(lost), "{dials:?}");
+        assert!(dials.iter().map(|look| look.dial).eq(dial), "{dials:?}");
+    }
+
+    #[test]
+    fn every_third_repetition_is_reported() {
+        let mut repetitions = Repetitions::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (a, b) = (NodeId::default(), NodeId::from_bytes(&[1; 13]).unwrap());
+        let reported: Vec<_> = (0..6).map(|n| repetitions.add(a, at(n * 60))).collect();
+        assert_eq!(reported, [false, false, true, false, false, true]);
+        assert!((0..9).all(|n| !repetitions.add(b, at(n * 400))));
+    }
+}
