@@ -15,6 +15,8 @@ mod client;
 pub mod limits;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(any(feature = "client", feature = "server"))]
+mod socket_path;
 pub mod types;
 
 #[cfg(feature = "client")]

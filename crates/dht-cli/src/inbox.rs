@@ -9,17 +9,22 @@ use dht_api::{
 };
 use dht_core::PeerAddress;
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::{
     exit::Failure,
     home::Home,
-    output::{print, print_read, printable, say},
+    output::{self, print, print_read, printable, say},
     session::{Session, refused},
     signals,
 };
 
 /// Messages of one page.
 const PAGE: usize = 100;
+/// Messages that one request acks.
+const MAX_ACKS: usize = 1000;
+/// Interval at which a slow reader is looked after.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// `dht-node inbox`
 #[derive(Debug, Args)]
@@ -155,32 +160,26 @@ impl List {
 impl Read {
     /// Prints what waits.
     async fn waiting(&self, client: &Client) -> Result<(), Failure> {
-        let (mut after, mut left) = (None, self.print.count.unwrap_or(u64::MAX));
+        let mut printer = Printer::new(client, &self.consumer, self.ack, &self.print);
+        let mut after = None;
         loop {
-            let page = usize::try_from(left).unwrap_or(usize::MAX).min(PAGE);
+            let page = usize::try_from(printer.left)
+                .unwrap_or(usize::MAX)
+                .min(PAGE);
             if page == 0 {
-                return Ok(());
+                break;
             }
             let page = client.inbox(&self.consumer, after, Some(page)).await;
             let page = page.map_err(|error| refused(&error))?;
             for message in &page.messages {
-                left -= 1;
-                let is_last = left == 0;
-                take(
-                    client,
-                    &self.consumer,
-                    self.ack,
-                    message,
-                    &self.print,
-                    is_last,
-                )
-                .await?;
+                printer.take(message).await?;
             }
             after = page.next;
             if after.is_none() {
-                return Ok(());
+                break;
             }
         }
+        printer.ack().await
     }
 }
 
@@ -192,38 +191,86 @@ pub(crate) async fn follow(
     how: &Print,
 ) -> Result<(), Failure> {
     let mut messages = client.inbox_stream(consumer, None);
-    let mut left = how.count.unwrap_or(u64::MAX);
-    while left > 0 {
-        let message = messages.next().await.map_err(|error| refused(&error))?;
+    let mut printer = Printer::new(client, consumer, ack, how);
+    while printer.left > 0 {
+        let message = tokio::select! {
+            message = messages.next() => message.map_err(|error| refused(&error))?,
+            () = sleep(LOOK_AGAIN), if !printer.unacked.is_empty() => {
+                printer.ack_if_read().await?;
+                continue;
+            }
+        };
         let message = message.ok_or_else(|| Failure::other("the node has stopped".to_owned()))?;
-        left -= 1;
-        take(client, consumer, ack, &message, how, left == 0).await?;
+        printer.take(&message).await?;
     }
-    Ok(())
+    printer.ack().await
 }
 
-/// Prints a message, and only then acks it.
-async fn take(
-    client: &Client,
-    consumer: &str,
-    ack: bool,
-    message: &InboxMessage,
-    how: &Print,
-    is_last: bool,
-) -> Result<(), Failure> {
-    let line = line(message, how.json);
-    // A reader that wants one line closes the pipe before it has read the next. Nothing comes after the last.
-    if ack && !is_last {
-        print_read(line).await?;
-    } else {
-        print(line).await?;
+/// Prints messages, and acks them once they were read.
+struct Printer<'a> {
+    client: &'a Client,
+    consumer: &'a str,
+    acks: bool,
+    how: &'a Print,
+    /// Messages still to be printed.
+    left: u64,
+    /// Ids of printed messages that are not acked. Bounded by what a pipe holds.
+    unacked: Vec<u64>,
+}
+
+impl<'a> Printer<'a> {
+    fn new(client: &'a Client, consumer: &'a str, acks: bool, how: &'a Print) -> Self {
+        Self {
+            client,
+            consumer,
+            acks,
+            how,
+            left: how.count.unwrap_or(u64::MAX),
+            unacked: Vec::new(),
+        }
     }
-    if ack {
-        // This one only: another process of the same consumer may be between two messages.
-        let ack = Ack::one(consumer, message.id);
-        client.ack(&ack).await.map_err(|error| refused(&error))?;
+
+    async fn take(&mut self, message: &InboxMessage) -> Result<(), Failure> {
+        let line = line(message, self.how.json);
+        self.left = self.left.saturating_sub(1);
+        if !self.acks {
+            return print(line).await;
+        }
+        // Nothing comes after the last one, for which a reader could be waited for.
+        if self.left == 0 {
+            print(line).await?;
+            self.unacked.push(message.id);
+            return Ok(());
+        }
+        let is_read = print_read(line).await?;
+        self.unacked.push(message.id);
+        if is_read {
+            self.ack().await?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    async fn ack_if_read(&mut self) -> Result<(), Failure> {
+        if output::is_read().await? {
+            self.ack().await?;
+        }
+        Ok(())
+    }
+
+    /// Acks what was printed: these messages only, as another process of the same consumer may be between two others.
+    async fn ack(&mut self) -> Result<(), Failure> {
+        for ids in self.unacked.chunks(MAX_ACKS) {
+            let ack = Ack {
+                consumer: self.consumer.to_owned(),
+                up_to: None,
+                ids: ids.to_vec(),
+            };
+            let acked = self.client.ack(&ack).await;
+            acked.map_err(|error| refused(&error))?;
+        }
+        self.unacked.clear();
+        Ok(())
+    }
 }
 
 impl Fetch {

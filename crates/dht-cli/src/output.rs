@@ -49,7 +49,8 @@ struct Line {
     text: String,
     /// Whether to wait until the reader of a pipe has read the line.
     read: bool,
-    written: oneshot::Sender<io::Result<()>>,
+    /// Whether it was read, as far as that was asked for.
+    written: oneshot::Sender<io::Result<bool>>,
 }
 
 enum Entry {
@@ -63,15 +64,23 @@ enum Entry {
 /// # Errors
 /// The failure with which the command ends: without a text if the reader closed the pipe, as in `… | head -1`.
 pub(crate) async fn print(text: impl Into<String>) -> Result<(), Failure> {
-    write_line(text.into(), false).await
+    write(text.into() + "\n", false).await.map(drop)
 }
 
-/// As [`print`], and waits until the reader of a pipe has read the line; for a reader that is slow once, 5 s at most.
+/// As [`print`], and waits until the reader of a pipe has read the line; false if it is too slow to be waited for.
 ///
 /// # Errors
 /// As [`print`]; also if the reader closed the pipe before it read the line.
-pub(crate) async fn print_read(text: impl Into<String>) -> Result<(), Failure> {
-    write_line(text.into(), true).await
+pub(crate) async fn print_read(text: impl Into<String>) -> Result<bool, Failure> {
+    write(text.into() + "\n", true).await
+}
+
+/// Whether everything printed was read.
+///
+/// # Errors
+/// As [`print_read`].
+pub(crate) async fn is_read() -> Result<bool, Failure> {
+    write(String::new(), true).await
 }
 
 /// Replaces control characters, with which a peer could write anything on the terminal.
@@ -92,8 +101,7 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
         .map_err(|error| Failure::other(format!("cannot write JSON: {error}")))
 }
 
-async fn write_line(mut text: String, read: bool) -> Result<(), Failure> {
-    text.push('\n');
+async fn write(text: String, read: bool) -> Result<bool, Failure> {
     let (written, outcome) = oneshot::channel();
     let line = Line {
         text,
@@ -161,12 +169,16 @@ fn write_lines(mut lines: tokio::sync::mpsc::Receiver<Line>) {
     let mut out = io::stdout();
     let mut reader = PipeReader::default();
     while let Some(line) = lines.blocking_recv() {
-        let mut outcome = out
+        let outcome = out
             .write_all(line.text.as_bytes())
-            .and_then(|()| out.flush());
-        if line.read && outcome.is_ok() {
-            outcome = reader.wait(&out);
-        }
+            .and_then(|()| out.flush())
+            .and_then(|()| {
+                if line.read {
+                    reader.wait(&out)
+                } else {
+                    Ok(true)
+                }
+            });
         // A caller that no longer waits has been interrupted.
         let _gone = line.written.send(outcome);
     }

@@ -211,13 +211,7 @@ fn not_started(error: &StartError) -> Failure {
 }
 
 fn not_served(error: &BindError) -> Failure {
-    let text = chain(error);
-    match error {
-        BindError::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
-            Failure::listen(format!("{text}; choose a --home with a shorter path"))
-        }
-        _ => Failure::listen(text),
-    }
+    Failure::listen(chain(error))
 }
 
 fn is_full(error: &BindError) -> bool {

@@ -51,6 +51,12 @@ impl Settings {
         let file = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(Failure::config(format!(
+                    "{} is not valid UTF-8",
+                    path.display()
+                )));
+            }
             Err(error) => {
                 return Err(Failure::other(format!(
                     "cannot read {}: {error}",

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::ClientError;
+use crate::socket_path::SocketPath;
 
 /// Idle connections kept: 32, half of what a server takes. Those in use are as many as there are requests.
 const MAX_IDLE: usize = 32;
@@ -101,7 +102,10 @@ impl Connections {
             source,
         };
         match &self.target {
-            Target::Unix(path) => start(UnixStream::connect(path).await.map_err(refused)?).await,
+            Target::Unix(path) => {
+                let path = SocketPath::new(path).map_err(refused)?;
+                start(UnixStream::connect(&path).await.map_err(refused)?).await
+            }
             Target::Tcp { address, .. } => {
                 let stream = TcpStream::connect(address).await.map_err(refused)?;
                 stream.set_nodelay(true).map_err(refused)?;

@@ -9,6 +9,7 @@ use std::{
 use tokio::net::{UnixListener, UnixStream};
 
 use super::BindError;
+use crate::socket_path::SocketPath;
 
 /// A socket that this process serves; removed when dropped, unless another process has replaced it.
 #[derive(Debug)]
@@ -36,13 +37,15 @@ impl SocketFile {
         if mode & 0o022 != 0 {
             return Err(BindError::SharedFolder(folder.display().to_string()));
         }
+        // Lent, as the system calls need it.
+        let short = SocketPath::new(path).map_err(refused)?;
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(refused(error)),
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(BindError::NotASocket(at));
             }
-            Ok(_) => match UnixStream::connect(path).await {
+            Ok(_) => match UnixStream::connect(&short).await {
                 Ok(_served) => return Err(BindError::InUse(at)),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) => return Err(refused(error)),
@@ -61,7 +64,8 @@ impl SocketFile {
             _ => fs::DirBuilder::new().mode(0o700).create(private)?,
         }
         let socket = private.join("s");
-        let listener = UnixListener::bind(&socket)?;
+        let short = SocketPath::new(&socket)?;
+        let listener = UnixListener::bind(&short)?;
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))?;
         let found = fs::symlink_metadata(&socket)?;
         fs::rename(&socket, path)?;

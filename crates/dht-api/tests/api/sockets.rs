@@ -146,3 +146,24 @@ async fn metrics_and_health_are_served() {
     // The API itself is not there.
     assert!(get("/v1/status").await.starts_with("HTTP/1.1 404 "));
 }
+
+/// Longer than the system takes as the path of a socket.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn long_paths_are_served() {
+    let served = Served::start().await;
+    let mut folder = served.folder.path().to_owned();
+    for _ in 0..4 {
+        folder.push("a".repeat(60));
+    }
+    let (socket, parts) = (folder.join("api.sock"), served.parts.clone());
+    for _ in 0..2 {
+        let server = ApiServer::bind_unix(&socket, parts.clone(), Limits::default())
+            .await
+            .unwrap();
+        Client::unix(&socket).status().await.unwrap();
+        let second = ApiServer::bind_unix(&socket, parts.clone(), Limits::default()).await;
+        assert!(matches!(second, Err(BindError::InUse(_))), "{second:?}");
+        server.shutdown().await;
+    }
+}

@@ -6,8 +6,8 @@ use std::io;
 /// The reader of standard output.
 #[derive(Debug, Default)]
 pub(super) struct PipeReader {
-    /// It let a line lie for [`PATIENCE`], as a program does that reads when this one has ended. It is not waited for any
-    /// more, until it reads.
+    /// It let a line lie for some seconds, as a program does that works on another line, or reads when this one has ended.
+    /// It is not waited for any more, until it reads.
     #[cfg(target_os = "linux")]
     is_slow: bool,
 }
@@ -30,19 +30,19 @@ mod linux {
     const PAUSE: Duration = Duration::from_millis(1);
 
     impl PipeReader {
-        /// Waits until a pipe is empty; returns at once for anything else.
+        /// Waits until a pipe is empty; false if its reader is slow. Anything but a pipe is read at once.
         ///
         /// # Errors
         /// [`io::ErrorKind::BrokenPipe`] if the reader closed it before.
-        pub(in super::super) fn wait(&mut self, out: &impl AsFd) -> io::Result<()> {
+        pub(in super::super) fn wait(&mut self, out: &impl AsFd) -> io::Result<bool> {
             if !FileType::from_raw_mode(fstat(out)?.st_mode).is_fifo() {
-                return Ok(());
+                return Ok(true);
             }
             let mut waited = Duration::ZERO;
             while ioctl_fionread(out)? > 0 {
                 if waited >= PATIENCE || self.is_slow {
                     self.is_slow = true;
-                    return Ok(());
+                    return Ok(false);
                 }
                 // Nothing but the end of the reader is polled for.
                 let mut closed = [PollFd::new(out, PollFlags::empty())];
@@ -58,7 +58,7 @@ mod linux {
                 }
             }
             self.is_slow = false;
-            Ok(())
+            Ok(true)
         }
     }
 }
@@ -67,8 +67,8 @@ mod linux {
 impl PipeReader {
     /// Other systems do not tell what a reader has read: a line that is written counts as read.
     #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Linux")]
-    pub(super) fn wait<T>(&mut self, _out: &T) -> io::Result<()> {
-        Ok(())
+    pub(super) fn wait<T>(&mut self, _out: &T) -> io::Result<bool> {
+        Ok(true)
     }
 }
 
@@ -84,7 +84,7 @@ mod tests {
         let mut pipe = PipeReader::default();
         writer.write_all(b"one\n").unwrap();
         reader.read_exact(&mut [0; 4]).unwrap();
-        pipe.wait(&writer).unwrap();
+        assert!(pipe.wait(&writer).unwrap());
         writer.write_all(b"two\n").unwrap();
         drop(reader);
         let error = pipe.wait(&writer).unwrap_err();
@@ -93,16 +93,19 @@ mod tests {
 
     #[test]
     fn slow_readers_are_waited_for_once() {
-        let (_reader, mut writer) = io::pipe().unwrap();
+        let (mut reader, mut writer) = io::pipe().unwrap();
         let mut pipe = PipeReader { is_slow: true };
         writer.write_all(b"one\n").unwrap();
-        pipe.wait(&writer).unwrap();
+        assert!(!pipe.wait(&writer).unwrap());
+        reader.read_exact(&mut [0; 4]).unwrap();
+        assert!(pipe.wait(&writer).unwrap());
+        assert!(!pipe.is_slow);
     }
 
     #[test]
     fn files_have_no_reader() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"one\n").unwrap();
-        PipeReader::default().wait(&file).unwrap();
+        assert!(PipeReader::default().wait(&file).unwrap());
     }
 }

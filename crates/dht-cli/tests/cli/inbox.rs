@@ -5,7 +5,7 @@ use std::{io::PipeReader, path::Path, process::Stdio};
 use dht_node::{Node, SendOptions, SendState, StateKind};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
     process::{Child, Command},
 };
 
@@ -203,6 +203,58 @@ async fn interrupted_readers_lose_no_message() {
     let rest = home.rest().await;
     assert!(rest.ends_with(&FIVE.map(str::to_owned)[2..]), "{rest:?}");
     home.stop().await;
+}
+
+/// A reader that works on one line for long: the others are printed, and acked when they are read.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn slow_readers_lose_no_message() {
+    let home = Home::with_five().await;
+    let pending = async || {
+        let (consumers, _) = run_to(0, home.path(), &["inbox", "consumers", "--json"]).await;
+        json_lines(&consumers)[0]["pending"].as_u64().unwrap()
+    };
+    let mut child = command(home.path(), &["inbox", "--ack", "--follow", "--json"])
+        .spawn()
+        .unwrap();
+    let mut output = child.stdout.take().unwrap();
+    // Its patience ends, and it prints the rest.
+    let unread = async || rustix::io::ioctl_fionread(&output).unwrap();
+    let one = loop {
+        match unread().await {
+            0 => tokio::task::yield_now().await,
+            bytes => break bytes,
+        }
+    };
+    while unread().await < 5 * one {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(pending().await, 5);
+    let mut printed = vec![0; 5 * usize::try_from(one).unwrap()];
+    within(output.read_exact(&mut printed)).await.unwrap();
+    assert_eq!(texts(&String::from_utf8(printed).unwrap()), FIVE);
+    while pending().await > 0 {}
+    signal(&child, "-INT").await;
+    assert_eq!(within(child.wait()).await.unwrap().code(), Some(0));
+    home.stop().await;
+}
+
+/// A node that stops in order ends those who wait for messages.
+#[tokio::test]
+async fn followers_end_with_the_node() {
+    let dir = TempDir::new().unwrap();
+    let node = start(dir.path()).await;
+    let sender = other(2).await;
+    let mut child = command(dir.path(), &["inbox", "--follow"]).spawn().unwrap();
+    send_all(&sender, &address(dir.path()).await, &["1"]).await;
+    let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    within(lines.next_line()).await.unwrap().unwrap();
+    stop(node).await;
+    let output = within(child.wait_with_output()).await.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("the node has stopped"), "{error}");
+    sender.shutdown().await;
 }
 
 #[tokio::test]

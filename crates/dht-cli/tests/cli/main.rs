@@ -541,6 +541,29 @@ async fn unknown_variables_are_refused() {
 }
 
 #[tokio::test]
+async fn other_encodings_are_refused() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("config.toml"), b"network = '\xff'").unwrap();
+    for args in [&["config"][..], &["id"]] {
+        let (_, error) = run_to(3, dir.path(), args).await;
+        assert!(error.contains("not valid UTF-8"), "{error}");
+    }
+    std::fs::remove_file(dir.path().join("config.toml")).unwrap();
+    run_to(0, dir.path(), &["init"]).await;
+    std::fs::write(dir.path().join("secret_key"), b"\xff").unwrap();
+    let (_, error) = run_to(4, dir.path(), &["inbox"]).await;
+    assert!(error.contains("not valid UTF-8"), "{error}");
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt as _;
+        let mut command = command(dir.path(), &["send", "--to"]);
+        command.arg(std::ffi::OsStr::from_bytes(b"\xff"));
+        let output = within(command.output()).await.unwrap();
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
+#[tokio::test]
 async fn mistyped_filters_are_refused() {
     let dir = TempDir::new().unwrap();
     for (filter, meant) in [("warning", "`warn`"), ("trcae", "`trace`")] {
