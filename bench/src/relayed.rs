@@ -206,7 +206,7 @@ async fn relay(
     }
     let start = now();
     let lanes =
-        halves.map(|messages| tokio::spawn(lane(stack(), messages, Disposition::Forwarded)));
+        halves.map(|messages| tokio::spawn(lane(stack(), messages, Disposition::Forwarded, 0)));
     let mut forwarded = 0;
     for lane in lanes {
         forwarded += lane.await.unwrap_or(0);

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use dht_core::{
     Destination, Disposition, Encryption, ManualClock, Message, NodeIdentity, OnDelivery, Payload,
@@ -20,8 +21,10 @@ use dht_peers::{
     Connections, Direction, Directory, InboundFrame, PeerRecord,
     policy::{AttributionProfile, BanPolicy, BanTerms},
 };
+use dht_spool::{Arrival, Inbox, InboxConfig, NewRow};
 use dht_stack::BytePermit;
-use futures::future::join_all;
+use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use tokio::runtime::Runtime;
 use tower::{BoxError, Service, ServiceExt, service_fn};
 
 use crate::{
@@ -35,6 +38,8 @@ use crate::{
 pub(crate) const WORKERS: usize = 2;
 /// Messages under way in a lane.
 pub(crate) const BURST: usize = 64;
+/// Messages of a lane that wait for the disk.
+const DURABLE_OPEN: usize = 1_024;
 pub(crate) const PAYLOAD: usize = 1_000;
 pub(crate) const WIRE_BODY: usize = 6_016;
 
@@ -106,9 +111,12 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
         };
         report.row(row, || {
             rate(effort, || {
-                runtime.block_on(inbound(&frames, None, expected))
+                runtime.block_on(inbound(&frames, None, expected, None))
             })
         });
+    }
+    if report.wants("inbound.ours.durable") {
+        durable(report, effort, &runtime)?;
     }
     if report.wants("inbound.duplicate") {
         let first = frames(Kind::ToBob, 1)?;
@@ -126,7 +134,7 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
         );
         report.row(row.target(300_000.0), || {
             rate(effort, || {
-                runtime.block_on(inbound(&copies, first.first(), duplicate))
+                runtime.block_on(inbound(&copies, first.first(), duplicate, None))
             })
         });
     }
@@ -155,6 +163,34 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
             })
         });
     }
+    Ok(())
+}
+
+/// The row of a node with a home: what is for it ends in an inbox on disk, in a file beside this program. The floor is the
+/// same without the inbox.
+fn durable(report: &mut Report, effort: Effort, runtime: &Runtime) -> anyhow::Result<()> {
+    let program = std::env::current_exe()?;
+    let beside = program.parent().context("no directory of the program")?;
+    let frames = frames(Kind::ToBob, effort.messages)?;
+    let delivered = Disposition::Delivered;
+    let in_memory = rate(effort, || {
+        runtime.block_on(inbound(&frames, None, delivered, None))
+    });
+    let mut samples = Vec::new();
+    for _ in 0..effort.samples {
+        let directory = tempfile::tempdir_in(beside)?;
+        let inbox = Inbox::open(directory.path().join("inbox.redb"), InboxConfig::default())?;
+        samples.push(runtime.block_on(inbound(&frames, None, delivered, Some(inbox))));
+    }
+    let row = Row::new(
+        "inbound.ours.durable",
+        "messages/s",
+        "one encrypted 1 kB message for this node, from the frame into its inbox on disk",
+    );
+    report.row(
+        row.floor(in_memory).target((0.7 * in_memory).round()),
+        || median(samples),
+    );
     Ok(())
 }
 
@@ -192,8 +228,13 @@ pub(crate) fn runtime(
     }
 }
 
-/// Runs frames through a fresh stack at Bob's, half of them in each of two lanes.
-async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition) -> f64 {
+/// Runs frames through a fresh stack at Bob's, half of them in each of two lanes, and into an inbox if there is one.
+async fn inbound(
+    frames: &[Bytes],
+    primed: Option<&Bytes>,
+    expected: Disposition,
+    inbox: Option<Inbox>,
+) -> f64 {
     let clock: SharedClock = Arc::new(ManualClock::new(test_util::NOW));
     let entropy: SharedEntropy = Arc::new(SeededEntropy::new(1));
     let identity = Arc::new(test_util::identity(2));
@@ -202,8 +243,16 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
     let runtime = runtime(identity, directory, clock, entropy, send_queue);
     // As a node does: a queue of signatures for each worker.
     let stack = || {
-        let deliver =
-            service_fn(|_: Delivered| async { Ok::<_, BoxError>(Disposition::Delivered) });
+        let inbox = inbox.clone();
+        let deliver = service_fn(move |delivered: Delivered| {
+            let insertion = inbox.as_ref().map(|inbox| inbox.insert(row(delivered)));
+            async move {
+                if let Some(insertion) = insertion {
+                    insertion.await?;
+                }
+                Ok::<_, BoxError>(Disposition::Delivered)
+            }
+        });
         Inbound::new(InboundConfig::default(), runtime.clone(), deliver)
             .push_protocol()
             .push_forward()
@@ -229,7 +278,8 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
         }
     }
     let start = now();
-    let lanes = halves.map(|messages| tokio::spawn(lane(stack(), messages, expected)));
+    let open = if inbox.is_some() { DURABLE_OPEN } else { 0 };
+    let lanes = halves.map(|messages| tokio::spawn(lane(stack(), messages, expected, open)));
     let mut as_expected = 0;
     for lane in lanes {
         as_expected += lane.await.unwrap_or(0);
@@ -243,26 +293,51 @@ async fn inbound(frames: &[Bytes], primed: Option<&Bytes>, expected: Disposition
     frames.len() as f64 / seconds
 }
 
+/// What a node inserts into its inbox.
+fn row(delivered: Delivered) -> NewRow {
+    NewRow {
+        received_at: test_util::NOW,
+        origin: delivered.origin,
+        message_type: 1,
+        payload: delivered.parts.get(1).cloned().unwrap_or_default(),
+        via: delivered.source.node_id,
+        arrival: Arrival::Live,
+        hash: delivered.hash,
+    }
+}
+
+/// Runs messages through a stack in bursts. As a worker of a node does, leaves up to `open` of them waiting when it goes
+/// on to the next burst.
 pub(crate) async fn lane<S>(
     mut stack: S,
     messages: Vec<InboundFrame>,
     expected: Disposition,
+    open: usize,
 ) -> usize
 where
     S: Service<InboundFrame, Response = Disposition, Error = BoxError>,
 {
     let mut as_expected = 0;
+    let mut waiting = FuturesUnordered::new();
     let mut messages = messages.into_iter().peekable();
-    while messages.peek().is_some() {
+    while messages.peek().is_some() || !waiting.is_empty() {
         // As a node's lane does: a burst is called first and polled then.
-        let mut burst = Vec::with_capacity(BURST);
         for message in messages.by_ref().take(BURST) {
             if poll_fn(|cx| stack.poll_ready(cx)).await.is_ok() {
-                burst.push(stack.call(message));
+                waiting.push(stack.call(message));
             }
         }
-        let dispositions = join_all(burst).await;
-        as_expected += dispositions
+        let open = if messages.peek().is_some() { open } else { 0 };
+        let mut ended = Vec::new();
+        while let Some(Some(disposition)) = waiting.next().now_or_never() {
+            ended.push(disposition);
+        }
+        while waiting.len() > open
+            && let Some(disposition) = waiting.next().await
+        {
+            ended.push(disposition);
+        }
+        as_expected += ended
             .into_iter()
             .filter(|d| matches!(d, Ok(d) if *d == expected))
             .count();
