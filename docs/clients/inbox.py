@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Prints and acks the messages of a node: inbox.py [HOME/api.sock [CONSUMER]]. Resumes where it was, also after a kill."""
-import http.client, json, socket, sys, time
+import http.client, json, os, socket, sys, time
 
-PATH = sys.argv[1] if len(sys.argv) > 1 else "home/api.sock"
+PATH = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("DHT_NODE_HOME", "home") + "/api.sock"
 CONSUMER = sys.argv[2] if len(sys.argv) > 2 else "default"
 class Unix(http.client.HTTPConnection):
     def connect(self):
@@ -25,6 +25,6 @@ while True:
                 # The sender chose the text: print it escaped.
                 print(message["id"], message.get("from", "anonymous"), ascii(message.get("text")), flush=True)
                 call("POST", "/v1/inbox/ack", {"consumer": CONSUMER, "up_to": message["id"]}).read()
-    except (OSError, http.client.HTTPException):
-        pass  # the node restarts
+    except (OSError, http.client.HTTPException) as error:
+        print(f"{PATH}: {error}; tried again", file=sys.stderr)  # the node restarts
     time.sleep(1)

@@ -45,7 +45,7 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(500);
         dht-node inbox --home a --follow --ack          read what the running node receives\n\n\
         While a node runs on a home, every other command on it talks to that node, at HOME/api.sock.\n\n\
         Exit codes: 0 success, 1 failure, 2 usage, 3 configuration, 4 key file, 5 cannot listen,\n\
-        6 peer not reached, 130 interrupted"
+        6 peer not reached or message not as far as asked, 130 interrupted"
 )]
 struct Flags {
     #[command(subcommand)]

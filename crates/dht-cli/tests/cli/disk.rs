@@ -1,12 +1,13 @@
 //! A disk without room.
 
+use std::{os::unix::fs::MetadataExt as _, process::Stdio};
+
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::{BINARY, run_to, within};
+use crate::{BINARY, run_to, runs, start, stop, within};
 
 /// No byte can be written to any file: nothing half made is left, and with room again the home is made.
-#[cfg(unix)]
 #[tokio::test]
 async fn init_leaves_nothing_half_made() {
     let dir = TempDir::new().unwrap();
@@ -24,4 +25,24 @@ async fn init_leaves_nothing_half_made() {
     }
     let (made, _) = run_to(0, &home, &["init"]).await;
     assert!(made.starts_with("made "), "{made}");
+}
+
+/// No file can grow, as on a disk that filled up: a home that ran before runs again.
+#[tokio::test]
+async fn homes_restart_without_room() {
+    let dir = TempDir::new().unwrap();
+    stop(start(dir.path()).await).await;
+    let entries = std::fs::read_dir(dir.path()).unwrap();
+    let sizes = entries.map(|entry| entry.unwrap().metadata().unwrap().size());
+    // The shell counts in halves of a kilobyte.
+    let blocks = sizes.max().unwrap().div_ceil(512);
+    let script = format!(
+        "trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" run --home \"$1\" --listen /ip4/127.0.0.1/tcp/0"
+    );
+    let mut command = Command::new("sh");
+    let command = command.args(["-c", &script, BINARY]).arg(dir.path());
+    let mut node = command.stderr(Stdio::piped()).spawn().unwrap();
+    runs(&mut node).await;
+    run_to(0, dir.path(), &["status"]).await;
+    stop(node).await;
 }

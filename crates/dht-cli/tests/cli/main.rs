@@ -8,6 +8,7 @@
 mod beside;
 mod brief;
 mod clients;
+#[cfg(unix)]
 mod disk;
 mod inbox;
 

@@ -1,0 +1,204 @@
+//! Prints messages, and acks them once they were read.
+
+use std::time::Duration;
+
+use clap::Args;
+use dht_api::{
+    Client,
+    types::{Ack, Arrival, InboxMessage},
+};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::{
+    exit::Failure,
+    output::{is_read, print, print_read, printable},
+    session::refused,
+};
+
+/// Messages that one request acks.
+const MAX_ACKS: usize = 1000;
+/// Interval at which a slow reader is looked after.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What to print, and how.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Print {
+    /// Print one JSON object for each message instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Stop after this many messages.
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+/// Prints what waits for a consumer and what comes later.
+pub(crate) async fn follow(
+    client: &Client,
+    consumer: &str,
+    ack: bool,
+    how: &Print,
+) -> Result<(), Failure> {
+    let mut messages = client.inbox_stream(consumer, None);
+    let mut printer = Printer::new(client, consumer, ack, how);
+    while printer.left > 0 {
+        let message = tokio::select! {
+            message = messages.next() => message.map_err(|error| refused(&error))?,
+            () = sleep(LOOK_AGAIN), if !printer.unacked.is_empty() => {
+                printer.ack_if_read().await?;
+                continue;
+            }
+        };
+        let message = message.ok_or_else(|| Failure::other("the node has stopped".to_owned()))?;
+        printer.take(&message).await?;
+    }
+    printer.ack().await
+}
+
+/// Prints messages, and acks them once they were read.
+pub(super) struct Printer<'a> {
+    client: &'a Client,
+    consumer: &'a str,
+    acks: bool,
+    how: &'a Print,
+    /// Messages still to be printed.
+    pub(super) left: u64,
+    /// Ids of printed messages that are not acked. Bounded by what a pipe holds.
+    unacked: Vec<u64>,
+}
+
+impl<'a> Printer<'a> {
+    pub(super) fn new(client: &'a Client, consumer: &'a str, acks: bool, how: &'a Print) -> Self {
+        Self {
+            client,
+            consumer,
+            acks,
+            how,
+            left: how.count.unwrap_or(u64::MAX),
+            unacked: Vec::new(),
+        }
+    }
+
+    pub(super) async fn take(&mut self, message: &InboxMessage) -> Result<(), Failure> {
+        let line = line(message, self.how.json);
+        self.left = self.left.saturating_sub(1);
+        if !self.acks {
+            return print(line).await;
+        }
+        // Nothing comes after the last one, for which a reader could be waited for.
+        if self.left == 0 {
+            print(line).await?;
+            self.unacked.push(message.id);
+            return Ok(());
+        }
+        let is_read = print_read(line).await?;
+        self.unacked.push(message.id);
+        if is_read {
+            self.ack().await?;
+        }
+        Ok(())
+    }
+
+    async fn ack_if_read(&mut self) -> Result<(), Failure> {
+        if is_read().await? {
+            self.ack().await?;
+        }
+        Ok(())
+    }
+
+    /// Acks what was printed: these messages only, as another process of the same consumer may be between two others.
+    pub(super) async fn ack(&mut self) -> Result<(), Failure> {
+        for ids in self.unacked.chunks(MAX_ACKS) {
+            let ack = Ack {
+                consumer: self.consumer.to_owned(),
+                up_to: None,
+                ids: ids.to_vec(),
+            };
+            let acked = self.client.ack(&ack).await;
+            acked.map_err(|error| refused(&error))?;
+        }
+        self.unacked.clear();
+        Ok(())
+    }
+}
+
+/// A message as one line.
+fn line(message: &InboxMessage, json: bool) -> String {
+    if json {
+        json_line(message)
+    } else {
+        text_line(message)
+    }
+}
+
+fn text_line(message: &InboxMessage) -> String {
+    let sender = message
+        .from
+        .map_or_else(|| "anonymous".to_owned(), |key| key.to_string());
+    let payload = &message.payload.0;
+    let shown = match str::from_utf8(payload) {
+        Ok(text) => printable(text.trim_end()),
+        Err(_) => format!(
+            "<{} bytes that are not text; --json shows them>",
+            payload.len()
+        ),
+    };
+    format!("{sender} {shown}")
+}
+
+fn json_line(message: &InboxMessage) -> String {
+    let payload = &message.payload.0;
+    json!({
+        "id": message.id,
+        "received_at": message.received_at,
+        "sender": message.from.map(|key| key.to_string()),
+        "via": message.via.to_string(),
+        "stored": message.arrival == Arrival::Stored,
+        "type": message.message_type,
+        "bytes": payload.len(),
+        "text": str::from_utf8(payload).ok(),
+        "base64": data_encoding::BASE64.encode(payload),
+    })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use dht_api::types::{Base64, Version};
+    use dht_core::NodeId;
+
+    use super::*;
+
+    fn received(payload: &'static [u8]) -> InboxMessage {
+        InboxMessage {
+            version: Version,
+            id: 1,
+            received_at: 2,
+            from: None,
+            message_type: 3,
+            payload: Base64(payload.into()),
+            text: None,
+            via: NodeId::default(),
+            arrival: Arrival::Live,
+        }
+    }
+
+    #[test]
+    fn control_characters_are_replaced() {
+        let text = received("gr\u{fc}\u{df}e \u{1b}[31m\n".as_bytes());
+        assert_eq!(line(&text, false), "anonymous gr\u{fc}\u{df}e \u{fffd}[31m");
+        let binary = line(&received(&[0xff, 0]), false);
+        assert!(binary.starts_with("anonymous <2 bytes"), "{binary}");
+    }
+
+    #[test]
+    fn json_lines_carry_every_byte() {
+        let json: serde_json::Value = line(&received(&[0xff, 0]), true).parse().unwrap();
+        assert_eq!(json["text"], serde_json::Value::Null);
+        assert_eq!(
+            (&json["bytes"], &json["base64"]),
+            (&2.into(), &"/wA=".into())
+        );
+        assert_eq!((&json["type"], &json["sender"]), (&3.into(), &json!(null)));
+    }
+}
