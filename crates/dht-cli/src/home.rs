@@ -7,14 +7,12 @@ use std::{
 };
 
 use clap::Args;
-use dht_core::{Address, Claim, Clock as _, Entropy as _, PeerAddress, PublicKey, SecretKey};
+use dht_core::{Address, Claim, Clock as _, Entropy as _, PublicKey, SecretKey};
 use dht_node::{Config, OsEntropy, SystemClock};
-use serde_json::json;
 
 use crate::{
     exit::Failure,
     lock::{self, Held, Lock},
-    output::print,
     settings::Settings,
 };
 
@@ -31,87 +29,6 @@ pub(crate) struct Home {
     /// free port.
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Address>,
-}
-
-/// `dht-node init`
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  dht-node init --home a --listen /ip4/0.0.0.0/tcp/18189")]
-pub(crate) struct Init {
-    #[command(flatten)]
-    home: Home,
-}
-
-/// `dht-node id`
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  dht-node id --home a\n  dht-node id --home a --address   # what to give to others"
-)]
-pub(crate) struct Id {
-    #[command(flatten)]
-    home: Home,
-    /// Print only KEY::ADDR, which a sender needs.
-    #[arg(long, conflicts_with = "json")]
-    address: bool,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
-}
-
-/// `dht-node config`
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  dht-node config --home a\n  \
-    DHT_NODE_SAF_CAPACITY_ROWS=5000 dht-node config   # every setting has such a variable")]
-pub(crate) struct ShowConfig {
-    #[command(flatten)]
-    home: Home,
-}
-
-impl Init {
-    pub(crate) async fn run(self) -> Result<(), Failure> {
-        let fresh = !self.home.key_path().exists();
-        let secret = self.home.make()?;
-        print(format!(
-            "{} {}\npublic key {}",
-            if fresh { "made" } else { "kept" },
-            self.home.path.display(),
-            secret.public_key()
-        ))
-        .await
-    }
-}
-
-impl Id {
-    pub(crate) async fn run(self) -> Result<(), Failure> {
-        let addresses = self.home.addresses()?;
-        let public_key = self.home.key_or_new()?.public_key();
-        let node_id = public_key.node_id();
-        let peer = PeerAddress {
-            public_key,
-            addresses: addresses.clone(),
-        };
-        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        print(if self.json {
-            json!({
-                "public_key": public_key.to_string(), "node_id": node_id.to_string(),
-                "addresses": addresses, "address": peer.to_string(),
-            })
-            .to_string()
-        } else if self.address {
-            peer.to_string()
-        } else {
-            format!(
-                "public key  {public_key}\nnode id     {node_id}\naddresses   {}\naddress     {peer}",
-                addresses.join(" ")
-            )
-        })
-        .await
-    }
-}
-
-impl ShowConfig {
-    pub(crate) async fn run(self) -> Result<(), Failure> {
-        print(self.home.settings()?.to_text()?.trim_end()).await
-    }
 }
 
 impl Home {
@@ -188,7 +105,7 @@ impl Home {
     }
 
     /// Makes what is missing of key and configuration: all of it or nothing.
-    fn make(&self) -> Result<SecretKey, Failure> {
+    pub(crate) fn make(&self) -> Result<SecretKey, Failure> {
         let (config, text) = (self.config_path(), self.settings()?.to_text()?);
         let fresh = !self.path.exists();
         self.make_folder()?;
@@ -280,7 +197,7 @@ impl Home {
 
     /// Where others reach the node of this home: the addresses it claims, else those that a running node listens on,
     /// else the configured ones.
-    fn addresses(&self) -> Result<Vec<Address>, Failure> {
+    pub(crate) fn addresses(&self) -> Result<Vec<Address>, Failure> {
         let config = self.config()?;
         if !config.public_addresses.is_empty() {
             return Ok(config.public_addresses);
@@ -343,7 +260,8 @@ impl Home {
         self.path.join(".api.sock")
     }
 
-    fn key_path(&self) -> PathBuf {
+    /// Path of the file with the secret key.
+    pub(crate) fn key_path(&self) -> PathBuf {
         self.path.join("secret_key")
     }
 

@@ -9,6 +9,7 @@ mod demo;
 mod exit;
 mod home;
 mod inbox;
+mod init;
 mod lock;
 mod log;
 mod output;
@@ -61,9 +62,9 @@ enum Command {
     /// Run many nodes in this process and check that every message arrives once.
     Demo(demo::Demo),
     /// Make a home: secret key and configuration.
-    Init(home::Init),
+    Init(init::Init),
     /// Print public key, node id and addresses.
-    Id(home::Id),
+    Id(init::Id),
     /// Run a node until interrupted.
     Run(run::Run),
     /// Run a node and print one line for each received message; or those of the node that runs.
@@ -85,7 +86,7 @@ enum Command {
     /// Show, add and lift bans of the running node; print the offences for which a node bans peers.
     Bans(bans::Bans),
     /// Print every setting with its value.
-    Config(home::ShowConfig),
+    Config(init::ShowConfig),
 }
 
 fn main() -> ExitCode {

@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    BINARY, address, command, json_lines, listen, other, run_to, send_all, signal, start, stop,
-    texts, within,
+    BINARY, address, command, json_lines, listen, other, run_to, send_all, signal, start,
+    start_with, stop, texts, within,
 };
 
 const FIVE: [&str; 5] = ["1", "2", "3", "4", "5"];
@@ -81,12 +81,9 @@ async fn counted_listeners_leave_the_rest() {
     home.stop().await;
 }
 
-/// Five messages wait at another node; the listener is a node of its own.
-#[tokio::test]
-async fn waiting_messages_survive_a_listener() {
-    let dir = TempDir::new().unwrap();
-    let home = dir.path().join("home");
-    let to = address(&home).await.public_key;
+/// Five messages for a home, which another node stores.
+async fn stored_for(home: &Path) -> (Node, Node) {
+    let to = address(home).await.public_key;
     let (holder, sender) = (other(2).await, other(3).await);
     within(sender.connect(&holder.peer_address()))
         .await
@@ -104,6 +101,37 @@ async fn waiting_messages_survive_a_listener() {
         }
     });
     futures::future::join_all(sending).await;
+    (holder, sender)
+}
+
+/// Nobody reads while the node runs; what it fetched is there when it has stopped.
+#[tokio::test]
+async fn a_node_fetches_into_its_inbox() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path().join("home");
+    let (holder, sender) = stored_for(&home).await;
+    let peer = holder.peer_address().to_string();
+    let (node, _) = start_with(&home, &[("DHT_NODE_PEERS", &peer)]).await;
+    loop {
+        let (status, _) = run_to(0, &home, &["status", "--json"]).await;
+        if json_lines(&status)[0]["inbox"]["messages"] == 5 {
+            break;
+        }
+    }
+    stop(node).await;
+    let (inbox, _) = run_to(0, &home, &["inbox", "--json"]).await;
+    let mut seen = texts(&inbox);
+    seen.sort();
+    assert_eq!(seen, FIVE);
+    tokio::join!(holder.shutdown(), sender.shutdown());
+}
+
+/// The listener is a node of its own, which fetches all five and prints one.
+#[tokio::test]
+async fn waiting_messages_survive_a_listener() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path().join("home");
+    let (holder, sender) = stored_for(&home).await;
     let peers = format!("peers = [\"{}\"]", holder.peer_address());
     std::fs::write(home.join("config.toml"), peers).unwrap();
     let listen = [

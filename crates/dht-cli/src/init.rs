@@ -1,0 +1,88 @@
+//! `init`, `id` and `config`: makes a home, and prints what it is.
+
+use clap::Args;
+use dht_core::PeerAddress;
+use serde_json::json;
+
+use crate::{exit::Failure, home::Home, output::print};
+
+/// `dht-node init`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dht-node init --home a --listen /ip4/0.0.0.0/tcp/18189")]
+pub(crate) struct Init {
+    #[command(flatten)]
+    home: Home,
+}
+
+/// `dht-node id`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dht-node id --home a\n  dht-node id --home a --address   # what to give to others"
+)]
+pub(crate) struct Id {
+    #[command(flatten)]
+    home: Home,
+    /// Print only KEY::ADDR, which a sender needs.
+    #[arg(long, conflicts_with = "json")]
+    address: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `dht-node config`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  dht-node config --home a\n  \
+    DHT_NODE_SAF_CAPACITY_ROWS=5000 dht-node config   # every setting has such a variable")]
+pub(crate) struct ShowConfig {
+    #[command(flatten)]
+    home: Home,
+}
+
+impl Init {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let fresh = !self.home.key_path().exists();
+        let secret = self.home.make()?;
+        print(format!(
+            "{} {}\npublic key {}",
+            if fresh { "made" } else { "kept" },
+            self.home.path().display(),
+            secret.public_key()
+        ))
+        .await
+    }
+}
+
+impl Id {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let addresses = self.home.addresses()?;
+        let public_key = self.home.key_or_new()?.public_key();
+        let node_id = public_key.node_id();
+        let peer = PeerAddress {
+            public_key,
+            addresses: addresses.clone(),
+        };
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        print(if self.json {
+            json!({
+                "public_key": public_key.to_string(), "node_id": node_id.to_string(),
+                "addresses": addresses, "address": peer.to_string(),
+            })
+            .to_string()
+        } else if self.address {
+            peer.to_string()
+        } else {
+            format!(
+                "public key  {public_key}\nnode id     {node_id}\naddresses   {}\naddress     {peer}",
+                addresses.join(" ")
+            )
+        })
+        .await
+    }
+}
+
+impl ShowConfig {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        print(self.home.settings()?.to_text()?.trim_end()).await
+    }
+}
