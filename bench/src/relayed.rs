@@ -89,7 +89,7 @@ fn known(identity: &NodeIdentity, peers: u64) -> Directory {
     let mut rng = SeededEntropy::new(11).rng();
     for _ in 0..peers {
         let key = dht_core::SecretKey::random(&mut rng).public_key();
-        let record = PeerRecord::new(key, dht_core::Features::NODE, test_util::NOW);
+        let record = PeerRecord::seed(key, dht_core::Features::NODE, [], test_util::NOW);
         directory.add_or_update(record, test_util::NOW);
     }
     directory

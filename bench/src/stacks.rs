@@ -361,7 +361,7 @@ async fn send_out(messages: usize, peers: u32) -> f64 {
             Direction::Outbound,
         );
         directory.add_or_update(
-            PeerRecord::new(key, features, test_util::NOW),
+            PeerRecord::seed(key, features, [], test_util::NOW),
             test_util::NOW,
         );
     }

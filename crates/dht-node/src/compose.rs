@@ -15,7 +15,7 @@ use dht_inbound::{
 };
 use dht_outbound::{Connector, Outbound, PipelineParts, SearchLimits, Searcher, pipeline};
 use dht_peers::{
-    Connections, Directory, InboundFrame,
+    Directory, DirectoryLimits, InboundFrame,
     policy::{BanPolicy, BanTerms},
 };
 use dht_spool::SpoolError;
@@ -56,7 +56,7 @@ impl Builder {
         let config = &self.config;
         config.validate()?;
         let memory = Memory::new(config.memory_mib);
-        let shared = self.shared();
+        let shared = self.shared(&memory);
 
         // Connections.
         let builder = transport(&shared, config, &memory);
@@ -247,7 +247,7 @@ impl Builder {
         Ok(node)
     }
 
-    fn shared(&self) -> Shared {
+    fn shared(&self, memory: &Memory) -> Shared {
         let (config, clock, entropy) = (&self.config, &self.clock, &self.entropy);
         let secret = self.secret.clone();
         let identity = match &self.claim {
@@ -258,7 +258,8 @@ impl Builder {
                 NodeIdentity::new(secret, self.features, addresses, now, &mut rng)
             }
         };
-        let directory = Directory::new(*identity.node_id());
+        let limits = DirectoryLimits::within(memory.directory);
+        let directory = Directory::with_limits(*identity.node_id(), limits);
         let bans = BanPolicy::new(
             config.attribution,
             BanTerms::default(),
@@ -267,8 +268,8 @@ impl Builder {
         );
         Shared {
             identity: Arc::new(identity),
+            connections: directory.connections(),
             directory,
-            connections: Connections::new(),
             bans,
             dedup: DedupTable::new(DEFAULT_CAPACITY, seed(entropy)),
             clock: Arc::clone(clock),

@@ -8,7 +8,7 @@ use dht_outbound::DISCOVERY_SECONDS;
 use dht_peers::policy::AttributionProfile;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// Memory for messages, in MiB (law 2): three quarters for inbound messages, an eighth and at least 4 MiB for bytes that
+/// Memory for messages, in MiB (law 2): eleven sixteenths for inbound messages, a sixteenth for the peer directory, an eighth and at least 4 MiB for bytes that
 /// no stream has read yet, an eighth and at least 16 MiB for queued outbound messages. Enough for twenty of the largest
 /// messages; peers that send more are held back at their sockets.
 pub const DEFAULT_MEMORY_MIB: usize = 256;

@@ -1,4 +1,4 @@
-//! The shares of a node's memory for messages.
+//! The shares of a node's memory for messages and peers.
 
 use dht_stack::ByteBudget;
 use dht_transport::limits::{MAX_UNREAD_BYTES, MESSAGE_OVERHEAD_BYTES};
@@ -11,7 +11,7 @@ const LEAST_QUEUED: usize = 16 * MIB;
 /// Shares of [`Config::memory_mib`](crate::Config::memory_mib).
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// Budget of inbound messages, three quarters: held from the socket until the message's disposition is known. An
+    /// Budget of inbound messages, eleven sixteenths: held from the socket until the message's disposition is known. An
     /// eighth of it is reserved for peers that hold little.
     pub(crate) arriving: ByteBudget,
     /// Bytes of queued outbound messages, an eighth. Responses with stored messages are among them, and never hold more.
@@ -19,17 +19,21 @@ pub(crate) struct Memory {
     /// Bytes that sockets received and no stream has read yet, an eighth. Each connection has
     /// [`FREE_UNREAD_BYTES`](dht_transport::limits::FREE_UNREAD_BYTES) beyond it.
     pub(crate) unread: usize,
+    /// Bytes of the peer directory with its bans, a sixteenth.
+    pub(crate) directory: usize,
 }
 
 impl Memory {
     pub(crate) fn new(mib: usize) -> Self {
         let total = mib.max(1).saturating_mul(MIB);
-        let (queued, unread) = (total / 8, total / 8);
-        let arriving = total.saturating_sub(queued).saturating_sub(unread);
+        let (queued, unread, directory) = (total / 8, total / 8, total / 16);
+        let others = queued.saturating_add(unread).saturating_add(directory);
+        let arriving = total.saturating_sub(others);
         Self {
             arriving: ByteBudget::with_reserve(arriving, arriving / 8),
             queued: queued.max(LEAST_QUEUED),
             unread: unread.max(MAX_UNREAD_BYTES),
+            directory,
         }
     }
 

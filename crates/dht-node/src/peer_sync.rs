@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dht_core::{Clock as _, NodeId};
-use dht_peers::{ClaimChannel, ClaimPolicy};
+use dht_peers::{ClaimChannel, ClaimPolicy, NetGroup};
 use dht_transport::{Connection, Transport};
 
 use crate::{outbox::OutboxHandle, saf::SafHandle, shared::Shared};
@@ -45,7 +45,8 @@ impl PeerSync {
             .claims
             .record(peer.public_key, claim, ClaimChannel::Connection, now)
             .with_agent(&info.user_agent, info.protocols.iter().cloned());
-        self.shared.directory.add_or_update(record, now);
+        let from = NetGroup::of_address(connection.address());
+        self.shared.directory.authenticated(record, from, now);
         let direction = connection.direction();
         if self.shared.connections.insert(Arc::clone(peer), direction) {
             tracing::info!(peer = %peer.node_id.short(), ?direction, "connected");

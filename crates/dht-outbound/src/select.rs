@@ -86,11 +86,15 @@ pub fn select(
     } = candidates;
     let mut chosen = match strategy {
         Strategy::DirectNodeId(id) => named(*id, candidates),
-        Strategy::DirectPublicKey(key) => match directory.find_by_key(key) {
-            Some(peer) => named(*peer.node_id(), candidates),
-            // Looked up by id as well, so that our own key is recognised.
-            None => named_self(key.node_id(), me),
-        },
+        Strategy::DirectPublicKey(key) => {
+            let id = key.node_id();
+            let connected = connected.find(&id).map(|entry| entry.peer.public_key);
+            let known = || directory.find(&id).map(|peer| *peer.public_key());
+            match connected.or_else(known) {
+                Some(other) if other != *key => Vec::new(),
+                _ => named(id, candidates),
+            }
+        }
         Strategy::Flood { exclude } => {
             let exclude: HashSet<_> = exclude.iter().collect();
             let nodes = connected
@@ -177,22 +181,19 @@ const fn chosen(node_id: NodeId, why: Why) -> Chosen {
     Chosen { node_id, why }
 }
 
+/// The peer of this id if it is connected or known. A connected peer is found even if the directory has lost it; this
+/// node is not in its own directory, but to name it is a mistake worth telling from an unknown peer.
 fn named(
     id: NodeId,
     Candidates {
-        me, directory, now, ..
+        me,
+        connected,
+        directory,
+        now,
     }: Candidates<'_>,
 ) -> Vec<Chosen> {
-    match directory.find(&id) {
-        Some(peer) if !peer.is_banned(now) => vec![chosen(id, Why::Named)],
-        Some(_) => Vec::new(),
-        None => named_self(id, me),
-    }
-}
-
-/// This node is not in its own directory, but to name it is a mistake worth telling from an unknown peer.
-fn named_self(id: NodeId, me: &NodeId) -> Vec<Chosen> {
-    if id == *me {
+    let is_known = connected.contains(&id) || directory.contains(&id) || id == *me;
+    if is_known && !directory.is_banned(&id, now) {
         vec![chosen(id, Why::Named)]
     } else {
         Vec::new()

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let key = |n| SecretKey::from_bytes(&[n; 32]).map(|secret| secret.public_key());
     let directory = Directory::new(key(1)?.node_id());
     for n in 2..10 {
-        directory.add_or_update(PeerRecord::new(key(n)?, Features::NODE, now), now);
+        directory.add_or_update(PeerRecord::seed(key(n)?, Features::NODE, [], now), now);
     }
     let target = key(15)?.node_id();
     let closest = directory.closest(&target, 3, &PeerFilter::reachable(now));

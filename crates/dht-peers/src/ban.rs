@@ -12,6 +12,9 @@ use crate::{address::truncate, policy::Offence};
 /// Bytes kept of the reason of a ban.
 pub const MAX_REASON_BYTES: usize = 256;
 
+/// Bytes that a ban takes at most, with its reason and its places in three indexes.
+pub(crate) const BAN_BYTES: usize = 640;
+
 /// "Until" of a ban without end.
 pub const FOREVER: UnixSeconds = UnixSeconds(u64::MAX);
 

@@ -34,7 +34,8 @@ pub struct ClaimPolicy {
 }
 
 /// Treatment of a claim with addresses this node has no use for: those that may not be advertised, and, beside
-/// public ones and unless test addresses are allowed, those of a local network.
+/// public ones and unless test addresses are allowed, those of a local network. Where test addresses are not allowed, a
+/// claim without any public address is valid, but has no address to dial.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unusable {
     /// The peer is kept with the others; only a claim without any other is refused. Counts and limits apply to what
@@ -123,6 +124,11 @@ impl ClaimPolicy {
                 found,
                 max: self.max_addresses,
             }),
+            _ if !self.addresses.allow_test
+                && !usable.iter().any(|address| address.is_public()) =>
+            {
+                Ok(Vec::new())
+            }
             _ => Ok(usable),
         }
     }
@@ -206,7 +212,7 @@ impl ValidClaims {
         &self.claims
     }
 
-    /// The addresses of the newest claim that are used; at least one.
+    /// The addresses of the newest claim that are used; none if only local networks know them and this is no test network.
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
@@ -358,11 +364,20 @@ mod tests {
         );
     }
 
+    /// Valid by the address rules, but only of use in the network it comes from: there all addresses count.
     #[test]
-    fn local_network_peer_keeps_its_addresses() {
-        // Valid by the address rules, and all there is to reach it by.
+    fn private_addresses_count_on_localnet_only() {
         let local = ["/ip4/10.0.0.1/tcp/5", "/ip4/127.0.0.1/tcp/5"];
-        let valid = check(vec![signed(&[local[0], local[1], "/memory/7"], 7)]).unwrap();
+        let claims = || vec![signed(&local, 7)];
+        let valid = check(claims()).unwrap();
+        assert_eq!(valid.addresses(), []);
+        assert_eq!(valid.newest().addresses.len(), 2);
+        let key = secret(1).public_key();
+        let localnet = ClaimPolicy {
+            addresses: AddressPolicy { allow_test: true },
+            ..ClaimPolicy::default()
+        };
+        let valid = validate_claims(&key, claims(), None, &localnet, NOW).unwrap();
         let kept: Vec<_> = valid.addresses().iter().map(Address::to_string).collect();
         assert_eq!(kept, local);
     }
@@ -379,7 +394,7 @@ mod tests {
             record.addresses().len()
         };
         assert_eq!(kept(&["/ip4/1.2.3.4/tcp/5", "/ip4/10.0.0.1/tcp/5"]), 1);
-        assert_eq!(kept(&["/ip4/10.0.0.1/tcp/5"]), 1);
+        assert_eq!(kept(&["/ip4/10.0.0.1/tcp/5"]), 0);
         assert_eq!(kept(&["/memory/7"]), 0);
     }
 

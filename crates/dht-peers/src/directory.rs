@@ -1,4 +1,4 @@
-//! The directory: the peers this node has heard of, and the bans.
+//! The directory: the peers this node knows or has heard of, and the bans.
 
 use std::{fmt, sync::Arc};
 
@@ -6,30 +6,34 @@ use dht_core::{Address, NodeId, PublicKey, Severity, UnixSeconds};
 use parking_lot::{Mutex, RwLock};
 use rand_core::Rng;
 
-use crate::{Ban, BanOutcome, BanTarget, DialTimes, PeerFilter, PeerRecord, metrics};
+use crate::{
+    Ban, BanOutcome, BanTarget, Connections, DialTimes, NetGroup, PeerFilter, PeerRecord,
+    ban::BAN_BYTES, metrics,
+};
 use index::Index;
 use region::Region;
 
 mod index;
 mod region;
+mod shares;
 
-/// Peers kept by default: enough for a network of that size to be known completely, at about 1.5 KiB each.
-pub const DEFAULT_MAX_PEERS: usize = 50_000;
+/// Memory of a directory by default, in bytes: a sixteenth of the default memory of a node. Room for about 7 000 proven
+/// peers.
+pub const DEFAULT_DIRECTORY_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bans kept by default of peers that are not in the directory. An offender can make new keys for nothing, so the
-/// table has an end: the bans that would lapse first give way.
-pub const DEFAULT_MAX_BANS: usize = 10_000;
-
-/// How much a [`Directory`] may hold.
+/// How much a [`Directory`] may hold. Defaults to the shares of [`DEFAULT_DIRECTORY_BYTES`].
+///
+/// A peer takes 1 to 2 KiB, more with a long claim. When a table is over its limit, a peer gives way of the
+/// [source group](NetGroup) that has most bytes in it, and of these of the address group that has most: deleted peers
+/// first, then offline ones, then those not seen for longest; of peers heard of, those whose claim is oldest.
+/// Connected peers, and those the operator named or [allowed](Directory::allow), always stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirectoryLimits {
-    /// Most peers; defaults to [`DEFAULT_MAX_PEERS`].
-    ///
-    /// When there are more, the least useful are dropped, a 32nd of the limit at once: deleted peers first, then
-    /// offline ones, then those never seen, then those not seen for longest. Peers the operator named or
-    /// [allowed](Directory::allow) always stay.
-    pub max_peers: usize,
-    /// Most bans of unknown peers; defaults to [`DEFAULT_MAX_BANS`].
+    /// Most bytes of proven peers, without those the operator named or allowed.
+    pub proven_bytes: usize,
+    /// Most bytes of peers heard of.
+    pub heard_of_bytes: usize,
+    /// Most bans of unknown peers. An offender can make new keys for nothing: the bans that would lapse first give way.
     pub max_bans: usize,
 }
 
@@ -48,7 +52,12 @@ pub enum Change {
     KeyMismatch,
 }
 
-/// The peers this node has heard of. Cloning gives another handle to the same directory.
+/// The peers this node knows, in two tables. Cloning gives another handle to the same directory.
+///
+/// *Proven* peers have authenticated themselves on a connection of this node's own, or the operator named them.
+/// *Heard-of* peers are signed claims that others delivered; anybody can make as many of them as they like, so they only
+/// suggest whom to dial. A peer that authenticates itself moves from the one table to the other. Queries are about
+/// proven peers unless their [`PeerFilter`] says otherwise; looking up one peer finds it in either table.
 ///
 /// Reads take a shared lock for as long as they walk and hand out shared records; no call waits for anything else.
 #[derive(Clone)]
@@ -63,12 +72,22 @@ struct Inner {
     hooks: RwLock<Vec<BanHook>>,
 }
 
+impl DirectoryLimits {
+    /// The limits of a directory that takes at most so many bytes: half for proven peers, a quarter each for peers heard
+    /// of and for bans.
+    #[must_use]
+    pub const fn within(bytes: usize) -> Self {
+        Self {
+            proven_bytes: bytes / 2,
+            heard_of_bytes: bytes / 4,
+            max_bans: bytes / 4 / BAN_BYTES,
+        }
+    }
+}
+
 impl Default for DirectoryLimits {
     fn default() -> Self {
-        Self {
-            max_peers: DEFAULT_MAX_PEERS,
-            max_bans: DEFAULT_MAX_BANS,
-        }
+        Self::within(DEFAULT_DIRECTORY_BYTES)
     }
 }
 
@@ -98,16 +117,46 @@ impl Directory {
         &self.0.me
     }
 
+    /// The peers connected now, which are never evicted. Whoever opens and closes connections keeps the table.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        self.0.state.read().connections().clone()
+    }
+
     // --- peers ---
 
+    /// Enters a peer that has authenticated itself on a connection of this node's own, dialled by either side, with an
+    /// address in the group `from`: it is proven, and seen now.
+    pub fn authenticated(
+        &self,
+        mut record: PeerRecord,
+        from: NetGroup,
+        now: UnixSeconds,
+    ) -> Change {
+        record.proven = true;
+        record.source = from;
+        record.last_seen = Some(now);
+        self.add_or_update(record, now)
+    }
+
+    /// Enters what a peer claims about itself in a message that the connected peer `deliverer` handed over. It counts
+    /// against the share of the deliverer's group.
+    pub fn hear(&self, mut record: PeerRecord, deliverer: &NodeId, now: UnixSeconds) -> Change {
+        record.source = self
+            .find(deliverer)
+            .map_or(NetGroup::Unknown, |peer| peer.source);
+        self.add_or_update(record, now)
+    }
+
     /// Enters a peer or [merges](PeerRecord::merge) what the record says into what is known. An existing ban stays.
+    /// Proven are only [seeds](PeerRecord::seed).
     pub fn add_or_update(&self, record: PeerRecord, now: UnixSeconds) -> Change {
         if record.node_id == self.0.me {
             return Change::Ourselves;
         }
         let mut state = self.0.state.write();
         let change = state.add_or_update(record, now);
-        metrics::known(state.len());
+        metrics::known(state.table_len(true), state.table_len(false));
         change
     }
 
@@ -140,7 +189,7 @@ impl Directory {
         self.0.state.read().find(id).is_some()
     }
 
-    /// Number of peers in the directory.
+    /// Number of peers in the directory, proven and heard of.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.state.read().len()
@@ -152,7 +201,7 @@ impl Directory {
         self.len() == 0
     }
 
-    /// Changes with every change of a peer or ban that a query could notice.
+    /// Changes with every change of a proven peer or a ban that a query could notice.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.0.state.read().generation()
@@ -170,11 +219,11 @@ impl Directory {
     pub fn remove(&self, id: &NodeId) -> Option<Arc<PeerRecord>> {
         let mut state = self.0.state.write();
         let removed = state.remove(id);
-        metrics::known(state.len());
+        metrics::known(state.table_len(true), state.table_len(false));
         removed
     }
 
-    /// An authenticated connection using this address. False if the peer is unknown.
+    /// An authenticated connection using this address: the peer is proven. False if it is unknown.
     pub fn mark_seen(
         &self,
         id: &NodeId,
@@ -250,7 +299,7 @@ impl Directory {
 
     // --- region: specification 01, section 2 ---
 
-    /// Whether `target` lies in this node's neighbourhood of size `n`: no farther than the n-th nearest known node
+    /// Whether `target` lies in this node's neighbourhood of size `n`: no farther than the n-th nearest proven node
     /// that is neither banned nor offline, or failing that than the n-th nearest such client. Where fewer are known,
     /// everything does.
     #[must_use]

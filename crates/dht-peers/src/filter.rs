@@ -19,12 +19,15 @@ pub enum FeatureRule {
     Contains(Features),
 }
 
-/// Which peers a query is about. Start from a preset and narrow it.
+/// Which peers a query is about. Start from a preset and narrow it. Proven peers are asked about, except by
+/// [`everybody`](Self::everybody) and [`heard_of`](Self::heard_of).
 #[derive(Clone, Copy, Debug)]
 pub struct PeerFilter<'a> {
     now: UnixSeconds,
     features: FeatureRule,
     exclude: &'a [NodeId],
+    proven: bool,
+    heard_of: bool,
     banned: bool,
     offline: bool,
     deleted: bool,
@@ -54,13 +57,15 @@ impl FeatureRule {
 // === impl PeerFilter ===
 
 impl<'a> PeerFilter<'a> {
-    /// All peers, banned and deleted ones included.
+    /// All peers of both tables, banned and deleted ones included.
     #[must_use]
     pub const fn everybody(now: UnixSeconds) -> Self {
         Self {
             now,
             features: FeatureRule::Any,
             exclude: &[],
+            proven: true,
+            heard_of: true,
             banned: true,
             offline: true,
             deleted: true,
@@ -68,17 +73,18 @@ impl<'a> PeerFilter<'a> {
         }
     }
 
-    /// Neither banned nor deleted.
+    /// Proven, and neither banned nor deleted.
     #[must_use]
     pub const fn allowed(now: UnixSeconds) -> Self {
         Self {
+            heard_of: false,
             banned: false,
             deleted: false,
             ..Self::everybody(now)
         }
     }
 
-    /// Neither banned nor deleted nor offline: worth a dial.
+    /// Proven, and neither banned nor deleted nor offline.
     #[must_use]
     pub const fn reachable(now: UnixSeconds) -> Self {
         Self {
@@ -87,12 +93,22 @@ impl<'a> PeerFilter<'a> {
         }
     }
 
-    /// Neither banned nor deleted, and seen within [`ACTIVE_SECONDS`]: worth telling others about.
+    /// Proven, neither banned nor deleted, and seen within [`ACTIVE_SECONDS`]: worth telling others about.
     #[must_use]
     pub const fn active(now: UnixSeconds) -> Self {
         Self {
             seen_within: Some(ACTIVE_SECONDS),
             ..Self::allowed(now)
+        }
+    }
+
+    /// Heard of, not proven, and neither banned nor deleted nor offline: a suggestion whom to dial, and nothing else.
+    #[must_use]
+    pub const fn heard_of(now: UnixSeconds) -> Self {
+        Self {
+            proven: false,
+            heard_of: true,
+            ..Self::reachable(now)
         }
     }
 
@@ -120,6 +136,13 @@ impl<'a> PeerFilter<'a> {
         self.features
     }
 
+    /// The tables asked about, true for the proven one.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = bool> + Clone + use<> {
+        let tables = [(self.proven, true), (self.heard_of, false)];
+        let asked = tables.into_iter().filter(|(asked, _)| *asked);
+        asked.map(|(_, is_proven)| is_proven)
+    }
+
     pub(crate) fn matcher(&self) -> Matcher<'a> {
         Matcher {
             filter: *self,
@@ -129,6 +152,11 @@ impl<'a> PeerFilter<'a> {
 
     fn matches_state(&self, peer: &PeerRecord) -> bool {
         self.features.allows(peer.features())
+            && (if peer.is_proven() {
+                self.proven
+            } else {
+                self.heard_of
+            })
             && (self.deleted || peer.deleted_at().is_none())
             && (self.banned || !peer.is_banned(self.now))
             && (self.offline || !peer.is_offline())

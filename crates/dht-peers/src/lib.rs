@@ -1,7 +1,7 @@
 //! Peer directory: records, claims, address statistics, bans and closest-n.
 //!
-//! [`Directory`] holds the peers this node has heard of, and the bans; [`Connections`] holds the peers that are connected
-//! now; [`policy`] holds the table of offences and the bans that follow. Cloning a directory or a table of connections
+//! [`Directory`] holds the peers this node has proven or heard of, and the bans; [`Connections`] holds the peers that are
+//! connected now; [`policy`] holds the table of offences and the bans that follow. Cloning a directory or a table of connections
 //! shares it, and both find the peers closest to an id by walking outward from it instead of sorting. Nothing here reads a clock: time is an argument.
 //!
 //! ```
@@ -12,7 +12,7 @@
 //! let key = |n| SecretKey::from_bytes(&[n; 32]).unwrap_or_else(|_| unreachable!()).public_key();
 //! let directory = Directory::new(key(1).node_id());
 //! for n in 2..=9 {
-//!     directory.add_or_update(PeerRecord::new(key(n), Features::NODE, now), now);
+//!     directory.add_or_update(PeerRecord::seed(key(n), Features::NODE, [], now), now);
 //! }
 //!
 //! let near = directory.closest(&NodeId::default(), 3, &PeerFilter::reachable(now));
@@ -32,6 +32,7 @@ mod directory;
 mod exclude;
 mod filter;
 mod frame;
+mod group;
 mod metrics;
 pub mod policy;
 mod record;
@@ -52,10 +53,11 @@ pub use claims::{
 };
 pub use connections::{ConnectedPeer, ConnectedPeers, Connections, Direction};
 pub use directory::{
-    Change, DEFAULT_MAX_BANS, DEFAULT_MAX_PEERS, Directory, DirectoryLimits, RegionThresholds,
+    Change, DEFAULT_DIRECTORY_BYTES, Directory, DirectoryLimits, RegionThresholds,
 };
 pub use filter::{ACTIVE_SECONDS, FeatureRule, PeerFilter};
 pub use frame::InboundFrame;
+pub use group::NetGroup;
 pub use metrics::describe;
 pub use record::{MAX_PROTOCOLS, MAX_USER_AGENT_BYTES, PeerRecord};
 

@@ -9,7 +9,7 @@ const EVICTIONS: &str = "dht_peers_evictions_total";
 
 /// Describes the metrics of this crate to the installed recorder.
 pub fn describe() {
-    describe_gauge!(PEERS, Unit::Count, "peers in the directory");
+    describe_gauge!(PEERS, Unit::Count, "peers in the directory, by table");
     describe_counter!(BANS, Unit::Count, "bans put in force, by offence");
     describe_counter!(
         EVICTIONS,
@@ -18,9 +18,10 @@ pub fn describe() {
     );
 }
 
-pub(crate) fn known(peers: usize) {
+pub(crate) fn known(proven: usize, heard_of: usize) {
     // Precise far beyond any directory: f64 counts exactly to 2^53.
-    gauge!(PEERS).set(peers as f64);
+    gauge!(PEERS, "table" => "proven").set(proven as f64);
+    gauge!(PEERS, "table" => "heard_of").set(heard_of as f64);
 }
 
 pub(crate) fn banned(offence: Option<Offence>) {

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use dht_core::{Address, Claim, Features, NodeId, PublicKey, UnixSeconds};
 
 use crate::{
-    AddressRecord, AddressSource, Ban, ClaimChannel, DialTimes, MAX_ADDRESSES, address::truncate,
+    AddressRecord, AddressSource, Ban, ClaimChannel, DialTimes, MAX_ADDRESSES, NetGroup,
+    address::truncate, ban::BAN_BYTES,
 };
 
 /// Bytes kept of a user agent; a longer one is refused at the handshake.
@@ -27,6 +28,9 @@ pub struct PeerRecord {
     pub(crate) addresses: Vec<AddressRecord>,
     pub(crate) claim: Option<Arc<Claim>>,
     pub(crate) is_seed: bool,
+    pub(crate) proven: bool,
+    /// Group of the address it authenticated itself from, or of the peer that first delivered a claim of it.
+    pub(crate) source: NetGroup,
     pub(crate) ban: Option<Arc<Ban>>,
     pub(crate) protocols: Vec<Bytes>,
     pub(crate) user_agent: Arc<str>,
@@ -46,6 +50,8 @@ impl PeerRecord {
             addresses: Vec::new(),
             claim: None,
             is_seed: false,
+            proven: false,
+            source: NetGroup::Unknown,
             ban: None,
             protocols: Vec::new(),
             user_agent: Arc::default(),
@@ -55,7 +61,7 @@ impl PeerRecord {
         }
     }
 
-    /// A peer the operator named. Never evicted from a full directory.
+    /// A peer the operator named: proven, and never evicted from a full directory.
     #[must_use]
     pub fn seed(
         public_key: PublicKey,
@@ -65,6 +71,7 @@ impl PeerRecord {
     ) -> Self {
         let mut record = Self::new(public_key, features, now);
         record.is_seed = true;
+        record.proven = true;
         let named = addresses.into_iter().take(MAX_ADDRESSES);
         record.addresses = named
             .map(|address| AddressRecord::new(address, AddressSource::Config))
@@ -166,6 +173,13 @@ impl PeerRecord {
         self.is_seed
     }
 
+    /// Whether this peer authenticated itself on a connection of this node's own, or the operator named it. What is known
+    /// of others is hearsay.
+    #[must_use]
+    pub const fn is_proven(&self) -> bool {
+        self.proven
+    }
+
     /// The last ban, which may have lapsed.
     #[must_use]
     pub fn ban(&self) -> Option<&Ban> {
@@ -223,8 +237,9 @@ impl PeerRecord {
 
     /// Takes in what `incoming` says about the same peer: specification 02, section 11.5.
     ///
-    /// - A strictly newer claim replaces the features and all addresses but the operator's; an address named
-    ///   again keeps its history. An older claim is ignored together with its addresses.
+    /// - A strictly newer claim replaces the features, and all addresses but the operator's and those that worked; an
+    ///   address named again keeps its history. One without addresses to dial replaces none. An older claim is ignored
+    ///   together with its addresses.
     /// - The same address is merged, a new one appended, and the [`MAX_ADDRESSES`] best are kept.
     /// - A peer heard of again is no longer deleted.
     ///
@@ -241,7 +256,9 @@ impl PeerRecord {
         if standing == Standing::Newer {
             self.claim.clone_from(&incoming.claim);
             self.addresses.retain(|held| {
-                held.source == AddressSource::Config
+                incoming.addresses.is_empty()
+                    || held.source == AddressSource::Config
+                    || held.last_seen.is_some()
                     || incoming
                         .addresses
                         .iter()
@@ -267,6 +284,10 @@ impl PeerRecord {
         }
         self.keep_best(now);
         self.is_seed |= incoming.is_seed;
+        if incoming.proven && incoming.source != NetGroup::Unknown {
+            self.source = incoming.source;
+        }
+        self.proven |= incoming.proven;
         if !incoming.user_agent.is_empty() {
             self.user_agent = Arc::clone(&incoming.user_agent);
         }
@@ -280,6 +301,7 @@ impl PeerRecord {
 
     /// An authenticated connection with this address.
     pub(crate) fn seen_at(&mut self, address: &Address, now: UnixSeconds, sighting: DialTimes) {
+        self.proven = true;
         self.last_seen = self.last_seen.max(Some(now));
         self.deleted_at = None;
         if let Some(held) = self
@@ -302,10 +324,44 @@ impl PeerRecord {
         }
     }
 
+    /// Bytes it takes in the directory, with its places in the indexes. What several peers share is counted for each.
+    pub(crate) fn bytes(&self) -> usize {
+        // A `Bytes` that was cloned is an allocation of its own beside its content.
+        let bytes = |len: usize| {
+            size_of::<Bytes>()
+                .saturating_add(len)
+                .saturating_add(ALLOCATION_BYTES)
+        };
+        let of_addresses = self.addresses.iter().map(|held| {
+            let failure = held
+                .last_failure
+                .as_ref()
+                .map_or(0, |text| text.len().saturating_add(ALLOCATION_BYTES));
+            bytes(held.address.as_bytes().len()).saturating_add(failure)
+        });
+        let claimed = self.claim.iter().flat_map(|claim| &claim.addresses);
+        let parts = [
+            RECORD_BYTES,
+            self.addresses
+                .capacity()
+                .saturating_mul(size_of::<AddressRecord>()),
+            of_addresses.sum(),
+            self.claim
+                .as_ref()
+                .map_or(0, |_| size_of::<Claim>().saturating_add(ALLOCATION_BYTES)),
+            claimed.map(|address| bytes(address.as_bytes().len())).sum(),
+            self.protocols.iter().map(|name| bytes(name.len())).sum(),
+            self.user_agent.len(),
+            self.ban.as_ref().map_or(0, |_| BAN_BYTES),
+        ];
+        parts.into_iter().fold(0, usize::saturating_add)
+    }
+
     fn keep_best(&mut self, now: UnixSeconds) {
         if self.addresses.len() > MAX_ADDRESSES {
+            // One not tried yet before one that failed: of addresses that worked long ago there may be many.
             self.addresses
-                .sort_by_key(|held| Reverse(held.quality(now).unwrap_or(0)));
+                .sort_by_key(|held| (held.has_failed(), Reverse(held.quality(now).unwrap_or(0))));
             self.addresses.truncate(MAX_ADDRESSES);
         }
     }
@@ -330,6 +386,13 @@ impl fmt::Debug for PeerRecord {
             .finish_non_exhaustive()
     }
 }
+
+/// Bytes of a record without what it points to, and of its entries in the indexes of the directory, half empty nodes
+/// and buckets included.
+const RECORD_BYTES: usize = size_of::<PeerRecord>() + 960;
+
+/// Bytes that an allocation takes beside its content: reference counts, and what allocators round up.
+const ALLOCATION_BYTES: usize = 48;
 
 /// How an incoming claim stands to the one held.
 #[derive(Clone, Copy, PartialEq, Eq)]

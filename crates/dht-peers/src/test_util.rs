@@ -79,10 +79,11 @@ pub fn claim(seed: u64, addresses: &[&str], features: Features, at: UnixSeconds)
     Claim::sign_with_nonce(&secret(seed), addresses.collect(), features, at, &nonce)
 }
 
-/// The peer of this seed with one address, not yet seen.
+/// The peer of this seed with one address, proven but not yet seen.
 #[must_use]
 pub fn record(seed: u64, features: Features, now: UnixSeconds) -> PeerRecord {
     let mut record = PeerRecord::new(public_key(seed), features, now);
+    record.proven = true;
     let address = dht_core::Address::memory(seed.saturating_add(1));
     record
         .addresses

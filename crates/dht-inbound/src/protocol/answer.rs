@@ -60,8 +60,8 @@ impl AnswerCheck {
             cause if cause.is_offence() => blame(Offence::ResponseForgedClaim),
             _ => blame(Offence::ResponseRefusedClaim),
         })?;
-        self.directory
-            .add_or_update(valid.to_record(ClaimChannel::Discovery, now), now);
+        let record = valid.to_record(ClaimChannel::Discovery, now);
+        self.directory.hear(record, &answer.source.node_id, now);
         Ok(())
     }
 }

@@ -93,7 +93,9 @@ impl Protocol {
         let checked = validate_claims(&subject.key, vec![claim], known.as_deref(), policy, now);
         let cause = match (checked, subject.kind) {
             (Ok(claims), Kind::Join) => return self.joined(message, &claims),
-            (Ok(claims), Kind::Discovery { nonce }) => return self.discovered(&claims, nonce),
+            (Ok(claims), Kind::Discovery { nonce }) => {
+                return self.discovered(message, &claims, nonce);
+            }
             (Err(cause), _) => cause,
         };
         debug!(%cause, "claim refused");

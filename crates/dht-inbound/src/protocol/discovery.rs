@@ -58,13 +58,14 @@ impl Protocol {
     /// Keeps the peer and answers it.
     pub(super) fn discovered(
         &self,
+        message: &OpenedMessage,
         claims: &ValidClaims,
         nonce: u64,
     ) -> Result<Disposition, DropReason> {
         let now = self.clock.now();
         let record = claims.to_record(ClaimChannel::Discovery, now);
         let asker = *record.node_id();
-        self.directory.add_or_update(record, now);
+        self.directory.hear(record, &message.source.node_id, now);
         if self.directory.is_banned(&asker, now) {
             return Ok(Disposition::Dropped(DropReason::Banned));
         }

@@ -59,7 +59,7 @@ impl Protocol {
         let joiner = *record.node_id();
         debug!(peer = %joiner, "join");
         // Also of a banned peer: the ban stays, the addresses are fresh when it ends.
-        self.directory.add_or_update(record, now);
+        self.directory.hear(record, &message.source.node_id, now);
         if self.directory.is_banned(&joiner, now) {
             return Ok(Disposition::Dropped(DropReason::Banned));
         }

@@ -151,6 +151,25 @@ fn every_strategy(target: u64, exclude: &[NodeId]) -> Vec<Strategy> {
     ]
 }
 
+/// The directory may have lost it, or a snapshot of connections may be ahead of it.
+#[test]
+fn connected_peer_is_found_without_record() {
+    let world = World::new().connected([1, 2], Features::NODE);
+    for strategy in [
+        Strategy::DirectPublicKey(key(1)),
+        Strategy::DirectNodeId(id(1)),
+    ] {
+        world.directory.remove(&id(1));
+        assert_eq!(world.ids(&strategy), [id(1)]);
+    }
+    let until = NOW.saturating_add(600);
+    world
+        .directory
+        .ban(key(1), until, dht_core::Severity::Low, "test", NOW);
+    assert_eq!(world.ids(&Strategy::DirectPublicKey(key(1))), []);
+    assert_eq!(world.ids(&Strategy::DirectPublicKey(key(3))), []);
+}
+
 #[test]
 fn b001_broadcast_without_connections_selects_nobody() {
     let world = World::new()

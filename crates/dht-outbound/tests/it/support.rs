@@ -49,7 +49,7 @@ impl Node {
     }
 
     pub(crate) fn know(&self, seed: u64) {
-        let record = PeerRecord::new(*identity(seed).public_key(), Features::NODE, NOW);
+        let record = PeerRecord::seed(*identity(seed).public_key(), Features::NODE, [], NOW);
         self.directory.add_or_update(record, NOW);
     }
 

@@ -9,9 +9,12 @@ use std::{
 use dht_core::{Features, NodeId, UnixSeconds};
 use rand_core::Rng;
 
-use super::{Change, DirectoryLimits};
+use super::{
+    Change, DirectoryLimits,
+    shares::{Position, Shares},
+};
 use crate::{
-    Ban, PeerFilter, PeerRecord,
+    Ban, Connections, PeerFilter, PeerRecord,
     ban::Bans,
     filter::Matcher,
     metrics,
@@ -21,13 +24,19 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct Index {
-    limits: DirectoryLimits,
-    /// Peers by their exact features, so that a query for a few nodes does not walk past many clients.
+    /// Peers by table and exact features, so that a query for a few proven nodes does not walk past many clients, nor past
+    /// what others claim.
     classes: [Class; CLASSES],
+    heard_of: Shares,
+    proven: Shares,
+    /// Peers that are never evicted, as long as they are in it.
+    connections: Connections,
     /// Where each peer is.
     places: HashMap<NodeId, Place>,
     bans: Bans,
     generation: u64,
+    /// Number of changes so far.
+    changes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +51,8 @@ struct Place {
     class: usize,
     /// Position in [`Class::order`].
     at: usize,
+    /// Place among those that may be evicted, if it may.
+    share: Option<Position>,
 }
 
 /// Peers that pass a filter, by ascending distance, from all the classes it allows.
@@ -50,12 +61,13 @@ pub(super) struct Closest<'a> {
     matcher: Matcher<'a>,
 }
 
-/// Features have two bits, hence four exact combinations.
-const CLASSES: usize = 4;
+/// Features have two bits, hence four exact combinations; there are two tables.
+const CLASSES: usize = 8;
 
-const fn class_of(features: Features) -> usize {
+const fn class_of(features: Features, is_proven: bool) -> usize {
     // `Features` cannot hold any other bit.
-    (features.bits() & Features::NODE.bits()) as usize
+    let features = (features.bits() & Features::NODE.bits()) as usize;
+    if is_proven { features } else { features | 4 }
 }
 
 // === impl Index ===
@@ -63,16 +75,30 @@ const fn class_of(features: Features) -> usize {
 impl Index {
     pub(super) fn new(limits: DirectoryLimits) -> Self {
         Self {
-            limits,
             classes: Default::default(),
+            heard_of: Shares::new(limits.heard_of_bytes),
+            proven: Shares::new(limits.proven_bytes),
+            connections: Connections::new(),
             places: HashMap::new(),
             bans: Bans::new(limits.max_bans),
             generation: 0,
+            changes: 0,
         }
     }
 
     pub(super) fn len(&self) -> usize {
         self.places.len()
+    }
+
+    /// Number of peers in one of the two tables.
+    pub(super) fn table_len(&self, is_proven: bool) -> usize {
+        let classes = FEATURES.map(|features| self.classes.get(class_of(features, is_proven)));
+        let lens = classes.into_iter().flatten().map(|class| class.order.len());
+        lens.sum()
+    }
+
+    pub(super) const fn connections(&self) -> &Connections {
+        &self.connections
     }
 
     pub(super) const fn generation(&self) -> u64 {
@@ -100,10 +126,12 @@ impl Index {
                     return Change::Unchanged;
                 }
                 self.replace(merged);
+                self.evict(&id);
                 Change::Updated
             }
             None => {
                 record.ban = self.bans.peer_added(&id);
+                record.addresses.shrink_to_fit();
                 self.insert(Arc::new(record));
                 self.evict(&id);
                 Change::Added
@@ -119,6 +147,7 @@ impl Index {
         let mut changed = PeerRecord::clone(held);
         change(&mut changed);
         self.replace(changed);
+        self.evict(id);
         true
     }
 
@@ -153,12 +182,15 @@ impl Index {
     }
 
     pub(super) fn allow(&mut self, id: NodeId) -> bool {
+        let is_new = self.bans.allow(id);
         self.unban(&id);
-        self.bans.allow(id)
+        is_new
     }
 
     pub(super) fn disallow(&mut self, id: &NodeId) -> bool {
-        self.bans.disallow(id)
+        let was_allowed = self.bans.disallow(id);
+        self.update(id, |_| ());
+        was_allowed
     }
 
     pub(super) fn closest<'a>(&'a self, target: &NodeId, filter: &PeerFilter<'a>) -> Closest<'a> {
@@ -227,10 +259,16 @@ impl Index {
 
     fn allowed_classes(&self, filter: &PeerFilter<'_>) -> impl Iterator<Item = &Class> {
         let rule = filter.rule();
+        let tables = filter.tables();
         FEATURES
             .into_iter()
             .filter(move |features| rule.allows(*features))
-            .filter_map(|features| self.classes.get(class_of(features)))
+            .flat_map(move |features| {
+                tables
+                    .clone()
+                    .map(move |is_proven| class_of(features, is_proven))
+            })
+            .filter_map(|class| self.classes.get(class))
     }
 
     /// Puts the changed record of a known peer in the place of the old one.
@@ -239,7 +277,7 @@ impl Index {
         let Some(place) = self.places.get(&id).copied() else {
             return;
         };
-        if class_of(record.features) != place.class {
+        if class_of(record.features, record.proven) != place.class {
             self.take(&id);
             self.insert(Arc::new(record));
             return;
@@ -248,17 +286,43 @@ impl Index {
             .classes
             .get_mut(place.class)
             .and_then(|c| c.by_id.get_mut(&xor::key(&id)));
-        if let Some(slot) = slot {
-            if moves_the_region(slot, &record) {
-                self.generation = self.generation.wrapping_add(1);
-            }
-            *slot = Arc::new(record);
+        let Some(slot) = slot else {
+            return;
+        };
+        if moves_the_region(slot, &record) {
+            self.generation = self.generation.wrapping_add(1);
+        }
+        // Within its group, a peer is as old as its claim.
+        let entered = place.share.map(|share| share.entered);
+        let entered = entered.filter(|_| slot.claim == record.claim);
+        let record = Arc::new(record);
+        *slot = Arc::clone(&record);
+        let share = self.share(&record, entered);
+        if place.share == share {
+            return;
+        }
+        let table = self.shares(record.proven);
+        if let Some(old) = place.share {
+            table.remove(&old);
+        }
+        if let Some(new) = share {
+            table.insert(new);
+        }
+        if let Some(place) = self.places.get_mut(&id) {
+            place.share = share;
         }
     }
 
     fn insert(&mut self, record: Arc<PeerRecord>) {
         let (id, key) = (record.node_id, xor::key(&record.node_id));
-        let class_at = class_of(record.features);
+        let share = self.share(&record, None);
+        if let Some(share) = share {
+            self.shares(record.proven).insert(share);
+        }
+        if record.proven {
+            self.generation = self.generation.wrapping_add(1);
+        }
+        let class_at = class_of(record.features, record.proven);
         let Some(class) = self.classes.get_mut(class_at) else {
             return;
         };
@@ -267,11 +331,11 @@ impl Index {
             Place {
                 class: class_at,
                 at: class.order.len(),
+                share,
             },
         );
         class.order.push(key);
         class.by_id.insert(key, record);
-        self.generation = self.generation.wrapping_add(1);
     }
 
     fn take(&mut self, id: &NodeId) -> Option<Arc<PeerRecord>> {
@@ -286,61 +350,59 @@ impl Index {
         {
             place_of_moved.at = place.at;
         }
-        self.generation = self.generation.wrapping_add(1);
+        if let Some(share) = place.share {
+            self.shares(removed.proven).remove(&share);
+        }
+        if removed.proven {
+            self.generation = self.generation.wrapping_add(1);
+        }
         Some(removed)
     }
 
-    /// Makes room if there are too many, but not at the cost of the peer just added unless it has a rival of its own
-    /// rank: a stranger must not be able to push out peers that have proven useful.
-    fn evict(&mut self, newest: &NodeId) {
-        let Some(excess) = self
-            .len()
-            .checked_sub(self.limits.max_peers)
-            .filter(|n| *n > 0)
-        else {
-            return;
-        };
-        let mut candidates: Vec<_> = self
-            .classes
-            .iter()
-            .flat_map(|class| class.by_id.values())
-            .filter(|peer| !peer.is_seed && !self.bans.is_allowed(&peer.node_id))
-            .filter(|peer| peer.node_id != *newest)
-            .map(|peer| (usefulness(peer), peer.node_id))
-            .collect();
-        // A batch at a time, so that the scan is paid for by many insertions.
-        let batch = excess
-            .saturating_add(self.limits.max_peers / 32)
-            .min(candidates.len());
-        if batch < candidates.len() {
-            candidates.select_nth_unstable(batch);
+    const fn shares(&mut self, is_proven: bool) -> &mut Shares {
+        if is_proven {
+            &mut self.proven
+        } else {
+            &mut self.heard_of
         }
-        candidates.truncate(batch);
-        for (_, id) in candidates {
-            self.remove(&id);
-        }
-        metrics::evicted(batch);
-        tracing::debug!(evicted = batch, left = self.len(), "directory was full");
     }
-}
 
-/// Peers with less of it leave first.
-fn usefulness(peer: &PeerRecord) -> (u8, UnixSeconds) {
-    let seen = peer.last_seen.unwrap_or(peer.added_at);
-    let rank = match peer {
-        _ if peer.deleted_at.is_some() => 0,
-        _ if peer.is_offline() => 1,
-        _ if peer.last_seen.is_none() => 2,
-        _ => 3,
-    };
-    (rank, seen)
+    /// The place of a peer among those that may be evicted: all but those the operator named or allowed.
+    fn share(&mut self, peer: &PeerRecord, entered: Option<u64>) -> Option<Position> {
+        self.changes = self.changes.saturating_add(1);
+        let is_kept = peer.is_seed || self.bans.is_allowed(&peer.node_id);
+        (!is_kept).then(|| Position::of(peer, entered.unwrap_or(self.changes)))
+    }
+
+    /// Makes room in a table that is over its limit. Peers that are connected stay, and so does the one just entered.
+    fn evict(&mut self, newest: &NodeId) {
+        let mut evicted = 0_usize;
+        for is_proven in [true, false] {
+            while self.shares(is_proven).is_over() {
+                let connected = self.connections.snapshot();
+                let mut candidates = self.shares(is_proven).candidates();
+                let victim = candidates.find(|id| *id != newest && !connected.contains(id));
+                let Some(victim) = victim.copied() else {
+                    break;
+                };
+                drop(candidates);
+                self.remove(&victim);
+                evicted = evicted.saturating_add(1);
+            }
+        }
+        if evicted > 0 {
+            metrics::evicted(evicted);
+            tracing::debug!(evicted, left = self.len(), "directory was full");
+        }
+    }
 }
 
 /// Whether a change within one class makes a peer count, or no longer count, among the neighbours.
 fn moves_the_region(old: &PeerRecord, new: &PeerRecord) -> bool {
-    old.is_offline() != new.is_offline()
-        || old.deleted_at.is_some() != new.deleted_at.is_some()
-        || old.ban != new.ban
+    new.proven
+        && (old.is_offline() != new.is_offline()
+            || old.deleted_at.is_some() != new.deleted_at.is_some()
+            || old.ban != new.ban)
 }
 
 /// Smallest and largest key of the node ids that start with these lower-case hexadecimal digits.
@@ -357,7 +419,7 @@ fn prefix_range(digits: &str) -> Option<(u128, u128)> {
     Some((from, from.checked_add(span.checked_sub(1)?)?))
 }
 
-const FEATURES: [Features; CLASSES] = [
+const FEATURES: [Features; 4] = [
     Features::NODE,
     Features::MESSAGE_PROPAGATION,
     Features::DHT_STORE_FORWARD,
@@ -368,7 +430,7 @@ const FEATURES: [Features; CLASSES] = [
 
 impl<'a> Closest<'a> {
     fn next_any(&mut self) -> Option<(u128, &'a Arc<PeerRecord>)> {
-        // At most four walks, and no two hold the same id.
+        // At most eight walks, and no two hold the same id.
         let nearest = self
             .walks
             .iter_mut()

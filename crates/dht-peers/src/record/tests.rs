@@ -56,6 +56,34 @@ fn newer_claim_keeps_operator_addresses() {
     assert!(peer.is_seed());
 }
 
+/// An address at which this node reached the peer stays, whatever newer claims say.
+#[test]
+fn newer_claim_keeps_addresses_that_worked() {
+    let mut peer = claimed(10, &[1, 2], Features::NODE);
+    peer.seen_at(&address(1).parse().unwrap(), NOW, DialTimes::default());
+    peer.merge(&claimed(11, &[3], Features::NODE), NOW);
+    assert_eq!(hosts(&peer), texts(&[1, 3]));
+    // One that names only addresses of a local network has none to dial.
+    peer.merge(&claimed(12, &[], Features::CLIENT), NOW);
+    assert_eq!(hosts(&peer), texts(&[1, 3]));
+    assert_eq!(peer.features(), Features::CLIENT);
+}
+
+/// Addresses that worked once do not crowd out the one that was claimed last.
+#[test]
+fn failed_addresses_yield_to_new_ones() {
+    let old: Vec<u8> = (1..=10).collect();
+    let mut peer = claimed(10, &old, Features::NODE);
+    for n in old {
+        peer.seen_at(&address(n).parse().unwrap(), NOW, DialTimes::default());
+        peer.failed_at(&address(n).parse().unwrap(), NOW, "refused");
+    }
+    peer.merge(&claimed(11, &[11], Features::NODE), NOW);
+    assert_eq!(peer.addresses().len(), MAX_ADDRESSES);
+    assert!(hosts(&peer).contains(&address(11)));
+    assert!(!peer.is_offline());
+}
+
 #[test]
 fn an_older_claim_is_ignored() {
     let mut peer = claimed(10, &[1], Features::NODE);

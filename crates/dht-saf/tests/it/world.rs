@@ -16,7 +16,7 @@ use dht_core::{
 use dht_dedup::DedupTable;
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
 use dht_peers::{
-    ClaimChannel, Connections, Direction, Directory, PeerRecord,
+    ClaimChannel, Connections, Direction, Directory, NetGroup, PeerRecord,
     policy::{AttributionProfile, BanPolicy, BanTerms},
     test_util::BanLog,
 };
@@ -381,7 +381,8 @@ impl World {
             ClaimChannel::Connection,
             self.now(),
         );
-        self.directory.add_or_update(record, self.now());
+        self.directory
+            .authenticated(record, NetGroup::Unknown, self.now());
         let peer = peer(seed, features);
         self.connections
             .insert(Arc::clone(&peer), Direction::Outbound);

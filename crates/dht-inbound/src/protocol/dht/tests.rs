@@ -49,6 +49,12 @@ fn setup(profile: AttributionProfile) -> Setup {
     }
 }
 
+/// Where the loopback addresses of test identities are of use.
+fn on_localnet(mut setup: Setup) -> Setup {
+    setup.check.claims.addresses.allow_test = true;
+    setup
+}
+
 impl Setup {
     async fn run(&self, message: OpenedMessage) -> Disposition {
         support::run_check(self.check.clone(), message).await
@@ -469,7 +475,7 @@ async fn legacy_bans_for_odd_claims() {
 
 #[tokio::test]
 async fn banned_joiner_is_refreshed_not_relayed() {
-    let setup = setup(Strict);
+    let setup = on_localnet(setup(Strict));
     let (key, until) = (public_key(PEER), NOW.saturating_add(600));
     setup
         .directory
@@ -496,7 +502,7 @@ async fn stored_join_is_kept_not_relayed() {
 
 #[tokio::test]
 async fn directory_entry_does_not_hold_frame() {
-    let setup = setup(Strict);
+    let setup = on_localnet(setup(Strict));
     let message = join(PEER, body(&join_of(PEER)));
     let frame = message.opened.frame.as_ptr_range();
     assert_eq!(setup.run(message).await, Disposition::Answered);
