@@ -33,7 +33,7 @@ const PAGE: usize = 100;
     dht-node inbox --home a --ack --json      # takes what waits\n  \
     dht-node inbox --home a --follow --ack    # and what comes later\n  \
     dht-node inbox fetch --home a --peer KEY::ADDR    # asks other nodes first\n\n\
-    A message is acked once it has been printed: what does not reach the reader of standard output comes again. A node\n\
+    A message is acked once it has been printed: what does not reach the reader of standard output comes again. A node \
     need not run: without one, the command opens the inbox itself."
 )]
 pub(crate) struct Inbox {

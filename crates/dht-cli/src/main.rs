@@ -1,6 +1,6 @@
 //! The `dht-node` binary: runs a node, sends and receives messages, and shows many nodes at work.
 
-use std::{process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -116,7 +116,13 @@ fn started() -> Result<(), Failure> {
             Ok(flags) => run(flags).await,
             // Help and version are what was asked for: they go to standard output.
             Err(shown) if !shown.use_stderr() => {
-                output::print(shown.render().ansi().to_string().trim_end()).await
+                let text = shown.render();
+                let text = if std::io::stdout().is_terminal() {
+                    text.ansi().to_string()
+                } else {
+                    text.to_string()
+                };
+                output::print(text.trim_end()).await
             }
             Err(wrong) => Err(Failure::wrong_usage(&wrong)),
         }

@@ -24,7 +24,7 @@ use crate::{
     DHT_NODE_API_METRICS=127.0.0.1:9100 dht-node run --home a     # /metrics, /healthy, /ready\n  \
     curl --unix-socket a/api.sock http://localhost/v1/status      # the API: see docs/api.md\n  \
     kill -HUP PID     # reads config.toml again: takes the log filter, rates, limits of\n                      # connections and bans; names what needs a restart\n\n\
-    A home is made with `dht-node init`. Received messages wait in its inbox; `dht-node inbox` reads them. SIGINT and\n\
+    A home is made with `dht-node init`. Received messages wait in its inbox; `dht-node inbox` reads them. SIGINT and \
     SIGTERM stop the node within 5 seconds, the second at once."
 )]
 pub(crate) struct Run {
@@ -36,7 +36,7 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dht-node listen --home a\n  dht-node listen --home a --json --count 1\n\n\
-    If a node runs on the home, its messages are printed. A message is acked once it has been printed: what does not\n\
+    If a node runs on the home, its messages are printed. A message is acked once it has been printed: what does not \
     reach the reader of standard output comes again."
 )]
 pub(crate) struct Listen {

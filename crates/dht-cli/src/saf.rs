@@ -28,7 +28,7 @@ use crate::{
         dht-node saf list --home a --recipient KEY      one line for each message\n  \
         dht-node saf purge --home a --expired\n  \
         dht-node saf fetch --home a --peer KEY::ADDR    messages that others store for it\n\n\
-        If a node runs on the home, it answers; if none does, the command reads the files. Messages\n\
+        If a node runs on the home, it answers; if none does, the command reads the files. Messages \
         stored for others are encrypted; no command shows their contents.")]
 pub(crate) struct Saf {
     #[command(subcommand)]

@@ -28,8 +28,8 @@ use crate::{
     dht-node send --home b --to KEY --text hi --wait received     # searches for the key\n  \
     dht-node send --to KEY --file letter.txt --key letter-17      # again with the same key: still one message\n  \
     echo hi | dht-node send --to KEY::ADDR\n\n\
-    If a node runs on the home, it sends the message. If none does, the command starts one for as long as it waits. A\n\
-    message that was taken and has not come as far when the time is over stays in the outbox of the home: the node goes\n\
+    If a node runs on the home, it sends the message. If none does, the command starts one for as long as it waits. A \
+    message that was taken and has not come as far when the time is over stays in the outbox of the home: the node goes \
     on, or the next one does."
 )]
 pub(crate) struct Send {

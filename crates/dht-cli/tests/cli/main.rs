@@ -565,6 +565,15 @@ async fn other_encodings_are_refused() {
 }
 
 #[tokio::test]
+async fn help_is_plain_in_a_pipe() {
+    let mut command = Command::new(BINARY);
+    let output = within(command.arg("--help").output()).await.unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(help.contains("Usage: dht-node"), "{help}");
+    assert!(!help.contains('\u{1b}'), "{help}");
+}
+
+#[tokio::test]
 async fn mistyped_filters_are_refused() {
     let dir = TempDir::new().unwrap();
     for (filter, meant) in [("warning", "`warn`"), ("trcae", "`trace`")] {
