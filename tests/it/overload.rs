@@ -12,12 +12,10 @@ use crate::net::{
     numbered, receive, secret, send, until, within,
 };
 
-/// A node that bans nobody for sending much.
-fn patient(seed: u8, memory_mib: usize) -> Builder {
+fn small(seed: u8, memory_mib: usize) -> Builder {
     let config = Config {
         listen: vec![any_port()],
         memory_mib,
-        flood_messages: u32::MAX,
         ..Config::default()
     };
     Node::builder(secret(seed)).config(config)
@@ -48,7 +46,7 @@ async fn is_answered(probe: &Probe, count: usize) {
 async fn mixed_overload_stays_within_budget() {
     const PEERS: u64 = 6;
     const EACH: usize = 200;
-    let busy = within(patient(1, 2).start()).await.unwrap();
+    let busy = within(small(1, 2).start()).await.unwrap();
     let mut inbox = busy.subscribe();
     let mut application = JoinSet::new();
     application.spawn(async move { while inbox.recv().await.is_some() {} });
@@ -110,7 +108,7 @@ async fn mixed_overload_stays_within_budget() {
 /// message is answered at any time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_application_delays_no_control_message() {
-    let busy = within(patient(1, 1).start()).await.unwrap();
+    let busy = within(small(1, 1).start()).await.unwrap();
     let _unread = busy.subscribe();
     let mut senders = JoinSet::new();
     for seed in 0..3 {

@@ -151,16 +151,32 @@ impl Rules {
             let all: Vec<Value> = rules().iter().map(json).collect();
             return Value::from(all).to_string();
         }
-        let line = |offence: &str, who: &str, length: &str, section: &str, text: &str| {
-            format!("{offence:<28} {who:<10} {length:<8} {section:<24} {text}")
-        };
-        let mut lines = vec![line("OFFENCE", "WHO", "BAN", "SPECIFICATION", "FOR WHAT")];
+        let line =
+            |offence: &str, who: &str, length: &str, section: &str, text: &str, framed: &str| {
+                format!("{offence:<28} {who:<10} {length:<8} {section:<24} {text:<80} {framed}")
+            };
+        let mut lines = vec![line(
+            "OFFENCE",
+            "WHO",
+            "BAN",
+            "SPECIFICATION",
+            "FOR WHAT",
+            "WHO COULD FRAME AN HONEST PEER",
+        )];
         for rule in rules() {
             let (who, length) = rule.offence.penalty(self.profile).map_or_else(
                 || ("nobody", "-".to_owned()),
                 |penalty| (penalty.party.name(), length(seconds(penalty))),
             );
-            lines.push(line(rule.name, who, &length, rule.section, rule.text));
+            let framed = rule.framed_by.unwrap_or("nobody");
+            lines.push(line(
+                rule.name,
+                who,
+                &length,
+                rule.section,
+                rule.text,
+                framed,
+            ));
         }
         lines.join("\n")
     }
@@ -180,6 +196,7 @@ fn json(rule: &Rule) -> Value {
         "offence": rule.name,
         "text": rule.text,
         "section": rule.section,
+        "framed_by": rule.framed_by,
         "strict": ban(rule.strict),
         "legacy": ban(rule.legacy),
     })

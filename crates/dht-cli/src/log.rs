@@ -1,9 +1,12 @@
-//! The log: its filter, checked and changed while the process runs.
+//! The log: its filter, checked and changed while the process runs, and the limit on warnings.
+
+mod quiet;
 
 use std::{io::IsTerminal as _, str::FromStr, sync::OnceLock};
 
 use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt as _, reload};
 
+use self::quiet::Quiet;
 use crate::{output::LogWriter, spelling::closest};
 
 /// Filter without a flag and a setting.
@@ -94,7 +97,10 @@ pub(crate) fn start(flag: Option<&LogFilter>) {
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(|| LogWriter);
-    let log = tracing_subscriber::registry().with(layer).with(lines);
+    let log = tracing_subscriber::registry()
+        .with(layer)
+        .with(Quiet::default())
+        .with(lines);
     // Both succeed in a process that starts its log once.
     let _ = tracing::subscriber::set_global_default(log);
     let fixed = flag.is_some();

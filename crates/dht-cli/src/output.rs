@@ -4,6 +4,7 @@
 mod pipe;
 
 use std::{
+    borrow::Cow,
     io::{self, Write},
     sync::{
         LazyLock,
@@ -95,6 +96,20 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(safe).collect()
 }
 
+/// Escapes the characters that change the direction of text, with which a peer could reorder what a terminal shows. The
+/// escape is that of JSON, whose values stay the same.
+fn escape_bidi(text: &str) -> Cow<'_, str> {
+    let is_bidi = |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if text.is_ascii() || !text.contains(is_bidi) {
+        return text.into();
+    }
+    let escape = |escaped: String, c: char| match is_bidi(c) {
+        true => format!("{escaped}\\u{:04x}", u32::from(c)),
+        false => escaped + c.encode_utf8(&mut [0; 4]),
+    };
+    text.chars().fold(String::new(), escape).into()
+}
+
 /// A value of the API as one line of JSON.
 pub(crate) fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
     serde_json::to_string(value)
@@ -102,6 +117,7 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
 }
 
 async fn write(text: String, read: bool) -> Result<bool, Failure> {
+    let text = escape_bidi(&text).into_owned();
     let (written, outcome) = oneshot::channel();
     let line = Line {
         text,
@@ -121,7 +137,8 @@ async fn write(text: String, read: bool) -> Result<bool, Failure> {
 
 /// Prints a line to standard error; waits at most for `limit` until there is room for it.
 pub(crate) fn say(text: &str, limit: Duration) {
-    queue(Entry::Text(format!("{text}\n").into_bytes()), limit);
+    let text = format!("{}\n", escape_bidi(text));
+    queue(Entry::Text(text.into_bytes()), limit);
 }
 
 /// Waits until standard error has been written, at most for `limit`.
@@ -151,7 +168,9 @@ pub(crate) struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        queue(Entry::Text(line.to_vec()), Duration::ZERO);
+        let text = String::from_utf8_lossy(line);
+        let text = escape_bidi(&text).into_owned();
+        queue(Entry::Text(text.into_bytes()), Duration::ZERO);
         Ok(line.len())
     }
 
@@ -209,6 +228,16 @@ fn write_log(entries: &Receiver<Entry>, mut out: impl Write, lost: &AtomicU64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn direction_marks_are_escaped() {
+        let text = "gr\u{fc}\u{df}e \u{5d0} \u{202e}exe.txt\u{2069}";
+        let escaped = escape_bidi(text);
+        assert_eq!(escaped, "gr\u{fc}\u{df}e \u{5d0} \\u202eexe.txt\\u2069");
+        let json = serde_json::to_string(text).unwrap();
+        let read: String = serde_json::from_str(&escape_bidi(&json)).unwrap();
+        assert_eq!(read, text);
+    }
 
     #[test]
     fn lost_lines_are_counted() {

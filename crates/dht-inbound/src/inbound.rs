@@ -330,7 +330,6 @@ impl<S> Inbound<S> {
                 limiter: runtime.limiter.clone(),
                 clock: clock(),
                 known_in,
-                bans: runtime.bans.clone(),
             };
             let exact_copy = ExactCopy::new(
                 runtime.dedup.clone(),

@@ -148,7 +148,6 @@ mod tests {
         ManualClock, Signing,
         test_util::{clear, identity},
     };
-    use dht_peers::policy::AttributionProfile;
     use dht_stack::FilterLayer;
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
     use parking_lot::Mutex;
@@ -167,7 +166,7 @@ mod tests {
     use crate::{
         filter::{Decode, RateLimiter, RateLimits},
         metrics::MESSAGES,
-        test_support::{self as support, Accept, bans},
+        test_support::{self as support, Accept},
     };
 
     /// Writes down the fields of every span.
@@ -201,12 +200,10 @@ mod tests {
         let frame = clear(&identity(3), Signing::Origin, b"x", 77);
         let (length, source) = (frame.len(), support::peer(support::DELIVERER).node_id);
         subscriber::with_default(registry().with(fields.clone()), || {
-            let (bans, _) = bans(AttributionProfile::Strict);
             let layer = FilterLayer::new(Decode {
                 limiter: RateLimiter::new(RateLimits::default(), [0; 16]),
                 clock: Arc::new(ManualClock::new(support::NOW)),
                 known_in: None,
-                bans,
             });
             let service = ObserveLayer::new().layer(layer.layer(Accept));
             let runtime = tokio::runtime::Builder::new_current_thread()

@@ -363,7 +363,12 @@ impl Node {
             match directory.ban(*key, FOREVER, Severity::High, reason, now) {
                 BanOutcome::Banned(_) => {}
                 outcome => {
-                    tracing::warn!(peer = %key.short(), ?outcome, "a listed peer is not banned")
+                    tracing::warn!(
+                        target: "dht_node::configured",
+                        peer = %key.short(),
+                        ?outcome,
+                        "a listed peer is not banned"
+                    )
                 }
             }
         }

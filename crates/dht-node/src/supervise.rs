@@ -117,7 +117,12 @@ pub(crate) async fn keep_connected(transport: Transport, peers: Vec<PeerAddress>
                 Ok(_) => redial.dialled(),
                 Err(error) => {
                     let error: &(dyn std::error::Error + 'static) = &error;
-                    tracing::warn!(peer = %peer.public_key.short(), error, "configured peer not reached");
+                    tracing::warn!(
+                        target: "dht_node::configured",
+                        peer = %peer.public_key.short(),
+                        error,
+                        "configured peer not reached"
+                    );
                 }
             }
         });

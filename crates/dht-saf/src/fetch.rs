@@ -2,6 +2,7 @@
 //! everything is here.
 
 mod check;
+mod clock_skew;
 mod fault;
 mod fetcher;
 mod first_responses;

@@ -79,12 +79,12 @@ async fn silence_is_cut_off_everywhere() {
     );
     assert_eq!(start.elapsed().as_secs(), 6);
 
-    // Noise, then nothing: the identity's own limit, held against the key.
+    // Noise, then nothing: the identity's own limit. Nobody is banned, as others may have slowed the line.
     let start = Instant::now();
     let _channel = peer::shake(&memory, &node.address, &identity(9)).await;
     let (error, offences) = failure(&mut node).await;
     assert_eq!(error, UpgradeError::Identity(IdentityError::Timeout));
-    assert_eq!(offences, [Offence::IdentityTimeout]);
+    assert_eq!(offences, []);
     assert_eq!(start.elapsed().as_secs(), 10);
     clean(&node).await;
 }

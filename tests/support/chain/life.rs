@@ -48,8 +48,6 @@ pub async fn live(role: Role, network: &Network, home: &Path) -> Result<(), Stri
     let config = Config {
         listen: vec![network.address(role)],
         peers: others.map(|other| network.peer(other)).collect(),
-        // The traffic is as fast as the machine allows.
-        flood_messages: u32::MAX,
         ..Config::default()
     };
     let started = Node::builder(network.secret(role))

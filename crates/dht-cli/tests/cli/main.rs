@@ -464,7 +464,8 @@ async fn documented_bans_match_the_code() {
         let text = |field: &str| rule[field].as_str().unwrap().to_owned();
         let (strict, legacy) = (ban(&rule["strict"]), ban(&rule["legacy"]));
         let (offence, what, section) = (text("offence"), text("text"), text("section"));
-        format!("| `{offence}` | {what} | {strict} | {legacy} | {section} |\n")
+        let framed = rule["framed_by"].as_str().unwrap_or("nobody");
+        format!("| `{offence}` | {what} | {framed} | {strict} | {legacy} | {section} |\n")
     });
     let table: String = rows.collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/bans.md");

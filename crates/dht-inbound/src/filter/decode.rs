@@ -3,10 +3,7 @@
 use std::fmt;
 
 use dht_core::{Clock as _, DropReason, MessageType, RawEnvelope, SharedClock};
-use dht_peers::{
-    Directory, InboundFrame,
-    policy::{BanPolicy, Offence, Parties},
-};
+use dht_peers::{Directory, InboundFrame};
 use dht_proto::DecodeError;
 use dht_stack::Check;
 use tracing::{Span, trace};
@@ -26,10 +23,9 @@ pub struct Decode {
     pub limiter: RateLimiter,
     /// Clock of this node.
     pub clock: SharedClock,
-    /// If set, messages of deliverers that are not in this directory are dropped, with a short ban (03 F-3).
+    /// If set, messages of deliverers that are not in this directory are dropped. Nobody is banned for it: others may have
+    /// crowded the deliverer out of the directory.
     pub known_in: Option<Directory>,
-    /// Bans peers for the offences found here.
-    pub bans: BanPolicy,
 }
 
 impl Check<InboundFrame> for Decode {
@@ -60,8 +56,6 @@ impl Check<InboundFrame> for Decode {
         if let Some(directory) = &self.known_in
             && !directory.contains(from)
         {
-            let deliverer = Parties::deliverer(*from);
-            self.bans.report(Offence::UnknownSource, deliverer);
             return Err(DropReason::UnknownSource);
         }
         if !envelope.is_canonical() {

@@ -1,7 +1,7 @@
 //! How much one deliverer may ask of this node: law 3, before any public-key work.
 //!
-//! The flood limit of specification 03, section 5 bans deliverers that send too much, but only when the meter is read,
-//! every two minutes. Until then the buckets here hold a deliverer to what a node can carry beside its other deliverers.
+//! The buckets here hold a deliverer to what a node can carry beside its other deliverers. Nobody is banned for volume in
+//! the strict profile; in the legacy one the flood limit of specification 03, section 5 bans, when the meter is read.
 
 mod limiter;
 

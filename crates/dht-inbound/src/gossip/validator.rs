@@ -30,7 +30,8 @@ pub enum Acceptance {
     Accept,
     /// Neither; no peer is penalised.
     Ignore,
-    /// Neither, and its signer is banned.
+    /// Neither, and its signer is banned: for what was never valid. What is late or repeated is [`Acceptance::Ignore`], as anyone
+    /// can repeat an old message.
     Reject,
 }
 

@@ -1,6 +1,6 @@
 //! The table of offences: what is banned, whom, how long, and which section of the specification says so.
 
-use dht_core::Severity::{High, Low};
+use dht_core::Severity::High;
 
 use super::{
     AttributionProfile,
@@ -28,8 +28,6 @@ pub enum Offence {
     FrameTooLong,
     /// More messages than the flood limit.
     Flood,
-    /// Sent messages without being known.
-    UnknownSource,
     /// Delivered an encrypted message without what encryption takes.
     BadSemantics,
     /// Delivered a message whose signature does not hold.
@@ -101,6 +99,9 @@ pub struct Rule {
     pub text: &'static str,
     /// Document and section of the specification (`docs/protocol`) behind the row.
     pub section: &'static str,
+    /// Party that could make an honest node commit the offence, or look as if it had; `None` if only the node's own
+    /// software could. A row with such a party bans nobody in the strict profile.
+    pub framed_by: Option<&'static str>,
     /// Ban in the strict profile; `None` if no peer is banned.
     pub strict: Option<Penalty>,
     /// Ban in the legacy profile; `None` if no peer is banned.
@@ -114,10 +115,9 @@ pub const fn rules() -> &'static [Rule] {
 }
 
 const TWO_MINUTES: Term = Term::Seconds(120);
-const FIVE_MINUTES: Term = Term::Seconds(300);
 
 macro_rules! table {
-    ($($offence:ident $name:literal $text:literal $section:literal : strict $strict:expr, legacy $legacy:expr;)+) => {
+    ($($offence:ident $name:literal $text:literal $section:literal framed by $framed_by:expr => strict $strict:expr, legacy $legacy:expr;)+) => {
         const RULES: &[Rule] = &[$(*Offence::$offence.rule()),+];
 
         impl Offence {
@@ -131,6 +131,7 @@ macro_rules! table {
                         name: $name,
                         text: $text,
                         section: $section,
+                        framed_by: $framed_by,
                         strict: $strict,
                         legacy: $legacy,
                     } },)+
@@ -142,81 +143,79 @@ macro_rules! table {
 
 #[rustfmt::skip]
 table! {
-    MalformedIdentity "malformed_identity" "sent an identity that does not decode or breaks a limit" "02 4.3":
+    MalformedIdentity "malformed_identity" "sent an identity that does not decode or breaks a limit" "02 4.3" framed by None =>
         strict Penalty::high(Peer), legacy Penalty::high(Peer);
-    RefusedAddress "refused_address" "sent an identity with an address nobody may advertise" "02 4.3":
+    RefusedAddress "refused_address" "sent an identity with an address nobody may advertise" "02 4.3" framed by None =>
         strict Penalty::high(Peer), legacy Penalty::high(Peer);
-    ForgedIdentity "forged_identity" "sent an identity that is not validly signed" "02 4.3":
+    ForgedIdentity "forged_identity" "sent an identity that is not validly signed" "02 4.3" framed by None =>
         strict Penalty::high(Peer), legacy Penalty::high(Peer);
-    IdentityVersion "identity_version" "sent an identity of a version this node does not speak" "02 4.3":
+    IdentityVersion "identity_version" "sent an identity of a version this node does not speak" "02 4.3" framed by None =>
         strict Penalty::new(Peer, High, TWO_MINUTES), legacy Penalty::new(Peer, High, TWO_MINUTES);
-    IdentityTimeout "identity_timeout" "connected and did not send its identity in time" "02 4.3":
-        strict Penalty::new(Peer, High, TWO_MINUTES), legacy Penalty::new(Peer, High, TWO_MINUTES);
-    Negotiation "negotiation" "broke the rules of protocol negotiation" "02 9.6":
+    IdentityTimeout "identity_timeout" "connected and did not send its identity in time" "02 4.3" framed by Some("anyone who slows its line or ours") =>
+        strict None, legacy Penalty::new(Peer, High, TWO_MINUTES);
+    Negotiation "negotiation" "broke the rules of protocol negotiation" "02 9.6" framed by None =>
         strict Penalty::high(Peer), legacy Penalty::high(Peer);
-    FrameTooLong "frame_too_long" "sent a messaging frame over the limit" "02 7":
+    FrameTooLong "frame_too_long" "sent a messaging frame over the limit" "02 7" framed by None =>
         strict Penalty::new(Peer, High, Term::Short), legacy Penalty::new(Peer, High, Term::Short);
-    Flood "flood" "sends more messages than the flood limit" "03 5":
-        strict Penalty::low(Deliverer), legacy Penalty::low(Deliverer);
-    UnknownSource "unknown_source" "sends messages without being a known peer" "03 9.3 F-3":
-        strict Penalty::new(Deliverer, Low, FIVE_MINUTES), legacy None;
-    BadSemantics "bad_semantics" "delivered an encrypted message that lacks destination, keys, signature or body" "03 3.5":
+    Flood "flood" "sends more messages than the flood limit" "03 5" framed by Some("anyone whose messages it passes on") =>
+        strict None, legacy Penalty::low(Deliverer);
+    BadSemantics "bad_semantics" "delivered an encrypted message that lacks destination, keys, signature or body" "03 3.5" framed by Some("anyone whose messages it passes on") =>
         strict None, legacy Penalty::high(Deliverer);
-    BadSignature "bad_signature" "delivered a message whose signature does not hold" "03 3.5":
+    BadSignature "bad_signature" "delivered a message whose signature does not hold" "03 3.5" framed by Some("anyone whose messages it passes on") =>
         strict None, legacy Penalty::high(Deliverer);
-    OwnMail "own_mail" "delivered a message that is addressed to itself" "03 3.10":
-        strict Penalty::medium(Deliverer), legacy Penalty::medium(Deliverer);
-    AnonymousProtocolMessage "anonymous_protocol_message" "delivered an anonymous protocol message" "03 3.12":
+    OwnMail "own_mail" "delivered a message that is addressed to itself" "03 3.10" framed by Some("anyone who writes to it what it cannot read") =>
+        strict None, legacy Penalty::medium(Deliverer);
+    AnonymousProtocolMessage "anonymous_protocol_message" "delivered an anonymous protocol message" "03 3.12" framed by None =>
         strict Penalty::low(Deliverer), legacy Penalty::low(Deliverer);
-    UndecodableProtocolMessage "undecodable_protocol_message" "signed a protocol message that does not decode" "03 3.12":
+    UndecodableProtocolMessage "undecodable_protocol_message" "signed a protocol message that does not decode" "03 3.12" framed by None =>
         strict Penalty::high(Origin), legacy Penalty::high(Origin);
-    JoinForOther "join_for_other" "signed a join for another key" "03 3.12 Join":
+    JoinForOther "join_for_other" "signed a join for another key" "03 3.12 Join" framed by None =>
         strict Penalty::high(Origin), legacy Penalty::high(Origin);
-    JoinForgedClaim "join_forged_claim" "signed a join with an invalid identity signature" "03 3.12 Join":
+    JoinForgedClaim "join_forged_claim" "signed a join with an invalid identity signature" "03 3.12 Join" framed by None =>
         strict Penalty::medium(Origin), legacy Penalty::medium(Origin);
-    JoinRefusedClaim "join_refused_claim" "signed a join with an unacceptable claim" "03 9.3 F-8":
+    JoinRefusedClaim "join_refused_claim" "signed a join with an unacceptable claim" "03 9.3 F-8" framed by Some("its operator, whose settings or version differ from ours") =>
         strict None, legacy Penalty::medium(Origin);
-    DiscoveryForOther "discovery_for_other" "signed a discovery for another key" "03 9.3 F-10":
-        strict Penalty::high(Origin), legacy None;
-    DiscoveryForgedClaim "discovery_forged_claim" "signed a discovery with an invalid identity signature" "03 9.3 F-8":
-        strict Penalty::medium(Origin), legacy None;
-    DiscoveryUnconvertible "discovery_unconvertible" "signed a discovery whose fields do not convert" "03 9.3 F-8":
+    DiscoveryForOther "discovery_for_other" "signed a discovery for another key" "03 9.3 F-10" framed by None =>
         strict None, legacy Penalty::high(Origin);
-    ResponseOfOther "response_of_other" "discovery response not delivered by its signer" "03 9.3 F-11":
+    DiscoveryForgedClaim "discovery_forged_claim" "signed a discovery with an invalid identity signature" "03 9.3 F-8" framed by None =>
+        strict Penalty::medium(Origin), legacy None;
+    DiscoveryUnconvertible "discovery_unconvertible" "signed a discovery whose fields do not convert" "03 9.3 F-8" framed by Some("its operator, whose settings or version differ from ours") =>
+        strict None, legacy Penalty::high(Origin);
+    ResponseOfOther "response_of_other" "discovery response not delivered by its signer" "03 9.3 F-11" framed by None =>
         strict Penalty::medium(Deliverer), legacy Penalty::high(Origin);
-    ResponseForOther "response_for_other" "signed a discovery response for another key" "03 3.12 DiscoveryResponse":
+    ResponseForOther "response_for_other" "signed a discovery response for another key" "03 3.12 DiscoveryResponse" framed by None =>
         strict Penalty::high(Origin), legacy Penalty::high(Origin);
-    ResponseWrongKey "response_wrong_key" "discovery answered with the wrong key" "03 9.3 F-12":
+    ResponseWrongKey "response_wrong_key" "discovery answered with the wrong key" "03 9.3 F-12" framed by None =>
         strict Penalty::medium(Origin), legacy Penalty::medium(Sought);
-    ResponseForgedClaim "response_forged_claim" "answered a discovery with an invalid identity signature" "03 9.3 F-8":
+    ResponseForgedClaim "response_forged_claim" "answered a discovery with an invalid identity signature" "03 9.3 F-8" framed by None =>
         strict Penalty::medium(Origin), legacy Penalty::high(Origin);
-    ResponseRefusedClaim "response_refused_claim" "answered a discovery with an unacceptable claim" "03 9.3 F-8":
+    ResponseRefusedClaim "response_refused_claim" "answered a discovery with an unacceptable claim" "03 9.3 F-8" framed by Some("its operator, whose settings or version differ from ours") =>
         strict None, legacy Penalty::high(Origin);
-    RejectedGossip "rejected_gossip" "signed gossip the application rejected" "03 library":
+    RejectedGossip "rejected_gossip" "signed gossip the application rejected" "03 library" framed by None =>
         strict Penalty::medium(Origin), legacy None;
-    SafTooManyMessages "saf_too_many_messages" "answered with more stored messages than were asked for" "05 8":
+    SafTooManyMessages "saf_too_many_messages" "answered with more stored messages than were asked for" "05 8" framed by None =>
         strict Penalty::high(Deliverer), legacy Penalty::high(Deliverer);
-    SafNoHeader "saf_no_header" "answered with a stored message without a header" "05 8.1":
+    SafNoHeader "saf_no_header" "answered with a stored message without a header" "05 8.1" framed by None =>
         strict Penalty::medium(Deliverer), legacy Penalty::medium(Deliverer);
-    SafEmptyBody "saf_empty_body" "answered with a stored message without a body" "05 8.1":
+    SafEmptyBody "saf_empty_body" "answered with a stored message without a body" "05 8.1" framed by None =>
         strict Penalty::medium(Deliverer), legacy Penalty::medium(Deliverer);
-    SafStoredInFuture "saf_stored_in_future" "answered with a message stored in the future" "05 8.1":
-        strict Penalty::high(Deliverer), legacy Penalty::high(Deliverer);
-    SafBadHeader "saf_bad_header" "answered with a stored message whose header does not convert" "05 8.1":
-        strict None, legacy Penalty::medium(Deliverer);
-    SafBadSemantics "saf_bad_semantics" "answered with an encrypted message that lacks destination, keys or signature" "05 8.1":
+    SafStoredInFuture "saf_stored_in_future" "answered with a message stored in the future" "05 8.1" framed by Some("anyone who sets its clock or ours wrong") =>
         strict None, legacy Penalty::high(Deliverer);
-    SafDhtMessage "saf_dht_message" "answered with a DHT message" "05 8.1":
-        strict Penalty::high(Deliverer), legacy Penalty::high(Deliverer);
-    SafSafMessage "saf_saf_message" "answered with a store-and-forward message" "05 8.1":
-        strict Penalty::high(Deliverer), legacy Penalty::high(Deliverer);
-    SafWrongDestination "saf_wrong_destination" "answered with a message for somebody else" "05 8.1":
-        strict Penalty::high(Deliverer), legacy Penalty::high(Deliverer);
-    SafUndecodableSignature "saf_undecodable_signature" "answered with a message whose signature does not decode" "05 8.1":
+    SafBadHeader "saf_bad_header" "answered with a stored message whose header does not convert" "05 8.1" framed by Some("anyone whose mail it holds") =>
         strict None, legacy Penalty::medium(Deliverer);
-    SafBadSignature "saf_bad_signature" "answered with a message whose signature does not hold" "05 8.1":
+    SafBadSemantics "saf_bad_semantics" "answered with an encrypted message that lacks destination, keys or signature" "05 8.1" framed by Some("anyone whose mail it holds") =>
         strict None, legacy Penalty::high(Deliverer);
-    SafUndecodableBody "saf_undecodable_body" "answered with a clear message whose body does not decode" "05 8.1":
+    SafDhtMessage "saf_dht_message" "answered with a DHT message" "05 8.1" framed by None =>
+        strict Penalty::high(Deliverer), legacy Penalty::high(Deliverer);
+    SafSafMessage "saf_saf_message" "answered with a store-and-forward message" "05 8.1" framed by None =>
+        strict Penalty::high(Deliverer), legacy Penalty::high(Deliverer);
+    SafWrongDestination "saf_wrong_destination" "answered with a message for somebody else" "05 8.1" framed by None =>
+        strict Penalty::high(Deliverer), legacy Penalty::high(Deliverer);
+    SafUndecodableSignature "saf_undecodable_signature" "answered with a message whose signature does not decode" "05 8.1" framed by Some("anyone whose mail it holds") =>
+        strict None, legacy Penalty::medium(Deliverer);
+    SafBadSignature "saf_bad_signature" "answered with a message whose signature does not hold" "05 8.1" framed by Some("anyone whose mail it holds") =>
+        strict None, legacy Penalty::high(Deliverer);
+    SafUndecodableBody "saf_undecodable_body" "answered with a clear message whose body does not decode" "05 8.1" framed by Some("anyone whose mail it holds") =>
         strict None, legacy Penalty::medium(Deliverer);
 }
 
@@ -275,6 +274,17 @@ mod tests {
     }
 
     #[test]
+    fn strict_bans_no_framed_peer() {
+        for rule in rules() {
+            assert!(
+                rule.framed_by.is_none() || rule.strict.is_none(),
+                "{}",
+                rule.name
+            );
+        }
+    }
+
+    #[test]
     fn every_row_bans_in_some_profile() {
         for rule in rules() {
             assert!(
@@ -292,11 +302,10 @@ mod tests {
             for penalty in [rule.strict, rule.legacy].into_iter().flatten() {
                 let seconds = terms.seconds(penalty.term);
                 match (rule.offence, penalty.severity) {
-                    (Offence::UnknownSource, _) => assert_eq!(seconds, 300),
                     (Offence::IdentityVersion | Offence::IdentityTimeout, _) => {
                         assert_eq!(seconds, 120)
                     }
-                    (Offence::FrameTooLong, _) | (_, Low | Severity::Medium) => {
+                    (Offence::FrameTooLong, _) | (_, Severity::Low | Severity::Medium) => {
                         assert_eq!(seconds, 600)
                     }
                     (_, High) => assert_eq!(seconds, 7_200),

@@ -26,6 +26,8 @@ pub(super) struct ValidMessage {
 pub(super) struct CheckContext<'a> {
     pub(super) identity: &'a NodeIdentity,
     pub(super) now: UnixSeconds,
+    /// Seconds by which the clock of a responder may be ahead.
+    pub(super) tolerance_seconds: u64,
     /// Age in seconds beyond which a stored message is a replay.
     pub(super) max_age_seconds: u64,
 }
@@ -40,7 +42,7 @@ pub(super) fn check(
     if message.body.is_empty() {
         return Err(Fault::EmptyBody);
     }
-    if stored_at > context.now {
+    if stored_at > context.now.saturating_add(context.tolerance_seconds) {
         return Err(Fault::StoredInFuture);
     }
     if context.now.saturating_since(stored_at) > context.max_age_seconds {

@@ -10,7 +10,7 @@ pub(super) enum Fault {
     NoHeader,
     /// Row 2: the message has no body.
     EmptyBody,
-    /// Row 3: the message was stored in the future.
+    /// Row 3: the message was stored further in the future than clocks may differ.
     StoredInFuture,
     /// The message was stored longer ago than any node stores messages: a replay (05 section 14). Not in the reference.
     StoredTooLongAgo,

@@ -23,6 +23,7 @@ use rand_core::Rng as _;
 use tokio::sync::broadcast;
 
 use super::{
+    clock_skew::{ClockSkew, TOLERANCE_SECONDS},
     first_responses::FirstResponses,
     left_behind::LeftBehind,
     tracker::{FetchSummary, FetchTracker, TrackerConfig},
@@ -67,6 +68,9 @@ pub(crate) struct Fetcher {
     pub(super) parts: FetchParts,
     pub(super) tracker: Mutex<FetchTracker>,
     pub(super) left: Mutex<LeftBehind>,
+    pub(super) skew: Mutex<ClockSkew>,
+    /// Seconds by which the clock of a responder may be ahead: none in the legacy profile.
+    pub(super) tolerance_seconds: u64,
     /// Most messages asked for and accepted in one response, 1 to 1024.
     pub(super) max_messages: usize,
     /// Age in seconds beyond which a stored message is a replay, and for which received ones are remembered.
@@ -88,10 +92,16 @@ impl Fetcher {
             answer_seconds: config.answer_seconds,
             patience_seconds: config.patience_seconds,
         });
+        let tolerance_seconds = match parts.bans.profile() {
+            AttributionProfile::Strict => TOLERANCE_SECONDS,
+            AttributionProfile::Legacy => 0,
+        };
         Self {
             parts,
             tracker: Mutex::new(tracker),
             left: Mutex::default(),
+            skew: Mutex::default(),
+            tolerance_seconds,
             max_messages: config.max_messages(),
             max_age_seconds: config.max_age_seconds,
             auto_request: config.auto_request,

@@ -64,6 +64,7 @@ impl Fetcher {
         };
         let summary = PageSummary::of(&page.messages);
         self.tracker.lock().delivering(&responder.node_id);
+        self.watch_clock(&responder, &page);
         let newest = self.newest(&page);
         let outcome = self.check(page).await;
         if let Some(offence) = outcome.offence {
@@ -257,9 +258,24 @@ impl Fetcher {
         }
     }
 
-    /// The newest `stored_at` of a page that is not in the future.
-    fn newest(&self, page: &StoredMessagesResponse) -> Option<UnixSeconds> {
+    /// Warns the operator if the clocks of several responders are ahead of this node's.
+    fn watch_clock(&self, responder: &RemotePeer, page: &StoredMessagesResponse) {
+        let times = page.messages.iter().map(|message| message.stored_at);
+        let newest = UnixSeconds(times.max().unwrap_or_default());
         let now = self.parts.clock.now();
+        let behind = self.skew.lock().observe(responder.node_id, newest, now);
+        if let Some(seconds) = behind {
+            tracing::warn!(seconds, "the clock of this node seems to be slow; check it");
+        }
+    }
+
+    /// The newest `stored_at` of a page that is not too far in the future.
+    fn newest(&self, page: &StoredMessagesResponse) -> Option<UnixSeconds> {
+        let now = self
+            .parts
+            .clock
+            .now()
+            .saturating_add(self.tolerance_seconds);
         let times = page.messages.iter();
         let times = times.map(|message| UnixSeconds(message.stored_at));
         times.filter(|at| *at <= now).max()
@@ -271,6 +287,7 @@ impl Fetcher {
         let context = CheckContext {
             identity: &self.parts.identity,
             now,
+            tolerance_seconds: self.tolerance_seconds,
             max_age_seconds: self.max_age_seconds,
         };
         let profile = self.parts.bans.profile();
@@ -318,10 +335,13 @@ impl Fetcher {
         reached: Option<UnixSeconds>,
     ) {
         let (ledger, key) = (Arc::clone(&self.parts.ledger), responder.public_key);
+        // A clock that is ahead now may be right tomorrow: what is stored then must not count as read.
+        let now = self.parts.clock.now();
+        let read = reached.map(|reached| reached.min(now));
         let advancing = move || {
             // In this order: what a request proves received is remembered as received.
             ledger.flush()?;
-            reached.map_or(Ok(()), |reached| ledger.read_up_to(&key, reached))
+            read.map_or(Ok(()), |read| ledger.read_up_to(&key, read))
         };
         blocking("ledger", advancing).await;
         if counts.left > 0 {

@@ -278,8 +278,8 @@ async fn remaining_faults_follow_the_table() {
             ),
             (
                 "future",
-                for_me_with(|it| it.stored_at = NOW.0 + 1),
-                Some(High),
+                for_me_with(|it| it.stored_at = NOW.0 + 301),
+                None,
                 Some(High),
             ),
             ("join", dht_type(1), Some(High), Some(High)),
@@ -305,6 +305,16 @@ async fn remaining_faults_follow_the_table() {
             );
         }
     }
+}
+
+/// A holder whose clock is ahead is read to the end, within the tolerance; what it stores once its clock is right is read, too.
+#[tokio::test]
+async fn holder_ahead_is_read() {
+    let world = world(Strict);
+    let ahead = for_me_with(|it| it.stored_at = NOW.0 + 300);
+    world.exchange(vec![for_me(1, ago(9)), ahead]).await;
+    assert_eq!((world.passed().len(), world.bans()), (2, vec![]));
+    assert!(world.request(NODE).since <= NOW.0);
 }
 
 #[tokio::test]

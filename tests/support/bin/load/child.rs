@@ -46,8 +46,6 @@ pub(crate) fn run(memory_mib: usize) -> anyhow::Result<()> {
     let config = Config {
         listen: vec![Address::tcp([127, 0, 0, 1].into(), 0)],
         memory_mib,
-        // Peers over the flood limit would be banned, and the load with them.
-        flood_messages: u32::MAX,
         ..Config::default()
     };
     let secret = SecretKey::random(&mut OsEntropy.rng());

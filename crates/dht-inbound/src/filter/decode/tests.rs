@@ -11,16 +11,14 @@ use dht_stack::BytePermit;
 use super::*;
 use crate::{
     filter::RateLimits,
-    test_support::{DELIVERER, NOW, bans, peer, received, run_check},
+    test_support::{DELIVERER, NOW, peer, received, run_check},
 };
-use dht_peers::policy::AttributionProfile;
 
-fn decode(known_in: Option<Directory>, bans: BanPolicy) -> Decode {
+fn decode(known_in: Option<Directory>) -> Decode {
     Decode {
         limiter: RateLimiter::new(RateLimits::default(), [0; 16]),
         clock: Arc::new(ManualClock::new(NOW)),
         known_in,
-        bans,
     }
 }
 
@@ -38,55 +36,39 @@ fn dropped(reason: DropReason) -> Disposition {
 #[tokio::test]
 async fn b059_undecodable_or_unknown_source_is_dropped() {
     let frame = clear(&identity(3), Signing::Origin, b"x", 1);
-    for profile in [AttributionProfile::Strict, AttributionProfile::Legacy] {
-        let (bans, banned) = bans(profile);
-        let check = decode(Some(directory()), bans);
-        let run = |message| run_check(check.clone(), message);
+    let directory = directory();
+    let check = decode(Some(directory.clone()));
+    let run = |message| run_check(check.clone(), message);
 
-        assert_eq!(
-            run(received(Bytes::new())).await,
-            dropped(DropReason::Empty)
-        );
-        let junk = Bytes::from_static(b"\xff\xff\xff");
-        assert_eq!(run(received(junk)).await, dropped(DropReason::Undecodable));
-        assert_eq!(run(received(frame.clone())).await, Disposition::Delivered);
-        assert_eq!(banned.take(), [], "nobody known is banned");
-
-        let (source, permit) = (peer(9), BytePermit::none());
-        let stranger = InboundFrame {
-            source: Arc::clone(&source),
-            frame: frame.clone(),
-            permit,
-        };
-        assert_eq!(run(stranger).await, dropped(DropReason::UnknownSource));
-        let bans: Vec<_> = banned
-            .take()
-            .iter()
-            .map(|ban| (ban.node_id, ban.until.saturating_since(NOW)))
-            .collect();
-        match profile {
-            AttributionProfile::Strict => assert_eq!(bans, [(source.node_id, 300)]),
-            AttributionProfile::Legacy => assert_eq!(bans, []),
-        }
-    }
+    assert_eq!(
+        run(received(Bytes::new())).await,
+        dropped(DropReason::Empty)
+    );
+    let junk = Bytes::from_static(b"\xff\xff\xff");
+    assert_eq!(run(received(junk)).await, dropped(DropReason::Undecodable));
+    assert_eq!(run(received(frame.clone())).await, Disposition::Delivered);
+    let stranger = InboundFrame {
+        source: peer(9),
+        frame,
+        permit: BytePermit::none(),
+    };
+    assert_eq!(run(stranger).await, dropped(DropReason::UnknownSource));
+    assert_eq!(directory.banned(NOW), []);
 }
 
 #[tokio::test]
 async fn b060_appended_unknown_field_is_dropped() {
     let frame = clear(&identity(3), Signing::Origin, b"x", 1);
-    let (bans, banned) = bans(AttributionProfile::Legacy);
-    let check = decode(None, bans);
+    let check = decode(None);
     let longer = Bytes::from([&frame[..], &[0x78, 0x01]].concat());
     let ended = run_check(check, received(longer)).await;
     assert_eq!(ended, dropped(DropReason::NotCanonical));
-    assert_eq!(banned.take(), []);
 }
 
 #[tokio::test]
 async fn permit_lives_with_the_message() {
     let budget = dht_stack::ByteBudget::new(1 << 20);
-    let (bans, _) = bans(AttributionProfile::Strict);
-    let check = decode(None, bans);
+    let check = decode(None);
     let (mut service, mut inner) =
         tower_test::mock::spawn_layer::<InboundEnvelope<RawEnvelope>, Disposition, _>(
             dht_stack::FilterLayer::new(check),

@@ -9,9 +9,8 @@ use dht_core::{
 use super::*;
 use crate::{
     filter::{Decode, MAX_METERED_PEERS},
-    test_support::{NOW, bans, frame, raw, received, run_check},
+    test_support::{NOW, frame, raw, received, run_check},
 };
-use dht_peers::policy::AttributionProfile;
 
 fn id(seed: u64) -> NodeId {
     public_key(seed).node_id()
@@ -68,12 +67,10 @@ async fn each_type_has_its_bucket() {
 async fn junk_sender_is_ignored() {
     let clock = Arc::new(ManualClock::new(NOW));
     let limiter = RateLimiter::new(limits(), [0; 16]);
-    let (bans, banned) = bans(AttributionProfile::Strict);
     let decode = Decode {
         limiter: limiter.clone(),
         clock: Arc::clone(&clock) as SharedClock,
         known_in: None,
-        bans,
     };
     let run = |frame: Bytes| run_check(decode.clone(), received(frame));
     let good = clear(&identity(3), Signing::Origin, b"x", 1);
@@ -90,7 +87,6 @@ async fn junk_sender_is_ignored() {
     );
     clock.set(NOW.saturating_add(2));
     assert_eq!(run(good).await, Disposition::Delivered);
-    assert_eq!(banned.take(), [], "a limit is no accusation");
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ fn sf34_known_messages_count_as_read() {
         let context = CheckContext {
             identity: &me,
             now: NOW,
+            tolerance_seconds: 0,
             max_age_seconds: 1_000,
         };
         let valid = |n, age| check(for_me(n, ago(age)), context);
@@ -84,7 +85,7 @@ proptest! {
             _ => header.expires ^= 1 << bit,
         }
         let me = test_util::identity(ME);
-        let context = CheckContext { identity: &me, now: NOW, max_age_seconds: 1_000 };
+        let context = CheckContext { identity: &me, now: NOW, tolerance_seconds: 0, max_age_seconds: 1_000 };
         let fault = check(message, context).unwrap_err();
         let strict = AttributionProfile::Strict;
         let ban = fault.offence().and_then(|offence| offence.penalty(strict));
@@ -106,7 +107,7 @@ proptest! {
         header.ephemeral_public_key = ephemeral.into();
         (header.major, header.message_type, header.flags) = (numbers.1, numbers.2, numbers.3);
         let me = test_util::identity(ME);
-        let context = CheckContext { identity: &me, now: NOW, max_age_seconds: u64::MAX };
+        let context = CheckContext { identity: &me, now: NOW, tolerance_seconds: 0, max_age_seconds: u64::MAX };
         let fault = check(message, context).map(drop);
         let severe = matches!(fault, Err(Fault::StoredInFuture));
         prop_assert!(!severe || numbers.0 > NOW.0);

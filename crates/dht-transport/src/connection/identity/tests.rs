@@ -92,7 +92,11 @@ fn bans_follow_the_table() {
         Some(7200)
     );
     assert_eq!(seconds(IdentityError::Version(1)), Some(120));
-    assert_eq!(seconds(IdentityError::Timeout), Some(120));
+    // Others can slow a line.
+    assert_eq!(seconds(IdentityError::Timeout), None);
+    let timeout = IdentityError::Timeout.offence(false).unwrap();
+    let legacy = timeout.penalty(AttributionProfile::Legacy).unwrap();
+    assert_eq!(BanTerms::default().seconds(legacy.term), 120);
     assert_eq!(IdentityError::Timeout.offence(true), None);
     assert_eq!(
         seconds(IdentityError::Claim(ClaimError::AddressPort)),
