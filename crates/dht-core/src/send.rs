@@ -102,7 +102,7 @@ pub enum DeliveryError {
     DialFailed,
     /// This node or the peer refused the identity of the other.
     #[error(
-        "this node and the peer refuse each other's identity; is a clock wrong by more than a day?"
+        "this node or the peer refuses the other's identity; is a clock wrong by more than a day?"
     )]
     Refused,
     /// The peer is connected, but did not take the messaging protocol.

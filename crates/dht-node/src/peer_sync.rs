@@ -60,11 +60,13 @@ impl PeerSync {
         self.remove_if_gone(&peer.node_id);
     }
 
-    /// Restarts requests of store-and-forward, which may have been lost with the connection that was replaced.
+    /// Restarts requests of store-and-forward and tries messages of the outbox, which may have been lost with the connection
+    /// before this one.
     pub(crate) fn replaced(&self, connection: &Connection) {
         let peer = connection.peer();
         self.saf.disconnected(&peer.node_id, Some(&peer.public_key));
         self.saf.connected(peer);
+        self.outbox.appeared(&peer.node_id);
     }
 
     /// Removes a peer unless it is connected again.

@@ -56,7 +56,11 @@ impl Watcher {
             }
             ConnectionEvent::Disconnected { node_id, minimized } => {
                 tracing::info!(peer = %node_id.short(), minimized, "disconnected");
-                self.peers.remove_if_gone(&node_id);
+                // The next connection may be there before the end of this one is told, which then announces no new peer.
+                match self.peers.transport.connection(&node_id) {
+                    Some(next) => self.peers.replaced(&next),
+                    None => self.peers.remove_if_gone(&node_id),
+                }
                 if !minimized {
                     self.peers.outbox.connection_ended(&node_id);
                 }

@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    Connection, DialError, EnqueueError, Queued, StreamError, Substream, UpgradeError,
+    Connection, DialError, EnqueueError, IdentityError, Queued, StreamError, Substream,
+    UpgradeError,
     config::Config,
     connection::{admission::Bounds, listener},
     messaging::{Connect, PeerSession, Pushed, Reply},
@@ -84,7 +85,9 @@ struct DirectoryConnector(Arc<State>);
 impl Connect for DirectoryConnector {
     async fn connect(&self, peer: &NodeId) -> Result<Arc<Connection>, DeliveryError> {
         self.0.dial_known(peer).await.map_err(|error| match error {
-            DialError::Upgrade(UpgradeError::Identity(_)) => DeliveryError::Refused,
+            DialError::Upgrade(UpgradeError::Identity(IdentityError::Claim(_))) => {
+                DeliveryError::Refused
+            }
             _ => DeliveryError::DialFailed,
         })
     }

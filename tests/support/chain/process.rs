@@ -108,6 +108,10 @@ impl Process {
         }
     }
 
+    pub(super) const fn is_running(&self) -> bool {
+        self.life.is_some()
+    }
+
     /// Gives it a number.
     pub(super) fn give(&mut self, number: u64) {
         if let Some(life) = &mut self.life {

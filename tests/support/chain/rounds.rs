@@ -242,11 +242,13 @@ impl World {
             Step::Start(role) => process(&mut self.processes, role).start(),
             Step::Kill(role) => {
                 self.kills += 1;
-                process(&mut self.processes, role).kill(|| {
-                    if let Ok((_, Ok(line))) = self.lines.recv_timeout(PACE) {
-                        self.account.hear(line);
-                    }
-                })
+                let mut heard = Vec::new();
+                let killed = process(&mut self.processes, role)
+                    .kill(|| heard.extend(self.lines.recv_timeout(PACE)));
+                for (role, line) in heard {
+                    self.hear(role, line?);
+                }
+                killed
             }
         }
     }
@@ -282,7 +284,7 @@ impl World {
     fn hear(&mut self, role: Role, line: Line) {
         if line == Line::Ready {
             let process = process(&mut self.processes, role);
-            process.is_ready = true;
+            process.is_ready = process.is_running();
             if role == Role::Sender {
                 // What an earlier life did not acknowledge, under the same names.
                 self.account.open().for_each(|number| process.give(number));
