@@ -25,6 +25,8 @@ use tokio::sync::watch;
 pub struct Delivery {
     id: EntryId,
     news: watch::Receiver<Progress>,
+    /// State that the caller was told last by waiting; at first, that of the beginning.
+    told: SendState,
 }
 
 /// Progress of a message as it is known now.
@@ -47,8 +49,9 @@ pub struct Undelivered {
 }
 
 impl Delivery {
-    pub(super) const fn new(id: EntryId, news: watch::Receiver<Progress>) -> Self {
-        Self { id, news }
+    pub(super) fn new(id: EntryId, news: watch::Receiver<Progress>) -> Self {
+        let told = news.borrow().state.clone();
+        Self { id, news, told }
     }
 
     /// A message that has ended.
@@ -84,13 +87,10 @@ impl Delivery {
     /// # Cancel safety
     /// Dropping the future loses no state.
     pub async fn next(&mut self) -> Option<SendState> {
-        let last = {
-            let progress = self.news.borrow();
-            progress.state.clone()
-        };
-        let further = self.news.wait_for(|now| now.state != last || now.settled);
+        let Self { news, told, .. } = self;
+        let further = news.wait_for(|now| now.state != *told || now.settled);
         let state = further.await.ok()?.state.clone();
-        (state != last).then_some(state)
+        (state != std::mem::replace(told, state.clone())).then_some(state)
     }
 
     /// Waits until the message has got at least this far: [`Sent`](StateKind::Sent), [`Stored`](StateKind::Stored) or
@@ -134,6 +134,7 @@ impl Delivery {
         let Progress {
             state, last_error, ..
         } = self.news.borrow().clone();
+        self.told = state.clone();
         if reached(&state) {
             return Ok(state);
         }
