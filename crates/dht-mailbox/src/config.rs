@@ -23,7 +23,7 @@ pub const DEFAULT_DELIVERER_BYTES: u64 = DEFAULT_CAPACITY_BYTES / 2;
 pub const DEFAULT_MAX_BODY_BYTES: u64 = 524_288;
 /// How long a [`Retention::Low`] row is kept: 6 hours, in seconds.
 pub const DEFAULT_LOW_SECONDS: u64 = 6 * 60 * 60;
-/// How long a [`Retention::High`] row is kept: 3 days, in seconds.
+/// How long a [`Retention::High`] or [`Retention::Unmet`] row is kept: 3 days, in seconds.
 pub const DEFAULT_HIGH_SECONDS: u64 = 3 * 24 * 60 * 60;
 /// Bytes of requests that may wait for the writer: 32 MiB, sixty-four of the largest messages.
 pub const DEFAULT_QUEUE_BYTES: usize = 32 << 20;
@@ -31,9 +31,9 @@ pub const DEFAULT_QUEUE_BYTES: usize = 32 << 20;
 pub const DEFAULT_SEGMENT_BYTES: u32 = 32 << 20;
 /// Bytes of the log that a restart may have to read again: 48 MiB, a tenth of a second.
 pub const DEFAULT_CHECKPOINT_BYTES: u64 = 48 << 20;
-/// Bytes of memory for the index: 64 MiB, more than [`DEFAULT_CAPACITY_ROWS`] take when each row has a mailbox and
+/// Bytes of memory for the index: 72 MiB, more than [`DEFAULT_CAPACITY_ROWS`] take when each row has a mailbox and
 /// a deliverer of its own.
-pub const DEFAULT_INDEX_BYTES: u64 = 64 << 20;
+pub const DEFAULT_INDEX_BYTES: u64 = 72 << 20;
 /// Whether the sender's own time limit ends a row: it does, as a message that has expired only takes room.
 pub const DEFAULT_HONOUR_EXPIRES: bool = true;
 
@@ -75,7 +75,7 @@ pub struct StoreConfig {
     pub segment_bytes: u32,
     /// Defaults to [`DEFAULT_CHECKPOINT_BYTES`]. With 0 each commit is followed by a checkpoint.
     pub checkpoint_bytes: u64,
-    /// Memory of the index, in bytes; a row counts 288, a mailbox or deliverer 160. A store whose index is full
+    /// Memory of the index, in bytes; a row counts 288, a mailbox or deliverer 160, a deliverer in a mailbox 128. A store whose index is full
     /// evicts as one whose capacity is. Defaults to [`DEFAULT_INDEX_BYTES`].
     pub index_bytes: u64,
 }
@@ -110,7 +110,7 @@ pub struct Limits {
 pub struct Lifetimes {
     /// Seconds of a [`Retention::Low`] row. Defaults to [`DEFAULT_LOW_SECONDS`].
     pub low_seconds: u64,
-    /// Seconds of a [`Retention::High`] row. Defaults to [`DEFAULT_HIGH_SECONDS`].
+    /// Seconds of a [`Retention::High`] or [`Retention::Unmet`] row. Defaults to [`DEFAULT_HIGH_SECONDS`].
     pub high_seconds: u64,
     /// Whether a row also ends with the message's own `expires` (05 D5). Defaults to [`DEFAULT_HONOUR_EXPIRES`].
     pub honour_expires: bool,
@@ -171,7 +171,7 @@ impl Lifetimes {
     ) -> UnixSeconds {
         let seconds = match retention {
             Retention::Low => self.low_seconds,
-            Retention::High => self.high_seconds,
+            Retention::Unmet | Retention::High => self.high_seconds,
         };
         let limit = now.saturating_add(seconds);
         match expires {

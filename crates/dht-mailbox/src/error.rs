@@ -55,13 +55,13 @@ pub enum Refusal {
     /// The sender's time limit has passed already.
     #[error("message has expired")]
     Expired,
-    /// This mailbox holds as much as one mailbox may.
+    /// This mailbox holds as much as one mailbox may, and no other deliverer has more in it.
     #[error("mailbox is at its quota")]
     RecipientQuota,
     /// This deliverer delivered as much as one deliverer may.
     #[error("deliverer is at its quota")]
     DelivererQuota,
-    /// The store is full, and no mailbox holds more than this one would.
+    /// The store is full, and nothing in it goes before this message.
     #[error("store is full")]
     Full,
 }

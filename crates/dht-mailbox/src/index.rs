@@ -14,11 +14,12 @@ use dht_core::{DedupHash, UnixSeconds};
 
 pub(crate) use self::load::Loader;
 use self::usage::{Change, Owners, Usage};
+pub(crate) use self::usage::{Full, Newcomer};
 use crate::{
     config::StoreConfig,
     error::Refusal,
     log::{Meta, Place},
-    record::{Deliverer, Position, Recipient, Retention, RowId},
+    record::{Position, Recipient, Retention, RowId},
     stats::Account,
 };
 
@@ -28,6 +29,8 @@ pub(crate) const ROW_BYTES: u64 = 288;
 /// Bytes that the index counts for a mailbox or a deliverer. With one of each for every row, 200 000 rows took 587 bytes
 /// of anonymous memory a row.
 pub(crate) const OWNER_BYTES: u64 = 160;
+/// Bytes that the index counts for a deliverer in a mailbox.
+pub(crate) const PART_BYTES: u64 = 128;
 
 /// The rows of a store.
 #[derive(Debug, Default)]
@@ -61,7 +64,8 @@ struct Row {
 
 #[derive(Clone, Copy, Debug)]
 struct Flags {
-    low: bool,
+    deliverer: u32,
+    retention: Retention,
     /// Staged to go.
     gone: bool,
 }
@@ -107,49 +111,35 @@ impl Index {
         range.any(|(_, id)| self.rows.get(id).is_some_and(|row| row.hash == *hash))
     }
 
-    /// Checks the quotas of mailbox and deliverer, for which no eviction makes room.
-    pub(crate) fn check_quotas(
+    /// Checks the quota of the deliverer, for which no eviction makes room.
+    pub(crate) fn check_deliverer(
         &self,
         config: &StoreConfig,
-        recipient: Recipient,
-        deliverer: Deliverer,
-        bytes: u64,
+        newcomer: &Newcomer,
     ) -> Result<(), Refusal> {
-        self.usage
-            .check_quotas(&config.limits, recipient, deliverer, bytes)
+        self.usage.check_deliverer(&config.limits, newcomer)
     }
 
-    /// Whether a row of `bytes` more would break the bounds of the store or of the index's memory.
-    pub(crate) fn is_full(
-        &self,
-        config: &StoreConfig,
-        recipient: Recipient,
-        deliverer: Deliverer,
-        bytes: u64,
-    ) -> bool {
-        let owners = OWNER_BYTES.saturating_mul(self.usage.new_owners(recipient, deliverer));
-        let more = ROW_BYTES.saturating_add(owners);
-        self.usage.is_full(&config.limits, bytes)
-            || self.memory().saturating_add(more) > config.index_bytes
+    /// What has no room for the newcomer: its mailbox, or the store or the memory of its index.
+    pub(crate) fn find_full(&self, config: &StoreConfig, newcomer: &Newcomer) -> Option<Full> {
+        let (owners, is_part) = self.usage.new_owners(newcomer);
+        let more = ROW_BYTES
+            .saturating_add(OWNER_BYTES.saturating_mul(owners))
+            .saturating_add(PART_BYTES.saturating_mul(is_part.into()));
+        let full = self.usage.find_full(&config.limits, newcomer);
+        full.or_else(|| {
+            let memory = self.memory().saturating_add(more);
+            (memory > config.index_bytes).then_some(Full::Store)
+        })
     }
 
-    /// The row that is evicted so that `newcomer` can take `bytes`; for a message of class [`Retention::Low`] only one
-    /// of that class.
-    pub(crate) fn eviction_victim(
-        &self,
-        newcomer: Recipient,
-        retention: Retention,
-        bytes: u64,
-    ) -> Option<RowId> {
-        let recipient = self.usage.eviction_victim(newcomer, bytes)?;
-        let only_low = self.usage.mailbox(recipient).low_rows > 0;
-        if retention == Retention::Low && !only_low {
-            // A message that is addressed to nobody does not push out one for somebody.
-            return None;
-        }
-        let mailbox = self.usage.mailbox_number(recipient)?;
-        let mut rows = self.order.range(whole(mailbox));
-        let victim = rows.find(|(_, flags)| !flags.gone && (flags.low || !only_low));
+    /// The row that is evicted so that the newcomer has room: the oldest of the part of a mailbox that makes room.
+    pub(crate) fn eviction_victim(&self, full: Full, newcomer: &Newcomer) -> Option<RowId> {
+        let part = self.usage.eviction_victim(full, newcomer)?;
+        let mut rows = self.order.range(whole(part.mailbox));
+        let victim = rows.find(|(_, flags)| {
+            !flags.gone && (flags.deliverer, flags.retention) == (part.deliverer, part.retention)
+        });
         victim.map(|((_, position), _)| position.id)
     }
 
@@ -191,10 +181,11 @@ impl Index {
         self.usage.mailboxes()
     }
 
-    /// Bytes of memory that rows, mailboxes and deliverers take, without the rows that are staged to go.
+    /// Bytes of memory that rows, mailboxes, deliverers and their parts of mailboxes take, without the rows that are staged to go.
     pub(crate) fn memory(&self) -> u64 {
         let rows = ROW_BYTES.saturating_mul(self.usage.total().rows);
         rows.saturating_add(OWNER_BYTES.saturating_mul(self.usage.owners() as u64))
+            .saturating_add(PART_BYTES.saturating_mul(self.usage.parts() as u64))
     }
 
     /// How much of each segment is still needed.
@@ -236,13 +227,7 @@ impl Index {
         let owners = self.usage.add(meta.recipient, meta.deliverer, change);
         let row = Row::new(meta, owners, place);
         self.rows.insert(id, row);
-        self.order.insert(
-            row.key(id),
-            Flags {
-                low: change.low,
-                gone: false,
-            },
-        );
+        self.order.insert(row.key(id), Flags::of(&row));
         self.expiry.insert((row.keep_until, id));
         self.hashes.insert((prefix(&row.hash), id));
         self.enter(place);
@@ -350,6 +335,16 @@ impl SegmentUse {
     fn enter(&mut self, place: Place) {
         self.rows = self.rows.saturating_add(1);
         self.bytes = self.bytes.saturating_add(place.length.into());
+    }
+}
+
+impl Flags {
+    const fn of(row: &Row) -> Self {
+        Self {
+            deliverer: row.owners.deliverer,
+            retention: row.retention,
+            gone: false,
+        }
     }
 }
 

@@ -11,9 +11,11 @@ use dht_core::{DedupHash, PublicKey, UnixSeconds};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Recipient([u8; 32]);
 
-/// Peer that handed a message to this node: the 32-byte key of the authenticated connection.
+/// What the shares of the store go by: the part of the network from which a message was handed to this node, or the key of
+/// the peer that handed it over where its address says nothing.
 ///
-/// The sender of a stored message is hidden, so quotas count by deliverer (05 section 14, abuse).
+/// The sender of a stored message is hidden, and keys are free, so shares and quotas go by deliverer (05 section 14,
+/// abuse).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Deliverer([u8; 32]);
 
@@ -26,7 +28,10 @@ pub struct RowId(pub u64);
 pub enum Retention {
     /// No destination: the first to go.
     Low,
-    /// Addressed to a recipient in this node's region.
+    /// Addressed to a recipient in this node's region that this node has not met, and that may have been invented: goes
+    /// before every [`Retention::High`] row.
+    Unmet,
+    /// Addressed to a recipient in this node's region that has connected to it.
     High,
 }
 
@@ -35,7 +40,7 @@ pub enum Retention {
 pub struct NewRecord {
     /// Recipient in whose mailbox the message is stored.
     pub recipient: Recipient,
-    /// Connected peer that handed the message over.
+    /// Where the message was handed over from.
     pub deliverer: Deliverer,
     /// Hash over signature and body; a second insertion with the same hash stores nothing.
     pub hash: DedupHash,
@@ -96,6 +101,9 @@ impl Recipient {
     /// No key has this encoding: it is not a canonical field element.
     pub const ANONYMOUS: Self = Self([0xff; 32]);
 
+    pub(crate) const MIN: Self = Self([0; 32]);
+    pub(crate) const MAX: Self = Self([0xff; 32]);
+
     /// The mailbox with these 32 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
@@ -136,6 +144,9 @@ impl fmt::Display for Recipient {
 // === impl Deliverer ===
 
 impl Deliverer {
+    pub(crate) const MIN: Self = Self([0; 32]);
+    pub(crate) const MAX: Self = Self([0xff; 32]);
+
     /// The deliverer with these 32 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
@@ -207,11 +218,17 @@ impl Position {
 // === impl Retention ===
 
 impl Retention {
-    /// The number the specification gives it: 1 or 10.
+    /// How many there are.
+    pub(crate) const COUNT: usize = 3;
+    /// Every class, the first to go first.
+    pub(crate) const ALL: [Self; Self::COUNT] = [Self::Low, Self::Unmet, Self::High];
+
+    /// The number the specification gives it: 1 or 10; 5 is this library's own.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
             Self::Low => 1,
+            Self::Unmet => 5,
             Self::High => 10,
         }
     }
@@ -221,6 +238,7 @@ impl Retention {
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
             1 => Some(Self::Low),
+            5 => Some(Self::Unmet),
             10 => Some(Self::High),
             _ => None,
         }

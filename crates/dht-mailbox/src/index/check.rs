@@ -21,6 +21,7 @@ impl Index {
         let mut recipients = BTreeMap::<_, Account>::new();
         let mut deliverers = BTreeMap::<_, Account>::new();
         let mut segments = BTreeMap::<u32, SegmentUse>::new();
+        let mut owned = Vec::new();
         let (mut kept, mut total) = (0_usize, Account::default());
         for (id, row) in &self.rows {
             if id.0 < self.visible {
@@ -52,6 +53,7 @@ impl Index {
                 continue;
             };
             let change = Change::new(row.retention, row.place.length);
+            owned.push((row.owners, change));
             for account in [
                 recipients.entry(meta.recipient).or_default(),
                 deliverers.entry(meta.deliverer).or_default(),
@@ -78,7 +80,8 @@ impl Index {
                 .iter()
                 .all(|(key, account)| self.usage.deliverer(*key) == *account)
             && self.usage.mailboxes() == recipients.len()
-            && self.usage.total() == total;
+            && self.usage.total() == total
+            && self.usage.is_ranked(owned.into_iter());
         if !agree {
             check.faults.push("the accounts do not add up".into());
         }

@@ -8,7 +8,7 @@ use super::{Change, Flags, Index, Row, prefix};
 use crate::{
     config::StoreConfig,
     log::{Meta, Place},
-    record::{Retention, RowId},
+    record::RowId,
 };
 
 /// The rows of a copy.
@@ -55,11 +55,11 @@ impl Loader {
     /// The index, complete up to where the copy was.
     pub(crate) fn finish(self, next_row: u64, newest: UnixSeconds) -> Index {
         let Self { mut index, rows } = self;
-        index.usage.rank();
-        let order = rows.iter().map(|(id, row)| {
-            let low = row.retention == Retention::Low;
-            (row.key(*id), Flags { low, gone: false })
-        });
+        index.usage.rank(
+            rows.iter()
+                .map(|(_, row)| (row.owners, Change::new(row.retention, row.place.length))),
+        );
+        let order = rows.iter().map(|(id, row)| (row.key(*id), Flags::of(row)));
         index.order = order.collect();
         index.expiry = rows.iter().map(|(id, row)| (row.keep_until, *id)).collect();
         index.hashes = rows

@@ -93,8 +93,7 @@ impl Index {
                 let mut account = Account::default();
                 for ((_, position), flags) in self.order.range(whole(mailbox)) {
                     if let Some(row) = self.visible_row(position.id) {
-                        let (bytes, low) = (row.place.length.into(), flags.low);
-                        account.add(Change { bytes, low });
+                        account.add(Change::new(flags.retention, row.place.length));
                     }
                 }
                 (recipient, account)

@@ -1,4 +1,4 @@
-//! Rows and bytes of each mailbox and deliverer, and the choice of the mailbox that loses a row. Performs no I/O.
+//! Rows and bytes of each mailbox and deliverer, and the choice of the row that is evicted. Performs no I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,16 +9,48 @@ use crate::{
     stats::Account,
 };
 
-/// The accounts of a store, and the mailboxes ordered by size.
+/// The accounts of a store, and deliverers and mailboxes ordered by size.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
     total: Account,
     mailboxes: Accounts<Recipient>,
     deliverers: Accounts<Deliverer>,
-    /// Mailboxes by share, the largest last.
-    by_share: BTreeSet<(u64, Recipient)>,
-    /// Bytes added to the share of a mailbox for each row, so that many small rows count as much as few large ones.
+    /// Number of mailboxes that hold a row.
+    held_mailboxes: usize,
+    /// What each deliverer has of each class, by the number of the deliverer.
+    shares: Vec<[u64; Retention::COUNT]>,
+    /// The same by size, in each class the largest last.
+    largest: BTreeSet<(Retention, u64, Deliverer)>,
+    /// What each deliverer has in each mailbox, of each class.
+    parts: BTreeMap<Part, u64>,
+    /// The same by size, for each class and deliverer the largest last.
+    largest_parts: BTreeSet<(Retention, u32, u64, Recipient)>,
+    /// Bytes added to a share for each row, so that many small rows count as much as few large ones.
     row_weight: u64,
+}
+
+/// The rows of one class that one deliverer brought for one mailbox.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Part {
+    pub(crate) mailbox: u32,
+    pub(crate) deliverer: u32,
+    pub(crate) retention: Retention,
+}
+
+/// A row that asks for room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Newcomer {
+    pub(crate) recipient: Recipient,
+    pub(crate) deliverer: Deliverer,
+    pub(crate) retention: Retention,
+    pub(crate) bytes: u64,
+}
+
+/// What has no room for a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Full {
+    Mailbox,
+    Store,
 }
 
 /// The numbers under which a row's mailbox and deliverer are kept: a row holds these instead of two keys.
@@ -32,7 +64,7 @@ pub(crate) struct Owners {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
     pub(crate) bytes: u64,
-    pub(crate) low: bool,
+    pub(crate) retention: Retention,
 }
 
 /// Accounts by key and by number.
@@ -75,7 +107,7 @@ impl Usage {
         owners
     }
 
-    /// Enters a row without ordering the mailboxes; [`Usage::rank`] follows when all are entered.
+    /// Enters a row without ordering anything; [`Usage::rank`] follows when all are entered.
     pub(crate) fn load(
         &mut self,
         recipient: Recipient,
@@ -89,17 +121,68 @@ impl Usage {
         owners
     }
 
-    /// Orders the mailboxes.
-    pub(crate) fn rank(&mut self) {
+    /// Orders deliverers and mailboxes by these rows.
+    pub(crate) fn rank(&mut self, rows: impl Iterator<Item = (Owners, Change)>) {
         let weight = self.row_weight;
-        let held = self
-            .mailboxes
-            .slots
-            .iter()
-            .filter(|slot| slot.account.rows > 0);
-        self.by_share = held
-            .map(|slot| (share(weight, &slot.account), slot.key))
-            .collect();
+        let weighed = |(owners, change): (Owners, Change)| {
+            (Part::new(owners, change), weigh(weight, change.bytes))
+        };
+        let mut rows: Vec<_> = rows.map(weighed).collect();
+        rows.sort_unstable();
+        rows.dedup_by(|next, sum| {
+            let same = next.0 == sum.0;
+            if same {
+                sum.1 = sum.1.saturating_add(next.1);
+            }
+            same
+        });
+        for (part, share) in &rows {
+            if let Some(of_class) = self.share_mut(part.deliverer, part.retention) {
+                *of_class = of_class.saturating_add(*share);
+            }
+        }
+        let mailboxes = &self.mailboxes;
+        let largest_parts = rows.iter().filter_map(|(part, share)| {
+            let recipient = mailboxes.key(part.mailbox)?;
+            Some((part.retention, part.deliverer, *share, recipient))
+        });
+        self.largest_parts = largest_parts.collect();
+        self.parts = rows.into_iter().collect();
+        let shares = self.shares.iter().zip(&self.deliverers.slots);
+        let shares = shares.flat_map(|(shares, slot)| {
+            let of_class = Retention::ALL.into_iter().zip(*shares);
+            of_class.map(|(retention, share)| (retention, share, slot.key))
+        });
+        self.largest = shares.filter(|(_, share, _)| *share > 0).collect();
+        let held = self.mailboxes.slots.iter();
+        self.held_mailboxes = held.filter(|slot| slot.account.rows > 0).count();
+    }
+
+    /// Whether deliverers and mailboxes are ordered by exactly these rows; for a self-check.
+    pub(crate) fn is_ranked(&self, rows: impl Iterator<Item = (Owners, Change)>) -> bool {
+        let (mut parts, mut shares) = (BTreeMap::new(), BTreeMap::new());
+        for (owners, change) in rows {
+            let (part, more) = (
+                Part::new(owners, change),
+                weigh(self.row_weight, change.bytes),
+            );
+            for held in [
+                parts.entry(part).or_insert(0_u64),
+                shares.entry((part.retention, part.deliverer)).or_insert(0),
+            ] {
+                *held = held.saturating_add(more);
+            }
+        }
+        let largest = shares.iter().filter_map(|((retention, number), share)| {
+            Some((*retention, *share, self.deliverers.key(*number)?))
+        });
+        let largest_parts = parts.iter().filter_map(|(part, share)| {
+            let recipient = self.mailboxes.key(part.mailbox)?;
+            Some((part.retention, part.deliverer, *share, recipient))
+        });
+        self.largest == largest.collect()
+            && self.largest_parts == largest_parts.collect()
+            && self.parts == parts
     }
 
     /// Takes a row out; its owners keep their numbers until [`Usage::release`].
@@ -108,14 +191,24 @@ impl Usage {
         if let Some(slot) = self.deliverers.slot(owners.deliverer) {
             slot.account.remove(change);
         }
-        self.change_mailbox(owners.mailbox, |account| account.remove(change));
+        if let Some(slot) = self.mailboxes.slot(owners.mailbox) {
+            slot.account.remove(change);
+            let is_empty = slot.account.rows == 0;
+            self.held_mailboxes = self.held_mailboxes.saturating_sub(is_empty.into());
+        }
+        self.change_shares(owners, change, u64::saturating_sub);
     }
 
     /// Enters a row again that was taken out and not released.
     pub(crate) fn put_back(&mut self, owners: Owners, change: Change) {
         self.total.add(change);
         self.deliverers.add(owners.deliverer, change);
-        self.change_mailbox(owners.mailbox, |account| account.add(change));
+        if let Some(slot) = self.mailboxes.slot(owners.mailbox) {
+            let is_new = slot.account.rows == 0;
+            slot.account.add(change);
+            self.held_mailboxes = self.held_mailboxes.saturating_add(is_new.into());
+        }
+        self.change_shares(owners, change, u64::saturating_add);
     }
 
     /// A row that was taken out needs its owners' numbers no longer.
@@ -147,8 +240,8 @@ impl Usage {
     /// The keys of a row's owners.
     pub(crate) fn keys(&self, owners: Owners) -> Option<(Recipient, Deliverer)> {
         Some((
-            self.mailboxes.slots.get(owners.mailbox as usize)?.key,
-            self.deliverers.slots.get(owners.deliverer as usize)?.key,
+            self.mailboxes.key(owners.mailbox)?,
+            self.deliverers.key(owners.deliverer)?,
         ))
     }
 
@@ -166,57 +259,191 @@ impl Usage {
     }
 
     /// Mailboxes that hold anything.
-    pub(crate) fn mailboxes(&self) -> usize {
-        self.by_share.len()
+    pub(crate) const fn mailboxes(&self) -> usize {
+        self.held_mailboxes
     }
 
     /// Mailboxes and deliverers that take memory.
     pub(crate) fn owners(&self) -> usize {
-        self.mailboxes
-            .numbers
-            .len()
-            .saturating_add(self.deliverers.numbers.len())
+        let mailboxes = self.mailboxes.numbers.len();
+        mailboxes.saturating_add(self.deliverers.numbers.len())
     }
 
-    /// Of these two, how many hold nothing yet.
-    pub(crate) fn new_owners(&self, recipient: Recipient, deliverer: Deliverer) -> u64 {
-        let mailbox = u64::from(!self.mailboxes.numbers.contains_key(&recipient));
-        mailbox.saturating_add(u64::from(!self.deliverers.numbers.contains_key(&deliverer)))
+    /// Parts of mailboxes that take memory.
+    pub(crate) fn parts(&self) -> usize {
+        self.parts.len()
     }
 
-    /// Checks the quotas of mailbox and deliverer, for which no eviction makes room.
-    pub(crate) fn check_quotas(
+    /// Of mailbox and deliverer, how many hold nothing yet, and whether the newcomer begins a new part.
+    pub(crate) fn new_owners(&self, newcomer: &Newcomer) -> (u64, bool) {
+        let mailbox = self.mailboxes.numbers.contains_key(&newcomer.recipient);
+        let deliverer = self.deliverers.numbers.contains_key(&newcomer.deliverer);
+        let owners = u64::from(!mailbox).saturating_add(u64::from(!deliverer));
+        (owners, self.part(newcomer) == 0)
+    }
+
+    /// Checks the quota of the deliverer, for which no eviction makes room.
+    pub(crate) fn check_deliverer(
         &self,
         limits: &Limits,
-        recipient: Recipient,
-        deliverer: Deliverer,
-        bytes: u64,
+        newcomer: &Newcomer,
     ) -> Result<(), Refusal> {
-        if exceeds(&self.mailbox(recipient), limits.per_recipient, bytes) {
-            return Err(Refusal::RecipientQuota);
+        let held = self.deliverer(newcomer.deliverer);
+        match exceeds(&held, limits.per_deliverer, newcomer.bytes) {
+            true => Err(Refusal::DelivererQuota),
+            false => Ok(()),
         }
-        if exceeds(&self.deliverer(deliverer), limits.per_deliverer, bytes) {
-            return Err(Refusal::DelivererQuota);
-        }
-        Ok(())
     }
 
-    /// Whether `bytes` more would break the bound of the whole store.
-    pub(crate) fn is_full(&self, limits: &Limits, bytes: u64) -> bool {
-        exceeds(&self.total, limits.capacity, bytes)
+    /// What has no room for the newcomer: its mailbox, or the whole store.
+    pub(crate) fn find_full(&self, limits: &Limits, newcomer: &Newcomer) -> Option<Full> {
+        let mailbox = self.mailbox(newcomer.recipient);
+        if exceeds(&mailbox, limits.per_recipient, newcomer.bytes) {
+            return Some(Full::Mailbox);
+        }
+        exceeds(&self.total, limits.capacity, newcomer.bytes).then_some(Full::Store)
     }
 
-    /// The mailbox that loses a row so that `newcomer` can take `bytes`.
-    ///
-    /// The largest holder, the newcomer counted with what it would hold: a mailbox that would be the largest makes
-    /// room for itself. `None` if that is a mailbox without rows.
-    pub(crate) fn eviction_victim(&self, newcomer: Recipient, bytes: u64) -> Option<Recipient> {
-        let own = self.mailbox(newcomer);
-        let mut grown = own;
-        grown.add(Change { bytes, low: false });
-        match self.by_share.last() {
-            Some((largest, victim)) if *largest > share(self.row_weight, &grown) => Some(*victim),
-            _ => (own.rows > 0).then_some(newcomer),
+    /// The part that loses a row so that `newcomer` has room. `None` refuses the newcomer.
+    pub(crate) fn eviction_victim(&self, full: Full, newcomer: &Newcomer) -> Option<Part> {
+        match full {
+            Full::Mailbox => self.mailbox_victim(newcomer),
+            Full::Store => self.store_victim(newcomer),
+        }
+    }
+
+    /// In a mailbox, rows of the deliverer that has most in it, the newcomer's counted with what it would have. The
+    /// newcomer's own rows make no room for it.
+    fn mailbox_victim(&self, newcomer: &Newcomer) -> Option<Part> {
+        let mailbox = self.mailbox_number(newcomer.recipient)?;
+        let all = Part::lowest(mailbox, 0)..=Part::highest(mailbox, u32::MAX);
+        let may_go = |(part, _): &(&Part, &u64)| part.retention <= newcomer.retention;
+        let mut own = weigh(self.row_weight, newcomer.bytes);
+        let mut largest: Option<(u64, Deliverer, Part)> = None;
+        // The classes of one deliverer follow each other, the lowest first.
+        let mut sum: Option<(u64, Part)> = None;
+        for (part, share) in self.parts.range(all).filter(may_go) {
+            let (total, first) = match sum {
+                Some((total, first)) if first.deliverer == part.deliverer => {
+                    (total.saturating_add(*share), first)
+                }
+                _ => (*share, *part),
+            };
+            sum = Some((total, first));
+            let Some(deliverer) = self.deliverers.key(part.deliverer) else {
+                continue;
+            };
+            if deliverer == newcomer.deliverer {
+                own = own.saturating_add(*share);
+            } else if largest.is_none_or(|(share, key, _)| (share, key) < (total, deliverer)) {
+                largest = Some((total, deliverer, first));
+            }
+        }
+        largest.and_then(|(share, _, part)| (share > own).then_some(part))
+    }
+
+    /// In the store, rows of the lowest class, if that is not above the newcomer's; in it, of the deliverer that has
+    /// most; of these, the mailbox in which it has most. In its own class the newcomer counts with what it would have: a
+    /// deliverer, and a mailbox of it, that would be the largest makes room for itself.
+    fn store_victim(&self, newcomer: &Newcomer) -> Option<Part> {
+        let retention = self.largest.first().map(|(retention, ..)| *retention)?;
+        let key = |deliverer| self.deliverers.numbers.get(&deliverer).copied();
+        let of_class = (retention, 0, Deliverer::MIN)..=(retention, u64::MAX, Deliverer::MAX);
+        let (_, share, largest) = self.largest.range(of_class).next_back().copied()?;
+        if retention < newcomer.retention {
+            return self
+                .largest_part(retention, key(largest)?)
+                .map(|(_, part)| part);
+        }
+        if retention > newcomer.retention {
+            return None;
+        }
+        let more = weigh(self.row_weight, newcomer.bytes);
+        let own = key(newcomer.deliverer);
+        let held = own.map_or(0, |own| self.share(own, retention));
+        if share > held.saturating_add(more) {
+            return self
+                .largest_part(retention, key(largest)?)
+                .map(|(_, part)| part);
+        }
+        let (share, part) = self.largest_part(retention, own?)?;
+        let held = self.part(newcomer);
+        if share > held.saturating_add(more) {
+            return Some(part);
+        }
+        let mailbox = self.mailbox_number(newcomer.recipient)?;
+        (held > 0).then_some(Part { mailbox, ..part })
+    }
+
+    /// The mailbox in which a deliverer has most of a class, and how much.
+    fn largest_part(&self, retention: Retention, deliverer: u32) -> Option<(u64, Part)> {
+        let first = (retention, deliverer, 0, Recipient::MIN);
+        let last = (retention, deliverer, u64::MAX, Recipient::MAX);
+        let (_, _, share, recipient) = self.largest_parts.range(first..=last).next_back()?;
+        let part = Part {
+            mailbox: self.mailbox_number(*recipient)?,
+            deliverer,
+            retention,
+        };
+        Some((*share, part))
+    }
+
+    /// The share of the part that the newcomer would belong to; 0 if there is none.
+    fn part(&self, newcomer: &Newcomer) -> u64 {
+        let part = self
+            .mailbox_number(newcomer.recipient)
+            .zip(self.deliverers.numbers.get(&newcomer.deliverer))
+            .map(|(mailbox, deliverer)| Part {
+                mailbox,
+                deliverer: *deliverer,
+                retention: newcomer.retention,
+            });
+        part.and_then(|part| self.parts.get(&part))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    fn share(&self, deliverer: u32, retention: Retention) -> u64 {
+        let shares = self.shares.get(deliverer as usize);
+        shares
+            .and_then(|shares| shares.get(retention as usize))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    fn share_mut(&mut self, deliverer: u32, retention: Retention) -> Option<&mut u64> {
+        let at = deliverer as usize;
+        if self.shares.len() <= at {
+            self.shares.resize(at.saturating_add(1), Default::default());
+        }
+        self.shares.get_mut(at)?.get_mut(retention as usize)
+    }
+
+    /// Orders deliverer and part anew after a row came or went.
+    fn change_shares(&mut self, owners: Owners, change: Change, by: fn(u64, u64) -> u64) {
+        let Some((recipient, deliverer)) = self.keys(owners) else {
+            return;
+        };
+        let (part, retention) = (Part::new(owners, change), change.retention);
+        let weight = weigh(self.row_weight, change.bytes);
+        let held = self.share(owners.deliverer, retention);
+        let changed = by(held, weight);
+        if let Some(share) = self.share_mut(owners.deliverer, retention) {
+            *share = changed;
+        }
+        self.largest.remove(&(retention, held, deliverer));
+        if changed > 0 {
+            self.largest.insert((retention, changed, deliverer));
+        }
+        let held = self.parts.get(&part).copied().unwrap_or(0);
+        let changed = by(held, weight);
+        let ranked = |share| (retention, owners.deliverer, share, recipient);
+        self.largest_parts.remove(&ranked(held));
+        if changed > 0 {
+            self.largest_parts.insert(ranked(changed));
+            self.parts.insert(part, changed);
+        } else {
+            self.parts.remove(&part);
         }
     }
 
@@ -226,19 +453,45 @@ impl Usage {
             deliverer: self.deliverers.acquire(deliverer),
         }
     }
+}
 
-    fn change_mailbox(&mut self, number: u32, change: impl FnOnce(&mut Account)) {
-        let weight = self.row_weight;
-        let Some(slot) = self.mailboxes.slot(number) else {
-            return;
-        };
-        let before = (slot.account.rows > 0).then(|| (share(weight, &slot.account), slot.key));
-        change(&mut slot.account);
-        let after = (slot.account.rows > 0).then(|| (share(weight, &slot.account), slot.key));
-        if let Some(before) = before {
-            self.by_share.remove(&before);
+// === impl Part ===
+
+impl Part {
+    const fn new(owners: Owners, change: Change) -> Self {
+        Self {
+            mailbox: owners.mailbox,
+            deliverer: owners.deliverer,
+            retention: change.retention,
         }
-        self.by_share.extend(after);
+    }
+
+    const fn lowest(mailbox: u32, deliverer: u32) -> Self {
+        Self {
+            mailbox,
+            deliverer,
+            retention: Retention::Low,
+        }
+    }
+
+    const fn highest(mailbox: u32, deliverer: u32) -> Self {
+        Self {
+            mailbox,
+            deliverer,
+            retention: Retention::High,
+        }
+    }
+}
+
+// === impl Full ===
+
+impl Full {
+    /// Why a row is refused for which no other makes room.
+    pub(crate) const fn refusal(self) -> Refusal {
+        match self {
+            Self::Mailbox => Refusal::RecipientQuota,
+            Self::Store => Refusal::Full,
+        }
     }
 }
 
@@ -249,6 +502,10 @@ impl<K: Ord + Copy> Accounts<K> {
         let number = self.numbers.get(key);
         let slot = number.and_then(|number| self.slots.get(*number as usize));
         slot.map_or_else(Account::default, |slot| slot.account)
+    }
+
+    fn key(&self, number: u32) -> Option<K> {
+        self.slots.get(number as usize).map(|slot| slot.key)
     }
 
     fn slot(&mut self, number: u32) -> Option<&mut Slot<K>> {
@@ -323,13 +580,13 @@ impl Account {
     pub(crate) fn add(&mut self, change: Change) {
         self.rows = self.rows.saturating_add(1);
         self.bytes = self.bytes.saturating_add(change.bytes);
-        self.low_rows = self.low_rows.saturating_add(change.low.into());
+        self.low_rows = self.low_rows.saturating_add(change.is_low().into());
     }
 
     fn remove(&mut self, change: Change) {
         self.rows = self.rows.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(change.bytes);
-        self.low_rows = self.low_rows.saturating_sub(change.low.into());
+        self.low_rows = self.low_rows.saturating_sub(change.is_low().into());
     }
 }
 
@@ -337,15 +594,18 @@ impl Change {
     pub(crate) fn new(retention: Retention, length: u32) -> Self {
         Self {
             bytes: length.into(),
-            low: retention == Retention::Low,
+            retention,
         }
+    }
+
+    fn is_low(self) -> bool {
+        self.retention == Retention::Low
     }
 }
 
-fn share(row_weight: u64, account: &Account) -> u64 {
-    account
-        .bytes
-        .saturating_add(account.rows.saturating_mul(row_weight))
+/// What a row adds to shares.
+const fn weigh(row_weight: u64, bytes: u64) -> u64 {
+    bytes.saturating_add(row_weight)
 }
 
 fn exceeds(account: &Account, room: Quota, bytes: u64) -> bool {
@@ -383,7 +643,19 @@ mod tests {
     }
 
     const fn change(bytes: u64) -> Change {
-        Change { bytes, low: false }
+        Change {
+            bytes,
+            retention: Retention::High,
+        }
+    }
+
+    const fn newcomer(to: u8, by: u8, bytes: u64) -> Newcomer {
+        Newcomer {
+            recipient: Recipient::from_bytes([to; 32]),
+            deliverer: Deliverer::from_bytes([by; 32]),
+            retention: Retention::High,
+            bytes,
+        }
     }
 
     fn usage(rows: &[(u8, u8, u64)]) -> Usage {
@@ -394,55 +666,91 @@ mod tests {
         usage
     }
 
+    /// Mailbox and deliverer that lose a row.
+    fn victim(usage: &Usage, full: Full, newcomer: &Newcomer) -> Option<(Recipient, Deliverer)> {
+        let part = usage.eviction_victim(full, newcomer)?;
+        usage.keys(Owners {
+            mailbox: part.mailbox,
+            deliverer: part.deliverer,
+        })
+    }
+
     #[test]
     fn quotas_bound_rows_and_bytes() {
-        let check =
-            |usage: &Usage, bytes| usage.check_quotas(&limits(), recipient(1), deliverer(1), bytes);
-        assert_eq!(check(&usage(&[(1, 2, 10); 3]), 10), Ok(()));
-        assert_eq!(
-            check(&usage(&[(1, 2, 10); 4]), 10),
-            Err(Refusal::RecipientQuota)
-        );
-        assert_eq!(check(&usage(&[(1, 2, 490)]), 10), Ok(()));
-        assert_eq!(
-            check(&usage(&[(1, 2, 490)]), 11),
-            Err(Refusal::RecipientQuota)
-        );
-        assert_eq!(
-            check(&usage(&[(2, 1, 10); 6]), 10),
-            Err(Refusal::DelivererQuota)
-        );
-        assert_eq!(
-            check(&usage(&[(2, 1, 790)]), 11),
-            Err(Refusal::DelivererQuota)
-        );
+        let full = |usage: &Usage, bytes| usage.find_full(&limits(), &newcomer(1, 1, bytes));
+        assert_eq!(full(&usage(&[(1, 2, 10); 3]), 10), None);
+        assert_eq!(full(&usage(&[(1, 2, 10); 4]), 10), Some(Full::Mailbox));
+        assert_eq!(full(&usage(&[(1, 2, 490)]), 10), None);
+        assert_eq!(full(&usage(&[(1, 2, 490)]), 11), Some(Full::Mailbox));
+        assert_eq!(full(&usage(&[(3, 2, 990)]), 11), Some(Full::Store));
+        let check = |usage: &Usage, bytes| usage.check_deliverer(&limits(), &newcomer(1, 1, bytes));
+        assert_eq!(check(&usage(&[(2, 1, 10); 5]), 10), Ok(()));
+        let refused = Err(Refusal::DelivererQuota);
+        assert_eq!(check(&usage(&[(2, 1, 10); 6]), 10), refused);
+        assert_eq!(check(&usage(&[(2, 1, 790)]), 11), refused);
     }
 
     #[test]
     fn the_largest_mailbox_makes_room() {
         let held = usage(&[(1, 1, 300), (2, 1, 100), (3, 1, 50)]);
-        assert_eq!(held.eviction_victim(recipient(3), 10), Some(recipient(1)));
-        assert_eq!(held.eviction_victim(recipient(4), 10), Some(recipient(1)));
-        assert_eq!(held.eviction_victim(recipient(1), 10), Some(recipient(1)));
-        assert_eq!(
-            held.eviction_victim(recipient(2), 150),
-            Some(recipient(2)),
-            "it would be the largest"
-        );
-        assert_eq!(
-            held.eviction_victim(recipient(9), 900),
-            None,
-            "nothing of its own to give"
-        );
+        let victim = |to, bytes| victim(&held, Full::Store, &newcomer(to, 1, bytes));
+        let of = |to| Some((recipient(to), deliverer(1)));
+        assert_eq!(victim(3, 10), of(1));
+        assert_eq!(victim(4, 10), of(1));
+        assert_eq!(victim(1, 10), of(1));
+        assert_eq!(victim(2, 250), of(2), "it would be the largest");
+        assert_eq!(victim(9, 900), None, "nothing of its own to give");
+    }
+
+    #[test]
+    fn the_largest_deliverer_makes_room() {
+        let invented: Vec<_> = (10..14).map(|to| (to, 1, 50)).collect();
+        let held = usage(&[&invented[..], &[(1, 2, 200), (2, 3, 20)]].concat());
+        let victim = |to, by, bytes| victim(&held, Full::Store, &newcomer(to, by, bytes));
+        assert_eq!(victim(2, 3, 10), Some((recipient(13), deliverer(1))));
+        assert_eq!(victim(9, 8, 10), Some((recipient(13), deliverer(1))));
+        // The one that has most makes room for itself, and not by a mailbox that is no larger.
+        assert_eq!(victim(12, 1, 10), Some((recipient(12), deliverer(1))));
+        assert_eq!(victim(15, 1, 50), None);
+        assert_eq!(victim(2, 2, 600), None);
+    }
+
+    #[test]
+    fn deliverers_share_a_mailbox() {
+        let held = usage(&[(1, 1, 50), (1, 1, 50), (1, 1, 50), (1, 2, 50), (2, 3, 900)]);
+        let victim = |by| victim(&held, Full::Mailbox, &newcomer(1, by, 10));
+        assert_eq!(victim(4), Some((recipient(1), deliverer(1))));
+        assert_eq!(victim(2), Some((recipient(1), deliverer(1))));
+        assert_eq!(victim(1), None, "its own rows make no room");
+    }
+
+    #[test]
+    fn lower_classes_go_first() {
+        let mut held = usage(&[(1, 1, 100), (1, 1, 100)]);
+        let unmet = Change {
+            retention: Retention::Unmet,
+            ..change(10)
+        };
+        held.add(recipient(2), deliverer(2), unmet);
+        let full = |retention| {
+            let newcomer = Newcomer {
+                retention,
+                ..newcomer(3, 3, 10)
+            };
+            victim(&held, Full::Store, &newcomer)
+        };
+        assert_eq!(full(Retention::High), Some((recipient(2), deliverer(2))));
+        assert_eq!(full(Retention::Unmet), None, "that has no more");
+        assert_eq!(full(Retention::Low), None);
     }
 
     /// Many small rows weigh like few large ones.
     #[test]
     fn small_rows_weigh_with_their_overhead() {
-        let held = usage(&[(1, 1, 1), (1, 1, 1), (1, 1, 1), (2, 1, 200)]);
+        let held = usage(&[(1, 1, 1), (1, 1, 1), (1, 1, 1), (2, 2, 200)]);
         assert_eq!(
-            held.eviction_victim(recipient(3), 1),
-            Some(recipient(1)),
+            victim(&held, Full::Store, &newcomer(3, 3, 1)),
+            Some((recipient(1), deliverer(1))),
             "3 of 10 rows are more than 200 of 1000 bytes"
         );
     }
@@ -458,24 +766,34 @@ mod tests {
         held.release(one);
         held.release(two);
         assert_eq!(held.total(), Account::default());
-        assert_eq!((held.mailboxes(), held.owners()), (0, 0));
+        assert_eq!((held.mailboxes(), held.owners(), held.parts()), (0, 0, 0));
+        assert!(held.largest.is_empty() && held.largest_parts.is_empty());
         let again = held.add(recipient(3), deliverer(2), change(1));
         assert!(again.mailbox < 2, "numbers are used again");
     }
 
     #[test]
     fn loaded_rows_count_like_added_ones() {
+        let rows = [(1, 1, 300), (2, 1, 100), (1, 1, 20), (1, 2, 20)];
         let mut loaded = Usage::new(&limits());
-        for (to, bytes) in [(1, 300), (2, 100), (1, 20)] {
-            loaded.load(recipient(to), deliverer(1), change(bytes));
-        }
-        loaded.rank();
-        let added = usage(&[(1, 1, 300), (2, 1, 100), (1, 1, 20)]);
-        assert_eq!(loaded.total(), added.total());
-        assert_eq!(loaded.by_share, added.by_share);
+        let owners = rows.map(|(to, by, bytes)| {
+            let change = change(bytes);
+            (loaded.load(recipient(to), deliverer(by), change), change)
+        });
+        loaded.rank(owners.into_iter());
+        let added = usage(&rows);
+        assert_eq!((loaded.total(), loaded.mailboxes()), (added.total(), 2));
+        assert_eq!(
+            (&loaded.parts, &loaded.shares),
+            (&added.parts, &added.shares)
+        );
+        assert_eq!(loaded.largest, added.largest);
+        assert_eq!(loaded.largest_parts, added.largest_parts);
         assert_eq!(
             loaded.deliverer(deliverer(1)),
             added.deliverer(deliverer(1))
         );
+        assert!(loaded.is_ranked(owners.into_iter()) && added.is_ranked(owners.into_iter()));
+        assert!(!added.is_ranked(owners.into_iter().skip(1)));
     }
 }

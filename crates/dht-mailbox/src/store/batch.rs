@@ -7,7 +7,7 @@ use super::{answers::Answers, queue::Command, task::Task};
 use crate::{
     config::StoreConfig,
     error::{Refusal, StoreError},
-    index::Index,
+    index::{Index, Newcomer},
     log::{BatchBuffer, LogPosition, Meta, Place, message_length},
     metrics::Removal,
     record::{Inserted, NewRecord, Position, Recipient, RowId, StoredRecord},
@@ -116,10 +116,16 @@ impl<'b> Batch<'b> {
         if index.contains(&record.hash) {
             return Ok(Inserted::AlreadyExisted);
         }
-        index.check_quotas(config, record.recipient, record.deliverer, bytes)?;
-        while index.is_full(config, record.recipient, record.deliverer, bytes) {
-            let victim = index.eviction_victim(record.recipient, record.retention, bytes);
-            let victim = victim.ok_or(Refusal::Full)?;
+        let newcomer = Newcomer {
+            recipient: record.recipient,
+            deliverer: record.deliverer,
+            retention: record.retention,
+            bytes,
+        };
+        index.check_deliverer(config, &newcomer)?;
+        while let Some(full) = index.find_full(config, &newcomer) {
+            let victim = index.eviction_victim(full, &newcomer);
+            let victim = victim.ok_or(full.refusal())?;
             index.remove(victim);
             self.gone.push(victim);
             self.answers.removed(Removal::Evicted, 1);

@@ -88,6 +88,73 @@ fn only_the_largest_mailboxes_are_evicted() {
     assert_sound(&store);
 }
 
+fn unmet(record: NewRecord) -> NewRecord {
+    NewRecord {
+        retention: Retention::Unmet,
+        ..record
+    }
+}
+
+/// Any number of mailboxes with one row, from many deliverers, takes nothing from a mailbox whose recipient was met.
+#[test]
+fn invented_mailboxes_take_no_honest_row() {
+    let store = store();
+    for n in 0..5 {
+        put(&store, by(200, message(n, 250, 400))).unwrap();
+    }
+    let invented = (1_000..3_000).filter(|n| {
+        let record = by((n % 97) as u8, message(*n, (n % 200) as u8, 10));
+        put(&store, unmet(record)).is_ok()
+    });
+    assert!(invented.count() < 2_000, "some senders try other holders");
+    assert_eq!(numbers(&store, 250), [0, 1, 2, 3, 4]);
+    for n in 5..10 {
+        put(&store, by(200, message(n, 250, 400))).expect("there is room for more");
+    }
+    assert_eq!(numbers(&store, 250).len(), 10);
+    assert_sound(&store);
+}
+
+/// Without any recipient met, one deliverer that invents mailboxes takes nothing from what another delivered.
+#[test]
+fn one_deliverers_inventions_make_room_themselves() {
+    let store = store();
+    for n in 0..5 {
+        put(&store, unmet(by(2, message(n, 250, 400)))).unwrap();
+    }
+    for n in 1_000..3_000 {
+        let _ = put(&store, unmet(by(1, message(n, (n % 200) as u8, 10))));
+        let _ = put(
+            &store,
+            unmet(by(3, message(n + 5_000, (n % 200) as u8, 10))),
+        );
+    }
+    assert_eq!(numbers(&store, 250), [0, 1, 2, 3, 4]);
+    assert_sound(&store);
+}
+
+/// A mailbox that one deliverer has filled has room for another deliverer.
+#[test]
+fn stuffed_mailbox_takes_other_deliverers() {
+    let store = store();
+    for n in 0..20 {
+        put(&store, by(1, message(n, 1, 100))).unwrap();
+    }
+    let refused = put(&store, by(1, message(20, 1, 100)));
+    assert!(matches!(
+        refused,
+        Err(StoreError::Refused(Refusal::RecipientQuota))
+    ));
+    for n in 100..110 {
+        put(&store, by(2, message(n, 1, 100))).unwrap();
+    }
+    let half = (10..20).chain(100..110);
+    assert_eq!(numbers(&store, 1), half.collect::<Vec<_>>());
+    let refused = put(&store, by(2, message(110, 1, 100)));
+    assert!(refused.is_err(), "both have their half");
+    assert_sound(&store);
+}
+
 #[test]
 fn refusals_leave_no_trace() {
     let store = store();

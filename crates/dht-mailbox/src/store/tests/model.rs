@@ -9,8 +9,9 @@ enum Step {
     Insert {
         n: u64,
         to: u8,
+        by: u8,
         size: usize,
-        low: bool,
+        retention: Retention,
         expires: Option<u64>,
     },
     Delete {
@@ -34,15 +35,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let insert = (
         0_u64..60,
         0_u8..5,
+        0_u8..3,
         0_usize..900,
-        any::<bool>(),
+        proptest::sample::select(&Retention::ALL[..]),
         proptest::option::of(0_u64..5_000),
     )
-        .prop_map(|(n, to, size, low, expires)| Step::Insert {
+        .prop_map(|(n, to, by, size, retention, expires)| Step::Insert {
             n,
             to,
+            by,
             size,
-            low,
+            retention,
             expires,
         });
     let step = prop_oneof![
@@ -68,8 +71,9 @@ struct Model {
 struct ModelRow {
     n: u64,
     to: u8,
+    by: u8,
     bytes: u64,
-    low: bool,
+    retention: Retention,
     stored_at: u64,
     keep_until: u64,
 }
@@ -84,10 +88,53 @@ impl Model {
         rows + 1 > room.rows || bytes + more > room.bytes
     }
 
-    fn share(&self, to: u8, more: u64) -> u64 {
-        let (rows, bytes) = self.usage(|row| row.to == to);
-        let weight = self.limits.capacity.bytes / self.limits.capacity.rows;
-        bytes + rows * weight + if more > 0 { more + weight } else { 0 }
+    fn share(&self, of: impl Fn(&ModelRow) -> bool) -> u64 {
+        let (rows, bytes) = self.usage(of);
+        bytes + rows * (self.limits.capacity.bytes / self.limits.capacity.rows)
+    }
+
+    /// The position of the row that makes room in the mailbox of a new one.
+    fn mailbox_victim(&self, new: &ModelRow) -> Option<usize> {
+        let may_go = |row: &ModelRow| row.to == new.to && row.retention <= new.retention;
+        let held = |by| self.share(|row| may_go(row) && row.by == by);
+        let own = held(new.by) + self.weight(new);
+        let others = (0..3).filter(|by| *by != new.by && held(*by) > own);
+        let by = others.max_by_key(|by| (held(*by), *by))?;
+        let rows = self.rows.iter().filter(|row| may_go(row) && row.by == by);
+        let lowest = rows.map(|row| row.retention).min()?;
+        self.oldest(lowest, by, new.to)
+    }
+
+    /// The position of the row that makes room in the store for a new one.
+    fn store_victim(&self, new: &ModelRow) -> Option<usize> {
+        let class = self.rows.iter().map(|row| row.retention).min()?;
+        let of = |by, to: Option<u8>| {
+            self.share(|row| {
+                row.retention == class && row.by == by && to.is_none_or(|to| row.to == to)
+            })
+        };
+        let largest = |by| (0..5).max_by_key(|to| (of(by, Some(*to)), *to));
+        let deliverer = (0..3).max_by_key(|by| (of(*by, None), *by))?;
+        if class > new.retention {
+            return None;
+        }
+        let more = self.weight(new);
+        if class < new.retention || of(deliverer, None) > of(new.by, None) + more {
+            return self.oldest(class, deliverer, largest(deliverer)?);
+        }
+        let mailbox = largest(new.by)?;
+        let is_larger = of(new.by, Some(mailbox)) > of(new.by, Some(new.to)) + more;
+        self.oldest(class, new.by, if is_larger { mailbox } else { new.to })
+    }
+
+    fn weight(&self, row: &ModelRow) -> u64 {
+        row.bytes + self.limits.capacity.bytes / self.limits.capacity.rows
+    }
+
+    fn oldest(&self, retention: Retention, by: u8, to: u8) -> Option<usize> {
+        let wanted = (retention, by, to);
+        let mut rows = self.rows.iter();
+        rows.position(|row| (row.retention, row.by, row.to) == wanted)
     }
 
     /// `Some(true)` if stored, `Some(false)` if known, `None` if refused.
@@ -105,33 +152,20 @@ impl Model {
             return Some(false);
         }
         if self.over(
-            self.usage(|known| known.to == row.to),
-            per_recipient,
-            row.bytes,
-        ) || self.over(
-            self.usage(|known| known.to % 3 == row.to % 3),
+            self.usage(|known| known.by == row.by),
             per_deliverer,
             row.bytes,
         ) {
             return None;
         }
-        while self.over(self.usage(|_| true), capacity, row.bytes) {
-            let largest = (0..5).filter(|to| self.rows.iter().any(|row| row.to == *to));
-            let largest = largest.max_by_key(|to| (self.share(*to, 0), *to))?;
-            let loser = if self.share(largest, 0) > self.share(row.to, row.bytes) {
-                largest
+        loop {
+            let mailbox = self.usage(|known| known.to == row.to);
+            let victim = if self.over(mailbox, per_recipient, row.bytes) {
+                self.mailbox_victim(&row)?
+            } else if self.over(self.usage(|_| true), capacity, row.bytes) {
+                self.store_victim(&row)?
             } else {
-                row.to
-            };
-            let first = |low: bool| {
-                self.rows
-                    .iter()
-                    .position(|known| known.to == loser && (!low || known.low))
-            };
-            let victim = match (first(true), row.low) {
-                (Some(low), _) => low,
-                (None, true) => return None,
-                (None, false) => first(false)?,
+                break;
             };
             self.rows.remove(victim);
         }
@@ -158,20 +192,22 @@ proptest! {
         let mut now = NOW;
         for step in steps {
             match step {
-                Step::Insert { n, to, size, low, expires } => {
+                Step::Insert { n, to, by, size, retention, expires } => {
                     let expires = expires.map(|after| now.0 + after);
                     let record = NewRecord {
-                        retention: if low { Retention::Low } else { Retention::High },
+                        retention,
+                        deliverer: Deliverer::from_bytes([by; 32]),
                         expires: expires.map(UnixSeconds),
                         ..message(n, to, size)
                     };
                     let row = ModelRow {
                         n,
                         to,
+                        by,
                         bytes: crate::log::message_length(8, size),
-                        low,
+                        retention,
                         stored_at: now.0,
-                        keep_until: (now.0 + if low { 6 * 3_600 } else { 3 * 86_400 })
+                        keep_until: (now.0 + if retention == Retention::Low { 6 * 3_600 } else { 3 * 86_400 })
                             .min(expires.unwrap_or(u64::MAX)),
                     };
                     let expected = model.insert(row, size, expires);
