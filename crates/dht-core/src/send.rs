@@ -100,9 +100,9 @@ pub enum DeliveryError {
     /// The peer could not be dialled.
     #[error("peer could not be dialled")]
     DialFailed,
-    /// This node or the peer refused the identity of the other.
+    /// The connection ended before the peer had accepted this node, or this node the peer.
     #[error(
-        "this node or the peer refuses the other's identity; is a clock wrong by more than a day?"
+        "the connection ended before both nodes accepted it: one bans the other, or a clock is wrong by more than a day"
     )]
     Refused,
     /// The peer is connected, but did not take the messaging protocol.

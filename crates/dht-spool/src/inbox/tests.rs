@@ -319,10 +319,10 @@ fn the_config_is_serde_data() {
     serde_json::from_str::<InboxConfig>(r#"{"rows": 5}"#).unwrap_err();
 }
 
-/// Whoever watches the node learns that nothing is taken any more.
+/// The watcher of a node learns that nothing is taken any more.
 #[test]
 fn dead_writer_is_reported() {
-    let inbox = inbox(InboxConfig::default());
+    let inbox = on(&FaultyDisk::default()).unwrap();
     let mut failed = std::pin::pin!(inbox.failed());
     assert_eq!(failed.as_mut().now_or_never(), None);
     let died = inbox
