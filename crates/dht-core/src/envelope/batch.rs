@@ -11,7 +11,10 @@ use curve25519_dalek::{
 };
 use rand_core::CryptoRng;
 
-use super::{Sealed, Verified, binding, dedup_hash, dedup_key::canonical_body};
+use super::{
+    Sealed, Verified, binding,
+    dedup_key::{begin_unsigned, canonical_body},
+};
 use crate::{
     error::VerifyError,
     hash::{DomainHasher, Hasher256},
@@ -111,7 +114,7 @@ fn parts(envelopes: &[Sealed]) -> Vec<Part> {
             return Some(Part {
                 index,
                 body: canonical_body(sealed.body()).ok()?,
-                hasher: dedup_hash::begin(&[]),
+                hasher: begin_unsigned(sealed.header()),
                 signed: None,
             });
         }

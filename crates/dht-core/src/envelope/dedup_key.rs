@@ -7,6 +7,7 @@ use super::{
     encode_parts,
 };
 use crate::error::OpenError;
+use crate::hash::Hasher256;
 use crate::schnorr::MessageSignature;
 
 impl Sealed {
@@ -50,8 +51,8 @@ impl SealedMessage {
 ///
 /// Signed: over the signature and the binding hash it covers, so that nothing about a signed message can be changed
 /// without changing the key. That tells apart exactly what [`dedup_hash`] over signature and body tells apart, and
-/// spares a second pass over the body. Unsigned: [`dedup_hash`] of the canonical encoding of the parts, because
-/// anybody could re-encode the body.
+/// spares a second pass over the body. Unsigned: over the message type and the canonical encoding of the parts, because
+/// anybody could re-encode the body, or pass on a copy of another type, which must not take the place of the original.
 ///
 /// # Errors
 /// [`OpenError::UndecodableBody`] for an unsigned body that does not decode: there is nothing to deliver and no key to count by.
@@ -59,7 +60,7 @@ pub fn dedup_key(message: &Verified) -> Result<DedupHash, OpenError> {
     match (message.binding_hash(), message.unsigned_key()) {
         (Some(binding), _) => Ok(dedup_hash(&message.header().signature, binding)),
         (None, Some(key)) => Ok(DedupHash(*key)),
-        (None, None) => Ok(dedup_hash(&[], &canonical_body(message.body())?)),
+        (None, None) => unsigned_key(message.header(), message.body()),
     }
 }
 
@@ -72,7 +73,7 @@ pub fn dedup_key(message: &Verified) -> Result<DedupHash, OpenError> {
 pub fn dedup_key_of(header: &Header, body: &Bytes) -> Result<DedupHash, OpenError> {
     let binding = || binding_hash(header, body);
     match &header.signature[..] {
-        [] => Ok(dedup_hash(&[], &canonical_body(body)?)),
+        [] => unsigned_key(header, body),
         canonical if has_canonical_layout(canonical) => Ok(dedup_hash(canonical, &binding())),
         other => {
             let signature =
@@ -93,6 +94,16 @@ fn has_canonical_layout(signature: &[u8]) -> bool {
             && KEYS.iter().all(|&(at, key)| {
                 signature.get(at) == Some(&key) && signature.get(at.wrapping_add(1)) == Some(&32)
             })
+}
+
+fn unsigned_key(header: &Header, body: &Bytes) -> Result<DedupHash, OpenError> {
+    let hasher = begin_unsigned(header);
+    Ok(DedupHash(hasher.chain(&canonical_body(body)?).finish()))
+}
+
+/// The key of an unsigned message but for its canonical body. The type stands where the signature of others does.
+pub(super) fn begin_unsigned(header: &Header) -> Hasher256 {
+    dedup_hash::begin(&header.message_type.to_wire().to_le_bytes())
 }
 
 /// The canonical encoding of the parts of a body: what the key of an unsigned message is made of.
@@ -185,6 +196,20 @@ mod tests {
             dedup_key(&verified(frame)).unwrap()
         });
         assert_eq!(keys[0], keys[1]);
+    }
+
+    /// A relay could retype an unsigned message; its copy does not censor the original.
+    #[test]
+    fn retyped_unsigned_copy_has_another_key() {
+        let message = verified(clear(&identity(1), Signing::Anonymous, b"x", 1));
+        let retyped = Header {
+            message_type: MessageType::Join,
+            ..message.header().clone()
+        };
+        let key = dedup_key_of(&retyped, message.body());
+        assert_ne!(key, dedup_key(&message));
+        let copy = verified(encode_envelope(&retyped, message.body()));
+        assert_eq!(dedup_key(&copy), key);
     }
 
     #[test]

@@ -185,6 +185,23 @@ async fn b055_own_noncanonical_echo_is_a_repeat() {
     assert!(node.delivered().is_empty());
 }
 
+/// a copy of an unsigned message under another type does not take its place.
+#[tokio::test]
+async fn retyped_copy_does_not_censor() {
+    for message_type in [MessageType::Join, MessageType::SafStoredMessages] {
+        let node = node();
+        let frame = Draft::clear(Signing::Anonymous).frame();
+        let retyped = tampered(frame.clone(), |header, _| {
+            header.message_type = message_type
+        });
+        let ended = node.receive(retyped).await;
+        assert!(matches!(ended, Disposition::Dropped(_)), "{ended:?}");
+        assert_eq!(node.receive(frame.clone()).await, Disposition::Delivered);
+        assert_eq!(node.receive(frame).await, dropped(DropReason::Duplicate));
+        assert_eq!(node.delivered().len(), 1);
+    }
+}
+
 /// Expired message is dropped and one without expiry passes.
 #[tokio::test]
 async fn b056_only_expired_message_is_dropped() {

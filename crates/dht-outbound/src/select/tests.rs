@@ -165,7 +165,7 @@ fn connected_peer_is_found_without_record() {
     let until = NOW.saturating_add(600);
     world
         .directory
-        .ban(key(1), until, dht_core::Severity::Low, "test", NOW);
+        .ban(key(1), until, Severity::Low, "test", NOW);
     assert_eq!(world.ids(&Strategy::DirectPublicKey(key(1))), []);
     assert_eq!(world.ids(&Strategy::DirectPublicKey(key(3))), []);
 }
