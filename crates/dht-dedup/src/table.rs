@@ -1,6 +1,6 @@
 //! The table of validated messages: how often each was seen, and until when it is remembered.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use dht_core::{DedupHash, UnixSeconds};
 use dht_stack::{Shard, Sharded, Slot};
@@ -11,7 +11,7 @@ use crate::{CEILING_FACTOR, DedupMeta, MAX_DELIVERED_SECONDS, metrics};
 ///
 /// Keys are 32-byte hashes. Entries are kept until their [retention](DedupMeta::retain_until) is over, and beyond it
 /// while there is room. Past the capacity, entries whose retention is over go, the least recently seen first; at
-/// [`CEILING_FACTOR`] times the capacity, unsigned messages go before signed ones. Nothing here reads a clock, and
+/// [`CEILING_FACTOR`] times the capacity, each new entry pushes out one, unsigned messages before signed ones. Nothing here reads a clock, and
 /// nothing here can fail: a message that was recorded is a repeat from then on (03 F-7).
 ///
 /// Specification 03, section 3.6; 03 F-15.
@@ -57,6 +57,12 @@ struct Progress {
     /// Counts occurrences, so that "least recently seen" is exact within one second too.
     clock: u64,
     inserts_since_trim: usize,
+    trimmed_at: UnixSeconds,
+    /// Occurrences of unsigned messages, oldest first, with the hash of the key. Only the last one of an entry counts:
+    /// the one whose number the entry has.
+    unsigned: VecDeque<(u64, u64)>,
+    /// The same for signed messages.
+    signed: VecDeque<(u64, u64)>,
 }
 
 /// A message that is on its way to its recipient on this node. Until the recipient has it, copies are repeats; a
@@ -89,6 +95,9 @@ type Place<'t> = Slot<'t, DedupHash, Entry, Progress>;
 
 /// Enough shards that cores rarely meet in one.
 const MAX_SHARDS: usize = 64;
+
+/// Outdated occurrences that a shard keeps beside twice its entries.
+const SPARE_OCCURRENCES: usize = 64;
 
 /// Below this, sharding would make the limits inexact for nothing.
 const MIN_SHARD_CAPACITY: usize = 512;
@@ -281,10 +290,16 @@ impl Reservation {
     pub fn settle(mut self) {
         self.settled = true;
         let mut slot = self.table.0.entries.lock(&self.key);
-        if let Some(entry) = slot.get_mut() {
-            entry.reserved = false;
-            entry.until = entry.until.max(self.until);
-        }
+        let touched = slot.shard().state.tick();
+        let Some(entry) = slot.get_mut() else {
+            return;
+        };
+        entry.reserved = false;
+        entry.until = entry.until.max(self.until);
+        entry.touched = touched;
+        let signed = entry.signed;
+        // While it was reserved, it may have lost its place in the order of eviction.
+        enqueue(&mut slot, signed, touched);
     }
 }
 
@@ -307,76 +322,108 @@ impl Inner {
         if shard.state.inserts_since_trim >= self.trim_every {
             metrics::lapsed(self.trim(shard, now));
         }
+        if shard.len() >= self.ceiling && shard.state.trimmed_at != now {
+            metrics::lapsed(self.trim(shard, now));
+        }
         if shard.len() >= self.ceiling {
-            metrics::evicted(self.make_room(shard, now));
+            metrics::evicted(evict(shard));
         }
         let touched = shard.state.tick();
-        let entered = slot.get_or_insert_with(|| Entry {
+        slot.get_or_insert_with(|| Entry {
             until: entry.until,
             touched,
             occurrences: entry.occurrences,
             signed: entry.signed,
             reserved: false,
         });
-        entered.occurrences
+        enqueue(slot, entry.signed, touched);
+        entry.occurrences
     }
 
     /// Removes entries whose retention is over, least recently seen first, down to the capacity.
     fn trim(&self, shard: &mut Part, now: UnixSeconds) -> usize {
         shard.state.inserts_since_trim = 0;
+        shard.state.trimmed_at = now;
         let excess = shard.len().saturating_sub(self.capacity);
-        remove_first(shard, excess, |entry| {
-            (!entry.reserved && entry.until < now).then_some(0)
-        })
+        remove_first(shard, excess, |entry| !entry.reserved && entry.until < now)
     }
+}
 
-    /// Frees a sixteenth of the shard at once, so that a full table does not scan for every insert: entries whose
-    /// retention is over first, then unsigned ones, then signed ones; never reserved ones.
-    fn make_room(&self, shard: &mut Part, now: UnixSeconds) -> usize {
-        let batch = (self.ceiling / 16).max(1);
-        remove_first(shard, batch, |entry| match entry {
-            Entry { reserved: true, .. } => None,
-            Entry { until, .. } if *until < now => Some(0),
-            Entry { signed: false, .. } => Some(1),
-            Entry { signed: true, .. } => Some(2),
-        })
+/// Enters occurrence number `touched` of a key in the order of eviction.
+fn enqueue(slot: &mut Place<'_>, signed: bool, touched: u64) {
+    let hash = slot.hash();
+    let shard = slot.shard();
+    let most = shard
+        .len()
+        .saturating_mul(2)
+        .saturating_add(SPARE_OCCURRENCES);
+    let order = shard.state.order(signed);
+    order.push_back((touched, hash));
+    if order.len() > most {
+        let mut order = std::mem::take(order);
+        order.retain(|(touched, hash)| {
+            shard
+                .find(*hash, |entry| entry.touched == *touched)
+                .is_some()
+        });
+        *shard.state.order(signed) = order;
     }
+}
+
+/// Removes the least recently seen entry that is not reserved, a signed one only if there is no other. Whatever could have
+/// lapsed must have been trimmed.
+fn evict(shard: &mut Part) -> usize {
+    for signed in [false, true] {
+        while let Some((touched, hash)) = shard.state.order(signed).pop_front() {
+            let is_it = |entry: &Entry| entry.touched == touched && !entry.reserved;
+            if shard.remove(hash, is_it).is_some() {
+                return 1;
+            }
+        }
+    }
+    0
 }
 
 /// Counts an occurrence of a known key, if it has at least `least` already.
 fn repeat(slot: &mut Place<'_>, meta: DedupMeta, least: u32, now: UnixSeconds) -> Option<u32> {
-    if slot.get()?.occurrences < least {
-        return None;
-    }
     let touched = slot.shard().state.tick();
-    let entry = slot.get_mut()?;
+    let entry = slot.get_mut().filter(|entry| entry.occurrences >= least)?;
     entry.touched = touched;
     entry.occurrences = entry.occurrences.saturating_add(1);
     // A repeat never shortens retention.
     entry.until = entry.until.max(meta.retain_until(now));
-    Some(entry.occurrences)
+    let (occurrences, signed) = (entry.occurrences, entry.signed);
+    enqueue(slot, signed, touched);
+    Some(occurrences)
 }
 
-/// Removes up to `n` ranked entries, in order of rank and then of last occurrence.
-fn remove_first(shard: &mut Part, n: usize, rank: impl Fn(&Entry) -> Option<u8>) -> usize {
+/// Removes up to `n` of the entries that may go, the least recently seen first.
+fn remove_first(shard: &mut Part, n: usize, may_go: impl Fn(&Entry) -> bool) -> usize {
     let Some(last) = n.checked_sub(1) else {
         return 0;
     };
-    let order = |entry: &Entry| Some((rank(entry)?, entry.touched));
-    let mut ranks: Vec<_> = shard.iter().filter_map(|(_, entry)| order(entry)).collect();
-    if ranks.len() > n {
-        let (_, bound, _) = ranks.select_nth_unstable(last);
-        let bound = *bound;
-        shard.retain(|_, entry| order(entry).is_none_or(|rank| rank > bound))
+    let candidates = shard.iter().filter(|(_, entry)| may_go(entry));
+    let mut order: Vec<_> = candidates.map(|(_, entry)| entry.touched).collect();
+    let bound = if order.len() > n {
+        *order.select_nth_unstable(last).1
     } else {
-        shard.retain(|_, entry| rank(entry).is_none())
-    }
+        u64::MAX
+    };
+    shard.retain(|_, entry| !may_go(entry) || entry.touched > bound)
 }
 
 impl Progress {
     const fn tick(&mut self) -> u64 {
         self.clock = self.clock.wrapping_add(1);
         self.clock
+    }
+
+    const fn order(&mut self, signed: bool) -> &mut VecDeque<(u64, u64)> {
+        if signed {
+            &mut self.signed
+        } else {
+            &mut self.unsigned
+        }
     }
 }
 

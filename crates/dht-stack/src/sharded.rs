@@ -169,6 +169,12 @@ impl<K: Hash + Eq, V, S> Slot<'_, K, V, S> {
         entry.ok().map(|entry| entry.remove().0.1)
     }
 
+    /// Hash of the key under the table's seed, for [`Shard::find`] and [`Shard::remove`].
+    #[must_use]
+    pub const fn hash(&self) -> u64 {
+        self.hash
+    }
+
     /// The shard in which the key has its place.
     pub fn shard(&mut self) -> &mut Shard<K, V, S> {
         &mut self.shard
@@ -188,6 +194,19 @@ impl<K, V, S> Shard<K, V, S> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The value that `is_it` holds true for, of those whose key has this hash.
+    #[must_use]
+    pub fn find(&self, hash: u64, is_it: impl Fn(&V) -> bool) -> Option<&V> {
+        let entry = self.entries.find(hash, |entry| is_it(&entry.1));
+        entry.map(|entry| &entry.1)
+    }
+
+    /// Removes the entry that [`find`](Self::find) finds, and answers its value.
+    pub fn remove(&mut self, hash: u64, is_it: impl Fn(&V) -> bool) -> Option<V> {
+        let entry = self.entries.find_entry(hash, |entry| is_it(&entry.1));
+        entry.ok().map(|entry| entry.remove().0.1)
     }
 
     /// The entries, in no order.

@@ -118,6 +118,25 @@ fn unsigned_entries_go_before_signed() {
     assert_eq!(table.count(&key(0)), 0);
 }
 
+/// At the ceiling one entry goes for each that comes, and the others stay.
+#[test]
+fn one_entry_goes_at_the_ceiling() {
+    let table = DedupTable::new(10, [0; 16]);
+    for n in 0..100 {
+        table.record(&key(n), SIGNED, NOW);
+    }
+    table.record(&key(0), SIGNED, NOW);
+    table.record(&key(100), SIGNED, NOW);
+    assert_eq!(table.len(), 100);
+    assert_eq!(table.count(&key(1)), 0, "the least recently seen one");
+    assert_eq!(table.count(&key(0)), 2);
+    assert!((2..=100).all(|n| table.count(&key(n)) == 1));
+    // Of what has lapsed, as much goes as is beyond the capacity.
+    let later = NOW.saturating_add(crate::MAX_RETENTION_SECONDS + 1);
+    table.record(&key(101), SIGNED, later);
+    assert_eq!(table.len(), 11);
+}
+
 /// The table has no write that can fail. What comes closest is a table without room: there too, a message that was
 /// let through once is a repeat right after.
 #[test]
@@ -212,6 +231,33 @@ proptest! {
             prop_assert_eq!(table.record(&key(n), SIGNED, NOW), *expected);
         }
         prop_assert_eq!(table.len(), model.len());
+    }
+
+    /// At the ceiling, what goes is the least recently seen unsigned entry, or else signed one.
+    #[test]
+    fn eviction_follows_the_model(steps in proptest::collection::vec((0..40_u64, any::<bool>()), 0..400)) {
+        let table = DedupTable::new(2, [5; 16]);
+        // Key and whether it is signed, least recently seen first.
+        let mut model: Vec<(u64, bool)> = Vec::new();
+        for (n, signed) in steps {
+            table.record(&key(n), DedupMeta { signed, expires: None }, NOW);
+            match model.iter().position(|(known, _)| *known == n) {
+                Some(at) => {
+                    let known = model.remove(at);
+                    model.push(known);
+                }
+                None => {
+                    if model.len() == 20 {
+                        model.remove(model.iter().position(|(_, signed)| !signed).unwrap_or(0));
+                    }
+                    model.push((n, signed));
+                }
+            }
+            let kept = (0..40).filter(|n| table.count(&key(*n)) > 0);
+            let mut expected: Vec<_> = model.iter().map(|(n, _)| *n).collect();
+            expected.sort_unstable();
+            prop_assert_eq!(kept.collect::<Vec<_>>(), expected);
+        }
     }
 
     /// The ceiling holds for any mix, and what is newest is never what was evicted.
