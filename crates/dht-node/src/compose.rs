@@ -182,7 +182,6 @@ impl Builder {
         });
         let watcher = Watcher {
             peers: peers.clone(),
-            meter: meter.clone(),
             banned,
             replaced: Repetitions::default(),
         };

@@ -22,7 +22,6 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(120);
 /// Applies transport events and bans to the tables.
 pub(crate) struct Watcher {
     pub(crate) peers: PeerSync,
-    pub(crate) meter: FloodMeter,
     /// Notified by the directory at each ban.
     pub(crate) banned: Arc<Notify>,
     /// Connections that took over from another one of the same peer.
@@ -64,11 +63,9 @@ impl Watcher {
                 if !minimized {
                     self.peers.outbox.connection_ended(&node_id);
                 }
-                self.meter.clear(&node_id);
             }
             ConnectionEvent::DialFailed { node_id, error } => {
                 tracing::debug!(peer = %node_id.short(), %error, "dial failed");
-                self.meter.clear(&node_id);
             }
             ConnectionEvent::InboundFailed { address, error, .. } => {
                 tracing::debug!(%address, %error, "inbound connection failed");

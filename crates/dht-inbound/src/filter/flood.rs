@@ -215,7 +215,8 @@ impl FloodMeter {
         flooders
     }
 
-    /// Forgets a deliverer: it has disconnected, or could not be dialled.
+    /// Forgets a deliverer, for the operator's sake. Not to be called when it disconnects: it could start anew by
+    /// reconnecting.
     pub fn clear(&self, id: &NodeId) {
         self.0.peers.lock(id).remove();
     }
