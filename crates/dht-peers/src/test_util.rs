@@ -85,8 +85,6 @@ pub fn record(seed: u64, features: Features, now: UnixSeconds) -> PeerRecord {
     let mut record = PeerRecord::new(public_key(seed), features, now);
     record.proven = true;
     let address = dht_core::Address::memory(seed.saturating_add(1));
-    record
-        .addresses
-        .push(AddressRecord::new(address, AddressSource::Config));
+    record.addresses = vec![AddressRecord::new(address, AddressSource::Config)];
     record
 }

@@ -8,23 +8,23 @@ use prost::{
 
 use crate::{comms, dht, dht_rpc, envelope, identity, limits, message_header, rpc, store_forward};
 
-/// A message with a bound on its bytes and on the fields it may expand to.
+/// A message with a bound on its bytes and on what it may expand to.
 pub trait Bounded: Message + Default {
     /// Longest encoding that is looked at.
     const MAX_BYTES: usize;
-    /// Most fields, those of nested messages included.
+    /// Most fields that are known, those of nested messages included.
     const MAX_ITEMS: usize = limits::MAX_DECODE_ITEMS;
-    /// Which fields are messages themselves, so that their fields count too.
-    const NESTED: &'static [Nested] = &[];
+    /// Which fields are known.
+    const LAYOUT: Layout;
 }
 
-/// A field that holds a message.
+/// The fields of a message that are known. Others, of a later version perhaps, are skipped.
 #[derive(Clone, Copy, Debug)]
-pub struct Nested {
-    /// Number of the field that holds the message.
-    pub field: u32,
-    /// Fields of that message which hold messages.
-    pub inner: &'static [Self],
+pub struct Layout {
+    /// Their numbers.
+    pub known: &'static [u32],
+    /// Those of them that are messages themselves, so that their fields count too.
+    pub nested: &'static [(u32, Self)],
 }
 
 /// Why bytes do not decode.
@@ -42,10 +42,16 @@ pub enum DecodeError {
         /// Bytes there may be.
         limit: usize,
     },
-    /// More fields than this kind of message may have.
+    /// More known fields than this kind of message may have.
     #[error("message holds more than {limit} items")]
     TooManyItems {
         /// Fields there may be.
+        limit: usize,
+    },
+    /// More bytes in unknown fields than any message may have.
+    #[error("message holds more than {limit} bytes in unknown fields")]
+    TooMuchUnknown {
+        /// Bytes there may be.
         limit: usize,
     },
     /// Not protobuf, or not this message.
@@ -64,12 +70,19 @@ pub fn decode<M: Bounded>(buf: Bytes) -> Result<M, DecodeError> {
             limit: M::MAX_BYTES,
         });
     }
-    let mut left = M::MAX_ITEMS;
-    count(&buf, M::NESTED, &mut left)?
-        .then_some(())
-        .ok_or(DecodeError::TooManyItems {
+    let mut room = Room {
+        items: M::MAX_ITEMS,
+        unknown: limits::MAX_UNKNOWN_BYTES,
+    };
+    room.take(&buf, &M::LAYOUT).map_err(|spent| match spent {
+        Spent::Items => DecodeError::TooManyItems {
             limit: M::MAX_ITEMS,
-        })?;
+        },
+        Spent::Unknown => DecodeError::TooMuchUnknown {
+            limit: limits::MAX_UNKNOWN_BYTES,
+        },
+        Spent::Malformed(error) => error.into(),
+    })?;
     M::decode(buf).map_err(DecodeError::from)
 }
 
@@ -78,62 +91,99 @@ pub fn encode<M: Message>(message: &M) -> Bytes {
     message.encode_to_vec().into()
 }
 
-/// Takes one from `left` for every field; false once there is none left.
-fn count(mut buf: &[u8], nested: &[Nested], left: &mut usize) -> Result<bool, prost::DecodeError> {
-    while buf.has_remaining() {
-        let Some(fewer) = left.checked_sub(1) else {
-            return Ok(false);
-        };
-        *left = fewer;
-        let (field, wire_type) = decode_key(&mut buf)?;
-        let inner = nested.iter().find(|nested| nested.field == field);
-        match inner {
-            Some(inner) if wire_type == WireType::LengthDelimited => {
-                let length = usize::try_from(decode_varint(&mut buf)?).unwrap_or(usize::MAX);
-                // A length past the end is left for the decoder to report.
-                let Some((message, rest)) = buf.split_at_checked(length) else {
-                    return Ok(true);
-                };
-                if !count(message, inner.inner, left)? {
-                    return Ok(false);
-                }
-                buf = rest;
-            }
-            _ => skip_field(wire_type, field, &mut buf, DecodeContext::default())?,
-        }
-    }
-    Ok(true)
+/// What a message may still hold.
+struct Room {
+    /// Known fields.
+    items: usize,
+    /// Bytes of unknown fields.
+    unknown: usize,
 }
 
-const fn leaf(field: u32) -> Nested {
-    Nested { field, inner: &[] }
+/// Why a message has no room.
+enum Spent {
+    Items,
+    Unknown,
+    Malformed(prost::DecodeError),
 }
+
+impl Room {
+    /// Takes the room that the fields of a message need.
+    fn take(&mut self, mut buf: &[u8], layout: &Layout) -> Result<(), Spent> {
+        while buf.has_remaining() {
+            let before = buf.len();
+            let (field, wire_type) = decode_key(&mut buf)?;
+            if !layout.known.contains(&field) {
+                skip_field(wire_type, field, &mut buf, DecodeContext::default())?;
+                let bytes = before.saturating_sub(buf.len());
+                self.unknown = self.unknown.checked_sub(bytes).ok_or(Spent::Unknown)?;
+                continue;
+            }
+            self.items = self.items.checked_sub(1).ok_or(Spent::Items)?;
+            let inner = layout.nested.iter().find(|(number, _)| *number == field);
+            match inner {
+                Some((_, inner)) if wire_type == WireType::LengthDelimited => {
+                    let length = usize::try_from(decode_varint(&mut buf)?).unwrap_or(usize::MAX);
+                    // A length past the end is left for the decoder to report.
+                    let Some((message, rest)) = buf.split_at_checked(length) else {
+                        return Ok(());
+                    };
+                    self.take(message, inner)?;
+                    buf = rest;
+                }
+                _ => skip_field(wire_type, field, &mut buf, DecodeContext::default())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<prost::DecodeError> for Spent {
+    fn from(error: prost::DecodeError) -> Self {
+        Self::Malformed(error)
+    }
+}
+
+const fn flat(known: &'static [u32]) -> Layout {
+    Layout { known, nested: &[] }
+}
+
+const IDENTITY_SIGNATURE: Layout = flat(&[1, 2, 3, 4]);
+const HEADER: Layout = flat(&[1, 3, 4, 6, 7, 8, 10, 11, 12]);
+const IDENTITY: Layout = Layout {
+    known: &[1, 2, 3, 4, 5],
+    nested: &[(5, IDENTITY_SIGNATURE)],
+};
 
 impl Bounded for envelope::DhtEnvelope {
     const MAX_BYTES: usize = limits::MAX_MESSAGING_FRAME_BYTES;
-    const NESTED: &'static [Nested] = &[leaf(1)];
+    const LAYOUT: Layout = Layout {
+        known: &[1, 2],
+        nested: &[(1, HEADER)],
+    };
 }
 
 impl Bounded for comms::EnvelopeBody {
     const MAX_BYTES: usize = limits::MAX_MESSAGING_FRAME_BYTES;
     const MAX_ITEMS: usize = limits::MAX_ENVELOPE_PARTS;
+    const LAYOUT: Layout = flat(&[1]);
 }
 
 impl Bounded for message_header::MessageHeader {
     const MAX_BYTES: usize = limits::MAX_IDENTITY_BYTES;
+    const LAYOUT: Layout = flat(&[1, 2]);
 }
 
 impl Bounded for identity::PeerIdentityMsg {
     const MAX_BYTES: usize = limits::MAX_IDENTITY_BYTES;
-    const NESTED: &'static [Nested] = &[leaf(5)];
+    const LAYOUT: Layout = IDENTITY;
 }
 
-/// Join, discovery and its response share one layout.
+/// Join, discovery and its response share one layout, and its numbers with the identity of a handshake.
 macro_rules! peer_message {
     ($($message:ident),+) => {$(
         impl Bounded for dht::$message {
             const MAX_BYTES: usize = limits::MAX_MESSAGING_FRAME_BYTES;
-            const NESTED: &'static [Nested] = &[leaf(5)];
+            const LAYOUT: Layout = IDENTITY;
         }
     )+};
 }
@@ -141,52 +191,74 @@ peer_message!(JoinMessage, DiscoveryMessage, DiscoveryResponseMessage);
 
 impl Bounded for store_forward::StoredMessagesRequest {
     const MAX_BYTES: usize = limits::MAX_IDENTITY_BYTES;
+    const LAYOUT: Layout = flat(&[1, 2, 3]);
 }
 
 impl Bounded for store_forward::StoredMessagesResponse {
     const MAX_BYTES: usize = limits::MAX_MESSAGING_FRAME_BYTES;
     // Each message has up to four fields and a header of up to eight.
     const MAX_ITEMS: usize = limits::MAX_STORED_MESSAGES * 13;
-    const NESTED: &'static [Nested] = &[Nested {
-        field: 1,
-        inner: &[leaf(3)],
-    }];
+    const LAYOUT: Layout = Layout {
+        known: &[1, 2, 3],
+        nested: &[(
+            1,
+            Layout {
+                known: &[1, 2, 3, 4],
+                nested: &[(3, HEADER)],
+            },
+        )],
+    };
 }
 
 impl Bounded for rpc::RpcRequest {
     const MAX_BYTES: usize = limits::MAX_RPC_FRAME_BYTES;
+    const LAYOUT: Layout = flat(&[1, 2, 3, 4, 10]);
 }
 
 impl Bounded for rpc::RpcResponse {
     const MAX_BYTES: usize = limits::MAX_RPC_FRAME_BYTES;
+    const LAYOUT: Layout = flat(&[1, 2, 3, 10]);
 }
 
 impl Bounded for rpc::RpcSession {
     const MAX_BYTES: usize = limits::MAX_RPC_SESSION_BYTES;
+    const LAYOUT: Layout = flat(&[1]);
 }
 
 impl Bounded for rpc::RpcSessionReply {
     const MAX_BYTES: usize = limits::MAX_RPC_SESSION_BYTES;
+    const LAYOUT: Layout = flat(&[1, 2, 3]);
 }
 
 impl Bounded for dht_rpc::GetCloserPeersRequest {
     const MAX_BYTES: usize = limits::MAX_RPC_FRAME_BYTES;
     const MAX_ITEMS: usize = limits::MAX_EXCLUDED_PEERS + 16;
+    const LAYOUT: Layout = flat(&[1, 2, 3, 4, 5, 6]);
 }
 
 impl Bounded for dht_rpc::GetPeersRequest {
     const MAX_BYTES: usize = limits::MAX_RPC_SESSION_BYTES;
+    const LAYOUT: Layout = flat(&[1, 2, 3, 4]);
 }
 
 impl Bounded for dht_rpc::GetPeersResponse {
     const MAX_BYTES: usize = limits::MAX_RPC_FRAME_BYTES;
-    const NESTED: &'static [Nested] = &[Nested {
-        field: 1,
-        inner: &[Nested {
-            field: 2,
-            inner: &[leaf(3)],
-        }],
-    }];
+    const LAYOUT: Layout = Layout {
+        known: &[1],
+        nested: &[(
+            1,
+            Layout {
+                known: &[1, 2],
+                nested: &[(
+                    2,
+                    Layout {
+                        known: &[1, 2, 3],
+                        nested: &[(3, IDENTITY_SIGNATURE)],
+                    },
+                )],
+            },
+        )],
+    };
 }
 
 #[cfg(test)]
@@ -194,6 +266,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::common;
 
     /// A frame of many empty parts costs no allocation: the count is refused before decoding.
     #[test]
@@ -214,6 +287,105 @@ mod tests {
         bytes.extend(header);
         let result = decode::<envelope::DhtEnvelope>(bytes.into());
         assert!(matches!(result, Err(DecodeError::TooManyItems { .. })));
+    }
+
+    /// Fields of later versions are not items, but they have a bound in bytes.
+    #[test]
+    fn unknown_fields_count_in_bytes() {
+        let unknown = [0x78, 0x01]; // field 15
+        let limit = limits::MAX_UNKNOWN_BYTES;
+        let most = Bytes::from(unknown.repeat(limit / 2));
+        decode::<dht::JoinMessage>(most.clone()).unwrap();
+        let result = decode::<dht::JoinMessage>([&most[..], &unknown].concat().into());
+        assert_eq!(result, Err(DecodeError::TooMuchUnknown { limit }));
+        // One of megabytes, and in a message within.
+        let mut long = vec![0x7a];
+        prost::encoding::encode_varint(4 << 20, &mut long);
+        long.resize(long.len() + (4 << 20), 0);
+        for tag in [None, Some(0x0a)] {
+            let mut bytes = long.clone();
+            if let Some(tag) = tag {
+                let mut outer = vec![tag];
+                prost::encoding::encode_varint(bytes.len() as u64, &mut outer);
+                outer.append(&mut bytes);
+                bytes = outer;
+            }
+            let result = decode::<store_forward::StoredMessagesResponse>(bytes.into());
+            assert_eq!(result, Err(DecodeError::TooMuchUnknown { limit }));
+        }
+    }
+
+    /// The layouts name every field that the generated decoder knows: none of a full message counts as unknown.
+    #[test]
+    fn full_messages_hold_nothing_unknown() {
+        fn unknown_in<M: Bounded>(message: &M) -> usize {
+            let mut room = Room {
+                items: usize::MAX,
+                unknown: usize::MAX,
+            };
+            assert!(room.take(&encode(message), &M::LAYOUT).is_ok());
+            usize::MAX - room.unknown
+        }
+        let bytes = || Bytes::from_static(b"x");
+        let header = |destination| envelope::DhtHeader {
+            major: 1,
+            message_signature: bytes(),
+            ephemeral_public_key: bytes(),
+            message_type: 1,
+            flags: 1,
+            message_tag: 1,
+            expires: 1,
+            destination: Some(destination),
+        };
+        let (known, unknown) = (
+            header(envelope::dht_header::Destination::PublicKey(bytes())),
+            header(envelope::dht_header::Destination::Unknown(true)),
+        );
+        for header in [known, unknown] {
+            let envelope = envelope::DhtEnvelope {
+                header: Some(header.clone()),
+                body: bytes(),
+            };
+            assert_eq!(unknown_in(&envelope), 0);
+            let stored = store_forward::StoredMessage {
+                stored_at: 1,
+                version: 1,
+                dht_header: Some(header),
+                body: bytes(),
+            };
+            let response = store_forward::StoredMessagesResponse {
+                messages: vec![stored],
+                request_id: 1,
+                response_type: 1,
+            };
+            assert_eq!(unknown_in(&response), 0);
+        }
+        let signature = common::IdentitySignature {
+            version: 1,
+            signature: bytes(),
+            public_nonce: bytes(),
+            updated_at: 1,
+        };
+        let join = dht::JoinMessage {
+            public_key: bytes(),
+            addresses: vec![bytes()],
+            peer_features: 1,
+            nonce: 1,
+            identity_signature: Some(signature.clone()),
+        };
+        assert_eq!(unknown_in(&join), 0);
+        let claim = dht_rpc::PeerIdentityClaim {
+            addresses: vec![bytes()],
+            peer_features: 1,
+            identity_signature: Some(signature),
+        };
+        let peers = dht_rpc::GetPeersResponse {
+            peer: Some(dht_rpc::PeerInfo {
+                public_key: bytes(),
+                claims: vec![claim],
+            }),
+        };
+        assert_eq!(unknown_in(&peers), 0);
     }
 
     #[test]

@@ -27,7 +27,7 @@
 mod bounded;
 pub mod limits;
 
-pub use bounded::{Bounded, DecodeError, Nested, decode, encode};
+pub use bounded::{Bounded, DecodeError, Layout, decode, encode};
 
 macro_rules! generated {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(

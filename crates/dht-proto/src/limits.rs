@@ -16,6 +16,10 @@ pub const MAX_RPC_SESSION_BYTES: usize = 1024;
 /// (03 section 9.3, 03 F-6).
 pub const MAX_DECODE_ITEMS: usize = 1_024;
 
+/// Bytes of one message that may be in fields this version does not know. Later versions may add some; megabytes of them
+/// would be carried, hashed and kept for nothing.
+pub const MAX_UNKNOWN_BYTES: usize = 16 * 1024;
+
 /// Parts of one envelope body; real ones have one or two (03 section 9.3, 03 F-6).
 pub const MAX_ENVELOPE_PARTS: usize = 16;
 

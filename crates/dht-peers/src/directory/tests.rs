@@ -311,7 +311,7 @@ fn full_directory_drops_least_useful() {
         me,
         DirectoryLimits {
             // The operator's seed and the peer it allowed do not count.
-            proven_bytes: record(1, Features::NODE, NOW).clone().bytes() * 7 - 1,
+            proven_bytes: record(1, Features::NODE, NOW).bytes() * 7 - 1,
             ..DirectoryLimits::default()
         },
     );
