@@ -7,7 +7,7 @@ use dht_core::{Address, Claim, Features, NodeId, PublicKey, UnixSeconds};
 
 use crate::{
     AddressRecord, AddressSource, Ban, ClaimChannel, DialTimes, MAX_ADDRESSES, NetGroup,
-    address::truncate, ban::BAN_BYTES,
+    address::truncate,
 };
 
 /// Bytes kept of a user agent; a longer one is refused at the handshake.
@@ -324,39 +324,6 @@ impl PeerRecord {
         }
     }
 
-    /// Bytes it takes in the directory, with its places in the indexes. What several peers share is counted for each.
-    pub(crate) fn bytes(&self) -> usize {
-        // A `Bytes` that was cloned is an allocation of its own beside its content.
-        let bytes = |len: usize| {
-            size_of::<Bytes>()
-                .saturating_add(len)
-                .saturating_add(ALLOCATION_BYTES)
-        };
-        let of_addresses = self.addresses.iter().map(|held| {
-            let failure = held
-                .last_failure
-                .as_ref()
-                .map_or(0, |text| text.len().saturating_add(ALLOCATION_BYTES));
-            bytes(held.address.as_bytes().len()).saturating_add(failure)
-        });
-        let claimed = self.claim.iter().flat_map(|claim| &claim.addresses);
-        let parts = [
-            RECORD_BYTES,
-            self.addresses
-                .capacity()
-                .saturating_mul(size_of::<AddressRecord>()),
-            of_addresses.sum(),
-            self.claim
-                .as_ref()
-                .map_or(0, |_| size_of::<Claim>().saturating_add(ALLOCATION_BYTES)),
-            claimed.map(|address| bytes(address.as_bytes().len())).sum(),
-            self.protocols.iter().map(|name| bytes(name.len())).sum(),
-            self.user_agent.len(),
-            self.ban.as_ref().map_or(0, |_| BAN_BYTES),
-        ];
-        parts.into_iter().fold(0, usize::saturating_add)
-    }
-
     fn keep_best(&mut self, now: UnixSeconds) {
         if self.addresses.len() > MAX_ADDRESSES {
             // One not tried yet before one that failed: of addresses that worked long ago there may be many.
@@ -386,13 +353,6 @@ impl fmt::Debug for PeerRecord {
             .finish_non_exhaustive()
     }
 }
-
-/// Bytes of a record without what it points to, and of its entries in the indexes of the directory, half empty nodes
-/// and buckets included.
-const RECORD_BYTES: usize = size_of::<PeerRecord>() + 960;
-
-/// Bytes that an allocation takes beside its content: reference counts, and what allocators round up.
-const ALLOCATION_BYTES: usize = 48;
 
 /// How an incoming claim stands to the one held.
 #[derive(Clone, Copy, PartialEq, Eq)]

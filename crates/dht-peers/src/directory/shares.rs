@@ -5,9 +5,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use dht_core::{NodeId, UnixSeconds};
+use bytes::Bytes;
+use dht_core::{Claim, NodeId, UnixSeconds};
 
-use crate::{NetGroup, PeerRecord};
+use crate::{AddressRecord, NetGroup, PeerRecord, ban::BAN_BYTES};
 
 /// The bytes that each source group and, of its peers, each address group has in a table. When the table is full, a peer
 /// of the largest source group gives way, of its largest address group: a source that fills the table pushes out what it
@@ -54,7 +55,7 @@ impl Position {
             last_seen: peer.last_seen.unwrap_or(UnixSeconds(0)),
             entered,
             id: peer.node_id,
-            bytes: peer.bytes(),
+            bytes: bytes(peer),
         }
     }
 }
@@ -135,3 +136,45 @@ impl Shares {
         }
     }
 }
+
+/// Bytes a peer takes in the directory, with its places in the indexes. What several peers share is counted for each.
+pub(super) fn bytes(peer: &PeerRecord) -> usize {
+    // A `Bytes` that was cloned is an allocation of its own beside its content.
+    let of_len = |len: usize| {
+        size_of::<Bytes>()
+            .saturating_add(len)
+            .saturating_add(ALLOCATION_BYTES)
+    };
+    let of_addresses = peer.addresses.iter().map(|held| {
+        let failure = held
+            .last_failure
+            .as_ref()
+            .map_or(0, |text| text.len().saturating_add(ALLOCATION_BYTES));
+        of_len(held.address.as_bytes().len()).saturating_add(failure)
+    });
+    let claimed = peer.claim.iter().flat_map(|claim| &claim.addresses);
+    let parts = [
+        RECORD_BYTES,
+        peer.addresses
+            .capacity()
+            .saturating_mul(size_of::<AddressRecord>()),
+        of_addresses.sum(),
+        peer.claim
+            .as_ref()
+            .map_or(0, |_| size_of::<Claim>().saturating_add(ALLOCATION_BYTES)),
+        claimed
+            .map(|address| of_len(address.as_bytes().len()))
+            .sum(),
+        peer.protocols.iter().map(|name| of_len(name.len())).sum(),
+        peer.user_agent.len(),
+        peer.ban.as_ref().map_or(0, |_| BAN_BYTES),
+    ];
+    parts.into_iter().fold(0, usize::saturating_add)
+}
+
+/// Bytes of a record without what it points to, and of its entries in the indexes of the directory, half empty nodes
+/// and buckets included.
+const RECORD_BYTES: usize = size_of::<PeerRecord>() + 960;
+
+/// Bytes that an allocation takes beside its content: reference counts, and what allocators round up.
+const ALLOCATION_BYTES: usize = 48;
