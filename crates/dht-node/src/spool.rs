@@ -29,6 +29,8 @@ const FILE: &str = "inbox.redb";
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
 /// Least time between two warnings that the inbox refuses messages.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
+/// Time until rows that could not be read are read again.
+const READ_WAIT: Duration = Duration::from_secs(1);
 /// Acks of one reader that are not durable yet.
 const MAX_ACKS: usize = 64;
 
@@ -235,10 +237,14 @@ impl Reader {
             });
             match reading.await.unwrap_or(Err(SpoolError::Closed)) {
                 Ok(rows) => self.rows = rows.into(),
-                Err(SpoolError::Closed) => return None,
+                // A damaged file ends the node.
+                Err(SpoolError::Closed | SpoolError::Damaged) => return None,
                 Err(error) => {
-                    tracing::warn!(%error, "the inbox cannot be read");
-                    return None;
+                    tracing::warn!(%error, "the inbox cannot be read; it is tried again in a second");
+                    tokio::select! {
+                        () = tokio::time::sleep(READ_WAIT) => continue,
+                        _ = self.stopped.wait_for(|stopped| *stopped) => return None,
+                    }
                 }
             }
             if let Some(newest) = self.rows.back() {

@@ -161,7 +161,7 @@ impl Driver {
         let entries = match entries {
             Ok(entries) => entries,
             Err(error) => {
-                tracing::error!(%error, "messages of the outbox are not tried until the next start");
+                tracing::error!(%error, "the outbox cannot be listed; it is tried again within a minute");
                 return;
             }
         };
@@ -267,7 +267,9 @@ impl Driver {
             Ok(Some(_)) => self.begin(id),
             Ok(None) | Err(SpoolError::Damaged) => self.fail(id, "the stored message is damaged"),
             Err(error) => {
-                tracing::warn!(%error, "a message of the outbox cannot be read");
+                tracing::warn!(%error, id, "a message of the outbox cannot be read; it is tried again in a minute");
+                let now = self.now();
+                self.messages.change(id, |sending| sending.postpone(now));
                 self.messages.settle(id);
             }
         }

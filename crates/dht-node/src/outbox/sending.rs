@@ -37,6 +37,8 @@ const APPEARANCE_GAP: Duration = Duration::from_secs(5);
 /// Time until the second attempt; it doubles with each further one up to [`MAX_RETRY_WAIT`].
 const RETRY_WAIT: Duration = Duration::from_secs(5);
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(15 * 60);
+/// Time until a message that could not be read is read again.
+const READ_WAIT: Duration = Duration::from_secs(60);
 
 /// One message on its way.
 #[derive(Debug)]
@@ -198,13 +200,16 @@ impl Sending {
             Event::Start { connected } => self.start(connected, now, &mut actions),
             Event::Local(true) => self.receive(&mut actions),
             Event::Local(false) => {
-                self.last_error = Some("no application takes messages on this node".to_owned());
+                let error = "neither an application nor the inbox of this node takes the message";
+                self.last_error = Some(error.to_owned());
                 self.finish(now, &mut actions);
             }
             Event::Direct(copy) => self.on_direct(copy, now, &mut actions),
             Event::Chosen(count) => self.on_chosen(count, now, &mut actions),
             Event::Holder(holder, copy) => self.on_holder(holder, copy, now, &mut actions),
-            Event::Receipt(_, Answer::Received) => self.receive(&mut actions),
+            Event::Receipt(from, Answer::Received) if from == self.recipient => {
+                self.receive(&mut actions);
+            }
             Event::Receipt(from, answer) if from == self.recipient => {
                 self.on_recipients_answer(answer, now, &mut actions);
             }
@@ -216,6 +221,13 @@ impl Sending {
             Event::Tick => self.on_tick(now, &mut actions),
         }
         actions
+    }
+
+    /// The message cannot be read from the spool now.
+    pub(super) fn postpone(&mut self, now: Now) {
+        if self.is_waiting() {
+            self.phase = Phase::Waiting(Some(now.at.saturating_add(READ_WAIT)));
+        }
     }
 
     fn start(&mut self, connected: bool, now: Now, actions: &mut VecDeque<Action>) {

@@ -291,3 +291,27 @@ proptest! {
         prop_assert!(sending.is_ended() && sending.deadline().is_none());
     }
 }
+
+/// A node that was to store the message does not speak for the recipient.
+#[test]
+fn holders_cannot_confirm_receipt() {
+    let mut sending = sending(EntryOptions::default());
+    start(&mut sending);
+    sending.handle(Event::Direct(Copy::Failed("down".to_owned())), at(1));
+    sending.handle(Event::Chosen(1), at(1));
+    sending.handle(
+        Event::Holder(id(5), Copy::Written { receipts: true }),
+        at(1),
+    );
+    sending.handle(Event::Receipt(id(5), Answer::Received), at(1));
+    assert_eq!(*sending.state(), SendState::Sent);
+    assert!(!sending.is_ended());
+    assert!(sending.is_waiting(), "the next attempt is planned");
+}
+
+#[test]
+fn unreadable_messages_wait_a_minute() {
+    let mut sending = sending(EntryOptions::default());
+    sending.postpone(at(7));
+    assert_eq!(sending.deadline(), Some(at(67).at));
+}
