@@ -1,6 +1,13 @@
 //! A connected peer.
 
-use crate::{features::Features, keys::PublicKey, node_id::NodeId};
+use std::net::IpAddr;
+
+use crate::{
+    address::{Address, Host},
+    features::Features,
+    keys::PublicKey,
+    node_id::NodeId,
+};
 
 /// A connected peer whose key the transport has authenticated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,16 +18,74 @@ pub struct RemotePeer {
     pub node_id: NodeId,
     /// Features that the peer claims in the identity exchange.
     pub features: Features,
+    /// Group of the address of its connection; `None` if the address says nothing.
+    pub source: Option<SourceGroup>,
 }
 
+/// The part of the network that a connection comes from, by which its share of a pool is counted: the first 24 bits of an
+/// IPv4 address, the first 56 of an IPv6 address. Keys are free; addresses in many groups are not.
+///
+/// ```
+/// use dht_core::SourceGroup;
+///
+/// let group = |text: &str| text.parse().map(|address| SourceGroup::of(&address));
+/// assert_eq!(group("/ip4/1.2.3.4/tcp/5")?, group("/ip4/1.2.3.200/tcp/6")?);
+/// assert_ne!(group("/ip4/1.2.3.4/tcp/5")?, group("/ip4/1.2.4.4/tcp/5")?);
+/// assert_eq!(group("/ip4/127.0.0.1/tcp/5")?, None);
+/// # Ok::<(), dht_core::ParseError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SourceGroup([u8; 8]);
+
+// === impl RemotePeer ===
+
 impl RemotePeer {
-    /// Derives the node id from the key.
+    /// Derives the node id from the key. The address says nothing.
     #[must_use]
     pub fn new(public_key: PublicKey, features: Features) -> Self {
         Self {
             public_key,
             node_id: public_key.node_id(),
             features,
+            source: None,
         }
+    }
+
+    /// The same peer on a connection with this address.
+    #[must_use]
+    pub fn at(self, address: &Address) -> Self {
+        Self {
+            source: SourceGroup::of(address),
+            ..self
+        }
+    }
+}
+
+// === impl SourceGroup ===
+
+impl SourceGroup {
+    /// The group of a public IP address. `None` for any other: a name costs nothing, and behind a loopback or private
+    /// address there may be a proxy, an onion service or a NAT gateway with anybody behind it.
+    #[must_use]
+    pub fn of(address: &Address) -> Option<Self> {
+        let Some(Host::Ip(ip, _)) = address.host() else {
+            return None;
+        };
+        address.is_public().then(|| match ip.to_canonical() {
+            IpAddr::V4(ip) => {
+                let [a, b, c, _] = ip.octets();
+                Self([4, a, b, c, 0, 0, 0, 0])
+            }
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, e, f, g, ..] = ip.octets();
+                Self([6, a, b, c, d, e, f, g])
+            }
+        })
+    }
+
+    /// The group as 8 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use dht_core::{DedupHash, PublicKey, UnixSeconds};
+use dht_core::{DedupHash, PublicKey, RemotePeer, UnixSeconds};
 
 /// Owner of a mailbox: the 32-byte key of the recipient.
 ///
@@ -160,6 +160,19 @@ impl Deliverer {
     }
 }
 
+impl From<&RemotePeer> for Deliverer {
+    fn from(peer: &RemotePeer) -> Self {
+        let Some(source) = peer.source else {
+            return Self::from(&peer.public_key);
+        };
+        // The last byte of no key has its first bit set.
+        let mut bytes = [0xff; 32];
+        let (group, _) = bytes.split_at_mut(source.as_bytes().len());
+        group.copy_from_slice(source.as_bytes());
+        Self(bytes)
+    }
+}
+
 impl From<&PublicKey> for Deliverer {
     fn from(key: &PublicKey) -> Self {
         Self(*key.as_bytes())
@@ -283,5 +296,30 @@ impl fmt::Display for Short<'_> {
             .iter()
             .take(4)
             .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dht_core::{Features, test_util::public_key};
+
+    use super::*;
+
+    #[test]
+    fn keys_of_one_group_are_one() {
+        let at = |seed, address: &str| {
+            let peer = RemotePeer::new(public_key(seed), Features::NODE);
+            Deliverer::from(&peer.at(&address.parse().unwrap()))
+        };
+        let one = at(1, "/ip4/1.2.3.4/tcp/5");
+        assert_eq!(one, at(2, "/ip4/1.2.3.200/tcp/6"));
+        assert_ne!(one, at(1, "/ip4/1.2.4.4/tcp/5"));
+        let six = at(1, "/ip6/2a00:1:2:300::1/tcp/5");
+        assert_eq!(six, at(2, "/ip6/2a00:1:2:3ff::9/tcp/5"));
+        assert_ne!(six, at(1, "/ip6/2a00:1:2:400::1/tcp/5"));
+        // Anybody may be behind these.
+        for nothing in ["/ip4/127.0.0.1/tcp/5", "/ip4/10.0.0.1/tcp/5"] {
+            assert_eq!(at(1, nothing), Deliverer::from(&public_key(1)));
+        }
     }
 }

@@ -53,9 +53,8 @@ pub fn peer_at(node_id: NodeId, features: Features) -> RemotePeer {
     let public_key =
         PublicKey::from_bytes(&[0; 32]).unwrap_or_else(|_| unreachable!("zero is the identity"));
     RemotePeer {
-        public_key,
         node_id,
-        features,
+        ..RemotePeer::new(public_key, features)
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Keeper {
     region_size: usize,
     /// Largest body that is stored, in bytes.
     max_body_bytes: u64,
-    rates: Rates,
+    rates: Rates<Deliverer>,
     decisions: Arc<Decisions>,
 }
 
@@ -57,6 +57,8 @@ impl Keeper {
     /// A message that is not stored is marked so, unless the admission rule leaves it unmarked.
     pub(super) fn accept(&self, message: &mut impl InTransit) -> Option<NewRecord> {
         let retention = match self.admit(message) {
+            // Keys are free: what is for a recipient that was never here may be for nobody, and goes first.
+            Ok(Retention::High) if !self.has_met(message) => Retention::Unmet,
             Ok(retention) => retention,
             Err(reason) => {
                 metrics::considered(reason.name());
@@ -66,13 +68,12 @@ impl Keeper {
                 return None;
             }
         };
-        let deliverer = &message.source().public_key;
-        if !self.rates.admit(deliverer, self.clock.now()) {
+        let deliverer = Deliverer::from(&**message.source());
+        if !self.rates.admit(&deliverer, self.clock.now()) {
             metrics::considered("rate");
             self.reject(message);
             return None;
         }
-        let deliverer = Deliverer::from(deliverer);
         Some(record(message, retention, deliverer))
     }
 
@@ -89,6 +90,13 @@ impl Keeper {
         };
         self.decisions.record(message.hash(), receipt);
         stored
+    }
+
+    /// Whether the recipient has been authenticated on a connection of this node.
+    fn has_met(&self, message: &impl InTransit) -> bool {
+        let recipient = message.opened().header.destination.public_key();
+        let known = recipient.and_then(|key| self.directory.find(&key.node_id()));
+        known.is_some_and(|known| known.is_proven())
     }
 
     fn admit(&self, message: &impl InTransit) -> Result<Retention, StoreRejection> {

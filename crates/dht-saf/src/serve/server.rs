@@ -35,7 +35,7 @@ pub(crate) struct Server {
     store: Store,
     send_queue: Arc<dyn SendQueue>,
     pager: Arc<Mutex<Pager>>,
-    rates: Rates,
+    rates: Rates<PublicKey>,
     readers: Semaphore,
     in_flight: InFlight,
 }
@@ -140,14 +140,12 @@ impl Server {
     }
 
     fn send(&self, requester: &RemotePeer, request_id: u32, mut response: Response) -> Disposition {
-        let bytes = response.page.as_ref().map_or(0, |(_, page)| page.bytes);
         // Held until the response has left or is lost.
         let mut permit = None;
-        if bytes > 0 {
-            let key = Recipient::from(&requester.public_key);
-            permit = self.in_flight.try_acquire(key, bytes);
+        if let Some((_, page)) = &response.page {
+            permit = self.in_flight.try_acquire(requester.into(), page.bytes);
             if permit.is_none() {
-                response = Response::empty("memory");
+                response = Response::empty("unread");
             }
         }
         let Response { outcome, mut page } = response;
@@ -160,21 +158,28 @@ impl Server {
             // Before the response has left: the next request may arrive before the report of the delivery.
             self.pager.lock().handed_over(plan, page);
         }
-        let (pager, undo) = (Arc::clone(&self.pager), page.clone());
-        let sent = self.send_queue.try_send_reporting(
-            send_request(
-                requester,
-                MessageType::SafStoredMessages,
-                Priority::Stored,
-                part,
-            ),
-            Box::new(move |sent| {
-                drop(permit);
-                if !sent && let Some((plan, page)) = page {
-                    pager.lock().not_sent(&plan, &page);
-                }
-            }),
+        let request = send_request(
+            requester,
+            MessageType::SafStoredMessages,
+            Priority::Stored,
+            part,
         );
+        let undo = page.clone();
+        let sent = match page {
+            // Nothing is kept for a request that was not served.
+            None => self.send_queue.try_send(request),
+            Some((plan, page)) => {
+                let pager = Arc::clone(&self.pager);
+                let report = move |sent: bool| {
+                    drop(permit);
+                    if !sent {
+                        pager.lock().not_sent(&plan, &page);
+                    }
+                };
+                self.send_queue
+                    .try_send_reporting(request, Box::new(report))
+            }
+        };
         if sent.is_err() {
             if let Some((plan, page)) = undo {
                 self.pager.lock().not_sent(&plan, &page);

@@ -200,6 +200,20 @@ async fn invalid_rows_do_not_hide_others() {
     );
 }
 
+/// A requester that asks without end and reads nothing is answered, and little is kept for it.
+#[tokio::test]
+async fn unread_answers_keep_nothing() {
+    let world = world();
+    *world.node.stalled.lock() = true;
+    for _ in 0..400 {
+        assert!(world.ask(AWAY, 0, 0).await.messages.is_empty());
+    }
+    assert_eq!(world.node.waiting(), 16);
+    world.ask(OTHER, 0, 0).await;
+    assert_eq!(world.node.waiting(), 17);
+    world.node.release();
+}
+
 /// A requester that asks again and again for all it may have, and never reads an answer.
 #[tokio::test]
 async fn unread_responses_leave_room_for_others() {

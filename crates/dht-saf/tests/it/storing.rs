@@ -109,6 +109,30 @@ async fn sf06_unknown_recipient_gets_high_priority() {
     world.store(world.unreadable(AWAY, 1)).await;
     let rows = world.saf.store().unwrap().list(recipient(AWAY), 9).unwrap();
     assert_eq!(rows.len(), 1);
+    // Kept as long as one of priority 10. In a full store it goes first.
+    assert_eq!(rows[0].retention, Retention::Unmet);
+    let days = 3 * 24 * 60 * 60;
+    assert_eq!(
+        rows[0].keep_until,
+        world
+            .unreadable(AWAY, 1)
+            .opened
+            .header
+            .expires
+            .unwrap()
+            .min(NOW.saturating_add(days))
+    );
+}
+
+#[tokio::test]
+async fn met_recipient_gets_high_priority() {
+    let world = world();
+    world.connect(AWAY, Features::CLIENT);
+    world
+        .connections
+        .remove(&test_util::public_key(AWAY).node_id());
+    world.store(world.unreadable(AWAY, 1)).await;
+    let rows = world.saf.store().unwrap().list(recipient(AWAY), 9).unwrap();
     assert_eq!(rows[0].retention, Retention::High);
     assert_eq!(rows[0].retention.number(), 10);
 }

@@ -101,8 +101,8 @@ pub(crate) struct FakeNode {
 }
 
 impl SendQueue for FakeNode {
-    fn try_send(&self, _: SendRequest) -> Result<(), SendQueueError> {
-        panic!("store-and-forward waits for every delivery")
+    fn try_send(&self, request: SendRequest) -> Result<(), SendQueueError> {
+        self.record(request)
     }
 
     fn try_send_reporting(
@@ -110,6 +110,19 @@ impl SendQueue for FakeNode {
         request: SendRequest,
         done: OnDelivery,
     ) -> Result<(), SendQueueError> {
+        self.record(request)?;
+        if *self.stalled.lock() {
+            self.waiting.lock().push(done);
+            return Ok(());
+        }
+        let broken = *self.broken.lock();
+        done(!broken);
+        Ok(())
+    }
+}
+
+impl FakeNode {
+    fn record(&self, request: SendRequest) -> Result<(), SendQueueError> {
         if *self.full.lock() {
             return Err(SendQueueError::Full);
         }
@@ -131,17 +144,14 @@ impl SendQueue for FakeNode {
             message_type: params.message_type,
             part,
         });
-        if *self.stalled.lock() {
-            self.waiting.lock().push(done);
-            return Ok(());
-        }
-        let broken = *self.broken.lock();
-        done(!broken);
         Ok(())
     }
-}
 
-impl FakeNode {
+    /// Number of deliveries that are waited for.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.lock().len()
+    }
+
     /// Completes the deliveries that wait.
     pub(crate) fn release(&self) {
         let waiting = std::mem::take(&mut *self.waiting.lock());

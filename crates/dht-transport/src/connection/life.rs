@@ -57,7 +57,7 @@ impl State {
                 .counters
                 .next_connection
                 .fetch_add(1, Ordering::Relaxed),
-            peer,
+            peer: Arc::new(peer.at(&address)),
             info,
             direction,
             address,

@@ -47,6 +47,8 @@ pub(super) struct Pump<'a> {
     retired: bool,
     stall: Option<Pin<Box<Sleep>>>,
     moved: bool,
+    /// Nothing moved for the write time-out.
+    overdue: bool,
 }
 
 impl<'a> Pump<'a> {
@@ -69,6 +71,7 @@ impl<'a> Pump<'a> {
             retired: false,
             stall: None,
             moved: false,
+            overdue: false,
         }
     }
 
@@ -173,6 +176,7 @@ impl<'a> Pump<'a> {
                 return Poll::Pending;
             }
             if !self.moved {
+                self.overdue = true;
                 return Poll::Ready(());
             }
             self.moved = false;
@@ -180,7 +184,8 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Ends the stream; messages that may not have left go back, unless they did so before.
+    /// Ends the stream; messages that may not have left go back, unless they did so before. A peer that has left a message
+    /// unread for two write time-outs is cut off: what waits for it takes room from others.
     pub(super) async fn finish(mut self, connection: &Connection) {
         let sent = self.stream.sent(&Context::from_waker(Waker::noop()));
         let clean = self.unsent.is_empty() && self.batch_sent == self.batch.len();
@@ -189,6 +194,9 @@ impl<'a> Pump<'a> {
             while let Some((end, mut entry)) = self.unsent.pop_back() {
                 entry.taken |= end <= sent;
                 if entry.resends >= MAX_RESENDS {
+                    if self.overdue {
+                        connection.close(false);
+                    }
                     entry.resolve(Err(match connection.is_heard() {
                         true => DeliveryError::WriteFailed,
                         false => DeliveryError::Refused,
