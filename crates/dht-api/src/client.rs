@@ -108,12 +108,6 @@ impl ClientError {
             _ => None,
         }
     }
-
-    /// Whether no node runs at the socket or address.
-    #[must_use]
-    pub const fn is_connect(&self) -> bool {
-        matches!(self, Self::Connect { .. })
-    }
 }
 
 /// A request, not yet sent.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dht_core::{
-    Content, DedupHash, Destination, Disposition, DomainHeader, Fingerprint, Header, InTransit,
-    MessageTag, Opened, PublicKey, RemotePeer, StoreOutcome, Verified,
+    Content, DedupHash, Destination, Disposition, Fingerprint, Header, InTransit, MessageTag,
+    Opened, PublicKey, RemotePeer, StoreOutcome, Verified,
 };
 use dht_dedup::Reservation;
 use dht_stack::BytePermit;
@@ -194,13 +194,6 @@ impl Delivered {
     #[must_use]
     pub const fn tag(&self) -> MessageTag {
         self.header.tag
-    }
-
-    /// The application's own type number and nonce, if part 0 is such a header. By convention it is, unless the
-    /// sender left it out.
-    #[must_use]
-    pub fn domain_header(&self) -> Option<DomainHeader> {
-        DomainHeader::decode(self.parts.first()?).ok()
     }
 
     /// The payload behind the domain header.

@@ -131,12 +131,6 @@ impl Builder {
         self
     }
 
-    /// Adds an address that the node claims in its identity. Defaults to the addresses listened on.
-    pub fn public_address(mut self, address: Address) -> Self {
-        self.config.public_addresses.push(address);
-        self
-    }
-
     /// Adds a peer that the node stays connected to.
     pub fn peer(mut self, peer: PeerAddress) -> Self {
         self.config.peers.push(peer);

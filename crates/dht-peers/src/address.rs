@@ -95,8 +95,8 @@ impl AddressRecord {
     /// How promising a dial is, at this moment: 100 to 1000, or 0 if the last dial failed. `None` if nothing is
     /// known. Specification 02, section 11.4.
     ///
-    /// 800 + latency (100, less one for each 100 ms) + freshness (100, less one for each second since the last
-    /// sighting, at least -700).
+    /// 800 + latency (100, less one for each 100 ms) + freshness (100, less one for each second since it was
+    /// last seen, at least -700).
     #[must_use]
     pub fn quality(&self, now: UnixSeconds) -> Option<u16> {
         if self.last_seen.is_none() && self.last_attempt.is_none() {
@@ -127,14 +127,14 @@ impl AddressRecord {
         self.source.claim()
     }
 
-    pub(crate) fn seen(&mut self, now: UnixSeconds, sighting: DialTimes) {
+    pub(crate) fn seen(&mut self, now: UnixSeconds, times: DialTimes) {
         self.last_seen = self.last_seen.max(Some(now));
         self.last_failure = None;
         self.attempts = 0;
-        if let Some(sample) = sighting.latency {
+        if let Some(sample) = times.latency {
             self.latency.add(sample);
         }
-        if let Some(sample) = sighting.dial_time {
+        if let Some(sample) = times.dial_time {
             self.last_attempt = self.last_attempt.max(Some(now));
             self.dial_time.add(sample);
         }

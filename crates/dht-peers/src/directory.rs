@@ -228,13 +228,13 @@ impl Directory {
         &self,
         id: &NodeId,
         address: &Address,
-        sighting: DialTimes,
+        times: DialTimes,
         now: UnixSeconds,
     ) -> bool {
         self.0
             .state
             .write()
-            .update(id, |peer| peer.seen_at(address, now, sighting))
+            .update(id, |peer| peer.seen_at(address, now, times))
     }
 
     /// A dial of this address that failed. False if the peer is unknown.

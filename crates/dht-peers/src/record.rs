@@ -300,7 +300,7 @@ impl PeerRecord {
     }
 
     /// An authenticated connection with this address.
-    pub(crate) fn seen_at(&mut self, address: &Address, now: UnixSeconds, sighting: DialTimes) {
+    pub(crate) fn seen_at(&mut self, address: &Address, now: UnixSeconds, times: DialTimes) {
         self.proven = true;
         self.last_seen = self.last_seen.max(Some(now));
         self.deleted_at = None;
@@ -309,7 +309,7 @@ impl PeerRecord {
             .iter_mut()
             .find(|held| held.address == *address)
         {
-            held.seen(now, sighting);
+            held.seen(now, times);
         }
     }
 

@@ -42,8 +42,5 @@ pub const MAX_PROTOCOL_ID_BYTES: usize = 50;
 /// Bytes of a user agent (specification 01, section 5.3).
 pub const MAX_USER_AGENT_BYTES: usize = 50;
 
-/// Claims of one peer (specification 03, section 3.12.4).
-pub const MAX_PEER_CLAIMS: usize = 5;
-
 /// Node ids excluded in one request for closer peers (specification 02, section 8.3).
 pub const MAX_EXCLUDED_PEERS: usize = 1_000;

@@ -23,7 +23,7 @@ use crate::{
     },
     limits::{MAX_UNREAD_BYTES, MOST_INBOUND_STREAMS},
     medium::Media,
-    messaging::{Limits, Outboxes, Receiver, SharedBytes},
+    messaging::{Limits, PeerQueues, Receiver, SharedBytes},
     state::{Counters, State},
     tasks::Tasks,
 };
@@ -166,7 +166,7 @@ impl Builder {
             table: Table::new(*identity.node_id()),
             admission: Admission::new(Bounds::of(&config)),
             dials: Dials::default(),
-            outboxes: Arc::new(Outboxes::new(
+            queues: Arc::new(PeerQueues::new(
                 limits,
                 SharedBytes::new(config.max_queued_bytes_total),
             )),

@@ -20,11 +20,11 @@ pub(crate) const EVENTS: Channel = Channel {
     capacity: EVENT_CHANNEL_EVENTS,
 };
 
-/// Streams wanted on a connection. The driver waits only for its socket.
+/// Streams wanted on a connection. The task waits only for its socket.
 pub(crate) const OPEN_REQUESTS: Channel = Channel {
     name: "streams to open",
     from: &[("peer queues", WhenFull::Wait)],
-    to: "connection drivers",
+    to: "connections",
     capacity: 16,
 };
 

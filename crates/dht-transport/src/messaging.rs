@@ -7,14 +7,14 @@ pub use codec::{FrameAssembler, FrameTooLong, Step};
 pub use delivery::Queued;
 pub(crate) use delivery::Reply;
 pub(crate) use inbound::{End, InboundSlot, Receiver};
-pub(crate) use outbox::{Limits, SharedBytes};
-pub(crate) use session::{Connect, Outboxes, PeerSession, Pushed};
+pub(crate) use queue::{Limits, SharedBytes};
+pub(crate) use session::{Connect, PeerQueues, PeerSession, Pushed};
 
 mod codec;
 mod delivery;
 mod inbound;
-mod outbox;
 mod pump;
+mod queue;
 mod session;
 
 /// The id under which the messaging protocol is negotiated.

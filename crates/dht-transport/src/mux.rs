@@ -2,16 +2,16 @@
 //! docs/protocol/02-transport-and-connectivity.md section 4.4.
 
 pub(crate) use backlog::Backlog;
-pub(crate) use driver::{Driver, OpenRequest};
 pub(crate) use io::MuxIo;
 pub(crate) use meter::{LiveStreams, SendMeter};
 pub use substream::Substream;
+pub(crate) use task::{MuxTask, OpenRequest};
 
 mod backlog;
-mod driver;
 mod io;
 mod meter;
 mod substream;
+mod task;
 
 use crate::limits::{MAX_STREAMS, WINDOW_GROWTH_BYTES, YAMUX_FRAME_BYTES};
 

@@ -11,7 +11,7 @@ use crate::{
     Config, ConnectionEvent, InboundStream,
     connection::{admission::Admission, dials::Dials, table::Table, upgrade::Upgrade},
     medium::{Media, WireCounters},
-    messaging::{Outboxes, Receiver},
+    messaging::{PeerQueues, Receiver},
     metrics,
     tasks::Tasks,
 };
@@ -24,7 +24,7 @@ pub(crate) struct State {
     pub(crate) table: Table,
     pub(crate) admission: Arc<Admission>,
     pub(crate) dials: Dials,
-    pub(crate) outboxes: Arc<Outboxes>,
+    pub(crate) queues: Arc<PeerQueues>,
     pub(crate) receiver: Receiver,
     /// Bytes that peers sent and no stream has read yet, for all connections.
     pub(crate) unread: ByteBudget,

@@ -54,7 +54,7 @@ pub struct TransportStats {
     /// Bytes set aside for unread bytes of peers, beyond what is free for each connection.
     pub unread_bytes: usize,
     /// Peers with messages waiting or a messaging stream open.
-    pub outboxes: usize,
+    pub queues: usize,
     /// Number of tasks alive.
     pub tasks: usize,
 }
@@ -209,11 +209,11 @@ impl Transport {
         if self.state.stopping.is_cancelled() {
             return Err(EnqueueError::ShutDown);
         }
-        if let Pushed::Start(outbox) = self.state.outboxes.push(peer, frame, priority, reply)? {
+        if let Pushed::Start(queue) = self.state.queues.push(peer, frame, priority, reply)? {
             let session = Session {
                 peer: *peer,
-                outbox,
-                outboxes: Arc::clone(&self.state.outboxes),
+                queue,
+                queues: Arc::clone(&self.state.queues),
                 connect: DirectoryConnector(Arc::clone(&self.state)),
                 write_timeout: self.state.config.write_timeout,
             };
@@ -272,9 +272,9 @@ impl Transport {
             inbound_failed: total(&state.counters.inbound_failed),
             dials_failed: total(&state.counters.dials_failed),
             refused: total(&state.counters.refused),
-            queued_bytes: state.outboxes.bytes(),
+            queued_bytes: state.queues.bytes(),
             unread_bytes: state.unread.total() - state.unread.available(),
-            outboxes: state.outboxes.len(),
+            queues: state.queues.len(),
             tasks: state.tasks.count(),
         }
     }
@@ -291,14 +291,14 @@ impl Transport {
         let start = Instant::now();
         self.state.stopping.cancel();
         let drained = async {
-            while !self.state.outboxes.is_idle() {
+            while !self.state.queues.is_idle() {
                 sleep(Duration::from_millis(5)).await;
             }
         };
         // Half the time for messages, half for goodbyes.
         let _cut_off = timeout_at(start + limit / 2, drained).await;
         self.state.halted.cancel();
-        self.state.outboxes.fail_all(DeliveryError::Dropped);
+        self.state.queues.fail_all(DeliveryError::Dropped);
         for connection in self.state.table.all() {
             connection.close(true);
         }

@@ -545,7 +545,7 @@ async fn messages_to_unreachable_peer_expire() {
         start.elapsed()
     );
     a.settles_to(1).await;
-    assert_eq!(a.transport.stats().outboxes, 0);
+    assert_eq!(a.transport.stats().queues, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -832,7 +832,7 @@ async fn shutdown_flushes_and_leaves_no_task() {
         assert_eq!(soon(delivery).await, Ok(()));
     }
     let stats = a.transport.stats();
-    assert_eq!((stats.tasks, stats.connections, stats.outboxes), (0, 0, 0));
+    assert_eq!((stats.tasks, stats.connections, stats.queues), (0, 0, 0));
     assert_eq!(
         a.transport
             .send(&b.id(), body(0, 1), Priority::Control)

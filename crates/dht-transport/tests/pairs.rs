@@ -79,7 +79,7 @@ async fn talk(mut a: Node, mut b: Node) {
     b.settles_to(1).await;
     assert_eq!(b.budget.available(), b.budget.total());
     assert_eq!(a.transport.stats().queued_bytes, 0);
-    assert_eq!(a.transport.stats().outboxes, 0);
+    assert_eq!(a.transport.stats().queues, 0);
     soon(a.transport.shutdown(Duration::from_secs(5))).await;
     a.settles_to(0).await;
 }

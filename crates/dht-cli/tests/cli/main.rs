@@ -436,8 +436,8 @@ async fn rates_are_shown_and_set() {
         "join",
         "discovery",
         "discovery_response",
-        "mail_request",
-        "mail",
+        "stored_request",
+        "stored_messages",
         "undecodable_bytes",
     ] {
         assert!(shown.contains(&format!("[rates.{kind}]")), "{shown}");

@@ -95,24 +95,6 @@ impl SendBuilder {
         })
     }
 
-    /// To the connected nodes closest to an id.
-    pub fn closest_connected(self, target: NodeId, exclude: Vec<NodeId>) -> Self {
-        self.strategy(Strategy::ClosestNodes {
-            target,
-            exclude,
-            connected_only: true,
-        })
-    }
-
-    /// To this peer if it is connected, else to the connected nodes closest to it.
-    pub fn direct_or_closest_connected(self, target: NodeId, exclude: Vec<NodeId>) -> Self {
-        self.strategy(Strategy::DirectOrClosestNodes {
-            target,
-            exclude,
-            connected_only: true,
-        })
-    }
-
     /// Sends to exactly these peers.
     pub fn selected_peers(self, ids: Vec<NodeId>) -> Self {
         self.strategy(Strategy::SelectedPeers(ids))

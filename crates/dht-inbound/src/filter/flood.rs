@@ -228,11 +228,6 @@ impl FloodMeter {
         self.retain(|_, window| now.saturating_since(window.last) <= idle)
     }
 
-    /// Keeps only these deliverers, for when events about disconnections were missed.
-    pub fn retain_peers(&self, mut keep: impl FnMut(&NodeId) -> bool) -> usize {
-        self.retain(|id, _| keep(id))
-    }
-
     /// Deliverers counted at this moment.
     #[must_use]
     pub fn len(&self) -> usize {

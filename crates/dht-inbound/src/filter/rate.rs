@@ -30,11 +30,11 @@ pub struct RateLimits {
     /// Discovery responses, which are only ever its own. Defaults to 20 a second, 500 at once.
     pub discovery_response: Rate,
     /// Requests for stored messages. Defaults to 5 a second, 100 at once: each reads the store.
-    pub mail_request: Rate,
+    pub stored_request: Rate,
     /// Responses with stored messages, up to a hundred in each. Defaults to 20 a second, 500 at once.
-    pub mail: Rate,
+    pub stored_messages: Rate,
     /// Bytes that are no envelope. Defaults to 256 KiB a second, 4 MiB at once. A deliverer beyond it is not listened
-    /// to at all until it has made up for it: nobody can be made to pass on what does not decode.
+    /// to at all until it has made up for it: no peer can make it pass on such bytes.
     pub undecodable_bytes: Rate,
 }
 
@@ -49,10 +49,10 @@ pub enum Bucket {
     Discovery,
     /// Bucket of [`RateLimits::discovery_response`].
     DiscoveryResponse,
-    /// Bucket of [`RateLimits::mail_request`].
-    MailRequest,
-    /// Bucket of [`RateLimits::mail`].
-    Mail,
+    /// Bucket of [`RateLimits::stored_request`].
+    StoredRequest,
+    /// Bucket of [`RateLimits::stored_messages`].
+    StoredMessages,
     /// Bucket of [`RateLimits::undecodable_bytes`].
     UndecodableBytes,
 }
@@ -66,8 +66,8 @@ impl RateLimits {
             join: rate,
             discovery: rate,
             discovery_response: rate,
-            mail_request: rate,
-            mail: rate,
+            stored_request: rate,
+            stored_messages: rate,
             undecodable_bytes: rate,
         }
     };
@@ -82,8 +82,8 @@ impl RateLimits {
             Bucket::Join => self.join,
             Bucket::Discovery => self.discovery,
             Bucket::DiscoveryResponse => self.discovery_response,
-            Bucket::MailRequest => self.mail_request,
-            Bucket::Mail => self.mail,
+            Bucket::StoredRequest => self.stored_request,
+            Bucket::StoredMessages => self.stored_messages,
             Bucket::UndecodableBytes => self.undecodable_bytes,
         }
     }
@@ -97,8 +97,8 @@ impl Default for RateLimits {
             join: rate(50, 2_000),
             discovery: rate(50, 2_000),
             discovery_response: rate(20, 500),
-            mail_request: rate(5, 100),
-            mail: rate(20, 500),
+            stored_request: rate(5, 100),
+            stored_messages: rate(20, 500),
             undecodable_bytes: rate(256 * 1_024, 4 * 1_024 * 1_024),
         }
     }
@@ -111,8 +111,8 @@ impl Bucket {
         Self::Join,
         Self::Discovery,
         Self::DiscoveryResponse,
-        Self::MailRequest,
-        Self::Mail,
+        Self::StoredRequest,
+        Self::StoredMessages,
         Self::UndecodableBytes,
     ];
 
@@ -124,8 +124,8 @@ impl Bucket {
             Self::Join => "join",
             Self::Discovery => "discovery",
             Self::DiscoveryResponse => "discovery_response",
-            Self::MailRequest => "mail_request",
-            Self::Mail => "mail",
+            Self::StoredRequest => "stored_request",
+            Self::StoredMessages => "stored_messages",
             Self::UndecodableBytes => "undecodable_bytes",
         }
     }
@@ -137,8 +137,8 @@ impl Bucket {
             Some(MessageType::Join) => Self::Join,
             Some(MessageType::Discovery) => Self::Discovery,
             Some(MessageType::DiscoveryResponse) => Self::DiscoveryResponse,
-            Some(MessageType::SafRequestMessages) => Self::MailRequest,
-            Some(MessageType::SafStoredMessages) => Self::Mail,
+            Some(MessageType::SafRequestMessages) => Self::StoredRequest,
+            Some(MessageType::SafStoredMessages) => Self::StoredMessages,
             _ => Self::Application,
         }
     }

@@ -48,7 +48,7 @@ impl Forward {
         let destination = header.destination.public_key();
         if destination == Some(&source.public_key) {
             let deliverer = Parties::deliverer(source.node_id);
-            self.bans.report(Offence::OwnMail, deliverer);
+            self.bans.report(Offence::OwnMessage, deliverer);
             return Ok(None);
         }
         if message.already_forwarded || header.is_expired(self.clock.now()) {

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use dht_core::{
-    Destination, Disposition, DropReason, Features, MessageTag, MessageType, RawEnvelope, Signing,
-    UnixSeconds, dedup_key_of, encode_parts,
+    Destination, Disposition, DomainHeader, DropReason, Features, MessageTag, MessageType,
+    RawEnvelope, Signing, UnixSeconds, dedup_key_of, encode_parts,
     test_util::{NOW, identity_with, parts},
 };
 use dht_dedup::DedupMeta;
@@ -66,8 +66,8 @@ async fn b051_known_peers_clear_message_is_delivered() {
         Some(&b"hello"[..])
     );
     assert_eq!(
-        message.domain_header().map(|header| header.message_type),
-        Some(1)
+        DomainHeader::decode(&message.parts[0]).map(|header| header.message_type),
+        Ok(1)
     );
     assert_eq!(
         (message.origin, message.occurrences, message.is_saf),
@@ -164,7 +164,7 @@ async fn b055_own_noncanonical_echo_is_a_repeat() {
     let body = encode_parts(&parts(b"hello"));
     let odd = Bytes::from([&body[..], &[0x10, 0x01]].concat());
     // What the outbound side does when it floods.
-    let sighting = DedupMeta {
+    let meta = DedupMeta {
         signed: false,
         expires: None,
     };
@@ -177,7 +177,7 @@ async fn b055_own_noncanonical_echo_is_a_repeat() {
         .into_sealed()
         .unwrap();
     let key = dedup_key_of(sent.header(), sent.body()).unwrap();
-    assert_eq!(node.dedup.seed(&key, sighting, NOW), 1);
+    assert_eq!(node.dedup.seed(&key, meta, NOW), 1);
     assert_eq!(
         node.receive(echo.frame()).await,
         dropped(DropReason::Duplicate)
@@ -433,7 +433,7 @@ async fn own_message_bans_deliverer_by_profile() {
         for ban in bans {
             assert_eq!(
                 (ban.offence, ban.until),
-                (Some(Offence::OwnMail), NOW.saturating_add(600))
+                (Some(Offence::OwnMessage), NOW.saturating_add(600))
             );
         }
         assert!(node.forwarded().is_empty());
@@ -449,12 +449,11 @@ async fn message_expires_before_table_forgets_it() {
     for n in 0..5_000_u32 {
         let mut filler = [0; 32];
         filler[..4].copy_from_slice(&n.to_le_bytes());
-        let sighting = DedupMeta {
+        let meta = DedupMeta {
             signed: true,
             expires: None,
         };
-        node.dedup
-            .record(&dht_core::DedupHash(filler), sighting, NOW);
+        node.dedup.record(&dht_core::DedupHash(filler), meta, NOW);
     }
     node.clock.advance(3_600);
     assert_eq!(

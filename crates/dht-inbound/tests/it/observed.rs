@@ -54,7 +54,7 @@ fn each_message_counts_under_its_outcome() {
         .collect();
     assert_eq!(all[metrics::MESSAGES], expected);
     assert_eq!(all[metrics::EXACT_COPIES][""], 2);
-    // The deliverer of its own mail is not banned.
+    // The deliverer of a message to itself is not banned.
     assert!(!all.contains_key("dht_peers_bans_total"));
     assert_eq!(all[metrics::SENT]["forward sent"], 1);
     assert!(all[metrics::BYTES][""] > 3 * 6_000);

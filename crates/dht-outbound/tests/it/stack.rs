@@ -300,7 +300,11 @@ async fn messages_to_one_are_not_remembered() {
         SendParams::builder().direct_node_id(id(1)),
         SendParams::builder().direct_public_key(public_key(1)),
         SendParams::builder().selected_peers(vec![id(1)]),
-        SendParams::builder().direct_or_closest_connected(id(1), vec![]),
+        SendParams::builder().strategy(Strategy::DirectOrClosestNodes {
+            target: id(1),
+            exclude: vec![],
+            connected_only: true,
+        }),
     ] {
         assert_eq!(states(node.send(message(params.finish())).await).len(), 1);
     }

@@ -68,13 +68,6 @@ impl Directory {
             .is_some_and(|ban| ban.is_active(now))
     }
 
-    /// The ban in force of this peer.
-    #[must_use]
-    pub fn find_ban(&self, id: &NodeId, now: UnixSeconds) -> Option<Arc<Ban>> {
-        let ban = self.0.state.read().bans().find(id).map(Arc::clone)?;
-        ban.is_active(now).then_some(ban)
-    }
-
     /// Lifts a ban. False if there was none.
     pub fn unban(&self, target: impl Into<BanTarget>) -> bool {
         self.0.state.write().unban(&target.into().node_id())

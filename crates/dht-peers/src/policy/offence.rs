@@ -33,7 +33,7 @@ pub enum Offence {
     /// Delivered a message whose signature does not hold.
     BadSignature,
     /// Delivered a message that was addressed to itself.
-    OwnMail,
+    OwnMessage,
     /// Delivered an anonymous join, discovery or discovery response.
     AnonymousProtocolMessage,
     /// Signed a protocol message that does not decode.
@@ -163,7 +163,7 @@ table! {
         strict None, legacy Penalty::high(Deliverer);
     BadSignature "bad_signature" "delivered a message whose signature does not hold" "03 3.5" framed by Some("anyone whose messages it passes on") =>
         strict None, legacy Penalty::high(Deliverer);
-    OwnMail "own_mail" "delivered a message that is addressed to itself" "03 3.10" framed by Some("anyone who writes to it what it cannot read") =>
+    OwnMessage "own_message" "delivered a message that is addressed to itself" "03 3.10" framed by Some("anyone who writes to it what it cannot read") =>
         strict None, legacy Penalty::medium(Deliverer);
     AnonymousProtocolMessage "anonymous_protocol_message" "delivered an anonymous protocol message" "03 3.12" framed by None =>
         strict Penalty::low(Deliverer), legacy Penalty::low(Deliverer);
@@ -201,9 +201,9 @@ table! {
         strict Penalty::medium(Deliverer), legacy Penalty::medium(Deliverer);
     SafStoredInFuture "saf_stored_in_future" "answered with a message stored in the future" "05 8.1" framed by Some("anyone who sets its clock or ours wrong") =>
         strict None, legacy Penalty::high(Deliverer);
-    SafBadHeader "saf_bad_header" "answered with a stored message whose header does not convert" "05 8.1" framed by Some("anyone whose mail it holds") =>
+    SafBadHeader "saf_bad_header" "answered with a stored message whose header does not convert" "05 8.1" framed by Some("anyone whose messages it stores") =>
         strict None, legacy Penalty::medium(Deliverer);
-    SafBadSemantics "saf_bad_semantics" "answered with an encrypted message that lacks destination, keys or signature" "05 8.1" framed by Some("anyone whose mail it holds") =>
+    SafBadSemantics "saf_bad_semantics" "answered with an encrypted message that lacks destination, keys or signature" "05 8.1" framed by Some("anyone whose messages it stores") =>
         strict None, legacy Penalty::high(Deliverer);
     SafDhtMessage "saf_dht_message" "answered with a DHT message" "05 8.1" framed by None =>
         strict Penalty::high(Deliverer), legacy Penalty::high(Deliverer);
@@ -211,11 +211,11 @@ table! {
         strict Penalty::high(Deliverer), legacy Penalty::high(Deliverer);
     SafWrongDestination "saf_wrong_destination" "answered with a message for somebody else" "05 8.1" framed by None =>
         strict Penalty::high(Deliverer), legacy Penalty::high(Deliverer);
-    SafUndecodableSignature "saf_undecodable_signature" "answered with a message whose signature does not decode" "05 8.1" framed by Some("anyone whose mail it holds") =>
+    SafUndecodableSignature "saf_undecodable_signature" "answered with a message whose signature does not decode" "05 8.1" framed by Some("anyone whose messages it stores") =>
         strict None, legacy Penalty::medium(Deliverer);
-    SafBadSignature "saf_bad_signature" "answered with a message whose signature does not hold" "05 8.1" framed by Some("anyone whose mail it holds") =>
+    SafBadSignature "saf_bad_signature" "answered with a message whose signature does not hold" "05 8.1" framed by Some("anyone whose messages it stores") =>
         strict None, legacy Penalty::high(Deliverer);
-    SafUndecodableBody "saf_undecodable_body" "answered with a clear message whose body does not decode" "05 8.1" framed by Some("anyone whose mail it holds") =>
+    SafUndecodableBody "saf_undecodable_body" "answered with a clear message whose body does not decode" "05 8.1" framed by Some("anyone whose messages it stores") =>
         strict None, legacy Penalty::medium(Deliverer);
 }
 

@@ -239,11 +239,11 @@ impl Dial {
         let now = clock.now();
         match outcome {
             Ok(took) => {
-                let sighting = DialTimes {
+                let times = DialTimes {
                     latency: None,
                     dial_time: Some(took),
                 };
-                directory.mark_seen(&self.peer, address, sighting, now);
+                directory.mark_seen(&self.peer, address, times, now);
             }
             Err(failure) => {
                 directory.mark_failed(&self.peer, address, &failure.to_string(), now);

@@ -28,7 +28,7 @@ use crate::{
     limits::{CLOSE_TIMEOUT, DRAIN_TIMEOUT},
     messaging::{End, InboundSlot},
     metrics,
-    mux::{Backlog, Driver, LiveStreams, SendMeter},
+    mux::{Backlog, LiveStreams, MuxTask, SendMeter},
     negotiate,
     state::State,
 };
@@ -65,7 +65,7 @@ impl State {
             live: Arc::clone(&live),
             meter: Arc::clone(&meter),
         }));
-        let driver = Driver::new(
+        let mux_task = MuxTask::new(
             channel,
             direction == Direction::Outbound,
             incoming,
@@ -98,7 +98,7 @@ impl State {
         let life = Life {
             state: Arc::clone(self),
             connection,
-            driver,
+            mux_task,
             slot,
         };
         self.tasks.spawn(life.run(announce));
@@ -117,7 +117,7 @@ impl State {
 struct Life {
     state: Arc<State>,
     connection: Arc<Connection>,
-    driver: Driver,
+    mux_task: MuxTask,
     /// Slot in the limit of connections, freed when the task ends.
     slot: ConnectionSlot,
 }
@@ -148,7 +148,7 @@ impl Life {
         let Self {
             state,
             connection,
-            mut driver,
+            mut mux_task,
             slot,
         } = self;
         let ending = Ending {
@@ -156,7 +156,7 @@ impl Life {
             connection: &connection,
         };
         let mut streams = JoinSet::new();
-        let driven = drive(&state, &connection, &mut driver, &mut streams);
+        let driven = drive(&state, &connection, &mut mux_task, &mut streams);
         let announced = async {
             if let Some(replaced) = announce {
                 let connection = Arc::clone(&connection);
@@ -168,10 +168,10 @@ impl Life {
                     .await;
             }
         };
-        // Correctness: the driver runs while this task waits for room in the event channel.
+        // Correctness: the mux task runs while this task waits for room in the event channel.
         let ((), ()) = join(driven, announced).await;
         // Closes the socket before this task waits for room in the event channel again.
-        drop(driver);
+        drop(mux_task);
         if let Some(IsLast(last)) = ending.take_out() {
             let node_id = *connection.node_id();
             let minimized = connection.is_minimized();
@@ -194,13 +194,13 @@ impl Life {
 async fn drive(
     state: &Arc<State>,
     connection: &Arc<Connection>,
-    driver: &mut Driver,
+    mux_task: &mut MuxTask,
     streams: &mut JoinSet<()>,
 ) {
     let slot = Arc::new(InboundSlot::new());
     let supported: Arc<[Bytes]> = Arc::clone(&state.upgrade.protocols);
-    let running = driver.run(|stream| {
-        // Bounded: the driver resets streams over the limit of live ones.
+    let running = mux_task.run(|stream| {
+        // Bounded: the task resets streams over the limit of live ones.
         while streams.try_join_next().is_some() {}
         let inbound = Inbound {
             state: Arc::clone(state),
@@ -227,7 +227,7 @@ async fn drive(
         }
     }
     connection.set_ended();
-    let _too_slow = timeout(CLOSE_TIMEOUT, driver.close()).await;
+    let _too_slow = timeout(CLOSE_TIMEOUT, mux_task.close()).await;
 }
 
 /// A stream that the peer opened.

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout},
 };
 
-use super::outbox::{Entry, PeerOutbox};
+use super::queue::{Entry, PeerQueue};
 use crate::{
     Connection, Substream,
     limits::{MAX_RESENDS, YAMUX_FRAME_BYTES},
@@ -29,7 +29,7 @@ const KEPT_BYTES: usize = 16 * 1024;
 
 /// Moves messages from the queue to a stream, as many a write as there are.
 pub(super) struct Pump<'a> {
-    outbox: &'a PeerOutbox,
+    queue: &'a PeerQueue,
     stream: Substream,
     /// Time after which a queued message is no longer sent.
     lifetime: Duration,
@@ -53,13 +53,13 @@ pub(super) struct Pump<'a> {
 
 impl<'a> Pump<'a> {
     pub(super) fn new(
-        outbox: &'a PeerOutbox,
+        queue: &'a PeerQueue,
         stream: Substream,
         lifetime: Duration,
         write_timeout: Duration,
     ) -> Self {
         Self {
-            outbox,
+            queue,
             filled: stream.written(),
             stream,
             lifetime,
@@ -87,7 +87,7 @@ impl<'a> Pump<'a> {
             return Poll::Ready(());
         }
         // Registered first, so that a message pushed from here on wakes us.
-        self.outbox.waker.register(cx.waker());
+        self.queue.waker.register(cx.waker());
         loop {
             if self.batch_sent == self.batch.len() && !self.fill() {
                 break;
@@ -150,7 +150,11 @@ impl<'a> Pump<'a> {
             if self.batch.len() >= YAMUX_FRAME_BYTES || self.retired {
                 break;
             }
-            let taken = self.outbox.queue.lock().pop(Instant::now(), self.lifetime);
+            let taken = self
+                .queue
+                .messages
+                .lock()
+                .pop(Instant::now(), self.lifetime);
             let Some(entry) = taken else {
                 break;
             };
@@ -190,7 +194,7 @@ impl<'a> Pump<'a> {
         let sent = self.stream.sent(&Context::from_waker(Waker::noop()));
         let clean = self.unsent.is_empty() && self.batch_sent == self.batch.len();
         {
-            let mut queue = self.outbox.queue.lock();
+            let mut queue = self.queue.messages.lock();
             while let Some((end, mut entry)) = self.unsent.pop_back() {
                 entry.taken |= end <= sent;
                 if entry.resends >= MAX_RESENDS {

@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::{
     MESSAGING_PROTOCOL,
     delivery::Reply,
-    outbox::{Limits, PeerOutbox, SharedBytes},
     pump::Pump,
+    queue::{Limits, PeerQueue, SharedBytes},
 };
 use crate::{Connection, EnqueueError, Substream, limits::MAX_OUTBOXES};
 
@@ -33,19 +33,19 @@ const SETTLE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The queues of all peers.
 #[derive(Debug)]
-pub(crate) struct Outboxes {
-    peers: Mutex<HashMap<NodeId, Arc<PeerOutbox>>>,
+pub(crate) struct PeerQueues {
+    peers: Mutex<HashMap<NodeId, Arc<PeerQueue>>>,
     limits: Limits,
     shared: SharedBytes,
 }
 
-/// Action that [`Outboxes::push`] asks of its caller.
+/// Action that [`PeerQueues::push`] asks of its caller.
 #[derive(Debug)]
 pub(crate) enum Pushed {
     /// A task serves this peer already.
     Running,
     /// Run a [`PeerSession`] with this queue.
-    Start(Arc<PeerOutbox>),
+    Start(Arc<PeerQueue>),
 }
 
 /// How a session gets its connection.
@@ -61,15 +61,15 @@ pub(crate) trait Connect: Send + Sync {
 #[derive(Debug)]
 pub(crate) struct PeerSession<C> {
     pub(crate) peer: NodeId,
-    pub(crate) outbox: Arc<PeerOutbox>,
-    pub(crate) outboxes: Arc<Outboxes>,
+    pub(crate) queue: Arc<PeerQueue>,
+    pub(crate) queues: Arc<PeerQueues>,
     pub(crate) connect: C,
     pub(crate) write_timeout: Duration,
 }
 
-// === impl Outboxes ===
+// === impl PeerQueues ===
 
-impl Outboxes {
+impl PeerQueues {
     pub(crate) fn new(limits: Limits, shared: SharedBytes) -> Self {
         Self {
             peers: Mutex::default(),
@@ -89,24 +89,24 @@ impl Outboxes {
         // Correctness: held until the message is queued, so that `finish` cannot take the queue away from
         // under it.
         let mut peers = self.peers.lock();
-        if let Some(outbox) = peers.get(peer) {
-            outbox
-                .queue
+        if let Some(queue) = peers.get(peer) {
+            queue
+                .messages
                 .lock()
                 .push(frame, priority, reply, now, &self.limits, &self.shared)?;
-            outbox.waker.wake();
+            queue.waker.wake();
             return Ok(Pushed::Running);
         }
         if peers.len() >= MAX_OUTBOXES {
             return Err(EnqueueError::QueueFull);
         }
-        let outbox = Arc::<PeerOutbox>::default();
-        outbox
-            .queue
+        let queue = Arc::<PeerQueue>::default();
+        queue
+            .messages
             .lock()
             .push(frame, priority, reply, now, &self.limits, &self.shared)?;
-        peers.insert(*peer, Arc::clone(&outbox));
-        Ok(Pushed::Start(outbox))
+        peers.insert(*peer, Arc::clone(&queue));
+        Ok(Pushed::Start(queue))
     }
 
     /// Bytes waiting for all peers.
@@ -123,21 +123,21 @@ impl Outboxes {
         self.peers
             .lock()
             .values()
-            .all(|outbox| outbox.queue.lock().is_empty())
+            .all(|queue| queue.messages.lock().is_empty())
             && self.shared.held() == 0
     }
 
     /// Fails everything that waits.
     pub(crate) fn fail_all(&self, error: DeliveryError) {
-        for outbox in self.peers.lock().values() {
-            outbox.queue.lock().fail_all(error);
+        for queue in self.peers.lock().values() {
+            queue.messages.lock().fail_all(error);
         }
     }
 
     /// Ends the queue of a peer if it is empty; after that a new message starts a new session.
-    fn finish(&self, peer: &NodeId, outbox: &PeerOutbox) -> bool {
+    fn finish(&self, peer: &NodeId, queue: &PeerQueue) -> bool {
         let mut peers = self.peers.lock();
-        let empty = outbox.queue.lock().is_empty();
+        let empty = queue.messages.lock().is_empty();
         if empty {
             peers.remove(peer);
         }
@@ -149,8 +149,8 @@ impl Outboxes {
 
 /// Removes the queue from the table when the task ends, however it ends, and fails the messages left in it.
 struct Registration<'a> {
-    outboxes: &'a Outboxes,
-    outbox: &'a PeerOutbox,
+    queues: &'a PeerQueues,
+    queue: &'a PeerQueue,
     peer: NodeId,
     finished: bool,
 }
@@ -158,8 +158,8 @@ struct Registration<'a> {
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
         if !self.finished {
-            let mut peers = self.outboxes.peers.lock();
-            self.outbox.queue.lock().fail_all(DeliveryError::Dropped);
+            let mut peers = self.queues.peers.lock();
+            self.queue.messages.lock().fail_all(DeliveryError::Dropped);
             peers.remove(&self.peer);
         }
     }
@@ -169,8 +169,8 @@ impl<C: Connect> PeerSession<C> {
     /// Runs until the queue is empty and no stream is open.
     pub(crate) async fn run(self) {
         let mut registration = Registration {
-            outboxes: &self.outboxes,
-            outbox: &self.outbox,
+            queues: &self.queues,
+            queue: &self.queue,
             peer: self.peer,
             finished: false,
         };
@@ -184,9 +184,9 @@ impl<C: Connect> PeerSession<C> {
                         let _still_there = timeout(SETTLE_TIMEOUT, connection.closed()).await;
                     }
                 }
-                Err(error) => self.outbox.queue.lock().fail_all(error),
+                Err(error) => self.queue.messages.lock().fail_all(error),
             }
-            if self.outboxes.finish(&self.peer, &self.outbox) {
+            if self.queues.finish(&self.peer, &self.queue) {
                 registration.finished = true;
                 return;
             }
@@ -195,10 +195,10 @@ impl<C: Connect> PeerSession<C> {
 
     /// Connects and opens the stream, twice if need be. Messages that grow too old meanwhile fail.
     async fn open(&self) -> Result<(Arc<Connection>, Substream), DeliveryError> {
-        let lifetime = self.outboxes.limits.lifetime;
+        let lifetime = self.queues.limits.lifetime;
         let mut attempts = pin!(self.attempt());
         loop {
-            let oldest = self.outbox.queue.lock().oldest();
+            let oldest = self.queue.messages.lock().oldest();
             let Some(oldest) = oldest else {
                 // Everything expired while we dialled; a new message starts over.
                 return Err(DeliveryError::DialFailed);
@@ -208,7 +208,7 @@ impl<C: Connect> PeerSession<C> {
                 biased;
                 result = &mut attempts => return result,
                 () = sleep_until(expiry) => {
-                    self.outbox.queue.lock().expire(Instant::now(), lifetime);
+                    self.queue.messages.lock().expire(Instant::now(), lifetime);
                 }
             }
         }
@@ -254,8 +254,8 @@ impl<C: Connect> PeerSession<C> {
 
     /// Sends on one stream until it ends; what was not surely sent goes back into the queue.
     async fn send(&self, connection: &Connection, stream: Substream) {
-        let lifetime = self.outboxes.limits.lifetime;
-        let mut pump = Pump::new(&self.outbox, stream, lifetime, self.write_timeout);
+        let lifetime = self.queues.limits.lifetime;
+        let mut pump = Pump::new(&self.queue, stream, lifetime, self.write_timeout);
         let mut retired = pin!(connection.retired().cancelled());
         poll_fn(|cx| {
             if retired.as_mut().poll(cx).is_ready() {

@@ -1,4 +1,4 @@
-//! Counts shared between the driver of a connection and those who use it.
+//! Counts shared between the task of a connection and its streams.
 
 use std::{
     sync::{

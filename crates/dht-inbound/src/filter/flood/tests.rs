@@ -101,16 +101,6 @@ fn b026_idle_peers_are_kept_a_timespan() {
 }
 
 #[test]
-fn missed_events_leave_only_connected_peers() {
-    let meter = meter(1_000, 60);
-    for n in 0..4 {
-        meter.record(&id(n), NOW);
-    }
-    assert_eq!(meter.retain_peers(|peer| *peer == id(2)), 3);
-    assert_eq!((meter.len(), meter.count(&id(2), NOW)), (1, 1));
-}
-
-#[test]
 fn strangers_are_bounded() {
     let meter = meter(1_000, 60);
     for n in 0..20_000_u64 {

@@ -14,7 +14,7 @@ use yamux::{ConnectionError, Mode};
 use super::{Backlog, LiveStreams, MuxIo, SendMeter, Substream, config};
 use crate::{Socket, StreamError, limits::MAX_OUTBOUND_STREAMS, noise::NoiseStream};
 
-/// Asks the driver for a new stream.
+/// Asks the task for a new stream.
 pub(crate) type OpenRequest = oneshot::Sender<Result<Substream, StreamError>>;
 
 /// Requests taken from the channel while the multiplexer cannot open a stream.
@@ -24,7 +24,7 @@ const MAX_WAITING_OPENS: usize = 64;
 ///
 /// It must be polled always, whatever the streams do: it hands inbound streams to a callback that may not
 /// wait, and never waits itself for anything but the socket and requests.
-pub(crate) struct Driver {
+pub(crate) struct MuxTask {
     mux: yamux::Connection<MuxIo>,
     requests: mpsc::Receiver<OpenRequest>,
     waiting: VecDeque<OpenRequest>,
@@ -35,7 +35,7 @@ pub(crate) struct Driver {
     ended: CancellationToken,
 }
 
-impl Driver {
+impl MuxTask {
     pub(crate) fn new(
         channel: NoiseStream<Socket>,
         we_dialled: bool,
@@ -148,7 +148,7 @@ impl Driver {
     }
 }
 
-impl Drop for Driver {
+impl Drop for MuxTask {
     fn drop(&mut self) {
         self.ended.cancel();
     }

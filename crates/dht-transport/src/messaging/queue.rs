@@ -65,7 +65,7 @@ struct HeldBytes {
 /// dropped and the new message is refused. Equal importance makes no room: what waits longest is not
 /// sacrificed to what came last.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox {
+pub(crate) struct MessageQueue {
     queues: [VecDeque<Entry>; Priority::ALL.len()],
     messages: usize,
     bytes: usize,
@@ -73,8 +73,8 @@ pub(crate) struct Outbox {
 
 /// The queue of one peer, shared by senders and the peer's task.
 #[derive(Debug, Default)]
-pub(crate) struct PeerOutbox {
-    pub(super) queue: Mutex<Outbox>,
+pub(crate) struct PeerQueue {
+    pub(super) messages: Mutex<MessageQueue>,
     pub(super) waker: AtomicWaker,
 }
 
@@ -135,9 +135,9 @@ impl Drop for HeldBytes {
     }
 }
 
-// === impl Outbox ===
+// === impl MessageQueue ===
 
-impl Outbox {
+impl MessageQueue {
     /// Queues a message. One at a time for all that share `shared`.
     ///
     /// # Errors
@@ -301,7 +301,7 @@ mod tests {
     };
 
     struct Bench {
-        outbox: Outbox,
+        queue: MessageQueue,
         shared: SharedBytes,
         now: Instant,
     }
@@ -309,7 +309,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             Self {
-                outbox: Outbox::default(),
+                queue: MessageQueue::default(),
                 shared: SharedBytes::new(1000),
                 now: Instant::now(),
             }
@@ -318,13 +318,13 @@ mod tests {
         fn push(&mut self, bytes: usize, priority: Priority) -> Result<Queued, EnqueueError> {
             let (reply, delivery) = Queued::new();
             let frame = vec![0; bytes].into();
-            self.outbox
+            self.queue
                 .push(frame, priority, reply, self.now, &LIMITS, &self.shared)?;
             Ok(delivery)
         }
 
         fn pop(&mut self) -> Option<(usize, Priority)> {
-            let entry = self.outbox.pop(self.now, LIMITS.lifetime)?;
+            let entry = self.queue.pop(self.now, LIMITS.lifetime)?;
             Some((entry.frame.len(), entry.priority))
         }
     }
@@ -377,8 +377,8 @@ mod tests {
             bench.push(101, Priority::Control).err(),
             Some(EnqueueError::QueueFull)
         );
-        assert_eq!(bench.outbox.messages, 2);
-        assert_eq!(bench.outbox.bytes, 90);
+        assert_eq!(bench.queue.messages, 2);
+        assert_eq!(bench.queue.bytes, 90);
         drop((gossip, control));
     }
 
@@ -407,7 +407,7 @@ mod tests {
         let others = bench.shared.hold(50);
         // Direct messages may use seventy: only without the gossip is there room.
         assert!(bench.push(21, Priority::Direct).is_err());
-        assert_eq!(bench.outbox.messages, 1, "nothing was dropped in vain");
+        assert_eq!(bench.queue.messages, 1, "nothing was dropped in vain");
         let direct = bench.push(20, Priority::Direct).unwrap();
         assert_eq!(gossip.now_or_never(), Some(Err(DeliveryError::Dropped)));
         drop((direct, others));
@@ -421,7 +421,7 @@ mod tests {
         let mut kept = Vec::new();
         while let Ok(delivery) = deaf.push(5, Priority::Control) {
             kept.push(delivery);
-            deaf.outbox.messages = 1; // Bytes are what counts here.
+            deaf.queue.messages = 1; // Bytes are what counts here.
         }
         assert_eq!(deaf.shared.held(), 75);
         assert!(well.push(25, Priority::Control).is_ok());
@@ -435,7 +435,7 @@ mod tests {
         let young = bench.push(2, Priority::Gossip).unwrap();
         assert_eq!(bench.pop(), Some((2, Priority::Gossip)));
         assert_eq!(old.now_or_never(), Some(Err(DeliveryError::Expired)));
-        assert!(bench.outbox.is_empty());
+        assert!(bench.queue.is_empty());
         drop(young);
     }
 }
