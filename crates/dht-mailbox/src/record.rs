@@ -301,9 +301,13 @@ impl fmt::Display for Short<'_> {
 
 #[cfg(test)]
 mod tests {
-    use dht_core::{Features, test_util::public_key};
+    use dht_core::{Features, SecretKey};
 
     use super::*;
+
+    fn public_key(seed: u8) -> PublicKey {
+        SecretKey::from_bytes(&[seed; 32]).unwrap().public_key()
+    }
 
     #[test]
     fn keys_of_one_group_are_one() {

@@ -125,7 +125,7 @@ impl<'b> Batch<'b> {
         index.check_deliverer(config, &newcomer)?;
         while let Some(full) = index.find_full(config, &newcomer) {
             let victim = index.eviction_victim(full, &newcomer);
-            let victim = victim.ok_or(full.refusal())?;
+            let victim = victim.ok_or_else(|| full.refusal())?;
             index.remove(victim);
             self.gone.push(victim);
             self.answers.removed(Removal::Evicted, 1);
