@@ -18,7 +18,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{DedupEntry, DedupTable};
+use crate::table::{DedupEntry, DedupTable};
 
 /// The file, within a node's home.
 const FILE: &str = "seen.redb";

@@ -5,7 +5,10 @@ use std::{collections::VecDeque, sync::Arc};
 use dht_core::{DedupHash, UnixSeconds};
 use dht_stack::{Shard, Sharded, Slot};
 
-use crate::{CEILING_FACTOR, DedupMeta, MAX_DELIVERED_SECONDS, metrics};
+use crate::{
+    metrics,
+    retention::{CEILING_FACTOR, DedupMeta, MAX_DELIVERED_SECONDS},
+};
 use eviction::{enqueue, evict, remove_first};
 
 mod eviction;

@@ -13,7 +13,12 @@ use dht_transport::Transport;
 use futures::future::BoxFuture;
 use tower::{BoxError, Service};
 
-use crate::{Event, Received, counters::Counters, events::Events, inbox::Subscribers};
+use crate::{
+    counters::Counters,
+    events::{Event, Events},
+    inbox::Subscribers,
+    received::Received,
+};
 
 /// The end of the outbound pipeline: a message is taken once it is in its peer's queue.
 #[derive(Clone)]

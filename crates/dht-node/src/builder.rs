@@ -3,14 +3,14 @@
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use dht_core::{
-    Address, Claim, Features, Network, OutOfRange, PeerAddress, SecretKey, SharedClock,
-    SharedEntropy,
+    Address, Claim, Features, Network, OsEntropy, OutOfRange, PeerAddress, SecretKey, SharedClock,
+    SharedEntropy, SystemClock,
 };
 use dht_inbound::{Acceptance, DEFAULT_VALIDATION_DEADLINE, GossipValidator};
 use dht_peers::policy::AttributionProfile;
 use dht_transport::IdentityError;
 
-use crate::{Config, Node, OsEntropy, Received, SystemClock, validator::AppValidator};
+use crate::{config::Config, node::Node, received::Received, validator::AppValidator};
 
 /// Builds a [`Node`]. By default it is a full node of the local network that listens nowhere and only dials.
 #[must_use = "a builder does nothing until it is started"]

@@ -26,13 +26,15 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use tower::ServiceExt as _;
 
 use crate::{
-    Builder, Config, Event, Node, StartError,
     adapters::{ToApplication, ToTransport},
+    builder::{Builder, StartError},
+    config::Config,
     counters::{Counters, Tally},
     discovery::{Answers, Dialler},
-    events::Events,
+    events::{Event, Events},
     inbox::Subscribers,
     memory::Memory,
+    node::Node,
     outbox::{self, DriverParts, OutboxHandle},
     peer_sync::PeerSync,
     saf::SafHandle,

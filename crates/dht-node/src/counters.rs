@@ -15,7 +15,7 @@ use dht_peers::InboundFrame;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use crate::{Event, events::Events};
+use crate::events::{Event, Events};
 
 /// Totals since the start of a node, and current sizes; see [`Node::stats`](crate::Node::stats).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

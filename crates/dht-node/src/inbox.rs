@@ -13,7 +13,7 @@ use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{Received, channels};
+use crate::{channels, received::Received};
 
 /// Longest payload of one message, in bytes: what fits the messaging frame with header, padding and tag.
 pub const MAX_PAYLOAD_BYTES: usize = dht_proto::limits::MAX_MESSAGING_FRAME_BYTES - 16 * 1024;

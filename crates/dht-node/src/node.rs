@@ -14,8 +14,8 @@ use std::{
 };
 
 use dht_core::{
-    Address, Claim, Clock as _, Destination, Entropy as _, Features, NodeId, OutOfRange, Payload,
-    PeerAddress, PublicKey, RemotePeer, SendParams, SendRequest, Severity, Strategy,
+    Address, Claim, Clock as _, Destination, Entropy as _, Features, Message, NodeId, OutOfRange,
+    Payload, PeerAddress, PublicKey, RemotePeer, SendParams, SendRequest, Severity, Strategy,
 };
 use dht_inbound::RateLimiter;
 use dht_outbound::{
@@ -33,9 +33,16 @@ use tokio::time::{Instant, timeout_at};
 #[cfg(feature = "saf")]
 pub use self::fetch::FetchError;
 use crate::{
-    Config, Delivery, EventStream, MAX_PAYLOAD_BYTES, Message, SendOptions, Stats, SubmitError,
-    Subscription, discovery::Dialler, inbox::Subscribers, outbox::OutboxHandle,
-    peer_sync::PeerSync, saf::SafHandle, shared::Shared, tasks::Tasks,
+    config::Config,
+    counters::Stats,
+    discovery::Dialler,
+    events::EventStream,
+    inbox::{MAX_PAYLOAD_BYTES, Subscribers, Subscription},
+    outbox::{Delivery, OutboxHandle, SendOptions, SubmitError},
+    peer_sync::PeerSync,
+    saf::SafHandle,
+    shared::Shared,
+    tasks::Tasks,
 };
 
 /// Longest time that [`Node::shutdown`] takes. Short of the five seconds in which a process should end.

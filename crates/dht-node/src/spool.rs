@@ -21,7 +21,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use crate::{Event, Received, events::Events};
+use crate::{
+    events::{Event, Events},
+    received::Received,
+};
 
 /// File of the inbox within a home.
 const FILE: &str = "inbox.redb";

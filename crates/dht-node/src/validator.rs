@@ -4,7 +4,7 @@ use std::future::ready;
 
 use dht_inbound::{Acceptance, GossipValidator, OpenedMessage, ValidationFuture};
 
-use crate::Received;
+use crate::received::Received;
 
 /// A function of the application that validates gossip.
 pub(crate) struct AppValidator<V>(pub(crate) V);

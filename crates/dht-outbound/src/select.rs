@@ -6,7 +6,7 @@ use dht_core::{Destination, Distance, NodeId, RemotePeer, Strategy, UnixSeconds}
 use dht_peers::{ConnectedPeers, Directory, FeatureRule, PeerFilter};
 use rand_core::Rng;
 
-use crate::{PropagationRule, SelectConfig};
+use crate::config::{PropagationRule, SelectConfig};
 pub use layer::{Select, SelectLayer, Selected};
 
 mod layer;

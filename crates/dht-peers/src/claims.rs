@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dht_core::{Address, AddressPolicy, Claim, ClaimError, PublicKey, UnixSeconds};
 
-use crate::{ClaimChannel, PeerRecord, policy::AttributionProfile};
+use crate::{address::ClaimChannel, policy::AttributionProfile, record::PeerRecord};
 
 /// Claims accepted for one peer in one message, unless configured otherwise.
 pub const MAX_CLAIMS: usize = 5;

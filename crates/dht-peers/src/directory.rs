@@ -7,7 +7,13 @@ use parking_lot::{Mutex, RwLock};
 use rand_core::Rng;
 
 use crate::{
-    Ban, Connections, DialTimes, NetGroup, PeerFilter, PeerRecord, ban::BAN_BYTES, metrics,
+    address::DialTimes,
+    ban::{BAN_BYTES, Ban},
+    connections::Connections,
+    filter::PeerFilter,
+    group::NetGroup,
+    metrics,
+    record::PeerRecord,
 };
 use index::Index;
 use region::Region;

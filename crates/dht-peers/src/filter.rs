@@ -2,7 +2,7 @@
 
 use dht_core::{Features, NodeId, UnixSeconds};
 
-use crate::{PeerRecord, exclude::Exclude};
+use crate::{exclude::Exclude, record::PeerRecord};
 
 /// A peer is active if it was seen within this many seconds: 7 days.
 pub const ACTIVE_SECONDS: u64 = 7 * 24 * 60 * 60;

@@ -33,7 +33,10 @@ use std::{fmt, sync::Arc};
 
 use dht_core::SharedClock;
 
-use crate::{Ban, BanOutcome, BanTarget, Directory};
+use crate::{
+    ban::{Ban, BanOutcome, BanTarget},
+    directory::Directory,
+};
 
 pub use offence::{Offence, Rule, rules};
 pub use penalty::{BanTerms, DEFAULT_LONG_SECONDS, DEFAULT_SHORT_SECONDS, Party, Penalty, Term};

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use dht_core::{Address, Claim, Features, NodeId, PublicKey, UnixSeconds};
 
 use crate::{
-    AddressRecord, AddressSource, Ban, ClaimChannel, DialTimes, MAX_ADDRESSES, NetGroup,
-    address::truncate,
+    address::{AddressRecord, AddressSource, ClaimChannel, DialTimes, MAX_ADDRESSES, truncate},
+    ban::Ban,
+    group::NetGroup,
 };
 
 /// Bytes kept of a user agent; a longer one is refused at the handshake.

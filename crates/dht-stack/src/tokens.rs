@@ -4,7 +4,7 @@ use std::hash::Hash;
 
 use parking_lot::RwLock;
 
-use crate::{Sharded, sharded::Shard};
+use crate::sharded::{Shard, Sharded};
 
 /// Threads that read the clock at the same time may be this far apart, in seconds. A clock that is further back was
 /// set back.

@@ -13,8 +13,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, IdentityError, InboundStream, MESSAGING_PROTOCOL, Medium, Outlets, Transport, channels,
+    channels,
+    config::Config,
     connection::{
+        IdentityError,
         admission::{Admission, Bounds},
         dials::Dials,
         encode_identity,
@@ -22,10 +24,12 @@ use crate::{
         upgrade::Upgrade,
     },
     limits::{MAX_UNREAD_BYTES, MOST_INBOUND_STREAMS},
-    medium::Media,
-    messaging::{Limits, PeerQueues, Receiver, SharedBytes},
+    medium::{Media, Medium},
+    messaging::{Limits, MESSAGING_PROTOCOL, PeerQueues, Receiver, SharedBytes},
+    outlets::{InboundStream, Outlets},
     state::{Counters, State},
     tasks::Tasks,
+    transport::Transport,
 };
 
 /// Collects the parts and settings of a [`Transport`].

@@ -6,7 +6,7 @@ use dht_core::OutOfRange;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    IdentityRules,
+    connection::IdentityRules,
     limits::{self, MOST_INBOUND_STREAMS},
 };
 

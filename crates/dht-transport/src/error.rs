@@ -4,7 +4,7 @@ use std::io;
 
 use dht_peers::policy::Offence;
 
-use crate::{IdentityError, noise::NoiseError};
+use crate::{connection::IdentityError, noise::NoiseError};
 
 /// Why a socket did not become a connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

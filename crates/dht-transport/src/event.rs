@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use dht_core::{Address, NodeId, PublicKey};
 
-use crate::{Connection, DialError, UpgradeError};
+use crate::{
+    connection::Connection,
+    error::{DialError, UpgradeError},
+};
 
 /// Something happened to a connection.
 ///

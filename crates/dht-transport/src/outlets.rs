@@ -7,7 +7,7 @@ use dht_core::RemotePeer;
 use dht_peers::InboundFrame;
 use tokio::sync::mpsc;
 
-use crate::{ConnectionEvent, Substream};
+use crate::{event::ConnectionEvent, mux::Substream};
 
 /// A stream of another protocol that a peer opened.
 #[derive(Debug)]

@@ -8,11 +8,13 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, ConnectionEvent, InboundStream,
+    config::Config,
     connection::{admission::Admission, dials::Dials, table::Table, upgrade::Upgrade},
+    event::ConnectionEvent,
     medium::{Media, WireCounters},
     messaging::{PeerQueues, Receiver},
     metrics,
+    outlets::InboundStream,
     tasks::Tasks,
 };
 

@@ -17,11 +17,11 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    Connection, DialError, EnqueueError, IdentityError, Queued, StreamError, Substream,
-    UpgradeError,
     config::Config,
-    connection::{admission::Bounds, listener},
-    messaging::{Connect, PeerSession, Pushed, Reply},
+    connection::{Connection, IdentityError, admission::Bounds, listener},
+    error::{DialError, EnqueueError, StreamError, UpgradeError},
+    messaging::{Connect, PeerSession, Pushed, Queued, Reply},
+    mux::Substream,
     state::State,
 };
 

@@ -21,7 +21,7 @@ use super::{
 };
 #[cfg(feature = "saf")]
 use crate::saf::receipt::ReceiptAskers;
-use crate::{Received, adapters::ToApplication, shared::Shared as NodeShared};
+use crate::{adapters::ToApplication, received::Received, shared::Shared as NodeShared};
 
 /// Recipients searched for at one time.
 const SEARCHING: usize = 32;

@@ -13,7 +13,12 @@ use tokio::{
 };
 
 use super::files;
-use crate::{Config, Event, events::Events, shared::Shared, tasks::Tasks};
+use crate::{
+    config::Config,
+    events::{Event, Events},
+    shared::Shared,
+    tasks::Tasks,
+};
 
 /// How often overdue requests end and received messages are recorded.
 const TICK: Duration = Duration::from_secs(1);

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use dht_core::{NodeId, Severity, UnixSeconds};
 
 use super::Directory;
-use crate::{Ban, BanOutcome, BanTarget, metrics};
+use crate::{
+    ban::{Ban, BanOutcome, BanTarget},
+    metrics,
+};
 
 impl Directory {
     /// Bans a peer on the operator's behalf, in the directory or not, by node id or key, and calls the

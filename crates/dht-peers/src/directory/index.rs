@@ -14,10 +14,11 @@ use super::{
     shares::{Position, Shares},
 };
 use crate::{
-    Ban, Connections, PeerFilter, PeerRecord,
-    ban::Bans,
-    filter::Matcher,
+    ban::{Ban, Bans},
+    connections::Connections,
+    filter::{Matcher, PeerFilter},
     metrics,
+    record::PeerRecord,
     sample::Shuffle,
     xor::{self, MapWalk},
 };

@@ -4,7 +4,7 @@ use dht_core::{Distance, Features, NodeId, UnixSeconds};
 use parking_lot::RwLock;
 
 use super::index::Index;
-use crate::{FeatureRule, PeerFilter};
+use crate::filter::{FeatureRule, PeerFilter};
 
 /// How far this node's neighbourhood reaches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use dht_core::{Claim, NodeId, UnixSeconds};
 
-use crate::{AddressRecord, NetGroup, PeerRecord, ban::BAN_BYTES};
+use crate::{address::AddressRecord, ban::BAN_BYTES, group::NetGroup, record::PeerRecord};
 
 /// The bytes that each source group and, of its peers, each address group has in a table. When the table is full, a peer
 /// of the largest source group gives way, of its largest address group: a source that fills the table pushes out what it

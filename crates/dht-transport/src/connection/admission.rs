@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, Source, limits::OUTBOUND_RESERVE};
+use crate::{config::Config, limits::OUTBOUND_RESERVE, medium::Source};
 
 /// Bounds of [`Admission`]; see the fields of [`Config`] of the same names.
 #[derive(Clone, Copy, Debug, Default)]

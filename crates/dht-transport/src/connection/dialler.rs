@@ -24,7 +24,11 @@ use super::{
     upgrade::{Upgrade, Upgraded},
 };
 use crate::{
-    ConnectionEvent, DialError, UpgradeError, limits::MAX_DIAL_ADDRESSES, metrics, state::State,
+    error::{DialError, UpgradeError},
+    event::ConnectionEvent,
+    limits::MAX_DIAL_ADDRESSES,
+    metrics,
+    state::State,
 };
 
 impl State {

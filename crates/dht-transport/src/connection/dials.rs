@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::Connection;
-use crate::DialError;
+use crate::error::DialError;
 
 pub(super) type Outcome = Result<Arc<Connection>, DialError>;
 

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::identity::PeerInfo;
 use crate::{
-    StreamError, Substream,
-    mux::{LiveStreams, OpenRequest, SendMeter},
+    error::StreamError,
+    mux::{LiveStreams, OpenRequest, SendMeter, Substream},
     negotiate,
 };
 

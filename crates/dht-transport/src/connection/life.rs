@@ -24,12 +24,14 @@ use super::{
     upgrade::Upgraded,
 };
 use crate::{
-    ConnectionEvent, InboundStream, MESSAGING_PROTOCOL, Substream, channels,
+    channels,
+    event::ConnectionEvent,
     limits::{CLOSE_TIMEOUT, DRAIN_TIMEOUT},
-    messaging::{End, InboundSlot},
+    messaging::{End, InboundSlot, MESSAGING_PROTOCOL},
     metrics,
-    mux::{Backlog, LiveStreams, MuxTask, SendMeter},
+    mux::{Backlog, LiveStreams, MuxTask, SendMeter, Substream},
     negotiate,
+    outlets::InboundStream,
     state::State,
 };
 

@@ -17,7 +17,13 @@ use super::{
     liveness,
     upgrade::{Failed, Upgraded, WireMode},
 };
-use crate::{Accepted, Acceptor, ConnectionEvent, UpgradeError, metrics, state::State};
+use crate::{
+    error::UpgradeError,
+    event::ConnectionEvent,
+    medium::{Accepted, Acceptor},
+    metrics,
+    state::State,
+};
 
 /// Pause after a failed accept: usually the process is out of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);

@@ -17,7 +17,8 @@ use tokio::{
 
 use super::identity::{IdentityRules, PeerInfo, encode_identity, exchange};
 use crate::{
-    Socket, UpgradeError,
+    error::UpgradeError,
+    medium::Socket,
     noise::{self, NoiseStream},
 };
 

@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{FrameAssembler, FrameTooLong, Step};
 use crate::{
-    Substream,
     limits::{
         FRAME_STALL_TIMEOUT, LARGE_FRAME_BYTES, LIGHT_BYTES, MAX_REPLACEMENTS_PER_SECOND,
         MESSAGE_OVERHEAD_BYTES, time_for,
     },
+    mux::Substream,
 };
 
 /// Where messages go and what they are charged to. Clones share everything.

@@ -17,8 +17,9 @@ use tokio::{
 
 use super::queue::{Entry, PeerQueue};
 use crate::{
-    Connection, Substream,
+    connection::Connection,
     limits::{MAX_RESENDS, YAMUX_FRAME_BYTES},
+    mux::Substream,
 };
 
 /// Time for the end of stream of a messaging stream to be queued.

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::delivery::Reply;
-use crate::EnqueueError;
+use crate::error::EnqueueError;
 
 /// A message on its way out.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use super::{
     pump::Pump,
     queue::{Limits, PeerQueue, SharedBytes},
 };
-use crate::{Connection, EnqueueError, Substream, limits::MAX_OUTBOXES};
+use crate::{connection::Connection, error::EnqueueError, limits::MAX_OUTBOXES, mux::Substream};
 
 /// Attempts at dialling and opening a stream before the waiting messages fail (02 section 7).
 const ATTEMPTS: u8 = 2;

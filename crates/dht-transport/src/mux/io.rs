@@ -18,8 +18,8 @@ use super::{
     backlog::{Incoming, Waiting},
 };
 use crate::{
-    Socket,
     limits::{FRAME_STALL_TIMEOUT, LARGE_FRAME_BYTES, READ_STALL_TIMEOUT, time_for},
+    medium::Socket,
     noise::NoiseStream,
 };
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use yamux::{ConnectionError, Mode};
 
 use super::{Backlog, LiveStreams, MuxIo, SendMeter, Substream, config};
-use crate::{Socket, StreamError, limits::MAX_OUTBOUND_STREAMS, noise::NoiseStream};
+use crate::{error::StreamError, limits::MAX_OUTBOUND_STREAMS, medium::Socket, noise::NoiseStream};
 
 /// Asks the task for a new stream.
 pub(crate) type OpenRequest = oneshot::Sender<Result<Substream, StreamError>>;
