@@ -150,6 +150,18 @@ pub(crate) async fn receive(inbox: &mut Subscription) -> Received {
     received
 }
 
+/// Nothing more waits for a node, at a peer or here: after a fetch, the next message is one that it sends to itself.
+pub(crate) async fn nothing_more(node: &Node, inbox: &mut Subscription) {
+    within(node.fetch_stored()).await.unwrap();
+    let me = *node.public_key();
+    let options = SendOptions::default();
+    within(node.send(&me, message("end"), options))
+        .await
+        .unwrap();
+    let next = receive(inbox).await;
+    assert_eq!((next.sender, next.message), (Some(me), message("end")));
+}
+
 /// Takes `count` messages and says how often each number came.
 pub(crate) async fn receive_numbers(inbox: &mut Subscription, count: u32) -> BTreeMap<u32, u32> {
     let mut times = BTreeMap::new();

@@ -1,17 +1,16 @@
 //! Messages for offline nodes, over real connections.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use dht_core::PublicKey;
 use dht_node::{
     Builder, Config, Delivery, Message, Node, SafConfig, SafEvent, SendOptions, SendState,
-    StateKind, Subscription,
+    StateKind,
 };
-use tokio::time::timeout;
 
 use crate::net::{
-    any_port, config, connect, each_once, message, numbered, receive, receive_numbers, secret,
-    until, within,
+    any_port, config, connect, each_once, message, nothing_more, numbered, receive,
+    receive_numbers, secret, until, within,
 };
 
 /// A node to be, with every default.
@@ -55,12 +54,6 @@ async fn send_stored(from: &Node, to: &PublicKey, message: Message) {
     assert_eq!(state, SendState::Stored { holders: 1 });
 }
 
-/// Nothing more comes.
-async fn nothing_more(inbox: &mut Subscription) {
-    let more = timeout(Duration::from_millis(200), inbox.recv()).await;
-    assert!(more.is_err(), "{more:?}");
-}
-
 /// Messages stored for an offline peer arrive once when it returns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b124_stored_message_arrives_once() {
@@ -100,7 +93,7 @@ async fn b124_stored_message_arrives_once() {
     }
     let round = caught_up.unwrap();
     assert_eq!((round.asked, round.answered, round.new), (1, 1, 2));
-    nothing_more(&mut inbox).await;
+    nothing_more(&carol, &mut inbox).await;
 
     // In the next life it is not handed over again, whoever asks.
     leave(carol, &bob).await;
@@ -109,7 +102,7 @@ async fn b124_stored_message_arrives_once() {
     connect(&carol, &bob).await;
     let round = within(carol.fetch_stored()).await.unwrap();
     assert_eq!(round.new, 0, "{round:?}");
-    nothing_more(&mut inbox).await;
+    nothing_more(&carol, &mut inbox).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,7 +118,7 @@ async fn pages_of_one_second_arrive_once() {
     connect(&carol, &bob).await;
     let times = receive_numbers(&mut inbox, MESSAGES).await;
     assert_eq!(times, each_once(MESSAGES));
-    nothing_more(&mut inbox).await;
+    nothing_more(&carol, &mut inbox).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
