@@ -33,7 +33,7 @@ const PAGE: usize = 100;
     dht-node inbox --home a --ack --json      # takes what waits\n  \
     dht-node inbox --home a --follow --ack    # and what comes later\n  \
     dht-node inbox fetch --home a --peer KEY::ADDR    # asks other nodes first\n\n\
-    A message is acked once it has been printed: what does not reach the reader of standard output comes again. A node \
+    With --ack, a message is acked once the reader of standard output has read its line: other messages come again. A node \
     need not run: without one, the command opens the inbox itself."
 )]
 pub(crate) struct Inbox {
@@ -69,7 +69,7 @@ struct Read {
     /// Reader whose messages are printed: a message leaves the inbox once every consumer has acked it.
     #[arg(long, default_value = DEFAULT_CONSUMER, value_name = "NAME")]
     consumer: String,
-    /// Ack each message once it is printed.
+    /// Ack each message once its line was read.
     #[arg(long)]
     ack: bool,
     #[command(flatten)]
@@ -167,7 +167,7 @@ impl Read {
                 break;
             }
         }
-        printer.ack().await
+        printer.finish().await
     }
 }
 

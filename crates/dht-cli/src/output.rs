@@ -48,10 +48,19 @@ static LOST: AtomicU64 = AtomicU64::new(0);
 
 struct Line {
     text: String,
-    /// Whether to wait until the reader of a pipe has read the line.
-    read: bool,
+    wait: Wait,
     /// Whether it was read, as far as that was asked for.
     written: oneshot::Sender<io::Result<bool>>,
+}
+
+/// Whether a line waits until the reader of a pipe has read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    No,
+    /// For some seconds, but not for a reader that was slow before.
+    UnlessSlow,
+    /// For some seconds, whatever the reader did before.
+    Always,
 }
 
 enum Entry {
@@ -65,7 +74,7 @@ enum Entry {
 /// # Errors
 /// The failure with which the command ends: without a text if the reader closed the pipe, as in `… | head -1`.
 pub(crate) async fn print(text: impl Into<String>) -> Result<(), Failure> {
-    write(text.into() + "\n", false).await.map(drop)
+    write(text.into() + "\n", Wait::No).await.map(drop)
 }
 
 /// As [`print`], and waits until the reader of a pipe has read the line; false if it is too slow to be waited for.
@@ -73,7 +82,7 @@ pub(crate) async fn print(text: impl Into<String>) -> Result<(), Failure> {
 /// # Errors
 /// As [`print`]; also if the reader closed the pipe before it read the line.
 pub(crate) async fn print_read(text: impl Into<String>) -> Result<bool, Failure> {
-    write(text.into() + "\n", true).await
+    write(text.into() + "\n", Wait::UnlessSlow).await
 }
 
 /// Whether everything printed was read.
@@ -81,7 +90,15 @@ pub(crate) async fn print_read(text: impl Into<String>) -> Result<bool, Failure>
 /// # Errors
 /// As [`print_read`].
 pub(crate) async fn is_read() -> Result<bool, Failure> {
-    write(String::new(), true).await
+    write(String::new(), Wait::UnlessSlow).await
+}
+
+/// As [`is_read`], and waits some seconds for a slow reader, too: for the end of a command.
+///
+/// # Errors
+/// As [`print_read`].
+pub(crate) async fn all_read() -> Result<bool, Failure> {
+    write(String::new(), Wait::Always).await
 }
 
 /// Replaces control characters, with which a peer could write anything on the terminal.
@@ -116,12 +133,12 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
         .map_err(|error| Failure::other(format!("cannot write JSON: {error}")))
 }
 
-async fn write(text: String, read: bool) -> Result<bool, Failure> {
+async fn write(text: String, wait: Wait) -> Result<bool, Failure> {
     let text = escape_bidi(&text).into_owned();
     let (written, outcome) = oneshot::channel();
     let line = Line {
         text,
-        read,
+        wait,
         written,
     };
     let gone = || io::Error::other("its thread has ended");
@@ -191,12 +208,10 @@ fn write_lines(mut lines: tokio::sync::mpsc::Receiver<Line>) {
         let outcome = out
             .write_all(line.text.as_bytes())
             .and_then(|()| out.flush())
-            .and_then(|()| {
-                if line.read {
-                    reader.wait(&out)
-                } else {
-                    Ok(true)
-                }
+            .and_then(|()| match line.wait {
+                Wait::No => Ok(true),
+                Wait::UnlessSlow => reader.wait(&out, false),
+                Wait::Always => reader.wait(&out, true),
             });
         // A caller that no longer waits has been interrupted.
         let _gone = line.written.send(outcome);

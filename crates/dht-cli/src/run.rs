@@ -36,8 +36,8 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dht-node listen --home a\n  dht-node listen --home a --json --count 1\n\n\
-    If a node runs on the home, its messages are printed. A message is acked once it has been printed: what does not \
-    reach the reader of standard output comes again."
+    If a node runs on the home, its messages are printed. A message is acked once the reader of standard output \
+    has read its line: other messages come again."
 )]
 pub(crate) struct Listen {
     #[command(flatten)]

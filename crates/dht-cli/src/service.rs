@@ -1,6 +1,6 @@
 //! A node of this process, and the API over which commands talk to it.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+use std::{collections::BTreeMap, io, net::SocketAddr, path::Path, sync::Arc};
 
 use dht_api::{ApiServer, BindError, Client, Metrics, MetricsServer, Parts};
 use dht_core::{Features, SecretKey};
@@ -159,17 +159,7 @@ impl Service {
     /// Ends with the failure of a part of the node.
     pub(crate) async fn failed(&self) -> Failure {
         let mut events = self.node.events();
-        let text =
-            |part: &str, reason: &str| Failure::other(format!("{part} has stopped: {reason}"));
-        if let Some((part, reason)) = self.node.failures().first_key_value() {
-            return text(part, reason);
-        }
-        while let Some(event) = events.recv().await {
-            if let Event::Failed { part, reason } = event {
-                return text(part, &reason);
-            }
-        }
-        std::future::pending().await
+        first_failure(|| self.node.failures(), async || events.recv().await).await
     }
 
     /// Stops in order: requests under way are answered while the node stops.
@@ -181,6 +171,25 @@ impl Service {
             }
         };
         tokio::join!(apis, metrics, self.node.shutdown());
+    }
+}
+
+/// Looks for a failure at first, and whenever an event may tell of one: lost events may, too.
+async fn first_failure(
+    failures: impl Fn() -> BTreeMap<&'static str, String>,
+    mut next: impl AsyncFnMut() -> Option<Event>,
+) -> Failure {
+    loop {
+        if let Some((part, reason)) = failures().first_key_value() {
+            return Failure::other(format!("{part} has stopped: {reason}"));
+        }
+        loop {
+            match next().await {
+                Some(Event::Failed { .. } | Event::Missed { .. }) => break,
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        }
     }
 }
 
@@ -216,4 +225,29 @@ fn not_served(error: &BindError) -> Failure {
 
 fn is_full(error: &BindError) -> bool {
     matches!(error, BindError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// More events than the queue holds push out the one that tells of the failure.
+    #[tokio::test]
+    async fn missed_events_hide_no_failure() {
+        let is_lost = Cell::new(false);
+        let failures = || {
+            let failed = is_lost.get().then(|| ("store", "disk".to_owned()));
+            failed.into_iter().collect()
+        };
+        let next = async || {
+            if is_lost.replace(true) {
+                return std::future::pending().await;
+            }
+            Some(Event::Missed { events: 9 })
+        };
+        let failure = first_failure(failures, next).await;
+        assert_eq!(failure.to_string(), "store has stopped: disk");
+    }
 }

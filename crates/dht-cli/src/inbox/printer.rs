@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::{
     exit::Failure,
-    output::{is_read, print, print_read, printable},
+    output::{all_read, is_read, print, print_read, printable},
     session::refused,
 };
 
@@ -52,7 +52,7 @@ pub(crate) async fn follow(
         let message = message.ok_or_else(|| Failure::other("the node has stopped".to_owned()))?;
         printer.take(&message).await?;
     }
-    printer.ack().await
+    printer.finish().await
 }
 
 /// Prints messages, and acks them once they were read.
@@ -85,7 +85,7 @@ impl<'a> Printer<'a> {
         if !self.acks {
             return print(line).await;
         }
-        // Nothing comes after the last one, for which a reader could be waited for.
+        // The last one is waited for in `finish`.
         if self.left == 0 {
             print(line).await?;
             self.unacked.push(message.id);
@@ -106,8 +106,16 @@ impl<'a> Printer<'a> {
         Ok(())
     }
 
+    /// Waits for the reader once more, also for a slow one, and acks what was printed if it was read.
+    pub(super) async fn finish(mut self) -> Result<(), Failure> {
+        if !self.unacked.is_empty() && all_read().await? {
+            self.ack().await?;
+        }
+        Ok(())
+    }
+
     /// Acks what was printed: these messages only, as another process of the same consumer may be between two others.
-    pub(super) async fn ack(&mut self) -> Result<(), Failure> {
+    async fn ack(&mut self) -> Result<(), Failure> {
         for ids in self.unacked.chunks(MAX_ACKS) {
             let ack = Ack {
                 consumer: self.consumer.to_owned(),

@@ -30,17 +30,18 @@ mod linux {
     const PAUSE: Duration = Duration::from_millis(1);
 
     impl PipeReader {
-        /// Waits until a pipe is empty; false if its reader is slow. Anything but a pipe is read at once.
+        /// Waits until a pipe is empty; false if its reader is slow. A reader that was slow before is only waited for
+        /// if `again` is set. Anything but a pipe is read at once.
         ///
         /// # Errors
         /// [`io::ErrorKind::BrokenPipe`] if the reader closed it before.
-        pub(in super::super) fn wait(&mut self, out: &impl AsFd) -> io::Result<bool> {
+        pub(in super::super) fn wait(&mut self, out: &impl AsFd, again: bool) -> io::Result<bool> {
             if !FileType::from_raw_mode(fstat(out)?.st_mode).is_fifo() {
                 return Ok(true);
             }
             let mut waited = Duration::ZERO;
             while ioctl_fionread(out)? > 0 {
-                if waited >= PATIENCE || self.is_slow {
+                if waited >= PATIENCE || (self.is_slow && !again) {
                     self.is_slow = true;
                     return Ok(false);
                 }
@@ -67,7 +68,7 @@ mod linux {
 impl PipeReader {
     /// Other systems do not tell what a reader has read: a line that is written counts as read.
     #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Linux")]
-    pub(super) fn wait<T>(&mut self, _out: &T) -> io::Result<bool> {
+    pub(super) fn wait<T>(&mut self, _out: &T, _again: bool) -> io::Result<bool> {
         Ok(true)
     }
 }
@@ -84,10 +85,10 @@ mod tests {
         let mut pipe = PipeReader::default();
         writer.write_all(b"one\n").unwrap();
         reader.read_exact(&mut [0; 4]).unwrap();
-        assert!(pipe.wait(&writer).unwrap());
+        assert!(pipe.wait(&writer, false).unwrap());
         writer.write_all(b"two\n").unwrap();
         drop(reader);
-        let error = pipe.wait(&writer).unwrap_err();
+        let error = pipe.wait(&writer, false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
@@ -96,16 +97,28 @@ mod tests {
         let (mut reader, mut writer) = io::pipe().unwrap();
         let mut pipe = PipeReader { is_slow: true };
         writer.write_all(b"one\n").unwrap();
-        assert!(!pipe.wait(&writer).unwrap());
+        assert!(!pipe.wait(&writer, false).unwrap());
         reader.read_exact(&mut [0; 4]).unwrap();
-        assert!(pipe.wait(&writer).unwrap());
+        assert!(pipe.wait(&writer, false).unwrap());
         assert!(!pipe.is_slow);
+    }
+
+    /// The end of the reader is noticed only while it is waited for.
+    #[test]
+    fn slow_readers_are_awaited_again() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut pipe = PipeReader { is_slow: true };
+        writer.write_all(b"one\n").unwrap();
+        drop(reader);
+        assert!(!pipe.wait(&writer, false).unwrap());
+        let error = pipe.wait(&writer, true).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]
     fn files_have_no_reader() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"one\n").unwrap();
-        assert!(PipeReader::default().wait(&file).unwrap());
+        assert!(PipeReader::default().wait(&file, false).unwrap());
     }
 }

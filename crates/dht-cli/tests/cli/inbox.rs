@@ -112,12 +112,15 @@ async fn a_node_fetches_into_its_inbox() {
     let (holder, sender) = stored_for(&home).await;
     let peer = holder.peer_address().to_string();
     let (node, _) = start_with(&home, &[("DHT_NODE_PEERS", &peer)]).await;
-    loop {
-        let (status, _) = run_to(0, &home, &["status", "--json"]).await;
-        if json_lines(&status)[0]["inbox"]["messages"] == 5 {
-            break;
+    let fetched = async {
+        loop {
+            let (status, _) = run_to(0, &home, &["status", "--json"]).await;
+            if json_lines(&status)[0]["inbox"]["messages"] == 5 {
+                break;
+            }
         }
-    }
+    };
+    within(fetched).await;
     stop(node).await;
     let (inbox, _) = run_to(0, &home, &["inbox", "--json"]).await;
     let mut seen = texts(&inbox);
@@ -248,20 +251,24 @@ async fn slow_readers_lose_no_message() {
     let mut output = child.stdout.take().unwrap();
     // Its patience ends, and it prints the rest.
     let unread = async || rustix::io::ioctl_fionread(&output).unwrap();
-    let one = loop {
-        match unread().await {
-            0 => tokio::task::yield_now().await,
-            bytes => break bytes,
+    let printing = async {
+        let one = loop {
+            match unread().await {
+                0 => tokio::task::yield_now().await,
+                bytes => break bytes,
+            }
+        };
+        while unread().await < 5 * one {
+            tokio::task::yield_now().await;
         }
+        one
     };
-    while unread().await < 5 * one {
-        tokio::task::yield_now().await;
-    }
+    let one = within(printing).await;
     assert_eq!(pending().await, 5);
     let mut printed = vec![0; 5 * usize::try_from(one).unwrap()];
     within(output.read_exact(&mut printed)).await.unwrap();
     assert_eq!(texts(&String::from_utf8(printed).unwrap()), FIVE);
-    while pending().await > 0 {}
+    within(async { while pending().await > 0 {} }).await;
     signal(&child, "-INT").await;
     assert_eq!(within(child.wait()).await.unwrap().code(), Some(0));
     home.stop().await;
@@ -312,7 +319,7 @@ async fn consumers_read_on_their_own() {
     home.stop().await;
 }
 
-/// A program that reads when the command has ended gets everything, too.
+/// A program that reads when the command has ended gets everything, too, but only the next one knows that it did.
 #[tokio::test]
 async fn late_readers_get_everything() {
     let home = Home::with_five().await;
@@ -325,6 +332,9 @@ async fn late_readers_get_everything() {
     assert!(within(child.wait()).await.unwrap().success());
     let output = within(child.wait_with_output()).await.unwrap();
     assert_eq!(texts(&String::from_utf8(output.stdout).unwrap()), ["1"]);
+    if cfg!(target_os = "linux") {
+        assert_eq!(home.rest().await, FIVE, "nothing was read in time");
+    }
     home.stop().await;
 }
 
