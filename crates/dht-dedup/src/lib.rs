@@ -8,7 +8,7 @@
 //! in the table, the outbound stack enters what it sends, and store-and-forward counts the stored messages it accepts.
 
 mod fingerprint;
-pub mod metrics;
+mod metrics;
 mod retention;
 #[cfg(feature = "redb")]
 mod snapshot;
@@ -17,6 +17,7 @@ mod table;
 #[cfg(feature = "redb")]
 pub use snapshot::SnapshotFile;
 
+pub use self::metrics::describe_metrics;
 pub use self::{
     fingerprint::{DEFAULT_FINGERPRINTS, FingerprintCache},
     retention::{

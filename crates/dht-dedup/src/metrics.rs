@@ -3,12 +3,12 @@
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 /// Messages in the table.
-pub const ENTRIES: &str = "dht_dedup_entries";
+const ENTRIES: &str = "dht_dedup_entries";
 /// Messages removed from the table, by reason: `lapsed` or `full`.
-pub const FORGOTTEN: &str = "dht_dedup_forgotten_total";
+const FORGOTTEN: &str = "dht_dedup_forgotten_total";
 
 /// Describes every metric to the installed recorder.
-pub fn describe() {
+pub fn describe_metrics() {
     describe_gauge!(ENTRIES, Unit::Count, "Messages in the dedup table");
     describe_counter!(
         FORGOTTEN,

@@ -50,7 +50,7 @@ mod filter;
 mod gossip;
 mod inbound;
 mod message;
-pub mod metrics;
+mod metrics;
 mod observe;
 mod protocol;
 mod sent;
@@ -59,6 +59,7 @@ mod worker;
 #[cfg(test)]
 mod test_support;
 
+pub use self::metrics::describe_metrics;
 pub use self::{
     crypto::{
         BatchOpener, BatchVerifier, DEFAULT_ALLOWED_OCCURRENCES, Dedup, Log, Open, Rebroadcast,

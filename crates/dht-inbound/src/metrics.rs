@@ -5,20 +5,20 @@ use metrics::{Counter, Unit, counter, describe_counter};
 use dht_core::{Disposition, DropReason};
 
 /// Messages that left the stack, by what became of them; `cancelled` are those given up on their way.
-pub const MESSAGES: &str = "dht_inbound_messages_total";
+pub(crate) const MESSAGES: &str = "dht_inbound_messages_total";
 /// Bytes of the frames that entered the stack.
-pub const BYTES: &str = "dht_inbound_bytes_total";
+const BYTES: &str = "dht_inbound_bytes_total";
 /// Duplicates recognised before any arithmetic.
-pub const EXACT_COPIES: &str = "dht_inbound_exact_copies_total";
+const EXACT_COPIES: &str = "dht_inbound_exact_copies_total";
 /// Requests of the stack to the outbound side, by kind and outcome.
-pub const SENT: &str = "dht_inbound_sent_total";
+const SENT: &str = "dht_inbound_sent_total";
 /// Gossip that the application did not accept, by `acceptance`: `ignore`, `reject`, or `late`.
-pub const GOSSIP_REFUSED: &str = "dht_inbound_gossip_refused_total";
+const GOSSIP_REFUSED: &str = "dht_inbound_gossip_refused_total";
 /// Messages dropped because a deliverer exceeded a rate, by bucket.
-pub const RATE_LIMITED: &str = "dht_inbound_rate_limited_total";
+const RATE_LIMITED: &str = "dht_inbound_rate_limited_total";
 
 /// Describes every metric to the installed recorder.
-pub fn describe() {
+pub fn describe_metrics() {
     describe_counter!(
         MESSAGES,
         Unit::Count,

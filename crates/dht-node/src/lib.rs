@@ -37,6 +37,7 @@ mod discovery;
 mod events;
 mod inbox;
 mod memory;
+mod metrics;
 mod node;
 mod outbox;
 mod peer_sync;
@@ -66,6 +67,7 @@ pub use dht_spool::{EntryId, SendState, SpoolError, StateKind};
 pub use dht_stack::Rate;
 pub use events::{Event, EventStream};
 pub use inbox::{MAX_PAYLOAD_BYTES, Subscription};
+pub use metrics::describe_metrics;
 #[cfg(feature = "saf")]
 pub use node::FetchError;
 pub use node::{Node, SHUTDOWN_LIMIT};

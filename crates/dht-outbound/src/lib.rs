@@ -52,7 +52,7 @@ pub use deliver::{
 pub use discover::Discover;
 pub use error::SendError;
 pub use log::{LogMessage, LogMessageLayer, LogRequest, LogRequestFuture, LogRequestLayer};
-pub use metrics::describe;
+pub use metrics::describe_metrics;
 pub use outbound::Outbound;
 pub use pipeline::{PipelineParts, pipeline};
 pub use seal::{Seal, SealLayer, SealedRequest};

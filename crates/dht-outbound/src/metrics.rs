@@ -15,7 +15,7 @@ const SHED: &str = "dht_outbound_shed_total";
 const RUNNING: &str = "dht_outbound_running";
 
 /// Describes the metrics of this crate to the installed recorder.
-pub fn describe() {
+pub fn describe_metrics() {
     describe_counter!(
         REQUESTS,
         Unit::Count,

@@ -58,7 +58,7 @@ pub use directory::{
 pub use filter::{ACTIVE_SECONDS, FeatureRule, PeerFilter};
 pub use frame::InboundFrame;
 pub use group::NetGroup;
-pub use metrics::describe;
+pub use metrics::describe_metrics;
 pub use record::{MAX_PROTOCOLS, MAX_USER_AGENT_BYTES, PeerRecord};
 
 #[cfg(doctest)]

@@ -8,7 +8,7 @@ const BANS: &str = "dht_peers_bans_total";
 const EVICTIONS: &str = "dht_peers_evictions_total";
 
 /// Describes the metrics of this crate to the installed recorder.
-pub fn describe() {
+pub fn describe_metrics() {
     describe_gauge!(PEERS, Unit::Count, "peers in the directory, by table");
     describe_counter!(BANS, Unit::Count, "bans put in force, by offence");
     describe_counter!(

@@ -58,8 +58,7 @@ impl Metrics {
         let handle = PrometheusBuilder::new()
             .install_recorder()
             .map_err(MetricsError)?;
-        dht_peers::describe();
-        dht_spool::describe_metrics();
+        dht_node::describe_metrics();
         Ok(Self(handle))
     }
 

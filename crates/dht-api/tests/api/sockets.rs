@@ -113,15 +113,27 @@ async fn tcp_asks_for_the_token() {
     ));
 }
 
+/// Every scraped family has its help text.
+fn assert_described(metrics: &str) {
+    let types = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    for family in types.filter_map(|line| line.split(' ').next()) {
+        let help = format!("# HELP {family} ");
+        assert!(metrics.contains(&help), "{family}");
+    }
+}
+
 #[tokio::test]
 async fn metrics_and_health_are_served() {
+    // Before the node, which counts from its start.
+    let metrics = Metrics::install().unwrap();
     let mut served = Served::start().await;
     served.parts.config.peers = vec![
         "6a493210f7499cd17fecb510ae0cea23a110e8d5b901f8acadd3095c73a3b919::/ip4/1.2.3.4/tcp/1"
             .parse()
             .unwrap(),
     ];
-    let metrics = Metrics::install().unwrap();
     let address = "127.0.0.1:0".parse().unwrap();
     let (parts, limits) = (served.parts.clone(), Limits::default());
     let server = MetricsServer::bind(address, metrics, parts, limits)
@@ -139,10 +151,17 @@ async fn metrics_and_health_are_served() {
     let metrics = get("/metrics").await;
     assert!(metrics.starts_with("HTTP/1.1 200 "));
     assert!(metrics.contains("\n# TYPE dht_spool_"), "{metrics}");
+    assert_described(&metrics);
     assert!(get("/healthy").await.contains(r#""ok":true"#));
     let ready = get("/ready").await;
     assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");
     assert!(ready.contains(r#""code":"nobody_connected""#), "{ready}");
+    let other = node().await;
+    let address = other.peer_address().to_string();
+    served.client.ping(address).await.unwrap();
+    let metrics = get("/metrics").await;
+    assert!(metrics.contains("\n# TYPE dht_transport_"), "{metrics}");
+    assert_described(&metrics);
     // The API itself is not there.
     assert!(get("/v1/status").await.starts_with("HTTP/1.1 404 "));
 }

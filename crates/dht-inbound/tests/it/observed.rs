@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dht_core::{Signing, test_util::NOW};
-use dht_inbound::{FloodMeter, InboundConfig, metrics};
+use dht_inbound::{FloodMeter, InboundConfig, describe_metrics};
 use dht_peers::policy::{AttributionProfile, BanPolicy, BanTerms};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
@@ -13,8 +13,8 @@ use crate::stack::{DELIVERER, Draft, ME, Node, OTHER, key};
 fn each_message_counts_under_its_outcome() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
-    ::metrics::with_local_recorder(&recorder, || {
-        metrics::describe();
+    metrics::with_local_recorder(&recorder, || {
+        describe_metrics();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
@@ -52,12 +52,12 @@ fn each_message_counts_under_its_outcome() {
         .into_iter()
         .map(|(outcome, n)| (outcome.to_owned(), n))
         .collect();
-    assert_eq!(all[metrics::MESSAGES], expected);
-    assert_eq!(all[metrics::EXACT_COPIES][""], 2);
+    assert_eq!(all["dht_inbound_messages_total"], expected);
+    assert_eq!(all["dht_inbound_exact_copies_total"][""], 2);
     // The deliverer of a message to itself is not banned.
     assert!(!all.contains_key("dht_peers_bans_total"));
-    assert_eq!(all[metrics::SENT]["forward sent"], 1);
-    assert!(all[metrics::BYTES][""] > 3 * 6_000);
+    assert_eq!(all["dht_inbound_sent_total"]["forward sent"], 1);
+    assert!(all["dht_inbound_bytes_total"][""] > 3 * 6_000);
 }
 
 #[tokio::test]
