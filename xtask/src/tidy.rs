@@ -11,10 +11,10 @@ use serde_json::Value;
 use crate::repo;
 use source::Source;
 
-/// Find files of a crate that import each other in a circle and tests with long names; count lines, names and errors
+/// Find circles of files, imports through the root of a crate and long test names; count lines, names and errors
 ///
-/// Tests and generated code are left out of circles and counts. Fails if there is a circle, or a test whose name has
-/// more than six words behind the ids of its behaviours.
+/// Tests and generated code are left out of circles and counts. Fails if there is a circle, an import of
+/// an item that the root only passes on, or a test whose name has more than six words behind the ids of its behaviours.
 #[derive(Debug, Default, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask tidy                     circles of files, long test names\n  \
@@ -51,15 +51,23 @@ impl Tidy {
                 println!("circle in {}: {}", source.name, circle.join(" | "));
             }
         }
+        let mut through_root = 0;
+        for source in &sources {
+            for (file, item) in source.imports_through_root() {
+                through_root += 1;
+                println!("{}: {file} imports {item} through the root", source.name);
+            }
+        }
         let mut long = Vec::new();
         names::long_test_names(&repo::root(), &mut long)?;
         for name in &long {
             println!("long test name in {name}");
         }
         ensure!(circles == 0, "{circles} circles of files");
+        ensure!(through_root == 0, "{through_root} imports through a root");
         ensure!(long.is_empty(), "{} tests with long names", long.len());
         println!(
-            "tidy: no circle of files in {} crates, no long test name",
+            "tidy: no circle of files and no import through the root in {} crates, no long test name",
             sources.len()
         );
         Ok(())
