@@ -24,4 +24,5 @@ mod restart;
 mod saf;
 mod saf_stack;
 mod shutdown;
+mod stock;
 mod vectors;

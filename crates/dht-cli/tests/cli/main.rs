@@ -400,6 +400,22 @@ async fn saf_shows_deletes_and_fetches() {
 }
 
 #[tokio::test]
+async fn demo_loses_nothing() {
+    for seed in ["1", "2"] {
+        let output = Command::new(BINARY)
+            .args(["demo", "--json", "--nodes", "8"])
+            .args(["--messages", "100", "--seed", seed])
+            .output();
+        let output = within(output).await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["lost"], 0, "{json}");
+        assert_eq!(json["duplicated"], 0, "{json}");
+        assert_eq!(json["delivered"], json["expected"], "{json}");
+    }
+}
+
+#[tokio::test]
 async fn offline_demo_delivers_all() {
     let output = Command::new(BINARY)
         .args([
