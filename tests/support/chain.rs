@@ -1,4 +1,4 @@
-//! A sender, a holder and a recipient as three processes that are killed at random moments under traffic, and the judge
+//! A sender, a holder and a recipient as three processes that are killed at random moments under traffic, and the checker
 //! of what arrives.
 //!
 //! [`run`] starts this program again as each of them ([`live`]), with a home each and real sockets between them. It gives

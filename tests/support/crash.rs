@@ -7,12 +7,12 @@
 //! The moments come from a seed. The same seed asks for the same moments; what the writer is doing then is up to
 //! the machine.
 
-mod judge;
+mod account;
 mod message;
 mod rounds;
 mod stream;
 
-pub use judge::{Account, Verdict};
+pub use account::{Account, Check};
 pub use message::{Plan, message, plan};
 pub use rounds::{Outcome, Rounds, run};
 pub use stream::{Line, stream};

@@ -52,7 +52,7 @@ struct Row {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Verdict {
+enum RowStatus {
     Passed,
     Failed,
     Missing,
@@ -92,15 +92,15 @@ impl Behaviours {
                 .iter()
                 .filter(|(name, _)| covers(name, &row.id))
                 .collect();
-            let verdict = verdict(row, &tests);
-            *match verdict {
-                Verdict::Passed => &mut passed,
-                Verdict::Failed => &mut failed,
-                Verdict::Missing => &mut missing,
-                Verdict::Later => &mut later,
+            let status = status(row, &tests);
+            *match status {
+                RowStatus::Passed => &mut passed,
+                RowStatus::Failed => &mut failed,
+                RowStatus::Missing => &mut missing,
+                RowStatus::Later => &mut later,
             } += 1;
-            if self.list || matches!(verdict, Verdict::Failed | Verdict::Missing) {
-                println!("{:<6} {verdict:?}: {}", row.id, row.text);
+            if self.list || matches!(status, RowStatus::Failed | RowStatus::Missing) {
+                println!("{:<6} {status:?}: {}", row.id, row.text);
                 for (name, passed) in tests {
                     println!(
                         "         {} {name}",
@@ -199,19 +199,19 @@ fn result(line: &str) -> Option<(String, bool)> {
     }
 }
 
-fn verdict(row: &Row, tests: &[(&String, &bool)]) -> Verdict {
+fn status(row: &Row, tests: &[(&String, &bool)]) -> RowStatus {
     if tests.iter().any(|(_, passed)| !**passed) {
-        Verdict::Failed
+        RowStatus::Failed
     } else if !tests.is_empty() {
-        Verdict::Passed
+        RowStatus::Passed
     } else if row
         .area
         .as_deref()
         .is_some_and(|area| LATER.contains(&area))
     {
-        Verdict::Later
+        RowStatus::Later
     } else {
-        Verdict::Missing
+        RowStatus::Missing
     }
 }
 
@@ -278,12 +278,12 @@ mod tests {
             panic!("rows")
         };
         let name = String::from("b013_reads_none");
-        assert_eq!(verdict(metadata, &[]), Verdict::Later);
-        assert_eq!(verdict(padding, &[]), Verdict::Missing);
-        assert_eq!(verdict(metadata, &[(&name, &true)]), Verdict::Passed);
+        assert_eq!(status(metadata, &[]), RowStatus::Later);
+        assert_eq!(status(padding, &[]), RowStatus::Missing);
+        assert_eq!(status(metadata, &[(&name, &true)]), RowStatus::Passed);
         assert_eq!(
-            verdict(metadata, &[(&name, &true), (&name, &false)]),
-            Verdict::Failed
+            status(metadata, &[(&name, &true), (&name, &false)]),
+            RowStatus::Failed
         );
     }
 }

@@ -57,7 +57,7 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// Nobody serves at the socket or address: no node runs there, or access is denied.
+    /// No process serves at the socket or address: no node runs there, or access is denied.
     #[error("no node answers at {at}")]
     Connect {
         /// Path of the socket, or address.

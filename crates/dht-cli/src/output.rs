@@ -1,4 +1,4 @@
-//! Standard output and standard error, each written by a thread of its own: a terminal or pipe that nobody reads does
+//! Standard output and standard error, each written by a thread of its own: a terminal or pipe that is not read does
 //! not stop the node.
 
 mod pipe;
@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use self::pipe::PipeReader;
 use crate::exit::Failure;
 
-/// Lines of standard output that wait for their turn. The thread that writes them waits only for whoever reads.
+/// Lines of standard output that wait for their turn. The thread that writes them waits only for the reader.
 const LINES: Channel = Channel {
     name: "lines of standard output",
     from: &[("commands", WhenFull::Wait)],

@@ -52,7 +52,7 @@ impl Run {
         let secret = self.home.key()?;
         let mut settings = started(&self.home)?;
         let service = Service::start(&self.home, lock, secret, &settings).await?;
-        // Messages stay in the inbox for whoever reads it.
+        // Messages stay in the inbox until a client reads it.
         keep(&self.home, &mut settings, service, |_| {
             std::future::pending()
         })

@@ -103,7 +103,7 @@ impl Signals {
             tokio::select! {
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => return,
-                // Nobody may be waiting: the next command that does reads the newest configuration anyway.
+                // No command may be waiting: the next command that does reads the newest configuration anyway.
                 _ = self.hangup.recv() => RELOAD.notify_one(),
             }
         }

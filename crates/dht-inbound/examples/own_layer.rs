@@ -29,7 +29,7 @@ async fn main() -> Result<(), BoxError> {
         .push_crypto()
         .push_filters()
         .into_inner();
-    let request = SealRequest::new(encode_parts(&["hello".into()]), &alice); // nobody signs it
+    let request = SealRequest::new(encode_parts(&["hello".into()]), &alice); // not signed
     let frame = seal(request, SealSecrets::random(rng))?.to_frame();
     let source = RemotePeer::new(alice.public_key(), Features::NODE);
     let outcome = stack.oneshot(InboundFrame::new(source, frame)).await?;

@@ -33,7 +33,7 @@ impl Service<OutboundMessage> for ToTransport {
     type Error = BoxError;
     type Future = std::future::Ready<Result<(), BoxError>>;
 
-    /// Always ready: a full queue refuses, it does not wait, so that one slow peer holds up nobody else.
+    /// Always ready: a full queue refuses, it does not wait, so that one slow peer holds up no other.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }

@@ -76,7 +76,7 @@ mod tests {
         all
     }
 
-    /// With every channel full, somebody can still move.
+    /// With every channel full, some task can still move.
     #[test]
     fn channels_have_no_waiting_cycle() {
         assert_eq!(waiting_cycle(&all()), None);

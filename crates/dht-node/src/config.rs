@@ -58,7 +58,7 @@ pub struct Config {
     #[serde(serialize_with = "show", deserialize_with = "parse")]
     pub attribution: AttributionProfile,
     /// Messages that a peer may send within [`flood_seconds`](Self::flood_seconds) before it is banned for ten minutes
-    /// in the legacy profile, at least 1; the strict one bans nobody for volume. Defaults to [`DEFAULT_FLOOD_MESSAGES`].
+    /// in the legacy profile, at least 1; the strict one bans no peer for volume. Defaults to [`DEFAULT_FLOOD_MESSAGES`].
     pub flood_messages: u32,
     /// Window of [`flood_messages`](Self::flood_messages) in seconds, 1 to 86 400. Defaults to
     /// [`DEFAULT_FLOOD_SECONDS`].

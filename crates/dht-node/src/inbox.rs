@@ -164,7 +164,7 @@ impl Subscribers {
         Subscription(Source::Durable(Box::new(reader)))
     }
 
-    /// Queues a message for every subscriber that has room, and waits until one has taken it; false if nobody did. If no
+    /// Queues a message for every subscriber that has room, and waits until one has taken it; false if none did. If no
     /// queue has room, waits for the first that has; otherwise full ones miss the message.
     pub(crate) async fn deliver(&self, received: Received, permit: BytePermit) -> bool {
         let subscribers = self.live.lock().clone().unwrap_or_default();

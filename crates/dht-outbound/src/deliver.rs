@@ -191,7 +191,7 @@ impl Deliveries {
         threshold: f32,
     ) -> (Vec<MessageTag>, Vec<MessageTag>) {
         let total = self.len();
-        // Precise enough: nobody sends to 2^24 peers.
+        // Precise enough: no message goes to 2^24 peers.
         #[expect(clippy::cast_precision_loss, reason = "a count of peers")]
         self.wait_until(move |ok, _| ok as f32 / total as f32 >= threshold)
             .await

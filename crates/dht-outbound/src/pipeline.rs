@@ -65,7 +65,7 @@ where
     let select = config.select.clone();
     ServiceBuilder::new()
         .layer(LogRequestLayer)
-        // Outside sealing: a message for nobody costs no arithmetic.
+        // Outside sealing: a message without recipients costs no arithmetic.
         .layer(SelectLayer::new(
             connections,
             directory,

@@ -160,7 +160,7 @@ impl Sealer {
             if !is_clear || params.force_origin || params.flags != Flags::NONE {
                 return Err(SendError::HeaderConflict);
             }
-            // Correctness: never remembered. The signature in a given header is somebody else's, and its signer could
+            // Correctness: never remembered. The signature in a given header is of another node, and its signer could
             // have us drop a third message whose hash it chose (04 section 11.2, 04 F-5).
             return Ok((encode_envelope(&header, &body), None));
         }

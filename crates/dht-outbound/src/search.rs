@@ -54,7 +54,7 @@ pub struct SearchLimits {
 /// let mut rng = entropy.rng();
 /// let (secret, now) = (SecretKey::random(&mut rng), UnixSeconds(1_700_000_000));
 /// let me = Arc::new(NodeIdentity::new(secret, Features::NODE, vec![], now, &mut rng));
-/// // A pipeline that knows nobody; a node takes `dht_outbound::pipeline`.
+/// // A pipeline that knows no peer; a node takes `dht_outbound::pipeline`.
 /// let nobody = service_fn(|_: SendRequest| async { Err(BoxError::from(SendError::NobodySelected)) });
 /// let (outbound, _worker) = Outbound::new(&Config::default(), nobody);
 /// let searcher = Searcher::new(outbound, Arc::clone(&me), entropy, SearchLimits::default());

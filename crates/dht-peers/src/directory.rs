@@ -123,7 +123,7 @@ impl Directory {
         &self.0.me
     }
 
-    /// The peers connected now, which are never evicted. Whoever opens and closes connections keeps the table.
+    /// The peers connected now, which are never evicted. The transport, which opens and closes connections, keeps the table.
     #[must_use]
     pub fn connections(&self) -> Connections {
         self.0.state.read().connections().clone()
@@ -318,7 +318,7 @@ impl Directory {
     /// The two distances behind [`in_region`](Self::in_region). Cached until a peer or ban changes.
     #[must_use]
     pub fn region_thresholds(&self, n: usize, now: UnixSeconds) -> RegionThresholds {
-        // Correctness: lock order is region, then state; nobody else takes both.
+        // Correctness: lock order is region, then state; no other code takes both.
         self.0
             .region
             .lock()

@@ -27,7 +27,7 @@ pub const MAX_ENVELOPE_PARTS: usize = 16;
 /// (specification 05, section 11).
 pub const MAX_STORED_MESSAGES: usize = 1_024;
 
-/// Body of a message kept for somebody else: 512 KiB (specification 05, section 11).
+/// Body of a message stored for another node: 512 KiB (specification 05, section 11).
 pub const MAX_STORED_BODY_BYTES: usize = 512 * 1024;
 
 /// Addresses in one identity claim (specification 01, section 5.3).

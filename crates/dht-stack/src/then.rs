@@ -232,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    /// Passes even numbers on, halved by the asked service; zero needs nobody.
+    /// Passes even numbers on, halved by the asked service; zero asks no service.
     #[derive(Clone)]
     struct Halve;
 

@@ -28,7 +28,7 @@ pub enum Line {
     Fault(String),
 }
 
-/// Writes a line for the judge.
+/// Writes a line for the checker.
 pub(super) fn say(line: &Line) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(format!("{line}\n").as_bytes())?;

@@ -1,4 +1,4 @@
-//! Kill, start, judge, and again.
+//! Kill, start, check, and again.
 
 use std::{
     ffi::OsString,
@@ -32,13 +32,13 @@ const MOST_DOWN: Duration = Duration::from_millis(500);
 const MOST_OPENING: Duration = Duration::from_millis(300);
 /// Messages that are acknowledged in a round, at least.
 const ROUND_MESSAGES: u64 = 10;
-/// Messages that are acknowledged before a judgement with the recipient down, at least.
+/// Messages that are acknowledged before a check with the recipient down, at least.
 const JUDGED_MESSAGES: u64 = 50;
-/// Rounds between two judgements without the sender.
+/// Rounds between two checks without the sender.
 const JUDGED: u32 = 10;
 /// Without progress for this long, nothing more is expected.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Lines that the judge has not heard yet.
+/// Lines that the checker has not heard yet.
 const LINES: usize = 1024;
 /// Ports listened on: below those that the operating system gives to outgoing connections.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
@@ -99,7 +99,7 @@ pub fn run(chain: &Chain, directory: &Path) -> Result<Outcome, String> {
         if round % JUDGED != 0 && round != chain.rounds {
             continue;
         }
-        let stored = world.judge()?;
+        let stored = world.check()?;
         outcome.lost = world.account.missing().count() as u64;
         say(&format!(
             "{round:>4}/{}  {} kills: {} acknowledged, {stored} of them read with the sender gone, {} lost, {} twice",
@@ -224,7 +224,7 @@ impl World {
 
     /// Lets the sender acknowledge messages while the recipient is down, and waits until the consumer has all of them
     /// although the sender is gone. Answers how many the consumer did not have when it went.
-    fn judge(&mut self) -> Result<usize, String> {
+    fn check(&mut self) -> Result<usize, String> {
         self.step(Step::Kill(Role::Recipient))?;
         let enough = self.account.acknowledged() + JUDGED_MESSAGES;
         if !self.pump_until(|account| account.acknowledged() >= enough)? {

@@ -1,4 +1,4 @@
-//! Kill, open, judge, and again.
+//! Kill, open, check, and again.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use dht_mailbox::{Durability, Store};
 use rand_core::Rng;
 
 use super::{
-    judge::{Account, Verdict},
+    account::{Account, Check},
     message::{BASE, message, plan},
     store_config,
 };
@@ -82,7 +82,7 @@ pub fn run(rounds: &Rounds, directory: &Path) -> Result<Outcome, String> {
         let start = now();
         let store = open(directory, Durability::Immediate)?;
         let opening = start.elapsed();
-        let verdict = account.judge(&store).map_err(text)?;
+        let check = account.check(&store).map_err(text)?;
         insert(&store, account.highest + 1, &mut account)?;
         drop(store);
         say(&format!(
@@ -90,11 +90,11 @@ pub fn run(rounds: &Rounds, directory: &Path) -> Result<Outcome, String> {
             rounds.rounds,
             moments.join(", and "),
             opening.as_millis(),
-            verdict.rows,
-            verdict.lost,
-            verdict.inconsistent
+            check.rows,
+            check.lost,
+            check.inconsistent
         ))?;
-        outcome.add(&verdict, opening)?;
+        outcome.add(&check, opening)?;
     }
     outcome.acknowledged = account.acknowledged;
     Ok(outcome)
@@ -150,11 +150,11 @@ fn now() -> Instant {
 // === impl Outcome ===
 
 impl Outcome {
-    fn add(&mut self, verdict: &Verdict, opening: Duration) -> Result<(), String> {
-        self.lost += verdict.lost;
-        self.inconsistent += verdict.inconsistent;
+    fn add(&mut self, check: &Check, opening: Duration) -> Result<(), String> {
+        self.lost += check.lost;
+        self.inconsistent += check.inconsistent;
         self.slowest_opening = self.slowest_opening.max(opening);
-        verdict
+        check
             .faults
             .iter()
             .try_for_each(|fault| say(&format!("         {fault}")))

@@ -1,13 +1,13 @@
 //! `key_derivation`, `padding`, `envelopes_valid`, `envelopes_invalid`.
 
 mod rebuild;
-mod verdict;
+mod receive;
 
 use bytes::{Bytes, BytesMut};
 use dht_core::{Destination, KeyAgreement, MessageTag, RawEnvelope, encode_parts, pad, unpad};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-use self::verdict::{Verdict, judge};
+use self::receive::{ReceiveResult, receive};
 use super::case::{Case, Outcome, generate, same, same_bytes};
 use super::hashes::header;
 
@@ -168,9 +168,9 @@ pub(super) fn valid(case: &Case<'_>) -> Outcome {
     let hashes = case.object("recipient_result")?.list("parts_blake2b256")?;
     same("number of parts", parts.len(), hashes.len())?;
     for (part, hash) in parts.iter().zip(hashes) {
-        same_bytes("hash of a part", &verdict::hash(part), &hash.own_hex()?)?;
+        same_bytes("hash of a part", &receive::hash(part), &hash.own_hex()?)?;
     }
-    verdicts(case, &frame)
+    results(case, &frame)
 }
 
 /// Compares the public parts of the sealed envelope with the case.
@@ -227,26 +227,26 @@ pub(super) fn invalid(case: &Case<'_>) -> Outcome {
         case.object("recipient_result")?.flag("accepted")?,
         false,
     )?;
-    verdicts(case, &case.hex("envelope")?)
+    results(case, &case.hex("envelope")?)
 }
 
 /// Compares the conclusions of the recipient and of an unrelated node with the case.
-fn verdicts(case: &Case<'_>, frame: &Bytes) -> Outcome {
+fn results(case: &Case<'_>, frame: &Bytes) -> Outcome {
     same(
         "sender's key",
         case.secret("sender_secret")?.public_key(),
         case.key("sender_public")?,
     )?;
-    let recipient = verdict::node(case.secret("recipient_secret")?);
+    let recipient = receive::node(case.secret("recipient_secret")?);
     same(
         "recipient's key",
         *recipient.public_key(),
         case.key("recipient_public")?,
     )?;
-    let relay = verdict::unrelated();
+    let relay = receive::unrelated();
     for (field, node) in [("recipient_result", recipient), ("relay_result", relay)] {
-        let expected = Verdict::expected(&case.object(field)?)?;
-        judge(frame.clone(), &node)
+        let expected = ReceiveResult::expected(&case.object(field)?)?;
+        receive(frame.clone(), &node)
             .matches(&expected)
             .map_err(|error| format!("{field}: {error}"))?;
     }

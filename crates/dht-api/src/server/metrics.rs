@@ -76,7 +76,7 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl MetricsServer {
-    /// Serves at the address. It shows counts, no keys and no contents; whoever can connect can read them.
+    /// Serves at the address. It shows counts, no keys and no contents; every client that can connect can read them.
     ///
     /// # Errors
     /// [`BindError`].

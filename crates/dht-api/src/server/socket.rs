@@ -20,7 +20,7 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Listens at the path: mode 0600 from the beginning, in the place of a socket that nobody serves any more.
+    /// Listens at the path: mode 0600 from the beginning, in the place of a socket that no process serves any more.
     pub(super) async fn bind(path: &Path) -> Result<(UnixListener, Self), BindError> {
         let at = path.display().to_string();
         let refused = |source| BindError::io(&at, source);
@@ -51,7 +51,7 @@ impl SocketFile {
                 Err(error) => return Err(refused(error)),
             },
         }
-        // Bound in a folder of its own, so that nobody connects before the mode is set; then moved to its place.
+        // Bound in a folder of its own, so that no client connects before the mode is set; then moved to its place.
         let private = folder.join(format!(".api-{}", std::process::id()));
         let made = Self::bind_in(&private, path);
         let _left = fs::remove_dir_all(&private);

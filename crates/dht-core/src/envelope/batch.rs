@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(verdicts(good.to_vec()), [true, true, true]);
     }
 
-    /// Keys and nonces at the edge: what one check refuses, so does the other, whoever stands beside it.
+    /// Keys and nonces at the edge: what one check refuses, so does the other, whatever else is in the batch.
     #[test]
     fn edge_points_verify_alike() {
         let good = sealed(frame(1, 1));

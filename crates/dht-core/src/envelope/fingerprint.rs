@@ -9,7 +9,7 @@ use zeroize::Zeroize;
 /// A keyed hash of one exact envelope: everything but the unsigned tag.
 ///
 /// HighwayHash, 128 bits: equal fingerprints under one key mean equal envelopes. The key is random, per process and
-/// never shown, nor is any fingerprint, so that nobody can search for collisions. Tens of times faster than the
+/// never shown, nor is any fingerprint, so that no peer can search for collisions. Tens of times faster than the
 /// protocol's own hash, and short of a duplicate lookup it decides nothing: what is *not* recognised is verified.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 16]);

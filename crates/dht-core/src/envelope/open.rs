@@ -42,7 +42,7 @@ impl Verified {
     /// Reads the message if it is readable here.
     ///
     /// Clear messages are readable everywhere. Encrypted ones are opened if `identity` is the destination, in
-    /// place when nobody else holds the frame, and come back [`Content::Unreadable`] otherwise.
+    /// place when no other owner holds the frame, and come back [`Content::Unreadable`] otherwise.
     ///
     /// # Errors
     /// [`OpenError`]. For messages addressed here it does not say which check failed.

@@ -23,7 +23,7 @@ pub struct Decode {
     pub limiter: RateLimiter,
     /// Clock of this node.
     pub clock: SharedClock,
-    /// If set, messages of deliverers that are not in this directory are dropped. Nobody is banned for it: others may have
+    /// If set, messages of deliverers that are not in this directory are dropped. No peer is banned for it: others may have
     /// crowded the deliverer out of the directory.
     pub known_in: Option<Directory>,
 }

@@ -1,6 +1,6 @@
 //! How much one deliverer may ask of this node: law 3, before any public-key work.
 //!
-//! The buckets here hold a deliverer to what a node can carry beside its other deliverers. Nobody is banned for volume in
+//! The buckets here hold a deliverer to what a node can carry beside its other deliverers. No peer is banned for volume in
 //! the strict profile; in the legacy one the flood limit of specification 03, section 5 bans, when the meter is read.
 
 mod limiter;

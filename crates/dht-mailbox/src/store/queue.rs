@@ -176,7 +176,7 @@ impl Queue {
         }
     }
 
-    /// Why a request is not answered. A request that is dropped while nobody has closed the store was dropped by a
+    /// Why a request is not answered. A request that is dropped while the store is open was dropped by a
     /// panic.
     fn ended(&self) -> StoreError {
         self.health().err().unwrap_or(StoreError::WriterDied)

@@ -146,7 +146,7 @@ impl Driver {
             place,
         } = fresh;
         if self.messages.contains(entry.id) {
-            // Somebody asked for it in between.
+            // A caller asked for it in between.
             return;
         }
         let held = Load::Held {
@@ -240,7 +240,7 @@ impl Driver {
             self.tell(id);
             self.forget(id);
         }
-        // A caller that gave up while its message was written down left one that nobody has taken.
+        // A caller that gave up while its message was written down left one that no task has taken.
         let known = self.messages.len() as u64;
         if clean_up && self.shared.spool.stats().rows > known {
             self.list(None);

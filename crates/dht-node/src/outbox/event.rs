@@ -48,7 +48,7 @@ pub(super) enum Event {
         /// Whether the recipient is connected.
         connected: bool,
     },
-    /// A copy for this node itself was delivered, or nobody takes it now.
+    /// A copy for this node itself was delivered, or no subscriber takes it now.
     Local(bool),
     /// What became of the copy for the recipient.
     Direct(Copy),

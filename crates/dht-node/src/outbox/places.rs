@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(super) const PLACES: usize = 1_024;
 /// Of these for one recipient, so that one that does not read leaves room for the others.
 const PLACES_A_RECIPIENT: usize = 256;
-/// Recipients whose shares are looked through for such that nobody uses.
+/// Recipients whose shares are searched for unused ones.
 const SWEEP: usize = 1_024;
 
 /// Bounds the messages and bytes that are being sent, in all and for one recipient.

@@ -14,7 +14,7 @@ use super::{
 pub enum Offence {
     /// Sent an identity that does not decode or breaks a limit.
     MalformedIdentity,
-    /// Sent an identity with an address that nobody may advertise.
+    /// Sent an identity with an address that no node may advertise.
     RefusedAddress,
     /// Sent an identity that is not validly signed.
     ForgedIdentity,
@@ -50,11 +50,11 @@ pub enum Offence {
     DiscoveryForgedClaim,
     /// Signed a discovery whose fields do not convert.
     DiscoveryUnconvertible,
-    /// Delivered a discovery response somebody else signed.
+    /// Delivered a discovery response that another node signed.
     ResponseOfOther,
     /// Signed a discovery response for another key.
     ResponseForOther,
-    /// Answered a discovery for somebody else with its own key.
+    /// Answered a discovery for another node with its own key.
     ResponseWrongKey,
     /// Signed a discovery response with a claim its owner did not sign.
     ResponseForgedClaim,
@@ -78,7 +78,7 @@ pub enum Offence {
     SafDhtMessage,
     /// Answered with a store-and-forward message.
     SafSafMessage,
-    /// Answered with a message for somebody else.
+    /// Answered with a message for another node.
     SafWrongDestination,
     /// Answered with a message whose signature does not decode.
     SafUndecodableSignature,
@@ -100,7 +100,7 @@ pub struct Rule {
     /// Document and section of the specification (`docs/protocol`) behind the row.
     pub section: &'static str,
     /// Party that could make an honest node commit the offence, or look as if it had; `None` if only the node's own
-    /// software could. A row with such a party bans nobody in the strict profile.
+    /// software could. A row with such a party bans no peer in the strict profile.
     pub framed_by: Option<&'static str>,
     /// Ban in the strict profile; `None` if no peer is banned.
     pub strict: Option<Penalty>,
@@ -268,7 +268,7 @@ mod tests {
                 .iter()
                 .all(|offence| offence.rule().strict.is_none())
         );
-        // Nobody but the peer that was looked for could be blamed for being looked for.
+        // Only the peer that was looked for could be blamed, and it did nothing.
         let strict = rules().iter().filter_map(|rule| rule.strict);
         assert!(strict.into_iter().all(|penalty| penalty.party != Sought));
     }

@@ -5,8 +5,8 @@ use std::{fmt, str::FromStr};
 /// Choice of the banned party when a message does not prove which peer misbehaved (03 section 4.3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum AttributionProfile {
-    /// Bans only for what is proven: a relay never for bytes that somebody else signed, a signer never for a message
-    /// that somebody else delivered unless the message alone proves guilt.
+    /// Bans only for what is proven: a relay never for bytes that another node signed, a signer never for a message
+    /// that another node delivered unless the message alone proves guilt.
     #[default]
     Strict,
     /// Bans as the network's first implementation does.

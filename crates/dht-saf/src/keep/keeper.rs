@@ -57,7 +57,7 @@ impl Keeper {
     /// A message that is not stored is marked so, unless the admission rule leaves it unmarked.
     pub(super) fn accept(&self, message: &mut impl InTransit) -> Option<NewRecord> {
         let retention = match self.admit(message) {
-            // Keys are free: what is for a recipient that was never here may be for nobody, and goes first.
+            // Keys are free: what is for a recipient that was never here may have no reader, and goes first.
             Ok(Retention::High) if !self.has_met(message) => Retention::Unmet,
             Ok(retention) => retention,
             Err(reason) => {

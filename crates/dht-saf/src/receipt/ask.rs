@@ -216,7 +216,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn streams_end_with_their_askers() {
-        // Nobody asks any more, and the peer does not close its side.
+        // No caller asks any more, and the peer does not close its side.
         let (ours, _theirs) = tokio::io::duplex(4096);
         let (asker, carrying) = ReceiptAsker::new(async { Ok(ours) });
         drop(asker);

@@ -204,7 +204,7 @@ impl StorageBackend for Unrepaired {
     fn close(&self) -> io::Result<()> {
         self.0.close()
     }
-    // Nobody else knows the file by its new name, and its old name is locked.
+    // No other process knows the file by its new name, and its old name is locked.
     fn try_lock_shared_range(
         &self,
         _: Bound<u64>,

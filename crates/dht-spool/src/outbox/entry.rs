@@ -47,7 +47,7 @@ pub struct EntryOptions {
 pub enum SendState {
     /// No copy was sent yet.
     Queued,
-    /// A copy was handed to a connection; nobody confirmed it.
+    /// A copy was handed to a connection, and not confirmed.
     Sent,
     /// Mailbox holders confirmed a copy.
     Stored {

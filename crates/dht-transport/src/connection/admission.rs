@@ -96,7 +96,7 @@ impl Admission {
     /// Lets a socket shake hands.
     ///
     /// When all slots are taken, the oldest handshake of the source that has most of them makes room: a
-    /// half-open socket keeps its place only until somebody else wants it, while an honest handshake is over
+    /// half-open socket keeps its place only until another socket wants it, while an honest handshake is over
     /// after a few round trips.
     pub(crate) fn admit(self: &Arc<Self>, source: Source) -> Result<HandshakeSlot, Refusal> {
         let mut state = self.state.lock();

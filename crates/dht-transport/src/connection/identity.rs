@@ -84,7 +84,7 @@ impl IdentityError {
     /// side that dialled.
     ///
     /// 02 section 4.3 with the corrections of 02 section 17, 17: a time-out is only held against the side that
-    /// dialled in, and an empty address list, an unsupported address form or a wrong clock against nobody.
+    /// dialled in, and an empty address list, an unsupported address form or a wrong clock against no peer.
     #[must_use]
     pub const fn offence(&self, we_dialled: bool) -> Option<Offence> {
         match self {

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 pub struct HandshakeKeys {
     /// Authenticated static key of the peer.
     pub remote: PublicKey,
-    /// The handshake hash: 64 bytes that both sides share and nobody else can cause.
+    /// The handshake hash: 64 bytes that both sides share and no third party can cause.
     pub hash: [u8; 64],
     pub(super) send: Zeroizing<[u8; 32]>,
     pub(super) receive: Zeroizing<[u8; 32]>,

@@ -325,7 +325,7 @@ impl Source for Tail {
             let newest = *self.newest.borrow_and_update();
             if newest > self.last.unwrap_or(0) {
                 match read(&self.api, &self.consumer, self.last, STREAM_ROWS).await {
-                    // Acked by somebody else, or gone.
+                    // Acked by another client, or gone.
                     Ok(rows) if rows.is_empty() => self.last = Some(newest),
                     Ok(rows) => {
                         self.page = rows.into();

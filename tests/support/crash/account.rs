@@ -23,14 +23,14 @@ pub struct Account {
     there: BTreeSet<u64>,
     /// Being taken out when the writer was killed.
     doubtful: BTreeSet<u64>,
-    /// Removals acknowledged since the last judgement; they also cover what was never acknowledged.
+    /// Removals acknowledged since the last check; they also cover what was never acknowledged.
     removals: Vec<Line>,
     gone: HashSet<u64>,
 }
 
 /// Contents of the store after a kill.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Verdict {
+pub struct Check {
     /// Rows.
     pub rows: u64,
     /// Acknowledged messages that are not there.
@@ -80,16 +80,16 @@ impl Account {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn judge(&mut self, store: &Store) -> Result<Verdict, StoreError> {
+    pub fn check(&mut self, store: &Store) -> Result<Check, StoreError> {
         let inspection = store.verify()?;
-        let mut verdict = Verdict {
+        let mut check = Check {
             rows: inspection.rows,
-            ..Verdict::default()
+            ..Check::default()
         };
         inspection
             .faults
             .into_iter()
-            .for_each(|fault| verdict.fault(fault));
+            .for_each(|fault| check.fault(fault));
         let mut found = BTreeSet::new();
         for mailbox in mailboxes() {
             let query = Query {
@@ -101,14 +101,14 @@ impl Account {
             for record in store.fetch(&query)?.records {
                 match number(&record) {
                     Some(number) if found.insert(number) => {}
-                    Some(number) => verdict.fault(format!("message {number} is there twice")),
-                    None => verdict.fault(format!("row {} is not what was sent", record.id.0)),
+                    Some(number) => check.fault(format!("message {number} is there twice")),
+                    None => check.fault(format!("row {} is not what was sent", record.id.0)),
                 }
             }
         }
         let stats = store.stats();
         if (stats.rows, inspection.rows) != (found.len() as u64, found.len() as u64) {
-            verdict.fault(format!(
+            check.fault(format!(
                 "{} rows are served, {} are stored, {} are counted",
                 found.len(),
                 inspection.rows,
@@ -116,8 +116,8 @@ impl Account {
             ));
         }
         for number in self.there.difference(&found) {
-            verdict.lost += 1;
-            verdict.say(format!("message {number} was acknowledged and is lost"));
+            check.lost += 1;
+            check.say(format!("message {number} was acknowledged and is lost"));
         }
         for number in &found {
             if self.there.contains(number) || self.doubtful.contains(number) {
@@ -125,18 +125,18 @@ impl Account {
             }
             // Never acknowledged is fine; acknowledged as taken out is not.
             if self.gone.contains(number) || self.removals.iter().any(|line| line.covers(*number)) {
-                verdict.fault(format!("message {number} was taken out and is there"));
+                check.fault(format!("message {number} was taken out and is there"));
             }
         }
         self.gone.extend(self.doubtful.difference(&found));
         self.there = found;
         self.doubtful.clear();
         self.removals.clear();
-        Ok(verdict)
+        Ok(check)
     }
 }
 
-impl Verdict {
+impl Check {
     fn fault(&mut self, fault: String) {
         self.inconsistent += 1;
         self.say(fault);
@@ -191,11 +191,11 @@ mod tests {
     #[test]
     fn what_is_lost_is_counted() {
         let (store, mut account) = filled();
-        assert_eq!(account.judge(&store).unwrap().rows, 40);
+        assert_eq!(account.check(&store).unwrap().rows, 40);
         // Rows are numbered from 1.
         delete(&store, 1..=2);
-        let verdict = account.judge(&store).unwrap();
-        assert_eq!((verdict.lost, verdict.inconsistent), (2, 0));
+        let check = account.check(&store).unwrap();
+        assert_eq!((check.lost, check.inconsistent), (2, 0));
     }
 
     /// A row whose deletion was not acknowledged may be there or not.
@@ -209,15 +209,15 @@ mod tests {
         };
         account.hear(line(false));
         delete(&store, 1..=1);
-        let clean = Verdict {
+        let clean = Check {
             rows: 39,
-            ..Verdict::default()
+            ..Check::default()
         };
-        assert_eq!(account.judge(&store).unwrap(), clean);
+        assert_eq!(account.check(&store).unwrap(), clean);
         account.hear(line(false));
         account.hear(line(true));
-        let verdict = account.judge(&store).unwrap();
-        assert_eq!((verdict.lost, verdict.inconsistent), (0, 1), "101 is there");
+        let check = account.check(&store).unwrap();
+        assert_eq!((check.lost, check.inconsistent), (0, 1), "101 is there");
     }
 
     #[test]
@@ -227,7 +227,7 @@ mod tests {
         foreign.body = "something else".into();
         let ticket = store.submit(foreign, plan(200).now).unwrap();
         ticket.wait().unwrap();
-        let verdict = account.judge(&store).unwrap();
-        assert!(verdict.inconsistent > 0);
+        let check = account.check(&store).unwrap();
+        assert!(check.inconsistent > 0);
     }
 }

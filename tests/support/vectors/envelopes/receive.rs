@@ -16,7 +16,7 @@ const NOW: UnixSeconds = UnixSeconds(1_760_000_000);
 
 /// Conclusion of a node about an envelope.
 #[derive(Debug, PartialEq)]
-pub(super) enum Verdict {
+pub(super) enum ReceiveResult {
     Accepted {
         dedup_hash: Bytes,
         opened: Option<Opened>,
@@ -58,11 +58,14 @@ pub(super) fn unrelated() -> NodeIdentity {
     node(SecretKey::random(&mut SeededEntropy::new(2).rng()))
 }
 
-pub(super) fn judge(frame: Bytes, node: &NodeIdentity) -> Verdict {
-    accept(frame, node).unwrap_or_else(|(stage, reason)| Verdict::Refused { stage, reason })
+pub(super) fn receive(frame: Bytes, node: &NodeIdentity) -> ReceiveResult {
+    accept(frame, node).unwrap_or_else(|(stage, reason)| ReceiveResult::Refused { stage, reason })
 }
 
-fn accept(frame: Bytes, node: &NodeIdentity) -> Result<Verdict, (&'static str, &'static str)> {
+fn accept(
+    frame: Bytes,
+    node: &NodeIdentity,
+) -> Result<ReceiveResult, (&'static str, &'static str)> {
     let raw = RawEnvelope::parse(frame).map_err(|error| match error {
         DecodeError::Empty => ("decode", "EmptyMessage"),
         _ => ("decode", "ProtobufDecode"),
@@ -90,7 +93,7 @@ fn accept(frame: Bytes, node: &NodeIdentity) -> Result<Verdict, (&'static str, &
         }),
         Content::Unreadable => None,
     };
-    Ok(Verdict::Accepted { dedup_hash, opened })
+    Ok(ReceiveResult::Accepted { dedup_hash, opened })
 }
 
 /// BLAKE2b-256.
@@ -110,9 +113,9 @@ fn header_reason(error: &HeaderError) -> &'static str {
     }
 }
 
-// === impl Verdict ===
+// === impl ReceiveResult ===
 
-impl Verdict {
+impl ReceiveResult {
     /// Reads a `recipient_result` or `relay_result`.
     pub(super) fn expected(result: &Case<'_>) -> Outcome<Self> {
         if !result.flag("accepted")? {
