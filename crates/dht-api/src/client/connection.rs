@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
+    task::JoinSet,
 };
 
 use super::ClientError;
@@ -38,6 +39,8 @@ pub(super) enum Target {
 pub(super) struct Connections {
     target: Target,
     idle: Mutex<Vec<SendRequest<Body>>>,
+    /// Tasks that drive the connections; dropping the set aborts them.
+    drivers: Mutex<JoinSet<()>>,
 }
 
 /// A connection in use. Dropped, it closes once the response is read.
@@ -47,10 +50,11 @@ pub(super) struct Lease {
 }
 
 impl Connections {
-    pub(super) const fn new(target: Target) -> Self {
+    pub(super) fn new(target: Target) -> Self {
         Self {
             target,
-            idle: Mutex::new(Vec::new()),
+            idle: Mutex::default(),
+            drivers: Mutex::default(),
         }
     }
 
@@ -104,28 +108,32 @@ impl Connections {
         match &self.target {
             Target::Unix(path) => {
                 let path = SocketPath::new(path).map_err(refused)?;
-                start(UnixStream::connect(&path).await.map_err(refused)?).await
+                let stream = UnixStream::connect(&path).await.map_err(refused)?;
+                self.start(stream).await
             }
             Target::Tcp { address, .. } => {
                 let stream = TcpStream::connect(address).await.map_err(refused)?;
                 stream.set_nodelay(true).map_err(refused)?;
-                start(stream).await
+                self.start(stream).await
             }
         }
     }
-}
 
-async fn start(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) -> Result<SendRequest<Body>, ClientError> {
-    let (sender, connection) = handshake(TokioIo::new(stream))
-        .await
-        .map_err(ClientError::Connection)?;
-    // Ends with the sender and the last response; its error is the request's.
-    tokio::spawn(async move {
-        let _reported = connection.await;
-    });
-    Ok(sender)
+    async fn start(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<SendRequest<Body>, ClientError> {
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(ClientError::Connection)?;
+        let mut drivers = self.drivers.lock();
+        while drivers.try_join_next().is_some() {}
+        // Ends with the sender and the last response, at the latest with the client; its error is the request's.
+        drivers.spawn(async move {
+            let _reported = connection.await;
+        });
+        Ok(sender)
+    }
 }
 
 impl Lease {

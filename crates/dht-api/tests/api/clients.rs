@@ -11,10 +11,10 @@ use dht_spool::Transition;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::Command,
-    time::{sleep, timeout},
+    time::timeout,
 };
 
-use crate::served::{Served, key};
+use crate::served::{Served, key, until};
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -68,12 +68,8 @@ async fn the_shell_client_waits_for_receipt() {
         .output();
     let receiving = async {
         // Counted before it is committed.
-        let content = loop {
-            match served.outbox().content(1).unwrap() {
-                Some(content) => break content,
-                None => sleep(Duration::from_millis(20)).await,
-            }
-        };
+        until(async || served.outbox().content(1).unwrap().is_some()).await;
+        let content = served.outbox().content(1).unwrap().unwrap();
         assert_eq!(content.payload, "say \"hi\"\n\\");
         let now = UnixSeconds(1);
         served

@@ -10,9 +10,28 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::served::{Served, key};
+use crate::served::{LOOK_AGAIN, Served, key, until, within};
 
 const STREAM: &[u8] = b"GET /v1/inbox/stream HTTP/1.1\r\nhost: x\r\n\r\n";
+
+/// First bytes of the answer to a client that gets its stream.
+const OPENED: [u8; 15] = *b"HTTP/1.1 200 OK";
+
+/// Asks for a stream; the connection, and the first bytes of the answer.
+async fn ask_for_stream(served: &Served) -> (UnixStream, [u8; 15]) {
+    let mut socket = UnixStream::connect(served.socket()).await.unwrap();
+    socket.write_all(STREAM).await.unwrap();
+    let mut answer = [0; 15];
+    within(socket.read_exact(&mut answer)).await.unwrap();
+    (socket, answer)
+}
+
+/// A stream that the server has opened, of which nobody reads more.
+async fn open_stream(served: &Served) -> UnixStream {
+    let (socket, answer) = ask_for_stream(served).await;
+    assert_eq!(answer, OPENED);
+    socket
+}
 
 #[tokio::test]
 async fn a_large_body_is_refused() {
@@ -68,22 +87,32 @@ async fn a_slow_request_is_cut_off() {
         ..Limits::default()
     };
     let served = Served::with(limits).await;
-    let slow_head = timeout(Duration::from_secs(5), served.raw("GET /v1/status HT"));
-    let slow_body = timeout(
-        Duration::from_secs(5),
-        served.raw("POST /v1/ping HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{"),
-    );
-    let (head, body) = tokio::join!(slow_head, slow_body);
-    let head = head.unwrap();
+    let slow_head = served.raw("GET /v1/status HT");
+    let slow_body = served.raw("POST /v1/ping HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{");
+    let (head, body) = within(async { tokio::join!(slow_head, slow_body) }).await;
     assert!(
         head.is_empty() || head.starts_with("HTTP/1.1 408 "),
         "{head}"
     );
-    assert!(body.unwrap().starts_with("HTTP/1.1 408 "));
+    assert!(body.starts_with("HTTP/1.1 408 "), "{body}");
 }
 
 #[tokio::test]
 async fn connections_over_the_limit_wait() {
+    let limits = Limits {
+        connections: 2,
+        ..Limits::default()
+    };
+    let served = Served::with(limits).await;
+    let streams = [open_stream(&served).await, open_stream(&served).await];
+    let early = timeout(Duration::from_millis(300), served.client.status()).await;
+    assert!(early.is_err(), "two streams take both places");
+    drop(streams);
+    within(served.client.status()).await.unwrap();
+}
+
+#[tokio::test]
+async fn idle_connections_give_their_places() {
     let limits = Limits {
         connections: 2,
         head_seconds: 1,
@@ -94,14 +123,7 @@ async fn connections_over_the_limit_wait() {
         UnixStream::connect(served.socket()).await.unwrap(),
         UnixStream::connect(served.socket()).await.unwrap(),
     ];
-    sleep(Duration::from_millis(50)).await;
-    let early = timeout(Duration::from_millis(300), served.client.status()).await;
-    assert!(early.is_err(), "two idle connections take both places");
-    // Idle connections are closed, and give their places to those that ask.
-    timeout(Duration::from_secs(5), served.client.status())
-        .await
-        .unwrap()
-        .unwrap();
+    within(served.client.status()).await.unwrap();
     drop(idle);
 }
 
@@ -113,19 +135,25 @@ async fn a_slow_reader_keeps_its_messages() {
         ..Limits::default()
     };
     let served = Served::with(limits).await;
-    served.receive((0..40).map(|_| vec![0; 100_000])).await;
-    let mut slow = UnixStream::connect(served.socket()).await.unwrap();
-    slow.write_all(STREAM).await.unwrap();
-    sleep(Duration::from_millis(100)).await;
-
+    let mut slow = open_stream(&served).await;
     let mut other = served.client.inbox_stream("default", None);
     let error = other.next().await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::TooManyStreams));
 
     // Cut off, it gives its place to another, which gets everything.
-    sleep(Duration::from_secs(2)).await;
-    for id in 1..=40 {
-        assert_eq!(other.next().await.unwrap().unwrap().id, id);
+    served.receive((0..40).map(|_| vec![0; 100_000])).await;
+    let first = within(async {
+        loop {
+            match other.next().await {
+                Ok(message) => break message.unwrap().id,
+                Err(error) => assert_eq!(error.code(), Some(ErrorCode::TooManyStreams)),
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    });
+    assert_eq!(first.await, 1);
+    for id in 2..=40 {
+        assert_eq!(within(other.next()).await.unwrap().unwrap().id, id);
     }
     let mut rest = Vec::new();
     let _ = slow.read_to_end(&mut rest).await;
@@ -144,12 +172,6 @@ async fn departed_reader_frees_its_place() {
     };
     let served = Served::with(limits).await;
     for _ in 0..3 {
-        let mut socket = UnixStream::connect(served.socket()).await.unwrap();
-        socket.write_all(STREAM).await.unwrap();
-        let mut answer = [0; 15];
-        socket.read_exact(&mut answer).await.unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 200 OK");
-        drop(socket);
-        sleep(Duration::from_millis(200)).await;
+        until(async || ask_for_stream(&served).await.1 == OPENED).await;
     }
 }

@@ -5,7 +5,7 @@ use dht_api::{
 use dht_core::UnixSeconds;
 use dht_spool::Transition;
 
-use crate::served::{Served, key, node};
+use crate::served::{Served, key, node, within};
 
 fn code<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> ErrorCode {
     answer.unwrap_err().code().unwrap()
@@ -62,14 +62,15 @@ async fn a_state_is_waited_for() {
             holders: 3,
             retry_at: None,
         };
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        // A later request is answered: the first one most likely waits.
+        served.client.status().await.unwrap();
         served
             .outbox()
             .update(id, stored, UnixSeconds(1))
             .await
             .unwrap();
     };
-    let (message, ()) = tokio::join!(waiting, changing);
+    let (message, ()) = within(async { tokio::join!(waiting, changing) }).await;
     let message = message.unwrap();
     assert_eq!(
         (message.state, message.holders),

@@ -1,12 +1,10 @@
-use std::time::Duration;
-
 use dht_api::{
     Limits, Parts,
     types::{ErrorCode, NewBan, NewGossip, NodeEventKind},
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use crate::served::{Served, key, node};
+use crate::served::{LOOK_AGAIN, Served, key, node, until, within};
 
 #[tokio::test]
 async fn peers_are_reached_and_banned() {
@@ -31,30 +29,39 @@ async fn peers_are_reached_and_banned() {
         payload: None,
     };
     assert_eq!(client.gossip(&gossip).await.unwrap().peers, 1);
-    let received = timeout(Duration::from_secs(5), received.recv()).await;
-    assert_eq!(received.unwrap().unwrap().message.payload, "all");
+    let received = within(received.recv()).await;
+    assert_eq!(received.unwrap().message.payload, "all");
 
     let mut events = client.events();
+    let ban = NewBan {
+        peer: bob.public_key().to_string(),
+        seconds: Some(60),
+        reason: Some("a\r\nb".into()),
+    };
+    let mut banned = Vec::new();
+    let mut told = std::pin::pin!(async {
+        loop {
+            if let NodeEventKind::Banned { ban } = events.next().await.unwrap().unwrap().kind {
+                break ban;
+            }
+        }
+    });
+    // Bans again until the stream is open and tells of it.
     let banning = async {
-        // The stream is open before the ban.
-        sleep(Duration::from_millis(300)).await;
-        let ban = NewBan {
-            peer: bob.public_key().to_string(),
-            seconds: Some(60),
-            reason: Some("a\r\nb".into()),
-        };
-        client.ban(&ban).await.unwrap()
+        loop {
+            banned.push(client.ban(&ban).await.unwrap().bans[0].clone());
+            tokio::select! {
+                ban = &mut told => break ban,
+                () = sleep(LOOK_AGAIN) => {}
+            }
+        }
     };
-    let (event, banned) = tokio::join!(timeout(Duration::from_secs(5), events.next()), banning);
-    assert_eq!(banned.bans[0].reason, "a\r\nb");
-    let NodeEventKind::Banned { ban } = event.unwrap().unwrap().unwrap().kind else {
-        panic!("another event");
-    };
-    assert_eq!(*ban, banned.bans[0]);
-    assert_eq!(client.bans().await.unwrap().bans, banned.bans);
-    while !client.peers(false, None).await.unwrap().peers.is_empty() {
-        sleep(Duration::from_millis(20)).await;
-    }
+    let ban = within(banning).await;
+    assert_eq!(ban.reason, "a\r\nb");
+    let now = client.bans().await.unwrap().bans;
+    assert_eq!((now.len(), now[0].reason.as_str()), (1, "a\r\nb"));
+    assert!(banned.contains(&ban), "{ban:?} {banned:?}");
+    until(async || client.peers(false, None).await.unwrap().peers.is_empty()).await;
     assert!(client.peers(true, None).await.unwrap().peers[0].is_banned);
 
     let id = bob.public_key().node_id().to_string();

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use dht_api::{ApiServer, Client, Limits, Parts};
@@ -15,7 +16,28 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
+    time::{sleep, timeout},
 };
+
+/// Longer than any step takes on a slow machine: only a deadlock reaches it.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Interval between two looks at a condition.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The result of a future that must not hang.
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(LIMIT, future).await.unwrap()
+}
+
+/// Looks at a condition until it holds.
+pub(crate) async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    let holding = async {
+        while !holds().await {
+            sleep(LOOK_AGAIN).await;
+        }
+    };
+    within(holding).await;
+}
 
 pub(crate) struct Served {
     pub(crate) folder: TempDir,
