@@ -9,14 +9,16 @@ use std::{
     sync::{
         LazyLock,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
     time::Duration,
 };
 
 use dht_stack::{Channel, WhenFull};
-use tokio::sync::oneshot;
+use tokio::sync::{
+    mpsc::{Receiver, Sender, error::TrySendError},
+    oneshot,
+};
 
 use self::pipe::PipeReader;
 use crate::exit::Failure;
@@ -28,19 +30,25 @@ const LINES: Channel = Channel {
     to: "standard output",
     capacity: 16,
 };
-/// Lines of standard error that wait for their turn; more are lost, and counted.
-const LOG_LINES: usize = 4096;
-/// Interval between attempts to queue a line that must not be lost.
+/// Lines of standard error that wait for their turn; more are lost, and counted. The thread that writes them waits only
+/// for whoever reads.
+const LOG_LINES: Channel = Channel {
+    name: "lines of standard error",
+    from: &[("log", WhenFull::Shed), ("commands", WhenFull::Shed)],
+    to: "standard error",
+    capacity: 4096,
+};
+/// Interval between attempts to queue a line that must not be lost, and between two looks whether it is written.
 const RETRY: Duration = Duration::from_millis(5);
 
-static OUT: LazyLock<tokio::sync::mpsc::Sender<Line>> = LazyLock::new(|| {
+static OUT: LazyLock<Sender<Line>> = LazyLock::new(|| {
     let (sender, lines) = LINES.open();
     spawn("stdout", move || write_lines(lines));
     sender
 });
-static ERR: LazyLock<SyncSender<Entry>> = LazyLock::new(|| {
-    let (sender, entries) = sync_channel(LOG_LINES);
-    spawn("stderr", move || write_log(&entries, io::stderr(), &LOST));
+static ERR: LazyLock<Sender<Entry>> = LazyLock::new(|| {
+    let (sender, entries) = LOG_LINES.open();
+    spawn("stderr", move || write_log(entries, io::stderr(), &LOST));
     sender
 });
 /// Log lines that were lost and not yet reported.
@@ -66,7 +74,7 @@ enum Wait {
 enum Entry {
     Text(Vec<u8>),
     /// Answered once everything before is written.
-    Flush(SyncSender<()>),
+    Flush(oneshot::Sender<()>),
 }
 
 /// Prints a line to standard output and waits until it is written.
@@ -160,10 +168,14 @@ pub(crate) fn say(text: &str, limit: Duration) {
 
 /// Waits until standard error has been written, at most for `limit`.
 pub(crate) fn flush(limit: Duration) {
-    let (done, written) = sync_channel(1);
+    let (done, mut written) = oneshot::channel();
     queue(Entry::Flush(done), limit);
+    let mut waited = Duration::ZERO;
     // After the limit, what is left is lost with the process.
-    let _late = written.recv_timeout(limit);
+    while waited < limit && written.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
+        thread::sleep(RETRY);
+        waited += RETRY;
+    }
 }
 
 fn queue(mut entry: Entry, limit: Duration) {
@@ -201,7 +213,7 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
     let _thread = thread::Builder::new().name(name.to_owned()).spawn(run);
 }
 
-fn write_lines(mut lines: tokio::sync::mpsc::Receiver<Line>) {
+fn write_lines(mut lines: Receiver<Line>) {
     let mut out = io::stdout();
     let mut reader = PipeReader::default();
     while let Some(line) = lines.blocking_recv() {
@@ -218,9 +230,9 @@ fn write_lines(mut lines: tokio::sync::mpsc::Receiver<Line>) {
     }
 }
 
-fn write_log(entries: &Receiver<Entry>, mut out: impl Write, lost: &AtomicU64) {
+fn write_log(mut entries: Receiver<Entry>, mut out: impl Write, lost: &AtomicU64) {
     // An error is ignored: there is no other place to report it, and the node goes on without its log.
-    for entry in entries {
+    while let Some(entry) = entries.blocking_recv() {
         match entry {
             Entry::Text(text) => {
                 let count = lost.swap(0, Ordering::Relaxed);
@@ -256,14 +268,14 @@ mod tests {
 
     #[test]
     fn lost_lines_are_counted() {
-        let (sender, entries) = sync_channel(4);
+        let (sender, entries) = LOG_LINES.open_for(4);
         let lost = AtomicU64::new(7);
         for text in ["a\n", "b\n"] {
-            sender.send(Entry::Text(text.into())).unwrap();
+            sender.try_send(Entry::Text(text.into())).unwrap();
         }
         drop(sender);
         let mut written = Vec::new();
-        write_log(&entries, &mut written, &lost);
+        write_log(entries, &mut written, &lost);
         let written = String::from_utf8(written).unwrap();
         assert_eq!(
             written,

@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(cycle, ["application", "pipeline", "readers", "stacks"]);
     }
 
-    /// Sources of every library crate, without their tests.
+    /// Sources of every crate, without their tests.
     fn sources() -> Vec<(String, String)> {
         fn collect(folder: &Path, into: &mut Vec<(String, String)>) {
             for entry in fs::read_dir(folder).unwrap() {
@@ -121,7 +121,12 @@ mod tests {
     fn every_channel_is_declared() {
         let sources = sources();
         assert!(sources.len() > 100, "the sources are not where they were");
-        let raw = ["mpsc::channel", "broadcast::channel", "unbounded_channel"];
+        let raw = [
+            "mpsc::channel",
+            "broadcast::channel",
+            "unbounded_channel",
+            "sync_channel(",
+        ];
         for (path, code) in &sources {
             let code = code
                 .lines()
@@ -138,6 +143,9 @@ mod tests {
             let call = format!("{name}.open");
             sources.iter().any(|(_, code)| code.contains(&call))
         };
+        for name in ["LINES", "LOG_LINES"] {
+            assert!(opened(name), "{name} is not used");
+        }
         for name in ["SENDS", "INBOX", "EVENTS", "RECEIPT_STREAMS"] {
             assert!(opened(&format!("channels::{name}")), "{name} is not used");
         }
