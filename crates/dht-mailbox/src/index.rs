@@ -3,6 +3,7 @@
 //! Changes are staged while a batch is put together and committed once the log has it. Readers see the rows as of the
 //! last commit: a staged row is not visible yet, one that is staged to go is visible still.
 
+mod accounts;
 mod check;
 mod load;
 mod read;
@@ -12,9 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dht_core::{DedupHash, UnixSeconds};
 
+use self::accounts::Change;
 pub(crate) use self::load::Loader;
-use self::usage::{Change, Owners, Usage};
 pub(crate) use self::usage::{Full, Newcomer};
+use self::usage::{Owners, Usage};
 use crate::{
     config::StoreConfig,
     error::Refusal,

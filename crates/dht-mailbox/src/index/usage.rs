@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::accounts::{Accounts, Change};
 use crate::{
     config::{Limits, Quota},
     error::Refusal,
@@ -58,29 +59,6 @@ pub(crate) enum Full {
 pub(crate) struct Owners {
     pub(crate) mailbox: u32,
     pub(crate) deliverer: u32,
-}
-
-/// A row that comes or goes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Change {
-    pub(crate) bytes: u64,
-    pub(crate) retention: Retention,
-}
-
-/// Accounts by key and by number.
-#[derive(Debug)]
-struct Accounts<K> {
-    numbers: BTreeMap<K, u32>,
-    slots: Vec<Slot<K>>,
-    free: Vec<u32>,
-}
-
-#[derive(Debug)]
-struct Slot<K> {
-    key: K,
-    account: Account,
-    /// Rows that hold this number, also those being taken out.
-    references: u32,
 }
 
 // === impl Usage ===
@@ -492,114 +470,6 @@ impl Full {
             Self::Mailbox => Refusal::RecipientQuota,
             Self::Store => Refusal::Full,
         }
-    }
-}
-
-// === impl Accounts ===
-
-impl<K: Ord + Copy> Accounts<K> {
-    fn account(&self, key: &K) -> Account {
-        let number = self.numbers.get(key);
-        let slot = number.and_then(|number| self.slots.get(*number as usize));
-        slot.map_or_else(Account::default, |slot| slot.account)
-    }
-
-    fn key(&self, number: u32) -> Option<K> {
-        self.slots.get(number as usize).map(|slot| slot.key)
-    }
-
-    fn slot(&mut self, number: u32) -> Option<&mut Slot<K>> {
-        self.slots.get_mut(number as usize)
-    }
-
-    fn add(&mut self, number: u32, change: Change) {
-        if let Some(slot) = self.slot(number) {
-            slot.account.add(change);
-        }
-    }
-
-    /// The number of a key, which is kept until it is released as often as it was acquired.
-    fn acquire(&mut self, key: K) -> u32 {
-        let number = match self.numbers.get(&key) {
-            Some(number) => *number,
-            None => self.make(key),
-        };
-        if let Some(slot) = self.slot(number) {
-            slot.references = slot.references.saturating_add(1);
-        }
-        number
-    }
-
-    fn make(&mut self, key: K) -> u32 {
-        let slot = Slot {
-            key,
-            account: Account::default(),
-            references: 0,
-        };
-        let number = match self.free.pop() {
-            Some(number) => {
-                if let Some(free) = self.slot(number) {
-                    *free = slot;
-                }
-                number
-            }
-            None => {
-                self.slots.push(slot);
-                u32::try_from(self.slots.len().saturating_sub(1)).unwrap_or(u32::MAX)
-            }
-        };
-        self.numbers.insert(key, number);
-        number
-    }
-
-    fn release(&mut self, number: u32) {
-        let Some(slot) = self.slot(number) else {
-            return;
-        };
-        slot.references = slot.references.saturating_sub(1);
-        if slot.references == 0 {
-            let key = slot.key;
-            self.numbers.remove(&key);
-            self.free.push(number);
-        }
-    }
-}
-
-impl<K> Default for Accounts<K> {
-    fn default() -> Self {
-        Self {
-            numbers: BTreeMap::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
-        }
-    }
-}
-
-impl Account {
-    /// Counts one row more.
-    pub(crate) fn add(&mut self, change: Change) {
-        self.rows = self.rows.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(change.bytes);
-        self.low_rows = self.low_rows.saturating_add(change.is_low().into());
-    }
-
-    fn remove(&mut self, change: Change) {
-        self.rows = self.rows.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(change.bytes);
-        self.low_rows = self.low_rows.saturating_sub(change.is_low().into());
-    }
-}
-
-impl Change {
-    pub(crate) fn new(retention: Retention, length: u32) -> Self {
-        Self {
-            bytes: length.into(),
-            retention,
-        }
-    }
-
-    fn is_low(self) -> bool {
-        self.retention == Retention::Low
     }
 }
 
