@@ -143,7 +143,7 @@ mod tests {
             let call = format!("{name}.open");
             sources.iter().any(|(_, code)| code.contains(&call))
         };
-        for name in ["LINES", "LOG_LINES"] {
+        for name in [" LINES", " LOG_LINES"] {
             assert!(opened(name), "{name} is not used");
         }
         for name in ["SENDS", "INBOX", "EVENTS", "RECEIPT_STREAMS"] {
