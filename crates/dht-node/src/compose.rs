@@ -1,6 +1,9 @@
 //! Puts a node together: connections, dedup, outbound, store-and-forward, inbound, supervision, listeners.
 
+#[cfg(feature = "spool")]
+use std::path::Path;
 use std::{
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -18,7 +21,7 @@ use dht_peers::{
     Directory, DirectoryLimits, InboundFrame,
     policy::{BanPolicy, BanTerms},
 };
-use dht_spool::SpoolError;
+use dht_spool::{Outbox, SpoolError};
 #[cfg(feature = "saf")]
 use dht_stack::ByteBudget;
 use dht_transport::Transport;
@@ -70,16 +73,7 @@ impl Builder {
 
         // Dedup: before the first message, the table has what an earlier run of this home received.
         #[cfg(feature = "spool")]
-        let snapshot = match &self.home {
-            Some(home) => {
-                dht_dedup::SnapshotFile::open(home, &shared.dedup, shared.clock.now()).await
-            }
-            None => None,
-        };
-        #[cfg(feature = "spool")]
-        if let Some(snapshot) = &snapshot {
-            tasks.spawn("dedup snapshot", snapshot.clone().keep());
-        }
+        let snapshot = open_snapshot(self.home.as_deref(), &shared, &tasks).await;
 
         // Outbound.
         let sending = Sending::start(&shared, config, &transport, &tasks);
@@ -103,21 +97,7 @@ impl Builder {
 
         // Inbound.
         #[cfg(feature = "spool")]
-        let spool = match &self.home {
-            Some(home) => {
-                let (clock, events) = (Arc::clone(&shared.clock), shared.events.clone());
-                let opened =
-                    crate::spool::Spool::open(home, config.inbox.clone(), clock, events).await;
-                let spool = opened.map_err(|source| StartError::Inbox {
-                    path: crate::spool::inbox_file(home),
-                    source,
-                })?;
-                tasks.spawn("inbox expiry", spool.clone().expire());
-                tasks.spawn("inbox file", spool.inbox.failed());
-                Some(spool)
-            }
-            None => None,
-        };
+        let spool = open_spool(self.home.as_deref(), config, &shared, &tasks).await?;
         let subscribers = Arc::new(Subscribers::default());
         let application = ToApplication {
             subscribers: Arc::clone(&subscribers),
@@ -131,30 +111,25 @@ impl Builder {
         let inbound_config = inbound_config(config, self.validation_deadline);
         let runtime = self.inbound_runtime(&shared, &sending, inbound_config);
         let (meter, limiter) = (runtime.meter.clone(), runtime.limiter.clone());
+
         // Outbox.
-        let (outbox, driver) = {
-            let (home, bytes) = (self.home.clone(), memory.queued);
-            let path = home.clone().unwrap_or_default();
-            let is_durable = home.is_some() && cfg!(feature = "spool");
-            let opening = move || outbox::open(home.as_deref(), bytes);
-            let opened = tokio::task::spawn_blocking(opening).await;
-            let spool = opened
-                .unwrap_or(Err(SpoolError::Closed))
-                .map_err(|source| StartError::Outbox { path, source })?;
-            let parts = DriverParts {
-                node: shared.clone(),
-                transport: transport.clone(),
-                outbound: sending.door.clone(),
-                searcher: sending.searcher.clone(),
-                select: sending.config.select.clone(),
-                application: application.clone(),
-                #[cfg(feature = "saf")]
-                receipts: crate::saf::receipt::ReceiptAskers::new(transport.clone()),
-            };
-            OutboxHandle::new(spool, is_durable, parts, memory.queued)
+        let is_durable = self.home.is_some() && cfg!(feature = "spool");
+        let entries = open_outbox(self.home.clone(), memory.queued).await?;
+        let parts = DriverParts {
+            node: shared.clone(),
+            transport: transport.clone(),
+            outbound: sending.door.clone(),
+            searcher: sending.searcher.clone(),
+            select: sending.config.select.clone(),
+            application: application.clone(),
+            #[cfg(feature = "saf")]
+            receipts: crate::saf::receipt::ReceiptAskers::new(transport.clone()),
         };
+        let (outbox, driver) = OutboxHandle::new(entries, is_durable, parts, memory.queued);
         tasks.spawn("outbox", driver.run());
         tasks.spawn("outbox file", outbox.failed());
+
+        // Workers.
         let peers = PeerSync {
             transport: transport.clone(),
             outbox: outbox.clone(),
@@ -174,20 +149,7 @@ impl Builder {
         workers.start(received.messages, &tasks);
 
         // Supervision.
-        let banned = Arc::new(Notify::new());
-        shared.directory.on_ban({
-            let (banned, events) = (Arc::clone(&banned), shared.events.clone());
-            move |ban| {
-                banned.notify_one();
-                events.publish(|| Event::Banned(Arc::clone(ban)));
-            }
-        });
-        let watcher = Watcher {
-            peers: peers.clone(),
-            banned,
-            replaced: Repetitions::default(),
-        };
-        tasks.spawn("watcher", watcher.run(received.events));
+        tasks.spawn("watcher", watcher(&shared, &peers).run(received.events));
         let upkeep = Upkeep {
             shared: shared.clone(),
             meter,
@@ -199,13 +161,7 @@ impl Builder {
             Some(_) => &[],
             None => &*config.listen,
         };
-        for address in listen {
-            let listening = transport.listen(address).await;
-            listening.map_err(|source| StartError::Listen {
-                address: address.clone(),
-                source,
-            })?;
-        }
+        open_listeners(&transport, listen).await?;
         if self.claim.is_none() {
             let addresses = claimed(&config.public_addresses, &transport.listen_addresses());
             let (now, mut rng) = (shared.clock.now(), shared.entropy.rng());
@@ -315,6 +271,79 @@ impl Builder {
             validator: self.validator.clone(),
         }
     }
+}
+
+/// The snapshot of the dedup table in the home, read into the table.
+#[cfg(feature = "spool")]
+async fn open_snapshot(
+    home: Option<&Path>,
+    shared: &Shared,
+    tasks: &Tasks,
+) -> Option<dht_dedup::SnapshotFile> {
+    let now = shared.clock.now();
+    let snapshot = dht_dedup::SnapshotFile::open(home?, &shared.dedup, now).await?;
+    tasks.spawn("dedup snapshot", snapshot.clone().keep());
+    Some(snapshot)
+}
+
+/// The durable inbox in the home.
+#[cfg(feature = "spool")]
+async fn open_spool(
+    home: Option<&Path>,
+    config: &Config,
+    shared: &Shared,
+    tasks: &Tasks,
+) -> Result<Option<crate::spool::Spool>, StartError> {
+    let Some(home) = home else {
+        return Ok(None);
+    };
+    let (clock, events) = (Arc::clone(&shared.clock), shared.events.clone());
+    let opened = crate::spool::Spool::open(home, config.inbox.clone(), clock, events).await;
+    let spool = opened.map_err(|source| StartError::Inbox {
+        path: crate::spool::inbox_file(home),
+        source,
+    })?;
+    tasks.spawn("inbox expiry", spool.clone().expire());
+    tasks.spawn("inbox file", spool.inbox.failed());
+    Ok(Some(spool))
+}
+
+/// The outbox in the home, or one in memory.
+async fn open_outbox(home: Option<PathBuf>, bytes: usize) -> Result<Outbox, StartError> {
+    let path = home.clone().unwrap_or_default();
+    let opening = move || outbox::open(home.as_deref(), bytes);
+    let opened = tokio::task::spawn_blocking(opening).await;
+    opened
+        .unwrap_or(Err(SpoolError::Closed))
+        .map_err(|source| StartError::Outbox { path, source })
+}
+
+/// A watcher of connections that is told of every ban, as are subscribers to events.
+fn watcher(shared: &Shared, peers: &PeerSync) -> Watcher {
+    let banned = Arc::new(Notify::new());
+    shared.directory.on_ban({
+        let (banned, events) = (Arc::clone(&banned), shared.events.clone());
+        move |ban| {
+            banned.notify_one();
+            events.publish(|| Event::Banned(Arc::clone(ban)));
+        }
+    });
+    Watcher {
+        peers: peers.clone(),
+        banned,
+        replaced: Repetitions::default(),
+    }
+}
+
+async fn open_listeners(transport: &Transport, addresses: &[Address]) -> Result<(), StartError> {
+    for address in addresses {
+        let listening = transport.listen(address).await;
+        listening.map_err(|source| StartError::Listen {
+            address: address.clone(),
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 fn transport(shared: &Shared, config: &Config, memory: &Memory) -> dht_transport::Builder {
