@@ -25,4 +25,5 @@ mod saf;
 mod saf_stack;
 mod shutdown;
 mod stock;
+mod twins;
 mod vectors;

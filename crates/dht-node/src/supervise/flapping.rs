@@ -23,7 +23,7 @@ const MAX_PEERS: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Redial {
     state: State,
-    /// Connections in a row that did not last from one look to the next.
+    /// Connections in a row that were seen at one look at most; up to [`MAX_DOUBLINGS`].
     short: u32,
     next: Instant,
 }
@@ -33,8 +33,10 @@ enum State {
     Down,
     /// Dialled since the last look.
     Dialled,
-    /// Connected at the last look.
+    /// Connected at the last look, for the first time.
     Up,
+    /// Connected at the last two looks.
+    Lasting,
 }
 
 /// What a look at a configured peer leads to.
@@ -57,19 +59,30 @@ impl Redial {
     /// To be called every [`REDIAL_INTERVAL`].
     pub(super) fn look(&mut self, connected: bool, now: Instant) -> Look {
         if connected {
-            if self.state == State::Up {
-                self.short = 0;
-            }
-            self.state = State::Up;
+            self.state = match self.state {
+                State::Down | State::Dialled => State::Up,
+                State::Up | State::Lasting => {
+                    self.short = 0;
+                    State::Lasting
+                }
+            };
             return Look {
                 lost: false,
                 dial: false,
             };
         }
         let lost = self.state != State::Down;
-        if self.state == State::Dialled {
-            self.short = self.short.saturating_add(1).min(MAX_DOUBLINGS);
-            self.next = now + REDIAL_INTERVAL * (1 << self.short);
+        // Two processes that look at the same time see each connection of theirs once: the first such is dialled again at
+        // once, further ones are not.
+        let longer = (self.short + 1).min(MAX_DOUBLINGS);
+        let pause = match self.state {
+            State::Dialled => Some(1 << longer),
+            State::Up => Some((1 << self.short) - 1),
+            State::Down | State::Lasting => None,
+        };
+        if let Some(intervals) = pause {
+            self.next = now + REDIAL_INTERVAL * intervals;
+            self.short = longer;
         }
         self.state = State::Down;
         let dial = self.next <= now;
@@ -127,6 +140,22 @@ mod tests {
             }
         }
         assert_eq!(dials, [0, 30, 80, 170, 340, 670, 1320]);
+    }
+
+    /// Another process takes each connection over between the first look that sees it and the next. The times of the dials.
+    #[test]
+    fn connections_seen_once_back_off() {
+        let start = Instant::now();
+        let mut redial = Redial::new(start);
+        let mut dials = Vec::new();
+        for tick in 0..180 {
+            let is_up = dials.last().map(|at| at + 10) == Some(tick * 10);
+            if redial.look(is_up, start + REDIAL_INTERVAL * tick).dial {
+                dials.push(tick * 10);
+                redial.dialled();
+            }
+        }
+        assert_eq!(dials, [0, 20, 50, 100, 190, 360, 690, 1340]);
     }
 
     #[test]
