@@ -15,6 +15,8 @@ use crate::{
 };
 
 const FIVE: [&str; 5] = ["1", "2", "3", "4", "5"];
+/// In their order as texts.
+const TEN: [&str; 10] = ["1", "10", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 /// A running node with five messages in its inbox.
 struct Home {
@@ -81,17 +83,17 @@ async fn counted_listeners_leave_the_rest() {
     home.stop().await;
 }
 
-/// Five messages for a home, which another node stores.
-async fn stored_for(home: &Path) -> (Node, Node) {
+/// Messages for a home, which another node stores.
+async fn stored_for(home: &Path, texts: &[&'static str]) -> (Node, Node) {
     let to = address(home).await.public_key;
     let (holder, sender) = (other(2).await, other(3).await);
     within(sender.connect(&holder.peer_address()))
         .await
         .unwrap();
-    let sending = FIVE.map(|text| {
+    let sending = texts.iter().map(|text| {
         let message = dht_node::Message {
             message_type: 1,
-            payload: text.into(),
+            payload: (*text).into(),
         };
         let sending = sender.send(&to, message, SendOptions::default());
         async {
@@ -109,13 +111,13 @@ async fn stored_for(home: &Path) -> (Node, Node) {
 async fn a_node_fetches_into_its_inbox() {
     let dir = TempDir::new().unwrap();
     let home = dir.path().join("home");
-    let (holder, sender) = stored_for(&home).await;
+    let (holder, sender) = stored_for(&home, &TEN).await;
     let peer = holder.peer_address().to_string();
     let (node, _) = start_with(&home, &[("DHT_NODE_PEERS", &peer)]).await;
     let fetched = async {
         loop {
             let (status, _) = run_to(0, &home, &["status", "--json"]).await;
-            if json_lines(&status)[0]["inbox"]["messages"] == 5 {
+            if json_lines(&status)[0]["inbox"]["messages"] == 10 {
                 break;
             }
         }
@@ -125,7 +127,7 @@ async fn a_node_fetches_into_its_inbox() {
     let (inbox, _) = run_to(0, &home, &["inbox", "--json"]).await;
     let mut seen = texts(&inbox);
     seen.sort();
-    assert_eq!(seen, FIVE);
+    assert_eq!(seen, TEN);
     tokio::join!(holder.shutdown(), sender.shutdown());
 }
 
@@ -134,7 +136,7 @@ async fn a_node_fetches_into_its_inbox() {
 async fn waiting_messages_survive_a_listener() {
     let dir = TempDir::new().unwrap();
     let home = dir.path().join("home");
-    let (holder, sender) = stored_for(&home).await;
+    let (holder, sender) = stored_for(&home, &FIVE).await;
     let peers = format!("peers = [\"{}\"]", holder.peer_address());
     std::fs::write(home.join("config.toml"), peers).unwrap();
     let listen = [
