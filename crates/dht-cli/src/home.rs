@@ -138,14 +138,6 @@ impl Home {
     }
 
     fn write_key(&self) -> Result<SecretKey, Failure> {
-        let others = self.files_of_a_node()?;
-        if !others.is_empty() {
-            return Err(Failure::key(format!(
-                "{} holds {} but no secret_key: a new key could not use them; restore the key, or choose another --home",
-                self.path.display(),
-                others.join(", ")
-            )));
-        }
         let secret = SecretKey::random(&mut OsEntropy.rng());
         let path = self.key_path();
         let text = data_encoding::HEXLOWER.encode(&*secret.to_bytes());
@@ -178,8 +170,23 @@ impl Home {
         Ok(found)
     }
 
-    /// Makes the folder, for its owner only.
+    /// Whether a node was made here.
+    pub(crate) fn exists(&self) -> bool {
+        self.key_path().exists()
+    }
+
+    /// Makes the folder, for its owner only. One that is there and is no home stays as it is.
     fn make_folder(&self) -> Result<(), Failure> {
+        if self.path.exists() && !self.exists() {
+            let others = self.files_of_a_node()?;
+            if !others.is_empty() {
+                return Err(Failure::key(format!(
+                    "{} holds {} but no secret_key: a new key could not use them; restore the key, or choose another --home",
+                    self.path.display(),
+                    others.join(", ")
+                )));
+            }
+        }
         fs::create_dir_all(&self.path).map_err(|error| cannot("make", &self.path, &error))?;
         #[cfg(unix)]
         {

@@ -121,14 +121,14 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(safe).collect()
 }
 
-/// Escapes the characters that change the direction of text, with which a peer could reorder what a terminal shows. The
-/// escape is that of JSON, whose values stay the same.
-fn escape_bidi(text: &str) -> Cow<'_, str> {
-    let is_bidi = |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if text.is_ascii() || !text.contains(is_bidi) {
+/// Escapes the characters that change the direction of text, end lines, or are controls of 8 bits, with which a peer could
+/// change what a terminal shows. The escape is that of JSON, whose values stay the same.
+fn escape_unsafe(text: &str) -> Cow<'_, str> {
+    let is_unsafe = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(is_unsafe) {
         return text.into();
     }
-    let escape = |escaped: String, c: char| match is_bidi(c) {
+    let escape = |escaped: String, c: char| match is_unsafe(c) {
         true => format!("{escaped}\\u{:04x}", u32::from(c)),
         false => escaped + c.encode_utf8(&mut [0; 4]),
     };
@@ -142,7 +142,7 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
 }
 
 async fn write(text: String, wait: Wait) -> Result<bool, Failure> {
-    let text = escape_bidi(&text).into_owned();
+    let text = escape_unsafe(&text).into_owned();
     let (written, outcome) = oneshot::channel();
     let line = Line {
         text,
@@ -162,7 +162,7 @@ async fn write(text: String, wait: Wait) -> Result<bool, Failure> {
 
 /// Prints a line to standard error; waits at most for `limit` until there is room for it.
 pub(crate) fn say(text: &str, limit: Duration) {
-    let text = format!("{}\n", escape_bidi(text));
+    let text = format!("{}\n", escape_unsafe(text));
     queue(Entry::Text(text.into_bytes()), limit);
 }
 
@@ -198,7 +198,7 @@ pub(crate) struct LogWriter;
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        let text = escape_bidi(&text).into_owned();
+        let text = escape_unsafe(&text).into_owned();
         queue(Entry::Text(text.into_bytes()), Duration::ZERO);
         Ok(line.len())
     }
@@ -259,11 +259,17 @@ mod tests {
     #[test]
     fn direction_marks_are_escaped() {
         let text = "gr\u{fc}\u{df}e \u{5d0} \u{202e}exe.txt\u{2069}";
-        let escaped = escape_bidi(text);
+        let escaped = escape_unsafe(text);
         assert_eq!(escaped, "gr\u{fc}\u{df}e \u{5d0} \\u202eexe.txt\\u2069");
         let json = serde_json::to_string(text).unwrap();
-        let read: String = serde_json::from_str(&escape_bidi(&json)).unwrap();
+        let read: String = serde_json::from_str(&escape_unsafe(&json)).unwrap();
         assert_eq!(read, text);
+    }
+
+    #[test]
+    fn eight_bit_controls_are_escaped() {
+        let escaped = escape_unsafe("a\u{9b}31m\u{9d}0;title\u{7f}\u{2028}\n");
+        assert_eq!(escaped, "a\\u009b31m\\u009d0;title\\u007f\\u2028\n");
     }
 
     #[test]

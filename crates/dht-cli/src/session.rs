@@ -142,7 +142,7 @@ pub(crate) async fn running(home: &Home) -> Result<Client, Failure> {
             "no node runs on {home}; start one with: dht-node run --home {home}"
         ))
     };
-    if !home.path().exists() {
+    if !home.exists() {
         return Err(none(()));
     }
     match Door::find(home, "client").await? {

@@ -93,10 +93,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = json(status(self.0.error.code), &*self.0);
         if self.0.error.code == ErrorCode::Unauthorized {
-            let value = HeaderValue::from_static("Bearer");
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, value);
+            let headers = response.headers_mut();
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            // A client without the token keeps none of the connections.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

@@ -1,7 +1,10 @@
 //! The OpenAPI document.
 
 use axum::{http::StatusCode, response::Response};
-use utoipa::OpenApi;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
 
 use super::{
     error::json,
@@ -28,9 +31,28 @@ use super::{
         (name = "peers", description = "Peers and bans"),
         (name = "store", description = "Messages for offline peers"),
         (name = "node", description = "The node itself"),
-    )
+    ),
+    // The unix socket asks for nothing.
+    security((), ("bearerAuth" = [])),
+    modifiers(&BearerToken),
 )]
 struct Document;
+
+/// Adds the scheme with which a client on TCP shows the token.
+struct BearerToken;
+
+impl Modify for BearerToken {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("Content of the node's token file; only over TCP"))
+            .build();
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("bearerAuth", SecurityScheme::Http(scheme));
+    }
+}
 
 /// The OpenAPI document of the API, as it is served and as `docs/openapi.json` holds it.
 #[must_use]

@@ -16,6 +16,8 @@ use super::BindError;
 
 /// Random bytes of a new token.
 const TOKEN_BYTES: usize = 32;
+/// What stands before the token in a header.
+const SCHEME: &[u8] = b"Bearer ";
 /// Shortest and longest token in bytes.
 const LENGTH: std::ops::RangeInclusive<usize> = 16..=256;
 
@@ -71,7 +73,11 @@ impl Token {
 
     /// Whether a header shows this token. Takes as long for a wrong one as for the right one.
     pub(super) fn is_shown_by(&self, authorization: Option<&[u8]>) -> bool {
-        let shown = authorization.and_then(|value| value.strip_prefix(b"Bearer "));
+        // The scheme's name is in any case: RFC 9110, section 11.1.
+        let shown = authorization
+            .and_then(|value| value.split_at_checked(SCHEME.len()))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME))
+            .map(|(_, shown)| shown);
         shown.is_some_and(|shown| shown.ct_eq(self.0.as_bytes()).into())
     }
 }

@@ -659,6 +659,30 @@ async fn run_needs_a_home() {
     }
 }
 
+/// A mistyped home, such as a folder of all users, is not closed to them.
+#[cfg(unix)]
+#[tokio::test]
+async fn foreign_folders_stay_unchanged() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+    let dir = TempDir::new().unwrap();
+    let shared = dir.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::write(shared.join("letter.txt"), "of somebody").unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).unwrap();
+    for (code, args) in [
+        (1, &["status"][..]),
+        (4, &["run"]),
+        (4, &["listen"]),
+        (4, &["init"]),
+    ] {
+        let (_, error) = run_to(code, &shared, args).await;
+        assert!(error.contains("shared"), "{error}");
+        let mode = fs::metadata(&shared).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755, "{args:?}");
+        assert_eq!(fs::read_dir(&shared).unwrap().count(), 1, "{args:?}");
+    }
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn homes_are_for_their_owner() {
