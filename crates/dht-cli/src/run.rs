@@ -130,12 +130,12 @@ fn reload(home: &Home, node: &Node, settings: &mut Settings) {
     let read = match home.settings() {
         Ok(read) => read,
         Err(failure) => {
-            tracing::error!(%failure, "the settings are not valid; those before stay");
+            tracing::error!(target: "dht_cli", %failure, "the settings are not valid; those before stay");
             return;
         }
     };
     if let Err(error) = node.reload(&read.node) {
-        tracing::error!(%error, "the settings are not valid; those before stay");
+        tracing::error!(target: "dht_cli", %error, "the settings are not valid; those before stay");
         return;
     }
     let log = read.log != settings.log && log::set(read.log.as_ref());
@@ -150,6 +150,7 @@ fn reload(home: &Home, node: &Node, settings: &mut Settings) {
     // Both are what the operator asked for, so they are seen with the default filter.
     if later.is_empty() {
         tracing::warn!(
+            target: "dht_cli",
             changed = log,
             log = filter.as_str(),
             taken = taken.join(", "),
@@ -157,6 +158,7 @@ fn reload(home: &Home, node: &Node, settings: &mut Settings) {
         );
     } else {
         tracing::warn!(
+            target: "dht_cli",
             changed = log,
             log = filter.as_str(),
             taken = taken.join(", "),

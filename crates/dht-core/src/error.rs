@@ -121,6 +121,9 @@ pub enum SealError {
     /// Receivers reject encrypted messages that do not name their recipient, and may ban the sender.
     #[error("an encrypted message must be addressed to the key it is encrypted for")]
     DestinationMismatch,
+    /// The recipient's key is the identity point, with which everybody derives the same secret.
+    #[error("the recipient's key is zero: everybody could read the message")]
+    IdentityKey,
     /// The message has 4 GiB or more, which its length prefix cannot hold.
     #[error("message is too long to encrypt")]
     TooLong,

@@ -170,6 +170,7 @@ impl From<SendError> for ApiError {
             SendError::NobodySelected => Self::new(ErrorCode::NobodyConnected, message)
                 .with_hint("connect to a node: POST /v1/ping with KEY::ADDRESS"),
             SendError::Closed => Self::new(ErrorCode::Stopping, message),
+            SendError::Seal(_) => Self::new(ErrorCode::BadRequest, message),
             _ => Self::new(ErrorCode::PeerFailed, message),
         }
     }

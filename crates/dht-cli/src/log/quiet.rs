@@ -11,7 +11,8 @@ use crate::output::LogWriter;
 
 /// Interval in which one line of a kind is written.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Targets of lines that only the operator causes: this binary, and what was configured.
+/// Targets of lines that only the operator causes. Lines of this binary name theirs, as its crate is called `dht_node` like
+/// the library.
 const OPERATOR: [&str; 2] = ["dht_cli", "dht_node::configured"];
 
 /// Lets one warning or error of a kind pass every 10 s. A kind is a place in the code; what it leaves out is counted, and

@@ -140,6 +140,9 @@ pub fn seal(request: SealRequest<'_>, secrets: SealSecrets) -> Result<SealedMess
             if request.destination != Destination::PublicKey(recipient) {
                 return Err(SealError::DestinationMismatch);
             }
+            if recipient.is_identity() {
+                return Err(SealError::IdentityKey);
+            }
             return seal_encrypted(header, &request.body, &recipient, request.sender, &secrets);
         }
         Encryption::Clear => request.body,
@@ -222,4 +225,26 @@ pub fn encode_envelope(header: &Header, body: &[u8]) -> Bytes {
         frame.put_slice(body);
     }
     frame.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::{Entropy as _, SeededEntropy};
+
+    /// The secret that both sides derive would not depend on the sender.
+    #[test]
+    fn nothing_is_encrypted_for_identity() {
+        let (sender, everybody) = (
+            SecretKey::random(&mut SeededEntropy::new(1).rng()),
+            PublicKey::from_bytes(&[0; 32]).unwrap(),
+        );
+        let request = SealRequest {
+            destination: Destination::PublicKey(everybody),
+            encryption: Encryption::EncryptFor(everybody),
+            ..SealRequest::new(Bytes::new(), &sender)
+        };
+        let secrets = SealSecrets::random(&mut SeededEntropy::new(2).rng());
+        assert_eq!(seal(request, secrets).unwrap_err(), SealError::IdentityKey);
+    }
 }
