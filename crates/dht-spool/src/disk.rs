@@ -52,6 +52,11 @@ struct Disk {
 /// Opens the file at `path`; a damaged one is set aside, and what can be read of it is copied.
 pub(crate) fn open<S: Tables>(path: &Path, config: S::Config) -> Result<Journal<S>, SpoolError> {
     let file = File::at(path, S::writer(&config).cache_bytes)?;
+    if file.is_emptied()? {
+        // Redb would begin a new one in silence. There is nothing to copy.
+        file.set_aside()?;
+        metrics::damaged_file(S::NAME);
+    }
     let loaded = match load_checked::<S>(&file, &config) {
         Err(SpoolError::Damaged) => {
             replace::<S>(&file, &config)?;

@@ -140,6 +140,9 @@ pub struct InboxUsage {
     pub expired: u64,
     /// Messages found damaged since the start.
     pub damaged: u64,
+    /// Damaged files beside the one in use, set aside with what could not be read of them.
+    #[serde(default)]
+    pub damaged_files: u64,
     /// Id of the newest message; 0 if there was none.
     pub newest: u64,
 }
@@ -159,6 +162,9 @@ pub struct OutboxUsage {
     pub full: bool,
     /// Messages refused as full since the start.
     pub refused: u64,
+    /// Damaged files beside the one in use, set aside with what could not be read of them.
+    #[serde(default)]
+    pub damaged_files: u64,
 }
 
 /// Counts of fetching messages that other nodes store for this one.

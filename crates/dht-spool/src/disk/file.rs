@@ -92,6 +92,16 @@ impl File {
         })
     }
 
+    /// Whether the file is there without a byte in it.
+    pub(crate) fn is_emptied(&self) -> Result<bool, SpoolError> {
+        let path = self.path.as_deref().ok_or(SpoolError::Damaged)?;
+        match fs::metadata(path) {
+            Ok(metadata) => Ok(metadata.len() == 0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Renames a file that is damaged, so that a new one is begun.
     ///
     /// # Errors

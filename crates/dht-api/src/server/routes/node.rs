@@ -92,6 +92,7 @@ fn inbox_usage(parts: &Parts) -> Option<InboxUsage> {
         refused: stats.refused,
         expired: stats.expired,
         damaged: stats.damaged,
+        damaged_files: stats.damaged_files,
         newest: stats.newest,
     })
 }
@@ -105,6 +106,7 @@ fn outbox_usage(parts: &Parts) -> Option<OutboxUsage> {
         ended: stats.ended,
         full: stats.full,
         refused: stats.refused,
+        damaged_files: stats.damaged_files,
     })
 }
 

@@ -256,3 +256,16 @@ fn a_newer_format_is_refused() {
     let outbox = crate::Outbox::open(&path, crate::OutboxConfig::default());
     assert_eq!(outbox.unwrap_err(), SpoolError::WrongFile);
 }
+
+/// An emptied file is a damaged one, not a new one.
+#[test]
+fn emptied_files_are_told() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("inbox.redb");
+    drop(Inbox::open(&path, InboxConfig::default()).unwrap());
+    fs::File::create(&path).unwrap();
+    let inbox = Inbox::open(&path, InboxConfig::default()).unwrap();
+    assert_eq!(inbox.stats().damaged_files, 1);
+    assert!(home.path().join("inbox.redb.damaged-1").exists());
+    inbox.insert(row(1)).wait().unwrap();
+}
