@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use dht_core::{
-    Clock as _, DedupHash, DeliveryError, Entropy as _, Message, NodeId, PublicKey, SendRequest,
-    Strategy,
+    Clock as _, DedupHash, DeliveryError, Features, Message, NodeId, PublicKey, SendRequest,
+    Strategy, UnixSeconds,
 };
-use dht_outbound::{Candidates, Outbound, Searcher, SelectConfig, SendError, select};
+use dht_outbound::{Outbound, Searcher, SelectConfig, SendError};
+use dht_peers::{ConnectedPeers, Directory, FeatureRule, PeerFilter};
 use dht_spool::EntryId;
 use dht_transport::Transport;
 use tokio::{
@@ -115,22 +116,10 @@ impl Actions {
         except.push(target);
         let node = &self.parts.node;
         let now = node.clock.now();
-        let closest = Strategy::ClosestNodes {
-            target,
-            exclude: except,
-            connected_only: false,
-        };
-        let candidates = Candidates {
-            me: node.directory.me(),
-            connected: &node.connections.snapshot(),
-            directory: &node.directory,
-            now,
-        };
-        let mut rng = node.entropy.rng();
-        let selection = select(&closest, candidates, &self.parts.select, &mut rng);
         // Copies may come back.
         node.dedup.seed(&sealed.hash, sealed.meta, now);
-        selection.ids().into_iter().take(most).collect()
+        let connected = node.connections.snapshot();
+        closest_nodes(&target, most, &except, &connected, &node.directory, now)
     }
 
     pub(super) async fn send_to_holder(
@@ -172,6 +161,9 @@ impl Actions {
             Err(error) => return Copy::Failed(error.to_string()),
         };
         match sent {
+            Ok(()) if !self.is_connected(peer) => {
+                Copy::Failed("the connection ended right after the copy".to_owned())
+            }
             Ok(()) => Copy::Written {
                 receipts: self.parts.gives_receipts(peer),
             },
@@ -239,9 +231,64 @@ impl DriverParts {
     }
 }
 
+/// Of the connected and the known nodes, those closest to an id, at most `most`.
+fn closest_nodes(
+    target: &NodeId,
+    most: usize,
+    except: &[NodeId],
+    connected: &ConnectedPeers,
+    directory: &Directory,
+    now: UnixSeconds,
+) -> Vec<NodeId> {
+    let filter = PeerFilter::reachable(now)
+        .features(FeatureRule::Contains(Features::MESSAGE_PROPAGATION))
+        .exclude(except);
+    let connected = connected.closest(target, most, except);
+    let known = directory.closest(target, most, &filter);
+    let connected = connected.iter().map(|node| node.node_id);
+    let known = known.iter().map(|peer| *peer.node_id());
+    let mut nodes: Vec<_> = connected.chain(known).collect();
+    nodes.sort_by_key(|node| node.distance(target));
+    nodes.dedup();
+    nodes.truncate(most);
+    nodes
+}
+
 /// Waits; not at all for a time of zero, which a timer rounds up to a millisecond.
 async fn pause(wait: Duration) {
     if !wait.is_zero() {
         sleep(wait).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dht_core::{Address, Entropy as _, RemotePeer, SecretKey, SeededEntropy, test_util::NOW};
+    use dht_peers::{Connections, Direction, PeerRecord};
+
+    use super::*;
+
+    /// Connected nodes are not preferred to closer ones that have to be dialled, and each is chosen once.
+    #[test]
+    fn closest_nodes_store_the_copies() {
+        let key = |seed| SecretKey::random(&mut SeededEntropy::new(seed).rng()).public_key();
+        let id = |seed| key(seed).node_id();
+        let (target, except) = (id(100), id(4));
+        let (connections, directory) = (Connections::new(), Directory::new(id(0)));
+        for seed in 1..=20 {
+            let known = PeerRecord::seed(key(seed), Features::NODE, [Address::memory(seed)], NOW);
+            directory.add_or_update(known, NOW);
+            if seed % 2 == 0 {
+                let peer = RemotePeer::new(key(seed), Features::NODE);
+                connections.insert(Arc::new(peer), Direction::Outbound);
+            }
+        }
+        let mut expected: Vec<_> = (1..=20).map(id).filter(|node| *node != except).collect();
+        expected.sort_by_key(|node| node.distance(&target));
+        let connected = connections.snapshot();
+        for most in [1, 3, 8, 30] {
+            let nodes = closest_nodes(&target, most, &[except], &connected, &directory, NOW);
+            assert_eq!(nodes, expected[..most.min(19)]);
+        }
     }
 }

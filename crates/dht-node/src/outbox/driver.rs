@@ -1,6 +1,6 @@
 //! Does what [`Sending`] decides, for every message of the outbox: one task.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use dht_core::Clock as _;
 use dht_spool::{
@@ -42,7 +42,8 @@ pub(crate) struct Driver {
 
 /// The end of something the driver began.
 enum Done {
-    Event(EntryId, Event),
+    /// The answer to an action of this attempt.
+    Answer(EntryId, u64, Event),
     Persisted(EntryId, Result<StateKind, SpoolError>),
     Read(EntryId, Result<Option<EntryContent>, SpoolError>),
     Listed(Result<Vec<Entry>, SpoolError>),
@@ -128,7 +129,7 @@ impl Driver {
 
     fn on_done(&mut self, done: Done) {
         match done {
-            Done::Event(id, event) => self.handle(id, event),
+            Done::Answer(id, attempt, event) => self.on_answer(id, attempt, event),
             Done::Persisted(id, outcome) => self.on_persisted(id, outcome),
             Done::Read(id, content) => self.on_read(id, content),
             Done::Listed(entries) => {
@@ -209,8 +210,10 @@ impl Driver {
         let mut concerned = Vec::new();
         for (id, tracked) in self.messages.iter() {
             let recipient = tracked.sending.recipient();
-            // Unless it is connected again.
-            if signals.ended.contains(recipient) && !self.actions.is_connected(recipient) {
+            // One that gives receipts is asked again once it is connected again; another may have lost the copy.
+            if signals.ended.contains(recipient)
+                && (tracked.sending.is_unconfirmed() || !self.actions.is_connected(recipient))
+            {
                 concerned.push((id, Event::ConnectionEnded));
             }
             if !signals.appeared.is_empty() {
@@ -299,10 +302,22 @@ impl Driver {
 
     fn handle(&mut self, id: EntryId, event: Event) {
         let now = self.now();
-        let actions = self
-            .messages
-            .change(id, |sending| sending.handle(event, now));
-        for action in actions.into_iter().flatten() {
+        self.change(id, |sending| sending.handle(event, now));
+    }
+
+    fn on_answer(&mut self, id: EntryId, attempt: u64, event: Event) {
+        let now = self.now();
+        self.change(id, |sending| {
+            if attempt == sending.number() {
+                sending.handle(event, now)
+            } else {
+                sending.handle_late(event, now)
+            }
+        });
+    }
+
+    fn change(&mut self, id: EntryId, change: impl FnOnce(&mut Sending) -> VecDeque<Action>) {
+        for action in self.messages.change(id, change).into_iter().flatten() {
             self.act(id, action);
         }
         self.settle(id);
@@ -355,38 +370,35 @@ impl Driver {
         let Some((tracked, sealed)) = self.messages.held(id) else {
             return;
         };
+        let attempt = tracked.sending.number();
+        let begin = |event: BoxFuture<'static, Event>| {
+            self.spawn(event.map(move |event| Done::Answer(id, attempt, event)));
+        };
         let (actions, to, sealed) = (self.actions.clone(), tracked.recipient, sealed.clone());
         match action {
             Action::Persist(_) => {}
             Action::DeliverLocally => {
-                self.begin_event(id, actions.deliver_locally(id, sealed.hash));
+                begin(actions.deliver_locally(id, sealed.hash).boxed());
             }
             Action::SendDirect(wait) => {
-                self.begin_event(id, actions.send_direct(to, sealed, wait));
+                begin(actions.send_direct(to, sealed, wait).boxed());
             }
             Action::SendToHolders { most, except } => {
                 let holders = actions.choose_holders(to.node_id(), except, most, &sealed);
-                let count = holders.len();
-                self.begin_event(id, std::future::ready(Event::Chosen(count)));
+                begin(std::future::ready(Event::Chosen(holders.len())).boxed());
                 for holder in holders {
-                    let sending =
-                        actions
-                            .clone()
-                            .send_to_holder(holder, sealed.clone(), Duration::ZERO);
-                    self.begin_event(id, sending);
+                    let actions = actions.clone();
+                    let sending = actions.send_to_holder(holder, sealed.clone(), Duration::ZERO);
+                    begin(sending.boxed());
                 }
                 let searching = actions.search_stale(to);
                 self.spawn(searching.map(|()| Done::Nothing));
             }
             Action::SendAgain(holder, wait) => {
-                self.begin_event(id, actions.send_to_holder(holder, sealed, wait));
+                begin(actions.send_to_holder(holder, sealed, wait).boxed());
             }
-            Action::Ask(peer, wait) => self.begin_event(id, actions.ask(peer, sealed.hash, wait)),
+            Action::Ask(peer, wait) => begin(actions.ask(peer, sealed.hash, wait).boxed()),
         }
-    }
-
-    fn begin_event(&self, id: EntryId, event: impl Future<Output = Event> + Send + 'static) {
-        self.spawn(event.map(move |event| Done::Event(id, event)));
     }
 }
 

@@ -14,6 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(super) const PLACES: usize = 1_024;
 /// Of these for one recipient, so that one that does not read leaves room for the others.
 const PLACES_A_RECIPIENT: usize = 256;
+/// One recipient may take one part in this many of the bytes.
+const BYTES_A_RECIPIENT: usize = 4;
 /// Recipients whose shares are searched for unused ones.
 const SWEEP: usize = 1_024;
 
@@ -22,7 +24,14 @@ const SWEEP: usize = 1_024;
 pub(super) struct Places {
     all: Arc<Semaphore>,
     bytes: ByteBudget,
-    recipients: Mutex<HashMap<NodeId, Weak<Semaphore>>>,
+    recipients: Mutex<HashMap<NodeId, Weak<Share>>>,
+}
+
+/// What one recipient may take.
+#[derive(Debug)]
+struct Share {
+    places: Arc<Semaphore>,
+    bytes: ByteBudget,
 }
 
 /// Held while a message is being sent.
@@ -31,6 +40,7 @@ pub(super) struct Place {
     _recipient: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
     _bytes: BytePermit,
+    _share: Arc<Share>,
 }
 
 impl Places {
@@ -46,13 +56,15 @@ impl Places {
     pub(super) async fn take(&self, recipient: &NodeId, bytes: usize) -> Option<Place> {
         let share = self.share(recipient);
         // The recipient's share first: who waits for a slow one takes nothing from the others.
-        let recipient = share.acquire_owned().await.ok()?;
-        let bytes = self.bytes.acquire(bytes).await;
+        let recipient = Arc::clone(&share.places).acquire_owned().await.ok()?;
+        let own = share.bytes.acquire(bytes).await;
+        let bytes = self.bytes.acquire(bytes).await.along_with(own);
         let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
         Some(Place {
             _recipient: recipient,
             _all: all,
             _bytes: bytes,
+            _share: share,
         })
     }
 
@@ -60,12 +72,12 @@ impl Places {
         self.all.close();
         for share in self.recipients.lock().values() {
             if let Some(share) = share.upgrade() {
-                share.close();
+                share.places.close();
             }
         }
     }
 
-    fn share(&self, recipient: &NodeId) -> Arc<Semaphore> {
+    fn share(&self, recipient: &NodeId) -> Arc<Share> {
         let mut recipients = self.recipients.lock();
         if let Some(share) = recipients.get(recipient).and_then(Weak::upgrade) {
             return share;
@@ -73,8 +85,40 @@ impl Places {
         if recipients.len() >= SWEEP {
             recipients.retain(|_, share| share.strong_count() > 0);
         }
-        let share = Arc::new(Semaphore::new(PLACES_A_RECIPIENT));
+        let share = Arc::new(Share {
+            places: Arc::new(Semaphore::new(PLACES_A_RECIPIENT)),
+            bytes: ByteBudget::new(self.bytes.total() / BYTES_A_RECIPIENT),
+        });
         recipients.insert(*recipient, Arc::downgrade(&share));
         share
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    const TOTAL: usize = 1 << 20;
+
+    fn id(seed: u8) -> NodeId {
+        NodeId::from_bytes(&[seed; 13]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_recipient_leaves_bytes_to_others() {
+        let places = Places::new(TOTAL);
+        let (slow, other) = (id(1), id(2));
+        // A message of more than the share takes all of the share.
+        let large = places.take(&slow, TOTAL / 2).await;
+        let waiting: Vec<_> = (0..4).map(|_| places.take(&slow, TOTAL / 4)).collect();
+        let mut waiting: Vec<_> = waiting.into_iter().map(Box::pin).collect();
+        for waiting in &mut waiting {
+            assert!(waiting.now_or_never().is_none());
+        }
+        assert!(places.take(&other, TOTAL / 4).now_or_never().is_some());
+        drop(large);
+        assert!(waiting.remove(0).now_or_never().is_some());
     }
 }

@@ -57,6 +57,10 @@ pub(super) struct Sending {
     /// Whether anything is left to do.
     settled: bool,
     last_attempt: Option<Duration>,
+    /// Attempts in this life of the node.
+    number: u64,
+    /// Whether the recipient, which gives no receipts, ended the connection right after the last copy.
+    lost: bool,
 }
 
 #[derive(Debug)]
@@ -65,6 +69,8 @@ enum Phase {
     Waiting(Option<Duration>),
     /// It was sent to a peer without receipts. At this time it counts as sent for good.
     Doubt(Duration),
+    /// The connection ended right after that. The attempt goes on at this time, with copies for holders.
+    Lost(Duration),
     Trying(Attempt),
     Ended,
 }
@@ -116,7 +122,14 @@ impl Sending {
                 None => Phase::Waiting(next),
             },
             last_attempt: None,
+            number: 0,
+            lost: false,
         }
+    }
+
+    /// The attempt that actions belong to and that answers to them name.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
     }
 
     pub(super) const fn recipient(&self) -> &NodeId {
@@ -146,9 +159,18 @@ impl Sending {
         }
     }
 
-    /// Whether the next attempt is waited for.
+    /// Whether the recipient took a copy a while ago, and gives no receipts.
+    pub(super) const fn is_unconfirmed(&self) -> bool {
+        match &self.phase {
+            Phase::Doubt(_) => true,
+            Phase::Trying(attempt) => matches!(attempt.direct, Direct::Written(_)),
+            _ => false,
+        }
+    }
+
+    /// Whether [`Event::Start`] is waited for.
     pub(super) const fn is_waiting(&self) -> bool {
-        matches!(self.phase, Phase::Waiting(_))
+        matches!(self.phase, Phase::Waiting(_) | Phase::Lost(_))
     }
 
     pub(super) const fn is_ended(&self) -> bool {
@@ -164,7 +186,7 @@ impl Sending {
     pub(super) const fn deadline(&self) -> Option<Duration> {
         match &self.phase {
             Phase::Waiting(next) => *next,
-            Phase::Doubt(until) => Some(*until),
+            Phase::Doubt(at) | Phase::Lost(at) => Some(*at),
             Phase::Trying(attempt) => Some(attempt.deadline),
             Phase::Ended => None,
         }
@@ -223,10 +245,37 @@ impl Sending {
         actions
     }
 
+    /// Applies the answer to an action of an earlier attempt: what it tells of the message counts, the attempt under way
+    /// goes on.
+    pub(super) fn handle_late(&mut self, event: Event, now: Now) -> VecDeque<Action> {
+        let mut actions = VecDeque::new();
+        match event {
+            _ if self.is_ended() => {}
+            Event::Direct(Copy::Written { receipts }) => {
+                self.has_sent();
+                if receipts {
+                    actions.push_back(Action::Ask(self.recipient, ASK_WAIT));
+                }
+            }
+            Event::Holder(_, Copy::Written { .. }) => self.has_sent(),
+            Event::Receipt(from, Answer::Received) if from == self.recipient => {
+                self.receive(&mut actions);
+            }
+            Event::Receipt(holder, Answer::Stored) if holder != self.recipient => {
+                self.add_holder(holder, now, &mut actions);
+            }
+            _ => {}
+        }
+        actions
+    }
+
     /// The message cannot be read from the spool now.
     pub(super) fn postpone(&mut self, now: Now) {
-        if self.is_waiting() {
-            self.phase = Phase::Waiting(Some(now.at.saturating_add(READ_WAIT)));
+        let later = now.at.saturating_add(READ_WAIT);
+        match &mut self.phase {
+            Phase::Waiting(at) => *at = Some(later),
+            Phase::Lost(at) => *at = later,
+            _ => {}
         }
     }
 
@@ -234,18 +283,29 @@ impl Sending {
         if self.is_trying() {
             return;
         }
-        self.attempts = self.attempts.saturating_add(1);
-        self.last_attempt = Some(now.at);
+        self.number += 1;
         self.settled = false;
+        let goes_on = matches!(self.phase, Phase::Lost(_));
         let wait = if connected { WRITE_WAIT } else { REACH_WAIT };
         self.phase = Phase::Trying(Attempt {
-            direct: Direct::Running,
+            direct: if goes_on {
+                Direct::Over
+            } else {
+                Direct::Running
+            },
             deadline: now.at.saturating_add(wait),
             asked_holders: false,
             open: 0,
             room_wait: ROOM_WAIT,
             ask_wait: ASK_WAIT,
         });
+        if goes_on {
+            self.ask_holders(now, actions);
+            return;
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        self.last_attempt = Some(now.at);
+        self.lost = false;
         actions.push_back(if self.local {
             Action::DeliverLocally
         } else {
@@ -259,9 +319,15 @@ impl Sending {
         actions.push_back(Action::Persist(Transition::Received));
     }
 
-    fn on_direct(&mut self, copy: Copy, now: Now, actions: &mut VecDeque<Action>) {
-        if matches!(copy, Copy::Written { .. }) && self.state == SendState::Queued {
+    fn has_sent(&mut self) {
+        if self.state == SendState::Queued {
             self.state = SendState::Sent;
+        }
+    }
+
+    fn on_direct(&mut self, copy: Copy, now: Now, actions: &mut VecDeque<Action>) {
+        if matches!(copy, Copy::Written { .. }) {
+            self.has_sent();
         }
         let Phase::Trying(attempt) = &mut self.phase else {
             // The attempt is over. The copy is on its way nevertheless.
@@ -332,7 +398,11 @@ impl Sending {
         if !attempt.asked_holders {
             attempt.asked_holders = true;
             attempt.deadline = now.at.saturating_add(HOLDERS_WAIT);
-            let most = self.wanted.saturating_sub(stored);
+            // Those of an earlier life are not known by name: they may get the copy again, and confirm it again.
+            let most = match self.wanted.checked_sub(stored) {
+                None | Some(0) => 0,
+                Some(_) => self.wanted.saturating_sub(self.holders.len()),
+            };
             if !self.direct_only && most > 0 {
                 attempt.open = 1;
                 let except = self.holders.iter().copied().collect();
@@ -353,8 +423,8 @@ impl Sending {
     }
 
     fn on_holder(&mut self, holder: NodeId, copy: Copy, now: Now, actions: &mut VecDeque<Action>) {
-        if matches!(copy, Copy::Written { .. }) && self.state == SendState::Queued {
-            self.state = SendState::Sent;
+        if matches!(copy, Copy::Written { .. }) {
+            self.has_sent();
         }
         let Phase::Trying(attempt) = &mut self.phase else {
             return;
@@ -382,7 +452,17 @@ impl Sending {
         now: Now,
         actions: &mut VecDeque<Action>,
     ) {
-        if answer == Answer::Stored && self.holders.insert(holder) {
+        if answer == Answer::Stored {
+            self.add_holder(holder, now, actions);
+        }
+        if let Phase::Trying(attempt) = &mut self.phase {
+            attempt.open = attempt.open.saturating_sub(1);
+            self.finish_if_over(now, actions);
+        }
+    }
+
+    fn add_holder(&mut self, holder: NodeId, now: Now, actions: &mut VecDeque<Action>) {
+        if self.holders.insert(holder) {
             let known = self.holders.len().max(self.stored());
             let holders = u32::try_from(known).unwrap_or(u32::MAX);
             self.state = SendState::Stored { holders };
@@ -392,26 +472,31 @@ impl Sending {
                 actions.push_back(Action::Persist(transition));
             }
         }
-        if let Phase::Trying(attempt) = &mut self.phase {
-            attempt.open = attempt.open.saturating_sub(1);
-            self.finish_if_over(now, actions);
-        }
     }
 
     fn on_connection_ended(&mut self, now: Now, actions: &mut VecDeque<Action>) {
         match &mut self.phase {
             Phase::Doubt(_) => {
                 // The copy may have died in the socket.
-                self.phase = Phase::Waiting(Some(now.at));
-                self.last_error = Some("the connection ended right after the copy".to_owned());
-                self.settled = false;
+                self.phase = Phase::Lost(now.at);
+                self.has_lost();
             }
             Phase::Trying(attempt) if matches!(attempt.direct, Direct::Asking(_)) => {
                 attempt.direct = Direct::Over;
                 self.ask_holders(now, actions);
             }
+            // Holders have been asked, and still answer.
+            Phase::Trying(attempt) if matches!(attempt.direct, Direct::Written(_)) => {
+                attempt.direct = Direct::Over;
+                self.has_lost();
+            }
             _ => {}
         }
+    }
+
+    fn has_lost(&mut self) {
+        self.lost = true;
+        self.last_error = Some("the connection ended right after the copy".to_owned());
     }
 
     fn on_appeared(&mut self, recipient: bool, now: Now) {
@@ -422,7 +507,10 @@ impl Sending {
             && concerned
             && !sent
         {
-            let gap = if recipient {
+            let gap = if recipient && self.lost {
+                // A peer that takes a copy, hangs up and comes back causes no attempts of its own.
+                retry_wait(self.attempts)
+            } else if recipient {
                 APPEARANCE_GAP
             } else {
                 // Strangers that come and go cause no more than a few attempts between two planned ones.

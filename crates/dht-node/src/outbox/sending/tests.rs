@@ -24,11 +24,14 @@ const fn at(seconds: u64) -> Now {
 }
 
 fn sending(options: EntryOptions) -> Sending {
-    let recipient = key(1);
-    let entry = Entry {
+    Sending::new(&entry(options), &id(9), WANTED, at(0))
+}
+
+fn entry(options: EntryOptions) -> Entry {
+    Entry {
         id: 1,
         key: None,
-        recipient,
+        recipient: key(1),
         message_type: 7,
         payload_bytes: Bytes::new().len() as u64,
         options,
@@ -39,8 +42,7 @@ fn sending(options: EntryOptions) -> Sending {
         next_attempt: Some(at(0).unix),
         last_error: None,
         ended_at: None,
-    };
-    Sending::new(&entry, &id(9), WANTED, at(0))
+    }
 }
 
 fn start(sending: &mut Sending) {
@@ -122,19 +124,90 @@ fn stock_peer_lost_early_is_doubted() {
         Some(Action::Persist(Transition::Sent { retry_at: Some(_) }))
     ));
     sending.handle(Event::ConnectionEnded, at(10));
-    assert_eq!(sending.deadline(), Some(at(10).at), "tried again at once");
-    start_again(&mut sending, at(10));
+    assert_eq!(
+        sending.deadline(),
+        Some(at(10).at),
+        "holders get a copy at once"
+    );
+    assert!(sending.is_waiting());
+    let actions = sending.handle(Event::Start { connected: true }, at(10));
+    let copies = Action::SendToHolders {
+        most: WANTED,
+        except: vec![],
+    };
+    assert_eq!(actions, [copies]);
+    sending.handle(Event::Chosen(0), at(10));
+    // A peer that hangs up after each copy is dialled at growing intervals, also if it comes back at once.
+    assert_eq!(sending.deadline(), Some(at(15).at));
+    sending.handle(Event::Appeared { recipient: true }, at(10));
+    assert_eq!(sending.deadline(), Some(at(10).at));
+    let actions = sending.handle(Event::Start { connected: true }, at(15));
+    assert_eq!(actions, [Action::SendDirect(Duration::ZERO)]);
+    sending.handle(written(false), at(15));
+    sending.handle(Event::ConnectionEnded, at(16));
+    start_again(&mut sending, at(16));
+    sending.handle(Event::Chosen(0), at(16));
+    assert_eq!(sending.deadline(), Some(at(26).at));
+    sending.handle(Event::Appeared { recipient: true }, at(17));
+    assert_eq!(sending.deadline(), Some(at(25).at));
+    start_again(&mut sending, at(25));
     // This time it lasts.
-    sending.handle(written(false), at(10));
-    let actions = sending.handle(Event::Tick, at(40));
+    sending.handle(written(false), at(25));
+    let actions = sending.handle(Event::Tick, at(55));
     assert_eq!(
         actions,
         [Action::Persist(Transition::Sent { retry_at: None })]
     );
     assert!(sending.is_settled());
-    sending.handle(Event::ConnectionEnded, at(41));
-    sending.handle(Event::Appeared { recipient: true }, at(42));
+    sending.handle(Event::ConnectionEnded, at(56));
+    sending.handle(Event::Appeared { recipient: true }, at(57));
     assert_eq!(sending.deadline(), None);
+}
+
+#[test]
+fn late_answers_leave_the_attempt_open() {
+    let mut sending = sending(EntryOptions::default());
+    start(&mut sending);
+    let failed = || Event::Direct(Copy::Failed("down".to_owned()));
+    sending.handle(failed(), at(0));
+    sending.handle(Event::Chosen(1), at(0));
+    sending.handle(Event::Tick, at(15));
+    let first = sending.number();
+    start_again(&mut sending, at(20));
+    assert_ne!(sending.number(), first);
+    sending.handle(failed(), at(20));
+    sending.handle(Event::Chosen(1), at(20));
+    assert_eq!(
+        sending.handle_late(Event::Receipt(id(2), Answer::Stored), at(21)),
+        []
+    );
+    assert_eq!(*sending.state(), SendState::Stored { holders: 1 });
+    assert!(sending.is_trying(), "the other holder has not answered");
+    sending.handle(Event::Receipt(id(3), Answer::Stored), at(22));
+    assert_eq!(*sending.state(), SendState::Stored { holders: 2 });
+    assert!(sending.is_waiting());
+}
+
+/// After a restart only the number of holders is known: they are asked again, and their answers end the attempts.
+#[test]
+fn restored_message_finds_its_holders() {
+    let mut entry = entry(EntryOptions::default());
+    (entry.state, entry.attempts) = (SendState::Stored { holders: 2 }, 1);
+    let mut sending = Sending::new(&entry, &id(9), WANTED, at(0));
+    start(&mut sending);
+    let failed = Event::Direct(Copy::Failed("down".to_owned()));
+    let actions = sending.handle(failed, at(0));
+    let copies = Action::SendToHolders {
+        most: WANTED,
+        except: vec![],
+    };
+    assert_eq!(actions, [copies]);
+    sending.handle(Event::Chosen(WANTED), at(0));
+    for holder in 2..5 {
+        sending.handle(Event::Receipt(id(holder), Answer::Stored), at(1));
+    }
+    assert_eq!(*sending.state(), SendState::Stored { holders: 3 });
+    assert!(sending.is_settled());
 }
 
 fn start_again(sending: &mut Sending, now: Now) {
