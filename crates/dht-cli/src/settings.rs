@@ -366,7 +366,9 @@ mod tests {
         let names: std::collections::BTreeSet<String> =
             leaves.keys().map(|path| path.join("_")).collect();
         assert_eq!(names.len(), leaves.len());
-        assert!(names.contains("saf_capacity_rows") && names.contains("rates_stored_messages_burst"));
+        assert!(
+            names.contains("saf_capacity_rows") && names.contains("rates_stored_messages_burst")
+        );
     }
 
     #[test]
