@@ -144,6 +144,10 @@ impl Node {
     /// Returns when the message is in the outbox, on disk if the node has a home. Waits while many messages are being sent,
     /// or many to this recipient. An unknown recipient is searched for; [`Node::add_peer`] makes it known.
     ///
+    /// A recipient without a home confirms a message once its application has taken it, which is when it asks its
+    /// [`Subscription`] for the next one or acks it. A task that is both sender and recipient waits for itself if it waits
+    /// for [`SendState::Received`](dht_spool::SendState) before it reads.
+    ///
     /// # Errors
     /// [`SubmitError`].
     ///

@@ -61,7 +61,8 @@ pub enum SendState {
     },
     /// Its time to live passed while it was still being tried. Ended.
     Expired,
-    /// The recipient's node confirmed it. Ended.
+    /// The recipient's node confirmed it: its inbox holds the message or, on a node without a home, its application has
+    /// taken it. Ended.
     Received,
 }
 
