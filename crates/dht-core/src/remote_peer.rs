@@ -18,7 +18,7 @@ pub struct RemotePeer {
     pub node_id: NodeId,
     /// Features that the peer claims in the identity exchange.
     pub features: Features,
-    /// Group of the address of its connection; `None` if the address says nothing.
+    /// Group that its connection counts for; `None` if the address says nothing, or is trusted by a setting.
     pub source: Option<SourceGroup>,
 }
 
@@ -51,13 +51,10 @@ impl RemotePeer {
         }
     }
 
-    /// The same peer on a connection with this address.
+    /// The same peer on a connection that counts for this group.
     #[must_use]
-    pub fn at(self, address: &Address) -> Self {
-        Self {
-            source: SourceGroup::of(address),
-            ..self
-        }
+    pub const fn at(self, source: Option<SourceGroup>) -> Self {
+        Self { source, ..self }
     }
 }
 
@@ -71,7 +68,13 @@ impl SourceGroup {
         let Some(Host::Ip(ip, _)) = address.host() else {
             return None;
         };
-        address.is_public().then(|| match ip.to_canonical() {
+        address.is_public().then(|| Self::of_ip(ip))
+    }
+
+    /// The group of an IP address, public or not.
+    #[must_use]
+    pub const fn of_ip(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
             IpAddr::V4(ip) => {
                 let [a, b, c, _] = ip.octets();
                 Self([4, a, b, c, 0, 0, 0, 0])
@@ -80,7 +83,7 @@ impl SourceGroup {
                 let [a, b, c, d, e, f, g, ..] = ip.octets();
                 Self([6, a, b, c, d, e, f, g])
             }
-        })
+        }
     }
 
     /// The group as 8 bytes.

@@ -220,6 +220,7 @@ impl<S> Inbound<S> {
                 directory: runtime.directory.clone(),
                 send_queue: Arc::clone(&runtime.send_queue),
                 discovery: Arc::clone(&runtime.discovery),
+                limiter: runtime.limiter.clone(),
                 bans: runtime.bans.clone(),
                 clock: Arc::clone(&runtime.clock),
                 claims: config.claims.under(runtime.bans.profile()),

@@ -301,7 +301,7 @@ impl fmt::Display for Short<'_> {
 
 #[cfg(test)]
 mod tests {
-    use dht_core::{Features, SecretKey};
+    use dht_core::{Features, SecretKey, SourceGroup};
 
     use super::*;
 
@@ -313,7 +313,7 @@ mod tests {
     fn keys_of_one_group_are_one() {
         let at = |seed, address: &str| {
             let peer = RemotePeer::new(public_key(seed), Features::NODE);
-            Deliverer::from(&peer.at(&address.parse().unwrap()))
+            Deliverer::from(&peer.at(SourceGroup::of(&address.parse().unwrap())))
         };
         let one = at(1, "/ip4/1.2.3.4/tcp/5");
         assert_eq!(one, at(2, "/ip4/1.2.3.200/tcp/6"));

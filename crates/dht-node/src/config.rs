@@ -83,13 +83,14 @@ pub struct Config {
 }
 
 /// Settings that [`Node::reload`](crate::Node::reload) takes over: keys, or sections with all their keys.
-pub const RELOADABLE: [&str; 6] = [
+pub const RELOADABLE: [&str; 7] = [
     "rates",
     "banned",
     "transport.max_handshakes",
     "transport.max_handshakes_per_source",
     "transport.max_connections",
     "transport.max_connections_per_source",
+    "transport.trusted_sources",
 ];
 
 impl Config {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dht_core::OutOfRange;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -41,11 +42,14 @@ pub struct Config {
     pub max_connections: usize,
     /// [`limits::MAX_CONNECTIONS_PER_SOURCE`], 1 to 65 536.
     pub max_connections_per_source: usize,
-    /// Whether the limits per source leave out loopback and memory connections. On by default: there may be
-    /// a proxy, and many nodes on one machine are a test.
-    pub exempt_local: bool,
+    /// Ranges of IP addresses, as `10.0.0.0/8`, whose connections count for no source: NAT gateways, proxies and onion
+    /// services, behind which anybody may be. At most 1 024. By default loopback and the ranges that no packet of the
+    /// internet comes from ([`limits::TRUSTED_SOURCES`]).
+    pub trusted_sources: Vec<IpNet>,
     /// Liveness sessions at once, 0 to 1 024. 0 by default: such sockets are closed.
     pub liveness_sessions: usize,
+    /// Ranges of IP addresses that may have liveness sessions, at most 1 024. Loopback by default.
+    pub liveness_sources: Vec<IpNet>,
     /// [`limits::MAX_INBOUND_STREAMS`], 1 to [`limits::MOST_INBOUND_STREAMS`].
     pub max_inbound_streams: usize,
     /// [`limits::MAX_UNREAD_BYTES_TOTAL`]. Not read from files: a node derives it from its memory.
@@ -82,8 +86,9 @@ impl Default for Config {
             max_handshakes_per_source: limits::MAX_HANDSHAKES_PER_SOURCE,
             max_connections: limits::MAX_CONNECTIONS,
             max_connections_per_source: limits::MAX_CONNECTIONS_PER_SOURCE,
-            exempt_local: true,
+            trusted_sources: limits::TRUSTED_SOURCES.to_vec(),
             liveness_sessions: 0,
+            liveness_sources: limits::LOOPBACK.to_vec(),
             max_inbound_streams: limits::MAX_INBOUND_STREAMS,
             max_unread_bytes_total: limits::MAX_UNREAD_BYTES_TOTAL,
             max_queued_messages: limits::MAX_QUEUED_MESSAGES,
@@ -128,6 +133,9 @@ impl Config {
             self.max_inbound_streams as u64,
         );
         OutOfRange::check("transport.liveness_sessions", liveness, 0..=1_024)?;
+        let ranges = |key, ranges: &[IpNet]| OutOfRange::check(key, ranges.len() as u64, 0..=1_024);
+        ranges("transport.trusted_sources", &self.trusted_sources)?;
+        ranges("transport.liveness_sources", &self.liveness_sources)?;
         let most = MOST_INBOUND_STREAMS as u64;
         OutOfRange::check("transport.max_inbound_streams", streams, 1..=most)?;
         count("transport.max_queued_messages", self.max_queued_messages)?;
@@ -161,11 +169,12 @@ mod tests {
 
     #[test]
     fn settings_are_read_and_checked() {
-        let text = r#"{"max_connections": 7, "connect_timeout_ms": 1500}"#;
+        let text = r#"{"max_connections": 7, "connect_timeout_ms": 1500, "trusted_sources": ["10.1.0.0/16"]}"#;
         let config: Config = serde_json::from_str(text).unwrap();
         let expected = Config {
             max_connections: 7,
             connect_timeout: Duration::from_millis(1500),
+            trusted_sources: vec!["10.1.0.0/16".parse().unwrap()],
             ..Config::default()
         };
         assert_eq!(config, expected);
@@ -173,6 +182,9 @@ mod tests {
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
         assert!(serde_json::from_str::<Config>(r#"{"max_conections": 7}"#).is_err());
+        assert!(
+            serde_json::from_str::<Config>(r#"{"liveness_sources": ["10.1.0.0/33"]}"#).is_err()
+        );
         let wrong = Config {
             max_inbound_streams: 49,
             ..Config::default()

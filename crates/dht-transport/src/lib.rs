@@ -106,7 +106,7 @@ pub use event::ConnectionEvent;
 pub use medium::Memory;
 #[cfg(feature = "tcp")]
 pub use medium::Tcp;
-pub use medium::{Accepted, Acceptor, BoxFuture, Medium, Socket, Source, Stream};
+pub use medium::{Accepted, Acceptor, BoxFuture, Medium, Socket, Stream};
 pub use messaging::{MESSAGING_PROTOCOL, Queued};
 pub use metrics::describe_metrics;
 pub use mux::Substream;

@@ -14,7 +14,12 @@
 //! | messages waiting to be sent, until the socket took them | [`MAX_QUEUED_BYTES`] | [`Config::max_queued_bytes_total`](crate::Config::max_queued_bytes_total) |
 //! | copies of them on their way, each up to 64 KiB: one batch, twelve in the stream, three at the socket | 1 MiB | nobody; only while messages go out |
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
 
 /// Time a dialler has to send the network byte (02 section 4.1). *Setting.*
 pub const WIRE_BYTE_TIMEOUT: Duration = Duration::from_secs(6);
@@ -52,11 +57,36 @@ pub const MAX_CONNECTIONS: usize = 500;
 /// not be able to shut a node in.
 pub const OUTBOUND_RESERVE: usize = 32;
 
-/// Connections from one source: an IPv4 address or an IPv6 /64 (02 section 16). *Setting.*
+/// Connections from one source, an IPv4 /24 or an IPv6 /56 ([`SourceGroup`](dht_core::SourceGroup)). *Setting.*
 pub const MAX_CONNECTIONS_PER_SOURCE: usize = 32;
 
 /// Handshakes from one source at once (02 section 16). *Setting.*
 pub const MAX_HANDSHAKES_PER_SOURCE: usize = 4;
+
+/// This machine.
+pub const LOOPBACK: [IpNet; 2] = [v4([127, 0, 0, 0], 8), v6([0, 0, 0, 0, 0, 0, 0, 1], 128)];
+
+/// Ranges whose connections count for no source by default: loopback, private, shared and link-local addresses. No
+/// packet of the internet comes from them, unless through a gateway, a proxy or an onion service. *Setting.*
+pub const TRUSTED_SOURCES: [IpNet; 9] = [
+    LOOPBACK[0],
+    LOOPBACK[1],
+    v4([10, 0, 0, 0], 8),
+    v4([172, 16, 0, 0], 12),
+    v4([192, 168, 0, 0], 16),
+    v4([100, 64, 0, 0], 10),
+    v4([169, 254, 0, 0], 16),
+    v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7),
+    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+];
+
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> IpNet {
+    IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix)
+}
+
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8) -> IpNet {
+    IpNet::new_assert(IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), prefix)
+}
 
 /// Longest line of a liveness session, in bytes without its end (02 section 9.3).
 pub const MAX_LIVENESS_LINE_BYTES: usize = 50;

@@ -1,6 +1,6 @@
 //! The trait for carriers of bytes between nodes: TCP, memory, or one that a simulator brings.
 
-use std::{future::Future, io, pin::Pin, sync::Arc};
+use std::{future::Future, io, net::IpAddr, pin::Pin, sync::Arc};
 
 use dht_core::Address;
 
@@ -13,7 +13,7 @@ mod tcp;
 #[cfg(feature = "memory")]
 pub use memory::Memory;
 pub(crate) use socket::WireCounters;
-pub use socket::{Socket, Source, Stream};
+pub use socket::{Socket, Stream};
 #[cfg(feature = "tcp")]
 pub use tcp::Tcp;
 
@@ -53,8 +53,8 @@ pub struct Accepted {
     pub socket: Socket,
     /// Where it seems to come from; not an address to dial.
     pub remote: Address,
-    /// Source whose limits the connection counts against.
-    pub source: Source,
+    /// IP address that the socket comes from, for limits; of a medium without any, the loopback address.
+    pub source: IpAddr,
 }
 
 /// Several media behind one another: the first that serves an address takes it.

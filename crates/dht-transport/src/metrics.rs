@@ -16,7 +16,7 @@ const CONNECTIONS: &str = "dht_transport_connections";
 const UPGRADES_FAILED: &str = "dht_transport_upgrades_failed_total";
 /// Time from socket to connection.
 const UPGRADE_SECONDS: &str = "dht_transport_upgrade_seconds";
-/// Sockets closed at once because a limit was reached.
+/// Sockets closed because of a limit, by limit.
 const REFUSED: &str = "dht_transport_sockets_refused_total";
 /// Inbound streams reset because there are too many.
 const STREAMS_SHED: &str = "dht_transport_streams_shed_total";
@@ -81,8 +81,8 @@ pub(crate) fn upgrade_failed(direction: Direction) {
     counter!(UPGRADES_FAILED, "direction" => name(direction)).increment(1);
 }
 
-pub(crate) fn refused() {
-    counter!(REFUSED).increment(1);
+pub(crate) fn refused(limit: &'static str) {
+    counter!(REFUSED, "limit" => limit).increment(1);
 }
 
 pub(crate) fn stream_shed() {

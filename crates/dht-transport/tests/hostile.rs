@@ -275,7 +275,7 @@ async fn honest_peers_pass_half_open_sockets() {
 async fn handshakes_of_one_source_are_bounded() {
     let memory = Memory::default();
     let mut setup = Setup::memory(1, &memory);
-    setup.config.exempt_local = false;
+    setup.config.trusted_sources.clear();
     let node = setup.start().await;
     let mut sockets = Vec::new();
     for _ in 0..20 {

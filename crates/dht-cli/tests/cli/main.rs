@@ -451,6 +451,7 @@ async fn rates_are_shown_and_set() {
         "application",
         "join",
         "discovery",
+        "discovery_dial",
         "discovery_response",
         "stored_request",
         "stored_messages",

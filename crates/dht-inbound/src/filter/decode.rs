@@ -38,7 +38,7 @@ impl Check<InboundFrame> for Decode {
             frame,
             permit,
         } = frame;
-        let from = &source.node_id;
+        let from = &*source;
         if self.limiter.is_exhausted(from, || self.clock.now()) {
             metrics::rate_limited(Bucket::UndecodableBytes.name());
             return Err(DropReason::Overload);
@@ -54,7 +54,7 @@ impl Check<InboundFrame> for Decode {
         })?;
         record_identity(&envelope);
         if let Some(directory) = &self.known_in
-            && !directory.contains(from)
+            && !directory.contains(&from.node_id)
         {
             return Err(DropReason::UnknownSource);
         }

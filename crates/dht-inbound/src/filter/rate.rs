@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 pub use self::limiter::{RateLimiter, UNDECODABLE_FRAME_BYTES};
 use crate::{message::InboundEnvelope, metrics};
 
-/// Rates at which one deliverer may send each type of message: the section `[rates]` of a node's configuration, in which
+/// Rates at which one deliverer may send each type of message; half as much again, all deliverers of one
+/// [`SourceGroup`](dht_core::SourceGroup) together: the section `[rates]` of a node's configuration, in which
 /// a rate of zero is refused. More is dropped and counted, without a ban. Exact copies of messages already seen cost
 /// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct RateLimits {
     pub join: Rate,
     /// Discoveries, its own and those it passes on. Defaults to 50 a second, 2 000 at once.
     pub discovery: Rate,
+    /// Discoveries for this node whose answer needs a dial, because the peer that asks is not connected. Defaults to 2 a
+    /// second, 32 at once: a stranger's claim says whom this node dials.
+    pub discovery_dial: Rate,
     /// Discovery responses, which are only ever its own. Defaults to 20 a second, 500 at once.
     pub discovery_response: Rate,
     /// Requests for stored messages. Defaults to 5 a second, 100 at once: each reads the store.
@@ -38,7 +42,7 @@ pub struct RateLimits {
     pub undecodable_bytes: Rate,
 }
 
-/// The buckets of a deliverer.
+/// The buckets of a deliverer or of a group of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bucket {
     /// [`RateLimits::application`]; types this node does not know count here as well.
@@ -47,6 +51,8 @@ pub enum Bucket {
     Join,
     /// Bucket of [`RateLimits::discovery`].
     Discovery,
+    /// Bucket of [`RateLimits::discovery_dial`].
+    DiscoveryDial,
     /// Bucket of [`RateLimits::discovery_response`].
     DiscoveryResponse,
     /// Bucket of [`RateLimits::stored_request`].
@@ -65,6 +71,7 @@ impl RateLimits {
             application: rate,
             join: rate,
             discovery: rate,
+            discovery_dial: rate,
             discovery_response: rate,
             stored_request: rate,
             stored_messages: rate,
@@ -81,6 +88,7 @@ impl RateLimits {
             Bucket::Application => self.application,
             Bucket::Join => self.join,
             Bucket::Discovery => self.discovery,
+            Bucket::DiscoveryDial => self.discovery_dial,
             Bucket::DiscoveryResponse => self.discovery_response,
             Bucket::StoredRequest => self.stored_request,
             Bucket::StoredMessages => self.stored_messages,
@@ -96,6 +104,7 @@ impl Default for RateLimits {
             application: rate(20_000, 20_000),
             join: rate(50, 2_000),
             discovery: rate(50, 2_000),
+            discovery_dial: rate(2, 32),
             discovery_response: rate(20, 500),
             stored_request: rate(5, 100),
             stored_messages: rate(20, 500),
@@ -106,10 +115,11 @@ impl Default for RateLimits {
 
 impl Bucket {
     /// Every bucket, in the order in which a deliverer's are kept.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Application,
         Self::Join,
         Self::Discovery,
+        Self::DiscoveryDial,
         Self::DiscoveryResponse,
         Self::StoredRequest,
         Self::StoredMessages,
@@ -123,6 +133,7 @@ impl Bucket {
             Self::Application => "application",
             Self::Join => "join",
             Self::Discovery => "discovery",
+            Self::DiscoveryDial => "discovery_dial",
             Self::DiscoveryResponse => "discovery_response",
             Self::StoredRequest => "stored_request",
             Self::StoredMessages => "stored_messages",
@@ -161,7 +172,7 @@ impl Check<InboundEnvelope<RawEnvelope>> for RateLimit {
         // Without a header it is dropped further on, at no cost.
         let kind = message.envelope.header().map(|header| header.message_type);
         let bucket = kind.map_or(Bucket::Application, Bucket::of_wire_type);
-        let from = &message.source.node_id;
+        let from = &message.source;
         if self.limiter.try_take(from, bucket, self.clock.now()) {
             return Ok(message);
         }

@@ -17,7 +17,7 @@ use dht_stack::Check;
 use tracing::debug;
 
 use super::hook::DiscoveryHook;
-use crate::message::OpenedMessage;
+use crate::{filter::RateLimiter, message::OpenedMessage};
 
 /// Consumes joins, discoveries and discovery responses, and ends what this node cannot read; passes everything else
 /// on.
@@ -36,6 +36,8 @@ pub struct Protocol {
     pub send_queue: Arc<dyn SendQueue>,
     /// Receives the discovery responses that pass the checks.
     pub discovery: Arc<dyn DiscoveryHook>,
+    /// Holds each deliverer to its rate of dials.
+    pub limiter: RateLimiter,
     /// Bans peers for the offences found here.
     pub bans: BanPolicy,
     /// Clock of this node.

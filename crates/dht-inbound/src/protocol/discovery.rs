@@ -12,7 +12,7 @@ use super::{
     claim::convert_claim,
     dht::{BAD, Inspected, Kind, Protocol, Subject},
 };
-use crate::{message::OpenedMessage, sent::settle};
+use crate::{filter::Bucket, message::OpenedMessage, metrics, sent::settle};
 
 impl Protocol {
     pub(super) fn inspect_discovery(
@@ -55,7 +55,7 @@ impl Protocol {
 }
 
 impl Protocol {
-    /// Keeps the peer and answers it.
+    /// Keeps the peer and answers it, if it is connected or its deliverer may have this node dial it.
     pub(super) fn discovered(
         &self,
         message: &OpenedMessage,
@@ -68,6 +68,15 @@ impl Protocol {
         self.directory.hear(record, &message.source.node_id, now);
         if self.directory.is_banned(&asker, now) {
             return Ok(Disposition::Dropped(DropReason::Banned));
+        }
+        let is_connected = self.directory.connections().contains(&asker);
+        if !is_connected
+            && !self
+                .limiter
+                .try_take(&message.source, Bucket::DiscoveryDial, now)
+        {
+            metrics::rate_limited(Bucket::DiscoveryDial.name());
+            return Ok(Disposition::Dropped(DropReason::Overload));
         }
         let to = *claims.public_key();
         let reply = SendRequest::discovery_response(&self.identity, to, nonce);

@@ -3,28 +3,34 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    net::IpAddr,
     sync::Arc,
 };
 
+use dht_core::{Address, Host, SourceGroup};
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, limits::OUTBOUND_RESERVE, medium::Source};
+use crate::{config::Config, limits::OUTBOUND_RESERVE};
 
 /// Bounds of [`Admission`]; see the fields of [`Config`] of the same names.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Bounds {
     pub(crate) handshakes: usize,
     pub(crate) handshakes_per_source: usize,
     pub(crate) connections: usize,
     pub(crate) connections_per_source: usize,
-    pub(crate) exempt_local: bool,
+    pub(crate) trusted: Vec<IpNet>,
 }
 
 /// Counts sockets and decides who gets in.
 pub(crate) struct Admission {
     state: Mutex<State>,
 }
+
+/// Source of a socket; `None` for one that counts for no source.
+type Source = Option<SourceGroup>;
 
 #[derive(Default)]
 struct State {
@@ -33,10 +39,10 @@ struct State {
     handshakes: BTreeMap<u64, (Source, CancellationToken)>,
     next: u64,
     connections: usize,
-    sources: HashMap<Source, Counts>,
+    sources: HashMap<SourceGroup, Counts>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Counts {
     handshakes: usize,
     connections: usize,
@@ -48,6 +54,7 @@ pub(crate) enum Refusal {
     Connections,
     SourceConnections,
     SourceHandshakes,
+    Liveness,
 }
 
 /// The right to shake hands, until dropped.
@@ -62,8 +69,10 @@ pub(crate) struct HandshakeSlot {
 /// One connection in the count, until dropped.
 pub(crate) struct ConnectionSlot {
     admission: Arc<Admission>,
-    source: Option<Source>,
+    source: Source,
 }
+
+// === impl Bounds ===
 
 impl Bounds {
     pub(crate) fn of(config: &Config) -> Self {
@@ -72,10 +81,32 @@ impl Bounds {
             handshakes_per_source: config.max_handshakes_per_source,
             connections: config.max_connections,
             connections_per_source: config.max_connections_per_source,
-            exempt_local: config.exempt_local,
+            trusted: config.trusted_sources.clone(),
+        }
+    }
+
+    fn source(&self, ip: IpAddr) -> Source {
+        let ip = ip.to_canonical();
+        let is_trusted = self.trusted.iter().any(|range| range.contains(&ip));
+        (!is_trusted).then(|| SourceGroup::of_ip(ip))
+    }
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// A short name for metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::SourceConnections => "connections_of_source",
+            Self::SourceHandshakes => "handshakes_of_source",
+            Self::Liveness => "liveness",
         }
     }
 }
+
+// === impl Admission ===
 
 impl Admission {
     pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
@@ -93,22 +124,27 @@ impl Admission {
         self.state.lock().bounds = bounds;
     }
 
-    /// Lets a socket shake hands.
+    /// Source that a dialled address counts for.
+    pub(crate) fn source_of(&self, address: &Address) -> Source {
+        match address.host() {
+            Some(Host::Ip(ip, _)) => self.state.lock().bounds.source(ip),
+            _ => None,
+        }
+    }
+
+    /// Lets a socket from this IP address shake hands.
     ///
     /// When all slots are taken, the oldest handshake of the source that has most of them makes room: a
     /// half-open socket keeps its place only until another socket wants it, while an honest handshake is over
     /// after a few round trips.
-    pub(crate) fn admit(self: &Arc<Self>, source: Source) -> Result<HandshakeSlot, Refusal> {
+    pub(crate) fn admit(self: &Arc<Self>, from: IpAddr) -> Result<HandshakeSlot, Refusal> {
         let mut state = self.state.lock();
+        let source = state.bounds.source(from);
         state.check_connections(source)?;
-        let held = state
-            .sources
-            .get(&source)
-            .map_or(0, |counts| counts.handshakes);
-        if !state.is_exempt(source) && held >= state.bounds.handshakes_per_source {
+        if state.counts(source).handshakes >= state.bounds.handshakes_per_source {
             return Err(Refusal::SourceHandshakes);
         }
-        state.sources.entry(source).or_default().handshakes += 1;
+        state.count(source, |counts| counts.handshakes += 1);
         if state.handshakes.len() >= state.bounds.handshakes {
             state.evict();
         }
@@ -141,33 +177,40 @@ impl Admission {
     }
 }
 
+// === impl State ===
+
 impl State {
     fn check_connections(&self, source: Source) -> Result<(), Refusal> {
         if self.connections >= self.bounds.connections {
             return Err(Refusal::Connections);
         }
-        let held = self
-            .sources
-            .get(&source)
-            .map_or(0, |counts| counts.connections);
-        if !self.is_exempt(source) && held >= self.bounds.connections_per_source {
+        if self.counts(source).connections >= self.bounds.connections_per_source {
             return Err(Refusal::SourceConnections);
         }
         Ok(())
     }
 
-    fn is_exempt(&self, source: Source) -> bool {
-        self.bounds.exempt_local && source == Source::Local
+    /// What a source holds; nothing, for a socket that counts for none.
+    fn counts(&self, source: Source) -> Counts {
+        let counts = source.and_then(|source| self.sources.get(&source));
+        counts.copied().unwrap_or_default()
+    }
+
+    fn count(&mut self, source: Source, change: impl FnOnce(&mut Counts)) {
+        if let Some(source) = source {
+            change(self.sources.entry(source).or_default());
+        }
     }
 
     fn evict(&mut self) {
-        let busiest = self.sources.values().map(|counts| counts.handshakes).max();
-        let victim = self.handshakes.iter().find_map(|(id, (source, _))| {
-            let counts = self.sources.get(source)?;
-            (Some(counts.handshakes) == busiest).then_some(*id)
-        });
-        // The newcomer is counted already; its source may be the busiest without a handshake in the list.
-        let victim = victim.or_else(|| self.handshakes.keys().next().copied());
+        let mut held = HashMap::<Source, usize>::new();
+        for (source, _) in self.handshakes.values() {
+            *held.entry(*source).or_default() += 1;
+        }
+        let busiest = held.values().max();
+        let mut handshakes = self.handshakes.iter();
+        let victim = handshakes.find(|(_, (source, _))| held.get(source) == busiest);
+        let victim = victim.map(|(id, _)| *id);
         if let Some((source, evicted)) = victim.and_then(|id| self.handshakes.remove(&id)) {
             evicted.cancel();
             self.uncount(source, |counts| &mut counts.handshakes);
@@ -175,7 +218,9 @@ impl State {
     }
 
     fn uncount(&mut self, source: Source, counter: impl Fn(&mut Counts) -> &mut usize) {
-        if let Some(counts) = self.sources.get_mut(&source) {
+        if let Some(source) = source
+            && let Some(counts) = self.sources.get_mut(&source)
+        {
             let counter = counter(counts);
             *counter = counter.saturating_sub(1);
             if counts.handshakes == 0 && counts.connections == 0 {
@@ -185,16 +230,23 @@ impl State {
     }
 }
 
+// === impl HandshakeSlot ===
+
 impl HandshakeSlot {
+    /// Source that the socket counts for.
+    pub(crate) const fn source(&self) -> Option<SourceGroup> {
+        self.source
+    }
+
     /// Turns the handshake into a connection, if there is still room for one.
     pub(crate) fn promote(self) -> Result<ConnectionSlot, Refusal> {
         let mut state = self.admission.state.lock();
         state.check_connections(self.source)?;
         state.connections += 1;
-        state.sources.entry(self.source).or_default().connections += 1;
+        state.count(self.source, |counts| counts.connections += 1);
         Ok(ConnectionSlot {
             admission: Arc::clone(&self.admission),
-            source: Some(self.source),
+            source: self.source,
         })
     }
 }
@@ -213,9 +265,7 @@ impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut state = self.admission.state.lock();
         state.connections = state.connections.saturating_sub(1);
-        if let Some(source) = self.source {
-            state.uncount(source, |counts| &mut counts.connections);
-        }
+        state.uncount(self.source, |counts| &mut counts.connections);
     }
 }
 
@@ -232,23 +282,68 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::limits::TRUSTED_SOURCES;
 
-    const BOUNDS: Bounds = Bounds {
-        handshakes: 3,
-        handshakes_per_source: 2,
-        connections: 3,
-        connections_per_source: 2,
-        exempt_local: true,
-    };
+    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-    fn source(last: u8) -> Source {
-        Source::V4(Ipv4Addr::new(192, 0, 2, last))
+    fn bounds() -> Bounds {
+        Bounds {
+            handshakes: 3,
+            handshakes_per_source: 2,
+            connections: 3,
+            connections_per_source: 2,
+            trusted: TRUSTED_SOURCES.to_vec(),
+        }
+    }
+
+    /// The first address of another source.
+    fn source(third: u8) -> IpAddr {
+        Ipv4Addr::new(192, 0, third, 1).into()
+    }
+
+    /// Another key and another address of one /24 or /56 are no other source.
+    #[test]
+    fn one_network_is_one_source() {
+        let of = |ip: &str| bounds().source(ip.parse().unwrap());
+        assert_eq!(of("203.0.113.1"), of("203.0.113.200"));
+        assert_ne!(of("203.0.113.1"), of("203.0.114.1"));
+        assert_eq!(of("203.0.113.1"), of("::ffff:203.0.113.9"));
+        assert_eq!(of("2001:db8:1:200::1"), of("2001:db8:1:2ff::1"));
+        assert_ne!(of("2001:db8:1:200::1"), of("2001:db8:1:300::1"));
+        for trusted in [
+            "127.0.0.9",
+            "::1",
+            "10.1.2.3",
+            "::ffff:192.168.0.1",
+            "fd00::1",
+        ] {
+            assert_eq!(of(trusted), None, "{trusted}");
+        }
+    }
+
+    /// Peers behind a gateway have one address; the operator says so.
+    #[test]
+    fn trusted_gateway_admits_any_number() {
+        let gateway = source(7);
+        let mut bounds = Bounds {
+            connections: 100,
+            handshakes: 100,
+            connections_per_source: 32,
+            ..bounds()
+        };
+        let admission = Admission::new(bounds.clone());
+        let connect = || admission.admit(gateway).and_then(HandshakeSlot::promote);
+        let mut held: Vec<_> = (0..32).map(|_| connect().unwrap()).collect();
+        assert_eq!(connect().err(), Some(Refusal::SourceConnections));
+        bounds.trusted = vec!["192.0.7.0/24".parse().unwrap()];
+        admission.set_bounds(bounds);
+        held.extend((0..32).map(|_| connect().unwrap()));
     }
 
     /// One source gets no more than its share of handshakes; local addresses are exempt.
     #[test]
     fn source_share_exempts_local_addresses() {
-        let admission = Admission::new(BOUNDS);
+        let admission = Admission::new(bounds());
         let held = [admission.admit(source(1)), admission.admit(source(1))];
         assert_eq!(
             admission.admit(source(1)).err(),
@@ -256,24 +351,19 @@ mod tests {
         );
         assert!(admission.admit(source(2)).is_ok());
         drop(held);
-        let local: Vec<_> = (0..3)
-            .map(|_| admission.admit(Source::Local).unwrap())
-            .collect();
+        let local: Vec<_> = (0..3).map(|_| admission.admit(LOCAL).unwrap()).collect();
         assert_eq!(local.len(), 3);
     }
 
     #[test]
     fn the_exemption_can_be_turned_off() {
         let admission = Admission::new(Bounds {
-            exempt_local: false,
-            ..BOUNDS
+            trusted: Vec::new(),
+            ..bounds()
         });
-        let _held = [
-            admission.admit(Source::Local),
-            admission.admit(Source::Local),
-        ];
+        let _held = [admission.admit(LOCAL), admission.admit(LOCAL)];
         assert_eq!(
-            admission.admit(Source::Local).err(),
+            admission.admit(LOCAL).err(),
             Some(Refusal::SourceHandshakes)
         );
     }
@@ -282,7 +372,7 @@ mod tests {
     fn refused_source_is_not_remembered() {
         let admission = Admission::new(Bounds {
             handshakes_per_source: 0,
-            ..BOUNDS
+            ..bounds()
         });
         assert!(admission.admit(source(1)).is_err());
         assert!(admission.state.lock().sources.is_empty());
@@ -290,7 +380,7 @@ mod tests {
 
     #[test]
     fn busiest_source_loses_its_oldest_handshake() {
-        let admission = Admission::new(BOUNDS);
+        let admission = Admission::new(bounds());
         let honest = admission.admit(source(1)).unwrap();
         let older = admission.admit(source(2)).unwrap();
         let newer = admission.admit(source(2)).unwrap();
@@ -310,7 +400,7 @@ mod tests {
 
     #[test]
     fn connections_are_bounded_beside_dial_reserve() {
-        let admission = Admission::new(BOUNDS);
+        let admission = Admission::new(bounds());
         let mut held = Vec::new();
         for last in 1..=3 {
             held.push(
@@ -332,7 +422,7 @@ mod tests {
 
     #[test]
     fn connections_of_one_source_are_bounded() {
-        let admission = Admission::new(BOUNDS);
+        let admission = Admission::new(bounds());
         let slot =
             |admission: &Arc<Admission>| admission.admit(source(1)).map(HandshakeSlot::promote);
         let _held = [slot(&admission), slot(&admission)];
@@ -341,18 +431,18 @@ mod tests {
 
     #[test]
     fn new_bounds_close_no_connection() {
-        let admission = Admission::new(BOUNDS);
+        let admission = Admission::new(bounds());
         let connect = |n| admission.admit(source(n)).and_then(HandshakeSlot::promote);
         let held = [connect(1).unwrap(), connect(2).unwrap()];
         admission.set_bounds(Bounds {
             connections: 1,
-            ..BOUNDS
+            ..bounds()
         });
         assert_eq!(connect(3).err(), Some(Refusal::Connections));
         drop(held);
         let one = connect(3).unwrap();
         assert_eq!(connect(4).err(), Some(Refusal::Connections));
-        admission.set_bounds(BOUNDS);
+        admission.set_bounds(bounds());
         assert!(connect(4).is_ok());
         drop(one);
     }

@@ -181,6 +181,7 @@ impl Dial {
                                 upgraded,
                                 Direction::Outbound,
                                 address.clone(),
+                                state.admission.source_of(address),
                                 slot,
                                 started.elapsed(),
                             ));

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::Address;
+use dht_core::{Address, SourceGroup};
 use dht_peers::{
     Direction,
     policy::{Offence, Parties},
@@ -43,6 +43,7 @@ impl State {
         upgraded: Upgraded,
         direction: Direction,
         address: Address,
+        source: Option<SourceGroup>,
         slot: ConnectionSlot,
         took: Duration,
     ) -> Arc<Connection> {
@@ -59,7 +60,7 @@ impl State {
                 .counters
                 .next_connection
                 .fetch_add(1, Ordering::Relaxed),
-            peer: Arc::new(peer.at(&address)),
+            peer: Arc::new(peer.at(source)),
             info,
             direction,
             address,

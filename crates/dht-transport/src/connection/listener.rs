@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    admission::HandshakeSlot,
+    admission::{HandshakeSlot, Refusal},
     liveness,
     upgrade::{Failed, Upgraded, WireMode},
 };
@@ -41,11 +41,7 @@ pub(crate) async fn accept(state: Arc<State>, mut acceptor: Box<dyn Acceptor>) {
                 Ok(slot) => state
                     .tasks
                     .spawn(welcome(Arc::clone(&state), accepted, slot)),
-                Err(refusal) => {
-                    tracing::debug!(?refusal, "socket refused");
-                    state.counters.refused.fetch_add(1, Ordering::Relaxed);
-                    metrics::refused();
-                }
+                Err(refusal) => state.refused(refusal),
             },
             Err(error) => {
                 tracing::debug!(%error, "accept failed");
@@ -55,9 +51,21 @@ pub(crate) async fn accept(state: Arc<State>, mut acceptor: Box<dyn Acceptor>) {
     }
 }
 
+impl State {
+    fn refused(&self, refusal: Refusal) {
+        tracing::debug!(?refusal, "socket refused");
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        metrics::refused(refusal.name());
+    }
+}
+
 /// One inbound socket, up to the connection or the end of it.
 async fn welcome(state: Arc<State>, accepted: Accepted, slot: HandshakeSlot) {
-    let Accepted { socket, remote, .. } = accepted;
+    let Accepted {
+        socket,
+        remote,
+        source: from,
+    } = accepted;
     let started = Instant::now();
     let deadline = started + state.config.upgrade_timeout;
     let evicted = slot.evicted.clone();
@@ -93,17 +101,24 @@ async fn welcome(state: Arc<State>, accepted: Accepted, slot: HandshakeSlot) {
     };
     match result {
         Ok(Welcome::Peer(upgraded)) => {
-            let Ok(slot) = slot.promote() else {
-                state.counters.refused.fetch_add(1, Ordering::Relaxed);
-                metrics::refused();
-                return;
+            let source = slot.source();
+            let slot = match slot.promote() {
+                Ok(slot) => slot,
+                Err(refusal) => return state.refused(refusal),
             };
             let took = started.elapsed();
-            let winner = state.adopt(*upgraded, Direction::Inbound, remote, slot, took);
+            let winner = state.adopt(*upgraded, Direction::Inbound, remote, source, slot, took);
             state.dials.on_inbound(&winner);
         }
         Ok(Welcome::Liveness(socket)) => {
             drop(slot);
+            let ranges = &state.config.liveness_sources;
+            if !ranges
+                .iter()
+                .any(|range| range.contains(&from.to_canonical()))
+            {
+                return state.refused(Refusal::Liveness);
+            }
             let Ok(_session) = Arc::clone(&state.liveness).try_acquire_owned() else {
                 return;
             };

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     io,
+    net::Ipv4Addr,
     sync::Arc,
 };
 
@@ -13,7 +14,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{Accepted, Acceptor, BoxFuture, Medium, Socket, Source};
+use super::{Accepted, Acceptor, BoxFuture, Medium, Socket};
 use crate::channels;
 
 /// Bytes each direction of a memory connection holds before the writer waits, like a socket buffer.
@@ -102,7 +103,7 @@ impl Acceptor for Listener {
             Ok(Accepted {
                 socket: Socket::duplex(stream),
                 remote: Address::memory(0),
-                source: Source::Local,
+                source: Ipv4Addr::LOCALHOST.into(),
             })
         })
     }

@@ -2,7 +2,6 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, Ipv4Addr},
     pin::Pin,
     sync::{
         Arc,
@@ -37,37 +36,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + 'static> Stream for S {}
 pub(crate) struct WireCounters {
     pub(crate) received: AtomicU64,
     pub(crate) sent: AtomicU64,
-}
-
-/// Where a socket comes from, as far as limits per source care.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[non_exhaustive]
-pub enum Source {
-    /// A single IPv4 address.
-    V4(Ipv4Addr),
-    /// The upper 64 bits of an IPv6 address: one customer usually has all of the rest.
-    V6(u64),
-    /// This machine or this process.
-    Local,
-}
-
-impl Source {
-    /// The source of an address; IPv4 inside IPv6 counts as IPv4.
-    #[must_use]
-    pub fn from_ip(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
-            ip if ip.is_loopback() => Self::Local,
-            IpAddr::V4(ip) => Self::V4(ip),
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, ..] = ip.segments();
-                Self::V6(
-                    [a, b, c, d]
-                        .into_iter()
-                        .fold(0, |all, part| all << 16 | u64::from(part)),
-                )
-            }
-        }
-    }
 }
 
 impl Socket {
@@ -162,24 +130,5 @@ impl fmt::Debug for Socket {
             Io::Duplex(_) => "Socket(duplex)",
             Io::Other(_) => "Socket(other)",
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An IPv6 source is its prefix; an IPv4 address mapped into IPv6 counts as IPv4.
-    #[test]
-    fn ipv6_source_is_its_prefix() {
-        let source = |ip: &str| Source::from_ip(ip.parse().unwrap());
-        assert_eq!(source("2001:db8:1:2:3::4"), source("2001:db8:1:2:ffff::1"));
-        assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
-        assert_eq!(
-            source("::ffff:192.0.2.1"),
-            Source::V4(Ipv4Addr::new(192, 0, 2, 1))
-        );
-        assert_eq!(source("127.0.0.9"), Source::Local);
-        assert_eq!(source("::1"), Source::Local);
     }
 }

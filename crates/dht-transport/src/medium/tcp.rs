@@ -10,7 +10,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Accepted, Acceptor, BoxFuture, Medium, Socket, Source};
+use super::{Accepted, Acceptor, BoxFuture, Medium, Socket};
 use crate::limits::{self, DIAL_STAGGER, MAX_RESOLVED_ADDRESSES};
 
 /// Silence after which the kernel asks whether the peer is still there.
@@ -77,7 +77,7 @@ impl Acceptor for Listener {
             Ok(Accepted {
                 socket: Socket::tcp(stream),
                 remote: to_address(remote),
-                source: Source::from_ip(remote.ip()),
+                source: remote.ip(),
             })
         })
     }

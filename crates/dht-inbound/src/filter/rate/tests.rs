@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dht_core::{
-    Destination, Disposition, Encryption, ManualClock, NodeId, Signing,
+    Destination, Disposition, Encryption, Features, ManualClock, NodeId, RemotePeer, Signing,
+    SourceGroup,
     test_util::{clear, identity, public_key},
 };
 
@@ -12,8 +13,12 @@ use crate::{
     test_support::{NOW, frame, raw, received, run_check},
 };
 
-fn id(seed: u64) -> NodeId {
-    public_key(seed).node_id()
+fn from(seed: u64) -> RemotePeer {
+    RemotePeer::new(public_key(seed), Features::NODE)
+}
+
+fn from_group(seed: u64, address: &str) -> RemotePeer {
+    from(seed).at(SourceGroup::of(&address.parse().unwrap()))
 }
 
 fn limits() -> RateLimits {
@@ -82,7 +87,7 @@ async fn junk_sender_is_ignored() {
     }
     assert_eq!(run(good.clone()).await, OVERLOAD);
     assert!(
-        !limiter.is_exhausted(&id(77), || NOW),
+        !limiter.is_exhausted(&from(77), || NOW),
         "others are not affected"
     );
     clock.set(NOW.saturating_add(2));
@@ -93,19 +98,23 @@ async fn junk_sender_is_ignored() {
 async fn empty_frames_cost_something() {
     let limiter = RateLimiter::new(limits(), [0; 16]);
     for _ in 0..4 {
-        assert!(!limiter.is_exhausted(&id(3), || NOW));
-        limiter.charge_junk(&id(3), 0, NOW);
+        assert!(!limiter.is_exhausted(&from(3), || NOW));
+        limiter.charge_junk(&from(3), 0, NOW);
     }
-    assert!(limiter.is_exhausted(&id(3), || NOW));
+    assert!(limiter.is_exhausted(&from(3), || NOW));
 }
 
 #[test]
 fn space_is_constant_and_debts_stay() {
     let limiter = RateLimiter::new(limits(), [5; 16]);
+    let any = from(1);
     let stranger = |n: u64| {
         let mut bytes = [0; 13];
         bytes[..8].copy_from_slice(&n.to_le_bytes());
-        NodeId::from_bytes(&bytes).unwrap()
+        RemotePeer {
+            node_id: NodeId::from_bytes(&bytes).unwrap(),
+            ..any
+        }
     };
     limiter.charge_junk(&stranger(0), 1_000, NOW);
     let strangers = 1..3 * MAX_METERED_PEERS as u64;
@@ -122,7 +131,7 @@ fn space_is_constant_and_debts_stay() {
 
 #[test]
 fn new_limits_apply_at_once() {
-    let (peer, now) = (NodeId::default(), NOW);
+    let (peer, now) = (from(1), NOW);
     let of = |join| RateLimits {
         join: Rate::per_second(join),
         ..RateLimits::default()
@@ -134,4 +143,44 @@ fn new_limits_apply_at_once() {
     assert!(join() && join() && !join());
     limiter.set_limits(of(2));
     assert!(!join());
+}
+
+/// Keys are free: a thousand of one network get no more than its share, and others are not affected.
+#[test]
+fn keys_of_one_group_share_rate() {
+    let limiter = RateLimiter::new(limits(), [7; 16]);
+    let take = |peer: &RemotePeer| limiter.try_take(peer, Bucket::Application, NOW);
+    let neighbours = (1..=20).map(|seed| from_group(seed, "/ip4/1.2.3.4/tcp/5"));
+    assert_eq!(
+        neighbours
+            .map(|peer| usize::from(take(&peer)))
+            .sum::<usize>(),
+        4
+    );
+    assert!(take(&from_group(1, "/ip4/1.2.4.4/tcp/5")));
+    assert!(take(&from(30)), "nobody knows who is behind a proxy");
+}
+
+/// One peer that uses its rate up leaves something to its neighbours.
+#[test]
+fn noisy_peer_leaves_neighbours_something() {
+    let limiter = RateLimiter::new(limits(), [7; 16]);
+    let noisy = from_group(1, "/ip4/1.2.3.4/tcp/5");
+    let quiet = from_group(2, "/ip4/1.2.3.5/tcp/5");
+    let take = |peer: &RemotePeer| limiter.try_take(peer, Bucket::Application, NOW);
+    assert!((0..3).all(|_| take(&noisy)));
+    assert!((0..100).all(|_| !take(&noisy)));
+    assert!(take(&quiet));
+}
+
+#[test]
+fn junk_of_a_group_adds_up() {
+    let limiter = RateLimiter::new(limits(), [7; 16]);
+    let sender = |seed| from_group(seed, "/ip4/1.2.3.4/tcp/5");
+    for seed in 1..=3 {
+        assert!(!limiter.is_exhausted(&sender(9), || NOW));
+        limiter.charge_junk(&sender(seed), 100, NOW);
+    }
+    assert!(limiter.is_exhausted(&sender(9), || NOW));
+    assert!(!limiter.is_exhausted(&from_group(9, "/ip4/1.2.4.4/tcp/5"), || NOW));
 }

@@ -5,9 +5,13 @@ use dht_core::{
 };
 use dht_peers::{BanTarget, PeerRecord};
 use dht_proto::dht::{DiscoveryMessage, DiscoveryResponseMessage, JoinMessage};
+use dht_stack::Rate;
 
 use super::*;
-use crate::test_support::{self as support, DELIVERER, ME, NOW, OutRecorder, bans, peer};
+use crate::{
+    filter::RateLimits,
+    test_support::{self as support, DELIVERER, ME, NOW, OutRecorder, bans, peer},
+};
 use dht_peers::{
     policy::AttributionProfile::{self, Legacy, Strict},
     test_util::BanLog,
@@ -36,6 +40,7 @@ fn setup(profile: AttributionProfile) -> Setup {
         directory: directory.clone(),
         send_queue: Arc::clone(&out) as Arc<dyn SendQueue>,
         discovery: Arc::clone(&out) as Arc<dyn DiscoveryHook>,
+        limiter: RateLimiter::new(RateLimits::default(), [0; 16]),
         bans,
         clock: Arc::new(ManualClock::new(NOW)),
         claims: ClaimPolicy::default().under(profile),
@@ -534,6 +539,26 @@ async fn b078_a_discovery_gets_exactly_one_reply() {
             "never propagated here"
         );
     }
+}
+
+/// A stranger's claim says whom this node dials: a deliverer causes few dials, and an asker that is connected none.
+#[tokio::test]
+async fn dials_of_one_deliverer_are_bounded() {
+    let mut setup = setup(Strict);
+    let one = Rate::per_second(1);
+    let limits = RateLimits {
+        discovery_dial: one,
+        ..RateLimits::default()
+    };
+    setup.check.limiter = RateLimiter::new(limits, [0; 16]);
+    let ask = |seed| discovery(seed, body(&discovery_of(seed)));
+    assert_eq!(setup.run(ask(PEER)).await, Disposition::Answered);
+    assert_eq!(setup.run(ask(4)).await, DropReason::Overload.into());
+    assert_eq!(setup.out.replies.lock().len(), 1);
+    let connected = peer(5);
+    let connections = setup.directory.connections();
+    connections.insert(connected, dht_peers::Direction::Inbound);
+    assert_eq!(setup.run(ask(5)).await, Disposition::Answered);
 }
 
 /// A clear discovery is answered in legacy only and nobody is blamed.
