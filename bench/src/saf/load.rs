@@ -12,10 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::{DedupHash, UnixSeconds};
+use dht_core::{DedupHash, Deliverer, UnixSeconds};
 use dht_mailbox::{
-    Deliverer, Durability, Limits, NewRecord, Quota, Recipient, Refusal, Retention, Store,
-    StoreConfig, StoreError, Ticket,
+    Durability, Limits, NewRecord, Quota, Recipient, Refusal, Retention, Store, StoreConfig,
+    StoreError, Ticket,
 };
 
 use crate::sample::now;

@@ -83,7 +83,7 @@ pub use network::Network;
 pub use node_id::{Distance, NodeId};
 pub use peer_address::PeerAddress;
 pub use priority::Priority;
-pub use remote_peer::{RemotePeer, SourceGroup};
+pub use remote_peer::{Deliverer, RemotePeer, SourceGroup};
 pub use schnorr::MessageSignature;
 pub use send::{
     Cause, DeliveryError, Message, OnDelivery, Payload, SendBuilder, SendParams, SendQueue,

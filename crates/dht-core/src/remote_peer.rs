@@ -1,6 +1,6 @@
 //! A connected peer.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use crate::{
     address::{Address, Host},
@@ -36,6 +36,11 @@ pub struct RemotePeer {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SourceGroup([u8; 8]);
+
+/// By whom shares of what this node has are counted: the [group](SourceGroup) of a connection, or the key of its peer
+/// where the address says nothing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Deliverer([u8; 32]);
 
 // === impl RemotePeer ===
 
@@ -90,5 +95,77 @@ impl SourceGroup {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 8] {
         &self.0
+    }
+}
+
+// === impl Deliverer ===
+
+impl Deliverer {
+    /// The deliverer with these 32 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The group or key as 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<&RemotePeer> for Deliverer {
+    fn from(peer: &RemotePeer) -> Self {
+        let Some(source) = peer.source else {
+            return Self::from(&peer.public_key);
+        };
+        // The last byte of no key has its first bit set.
+        let mut bytes = [0xff; 32];
+        let (group, _) = bytes.split_at_mut(source.0.len());
+        group.copy_from_slice(&source.0);
+        Self(bytes)
+    }
+}
+
+impl From<&PublicKey> for Deliverer {
+    fn from(key: &PublicKey) -> Self {
+        Self(*key.as_bytes())
+    }
+}
+
+impl fmt::Debug for Deliverer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Deliverer(")?;
+        let mut start = self.0.iter().take(4);
+        start.try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str(")")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::SecretKey;
+
+    fn public_key(seed: u8) -> PublicKey {
+        SecretKey::from_bytes(&[seed; 32]).unwrap().public_key()
+    }
+
+    #[test]
+    fn keys_of_one_group_are_one() {
+        let at = |seed, address: &str| {
+            let peer = RemotePeer::new(public_key(seed), Features::NODE);
+            Deliverer::from(&peer.at(SourceGroup::of(&address.parse().unwrap())))
+        };
+        let one = at(1, "/ip4/1.2.3.4/tcp/5");
+        assert_eq!(one, at(2, "/ip4/1.2.3.200/tcp/6"));
+        assert_ne!(one, at(1, "/ip4/1.2.4.4/tcp/5"));
+        let six = at(1, "/ip6/2a00:1:2:300::1/tcp/5");
+        assert_eq!(six, at(2, "/ip6/2a00:1:2:3ff::9/tcp/5"));
+        assert_ne!(six, at(1, "/ip6/2a00:1:2:400::1/tcp/5"));
+        // Anybody may be behind these.
+        for nothing in ["/ip4/127.0.0.1/tcp/5", "/ip4/10.0.0.1/tcp/5"] {
+            assert_eq!(at(1, nothing), Deliverer::from(&public_key(1)));
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     keys::PublicKey,
     message::{MessageTag, MessageType},
     priority::Priority,
+    remote_peer::Deliverer,
     strategy::Strategy,
 };
 
@@ -314,6 +315,15 @@ impl SendRequest {
             MessageType::DiscoveryResponse => Cause::Reply,
             MessageType::SafRequestMessages => Cause::StoredRequest,
             MessageType::SafStoredMessages => Cause::StoredAnswer,
+        }
+    }
+
+    /// Whose request this message answers; see [`SendParams::asked_by`].
+    #[must_use]
+    pub fn asked_by(&self) -> Option<&Deliverer> {
+        match self {
+            Self::Message { params, .. } => params.asked_by.as_ref(),
+            Self::Forward { .. } => None,
         }
     }
 

@@ -2,8 +2,8 @@
 #![allow(clippy::print_stdout, reason = "it is an example")]
 
 use bytes::Bytes;
-use dht_core::{DedupHash, UnixSeconds};
-use dht_mailbox::{Deliverer, NewRecord, Query, Recipient, Retention, Store, StoreConfig};
+use dht_core::{DedupHash, Deliverer, UnixSeconds};
+use dht_mailbox::{NewRecord, Query, Recipient, Retention, Store, StoreConfig};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

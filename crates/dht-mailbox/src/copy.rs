@@ -20,7 +20,7 @@
 
 use std::{io, sync::Arc};
 
-use dht_core::{DedupHash, UnixSeconds};
+use dht_core::{DedupHash, Deliverer, UnixSeconds};
 use parking_lot::RwLock;
 
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
     disk::{Disk, DiskFile},
     index::{Index, Loader},
     log::{LogPosition, Meta, Place, take},
-    record::{Deliverer, Recipient, Retention, RowId},
+    record::{Recipient, Retention, RowId},
 };
 
 /// The file of the copy.

@@ -6,8 +6,8 @@
 //!
 //! ```
 //! # use bytes::Bytes;
-//! # use dht_core::{DedupHash, UnixSeconds};
-//! use dht_mailbox::{MemoryDisk, Deliverer, NewRecord, Query, Recipient, Retention, Store, StoreConfig};
+//! # use dht_core::{DedupHash, Deliverer, UnixSeconds};
+//! use dht_mailbox::{MemoryDisk, NewRecord, Query, Recipient, Retention, Store, StoreConfig};
 //!
 //! let store = Store::open_on(MemoryDisk::new(), StoreConfig::default())?;
 //! let (bob, now) = (Recipient::from_bytes([1; 32]), UnixSeconds(1_700_000_000));
@@ -91,9 +91,7 @@ pub use disk::{Disk, DiskFile, FileDisk, MemoryDisk};
 pub use error::{Refusal, StoreError};
 pub use metrics::describe_metrics;
 pub use query::{DEFAULT_MAX_RETURNED, DEFAULT_RESPONSE_BYTES, Order, Page, Query};
-pub use record::{
-    Deliverer, Inserted, NewRecord, Position, Recipient, Retention, RowId, StoredRecord,
-};
+pub use record::{Inserted, NewRecord, Position, Recipient, Retention, RowId, StoredRecord};
 pub use stats::{Account, Inspection, RowInfo, StoreStats};
 pub use store::{Store, Ticket};
 

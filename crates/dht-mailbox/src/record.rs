@@ -1,23 +1,15 @@
-//! Records of the store, the keys of recipients and deliverers, and positions in a mailbox.
+//! Records of the store, the keys of recipients, and positions in a mailbox.
 
 use std::fmt;
 
 use bytes::Bytes;
-use dht_core::{DedupHash, PublicKey, RemotePeer, UnixSeconds};
+use dht_core::{DedupHash, Deliverer, PublicKey, UnixSeconds};
 
 /// Owner of a mailbox: the 32-byte key of the recipient.
 ///
 /// Kept as bytes, not as a checked point: the store compares keys and never computes with them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Recipient([u8; 32]);
-
-/// What the shares of the store go by: the part of the network from which a message was handed to this node, or the key of
-/// the peer that handed it over where its address says nothing.
-///
-/// The sender of a stored message is hidden, and keys are free, so shares and quotas go by deliverer (05 section 14,
-/// abuse).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Deliverer([u8; 32]);
 
 /// The number of a stored row; grows with every insertion and is never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -141,50 +133,6 @@ impl fmt::Display for Recipient {
     }
 }
 
-// === impl Deliverer ===
-
-impl Deliverer {
-    pub(crate) const MIN: Self = Self([0; 32]);
-    pub(crate) const MAX: Self = Self([0xff; 32]);
-
-    /// The deliverer with these 32 bytes.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The key as 32 bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl From<&RemotePeer> for Deliverer {
-    fn from(peer: &RemotePeer) -> Self {
-        let Some(source) = peer.source else {
-            return Self::from(&peer.public_key);
-        };
-        // The last byte of no key has its first bit set.
-        let mut bytes = [0xff; 32];
-        let (group, _) = bytes.split_at_mut(source.as_bytes().len());
-        group.copy_from_slice(source.as_bytes());
-        Self(bytes)
-    }
-}
-
-impl From<&PublicKey> for Deliverer {
-    fn from(key: &PublicKey) -> Self {
-        Self(*key.as_bytes())
-    }
-}
-
-impl fmt::Debug for Deliverer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Deliverer({})", Short(&self.0))
-    }
-}
-
 // === impl Position ===
 
 impl Position {
@@ -296,34 +244,5 @@ impl fmt::Display for Short<'_> {
             .iter()
             .take(4)
             .try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use dht_core::{Features, SecretKey, SourceGroup};
-
-    use super::*;
-
-    fn public_key(seed: u8) -> PublicKey {
-        SecretKey::from_bytes(&[seed; 32]).unwrap().public_key()
-    }
-
-    #[test]
-    fn keys_of_one_group_are_one() {
-        let at = |seed, address: &str| {
-            let peer = RemotePeer::new(public_key(seed), Features::NODE);
-            Deliverer::from(&peer.at(SourceGroup::of(&address.parse().unwrap())))
-        };
-        let one = at(1, "/ip4/1.2.3.4/tcp/5");
-        assert_eq!(one, at(2, "/ip4/1.2.3.200/tcp/6"));
-        assert_ne!(one, at(1, "/ip4/1.2.4.4/tcp/5"));
-        let six = at(1, "/ip6/2a00:1:2:300::1/tcp/5");
-        assert_eq!(six, at(2, "/ip6/2a00:1:2:3ff::9/tcp/5"));
-        assert_ne!(six, at(1, "/ip6/2a00:1:2:400::1/tcp/5"));
-        // Anybody may be behind these.
-        for nothing in ["/ip4/127.0.0.1/tcp/5", "/ip4/10.0.0.1/tcp/5"] {
-            assert_eq!(at(1, nothing), Deliverer::from(&public_key(1)));
-        }
     }
 }

@@ -44,8 +44,8 @@ use crate::{
 ///
 /// ```
 /// use bytes::Bytes;
-/// use dht_core::{DedupHash, UnixSeconds};
-/// use dht_mailbox::{MemoryDisk, Deliverer, NewRecord, Query, Recipient, Retention, Store, StoreConfig};
+/// use dht_core::{DedupHash, Deliverer, UnixSeconds};
+/// use dht_mailbox::{MemoryDisk, NewRecord, Query, Recipient, Retention, Store, StoreConfig};
 ///
 /// let store = Store::open_on(MemoryDisk::new(), StoreConfig::default())?;
 /// let bob = Recipient::from_bytes([1; 32]);

@@ -9,10 +9,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::{DedupHash, UnixSeconds};
+use dht_core::{DedupHash, Deliverer, UnixSeconds};
 use dht_mailbox::{
-    Deliverer, Disk, DiskFile, MemoryDisk, NewRecord, Query, Recipient, Retention, Store,
-    StoreConfig, StoreError,
+    Disk, DiskFile, MemoryDisk, NewRecord, Query, Recipient, Retention, Store, StoreConfig,
+    StoreError,
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 

@@ -1,6 +1,10 @@
-//! Room for requests, bounded once in number and bytes, with a part for each level of importance and each cause.
+//! Room for requests, bounded once in number and bytes, with a part for each level of importance, each cause and each party.
 
-use std::{collections::VecDeque, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -21,6 +25,9 @@ pub const fn reserved(bound: usize, level: usize) -> usize {
     }
 }
 
+/// Of the share of a cause, the part that all requests for one [party](RoomAsk::party) may have: an eighth.
+const PARTIES: usize = 8;
+
 /// A number of requests and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
@@ -37,6 +44,9 @@ pub struct RoomAsk {
     pub level: usize,
     /// Its cause, an index into the shares given to [`PriorityAdmission::new`].
     pub cause: usize,
+    /// Who made this node ask for room, as 32 bytes: an eighth of the share of the cause is for one of them. `None` for
+    /// what this node sends of its own accord.
+    pub party: Option<[u8; 32]>,
     /// Bytes that the request occupies.
     pub bytes: usize,
 }
@@ -44,7 +54,7 @@ pub struct RoomAsk {
 /// Hands out [places](Place), bounded in number and bytes.
 ///
 /// A request finds a place if it leaves the [reserve](reserved) of more important levels alone and stays within the
-/// share of its cause. A request of any length may have the room, or the share of its cause, alone.
+/// share of its cause and, in that, of its party. A request of any length may have the room, or such a share, alone.
 ///
 /// Callers that [wait](Self::acquire) get places in the order in which they came, for each cause; they hold nothing while
 /// they wait, so that they keep no other cause out. Their number is bounded too. Cheap to clone.
@@ -55,10 +65,10 @@ pub struct RoomAsk {
 /// // Eight requests; either cause may have six of them.
 /// let room = Room { requests: 8, bytes: 1_000 };
 /// let admission = PriorityAdmission::new(room, &[0.75, 0.75], 100);
-/// let gossip = RoomAsk { level: 3, cause: 0, bytes: 10 };
+/// let gossip = RoomAsk { level: 3, cause: 0, party: None, bytes: 10 };
 /// let taken: Vec<_> = (0..8).filter_map(|_| admission.try_acquire(gossip)).collect();
 /// assert_eq!(taken.len(), 4, "gossip may fill half");
-/// assert!(admission.try_acquire(RoomAsk { level: 0, cause: 1, bytes: 10 }).is_some());
+/// assert!(admission.try_acquire(RoomAsk { level: 0, ..gossip }).is_some());
 /// ```
 #[derive(Clone)]
 pub struct PriorityAdmission(Arc<Inner>);
@@ -92,6 +102,8 @@ struct Inner {
 struct State {
     held: Room,
     by_cause: Box<[Room]>,
+    /// Room of the parties that hold places, for each cause; no larger than the number of places.
+    by_party: HashMap<(usize, [u8; 32]), Room>,
     /// Callers in the order in which they came, for each cause.
     lines: Box<[VecDeque<Caller>]>,
     waiting: usize,
@@ -130,6 +142,7 @@ impl PriorityAdmission {
             state: Mutex::new(State {
                 held: Room::default(),
                 by_cause: vec![Room::default(); shares.len()].into(),
+                by_party: HashMap::new(),
                 lines: shares.iter().map(|_| VecDeque::new()).collect(),
                 waiting: 0,
                 callers: 0,
@@ -235,7 +248,16 @@ impl Inner {
         };
         let of_cause = state.by_cause.get(ask.cause).copied().unwrap_or_default();
         let share = self.shares.get(ask.cause).copied().unwrap_or_default();
-        within(state.held, self.room, ask.level) && within(of_cause, share, 0)
+        within(state.held, self.room, ask.level)
+            && within(of_cause, share, 0)
+            && ask.party.is_none_or(|party| {
+                let of_party = state.by_party.get(&(ask.cause, party)).copied();
+                let share = Room {
+                    requests: (share.requests / PARTIES).max(1),
+                    bytes: share.bytes / PARTIES,
+                };
+                within(of_party.unwrap_or_default(), share, 0)
+            })
     }
 
     fn place(self: &Arc<Self>, ask: RoomAsk) -> Place {
@@ -300,16 +322,37 @@ impl State {
     }
 
     fn hold(&mut self, ask: RoomAsk) {
-        for held in std::iter::once(&mut self.held).chain(self.by_cause.get_mut(ask.cause)) {
+        let of_party = ask
+            .party
+            .map(|party| self.by_party.entry((ask.cause, party)).or_default());
+        let of_cause = self.by_cause.get_mut(ask.cause);
+        for held in [Some(&mut self.held), of_cause, of_party]
+            .into_iter()
+            .flatten()
+        {
             held.requests += 1;
             held.bytes = held.bytes.saturating_add(ask.bytes);
         }
     }
 
     fn release(&mut self, ask: RoomAsk) {
-        for held in std::iter::once(&mut self.held).chain(self.by_cause.get_mut(ask.cause)) {
+        let party = ask.party.map(|party| (ask.cause, party));
+        let of_party = party.and_then(|party| self.by_party.get_mut(&party));
+        let of_cause = self.by_cause.get_mut(ask.cause);
+        for held in [Some(&mut self.held), of_cause, of_party]
+            .into_iter()
+            .flatten()
+        {
             held.requests = held.requests.saturating_sub(1);
             held.bytes = held.bytes.saturating_sub(ask.bytes);
+        }
+        if let Some(party) = party
+            && self
+                .by_party
+                .get(&party)
+                .is_none_or(|held| held.requests == 0)
+        {
+            self.by_party.remove(&party);
         }
     }
 }

@@ -6,7 +6,7 @@
 //! | [`Filter`] | asks a synchronous [`Check`] whether a request goes on, and as what |
 //! | [`Then`] | asks another service first, then [decides](Decide) |
 //! | [`Batch`] | does together what several callers ask for at the same time; no timer |
-//! | [`PriorityAdmission`] | room for requests, with a part for each level of importance and each cause |
+//! | [`PriorityAdmission`] | room for requests, with a part for each level of importance, each cause and each party |
 //! | [`ByteBudget`] | hands out memory as permits; callers wait in order of arrival |
 //! | [`Sharded`] | a hash table with a lock per shard and a seeded hash |
 //! | [`TokenBuckets`] | holds each key to its rates, in constant space |

@@ -17,7 +17,7 @@ use support::{Node, Setup, body, identity, peer, soon};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex},
     sync::mpsc,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 // === dialling ===
@@ -516,6 +516,34 @@ async fn unreading_peer_costs_only_its_messages() {
     // Some fit into windows, pipes and the sessions of the stuck side.
     assert!(failed >= 5, "{failed} failed");
     assert!(start.elapsed() < Duration::from_secs(125));
+}
+
+/// A peer that keeps its connection alive and reads none of its messages is disconnected after two write time-outs, 60 s.
+#[tokio::test(start_paused = true)]
+async fn unreading_peer_is_cut_off() {
+    let memory = Memory::default();
+    let mut a = Node::memory(1, &memory).await;
+    let mut setup = Setup::memory(2, &memory);
+    setup.config.inbound_channel = 1;
+    let stuck = setup.start().await;
+    a.knows(&stuck);
+    let send = || {
+        let frame = body(1, 1_000_000);
+        let sent = a.transport.send(&stuck.id(), frame, Priority::Stored);
+        sent.unwrap()
+    };
+    let start = Instant::now();
+    let unread: Vec<_> = (0..20).map(|_| send()).collect();
+    a.connected().await;
+    let end = timeout(Duration::from_secs(90), a.outlets.events.recv()).await;
+    let end = end.expect("an end");
+    assert!(
+        matches!(end, Some(ConnectionEvent::Disconnected { .. })),
+        "{end:?}"
+    );
+    let waited = start.elapsed().as_secs();
+    assert!((60..=65).contains(&waited), "{waited} s");
+    drop(unread);
 }
 
 /// Messages to an unreachable peer fail, and none waits longer than its lifetime.

@@ -1,8 +1,8 @@
 //! Messages derived from their number, so that a check of the store knows the content of each.
 
 use bytes::Bytes;
-use dht_core::{DedupHash, UnixSeconds};
-use dht_mailbox::{Deliverer, NewRecord, Recipient, Retention};
+use dht_core::{DedupHash, Deliverer, UnixSeconds};
+use dht_mailbox::{NewRecord, Recipient, Retention};
 
 /// Mailboxes the messages are spread over.
 pub(super) const MAILBOXES: u64 = 16;

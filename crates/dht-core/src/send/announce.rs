@@ -9,6 +9,7 @@ use crate::{
     identity::NodeIdentity,
     keys::PublicKey,
     message::{Destination, Encryption, MessageType},
+    remote_peer::Deliverer,
 };
 
 impl SendRequest {
@@ -65,11 +66,16 @@ impl SendRequest {
     }
 
     /// The answer to a discovery with this `nonce`: clear and signed, destination unknown, directly to the key that
-    /// asked, without another discovery to find it.
+    /// asked, without another discovery to find it. `deliverer` handed the discovery to this node.
     ///
     /// Specification 06, section 2.2.
     #[must_use]
-    pub fn discovery_response(me: &NodeIdentity, to: PublicKey, nonce: u64) -> Self {
+    pub fn discovery_response(
+        me: &NodeIdentity,
+        to: PublicKey,
+        nonce: u64,
+        deliverer: Deliverer,
+    ) -> Self {
         let claim = me.claim();
         let response = DiscoveryResponseMessage {
             public_key: Bytes::copy_from_slice(me.public_key().as_bytes()),
@@ -82,6 +88,7 @@ impl SendRequest {
             .direct_public_key(to)
             .with_dht_message_type(MessageType::DiscoveryResponse)
             .force_origin()
+            .asked_by(deliverer)
             .finish();
         Self::new(params, Payload::Part(dht_proto::encode(&response)))
     }

@@ -8,6 +8,7 @@ use crate::{
     message::{Destination, Encryption, MessageTag, MessageType},
     node_id::NodeId,
     priority::Priority,
+    remote_peer::Deliverer,
     strategy::Strategy,
 };
 
@@ -36,6 +37,9 @@ pub struct SendParams {
     pub tag: Option<MessageTag>,
     /// Place in the order of shedding; see [`SendParams::priority`] for the default.
     pub priority: Option<Priority>,
+    /// Who delivered the request that this message answers: the message takes room from the share of that deliverer, so
+    /// that nobody who makes a node answer keeps the answers for others out. None by default.
+    pub asked_by: Option<Deliverer>,
     /// Free text for the log.
     pub debug_info: Option<Arc<str>>,
 }
@@ -183,6 +187,12 @@ impl SendBuilder {
     /// Sets when the message is shed; see [`SendParams::priority`] for the default.
     pub fn with_priority(mut self, priority: Priority) -> Self {
         self.0.priority = Some(priority);
+        self
+    }
+
+    /// Sets whose request this message answers; see [`SendParams::asked_by`].
+    pub const fn asked_by(mut self, deliverer: Deliverer) -> Self {
+        self.0.asked_by = Some(deliverer);
         self
     }
 

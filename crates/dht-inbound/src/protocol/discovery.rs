@@ -79,7 +79,8 @@ impl Protocol {
             return Ok(Disposition::Dropped(DropReason::Overload));
         }
         let to = *claims.public_key();
-        let reply = SendRequest::discovery_response(&self.identity, to, nonce);
+        let reply =
+            SendRequest::discovery_response(&self.identity, to, nonce, (&*message.source).into());
         Ok(
             match settle("discovery_response", self.send_queue.try_send(reply))? {
                 true => Disposition::Answered,

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::accounts::{Accounts, Change};
+use dht_core::Deliverer;
+
 use crate::{
     config::{Limits, Quota},
     error::Refusal,
-    record::{Deliverer, Recipient, Retention},
+    record::{Recipient, Retention},
     stats::Account,
 };
 
@@ -326,7 +328,8 @@ impl Usage {
     fn store_victim(&self, newcomer: &Newcomer) -> Option<Part> {
         let retention = self.largest.first().map(|(retention, ..)| *retention)?;
         let key = |deliverer| self.deliverers.numbers.get(&deliverer).copied();
-        let of_class = (retention, 0, Deliverer::MIN)..=(retention, u64::MAX, Deliverer::MAX);
+        let of_class = (retention, 0, Deliverer::from_bytes([0; 32]))
+            ..=(retention, u64::MAX, Deliverer::from_bytes([0xff; 32]));
         let (_, share, largest) = self.largest.range(of_class).next_back().copied()?;
         if retention < newcomer.retention {
             return self

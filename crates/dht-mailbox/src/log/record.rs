@@ -1,10 +1,10 @@
 //! The bytes of a record: a message or a deletion. The table is in [`super::format`].
 
 use bytes::Bytes;
-use dht_core::{DedupHash, UnixSeconds};
+use dht_core::{DedupHash, Deliverer, UnixSeconds};
 
 use super::format::{Format, take, write_fields};
-use crate::record::{Deliverer, Recipient, Retention, RowId, StoredRecord};
+use crate::record::{Recipient, Retention, RowId, StoredRecord};
 
 /// Bytes of a record head that this version writes.
 pub(super) const RECORD_HEAD: usize = 21;

@@ -1,8 +1,8 @@
-use dht_core::{DedupHash, UnixSeconds};
+use dht_core::{DedupHash, Deliverer, UnixSeconds};
 use proptest::prelude::*;
 
 use super::{format::segment_head, walk::Found, *};
-use crate::record::{Deliverer, Recipient, Retention, RowId};
+use crate::record::{Recipient, Retention, RowId};
 
 const SEGMENT: u32 = 3;
 const SALT: u32 = 0x5eed_1234;

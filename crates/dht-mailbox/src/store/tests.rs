@@ -5,7 +5,7 @@ mod model;
 mod writer;
 
 use bytes::Bytes;
-use dht_core::DedupHash;
+use dht_core::{DedupHash, Deliverer};
 
 use super::*;
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     disk::MemoryDisk,
     error::Refusal,
     query::Order,
-    record::{Deliverer, Retention, StoredRecord},
+    record::{Retention, StoredRecord},
     test_util::FaultyDisk,
 };
 

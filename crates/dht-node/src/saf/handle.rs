@@ -182,9 +182,9 @@ async fn forward_events(mut from: broadcast::Receiver<SafEvent>, to: Events) {
 
 #[cfg(test)]
 mod tests {
-    use dht_core::{DedupHash, UnixSeconds};
+    use dht_core::{DedupHash, Deliverer, UnixSeconds};
     use dht_mailbox::{
-        Deliverer, NewRecord, Recipient, Retention, StoreConfig,
+        NewRecord, Recipient, Retention, StoreConfig,
         test_util::{Faults, FaultyDisk},
     };
 

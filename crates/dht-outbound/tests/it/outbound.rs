@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dht_core::{
-    MessageTag, MessageType, NodeId, Payload, Priority, SendBuilder, SendParams, SendQueue,
-    SendQueueError, SendRequest, Strategy,
+    Deliverer, MessageTag, MessageType, NodeId, Payload, Priority, SendBuilder, SendParams,
+    SendQueue, SendQueueError, SendRequest, Strategy,
     test_util::{identity, public_key},
 };
 use dht_outbound::{Config, Deliveries, DeliveryReply, Discover, Outbound, SendError, Worker};
@@ -290,6 +290,36 @@ async fn stored_answers_leave_reports_for_requests() {
     report(ask.clone()).unwrap();
     report(ask.clone()).unwrap();
     assert_eq!(report(ask), Err(SendQueueError::Full));
+}
+
+/// Peers that ask and do not read hold places and reports; the answers of each are an eighth at most.
+#[tokio::test]
+async fn answers_leave_room_for_others() {
+    let config = Config {
+        max_requests: 256,
+        max_reports: 128,
+        ..Config::default()
+    };
+    let (outbound, _worker, ..) = gated(&config);
+    let answer = |kind, asked_by| {
+        let params = SendParams::builder()
+            .with_dht_message_type(kind)
+            .asked_by(Deliverer::from_bytes([asked_by; 32]));
+        SendRequest::new(params.finish(), Payload::Part("x".into()))
+    };
+    let count =
+        |send: &dyn Fn() -> Result<(), SendQueueError>| (0..256).map_while(|_| send().ok()).count();
+    // A quarter of the places is for discovery responses, of the reports three quarters for stored messages.
+    let found = |asker| outbound.try_send(answer(MessageType::DiscoveryResponse, asker));
+    assert_eq!(count(&|| found(1)), 8);
+    assert_eq!(count(&|| found(2)), 8);
+    let page = |asker| {
+        let answer = answer(MessageType::SafStoredMessages, asker);
+        outbound.try_send_reporting(answer, Box::new(|_| {}))
+    };
+    assert_eq!(count(&|| page(1)), 12);
+    assert_eq!(count(&|| page(2)), 12);
+    assert!(outbound.try_send(part(MessageType::Join, "x")).is_ok());
 }
 
 #[tokio::test]

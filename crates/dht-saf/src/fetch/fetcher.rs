@@ -9,8 +9,8 @@ use std::{
 };
 
 use dht_core::{
-    Clock as _, Distance, Entropy as _, Features, MessageType, NodeId, NodeIdentity, Priority,
-    PublicKey, RemotePeer, SendQueue, SendQueueError, SharedClock, SharedEntropy, UnixSeconds,
+    Clock as _, Distance, Entropy as _, Features, NodeId, NodeIdentity, PublicKey, RemotePeer,
+    SendQueue, SendQueueError, SharedClock, SharedEntropy, UnixSeconds,
 };
 use dht_dedup::DedupTable;
 use dht_peers::{
@@ -29,8 +29,7 @@ use super::{
     tracker::{FetchSummary, FetchTracker, TrackerConfig},
 };
 use crate::{
-    blocking::blocking, config::Config, ledger::Ledger, metrics, receipt::Decisions,
-    send::send_request,
+    blocking::blocking, config::Config, ledger::Ledger, metrics, receipt::Decisions, send,
 };
 
 /// Connected peers asked by one [`Saf::request_from_random_peers`](crate::Saf::request_from_random_peers) (05 section 7,
@@ -246,12 +245,7 @@ impl Fetcher {
             limit,
         };
         let (fetcher, to) = (Arc::downgrade(self), peer.node_id);
-        let request = send_request(
-            peer,
-            MessageType::SafRequestMessages,
-            Priority::Control,
-            dht_proto::encode(&request),
-        );
+        let request = send::ask(peer, dht_proto::encode(&request));
         let sent = parts.send_queue.try_send_reporting(
             request,
             Box::new(move |sent| {

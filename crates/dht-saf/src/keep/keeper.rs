@@ -3,9 +3,9 @@
 use std::{fmt, sync::Arc};
 
 use dht_core::{
-    Clock as _, Content, InTransit, NodeIdentity, PublicKey, SharedClock, StoreOutcome,
+    Clock as _, Content, Deliverer, InTransit, NodeIdentity, PublicKey, SharedClock, StoreOutcome,
 };
-use dht_mailbox::{Deliverer, Inserted, NewRecord, Recipient, Retention, Store, StoreError};
+use dht_mailbox::{Inserted, NewRecord, Recipient, Retention, Store, StoreError};
 use dht_peers::Directory;
 
 use super::admission::{Candidate, LocalView, StoreRejection, admit};

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use dht_mailbox::Deliverer;
+use dht_core::Deliverer;
 use dht_stack::{ByteBudget, BytePermit};
 use parking_lot::Mutex;
 

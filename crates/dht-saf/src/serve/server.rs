@@ -4,8 +4,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use dht_core::{
-    Clock as _, Disposition, DropReason, MessageType, Priority, PublicKey, RemotePeer, SendQueue,
-    SharedClock, UnixSeconds,
+    Clock as _, Disposition, DropReason, PublicKey, RemotePeer, SendQueue, SharedClock, UnixSeconds,
 };
 use dht_mailbox::{Page, Query, Recipient, Store, StoredRecord};
 use dht_proto::{
@@ -24,7 +23,7 @@ use super::{
     in_flight::InFlight,
     paging::{PagePlan, PageRequest, Pager, PagerConfig},
 };
-use crate::{blocking::blocking, config::Config, metrics, rates::Rates, send::send_request};
+use crate::{blocking::blocking, config::Config, metrics, rates::Rates, send};
 
 /// Requests that read from the store at one time, each up to the bytes of one response.
 const READERS: usize = 4;
@@ -158,12 +157,7 @@ impl Server {
             // Before the response has left: the next request may arrive before the report of the delivery.
             self.pager.lock().handed_over(plan, page);
         }
-        let request = send_request(
-            requester,
-            MessageType::SafStoredMessages,
-            Priority::Stored,
-            part,
-        );
+        let request = send::answer(requester, part);
         let undo = page.clone();
         let sent = match page {
             // Nothing is kept for a request that was not served.

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use dht_core::Features;
 use dht_core::{
-    Content, DedupHash, Disposition, DropReason, MessageType, RemotePeer, Severity, StoreOutcome,
-    UnixSeconds, test_util,
+    Content, DedupHash, Deliverer, Disposition, DropReason, MessageType, RemotePeer, Severity,
+    StoreOutcome, UnixSeconds, test_util,
 };
-use dht_mailbox::{Deliverer, Limits, NewRecord, Quota, Recipient, Retention, StoreConfig};
+use dht_mailbox::{Limits, NewRecord, Quota, Recipient, Retention, StoreConfig};
 use dht_proto::store_forward::StoredMessagesResponse;
 use dht_saf::{Config, FetchSummary, SafEvent};
 

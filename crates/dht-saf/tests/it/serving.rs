@@ -1,8 +1,8 @@
 //! Serving requests: rows SF-19 to SF-23.
 
 use bytes::Bytes;
-use dht_core::{DedupHash, Disposition, DropReason, Features, MessageType, test_util};
-use dht_mailbox::{Deliverer, NewRecord, Recipient, Retention, StoreConfig};
+use dht_core::{DedupHash, Deliverer, Disposition, DropReason, Features, MessageType, test_util};
+use dht_mailbox::{NewRecord, Recipient, Retention, StoreConfig};
 use dht_proto::store_forward::StoredMessagesRequest;
 use dht_saf::Config;
 
@@ -155,6 +155,32 @@ async fn requester_over_rate_gets_empty_response() {
     assert_eq!(world.ask(OTHER, 0, 0).await.messages.len(), 1);
     world.clock.advance(1);
     assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 1);
+}
+
+/// A peer that asks and does not read: what exceeds its rate is answered, and nothing waits for that answer.
+#[tokio::test]
+async fn answers_over_rate_keep_nothing() {
+    let world = World::new(Config {
+        requester_rate: 1,
+        requester_burst: 3,
+        ..Config::default()
+    });
+    world.keep(AWAY, 1, 1).await;
+    *world.node.stalled.lock() = true;
+    for _ in 0..5 {
+        world.ask(AWAY, 0, 0).await;
+    }
+    assert_eq!(world.node.waiting.lock().len(), 3);
+    // Each answer takes room from the share of the peer that asked.
+    let asker = Some(Deliverer::from(&test_util::public_key(AWAY)));
+    assert!(
+        world
+            .node
+            .sent
+            .lock()
+            .iter()
+            .all(|sent| sent.asked_by == asker)
+    );
 }
 
 #[tokio::test]

@@ -4,12 +4,10 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use dht_core::{
-    Content, DedupHash, Destination, Disposition, DropReason, Encryption, Features, MessageType,
-    Signing, StoreOutcome, UnixSeconds, test_util,
+    Content, DedupHash, Deliverer, Destination, Disposition, DropReason, Encryption, Features,
+    MessageType, Signing, StoreOutcome, UnixSeconds, test_util,
 };
-use dht_mailbox::{
-    Deliverer, Limits, NewRecord, Query, Quota, Recipient, Retention, Store, StoreConfig,
-};
+use dht_mailbox::{Limits, NewRecord, Query, Quota, Recipient, Retention, Store, StoreConfig};
 use dht_saf::Config;
 
 use crate::world::{AWAY, Envelope, ME, NODE, NOW, OTHER, SENDER, World};

@@ -8,10 +8,11 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{
-    Clock as _, Content, DedupHash, Destination, Disposition, DropReason, Encryption, Features,
-    Flags, Header, InTransit, ManualClock, MessageTag, MessageType, NodeIdentity, OnDelivery,
-    Opened, Payload, ProtocolVersion, PublicKey, RawEnvelope, RemotePeer, SeededEntropy, SendQueue,
-    SendQueueError, SendRequest, Severity, Signing, StoreOutcome, Strategy, UnixSeconds, test_util,
+    Clock as _, Content, DedupHash, Deliverer, Destination, Disposition, DropReason, Encryption,
+    Features, Flags, Header, InTransit, ManualClock, MessageTag, MessageType, NodeIdentity,
+    OnDelivery, Opened, Payload, ProtocolVersion, PublicKey, RawEnvelope, RemotePeer,
+    SeededEntropy, SendQueue, SendQueueError, SendRequest, Severity, Signing, StoreOutcome,
+    Strategy, UnixSeconds, test_util,
 };
 use dht_dedup::DedupTable;
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
@@ -85,6 +86,7 @@ pub(crate) struct Sent {
     pub(crate) to: PublicKey,
     pub(crate) message_type: MessageType,
     pub(crate) part: Bytes,
+    pub(crate) asked_by: Option<Deliverer>,
 }
 
 /// The parts of a node around store-and-forward: its send queue.
@@ -97,7 +99,7 @@ pub(crate) struct FakeNode {
     pub(crate) broken: Mutex<bool>,
     /// The peer does not read, so deliveries wait for `release`.
     pub(crate) stalled: Mutex<bool>,
-    waiting: Mutex<Vec<OnDelivery>>,
+    pub(crate) waiting: Mutex<Vec<OnDelivery>>,
 }
 
 impl SendQueue for FakeNode {
@@ -143,6 +145,7 @@ impl FakeNode {
             to,
             message_type: params.message_type,
             part,
+            asked_by: params.asked_by,
         });
         Ok(())
     }

@@ -190,18 +190,22 @@ impl<'a> Pump<'a> {
     }
 
     /// Ends the stream; messages that may not have left go back, unless they did so before. A peer that has left a message
-    /// unread for two write time-outs is cut off: what waits for it takes room from others.
+    /// unread for two write time-outs, over one stream or two, is cut off: what waits for it takes room from others.
     pub(super) async fn finish(mut self, connection: &Connection) {
         let sent = self.stream.sent(&Context::from_waker(Waker::noop()));
         let clean = self.unsent.is_empty() && self.batch_sent == self.batch.len();
+        let patience = self.write_timeout.saturating_mul(2);
+        let is_late =
+            |entry: &Entry| entry.resends >= MAX_RESENDS || entry.queued_at.elapsed() >= patience;
+        let oldest = self.unsent.front();
+        if self.overdue && oldest.is_some_and(|(_, entry)| is_late(entry)) {
+            connection.close(false);
+        }
         {
             let mut queue = self.queue.messages.lock();
             while let Some((end, mut entry)) = self.unsent.pop_back() {
                 entry.taken |= end <= sent;
                 if entry.resends >= MAX_RESENDS {
-                    if self.overdue {
-                        connection.close(false);
-                    }
                     entry.resolve(Err(match connection.is_heard() {
                         true => DeliveryError::WriteFailed,
                         false => DeliveryError::Refused,

@@ -1,11 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use dht_core::DedupHash;
+use dht_core::{DedupHash, Deliverer};
 use proptest::prelude::*;
 
 use super::*;
-use dht_mailbox::{Deliverer, MemoryDisk, NewRecord, Retention, Store, StoreConfig};
+use dht_mailbox::{MemoryDisk, NewRecord, Retention, Store, StoreConfig};
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 const BOB: Recipient = Recipient::from_bytes([1; 32]);
