@@ -90,12 +90,6 @@ impl SourceGroup {
             }
         }
     }
-
-    /// The group as 8 bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 8] {
-        &self.0
-    }
 }
 
 // === impl Deliverer ===
