@@ -7,6 +7,7 @@
 //! Both hold only what was validated (law 4), both are bounded, and cloning either shares it: the inbound stack counts
 //! in the table, the outbound stack enters what it sends, and store-and-forward counts the stored messages it accepts.
 
+mod deliverers;
 mod fingerprint;
 mod metrics;
 mod retention;

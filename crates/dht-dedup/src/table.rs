@@ -2,10 +2,11 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use dht_core::{DedupHash, UnixSeconds};
+use dht_core::{DedupHash, NodeId, UnixSeconds};
 use dht_stack::{Shard, Sharded, Slot};
 
 use crate::{
+    deliverers::Deliverers,
     metrics,
     retention::{CEILING_FACTOR, DedupMeta, MAX_DELIVERED_SECONDS},
 };
@@ -38,6 +39,7 @@ pub struct DedupTable(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     entries: Sharded<DedupHash, Entry, Progress>,
+    deliverers: Deliverers,
     /// Entries of a shard before one is evicted.
     capacity: usize,
     /// Most entries of a shard.
@@ -116,6 +118,7 @@ impl DedupTable {
             .clamp(1, MAX_SHARDS);
         Self(Arc::new(Inner {
             entries: Sharded::new(shards, seed),
+            deliverers: Deliverers::new(seed),
             capacity: capacity.div_ceil(shards),
             ceiling: (capacity.saturating_mul(CEILING_FACTOR) / shards).max(1),
             // Every max(capacity/10, 100) inserts into the whole table.
@@ -202,6 +205,19 @@ impl DedupTable {
                 .0
                 .insert(&mut slot, DedupEntry::first(*key, meta, now), now),
         }
+    }
+
+    /// Remembers for a short time that `peer` handed over a copy of a message, be it the first or a repeat.
+    pub fn note_deliverer(&self, peer: &NodeId, key: &DedupHash) {
+        self.0.deliverers.note(peer, key);
+    }
+
+    /// Ends once `peer` has lately handed over a copy of a message.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing. It does not end if the peer hands over none, so set a limit.
+    pub async fn handed_over(&self, peer: &NodeId, key: &DedupHash) {
+        self.0.deliverers.noted(peer, key).await;
     }
 
     /// Occurrences so far; 0 if none is remembered.

@@ -213,8 +213,7 @@ impl<S> Inbound<S> {
             + Send,
     {
         self.map(|config, runtime, stack| {
-            let features = runtime.identity.features();
-            let relays = config.relay_gossip && features.contains(Features::MESSAGE_PROPAGATION);
+            let relays = relays_gossip(config, runtime);
             let protocol = Protocol {
                 identity: Arc::clone(&runtime.identity),
                 directory: runtime.directory.clone(),
@@ -291,6 +290,7 @@ impl<S> Inbound<S> {
         self.map(|config, runtime, stack| {
             let dedup = Dedup {
                 recipient: *runtime.identity.public_key(),
+                relays_gossip: relays_gossip(config, runtime),
                 table: runtime.dedup.clone(),
                 fingerprints: runtime.fingerprints.clone(),
                 allowed: config.allowed_occurrences,
@@ -379,4 +379,10 @@ impl<S> Inbound<S> {
             stack,
         }
     }
+}
+
+/// Whether this node passes on the gossip that its application accepts.
+fn relays_gossip(config: &InboundConfig, runtime: &InboundRuntime) -> bool {
+    let features = runtime.identity.features();
+    config.relay_gossip && features.contains(Features::MESSAGE_PROPAGATION)
 }

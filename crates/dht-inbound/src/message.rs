@@ -33,7 +33,7 @@ pub struct Deduped {
     pub hash: DedupHash,
     /// Occurrences, this one included.
     pub occurrences: u32,
-    /// Held for the first copy of an application's message for this node, until the application has it; taken by
+    /// Held for the first copy of an application's message that may be for this node, until the application has it; taken by
     /// [`Settle`](crate::Settle).
     pub reservation: Option<Reservation>,
 }

@@ -48,7 +48,7 @@ pub use ledger::Ledger;
 pub use metrics::describe_metrics;
 pub use receipt::{
     IDLE_LIMIT, MAX_UNANSWERED, RECEIPT_LIMIT, RECEIPT_PROTOCOL, RECEIPT_QUESTIONS, Receipt,
-    ReceiptAsker, serve_receipts,
+    ReceiptAsker,
 };
 pub use saf::{Saf, SafParts};
 

@@ -13,11 +13,12 @@
 //! The asker may send [`MAX_UNANSWERED`] hashes before the first answer, each once until it is answered. Answers come in
 //! any order, each at most [`RECEIPT_LIMIT`] after its hash. The node closes the stream when the asker has closed its
 //! side, and when nothing was asked for [`IDLE_LIMIT`]; the asker when an answer is overdue by another [`RECEIPT_LIMIT`].
-//! A third stream of one peer is closed at once.
+//! A third stream of one peer is closed at once. Questions beyond 5000 a second and peer are read later.
 //!
 //! # Security
 //!
-//! Only a peer that has seen a message can name it, and learns nothing but whether it is stored or received here.
+//! Only a peer that lately handed over a copy of a message on its own connection learns what has become of it here. Whoever
+//! else knows the hash is answered as for a message that does not exist, after the same time.
 
 mod answer;
 mod ask;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use answer::serve_receipts;
+pub(crate) use answer::{MAX_ASKERS, RATE, serve};
 pub use ask::{RECEIPT_QUESTIONS, ReceiptAsker};
 pub(crate) use decisions::Decisions;
 

@@ -9,9 +9,13 @@ use dht_core::{
 use dht_dedup::DedupTable;
 use dht_mailbox::Store;
 use dht_peers::{Connections, Directory, policy::BanPolicy};
-use dht_stack::ByteBudget;
+use dht_stack::{ByteBudget, TokenBuckets};
+use futures::Stream;
 use rand_core::Rng as _;
-use tokio::sync::broadcast;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::broadcast,
+};
 
 use crate::{
     config::Config,
@@ -19,7 +23,7 @@ use crate::{
     keep::{Keeper, StoreLayer},
     layer::SafLayer,
     ledger::Ledger,
-    receipt::{Decisions, Receipt},
+    receipt::{self, Decisions, Receipt},
     serve::Server,
 };
 
@@ -58,6 +62,9 @@ struct Inner {
     storing: Option<Storing>,
     fetcher: Arc<Fetcher>,
     decisions: Arc<Decisions>,
+    dedup: DedupTable,
+    /// Seed of the table of peers that ask for receipts; unknown to them.
+    asker_seed: [u8; 16],
 }
 
 /// The half of a node that stores messages for others.
@@ -90,6 +97,7 @@ impl Saf {
             seed
         };
         let decisions = Arc::<Decisions>::default();
+        let asker_seed = seed();
         let stores = identity.features().contains(Features::DHT_STORE_FORWARD);
         let storing = store.filter(|_| stores).map(|store| Storing {
             keeper: Arc::new(Keeper::new(
@@ -120,7 +128,7 @@ impl Saf {
             ledger: Arc::new(ledger),
             send_queue,
             bans,
-            dedup,
+            dedup: dedup.clone(),
             decisions: Arc::clone(&decisions),
         };
         Self(Arc::new(Inner {
@@ -128,6 +136,8 @@ impl Saf {
             storing,
             fetcher: Arc::new(Fetcher::new(fetch, config)),
             decisions,
+            dedup,
+            asker_seed,
         }))
     }
 
@@ -208,17 +218,43 @@ impl Saf {
         self.0.fetcher.is_fetching()
     }
 
-    /// State of a message at this node: stored for its recipient, or received. Waits until the message has arrived,
-    /// the decision is made and the commit is done.
+    /// State of a message at this node: stored for its recipient, or received. Waits until `asker` has handed over a copy,
+    /// the decision is made and the commit is done. `in_inbox` says whether the application's durable inbox has it, or had.
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing. It does not end for a message that never arrives, so set a limit.
-    pub async fn receipt(&self, hash: &DedupHash) -> Receipt {
-        if self.ledger().contains(hash) {
+    /// Dropping the future loses nothing. It does not end for a message that `asker` never hands over, so set a limit.
+    pub async fn receipt(
+        &self,
+        asker: &NodeId,
+        hash: &DedupHash,
+        in_inbox: impl FnOnce(&DedupHash) -> bool + Send,
+    ) -> Receipt {
+        // Before the copy comes: that it was refused is told only to those that wait.
+        let decision = self.0.decisions.find(hash);
+        self.0.dedup.handed_over(asker, hash).await;
+        if in_inbox(hash) || self.ledger().contains(hash) {
             return Receipt::Received;
         }
-        let decision = self.0.decisions.find(hash);
         decision.await.unwrap_or(Receipt::Neither)
+    }
+
+    /// Answers every stream on which a peer asks for receipts, until `streams` ends; answers then under way are dropped.
+    /// Each stream comes with the peer that opened it, and gets the answers of [`Saf::receipt`], or [`Receipt::Neither`]
+    /// after [`RECEIPT_LIMIT`](crate::RECEIPT_LIMIT). A peer that has two streams open gets no further one.
+    pub async fn serve_receipts<T>(
+        &self,
+        in_inbox: impl Fn(&DedupHash) -> bool + Clone + Send + Sync + 'static,
+        streams: impl Stream<Item = (NodeId, T)>,
+    ) where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let saf = self.clone();
+        let decide = move |asker, hash| {
+            let (saf, in_inbox) = (saf.clone(), in_inbox.clone());
+            async move { saf.receipt(&asker, &hash, in_inbox).await }
+        };
+        let rate = TokenBuckets::new([receipt::RATE], receipt::MAX_ASKERS, self.0.asker_seed);
+        receipt::serve(decide, rate, streams).await;
     }
 
     /// Gives up silent peers, and writes received messages down. To be called every second or so.

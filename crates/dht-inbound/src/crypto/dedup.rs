@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dht_core::{Clock as _, DropReason, PublicKey, SharedClock, Verified, dedup_key};
+use dht_core::{Clock as _, Destination, DropReason, PublicKey, SharedClock, Verified, dedup_key};
 use dht_dedup::{DedupMeta, DedupTable, FingerprintCache};
 use dht_stack::Check;
 
@@ -19,8 +19,12 @@ pub const DEFAULT_ALLOWED_OCCURRENCES: u32 = 1;
 /// Specification 03, section 3.6; 03 F-15.
 #[derive(Clone)]
 pub struct Dedup {
-    /// Key of this node: the first copy of an application's message for it is reserved, not yet counted for good.
+    /// Key of this node: the first copy of an application's message that may be for it is reserved, not yet counted for
+    /// good.
     pub recipient: PublicKey,
+    /// Whether this node passes gossip on before its application has it. What the application then does not take counts
+    /// all the same: otherwise nodes without room would pass one message round and round.
+    pub relays_gossip: bool,
     /// Where occurrences are counted.
     pub table: DedupTable,
     /// Where validated envelopes are remembered.
@@ -39,9 +43,16 @@ impl Check<InboundEnvelope<Verified>> for Dedup {
         let hash = dedup_key(&message.envelope).map_err(|_| DropReason::UndecodableBody)?;
         let header = message.envelope.header();
         let (meta, now) = (DedupMeta::of(header), self.clock.now());
-        let is_ours = header.message_type.is_domain()
-            && header.destination.public_key() == Some(&self.recipient);
-        let (occurrences, reservation) = if is_ours {
+        let may_be_ours = header.message_type.is_domain()
+            && match &header.destination {
+                Destination::PublicKey(key) => {
+                    // Before the message counts: whoever sees the count also sees the deliverer.
+                    self.table.note_deliverer(&message.source.node_id, &hash);
+                    *key == self.recipient
+                }
+                Destination::Unknown => !self.relays_gossip,
+            };
+        let (occurrences, reservation) = if may_be_ours {
             match self.table.reserve(&hash, meta, now) {
                 Ok(reservation) => (1, Some(reservation)),
                 Err(occurrences) => (occurrences, None),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use dht_core::{Clock as _, DropReason, RawEnvelope, SharedClock, UnixSeconds};
 use dht_dedup::{DedupMeta, DedupTable, FingerprintCache};
+use dht_proto::envelope::dht_header::Destination;
 use dht_stack::Check;
 
 use crate::{message::InboundEnvelope, metrics::ExactCopies};
@@ -59,6 +60,9 @@ impl Check<InboundEnvelope<RawEnvelope>> for ExactCopy {
                 .record_repeat(&hash, meta, self.allowed, now)
                 .is_some()
             {
+                if matches!(header.destination, Some(Destination::PublicKey(_))) {
+                    self.table.note_deliverer(&message.source.node_id, &hash);
+                }
                 self.copies.count();
                 return Err(DropReason::Duplicate);
             }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt, io, sync::Arc};
 
 use dht_core::{DedupHash, NodeId};
-use dht_saf::{RECEIPT_PROTOCOL, Receipt, ReceiptAsker, serve_receipts};
+use dht_saf::{RECEIPT_PROTOCOL, Receipt, ReceiptAsker};
 use dht_transport::{Builder, InboundStream, Transport};
 use futures::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
@@ -36,16 +36,9 @@ impl ReceiptStreams {
         };
         let streams = futures::stream::poll_fn(move |cx| self.0.poll_recv(cx));
         let streams = streams.map(|inbound| (inbound.peer.node_id, inbound.stream));
-        let decide = move |hash| {
-            let (saf, application) = (saf.clone(), application.clone());
-            async move {
-                if application.has(&hash) {
-                    return Receipt::Received;
-                }
-                saf.receipt(&hash).await
-            }
-        };
-        tasks.spawn("receipts", serve_receipts(decide, streams));
+        let in_inbox = move |hash: &DedupHash| application.has(hash);
+        let serving = async move { saf.serve_receipts(in_inbox, streams).await };
+        tasks.spawn("receipts", serving);
     }
 }
 

@@ -3,11 +3,12 @@
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use dht_core::{DedupHash, NodeId};
+use dht_stack::{Rate, TokenBuckets};
 use futures::{FutureExt as _, Stream, StreamExt as _, stream, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{ANSWER_BYTES, IDLE_LIMIT, MAX_UNANSWERED, QUESTION_BYTES, RECEIPT_LIMIT, Receipt};
@@ -19,17 +20,31 @@ const MAX_PEER_STREAMS: usize = 2;
 /// Time in which the peer must read an answer.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Answers every stream on which a peer asks for receipts, until `streams` ends; answers then under way are dropped.
-/// Each stream comes with the peer that opened it. A peer that has two streams open gets no further one.
-///
-/// `decide` tells what has become of a message, and may wait for it: usually [`Saf::receipt`](crate::Saf::receipt). After
-/// [`RECEIPT_LIMIT`] it is dropped, and the answer is [`Receipt::Neither`].
-pub async fn serve_receipts<T, D, F>(decide: D, streams: impl Stream<Item = (NodeId, T)>)
-where
+/// Questions of one peer, as many as messages that an application can send in a second over the local API. Beyond it they
+/// are left in the peer's stream.
+pub(crate) const RATE: Rate = Rate::per_second(5_000);
+/// Peers whose rate is remembered; connections are bounded far below this.
+pub(crate) const MAX_ASKERS: usize = 4096;
+
+/// Holds each peer to its rate of questions.
+struct Pace {
+    buckets: TokenBuckets<NodeId>,
+    start: Instant,
+}
+
+/// Answers streams as [`Saf::serve_receipts`](crate::Saf::serve_receipts) says. `decide` tells what has become of a
+/// message, and may wait for it.
+pub(crate) async fn serve<T, D, F>(
+    decide: D,
+    buckets: TokenBuckets<NodeId>,
+    streams: impl Stream<Item = (NodeId, T)>,
+) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    D: Fn(DedupHash) -> F + Clone + Send + Sync + 'static,
+    D: Fn(NodeId, DedupHash) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Receipt> + Send,
 {
+    let start = Instant::now();
+    let pace = Arc::new(Pace { buckets, start });
     let mut streams = std::pin::pin!(streams);
     let mut answering = JoinSet::new();
     // Each stream holds a clone of its peer's token.
@@ -45,29 +60,29 @@ where
                 if Arc::strong_count(open) > MAX_PEER_STREAMS {
                     continue;
                 }
-                let (decide, open) = (decide.clone(), Arc::clone(open));
+                let (decide, open, pace) = (decide.clone(), Arc::clone(open), Arc::clone(&pace));
                 answering.spawn(async move {
                     let _open = open;
                     // The asker sees a failure as a stream that ended early.
-                    let _ = answer(&decide, stream).await;
+                    let _ = answer(peer, &decide, &pace, stream).await;
                 });
             }
         }
     }
 }
 
-async fn answer<T, D, F>(decide: &D, stream: T) -> io::Result<()>
+async fn answer<T, D, F>(peer: NodeId, decide: &D, pace: &Pace, stream: T) -> io::Result<()>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send,
-    D: Fn(DedupHash) -> F,
+    D: Fn(NodeId, DedupHash) -> F,
     F: Future<Output = Receipt>,
 {
     let decide = |hash| async move {
-        let receipt = timeout(RECEIPT_LIMIT, decide(hash)).await;
+        let receipt = timeout(RECEIPT_LIMIT, decide(peer, hash)).await;
         (hash, receipt.unwrap_or(Receipt::Neither))
     };
     let (reader, mut writer) = tokio::io::split(stream);
-    let mut questions = std::pin::pin!(questions(reader));
+    let mut questions = std::pin::pin!(questions(peer, pace, reader));
     let mut answers = FuturesUnordered::new();
     let mut asking = true;
     while asking || !answers.is_empty() {
@@ -97,15 +112,30 @@ where
     timeout(WRITE_LIMIT, writer.shutdown()).await?
 }
 
+impl Pace {
+    /// Counts a question, and waits until the peer has room for the next one.
+    async fn keep(&self, peer: &NodeId) {
+        let now = self.start.elapsed().as_secs();
+        if let Some(second) = self.buckets.charge(peer, 0, 1, now) {
+            sleep_until(self.start + Duration::from_secs(second)).await;
+        }
+    }
+}
+
 /// The hashes that the peer sends, until it closes its side or the stream fails. The stream keeps a question that was
-/// read in part.
-fn questions<T: AsyncRead>(reader: ReadHalf<T>) -> impl Stream<Item = DedupHash>
+/// read in part, and those that the peer's rate does not allow yet wait in it.
+fn questions<T: AsyncRead>(
+    peer: NodeId,
+    pace: &Pace,
+    reader: ReadHalf<T>,
+) -> impl Stream<Item = DedupHash> + use<'_, T>
 where
     ReadHalf<T>: Unpin,
 {
-    stream::unfold(reader, |mut reader| async move {
+    stream::unfold(reader, move |mut reader| async move {
         let mut hash = [0; QUESTION_BYTES];
         reader.read_exact(&mut hash).await.ok()?;
+        pace.keep(&peer).await;
         Some((DedupHash(hash), reader))
     })
 }

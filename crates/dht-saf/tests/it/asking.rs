@@ -524,9 +524,11 @@ async fn refused_messages_are_not_received() {
     assert_eq!(world.saf.ledger().received(), 0);
     let hashes = hashes.lock().clone();
     assert_eq!(hashes.len(), 2);
+    let node = peer(NODE, Features::NODE).node_id;
     for hash in hashes {
+        world.hand_over(NODE, &hash);
         // Nothing is decided: an asker waits until its limit.
-        assert!(futures::poll!(Box::pin(world.saf.receipt(&hash))).is_pending());
+        assert!(futures::poll!(Box::pin(world.saf.receipt(&node, &hash, |_| false))).is_pending());
     }
     // Nor is the peer asked for it again and again.
     world.exchange(vec![for_me(1, NOW.0 - 9)]).await;

@@ -1,28 +1,26 @@
 //! Receipts over an in-memory stream.
 
 use dht_core::{
-    DedupHash, Disposition, Features,
+    DedupHash, Disposition, Features, NodeId,
     test_util::{encrypted, identity},
 };
-use dht_saf::{Config, RECEIPT_LIMIT, Receipt, ReceiptAsker, Saf, serve_receipts};
+use dht_saf::{Config, RECEIPT_LIMIT, Receipt, ReceiptAsker};
 use futures::{
-    StreamExt as _,
+    Stream, StreamExt as _,
     future::{BoxFuture, join_all},
     stream,
 };
-use tokio::task::JoinSet;
+use tokio::{io::DuplexStream, task::JoinSet};
 
 use crate::world::{AWAY, Envelope, NODE, OTHER, World, peer};
 
-/// Answers as this node does.
-fn decide(
-    saf: &Saf,
-) -> impl Fn(DedupHash) -> BoxFuture<'static, Receipt> + Clone + Send + Sync + 'static {
-    let saf = saf.clone();
-    move |hash| {
-        let saf = saf.clone();
-        Box::pin(async move { saf.receipt(&hash).await })
-    }
+/// Answers as this node does, which has no durable inbox.
+fn serving(
+    world: &World,
+    streams: impl Stream<Item = (NodeId, DuplexStream)> + Send + 'static,
+) -> BoxFuture<'static, ()> {
+    let saf = world.saf.clone();
+    Box::pin(async move { saf.serve_receipts(|_| false, streams).await })
 }
 
 /// An asker of this node; the tasks end with the set.
@@ -31,7 +29,7 @@ fn asker(world: &World) -> (ReceiptAsker, JoinSet<()>) {
     let asks = peer(OTHER, Features::NODE);
     let streams = stream::iter([(asks.node_id, theirs)]).chain(stream::pending());
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve_receipts(decide(&world.saf), streams));
+    tasks.spawn(serving(world, streams));
     let (asker, carrying) = ReceiptAsker::new(async { Ok(ours) });
     tasks.spawn(carrying);
     (asker, tasks)
@@ -43,10 +41,12 @@ async fn a_receipt_tells_what_is_stored() {
     let (asker, _tasks) = asker(&world);
     world.keep(AWAY, 1, 1).await;
     let hash = world.unreadable(AWAY, 1).hash;
+    world.hand_over(OTHER, &hash);
     assert_eq!(asker.ask(hash).await, Some(Receipt::Stored));
     world.saf.store().unwrap().close();
     let refused = world.unreadable(AWAY, 2);
     let hash = refused.hash;
+    world.hand_over(OTHER, &hash);
     world.store(refused).await;
     assert_eq!(asker.ask(hash).await, Some(Receipt::Neither));
 }
@@ -59,6 +59,9 @@ async fn a_thousand_questions_share_one_stream() {
     let hashes: Vec<_> = (1..=1_000)
         .map(|n| world.unreadable(AWAY, n).hash)
         .collect();
+    for hash in &hashes {
+        world.hand_over(OTHER, hash);
+    }
     let asking = join_all(hashes.iter().map(|hash| asker.ask(*hash)));
     let (answers, ()) = tokio::join!(asking, world.keep(AWAY, 1_000, 1));
     assert!(answers.iter().all(|it| *it == Some(Receipt::Stored)));
@@ -79,6 +82,7 @@ async fn idle_streams_are_closed() {
     let (asker, mut tasks) = asker(&world);
     let mine = mine(&world);
     let hash = mine.hash;
+    world.hand_over(OTHER, &hash);
     world.handle(mine).await;
     assert_eq!(asker.ask(hash).await, Some(Receipt::Received));
     tasks.join_next().await.unwrap().unwrap();
@@ -92,6 +96,7 @@ async fn what_was_delivered_is_received() {
     let (asker, _tasks) = asker(&world);
     let mine = mine(&world);
     let hash = mine.hash;
+    world.hand_over(OTHER, &hash);
     let (answer, disposition) = tokio::join!(asker.ask(hash), world.handle(mine));
     assert_eq!(disposition, Disposition::Delivered);
     assert_eq!(answer, Some(Receipt::Received));
@@ -109,7 +114,7 @@ async fn no_peer_takes_every_stream() {
     let (asking, answering) = tokio::io::duplex(64);
     let streams = stream::iter(theirs.chain([(other.node_id, answering)])).chain(stream::pending());
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve_receipts(decide(&world.saf), streams));
+    tasks.spawn(serving(&world, streams));
     let mut askers = Vec::new();
     for (n, stream) in ours.into_iter().enumerate() {
         let (asker, carrying) = ReceiptAsker::new(async { Ok(stream) });
@@ -123,6 +128,7 @@ async fn no_peer_takes_every_stream() {
     tasks.spawn(carrying);
     let mine = mine(&world);
     let hash = mine.hash;
+    world.hand_over(OTHER, &hash);
     world.handle(mine).await;
     let start = tokio::time::Instant::now();
     assert_eq!(asker.ask(hash).await, Some(Receipt::Received));
@@ -139,8 +145,10 @@ async fn many_askers_keep_nobody_out() {
     let ends: Vec<_> = (0..400).map(|_| tokio::io::duplex(64)).collect();
     let (ours, theirs): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
     let peers = (1_000..).map(|seed| identity(seed).node_id().to_owned());
-    let streams = stream::iter(peers.zip(theirs).collect::<Vec<_>>()).chain(stream::pending());
-    tasks.spawn(serve_receipts(decide(&world.saf), streams));
+    let peers: Vec<_> = peers.take(400).collect();
+    let last_peer = peers[399];
+    let streams = stream::iter(peers.into_iter().zip(theirs)).chain(stream::pending());
+    tasks.spawn(serving(&world, streams));
     let mut askers: Vec<_> = ours
         .into_iter()
         .map(|stream| {
@@ -155,10 +163,53 @@ async fn many_askers_keep_nobody_out() {
     }
     let mine = mine(&world);
     let hash = mine.hash;
+    world.dedup.note_deliverer(&last_peer, &hash);
     world.handle(mine).await;
     let start = tokio::time::Instant::now();
     assert_eq!(last.ask(hash).await, Some(Receipt::Received));
     assert!(start.elapsed() < RECEIPT_LIMIT);
+}
+
+/// Whoever knows a hash without having handed the message over learns nothing, not even from the time of the answer.
+#[tokio::test]
+async fn only_deliverers_get_receipts() {
+    let world = World::new(Config::default());
+    let mine = mine(&world);
+    let (received, stored) = (mine.hash, world.unreadable(AWAY, 1).hash);
+    world.handle(mine).await;
+    world.keep(AWAY, 1, 1).await;
+    // Only now: the clock would run ahead of the thread that stores.
+    tokio::time::pause();
+    let (asker, _tasks) = asker(&world);
+    for hash in [received, stored] {
+        world.hand_over(NODE, &hash);
+    }
+    for hash in [received, stored, DedupHash([9; 32])] {
+        let start = tokio::time::Instant::now();
+        assert_eq!(asker.ask(hash).await, Some(Receipt::Neither));
+        assert_eq!(start.elapsed().as_secs(), RECEIPT_LIMIT.as_secs());
+    }
+    // A repeat of the message is enough.
+    world.hand_over(OTHER, &received);
+    assert_eq!(asker.ask(received).await, Some(Receipt::Received));
+}
+
+/// Questions beyond the rate wait in the stream; each is answered.
+#[tokio::test(start_paused = true)]
+async fn many_questions_wait_their_turn() {
+    const COUNT: u32 = 12_000;
+    let world = World::new(Config::default());
+    let (asker, _tasks) = asker(&world);
+    let mine = mine(&world);
+    let hash = mine.hash;
+    world.hand_over(OTHER, &hash);
+    world.handle(mine).await;
+    let start = tokio::time::Instant::now();
+    for _ in 0..COUNT {
+        assert_eq!(asker.ask(hash).await, Some(Receipt::Received));
+    }
+    let seconds = start.elapsed().as_secs();
+    assert!((2..=3).contains(&seconds), "{seconds}");
 }
 
 /// A message for the node under test.

@@ -203,6 +203,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) node: Arc<FakeNode>,
     bans: BanLog,
+    pub(crate) dedup: DedupTable,
     pub(crate) saf: Saf,
     pub(crate) events: broadcast::Receiver<SafEvent>,
     pub(crate) next: Next,
@@ -257,6 +258,7 @@ impl World {
             directory.clone(),
             Arc::clone(&clock) as _,
         );
+        let dedup = DedupTable::new(10_000, [3; 16]);
         let saf = Saf::new(
             config,
             SafParts {
@@ -270,7 +272,7 @@ impl World {
                 send_queue: Arc::clone(&node) as Arc<dyn SendQueue>,
                 responses: dht_stack::ByteBudget::new(64 << 20),
                 bans: policy,
-                dedup: DedupTable::new(10_000, [3; 16]),
+                dedup: dedup.clone(),
             },
         );
         let events = saf.subscribe();
@@ -281,6 +283,7 @@ impl World {
             clock,
             node,
             bans,
+            dedup,
             saf,
             events,
             next: Next::default(),
@@ -334,6 +337,12 @@ impl World {
             );
         }
         self.passed();
+    }
+
+    /// A peer hands over a copy of a message, as the inbound stack notes it.
+    pub(crate) fn hand_over(&self, from: u64, hash: &DedupHash) {
+        let peer = peer(from, Features::NODE);
+        self.dedup.note_deliverer(&peer.node_id, hash);
     }
 
     // --- messages ---

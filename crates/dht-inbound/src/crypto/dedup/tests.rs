@@ -14,6 +14,8 @@ fn check(allowed: u32) -> Dedup {
     let key = FingerprintKey::random(&mut SeededEntropy::new(1).rng());
     Dedup {
         recipient: public_key(9),
+        // No `Settle` follows here: what is reserved would be forgotten.
+        relays_gossip: true,
         table: DedupTable::new(100, [0; 16]),
         fingerprints: FingerprintCache::new(1_000, key),
         allowed,
@@ -71,6 +73,24 @@ async fn reencoded_unsigned_body_is_a_repeat() {
     let passed = run_check(layer.clone(), support::verified(frame)).await;
     assert_eq!(passed, Disposition::Delivered);
     assert_eq!(run_check(layer, support::verified(other)).await, DUPLICATE);
+}
+
+#[tokio::test]
+async fn deliverers_of_repeats_are_noted() {
+    use futures::FutureExt as _;
+    let layer = check(1);
+    let table = layer.table.clone();
+    let frame = encrypted(&identity(3), &public_key(4), b"x", 1);
+    for n in 0..2 {
+        let message = support::verified(frame.clone());
+        let deliverer = message.source.node_id;
+        let hash = dedup_key(&message.envelope).unwrap();
+        let stranger = *identity(77).node_id();
+        let noted = |peer| table.handed_over(&peer, &hash).now_or_never().is_some();
+        assert_eq!(noted(deliverer), n > 0);
+        run_check(layer.clone(), message).await;
+        assert!(noted(deliverer) && !noted(stranger));
+    }
 }
 
 /// An unsigned body that does not decode leaves no trace.

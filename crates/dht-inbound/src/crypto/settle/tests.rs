@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dht_core::{
-    DropReason, Entropy as _, FingerprintKey, ManualClock, SeededEntropy,
-    test_util::{encrypted, identity, public_key},
+    DropReason, Entropy as _, FingerprintKey, ManualClock, SeededEntropy, Signing,
+    test_util::{clear, encrypted, identity, public_key},
 };
 use dht_dedup::{DedupTable, FingerprintCache};
 use dht_stack::FilterLayer;
@@ -18,6 +19,7 @@ use crate::{
 const US: u64 = 4;
 
 struct Parts {
+    relays_gossip: bool,
     table: DedupTable,
     fingerprints: FingerprintCache,
     clock: Arc<ManualClock>,
@@ -27,6 +29,7 @@ impl Parts {
     fn new() -> Self {
         let key = FingerprintKey::random(&mut SeededEntropy::new(1).rng());
         Self {
+            relays_gossip: false,
             table: DedupTable::new(100, [0; 16]),
             fingerprints: FingerprintCache::new(1_000, key),
             clock: Arc::new(ManualClock::new(NOW)),
@@ -36,6 +39,7 @@ impl Parts {
     fn dedup(&self) -> Dedup {
         Dedup {
             recipient: public_key(US),
+            relays_gossip: self.relays_gossip,
             table: self.table.clone(),
             fingerprints: self.fingerprints.clone(),
             allowed: 1,
@@ -49,6 +53,15 @@ impl Parts {
         to: u64,
         answer: Result<Disposition, &'static str>,
     ) -> Option<Disposition> {
+        self.frame_copy(encrypted(&identity(3), &public_key(to), b"x", 1), answer)
+            .await
+    }
+
+    async fn frame_copy(
+        &self,
+        frame: Bytes,
+        answer: Result<Disposition, &'static str>,
+    ) -> Option<Disposition> {
         let service =
             service_fn(
                 move |_: InboundEnvelope<Deduped>| async move { answer.map_err(BoxError::from) },
@@ -57,7 +70,6 @@ impl Parts {
             .layer(FilterLayer::new(Arc::new(self.dedup())))
             .layer(SettleLayer)
             .service(service);
-        let frame = encrypted(&identity(3), &public_key(to), b"x", 1);
         stack.call(support::verified(frame)).await.ok()
     }
 }
@@ -75,6 +87,28 @@ async fn refused_copies_are_forgotten() {
     let delivered = Disposition::Delivered;
     assert_eq!(parts.copy(US, Ok(delivered)).await, Some(delivered));
     assert_eq!(parts.copy(US, Ok(delivered)).await, DUPLICATE);
+}
+
+/// A message without a recipient may be for this node, too. A node that passes gossip on has done so by then, and must not
+/// do it again.
+#[tokio::test]
+async fn refused_gossip_is_forgotten_unless_relayed() {
+    let frame = clear(&identity(3), Signing::Origin, b"x", 1);
+    let full = Disposition::Dropped(DropReason::InboxFull);
+    for relays_gossip in [false, true] {
+        let parts = Parts {
+            relays_gossip,
+            ..Parts::new()
+        };
+        let first = parts.frame_copy(frame.clone(), Ok(full)).await;
+        assert_eq!(first, Some(full));
+        let delivered = Some(Disposition::Delivered);
+        let second = parts.frame_copy(frame.clone(), Ok(Disposition::Delivered));
+        let expected = if relays_gossip { DUPLICATE } else { delivered };
+        assert_eq!(second.await, expected);
+        let third = parts.frame_copy(frame.clone(), Ok(Disposition::Delivered));
+        assert_eq!(third.await, DUPLICATE);
+    }
 }
 
 #[tokio::test]
