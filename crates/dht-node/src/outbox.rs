@@ -12,6 +12,7 @@ mod messages;
 mod places;
 mod sealed;
 mod sending;
+mod turns;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},

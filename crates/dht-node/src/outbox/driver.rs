@@ -18,6 +18,7 @@ use super::{
     delivery::Progress,
     event::{Action, Event, Now},
     messages::{Load, Messages, Tracked},
+    places::Place,
     sealed::SealedFrame,
     sending::Sending,
 };
@@ -38,6 +39,8 @@ pub(crate) struct Driver {
     start: Instant,
     messages: Messages,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Whether a peer has connected since the last tick.
+    peer_appeared: bool,
 }
 
 /// The end of something the driver began.
@@ -45,7 +48,7 @@ enum Done {
     /// The answer to an action of this attempt.
     Answer(EntryId, u64, Event),
     Persisted(EntryId, Result<StateKind, SpoolError>),
-    Read(EntryId, Result<Option<EntryContent>, SpoolError>),
+    Read(EntryId, Result<Option<EntryContent>, SpoolError>, Place),
     Listed(Result<Vec<Entry>, SpoolError>),
     Nothing,
 }
@@ -65,6 +68,7 @@ impl Driver {
             listing,
             start: Instant::now(),
             running: FuturesUnordered::new(),
+            peer_appeared: false,
         }
     }
 
@@ -131,7 +135,7 @@ impl Driver {
         match done {
             Done::Answer(id, attempt, event) => self.on_answer(id, attempt, event),
             Done::Persisted(id, outcome) => self.on_persisted(id, outcome),
-            Done::Read(id, content) => self.on_read(id, content),
+            Done::Read(id, content, place) => self.on_read(id, content, place),
             Done::Listed(entries) => {
                 self.on_listed(entries);
                 self.listing.send_replace(());
@@ -152,7 +156,7 @@ impl Driver {
         }
         let held = Load::Held {
             sealed,
-            place: Some(place),
+            _place: place,
         };
         self.track(&entry, held);
         self.begin(entry.id);
@@ -204,26 +208,22 @@ impl Driver {
         for id in &signals.withdrawn {
             self.fail(*id, "withdrawn");
         }
-        if signals.appeared.is_empty() && signals.ended.is_empty() {
-            return;
-        }
-        let mut concerned = Vec::new();
-        for (id, tracked) in self.messages.iter() {
-            let recipient = tracked.sending.recipient();
-            // One that gives receipts is asked again once it is connected again; another may have lost the copy.
-            if signals.ended.contains(recipient)
-                && (tracked.sending.is_unconfirmed() || !self.actions.is_connected(recipient))
-            {
-                concerned.push((id, Event::ConnectionEnded));
-            }
-            if !signals.appeared.is_empty() {
-                let recipient = signals.appeared.contains(recipient);
-                concerned.push((id, Event::Appeared { recipient }));
+        for recipient in &signals.ended {
+            let is_connected = self.actions.is_connected(recipient);
+            for id in self.messages.of(recipient) {
+                let tracked = self.messages.get(id);
+                // One that gives receipts is asked again once it is connected again; another may have lost the copy.
+                if !is_connected || tracked.is_some_and(|it| it.sending.is_unconfirmed()) {
+                    self.handle(id, Event::ConnectionEnded);
+                }
             }
         }
-        for (id, event) in concerned {
-            self.handle(id, event);
+        for recipient in &signals.appeared {
+            for id in self.messages.of(recipient) {
+                self.handle(id, Event::Appeared { recipient: true });
+            }
         }
+        self.peer_appeared |= !signals.appeared.is_empty();
     }
 
     fn on_tick(&mut self, clean_up: bool) {
@@ -237,6 +237,11 @@ impl Driver {
                 }
                 Done::Nothing
             });
+        }
+        if std::mem::take(&mut self.peer_appeared) {
+            for id in self.messages.queued() {
+                self.handle(id, Event::Appeared { recipient: false });
+            }
         }
         for id in expired {
             self.messages.change(id, Sending::expire);
@@ -253,19 +258,30 @@ impl Driver {
     /// Reads as many of the messages that are due as may be tried at one time.
     fn read_ready(&mut self) {
         while let Some(id) = self.messages.next_to_read() {
-            let spool = self.shared.spool.clone();
+            let Some(tracked) = self.messages.get(id) else {
+                continue;
+            };
+            let (recipient, bytes) = (*tracked.sending.recipient(), tracked.bytes);
+            let shared = Arc::clone(&self.shared);
             self.spawn(async move {
+                let place = shared.places.take_bytes(&recipient, bytes).await;
+                let spool = shared.spool.clone();
                 let content = tokio::task::spawn_blocking(move || spool.content(id)).await;
-                Done::Read(id, content.unwrap_or(Err(SpoolError::Closed)))
+                Done::Read(id, content.unwrap_or(Err(SpoolError::Closed)), place)
             });
         }
     }
 
-    fn on_read(&mut self, id: EntryId, content: Result<Option<EntryContent>, SpoolError>) {
+    fn on_read(
+        &mut self,
+        id: EntryId,
+        content: Result<Option<EntryContent>, SpoolError>,
+        place: Place,
+    ) {
         let frame = content.map(|content| content.and_then(|content| content.frame));
         let sealed = frame.map(|frame| frame.and_then(SealedFrame::read));
         self.messages
-            .has_read(id, sealed.as_ref().ok().cloned().flatten());
+            .has_read(id, sealed.as_ref().ok().cloned().flatten(), place);
         match sealed {
             Ok(Some(_)) => self.begin(id),
             Ok(None) | Err(SpoolError::Damaged) => self.fail(id, "the stored message is damaged"),

@@ -1,7 +1,7 @@
 //! The messages of the outbox that have not ended: when each is looked at next, and which are in memory.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -9,13 +9,10 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{PublicKey, UnixSeconds};
-use dht_spool::{Entry, EntryId};
+use dht_core::{NodeId, PublicKey, UnixSeconds};
+use dht_spool::{Entry, EntryId, SendState};
 
-use super::{places::Place, sealed::SealedFrame, sending::Sending};
-
-/// Messages of the spool that are read or tried again at one time.
-pub(super) const RETRYING: usize = 64;
+use super::{places::Place, sealed::SealedFrame, sending::Sending, turns::Turns};
 
 /// Bounded by the rows of the spool. Performs no I/O and reads no clock.
 #[derive(Debug)]
@@ -23,9 +20,10 @@ pub(super) struct Messages {
     all: HashMap<EntryId, Tracked>,
     timers: BTreeSet<(Duration, EntryId)>,
     expiry: BTreeSet<(UnixSeconds, EntryId)>,
-    /// Messages whose next attempt is due and waits for a place.
-    ready: VecDeque<EntryId>,
-    retrying: usize,
+    recipients: HashMap<NodeId, BTreeSet<EntryId>>,
+    /// Messages of which no copy has left.
+    queued: BTreeSet<EntryId>,
+    turns: Turns,
     /// Messages that a stop should wait for.
     busy: Arc<AtomicUsize>,
 }
@@ -35,6 +33,7 @@ pub(super) struct Messages {
 pub(super) struct Tracked {
     pub(super) sending: Sending,
     pub(super) recipient: PublicKey,
+    pub(super) bytes: usize,
     expires_at: UnixSeconds,
     timer: Option<Duration>,
     load: Load,
@@ -44,12 +43,11 @@ pub(super) struct Tracked {
 #[derive(Debug)]
 pub(super) enum Load {
     OnDisk,
-    /// In [`Messages::ready`], or being read.
+    /// Waits for its turn, or is being read.
     Wanted,
     Held {
         sealed: SealedFrame,
-        /// `None` for a message that is tried again, which are few.
-        place: Option<Place>,
+        _place: Place,
     },
 }
 
@@ -59,8 +57,9 @@ impl Messages {
             all: HashMap::new(),
             timers: BTreeSet::new(),
             expiry: BTreeSet::new(),
-            ready: VecDeque::new(),
-            retrying: 0,
+            recipients: HashMap::new(),
+            queued: BTreeSet::new(),
+            turns: Turns::default(),
             busy,
         }
     }
@@ -73,8 +72,15 @@ impl Messages {
         self.all.contains_key(&id)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (EntryId, &Tracked)> {
-        self.all.iter().map(|(id, tracked)| (*id, tracked))
+    /// Messages for this recipient.
+    pub(super) fn of(&self, recipient: &NodeId) -> Vec<EntryId> {
+        let ids = self.recipients.get(recipient);
+        ids.map_or_else(Vec::new, |ids| ids.iter().copied().collect())
+    }
+
+    /// Messages of which no copy has left.
+    pub(super) fn queued(&self) -> Vec<EntryId> {
+        self.queued.iter().copied().collect()
     }
 
     pub(super) fn get(&self, id: EntryId) -> Option<&Tracked> {
@@ -93,9 +99,15 @@ impl Messages {
     /// Adds a message that is on disk, or held and about to begin.
     pub(super) fn insert(&mut self, entry: &Entry, sending: Sending, load: Load) {
         self.expiry.insert((entry.expires_at, entry.id));
+        let recipient = self.recipients.entry(*sending.recipient());
+        recipient.or_default().insert(entry.id);
+        if *sending.state() == SendState::Queued {
+            self.queued.insert(entry.id);
+        }
         let tracked = Tracked {
             sending,
             recipient: entry.recipient,
+            bytes: usize::try_from(entry.payload_bytes).unwrap_or(usize::MAX),
             expires_at: entry.expires_at,
             timer: None,
             load,
@@ -121,6 +133,9 @@ impl Messages {
             (true, false) => self.busy.fetch_sub(1, Ordering::AcqRel),
             _ => 0,
         };
+        if sending.is_ended() || *sending.state() != SendState::Queued {
+            self.queued.remove(&id);
+        }
         Some(value)
     }
 
@@ -129,10 +144,8 @@ impl Messages {
         let Some(tracked) = self.all.get_mut(&id) else {
             return;
         };
-        if !tracked.sending.is_trying()
-            && let Load::Held { place, .. } = &tracked.load
-        {
-            self.retrying -= usize::from(place.is_none());
+        if !tracked.sending.is_trying() && matches!(tracked.load, Load::Held { .. }) {
+            self.turns.end(id);
             tracked.load = Load::OnDisk;
         }
         let timer = match tracked.load {
@@ -156,6 +169,13 @@ impl Messages {
         self.settle(id);
         if let Some(tracked) = self.all.remove(&id) {
             self.expiry.remove(&(tracked.expires_at, id));
+            let recipient = tracked.sending.recipient();
+            if let Some(ids) = self.recipients.get_mut(recipient) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.recipients.remove(recipient);
+                }
+            }
         }
     }
 
@@ -179,7 +199,7 @@ impl Messages {
                 over.push(id);
             } else if matches!(tracked.load, Load::OnDisk) {
                 tracked.load = Load::Wanted;
-                self.ready.push_back(id);
+                self.turns.push(*tracked.sending.recipient(), id);
             }
         }
         over
@@ -199,28 +219,29 @@ impl Messages {
 
     /// The next message to be read, if one more may be tried again.
     pub(super) fn next_to_read(&mut self) -> Option<EntryId> {
-        while self.retrying < RETRYING {
-            let id = self.ready.pop_front()?;
+        loop {
+            let id = self.turns.begin()?;
             if self.all.contains_key(&id) {
-                self.retrying += 1;
                 return Some(id);
             }
+            self.turns.end(id);
         }
-        None
     }
 
     /// A message was read, or cannot be.
-    pub(super) fn has_read(&mut self, id: EntryId, sealed: Option<SealedFrame>) {
+    pub(super) fn has_read(&mut self, id: EntryId, sealed: Option<SealedFrame>, place: Place) {
         match (self.all.get_mut(&id), sealed) {
             (Some(tracked), Some(sealed)) => {
-                let place = None;
-                tracked.load = Load::Held { sealed, place };
+                tracked.load = Load::Held {
+                    sealed,
+                    _place: place,
+                };
             }
             (Some(tracked), None) => {
                 tracked.load = Load::OnDisk;
-                self.retrying -= 1;
+                self.turns.end(id);
             }
-            (None, _) => self.retrying -= 1,
+            (None, _) => self.turns.end(id),
         }
     }
 }

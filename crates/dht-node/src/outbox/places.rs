@@ -35,12 +35,12 @@ struct Share {
 }
 
 /// Held while a message is being sent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Place {
-    _recipient: OwnedSemaphorePermit,
-    _all: OwnedSemaphorePermit,
+    /// Of a message that a caller sent; one that is tried again has none.
+    _places: Option<[OwnedSemaphorePermit; 2]>,
     _bytes: BytePermit,
-    _share: Arc<Share>,
+    _share: Option<Arc<Share>>,
 }
 
 impl Places {
@@ -57,15 +57,29 @@ impl Places {
         let share = self.share(recipient);
         // The recipient's share first: who waits for a slow one takes nothing from the others.
         let recipient = Arc::clone(&share.places).acquire_owned().await.ok()?;
-        let own = share.bytes.acquire(bytes).await;
-        let bytes = self.bytes.acquire(bytes).await.along_with(own);
+        let place = self.bytes_of(share, bytes).await;
         let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
         Some(Place {
-            _recipient: recipient,
-            _all: all,
-            _bytes: bytes,
-            _share: share,
+            _places: Some([recipient, all]),
+            ..place
         })
+    }
+
+    /// Waits for room for a message that is tried again. The callers' places are not taken.
+    ///
+    /// # Cancel safety
+    /// Dropping the future takes nothing.
+    pub(super) async fn take_bytes(&self, recipient: &NodeId, bytes: usize) -> Place {
+        self.bytes_of(self.share(recipient), bytes).await
+    }
+
+    async fn bytes_of(&self, share: Arc<Share>, bytes: usize) -> Place {
+        let own = share.bytes.acquire(bytes).await;
+        Place {
+            _places: None,
+            _bytes: self.bytes.acquire(bytes).await.along_with(own),
+            _share: Some(share),
+        }
     }
 
     pub(super) fn close(&self) {
@@ -119,6 +133,12 @@ mod tests {
         }
         assert!(places.take(&other, TOTAL / 4).now_or_never().is_some());
         drop(large);
-        assert!(waiting.remove(0).now_or_never().is_some());
+        let next = waiting.remove(0).now_or_never();
+        assert!(next.is_some());
+        // Messages that are tried again share the bytes with those that callers send.
+        drop(waiting);
+        assert!(places.take_bytes(&slow, 1).now_or_never().is_none());
+        drop(next);
+        assert!(places.take_bytes(&slow, 1).now_or_never().is_some());
     }
 }

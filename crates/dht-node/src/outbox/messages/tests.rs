@@ -6,7 +6,10 @@ use dht_dedup::DedupMeta;
 use dht_spool::{EntryOptions, SendState};
 
 use super::*;
-use crate::outbox::event::{Event, Now};
+use crate::outbox::{
+    event::{Copy, Event, Now},
+    turns::RETRYING,
+};
 
 const AT: Now = Now {
     at: Duration::ZERO,
@@ -15,8 +18,9 @@ const AT: Now = Now {
 
 fn messages(count: u64) -> Messages {
     let mut messages = Messages::new(Arc::default());
-    let secret = SecretKey::random(&mut SeededEntropy::new(1).rng());
     for id in 1..=count {
+        // Eight for a recipient.
+        let secret = SecretKey::random(&mut SeededEntropy::new(id.div_ceil(8)).rng());
         let entry = Entry {
             id,
             key: None,
@@ -62,7 +66,7 @@ fn waiting_messages_are_read_once() {
         assert_eq!(messages.take_due(AT.at), [0; 0]);
         assert_eq!(messages.next_to_read(), Some(1));
         assert_eq!(messages.next_to_read(), None);
-        messages.has_read(1, None);
+        messages.has_read(1, None, Place::default());
         messages.settle(1);
     }
 }
@@ -74,8 +78,9 @@ fn few_messages_are_retried_at_once() {
     messages.take_due(AT.at);
     let read: Vec<_> = std::iter::from_fn(|| messages.next_to_read()).collect();
     assert_eq!(read.len(), RETRYING);
+    let last = (1..=count).find(|id| !read.contains(id)).unwrap();
     for id in read {
-        messages.has_read(id, Some(sealed()));
+        messages.has_read(id, Some(sealed()), Place::default());
         let start = Event::Start { connected: true };
         messages.change(id, |sending| sending.handle(start, AT));
         messages.settle(id);
@@ -84,12 +89,29 @@ fn few_messages_are_retried_at_once() {
     assert_eq!(messages.busy.load(Ordering::Acquire), RETRYING);
     assert_eq!(messages.next_to_read(), None);
     messages.remove(1);
-    assert_eq!(messages.next_to_read(), Some(count));
-    messages.remove(count);
-    messages.has_read(count, Some(sealed()));
+    assert_eq!(messages.next_to_read(), Some(last));
+    messages.remove(last);
+    messages.has_read(last, Some(sealed()), Place::default());
     assert_eq!(messages.busy.load(Ordering::Acquire), RETRYING - 1);
     assert_eq!(
         messages.take_expired(NOW.saturating_add(61)).len(),
         RETRYING - 1
     );
+}
+
+#[test]
+fn recipients_and_unsent_messages_are_indexed() {
+    let mut messages = messages(17);
+    let recipient = *messages.get(17).unwrap().sending.recipient();
+    assert_eq!(messages.of(&recipient), [17]);
+    assert_eq!(messages.queued().len(), 17);
+    messages.change(17, |sending| {
+        sending.handle(Event::Start { connected: true }, AT);
+        sending.handle(Event::Direct(Copy::Written { receipts: false }), AT);
+    });
+    assert!(!messages.queued().contains(&17));
+    messages.remove(17);
+    messages.remove(1);
+    assert_eq!(messages.of(&recipient), [0; 0]);
+    assert_eq!(messages.queued().len(), 15);
 }

@@ -1,0 +1,86 @@
+//! Which message is tried again next: a few at one time, and recipients in turn.
+
+use std::collections::{HashMap, VecDeque};
+
+use dht_core::NodeId;
+use dht_spool::EntryId;
+
+/// Messages of the spool that are read or tried again at one time.
+pub(super) const RETRYING: usize = 64;
+/// Of these for one recipient, so that many messages for one that cannot be reached do not keep out the others.
+const RETRYING_A_RECIPIENT: usize = 8;
+
+/// Messages whose next attempt is due. Bounded by the rows of the spool.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    waiting: HashMap<NodeId, VecDeque<EntryId>>,
+    /// The recipients of [`Self::waiting`], the next one first.
+    order: VecDeque<NodeId>,
+    /// Messages that have a turn, with their recipients; at most [`RETRYING`].
+    begun: HashMap<EntryId, NodeId>,
+}
+
+impl Turns {
+    /// Adds a message whose next attempt is due.
+    pub(super) fn push(&mut self, recipient: NodeId, id: EntryId) {
+        let waiting = self.waiting.entry(recipient).or_default();
+        if waiting.is_empty() {
+            self.order.push_back(recipient);
+        }
+        waiting.push_back(id);
+    }
+
+    /// Begins the next turn, if one more may begin.
+    pub(super) fn begin(&mut self) -> Option<EntryId> {
+        if self.begun.len() >= RETRYING {
+            return None;
+        }
+        // No more than eight recipients have all their turns.
+        let next = self.order.iter().position(|recipient| {
+            let begun = self.begun.values().filter(|other| *other == recipient);
+            begun.count() < RETRYING_A_RECIPIENT
+        })?;
+        let recipient = self.order.remove(next)?;
+        let waiting = self.waiting.get_mut(&recipient)?;
+        let id = waiting.pop_front()?;
+        if waiting.is_empty() {
+            self.waiting.remove(&recipient);
+        } else {
+            self.order.push_back(recipient);
+        }
+        self.begun.insert(id, recipient);
+        Some(id)
+    }
+
+    /// Ends the turn of a message; without effect if it has none.
+    pub(super) fn end(&mut self, id: EntryId) {
+        self.begun.remove(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(seed: u8) -> NodeId {
+        NodeId::from_bytes(&[seed; 13]).unwrap()
+    }
+
+    #[test]
+    fn recipients_are_tried_in_turn() {
+        let mut turns = Turns::default();
+        for message in 1..=100 {
+            turns.push(id(1), message);
+        }
+        turns.push(id(2), 101);
+        turns.push(id(2), 102);
+        let begun: Vec<_> = std::iter::from_fn(|| turns.begin()).collect();
+        assert_eq!(begun, [1, 101, 2, 102, 3, 4, 5, 6, 7, 8]);
+        turns.end(101);
+        assert_eq!(turns.begin(), None, "one recipient has all its turns");
+        turns.end(3);
+        assert_eq!(turns.begin(), Some(9));
+        turns.push(id(3), 103);
+        assert_eq!(turns.begin(), Some(103));
+    }
+}
