@@ -7,7 +7,7 @@ use dht_node::{
     Delivery, Message, Node, SendOptions, SendState, SpoolError, StateKind, SubmitError,
     SystemClock,
 };
-use dht_spool::NewEntry;
+use dht_spool::{NewEntry, Transition};
 use futures::future::join_all;
 
 use crate::{
@@ -171,6 +171,39 @@ async fn receipts_outlive_the_recipients_restart() {
         within(alice.shutdown()).await;
         within(bob.shutdown()).await;
     }
+}
+
+/// The recipient connected before the driver had read the entry, whose next attempt is a quarter of an hour away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entry_read_late_finds_its_recipient() {
+    let home = tempfile::tempdir().unwrap();
+    let (alice, bob) = (at_home(1, home.path()).await, node(2).await);
+    let mut inbox = bob.subscribe();
+    let (to, text) = (*bob.public_key(), message("late"));
+    let outbox = alice.outbox().unwrap();
+    let first = post(&alice, &to, text.clone(), direct_only()).await.id();
+    let content = outbox.content(first).unwrap().unwrap();
+    alice.withdraw(first);
+    connect(&alice, &bob).await;
+    let now = SystemClock.now();
+    let put = outbox.put(NewEntry {
+        key: None,
+        recipient: to,
+        message_type: text.message_type,
+        payload: content.payload,
+        options: dht_spool::EntryOptions::default(),
+        created_at: now,
+        frame: content.frame,
+    });
+    let retry = Transition::Retry {
+        at: now.saturating_add(15 * 60),
+        error: "not connected".to_owned(),
+    };
+    let id = within(put).await.unwrap().id();
+    within(outbox.update(id, retry, now)).await.unwrap();
+    let mut delivery = within(alice.delivery(id)).await.unwrap().unwrap();
+    assert_eq!(receive(&mut inbox).await.message, text);
+    within(delivery.wait(StateKind::Received)).await.unwrap();
 }
 
 /// Something else than a send of this life put an entry into the outbox: it is followed as every other one.

@@ -26,7 +26,7 @@ use crate::exit::Failure;
 /// Lines of standard output that wait for their turn. The thread that writes them waits only for the reader.
 const LINES: Channel = Channel {
     name: "lines of standard output",
-    from: &[("commands", WhenFull::Wait)],
+    from: &[("application", WhenFull::Wait)],
     to: "standard output",
     capacity: 16,
 };
@@ -34,7 +34,7 @@ const LINES: Channel = Channel {
 /// for whoever reads.
 const LOG_LINES: Channel = Channel {
     name: "lines of standard error",
-    from: &[("log", WhenFull::Shed), ("commands", WhenFull::Shed)],
+    from: &[("log", WhenFull::Shed), ("application", WhenFull::Shed)],
     to: "standard error",
     capacity: 4096,
 };
@@ -255,6 +255,24 @@ fn write_log(mut entries: Receiver<Entry>, mut out: impl Write, lost: &AtomicU64
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// With every channel of the node and of this program full, some task can still move.
+    #[test]
+    fn channels_have_no_waiting_cycle() {
+        let mut channels = dht_node::channels();
+        channels.extend([&LINES, &LOG_LINES]);
+        assert_eq!(dht_stack::waiting_cycle(&channels), None);
+        // The test would notice: a node that waited for standard output would close the circle.
+        const ECHO: Channel = Channel {
+            name: "echo",
+            from: &[("standard output", WhenFull::Wait)],
+            to: "application",
+            capacity: 1,
+        };
+        channels.push(&ECHO);
+        let cycle = dht_stack::waiting_cycle(&channels).unwrap();
+        assert_eq!(cycle, ["application", "standard output"]);
+    }
 
     #[test]
     fn direction_marks_are_escaped() {

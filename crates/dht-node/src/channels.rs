@@ -11,7 +11,6 @@ pub const EVENT_CAPACITY: usize = 1_024;
 
 /// Requests for the outbound pipeline: no channel but the room of [`dht_outbound::Outbound`]. Parts of the node are refused,
 /// the least important first; the application waits.
-#[cfg(test)]
 const REQUESTS: Channel = Channel {
     name: "send requests",
     from: &[
@@ -60,6 +59,17 @@ pub(crate) const RECEIPT_STREAMS: Channel = Channel {
     capacity: 64,
 };
 
+/// Every channel of a node, for a program that adds channels of its own to look for [circles](dht_stack::waiting_cycle). Its
+/// stage `application` is the program.
+#[must_use]
+pub fn channels() -> Vec<&'static Channel> {
+    let mut all = vec![&REQUESTS, &SENDS, &INBOX, &EVENTS];
+    #[cfg(feature = "saf")]
+    all.extend([&RECEIPT_STREAMS, &dht_saf::RECEIPT_QUESTIONS]);
+    all.extend(dht_transport::CHANNELS);
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, path::Path};
@@ -68,18 +78,10 @@ mod tests {
 
     use super::*;
 
-    fn all() -> Vec<&'static Channel> {
-        let mut all = vec![&REQUESTS, &SENDS, &INBOX, &EVENTS];
-        #[cfg(feature = "saf")]
-        all.extend([&RECEIPT_STREAMS, &dht_saf::RECEIPT_QUESTIONS]);
-        all.extend(dht_transport::CHANNELS);
-        all
-    }
-
     /// With every channel full, some task can still move.
     #[test]
     fn channels_have_no_waiting_cycle() {
-        assert_eq!(waiting_cycle(&all()), None);
+        assert_eq!(waiting_cycle(&channels()), None);
         // The test would notice: a pipeline that waited for the stacks would close the circle.
         const ECHO: Channel = Channel {
             name: "echo",
@@ -87,7 +89,7 @@ mod tests {
             to: "readers",
             capacity: 1,
         };
-        let mut with_echo = all();
+        let mut with_echo = channels();
         with_echo.push(&ECHO);
         let cycle = waiting_cycle(&with_echo).unwrap();
         assert_eq!(cycle, ["application", "pipeline", "readers", "stacks"]);

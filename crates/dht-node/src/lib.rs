@@ -51,7 +51,7 @@ mod tasks;
 mod validator;
 
 pub use builder::{Builder, StartError};
-pub use channels::{EVENT_CAPACITY, INBOX_CAPACITY};
+pub use channels::{EVENT_CAPACITY, INBOX_CAPACITY, channels};
 pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB, RELOADABLE};
 pub use counters::{Drops, Stats};
 pub use dht_core::DeliveryError;

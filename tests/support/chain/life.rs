@@ -174,6 +174,15 @@ async fn report(node: Arc<Node>) {
             Event::Banned(ban) => fault(format!("banned: {ban:?}")),
             Event::InboxRefused(error) => fault(format!("the inbox refuses messages: {error}")),
             Event::Failed { part, reason } => fault(format!("{part} failed: {reason}")),
+            // A full inbox is told again within seconds, bans and failures once: the node knows of those.
+            Event::Missed { .. } => {
+                for ban in node.directory().banned(SystemClock.now()) {
+                    fault(format!("banned: {ban:?}"));
+                }
+                for (part, reason) in node.failures() {
+                    fault(format!("{part} failed: {reason}"));
+                }
+            }
             _ => {}
         }
     }

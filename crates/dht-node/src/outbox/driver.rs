@@ -179,6 +179,11 @@ impl Driver {
             if entry.ended_at.is_none() && !self.messages.contains(entry.id) {
                 drop(self.shared.watch(entry));
                 self.track(entry, Load::OnDisk);
+                // Its recipient may have connected before.
+                let recipient = entry.recipient.node_id();
+                if self.actions.is_connected(&recipient) {
+                    self.handle(entry.id, Event::Appeared { recipient: true });
+                }
             }
         }
     }
