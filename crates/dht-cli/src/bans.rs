@@ -10,6 +10,7 @@ use crate::{
     home::Home,
     output::{self, print, printable},
     session::{refused, running},
+    target::KnownPeer,
 };
 
 /// `dht-node bans`
@@ -53,7 +54,8 @@ struct Add {
     #[command(flatten)]
     home: Home,
     /// Public key or node id of the peer.
-    peer: String,
+    #[arg(value_name = "KEY|ID")]
+    peer: KnownPeer,
     /// Length of the ban; without it, the ban lasts until it is lifted or the node ends.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: Option<u64>,
@@ -71,7 +73,8 @@ struct Lift {
     #[command(flatten)]
     home: Home,
     /// Public key or node id of the peer.
-    peer: String,
+    #[arg(value_name = "KEY|ID")]
+    peer: KnownPeer,
 }
 
 #[derive(Debug, Args)]
@@ -96,7 +99,7 @@ impl Bans {
             Command::Add(add) => {
                 let client = running(&add.home).await?;
                 let ban = NewBan {
-                    peer: add.peer.clone(),
+                    peer: add.peer.as_str().to_owned(),
                     seconds: add.seconds,
                     reason: add.reason.clone(),
                 };
@@ -105,7 +108,7 @@ impl Bans {
             }
             Command::Lift(lift) => {
                 let client = running(&lift.home).await?;
-                let done = client.lift_ban(&lift.peer).await;
+                let done = client.lift_ban(lift.peer.as_str()).await;
                 let done = done.map_err(|error| refused(&error))?;
                 print(if done.changed {
                     "lifted"

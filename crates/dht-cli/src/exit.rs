@@ -30,12 +30,17 @@ impl Failure {
         Self::new(2, text.strip_prefix("error: ").unwrap_or(text).to_owned())
     }
 
+    /// The command was called with arguments that do not fit the home.
+    pub(crate) const fn usage(message: String) -> Self {
+        Self::new(2, message)
+    }
+
     /// The configuration is not valid.
     pub(crate) const fn config(message: String) -> Self {
         Self::new(3, message)
     }
 
-    /// The key file cannot be used.
+    /// The home has no key, or its key file cannot be used.
     pub(crate) const fn key(message: String) -> Self {
         Self::new(4, message)
     }

@@ -19,7 +19,7 @@ use crate::{
 /// Flags that name a home, and settings that override its configuration.
 #[derive(Debug, Args)]
 pub(crate) struct Home {
-    /// Folder with the key and the configuration; created if it does not exist.
+    /// Folder with the key, the configuration and the data of a node; `dht-node init` makes it.
     #[arg(long = "home", env = "DHT_NODE_HOME", value_name = "DIR", default_value_os_t = default_home())]
     path: PathBuf,
     /// Network to use instead of the configured one.
@@ -55,20 +55,22 @@ impl Home {
         self.settings().map(|settings| settings.node)
     }
 
-    /// Takes this home for one process, and makes it if it is not there.
+    /// Takes this home, which must be there, for one process.
     pub(crate) fn try_lock(&self, command: &str) -> Result<Result<Lock, Held>, Failure> {
-        self.make_folder()?;
+        self.close_folder()?;
         Lock::try_take(&self.path, command)
     }
 
     /// The secret key of a home that was made before. A key file that other users can read is refused.
     pub(crate) fn key(&self) -> Result<SecretKey, Failure> {
-        self.read_key()?.ok_or_else(|| {
-            let home = self.path.display();
-            Failure::key(format!(
-                "{home} has no secret_key; make a home with: dht-node init --home {home}"
-            ))
-        })
+        if let Some(secret) = self.read_key()? {
+            return Ok(secret);
+        }
+        self.refuse_data_without_key()?;
+        let home = self.path.display();
+        Err(Failure::key(format!(
+            "{home} has no secret_key; make a home with: dht-node init --home {home}"
+        )))
     }
 
     /// The secret key, which is made on first use: only if the folder holds nothing of a node.
@@ -104,9 +106,19 @@ impl Home {
         Ok(Some(secret))
     }
 
-    /// Makes what is missing of key and configuration: all of it or nothing.
+    /// Makes what is missing of key and configuration: all of it or nothing. A configuration that is there stays as it
+    /// is; flags that say something else are refused.
     pub(crate) fn make(&self) -> Result<SecretKey, Failure> {
-        let (config, text) = (self.config_path(), self.settings()?.to_text()?);
+        let (config, settings) = (self.config_path(), self.settings()?);
+        let others = settings.changed(&Settings::read(&config, toml::Table::new())?);
+        if config.exists() && !others.is_empty() {
+            return Err(Failure::usage(format!(
+                "{} exists and has another value for {}; edit it",
+                config.display(),
+                others.join(", ")
+            )));
+        }
+        let text = settings.to_text()?;
         let fresh = !self.path.exists();
         self.make_folder()?;
         let without_config = !config.exists();
@@ -175,8 +187,8 @@ impl Home {
         self.key_path().exists()
     }
 
-    /// Makes the folder, for its owner only. One that is there and is no home stays as it is.
-    fn make_folder(&self) -> Result<(), Failure> {
+    /// A folder with data of a node and without its key stays as it is.
+    fn refuse_data_without_key(&self) -> Result<(), Failure> {
         if self.path.exists() && !self.exists() {
             let others = self.files_of_a_node()?;
             if !others.is_empty() {
@@ -187,7 +199,19 @@ impl Home {
                 )));
             }
         }
+        Ok(())
+    }
+
+    /// Makes the folder, for its owner only. One that is there and is no home stays as it is.
+    fn make_folder(&self) -> Result<(), Failure> {
+        self.refuse_data_without_key()?;
         fs::create_dir_all(&self.path).map_err(|error| cannot("make", &self.path, &error))?;
+        self.close_folder()
+    }
+
+    /// Closes the folder to other users.
+    #[cfg_attr(not(unix), expect(clippy::unused_self, clippy::unnecessary_wraps))]
+    fn close_folder(&self) -> Result<(), Failure> {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
@@ -219,6 +243,13 @@ impl Home {
         } else {
             running
         })
+    }
+
+    /// Whether the node that holds this home has come to listen, as against one that still starts.
+    pub(crate) fn is_listening(&self) -> bool {
+        let written = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+        let listening = written(&self.addresses_path());
+        listening.is_some() && listening >= written(&self.path.join(lock::FILE))
     }
 
     /// Writes the addresses that the running node listens on to a file, which `id` reads.

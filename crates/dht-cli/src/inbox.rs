@@ -11,6 +11,7 @@ use dht_api::{
 };
 use dht_core::PeerAddress;
 use serde_json::json;
+use tokio::time::timeout;
 
 use self::printer::Printer;
 pub(crate) use self::printer::{Print, follow};
@@ -18,6 +19,7 @@ use crate::{
     exit::Failure,
     home::Home,
     output::{print, say},
+    progress::shown,
     session::{Session, refused},
     signals,
 };
@@ -33,7 +35,8 @@ const PAGE: usize = 100;
     dht-node inbox --home a --ack --json      # takes what waits\n  \
     dht-node inbox --home a --follow --ack    # and what comes later\n  \
     dht-node inbox fetch --home a --peer KEY::ADDR    # asks other nodes first\n\n\
-    With --ack, a message is acked once the reader of standard output has read its line: other messages come again. A node \
+    With --ack, a message is acked once the reader of standard output has read its line: other messages come again, and \
+    a closed standard output (1>&-) is refused. A node \
     need not run: without one, the command opens the inbox itself."
 )]
 pub(crate) struct Inbox {
@@ -93,8 +96,8 @@ pub(crate) struct Ask {
     /// Node to ask in addition to the configured peers, as KEY::ADDR.
     #[arg(long, value_name = "PEER")]
     peer: Vec<PeerAddress>,
-    /// Give up after this many seconds.
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    /// Give up after this many seconds, 1 to 300.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
     timeout: u64,
 }
 
@@ -148,7 +151,7 @@ impl List {
 impl Read {
     /// Prints what waits.
     async fn waiting(&self, client: &Client) -> Result<(), Failure> {
-        let mut printer = Printer::new(client, &self.consumer, self.ack, &self.print);
+        let mut printer = Printer::new(client, &self.consumer, self.ack, &self.print)?;
         let mut after = None;
         loop {
             let page = usize::try_from(printer.left)
@@ -208,7 +211,7 @@ impl Ask {
             let fetched = session.client.fetch().await;
             fetched.map_err(|error| refused(&error))
         };
-        let report = tokio::time::timeout(limit, fetching).await;
+        let report = shown("asking for stored messages", timeout(limit, fetching)).await;
         let report = report.map_err(|_late| {
             Failure::unreachable(format!("not finished within {limit:?}; see --timeout"))
         })??;

@@ -1,7 +1,7 @@
 //! `init`, `id` and `config`: makes a home, and prints what it is.
 
 use clap::Args;
-use dht_core::PeerAddress;
+use dht_core::{Address, Host, PeerAddress};
 use serde_json::json;
 
 use crate::{exit::Failure, home::Home, output::print};
@@ -56,6 +56,13 @@ impl Init {
 impl Id {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let addresses = self.home.addresses()?;
+        let is_open = |address: &Address| matches!(address.host(), Some(Host::Ip(_, 0)));
+        if self.address && addresses.iter().any(is_open) {
+            return Err(Failure::config(format!(
+                "nobody can dial port 0: start the node, which takes a port, with: dht-node run --home {}; or set `listen` in its config.toml",
+                self.home.path().display()
+            )));
+        }
         let public_key = self.home.key_or_new()?.public_key();
         let node_id = public_key.node_id();
         let peer = PeerAddress {

@@ -35,6 +35,11 @@ impl Held {
             .iter()
             .any(|command| self.holder.ends_with(&format!("(dht-node {command})")))
     }
+
+    /// The process, as it wrote.
+    pub(crate) fn holder(&self) -> &str {
+        &self.holder
+    }
 }
 
 impl fmt::Display for Held {

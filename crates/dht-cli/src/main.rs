@@ -14,6 +14,7 @@ mod lock;
 mod log;
 mod output;
 mod peers;
+mod progress;
 mod run;
 mod saf;
 mod send;
@@ -23,6 +24,7 @@ mod settings;
 mod signals;
 mod spelling;
 mod status;
+mod target;
 
 use exit::Failure;
 use log::LogFilter;
@@ -45,8 +47,8 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(500);
         dht-node send --home b --to KEY::ADDR --text hi send a message\n  \
         dht-node inbox --home a --follow --ack          read what the running node receives\n\n\
         While a node runs on a home, every other command on it talks to that node, at HOME/api.sock.\n\n\
-        Exit codes: 0 success, 1 failure, 2 usage, 3 configuration, 4 key file, 5 cannot listen,\n\
-        6 peer not reached or message not as far as asked, 130 interrupted"
+        Exit codes: 0 success, 1 failure, 2 usage, 3 configuration, 4 no key or key file,\n\
+        5 cannot listen, 6 peer not reached or message not as far as asked, 130 interrupted"
 )]
 struct Flags {
     #[command(subcommand)]

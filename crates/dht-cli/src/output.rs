@@ -166,6 +166,35 @@ pub(crate) fn say(text: &str, limit: Duration) {
     queue(Entry::Text(text.into_bytes()), limit);
 }
 
+/// Shows a text in the last line of a terminal at standard error, in place of the one before; drops it if there is no room.
+pub(crate) fn say_in_place(text: &str) {
+    let text = format!("\r\u{1b}[2K{}", escape_unsafe(text));
+    queue(Entry::Text(text.into_bytes()), Duration::ZERO);
+}
+
+/// Fails if standard output was closed when the process started: the runtime of Rust then opens the null device for reading
+/// and writing, which shells open for writing only.
+pub(crate) fn check_open() -> Result<(), Failure> {
+    #[cfg(unix)]
+    {
+        use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, stat};
+        let out = io::stdout();
+        let (Ok(opened), Ok(null), Ok(flags)) = (fstat(&out), stat("/dev/null"), fcntl_getfl(&out))
+        else {
+            return Ok(());
+        };
+        let is_null = FileType::from_raw_mode(opened.st_mode).is_char_device()
+            && opened.st_rdev == null.st_rdev;
+        if is_null && flags.contains(OFlags::RDWR) {
+            return Err(Failure::other(
+                "standard output is closed, so nobody reads the messages and none is acked; to discard them: > /dev/null"
+                    .to_owned(),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Waits until standard error has been written, at most for `limit`.
 pub(crate) fn flush(limit: Duration) {
     let (done, mut written) = oneshot::channel();

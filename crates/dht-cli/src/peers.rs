@@ -1,15 +1,20 @@
 //! `peers`, `discover` and `ping`: the peers of the running node.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
-use dht_api::types::PeerEntry;
+use dht_api::{ClientError, types::PeerEntry};
 use dht_core::{PeerAddress, PublicKey};
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::{
     exit::Failure,
     home::Home,
     output::{print, printable},
+    progress::shown,
     session::{refused, running},
+    target::{KnownPeer, Recipient},
 };
 
 /// `dht-node peers`
@@ -44,19 +49,23 @@ struct List {
     #[arg(long)]
     all: bool,
     /// Most lines to print, 1 to 1000.
-    #[arg(long, default_value_t = 1000)]
-    limit: usize,
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    limit: u64,
     /// Print one JSON object for each peer.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dht-node peers show --home a KEY\n  dht-node peers remove --home a KEY"
+)]
 struct One {
     #[command(flatten)]
     home: Home,
     /// Public key or node id of the peer.
-    peer: String,
+    #[arg(value_name = "KEY|ID")]
+    peer: KnownPeer,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -70,6 +79,8 @@ struct Add {
     /// The peer, as printed by `dht-node id --address`.
     #[arg(value_name = "KEY::ADDR")]
     peer: PeerAddress,
+    #[command(flatten)]
+    limit: Limit,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -77,12 +88,16 @@ struct Add {
 
 /// `dht-node discover`
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  dht-node discover --home a KEY")]
+#[command(
+    after_help = "Examples:\n  dht-node discover --home a KEY\n  dht-node discover --home a KEY --timeout 20 --json"
+)]
 pub(crate) struct Discover {
     #[command(flatten)]
     home: Home,
     /// Public key of the node to search for.
     key: PublicKey,
+    #[command(flatten)]
+    limit: Limit,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -98,10 +113,37 @@ pub(crate) struct Ping {
     home: Home,
     /// The peer: its public key, or KEY::ADDR if the node does not know it.
     #[arg(value_name = "KEY[::ADDR]")]
-    peer: String,
+    peer: Recipient,
+    #[command(flatten)]
+    limit: Limit,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// How long to wait for a peer.
+#[derive(Debug, Args)]
+struct Limit {
+    /// Give up after this many seconds, 1 to 300.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
+    timeout: u64,
+}
+
+impl Limit {
+    /// The answer to a request, with the progress of a slow one.
+    async fn answer<T>(
+        &self,
+        what: &str,
+        request: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, Failure> {
+        let limit = Duration::from_secs(self.timeout);
+        match shown(what, timeout(limit, request)).await {
+            Ok(answer) => answer.map_err(|error| refused(&error)),
+            Err(_late) => Err(Failure::unreachable(format!(
+                "{what}: no answer within {limit:?}; see --timeout"
+            ))),
+        }
+    }
 }
 
 impl Peers {
@@ -110,13 +152,13 @@ impl Peers {
             Command::List(list) => list.run().await,
             Command::Show(one) => {
                 let client = running(&one.home).await?;
-                let peer = client.peer(&one.peer).await;
+                let peer = client.peer(one.peer.as_str()).await;
                 show(&peer.map_err(|error| refused(&error))?.peer, one.json).await
             }
             Command::Add(add) => add.run().await,
             Command::Remove(one) => {
                 let client = running(&one.home).await?;
-                let removed = client.remove_peer(&one.peer).await;
+                let removed = client.remove_peer(one.peer.as_str()).await;
                 let done = removed.map_err(|error| refused(&error))?.changed;
                 print(match (one.json, done) {
                     (true, _) => json!({ "removed": done }).to_string(),
@@ -132,7 +174,9 @@ impl Peers {
 impl List {
     async fn run(self) -> Result<(), Failure> {
         let client = running(&self.home).await?;
-        let peers = client.peers(self.all, Some(self.limit)).await;
+        let peers = client
+            .peers(self.all, usize::try_from(self.limit).ok())
+            .await;
         for peer in peers.map_err(|error| refused(&error))?.peers {
             show(&peer, self.json).await?;
         }
@@ -143,8 +187,8 @@ impl List {
 impl Add {
     async fn run(self) -> Result<(), Failure> {
         let client = running(&self.home).await?;
-        let reached = client.ping(self.peer.to_string()).await;
-        reached.map_err(|error| refused(&error))?;
+        let reached = client.ping(self.peer.to_string());
+        self.limit.answer("connecting", reached).await?;
         let peer = client.peer(&self.peer.public_key.to_string()).await;
         show(&peer.map_err(|error| refused(&error))?.peer, self.json).await
     }
@@ -153,16 +197,17 @@ impl Add {
 impl Discover {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let client = running(&self.home).await?;
-        let found = client.discover(&self.key).await;
-        show(&found.map_err(|error| refused(&error))?.peer, self.json).await
+        let found = client.discover(&self.key);
+        let found = self.limit.answer("searching", found).await?;
+        show(&found.peer, self.json).await
     }
 }
 
 impl Ping {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let client = running(&self.home).await?;
-        let pong = client.ping(self.peer).await;
-        let pong = pong.map_err(|error| refused(&error))?;
+        let pong = client.ping(self.peer.to_string());
+        let pong = self.limit.answer("pinging", pong).await?;
         if self.json {
             return print(crate::output::json(&pong)?).await;
         }

@@ -48,8 +48,9 @@ pub(crate) struct Listen {
 
 impl Run {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let lock = signals::or_interrupted(session::lock(&self.home, "run")).await?;
+        // First: a mistyped home stays as it is.
         let secret = self.home.key()?;
+        let lock = signals::or_interrupted(session::lock(&self.home, "run")).await?;
         let mut settings = started(&self.home)?;
         let service = Service::start(&self.home, lock, secret, &settings).await?;
         // Messages stay in the inbox until a client reads it.
@@ -62,6 +63,9 @@ impl Run {
 
 impl Listen {
     pub(crate) async fn run(self) -> Result<(), Failure> {
+        if !self.home.exists() {
+            self.home.key_or_new()?;
+        }
         let reads = async |client: &_| follow(client, DEFAULT_CONSUMER, true, &self.print).await;
         let entering = session::running_or_lock(&self.home, "listen");
         match signals::or_interrupted(entering).await? {

@@ -69,9 +69,9 @@ struct List {
     /// Print the messages of this mailbox instead of all mailboxes.
     #[arg(long, value_name = "KEY")]
     recipient: Option<PublicKey>,
-    /// Most lines to print.
-    #[arg(long, default_value_t = 1000)]
-    limit: usize,
+    /// Most lines to print, at least 1; a running node prints at most 1000.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
     /// Print one JSON object for each line.
     #[arg(long)]
     json: bool,
@@ -160,7 +160,8 @@ impl Stats {
 impl List {
     async fn run(self) -> Result<(), Failure> {
         let stored = Stored::open(&self.home, "saf list").await?;
-        let (now, limit) = (SystemClock.now(), self.limit);
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let now = SystemClock.now();
         if let Some(key) = &self.recipient {
             for row in stored.messages(key, limit).await?.messages {
                 print(message(row, now, self.json)).await?;
@@ -220,13 +221,10 @@ enum Stored<'a> {
 
 impl<'a> Stored<'a> {
     async fn open(home: &'a Home, command: &str) -> Result<Self, Failure> {
-        let folder = saf_folder(home.path());
-        if !folder.exists() {
-            return Err(Failure::config(format!(
-                "nothing is stored in {}; has a node run with this --home?",
-                home.path().display()
-            )));
+        if !home.exists() {
+            home.key()?;
         }
+        let folder = saf_folder(home.path());
         match running_or_lock(home, command).await? {
             Ok(client) => Ok(Self::Running(client)),
             Err(lock) => {

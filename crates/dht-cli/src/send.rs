@@ -1,6 +1,6 @@
 //! `send`: gives a message to the node of a home, and waits for what becomes of it.
 
-use std::{io::Read as _, path::PathBuf, str::FromStr, time::Duration};
+use std::{io::Read as _, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
@@ -8,7 +8,7 @@ use dht_api::{
     Client, ClientError,
     types::{MAX_TTL_SECONDS, MessageState, NewMessage, OutgoingMessage},
 };
-use dht_core::{PeerAddress, PublicKey};
+use dht_core::PublicKey;
 use dht_node::MAX_PAYLOAD_BYTES;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
@@ -17,8 +17,10 @@ use crate::{
     exit::Failure,
     home::Home,
     output::print,
+    progress::shown,
     session::{Session, appearance, refused, warn},
     signals,
+    target::Recipient,
 };
 
 /// `dht-node send`
@@ -50,8 +52,9 @@ pub(crate) struct Send {
     /// How far the message must have come.
     #[arg(long, value_enum, value_name = "STATE", default_value_t = Wait::Sent)]
     wait: Wait,
-    /// Give up waiting after this many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    /// Give up waiting after this many seconds, at least 1.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(1..=MAX_TTL_SECONDS))]
     timeout: u64,
     /// Seconds for which the message is tried, at most 3 days.
     #[arg(long, value_name = "SECONDS", default_value_t = MAX_TTL_SECONDS,
@@ -65,14 +68,6 @@ pub(crate) struct Send {
     json: bool,
 }
 
-/// The recipient of a message.
-#[derive(Clone, Debug)]
-struct Recipient {
-    key: PublicKey,
-    /// With its addresses, if they were given.
-    peer: Option<PeerAddress>,
-}
-
 /// How far a message must have come before the command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Wait {
@@ -82,24 +77,6 @@ enum Wait {
     Stored,
     /// The node of the recipient has confirmed it.
     Received,
-}
-
-impl FromStr for Recipient {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.contains("::") {
-            let peer = text.parse::<PeerAddress>();
-            let peer = peer.map_err(|error| crate::exit::chain(&error))?;
-            return Ok(Self {
-                key: peer.public_key,
-                peer: Some(peer),
-            });
-        }
-        let key = text.parse::<PublicKey>();
-        let key = key.map_err(|error| crate::exit::chain(&error))?;
-        Ok(Self { key, peer: None })
-    }
 }
 
 impl Wait {
@@ -130,7 +107,8 @@ impl Send {
         if self.to.peer.is_none() && self.home.config()?.peers.is_empty() {
             signals::or_interrupted(appearance(&self.home)).await?;
         }
-        let sending = async |session: &Session| self.send(session, &message).await;
+        let sending =
+            async |session: &Session| shown("sending", self.send(session, &message)).await;
         let sent = Session::with(&self.home, "send", Home::key_or_new, sending).await?;
         let (to, state) = (self.to.key.to_string(), sent.state.name());
         let text = if self.json {

@@ -220,7 +220,11 @@ fn not_started(error: &StartError) -> Failure {
 }
 
 fn not_served(error: &BindError) -> Failure {
-    Failure::listen(chain(error))
+    let text = chain(error);
+    match error {
+        BindError::NotLoopback(_) => Failure::config(format!("api.listen: {text}")),
+        _ => Failure::listen(text),
+    }
 }
 
 fn is_full(error: &BindError) -> bool {

@@ -1,6 +1,6 @@
 //! Commands talk to the node of a home over its API: the one that runs, or a short-lived one of their own.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use dht_api::{Client, ClientError, types::ErrorCode};
 use dht_core::{PeerAddress, SecretKey};
@@ -11,6 +11,7 @@ use crate::{
     home::Home,
     lock::{Held, Lock},
     log,
+    progress::shown,
     service::Service,
     signals,
 };
@@ -19,7 +20,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest time that a node waits for a command to end.
 const NODE_PATIENCE: Duration = Duration::from_secs(60);
-/// Time for a node to appear that was started together with a command.
+/// Time for a node to appear that was started together with a command, and for one that listens to serve its API.
 const APPEARANCE: Duration = Duration::from_secs(2);
 /// Interval between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -44,10 +45,13 @@ impl Session {
     pub(crate) async fn with<T>(
         home: &Home,
         command: &str,
-        secret: impl FnOnce(&Home) -> Result<SecretKey, Failure>,
+        secret: fn(&Home) -> Result<SecretKey, Failure>,
         work: impl AsyncFnOnce(&Self) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let opening = async {
+            if !home.exists() {
+                secret(home)?;
+            }
             match Door::find(home, command).await? {
                 Door::Running(client) => Ok(Self { client, own: None }),
                 Door::Free(lock) => {
@@ -61,6 +65,7 @@ impl Session {
                 }
             }
         };
+        let opening = shown("waiting for the node of this home", opening);
         let session = signals::or_interrupted(opening).await?;
         let outcome = signals::or_interrupted(work(&session)).await;
         if let Some(service) = session.own {
@@ -107,6 +112,12 @@ impl Door {
             }
             match home.try_lock(command)? {
                 Ok(lock) => return Ok(Self::Free(lock)),
+                Err(held) if held.is_for_long() && home.is_listening() => {
+                    if start.elapsed() > APPEARANCE {
+                        return Err(held.unheard(&home.socket()));
+                    }
+                    sleep(PAUSE).await;
+                }
                 Err(held) if start.elapsed() > PATIENCE => return Err(held.into()),
                 Err(_) => sleep(PAUSE).await,
             }
@@ -145,7 +156,12 @@ pub(crate) async fn running(home: &Home) -> Result<Client, Failure> {
     if !home.exists() {
         return Err(none(()));
     }
-    match Door::find(home, "client").await? {
+    match shown(
+        "waiting for the node of this home",
+        Door::find(home, "client"),
+    )
+    .await?
+    {
         Door::Running(client) => Ok(client),
         Door::Free(_) => Err(none(())),
     }
@@ -188,7 +204,14 @@ async fn answering(home: &Home) -> Result<Option<Client>, Failure> {
 /// The failure of a request, with what the node says can be done about it.
 pub(crate) fn refused(error: &ClientError) -> Failure {
     let text = chain(error);
-    let text = match error.hint() {
+    let hint = error.hint().map(|hint| match error.code() {
+        // In the words of the command line.
+        _ if !hint.contains(" /v1/") => hint,
+        Some(ErrorCode::NobodyConnected) => "connect to a node with: dht-node ping KEY::ADDR",
+        Some(ErrorCode::NotFound) => "see: dht-node inbox consumers --help",
+        _ => "see --help",
+    });
+    let text = match hint {
         Some(hint) => format!("{text}; {hint}"),
         None => text,
     };
@@ -196,7 +219,22 @@ pub(crate) fn refused(error: &ClientError) -> Failure {
         Some(ErrorCode::UnknownPeer | ErrorCode::PeerFailed | ErrorCode::NobodyConnected) => {
             Failure::unreachable(text)
         }
+        // The arguments of a command become parts of the request.
+        Some(ErrorCode::BadRequest) => Failure::usage(text),
+        Some(ErrorCode::Disabled) => Failure::config(text),
         _ => Failure::other(text),
+    }
+}
+
+impl Held {
+    /// The failure of a command that does not reach the node which holds the home.
+    fn unheard(&self, socket: &Path) -> Failure {
+        let (holder, at) = (self.holder(), socket.display());
+        Failure::other(if socket.exists() {
+            format!("{holder} does not answer at {at}; see its log")
+        } else {
+            format!("{holder} runs, but its socket {at} is missing; stop it and start it again")
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Settings: the file `config.toml`, then the environment, then flags.
 
 mod api;
+mod check;
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
@@ -11,6 +12,7 @@ use toml::{Table, Value};
 
 pub(crate) use self::api::ApiSettings;
 
+use self::check::{check_keys, misfit};
 use crate::{
     exit::Failure,
     log::{self, LogFilter},
@@ -58,14 +60,16 @@ impl Settings {
                 )));
             }
             Err(error) => {
-                return Err(Failure::other(format!(
+                return Err(Failure::config(format!(
                     "cannot read {}: {error}",
                     path.display()
                 )));
             }
         };
-        let file: Table = toml::from_str(&file)
-            .map_err(|error| Failure::config(format!("{}: {error}", path.display())))?;
+        let file: Table = toml::from_str(&file).map_err(|error| {
+            let error = check::syntax_error(&file, &error);
+            Failure::config(format!("{}: {error}", path.display()))
+        })?;
         Self::merge(&path.display().to_string(), file, &environment()?, flags)
             .map_err(Failure::config)
     }
@@ -78,13 +82,19 @@ impl Settings {
     ) -> Result<Self, String> {
         let defaults = defaults();
         // Each source alone first, so that an error names the place to mend it.
-        parse(file.clone()).map_err(|error| format!("{path}: {error}"))?;
+        check_keys(&file, &defaults, "").map_err(|error| format!("{path}: {error}"))?;
+        for (keys, value) in leaves(&file) {
+            if let Some(error) = misfit(&keys.join("."), &keys, &value, &defaults) {
+                return Err(format!("{path}: {error}"));
+            }
+        }
         let mut merged = file;
         for variable in variables {
-            let mut alone = defaults.clone();
-            set(&mut alone, &defaults, variable);
-            parse(alone).map_err(|error| format!("{}: {error}", variable.name))?;
-            set(&mut merged, &defaults, variable);
+            if let Some(error) = misfit(&variable.name, &variable.path, &variable.value, &defaults)
+            {
+                return Err(error);
+            }
+            set(&mut merged, &defaults, &variable.path, &variable.value);
         }
         merged.extend(flags);
         let settings = parse(merged).map_err(|error| format!("{path}: {error}"))?;
@@ -210,25 +220,18 @@ fn variable(name: &str, value: &str) -> Result<Option<Variable>, String> {
     }))
 }
 
+/// The settings of a table whose keys and kinds of values were checked.
 fn parse(mut table: Table) -> Result<Settings, String> {
     let log = match table.remove(LOG) {
         None => None,
-        Some(Value::String(text)) => Some(text.parse().map_err(|error| format!("{LOG}: {error}"))?),
-        Some(other) => {
-            return Err(format!(
-                "{LOG}: a text is expected, not {}",
-                other.type_str()
-            ));
-        }
+        Some(value) => Some(value.as_str().unwrap_or_default().parse()?),
     };
+    let message = |error: toml::de::Error| error.message().to_owned();
     let api = match table.remove(API) {
         None => ApiSettings::default(),
-        Some(section) => {
-            let api = ApiSettings::deserialize(section);
-            api.map_err(|error| format!("{API}: {error}"))?
-        }
+        Some(section) => ApiSettings::deserialize(section).map_err(message)?,
     };
-    let node = Config::deserialize(table).map_err(|error| error.to_string())?;
+    let node = Config::deserialize(table).map_err(message)?;
     Ok(Settings { node, api, log })
 }
 
@@ -261,8 +264,8 @@ fn leaves(table: &Table) -> BTreeMap<Vec<String>, Value> {
 }
 
 /// Sets one setting. A section that is not there yet starts with its defaults: some cannot be read in part.
-fn set(table: &mut Table, defaults: &Table, variable: &Variable) {
-    let Some((last, sections)) = variable.path.split_last() else {
+fn set(table: &mut Table, defaults: &Table, path: &[String], value: &Value) {
+    let Some((last, sections)) = path.split_last() else {
         return;
     };
     let (mut table, mut defaults) = (table, Some(defaults));
@@ -277,7 +280,7 @@ fn set(table: &mut Table, defaults: &Table, variable: &Variable) {
             _ => return,
         }
     }
-    table.insert(last.clone(), variable.value.clone());
+    table.insert(last.clone(), value.clone());
 }
 
 #[cfg(test)]
@@ -355,6 +358,66 @@ mod tests {
             let error = merge("", &[(name, value)]).unwrap_err();
             assert!(
                 error.contains(expected) && error.starts_with(name),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn mistakes_name_their_setting() {
+        for (file, expected) in [
+            (
+                "lisen = []",
+                "`lisen` is no setting; did you mean `listen`?",
+            ),
+            ("logg = 'warn'", "did you mean `log`?"),
+            ("[apii]\nlisten = ''", "did you mean `api`?"),
+            (
+                "[saf]\ncapacity_row = 5",
+                "did you mean `saf.capacity_rows`?",
+            ),
+            ("capacity_rows = 5", "did you mean `saf.capacity_rows`?"),
+            (
+                "[api]\nzzz = 5",
+                "settings here are limits, listen, metrics, token_file",
+            ),
+            ("saf = true", "saf is a section, as in [saf]"),
+            (
+                "memory_mib = 'much'",
+                "memory_mib is \"much\", which is not a whole number",
+            ),
+            (
+                "memory_mib = -1",
+                "memory_mib is -1, which is not in the range 1 to 1048576",
+            ),
+            (
+                "allowed_occurrences = 4294967296",
+                "allowed_occurrences is 4294967296, which is not in the range 1 to 4294967295",
+            ),
+            (
+                "[rates]\njoin = { per_second = 0 }",
+                "rates.join.per_second is 0, which is not in the range 1 to 4294967295",
+            ),
+            (
+                "listen = [7]",
+                "listen is [7], which is not a list of texts",
+            ),
+            ("peers = ['nobody']", "peers: "),
+            ("log = 7", "log is 7, which is not a text"),
+            ("log = 'loud'", "log: `loud` is not a level"),
+            (
+                "api = { listen = 'here' }",
+                "api.listen: `here` is not an address",
+            ),
+        ] {
+            let error = merge(file, &[]).unwrap_err();
+            assert!(
+                error.starts_with("config.toml: ") && error.contains(expected),
+                "{file}: {error}"
+            );
+            let internals = ["invalid", "expected", "usize", "u32"];
+            assert!(
+                !internals.iter().any(|word| error.contains(word)),
                 "{error}"
             );
         }

@@ -5,14 +5,14 @@ use std::time::Duration;
 use clap::Args;
 use dht_api::{
     Client,
-    types::{Ack, Arrival, InboxMessage},
+    types::{Ack, Arrival, InboxMessage, MAX_TEXT_BYTES},
 };
 use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
     exit::Failure,
-    output::{all_read, is_read, print, print_read, printable},
+    output::{all_read, check_open, is_read, print, print_read, printable},
     session::refused,
 };
 
@@ -27,8 +27,8 @@ pub(crate) struct Print {
     /// Print one JSON object for each message instead of text.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Stop after this many messages.
-    #[arg(long, value_name = "N")]
+    /// Stop after this many messages, at least 1.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
 }
 
@@ -39,8 +39,8 @@ pub(crate) async fn follow(
     ack: bool,
     how: &Print,
 ) -> Result<(), Failure> {
+    let mut printer = Printer::new(client, consumer, ack, how)?;
     let mut messages = client.inbox_stream(consumer, None);
-    let mut printer = Printer::new(client, consumer, ack, how);
     while printer.left > 0 {
         let message = tokio::select! {
             message = messages.next() => message.map_err(|error| refused(&error))?,
@@ -68,15 +68,25 @@ pub(super) struct Printer<'a> {
 }
 
 impl<'a> Printer<'a> {
-    pub(super) fn new(client: &'a Client, consumer: &'a str, acks: bool, how: &'a Print) -> Self {
-        Self {
+    /// # Errors
+    /// If messages are to be acked and standard output is closed.
+    pub(super) fn new(
+        client: &'a Client,
+        consumer: &'a str,
+        acks: bool,
+        how: &'a Print,
+    ) -> Result<Self, Failure> {
+        if acks {
+            check_open()?;
+        }
+        Ok(Self {
             client,
             consumer,
             acks,
             how,
             left: how.count.unwrap_or(u64::MAX),
             unacked: Vec::new(),
-        }
+        })
     }
 
     pub(super) async fn take(&mut self, message: &InboxMessage) -> Result<(), Failure> {
@@ -144,12 +154,11 @@ fn text_line(message: &InboxMessage) -> String {
         .from
         .map_or_else(|| "anonymous".to_owned(), |key| key.to_string());
     let payload = &message.payload.0;
-    let shown = match str::from_utf8(payload) {
-        Ok(text) => printable(text.trim_end()),
-        Err(_) => format!(
-            "<{} bytes that are not text; --json shows them>",
-            payload.len()
-        ),
+    let bytes = payload.len();
+    let shown = match message.payload.text() {
+        Some(text) => printable(text.trim_end()),
+        None if bytes > MAX_TEXT_BYTES => format!("<{bytes} bytes; --json shows them in base64>"),
+        None => format!("<{bytes} bytes that are not text; --json shows them in base64>"),
     };
     format!("{sender} {shown}")
 }
@@ -164,7 +173,7 @@ fn json_line(message: &InboxMessage) -> String {
         "stored": message.arrival == Arrival::Stored,
         "type": message.message_type,
         "bytes": payload.len(),
-        "text": str::from_utf8(payload).ok(),
+        "text": message.payload.text(),
         "base64": data_encoding::BASE64.encode(payload),
     })
     .to_string()
@@ -208,5 +217,19 @@ mod tests {
             (&2.into(), &"/wA=".into())
         );
         assert_eq!((&json["type"], &json["sender"]), (&3.into(), &json!(null)));
+    }
+
+    /// As in the API, a longer text is not written twice.
+    #[test]
+    fn long_texts_are_base64_only() {
+        let longest = vec![b'x'; MAX_TEXT_BYTES].leak();
+        let longer = vec![b'x'; MAX_TEXT_BYTES + 1].leak();
+        for (payload, is_text) in [(&*longest, true), (&*longer, false)] {
+            let message = received(payload);
+            let json: serde_json::Value = line(&message, true).parse().unwrap();
+            assert_eq!(json["text"].is_string(), is_text);
+            assert!(json["base64"].is_string());
+            assert_eq!(line(&message, false).len() > MAX_TEXT_BYTES, is_text);
+        }
     }
 }

@@ -187,8 +187,16 @@ async fn peers_and_bans_are_managed() {
     assert_eq!(run_to(0, &a, &["peers", "remove", &key]).await.0, "removed");
     let (_, error) = run_to(6, &a, &["peers", "show", &key]).await;
     assert!(error.contains("not known"), "{error}");
-    let (_, error) = run_to(1, &a, &["peers", "show", "x"]).await;
-    assert!(error.contains("hexadecimal"), "{error}");
+    for args in [["peers", "show"], ["bans", "add"], ["bans", "lift"]] {
+        let (_, error) = run_to(2, &a, &[args[0], args[1], "zzz"]).await;
+        assert!(error.contains("hexadecimal"), "{error}");
+    }
+    let (_, error) = run_to(1, &a, &["inbox", "--consumer", "nobody"]).await;
+    assert!(error.contains("dht-node inbox consumers"), "{error}");
+    // The socket is gone, and the node runs.
+    std::fs::remove_file(a.join("api.sock")).unwrap();
+    let (_, error) = run_to(1, &a, &["status"]).await;
+    assert!(error.contains("api.sock is missing"), "{error}");
     stop(node).await;
     b.shutdown().await;
 }

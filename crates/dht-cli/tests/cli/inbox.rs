@@ -294,6 +294,30 @@ async fn followers_end_with_the_node() {
     sender.shutdown().await;
 }
 
+/// As in a shell: `dht-node inbox --ack 1>&-`. The null device is a choice of the user.
+#[cfg(unix)]
+#[tokio::test]
+async fn closed_outputs_ack_nothing() {
+    let home = Home::with_five().await;
+    let ack_to = async |redirection: &str| {
+        let mut shell = Command::new("sh");
+        let script = format!("exec \"$0\" inbox --ack --home \"$1\" {redirection}");
+        shell.args(["-c", &script, BINARY]).arg(home.path());
+        within(shell.output()).await.unwrap()
+    };
+    let closed = ack_to("1>&-").await;
+    let error = String::from_utf8(closed.stderr).unwrap();
+    assert_eq!(closed.status.code(), Some(1), "{error}");
+    assert!(error.contains("standard output is closed"), "{error}");
+    assert_eq!(
+        run_to(0, home.path(), &["inbox"]).await.0.lines().count(),
+        5
+    );
+    assert_eq!(ack_to("> /dev/null").await.status.code(), Some(0));
+    assert_eq!(run_to(0, home.path(), &["inbox"]).await.0, "");
+    home.stop().await;
+}
+
 #[tokio::test]
 async fn consumers_read_on_their_own() {
     let home = Home::with_five().await;

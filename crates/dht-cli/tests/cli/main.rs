@@ -247,6 +247,73 @@ async fn wrong_usage_exits_with_two() {
     run_to(2, dir.path(), &["send", "--to", "nobody"]).await;
     run_to(2, dir.path(), &["listen", "--count", "many"]).await;
     run_to(2, dir.path(), &["listen", "--network", "mars"]).await;
+    let zero = "0";
+    for args in [
+        ["peers", "list", "--limit", zero],
+        ["saf", "list", "--limit", zero],
+        ["inbox", "fetch", "--timeout", zero],
+        ["inbox", "list", "--count", zero],
+        [
+            "send",
+            "--to",
+            &secret(9).public_key().to_string(),
+            "--timeout=0",
+        ],
+        [
+            "ping",
+            &secret(9).public_key().to_string(),
+            "--timeout",
+            "301",
+        ],
+    ] {
+        let (_, error) = run_to(2, dir.path(), &args).await;
+        assert!(error.contains("1.."), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// What is given to `init` counts, or is refused: never taken and forgotten.
+#[tokio::test]
+async fn init_refuses_other_settings() {
+    let dir = TempDir::new().unwrap();
+    let init = ["init", "--listen", "/ip4/127.0.0.1/tcp/1"];
+    for _ in 0..2 {
+        run_to(0, dir.path(), &init).await;
+    }
+    let (_, error) = run_to(2, dir.path(), &[&init[..], &["--network", "igor"]].concat()).await;
+    assert!(
+        error.contains("config.toml") && error.contains("network"),
+        "{error}"
+    );
+    let other = ["init", "--listen", "/ip4/127.0.0.1/tcp/2"];
+    let (_, error) = run_to(2, dir.path(), &other).await;
+    assert!(error.contains("value for listen; edit it"), "{error}");
+    let (config, _) = run_to(0, dir.path(), &["config"]).await;
+    assert!(config.contains("/ip4/127.0.0.1/tcp/1\""), "{config}");
+}
+
+#[tokio::test]
+async fn port_zero_is_no_address() {
+    let dir = TempDir::new().unwrap();
+    run_to(0, dir.path(), &["init", "--listen", "/ip4/127.0.0.1/tcp/0"]).await;
+    let (out, error) = run_to(3, dir.path(), &["id", "--address"]).await;
+    assert_eq!(out, "");
+    assert!(error.contains("dht-node run --home"), "{error}");
+}
+
+#[tokio::test]
+async fn foreign_api_address_exits_with_three() {
+    let dir = TempDir::new().unwrap();
+    run_to(0, dir.path(), &["init"]).await;
+    let variables = [
+        ("DHT_NODE_API_LISTEN", "0.0.0.0:0"),
+        ("DHT_NODE_LISTEN", "/ip4/127.0.0.1/tcp/0"),
+    ];
+    let error = with_variables(3, dir.path(), &["run"], &variables).await;
+    assert!(
+        error.contains("api.listen") && error.contains("loopback"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -320,8 +387,11 @@ async fn signals_stop_a_listening_node() {
 async fn saf_shows_deletes_and_fetches() {
     let dir = TempDir::new().unwrap();
     let (bob, carol) = (dir.path().join("bob"), dir.path().join("carol"));
-    let (_, error) = run_to(3, &bob, &["saf", "stats"]).await;
-    assert!(error.contains("nothing is stored"), "{error}");
+    let (_, error) = run_to(4, &bob, &["saf", "stats"]).await;
+    assert!(error.contains("dht-node init --home"), "{error}");
+    assert!(!bob.exists());
+    run_to(0, &bob, &["init"]).await;
+    assert_eq!(run_to(0, &bob, &["saf", "list"]).await.0, "");
 
     // A sender leaves three messages for Carol with Bob.
     let (key, _) = run_to(0, &carol, &["id", "--json"]).await;
@@ -651,6 +721,9 @@ async fn run_needs_a_home() {
     let home = dir.path().join("new");
     let (_, error) = run_to(4, &home, &["run"]).await;
     assert!(error.contains("dht-node init --home"), "{error}");
+    run_to(4, &home, &["inbox"]).await;
+    assert!(!home.exists(), "a mistyped home is not made");
+    std::fs::create_dir(&home).unwrap();
     std::fs::write(home.join("inbox.redb"), "of another key").unwrap();
     for args in [&["listen"][..], &["init"], &["id"]] {
         let (_, error) = run_to(4, &home, args).await;

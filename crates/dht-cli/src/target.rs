@@ -1,0 +1,94 @@
+//! Peers as arguments of commands.
+
+use std::{fmt, str::FromStr};
+
+use dht_core::{NodeId, PeerAddress, PublicKey};
+
+use crate::exit::chain;
+
+/// A peer by its public key, with its addresses if they were given: `KEY` or `KEY::ADDR`.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipient {
+    pub(crate) key: PublicKey,
+    pub(crate) peer: Option<PeerAddress>,
+}
+
+/// A peer that the node knows, by its public key or its node id.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownPeer(String);
+
+impl KnownPeer {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Recipient {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains("::") {
+            let peer: PeerAddress = text.parse().map_err(|error| chain(&error))?;
+            return Ok(Self {
+                key: peer.public_key,
+                peer: Some(peer),
+            });
+        }
+        let key = text.parse().map_err(|error| chain(&error))?;
+        Ok(Self { key, peer: None })
+    }
+}
+
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.peer {
+            Some(peer) => peer.fmt(f),
+            None => self.key.fmt(f),
+        }
+    }
+}
+
+impl FromStr for KnownPeer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim();
+        let parsed = match digits.len() {
+            26 => digits.parse::<NodeId>().map(drop),
+            64 => digits.parse::<PublicKey>().map(drop),
+            _ if digits.contains("::") => {
+                return Err("the public key is enough, without its address".to_owned());
+            }
+            length => {
+                return Err(format!(
+                    "a public key has 64 hexadecimal digits and a node id 26, not {length}"
+                ));
+            }
+        };
+        parsed.map_err(|error| chain(&error))?;
+        Ok(Self(digits.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistyped_peers_name_the_cause() {
+        let zeros = "0".repeat(64);
+        for (text, expected) in [
+            ("zzz", "not 3"),
+            (&"z".repeat(26), "node id"),
+            (&"z".repeat(64), "64 hexadecimal digits"),
+            (
+                &format!("{zeros}::/ip4/127.0.0.1/tcp/1"),
+                "without its address",
+            ),
+        ] {
+            let error = text.parse::<KnownPeer>().unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        assert!("0".repeat(26).parse::<KnownPeer>().is_ok());
+    }
+}
