@@ -9,7 +9,10 @@ pub fn describe_metrics() {
     dht_spool::describe_metrics();
     dht_transport::describe_metrics();
     #[cfg(feature = "overlay")]
-    dht_rpc::describe_metrics();
+    {
+        dht_overlay::describe_metrics();
+        dht_rpc::describe_metrics();
+    }
     #[cfg(feature = "saf")]
     {
         dht_mailbox::describe_metrics();

@@ -32,11 +32,12 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let router = Router::new().streaming(10, |caller: &'static str, request: GetPeersRequest| async move {
+//! type Peer = Caller<&'static str, &'static str>;
+//! let router = Router::new().streaming(10, |caller: Peer, request: GetPeersRequest| async move {
 //!     if request.n > 1_000 {
 //!         return Err(Status::bad_request("n is over 1000"));
 //!     }
-//!     println!("{caller} asks for {} peers", request.n);
+//!     println!("{} asks for {} peers", caller.peer, request.n);
 //!     Ok(stream::iter([Ok(GetPeersResponse::default())]))
 //! });
 //! let server = Server::new(router, ServerConfig::default());

@@ -22,9 +22,9 @@ use crate::status::{Status, StatusCode};
 
 /// One call of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request<P> {
-    /// Peer that calls, authenticated by whoever handed its stream to the [`Server`](crate::Server).
-    pub peer: P,
+pub struct Request<C> {
+    /// Peer that calls: the [`Caller`](crate::Caller) that came with its stream.
+    pub caller: C,
     /// Number of the method.
     pub method: u32,
     /// Time within which the first and each further response is due: what the client asked for, at most
@@ -42,7 +42,7 @@ pub enum Reply {
     Stream(BoxStream<'static, Result<Bytes, Status>>),
 }
 
-type Handler<P> = Arc<dyn Fn(P, Bytes) -> BoxFuture<'static, Result<Reply, Status>> + Send + Sync>;
+type Handler<C> = Arc<dyn Fn(C, Bytes) -> BoxFuture<'static, Result<Reply, Status>> + Send + Sync>;
 
 /// A service made of typed methods. Clones share the methods.
 ///
@@ -54,20 +54,20 @@ type Handler<P> = Arc<dyn Fn(P, Bytes) -> BoxFuture<'static, Result<Reply, Statu
 /// use dht_rpc::{Router, Status};
 ///
 /// # let _: Router<&'static str> =
-/// Router::new().unary(1, |peer: &'static str, request: MessageHeader| async move {
+/// Router::new().unary(1, |caller: &'static str, request: MessageHeader| async move {
 ///     match request.message_type {
-///         0 => Err(Status::bad_request(format!("{peer} sent no type"))),
+///         0 => Err(Status::bad_request(format!("{caller} sent no type"))),
 ///         _ => Ok(request),
 ///     }
 /// });
 /// ```
-pub struct Router<P> {
-    methods: Arc<BTreeMap<u32, Handler<P>>>,
+pub struct Router<C> {
+    methods: Arc<BTreeMap<u32, Handler<C>>>,
 }
 
 // === impl Router ===
 
-impl<P> Router<P> {
+impl<C> Router<C> {
     /// A router without methods.
     #[must_use]
     pub fn new() -> Self {
@@ -80,7 +80,7 @@ impl<P> Router<P> {
     pub fn unary<Q, A, F>(
         self,
         method: u32,
-        handler: impl Fn(P, Q) -> F + Send + Sync + 'static,
+        handler: impl Fn(C, Q) -> F + Send + Sync + 'static,
     ) -> Self
     where
         Q: Bounded,
@@ -95,7 +95,7 @@ impl<P> Router<P> {
     pub fn streaming<Q, A, S, F>(
         self,
         method: u32,
-        handler: impl Fn(P, Q) -> F + Send + Sync + 'static,
+        handler: impl Fn(C, Q) -> F + Send + Sync + 'static,
     ) -> Self
     where
         Q: Bounded,
@@ -111,7 +111,7 @@ impl<P> Router<P> {
     fn method<Q, R, F>(
         mut self,
         method: u32,
-        handler: impl Fn(P, Q) -> F + Send + Sync + 'static,
+        handler: impl Fn(C, Q) -> F + Send + Sync + 'static,
         reply: fn(R) -> Reply,
     ) -> Self
     where
@@ -119,8 +119,8 @@ impl<P> Router<P> {
         R: 'static,
         F: Future<Output = Result<R, Status>> + Send + 'static,
     {
-        let handler: Handler<P> = Arc::new(move |peer, payload| match decode(payload) {
-            Ok(request) => handler(peer, request).map_ok(reply).boxed(),
+        let handler: Handler<C> = Arc::new(move |caller, payload| match decode(payload) {
+            Ok(request) => handler(caller, request).map_ok(reply).boxed(),
             Err(_) => future::ready(Err(Status::bad_request("Failed to decode request"))).boxed(),
         });
         Arc::make_mut(&mut self.methods).insert(method, handler);
@@ -128,7 +128,7 @@ impl<P> Router<P> {
     }
 }
 
-impl<P> Service<Request<P>> for Router<P> {
+impl<C> Service<Request<C>> for Router<C> {
     type Response = Reply;
     type Error = Status;
     type Future = BoxFuture<'static, Result<Reply, Status>>;
@@ -138,9 +138,9 @@ impl<P> Service<Request<P>> for Router<P> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<P>) -> Self::Future {
+    fn call(&mut self, request: Request<C>) -> Self::Future {
         match self.methods.get(&request.method) {
-            Some(handler) => handler(request.peer, request.payload),
+            Some(handler) => handler(request.caller, request.payload),
             None => {
                 let text = format!("method {} does not exist", request.method);
                 let status = Status::new(StatusCode::UnsupportedMethod, text);
@@ -150,20 +150,20 @@ impl<P> Service<Request<P>> for Router<P> {
     }
 }
 
-impl<P> Clone for Router<P> {
+impl<C> Clone for Router<C> {
     fn clone(&self) -> Self {
         let methods = Arc::clone(&self.methods);
         Self { methods }
     }
 }
 
-impl<P> Default for Router<P> {
+impl<C> Default for Router<C> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<P> fmt::Debug for Router<P> {
+impl<C> fmt::Debug for Router<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.methods.keys()).finish()
     }

@@ -73,7 +73,7 @@ pub struct ServerConfig {
 }
 
 /// The peer that opens a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Caller<P, G> {
     /// Authenticated peer, by whose sessions [`ServerConfig::max_peer_sessions`] goes.
     pub peer: P,
@@ -123,10 +123,13 @@ impl<S> Server<S> {
     /// Dropping the future drops all sessions.
     pub async fn serve<P, G, T>(self, streams: impl Stream<Item = (Caller<P, G>, T)>)
     where
-        S: Service<Request<P>, Response = Reply, Error = Status> + Clone + Send + 'static,
+        S: Service<Request<Caller<P, G>>, Response = Reply, Error = Status>
+            + Clone
+            + Send
+            + 'static,
         S::Future: Send,
         P: Clone + Ord + Send + Sync + 'static,
-        G: Ord + Send + 'static,
+        G: Clone + Ord + Send + Sync + 'static,
         T: AsyncRead + AsyncWrite + Send + 'static,
     {
         let Self { service, config } = self;
@@ -145,9 +148,8 @@ impl<S> Server<S> {
                     None => return,
                 },
             };
-            let peer = caller.peer.clone();
-            if let Some((slot, culled)) = table.admit(caller) {
-                let session = Session::new(stream, peer, service.clone(), config);
+            if let Some((slot, culled)) = table.admit(caller.clone()) {
+                let session = Session::new(stream, caller, service.clone(), config);
                 tasks.spawn(async move {
                     let ended = tokio::select! {
                         biased;

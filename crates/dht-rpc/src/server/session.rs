@@ -54,10 +54,10 @@ pub enum SessionError {
     Io(#[from] io::Error),
 }
 
-pub(super) struct Session<T, P, S> {
+pub(super) struct Session<T, C, S> {
     reader: FrameReader<ReadHalf<T>>,
     writer: FrameWriter<WriteHalf<T>>,
-    peer: P,
+    caller: C,
     service: S,
     config: ServerConfig,
 }
@@ -73,24 +73,27 @@ enum Ended {
 
 // === impl Session ===
 
-impl<T, P, S> Session<T, P, S>
+impl<T, C, S> Session<T, C, S>
 where
     T: AsyncRead + AsyncWrite,
-    P: Clone + Ord,
-    S: Service<Request<P>, Response = Reply, Error = Status>,
+    C: Clone,
+    S: Service<Request<C>, Response = Reply, Error = Status>,
 {
-    pub(super) fn new(stream: T, peer: P, service: S, config: ServerConfig) -> Self {
+    pub(super) fn new(stream: T, caller: C, service: S, config: ServerConfig) -> Self {
         let (reader, writer) = tokio::io::split(stream);
         Self {
             reader: FrameReader::new(reader),
             writer: FrameWriter::new(writer),
-            peer,
+            caller,
             service,
             config,
         }
     }
 
-    pub(super) async fn run<G: Ord>(mut self, slot: &Slot<P, G>) -> Result<(), SessionError> {
+    pub(super) async fn run<P: Ord, G: Ord>(
+        mut self,
+        slot: &Slot<P, G>,
+    ) -> Result<(), SessionError> {
         let handshake = timeout(self.config.handshake_limit, self.handshake()).await;
         handshake.map_err(|_| SessionError::HandshakeTimedOut)??;
         loop {
@@ -116,7 +119,7 @@ where
                     payload,
                 } => {
                     let request = Request {
-                        peer: self.peer.clone(),
+                        caller: self.caller.clone(),
                         method,
                         deadline: Duration::from_secs(deadline).min(self.config.max_deadline),
                         payload,
@@ -146,7 +149,7 @@ where
     }
 
     /// Answers a call; what is left to be written is in the writer then. The client may cancel or close meanwhile.
-    async fn answer(&mut self, id: u16, request: Request<P>) -> Result<Ended, SessionError> {
+    async fn answer(&mut self, id: u16, request: Request<C>) -> Result<Ended, SessionError> {
         let deadline = request.deadline;
         let mut watch = Watch {
             reader: &mut self.reader,

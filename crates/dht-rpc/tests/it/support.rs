@@ -58,7 +58,7 @@ fn ticks(every: Duration) -> impl Stream<Item = Result<GetPeersResponse, Status>
     })
 }
 
-fn router() -> Router<u8> {
+fn router() -> Router<Caller<u8, u8>> {
     type Request = GetPeersRequest;
     Router::new()
         .unary(ECHO, |_, request: Request| async move { Ok(request) })
