@@ -9,7 +9,7 @@
 //! | [`PriorityAdmission`] | room for requests, with a part for each level of importance, each cause and each party |
 //! | [`ByteBudget`] | hands out memory as permits; callers wait in order of arrival |
 //! | [`Sharded`] | a hash table with a lock per shard and a seeded hash |
-//! | [`TokenBuckets`] | holds each key to its rates, in constant space |
+//! | [`TokenBuckets`] | holds each key to its rates, in constant space; [`TokenBucket`] is one of them |
 //! | [`Channel`] | a bounded channel declared as data, so that cycles of waiting are found by a test |
 //!
 //! Composition, boxed errors and optional layers are tower's: `ServiceBuilder`, `BoxError`, `option_layer`.
@@ -30,7 +30,7 @@ pub use channel::{Channel, WhenFull, waiting_cycle};
 pub use filter::{Check, CheckFn, Filter, FilterFuture, FilterLayer, check_fn};
 pub use sharded::{Shard, Sharded, Slot};
 pub use then::{Ask, Decide, Then, ThenFuture, ThenLayer};
-pub use tokens::{Rate, TokenBuckets};
+pub use tokens::{Rate, TokenBucket, TokenBuckets};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

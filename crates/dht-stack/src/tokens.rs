@@ -57,9 +57,9 @@ pub struct TokenBuckets<K, const N: usize = 1> {
     capacity: usize,
 }
 
-/// One bucket, in eight bytes. The default is a full one, whatever its rate.
+/// One token bucket, in eight bytes. The default is a full one, whatever its rate; each call names the rate.
 #[derive(Clone, Copy, Debug, Default)]
-struct TokenBucket {
+pub struct TokenBucket {
     /// Tokens taken and not come back. May exceed the capacity: then the bucket is overdrawn.
     used: u32,
     /// The second up to which tokens have come back, in the low bits: enough for 136 years between two looks.
@@ -177,7 +177,9 @@ impl<K: Hash + Eq + Clone, const N: usize> TokenBuckets<K, N> {
 }
 
 impl TokenBucket {
-    fn take(&mut self, rate: Rate, now: u64) -> bool {
+    /// Takes one token. False if there is none.
+    #[must_use]
+    pub fn take(&mut self, rate: Rate, now: u64) -> bool {
         let there = self.has(rate, now);
         if there {
             self.used = self.used.saturating_add(1);
@@ -203,7 +205,9 @@ impl TokenBucket {
         self.used < rate.capacity()
     }
 
-    fn is_full(&mut self, rate: Rate, now: u64) -> bool {
+    /// Whether all tokens have come back.
+    #[must_use]
+    pub fn is_full(&mut self, rate: Rate, now: u64) -> bool {
         self.refill(rate, now);
         self.used == 0
     }

@@ -12,7 +12,8 @@
 //! | | [`MAX_UNREAD_BYTES`] in all | [`Config::max_unread_bytes_total`](crate::Config::max_unread_bytes_total) |
 //! | a message being received, and those not disposed of | its length and [`MESSAGE_OVERHEAD_BYTES`] | the node's byte budget |
 //! | messages waiting to be sent, until the socket took them | [`MAX_QUEUED_BYTES`] | [`Config::max_queued_bytes_total`](crate::Config::max_queued_bytes_total) |
-//! | copies of them on their way, each up to 64 KiB: one batch, twelve in the stream, three at the socket | 1 MiB | nobody; only while messages go out |
+//! | copies of them on their way: one batch of 64 KiB, and what streams wrote | [`MAX_OUTGOING_BYTES`], twice that for a moment | nobody; only while messages go out |
+//! | answers of the multiplexer on their way | [`MAX_ANSWER_BYTES`] | nobody |
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -20,6 +21,8 @@ use std::{
 };
 
 use ipnet::IpNet;
+
+use dht_stack::Rate;
 
 /// Time a dialler has to send the network byte (02 section 4.1). *Setting.*
 pub const WIRE_BYTE_TIMEOUT: Duration = Duration::from_secs(6);
@@ -151,6 +154,26 @@ pub const READ_STALL_TIMEOUT: Duration = WRITE_STALL_TIMEOUT;
 
 /// Payload of the yamux frames we send: with its 12-byte header one full Noise frame (02 section 16).
 pub const YAMUX_FRAME_BYTES: usize = MAX_NOISE_PLAINTEXT_BYTES - 12;
+
+/// Bytes that the streams of one connection may have written and its socket not taken: four frames, so that the socket
+/// never waits for a stream. Streams that want to write more wait, in turn.
+pub const MAX_OUTGOING_BYTES: usize = 256 * 1024;
+
+/// Bytes of pongs, window updates and resets that may wait for a socket before the connection is not read: five thousand
+/// frames. An honest peer that takes nothing asks for a few.
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// Frames that a peer may send on one connection beside the payload of its streams: pings, window updates, openings, ends,
+/// and data for streams that are gone. A peer that is sent 1 GB/s sends 8 000 window updates; one that opens a stream
+/// for each request sends three frames for it. A connection without tokens is not read for a second.
+pub const CONTROL_FRAMES: Rate = Rate {
+    per_second: 10_000,
+    burst: 20_000,
+};
+
+/// Pauses for want of [`CONTROL_FRAMES`] tokens after which a connection is closed, unless there was time for all of them to
+/// come back in between. Nobody is banned for it.
+pub const MAX_CONTROL_PAUSES: u32 = 30;
 
 /// Time for the negotiation of a stream, each side (02 section 5).
 pub const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(10);

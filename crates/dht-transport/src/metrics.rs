@@ -20,6 +20,8 @@ const UPGRADE_SECONDS: &str = "dht_transport_upgrade_seconds";
 const REFUSED: &str = "dht_transport_sockets_refused_total";
 /// Inbound streams reset because there are too many.
 const STREAMS_SHED: &str = "dht_transport_streams_shed_total";
+/// Times a connection was not read for a second because its peer sends too many frames without payload.
+const CONTROL_PAUSES: &str = "dht_transport_control_pauses_total";
 /// Messages received.
 const RECEIVED: &str = "dht_transport_messages_received_total";
 /// Bytes of messages received.
@@ -54,6 +56,11 @@ pub fn describe_metrics() {
         Unit::Count,
         "inbound streams reset because of a limit"
     );
+    describe_counter!(
+        CONTROL_PAUSES,
+        Unit::Count,
+        "seconds in which a connection was not read because of too many control frames"
+    );
     describe_counter!(RECEIVED, Unit::Count, "messages received");
     describe_counter!(RECEIVED_BYTES, Unit::Bytes, "bytes of messages received");
     describe_counter!(SENT, Unit::Count, "messages handed to a socket");
@@ -87,6 +94,10 @@ pub(crate) fn refused(limit: &'static str) {
 
 pub(crate) fn stream_shed() {
     counter!(STREAMS_SHED).increment(1);
+}
+
+pub(crate) fn control_pause() {
+    counter!(CONTROL_PAUSES).increment(1);
 }
 
 pub(crate) fn received(bytes: usize) {

@@ -8,8 +8,11 @@ pub use substream::Substream;
 pub(crate) use task::{MuxTask, OpenRequest};
 
 mod backlog;
+mod frame;
+mod gate;
 mod io;
 mod meter;
+mod outgoing;
 mod substream;
 mod task;
 
@@ -29,3 +32,6 @@ fn config() -> yamux::Config {
     config.set_read_after_close(true);
     config
 }
+
+#[cfg(test)]
+mod tests;

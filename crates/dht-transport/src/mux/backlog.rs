@@ -150,6 +150,11 @@ impl Backlog {
         }
     }
 
+    /// Whether the stream is alive.
+    pub(super) fn holds(&self, stream: u32) -> bool {
+        self.state.lock().streams.contains_key(&stream)
+    }
+
     /// A stream that the multiplexer made. Its first frame, if it came with one, is the last that was let in.
     pub(super) fn enter(self: &Arc<Self>, stream: u32) -> Place {
         let serial = self.state.lock().enter(stream);

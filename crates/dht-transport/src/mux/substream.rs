@@ -14,7 +14,8 @@ use futures::{AsyncWrite as _, Stream as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{SendMeter, backlog::Place, meter::LiveGuard};
+use super::{SendMeter, backlog::Place, meter::LiveGuard, outgoing::Room};
+use crate::limits::YAMUX_FRAME_BYTES;
 
 /// An ordered byte stream in both directions, with its own flow control.
 ///
@@ -27,6 +28,8 @@ pub struct Substream {
     /// Number of payload bytes written.
     written: u64,
     followed: Option<Followed>,
+    /// Room for what is written next.
+    room: Room,
     ended: Ended,
     _live: LiveGuard,
     /// Correctness: after `inner`, whose frames it stands for.
@@ -48,6 +51,7 @@ impl Substream {
     pub(super) fn new(
         inner: yamux::Stream,
         live: LiveGuard,
+        room: Room,
         place: Place,
         ended: CancellationToken,
     ) -> Self {
@@ -60,6 +64,7 @@ impl Substream {
             rest: Bytes::new(),
             written: 0,
             followed: None,
+            room,
             ended,
             _live: live,
             place,
@@ -145,22 +150,32 @@ impl AsyncWrite for Substream {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.inner).poll_write(cx, data) {
-            Poll::Ready(count) => {
-                let count = count?;
-                this.written = this.written.saturating_add(count as u64);
-                Poll::Ready(Ok(count))
-            }
-            Poll::Pending => this.ended.poll(cx).map(Err),
+        let data = data.get(..YAMUX_FRAME_BYTES).unwrap_or(data);
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
         }
+        // The room goes back if the stream has no window: others shall not wait for its reader.
+        if let Poll::Ready(room) = this.room.poll_reserve(cx, data.len())
+            && let Poll::Ready(count) = Pin::new(&mut this.inner).poll_write(cx, data)
+        {
+            let count = count?;
+            room.use_for(count);
+            this.written = this.written.saturating_add(count as u64);
+            return Poll::Ready(Ok(count));
+        }
+        this.ended.poll(cx).map(Err)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        let this = self.get_mut();
+        this.room.leave_queue();
+        Pin::new(&mut this.inner).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_close(cx)
+        let this = self.get_mut();
+        this.room.leave_queue();
+        Pin::new(&mut this.inner).poll_close(cx)
     }
 }
 

@@ -11,7 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use yamux::{ConnectionError, Mode};
 
-use super::{Backlog, LiveStreams, MuxIo, SendMeter, Substream, config};
+use super::{
+    Backlog, LiveStreams, MuxIo, SendMeter, Substream, backlog::Place, config, meter::LiveGuard,
+    outgoing::OutgoingBytes,
+};
 use crate::{error::StreamError, limits::MAX_OUTBOUND_STREAMS, medium::Socket, noise::NoiseStream};
 
 /// Asks the task for a new stream.
@@ -30,6 +33,7 @@ pub(crate) struct MuxTask {
     waiting: VecDeque<OpenRequest>,
     live: Arc<LiveStreams>,
     backlog: Arc<Backlog>,
+    outgoing: OutgoingBytes,
     max_inbound: usize,
     /// Tells the streams when it is over.
     ended: CancellationToken,
@@ -50,7 +54,8 @@ impl MuxTask {
         } else {
             Mode::Server
         };
-        let io = MuxIo::new(channel, meter, Arc::clone(&backlog));
+        let outgoing = OutgoingBytes::new();
+        let io = MuxIo::new(channel, meter, outgoing.clone(), Arc::clone(&backlog));
         let mux = yamux::Connection::new(io, config(), mode);
         let ended = CancellationToken::new();
         Self {
@@ -59,6 +64,7 @@ impl MuxTask {
             waiting: VecDeque::new(),
             live,
             backlog,
+            outgoing,
             max_inbound,
             ended,
         }
@@ -98,7 +104,7 @@ impl MuxTask {
                 Poll::Ready(Some(Ok(stream))) => {
                     let place = self.backlog.enter(stream.id().val());
                     if let Some(live) = self.live.try_add(true, self.max_inbound) {
-                        inbound(Substream::new(stream, live, place, self.ended.clone()));
+                        inbound(self.substream(stream, live, place));
                     } else {
                         crate::metrics::stream_shed();
                         drop(stream);
@@ -132,8 +138,7 @@ impl MuxTask {
         match self.mux.poll_new_outbound(cx) {
             Poll::Ready(Ok(stream)) => {
                 let place = self.backlog.enter(stream.id().val());
-                let stream = Substream::new(stream, live, place, self.ended.clone());
-                let _gone = request.send(Ok(stream));
+                let _gone = request.send(Ok(self.substream(stream, live, place)));
                 Ok(true)
             }
             Poll::Ready(Err(error)) => {
@@ -145,6 +150,16 @@ impl MuxTask {
                 Ok(false)
             }
         }
+    }
+
+    fn substream(&self, stream: yamux::Stream, live: LiveGuard, place: Place) -> Substream {
+        Substream::new(
+            stream,
+            live,
+            self.outgoing.room(),
+            place,
+            self.ended.clone(),
+        )
     }
 }
 

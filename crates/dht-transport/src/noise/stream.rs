@@ -13,10 +13,17 @@ use tokio::{
 };
 
 use super::{FrameReader, FrameWriter, keys::HandshakeKeys};
-use crate::limits::{BUFFER_IDLE_TIMEOUT, CLOSE_LINGER, WRITE_STALL_TIMEOUT};
+use crate::limits::{
+    BUFFER_IDLE_TIMEOUT, CLOSE_LINGER, MAX_NOISE_FRAME_BYTES, MAX_NOISE_PLAINTEXT_BYTES,
+    WRITE_STALL_TIMEOUT,
+};
 
 /// Buffers up to this size are kept while a connection is idle.
 const KEPT_BYTES: usize = 16 * 1024;
+
+/// Bytes that may wait for the socket before no more is taken, unless the stream is corked: while one frame is being
+/// sent the next is filled.
+const MAX_WAITING_BYTES: usize = 2 * MAX_NOISE_FRAME_BYTES;
 
 /// An encrypted, authenticated byte stream. Frame boundaries carry no meaning.
 ///
@@ -28,7 +35,7 @@ pub struct NoiseStream<S> {
     reader: FrameReader,
     writer: FrameWriter,
     eof: bool,
-    /// Whether a flush may wait until the next read of the socket; see [`cork`](NoiseStream::cork).
+    /// See [`cork`](NoiseStream::cork).
     corked: bool,
     /// Runs while a large buffer lies idle.
     idle: Option<Pin<Box<Sleep>>>,
@@ -64,10 +71,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> NoiseStream<S> {
         }
     }
 
-    /// Lets a flush wait until the stream is about to read its socket.
+    /// Lets a flush wait until the stream is about to read its socket, and takes everything that is written.
     ///
     /// A multiplexer flushes after each of its frames and always ends its turn by reading. Corked, the frames
-    /// of one turn share Noise frames and socket writes.
+    /// of one turn share Noise frames and socket writes. A write never waits for the socket: the caller bounds what is
+    /// [unsent](Self::unsent).
     pub fn cork(&mut self) {
         self.corked = true;
     }
@@ -77,12 +85,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> NoiseStream<S> {
     /// # Errors
     /// Of the socket.
     pub fn send_corked(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if !self.writer.is_empty()
+        if self.unsent() > 0
             && let Poll::Ready(sent) = self.poll_send_all(cx)
         {
             return sent;
         }
         Ok(())
+    }
+
+    /// Bytes that wait for the socket, encryption and framing included.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.writer.unsent()
     }
 
     /// Position of the writer, for [`sent_mark`](Self::sent_mark).
@@ -139,6 +153,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> NoiseStream<S> {
     }
 
     fn poll_send_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        // Sealed only now: while the socket takes nothing, the frame is filled up.
         self.writer.seal()?;
         ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.socket).poll_flush(cx)
@@ -229,19 +245,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for NoiseStream<S> {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        loop {
-            let taken = this.writer.write(data)?;
-            // Start sending what is complete; whether the socket takes it now does not matter.
-            let drained = if this.writer.pending().is_empty() {
-                Poll::Ready(())
-            } else {
-                this.poll_drain(cx)?
-            };
-            if taken > 0 || data.is_empty() {
-                return Poll::Ready(Ok(taken));
-            }
-            ready!(drained);
+        if !this.corked && this.unsent() >= MAX_WAITING_BYTES {
+            ready!(this.poll_drain(cx))?;
         }
+        let part = data.get(..MAX_NOISE_PLAINTEXT_BYTES).unwrap_or(data);
+        this.writer.write(part)?;
+        // Start sending what is complete; whether the socket takes it now does not matter.
+        if !this.writer.pending().is_empty() {
+            let _later = this.poll_drain(cx)?;
+        }
+        Poll::Ready(Ok(part.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -43,7 +43,7 @@ fn bare(pipe_bytes: usize) -> (NoiseStream<DuplexStream>, DuplexStream, FrameWri
 }
 
 fn sealed(writer: &mut FrameWriter, data: &[u8]) -> Vec<u8> {
-    assert_eq!(writer.write(data).unwrap(), data.len());
+    writer.write(data).unwrap();
     writer.seal().unwrap();
     let bytes = writer.pending().to_vec();
     writer.advance(bytes.len());
@@ -87,17 +87,14 @@ proptest! {
         for (length, flush) in writes {
             byte = byte.wrapping_add(1);
             let data = vec![byte; length];
-            let mut rest = &data[..];
-            while !rest.is_empty() {
-                let taken = writer.write(rest).unwrap();
-                rest = &rest[taken..];
-                if taken == 0 || flush {
-                    writer.seal().unwrap();
-                    wire.extend_from_slice(writer.pending());
-                    let count = writer.pending().len();
-                    writer.advance(count);
-                }
+            writer.write(&data).unwrap();
+            if flush {
+                writer.seal().unwrap();
             }
+            // The socket takes a part of what it could.
+            let taken = writer.pending().len() * usize::from(byte) / 12;
+            wire.extend_from_slice(&writer.pending()[..taken]);
+            writer.advance(taken);
             sent.extend(data);
         }
         writer.seal().unwrap();

@@ -7,13 +7,9 @@ use super::{
     cipher::{CountingKey, TAG_BYTES},
     keys::HandshakeKeys,
 };
-use crate::limits::{MAX_NOISE_FRAME_BYTES, MAX_NOISE_PLAINTEXT_BYTES};
+use crate::limits::MAX_NOISE_PLAINTEXT_BYTES;
 
 const PREFIX_BYTES: usize = 2;
-
-/// Sealed frames that may wait for the socket before no more plaintext is taken: while one is being sent the
-/// next is filled.
-const MAX_WAITING_BYTES: usize = 2 * (PREFIX_BYTES + MAX_NOISE_FRAME_BYTES);
 
 /// Collects plaintext into frames of at most [`MAX_NOISE_PLAINTEXT_BYTES`] and encrypts them where they lie.
 ///
@@ -28,7 +24,7 @@ pub struct FrameWriter {
     open: usize,
     /// The caller's position after the last byte taken.
     mark: u64,
-    /// Ends of sealed frames in `buffer` with the mark that holds once they are sent. At most three.
+    /// Ends of sealed frames in `buffer` with the mark that holds once they are sent.
     marks: Vec<(usize, u64)>,
     sent_mark: u64,
 }
@@ -48,30 +44,25 @@ impl FrameWriter {
         }
     }
 
-    /// Takes a front part of `data` and says how much; 0 only if frames wait for the socket (or `data` is
-    /// empty).
+    /// Takes `data`. The caller bounds what [waits](Self::unsent) for the socket.
     ///
     /// # Errors
     /// [`NoiseError::Exhausted`] when no nonce is left.
-    pub fn write(&mut self, data: &[u8]) -> Result<usize, NoiseError> {
-        let mut taken = 0;
-        while let Some(rest) = data.get(taken..)
-            && !rest.is_empty()
-            && self.pending().len() < MAX_WAITING_BYTES
-        {
+    pub fn write(&mut self, mut data: &[u8]) -> Result<(), NoiseError> {
+        while !data.is_empty() {
             if self.open == self.buffer.len() {
                 self.compact();
                 self.buffer.extend_from_slice(&[0; PREFIX_BYTES]);
             }
             let room = MAX_NOISE_PLAINTEXT_BYTES.saturating_sub(self.open_plaintext().len());
-            let part = rest.get(..room).unwrap_or(rest);
+            let (part, rest) = data.split_at(room.min(data.len()));
             self.buffer.extend_from_slice(part);
-            taken += part.len();
+            data = rest;
             if part.len() == room {
                 self.seal()?;
             }
         }
-        Ok(taken)
+        Ok(())
     }
 
     /// Sets the caller's position after the last byte taken; see [`sent_mark`](Self::sent_mark).
@@ -141,10 +132,10 @@ impl FrameWriter {
         }
     }
 
-    /// True if nothing waits, sealed or not.
+    /// Bytes that wait for the socket, sealed or not.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.sent == self.buffer.len()
+    pub fn unsent(&self) -> usize {
+        self.buffer.len() - self.sent
     }
 
     /// Gives the buffer back if nothing is in it.
@@ -164,10 +155,10 @@ impl FrameWriter {
         (self.open + PREFIX_BYTES).min(self.buffer.len())..self.buffer.len()
     }
 
-    /// Moves what is unsent to the front, so that the buffer stays within three frames.
+    /// Moves what is unsent to the front once that is no more than half of the buffer: each byte moves once at most.
     fn compact(&mut self) {
         let gone = self.sent;
-        if gone > 0 {
+        if gone > 0 && gone >= self.unsent() {
             self.buffer.drain(..gone);
             (self.sent, self.open) = (0, self.open - gone);
             for (end, _) in &mut self.marks {
