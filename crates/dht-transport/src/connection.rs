@@ -1,6 +1,7 @@
 //! Connections to peers: admission, upgrade, identity, the table of live connections, dialling, listening.
 
 pub(crate) mod admission;
+mod contest;
 mod dialler;
 pub(crate) mod dials;
 mod handle;

@@ -231,7 +231,11 @@ pub const MESSAGE_OVERHEAD_BYTES: usize = 4 * 1024;
 /// others hold.
 pub const LIGHT_BYTES: usize = 64 * 1024;
 
-/// A loser of the tie-break is read this long before it is closed (02 section 9.5).
+/// Of two connections to a peer, the one that counts has this long, and the time that the upgrade of the newer one took, to
+/// answer a ping; if only the other one answers, that one counts (02 section 9.5).
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The other one of two connections is read this long once the one that counts has answered, and then closed.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Polite close of one connection: go-away, flush, end of stream.

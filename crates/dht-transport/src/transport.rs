@@ -249,11 +249,7 @@ impl Transport {
 
     /// Closes the connection of a peer on purpose; false if there is none.
     pub fn disconnect(&self, peer: &NodeId) -> bool {
-        let found = self.state.table.find(peer);
-        if let Some(connection) = &found {
-            connection.close(true);
-        }
-        found.is_some()
+        self.state.table.close(peer)
     }
 
     /// Totals and present numbers.
@@ -299,9 +295,7 @@ impl Transport {
         let _cut_off = timeout_at(start + limit / 2, drained).await;
         self.state.halted.cancel();
         self.state.queues.fail_all(DeliveryError::Dropped);
-        for connection in self.state.table.all() {
-            connection.close(true);
-        }
+        self.state.table.close_all();
         self.state
             .tasks
             .join(limit.saturating_sub(start.elapsed()))

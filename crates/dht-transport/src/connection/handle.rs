@@ -13,14 +13,15 @@ use bytes::Bytes;
 use dht_core::{Address, NodeId, RemotePeer};
 use dht_peers::Direction;
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::identity::PeerInfo;
 use crate::{
     error::StreamError,
+    limits::DRAIN_TIMEOUT,
     mux::{LiveStreams, OpenRequest, SendMeter, Substream},
     negotiate,
 };
@@ -38,7 +39,7 @@ pub struct Connection {
     meter: Arc<SendMeter>,
     closing: CancellationToken,
     minimized: AtomicBool,
-    retired: CancellationToken,
+    retired: watch::Sender<bool>,
     ended: CancellationToken,
 }
 
@@ -78,7 +79,7 @@ impl Connection {
             meter,
             closing: CancellationToken::new(),
             minimized: AtomicBool::new(false),
-            retired: CancellationToken::new(),
+            retired: watch::Sender::new(false),
             ended: CancellationToken::new(),
         }
     }
@@ -192,18 +193,47 @@ impl Connection {
         self.minimized.load(Ordering::Relaxed)
     }
 
+    /// Pings the peer, and waits until something comes from it. What was written meanwhile does not count as sent before
+    /// that.
+    pub(crate) async fn probe(&self) {
+        self.meter.probe().await;
+    }
+
     /// Another connection took over: no new streams of ours, read on for a while, then close.
     pub(crate) fn retire(&self) {
-        self.minimized.store(true, Ordering::Relaxed);
-        self.retired.cancel();
+        self.retired.send_replace(true);
+    }
+
+    /// The other connection is gone: stay.
+    pub(crate) fn reinstate(&self) {
+        self.retired.send_replace(false);
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        *self.retired.borrow()
+    }
+
+    /// Waits until it [retires](Self::retire).
+    pub(crate) async fn until_retired(&self) {
+        let mut retired = self.retired.subscribe();
+        // The sender lives as long as `self`.
+        let _retired = retired.wait_for(|retired| *retired).await;
+    }
+
+    /// Waits until it has been retired for [`DRAIN_TIMEOUT`].
+    pub(crate) async fn until_drained(&self) {
+        loop {
+            self.until_retired().await;
+            let mut retired = self.retired.subscribe();
+            let reinstated = retired.wait_for(|retired| !retired);
+            if timeout(DRAIN_TIMEOUT, reinstated).await.is_err() {
+                return;
+            }
+        }
     }
 
     pub(crate) const fn closing(&self) -> &CancellationToken {
         &self.closing
-    }
-
-    pub(crate) const fn retired(&self) -> &CancellationToken {
-        &self.retired
     }
 
     pub(crate) fn set_ended(&self) {

@@ -11,22 +11,23 @@ use dht_peers::{
     Direction,
     policy::{Offence, Parties},
 };
-use futures::future::join;
+use futures::future::join3;
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use super::{
     admission::ConnectionSlot,
+    contest::Contest,
     handle::{Connection, Parts},
-    table::{Installed, IsLast},
+    table::{Installed, Removed},
     upgrade::Upgraded,
 };
 use crate::{
     channels,
     event::ConnectionEvent,
-    limits::{CLOSE_TIMEOUT, DRAIN_TIMEOUT},
+    limits::{CLOSE_TIMEOUT, DRAIN_TIMEOUT, PROBE_TIMEOUT},
     messaging::{End, InboundSlot, MESSAGING_PROTOCOL},
     metrics,
     mux::{Backlog, LiveStreams, MuxTask, SendMeter, Substream},
@@ -83,34 +84,45 @@ impl State {
             Direction::Outbound => &self.counters.outbound,
         };
         total.fetch_add(1, Ordering::Relaxed);
-        let (winner, announce) = match self.table.install(&connection) {
-            Installed::First => (Arc::clone(&connection), Some(false)),
-            Installed::Replaced(old) => {
-                old.retire();
-                (Arc::clone(&connection), Some(true))
-            }
-            Installed::Lost(existing) => {
-                connection.retire();
-                (existing, None)
-            }
-        };
+        let Installed {
+            winner,
+            loser,
+            is_first,
+        } = self.table.install(&connection);
         // A shutdown closes the connections in the table once; one installed later is closed here.
         if self.halted.is_cancelled() {
             connection.close(true);
         }
         let life = Life {
             state: Arc::clone(self),
+            replaced: (winner.id() == connection.id()).then_some(!is_first),
+            contest: loser.map(|loser| Contest {
+                winner: Arc::clone(&winner),
+                loser,
+                limit: PROBE_TIMEOUT + took,
+            }),
             connection,
             mux_task,
             slot,
         };
-        self.tasks.spawn(life.run(announce));
+        self.tasks.spawn(life.run());
         winner
     }
 
-    /// Closes a connection for an offence of the peer, and reports it.
+    /// Tells the owner that another connection of a peer counts from now on.
+    async fn announce_reinstated(&self, connection: Arc<Connection>) {
+        let replaced = true;
+        self.announce(ConnectionEvent::Connected {
+            connection,
+            replaced,
+        })
+        .await;
+    }
+
+    /// Closes the connections of a peer for an offence, and reports it.
     fn accuse(&self, connection: &Connection, offence: Offence) {
         connection.close(true);
+        self.table.close(connection.node_id());
         let peer = Parties::peer(connection.peer().public_key);
         self.upgrade.bans.report(offence, peer);
     }
@@ -121,6 +133,10 @@ struct Life {
     state: Arc<State>,
     connection: Arc<Connection>,
     mux_task: MuxTask,
+    /// `None` if it does not count at first, else whether it replaced another.
+    replaced: Option<bool>,
+    /// With the peer's other connection.
+    contest: Option<Contest>,
     /// Slot in the limit of connections, freed when the task ends.
     slot: ConnectionSlot,
 }
@@ -132,7 +148,7 @@ struct Ending<'a> {
 }
 
 impl Ending<'_> {
-    fn take_out(&self) -> Option<IsLast> {
+    fn take_out(&self) -> Removed {
         self.connection.set_ended();
         self.state.table.remove(self.connection)
     }
@@ -146,12 +162,13 @@ impl Drop for Ending<'_> {
 }
 
 impl Life {
-    /// `announce`: `None` if the owner is not told of the connection, else whether it replaced another.
-    async fn run(self, announce: Option<bool>) {
+    async fn run(self) {
         let Self {
             state,
             connection,
             mut mux_task,
+            replaced,
+            contest,
             slot,
         } = self;
         let ending = Ending {
@@ -161,7 +178,7 @@ impl Life {
         let mut streams = JoinSet::new();
         let driven = drive(&state, &connection, &mut mux_task, &mut streams);
         let announced = async {
-            if let Some(replaced) = announce {
+            if let Some(replaced) = replaced {
                 let connection = Arc::clone(&connection);
                 state
                     .announce(ConnectionEvent::Connected {
@@ -171,18 +188,34 @@ impl Life {
                     .await;
             }
         };
+        let contested = async {
+            let Some(contest) = contest else {
+                return;
+            };
+            let other = tokio::select! {
+                other = contest.run(&state.table) => other,
+                () = connection.closed() => None,
+            };
+            if let Some(other) = other {
+                state.announce_reinstated(other).await;
+            }
+        };
         // Correctness: the mux task runs while this task waits for room in the event channel.
-        let ((), ()) = join(driven, announced).await;
+        let ((), (), ()) = join3(driven, announced, contested).await;
         // Closes the socket before this task waits for room in the event channel again.
         drop(mux_task);
-        if let Some(IsLast(last)) = ending.take_out() {
-            let node_id = *connection.node_id();
-            let minimized = connection.is_minimized();
-            state
-                .announce(ConnectionEvent::Disconnected { node_id, minimized })
-                .await;
-            if last {
-                state.tell(ConnectionEvent::Offline);
+        match ending.take_out() {
+            Removed::Uncounted => {}
+            Removed::Reinstated(other) => state.announce_reinstated(other).await,
+            Removed::Gone { was_last } => {
+                let node_id = *connection.node_id();
+                let minimized = connection.is_minimized();
+                state
+                    .announce(ConnectionEvent::Disconnected { node_id, minimized })
+                    .await;
+                if was_last {
+                    state.tell(ConnectionEvent::Offline);
+                }
             }
         }
         // Messages that arrived completely are still delivered.
@@ -213,14 +246,10 @@ async fn drive(
         };
         streams.spawn(inbound.run(stream));
     });
-    let drained = async {
-        connection.retired().cancelled().await;
-        sleep(DRAIN_TIMEOUT).await;
-    };
     tokio::select! {
         biased;
         () = connection.closing().cancelled() => {}
-        () = drained => {}
+        () = connection.until_drained() => {}
         result = running => {
             if let Err(error) = result {
                 tracing::debug!(peer = %connection.node_id(), %error, "connection broke");

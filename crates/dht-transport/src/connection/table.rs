@@ -9,22 +9,45 @@ use parking_lot::Mutex;
 
 use super::handle::Connection;
 
-/// The live connection of each peer. Bounded by the limits of admission.
+/// The connections of each peer. Bounded by the limits of admission.
 #[derive(Debug)]
 pub(crate) struct Table {
     own: NodeId,
-    live: Mutex<HashMap<NodeId, Arc<Connection>>>,
+    peers: Mutex<HashMap<NodeId, Entry>>,
+}
+
+/// The connections of one peer.
+#[derive(Debug)]
+struct Entry {
+    /// The one that counts.
+    current: Arc<Connection>,
+    /// One that lost against it and has not ended: takes its place if it ends first.
+    standby: Option<Arc<Connection>>,
 }
 
 /// Outcome of entering a new connection.
 #[derive(Debug)]
-pub(crate) enum Installed {
-    /// It is the peer's only one.
-    First,
-    /// It took over from this one, whose end is not published.
-    Replaced(Arc<Connection>),
-    /// This one stays.
-    Lost(Arc<Connection>),
+pub(crate) struct Installed {
+    /// The one that counts from now on.
+    pub(crate) winner: Arc<Connection>,
+    /// The other one, if the peer has two. Its end is not published.
+    pub(crate) loser: Option<Arc<Connection>>,
+    /// Whether the peer had no connection before.
+    pub(crate) is_first: bool,
+}
+
+/// Outcome of taking a connection out.
+#[derive(Debug)]
+pub(crate) enum Removed {
+    /// Another one counts.
+    Uncounted,
+    /// This one counts now.
+    Reinstated(Arc<Connection>),
+    /// The peer has no connection any more.
+    Gone {
+        /// No peer has.
+        was_last: bool,
+    },
 }
 
 /// Whether the new one of two connections to `peer` is kept.
@@ -50,58 +73,142 @@ impl Table {
     pub(crate) fn new(own: NodeId) -> Self {
         Self {
             own,
-            live: Mutex::new(HashMap::new()),
+            peers: Mutex::default(),
         }
     }
 
     pub(crate) fn install(&self, new: &Arc<Connection>) -> Installed {
-        let mut live = self.live.lock();
+        let mut peers = self.peers.lock();
         let peer = new.node_id();
-        if let Some(existing) = live.get(peer).filter(|existing| existing.is_open())
-            && !new_connection_wins(existing.direction(), new.direction(), &self.own, peer)
-        {
-            return Installed::Lost(Arc::clone(existing));
+        let Some(entry) = peers.get_mut(peer) else {
+            let entry = Entry {
+                current: Arc::clone(new),
+                standby: None,
+            };
+            peers.insert(*peer, entry);
+            return Installed {
+                winner: Arc::clone(new),
+                loser: None,
+                is_first: true,
+            };
+        };
+        let existing = &entry.current;
+        let wins = !existing.is_open()
+            || new_connection_wins(existing.direction(), new.direction(), &self.own, peer);
+        let loser = match wins {
+            true => std::mem::replace(&mut entry.current, Arc::clone(new)),
+            false => Arc::clone(new),
+        };
+        if let Some(earlier) = entry.standby.replace(Arc::clone(&loser)) {
+            earlier.retire();
         }
-        match live.insert(*peer, Arc::clone(new)) {
-            Some(old) => Installed::Replaced(old),
-            None => Installed::First,
+        Installed {
+            winner: Arc::clone(&entry.current),
+            loser: Some(loser),
+            is_first: false,
         }
     }
 
-    /// Takes a connection out if it still counts. Returns whether it did, and whether it was the last.
-    pub(crate) fn remove(&self, connection: &Connection) -> Option<IsLast> {
-        let mut live = self.live.lock();
-        let current = live.get(connection.node_id())?;
-        if current.id() != connection.id() {
-            return None;
+    /// Takes a connection out. If it counted, the peer's other one takes its place.
+    pub(crate) fn remove(&self, connection: &Connection) -> Removed {
+        let mut peers = self.peers.lock();
+        let Some(entry) = peers.get_mut(connection.node_id()) else {
+            return Removed::Uncounted;
+        };
+        let standby = &mut entry.standby;
+        if standby
+            .as_ref()
+            .is_some_and(|held| held.id() == connection.id())
+        {
+            *standby = None;
         }
-        live.remove(connection.node_id());
-        Some(IsLast(live.is_empty()))
+        if entry.current.id() != connection.id() {
+            return Removed::Uncounted;
+        }
+        if let Some(other) = standby.take().filter(|other| other.is_open()) {
+            other.reinstate();
+            entry.current = Arc::clone(&other);
+            return Removed::Reinstated(other);
+        }
+        peers.remove(connection.node_id());
+        Removed::Gone {
+            was_last: peers.is_empty(),
+        }
+    }
+
+    /// Lets the standby go, if this connection counts.
+    pub(crate) fn retire_standby(&self, current: &Connection) {
+        let peers = self.peers.lock();
+        let entry = peers.get(current.node_id());
+        if let Some(entry) = entry.filter(|entry| entry.current.id() == current.id())
+            && let Some(standby) = &entry.standby
+        {
+            standby.retire();
+        }
+    }
+
+    /// Lets a standby count instead of the present connection, which is forgotten. False if it is none, or closed.
+    pub(crate) fn take_over(&self, standby: &Arc<Connection>) -> bool {
+        let mut peers = self.peers.lock();
+        let entry = peers.get_mut(standby.node_id());
+        let found = entry.filter(|entry| {
+            let held = entry.standby.as_ref();
+            standby.is_open() && held.is_some_and(|held| held.id() == standby.id())
+        });
+        found.is_some_and(|entry| {
+            standby.reinstate();
+            entry.current = Arc::clone(standby);
+            entry.standby = None;
+            true
+        })
     }
 
     pub(crate) fn find(&self, peer: &NodeId) -> Option<Arc<Connection>> {
-        self.live
-            .lock()
-            .get(peer)
-            .filter(|connection| connection.is_open())
-            .cloned()
+        let peers = self.peers.lock();
+        let open = peers.get(peer)?.all().find(|held| held.is_open());
+        open.cloned()
     }
 
-    /// Every live connection, by node id.
+    /// Every connection that counts, by node id.
     pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
-        let mut all: Vec<_> = self.live.lock().values().cloned().collect();
+        let peers = self.peers.lock();
+        let mut all: Vec<_> = peers
+            .values()
+            .map(|entry| Arc::clone(&entry.current))
+            .collect();
         all.sort_unstable_by_key(|connection| *connection.node_id());
         all
     }
 
+    /// Closes the connections of a peer on purpose; false if there is none.
+    pub(crate) fn close(&self, peer: &NodeId) -> bool {
+        let peers = self.peers.lock();
+        let found = peers.get(peer);
+        let open = found.is_some_and(|entry| entry.all().any(|held| held.is_open()));
+        found.into_iter().for_each(Entry::close);
+        open
+    }
+
+    /// Closes every connection on purpose.
+    pub(crate) fn close_all(&self) {
+        self.peers.lock().values().for_each(Entry::close);
+    }
+
+    /// Peers with a connection.
     pub(crate) fn len(&self) -> usize {
-        self.live.lock().len()
+        self.peers.lock().len()
     }
 }
 
-/// True if no connection is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct IsLast(pub(crate) bool);
+impl Entry {
+    fn all(&self) -> impl Iterator<Item = &Arc<Connection>> {
+        std::iter::once(&self.current).chain(&self.standby)
+    }
+
+    fn close(&self) {
+        self.all().for_each(|connection| connection.close(true));
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{DeliveryError, NodeId, Priority};
+use futures::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -178,7 +179,7 @@ impl<C: Connect> PeerSession<C> {
             match self.open().await {
                 Ok((connection, stream)) => {
                     self.send(&connection, stream).await;
-                    if connection.retired().is_cancelled() {
+                    if connection.is_retired() {
                         // Correctness: the reference throws away a messaging stream, and what it took of it, while it
                         // serves that of the connection before. Let it see the end of that first.
                         let _still_there = timeout(SETTLE_TIMEOUT, connection.closed()).await;
@@ -236,13 +237,13 @@ impl<C: Connect> PeerSession<C> {
             let settled = async {
                 tokio::select! {
                     () = connection.closed() => {}
-                    () = connection.retired().cancelled() => {}
+                    () = connection.until_retired() => {}
                 }
             };
             let _still_open = timeout(SETTLE_TIMEOUT, settled).await;
             // A connection that lost the tie-break against the peer's own dial says nothing about the peer:
             // the winner takes its place.
-            let lost = connection.retired().is_cancelled() || !connection.is_open();
+            let lost = connection.is_retired() || !connection.is_open();
             if lost && lost_connections < MAX_LOST_CONNECTIONS {
                 lost_connections += 1;
             } else {
@@ -256,7 +257,7 @@ impl<C: Connect> PeerSession<C> {
     async fn send(&self, connection: &Connection, stream: Substream) {
         let lifetime = self.queues.limits.lifetime;
         let mut pump = Pump::new(&self.queue, stream, lifetime, self.write_timeout);
-        let mut retired = pin!(connection.retired().cancelled());
+        let mut retired = pin!(connection.until_retired().fuse());
         poll_fn(|cx| {
             if retired.as_mut().poll(cx).is_ready() {
                 pump.retire();

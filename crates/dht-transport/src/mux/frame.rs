@@ -7,7 +7,18 @@ pub(super) const HEADER_BYTES: usize = 12;
 const MAX_BODY_BYTES: u32 = 1024 * 1024;
 
 const TYPE_DATA: u8 = 0;
+const TYPE_PING: u8 = 2;
 const FLAG_SYN: u16 = 1;
+const FLAG_ACK: u16 = 2;
+
+/// Number of the pings that this crate sends. Those of the multiplexer count up from 0.
+const PROBE: u32 = u32::MAX;
+
+/// A ping to see whether the peer answers.
+pub(super) const PROBE_PING: [u8; HEADER_BYTES] = {
+    let ([f, g], [h, i, j, k]) = (FLAG_SYN.to_be_bytes(), PROBE.to_be_bytes());
+    [0, TYPE_PING, f, g, 0, 0, 0, 0, h, i, j, k]
+};
 
 /// The header of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +60,11 @@ impl Header {
             true => self.value as usize,
             false => 0,
         }
+    }
+
+    /// Whether this answers [`PROBE_PING`].
+    pub(super) const fn answers_probe(self) -> bool {
+        self.kind == TYPE_PING && self.flags & FLAG_ACK != 0 && self.value == PROBE
     }
 
     /// Whether the frame begins a stream.

@@ -170,6 +170,15 @@ impl Gate {
         count
     }
 
+    /// Throws the frame away if it is one that the multiplexer did not ask for.
+    pub(super) fn skip_probe_answer(&mut self) -> bool {
+        let skip = self.header.get().is_some_and(Header::answers_probe);
+        if skip {
+            self.next_frame();
+        }
+        skip
+    }
+
     fn next_frame(&mut self) {
         self.header = HeaderBytes::default();
         (self.given, self.charged, self.admitted) = (0, false, false);

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     Backlog, SendMeter,
+    frame::PROBE_PING,
     gate::Gate,
     outgoing::{OutgoingBytes, Tracker},
 };
@@ -88,6 +89,10 @@ impl MuxIo {
             self.channel.send_corked(cx)?;
             return Poll::Pending;
         }
+        if self.gate.skip_probe_answer() {
+            self.meter.hear();
+            return self.poll_frame(cx, out);
+        }
         Poll::Ready(Ok(self.gate.hand_on(out)))
     }
 
@@ -133,7 +138,15 @@ impl futures::io::AsyncRead for MuxIo {
         out: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = this.poll_frame(cx, out);
+        let mut result = this.poll_frame(cx, out);
+        // The multiplexer has written whole frames: all that it writes is taken.
+        if result.is_pending()
+            && this.tracker.is_between_frames()
+            && this.meter.take_ping(cx.waker())
+        {
+            let _taken = Pin::new(&mut this.channel).poll_write(cx, &PROBE_PING)?;
+            result = this.poll_frame(cx, out);
+        }
         if matches!(result, Poll::Ready(Ok(1..))) {
             this.meter.hear();
         }

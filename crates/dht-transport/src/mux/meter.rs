@@ -1,6 +1,7 @@
 //! Counts shared between the task of a connection and its streams.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
+use tokio::sync::Notify;
 
 /// How far the bytes of one stream have come on their way to the socket.
 ///
@@ -24,7 +26,21 @@ pub(crate) struct SendMeter {
     sent: AtomicU64,
     /// The peer's multiplexer has said something. Each end pings the other at the start, so this takes one round trip.
     heard: AtomicBool,
+    /// Wakes the task that sends messages.
     waker: AtomicWaker,
+    probe: Probe,
+}
+
+/// A question whether the peer is still there.
+#[derive(Debug, Default)]
+struct Probe {
+    /// The multiplexer's task has to write a ping.
+    ping_due: AtomicBool,
+    /// Nothing has come from the peer since.
+    unanswered: AtomicBool,
+    answered: Notify,
+    /// Wakes the multiplexer's task.
+    writer: AtomicWaker,
 }
 
 /// Streams alive on a connection.
@@ -67,11 +83,11 @@ impl SendMeter {
     }
 
     /// Position up to which the socket took everything; 0 until the peer is heard, which may have refused the identity
-    /// of this node. `waker` is woken when that changes.
+    /// of this node, and while it has not answered a [probe](Self::probe). `waker` is woken when that changes.
     pub(crate) fn sent(&self, waker: &Waker) -> u64 {
         // Correctness: registered before the loads, so that no change is missed.
         self.waker.register(waker);
-        match self.is_heard() {
+        match self.is_heard() && !self.probe.unanswered.load(Ordering::SeqCst) {
             true => self.sent.load(Ordering::SeqCst),
             false => 0,
         }
@@ -83,6 +99,34 @@ impl SendMeter {
             self.heard.store(true, Ordering::SeqCst);
             self.waker.wake();
         }
+        let unanswered = &self.probe.unanswered;
+        if unanswered.load(Ordering::SeqCst) && unanswered.swap(false, Ordering::SeqCst) {
+            self.probe.answered.notify_waiters();
+            self.waker.wake();
+        }
+    }
+
+    /// Pings the peer, and waits until something comes from it.
+    pub(crate) async fn probe(&self) {
+        let Probe {
+            ping_due,
+            unanswered,
+            answered,
+            writer,
+        } = &self.probe;
+        let mut answer = pin!(answered.notified());
+        // Correctness: in the queue before the question is, so that no answer is missed.
+        answer.as_mut().enable();
+        unanswered.store(true, Ordering::SeqCst);
+        ping_due.store(true, Ordering::SeqCst);
+        writer.wake();
+        answer.await;
+    }
+
+    /// Whether a ping has to be written, once for each probe; `waker` is woken for the next.
+    pub(super) fn take_ping(&self, waker: &Waker) -> bool {
+        self.probe.writer.register(waker);
+        self.probe.ping_due.swap(false, Ordering::SeqCst)
     }
 
     /// Whether the peer has accepted the identity of this node, as what it sends shows.

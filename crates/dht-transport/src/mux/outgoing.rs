@@ -91,6 +91,11 @@ impl Reserved {
 }
 
 impl Tracker {
+    /// Whether the next byte begins a frame.
+    pub(super) fn is_between_frames(&self) -> bool {
+        self.body_left == 0 && self.header.have().is_empty()
+    }
+
     /// Takes what the multiplexer wrote.
     pub(super) fn advance(&mut self, mut bytes: &[u8], meter: &SendMeter) -> Passed {
         let mut passed = Passed::default();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dht_core::{Address, Network, NodeIdentity, PublicKey, SeededEntropy};
 use dht_transport::{
-    Medium, Memory, Socket, encode_identity,
+    Acceptor, Medium, Memory, Socket, encode_identity,
     noise::{self, NoiseStream},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,7 +49,25 @@ pub async fn identify(
     address: &Address,
     identity: &NodeIdentity,
 ) -> NoiseStream<Socket> {
-    let (mut channel, _) = shake(memory, address, identity).await;
+    let (channel, _) = shake(memory, address, identity).await;
+    exchange(channel, identity).await
+}
+
+/// Accepts a connection, up to and including the identity exchange.
+pub async fn accept(listener: &mut dyn Acceptor, identity: &NodeIdentity) -> NoiseStream<Socket> {
+    let mut socket = listener.accept().await.unwrap().socket;
+    let _network = socket.read_u8().await.unwrap();
+    let entropy = Arc::new(SeededEntropy::new(78));
+    let (channel, _) = noise::respond(socket, identity.secret_key(), entropy)
+        .await
+        .unwrap();
+    exchange(channel, identity).await
+}
+
+async fn exchange(
+    mut channel: NoiseStream<Socket>,
+    identity: &NodeIdentity,
+) -> NoiseStream<Socket> {
     channel.write_all(&honest_frame(identity)).await.unwrap();
     channel.flush().await.unwrap();
     let mut head = [0; 3];
@@ -82,6 +100,7 @@ pub fn data(flags: u16, stream: u32, body: &[u8]) -> Vec<u8> {
 }
 
 pub const SYN: u16 = 1;
+pub const ACK: u16 = 2;
 pub const FIN: u16 = 4;
 
 /// The next data frame: its flags, stream and body.
