@@ -70,6 +70,9 @@ pub enum DropReason {
     Overload,
     /// A component of this node failed.
     Internal,
+    /// A part of this node, perhaps the application's, panicked on it. Another copy would make it panic again, and is a
+    /// duplicate.
+    Panicked,
 }
 
 impl From<DropReason> for Disposition {
@@ -108,7 +111,7 @@ impl DropReason {
     }
 
     /// Every reason to drop a message.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Empty,
         Self::Undecodable,
         Self::NotCanonical,
@@ -134,6 +137,7 @@ impl DropReason {
         Self::InboxFailed,
         Self::Overload,
         Self::Internal,
+        Self::Panicked,
     ];
 
     /// Its index in [`ALL`](Self::ALL), for tables of counts.
@@ -171,6 +175,7 @@ impl DropReason {
             Self::InboxFailed => "inbox_failed",
             Self::Overload => "overload",
             Self::Internal => "internal",
+            Self::Panicked => "panicked",
         }
     }
 }

@@ -19,6 +19,7 @@ use tower::{
 };
 
 use crate::{
+    catch_panic::CatchPanicLayer,
     crypto::{
         BatchOpener, BatchVerifier, DEFAULT_ALLOWED_OCCURRENCES, Dedup, Log, Open, Rebroadcast,
         SettleLayer, Verify,
@@ -230,6 +231,8 @@ impl<S> Inbound<S> {
                 bans: runtime.bans.clone(),
             };
             ServiceBuilder::new()
+                // Also inside everything that remembers messages: a message on which the application panics is remembered.
+                .layer(CatchPanicLayer)
                 .layer(FilterLayer::new(Arc::new(protocol)))
                 // Inside everything that consumes: the validator sees only what the application would get.
                 .layer(ThenLayer::new(
@@ -348,6 +351,7 @@ impl<S> Inbound<S> {
             };
             ServiceBuilder::new()
                 .layer(ObserveLayer::new())
+                .layer(CatchPanicLayer)
                 // Outside everything that drops: undecodable bytes count too.
                 .layer(FilterLayer::new(Arc::new(meter)))
                 .layer(FilterLayer::new(Arc::new(decode)))

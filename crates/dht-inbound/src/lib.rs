@@ -45,6 +45,7 @@
 //! # Ok::<(), tower::BoxError>(())
 //! ```
 
+mod catch_panic;
 mod crypto;
 mod filter;
 mod gossip;
@@ -61,6 +62,7 @@ mod test_support;
 
 pub use self::metrics::describe_metrics;
 pub use self::{
+    catch_panic::{CatchPanic, CatchPanicFuture, CatchPanicLayer},
     crypto::{
         BatchOpener, BatchVerifier, DEFAULT_ALLOWED_OCCURRENCES, Dedup, Log, Open, Rebroadcast,
         Settle, SettleFuture, SettleLayer, Verify,

@@ -63,11 +63,11 @@ pub(crate) struct Outcomes {
     bytes: Counter,
 }
 
-const OUTCOMES: [Disposition; 29] = {
+const OUTCOMES: [Disposition; 30] = {
     use DropReason::{
         BadHeader, BadProtocolMessage, BadSemantics, BadSignature, Banned, Duplicate, Empty,
         Expired, InboxFailed, InboxFull, Internal, NobodyListens, NotCanonical, NotForUs, Overload,
-        OwnMessage, Rebroadcast, Refused, RoleFilter, Unauthenticated, Undecodable,
+        OwnMessage, Panicked, Rebroadcast, Refused, RoleFilter, Unauthenticated, Undecodable,
         UndecodableBody, Undecryptable, UnknownSource, Unrequested,
     };
     // The likely ones first: they are found by looking from the front.
@@ -101,6 +101,7 @@ const OUTCOMES: [Disposition; 29] = {
         Disposition::Dropped(InboxFailed),
         Disposition::Dropped(Overload),
         Disposition::Dropped(Internal),
+        Disposition::Dropped(Panicked),
     ]
 };
 

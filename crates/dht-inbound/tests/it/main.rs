@@ -9,6 +9,7 @@
 mod behaviours;
 mod garbage;
 mod observed;
+mod panics;
 mod pool;
 mod stack;
 mod structure;

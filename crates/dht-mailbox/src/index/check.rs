@@ -31,19 +31,22 @@ impl Index {
                 .entry(row.place.segment)
                 .or_default()
                 .enter(row.place);
-            let flags = self.order.get(&row.key(*id));
-            if flags.is_some_and(|flags| flags.gone) {
+            let gone = self.order.get(&row.key(*id));
+            if gone.is_some_and(|gone| *gone) {
                 // Staged to go: out of all other orders.
                 continue;
             }
             kept = kept.saturating_add(1);
             let in_expiry = self.expiry.contains(&(row.keep_until, *id));
             let by_hash = self.hashes.contains(&(prefix(&row.hash), *id));
-            if flags.is_none() || !in_expiry || !by_hash || !hashes.insert(row.hash.0) {
+            let of_class = self.parts.get(row.retention as usize);
+            let in_part = of_class.is_some_and(|rows| rows.contains(&row.in_part(*id)));
+            if gone.is_none() || !in_part || !in_expiry || !by_hash || !hashes.insert(row.hash.0) {
                 check.faults.push(format!(
-                    "row {}: in a mailbox {}, in the expiry {in_expiry}, by hash {by_hash}, or stored twice",
+                    "row {}: in a mailbox {}, in its part {in_part}, in the expiry {in_expiry}, by hash {by_hash}, \
+                     or stored twice",
                     id.0,
-                    flags.is_some()
+                    gone.is_some()
                 ));
             }
             let Some(meta) = self.meta(row) else {
@@ -64,6 +67,11 @@ impl Index {
         }
         for (name, count, expected) in [
             ("mailboxes", self.order.len(), self.rows.len()),
+            (
+                "the parts",
+                self.parts.iter().map(BTreeSet::len).sum(),
+                kept,
+            ),
             ("the expiry", self.expiry.len(), kept),
             ("the hashes", self.hashes.len(), kept),
         ] {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use dht_core::UnixSeconds;
 
-use super::{Change, Flags, Index, Row, prefix};
+use super::{Change, Index, Row, prefix};
 use crate::{
     config::StoreConfig,
     log::{Meta, Place},
-    record::RowId,
+    record::{Retention, RowId},
 };
 
 /// The rows of a copy.
@@ -59,8 +59,12 @@ impl Loader {
             rows.iter()
                 .map(|(_, row)| (row.owners, Change::new(row.retention, row.place.length))),
         );
-        let order = rows.iter().map(|(id, row)| (row.key(*id), Flags::of(row)));
+        let order = rows.iter().map(|(id, row)| (row.key(*id), false));
         index.order = order.collect();
+        index.parts = Retention::ALL.map(|retention| {
+            let of_class = rows.iter().filter(|(_, row)| row.retention == retention);
+            of_class.map(|(id, row)| row.in_part(*id)).collect()
+        });
         index.expiry = rows.iter().map(|(id, row)| (row.keep_until, *id)).collect();
         index.hashes = rows
             .iter()

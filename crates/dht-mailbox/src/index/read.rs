@@ -91,9 +91,9 @@ impl Index {
             .mailboxes_after(after)
             .map(|(recipient, mailbox)| {
                 let mut account = Account::default();
-                for ((_, position), flags) in self.order.range(whole(mailbox)) {
+                for ((_, position), _) in self.order.range(whole(mailbox)) {
                     if let Some(row) = self.visible_row(position.id) {
-                        account.add(Change::new(flags.retention, row.place.length));
+                        account.add(Change::new(row.retention, row.place.length));
                     }
                 }
                 (recipient, account)

@@ -1,6 +1,9 @@
 //! Rows and bytes of each mailbox and deliverer, and the choice of the row that is evicted. Performs no I/O.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use super::accounts::{Accounts, Change};
 use dht_core::Deliverer;
@@ -28,6 +31,9 @@ pub(crate) struct Usage {
     parts: BTreeMap<Part, u64>,
     /// The same by size, for each class and deliverer the largest last.
     largest_parts: BTreeSet<(Retention, u32, u64, Recipient)>,
+    /// What each deliverer has in each mailbox, of a class and the lower ones together, by size: for each mailbox and
+    /// class the largest last.
+    largest_sums: BTreeSet<Sum>,
     /// Bytes added to a share for each row, so that many small rows count as much as few large ones.
     row_weight: u64,
 }
@@ -39,6 +45,9 @@ pub(crate) struct Part {
     pub(crate) deliverer: u32,
     pub(crate) retention: Retention,
 }
+
+/// Number of a mailbox, class, what a deliverer has in the mailbox of this class and the lower ones, and the deliverer.
+type Sum = (u32, Retention, u64, Deliverer);
 
 /// A row that asks for room.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +137,7 @@ impl Usage {
         });
         self.largest_parts = largest_parts.collect();
         self.parts = rows.into_iter().collect();
+        self.largest_sums = sums(&self.parts, &self.deliverers).collect();
         let shares = self.shares.iter().zip(&self.deliverers.slots);
         let shares = shares.flat_map(|(shares, slot)| {
             let of_class = Retention::ALL.into_iter().zip(*shares);
@@ -162,6 +172,7 @@ impl Usage {
         });
         self.largest == largest.collect()
             && self.largest_parts == largest_parts.collect()
+            && self.largest_sums == sums(&parts, &self.deliverers).collect()
             && self.parts == parts
     }
 
@@ -296,30 +307,33 @@ impl Usage {
     /// newcomer's own rows make no room for it.
     fn mailbox_victim(&self, newcomer: &Newcomer) -> Option<Part> {
         let mailbox = self.mailbox_number(newcomer.recipient)?;
-        let all = Part::lowest(mailbox, 0)..=Part::highest(mailbox, u32::MAX);
-        let may_go = |(part, _): &(&Part, &u64)| part.retention <= newcomer.retention;
-        let mut own = weigh(self.row_weight, newcomer.bytes);
-        let mut largest: Option<(u64, Deliverer, Part)> = None;
-        // The classes of one deliverer follow each other, the lowest first.
-        let mut sum: Option<(u64, Part)> = None;
-        for (part, share) in self.parts.range(all).filter(may_go) {
-            let (total, first) = match sum {
-                Some((total, first)) if first.deliverer == part.deliverer => {
-                    (total.saturating_add(*share), first)
-                }
-                _ => (*share, *part),
-            };
-            sum = Some((total, first));
-            let Some(deliverer) = self.deliverers.key(part.deliverer) else {
-                continue;
-            };
-            if deliverer == newcomer.deliverer {
-                own = own.saturating_add(*share);
-            } else if largest.is_none_or(|(share, key, _)| (share, key) < (total, deliverer)) {
-                largest = Some((total, deliverer, first));
-            }
+        let may_go = |class: &Retention| *class <= newcomer.retention;
+        // The sum of the highest class in which a deliverer has rows is all it has; that of a lower one is less.
+        let of_others = Retention::ALL
+            .into_iter()
+            .filter(may_go)
+            .filter_map(|class| {
+                let first = (mailbox, class, 0, Deliverer::from_bytes([0; 32]));
+                let last = (mailbox, class, u64::MAX, Deliverer::from_bytes([0xff; 32]));
+                let mut sums = self.largest_sums.range(first..=last).rev();
+                let (_, _, share, deliverer) = sums.find(|sum| sum.3 != newcomer.deliverer)?;
+                Some((*share, *deliverer))
+            });
+        let (share, largest) = of_others.max()?;
+        let parts_of = |deliverer| {
+            let number = self.deliverers.numbers.get(&deliverer);
+            number.map(|number| self.parts.range(Part::all(mailbox, *number)))
+        };
+        let own = parts_of(newcomer.deliverer).into_iter().flatten();
+        let own = own
+            .filter(|(part, _)| may_go(&part.retention))
+            .map(|(_, share)| *share);
+        let own = own.fold(weigh(self.row_weight, newcomer.bytes), u64::saturating_add);
+        if share <= own {
+            return None;
         }
-        largest.and_then(|(share, _, part)| (share > own).then_some(part))
+        let (part, _) = parts_of(largest)?.next()?;
+        Some(*part)
     }
 
     /// In the store, rows of the lowest class, if that is not above the newcomer's; in it, of the deliverer that has
@@ -416,6 +430,9 @@ impl Usage {
         if changed > 0 {
             self.largest.insert((retention, changed, deliverer));
         }
+        for sum in sums_in(&self.parts, owners, deliverer) {
+            self.largest_sums.remove(&sum);
+        }
         let held = self.parts.get(&part).copied().unwrap_or(0);
         let changed = by(held, weight);
         let ranked = |share| (retention, owners.deliverer, share, recipient);
@@ -426,6 +443,8 @@ impl Usage {
         } else {
             self.parts.remove(&part);
         }
+        self.largest_sums
+            .extend(sums_in(&self.parts, owners, deliverer));
     }
 
     fn acquire(&mut self, recipient: Recipient, deliverer: Deliverer) -> Owners {
@@ -447,20 +466,14 @@ impl Part {
         }
     }
 
-    const fn lowest(mailbox: u32, deliverer: u32) -> Self {
-        Self {
+    /// The parts of a deliverer in a mailbox.
+    fn all(mailbox: u32, deliverer: u32) -> RangeInclusive<Self> {
+        let of = |retention| Self {
             mailbox,
             deliverer,
-            retention: Retention::Low,
-        }
-    }
-
-    const fn highest(mailbox: u32, deliverer: u32) -> Self {
-        Self {
-            mailbox,
-            deliverer,
-            retention: Retention::High,
-        }
+            retention,
+        };
+        of(Retention::Low)..=of(Retention::High)
     }
 }
 
@@ -474,6 +487,43 @@ impl Full {
             Self::Store => Refusal::Full,
         }
     }
+}
+
+/// The sums of a deliverer in a mailbox.
+fn sums_in(
+    parts: &BTreeMap<Part, u64>,
+    owners: Owners,
+    deliverer: Deliverer,
+) -> impl Iterator<Item = Sum> {
+    let parts = parts.range(Part::all(owners.mailbox, owners.deliverer));
+    parts.scan(0_u64, move |sum, (part, share)| {
+        *sum = sum.saturating_add(*share);
+        Some((part.mailbox, part.retention, *sum, deliverer))
+    })
+}
+
+/// The sums of all deliverers in all mailboxes.
+fn sums(
+    parts: &BTreeMap<Part, u64>,
+    deliverers: &Accounts<Deliverer>,
+) -> impl Iterator<Item = Sum> {
+    let mut last = None;
+    // The classes of one deliverer in a mailbox follow each other.
+    parts.iter().filter_map(move |(part, share)| {
+        let owners = (part.mailbox, part.deliverer);
+        let lower = match last {
+            Some((of, lower)) if of == owners => lower,
+            _ => 0,
+        };
+        let sum = share.saturating_add(lower);
+        last = Some((owners, sum));
+        Some((
+            part.mailbox,
+            part.retention,
+            sum,
+            deliverers.key(part.deliverer)?,
+        ))
+    })
 }
 
 /// What a row adds to shares.
@@ -641,6 +691,7 @@ mod tests {
         assert_eq!(held.total(), Account::default());
         assert_eq!((held.mailboxes(), held.owners(), held.parts()), (0, 0, 0));
         assert!(held.largest.is_empty() && held.largest_parts.is_empty());
+        assert!(held.largest_sums.is_empty());
         let again = held.add(recipient(3), deliverer(2), change(1));
         assert!(again.mailbox < 2, "numbers are used again");
     }
@@ -662,6 +713,7 @@ mod tests {
         );
         assert_eq!(loaded.largest, added.largest);
         assert_eq!(loaded.largest_parts, added.largest_parts);
+        assert_eq!(loaded.largest_sums, added.largest_sums);
         assert_eq!(
             loaded.deliverer(deliverer(1)),
             added.deliverer(deliverer(1))
