@@ -4,6 +4,7 @@
 //! - [`crash`] kills a writer of the mailbox: `cargo xtask crash`.
 //! - [`vectors`] checks golden vectors: `cargo xtask vectors DIR`.
 //! - [`load`] sends one node more than it can carry: `cargo xtask load`.
+//! - [`attack`] lets hostile peers at a node that serves honest ones: `cargo xtask attack`.
 //!
 //! ```no_run
 //! let report = dht_tests::vectors::check_directory("crates/dht-core/tests/vectors".as_ref())?;
@@ -11,7 +12,11 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+pub mod attack;
 pub mod chain;
 pub mod crash;
+pub mod frames;
 pub mod load;
+pub mod loopback;
+pub mod target;
 pub mod vectors;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde_json::Value;
 
+use crate::attack::Attack;
 use crate::bench::Bench;
 use crate::codegen::Codegen;
 use crate::deps::Deps;
@@ -15,7 +16,7 @@ use crate::docs::Docs;
 use crate::repo;
 use crate::tidy::Tidy;
 
-/// Run every gate: fmt, clippy, features, docs, deps, codegen, deny, bench, tidy
+/// Run every gate: fmt, clippy, features, docs, deps, codegen, deny, bench, attack, tidy
 ///
 /// Runs all of them even when one fails, prints what each took, and fails if one did. Tests are `cargo xtask test`.
 /// Needs rustfmt, clippy and cargo-deny; `.ci/run` installs what is missing.
@@ -32,7 +33,7 @@ pub(crate) struct Ci {
 
 type Gate = fn() -> Result<()>;
 
-const GATES: [(&str, Gate); 9] = [
+const GATES: [(&str, Gate); 10] = [
     ("fmt", fmt),
     ("clippy", clippy),
     ("features", features),
@@ -41,10 +42,11 @@ const GATES: [(&str, Gate); 9] = [
     ("codegen", || Codegen::check().run()),
     ("deny", deny),
     ("bench", || Bench::quick().run()),
+    ("attack", || Attack::quick().run()),
     ("tidy", tidy),
 ];
-const NAMES: [&str; 9] = [
-    "fmt", "clippy", "features", "docs", "deps", "codegen", "deny", "bench", "tidy",
+const NAMES: [&str; 10] = [
+    "fmt", "clippy", "features", "docs", "deps", "codegen", "deny", "bench", "attack", "tidy",
 ];
 
 impl Ci {

@@ -1,5 +1,6 @@
 //! Build, test and measurement commands of this workspace: `cargo xtask COMMAND --help`.
 
+mod attack;
 mod behaviours;
 mod bench;
 mod ci;
@@ -40,6 +41,7 @@ enum Command {
     Behaviours(behaviours::Behaviours),
     Bench(bench::Bench),
     Load(load::Load),
+    Attack(attack::Attack),
     Crash(crash::Crash),
     Tidy(tidy::Tidy),
 }
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Behaviours(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Load(command) => command.run(),
+        Command::Attack(command) => command.run(),
         Command::Crash(command) => command.run(),
         Command::Tidy(command) => command.run(),
     };

@@ -8,7 +8,7 @@ use dht_core::{
 };
 use dht_inbound::{Acceptance, DEFAULT_VALIDATION_DEADLINE, GossipValidator};
 use dht_peers::policy::AttributionProfile;
-use dht_transport::IdentityError;
+use dht_transport::{IdentityError, Medium};
 
 use crate::{config::Config, node::Node, received::Received, validator::AppValidator};
 
@@ -23,6 +23,8 @@ pub struct Builder {
     pub(crate) home: Option<PathBuf>,
     pub(crate) clock: SharedClock,
     pub(crate) entropy: SharedEntropy,
+    /// Instead of TCP, if there is one.
+    pub(crate) media: Vec<Arc<dyn Medium>>,
     pub(crate) validator: Option<Arc<dyn GossipValidator>>,
     pub(crate) validation_deadline: Duration,
 }
@@ -94,6 +96,7 @@ impl Builder {
             home: None,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
+            media: Vec::new(),
             validator: None,
             validation_deadline: DEFAULT_VALIDATION_DEADLINE,
         }
@@ -172,6 +175,12 @@ impl Builder {
     /// Source of randomness. Defaults to [`OsEntropy`].
     pub fn entropy(mut self, entropy: SharedEntropy) -> Self {
         self.entropy = entropy;
+        self
+    }
+
+    /// Adds a carrier of bytes; the first that serves an address gets it. By default TCP serves all addresses.
+    pub fn medium(mut self, medium: impl Medium) -> Self {
+        self.media.push(Arc::new(medium));
         self
     }
 

@@ -64,7 +64,10 @@ impl Builder {
         let shared = self.shared(&memory);
 
         // Connections.
-        let builder = transport(&shared, config, &memory);
+        let builder = self.media.iter().cloned().fold(
+            transport(&shared, config, &memory),
+            dht_transport::Builder::medium,
+        );
         #[cfg(feature = "saf")]
         let (builder, receipts) = crate::saf::receipt::offer(builder, &config.saf);
         let (transport, received) = builder.start()?;

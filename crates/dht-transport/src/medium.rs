@@ -34,6 +34,20 @@ pub trait Medium: Send + Sync + 'static {
     fn serves(&self, address: &Address) -> bool;
 }
 
+impl<M: Medium + ?Sized> Medium for Arc<M> {
+    fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Socket>> {
+        (**self).dial(address)
+    }
+
+    fn listen<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Acceptor>>> {
+        (**self).listen(address)
+    }
+
+    fn serves(&self, address: &Address) -> bool {
+        (**self).serves(address)
+    }
+}
+
 /// A listener that is bound to an address.
 pub trait Acceptor: Send + Sync + 'static {
     /// The address with the real port.

@@ -10,7 +10,9 @@ use dht_core::{
 };
 use dht_node::{OsEntropy, SystemClock};
 use dht_stack::ByteBudget;
-use dht_transport::{Config, DialError, EnqueueError, IdentityError, Queued, Transport};
+use dht_transport::{
+    Config, DialError, EnqueueError, IdentityError, Medium, Queued, Tcp, Transport,
+};
 use tokio::task::JoinSet;
 
 /// Messages that wait for the node's socket. Few, so that what is sent is what the node takes.
@@ -51,12 +53,27 @@ impl Peer {
     pub async fn connect(
         seed: u64,
         node: &PeerAddress,
+        on_message: impl FnMut(InboundFrame) + Send + 'static,
+    ) -> Result<Self, PeerError> {
+        let address = Address::tcp(Ipv4Addr::LOCALHOST.into(), 18_189);
+        let network = (Network::LocalNet, Tcp);
+        Self::connect_on(network, seed, address, node, on_message).await
+    }
+
+    /// As [`connect`](Self::connect), over any medium of a network, with a claim of this address.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn connect_on(
+        (network, medium): (Network, impl Medium),
+        seed: u64,
+        address: Address,
+        node: &PeerAddress,
         mut on_message: impl FnMut(InboundFrame) + Send + 'static,
     ) -> Result<Self, PeerError> {
         let clock: SharedClock = Arc::new(SystemClock);
         let mut rng = SeededEntropy::new(seed).rng();
         let secret = SecretKey::random(&mut rng);
-        let address = Address::tcp(Ipv4Addr::LOCALHOST.into(), 18_189);
         let now = clock.now();
         let identity = NodeIdentity::new(secret, Features::NODE, vec![address], now, &mut rng);
         let identity = Arc::new(identity);
@@ -64,12 +81,13 @@ impl Peer {
         config.max_queued_messages = QUEUE;
         let (transport, mut outlets) = Transport::builder(
             Arc::clone(&identity),
-            Network::LocalNet,
+            network,
             Arc::new(OsEntropy),
             clock,
             ByteBudget::new(16 << 20),
         )
         .config(config)
+        .medium(medium)
         .start()?;
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -97,6 +115,12 @@ impl Peer {
     #[must_use]
     pub fn identity(&self) -> &NodeIdentity {
         &self.identity
+    }
+
+    /// Transport of this peer.
+    #[must_use]
+    pub const fn transport(&self) -> &Transport {
+        &self.transport
     }
 
     /// Whether the node still keeps the connection.

@@ -3,25 +3,21 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use dht_core::{
-    Clock as _, Destination, Encryption, Entropy as _, MessageTag, MessageType, PeerAddress,
-    ProtocolVersion, RawEnvelope, SealRequest, SealSecrets, Signing, encode_envelope, encode_parts,
-    seal,
-};
-use dht_node::{OsEntropy, SystemClock};
+use dht_core::{MessageType, PeerAddress, PublicKey, RawEnvelope};
 use dht_peers::InboundFrame;
-use dht_proto::dht::{DiscoveryMessage, DiscoveryResponseMessage};
+use dht_proto::dht::DiscoveryResponseMessage;
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::time::Instant;
 
 use super::{Peer, PeerError};
+use crate::frames;
 
 /// A well-behaved peer that asks the node for its addresses - the network's discovery - and times the answers.
 #[derive(Debug)]
 pub struct Probe {
     peer: Peer,
-    node: PeerAddress,
+    node: PublicKey,
     asked: Arc<Mutex<Asked>>,
 }
 
@@ -59,7 +55,7 @@ impl Probe {
         };
         Ok(Self {
             peer: Peer::connect(seed, node, on_message).await?,
-            node: node.clone(),
+            node: node.public_key,
             asked,
         })
     }
@@ -74,7 +70,7 @@ impl Probe {
             asked.next += 1;
             asked.next
         };
-        let frame = self.question(nonce)?;
+        let frame = frames::discovery(self.peer.identity(), &self.node, nonce)?;
         self.asked.lock().waiting.insert(nonce, Instant::now());
         Ok(self.peer.send(frame).is_ok())
     }
@@ -93,35 +89,6 @@ impl Probe {
     #[must_use]
     pub const fn peer(&self) -> &Peer {
         &self.peer
-    }
-
-    fn question(&self, nonce: u64) -> Result<Bytes, PeerError> {
-        let identity = self.peer.identity();
-        let claim = identity.claim();
-        let message = DiscoveryMessage {
-            public_key: Bytes::copy_from_slice(identity.public_key().as_bytes()),
-            addresses: claim
-                .addresses
-                .iter()
-                .map(|address| Bytes::copy_from_slice(address.as_bytes()))
-                .collect(),
-            peer_features: claim.features.bits(),
-            nonce,
-            identity_signature: Some((&claim.signature).into()),
-        };
-        let request = SealRequest {
-            body: encode_parts(&[message.encode_to_vec().into()]),
-            message_type: MessageType::Discovery,
-            destination: Destination::PublicKey(self.node.public_key),
-            encryption: Encryption::EncryptFor(self.node.public_key),
-            sender: identity.secret_key(),
-            signing: Signing::Origin,
-            expires: Some(SystemClock.now().saturating_add(3_600)),
-            tag: MessageTag(nonce),
-            version: ProtocolVersion::V2,
-        };
-        let sealed = seal(request, SealSecrets::random(&mut OsEntropy.rng()))?;
-        Ok(encode_envelope(&sealed.header, &sealed.body))
     }
 }
 

@@ -8,13 +8,13 @@
 //! messages on their way. Then the overload: every peer offers its share of ten times that rate, and what the node
 //! does not take is lost to the peer.
 
-mod child;
 mod measure;
 mod report;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use dht_tests::target;
 
 /// Drives one node at many times its capacity and judges how it holds.
 #[derive(Clone, Debug, Parser)]
@@ -42,11 +42,8 @@ struct Flags {
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(child::FLAG) {
-        let memory_mib = arguments.next().and_then(|mib| mib.parse().ok());
-        return finish(child::run(
-            memory_mib.unwrap_or(dht_node::DEFAULT_MEMORY_MIB),
-        ));
+    if arguments.next().as_deref() == Some(target::FLAG) {
+        return finish(target::run());
     }
     let flags = Flags::parse();
     finish(measure::run(&flags).and_then(|report| report.show(flags.json)))

@@ -10,9 +10,12 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use dht_core::Clock as _;
-use dht_node::SystemClock;
-use dht_tests::load::{Peer, Probe, Traffic};
+use dht_core::{Address, Clock as _};
+use dht_node::{Config, SystemClock};
+use dht_tests::{
+    load::{Peer, Probe, Traffic},
+    target::{Process, Setup, Status},
+};
 use dht_transport::EnqueueError;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{
@@ -23,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Flags,
-    child::{Counts, Process},
     report::{Report, idle_limit_mb},
 };
 
@@ -61,7 +63,7 @@ struct Watch<'a> {
     process: &'a mut Process,
     probe: &'a Probe,
     progress: ProgressBar,
-    last: Counts,
+    last: Status,
     since: Instant,
     stuck: bool,
     deadlocks: u64,
@@ -72,7 +74,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<Report> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let mut process = Process::start(flags.memory_mib)?;
+    let mut process = Process::start(&setup(flags.memory_mib), None)?;
     let report = runtime.block_on(measure(flags, &mut process));
     runtime.shutdown_timeout(Duration::from_secs(1));
     report
@@ -96,7 +98,7 @@ async fn measure(flags: &Flags, process: &mut Process) -> anyhow::Result<Report>
     };
 
     say(format!("connecting {} peers", flags.peers));
-    let address = process.address.clone();
+    let address = process.address().clone();
     let mut peers = Vec::new();
     for seed in 0..flags.peers {
         peers.push(Arc::new(Peer::connect(seed + 1, &address, drop).await?));
@@ -212,6 +214,16 @@ async fn measure(flags: &Flags, process: &mut Process) -> anyhow::Result<Report>
     .with_control(overload_times))
 }
 
+/// A node that listens on loopback, with every other setting at its default.
+fn setup(memory_mib: usize) -> Setup {
+    let config = Config {
+        listen: vec![Address::tcp([127, 0, 0, 1].into(), 0)],
+        memory_mib,
+        ..Config::default()
+    };
+    Setup::new(config, 0)
+}
+
 /// Signs on all cores.
 fn prepare(traffic: &mut [Traffic], messages: f64) {
     #[expect(
@@ -290,7 +302,7 @@ impl<'a> Watch<'a> {
         progress: ProgressBar,
     ) -> anyhow::Result<Self> {
         Ok(Self {
-            last: process.counts()?,
+            last: process.status()?,
             process,
             probe,
             progress,
@@ -315,7 +327,7 @@ impl<'a> Watch<'a> {
     }
 
     fn look(&mut self) -> anyhow::Result<()> {
-        let counts = self.process.counts()?;
+        let counts = self.process.status()?;
         if counts.received != self.last.received {
             self.since = Instant::now();
             self.stuck = false;
@@ -345,7 +357,7 @@ async fn idle(process: &mut Process, limit_mb: f64) -> anyhow::Result<(f64, f64)
     let start = Instant::now();
     let settled = async {
         loop {
-            let counts = process.counts()?;
+            let counts = process.status()?;
             let (rss, _) = process.resident_mb();
             if counts.held_bytes == 0 && counts.queued_bytes == 0 && rss <= limit_mb {
                 return anyhow::Ok(rss);

@@ -1,0 +1,215 @@
+//! Attacks that try to make honest nodes ban each other, or refuse each other's messages.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use dht_core::{MessageType, Signing};
+use dht_transport::BoxFuture;
+use parking_lot::Mutex;
+use tokio::time::sleep;
+
+use super::super::stage::{Scenario, Stage, pump};
+use crate::{frames, load::Peer, loopback::ip, target::Status};
+
+/// Clocks of honest nodes, in seconds ahead of the node's.
+const SKEWS: [i64; 10] = [1, -1, 30, -30, 300, -300, 3_600, -3_600, 86_400, -86_400];
+
+/// Difference of clocks up to which nodes serve each other, in seconds.
+const TOLERATED: i64 = 300;
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new(
+        "ban-me",
+        "messages of an honest node, altered, retyped and repeated, to the node and to others",
+        ban_me,
+    ),
+    Scenario::new(
+        "own-mail",
+        "the node's own messages, handed to an honest relay that has not seen them",
+        own_mail,
+    ),
+    Scenario::new(
+        "retyped-gossip",
+        "a copy of unsigned gossip under another type, before the original",
+        retyped_gossip,
+    ),
+    Scenario::new(
+        "clock-skew",
+        "honest nodes with clocks from a day behind to a day ahead",
+        clock_skew,
+    ),
+];
+
+/// Frames that a hostile peer received.
+type Captured = Arc<Mutex<Vec<Bytes>>>;
+
+/// A hostile peer of the honest node number `at`, which keeps what it receives.
+async fn listener(stage: &mut Stage, at: usize) -> anyhow::Result<(Peer, Captured)> {
+    let captured = Captured::default();
+    let keep = Arc::clone(&captured);
+    let honest = stage.honest_at(at)?.node().peer_address();
+    let on_message = move |message: dht_peers::InboundFrame| keep.lock().push(message.frame);
+    let peer = stage.hostile_to(&honest, ip(66, 1, 1), on_message).await?;
+    Ok((peer, captured))
+}
+
+fn ban_me(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let (at_alice, captured) = listener(stage, 0).await?;
+        let alice = stage.honest_at(0)?;
+        alice.gossip("genuine").await?;
+        alice.node().join().await?;
+        let mut waited = 0;
+        while captured.lock().len() < 2 && waited < 100 {
+            sleep(Duration::from_millis(50)).await;
+            waited += 1;
+        }
+        let genuine = captured.lock().clone();
+        stage.check(
+            format!("{} messages captured", genuine.len()),
+            genuine.len() >= 2,
+        );
+        let mut forged = Vec::new();
+        for frame in &genuine {
+            for message_type in TYPES {
+                let retyped = frames::with_header(frame.clone(), |header| {
+                    header.message_type = message_type;
+                });
+                forged.extend(retyped);
+            }
+            for at in [5, 40, frame.len() / 2, frame.len().saturating_sub(3)] {
+                let mut altered = frame.to_vec();
+                if let Some(byte) = altered.get_mut(at) {
+                    *byte ^= 0x55;
+                }
+                forged.push(altered.into());
+            }
+            forged.extend(vec![frame.clone(); 100]);
+        }
+        // What she cannot read, addressed to her, through the node; and what claims to be hers.
+        let alice = stage.honest_at(0)?.node();
+        let (key, claim) = (*alice.public_key(), alice.claim());
+        let hers = dht_core::NodeIdentity::with_claim(
+            at_alice.identity().secret_key().clone(),
+            (*claim).clone(),
+        );
+        forged.push(frames::join(&hers, 1, &[])?);
+        for message_type in TYPES {
+            let garbage = Bytes::from_static(&[0xff; 40]);
+            let sender = at_alice.identity().secret_key();
+            forged.push(frames::protocol(sender, &key, message_type, garbage)?);
+        }
+        let bob = stage.honest_at(1)?.node().peer_address();
+        let target = stage.target().clone();
+        for (host, to) in [(1, target), (2, bob)] {
+            // Connections for a few each: who signs a forgery with its own key is banned.
+            for (at, some) in forged.chunks(8).enumerate() {
+                let from = ip(67, host, u8::try_from(at % 200)?);
+                let peer = stage.hostile_to(&to, from, drop).await?;
+                pump(&peer, some.iter().cloned()).await;
+            }
+        }
+        stage.check(format!("{} forgeries", forged.len()), true);
+        stage.newcomers_are_served(2).await
+    })
+}
+
+/// Types of protocol messages.
+const TYPES: [MessageType; 6] = [
+    MessageType::None,
+    MessageType::Join,
+    MessageType::Discovery,
+    MessageType::DiscoveryResponse,
+    MessageType::SafRequestMessages,
+    MessageType::SafStoredMessages,
+];
+
+fn own_mail(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let captured = Captured::default();
+        let keep = Arc::clone(&captured);
+        let on_message = move |message: dht_peers::InboundFrame| keep.lock().push(message.frame);
+        let _spy = stage.hostile_that(ip(66, 1, 1), on_message).await?;
+        let count = stage.scale(200, 50);
+        for number in 0..count {
+            let text = format!("own {number}");
+            let sent = tokio::task::block_in_place(|| stage.process().gossip(&text))?;
+            anyhow::ensure!(sent.is_ok(), "gossip: {sent:?}");
+        }
+        sleep(Duration::from_secs(1)).await;
+        let own = captured.lock().clone();
+        stage.check(
+            format!("{} messages captured", own.len()),
+            own.len() >= count,
+        );
+        let before = returned(&stage.status()?);
+        let to = stage.target().clone();
+        let relay = stage.honest(ip(13, 0, 1), 0).await?;
+        let served = relay.is_served(&to).await;
+        let relay = relay.node().peer_address();
+        stage.check("the relay is served", served);
+        let peer = stage.hostile_to(&relay, ip(66, 2, 1), drop).await?;
+        pump(&peer, own).await;
+        sleep(Duration::from_secs(1)).await;
+        let back = returned(&stage.status()?) - before;
+        stage.check(format!("{back} came back"), back >= count as u64);
+        stage.newcomers_are_served(2).await
+    })
+}
+
+/// Messages that the node dropped as its own.
+fn returned(status: &Status) -> u64 {
+    let reasons = ["own_message", "duplicate", "rebroadcast"];
+    reasons.iter().map(|reason| status.dropped(reason)).sum()
+}
+
+fn retyped_gossip(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let count = stage.scale(300, 100);
+        let author = stage.hostile(ip(14, 0, 1)).await?;
+        let censor = stage.hostile(ip(66, 1, 1)).await?;
+        let before = stage.status()?.counted;
+        for number in 0..count {
+            let key = author.identity().secret_key();
+            let text = format!("count {number}");
+            let original = frames::gossip(key, Signing::Anonymous, text)?;
+            let retyped = [MessageType::Join, MessageType::Discovery].map(|message_type| {
+                frames::with_header(original.clone(), |header| {
+                    header.message_type = message_type
+                })
+            });
+            pump(&censor, retyped.into_iter().flatten()).await;
+            pump(&author, [original]).await;
+        }
+        let all = before + count as u64;
+        stage
+            .until(Duration::from_secs(10), |now| now.counted >= all)
+            .await?;
+        let came = stage.status()?.counted - before;
+        stage.check(format!("originals {came}/{count}"), came == count as u64);
+        Ok(())
+    })
+}
+
+fn clock_skew(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let to = stage.target().clone();
+        let mut refused = Vec::new();
+        for (at, skew) in SKEWS.into_iter().enumerate() {
+            let from = ip(100 + u8::try_from(at)?, 0, 1);
+            let skewed = stage.honest(from, skew).await?;
+            if !skewed.is_served(&to).await && skew.abs() <= TOLERATED {
+                refused.push(skew);
+            }
+            // Its gossip and its joins pass through the others.
+            let skewed = stage.honest_at(at + 2)?;
+            let _nobody = skewed.gossip(&format!("at {skew}")).await;
+            let _nobody = skewed.node().join().await;
+        }
+        stage.check(
+            format!("served within {TOLERATED} s, but not {refused:?}"),
+            refused.is_empty(),
+        );
+        super::storage::reaches_offline_friend(stage).await
+    })
+}

@@ -1,0 +1,102 @@
+//! Attacks on what a node knows of its peers.
+
+use bytes::Bytes;
+use dht_core::Address;
+use dht_transport::BoxFuture;
+
+use super::super::stage::{Scenario, Stage, pump};
+use crate::{
+    frames,
+    loopback::{ip, silent},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new(
+        "directory-flush",
+        "three peers hand over joins of keys that nobody can reach",
+        flush,
+    ),
+    Scenario::new(
+        "directory-memory",
+        "eight peers hand over joins with as many and as long addresses as fit",
+        memory,
+    )
+    .within_mib(48.0),
+    Scenario::new(
+        "region-by-joins",
+        "joins of unreachable keys, some closer to an offline recipient than the node",
+        region,
+    ),
+];
+
+/// Joins of new keys with these addresses.
+fn joins(
+    stage: &mut Stage,
+    count: usize,
+    addresses: impl Fn(usize) -> anyhow::Result<Vec<Address>>,
+) -> anyhow::Result<Vec<Bytes>> {
+    let mut joins = Vec::with_capacity(count);
+    for at in 0..count {
+        let peer = stage.claimed(addresses(at)?);
+        joins.push(frames::join(&peer, at as u64, &[])?);
+    }
+    Ok(joins)
+}
+
+fn flush(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        // A peer that was connected once and is away while the directory is flooded.
+        let to = stage.target().clone();
+        let friend = stage.honest(ip(10, 0, 1), 0).await?;
+        let served = friend.is_served(&to).await;
+        let address = friend.node().peer_address();
+        let id = to.public_key.node_id();
+        friend.node().remove_peer(&id);
+        stage.check("the friend is known", served);
+        for group in 0..3 {
+            let count = stage.scale(1_900, 600);
+            let frames = joins(stage, count, |at| {
+                Ok(vec![silent(
+                    u16::try_from(at + 2_000 * usize::from(group))?,
+                    18_189,
+                )])
+            })?;
+            let peer = stage.hostile(ip(66 + group, 1, 1)).await?;
+            pump(&peer, frames).await;
+        }
+        let known = stage.process().knows(&address.public_key)?;
+        stage.check("and is still known", known);
+        stage.newcomers_are_served(2).await
+    })
+}
+
+fn memory(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        for group in 0..8 {
+            let count = stage.scale(1_900, 500);
+            let frames = joins(stage, count, |at| {
+                let name = "a".repeat(60);
+                let address = |n| format!("/dns4/{name}.{name}.{name}.x{n}-{at}.com/tcp/1").parse();
+                Ok((0..5).map(address).collect::<Result<_, _>>()?)
+            })?;
+            let peer = stage.hostile(ip(66 + group, 1, 1)).await?;
+            pump(&peer, frames).await;
+        }
+        let known = stage.status()?.known;
+        stage.check(format!("{known} peers known"), known > 100);
+        stage.newcomers_are_served(2).await
+    })
+}
+
+fn region(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let count = stage.scale(1_900, 600);
+        // The closest to the recipient's key are closer than any honest node.
+        let frames = joins(stage, count, |at| {
+            Ok(vec![silent(u16::try_from(at)?, 18_189)])
+        })?;
+        let peer = stage.hostile(ip(66, 1, 1)).await?;
+        pump(&peer, frames).await;
+        super::storage::reaches_offline_friend(stage).await
+    })
+}

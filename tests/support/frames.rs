@@ -1,0 +1,164 @@
+//! Frames that a peer may send, made without a node: what no node of ours would send, too.
+
+use bytes::Bytes;
+use dht_core::{
+    Address, Clock as _, Destination, DomainHeader, Encryption, Entropy as _, Header, MessageTag,
+    MessageType, NodeIdentity, OsEntropy, ProtocolVersion, PublicKey, SealError, SealRequest,
+    SealSecrets, SecretKey, Signing, SystemClock, domain_parts, encode_envelope, encode_parts,
+    seal,
+};
+use dht_proto::dht::{DiscoveryMessage, JoinMessage};
+use prost::Message as _;
+
+/// Seconds for which the messages are valid.
+const VALID_SECONDS: u64 = 3_600;
+
+/// A discovery of `seeker` for `sought`.
+///
+/// # Errors
+/// [`SealError`] if a key is not one to encrypt for.
+pub fn discovery(
+    seeker: &NodeIdentity,
+    sought: &PublicKey,
+    nonce: u64,
+) -> Result<Bytes, SealError> {
+    let claim = seeker.claim();
+    let message = DiscoveryMessage {
+        public_key: Bytes::copy_from_slice(seeker.public_key().as_bytes()),
+        addresses: addresses(&claim.addresses),
+        peer_features: claim.features.bits(),
+        nonce,
+        identity_signature: Some((&claim.signature).into()),
+    };
+    let request = SealRequest {
+        message_type: MessageType::Discovery,
+        destination: Destination::PublicKey(*sought),
+        encryption: Encryption::EncryptFor(*sought),
+        ..signed(
+            encode_parts(&[message.encode_to_vec().into()]),
+            seeker.secret_key(),
+        )
+    };
+    frame(request)
+}
+
+/// A join of `peer`, with `more` behind its fields.
+///
+/// # Errors
+/// [`SealError`] if it is too long.
+pub fn join(peer: &NodeIdentity, nonce: u64, more: &[u8]) -> Result<Bytes, SealError> {
+    let claim = peer.claim();
+    let message = JoinMessage {
+        public_key: Bytes::copy_from_slice(peer.public_key().as_bytes()),
+        addresses: addresses(&claim.addresses),
+        peer_features: claim.features.bits(),
+        nonce,
+        identity_signature: Some((&claim.signature).into()),
+    };
+    let mut part = message.encode_to_vec();
+    part.extend_from_slice(more);
+    let request = SealRequest {
+        message_type: MessageType::Join,
+        destination: Destination::PublicKey(*peer.public_key()),
+        ..signed(encode_parts(&[part.into()]), peer.secret_key())
+    };
+    frame(request)
+}
+
+/// An application message, encrypted for `to`.
+///
+/// # Errors
+/// [`SealError`] if it is too long, or the key is not one to encrypt for.
+pub fn post(
+    from: &SecretKey,
+    to: &PublicKey,
+    payload: impl Into<Bytes>,
+) -> Result<Bytes, SealError> {
+    let request = SealRequest {
+        destination: Destination::PublicKey(*to),
+        encryption: Encryption::EncryptFor(*to),
+        ..signed(application(payload), from)
+    };
+    frame(request)
+}
+
+/// Clear gossip for everybody: signed by `from`, or by nobody.
+///
+/// # Errors
+/// [`SealError`] if it is too long.
+pub fn gossip(
+    from: &SecretKey,
+    signing: Signing,
+    payload: impl Into<Bytes>,
+) -> Result<Bytes, SealError> {
+    let request = SealRequest {
+        signing,
+        ..signed(application(payload), from)
+    };
+    frame(request)
+}
+
+/// The same envelope with another header.
+///
+/// # Errors
+/// [`dht_core::EnvelopeError`] if it is no envelope.
+pub fn with_header(frame: Bytes, change: impl FnOnce(&mut Header)) -> Option<Bytes> {
+    let sealed = dht_core::RawEnvelope::parse(frame)
+        .ok()?
+        .into_sealed()
+        .ok()?;
+    let mut header = sealed.header().clone();
+    change(&mut header);
+    Some(encode_envelope(&header, sealed.body()))
+}
+
+/// A message of a protocol, `to` a key, encrypted for it.
+///
+/// # Errors
+/// [`SealError`] if it is too long.
+pub fn protocol(
+    from: &SecretKey,
+    to: &PublicKey,
+    message_type: MessageType,
+    part: Bytes,
+) -> Result<Bytes, SealError> {
+    let request = SealRequest {
+        message_type,
+        destination: Destination::PublicKey(*to),
+        encryption: Encryption::EncryptFor(*to),
+        ..signed(encode_parts(&[part]), from)
+    };
+    frame(request)
+}
+
+fn application(payload: impl Into<Bytes>) -> Bytes {
+    let header = DomainHeader {
+        message_type: 7,
+        nonce: 0,
+    };
+    encode_parts(&domain_parts(header, payload.into()))
+}
+
+fn signed(body: Bytes, sender: &SecretKey) -> SealRequest<'_> {
+    SealRequest {
+        body,
+        message_type: MessageType::None,
+        destination: Destination::Unknown,
+        encryption: Encryption::Clear,
+        sender,
+        signing: Signing::Origin,
+        expires: Some(SystemClock.now().saturating_add(VALID_SECONDS)),
+        tag: MessageTag(0),
+        version: ProtocolVersion::V2,
+    }
+}
+
+fn frame(request: SealRequest<'_>) -> Result<Bytes, SealError> {
+    let sealed = seal(request, SealSecrets::random(&mut OsEntropy.rng()))?;
+    Ok(encode_envelope(&sealed.header, &sealed.body))
+}
+
+fn addresses(addresses: &[Address]) -> Vec<Bytes> {
+    let bytes = |address: &Address| Bytes::copy_from_slice(address.as_bytes());
+    addresses.iter().map(bytes).collect()
+}
