@@ -74,7 +74,8 @@ pub enum SubmitError {
     /// It is too large, or the node is stopping.
     #[error(transparent)]
     Send(#[from] SendError),
-    /// The outbox is full for long, cannot be written, or knows the idempotency key of another message.
+    /// The outbox is full for long, has too much for this recipient, cannot be written, or knows the idempotency key of
+    /// another message.
     #[error("outbox: {0}")]
     Outbox(#[from] SpoolError),
 }

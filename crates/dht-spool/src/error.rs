@@ -11,6 +11,9 @@ pub enum SpoolError {
     /// The configured rows or bytes are in use. Nothing was stored and nothing was dropped.
     #[error("no room: the configured rows or bytes are in use")]
     Full,
+    /// The outbox is more than half full, and a quarter of its rows or bytes are of this recipient. Nothing was stored.
+    #[error("no room: too many messages wait for this recipient")]
+    RecipientFull,
     /// The queue of the writer thread has no room, and the caller chose not to wait.
     #[error("the writer's queue is full")]
     Busy,
@@ -86,6 +89,7 @@ impl SpoolError {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::RecipientFull => "recipient_full",
             Self::Busy => "busy",
             Self::TooLarge { .. } => "too_large",
             Self::DiskFull => "disk_full",

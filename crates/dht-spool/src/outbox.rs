@@ -108,7 +108,7 @@ impl Outbox {
     /// Puts a message. It is durable once the ticket resolves; waits while the writer's queue has no room.
     ///
     /// # Errors
-    /// The ticket's: [`SpoolError::Full`], [`SpoolError::TooLarge`], [`SpoolError::InvalidKey`],
+    /// The ticket's: [`SpoolError::Full`], [`SpoolError::RecipientFull`], [`SpoolError::TooLarge`], [`SpoolError::InvalidKey`],
     /// [`SpoolError::KeyReused`] if the idempotency key stands for another message, or an I/O error.
     pub fn put(&self, entry: NewEntry) -> Ticket<Put> {
         let bytes = match check(&entry) {
@@ -131,7 +131,7 @@ impl Outbox {
     /// Keeps the sealed frame with the entry, so that every attempt sends the same message.
     ///
     /// # Errors
-    /// The ticket's: [`SpoolError::UnknownId`], [`SpoolError::Ended`], [`SpoolError::Full`],
+    /// The ticket's: [`SpoolError::UnknownId`], [`SpoolError::Ended`], [`SpoolError::Full`], [`SpoolError::RecipientFull`],
     /// [`SpoolError::TooLarge`], or an I/O error.
     pub fn set_frame(&self, id: EntryId, frame: Bytes) -> Ticket<()> {
         match check_size(frame.len()) {

@@ -109,6 +109,10 @@ impl From<SpoolError> for ApiError {
                 ErrorCode::Full,
                 Some("ack messages, or wait until some have ended"),
             ),
+            SpoolError::RecipientFull => (
+                ErrorCode::Full,
+                Some("wait until some messages for this recipient have ended, or withdraw some"),
+            ),
             SpoolError::DiskFull => (ErrorCode::Full, Some("make room on the disk")),
             SpoolError::TooLarge { .. } => (ErrorCode::TooLarge, None),
             SpoolError::UnknownConsumer => (

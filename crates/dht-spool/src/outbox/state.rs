@@ -27,11 +27,19 @@ pub(crate) type Digest = [u8; 32];
 /// An entry as it is kept in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
+    pub(crate) recipient: [u8; 32],
     pub(crate) progress: Progress,
     pub(crate) expires_at: UnixSeconds,
     pub(crate) payload_bytes: u64,
     pub(crate) frame_bytes: u64,
     pub(crate) key: Option<Arc<str>>,
+}
+
+/// What the entries of one recipient take that have not ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    rows: u64,
+    bytes: u64,
 }
 
 /// One change of the file.
@@ -66,6 +74,8 @@ pub(crate) struct OutboxState {
     pub(super) ended: BTreeSet<(UnixSeconds, EntryId)>,
     /// Bytes of payloads and frames of entries that have not ended.
     pub(super) bytes: u64,
+    /// The part of each recipient. Bounded by the entries.
+    pub(super) recipients: HashMap<[u8; 32], Usage>,
     pub(super) ids: Ids,
     /// Commits so far.
     pub(super) commits: u64,
@@ -95,14 +105,17 @@ impl OutboxState {
         let payload_bytes = entry.payload.len() as u64;
         let frame_bytes = entry.frame.as_ref().map_or(0, Bytes::len) as u64;
         let wanted = payload_bytes + frame_bytes;
-        if !self.has_room(1, wanted) {
+        if let Err(refused) = self.check_room(entry.recipient.as_bytes(), 1, wanted) {
             self.tally.refused += 1;
-            self.wanted = wanted.max(1);
-            return Err(SpoolError::Full);
+            if refused == SpoolError::Full {
+                self.wanted = wanted.max(1);
+            }
+            return Err(refused);
         }
         self.wanted = 0;
         let id = self.ids.take();
         let slot = Slot {
+            recipient: *entry.recipient.as_bytes(),
             progress: Progress::queued(entry.created_at),
             expires_at: entry.options.expires_at(entry.created_at),
             payload_bytes,
@@ -139,6 +152,26 @@ impl OutboxState {
             && self.bytes.saturating_add(bytes) <= self.config.max_bytes
     }
 
+    /// Whether a recipient may have so much more. In an outbox that is more than half full, none has more than a quarter,
+    /// so that many messages for one that cannot be reached leave room for others. One message of any size may be sent.
+    fn check_room(&self, recipient: &[u8; 32], rows: u64, bytes: u64) -> Result<(), SpoolError> {
+        if !self.has_room(rows, bytes) {
+            return Err(SpoolError::Full);
+        }
+        let own = self.recipients.get(recipient).copied().unwrap_or_default();
+        let own = Usage {
+            rows: own.rows.saturating_add(rows),
+            bytes: own.bytes.saturating_add(bytes),
+        };
+        let is_over = |all: u64, own: u64, limit: u64| all > limit / 2 && own > limit / 4;
+        let over_rows = is_over(self.active() + rows, own.rows, self.config.max_rows);
+        let over_bytes = is_over(self.bytes + bytes, own.bytes, self.config.max_bytes);
+        if own.rows > 1 && (over_rows || over_bytes) {
+            return Err(SpoolError::RecipientFull);
+        }
+        Ok(())
+    }
+
     pub(super) fn update(
         &mut self,
         id: EntryId,
@@ -173,16 +206,17 @@ impl OutboxState {
             return Err(SpoolError::Ended);
         }
         let more = (frame.len() as u64).saturating_sub(slot.frame_bytes);
-        if !self.has_room(0, more) {
-            return Err(SpoolError::Full);
-        }
+        self.check_room(&slot.recipient, 0, more)?;
         let Some(slot) = self.slots.get_mut(&id) else {
             return Err(SpoolError::UnknownId);
         };
-        self.bytes -= slot.frame_bytes;
-        slot.frame_bytes = frame.len() as u64;
-        self.bytes += slot.frame_bytes;
-        changes.push(Change::Progress(id, slot.progress, slot.frame_bytes));
+        let before = std::mem::replace(&mut slot.frame_bytes, frame.len() as u64);
+        let after = slot.frame_bytes;
+        self.bytes = self.bytes - before + after;
+        if let Some(usage) = self.recipients.get_mut(&slot.recipient) {
+            usage.bytes = usage.bytes - before + after;
+        }
+        changes.push(Change::Progress(id, slot.progress, after));
         changes.push(Change::Frame(id, frame));
         Ok(())
     }
@@ -264,7 +298,11 @@ impl OutboxState {
             }
             None => {
                 self.expiry.insert((slot.expires_at, id));
-                self.bytes += slot.payload_bytes + slot.frame_bytes;
+                let bytes = slot.payload_bytes + slot.frame_bytes;
+                self.bytes += bytes;
+                let usage = self.recipients.entry(slot.recipient).or_default();
+                usage.rows += 1;
+                usage.bytes += bytes;
             }
         }
     }
@@ -279,7 +317,15 @@ impl OutboxState {
             }
             None => {
                 self.expiry.remove(&(slot.expires_at, id));
-                self.bytes -= slot.payload_bytes + slot.frame_bytes;
+                let bytes = slot.payload_bytes + slot.frame_bytes;
+                self.bytes -= bytes;
+                if let Some(usage) = self.recipients.get_mut(&slot.recipient) {
+                    usage.rows -= 1;
+                    usage.bytes -= bytes;
+                    if usage.rows == 0 {
+                        self.recipients.remove(&slot.recipient);
+                    }
+                }
             }
         }
     }

@@ -66,6 +66,7 @@ impl Tables for OutboxState {
             let steps = progress.get(id)?.ok_or(SpoolError::Damaged)?;
             let (progress, frame_bytes) = decode(steps.value())?;
             let slot = Slot {
+                recipient: *head.value().0,
                 progress,
                 expires_at: expires_at(&head.value()),
                 payload_bytes,

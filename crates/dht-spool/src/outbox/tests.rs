@@ -224,6 +224,53 @@ fn a_full_outbox_refuses() {
     assert_eq!(put(&outbox, entry(3)), 3);
 }
 
+/// One recipient that cannot be reached, many messages for it: others still have room.
+#[test]
+fn one_recipient_leaves_room_to_others() {
+    let to = |recipient: u64, bytes: usize| NewEntry {
+        recipient: public_key(recipient),
+        payload: Bytes::from(vec![0; bytes]),
+        ..entry(1)
+    };
+    let disk = FaultyDisk::default();
+    let config = OutboxConfig {
+        max_rows: 16,
+        max_bytes: 1_600,
+        ..OutboxConfig::default()
+    };
+    let mut outbox = on(&disk, config.clone());
+    let refused = |outbox: &Outbox, entry| outbox.put(entry).wait().unwrap_err();
+    let ids: Vec<_> = (0..8).map(|_| put(&outbox, to(1, 1))).collect();
+    assert_eq!(refused(&outbox, to(1, 1)), SpoolError::RecipientFull);
+    assert!(!outbox.stats().full);
+    assert_eq!(outbox.stats().refused, 1);
+    // The same holds of an outbox that is opened again.
+    drop(outbox);
+    outbox = on(&disk, config);
+    assert_eq!(refused(&outbox, to(1, 1)), SpoolError::RecipientFull);
+    for _ in 0..4 {
+        put(&outbox, to(2, 1));
+    }
+    assert_eq!(refused(&outbox, to(2, 1)), SpoolError::RecipientFull);
+    // One message of any size may be sent; a second one may not, nor may a frame that makes it two.
+    let large = put(&outbox, to(3, 900));
+    assert_eq!(refused(&outbox, to(3, 1)), SpoolError::RecipientFull);
+    outbox
+        .set_frame(large, Bytes::from_static(b"one"))
+        .wait()
+        .unwrap();
+    let frame = outbox.set_frame(ids[0], Bytes::from(vec![0; 500])).wait();
+    assert_eq!(frame.unwrap_err(), SpoolError::RecipientFull);
+    for id in ids {
+        outbox.update(id, Transition::Received, NOW).wait().unwrap();
+    }
+    outbox
+        .update(large, Transition::Received, NOW)
+        .wait()
+        .unwrap();
+    put(&outbox, to(1, 1));
+}
+
 #[test]
 fn ended_entries_stay_for_a_while() {
     let outbox = outbox(OutboxConfig {

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 
 const MAX_ROWS: usize = 6;
+/// Keys of messages are spread over these.
+const RECIPIENTS: u64 = 4;
 const ENDED_SECONDS: u64 = 30;
 const TTL: u64 = 40;
 
@@ -47,8 +49,13 @@ impl Model {
         }
         let entries = self.entries.values();
         let active = entries.filter(|entry| entry.progress.ended_at.is_none());
-        if active.count() >= MAX_ROWS {
+        let recipients: Vec<_> = active.map(|entry| entry.key % RECIPIENTS).collect();
+        let own = recipients.iter().filter(|of| **of == key % RECIPIENTS);
+        if recipients.len() >= MAX_ROWS {
             return Err(SpoolError::Full);
+        }
+        if recipients.len() >= MAX_ROWS / 2 && own.count() >= MAX_ROWS / 4 {
+            return Err(SpoolError::RecipientFull);
         }
         self.next += 1;
         let entry = ModelEntry {
@@ -132,7 +139,7 @@ proptest! {
             match step {
                 Step::Put(key, number) => {
                     let mut new = named(number, &format!("key {key}"));
-                    new.recipient = public_key(1);
+                    new.recipient = public_key(key % RECIPIENTS);
                     new.created_at = time;
                     new.options.ttl_seconds = TTL;
                     prop_assert_eq!(outbox.put(new).wait(), model.put(key, number, now));
