@@ -16,7 +16,9 @@ use dht_inbound::{
     AnswerCheck, FloodLimits, FloodMeter, Inbound, InboundConfig, InboundRuntime, RateLimiter,
     run_worker,
 };
-use dht_outbound::{Connector, Outbound, PipelineParts, SearchLimits, Searcher, pipeline};
+use dht_outbound::{
+    Connector, Outbound, PipelineParts, SearchCause, SearchLimits, Searcher, pipeline,
+};
 use dht_peers::{
     Directory, DirectoryLimits, InboundFrame,
     policy::{BanPolicy, BanTerms},
@@ -403,19 +405,21 @@ impl Sending {
         };
         let (identity, entropy) = (Arc::clone(&shared.identity), Arc::clone(&shared.entropy));
         let searcher = Searcher::new(door.clone(), identity, entropy, limits);
-        let connector = Connector::new(
-            Dialler(transport.clone()),
-            Arc::new(searcher.clone()),
-            shared.directory.clone(),
-            Arc::clone(&shared.clock),
-            limits.timeout,
-        );
+        let connector = |cause| {
+            Connector::new(
+                Dialler(transport.clone()),
+                Arc::new(searcher.for_cause(cause)),
+                shared.directory.clone(),
+                Arc::clone(&shared.clock),
+                limits.timeout,
+            )
+        };
         Self {
             config: settings,
-            outbound: door.with_discovery(Arc::new(connector.clone())),
+            outbound: door.with_discovery(Arc::new(connector(SearchCause::Application))),
             door,
+            connector: connector(SearchCause::Operator),
             searcher,
-            connector,
         }
     }
 

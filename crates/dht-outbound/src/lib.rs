@@ -57,7 +57,8 @@ pub use outbound::Outbound;
 pub use pipeline::{PipelineParts, pipeline};
 pub use seal::{Seal, SealLayer, SealedRequest};
 pub use search::{
-    Answered, Connector, Dial, MAX_SEARCHES, SEARCH_INTERVAL, SearchError, SearchLimits, Searcher,
+    Answered, Connector, Dial, MAX_SEARCHES, SEARCH_INTERVAL, SearchCause, SearchError,
+    SearchLimits, Searcher,
 };
 pub use select::{Candidates, Chosen, Select, SelectLayer, Selected, Selection, Why, select};
 pub use worker::Worker;

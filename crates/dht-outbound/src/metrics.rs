@@ -11,6 +11,7 @@ const FRAME_BYTES: &str = "dht_outbound_frame_bytes";
 const MESSAGES: &str = "dht_outbound_messages_total";
 const SEEDED: &str = "dht_outbound_seeded_total";
 const DISCOVERIES: &str = "dht_outbound_discoveries_total";
+const SEARCHES_REFUSED: &str = "dht_outbound_searches_refused_total";
 const SHED: &str = "dht_outbound_shed_total";
 const RUNNING: &str = "dht_outbound_running";
 
@@ -37,6 +38,11 @@ pub fn describe_metrics() {
         DISCOVERIES,
         Unit::Count,
         "searches for recipients, by outcome"
+    );
+    describe_counter!(
+        SEARCHES_REFUSED,
+        Unit::Count,
+        "searches refused because the share of their cause is in use"
     );
     describe_counter!(
         SHED,
@@ -69,6 +75,10 @@ pub(crate) fn seeded() {
 
 pub(crate) fn discovery(outcome: &'static str) {
     counter!(DISCOVERIES, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn search_refused(cause: &'static str) {
+    counter!(SEARCHES_REFUSED, "cause" => cause).increment(1);
 }
 
 pub(crate) fn shed(priority: Priority) {

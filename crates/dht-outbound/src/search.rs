@@ -11,12 +11,14 @@ use tower::BoxError;
 
 pub use self::connect::{Connector, Dial};
 use self::table::{Joined, Table};
-use crate::{config::DISCOVERY_SECONDS, discover::Discover, error::SendError, outbound::Outbound};
+use crate::{
+    config::DISCOVERY_SECONDS, discover::Discover, error::SendError, metrics, outbound::Outbound,
+};
 
 mod connect;
 mod table;
 
-/// Keys that are searched for at one time, unless configured otherwise.
+/// Keys that are searched for at one time, unless configured otherwise. Each [`SearchCause`] has a share of them.
 pub const MAX_SEARCHES: usize = 64;
 
 /// Time between two discoveries for one key, unless configured otherwise. Callers that ask for the key meanwhile wait for
@@ -26,7 +28,8 @@ pub const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
 /// Bounds of a [`Searcher`].
 ///
 /// A remote party may choose which keys this node sends to, and each discovery goes to eight nodes and on from there.
-/// So callers for one key share a discovery, and no more than `searches` new keys are searched for in an `interval`.
+/// So callers for one key share a discovery, and no more than `searches` new keys are searched for in an `interval`,
+/// of each cause no more than its share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SearchLimits {
     /// Keys that are searched for at one time; defaults to [`MAX_SEARCHES`].
@@ -64,7 +67,22 @@ pub struct SearchLimits {
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Searcher(Arc<Shared>);
+pub struct Searcher {
+    shared: Arc<Shared>,
+    cause: SearchCause,
+}
+
+/// On whose behalf a key is searched for. Each has places of its own, so that none keeps out the others: a stranger that
+/// connects and leaves makes this node try stored mail again, and takes no place of a new message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SearchCause {
+    /// The operator, or a program, searches for a peer: a quarter of the places.
+    Operator,
+    /// The recipient of a new message is unknown: half of the places.
+    Application,
+    /// A message that was tried before is tried again, or its recipient's addresses do not answer: a quarter of the places.
+    StoredMail,
+}
 
 struct Shared {
     outbound: Outbound,
@@ -92,7 +110,7 @@ pub enum SearchError {
     /// The key is this node's own.
     #[error("a node does not search for itself")]
     CannotDiscoverThisNode,
-    /// [`SearchLimits::searches`] keys are searched for already.
+    /// The share that the [`SearchCause`] has of [`SearchLimits::searches`] is in use.
     #[error("too many searches under way, try again later")]
     TooManySearches,
     /// The discovery was not sent; [`SendError::NobodySelected`] if no node is connected.
@@ -125,10 +143,31 @@ impl Default for SearchLimits {
     }
 }
 
+// === impl SearchCause ===
+
+impl SearchCause {
+    /// Its part of all places, at least one.
+    fn share(self, searches: usize) -> usize {
+        let part = match self {
+            Self::Operator | Self::StoredMail => searches / 4,
+            Self::Application => searches / 2,
+        };
+        part.max(1)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Application => "application",
+            Self::StoredMail => "stored_mail",
+        }
+    }
+}
+
 // === impl Searcher ===
 
 impl Searcher {
-    /// Searches on behalf of `me`. Nonces come from `entropy`: only who can read a discovery can know its nonce.
+    /// Searches on behalf of `me`, for the operator. Nonces come from `entropy`: only who can read a discovery can know its nonce.
     #[must_use]
     pub fn new(
         outbound: Outbound,
@@ -136,13 +175,25 @@ impl Searcher {
         entropy: SharedEntropy,
         limits: SearchLimits,
     ) -> Self {
-        Self(Arc::new(Shared {
-            outbound,
-            me,
-            entropy,
-            limits,
-            table: Mutex::default(),
-        }))
+        Self {
+            shared: Arc::new(Shared {
+                outbound,
+                me,
+                entropy,
+                limits,
+                table: Mutex::default(),
+            }),
+            cause: SearchCause::Operator,
+        }
+    }
+
+    /// The same searches, in the places of this cause.
+    #[must_use]
+    pub fn for_cause(&self, cause: SearchCause) -> Self {
+        Self {
+            cause,
+            ..self.clone()
+        }
     }
 
     /// Searches for the holder of `key`. Once found, it is in the directory.
@@ -153,10 +204,14 @@ impl Searcher {
     /// # Cancel safety
     /// Dropping the future ends the waiting. The answer is still taken if it comes within the time limit.
     pub async fn discover(&self, key: &PublicKey) -> Result<(), SearchError> {
-        if key == self.0.me.public_key() {
+        if key == self.shared.me.public_key() {
             return Err(SearchError::CannotDiscoverThisNode);
         }
-        let found = timeout(self.0.limits.timeout, self.0.search(key)).await;
+        let found = timeout(
+            self.shared.limits.timeout,
+            self.shared.search(key, self.cause),
+        )
+        .await;
         found.unwrap_or(Err(SearchError::TimedOut))
     }
 
@@ -164,13 +219,13 @@ impl Searcher {
     /// more. An answer that is not from the holder of [`Answered::sought`] proves that the latter gave it away.
     #[must_use]
     pub fn take(&self, nonce: u64) -> Option<Answered> {
-        self.0.table.lock().take(nonce)
+        self.shared.table.lock().take(nonce)
     }
 
     /// Keys that are searched for, or were until recently.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.table.lock().len()
+        self.shared.table.lock().len()
     }
 
     /// True if no search is under way.
@@ -188,10 +243,11 @@ impl Discover for Searcher {
 }
 
 impl Shared {
-    async fn search(&self, key: &PublicKey) -> Outcome {
+    async fn search(&self, key: &PublicKey, cause: SearchCause) -> Outcome {
         loop {
             let nonce = self.entropy.rng().next_u64();
-            let joined = self.table.lock().join(key, nonce, &self.limits)?;
+            let joined = self.table.lock().join(key, nonce, cause, &self.limits);
+            let joined = joined.inspect_err(|_| metrics::search_refused(cause.name()))?;
             let mut outcome = match joined {
                 Joined::Waiting(outcome) => outcome,
                 Joined::Leading {
@@ -283,7 +339,8 @@ impl Answered {
 impl fmt::Debug for Searcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Searcher")
-            .field("limits", &self.0.limits)
+            .field("cause", &self.cause)
+            .field("limits", &self.shared.limits)
             .field("searches", &self.len())
             .finish_non_exhaustive()
     }

@@ -6,14 +6,11 @@ use dht_core::{
     Clock as _, DedupHash, DeliveryError, Features, Message, NodeId, PublicKey, SendRequest,
     Strategy, UnixSeconds,
 };
-use dht_outbound::{Outbound, Searcher, SelectConfig, SendError};
+use dht_outbound::{Outbound, SearchCause, Searcher, SelectConfig, SendError};
 use dht_peers::{ConnectedPeers, Directory, FeatureRule, PeerFilter};
 use dht_spool::EntryId;
 use dht_transport::Transport;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use super::{
     Shared,
@@ -24,8 +21,6 @@ use super::{
 use crate::saf::receipt::ReceiptAskers;
 use crate::{adapters::ToApplication, received::Received, shared::Shared as NodeShared};
 
-/// Recipients searched for at one time.
-const SEARCHING: usize = 32;
 /// Time a connection must be old for a stock peer to have taken its streams.
 const YOUNG: Duration = Duration::from_millis(500);
 
@@ -42,21 +37,16 @@ pub(crate) struct DriverParts {
     pub(crate) receipts: ReceiptAskers,
 }
 
-/// Does what attempts ask for; each answer is the event that it brings about. Clones share the searches.
+/// Does what attempts ask for; each answer is the event that it brings about.
 #[derive(Clone)]
 pub(super) struct Actions {
     pub(super) parts: DriverParts,
     shared: Arc<Shared>,
-    searches: Arc<Semaphore>,
 }
 
 impl Actions {
-    pub(super) fn new(parts: DriverParts, shared: Arc<Shared>) -> Self {
-        Self {
-            parts,
-            shared,
-            searches: Arc::new(Semaphore::new(SEARCHING)),
-        }
+    pub(super) const fn new(parts: DriverParts, shared: Arc<Shared>) -> Self {
+        Self { parts, shared }
     }
 
     pub(super) fn is_connected(&self, peer: &NodeId) -> bool {
@@ -89,11 +79,12 @@ impl Actions {
         to: PublicKey,
         sealed: SealedFrame,
         wait: Duration,
+        cause: SearchCause,
     ) -> Event {
         pause(wait).await;
         let peer = to.node_id();
         let known = self.parts.node.directory.find(&peer).is_some();
-        if !known && let Err(error) = self.find(to).await {
+        if !known && let Err(error) = self.find(to, cause).await {
             return Event::Direct(Copy::Failed(error));
         }
         let copy = self
@@ -139,7 +130,7 @@ impl Actions {
         if self.is_connected(&peer) || self.parts.node.directory.find(&peer).is_none() {
             return;
         }
-        if self.find(to).await.is_ok() {
+        if self.find(to, SearchCause::StoredMail).await.is_ok() {
             let _reached = self.parts.transport.dial_known(&peer).await;
         }
     }
@@ -173,11 +164,8 @@ impl Actions {
     }
 
     /// Searches for a node, if not too many are being searched for.
-    async fn find(&self, key: PublicKey) -> Result<(), String> {
-        let Ok(_searching) = self.searches.try_acquire() else {
-            return Err("too many recipients are being searched for".to_owned());
-        };
-        let found = self.parts.searcher.discover(&key).await;
+    async fn find(&self, key: PublicKey, cause: SearchCause) -> Result<(), String> {
+        let found = self.parts.searcher.for_cause(cause).discover(&key).await;
         found.map_err(|error| format!("recipient not found: {error}"))
     }
 

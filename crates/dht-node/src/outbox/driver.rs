@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use dht_core::Clock as _;
+use dht_outbound::SearchCause;
 use dht_spool::{
     Entry, EntryContent, EntryFilter, EntryId, SendState, SpoolError, StateKind, Transition,
 };
@@ -402,16 +403,23 @@ impl Driver {
                 begin(actions.deliver_locally(id, sealed.hash).boxed());
             }
             Action::SendDirect(wait) => {
-                begin(actions.send_direct(to, sealed, wait).boxed());
+                let cause = if tracked.sending.is_first_attempt() {
+                    SearchCause::Application
+                } else {
+                    SearchCause::StoredMail
+                };
+                begin(actions.send_direct(to, sealed, wait, cause).boxed());
             }
             Action::SendToHolders { most, except } => {
                 let holders = actions.choose_holders(to.node_id(), except, most, &sealed);
-                begin(std::future::ready(Event::Chosen(holders.len())).boxed());
+                begin(std::future::ready(Event::Chosen(holders.clone())).boxed());
                 for holder in holders {
                     let actions = actions.clone();
                     let sending = actions.send_to_holder(holder, sealed.clone(), Duration::ZERO);
                     begin(sending.boxed());
                 }
+            }
+            Action::Search => {
                 let searching = actions.search_stale(to);
                 self.spawn(searching.map(|()| Done::Nothing));
             }

@@ -53,7 +53,7 @@ pub(super) enum Event {
     /// What became of the copy for the recipient.
     Direct(Copy),
     /// Nodes that get a copy each; maybe none.
-    Chosen(usize),
+    Chosen(Vec<NodeId>),
     /// What became of a holder's copy.
     Holder(NodeId, Copy),
     /// A peer was asked.
@@ -76,8 +76,10 @@ pub(super) enum Action {
     DeliverLocally,
     /// Send a copy to the recipient after this time; find it first if need be.
     SendDirect(Duration),
-    /// Send copies to the closest nodes, except those that store it already, at most this many.
+    /// Send copies to the closest nodes, except those that store it already or were tried, at most this many.
     SendToHolders { most: usize, except: Vec<NodeId> },
+    /// Search for the recipient, if its known addresses do not answer.
+    Search,
     /// Send a holder's copy again after this time.
     SendAgain(NodeId, Duration),
     /// Ask a peer for a receipt after this time.

@@ -12,7 +12,12 @@ use std::{
 use dht_core::{NodeId, PublicKey, UnixSeconds};
 use dht_spool::{Entry, EntryId, SendState};
 
-use super::{places::Place, sealed::SealedFrame, sending::Sending, turns::Turns};
+use super::{
+    places::Place,
+    sealed::SealedFrame,
+    sending::Sending,
+    turns::{RETRYING, Turns},
+};
 
 /// Bounded by the rows of the spool. Performs no I/O and reads no clock.
 #[derive(Debug)]
@@ -167,6 +172,10 @@ impl Messages {
     pub(super) fn remove(&mut self, id: EntryId) {
         self.change(id, |sending| sending.end(sending.state().clone()));
         self.settle(id);
+        // Now and then, so that what has ended does not pile up behind a recipient that cannot be reached.
+        if self.turns.len() > 2 * self.all.len() + RETRYING {
+            self.turns.retain(|id| self.all.contains_key(&id));
+        }
         if let Some(tracked) = self.all.remove(&id) {
             self.expiry.remove(&(tracked.expires_at, id));
             let recipient = tracked.sending.recipient();

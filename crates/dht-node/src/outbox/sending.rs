@@ -16,7 +16,7 @@ use super::event::{Action, Answer, Copy, Event, Now};
 
 /// Time after a copy was written within which the recipient answers; after that it counts as gone.
 pub(super) const RECEIPT_WAIT: Duration = Duration::from_secs(5);
-/// Time after a copy was written within which a recipient that answers must have the message.
+/// The same of a recipient that answers, for a message that holders do not store.
 pub(super) const DECISION_WAIT: Duration = Duration::from_secs(30);
 /// Time for a copy to be written to a recipient that is connected.
 pub(super) const WRITE_WAIT: Duration = Duration::from_secs(10);
@@ -81,6 +81,10 @@ struct Attempt {
     /// When the direct copy, or the holders, are waited for no longer.
     deadline: Duration,
     asked_holders: bool,
+    /// Nodes that were chosen as holders.
+    chosen: Vec<NodeId>,
+    /// Holders that may still be chosen in place of unreachable ones.
+    replacements: usize,
     /// Copies and answers of holders that are not known yet.
     open: usize,
     /// Waits of the next copy that finds no room and the next question.
@@ -125,6 +129,11 @@ impl Sending {
             number: 0,
             lost: false,
         }
+    }
+
+    /// Whether no attempt before this one was made.
+    pub(super) const fn is_first_attempt(&self) -> bool {
+        self.attempts <= 1
     }
 
     /// The attempt that actions belong to and that answers to them name.
@@ -227,7 +236,7 @@ impl Sending {
                 self.finish(now, &mut actions);
             }
             Event::Direct(copy) => self.on_direct(copy, now, &mut actions),
-            Event::Chosen(count) => self.on_chosen(count, now, &mut actions),
+            Event::Chosen(holders) => self.on_chosen(holders, now, &mut actions),
             Event::Holder(holder, copy) => self.on_holder(holder, copy, now, &mut actions),
             Event::Receipt(from, Answer::Received) if from == self.recipient => {
                 self.receive(&mut actions);
@@ -295,6 +304,8 @@ impl Sending {
             },
             deadline: now.at.saturating_add(wait),
             asked_holders: false,
+            chosen: Vec::new(),
+            replacements: 0,
             open: 0,
             room_wait: ROOM_WAIT,
             ask_wait: ASK_WAIT,
@@ -371,11 +382,12 @@ impl Sending {
             return;
         };
         match answer {
-            // It is alive: the message may still be on its way through it.
+            // It is alive: the message may still be on its way through it. Holders get copies all the same, once the
+            // time for a receipt is over: it may be that no application takes the message.
             Answer::Neither | Answer::Stored => {
                 let wait = attempt.ask_wait;
                 attempt.ask_wait = (wait * 2).min(MAX_ASK_WAIT);
-                if !attempt.asked_holders {
+                if self.direct_only && !attempt.asked_holders {
                     let limit = written.saturating_add(DECISION_WAIT);
                     attempt.deadline = now.at.saturating_add(RECEIPT_WAIT + wait).min(limit);
                 }
@@ -405,17 +417,20 @@ impl Sending {
             };
             if !self.direct_only && most > 0 {
                 attempt.open = 1;
+                attempt.replacements = most;
                 let except = self.holders.iter().copied().collect();
                 actions.push_back(Action::SendToHolders { most, except });
+                actions.push_back(Action::Search);
             }
         }
         self.finish_if_over(now, actions);
     }
 
-    fn on_chosen(&mut self, count: usize, now: Now, actions: &mut VecDeque<Action>) {
+    fn on_chosen(&mut self, holders: Vec<NodeId>, now: Now, actions: &mut VecDeque<Action>) {
         if let Phase::Trying(attempt) = &mut self.phase {
-            attempt.open = attempt.open.saturating_sub(1).saturating_add(count);
-            if count == 0 && self.last_error.is_none() {
+            attempt.open = attempt.open.saturating_sub(1).saturating_add(holders.len());
+            attempt.chosen.extend(holders);
+            if attempt.chosen.is_empty() && self.last_error.is_none() {
                 self.last_error = Some("no node is known that could store the message".to_owned());
             }
             self.finish_if_over(now, actions);
@@ -437,6 +452,14 @@ impl Sending {
                 let wait = attempt.room_wait;
                 attempt.room_wait = (wait * 2).min(MAX_ROOM_WAIT);
                 actions.push_back(Action::SendAgain(holder, wait));
+            }
+            // The next closest node takes its place.
+            Copy::Failed(_) if attempt.replacements > 0 => {
+                attempt.replacements -= 1;
+                let mut except = self.holders.clone();
+                except.extend(&attempt.chosen);
+                let except = except.into_iter().collect();
+                actions.push_back(Action::SendToHolders { most: 1, except });
             }
             Copy::Written { receipts: false } | Copy::Failed(_) => {
                 attempt.open = attempt.open.saturating_sub(1);

@@ -10,12 +10,14 @@ pub(super) const RETRYING: usize = 64;
 /// Of these for one recipient, so that many messages for one that cannot be reached do not keep out the others.
 const RETRYING_A_RECIPIENT: usize = 8;
 
-/// Messages whose next attempt is due. Bounded by the rows of the spool.
+/// Messages whose next attempt is due.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     waiting: HashMap<NodeId, VecDeque<EntryId>>,
     /// The recipients of [`Self::waiting`], the next one first.
     order: VecDeque<NodeId>,
+    /// Messages of [`Self::waiting`].
+    len: usize,
     /// Messages that have a turn, with their recipients; at most [`RETRYING`].
     begun: HashMap<EntryId, NodeId>,
 }
@@ -28,6 +30,23 @@ impl Turns {
             self.order.push_back(recipient);
         }
         waiting.push_back(id);
+        self.len += 1;
+    }
+
+    /// Messages that wait, also those that have ended since.
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Forgets messages that wait and have ended.
+    pub(super) fn retain(&mut self, is_there: impl Fn(EntryId) -> bool) {
+        self.waiting.retain(|_, ids| {
+            ids.retain(|id| is_there(*id));
+            !ids.is_empty()
+        });
+        self.order
+            .retain(|recipient| self.waiting.contains_key(recipient));
+        self.len = self.waiting.values().map(VecDeque::len).sum();
     }
 
     /// Begins the next turn, if one more may begin.
@@ -43,6 +62,7 @@ impl Turns {
         let recipient = self.order.remove(next)?;
         let waiting = self.waiting.get_mut(&recipient)?;
         let id = waiting.pop_front()?;
+        self.len -= 1;
         if waiting.is_empty() {
             self.waiting.remove(&recipient);
         } else {
@@ -82,5 +102,18 @@ mod tests {
         assert_eq!(turns.begin(), Some(9));
         turns.push(id(3), 103);
         assert_eq!(turns.begin(), Some(103));
+    }
+
+    #[test]
+    fn ended_messages_are_forgotten() {
+        let mut turns = Turns::default();
+        for message in 1..=10 {
+            turns.push(id(1), message);
+            turns.push(id(2), message + 10);
+        }
+        turns.retain(|message| message == 7);
+        assert_eq!(turns.len(), 1);
+        assert_eq!(turns.begin(), Some(7));
+        assert_eq!((turns.begin(), turns.len()), (None, 0));
     }
 }

@@ -3,7 +3,7 @@
 use dht_core::PublicKey;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Answered, Outcome, SearchError, SearchLimits};
+use super::{Answered, Outcome, SearchCause, SearchError, SearchLimits};
 
 /// At most [`SearchLimits::searches`] entries, so few that a scan is the fastest look-up.
 #[derive(Debug, Default)]
@@ -12,6 +12,8 @@ pub(super) struct Table(Vec<Search>);
 #[derive(Debug)]
 struct Search {
     nonce: u64,
+    /// On whose behalf it was begun.
+    cause: SearchCause,
     /// When the last discovery was sent.
     asked: Instant,
     answered: Answered,
@@ -36,6 +38,7 @@ impl Table {
         &mut self,
         key: &PublicKey,
         nonce: u64,
+        cause: SearchCause,
         limits: &SearchLimits,
     ) -> Result<Joined, SearchError> {
         let now = Instant::now();
@@ -52,12 +55,14 @@ impl Table {
                 outcome,
             });
         }
-        if self.0.len() >= limits.searches {
-            self.make_room(now, limits)?;
+        let held = self.0.iter().filter(|search| search.cause == cause);
+        if held.count() >= cause.share(limits.searches) {
+            self.make_room(now, cause, limits)?;
         }
         let (sender, outcome) = watch::channel(None);
         self.0.push(Search {
             nonce,
+            cause,
             asked: now,
             answered: Answered {
                 sought: *key,
@@ -88,11 +93,18 @@ impl Table {
         });
     }
 
-    /// Gives up the oldest search without waiting callers, but not so early that keys could be searched for faster
+    /// Gives up the oldest search of a cause without waiting callers, but not so early that keys could be searched for faster
     /// than the limits say.
-    fn make_room(&mut self, now: Instant, limits: &SearchLimits) -> Result<(), SearchError> {
+    fn make_room(
+        &mut self,
+        now: Instant,
+        cause: SearchCause,
+        limits: &SearchLimits,
+    ) -> Result<(), SearchError> {
         let given_up = |search: &Search| {
-            !search.is_waited_for() && now.duration_since(search.asked) >= limits.interval
+            search.cause == cause
+                && !search.is_waited_for()
+                && now.duration_since(search.asked) >= limits.interval
         };
         let searches = self.0.iter().enumerate();
         let oldest = searches

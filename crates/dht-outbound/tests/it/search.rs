@@ -8,8 +8,8 @@ use dht_core::{
     test_util::{NOW, identity, public_key},
 };
 use dht_outbound::{
-    Config, Deliveries, DeliveryReply, Outbound, SEARCH_INTERVAL, SearchError, SearchLimits,
-    Searcher, SendError, Worker,
+    Config, Deliveries, DeliveryReply, Outbound, SEARCH_INTERVAL, SearchCause, SearchError,
+    SearchLimits, Searcher, SendError, Worker,
 };
 use dht_proto::dht::{DiscoveryMessage, JoinMessage};
 use tokio::sync::{mpsc, mpsc::error::TryRecvError, oneshot};
@@ -312,10 +312,11 @@ async fn a_key_is_searched_again_later() {
 #[tokio::test(start_paused = true)]
 async fn searches_are_limited_in_number() {
     let limits = SearchLimits {
-        searches: 2,
+        searches: 4,
         ..SearchLimits::default()
     };
     let (searcher, mut queue) = searcher(limits);
+    let searcher = searcher.for_cause(SearchCause::Application);
     let keys = [1, 2, 3, 4].map(key);
     let mut searches: Vec<_> = keys[..2]
         .iter()
@@ -349,4 +350,35 @@ async fn searches_are_limited_in_number() {
     let mut fourth = task::spawn(searcher.discover(&keys[3]));
     assert_pending!(fourth.poll());
     assert_eq!(searcher.len(), 1, "what nobody waits for is forgotten");
+}
+
+/// Peers that connect and leave make a node search for recipients of stored mail: never in the places of new messages.
+#[tokio::test(start_paused = true)]
+async fn each_cause_has_its_places() {
+    let limits = SearchLimits {
+        searches: 16,
+        ..SearchLimits::default()
+    };
+    let (searcher, _queue) = searcher(limits);
+    let mut searching = Vec::new();
+    for (cause, first, places) in [
+        (SearchCause::StoredMail, 10, 4),
+        (SearchCause::Application, 20, 8),
+        (SearchCause::Operator, 30, 4),
+    ] {
+        let searcher = searcher.for_cause(cause);
+        for seed in first..first + places {
+            let searcher = searcher.clone();
+            let mut search = task::spawn(async move { searcher.discover(&key(seed)).await });
+            assert_pending!(search.poll());
+            searching.push(search);
+        }
+        let refused = searcher.discover(&key(first + places)).await;
+        assert!(matches!(refused, Err(SearchError::TooManySearches)));
+    }
+    assert_eq!(searcher.len(), limits.searches);
+    // A key that is searched for takes no second place.
+    let known = key(10);
+    let mut joined = task::spawn(searcher.discover(&known));
+    assert_pending!(joined.poll());
 }

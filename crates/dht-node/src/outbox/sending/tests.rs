@@ -78,8 +78,8 @@ fn silence_sends_copies_to_holders() {
         most: WANTED,
         except: vec![],
     };
-    assert_eq!(actions, [copies]);
-    sending.handle(Event::Chosen(1), at(5));
+    assert_eq!(actions, [copies, Action::Search]);
+    sending.handle(Event::Chosen(vec![id(2)]), at(5));
     let holder = Event::Holder(id(2), Copy::Written { receipts: true });
     assert_eq!(
         sending.handle(holder, at(5)),
@@ -135,8 +135,8 @@ fn stock_peer_lost_early_is_doubted() {
         most: WANTED,
         except: vec![],
     };
-    assert_eq!(actions, [copies]);
-    sending.handle(Event::Chosen(0), at(10));
+    assert_eq!(actions, [copies, Action::Search]);
+    sending.handle(Event::Chosen(vec![]), at(10));
     // A peer that hangs up after each copy is dialled at growing intervals, also if it comes back at once.
     assert_eq!(sending.deadline(), Some(at(15).at));
     sending.handle(Event::Appeared { recipient: true }, at(10));
@@ -146,7 +146,7 @@ fn stock_peer_lost_early_is_doubted() {
     sending.handle(written(false), at(15));
     sending.handle(Event::ConnectionEnded, at(16));
     start_again(&mut sending, at(16));
-    sending.handle(Event::Chosen(0), at(16));
+    sending.handle(Event::Chosen(vec![]), at(16));
     assert_eq!(sending.deadline(), Some(at(26).at));
     sending.handle(Event::Appeared { recipient: true }, at(17));
     assert_eq!(sending.deadline(), Some(at(25).at));
@@ -170,13 +170,13 @@ fn late_answers_leave_the_attempt_open() {
     start(&mut sending);
     let failed = || Event::Direct(Copy::Failed("down".to_owned()));
     sending.handle(failed(), at(0));
-    sending.handle(Event::Chosen(1), at(0));
+    sending.handle(Event::Chosen(vec![id(2)]), at(0));
     sending.handle(Event::Tick, at(15));
     let first = sending.number();
     start_again(&mut sending, at(20));
     assert_ne!(sending.number(), first);
     sending.handle(failed(), at(20));
-    sending.handle(Event::Chosen(1), at(20));
+    sending.handle(Event::Chosen(vec![id(2)]), at(20));
     assert_eq!(
         sending.handle_late(Event::Receipt(id(2), Answer::Stored), at(21)),
         []
@@ -201,8 +201,8 @@ fn restored_message_finds_its_holders() {
         most: WANTED,
         except: vec![],
     };
-    assert_eq!(actions, [copies]);
-    sending.handle(Event::Chosen(WANTED), at(0));
+    assert_eq!(actions, [copies, Action::Search]);
+    sending.handle(Event::Chosen(vec![id(2), id(3), id(4)]), at(0));
     for holder in 2..5 {
         sending.handle(Event::Receipt(id(holder), Answer::Stored), at(1));
     }
@@ -274,7 +274,11 @@ fn answer_to(action: &Action, luck: Luck, recipient: NodeId) -> Option<Event> {
                 _ => Answer::Neither,
             },
         ),
-        Action::SendToHolders { most, .. } => Event::Chosen((*most).min(2)),
+        Action::SendToHolders { most, except } => {
+            let fresh = (10..20).map(id).filter(|holder| !except.contains(holder));
+            Event::Chosen(fresh.take((*most).min(2)).collect())
+        }
+        Action::Search => return None,
         Action::DeliverLocally => Event::Local(matches!(luck, Luck::Good)),
         Action::Persist(_) => return None,
     })
@@ -328,7 +332,6 @@ proptest! {
             let actions = sending.handle(event, now);
             prop_assert!(sending.state().kind() >= kind, "{kind:?} then {:?}", sending.state());
             kind = sending.state().kind();
-            let mut holder = 10;
             for action in &actions {
                 work += 1;
                 let to_holders = matches!(action, Action::SendToHolders { .. });
@@ -341,10 +344,13 @@ proptest! {
                 // What waits comes after the deadline of this step at the latest.
                 now.at += wait;
                 if let Some(event) = answer_to(action, luck, recipient) {
-                    if let Event::Chosen(count) = event {
-                        for _ in 0..count {
-                            holder += 1;
-                            waiting.push_back(Event::Holder(id(holder), Copy::Written { receipts: true }));
+                    if let Event::Chosen(holders) = &event {
+                        for holder in holders {
+                            let copy = match luck {
+                                Luck::Bad => Copy::Failed("down".to_owned()),
+                                _ => Copy::Written { receipts: true },
+                            };
+                            waiting.push_back(Event::Holder(*holder, copy));
                         }
                         waiting.push_front(event);
                     } else {
@@ -371,7 +377,7 @@ fn holders_cannot_confirm_receipt() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
     sending.handle(Event::Direct(Copy::Failed("down".to_owned())), at(1));
-    sending.handle(Event::Chosen(1), at(1));
+    sending.handle(Event::Chosen(vec![id(2)]), at(1));
     sending.handle(
         Event::Holder(id(5), Copy::Written { receipts: true }),
         at(1),
@@ -387,4 +393,55 @@ fn unreadable_messages_wait_a_minute() {
     let mut sending = sending(EntryOptions::default());
     sending.postpone(at(7));
     assert_eq!(sending.deadline(), Some(at(67).at));
+}
+
+/// A recipient that runs, but whose application does not read: it says of each copy that it has not got it.
+#[test]
+fn unread_message_goes_to_holders() {
+    let unread = |options| {
+        let mut sending = sending(options);
+        start(&mut sending);
+        sending.handle(written(true), at(0));
+        let neither = Event::Receipt(*sending.recipient(), Answer::Neither);
+        sending.handle(neither, at(3));
+        sending
+    };
+    let mut stored = unread(EntryOptions::default());
+    assert_eq!(stored.deadline(), Some(RECEIPT_WAIT));
+    let actions = stored.handle(Event::Tick, at(5));
+    assert!(matches!(
+        actions.front(),
+        Some(Action::SendToHolders { .. })
+    ));
+    let direct = unread(EntryOptions {
+        direct_only: true,
+        ..EntryOptions::default()
+    });
+    assert!(direct.deadline() > Some(at(8).at));
+}
+
+#[test]
+fn unreachable_holders_are_replaced() {
+    let mut sending = sending(EntryOptions::default());
+    start(&mut sending);
+    let failed = || Copy::Failed("down".to_owned());
+    sending.handle(Event::Direct(failed()), at(0));
+    sending.handle(Event::Chosen(vec![id(2), id(3), id(4)]), at(0));
+    sending.handle(Event::Receipt(id(2), Answer::Stored), at(1));
+    let replace = |except| Action::SendToHolders { most: 1, except };
+    let actions = sending.handle(Event::Holder(id(3), failed()), at(1));
+    assert_eq!(actions, [replace(vec![id(2), id(3), id(4)])]);
+    sending.handle(Event::Chosen(vec![id(5)]), at(1));
+    sending.handle(Event::Receipt(id(4), Answer::Stored), at(2));
+    assert!(sending.is_trying(), "the replacement has not answered");
+    // No more of them than copies were wanted.
+    for holder in 5..7 {
+        let actions = sending.handle(Event::Holder(id(holder), failed()), at(2));
+        assert_eq!(actions.len(), 1);
+        sending.handle(Event::Chosen(vec![id(holder + 1)]), at(2));
+    }
+    let actions = sending.handle(Event::Holder(id(7), failed()), at(2));
+    assert!(matches!(actions.front(), Some(Action::Persist(_))));
+    assert_eq!(*sending.state(), SendState::Stored { holders: 2 });
+    assert!(sending.is_waiting());
 }
