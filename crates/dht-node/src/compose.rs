@@ -337,6 +337,7 @@ fn watcher(shared: &Shared, peers: &PeerSync) -> Watcher {
         peers: peers.clone(),
         banned,
         replaced: Repetitions::default(),
+        events: shared.events.clone(),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::{
 
 pub(crate) use self::flapping::Repetitions;
 use self::flapping::{REDIAL_INTERVAL, Redial};
-use crate::{peer_sync::PeerSync, shared::Shared};
+use crate::{events::Events, peer_sync::PeerSync, shared::Shared};
 
 /// How often the flood meter is read and tables are trimmed (03 section 5).
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(120);
@@ -26,6 +26,7 @@ pub(crate) struct Watcher {
     pub(crate) banned: Arc<Notify>,
     /// Connections that took over from another one of the same peer.
     pub(crate) replaced: Repetitions,
+    pub(crate) events: Events,
 }
 
 impl Watcher {
@@ -69,6 +70,10 @@ impl Watcher {
             }
             ConnectionEvent::InboundFailed { address, error, .. } => {
                 tracing::debug!(%address, %error, "inbound connection failed");
+            }
+            ConnectionEvent::ListenerFailed { address } => {
+                tracing::error!(%address, "nobody can connect to this address any more");
+                self.events.fail("listener", "its task panicked");
             }
             ConnectionEvent::Offline => tracing::info!("no peer is connected any more"),
             _ => {}

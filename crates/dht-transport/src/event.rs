@@ -46,6 +46,11 @@ pub enum ConnectionEvent {
         /// Cause of the failure.
         error: UpgradeError,
     },
+    /// A listener panicked again and again, and accepts no more. Waits for room as `Connected` does.
+    ListenerFailed {
+        /// Address that is no longer listened on.
+        address: Address,
+    },
     /// A dial gave no connection.
     DialFailed {
         /// Peer that was dialled.

@@ -32,6 +32,8 @@ const SENT: &str = "dht_transport_messages_sent_total";
 const SENT_BYTES: &str = "dht_transport_messages_sent_bytes_total";
 /// Queued messages, by priority and outcome.
 const DELIVERIES: &str = "dht_transport_deliveries_total";
+/// Tasks that panicked.
+const PANICS: &str = "dht_transport_task_panics_total";
 /// Events dropped because the owner did not take them.
 const EVENTS_LOST: &str = "dht_transport_events_lost_total";
 
@@ -70,6 +72,7 @@ pub fn describe_metrics() {
         "bytes of messages handed to a socket"
     );
     describe_counter!(DELIVERIES, Unit::Count, "outcomes of queued messages");
+    describe_counter!(PANICS, Unit::Count, "tasks that panicked");
     describe_counter!(EVENTS_LOST, Unit::Count, "events nobody took in time");
 }
 
@@ -113,6 +116,10 @@ pub(crate) fn sent(bytes: usize) {
 pub(crate) fn delivery(priority: Priority, outcome: Result<(), DeliveryError>) {
     let outcome = outcome.map_or_else(DeliveryError::name, |()| "sent");
     counter!(DELIVERIES, "priority" => priority.name(), "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn task_panicked() {
+    counter!(PANICS).increment(1);
 }
 
 pub(crate) fn event_lost() {

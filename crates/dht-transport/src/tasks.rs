@@ -1,9 +1,20 @@
 //! Every task of a transport, owned in one place.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use futures::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, task::JoinSet, time::timeout};
+
+use crate::metrics;
 
 /// Tasks that end with the transport at the latest.
 #[derive(Debug)]
@@ -11,7 +22,12 @@ pub(crate) struct Tasks {
     set: Mutex<JoinSet<()>>,
     /// Messages may be sent from threads that belong to no runtime.
     runtime: Handle,
+    panics: Arc<Panics>,
 }
+
+/// Panics of tasks since the start. Each costs what its task was about, and nothing else.
+#[derive(Debug, Default)]
+pub(crate) struct Panics(AtomicU64);
 
 impl Tasks {
     /// Tasks of the present runtime.
@@ -19,6 +35,7 @@ impl Tasks {
         Self {
             set: Mutex::default(),
             runtime: Handle::current(),
+            panics: Arc::default(),
         }
     }
 
@@ -26,7 +43,16 @@ impl Tasks {
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.set.lock();
         while tasks.try_join_next().is_some() {}
-        tasks.spawn_on(task, &self.runtime);
+        let panics = Arc::clone(&self.panics);
+        let caught = async move {
+            let _panicked = panics.catch(task).await;
+        };
+        tasks.spawn_on(caught, &self.runtime);
+    }
+
+    /// For parts of tasks.
+    pub(crate) fn panics(&self) -> &Panics {
+        &self.panics
     }
 
     /// Tasks that have not ended.
@@ -54,5 +80,23 @@ impl Tasks {
 
     pub(crate) fn abort(&self) {
         self.set.lock().abort_all();
+    }
+}
+
+impl Panics {
+    /// Runs `work`; `None` if it panicked, which is counted.
+    pub(crate) async fn catch<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        // What `work` shares with other tasks is behind locks that a panic releases, and changed in one step each.
+        let done = AssertUnwindSafe(work).catch_unwind().await;
+        if done.is_err() {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            metrics::task_panicked();
+            tracing::error!("a task of the transport panicked");
+        }
+        done.ok()
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }

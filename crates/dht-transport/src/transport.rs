@@ -57,6 +57,8 @@ pub struct TransportStats {
     pub queues: usize,
     /// Number of tasks alive.
     pub tasks: usize,
+    /// Tasks that panicked since the start. Each ended one connection, dial or handshake at most.
+    pub panics: u64,
 }
 
 /// Connections to other nodes, and the messages on them. Clones share one transport; dropping the last stops
@@ -272,6 +274,7 @@ impl Transport {
             unread_bytes: state.unread.total() - state.unread.available(),
             queues: state.queues.len(),
             tasks: state.tasks.count(),
+            panics: state.tasks.panics().count(),
         }
     }
 

@@ -176,7 +176,12 @@ impl Life {
             connection: &connection,
         };
         let mut streams = JoinSet::new();
-        let driven = drive(&state, &connection, &mut mux_task, &mut streams);
+        let driven = async {
+            let driven = drive(&state, &connection, &mut mux_task, &mut streams);
+            if state.tasks.panics().catch(driven).await.is_none() {
+                connection.set_ended();
+            }
+        };
         let announced = async {
             if let Some(replaced) = replaced {
                 let connection = Arc::clone(&connection);
@@ -244,7 +249,7 @@ async fn drive(
             slot: Arc::clone(&slot),
             supported: Arc::clone(&supported),
         };
-        streams.spawn(inbound.run(stream));
+        streams.spawn(inbound.supervised(stream));
     });
     tokio::select! {
         biased;
@@ -271,6 +276,14 @@ struct Inbound {
 }
 
 impl Inbound {
+    /// A panic ends the connection.
+    async fn supervised(self, stream: Substream) {
+        let (state, connection) = (Arc::clone(&self.state), Arc::clone(&self.connection));
+        if state.tasks.panics().catch(self.run(stream)).await.is_none() {
+            connection.close(false);
+        }
+    }
+
     async fn run(self, mut stream: Substream) {
         let protocol = match negotiate::respond(&mut stream, &self.supported).await {
             Ok(protocol) => protocol,

@@ -28,27 +28,52 @@ use crate::{
 /// Pause after a failed accept: usually the process is out of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
+/// Panics in a row that a listener survives.
+const MAX_ACCEPT_PANICS: u32 = 10;
+
 /// Accepts until the transport stops. Never waits for a handshake.
 pub(crate) async fn accept(state: Arc<State>, mut acceptor: Box<dyn Acceptor>) {
+    let address = acceptor.local_address();
+    let mut panics = 0;
     loop {
-        let accepted = tokio::select! {
-            biased;
-            () = state.stopping.cancelled() => return,
-            accepted = acceptor.accept() => accepted,
-        };
-        match accepted {
-            Ok(accepted) => match state.admission.admit(accepted.source) {
-                Ok(slot) => state
-                    .tasks
-                    .spawn(welcome(Arc::clone(&state), accepted, slot)),
-                Err(refusal) => state.refused(refusal),
-            },
-            Err(error) => {
-                tracing::debug!(%error, "accept failed");
+        let socket = accept_one(&state, &mut *acceptor);
+        match state.tasks.panics().catch(socket).await {
+            Some(true) => panics = 0,
+            Some(false) => return,
+            None if panics < MAX_ACCEPT_PANICS => {
+                panics += 1;
                 sleep(ACCEPT_BACKOFF).await;
+            }
+            None => {
+                state
+                    .announce(ConnectionEvent::ListenerFailed { address })
+                    .await;
+                return;
             }
         }
     }
+}
+
+/// False when the transport stops.
+async fn accept_one(state: &Arc<State>, acceptor: &mut dyn Acceptor) -> bool {
+    let accepted = tokio::select! {
+        biased;
+        () = state.stopping.cancelled() => return false,
+        accepted = acceptor.accept() => accepted,
+    };
+    match accepted {
+        Ok(accepted) => match state.admission.admit(accepted.source) {
+            Ok(slot) => state
+                .tasks
+                .spawn(welcome(Arc::clone(state), accepted, slot)),
+            Err(refusal) => state.refused(refusal),
+        },
+        Err(error) => {
+            tracing::debug!(%error, "accept failed");
+            sleep(ACCEPT_BACKOFF).await;
+        }
+    }
+    true
 }
 
 impl State {
