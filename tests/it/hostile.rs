@@ -1,12 +1,18 @@
 //! Sockets and peers that do not keep to the protocol, against a running node.
 
-use std::net::SocketAddr;
+use std::{collections::VecDeque, net::SocketAddr};
 
-use dht_core::Network;
+use bytes::Bytes;
+use dht_core::{
+    Address, Clock as _, Entropy as _, Features, MessageTag, Network, NodeIdentity, Payload,
+    ProtocolVersion, SealRequest, SealSecrets, SecretKey, SeededEntropy, SendRequest, Signing,
+    encode_envelope, encode_parts, seal,
+};
 use dht_node::Node;
+use dht_tests::load::Peer;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
 };
 
 use crate::net::{connect, message, node, receive, send, socket_address, until, within};
@@ -118,4 +124,75 @@ async fn closed_sockets_leave_nothing_behind() {
     assert_serves(&target, 2).await;
     assert_eq!(target.stats().handshakes, 1);
     assert_eq!(target.stats().messages_received, 1);
+}
+
+/// A discovery of the node `to`, signed by the peer number `seed`, who claims this address.
+fn discovery(seed: u64, claimed: SocketAddr, to: &Node) -> Bytes {
+    let clock = dht_node::SystemClock;
+    let mut rng = SeededEntropy::new(seed).rng();
+    let secret = SecretKey::random(&mut rng);
+    let address = Address::tcp(claimed.ip(), claimed.port());
+    let now = clock.now();
+    let asker = NodeIdentity::new(secret, Features::NODE, vec![address], now, &mut rng);
+    let request = SendRequest::discovery(&asker, to.public_key(), seed);
+    let SendRequest::Message { params, payload } = request else {
+        unreachable!()
+    };
+    let Payload::Part(part) = payload else {
+        unreachable!()
+    };
+    let request = SealRequest {
+        body: encode_parts(&[part]),
+        message_type: params.message_type,
+        destination: params.destination,
+        encryption: params.encryption,
+        sender: asker.secret_key(),
+        signing: Signing::Anonymous,
+        expires: Some(now.saturating_add(600)),
+        tag: MessageTag(seed),
+        version: ProtocolVersion::default(),
+    };
+    let sealed = seal(request, SealSecrets::random(&mut rng)).unwrap();
+    encode_envelope(&sealed.header, &sealed.body)
+}
+
+/// One connection had a node dial every slot away with signed discoveries of keys that cost nothing, in 0.65 s. What it
+/// can cause is bounded, and all others are served: inbound peers, and dials of the operator.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn discoveries_of_one_peer_fill_nothing() {
+    const DISCOVERIES: u64 = 700;
+    let target = node(1).await;
+    // Takes sockets and says nothing, so that each dial lasts.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let claimed = silent.local_addr().unwrap();
+    let attacker = Peer::connect(99, &target.peer_address(), drop)
+        .await
+        .unwrap();
+    let mut waiting = VecDeque::new();
+    for seed in 1_000..1_000 + DISCOVERIES {
+        let frame = discovery(seed, claimed, &target);
+        attacker
+            .send_when_possible(frame, &mut waiting)
+            .await
+            .unwrap();
+    }
+    until(|| target.stats().messages_received >= DISCOVERIES).await;
+    until(|| target.stats().answered + target.stats().dropped >= DISCOVERIES).await;
+    assert!(
+        target.stats().answered <= 32 + 2 * 60,
+        "{:?}",
+        target.stats()
+    );
+    assert!(attacker.is_connected(), "nobody is banned for volume");
+
+    let mut inbox = target.subscribe();
+    let honest = node(2).await;
+    connect(&honest, &target).await;
+    within(send(&honest, target.public_key(), message("served")))
+        .await
+        .unwrap();
+    assert_eq!(receive(&mut inbox).await.message, message("served"));
+    let configured = node(3).await;
+    connect(&target, &configured).await;
+    drop(silent);
 }

@@ -43,6 +43,7 @@ impl Service<OutboundMessage> for ToTransport {
             to,
             frame,
             priority,
+            cause,
             reply,
             ..
         } = message;
@@ -53,7 +54,7 @@ impl Service<OutboundMessage> for ToTransport {
             }
             reply.send(outcome);
         };
-        let queued = self.transport.send_reporting(&to, frame, priority, report);
+        let queued = (self.transport).send_reporting(&to, frame, priority, cause.into(), report);
         std::future::ready(queued.map_err(Into::into))
     }
 }

@@ -9,8 +9,8 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{
-    Clock as _, DedupHash, Encryption, Flags, MessageTag, NodeId, NodeIdentity, Payload, Priority,
-    SealRequest, SealSecrets, SendParams, SendRequest, SharedClock, Signing, UnixSeconds,
+    Cause, Clock as _, DedupHash, Encryption, Flags, MessageTag, NodeId, NodeIdentity, Payload,
+    Priority, SealRequest, SealSecrets, SendParams, SendRequest, SharedClock, Signing, UnixSeconds,
     encode_envelope, seal,
 };
 use dht_dedup::{DedupMeta, DedupTable};
@@ -51,6 +51,8 @@ pub struct SealedRequest {
     pub tag: MessageTag,
     /// When it is shed.
     pub priority: Priority,
+    /// Part of the node on whose behalf it is sent.
+    pub cause: Cause,
     /// The hash of a message this node sealed for several peers.
     pub hash: Option<DedupHash>,
 }
@@ -127,7 +129,7 @@ impl Sealer {
             tag,
             mut rng,
         } = selected;
-        let priority = request.priority();
+        let (priority, cause) = (request.priority(), request.cause());
         let (frame, hash) = match request {
             SendRequest::Forward { frame, .. } => (frame, None),
             SendRequest::Message { params, payload } => {
@@ -141,6 +143,7 @@ impl Sealer {
             recipients,
             tag,
             priority,
+            cause,
             hash,
         })
     }

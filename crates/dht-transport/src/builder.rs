@@ -1,14 +1,15 @@
 //! Building a transport.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, io, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use dht_core::{Network, NodeIdentity, SharedClock, SharedEntropy};
+use dht_core::{Entropy as _, Network, NodeIdentity, SharedClock, SharedEntropy};
 use dht_peers::{
     Directory,
     policy::{AttributionProfile, BanPolicy, BanTerms},
 };
 use dht_stack::ByteBudget;
+use rand_core::Rng as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +21,9 @@ use crate::{
         admission::{Admission, Bounds},
         dials::Dials,
         encode_identity,
+        names::{self, Lookup},
         table::Table,
+        targets::Targets,
         upgrade::Upgrade,
     },
     limits::{MAX_UNREAD_BYTES, MOST_INBOUND_STREAMS},
@@ -43,6 +46,7 @@ pub struct Builder {
     directory: Option<Directory>,
     bans: Option<BanPolicy>,
     media: Vec<Arc<dyn Medium>>,
+    lookup: Lookup,
     user_agent: Arc<str>,
     handlers: Vec<(Bytes, mpsc::Sender<InboundStream>)>,
 }
@@ -67,6 +71,7 @@ impl Transport {
             directory: None,
             bans: None,
             media: Vec::new(),
+            lookup: Arc::new(names::system),
             user_agent: "".into(),
             handlers: Vec::new(),
         }
@@ -105,6 +110,17 @@ impl Builder {
         self
     }
 
+    /// How the IP addresses of a host name are found. Defaults to the operating system's resolver. Called on a thread of
+    /// its own, where it may block.
+    #[must_use]
+    pub fn lookup(
+        mut self,
+        lookup: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        self.lookup = Arc::new(lookup);
+        self
+    }
+
     /// User agent of this node, at most 50 bytes. Empty by default.
     #[must_use]
     pub fn user_agent(mut self, user_agent: &str) -> Self {
@@ -135,6 +151,7 @@ impl Builder {
             directory,
             bans,
             media,
+            lookup,
             ..
         } = self;
         config.max_inbound_streams = config.max_inbound_streams.min(MOST_INBOUND_STREAMS);
@@ -166,10 +183,13 @@ impl Builder {
             bytes: config.max_queued_bytes,
             lifetime: config.message_lifetime,
         };
+        let mut seed = [0; 16];
+        entropy.rng().fill_bytes(&mut seed);
         let state = State {
             table: Table::new(*identity.node_id()),
             admission: Admission::new(Bounds::of(&config)),
             dials: Dials::default(),
+            targets: Targets::new(lookup, network != Network::LocalNet, seed),
             queues: Arc::new(PeerQueues::new(
                 limits,
                 SharedBytes::new(config.max_queued_bytes_total),

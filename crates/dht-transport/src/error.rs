@@ -67,9 +67,15 @@ pub enum DialError {
     /// The last address that was tried answered, but the upgrade failed.
     #[error("upgrade failed")]
     Upgrade(#[source] UpgradeError),
-    /// The limit of connections is reached.
+    /// The limit of connections is reached, in all, for the cause of the dial, or for the network of the target.
     #[error("too many connections")]
     TooManyConnections,
+    /// The limit of dials is reached, for the cause of the dial or for its target.
+    #[error("too many dials")]
+    TooManyDials,
+    /// A peer has this node, which is on a public network, dial an address that leads into a private one.
+    #[error("the address leads into a private network")]
+    PrivateTarget,
     /// The dial was given up: on request, or because the transport shuts down.
     #[error("dial cancelled")]
     Cancelled,
@@ -137,6 +143,7 @@ impl DialError {
             self,
             Self::NoAddresses
                 | Self::Lookup
+                | Self::PrivateTarget
                 | Self::Connect(_)
                 | Self::ConnectTimeout
                 | Self::Upgrade(_)

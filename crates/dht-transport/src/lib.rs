@@ -97,7 +97,7 @@ pub use builder::Builder;
 pub use channels::CHANNELS;
 pub use config::Config;
 pub use connection::{
-    Connection, IdentityError, IdentityRules, PeerInfo, check_identity, encode_identity,
+    Connection, DialCause, IdentityError, IdentityRules, PeerInfo, check_identity, encode_identity,
     new_connection_wins,
 };
 pub use error::{DialError, EnqueueError, StreamError, UpgradeError};

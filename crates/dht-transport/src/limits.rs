@@ -20,9 +20,8 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
-
 use dht_stack::Rate;
+use ipnet::IpNet;
 
 /// Time a dialler has to send the network byte (02 section 4.1). *Setting.*
 pub const WIRE_BYTE_TIMEOUT: Duration = Duration::from_secs(6);
@@ -56,9 +55,48 @@ pub const MAX_HANDSHAKES: usize = 100;
 /// Connections in all (02 section 16). *Setting.*
 pub const MAX_CONNECTIONS: usize = 500;
 
-/// Connections above [`MAX_CONNECTIONS`] that only this node's own dials may use: inbound connections must
-/// not be able to shut a node in.
+/// Connections above [`MAX_CONNECTIONS`] that only dials of the operator and of the application may use: neither inbound
+/// connections nor what peers have this node dial can shut it in.
 pub const OUTBOUND_RESERVE: usize = 32;
+
+/// Part of [`OUTBOUND_RESERVE`] that only dials of the operator may use.
+pub const OPERATOR_RESERVE: usize = 8;
+
+/// Fraction of [`MAX_CONNECTIONS`] that dials of the overlay may hold: one in this many.
+pub const OVERLAY_SHARE: usize = 4;
+
+/// Fraction of [`MAX_CONNECTIONS`] that dials may hold which peers cause: one in this many.
+pub const PEER_SHARE: usize = 8;
+
+/// Dials of the operator at one time; more wait.
+pub const MAX_OPERATOR_DIALS: usize = 32;
+
+/// Dials of the application at one time; more wait.
+pub const MAX_APPLICATION_DIALS: usize = 64;
+
+/// Dials of the overlay at one time; more wait.
+pub const MAX_OVERLAY_DIALS: usize = 32;
+
+/// Dials at one time that peers cause; more are refused.
+pub const MAX_PEER_DIALS: usize = 16;
+
+/// Dials at one time that peers cause, to one network: an IPv4 /24 or an IPv6 /48.
+pub const MAX_PEER_DIALS_PER_TARGET: usize = 2;
+
+/// Dials that peers cause, to one network.
+pub const PEER_DIALS_PER_TARGET: Rate = Rate {
+    per_second: 1,
+    burst: 8,
+};
+
+/// Networks whose [`PEER_DIALS_PER_TARGET`] are remembered.
+pub const MAX_TARGETS: usize = 4_096;
+
+/// Time that a peer has, after a dial which it caused, to send a message over the connection; then it is closed.
+pub const ANSWER_LINGER: Duration = Duration::from_secs(10);
+
+/// Name lookups at one time for each [`DialCause`](crate::DialCause).
+pub const MAX_LOOKUPS_PER_CAUSE: usize = 2;
 
 /// Connections from one source, an IPv4 /24 or an IPv6 /56 ([`SourceGroup`](dht_core::SourceGroup)). *Setting.*
 pub const MAX_CONNECTIONS_PER_SOURCE: usize = 32;

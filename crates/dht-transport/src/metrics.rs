@@ -6,6 +6,8 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use crate::connection::DialCause;
+
 /// Connections that began, by direction. Minus [`CLOSED`]: connections open.
 const OPENED: &str = "dht_transport_connections_opened_total";
 /// Connections that ended, by direction.
@@ -18,6 +20,8 @@ const UPGRADES_FAILED: &str = "dht_transport_upgrades_failed_total";
 const UPGRADE_SECONDS: &str = "dht_transport_upgrade_seconds";
 /// Sockets closed because of a limit, by limit.
 const REFUSED: &str = "dht_transport_sockets_refused_total";
+/// Dials that were not begun, by cause and limit.
+const DIALS_REFUSED: &str = "dht_transport_dials_refused_total";
 /// Inbound streams reset because there are too many.
 const STREAMS_SHED: &str = "dht_transport_streams_shed_total";
 /// Times a connection was not read for a second because its peer sends too many frames without payload.
@@ -53,6 +57,11 @@ pub fn describe_metrics() {
         "time from socket to connection"
     );
     describe_counter!(REFUSED, Unit::Count, "sockets closed because of a limit");
+    describe_counter!(
+        DIALS_REFUSED,
+        Unit::Count,
+        "dials not begun because of a limit"
+    );
     describe_counter!(
         STREAMS_SHED,
         Unit::Count,
@@ -93,6 +102,10 @@ pub(crate) fn upgrade_failed(direction: Direction) {
 
 pub(crate) fn refused(limit: &'static str) {
     counter!(REFUSED, "limit" => limit).increment(1);
+}
+
+pub(crate) fn dial_refused(cause: DialCause, limit: &'static str) {
+    counter!(DIALS_REFUSED, "cause" => cause.name(), "limit" => limit).increment(1);
 }
 
 pub(crate) fn stream_shed() {

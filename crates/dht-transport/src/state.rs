@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
-    connection::{admission::Admission, dials::Dials, table::Table, upgrade::Upgrade},
+    connection::{
+        admission::Admission, dials::Dials, table::Table, targets::Targets, upgrade::Upgrade,
+    },
     event::ConnectionEvent,
     medium::{Media, WireCounters},
     messaging::{PeerQueues, Receiver},
@@ -26,6 +28,7 @@ pub(crate) struct State {
     pub(crate) table: Table,
     pub(crate) admission: Arc<Admission>,
     pub(crate) dials: Dials,
+    pub(crate) targets: Targets,
     pub(crate) queues: Arc<PeerQueues>,
     pub(crate) receiver: Receiver,
     /// Bytes that peers sent and no stream has read yet, for all connections.

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     config::Config,
-    connection::{Connection, IdentityError, admission::Bounds, listener},
+    connection::{Connection, DialCause, IdentityError, admission::Bounds, listener},
     error::{DialError, EnqueueError, StreamError, UpgradeError},
     messaging::{Connect, PeerSession, Pushed, Queued, Reply},
     mux::Substream,
@@ -85,13 +85,20 @@ impl Drop for StopOnDrop {
 struct DirectoryConnector(Arc<State>);
 
 impl Connect for DirectoryConnector {
-    async fn connect(&self, peer: &NodeId) -> Result<Arc<Connection>, DeliveryError> {
-        self.0.dial_known(peer).await.map_err(|error| match error {
-            DialError::Upgrade(UpgradeError::Identity(IdentityError::Claim(_))) => {
-                DeliveryError::Refused
-            }
-            _ => DeliveryError::DialFailed,
-        })
+    async fn connect(
+        &self,
+        peer: &NodeId,
+        cause: DialCause,
+    ) -> Result<Arc<Connection>, DeliveryError> {
+        self.0
+            .dial_known(peer, cause)
+            .await
+            .map_err(|error| match error {
+                DialError::Upgrade(UpgradeError::Identity(IdentityError::Claim(_))) => {
+                    DeliveryError::Refused
+                }
+                _ => DeliveryError::DialFailed,
+            })
     }
 }
 
@@ -125,8 +132,8 @@ impl Transport {
         self.listening.lock().clone()
     }
 
-    /// A connection to the holder of `key`: the live one, or a new one over the first address that works.
-    /// A dial already under way is joined.
+    /// A connection to the holder of `key`, for the [operator](DialCause::Operator): the live one, or a new one over the
+    /// first address that works. A dial already under way is joined.
     ///
     /// # Errors
     /// [`DialError`].
@@ -141,10 +148,12 @@ impl Transport {
         if self.state.stopping.is_cancelled() {
             return Err(DialError::Cancelled);
         }
-        self.state.dial(key, addresses.to_vec()).await
+        let addresses = addresses.to_vec();
+        self.state.dial(key, addresses, DialCause::Operator).await
     }
 
-    /// As [`dial`](Self::dial), with the key and the addresses that the directory knows, best address first.
+    /// As [`dial`](Self::dial), for the [application](DialCause::Application), with the key and the addresses that the
+    /// directory knows, best address first.
     ///
     /// # Errors
     /// [`DialError`].
@@ -152,7 +161,7 @@ impl Transport {
         if self.state.stopping.is_cancelled() {
             return Err(DialError::Cancelled);
         }
-        self.state.dial_known(peer).await
+        self.state.dial_known(peer, DialCause::Application).await
     }
 
     /// Gives up a dial under way; callers that wait for it get [`DialError::Cancelled`].
@@ -160,7 +169,7 @@ impl Transport {
         self.state.dials.cancel(peer);
     }
 
-    /// Queues a message for a peer; it is dialled as by [`dial_known`](Self::dial_known) if it is not connected.
+    /// Queues a message of the application for a peer; it is dialled as by [`dial_known`](Self::dial_known) if it is not connected.
     ///
     /// Returns at once. The [`Queued`] resolves when the socket took the message.
     ///
@@ -173,11 +182,11 @@ impl Transport {
         priority: Priority,
     ) -> Result<Queued, EnqueueError> {
         let (reply, delivery) = Queued::new();
-        self.queue(peer, frame, priority, reply)?;
+        self.queue(peer, frame, priority, DialCause::Application, reply)?;
         Ok(delivery)
     }
 
-    /// As [`Transport::send`], but calls `report` with what a [`Queued`] would resolve to, also when this fails
+    /// As [`Transport::send`], for any cause, but calls `report` with what a [`Queued`] would resolve to, also when this fails
     /// ([`DeliveryError::Dropped`]).
     ///
     /// `report` is called by the task that writes, with the peer's queue locked: it must be short and must not
@@ -190,9 +199,10 @@ impl Transport {
         peer: &NodeId,
         frame: Bytes,
         priority: Priority,
+        cause: DialCause,
         report: impl FnOnce(Result<(), DeliveryError>) + Send + 'static,
     ) -> Result<(), EnqueueError> {
-        self.queue(peer, frame, priority, Reply::new(report))
+        self.queue(peer, frame, priority, cause, Reply::new(report))
     }
 
     fn queue(
@@ -200,6 +210,7 @@ impl Transport {
         peer: &NodeId,
         frame: Bytes,
         priority: Priority,
+        cause: DialCause,
         reply: Reply,
     ) -> Result<(), EnqueueError> {
         if frame.len() > MAX_MESSAGING_FRAME_BYTES {
@@ -211,7 +222,9 @@ impl Transport {
         if self.state.stopping.is_cancelled() {
             return Err(EnqueueError::ShutDown);
         }
-        if let Pushed::Start(queue) = self.state.queues.push(peer, frame, priority, reply)? {
+        if let Pushed::Start(queue) =
+            (self.state.queues).push(peer, frame, priority, cause, reply)?
+        {
             let session = Session {
                 peer: *peer,
                 queue,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::{MessageTag, NodeId, Priority};
+use dht_core::{Cause, MessageTag, NodeId, Priority};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tower::BoxError;
 use tower_layer::Layer;
@@ -40,6 +40,8 @@ pub struct OutboundMessage {
     pub tag: MessageTag,
     /// When it is shed.
     pub priority: Priority,
+    /// Part of the node on whose behalf it is sent, and its peer dialled.
+    pub cause: Cause,
     /// Where to report what became of it.
     pub reply: DeliveryReply,
 }
@@ -81,6 +83,7 @@ where
             recipients,
             tag,
             priority,
+            cause,
             hash,
         } = request;
         metrics::fan_out(recipients.len(), frame.len());
@@ -93,6 +96,7 @@ where
                 frame: frame.clone(),
                 tag,
                 priority,
+                cause,
                 reply,
             });
             deliveries.push(delivery);
@@ -194,6 +198,7 @@ mod tests {
             recipients: (1..=n).map(id).collect(),
             tag: MessageTag(7),
             priority: Priority::Direct,
+            cause: Cause::Application,
             hash: None,
         }
     }

@@ -12,7 +12,11 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, limits::OUTBOUND_RESERVE};
+use super::cause::DialCause;
+use crate::{
+    config::Config,
+    limits::{OPERATOR_RESERVE, OUTBOUND_RESERVE, OVERLAY_SHARE, PEER_SHARE},
+};
 
 /// Bounds of [`Admission`]; see the fields of [`Config`] of the same names.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +43,8 @@ struct State {
     handshakes: BTreeMap<u64, (Source, CancellationToken)>,
     next: u64,
     connections: usize,
+    /// Connections by the cause of their dial, those that are being dialled included.
+    dialled: [usize; DialCause::ALL.len()],
     sources: HashMap<SourceGroup, Counts>,
 }
 
@@ -52,6 +58,7 @@ struct Counts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Connections,
+    Cause,
     SourceConnections,
     SourceHandshakes,
     Liveness,
@@ -70,6 +77,7 @@ pub(crate) struct HandshakeSlot {
 pub(crate) struct ConnectionSlot {
     admission: Arc<Admission>,
     source: Source,
+    cause: Option<DialCause>,
 }
 
 // === impl Bounds ===
@@ -99,6 +107,7 @@ impl Refusal {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::Cause => "connections_of_cause",
             Self::SourceConnections => "connections_of_source",
             Self::SourceHandshakes => "handshakes_of_source",
             Self::Liveness => "liveness",
@@ -161,14 +170,31 @@ impl Admission {
     }
 
     /// Counts a connection this node dials.
-    pub(crate) fn admit_outbound(self: &Arc<Self>) -> Option<ConnectionSlot> {
+    pub(crate) fn admit_dial(
+        self: &Arc<Self>,
+        cause: DialCause,
+    ) -> Result<ConnectionSlot, Refusal> {
         let mut state = self.state.lock();
-        (state.connections < state.bounds.connections.saturating_add(OUTBOUND_RESERVE)).then(|| {
-            state.connections += 1;
-            ConnectionSlot {
-                admission: Arc::clone(self),
-                source: None,
-            }
+        let most = state.bounds.connections;
+        let (in_all, of_cause) = match cause {
+            DialCause::Operator => (most + OUTBOUND_RESERVE, usize::MAX),
+            DialCause::Application => (most + OUTBOUND_RESERVE - OPERATOR_RESERVE, usize::MAX),
+            DialCause::Overlay => (most, (most / OVERLAY_SHARE).max(1)),
+            DialCause::Peer => (most, (most / PEER_SHARE).max(1)),
+        };
+        if state.connections >= in_all {
+            return Err(Refusal::Connections);
+        }
+        let dialled = cause.of_mut(&mut state.dialled);
+        if *dialled >= of_cause {
+            return Err(Refusal::Cause);
+        }
+        *dialled += 1;
+        state.connections += 1;
+        Ok(ConnectionSlot {
+            admission: Arc::clone(self),
+            source: None,
+            cause: Some(cause),
         })
     }
 
@@ -247,7 +273,33 @@ impl HandshakeSlot {
         Ok(ConnectionSlot {
             admission: Arc::clone(&self.admission),
             source: self.source,
+            cause: None,
         })
+    }
+}
+
+// === impl ConnectionSlot ===
+
+impl ConnectionSlot {
+    /// Gives its place in the share of the cause of its dial back.
+    pub(crate) fn leave_cause(&mut self) {
+        if let Some(cause) = self.cause.take() {
+            let mut state = self.admission.state.lock();
+            let dialled = cause.of_mut(&mut state.dialled);
+            *dialled = dialled.saturating_sub(1);
+        }
+    }
+
+    /// Counts the connection for a source, as if the source had dialled.
+    pub(crate) fn count_for(&mut self, source: Source) -> Result<(), Refusal> {
+        let mut state = self.admission.state.lock();
+        if state.counts(source).connections >= state.bounds.connections_per_source {
+            return Err(Refusal::SourceConnections);
+        }
+        state.count(source, |counts| counts.connections += 1);
+        drop(state);
+        self.source = source;
+        Ok(())
     }
 }
 
@@ -263,6 +315,7 @@ impl Drop for HandshakeSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
+        self.leave_cause();
         let mut state = self.admission.state.lock();
         state.connections = state.connections.saturating_sub(1);
         state.uncount(self.source, |counts| &mut counts.connections);
@@ -413,10 +466,40 @@ mod tests {
             );
         }
         assert_eq!(admission.admit(source(9)).err(), Some(Refusal::Connections));
-        held.extend((0..OUTBOUND_RESERVE).map(|_| admission.admit_outbound().unwrap()));
-        assert!(admission.admit_outbound().is_none());
+        let dial = |cause| admission.admit_dial(cause);
+        for cause in [DialCause::Overlay, DialCause::Peer] {
+            assert_eq!(dial(cause).err(), Some(Refusal::Connections));
+        }
+        let application = OUTBOUND_RESERVE - OPERATOR_RESERVE;
+        held.extend((0..application).map(|_| dial(DialCause::Application).unwrap()));
+        assert!(dial(DialCause::Application).is_err());
+        held.extend((0..OPERATOR_RESERVE).map(|_| dial(DialCause::Operator).unwrap()));
+        assert!(dial(DialCause::Operator).is_err());
         held.clear();
         assert!(admission.admit(source(9)).is_ok());
+        assert!(admission.state.lock().sources.is_empty());
+    }
+
+    /// What peers have this node dial, and its own overlay, take a share of the slots, and targets count as sources do.
+    #[test]
+    fn each_cause_has_its_share() {
+        let admission = Admission::new(Bounds {
+            connections: 80,
+            ..bounds()
+        });
+        let dials =
+            |cause| -> Vec<_> { std::iter::from_fn(|| admission.admit_dial(cause).ok()).collect() };
+        let overlay = dials(DialCause::Overlay);
+        let mut peer = dials(DialCause::Peer);
+        assert_eq!((overlay.len(), peer.len()), (20, 10));
+        let target = bounds().source(source(1));
+        let mut counted = peer.iter_mut().map(|slot| slot.count_for(target));
+        assert!(counted.next().unwrap().is_ok() && counted.next().unwrap().is_ok());
+        assert_eq!(counted.next().unwrap(), Err(Refusal::SourceConnections));
+        let inbound = || admission.admit(source(1)).err();
+        assert_eq!(inbound(), Some(Refusal::SourceConnections));
+        drop((peer, overlay));
+        assert!(inbound().is_none());
         assert!(admission.state.lock().sources.is_empty());
     }
 

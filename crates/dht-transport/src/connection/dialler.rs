@@ -2,7 +2,6 @@
 //! docs/protocol/02-transport-and-connectivity.md section 9.1.
 
 use std::{
-    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{Address, NodeId, PublicKey};
+use dht_core::{Address, Clock as _, NodeId, PublicKey, SourceGroup};
 use dht_peers::{DialTimes, Direction};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::{
@@ -20,22 +19,27 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    admission::Refusal,
+    cause::DialCause,
     dials::{Outcome, Pending},
+    handle::{Connection, Origin},
+    targets::{TargetPlace, Targets, first_of},
     upgrade::{Upgrade, Upgraded},
 };
 use crate::{
     error::{DialError, UpgradeError},
     event::ConnectionEvent,
     limits::MAX_DIAL_ADDRESSES,
+    medium::Socket,
     metrics,
     state::State,
 };
 
 impl State {
     /// As [`dial`](Self::dial), with the key and the addresses that the directory knows.
-    pub(crate) async fn dial_known(self: &Arc<Self>, peer: &NodeId) -> Outcome {
+    pub(crate) async fn dial_known(self: &Arc<Self>, peer: &NodeId, cause: DialCause) -> Outcome {
         if let Some(connection) = self.table.find(peer) {
-            return Ok(connection);
+            return Ok(used_for(connection, cause));
         }
         let Upgrade {
             directory, clock, ..
@@ -43,7 +47,8 @@ impl State {
         let record = directory.find(peer).ok_or(DialError::UnknownPeer)?;
         let addresses = record.dial_order(clock.now());
         let addresses = addresses.into_iter().map(|known| known.address.clone());
-        self.dial(record.public_key(), addresses.collect()).await
+        self.dial(record.public_key(), addresses.collect(), cause)
+            .await
     }
 
     /// A connection to the holder of `key`: the live one, or a new one over the first address that works.
@@ -51,65 +56,97 @@ impl State {
         self: &Arc<Self>,
         key: &PublicKey,
         addresses: Vec<Address>,
+        cause: DialCause,
     ) -> Outcome {
         if key == self.upgrade.identity.public_key() {
             return Err(DialError::OwnKey);
         }
         let peer = key.node_id();
-        if let Some(connection) = self.table.find(&peer) {
-            return Ok(connection);
-        }
-        if self.upgrade.is_banned(key) {
-            return Err(DialError::Banned);
-        }
-        let mut outcome = {
-            let mut dials = self.dials.0.lock();
-            if self.halted.is_cancelled() {
-                return Err(DialError::Cancelled);
+        loop {
+            if let Some(connection) = self.table.find(&peer) {
+                return Ok(used_for(connection, cause));
             }
-            if let Some(pending) = dials.get(&peer) {
-                pending.outcome.subscribe()
-            } else {
-                let (sender, outcome) = watch::channel(None);
-                let cancel = self.halted.child_token();
-                let spoken = Arc::<AtomicBool>::default();
-                let task = Dial {
-                    state: Arc::clone(self),
-                    key: *key,
-                    peer,
-                    addresses,
-                    spoken: Arc::clone(&spoken),
-                    turn: tokio::sync::Mutex::default(),
-                };
-                dials.insert(
-                    peer,
-                    Pending {
-                        outcome: sender,
-                        cancel: cancel.clone(),
-                        spoken,
-                    },
-                );
-                self.tasks.spawn(task.run(cancel));
-                outcome
+            if self.upgrade.is_banned(key) {
+                return Err(DialError::Banned);
             }
-        };
-        let outcome = outcome
-            .wait_for(Option::is_some)
-            .await
-            .map_err(|_| DialError::Cancelled)?;
-        outcome.clone().unwrap_or(Err(DialError::Cancelled))
+            let (joined, mut outcome) = self.pending(key, &addresses, cause)?;
+            let outcome = outcome
+                .wait_for(Option::is_some)
+                .await
+                .map_err(|_| DialError::Cancelled)?
+                .clone();
+            match outcome.unwrap_or(Err(DialError::Cancelled)) {
+                // It tried less than a dial of this cause does.
+                Err(_) if joined == DialCause::Peer && cause != DialCause::Peer => {}
+                outcome => return outcome.map(|connection| used_for(connection, cause)),
+            }
+        }
     }
+
+    /// The dial of a peer that is under way, or a new one of this cause.
+    fn pending(
+        self: &Arc<Self>,
+        key: &PublicKey,
+        addresses: &[Address],
+        cause: DialCause,
+    ) -> Result<(DialCause, watch::Receiver<Option<Outcome>>), DialError> {
+        let peer = key.node_id();
+        let mut dials = self.dials.pending.lock();
+        if self.halted.is_cancelled() {
+            return Err(DialError::Cancelled);
+        }
+        if let Some(pending) = dials.get(&peer) {
+            return Ok((pending.cause, pending.outcome.subscribe()));
+        }
+        let (sender, outcome) = watch::channel(None);
+        let cancel = self.halted.child_token();
+        let spoken = Arc::<AtomicBool>::default();
+        let task = Dial {
+            state: Arc::clone(self),
+            cause,
+            key: *key,
+            peer,
+            addresses: addresses.to_vec(),
+            spoken: Arc::clone(&spoken),
+            turn: tokio::sync::Mutex::default(),
+        };
+        let pending = Pending {
+            cause,
+            outcome: sender,
+            cancel: cancel.clone(),
+            spoken,
+        };
+        dials.insert(peer, pending);
+        self.tasks.spawn(task.run(cancel));
+        Ok((cause, outcome))
+    }
+}
+
+/// A connection that this node uses for more than an answer stays open.
+fn used_for(connection: Arc<Connection>, cause: DialCause) -> Arc<Connection> {
+    if cause != DialCause::Peer {
+        connection.keep();
+    }
+    connection
 }
 
 /// One dial.
 struct Dial {
     state: Arc<State>,
+    cause: DialCause,
     key: PublicKey,
     peer: NodeId,
     addresses: Vec<Address>,
     spoken: Arc<AtomicBool>,
     /// Held by the attempt that may let the peer have a connection.
     turn: tokio::sync::Mutex<()>,
+}
+
+/// A peer at the end of a dial.
+struct Reached {
+    upgraded: Upgraded,
+    /// Source that the target counts for.
+    source: Option<SourceGroup>,
 }
 
 /// Takes the dial out of the table however its task ends.
@@ -149,17 +186,16 @@ impl Dial {
     /// Tries the addresses: the next one starts when the one before failed, or after a moment beside it.
     async fn attempt(&self) -> Outcome {
         let state = &self.state;
-        let candidates: Vec<_> = self
-            .addresses
-            .iter()
-            .filter(|address| state.media.serves(address))
-            .take(MAX_DIAL_ADDRESSES)
-            .collect();
+        let most = match self.cause {
+            DialCause::Peer => 1,
+            _ => MAX_DIAL_ADDRESSES,
+        };
+        let served = |address: &&Address| Targets::serves(&state.media, address);
+        let candidates: Vec<_> = self.addresses.iter().filter(served).take(most).collect();
         let mut waiting = candidates.into_iter();
-        let slot = state
-            .admission
-            .admit_outbound()
-            .ok_or(DialError::TooManyConnections)?;
+        let _place = (state.dials.place(self.cause, state.config.connect_timeout)).await?;
+        let slot = state.admission.admit_dial(self.cause);
+        let slot = slot.map_err(|refusal| self.refused(refusal))?;
         let mut error = DialError::NoAddresses;
         let mut running = FuturesUnordered::new();
         loop {
@@ -174,17 +210,17 @@ impl Dial {
                 Some((address, started, result)) = running.next() => {
                     self.record(address, result.as_ref().map(|_| started.elapsed()));
                     match result {
-                        Ok(upgraded) => {
+                        Ok(Reached { upgraded, source }) => {
                             // Cut the others off before the connection counts.
                             drop(running);
-                            return Ok(state.adopt(
-                                upgraded,
-                                Direction::Outbound,
-                                address.clone(),
-                                state.admission.source_of(address),
-                                slot,
-                                started.elapsed(),
-                            ));
+                            let mut slot = slot;
+                            if self.cause == DialCause::Peer {
+                                let counted = slot.count_for(source);
+                                counted.map_err(|refusal| self.refused(refusal))?;
+                            }
+                            let origin = Origin::Dialled(self.cause);
+                            let address = address.clone();
+                            return Ok(state.adopt(upgraded, origin, address, source, slot, started.elapsed()));
                         }
                         Err(DialError::Upgrade(UpgradeError::OwnKey)) => {
                             error = DialError::OwnKey;
@@ -207,32 +243,66 @@ impl Dial {
     async fn address<'a>(
         &'a self,
         address: &'a Address,
-    ) -> (&'a Address, Instant, Result<Upgraded, DialError>) {
+    ) -> (&'a Address, Instant, Result<Reached, DialError>) {
         let started = Instant::now();
         (address, started, self.reach(address).await)
     }
 
-    async fn reach(&self, address: &Address) -> Result<Upgraded, DialError> {
+    async fn reach(&self, address: &Address) -> Result<Reached, DialError> {
         let state = &self.state;
-        let socket = timeout(state.config.connect_timeout, state.media.dial(address))
-            .await
-            .map_err(|_| DialError::ConnectTimeout)?
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => DialError::Lookup,
-                kind => DialError::Connect(kind),
-            })?
-            .counted(Arc::clone(&state.wire));
+        let connected = timeout(state.config.connect_timeout, self.connect(address));
+        let (socket, target, _place) = connected.await.map_err(|_| DialError::ConnectTimeout)??;
+        let source = state.admission.source_of(&target);
+        let socket = socket.counted(Arc::clone(&state.wire));
         self.spoken.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + state.config.upgrade_timeout;
         state
             .upgrade
             .outbound(socket, &self.key, &self.turn, deadline)
             .await
+            .map(|upgraded| Reached { upgraded, source })
             .map_err(|failed| {
                 metrics::upgrade_failed(Direction::Outbound);
                 state.upgrade.report(&failed, true);
                 DialError::Upgrade(failed.error)
             })
+    }
+
+    /// A socket to the first target behind an address that answers.
+    async fn connect(
+        &self,
+        address: &Address,
+    ) -> Result<(Socket, Address, Option<TargetPlace>), DialError> {
+        let state = &self.state;
+        let resolved = state.targets.resolve(&state.media, address, self.cause);
+        let targets = resolved.await.inspect_err(|error| {
+            if *error == DialError::PrivateTarget {
+                metrics::dial_refused(self.cause, "private_target");
+            }
+        })?;
+        let place = match targets.first() {
+            Some(target) if self.cause == DialCause::Peer => {
+                let source = state.admission.source_of(target);
+                let place = (state.targets).claim(target, source, state.upgrade.clock.now());
+                Some(place.ok_or_else(|| {
+                    metrics::dial_refused(self.cause, "dials_of_target");
+                    DialError::TooManyDials
+                })?)
+            }
+            _ => None,
+        };
+        let connect = |target: Address| async move {
+            let socket = state.media.dial(&target).await?;
+            Ok((socket, target))
+        };
+        let connected = first_of(targets, connect).await;
+        let (socket, target) = connected.map_err(|error| DialError::Connect(error.kind()))?;
+        Ok((socket, target, place))
+    }
+
+    fn refused(&self, refusal: Refusal) -> DialError {
+        metrics::dial_refused(self.cause, refusal.name());
+        DialError::TooManyConnections
     }
 
     /// Enters in the directory how dialling one address went. Success means the whole upgrade: a connected socket
@@ -250,6 +320,8 @@ impl Dial {
                 };
                 directory.mark_seen(&self.peer, address, times, now);
             }
+            // Says nothing about the address.
+            Err(DialError::TooManyDials) => {}
             Err(failure) => {
                 directory.mark_failed(&self.peer, address, &failure.to_string(), now);
             }

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::identity::PeerInfo;
+use super::{cause::DialCause, identity::PeerInfo};
 use crate::{
     error::StreamError,
     limits::DRAIN_TIMEOUT,
@@ -31,9 +31,11 @@ pub struct Connection {
     id: u64,
     peer: Arc<RemotePeer>,
     info: PeerInfo,
-    direction: Direction,
+    origin: Origin,
     address: Address,
     since: Instant,
+    /// Whether it is for one answer to the peer, and closed after it.
+    passing: AtomicBool,
     requests: mpsc::Sender<OpenRequest>,
     live: Arc<LiveStreams>,
     meter: Arc<SendMeter>,
@@ -48,11 +50,29 @@ pub(crate) struct Parts {
     pub(crate) id: u64,
     pub(crate) peer: Arc<RemotePeer>,
     pub(crate) info: PeerInfo,
-    pub(crate) direction: Direction,
+    pub(crate) origin: Origin,
     pub(crate) address: Address,
     pub(crate) requests: mpsc::Sender<OpenRequest>,
     pub(crate) live: Arc<LiveStreams>,
     pub(crate) meter: Arc<SendMeter>,
+}
+
+/// How a connection came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The peer dialled.
+    Accepted,
+    /// This node dialled.
+    Dialled(DialCause),
+}
+
+impl Origin {
+    pub(crate) const fn direction(self) -> Direction {
+        match self {
+            Self::Accepted => Direction::Inbound,
+            Self::Dialled(_) => Direction::Outbound,
+        }
+    }
 }
 
 impl Connection {
@@ -61,7 +81,7 @@ impl Connection {
             id,
             peer,
             info,
-            direction,
+            origin,
             address,
             requests,
             live,
@@ -71,9 +91,10 @@ impl Connection {
             id,
             peer,
             info,
-            direction,
+            origin,
             address,
             since: Instant::now(),
+            passing: AtomicBool::new(origin == Origin::Dialled(DialCause::Peer)),
             requests,
             live,
             meter,
@@ -111,7 +132,17 @@ impl Connection {
     /// Side that dialled.
     #[must_use]
     pub const fn direction(&self) -> Direction {
-        self.direction
+        self.origin.direction()
+    }
+
+    /// The connection is of use for more than one answer.
+    pub(crate) fn keep(&self) {
+        self.passing.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the connection is for one answer to the peer, as far as is known by now.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.passing.load(Ordering::Relaxed)
     }
 
     /// The address dialled, or where an inbound connection came from.
@@ -246,7 +277,7 @@ impl fmt::Debug for Connection {
         f.debug_struct("Connection")
             .field("id", &self.id)
             .field("peer", &self.peer.node_id)
-            .field("direction", &self.direction)
+            .field("origin", &self.origin)
             .field("address", &self.address)
             .finish_non_exhaustive()
     }

@@ -14,20 +14,21 @@ use dht_peers::{
 use futures::future::join3;
 use tokio::{
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
     admission::ConnectionSlot,
+    cause::DialCause,
     contest::Contest,
-    handle::{Connection, Parts},
+    handle::{Connection, Origin, Parts},
     table::{Installed, Removed},
     upgrade::Upgraded,
 };
 use crate::{
     channels,
     event::ConnectionEvent,
-    limits::{CLOSE_TIMEOUT, DRAIN_TIMEOUT, PROBE_TIMEOUT},
+    limits::{ANSWER_LINGER, CLOSE_TIMEOUT, DRAIN_TIMEOUT, PROBE_TIMEOUT},
     messaging::{End, InboundSlot, MESSAGING_PROTOCOL},
     metrics,
     mux::{Backlog, LiveStreams, MuxTask, SendMeter, Substream},
@@ -42,7 +43,7 @@ impl State {
     pub(crate) fn adopt(
         self: &Arc<Self>,
         upgraded: Upgraded,
-        direction: Direction,
+        origin: Origin,
         address: Address,
         source: Option<SourceGroup>,
         slot: ConnectionSlot,
@@ -53,6 +54,7 @@ impl State {
             peer,
             info,
         } = upgraded;
+        let direction = origin.direction();
         let (requests, incoming) = channels::OPEN_REQUESTS.open();
         let live = Arc::<LiveStreams>::default();
         let meter = Arc::<SendMeter>::default();
@@ -63,7 +65,7 @@ impl State {
                 .fetch_add(1, Ordering::Relaxed),
             peer: Arc::new(peer.at(source)),
             info,
-            direction,
+            origin,
             address,
             requests,
             live: Arc::clone(&live),
@@ -169,7 +171,7 @@ impl Life {
             mut mux_task,
             replaced,
             contest,
-            slot,
+            mut slot,
         } = self;
         let ending = Ending {
             state: &state,
@@ -177,7 +179,7 @@ impl Life {
         };
         let mut streams = JoinSet::new();
         let driven = async {
-            let driven = drive(&state, &connection, &mut mux_task, &mut streams);
+            let driven = drive(&state, &connection, &mut mux_task, &mut streams, &mut slot);
             if state.tasks.panics().catch(driven).await.is_none() {
                 connection.set_ended();
             }
@@ -237,8 +239,9 @@ async fn drive(
     connection: &Arc<Connection>,
     mux_task: &mut MuxTask,
     streams: &mut JoinSet<()>,
+    slot: &mut ConnectionSlot,
 ) {
-    let slot = Arc::new(InboundSlot::new());
+    let inbound = Arc::new(InboundSlot::new());
     let supported: Arc<[Bytes]> = Arc::clone(&state.upgrade.protocols);
     let running = mux_task.run(|stream| {
         // Bounded: the task resets streams over the limit of live ones.
@@ -246,15 +249,29 @@ async fn drive(
         let inbound = Inbound {
             state: Arc::clone(state),
             connection: Arc::clone(connection),
-            slot: Arc::clone(&slot),
+            slot: Arc::clone(&inbound),
             supported: Arc::clone(&supported),
         };
         streams.spawn(inbound.supervised(stream));
     });
+    // A peer that had this node dial it either talks to it, and counts as if it had dialled, or is let go.
+    let passed = async {
+        if connection.is_passing() {
+            sleep(ANSWER_LINGER).await;
+            let queued_for = state.queues.cause(connection.node_id());
+            let by_others = queued_for.is_some_and(|cause| cause != DialCause::Peer);
+            if connection.is_passing() && !by_others {
+                return;
+            }
+            slot.leave_cause();
+        }
+        std::future::pending().await
+    };
     tokio::select! {
         biased;
         () = connection.closing().cancelled() => {}
         () = connection.until_drained() => {}
+        () = passed => connection.close(true),
         result = running => {
             if let Err(error) = result {
                 tracing::debug!(peer = %connection.node_id(), %error, "connection broke");
@@ -319,6 +336,7 @@ impl Inbound {
             metrics::stream_shed();
             return;
         };
+        self.connection.keep();
         let peer = Arc::clone(self.connection.peer());
         let receiver = &self.state.receiver;
         let end = receiver.run(stream, peer, &self.slot, replaced).await;

@@ -14,6 +14,7 @@ use tokio::{
 
 use super::{
     admission::{HandshakeSlot, Refusal},
+    handle::Origin,
     liveness,
     upgrade::{Failed, Upgraded, WireMode},
 };
@@ -132,7 +133,7 @@ async fn welcome(state: Arc<State>, accepted: Accepted, slot: HandshakeSlot) {
                 Err(refusal) => return state.refused(refusal),
             };
             let took = started.elapsed();
-            let winner = state.adopt(*upgraded, Direction::Inbound, remote, source, slot, took);
+            let winner = state.adopt(*upgraded, Origin::Accepted, remote, source, slot, took);
             state.dials.on_inbound(&winner);
         }
         Ok(Welcome::Liveness(socket)) => {

@@ -1,24 +1,21 @@
 //! TCP over IPv4 and IPv6, with names looked up by the operating system.
 
-use std::{future::Future, io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use dht_core::{Address, DnsKind, Host};
-use futures::{StreamExt, stream::FuturesUnordered};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    net::{TcpListener, TcpStream, lookup_host},
-    time::sleep,
-};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
 
 use super::{Accepted, Acceptor, BoxFuture, Medium, Socket};
-use crate::limits::{self, DIAL_STAGGER, MAX_RESOLVED_ADDRESSES};
+use crate::limits;
 
 /// Silence after which the kernel asks whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// Time between unanswered questions.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Dials and listens on `/ip4|ip6/…/tcp/…`, dials `/dns/…` and `/dns4/…`.
+/// Dials and listens on `/ip4|ip6/…/tcp/…`, and listens on the addresses of `/dns/…` and `/dns4/…`. The transport looks
+/// up the names that it dials.
 ///
 /// TCP_NODELAY and keep-alive probes are on. On Linux, a peer that confirms nothing for
 /// [`limits::WRITE_STALL_TIMEOUT`] is given up.
@@ -28,7 +25,10 @@ pub struct Tcp;
 impl Medium for Tcp {
     fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Socket>> {
         Box::pin(async move {
-            let stream = first_of(resolve(address).await?, TcpStream::connect).await?;
+            let Some(Host::Ip(ip, port)) = address.host() else {
+                return Err(io::ErrorKind::Unsupported.into());
+            };
+            let stream = TcpStream::connect((ip, port)).await?;
             prepare(&stream)?;
             Ok(Socket::tcp(stream))
         })
@@ -47,11 +47,7 @@ impl Medium for Tcp {
     }
 
     fn serves(&self, address: &Address) -> bool {
-        match address.host() {
-            Some(Host::Ip(..)) => true,
-            Some(Host::Dns { kind, .. }) => matches!(kind, DnsKind::Dns | DnsKind::Dns4),
-            _ => false,
-        }
+        matches!(address.host(), Some(Host::Ip(..)))
     }
 }
 
@@ -80,32 +76,6 @@ impl Acceptor for Listener {
                 source: remote.ip(),
             })
         })
-    }
-}
-
-/// Connects to the first target that answers. The next one is tried when the one before failed, or after a moment beside
-/// it: a name may have an address that does not answer.
-async fn first_of<T, F: Future<Output = io::Result<T>>>(
-    targets: Vec<SocketAddr>,
-    connect: impl Fn(SocketAddr) -> F,
-) -> io::Result<T> {
-    let mut waiting = targets.into_iter().take(MAX_RESOLVED_ADDRESSES);
-    let mut running = FuturesUnordered::new();
-    let mut last = io::ErrorKind::AddrNotAvailable.into();
-    loop {
-        match waiting.next() {
-            Some(target) => running.push(connect(target)),
-            None if running.is_empty() => return Err(last),
-            None => {}
-        }
-        tokio::select! {
-            biased;
-            Some(result) = running.next() => match result {
-                Ok(connected) => return Ok(connected),
-                Err(error) => last = error,
-            },
-            () = sleep(DIAL_STAGGER), if waiting.len() > 0 => {}
-        }
     }
 }
 
@@ -151,32 +121,7 @@ async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
-
-    use tokio::time::Instant;
-
     use super::*;
-
-    /// An address of a host name that does not answer does not hold up the next address of that name.
-    #[tokio::test(start_paused = true)]
-    async fn silent_resolved_address_delays_no_next() {
-        let target = |port| SocketAddr::from(([192, 0, 2, 1], port));
-        let connect = |to: SocketAddr| async move {
-            match to.port() {
-                1 => pending().await,
-                2 => Err(io::ErrorKind::ConnectionRefused.into()),
-                port => Ok(port),
-            }
-        };
-        let start = Instant::now();
-        let connected = first_of([1, 2, 3].map(target).to_vec(), connect).await;
-        assert_eq!(connected.unwrap(), 3);
-        assert_eq!(start.elapsed(), DIAL_STAGGER);
-        let refused = first_of(vec![target(2)], connect).await.unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        let nobody = first_of(vec![], connect).await.unwrap_err();
-        assert_eq!(nobody.kind(), io::ErrorKind::AddrNotAvailable);
-    }
 
     /// A peer that vanished is detected with and without data waiting to be sent.
     #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::delivery::Reply;
-use crate::error::EnqueueError;
+use crate::{connection::DialCause, error::EnqueueError};
 
 /// A message on its way out.
 #[derive(Debug)]
@@ -76,6 +76,20 @@ pub(crate) struct MessageQueue {
 pub(crate) struct PeerQueue {
     pub(super) messages: Mutex<MessageQueue>,
     pub(super) waker: AtomicWaker,
+    /// The most important cause of a message that was queued.
+    pub(super) cause: Mutex<Option<DialCause>>,
+}
+
+impl PeerQueue {
+    /// On whose behalf the peer is dialled.
+    pub(super) fn cause(&self) -> DialCause {
+        self.cause.lock().unwrap_or(DialCause::Peer)
+    }
+
+    pub(super) fn add_cause(&self, cause: DialCause) {
+        let mut held = self.cause.lock();
+        *held = Some(held.map_or(cause, |held| held.min(cause)));
+    }
 }
 
 // === impl Entry ===

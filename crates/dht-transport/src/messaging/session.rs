@@ -20,7 +20,12 @@ use super::{
     pump::Pump,
     queue::{Limits, PeerQueue, SharedBytes},
 };
-use crate::{connection::Connection, error::EnqueueError, limits::MAX_OUTBOXES, mux::Substream};
+use crate::{
+    connection::{Connection, DialCause},
+    error::EnqueueError,
+    limits::MAX_OUTBOXES,
+    mux::Substream,
+};
 
 /// Attempts at dialling and opening a stream before the waiting messages fail (02 section 7).
 const ATTEMPTS: u8 = 2;
@@ -55,6 +60,7 @@ pub(crate) trait Connect: Send + Sync {
     fn connect(
         &self,
         peer: &NodeId,
+        cause: DialCause,
     ) -> impl Future<Output = Result<Arc<Connection>, DeliveryError>> + Send;
 }
 
@@ -84,6 +90,7 @@ impl PeerQueues {
         peer: &NodeId,
         frame: Bytes,
         priority: Priority,
+        cause: DialCause,
         reply: Reply,
     ) -> Result<Pushed, EnqueueError> {
         let now = Instant::now();
@@ -95,6 +102,7 @@ impl PeerQueues {
                 .messages
                 .lock()
                 .push(frame, priority, reply, now, &self.limits, &self.shared)?;
+            queue.add_cause(cause);
             queue.waker.wake();
             return Ok(Pushed::Running);
         }
@@ -106,8 +114,14 @@ impl PeerQueues {
             .messages
             .lock()
             .push(frame, priority, reply, now, &self.limits, &self.shared)?;
+        queue.add_cause(cause);
         peers.insert(*peer, Arc::clone(&queue));
         Ok(Pushed::Start(queue))
+    }
+
+    /// The most important cause of what is, or was a moment ago, queued for a peer.
+    pub(crate) fn cause(&self, peer: &NodeId) -> Option<DialCause> {
+        self.peers.lock().get(peer).map(|queue| queue.cause())
     }
 
     /// Bytes waiting for all peers.
@@ -219,8 +233,9 @@ impl<C: Connect> PeerSession<C> {
         let mut error = DeliveryError::DialFailed;
         let mut lost_connections = 0;
         let mut attempts = 0;
-        while attempts < ATTEMPTS {
-            let connection = match self.connect.connect(&self.peer).await {
+        while attempts < self.most_attempts() {
+            let cause = self.queue.cause();
+            let connection = match self.connect.connect(&self.peer, cause).await {
                 Ok(connection) => connection,
                 Err(failure) => {
                     error = failure;
@@ -251,6 +266,14 @@ impl<C: Connect> PeerSession<C> {
             }
         }
         Err(error)
+    }
+
+    /// What a peer causes is tried once.
+    fn most_attempts(&self) -> u8 {
+        match self.queue.cause() {
+            DialCause::Peer => 1,
+            _ => ATTEMPTS,
+        }
     }
 
     /// Sends on one stream until it ends; what was not surely sent goes back into the queue.

@@ -7,7 +7,7 @@
 
 pub mod peer;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dht_core::{
@@ -17,7 +17,8 @@ use dht_core::{
 use dht_peers::{Ban, Directory, InboundFrame, PeerRecord, policy::Offence, test_util::BanLog};
 use dht_stack::ByteBudget;
 use dht_transport::{
-    Config, ConnectionEvent, IdentityRules, InboundStream, Medium, Memory, Outlets, Tcp, Transport,
+    Builder, Config, ConnectionEvent, IdentityRules, InboundStream, Medium, Memory, Outlets, Tcp,
+    Transport,
 };
 use tokio::{sync::mpsc, time::timeout};
 
@@ -96,11 +97,23 @@ impl Setup {
 
     /// With another medium in front of the usual ones.
     pub async fn start_with(self, medium: impl Medium) -> Node {
+        self.start_from(|builder| builder.medium(medium)).await
+    }
+
+    /// With a resolver of its own.
+    pub async fn start_looking_up(
+        self,
+        lookup: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+    ) -> Node {
+        self.start_from(|builder| builder.lookup(lookup)).await
+    }
+
+    async fn start_from(self, extend: impl FnOnce(Builder) -> Builder) -> Node {
         let identity = identity(self.seed);
         let directory = Directory::new(*identity.node_id());
         let bans = BanLog::of(&directory);
         let budget = ByteBudget::with_reserve(self.budget, self.reserve);
-        let mut builder = Transport::builder(
+        let builder = Transport::builder(
             Arc::clone(&identity),
             self.network,
             Arc::new(SeededEntropy::new(self.seed)),
@@ -108,11 +121,11 @@ impl Setup {
             budget.clone(),
         )
         .config(self.config)
-        .directory(directory.clone())
-        .medium(medium)
-        .medium(self.memory)
-        .medium(Tcp)
-        .user_agent("test/1");
+        .directory(directory.clone());
+        let mut builder = extend(builder)
+            .medium(self.memory)
+            .medium(Tcp)
+            .user_agent("test/1");
         if let Some((protocol, handler)) = self.serve {
             builder = builder.serve(protocol, handler);
         }

@@ -1,0 +1,77 @@
+//! On whose behalf this node dials.
+
+use dht_core::Cause;
+
+use crate::limits;
+
+/// Part of the node on whose behalf a peer is dialled. Each has a share of the dials at one time, of the connections, and
+/// of the name lookups, so that none keeps the others out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DialCause {
+    /// The operator: configured peers, and commands.
+    Operator,
+    /// A message or a search of the application.
+    Application,
+    /// This node's own place in the network: joins, searches, requests for stored messages.
+    Overlay,
+    /// A message of a peer, which this node answers or passes on. The peer chose the target, so such a dial tries one
+    /// address once, reaches no private network from a public one, and counts for the network of its target as an
+    /// inbound connection does; the connection is closed when the peer has no further use for it.
+    Peer,
+}
+
+impl DialCause {
+    /// Every cause of a dial, the most important first.
+    pub const ALL: [Self; 4] = [Self::Operator, Self::Application, Self::Overlay, Self::Peer];
+
+    /// A short name for logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Application => "application",
+            Self::Overlay => "overlay",
+            Self::Peer => "peer",
+        }
+    }
+
+    /// Dials at one time.
+    pub(crate) const fn most_dials(self) -> usize {
+        match self {
+            Self::Operator => limits::MAX_OPERATOR_DIALS,
+            Self::Application => limits::MAX_APPLICATION_DIALS,
+            Self::Overlay => limits::MAX_OVERLAY_DIALS,
+            Self::Peer => limits::MAX_PEER_DIALS,
+        }
+    }
+
+    /// One of the parts of a pool that has a part for each cause.
+    pub(crate) fn of<T>(self, [operator, application, overlay, peer]: &[T; 4]) -> &T {
+        match self {
+            Self::Operator => operator,
+            Self::Application => application,
+            Self::Overlay => overlay,
+            Self::Peer => peer,
+        }
+    }
+
+    /// As [`of`](Self::of), to change it.
+    pub(crate) fn of_mut<T>(self, [operator, application, overlay, peer]: &mut [T; 4]) -> &mut T {
+        match self {
+            Self::Operator => operator,
+            Self::Application => application,
+            Self::Overlay => overlay,
+            Self::Peer => peer,
+        }
+    }
+}
+
+impl From<Cause> for DialCause {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Application => Self::Application,
+            Cause::Overlay | Cause::StoredRequest => Self::Overlay,
+            Cause::Reply | Cause::StoredAnswer | Cause::Forward => Self::Peer,
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! What peers may have this node dial, and what stays for its operator and application.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::{io, net::Ipv4Addr, time::Duration};
+
+use dht_core::{Address, DeliveryError, Priority};
+use dht_transport::{
+    Acceptor, BoxFuture, Config, ConnectionEvent, DialCause, DialError, Medium, Memory, Queued,
+    Socket,
+};
+use support::{Node, Setup, body, identity, peer, soon};
+use tokio::{sync::oneshot, time::sleep};
+
+/// The IP address of a peer of memory: each port is in a network of its own.
+fn public(third: u8, host: u8) -> Address {
+    Address::tcp(Ipv4Addr::new(198, 51, third, host).into(), 18_189)
+}
+
+/// A public network in memory: `198.51.0.1` leads to `listener`, every other address takes sockets and says nothing.
+struct Internet {
+    memory: Memory,
+    listener: Address,
+}
+
+impl Medium for Internet {
+    fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Socket>> {
+        Box::pin(async move {
+            if *address == public(0, 1) {
+                return self.memory.dial(&self.listener).await;
+            }
+            std::future::pending().await
+        })
+    }
+
+    fn listen<'a>(&'a self, _: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Acceptor>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn serves(&self, address: &Address) -> bool {
+        address.is_public()
+    }
+}
+
+/// A node that peers are known to, in the networks of `198.51.0.0/16`; and the one that answers.
+async fn on_internet(memory: &Memory, config: Config) -> (Node, Node) {
+    let b = Node::memory(2, memory).await;
+    let medium = Internet {
+        memory: memory.clone(),
+        listener: b.address.clone(),
+    };
+    let mut setup = Setup::memory(1, memory);
+    setup.config = config;
+    (setup.start_with(medium).await, b)
+}
+
+/// Sends for a cause.
+fn send(node: &Node, to: &Node, cause: DialCause) -> oneshot::Receiver<Result<(), DeliveryError>> {
+    send_to(node, to.id(), cause)
+}
+
+fn send_to(
+    node: &Node,
+    to: dht_core::NodeId,
+    cause: DialCause,
+) -> oneshot::Receiver<Result<(), DeliveryError>> {
+    let (report, outcome) = oneshot::channel();
+    let frame = body(1, 100);
+    let report = move |result| {
+        let _nobody_waits = report.send(result);
+    };
+    (node.transport)
+        .send_reporting(&to, frame, Priority::Control, cause, report)
+        .unwrap();
+    outcome
+}
+
+/// One connection had a node dial every slot away with signed discoveries, in less than a second. What peers cause is
+/// bounded; the operator and the application dial as ever.
+#[tokio::test(start_paused = true)]
+async fn discoveries_cannot_take_every_slot() {
+    let memory = Memory::default();
+    let (mut a, b) = on_internet(&memory, support::config()).await;
+    for seed in 100..400 {
+        let claimed = public((seed % 200) as u8 + 1, 1);
+        a.knows_at(identity(seed).public_key(), [claimed]);
+        let _answer = send_to(&a, *identity(seed).node_id(), DialCause::Peer);
+    }
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(a.transport.stats().dials, 16);
+    let addresses = [public(0, 1)];
+    soon(a.transport.dial(b.key(), &addresses)).await.unwrap();
+    let refused = DialError::TooManyDials;
+    let mut shed = 0;
+    loop {
+        match a.event().await {
+            ConnectionEvent::DialFailed { error, .. } if error == refused => shed += 1,
+            ConnectionEvent::Connected { .. } => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(shed >= 200, "{shed}");
+}
+
+/// The dials of a peer lead to few addresses of one network at a time.
+#[tokio::test(start_paused = true)]
+async fn discoveries_cannot_swarm_one_network() {
+    let memory = Memory::default();
+    let (a, _b) = on_internet(&memory, support::config()).await;
+    let mut answers = Vec::new();
+    for seed in 100..120 {
+        a.knows_at(identity(seed).public_key(), [public(7, seed as u8)]);
+        answers.push(send_to(&a, *identity(seed).node_id(), DialCause::Peer));
+    }
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(a.transport.stats().dials, 2);
+}
+
+/// The answer is delivered, and the connection for it is closed when the peer says nothing more.
+#[tokio::test(start_paused = true)]
+async fn answered_peer_is_let_go() {
+    let memory = Memory::default();
+    let mut a = Node::memory(1, &memory).await;
+    let mut b = Node::memory(2, &memory).await;
+    a.knows(&b);
+    let answer = send(&a, &b, DialCause::Peer);
+    assert_eq!(soon(answer).await.unwrap(), Ok(()));
+    b.message().await;
+    a.connected().await;
+    assert!(a.transport.connection(&b.id()).is_some());
+    let ended = a.event().await;
+    assert!(
+        matches!(
+            ended,
+            ConnectionEvent::Disconnected {
+                minimized: true,
+                ..
+            }
+        ),
+        "{ended:?}"
+    );
+}
+
+/// A peer that talks on the connection stays, as one that dialled; so does one that the application wants.
+#[tokio::test(start_paused = true)]
+async fn used_answer_connection_stays() {
+    for by_peer in [true, false] {
+        let memory = Memory::default();
+        let mut a = Node::memory(1, &memory).await;
+        let mut b = Node::memory(2, &memory).await;
+        a.knows(&b);
+        soon(send(&a, &b, DialCause::Peer)).await.unwrap().unwrap();
+        b.message().await;
+        let (from, to): (&Node, &Node) = if by_peer { (&b, &a) } else { (&a, &b) };
+        let reply: Queued = (from.transport)
+            .send(&to.id(), body(2, 10), Priority::Direct)
+            .unwrap();
+        soon(reply).await.unwrap();
+        let to = if by_peer { &mut a } else { &mut b };
+        to.message().await;
+        sleep(Duration::from_secs(60)).await;
+        let kept = a.transport.connection(&b.id());
+        assert!(
+            kept.is_some_and(|kept| kept.is_open()),
+            "by peer: {by_peer}"
+        );
+    }
+}
+
+/// A peer's dial tries one address once; the application's, which joined it, goes on to the others.
+#[tokio::test(start_paused = true)]
+async fn peer_dial_tries_one_address() {
+    let memory = Memory::default();
+    let a = Node::memory(1, &memory).await;
+    let mut b = Node::memory(2, &memory).await;
+    a.knows_at(b.key(), [Address::memory(9_999), b.address.clone()]);
+    let answer = send(&a, &b, DialCause::Peer);
+    assert_eq!(soon(answer).await.unwrap(), Err(DeliveryError::DialFailed));
+    assert_eq!(a.transport.stats().outbound, 0);
+    soon(a.transport.dial_known(&b.id())).await.unwrap();
+    b.connected().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn application_outdoes_joined_peer_dial() {
+    let memory = Memory::default();
+    let (a, b) = on_internet(&memory, support::config()).await;
+    a.knows_at(b.key(), [public(1, 1), public(0, 1)]);
+    let _answer = send(&a, &b, DialCause::Peer);
+    sleep(Duration::from_millis(1)).await;
+    let addresses = [public(1, 1), public(0, 1)];
+    let dialled = soon(a.transport.dial(b.key(), &addresses)).await;
+    assert!(dialled.is_ok(), "{dialled:?}");
+}
+
+/// When every slot is taken the operator still dials, from a reserve that nothing else has.
+#[tokio::test(start_paused = true)]
+async fn full_node_dials_for_its_operator() {
+    let memory = Memory::default();
+    let mut setup = Setup::memory(1, &memory);
+    setup.config.max_connections = 2;
+    let a = setup.start().await;
+    let b = Node::memory(2, &memory).await;
+    let mut c = Node::memory(3, &memory).await;
+    let mut idle = Vec::new();
+    for seed in 10..12 {
+        idle.push(peer::identify(&memory, &a.address, &identity(seed)).await);
+    }
+    a.knows(&b);
+    let answer = send(&a, &b, DialCause::Peer);
+    assert_eq!(soon(answer).await.unwrap(), Err(DeliveryError::DialFailed));
+    let addresses = std::slice::from_ref(&c.address);
+    soon(a.transport.dial(c.key(), addresses)).await.unwrap();
+    c.connected().await;
+    drop(idle);
+}
+
+/// A name that resolves into a private network is not dialled for a peer on a public one. Names of slow servers hold up
+/// no others.
+#[tokio::test]
+async fn names_of_peers_hurt_nobody() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = parking_lot::Mutex::new(held);
+    let memory = Memory::default();
+    let mut b = Setup::tcp(2);
+    b.network = dht_core::Network::Esmeralda;
+    let b = b.start().await;
+    let port = match b.address.host() {
+        Some(dht_core::Host::Ip(_, port)) => port,
+        _ => unreachable!(),
+    };
+    let mut setup = Setup::memory(1, &memory);
+    setup.network = dht_core::Network::Esmeralda;
+    let a = setup
+        .start_looking_up(move |name| {
+            if name.starts_with("slow") {
+                let _released = held.lock().recv();
+            }
+            Ok(vec![Ipv4Addr::LOCALHOST.into()])
+        })
+        .await;
+    let name = |name: &str| {
+        format!("/dns4/{name}/tcp/{port}")
+            .parse::<Address>()
+            .unwrap()
+    };
+    let mut slow = Vec::new();
+    for seed in 100..110 {
+        a.knows_at(identity(seed).public_key(), [name("slow.example.com")]);
+        slow.push(send_to(&a, *identity(seed).node_id(), DialCause::Peer));
+    }
+    let addresses = [name("b.example.com")];
+    soon(a.transport.dial(b.key(), &addresses)).await.unwrap();
+    a.transport.disconnect(&b.id());
+    drop(release);
+    for outcome in slow {
+        assert_eq!(soon(outcome).await.unwrap(), Err(DeliveryError::DialFailed));
+    }
+    let stranger = identity(120);
+    a.knows_at(stranger.public_key(), [name("stranger.example.com")]);
+    let refused = send_to(&a, *stranger.node_id(), DialCause::Peer);
+    assert_eq!(soon(refused).await.unwrap(), Err(DeliveryError::DialFailed));
+    assert_eq!(b.transport.stats().inbound, 1, "nobody else came");
+    let error = a
+        .transport
+        .dial_known(stranger.node_id())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, DialError::Upgrade(_)), "{error:?}");
+}
