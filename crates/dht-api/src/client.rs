@@ -379,7 +379,7 @@ impl Client {
             .await
     }
 
-    /// Connects to a peer, given as `KEY` or `KEY::ADDRESS`, unless it is connected, and tells the round trip.
+    /// Connects to a peer, given as `KEY` or `KEY::ADDRESS`, unless it is connected, and measures a round trip.
     ///
     /// # Errors
     /// [`ClientError`].

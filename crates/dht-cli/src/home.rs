@@ -226,20 +226,17 @@ impl Home {
         Ok(())
     }
 
-    /// Where others reach the node of this home: the addresses it claims, else those that a running node listens on,
-    /// else the configured ones.
+    /// Where others reach the node of this home: the addresses that a running node claims, else those that one with this
+    /// configuration would.
     pub(crate) fn addresses(&self) -> Result<Vec<Address>, Failure> {
         let config = self.config()?;
-        if !config.public_addresses.is_empty() {
-            return Ok(config.public_addresses);
-        }
         let running = fs::read_to_string(self.addresses_path()).unwrap_or_default();
         let running: Vec<Address> = running
             .lines()
             .filter_map(|line| line.parse().ok())
             .collect();
         Ok(if running.is_empty() {
-            config.listen
+            config.claimed_addresses(&config.listen)
         } else {
             running
         })
@@ -252,7 +249,7 @@ impl Home {
         listening.is_some() && listening >= written(&self.path.join(lock::FILE))
     }
 
-    /// Writes the addresses that the running node listens on to a file, which `id` reads.
+    /// Writes the addresses that the running node claims to a file, which `id` reads.
     pub(crate) fn write_addresses(&self, addresses: &[Address]) -> Result<(), Failure> {
         let lines: String = addresses
             .iter()

@@ -57,10 +57,15 @@ impl Id {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let addresses = self.home.addresses()?;
         let is_open = |address: &Address| matches!(address.host(), Some(Host::Ip(_, 0)));
-        if self.address && addresses.iter().any(is_open) {
+        if self.address && (addresses.is_empty() || addresses.iter().any(is_open)) {
             return Err(Failure::config(format!(
-                "nobody can dial port 0: start the node, which takes a port, with: dht-node run --home {}; or set `listen` in its config.toml",
-                self.home.path().display()
+                "nobody can dial this node: it listens {}; set `listen` in {}",
+                match addresses.first() {
+                    Some(_) =>
+                        "on port 0, and takes a port when it runs: start it with `dht-node run`",
+                    None => "nowhere",
+                },
+                self.home.config_path().display()
             )));
         }
         let public_key = self.home.key_or_new()?.public_key();

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod bans;
 mod demo;
+mod descriptors;
 mod exit;
 mod home;
 mod inbox;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
     // Files that the node makes are for their owner only.
     #[cfg(unix)]
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    descriptors::raise();
     let code = match started() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

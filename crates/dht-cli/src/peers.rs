@@ -211,18 +211,17 @@ impl Ping {
         if self.json {
             return print(crate::output::json(&pong)?).await;
         }
-        let micros = |time: Option<u64>| {
-            time.map_or_else(|| "-".to_owned(), |micros| format!("{micros} µs"))
-        };
-        print(format!(
-            "{} {} connected in {}, round trip {}",
-            pong.node_id,
-            if pong.was_connected { "was" } else { "is" },
-            micros(pong.dial_micros),
-            micros(pong.round_trip_micros),
-        ))
-        .await
+        let connected = pong.dial_micros.map_or_else(
+            || "was connected".to_owned(),
+            |micros| format!("connected in {}", milliseconds(micros)),
+        );
+        let (id, time) = (pong.node_id, milliseconds(pong.round_trip_micros));
+        print(format!("{id} {connected}, round trip {time}")).await
     }
+}
+
+fn milliseconds(micros: u64) -> String {
+    format!("{}.{:03} ms", micros / 1000, micros % 1000)
 }
 
 async fn show(peer: &PeerEntry, as_json: bool) -> Result<(), Failure> {

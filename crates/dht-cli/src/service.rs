@@ -7,6 +7,7 @@ use dht_core::{Features, SecretKey};
 use dht_node::{Builder, Event, Node, StartError};
 
 use crate::{
+    descriptors,
     exit::{Failure, chain},
     home::Home,
     lock::Lock,
@@ -45,11 +46,17 @@ impl Service {
         let node = start(builder, home).await?;
         // A home on a full disk still runs; `id` then prints the configured addresses, and `send` presents an old claim.
         let written = home
-            .write_addresses(&node.listen_addresses())
+            .write_addresses(&settings.node.claimed_addresses(&node.listen_addresses()))
             .and_then(|()| home.write_claim(&node.claim()));
         if let Err(failure) = written {
             tracing::warn!(%failure, "the addresses of this node are not written");
         }
+        if settings.node.hides_addresses() {
+            tracing::warn!(
+                "nodes on other machines learn no address of this one, which listens on all; set public_addresses"
+            );
+        }
+        descriptors::check(settings);
         let mut parts = Parts::new(Arc::clone(&node));
         parts.config = settings.node.clone();
         let mut service = Self {

@@ -15,7 +15,7 @@ pub enum StoreError {
     #[error("no space left for stored messages")]
     DiskFull,
     /// The device failed. Nothing was stored; the next insertion tries again.
-    #[error("storage failed: {0:?}")]
+    #[error("storage failed: {0}")]
     Io(io::ErrorKind),
     /// More work is waiting than the queue holds.
     #[error("store queue is full")]

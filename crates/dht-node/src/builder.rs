@@ -57,9 +57,7 @@ pub enum StartError {
     },
     /// The durable inbox cannot be opened.
     #[cfg(feature = "spool")]
-    #[error(
-        "cannot open the inbox {path}: {source}; stop the node that runs with this home, or use another --home"
-    )]
+    #[error("cannot open the inbox {path}: {source}{}", spool_advice(source))]
     Inbox {
         /// File of the inbox.
         path: PathBuf,
@@ -67,7 +65,7 @@ pub enum StartError {
         source: dht_spool::SpoolError,
     },
     /// The outbox cannot be opened.
-    #[error("cannot open the outbox in {path}: {source}")]
+    #[error("cannot open the outbox in {path}: {source}{}", spool_advice(source))]
     Outbox {
         /// Home of the node; empty for an outbox in memory.
         path: PathBuf,
@@ -80,6 +78,20 @@ pub enum StartError {
     /// The identity of this node, with its addresses, is longer than peers accept.
     #[error("too many or too long public addresses: {0}")]
     Identity(#[from] IdentityError),
+}
+
+/// Advice to the user about an error of the inbox or the outbox.
+const fn spool_advice(error: &dht_spool::SpoolError) -> &'static str {
+    use dht_spool::SpoolError;
+    match error {
+        SpoolError::Locked => "; stop the node that runs with this home, or use another --home",
+        SpoolError::NewerFormat { .. } => "; use the newer version, or another --home",
+        SpoolError::DiskFull => "; make room on the disk",
+        SpoolError::Io(io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory)
+        | SpoolError::WrongFile => "; move it away, and a new one is made",
+        SpoolError::Io(io::ErrorKind::PermissionDenied) => "; run as the owner of the home",
+        _ => "",
+    }
 }
 
 impl Builder {
@@ -114,7 +126,7 @@ impl Builder {
         self
     }
 
-    /// Services that this node announces to peers. Defaults to [`Features::NODE`].
+    /// Services that this node announces to peers, less those that its settings turn off. Defaults to [`Features::NODE`].
     pub const fn features(mut self, features: Features) -> Self {
         self.features = features;
         self

@@ -9,7 +9,7 @@ use std::{
 };
 
 use dht_core::{
-    Address, Clock as _, Entropy as _, FingerprintKey, Host, Network, NodeIdentity, SendQueue,
+    Address, Clock as _, Entropy as _, FingerprintKey, Network, NodeIdentity, SendQueue,
 };
 use dht_dedup::{DEFAULT_CAPACITY, DEFAULT_FINGERPRINTS, DedupTable, FingerprintCache};
 use dht_inbound::{
@@ -168,7 +168,7 @@ impl Builder {
         };
         open_listeners(&transport, listen).await?;
         if self.claim.is_none() {
-            let addresses = claimed(&config.public_addresses, &transport.listen_addresses());
+            let addresses = claimed(config, &transport.listen_addresses());
             let (now, mut rng) = (shared.clock.now(), shared.entropy.rng());
             shared.identity.set_addresses(addresses, now, &mut rng);
         }
@@ -215,9 +215,10 @@ impl Builder {
         let identity = match &self.claim {
             Some(claim) => NodeIdentity::with_claim(secret, claim.clone()),
             None => {
-                let addresses = claimed(&config.public_addresses, &config.listen);
+                let addresses = claimed(config, &config.listen);
                 let (now, mut rng) = (clock.now(), entropy.rng());
-                NodeIdentity::new(secret, self.features, addresses, now, &mut rng)
+                let features = config.features(self.features);
+                NodeIdentity::new(secret, features, addresses, now, &mut rng)
             }
         };
         let limits = DirectoryLimits::within(memory.directory);
@@ -490,21 +491,9 @@ fn inbound_config(config: &Config, validation_deadline: Duration) -> InboundConf
     inbound
 }
 
-/// The addresses of the claim: public addresses if there are any, otherwise those listened on. Peers refuse the
-/// unspecified address (0.0.0.0); it is replaced by loopback, which it includes.
-fn claimed(public: &[Address], listening: &[Address]) -> Vec<Address> {
-    let addresses = if public.is_empty() { listening } else { public };
-    let specific = |address: &Address| match address.host() {
-        Some(Host::Ip(ip, port)) if ip.is_unspecified() => {
-            Address::tcp(std::net::Ipv4Addr::LOCALHOST.into(), port)
-        }
-        _ => address.clone(),
-    };
-    let mut claimed: Vec<Address> = addresses
-        .iter()
-        .take(dht_proto::limits::MAX_CLAIM_ADDRESSES)
-        .map(specific)
-        .collect();
+/// The addresses of the claim, of which there must be one.
+fn claimed(config: &Config, listening: &[Address]) -> Vec<Address> {
+    let mut claimed = config.claimed_addresses(listening);
     if claimed.is_empty() {
         claimed.extend(PLACEHOLDER.parse());
     }

@@ -1,11 +1,14 @@
 //! Settings of a node as plain data.
 
-use dht_core::{Address, Network, OutOfRange, PeerAddress, PublicKey};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use dht_core::{Address, Features, Host, Network, OutOfRange, PeerAddress, PublicKey};
 use dht_inbound::{
     DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS, RateLimits,
 };
 use dht_outbound::DISCOVERY_SECONDS;
 use dht_peers::policy::AttributionProfile;
+use dht_proto::limits::MAX_CLAIM_ADDRESSES;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Memory for messages, in MiB (law 2): eleven sixteenths for inbound messages, a sixteenth for the peer directory, an eighth and at least 4 MiB for bytes that
@@ -36,7 +39,8 @@ pub struct Config {
     /// Addresses to listen on; a node without any only dials. Defaults to [`DEFAULT_LISTEN`].
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub listen: Vec<Address>,
-    /// Addresses that the node claims in its identity; if empty, those it listens on.
+    /// Addresses that the node claims in its identity; if empty, those it listens on. A node that listens on `0.0.0.0` or `::`
+    /// needs them: without any it claims loopback, at which only nodes of its own machine reach it.
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub public_addresses: Vec<Address>,
     /// Peers that the node stays connected to, as `KEY::ADDRESS`.
@@ -121,6 +125,53 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The addresses that a node claims which listens on `listening`: the public ones if there are any. Peers refuse the
+    /// unspecified address (`0.0.0.0` or `::`); loopback, which it includes, takes its place.
+    #[must_use]
+    pub fn claimed_addresses(&self, listening: &[Address]) -> Vec<Address> {
+        let addresses = match &*self.public_addresses {
+            [] => listening,
+            public => public,
+        };
+        let mut claimed = Vec::new();
+        for address in addresses {
+            let address = match address.host() {
+                Some(Host::Ip(IpAddr::V4(ip), port)) if ip.is_unspecified() => {
+                    Address::tcp(Ipv4Addr::LOCALHOST.into(), port)
+                }
+                Some(Host::Ip(IpAddr::V6(ip), port)) if ip.is_unspecified() => {
+                    Address::tcp(Ipv6Addr::LOCALHOST.into(), port)
+                }
+                _ => address.clone(),
+            };
+            if !claimed.contains(&address) {
+                claimed.push(address);
+            }
+        }
+        claimed.truncate(MAX_CLAIM_ADDRESSES);
+        claimed
+    }
+
+    /// Whether peers on other machines learn no address of a node that listens for them: it listens on every address
+    /// of its machine and has no [`public_addresses`](Self::public_addresses).
+    #[must_use]
+    pub fn hides_addresses(&self) -> bool {
+        let is_unspecified = |address: &Address| matches!(address.host(), Some(Host::Ip(ip, _)) if ip.is_unspecified());
+        self.public_addresses.is_empty() && self.listen.iter().any(is_unspecified)
+    }
+
+    /// The features that a node with these settings has of those it is meant to have: one that stores nothing for others
+    /// does not announce that it does.
+    pub(crate) fn features(&self, meant: Features) -> Features {
+        #[cfg(feature = "saf")]
+        if self.saf.enabled {
+            return meant;
+        }
+        meant - Features::DHT_STORE_FORWARD
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -181,6 +232,39 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unspecified_addresses_become_loopback() {
+        let listen: Vec<Address> = [
+            "/ip4/0.0.0.0/tcp/7",
+            "/ip6/::/tcp/7",
+            "/ip4/127.0.0.1/tcp/7",
+        ]
+        .map(|text| text.parse().unwrap())
+        .into();
+        let mut config = Config {
+            listen: listen.clone(),
+            ..Config::default()
+        };
+        let claimed = config.claimed_addresses(&listen);
+        let shown: Vec<String> = claimed.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["/ip4/127.0.0.1/tcp/7", "/ip6/::1/tcp/7"]);
+        assert!(config.hides_addresses());
+        config.public_addresses = vec!["/dns4/a.example/tcp/7".parse().unwrap()];
+        assert_eq!(config.claimed_addresses(&listen), config.public_addresses);
+        assert!(!config.hides_addresses());
+    }
+
+    #[cfg(feature = "saf")]
+    #[test]
+    fn disabled_storage_is_not_announced() {
+        let mut config = Config::default();
+        assert_eq!(config.features(Features::NODE), Features::NODE);
+        config.saf.enabled = false;
+        let features = config.features(Features::NODE);
+        assert_eq!(features, Features::MESSAGE_PROPAGATION);
+        assert_eq!(config.features(Features::CLIENT), Features::CLIENT);
+    }
 
     #[test]
     fn defaults_round_trip() {

@@ -25,7 +25,7 @@ use dht_outbound::{
 use dht_peers::{BanOutcome, Directory, FOREVER, PeerRecord};
 use dht_spool::{EntryId, Outbox, SpoolError};
 use dht_stack::ByteBudget;
-use dht_transport::{DialError, Transport};
+use dht_transport::{DialError, StreamError, Transport};
 use parking_lot::Mutex;
 use rand_core::Rng as _;
 use tokio::time::{Instant, timeout_at};
@@ -242,6 +242,19 @@ impl Node {
         self.connector.connect(key).await?;
         self.peer_sync.ensure(&key.node_id());
         Ok(())
+    }
+
+    /// Measures how long a connected peer takes to answer: opens a stream, on which the peer refuses a protocol that no node
+    /// speaks.
+    ///
+    /// # Errors
+    /// [`StreamError`]; [`StreamError::NotConnected`] without a connection.
+    pub async fn ping(&self, peer: &NodeId) -> Result<Duration, StreamError> {
+        let connection = self.transport.connection(peer);
+        connection
+            .ok_or(StreamError::NotConnected)?
+            .round_trip()
+            .await
     }
 
     /// The peers that a message with this strategy would go to now, with the reasons. Strategies with a random choice

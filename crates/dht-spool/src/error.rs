@@ -29,7 +29,7 @@ pub enum SpoolError {
     #[error("no space is left on the device")]
     DiskFull,
     /// The device failed. Nothing was stored; the next request tries again.
-    #[error("storage failed: {0:?}")]
+    #[error("storage failed: {0}")]
     Io(io::ErrorKind),
     /// The database refused. Nothing was stored; the next request tries again.
     #[error("database failed: {0}")]

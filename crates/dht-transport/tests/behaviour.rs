@@ -10,8 +10,8 @@ use bytes::Bytes;
 use dht_core::{Address, DeliveryError, Network, NodeIdentity, Priority, test_util::NOW};
 use dht_peers::Direction;
 use dht_transport::{
-    Acceptor, BoxFuture, ConnectionEvent, DialError, EnqueueError, InboundStream, Medium, Memory,
-    Socket, StreamError, UpgradeError, noise::NoiseStream,
+    Accepted, Acceptor, BoxFuture, ConnectionEvent, DialError, EnqueueError, InboundStream, Medium,
+    Memory, Socket, StreamError, UpgradeError, noise::NoiseStream,
 };
 use support::{Node, Setup, body, identity, peer, soon};
 use tokio::{
@@ -19,6 +19,74 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
 };
+
+/// Its acceptors fail some times, as in a process without free file descriptors.
+struct Exhausted(Memory, usize);
+
+struct Starved(Box<dyn Acceptor>, usize);
+
+impl Medium for Exhausted {
+    fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Socket>> {
+        self.0.dial(address)
+    }
+
+    fn listen<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Acceptor>>> {
+        Box::pin(async {
+            let acceptor = self.0.listen(address).await?;
+            Ok(Box::new(Starved(acceptor, self.1)) as Box<dyn Acceptor>)
+        })
+    }
+
+    fn serves(&self, address: &Address) -> bool {
+        self.0.serves(address)
+    }
+}
+
+impl Acceptor for Starved {
+    fn local_address(&self) -> Address {
+        self.0.local_address()
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
+        Box::pin(async {
+            if self.1 > 0 {
+                self.1 -= 1;
+                return Err(io::Error::from_raw_os_error(24));
+            }
+            self.0.accept().await
+        })
+    }
+}
+
+/// The listener pauses between failures, and accepts again once descriptors are free.
+#[tokio::test(start_paused = true)]
+async fn exhausted_descriptors_end_no_listener() {
+    let memory = Memory::default();
+    let start = Instant::now();
+    let b = Setup::memory(2, &memory).start_with(Exhausted(memory.clone(), 5));
+    let (a, b) = (Node::memory(1, &memory).await, b.await);
+    a.knows(&b);
+    soon(a.transport.dial_known(&b.id())).await.unwrap();
+    let waited = start.elapsed();
+    let expected = Duration::from_millis(500)..Duration::from_secs(2);
+    assert!(expected.contains(&waited), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn round_trips_need_an_answer() {
+    let memory = Memory::default();
+    let (a, b) = (
+        Node::memory(1, &memory).await,
+        Node::memory(2, &memory).await,
+    );
+    a.knows(&b);
+    let connection = soon(a.transport.dial_known(&b.id())).await.unwrap();
+    assert!(connection.round_trip().await.is_ok());
+    assert!(a.offences(b.key()).is_empty() && b.offences(a.key()).is_empty());
+    b.transport.disconnect(&a.id());
+    soon(connection.closed()).await;
+    assert_eq!(connection.round_trip().await, Err(StreamError::Closed));
+}
 
 // === dialling ===
 

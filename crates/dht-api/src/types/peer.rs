@@ -138,7 +138,6 @@ pub struct Pong {
     /// Time it took to find, dial and authenticate the peer, in microseconds; absent if it was connected before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dial_micros: Option<u64>,
-    /// Mean round trip measured on connections with the peer, in microseconds; absent if none was measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub round_trip_micros: Option<u64>,
+    /// Time from a request on the connection to the answer of the peer, in microseconds.
+    pub round_trip_micros: u64,
 }

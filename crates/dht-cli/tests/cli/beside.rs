@@ -156,6 +156,12 @@ async fn peers_and_bans_are_managed() {
     assert_eq!(json_lines(&added)[0]["is_connected"], true);
     let (pong, _) = run_to(0, &a, &["ping", &key, "--json"]).await;
     assert_eq!(json_lines(&pong)[0]["was_connected"], true);
+    assert!(json_lines(&pong)[0]["round_trip_micros"].is_u64(), "{pong}");
+    let (pong, _) = run_to(0, &a, &["ping", &key]).await;
+    assert!(
+        pong.contains("was connected, round trip ") && pong.ends_with(" ms"),
+        "{pong}"
+    );
     let (listed, _) = run_to(0, &a, &["peers", "list"]).await;
     assert!(
         listed.contains(&key) && listed.contains("connected"),

@@ -298,7 +298,74 @@ async fn port_zero_is_no_address() {
     run_to(0, dir.path(), &["init", "--listen", "/ip4/127.0.0.1/tcp/0"]).await;
     let (out, error) = run_to(3, dir.path(), &["id", "--address"]).await;
     assert_eq!(out, "");
-    assert!(error.contains("dht-node run --home"), "{error}");
+    assert!(error.contains("`dht-node run`"), "{error}");
+}
+
+/// `id`, `status` and the node itself name the same address, which can be dialled.
+#[tokio::test]
+async fn unspecified_addresses_are_not_shown() {
+    let dir = TempDir::new().unwrap();
+    let open = "/ip4/0.0.0.0/tcp/0";
+    run_to(0, dir.path(), &["init", "--listen", open]).await;
+    let mut child = command(dir.path(), &["run"]).spawn().unwrap();
+    let said = runs(&mut child).await;
+    assert!(said.contains("set public_addresses"), "{said}");
+    let (id, _) = run_to(0, dir.path(), &["id", "--address"]).await;
+    assert!(id.contains("::/ip4/127.0.0.1/tcp/"), "{id}");
+    assert!(said.contains(&id), "{said}");
+    let (status, _) = run_to(0, dir.path(), &["status"]).await;
+    assert!(status.contains(&id), "{status}");
+    stop(child).await;
+}
+
+/// The soft limit of open files is raised to the hard one; a hard one that is too low is told.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn open_files_are_raised_and_checked() {
+    for (limit, is_told) in [("-Sn 64", false), ("-n 64", true)] {
+        let dir = TempDir::new().unwrap();
+        run_to(0, dir.path(), &["init", "--listen", "/ip4/127.0.0.1/tcp/0"]).await;
+        let script = format!("ulimit {limit} && exec \"$0\" run --home \"$1\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, BINARY]).arg(dir.path());
+        let mut child = shell
+            .kill_on_drop(true)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = runs(&mut child).await;
+        assert_eq!(
+            said.contains("64 open files are allowed"),
+            is_told,
+            "{said}"
+        );
+        let limits = format!("/proc/{}/limits", child.id().unwrap());
+        let limits = std::fs::read_to_string(limits).unwrap();
+        let files = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"));
+        let numbers: Vec<_> = files.unwrap().split_whitespace().skip(3).take(2).collect();
+        assert_eq!(numbers[0], numbers[1]);
+        stop(child).await;
+    }
+}
+
+/// Something else lies where a file of the node belongs.
+#[tokio::test]
+async fn misplaced_files_are_named() {
+    for (name, is_folder) in [("inbox.redb", true), ("outbox.redb", true), ("saf", false)] {
+        let dir = TempDir::new().unwrap();
+        run_to(0, dir.path(), &["init", "--listen", "/ip4/127.0.0.1/tcp/0"]).await;
+        let path = dir.path().join(name);
+        if is_folder {
+            std::fs::create_dir(&path).unwrap();
+        } else {
+            std::fs::write(&path, "").unwrap();
+        }
+        let (_, error) = run_to(1, dir.path(), &["run"]).await;
+        assert!(error.contains("move it away"), "{name}: {error}");
+        assert!(!error.contains("stop the node"), "{name}: {error}");
+    }
 }
 
 #[tokio::test]

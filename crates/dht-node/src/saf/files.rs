@@ -58,6 +58,12 @@ pub(crate) const fn advice(error: &StoreError) -> &'static str {
         StoreError::Io(io::ErrorKind::InvalidData) => {
             "; if it stays so, move ledger.redb away, without which a message may be delivered twice"
         }
+        StoreError::Io(
+            io::ErrorKind::AlreadyExists
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory,
+        ) => "; something else lies there: move it away",
+        StoreError::Io(io::ErrorKind::PermissionDenied) => "; run as the owner of the home",
         _ => "",
     }
 }

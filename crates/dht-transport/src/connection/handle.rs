@@ -26,6 +26,9 @@ use crate::{
     negotiate,
 };
 
+/// Protocol that no node speaks: proposing it makes every peer answer, and starts nothing.
+const PROBE: Bytes = Bytes::from_static(b"ping");
+
 /// A connection with an authenticated, identified peer. Holding one does not keep it open.
 pub struct Connection {
     id: u64,
@@ -190,6 +193,20 @@ impl Connection {
         stream.follow(Arc::clone(&self.meter));
         self.agree(&mut stream, protocol).await?;
         Ok(stream)
+    }
+
+    /// Measures how long the peer takes to answer on a new stream, its own delay included.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub async fn round_trip(&self) -> Result<Duration, StreamError> {
+        let mut stream = self.open_raw().await?;
+        let start = Instant::now();
+        match negotiate::propose(&mut stream, &PROBE, false).await {
+            // The answer of a peer that does not speak it, or of one that does.
+            Err(StreamError::NotSupported) | Ok(()) => Ok(start.elapsed()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn open_raw(&self) -> Result<Substream, StreamError> {

@@ -26,7 +26,7 @@ use crate::{
     state::State,
 };
 
-/// Pause after a failed accept: usually the process is out of file descriptors.
+/// Pause after a failed accept: usually the process is out of file descriptors, and some are given back soon.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Panics in a row that a listener survives.
@@ -70,7 +70,8 @@ async fn accept_one(state: &Arc<State>, acceptor: &mut dyn Acceptor) -> bool {
             Err(refusal) => state.refused(refusal),
         },
         Err(error) => {
-            tracing::debug!(%error, "accept failed");
+            // Peers can cause it by connecting; the log has one such line in ten seconds.
+            tracing::warn!(%error, "a socket was not accepted; is the limit of open files too low?");
             sleep(ACCEPT_BACKOFF).await;
         }
     }

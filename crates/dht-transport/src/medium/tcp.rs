@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use dht_core::{Address, DnsKind, Host};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 
 use super::{Accepted, Acceptor, BoxFuture, Medium, Socket};
@@ -11,6 +11,8 @@ use crate::limits;
 
 /// Silence after which the kernel asks whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// Sockets that wait to be accepted.
+const BACKLOG: i32 = 1024;
 /// Time between unanswered questions.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -37,7 +39,7 @@ impl Medium for Tcp {
     fn listen<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Acceptor>>> {
         Box::pin(async move {
             let targets = resolve(address).await?;
-            let listener = TcpListener::bind(targets.as_slice()).await?;
+            let listener = bind(&targets)?;
             let local = listener.local_addr()?;
             Ok(Box::new(Listener {
                 listener,
@@ -77,6 +79,36 @@ impl Acceptor for Listener {
             })
         })
     }
+}
+
+/// Listens on the first target that can be bound. A socket of `/ip6/::` takes no IPv4, so that it stands beside one of
+/// `/ip4/0.0.0.0` with the same port.
+fn bind(targets: &[SocketAddr]) -> io::Result<TcpListener> {
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    for target in targets {
+        let bound = || {
+            let socket = RawSocket::new(
+                Domain::for_address(*target),
+                Type::STREAM,
+                Some(Protocol::TCP),
+            )?;
+            if target.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            // Elsewhere it would let another process take the port.
+            #[cfg(unix)]
+            socket.set_reuse_address(true)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&(*target).into())?;
+            socket.listen(BACKLOG)?;
+            TcpListener::from_std(socket.into())
+        };
+        match bound() {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Frames are complete when they are written, so waiting for more only adds delay. Probes find out about
@@ -122,6 +154,22 @@ async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As `listen = ["/ip4/0.0.0.0/tcp/18189", "/ip6/::/tcp/18189"]`.
+    #[tokio::test]
+    async fn both_families_share_a_port() {
+        let v4 = bind(&[SocketAddr::from(([0, 0, 0, 0], 0))]).unwrap();
+        let port = v4.local_addr().unwrap().port();
+        let v6 = match bind(&[SocketAddr::from(([0_u16; 8], port))]) {
+            // A machine without IPv6.
+            Err(error) if error.raw_os_error() == Some(97) => return,
+            bound => bound.unwrap(),
+        };
+        let to = SocketAddr::from(([127, 0, 0, 1], port));
+        let (connected, accepted) = tokio::join!(TcpStream::connect(to), v4.accept());
+        assert!(connected.is_ok() && accepted.is_ok());
+        assert_eq!(v6.local_addr().unwrap().port(), port);
+    }
 
     /// A peer that vanished is detected with and without data waiting to be sent.
     #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -189,11 +189,15 @@ pub(super) fn ban_entry(ban: &Ban) -> BanEntry {
 }
 
 fn target(text: &str) -> Result<BanTarget, ApiError> {
-    if let Ok(key) = text.parse::<PublicKey>() {
-        return Ok(key.into());
-    }
-    text.parse::<NodeId>().map(Into::into).map_err(|_| {
-        ApiError::bad_request("neither a public key of 64 nor a node id of 26 hexadecimal digits")
+    let parsed = match text.trim().len() {
+        26 => text.parse::<NodeId>().map(BanTarget::from),
+        _ => text.parse::<PublicKey>().map(BanTarget::from),
+    };
+    parsed.map_err(|error| {
+        let cause = chain(&error);
+        ApiError::bad_request(format!(
+            "neither a public key of 64 nor a node id of 26 hexadecimal digits: {cause}"
+        ))
     })
 }
 
@@ -279,7 +283,7 @@ pub(in super::super) async fn discover(
     Ok(json(StatusCode::OK, &found))
 }
 
-/// Connect to a peer unless it is connected, and tell the round trip measured on its connections.
+/// Connect to a peer unless it is connected, and measure a round trip.
 #[utoipa::path(
     post, path = "/v1/ping", tag = "peers", operation_id = "ping",
     request_body = PingPeer,
@@ -323,20 +327,14 @@ pub(in super::super) async fn ping(
             .map_err(|error| failed(&error))?,
     }
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let record = node.directory().find(&node_id);
-    let round_trip = record.and_then(|record| {
-        let addresses = record.addresses().iter();
-        let newest = addresses
-            .filter(|address| address.latency.samples() > 0)
-            .max_by_key(|address| address.last_seen)?;
-        newest.latency.mean()
-    });
+    let dialled = begin.elapsed();
+    let round_trip = node.ping(&node_id).await.map_err(|error| failed(&error))?;
     let pong = Pong {
         version: Version,
         node_id,
         was_connected,
-        dial_micros: (!was_connected).then(|| micros(begin.elapsed())),
-        round_trip_micros: round_trip.map(micros),
+        dial_micros: (!was_connected).then(|| micros(dialled)),
+        round_trip_micros: micros(round_trip),
     };
     Ok(json(StatusCode::OK, &pong))
 }
