@@ -19,6 +19,7 @@ mod net;
 mod outbox;
 mod overload;
 mod padding;
+mod peer_sync;
 mod pressure;
 mod restart;
 mod saf;

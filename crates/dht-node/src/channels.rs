@@ -59,6 +59,15 @@ pub(crate) const RECEIPT_STREAMS: Channel = Channel {
     capacity: 64,
 };
 
+/// Streams on which peers ask for peers; the transport resets further ones.
+#[cfg(feature = "overlay")]
+pub(crate) const SYNC_STREAMS: Channel = Channel {
+    name: "peer-sync streams",
+    from: &[("readers", WhenFull::Shed)],
+    to: "peer-sync service",
+    capacity: 64,
+};
+
 /// Every channel of a node, for a program that adds channels of its own to look for [circles](dht_stack::waiting_cycle). Its
 /// stage `application` is the program.
 #[must_use]
@@ -66,6 +75,8 @@ pub fn channels() -> Vec<&'static Channel> {
     let mut all = vec![&REQUESTS, &SENDS, &INBOX, &EVENTS];
     #[cfg(feature = "saf")]
     all.extend([&RECEIPT_STREAMS, &dht_saf::RECEIPT_QUESTIONS]);
+    #[cfg(feature = "overlay")]
+    all.push(&SYNC_STREAMS);
     all.extend(dht_transport::CHANNELS);
     all
 }
@@ -148,7 +159,13 @@ mod tests {
         for name in [" LINES", " LOG_LINES"] {
             assert!(opened(name), "{name} is not used");
         }
-        for name in ["SENDS", "INBOX", "EVENTS", "RECEIPT_STREAMS"] {
+        for name in [
+            "SENDS",
+            "INBOX",
+            "EVENTS",
+            "RECEIPT_STREAMS",
+            "SYNC_STREAMS",
+        ] {
             assert!(opened(&format!("channels::{name}")), "{name} is not used");
         }
         for name in ["MESSAGES", "EVENTS", "OPEN_REQUESTS", "BACKLOG"] {

@@ -72,6 +72,8 @@ impl Builder {
         );
         #[cfg(feature = "saf")]
         let (builder, receipts) = crate::saf::receipt::offer(builder, &config.saf);
+        #[cfg(feature = "overlay")]
+        let (builder, sync_streams) = crate::overlay::offer(builder, self.features);
         let (transport, received) = builder.start()?;
         // After the transport: a start that fails drops the tasks first.
         let tasks = Tasks::new(shared.events.clone());
@@ -133,6 +135,12 @@ impl Builder {
         let (outbox, driver) = OutboxHandle::new(entries, is_durable, parts, memory.queued);
         tasks.spawn("outbox", driver.run());
         tasks.spawn("outbox file", outbox.failed());
+
+        // Peer sync.
+        #[cfg(feature = "overlay")]
+        if let Some(streams) = sync_streams {
+            streams.serve(&shared, memory.sync_sessions, &tasks);
+        }
 
         // Workers.
         let peers = PeerSync {

@@ -40,6 +40,8 @@ mod memory;
 mod metrics;
 mod node;
 mod outbox;
+#[cfg(feature = "overlay")]
+mod overlay;
 mod peer_sync;
 mod received;
 mod saf;

@@ -1,5 +1,7 @@
 //! The shares of a node's memory for messages and peers.
 
+#[cfg(feature = "overlay")]
+use dht_overlay::sync::SESSION_BYTES;
 use dht_stack::ByteBudget;
 use dht_transport::limits::{MAX_UNREAD_BYTES, MESSAGE_OVERHEAD_BYTES};
 
@@ -11,7 +13,7 @@ const LEAST_QUEUED: usize = 16 * MIB;
 /// Shares of [`Config::memory_mib`](crate::Config::memory_mib).
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// Budget of inbound messages, eleven sixteenths: held from the socket until the message's disposition is known. An
+    /// Budget of inbound messages, eleven sixteenths less what the peer-sync sessions take: held from the socket until the message's disposition is known. An
     /// eighth of it is reserved for peers that hold little.
     pub(crate) arriving: ByteBudget,
     /// Bytes of queued outbound messages, an eighth. Responses with stored messages are among them, and never hold more.
@@ -21,19 +23,33 @@ pub(crate) struct Memory {
     pub(crate) unread: usize,
     /// Bytes of the peer directory with its bans, a sixteenth.
     pub(crate) directory: usize,
+    /// Peer-sync sessions that peers may have, at most 100: they take a thirty-second.
+    #[cfg(feature = "overlay")]
+    pub(crate) sync_sessions: usize,
 }
 
 impl Memory {
     pub(crate) fn new(mib: usize) -> Self {
         let total = mib.max(1).saturating_mul(MIB);
         let (queued, unread, directory) = (total / 8, total / 8, total / 16);
-        let others = queued.saturating_add(unread).saturating_add(directory);
+        #[cfg(feature = "overlay")]
+        let sync_sessions = (total / 32 / SESSION_BYTES).clamp(1, dht_rpc::DEFAULT_MAX_SESSIONS);
+        #[cfg(feature = "overlay")]
+        let sessions = sync_sessions * SESSION_BYTES;
+        #[cfg(not(feature = "overlay"))]
+        let sessions = 0;
+        let others = queued
+            .saturating_add(unread)
+            .saturating_add(directory)
+            .saturating_add(sessions);
         let arriving = total.saturating_sub(others);
         Self {
             arriving: ByteBudget::with_reserve(arriving, arriving / 8),
             queued: queued.max(LEAST_QUEUED),
             unread: unread.max(MAX_UNREAD_BYTES),
             directory,
+            #[cfg(feature = "overlay")]
+            sync_sessions,
         }
     }
 

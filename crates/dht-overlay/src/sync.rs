@@ -49,5 +49,11 @@ pub const NETWORK_RATE: Rate = Rate {
 /// sessions.
 pub type SyncCaller = Caller<NodeId, Option<SourceGroup>>;
 
+/// Memory that one session takes at most, in bytes: a request, the responses that are gathered, and the one that is added.
+pub const SESSION_BYTES: usize = MAX_REQUEST_BYTES + 40 * 1024;
+
+/// Longest request that is read: room for more node ids than may be left out, so that too many are answered.
+const MAX_REQUEST_BYTES: usize = 32 * 1024;
+
 const GET_CLOSER_PEERS: u32 = 1;
 const GET_PEERS: u32 = 10;

@@ -64,7 +64,7 @@ fn caller() -> SyncCaller {
 
 fn stream_to(directory: &Directory) -> DuplexStream {
     let (clock, entropy) = (ManualClock::new(NOW), SeededEntropy::new(7));
-    let server = peer_sync_server(directory.clone(), Arc::new(clock), Arc::new(entropy));
+    let server = peer_sync_server(directory.clone(), Arc::new(clock), Arc::new(entropy), 10);
     let (near, far) = tokio::io::duplex(64 * 1024);
     let streams = stream::iter([(caller(), far)]).chain(stream::pending());
     tokio::spawn(server.serve(streams));

@@ -18,19 +18,18 @@ use rand_core::Rng as _;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    DEFAULT_TOLD_PEERS, GET_CLOSER_PEERS, GET_PEERS, MAX_TOLD_PEERS, NETWORK_RATE, PEER_RATE,
-    SyncCaller,
+    DEFAULT_TOLD_PEERS, GET_CLOSER_PEERS, GET_PEERS, MAX_REQUEST_BYTES, MAX_TOLD_PEERS,
+    NETWORK_RATE, PEER_RATE, SyncCaller,
 };
 use crate::metrics;
 
-/// Longest request that is read: room for more node ids than may be left out, so that too many are answered.
-const MAX_REQUEST_BYTES: usize = 32 * 1024;
 /// Time for all responses to one request.
 const REPLY_LIMIT: Duration = Duration::from_secs(2 * 60);
 /// Peers and networks whose rate is remembered; more than can be connected.
 const MAX_RATES: usize = 4_096;
 
-/// A server of the peer-sync service that tells of the proven peers of this directory.
+/// A server of the peer-sync service that tells of the proven peers of this directory. Each of its sessions takes at most
+/// [`SESSION_BYTES`](super::SESSION_BYTES).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -43,7 +42,7 @@ const MAX_RATES: usize = 4_096;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let (clock, entropy) = (Arc::new(ManualClock::new(UnixSeconds(0))), Arc::new(SeededEntropy::new(1)));
-/// let server = peer_sync_server(Directory::new(NodeId::default()), clock, entropy);
+/// let server = peer_sync_server(Directory::new(NodeId::default()), clock, entropy, 100);
 /// let (near, far) = tokio::io::duplex(1024);
 /// let caller = dht_rpc::Caller { peer: NodeId::default(), source: None };
 /// let serving = tokio::spawn(server.serve(stream::iter([(caller, far)]).chain(stream::pending())));
@@ -59,8 +58,9 @@ pub fn peer_sync_server(
     directory: Directory,
     clock: SharedClock,
     entropy: SharedEntropy,
+    max_sessions: usize,
 ) -> Server<Router<SyncCaller>> {
-    let service = Arc::new(PeerSync::new(directory, clock, entropy));
+    let service = Arc::new(SyncService::new(directory, clock, entropy));
     let closer = Arc::clone(&service);
     let router = Router::new()
         .streaming(GET_CLOSER_PEERS, move |caller, request| {
@@ -72,6 +72,7 @@ pub fn peer_sync_server(
             async move { service.peers(caller, request).await }
         });
     let config = ServerConfig {
+        max_sessions,
         max_request_bytes: MAX_REQUEST_BYTES,
         reply_limit: REPLY_LIMIT,
         ..ServerConfig::default()
@@ -79,7 +80,7 @@ pub fn peer_sync_server(
     Server::new(router, config)
 }
 
-struct PeerSync {
+struct SyncService {
     directory: Directory,
     clock: SharedClock,
     entropy: SharedEntropy,
@@ -97,9 +98,9 @@ struct Wanted {
     addresses: usize,
 }
 
-// === impl PeerSync ===
+// === impl SyncService ===
 
-impl PeerSync {
+impl SyncService {
     fn new(directory: Directory, clock: SharedClock, entropy: SharedEntropy) -> Self {
         let seed = || {
             let mut seed = [0; 16];
