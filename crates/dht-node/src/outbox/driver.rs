@@ -385,24 +385,30 @@ impl Driver {
     }
 
     fn act(&self, id: EntryId, action: Action) {
-        if let Action::Persist(transition) = action {
-            self.persist(id, transition);
-            return;
-        }
-        let Some((tracked, sealed)) = self.messages.held(id) else {
+        let Some(tracked) = self.messages.get(id) else {
             return;
         };
         let attempt = tracked.sending.number();
         let begin = |event: BoxFuture<'static, Event>| {
             self.spawn(event.map(move |event| Done::Answer(id, attempt, event)));
         };
-        let (actions, to, sealed) = (self.actions.clone(), tracked.recipient, sealed.clone());
-        match action {
-            Action::Persist(_) => {}
-            Action::DeliverLocally => {
+        let (actions, to) = (self.actions.clone(), tracked.recipient);
+        match (action, self.messages.held(id).cloned()) {
+            (Action::Persist(transition), _) => self.persist(id, transition),
+            // Also for a copy that was written after its attempt, whose frame is no longer in memory.
+            (Action::Ask(peer, wait), _) => {
+                if let Some(hash) = tracked.hash {
+                    begin(actions.ask(peer, hash, wait).boxed());
+                }
+            }
+            (Action::Search, _) => {
+                let searching = actions.search_stale(to);
+                self.spawn(searching.map(|()| Done::Nothing));
+            }
+            (Action::DeliverLocally, Some(sealed)) => {
                 begin(actions.deliver_locally(id, sealed.hash).boxed());
             }
-            Action::SendDirect(wait) => {
+            (Action::SendDirect(wait), Some(sealed)) => {
                 let cause = if tracked.sending.is_first_attempt() {
                     SearchCause::Application
                 } else {
@@ -410,7 +416,7 @@ impl Driver {
                 };
                 begin(actions.send_direct(to, sealed, wait, cause).boxed());
             }
-            Action::SendToHolders { most, except } => {
+            (Action::SendToHolders { most, except }, Some(sealed)) => {
                 let holders = actions.choose_holders(to.node_id(), except, most, &sealed);
                 begin(std::future::ready(Event::Chosen(holders.clone())).boxed());
                 for holder in holders {
@@ -419,14 +425,11 @@ impl Driver {
                     begin(sending.boxed());
                 }
             }
-            Action::Search => {
-                let searching = actions.search_stale(to);
-                self.spawn(searching.map(|()| Done::Nothing));
-            }
-            Action::SendAgain(holder, wait) => {
+            (Action::SendAgain(holder, wait), Some(sealed)) => {
                 begin(actions.send_to_holder(holder, sealed, wait).boxed());
             }
-            Action::Ask(peer, wait) => begin(actions.ask(peer, sealed.hash, wait).boxed()),
+            // The attempt is over.
+            (_, None) => {}
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{NodeId, PublicKey, UnixSeconds};
+use dht_core::{DedupHash, NodeId, PublicKey, UnixSeconds};
 use dht_spool::{Entry, EntryId, SendState};
 
 use super::{
@@ -42,6 +42,8 @@ pub(super) struct Tracked {
     expires_at: UnixSeconds,
     timer: Option<Duration>,
     load: Load,
+    /// Known once the frame has been in memory. Receipts of a copy that was written late are asked for by it.
+    pub(super) hash: Option<DedupHash>,
 }
 
 /// Whether the frame is in memory.
@@ -92,11 +94,10 @@ impl Messages {
         self.all.get(&id)
     }
 
-    /// A message with its frame, if that is in memory.
-    pub(super) fn held(&self, id: EntryId) -> Option<(&Tracked, &SealedFrame)> {
-        let tracked = self.all.get(&id)?;
-        match &tracked.load {
-            Load::Held { sealed, .. } => Some((tracked, sealed)),
+    /// The frame of a message, if it is in memory.
+    pub(super) fn held(&self, id: EntryId) -> Option<&SealedFrame> {
+        match &self.all.get(&id)?.load {
+            Load::Held { sealed, .. } => Some(sealed),
             _ => None,
         }
     }
@@ -115,6 +116,10 @@ impl Messages {
             bytes: usize::try_from(entry.payload_bytes).unwrap_or(usize::MAX),
             expires_at: entry.expires_at,
             timer: None,
+            hash: match &load {
+                Load::Held { sealed, .. } => Some(sealed.hash),
+                _ => None,
+            },
             load,
         };
         let is_begun = !matches!(tracked.load, Load::OnDisk);
@@ -241,6 +246,7 @@ impl Messages {
     pub(super) fn has_read(&mut self, id: EntryId, sealed: Option<SealedFrame>, place: Place) {
         match (self.all.get_mut(&id), sealed) {
             (Some(tracked), Some(sealed)) => {
+                tracked.hash = Some(sealed.hash);
                 tracked.load = Load::Held {
                     sealed,
                     _place: place,

@@ -7,7 +7,7 @@ use dht_spool::{EntryOptions, SendState};
 
 use super::*;
 use crate::outbox::{
-    event::{Copy, Event, Now},
+    event::{Action, Copy, Event, Now},
     turns::RETRYING,
 };
 
@@ -114,4 +114,28 @@ fn recipients_and_unsent_messages_are_indexed() {
     messages.remove(1);
     assert_eq!(messages.of(&recipient), [0; 0]);
     assert_eq!(messages.queued().len(), 15);
+}
+
+/// The receipt of a copy that is written after its attempt is asked for by its hash.
+#[test]
+fn hash_outlives_the_frame() {
+    let mut messages = messages(1);
+    messages.take_due(AT.at);
+    assert_eq!(messages.next_to_read(), Some(1));
+    messages.has_read(1, Some(sealed()), Place::default());
+    messages.change(1, |sending| {
+        sending.handle(Event::Start { connected: false }, AT)
+    });
+    messages.settle(1);
+    let failed = Event::Direct(Copy::Failed("down".to_owned()));
+    messages.change(1, |sending| {
+        sending.handle(failed, AT);
+        sending.handle(Event::Chosen(vec![]), AT)
+    });
+    messages.settle(1);
+    assert!(messages.held(1).is_none());
+    assert_eq!(messages.get(1).unwrap().hash, Some(sealed().hash));
+    let late = Event::Direct(Copy::Written { receipts: true });
+    let asked = messages.change(1, |sending| sending.handle(late, AT));
+    assert!(matches!(asked.unwrap().front(), Some(Action::Ask(..))));
 }
