@@ -320,6 +320,8 @@ impl Process {
         };
         let mut child = command
             .arg(FLAG)
+            // The symbols of a backtrace would be the memory that is measured.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -3,6 +3,9 @@
 mod blame;
 mod directory;
 mod faults;
+mod mux;
+mod pages;
+mod slots;
 mod storage;
 mod volume;
 
@@ -10,9 +13,12 @@ use super::stage::Scenario;
 
 /// Every attack, in the order in which they are run.
 pub const SCENARIOS: &[&[Scenario]] = &[
+    slots::SCENARIOS,
     directory::SCENARIOS,
     storage::SCENARIOS,
+    pages::SCENARIOS,
     volume::SCENARIOS,
+    mux::SCENARIOS,
     blame::SCENARIOS,
     faults::SCENARIOS,
 ];

@@ -5,25 +5,62 @@ use std::{
     time::Duration,
 };
 
-use dht_core::Host;
+use dht_core::{Host, Signing};
 use dht_transport::BoxFuture;
 use tokio::{
     net::TcpSocket,
     time::{sleep, timeout},
 };
 
-use super::super::stage::{Scenario, Stage};
-use crate::loopback::ip;
+use super::super::stage::{Scenario, Stage, pump};
+use crate::{frames, loopback::ip, target::PANIC};
 
 /// Open files of a node that is to run out of them.
 const DESCRIPTORS: u32 = 96;
 
-pub(super) const SCENARIOS: &[Scenario] = &[Scenario::new(
-    "full-descriptors",
-    "more sockets than the node may have open files, for some seconds",
-    full_descriptors,
-)
-.with_descriptors(DESCRIPTORS)];
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new(
+        "panicking-judge",
+        "gossip on which the application's validator panics",
+        panicking_judge,
+    )
+    .with_node(|setup| setup.validates = true),
+    Scenario::new(
+        "full-descriptors",
+        "more sockets than the node may have open files, for some seconds",
+        full_descriptors,
+    )
+    .with_descriptors(DESCRIPTORS),
+];
+
+fn panicking_judge(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let count = stage.scale(300, 60);
+        let before = stage.status()?;
+        let peer = stage.hostile(ip(66, 1, 1)).await?;
+        for number in 0..count {
+            let key = peer.identity().secret_key();
+            pump(&peer, [frames::gossip(key, Signing::Origin, PANIC)?]).await;
+            let honest = stage.honest_at(0)?;
+            honest.gossip(&format!("count {number}")).await?;
+        }
+        let all = before.counted + count as u64;
+        stage
+            .until(Duration::from_secs(10), |now| now.counted >= all)
+            .await?;
+        let now = stage.status()?;
+        let (came, lost) = (
+            now.counted - before.counted,
+            now.dropped("panicked") - before.dropped("panicked"),
+        );
+        stage.check(format!("gossip {came}/{count}"), came == count as u64);
+        stage.check(
+            format!("{lost}/{count} panics counted"),
+            lost == count as u64,
+        );
+        stage.newcomers_are_served(2).await
+    })
+}
 
 fn full_descriptors(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
