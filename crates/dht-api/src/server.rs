@@ -9,22 +9,24 @@ mod metrics;
 mod openapi;
 #[expect(unused_qualifications, reason = "in what `utoipa::path` expands to")]
 mod routes;
+mod serving;
 mod socket;
 mod state;
 mod stream;
 mod token;
 
-use std::{io, net::SocketAddr, path::Path, time::Duration};
+use std::{io, net::SocketAddr, path::Path};
 
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, sync::watch};
 
 pub use self::{
     mailboxes::Mailboxes,
     metrics::{Metrics, MetricsError, MetricsServer},
     openapi::openapi,
+    serving::STOP_LIMIT,
     state::Parts,
 };
-use self::{socket::SocketFile, state::Api, token::Token};
+use self::{serving::Serving, socket::SocketFile, state::Api, token::Token};
 use crate::limits::Limits;
 
 /// Serves the API until it is shut down or dropped.
@@ -44,8 +46,7 @@ use crate::limits::Limits;
 #[derive(Debug)]
 pub struct ApiServer {
     address: Option<SocketAddr>,
-    stopping: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    serving: Serving,
     /// Removed once the server stops.
     _socket: Option<SocketFile>,
 }
@@ -146,8 +147,7 @@ impl ApiServer {
         let router = routes::router(Api::new(parts, limits.clone(), stop.clone()), token);
         Self {
             address,
-            stopping,
-            task: tokio::spawn(http::serve(listener, router, limits, stop)),
+            serving: Serving::start(stopping, http::serve(listener, router, limits, stop)),
             _socket: socket,
         }
     }
@@ -158,19 +158,13 @@ impl ApiServer {
         self.address
     }
 
+    /// Ends when the server serves no more, which it does before [`shutdown`](Self::shutdown) only if its task panicked.
+    pub async fn ended(&self) {
+        self.serving.ended().await;
+    }
+
     /// Stops in order, within [`STOP_LIMIT`]: no new connections; requests under way are answered; streams end.
-    pub async fn shutdown(mut self) {
-        self.stopping.send_replace(true);
-        // Dropped afterwards, which cuts off what is left.
-        let _late = timeout(STOP_LIMIT, &mut self.task).await;
+    pub async fn shutdown(self) {
+        self.serving.stop().await;
     }
 }
-
-impl Drop for ApiServer {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// Time a server takes to stop, at most.
-pub const STOP_LIMIT: Duration = Duration::from_secs(2);

@@ -9,6 +9,7 @@ use std::{
 use clap::Args;
 use dht_core::{Address, Claim, Clock as _, Entropy as _, PublicKey, SecretKey};
 use dht_node::{Config, OsEntropy, SystemClock};
+use zeroize::Zeroizing;
 
 use crate::{
     exit::Failure,
@@ -84,7 +85,7 @@ impl Home {
     fn read_key(&self) -> Result<Option<SecretKey>, Failure> {
         let path = self.key_path();
         let text = match fs::read(&path) {
-            Ok(text) => text,
+            Ok(text) => Zeroizing::new(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
                 return Err(Failure::key(format!(
@@ -96,7 +97,7 @@ impl Home {
         check_private(&path)?;
         let refused =
             |why: &str| Failure::key(format!("{} is not a secret key: {why}", path.display()));
-        let text = String::from_utf8(text).map_err(|_| refused("it is not valid UTF-8"))?;
+        let text = std::str::from_utf8(&text).map_err(|_| refused("it is not valid UTF-8"))?;
         let secret: SecretKey = text
             .parse()
             .map_err(|error: dht_core::ParseError| refused(&error.to_string()))?;
@@ -152,7 +153,7 @@ impl Home {
     fn write_key(&self) -> Result<SecretKey, Failure> {
         let secret = SecretKey::random(&mut OsEntropy.rng());
         let path = self.key_path();
-        let text = data_encoding::HEXLOWER.encode(&*secret.to_bytes());
+        let text = Zeroizing::new(data_encoding::HEXLOWER.encode(&*secret.to_bytes()));
         let file = temporary(&path, text.as_bytes())?;
         match file.persist_noclobber(&path) {
             Ok(_) => {

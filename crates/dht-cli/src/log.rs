@@ -105,6 +105,21 @@ pub(crate) fn start(flag: Option<&LogFilter>) {
     let _ = tracing::subscriber::set_global_default(log);
     let fixed = flag.is_some();
     let _ = LOG.set(Log { filter, fixed });
+    log_panics();
+}
+
+/// Writes panics to the log, where peers that cause them fill nothing and text is escaped. Those of the main thread end the
+/// process, and those of an operator who asks for backtraces go to standard error in full.
+fn log_panics() {
+    let in_full = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let is_main = std::thread::current().name() == Some("main");
+        if is_main || std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
+            in_full(panic);
+        } else {
+            tracing::error!(target: "panic", "{panic}");
+        }
+    }));
 }
 
 /// Changes the filter of the running log to that of the settings; false if the command line has chosen it.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, io, net::SocketAddr, path::Path, sync::Arc};
 use dht_api::{ApiServer, BindError, Client, Metrics, MetricsServer, Parts};
 use dht_core::{Features, SecretKey};
 use dht_node::{Builder, Event, Node, StartError};
+use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 
 use crate::{
     descriptors,
@@ -163,10 +164,18 @@ impl Service {
         &self.client
     }
 
-    /// Ends with the failure of a part of the node.
+    /// Ends with the failure of a part of the node, or of a server.
     pub(crate) async fn failed(&self) -> Failure {
         let mut events = self.node.events();
-        first_failure(|| self.node.failures(), async || events.recv().await).await
+        let servers = self.apis.iter().map(|api| api.ended().boxed());
+        let metrics = self.metrics.iter().map(|server| server.ended().boxed());
+        let mut servers: FuturesUnordered<_> = servers.chain(metrics).collect();
+        tokio::select! {
+            failure = first_failure(|| self.node.failures(), async || events.recv().await) => failure,
+            Some(()) = servers.next() => {
+                Failure::other("a server of the API or metrics has stopped: its task panicked".to_owned())
+            }
+        }
     }
 
     /// Stops in order: requests under way are answered while the node stops.

@@ -54,9 +54,24 @@ pub(crate) fn catch() -> Result<(), Failure> {
     };
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || runtime.block_on(serve(&mut signals)))
+        .spawn(move || {
+            let _ended = StopOnPanic;
+            runtime.block_on(serve(&mut signals));
+        })
         .map_err(failed)?;
     Ok(())
+}
+
+/// Stops the command if the thread of the signals panics: no signal could.
+struct StopOnPanic;
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            output::say("error: signals are served no more: stopping", LAST_WORDS);
+            STOP.send_replace(true);
+        }
+    }
 }
 
 async fn serve(signals: &mut Signals) {

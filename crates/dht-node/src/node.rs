@@ -14,13 +14,14 @@ use std::{
 };
 
 use dht_core::{
-    Address, Claim, Clock as _, Destination, Entropy as _, Features, Message, NodeId, OutOfRange,
-    Payload, PeerAddress, PublicKey, RemotePeer, SendParams, SendRequest, Severity, Strategy,
+    Address, Claim, Clock as _, DedupHash, DeliveryError, Destination, Encryption, Entropy as _,
+    Features, Message, MessageTag, NodeId, OutOfRange, Payload, PeerAddress, PublicKey, RemotePeer,
+    SendParams, SendRequest, Severity, Strategy,
 };
 use dht_inbound::RateLimiter;
 use dht_outbound::{
-    Candidates, Connector, Deliveries, Outbound, SearchError, Searcher, SelectConfig, Selection,
-    SendError, select,
+    Candidates, Connector, Deliveries, DeliveryReply, Outbound, SearchError, Searcher,
+    SelectConfig, Selection, SendError, select,
 };
 use dht_peers::{BanOutcome, Directory, FOREVER, PeerRecord};
 use dht_spool::{EntryId, Outbox, SpoolError};
@@ -33,6 +34,7 @@ use tokio::time::{Instant, timeout_at};
 #[cfg(feature = "saf")]
 pub use self::fetch::FetchError;
 use crate::{
+    adapters::ToApplication,
     config::Config,
     counters::Stats,
     discovery::Dialler,
@@ -40,6 +42,7 @@ use crate::{
     inbox::{MAX_PAYLOAD_BYTES, Subscribers, Subscription},
     outbox::{Delivery, OutboxHandle, SendOptions, SubmitError},
     peer_sync::PeerSync,
+    received::Received,
     saf::SafHandle,
     shared::Shared,
     tasks::Tasks,
@@ -199,7 +202,7 @@ impl Node {
 
     /// Passes a clear, unsigned message towards `destination`, or outwards to all nodes if it is unknown, without those
     /// in `exclude`. The bytes of a message do not depend on the node that passes it on, so that each node delivers it
-    /// once.
+    /// once. One towards this node is delivered here.
     ///
     /// # Errors
     /// [`SendError`].
@@ -291,7 +294,8 @@ impl Node {
         select(strategy, candidates, &self.select, &mut rng)
     }
 
-    /// Sends a message with any parameters.
+    /// Sends a message with any parameters. One that names this node as its destination, or is encrypted for it, is
+    /// delivered here and leaves for no peer.
     ///
     /// # Errors
     /// [`SendError`]; [`SendError::NobodySelected`] if the strategy selected no peer.
@@ -301,9 +305,42 @@ impl Node {
         message: Message,
     ) -> Result<Deliveries, SendError> {
         self.check(&message)?;
+        let me = *self.public_key();
+        let is_own = params.destination == Destination::PublicKey(me)
+            || params.encryption == Encryption::EncryptFor(me);
+        if is_own {
+            return Ok(self.deliver_own(&params, message).await);
+        }
         let request = SendRequest::new(params, Payload::Domain(message));
         // Seals on the caller's task, so that many callers use many cores.
         self.outbound.send(request).await
+    }
+
+    /// Delivers a message of this node to itself, with the origin that a peer would have seen.
+    async fn deliver_own(&self, params: &SendParams, message: Message) -> Deliveries {
+        let me = self.public_key();
+        let mut rng = self.shared.entropy.rng();
+        let tag = params.tag.unwrap_or_else(|| MessageTag(rng.next_u64()));
+        // Each message sent is another one, as each sealed one is.
+        let mut hash = DedupHash([0; 32]);
+        rng.fill_bytes(&mut hash.0);
+        let is_signed = params.force_origin || params.encryption != Encryption::Clear;
+        let received = Received {
+            sender: is_signed.then_some(*me),
+            via: me.node_id(),
+            message,
+        };
+        let application = ToApplication {
+            subscribers: Arc::clone(&self.subscribers),
+            #[cfg(feature = "spool")]
+            spool: self.spool.clone(),
+        };
+        let (reply, delivery) = DeliveryReply::pair(tag, me.node_id());
+        reply.send(match application.deliver_own(received, hash).await {
+            true => Ok(()),
+            false => Err(DeliveryError::Dropped),
+        });
+        delivery.into()
     }
 
     /// Refuses a message that is too long, and every message once the node is stopping.

@@ -45,7 +45,9 @@ impl PeerSync {
             .claims
             .record(peer.public_key, claim, ClaimChannel::Connection, now)
             .with_agent(&info.user_agent, info.protocols.iter().cloned());
-        let from = NetGroup::of_address(connection.address());
+        // An address that counts for no source says nothing: anybody may be behind it.
+        let group = |_| NetGroup::of_address(connection.address());
+        let from = peer.source.map_or(NetGroup::Unknown, group);
         self.shared.directory.authenticated(record, from, now);
         let direction = connection.direction();
         if self.shared.connections.insert(Arc::clone(peer), direction) {

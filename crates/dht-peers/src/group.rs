@@ -17,7 +17,7 @@ use dht_core::{Address, Host};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NetGroup {
-    /// The address is not known.
+    /// The address is not known, or says nothing.
     #[default]
     Unknown,
     /// The first 16 bits of an IPv4 address.

@@ -13,11 +13,10 @@ use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandl
 use tokio::{
     net::TcpListener,
     sync::watch,
-    task::JoinHandle,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval},
 };
 
-use super::{BindError, STOP_LIMIT, error::json, http, state::Parts};
+use super::{BindError, error::json, http, serving::Serving, state::Parts};
 use crate::{
     limits::Limits,
     types::{Health, Problem, Version},
@@ -39,8 +38,7 @@ pub struct MetricsError(#[source] BuildError);
 #[derive(Debug)]
 pub struct MetricsServer {
     address: SocketAddr,
-    stopping: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    serving: Serving,
 }
 
 struct Served {
@@ -100,18 +98,14 @@ impl MetricsServer {
             .route("/healthy", get(healthy))
             .route("/ready", get(ready))
             .with_state(served);
-        let serving = http::serve(listener, router, limits, stop);
-        let task = tokio::spawn(async move {
+        let serve = http::serve(listener, router, limits, stop);
+        let serving = Serving::start(stopping, async move {
             tokio::select! {
-                () = serving => {}
+                () = serve => {}
                 () = upkeep(metrics) => {}
             }
         });
-        Ok(Self {
-            address,
-            stopping,
-            task,
-        })
+        Ok(Self { address, serving })
     }
 
     /// Address served on, with its real port.
@@ -120,16 +114,14 @@ impl MetricsServer {
         self.address
     }
 
-    /// Stops in order, within [`STOP_LIMIT`].
-    pub async fn shutdown(mut self) {
-        self.stopping.send_replace(true);
-        let _late = timeout(STOP_LIMIT, &mut self.task).await;
+    /// Ends when the server serves no more, which it does before [`shutdown`](Self::shutdown) only if its task panicked.
+    pub async fn ended(&self) {
+        self.serving.ended().await;
     }
-}
 
-impl Drop for MetricsServer {
-    fn drop(&mut self) {
-        self.task.abort();
+    /// Stops in order, within [`STOP_LIMIT`](super::STOP_LIMIT).
+    pub async fn shutdown(self) {
+        self.serving.stop().await;
     }
 }
 

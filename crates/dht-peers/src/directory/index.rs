@@ -403,7 +403,8 @@ fn moves_the_region(old: &PeerRecord, new: &PeerRecord) -> bool {
     new.proven
         && (old.is_offline() != new.is_offline()
             || old.deleted_at.is_some() != new.deleted_at.is_some()
-            || old.ban != new.ban)
+            || old.ban != new.ban
+            || old.source != new.source)
 }
 
 /// Smallest and largest key of the node ids that start with these lower-case hexadecimal digits.

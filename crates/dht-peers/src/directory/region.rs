@@ -1,15 +1,21 @@
 //! The cached size of this node's neighbourhood.
 
+use std::collections::BTreeSet;
+
 use dht_core::{Distance, Features, NodeId, UnixSeconds};
 use parking_lot::RwLock;
 
 use super::index::Index;
-use crate::filter::{FeatureRule, PeerFilter};
+use crate::{
+    filter::{FeatureRule, PeerFilter},
+    group::NetGroup,
+};
 
 /// How far this node's neighbourhood reaches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RegionThresholds {
-    /// Distance to the n-th nearest node, or [`Distance::MAX`].
+    /// Distance to the n-th nearest node, or [`Distance::MAX`]. Of the nodes that authenticated themselves from one
+    /// [group](crate::NetGroup), the nearest counts.
     pub nodes: Distance,
     /// Distance to the n-th nearest client, or [`Distance::MAX`].
     pub clients: Distance,
@@ -50,8 +56,13 @@ impl Region {
             None => Distance::MAX,
             Some(last) => {
                 let filter = PeerFilter::reachable(now).features(FeatureRule::Exactly(features));
+                // Keys are free: those of one source group count as one peer.
+                let mut sources = BTreeSet::new();
                 state
                     .closest(me, &filter)
+                    .filter(|(_, peer)| {
+                        peer.source == NetGroup::Unknown || sources.insert(peer.source)
+                    })
                     .nth(last)
                     .map_or(Distance::MAX, |(_, peer)| me.distance(peer.node_id()))
             }

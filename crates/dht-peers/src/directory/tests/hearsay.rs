@@ -114,6 +114,31 @@ fn many_keys_of_one_group_share() {
     assert!(directory.len() < 200, "{}", directory.len());
 }
 
+/// A thousand keys of one network, all nearer than anybody else, narrow the region by one peer. Those whose
+/// network is not known, as behind a proxy, count each.
+#[test]
+fn region_counts_each_source_once() {
+    for (from, counts) in [(NetGroup::V4([6, 6]), 1), (NetGroup::Unknown, 8)] {
+        let directory = directory();
+        let me = *directory.me();
+        let mut others: Vec<_> = (1..=20)
+            .map(|seed| neighbour(&directory, seed, [20, seed as u8, 1, 1]))
+            .collect();
+        others.sort_by_key(|id| id.distance(&me));
+        let threshold = || directory.region_thresholds(8, NOW).nodes;
+        assert_eq!(threshold(), me.distance(&others[7]));
+        let template = PeerRecord::new(public_key(30), Features::NODE, NOW);
+        for n in 1..=1_000 {
+            directory.authenticated(hearsay_at(&template, n), from, NOW);
+        }
+        let nearest = match counts {
+            1 => me.distance(&others[6]),
+            _ => me.distance(&directory.closest(&me, 8, &PeerFilter::reachable(NOW))[7].node_id),
+        };
+        assert_eq!(threshold(), nearest, "{from:?}");
+    }
+}
+
 /// A thousand signed joins of peers nobody can reach decide neither what is in the region, nor who is closest.
 #[test]
 fn signed_joins_leave_the_region() {
