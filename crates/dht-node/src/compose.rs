@@ -469,6 +469,7 @@ impl Workers {
                 .push_filters()
                 .into_inner();
             let tally = Tally {
+                transport: self.peers.transport.clone(),
                 counters: Arc::clone(&self.shared.counters),
                 events: self.shared.events.clone(),
                 inner: stack,

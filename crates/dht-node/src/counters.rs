@@ -12,6 +12,7 @@ use std::{
 
 use dht_core::{Disposition, DropReason, NodeId};
 use dht_peers::InboundFrame;
+use dht_transport::Transport;
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -82,6 +83,8 @@ pub(crate) struct Counters {
 /// Counts the disposition of each message of the inbound stack, and publishes drops as events.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally<S> {
+    /// Hears from which peers the messages came that this node could use.
+    pub(crate) transport: Transport,
     pub(crate) counters: Arc<Counters>,
     pub(crate) events: Events,
     pub(crate) inner: S,
@@ -90,6 +93,7 @@ pub(crate) struct Tally<S> {
 pin_project! {
     /// Response future of [`Tally`].
     pub(crate) struct TallyFuture<F> {
+        transport: Transport,
         #[pin]
         inner: F,
         from: NodeId,
@@ -196,6 +200,7 @@ where
         TallyFuture {
             from: received.source.node_id,
             inner: self.inner.call(received),
+            transport: self.transport.clone(),
             counters: Arc::clone(&self.counters),
             events: self.events.clone(),
         }
@@ -217,6 +222,12 @@ where
             Err(_) => Disposition::Dropped(DropReason::Internal),
         };
         this.counters.record(disposition);
+        if matches!(
+            disposition,
+            Disposition::Delivered | Disposition::Forwarded | Disposition::Stored
+        ) {
+            this.transport.note_useful(this.from);
+        }
         if let Disposition::Dropped(reason) = disposition {
             let from = *this.from;
             this.events.publish(|| Event::Dropped { from, reason });

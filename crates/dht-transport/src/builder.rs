@@ -183,13 +183,16 @@ impl Builder {
             bytes: config.max_queued_bytes,
             lifetime: config.message_lifetime,
         };
-        let mut seed = [0; 16];
-        entropy.rng().fill_bytes(&mut seed);
+        let mut rng = entropy.rng();
+        let (mut seed, mut rank_key) = ([0; 16], [0; 16]);
+        rng.fill_bytes(&mut seed);
+        rng.fill_bytes(&mut rank_key);
         let state = State {
             table: Table::new(*identity.node_id()),
             admission: Admission::new(Bounds::of(&config)),
             dials: Dials::default(),
             targets: Targets::new(lookup, network != Network::LocalNet, seed),
+            rank_key,
             queues: Arc::new(PeerQueues::new(
                 limits,
                 SharedBytes::new(config.max_queued_bytes_total),

@@ -62,6 +62,9 @@ pub const OUTBOUND_RESERVE: usize = 32;
 /// Part of [`OUTBOUND_RESERVE`] that only dials of the operator may use.
 pub const OPERATOR_RESERVE: usize = 8;
 
+/// Inbound connections above [`MAX_CONNECTIONS`] while others make room for them.
+pub const EVICTION_OVERLAP: usize = 16;
+
 /// Fraction of [`MAX_CONNECTIONS`] that dials of the overlay may hold: one in this many.
 pub const OVERLAY_SHARE: usize = 4;
 

@@ -20,6 +20,8 @@ const UPGRADES_FAILED: &str = "dht_transport_upgrades_failed_total";
 const UPGRADE_SECONDS: &str = "dht_transport_upgrade_seconds";
 /// Sockets closed because of a limit, by limit.
 const REFUSED: &str = "dht_transport_sockets_refused_total";
+/// Connections closed for others.
+const EVICTED: &str = "dht_transport_connections_evicted_total";
 /// Dials that were not begun, by cause and limit.
 const DIALS_REFUSED: &str = "dht_transport_dials_refused_total";
 /// Inbound streams reset because there are too many.
@@ -57,6 +59,7 @@ pub fn describe_metrics() {
         "time from socket to connection"
     );
     describe_counter!(REFUSED, Unit::Count, "sockets closed because of a limit");
+    describe_counter!(EVICTED, Unit::Count, "connections closed for others");
     describe_counter!(
         DIALS_REFUSED,
         Unit::Count,
@@ -102,6 +105,10 @@ pub(crate) fn upgrade_failed(direction: Direction) {
 
 pub(crate) fn refused(limit: &'static str) {
     counter!(REFUSED, "limit" => limit).increment(1);
+}
+
+pub(crate) fn evicted() {
+    counter!(EVICTED).increment(1);
 }
 
 pub(crate) fn dial_refused(cause: DialCause, limit: &'static str) {

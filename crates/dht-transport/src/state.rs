@@ -29,6 +29,8 @@ pub(crate) struct State {
     pub(crate) admission: Arc<Admission>,
     pub(crate) dials: Dials,
     pub(crate) targets: Targets,
+    /// Key of the order of source groups, by which some are kept from eviction.
+    pub(crate) rank_key: [u8; 16],
     pub(crate) queues: Arc<PeerQueues>,
     pub(crate) receiver: Receiver,
     /// Bytes that peers sent and no stream has read yet, for all connections.
@@ -54,6 +56,7 @@ pub(crate) struct Counters {
     pub(crate) inbound_failed: AtomicU64,
     pub(crate) dials_failed: AtomicU64,
     pub(crate) refused: AtomicU64,
+    pub(crate) evicted: AtomicU64,
 }
 
 impl State {

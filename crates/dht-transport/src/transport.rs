@@ -49,6 +49,8 @@ pub struct TransportStats {
     pub dials_failed: u64,
     /// Sockets closed because of a limit since the start.
     pub refused: u64,
+    /// Connections closed for others since the start.
+    pub evicted: u64,
     /// Bytes of messages waiting to be sent.
     pub queued_bytes: usize,
     /// Bytes set aside for unread bytes of peers, beyond what is free for each connection.
@@ -262,6 +264,13 @@ impl Transport {
         self.state.table.all()
     }
 
+    /// Says that a peer sent a message which this node could use: its connection is less likely to be closed for another.
+    pub fn note_useful(&self, peer: &NodeId) {
+        if let Some(connection) = self.state.table.find(peer) {
+            connection.note_useful();
+        }
+    }
+
     /// Closes the connection of a peer on purpose; false if there is none.
     pub fn disconnect(&self, peer: &NodeId) -> bool {
         self.state.table.close(peer)
@@ -283,6 +292,7 @@ impl Transport {
             inbound_failed: total(&state.counters.inbound_failed),
             dials_failed: total(&state.counters.dials_failed),
             refused: total(&state.counters.refused),
+            evicted: total(&state.counters.evicted),
             queued_bytes: state.queues.bytes(),
             unread_bytes: state.unread.total() - state.unread.available(),
             queues: state.queues.len(),

@@ -82,10 +82,11 @@ fn send_to(
 async fn discoveries_cannot_take_every_slot() {
     let memory = Memory::default();
     let (mut a, b) = on_internet(&memory, support::config()).await;
-    for seed in 100..400 {
-        let claimed = public((seed % 200) as u8 + 1, 1);
-        a.knows_at(identity(seed).public_key(), [claimed]);
-        let _answer = send_to(&a, *identity(seed).node_id(), DialCause::Peer);
+    for seed in 0..300 {
+        let stranger = identity(100 + seed);
+        let third = u8::try_from(seed % 200).unwrap() + 1;
+        a.knows_at(stranger.public_key(), [public(third, 1)]);
+        let _answer = send_to(&a, *stranger.node_id(), DialCause::Peer);
     }
     sleep(Duration::from_millis(100)).await;
     assert_eq!(a.transport.stats().dials, 16);
@@ -109,9 +110,10 @@ async fn discoveries_cannot_swarm_one_network() {
     let memory = Memory::default();
     let (a, _b) = on_internet(&memory, support::config()).await;
     let mut answers = Vec::new();
-    for seed in 100..120 {
-        a.knows_at(identity(seed).public_key(), [public(7, seed as u8)]);
-        answers.push(send_to(&a, *identity(seed).node_id(), DialCause::Peer));
+    for host in 100..120 {
+        let stranger = identity(host.into());
+        a.knows_at(stranger.public_key(), [public(7, host)]);
+        answers.push(send_to(&a, *stranger.node_id(), DialCause::Peer));
     }
     sleep(Duration::from_millis(100)).await;
     assert_eq!(a.transport.stats().dials, 2);
@@ -226,9 +228,8 @@ async fn names_of_peers_hurt_nobody() {
     let mut b = Setup::tcp(2);
     b.network = dht_core::Network::Esmeralda;
     let b = b.start().await;
-    let port = match b.address.host() {
-        Some(dht_core::Host::Ip(_, port)) => port,
-        _ => unreachable!(),
+    let Some(dht_core::Host::Ip(_, port)) = b.address.host() else {
+        unreachable!()
     };
     let mut setup = Setup::memory(1, &memory);
     setup.network = dht_core::Network::Esmeralda;

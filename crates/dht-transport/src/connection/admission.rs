@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::cause::DialCause;
 use crate::{
     config::Config,
-    limits::{OPERATOR_RESERVE, OUTBOUND_RESERVE, OVERLAY_SHARE, PEER_SHARE},
+    limits::{EVICTION_OVERLAP, OPERATOR_RESERVE, OUTBOUND_RESERVE, OVERLAY_SHARE, PEER_SHARE},
 };
 
 /// Bounds of [`Admission`]; see the fields of [`Config`] of the same names.
@@ -43,6 +43,8 @@ struct State {
     handshakes: BTreeMap<u64, (Source, CancellationToken)>,
     next: u64,
     connections: usize,
+    /// Those of them that are being dialled.
+    dialling: usize,
     /// Connections by the cause of their dial, those that are being dialled included.
     dialled: [usize; DialCause::ALL.len()],
     sources: HashMap<SourceGroup, Counts>,
@@ -78,6 +80,7 @@ pub(crate) struct ConnectionSlot {
     admission: Arc<Admission>,
     source: Source,
     cause: Option<DialCause>,
+    is_dialling: bool,
 }
 
 // === impl Bounds ===
@@ -146,10 +149,16 @@ impl Admission {
     /// When all slots are taken, the oldest handshake of the source that has most of them makes room: a
     /// half-open socket keeps its place only until another socket wants it, while an honest handshake is over
     /// after a few round trips.
-    pub(crate) fn admit(self: &Arc<Self>, from: IpAddr) -> Result<HandshakeSlot, Refusal> {
+    ///
+    /// When there are as many connections as there may be, `can_make_room` says whether one would be closed for this one.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        from: IpAddr,
+        can_make_room: impl FnOnce() -> bool,
+    ) -> Result<HandshakeSlot, Refusal> {
         let mut state = self.state.lock();
         let source = state.bounds.source(from);
-        state.check_connections(source)?;
+        state.check_connections(source, can_make_room)?;
         if state.counts(source).handshakes >= state.bounds.handshakes_per_source {
             return Err(Refusal::SourceHandshakes);
         }
@@ -191,11 +200,18 @@ impl Admission {
         }
         *dialled += 1;
         state.connections += 1;
+        state.dialling += 1;
         Ok(ConnectionSlot {
             admission: Arc::clone(self),
             source: None,
             cause: Some(cause),
+            is_dialling: true,
         })
+    }
+
+    /// Connections that there may be.
+    pub(crate) fn most_connections(&self) -> usize {
+        self.state.lock().bounds.connections
     }
 
     pub(crate) fn handshakes(&self) -> usize {
@@ -206,14 +222,19 @@ impl Admission {
 // === impl State ===
 
 impl State {
-    fn check_connections(&self, source: Source) -> Result<(), Refusal> {
-        if self.connections >= self.bounds.connections {
-            return Err(Refusal::Connections);
-        }
+    fn check_connections(
+        &self,
+        source: Source,
+        can_make_room: impl FnOnce() -> bool,
+    ) -> Result<(), Refusal> {
         if self.counts(source).connections >= self.bounds.connections_per_source {
             return Err(Refusal::SourceConnections);
         }
-        Ok(())
+        let (held, most) = (self.connections - self.dialling, self.bounds.connections);
+        if held < most || held < most + EVICTION_OVERLAP && can_make_room() {
+            return Ok(());
+        }
+        Err(Refusal::Connections)
     }
 
     /// What a source holds; nothing, for a socket that counts for none.
@@ -264,16 +285,20 @@ impl HandshakeSlot {
         self.source
     }
 
-    /// Turns the handshake into a connection, if there is still room for one.
-    pub(crate) fn promote(self) -> Result<ConnectionSlot, Refusal> {
+    /// Turns the handshake into a connection, if there is still room for one, or could be.
+    pub(crate) fn promote(
+        self,
+        can_make_room: impl FnOnce() -> bool,
+    ) -> Result<ConnectionSlot, Refusal> {
         let mut state = self.admission.state.lock();
-        state.check_connections(self.source)?;
+        state.check_connections(self.source, can_make_room)?;
         state.connections += 1;
         state.count(self.source, |counts| counts.connections += 1);
         Ok(ConnectionSlot {
             admission: Arc::clone(&self.admission),
             source: self.source,
             cause: None,
+            is_dialling: false,
         })
     }
 }
@@ -281,6 +306,13 @@ impl HandshakeSlot {
 // === impl ConnectionSlot ===
 
 impl ConnectionSlot {
+    /// What was dialled is a connection.
+    pub(crate) fn connected(&mut self) {
+        if std::mem::take(&mut self.is_dialling) {
+            self.admission.state.lock().dialling -= 1;
+        }
+    }
+
     /// Gives its place in the share of the cause of its dial back.
     pub(crate) fn leave_cause(&mut self) {
         if let Some(cause) = self.cause.take() {
@@ -316,6 +348,7 @@ impl Drop for HandshakeSlot {
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.leave_cause();
+        self.connected();
         let mut state = self.admission.state.lock();
         state.connections = state.connections.saturating_sub(1);
         state.uncount(self.source, |counts| &mut counts.connections);
@@ -347,6 +380,14 @@ mod tests {
             connections_per_source: 2,
             trusted: TRUSTED_SOURCES.to_vec(),
         }
+    }
+
+    fn admit(admission: &Arc<Admission>, from: IpAddr) -> Result<HandshakeSlot, Refusal> {
+        admission.admit(from, || false)
+    }
+
+    fn promote(slot: HandshakeSlot) -> Result<ConnectionSlot, Refusal> {
+        slot.promote(|| false)
     }
 
     /// The first address of another source.
@@ -385,7 +426,7 @@ mod tests {
             ..bounds()
         };
         let admission = Admission::new(bounds.clone());
-        let connect = || admission.admit(gateway).and_then(HandshakeSlot::promote);
+        let connect = || admit(&admission, gateway).and_then(promote);
         let mut held: Vec<_> = (0..32).map(|_| connect().unwrap()).collect();
         assert_eq!(connect().err(), Some(Refusal::SourceConnections));
         bounds.trusted = vec!["192.0.7.0/24".parse().unwrap()];
@@ -397,14 +438,14 @@ mod tests {
     #[test]
     fn source_share_exempts_local_addresses() {
         let admission = Admission::new(bounds());
-        let held = [admission.admit(source(1)), admission.admit(source(1))];
+        let held = [admit(&admission, source(1)), admit(&admission, source(1))];
         assert_eq!(
-            admission.admit(source(1)).err(),
+            admit(&admission, source(1)).err(),
             Some(Refusal::SourceHandshakes)
         );
-        assert!(admission.admit(source(2)).is_ok());
+        assert!(admit(&admission, source(2)).is_ok());
         drop(held);
-        let local: Vec<_> = (0..3).map(|_| admission.admit(LOCAL).unwrap()).collect();
+        let local: Vec<_> = (0..3).map(|_| admit(&admission, LOCAL).unwrap()).collect();
         assert_eq!(local.len(), 3);
     }
 
@@ -414,9 +455,9 @@ mod tests {
             trusted: Vec::new(),
             ..bounds()
         });
-        let _held = [admission.admit(LOCAL), admission.admit(LOCAL)];
+        let _held = [admit(&admission, LOCAL), admit(&admission, LOCAL)];
         assert_eq!(
-            admission.admit(LOCAL).err(),
+            admit(&admission, LOCAL).err(),
             Some(Refusal::SourceHandshakes)
         );
     }
@@ -427,17 +468,17 @@ mod tests {
             handshakes_per_source: 0,
             ..bounds()
         });
-        assert!(admission.admit(source(1)).is_err());
+        assert!(admit(&admission, source(1)).is_err());
         assert!(admission.state.lock().sources.is_empty());
     }
 
     #[test]
     fn busiest_source_loses_its_oldest_handshake() {
         let admission = Admission::new(bounds());
-        let honest = admission.admit(source(1)).unwrap();
-        let older = admission.admit(source(2)).unwrap();
-        let newer = admission.admit(source(2)).unwrap();
-        let another = admission.admit(source(3)).unwrap();
+        let honest = admit(&admission, source(1)).unwrap();
+        let older = admit(&admission, source(2)).unwrap();
+        let newer = admit(&admission, source(2)).unwrap();
+        let another = admit(&admission, source(3)).unwrap();
         assert!(older.evicted.is_cancelled());
         for kept in [&honest, &newer, &another] {
             assert!(!kept.evicted.is_cancelled());
@@ -457,15 +498,17 @@ mod tests {
         let mut held = Vec::new();
         for last in 1..=3 {
             held.push(
-                admission
-                    .admit(source(last))
+                admit(&admission, source(last))
                     .unwrap()
-                    .promote()
+                    .promote(|| false)
                     .ok()
                     .unwrap(),
             );
         }
-        assert_eq!(admission.admit(source(9)).err(), Some(Refusal::Connections));
+        assert_eq!(
+            admit(&admission, source(9)).err(),
+            Some(Refusal::Connections)
+        );
         let dial = |cause| admission.admit_dial(cause);
         for cause in [DialCause::Overlay, DialCause::Peer] {
             assert_eq!(dial(cause).err(), Some(Refusal::Connections));
@@ -476,7 +519,7 @@ mod tests {
         held.extend((0..OPERATOR_RESERVE).map(|_| dial(DialCause::Operator).unwrap()));
         assert!(dial(DialCause::Operator).is_err());
         held.clear();
-        assert!(admission.admit(source(9)).is_ok());
+        assert!(admit(&admission, source(9)).is_ok());
         assert!(admission.state.lock().sources.is_empty());
     }
 
@@ -496,18 +539,45 @@ mod tests {
         let mut counted = peer.iter_mut().map(|slot| slot.count_for(target));
         assert!(counted.next().unwrap().is_ok() && counted.next().unwrap().is_ok());
         assert_eq!(counted.next().unwrap(), Err(Refusal::SourceConnections));
-        let inbound = || admission.admit(source(1)).err();
+        let inbound = || admit(&admission, source(1)).err();
         assert_eq!(inbound(), Some(Refusal::SourceConnections));
         drop((peer, overlay));
         assert!(inbound().is_none());
         assert!(admission.state.lock().sources.is_empty());
     }
 
+    /// One that can be closed for another lets it in, a few at a time; one source gets no more than its share.
+    #[test]
+    fn evictable_connection_admits_another() {
+        let admission = Admission::new(Bounds {
+            handshakes: 100,
+            ..bounds()
+        });
+        let connect = |n: u8, can: bool| {
+            let slot = admission.admit(source(n), || can)?;
+            slot.promote(|| can)
+        };
+        let mut held: Vec<_> = (1..=3).map(|n| connect(n, false).unwrap()).collect();
+        assert_eq!(connect(4, false).err(), Some(Refusal::Connections));
+        // Its own dials do not keep others from making room.
+        let dial = || admission.admit_dial(DialCause::Application).unwrap();
+        let dials: Vec<_> = (0..OUTBOUND_RESERVE - OPERATOR_RESERVE)
+            .map(|_| dial())
+            .collect();
+        held.extend((10..).map_while(|n| connect(n, true).ok()));
+        assert_eq!(held.len(), 3 + EVICTION_OVERLAP);
+        assert_eq!(connect(5, true).err(), Some(Refusal::Connections));
+        drop(dials);
+        assert_eq!(connect(5, true).err(), Some(Refusal::Connections));
+        held.truncate(3);
+        held.push(connect(1, true).unwrap());
+        assert_eq!(connect(1, true).err(), Some(Refusal::SourceConnections));
+    }
+
     #[test]
     fn connections_of_one_source_are_bounded() {
         let admission = Admission::new(bounds());
-        let slot =
-            |admission: &Arc<Admission>| admission.admit(source(1)).map(HandshakeSlot::promote);
+        let slot = |admission: &Arc<Admission>| admit(admission, source(1)).map(promote);
         let _held = [slot(&admission), slot(&admission)];
         assert_eq!(slot(&admission).err(), Some(Refusal::SourceConnections));
     }
@@ -515,7 +585,7 @@ mod tests {
     #[test]
     fn new_bounds_close_no_connection() {
         let admission = Admission::new(bounds());
-        let connect = |n| admission.admit(source(n)).and_then(HandshakeSlot::promote);
+        let connect = |n| admit(&admission, source(n)).and_then(promote);
         let held = [connect(1).unwrap(), connect(2).unwrap()];
         admission.set_bounds(Bounds {
             connections: 1,

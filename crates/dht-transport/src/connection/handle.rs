@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{cause::DialCause, identity::PeerInfo};
+use super::{cause::DialCause, eviction::Candidate, identity::PeerInfo};
 use crate::{
     error::StreamError,
     limits::DRAIN_TIMEOUT,
@@ -37,6 +37,12 @@ pub struct Connection {
     origin: Origin,
     address: Address,
     since: Instant,
+    round_trip: Duration,
+    /// Rank of its source group; see [`Candidate`].
+    rank: u64,
+    /// Milliseconds from `since` to the last useful message, and one more; 0 before the first.
+    useful: AtomicU64,
+    evicted: AtomicBool,
     /// Whether it is for one answer to the peer, and closed after it.
     passing: AtomicBool,
     requests: mpsc::Sender<OpenRequest>,
@@ -55,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) info: PeerInfo,
     pub(crate) origin: Origin,
     pub(crate) address: Address,
+    pub(crate) round_trip: Duration,
+    pub(crate) rank: u64,
     pub(crate) requests: mpsc::Sender<OpenRequest>,
     pub(crate) live: Arc<LiveStreams>,
     pub(crate) meter: Arc<SendMeter>,
@@ -86,6 +94,8 @@ impl Connection {
             info,
             origin,
             address,
+            round_trip,
+            rank,
             requests,
             live,
             meter,
@@ -97,6 +107,10 @@ impl Connection {
             origin,
             address,
             since: Instant::now(),
+            round_trip,
+            rank,
+            useful: AtomicU64::new(0),
+            evicted: AtomicBool::new(false),
             passing: AtomicBool::new(origin == Origin::Dialled(DialCause::Peer)),
             requests,
             live,
@@ -136,6 +150,43 @@ impl Connection {
     #[must_use]
     pub const fn direction(&self) -> Direction {
         self.origin.direction()
+    }
+
+    /// Whether the peer dialled, or had this node dial it.
+    pub(crate) const fn is_of_stranger(&self) -> bool {
+        matches!(
+            self.origin,
+            Origin::Accepted | Origin::Dialled(DialCause::Peer)
+        )
+    }
+
+    /// The peer has sent a message that this node could use.
+    pub(crate) fn note_useful(&self) {
+        let at = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.useful.store(at.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// As one of those that may be closed for another connection.
+    pub(crate) fn candidate(self: Arc<Self>) -> Candidate<Arc<Self>> {
+        let useful = self.useful.load(Ordering::Relaxed).checked_sub(1);
+        Candidate {
+            group: self.peer.source,
+            rank: self.rank,
+            since: self.since,
+            round_trip: self.round_trip,
+            useful: useful.map(|at| self.since + Duration::from_millis(at)),
+            connection: self,
+        }
+    }
+
+    /// Closes for another connection, at once.
+    pub(crate) fn evict(&self) {
+        self.evicted.store(true, Ordering::Relaxed);
+        self.close(true);
+    }
+
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.evicted.load(Ordering::Relaxed)
     }
 
     /// The connection is of use for more than one answer.

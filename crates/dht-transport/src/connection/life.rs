@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::{Address, SourceGroup};
+use dht_core::{Address, Deliverer, RemotePeer, SourceGroup};
 use dht_peers::{
     Direction,
     policy::{Offence, Parties},
@@ -46,14 +46,17 @@ impl State {
         origin: Origin,
         address: Address,
         source: Option<SourceGroup>,
-        slot: ConnectionSlot,
+        mut slot: ConnectionSlot,
         took: Duration,
     ) -> Arc<Connection> {
+        slot.connected();
         let Upgraded {
             channel,
             peer,
             info,
+            round_trip,
         } = upgraded;
+        let peer = peer.at(source);
         let direction = origin.direction();
         let (requests, incoming) = channels::OPEN_REQUESTS.open();
         let live = Arc::<LiveStreams>::default();
@@ -63,10 +66,12 @@ impl State {
                 .counters
                 .next_connection
                 .fetch_add(1, Ordering::Relaxed),
-            peer: Arc::new(peer.at(source)),
+            rank: self.rank(&peer),
+            peer: Arc::new(peer),
             info,
             origin,
             address,
+            round_trip,
             requests,
             live: Arc::clone(&live),
             meter: Arc::clone(&meter),
@@ -91,6 +96,7 @@ impl State {
             loser,
             is_first,
         } = self.table.install(&connection);
+        self.make_room(&connection);
         // A shutdown closes the connections in the table once; one installed later is closed here.
         if self.halted.is_cancelled() {
             connection.close(true);
@@ -109,6 +115,21 @@ impl State {
         };
         self.tasks.spawn(life.run());
         winner
+    }
+
+    /// Place of a peer's source group in an order that only this node knows.
+    fn rank(&self, peer: &RemotePeer) -> u64 {
+        if peer.source.is_none() {
+            return 0;
+        }
+        let mut hash = blake2b_simd::Params::new();
+        let hash = hash
+            .hash_length(8)
+            .key(&self.rank_key)
+            .hash(Deliverer::from(peer).as_bytes());
+        hash.as_bytes()
+            .iter()
+            .fold(0, |rank, byte| rank << 8 | u64::from(*byte))
     }
 
     /// Tells the owner that another connection of a peer counts from now on.
@@ -139,7 +160,7 @@ struct Life {
     replaced: Option<bool>,
     /// With the peer's other connection.
     contest: Option<Contest>,
-    /// Slot in the limit of connections, freed when the task ends.
+    /// Slot in the limit of connections, freed when the socket is closed.
     slot: ConnectionSlot,
 }
 
@@ -225,11 +246,12 @@ impl Life {
                 }
             }
         }
+        // The socket is closed, and another connection waits for the slot.
+        drop(slot);
         // Messages that arrived completely are still delivered.
         let rest = async { while streams.join_next().await.is_some() {} };
         let _given_up = timeout(DRAIN_TIMEOUT, rest).await;
         streams.shutdown().await;
-        drop(slot);
     }
 }
 
@@ -281,6 +303,9 @@ async fn drive(
         }
     }
     connection.set_ended();
+    if connection.is_evicted() {
+        return;
+    }
     let _too_slow = timeout(CLOSE_TIMEOUT, mux_task.close()).await;
 }
 

@@ -63,7 +63,10 @@ async fn accept_one(state: &Arc<State>, acceptor: &mut dyn Acceptor) -> bool {
         accepted = acceptor.accept() => accepted,
     };
     match accepted {
-        Ok(accepted) => match state.admission.admit(accepted.source) {
+        Ok(accepted) => match state
+            .admission
+            .admit(accepted.source, || state.may_make_room())
+        {
             Ok(slot) => state
                 .tasks
                 .spawn(welcome(Arc::clone(state), accepted, slot)),
@@ -129,7 +132,7 @@ async fn welcome(state: Arc<State>, accepted: Accepted, slot: HandshakeSlot) {
     match result {
         Ok(Welcome::Peer(upgraded)) => {
             let source = slot.source();
-            let slot = match slot.promote() {
+            let slot = match slot.promote(|| state.can_make_room()) {
                 Ok(slot) => slot,
                 Err(refusal) => return state.refused(refusal),
             };
@@ -147,7 +150,7 @@ async fn welcome(state: Arc<State>, accepted: Accepted, slot: HandshakeSlot) {
                 return state.refused(Refusal::Liveness);
             }
             let Ok(_session) = Arc::clone(&state.liveness).try_acquire_owned() else {
-                return;
+                return state.refused(Refusal::Liveness);
             };
             tokio::select! {
                 () = state.stopping.cancelled() => {}

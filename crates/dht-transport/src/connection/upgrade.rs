@@ -42,6 +42,8 @@ pub(crate) struct Upgraded {
     pub(crate) channel: NoiseStream<Socket>,
     pub(crate) peer: Arc<RemotePeer>,
     pub(crate) info: PeerInfo,
+    /// Time the peer took to answer in the Noise handshake.
+    pub(crate) round_trip: Duration,
 }
 
 /// A failed upgrade, and the key that was already authenticated.
@@ -91,8 +93,10 @@ impl Upgrade {
     ) -> Result<Upgraded, Failed> {
         let secret = self.identity.secret_key();
         let byte = self.network.wire_byte();
+        let started = Instant::now();
         let noise = noise::initiate(socket, secret, self.entropy.clone(), byte);
         let (channel, key) = by(deadline, noise).await.map_err(Failed::nobody)?;
+        let round_trip = started.elapsed();
         if key != *wanted {
             return Err(Failed {
                 error: UpgradeError::WrongKey,
@@ -105,7 +109,7 @@ impl Upgrade {
                 error: UpgradeError::Timeout,
                 key: Some(key),
             })?;
-        self.identify(channel, key, deadline).await
+        self.identify(channel, key, round_trip, deadline).await
     }
 
     /// The listener's side, after the wire byte.
@@ -115,9 +119,11 @@ impl Upgrade {
         deadline: Instant,
     ) -> Result<Upgraded, Failed> {
         let secret = self.identity.secret_key();
+        let started = Instant::now();
         let noise = noise::respond(socket, secret, self.entropy.clone());
         let (channel, key) = by(deadline, noise).await.map_err(Failed::nobody)?;
-        self.identify(channel, key, deadline).await
+        let round_trip = started.elapsed();
+        self.identify(channel, key, round_trip, deadline).await
     }
 
     pub(crate) fn is_banned(&self, key: &PublicKey) -> bool {
@@ -137,6 +143,7 @@ impl Upgrade {
         &self,
         mut channel: NoiseStream<Socket>,
         key: PublicKey,
+        round_trip: Duration,
         deadline: Instant,
     ) -> Result<Upgraded, Failed> {
         let failed = |error| Failed {
@@ -164,6 +171,7 @@ impl Upgrade {
             channel,
             peer,
             info,
+            round_trip,
         })
     }
 }

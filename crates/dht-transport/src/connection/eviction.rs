@@ -1,0 +1,197 @@
+//! Which connection makes room when all slots are taken.
+//!
+//! The protections are those of Bitcoin Core's node eviction. Each of them costs a stranger something else: an address in
+//! a network that a secret key prefers, a short line, messages that this node had not seen, time. One who has all slots
+//! taken from few networks loses them first.
+
+use std::{cmp::Reverse, collections::HashMap, time::Duration};
+
+use dht_core::SourceGroup;
+use tokio::time::Instant;
+
+/// Connections that are kept for being the oldest of their source group, in the groups that a secret key ranks first.
+const PROTECTED_GROUPS: usize = 8;
+
+/// Connections that are kept for the shortest round trip.
+const PROTECTED_NEAR: usize = 8;
+
+/// Connections that are kept for having sent a useful message most recently.
+const PROTECTED_USEFUL: usize = 16;
+
+/// Connections of which none is ever closed for another.
+pub(crate) const PROTECTED: usize = PROTECTED_GROUPS + PROTECTED_NEAR + PROTECTED_USEFUL;
+
+/// A connection that may be closed for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Candidate<T> {
+    /// The connection.
+    pub(crate) connection: T,
+    /// Source group that it counts for; `None` for trusted ranges, which are taken for one group.
+    pub(crate) group: Option<SourceGroup>,
+    /// Hash of the group under a key that only this node knows.
+    pub(crate) rank: u64,
+    /// When the connection began.
+    pub(crate) since: Instant,
+    /// Time the peer took to answer in the handshake.
+    pub(crate) round_trip: Duration,
+    /// When the peer last sent a message that this node could use.
+    pub(crate) useful: Option<Instant>,
+}
+
+/// The least useful connection of those that are not protected: the youngest of the group that holds most.
+///
+/// Protected are the oldest of each of [`PROTECTED_GROUPS`] groups, the [`PROTECTED_NEAR`] nearest, the
+/// [`PROTECTED_USEFUL`] most recently useful, and of the others the older half.
+pub(crate) fn victim<T>(mut candidates: Vec<Candidate<T>>) -> Option<T> {
+    protect_groups(&mut candidates);
+    protect(&mut candidates, PROTECTED_NEAR, |peer| peer.round_trip);
+    // Those that were never of use are last, and not protected.
+    let useful = candidates.iter().filter(|peer| peer.useful.is_some());
+    let useful = useful.count().min(PROTECTED_USEFUL);
+    protect(&mut candidates, useful, |peer| Reverse(peer.useful));
+    let older_half = candidates.len() / 2;
+    protect(&mut candidates, older_half, |peer| peer.since);
+
+    let mut groups = HashMap::<_, (usize, Instant)>::new();
+    for peer in &candidates {
+        let (held, youngest) = groups.entry(peer.group).or_insert((0, peer.since));
+        *held += 1;
+        *youngest = (*youngest).max(peer.since);
+    }
+    let (group, _) = groups
+        .into_iter()
+        .max_by_key(|(group, share)| (*share, *group))?;
+    let of_group = candidates.into_iter().filter(|peer| peer.group == group);
+    of_group
+        .max_by_key(|peer| peer.since)
+        .map(|peer| peer.connection)
+}
+
+/// Takes the oldest connection of each of the first groups out of the candidates.
+fn protect_groups<T>(candidates: &mut Vec<Candidate<T>>) {
+    candidates.sort_by_key(|peer| (peer.rank, peer.group, peer.since));
+    let (mut groups, mut last) = (0, None);
+    candidates.retain(|peer| {
+        let is_first = last != Some(peer.group);
+        last = Some(peer.group);
+        groups += usize::from(is_first);
+        !is_first || groups > PROTECTED_GROUPS
+    });
+}
+
+/// Takes the first `count` by this key out of the candidates.
+fn protect<T, K: Ord>(
+    candidates: &mut Vec<Candidate<T>>,
+    count: usize,
+    key: impl FnMut(&Candidate<T>) -> K,
+) {
+    candidates.sort_by_key(key);
+    candidates.drain(..count.min(candidates.len()));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn group(third: u8) -> Option<SourceGroup> {
+        Some(SourceGroup::of_ip([198, 51, third, 1].into()))
+    }
+
+    /// The connection `n`, `age` seconds old, of a source group.
+    fn candidate(now: Instant, n: usize, third: u8, age: u64) -> Candidate<usize> {
+        Candidate {
+            connection: n,
+            group: group(third),
+            rank: u64::from(third),
+            since: now - Duration::from_secs(age),
+            round_trip: Duration::from_millis(100),
+            useful: None,
+        }
+    }
+
+    fn now() -> Instant {
+        Instant::now() + Duration::from_secs(1_000_000)
+    }
+
+    #[test]
+    fn few_connections_are_all_protected() {
+        let now = now();
+        assert_eq!(victim::<usize>(vec![]), None);
+        let few = (0..8).map(|n| candidate(now, n, 1, n as u64));
+        assert_eq!(victim(few.collect()), None);
+    }
+
+    /// A network that has most of the slots loses its youngest connection, not one of an old honest peer.
+    #[test]
+    fn fullest_group_loses_its_youngest() {
+        let now = now();
+        let mut all: Vec<_> = (0..100)
+            .map(|n| candidate(now, n, 200, 60 + n as u64))
+            .collect();
+        all.extend((100..140u8).map(|n| candidate(now, n.into(), n, 3_600)));
+        assert_eq!(victim(all), Some(0));
+    }
+
+    /// The youngest of all stays if it is near, useful, or alone in a group that the key prefers.
+    #[test]
+    fn near_useful_and_diverse_stay() {
+        let now = now();
+        let crowd = || (1..200).map(|n| candidate(now, n, 200, 60 + n as u64));
+        let youngest = candidate(now, 0, 200, 1);
+        let with = |peer: Candidate<usize>| victim(crowd().chain([peer]).collect());
+        assert_eq!(with(youngest), Some(0));
+        let near = Candidate {
+            round_trip: Duration::from_millis(1),
+            ..youngest
+        };
+        let useful = Candidate {
+            useful: Some(now),
+            ..youngest
+        };
+        let alone = Candidate {
+            group: group(1),
+            rank: 0,
+            ..youngest
+        };
+        for kept in [near, useful, alone] {
+            assert_ne!(with(kept), Some(0), "{kept:?}");
+        }
+    }
+
+    proptest! {
+        /// Whatever strangers from few networks present, peers of many networks that were here first and are useful
+        /// keep their slots.
+        #[test]
+        fn useful_old_peers_outlast_strangers(
+            strangers in prop::collection::vec((0u8..3, 0u64..500, 0u64..200, any::<bool>(), any::<u64>()), 60..200),
+        ) {
+            let now = now();
+            let honest = (0..16u8).map(|n| Candidate {
+                useful: Some(now),
+                ..candidate(now, n.into(), 100 + n, 1_000)
+            });
+            let mut all: Vec<_> = honest.collect();
+            let mut ranks = [0; 3];
+            for (third, age, trip, is_useful, rank) in strangers {
+                let first = ranks.get_mut(usize::from(third)).unwrap();
+                if *first == 0 {
+                    *first = rank.max(1);
+                }
+                all.push(Candidate {
+                    rank: *first,
+                    round_trip: Duration::from_millis(trip),
+                    useful: is_useful.then(|| now - Duration::from_secs(age + 1)),
+                    ..candidate(now, all.len(), third, age)
+                });
+            }
+            // Until the strangers are down to a number that the protections cover.
+            while all.len() > 60 {
+                let gone = victim(all.clone());
+                prop_assert!(gone.is_some_and(|n| n >= 16), "an honest peer made room");
+                all.retain(|peer| Some(peer.connection) != gone);
+            }
+        }
+    }
+}

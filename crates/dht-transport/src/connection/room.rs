@@ -1,0 +1,47 @@
+//! Room for another connection: which one is closed for it.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use super::{eviction, handle::Connection};
+use crate::{metrics, state::State};
+
+impl State {
+    /// Whether there are so many connections that one may be closed for another. Costs nothing: anybody may ask, by
+    /// opening a socket.
+    pub(crate) fn may_make_room(&self) -> bool {
+        self.table.len() > eviction::PROTECTED
+    }
+
+    /// Whether a connection could be closed for another one.
+    pub(crate) fn can_make_room(&self) -> bool {
+        self.least_useful(None).is_some()
+    }
+
+    /// Closes the least useful connection if there are more than the limit says now that `new` counts.
+    pub(crate) fn make_room(&self, new: &Connection) {
+        let connections = self.table.all();
+        let open = connections.iter().filter(|held| held.is_open()).count();
+        if open > self.admission.most_connections()
+            && let Some(victim) = self.least_useful(Some(new))
+        {
+            tracing::debug!(peer = %victim.node_id(), "connection evicted");
+            victim.evict();
+            self.counters.evicted.fetch_add(1, Ordering::Relaxed);
+            metrics::evicted();
+        }
+    }
+
+    /// The least useful of the connections that strangers brought about; no configured peer's.
+    fn least_useful(&self, new: Option<&Connection>) -> Option<Arc<Connection>> {
+        let directory = &self.upgrade.directory;
+        let candidates = self.table.all().into_iter().filter(|held| {
+            let is_new = new.is_some_and(|new| new.id() == held.id());
+            let is_configured = || {
+                let known = directory.find(held.node_id());
+                known.is_some_and(|known| known.is_seed())
+            };
+            held.is_open() && held.is_of_stranger() && !is_new && !is_configured()
+        });
+        eviction::victim(candidates.map(Connection::candidate).collect())
+    }
+}

@@ -1,0 +1,186 @@
+//! Who gets a connection when there are more peers than connections.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use dht_core::Address;
+use dht_transport::{
+    Accepted, Acceptor, BoxFuture, Config, Medium, Memory, Socket, noise::NoiseStream,
+};
+use parking_lot::Mutex;
+use support::{Node, Setup, identity, peer};
+use tokio::{
+    io::AsyncReadExt,
+    time::{sleep, timeout},
+};
+
+/// Memory whose sockets seem to come from the address that is set.
+#[derive(Clone)]
+struct Sourced {
+    memory: Memory,
+    from: Arc<Mutex<IpAddr>>,
+}
+
+struct SourcedAcceptor {
+    inner: Box<dyn Acceptor>,
+    from: Arc<Mutex<IpAddr>>,
+}
+
+impl Medium for Sourced {
+    fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Socket>> {
+        self.memory.dial(address)
+    }
+
+    fn listen<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Acceptor>>> {
+        Box::pin(async {
+            let inner = self.memory.listen(address).await?;
+            let from = Arc::clone(&self.from);
+            Ok(Box::new(SourcedAcceptor { inner, from }) as Box<dyn Acceptor>)
+        })
+    }
+
+    fn serves(&self, address: &Address) -> bool {
+        self.memory.serves(address)
+    }
+}
+
+impl Acceptor for SourcedAcceptor {
+    fn local_address(&self) -> Address {
+        self.inner.local_address()
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Accepted>> {
+        Box::pin(async {
+            let mut accepted = self.inner.accept().await?;
+            accepted.source = *self.from.lock();
+            Ok(accepted)
+        })
+    }
+}
+
+struct World {
+    node: Node,
+    medium: Sourced,
+    next: u64,
+}
+
+type Channel = NoiseStream<Socket>;
+
+impl World {
+    async fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let memory = Memory::default();
+        let medium = Sourced {
+            memory: memory.clone(),
+            from: Arc::new(Mutex::new(Ipv4Addr::LOCALHOST.into())),
+        };
+        let mut setup = Setup::memory(1, &memory);
+        change(&mut setup.config);
+        Self {
+            node: setup.start_with(medium.clone()).await,
+            medium,
+            next: 100,
+        }
+    }
+
+    /// Another peer comes from an address and says nothing after the handshake; `None` if it is refused.
+    async fn connect(&mut self, from: [u8; 4]) -> Option<(u64, Channel)> {
+        *self.medium.from.lock() = from.into();
+        self.next += 1;
+        let seed = self.next;
+        let stranger = identity(seed);
+        let mut socket = peer::connect(&self.medium.memory, &self.node.address).await;
+        // A refused socket is closed at once.
+        let closed = timeout(Duration::from_millis(1), socket.read_u8()).await;
+        if closed.is_ok() {
+            return None;
+        }
+        drop(socket);
+        let channel = peer::identify(&self.medium.memory, &self.node.address, &stranger).await;
+        // Connections wait with their beginning and end until these are taken.
+        while self.node.outlets.events.try_recv().is_ok() {}
+        sleep(Duration::from_secs(1)).await;
+        self.is_connected(seed).then_some((seed, channel))
+    }
+
+    fn is_connected(&self, seed: u64) -> bool {
+        let connection = self.node.transport.connection(identity(seed).node_id());
+        connection.is_some_and(|held| held.is_open())
+    }
+}
+
+/// One network gets its share of the slots, and not all of them. Peers behind a gateway that the operator trusts have one
+/// address and are all let in.
+#[tokio::test(start_paused = true)]
+async fn gateway_is_limited_unless_trusted() {
+    for (trusted, admitted) in [(vec![], 32), (vec!["203.0.113.0/24".parse().unwrap()], 40)] {
+        let is_trusted = !trusted.is_empty();
+        let mut world = World::new(|config| config.trusted_sources = trusted).await;
+        let mut held = Vec::new();
+        for _ in 0..40 {
+            held.extend(world.connect([203, 0, 113, 7]).await);
+        }
+        assert_eq!(held.len(), admitted, "trusted: {is_trusted}");
+        let other = world.connect([203, 0, 114, 7]).await;
+        assert!(other.is_some(), "another network is not affected");
+    }
+}
+
+/// Idle peers of one network fill all slots; those that were there and are of use keep theirs, and others still get in.
+#[tokio::test(start_paused = true)]
+async fn idle_network_displaces_no_useful_peers() {
+    let mut world = World::new(|config| {
+        config.max_connections = 64;
+        config.max_connections_per_source = 1_000;
+    })
+    .await;
+    let mut honest = Vec::new();
+    for third in 0..16 {
+        honest.extend(world.connect([198, 51, third, 1]).await);
+    }
+    assert_eq!(honest.len(), 16);
+    let mut idle = Vec::new();
+    for n in 0..150 {
+        for (seed, _) in &honest {
+            world.node.transport.note_useful(identity(*seed).node_id());
+        }
+        idle.extend(world.connect([203, 0, 113, n]).await);
+    }
+    assert!(idle.len() > 48, "{}", idle.len());
+    for (seed, _) in &honest {
+        assert!(world.is_connected(*seed), "{seed} made room");
+    }
+    let newcomer = world.connect([198, 51, 100, 1]).await;
+    let stats = world.node.transport.stats();
+    assert!(newcomer.is_some(), "{stats:?}");
+    assert!(stats.connections <= 64 && stats.evicted >= 100, "{stats:?}");
+}
+
+/// A peer that the operator configured keeps its connection, also an idle one of the fullest network.
+#[tokio::test(start_paused = true)]
+async fn configured_peer_is_not_evicted() {
+    let mut world = World::new(|config| {
+        config.max_connections = 48;
+        config.max_connections_per_source = 1_000;
+    })
+    .await;
+    let mut held = Vec::new();
+    for n in 0..47 {
+        held.extend(world.connect([203, 0, 113, n]).await);
+    }
+    let configured = identity(world.next + 1);
+    (world.node).knows_at(configured.public_key(), [Address::memory(9_999)]);
+    held.extend(world.connect([203, 0, 113, 200]).await);
+    for n in 0..20 {
+        held.extend(world.connect([198, 51, n, 1]).await);
+    }
+    assert!(world.node.transport.stats().evicted >= 20);
+    let kept = world.node.transport.connection(configured.node_id());
+    assert!(kept.is_some_and(|kept| kept.is_open()));
+}
