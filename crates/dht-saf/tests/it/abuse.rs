@@ -8,7 +8,8 @@ use dht_core::{
 };
 use dht_mailbox::{Limits, NewRecord, Quota, Recipient, Retention, StoreConfig};
 use dht_proto::store_forward::StoredMessagesResponse;
-use dht_saf::{Config, FetchSummary, SafEvent};
+use dht_saf::{Config, FetchSummary, Receipt, SafEvent};
+use futures::FutureExt as _;
 
 use crate::world::{AWAY, Envelope, ME, NODE, NOW, OTHER, World, for_me, protocol};
 
@@ -147,10 +148,12 @@ async fn a_flood_keeps_out_no_other() {
     };
     let mut flooded = 0;
     let mut honest = 0;
+    let mut last = DedupHash([0; 32]);
     for second in 0..20 {
         for n in 0..50 {
             // To many recipients, so that no mailbox is full.
             let message = world.unreadable(1_000 + n, second * 100 + n);
+            last = message.hash;
             world.store(from(NODE, message)).await;
             flooded += u32::from(world.passed()[0].stored == Some(StoreOutcome::Stored));
         }
@@ -161,6 +164,11 @@ async fn a_flood_keeps_out_no_other() {
     }
     assert_eq!(honest, 20, "every one");
     assert_eq!(flooded, 50, "rate first, then half of the store");
+    // The sender of what was refused learns it at once, and gives the message to other holders.
+    world.hand_over(NODE, &last);
+    let asker = test_util::public_key(NODE).node_id();
+    let told = world.saf.receipt(&asker, &last, |_| false).now_or_never();
+    assert_eq!(told, Some(Receipt::Neither));
     assert_eq!(world.ask(AWAY, 0, 0).await.messages.len(), 20);
 }
 
