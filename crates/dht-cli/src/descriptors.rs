@@ -25,10 +25,13 @@ pub(crate) fn raise() {
 pub(crate) fn check(settings: &Settings) {
     #[cfg(unix)]
     {
+        use dht_transport::limits::{EVICTION_OVERLAP, OUTBOUND_RESERVE};
         use rustix::process::{Resource, getrlimit};
         let transport = &settings.node.transport;
         let connections = [
             transport.max_connections,
+            // Above the limit: dials of this node, and connections that others are closed for.
+            OUTBOUND_RESERVE + EVICTION_OVERLAP,
             transport.max_handshakes,
             settings.api.limits.connections,
         ];

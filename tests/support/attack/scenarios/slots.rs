@@ -1,15 +1,80 @@
 //! Attacks on the connections that a node may have.
 
-use dht_transport::BoxFuture;
+use std::net::Ipv4Addr;
 
-use super::super::stage::{Scenario, Stage};
-use crate::loopback::ip;
+use dht_transport::{BoxFuture, limits::MAX_PEER_DIALS};
 
-pub(super) const SCENARIOS: &[Scenario] = &[Scenario::new(
-    "slots-by-idle-peers",
-    "more idle peers than there are slots, all from one network",
-    by_idle_peers,
-)];
+use super::super::stage::{Scenario, Stage, pump};
+use crate::{
+    frames,
+    loopback::{closed, ip, silent},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new(
+        "slots-by-idle-peers",
+        "more idle peers than there are slots, all from one network",
+        by_idle_peers,
+    ),
+    Scenario::new(
+        "slots-by-discovery",
+        "one peer hands over discoveries of keys whose addresses take a dial and never end it",
+        by_discovery,
+    ),
+    Scenario::new(
+        "port-scan",
+        "discoveries of many keys, each of which claims another port of a third party",
+        port_scan,
+    ),
+];
+
+/// Dials of the node's own that may be under way beside those that peers cause.
+const OWN_DIALS: usize = 8;
+
+fn by_discovery(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let key = stage.key();
+        let mut discoveries = Vec::new();
+        for at in 0..stage.scale(2_000, 700) {
+            let host = u16::try_from(at)?;
+            let seeker = stage.claimed(vec![silent(host.rotate_left(8), 18_189)]);
+            discoveries.push(frames::discovery(&seeker, &key, host.into())?);
+        }
+        let attacker = stage.hostile(ip(66, 1, 1)).await?;
+        pump(&attacker, discoveries).await;
+        stage.newcomers_are_served(5).await?;
+        let configured = stage.honest(ip(180, 0, 1), 0).await?.node().peer_address();
+        let dialled = tokio::task::block_in_place(|| stage.process().connect(&configured))?;
+        stage.check("the operator dials", dialled.is_ok());
+        let most = stage.status()?.dials.most_pending;
+        stage.check(
+            format!("dials at once {most}"),
+            most <= MAX_PEER_DIALS + OWN_DIALS,
+        );
+        Ok(())
+    })
+}
+
+fn port_scan(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let key = stage.key();
+        let mut discoveries = Vec::new();
+        for at in 0..stage.scale(2_000, 700) {
+            let port = u16::try_from(at)?;
+            let seeker = stage.claimed(vec![closed(1, 1 + port)]);
+            discoveries.push(frames::discovery(&seeker, &key, port.into())?);
+        }
+        let attacker = stage.hostile(ip(66, 1, 1)).await?;
+        pump(&attacker, discoveries).await;
+        stage.newcomers_are_served(2).await?;
+        let third_party = Ipv4Addr::from_octets([20, 254, 0, 1]);
+        let attempts = stage.status()?.dials.attempts;
+        let attempts = attempts.get(&third_party).copied().unwrap_or_default();
+        // Eight at once, then one a second.
+        stage.check(format!("dials to a third party {attempts}"), attempts <= 60);
+        Ok(())
+    })
+}
 
 fn by_idle_peers(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
