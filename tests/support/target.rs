@@ -162,7 +162,9 @@ pub fn run() -> anyhow::Result<()> {
         builder = builder.home(home);
     }
     if setup.on_loopback {
-        builder = builder.medium(medium.clone());
+        let names = medium.clone();
+        let lookup = move |name: &str| names.look_up(name);
+        builder = builder.medium(medium.clone()).lookup(lookup);
     }
     if setup.validates {
         builder = builder.gossip_validator(validate);

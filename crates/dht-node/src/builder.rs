@@ -1,6 +1,6 @@
 //! Builds a node from settings.
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use dht_core::{
     Address, Claim, Features, Network, OsEntropy, OutOfRange, PeerAddress, SecretKey, SharedClock,
@@ -11,6 +11,9 @@ use dht_peers::policy::AttributionProfile;
 use dht_transport::{IdentityError, Medium};
 
 use crate::{config::Config, node::Node, received::Received, validator::AppValidator};
+
+/// Looks up the IP addresses of a host name.
+pub(crate) type Lookup = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
 
 /// Builds a [`Node`]. By default it is a full node of the local network that listens nowhere and only dials.
 #[must_use = "a builder does nothing until it is started"]
@@ -25,6 +28,8 @@ pub struct Builder {
     pub(crate) entropy: SharedEntropy,
     /// Instead of TCP, if there is one.
     pub(crate) media: Vec<Arc<dyn Medium>>,
+    /// Instead of the operating system's resolver.
+    pub(crate) lookup: Option<Lookup>,
     pub(crate) validator: Option<Arc<dyn GossipValidator>>,
     pub(crate) validation_deadline: Duration,
 }
@@ -109,6 +114,7 @@ impl Builder {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
             media: Vec::new(),
+            lookup: None,
             validator: None,
             validation_deadline: DEFAULT_VALIDATION_DEADLINE,
         }
@@ -193,6 +199,16 @@ impl Builder {
     /// Adds a carrier of bytes; the first that serves an address gets it. By default TCP serves all addresses.
     pub fn medium(mut self, medium: impl Medium) -> Self {
         self.media.push(Arc::new(medium));
+        self
+    }
+
+    /// How the IP addresses of a host name are found. Defaults to the operating system's resolver. Called on a thread of its
+    /// own, where it may block.
+    pub fn lookup(
+        mut self,
+        lookup: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        self.lookup = Some(Arc::new(lookup));
         self
     }
 

@@ -66,10 +66,13 @@ impl Builder {
         let shared = self.shared(&memory);
 
         // Connections.
-        let builder = self.media.iter().cloned().fold(
+        let mut builder = self.media.iter().cloned().fold(
             transport(&shared, config, &memory),
             dht_transport::Builder::medium,
         );
+        if let Some(lookup) = self.lookup.clone() {
+            builder = builder.lookup(move |name| lookup(name));
+        }
         #[cfg(feature = "saf")]
         let (builder, receipts) = crate::saf::receipt::offer(builder, &config.saf);
         #[cfg(feature = "overlay")]

@@ -1,6 +1,7 @@
 //! The attacks.
 
 mod blame;
+mod dials;
 mod directory;
 mod faults;
 mod mux;
@@ -14,6 +15,7 @@ use super::stage::Scenario;
 /// Every attack, in the order in which they are run.
 pub const SCENARIOS: &[&[Scenario]] = &[
     slots::SCENARIOS,
+    dials::SCENARIOS,
     directory::SCENARIOS,
     storage::SCENARIOS,
     pages::SCENARIOS,

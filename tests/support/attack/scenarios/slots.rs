@@ -1,13 +1,11 @@
 //! Attacks on the connections that a node may have.
 
-use std::net::Ipv4Addr;
-
 use dht_transport::{BoxFuture, limits::MAX_PEER_DIALS};
 
 use super::super::stage::{Scenario, Stage, pump};
 use crate::{
     frames,
-    loopback::{closed, ip, silent},
+    loopback::{ip, silent},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -20,11 +18,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "slots-by-discovery",
         "one peer hands over discoveries of keys whose addresses take a dial and never end it",
         by_discovery,
-    ),
-    Scenario::new(
-        "port-scan",
-        "discoveries of many keys, each of which claims another port of a third party",
-        port_scan,
     ),
 ];
 
@@ -51,27 +44,6 @@ fn by_discovery(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
             format!("dials at once {most}"),
             most <= MAX_PEER_DIALS + OWN_DIALS,
         );
-        Ok(())
-    })
-}
-
-fn port_scan(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
-    Box::pin(async move {
-        let key = stage.key();
-        let mut discoveries = Vec::new();
-        for at in 0..stage.scale(2_000, 700) {
-            let port = u16::try_from(at)?;
-            let seeker = stage.claimed(vec![closed(1, 1 + port)]);
-            discoveries.push(frames::discovery(&seeker, &key, port.into())?);
-        }
-        let attacker = stage.hostile(ip(66, 1, 1)).await?;
-        pump(&attacker, discoveries).await;
-        stage.newcomers_are_served(2).await?;
-        let third_party = Ipv4Addr::from_octets([20, 254, 0, 1]);
-        let attempts = stage.status()?.dials.attempts;
-        let attempts = attempts.get(&third_party).copied().unwrap_or_default();
-        // Eight at once, then one a second.
-        stage.check(format!("dials to a third party {attempts}"), attempts <= 60);
         Ok(())
     })
 }

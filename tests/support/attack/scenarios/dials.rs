@@ -1,0 +1,118 @@
+//! Attacks that make a node dial.
+
+use std::time::Duration;
+
+use dht_core::Address;
+use dht_transport::BoxFuture;
+use tokio::time::sleep;
+
+use super::super::stage::{Scenario, Stage, pump};
+use crate::{
+    frames,
+    loopback::{closed, ip},
+};
+
+/// Dials to one network that claims may cause in a scenario.
+const MOST_DIALS: u64 = 32;
+
+/// Look-ups at once that claims may cause.
+const MOST_LOOKUPS: u64 = 8;
+
+/// Time for the node to dial, after the last claim.
+const REST: Duration = Duration::from_secs(3);
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new(
+        "claims-at-third-party",
+        "discoveries of many keys that all claim one address of somebody else",
+        claims_at_third_party,
+    ),
+    Scenario::new(
+        "port-scan-by-claims",
+        "discoveries whose claims name the ports of one host, and private hosts",
+        port_scan,
+    ),
+    Scenario::new(
+        "slow-dns",
+        "discoveries whose claims name hosts that the name server never answers for",
+        slow_dns,
+    ),
+];
+
+/// Hands over a discovery for each list of addresses, and gives the node time to dial.
+async fn discover(stage: &mut Stage, claims: Vec<Vec<Address>>) -> anyhow::Result<()> {
+    let key = stage.key();
+    let mut questions = Vec::new();
+    for (nonce, addresses) in claims.into_iter().enumerate() {
+        let seeker = stage.claimed(addresses);
+        questions.push(frames::discovery(&seeker, &key, nonce as u64)?);
+    }
+    let peer = stage.hostile(ip(66, 1, 1)).await?;
+    pump(&peer, questions).await;
+    sleep(REST).await;
+    stage.newcomers_are_served(2).await
+}
+
+fn claims_at_third_party(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let count = stage.scale(1_500, 400);
+        discover(stage, vec![vec![closed(1, 443)]; count]).await?;
+        let dials = stage.status()?.dials.attempts;
+        let dials: u64 = dials.get(&ip(254, 0, 1)).copied().unwrap_or_default();
+        stage.check(
+            format!("{dials} of {MOST_DIALS} dials to the third party"),
+            dials <= MOST_DIALS,
+        );
+        Ok(())
+    })
+}
+
+fn port_scan(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let count = u16::try_from(stage.scale(300, 80))?;
+        let mut claims = Vec::new();
+        for at in 0..count {
+            // Five addresses to a claim.
+            let ports = (1..=5).map(|port| at * 5 + port);
+            claims.push(ports.clone().map(|port| closed(2, port)).collect());
+            let private = [10, 0, 0, 1];
+            claims.push(
+                ports
+                    .map(|port| Address::tcp(private.into(), port))
+                    .collect(),
+            );
+        }
+        discover(stage, claims).await?;
+        let dials = stage.status()?.dials;
+        let ports = |ip| {
+            dials
+                .ports
+                .get(&ip)
+                .map_or(0, std::collections::BTreeSet::len)
+        };
+        let (public, private) = (ports(ip(254, 0, 2)), ports([10, 0, 0, 1].into()));
+        stage.check(
+            format!("{public} of {MOST_DIALS} ports of one host dialled"),
+            public as u64 <= MOST_DIALS,
+        );
+        stage.check(format!("{private} private ports dialled"), private == 0);
+        Ok(())
+    })
+}
+
+fn slow_dns(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let count = stage.scale(1_000, 300);
+        let mut claims = Vec::new();
+        for at in 0..count {
+            claims.push(vec![format!("/dns4/h{at}.example.com/tcp/18189").parse()?]);
+        }
+        discover(stage, claims).await?;
+        let lookups = stage.status()?.dials.lookups;
+        stage.check(
+            format!("{lookups} of {MOST_LOOKUPS} look-ups begun"),
+            lookups > 0 && lookups <= MOST_LOOKUPS,
+        );
+        Ok(())
+    })
+}
