@@ -11,9 +11,9 @@ use std::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use dht_core::{
-    Destination, Disposition, Encryption, ManualClock, Message, NodeIdentity, OnDelivery, Payload,
-    RemotePeer, SeededEntropy, SendParams, SendQueue, SendQueueError, SendRequest, SharedClock,
-    SharedEntropy, test_util,
+    Deliverer, Destination, Disposition, Encryption, ManualClock, Message, NodeIdentity,
+    OnDelivery, Payload, RemotePeer, SeededEntropy, SendParams, SendQueue, SendQueueError,
+    SendRequest, SharedClock, SharedEntropy, test_util,
 };
 use dht_inbound::{Delivered, Inbound, InboundConfig, InboundRuntime, RateLimiter, RateLimits};
 use dht_outbound::{Outbound, OutboundMessage, PipelineParts, pipeline};
@@ -301,6 +301,7 @@ fn row(delivered: Delivered) -> NewRow {
         message_type: 1,
         payload: delivered.parts.get(1).cloned().unwrap_or_default(),
         via: delivered.source.node_id,
+        deliverer: Deliverer::from(&*delivered.source),
         arrival: Arrival::Live,
         hash: delivered.hash,
     }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{Clock as _, DedupHash, Disposition, DropReason, SharedClock};
+use dht_core::{Clock as _, DedupHash, Deliverer, Disposition, DropReason, SharedClock};
 use dht_inbound::Delivered;
 use dht_spool::{
     Arrival, DEFAULT_CONSUMER, Inbox, InboxConfig, Inserted, Limit, NewRow, Row, RowId, SpoolError,
@@ -75,8 +75,10 @@ impl Spool {
 
     /// Inserts a message of this node to itself; whether the inbox has it.
     pub(crate) async fn deliver_own(&self, received: Received, hash: DedupHash) -> bool {
+        let own = received.sender.as_ref();
         let inserted = self.inbox.insert(NewRow {
             received_at: self.clock.now(),
+            deliverer: own.map_or(Deliverer::from_bytes([0; 32]), Deliverer::from),
             origin: received.sender,
             message_type: received.message.message_type,
             payload: received.message.payload,
@@ -112,6 +114,7 @@ impl Spool {
                     message_type: message.message_type,
                     payload: message.payload,
                     via,
+                    deliverer: Deliverer::from(&*delivered.source),
                     arrival: match delivered.is_saf {
                         true => Arrival::Stored,
                         false => Arrival::Live,
@@ -134,7 +137,7 @@ impl Spool {
                 Err(SpoolError::TooLarge { .. }) => Disposition::Dropped(DropReason::Refused),
                 Err(error) => {
                     let reason = match error {
-                        SpoolError::Full => DropReason::InboxFull,
+                        SpoolError::Full | SpoolError::ShareFull => DropReason::InboxFull,
                         _ => DropReason::InboxFailed,
                     };
                     spool.refuse(error);

@@ -7,7 +7,7 @@
 use std::{error::Error, path::PathBuf};
 
 use bytes::Bytes;
-use dht_core::{DedupHash, NodeId, UnixSeconds};
+use dht_core::{DedupHash, Deliverer, NodeId, UnixSeconds};
 use dht_spool::{
     Arrival, DEFAULT_CONSUMER, Inbox, InboxConfig, Inserted, Limit, NewRow, Start, Ticket,
 };
@@ -79,6 +79,7 @@ fn message(number: u8, arrival: Arrival, now: UnixSeconds) -> NewRow {
         message_type: 1,
         payload: Bytes::from(format!("message {number}")),
         via: NodeId::from_bytes(&[1; NodeId::LENGTH]).expect("as long as a node id is"),
+        deliverer: Deliverer::from_bytes([1; 32]),
         arrival,
         hash: DedupHash([number; 32]),
     }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::{DedupHash, NodeId, UnixSeconds};
+use dht_core::{DedupHash, Deliverer, NodeId, UnixSeconds};
 use dht_spool::{Arrival, Inbox, InboxConfig, Limit, NewRow};
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
@@ -107,6 +107,7 @@ fn row(number: u64) -> NewRow {
         message_type: 1,
         payload: Bytes::from_static(&PAYLOAD),
         via: NodeId::from_bytes(&[1; NodeId::LENGTH]).expect("as long as a node id is"),
+        deliverer: Deliverer::from_bytes([1; 32]),
         arrival: Arrival::Live,
         hash: DedupHash(hash),
     }

@@ -55,9 +55,10 @@ const DAY_SECONDS: u64 = 24 * 60 * 60;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InboxConfig {
-    /// Rows not acked by every consumer. Defaults to [`DEFAULT_INBOX_ROWS`].
+    /// Rows not acked by every consumer. One deliverer, a peer or all peers of one part of the network, may hold as many
+    /// as are free: alone, half of them; one origin a third. Defaults to [`DEFAULT_INBOX_ROWS`].
     pub max_rows: u64,
-    /// Bytes of their payloads. Defaults to [`DEFAULT_INBOX_BYTES`].
+    /// Bytes of their payloads, shared in the same way. Defaults to [`DEFAULT_INBOX_BYTES`].
     pub max_bytes: u64,
     /// Seconds after which a row leaves that not every consumer acked. Defaults to
     /// [`DEFAULT_INBOX_RETENTION_SECONDS`].

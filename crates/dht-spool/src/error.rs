@@ -14,6 +14,10 @@ pub enum SpoolError {
     /// The outbox is more than half full, and a quarter of its rows or bytes are of this recipient. Nothing was stored.
     #[error("no room: too many messages wait for this recipient")]
     RecipientFull,
+    /// The deliverer or the origin of a message has its share of the rows or bytes. Nothing was stored and nothing was
+    /// dropped.
+    #[error("no room for this sender: its share of the configured rows or bytes is in use")]
+    ShareFull,
     /// The queue of the writer thread has no room, and the caller chose not to wait.
     #[error("the writer's queue is full")]
     Busy,
@@ -90,6 +94,7 @@ impl SpoolError {
         match self {
             Self::Full => "full",
             Self::RecipientFull => "recipient_full",
+            Self::ShareFull => "share_full",
             Self::Busy => "busy",
             Self::TooLarge { .. } => "too_large",
             Self::DiskFull => "disk_full",

@@ -3,6 +3,7 @@
 mod consumer;
 mod row;
 mod rows;
+mod shares;
 mod state;
 #[cfg(feature = "redb")]
 mod tables;
@@ -37,7 +38,7 @@ use crate::{
 ///
 /// ```
 /// use bytes::Bytes;
-/// use dht_core::{DedupHash, NodeId, UnixSeconds};
+/// use dht_core::{DedupHash, Deliverer, NodeId, UnixSeconds};
 /// use dht_spool::{Arrival, Inbox, InboxConfig, Inserted, Limit, NewRow};
 ///
 /// let inbox = Inbox::in_memory(InboxConfig::default()); // Inbox::open("inbox.redb", …) on disk
@@ -48,6 +49,7 @@ use crate::{
 ///     message_type: 7,
 ///     payload: Bytes::from_static(b"hello"),
 ///     via: NodeId::from_bytes(&[1; 13]).unwrap(),
+///     deliverer: Deliverer::from_bytes([1; 32]),
 ///     arrival: Arrival::Live,
 ///     hash: DedupHash([9; 32]),
 /// };
@@ -94,7 +96,7 @@ impl Inbox {
     /// Inserts a message. It is durable once the ticket resolves; waits while the writer's queue has no room.
     ///
     /// # Errors
-    /// The ticket's: [`SpoolError::Full`], [`SpoolError::TooLarge`], or an I/O error.
+    /// The ticket's: [`SpoolError::Full`], [`SpoolError::ShareFull`], [`SpoolError::TooLarge`], or an I/O error.
     pub fn insert(&self, row: NewRow) -> Ticket<Inserted> {
         if let Err(error) = check(&row) {
             return Ticket::ready(Err(error));
@@ -181,6 +183,21 @@ impl Inbox {
         }
     }
 
+    /// Payload bytes of the row that [`read`](Self::read) would answer first; `None` if there is no row.
+    ///
+    /// # Errors
+    /// [`SpoolError::UnknownConsumer`].
+    pub fn next_bytes(
+        &self,
+        consumer: &str,
+        after: Option<RowId>,
+    ) -> Result<Option<usize>, SpoolError> {
+        self.journal.look(|state| {
+            let first = state.unread(consumer, after.unwrap_or(0))?.next();
+            Ok(first.map(|(_, bytes)| usize::try_from(bytes).unwrap_or(usize::MAX)))
+        })
+    }
+
     fn remove_damaged(&self, id: RowId) {
         tracing::warn!(id, "a damaged message was removed from the inbox");
         // If there is no room in the queue, the next read removes it.
@@ -241,10 +258,11 @@ impl Inbox {
     pub fn stats(&self) -> InboxStats {
         let damaged_files = self.journal.damaged_files();
         self.journal.look(|state| InboxStats {
-            rows: state.rows.len() as u64,
-            bytes: state.bytes,
+            rows: state.shares.total().rows,
+            bytes: state.shares.total().bytes,
             full: state.is_full(),
             refused: state.tally.refused,
+            over_share: state.tally.over_share,
             expired: state.tally.expired,
             damaged: state.tally.damaged,
             damaged_files,

@@ -5,7 +5,7 @@
 use std::{fs, path::PathBuf};
 
 use bytes::Bytes;
-use dht_core::{DedupHash, NodeId, UnixSeconds, test_util::public_key};
+use dht_core::{DedupHash, Deliverer, NodeId, UnixSeconds, test_util::public_key};
 use dht_spool::{
     Arrival, DEFAULT_CONSUMER, EntryFilter, EntryOptions, Inbox, InboxConfig, Inserted, Limit,
     NewEntry, NewRow, Outbox, OutboxConfig, Put, SendState, Start, Transition,
@@ -20,6 +20,11 @@ fn row(number: u8) -> NewRow {
         message_type: -1,
         payload: Bytes::from(vec![number; 100]),
         via: NodeId::from_bytes(&[number; NodeId::LENGTH]).unwrap(),
+        // The first files of this format do not name it: the peer counts.
+        deliverer: Deliverer::from_bytes(std::array::from_fn(|at| match at {
+            0..NodeId::LENGTH => number,
+            _ => 0,
+        })),
         arrival: if number > 1 {
             Arrival::Stored
         } else {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::{DedupHash, NodeId, UnixSeconds, test_util::public_key};
+use dht_core::{DedupHash, Deliverer, NodeId, UnixSeconds, test_util::public_key};
 use dht_spool::{
     Arrival, DEFAULT_CONSUMER, EntryOptions, Inbox, InboxConfig, Inserted, Limit, NewEntry, NewRow,
     Outbox, OutboxConfig, Put,
@@ -26,6 +26,7 @@ fn row(number: u64) -> NewRow {
         message_type: 1,
         payload: Bytes::from(vec![9; 700]),
         via: NodeId::from_bytes(&[1; NodeId::LENGTH]).unwrap(),
+        deliverer: Deliverer::from_bytes([1; 32]),
         arrival: Arrival::Live,
         hash: DedupHash(hash),
     }

@@ -8,7 +8,8 @@ use std::{
 
 use dht_api::{ApiServer, Client, Limits, Parts};
 use dht_core::{
-    Clock as _, DedupHash, Entropy as _, NodeId, OsEntropy, PublicKey, SecretKey, SystemClock,
+    Clock as _, DedupHash, Deliverer, Entropy as _, NodeId, OsEntropy, PublicKey, SecretKey,
+    SystemClock,
 };
 use dht_node::{Builder, Config, Node};
 use dht_spool::{Arrival, Inbox, NewRow, Outbox};
@@ -55,6 +56,16 @@ impl Served {
         let folder = tempfile::tempdir().unwrap();
         let parts = Parts::new(home_node(&folder.path().join("home")).await);
         Self::serve(folder, parts, limits).await
+    }
+
+    /// A node that was told of a peer which cannot be reached.
+    pub(crate) async fn with_peer(limits: Limits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config();
+        config.peers = vec![format!("{}::/ip4/127.0.0.1/tcp/1", key()).parse().unwrap()];
+        let home = folder.path().join("home");
+        let node = builder().config(config).home(&home).start().await.unwrap();
+        Self::serve(folder, Parts::new(Arc::new(node)), limits).await
     }
 
     pub(crate) async fn over(parts: Parts, limits: Limits) -> Self {
@@ -108,6 +119,7 @@ impl Served {
                 message_type: 7,
                 payload: payload.into(),
                 via: NodeId::default(),
+                deliverer: Deliverer::from_bytes([1; 32]),
                 arrival: Arrival::Stored,
                 hash: DedupHash(hash),
             };
@@ -135,11 +147,14 @@ pub(crate) async fn home_node(home: &Path) -> Arc<Node> {
 }
 
 fn builder() -> Builder {
-    let config = Config {
+    Node::builder(SecretKey::random(&mut OsEntropy.rng())).config(config())
+}
+
+fn config() -> Config {
+    Config {
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         ..Config::default()
-    };
-    Node::builder(SecretKey::random(&mut OsEntropy.rng())).config(config)
+    }
 }
 
 pub(crate) fn key() -> PublicKey {

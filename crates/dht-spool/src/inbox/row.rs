@@ -1,7 +1,7 @@
 //! Rows of an inbox.
 
 use bytes::Bytes;
-use dht_core::{DedupHash, NodeId, PublicKey, UnixSeconds};
+use dht_core::{DedupHash, Deliverer, NodeId, PublicKey, UnixSeconds};
 
 /// Id of a row: grows strictly, is never 0 and never used again, also after a restart.
 pub type RowId = u64;
@@ -28,6 +28,8 @@ pub struct NewRow {
     pub payload: Bytes,
     /// Connected peer that handed the message to this node.
     pub via: NodeId,
+    /// Deliverer whose share of the inbox the row is counted in: the group of this peer's connection, or its key.
+    pub deliverer: Deliverer,
     /// Path on which the message came.
     pub arrival: Arrival,
     /// Name of the message in duplicate tables. A second row with it is not inserted.
@@ -77,10 +79,14 @@ pub struct InboxStats {
     pub rows: u64,
     /// Bytes of their payloads.
     pub bytes: u64,
-    /// Whether an insertion was refused as [`Full`](crate::SpoolError::Full) and there is still no room for it.
+    /// Whether an insertion was refused as [`Full`](crate::SpoolError::Full) and there is still no room for it, whoever
+    /// brings it.
     pub full: bool,
-    /// Insertions refused as full since the inbox was opened.
+    /// Insertions refused since the inbox was opened, as [`Full`](crate::SpoolError::Full) or
+    /// [`ShareFull`](crate::SpoolError::ShareFull).
     pub refused: u64,
+    /// Those of them refused as [`ShareFull`](crate::SpoolError::ShareFull).
+    pub over_share: u64,
     /// Rows that left unread by retention since the inbox was opened.
     pub expired: u64,
     /// Rows whose payload was damaged since the inbox was opened.

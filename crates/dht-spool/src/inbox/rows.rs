@@ -83,7 +83,8 @@ impl State for InboxState {
         metrics::removed(Self::NAME, "acked", now.acked - before.acked);
         metrics::removed(Self::NAME, "expired", now.expired - before.expired);
         metrics::removed(Self::NAME, "damaged", now.damaged - before.damaged);
-        metrics::held(Self::NAME, self.rows.len() as u64, self.bytes);
+        let held = self.shares.total();
+        metrics::held(Self::NAME, held.rows, held.bytes);
         self.reported = now;
         self.ids.next() - 1
     }

@@ -7,6 +7,7 @@ use dht_core::{DedupHash, UnixSeconds};
 use super::{
     consumer::Consumer,
     row::{InboxExpiry, Inserted, NewRow, RowId, Start},
+    shares::{Parties, Shares, Usage},
 };
 use crate::{
     config::{InboxConfig, MAX_NAME_BYTES},
@@ -25,6 +26,7 @@ pub(crate) struct RowMeta {
     pub(crate) received_at: UnixSeconds,
     pub(crate) bytes: u64,
     pub(crate) hash: DedupHash,
+    pub(crate) parties: Parties,
 }
 
 /// One change of the file.
@@ -45,6 +47,7 @@ pub(crate) struct Tally {
     pub(crate) expired: u64,
     pub(crate) damaged: u64,
     pub(crate) refused: u64,
+    pub(crate) over_share: u64,
 }
 
 /// Everything of an inbox but payloads.
@@ -52,7 +55,7 @@ pub(crate) struct Tally {
 pub(crate) struct InboxState {
     pub(super) config: InboxConfig,
     pub(super) rows: BTreeMap<RowId, RowMeta>,
-    pub(super) bytes: u64,
+    pub(super) shares: Shares,
     /// Hashes of rows held and of rows that left.
     pub(super) known: HashMap<DedupHash, RowId>,
     /// Rows that left, the first to be forgotten first.
@@ -85,22 +88,27 @@ impl InboxState {
         if self.known.contains_key(&row.hash) {
             return Ok(Inserted::AlreadyPresent);
         }
-        let bytes = row.payload.len() as u64;
-        if !self.has_room(bytes) {
+        let meta = RowMeta {
+            received_at: row.received_at,
+            bytes: row.payload.len() as u64,
+            hash: row.hash,
+            parties: Parties::of(&row),
+        };
+        let admitted = self
+            .shares
+            .admit(&self.config, &meta.parties, Usage::of_row(meta.bytes));
+        if let Err(error) = admitted {
             self.tally.refused += 1;
-            self.wanted = bytes.max(1);
-            return Err(SpoolError::Full);
+            if error == SpoolError::ShareFull {
+                self.tally.over_share += 1;
+            } else {
+                self.wanted = meta.bytes.max(1);
+            }
+            return Err(error);
         }
         self.wanted = 0;
         let id = self.ids.take();
-        self.add(
-            id,
-            RowMeta {
-                received_at: row.received_at,
-                bytes,
-                hash: row.hash,
-            },
-        );
+        self.add(id, meta);
         for consumer in self.consumers.values_mut() {
             consumer.pending += 1;
         }
@@ -110,7 +118,7 @@ impl InboxState {
 
     /// Puts a row into the maps, as it is inserted or read from the file.
     pub(super) fn add(&mut self, id: RowId, row: RowMeta) {
-        self.bytes += row.bytes;
+        self.shares.add(&row.parties, Usage::of_row(row.bytes));
         self.known.insert(row.hash, id);
         self.rows.insert(id, row);
     }
@@ -123,12 +131,8 @@ impl InboxState {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.wanted > 0 && !self.has_room(self.wanted)
-    }
-
-    fn has_room(&self, bytes: u64) -> bool {
-        (self.rows.len() as u64) < self.config.max_rows
-            && self.bytes.saturating_add(bytes) <= self.config.max_bytes
+        let wanted = Usage::of_row(self.wanted);
+        self.wanted > 0 && self.shares.free(&self.config, wanted).is_none()
     }
 
     pub(super) fn add_consumer(&mut self, name: &str, start: Start) -> Result<bool, SpoolError> {
@@ -327,7 +331,7 @@ impl InboxState {
     /// Takes a row out of the maps, and out of what consumers have still to read.
     fn take(&mut self, id: RowId) -> Option<RowMeta> {
         let row = self.rows.remove(&id)?;
-        self.bytes -= row.bytes;
+        self.shares.remove(&row.parties, Usage::of_row(row.bytes));
         for consumer in self.consumers.values_mut() {
             // The file may name the id until the consumer acks next; loading leaves it out.
             if !consumer.ahead.remove(&id) && id > consumer.cursor {

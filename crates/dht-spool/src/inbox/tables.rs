@@ -4,19 +4,23 @@
 //! |---|---|---|
 //! | `info` | name | number: `kind` 1, `format` 1, `next_id` |
 //! | `rows` | id | received-at, hash, type, arrival (0 live, 1 stored), deliverer, origin, payload length, CRC-32 of the payload |
+//! | `deliverers` | id | deliverer in whose share the row is counted |
 //! | `payloads` | id | payload |
 //! | `remembered` | id of a row that left | hash, last second in which it is remembered |
 //! | `consumers` | name | cursor, ids acked out of order |
 //!
-//! Rows and payloads grow at their end only, so that a commit touches few pages; hashes are looked up in memory.
+//! The first files of this format have no table `deliverers`. Rows and payloads grow at their end only, so that a commit touches few pages; hashes are looked up in memory.
 
 use bytes::Bytes;
-use dht_core::{DedupHash, NodeId, PublicKey, UnixSeconds};
-use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use dht_core::{DedupHash, Deliverer, NodeId, PublicKey, UnixSeconds};
+use redb::{
+    ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction,
+};
 
 use super::{
     row::{Arrival, NewRow, Row, RowId},
     rows::InboxRows,
+    shares::Parties,
     state::{Change, DEFAULT_CONSUMER, InboxState, RowMeta},
 };
 use crate::{
@@ -37,6 +41,7 @@ type Head = (
 );
 
 const ROWS: TableDefinition<'_, RowId, Head> = TableDefinition::new("rows");
+const DELIVERERS: TableDefinition<'_, RowId, &[u8; 32]> = TableDefinition::new("deliverers");
 const PAYLOADS: TableDefinition<'_, RowId, &[u8]> = TableDefinition::new("payloads");
 const REMEMBERED: TableDefinition<'_, RowId, (&[u8; 32], u64)> = TableDefinition::new("remembered");
 const CONSUMERS: TableDefinition<'_, &str, (RowId, Vec<RowId>)> = TableDefinition::new("consumers");
@@ -55,13 +60,18 @@ impl Tables for InboxState {
     }
 
     fn load(&mut self, file: &ReadTransaction) -> Result<(), SpoolError> {
+        let deliverers = deliverers(file)?;
         for entry in file.open_table(ROWS)?.iter()? {
             let (id, head) = entry?;
-            let (received_at, hash, .., bytes, _) = head.value();
+            let (received_at, hash, _, _, via, origin, bytes, _) = head.value();
             let row = RowMeta {
                 received_at: UnixSeconds(received_at),
                 bytes,
                 hash: DedupHash(*hash),
+                parties: Parties {
+                    deliverer: deliverer(deliverers.as_ref(), id.value(), via)?,
+                    origin: origin.copied(),
+                },
             };
             self.add(id.value(), row);
             self.ids.used(id.value());
@@ -89,6 +99,7 @@ impl Tables for InboxState {
 
     fn write(transaction: &WriteTransaction, changes: Vec<Change>) -> Result<(), SpoolError> {
         let mut rows = transaction.open_table(ROWS)?;
+        let mut deliverers = transaction.open_table(DELIVERERS)?;
         let mut payloads = transaction.open_table(PAYLOADS)?;
         let mut remembered = transaction.open_table(REMEMBERED)?;
         let mut consumers = transaction.open_table(CONSUMERS)?;
@@ -110,10 +121,12 @@ impl Tables for InboxState {
                         crc32fast::hash(&row.payload),
                     );
                     rows.insert(id, head)?;
+                    deliverers.insert(id, row.deliverer.as_bytes())?;
                     payloads.insert(id, row.payload.as_ref())?;
                 }
                 Change::Remove(id) => {
                     rows.remove(id)?;
+                    deliverers.remove(id)?;
                     payloads.remove(id)?;
                 }
                 Change::Remember(id, hash, until) => {
@@ -155,6 +168,17 @@ impl Tables for InboxState {
             }
             Ok(())
         });
+        let _ = contain(|| {
+            let Some(from) = deliverers(damaged)? else {
+                return Ok(());
+            };
+            let mut deliverers = into.open_table(DELIVERERS)?;
+            for entry in from.iter()? {
+                let (id, deliverer) = entry?;
+                deliverers.insert(id.value(), deliverer.value())?;
+            }
+            Ok(())
+        });
         let mut rows = into.open_table(ROWS)?;
         let mut payloads = into.open_table(PAYLOADS)?;
         let mut count = 0;
@@ -182,6 +206,7 @@ impl Tables for InboxState {
 impl InboxRows for ReadTransaction {
     fn read(&self, ids: &[RowId]) -> Result<Vec<Result<Row, RowId>>, SpoolError> {
         let rows = self.open_table(ROWS)?;
+        let deliverers = deliverers(self)?;
         let payloads = self.open_table(PAYLOADS)?;
         let mut read = Vec::with_capacity(ids.len());
         for &id in ids {
@@ -190,12 +215,44 @@ impl InboxRows for ReadTransaction {
             };
             let head = head.value();
             read.push(match content(&head, payload.value()) {
-                Ok(payload) => decode(id, head, payload),
+                Ok(payload) => decode(
+                    id,
+                    head,
+                    deliverer(deliverers.as_ref(), id, head.4)?,
+                    payload,
+                ),
                 Err(_) => Err(id),
             });
         }
         Ok(read)
     }
+}
+
+type Deliverers = ReadOnlyTable<RowId, &'static [u8; 32]>;
+
+/// The table of deliverers; `None` if the file has none.
+fn deliverers(file: &ReadTransaction) -> Result<Option<Deliverers>, SpoolError> {
+    match file.open_table(DELIVERERS) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The deliverer of a row; one that stands for the peer where the file names none.
+fn deliverer(
+    deliverers: Option<&Deliverers>,
+    id: RowId,
+    via: &[u8; NodeId::LENGTH],
+) -> Result<Deliverer, SpoolError> {
+    let found = match deliverers {
+        Some(deliverers) => deliverers.get(id)?,
+        None => None,
+    };
+    Ok(Deliverer::from_bytes(match found {
+        Some(bytes) => *bytes.value(),
+        None => std::array::from_fn(|at| via.get(at).copied().unwrap_or(0)),
+    }))
 }
 
 /// Copies the payload if it is what was inserted.
@@ -210,6 +267,7 @@ fn content(
 fn decode(
     id: RowId,
     head: <Head as redb::Value>::SelfType<'_>,
+    deliverer: Deliverer,
     payload: Bytes,
 ) -> Result<Row, RowId> {
     let (received_at, hash, message_type, arrival, via, origin, ..) = head;
@@ -223,6 +281,7 @@ fn decode(
         message_type,
         payload,
         via: NodeId::from_bytes(via).map_err(|_| id)?,
+        deliverer,
         arrival: if arrival == 0 {
             Arrival::Live
         } else {

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use dht_core::{DedupHash, NodeId, UnixSeconds, test_util::public_key};
+use dht_core::{DedupHash, Deliverer, NodeId, UnixSeconds, test_util::public_key};
 use futures::FutureExt as _;
 
 use super::*;
@@ -23,8 +23,20 @@ fn row(number: u64) -> NewRow {
         message_type: -7,
         payload: Bytes::from(format!("message {number}")),
         via: NodeId::from_bytes(&[3; NodeId::LENGTH]).unwrap(),
+        deliverer: Deliverer::from_bytes([1; 32]),
         arrival: Arrival::Stored,
         hash: DedupHash(hash),
+    }
+}
+
+/// A row by a deliverer and an origin of its own, so that no share bounds it.
+fn row_of_its_own(number: u64) -> NewRow {
+    let mut deliverer = [0; 32];
+    deliverer[..8].copy_from_slice(&number.to_be_bytes());
+    NewRow {
+        deliverer: Deliverer::from_bytes(deliverer),
+        origin: Some(public_key(number)),
+        ..row(number)
     }
 }
 
@@ -191,26 +203,63 @@ fn a_full_inbox_drops_nothing() {
         max_bytes: 30,
         ..InboxConfig::default()
     });
-    insert(&inbox, 1..=2);
-    let refused = inbox.insert(row(3)).wait();
+    for number in 1..=2 {
+        inbox.insert(row_of_its_own(number)).wait().unwrap();
+    }
+    let refused = inbox.insert(row_of_its_own(3)).wait();
     assert_eq!(refused.unwrap_err(), SpoolError::Full);
     assert_eq!(
         inbox.insert(row(2)).wait().unwrap(),
         Inserted::AlreadyPresent
     );
     assert!(inbox.stats().full && inbox.stats().refused == 1);
+    assert_eq!(inbox.stats().over_share, 0);
     inbox.ack(DEFAULT_CONSUMER, 1, NOW).wait().unwrap();
     assert!(!inbox.stats().full);
-    let mut large = row(3);
+    let mut large = row_of_its_own(3);
     large.payload = Bytes::from(vec![0; 22]);
     let refused = inbox.insert(large).wait();
     assert_eq!(refused.unwrap_err(), SpoolError::Full);
-    insert(&inbox, [3]);
+    inbox.insert(row_of_its_own(3)).wait().unwrap();
     assert_eq!(ids(&inbox, DEFAULT_CONSUMER), [2, 3]);
     let mut larger = row(9);
     larger.payload = Bytes::from(vec![0; MAX_CONTENT_BYTES + 1]);
     let refused = inbox.insert(larger).wait().unwrap_err();
     assert!(matches!(refused, SpoolError::TooLarge { .. }));
+}
+
+/// Keys are free: whoever hands over rows of ever new origins leaves half of the inbox to others, after a restart, too.
+#[test]
+fn one_deliverer_cannot_fill_it() {
+    let disk = FaultyDisk::default();
+    let config = InboxConfig {
+        max_rows: 99,
+        ..InboxConfig::default()
+    };
+    let open = || {
+        let journal = crate::disk::on(disk.file(), config.clone()).unwrap();
+        Inbox {
+            journal: Arc::new(journal),
+        }
+    };
+    let of_stranger = |number| NewRow {
+        deliverer: Deliverer::from_bytes([7; 32]),
+        ..row_of_its_own(number)
+    };
+    let inbox = open();
+    let tickets: Vec<_> = (0..99).map(|n| inbox.insert(of_stranger(n))).collect();
+    let held = tickets.into_iter().filter_map(|ticket| ticket.wait().ok());
+    assert_eq!(held.count(), 50);
+    let stats = inbox.stats();
+    assert_eq!((stats.refused, stats.over_share), (49, 49));
+    assert!(!stats.full, "it is full for one deliverer alone");
+    drop(inbox);
+    let inbox = open();
+    let refused = inbox.insert(of_stranger(100)).wait();
+    assert_eq!(refused.unwrap_err(), SpoolError::ShareFull);
+    inbox.insert(row_of_its_own(101)).wait().unwrap();
+    inbox.ack(DEFAULT_CONSUMER, 2, NOW).wait().unwrap();
+    inbox.insert(of_stranger(102)).wait().unwrap();
 }
 
 #[test]

@@ -8,7 +8,9 @@ use super::*;
 
 const RETENTION: u64 = 20;
 const REMEMBER: u64 = 30;
-const MAX_ROWS: usize = 6;
+const MAX_ROWS: usize = 16;
+/// Deliverers of the rows, by their numbers; each is as likely as the others.
+const DELIVERERS: u64 = 4;
 const NAMES: [&str; 3] = [DEFAULT_CONSUMER, "second", "third"];
 
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +60,15 @@ impl Model {
         if known {
             return Ok(Inserted::AlreadyPresent);
         }
-        if self.held().count() >= MAX_ROWS {
-            return Err(SpoolError::Full);
+        let held =
+            |like: &dyn Fn(u64) -> bool| self.held().filter(|(_, row)| like(row.number)).count();
+        let free = (MAX_ROWS - 1).checked_sub(held(&|_| true));
+        let free = free.ok_or(SpoolError::Full)?;
+        let of_deliverer = held(&|other| other % DELIVERERS == number % DELIVERERS);
+        // As `row` gives them.
+        let of_origin = held(&|other| other % 2 == number % 2);
+        if of_deliverer + of_origin > free {
+            return Err(SpoolError::ShareFull);
         }
         self.next += 1;
         let row = ModelRow {
@@ -139,6 +148,7 @@ proptest! {
                 Step::Insert(number) => {
                     let mut new = row(number);
                     new.received_at = time;
+                    new.deliverer = Deliverer::from_bytes([(number % DELIVERERS) as u8; 32]);
                     prop_assert_eq!(inbox.insert(new).wait(), model.insert(number, now));
                 }
                 Step::Ack(consumer, id) => {
