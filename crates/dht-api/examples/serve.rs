@@ -20,14 +20,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..Config::default()
     };
     let node = Node::builder(SecretKey::random(&mut OsEntropy.rng()))
-        .config(config.clone())
+        .config(config)
         .home(&home)
         .start()
         .await?;
     let key = *node.public_key();
 
-    let mut parts = Parts::new(Arc::new(node));
-    parts.config = config;
+    let parts = Parts::new(Arc::new(node));
 
     let socket = home.join("api.sock");
     let api = ApiServer::bind_unix(&socket, parts.clone(), Limits::default()).await?;

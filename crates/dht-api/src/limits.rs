@@ -13,6 +13,12 @@ pub const DEFAULT_STREAMS: usize = 32;
 pub const DEFAULT_BODY_BYTES: usize = 12 << 20;
 /// Bytes of all bodies in memory: 48 MiB, four of the largest. Later ones wait before they are read.
 pub const DEFAULT_BODIES_BYTES: usize = 48 << 20;
+/// Bytes of lists and streamed messages in memory: 64 MiB, two of the largest messages as rows and as JSON, or six
+/// pages of the inbox. Later ones wait before they are read.
+pub const DEFAULT_RESPONSES_BYTES: usize = 64 << 20;
+/// Seconds in which the first request of a connection must be admitted: 5, so that those who show no token hold no
+/// place.
+pub const DEFAULT_FIRST_REQUEST_SECONDS: u64 = 5;
 /// Seconds in which the head of the next request must be there, on an idle connection as well: 30.
 pub const DEFAULT_HEAD_SECONDS: u64 = 30;
 /// Seconds in which a body must be there: 30.
@@ -21,6 +27,8 @@ pub const DEFAULT_BODY_SECONDS: u64 = 30;
 pub const DEFAULT_WRITE_SECONDS: u64 = 30;
 /// Threads of the blocking pool in use at once: 4, a small share of tokio's 512.
 pub const DEFAULT_BLOCKING: usize = 4;
+/// Bytes of the largest message as a row and as JSON: 32 MiB.
+const LARGEST_RESPONSE: u64 = 32 << 20;
 /// Longest head of a request, and most bytes read from or written to a socket at once: 64 KiB.
 pub(crate) const MAX_HEAD_BYTES: usize = 64 << 10;
 /// Headers of a request.
@@ -39,6 +47,11 @@ pub struct Limits {
     /// Bytes of all bodies in memory, at least [`body_bytes`](Self::body_bytes). Defaults to
     /// [`DEFAULT_BODIES_BYTES`].
     pub bodies_bytes: usize,
+    /// Bytes of lists and streamed messages in memory. Defaults to [`DEFAULT_RESPONSES_BYTES`].
+    pub responses_bytes: usize,
+    /// Seconds in which the head of the first request must be there, with the token where one is asked for. Defaults to
+    /// [`DEFAULT_FIRST_REQUEST_SECONDS`].
+    pub first_request_seconds: u64,
     /// Seconds in which the head of the next request must be there. Defaults to [`DEFAULT_HEAD_SECONDS`].
     pub head_seconds: u64,
     /// Seconds in which a body must be there. Defaults to [`DEFAULT_BODY_SECONDS`].
@@ -68,10 +81,24 @@ impl Limits {
             self.bodies_bytes as u64,
             body..=64 * GIB,
         )?;
+        OutOfRange::check(
+            "api.limits.responses_bytes",
+            self.responses_bytes as u64,
+            LARGEST_RESPONSE..=64 * GIB,
+        )?;
+        OutOfRange::check(
+            "api.limits.first_request_seconds",
+            self.first_request_seconds,
+            1..=HOUR,
+        )?;
         OutOfRange::check("api.limits.head_seconds", self.head_seconds, 1..=HOUR)?;
         OutOfRange::check("api.limits.body_seconds", self.body_seconds, 1..=HOUR)?;
         OutOfRange::check("api.limits.write_seconds", self.write_seconds, 1..=HOUR)?;
         OutOfRange::check("api.limits.blocking", self.blocking as u64, 1..=256)
+    }
+
+    pub(crate) const fn first_request(&self) -> Duration {
+        Duration::from_secs(self.first_request_seconds)
     }
 
     pub(crate) const fn head(&self) -> Duration {
@@ -94,6 +121,8 @@ impl Default for Limits {
             streams: DEFAULT_STREAMS,
             body_bytes: DEFAULT_BODY_BYTES,
             bodies_bytes: DEFAULT_BODIES_BYTES,
+            responses_bytes: DEFAULT_RESPONSES_BYTES,
+            first_request_seconds: DEFAULT_FIRST_REQUEST_SECONDS,
             head_seconds: DEFAULT_HEAD_SECONDS,
             body_seconds: DEFAULT_BODY_SECONDS,
             write_seconds: DEFAULT_WRITE_SECONDS,

@@ -5,7 +5,9 @@ mod extract;
 mod guard;
 mod http;
 mod mailboxes;
+mod memory;
 mod metrics;
+mod newcomers;
 mod openapi;
 #[expect(unused_qualifications, reason = "in what `utoipa::path` expands to")]
 mod routes;
@@ -144,10 +146,15 @@ impl ApiServer {
         socket: Option<SocketFile>,
     ) -> Self {
         let (stopping, stop) = watch::channel(false);
-        let router = routes::router(Api::new(parts, limits.clone(), stop.clone()), token);
+        let service = http::Service {
+            router: routes::router(Api::new(parts, limits.clone(), stop.clone())),
+            token,
+            keep_alive: true,
+            limits,
+        };
         Self {
             address,
-            serving: Serving::start(stopping, http::serve(listener, router, limits, stop)),
+            serving: Serving::start(stopping, http::serve(listener, service, stop)),
             _socket: socket,
         }
     }

@@ -58,8 +58,7 @@ impl Service {
             );
         }
         descriptors::check(settings);
-        let mut parts = Parts::new(Arc::clone(&node));
-        parts.config = settings.node.clone();
+        let parts = Parts::new(Arc::clone(&node));
         let mut service = Self {
             client: Client::unix(home.socket()),
             node,
@@ -91,14 +90,13 @@ impl Service {
         // Commands fetch when they want to.
         config.saf.auto_request = false;
         let claim = home.claim(&secret.public_key());
-        let builder = Node::builder(secret).config(config.clone());
+        let builder = Node::builder(secret).config(config);
         let builder = match claim {
             Some(claim) => builder.claim(claim),
             None => builder.features(Features::CLIENT),
         };
         let node = start(builder, home).await?;
-        let mut parts = Parts::new(Arc::clone(&node));
-        parts.config = config;
+        let parts = Parts::new(Arc::clone(&node));
         let socket = home.own_socket();
         let api = ApiServer::bind_unix(&socket, parts, settings.api.limits.clone()).await;
         let api = api.map_err(|error| not_served(&error))?;

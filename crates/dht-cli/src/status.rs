@@ -44,12 +44,19 @@ impl Status {
             ("dropped", totals.dropped.to_string()),
         ];
         if let Some(inbox) = status.inbox {
-            let full = if inbox.full { ", full" } else { "" };
-            rows.push(("inbox", format!("{} messages{full}", inbox.messages)));
+            let messages = inbox.messages;
+            let rest = notes(
+                inbox.full,
+                inbox.refused,
+                inbox.damaged,
+                inbox.damaged_files,
+            );
+            rows.push(("inbox", format!("{messages} messages{rest}")));
         }
         if let Some(outbox) = status.outbox {
-            let full = if outbox.full { ", full" } else { "" };
-            rows.push(("outbox", format!("{} messages{full}", outbox.messages)));
+            let messages = outbox.messages;
+            let rest = notes(outbox.full, outbox.refused, 0, outbox.damaged_files);
+            rows.push(("outbox", format!("{messages} messages{rest}")));
         }
         if let Some(store) = status.store {
             rows.push(("stored", format!("{} messages for others", store.messages)));
@@ -64,5 +71,33 @@ impl Status {
             .map(|(name, value)| format!("{name:<13} {value}"))
             .collect();
         print(lines.join("\n")).await
+    }
+}
+
+/// What an operator should know of an inbox or outbox beside the messages in it.
+fn notes(full: bool, refused: u64, damaged: u64, damaged_files: u64) -> String {
+    let counts = [
+        (refused, "refused"),
+        (damaged, "damaged"),
+        (damaged_files, "damaged files set aside"),
+    ];
+    let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+    let counts = counts.map(|(count, what)| format!(", {count} {what}"));
+    let full = full.then(|| ", full".to_owned());
+    full.into_iter().chain(counts).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::notes;
+
+    #[test]
+    fn damaged_files_are_named() {
+        assert_eq!(notes(false, 0, 0, 0), "");
+        let all = notes(true, 3, 2, 1);
+        assert_eq!(
+            all,
+            ", full, 3 refused, 2 damaged, 1 damaged files set aside"
+        );
     }
 }

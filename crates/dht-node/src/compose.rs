@@ -192,7 +192,7 @@ impl Builder {
             select: sending.config.select,
             peer_sync: peers,
             limiter,
-            banned: parking_lot::Mutex::default(),
+            config: parking_lot::Mutex::new(config.clone()),
             subscribers,
             #[cfg(feature = "spool")]
             spool,
@@ -209,7 +209,7 @@ impl Builder {
         if node.spool.is_some() {
             node.saf.listen();
         }
-        node.ban_listed(&config.banned);
+        node.ban_listed(&[], &config.banned);
         for peer in &config.peers {
             node.add_peer(peer);
         }

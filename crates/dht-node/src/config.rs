@@ -98,6 +98,18 @@ pub const RELOADABLE: [&str; 7] = [
 ];
 
 impl Config {
+    /// Takes over the settings of [`RELOADABLE`].
+    pub(crate) fn reload(&mut self, read: &Self) {
+        self.rates = read.rates;
+        self.banned.clone_from(&read.banned);
+        let (own, read) = (&mut self.transport, &read.transport);
+        own.max_handshakes = read.max_handshakes;
+        own.max_handshakes_per_source = read.max_handshakes_per_source;
+        own.max_connections = read.max_connections;
+        own.max_connections_per_source = read.max_connections_per_source;
+        own.trusted_sources.clone_from(&read.trusted_sources);
+    }
+
     /// Checks that every setting is in its range.
     ///
     /// ```

@@ -70,8 +70,8 @@ pub struct Node {
     pub(crate) select: SelectConfig,
     pub(crate) peer_sync: PeerSync,
     pub(crate) limiter: RateLimiter,
-    /// Peers that the settings ban.
-    pub(crate) banned: Mutex<Vec<PublicKey>>,
+    /// Settings in force.
+    pub(crate) config: Mutex<Config>,
     pub(crate) subscribers: Arc<Subscribers>,
     /// The durable inbox; `None` without a home.
     #[cfg(feature = "spool")]
@@ -408,14 +408,25 @@ impl Node {
         config.validate()?;
         self.limiter.set_limits(config.rates);
         self.transport.set_connection_limits(&config.transport);
-        self.ban_listed(&config.banned);
+        let before = {
+            let mut own = self.config.lock();
+            let before = own.banned.clone();
+            own.reload(config);
+            before
+        };
+        self.ban_listed(&before, &config.banned);
         Ok(())
     }
 
+    /// Settings in force: those that the node was started with, and what [`reload`](Self::reload) took over since.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.config.lock().clone()
+    }
+
     /// Bans the listed peers, and lifts the bans of those that were listed before.
-    pub(crate) fn ban_listed(&self, listed: &[PublicKey]) {
+    pub(crate) fn ban_listed(&self, before: &[PublicKey], listed: &[PublicKey]) {
         let (directory, now) = (&self.shared.directory, self.shared.clock.now());
-        let before = std::mem::replace(&mut *self.banned.lock(), listed.to_vec());
         for key in before.iter().filter(|key| !listed.contains(key)) {
             directory.unban(*key);
         }

@@ -17,10 +17,7 @@ mod turns;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -98,7 +95,7 @@ struct Shared {
     /// Changed when the driver has read entries of the spool; closed when it has ended.
     listed: watch::Receiver<()>,
     /// Messages of which a copy is being sent, or whose recipient is about to answer.
-    busy: Arc<AtomicUsize>,
+    busy: watch::Sender<usize>,
     /// Until when a connection on which a copy was sent is too young to be closed.
     linger: Mutex<Option<Instant>>,
 }
@@ -175,7 +172,7 @@ impl OutboxHandle {
             signals: Mutex::default(),
             signalled: Notify::new(),
             listed,
-            busy: Arc::default(),
+            busy: watch::Sender::default(),
             linger: Mutex::new(None),
         });
         let driver = Driver::new(Arc::clone(&shared), parts, arriving, listing);
@@ -295,9 +292,8 @@ impl OutboxHandle {
         self.0.places.close();
         let until = Instant::now() + limit;
         let quiet = async {
-            while self.0.busy.load(Ordering::Acquire) > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            // Correctness: the sender is in `self`.
+            let _ = self.0.busy.subscribe().wait_for(|busy| *busy == 0).await;
             let linger = *self.0.linger.lock();
             if let Some(linger) = linger {
                 tokio::time::sleep_until(linger).await;

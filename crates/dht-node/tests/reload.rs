@@ -19,13 +19,25 @@ async fn listed_peers_are_banned_while_listed() {
         bans.iter().map(|ban| ban.node_id).collect::<Vec<_>>()
     };
     assert_eq!(banned(), [first.node_id()]);
-    node.reload(&with(vec![second])).unwrap();
+    let mut read = with(vec![second]);
+    read.transport.max_connections = 7;
+    read.memory_mib = 1;
+    node.reload(&read).unwrap();
     assert_eq!(banned(), [second.node_id()]);
+    let config = node.config();
+    assert_eq!(config.banned, [second]);
+    assert_eq!(config.transport.max_connections, 7);
+    assert_eq!(
+        config.memory_mib,
+        Config::default().memory_mib,
+        "needs a restart"
+    );
 
     let mut wrong = with(vec![first]);
     wrong.transport.max_connections = 0;
     let error = node.reload(&wrong).unwrap_err();
     assert_eq!(error.key, "transport.max_connections");
     assert_eq!(banned(), [second.node_id()], "nothing changes");
+    assert_eq!(node.config().banned, [second]);
     node.shutdown().await;
 }

@@ -4,6 +4,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use dht_mailbox::StoreError;
 use dht_node::{SendError, SubmitError};
 use dht_spool::SpoolError;
@@ -31,6 +32,13 @@ impl ApiError {
 
     pub(super) fn body(&self) -> &ErrorBody {
         &self.0
+    }
+
+    /// Of a request that does not show the token.
+    pub(super) fn unauthorized() -> Self {
+        let message = "the bearer token is missing or wrong";
+        Self::new(ErrorCode::Unauthorized, message)
+            .with_hint("send `Authorization: Bearer TOKEN` with the content of the token file")
     }
 
     /// Of a part that a node without a home lacks.
@@ -69,24 +77,25 @@ const fn status(code: ErrorCode) -> StatusCode {
     }
 }
 
-/// A JSON response. Nothing of what it says is in a header.
+/// A JSON response of few bytes. Nothing of what it says is in a header.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
-        Ok(body) => (
-            status,
-            [
-                (
-                    header::CONTENT_TYPE,
-                    HeaderValue::from_static("application/json"),
-                ),
-                (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-            ],
-            body,
-        )
-            .into_response(),
+        Ok(body) => json_bytes(status, body.into()),
         // Only a map with keys that are no strings cannot be written; there is none.
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+/// A response of these bytes, which are JSON.
+pub(super) fn json_bytes(status: StatusCode, body: Bytes) -> Response {
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (status, headers, body).into_response()
 }
 
 impl IntoResponse for ApiError {
@@ -105,7 +114,7 @@ impl IntoResponse for ApiError {
 impl From<SpoolError> for ApiError {
     fn from(error: SpoolError) -> Self {
         let (code, hint) = match &error {
-            SpoolError::Full => (
+            SpoolError::Full | SpoolError::ShareFull => (
                 ErrorCode::Full,
                 Some("ack messages, or wait until some have ended"),
             ),

@@ -2,8 +2,17 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{
+    Router,
+    http::{HeaderValue, Request, header::AUTHORIZATION},
+    response::IntoResponse as _,
+};
+use futures::future::{Either, ready};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -16,7 +25,12 @@ use tokio::{
     time::sleep,
 };
 
-use super::guard::WriteGuard;
+use super::{
+    error::ApiError,
+    guard::WriteGuard,
+    newcomers::{Newcomer, Newcomers},
+    token::Token,
+};
 use crate::limits::{Limits, MAX_HEAD_BYTES, MAX_HEADERS};
 
 /// Pause after the operating system refused to accept, such as for lack of file descriptors.
@@ -47,63 +61,100 @@ impl Listen for TcpListener {
     }
 }
 
-/// Serves until told to stop and every connection has ended.
+/// What is served, to whom, and within which limits.
+pub(super) struct Service {
+    pub(super) router: Router,
+    /// Shown by every request; `None` if everybody who can connect is admitted.
+    pub(super) token: Option<Token>,
+    /// Whether a connection may carry several requests.
+    pub(super) keep_alive: bool,
+    pub(super) limits: Limits,
+}
+
+/// Serves until told to stop and every connection has ended. Without a free place, the oldest connection on which no
+/// request was admitted is closed for the next one.
 pub(super) async fn serve(
     listener: impl Listen,
-    router: Router,
-    limits: Limits,
+    service: Service,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections.max(1)));
+    let service = Arc::new(service);
+    let places = Arc::new(Semaphore::new(service.limits.connections.max(1)));
+    let newcomers = Newcomers::default();
     // Aborts them when dropped.
     let mut connections = JoinSet::new();
+    // Accepted, and waits for a place.
+    let mut arrived = None;
     loop {
-        let accepted = async {
+        let placed = async {
+            if arrived.is_none() {
+                arrived = Some(listener.accept().await?);
+                if places.available_permits() == 0 {
+                    newcomers.evict();
+                }
+            }
             // Correctness: the semaphore is never closed.
-            let place = Arc::clone(&places).acquire_owned().await.ok();
-            (place, listener.accept().await)
+            io::Result::Ok(Arc::clone(&places).acquire_owned().await.ok())
         };
         tokio::select! {
             biased;
-            // An error means that the server was dropped.
             () = stopped(&mut stopping) => break,
             Some(_ended) = connections.join_next() => {}
-            (place, socket) = accepted => match socket {
-                Ok(socket) => {
-                    let serving = connection(socket, router.clone(), limits.clone(), stopping.clone());
+            placed = placed => match (placed, arrived.take()) {
+                (Ok(place), Some(socket)) => {
+                    let newcomer = newcomers.enter(service.limits.first_request());
+                    let serving = connection(socket, Arc::clone(&service), newcomer, stopping.clone());
                     connections.spawn(async move {
                         serving.await;
                         drop(place);
                     });
                 }
-                Err(error) => {
+                (Ok(_), None) => {}
+                (Err(error), _) => {
                     tracing::warn!(%error, "connection to the API was not accepted");
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
-    drop(listener);
+    drop((listener, arrived));
     while connections.join_next().await.is_some() {}
 }
 
 async fn connection(
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
-    limits: Limits,
+    service: Arc<Service>,
+    (newcomer, given_up): (Newcomer, impl Future<Output = ()>),
     mut stopping: watch::Receiver<bool>,
 ) {
+    let limits = &service.limits;
     let socket = TokioIo::new(WriteGuard::new(socket, limits.write()));
+    let router = TowerToHyperService::new(service.router.clone());
+    let admitted = service_fn(|request: Request<Incoming>| {
+        let shown = request.headers().get(AUTHORIZATION);
+        let shown = shown.map(HeaderValue::as_bytes);
+        match &service.token {
+            Some(token) if !token.is_shown_by(shown) => {
+                Either::Left(ready(Ok(ApiError::unauthorized().into_response())))
+            }
+            _ => {
+                newcomer.admit();
+                Either::Right(router.call(request))
+            }
+        }
+    });
     let mut connection = std::pin::pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head())
+            .keep_alive(service.keep_alive)
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(socket, TowerToHyperService::new(router))
+            .serve_connection(socket, admitted)
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = given_up => return,
         () = stopped(&mut stopping) => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -119,3 +170,6 @@ pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
     // The guard that a success returns must not live on; an error means that the server was dropped.
     let _ = stopping.wait_for(|stop| *stop).await.map(drop);
 }
+
+#[cfg(test)]
+mod tests;

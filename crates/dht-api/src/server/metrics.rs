@@ -16,7 +16,13 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{BindError, error::json, http, serving::Serving, state::Parts};
+use super::{
+    BindError,
+    error::json,
+    http,
+    serving::Serving,
+    state::{Parts, problem},
+};
 use crate::{
     limits::Limits,
     types::{Health, Problem, Version},
@@ -98,7 +104,14 @@ impl MetricsServer {
             .route("/healthy", get(healthy))
             .route("/ready", get(ready))
             .with_state(served);
-        let serve = http::serve(listener, router, limits, stop);
+        let service = http::Service {
+            router,
+            token: None,
+            // One that waits for its next request would hold a place that anybody can take.
+            keep_alive: false,
+            limits,
+        };
+        let serve = http::serve(listener, service, stop);
         let serving = Serving::start(stopping, async move {
             tokio::select! {
                 () = serve => {}
@@ -143,35 +156,37 @@ async fn render(State(served): Shared) -> Response {
 
 /// Whether the process is to be kept: it answers, is not stopping, and every part of the node runs.
 async fn healthy(State(served): Shared) -> Response {
-    let stopping = served.stopping().into_iter();
-    health(stopping.chain(served.parts.failures()).collect())
+    let mut problems: Vec<_> = served.parts.failures().collect();
+    problems.extend(served.stopping());
+    health(&Health {
+        version: Version,
+        ok: problems.is_empty(),
+        problems,
+    })
 }
 
 /// Whether the node can do its work.
 async fn ready(State(served): Shared) -> Response {
-    let stopping = served.stopping().into_iter();
-    health(stopping.chain(served.parts.problems()).collect())
+    let mut ready = served.parts.health();
+    if let Some(stopping) = served.stopping() {
+        ready.ok = false;
+        ready.problems.push(stopping);
+    }
+    health(&ready)
 }
 
 impl Served {
     fn stopping(&self) -> Option<Problem> {
-        self.stopping.borrow().then(|| Problem {
-            code: "stopping".to_owned(),
-            message: "the node is stopping".to_owned(),
-        })
+        let stopping = *self.stopping.borrow();
+        stopping.then(|| problem("stopping", "the node is stopping"))
     }
 }
 
-fn health(problems: Vec<Problem>) -> Response {
-    let status = if problems.is_empty() {
+fn health(health: &Health) -> Response {
+    let status = if health.ok {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let health = Health {
-        version: Version,
-        ok: problems.is_empty(),
-        problems,
-    };
-    json(status, &health)
+    json(status, health)
 }

@@ -10,19 +10,15 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Request, State},
-    http::header::AUTHORIZATION,
-    middleware::{Next, from_fn_with_state},
-    response::{IntoResponse as _, Response},
     routing::{delete, get, post},
 };
 
-use super::{error::ApiError, openapi::openapi_json, state::Api, token::Token};
+use super::{error::ApiError, openapi::openapi_json, state::Api};
 use crate::types::ErrorCode;
 
-/// All routes. With a token, only for requests that show it.
-pub(super) fn router(api: Arc<Api>, token: Option<Token>) -> Router {
-    let router = Router::new()
+/// All routes.
+pub(super) fn router(api: Arc<Api>) -> Router {
+    Router::new()
         .route("/v1/messages", post(messages::send).get(messages::list))
         .route(
             "/v1/messages/{id}",
@@ -54,24 +50,7 @@ pub(super) fn router(api: Arc<Api>, token: Option<Token>) -> Router {
         .route("/v1/openapi.json", get(openapi_json))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(api);
-    match token {
-        Some(token) => router.layer(from_fn_with_state(Arc::new(token), authorize)),
-        None => router,
-    }
-}
-
-async fn authorize(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
-    let shown = request.headers().get(AUTHORIZATION);
-    if token.is_shown_by(shown.map(|value| value.as_bytes())) {
-        return next.run(request).await;
-    }
-    ApiError::new(
-        ErrorCode::Unauthorized,
-        "the bearer token is missing or wrong",
-    )
-    .with_hint("send `Authorization: Bearer TOKEN` with the content of the token file")
-    .into_response()
+        .with_state(api)
 }
 
 async fn not_found() -> ApiError {

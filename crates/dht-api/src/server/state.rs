@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use dht_core::{SharedClock, SystemClock, UnixSeconds};
-use dht_node::{Config, Node};
+use dht_node::Node;
 use dht_spool::{Inbox, Outbox};
-use dht_stack::ByteBudget;
+use dht_stack::{ByteBudget, BytePermit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::error::ApiError;
+use super::{error::ApiError, memory};
 use crate::{
     limits::Limits,
-    types::{ErrorCode, Problem},
+    types::{ErrorCode, Health, Problem, Version},
 };
 
 /// Node and settings that a server serves.
@@ -21,8 +21,6 @@ pub struct Parts {
     pub node: Arc<Node>,
     /// Its durable inbox; `None` without a home.
     pub inbox: Option<Inbox>,
-    /// Settings it runs with, as they are shown to clients.
-    pub config: Config,
     /// Clock of the node.
     pub clock: SharedClock,
 }
@@ -34,19 +32,20 @@ pub(super) struct Api {
     pub(super) started_at: UnixSeconds,
     /// Memory for bodies of requests.
     pub(super) bodies: ByteBudget,
+    /// Memory for lists and streamed messages.
+    pub(super) responses: ByteBudget,
     pub(super) stopping: watch::Receiver<bool>,
     blocking: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
 
 impl Parts {
-    /// A node and its inbox, with default settings and the clock of the operating system.
+    /// A node and its inbox, with the clock of the operating system.
     #[must_use]
     pub fn new(node: Arc<Node>) -> Self {
         Self {
             inbox: node.inbox().cloned(),
             node,
-            config: Config::default(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -54,25 +53,19 @@ impl Parts {
     /// Parts of the node that have stopped for good: only a restart helps.
     pub(super) fn failures(&self) -> impl Iterator<Item = Problem> + use<> {
         let failures = self.node.failures().into_iter();
-        failures.map(|(part, reason)| Problem {
-            code: "part_failed".to_owned(),
-            message: format!("{part} has stopped: {reason}"),
-        })
+        failures
+            .map(|(part, reason)| problem("part_failed", format!("{part} has stopped: {reason}")))
     }
 
-    /// Conditions that keep the node from its work.
-    pub(super) fn problems(&self) -> Vec<Problem> {
+    /// Whether the node can do its work, and every problem it has. Without peers it cannot, unless none is configured: then
+    /// it is the first of its network, and waits until others connect.
+    pub(super) fn health(&self) -> Health {
         let mut problems: Vec<_> = self.failures().collect();
         let mut add = |is_so: bool, code: &str, message: &str| {
             if is_so {
-                problems.push(Problem {
-                    code: code.to_owned(),
-                    message: message.to_owned(),
-                });
+                problems.push(problem(code, message));
             }
         };
-        let is_alone = self.node.stats().connections == 0 && !self.config.peers.is_empty();
-        add(is_alone, "nobody_connected", "no peer is connected");
         let inbox = self.inbox.as_ref().map(Inbox::stats);
         add(
             inbox.is_some_and(|stats| stats.full),
@@ -85,7 +78,29 @@ impl Parts {
             "outbox_full",
             "the outbox is full: nothing more is taken for sending",
         );
-        problems
+        let is_alone = self.node.stats().connections == 0;
+        let waits = is_alone && self.node.config().peers.is_empty();
+        let ok = problems.is_empty() && (waits || !is_alone);
+        let message = if waits {
+            "no peer is connected, and none is configured: the node waits until others connect"
+        } else {
+            "no peer is connected"
+        };
+        if is_alone {
+            problems.push(problem("nobody_connected", message));
+        }
+        Health {
+            version: Version,
+            ok,
+            problems,
+        }
+    }
+}
+
+pub(super) fn problem(code: &str, message: impl Into<String>) -> Problem {
+    Problem {
+        code: code.to_owned(),
+        message: message.into(),
     }
 }
 
@@ -102,6 +117,7 @@ impl Api {
         Arc::new(Self {
             started_at: parts.clock.now(),
             bodies: ByteBudget::new(limits.bodies_bytes.max(limits.body_bytes)),
+            responses: ByteBudget::new(limits.responses_bytes),
             blocking: Arc::new(Semaphore::new(limits.blocking.max(1))),
             streams: Arc::new(Semaphore::new(limits.streams)),
             parts,
@@ -120,6 +136,12 @@ impl Api {
 
     pub(super) fn outbox(&self) -> Result<&Outbox, ApiError> {
         self.parts.node.outbox().ok_or_else(ApiError::no_home)
+    }
+
+    /// Waits for the memory of a list of so many entries.
+    pub(super) async fn list_memory(&self, entries: usize) -> BytePermit {
+        let bytes = entries.saturating_mul(memory::ENTRY_BYTES);
+        self.responses.acquire(bytes).await
     }
 
     /// Runs something that blocks on this server's share of the blocking pool.

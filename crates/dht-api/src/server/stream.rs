@@ -42,7 +42,7 @@ pub(super) fn response(source: impl Source) -> Response {
 }
 
 /// One event. JSON has no line breaks, so its data is one line.
-pub(super) fn event(name: &'static str, id: Option<u64>, data: &impl Serialize) -> Bytes {
+pub(super) fn event(name: &'static str, id: Option<u64>, data: &impl Serialize) -> Vec<u8> {
     let mut event = Vec::with_capacity(256);
     if let Some(id) = id {
         event.extend_from_slice(format!("id: {id}\n").as_bytes());
@@ -51,5 +51,5 @@ pub(super) fn event(name: &'static str, id: Option<u64>, data: &impl Serialize) 
     // As in `json`: cannot fail.
     let _ = serde_json::to_writer(&mut event, data);
     event.extend_from_slice(b"\n\n");
-    event.into()
+    event
 }

@@ -22,7 +22,6 @@ const SCHEME: &[u8] = b"Bearer ";
 const LENGTH: std::ops::RangeInclusive<usize> = 16..=256;
 
 /// Text that a client shows.
-#[derive(Clone)]
 pub(super) struct Token(String);
 
 impl Token {
@@ -69,6 +68,11 @@ impl Token {
         file.sync_all()?;
         fs::rename(&new, path)?;
         Ok(Self(token))
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(text: &str) -> Self {
+        Self(text.to_owned())
     }
 
     /// Whether a header shows this token. Takes as long for a wrong one as for the right one.

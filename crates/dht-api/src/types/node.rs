@@ -37,7 +37,7 @@ pub struct Status {
     pub listen: Vec<String>,
     /// Whether the node can do its work; see `problems`.
     pub ready: bool,
-    /// Problems that keep the node from its work.
+    /// Problems of the node, also those with which it can do its work.
     pub problems: Vec<Problem>,
     /// Number of peers connected now.
     pub connections: u64,
@@ -132,10 +132,13 @@ pub struct InboxUsage {
     pub messages: u64,
     /// Bytes of their payloads.
     pub bytes: u64,
-    /// Whether there is no room: senders and holders keep what is for this node.
+    /// Whether there is no room, whoever brings a message: senders and holders keep what is for this node.
     pub full: bool,
-    /// Messages refused as full since the start.
+    /// Messages refused since the start for lack of room; senders and holders keep them.
     pub refused: u64,
+    /// Of these, messages for which only the share of their deliverer or origin had no room.
+    #[serde(default)]
+    pub over_share: u64,
     /// Messages that left unread by retention since the start.
     pub expired: u64,
     /// Messages found damaged since the start.

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use dht_api::{
     Limits,
     types::{ErrorCode, NewMessage},
@@ -7,7 +5,7 @@ use dht_api::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
-    time::{sleep, timeout},
+    time::sleep,
 };
 
 use crate::served::{LOOK_AGAIN, Served, key, until, within};
@@ -98,24 +96,11 @@ async fn a_slow_request_is_cut_off() {
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_wait() {
-    let limits = Limits {
-        connections: 2,
-        ..Limits::default()
-    };
-    let served = Served::with(limits).await;
-    let streams = [open_stream(&served).await, open_stream(&served).await];
-    let early = timeout(Duration::from_millis(300), served.client.status()).await;
-    assert!(early.is_err(), "two streams take both places");
-    drop(streams);
-    within(served.client.status()).await.unwrap();
-}
-
-#[tokio::test]
 async fn idle_connections_give_their_places() {
     let limits = Limits {
         connections: 2,
-        head_seconds: 1,
+        first_request_seconds: 60 * 60,
+        head_seconds: 60 * 60,
         ..Limits::default()
     };
     let served = Served::with(limits).await;
@@ -125,6 +110,38 @@ async fn idle_connections_give_their_places() {
     ];
     within(served.client.status()).await.unwrap();
     drop(idle);
+}
+
+/// A page that is not read holds the memory of the next one, not that of other requests.
+#[tokio::test]
+async fn unread_pages_hold_others_up() {
+    let limits = Limits {
+        // One page takes all.
+        responses_bytes: 1 << 20,
+        ..Limits::default()
+    };
+    let served = Served::with(limits).await;
+    served.receive([vec![0; 6 << 20]]).await;
+    let ask = async || {
+        let mut socket = UnixStream::connect(served.socket()).await.unwrap();
+        let request = b"GET /v1/inbox HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        socket.write_all(request).await.unwrap();
+        socket
+    };
+    let mut start = [0; 15];
+    let mut first = ask().await;
+    within(first.read_exact(&mut start)).await.unwrap();
+    let mut second = ask().await;
+    for _ in 0..20 {
+        within(served.client.status()).await.unwrap();
+    }
+    let early = second.try_read(&mut start).unwrap_err();
+    assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock);
+    for socket in [&mut first, &mut second] {
+        let mut page = Vec::new();
+        within(socket.read_to_end(&mut page)).await.unwrap();
+        assert!(page.len() > 8 << 20);
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,9 @@
-use std::{fs, os::unix::fs::PermissionsExt as _, os::unix::net::UnixListener, path::Path};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    path::Path,
+};
 
 use dht_api::{
     ApiServer, BindError, Client, Limits, Metrics, MetricsServer, Parts, types::ErrorCode,
@@ -8,7 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::served::{Served, node};
+use crate::served::{Served, node, within};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -113,6 +118,59 @@ async fn tcp_asks_for_the_token() {
     ));
 }
 
+/// Limits of a server on which only the number of connections ends one that is silent.
+fn patient(connections: usize) -> Limits {
+    Limits {
+        connections,
+        first_request_seconds: 60 * 60,
+        head_seconds: 60 * 60,
+        ..Limits::default()
+    }
+}
+
+async fn silent(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let connecting = (0..count).map(|_| TcpStream::connect(address));
+    futures::future::try_join_all(connecting).await.unwrap()
+}
+
+/// Those who show no token keep nobody out, whether they are silent or not.
+#[tokio::test]
+async fn strangers_hold_no_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("api.token");
+    let (address, parts) = ("127.0.0.1:0".parse().unwrap(), Parts::new(node().await));
+    let bound = ApiServer::bind_tcp(address, &file, parts, patient(2)).await;
+    let server = bound.unwrap();
+    let address = server.local_address().unwrap();
+    let token = fs::read_to_string(&file).unwrap();
+    let silent = silent(address, 5).await;
+    let client = Client::tcp(address, &token).unwrap();
+    within(client.status()).await.unwrap();
+    for mut stranger in silent {
+        let request = b"GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n";
+        // Closed already, or refused.
+        let _ = stranger.write_all(request).await;
+        let mut answer = Vec::new();
+        let _ = within(stranger.read_to_end(&mut answer)).await;
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 401 "));
+    }
+    within(client.status()).await.unwrap();
+}
+
+/// The first node of a network is ready; that it has no peers is said nevertheless.
+#[tokio::test]
+async fn first_node_waits_for_others() {
+    let served = Served::start().await;
+    let status = served.client.status().await.unwrap();
+    assert!(status.ready);
+    assert_eq!(status.problems.len(), 1);
+    assert_eq!(status.problems[0].code, "nobody_connected");
+    let served = Served::with_peer(Limits::default()).await;
+    let status = served.client.status().await.unwrap();
+    assert!(!status.ready);
+    assert_eq!(status.problems[0].code, "nobody_connected");
+}
+
 /// Every scraped family has its help text.
 fn assert_described(metrics: &str) {
     let types = metrics
@@ -128,17 +186,12 @@ fn assert_described(metrics: &str) {
 async fn metrics_and_health_are_served() {
     // Before the node, which counts from its start.
     let metrics = Metrics::install().unwrap();
-    let mut served = Served::start().await;
-    served.parts.config.peers = vec![
-        "6a493210f7499cd17fecb510ae0cea23a110e8d5b901f8acadd3095c73a3b919::/ip4/1.2.3.4/tcp/1"
-            .parse()
-            .unwrap(),
-    ];
+    let served = Served::with_peer(Limits::default()).await;
     let address = "127.0.0.1:0".parse().unwrap();
-    let (parts, limits) = (served.parts.clone(), Limits::default());
-    let server = MetricsServer::bind(address, metrics, parts, limits)
+    let server = MetricsServer::bind(address, metrics, served.parts.clone(), patient(2))
         .await
         .unwrap();
+    let _silent = silent(server.local_address(), 3).await;
     let get = async |path: &str| {
         let mut socket = TcpStream::connect(server.local_address()).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");

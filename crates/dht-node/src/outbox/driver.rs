@@ -63,7 +63,7 @@ impl Driver {
     ) -> Self {
         Self {
             actions: Actions::new(parts, Arc::clone(&shared)),
-            messages: Messages::new(Arc::clone(&shared.busy)),
+            messages: Messages::new(shared.busy.clone()),
             shared,
             arriving,
             listing,

@@ -2,15 +2,12 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     time::Duration,
 };
 
 use dht_core::{DedupHash, NodeId, PublicKey, UnixSeconds};
 use dht_spool::{Entry, EntryId, SendState};
+use tokio::sync::watch;
 
 use super::{
     places::Place,
@@ -30,7 +27,7 @@ pub(super) struct Messages {
     queued: BTreeSet<EntryId>,
     turns: Turns,
     /// Messages that a stop should wait for.
-    busy: Arc<AtomicUsize>,
+    busy: watch::Sender<usize>,
 }
 
 /// A message of the outbox.
@@ -59,7 +56,7 @@ pub(super) enum Load {
 }
 
 impl Messages {
-    pub(super) fn new(busy: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(busy: watch::Sender<usize>) -> Self {
         Self {
             all: HashMap::new(),
             timers: BTreeSet::new(),
@@ -139,10 +136,10 @@ impl Messages {
         let was_busy = sending.is_reaching_recipient();
         let value = change(sending);
         match (was_busy, sending.is_reaching_recipient()) {
-            (false, true) => self.busy.fetch_add(1, Ordering::AcqRel),
-            (true, false) => self.busy.fetch_sub(1, Ordering::AcqRel),
-            _ => 0,
-        };
+            (false, true) => self.busy.send_modify(|busy| *busy += 1),
+            (true, false) => self.busy.send_modify(|busy| *busy -= 1),
+            _ => {}
+        }
         if sending.is_ended() || *sending.state() != SendState::Queued {
             self.queued.remove(&id);
         }

@@ -9,6 +9,7 @@ use axum::{
 };
 use bytes::Bytes;
 use dht_spool::{Inbox, Limit, Row, RowId, Start};
+use dht_stack::BytePermit;
 use serde::Deserialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
@@ -20,6 +21,7 @@ use super::{
     super::{
         error::{ApiError, json},
         extract::{JsonBody, Name, Parameters},
+        memory,
         state::Api,
         stream::{self, ALIVE, ALIVE_EVERY, END, Source},
     },
@@ -27,13 +29,18 @@ use super::{
 };
 use crate::types::{
     Ack, Arrival, Base64, ConsumerList, ConsumerState, DEFAULT_CONSUMER, Done, ErrorBody,
-    ErrorCode, InboxMessage, InboxPage, NewConsumer, StartAt, Version,
+    ErrorCode, InboxMessage, InboxPage, MAX_TEXT_BYTES, NewConsumer, StartAt, Version,
 };
 
 /// Payload bytes of one page: 1 MiB; the first message comes whatever its size.
 const PAGE_BYTES: usize = 1 << 20;
-/// Messages that a stream reads at once: 64.
-const STREAM_ROWS: usize = 64;
+/// What a stream reads at once: 64 messages or 64 KiB; the first message comes whatever its size.
+const STREAM_LIMIT: Limit = Limit {
+    rows: 64,
+    bytes: 64 << 10,
+};
+/// Bytes of a message as JSON without its payload, at most.
+const HEAD_BYTES: usize = 512;
 /// Messages that one request acks one by one.
 const MAX_ACKS: usize = 1000;
 
@@ -67,15 +74,36 @@ async fn read(
     api: &Api,
     consumer: &str,
     after: Option<RowId>,
-    rows: usize,
-) -> Result<Vec<Row>, ApiError> {
-    let limit = Limit {
-        rows,
-        bytes: PAGE_BYTES,
-    };
-    let (inbox, consumer) = (api.inbox()?.clone(), consumer.to_owned());
-    api.blocking(move || inbox.read(&consumer, after, limit))
-        .await
+    limit: Limit,
+) -> Result<(Vec<Row>, BytePermit), ApiError> {
+    let inbox = api.inbox()?;
+    loop {
+        let Some(first) = inbox.next_bytes(consumer, after)? else {
+            return Ok((Vec::new(), BytePermit::none()));
+        };
+        let memory = api.responses.acquire(page_memory(first, limit)).await;
+        let (inbox, consumer) = (inbox.clone(), consumer.to_owned());
+        let rows = api
+            .blocking(move || inbox.read(&consumer, after, limit))
+            .await?;
+        let read: usize = rows.iter().map(|row| row.message.payload.len()).sum();
+        // Unless a message that was acked meanwhile has left the first place to a larger one.
+        if read <= limit.bytes.max(first) {
+            return Ok((rows, memory));
+        }
+    }
+}
+
+/// Bytes of memory that a page takes, at most, as rows and as JSON: a payload is repeated in base64, a short one as text,
+/// too, of which JSON makes six times as many bytes.
+fn page_memory(first: usize, limit: Limit) -> usize {
+    let texts = limit.bytes.min(limit.rows.saturating_mul(MAX_TEXT_BYTES));
+    let heads = limit.rows.saturating_mul(HEAD_BYTES);
+    // A message over the limit comes alone.
+    let payloads = limit.bytes.max(first).saturating_mul(3);
+    payloads
+        .saturating_add(texts.saturating_mul(6))
+        .saturating_add(heads)
 }
 
 fn message(row: Row) -> InboxMessage {
@@ -109,15 +137,19 @@ pub(in super::super) async fn list(
     State(api): State<Arc<Api>>,
     Parameters(query): Parameters<ListQuery>,
 ) -> Result<Response, ApiError> {
-    let (limit, consumer) = (page(query.limit)?, or_default(query.consumer));
-    let rows = read(&api, &consumer, query.after, limit).await?;
+    let (rows, consumer) = (page(query.limit)?, or_default(query.consumer));
+    let limit = Limit {
+        rows,
+        bytes: PAGE_BYTES,
+    };
+    let (rows, memory) = read(&api, &consumer, query.after, limit).await?;
     let page = InboxPage {
         version: Version,
         next: rows.last().map(|row| row.id),
         messages: rows.into_iter().map(message).collect(),
         consumer,
     };
-    Ok(json(StatusCode::OK, &page))
+    Ok(memory::list(memory, &page))
 }
 
 /// Tell that a consumer is done with messages. They are durably acked once this answers. Acking again is no error.
@@ -267,13 +299,14 @@ pub(in super::super) async fn stream(
     let place = api.open_stream()?;
     let consumer = or_default(query.consumer);
     let newest = api.inbox()?.newest();
-    let page = read(&api, &consumer, after, STREAM_ROWS).await?.into();
+    let (page, memory) = read(&api, &consumer, after, STREAM_LIMIT).await?;
     Ok(stream::response(Tail {
         stopping: api.stopping.clone(),
         api,
         consumer,
         last: after,
-        page,
+        page: page.into(),
+        memory: Arc::new(memory),
         newest,
         has_ended: false,
         is_open: false,
@@ -288,6 +321,8 @@ struct Tail {
     /// Id of the last message handed out, or where the client wants to begin.
     last: Option<RowId>,
     page: VecDeque<Row>,
+    /// Memory of the page and of the events that were made of it, until they are written.
+    memory: Arc<BytePermit>,
     newest: watch::Receiver<RowId>,
     stopping: watch::Receiver<bool>,
     has_ended: bool,
@@ -297,9 +332,9 @@ struct Tail {
 }
 
 impl Tail {
-    fn end(&mut self, piece: Bytes) -> Option<Bytes> {
+    fn end(&mut self, piece: impl Into<Bytes>) -> Option<Bytes> {
         self.has_ended = true;
-        Some(piece)
+        Some(piece.into())
     }
 }
 
@@ -316,7 +351,13 @@ impl Source for Tail {
                 self.is_open = true;
                 self.last = Some(row.id);
                 let id = Some(row.id);
-                return Some(stream::event("message", id, &message(row)));
+                let event = stream::event("message", id, &message(row));
+                let memory = if self.page.is_empty() {
+                    std::mem::take(&mut self.memory)
+                } else {
+                    Arc::clone(&self.memory)
+                };
+                return Some(memory::hold(event, memory));
             }
             // The response begins, even if no message comes for long.
             if !std::mem::replace(&mut self.is_open, true) {
@@ -324,11 +365,12 @@ impl Source for Tail {
             }
             let newest = *self.newest.borrow_and_update();
             if newest > self.last.unwrap_or(0) {
-                match read(&self.api, &self.consumer, self.last, STREAM_ROWS).await {
+                match read(&self.api, &self.consumer, self.last, STREAM_LIMIT).await {
                     // Acked by another client, or gone.
-                    Ok(rows) if rows.is_empty() => self.last = Some(newest),
-                    Ok(rows) => {
+                    Ok((rows, _)) if rows.is_empty() => self.last = Some(newest),
+                    Ok((rows, memory)) => {
                         self.page = rows.into();
+                        self.memory = Arc::new(memory);
                         continue;
                     }
                     Err(error) if error.body().error.code == ErrorCode::Stopping => {

@@ -18,6 +18,7 @@ use super::super::{
     error::{ApiError, json},
     extract::{Id, JsonBody, Parameters},
     http::stopped,
+    memory,
     state::Api,
 };
 use crate::types::{
@@ -189,6 +190,7 @@ pub(in super::super) async fn list(
         recipient: query.to,
     };
     let (outbox, after) = (api.outbox()?.clone(), query.after);
+    let memory = api.list_memory(limit).await;
     let entries = api
         .blocking(move || outbox.list(filter, after, limit))
         .await?;
@@ -200,7 +202,7 @@ pub(in super::super) async fn list(
         messages: entries.into_iter().map(outgoing).collect(),
         next,
     };
-    Ok(json(StatusCode::OK, &list))
+    Ok(memory::list(memory, &list))
 }
 
 /// The size of a page that a request asks for.

@@ -36,7 +36,7 @@ use crate::types::{
 pub(in super::super) async fn status(State(api): State<Arc<Api>>) -> Response {
     let parts = &api.parts;
     let (node, stats) = (&parts.node, parts.node.stats());
-    let problems = parts.problems();
+    let (health, config) = (parts.health(), node.config());
     let status = Status {
         version: Version,
         release: env!("CARGO_PKG_VERSION").to_owned(),
@@ -46,14 +46,14 @@ pub(in super::super) async fn status(State(api): State<Arc<Api>>) -> Response {
         public_key: *node.public_key(),
         node_id: node.public_key().node_id(),
         peer_address: node.peer_address().to_string(),
-        network: parts.config.network.to_string(),
+        network: config.network.to_string(),
         listen: node
             .listen_addresses()
             .iter()
             .map(ToString::to_string)
             .collect(),
-        ready: problems.is_empty(),
-        problems,
+        ready: health.ok,
+        problems: health.problems,
         connections: stats.connections as u64,
         known_peers: stats.known_peers as u64,
         totals: Totals {
@@ -90,6 +90,7 @@ fn inbox_usage(parts: &Parts) -> Option<InboxUsage> {
         bytes: stats.bytes,
         full: stats.full,
         refused: stats.refused,
+        over_share: stats.over_share,
         expired: stats.expired,
         damaged: stats.damaged,
         damaged_files: stats.damaged_files,
@@ -166,7 +167,7 @@ const fn fetch_report(summary: FetchSummary) -> FetchReport {
     }
 }
 
-/// Settings the node runs with.
+/// Settings in force, with those that were read again.
 #[utoipa::path(
     get, path = "/v1/config", tag = "node", operation_id = "config",
     responses(
@@ -175,7 +176,7 @@ const fn fetch_report(summary: FetchSummary) -> FetchReport {
     )
 )]
 pub(in super::super) async fn config(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
-    let config = serde_json::to_value(&api.parts.config)
+    let config = serde_json::to_value(api.parts.node.config())
         .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
     let config = NodeConfig {
         version: Version,
@@ -235,7 +236,7 @@ impl Source for Events {
                             at: self.api.now().0,
                             kind,
                         };
-                        return Some(stream::event("node", None, &event));
+                        return Some(stream::event("node", None, &event).into());
                     }
                     Some(None) => continue,
                     None => {}

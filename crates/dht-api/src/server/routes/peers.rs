@@ -14,6 +14,7 @@ use super::{
     super::{
         error::{ApiError, chain, json},
         extract::{JsonBody, Name, Parameters},
+        memory,
         state::Api,
     },
     messages::page,
@@ -48,6 +49,7 @@ pub(in super::super) async fn list(
     Parameters(query): Parameters<ListQuery>,
 ) -> Result<Response, ApiError> {
     let (limit, now) = (page(query.limit)?, api.now());
+    let memory = api.list_memory(limit).await;
     let directory = api.parts.node.directory();
     let connected = connected(&api);
     let records = if query.all {
@@ -66,7 +68,7 @@ pub(in super::super) async fn list(
         peers,
         known: directory.len() as u64,
     };
-    Ok(json(StatusCode::OK, &list))
+    Ok(memory::list(memory, &list))
 }
 
 fn connected(api: &Api) -> HashSet<NodeId> {
@@ -168,7 +170,8 @@ fn record(api: &Api, peer: &str) -> Result<Arc<PeerRecord>, ApiError> {
 )]
 pub(in super::super) async fn bans(State(api): State<Arc<Api>>) -> Response {
     let bans = api.parts.node.directory().banned(api.now());
-    json(StatusCode::OK, &ban_list(bans.iter().map(|ban| &**ban)))
+    let memory = api.list_memory(bans.len()).await;
+    memory::list(memory, &ban_list(bans.iter().map(|ban| &**ban)))
 }
 
 fn ban_list<'a>(bans: impl Iterator<Item = &'a Ban>) -> BanList {

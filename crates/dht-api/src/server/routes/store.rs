@@ -13,6 +13,7 @@ use super::{
         error::{ApiError, json},
         extract::{JsonBody, Name, Parameters},
         mailboxes::Mailboxes,
+        memory,
         state::Api,
     },
     messages::page,
@@ -46,10 +47,11 @@ pub(in super::super) async fn list(
     Parameters(query): Parameters<ListQuery>,
 ) -> Result<Response, ApiError> {
     let (limit, store) = (page(query.limit)?, store(&api)?);
+    let memory = api.list_memory(limit).await;
     let list = api
         .blocking(move || Mailboxes::new(&store).list(limit))
         .await?;
-    Ok(json(StatusCode::OK, &list))
+    Ok(memory::list(memory, &list))
 }
 
 /// Messages of one mailbox, oldest first; never contents.
@@ -70,10 +72,11 @@ pub(in super::super) async fn messages(
     let recipient: PublicKey = recipient
         .parse()
         .map_err(|_| ApiError::bad_request("not a public key of 64 hexadecimal digits"))?;
+    let memory = api.list_memory(limit).await;
     let list = api
         .blocking(move || Mailboxes::new(&store).messages(&recipient, limit))
         .await?;
-    Ok(json(StatusCode::OK, &list))
+    Ok(memory::list(memory, &list))
 }
 
 /// Delete messages stored for offline peers. They are deleted for good once this answers.

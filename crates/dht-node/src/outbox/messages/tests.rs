@@ -17,7 +17,7 @@ const AT: Now = Now {
 };
 
 fn messages(count: u64) -> Messages {
-    let mut messages = Messages::new(Arc::default());
+    let mut messages = Messages::new(watch::Sender::default());
     for id in 1..=count {
         // Eight for a recipient.
         let secret = SecretKey::random(&mut SeededEntropy::new(id.div_ceil(8)).rng());
@@ -86,13 +86,13 @@ fn few_messages_are_retried_at_once() {
         messages.settle(id);
         assert!(messages.held(id).is_some());
     }
-    assert_eq!(messages.busy.load(Ordering::Acquire), RETRYING);
+    assert_eq!(*messages.busy.borrow(), RETRYING);
     assert_eq!(messages.next_to_read(), None);
     messages.remove(1);
     assert_eq!(messages.next_to_read(), Some(last));
     messages.remove(last);
     messages.has_read(last, Some(sealed()), Place::default());
-    assert_eq!(messages.busy.load(Ordering::Acquire), RETRYING - 1);
+    assert_eq!(*messages.busy.borrow(), RETRYING - 1);
     assert_eq!(
         messages.take_expired(NOW.saturating_add(61)).len(),
         RETRYING - 1

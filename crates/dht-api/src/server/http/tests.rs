@@ -1,0 +1,138 @@
+use axum::{body::Body, routing::get};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+    sync::{Mutex, mpsc},
+    time::{Instant, timeout},
+};
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// A listening socket in memory.
+struct Sockets(Mutex<mpsc::UnboundedReceiver<DuplexStream>>);
+
+impl Listen for Sockets {
+    type Socket = DuplexStream;
+
+    async fn accept(&self) -> io::Result<DuplexStream> {
+        let socket = self.0.lock().await.recv().await;
+        socket.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// Serves two routes: `/` answers, `/stream` never ends.
+struct Server {
+    sockets: mpsc::UnboundedSender<DuplexStream>,
+    _serving: JoinSet<()>,
+    _stopping: watch::Sender<bool>,
+}
+
+impl Server {
+    fn start(token: Option<&str>, limits: Limits) -> Self {
+        let (sockets, listener) = mpsc::unbounded_channel();
+        let (_stopping, stop) = watch::channel(false);
+        let stream = || async { Body::from_stream(futures::stream::pending::<io::Result<&str>>()) };
+        let service = Service {
+            router: Router::new()
+                .route("/", get(|| async { "answer" }))
+                .route("/stream", get(stream)),
+            token: token.map(Token::of),
+            keep_alive: true,
+            limits,
+        };
+        let mut _serving = JoinSet::new();
+        _serving.spawn(serve(Sockets(Mutex::new(listener)), service, stop));
+        Self {
+            sockets,
+            _serving,
+            _stopping,
+        }
+    }
+
+    fn connect(&self) -> DuplexStream {
+        let (near, far) = duplex(4096);
+        self.sockets.send(far).unwrap();
+        near
+    }
+}
+
+/// Asks and reads the answer, but for a body without an announced length; the status.
+async fn ask(socket: &mut DuplexStream, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        head.push(char::from(socket.read_u8().await.unwrap()));
+    }
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
+    if let Some(length) = lines.find_map(|line| line.strip_prefix("content-length: ")) {
+        let mut body = vec![0; length.parse().unwrap()];
+        socket.read_exact(&mut body).await.unwrap();
+    }
+    status
+}
+
+/// Reads until the server closes the connection; the seconds that took.
+async fn closed(socket: &mut DuplexStream) -> u64 {
+    let start = Instant::now();
+    socket.read_to_end(&mut Vec::new()).await.unwrap();
+    start.elapsed().as_secs()
+}
+
+fn patient(connections: usize) -> Limits {
+    Limits {
+        connections,
+        first_request_seconds: 2 * HOUR.as_secs(),
+        head_seconds: 2 * HOUR.as_secs(),
+        ..Limits::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_connections_are_closed_early() {
+    let server = Server::start(None, Limits::default());
+    assert_eq!(closed(&mut server.connect()).await, 5);
+    let mut served = server.connect();
+    assert_eq!(ask(&mut served, "/").await, "200");
+    assert_eq!(closed(&mut served).await, 30);
+}
+
+/// Who shows no token does not stay, whatever it sends.
+#[tokio::test(start_paused = true)]
+async fn requests_without_token_admit_nobody() {
+    let server = Server::start(Some("0123456789abcdef"), patient(1));
+    let mut stranger = server.connect();
+    assert_eq!(ask(&mut stranger, "/").await, "401");
+    assert_eq!(closed(&mut stranger).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn oldest_newcomer_makes_room() {
+    let server = Server::start(None, patient(3));
+    let mut admitted = server.connect();
+    assert_eq!(ask(&mut admitted, "/").await, "200");
+    let (mut old, young) = (server.connect(), server.connect());
+    let mut next = server.connect();
+    assert_eq!(ask(&mut next, "/").await, "200");
+    assert_eq!(closed(&mut old).await, 0);
+    for mut kept in [admitted, young] {
+        assert_eq!(ask(&mut kept, "/").await, "200");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_over_the_limit_wait() {
+    let server = Server::start(None, patient(2));
+    let mut streams = [server.connect(), server.connect()];
+    for stream in &mut streams {
+        assert_eq!(ask(stream, "/stream").await, "200");
+    }
+    let mut third = server.connect();
+    let mut asking = Box::pin(ask(&mut third, "/"));
+    let early = timeout(HOUR, &mut asking).await;
+    assert!(early.is_err(), "two streams take both places");
+    drop(streams);
+    assert_eq!(asking.await, "200");
+}
