@@ -13,8 +13,8 @@ const LEAST_QUEUED: usize = 16 * MIB;
 /// Shares of [`Config::memory_mib`](crate::Config::memory_mib).
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// Budget of inbound messages, eleven sixteenths less what the peer-sync sessions take: held from the socket until the message's disposition is known. An
-    /// eighth of it is reserved for peers that hold little.
+    /// Budget of inbound messages, eleven sixteenths less what the peer-sync sessions take: held from the socket until the
+    /// message's disposition is known. An eighth of it is reserved for peers that hold little.
     pub(crate) arriving: ByteBudget,
     /// Bytes of queued outbound messages, an eighth. Responses with stored messages are among them, and never hold more.
     pub(crate) queued: usize,
@@ -56,5 +56,20 @@ impl Memory {
     /// Most inbound messages in flight: each is charged at least [`MESSAGE_OVERHEAD_BYTES`] of the budget.
     pub(crate) const fn messages(&self) -> usize {
         self.arriving.total() / MESSAGE_OVERHEAD_BYTES
+    }
+}
+
+#[cfg(all(test, feature = "overlay"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sync_sessions_take_a_thirty_second() {
+        for (mib, sessions) in [(1, 1), (16, 7), (256, 100), (4_096, 100)] {
+            let memory = Memory::new(mib);
+            assert_eq!(memory.sync_sessions, sessions, "{mib} MiB");
+            let taken = sessions * SESSION_BYTES;
+            assert!(memory.arriving.total() + taken == mib * MIB / 16 * 11);
+        }
     }
 }

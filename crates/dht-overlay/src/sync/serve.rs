@@ -23,7 +23,7 @@ use super::{
 };
 use crate::metrics;
 
-/// Time for all responses to one request.
+/// Time for the first response to a request, and for all of them. A longer wait would let one peer keep its sessions busy.
 const REPLY_LIMIT: Duration = Duration::from_secs(2 * 60);
 /// Peers and networks whose rate is remembered; more than can be connected.
 const MAX_RATES: usize = 4_096;
@@ -74,6 +74,7 @@ pub fn peer_sync_server(
     let config = ServerConfig {
         max_sessions,
         max_request_bytes: MAX_REQUEST_BYTES,
+        max_deadline: REPLY_LIMIT,
         reply_limit: REPLY_LIMIT,
         ..ServerConfig::default()
     };
