@@ -119,12 +119,9 @@ impl Loopback {
 
     fn count(&self, address: &Address) -> Pending<'_> {
         let mut dials = self.dials.lock();
-        match address.host() {
-            Some(Host::Ip(IpAddr::V4(ip), port)) => {
-                *dials.attempts.entry(ip).or_default() += 1;
-                dials.ports.entry(ip).or_default().insert(port);
-            }
-            _ => {}
+        if let Some(Host::Ip(IpAddr::V4(ip), port)) = address.host() {
+            *dials.attempts.entry(ip).or_default() += 1;
+            dials.ports.entry(ip).or_default().insert(port);
         }
         dials.pending += 1;
         dials.most_pending = dials.most_pending.max(dials.pending);
