@@ -221,7 +221,8 @@ fn setup(memory_mib: usize) -> Setup {
         memory_mib,
         ..Config::default()
     };
-    Setup::new(config, 0)
+    // No peer has this seed.
+    Setup::new(config, u64::MAX)
 }
 
 /// Signs on all cores.
