@@ -231,8 +231,6 @@ impl<S> Inbound<S> {
                 bans: runtime.bans.clone(),
             };
             ServiceBuilder::new()
-                // Also inside everything that remembers messages: a message on which the application panics is remembered.
-                .layer(CatchPanicLayer)
                 .layer(FilterLayer::new(Arc::new(protocol)))
                 // Inside everything that consumes: the validator sees only what the application would get.
                 .layer(ThenLayer::new(
@@ -312,6 +310,8 @@ impl<S> Inbound<S> {
                 // that a repeat is not opened.
                 .layer(FilterLayer::new(Arc::new(dedup)))
                 .layer(SettleLayer)
+                // Inside what settles: a message on which a part panics is remembered, so that it panics once.
+                .layer(CatchPanicLayer)
                 .layer(ThenLayer::new(opener, open))
                 // Outside `store` and `forward`: a repeat costs neither room nor bandwidth.
                 .layer(FilterLayer::new(Rebroadcast))

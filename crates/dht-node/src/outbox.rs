@@ -189,8 +189,7 @@ impl OutboxHandle {
         let bytes = message.payload.len();
         let place = shared.places.take(&to.node_id(), bytes).await;
         let place = place.ok_or(SendError::Closed)?;
-        let slot = shared.fresh.reserve().await;
-        let slot = slot.map_err(|_| SendError::Closed)?;
+        let mut slot = shared.reserve().await?;
         let now = shared.node.clock.now();
         let SendOptions {
             ttl_seconds,
@@ -217,7 +216,25 @@ impl OutboxHandle {
             created_at: now,
             frame: Some(sealed.frame.clone()),
         };
-        let id = match shared.put(&entry).await? {
+        let until = Instant::now() + FULL_WAIT;
+        let mut changes = shared.spool.changes();
+        let put = loop {
+            changes.mark_unchanged();
+            match shared.put(&entry, until).await {
+                // Who waits for one recipient keeps no place in the channel from others. Of the callers' places a
+                // recipient has a quarter, and three at most have more than a quarter of an outbox.
+                Err(SpoolError::RecipientFull) => {
+                    drop(slot);
+                    let changed = timeout_at(until, changes.changed()).await;
+                    if !matches!(changed, Ok(Ok(()))) {
+                        return Err(SpoolError::RecipientFull.into());
+                    }
+                    slot = shared.reserve().await?;
+                }
+                put => break put?,
+            }
+        };
+        let id = match put {
             Put::New(id) => id,
             Put::Existing(id) => {
                 let existing = self.delivery(id).await?;
@@ -312,9 +329,13 @@ impl OutboxHandle {
 }
 
 impl Shared {
-    /// Puts an entry; waits a while for room.
-    async fn put(&self, entry: &NewEntry) -> Result<Put, SpoolError> {
-        let until = Instant::now() + FULL_WAIT;
+    /// A place in the channel to the driver.
+    async fn reserve(&self) -> Result<mpsc::Permit<'_, Fresh>, SendError> {
+        self.fresh.reserve().await.map_err(|_| SendError::Closed)
+    }
+
+    /// Puts an entry; waits for room until then.
+    async fn put(&self, entry: &NewEntry, until: Instant) -> Result<Put, SpoolError> {
         let mut changes = self.spool.changes();
         loop {
             changes.mark_unchanged();
