@@ -1,8 +1,6 @@
 //! What the application does, and what becomes of the node.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::{net::Ipv4Addr, time::Duration};
 
 use dht_core::{Address, Destination, DropReason, Entropy as _, SecretKey, SeededEntropy};
