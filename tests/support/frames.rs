@@ -98,10 +98,7 @@ pub fn gossip(
     frame(request)
 }
 
-/// The same envelope with another header.
-///
-/// # Errors
-/// [`dht_core::EnvelopeError`] if it is no envelope.
+/// The same envelope with another header, or `None` if `frame` is no envelope.
 pub fn with_header(frame: Bytes, change: impl FnOnce(&mut Header)) -> Option<Bytes> {
     let sealed = dht_core::RawEnvelope::parse(frame)
         .ok()?

@@ -121,8 +121,8 @@ fn region_counts_each_source_once() {
     for (from, counts) in [(NetGroup::V4([6, 6]), 1), (NetGroup::Unknown, 8)] {
         let directory = directory();
         let me = *directory.me();
-        let mut others: Vec<_> = (1..=20)
-            .map(|seed| neighbour(&directory, seed, [20, seed as u8, 1, 1]))
+        let mut others: Vec<_> = (1..=20_u8)
+            .map(|seed| neighbour(&directory, seed.into(), [20, seed, 1, 1]))
             .collect();
         others.sort_by_key(|id| id.distance(&me));
         let threshold = || directory.region_thresholds(8, NOW).nodes;
