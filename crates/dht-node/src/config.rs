@@ -11,9 +11,10 @@ use dht_peers::policy::AttributionProfile;
 use dht_proto::limits::MAX_CLAIM_ADDRESSES;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// Memory for messages, in MiB (law 2): eleven sixteenths for inbound messages and peer-sync sessions, a sixteenth for the peer directory, an eighth and at least 4 MiB for bytes that
-/// no stream has read yet, an eighth and at least 16 MiB for queued outbound messages. Enough for twenty of the largest
-/// messages; peers that send more are held back at their sockets.
+/// Memory for messages, in MiB (law 2): eleven sixteenths for inbound messages and peer-sync sessions, a sixteenth for the
+/// peer directory, an eighth and at least 4 MiB for bytes that no stream has read yet, an eighth and at least 16 MiB for
+/// queued outbound messages. Enough for twenty of the largest messages; peers that send more are held back at their
+/// sockets.
 pub const DEFAULT_MEMORY_MIB: usize = 256;
 
 /// Address that a node listens on by default: loopback, with the port of stock nodes.

@@ -221,8 +221,8 @@ impl OutboxHandle {
         let put = loop {
             changes.mark_unchanged();
             match shared.put(&entry, until).await {
-                // Who waits for one recipient keeps no place in the channel from others. Of the callers' places a
-                // recipient has a quarter, and three at most have more than a quarter of an outbox.
+                // A caller that waits for one recipient gives its place in the channel back. A recipient has a quarter of
+                // the callers' places, and at most three recipients have more than a quarter of an outbox.
                 Err(SpoolError::RecipientFull) => {
                     drop(slot);
                     let changed = timeout_at(until, changes.changed()).await;

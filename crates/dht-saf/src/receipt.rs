@@ -17,8 +17,8 @@
 //!
 //! # Security
 //!
-//! Only a peer that lately handed over a copy of a message on its own connection learns what has become of it here. Whoever
-//! else knows the hash is answered as for a message that does not exist, after the same time.
+//! Only a peer that lately handed over a copy of a message on its own connection learns what has become of it here. Another
+//! peer that knows the hash is answered as for a message that does not exist, after the same time.
 
 mod answer;
 mod ask;

@@ -70,7 +70,8 @@
 //! # fn main() {}
 //! ```
 //!
-//! **Invariants.** No task outlives its [`Transport`]; no channel or queue is unbounded, and nothing a peer
+//! **Invariants.** No task outlives its [`Transport`], but for threads in a name lookup, at most
+//! [`limits::MAX_LOOKUPS_PER_CAUSE`] for each cause; no channel or queue is unbounded, and nothing a peer
 //! sends makes one grow; the task that drives a connection waits only for the socket; nothing is
 //! allocated by a length that a peer declared.
 

@@ -83,7 +83,8 @@ pub const MAX_OVERLAY_DIALS: usize = 32;
 /// Dials at one time that peers cause; more are refused.
 pub const MAX_PEER_DIALS: usize = 16;
 
-/// Dials at one time that peers cause, to one network: an IPv4 /24 or an IPv6 /48.
+/// Dials at one time that peers cause, to one network, an IPv4 /24 or an IPv6 /48. With more, peers could scan the ports
+/// of a host through this node.
 pub const MAX_PEER_DIALS_PER_TARGET: usize = 2;
 
 /// Dials that peers cause, to one network.
@@ -92,7 +93,8 @@ pub const PEER_DIALS_PER_TARGET: Rate = Rate {
     burst: 8,
 };
 
-/// Networks whose [`PEER_DIALS_PER_TARGET`] are remembered.
+/// Networks whose [`PEER_DIALS_PER_TARGET`] are remembered: at one new network for each of [`MAX_PEER_DIALS`] a second, for
+/// four minutes.
 pub const MAX_TARGETS: usize = 4_096;
 
 /// Time that a peer has, after a dial which it caused, to send a message over the connection; then it is closed.

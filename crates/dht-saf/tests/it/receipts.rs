@@ -170,7 +170,7 @@ async fn many_askers_keep_nobody_out() {
     assert!(start.elapsed() < RECEIPT_LIMIT);
 }
 
-/// Whoever knows a hash without having handed the message over learns nothing, not even from the time of the answer.
+/// A peer that did not hand the message over learns nothing from its hash, nor from the time of the answer.
 #[tokio::test]
 async fn only_deliverers_get_receipts() {
     let world = World::new(Config::default());

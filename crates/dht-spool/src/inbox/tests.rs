@@ -228,7 +228,7 @@ fn a_full_inbox_drops_nothing() {
     assert!(matches!(refused, SpoolError::TooLarge { .. }));
 }
 
-/// Keys are free: whoever hands over rows of ever new origins leaves half of the inbox to others, after a restart, too.
+/// A deliverer with new origins for each row leaves half of the inbox to others, also after a restart.
 #[test]
 fn one_deliverer_cannot_fill_it() {
     let disk = FaultyDisk::default();

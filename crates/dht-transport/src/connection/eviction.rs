@@ -1,8 +1,8 @@
 //! Which connection makes room when all slots are taken.
 //!
-//! The protections are those of Bitcoin Core's node eviction. Each of them costs a stranger something else: an address in
-//! a network that a secret key prefers, a short line, messages that this node had not seen, time. One who has all slots
-//! taken from few networks loses them first.
+//! The protections are those of Bitcoin Core's node eviction. A stranger passes each of them with something else: an
+//! address in a network that a secret key ranks first, a short round trip, messages that this node had not seen, age. Of
+//! the rest, the source group with most connections loses its youngest one.
 
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 

@@ -99,7 +99,7 @@ async fn silent_connections_are_closed_early() {
     assert_eq!(closed(&mut served).await, 30);
 }
 
-/// Who shows no token does not stay, whatever it sends.
+/// A connection without a token is closed, no matter what it sends.
 #[tokio::test(start_paused = true)]
 async fn requests_without_token_admit_nobody() {
     let server = Server::start(Some("0123456789abcdef"), patient(1));
