@@ -142,6 +142,12 @@ impl PeerRecord {
         &self.node_id
     }
 
+    /// Network of the address it authenticated itself from, or of the peer that first delivered a claim of it.
+    #[must_use]
+    pub const fn network(&self) -> NetGroup {
+        self.source
+    }
+
     /// Features that the peer claims.
     #[must_use]
     pub const fn features(&self) -> Features {

@@ -1,13 +1,13 @@
 //! What attempts do: deliver here, send copies, choose holders, search, ask for receipts.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use dht_core::{
     Clock as _, DedupHash, DeliveryError, Features, Message, NodeId, PublicKey, SendRequest,
     Strategy, UnixSeconds,
 };
 use dht_outbound::{Outbound, SearchCause, Searcher, SelectConfig, SendError};
-use dht_peers::{ConnectedPeers, Directory, FeatureRule, PeerFilter};
+use dht_peers::{ConnectedPeers, Directory, FeatureRule, NetGroup, PeerFilter};
 use dht_spool::EntryId;
 use dht_transport::Transport;
 use tokio::time::{Instant, sleep};
@@ -23,6 +23,12 @@ use crate::{adapters::ToApplication, received::Received, shared::Shared as NodeS
 
 /// Time a connection must be old for a stock peer to have taken its streams.
 const YOUNG: Duration = Duration::from_millis(500);
+
+/// Nodes of one network among the holders of a message, if others are known.
+const HOLDERS_OF_NETWORK: usize = 2;
+
+/// Nodes looked at for each holder that is chosen, so that one network does not hide the others.
+const CANDIDATES: usize = 8;
 
 /// What the driver works with.
 #[derive(Clone)]
@@ -220,6 +226,9 @@ impl DriverParts {
 }
 
 /// Of the connected and the known nodes, those closest to an id, at most `most`.
+///
+/// Keys are free, and ids close to a recipient can be ground: more than [`HOLDERS_OF_NETWORK`] nodes of one network come
+/// after all others.
 fn closest_nodes(
     target: &NodeId,
     most: usize,
@@ -231,15 +240,26 @@ fn closest_nodes(
     let filter = PeerFilter::reachable(now)
         .features(FeatureRule::Contains(Features::MESSAGE_PROPAGATION))
         .exclude(except);
-    let connected = connected.closest(target, most, except);
-    let known = directory.closest(target, most, &filter);
+    let candidates = most.saturating_mul(CANDIDATES);
+    let connected = connected.closest(target, candidates, except);
+    let known = directory.closest(target, candidates, &filter);
     let connected = connected.iter().map(|node| node.node_id);
     let known = known.iter().map(|peer| *peer.node_id());
     let mut nodes: Vec<_> = connected.chain(known).collect();
     nodes.sort_by_key(|node| node.distance(target));
     nodes.dedup();
-    nodes.truncate(most);
-    nodes
+    let mut of_network: HashMap<NetGroup, usize> = HashMap::new();
+    let (mut chosen, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| {
+        let network = directory
+            .find(node)
+            .map_or(NetGroup::Unknown, |peer| peer.network());
+        let chosen = of_network.entry(network).or_default();
+        *chosen += 1;
+        network == NetGroup::Unknown || *chosen <= HOLDERS_OF_NETWORK
+    });
+    chosen.extend(others);
+    chosen.truncate(most);
+    chosen
 }
 
 /// Waits; not at all for a time of zero, which a timer rounds up to a millisecond.
@@ -278,5 +298,31 @@ mod tests {
             let nodes = closest_nodes(&target, most, &[except], &connected, &directory, NOW);
             assert_eq!(nodes, expected[..most.min(19)]);
         }
+    }
+
+    /// Ids ground around a recipient in one network do not keep the copies from everybody else.
+    #[test]
+    fn holders_come_from_several_networks() {
+        let key = |seed| SecretKey::random(&mut SeededEntropy::new(seed).rng()).public_key();
+        let target = key(100).node_id();
+        let mut keys: Vec<_> = (1..=20).map(key).collect();
+        keys.sort_by_key(|key| key.node_id().distance(&target));
+        let directory = Directory::new(key(0).node_id());
+        for (at, key) in keys.iter().enumerate() {
+            let network = if at < 12 {
+                NetGroup::V4([6, 6])
+            } else {
+                NetGroup::Unknown
+            };
+            let record = PeerRecord::new(*key, Features::NODE, NOW);
+            directory.authenticated(record, network, NOW);
+        }
+        let nodes = |most| {
+            let connected = Connections::new().snapshot();
+            closest_nodes(&target, most, &[], &connected, &directory, NOW)
+        };
+        let ids = |at: &[usize]| -> Vec<_> { at.iter().map(|at| keys[*at].node_id()).collect() };
+        assert_eq!(nodes(4), ids(&[0, 1, 12, 13]));
+        assert_eq!(nodes(11), ids(&[0, 1, 12, 13, 14, 15, 16, 17, 18, 19, 2]));
     }
 }

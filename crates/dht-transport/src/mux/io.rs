@@ -57,43 +57,49 @@ impl MuxIo {
         }
     }
 
-    /// Reads a part of one frame, never beyond its end.
+    /// Reads a part of one frame, never beyond its end. Answers to probes are left out.
     fn poll_frame(&mut self, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
-        let body_left = self.gate.body_left();
-        if body_left > 0 {
-            let most = out.len().min(body_left);
-            let out = out.get_mut(..most).unwrap_or_default();
-            let Poll::Ready(count) = poll_channel(&mut self.channel, cx, out)? else {
-                return self.gate.poll_pace(cx);
-            };
-            self.gate.read(count);
-            return Poll::Ready(Ok(count));
-        }
-        if self.gate.header.have().is_empty() {
-            if self.flushed {
-                self.backlog.reads();
+        /// Answers left out in one poll, so that a peer that sends nothing else does not keep the thread.
+        const MOST_SKIPPED: usize = 64;
+        for _ in 0..MOST_SKIPPED {
+            let body_left = self.gate.body_left();
+            if body_left > 0 {
+                let most = out.len().min(body_left);
+                let out = out.get_mut(..most).unwrap_or_default();
+                let Poll::Ready(count) = poll_channel(&mut self.channel, cx, out)? else {
+                    return self.gate.poll_pace(cx);
+                };
+                self.gate.read(count);
+                return Poll::Ready(Ok(count));
             }
-            ready!(self.poll_answers(cx))?;
-        }
-        while !self.gate.header.missing().is_empty() {
-            let missing = self.gate.header.missing();
-            let count = ready!(poll_channel(&mut self.channel, cx, missing))?;
-            if count == 0 {
-                // Part of a header is handed on, so that the multiplexer sees where the end came.
-                break;
+            if self.gate.header.have().is_empty() {
+                if self.flushed {
+                    self.backlog.reads();
+                }
+                ready!(self.poll_answers(cx))?;
             }
-            self.gate.header.filled(count);
-        }
-        if self.gate.poll_admit(cx)?.is_pending() {
-            // Corked bytes go out with the next read, and this is not one.
-            self.channel.send_corked(cx)?;
-            return Poll::Pending;
-        }
-        if self.gate.skip_probe_answer() {
+            while !self.gate.header.missing().is_empty() {
+                let missing = self.gate.header.missing();
+                let count = ready!(poll_channel(&mut self.channel, cx, missing))?;
+                if count == 0 {
+                    // Part of a header is handed on, so that the multiplexer sees where the end came.
+                    break;
+                }
+                self.gate.header.filled(count);
+            }
+            if self.gate.poll_admit(cx)?.is_pending() {
+                // Corked bytes go out with the next read, and this is not one.
+                self.channel.send_corked(cx)?;
+                return Poll::Pending;
+            }
+            if !self.gate.skip_probe_answer() {
+                return Poll::Ready(Ok(self.gate.hand_on(out)));
+            }
             self.meter.hear();
-            return self.poll_frame(cx, out);
         }
-        Poll::Ready(Ok(self.gate.hand_on(out)))
+        self.channel.send_corked(cx)?;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Waits while more of the multiplexer's own frames wait for the socket than an honest peer causes: pongs, window

@@ -207,6 +207,22 @@ async fn control_flood_is_slowed_then_ended() {
     assert!(error.contains("control frames"), "{error}");
 }
 
+/// Answers to probes that nobody sent are left out one by one, however many lie ready.
+#[tokio::test(start_paused = true)]
+async fn many_probe_answers_leave_the_stack() {
+    let (near, mut far) = channel(8 << 20);
+    let answers = frame(PING, ACK, 0, u32::MAX, b"").repeat(15_000);
+    far.write_all(&answers).await.unwrap();
+    far.write_all(&frame(PING, SYN, 0, 77, b"")).await.unwrap();
+    far.flush().await.unwrap();
+    let end = End::new(near, false);
+    let mut header = [0; 12];
+    while header[..] != frame(PING, ACK, 0, 77, b"") {
+        far.read_exact(&mut header).await.unwrap();
+    }
+    assert!(!end.ended.is_finished());
+}
+
 /// Each end answers the other's ping and sends window updates while its socket takes nothing but data. Neither stops
 /// reading over that.
 #[tokio::test(start_paused = true)]
