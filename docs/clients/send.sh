@@ -1,7 +1,8 @@
 #!/bin/sh
-# Sends a message through a running node and waits for its fate: send.sh HOME/api.sock KEY TEXT
+# Sends a message through a running node and waits for its fate, SECONDS at most: send.sh HOME/api.sock KEY TEXT [SECONDS]
 set -eu
-[ $# = 3 ] || { echo "usage: send.sh HOME/api.sock KEY TEXT" >&2; exit 2; }
+[ $# = 3 ] || [ $# = 4 ] || { echo "usage: send.sh HOME/api.sock KEY TEXT [SECONDS]" >&2; exit 2; }
+end=$(($(date +%s) + ${4:-259200}))
 
 api() { curl --silent --show-error --max-time 60 --unix-socket "$socket" "$@"; }
 field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p"; }
@@ -16,9 +17,11 @@ answer=$(api --retry 3 --retry-all-errors -H "Idempotency-Key: $key" \
 id=$(echo "$answer" | field id)
 [ -n "$id" ] || { echo "$answer" >&2; exit 1; }
 
-state=queued
+state=queued before=
 while :; do
-    echo "message $id is $state"
+    [ "$state" = "$before" ] || echo "message $id is $state"
+    before=$state
+    [ "$(date +%s)" -lt "$end" ] || exit 1
     case $state in
         received | stored) exit 0 ;;
         failed | expired) exit 1 ;;

@@ -2,7 +2,7 @@
 
 mod quiet;
 
-use std::{io::IsTerminal as _, str::FromStr, sync::OnceLock};
+use std::{str::FromStr, sync::OnceLock};
 
 use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt as _, reload};
 
@@ -95,7 +95,8 @@ pub(crate) fn start(flag: Option<&LogFilter>) {
     let default = LogFilter::default();
     let (layer, filter) = reload::Layer::new(flag.unwrap_or(&default).filter());
     let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(std::io::stderr().is_terminal())
+        // The writer escapes what would colour a line, as a peer's text could.
+        .with_ansi(false)
         .with_writer(|| LogWriter);
     let log = tracing_subscriber::registry()
         .with(layer)

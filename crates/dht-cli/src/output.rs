@@ -135,6 +135,23 @@ fn escape_unsafe(text: &str) -> Cow<'_, str> {
     text.chars().fold(String::new(), escape).into()
 }
 
+/// A line of the log without a control character but its end and tabs: what a peer wrote neither begins a line of its own
+/// nor changes the terminal.
+fn log_line(line: &str) -> String {
+    let (text, end) = line
+        .strip_suffix('\n')
+        .map_or((line, ""), |text| (text, "\n"));
+    let mut escaped = String::with_capacity(line.len());
+    for c in escape_unsafe(text).chars() {
+        if c.is_ascii_control() && c != '\t' {
+            escaped += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped + end
+}
+
 /// A value of the API as one line of JSON.
 pub(crate) fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
     serde_json::to_string(value)
@@ -227,8 +244,7 @@ pub(crate) struct LogWriter;
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        let text = escape_unsafe(&text).into_owned();
-        queue(Entry::Text(text.into_bytes()), Duration::ZERO);
+        queue(Entry::Text(log_line(&text).into_bytes()), Duration::ZERO);
         Ok(line.len())
     }
 
@@ -311,6 +327,15 @@ mod tests {
         let json = serde_json::to_string(text).unwrap();
         let read: String = serde_json::from_str(&escape_unsafe(&json)).unwrap();
         assert_eq!(read, text);
+    }
+
+    #[test]
+    fn log_lines_hold_no_controls() {
+        let line = log_line("reason=a\tb\u{1b}[31m\r\nINFO forged\u{202e}\n");
+        assert_eq!(
+            line,
+            "reason=a\tb\\u001b[31m\\u000d\\u000aINFO forged\\u202e\n"
+        );
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl Run {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         // First: a mistyped home stays as it is.
         let secret = self.home.key()?;
+        signals::serve_reloads();
         let lock = signals::or_interrupted(session::lock(&self.home, "run")).await?;
         let mut settings = started(&self.home)?;
         let service = Service::start(&self.home, lock, secret, &settings).await?;
@@ -82,6 +83,7 @@ impl Listen {
         lock: Lock,
         reads: impl AsyncFnOnce(&dht_api::Client) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        signals::serve_reloads();
         let secret = self.home.key_or_new()?;
         let mut settings = started(&self.home)?;
         let service = Service::start(&self.home, lock, secret, &settings).await?;

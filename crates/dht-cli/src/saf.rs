@@ -200,7 +200,7 @@ impl Purge {
 
 impl Fetch {
     async fn run(self) -> Result<(), Failure> {
-        Session::with(&self.home, "saf fetch", Home::key_or_new, async |session| {
+        Session::with(&self.home, "saf fetch", Home::key, async |session| {
             self.ask
                 .fetch_and_take(&self.home, session, self.json)
                 .await

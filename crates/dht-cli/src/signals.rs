@@ -1,7 +1,14 @@
-//! Signals: SIGINT and SIGTERM stop the command in order, SIGHUP reads the configuration again. A thread of its own
-//! serves them, whatever the node does.
+//! Signals: SIGINT and SIGTERM stop the command in order; SIGHUP reads the configuration of a running node again and stops
+//! any other command. A thread of its own serves them, whatever the node does.
 
-use std::{sync::LazyLock, thread, time::Duration};
+use std::{
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use tokio::sync::{Notify, watch};
 
@@ -18,6 +25,9 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 static STOP: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
 static RELOAD: LazyLock<Notify> = LazyLock::new(Notify::new);
 
+/// Whether this command reloads its settings on SIGHUP. Others stop, as on SIGTERM: their terminal is gone.
+static RELOADS: AtomicBool = AtomicBool::new(false);
+
 /// Ends once the process was told to stop.
 pub(crate) async fn stopped() {
     let mut stop = STOP.subscribe();
@@ -25,7 +35,12 @@ pub(crate) async fn stopped() {
     let _ = stop.wait_for(|stopped| *stopped).await;
 }
 
-/// Ends once the process was told to read its configuration again.
+/// From now on SIGHUP does not stop this command; it ends [`reload`].
+pub(crate) fn serve_reloads() {
+    RELOADS.store(true, Ordering::Relaxed);
+}
+
+/// Ends once the process was told to read its configuration again, after [`serve_reloads`].
 pub(crate) async fn reload() {
     RELOAD.notified().await;
 }
@@ -112,14 +127,18 @@ impl Signals {
         })
     }
 
-    /// Ends with the next SIGINT or SIGTERM.
+    /// Ends with the next SIGINT or SIGTERM, or with SIGHUP if the command reloads nothing.
     async fn stop(&mut self) {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => return,
-                // No command may be waiting: the next command that does reads the newest configuration anyway.
-                _ = self.hangup.recv() => RELOAD.notify_one(),
+                _ = self.hangup.recv() => {
+                    if !RELOADS.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    RELOAD.notify_one();
+                }
             }
         }
     }
