@@ -788,8 +788,17 @@ async fn run_needs_a_home() {
     let home = dir.path().join("new");
     let (_, error) = run_to(4, &home, &["run"]).await;
     assert!(error.contains("dht-node init --home"), "{error}");
-    run_to(4, &home, &["inbox"]).await;
-    assert!(!home.exists(), "a mistyped home is not made");
+    let others = [
+        &["inbox"][..],
+        &["inbox", "fetch"],
+        &["saf", "fetch"],
+        &["saf", "list"],
+        &["saf", "purge", "--all"],
+    ];
+    for args in others {
+        run_to(4, &home, args).await;
+        assert!(!home.exists(), "a mistyped home is not made: {args:?}");
+    }
     std::fs::create_dir(&home).unwrap();
     std::fs::write(home.join("inbox.redb"), "of another key").unwrap();
     for args in [&["listen"][..], &["init"], &["id"]] {
