@@ -340,7 +340,13 @@ impl Stage {
 }
 
 /// Sends frames as fast as the node takes them; the number that was sent before the node hung up.
-pub(super) async fn pump(peer: &Peer, frames: impl IntoIterator<Item = Bytes>) -> usize {
+///
+/// # Errors
+/// If not one frame could be sent: the node was not attacked.
+pub(super) async fn pump(
+    peer: &Peer,
+    frames: impl IntoIterator<Item = Bytes>,
+) -> anyhow::Result<usize> {
     let mut waiting = VecDeque::new();
     let mut sent = 0;
     for frame in frames {
@@ -353,5 +359,6 @@ pub(super) async fn pump(peer: &Peer, frames: impl IntoIterator<Item = Bytes>) -
         // Its loss shows in what the node counts.
         let _lost = delivery.await;
     }
-    sent
+    anyhow::ensure!(sent > 0, "the hostile peer could not send a frame");
+    Ok(sent)
 }

@@ -62,7 +62,7 @@ fn flush(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
                 )])
             })?;
             let peer = stage.hostile(ip(66 + group, 1, 1)).await?;
-            pump(&peer, frames).await;
+            pump(&peer, frames).await?;
         }
         let known = stage.process().knows(&address.public_key)?;
         stage.check("and is still known", known);
@@ -80,7 +80,7 @@ fn memory(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
                 Ok((0..5).map(address).collect::<Result<_, _>>()?)
             })?;
             let peer = stage.hostile(ip(66 + group, 1, 1)).await?;
-            pump(&peer, frames).await;
+            pump(&peer, frames).await?;
         }
         let known = stage.status()?.known;
         stage.check(format!("{known} peers known"), known > 100);
@@ -96,7 +96,7 @@ fn region(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
             Ok(vec![silent(u16::try_from(at)?, 18_189)])
         })?;
         let peer = stage.hostile(ip(66, 1, 1)).await?;
-        pump(&peer, frames).await;
+        pump(&peer, frames).await?;
         super::storage::reaches_offline_friend(stage).await
     })
 }

@@ -40,7 +40,7 @@ fn panicking_judge(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
         let peer = stage.hostile(ip(66, 1, 1)).await?;
         for number in 0..count {
             let key = peer.identity().secret_key();
-            pump(&peer, [frames::gossip(key, Signing::Origin, PANIC)?]).await;
+            pump(&peer, [frames::gossip(key, Signing::Origin, PANIC)?]).await?;
             let honest = stage.honest_at(0)?;
             honest.gossip(&format!("count {number}")).await?;
         }

@@ -54,7 +54,7 @@ fn through_relay(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
             let peer = stage.hostile_to(&relay, ip(66, host, 1), drop).await?;
             let sender = peer.identity().secret_key();
             let flood = (0..each).map(|_| frames::post(sender, &key, vec![7; 100]));
-            pump(&peer, flood.collect::<Result<Vec<_>, _>>()?).await;
+            pump(&peer, flood.collect::<Result<Vec<_>, _>>()?).await?;
         }
         let all = before + each as u64;
         let came = stage.until(Duration::from_secs(30), |now| now.received > all);
@@ -81,7 +81,7 @@ fn unread(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
             let sender = accomplice.identity().secret_key();
             let me = *reader.identity().public_key();
             let mail = (0..60).map(|_| frames::post(sender, &me, vec![7; 60_000]));
-            pump(&accomplice, mail.collect::<Result<Vec<_>, _>>()?).await;
+            pump(&accomplice, mail.collect::<Result<Vec<_>, _>>()?).await?;
             readers.push((reader, medium));
         }
         for (reader, medium) in &readers {
@@ -146,7 +146,7 @@ fn unknown_fields(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
                 let identity = peer.identity();
                 frames::join(identity, nonce as u64, &fields)
             });
-            pump(&peer, joins.collect::<Result<Vec<_>, _>>()?).await;
+            pump(&peer, joins.collect::<Result<Vec<_>, _>>()?).await?;
         }
         stage.newcomers_are_served(2).await
     })
