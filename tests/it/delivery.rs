@@ -184,7 +184,9 @@ async fn a_refused_copy_is_delivered_later() {
     assert_eq!(dave.stats().delivered, 0);
     drop(line);
     let state = within(kept.wait(StateKind::Stored)).await;
-    assert_eq!(state, Ok(SendState::Stored { holders: 1 }));
+    // Bob and Carol are asked at one time, and the state is the latest.
+    let is_held = |state| matches!(state, Ok(SendState::Stored { holders: 1..=2 }));
+    assert!(is_held(state));
 
     let mut inbox = dave.subscribe();
     connect(&dave, &bob).await;
