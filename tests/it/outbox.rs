@@ -262,6 +262,68 @@ async fn message_expires_at_its_deadline() {
     assert_eq!(within(delivery.next()).await, None);
 }
 
+/// An entry that could not be ended in time, as while the disk was full, is not taken up again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entry_past_its_expiry_is_ended() {
+    let home = tempfile::tempdir().unwrap();
+    let (alice, bob) = (at_home(1, home.path()).await, node(2).await);
+    let mut inbox = bob.subscribe();
+    let (to, late) = (*bob.public_key(), message("late"));
+    let outbox = alice.outbox().unwrap();
+    let mut first = post(&alice, &to, late.clone(), direct_only()).await;
+    within(first.first_attempt()).await.unwrap_err();
+    let content = outbox.content(first.id()).unwrap().unwrap();
+    alice.withdraw(first.id());
+    within(first.wait(StateKind::Failed)).await.unwrap();
+    connect(&alice, &bob).await;
+    let put = outbox.put(NewEntry {
+        key: None,
+        recipient: to,
+        message_type: late.message_type,
+        payload: content.payload,
+        options: dht_spool::EntryOptions {
+            ttl_seconds: 60,
+            ..dht_spool::EntryOptions::default()
+        },
+        created_at: UnixSeconds(SystemClock.now().0 - 100),
+        frame: content.frame,
+    });
+    let id = within(put).await.unwrap().id();
+    let mut delivery = within(alice.delivery(id)).await.unwrap().unwrap();
+    let ended = within(delivery.wait(StateKind::Received))
+        .await
+        .unwrap_err();
+    assert_eq!(ended.state, SendState::Expired);
+    post(&alice, &to, message("end"), direct_only()).await;
+    assert_eq!(receive(&mut inbox).await.message, message("end"));
+}
+
+/// A message whose end cannot be written down has ended nevertheless.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unwritten_end_is_remembered() {
+    let home = tempfile::tempdir().unwrap();
+    let clock = clock();
+    let builder = Node::builder(secret(1)).config(config(true));
+    let builder = builder.home(home.path()).clock(Arc::clone(&clock) as _);
+    let alice = within(builder.start()).await.unwrap();
+    let nobody = secret(9).public_key();
+    let options = || SendOptions {
+        ttl_seconds: 60,
+        ..direct_only()
+    };
+    let mut expiring = post(&alice, &nobody, message("expires"), options()).await;
+    let mut withdrawn = post(&alice, &nobody, message("withdrawn"), options()).await;
+    alice.outbox().unwrap().close();
+    alice.withdraw(withdrawn.id());
+    within(withdrawn.wait(StateKind::Failed)).await.unwrap();
+    clock.advance(61);
+    within(expiring.wait(StateKind::Expired)).await.unwrap();
+    for delivery in [withdrawn, expiring] {
+        let again = within(alice.delivery(delivery.id())).await.unwrap();
+        assert_eq!(again.unwrap().state(), delivery.state());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn same_key_is_the_same_message() {
     let (alice, bob) = (node(1).await, node(2).await);

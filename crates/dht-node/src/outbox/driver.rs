@@ -1,6 +1,10 @@
 //! Does what [`Sending`] decides, for every message of the outbox: one task.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use dht_core::Clock as _;
 use dht_outbound::SearchCause;
@@ -40,6 +44,9 @@ pub(crate) struct Driver {
     start: Instant,
     messages: Messages,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Messages that have ended, while the spool could not write that down. They are kept, so that no listing takes them up
+    /// again, and written at the next clean-up. Bounded by the rows of the spool.
+    unwritten: BTreeSet<EntryId>,
     /// Whether a peer has connected since the last tick.
     peer_appeared: bool,
 }
@@ -49,6 +56,8 @@ enum Done {
     /// The answer to an action of this attempt.
     Answer(EntryId, u64, Event),
     Persisted(EntryId, Result<StateKind, SpoolError>),
+    /// The time to live of these is over.
+    Expired(Vec<EntryId>, Result<(), SpoolError>),
     Read(EntryId, Result<Option<EntryContent>, SpoolError>, Place),
     Listed(Result<Vec<Entry>, SpoolError>),
     Nothing,
@@ -69,6 +78,7 @@ impl Driver {
             listing,
             start: Instant::now(),
             running: FuturesUnordered::new(),
+            unwritten: BTreeSet::new(),
             peer_appeared: false,
         }
     }
@@ -136,6 +146,7 @@ impl Driver {
         match done {
             Done::Answer(id, attempt, event) => self.on_answer(id, attempt, event),
             Done::Persisted(id, outcome) => self.on_persisted(id, outcome),
+            Done::Expired(ids, outcome) => self.on_expired(ids, outcome),
             Done::Read(id, content, place) => self.on_read(id, content, place),
             Done::Listed(entries) => {
                 self.on_listed(entries);
@@ -180,6 +191,12 @@ impl Driver {
             if entry.ended_at.is_none() && !self.messages.contains(entry.id) {
                 drop(self.shared.watch(entry));
                 self.track(entry, Load::OnDisk);
+                if entry.expires_at < self.now().unix {
+                    // The next tick writes it down.
+                    self.messages.change(entry.id, Sending::expire);
+                    self.settle(entry.id);
+                    continue;
+                }
                 // Its recipient may have connected before.
                 let recipient = entry.recipient.node_id();
                 if self.actions.is_connected(&recipient) {
@@ -234,25 +251,27 @@ impl Driver {
 
     fn on_tick(&mut self, clean_up: bool) {
         let now = self.now().unix;
-        let expired = self.messages.take_expired(now);
-        if !expired.is_empty() || clean_up {
-            let expiring = self.shared.spool.expire(now);
-            self.spawn(async move {
-                if let Err(error) = expiring.await {
-                    tracing::warn!(%error, "expired messages were not written down");
+        let mut expired = self.messages.take_expired(now);
+        for id in &expired {
+            self.messages.change(*id, Sending::expire);
+            self.settle(*id);
+        }
+        if clean_up {
+            for id in std::mem::take(&mut self.unwritten) {
+                let tracked = self.messages.get(id);
+                match tracked.and_then(|tracked| tracked.sending.ending()) {
+                    Some(ending) => self.persist(id, ending),
+                    None => expired.push(id),
                 }
-                Done::Nothing
-            });
+            }
+        }
+        if !expired.is_empty() || clean_up {
+            self.expire(expired);
         }
         if std::mem::take(&mut self.peer_appeared) {
             for id in self.messages.queued() {
                 self.handle(id, Event::Appeared { recipient: false });
             }
-        }
-        for id in expired {
-            self.messages.change(id, Sending::expire);
-            self.tell(id);
-            self.forget(id);
         }
         // A caller that gave up while its message was written down left one that no task has taken.
         let known = self.messages.len() as u64;
@@ -365,17 +384,48 @@ impl Driver {
         self.spawn(async move { Done::Persisted(id, update.await) });
     }
 
+    /// Lets the spool end whatever is past its time to live, these among it.
+    fn expire(&self, ids: Vec<EntryId>) {
+        let (spool, now) = (self.shared.spool.clone(), self.now().unix);
+        self.spawn(async move {
+            // Each request ends a limited number.
+            let outcome = loop {
+                match spool.expire(now).await {
+                    Ok(expiry) if expiry.expired + expiry.settled > 0 => {}
+                    outcome => break outcome.map(|_| ()),
+                }
+            };
+            Done::Expired(ids, outcome)
+        });
+    }
+
+    fn on_expired(&mut self, ids: Vec<EntryId>, outcome: Result<(), SpoolError>) {
+        match outcome {
+            Ok(()) => ids.into_iter().for_each(|id| self.forget(id)),
+            Err(error) => {
+                tracing::warn!(%error, "expired messages were not written down; it is tried again within a minute");
+                self.unwritten.extend(ids);
+            }
+        }
+    }
+
     fn on_persisted(&mut self, id: EntryId, outcome: Result<StateKind, SpoolError>) {
-        if let Err(error) = outcome
-            && error != SpoolError::Ended
-        {
+        let is_written = match &outcome {
+            Ok(kind) => *kind >= StateKind::Failed,
+            Err(error) => matches!(error, SpoolError::Ended | SpoolError::UnknownId),
+        };
+        if !is_written && let Err(error) = &outcome {
             // At worst it is sent again after a restart, and recognised.
             tracing::warn!(%error, id, "the state of a message was not written down");
         }
-        if let Some(tracked) = self.messages.get(id)
-            && tracked.sending.is_ended()
-        {
+        let tracked = self.messages.get(id);
+        if !tracked.is_some_and(|tracked| tracked.sending.is_ended()) {
+            return;
+        }
+        if is_written {
             self.forget(id);
+        } else if outcome.is_err() {
+            self.unwritten.insert(id);
         }
     }
 

@@ -209,6 +209,17 @@ impl Sending {
         self.phase = Phase::Ended;
     }
 
+    /// What is to be written down of a message that has ended; `None` if it has not, or the end of its time to live did it.
+    pub(super) fn ending(&self) -> Option<Transition> {
+        match &self.state {
+            SendState::Received => Some(Transition::Received),
+            SendState::Failed { reason } => Some(Transition::Failed {
+                reason: reason.clone(),
+            }),
+            _ => None,
+        }
+    }
+
     /// The time to live is over. What was stored, or sent for good, stays so.
     pub(super) fn expire(&mut self) {
         let is_open = match self.state {
