@@ -240,7 +240,7 @@ fn closest_nodes(
     let filter = PeerFilter::reachable(now)
         .features(FeatureRule::Contains(Features::MESSAGE_PROPAGATION))
         .exclude(except);
-    let candidates = most.saturating_mul(CANDIDATES);
+    let candidates = most.saturating_add(except.len()).saturating_mul(CANDIDATES);
     let connected = connected.closest(target, candidates, except);
     let known = directory.closest(target, candidates, &filter);
     let connected = connected.iter().map(|node| node.node_id);
@@ -248,11 +248,16 @@ fn closest_nodes(
     let mut nodes: Vec<_> = connected.chain(known).collect();
     nodes.sort_by_key(|node| node.distance(target));
     nodes.dedup();
-    let mut of_network: HashMap<NetGroup, usize> = HashMap::new();
+    let network_of = |node: &NodeId| {
+        let known = directory.find(node);
+        known.map_or(NetGroup::Unknown, |peer| peer.network())
+    };
+    // A network in which nodes were tried already comes after the others.
+    let tried = except.iter().filter(|node| *node != target);
+    let tried = tried.map(network_of);
+    let mut of_network: HashMap<_, _> = tried.map(|group| (group, HOLDERS_OF_NETWORK)).collect();
     let (mut chosen, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| {
-        let network = directory
-            .find(node)
-            .map_or(NetGroup::Unknown, |peer| peer.network());
+        let network = network_of(node);
         let chosen = of_network.entry(network).or_default();
         *chosen += 1;
         network == NetGroup::Unknown || *chosen <= HOLDERS_OF_NETWORK
@@ -324,5 +329,10 @@ mod tests {
         let ids = |at: &[usize]| -> Vec<_> { at.iter().map(|at| keys[*at].node_id()).collect() };
         assert_eq!(nodes(4), ids(&[0, 1, 12, 13]));
         assert_eq!(nodes(11), ids(&[0, 1, 12, 13, 14, 15, 16, 17, 18, 19, 2]));
+        // Neither do those that refused the copy.
+        let tried = [keys[0].node_id(), target];
+        let connected = Connections::new().snapshot();
+        let next = closest_nodes(&target, 1, &tried, &connected, &directory, NOW);
+        assert_eq!(next, ids(&[12]));
     }
 }

@@ -308,10 +308,13 @@ impl Driver {
         self.messages
             .has_read(id, sealed.as_ref().ok().cloned().flatten(), place);
         match sealed {
-            Ok(Some(_)) => self.begin(id),
+            Ok(Some(_)) => self.go_on(id),
             Ok(None) | Err(SpoolError::Damaged) => self.fail(id, "the stored message is damaged"),
             Err(error) => {
-                tracing::warn!(%error, id, "a message of the outbox cannot be read; it is tried again in a minute");
+                tracing::warn!(%error, id, "a message of the outbox cannot be read; it is tried again later");
+                for _copies in self.messages.take_deferred(id) {
+                    self.handle(id, Event::Chosen(Vec::new()));
+                }
                 let now = self.now();
                 self.messages.change(id, |sending| sending.postpone(now));
                 self.messages.settle(id);
@@ -339,6 +342,19 @@ impl Driver {
             let connected = self.actions.is_connected(tracked.sending.recipient());
             self.handle(id, Event::Start { connected });
         }
+    }
+
+    /// The frame of a message has been read: its attempt begins, or goes on.
+    fn go_on(&mut self, id: EntryId) {
+        let deferred = self.messages.take_deferred(id);
+        if deferred.is_empty() {
+            self.begin(id);
+            return;
+        }
+        for action in deferred {
+            self.act(id, action);
+        }
+        self.settle(id);
     }
 
     fn handle(&mut self, id: EntryId, event: Event) {
@@ -434,13 +450,18 @@ impl Driver {
         self.shared.live.lock().remove(&id);
     }
 
-    fn act(&self, id: EntryId, action: Action) {
+    fn act(&mut self, id: EntryId, action: Action) {
         let Some(tracked) = self.messages.get(id) else {
             return;
         };
         let attempt = tracked.sending.number();
+        let running = &self.running;
         let begin = |event: BoxFuture<'static, Event>| {
-            self.spawn(event.map(move |event| Done::Answer(id, attempt, event)));
+            running.push(
+                event
+                    .map(move |event| Done::Answer(id, attempt, event))
+                    .boxed(),
+            );
         };
         let (actions, to) = (self.actions.clone(), tracked.recipient);
         match (action, self.messages.held(id).cloned()) {
@@ -478,6 +499,7 @@ impl Driver {
             (Action::SendAgain(holder, wait), Some(sealed)) => {
                 begin(actions.send_to_holder(holder, sealed, wait).boxed());
             }
+            (action @ Action::SendToHolders { .. }, None) => self.messages.defer(id, action),
             // The attempt is over.
             (_, None) => {}
         }

@@ -10,6 +10,7 @@ use dht_spool::{Entry, EntryId, SendState};
 use tokio::sync::watch;
 
 use super::{
+    event::Action,
     places::Place,
     sealed::SealedFrame,
     sending::Sending,
@@ -39,6 +40,8 @@ pub(super) struct Tracked {
     expires_at: UnixSeconds,
     timer: Option<Duration>,
     load: Load,
+    /// What is to be done once the frame is in memory again, in the attempt under way.
+    deferred: Vec<Action>,
     /// Known once the frame has been in memory. Receipts of a copy that was written late are asked for by it.
     pub(super) hash: Option<DedupHash>,
 }
@@ -118,6 +121,7 @@ impl Messages {
                 _ => None,
             },
             load,
+            deferred: Vec::new(),
         };
         let is_begun = !matches!(tracked.load, Load::OnDisk);
         self.all.insert(entry.id, tracked);
@@ -151,7 +155,7 @@ impl Messages {
         let Some(tracked) = self.all.get_mut(&id) else {
             return;
         };
-        if !tracked.sending.is_trying() && matches!(tracked.load, Load::Held { .. }) {
+        if !tracked.sending.is_writing() && matches!(tracked.load, Load::Held { .. }) {
             self.turns.end(id);
             tracked.load = Load::OnDisk;
         }
@@ -226,6 +230,24 @@ impl Messages {
             expired.push(id);
         }
         expired
+    }
+
+    /// Reads the frame of a message once more, in its turn, for something that its attempt still does.
+    pub(super) fn defer(&mut self, id: EntryId, action: Action) {
+        let Some(tracked) = self.all.get_mut(&id) else {
+            return;
+        };
+        tracked.deferred.push(action);
+        if matches!(tracked.load, Load::OnDisk) {
+            tracked.load = Load::Wanted;
+            self.turns.push(*tracked.sending.recipient(), id);
+        }
+    }
+
+    /// What was deferred until the frame of a message was read.
+    pub(super) fn take_deferred(&mut self, id: EntryId) -> Vec<Action> {
+        let tracked = self.all.get_mut(&id);
+        tracked.map_or_else(Vec::new, |tracked| std::mem::take(&mut tracked.deferred))
     }
 
     /// The next message to be read, if one more may be tried again.

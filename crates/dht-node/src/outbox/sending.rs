@@ -4,6 +4,8 @@
 //! store it. An attempt that leaves something to do is followed by another, at growing intervals, when the recipient
 //! connects, or when any peer does and no copy has left yet.
 
+mod attempt;
+
 use std::{
     collections::{BTreeSet, VecDeque},
     time::Duration,
@@ -12,26 +14,15 @@ use std::{
 use dht_core::{NodeId, UnixSeconds};
 use dht_spool::{Entry, SendState, Transition};
 
+use self::attempt::{ASK_WAIT, Attempt, Direct};
 use super::event::{Action, Answer, Copy, Event, Now};
 
-/// Time after a copy was written within which the recipient answers; after that it counts as gone.
-pub(super) const RECEIPT_WAIT: Duration = Duration::from_secs(5);
-/// The same of a recipient that answers, for a message that holders do not store.
-pub(super) const DECISION_WAIT: Duration = Duration::from_secs(30);
 /// Time for a copy to be written to a recipient that is connected.
 pub(super) const WRITE_WAIT: Duration = Duration::from_secs(10);
 /// Time to find, dial and write to a recipient that is not connected.
 pub(super) const REACH_WAIT: Duration = Duration::from_secs(3);
 /// Time after a copy in which the end of the connection puts the copy in doubt, if the peer sends no receipts.
 pub(super) const DOUBT: Duration = Duration::from_secs(30);
-/// Time in which holders take and confirm their copies.
-const HOLDERS_WAIT: Duration = Duration::from_secs(15);
-/// Time until a copy that found no room is sent again; it doubles up to [`MAX_ROOM_WAIT`].
-const ROOM_WAIT: Duration = Duration::from_millis(20);
-const MAX_ROOM_WAIT: Duration = Duration::from_secs(1);
-/// Time until a receipt is asked for again; it doubles up to [`MAX_ASK_WAIT`].
-const ASK_WAIT: Duration = Duration::from_millis(100);
-const MAX_ASK_WAIT: Duration = Duration::from_secs(5);
 /// Shortest time between two attempts that the recipient causes by connecting.
 const APPEARANCE_GAP: Duration = Duration::from_secs(5);
 /// Time until the second attempt; it doubles with each further one up to [`MAX_RETRY_WAIT`].
@@ -73,33 +64,6 @@ enum Phase {
     Lost(Duration),
     Trying(Attempt),
     Ended,
-}
-
-#[derive(Debug)]
-struct Attempt {
-    direct: Direct,
-    /// When the direct copy, or the holders, are waited for no longer.
-    deadline: Duration,
-    asked_holders: bool,
-    /// Nodes that were chosen as holders.
-    chosen: Vec<NodeId>,
-    /// Holders that may still be chosen in place of unreachable ones.
-    replacements: usize,
-    /// Copies and answers of holders that are not known yet.
-    open: usize,
-    /// Waits of the next copy that finds no room and the next question.
-    room_wait: Duration,
-    ask_wait: Duration,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direct {
-    Running,
-    /// Written at this time; the peer is asked for a receipt.
-    Asking(Duration),
-    /// Written at this time; the peer gives no receipts.
-    Written(Duration),
-    Over,
 }
 
 impl Sending {
@@ -160,10 +124,15 @@ impl Sending {
     /// Whether the copy for the recipient is being written or its receipt is awaited.
     pub(super) const fn is_reaching_recipient(&self) -> bool {
         match &self.phase {
-            Phase::Trying(attempt) => {
-                matches!(attempt.direct, Direct::Running | Direct::Asking(_))
-                    && !attempt.asked_holders
-            }
+            Phase::Trying(attempt) => attempt.is_reaching_recipient(),
+            _ => false,
+        }
+    }
+
+    /// Whether copies are being written: only then the frame is in memory. No receipt is waited for with it.
+    pub(super) const fn is_writing(&self) -> bool {
+        match &self.phase {
+            Phase::Trying(attempt) => attempt.is_writing(),
             _ => false,
         }
     }
@@ -307,20 +276,12 @@ impl Sending {
         self.settled = false;
         let goes_on = matches!(self.phase, Phase::Lost(_));
         let wait = if connected { WRITE_WAIT } else { REACH_WAIT };
-        self.phase = Phase::Trying(Attempt {
-            direct: if goes_on {
-                Direct::Over
-            } else {
-                Direct::Running
-            },
-            deadline: now.at.saturating_add(wait),
-            asked_holders: false,
-            chosen: Vec::new(),
-            replacements: 0,
-            open: 0,
-            room_wait: ROOM_WAIT,
-            ask_wait: ASK_WAIT,
-        });
+        let direct = if goes_on {
+            Direct::Over
+        } else {
+            Direct::Running
+        };
+        self.phase = Phase::Trying(Attempt::new(direct, now.at.saturating_add(wait)));
         if goes_on {
             self.ask_holders(now, actions);
             return;
@@ -359,23 +320,15 @@ impl Sending {
             return;
         };
         match copy {
-            Copy::Written { receipts } => {
-                if receipts {
-                    attempt.direct = Direct::Asking(now.at);
-                    if !attempt.asked_holders {
-                        attempt.deadline = now.at.saturating_add(RECEIPT_WAIT);
-                    }
-                    actions.push_back(Action::Ask(self.recipient, Duration::ZERO));
-                } else {
-                    attempt.direct = Direct::Written(now.at);
-                    self.finish_if_over(now, actions);
-                }
+            Copy::Written { receipts: true } => {
+                attempt.ask_recipient(now);
+                actions.push_back(Action::Ask(self.recipient, Duration::ZERO));
             }
-            Copy::NoRoom => {
-                let wait = attempt.room_wait;
-                attempt.room_wait = (wait * 2).min(MAX_ROOM_WAIT);
-                actions.push_back(Action::SendDirect(wait));
+            Copy::Written { receipts: false } => {
+                attempt.direct = Direct::Written(now.at);
+                self.finish_if_over(now, actions);
             }
+            Copy::NoRoom => actions.push_back(Action::SendDirect(attempt.next_room_wait())),
             Copy::Failed(error) => {
                 self.last_error = Some(error);
                 attempt.direct = Direct::Over;
@@ -396,12 +349,7 @@ impl Sending {
             // It is alive: the message may still be on its way through it. Holders get copies all the same, once the
             // time for a receipt is over: it may be that no application takes the message.
             Answer::Neither | Answer::Stored => {
-                let wait = attempt.ask_wait;
-                attempt.ask_wait = (wait * 2).min(MAX_ASK_WAIT);
-                if self.direct_only && !attempt.asked_holders {
-                    let limit = written.saturating_add(DECISION_WAIT);
-                    attempt.deadline = now.at.saturating_add(RECEIPT_WAIT + wait).min(limit);
-                }
+                let wait = attempt.ask_again(written, self.direct_only, now);
                 actions.push_back(Action::Ask(recipient, wait));
             }
             Answer::Silent | Answer::Received => {
@@ -420,17 +368,15 @@ impl Sending {
         };
         if !attempt.asked_holders {
             attempt.asked_holders = true;
-            attempt.deadline = now.at.saturating_add(HOLDERS_WAIT);
+            attempt.wait_for_holders(now);
             // Those of an earlier life are not known by name: they may get the copy again, and confirm it again.
             let most = match self.wanted.checked_sub(stored) {
                 None | Some(0) => 0,
                 Some(_) => self.wanted.saturating_sub(self.holders.len()),
             };
             if !self.direct_only && most > 0 {
-                attempt.open = 1;
                 attempt.replacements = most;
-                let except = self.holders.iter().copied().collect();
-                actions.push_back(Action::SendToHolders { most, except });
+                actions.push_back(attempt.send_to_holders(most, &self.holders));
                 actions.push_back(Action::Search);
             }
         }
@@ -439,9 +385,8 @@ impl Sending {
 
     fn on_chosen(&mut self, holders: Vec<NodeId>, now: Now, actions: &mut VecDeque<Action>) {
         if let Phase::Trying(attempt) = &mut self.phase {
-            attempt.open = attempt.open.saturating_sub(1).saturating_add(holders.len());
-            attempt.chosen.extend(holders);
-            if attempt.chosen.is_empty() && self.last_error.is_none() {
+            attempt.choose(holders, now);
+            if attempt.has_chosen_none() && self.last_error.is_none() {
                 self.last_error = Some("no node is known that could store the message".to_owned());
             }
             self.finish_if_over(now, actions);
@@ -457,23 +402,19 @@ impl Sending {
         };
         match copy {
             Copy::Written { receipts: true } => {
+                attempt.ask_holder();
                 actions.push_back(Action::Ask(holder, Duration::ZERO));
             }
             Copy::NoRoom => {
-                let wait = attempt.room_wait;
-                attempt.room_wait = (wait * 2).min(MAX_ROOM_WAIT);
-                actions.push_back(Action::SendAgain(holder, wait));
+                actions.push_back(Action::SendAgain(holder, attempt.next_room_wait()));
             }
-            // The next closest node takes its place.
-            Copy::Failed(_) if attempt.replacements > 0 => {
-                attempt.replacements -= 1;
-                let mut except = self.holders.clone();
-                except.extend(&attempt.chosen);
-                let except = except.into_iter().collect();
-                actions.push_back(Action::SendToHolders { most: 1, except });
+            Copy::Written { receipts: false } => {
+                attempt.end_copy();
+                self.finish_if_over(now, actions);
             }
-            Copy::Written { receipts: false } | Copy::Failed(_) => {
-                attempt.open = attempt.open.saturating_sub(1);
+            Copy::Failed(_) => {
+                attempt.end_copy();
+                actions.extend(attempt.replace_holder(&self.holders));
                 self.finish_if_over(now, actions);
             }
         }
@@ -490,7 +431,10 @@ impl Sending {
             self.add_holder(holder, now, actions);
         }
         if let Phase::Trying(attempt) = &mut self.phase {
-            attempt.open = attempt.open.saturating_sub(1);
+            attempt.end_question();
+            if matches!(answer, Answer::Neither | Answer::Silent) {
+                actions.extend(attempt.replace_holder(&self.holders));
+            }
             self.finish_if_over(now, actions);
         }
     }
@@ -584,12 +528,7 @@ impl Sending {
         let Phase::Trying(attempt) = &self.phase else {
             return;
         };
-        let over = match attempt.direct {
-            Direct::Written(_) => true,
-            // With all holders answered, the recipient is not waited for: its late answer counts too.
-            Direct::Running | Direct::Asking(_) | Direct::Over => attempt.asked_holders,
-        };
-        if over && attempt.open == 0 {
+        if attempt.is_over() {
             self.finish(now, actions);
         }
     }

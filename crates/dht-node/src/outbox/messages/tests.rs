@@ -99,6 +99,63 @@ fn few_messages_are_retried_at_once() {
     );
 }
 
+/// Once its copies are written, a message waits for receipts without a turn: silent holders hold up no other.
+#[test]
+fn silent_holders_hold_no_turn() {
+    let count = 3 * RETRYING as u64;
+    let mut messages = messages(count);
+    messages.take_due(AT.at);
+    let mut tried = 0;
+    while let Some(id) = messages.next_to_read() {
+        tried += 1;
+        messages.has_read(id, Some(sealed()), Place::default());
+        let holder = NodeId::from_bytes(&[7; 13]).unwrap();
+        let silent = [
+            Event::Start { connected: false },
+            Event::Direct(Copy::Failed("down".to_owned())),
+            Event::Chosen(vec![holder]),
+            Event::Holder(holder, Copy::Written { receipts: true }),
+        ];
+        for event in silent {
+            assert!(messages.get(id).unwrap().sending.is_waiting() || messages.held(id).is_some());
+            messages.change(id, |sending| sending.handle(event, AT));
+            messages.settle(id);
+        }
+        assert!(messages.get(id).unwrap().sending.is_trying());
+    }
+    assert_eq!(tried, count);
+}
+
+/// The frame of a message that waits for receipts is on disk: for further copies it is read again, in its turn.
+#[test]
+fn frame_is_read_for_holders() {
+    let mut messages = messages(1);
+    messages.take_due(AT.at);
+    let id = messages.next_to_read().unwrap();
+    messages.has_read(id, Some(sealed()), Place::default());
+    messages.change(id, |sending| {
+        sending.handle(Event::Start { connected: true }, AT);
+        sending.handle(Event::Direct(Copy::Written { receipts: true }), AT);
+    });
+    messages.settle(id);
+    assert!(messages.held(id).is_none());
+    let late = Now {
+        at: Duration::from_secs(5),
+        ..AT
+    };
+    assert_eq!(messages.take_due(late.at), [id]);
+    let actions = messages.change(id, |sending| sending.handle(Event::Tick, late));
+    let copies = actions.unwrap().pop_front().unwrap();
+    messages.defer(id, copies.clone());
+    messages.settle(id);
+    assert_eq!(messages.next_timer(), None, "the attempt is not given up");
+    assert_eq!(messages.next_to_read(), Some(id));
+    messages.has_read(id, Some(sealed()), Place::default());
+    messages.settle(id);
+    assert!(messages.held(id).is_some());
+    assert_eq!(messages.take_deferred(id), [copies]);
+}
+
 #[test]
 fn recipients_and_unsent_messages_are_indexed() {
     let mut messages = messages(17);

@@ -3,7 +3,10 @@ use dht_core::{Entropy as _, PublicKey, SecretKey, SeededEntropy};
 use dht_spool::{EntryOptions, StateKind};
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    attempt::{RECEIPT_WAIT, ROOM_WAIT},
+    *,
+};
 
 const WANTED: usize = 3;
 const TTL: u64 = 3 * 24 * 60 * 60;
@@ -97,6 +100,37 @@ fn silence_sends_copies_to_holders() {
     let recipient = *sending.recipient();
     sending.handle(Event::Receipt(recipient, Answer::Received), at(7));
     assert_eq!(sending.state(), &SendState::Received);
+}
+
+/// A holder that does not store the message, or does not answer, makes room for the next one at once.
+#[test]
+fn refusing_holders_are_replaced() {
+    let mut sending = sending(EntryOptions::default());
+    start(&mut sending);
+    sending.handle(Event::Direct(Copy::Failed("down".to_owned())), at(0));
+    sending.handle(Event::Chosen(vec![id(2), id(3), id(4)]), at(0));
+    for holder in 2..5 {
+        let copy = Event::Holder(id(holder), Copy::Written { receipts: true });
+        sending.handle(copy, at(0));
+    }
+    assert!(!sending.is_writing());
+    let next = |except: &[u8]| Action::SendToHolders {
+        most: 1,
+        except: except.iter().copied().map(id).collect(),
+    };
+    let refused = Event::Receipt(id(3), Answer::Neither);
+    assert_eq!(sending.handle(refused, at(1)), [next(&[2, 3, 4])]);
+    assert!(sending.is_writing());
+    sending.handle(Event::Receipt(id(2), Answer::Stored), at(1));
+    sending.handle(Event::Receipt(id(4), Answer::Stored), at(1));
+    assert!(sending.is_trying());
+    sending.handle(Event::Chosen(vec![id(5)]), at(1));
+    let silent = Event::Receipt(id(5), Answer::Silent);
+    assert_eq!(sending.handle(silent, at(2)), [next(&[2, 3, 4, 5])]);
+    sending.handle(Event::Chosen(vec![id(6)]), at(2));
+    sending.handle(Event::Receipt(id(6), Answer::Stored), at(2));
+    assert_eq!(*sending.state(), SendState::Stored { holders: 3 });
+    assert!(sending.is_settled());
 }
 
 #[test]
