@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     exit::Failure,
     home::Home,
+    number::number,
     output::{self, print, printable},
     session::{refused, running},
     target::KnownPeer,
@@ -57,7 +58,7 @@ struct Add {
     #[arg(value_name = "KEY|ID")]
     peer: KnownPeer,
     /// Length of the ban; without it, the ban lasts until it is lifted or the node ends.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = number::<u64>(1..=u64::from(u32::MAX)))]
     seconds: Option<u64>,
     /// Reason that is shown with the ban.
     #[arg(long, value_name = "TEXT")]

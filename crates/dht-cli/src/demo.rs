@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use crate::{exit::Failure, output::print, signals};
+use crate::{exit::Failure, number::number, output::print, signals};
 
 mod gossip;
 mod network;
@@ -17,14 +17,14 @@ mod tally;
         dht-node demo --offline    # also: messages for an offline peer"
 )]
 pub(crate) struct Demo {
-    /// Nodes to run.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=200))]
+    /// Nodes to run, 2 to 200.
+    #[arg(long, default_value_t = 8, allow_negative_numbers = true, value_parser = number::<u16>(2..=200))]
     nodes: u16,
-    /// Messages to send: three in four encrypted to one node, the rest in the clear to all.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Messages to send: three in four encrypted to one node, the rest in the clear to all. At most a million.
+    #[arg(long, default_value_t = 200, allow_negative_numbers = true, value_parser = number::<u32>(1..=1_000_000))]
     messages: u32,
     /// Seed of topology, message sizes and contents: the same seed gives the same traffic.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, allow_negative_numbers = true, value_parser = number(0..=u64::MAX))]
     seed: u64,
     /// Also send 50 messages to a node that is offline, restart half of the nodes that store them, and check that the
     /// recipient gets each once when it returns.

@@ -27,7 +27,14 @@ impl Failure {
     pub(crate) fn wrong_usage(error: &clap::Error) -> Self {
         let text = error.render().to_string();
         let text = text.trim_end();
-        Self::new(2, text.strip_prefix("error: ").unwrap_or(text).to_owned())
+        Self::new(
+            2,
+            match text.strip_prefix("error: ") {
+                Some(text) => text.to_owned(),
+                // The help of a command that has others.
+                None => format!("a command is missing\n\n{text}"),
+            },
+        )
     }
 
     /// The command was called with arguments that do not fit the home.

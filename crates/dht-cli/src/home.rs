@@ -1,5 +1,7 @@
 //! The folder of a node's files: `secret_key`, `config.toml`, `lock`, `addresses`, `claim`.
 
+mod flags;
+
 use std::{
     fs, io,
     io::Write as _,
@@ -11,25 +13,23 @@ use dht_core::{Address, Claim, Clock as _, Entropy as _, PublicKey, SecretKey};
 use dht_node::{Config, OsEntropy, SystemClock};
 use zeroize::Zeroizing;
 
+pub(crate) use self::flags::{DialingHome, ListeningHome};
+
 use crate::{
     exit::Failure,
     lock::{self, Held, Lock},
     settings::Settings,
 };
 
-/// Flags that name a home, and settings that override its configuration.
-#[derive(Debug, Args)]
+/// The flag that names a home.
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Home {
     /// Folder with the key, the configuration and the data of a node; `dht-node init` makes it.
     #[arg(long = "home", env = "DHT_NODE_HOME", value_name = "DIR", default_value_os_t = default_home())]
     path: PathBuf,
-    /// Network to use instead of the configured one.
-    #[arg(long, value_name = "NAME")]
-    network: Option<dht_core::Network>,
-    /// Address to listen on instead of the configured ones, as in /ip4/0.0.0.0/tcp/18189; port 0 takes any
-    /// free port.
-    #[arg(long, value_name = "ADDR")]
-    listen: Vec<Address>,
+    /// Settings that other flags override.
+    #[arg(skip)]
+    flags: toml::Table,
 }
 
 impl Home {
@@ -40,15 +40,12 @@ impl Home {
 
     /// Reads the configuration file and the environment, and applies the flags.
     pub(crate) fn settings(&self) -> Result<Settings, Failure> {
-        let mut flags = toml::Table::new();
-        if let Some(network) = self.network {
-            flags.insert("network".to_owned(), network.to_string().into());
-        }
-        if !self.listen.is_empty() {
-            let addresses = self.listen.iter().map(ToString::to_string);
-            flags.insert("listen".to_owned(), addresses.collect::<Vec<_>>().into());
-        }
-        Settings::read(&self.config_path(), flags)
+        Settings::read(&self.config_path(), self.flags.clone())
+    }
+
+    /// The settings that flags override.
+    pub(crate) const fn flags(&self) -> &toml::Table {
+        &self.flags
     }
 
     /// The settings of the node.
@@ -379,8 +376,7 @@ mod tests {
     fn home(path: &Path) -> Home {
         Home {
             path: path.to_owned(),
-            network: None,
-            listen: Vec::new(),
+            flags: toml::Table::new(),
         }
     }
 
@@ -393,11 +389,12 @@ mod tests {
         let config = home.config().unwrap();
         assert_eq!(config.network, dht_core::Network::Esmeralda);
         assert!(config.listen.is_empty());
-        home.network = Some(dht_core::Network::LocalNet);
-        home.listen = vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()];
+        let flags = "network = 'localnet'\nlisten = ['/ip4/127.0.0.1/tcp/1']";
+        home.flags = flags.parse().unwrap();
         let config = home.config().unwrap();
         assert_eq!(config.network, dht_core::Network::LocalNet);
-        assert_eq!((config.listen, config.memory_mib), (home.listen, 7));
+        let listens_on = vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()];
+        assert_eq!((config.listen, config.memory_mib), (listens_on, 7));
     }
 
     #[test]

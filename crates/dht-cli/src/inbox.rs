@@ -17,7 +17,8 @@ use self::printer::Printer;
 pub(crate) use self::printer::{Print, follow};
 use crate::{
     exit::Failure,
-    home::Home,
+    home::{DialingHome, Home},
+    number::number,
     output::{print, say},
     progress::shown,
     session::{Session, refused},
@@ -57,6 +58,9 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dht-node inbox list --home a\n  dht-node inbox list --home a --consumer archive --ack --json"
+)]
 struct List {
     #[command(flatten)]
     home: Home,
@@ -83,7 +87,7 @@ struct Read {
 #[command(after_help = "Example:\n  dht-node inbox fetch --home a --peer KEY::ADDR --ack")]
 struct Fetch {
     #[command(flatten)]
-    home: Home,
+    home: DialingHome,
     #[command(flatten)]
     ask: Ask,
     #[command(flatten)]
@@ -93,11 +97,11 @@ struct Fetch {
 /// Whom to ask for stored messages.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Ask {
-    /// Node to ask in addition to the configured peers, as KEY::ADDR.
-    #[arg(long, value_name = "PEER")]
+    /// Node to ask in addition to the configured peers.
+    #[arg(long, value_name = "KEY::ADDR")]
     peer: Vec<PeerAddress>,
     /// Give up after this many seconds, 1 to 300.
-    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", allow_negative_numbers = true, value_parser = number::<u64>(1..=300))]
     timeout: u64,
 }
 
@@ -176,8 +180,9 @@ impl Read {
 
 impl Fetch {
     async fn run(self) -> Result<(), Failure> {
-        Session::with(&self.home, "inbox fetch", Home::key, async |session| {
-            let report = self.ask.fetch(&self.home, session).await?;
+        let home = self.home.home();
+        Session::with(&home, "inbox fetch", Home::key, async |session| {
+            let report = self.ask.fetch(&home, session).await?;
             self.read.waiting(&session.client).await?;
             told(&report);
             Ok(())

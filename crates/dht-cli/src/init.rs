@@ -4,14 +4,18 @@ use clap::Args;
 use dht_core::{Address, Host, PeerAddress};
 use serde_json::json;
 
-use crate::{exit::Failure, home::Home, output::print};
+use crate::{
+    exit::Failure,
+    home::{Home, ListeningHome},
+    output::print,
+};
 
 /// `dht-node init`
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  dht-node init --home a --listen /ip4/0.0.0.0/tcp/18189")]
 pub(crate) struct Init {
     #[command(flatten)]
-    home: Home,
+    home: ListeningHome,
 }
 
 /// `dht-node id`
@@ -36,17 +40,18 @@ pub(crate) struct Id {
     DHT_NODE_SAF_CAPACITY_ROWS=5000 dht-node config   # every setting has such a variable")]
 pub(crate) struct ShowConfig {
     #[command(flatten)]
-    home: Home,
+    home: ListeningHome,
 }
 
 impl Init {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let fresh = !self.home.key_path().exists();
-        let secret = self.home.make()?;
+        let home = self.home.home();
+        let fresh = !home.key_path().exists();
+        let secret = home.make()?;
         print(format!(
             "{} {}\npublic key {}",
             if fresh { "made" } else { "kept" },
-            self.home.path().display(),
+            home.path().display(),
             secret.public_key()
         ))
         .await
@@ -95,6 +100,6 @@ impl Id {
 
 impl ShowConfig {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        print(self.home.settings()?.to_text()?.trim_end()).await
+        print(self.home.home().settings()?.to_text()?.trim_end()).await
     }
 }

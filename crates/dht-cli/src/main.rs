@@ -13,6 +13,7 @@ mod inbox;
 mod init;
 mod lock;
 mod log;
+mod number;
 mod output;
 mod peers;
 mod progress;
@@ -42,11 +43,11 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 #[command(
     version,
     after_help = "Examples:\n  \
-        dht-node demo                                   see it work: 8 nodes in this process\n  \
-        dht-node run --home a                           run a node\n  \
-        dht-node listen --home a --json                 run a node, print what it receives\n  \
-        dht-node send --home b --to KEY::ADDR --text hi send a message\n  \
-        dht-node inbox --home a --follow --ack          read what the running node receives\n\n\
+        dht-node demo                                    see it work: 8 nodes in this process\n  \
+        dht-node run --home a                            run a node\n  \
+        dht-node listen --home a --json                  run a node, print what it receives\n  \
+        dht-node send --home b --to KEY::ADDR --text hi  send a message\n  \
+        dht-node inbox --home a --follow --ack           read what the running node receives\n\n\
         While a node runs on a home, every other command on it talks to that node, at HOME/api.sock.\n\n\
         Exit codes: 0 success, 1 failure, 2 usage, 3 configuration, 4 no key or key file,\n\
         5 cannot listen, 6 peer not reached or message not as far as asked, 130 interrupted"

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use crate::{
     exit::Failure,
     home::Home,
+    number::number,
     output::{print, printable},
     progress::shown,
     session::{refused, running},
@@ -49,7 +50,7 @@ struct List {
     #[arg(long)]
     all: bool,
     /// Most lines to print, 1 to 1000.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, default_value_t = 1000, allow_negative_numbers = true, value_parser = number::<u64>(1..=1000))]
     limit: u64,
     /// Print one JSON object for each peer.
     #[arg(long)]
@@ -79,8 +80,9 @@ struct Add {
     /// The peer, as printed by `dht-node id --address`.
     #[arg(value_name = "KEY::ADDR")]
     peer: PeerAddress,
-    #[command(flatten)]
-    limit: Limit,
+    /// Give up after this many seconds, 1 to 300.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", allow_negative_numbers = true, value_parser = number::<u64>(1..=300))]
+    timeout: u64,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -96,8 +98,9 @@ pub(crate) struct Discover {
     home: Home,
     /// Public key of the node to search for.
     key: PublicKey,
-    #[command(flatten)]
-    limit: Limit,
+    /// Give up after this many seconds, 1 to 300.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", allow_negative_numbers = true, value_parser = number::<u64>(1..=300))]
+    timeout: u64,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -114,35 +117,26 @@ pub(crate) struct Ping {
     /// The peer: its public key, or KEY::ADDR if the node does not know it.
     #[arg(value_name = "KEY[::ADDR]")]
     peer: Recipient,
-    #[command(flatten)]
-    limit: Limit,
+    /// Give up after this many seconds, 1 to 300.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", allow_negative_numbers = true, value_parser = number::<u64>(1..=300))]
+    timeout: u64,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-/// How long to wait for a peer.
-#[derive(Debug, Args)]
-struct Limit {
-    /// Give up after this many seconds, 1 to 300.
-    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
-    timeout: u64,
-}
-
-impl Limit {
-    /// The answer to a request, with the progress of a slow one.
-    async fn answer<T>(
-        &self,
-        what: &str,
-        request: impl Future<Output = Result<T, ClientError>>,
-    ) -> Result<T, Failure> {
-        let limit = Duration::from_secs(self.timeout);
-        match shown(what, timeout(limit, request)).await {
-            Ok(answer) => answer.map_err(|error| refused(&error)),
-            Err(_late) => Err(Failure::unreachable(format!(
-                "{what}: no answer within {limit:?}; see --timeout"
-            ))),
-        }
+/// The answer to a request within a number of seconds, with the progress of a slow one.
+async fn answer<T>(
+    seconds: u64,
+    what: &str,
+    request: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, Failure> {
+    let limit = Duration::from_secs(seconds);
+    match shown(what, timeout(limit, request)).await {
+        Ok(answer) => answer.map_err(|error| refused(&error)),
+        Err(_late) => Err(Failure::unreachable(format!(
+            "{what}: no answer within {limit:?}; see --timeout"
+        ))),
     }
 }
 
@@ -188,7 +182,7 @@ impl Add {
     async fn run(self) -> Result<(), Failure> {
         let client = running(&self.home).await?;
         let reached = client.ping(self.peer.to_string());
-        self.limit.answer("connecting", reached).await?;
+        answer(self.timeout, "connecting", reached).await?;
         let peer = client.peer(&self.peer.public_key.to_string()).await;
         show(&peer.map_err(|error| refused(&error))?.peer, self.json).await
     }
@@ -198,7 +192,7 @@ impl Discover {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let client = running(&self.home).await?;
         let found = client.discover(&self.key);
-        let found = self.limit.answer("searching", found).await?;
+        let found = answer(self.timeout, "searching", found).await?;
         show(&found.peer, self.json).await
     }
 }
@@ -207,7 +201,7 @@ impl Ping {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let client = running(&self.home).await?;
         let pong = client.ping(self.peer.to_string());
-        let pong = self.limit.answer("pinging", pong).await?;
+        let pong = answer(self.timeout, "pinging", pong).await?;
         if self.json {
             return print(crate::output::json(&pong)?).await;
         }

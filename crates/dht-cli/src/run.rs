@@ -6,7 +6,7 @@ use dht_node::{Node, RELOADABLE};
 
 use crate::{
     exit::Failure,
-    home::Home,
+    home::{Home, ListeningHome},
     inbox::{Print, follow},
     lock::Lock,
     log,
@@ -29,7 +29,7 @@ use crate::{
 )]
 pub(crate) struct Run {
     #[command(flatten)]
-    home: Home,
+    home: ListeningHome,
 }
 
 /// `dht-node listen`
@@ -41,54 +41,53 @@ pub(crate) struct Run {
 )]
 pub(crate) struct Listen {
     #[command(flatten)]
-    home: Home,
+    home: ListeningHome,
     #[command(flatten)]
     print: Print,
 }
 
 impl Run {
     pub(crate) async fn run(self) -> Result<(), Failure> {
+        let home = self.home.home();
         // First: a mistyped home stays as it is.
-        let secret = self.home.key()?;
+        let secret = home.key()?;
         signals::serve_reloads();
-        let lock = signals::or_interrupted(session::lock(&self.home, "run")).await?;
-        let mut settings = started(&self.home)?;
-        let service = Service::start(&self.home, lock, secret, &settings).await?;
+        let lock = signals::or_interrupted(session::lock(&home, "run")).await?;
+        let mut settings = started(&home)?;
+        let service = Service::start(&home, lock, secret, &settings).await?;
         // Messages stay in the inbox until a client reads it.
-        keep(&self.home, &mut settings, service, |_| {
-            std::future::pending()
-        })
-        .await
+        keep(&home, &mut settings, service, |_| std::future::pending()).await
     }
 }
 
 impl Listen {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        if !self.home.exists() {
-            self.home.key_or_new()?;
+        let home = self.home.home();
+        if !home.exists() {
+            home.key_or_new()?;
         }
         let reads = async |client: &_| follow(client, DEFAULT_CONSUMER, true, &self.print).await;
-        let entering = session::running_or_lock(&self.home, "listen");
+        let entering = session::running_or_lock(&home, "listen");
         match signals::or_interrupted(entering).await? {
             Ok(client) => tokio::select! {
                 outcome = reads(&client) => outcome,
                 () = signals::stopped() => Ok(()),
             },
-            Err(lock) => self.start(lock, reads).await,
+            Err(lock) => Self::start(&home, lock, reads).await,
         }
     }
 
     async fn start(
-        &self,
+        home: &Home,
         lock: Lock,
         reads: impl AsyncFnOnce(&dht_api::Client) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         signals::serve_reloads();
-        let secret = self.home.key_or_new()?;
-        let mut settings = started(&self.home)?;
-        let service = Service::start(&self.home, lock, secret, &settings).await?;
+        let secret = home.key_or_new()?;
+        let mut settings = started(home)?;
+        let service = Service::start(home, lock, secret, &settings).await?;
         let client = service.client().clone();
-        keep(&self.home, &mut settings, service, |_| reads(&client)).await
+        keep(home, &mut settings, service, |_| reads(&client)).await
     }
 }
 

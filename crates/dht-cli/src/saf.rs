@@ -13,9 +13,10 @@ use serde_json::json;
 
 use crate::{
     exit::{Failure, chain},
-    home::Home,
+    home::{DialingHome, Home},
     inbox::Ask,
     lock::Lock,
+    number::number,
     output::print,
     session::{Session, refused, running_or_lock},
     signals,
@@ -70,7 +71,7 @@ struct List {
     #[arg(long, value_name = "KEY")]
     recipient: Option<PublicKey>,
     /// Most lines to print, at least 1; a running node prints at most 1000.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 1000, allow_negative_numbers = true, value_parser = number::<u64>(1..=u64::from(u32::MAX)))]
     limit: u64,
     /// Print one JSON object for each line.
     #[arg(long)]
@@ -110,7 +111,7 @@ struct What {
         As `dht-node inbox fetch --ack`: a message is printed once.")]
 struct Fetch {
     #[command(flatten)]
-    home: Home,
+    home: DialingHome,
     #[command(flatten)]
     ask: Ask,
     /// Print one JSON object for each message, then one with counts.
@@ -200,10 +201,9 @@ impl Purge {
 
 impl Fetch {
     async fn run(self) -> Result<(), Failure> {
-        Session::with(&self.home, "saf fetch", Home::key, async |session| {
-            self.ask
-                .fetch_and_take(&self.home, session, self.json)
-                .await
+        let home = self.home.home();
+        Session::with(&home, "saf fetch", Home::key, async |session| {
+            self.ask.fetch_and_take(&home, session, self.json).await
         })
         .await
     }

@@ -5,7 +5,7 @@ use std::{io::Read as _, path::PathBuf, time::Duration};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use dht_api::{
-    Client, ClientError,
+    Client,
     types::{MAX_TTL_SECONDS, MessageState, NewMessage, OutgoingMessage},
 };
 use dht_core::PublicKey;
@@ -15,7 +15,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     exit::Failure,
-    home::Home,
+    home::{DialingHome, Home},
+    number::number,
     output::print,
     progress::shown,
     session::{Session, appearance, refused, warn},
@@ -28,7 +29,7 @@ use crate::{
 #[command(
     after_help = "Examples:\n  dht-node send --home b --to \"$(dht-node id --home a --address)\" --text hi\n  \
     dht-node send --home b --to KEY --text hi --wait received     # searches for the key\n  \
-    dht-node send --to KEY --file letter.txt --key letter-17      # again with the same key: still one message\n  \
+    dht-node send --to KEY --file letter.txt --key letter-17      # once, however often it runs\n  \
     echo hi | dht-node send --to KEY::ADDR\n\n\
     If a node runs on the home, it sends the message. If none does, the command starts one for as long as it waits. A \
     message that was taken and has not come as far when the time is over stays in the outbox of the home: the node goes \
@@ -36,29 +37,35 @@ use crate::{
 )]
 pub(crate) struct Send {
     #[command(flatten)]
-    home: Home,
+    home: DialingHome,
     /// The recipient: KEY::ADDR as printed by `dht-node id --address`, or the public key alone, which is searched for.
     #[arg(long, value_name = "KEY[::ADDR]")]
     to: Recipient,
     /// Send this text.
-    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with = "file",
+        allow_hyphen_values = true
+    )]
     text: Option<String>,
     /// Send the content of this file; standard input without --text and --file.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Message type of the application.
-    #[arg(long = "type", value_name = "NUMBER", default_value_t = 0)]
+    #[arg(long = "type", value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true,
+        value_parser = number(i32::MIN..=i32::MAX))]
     message_type: i32,
     /// How far the message must have come.
     #[arg(long, value_enum, value_name = "STATE", default_value_t = Wait::Sent)]
     wait: Wait,
     /// Give up waiting after this many seconds, at least 1.
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
-        value_parser = clap::value_parser!(u64).range(1..=MAX_TTL_SECONDS))]
+        allow_negative_numbers = true, value_parser = number::<u64>(1..=MAX_TTL_SECONDS))]
     timeout: u64,
     /// Seconds for which the message is tried, at most 3 days.
     #[arg(long, value_name = "SECONDS", default_value_t = MAX_TTL_SECONDS,
-        value_parser = clap::value_parser!(u64).range(1..=MAX_TTL_SECONDS))]
+        allow_negative_numbers = true, value_parser = number::<u64>(1..=MAX_TTL_SECONDS))]
     ttl: u64,
     /// Own name for the message, at most 128 bytes: the same message with the same name is sent once.
     #[arg(long, value_name = "NAME")]
@@ -104,34 +111,40 @@ impl Send {
         message.message_type = self.message_type;
         message.ttl_seconds = Some(self.ttl);
         message.key.clone_from(&self.key);
-        if self.to.peer.is_none() && self.home.config()?.peers.is_empty() {
-            signals::or_interrupted(appearance(&self.home)).await?;
+        let home = self.home.home();
+        if self.to.peer.is_none() && home.config()?.peers.is_empty() {
+            signals::or_interrupted(appearance(&home)).await?;
         }
         let sending =
-            async |session: &Session| shown("sending", self.send(session, &message)).await;
-        let sent = Session::with(&self.home, "send", Home::key_or_new, sending).await?;
+            async |session: &Session| shown("sending", self.send(&home, session, &message)).await;
+        let (sent, detour) = Session::with(&home, "send", Home::key_or_new, sending).await?;
         let (to, state) = (self.to.key.to_string(), sent.state.name());
         let text = if self.json {
+            if let Some(cause) = &detour {
+                warn(cause);
+            }
             json!({
                 "id": sent.id, "to": to, "bytes": bytes, "state": state, "holders": sent.holders,
             })
             .to_string()
         } else {
-            format!("{state} {bytes} bytes to {to}")
+            outcome_line(&sent, bytes, detour.as_ref())
         };
         signals::or_interrupted(print(text)).await
     }
 
+    /// The message as far as it has come, and why the recipient was not reached at the address given.
     async fn send(
         &self,
+        home: &Home,
         session: &Session,
         message: &NewMessage,
-    ) -> Result<OutgoingMessage, Failure> {
+    ) -> Result<(OutgoingMessage, Option<Failure>), Failure> {
         let limit = Duration::from_secs(self.timeout);
         let until = Instant::now() + limit;
         let late =
             |what: &str| Failure::unreachable(format!("{what} within {limit:?}; see --timeout"));
-        timeout_at(until, self.prepare(session))
+        let detour = timeout_at(until, self.prepare(home, session))
             .await
             .map_err(|_| late("not connected"))??;
         let sent = timeout_at(until, session.client.send(message)).await;
@@ -152,21 +165,23 @@ impl Send {
                 Ok(now) => sent = now.map_err(|error| refused(&error))?,
                 Err(_) => {
                     let now = session.client.message(sent.id).await;
-                    return Err(self.not_so_far(&now, &sent, limit));
+                    let now = now.as_ref().unwrap_or(&sent);
+                    return Err(not_so_far(home, now, detour.as_ref(), limit));
                 }
             }
         }
-        Ok(sent)
+        Ok((sent, detour))
     }
 
-    /// Connects to the recipient at the address given. A short-lived node also connects to the configured peers.
-    async fn prepare(&self, session: &Session) -> Result<(), Failure> {
+    /// Connects to the recipient at the address given; why it is not reached if other nodes may reach it. A short-lived
+    /// node also connects to the configured peers.
+    async fn prepare(&self, home: &Home, session: &Session) -> Result<Option<Failure>, Failure> {
         let configured = match session.own {
             None => Vec::new(),
-            Some(_) => self.home.config()?.peers,
+            Some(_) => home.config()?.peers,
         };
         let is_alone = session.own.is_some() && configured.is_empty();
-        match &self.to.peer {
+        let detour = match &self.to.peer {
             None if is_alone && self.to.key != own_key(&session.client).await? => {
                 return Err(Failure::config(
                     "no node to ask for the recipient; name its address with --to KEY::ADDR, or set peers in the configuration"
@@ -175,31 +190,13 @@ impl Send {
             }
             Some(peer) => match session.reach(std::iter::once(peer)).await {
                 Err(failure) if is_alone => return Err(failure),
-                // There are other ways to the recipient.
-                Err(failure) => warn(&failure),
-                Ok(()) => {}
+                Err(failure) => Some(failure),
+                Ok(()) => None,
             },
-            None => {}
-        }
-        session.reach(configured.iter()).await
-    }
-
-    /// The time is over, and the message stays in the outbox.
-    fn not_so_far(
-        &self,
-        now: &Result<OutgoingMessage, ClientError>,
-        before: &OutgoingMessage,
-        limit: Duration,
-    ) -> Failure {
-        let now = now.as_ref().unwrap_or(before);
-        let reason = now.last_error.as_deref();
-        let reason = reason.map_or_else(String::new, |error| format!(": {error}"));
-        Failure::unreachable(format!(
-            "message {} is {} after {limit:?}{reason}; it stays in the outbox of {} and is tried again; see --timeout",
-            now.id,
-            now.state.name(),
-            self.home.path().display()
-        ))
+            None => None,
+        };
+        session.reach(configured.iter()).await?;
+        Ok(detour)
     }
 
     async fn payload(&self) -> Result<Bytes, Failure> {
@@ -220,6 +217,40 @@ impl Send {
             .unwrap_or_else(|error| Err(std::io::Error::other(error)))
             .map_err(|error| Failure::other(format!("cannot read {name}: {error}")))
     }
+}
+
+/// What became of a message. A copy that was sent while the recipient was not reached has only gone to other nodes.
+fn outcome_line(sent: &OutgoingMessage, bytes: usize, detour: Option<&Failure>) -> String {
+    let (state, to) = (sent.state.name(), sent.to);
+    match (sent.state, detour) {
+        (MessageState::Sent, Some(cause)) => {
+            format!("{state} {bytes} bytes towards {to} by other nodes: {cause}")
+        }
+        (MessageState::Stored, Some(cause)) => {
+            format!("{state} {bytes} bytes for {to} at other nodes: {cause}")
+        }
+        _ => format!("{state} {bytes} bytes to {to}"),
+    }
+}
+
+/// The time is over, and the message stays in the outbox.
+fn not_so_far(
+    home: &Home,
+    now: &OutgoingMessage,
+    detour: Option<&Failure>,
+    limit: Duration,
+) -> Failure {
+    let reason = now
+        .last_error
+        .as_deref()
+        .or_else(|| detour.map(Failure::message));
+    let reason = reason.map_or_else(String::new, |error| format!(": {error}"));
+    Failure::unreachable(format!(
+        "message {} is {} after {limit:?}{reason}; it stays in the outbox of {} and is tried again; see --timeout",
+        now.id,
+        now.state.name(),
+        home.path().display()
+    ))
 }
 
 async fn own_key(client: &Client) -> Result<PublicKey, Failure> {

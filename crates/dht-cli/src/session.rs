@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const NODE_PATIENCE: Duration = Duration::from_secs(60);
 /// Time for a node to appear that was started together with a command, and for one that listens to serve its API.
 const APPEARANCE: Duration = Duration::from_secs(2);
+/// What a command does before it has reached a node.
+const WAITING: &str = "waiting for the node of this home";
 /// Interval between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -65,7 +67,7 @@ impl Session {
                 }
             }
         };
-        let opening = shown("waiting for the node of this home", opening);
+        let opening = shown(WAITING, opening);
         let session = signals::or_interrupted(opening).await?;
         let outcome = signals::or_interrupted(work(&session)).await;
         if let Some(service) = session.own {
@@ -108,6 +110,7 @@ impl Door {
         let start = Instant::now();
         loop {
             if let Some(client) = answering(home).await? {
+                check_flags(home, &client).await?;
                 return Ok(Self::Running(client));
             }
             match home.try_lock(command)? {
@@ -147,23 +150,17 @@ pub(crate) async fn appearance(home: &Home) -> Result<(), Failure> {
 
 /// A client of the node that must run on a home.
 pub(crate) async fn running(home: &Home) -> Result<Client, Failure> {
-    let none = |_lock| {
-        let home = home.path().display();
-        Failure::other(format!(
-            "no node runs on {home}; start one with: dht-node run --home {home}"
-        ))
-    };
     if !home.exists() {
-        return Err(none(()));
+        home.key()?;
     }
-    match shown(
-        "waiting for the node of this home",
-        Door::find(home, "client"),
-    )
-    .await?
-    {
+    match shown(WAITING, Door::find(home, "client")).await? {
         Door::Running(client) => Ok(client),
-        Door::Free(_) => Err(none(())),
+        Door::Free(_) => {
+            let home = home.path().display();
+            Err(Failure::other(format!(
+                "no node runs on {home}; start one with: dht-node run --home {home}"
+            )))
+        }
     }
 }
 
@@ -184,6 +181,25 @@ pub(crate) async fn lock(home: &Home, command: &str) -> Result<Lock, Failure> {
 /// Logs that a peer is not reached, which others make up for.
 pub(crate) fn warn(failure: &Failure) {
     tracing::warn!(%failure, "a peer is not reached");
+}
+
+/// Refuses flags that say something else than the settings of the running node, which would not follow them.
+async fn check_flags(home: &Home, client: &Client) -> Result<(), Failure> {
+    if home.flags().is_empty() {
+        return Ok(());
+    }
+    let settings = client.config().await.map_err(|error| refused(&error))?;
+    for (key, value) in home.flags() {
+        // A flag is a text or a list of texts, which JSON holds as well.
+        let value = serde_json::to_value(value).unwrap_or_default();
+        if settings.config.get(key) != Some(&value) {
+            return Err(Failure::usage(format!(
+                "the node that runs on {} has another value for {key}; leave --{key} out, or stop the node",
+                home.path().display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A client of the node that serves at the socket of a home; `None` if none does.

@@ -5,7 +5,7 @@ mod check;
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-use dht_core::OutOfRange;
+use dht_core::{Address, DnsKind, Host, OutOfRange};
 use dht_node::Config;
 use serde::Deserialize as _;
 use toml::{Table, Value};
@@ -232,7 +232,25 @@ fn parse(mut table: Table) -> Result<Settings, String> {
         Some(section) => ApiSettings::deserialize(section).map_err(message)?,
     };
     let node = Config::deserialize(table).map_err(message)?;
+    node.listen.iter().try_for_each(check_listen)?;
     Ok(Settings { node, api, log })
+}
+
+/// Refuses an address that no node can listen on, whatever the machine.
+pub(crate) fn check_listen(address: &Address) -> Result<(), String> {
+    match address.host() {
+        Some(
+            Host::Ip(..)
+            | Host::Dns {
+                kind: DnsKind::Dns | DnsKind::Dns4,
+                ..
+            },
+        ) => Ok(()),
+        _ => Err(format!(
+            "`{address}` is not an address to listen on, as in /ip4/0.0.0.0/tcp/18189, /ip6/::/tcp/18189 or \
+            /dns4/NAME/tcp/18189"
+        )),
+    }
 }
 
 /// The default of every setting.
@@ -352,6 +370,7 @@ mod tests {
             ("DHT_NODE_NETWORK", "mars", "esmeralda"),
             ("DHT_NODE_LOG", "warning", "did you mean `warn`?"),
             ("DHT_NODE_FORWARD", "yes", "true or false"),
+            ("DHT_NODE_LISTEN", "/dns6/a/tcp/1", "as in /ip4/0.0.0.0/tcp"),
             ("DHT_NODE_API_LISTEN", "here", "127.0.0.1:18190"),
             ("DHT_NODE_API_LIMITS_CONNECTIONS", "0", "range 1 to 1048576"),
         ] {
@@ -403,6 +422,10 @@ mod tests {
                 "listen is [7], which is not a list of texts",
             ),
             ("peers = ['nobody']", "peers: "),
+            (
+                "listen = ['/ip4/127.0.0.1/udp/1']",
+                "listen: `/ip4/127.0.0.1/udp/1` is not an address to listen on, as in /ip4/",
+            ),
             ("log = 7", "log is 7, which is not a text"),
             ("log = 'loud'", "log: `loud` is not a level"),
             (

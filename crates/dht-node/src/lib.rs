@@ -61,7 +61,7 @@ pub use dht_core::{Message, OsEntropy, SystemClock};
 pub use dht_inbound::{Acceptance, RateLimits};
 #[cfg(feature = "saf")]
 pub use dht_mailbox::StoreStats;
-pub use dht_outbound::SendError;
+pub use dht_outbound::{SearchError, SendError};
 pub use dht_peers::policy::AttributionProfile;
 #[cfg(feature = "saf")]
 pub use dht_saf::{Config as SafConfig, FetchSummary, SafEvent};

@@ -47,6 +47,12 @@ impl ApiError {
             .with_hint("run it with a home: `dht-node run --home DIRECTORY`")
     }
 
+    /// Of a node that has nobody to send to or to ask.
+    pub(super) fn nobody_connected(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::NobodyConnected, message)
+            .with_hint("connect to a node: POST /v1/ping with KEY::ADDRESS")
+    }
+
     /// Of a node that stores nothing for others.
     pub(super) fn no_store() -> Self {
         Self::new(
@@ -180,8 +186,7 @@ impl From<SendError> for ApiError {
         match error {
             SendError::TooLarge { .. } => Self::new(ErrorCode::TooLarge, message),
             SendError::NotFound => Self::new(ErrorCode::UnknownPeer, message),
-            SendError::NobodySelected => Self::new(ErrorCode::NobodyConnected, message)
-                .with_hint("connect to a node: POST /v1/ping with KEY::ADDRESS"),
+            SendError::NobodySelected => Self::nobody_connected(message),
             SendError::Closed => Self::new(ErrorCode::Stopping, message),
             SendError::Seal(_) => Self::new(ErrorCode::BadRequest, message),
             _ => Self::new(ErrorCode::PeerFailed, message),

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use crate::{
     exit::Failure,
+    number::number,
     output::{all_read, check_open, is_read, print, print_read, printable},
     session::refused,
 };
@@ -28,7 +29,7 @@ pub(crate) struct Print {
     #[arg(long)]
     pub(crate) json: bool,
     /// Stop after this many messages, at least 1.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = number::<u64>(1..=u64::from(u32::MAX)))]
     pub(crate) count: Option<u64>,
 }
 

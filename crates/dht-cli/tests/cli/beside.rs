@@ -142,12 +142,32 @@ async fn keys_without_address_are_searched() {
     tokio::join!(b.shutdown(), c.shutdown());
 }
 
+/// The error says how to connect to a node that can be asked.
+#[tokio::test]
+async fn lonely_nodes_ask_nobody() {
+    let dir = TempDir::new().unwrap();
+    let node = start(dir.path()).await;
+    let key = secret(9).public_key().to_string();
+    for args in [
+        &["ping", &key][..],
+        &["discover", &key],
+        &["inbox", "fetch"],
+    ] {
+        let (_, error) = run_to(6, dir.path(), args).await;
+        assert!(error.contains("dht-node ping KEY::ADDR"), "{error}");
+    }
+    let to = format!("{key}::/ip4/127.0.0.1/udp/1");
+    let (_, error) = run_to(6, dir.path(), &["peers", "add", &to]).await;
+    assert!(error.contains("/ip4/IP/tcp/PORT"), "{error}");
+    stop(node).await;
+}
+
 #[tokio::test]
 async fn peers_and_bans_are_managed() {
     let dir = TempDir::new().unwrap();
     let (a, b) = (dir.path().join("a"), other(2).await);
-    let (_, error) = run_to(1, &a, &["peers", "list"]).await;
-    assert!(error.contains("dht-node run --home"), "{error}");
+    let (_, error) = run_to(4, &a, &["peers", "list"]).await;
+    assert!(error.contains("dht-node init --home"), "{error}");
     assert!(!a.exists(), "a command that needs a node makes no home");
 
     let node = start(&a).await;

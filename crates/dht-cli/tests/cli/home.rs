@@ -87,6 +87,19 @@ async fn init_refuses_other_settings() {
 }
 
 #[tokio::test]
+async fn unusable_listen_addresses_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let (home, address) = (dir.path().join("new"), "/ip4/127.0.0.1/udp/1");
+    let (_, error) = run_to(2, &home, &["init", "--listen", address]).await;
+    assert!(error.contains("/ip4/0.0.0.0/tcp/18189"), "{error}");
+    assert!(!home.exists());
+    let config = format!("listen = ['{address}']");
+    std::fs::write(dir.path().join("config.toml"), config).unwrap();
+    let (_, error) = run_to(3, dir.path(), &["init"]).await;
+    assert!(error.contains("/ip4/0.0.0.0/tcp/18189"), "{error}");
+}
+
+#[tokio::test]
 async fn port_zero_is_no_address() {
     let dir = TempDir::new().unwrap();
     run_to(0, dir.path(), &["init", "--listen", "/ip4/127.0.0.1/tcp/0"]).await;
@@ -190,6 +203,9 @@ async fn one_home_has_one_process() {
     child.kill().await.unwrap();
 }
 
+/// A public key of nobody.
+const KEY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
 #[tokio::test]
 async fn run_needs_a_home() {
     let dir = TempDir::new().unwrap();
@@ -202,11 +218,23 @@ async fn run_needs_a_home() {
         &["saf", "fetch"],
         &["saf", "list"],
         &["saf", "purge", "--all"],
+        &["status"],
+        &["peers", "list"],
+        &["peers", "show", KEY],
+        &["bans", "list"],
+        &["bans", "lift", KEY],
+        &["discover", KEY],
+        &["ping", KEY],
     ];
     for args in others {
-        run_to(4, &home, args).await;
+        let (_, error) = run_to(4, &home, args).await;
+        assert!(error.contains("dht-node init --home"), "{args:?} {error}");
         assert!(!home.exists(), "a mistyped home is not made: {args:?}");
     }
+    let idle = dir.path().join("idle");
+    run_to(0, &idle, &["init"]).await;
+    let (_, error) = run_to(1, &idle, &["status"]).await;
+    assert!(error.contains("dht-node run --home"), "{error}");
     std::fs::create_dir(&home).unwrap();
     std::fs::write(home.join("inbox.redb"), "of another key").unwrap();
     for args in [&["listen"][..], &["init"], &["id"]] {
@@ -228,7 +256,7 @@ async fn foreign_folders_stay_unchanged() {
     fs::write(shared.join("letter.txt"), "of somebody").unwrap();
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).unwrap();
     for (code, args) in [
-        (1, &["status"][..]),
+        (4, &["status"][..]),
         (4, &["run"]),
         (4, &["listen"]),
         (4, &["init"]),

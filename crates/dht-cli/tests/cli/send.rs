@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 
-use super::{listen, run_to, secret, within};
+use super::{address, listen, other, run_to, secret, start, stop, within};
 
 #[tokio::test]
 async fn unreachable_peer_exits_with_six() {
@@ -27,7 +27,7 @@ async fn one_home_sends_to_another() {
 
     let text = "grüße \u{1b}[31m";
     let send = [
-        "send", "--to", &address, "--text", text, "--type", "5", "--json",
+        "send", "--to", &address, "--text", text, "--type", "-5", "--json",
     ];
     let (sent, _) = run_to(0, &b, &send).await;
     let sent: serde_json::Value = serde_json::from_str(&sent).unwrap();
@@ -39,12 +39,52 @@ async fn one_home_sends_to_another() {
     assert_eq!(line.lines().count(), 1, "{line}");
     let received: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(received["text"], text);
-    assert_eq!(received["type"], 5);
+    assert_eq!(received["type"], -5);
     assert_eq!(received["bytes"], text.len());
     let (sender, _) = run_to(0, &b, &["id", "--json"]).await;
     let sender: serde_json::Value = serde_json::from_str(&sender).unwrap();
     assert_eq!(received["sender"], sender["public_key"]);
     assert!(!a.join("addresses").exists(), "a stopped node is nowhere");
+}
+
+/// The recipient does not listen where the sender was told, and another node takes the message.
+#[tokio::test]
+async fn detours_name_their_cause() {
+    let dir = TempDir::new().unwrap();
+    let node = start(dir.path()).await;
+    let neighbour = other(1).await;
+    within(neighbour.connect(&address(dir.path()).await))
+        .await
+        .unwrap();
+    let key = secret(9).public_key();
+    let to = format!("{key}::/ip4/127.0.0.1/tcp/1");
+    let (out, error) = run_to(0, dir.path(), &["send", "--to", &to, "--text", "hi"]).await;
+    // The neighbour may have confirmed its copy already.
+    let (sent, stored) = (
+        format!("sent 2 bytes towards {key} by other nodes: "),
+        format!("stored 2 bytes for {key} at other nodes: "),
+    );
+    assert!(out.starts_with(&sent) || out.starts_with(&stored), "{out}");
+    assert!(out.contains("refused"), "{out}");
+    assert_eq!(error, "");
+    neighbour.shutdown().await;
+    stop(node).await;
+}
+
+/// A running node goes on with its own settings.
+#[tokio::test]
+async fn flags_beside_a_node_are_compared() {
+    let dir = TempDir::new().unwrap();
+    let node = start(dir.path()).await;
+    let to = address(dir.path()).await.to_string();
+    let send = ["send", "--to", &to, "--text", "-hi", "--network"];
+    run_to(0, dir.path(), &[&send[..], &["localnet"]].concat()).await;
+    let (_, error) = run_to(2, dir.path(), &[&send[..], &["igor"]].concat()).await;
+    assert!(error.contains("leave --network out"), "{error}");
+    let other = ["listen", "--listen", "/ip4/127.0.0.1/tcp/1"];
+    let (_, error) = run_to(2, dir.path(), &other).await;
+    assert!(error.contains("leave --listen out"), "{error}");
+    stop(node).await;
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ async fn wrong_usage_exits_with_two() {
     run_to(2, dir.path(), &["listen", "--network", "mars"]).await;
     let zero = "0";
     for args in [
+        ["demo", "--messages", "-1", "--json"],
+        ["peers", "list", "--limit", "many"],
         ["peers", "list", "--limit", zero],
         ["saf", "list", "--limit", zero],
         ["inbox", "fetch", "--timeout", zero],
@@ -33,9 +35,21 @@ async fn wrong_usage_exits_with_two() {
         ],
     ] {
         let (_, error) = run_to(2, dir.path(), &args).await;
-        assert!(error.contains("1.."), "{error}");
+        assert!(error.contains("range 1 to "), "{error}");
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn missing_commands_show_the_help() {
+    for args in [&[][..], &["peers"]] {
+        let output = within(Command::new(BINARY).args(args).output()).await;
+        let output = output.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.starts_with("error: a command is missing"), "{error}");
+        assert!(error.contains("Usage: dht-node"), "{error}");
+    }
 }
 
 /// The operator reads in `docs/bans.md` what the code does.

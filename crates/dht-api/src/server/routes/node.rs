@@ -147,7 +147,10 @@ pub(in super::super) async fn fetch(State(api): State<Arc<Api>>) -> Result<Respo
     let summary = fetched.map_err(|error| {
         let code = match error {
             FetchError::Disabled => ErrorCode::Disabled,
-            FetchError::NobodyToAsk => ErrorCode::NobodyConnected,
+            FetchError::NobodyToAsk => {
+                let message = "no node is connected that could store messages";
+                return ApiError::nobody_connected(message);
+            }
             _ => ErrorCode::PeerFailed,
         };
         ApiError::new(code, error.to_string())

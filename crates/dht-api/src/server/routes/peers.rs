@@ -4,6 +4,7 @@ use std::{collections::HashSet, io::ErrorKind, sync::Arc};
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use dht_core::{ClaimError, Features, NodeId, PeerAddress, PublicKey, Severity, UnixSeconds};
+use dht_node::SearchError;
 use dht_peers::{Ban, BanOutcome, BanTarget, FOREVER, PeerFilter, PeerRecord};
 use dht_transport::{DialError, IdentityError, UpgradeError};
 use serde::Deserialize;
@@ -268,14 +269,9 @@ pub(in super::super) async fn discover(
 ) -> Result<Response, ApiError> {
     let node = &api.parts.node;
     let unknown = |message: String| ApiError::new(ErrorCode::UnknownPeer, message);
-    node.discover(&public_key).await.map_err(|error| {
-        if node.stats().connections == 0 {
-            let message = "no node is connected that could be asked";
-            return ApiError::new(ErrorCode::NobodyConnected, message)
-                .with_hint("connect to a node: POST /v1/ping with KEY::ADDRESS");
-        }
-        unknown(chain(&error))
-    })?;
+    node.discover(&public_key)
+        .await
+        .map_err(|error| search_failed(&api, &error, ErrorCode::UnknownPeer))?;
     let record = node.directory().find_by_key(&public_key);
     let record = record.ok_or_else(|| unknown("the peer was found and forgotten".to_owned()))?;
     let is_connected = connected(&api).contains(record.node_id());
@@ -327,7 +323,7 @@ pub(in super::super) async fn ping(
         None => node
             .dial_or_discover(&key)
             .await
-            .map_err(|error| failed(&error))?,
+            .map_err(|error| search_failed(&api, &error, ErrorCode::PeerFailed))?,
     }
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let dialled = begin.elapsed();
@@ -342,11 +338,23 @@ pub(in super::super) async fn ping(
     Ok(json(StatusCode::OK, &pong))
 }
 
+/// The error of a search; it says if there was nobody to ask.
+fn search_failed(api: &Api, error: &SearchError, code: ErrorCode) -> ApiError {
+    let is_unasked = matches!(error, SearchError::NotSent(_) | SearchError::NotFound(_));
+    if is_unasked && api.parts.node.stats().connections == 0 {
+        return ApiError::nobody_connected("no node is connected that could be asked");
+    }
+    ApiError::new(code, chain(error))
+}
+
 /// What can be done about a dial that failed.
 const fn advice(error: &DialError) -> Option<&'static str> {
     match error {
         DialError::Connect(ErrorKind::ConnectionRefused) => {
             Some("is the peer running, and is the port right?")
+        }
+        DialError::NoAddresses => {
+            Some("a node dials /ip4/IP/tcp/PORT, /ip6/IP/tcp/PORT and /dns4/NAME/tcp/PORT")
         }
         DialError::Upgrade(UpgradeError::WrongKey) => {
             Some("ask the peer for its address, as printed by: dht-node id --address")
