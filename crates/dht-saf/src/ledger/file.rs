@@ -1,6 +1,6 @@
 //! The file of the ledger.
 
-use std::{io, mem, path::Path};
+use std::{fs, io, mem, path::Path};
 
 use dht_core::UnixSeconds;
 use dht_mailbox::StoreError;
@@ -35,6 +35,10 @@ enum Status {
 impl LedgerFile {
     /// Opens the file at this path, which is created if it does not exist.
     pub(super) fn at(path: &Path) -> Result<(Self, State), StoreError> {
+        make(path, |new| {
+            Database::create(new).map(drop).map_err(Into::into)
+        })
+        .map_err(failure)?;
         let path = path.to_path_buf();
         Self::load(Box::new(move || Ok(Database::create(&path)?)))
     }
@@ -64,6 +68,28 @@ impl LedgerFile {
     pub(super) fn close(&self) {
         *self.status.lock() = Status::Closed;
     }
+}
+
+/// Makes a file that is not there, whole or not at all: redb does not open one that was left half made, as on a full disk.
+fn make(
+    path: &Path,
+    create: impl FnOnce(&Path) -> Result<(), redb::Error>,
+) -> Result<(), redb::Error> {
+    if path.exists() {
+        return Ok(());
+    }
+    let new = path.with_extension("new");
+    if let Err(error) = fs::remove_file(&new)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error.into());
+    }
+    let made = create(&new).and_then(|()| Ok(fs::rename(&new, path)?));
+    if made.is_err() {
+        // What stays is removed by the next attempt.
+        let _ = fs::remove_file(&new);
+    }
+    made
 }
 
 fn read(database: &Database) -> Result<State, redb::Error> {
@@ -128,5 +154,28 @@ fn read_table<V: redb::Value + 'static>(
         Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As on a disk that is full when the home is new, and then has room.
+    #[test]
+    fn half_made_files_are_not_kept() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("ledger.redb");
+        let full = |new: &Path| {
+            fs::write(new, [0; 73_728])?;
+            Err(io::Error::from(io::ErrorKind::StorageFull).into())
+        };
+        let made = make(&path, full).map_err(failure);
+        assert!(matches!(made, Err(StoreError::DiskFull)));
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+        // A process that was killed meanwhile.
+        fs::write(path.with_extension("new"), [0; 73_728]).unwrap();
+        LedgerFile::at(&path).unwrap();
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
     }
 }
