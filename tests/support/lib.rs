@@ -2,6 +2,7 @@
 //!
 //! - [`chain`] kills a sender, a holder and a recipient: `cargo xtask crash --chain`.
 //! - [`crash`] kills a writer of the mailbox: `cargo xtask crash`.
+//! - [`interop`] lets our nodes talk to nodes of the reference implementation: `cargo xtask interop`.
 //! - [`vectors`] checks golden vectors: `cargo xtask vectors DIR`.
 //! - [`load`] sends one node more than it can carry: `cargo xtask load`.
 //! - [`attack`] lets hostile peers at a node that serves honest ones: `cargo xtask attack`.
@@ -16,6 +17,7 @@ pub mod attack;
 pub mod chain;
 pub mod crash;
 pub mod frames;
+pub mod interop;
 pub mod load;
 pub mod loopback;
 pub mod target;

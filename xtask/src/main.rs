@@ -8,6 +8,7 @@ mod codegen;
 mod crash;
 mod deps;
 mod docs;
+mod interop;
 mod load;
 mod repo;
 mod test;
@@ -42,6 +43,7 @@ enum Command {
     Bench(bench::Bench),
     Load(load::Load),
     Attack(attack::Attack),
+    Interop(interop::Interop),
     Crash(crash::Crash),
     Tidy(tidy::Tidy),
 }
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Bench(command) => command.run(),
         Command::Load(command) => command.run(),
         Command::Attack(command) => command.run(),
+        Command::Interop(command) => command.run(),
         Command::Crash(command) => command.run(),
         Command::Tidy(command) => command.run(),
     };

@@ -1,0 +1,133 @@
+//! Lets our nodes talk to stock ones. Run it through `cargo xtask interop`, which builds those.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use clap::Parser;
+use dht_tests::interop::{Program, SCENARIOS, Scenario, Version, World, ours};
+
+/// Scenarios at once: most of each is waiting.
+const AT_ONCE: usize = 3;
+
+/// Lets our nodes talk to stock ones.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "interop")]
+struct Flags {
+    /// A version and its program, as in `1.0.0-rc.5=FILE`.
+    #[arg(long = "stock", value_name = "VERSION=FILE", value_parser = version)]
+    stock: Vec<Version>,
+    /// Only scenarios whose name contains this.
+    #[arg(long)]
+    filter: Option<String>,
+    /// Only the most important, with less.
+    #[arg(long)]
+    quick: bool,
+    /// List the scenarios.
+    #[arg(long)]
+    list: bool,
+}
+
+fn version(text: &str) -> Result<Version, String> {
+    let (name, file) = text
+        .split_once('=')
+        .ok_or("no = between version and file")?;
+    Ok(Version {
+        name: name.to_owned(),
+        program: Program {
+            file: PathBuf::from(file),
+            arguments: Vec::new(),
+        },
+    })
+}
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(ours::FLAG) {
+        return finish(ours::run().map(|()| true));
+    }
+    finish(play_all(&Flags::parse()))
+}
+
+#[expect(clippy::print_stderr, reason = "tells the person at the terminal")]
+fn finish(outcome: anyhow::Result<bool>) -> ExitCode {
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("interop: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is what the user asked for")]
+fn play_all(flags: &Flags) -> anyhow::Result<bool> {
+    let wanted = |scenario: &&Scenario| {
+        let filter = flags.filter.as_deref().unwrap_or_default();
+        scenario.name.contains(filter) && (!flags.quick || scenario.quick)
+    };
+    let scenarios: Vec<&Scenario> = SCENARIOS
+        .iter()
+        .flat_map(|group| group.iter())
+        .filter(wanted)
+        .collect();
+    anyhow::ensure!(
+        !scenarios.is_empty(),
+        "no scenario has such a name; --list shows all"
+    );
+    if flags.list {
+        for scenario in scenarios {
+            println!("{:<32} {}", scenario.name, scenario.about);
+        }
+        return Ok(true);
+    }
+    let ours = Program {
+        file: std::env::current_exe()?,
+        arguments: vec![ours::FLAG.to_owned()],
+    };
+    let runs: Vec<(&Version, &Scenario)> = flags
+        .stock
+        .iter()
+        .flat_map(|version| scenarios.iter().map(move |scenario| (version, *scenario)))
+        .filter(|(version, scenario)| version.stores() || !scenario.stores)
+        .collect();
+    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Relaxed);
+                    let Some((version, scenario)) = runs.get(number) else {
+                        break;
+                    };
+                    let outcome = play(version, scenario, &ours, number, flags.quick);
+                    failed.fetch_add(usize::from(outcome.is_err()), Relaxed);
+                    let result = match outcome {
+                        Ok(()) => "passed".to_owned(),
+                        Err(error) => format!("FAILED: {error:#}"),
+                    };
+                    println!("{:<13} {:<32} {result}", version.name, scenario.name);
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
+    println!("{} passed, {failed} failed", runs.len() - failed);
+    Ok(failed == 0)
+}
+
+/// Plays one scenario, on addresses that no other has.
+fn play(
+    version: &Version,
+    scenario: &Scenario,
+    ours: &Program,
+    number: usize,
+    quick: bool,
+) -> anyhow::Result<()> {
+    let [process, ..] = std::process::id().to_le_bytes();
+    let scenario_net = u8::try_from(number)?;
+    let world = World::new(version, ours, (process.max(1), scenario_net), quick)?;
+    (scenario.play)(&world)
+}

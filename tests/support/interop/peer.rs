@@ -1,0 +1,365 @@
+//! The process of a node, seen from the other side.
+
+use std::{
+    collections::HashMap,
+    io::{BufRead as _, BufReader, Write as _},
+    path::PathBuf,
+    process::{Child, ChildStdin, Command as Process, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use dht_core::{NodeId, PublicKey};
+use parking_lot::{Condvar, Mutex};
+use serde_json::Value;
+
+use super::control::{
+    Command, Event, Form, Known, Line, Message, Numbered, Reply, Send, Sent, Setup, fingerprint,
+    payload,
+};
+
+/// Time for anything that a node is told to do, and for what follows from it at others.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A program that is a node.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Its file.
+    pub file: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Peer {
+    child: Child,
+    stdin: Mutex<Option<ChildStdin>>,
+    log: Arc<Log>,
+    setup: Setup,
+    key: PublicKey,
+    next: AtomicU64,
+}
+
+/// What a node has said.
+#[derive(Debug, Default)]
+struct Log {
+    said: Mutex<Said>,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    key: Option<String>,
+    events: Vec<Event>,
+    replies: HashMap<u64, Reply>,
+    ended: bool,
+}
+
+impl Peer {
+    /// Starts a node and waits until it listens.
+    ///
+    /// # Errors
+    /// That it does not start.
+    pub fn start(program: &Program, setup: Setup) -> anyhow::Result<Self> {
+        let mut child = Process::new(&program.file)
+            .args(&program.arguments)
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{} does not start", program.file.display()))?;
+        let mut stdin = child.stdin.take().context("no standard input")?;
+        let stdout = child.stdout.take().context("no standard output")?;
+        let log = Arc::<Log>::default();
+        let reader = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                reader.add(&line);
+            }
+            reader.said.lock().ended = true;
+            reader.more.notify_all();
+        });
+        writeln!(stdin, "{}", serde_json::to_string(&setup)?)?;
+        let key = log.wait("to start", |said| said.key.clone())?.parse()?;
+        Ok(Self {
+            child,
+            stdin: Mutex::new(Some(stdin)),
+            log,
+            setup,
+            key,
+            next: AtomicU64::new(1),
+        })
+    }
+
+    /// Its public key.
+    #[must_use]
+    pub const fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// Its node id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.key.node_id()
+    }
+
+    /// How it was started.
+    #[must_use]
+    pub const fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Key and address of it, as others are told.
+    #[must_use]
+    pub fn known(&self) -> Known {
+        Known {
+            key: self.key.to_string(),
+            addresses: self.setup.listen.iter().cloned().collect(),
+        }
+    }
+
+    /// Tells it to do something; the number is for [`answer`](Self::answer).
+    ///
+    /// # Errors
+    /// That it has ended.
+    pub fn tell(&self, command: Command) -> anyhow::Result<u64> {
+        let id = self.next.fetch_add(1, Relaxed);
+        let line = serde_json::to_string(&Numbered { id, command })?;
+        let mut stdin = self.stdin.lock();
+        let stdin = stdin.as_mut().context("it was told to stop")?;
+        writeln!(stdin, "{line}").context("it has ended")?;
+        Ok(id)
+    }
+
+    /// The answer to a command.
+    ///
+    /// # Errors
+    /// That the command failed, or it does not answer.
+    pub fn answer(&self, id: u64) -> anyhow::Result<Value> {
+        let reply = self
+            .log
+            .wait("to answer", |said| said.replies.remove(&id))?;
+        match reply.err {
+            None => Ok(reply.ok),
+            Some(error) => bail!("it answers: {error}"),
+        }
+    }
+
+    /// Tells it to do something and waits for the answer.
+    ///
+    /// # Errors
+    /// That the command failed, or it does not answer.
+    pub fn ask(&self, command: Command) -> anyhow::Result<Value> {
+        let shown = format!("{command:?}");
+        let answer = self.tell(command).and_then(|id| self.answer(id));
+        answer.with_context(|| format!("{}: {shown}", self.key.short()))
+    }
+
+    /// Tells it where another node is, and has it dial that. What counts is the connection: if the other dials at the same
+    /// time, one of the dials is given up.
+    ///
+    /// # Errors
+    /// That there is no connection.
+    pub fn dial(&self, other: &Self) -> anyhow::Result<()> {
+        self.ask(Command::Add(other.known()))?;
+        let key = other.key.to_string();
+        let dialled = self.ask(Command::Dial { key });
+        let connected = other
+            .wait_connected(self)
+            .and_then(|()| self.wait_connected(other));
+        connected.with_context(|| format!("dialled: {dialled:?}"))
+    }
+
+    /// Waits until it is connected to another node.
+    ///
+    /// # Errors
+    /// That it is not.
+    pub fn wait_connected(&self, other: &Self) -> anyhow::Result<()> {
+        let peer = other.id().to_string();
+        self.wait("to be connected", |events| is_connected(events, &peer))
+    }
+
+    /// Waits until it is not connected to the node with this id.
+    ///
+    /// # Errors
+    /// That it is.
+    pub fn wait_disconnected(&self, peer: &str) -> anyhow::Result<()> {
+        self.wait("to be disconnected", |events| !is_connected(events, peer))
+    }
+
+    /// Sends messages, all of which must be sent. Of the nodes closest to a recipient, some may be offline.
+    ///
+    /// # Errors
+    /// That one failed.
+    pub fn send(&self, send: Send) -> anyhow::Result<()> {
+        let (shown, count) = (format!("{send:?}"), send.count);
+        let may_fail = send.form == Form::Closest;
+        let Sent { sent, failed } = serde_json::from_value(self.ask(Command::Send(send))?)?;
+        ensure!(
+            (may_fail || failed == 0) && sent >= count,
+            "{}: {shown}: {sent} sent, {failed} failed",
+            self.key.short()
+        );
+        Ok(())
+    }
+
+    /// Waits until it has received each of these messages, with the right sender, and checks that each came once.
+    ///
+    /// # Errors
+    /// That one is missing, came twice, or is from somebody else.
+    pub fn received(&self, send: &Send, sender: &Self) -> anyhow::Result<()> {
+        self.received_from(send, &sender.key)
+    }
+
+    /// As [`received`](Self::received), from a node that may have ended.
+    ///
+    /// # Errors
+    /// That one is missing, came twice, or is from somebody else.
+    pub fn received_from(&self, send: &Send, sender: &PublicKey) -> anyhow::Result<()> {
+        let is_signed = !matches!(send.form, Form::Clear | Form::Broadcast | Form::Propagate);
+        let from = is_signed.then(|| sender.to_string());
+        let expected: Vec<String> = (0..send.count)
+            .map(|number| fingerprint(&payload(&format!("{}{number}", send.label), send.bytes)))
+            .collect();
+        let arrived = |events: &[Event]| -> HashMap<String, usize> {
+            let mut arrived = HashMap::new();
+            for message in messages(events) {
+                if message.from == from && message.bytes == send.bytes {
+                    *arrived.entry(message.hash.clone()).or_default() += 1;
+                }
+            }
+            arrived
+        };
+        let all = |events: &[Event]| {
+            let arrived = arrived(events);
+            expected.iter().all(|hash| arrived.contains_key(hash))
+        };
+        let waited = self.wait("to receive", all);
+        let arrived = self.events(|events| arrived(events));
+        let missing = expected
+            .iter()
+            .filter(|hash| !arrived.contains_key(*hash))
+            .count();
+        waited.with_context(|| format!("{missing} of {} are missing: {send:?}", send.count))?;
+        let twice = expected
+            .iter()
+            .filter(|hash| arrived.get(*hash) != Some(&1))
+            .count();
+        ensure!(twice == 0, "{twice} came more than once: {send:?}");
+        Ok(())
+    }
+
+    /// Checks that it has received no message.
+    ///
+    /// # Errors
+    /// That it has.
+    pub fn received_nothing(&self) -> anyhow::Result<()> {
+        let received = self.events(|events| messages(events).count());
+        ensure!(
+            received == 0,
+            "{}: {received} messages are not for it",
+            self.key.short()
+        );
+        Ok(())
+    }
+
+    /// Waits until its events fulfil a condition.
+    ///
+    /// # Errors
+    /// That they do not.
+    pub fn wait(&self, what: &str, until: impl Fn(&[Event]) -> bool) -> anyhow::Result<()> {
+        let found = self
+            .log
+            .wait(what, |said| until(&said.events).then_some(()));
+        found.with_context(|| self.key.short())
+    }
+
+    /// Looks at its events so far.
+    pub fn events<T>(&self, look: impl FnOnce(&[Event]) -> T) -> T {
+        look(&self.log.said.lock().events)
+    }
+
+    /// The reasons of its bans.
+    ///
+    /// # Errors
+    /// That it does not answer.
+    pub fn bans(&self) -> anyhow::Result<Vec<Value>> {
+        let bans = self.ask(Command::Bans)?;
+        Ok(bans.as_array().cloned().unwrap_or_default())
+    }
+
+    /// Stops it in order.
+    ///
+    /// # Errors
+    /// That it does not end.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        self.tell(Command::Stop)?;
+        *self.stdin.lock() = None;
+        self.log.wait("to stop", |said| said.ended.then_some(()))?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "{}: {status}", self.key.short());
+        Ok(())
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It has ended already, or there is nothing more to be done.
+        let _ended = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+impl Log {
+    fn add(&self, line: &str) {
+        let mut said = self.said.lock();
+        match serde_json::from_str(line) {
+            Ok(Line::Ready { ready }) => said.key = Some(ready.key),
+            Ok(Line::Event(event)) => said.events.push(event),
+            Ok(Line::Reply(reply)) => {
+                said.replies.insert(reply.id, reply);
+            }
+            // Output of a library.
+            Err(_) => {}
+        }
+        self.more.notify_all();
+    }
+
+    /// Waits until something is found in what the node has said.
+    fn wait<T>(&self, what: &str, find: impl Fn(&mut Said) -> Option<T>) -> anyhow::Result<T> {
+        let mut said = self.said.lock();
+        let mut found = None;
+        let nothing = |said: &mut Said| {
+            found = find(said);
+            found.is_none() && !said.ended
+        };
+        self.more.wait_while_for(&mut said, nothing, LIMIT);
+        found.with_context(|| match said.ended {
+            true => format!("it ended, and was {what}"),
+            false => format!("waited {} s for it {what}", LIMIT.as_secs()),
+        })
+    }
+}
+
+fn messages(events: &[Event]) -> impl Iterator<Item = &Message> {
+    events.iter().filter_map(|event| match event {
+        Event::Message(message) => Some(message),
+        _ => None,
+    })
+}
+
+/// Whether the last that was heard of a peer is that it is connected.
+fn is_connected(events: &[Event], peer: &str) -> bool {
+    let changes = events.iter().rev().filter_map(|event| match event {
+        Event::Connected { peer } => Some((peer, true)),
+        Event::Disconnected { peer } => Some((peer, false)),
+        _ => None,
+    });
+    let mut of_peer = changes.filter(|(of, _)| *of == peer);
+    of_peer.next().is_some_and(|(_, connected)| connected)
+}

@@ -1,0 +1,210 @@
+//! Handshakes, dials and restarts.
+
+use anyhow::ensure;
+use dht_core::Network;
+
+use super::{
+    super::{
+        control::{Command, Setup},
+        peer::Peer,
+        world::{Role, Scenario, World, no_bans},
+    },
+    messages::greet,
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "handshake-stock-dials",
+        about: "a stock node dials ours: both know each other's key and address, and talk",
+        stores: false,
+        quick: true,
+        play: |world| handshake(world, Role::Stock),
+    },
+    Scenario {
+        name: "handshake-ours-dials",
+        about: "our node dials a stock one: both know each other's key and address, and talk",
+        stores: false,
+        quick: true,
+        play: |world| handshake(world, Role::Ours),
+    },
+    Scenario {
+        name: "claims",
+        about: "nodes and clients that claim DNS, IPv6, onion and several addresses are taken, and talk",
+        stores: false,
+        quick: true,
+        play: claims,
+    },
+    Scenario {
+        name: "network-byte",
+        about: "nodes of two networks dial each other: refused, and nobody is banned",
+        stores: false,
+        quick: true,
+        play: network_byte,
+    },
+    Scenario {
+        name: "simultaneous-dial",
+        about: "both dial at once: one connection remains, and both talk over it",
+        stores: false,
+        quick: true,
+        play: simultaneous_dial,
+    },
+    Scenario {
+        name: "restart-stock",
+        about: "a stock node restarts with its key, in order and killed: found and talked to again",
+        stores: false,
+        quick: true,
+        play: |world| restart(world, Role::Stock),
+    },
+    Scenario {
+        name: "restart-ours",
+        about: "our node restarts with its key, in order and killed: found and talked to again",
+        stores: false,
+        quick: true,
+        play: |world| restart(world, Role::Ours),
+    },
+];
+
+/// Trials of dialling at once.
+const TRIALS: usize = 30;
+
+fn handshake(world: &World, dialler: Role) -> anyhow::Result<()> {
+    let (stock, ours) = world.pair(dialler)?;
+    for (node, other) in [(&stock, &ours), (&ours, &stock)] {
+        let known = node.ask(Command::Peers)?;
+        ensure!(
+            known == serde_json::json!([other.key().to_string()]),
+            "knows {known}"
+        );
+        let connected = node.ask(Command::Connections)?;
+        ensure!(
+            connected == serde_json::json!([other.id().to_string()]),
+            "connected to {connected}"
+        );
+    }
+    greet(&stock, &ours, "hello")?;
+    no_bans([&stock, &ours])
+}
+
+fn claims(world: &World) -> anyhow::Result<()> {
+    let onion = "/onion3/vww6ybal4bd7szmgncyruucpgfkqahzddi37ktceo3ah7ngmcopnpyyd:1234";
+    let claims: [&[&str]; 4] = [
+        &["/dns4/node.example/tcp/18189"],
+        &["/ip6/::1/tcp/18189"],
+        &[onion],
+        &[
+            "/ip4/127.0.0.1/tcp/1",
+            "/ip4/127.0.0.1/tcp/2",
+            "/dns4/node.example/tcp/3",
+            "/ip6/::1/tcp/4",
+            onion,
+        ],
+    ];
+    for (role, opposite) in [(Role::Stock, Role::Ours), (Role::Ours, Role::Stock)] {
+        let other = world.node(opposite)?;
+        for addresses in claims {
+            for client in [false, true] {
+                let setup = Setup {
+                    claims: Some(addresses.iter().map(|text| (*text).to_owned()).collect()),
+                    client,
+                    ..world.setup()
+                };
+                let claimant = world.start(role, setup)?;
+                claimant.dial(&other)?;
+                greet(&claimant, &other, "claimed")?;
+                no_bans([&claimant, &other])?;
+                claimant.stop()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn network_byte(world: &World) -> anyhow::Result<()> {
+    let stock = world.node(Role::Stock)?;
+    let ours = world.start(
+        Role::Ours,
+        Setup {
+            network: Network::Esmeralda.wire_byte(),
+            ..world.setup()
+        },
+    )?;
+    for (dialler, listener) in [(&stock, &ours), (&ours, &stock)] {
+        dialler.ask(Command::Add(listener.known()))?;
+        let dial = Command::Dial {
+            key: listener.key().to_string(),
+        };
+        ensure!(
+            dialler.ask(dial).is_err(),
+            "a node of another network was let in"
+        );
+        let connected = listener.ask(Command::Connections)?;
+        ensure!(
+            connected == serde_json::json!([]),
+            "connected to {connected}"
+        );
+    }
+    no_bans([&stock, &ours])
+}
+
+fn simultaneous_dial(world: &World) -> anyhow::Result<()> {
+    let trials = if world.quick { TRIALS / 3 } else { TRIALS };
+    for trial in 0..trials {
+        let (stock, ours) = (world.node(Role::Stock)?, world.node(Role::Ours)?);
+        stock.ask(Command::Add(ours.known()))?;
+        ours.ask(Command::Add(stock.known()))?;
+        let dial = |peer: &Peer| Command::Dial {
+            key: peer.key().to_string(),
+        };
+        // Every other time in the other order.
+        let dials = match trial % 2 {
+            0 => [
+                (&stock, stock.tell(dial(&ours))?),
+                (&ours, ours.tell(dial(&stock))?),
+            ],
+            _ => [
+                (&ours, ours.tell(dial(&stock))?),
+                (&stock, stock.tell(dial(&ours))?),
+            ],
+        };
+        for (node, id) in dials {
+            // One of the dials may be given up for the other.
+            let _given_up = node.answer(id);
+        }
+        greet(&stock, &ours, "at once")?;
+        no_bans([&stock, &ours])?;
+        stock.stop()?;
+        ours.stop()?;
+    }
+    Ok(())
+}
+
+fn restart(world: &World, role: Role) -> anyhow::Result<()> {
+    let stays = match role {
+        Role::Stock => Role::Ours,
+        Role::Ours => Role::Stock,
+    };
+    let stays = world.node(stays)?;
+    let setup = world.setup();
+    let mut restarted = world.start(role, setup.clone())?;
+    restarted.dial(&stays)?;
+    greet(&restarted, &stays, "first")?;
+    for (label, killed, dialler_restarts) in [
+        ("second", false, false),
+        ("third", true, true),
+        ("fourth", true, false),
+    ] {
+        let id = restarted.id().to_string();
+        match killed {
+            false => restarted.stop()?,
+            true => drop(restarted),
+        }
+        stays.wait_disconnected(&id)?;
+        restarted = world.start(role, setup.clone())?;
+        match dialler_restarts {
+            true => restarted.dial(&stays)?,
+            false => stays.dial(&restarted)?,
+        }
+        greet(&restarted, &stays, label)?;
+    }
+    no_bans([&restarted, &stays])
+}

@@ -1,0 +1,173 @@
+//! The nodes of one scenario.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU8, Ordering::Relaxed},
+};
+
+use anyhow::ensure;
+use dht_core::Network;
+use tempfile::TempDir;
+
+use super::{
+    control::Setup,
+    peer::{Peer, Program},
+};
+
+/// One conversation of our nodes and stock ones.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What happens, and what must come of it.
+    pub about: &'static str,
+    /// Whether it needs stock nodes that store messages.
+    pub stores: bool,
+    /// Whether it belongs to the short run.
+    pub quick: bool,
+    /// Plays it.
+    pub play: fn(&World) -> anyhow::Result<()>,
+}
+
+/// A version of the reference implementation.
+#[derive(Clone, Debug)]
+pub struct Version {
+    /// Its name.
+    pub name: String,
+    /// Its program.
+    pub program: Program,
+}
+
+impl Version {
+    /// Whether its nodes store messages for others.
+    #[must_use]
+    pub fn stores(&self) -> bool {
+        self.name.starts_with("1.")
+    }
+}
+
+/// Which implementation a node is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The reference.
+    Stock,
+    /// This project.
+    Ours,
+}
+
+/// Starts the nodes of one scenario, each on a loopback address of its own.
+#[derive(Debug)]
+pub struct World {
+    /// The programs, by [`Role`].
+    stock: Program,
+    ours: Program,
+    /// Whether it is a short run.
+    pub quick: bool,
+    homes: TempDir,
+    /// Middle of the addresses.
+    net: (u8, u8),
+    next: AtomicU8,
+}
+
+impl World {
+    /// Nodes whose addresses are in `127.net.net.0/24`.
+    ///
+    /// # Errors
+    /// That there is no temporary folder.
+    pub fn new(
+        version: &Version,
+        ours: &Program,
+        net: (u8, u8),
+        quick: bool,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            stock: version.program.clone(),
+            ours: ours.clone(),
+            quick,
+            homes: TempDir::new()?,
+            net,
+            next: AtomicU8::new(1),
+        })
+    }
+
+    /// Settings of a full node on the local network, with a key, a home and an address of its own.
+    #[must_use]
+    pub fn setup(&self) -> Setup {
+        let number = self.next.fetch_add(1, Relaxed);
+        let home = self.homes.path().join(number.to_string());
+        let key = format!("{number:02x}").repeat(31) + "00";
+        Setup {
+            key,
+            home: home.to_string_lossy().into_owned(),
+            listen: Some(format!(
+                "/ip4/127.{}.{}.{number}/tcp/18189",
+                self.net.0, self.net.1
+            )),
+            claims: None,
+            network: Network::LocalNet.wire_byte(),
+            client: false,
+            relay: false,
+            auto_fetch: true,
+            discovery: false,
+            seeds: Vec::new(),
+        }
+    }
+
+    /// Starts a node with these settings.
+    ///
+    /// # Errors
+    /// That it does not start.
+    pub fn start(&self, role: Role, setup: Setup) -> anyhow::Result<Peer> {
+        std::fs::create_dir_all(&setup.home)?;
+        let program = match role {
+            Role::Stock => &self.stock,
+            Role::Ours => &self.ours,
+        };
+        Peer::start(program, setup)
+    }
+
+    /// Starts a node as most are.
+    ///
+    /// # Errors
+    /// That it does not start.
+    pub fn node(&self, role: Role) -> anyhow::Result<Peer> {
+        self.start(role, self.setup())
+    }
+
+    /// A stock node and one of ours, of which the given one has dialled the other.
+    ///
+    /// # Errors
+    /// That they do not connect.
+    pub fn pair(&self, dialler: Role) -> anyhow::Result<(Peer, Peer)> {
+        let (stock, ours) = (self.node(Role::Stock)?, self.node(Role::Ours)?);
+        match dialler {
+            Role::Stock => stock.dial(&ours)?,
+            Role::Ours => ours.dial(&stock)?,
+        }
+        Ok((stock, ours))
+    }
+}
+
+/// Fails if one of the nodes has banned anybody.
+///
+/// # Errors
+/// The bans.
+pub(super) fn no_bans<'a>(peers: impl IntoIterator<Item = &'a Peer>) -> anyhow::Result<()> {
+    for peer in peers {
+        let bans = peer.bans()?;
+        ensure!(
+            bans.is_empty(),
+            "{} has banned: {bans:?}",
+            peer.key().short()
+        );
+    }
+    Ok(())
+}
+
+impl fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scenario")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
