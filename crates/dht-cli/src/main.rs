@@ -170,6 +170,50 @@ mod tests {
         Flags::command().debug_assert();
     }
 
+    /// The commands that do something or have a help of their own, with their names.
+    fn leaves(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
+        let inner: Vec<_> = command
+            .get_subcommands()
+            .filter(|inner| inner.get_name() != "help")
+            .flat_map(|inner| leaves(inner, &format!("{name} {}", inner.get_name())))
+            .collect();
+        let is_whole = inner.is_empty() || command.get_after_help().is_some();
+        let own = is_whole.then(|| (name.to_owned(), command.clone()));
+        own.into_iter().chain(inner).collect()
+    }
+
+    /// The examples of each help are commands as they are pasted, and stand on one line of a terminal.
+    #[test]
+    fn examples_of_the_help_are_commands() {
+        let key = dht_core::SecretKey::from_uniform_bytes(&[7; 64])
+            .unwrap()
+            .public_key();
+        let peer = format!("{key}::/ip4/127.0.0.1/tcp/1");
+        for (name, command) in leaves(&Flags::command(), "dht-node") {
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            let examples: Vec<&str> = help
+                .lines()
+                .filter(|line| line.starts_with("  ") && line.contains("dht-node "))
+                .collect();
+            assert!(!examples.is_empty(), "{name} has no example");
+            for example in examples {
+                assert!(example.len() <= 100, "{name}: {example}");
+                let (_, words) = example.split_once("dht-node ").unwrap();
+                let words = words.split("  ").next().unwrap();
+                let words = words
+                    .replace("\"$(dht-node id --home a --address)\"", &peer)
+                    .replace("KEY::/ip4/203.0.113.7/tcp/18189", &peer)
+                    .replace("KEY::ADDR", &peer)
+                    .replace("KEY", &key.to_string());
+                let words = words.split([' ', '|']).take_while(|word| *word != "jq");
+                let words = words.filter(|word| !word.is_empty());
+                let parsed = Flags::try_parse_from(["dht-node"].into_iter().chain(words));
+                assert!(parsed.is_ok(), "{name}: {example}: {}", parsed.unwrap_err());
+            }
+        }
+    }
+
     #[test]
     fn a_home_may_follow_every_command() {
         for command in [

@@ -153,8 +153,7 @@ impl Send {
             .map_err(|error| refused(&error))?;
         while !self.wait.is_over(sent.state) {
             if sent.state.has_ended() {
-                let reason = sent.reason.as_ref().or(sent.last_error.as_ref());
-                let reason = reason.map_or("no reason given", String::as_str);
+                let reason = reason(&sent, detour.as_ref()).unwrap_or("no reason given");
                 return Err(Failure::unreachable(format!(
                     "{}: {reason}",
                     sent.state.name()
@@ -233,6 +232,15 @@ fn outcome_line(sent: &OutgoingMessage, bytes: usize, detour: Option<&Failure>) 
     }
 }
 
+/// Why a message has not come further. The failure to connect to the recipient says more than that of a later attempt.
+fn reason<'a>(sent: &'a OutgoingMessage, detour: Option<&'a Failure>) -> Option<&'a str> {
+    match (&sent.reason, detour) {
+        (Some(reason), _) => Some(reason),
+        (None, Some(detour)) => Some(detour.message()),
+        (None, None) => sent.last_error.as_deref(),
+    }
+}
+
 /// The time is over, and the message stays in the outbox.
 fn not_so_far(
     home: &Home,
@@ -240,10 +248,7 @@ fn not_so_far(
     detour: Option<&Failure>,
     limit: Duration,
 ) -> Failure {
-    let reason = now
-        .last_error
-        .as_deref()
-        .or_else(|| detour.map(Failure::message));
+    let reason = reason(now, detour);
     let reason = reason.map_or_else(String::new, |error| format!(": {error}"));
     Failure::unreachable(format!(
         "message {} is {} after {limit:?}{reason}; it stays in the outbox of {} and is tried again; see --timeout",

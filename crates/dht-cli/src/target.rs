@@ -34,7 +34,10 @@ impl FromStr for Recipient {
                 peer: Some(peer),
             });
         }
-        let key = text.parse().map_err(|error| chain(&error))?;
+        let key: PublicKey = text.parse().map_err(|error| chain(&error))?;
+        if key.is_identity() {
+            return Err("this is the key of nobody: everybody could read the message".to_owned());
+        }
         Ok(Self { key, peer: None })
     }
 }
@@ -90,5 +93,7 @@ mod tests {
             assert!(error.contains(expected), "{text}: {error}");
         }
         assert!("0".repeat(26).parse::<KnownPeer>().is_ok());
+        let error = zeros.parse::<Recipient>().unwrap_err();
+        assert!(error.contains("key of nobody"), "{error}");
     }
 }

@@ -207,6 +207,9 @@ async fn peers_and_bans_are_managed() {
     assert!(shown.contains(" banned "), "{shown}");
     let (_, error) = run_to(6, &a, &["ping", &key]).await;
     assert!(error.contains("banned"), "{error}");
+    let send = ["send", "--to", &to, "--text", "hi", "--ttl", "1"];
+    let (_, error) = run_to(6, &a, &send).await;
+    assert!(error.contains("expired: peer is banned"), "{error}");
     assert_eq!(run_to(0, &a, &["bans", "lift", &key]).await.0, "lifted");
     assert_eq!(run_to(0, &a, &["bans", "list"]).await.0, "");
 

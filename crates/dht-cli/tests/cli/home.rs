@@ -203,8 +203,8 @@ async fn one_home_has_one_process() {
     child.kill().await.unwrap();
 }
 
-/// A public key of nobody.
-const KEY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// A public key: the base point of the curve.
+const KEY: &str = "e2f2ae0a6abc4e71a884a961c500515f58e30b6aa582dd8db6a65945e08d2d76";
 
 #[tokio::test]
 async fn run_needs_a_home() {
