@@ -139,8 +139,14 @@ fn open_or_replace(
 }
 
 fn load(path: &Path, most: usize) -> Result<(Database, Vec<DedupEntry>), FileError> {
+    let is_new = !path.exists();
     let database = Database::create(path).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => FileError::Locked,
+        // As on a full disk: redb opens no file that was left half made.
+        error if is_new => {
+            let _ = std::fs::remove_file(path);
+            FileError::Io(io::Error::other(error))
+        }
         error => FileError::Damaged(error.into()),
     })?;
     let entries = read(&database, most).map_err(FileError::Damaged)?;
@@ -219,6 +225,19 @@ mod tests {
         let after = table(0);
         open_or_replace(home.path(), &after, NOW).unwrap();
         assert_eq!(after.len(), 5);
+    }
+
+    /// The file leads to a place where none can be made, in the way of a full disk.
+    #[cfg(unix)]
+    #[test]
+    fn unmade_file_is_not_damaged() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(FILE);
+        std::os::unix::fs::symlink(home.path().join("none/file"), &path).unwrap();
+        let opened = open_or_replace(home.path(), &table(0), NOW);
+        assert!(matches!(opened, Err(FileError::Io(_))));
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+        open_or_replace(home.path(), &table(0), NOW).unwrap();
     }
 
     #[test]
