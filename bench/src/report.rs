@@ -86,6 +86,11 @@ impl Report {
         name.starts_with(&self.filter) || self.filter.starts_with(name)
     }
 
+    /// Whether this row is asked for, and not only one whose name begins so.
+    pub(crate) fn shows(&self, name: &str) -> bool {
+        name.starts_with(&self.filter)
+    }
+
     /// Measures and prints a row if it is asked for.
     pub(crate) fn row(&mut self, row: Row<'_>, measure: impl FnOnce() -> f64) {
         let Row {

@@ -242,7 +242,7 @@ impl OutboxHandle {
             }
         };
         let entry = Entry::new(id, &entry);
-        let delivery = Delivery::new(id, shared.watch(&entry));
+        let delivery = Delivery::new(id, shared.watch(&entry)).with_entry(entry.clone());
         slot.send(Fresh {
             entry,
             sealed,

@@ -121,11 +121,29 @@ impl<S: State> Journal<S> {
         bytes: usize,
         decide: impl FnOnce(&mut S, &mut Vec<S::Change>) -> Result<T, SpoolError> + Send + 'static,
     ) -> Ticket<T> {
+        self.queue(false, bytes, decide)
+    }
+
+    /// As [`submit`](Self::submit); the request waits some milliseconds for others to be committed with.
+    pub(crate) fn submit_patient<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        decide: impl FnOnce(&mut S, &mut Vec<S::Change>) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Ticket<T> {
+        self.queue(true, bytes, decide)
+    }
+
+    fn queue<T: Send + 'static>(
+        &self,
+        is_patient: bool,
+        bytes: usize,
+        decide: impl FnOnce(&mut S, &mut Vec<S::Change>) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Ticket<T> {
         if self.shared.in_memory {
             return Ticket::ready(self.shared.run_now(decide));
         }
         match self.shared.queue.try_place(bytes) {
-            Ok(place) => match self.shared.push(place, decide) {
+            Ok(place) => match self.shared.push(place, is_patient, decide) {
                 Ok(ticket) => ticket,
                 Err(error) => Ticket::ready(Err(error)),
             },
@@ -133,7 +151,7 @@ impl<S: State> Journal<S> {
                 let shared = Arc::clone(&self.shared);
                 Ticket::waiting(async move {
                     match shared.queue.place(bytes).await {
-                        Ok(place) => shared.push(place, decide)?.await,
+                        Ok(place) => shared.push(place, is_patient, decide)?.await,
                         Err(error) => Err(shared.reason(error)),
                     }
                 })
@@ -152,7 +170,7 @@ impl<S: State> Journal<S> {
             return Ok(Ticket::ready(self.shared.run_now(decide)));
         }
         match self.shared.queue.try_place(bytes) {
-            Ok(place) => self.shared.push(place, decide),
+            Ok(place) => self.shared.push(place, false, decide),
             Err(error) => Err(self.shared.reason(error)),
         }
     }
@@ -264,6 +282,7 @@ impl<S: State> Shared<S> {
     fn push<T: Send + 'static>(
         &self,
         place: Place,
+        is_patient: bool,
         decide: impl FnOnce(&mut S, &mut Vec<S::Change>) -> Result<T, SpoolError> + Send + 'static,
     ) -> Result<Ticket<T>, SpoolError> {
         let (reply, answer) = oneshot::channel();
@@ -272,7 +291,7 @@ impl<S: State> Shared<S> {
             value: Err(SpoolError::Closed),
             reply,
         };
-        match self.queue.push(Box::new(request), place) {
+        match self.queue.push(Box::new(request), place, is_patient) {
             Ok(()) => Ok(Ticket::queued(answer)),
             Err(error) => Err(self.reason(error)),
         }
@@ -308,7 +327,7 @@ impl<S: State> Shared<S> {
                     && let Ok(place) = self.queue.try_place(0)
                 {
                     // Correctness: a request that changes nothing lets the writer load the state again.
-                    let _ = self.push(place, |_, _| Ok(()));
+                    let _ = self.push(place, false, |_, _| Ok(()));
                 }
                 Err(self.reason(error))
             }

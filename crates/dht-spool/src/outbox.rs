@@ -142,7 +142,8 @@ impl Outbox {
         }
     }
 
-    /// Applies a transition to an entry and answers the state the entry is in afterwards.
+    /// Applies a transition to an entry and answers the state the entry is in afterwards. It waits some milliseconds for
+    /// others to be committed with: a node that ends before does again what led to the transition.
     ///
     /// # Errors
     /// The ticket's: [`SpoolError::UnknownId`], [`SpoolError::Ended`] if the entry has ended and this is no receipt,
@@ -153,7 +154,7 @@ impl Outbox {
         transition: Transition,
         now: UnixSeconds,
     ) -> Ticket<StateKind> {
-        self.journal.submit(0, move |state, changes| {
+        self.journal.submit_patient(0, move |state, changes| {
             state.update(id, transition, now, changes)
         })
     }

@@ -1,6 +1,6 @@
 //! Requests that wait for the writer thread, bounded in count and bytes.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
@@ -9,6 +9,9 @@ use crate::{config::WriterConfig, error::SpoolError};
 
 /// Bytes a request takes beside its content.
 const REQUEST_OVERHEAD_BYTES: usize = 256;
+
+/// Time for which a request that can wait waits for others to be committed with: 5 ms.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// A request's share of the queue; given back once the request is answered.
 pub(crate) type Place = OwnedSemaphorePermit;
@@ -26,6 +29,8 @@ pub(crate) struct Queue<C> {
 
 struct State<C> {
     waiting: VecDeque<(C, Place)>,
+    /// Whether one of them does not wait for others.
+    is_hurried: bool,
     closed: bool,
 }
 
@@ -38,6 +43,7 @@ impl<C> Queue<C> {
         Self {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
+                is_hurried: false,
                 closed: false,
             }),
             arrived: Condvar::new(),
@@ -65,15 +71,24 @@ impl<C> Queue<C> {
             .map_err(|_| SpoolError::Closed)
     }
 
-    /// Queues a request.
-    pub(crate) fn push(&self, request: C, place: Place) -> Result<(), SpoolError> {
+    /// Queues a request. A patient one waits for others to be committed with, at most for [`PATIENCE`].
+    pub(crate) fn push(
+        &self,
+        request: C,
+        place: Place,
+        is_patient: bool,
+    ) -> Result<(), SpoolError> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(SpoolError::Closed);
         }
         state.waiting.push_back((request, place));
+        state.is_hurried |= !is_patient;
+        let is_news = !is_patient || state.waiting.len() == 1;
         drop(state);
-        self.arrived.notify_one();
+        if is_news {
+            self.arrived.notify_one();
+        }
         Ok(())
     }
 
@@ -98,11 +113,15 @@ impl<C> Queue<C> {
     /// Waits for requests and takes those that one commit may carry; `None` once it is closed and empty.
     pub(crate) fn take(&self, config: &WriterConfig) -> Option<Vec<(C, Place)>> {
         let mut state = self.state.lock();
-        while state.waiting.is_empty() {
-            if state.closed {
-                return None;
+        while !state.closed && !state.is_hurried && state.waiting.len() < config.batch_requests {
+            if state.waiting.is_empty() {
+                self.arrived.wait(&mut state);
+            } else if self.arrived.wait_for(&mut state, PATIENCE).timed_out() {
+                break;
             }
-            self.arrived.wait(&mut state);
+        }
+        if state.waiting.is_empty() {
+            return None;
         }
         let mut bytes = 0_usize;
         let mut count = 0;
@@ -113,7 +132,10 @@ impl<C> Queue<C> {
             }
             count += 1;
         }
-        Some(state.waiting.drain(..count).collect())
+        let batch = state.waiting.drain(..count).collect();
+        // What is left does not wait again.
+        state.is_hurried = !state.waiting.is_empty();
+        Some(batch)
     }
 
     fn cost(&self, bytes: usize) -> u32 {
@@ -139,7 +161,7 @@ mod tests {
         let queue = Queue::new(&config);
         for number in 0..4 {
             let place = queue.try_place(1).unwrap();
-            queue.push(number, place).unwrap();
+            queue.push(number, place, false).unwrap();
         }
         assert_eq!(queue.try_place(1).unwrap_err(), SpoolError::Busy);
         assert_eq!(queue.take(&config).unwrap().len(), 3);
@@ -149,6 +171,31 @@ mod tests {
         drop(queue.try_place(1 << 20).unwrap());
         queue.close();
         assert_eq!(queue.try_place(1).unwrap_err(), SpoolError::Closed);
+        assert!(queue.take(&config).is_none());
+    }
+
+    /// A request that can wait goes with the next one that cannot, or when the queue is closed.
+    #[test]
+    fn patient_requests_share_a_commit() {
+        let config = WriterConfig::default();
+        let queue = Queue::new(&config);
+        let push = |number, is_patient| {
+            let place = queue.try_place(1).unwrap();
+            queue.push(number, place, is_patient).unwrap();
+        };
+        let take = || -> Vec<_> {
+            let batch = queue.take(&config).unwrap().into_iter();
+            batch.map(|(number, _)| number).collect()
+        };
+        push(1, true);
+        push(2, true);
+        push(3, false);
+        assert_eq!(take(), [1, 2, 3]);
+        push(4, true);
+        assert_eq!(take(), [4], "alone, once its time is over");
+        push(5, true);
+        queue.close();
+        assert_eq!(take(), [5]);
         assert!(queue.take(&config).is_none());
     }
 }

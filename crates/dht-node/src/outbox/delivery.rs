@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use dht_spool::{EntryId, SendState, StateKind};
+use dht_spool::{Entry, EntryId, SendState, StateKind};
 use tokio::sync::watch;
 
 /// A message that was given to [`Node::send`](crate::Node::send). It is delivered whether or not this is kept.
@@ -27,6 +27,7 @@ pub struct Delivery {
     news: watch::Receiver<Progress>,
     /// State that the caller was told last by waiting; at first, that of the beginning.
     told: SendState,
+    entry: Option<Box<Entry>>,
 }
 
 /// Progress of a message as it is known now.
@@ -51,7 +52,20 @@ pub struct Undelivered {
 impl Delivery {
     pub(super) fn new(id: EntryId, news: watch::Receiver<Progress>) -> Self {
         let told = news.borrow().state.clone();
-        Self { id, news, told }
+        Self {
+            id,
+            news,
+            told,
+            entry: None,
+        }
+    }
+
+    /// The entry that was put for this delivery.
+    pub(super) fn with_entry(self, entry: Entry) -> Self {
+        Self {
+            entry: Some(Box::new(entry)),
+            ..self
+        }
     }
 
     /// A message that has ended.
@@ -68,6 +82,13 @@ impl Delivery {
     #[must_use]
     pub const fn id(&self) -> EntryId {
         self.id
+    }
+
+    /// The entry as it was put in the [outbox](crate::Node::outbox); `None` if the message was there before, with the same
+    /// idempotency key, or was looked up.
+    #[must_use]
+    pub fn entry(&self) -> Option<&Entry> {
+        self.entry.as_deref()
     }
 
     /// State as it is known now.
