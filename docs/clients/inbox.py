@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
-"""Prints and acks the messages of a node: inbox.py [HOME/api.sock [CONSUMER]]. Resumes where it was, also after a kill."""
+"""Prints and acks the messages of a node: inbox.py [HOME [CONSUMER]]. Resumes where it was, also after a kill.
+
+HOME is the home of the node, by default that of `dht-node`: $DHT_NODE_HOME, or dht-node in the user's data folder."""
 import http.client, json, os, socket, sys, time
 
-PATH = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("DHT_NODE_HOME", "home") + "/api.sock"
+DATA = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+HOME = os.environ.get("DHT_NODE_HOME") or os.path.join(DATA, "dht-node")
+PATH = os.path.join(sys.argv[1] if len(sys.argv) > 1 else HOME, "api.sock")
 CONSUMER = sys.argv[2] if len(sys.argv) > 2 else "default"
 class Unix(http.client.HTTPConnection):
     def connect(self):

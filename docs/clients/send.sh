@@ -1,19 +1,20 @@
 #!/bin/sh
-# Sends a message through a running node and waits for its fate, SECONDS at most: send.sh HOME/api.sock KEY TEXT [SECONDS]
+# Sends a message through a running node and waits until it is delivered, SECONDS at most: send.sh KEY TEXT [SECONDS]
+# The home of the node is that of `dht-node`: $DHT_NODE_HOME, or dht-node in the user's data folder.
 set -eu
-[ $# = 3 ] || [ $# = 4 ] || { echo "usage: send.sh HOME/api.sock KEY TEXT [SECONDS]" >&2; exit 2; }
-end=$(($(date +%s) + ${4:-259200}))
+[ $# = 2 ] || [ $# = 3 ] || { echo "usage: send.sh KEY TEXT [SECONDS]" >&2; exit 2; }
+end=$(($(date +%s) + ${3:-259200}))
+socket=${DHT_NODE_HOME:-${XDG_DATA_HOME:-$HOME/.local/share}/dht-node}/api.sock
 
 api() { curl --silent --show-error --max-time 60 --unix-socket "$socket" "$@"; }
 field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p"; }
 
-socket=$1
 # The text as a JSON string: backslashes, quotes and control characters escaped by their base64 form instead.
-payload=$(printf %s "$3" | base64 | tr -d '\n')
+payload=$(printf %s "$2" | base64 | tr -d '\n')
 # Sent again with the same key, it is still one message.
 key=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 answer=$(api --retry 3 --retry-all-errors -H "Idempotency-Key: $key" \
-    --data "{\"to\":\"$2\",\"payload\":\"$payload\"}" http://localhost/v1/messages)
+    --data "{\"to\":\"$1\",\"payload\":\"$payload\"}" http://localhost/v1/messages)
 id=$(echo "$answer" | field id)
 [ -n "$id" ] || { echo "$answer" >&2; exit 1; }
 

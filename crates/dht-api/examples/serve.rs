@@ -34,10 +34,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = "127.0.0.1:0".parse()?;
     let health = MetricsServer::bind(address, metrics, parts.clone(), Limits::default()).await?;
 
-    let (socket, address) = (socket.display(), health.local_address());
+    let (home, socket, address) = (home.display(), socket.display(), health.local_address());
     println!("curl --unix-socket {socket} http://localhost/v1/status");
     println!("curl --unix-socket {socket} http://localhost/v1/inbox/stream --no-buffer");
-    println!("docs/clients/send.sh {socket} {key} hello");
+    println!("DHT_NODE_HOME={home} docs/clients/send.sh {key} hello");
     println!("curl http://{address}/ready");
 
     tokio::signal::ctrl_c().await?;

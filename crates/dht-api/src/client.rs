@@ -217,10 +217,10 @@ impl Client {
             .await
     }
 
-    /// Gives a message up, and answers how it was before.
+    /// Gives a message up that is queued or sent, and answers how it is then.
     ///
     /// # Errors
-    /// As [`message`](Self::message).
+    /// As [`message`](Self::message); [`ErrorCode::Conflict`] if it has ended or holders store it.
     pub async fn withdraw(&self, id: u64) -> Result<OutgoingMessage, ClientError> {
         let path = format!("/v1/messages/{id}");
         self.call(Call::new(Method::DELETE, &path)).await

@@ -124,13 +124,11 @@ impl Bans {
 }
 
 async fn show(list: &BanList, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        return print(output::json(list)?).await;
+    }
     for ban in &list.bans {
-        print(if as_json {
-            output::json(ban)?
-        } else {
-            line(ban)
-        })
-        .await?;
+        print(line(ban)).await?;
     }
     Ok(())
 }

@@ -10,7 +10,6 @@ use dht_api::{
     types::{DEFAULT_CONSUMER, FetchReport, NewConsumer, StartAt},
 };
 use dht_core::PeerAddress;
-use serde_json::json;
 use tokio::time::timeout;
 
 use self::printer::Printer;
@@ -19,7 +18,7 @@ use crate::{
     exit::Failure,
     home::{DialingHome, Home},
     number::number,
-    output::{print, say},
+    output::{self, print, say},
     progress::shown,
     session::{Session, refused},
     signals,
@@ -241,20 +240,7 @@ impl Ask {
         };
         read.waiting(&session.client).await?;
         if json {
-            let FetchReport {
-                asked,
-                answered,
-                silent,
-                new,
-                known,
-                refused,
-                ..
-            } = report;
-            let counts = json!({
-                "asked": asked, "answered": answered, "silent": silent,
-                "new": new, "known": known, "refused": refused,
-            });
-            return print(json!({ "fetched": counts }).to_string()).await;
+            return print(output::json(&report)?).await;
         }
         told(&report);
         Ok(())
@@ -293,15 +279,12 @@ impl Consumers {
             };
             changed.map_err(|error| refused(&error))?;
             let list = client.consumers().await;
-            for consumer in list.map_err(|error| refused(&error))?.consumers {
-                let (name, pending) = (&consumer.name, consumer.pending);
-                print(if self.json {
-                    json!({ "name": name, "cursor": consumer.cursor, "pending": pending })
-                        .to_string()
-                } else {
-                    format!("{name} {pending}")
-                })
-                .await?;
+            let list = list.map_err(|error| refused(&error))?;
+            if self.json {
+                return print(output::json(&list)?).await;
+            }
+            for consumer in &list.consumers {
+                print(format!("{} {}", consumer.name, consumer.pending)).await?;
             }
             Ok(())
         })

@@ -1,6 +1,7 @@
 //! `init`, `id` and `config`: makes a home, and prints what it is.
 
 use clap::Args;
+use dht_api::types::API_VERSION;
 use dht_core::{Address, Host, PeerAddress};
 use serde_json::json;
 
@@ -82,8 +83,9 @@ impl Id {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         print(if self.json {
             json!({
-                "public_key": public_key.to_string(), "node_id": node_id.to_string(),
-                "addresses": addresses, "address": peer.to_string(),
+                "version": API_VERSION, "public_key": public_key.to_string(),
+                "node_id": node_id.to_string(), "addresses": addresses,
+                "peer_address": peer.to_string(),
             })
             .to_string()
         } else if self.address {

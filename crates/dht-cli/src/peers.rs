@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use dht_api::{ClientError, types::PeerEntry};
+use dht_api::{
+    ClientError,
+    types::{PeerEntry, PeerFound},
+};
 use dht_core::{PeerAddress, PublicKey};
-use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
     exit::Failure,
     home::Home,
     number::number,
-    output::{print, printable},
+    output::{self, print, printable},
     progress::shown,
     session::{refused, running},
     target::{KnownPeer, Recipient},
@@ -147,15 +149,15 @@ impl Peers {
             Command::Show(one) => {
                 let client = running(&one.home).await?;
                 let peer = client.peer(one.peer.as_str()).await;
-                show(&peer.map_err(|error| refused(&error))?.peer, one.json).await
+                show(&peer.map_err(|error| refused(&error))?, one.json).await
             }
             Command::Add(add) => add.run().await,
             Command::Remove(one) => {
                 let client = running(&one.home).await?;
                 let removed = client.remove_peer(one.peer.as_str()).await;
-                let done = removed.map_err(|error| refused(&error))?.changed;
-                print(match (one.json, done) {
-                    (true, _) => json!({ "removed": done }).to_string(),
+                let done = removed.map_err(|error| refused(&error))?;
+                print(match (one.json, done.changed) {
+                    (true, _) => output::json(&done)?,
                     (false, true) => "removed".to_owned(),
                     (false, false) => "was not known".to_owned(),
                 })
@@ -171,8 +173,12 @@ impl List {
         let peers = client
             .peers(self.all, usize::try_from(self.limit).ok())
             .await;
-        for peer in peers.map_err(|error| refused(&error))?.peers {
-            show(&peer, self.json).await?;
+        let list = peers.map_err(|error| refused(&error))?;
+        if self.json {
+            return print(output::json(&list)?).await;
+        }
+        for peer in &list.peers {
+            print(line(peer)).await?;
         }
         Ok(())
     }
@@ -184,7 +190,7 @@ impl Add {
         let reached = client.ping(self.peer.to_string());
         answer(self.timeout, "connecting", reached).await?;
         let peer = client.peer(&self.peer.public_key.to_string()).await;
-        show(&peer.map_err(|error| refused(&error))?.peer, self.json).await
+        show(&peer.map_err(|error| refused(&error))?, self.json).await
     }
 }
 
@@ -193,7 +199,7 @@ impl Discover {
         let client = running(&self.home).await?;
         let found = client.discover(&self.key);
         let found = answer(self.timeout, "searching", found).await?;
-        show(&found.peer, self.json).await
+        show(&found, self.json).await
     }
 }
 
@@ -203,7 +209,7 @@ impl Ping {
         let pong = client.ping(self.peer.to_string());
         let pong = answer(self.timeout, "pinging", pong).await?;
         if self.json {
-            return print(crate::output::json(&pong)?).await;
+            return print(output::json(&pong)?).await;
         }
         let connected = pong.dial_micros.map_or_else(
             || "was connected".to_owned(),
@@ -218,10 +224,16 @@ fn milliseconds(micros: u64) -> String {
     format!("{}.{:03} ms", micros / 1000, micros % 1000)
 }
 
-async fn show(peer: &PeerEntry, as_json: bool) -> Result<(), Failure> {
-    if as_json {
-        return print(crate::output::json(peer)?).await;
-    }
+async fn show(found: &PeerFound, as_json: bool) -> Result<(), Failure> {
+    let text = if as_json {
+        output::json(found)?
+    } else {
+        line(&found.peer)
+    };
+    print(text).await
+}
+
+fn line(peer: &PeerEntry) -> String {
     let state = match (peer.is_banned, peer.is_connected) {
         (true, _) => "banned",
         (false, true) => "connected",
@@ -229,5 +241,5 @@ async fn show(peer: &PeerEntry, as_json: bool) -> Result<(), Failure> {
     };
     let (id, key) = (peer.node_id, peer.public_key);
     let addresses = printable(&peer.addresses.join(" "));
-    print(format!("{id} {key} {state:<9} {addresses}")).await
+    format!("{id} {key} {state:<9} {addresses}")
 }

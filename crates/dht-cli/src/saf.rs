@@ -3,13 +3,15 @@
 use clap::{Args, Subcommand};
 use dht_api::{
     Client, Mailboxes,
-    types::{Mailbox, MailboxList, Purge as Purging, StoreUsage, StoredMessage, StoredMessages},
+    types::{
+        Mailbox, MailboxList, Purge as Purging, Purged, StoreReport, StoreUsage, StoredMessage,
+        StoredMessages, Version,
+    },
 };
 use dht_core::{Clock as _, PublicKey, UnixSeconds};
 use dht_mailbox::{Store, StoreError};
 use dht_node::{SystemClock, saf_folder};
 use dht_saf::Ledger;
-use serde_json::json;
 
 use crate::{
     exit::{Failure, chain},
@@ -17,7 +19,7 @@ use crate::{
     inbox::Ask,
     lock::Lock,
     number::number,
-    output::print,
+    output::{self, print},
     session::{Session, refused, running_or_lock},
     signals,
 };
@@ -132,7 +134,11 @@ impl Saf {
 
 impl Stats {
     async fn run(self) -> Result<(), Failure> {
-        let (stats, received) = Stored::open(&self.home, "saf stats").await?.usage().await?;
+        let report = Stored::open(&self.home, "saf stats")
+            .await?
+            .report()
+            .await?;
+        let received = report.remembered.unwrap_or_default();
         let StoreUsage {
             messages,
             bytes,
@@ -140,13 +146,9 @@ impl Stats {
             mailboxes,
             disk_bytes,
             damaged,
-        } = stats;
+        } = report.store.unwrap_or_default();
         print(if self.json {
-            json!({
-                "messages": messages, "bytes": bytes, "low_priority": low_priority,
-                "mailboxes": mailboxes, "disk_bytes": disk_bytes, "damaged": damaged, "received": received,
-            })
-            .to_string()
+            output::json(&report)?
         } else {
             format!(
                 "messages      {messages}\nbytes         {bytes}\nlow priority  {low_priority}\n\
@@ -164,13 +166,21 @@ impl List {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let now = SystemClock.now();
         if let Some(key) = &self.recipient {
-            for row in stored.messages(key, limit).await?.messages {
-                print(message(row, now, self.json)).await?;
+            let list = stored.messages(key, limit).await?;
+            if self.json {
+                return print(output::json(&list)?).await;
+            }
+            for row in list.messages {
+                print(message(row, now)).await?;
             }
             return Ok(());
         }
-        for row in stored.mailboxes(limit).await?.mailboxes {
-            print(mailbox(&row, now, self.json)).await?;
+        let list = stored.mailboxes(limit).await?;
+        if self.json {
+            return print(output::json(&list)?).await;
+        }
+        for row in &list.mailboxes {
+            print(mailbox(row, now)).await?;
         }
         Ok(())
     }
@@ -191,9 +201,9 @@ impl Purge {
         let stored = Stored::open(&self.home, "saf purge").await?;
         let purged = stored.purge(&what).await?;
         print(if self.json {
-            json!({ "purged": purged }).to_string()
+            output::json(&purged)?
         } else {
-            format!("purged {purged} messages")
+            format!("purged {} messages", purged.purged)
         })
         .await
     }
@@ -240,14 +250,16 @@ impl<'a> Stored<'a> {
     }
 
     /// Sizes, and the number of messages remembered as received.
-    async fn usage(&self) -> Result<(StoreUsage, u64), Failure> {
+    async fn report(&self) -> Result<StoreReport, Failure> {
         match self {
-            Self::Running(client) => {
-                let report = client.store().await.map_err(|error| refused(&error))?;
-                let usage = report.store.unwrap_or_default();
-                Ok((usage, report.remembered.unwrap_or_default()))
-            }
-            Self::Files { home, store, .. } => Ok((Mailboxes::new(store).usage(), received(home)?)),
+            Self::Running(client) => client.store().await.map_err(|error| refused(&error)),
+            Self::Files { home, store, .. } => Ok(StoreReport {
+                version: Version,
+                store: Some(Mailboxes::new(store).usage()),
+                inbox: None,
+                outbox: None,
+                remembered: Some(received(home)?),
+            }),
         }
     }
 
@@ -278,16 +290,16 @@ impl<'a> Stored<'a> {
     }
 
     /// Deletes messages for good.
-    async fn purge(&self, what: &Purging) -> Result<u64, Failure> {
+    async fn purge(&self, what: &Purging) -> Result<Purged, Failure> {
         match self {
             Self::Running(client) => {
                 let purged = client.purge(what).await;
-                Ok(purged.map_err(|error| refused(&error))?.purged)
+                purged.map_err(|error| refused(&error))
             }
             Self::Files { store, .. } => {
                 let purged = Mailboxes::new(store).purge(what, SystemClock.now()).await;
                 store.close();
-                Ok(purged.map_err(|error| failed(&error))?.purged)
+                purged.map_err(|error| failed(&error))
             }
         }
     }
@@ -310,7 +322,7 @@ fn failed(error: &StoreError) -> Failure {
     Failure::other(chain(error))
 }
 
-fn mailbox(mailbox: &Mailbox, now: UnixSeconds, as_json: bool) -> String {
+fn mailbox(mailbox: &Mailbox, now: UnixSeconds) -> String {
     let Mailbox {
         recipient,
         messages,
@@ -321,14 +333,6 @@ fn mailbox(mailbox: &Mailbox, now: UnixSeconds, as_json: bool) -> String {
     let age = |at: Option<u64>| at.map(|at| now.saturating_since(UnixSeconds(at)));
     let (oldest, newest) = (age(mailbox.oldest_at), age(mailbox.newest_at));
     let high = messages.saturating_sub(*low);
-    if as_json {
-        return json!({
-            "recipient": recipient, "messages": messages, "bytes": bytes,
-            "low": low, "high": high,
-            "oldest_seconds": oldest, "newest_seconds": newest,
-        })
-        .to_string();
-    }
     format!(
         "{} messages {messages} bytes {bytes} low {low} high {high} oldest {} newest {}",
         recipient.as_deref().unwrap_or("(nobody)"),
@@ -337,18 +341,11 @@ fn mailbox(mailbox: &Mailbox, now: UnixSeconds, as_json: bool) -> String {
     )
 }
 
-fn message(row: StoredMessage, now: UnixSeconds, as_json: bool) -> String {
+fn message(row: StoredMessage, now: UnixSeconds) -> String {
     let (id, bytes) = (row.id, row.bytes);
     let age = now.saturating_since(UnixSeconds(row.stored_at));
     let left = UnixSeconds(row.keep_until).saturating_since(now);
     let priority = if row.low_priority { "low" } else { "high" };
-    if as_json {
-        return json!({
-            "id": id, "age_seconds": age, "left_seconds": left,
-            "priority": priority, "bytes": bytes,
-        })
-        .to_string();
-    }
     format!("{id} age {age}s left {left}s {priority} {bytes} bytes")
 }
 

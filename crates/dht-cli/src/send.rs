@@ -10,14 +10,13 @@ use dht_api::{
 };
 use dht_core::PublicKey;
 use dht_node::MAX_PAYLOAD_BYTES;
-use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     exit::Failure,
     home::{DialingHome, Home},
     number::number,
-    output::print,
+    output::{json, print},
     progress::shown,
     session::{Session, appearance, refused, warn},
     signals,
@@ -118,15 +117,11 @@ impl Send {
         let sending =
             async |session: &Session| shown("sending", self.send(&home, session, &message)).await;
         let (sent, detour) = Session::with(&home, "send", Home::key_or_new, sending).await?;
-        let (to, state) = (self.to.key.to_string(), sent.state.name());
         let text = if self.json {
             if let Some(cause) = &detour {
                 warn(cause);
             }
-            json!({
-                "id": sent.id, "to": to, "bytes": bytes, "state": state, "holders": sent.holders,
-            })
-            .to_string()
+            json(&sent)?
         } else {
             outcome_line(&sent, bytes, detour.as_ref())
         };

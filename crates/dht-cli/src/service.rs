@@ -143,10 +143,14 @@ impl Service {
             let limits = settings.limits.clone();
             let bound = MetricsServer::bind(address, metrics, parts, limits).await;
             let bound = bound.map_err(|error| not_served(&error))?;
-            told(format!(
-                "metrics at http://{}/metrics",
-                bound.local_address()
-            ));
+            let address = bound.local_address();
+            told(format!("metrics at http://{address}/metrics"));
+            if !address.ip().is_loopback() {
+                tracing::warn!(
+                    "metrics and health at {address} are open to the network, without a token; set api.metrics to an address as 127.0.0.1:{}, or let a firewall close the port",
+                    address.port()
+                );
+            }
             self.metrics = Some(bound);
         }
         Ok(())

@@ -249,7 +249,9 @@ impl Held {
         Failure::other(if socket.exists() {
             format!("{holder} does not answer at {at}; see its log")
         } else {
-            format!("{holder} runs, but its socket {at} is missing; stop it and start it again")
+            format!(
+                "{holder} runs, but its socket {at} is missing; it is made again within 5 s, or the log of the node says why not"
+            )
         })
     }
 }

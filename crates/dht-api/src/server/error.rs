@@ -126,7 +126,9 @@ impl From<SpoolError> for ApiError {
             ),
             SpoolError::RecipientFull => (
                 ErrorCode::Full,
-                Some("wait until some messages for this recipient have ended, or withdraw some"),
+                Some(
+                    "wait until some messages for this recipient have ended, or give up some that are queued: DELETE /v1/messages/ID",
+                ),
             ),
             SpoolError::DiskFull => (ErrorCode::Full, Some("make room on the disk")),
             SpoolError::TooLarge { .. } => (ErrorCode::TooLarge, None),

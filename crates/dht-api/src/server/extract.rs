@@ -1,5 +1,7 @@
 //! Extractors of the handlers, with errors in JSON.
 
+mod plain;
+
 use std::sync::Arc;
 
 use axum::{
@@ -57,10 +59,26 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonBody<T> {
             Ok(Ok(collected)) => collected.to_bytes(),
         };
         let value = serde_json::from_slice(&received).map_err(|error| {
-            ApiError::bad_request(format!("the body is not what this route takes: {error}"))
+            ApiError::bad_request(body_error::<T>(&received, &error))
                 .with_hint("see GET /v1/openapi.json")
         })?;
         Ok(Self(value, permit))
+    }
+}
+
+/// Why a body is refused. It is read once more, to learn where.
+fn body_error<T: DeserializeOwned>(body: &[u8], error: &serde_json::Error) -> String {
+    if body.trim_ascii().is_empty() {
+        return "the body is empty; it takes a JSON object".to_owned();
+    }
+    if !error.is_data() {
+        let (line, column) = (error.line(), error.column());
+        return format!("the body is not JSON: see line {line}, column {column}");
+    }
+    let mut json = serde_json::Deserializer::from_slice(body);
+    match serde_path_to_error::deserialize::<_, T>(&mut json) {
+        Err(error) => plain::describe(&error.path().to_string(), &error.inner().to_string()),
+        Ok(_) => error.to_string(),
     }
 }
 
@@ -70,9 +88,21 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<Api>> for Parameters<T> {
     async fn from_request_parts(parts: &mut Parts, _api: &Arc<Api>) -> Result<Self, ApiError> {
         let query = Query::try_from_uri(&parts.uri);
         let Query(value) = query.map_err(|error| {
-            ApiError::bad_request(error.body_text()).with_hint("see GET /v1/openapi.json")
+            ApiError::bad_request(query_error(&error.body_text()))
+                .with_hint("see GET /v1/openapi.json")
         })?;
         Ok(Self(value))
+    }
+}
+
+/// Why the parameters are refused. Axum says `prefix: parameter: error`; without the parameter if none is to blame.
+fn query_error(text: &str) -> String {
+    let text = text
+        .strip_prefix("Failed to deserialize query string: ")
+        .unwrap_or(text);
+    match text.split_once(": ") {
+        Some((name, error)) if !name.contains(' ') => plain::describe(name, error),
+        _ => plain::describe("", text),
     }
 }
 
@@ -81,7 +111,8 @@ impl FromRequestParts<Arc<Api>> for Name {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
         let path = Path::from_request_parts(parts, api).await;
-        let Path(name) = path.map_err(|error| ApiError::bad_request(error.body_text()))?;
+        let Path(name) =
+            path.map_err(|_| ApiError::bad_request("the path is not UTF-8 in percent encoding"))?;
         Ok(Self(name))
     }
 }
@@ -92,7 +123,8 @@ impl FromRequestParts<Arc<Api>> for Id {
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
         let Name(text) = Name::from_request_parts(parts, api).await?;
         let id = text.parse().map_err(|_| {
-            ApiError::bad_request("an id is a whole number").with_hint("see GET /v1/messages")
+            ApiError::bad_request("an id is a whole number, 1 or larger")
+                .with_hint("see GET /v1/messages")
         })?;
         Ok(Self(id))
     }

@@ -19,7 +19,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::TcpListener,
     sync::{Semaphore, watch},
     task::JoinSet,
     time::sleep,
@@ -41,14 +41,6 @@ pub(super) trait Listen: Send + Sync + 'static {
     type Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     fn accept(&self) -> impl Future<Output = io::Result<Self::Socket>> + Send;
-}
-
-impl Listen for UnixListener {
-    type Socket = tokio::net::UnixStream;
-
-    async fn accept(&self) -> io::Result<Self::Socket> {
-        Ok(Self::accept(self).await?.0)
-    }
 }
 
 impl Listen for TcpListener {

@@ -129,13 +129,36 @@ async fn bad_requests_say_why() {
         code(served.client.messages(None, None, None, Some(0)).await),
         ErrorCode::BadRequest
     );
-    for (request, status) in [
-        ("GET /v1/messages/x HTTP/1.1", 400),
-        ("GET /v1/messages?stat=sent HTTP/1.1", 400),
-        ("GET /v2/messages HTTP/1.1", 404),
-        ("DELETE /v1/messages HTTP/1.1", 405),
+    for (request, status, message) in [
+        (
+            "GET /v1/messages/x",
+            400,
+            "an id is a whole number, 1 or larger",
+        ),
+        (
+            "GET /v1/messages?stat=sent",
+            400,
+            "`stat` is not known here; known: `state`, `to`, `after`, `limit`",
+        ),
+        (
+            "GET /v1/messages?state=gone",
+            400,
+            "`state` has the value `gone`; it takes `queued`, `sent`, `stored`, `failed`, `expired`, `received`",
+        ),
+        (
+            "GET /v1/messages?limit=x",
+            400,
+            "`limit` takes a whole number that is not negative",
+        ),
+        (
+            "GET /v1/messages?limit=1001",
+            400,
+            "`limit` is not in the range 1 to 1000",
+        ),
+        ("GET /v2/messages", 404, "no such route"),
+        ("DELETE /v1/messages", 405, "the route has no such method"),
     ] {
-        let request = format!("{request}\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let request = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let answer = served.raw(&request).await;
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status} ")),
@@ -143,6 +166,10 @@ async fn bad_requests_say_why() {
         );
         assert!(
             answer.contains(r#"{"version":1,"error":{"code":""#),
+            "{answer}"
+        );
+        assert!(
+            answer.contains(&format!(r#""message":"{message}""#)),
             "{answer}"
         );
     }
@@ -170,14 +197,39 @@ async fn a_message_is_given_up() {
         .await
         .unwrap()
         .id;
-    served.client.withdraw(id).await.unwrap();
-    let message = served
-        .client
-        .message_after(id, MessageState::Queued)
-        .await
-        .unwrap();
+    let message = within(served.client.withdraw(id)).await.unwrap();
     assert_eq!(message.state, MessageState::Failed);
+    assert_eq!(message.reason.as_deref(), Some("withdrawn"));
+    assert!(message.ended_at.is_some());
     assert_eq!(code(served.client.withdraw(99).await), ErrorCode::NotFound);
+}
+
+/// What nobody can give up any more is refused with the reason, and stays as it is.
+#[tokio::test]
+async fn ended_messages_are_not_given_up() {
+    let served = Served::start().await;
+    let stored = Transition::Stored {
+        holders: 3,
+        retry_at: None,
+    };
+    let failed = Transition::Failed {
+        reason: "no way".to_owned(),
+    };
+    for (transition, why) in [
+        (stored, "is stored by 3 other nodes, which deliver it"),
+        (Transition::Received, "was received"),
+        (failed, "has failed already: no way"),
+    ] {
+        let message = NewMessage::text(key(), "x");
+        let id = served.client.send(&message).await.unwrap().id;
+        let outbox = served.outbox();
+        outbox.update(id, transition, UnixSeconds(1)).await.unwrap();
+        let before = served.client.message(id).await.unwrap();
+        let error = within(served.client.withdraw(id)).await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::Conflict));
+        assert_eq!(error.to_string(), format!("message {id} {why}"));
+        assert_eq!(served.client.message(id).await.unwrap(), before);
+    }
 }
 
 #[tokio::test]

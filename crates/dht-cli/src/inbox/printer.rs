@@ -5,15 +5,14 @@ use std::time::Duration;
 use clap::Args;
 use dht_api::{
     Client,
-    types::{Ack, Arrival, InboxMessage, MAX_TEXT_BYTES},
+    types::{Ack, InboxMessage, MAX_TEXT_BYTES},
 };
-use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
     exit::Failure,
     number::number,
-    output::{all_read, check_open, is_read, print, print_read, printable},
+    output::{all_read, check_open, is_read, json, print, print_read, printable},
     session::refused,
 };
 
@@ -91,7 +90,11 @@ impl<'a> Printer<'a> {
     }
 
     pub(super) async fn take(&mut self, message: &InboxMessage) -> Result<(), Failure> {
-        let line = line(message, self.how.json);
+        let line = if self.how.json {
+            json(message)?
+        } else {
+            text_line(message)
+        };
         self.left = self.left.saturating_sub(1);
         if !self.acks {
             return print(line).await;
@@ -142,14 +145,6 @@ impl<'a> Printer<'a> {
 }
 
 /// A message as one line.
-fn line(message: &InboxMessage, json: bool) -> String {
-    if json {
-        json_line(message)
-    } else {
-        text_line(message)
-    }
-}
-
 fn text_line(message: &InboxMessage) -> String {
     let sender = message
         .from
@@ -164,25 +159,9 @@ fn text_line(message: &InboxMessage) -> String {
     format!("{sender} {shown}")
 }
 
-fn json_line(message: &InboxMessage) -> String {
-    let payload = &message.payload.0;
-    json!({
-        "id": message.id,
-        "received_at": message.received_at,
-        "sender": message.from.map(|key| key.to_string()),
-        "via": message.via.to_string(),
-        "stored": message.arrival == Arrival::Stored,
-        "type": message.message_type,
-        "bytes": payload.len(),
-        "text": message.payload.text(),
-        "base64": data_encoding::BASE64.encode(payload),
-    })
-    .to_string()
-}
-
 #[cfg(test)]
 mod tests {
-    use dht_api::types::{Base64, Version};
+    use dht_api::types::{Arrival, Base64, Version};
     use dht_core::NodeId;
 
     use super::*;
@@ -204,33 +183,11 @@ mod tests {
     #[test]
     fn control_characters_are_replaced() {
         let text = received("gr\u{fc}\u{df}e \u{1b}[31m\n".as_bytes());
-        assert_eq!(line(&text, false), "anonymous gr\u{fc}\u{df}e \u{fffd}[31m");
-        let binary = line(&received(&[0xff, 0]), false);
+        assert_eq!(text_line(&text), "anonymous gr\u{fc}\u{df}e \u{fffd}[31m");
+        let binary = text_line(&received(&[0xff, 0]));
         assert!(binary.starts_with("anonymous <2 bytes"), "{binary}");
-    }
-
-    #[test]
-    fn json_lines_carry_every_byte() {
-        let json: serde_json::Value = line(&received(&[0xff, 0]), true).parse().unwrap();
-        assert_eq!(json["text"], serde_json::Value::Null);
-        assert_eq!(
-            (&json["bytes"], &json["base64"]),
-            (&2.into(), &"/wA=".into())
-        );
-        assert_eq!((&json["type"], &json["sender"]), (&3.into(), &json!(null)));
-    }
-
-    /// As in the API, a longer text is not written twice.
-    #[test]
-    fn long_texts_are_base64_only() {
-        let longest = vec![b'x'; MAX_TEXT_BYTES].leak();
         let longer = vec![b'x'; MAX_TEXT_BYTES + 1].leak();
-        for (payload, is_text) in [(&*longest, true), (&*longer, false)] {
-            let message = received(payload);
-            let json: serde_json::Value = line(&message, true).parse().unwrap();
-            assert_eq!(json["text"].is_string(), is_text);
-            assert!(json["base64"].is_string());
-            assert_eq!(line(&message, false).len() > MAX_TEXT_BYTES, is_text);
-        }
+        let longer = text_line(&received(longer));
+        assert!(longer.starts_with("anonymous <65537 bytes"), "{longer}");
     }
 }

@@ -9,8 +9,8 @@ use tokio::{
 };
 
 use crate::{
-    address, command, json_lines, other, run_to, runs, secret, signal, start, start_with, stop,
-    within,
+    address, command, json_lines, other, run, run_to, runs, secret, signal, start, start_with,
+    stop, within,
 };
 
 /// Sends a request and reads the response to its end.
@@ -137,7 +137,7 @@ async fn keys_without_address_are_searched() {
     };
     tokio::join!(run_to(0, &a, &send), taking);
     let (found, _) = run_to(0, &a, &["discover", &key, "--json"]).await;
-    assert_eq!(json_lines(&found)[0]["public_key"], key.as_str());
+    assert_eq!(json_lines(&found)[0]["peer"]["public_key"], key.as_str());
     stop(node).await;
     tokio::join!(b.shutdown(), c.shutdown());
 }
@@ -173,7 +173,7 @@ async fn peers_and_bans_are_managed() {
     let node = start(&a).await;
     let (key, to) = (b.public_key().to_string(), b.peer_address().to_string());
     let (added, _) = run_to(0, &a, &["peers", "add", &to, "--json"]).await;
-    assert_eq!(json_lines(&added)[0]["is_connected"], true);
+    assert_eq!(json_lines(&added)[0]["peer"]["is_connected"], true);
     let (pong, _) = run_to(0, &a, &["ping", &key, "--json"]).await;
     assert_eq!(json_lines(&pong)[0]["was_connected"], true);
     assert!(json_lines(&pong)[0]["round_trip_micros"].is_u64(), "{pong}");
@@ -222,12 +222,28 @@ async fn peers_and_bans_are_managed() {
     }
     let (_, error) = run_to(1, &a, &["inbox", "--consumer", "nobody"]).await;
     assert!(error.contains("dht-node inbox consumers"), "{error}");
-    // The socket is gone, and the node runs.
+    // The socket is gone, until the node looks.
     std::fs::remove_file(a.join("api.sock")).unwrap();
-    let (_, error) = run_to(1, &a, &["status"]).await;
-    assert!(error.contains("api.sock is missing"), "{error}");
+    loop {
+        let status = run(&a, &["status"]).await;
+        if status.status.success() {
+            break;
+        }
+        let error = String::from_utf8(status.stderr).unwrap();
+        assert!(error.contains("api.sock is missing"), "{error}");
+    }
     stop(node).await;
     b.shutdown().await;
+}
+
+/// Everybody who can connect reads them.
+#[tokio::test]
+async fn open_metrics_are_named() {
+    let dir = TempDir::new().unwrap();
+    let variables = [("DHT_NODE_API_METRICS", "0.0.0.0:0")];
+    let (node, said) = start_with(dir.path(), &variables).await;
+    assert!(said.contains("are open to the network"), "{said}");
+    stop(node).await;
 }
 
 #[tokio::test]

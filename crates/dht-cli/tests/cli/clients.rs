@@ -11,7 +11,7 @@ use tokio::{
     process::Command,
 };
 
-use crate::{address, other, send_all, start, stop, within};
+use crate::{BINARY, address, other, send_all, start, stop, within};
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -19,11 +19,19 @@ fn script(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// A program that finds the home by itself, as `dht-node` does.
+fn at_home(program: &str, data: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_remove("DHT_NODE_HOME")
+        .env("XDG_DATA_HOME", data);
+    command
+}
+
 /// Lines that the Python client prints until it is killed, after the one that ends with `last`.
-async fn read_lines(home: &Path, last: &str) -> Vec<String> {
-    let mut client = Command::new("python3")
+async fn read_lines(mut client: Command, last: &str) -> Vec<String> {
+    let mut client = client
         .arg(script("inbox.py"))
-        .arg(home.join("api.sock"))
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -39,14 +47,17 @@ async fn read_lines(home: &Path, last: &str) -> Vec<String> {
 #[tokio::test]
 async fn python_reads_acks_and_resumes() {
     let dir = TempDir::new().unwrap();
-    let node = start(dir.path()).await;
+    let home = dir.path().join("dht-node");
+    let node = start(&home).await;
     let sender = other(2).await;
-    send_all(&sender, &address(dir.path()).await, &["1", "2", "3"]).await;
+    send_all(&sender, &address(&home).await, &["1", "2", "3"]).await;
     let key = sender.public_key().to_string();
-    let first = read_lines(dir.path(), "'2'").await;
+    let first = read_lines(at_home("python3", dir.path()), "'2'").await;
     assert_eq!(first[0], format!("1 {key} '1'"));
     // What was printed last may have been acked or not.
-    let rest = read_lines(dir.path(), "'3'").await;
+    let mut named = Command::new("python3");
+    named.env("DHT_NODE_HOME", &home);
+    let rest = read_lines(named, "'3'").await;
     assert!(rest.len() <= 2, "{rest:?}");
     stop(node).await;
     sender.shutdown().await;
@@ -55,10 +66,11 @@ async fn python_reads_acks_and_resumes() {
 #[tokio::test]
 async fn the_shell_sends_and_waits() {
     let dir = TempDir::new().unwrap();
-    let node = start(dir.path()).await;
+    let home = dir.path().join("dht-node");
+    let node = start(&home).await;
     let to = other(2).await;
     let mut inbox = to.subscribe();
-    let socket = dir.path().join("api.sock");
+    let socket = home.join("api.sock");
     let curl = |path: &str, body: &str| {
         let mut command = Command::new("curl");
         command
@@ -80,9 +92,12 @@ async fn the_shell_sends_and_waits() {
     let peer = format!(r#"{{"peer":"{}"}}"#, to.peer_address());
     curl("/v1/ping", &peer).await;
 
-    let client = Command::new("sh")
+    // The home that the clients find is that of the command.
+    let mut status = at_home(BINARY, dir.path());
+    let status = within(status.arg("status").output()).await.unwrap();
+    assert!(status.status.success(), "{status:?}");
+    let client = at_home("sh", dir.path())
         .arg(script("send.sh"))
-        .arg(&socket)
         .arg(to.public_key().to_string())
         .arg("say \"hi\"\n\\")
         .output();

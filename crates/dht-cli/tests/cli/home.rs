@@ -33,7 +33,8 @@ async fn id_formats_agree() {
     let (json, _) = run_to(0, home, &["id", "--json"]).await;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     let (address, _) = run_to(0, home, &["id", "--address"]).await;
-    assert_eq!(json["address"], address.as_str());
+    assert_eq!(json["version"], 1);
+    assert_eq!(json["peer_address"], address.as_str());
     let peer: PeerAddress = address.parse().unwrap();
     assert_eq!(json["public_key"], peer.public_key.to_string());
     assert_eq!(json["node_id"], peer.public_key.node_id().to_string());

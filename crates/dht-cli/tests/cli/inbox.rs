@@ -245,7 +245,9 @@ async fn slow_readers_lose_no_message() {
     let home = Home::with_five().await;
     let pending = async || {
         let (consumers, _) = run_to(0, home.path(), &["inbox", "consumers", "--json"]).await;
-        json_lines(&consumers)[0]["pending"].as_u64().unwrap()
+        json_lines(&consumers)[0]["consumers"][0]["pending"]
+            .as_u64()
+            .unwrap()
     };
     let mut child = command(home.path(), &["inbox", "--ack", "--follow", "--json"])
         .spawn()
@@ -335,7 +337,9 @@ async fn consumers_read_on_their_own() {
     let (taken, _) = run_to(0, home.path(), &take).await;
     assert_eq!(texts(&taken), FIVE[..3]);
     let (consumers, _) = run_to(0, home.path(), &["inbox", "consumers", "--json"]).await;
-    let pending: Vec<_> = json_lines(&consumers)
+    let pending: Vec<_> = json_lines(&consumers)[0]["consumers"]
+        .as_array()
+        .unwrap()
         .iter()
         .map(|consumer| consumer["pending"].as_u64().unwrap())
         .collect();

@@ -37,9 +37,8 @@ async fn saf_shows_deletes_and_fetches() {
     // While Bob's node runs, it answers; then the files say the same.
     let show = ["saf", "list", "--json", "--recipient", &key.to_string()];
     let ids = |rows: &str| -> Vec<String> {
-        let rows = rows
-            .lines()
-            .map(|row| row.parse::<serde_json::Value>().unwrap());
+        let list: serde_json::Value = serde_json::from_str(rows).unwrap();
+        let rows = list["messages"].as_array().unwrap().iter();
         rows.map(|row| row["id"].to_string()).collect()
     };
     let (live, _) = run_to(0, &bob, &show).await;
@@ -52,22 +51,23 @@ async fn saf_shows_deletes_and_fetches() {
     let (stats, _) = run_to(0, &bob, &["saf", "stats", "--json"]).await;
     let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
     assert_eq!(
-        (&stats["messages"], &stats["mailboxes"]),
+        (&stats["store"]["messages"], &stats["store"]["mailboxes"]),
         (&3.into(), &1.into())
     );
     let (mailboxes, _) = run_to(0, &bob, &["saf", "list", "--json"]).await;
-    let mailbox: serde_json::Value = serde_json::from_str(&mailboxes).unwrap();
+    let list: serde_json::Value = serde_json::from_str(&mailboxes).unwrap();
+    let mailbox = &list["mailboxes"][0];
     assert_eq!(mailbox["recipient"], key.to_string());
     assert_eq!(
-        (&mailbox["messages"], &mailbox["high"]),
-        (&3.into(), &3.into())
+        (&mailbox["messages"], &mailbox["low_priority"]),
+        (&3.into(), &0.into())
     );
     let recipient = key.to_string();
     let (rows, _) = run_to(0, &bob, &["saf", "list", "--recipient", &recipient]).await;
     assert_eq!(rows.lines().count(), 3, "{rows}");
     assert!(!rows.contains("one") && rows.contains("high"), "{rows}");
     let (purged, _) = run_to(0, &bob, &["saf", "purge", "--expired", "--json"]).await;
-    assert_eq!(purged, r#"{"purged":0}"#);
+    assert_eq!(purged, r#"{"version":1,"purged":0}"#);
 
     // Carol fetches, once.
     let mut child = listen(&bob, &[]).await;
@@ -80,7 +80,7 @@ async fn saf_shows_deletes_and_fetches() {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
         assert_eq!(lines.len(), messages + 1, "{fetched}");
-        assert_eq!(lines[messages]["fetched"]["new"], messages);
+        assert_eq!(lines[messages]["new"], messages);
     }
     child.kill().await.unwrap();
     let (purged, _) = run_to(0, &bob, &["saf", "purge", "--recipient", &recipient]).await;

@@ -31,7 +31,8 @@ async fn one_home_sends_to_another() {
     ];
     let (sent, _) = run_to(0, &b, &send).await;
     let sent: serde_json::Value = serde_json::from_str(&sent).unwrap();
-    assert_eq!(sent["bytes"], text.len());
+    assert_eq!(sent["version"], 1);
+    assert_eq!(sent["payload_bytes"], text.len());
 
     let output = within(listening.wait_with_output()).await.unwrap();
     assert_eq!(output.status.code(), Some(0));
@@ -39,11 +40,11 @@ async fn one_home_sends_to_another() {
     assert_eq!(line.lines().count(), 1, "{line}");
     let received: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(received["text"], text);
-    assert_eq!(received["type"], -5);
-    assert_eq!(received["bytes"], text.len());
+    let (version, number) = (&received["version"], &received["message_type"]);
+    assert_eq!((version, number), (&1.into(), &(-5).into()));
     let (sender, _) = run_to(0, &b, &["id", "--json"]).await;
     let sender: serde_json::Value = serde_json::from_str(&sender).unwrap();
-    assert_eq!(received["sender"], sender["public_key"]);
+    assert_eq!(received["from"], sender["public_key"]);
     assert!(!a.join("addresses").exists(), "a stopped node is nowhere");
 }
 

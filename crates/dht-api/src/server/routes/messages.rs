@@ -9,7 +9,7 @@ use axum::{
 };
 use dht_core::{Destination, PublicKey};
 use dht_node::{Delivery, MAX_PAYLOAD_BYTES, Message, SendOptions};
-use dht_spool::{Entry, EntryFilter, SendState, StateKind};
+use dht_spool::{Entry, EntryFilter, SendState, SpoolError, StateKind};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 use utoipa::IntoParams;
@@ -97,7 +97,10 @@ pub(in super::super) async fn send(
         payload,
     };
     let delivery = api.parts.node.send(&message.to, content, options).await?;
-    let message = find(&api, delivery.id(), &delivery).await?;
+    let message = match delivery.entry() {
+        Some(entry) => outgoing(entry.clone(), &delivery),
+        None => find(&api, delivery.id(), &delivery).await?,
+    };
     Ok(json(StatusCode::ACCEPTED, &message))
 }
 
@@ -152,23 +155,67 @@ pub(in super::super) async fn get(
     }
 }
 
-/// Give a message up: it is not tried any more, and its state becomes `failed`. Copies that have left are not called
-/// back.
+/// Give a message up: it is not tried any more, and its state becomes `failed`. A copy that has left is not called back. A
+/// message that has ended, or that holders store and will deliver, is not given up.
 #[utoipa::path(
     delete, path = "/v1/messages/{id}", tag = "messages", operation_id = "withdraw",
     params(("id" = u64, Path, description = "Id of the message")),
     responses(
-        (status = 202, description = "The message before it is given up", body = OutgoingMessage),
-        (status = "default", description = "No such message", body = ErrorBody),
+        (status = 200, description = "Given up: the message as it is now", body = OutgoingMessage),
+        (status = 409, description = "It is stored, received, failed or expired, and stays so", body = ErrorBody),
+        (status = "default", description = "No such message, or not given up", body = ErrorBody),
     )
 )]
 pub(in super::super) async fn withdraw(
     State(api): State<Arc<Api>>,
     Id(id): Id,
 ) -> Result<Response, ApiError> {
-    let message = find(&api, id, &delivery(&api, id).await?).await?;
+    let mut changes = api.outbox()?.changes();
+    let mut stopping = api.stopping.clone();
+    let mut delivery = delivery(&api, id).await?;
+    may_withdraw(&find(&api, id, &delivery).await?)?;
     api.parts.node.withdraw(id);
-    Ok(json(StatusCode::ACCEPTED, &message))
+    loop {
+        changes.mark_unchanged();
+        let message = find(&api, id, &delivery).await?;
+        if message.ended_at.is_some() {
+            // A receipt may have come first.
+            if message.state != MessageState::Failed {
+                may_withdraw(&message)?;
+            }
+            return Ok(json(StatusCode::OK, &message));
+        }
+        let changed = async {
+            tokio::select! {
+                changed = changes.changed() => changed.is_ok(),
+                Some(_) = delivery.next() => true,
+                () = stopped(&mut stopping) => false,
+            }
+        };
+        if !changed.await {
+            return Err(SpoolError::Closed.into());
+        }
+    }
+}
+
+/// Refuses a message that nobody can give up any more.
+fn may_withdraw(message: &OutgoingMessage) -> Result<(), ApiError> {
+    let id = message.id;
+    let why = match message.state {
+        MessageState::Queued | MessageState::Sent => return Ok(()),
+        MessageState::Stored => {
+            let holders = message.holders.unwrap_or(1);
+            format!("message {id} is stored by {holders} other nodes, which deliver it")
+        }
+        MessageState::Received => format!("message {id} was received"),
+        MessageState::Expired => format!("message {id} has expired already"),
+        MessageState::Failed => {
+            let reason = message.reason.as_deref().unwrap_or("no reason given");
+            format!("message {id} has failed already: {reason}")
+        }
+    };
+    Err(ApiError::new(ErrorCode::Conflict, why)
+        .with_hint("only a message that is queued or sent can be given up"))
 }
 
 /// Messages in order of their ids.
@@ -199,7 +246,7 @@ pub(in super::super) async fn list(
         .flatten();
     let list = MessageList {
         version: Version,
-        messages: entries.into_iter().map(outgoing).collect(),
+        messages: entries.into_iter().map(listed).collect(),
         next,
     };
     Ok(memory::list(memory, &list))
@@ -225,12 +272,15 @@ async fn delivery(api: &Api, id: u64) -> Result<Delivery, ApiError> {
 async fn find(api: &Api, id: u64, delivery: &Delivery) -> Result<OutgoingMessage, ApiError> {
     let outbox = api.outbox()?.clone();
     let entry = api.blocking(move || outbox.get(id)).await?;
-    let mut entry = entry.ok_or_else(no_message)?;
+    Ok(outgoing(entry.ok_or_else(no_message)?, delivery))
+}
+
+fn outgoing(mut entry: Entry, delivery: &Delivery) -> OutgoingMessage {
     let state = delivery.state();
     if state.kind() > entry.state.kind() {
         entry.state = state;
     }
-    Ok(outgoing(entry))
+    listed(entry)
 }
 
 fn no_message() -> ApiError {
@@ -238,7 +288,7 @@ fn no_message() -> ApiError {
     ApiError::new(ErrorCode::NotFound, message)
 }
 
-fn outgoing(entry: Entry) -> OutgoingMessage {
+fn listed(entry: Entry) -> OutgoingMessage {
     let (state, holders, reason) = match entry.state {
         SendState::Sent => (MessageState::Sent, None, None),
         SendState::Stored { holders } => (MessageState::Stored, Some(holders), None),
