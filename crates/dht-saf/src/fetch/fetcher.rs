@@ -9,8 +9,8 @@ use std::{
 };
 
 use dht_core::{
-    Clock as _, Distance, Entropy as _, Features, NodeId, NodeIdentity, PublicKey, RemotePeer,
-    SendQueue, SendQueueError, SharedClock, SharedEntropy, UnixSeconds,
+    Clock as _, Distance, Entropy as _, Features, NodeId, NodeIdentity, RemotePeer, SendQueue,
+    SendQueueError, SharedClock, SharedEntropy, UnixSeconds,
 };
 use dht_dedup::DedupTable;
 use dht_peers::{
@@ -29,7 +29,12 @@ use super::{
     tracker::{FetchSummary, FetchTracker, TrackerConfig},
 };
 use crate::{
-    blocking::blocking, config::Config, ledger::Ledger, metrics, receipt::Decisions, send,
+    blocking::blocking,
+    config::Config,
+    ledger::Ledger,
+    metrics,
+    receipt::{Decisions, RECEIPT_PROTOCOL},
+    send,
 };
 
 /// Connected peers asked by one [`Saf::request_from_random_peers`](crate::Saf::request_from_random_peers) (05 section 7,
@@ -167,13 +172,23 @@ impl Fetcher {
         if !self.tracker.lock().begin(peer.node_id, now) {
             return Ok(());
         }
-        self.request_since(peer, self.since(&peer.public_key))
+        self.request_since(peer, self.since(peer))
     }
 
     /// The second from which on a peer is asked first.
-    pub(super) fn since(&self, peer: &PublicKey) -> u64 {
-        let read = self.parts.ledger.watermark(peer);
+    pub(super) fn since(&self, peer: &RemotePeer) -> u64 {
+        if self.deletes_for_all(&peer.node_id) {
+            return 0;
+        }
+        let read = self.parts.ledger.watermark(&peer.public_key);
         read.map_or(0, |at| at.0.saturating_sub(self.margin_seconds))
+    }
+
+    /// Whether a request with a `since` makes this peer delete what it stores for other nodes, as stock nodes do (05
+    /// defect D2): a peer that gives no receipts.
+    pub(super) fn deletes_for_all(&self, peer: &NodeId) -> bool {
+        let known = self.parts.directory.find(peer);
+        known.is_none_or(|known| !known.protocols().contains(&RECEIPT_PROTOCOL))
     }
 
     /// Asks the connected peers again that have messages this node had no place for, if their time has come.

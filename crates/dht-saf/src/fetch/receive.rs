@@ -353,6 +353,8 @@ impl Fetcher {
             && let Some(reached) = reached
             && let Some(page) = summary.hash
             && summary.may_continue(self.max_messages)
+            // It sends the newest messages first: there is no next page.
+            && !self.deletes_for_all(&responder.node_id)
             && self.continues(responder, page, counts)
         {
             // A refusal ends the fetch.
@@ -364,7 +366,7 @@ impl Fetcher {
             // Asked for again meanwhile, perhaps for what has come since.
             Finished::Again if counts.left == 0 => {
                 // A refusal ends the fetch.
-                let _ = self.request_since(responder, self.since(&responder.public_key));
+                let _ = self.request_since(responder, self.since(responder));
             }
             Finished::Again => {
                 let ended = self.tracker.lock().finished(&responder.node_id);

@@ -1,7 +1,7 @@
 //! Tracks requests for stored messages, and the peers that have not sent everything they store: 05 sections 7 to 9.
 //! No I/O, no clock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use dht_core::{DedupHash, NodeId, UnixSeconds};
 
@@ -11,6 +11,9 @@ const MAX_PEERS: usize = 1024;
 const MAX_IDS: usize = 16;
 /// Pages requested from one peer in a row. A full mailbox of default size takes some 300.
 const MAX_PAGES: u32 = 1024;
+/// Seconds without a response after which a peer counts as silent that was silent before: stock nodes from version 2 on
+/// announce that they store messages, and never answer. A late response is taken nevertheless.
+const IMPATIENCE_SECONDS: u64 = 1;
 /// Multiple of the patience for which a peer may send full pages without a new message, as that delays the summary.
 const IDLE_PATIENCES: u64 = 10;
 
@@ -81,6 +84,8 @@ pub(super) struct FetchTracker {
     config: TrackerConfig,
     pending: HashMap<NodeId, PendingRequest>,
     fetches: HashMap<NodeId, PeerFetch>,
+    /// Peers that let a deadline pass and have sent no response since.
+    silent: HashSet<NodeId>,
     /// Counts since no fetch was running.
     summary: Option<FetchSummary>,
 }
@@ -125,6 +130,7 @@ impl FetchTracker {
             config,
             pending: HashMap::new(),
             fetches: HashMap::new(),
+            silent: HashSet::new(),
             summary: None,
         }
     }
@@ -156,7 +162,11 @@ impl FetchTracker {
     /// Begins to fetch from a peer, and says whether to ask it now. If a fetch is running, the peer is asked once more
     /// when that has ended, however often it was begun: requests that overlap would only get the same pages.
     pub(super) fn begin(&mut self, peer: NodeId, now: UnixSeconds) -> bool {
-        let deadline = now.saturating_add(self.config.patience_seconds);
+        let patience = match self.silent.contains(&peer) {
+            true => self.config.patience_seconds.min(IMPATIENCE_SECONDS),
+            false => self.config.patience_seconds,
+        };
+        let deadline = now.saturating_add(patience);
         if let Some(fetch) = self.fetches.get_mut(&peer) {
             fetch.again = true;
             return false;
@@ -209,6 +219,7 @@ impl FetchTracker {
         if age > self.config.answer_seconds {
             return Err(Unrequested::TooLate);
         }
+        self.silent.remove(peer);
         Ok(())
     }
 
@@ -296,6 +307,8 @@ impl FetchTracker {
             .filter(|(_, fetch)| fetch.delivering == 0 && fetch.deadline < now)
             .map(|(peer, _)| *peer)
             .collect();
+        let places = MAX_PEERS.saturating_sub(self.silent.len());
+        self.silent.extend(late.iter().take(places));
         late.iter().filter_map(|peer| self.given_up(peer)).last()
     }
 

@@ -244,6 +244,19 @@ async fn full_page_is_followed_by_request() {
     assert_eq!(summaries(&mut world), [expected]);
 }
 
+/// A `since` would make a stock node delete what it stores for others, and it has no older page.
+#[tokio::test]
+async fn stock_nodes_are_asked_without_since() {
+    let world = world();
+    world.know(NODE, Features::NODE, []);
+    let first = world.request(NODE);
+    let page: Vec<_> = (0..50).map(|n| for_me(n, NOW.0 - 500 + n)).collect();
+    world.answer(NODE, first.request_id, page).await;
+    assert_eq!(world.passed().len(), 50);
+    assert_eq!(world.last_request(), Some(first));
+    assert_eq!(world.request(NODE).since, 0);
+}
+
 /// The application asks while the question of the connection is still open: the peer is asked once more in the end,
 /// however often it did.
 #[tokio::test]

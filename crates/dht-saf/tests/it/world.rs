@@ -394,25 +394,40 @@ impl World {
 
     // --- asking ---
 
-    /// A connected peer with these features.
+    /// A connected peer with these features, which gives receipts.
     pub(crate) fn connect(&self, seed: u64, features: Features) -> Arc<RemotePeer> {
-        let identity = test_util::identity_with(seed, features);
-        let record = PeerRecord::from_claim(
-            *identity.public_key(),
-            identity.claim(),
-            ClaimChannel::Connection,
-            self.now(),
-        );
-        self.directory
-            .authenticated(record, NetGroup::Unknown, self.now());
+        self.know(seed, features, [dht_saf::RECEIPT_PROTOCOL]);
         let peer = peer(seed, features);
         self.connections
             .insert(Arc::clone(&peer), Direction::Outbound);
         peer
     }
 
-    /// Asks a peer, and answers the request.
+    /// Enters a peer that offers these protocols in the directory.
+    pub(crate) fn know<const N: usize>(
+        &self,
+        seed: u64,
+        features: Features,
+        protocols: [Bytes; N],
+    ) {
+        let identity = test_util::identity_with(seed, features);
+        let record = PeerRecord::from_claim(
+            *identity.public_key(),
+            identity.claim(),
+            ClaimChannel::Connection,
+            self.now(),
+        )
+        .with_agent("", protocols);
+        self.directory
+            .authenticated(record, NetGroup::Unknown, self.now());
+    }
+
+    /// Asks a peer, one that gives receipts unless it is known, and returns the request.
     pub(crate) fn request(&self, seed: u64) -> StoredMessagesRequest {
+        let id = test_util::public_key(seed).node_id();
+        if !self.directory.contains(&id) {
+            self.know(seed, Features::NODE, [dht_saf::RECEIPT_PROTOCOL]);
+        }
         self.saf.request_from(&peer(seed, Features::NODE)).unwrap();
         self.last_request().unwrap()
     }

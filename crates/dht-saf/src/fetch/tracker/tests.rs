@@ -111,3 +111,26 @@ fn slow_delivery_is_not_silent_peer() {
     let silent = tracker.tick(later.saturating_add(31));
     assert_eq!(silent.map(|summary| summary.silent), Some(1));
 }
+
+#[test]
+fn silent_peers_are_not_awaited_again() {
+    let mut tracker = FetchTracker::new(CONFIG);
+    let silent = |summary: Option<FetchSummary>| summary.map(|summary| summary.silent);
+    tracker.begin(id(1), NOW);
+    assert_eq!(silent(tracker.tick(NOW.saturating_add(30))), None);
+    assert_eq!(silent(tracker.tick(NOW.saturating_add(31))), Some(1));
+
+    let again = NOW.saturating_add(100);
+    tracker.register(id(1), 7, again);
+    tracker.begin(id(1), again);
+    assert_eq!(silent(tracker.tick(again.saturating_add(2))), Some(1));
+
+    // What it sends after all is taken, and it is waited for as others are.
+    assert_eq!(
+        tracker.take(&id(1), Some(7), again.saturating_add(3)),
+        Ok(())
+    );
+    let later = again.saturating_add(100);
+    tracker.begin(id(1), later);
+    assert_eq!(silent(tracker.tick(later.saturating_add(30))), None);
+}
