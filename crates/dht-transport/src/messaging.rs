@@ -13,6 +13,7 @@ pub(crate) use session::{Connect, PeerQueues, PeerSession, Pushed};
 mod codec;
 mod delivery;
 mod inbound;
+mod pace;
 mod pump;
 mod queue;
 mod session;

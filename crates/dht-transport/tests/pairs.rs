@@ -228,3 +228,28 @@ async fn simultaneous_dials_on_real_threads() {
         }
     }
 }
+
+/// Version 6 of the reference bans at 1 000 messages in 60 s.
+#[tokio::test(start_paused = true)]
+async fn strict_stock_nodes_are_spared() {
+    for (user_agent, least) in [("tari/node/6.3.0", 6), ("tari/node/1.0.0", 0)] {
+        let memory = Memory::default();
+        let a = Node::memory(1, &memory).await;
+        let mut b = Setup {
+            user_agent,
+            ..Setup::memory(2, &memory)
+        }
+        .start()
+        .await;
+        a.knows(&b);
+        let start = tokio::time::Instant::now();
+        for _ in 0..450 {
+            let message = a.transport.send(&b.id(), body(1, 10), Priority::Direct);
+            drop(message.unwrap());
+        }
+        for _ in 0..450 {
+            b.message().await;
+        }
+        assert_eq!(start.elapsed().as_secs(), least, "{user_agent}");
+    }
+}

@@ -15,7 +15,10 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout},
 };
 
-use super::queue::{Entry, PeerQueue};
+use super::{
+    pace::Pace,
+    queue::{Entry, PeerQueue},
+};
 use crate::{
     connection::Connection,
     limits::{MAX_RESENDS, YAMUX_FRAME_BYTES},
@@ -36,6 +39,8 @@ pub(super) struct Pump<'a> {
     lifetime: Duration,
     /// Time without progress after which the stream counts as broken.
     write_timeout: Duration,
+    /// Bounds how fast messages are taken from the queue, if the peer bans fast senders.
+    pace: Option<Pace>,
     /// Length prefixes and messages, several in one write.
     batch: Vec<u8>,
     batch_sent: usize,
@@ -58,6 +63,7 @@ impl<'a> Pump<'a> {
         stream: Substream,
         lifetime: Duration,
         write_timeout: Duration,
+        pace: Option<Pace>,
     ) -> Self {
         Self {
             queue,
@@ -65,6 +71,7 @@ impl<'a> Pump<'a> {
             stream,
             lifetime,
             write_timeout,
+            pace,
             batch: Vec::new(),
             batch_sent: 0,
             rest: Bytes::new(),
@@ -90,7 +97,7 @@ impl<'a> Pump<'a> {
         // Registered first, so that a message pushed from here on wakes us.
         self.queue.waker.register(cx.waker());
         loop {
-            if self.batch_sent == self.batch.len() && !self.fill() {
+            if self.batch_sent == self.batch.len() && !self.fill(cx) {
                 break;
             }
             let data = if self.batch_sent < self.batch.len() {
@@ -136,7 +143,7 @@ impl<'a> Pump<'a> {
 
     /// Puts the next messages into the batch; false if there is nothing to write. A part that fills a
     /// multiplexer frame by itself is not copied: it is left in `rest` with an empty batch.
-    fn fill(&mut self) -> bool {
+    fn fill(&mut self, cx: &mut Context<'_>) -> bool {
         self.batch.clear();
         self.batch_sent = 0;
         loop {
@@ -151,6 +158,11 @@ impl<'a> Pump<'a> {
             if self.batch.len() >= YAMUX_FRAME_BYTES || self.retired {
                 break;
             }
+            if let Some(pace) = &mut self.pace
+                && pace.poll_ready(cx).is_pending()
+            {
+                break;
+            }
             let taken = self
                 .queue
                 .messages
@@ -159,6 +171,9 @@ impl<'a> Pump<'a> {
             let Some(entry) = taken else {
                 break;
             };
+            if let Some(pace) = &mut self.pace {
+                pace.count();
+            }
             // Sizes are checked before queueing.
             let length = u32::try_from(entry.frame.len()).unwrap_or(u32::MAX);
             self.batch.extend_from_slice(&length.to_be_bytes());

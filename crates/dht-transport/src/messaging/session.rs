@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::{
     MESSAGING_PROTOCOL,
     delivery::Reply,
+    pace::Pace,
     pump::Pump,
     queue::{Limits, PeerQueue, SharedBytes},
 };
@@ -279,7 +280,8 @@ impl<C: Connect> PeerSession<C> {
     /// Sends on one stream until it ends; what was not surely sent goes back into the queue.
     async fn send(&self, connection: &Connection, stream: Substream) {
         let lifetime = self.queues.limits.lifetime;
-        let mut pump = Pump::new(&self.queue, stream, lifetime, self.write_timeout);
+        let pace = Pace::of(&connection.info().user_agent);
+        let mut pump = Pump::new(&self.queue, stream, lifetime, self.write_timeout, pace);
         let mut retired = pin!(connection.until_retired().fuse());
         poll_fn(|cx| {
             if retired.as_mut().poll(cx).is_ready() {

@@ -44,6 +44,7 @@ pub struct Setup {
     /// Of the budget.
     pub reserve: usize,
     pub network: Network,
+    pub user_agent: &'static str,
     pub serve: Option<(Bytes, mpsc::Sender<InboundStream>)>,
 }
 
@@ -79,6 +80,7 @@ impl Setup {
             budget: BUDGET_BYTES,
             reserve: 0,
             network: Network::LocalNet,
+            user_agent: "test/1",
             serve: None,
         }
     }
@@ -125,7 +127,7 @@ impl Setup {
         let mut builder = extend(builder)
             .medium(self.memory)
             .medium(Tcp)
-            .user_agent("test/1");
+            .user_agent(self.user_agent);
         if let Some((protocol, handler)) = self.serve {
             builder = builder.serve(protocol, handler);
         }

@@ -1,0 +1,105 @@
+//! How fast messages are written to a peer that bans fast senders.
+//!
+//! Stock nodes ban a peer for ten minutes that sends too many messages: up to version 1, 100 000 in 100 seconds, which is more
+//! than they read; later, 1 000 in 60 seconds.
+
+use std::{
+    future::Future as _,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Start of the user agent of stock nodes, which is `tari/APPLICATION/VERSION`.
+const STOCK: &str = "tari/";
+/// Major version from which on they ban at 1 000 messages in 60 s.
+const STRICT: u64 = 2;
+/// Messages that may be written at once.
+const BURST: u32 = 400;
+/// Time between messages after that: with the burst, 900 in any 60 s.
+const INTERVAL: Duration = Duration::from_millis(120);
+
+/// Spaces messages: a token bucket, as the time at which it will be full again.
+#[derive(Debug)]
+pub(super) struct Pace {
+    full_at: Instant,
+    wait: Pin<Box<Sleep>>,
+}
+
+impl Pace {
+    /// The pace for a peer with this user agent; `None` if it takes all it can read.
+    pub(super) fn of(user_agent: &str) -> Option<Self> {
+        let (_, version) = user_agent.strip_prefix(STOCK)?.rsplit_once('/')?;
+        let version = version.strip_prefix('v').unwrap_or(version);
+        let major: u64 = version.split('.').next()?.parse().ok()?;
+        let now = Instant::now();
+        (major >= STRICT).then(|| Self {
+            full_at: now,
+            wait: Box::pin(sleep_until(now)),
+        })
+    }
+
+    /// Ready when a message may be written.
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let at = self.full_at.checked_sub(INTERVAL * (BURST - 1));
+        match at {
+            Some(at) if at > Instant::now() => {
+                if self.wait.deadline() != at {
+                    self.wait.as_mut().reset(at);
+                }
+                self.wait.as_mut().poll(cx)
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Counts a message that is written.
+    pub(super) fn count(&mut self) {
+        self.full_at = self.full_at.max(Instant::now()) + INTERVAL;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_strict_stock_nodes_are_paced() {
+        for agent in [
+            "tari/basenode/6.3.0-pre.2",
+            "tari/wallet/v2.0.1",
+            "tari/a/b/4",
+        ] {
+            assert!(Pace::of(agent).is_some(), "{agent}");
+        }
+        for agent in [
+            "tari/basenode/1.0.0-rc.5",
+            "dht-node/9.0",
+            "tari/6",
+            "tari/a/",
+            "app/tari/6",
+            "",
+        ] {
+            assert!(Pace::of(agent).is_none(), "{agent}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_minute_has_a_thousand_messages() {
+        let mut pace = Pace::of("tari/basenode/6.3.0").unwrap();
+        let mut times = Vec::new();
+        for _ in 0..3_000 {
+            std::future::poll_fn(|cx| pace.poll_ready(cx)).await;
+            pace.count();
+            times.push(Instant::now());
+        }
+        let fewest = times
+            .windows(1_000)
+            .map(|window| window[999] - window[0])
+            .min();
+        assert!(fewest >= Some(Duration::from_secs(60)), "{fewest:?}");
+        assert_eq!(times[399], times[0], "the burst");
+    }
+}
