@@ -18,6 +18,7 @@
 //! of the same ones by everybody who stores them alike; a random choice leaves nobody a place to aim at.
 
 mod ask;
+mod learn;
 mod serve;
 
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use dht_rpc::Caller;
 use dht_stack::Rate;
 
 pub use ask::{AnnouncedPeer, AnnouncedPeers, PeerSyncClient, SyncError};
+pub use learn::{Ask, Learner, SyncFailure, SyncReport};
 pub use serve::peer_sync_server;
 
 /// Name of the protocol, as peers announce it.

@@ -41,6 +41,8 @@ pub struct AnnouncedPeer {
     /// What the peer is said to have signed about itself. Addresses that this node cannot read are left out, so that the
     /// signature of such a claim does not hold.
     pub claims: Vec<Claim>,
+    /// Whether every address could be read.
+    pub is_complete: bool,
 }
 
 /// Why a peer, or all further ones, could not be had.
@@ -189,10 +191,15 @@ impl TryFrom<PeerInfo> for AnnouncedPeer {
     type Error = SyncError;
 
     fn try_from(info: PeerInfo) -> Result<Self, SyncError> {
+        let stated = info.claims.iter().map(|claim| claim.addresses.len());
+        let stated: usize = stated.sum();
         let claims = info.claims.into_iter().map(claim);
+        let claims: Vec<Claim> = claims.collect::<Result<_, _>>()?;
+        let read: usize = claims.iter().map(|claim| claim.addresses.len()).sum();
         Ok(Self {
             public_key: PublicKey::from_bytes(&info.public_key).map_err(SyncError::Key)?,
-            claims: claims.collect::<Result<_, _>>()?,
+            is_complete: read == stated,
+            claims,
         })
     }
 }
@@ -256,6 +263,7 @@ mod tests {
             let peer = AnnouncedPeer::try_from(info).unwrap();
             let claim = &peer.claims[0];
             assert_eq!(claim.addresses.len(), 1 + usize::from(is_readable));
+            assert_eq!(peer.is_complete, is_readable);
             let verified = claim.verify(&peer.public_key, UnixSeconds(1));
             assert_eq!(verified.is_ok(), is_readable);
         }

@@ -86,6 +86,22 @@ pub enum Offence {
     SafBadSignature,
     /// Answered with a clear message whose body does not decode.
     SafUndecodableBody,
+    /// Told of more peers than it was asked for.
+    SyncTooManyPeers,
+    /// Told of one peer twice in an answer.
+    SyncDuplicate,
+    /// Told of a peer without a key, or with fields that do not convert.
+    SyncUnconvertible,
+    /// Told of a peer with a claim that the peer did not sign.
+    SyncForgedClaim,
+    /// Told of a peer with a claim that breaks another rule.
+    SyncRefusedClaim,
+    /// Broke the RPC protocol, or answered with what does not decode.
+    SyncProtocol,
+    /// Did not answer a request for peers in time.
+    SyncTimeout,
+    /// Answered a request for peers with a status other than ok.
+    SyncStatus,
 }
 
 /// One row of the table.
@@ -217,6 +233,22 @@ table! {
         strict None, legacy Penalty::high(Deliverer);
     SafUndecodableBody "saf_undecodable_body" "answered with a clear message whose body does not decode" "05 8.1" framed by Some("anyone whose messages it stores") =>
         strict None, legacy Penalty::medium(Deliverer);
+    SyncTooManyPeers "sync_too_many_peers" "told of more peers than it was asked for" "06 7.2" framed by None =>
+        strict Penalty::high(Peer), legacy Penalty::high(Peer);
+    SyncDuplicate "sync_duplicate" "told of one peer twice in an answer" "06 7.2" framed by None =>
+        strict Penalty::high(Peer), legacy Penalty::high(Peer);
+    SyncUnconvertible "sync_unconvertible" "told of a peer whose fields do not convert" "06 7.2" framed by Some("its operator, whose settings or version differ from ours") =>
+        strict None, legacy Penalty::high(Peer);
+    SyncForgedClaim "sync_forged_claim" "told of a peer with an invalid identity signature" "06 5" framed by None =>
+        strict Penalty::high(Peer), legacy Penalty::high(Peer);
+    SyncRefusedClaim "sync_refused_claim" "told of a peer with an unacceptable claim" "06 5" framed by Some("the peer that it tells of, whose settings or version differ from ours") =>
+        strict None, legacy Penalty::high(Peer);
+    SyncProtocol "sync_protocol" "broke the RPC protocol when asked for peers" "06 7.2" framed by None =>
+        strict Penalty::high(Peer), legacy Penalty::high(Peer);
+    SyncTimeout "sync_timeout" "did not answer in time when asked for peers" "06 7.2" framed by Some("anyone who slows its line or ours") =>
+        strict None, legacy Penalty::high(Peer);
+    SyncStatus "sync_status" "answered with a failure when asked for peers" "06 7.2" framed by Some("anyone who keeps it busy") =>
+        strict None, legacy Penalty::low(Peer);
 }
 
 impl Offence {

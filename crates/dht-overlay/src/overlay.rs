@@ -1,0 +1,405 @@
+//! The cores put together: one state machine, which performs no I/O and reads no clock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use dht_core::NodeId;
+use rand_core::Rng;
+use tokio::time::Instant;
+
+use crate::{
+    bootstrap::Bootstrap,
+    config::Config,
+    density::Density,
+    feeler::Feelers,
+    join::JoinTimer,
+    metrics,
+    network_discovery::{NetworkDiscovery, PeersAdded},
+    on_connect::SyncOnConnect,
+    pace::Pace,
+    pools::{PoolAction, PoolEvent, Pools},
+    status::{Status, low_ipv4_share},
+    sync::{Ask, DEFAULT_TOLD_PEERS, SyncFailure, SyncReport},
+    view::View,
+};
+
+/// Time between two dials once those at the start are spent.
+const DIAL_EVERY: Duration = Duration::from_secs(1);
+
+/// What the overlay is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OverlayEvent {
+    /// A peer is connected. That is seen from the [`View`] as well, if the event is lost.
+    Connected(NodeId),
+    /// A peer is no longer connected.
+    Disconnected {
+        /// Peer that was connected.
+        peer: NodeId,
+        /// Whether this node closed the connection on purpose.
+        minimized: bool,
+    },
+    /// A dial has ended.
+    Dialled {
+        /// Peer that was dialled.
+        peer: NodeId,
+        /// Its outcome.
+        outcome: DialOutcome,
+    },
+    /// A peer was asked for peers, or could not be.
+    Synced(SyncReport),
+    /// A join was sent, or could not be.
+    Joined {
+        /// Whether it was sent.
+        was_sent: bool,
+    },
+    /// This node has other addresses.
+    AddressChanged,
+    /// Time has passed.
+    Tick,
+}
+
+/// How a dial ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialOutcome {
+    /// The peer is connected.
+    Connected,
+    /// The peer did not answer, or not as it must.
+    Failed,
+    /// This node's own limits refused the dial.
+    Refused,
+}
+
+impl DialOutcome {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What the overlay wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OverlayAction {
+    /// Connect to this peer. [`OverlayEvent::Dialled`] follows.
+    Dial(NodeId),
+    /// Close the connection to this peer, which nobody needs.
+    Disconnect(NodeId),
+    /// Ask this connected peer for peers. [`OverlayEvent::Synced`] follows.
+    Sync(NodeId, Ask),
+    /// Send a join. [`OverlayEvent::Joined`] follows.
+    Join,
+    /// Tell the application.
+    Notify(Notice),
+}
+
+/// What an application may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The node got online, degraded or offline.
+    Status(Status),
+    /// Peers told of peers that were not known.
+    PeersAdded(PeersAdded),
+    /// The nodes closest to this one are closer than chance explains, by this factor: somebody may have made keys to
+    /// surround it.
+    Crowded {
+        /// How much closer they are than those of others are to them.
+        factor: u64,
+    },
+}
+
+/// Whom a node is connected to, whom it asks for peers, and when it announces itself. An event and a [`View`] go in, actions
+/// come out; time and randomness are given.
+///
+/// Dials are paced: after those that fill the pools at the start, one a second.
+#[derive(Debug)]
+pub struct Overlay {
+    config: Config,
+    status: Status,
+    pools: Pools,
+    discovery: NetworkDiscovery,
+    on_connect: SyncOnConnect,
+    join: JoinTimer,
+    bootstrap: Bootstrap,
+    feelers: Feelers,
+    density: Density,
+    /// Whether the crowd around this node was reported.
+    is_crowded: bool,
+    /// Peers that are to be dialled, in this order.
+    waiting: VecDeque<NodeId>,
+    /// Peers that are dialled now.
+    dialling: BTreeSet<NodeId>,
+    /// Peers that are asked once they are connected.
+    syncs: BTreeMap<NodeId, Ask>,
+    pace: Pace,
+    next_look: Instant,
+    actions: VecDeque<OverlayAction>,
+}
+
+impl Overlay {
+    /// The overlay of the node `me`, which has just started. It dials `anchors` first and `seeds` only when it knows nobody
+    /// else; the directory has their addresses.
+    #[must_use]
+    pub fn new(
+        me: NodeId,
+        config: &Config,
+        anchors: &[NodeId],
+        seeds: &[NodeId],
+        at: Instant,
+    ) -> Self {
+        let burst = config.neighbours + config.random_peers + config.max_sync_peers;
+        Self {
+            status: Status::default(),
+            pools: Pools::new(me, config, seeds.iter().copied().collect()),
+            discovery: NetworkDiscovery::new(config),
+            on_connect: SyncOnConnect::new(config),
+            join: JoinTimer::new(config),
+            bootstrap: Bootstrap::new(anchors.iter().copied(), seeds.iter().copied()),
+            feelers: Feelers::new(config),
+            density: Density::default(),
+            is_crowded: false,
+            waiting: VecDeque::new(),
+            dialling: BTreeSet::new(),
+            syncs: BTreeMap::new(),
+            pace: Pace::new(DIAL_EVERY, u32::try_from(burst).unwrap_or(u32::MAX), at),
+            next_look: at,
+            actions: VecDeque::new(),
+            config: config.clone(),
+        }
+    }
+
+    /// Takes in an event, and decides what follows from it and from the time.
+    pub fn on(&mut self, event: OverlayEvent, view: &View<'_>, rng: &mut impl Rng) {
+        self.update_status(view, rng);
+        let pool_event = self.take_in(event, view, rng);
+        self.update_pools(pool_event, view, rng);
+        self.update_syncs(view, rng);
+        if self.join.take(view.at) {
+            self.actions.push_back(OverlayAction::Join);
+        }
+        if let Some(peer) = self
+            .feelers
+            .dial(view, rng)
+            .filter(|_| self.status.is_online())
+        {
+            self.dial(peer, view);
+        }
+        if let Some(peer) = self
+            .feelers
+            .done(view.at)
+            .filter(|peer| !self.is_wanted(peer))
+        {
+            self.actions.push_back(OverlayAction::Disconnect(peer));
+        }
+        if self.next_look <= view.at {
+            self.look(view);
+        }
+        self.release_dials(view.at);
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<OverlayAction> {
+        self.actions.pop_front()
+    }
+
+    /// When [`OverlayEvent::Tick`] is due.
+    #[must_use]
+    pub fn next_timeout(&self, at: Instant) -> Instant {
+        let dial = (!self.waiting.is_empty()).then(|| self.pace.next());
+        let timeouts = [
+            Some(self.next_look),
+            self.pools.next_timeout(at),
+            self.discovery.next_timeout(),
+            self.on_connect
+                .next_timeout(at)
+                .filter(|_| self.discovery.asks_on_connect()),
+            self.join.next_timeout(),
+            self.bootstrap.next_timeout(),
+            self.feelers.next_timeout(),
+            dial.flatten(),
+        ];
+        // A machine that has nothing to say yet is not asked again at once.
+        let soonest = at + Duration::from_millis(100);
+        let next = timeouts.into_iter().flatten().min();
+        next.unwrap_or(self.next_look).max(soonest)
+    }
+
+    /// Whether the node is in the network.
+    #[must_use]
+    pub const fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The peers that the node stays connected to.
+    #[must_use]
+    pub const fn pools(&self) -> &Pools {
+        &self.pools
+    }
+
+    fn is_wanted(&self, peer: &NodeId) -> bool {
+        let pools = [self.pools.neighbours(), self.pools.random()];
+        pools.iter().any(|pool| pool.contains(peer))
+    }
+}
+
+impl Overlay {
+    fn update_status(&mut self, view: &View<'_>, rng: &mut impl Rng) {
+        if let Some(status) = self.status.update(view, self.config.min_connected) {
+            self.notify(Notice::Status(status));
+        }
+        let is_online = self.status.is_online();
+        self.join.on_status(is_online, view.at, rng);
+        if is_online {
+            self.discovery.on_online(view.at);
+        }
+    }
+
+    /// What an event means to the pools; the other machines take it in here.
+    fn take_in(&mut self, event: OverlayEvent, view: &View<'_>, rng: &mut impl Rng) -> PoolEvent {
+        match event {
+            OverlayEvent::Connected(peer) => return PoolEvent::Connected(peer),
+            OverlayEvent::Disconnected { peer, minimized } => {
+                return PoolEvent::Disconnected { peer, minimized };
+            }
+            OverlayEvent::Dialled { peer, outcome } => {
+                return self.on_dialled(peer, outcome, view);
+            }
+            OverlayEvent::Synced(report) => self.on_synced(&report, view),
+            OverlayEvent::Joined { was_sent } => self.join.on_joined(was_sent, view.at, rng),
+            OverlayEvent::AddressChanged => self.join.on_address_changed(view.at, rng),
+            OverlayEvent::Tick => {}
+        }
+        PoolEvent::Changed
+    }
+
+    fn on_dialled(&mut self, peer: NodeId, outcome: DialOutcome, view: &View<'_>) -> PoolEvent {
+        metrics::dialled(outcome.name());
+        self.dialling.remove(&peer);
+        let is_connected = outcome == DialOutcome::Connected;
+        self.feelers.on_dialled(&peer, is_connected, view.at);
+        let ask = self.syncs.remove(&peer);
+        match (ask, outcome) {
+            (Some(ask), DialOutcome::Connected) => {
+                self.actions.push_back(OverlayAction::Sync(peer, ask));
+            }
+            (Some(_), _) => {
+                let failure = Some(SyncFailure::Session);
+                let report = SyncReport {
+                    failure,
+                    ..SyncReport::of(peer)
+                };
+                self.on_synced(&report, view);
+            }
+            (None, _) => {}
+        }
+        match outcome {
+            DialOutcome::Connected => PoolEvent::Connected(peer),
+            DialOutcome::Failed | DialOutcome::Refused => PoolEvent::DialFailed {
+                peer,
+                is_local: outcome == DialOutcome::Refused,
+            },
+        }
+    }
+
+    fn on_synced(&mut self, report: &SyncReport, view: &View<'_>) {
+        metrics::learned(report.new, report.duplicates);
+        if let Some(around) = report.around {
+            self.density.add(report.peer, around);
+        }
+        let of_round = self.discovery.on_synced(report, view.at);
+        let of_peer = self.on_connect.on_synced(report, view.at);
+        for added in [of_round, of_peer].into_iter().flatten() {
+            self.notify(Notice::PeersAdded(added));
+        }
+    }
+
+    fn update_pools(&mut self, event: PoolEvent, view: &View<'_>, rng: &mut impl Rng) {
+        for action in self.pools.on(event, view, rng) {
+            match action {
+                PoolAction::Dial(peer) => self.dial(peer, view),
+                PoolAction::Disconnect(peer) => {
+                    self.actions.push_back(OverlayAction::Disconnect(peer));
+                }
+            }
+        }
+        let neighbours = self.pools.neighbours();
+        metrics::pools(neighbours.connected(), self.pools.random().connected());
+        let is_thin = self.pools.is_starved() && neighbours.connected() * 2 < neighbours.size();
+        let needs_peers = !self.status.is_online() || is_thin;
+        for peer in self.bootstrap.dials(needs_peers, view, rng) {
+            self.dial(peer, view);
+        }
+    }
+
+    fn update_syncs(&mut self, view: &View<'_>, rng: &mut impl Rng) {
+        let ask = Ask {
+            peers: self.config.max_peers_per_round,
+            include_clients: true,
+            closest: true,
+        };
+        for peer in self.discovery.begin(self.pools.is_starved(), view, rng) {
+            if view.connected.contains(&peer) {
+                self.actions.push_back(OverlayAction::Sync(peer, ask));
+            } else {
+                self.syncs.insert(peer, ask);
+                self.dial(peer, view);
+            }
+        }
+        if self.discovery.asks_on_connect()
+            && let Some(peer) = self.on_connect.ask(view)
+        {
+            let ask = Ask {
+                peers: u32::try_from(DEFAULT_TOLD_PEERS).unwrap_or(u32::MAX),
+                include_clients: false,
+                closest: false,
+            };
+            self.actions.push_back(OverlayAction::Sync(peer, ask));
+        }
+    }
+
+    /// What is looked at now and then.
+    fn look(&mut self, view: &View<'_>) {
+        self.next_look = view.at + Duration::from_secs(self.config.update_seconds);
+        if let Some(percent) = low_ipv4_share(view, self.config.min_ipv4_percent) {
+            tracing::warn!(percent, "few connected nodes have an IPv4 address");
+        }
+        let suspicion = self.density.suspicion(view);
+        if let Some(factor) = suspicion.filter(|_| !self.is_crowded) {
+            tracing::warn!(
+                factor,
+                "the nodes closest to this one are closer than chance explains: keys may have been made to surround it"
+            );
+            self.notify(Notice::Crowded { factor });
+        }
+        self.is_crowded = suspicion.is_some();
+        metrics::crowded(self.is_crowded);
+    }
+
+    fn dial(&mut self, peer: NodeId, view: &View<'_>) {
+        if view.connected.contains(&peer) {
+            return;
+        }
+        if !self.dialling.contains(&peer) && !self.waiting.contains(&peer) {
+            self.waiting.push_back(peer);
+        }
+    }
+
+    fn release_dials(&mut self, at: Instant) {
+        while !self.waiting.is_empty() && self.pace.take(at) {
+            if let Some(peer) = self.waiting.pop_front() {
+                self.dialling.insert(peer);
+                self.actions.push_back(OverlayAction::Dial(peer));
+            }
+        }
+    }
+
+    fn notify(&mut self, notice: Notice) {
+        self.actions.push_back(OverlayAction::Notify(notice));
+    }
+}
+
+#[cfg(test)]
+mod tests;

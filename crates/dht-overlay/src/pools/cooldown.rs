@@ -1,0 +1,160 @@
+//! Peers that are left alone for a while after a dial of them failed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use dht_core::NodeId;
+use rand_core::Rng;
+use tokio::time::Instant;
+
+/// Pause after the first failure of a peer that answered before.
+const FIRST_PAUSE: Duration = Duration::from_secs(15);
+/// Longest pause of a peer that answered before: a network that was cut finds itself again within minutes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// Pause after the first failure of a peer that never answered.
+const FIRST_PAUSE_OF_UNPROVEN: Duration = Duration::from_secs(10 * 60);
+/// Longest pause of a peer that never answered (06 section 11, `offline_peer_cooldown`).
+const LONGEST_PAUSE_OF_UNPROVEN: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest pause while this node is offline: the fault is then likely its own.
+const LONGEST_PAUSE_OFFLINE: Duration = Duration::from_secs(60);
+/// Peers that are remembered; beyond it the one whose pause ends first is forgotten.
+const MAX_PEERS: usize = 1_024;
+
+/// Peers that are left alone, with the time until then.
+#[derive(Debug, Default)]
+pub(crate) struct Cooldown(BTreeMap<NodeId, Pause>);
+
+#[derive(Debug)]
+struct Pause {
+    /// Failures in a row.
+    failures: u32,
+    until: Instant,
+}
+
+/// What is known of a peer whose dial failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// It answered before.
+    Proven,
+    /// Others told of it.
+    HeardOf,
+    /// This node is offline, so that the failure says nothing of the peer.
+    Outage,
+}
+
+impl Cooldown {
+    /// A dial of this peer failed: the pause doubles each time, give or take a quarter.
+    pub(crate) fn failed(&mut self, peer: NodeId, known: Known, at: Instant, rng: &mut impl Rng) {
+        let before = self.0.get(&peer).map_or(0, |pause| pause.failures);
+        let (first, longest) = match known {
+            Known::Proven => (FIRST_PAUSE, LONGEST_PAUSE),
+            Known::HeardOf => (FIRST_PAUSE_OF_UNPROVEN, LONGEST_PAUSE_OF_UNPROVEN),
+            Known::Outage => (FIRST_PAUSE, LONGEST_PAUSE_OFFLINE),
+        };
+        let pause = (first * 2_u32.saturating_pow(before.min(16))).min(longest);
+        self.set(peer, before.saturating_add(1), at + jittered(pause, rng));
+    }
+
+    /// Leaves a peer alone that did nothing wrong.
+    pub(crate) fn rest(&mut self, peer: NodeId, until: Instant) {
+        let failures = self.0.get(&peer).map_or(0, |pause| pause.failures);
+        self.set(peer, failures, until);
+    }
+
+    /// The peer is connected.
+    pub(crate) fn recovered(&mut self, peer: &NodeId) {
+        self.0.remove(peer);
+    }
+
+    /// This node was offline: what failed meanwhile says nothing of the peers.
+    pub(crate) fn forgive(&mut self) {
+        self.0.clear();
+    }
+
+    /// Peers that are left alone now.
+    pub(crate) fn peers(&self, at: Instant) -> impl Iterator<Item = NodeId> {
+        let paused = self.0.iter().filter(move |(_, pause)| pause.until > at);
+        paused.map(|(id, _)| *id)
+    }
+
+    /// When the next pause after `at` ends.
+    pub(crate) fn next(&self, at: Instant) -> Option<Instant> {
+        let ends = self.0.values().map(|pause| pause.until);
+        ends.filter(|until| *until > at).min()
+    }
+
+    fn set(&mut self, peer: NodeId, failures: u32, until: Instant) {
+        self.0.insert(peer, Pause { failures, until });
+        if self.0.len() > MAX_PEERS {
+            let first = self.0.iter().min_by_key(|(_, pause)| pause.until);
+            if let Some(id) = first.map(|(id, _)| *id) {
+                self.0.remove(&id);
+            }
+        }
+    }
+}
+
+/// The duration give or take a quarter.
+pub(crate) fn jittered(duration: Duration, rng: &mut impl Rng) -> Duration {
+    let share = 0.75 + f64::from(rng.next_u32()) / f64::from(u32::MAX) / 2.0;
+    duration.mul_f64(share)
+}
+
+#[cfg(test)]
+mod tests {
+    use dht_core::{Entropy as _, SeededEntropy};
+
+    use super::*;
+
+    fn id(n: u16) -> NodeId {
+        let mut bytes = [0; 13];
+        bytes[..2].copy_from_slice(&n.to_be_bytes());
+        NodeId::from_bytes(&bytes).unwrap()
+    }
+
+    /// Pauses in seconds of a peer that fails again and again.
+    fn pauses(known: Known) -> Vec<u64> {
+        let (mut cooldown, mut rng) = (Cooldown::default(), SeededEntropy::new(1).rng());
+        let mut at = Instant::now();
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            cooldown.failed(id(1), known, at, &mut rng);
+            let until = cooldown.next(at).unwrap();
+            pauses.push((until - at).as_secs());
+            assert!(cooldown.peers(at).eq([id(1)]));
+            at = until;
+            assert_eq!(cooldown.peers(at).count(), 0);
+        }
+        pauses
+    }
+
+    #[test]
+    fn failures_make_pauses_longer() {
+        for (known, first, longest) in [
+            (Known::Proven, 15, 300),
+            (Known::HeardOf, 600, 86_400),
+            (Known::Outage, 15, 60),
+        ] {
+            let pauses = pauses(known);
+            let near =
+                |expected: u64, found: u64| (expected * 3 / 4..=expected * 5 / 4).contains(&found);
+            assert!(near(first, pauses[0]), "{pauses:?}");
+            assert!(near(first * 2, pauses[1]), "{pauses:?}");
+            assert!(near(longest, pauses[11]), "{pauses:?}");
+        }
+    }
+
+    #[test]
+    fn remembered_failures_are_bounded() {
+        let (mut cooldown, mut rng) = (Cooldown::default(), SeededEntropy::new(1).rng());
+        let at = Instant::now();
+        for n in 0..2_000 {
+            cooldown.failed(id(n), Known::Proven, at, &mut rng);
+        }
+        assert_eq!(cooldown.peers(at).count(), MAX_PEERS);
+        let one = cooldown.peers(at).next().unwrap();
+        cooldown.recovered(&one);
+        assert_eq!(cooldown.peers(at).count(), MAX_PEERS - 1);
+        cooldown.forgive();
+        assert_eq!(cooldown.next(at), None);
+    }
+}

@@ -1,0 +1,262 @@
+//! Takes in what a peer tells of others.
+
+use std::fmt;
+
+use dht_core::{Claim, Distance, NodeId, SharedClock};
+use dht_peers::{
+    Change, ClaimChannel, ClaimPolicy, Directory,
+    policy::{BanPolicy, Offence, Parties},
+    validate_claims,
+};
+use dht_rpc::CallError;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{AnnouncedPeer, PeerSyncClient, SyncError};
+use crate::density::AROUND;
+
+/// What a peer is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Peers from anywhere, 1 to 500.
+    pub peers: u32,
+    /// Whether clients are wanted among them.
+    pub include_clients: bool,
+    /// Whether the peers closest to this node, and those closest to the other one, are asked for as well.
+    pub closest: bool,
+}
+
+/// What came of asking a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncReport {
+    /// Peer that was asked.
+    pub peer: NodeId,
+    /// Whether it was connected.
+    pub was_connected: bool,
+    /// Peers that were not known before.
+    pub new: usize,
+    /// Peers that were known.
+    pub duplicates: usize,
+    /// Distance between the peer and the last of the twenty nodes closest to it, if it told of twenty.
+    pub around: Option<Distance>,
+    /// Why the answer was not read to its end.
+    pub failure: Option<SyncFailure>,
+}
+
+/// Why the answer of a peer was not read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncFailure {
+    /// There was no connection or no session.
+    Session,
+    /// The call failed, and nobody is to blame.
+    Call,
+    /// The peer did what it must not do. Whether it is banned depends on the profile.
+    Offence(Offence),
+}
+
+/// Enters peers in the directory that others tell of, and reports offences.
+#[derive(Clone)]
+pub struct Learner {
+    /// Directory that the peers are entered in, as hearsay.
+    pub directory: Directory,
+    /// Policy that offences are reported to.
+    pub bans: BanPolicy,
+    /// Clock that claims are checked by.
+    pub clock: SharedClock,
+    /// Rules for claims.
+    pub claims: ClaimPolicy,
+}
+
+// === impl SyncReport ===
+
+impl SyncReport {
+    /// The report of a peer that could not be asked.
+    #[must_use]
+    pub const fn of(peer: NodeId) -> Self {
+        Self {
+            peer,
+            was_connected: false,
+            new: 0,
+            duplicates: 0,
+            around: None,
+            failure: None,
+        }
+    }
+
+    /// Whether the peer was asked and answered without an error.
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        self.was_connected && self.failure.is_none()
+    }
+}
+
+// === impl Learner ===
+
+impl fmt::Debug for Learner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Learner")
+            .field("directory", &self.directory)
+            .field("claims", &self.claims)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Learner {
+    /// Asks a peer over a stream of [`PEER_SYNC_PROTOCOL`](super::PEER_SYNC_PROTOCOL). What was told before an error is kept.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the stream; peers that were entered stay.
+    pub async fn ask(
+        &self,
+        stream: impl AsyncRead + AsyncWrite,
+        peer: NodeId,
+        ask: Ask,
+    ) -> SyncReport {
+        let mut report = SyncReport {
+            was_connected: true,
+            ..SyncReport::of(peer)
+        };
+        match self.ask_all(stream, ask, &mut report).await {
+            Ok(()) => {}
+            Err(failure) => {
+                tracing::debug!(peer = %peer.short(), ?failure, "peers not told of");
+                report.failure = Some(failure);
+                if let SyncFailure::Offence(offence) = failure {
+                    self.bans.report(offence, Parties::peer(peer));
+                }
+            }
+        }
+        report
+    }
+
+    async fn ask_all(
+        &self,
+        stream: impl AsyncRead + AsyncWrite,
+        ask: Ask,
+        report: &mut SyncReport,
+    ) -> Result<(), SyncFailure> {
+        let client = PeerSyncClient::connect(stream).await;
+        let mut client = client.map_err(|_| SyncFailure::Session)?;
+        let mut peers = match client.peers(ask.peers, ask.include_clients).await {
+            Ok(peers) => peers,
+            Err(error) => return Err(self.of_call(&error)),
+        };
+        loop {
+            match peers.next().await {
+                Ok(Some(peer)) => self.enter(peer, report)?,
+                Ok(None) => break,
+                Err(error) => self.refuse(&error)?,
+            }
+        }
+        if ask.closest {
+            let (me, peer) = (*self.directory.me(), report.peer);
+            self.closest(&mut client, me, report).await?;
+            let mut around = self.closest(&mut client, peer, report).await?;
+            around.sort_unstable();
+            report.around = around.get(AROUND - 1).copied();
+        }
+        Ok(())
+    }
+
+    /// Asks for the nodes closest to an id, and returns how far they are from it.
+    async fn closest<T: AsyncRead + AsyncWrite>(
+        &self,
+        client: &mut PeerSyncClient<T>,
+        target: NodeId,
+        report: &mut SyncReport,
+    ) -> Result<Vec<Distance>, SyncFailure> {
+        let n = u32::try_from(AROUND).unwrap_or(u32::MAX);
+        let mut distances = Vec::new();
+        let mut peers = match client.closer_peers(Some(&target), n, &[], false).await {
+            Ok(peers) => peers,
+            Err(error) => return Err(self.of_call(&error)),
+        };
+        loop {
+            match peers.next().await {
+                Ok(Some(peer)) => {
+                    distances.push(target.distance(&peer.public_key.node_id()));
+                    self.enter(peer, report)?;
+                }
+                Ok(None) => return Ok(distances),
+                Err(error) => self.refuse(&error)?,
+            }
+        }
+    }
+
+    /// Enters one peer; an error if the rest is not to be read.
+    fn enter(&self, peer: AnnouncedPeer, report: &mut SyncReport) -> Result<(), SyncFailure> {
+        let AnnouncedPeer {
+            public_key,
+            claims,
+            is_complete,
+        } = peer;
+        let id = public_key.node_id();
+        if id == *self.directory.me() {
+            return Ok(());
+        }
+        let known = self.directory.find(&id);
+        let is_old = |claim: &Claim| {
+            known
+                .as_ref()
+                .and_then(|known| known.claim())
+                .is_some_and(|known| **known == *claim)
+        };
+        let is_deleted = known
+            .as_ref()
+            .is_some_and(|known| known.deleted_at().is_some());
+        // Nothing that this node did not check before.
+        if !is_deleted && !claims.is_empty() && claims.iter().all(is_old) {
+            report.duplicates += 1;
+            return Ok(());
+        }
+        let now = self.clock.now();
+        match validate_claims(&public_key, claims, known.as_deref(), &self.claims, now) {
+            Ok(valid) => {
+                let record = valid.to_record(ClaimChannel::Peer(report.peer), now);
+                match self.directory.hear(record, &report.peer, now) {
+                    Change::Added => report.new += 1,
+                    Change::Updated | Change::Unchanged => report.duplicates += 1,
+                    Change::Ourselves | Change::KeyMismatch => {}
+                }
+                Ok(())
+            }
+            Err(error) => {
+                tracing::debug!(peer = %id.short(), %error, "peer not entered");
+                // The signature covers the addresses that this node could not read.
+                let offence = match error.is_offence() && is_complete {
+                    true => Offence::SyncForgedClaim,
+                    false => Offence::SyncRefusedClaim,
+                };
+                self.unless_tolerated(offence)
+            }
+        }
+    }
+
+    /// What follows from an error of an answer: nothing if the item is skipped.
+    fn refuse(&self, error: &SyncError) -> Result<(), SyncFailure> {
+        match error {
+            SyncError::Empty | SyncError::Key(_) | SyncError::Claim(_) => {
+                self.unless_tolerated(Offence::SyncUnconvertible)
+            }
+            SyncError::Duplicate => Err(SyncFailure::Offence(Offence::SyncDuplicate)),
+            SyncError::TooMany { .. } => Err(SyncFailure::Offence(Offence::SyncTooManyPeers)),
+            SyncError::Call(error) => Err(self.of_call(error)),
+        }
+    }
+
+    fn of_call(&self, error: &CallError) -> SyncFailure {
+        match error {
+            CallError::Status(_) => SyncFailure::Offence(Offence::SyncStatus),
+            CallError::TimedOut => SyncFailure::Offence(Offence::SyncTimeout),
+            error if error.is_server_fault() => SyncFailure::Offence(Offence::SyncProtocol),
+            _ => SyncFailure::Call,
+        }
+    }
+
+    /// An offence that bans nobody costs the item, and the rest is read.
+    fn unless_tolerated(&self, offence: Offence) -> Result<(), SyncFailure> {
+        match offence.penalty(self.bans.profile()) {
+            Some(_) => Err(SyncFailure::Offence(offence)),
+            None => Ok(()),
+        }
+    }
+}
