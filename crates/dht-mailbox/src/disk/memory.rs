@@ -6,6 +6,9 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{Disk, DiskFile};
 
+/// Bytes allocated beyond the end of a small file, so that one that grows by records is not copied for each.
+const LEAST_ROOM: usize = 4_096;
+
 /// Files in memory, for tests, simulations and nodes that keep nothing.
 #[derive(Debug, Default)]
 pub struct MemoryDisk {
@@ -74,7 +77,7 @@ impl DiskFile for MemoryFile {
         let end = start.saturating_add(data.len());
         let mut bytes = self.0.write();
         if bytes.len() < end {
-            bytes.resize(end, 0);
+            grow(&mut bytes, end);
         }
         if let Some(target) = bytes.get_mut(start..end) {
             target.copy_from_slice(data);
@@ -84,11 +87,22 @@ impl DiskFile for MemoryFile {
 
     fn set_size(&self, bytes: u64) -> io::Result<()> {
         let bytes = usize::try_from(bytes).map_err(io::Error::other)?;
-        self.0.write().resize(bytes, 0);
+        let mut file = self.0.write();
+        grow(&mut file, bytes);
+        file.shrink_to(bytes);
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Sets the size, and allocates an eighth more when the file grows: a `Vec` by itself would take up to twice the size.
+fn grow(bytes: &mut Vec<u8>, size: usize) {
+    if bytes.capacity() < size {
+        let room = (size / 8).max(LEAST_ROOM);
+        bytes.reserve_exact(size.saturating_sub(bytes.len()).saturating_add(room));
+    }
+    bytes.resize(size, 0);
 }

@@ -247,6 +247,8 @@ impl WriterState {
         }
         if written.begun {
             self.shared.index.write().begin_segment(written.segment);
+            // Insertions into a full store leave dead rows behind, and nothing else looks for them.
+            self.compaction.set_due();
         }
         self.upkeep.committed(bytes, rows);
         Ok(())
