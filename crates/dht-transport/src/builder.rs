@@ -187,11 +187,13 @@ impl Builder {
         let (mut seed, mut rank_key) = ([0; 16], [0; 16]);
         rng.fill_bytes(&mut seed);
         rng.fill_bytes(&mut rank_key);
+        let tasks = Tasks::new();
+        let is_public = network != Network::LocalNet;
         let state = State {
             table: Table::new(*identity.node_id()),
             admission: Admission::new(Bounds::of(&config)),
             dials: Dials::default(),
-            targets: Targets::new(lookup, network != Network::LocalNet, seed),
+            targets: Targets::new(lookup, is_public, seed, Arc::clone(tasks.panics())),
             rank_key,
             queues: Arc::new(PeerQueues::new(
                 limits,
@@ -202,7 +204,7 @@ impl Builder {
             handlers: self.handlers,
             events,
             liveness: Arc::new(Semaphore::new(config.liveness_sessions)),
-            tasks: Tasks::new(),
+            tasks,
             stopping: CancellationToken::new(),
             halted: CancellationToken::new(),
             wire: Arc::default(),

@@ -50,8 +50,8 @@ impl Tasks {
         tasks.spawn_on(caught, &self.runtime);
     }
 
-    /// For parts of tasks.
-    pub(crate) fn panics(&self) -> &Panics {
+    /// For parts of tasks, and for threads.
+    pub(crate) const fn panics(&self) -> &Arc<Panics> {
         &self.panics
     }
 
@@ -88,6 +88,15 @@ impl Panics {
     pub(crate) async fn catch<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         // What `work` shares with other tasks is behind locks that a panic releases, and changed in one step each.
         let done = AssertUnwindSafe(work).catch_unwind().await;
+        self.counted(done)
+    }
+
+    /// As [`catch`](Self::catch), for a function that blocks its thread.
+    pub(crate) fn catch_blocking<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        self.counted(std::panic::catch_unwind(AssertUnwindSafe(work)))
+    }
+
+    fn counted<T>(&self, done: std::thread::Result<T>) -> Option<T> {
         if done.is_err() {
             self.0.fetch_add(1, Ordering::Relaxed);
             metrics::task_panicked();

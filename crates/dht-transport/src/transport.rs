@@ -14,7 +14,7 @@ use dht_core::{Address, DeliveryError, NodeId, Priority, PublicKey};
 use dht_proto::limits::MAX_MESSAGING_FRAME_BYTES;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     config::Config,
@@ -312,13 +312,8 @@ impl Transport {
     pub async fn shutdown(&self, limit: Duration) {
         let start = Instant::now();
         self.state.stopping.cancel();
-        let drained = async {
-            while !self.state.queues.is_idle() {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
         // Half the time for messages, half for goodbyes.
-        let _cut_off = timeout_at(start + limit / 2, drained).await;
+        let _cut_off = timeout_at(start + limit / 2, self.state.queues.until_idle()).await;
         self.state.halted.cancel();
         self.state.queues.fail_all(DeliveryError::Dropped);
         self.state.table.close_all();

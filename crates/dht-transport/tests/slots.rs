@@ -115,7 +115,7 @@ impl World {
     }
 }
 
-/// One network gets its share of the slots, and not all of them. Peers behind a gateway that the operator trusts have one
+/// One source group gets its share of the slots, and not all of them. Peers behind a gateway that the operator trusts have one
 /// address and are all let in.
 #[tokio::test(start_paused = true)]
 async fn gateway_is_limited_unless_trusted() {
@@ -132,7 +132,7 @@ async fn gateway_is_limited_unless_trusted() {
     }
 }
 
-/// Idle peers of one network fill all slots; those that were there and are of use keep theirs, and others still get in.
+/// Idle peers of one source group fill all slots; those that were there and are of use keep theirs, and others still get in.
 #[tokio::test(start_paused = true)]
 async fn idle_network_displaces_no_useful_peers() {
     let mut world = World::new(|config| {
@@ -160,6 +160,31 @@ async fn idle_network_displaces_no_useful_peers() {
     let stats = world.node.transport.stats();
     assert!(newcomer.is_some(), "{stats:?}");
     assert!(stats.connections <= 64 && stats.evicted >= 100, "{stats:?}");
+}
+
+/// A connection that lost against another one of its peer holds a slot until it has ended, and can be closed for others.
+#[tokio::test(start_paused = true)]
+async fn second_connections_make_room() {
+    const PEERS: u8 = 32;
+    let mut world = World::new(|config| {
+        config.max_connections = 2 * usize::from(PEERS);
+        config.max_connections_per_source = 1_000;
+    })
+    .await;
+    let mut held = Vec::new();
+    for host in 0..PEERS {
+        held.extend(world.connect([203, 0, 113, host]).await);
+    }
+    let (memory, to) = (world.medium.memory.clone(), world.node.address.clone());
+    let seeds: Vec<_> = held.iter().map(|(seed, _)| *seed).collect();
+    for seed in seeds {
+        held.push((seed, peer::identify(&memory, &to, &identity(seed)).await));
+    }
+    while world.node.outlets.events.try_recv().is_ok() {}
+    let newcomer = world.connect([198, 51, 100, 1]).await;
+    let stats = world.node.transport.stats();
+    assert!(newcomer.is_some(), "{stats:?}");
+    assert!(stats.evicted > 0, "{stats:?}");
 }
 
 /// A peer that the operator configured keeps its connection, also an idle one of the fullest network.

@@ -40,7 +40,7 @@ type Source = Option<SourceGroup>;
 struct State {
     bounds: Bounds,
     /// In the order of arrival.
-    handshakes: BTreeMap<u64, (Source, CancellationToken)>,
+    handshakes: BTreeMap<u64, Handshake>,
     next: u64,
     connections: usize,
     /// Those of them that are being dialled.
@@ -48,6 +48,13 @@ struct State {
     /// Connections by the cause of their dial, those that are being dialled included.
     dialled: [usize; DialCause::ALL.len()],
     sources: HashMap<SourceGroup, Counts>,
+}
+
+/// A socket that shakes hands.
+struct Handshake {
+    source: Source,
+    address: IpAddr,
+    evicted: CancellationToken,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -148,7 +155,7 @@ impl Admission {
     ///
     /// When all slots are taken, the oldest handshake of the source that has most of them makes room: a
     /// half-open socket keeps its place only until another socket wants it, while an honest handshake is over
-    /// after a few round trips.
+    /// after a few round trips. Of the slots of one source, the address that has most makes room for one that has fewer.
     ///
     /// When there are as many connections as there may be, `can_make_room` says whether one would be closed for this one.
     pub(crate) fn admit(
@@ -159,7 +166,10 @@ impl Admission {
         let mut state = self.state.lock();
         let source = state.bounds.source(from);
         state.check_connections(source, can_make_room)?;
-        if state.counts(source).handshakes >= state.bounds.handshakes_per_source {
+        let address = from.to_canonical();
+        if state.counts(source).handshakes >= state.bounds.handshakes_per_source
+            && !state.evict_neighbour(source, address)
+        {
             return Err(Refusal::SourceHandshakes);
         }
         state.count(source, |counts| counts.handshakes += 1);
@@ -169,7 +179,12 @@ impl Admission {
         let id = state.next;
         state.next += 1;
         let evicted = CancellationToken::new();
-        state.handshakes.insert(id, (source, evicted.clone()));
+        let handshake = Handshake {
+            source,
+            address,
+            evicted: evicted.clone(),
+        };
+        state.handshakes.insert(id, handshake);
         Ok(HandshakeSlot {
             admission: Arc::clone(self),
             id,
@@ -249,19 +264,46 @@ impl State {
         }
     }
 
+    /// Ends the oldest handshake of the source that has most.
     fn evict(&mut self) {
         let mut held = HashMap::<Source, usize>::new();
-        for (source, _) in self.handshakes.values() {
-            *held.entry(*source).or_default() += 1;
+        for handshake in self.handshakes.values() {
+            *held.entry(handshake.source).or_default() += 1;
         }
         let busiest = held.values().max();
         let mut handshakes = self.handshakes.iter();
-        let victim = handshakes.find(|(_, (source, _))| held.get(source) == busiest);
-        let victim = victim.map(|(id, _)| *id);
-        if let Some((source, evicted)) = victim.and_then(|id| self.handshakes.remove(&id)) {
-            evicted.cancel();
-            self.uncount(source, |counts| &mut counts.handshakes);
+        let victim = handshakes.find(|(_, handshake)| held.get(&handshake.source) == busiest);
+        if let Some(id) = victim.map(|(id, _)| *id) {
+            self.evict_handshake(id);
         }
+    }
+
+    /// Ends the oldest handshake of the address that has most of those of a source; false if `newcomer` has as many.
+    fn evict_neighbour(&mut self, source: Source, newcomer: IpAddr) -> bool {
+        let of_source = |handshake: &&Handshake| handshake.source == source;
+        let mut held = HashMap::<IpAddr, usize>::new();
+        for handshake in self.handshakes.values().filter(of_source) {
+            *held.entry(handshake.address).or_default() += 1;
+        }
+        let own = held.get(&newcomer).copied().unwrap_or_default();
+        let Some(most) = held.values().copied().max().filter(|most| *most > own) else {
+            return false;
+        };
+        let mut handshakes = self.handshakes.iter();
+        let victim = handshakes.find(|(_, handshake)| {
+            of_source(handshake) && held.get(&handshake.address) == Some(&most)
+        });
+        let victim = victim.map(|(id, _)| *id);
+        victim.is_some_and(|id| self.evict_handshake(id))
+    }
+
+    fn evict_handshake(&mut self, id: u64) -> bool {
+        let Some(handshake) = self.handshakes.remove(&id) else {
+            return false;
+        };
+        handshake.evicted.cancel();
+        self.uncount(handshake.source, |counts| &mut counts.handshakes);
+        true
     }
 
     fn uncount(&mut self, source: Source, counter: impl Fn(&mut Counts) -> &mut usize) {
@@ -447,6 +489,23 @@ mod tests {
         drop(held);
         let local: Vec<_> = (0..3).map(|_| admit(&admission, LOCAL).unwrap()).collect();
         assert_eq!(local.len(), 3);
+    }
+
+    /// Half-open sockets of one address keep out no other address of its network.
+    #[test]
+    fn neighbour_evicts_the_busiest_address() {
+        let admission = Admission::new(bounds());
+        let [busy, neighbour] = [[192, 0, 1, 1], [192, 0, 1, 2]].map(IpAddr::from);
+        let held = [busy, busy].map(|ip| admit(&admission, ip).unwrap());
+        let newcomer = admit(&admission, neighbour).unwrap();
+        assert!(held[0].evicted.is_cancelled() && !held[1].evicted.is_cancelled());
+        assert_eq!(admission.handshakes(), 2);
+        // Each has one now: neither takes that of the other.
+        for ip in [busy, neighbour] {
+            assert_eq!(admit(&admission, ip).err(), Some(Refusal::SourceHandshakes));
+        }
+        drop((held, newcomer));
+        assert!(admission.state.lock().sources.is_empty());
     }
 
     #[test]

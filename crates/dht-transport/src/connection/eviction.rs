@@ -13,13 +13,13 @@ use tokio::time::Instant;
 const PROTECTED_GROUPS: usize = 8;
 
 /// Connections that are kept for the shortest round trip.
-const PROTECTED_NEAR: usize = 8;
+const PROTECTED_FAST: usize = 8;
 
 /// Connections that are kept for having sent a useful message most recently.
 const PROTECTED_USEFUL: usize = 16;
 
 /// Connections of which none is ever closed for another.
-pub(crate) const PROTECTED: usize = PROTECTED_GROUPS + PROTECTED_NEAR + PROTECTED_USEFUL;
+pub(crate) const PROTECTED: usize = PROTECTED_GROUPS + PROTECTED_FAST + PROTECTED_USEFUL;
 
 /// A connection that may be closed for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +40,11 @@ pub(crate) struct Candidate<T> {
 
 /// The least useful connection of those that are not protected: the youngest of the group that holds most.
 ///
-/// Protected are the oldest of each of [`PROTECTED_GROUPS`] groups, the [`PROTECTED_NEAR`] nearest, the
+/// Protected are the oldest of each of [`PROTECTED_GROUPS`] groups, the [`PROTECTED_FAST`] with the shortest round trip, the
 /// [`PROTECTED_USEFUL`] most recently useful, and of the others the older half.
 pub(crate) fn victim<T>(mut candidates: Vec<Candidate<T>>) -> Option<T> {
     protect_groups(&mut candidates);
-    protect(&mut candidates, PROTECTED_NEAR, |peer| peer.round_trip);
+    protect(&mut candidates, PROTECTED_FAST, |peer| peer.round_trip);
     // Those that were never of use are last, and not protected.
     let useful = candidates.iter().filter(|peer| peer.useful.is_some());
     let useful = useful.count().min(PROTECTED_USEFUL);
@@ -134,15 +134,15 @@ mod tests {
         assert_eq!(victim(all), Some(0));
     }
 
-    /// The youngest of all stays if it is near, useful, or alone in a group that the key prefers.
+    /// The youngest of all stays if its round trip is short, it is useful, or alone in a group that the key prefers.
     #[test]
-    fn near_useful_and_diverse_stay() {
+    fn fast_useful_and_diverse_stay() {
         let now = now();
         let crowd = || (1..200).map(|n| candidate(now, n, 200, 60 + n as u64));
         let youngest = candidate(now, 0, 200, 1);
         let with = |peer: Candidate<usize>| victim(crowd().chain([peer]).collect());
         assert_eq!(with(youngest), Some(0));
-        let near = Candidate {
+        let fast = Candidate {
             round_trip: Duration::from_millis(1),
             ..youngest
         };
@@ -155,7 +155,7 @@ mod tests {
             rank: 0,
             ..youngest
         };
-        for kept in [near, useful, alone] {
+        for kept in [fast, useful, alone] {
             assert_ne!(with(kept), Some(0), "{kept:?}");
         }
     }

@@ -6,10 +6,10 @@ use super::{eviction, handle::Connection};
 use crate::{metrics, state::State};
 
 impl State {
-    /// Whether there are so many connections that one may be closed for another. Costs nothing: anybody may ask, by
+    /// Whether there are so many connections that one may be closed for another. Costs next to nothing: anybody may ask, by
     /// opening a socket.
     pub(crate) fn may_make_room(&self) -> bool {
-        self.table.len() > eviction::PROTECTED
+        self.table.connections() > eviction::PROTECTED
     }
 
     /// Whether a connection could be closed for another one.
@@ -19,7 +19,8 @@ impl State {
 
     /// Closes the least useful connection if there are more than the limit says now that `new` counts.
     pub(crate) fn make_room(&self, new: &Connection) {
-        let connections = self.table.all();
+        // A standby holds a slot as any other connection does.
+        let connections = self.table.with_standbys();
         let open = connections.iter().filter(|held| held.is_open()).count();
         if open > self.admission.most_connections()
             && let Some(victim) = self.least_useful(Some(new))
@@ -34,7 +35,7 @@ impl State {
     /// The least useful of the connections that strangers brought about; no configured peer's.
     fn least_useful(&self, new: Option<&Connection>) -> Option<Arc<Connection>> {
         let directory = &self.upgrade.directory;
-        let candidates = self.table.all().into_iter().filter(|held| {
+        let candidates = self.table.with_standbys().into_iter().filter(|held| {
             let is_new = new.is_some_and(|new| new.id() == held.id());
             let is_configured = || {
                 let known = directory.find(held.node_id());

@@ -180,6 +180,12 @@ impl Table {
         all
     }
 
+    /// Every connection, those that lost a tie-break and have not ended included, in no order.
+    pub(crate) fn with_standbys(&self) -> Vec<Arc<Connection>> {
+        let peers = self.peers.lock();
+        peers.values().flat_map(Entry::all).cloned().collect()
+    }
+
     /// Closes the connections of a peer on purpose; false if there is none.
     pub(crate) fn close(&self, peer: &NodeId) -> bool {
         let peers = self.peers.lock();
@@ -192,6 +198,13 @@ impl Table {
     /// Closes every connection on purpose.
     pub(crate) fn close_all(&self) {
         self.peers.lock().values().for_each(Entry::close);
+    }
+
+    /// Number of connections, standbys included.
+    pub(crate) fn connections(&self) -> usize {
+        let peers = self.peers.lock();
+        let standbys = peers.values().filter(|entry| entry.standby.is_some());
+        peers.len() + standbys.count()
     }
 
     /// Peers with a connection.

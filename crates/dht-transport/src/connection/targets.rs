@@ -24,6 +24,7 @@ use crate::{
         PEER_DIALS_PER_TARGET,
     },
     medium::Media,
+    tasks::Panics,
 };
 
 /// Resolves addresses, and holds the dials that peers cause to their limits for each target.
@@ -60,9 +61,14 @@ pub(crate) struct TargetPlace {
 // === impl Targets ===
 
 impl Targets {
-    pub(crate) fn new(lookup: Lookup, is_public: bool, seed: [u8; 16]) -> Self {
+    pub(crate) fn new(
+        lookup: Lookup,
+        is_public: bool,
+        seed: [u8; 16],
+        panics: Arc<Panics>,
+    ) -> Self {
         Self {
-            names: Names::new(lookup),
+            names: Names::new(lookup, panics),
             is_public,
             rates: TokenBuckets::new([PEER_DIALS_PER_TARGET], MAX_TARGETS, seed),
             busy: Arc::default(),
@@ -240,7 +246,7 @@ mod tests {
 
     fn targets(is_public: bool, found: &'static [&'static str]) -> Targets {
         let lookup = move |_: &str| Ok(found.iter().map(|ip| ip.parse().unwrap()).collect());
-        Targets::new(Arc::new(lookup), is_public, [7; 16])
+        Targets::new(Arc::new(lookup), is_public, [7; 16], Arc::default())
     }
 
     fn address(text: &str) -> Address {

@@ -13,7 +13,10 @@ use bytes::Bytes;
 use dht_core::{DeliveryError, Priority};
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::Instant,
+};
 
 use super::delivery::Reply;
 use crate::{connection::DialCause, error::EnqueueError};
@@ -47,13 +50,20 @@ pub(crate) struct Limits {
 /// seven eighths, control messages all. And of what there is for its importance, a peer leaves a quarter to the others.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedBytes {
-    held: Arc<AtomicUsize>,
+    held: Arc<Held>,
     limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    bytes: AtomicUsize,
+    /// Told when the last bytes are given back.
+    emptied: Notify,
 }
 
 #[derive(Debug)]
 struct HeldBytes {
-    held: Arc<AtomicUsize>,
+    held: Arc<Held>,
     bytes: usize,
 }
 
@@ -116,7 +126,12 @@ impl SharedBytes {
     }
 
     pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+        self.held.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Ends when the last bytes are given back that are held after this call.
+    pub(super) fn emptied(&self) -> Notified<'_> {
+        self.held.emptied.notified()
     }
 
     /// The rule of the door in front of the pipeline, so that both stages shed in one order.
@@ -135,7 +150,7 @@ impl SharedBytes {
     }
 
     fn hold(&self, bytes: usize) -> HeldBytes {
-        self.held.fetch_add(bytes, Ordering::Relaxed);
+        self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
         HeldBytes {
             held: Arc::clone(&self.held),
             bytes,
@@ -145,7 +160,10 @@ impl SharedBytes {
 
 impl Drop for HeldBytes {
     fn drop(&mut self) {
-        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        let before = self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        if before == self.bytes {
+            self.held.emptied.notify_waiters();
+        }
     }
 }
 

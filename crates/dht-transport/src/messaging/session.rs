@@ -135,7 +135,19 @@ impl PeerQueues {
         self.peers.lock().len()
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
+    /// Waits until no message is queued or being written.
+    pub(crate) async fn until_idle(&self) {
+        loop {
+            // Each message holds its bytes until it is resolved, so the last one to go ends this.
+            let emptied = self.shared.emptied();
+            if self.is_idle() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    fn is_idle(&self) -> bool {
         self.peers
             .lock()
             .values()
