@@ -1,8 +1,12 @@
 //! Which peers a message goes to: specification 04, section 3. Pure: the same peers, seed and time give the same choice.
 
-use std::{collections::HashSet, fmt};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
-use dht_core::{Destination, Distance, NodeId, RemotePeer, Strategy, UnixSeconds};
+use dht_core::{Destination, Distance, NodeId, RemotePeer, SourceGroup, Strategy, UnixSeconds};
 use dht_peers::{ConnectedPeers, Directory, FeatureRule, PeerFilter};
 use rand_core::Rng;
 
@@ -10,6 +14,12 @@ use crate::config::{PropagationRule, SelectConfig};
 pub use layer::{Select, SelectLayer, Selected};
 
 mod layer;
+
+/// Connected nodes of one source group that a message towards its destination goes to at most.
+const NODES_PER_SOURCE: usize = 2;
+
+/// Connected nodes that are looked at for each of those that a message towards its destination may go to.
+const CANDIDATES_PER_NODE: usize = 8;
 
 /// The peers chosen for a message and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -256,7 +266,12 @@ fn towards(
     if connected.contains(destination) && !exclude.contains(destination) {
         return vec![chosen(*destination, Why::ConnectedDestination)];
     }
-    let mut nodes = connected.closest(destination, config.neighbouring_nodes, exclude);
+    let candidates = config
+        .neighbouring_nodes
+        .saturating_mul(CANDIDATES_PER_NODE);
+    let mut nodes = connected.closest(destination, candidates, exclude);
+    spread(&mut nodes, config.neighbouring_nodes);
+    nodes.sort_by_cached_key(|node| node.node_id.distance(destination));
     let ours = me.distance(destination);
     match config.propagation {
         PropagationRule::Legacy if nodes.len() >= config.propagation_factor => {
@@ -267,12 +282,37 @@ fn towards(
             // Nearest first, so the closer ones are at the front.
             let closer = nodes.partition_point(|node| node.node_id.distance(destination) < ours);
             if closer > 0 {
+                let other = outside_of_only_source(&nodes, closer).cloned();
                 nodes.truncate(closer);
+                nodes.extend(other);
             }
         }
     }
     nodes.truncate(config.propagation_factor);
     nodes.iter().map(|node| nearby(node, destination)).collect()
+}
+
+/// Leaves the first `n` nodes, of each source group no more than [`NODES_PER_SOURCE`] as long as there are others: keys near
+/// any destination are free, so that one group would otherwise take every copy. Nodes that count for no group all stay.
+fn spread(nodes: &mut Vec<Arc<RemotePeer>>, n: usize) {
+    let mut taken = HashMap::<SourceGroup, usize>::new();
+    // Nearest first: the sort is stable.
+    nodes.sort_by_cached_key(|node| {
+        node.source.is_some_and(|group| {
+            let taken = taken.entry(group).or_default();
+            *taken += 1;
+            *taken > NODES_PER_SOURCE
+        })
+    });
+    nodes.truncate(n);
+}
+
+/// The nearest of the nodes behind the first `closer` ones that is of another source group, if those all are of one.
+fn outside_of_only_source(nodes: &[Arc<RemotePeer>], closer: usize) -> Option<&Arc<RemotePeer>> {
+    let (near, far) = nodes.split_at_checked(closer)?;
+    let group = near.first()?.source?;
+    let is_of_group = |node: &Arc<RemotePeer>| node.source == Some(group);
+    (near.iter().all(is_of_group)).then(|| far.iter().find(|node| !is_of_group(node)))?
 }
 
 fn nearby(node: &RemotePeer, target: &NodeId) -> Chosen {

@@ -38,6 +38,16 @@ impl World {
         self
     }
 
+    /// Connected nodes of one source group.
+    fn connected_at(self, seeds: impl IntoIterator<Item = u64>, third: u8) -> Self {
+        let group = SourceGroup::of_ip([198, 51, third, 1].into());
+        for seed in seeds {
+            let node = peer(seed, Features::NODE).at(Some(group));
+            (self.connections).insert(Arc::new(node), Direction::Inbound);
+        }
+        self
+    }
+
     fn known(self, seeds: impl IntoIterator<Item = u64>, features: Features) -> Self {
         for seed in seeds {
             self.directory
@@ -532,4 +542,40 @@ proptest! {
             }
         }
     }
+}
+
+/// Keys near a destination are free; addresses are not.
+#[test]
+fn one_network_takes_not_all_copies() {
+    let to = 900;
+    let distance = |seed: &u64| id(*seed).distance(&id(to));
+    // The forty nearest of many keys are of one source group, the others of one each.
+    let mut seeds: Vec<u64> = (1..=60).collect();
+    seeds.sort_by_key(distance);
+    let (near, far) = seeds.split_at(40);
+    let mut world = World::new().connected_at(near.iter().copied(), 1);
+    for (third, seed) in (2..).zip(far) {
+        world = world.connected_at([*seed], third);
+    }
+    for rule in [PropagationRule::Legacy, PropagationRule::PreferCloser] {
+        world.config.propagation = rule;
+        let ids = world.ids(&propagate(to));
+        let is_near = |chosen: &&NodeId| near.iter().any(|seed| id(*seed) == **chosen);
+        assert!(ids.iter().filter(is_near).count() <= 2, "{rule:?}: {ids:?}");
+        assert!(ids.iter().any(|id| !is_near(&id)), "{rule:?}: {ids:?}");
+    }
+}
+
+/// A node whose peers are all of one source group still passes messages on.
+#[test]
+fn only_network_takes_every_copy() {
+    let world = World::new().connected_at(1..=20, 1);
+    let most = world
+        .config
+        .neighbouring_nodes
+        .min(world.config.propagation_factor);
+    let mut world = world;
+    world.config.propagation = PropagationRule::Legacy;
+    assert!(!world.ids(&propagate(900)).is_empty());
+    assert!(world.ids(&propagate(900)).len() <= most);
 }
