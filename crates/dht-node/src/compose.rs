@@ -34,6 +34,7 @@ use crate::{
     adapters::{ToApplication, ToTransport},
     builder::{Builder, StartError},
     config::Config,
+    connection_watch::ConnectionWatch,
     counters::{Counters, Tally},
     discovery::{Answers, Dialler},
     events::{Event, Events},
@@ -41,7 +42,6 @@ use crate::{
     memory::Memory,
     node::Node,
     outbox::{self, DriverParts, OutboxHandle},
-    peer_sync::PeerSync,
     saf::SafHandle,
     shared::{Shared, seed},
     supervise::{self, Repetitions, Upkeep, Watcher},
@@ -146,7 +146,7 @@ impl Builder {
         }
 
         // Workers.
-        let peers = PeerSync {
+        let peers = ConnectionWatch {
             transport: transport.clone(),
             outbox: outbox.clone(),
             shared: shared.clone(),
@@ -190,7 +190,7 @@ impl Builder {
             searcher: sending.searcher,
             connector: sending.connector,
             select: sending.config.select,
-            peer_sync: peers,
+            connection_watch: peers,
             limiter,
             config: parking_lot::Mutex::new(config.clone()),
             subscribers,
@@ -336,7 +336,7 @@ async fn open_outbox(home: Option<PathBuf>, bytes: usize) -> Result<Outbox, Star
 }
 
 /// A watcher of connections that is told of every ban, as are subscribers to events.
-fn watcher(shared: &Shared, peers: &PeerSync) -> Watcher {
+fn watcher(shared: &Shared, peers: &ConnectionWatch) -> Watcher {
     let banned = Arc::new(Notify::new());
     shared.directory.on_ban({
         let (banned, events) = (Arc::clone(&banned), shared.events.clone());
@@ -449,7 +449,7 @@ struct Workers {
     runtime: InboundRuntime,
     saf: SafHandle,
     deliver: ToApplication,
-    peers: PeerSync,
+    peers: ConnectionWatch,
     shared: Shared,
     /// Most messages in flight in one worker.
     most: usize,

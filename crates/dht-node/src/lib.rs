@@ -32,6 +32,7 @@ mod builder;
 mod channels;
 mod compose;
 mod config;
+mod connection_watch;
 mod counters;
 mod discovery;
 mod events;
@@ -42,7 +43,6 @@ mod node;
 mod outbox;
 #[cfg(feature = "overlay")]
 mod overlay;
-mod peer_sync;
 mod received;
 mod saf;
 mod shared;

@@ -36,12 +36,12 @@ pub use self::fetch::FetchError;
 use crate::{
     adapters::ToApplication,
     config::Config,
+    connection_watch::ConnectionWatch,
     counters::Stats,
     discovery::Dialler,
     events::EventStream,
     inbox::{MAX_PAYLOAD_BYTES, Subscribers, Subscription},
     outbox::{Delivery, OutboxHandle, SendOptions, SubmitError},
-    peer_sync::PeerSync,
     received::Received,
     saf::SafHandle,
     shared::Shared,
@@ -68,7 +68,7 @@ pub struct Node {
     pub(crate) searcher: Searcher,
     pub(crate) connector: Connector<Dialler>,
     pub(crate) select: SelectConfig,
-    pub(crate) peer_sync: PeerSync,
+    pub(crate) connection_watch: ConnectionWatch,
     pub(crate) limiter: RateLimiter,
     /// Settings in force.
     pub(crate) config: Mutex<Config>,
@@ -128,7 +128,7 @@ impl Node {
         let dial = self.transport.dial(&peer.public_key, &peer.addresses);
         dial.await?;
         // Without waiting for the watcher of connections.
-        self.peer_sync.ensure(&peer.public_key.node_id());
+        self.connection_watch.ensure(&peer.public_key.node_id());
         Ok(())
     }
 
@@ -243,7 +243,7 @@ impl Node {
     /// [`SearchError`].
     pub async fn dial_or_discover(&self, key: &PublicKey) -> Result<(), SearchError> {
         self.connector.connect(key).await?;
-        self.peer_sync.ensure(&key.node_id());
+        self.connection_watch.ensure(&key.node_id());
         Ok(())
     }
 

@@ -24,10 +24,10 @@ use crate::{adapters::ToApplication, received::Received, shared::Shared as NodeS
 /// Time a connection must be old for a stock peer to have taken its streams.
 const YOUNG: Duration = Duration::from_millis(500);
 
-/// Nodes of one network among the holders of a message, if others are known.
+/// Nodes of one network group among the holders of a message, if others are known.
 const HOLDERS_OF_NETWORK: usize = 2;
 
-/// Nodes looked at for each holder that is chosen, so that one network does not hide the others.
+/// Nodes looked at for each holder that is chosen, so that one network group does not hide the others.
 const CANDIDATES: usize = 8;
 
 /// What the driver works with.
@@ -227,7 +227,7 @@ impl DriverParts {
 
 /// Of the connected and the known nodes, those closest to an id, at most `most`.
 ///
-/// Keys are free, and ids close to a recipient can be ground: more than [`HOLDERS_OF_NETWORK`] nodes of one network come
+/// Keys are free, and ids close to a recipient can be ground: more than [`HOLDERS_OF_NETWORK`] nodes of one network group come
 /// after all others.
 fn closest_nodes(
     target: &NodeId,
@@ -305,7 +305,7 @@ mod tests {
         }
     }
 
-    /// Ids ground around a recipient in one network do not keep the copies from everybody else.
+    /// Ids ground around a recipient in one network group do not keep the copies from everybody else.
     #[test]
     fn holders_come_from_several_networks() {
         let key = |seed| SecretKey::random(&mut SeededEntropy::new(seed).rng()).public_key();

@@ -16,7 +16,7 @@ use crate::{outbox::OutboxHandle, saf::SafHandle, shared::Shared};
 /// Correctness: each addition asks the transport again at the end, so that no order of events leaves a disconnected
 /// peer in the table.
 #[derive(Clone)]
-pub(crate) struct PeerSync {
+pub(crate) struct ConnectionWatch {
     pub(crate) transport: Transport,
     pub(crate) shared: Shared,
     /// Informed of each connected and disconnected peer.
@@ -26,7 +26,7 @@ pub(crate) struct PeerSync {
     pub(crate) claims: ClaimPolicy,
 }
 
-impl PeerSync {
+impl ConnectionWatch {
     /// Adds the deliverer of a message if it is not in the table. Costs one look-up if it is.
     pub(crate) fn ensure(&self, peer: &NodeId) {
         if !self.shared.connections.contains(peer)
