@@ -22,7 +22,7 @@ pub struct RemotePeer {
     pub source: Option<SourceGroup>,
 }
 
-/// The part of the network that a connection comes from, by which its share of a pool is counted: the first 24 bits of an
+/// The group of addresses that a connection comes from, by which its share of a pool is counted: the first 24 bits of an
 /// IPv4 address, the first 56 of an IPv6 address. Keys are free; addresses in many groups are not.
 ///
 /// ```

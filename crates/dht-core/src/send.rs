@@ -318,11 +318,11 @@ impl SendRequest {
         }
     }
 
-    /// Whose request this message answers; see [`SendParams::asked_by`].
+    /// Whose request this message answers; see [`SendParams::requester`].
     #[must_use]
-    pub fn asked_by(&self) -> Option<&Deliverer> {
+    pub fn requester(&self) -> Option<&Deliverer> {
         match self {
-            Self::Message { params, .. } => params.asked_by.as_ref(),
+            Self::Message { params, .. } => params.requester.as_ref(),
             Self::Forward { .. } => None,
         }
     }

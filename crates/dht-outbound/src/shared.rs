@@ -151,7 +151,7 @@ pub(crate) fn ask(request: &SendRequest) -> RoomAsk {
     RoomAsk {
         level: request.priority() as usize,
         cause: request.cause() as usize,
-        party: request.asked_by().map(|party| *party.as_bytes()),
+        requester: request.requester().map(|requester| *requester.as_bytes()),
         bytes: request.bytes(),
     }
 }

@@ -8,7 +8,7 @@ use dht_stack::{Rate, TokenBuckets};
 /// Peers whose rate is remembered; connections are bounded far below this.
 const MAX_PEERS: usize = 4096;
 
-/// A token bucket for each peer, or part of the network. A table full of peers without tokens refuses new ones.
+/// A token bucket for each peer, or source group. A table full of peers without tokens refuses new ones.
 #[derive(Debug)]
 pub(crate) struct Rates<K>(TokenBuckets<K>);
 

@@ -13,7 +13,7 @@ pub(crate) fn ask(to: &RemotePeer, part: Bytes) -> SendRequest {
 pub(crate) fn answer(to: &RemotePeer, part: Bytes) -> SendRequest {
     let params = to_peer(to, MessageType::SafStoredMessages)
         .with_priority(Priority::Stored)
-        .asked_by(to.into());
+        .requester(to.into());
     SendRequest::new(params.finish(), Payload::Part(part))
 }
 

@@ -1,4 +1,4 @@
-//! Room for requests, bounded once in number and bytes, with a part for each level of importance, each cause and each party.
+//! Room for requests, bounded once in number and bytes, with a part for each level of importance, each cause and each requester.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,7 +25,7 @@ pub const fn reserved(bound: usize, level: usize) -> usize {
     }
 }
 
-/// Of the share of a cause, the part that all requests for one [party](RoomAsk::party) may have: an eighth.
+/// Of the share of a cause, the part that all requests for one [requester](RoomAsk::requester) may have: an eighth.
 const PARTIES: usize = 8;
 
 /// A number of requests and their bytes.
@@ -46,7 +46,7 @@ pub struct RoomAsk {
     pub cause: usize,
     /// Who made this node ask for room, as 32 bytes: an eighth of the share of the cause is for one of them. `None` for
     /// what this node sends of its own accord.
-    pub party: Option<[u8; 32]>,
+    pub requester: Option<[u8; 32]>,
     /// Bytes that the request occupies.
     pub bytes: usize,
 }
@@ -54,7 +54,7 @@ pub struct RoomAsk {
 /// Hands out [places](Place), bounded in number and bytes.
 ///
 /// A request finds a place if it leaves the [reserve](reserved) of more important levels alone and stays within the
-/// share of its cause and, in that, of its party. A request of any length may have the room, or such a share, alone.
+/// share of its cause and, in that, of its requester. A request of any length may have the room, or such a share, alone.
 ///
 /// Callers that [wait](Self::acquire) get places in the order in which they came, for each cause; they hold nothing while
 /// they wait, so that they keep no other cause out. Their number is bounded too. Cheap to clone.
@@ -65,7 +65,7 @@ pub struct RoomAsk {
 /// // Eight requests; either cause may have six of them.
 /// let room = Room { requests: 8, bytes: 1_000 };
 /// let admission = PriorityAdmission::new(room, &[0.75, 0.75], 100);
-/// let gossip = RoomAsk { level: 3, cause: 0, party: None, bytes: 10 };
+/// let gossip = RoomAsk { level: 3, cause: 0, requester: None, bytes: 10 };
 /// let taken: Vec<_> = (0..8).filter_map(|_| admission.try_acquire(gossip)).collect();
 /// assert_eq!(taken.len(), 4, "gossip may fill half");
 /// assert!(admission.try_acquire(RoomAsk { level: 0, ..gossip }).is_some());
@@ -103,7 +103,7 @@ struct State {
     held: Room,
     by_cause: Box<[Room]>,
     /// Room of the parties that hold places, for each cause; no larger than the number of places.
-    by_party: HashMap<(usize, [u8; 32]), Room>,
+    by_requester: HashMap<(usize, [u8; 32]), Room>,
     /// Callers in the order in which they came, for each cause.
     lines: Box<[VecDeque<Caller>]>,
     waiting: usize,
@@ -142,7 +142,7 @@ impl PriorityAdmission {
             state: Mutex::new(State {
                 held: Room::default(),
                 by_cause: vec![Room::default(); shares.len()].into(),
-                by_party: HashMap::new(),
+                by_requester: HashMap::new(),
                 lines: shares.iter().map(|_| VecDeque::new()).collect(),
                 waiting: 0,
                 callers: 0,
@@ -250,13 +250,13 @@ impl Inner {
         let share = self.shares.get(ask.cause).copied().unwrap_or_default();
         within(state.held, self.room, ask.level)
             && within(of_cause, share, 0)
-            && ask.party.is_none_or(|party| {
-                let of_party = state.by_party.get(&(ask.cause, party)).copied();
+            && ask.requester.is_none_or(|requester| {
+                let of_requester = state.by_requester.get(&(ask.cause, requester)).copied();
                 let share = Room {
                     requests: (share.requests / PARTIES).max(1),
                     bytes: share.bytes / PARTIES,
                 };
-                within(of_party.unwrap_or_default(), share, 0)
+                within(of_requester.unwrap_or_default(), share, 0)
             })
     }
 
@@ -322,11 +322,11 @@ impl State {
     }
 
     fn hold(&mut self, ask: RoomAsk) {
-        let of_party = ask
-            .party
-            .map(|party| self.by_party.entry((ask.cause, party)).or_default());
+        let of_requester = ask
+            .requester
+            .map(|requester| self.by_requester.entry((ask.cause, requester)).or_default());
         let of_cause = self.by_cause.get_mut(ask.cause);
-        for held in [Some(&mut self.held), of_cause, of_party]
+        for held in [Some(&mut self.held), of_cause, of_requester]
             .into_iter()
             .flatten()
         {
@@ -336,23 +336,23 @@ impl State {
     }
 
     fn release(&mut self, ask: RoomAsk) {
-        let party = ask.party.map(|party| (ask.cause, party));
-        let of_party = party.and_then(|party| self.by_party.get_mut(&party));
+        let requester = ask.requester.map(|requester| (ask.cause, requester));
+        let of_requester = requester.and_then(|requester| self.by_requester.get_mut(&requester));
         let of_cause = self.by_cause.get_mut(ask.cause);
-        for held in [Some(&mut self.held), of_cause, of_party]
+        for held in [Some(&mut self.held), of_cause, of_requester]
             .into_iter()
             .flatten()
         {
             held.requests = held.requests.saturating_sub(1);
             held.bytes = held.bytes.saturating_sub(ask.bytes);
         }
-        if let Some(party) = party
+        if let Some(requester) = requester
             && self
-                .by_party
-                .get(&party)
+                .by_requester
+                .get(&requester)
                 .is_none_or(|held| held.requests == 0)
         {
-            self.by_party.remove(&party);
+            self.by_requester.remove(&requester);
         }
     }
 }

@@ -88,7 +88,7 @@ impl SendRequest {
             .direct_public_key(to)
             .with_dht_message_type(MessageType::DiscoveryResponse)
             .force_origin()
-            .asked_by(deliverer)
+            .requester(deliverer)
             .finish();
         Self::new(params, Payload::Part(dht_proto::encode(&response)))
     }

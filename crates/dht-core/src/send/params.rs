@@ -39,7 +39,7 @@ pub struct SendParams {
     pub priority: Option<Priority>,
     /// Who delivered the request that this message answers: the message takes room from the share of that deliverer, so
     /// that nobody who makes a node answer keeps the answers for others out. None by default.
-    pub asked_by: Option<Deliverer>,
+    pub requester: Option<Deliverer>,
     /// Free text for the log.
     pub debug_info: Option<Arc<str>>,
 }
@@ -190,9 +190,9 @@ impl SendBuilder {
         self
     }
 
-    /// Sets whose request this message answers; see [`SendParams::asked_by`].
-    pub const fn asked_by(mut self, deliverer: Deliverer) -> Self {
-        self.0.asked_by = Some(deliverer);
+    /// Sets whose request this message answers; see [`SendParams::requester`].
+    pub const fn requester(mut self, deliverer: Deliverer) -> Self {
+        self.0.requester = Some(deliverer);
         self
     }
 

@@ -301,10 +301,10 @@ async fn answers_leave_room_for_others() {
         ..Config::default()
     };
     let (outbound, _worker, ..) = gated(&config);
-    let answer = |kind, asked_by| {
+    let answer = |kind, requester| {
         let params = SendParams::builder()
             .with_dht_message_type(kind)
-            .asked_by(Deliverer::from_bytes([asked_by; 32]));
+            .requester(Deliverer::from_bytes([requester; 32]));
         SendRequest::new(params.finish(), Payload::Part("x".into()))
     };
     let count =

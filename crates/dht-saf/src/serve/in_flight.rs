@@ -6,10 +6,10 @@ use dht_core::Deliverer;
 use dht_stack::{ByteBudget, BytePermit};
 use parking_lot::Mutex;
 
-/// A requester, or all requesters of one part of the network, may hold one response, and more within this part of the
+/// A requester, or all requesters of one source group, may hold one response, and more within this part of the
 /// budget, so that those that do not read leave room for others.
 const REQUESTER_SHARE: usize = 8;
-/// Responses that one requester, or all requesters of one part of the network, may leave unread: a reader has one or two
+/// Responses that one requester, or all requesters of one source group, may leave unread: a reader has one or two
 /// under way.
 const MAX_UNREAD: usize = 16;
 

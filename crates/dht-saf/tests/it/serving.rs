@@ -179,7 +179,7 @@ async fn answers_over_rate_keep_nothing() {
             .sent
             .lock()
             .iter()
-            .all(|sent| sent.asked_by == asker)
+            .all(|sent| sent.requester == asker)
     );
 }
 

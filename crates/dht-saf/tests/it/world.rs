@@ -86,7 +86,7 @@ pub(crate) struct Sent {
     pub(crate) to: PublicKey,
     pub(crate) message_type: MessageType,
     pub(crate) part: Bytes,
-    pub(crate) asked_by: Option<Deliverer>,
+    pub(crate) requester: Option<Deliverer>,
 }
 
 /// The parts of a node around store-and-forward: its send queue.
@@ -145,7 +145,7 @@ impl FakeNode {
             to,
             message_type: params.message_type,
             part,
-            asked_by: params.asked_by,
+            requester: params.requester,
         });
         Ok(())
     }

@@ -16,14 +16,14 @@ const fn ask(level: usize, cause: usize, bytes: usize) -> RoomAsk {
     RoomAsk {
         level,
         cause,
-        party: None,
+        requester: None,
         bytes,
     }
 }
 
-const fn for_party(party: u8, bytes: usize) -> RoomAsk {
+const fn for_requester(requester: u8, bytes: usize) -> RoomAsk {
     RoomAsk {
-        party: Some([party; 32]),
+        requester: Some([requester; 32]),
         ..ask(0, 0, bytes)
     }
 }
@@ -56,23 +56,23 @@ fn a_cause_keeps_to_its_share() {
     assert_eq!(fill(0).len(), 4);
 }
 
-/// Of 64 places for the cause, an eighth is for each party; what is given back can be had again.
+/// Of 64 places for the cause, an eighth is for each requester; what is given back can be had again.
 #[test]
-fn a_party_keeps_to_its_share() {
+fn a_requester_keeps_to_its_share() {
     let room = Room {
         requests: 64,
         bytes: 6_400,
     };
     let admission = PriorityAdmission::new(room, &[1.0, 1.0], 0);
-    let fill = |party| {
-        let places = (0..99).map_while(|_| admission.try_acquire(for_party(party, 1)));
+    let fill = |requester| {
+        let places = (0..99).map_while(|_| admission.try_acquire(for_requester(requester, 1)));
         places.collect::<Vec<_>>()
     };
     let first = fill(1);
     assert_eq!((first.len(), fill(2).len()), (8, 8));
     let other_cause = RoomAsk {
         cause: 1,
-        ..for_party(1, 1)
+        ..for_requester(1, 1)
     };
     assert!(admission.try_acquire(other_cause).is_some());
     assert!(
@@ -80,11 +80,11 @@ fn a_party_keeps_to_its_share() {
         "of its own accord"
     );
     drop(first);
-    assert!(admission.0.state.lock().by_party.is_empty());
+    assert!(admission.0.state.lock().by_requester.is_empty());
     // One request of any length, and then none.
-    let large = admission.try_acquire(for_party(1, 5_000)).unwrap();
-    assert!(admission.try_acquire(for_party(1, 1)).is_none());
-    assert!(admission.try_acquire(for_party(2, 800)).is_some());
+    let large = admission.try_acquire(for_requester(1, 5_000)).unwrap();
+    assert!(admission.try_acquire(for_requester(1, 1)).is_none());
+    assert!(admission.try_acquire(for_requester(2, 800)).is_some());
     drop(large);
 }
 
