@@ -35,6 +35,7 @@ const NEWCOMER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A node with default settings that behaves, and passes gossip on.
 pub(super) struct Honest {
+    seed: u64,
     node: Arc<Node>,
     clock: SharedClock,
     counts: Arc<Counts>,
@@ -80,11 +81,17 @@ impl Honest {
             }
         });
         Ok(Self {
+            seed,
             node,
             clock,
             counts,
             tasks,
         })
+    }
+
+    /// Seed of its key.
+    pub(super) const fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The node.

@@ -8,6 +8,7 @@ mod mux;
 mod pages;
 mod slots;
 mod storage;
+mod sync;
 mod volume;
 
 use super::stage::Scenario;
@@ -19,6 +20,7 @@ pub const SCENARIOS: &[&[Scenario]] = &[
     directory::SCENARIOS,
     storage::SCENARIOS,
     pages::SCENARIOS,
+    sync::SCENARIOS,
     volume::SCENARIOS,
     mux::SCENARIOS,
     blame::SCENARIOS,

@@ -6,13 +6,19 @@ use bytes::Bytes;
 use dht_core::{MessageType, Signing};
 use dht_transport::BoxFuture;
 use parking_lot::Mutex;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::super::stage::{Scenario, Stage, pump};
 use crate::{frames, load::Peer, loopback::ip, target::Status};
 
 /// Clocks of honest nodes, in seconds ahead of the node's.
 const SKEWS: [i64; 10] = [1, -1, 30, -30, 300, -300, 3_600, -3_600, 86_400, -86_400];
+
+/// Time for messages to come through.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time between two looks at what came.
+const PERIOD: Duration = Duration::from_millis(50);
 
 /// Difference of clocks up to which nodes serve each other, in seconds.
 const TOLERATED: i64 = 300;
@@ -59,10 +65,9 @@ fn ban_me(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
         let alice = stage.honest_at(0)?;
         alice.gossip("genuine").await?;
         alice.node().join().await?;
-        let mut waited = 0;
-        while captured.lock().len() < 2 && waited < 100 {
-            sleep(Duration::from_millis(50)).await;
-            waited += 1;
+        let start = Instant::now();
+        while captured.lock().len() < 2 && start.elapsed() < PATIENCE {
+            sleep(PERIOD).await;
         }
         let genuine = captured.lock().clone();
         stage.check(
@@ -138,7 +143,10 @@ fn own_mail(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
             let sent = tokio::task::block_in_place(|| stage.process().gossip(&text))?;
             anyhow::ensure!(sent.is_ok(), "gossip: {sent:?}");
         }
-        sleep(Duration::from_secs(1)).await;
+        let start = Instant::now();
+        while captured.lock().len() < count && start.elapsed() < PATIENCE {
+            sleep(PERIOD).await;
+        }
         let own = captured.lock().clone();
         stage.check(
             format!("{} messages captured", own.len()),
@@ -152,7 +160,10 @@ fn own_mail(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
         stage.check("the relay is served", served);
         let peer = stage.hostile_to(&relay, ip(66, 2, 1), drop).await?;
         pump(&peer, own).await?;
-        sleep(Duration::from_secs(1)).await;
+        let all = before + count as u64;
+        stage
+            .until(PATIENCE, |status| returned(status) >= all)
+            .await?;
         let back = returned(&stage.status()?) - before;
         stage.check(format!("{back} came back"), back >= count as u64);
         stage.newcomers_are_served(2).await
@@ -196,21 +207,32 @@ fn retyped_gossip(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
 fn clock_skew(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
         let to = stage.target().clone();
-        let mut refused = Vec::new();
+        let (mut refused, mut lasting) = (Vec::new(), Vec::new());
         for (at, skew) in SKEWS.into_iter().enumerate() {
-            let from = ip(100 + u8::try_from(at)?, 0, 1);
-            let skewed = stage.honest(from, skew).await?;
+            let host = 100 + u8::try_from(at)?;
+            let skewed = stage.honest(ip(host, 0, 1), skew).await?;
             if !skewed.is_served(&to).await && skew.abs() <= TOLERATED {
                 refused.push(skew);
             }
             // Its gossip and its joins pass through the others.
-            let skewed = stage.honest_at(at + 2)?;
+            let skewed = stage.honest_at(2 * at + 2)?;
             let _nobody = skewed.gossip(&format!("at {skew}")).await;
             let _nobody = skewed.node().join().await;
+            // Whatever its clock said, the key is served once the clock is right.
+            let seed = skewed.seed();
+            skewed.node().shutdown().await;
+            let corrected = stage.honest_with(seed, ip(host, 0, 2)).await?;
+            if !corrected.is_served(&to).await {
+                lasting.push(skew);
+            }
         }
         stage.check(
             format!("served within {TOLERATED} s, but not {refused:?}"),
             refused.is_empty(),
+        );
+        stage.check(
+            format!("served with the right clock, but not {lasting:?}"),
+            lasting.is_empty(),
         );
         super::storage::reaches_offline_friend(stage).await
     })

@@ -4,10 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dht_core::{Address, Network, OsEntropy};
+use dht_stack::Rate;
 use dht_transport::{
     BoxFuture, MESSAGING_PROTOCOL, Medium as _, Socket, encode_identity,
+    limits::CONTROL_FRAMES,
     noise::{self, NoiseStream},
 };
+use futures::future;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{Instant, timeout},
@@ -19,14 +22,19 @@ use crate::loopback::{Loopback, ip};
 /// A yamux ping, which asks for an answer.
 const PING: [u8; 12] = [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9];
 
-/// A yamux answer to a ping that nobody sent.
-const PONG: [u8; 12] = [0, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0, 9];
+/// Frames that ask for nothing: answers to a ping that was not sent, one with the largest number there is, and as much
+/// window as there can be for a stream that does not exist.
+const UNASKED: [[u8; 12]; 3] = [
+    [0, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0, 9],
+    [0, 2, 0, 2, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff],
+    [0, 1, 0, 0, 0, 0, 0, 7, 0xff, 0xff, 0xff, 0xff],
+];
 
 /// Frames of one write.
 const FRAMES: usize = 5_000;
 
-/// Frames that a connection may get taken in the time of the attack.
-const MOST_FRAMES: usize = 1_000_000;
+/// Frames that the buffers of the two sockets hold.
+const BUFFERED: usize = 600_000;
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario::new(
     "control-frame-flood",
@@ -36,26 +44,36 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario::new(
 
 fn control_frames(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
-        let seconds = stage.scale(10, 3) as u64;
-        for (host, frame) in [(1, PING), (2, PONG)] {
-            let mut channel = identified(stage, host).await?;
-            let flood = frame.repeat(FRAMES);
+        let time = Duration::from_secs(stage.scale(6, 2) as u64);
+        for (host, frame) in (1..).zip([PING].into_iter().chain(UNASKED)) {
+            let (mut answers, mut channel) = tokio::io::split(identified(stage, host).await?);
             let start = Instant::now();
-            let mut taken = 0;
-            let mut ended = false;
-            while start.elapsed() < Duration::from_secs(seconds) && !ended {
-                // Held back, or hung up on, are both good.
-                match timeout(Duration::from_secs(1), channel.write_all(&flood)).await {
-                    Ok(Ok(())) => taken += FRAMES,
-                    Ok(Err(_)) => ended = true,
-                    Err(_) => break,
+            let (mut taken, mut answered) = (0, 0);
+            let writes = async {
+                let flood = frame.repeat(FRAMES);
+                while channel.write_all(&flood).await.is_ok() {
+                    taken += FRAMES;
                 }
+            };
+            let reads = async {
+                let mut answer = [0; 12];
+                while answers.read_exact(&mut answer).await.is_ok() {
+                    answered += usize::from(answer.starts_with(&[0, 2, 0, 2]));
+                }
+            };
+            // Held back, or hung up on, are both good.
+            let _time_is_up = timeout(time, future::join(writes, reads)).await;
+            let seconds = usize::try_from(start.elapsed().as_secs())? + 2;
+            let Rate { per_second, burst } = CONTROL_FRAMES;
+            let most = burst as usize + seconds * per_second as usize;
+            if frame == PING {
+                let held = (1..=most).contains(&answered);
+                stage.check(format!("{answered} of {most} pings answered"), held);
+            } else {
+                let most = most + BUFFERED;
+                let held = (1..=most).contains(&taken);
+                stage.check(format!("{taken} of {most} frames taken"), held);
             }
-            let end = if ended { ", then hung up" } else { "" };
-            stage.check(
-                format!("{taken} of {MOST_FRAMES} frames taken{end}"),
-                taken <= MOST_FRAMES,
-            );
         }
         stage.newcomers_are_served(2).await
     })

@@ -51,16 +51,19 @@ fn bad_pages(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
                 }
             }
         });
+        let before = stage.status()?.counted;
         let start = Instant::now();
         let limit = Duration::from_secs(if stage.is_quick() { 5 } else { 40 });
         let mut slowest = Duration::ZERO;
         while *answered.borrow() < wanted && start.elapsed() < limit {
-            let before = Instant::now();
+            let begun = Instant::now();
             let _refused = tokio::task::block_in_place(|| stage.process().fetch())?;
-            slowest = slowest.max(before.elapsed());
+            slowest = slowest.max(begun.elapsed());
         }
         let pages = *answered.borrow();
-        stage.check(format!("{pages} pages answered"), pages > 0);
+        stage.check(format!("{pages} pages answered"), pages > 10);
+        let delivered = stage.status()?.counted - before;
+        stage.check(format!("{delivered} rows delivered"), delivered == 0);
         let slowest = slowest.as_secs_f64();
         stage.check(format!("slowest fetch {slowest:.1} s"), slowest < 60.0);
         stage.newcomers_are_served(2).await
@@ -72,7 +75,7 @@ fn rows(to: &PublicKey) -> anyhow::Result<Vec<StoredMessage>> {
     let sender = secret(1 << 41);
     let mut rows = Vec::new();
     for number in 0..ROWS {
-        let sealed = RawEnvelope::parse(frames::post(&sender, to, format!("bad {number}"))?)?;
+        let sealed = RawEnvelope::parse(frames::post(&sender, to, format!("count bad {number}"))?)?;
         let sealed = sealed.into_sealed()?;
         let mut header = sealed.header().to_proto();
         let mut signature = header.message_signature.to_vec();
