@@ -13,7 +13,7 @@
 //! # Security
 //!
 //! Only peers that this node itself authenticated in the last 7 days are told of, and each claim is signed by its owner. The
-//! rate at which one peer, and one network, is told of peers has a bound: beyond it an answer waits, since a failure would
+//! rate at which one peer, and one source group, is told of peers has a bound: beyond it an answer waits, since a failure would
 //! get this node banned by a stock one. The reference lists peers in storage order, so that a caller of `get_peers` is told
 //! of the same ones by everybody who stores them alike; a random choice leaves nobody a place to aim at.
 
@@ -41,13 +41,13 @@ pub const PEER_RATE: Rate = Rate {
     per_second: 50,
     burst: 1_000,
 };
-/// Peers that all peers in one network are told of.
+/// Peers that all peers of one source group are told of.
 pub const NETWORK_RATE: Rate = Rate {
     per_second: 200,
     burst: 4_000,
 };
 
-/// A peer that asks, and its network. Peers without one, behind a proxy or an onion service, share a single part of the
+/// A peer that asks, and its source group. Peers without one, behind a proxy or an onion service, share a single part of the
 /// sessions.
 pub type SyncCaller = Caller<NodeId, Option<SourceGroup>>;
 

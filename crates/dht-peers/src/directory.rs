@@ -30,7 +30,7 @@ pub const DEFAULT_DIRECTORY_BYTES: usize = 16 * 1024 * 1024;
 /// How much a [`Directory`] may hold. Defaults to the shares of [`DEFAULT_DIRECTORY_BYTES`].
 ///
 /// A peer takes 1 to 2 KiB, more with a long claim. When a table is over its limit, a peer gives way of the
-/// [network](NetGroup) whose peers delivered most bytes of it, and of these of the network whose addresses take most:
+/// [network group](NetGroup) whose peers delivered most bytes of it, and of these of the network group whose addresses take most:
 /// deleted peers first, then offline ones, then those not seen for longest; of peers heard of, those whose claim is oldest.
 /// Connected peers, and those the operator named or [allowed](Directory::allow), always stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

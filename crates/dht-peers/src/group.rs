@@ -1,11 +1,11 @@
-//! Parts of the network, by address: what limits go by where keys are free.
+//! Network groups of addresses: what the directory counts by, as keys are free.
 
 use std::net::IpAddr;
 
 use dht_core::{Address, Host};
 
-/// The part of the network an address belongs to. Addresses in one part cost little more than one address; addresses
-/// in many parts are hard to get.
+/// The network group that an address belongs to. Addresses in one group cost little more than one address; addresses
+/// in many groups are hard to get.
 ///
 /// ```
 /// use dht_peers::NetGroup;

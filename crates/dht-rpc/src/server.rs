@@ -77,7 +77,7 @@ pub struct ServerConfig {
 pub struct Caller<P, G> {
     /// Authenticated peer, by whose sessions [`ServerConfig::max_peer_sessions`] goes.
     pub peer: P,
-    /// Part of the network from which the peer is connected, by whose sessions a full server makes room.
+    /// Source group from which the peer is connected, by whose sessions a full server makes room.
     pub source: G,
 }
 

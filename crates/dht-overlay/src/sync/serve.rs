@@ -25,7 +25,7 @@ use crate::metrics;
 
 /// Time for the first response to a request, and for all of them. A longer wait would let one peer keep its sessions busy.
 const REPLY_LIMIT: Duration = Duration::from_secs(2 * 60);
-/// Peers and networks whose rate is remembered; more than can be connected.
+/// Peers and source groups whose rate is remembered; more than can be connected.
 const MAX_RATES: usize = 4_096;
 
 /// A server of the peer-sync service that tells of the proven peers of this directory. Each of its sessions takes at most
@@ -85,7 +85,7 @@ struct SyncService {
     directory: Directory,
     clock: SharedClock,
     entropy: SharedEntropy,
-    /// Peers told to each peer, and to each network.
+    /// Peers told to each peer, and to each source group.
     peers: TokenBuckets<NodeId>,
     networks: TokenBuckets<SourceGroup>,
     /// The second 0 of the buckets.

@@ -60,7 +60,7 @@ async fn busy_peer_is_rejected_unread() {
     assert!(matches!(rejected, Err(HandshakeError::Rejected(reason)) if reason == no_session));
 }
 
-/// One part of the network, with any number of keys and every session busy, keeps nobody else out.
+/// One source group, with any number of keys and every session busy, keeps nobody else out.
 #[tokio::test(start_paused = true)]
 async fn crowded_source_gives_way() {
     let server = server();

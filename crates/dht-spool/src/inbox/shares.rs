@@ -2,7 +2,7 @@
 //!
 //! A deliverer may hold as much as would still be free, an origin as much as its deliverer may still add. So one deliverer
 //! gets half of an inbox, one origin a third, and ten deliverers leave an eleventh for those that have nothing in it. Keys
-//! are free: a deliverer on a public address is counted by its part of the network.
+//! are free: a deliverer on a public address is counted by its source group.
 
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -26,7 +26,7 @@ const fn of_group(rate: Rate) -> Rate {
 
 /// Token buckets for each deliverer, and for each [`SourceGroup`] of deliverers: keys are free, addresses in many groups
 /// are not. A group has half as much again as one deliverer, so that one noisy peer leaves something to its neighbours,
-/// and a thousand keys behind one network get no more than that together. Cloning shares the buckets; nothing here reads a
+/// and a thousand keys of one source group get no more than that together. Cloning shares the buckets; nothing here reads a
 /// clock.
 ///
 /// At most [`MAX_METERED_PEERS`] deliverers and as many groups have buckets, 64 bytes each. Beyond that, the one that was

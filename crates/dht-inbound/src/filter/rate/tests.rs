@@ -145,7 +145,7 @@ fn new_limits_apply_at_once() {
     assert!(!join());
 }
 
-/// Keys are free: a thousand of one network get no more than its share, and others are not affected.
+/// Keys are free: a thousand of one source group get no more than its share, and others are not affected.
 #[test]
 fn keys_of_one_group_share_rate() {
     let limiter = RateLimiter::new(limits(), [7; 16]);

@@ -82,7 +82,7 @@ fn hearsay_at(template: &PeerRecord, n: u64) -> PeerRecord {
     record
 }
 
-/// Of one source, claims of addresses in one network do not push out the others.
+/// Of one source, claims of addresses in one network group do not push out the others.
 #[test]
 fn address_groups_share_a_source() {
     let directory = small();
@@ -114,7 +114,7 @@ fn many_keys_of_one_group_share() {
     assert!(directory.len() < 200, "{}", directory.len());
 }
 
-/// A thousand keys of one network, all nearer than anybody else, narrow the region by one peer. Those whose
+/// A thousand keys of one network group, all nearer than anybody else, narrow the region by one peer. Those whose
 /// network is not known, as behind a proxy, count each.
 #[test]
 fn region_counts_each_source_once() {
