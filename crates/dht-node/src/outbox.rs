@@ -5,6 +5,7 @@
 //! `actions.rs` is what attempts do over the network.
 
 mod actions;
+mod admission;
 mod delivery;
 mod driver;
 mod event;
@@ -12,6 +13,7 @@ mod messages;
 mod places;
 mod sealed;
 mod sending;
+mod standing;
 mod turns;
 
 use std::{
@@ -37,6 +39,7 @@ use self::{
     delivery::Progress,
     places::{Place, Places},
     sealed::SealedFrame,
+    standing::{Halves, Standings},
 };
 use crate::{channels, shared::Shared as NodeShared};
 
@@ -86,7 +89,9 @@ struct Shared {
     spool: Outbox,
     is_durable: bool,
     node: NodeShared,
-    places: Places,
+    /// Of half the memory each.
+    places: Halves<Places>,
+    standings: Arc<Standings>,
     fresh: mpsc::Sender<Fresh>,
     /// Messages that have not ended. Bounded by the rows of the spool.
     live: Mutex<HashMap<EntryId, watch::Sender<Progress>>>,
@@ -166,7 +171,8 @@ impl OutboxHandle {
             spool,
             is_durable,
             node: parts.node.clone(),
-            places: Places::new(bytes),
+            places: Halves::new(|| Places::new(bytes / 2)),
+            standings: Arc::new(Standings::new(parts.node.connections.clone())),
             fresh,
             live: Mutex::default(),
             signals: Mutex::default(),
@@ -187,9 +193,10 @@ impl OutboxHandle {
     ) -> Result<Delivery, SubmitError> {
         let shared = &*self.0;
         let bytes = message.payload.len();
-        let place = shared.places.take(&to.node_id(), bytes).await;
+        let recipient = to.node_id();
+        let places = shared.places.of(shared.standings.of(&recipient));
+        let place = places.take(&recipient, bytes).await;
         let place = place.ok_or(SendError::Closed)?;
-        let mut slot = shared.reserve().await?;
         let now = shared.node.clock.now();
         let SendOptions {
             ttl_seconds,
@@ -217,23 +224,14 @@ impl OutboxHandle {
             frame: Some(sealed.frame.clone()),
         };
         let until = Instant::now() + FULL_WAIT;
-        let mut changes = shared.spool.changes();
-        let put = loop {
-            changes.mark_unchanged();
-            match shared.put(&entry, until).await {
-                // A caller that waits for one recipient gives its place in the channel back. A recipient has a quarter of
-                // the callers' places, and at most three recipients have more than a quarter of an outbox.
-                Err(SpoolError::RecipientFull) => {
-                    drop(slot);
-                    let changed = timeout_at(until, changes.changed()).await;
-                    if !matches!(changed, Ok(Ok(()))) {
-                        return Err(SpoolError::RecipientFull.into());
-                    }
-                    slot = shared.reserve().await?;
-                }
-                put => break put?,
-            }
-        };
+        let put = admission::put(
+            &shared.spool,
+            &shared.places,
+            &shared.standings,
+            &entry,
+            until,
+        )
+        .await?;
         let id = match put {
             Put::New(id) => id,
             Put::Existing(id) => {
@@ -243,11 +241,13 @@ impl OutboxHandle {
         };
         let entry = Entry::new(id, &entry);
         let delivery = Delivery::new(id, shared.watch(&entry)).with_entry(entry.clone());
-        slot.send(Fresh {
+        let fresh = Fresh {
             entry,
             sealed,
             place,
-        });
+        };
+        let given = shared.fresh.send(fresh).await;
+        given.map_err(|_| SendError::Closed)?;
         Ok(delivery)
     }
 
@@ -306,7 +306,8 @@ impl OutboxHandle {
     /// Takes no more messages. Waits until copies under way are written and, where they can be, confirmed, and until peers
     /// have had time to read them; at most for `limit`.
     pub(crate) async fn wind_down(&self, limit: Duration) {
-        self.0.places.close();
+        self.0.places.taking.close();
+        self.0.places.other.close();
         let until = Instant::now() + limit;
         let quiet = async {
             // Correctness: the sender is in `self`.
@@ -329,28 +330,6 @@ impl OutboxHandle {
 }
 
 impl Shared {
-    /// A place in the channel to the driver.
-    async fn reserve(&self) -> Result<mpsc::Permit<'_, Fresh>, SendError> {
-        self.fresh.reserve().await.map_err(|_| SendError::Closed)
-    }
-
-    /// Puts an entry; waits for room until then.
-    async fn put(&self, entry: &NewEntry, until: Instant) -> Result<Put, SpoolError> {
-        let mut changes = self.spool.changes();
-        loop {
-            changes.mark_unchanged();
-            match self.spool.put(entry.clone()).await {
-                Err(SpoolError::Full) => {
-                    let changed = timeout_at(until, changes.changed()).await;
-                    if !matches!(changed, Ok(Ok(()))) {
-                        return Err(SpoolError::Full);
-                    }
-                }
-                put => return put,
-            }
-        }
-    }
-
     /// Begins to tell of a message.
     fn watch(&self, entry: &Entry) -> watch::Receiver<Progress> {
         let mut live = self.live.lock();

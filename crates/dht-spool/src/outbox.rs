@@ -111,13 +111,27 @@ impl Outbox {
     /// The ticket's: [`SpoolError::Full`], [`SpoolError::RecipientFull`], [`SpoolError::TooLarge`], [`SpoolError::InvalidKey`],
     /// [`SpoolError::KeyReused`] if the idempotency key stands for another message, or an I/O error.
     pub fn put(&self, entry: NewEntry) -> Ticket<Put> {
+        self.put_within(entry, false)
+    }
+
+    /// As [`put`](Self::put), for a recipient that takes no messages now. Such recipients may have no more than one entry each
+    /// in the last quarter of the outbox, and none in the last eighth: however many of them there are, messages for the
+    /// others find room.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_for_absent(&self, entry: NewEntry) -> Ticket<Put> {
+        self.put_within(entry, true)
+    }
+
+    fn put_within(&self, entry: NewEntry, is_absent: bool) -> Ticket<Put> {
         let bytes = match check(&entry) {
             Ok(bytes) => bytes,
             Err(error) => return Ticket::ready(Err(error)),
         };
         let digest = digest(&entry);
         self.journal.submit(bytes, move |state, changes| {
-            let outcome = state.put(entry, digest, changes);
+            let outcome = state.put(entry, digest, is_absent, changes);
             let name = match &outcome {
                 Ok(Put::New(_)) => "new",
                 Ok(Put::Existing(_)) => "present",

@@ -72,7 +72,7 @@ impl Driver {
     ) -> Self {
         Self {
             actions: Actions::new(parts, Arc::clone(&shared)),
-            messages: Messages::new(shared.busy.clone()),
+            messages: Messages::new(shared.busy.clone(), Arc::clone(&shared.standings)),
             shared,
             arriving,
             listing,
@@ -242,6 +242,7 @@ impl Driver {
             }
         }
         for recipient in &signals.appeared {
+            self.messages.promote(recipient);
             for id in self.messages.of(recipient) {
                 self.handle(id, Event::Appeared { recipient: true });
             }
@@ -289,7 +290,8 @@ impl Driver {
             let (recipient, bytes) = (*tracked.sending.recipient(), tracked.bytes);
             let shared = Arc::clone(&self.shared);
             self.spawn(async move {
-                let place = shared.places.take_bytes(&recipient, bytes).await;
+                let places = shared.places.of(shared.standings.of(&recipient));
+                let place = places.take_bytes(&recipient, bytes).await;
                 let spool = shared.spool.clone();
                 let content = tokio::task::spawn_blocking(move || spool.content(id)).await;
                 Done::Read(id, content.unwrap_or(Err(SpoolError::Closed)), place)

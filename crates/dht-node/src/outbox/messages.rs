@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,6 +15,7 @@ use super::{
     places::Place,
     sealed::SealedFrame,
     sending::Sending,
+    standing::{Halves, Standing, Standings},
     turns::{RETRYING, Turns},
 };
 
@@ -26,7 +28,8 @@ pub(super) struct Messages {
     recipients: HashMap<NodeId, BTreeSet<EntryId>>,
     /// Messages of which no copy has left.
     queued: BTreeSet<EntryId>,
-    turns: Turns,
+    turns: Halves<Turns>,
+    standings: Arc<Standings>,
     /// Messages that a stop should wait for.
     busy: watch::Sender<usize>,
 }
@@ -59,14 +62,15 @@ pub(super) enum Load {
 }
 
 impl Messages {
-    pub(super) fn new(busy: watch::Sender<usize>) -> Self {
+    pub(super) fn new(busy: watch::Sender<usize>, standings: Arc<Standings>) -> Self {
         Self {
             all: HashMap::new(),
             timers: BTreeSet::new(),
             expiry: BTreeSet::new(),
             recipients: HashMap::new(),
             queued: BTreeSet::new(),
-            turns: Turns::default(),
+            turns: Halves::default(),
+            standings,
             busy,
         }
     }
@@ -138,7 +142,13 @@ impl Messages {
     ) -> Option<T> {
         let sending = &mut self.all.get_mut(&id)?.sending;
         let was_busy = sending.is_reaching_recipient();
+        let was_writing = sending.is_writing_direct();
         let value = change(sending);
+        let written = match sending.is_writing_direct() {
+            false if was_writing => sending.has_written_direct(),
+            _ => None,
+        };
+        let recipient = *sending.recipient();
         match (was_busy, sending.is_reaching_recipient()) {
             (false, true) => self.busy.send_modify(|busy| *busy += 1),
             (true, false) => self.busy.send_modify(|busy| *busy -= 1),
@@ -147,7 +157,30 @@ impl Messages {
         if sending.is_ended() || *sending.state() != SendState::Queued {
             self.queued.remove(&id);
         }
+        if let Some(is_written) = written {
+            self.standings.note(&recipient, is_written);
+            self.promote(&recipient);
+        }
         Some(value)
+    }
+
+    /// The messages of a recipient that takes copies now wait among those of others that do.
+    pub(super) fn promote(&mut self, recipient: &NodeId) {
+        if self.standings.of(recipient) == Standing::Taking {
+            for id in self.turns.other.take(recipient) {
+                self.turns.taking.push(*recipient, id);
+            }
+        }
+    }
+
+    fn wait_for_turn(&mut self, recipient: &NodeId, id: EntryId) {
+        let standing = self.standings.of(recipient);
+        self.turns.of_mut(standing).push(*recipient, id);
+    }
+
+    fn end_turn(&mut self, id: EntryId) {
+        self.turns.taking.end(id);
+        self.turns.other.end(id);
     }
 
     /// Brings timer and memory in step with the state of a message.
@@ -156,8 +189,9 @@ impl Messages {
             return;
         };
         if !tracked.sending.is_writing() && matches!(tracked.load, Load::Held { .. }) {
-            self.turns.end(id);
             tracked.load = Load::OnDisk;
+            self.turns.taking.end(id);
+            self.turns.other.end(id);
         }
         let timer = match tracked.load {
             // It will be tried anyway.
@@ -179,8 +213,10 @@ impl Messages {
         self.change(id, |sending| sending.end(sending.state().clone()));
         self.settle(id);
         // Now and then, so that what has ended does not pile up behind a recipient that cannot be reached.
-        if self.turns.len() > 2 * self.all.len() + RETRYING {
-            self.turns.retain(|id| self.all.contains_key(&id));
+        for turns in [&mut self.turns.taking, &mut self.turns.other] {
+            if turns.len() > 2 * self.all.len() + RETRYING {
+                turns.retain(|id| self.all.contains_key(&id));
+            }
         }
         if let Some(tracked) = self.all.remove(&id) {
             self.expiry.remove(&(tracked.expires_at, id));
@@ -189,6 +225,7 @@ impl Messages {
                 ids.remove(&id);
                 if ids.is_empty() {
                     self.recipients.remove(recipient);
+                    self.standings.forget(recipient);
                 }
             }
         }
@@ -214,7 +251,8 @@ impl Messages {
                 over.push(id);
             } else if matches!(tracked.load, Load::OnDisk) {
                 tracked.load = Load::Wanted;
-                self.turns.push(*tracked.sending.recipient(), id);
+                let recipient = *tracked.sending.recipient();
+                self.wait_for_turn(&recipient, id);
             }
         }
         over
@@ -240,7 +278,8 @@ impl Messages {
         tracked.deferred.push(action);
         if matches!(tracked.load, Load::OnDisk) {
             tracked.load = Load::Wanted;
-            self.turns.push(*tracked.sending.recipient(), id);
+            let recipient = *tracked.sending.recipient();
+            self.wait_for_turn(&recipient, id);
         }
     }
 
@@ -253,11 +292,12 @@ impl Messages {
     /// The next message to be read, if one more may be tried again.
     pub(super) fn next_to_read(&mut self) -> Option<EntryId> {
         loop {
-            let id = self.turns.begin()?;
+            let begun = self.turns.taking.begin();
+            let id = begun.or_else(|| self.turns.other.begin())?;
             if self.all.contains_key(&id) {
                 return Some(id);
             }
-            self.turns.end(id);
+            self.end_turn(id);
         }
     }
 
@@ -273,9 +313,9 @@ impl Messages {
             }
             (Some(tracked), None) => {
                 tracked.load = Load::OnDisk;
-                self.turns.end(id);
+                self.end_turn(id);
             }
-            (None, _) => self.turns.end(id),
+            (None, _) => self.end_turn(id),
         }
     }
 }

@@ -8,9 +8,12 @@ use std::{
 use dht_core::NodeId;
 use dht_stack::{ByteBudget, BytePermit};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
 
-/// Messages sent at one time.
+/// Messages sent at one time to recipients of one standing.
 pub(super) const PLACES: usize = 1_024;
 /// Of these for one recipient, so that one that does not read leaves room for the others.
 const PLACES_A_RECIPIENT: usize = 256;
@@ -19,7 +22,7 @@ const BYTES_A_RECIPIENT: usize = 4;
 /// Recipients whose shares are searched for unused ones.
 const SWEEP: usize = 1_024;
 
-/// Bounds the messages and bytes that are being sent, in all and for one recipient.
+/// Bounds the messages and bytes that are being sent to recipients of one standing, in all and for one recipient.
 #[derive(Debug)]
 pub(super) struct Places {
     all: Arc<Semaphore>,
@@ -32,6 +35,8 @@ pub(super) struct Places {
 struct Share {
     places: Arc<Semaphore>,
     bytes: ByteBudget,
+    /// Held by the caller that tries again first, of those for whose messages the spool had no room.
+    refused: Arc<Semaphore>,
 }
 
 /// Held while a message is being sent.
@@ -41,6 +46,13 @@ pub(super) struct Place {
     _places: Option<[OwnedSemaphorePermit; 2]>,
     _bytes: BytePermit,
     _share: Option<Arc<Share>>,
+}
+
+/// Turn of a message for which the spool had no room.
+#[derive(Debug)]
+pub(super) struct Refused {
+    _turn: OwnedSemaphorePermit,
+    _share: Arc<Share>,
 }
 
 impl Places {
@@ -62,6 +74,17 @@ impl Places {
         Some(Place {
             _places: Some([recipient, all]),
             ..place
+        })
+    }
+
+    /// Waits for the turn of a message for which the spool had no room; `None` if that lasts longer. Turns come in the order
+    /// of arrival.
+    pub(super) async fn try_again(&self, recipient: &NodeId, until: Instant) -> Option<Refused> {
+        let share = self.share(recipient);
+        let turn = Arc::clone(&share.refused).acquire_owned();
+        Some(Refused {
+            _turn: timeout_at(until, turn).await.ok()?.ok()?,
+            _share: share,
         })
     }
 
@@ -101,6 +124,7 @@ impl Places {
         }
         let share = Arc::new(Share {
             places: Arc::new(Semaphore::new(PLACES_A_RECIPIENT)),
+            refused: Arc::new(Semaphore::new(1)),
             bytes: ByteBudget::new(self.bytes.total() / BYTES_A_RECIPIENT),
         });
         recipients.insert(*recipient, Arc::downgrade(&share));

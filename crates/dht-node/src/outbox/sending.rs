@@ -129,6 +129,25 @@ impl Sending {
         }
     }
 
+    /// Whether a copy for the recipient is being written, and nothing else is done meanwhile.
+    pub(super) const fn is_writing_direct(&self) -> bool {
+        match &self.phase {
+            Phase::Trying(attempt) => attempt.is_writing_direct(),
+            _ => false,
+        }
+    }
+
+    /// Whether the copy for the recipient was written, once it is not being written any more; `None` if the message was given
+    /// up meanwhile.
+    pub(super) fn has_written_direct(&self) -> Option<bool> {
+        match &self.phase {
+            Phase::Trying(attempt) => Some(attempt.has_written_direct()),
+            Phase::Doubt(_) => Some(true),
+            Phase::Ended => (self.state == SendState::Received).then_some(true),
+            Phase::Waiting(_) | Phase::Lost(_) => Some(false),
+        }
+    }
+
     /// Whether copies are being written: only then the frame is in memory. No receipt is waited for with it.
     pub(super) const fn is_writing(&self) -> bool {
         match &self.phase {

@@ -5,12 +5,12 @@ use std::collections::{HashMap, VecDeque};
 use dht_core::NodeId;
 use dht_spool::EntryId;
 
-/// Messages of the spool that are read or tried again at one time.
+/// Messages of the spool that are read or tried again at one time, for recipients of one standing.
 pub(super) const RETRYING: usize = 64;
 /// Of these for one recipient, so that many messages for one that cannot be reached do not keep out the others.
 const RETRYING_A_RECIPIENT: usize = 8;
 
-/// Messages whose next attempt is due.
+/// Messages whose next attempt is due, for recipients of one standing.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     waiting: HashMap<NodeId, VecDeque<EntryId>>,
@@ -31,6 +31,16 @@ impl Turns {
         }
         waiting.push_back(id);
         self.len += 1;
+    }
+
+    /// Takes the messages of a recipient that wait.
+    pub(super) fn take(&mut self, recipient: &NodeId) -> VecDeque<EntryId> {
+        let Some(ids) = self.waiting.remove(recipient) else {
+            return VecDeque::new();
+        };
+        self.order.retain(|other| other != recipient);
+        self.len -= ids.len();
+        ids
     }
 
     /// Messages that wait, also those that have ended since.

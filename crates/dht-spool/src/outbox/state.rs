@@ -91,6 +91,7 @@ impl OutboxState {
         &mut self,
         entry: NewEntry,
         digest: Digest,
+        is_absent: bool,
         changes: &mut Vec<Change>,
     ) -> Result<Put, SpoolError> {
         if let Some(key) = &entry.key
@@ -105,7 +106,7 @@ impl OutboxState {
         let payload_bytes = entry.payload.len() as u64;
         let frame_bytes = entry.frame.as_ref().map_or(0, Bytes::len) as u64;
         let wanted = payload_bytes + frame_bytes;
-        if let Err(refused) = self.check_room(entry.recipient.as_bytes(), 1, wanted) {
+        if let Err(refused) = self.check_room(entry.recipient.as_bytes(), is_absent, 1, wanted) {
             self.tally.refused += 1;
             if refused == SpoolError::Full {
                 self.wanted = wanted.max(1);
@@ -153,9 +154,22 @@ impl OutboxState {
     }
 
     /// Whether a recipient may have so much more. In an outbox that is more than half full, none has more than a quarter,
-    /// so that many messages for one that cannot be reached leave room for others. One message of any size may be sent.
-    fn check_room(&self, recipient: &[u8; 32], rows: u64, bytes: u64) -> Result<(), SpoolError> {
-        if !self.has_room(rows, bytes) {
+    /// so that many messages for one leave room for others; one message of any size may be sent. Recipients that are absent
+    /// have one message each in the last quarter, and none in the last eighth, so that many of them leave room for the others.
+    fn check_room(
+        &self,
+        recipient: &[u8; 32],
+        is_absent: bool,
+        rows: u64,
+        bytes: u64,
+    ) -> Result<(), SpoolError> {
+        let (max_rows, max_bytes) = (self.config.max_rows, self.config.max_bytes);
+        let (all_rows, all_bytes) = (self.active() + rows, self.bytes + bytes);
+        let is_past = |eighths: u64| {
+            all_rows > max_rows - max_rows / 8 * eighths
+                || all_bytes > max_bytes - max_bytes / 8 * eighths
+        };
+        if is_past(u64::from(is_absent)) {
             return Err(SpoolError::Full);
         }
         let own = self.recipients.get(recipient).copied().unwrap_or_default();
@@ -164,9 +178,9 @@ impl OutboxState {
             bytes: own.bytes.saturating_add(bytes),
         };
         let is_over = |all: u64, own: u64, limit: u64| all > limit / 2 && own > limit / 4;
-        let over_rows = is_over(self.active() + rows, own.rows, self.config.max_rows);
-        let over_bytes = is_over(self.bytes + bytes, own.bytes, self.config.max_bytes);
-        if own.rows > 1 && (over_rows || over_bytes) {
+        let over_share =
+            is_over(all_rows, own.rows, max_rows) || is_over(all_bytes, own.bytes, max_bytes);
+        if own.rows > 1 && (over_share || is_absent && is_past(2)) {
             return Err(SpoolError::RecipientFull);
         }
         Ok(())
@@ -206,7 +220,7 @@ impl OutboxState {
             return Err(SpoolError::Ended);
         }
         let more = (frame.len() as u64).saturating_sub(slot.frame_bytes);
-        self.check_room(&slot.recipient, 0, more)?;
+        self.check_room(&slot.recipient, false, 0, more)?;
         let Some(slot) = self.slots.get_mut(&id) else {
             return Err(SpoolError::UnknownId);
         };

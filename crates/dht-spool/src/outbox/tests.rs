@@ -224,6 +224,34 @@ fn a_full_outbox_refuses() {
     assert_eq!(put(&outbox, entry(3)), 3);
 }
 
+/// Many recipients that cannot be reached: others still have room.
+#[test]
+fn absent_recipients_leave_an_eighth() {
+    let to = |recipient: u64| NewEntry {
+        recipient: public_key(recipient),
+        ..entry(1)
+    };
+    let outbox = outbox(OutboxConfig {
+        max_rows: 160,
+        ..OutboxConfig::default()
+    });
+    let fill = |recipient| {
+        let puts = (0..).map(|_| outbox.put_for_absent(to(recipient)).wait());
+        puts.take_while(Result::is_ok).count()
+    };
+    let filled: Vec<_> = (1..=60).map(fill).collect();
+    // A half and a little, a quarter of all, the rest of three quarters, then one each up to seven eighths.
+    assert_eq!(filled[..3], [80, 40, 1]);
+    assert_eq!(outbox.stats().rows, 140);
+    let refused = outbox.put_for_absent(to(61)).wait();
+    assert_eq!(refused.unwrap_err(), SpoolError::Full);
+    for recipient in 100..120 {
+        put(&outbox, to(recipient));
+    }
+    let refused = outbox.put(to(120)).wait();
+    assert_eq!(refused.unwrap_err(), SpoolError::Full);
+}
+
 /// One recipient that cannot be reached, many messages for it: others still have room.
 #[test]
 fn one_recipient_leaves_room_to_others() {

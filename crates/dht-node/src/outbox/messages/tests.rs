@@ -1,13 +1,18 @@
 use bytes::Bytes;
 use dht_core::{
-    DedupHash, Entropy as _, MessageTag, NodeId, SecretKey, SeededEntropy, test_util::NOW,
+    DedupHash, Entropy as _, Features, MessageTag, NodeId, PublicKey, RemotePeer, SecretKey,
+    SeededEntropy, test_util::NOW,
 };
 use dht_dedup::DedupMeta;
+use dht_peers::{Connections, Direction};
 use dht_spool::{EntryOptions, SendState};
+
+use futures::FutureExt as _;
 
 use super::*;
 use crate::outbox::{
     event::{Action, Copy, Event, Now},
+    places::Places,
     turns::RETRYING,
 };
 
@@ -16,28 +21,37 @@ const AT: Now = Now {
     unix: NOW,
 };
 
+fn key(seed: u64) -> PublicKey {
+    SecretKey::random(&mut SeededEntropy::new(seed).rng()).public_key()
+}
+
+/// Adds a message that waits for its second attempt.
+fn add(messages: &mut Messages, id: EntryId, recipient: PublicKey) {
+    let entry = Entry {
+        id,
+        key: None,
+        recipient,
+        message_type: 7,
+        payload_bytes: 0,
+        options: EntryOptions::default(),
+        created_at: NOW,
+        expires_at: NOW.saturating_add(60),
+        state: SendState::Queued,
+        attempts: 1,
+        next_attempt: Some(NOW),
+        last_error: None,
+        ended_at: None,
+    };
+    let sending = Sending::new(&entry, &NodeId::default(), 3, AT);
+    messages.insert(&entry, sending, Load::OnDisk);
+}
+
 fn messages(count: u64) -> Messages {
-    let mut messages = Messages::new(watch::Sender::default());
+    let standings = Arc::new(Standings::new(Connections::new()));
+    let mut messages = Messages::new(watch::Sender::default(), standings);
     for id in 1..=count {
         // Eight for a recipient.
-        let secret = SecretKey::random(&mut SeededEntropy::new(id.div_ceil(8)).rng());
-        let entry = Entry {
-            id,
-            key: None,
-            recipient: secret.public_key(),
-            message_type: 7,
-            payload_bytes: 0,
-            options: EntryOptions::default(),
-            created_at: NOW,
-            expires_at: NOW.saturating_add(60),
-            state: SendState::Queued,
-            attempts: 1,
-            next_attempt: Some(NOW),
-            last_error: None,
-            ended_at: None,
-        };
-        let sending = Sending::new(&entry, &NodeId::default(), 3, AT);
-        messages.insert(&entry, sending, Load::OnDisk);
+        add(&mut messages, id, key(id.div_ceil(8)));
     }
     messages
 }
@@ -97,6 +111,83 @@ fn few_messages_are_retried_at_once() {
         messages.take_expired(NOW.saturating_add(61)).len(),
         RETRYING - 1
     );
+}
+
+/// However many recipients cannot be reached, and however much room they take: one that takes copies is served at once.
+#[test]
+fn unreachable_recipients_starve_nobody() {
+    for unreachable in [4, 100, 1_000] {
+        let connections = Connections::new();
+        let honest = RemotePeer::new(key(0), Features::NODE);
+        let recipient = honest.node_id;
+        connections.insert(Arc::new(honest), Direction::Outbound);
+        let standings = Arc::new(Standings::new(connections));
+        let places = Halves::new(|| Places::new(1 << 16));
+        let mut messages = Messages::new(watch::Sender::default(), Arc::clone(&standings));
+        let mut taken = Vec::new();
+        let mut last = 0;
+        for seed in 1..=unreachable {
+            let absent = key(seed).node_id();
+            let places = places.of(standings.of(&absent));
+            while let Some(place) = places.take(&absent, 100).now_or_never() {
+                taken.push(place);
+            }
+            for _ in 0..20 {
+                last += 1;
+                add(&mut messages, last, key(seed));
+            }
+        }
+        messages.take_due(AT.at);
+        let attempts = std::iter::from_fn(|| messages.next_to_read()).count();
+        assert!(attempts >= 4 * 8);
+        // Callers send, and a message whose first attempt failed is tried again.
+        for served in 0..1_000 {
+            let places = places.of(standings.of(&recipient));
+            let place = places.take(&recipient, 100).now_or_never();
+            assert!(place.is_some(), "{served} of 1000 beside {unreachable}");
+            last += 1;
+            add(&mut messages, last, key(0));
+            messages.take_due(AT.at);
+            assert_eq!(messages.next_to_read(), Some(last));
+            messages.has_read(last, Some(sealed()), place.flatten().unwrap());
+            messages.change(last, |sending| {
+                sending.handle(Event::Start { connected: true }, AT);
+                sending.handle(Event::Direct(Copy::Written { receipts: true }), AT);
+            });
+            messages.settle(last);
+        }
+    }
+}
+
+/// A recipient that is connected and takes no copies is none of those that do, until it takes one.
+#[test]
+fn failing_recipients_are_told_apart() {
+    let connections = Connections::new();
+    let peer = RemotePeer::new(key(1), Features::NODE);
+    let recipient = peer.node_id;
+    connections.insert(Arc::new(peer), Direction::Outbound);
+    let standings = Arc::new(Standings::new(connections));
+    let mut messages = Messages::new(watch::Sender::default(), Arc::clone(&standings));
+    for id in 1..=2 {
+        add(&mut messages, id, key(1));
+    }
+    assert_eq!(standings.of(&recipient), Standing::Taking);
+    messages.change(1, |sending| {
+        sending.handle(Event::Start { connected: true }, AT);
+    });
+    let late = Now {
+        at: Duration::from_secs(10),
+        ..AT
+    };
+    messages.change(1, |sending| sending.handle(Event::Tick, late));
+    assert_eq!(standings.of(&recipient), Standing::Other);
+    for event in [
+        Event::Start { connected: true },
+        Event::Direct(Copy::Written { receipts: true }),
+    ] {
+        messages.change(2, |sending| sending.handle(event, late));
+    }
+    assert_eq!(standings.of(&recipient), Standing::Taking);
 }
 
 /// Once its copies are written, a message waits for receipts without a turn: silent holders hold up no other.

@@ -71,10 +71,18 @@ impl Attempt {
         matches!(self.direct, Direct::Running | Direct::Asking(_)) && !self.asked_holders
     }
 
+    /// Whether the copy for the recipient is being written, and holders have not been asked yet.
+    pub(super) const fn is_writing_direct(&self) -> bool {
+        matches!(self.direct, Direct::Running) && !self.asked_holders
+    }
+
+    pub(super) const fn has_written_direct(&self) -> bool {
+        matches!(self.direct, Direct::Asking(_) | Direct::Written(_))
+    }
+
     /// Whether copies are being written, or about to be.
     pub(super) const fn is_writing(&self) -> bool {
-        let direct = matches!(self.direct, Direct::Running) && !self.asked_holders;
-        direct || self.choosing > 0 || self.writing > 0
+        self.is_writing_direct() || self.choosing > 0 || self.writing > 0
     }
 
     /// Whether nothing more is waited for.
