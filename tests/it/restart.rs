@@ -36,6 +36,34 @@ async fn restarted_node_is_reachable_again() {
     assert_eq!(receive(&mut to_alice).await.message, message("thanks"));
 }
 
+/// A node with a home knows whom it was connected to, whichever side dialled, without settings that name them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarted_node_knows_its_peers() {
+    let home = tempfile::tempdir().unwrap();
+    let start = || Node::builder(secret(1)).home(home.path());
+    let listen = Address::tcp([127, 0, 0, 1].into(), 0);
+    let alice = within(start().listen(listen).start()).await.unwrap();
+    let (bob, carol) = (node(2).await, node(3).await);
+    connect(&alice, &bob).await;
+    connect(&carol, &alice).await;
+    until(|| alice.peers().len() == 2).await;
+    within(alice.shutdown()).await;
+    drop(alice);
+
+    let alice = within(start().start()).await.unwrap();
+    let known = alice.directory().find(&bob.public_key().node_id());
+    assert!(known.is_some_and(|bob| bob.is_proven() && !bob.is_seed()));
+    assert!(alice.directory().is_anchor(&bob.public_key().node_id()));
+    assert!(!alice.directory().is_anchor(&carol.public_key().node_id()));
+    for peer in [&bob, &carol] {
+        let mut inbox = peer.subscribe();
+        within(send(&alice, peer.public_key(), message("me again")))
+            .await
+            .unwrap();
+        assert_eq!(receive(&mut inbox).await.message, message("me again"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queued_message_survives_failed_dial() {
     let (alice, bob) = (node(1).await, node(2).await);

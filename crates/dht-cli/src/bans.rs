@@ -57,7 +57,7 @@ struct Add {
     /// Public key or node id of the peer.
     #[arg(value_name = "KEY|ID")]
     peer: KnownPeer,
-    /// Length of the ban; without it, the ban lasts until it is lifted or the node ends.
+    /// Length of the ban; without it, the ban lasts until it is lifted.
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = number::<u64>(1..=u64::from(u32::MAX)))]
     seconds: Option<u64>,
     /// Reason that is shown with the ban.

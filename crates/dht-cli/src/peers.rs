@@ -48,7 +48,8 @@ enum Command {
 struct List {
     #[command(flatten)]
     home: Home,
-    /// Print all known peers instead of the connected ones.
+    /// Print all known peers instead of the connected ones: anchors, which are tried first after a restart, other known ones, and
+    /// those this node only heard of.
     #[arg(long)]
     all: bool,
     /// Most lines to print, 1 to 1000.
@@ -234,10 +235,12 @@ async fn show(found: &PeerFound, as_json: bool) -> Result<(), Failure> {
 }
 
 fn line(peer: &PeerEntry) -> String {
-    let state = match (peer.is_banned, peer.is_connected) {
-        (true, _) => "banned",
-        (false, true) => "connected",
-        (false, false) => "known",
+    let state = match peer {
+        _ if peer.is_banned => "banned",
+        _ if peer.is_connected => "connected",
+        _ if peer.is_anchor => "anchor",
+        _ if peer.is_proven => "known",
+        _ => "heard of",
     };
     let (id, key) = (peer.node_id, peer.public_key);
     let addresses = printable(&peer.addresses.join(" "));

@@ -165,8 +165,8 @@ impl Builder {
     }
 
     /// Folder for data that outlives a restart. With the feature `saf` the node keeps messages for offline peers in it;
-    /// with the feature `spool`, its inbox, its outbox and the hashes of messages received. By default, and without these
-    /// features, the node holds them in memory, and fewer of them.
+    /// with the feature `spool`, its inbox, its outbox, the peers that it knows and the hashes of messages received. By default,
+    /// and without these features, the node holds them in memory, and fewer of them.
     pub fn home(mut self, folder: impl Into<PathBuf>) -> Self {
         self.home = Some(folder.into());
         self

@@ -81,6 +81,10 @@ impl Builder {
         // After the transport: a start that fails drops the tasks first.
         let tasks = Tasks::new(shared.events.clone());
 
+        // Peers known before, and their bans: before the first connection.
+        #[cfg(feature = "spool")]
+        let peers_file = open_peers(self.home.as_deref(), &shared, &tasks).await;
+
         // Dedup: before the first message, the table has what an earlier run of this home received.
         #[cfg(feature = "spool")]
         let snapshot = open_snapshot(self.home.as_deref(), &shared, &tasks).await;
@@ -200,6 +204,8 @@ impl Builder {
             saf,
             outbox,
             #[cfg(feature = "spool")]
+            peers_file,
+            #[cfg(feature = "spool")]
             snapshot,
             tasks,
             stopping: AtomicBool::new(false),
@@ -288,6 +294,19 @@ impl Builder {
             validator: self.validator.clone(),
         }
     }
+}
+
+/// The file of known peers in the home, read into the directory.
+#[cfg(feature = "spool")]
+async fn open_peers(
+    home: Option<&Path>,
+    shared: &Shared,
+    tasks: &Tasks,
+) -> Option<dht_peers::DirectoryFile> {
+    let (directory, now) = (&shared.directory, shared.clock.now());
+    let file = dht_peers::DirectoryFile::open(home?, directory, now).await?;
+    tasks.spawn("peers file", file.clone().keep());
+    Some(file)
 }
 
 /// The snapshot of the dedup table in the home, read into the table.

@@ -16,14 +16,14 @@ use std::{
 use dht_core::{
     Address, Claim, Clock as _, DedupHash, DeliveryError, Destination, Encryption, Entropy as _,
     Features, Message, MessageTag, NodeId, OutOfRange, Payload, PeerAddress, PublicKey, RemotePeer,
-    SendParams, SendRequest, Severity, Strategy,
+    SendParams, SendRequest, Strategy,
 };
 use dht_inbound::RateLimiter;
 use dht_outbound::{
     Candidates, Connector, Deliveries, DeliveryReply, Outbound, SearchError, Searcher,
     SelectConfig, Selection, SendError, select,
 };
-use dht_peers::{BanOutcome, Directory, FOREVER, PeerRecord};
+use dht_peers::{BanOutcome, Directory, PeerRecord};
 use dht_spool::{EntryId, Outbox, SpoolError};
 use dht_stack::ByteBudget;
 use dht_transport::{DialError, StreamError, Transport};
@@ -79,7 +79,9 @@ pub struct Node {
     pub(crate) budget: ByteBudget,
     pub(crate) saf: SafHandle,
     pub(crate) outbox: OutboxHandle,
-    /// Written when the node stops.
+    /// Written when the node stops, as is the next one.
+    #[cfg(feature = "spool")]
+    pub(crate) peers_file: Option<dht_peers::DirectoryFile>,
     #[cfg(feature = "spool")]
     pub(crate) snapshot: Option<dht_dedup::SnapshotFile>,
     pub(crate) tasks: Tasks,
@@ -431,8 +433,7 @@ impl Node {
             directory.unban(*key);
         }
         for key in listed {
-            let reason = "banned by the settings";
-            match directory.ban(*key, FOREVER, Severity::High, reason, now) {
+            match directory.ban_listed(*key, now) {
                 BanOutcome::Banned(_) => {}
                 outcome => {
                     tracing::warn!(
@@ -498,6 +499,8 @@ impl Node {
         self.stopping.store(true, Ordering::Release);
         self.tasks.let_return();
         let end = Instant::now() + SHUTDOWN_LIMIT;
+        // While the connections are there.
+        self.shared.directory.update_anchors();
         self.outbox.wind_down(OUTBOX_LIMIT).await;
         let closed = end - TASKS_LIMIT - FILES_LIMIT;
         let left = closed.saturating_duration_since(Instant::now());
@@ -525,7 +528,13 @@ impl Node {
                 snapshot.save().await;
             }
         };
-        tokio::join!(self.outbox.close(), messages, self.saf.close(), seen);
+        let peers = async {
+            #[cfg(feature = "spool")]
+            if let Some(file) = &self.peers_file {
+                file.save().await;
+            }
+        };
+        tokio::join!(self.outbox.close(), messages, self.saf.close(), seen, peers);
     }
 }
 

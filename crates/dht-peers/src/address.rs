@@ -209,6 +209,19 @@ impl Average {
         self.samples = n.saturating_add(1).min(MAX_SAMPLES);
     }
 
+    #[cfg(feature = "redb")]
+    pub(crate) const fn parts(self) -> (Duration, u32) {
+        (self.mean, self.samples)
+    }
+
+    #[cfg(feature = "redb")]
+    pub(crate) fn from_parts(mean: Duration, samples: u32) -> Self {
+        Self {
+            mean,
+            samples: samples.min(MAX_SAMPLES),
+        }
+    }
+
     const fn better(self, other: Self) -> Self {
         if other.samples > self.samples {
             other

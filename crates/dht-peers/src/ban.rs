@@ -7,7 +7,7 @@ use std::{
 
 use dht_core::{NodeId, PublicKey, Severity, UnixSeconds};
 
-use crate::{address::truncate, policy::Offence};
+use crate::{address::truncate, directory::changed::Changed, policy::Offence};
 
 /// Bytes kept of the reason of a ban.
 pub const MAX_REASON_BYTES: usize = 256;
@@ -31,6 +31,8 @@ pub struct Ban {
     pub severity: Severity,
     /// Offence that the [policy](crate::policy::BanPolicy) banned for; `None` if the operator banned.
     pub offence: Option<Offence>,
+    /// Whether the settings list the peer: such a ban is in no file, as a peer may be listed no longer.
+    pub is_listed: bool,
     /// Reason for people, at most [`MAX_REASON_BYTES`].
     pub reason: Arc<str>,
 }
@@ -66,6 +68,8 @@ pub(crate) struct Bans {
     strangers: BTreeSet<(UnixSeconds, NodeId)>,
     max_strangers: usize,
     allowed: HashSet<NodeId>,
+    /// Bans whose rows in the file are outdated.
+    pub(crate) outdated: Changed,
 }
 
 // === impl Ban ===
@@ -120,6 +124,7 @@ impl Bans {
             strangers: BTreeSet::new(),
             max_strangers,
             allowed: HashSet::new(),
+            outdated: Changed::default(),
         }
     }
 
@@ -138,6 +143,7 @@ impl Bans {
             }
         }
         let ban = Arc::new(ban);
+        self.outdated.note(&id);
         self.by_end.insert((ban.until, id));
         self.by_id.insert(id, Arc::clone(&ban));
         if !known {
@@ -148,6 +154,7 @@ impl Bans {
 
     pub(crate) fn remove(&mut self, id: &NodeId) -> Option<Arc<Ban>> {
         let ban = self.by_id.remove(id)?;
+        self.outdated.note(id);
         self.by_end.remove(&(ban.until, *id));
         self.strangers.remove(&(ban.until, *id));
         Some(ban)
@@ -169,6 +176,13 @@ impl Bans {
         if let Some(ban) = self.by_id.get(id) {
             self.add_stranger(ban.until, *id);
         }
+    }
+
+    #[cfg(feature = "redb")]
+    pub(crate) fn ids(&self) -> Vec<NodeId> {
+        let mut ids: Vec<_> = self.by_id.keys().copied().collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Those in force, by when they end.

@@ -1,6 +1,12 @@
 //! The directory: the peers this node knows or has heard of, and the bans.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use dht_core::{Address, NodeId, PublicKey, UnixSeconds};
 use parking_lot::{Mutex, RwLock};
@@ -18,7 +24,11 @@ use crate::{
 use index::Index;
 use region::Region;
 
+mod anchors;
 mod bans;
+pub(crate) mod changed;
+#[cfg(feature = "redb")]
+pub(crate) mod disk;
 mod index;
 mod region;
 mod shares;
@@ -75,6 +85,8 @@ struct Inner {
     me: NodeId,
     state: RwLock<Index>,
     region: Mutex<Region>,
+    anchors: Mutex<Vec<NodeId>>,
+    is_cut_off: AtomicBool,
     hooks: RwLock<Vec<BanHook>>,
 }
 
@@ -113,6 +125,8 @@ impl Directory {
             me,
             state: RwLock::new(Index::new(limits)),
             region: Mutex::default(),
+            anchors: Mutex::default(),
+            is_cut_off: AtomicBool::new(false),
             hooks: RwLock::default(),
         }))
     }
@@ -243,7 +257,8 @@ impl Directory {
             .update(id, |peer| peer.seen_at(address, now, times))
     }
 
-    /// A dial of this address that failed. False if the peer is unknown.
+    /// A dial of this address that failed; nothing is recorded while this node is [cut off](Self::set_cut_off). False if the
+    /// peer is unknown.
     pub fn mark_failed(
         &self,
         id: &NodeId,
@@ -251,10 +266,18 @@ impl Directory {
         reason: &str,
         now: UnixSeconds,
     ) -> bool {
+        if self.0.is_cut_off.load(Ordering::Relaxed) {
+            return self.contains(id);
+        }
         self.0
             .state
             .write()
             .update(id, |peer| peer.failed_at(address, now, reason))
+    }
+
+    /// Whether this node itself has lost its network: then failed dials say nothing about peers, and are not recorded.
+    pub fn set_cut_off(&self, is_cut_off: bool) {
+        self.0.is_cut_off.store(is_cut_off, Ordering::Relaxed);
     }
 
     // --- queries ---
@@ -335,6 +358,7 @@ impl fmt::Debug for Directory {
     }
 }
 
+pub use anchors::MAX_ANCHORS;
 pub use region::RegionThresholds;
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! [`Directory`] holds the peers this node has proven or heard of, and the bans; [`Connections`] holds the peers that are
 //! connected now; [`policy`] holds the table of offences and the bans that follow. Cloning a directory or a table of connections
-//! shares it, and both find the peers closest to an id by walking outward from it instead of sorting. Nothing here reads a clock: time is an argument.
+//! shares it, and both find the peers closest to an id by walking outward from it instead of sorting. With the feature `redb`,
+//! `DirectoryFile` keeps the directory across restarts. Nothing here reads a clock: time is an argument.
 //!
 //! ```
 //! use dht_core::{Features, NodeId, SecretKey, Severity, UnixSeconds};
@@ -30,6 +31,8 @@ mod claims;
 mod connections;
 mod directory;
 mod exclude;
+#[cfg(feature = "redb")]
+mod file;
 mod filter;
 mod frame;
 mod group;
@@ -53,8 +56,10 @@ pub use claims::{
 };
 pub use connections::{ConnectedPeer, ConnectedPeers, Connections, Direction};
 pub use directory::{
-    Change, DEFAULT_DIRECTORY_BYTES, Directory, DirectoryLimits, RegionThresholds,
+    Change, DEFAULT_DIRECTORY_BYTES, Directory, DirectoryLimits, MAX_ANCHORS, RegionThresholds,
 };
+#[cfg(feature = "redb")]
+pub use file::DirectoryFile;
 pub use filter::{ACTIVE_SECONDS, FeatureRule, PeerFilter};
 pub use frame::InboundFrame;
 pub use group::NetGroup;

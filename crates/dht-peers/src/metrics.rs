@@ -7,6 +7,9 @@ const PEERS: &str = "dht_peers_known";
 const BANS: &str = "dht_peers_bans_total";
 const EVICTIONS: &str = "dht_peers_evictions_total";
 
+#[cfg(feature = "redb")]
+const DAMAGED_FILES: &str = "dht_peers_damaged_files_total";
+
 /// Describes the metrics of this crate to the installed recorder.
 pub fn describe_metrics() {
     describe_gauge!(PEERS, Unit::Count, "peers in the directory, by table");
@@ -16,6 +19,13 @@ pub fn describe_metrics() {
         Unit::Count,
         "peers pushed out of a full directory"
     );
+    #[cfg(feature = "redb")]
+    describe_counter!(DAMAGED_FILES, Unit::Count, "damaged files set aside");
+}
+
+#[cfg(feature = "redb")]
+pub(crate) fn damaged_file() {
+    counter!(DAMAGED_FILES).increment(1);
 }
 
 pub(crate) fn known(proven: usize, heard_of: usize) {

@@ -116,6 +116,7 @@ impl BanPolicy {
             until: now.saturating_add(terms.seconds(penalty.term)),
             severity: penalty.severity,
             offence: Some(offence),
+            is_listed: false,
             reason: rule.text.into(),
         };
         match directory.enforce(ban, now) {

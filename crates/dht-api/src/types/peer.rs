@@ -33,6 +33,10 @@ pub struct PeerEntry {
     pub last_failure: Option<String>,
     /// Whether the operator named this peer.
     pub is_seed: bool,
+    /// Whether this node authenticated the peer itself, or the operator named it. What is known of others is hearsay.
+    pub is_proven: bool,
+    /// Whether the peer is one of those that this node tries first after a restart.
+    pub is_anchor: bool,
     /// Whether a ban is in force.
     pub is_banned: bool,
 }

@@ -6,7 +6,7 @@ use dht_core::{NodeId, Severity, UnixSeconds};
 
 use super::Directory;
 use crate::{
-    ban::{Ban, BanOutcome, BanTarget},
+    ban::{Ban, BanOutcome, BanTarget, FOREVER},
     metrics,
 };
 
@@ -31,7 +31,23 @@ impl Directory {
             until,
             severity,
             offence: None,
+            is_listed: false,
             reason: reason.into(),
+        };
+        self.enforce(ban, now)
+    }
+
+    /// Bans a peer that the settings list, for as long as the node runs or until the ban is [lifted](Self::unban).
+    pub fn ban_listed(&self, target: impl Into<BanTarget>, now: UnixSeconds) -> BanOutcome {
+        let target = target.into();
+        let ban = Ban {
+            node_id: target.node_id(),
+            public_key: target.public_key(),
+            until: FOREVER,
+            severity: Severity::High,
+            offence: None,
+            is_listed: true,
+            reason: "banned by the settings".into(),
         };
         self.enforce(ban, now)
     }

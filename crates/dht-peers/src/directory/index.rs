@@ -9,8 +9,11 @@ use std::{
 use dht_core::{Features, NodeId, UnixSeconds};
 use rand_core::Rng;
 
+#[cfg(feature = "redb")]
+use super::disk::Outdated;
 use super::{
     Change, DirectoryLimits,
+    changed::Changed,
     shares::{Position, Shares},
 };
 use crate::{
@@ -38,6 +41,8 @@ pub(super) struct Index {
     generation: u64,
     /// Number of changes so far.
     changes: u64,
+    /// Peers whose rows in the file are outdated.
+    outdated: Changed,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +89,7 @@ impl Index {
             bans: Bans::new(limits.max_bans),
             generation: 0,
             changes: 0,
+            outdated: Changed::default(),
         }
     }
 
@@ -113,6 +119,25 @@ impl Index {
     pub(super) fn find(&self, id: &NodeId) -> Option<&Arc<PeerRecord>> {
         let place = self.places.get(id)?;
         self.classes.get(place.class)?.by_id.get(&xor::key(id))
+    }
+
+    #[cfg(feature = "redb")]
+    pub(super) fn ids(&self) -> Vec<NodeId> {
+        self.places.keys().copied().collect()
+    }
+
+    #[cfg(feature = "redb")]
+    pub(super) fn take_outdated(&mut self) -> Outdated {
+        Outdated {
+            peers: self.outdated.take(),
+            bans: self.bans.outdated.take(),
+        }
+    }
+
+    #[cfg(feature = "redb")]
+    pub(super) fn set_outdated(&mut self, outdated: Outdated) {
+        self.outdated = outdated.peers;
+        self.bans.outdated = outdated.bans;
     }
 
     pub(super) fn add_or_update(&mut self, mut record: PeerRecord, now: UnixSeconds) -> Change {
@@ -293,6 +318,7 @@ impl Index {
         if moves_the_region(slot, &record) {
             self.generation = self.generation.wrapping_add(1);
         }
+        self.outdated.note(&id);
         // Within its group, a peer is as old as its claim.
         let entered = place.share.map(|share| share.entered);
         let entered = entered.filter(|_| slot.claim == record.claim);
@@ -337,10 +363,12 @@ impl Index {
         );
         class.order.push(key);
         class.by_id.insert(key, record);
+        self.outdated.note(&id);
     }
 
     fn take(&mut self, id: &NodeId) -> Option<Arc<PeerRecord>> {
         let place = self.places.remove(id)?;
+        self.outdated.note(id);
         let class = self.classes.get_mut(place.class)?;
         let removed = class.by_id.remove(&xor::key(id))?;
         class.order.swap_remove(place.at);

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, io::ErrorKind, sync::Arc};
 
 use axum::{extract::State, http::StatusCode, response::Response};
-use dht_core::{ClaimError, Features, NodeId, PeerAddress, PublicKey, Severity, UnixSeconds};
+use dht_core::{ClaimError, Features, NodeId, PeerAddress, PublicKey, Severity};
 use dht_node::SearchError;
 use dht_peers::{Ban, BanOutcome, BanTarget, FOREVER, PeerFilter, PeerRecord};
 use dht_transport::{DialError, IdentityError, UpgradeError};
@@ -61,7 +61,7 @@ pub(in super::super) async fn list(
     };
     let mut peers: Vec<_> = records
         .iter()
-        .map(|record| entry(record, connected.contains(record.node_id()), now))
+        .map(|record| entry(&api, record, connected.contains(record.node_id())))
         .collect();
     peers.sort_by_key(|peer| peer.node_id);
     let list = PeerList {
@@ -77,7 +77,8 @@ fn connected(api: &Api) -> HashSet<NodeId> {
     peers.iter().map(|peer| peer.node_id).collect()
 }
 
-fn entry(record: &PeerRecord, is_connected: bool, now: UnixSeconds) -> PeerEntry {
+fn entry(api: &Api, record: &PeerRecord, is_connected: bool) -> PeerEntry {
+    let now = api.now();
     let order = record.dial_order(now);
     let last_failure = order
         .iter()
@@ -97,6 +98,8 @@ fn entry(record: &PeerRecord, is_connected: bool, now: UnixSeconds) -> PeerEntry
         last_seen_at: record.last_seen().map(|at| at.0),
         last_failure: last_failure.map(str::to_owned),
         is_seed: record.is_seed(),
+        is_proven: record.is_proven(),
+        is_anchor: api.parts.node.directory().is_anchor(record.node_id()),
         is_banned: record.is_banned(now),
     }
 }
@@ -125,7 +128,7 @@ pub(in super::super) async fn get(
     let is_connected = connected(&api).contains(record.node_id());
     let found = PeerFound {
         version: Version,
-        peer: entry(&record, is_connected, api.now()),
+        peer: entry(&api, &record, is_connected),
     };
     Ok(json(StatusCode::OK, &found))
 }
@@ -277,7 +280,7 @@ pub(in super::super) async fn discover(
     let is_connected = connected(&api).contains(record.node_id());
     let found = PeerFound {
         version: Version,
-        peer: entry(&record, is_connected, api.now()),
+        peer: entry(&api, &record, is_connected),
     };
     Ok(json(StatusCode::OK, &found))
 }

@@ -1,0 +1,459 @@
+//! Rows of the file: peers and bans as bytes, integers in big-endian order.
+//!
+//! A peer holds each of its claims once, as received. An address of a claim is its position in it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Buf, BufMut as _, Bytes, TryGetError};
+use dht_core::{
+    Address, Claim, Features, IdentitySignature, NodeId, PublicKey, Severity, UnixSeconds,
+};
+
+use crate::{
+    address::{
+        AddressRecord, AddressSource, Average, ClaimChannel, MAX_ADDRESSES, MAX_FAILURE_BYTES,
+        truncate,
+    },
+    ban::{Ban, MAX_REASON_BYTES},
+    claims::MAX_STATED_ADDRESSES,
+    group::NetGroup,
+    policy::rules,
+    record::{MAX_PROTOCOLS, MAX_USER_AGENT_BYTES, PeerRecord},
+};
+
+/// A row that this version does not read; the peer is dropped.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable;
+
+type Result<T> = std::result::Result<T, Unreadable>;
+
+/// Instead of a position among claims, or among their addresses.
+const NONE: u8 = u8::MAX;
+
+impl From<TryGetError> for Unreadable {
+    fn from(_: TryGetError) -> Self {
+        Self
+    }
+}
+
+// === peers ===
+
+pub(super) fn encode_peer(peer: &PeerRecord, row: &mut Vec<u8>) {
+    let mut claims: Vec<&Claim> = Vec::new();
+    let sources = peer.addresses.iter().filter_map(AddressRecord::claim);
+    for claim in peer.claim.iter().chain(sources) {
+        if !claims.contains(&&**claim) {
+            claims.push(claim);
+        }
+    }
+    row.put_slice(peer.public_key.as_bytes());
+    row.put_u32(peer.features.bits());
+    put_group(row, peer.source);
+    row.put_u64(peer.added_at.0);
+    put_time(row, peer.last_seen);
+    put_time(row, peer.deleted_at);
+    put_text(row, &peer.user_agent);
+    put_count(row, peer.protocols.len());
+    for name in &peer.protocols {
+        put_bytes(row, name);
+    }
+    put_count(row, claims.len());
+    for claim in &claims {
+        put_claim(row, claim);
+    }
+    let position = |claim: &Claim| position(&claims, |held| *held == claim);
+    row.put_u8(peer.claim.as_ref().map_or(NONE, |claim| position(claim)));
+    put_count(row, peer.addresses.len());
+    for held in &peer.addresses {
+        match &held.source {
+            AddressSource::Config => row.put_u8(NONE),
+            AddressSource::Claimed { claim, via } => {
+                row.put_u8(position(claim));
+                put_channel(row, *via);
+            }
+        }
+        put_address(row, held);
+    }
+}
+
+/// Reads a peer, which is proven or not, as the table says that it is in.
+pub(super) fn decode_peer(
+    id: &[u8; NodeId::LENGTH],
+    mut row: &[u8],
+    is_proven: bool,
+) -> Result<PeerRecord> {
+    let row = &mut row;
+    let public_key = PublicKey::from_bytes(&take::<32>(row)?).map_err(|_| Unreadable)?;
+    let mut peer = PeerRecord::new(public_key, features(row)?, UnixSeconds(0));
+    if peer.node_id.as_bytes() != id {
+        return Err(Unreadable);
+    }
+    peer.proven = is_proven;
+    peer.source = group(row)?;
+    peer.added_at = UnixSeconds(row.try_get_u64()?);
+    peer.last_seen = time(row)?;
+    peer.deleted_at = time(row)?;
+    peer.user_agent = text(row, MAX_USER_AGENT_BYTES)?;
+    let protocols = count(row, MAX_PROTOCOLS)?;
+    peer.protocols = (0..protocols).map(|_| bytes(row)).collect::<Result<_>>()?;
+    let claims = count(row, MAX_ADDRESSES + 1)?;
+    let claims: Vec<_> = (0..claims)
+        .map(|_| claim(row).map(Arc::new))
+        .collect::<Result<_>>()?;
+    let newest = row.try_get_u8()?;
+    peer.claim = claims.get(usize::from(newest)).cloned();
+    let addresses = count(row, MAX_ADDRESSES)?;
+    peer.addresses.reserve_exact(addresses);
+    for _ in 0..addresses {
+        let source = match row.try_get_u8()? {
+            NONE => AddressSource::Config,
+            at => AddressSource::Claimed {
+                claim: Arc::clone(claims.get(usize::from(at)).ok_or(Unreadable)?),
+                via: channel(row)?,
+            },
+        };
+        peer.addresses.push(address(row, source)?);
+    }
+    Ok(peer)
+}
+
+fn put_claim(row: &mut Vec<u8>, claim: &Claim) {
+    let signature = &claim.signature;
+    row.put_u8(signature.version());
+    row.put_slice(signature.scalar());
+    row.put_slice(signature.nonce());
+    row.put_i64(signature.updated_at());
+    row.put_u32(claim.features.bits());
+    put_count(row, claim.addresses.len());
+    for address in &claim.addresses {
+        put_bytes(row, address.as_bytes());
+    }
+}
+
+fn claim(row: &mut &[u8]) -> Result<Claim> {
+    let version = u32::from(row.try_get_u8()?);
+    let (scalar, nonce) = (take::<32>(row)?, take::<32>(row)?);
+    let signature = IdentitySignature::from_parts(version, &scalar, &nonce, row.try_get_i64()?);
+    let features = features(row)?;
+    let addresses = count(row, MAX_STATED_ADDRESSES)?;
+    let addresses =
+        (0..addresses).map(|_| Address::from_bytes(bytes(row)?).map_err(|_| Unreadable));
+    Ok(Claim {
+        addresses: addresses.collect::<Result<_>>()?,
+        features,
+        signature: signature.map_err(|_| Unreadable)?,
+    })
+}
+
+fn put_address(row: &mut Vec<u8>, held: &AddressRecord) {
+    let claimed = held.claim().map_or(&[][..], |claim| &claim.addresses);
+    match position(claimed, |address| *address == held.address) {
+        NONE => {
+            row.put_u8(NONE);
+            put_bytes(row, held.address.as_bytes());
+        }
+        at => row.put_u8(at),
+    }
+    put_time(row, held.last_seen);
+    put_time(row, held.last_attempt);
+    row.put_u32(held.attempts);
+    row.put_u8(u8::from(held.last_failure.is_some()));
+    if let Some(failure) = &held.last_failure {
+        put_text(row, failure);
+    }
+    for average in [held.dial_time, held.latency] {
+        let (mean, samples) = average.parts();
+        row.put_u32(samples);
+        row.put_u64(u64::try_from(mean.as_micros()).unwrap_or(u64::MAX));
+    }
+}
+
+fn address(row: &mut &[u8], source: AddressSource) -> Result<AddressRecord> {
+    let address = match (row.try_get_u8()?, source.claim()) {
+        (NONE, _) => Address::from_bytes(bytes(row)?).map_err(|_| Unreadable)?,
+        (at, Some(claim)) => {
+            let address = claim.addresses.get(usize::from(at));
+            address.cloned().ok_or(Unreadable)?
+        }
+        (_, None) => return Err(Unreadable),
+    };
+    let mut held = AddressRecord::new(address, source);
+    held.last_seen = time(row)?;
+    held.last_attempt = time(row)?;
+    held.attempts = row.try_get_u32()?;
+    if row.try_get_u8()? != 0 {
+        held.last_failure = Some(text(row, MAX_FAILURE_BYTES)?);
+    }
+    for average in [&mut held.dial_time, &mut held.latency] {
+        let samples = row.try_get_u32()?;
+        *average = Average::from_parts(Duration::from_micros(row.try_get_u64()?), samples);
+    }
+    Ok(held)
+}
+
+fn put_channel(row: &mut Vec<u8>, via: ClaimChannel) {
+    match via {
+        ClaimChannel::Connection => row.put_u8(0),
+        ClaimChannel::Discovery => row.put_u8(1),
+        ClaimChannel::Join => row.put_u8(2),
+        ClaimChannel::Peer(id) => {
+            row.put_u8(3);
+            row.put_slice(id.as_bytes());
+        }
+    }
+}
+
+fn channel(row: &mut &[u8]) -> Result<ClaimChannel> {
+    Ok(match row.try_get_u8()? {
+        0 => ClaimChannel::Connection,
+        1 => ClaimChannel::Discovery,
+        2 => ClaimChannel::Join,
+        3 => ClaimChannel::Peer(node_id(&take(row)?)?),
+        _ => return Err(Unreadable),
+    })
+}
+
+fn put_group(row: &mut Vec<u8>, group: NetGroup) {
+    let (kind, value) = match group {
+        NetGroup::Unknown => (0, [0; 4]),
+        NetGroup::V4([a, b]) => (1, [a, b, 0, 0]),
+        NetGroup::V6(value) => (2, value),
+        NetGroup::Name => (3, [0; 4]),
+        NetGroup::Onion(part) => (4, [part, 0, 0, 0]),
+        NetGroup::Memory => (5, [0; 4]),
+    };
+    row.put_u8(kind);
+    row.put_slice(&value);
+}
+
+fn group(row: &mut &[u8]) -> Result<NetGroup> {
+    let kind = row.try_get_u8()?;
+    let value @ [a, b, ..] = take::<4>(row)?;
+    Ok(match kind {
+        0 => NetGroup::Unknown,
+        1 => NetGroup::V4([a, b]),
+        2 => NetGroup::V6(value),
+        3 => NetGroup::Name,
+        4 => NetGroup::Onion(a),
+        5 => NetGroup::Memory,
+        _ => return Err(Unreadable),
+    })
+}
+
+// === bans ===
+
+pub(super) fn encode_ban(ban: &Ban, row: &mut Vec<u8>) {
+    row.put_u64(ban.until.0);
+    row.put_u8(match ban.severity {
+        Severity::Low => 0,
+        Severity::Medium => 1,
+        Severity::High => 2,
+    });
+    put_text(row, ban.offence.map_or("", |offence| offence.rule().name));
+    put_text(row, &ban.reason);
+    if let Some(key) = &ban.public_key {
+        row.put_slice(key.as_bytes());
+    }
+}
+
+pub(super) fn decode_ban(id: &[u8; NodeId::LENGTH], mut row: &[u8]) -> Result<Ban> {
+    let row = &mut row;
+    let until = UnixSeconds(row.try_get_u64()?);
+    let severity = match row.try_get_u8()? {
+        0 => Severity::Low,
+        1 => Severity::Medium,
+        _ => Severity::High,
+    };
+    let name = text(row, MAX_REASON_BYTES)?;
+    // An offence of another version is shown by its reason.
+    let rule = rules().iter().find(|rule| rule.name == &*name);
+    let reason = text(row, MAX_REASON_BYTES)?;
+    let public_key = match row.is_empty() {
+        true => None,
+        false => Some(PublicKey::from_bytes(&take::<32>(row)?).map_err(|_| Unreadable)?),
+    };
+    Ok(Ban {
+        node_id: node_id(id)?,
+        public_key,
+        until,
+        severity,
+        offence: rule.map(|rule| rule.offence),
+        is_listed: false,
+        reason,
+    })
+}
+
+// === parts ===
+
+pub(super) fn node_id(bytes: &[u8; NodeId::LENGTH]) -> Result<NodeId> {
+    NodeId::from_bytes(bytes).map_err(|_| Unreadable)
+}
+
+fn features(row: &mut &[u8]) -> Result<Features> {
+    Features::from_bits(row.try_get_u32()?).ok_or(Unreadable)
+}
+
+/// The second 0 is that of an event that has not been.
+fn put_time(row: &mut Vec<u8>, time: Option<UnixSeconds>) {
+    row.put_u64(time.map_or(0, |time| time.0));
+}
+
+fn time(row: &mut &[u8]) -> Result<Option<UnixSeconds>> {
+    let time = row.try_get_u64()?;
+    Ok((time > 0).then_some(UnixSeconds(time)))
+}
+
+/// All bounds on items are far below 255.
+fn put_count(row: &mut Vec<u8>, count: usize) {
+    row.put_u8(u8::try_from(count).unwrap_or(NONE));
+}
+
+fn count(row: &mut &[u8], most: usize) -> Result<usize> {
+    let count = usize::from(row.try_get_u8()?);
+    if count > most {
+        Err(Unreadable)
+    } else {
+        Ok(count)
+    }
+}
+
+fn position<T>(items: &[T], is_it: impl FnMut(&T) -> bool) -> u8 {
+    let at = items.iter().position(is_it);
+    at.and_then(|at| u8::try_from(at).ok()).unwrap_or(NONE)
+}
+
+fn put_text(row: &mut Vec<u8>, text: &str) {
+    put_bytes(row, text.as_bytes());
+}
+
+fn text(row: &mut &[u8], most: usize) -> Result<Arc<str>> {
+    let bytes = slice(row)?;
+    let text = std::str::from_utf8(bytes).map_err(|_| Unreadable)?;
+    Ok(truncate(text, most).into())
+}
+
+/// What a record holds in bytes has a bound far below 64 KiB.
+fn put_bytes(row: &mut Vec<u8>, bytes: &[u8]) {
+    row.put_u16(u16::try_from(bytes.len()).unwrap_or(u16::MAX));
+    row.put_slice(bytes);
+}
+
+fn bytes(row: &mut &[u8]) -> Result<Bytes> {
+    slice(row).map(Bytes::copy_from_slice)
+}
+
+fn slice<'a>(row: &mut &'a [u8]) -> Result<&'a [u8]> {
+    let len = usize::from(row.try_get_u16()?);
+    let (bytes, rest) = row.split_at_checked(len).ok_or(Unreadable)?;
+    *row = rest;
+    Ok(bytes)
+}
+
+fn take<const N: usize>(row: &mut &[u8]) -> Result<[u8; N]> {
+    let (bytes, rest) = row.split_first_chunk().ok_or(Unreadable)?;
+    *row = rest;
+    Ok(*bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        address::DialTimes,
+        test_util::{claim, public_key},
+    };
+
+    const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+
+    /// A peer with two claims, an address of the operator, and dials that went well and badly.
+    fn peer(seed: u64, source: NetGroup) -> PeerRecord {
+        let signed = |addresses: &[&str], at| {
+            let claim = claim(seed, addresses, Features::NODE, UnixSeconds(at));
+            let via = ClaimChannel::Peer(public_key(99).node_id());
+            PeerRecord::from_claim(public_key(seed), Arc::new(claim), via, NOW)
+        };
+        let (old, new) = ("/ip4/1.2.3.4/tcp/5", "/dns4/a.example/tcp/80");
+        let mut peer = signed(&[old], 7);
+        let times = DialTimes {
+            latency: Some(Duration::from_millis(12)),
+            dial_time: Some(Duration::from_micros(1_234)),
+        };
+        peer.seen_at(&old.parse().unwrap(), NOW, times);
+        peer.merge(&signed(&["/ip4/9.9.9.9/tcp/1", new], 8), NOW);
+        peer.failed_at(&new.parse().unwrap(), NOW, "connection refused");
+        let named = ["/memory/7".parse().unwrap()];
+        let named = PeerRecord::seed(public_key(seed), Features::NODE, named, NOW);
+        peer.merge(&named, NOW);
+        peer.is_seed = false;
+        peer.source = source;
+        peer.deleted_at = Some(NOW);
+        peer.with_agent("dht/1", [Bytes::from_static(b"t/dht/1")])
+    }
+
+    fn encoded(peer: &PeerRecord) -> Vec<u8> {
+        let mut row = Vec::new();
+        encode_peer(peer, &mut row);
+        row
+    }
+
+    #[test]
+    fn peers_read_back_whole() {
+        let groups = [
+            NetGroup::Unknown,
+            NetGroup::V4([1, 2]),
+            NetGroup::V6([1, 2, 3, 4]),
+            NetGroup::Name,
+            NetGroup::Onion(7),
+            NetGroup::Memory,
+        ];
+        for (seed, source) in (1..).zip(groups) {
+            let peer = peer(seed, source);
+            assert_eq!(peer.addresses.len(), 4);
+            let id = peer.node_id().as_bytes();
+            assert_eq!(decode_peer(id, &encoded(&peer), true), Ok(peer.clone()));
+            // A row under the id of another peer.
+            assert_eq!(
+                decode_peer(&[7; 13], &encoded(&peer), true),
+                Err(Unreadable)
+            );
+        }
+    }
+
+    #[test]
+    fn bans_read_back_whole() {
+        for (public_key, rule) in [(Some(public_key(5)), rules().last()), (None, None)] {
+            let ban = Ban {
+                node_id: crate::test_util::public_key(5).node_id(),
+                public_key,
+                until: NOW,
+                severity: Severity::Medium,
+                offence: rule.map(|rule| rule.offence),
+                is_listed: false,
+                reason: "talks nonsense".into(),
+            };
+            let mut row = Vec::new();
+            encode_ban(&ban, &mut row);
+            assert_eq!(decode_ban(ban.node_id.as_bytes(), &row), Ok(ban));
+        }
+    }
+
+    proptest! {
+        /// Cut short, or with a byte changed, a row is a peer or none.
+        #[test]
+        fn damaged_rows_never_panic(cut in 0_usize..700, at in 0_usize..700, byte: u8) {
+            let peer = peer(1, NetGroup::V4([1, 2]));
+            let mut row = encoded(&peer);
+            if let Some(old) = row.get_mut(at) {
+                *old = byte;
+            }
+            row.truncate(cut);
+            if let Ok(read) = decode_peer(peer.node_id().as_bytes(), &row, true) {
+                prop_assert!(read.addresses.len() <= MAX_ADDRESSES);
+                prop_assert_eq!(read.public_key(), peer.public_key());
+            }
+            let _ = decode_ban(peer.node_id().as_bytes(), &row);
+        }
+    }
+}
