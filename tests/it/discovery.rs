@@ -7,7 +7,7 @@ use dht_node::{Node, SendError, Subscription};
 use dht_outbound::SearchError;
 
 use crate::net::{
-    builder, connect, is_connected, message, node, receive, secret, send, until, within,
+    builder, config, connect, is_connected, message, node, receive, secret, send, until, within,
 };
 
 /// Nodes with these seeds, each connected to the next.
@@ -67,6 +67,29 @@ async fn b123_client_is_found_through_chain() {
     assert!(knows(&c, &d) && knows(&d, &c));
     // Who passes a discovery on cannot read it.
     assert!(!knows(&b, &d) && !knows(&c, &a));
+}
+
+/// No node passes a discovery on: each is asked for nodes closer to the one that is sought.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookup_needs_no_forwarding() {
+    let mut nodes = Vec::new();
+    for seed in 1..=4 {
+        let mut config = config(false);
+        config.forward = false;
+        nodes.push(within(builder(seed).config(config).start()).await.unwrap());
+    }
+    for pair in nodes.windows(2) {
+        connect(&pair[0], &pair[1]).await;
+    }
+    let [a, _, c, d] = &nodes[..] else {
+        unreachable!()
+    };
+    let mut inbox = d.subscribe();
+    assert!(!knows(a, c) && !knows(a, d));
+    within(send(a, d.public_key(), message("asked around")))
+        .await
+        .unwrap();
+    assert_eq!(receive(&mut inbox).await.message, message("asked around"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

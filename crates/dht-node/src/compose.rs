@@ -19,8 +19,10 @@ use dht_inbound::{
 use dht_outbound::{
     Connector, Outbound, PipelineParts, SearchCause, SearchLimits, Searcher, pipeline,
 };
+#[cfg(feature = "overlay")]
+use dht_overlay::lookup::{Finder, LookupConfig};
 use dht_peers::{
-    Directory, DirectoryLimits, InboundFrame,
+    ClaimPolicy, Directory, DirectoryLimits, InboundFrame,
     policy::{BanPolicy, BanTerms},
 };
 use dht_spool::{Outbox, SpoolError};
@@ -30,13 +32,15 @@ use dht_transport::Transport;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tower::ServiceExt as _;
 
+#[cfg(feature = "overlay")]
+use crate::overlay::SyncLinks;
 use crate::{
     adapters::{ToApplication, ToTransport},
     builder::{Builder, StartError},
     config::Config,
     connection_watch::ConnectionWatch,
     counters::{Counters, Tally},
-    discovery::{Answers, Dialler},
+    discovery::{Answers, Dialler, Discoveries},
     events::{Event, Events},
     inbox::Subscribers,
     memory::Memory,
@@ -123,7 +127,7 @@ impl Builder {
             receipts.serve(&saf, application.clone(), &tasks);
         }
         let inbound_config = inbound_config(config, self.validation_deadline);
-        let runtime = self.inbound_runtime(&shared, &sending, inbound_config);
+        let runtime = self.inbound_runtime(&shared, &sending);
         let (meter, limiter) = (runtime.meter.clone(), runtime.limiter.clone());
 
         // Outbox.
@@ -133,7 +137,7 @@ impl Builder {
             node: shared.clone(),
             transport: transport.clone(),
             outbound: sending.door.clone(),
-            searcher: sending.searcher.clone(),
+            discoveries: sending.discoveries.clone(),
             select: sending.config.select.clone(),
             application: application.clone(),
             #[cfg(feature = "saf")]
@@ -155,7 +159,7 @@ impl Builder {
             outbox: outbox.clone(),
             shared: shared.clone(),
             saf: saf.clone(),
-            claims: inbound_config.claims.under(config.attribution),
+            claims: claims(config),
         };
         let workers = Workers {
             config: inbound_config,
@@ -191,7 +195,7 @@ impl Builder {
             shared,
             transport,
             outbound: sending.outbound,
-            searcher: sending.searcher,
+            discoveries: sending.discoveries,
             connector: sending.connector,
             select: sending.config.select,
             connection_watch: peers,
@@ -259,23 +263,18 @@ impl Builder {
         }
     }
 
-    fn inbound_runtime(
-        &self,
-        shared: &Shared,
-        sending: &Sending,
-        inbound: InboundConfig,
-    ) -> InboundRuntime {
+    fn inbound_runtime(&self, shared: &Shared, sending: &Sending) -> InboundRuntime {
         let flood = FloodLimits {
             messages: self.config.flood_messages,
             seconds: self.config.flood_seconds,
         };
         let answers = Answers {
-            searcher: sending.searcher.clone(),
+            searcher: sending.discoveries.searcher.clone(),
             check: AnswerCheck {
                 directory: shared.directory.clone(),
                 bans: shared.bans.clone(),
                 clock: Arc::clone(&shared.clock),
-                claims: inbound.claims.under(self.config.attribution),
+                claims: claims(&self.config),
             },
         };
         let key = FingerprintKey::random(&mut shared.entropy.rng());
@@ -406,7 +405,7 @@ struct Sending {
     /// Does not search: searches themselves leave through it.
     door: Outbound,
     outbound: Outbound,
-    searcher: Searcher,
+    discoveries: Discoveries,
     connector: Connector<Dialler>,
 }
 
@@ -437,10 +436,24 @@ impl Sending {
         };
         let (identity, entropy) = (Arc::clone(&shared.identity), Arc::clone(&shared.entropy));
         let searcher = Searcher::new(door.clone(), identity, entropy, limits);
+        #[cfg(feature = "overlay")]
+        let finder = Finder::new(
+            SyncLinks(transport.clone()),
+            shared.directory.clone(),
+            Arc::clone(&shared.clock),
+            claims(config),
+            LookupConfig::default(),
+            0,
+        );
+        let discoveries = Discoveries::new(
+            searcher,
+            #[cfg(feature = "overlay")]
+            &finder,
+        );
         let connector = |cause| {
             Connector::new(
                 Dialler(transport.clone()),
-                Arc::new(searcher.for_cause(cause)),
+                Arc::new(discoveries.for_cause(cause).clone()),
                 shared.directory.clone(),
                 Arc::clone(&shared.clock),
                 limits.timeout,
@@ -451,7 +464,7 @@ impl Sending {
             outbound: door.with_discovery(Arc::new(connector(SearchCause::Application))),
             door,
             connector: connector(SearchCause::Operator),
-            searcher,
+            discoveries,
         }
     }
 
@@ -509,6 +522,14 @@ impl Workers {
     }
 }
 
+/// Rules for the claims that peers make.
+fn claims(config: &Config) -> ClaimPolicy {
+    let mut claims = ClaimPolicy::default().under(config.attribution);
+    // Nodes of one machine claim loopback addresses, which every other network refuses.
+    claims.addresses.allow_test = config.network == Network::LocalNet;
+    claims
+}
+
 fn inbound_config(config: &Config, validation_deadline: Duration) -> InboundConfig {
     let mut inbound = InboundConfig {
         forward: config.forward,
@@ -517,8 +538,7 @@ fn inbound_config(config: &Config, validation_deadline: Duration) -> InboundConf
         allowed_occurrences: config.allowed_occurrences,
         ..InboundConfig::default()
     };
-    // Nodes of one machine claim loopback addresses, which every other network refuses.
-    inbound.claims.addresses.allow_test = config.network == Network::LocalNet;
+    inbound.claims.addresses = claims(config).addresses;
     inbound
 }
 

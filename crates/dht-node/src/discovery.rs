@@ -1,11 +1,115 @@
-//! Finding peers: questions go out through the outbound pipeline, answers come in through the inbound stack.
+//! Finding peers: nodes ever closer to one are asked for it, and a discovery is sent, which only the one that is sought can
+//! read. Discoveries go out through the outbound pipeline, answers come in through the inbound stack.
 
 use std::sync::Arc;
+#[cfg(feature = "overlay")]
+use std::{pin::pin, time::Duration};
 
-use dht_core::{NodeId, SendQueueError};
+use dht_core::{NodeId, PublicKey, SendQueueError};
 use dht_inbound::{AnswerCheck, DiscoveryAnswer, DiscoveryHook};
-use dht_outbound::{Dial, SearchError, Searcher};
+use dht_outbound::{Dial, Discover, SearchCause, SearchError, Searcher};
+#[cfg(feature = "overlay")]
+use dht_overlay::lookup::Finder;
 use dht_transport::Transport;
+use futures::future::BoxFuture;
+use tower::BoxError;
+
+#[cfg(feature = "overlay")]
+use crate::overlay::SyncLinks;
+
+/// Time that a lookup has before a discovery is sent as well. A discovery goes to many nodes, but one that is found by it need not
+/// be known to any node, and finds this one although none can dial it.
+#[cfg(feature = "overlay")]
+const HEAD_START: Duration = Duration::from_secs(5);
+
+/// Lookups that each cause may have under way.
+#[cfg(feature = "overlay")]
+const LOOKUPS: usize = 4;
+
+/// Searches for peers by key: looks them up, and sends a discovery if that does not find them soon.
+#[derive(Clone)]
+pub(crate) struct Discovery {
+    searcher: Searcher,
+    #[cfg(feature = "overlay")]
+    finder: Finder<SyncLinks>,
+}
+
+/// A [`Discovery`] for each cause; none takes the places of another.
+#[derive(Clone)]
+pub(crate) struct Discoveries {
+    /// Takes the answers.
+    pub(crate) searcher: Searcher,
+    operator: Discovery,
+    application: Discovery,
+    stored_mail: Discovery,
+}
+
+// === impl Discovery ===
+
+impl Discovery {
+    /// Searches for the holder of `key`. Once found, it is in the directory.
+    pub(crate) async fn discover(&self, key: &PublicKey) -> Result<(), SearchError> {
+        #[cfg(feature = "overlay")]
+        {
+            let mut lookup = pin!(self.finder.find(key));
+            match tokio::time::timeout(HEAD_START, &mut lookup).await {
+                Ok(Ok(())) => return Ok(()),
+                // Of its errors, none is one of the search.
+                Ok(Err(_not_found)) => {}
+                Err(_slow) => {
+                    let mut search = pin!(self.searcher.discover(key));
+                    return tokio::select! {
+                        found = &mut lookup => match found {
+                            Ok(()) => Ok(()),
+                            Err(_not_found) => search.await,
+                        },
+                        found = &mut search => match found {
+                            Ok(()) => Ok(()),
+                            Err(error) => lookup.await.map_err(|_not_found| error),
+                        },
+                    };
+                }
+            }
+        }
+        self.searcher.discover(key).await
+    }
+}
+
+impl Discover for Discovery {
+    fn discover(&self, key: PublicKey) -> BoxFuture<'static, Result<(), BoxError>> {
+        let discovery = self.clone();
+        Box::pin(async move { Ok(Self::discover(&discovery, &key).await?) })
+    }
+}
+
+// === impl Discoveries ===
+
+impl Discoveries {
+    pub(crate) fn new(
+        searcher: Searcher,
+        #[cfg(feature = "overlay")] finder: &Finder<SyncLinks>,
+    ) -> Self {
+        let discovery = |cause| Discovery {
+            searcher: searcher.for_cause(cause),
+            #[cfg(feature = "overlay")]
+            finder: finder.with_places(LOOKUPS),
+        };
+        Self {
+            operator: discovery(SearchCause::Operator),
+            application: discovery(SearchCause::Application),
+            stored_mail: discovery(SearchCause::StoredMail),
+            searcher,
+        }
+    }
+
+    pub(crate) const fn for_cause(&self, cause: SearchCause) -> &Discovery {
+        match cause {
+            SearchCause::Operator => &self.operator,
+            SearchCause::Application => &self.application,
+            SearchCause::StoredMail => &self.stored_mail,
+        }
+    }
+}
 
 /// Takes answers to the searches of this node.
 #[derive(Clone)]

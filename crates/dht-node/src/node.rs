@@ -20,7 +20,7 @@ use dht_core::{
 };
 use dht_inbound::RateLimiter;
 use dht_outbound::{
-    Candidates, Connector, Deliveries, DeliveryReply, Outbound, SearchError, Searcher,
+    Candidates, Connector, Deliveries, DeliveryReply, Outbound, SearchCause, SearchError,
     SelectConfig, Selection, SendError, select,
 };
 use dht_peers::{BanOutcome, Directory, PeerRecord};
@@ -38,7 +38,7 @@ use crate::{
     config::Config,
     connection_watch::ConnectionWatch,
     counters::Stats,
-    discovery::Dialler,
+    discovery::{Dialler, Discoveries},
     events::EventStream,
     inbox::{MAX_PAYLOAD_BYTES, Subscribers, Subscription},
     outbox::{Delivery, OutboxHandle, SendOptions, SubmitError},
@@ -65,7 +65,7 @@ pub struct Node {
     pub(crate) shared: Shared,
     pub(crate) transport: Transport,
     pub(crate) outbound: Outbound,
-    pub(crate) searcher: Searcher,
+    pub(crate) discoveries: Discoveries,
     pub(crate) connector: Connector<Dialler>,
     pub(crate) select: SelectConfig,
     pub(crate) connection_watch: ConnectionWatch,
@@ -229,13 +229,14 @@ impl Node {
         self.outbound.join(&self.shared.identity, nonce).await
     }
 
-    /// Searches for the node with this key through the connected nodes, even if it is known. Once found, it is in
-    /// the [`directory`](Self::directory).
+    /// Searches for the node with this key, even if it is known: asks nodes ever closer to it, and the connected ones to pass on
+    /// a discovery. Once found, it is in the [`directory`](Self::directory).
     ///
     /// # Errors
     /// [`SearchError`].
     pub async fn discover(&self, key: &PublicKey) -> Result<(), SearchError> {
-        self.searcher.discover(key).await
+        let discovery = self.discoveries.for_cause(SearchCause::Operator);
+        discovery.discover(key).await
     }
 
     /// Connects to the node with this key: dials it if it is known, and searches for it if it is unknown or none of its

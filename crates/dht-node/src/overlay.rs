@@ -1,10 +1,13 @@
-//! The peer-sync service over connections of this node.
+//! The peer-sync service over connections of this node, both roles.
 
 use std::sync::Arc;
 
-use dht_core::Features;
-use dht_overlay::sync::{PEER_SYNC_PROTOCOL, SyncCaller, peer_sync_server};
-use dht_transport::{Builder, InboundStream};
+use dht_core::{Features, NodeId};
+use dht_overlay::{
+    lookup::SyncNetwork,
+    sync::{PEER_SYNC_PROTOCOL, SyncCaller, peer_sync_server},
+};
+use dht_transport::{Builder, DialCause, InboundStream, Substream, Transport};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
@@ -37,5 +40,33 @@ impl SyncStreams {
         let (clock, entropy) = (Arc::clone(&shared.clock), Arc::clone(&shared.entropy));
         let server = peer_sync_server(shared.directory.clone(), clock, entropy, max_sessions);
         tasks.spawn("peer-sync service", server.serve(streams));
+    }
+}
+
+/// The connections over which lookups ask.
+pub(crate) struct SyncLinks(pub(crate) Transport);
+
+impl SyncNetwork for SyncLinks {
+    type Stream = Substream;
+
+    fn is_connected(&self, peer: &NodeId) -> bool {
+        self.0.connection(peer).is_some()
+    }
+
+    async fn connect(&self, peer: NodeId) -> bool {
+        self.0.dial_for(&peer, DialCause::Overlay).await.is_ok()
+    }
+
+    async fn open(&self, peer: NodeId) -> Option<Substream> {
+        let connection = self.0.connection(&peer)?;
+        connection.open(&PEER_SYNC_PROTOCOL).await.ok()
+    }
+
+    fn release(&self, peer: &NodeId) {
+        let connection = self.0.connection(peer);
+        // Another part of the node, or the peer, may have begun to use it.
+        if connection.is_some_and(|connection| connection.streams() == 0) {
+            self.0.disconnect(peer);
+        }
     }
 }

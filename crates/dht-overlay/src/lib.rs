@@ -7,7 +7,7 @@
 //! decides over the [`Ports`] of a node.
 //!
 //! [`sync`] is the peer-sync service `t/dht/1`, both roles: a node asks a connected one for peers, at random or closest to an id.
-//! What it is told is hearsay, for the heard-of table of a [`Directory`](dht_peers::Directory); what it tells is proven.
+//! [`lookup`] finds a node by asking nodes ever closer to it. What a node is told is hearsay, for the heard-of table of a [`Directory`](dht_peers::Directory); what it tells is proven.
 
 mod bootstrap;
 mod config;
@@ -15,6 +15,7 @@ mod density;
 mod driver;
 mod feeler;
 mod join;
+pub mod lookup;
 mod metrics;
 mod network_discovery;
 mod on_connect;

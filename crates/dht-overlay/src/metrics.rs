@@ -3,6 +3,8 @@
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 const TOLD: &str = "dht_overlay_peers_told_total";
+const LOOKUPS: &str = "dht_overlay_lookups_total";
+const QUERIES: &str = "dht_overlay_lookup_queries_total";
 const DELAYED: &str = "dht_overlay_requests_delayed_total";
 const DIALS: &str = "dht_overlay_dials_total";
 const LEARNED: &str = "dht_overlay_peers_learned_total";
@@ -15,6 +17,16 @@ pub fn describe_metrics() {
         TOLD,
         Unit::Count,
         "peers that others were told of, by method"
+    );
+    describe_counter!(
+        LOOKUPS,
+        Unit::Count,
+        "lookups for a node by key, by outcome: `found` or `not_found`"
+    );
+    describe_counter!(
+        QUERIES,
+        Unit::Count,
+        "nodes that were asked in lookups for a node by key"
     );
     describe_counter!(
         DELAYED,
@@ -41,6 +53,12 @@ pub fn describe_metrics() {
 
 pub(crate) fn told(method: &'static str) {
     counter!(TOLD, "method" => method).increment(1);
+}
+
+pub(crate) fn looked_up(is_found: bool, queries: usize) {
+    let outcome = if is_found { "found" } else { "not_found" };
+    counter!(LOOKUPS, "outcome" => outcome).increment(1);
+    counter!(QUERIES).increment(queries as u64);
 }
 
 pub(crate) fn delayed() {

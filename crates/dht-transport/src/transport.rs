@@ -160,10 +160,22 @@ impl Transport {
     /// # Errors
     /// [`DialError`].
     pub async fn dial_known(&self, peer: &NodeId) -> Result<Arc<Connection>, DialError> {
+        self.dial_for(peer, DialCause::Application).await
+    }
+
+    /// As [`dial_known`](Self::dial_known), for any cause.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn dial_for(
+        &self,
+        peer: &NodeId,
+        cause: DialCause,
+    ) -> Result<Arc<Connection>, DialError> {
         if self.state.stopping.is_cancelled() {
             return Err(DialError::Cancelled);
         }
-        self.state.dial_known(peer, DialCause::Application).await
+        self.state.dial_known(peer, cause).await
     }
 
     /// Gives up a dial under way; callers that wait for it get [`DialError::Cancelled`].

@@ -6,7 +6,7 @@ use dht_core::{
     Clock as _, DedupHash, DeliveryError, Features, Message, NodeId, PublicKey, SendRequest,
     Strategy, UnixSeconds,
 };
-use dht_outbound::{Outbound, SearchCause, Searcher, SelectConfig, SendError};
+use dht_outbound::{Outbound, SearchCause, SelectConfig, SendError};
 use dht_peers::{ConnectedPeers, Directory, FeatureRule, NetGroup, PeerFilter};
 use dht_spool::EntryId;
 use dht_transport::Transport;
@@ -19,7 +19,10 @@ use super::{
 };
 #[cfg(feature = "saf")]
 use crate::saf::receipt::ReceiptAskers;
-use crate::{adapters::ToApplication, received::Received, shared::Shared as NodeShared};
+use crate::{
+    adapters::ToApplication, discovery::Discoveries, received::Received,
+    shared::Shared as NodeShared,
+};
 
 /// Time a connection must be old for a stock peer to have taken its streams.
 const YOUNG: Duration = Duration::from_millis(500);
@@ -36,7 +39,7 @@ pub(crate) struct DriverParts {
     pub(crate) node: NodeShared,
     pub(crate) transport: Transport,
     pub(crate) outbound: Outbound,
-    pub(crate) searcher: Searcher,
+    pub(crate) discoveries: Discoveries,
     pub(crate) select: SelectConfig,
     pub(crate) application: ToApplication,
     #[cfg(feature = "saf")]
@@ -171,7 +174,7 @@ impl Actions {
 
     /// Searches for a node, if not too many are being searched for.
     async fn find(&self, key: PublicKey, cause: SearchCause) -> Result<(), String> {
-        let found = self.parts.searcher.for_cause(cause).discover(&key).await;
+        let found = self.parts.discoveries.for_cause(cause).discover(&key).await;
         found.map_err(|error| format!("recipient not found: {error}"))
     }
 

@@ -1,4 +1,8 @@
 //! Which rows of the file differ from the directory.
+#![cfg_attr(
+    not(feature = "redb"),
+    expect(dead_code, reason = "only a file is written from it")
+)]
 
 use std::{collections::BTreeSet, mem};
 
@@ -30,12 +34,10 @@ impl Changed {
     }
 
     /// What changed so far; from now on nothing has.
-    #[cfg(feature = "redb")]
     pub(crate) fn take(&mut self) -> Self {
         mem::replace(self, Self::Ids(BTreeSet::new()))
     }
 
-    #[cfg(feature = "redb")]
     pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::Untracked | Self::All => false,
