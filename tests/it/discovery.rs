@@ -10,11 +10,13 @@ use crate::net::{
     builder, config, connect, is_connected, message, node, receive, secret, send, until, within,
 };
 
-/// Nodes with these seeds, each connected to the next.
+/// Nodes with these seeds, each connected to the next. They look nobody up: discoveries find peers.
 async fn chain<const N: usize>(seeds: [u8; N]) -> [Node; N] {
     let mut nodes = Vec::new();
     for seed in seeds {
-        nodes.push(node(seed).await);
+        let mut config = config(false);
+        config.lookups = false;
+        nodes.push(within(builder(seed).config(config).start()).await.unwrap());
     }
     for pair in nodes.windows(2) {
         connect(&pair[0], &pair[1]).await;

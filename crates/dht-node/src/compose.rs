@@ -20,7 +20,10 @@ use dht_outbound::{
     Connector, Outbound, PipelineParts, SearchCause, SearchLimits, Searcher, pipeline,
 };
 #[cfg(feature = "overlay")]
-use dht_overlay::lookup::{Finder, LookupConfig};
+use dht_overlay::{
+    lookup::{Finder, LookupConfig},
+    sync::Learner,
+};
 use dht_peers::{
     ClaimPolicy, Directory, DirectoryLimits, InboundFrame,
     policy::{BanPolicy, BanTerms},
@@ -32,8 +35,6 @@ use dht_transport::Transport;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tower::ServiceExt as _;
 
-#[cfg(feature = "overlay")]
-use crate::overlay::SyncLinks;
 use crate::{
     adapters::{ToApplication, ToTransport},
     builder::{Builder, StartError},
@@ -51,6 +52,8 @@ use crate::{
     supervise::{self, Repetitions, Upkeep, Watcher},
     tasks::Tasks,
 };
+#[cfg(feature = "overlay")]
+use crate::{discovery::LOOKUPS, overlay::SyncLinks};
 
 /// Software name that a node tells its peers.
 const USER_AGENT: &str = concat!("dht-node/", env!("CARGO_PKG_VERSION"));
@@ -437,18 +440,20 @@ impl Sending {
         let (identity, entropy) = (Arc::clone(&shared.identity), Arc::clone(&shared.entropy));
         let searcher = Searcher::new(door.clone(), identity, entropy, limits);
         #[cfg(feature = "overlay")]
-        let finder = Finder::new(
-            SyncLinks(transport.clone()),
-            shared.directory.clone(),
-            Arc::clone(&shared.clock),
-            claims(config),
-            LookupConfig::default(),
-            0,
-        );
+        let finder = {
+            let learner = Learner {
+                directory: shared.directory.clone(),
+                bans: shared.bans.clone(),
+                clock: Arc::clone(&shared.clock),
+                claims: claims(config),
+            };
+            let links = SyncLinks(transport.clone());
+            Finder::new(links, learner, LookupConfig::default(), LOOKUPS)
+        };
         let discoveries = Discoveries::new(
             searcher,
             #[cfg(feature = "overlay")]
-            &finder,
+            config.lookups.then_some(&finder),
         );
         let connector = |cause| {
             Connector::new(

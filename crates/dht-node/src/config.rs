@@ -54,6 +54,10 @@ pub struct Config {
     pub memory_mib: usize,
     /// Seconds in which an unknown recipient must be found, connected and sent to, 0 to 86 400. Defaults to 120.
     pub discovery_seconds: u64,
+    /// Whether an unknown recipient is looked up, by asking nodes ever closer to its key, before a discovery is sent. The nodes that
+    /// are asked learn whom this node searches for, as those do that pass a discovery on. Defaults to true.
+    #[cfg(feature = "overlay")]
+    pub lookups: bool,
     /// Number of copies of one message that are delivered, at least 1. More than one lets an application pass on
     /// messages without a destination again. Defaults to 1.
     pub allowed_occurrences: u32,
@@ -195,6 +199,8 @@ impl Default for Config {
             banned: Vec::new(),
             memory_mib: DEFAULT_MEMORY_MIB,
             discovery_seconds: DISCOVERY_SECONDS,
+            #[cfg(feature = "overlay")]
+            lookups: true,
             allowed_occurrences: DEFAULT_ALLOWED_OCCURRENCES,
             attribution: AttributionProfile::default(),
             flood_messages: DEFAULT_FLOOD_MESSAGES,

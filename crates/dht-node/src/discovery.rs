@@ -24,14 +24,15 @@ const HEAD_START: Duration = Duration::from_secs(5);
 
 /// Lookups that each cause may have under way.
 #[cfg(feature = "overlay")]
-const LOOKUPS: usize = 4;
+pub(crate) const LOOKUPS: usize = 4;
 
 /// Searches for peers by key: looks them up, and sends a discovery if that does not find them soon.
 #[derive(Clone)]
 pub(crate) struct Discovery {
     searcher: Searcher,
+    /// `None` if the settings turn lookups off.
     #[cfg(feature = "overlay")]
-    finder: Finder<SyncLinks>,
+    finder: Option<Finder<SyncLinks>>,
 }
 
 /// A [`Discovery`] for each cause; none takes the places of another.
@@ -50,8 +51,8 @@ impl Discovery {
     /// Searches for the holder of `key`. Once found, it is in the directory.
     pub(crate) async fn discover(&self, key: &PublicKey) -> Result<(), SearchError> {
         #[cfg(feature = "overlay")]
-        {
-            let mut lookup = pin!(self.finder.find(key));
+        if let Some(finder) = &self.finder {
+            let mut lookup = pin!(finder.find(key));
             match tokio::time::timeout(HEAD_START, &mut lookup).await {
                 Ok(Ok(())) => return Ok(()),
                 // Of its errors, none is one of the search.
@@ -87,12 +88,12 @@ impl Discover for Discovery {
 impl Discoveries {
     pub(crate) fn new(
         searcher: Searcher,
-        #[cfg(feature = "overlay")] finder: &Finder<SyncLinks>,
+        #[cfg(feature = "overlay")] finder: Option<&Finder<SyncLinks>>,
     ) -> Self {
         let discovery = |cause| Discovery {
             searcher: searcher.for_cause(cause),
             #[cfg(feature = "overlay")]
-            finder: finder.with_places(LOOKUPS),
+            finder: finder.map(|finder| finder.with_places(LOOKUPS)),
         };
         Self {
             operator: discovery(SearchCause::Operator),

@@ -10,10 +10,11 @@ use std::{
 use dht_core::{Features, ManualClock, NodeId, SeededEntropy, UnixSeconds};
 use dht_overlay::{
     lookup::{Finder, LookupConfig, LookupError, SyncNetwork},
-    sync::peer_sync_server,
+    sync::{Learner, peer_sync_server},
 };
 use dht_peers::{
     ClaimChannel, ClaimPolicy, Directory, NetGroup, PeerRecord,
+    policy::{AttributionProfile, BanPolicy, BanTerms},
     test_util::{claim, public_key},
 };
 use dht_rpc::Caller;
@@ -69,7 +70,7 @@ impl World {
     }
 
     /// A finder of a node that has proven these.
-    fn finder(self, knows: impl IntoIterator<Item = u64>) -> (Arc<World>, Finder<Link>) {
+    fn finder(self, knows: impl IntoIterator<Item = u64>) -> (Arc<Self>, Finder<Link>) {
         let me = Directory::new(id(ME));
         for other in knows {
             me.authenticated(record(other, NOW), NetGroup::Unknown, NOW);
@@ -80,8 +81,17 @@ impl World {
             me: me.clone(),
         };
         let clock = Arc::new(ManualClock::new(NOW));
-        let (claims, config) = (ClaimPolicy::default(), LookupConfig::default());
-        (world, Finder::new(link, me, clock, claims, config, 2))
+        let (profile, terms) = (AttributionProfile::default(), BanTerms::default());
+        let learner = Learner {
+            bans: BanPolicy::new(profile, terms, me.clone(), clock.clone()),
+            directory: me,
+            clock,
+            claims: ClaimPolicy::default(),
+        };
+        (
+            world,
+            Finder::new(link, learner, LookupConfig::default(), 2),
+        )
     }
 }
 

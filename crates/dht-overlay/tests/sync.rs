@@ -113,6 +113,26 @@ async fn b102_dp22_excluded_peer_is_absent() {
     assert_eq!(ids(&found), [2, 3, 5, 6].map(id).into());
 }
 
+/// The operator named the address that the peer signed: others are told of it.
+#[tokio::test(start_paused = true)]
+async fn configured_peer_is_told_of() {
+    let directory = nodes(2..3);
+    let held = directory.find(&id(2)).unwrap();
+    let named = held.addresses().iter().map(|held| held.address.clone());
+    let named = PeerRecord::seed(public_key(3), NODE, named, NOW);
+    directory.add_or_update(named, NOW);
+    assert_eq!(ids(&closer(&directory, 5, &[]).await), [id(2)].into());
+    // It connects, and its claim is held.
+    let own: Vec<_> = record(3, NODE).addresses().to_vec();
+    let own = own.iter().map(|own| own.address.clone());
+    directory.add_or_update(PeerRecord::seed(public_key(3), NODE, own, NOW), NOW);
+    directory.authenticated(record(3, NODE), NetGroup::Unknown, NOW);
+    assert_eq!(
+        ids(&closer(&directory, 5, &[]).await),
+        [2, 3].map(id).into()
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn b103_no_peers() {
     assert!(peers(&nodes(2..2), 10, true).await.is_empty());

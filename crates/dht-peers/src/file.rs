@@ -209,8 +209,9 @@ fn open_or_replace(home: &Path) -> Result<(Database, Stored), FileError> {
 }
 
 fn open(path: &Path) -> Result<(Database, Stored), FileError> {
+    let is_new = !path.exists();
     let file = open_private(path)?;
-    contain(|| {
+    let opened = contain(|| {
         let database = FileBackend::new(file).and_then(|backend| {
             Builder::new()
                 .set_cache_size(CACHE_BYTES)
@@ -223,6 +224,14 @@ fn open(path: &Path) -> Result<(Database, Stored), FileError> {
         })?;
         let stored = read(&database)?;
         Ok((database, stored))
+    });
+    // As on a full disk: redb opens no file that was left half made.
+    opened.map_err(|error| match error {
+        FileError::Damaged(error) if is_new => {
+            let _ = fs::remove_file(path);
+            FileError::Io(io::Error::other(error))
+        }
+        error => error,
     })
 }
 

@@ -98,13 +98,9 @@ impl Lookup {
         if is_full || self.asked.len() >= self.config.max_queries {
             return None;
         }
-        let slow = self.config.slow;
         let mut busy = vec![0_usize; self.paths.len()];
-        for (path, since) in self.asked_now() {
-            let is_slow = now.saturating_duration_since(since) >= slow;
-            if let Some(busy) = busy.get_mut(path)
-                && !is_slow
-            {
+        for query in self.asked_now().filter(|query| !self.is_slow(query, now)) {
+            if let Some(busy) = busy.get_mut(query.path) {
                 *busy = busy.saturating_add(1);
             }
         }
@@ -116,7 +112,7 @@ impl Lookup {
         order.sort_by_key(|path| busy.get(*path).copied());
         let (path, Known { candidate, hops }) = order
             .into_iter()
-            .find_map(|path| Some((path, self.next_of(path)?)))?;
+            .find_map(|path| Some((path, self.next_of(path, now)?)))?;
         let query = Query {
             path,
             hops,
@@ -130,7 +126,7 @@ impl Lookup {
     }
 
     /// The nearest node of a path that may be asked, unless the nodes nearest to the target have been asked.
-    fn next_of(&self, path: usize) -> Option<Known> {
+    fn next_of(&self, path: usize, now: Instant) -> Option<Known> {
         let wanted = self.config.k.div_ceil(self.paths.len());
         let Path { known, networks } = self.paths.get(path)?;
         let mut live = 0_usize;
@@ -139,6 +135,8 @@ impl Lookup {
             match self.asked.get(&candidate.id) {
                 // A node of another path, or one that is gone.
                 Some(query) if query.path != path || query.state == State::Failed => {}
+                // Probably gone.
+                Some(query) if self.is_slow(query, now) => {}
                 Some(_) => live = live.saturating_add(1),
                 None if live >= wanted => return None,
                 None => {
@@ -189,7 +187,7 @@ impl Lookup {
     /// When another node may be asked although nobody answers, if one may.
     #[must_use]
     pub fn next_slow(&self, now: Instant) -> Option<Instant> {
-        let slow = self.asked_now().map(|(_, since)| since + self.config.slow);
+        let slow = self.asked_now().filter_map(|query| self.slow_at(query));
         slow.filter(|at| *at > now).min()
     }
 
@@ -210,11 +208,21 @@ impl Lookup {
         closest
     }
 
-    fn asked_now(&self) -> impl Iterator<Item = (usize, Instant)> {
-        self.asked.values().filter_map(|query| match query.state {
-            State::Asked(since) => Some((query.path, since)),
+    fn asked_now(&self) -> impl Iterator<Item = &Query> {
+        let all = self.asked.values();
+        all.filter(|query| matches!(query.state, State::Asked(_)))
+    }
+
+    fn is_slow(&self, query: &Query, now: Instant) -> bool {
+        self.slow_at(query).is_some_and(|at| at <= now)
+    }
+
+    /// When a node that is being asked counts as slow.
+    fn slow_at(&self, query: &Query) -> Option<Instant> {
+        match query.state {
+            State::Asked(since) => Some(since + self.config.slow),
             State::Answered | State::Failed => None,
-        })
+        }
     }
 
     fn learn(&mut self, path: usize, candidate: Candidate, hops: usize) {

@@ -7,11 +7,8 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{Features, NodeId, PublicKey, SharedClock};
-use dht_peers::{
-    ClaimChannel, ClaimPolicy, Directory, FeatureRule, NetGroup, PeerFilter, PeerRecord,
-    validate_claims,
-};
+use dht_core::{Clock as _, Features, NodeId, PublicKey, UnixSeconds};
+use dht_peers::{FeatureRule, NetGroup, PeerFilter, PeerRecord, policy::Parties};
 use futures::{
     FutureExt as _, StreamExt as _,
     future::{BoxFuture, Shared, WeakShared},
@@ -27,7 +24,7 @@ use tokio::{
 use super::{Candidate, Lookup, LookupConfig};
 use crate::{
     metrics,
-    sync::{AnnouncedPeer, AnnouncedPeers, PeerSyncClient, SyncError},
+    sync::{Learner, PeerSyncClient, SyncFailure, SyncReport},
 };
 
 /// Time in which a key that was not found is not looked for again.
@@ -69,9 +66,7 @@ pub struct Finder<N> {
 
 struct Inner<N> {
     network: N,
-    directory: Directory,
-    clock: SharedClock,
-    claims: ClaimPolicy,
+    learner: Learner,
     config: LookupConfig,
     table: Mutex<Table>,
 }
@@ -115,22 +110,13 @@ enum Answer {
 // === impl Finder ===
 
 impl<N: SyncNetwork> Finder<N> {
-    /// A finder that begins at the peers of `directory`, enters there what it is told, as far as `claims` accepts it, and runs
-    /// at most `places` lookups for keys at a time.
-    pub fn new(
-        network: N,
-        directory: Directory,
-        clock: SharedClock,
-        claims: ClaimPolicy,
-        config: LookupConfig,
-        places: usize,
-    ) -> Self {
+    /// A finder that begins at the peers of the learner's directory, where it enters what it is told, and runs at most `places`
+    /// lookups for keys at a time.
+    pub fn new(network: N, learner: Learner, config: LookupConfig, places: usize) -> Self {
         Self {
             shared: Arc::new(Inner {
                 network,
-                directory,
-                clock,
-                claims,
+                learner,
                 config,
                 table: Mutex::default(),
             }),
@@ -292,7 +278,7 @@ impl<N: SyncNetwork> Inner<N> {
 
     /// The connected and the proven nodes closest to the target.
     fn starts(&self, target: &NodeId) -> Vec<Candidate> {
-        let (directory, now) = (&self.directory, self.clock.now());
+        let (directory, now) = (&self.learner.directory, self.learner.clock.now());
         let without = [*target];
         let nodes = FeatureRule::Exactly(Features::NODE);
         let filter = PeerFilter::reachable(now).features(nodes).exclude(&without);
@@ -313,9 +299,14 @@ impl<N: SyncNetwork> Inner<N> {
         if wanted.is_some() && peer == target {
             return Answer::Reached;
         }
-        match self.ask_connected(peer, &target, wanted).await {
-            Some(told) => Answer::Told(told),
-            None => Answer::Failed,
+        match self.ask_connected(peer, &target, wanted.is_some()).await {
+            Ok(told) => Answer::Told(told),
+            Err(failure) => {
+                if let SyncFailure::Offence(offence) = failure {
+                    self.learner.bans.report(offence, Parties::peer(peer));
+                }
+                Answer::Failed
+            }
         }
     }
 
@@ -323,80 +314,45 @@ impl<N: SyncNetwork> Inner<N> {
         &self,
         peer: NodeId,
         target: &NodeId,
-        wanted: Option<PublicKey>,
-    ) -> Option<Vec<Candidate>> {
-        let stream = Box::pin(self.network.open(peer).await?);
-        let mut client = PeerSyncClient::connect(stream).await.ok()?;
+        is_wanted: bool,
+    ) -> Result<Vec<Candidate>, SyncFailure> {
+        let (learner, k) = (&self.learner, self.config.k);
+        let stream = self.network.open(peer).await.ok_or(SyncFailure::Session)?;
+        let client = PeerSyncClient::connect(Box::pin(stream)).await;
+        let mut client = client.map_err(|_| SyncFailure::Session)?;
+        let (before, mut report) = (self.signed_at(target), SyncReport::of(peer));
         let mut told = Vec::new();
-        if let Some(wanted) = wanted {
+        if is_wanted {
             // The target may be a client, of which a node is not told otherwise.
-            let peers = client.closer_peers(Some(target), 1, &[], true).await.ok()?;
-            self.take(&peer, peers, Some(&wanted), &mut told).await?;
+            told = learner
+                .closer(&mut client, target, 1, true, &mut report)
+                .await?;
         }
-        let n = u32::try_from(self.config.k).unwrap_or(u32::MAX);
-        let peers = client
-            .closer_peers(Some(target), n, &[], false)
-            .await
-            .ok()?;
-        self.take(&peer, peers, wanted.as_ref(), &mut told).await?;
-        Some(told)
+        told.extend(
+            learner
+                .closer(&mut client, target, k, false, &mut report)
+                .await?,
+        );
+        let has_news = self.signed_at(target) > before;
+        let (directory, now) = (&learner.directory, learner.clock.now());
+        let known = told.iter().filter_map(|id| directory.find(id));
+        let worth = known.filter(|peer| match peer.node_id() == target {
+            true => has_news,
+            false => peer.features().is_node() && !is_offline(peer, now),
+        });
+        let worth = worth.filter(|peer| !peer.is_banned(now) && !peer.addresses().is_empty());
+        Ok(worth.map(|peer| candidate(&peer)).collect())
     }
 
-    /// Takes the peers of one answer. `None` if the node cannot be asked more.
-    async fn take<T: AsyncRead + AsyncWrite>(
-        &self,
-        from: &NodeId,
-        mut peers: AnnouncedPeers<'_, T>,
-        wanted: Option<&PublicKey>,
-        told: &mut Vec<Candidate>,
-    ) -> Option<()> {
-        loop {
-            match peers.next().await {
-                Ok(Some(peer)) => told.extend(self.hear(from, peer, wanted)),
-                Ok(None) => return Some(()),
-                Err(SyncError::Call(_) | SyncError::TooMany { .. }) => return None,
-                // Those that follow may be of use.
-                Err(error) => tracing::debug!(peer = %from.short(), %error, "not a peer"),
-            }
-        }
-    }
-
-    /// Enters what a node tells of in the directory. Answers the peer if it is worth asking.
-    fn hear(
-        &self,
-        from: &NodeId,
-        peer: AnnouncedPeer,
-        wanted: Option<&PublicKey>,
-    ) -> Option<Candidate> {
-        let (directory, now) = (&self.directory, self.clock.now());
-        let (key, id) = (peer.public_key, peer.public_key.node_id());
-        if id == *directory.me() || directory.is_banned(&id, now) {
-            return None;
-        }
-        let before = directory.find(&id);
-        let valid = validate_claims(&key, peer.claims, before.as_deref(), &self.claims, now);
-        let valid = valid
-            .inspect_err(|error| tracing::debug!(peer = %from.short(), %error, "claim refused"))
-            .ok()?;
-        let is_news = before
-            .as_ref()
-            .and_then(|before| before.claim())
-            .is_none_or(|held| valid.newest().is_newer_than(held));
-        let record = valid.to_record(ClaimChannel::Peer(*from), now);
-        let is_dialled = !record.addresses().is_empty();
-        directory.hear(record, from, now);
-        let known = directory.find(&id)?;
-        let is_worth = match wanted {
-            Some(wanted) if *wanted == key => is_news,
-            _ if !known.features().is_node() => false,
-            _ => is_news || !is_offline(&known, now),
-        };
-        (is_dialled && is_worth).then(|| candidate(&known))
+    /// When the newest claim of a peer was signed.
+    fn signed_at(&self, peer: &NodeId) -> Option<i64> {
+        let peer = self.learner.directory.find(peer)?;
+        Some(peer.claim()?.signature.updated_at())
     }
 }
 
 /// Whether all addresses of a peer failed a short while ago.
-fn is_offline(peer: &PeerRecord, now: dht_core::UnixSeconds) -> bool {
+fn is_offline(peer: &PeerRecord, now: UnixSeconds) -> bool {
     let since = peer.offline_since();
     since.is_some_and(|since| now.saturating_since(since) < OFFLINE_SECONDS)
 }

@@ -164,19 +164,30 @@ impl Learner {
         target: NodeId,
         report: &mut SyncReport,
     ) -> Result<Vec<Distance>, SyncFailure> {
-        let n = u32::try_from(AROUND).unwrap_or(u32::MAX);
-        let mut distances = Vec::new();
-        let mut peers = match client.closer_peers(Some(&target), n, &[], false).await {
-            Ok(peers) => peers,
-            Err(error) => return Err(self.of_call(&error)),
-        };
+        let told = self.closer(client, &target, AROUND, false, report).await?;
+        Ok(told.iter().map(|id| target.distance(id)).collect())
+    }
+
+    /// Asks for the `n` peers closest to an id, enters them, and returns their ids.
+    pub(crate) async fn closer<T: AsyncRead + AsyncWrite>(
+        &self,
+        client: &mut PeerSyncClient<T>,
+        target: &NodeId,
+        n: usize,
+        include_clients: bool,
+        report: &mut SyncReport,
+    ) -> Result<Vec<NodeId>, SyncFailure> {
+        let n = u32::try_from(n).unwrap_or(u32::MAX);
+        let mut told = Vec::new();
+        let peers = client.closer_peers(Some(target), n, &[], include_clients);
+        let mut peers = peers.await.map_err(|error| self.of_call(&error))?;
         loop {
             match peers.next().await {
                 Ok(Some(peer)) => {
-                    distances.push(target.distance(&peer.public_key.node_id()));
+                    told.push(peer.public_key.node_id());
                     self.enter(peer, report)?;
                 }
-                Ok(None) => return Ok(distances),
+                Ok(None) => return Ok(told),
                 Err(error) => self.refuse(&error)?,
             }
         }

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use dht_core::{Features, NodeId, SharedClock, SharedEntropy, SourceGroup, UnixSeconds};
-use dht_peers::{AddressSource, Directory, FeatureRule, PeerFilter, PeerRecord};
+use dht_core::{Claim, Features, NodeId, SharedClock, SharedEntropy, SourceGroup, UnixSeconds};
+use dht_peers::{Directory, FeatureRule, PeerFilter, PeerRecord};
 use dht_proto::{
     dht_rpc::{
         GetCloserPeersRequest, GetPeersRequest, GetPeersResponse, PeerIdentityClaim, PeerInfo,
@@ -210,7 +210,9 @@ impl Wanted {
     fn info(self, record: &PeerRecord, now: UnixSeconds) -> Option<PeerInfo> {
         let mut claims = Vec::new();
         for address in record.dial_order(now) {
-            let AddressSource::Claimed { claim, .. } = &address.source else {
+            // An address that the operator named may be one that its owner signed.
+            let signed = |claim: &&Arc<Claim>| claim.addresses.contains(&address.address);
+            let Some(claim) = address.claim().or_else(|| record.claim().filter(signed)) else {
                 continue;
             };
             if claims.len() < self.claims

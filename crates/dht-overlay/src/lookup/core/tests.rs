@@ -37,6 +37,10 @@ fn random_id(rng: &mut impl Rng) -> NodeId {
     NodeId::from_bytes(&bytes).unwrap()
 }
 
+fn pick(rng: &mut (impl Rng + ?Sized), ids: &[NodeId]) -> NodeId {
+    ids[rng.next_u32() as usize % ids.len()]
+}
+
 fn nearest(ids: &[NodeId], target: &NodeId, n: usize) -> Vec<NodeId> {
     let mut ids = ids.to_vec();
     ids.sort_by_key(|id| target.distance(id));
@@ -54,12 +58,12 @@ fn candidate(id: NodeId) -> Candidate {
 }
 
 impl Network {
-    /// Nodes that know the 20 nearest to them and 40 others, of which this share is gone.
-    fn new(seed: u64, gone: f64) -> Self {
+    /// Nodes that know the 20 nearest to them and 40 others, of which so many of ten are gone.
+    fn new(seed: u64, gone: usize) -> Self {
         let mut rng = SeededEntropy::new(seed).rng();
         let mut live: Vec<_> = (0..LIVE).map(|_| random_id(&mut rng)).collect();
         live.sort_unstable();
-        let others = (LIVE as f64 * gone / (1.0 - gone)) as usize;
+        let others = LIVE * gone / (10 - gone);
         let mut all: Vec<_> = (0..others).map(|_| random_id(&mut rng)).collect();
         all.extend(&live);
         all.sort_unstable();
@@ -70,7 +74,7 @@ impl Network {
             let around = &all[at.saturating_sub(100)..(at + 100).min(all.len())];
             let mut knows = nearest(around, id, 21);
             for _ in 0..40 {
-                knows.push(all[rng.next_u64() as usize % all.len()]);
+                knows.push(pick(&mut rng, &all));
             }
             knows.retain(|other| other != id);
             known.insert(*id, knows);
@@ -86,7 +90,7 @@ impl Network {
     /// Some nodes that a newcomer knows.
     fn starts(&mut self) -> Vec<Candidate> {
         let live = self.live();
-        let start = |_| live[self.rng.next_u64() as usize % live.len()];
+        let start = |_| pick(&mut *self.rng, &live);
         (0..4).map(start).map(candidate).collect()
     }
 
@@ -151,7 +155,7 @@ proptest! {
     /// With everybody there, and with three entries of five gone.
     #[test]
     fn closest_nodes_are_found(seed: u64, is_decayed: bool) {
-        let mut network = Network::new(seed, if is_decayed { 0.6 } else { 0.0 });
+        let mut network = Network::new(seed, if is_decayed { 6 } else { 0 });
         let target = random_id(&mut network.rng);
         let ended = network.run(target);
         let expected = nearest(&network.live(), &target, 8);
@@ -164,7 +168,7 @@ proptest! {
 
     #[test]
     fn nobody_is_asked_twice(seed: u64) {
-        let mut network = Network::new(seed, 0.3);
+        let mut network = Network::new(seed, 3);
         let target = random_id(&mut network.rng);
         let ended = network.run(target);
         let distinct: HashSet<_> = ended.asked.iter().collect();
@@ -175,7 +179,7 @@ proptest! {
     /// A node that is asked first on its path tells of nodes next to the target, all its own and in two networks.
     #[test]
     fn liar_does_not_take_every_path(seed: u64) {
-        let mut network = Network::new(seed, 0.0);
+        let mut network = Network::new(seed, 0);
         let target = random_id(&mut network.rng);
         let liar = network.live()[0];
         let own: Vec<_> = (1..=100_u8).map(|n| {
@@ -204,7 +208,7 @@ proptest! {
 /// Each node tells of another, a little nearer, for ever.
 #[test]
 fn endless_chain_has_an_end() {
-    let network = Network::new(1, 0.0);
+    let network = Network::new(1, 0);
     let target = NodeId::default();
     let at = |n: u8| {
         let mut bytes = [0; NodeId::LENGTH];
