@@ -14,6 +14,7 @@ mod discovery;
 mod echo;
 mod gossip;
 mod hostile;
+mod interop;
 mod messages;
 mod net;
 mod outbox;

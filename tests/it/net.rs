@@ -58,7 +58,12 @@ pub(crate) fn any_port() -> Address {
 /// A node to be, listening on any free port. It asks no peer for stored messages by itself, so that tests can count what
 /// is sent.
 pub(crate) fn builder(seed: u8) -> Builder {
-    Node::builder(secret(seed)).config(config(false))
+    builder_with(secret(seed))
+}
+
+/// As [`builder`], with this key.
+pub(crate) fn builder_with(secret: SecretKey) -> Builder {
+    Node::builder(secret).config(config(false))
 }
 
 /// Settings of a node on any free port, which asks each peer that connects for stored messages, or does not.

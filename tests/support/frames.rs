@@ -128,6 +128,30 @@ pub fn protocol(
     frame(request)
 }
 
+/// A clear message of a protocol, signed by nobody, as requests for stored messages are.
+///
+/// # Errors
+/// [`SealError`] if it is too long.
+pub fn clear_protocol(
+    from: &SecretKey,
+    message_type: MessageType,
+    part: Bytes,
+) -> Result<Bytes, SealError> {
+    let request = SealRequest {
+        message_type,
+        signing: Signing::Anonymous,
+        ..signed(encode_parts(&[part]), from)
+    };
+    frame(request)
+}
+
+/// The type of the message in an envelope; `None` if `frame` is no envelope.
+#[must_use]
+pub fn message_type(frame: &Bytes) -> Option<MessageType> {
+    let raw = dht_core::RawEnvelope::parse(frame.clone()).ok()?;
+    Some(raw.into_sealed().ok()?.header().message_type)
+}
+
 fn application(payload: impl Into<Bytes>) -> Bytes {
     let header = DomainHeader {
         message_type: 7,

@@ -7,10 +7,13 @@
 mod control;
 pub mod ours;
 mod peer;
+mod recording;
 mod scenarios;
+mod tap;
 mod world;
 
 pub use control::{Command, Event, Form, Known, Message, Reply, Send, Setup, fingerprint, payload};
 pub use peer::{Peer, Program};
+pub use recording::{Content, Frame, Recording};
 pub use scenarios::SCENARIOS;
 pub use world::{Role, Scenario, Version, World};

@@ -34,6 +34,12 @@ pub(crate) struct Interop {
     /// With less, and without the slow scenarios
     #[arg(long)]
     quick: bool,
+    /// Write what the nodes say to each other to `tests/interop/recordings` instead, which the tests replay
+    #[arg(long)]
+    record: bool,
+    /// Put the results into `docs/compatibility.md`
+    #[arg(long, conflicts_with_all = ["version", "filter", "quick"])]
+    report: bool,
     /// List the scenarios
     #[arg(long)]
     list: bool,
@@ -84,6 +90,8 @@ impl Interop {
         }
         command.args(self.filter.map(|filter| format!("--filter={filter}")));
         command.args(self.quick.then_some("--quick"));
+        command.args(self.record.then_some("--record=tests/interop/recordings"));
+        command.args(self.report.then_some("--report=docs/compatibility.md"));
         repo::run(&mut command)
     }
 }

@@ -1,13 +1,15 @@
 //! Lets our nodes talk to stock ones. Run it through `cargo xtask interop`, which builds those.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use anyhow::Context as _;
 use clap::Parser;
-use dht_tests::interop::{Program, SCENARIOS, Scenario, Version, World, ours};
+use dht_tests::interop::{Program, Recording, SCENARIOS, Scenario, Version, World, ours};
+use parking_lot::Mutex;
 
 /// Scenarios at once: most of each is waiting.
 const AT_ONCE: usize = 3;
@@ -25,6 +27,12 @@ struct Flags {
     /// Only the most important, with less.
     #[arg(long)]
     quick: bool,
+    /// Write down what a stock node and ours say to each other, one file for each version, instead.
+    #[arg(long, value_name = "FOLDER")]
+    record: Option<PathBuf>,
+    /// Put the results into the table of this document, `docs/compatibility.md`.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// List the scenarios.
     #[arg(long)]
     list: bool,
@@ -87,13 +95,23 @@ fn play_all(flags: &Flags) -> anyhow::Result<bool> {
         file: std::env::current_exe()?,
         arguments: vec![ours::FLAG.to_owned()],
     };
+    if let Some(folder) = &flags.record {
+        for version in &flags.stock {
+            let world = World::new(version, &ours, (process_net(), 0), true)?;
+            let file = folder.join(format!("{}.json", version.name));
+            Recording::make(&world, &version.name)?.write(&file)?;
+            println!("{}", file.display());
+        }
+        return Ok(true);
+    }
     let runs: Vec<(&Version, &Scenario)> = flags
         .stock
         .iter()
         .flat_map(|version| scenarios.iter().map(move |scenario| (version, *scenario)))
         .filter(|(version, scenario)| version.stores() || !scenario.stores)
         .collect();
-    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(vec![false; runs.len()]);
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
@@ -103,7 +121,9 @@ fn play_all(flags: &Flags) -> anyhow::Result<bool> {
                         break;
                     };
                     let outcome = play(version, scenario, &ours, number, flags.quick);
-                    failed.fetch_add(usize::from(outcome.is_err()), Relaxed);
+                    if let Some(passed) = results.lock().get_mut(number) {
+                        *passed = outcome.is_ok();
+                    }
                     let result = match outcome {
                         Ok(()) => "passed".to_owned(),
                         Err(error) => format!("FAILED: {error:#}"),
@@ -113,9 +133,39 @@ fn play_all(flags: &Flags) -> anyhow::Result<bool> {
             });
         }
     });
-    let failed = failed.into_inner();
+    let results = results.into_inner();
+    let failed = results.iter().filter(|passed| !**passed).count();
+    if let Some(file) = &flags.report {
+        let rows = runs
+            .iter()
+            .zip(&results)
+            .map(|((version, scenario), passed)| {
+                let result = if *passed { "passed" } else { "**failed**" };
+                format!(
+                    "| {} | {} | {} | {result} |\n",
+                    version.name, scenario.name, scenario.about
+                )
+            });
+        report(file, rows.collect())?;
+    }
     println!("{} passed, {failed} failed", runs.len() - failed);
     Ok(failed == 0)
+}
+
+/// Replaces the rows between the marks of a document.
+fn report(file: &Path, rows: String) -> anyhow::Result<()> {
+    const MARKS: (&str, &str) = (
+        "| Version | Scenario | What happens | Result |\n|---|---|---|---|\n",
+        "\n<!-- end of the results -->",
+    );
+    let text = std::fs::read_to_string(file)?;
+    let parts = text.split_once(MARKS.0).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(MARKS.1)?;
+        Some((before, after))
+    });
+    let (before, after) = parts.context("the document has no table of results")?;
+    std::fs::write(file, [before, MARKS.0, &rows, MARKS.1, after].concat())?;
+    Ok(())
 }
 
 /// Plays one scenario, on addresses that no other has.
@@ -126,8 +176,12 @@ fn play(
     number: usize,
     quick: bool,
 ) -> anyhow::Result<()> {
-    let [process, ..] = std::process::id().to_le_bytes();
-    let scenario_net = u8::try_from(number)?;
-    let world = World::new(version, ours, (process.max(1), scenario_net), quick)?;
+    let world = World::new(version, ours, (process_net(), u8::try_from(number)?), quick)?;
     (scenario.play)(&world)
+}
+
+/// The part of loopback addresses that is this process's.
+fn process_net() -> u8 {
+    let [low, ..] = std::process::id().to_le_bytes();
+    low.max(1)
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use dht_core::{NodeId, PublicKey};
+use dht_core::{NodeId, PeerAddress, PublicKey};
 use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
 
@@ -24,6 +24,12 @@ use super::control::{
 
 /// Time for anything that a node is told to do, and for what follows from it at others.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// More time for each message of many.
+const LIMIT_EACH: Duration = Duration::from_millis(30);
+
+/// Time between questions.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A program that is a node.
 #[derive(Clone, Debug)]
@@ -85,7 +91,9 @@ impl Peer {
             reader.more.notify_all();
         });
         writeln!(stdin, "{}", serde_json::to_string(&setup)?)?;
-        let key = log.wait("to start", |said| said.key.clone())?.parse()?;
+        let key = log
+            .wait("to start", LIMIT, |said| said.key.clone())?
+            .parse()?;
         Ok(Self {
             child,
             stdin: Mutex::new(Some(stdin)),
@@ -123,6 +131,18 @@ impl Peer {
         }
     }
 
+    /// Key and address of it.
+    ///
+    /// # Errors
+    /// That it listens nowhere.
+    pub fn address(&self) -> anyhow::Result<PeerAddress> {
+        let address = self.setup.listen.as_ref().context("it listens nowhere")?;
+        Ok(PeerAddress {
+            public_key: self.key,
+            addresses: vec![address.parse()?],
+        })
+    }
+
     /// Tells it to do something; the number is for [`answer`](Self::answer).
     ///
     /// # Errors
@@ -141,9 +161,12 @@ impl Peer {
     /// # Errors
     /// That the command failed, or it does not answer.
     pub fn answer(&self, id: u64) -> anyhow::Result<Value> {
-        let reply = self
-            .log
-            .wait("to answer", |said| said.replies.remove(&id))?;
+        self.answer_within(id, LIMIT)
+    }
+
+    fn answer_within(&self, id: u64, limit: Duration) -> anyhow::Result<Value> {
+        let answered = |said: &mut Said| said.replies.remove(&id);
+        let reply = self.log.wait("to answer", limit, answered)?;
         match reply.err {
             None => Ok(reply.ok),
             Some(error) => bail!("it answers: {error}"),
@@ -180,8 +203,39 @@ impl Peer {
     /// # Errors
     /// That it is not.
     pub fn wait_connected(&self, other: &Self) -> anyhow::Result<()> {
-        let peer = other.id().to_string();
-        self.wait("to be connected", |events| is_connected(events, &peer))
+        self.wait_connected_to(&other.id().to_string())
+    }
+
+    /// Waits until it is connected to the node with this id.
+    ///
+    /// # Errors
+    /// That it is not.
+    pub fn wait_connected_to(&self, peer: &str) -> anyhow::Result<()> {
+        self.wait("to be connected", |events| is_connected(events, peer))
+    }
+
+    /// Asks again and again until the answer fulfils a condition.
+    ///
+    /// # Errors
+    /// That it does not.
+    pub fn wait_answer(
+        &self,
+        command: Command,
+        enough: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<()> {
+        let mut answer = Value::Null;
+        for _ in 0..LIMIT.as_millis() / AGAIN.as_millis() {
+            answer = self.ask(command.clone())?;
+            if enough(&answer) {
+                return Ok(());
+            }
+            std::thread::sleep(AGAIN);
+        }
+        bail!(
+            "{}: {command:?}: {answer} for {} s",
+            self.key.short(),
+            LIMIT.as_secs()
+        )
     }
 
     /// Waits until it is not connected to the node with this id.
@@ -199,7 +253,12 @@ impl Peer {
     pub fn send(&self, send: Send) -> anyhow::Result<()> {
         let (shown, count) = (format!("{send:?}"), send.count);
         let may_fail = send.form == Form::Closest;
-        let Sent { sent, failed } = serde_json::from_value(self.ask(Command::Send(send))?)?;
+        let limit = limit(count);
+        let answer = self
+            .tell(Command::Send(send))
+            .and_then(|id| self.answer_within(id, limit));
+        let answer = answer.with_context(|| format!("{}: {shown}", self.key.short()))?;
+        let Sent { sent, failed } = serde_json::from_value(answer)?;
         ensure!(
             (may_fail || failed == 0) && sent >= count,
             "{}: {shown}: {sent} sent, {failed} failed",
@@ -239,7 +298,7 @@ impl Peer {
             let arrived = arrived(events);
             expected.iter().all(|hash| arrived.contains_key(hash))
         };
-        let waited = self.wait("to receive", all);
+        let waited = self.wait_within("to receive", limit(send.count), all);
         let arrived = self.events(|events| arrived(events));
         let missing = expected
             .iter()
@@ -273,9 +332,17 @@ impl Peer {
     /// # Errors
     /// That they do not.
     pub fn wait(&self, what: &str, until: impl Fn(&[Event]) -> bool) -> anyhow::Result<()> {
-        let found = self
-            .log
-            .wait(what, |said| until(&said.events).then_some(()));
+        self.wait_within(what, LIMIT, until)
+    }
+
+    fn wait_within(
+        &self,
+        what: &str,
+        limit: Duration,
+        until: impl Fn(&[Event]) -> bool,
+    ) -> anyhow::Result<()> {
+        let met = |said: &mut Said| until(&said.events).then_some(());
+        let found = self.log.wait(what, limit, met);
         found.with_context(|| self.key.short())
     }
 
@@ -300,7 +367,8 @@ impl Peer {
     pub fn stop(mut self) -> anyhow::Result<()> {
         self.tell(Command::Stop)?;
         *self.stdin.lock() = None;
-        self.log.wait("to stop", |said| said.ended.then_some(()))?;
+        self.log
+            .wait("to stop", LIMIT, |said| said.ended.then_some(()))?;
         let status = self.child.wait()?;
         ensure!(status.success(), "{}: {status}", self.key.short());
         Ok(())
@@ -331,22 +399,33 @@ impl Log {
     }
 
     /// Waits until something is found in what the node has said.
-    fn wait<T>(&self, what: &str, find: impl Fn(&mut Said) -> Option<T>) -> anyhow::Result<T> {
+    fn wait<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        find: impl Fn(&mut Said) -> Option<T>,
+    ) -> anyhow::Result<T> {
         let mut said = self.said.lock();
         let mut found = None;
         let nothing = |said: &mut Said| {
             found = find(said);
             found.is_none() && !said.ended
         };
-        self.more.wait_while_for(&mut said, nothing, LIMIT);
+        self.more.wait_while_for(&mut said, nothing, limit);
         found.with_context(|| match said.ended {
             true => format!("it ended, and was {what}"),
-            false => format!("waited {} s for it {what}", LIMIT.as_secs()),
+            false => format!("waited {} s for it {what}", limit.as_secs()),
         })
     }
 }
 
-fn messages(events: &[Event]) -> impl Iterator<Item = &Message> {
+/// Time for this many messages.
+fn limit(messages: u64) -> Duration {
+    LIMIT + LIMIT_EACH * u32::try_from(messages).unwrap_or(u32::MAX)
+}
+
+/// The messages among events.
+pub(super) fn messages(events: &[Event]) -> impl Iterator<Item = &Message> {
     events.iter().filter_map(|event| match event {
         Event::Message(message) => Some(message),
         _ => None,

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::ensure;
 use dht_core::Network;
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::{
@@ -47,7 +48,8 @@ impl Version {
 }
 
 /// Which implementation a node is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// The reference.
     Stock,

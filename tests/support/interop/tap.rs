@@ -1,0 +1,158 @@
+//! A peer that is only a transport: it sends any frame, and shows those it gets.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use dht_core::{
+    Address, Clock as _, Entropy as _, Features, MessageType, Network, NodeIdentity, OsEntropy,
+    PeerAddress, Priority, SecretKey, SharedClock, SystemClock,
+};
+use dht_overlay::sync::{AnnouncedPeers, PEER_SYNC_PROTOCOL, PeerSyncClient, SyncError};
+use dht_stack::ByteBudget;
+use dht_transport::{Outlets, Substream, Transport};
+use tokio::{runtime::Runtime, time::timeout};
+
+use super::peer::Peer;
+use crate::frames;
+
+/// Time for anything that the other side does.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A connected peer without a node.
+#[derive(Debug)]
+pub(super) struct Tap {
+    runtime: Runtime,
+    transport: Transport,
+    outlets: Outlets,
+    identity: Arc<NodeIdentity>,
+}
+
+impl Tap {
+    /// Starts a peer with this key, which listens nowhere.
+    ///
+    /// # Errors
+    /// That there is no runtime.
+    pub(super) fn start(secret: SecretKey) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let clock: SharedClock = Arc::new(SystemClock);
+        let claimed = vec![Address::tcp(Ipv4Addr::LOCALHOST.into(), 18_189)];
+        let now = clock.now();
+        let identity =
+            NodeIdentity::new(secret, Features::NODE, claimed, now, &mut OsEntropy.rng());
+        let identity = Arc::new(identity);
+        let starting = async {
+            let builder = Transport::builder(
+                Arc::clone(&identity),
+                Network::LocalNet,
+                Arc::new(OsEntropy),
+                clock,
+                ByteBudget::new(64 << 20),
+            );
+            builder.start()
+        };
+        let (transport, outlets) = runtime.block_on(starting)?;
+        Ok(Self {
+            runtime,
+            transport,
+            outlets,
+            identity,
+        })
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub(super) fn identity(&self) -> &NodeIdentity {
+        &self.identity
+    }
+
+    /// Connects to a node.
+    ///
+    /// # Errors
+    /// That it does not.
+    pub(super) fn dial(&self, peer: &Peer) -> anyhow::Result<()> {
+        let address: PeerAddress = peer.address()?;
+        let dial = self.transport.dial(&address.public_key, &address.addresses);
+        self.runtime.block_on(dial)?;
+        let id = self.identity.node_id().to_string();
+        peer.wait_connected_to(&id)
+    }
+
+    /// Sends a frame and waits until it is written.
+    ///
+    /// # Errors
+    /// That it is not.
+    pub(super) fn send(&self, peer: &Peer, frame: Bytes) -> anyhow::Result<()> {
+        self.runtime.block_on(async {
+            let sent = self.transport.send(&peer.id(), frame, Priority::Direct)?;
+            timeout(LIMIT, sent).await??;
+            Ok(())
+        })
+    }
+
+    /// The next frame.
+    ///
+    /// # Errors
+    /// That none comes.
+    pub(super) fn frame(&mut self) -> anyhow::Result<Bytes> {
+        let next = self.outlets.messages.recv();
+        let next = self
+            .runtime
+            .block_on(async { timeout(LIMIT, next).await })?;
+        Ok(next.context("the transport has ended")?.frame)
+    }
+
+    /// The next frame that is no request for stored messages: nodes ask whoever connects.
+    ///
+    /// # Errors
+    /// That none comes.
+    pub(super) fn next_but_saf(&mut self) -> anyhow::Result<Bytes> {
+        loop {
+            let frame = self.frame()?;
+            if frames::message_type(&frame) != Some(MessageType::SafRequestMessages) {
+                return Ok(frame);
+            }
+        }
+    }
+
+    /// Asks a node for peers, in any number of calls.
+    ///
+    /// # Errors
+    /// That it grants no session, or what the calls say.
+    pub(super) fn ask<T>(
+        &self,
+        peer: &Peer,
+        calls: impl AsyncFnOnce(&mut PeerSyncClient<Substream>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let connection = self
+            .transport
+            .connection(&peer.id())
+            .context("not connected")?;
+        self.runtime.block_on(async {
+            let asking = async {
+                let stream = connection.open(&PEER_SYNC_PROTOCOL).await?;
+                let mut client = PeerSyncClient::connect(stream).await?;
+                calls(&mut client).await
+            };
+            timeout(LIMIT, asking).await?
+        })
+    }
+}
+
+/// The keys of all peers that an answer tells of.
+///
+/// # Errors
+/// [`SyncError`].
+pub(super) async fn keys(
+    mut peers: AnnouncedPeers<'_, Substream>,
+) -> Result<Vec<String>, SyncError> {
+    let mut keys = Vec::new();
+    while let Some(peer) = peers.next().await? {
+        keys.push(peer.public_key.to_string());
+    }
+    keys.sort();
+    Ok(keys)
+}
