@@ -165,7 +165,7 @@ async fn relay(
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             store: Some(store.clone()),
-            ledger: Ledger::in_memory(),
+            ledger: Arc::new(Ledger::in_memory()),
             send_queue: Arc::new(Still),
             responses: dht_stack::ByteBudget::new(64 << 20),
             bans,

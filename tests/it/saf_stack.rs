@@ -78,7 +78,7 @@ impl Run {
                 clock: Arc::clone(&clock) as SharedClock,
                 entropy: Arc::new(SeededEntropy::new(5)),
                 store: Some(store.clone()),
-                ledger: Ledger::in_memory(),
+                ledger: Arc::new(Ledger::in_memory()),
                 send_queue: Arc::clone(&out) as Arc<dyn SendQueue>,
                 responses: dht_stack::ByteBudget::new(64 << 20),
                 bans: bans(&directory, &clock),

@@ -14,9 +14,10 @@ use crate::codegen::Codegen;
 use crate::deps::Deps;
 use crate::docs::Docs;
 use crate::repo;
+use crate::sim::Sim;
 use crate::tidy::Tidy;
 
-/// Run every gate: fmt, clippy, features, docs, deps, codegen, deny, bench, attack, tidy
+/// Run every gate: fmt, clippy, features, docs, deps, codegen, deny, bench, attack, sim, tidy
 ///
 /// Runs all of them even when one fails, prints what each took, and fails if one did. Tests are `cargo xtask test`.
 /// Needs rustfmt, clippy and cargo-deny; `.ci/run` installs what is missing.
@@ -33,7 +34,7 @@ pub(crate) struct Ci {
 
 type Gate = fn() -> Result<()>;
 
-const GATES: [(&str, Gate); 10] = [
+const GATES: [(&str, Gate); 11] = [
     ("fmt", fmt),
     ("clippy", clippy),
     ("features", features),
@@ -43,10 +44,12 @@ const GATES: [(&str, Gate); 10] = [
     ("deny", deny),
     ("bench", || Bench::quick().run()),
     ("attack", || Attack::quick().run()),
+    ("sim", || Sim::quick().run()),
     ("tidy", tidy),
 ];
-const NAMES: [&str; 10] = [
-    "fmt", "clippy", "features", "docs", "deps", "codegen", "deny", "bench", "attack", "tidy",
+const NAMES: [&str; 11] = [
+    "fmt", "clippy", "features", "docs", "deps", "codegen", "deny", "bench", "attack", "sim",
+    "tidy",
 ];
 
 impl Ci {

@@ -11,6 +11,7 @@ mod docs;
 mod interop;
 mod load;
 mod repo;
+mod sim;
 mod test;
 mod tidy;
 mod vectors;
@@ -45,6 +46,7 @@ enum Command {
     Attack(attack::Attack),
     Interop(interop::Interop),
     Crash(crash::Crash),
+    Sim(sim::Sim),
     Tidy(tidy::Tidy),
 }
 
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Attack(command) => command.run(),
         Command::Interop(command) => command.run(),
         Command::Crash(command) => command.run(),
+        Command::Sim(command) => command.run(),
         Command::Tidy(command) => command.run(),
     };
     match done {

@@ -11,10 +11,10 @@ use serde_json::Value;
 use crate::repo;
 use source::Source;
 
-/// Find circles of files, imports through the root of a crate and long test names; count lines, names and errors
+/// Find circles of files, imports through the root of a crate, unordered `select!` and long test names; count lines, names and errors
 ///
 /// Tests and generated code are left out of circles and counts. Fails if there is a circle, an import of
-/// an item that the root only passes on, or a test whose name has more than six words behind the ids of its behaviours.
+/// an item that the root only passes on, a `select!` in a part of a node without `biased`, or a test whose name has more than six words behind the ids of its behaviours.
 #[derive(Debug, Default, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask tidy                     circles of files, long test names\n  \
@@ -34,6 +34,9 @@ pub(crate) struct Tidy {
     #[arg(long)]
     docs: bool,
 }
+
+/// Packages that are no part of a node, and run on real clocks.
+const AROUND_A_NODE: [&str; 5] = ["dht-api", "dht-bench", "dht-cli", "dht-tests", "xtask"];
 
 impl Tidy {
     pub(crate) fn run(self) -> Result<()> {
@@ -58,6 +61,16 @@ impl Tidy {
                 println!("{}: {file} imports {item} through the root", source.name);
             }
         }
+        let mut unordered = 0;
+        for source in &sources {
+            if AROUND_A_NODE.contains(&source.name.as_str()) {
+                continue;
+            }
+            for (file, line) in source.unordered_selects() {
+                unordered += 1;
+                println!("{file}:{line}: select! without biased");
+            }
+        }
         let mut long = Vec::new();
         names::long_test_names(&repo::root(), &mut long)?;
         for name in &long {
@@ -65,9 +78,13 @@ impl Tidy {
         }
         ensure!(circles == 0, "{circles} circles of files");
         ensure!(through_root == 0, "{through_root} imports through a root");
+        ensure!(
+            unordered == 0,
+            "{unordered} select! whose order no seed determines"
+        );
         ensure!(long.is_empty(), "{} tests with long names", long.len());
         println!(
-            "tidy: no circle of files and no import through the root in {} crates, no long test name",
+            "tidy: no circle of files, no import through the root and no unordered select! in {} crates, no long test name",
             sources.len()
         );
         Ok(())

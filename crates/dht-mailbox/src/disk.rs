@@ -67,4 +67,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When the device refuses.
     fn sync_names(&self) -> io::Result<()>;
+    /// Whether calls may wait for a device. Defaults to true; otherwise a store has no threads, and its callers do the work.
+    fn blocks(&self) -> bool {
+        true
+    }
 }

@@ -20,14 +20,14 @@ mod upkeep;
 mod worker;
 mod writer;
 
-use std::{path::Path, sync::Arc, thread::JoinHandle};
+use std::{fmt, path::Path, sync::Arc, thread::JoinHandle};
 
 use dht_core::UnixSeconds;
 use parking_lot::Mutex;
 
 pub use self::queue::Ticket;
 use self::{
-    queue::{Command, Queue, Rows},
+    queue::{Command, Queue, Reply, Rows},
     shared::Shared,
     writer::WriterState,
 };
@@ -73,7 +73,14 @@ pub struct Store {
 struct Inner {
     shared: Arc<Shared>,
     queue: Arc<Queue>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: Writer,
+}
+
+/// What runs the writer; `None` once closed.
+enum Writer {
+    Thread(Mutex<Option<JoinHandle<()>>>),
+    /// The callers, of a store on a disk that makes nobody wait. `None` also after a panic.
+    Callers(Mutex<Option<Box<WriterState>>>),
 }
 
 impl Store {
@@ -94,19 +101,31 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_on(disk: impl Disk, config: StoreConfig) -> Result<Self, StoreError> {
         let queue = Arc::new(Queue::new(config.queue_bytes));
+        let blocks = disk.blocks();
         let writer = WriterState::open(Arc::new(disk), config, queue.clone())?;
         let shared = writer.shared().clone();
-        let thread = std::thread::Builder::new()
-            .name("mailbox-write".into())
-            .spawn(move || writer.run())
-            .map_err(|error| StoreError::Thread(error.kind()))?;
+        let writer = if blocks {
+            let thread = std::thread::Builder::new()
+                .name("mailbox-write".into())
+                .spawn(move || writer.run())
+                .map_err(|error| StoreError::Thread(error.kind()))?;
+            Writer::Thread(Mutex::new(Some(thread)))
+        } else {
+            Writer::Callers(Mutex::new(Some(Box::new(writer))))
+        };
         Ok(Self {
             inner: Arc::new(Inner {
                 shared,
                 queue,
-                writer: Mutex::new(Some(thread)),
+                writer,
             }),
         })
+    }
+
+    /// Whether calls wait for a device: false for a store on a [`Disk`] that makes nobody wait.
+    #[must_use]
+    pub fn blocks(&self) -> bool {
+        matches!(self.inner.writer, Writer::Thread(_))
     }
 
     /// Stores a message, if it is new; answers after the commit.
@@ -123,11 +142,7 @@ impl Store {
         record: NewRecord,
         now: UnixSeconds,
     ) -> Result<Inserted, StoreError> {
-        self.inner
-            .queue
-            .send(Command::insert(record, now))
-            .await?
-            .await
+        self.inner.request(Command::insert(record, now)).await
     }
 
     /// As [`Store::insert`], but does not wait for room, and leaves the waiting for the commit to the caller.
@@ -139,7 +154,9 @@ impl Store {
         record: NewRecord,
         now: UnixSeconds,
     ) -> Result<Ticket<Inserted>, StoreError> {
-        self.inner.queue.try_send(Command::insert(record, now))
+        let ticket = self.inner.queue.try_send(Command::insert(record, now))?;
+        self.inner.work();
+        Ok(ticket)
     }
 
     /// Deletes these rows, those that are there; with an `owner` only rows of that mailbox. Answers how many.
@@ -152,7 +169,7 @@ impl Store {
         owner: Option<Recipient>,
     ) -> Result<u64, StoreError> {
         let command = |reply| Command::Delete { rows, owner, reply };
-        self.inner.queue.send(command).await?.await
+        self.inner.request(command).await
     }
 
     /// Deletes what lies in one mailbox from `first` to `last`, both included. Answers how many.
@@ -191,7 +208,7 @@ impl Store {
 
     async fn remove(&self, rows: Rows) -> Result<u64, StoreError> {
         let command = |reply| Command::Remove { rows, reply };
-        self.inner.queue.send(command).await?.await
+        self.inner.request(command).await
     }
 
     /// Makes everything that was acknowledged before durable, also with [`crate::Durability::Eventual`], and gives
@@ -201,7 +218,7 @@ impl Store {
     /// When the device fails.
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
         let command = |reply| Command::Checkpoint { reply };
-        self.inner.queue.send(command).await?.await
+        self.inner.request(command).await
     }
 
     /// Takes rows out of a mailbox, without deleting them.
@@ -272,12 +289,47 @@ impl Store {
 }
 
 impl Inner {
+    /// Queues a request as soon as there is room, and waits for the answer.
+    async fn request<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
+        let ticket = self.queue.send(command).await?;
+        self.work();
+        ticket.await
+    }
+
+    /// Answers what is queued, if the callers do that.
+    fn work(&self) {
+        if let Writer::Callers(writer) = &self.writer {
+            let mut slot = writer.lock();
+            if let Some(writer) = slot.take() {
+                *slot = Some(Box::new(writer.settle()));
+            }
+        }
+    }
+
     fn close(&self) {
         self.queue.close();
-        if let Some(writer) = self.writer.lock().take() {
-            // A panic there was answered: the tickets are dropped, which callers see as such.
-            let _ = writer.join();
+        match &self.writer {
+            Writer::Thread(thread) => {
+                if let Some(thread) = thread.lock().take() {
+                    // A panic there was answered: the tickets are dropped, which callers see as such.
+                    let _ = thread.join();
+                }
+            }
+            Writer::Callers(writer) => {
+                if let Some(writer) = writer.lock().take() {
+                    writer.settle().finish();
+                }
+            }
         }
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Thread(_) => "Thread",
+            Self::Callers(_) => "Callers",
+        })
     }
 }
 

@@ -10,7 +10,13 @@ use dht_inbound::{Acceptance, DEFAULT_VALIDATION_DEADLINE, GossipValidator};
 use dht_peers::policy::AttributionProfile;
 use dht_transport::{IdentityError, Medium};
 
-use crate::{config::Config, node::Node, received::Received, validator::AppValidator};
+use crate::{
+    config::Config,
+    home::{Home, MemoryHome},
+    node::Node,
+    received::Received,
+    validator::AppValidator,
+};
 
 /// Looks up the IP addresses of a host name.
 pub(crate) type Lookup = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
@@ -23,7 +29,8 @@ pub struct Builder {
     /// Presented instead of a new one.
     pub(crate) claim: Option<Claim>,
     pub(crate) config: Config,
-    pub(crate) home: Option<PathBuf>,
+    pub(crate) home: Option<Home>,
+    pub(crate) reproducible: bool,
     pub(crate) clock: SharedClock,
     pub(crate) entropy: SharedEntropy,
     /// Instead of TCP, if there is one.
@@ -111,6 +118,7 @@ impl Builder {
             claim: None,
             config,
             home: None,
+            reproducible: false,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
             media: Vec::new(),
@@ -168,7 +176,20 @@ impl Builder {
     /// with the feature `spool`, its inbox, its outbox, the peers that it knows and the hashes of messages received. By default,
     /// and without these features, the node holds them in memory, and fewer of them.
     pub fn home(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.home = Some(folder.into());
+        self.home = Some(Home::Folder(folder.into()));
+        self
+    }
+
+    /// Data that outlives the node, but not the process, instead of a folder.
+    pub fn memory_home(mut self, home: MemoryHome) -> Self {
+        self.home = Some(Home::Memory(home));
+        self
+    }
+
+    /// Lets nothing depend on how fast the machine is, nor on how many cores it has: without a folder, on a runtime of one thread
+    /// whose time is paused, the same clock, entropy and media give the same run. Off by default.
+    pub const fn reproducible(mut self) -> Self {
+        self.reproducible = true;
         self
     }
 

@@ -1,9 +1,7 @@
 //! Puts a node together: connections, dedup, outbound, store-and-forward, inbound, supervision, listeners.
 
-#[cfg(feature = "spool")]
-use std::path::Path;
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -31,6 +29,7 @@ use dht_peers::{
 use dht_spool::{Outbox, SpoolError};
 #[cfg(feature = "saf")]
 use dht_stack::ByteBudget;
+use dht_stack::off_thread;
 use dht_transport::Transport;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tower::ServiceExt as _;
@@ -43,6 +42,7 @@ use crate::{
     counters::{Counters, Tally},
     discovery::{Answers, Dialler, Discoveries},
     events::{Event, Events},
+    home::Home,
     inbox::Subscribers,
     memory::Memory,
     node::Node,
@@ -80,6 +80,9 @@ impl Builder {
         if let Some(lookup) = self.lookup.clone() {
             builder = builder.lookup(move |name| lookup(name));
         }
+        if self.reproducible {
+            builder = builder.reproducible();
+        }
         #[cfg(feature = "saf")]
         let (builder, receipts) = crate::saf::receipt::offer(builder, &config.saf);
         #[cfg(feature = "overlay")]
@@ -88,13 +91,18 @@ impl Builder {
         // After the transport: a start that fails drops the tasks first.
         let tasks = Tasks::new(shared.events.clone());
 
+        let (folder, in_memory) = match &self.home {
+            Some(home) => (home.folder(), home.memory()),
+            None => (None, None),
+        };
+
         // Peers known before, and their bans: before the first connection.
         #[cfg(feature = "spool")]
-        let peers_file = open_peers(self.home.as_deref(), &shared, &tasks).await;
+        let peers_file = open_peers(folder, &shared, &tasks).await;
 
         // Dedup: before the first message, the table has what an earlier run of this home received.
         #[cfg(feature = "spool")]
-        let snapshot = open_snapshot(self.home.as_deref(), &shared, &tasks).await;
+        let snapshot = open_snapshot(folder, &shared, &tasks).await;
 
         // Outbound.
         let sending = Sending::start(&shared, config, &transport, &tasks);
@@ -102,14 +110,14 @@ impl Builder {
         // Store-and-forward.
         #[cfg(feature = "saf")]
         let saf = {
-            let home = self.home.as_deref();
             let stores = self.claim.is_none();
             let (send_queue, responses) = (sending.send_queue(), ByteBudget::new(memory.queued));
+            let home = self.home.as_ref();
             let started =
                 crate::saf::start(home, config, stores, &shared, send_queue, responses, &tasks)
                     .await;
             started.map_err(|source| StartError::Store {
-                path: home.map(crate::saf::saf_folder).unwrap_or_default(),
+                path: folder.map(crate::saf::saf_folder).unwrap_or_default(),
                 source,
             })?
         };
@@ -118,7 +126,7 @@ impl Builder {
 
         // Inbound.
         #[cfg(feature = "spool")]
-        let spool = open_spool(self.home.as_deref(), config, &shared, &tasks).await?;
+        let spool = open_spool(self.home.as_ref(), config, &shared, &tasks).await?;
         let subscribers = Arc::new(Subscribers::default());
         let application = ToApplication {
             subscribers: Arc::clone(&subscribers),
@@ -135,7 +143,10 @@ impl Builder {
 
         // Outbox.
         let is_durable = self.home.is_some() && cfg!(feature = "spool");
-        let entries = open_outbox(self.home.clone(), memory.queued).await?;
+        let entries = match in_memory {
+            Some(home) => home.outbox.clone(),
+            None => open_outbox(folder.map(Path::to_path_buf), memory.queued).await?,
+        };
         let parts = DriverParts {
             node: shared.clone(),
             transport: transport.clone(),
@@ -146,7 +157,13 @@ impl Builder {
             #[cfg(feature = "saf")]
             receipts: crate::saf::receipt::ReceiptAskers::new(transport.clone()),
         };
-        let (outbox, driver) = OutboxHandle::new(entries, is_durable, parts, memory.queued);
+        let (outbox, driver) = OutboxHandle::new(
+            entries,
+            is_durable,
+            in_memory.is_some(),
+            parts,
+            memory.queued,
+        );
         tasks.spawn("outbox", driver.run());
         tasks.spawn("outbox file", outbox.failed());
 
@@ -172,6 +189,10 @@ impl Builder {
             peers: peers.clone(),
             shared: shared.clone(),
             most: memory.messages(),
+            count: match self.reproducible {
+                true => 1,
+                false => std::thread::available_parallelism().map_or(1, usize::from),
+            },
         };
         workers.start(received.messages, &tasks);
 
@@ -327,7 +348,7 @@ async fn open_snapshot(
 /// The durable inbox in the home.
 #[cfg(feature = "spool")]
 async fn open_spool(
-    home: Option<&Path>,
+    home: Option<&Home>,
     config: &Config,
     shared: &Shared,
     tasks: &Tasks,
@@ -338,7 +359,10 @@ async fn open_spool(
     let (clock, events) = (Arc::clone(&shared.clock), shared.events.clone());
     let opened = crate::spool::Spool::open(home, config.inbox.clone(), clock, events).await;
     let spool = opened.map_err(|source| StartError::Inbox {
-        path: crate::spool::inbox_file(home),
+        path: home
+            .folder()
+            .map(crate::spool::inbox_file)
+            .unwrap_or_default(),
         source,
     })?;
     tasks.spawn("inbox expiry", spool.clone().expire());
@@ -349,8 +373,8 @@ async fn open_spool(
 /// The outbox in the home, or one in memory.
 async fn open_outbox(home: Option<PathBuf>, bytes: usize) -> Result<Outbox, StartError> {
     let path = home.clone().unwrap_or_default();
-    let opening = move || outbox::open(home.as_deref(), bytes);
-    let opened = tokio::task::spawn_blocking(opening).await;
+    let blocks = home.is_some();
+    let opened = off_thread(blocks, move || outbox::open(home.as_deref(), bytes)).await;
     opened
         .unwrap_or(Err(SpoolError::Closed))
         .map_err(|source| StartError::Outbox { path, source })
@@ -479,7 +503,7 @@ impl Sending {
     }
 }
 
-/// The inbound workers: one for each core, each with a stack and batches of its own. A worker that waited for a batch of
+/// The inbound workers: usually one for each core, each with a stack and batches of its own. A worker that waited for a batch of
 /// another would leave its core idle.
 struct Workers {
     config: InboundConfig,
@@ -490,14 +514,14 @@ struct Workers {
     shared: Shared,
     /// Most messages in flight in one worker.
     most: usize,
+    count: usize,
 }
 
 impl Workers {
     fn start(self, messages: mpsc::Receiver<InboundFrame>, tasks: &Tasks) {
         let messages = Arc::new(Mutex::new(messages));
         let (store, serve) = self.saf.layers();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..cores {
+        for _ in 0..self.count {
             let stack = Inbound::new(self.config, self.runtime.clone(), self.deliver.clone())
                 .push_protocol()
                 // Outside the protocol, which ends unreadable answers; messages it unpacks go on from here.

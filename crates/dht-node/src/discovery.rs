@@ -60,6 +60,7 @@ impl Discovery {
                 Err(_slow) => {
                     let mut search = pin!(self.searcher.discover(key));
                     return tokio::select! {
+                        biased;
                         found = &mut lookup => match found {
                             Ok(()) => Ok(()),
                             Err(_not_found) => search.await,

@@ -36,6 +36,7 @@ mod connection_watch;
 mod counters;
 mod discovery;
 mod events;
+mod home;
 mod inbox;
 mod memory;
 mod metrics;
@@ -68,6 +69,7 @@ pub use dht_saf::{Config as SafConfig, FetchSummary, SafEvent};
 pub use dht_spool::{EntryId, SendState, SpoolError, StateKind};
 pub use dht_stack::Rate;
 pub use events::{Event, EventStream};
+pub use home::MemoryHome;
 pub use inbox::{MAX_PAYLOAD_BYTES, Subscription};
 pub use metrics::describe_metrics;
 #[cfg(feature = "saf")]

@@ -17,7 +17,7 @@ mod standing;
 mod turns;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -28,6 +28,7 @@ pub use delivery::{Delivery, Undelivered};
 use dht_core::{Clock as _, Message, NodeId, PublicKey};
 use dht_outbound::SendError;
 use dht_spool::{Entry, EntryId, NewEntry, Outbox, OutboxConfig, Put, SpoolError};
+use dht_stack::off_thread;
 pub(crate) use driver::Driver;
 use parking_lot::Mutex;
 use tokio::{
@@ -88,6 +89,8 @@ pub(crate) struct OutboxHandle(Arc<Shared>);
 struct Shared {
     spool: Outbox,
     is_durable: bool,
+    /// The spool is not this node's alone, and stays open.
+    outlives: bool,
     node: NodeShared,
     /// Of half the memory each.
     places: Halves<Places>,
@@ -109,8 +112,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Signals {
     /// Bounded by the connections of the transport.
-    appeared: HashSet<NodeId>,
-    ended: HashSet<NodeId>,
+    appeared: BTreeSet<NodeId>,
+    ended: BTreeSet<NodeId>,
     /// Bounded by the rows of the spool.
     withdrawn: BTreeSet<EntryId>,
     /// Entries that were asked for and are not in [`Shared::live`].
@@ -162,6 +165,7 @@ impl OutboxHandle {
     pub(crate) fn new(
         spool: Outbox,
         is_durable: bool,
+        outlives: bool,
         parts: DriverParts,
         bytes: usize,
     ) -> (Self, Driver) {
@@ -170,6 +174,7 @@ impl OutboxHandle {
         let shared = Arc::new(Shared {
             spool,
             is_durable,
+            outlives,
             node: parts.node.clone(),
             places: Halves::new(|| Places::new(bytes / 2)),
             standings: Arc::new(Standings::new(parts.node.connections.clone())),
@@ -260,7 +265,7 @@ impl OutboxHandle {
                 return Ok(Some(Delivery::new(id, progress.subscribe())));
             }
             let spool = self.0.spool.clone();
-            let entry = tokio::task::spawn_blocking(move || spool.get(id)).await;
+            let entry = off_thread(spool.blocks(), move || spool.get(id)).await;
             let Some(entry) = entry.unwrap_or(Err(SpoolError::Closed))? else {
                 return Ok(None);
             };
@@ -323,9 +328,11 @@ impl OutboxHandle {
     /// Ends every delivery and closes the spool.
     pub(crate) async fn close(&self) {
         self.0.live.lock().clear();
-        let spool = self.0.spool.clone();
-        // It fails only if the runtime goes down, with all files.
-        let _ = tokio::task::spawn_blocking(move || spool.close()).await;
+        if !self.0.outlives {
+            let spool = self.0.spool.clone();
+            // It fails only if the runtime goes down, with all files.
+            let _ = off_thread(spool.blocks(), move || spool.close()).await;
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use dht_spool::{
     Arrival, DEFAULT_CONSUMER, Inbox, InboxConfig, Inserted, Limit, NewRow, Row, RowId, SpoolError,
     Ticket,
 };
+use dht_stack::off_thread;
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::{
@@ -23,6 +24,7 @@ use tokio::{
 
 use crate::{
     events::{Event, Events},
+    home::Home,
     received::Received,
 };
 
@@ -47,6 +49,8 @@ pub fn inbox_file(home: &Path) -> PathBuf {
 #[derive(Clone)]
 pub(crate) struct Spool {
     pub(crate) inbox: Inbox,
+    /// The inbox is not this node's alone, and stays open.
+    outlives: bool,
     clock: SharedClock,
     events: Events,
     warned: Arc<Mutex<Option<Instant>>>,
@@ -55,18 +59,25 @@ pub(crate) struct Spool {
 impl Spool {
     /// Opens the inbox of a home, which is made if it is not there.
     pub(crate) async fn open(
-        home: &Path,
+        home: &Home,
         config: InboxConfig,
         clock: SharedClock,
         events: Events,
     ) -> Result<Self, SpoolError> {
-        let home = home.to_path_buf();
-        let opening = tokio::task::spawn_blocking(move || {
-            fs::create_dir_all(&home)?;
-            Inbox::open(inbox_file(&home), config)
-        });
+        let inbox = match home {
+            Home::Memory(memory) => memory.inbox.clone(),
+            Home::Folder(folder) => {
+                let folder = folder.clone();
+                let opening = off_thread(true, move || {
+                    fs::create_dir_all(&folder)?;
+                    Inbox::open(inbox_file(&folder), config)
+                });
+                opening.await.unwrap_or(Err(SpoolError::Closed))?
+            }
+        };
         Ok(Self {
-            inbox: opening.await.unwrap_or(Err(SpoolError::Closed))?,
+            inbox,
+            outlives: home.memory().is_some(),
             clock,
             events,
             warned: Arc::default(),
@@ -182,9 +193,11 @@ impl Spool {
 
     /// Commits what is queued and closes the file.
     pub(crate) async fn close(&self) {
-        let inbox = self.inbox.clone();
-        // It fails only if the runtime shuts down, which closes the file too.
-        let _ = tokio::task::spawn_blocking(move || inbox.close()).await;
+        if !self.outlives {
+            let inbox = self.inbox.clone();
+            // It fails only if the runtime shuts down, which closes the file too.
+            let _ = off_thread(inbox.blocks(), move || inbox.close()).await;
+        }
     }
 
     /// A reader for the default consumer, from its oldest row on.
@@ -238,7 +251,7 @@ impl Reader {
             }
             self.newest.borrow_and_update();
             let (inbox, after) = (self.inbox.clone(), self.after);
-            let reading = tokio::task::spawn_blocking(move || {
+            let reading = off_thread(inbox.blocks(), move || {
                 inbox.read(DEFAULT_CONSUMER, Some(after), Limit::default())
             });
             match reading.await.unwrap_or(Err(SpoolError::Closed)) {
@@ -248,6 +261,7 @@ impl Reader {
                 Err(error) => {
                     tracing::warn!(%error, "the inbox cannot be read; it is tried again in a second");
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep(READ_WAIT) => continue,
                         _ = self.stopped.wait_for(|stopped| *stopped) => return None,
                     }
@@ -258,6 +272,7 @@ impl Reader {
                 continue;
             }
             tokio::select! {
+                biased;
                 changed = self.newest.changed() => changed.ok()?,
                 _ = self.stopped.wait_for(|stopped| *stopped) => return None,
             }

@@ -33,11 +33,12 @@ impl Watcher {
     pub(crate) async fn run(mut self, mut events: mpsc::Receiver<ConnectionEvent>) {
         loop {
             tokio::select! {
+                biased;
+                () = self.banned.notified() => self.peers.drop_banned(),
                 event = events.recv() => match event {
                     Some(event) => self.on_event(event),
                     None => return,
                 },
-                () = self.banned.notified() => self.peers.drop_banned(),
             }
         }
     }

@@ -142,6 +142,7 @@ impl<S> Server<S> {
         let mut tasks = JoinSet::new();
         loop {
             let (caller, stream) = tokio::select! {
+                biased;
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
                 stream = streams.next() => match stream {
                     Some(stream) => stream,

@@ -123,7 +123,7 @@ impl Node {
             clock: Arc::clone(clock) as _,
             entropy: Arc::clone(entropy),
             store,
-            ledger: Ledger::in_memory(),
+            ledger: Arc::new(Ledger::in_memory()),
             send_queue: Arc::clone(&queue) as _,
             responses: dht_stack::ByteBudget::new(64 << 20),
             bans,

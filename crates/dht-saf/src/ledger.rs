@@ -52,6 +52,15 @@ impl Ledger {
         }
     }
 
+    /// Whether calls wait for a device: false in memory.
+    #[must_use]
+    pub const fn blocks(&self) -> bool {
+        #[cfg(feature = "redb")]
+        return self.file.is_some();
+        #[cfg(not(feature = "redb"))]
+        false
+    }
+
     #[cfg(feature = "redb")]
     fn of((file, state): (file::LedgerFile, State)) -> Self {
         Self {

@@ -42,7 +42,7 @@ pub struct SafParts {
     /// Messages for other peers; `None` on a node that stores none.
     pub store: Option<Store>,
     /// Messages received from the stores of others.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     /// Sends requests and responses.
     pub send_queue: Arc<dyn SendQueue>,
     /// Memory for responses that wait to be sent; beyond it requests are answered with an empty response.
@@ -125,7 +125,7 @@ impl Saf {
             connections,
             clock: Arc::clone(&clock),
             entropy,
-            ledger: Arc::new(ledger),
+            ledger,
             send_queue,
             bans,
             dedup: dedup.clone(),

@@ -295,6 +295,12 @@ impl Inbox {
         self.journal.failed()
     }
 
+    /// Whether calls wait for a device: false in memory.
+    #[must_use]
+    pub fn blocks(&self) -> bool {
+        self.journal.blocks()
+    }
+
     /// Commits what is queued and closes the file, for all clones. Blocks.
     pub fn close(&self) {
         self.journal.close();

@@ -206,6 +206,11 @@ impl<S: State> Journal<S> {
         }
     }
 
+    /// Whether calls wait for a device.
+    pub(crate) fn blocks(&self) -> bool {
+        !self.shared.in_memory
+    }
+
     pub(crate) fn damaged_files(&self) -> u64 {
         self.shared.store.damaged_files()
     }

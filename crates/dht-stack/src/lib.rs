@@ -10,12 +10,14 @@
 //! | [`ByteBudget`] | hands out memory as permits; callers wait in order of arrival |
 //! | [`Sharded`] | a hash table with a lock per shard and a seeded hash |
 //! | [`TokenBuckets`] | holds each key to its rates, in constant space; [`TokenBucket`] is one of them |
+//! | [`off_thread`] | runs what blocks on another thread, and what does not on this one |
 //! | [`Channel`] | a bounded channel declared as data, so that cycles of waiting are found by a test |
 //!
 //! Composition, boxed errors and optional layers are tower's: `ServiceBuilder`, `BoxError`, `option_layer`.
 
 mod admission;
 mod batch;
+mod blocking;
 mod budget;
 mod channel;
 mod filter;
@@ -25,6 +27,7 @@ mod tokens;
 
 pub use admission::{LEVELS, NoPlace, Place, PriorityAdmission, Room, RoomAsk, reserved};
 pub use batch::{Batch, BatchFuture, BatchLost, BatchWork};
+pub use blocking::off_thread;
 pub use budget::{ByteBudget, BytePermit};
 pub use channel::{Channel, WhenFull, waiting_cycle};
 pub use filter::{Check, CheckFn, Filter, FilterFuture, FilterLayer, check_fn};

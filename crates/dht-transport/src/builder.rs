@@ -48,6 +48,7 @@ pub struct Builder {
     media: Vec<Arc<dyn Medium>>,
     lookup: Lookup,
     user_agent: Arc<str>,
+    reproducible: bool,
     handlers: Vec<(Bytes, mpsc::Sender<InboundStream>)>,
 }
 
@@ -73,6 +74,7 @@ impl Transport {
             media: Vec::new(),
             lookup: Arc::new(names::system),
             user_agent: "".into(),
+            reproducible: false,
             handlers: Vec::new(),
         }
     }
@@ -125,6 +127,15 @@ impl Builder {
     #[must_use]
     pub fn user_agent(mut self, user_agent: &str) -> Self {
         self.user_agent = user_agent.into();
+        self
+    }
+
+    /// Lets nothing depend on how fast the machine is: on a runtime of one thread whose time is paused, the same clock,
+    /// randomness and media give the same run. Windows of streams do not grow then, as the multiplexer measures round trips
+    /// by the operating system's clock.
+    #[must_use]
+    pub const fn reproducible(mut self) -> Self {
+        self.reproducible = true;
         self
     }
 
@@ -202,6 +213,7 @@ impl Builder {
             receiver: Receiver::new(budget, sink),
             unread: ByteBudget::new(config.max_unread_bytes_total.max(MAX_UNREAD_BYTES)),
             handlers: self.handlers,
+            reproducible: self.reproducible,
             events,
             liveness: Arc::new(Semaphore::new(config.liveness_sessions)),
             tasks,

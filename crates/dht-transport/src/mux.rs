@@ -5,7 +5,7 @@ pub(crate) use backlog::Backlog;
 pub(crate) use io::MuxIo;
 pub(crate) use meter::{LiveStreams, SendMeter};
 pub use substream::Substream;
-pub(crate) use task::{MuxTask, OpenRequest};
+pub(crate) use task::{MuxSettings, MuxTask, OpenRequest};
 
 mod backlog;
 mod frame;

@@ -36,6 +36,8 @@ pub(crate) struct State {
     /// Bytes that peers sent and no stream has read yet, for all connections.
     pub(crate) unread: ByteBudget,
     pub(crate) handlers: Vec<(Bytes, mpsc::Sender<InboundStream>)>,
+    /// Whether nothing may depend on how fast the machine is.
+    pub(crate) reproducible: bool,
     pub(crate) events: mpsc::Sender<ConnectionEvent>,
     pub(crate) liveness: Arc<Semaphore>,
     pub(crate) tasks: Tasks,

@@ -9,10 +9,10 @@ use super::{Disk, DiskFile};
 /// Bytes allocated beyond the end of a small file, so that one that grows by records is not copied for each.
 const LEAST_ROOM: usize = 4_096;
 
-/// Files in memory, for tests, simulations and nodes that keep nothing.
-#[derive(Debug, Default)]
+/// Files in memory, for tests, simulations and nodes that keep nothing. Clones share the files.
+#[derive(Clone, Debug, Default)]
 pub struct MemoryDisk {
-    files: Mutex<BTreeMap<String, Arc<MemoryFile>>>,
+    files: Arc<Mutex<BTreeMap<String, Arc<MemoryFile>>>>,
 }
 
 /// The bytes of a file; all handles share them.
@@ -56,6 +56,10 @@ impl Disk for MemoryDisk {
 
     fn sync_names(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn blocks(&self) -> bool {
+        false
     }
 }
 

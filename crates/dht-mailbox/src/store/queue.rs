@@ -213,6 +213,10 @@ impl Queue {
         self.arrived.notify_one();
     }
 
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.state.lock().waiting.is_empty()
+    }
+
     /// Refuses requests from now on.
     pub(super) fn close(&self) {
         self.state.lock().closed = true;

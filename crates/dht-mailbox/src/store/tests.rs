@@ -6,6 +6,11 @@ mod model;
 mod room;
 mod writer;
 
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
 use bytes::Bytes;
 use dht_core::{DedupHash, Deliverer};
 
@@ -348,9 +353,20 @@ fn a_closed_store_says_so() {
 }
 
 #[test]
+fn memory_answers_on_the_callers_thread() {
+    let store = Store::open_on(MemoryDisk::new(), small()).unwrap();
+    assert!(!store.blocks());
+    let mut ticket = pin!(store.submit(message(1, 1, 10), NOW).unwrap());
+    let answer = ticket
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(answer, Poll::Ready(Ok(_))), "{answer:?}");
+}
+
+#[test]
 fn the_queue_is_bounded() {
     let store = Store::open_on(
-        MemoryDisk::new(),
+        FaultyDisk::new(),
         StoreConfig {
             queue_bytes: 4_096,
             ..small()

@@ -86,10 +86,10 @@ impl Upkeep {
         found: Found,
     ) -> io::Result<Self> {
         Ok(Self {
+            syncer: Worker::start("mailbox-sync", queue, disk.blocks())?,
+            copier: Worker::start("mailbox-copy", queue, disk.blocks())?,
             disk,
             shared,
-            syncer: Worker::start("mailbox-sync", queue.clone())?,
-            copier: Worker::start("mailbox-copy", queue.clone())?,
             checkpoint_bytes,
             unsynced: Unsynced::default(),
             syncing: Unsynced::default(),
@@ -150,6 +150,11 @@ impl Upkeep {
         } else {
             self.unsynced.patience()
         }
+    }
+
+    /// Whether a worker has something to do or to tell.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.syncer.is_busy() || self.copier.is_busy()
     }
 
     /// After a background sync failed: tries again, and refuses whatever comes until it succeeds.

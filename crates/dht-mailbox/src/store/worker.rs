@@ -14,8 +14,14 @@ use super::queue::Queue;
 /// Work for another thread; its outcome is a number of bytes.
 pub(super) type Job = Box<dyn FnOnce() -> io::Result<u64> + Send>;
 
-/// A thread with room for one job.
-pub(super) struct Worker {
+/// Room for one job.
+pub(super) enum Worker {
+    Thread(WorkerThread),
+    /// Does each job as it is handed over, for a disk that makes nobody wait.
+    Inline(Option<io::Result<u64>>),
+}
+
+pub(super) struct WorkerThread {
     slot: Arc<Slot>,
     thread: Option<JoinHandle<()>>,
     busy: bool,
@@ -35,8 +41,50 @@ struct State {
 }
 
 impl Worker {
+    /// A worker for a disk that `blocks` or not; `writer` is woken when a job is done.
+    pub(super) fn start(name: &str, writer: &Arc<Queue>, blocks: bool) -> io::Result<Self> {
+        Ok(match blocks {
+            true => Self::Thread(WorkerThread::start(name, Arc::clone(writer))?),
+            false => Self::Inline(None),
+        })
+    }
+
+    /// Whether a job is under way or its outcome not taken.
+    pub(super) const fn is_busy(&self) -> bool {
+        match self {
+            Self::Thread(thread) => thread.busy,
+            Self::Inline(outcome) => outcome.is_some(),
+        }
+    }
+
+    /// Hands over a job; only when not busy.
+    pub(super) fn submit(&mut self, job: Job) {
+        match self {
+            Self::Thread(thread) => thread.submit(job),
+            Self::Inline(outcome) => *outcome = Some(job()),
+        }
+    }
+
+    /// The outcome of the job, once it is there.
+    pub(super) fn poll(&mut self) -> Option<io::Result<u64>> {
+        match self {
+            Self::Thread(thread) => thread.poll(),
+            Self::Inline(outcome) => outcome.take(),
+        }
+    }
+
+    /// Waits for the outcome of the job, if one is under way.
+    pub(super) fn wait(&mut self) -> Option<io::Result<u64>> {
+        match self {
+            Self::Thread(thread) => thread.wait(),
+            Self::Inline(outcome) => outcome.take(),
+        }
+    }
+}
+
+impl WorkerThread {
     /// Starts the thread; `writer` is woken when a job is done.
-    pub(super) fn start(name: &str, writer: Arc<Queue>) -> io::Result<Self> {
+    fn start(name: &str, writer: Arc<Queue>) -> io::Result<Self> {
         let slot = Arc::new(Slot {
             writer,
             state: Mutex::default(),
@@ -55,27 +103,19 @@ impl Worker {
         })
     }
 
-    /// Whether a job is under way or its outcome not taken.
-    pub(super) const fn is_busy(&self) -> bool {
-        self.busy
-    }
-
-    /// Hands over a job; only when not busy.
-    pub(super) fn submit(&mut self, job: Job) {
+    fn submit(&mut self, job: Job) {
         self.busy = true;
         self.slot.state.lock().job = Some(job);
         self.slot.changed.notify_all();
     }
 
-    /// The outcome of the job, once it is there.
-    pub(super) fn poll(&mut self) -> Option<io::Result<u64>> {
+    fn poll(&mut self) -> Option<io::Result<u64>> {
         let outcome = self.slot.state.lock().outcome.take()?;
         self.busy = false;
         Some(outcome)
     }
 
-    /// Waits for the outcome of the job, if one is under way.
-    pub(super) fn wait(&mut self) -> Option<io::Result<u64>> {
+    fn wait(&mut self) -> Option<io::Result<u64>> {
         if !self.busy {
             return None;
         }
@@ -88,7 +128,7 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for WorkerThread {
     fn drop(&mut self) {
         self.slot.state.lock().stop = true;
         self.slot.changed.notify_all();

@@ -1,4 +1,4 @@
-//! The one thread that writes: it commits what is waiting, then looks after the disk.
+//! The one that writes, usually a thread: it commits what is waiting, then looks after the disk.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -31,6 +31,8 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// The writer's state.
 pub(super) struct WriterState {
+    /// Dropped first.
+    _abandon: AbandonOnDrop,
     disk: Arc<dyn Disk>,
     config: StoreConfig,
     shared: Arc<Shared>,
@@ -68,7 +70,8 @@ impl WriterState {
             config.checkpoint_bytes,
             opened.found,
         );
-        let writer = Self {
+        let mut writer = Self {
+            _abandon: AbandonOnDrop(Arc::clone(&queue)),
             upkeep: upkeep.map_err(|error| StoreError::Thread(error.kind()))?,
             disk,
             config,
@@ -81,6 +84,8 @@ impl WriterState {
             pace: Pace::default(),
         };
         writer.publish(0);
+        // What opening found is looked after beside the first requests.
+        writer.look_after_disk();
         Ok(writer)
     }
 
@@ -90,22 +95,40 @@ impl WriterState {
 
     /// Runs until the queue is closed and empty.
     pub(super) fn run(mut self) {
-        let _abandon = AbandonOnDrop(self.queue.clone());
-        // What opening found is looked after beside the first requests.
-        self.look_after_disk();
+        while self.turn(self.patience()) {}
+        self.finish();
+    }
+
+    /// Does everything that is waiting, and returns the writer.
+    ///
+    /// Correctness: by value, so that a panic drops it, which answers the callers.
+    pub(super) fn settle(mut self) -> Self {
         loop {
-            let taken = self
-                .queue
-                .take(BATCH_REQUESTS, BATCH_BYTES, self.patience());
-            if taken.commands.is_empty() && taken.closed {
-                break;
+            let is_open = self.turn(Some(Duration::ZERO));
+            let has_more =
+                self.queue.has_waiting() || self.has_long_work() || self.upkeep.is_busy();
+            if !is_open || !has_more {
+                return self;
             }
-            let (commands, permits): (Vec<_>, Vec<_>) = taken.commands.into_iter().unzip();
-            self.commit(commands);
-            drop(permits);
-            self.look_after_disk();
         }
+    }
+
+    /// Makes everything durable, at the end.
+    pub(super) fn finish(mut self) {
         self.upkeep.finish(self.log.position(), self.log.active());
+    }
+
+    /// One group commit of what comes within `patience`; false once nothing will.
+    fn turn(&mut self, patience: Option<Duration>) -> bool {
+        let taken = self.queue.take(BATCH_REQUESTS, BATCH_BYTES, patience);
+        if taken.commands.is_empty() && taken.closed {
+            return false;
+        }
+        let (commands, permits): (Vec<_>, Vec<_>) = taken.commands.into_iter().unzip();
+        self.commit(commands);
+        drop(permits);
+        self.look_after_disk();
+        true
     }
 
     /// How long to wait for requests: not at all while there is other work.

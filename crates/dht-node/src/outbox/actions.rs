@@ -9,6 +9,7 @@ use dht_core::{
 use dht_outbound::{Outbound, SearchCause, SelectConfig, SendError};
 use dht_peers::{ConnectedPeers, Directory, FeatureRule, NetGroup, PeerFilter};
 use dht_spool::EntryId;
+use dht_stack::off_thread;
 use dht_transport::Transport;
 use tokio::time::{Instant, sleep};
 
@@ -66,8 +67,9 @@ impl Actions {
     pub(super) async fn deliver_locally(self, id: EntryId, hash: DedupHash) -> Event {
         let spool = self.shared.spool.clone();
         let me = *self.parts.node.identity.public_key();
+        let blocks = spool.blocks();
         let read = move || Some((spool.get(id).ok()??, spool.content(id).ok()??));
-        let read = tokio::task::spawn_blocking(read).await.ok().flatten();
+        let read = off_thread(blocks, read).await.flatten();
         let Some((entry, content)) = read else {
             return Event::Local(false);
         };

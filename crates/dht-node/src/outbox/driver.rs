@@ -11,6 +11,7 @@ use dht_outbound::SearchCause;
 use dht_spool::{
     Entry, EntryContent, EntryFilter, EntryId, SendState, SpoolError, StateKind, Transition,
 };
+use dht_stack::off_thread;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, watch},
@@ -102,20 +103,22 @@ impl Driver {
                 }
             };
             tokio::select! {
-                Some(done) = self.running.next(), if !self.running.is_empty() => self.on_done(done),
-                fresh = self.arriving.recv() => match fresh {
-                    Some(fresh) => self.on_fresh(fresh),
-                    None => return,
-                },
+                // What comes seldom first, and what has begun before more is taken.
+                biased;
+                _ = ticks.tick() => {
+                    tick = tick.wrapping_add(1);
+                    self.on_tick(tick.is_multiple_of(TICKS_A_CLEAN_UP));
+                }
                 () = timer => self.on_timers(),
                 () = shared.signalled.notified() => {
                     let signals = std::mem::take(&mut *shared.signals.lock());
                     self.on_signals(&signals);
                 }
-                _ = ticks.tick() => {
-                    tick = tick.wrapping_add(1);
-                    self.on_tick(tick.is_multiple_of(TICKS_A_CLEAN_UP));
-                }
+                Some(done) = self.running.next(), if !self.running.is_empty() => self.on_done(done),
+                fresh = self.arriving.recv() => match fresh {
+                    Some(fresh) => self.on_fresh(fresh),
+                    None => return,
+                },
             }
             self.read_ready();
         }
@@ -136,8 +139,9 @@ impl Driver {
     fn list(&self, after: Option<EntryId>) {
         let spool = self.shared.spool.clone();
         self.spawn(async move {
+            let blocks = spool.blocks();
             let list = move || spool.list(EntryFilter::default(), after, PAGE);
-            let entries = tokio::task::spawn_blocking(list).await;
+            let entries = off_thread(blocks, list).await;
             Done::Listed(entries.unwrap_or(Err(SpoolError::Closed)))
         });
     }
@@ -223,7 +227,7 @@ impl Driver {
         for id in signals.wanted.iter().copied() {
             let spool = self.shared.spool.clone();
             self.spawn(async move {
-                let entry = tokio::task::spawn_blocking(move || spool.get(id)).await;
+                let entry = off_thread(spool.blocks(), move || spool.get(id)).await;
                 let entry = entry.unwrap_or(Err(SpoolError::Closed));
                 Done::Listed(entry.map(Vec::from_iter))
             });
@@ -293,7 +297,7 @@ impl Driver {
                 let places = shared.places.of(shared.standings.of(&recipient));
                 let place = places.take_bytes(&recipient, bytes).await;
                 let spool = shared.spool.clone();
-                let content = tokio::task::spawn_blocking(move || spool.content(id)).await;
+                let content = off_thread(spool.blocks(), move || spool.content(id)).await;
                 Done::Read(id, content.unwrap_or(Err(SpoolError::Closed)), place)
             });
         }

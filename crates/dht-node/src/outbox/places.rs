@@ -1,7 +1,7 @@
 //! Room for messages that are being sent: where callers wait.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Weak},
 };
 
@@ -27,7 +27,7 @@ const SWEEP: usize = 1_024;
 pub(super) struct Places {
     all: Arc<Semaphore>,
     bytes: ByteBudget,
-    recipients: Mutex<HashMap<NodeId, Weak<Share>>>,
+    recipients: Mutex<BTreeMap<NodeId, Weak<Share>>>,
 }
 
 /// What one recipient may take.

@@ -3,10 +3,13 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use dht_mailbox::{MemoryDisk, Store, StoreConfig, StoreError};
 use dht_saf::Ledger;
+
+use crate::home::MemoryHome;
 
 /// Folder of the store within a home.
 const FOLDER: &str = "saf";
@@ -25,15 +28,24 @@ pub fn ledger_file(home: &Path) -> PathBuf {
     saf_folder(home).join(LEDGER)
 }
 
-/// Opens the store, if this node has one, and the ledger: in `folder`, or in memory without one. Blocks.
-pub(super) fn open(
-    folder: Option<&Path>,
+/// Opens the store, if this node has one, and the ledger in memory.
+pub(super) fn open_in_memory(
+    home: Option<&MemoryHome>,
     config: Option<StoreConfig>,
-) -> Result<(Option<Store>, Ledger), StoreError> {
-    let Some(folder) = folder else {
-        let store = config.map(|config| Store::open_on(MemoryDisk::new(), config));
-        return Ok((store.transpose()?, Ledger::in_memory()));
+) -> Result<(Option<Store>, Arc<Ledger>), StoreError> {
+    let (disk, ledger) = match home {
+        Some(home) => (home.store.clone(), Arc::clone(&home.ledger)),
+        None => (MemoryDisk::new(), Arc::new(Ledger::in_memory())),
     };
+    let store = config.map(|config| Store::open_on(disk, config));
+    Ok((store.transpose()?, ledger))
+}
+
+/// Opens the store, if this node has one, and the ledger in `folder`. Blocks.
+pub(super) fn open(
+    folder: &Path,
+    config: Option<StoreConfig>,
+) -> Result<(Option<Store>, Arc<Ledger>), StoreError> {
     // The store first: it creates the folder, and its lock also guards the ledger.
     let store = match config {
         Some(config) => Some(Store::open(folder, config)?),
@@ -46,7 +58,7 @@ pub(super) fn open(
     let ledger = Ledger::open(folder.join(LEDGER))?;
     #[cfg(not(feature = "spool"))]
     let ledger = Ledger::in_memory();
-    Ok((store, ledger))
+    Ok((store, Arc::new(ledger)))
 }
 
 /// Advice to the user about an error of the store.

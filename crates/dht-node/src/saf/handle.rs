@@ -1,12 +1,12 @@
 //! Starts store-and-forward, runs it, and closes its files.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use dht_core::{Clock as _, Features, NodeId, PublicKey, RemotePeer, SendQueue};
 use dht_dedup::DedupEntry;
 use dht_mailbox::{Store, StoreError};
 use dht_saf::{Saf, SafEvent, SafLayer, SafParts, StoreLayer};
-use dht_stack::ByteBudget;
+use dht_stack::{ByteBudget, off_thread};
 use tokio::{
     sync::broadcast,
     time::{MissedTickBehavior, interval},
@@ -16,6 +16,7 @@ use super::files;
 use crate::{
     config::Config,
     events::{Event, Events},
+    home::Home,
     shared::Shared,
     tasks::Tasks,
 };
@@ -35,7 +36,7 @@ pub(crate) struct SafHandle(Option<Saf>);
 /// # Errors
 /// [`StoreError`] if the store or the ledger cannot be opened.
 pub(crate) async fn start(
-    home: Option<&Path>,
+    home: Option<&Home>,
     config: &Config,
     stores: bool,
     shared: &Shared,
@@ -49,13 +50,17 @@ pub(crate) async fn start(
     let features = shared.identity.features();
     let stores = stores && features.contains(Features::DHT_STORE_FORWARD);
     let store_config = stores.then(|| match home {
-        Some(_) => config.saf.store(),
-        None => config.saf.store_in_memory(config.memory_mib),
+        Some(Home::Folder(_)) => config.saf.store(),
+        _ => config.saf.store_in_memory(config.memory_mib),
     });
-    let folder = home.map(files::saf_folder);
-    let opening = move || files::open(folder.as_deref(), store_config);
-    let opened = tokio::task::spawn_blocking(opening).await;
-    let (store, ledger) = opened.unwrap_or(Err(StoreError::Closed))?;
+    let (store, ledger) = match home.and_then(Home::folder) {
+        Some(folder) => {
+            let folder = files::saf_folder(folder);
+            let opened = off_thread(true, move || files::open(&folder, store_config)).await;
+            opened.unwrap_or(Err(StoreError::Closed))?
+        }
+        None => files::open_in_memory(home.and_then(Home::memory), store_config)?,
+    };
     // Messages received before this start are duplicates from the first message on.
     let received = ledger.snapshot().into_iter();
     let received = received.map(|(key, until)| DedupEntry {
@@ -125,7 +130,8 @@ impl SafHandle {
     /// Writes what is pending and closes the files, so that they can be opened again.
     pub(crate) async fn close(&self) {
         let Some(saf) = self.0.clone() else { return };
-        let closed = tokio::task::spawn_blocking(move || {
+        let blocks = saf.ledger().blocks() || saf.store().is_some_and(Store::blocks);
+        let closed = off_thread(blocks, move || {
             if let Err(error) = saf.ledger().close() {
                 tracing::warn!(%error, "received messages may be forgotten");
             }

@@ -254,6 +254,7 @@ impl<N: SyncNetwork> Inner<N> {
             let now = Instant::now();
             let slow = lookup.next_slow(now);
             let (peer, answer) = tokio::select! {
+                biased;
                 answered = asks.next() => match answered {
                     Some(answered) => answered,
                     None => return false,

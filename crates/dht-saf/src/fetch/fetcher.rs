@@ -232,14 +232,17 @@ impl Fetcher {
         let summary = self.tracker.lock().tick(self.parts.clock.now());
         self.report(summary);
         let ledger = Arc::clone(&self.parts.ledger);
-        blocking("ledger", move || ledger.flush()).await;
+        blocking("ledger", ledger.blocks(), move || ledger.flush()).await;
     }
 
     /// Forgets received messages that no peer can store any more.
     pub(crate) async fn forget_old(&self) {
         let now = self.parts.clock.now();
         let ledger = Arc::clone(&self.parts.ledger);
-        blocking("ledger", move || ledger.prune(now).map(drop)).await;
+        blocking("ledger", ledger.blocks(), move || {
+            ledger.prune(now).map(drop)
+        })
+        .await;
     }
 
     /// Registers and sends a request for messages stored from second `since` on.

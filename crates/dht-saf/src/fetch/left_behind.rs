@@ -1,6 +1,6 @@
 //! Remembers who stores messages that this node had no place for, and when to ask again. No I/O, no clock.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use dht_core::{NodeId, RemotePeer, UnixSeconds};
 
@@ -13,7 +13,7 @@ const MAX_PEERS: usize = 1024;
 
 /// Peers that store messages which were fetched and not taken.
 #[derive(Debug, Default)]
-pub(super) struct LeftBehind(HashMap<NodeId, Repetition>);
+pub(super) struct LeftBehind(BTreeMap<NodeId, Repetition>);
 
 #[derive(Debug)]
 struct Repetition {

@@ -343,7 +343,7 @@ impl Fetcher {
             ledger.flush()?;
             read.map_or(Ok(()), |read| ledger.read_up_to(&key, read))
         };
-        blocking("ledger", advancing).await;
+        blocking("ledger", self.parts.ledger.blocks(), advancing).await;
         if counts.left > 0 {
             self.left.lock().add(responder, self.parts.clock.now());
         } else {

@@ -1,7 +1,7 @@
 //! Tracks requests for stored messages, and the peers that have not sent everything they store: 05 sections 7 to 9.
 //! No I/O, no clock.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use dht_core::{DedupHash, NodeId, UnixSeconds};
 
@@ -83,7 +83,7 @@ pub(super) enum Finished {
 pub(super) struct FetchTracker {
     config: TrackerConfig,
     pending: HashMap<NodeId, PendingRequest>,
-    fetches: HashMap<NodeId, PeerFetch>,
+    fetches: BTreeMap<NodeId, PeerFetch>,
     /// Peers that let a deadline pass and have sent no response since.
     silent: HashSet<NodeId>,
     /// Counts since no fetch was running.
@@ -129,7 +129,7 @@ impl FetchTracker {
         Self {
             config,
             pending: HashMap::new(),
-            fetches: HashMap::new(),
+            fetches: BTreeMap::new(),
             silent: HashSet::new(),
             summary: None,
         }

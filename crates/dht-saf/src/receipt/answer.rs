@@ -51,6 +51,7 @@ pub(crate) async fn serve<T, D, F>(
     let mut peers = HashMap::<NodeId, Arc<()>>::new();
     loop {
         tokio::select! {
+            biased;
             Some(_) = answering.join_next(), if !answering.is_empty() => {
                 peers.retain(|_, streams| Arc::strong_count(streams) > 1);
             }
@@ -87,6 +88,7 @@ where
     let mut asking = true;
     while asking || !answers.is_empty() {
         tokio::select! {
+            biased;
             Some(first) = answers.next(), if !answers.is_empty() => {
                 let mut bytes = Vec::with_capacity(ANSWER_BYTES);
                 push(&mut bytes, first);

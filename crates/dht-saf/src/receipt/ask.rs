@@ -152,6 +152,7 @@ where
         }
     };
     tokio::select! {
+        biased;
         ended = ask => ended,
         ended = hear => ended,
         ended = silence => ended,

@@ -135,7 +135,7 @@ impl Server {
         // The semaphore is never closed.
         let _reader = self.readers.acquire().await.ok()?;
         let store = self.store.clone();
-        blocking("store", move || store.fetch(&query)).await
+        blocking("store", store.blocks(), move || store.fetch(&query)).await
     }
 
     fn send(&self, requester: &RemotePeer, request_id: u32, mut response: Response) -> Disposition {

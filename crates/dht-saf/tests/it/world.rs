@@ -268,7 +268,7 @@ impl World {
                 clock: Arc::clone(&clock) as dht_core::SharedClock,
                 entropy: Arc::new(SeededEntropy::new(seed)),
                 store: Some(store),
-                ledger,
+                ledger: Arc::new(ledger),
                 send_queue: Arc::clone(&node) as Arc<dyn SendQueue>,
                 responses: dht_stack::ByteBudget::new(64 << 20),
                 bans: policy,

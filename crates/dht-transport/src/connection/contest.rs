@@ -32,11 +32,13 @@ impl Contest {
                 is_loser_alive = true;
             };
             tokio::select! {
+                biased;
                 () = winner.probe() => {}
                 () = loser_answers.then(|()| pending()) => {}
             }
         };
         let answered = tokio::select! {
+            biased;
             () = winner.closed() => return None,
             answered = timeout(limit, answer) => answered.is_ok(),
         };

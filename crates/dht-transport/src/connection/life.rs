@@ -31,7 +31,7 @@ use crate::{
     limits::{ANSWER_LINGER, CLOSE_TIMEOUT, DRAIN_TIMEOUT, PROBE_TIMEOUT},
     messaging::{End, InboundSlot, MESSAGING_PROTOCOL},
     metrics,
-    mux::{Backlog, LiveStreams, MuxTask, SendMeter, Substream},
+    mux::{Backlog, LiveStreams, MuxSettings, MuxTask, SendMeter, Substream},
     negotiate,
     outlets::InboundStream,
     state::State,
@@ -78,12 +78,15 @@ impl State {
         }));
         let mux_task = MuxTask::new(
             channel,
-            direction == Direction::Outbound,
+            MuxSettings {
+                we_dialled: direction == Direction::Outbound,
+                max_inbound: self.config.max_inbound_streams,
+                measures: !self.reproducible,
+            },
             incoming,
             live,
             meter,
             Backlog::new(self.unread.clone()),
-            self.config.max_inbound_streams,
         );
         metrics::opened(direction, took.as_secs_f64());
         let total = match direction {
@@ -221,6 +224,7 @@ impl Life {
                 return;
             };
             let other = tokio::select! {
+                biased;
                 other = contest.run(&state.table) => other,
                 () = connection.closed() => None,
             };

@@ -153,6 +153,7 @@ async fn welcome(state: Arc<State>, accepted: Accepted, slot: HandshakeSlot) {
                 return state.refused(Refusal::Liveness);
             };
             tokio::select! {
+                biased;
                 () = state.stopping.cancelled() => {}
                 _ended = liveness::echo(socket) => {}
             }

@@ -1,7 +1,7 @@
 //! Which connection counts for each peer, and who wins when there are two.
 //! docs/protocol/02-transport-and-connectivity.md section 9.5.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use dht_core::NodeId;
 use dht_peers::Direction;
@@ -13,7 +13,7 @@ use super::handle::Connection;
 #[derive(Debug)]
 pub(crate) struct Table {
     own: NodeId,
-    peers: Mutex<HashMap<NodeId, Entry>>,
+    peers: Mutex<BTreeMap<NodeId, Entry>>,
 }
 
 /// The connections of one peer.
@@ -172,12 +172,8 @@ impl Table {
     /// Every connection that counts, by node id.
     pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
         let peers = self.peers.lock();
-        let mut all: Vec<_> = peers
-            .values()
-            .map(|entry| Arc::clone(&entry.current))
-            .collect();
-        all.sort_unstable_by_key(|connection| *connection.node_id());
-        all
+        let all = peers.values().map(|entry| Arc::clone(&entry.current));
+        all.collect()
     }
 
     /// Every connection, those that lost a tie-break and have not ended included, in no order.

@@ -1,7 +1,7 @@
 //! Sending: one task for each peer that has, or had a moment ago, messages waiting.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
@@ -41,7 +41,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_millis(250);
 /// The queues of all peers.
 #[derive(Debug)]
 pub(crate) struct PeerQueues {
-    peers: Mutex<HashMap<NodeId, Arc<PeerQueue>>>,
+    peers: Mutex<BTreeMap<NodeId, Arc<PeerQueue>>>,
     limits: Limits,
     shared: SharedBytes,
 }
@@ -264,6 +264,7 @@ impl<C: Connect> PeerSession<C> {
             // A broken connection is known to be one a moment later; the next attempt must not find it again.
             let settled = async {
                 tokio::select! {
+                    biased;
                     () = connection.closed() => {}
                     () = connection.until_retired() => {}
                 }

@@ -62,9 +62,14 @@ impl Header {
         }
     }
 
+    /// Whether this answers a ping.
+    pub(super) const fn answers_ping(self) -> bool {
+        self.kind == TYPE_PING && self.flags & FLAG_ACK != 0
+    }
+
     /// Whether this answers [`PROBE_PING`].
     pub(super) const fn answers_probe(self) -> bool {
-        self.kind == TYPE_PING && self.flags & FLAG_ACK != 0 && self.value == PROBE
+        self.answers_ping() && self.value == PROBE
     }
 
     /// Whether the frame begins a stream.

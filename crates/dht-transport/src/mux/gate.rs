@@ -36,6 +36,8 @@ pub(super) struct ControlFlood;
 /// Where the multiplexer is in the frames it reads.
 pub(super) struct Gate {
     backlog: Arc<Backlog>,
+    /// Whether the multiplexer gets the answers to its own pings.
+    measures: bool,
     pub(super) header: HeaderBytes,
     /// Bytes of the header that were handed on.
     given: usize,
@@ -65,9 +67,10 @@ struct ControlFrames {
 // === impl Gate ===
 
 impl Gate {
-    pub(super) fn new(backlog: Arc<Backlog>) -> Self {
+    pub(super) fn new(backlog: Arc<Backlog>, measures: bool) -> Self {
         Self {
             backlog,
+            measures,
             header: HeaderBytes::default(),
             given: 0,
             charged: false,
@@ -84,6 +87,10 @@ impl Gate {
             stall: None,
             pace: None,
         }
+    }
+
+    pub(super) const fn backlog(&self) -> &Arc<Backlog> {
+        &self.backlog
     }
 
     /// Bytes of the body that the multiplexer has yet to read.
@@ -170,9 +177,12 @@ impl Gate {
         count
     }
 
-    /// Throws the frame away if it is one that the multiplexer did not ask for.
-    pub(super) fn skip_probe_answer(&mut self) -> bool {
-        let skip = self.header.get().is_some_and(Header::answers_probe);
+    /// Throws the frame away if it answers a ping that is not the multiplexer's, or one whose answer it is not to see: without
+    /// that it pings no more, and no window grows.
+    pub(super) fn skip_answer(&mut self) -> bool {
+        let skips =
+            |header: Header| header.answers_probe() || (header.answers_ping() && !self.measures);
+        let skip = self.header.get().is_some_and(skips);
         if skip {
             self.next_frame();
         }

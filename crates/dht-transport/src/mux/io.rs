@@ -42,7 +42,7 @@ impl MuxIo {
         mut channel: NoiseStream<Socket>,
         meter: Arc<SendMeter>,
         outgoing: OutgoingBytes,
-        backlog: Arc<Backlog>,
+        gate: Gate,
     ) -> Self {
         channel.cork();
         Self {
@@ -51,13 +51,13 @@ impl MuxIo {
             tracker: Tracker::default(),
             outgoing,
             held: 0,
-            gate: Gate::new(Arc::clone(&backlog)),
-            backlog,
+            backlog: Arc::clone(gate.backlog()),
+            gate,
             flushed: false,
         }
     }
 
-    /// Reads a part of one frame, never beyond its end. Answers to probes are left out.
+    /// Reads a part of one frame, never beyond its end. Answers that the multiplexer does not get are left out.
     fn poll_frame(&mut self, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
         /// Answers left out in one poll, so that a peer that sends nothing else does not keep the thread.
         const MOST_SKIPPED: usize = 64;
@@ -92,7 +92,7 @@ impl MuxIo {
                 self.channel.send_corked(cx)?;
                 return Poll::Pending;
             }
-            if !self.gate.skip_probe_answer() {
+            if !self.gate.skip_answer() {
                 return Poll::Ready(Ok(self.gate.hand_on(out)));
             }
             self.meter.hear();

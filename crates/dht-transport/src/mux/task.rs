@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use yamux::{ConnectionError, Mode};
 
 use super::{
-    Backlog, LiveStreams, MuxIo, SendMeter, Substream, backlog::Place, config, meter::LiveGuard,
-    outgoing::OutgoingBytes,
+    Backlog, LiveStreams, MuxIo, SendMeter, Substream, backlog::Place, config, gate::Gate,
+    meter::LiveGuard, outgoing::OutgoingBytes,
 };
 use crate::{error::StreamError, limits::MAX_OUTBOUND_STREAMS, medium::Socket, noise::NoiseStream};
 
@@ -22,6 +22,16 @@ pub(crate) type OpenRequest = oneshot::Sender<Result<Substream, StreamError>>;
 
 /// Requests taken from the channel while the multiplexer cannot open a stream.
 const MAX_WAITING_OPENS: usize = 64;
+
+/// Settings of one multiplexed connection.
+#[derive(Clone, Copy)]
+pub(crate) struct MuxSettings {
+    pub(crate) we_dialled: bool,
+    /// Streams of the peer at one time.
+    pub(crate) max_inbound: usize,
+    /// Whether the multiplexer may measure round trips, by the operating system's clock, and let windows grow with them.
+    pub(crate) measures: bool,
+}
 
 /// Polls the multiplexer until the connection ends.
 ///
@@ -42,20 +52,20 @@ pub(crate) struct MuxTask {
 impl MuxTask {
     pub(crate) fn new(
         channel: NoiseStream<Socket>,
-        we_dialled: bool,
+        settings: MuxSettings,
         requests: mpsc::Receiver<OpenRequest>,
         live: Arc<LiveStreams>,
         meter: Arc<SendMeter>,
         backlog: Arc<Backlog>,
-        max_inbound: usize,
     ) -> Self {
-        let mode = if we_dialled {
+        let mode = if settings.we_dialled {
             Mode::Client
         } else {
             Mode::Server
         };
         let outgoing = OutgoingBytes::new();
-        let io = MuxIo::new(channel, meter, outgoing.clone(), Arc::clone(&backlog));
+        let gate = Gate::new(Arc::clone(&backlog), settings.measures);
+        let io = MuxIo::new(channel, meter, outgoing.clone(), gate);
         let mux = yamux::Connection::new(io, config(), mode);
         let ended = CancellationToken::new();
         Self {
@@ -65,7 +75,7 @@ impl MuxTask {
             live,
             backlog,
             outgoing,
-            max_inbound,
+            max_inbound: settings.max_inbound,
             ended,
         }
     }

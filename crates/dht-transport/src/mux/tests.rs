@@ -35,12 +35,15 @@ impl End {
         let backlog = Backlog::new(ByteBudget::new(1 << 20));
         let mut task = MuxTask::new(
             channel,
-            we_dialled,
+            MuxSettings {
+                we_dialled,
+                max_inbound: 32,
+                measures: true,
+            },
             incoming,
             Arc::default(),
             Arc::default(),
             backlog,
-            32,
         );
         let (accepted, streams) = mpsc::channel(32);
         let ended = tokio::spawn(async move {

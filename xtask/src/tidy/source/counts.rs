@@ -8,6 +8,26 @@ use syn::{Attribute, Item};
 use super::{Source, attributes, is_test, tokens};
 
 impl Source {
+    /// Places of `select!` without `biased`, by file and line: tokio tries their branches in an order that no seed determines.
+    pub(crate) fn unordered_selects(&self) -> Vec<(&str, usize)> {
+        let mut found = Vec::new();
+        for file in &self.files {
+            let mut lines = file.text.lines().enumerate();
+            while let Some((number, line)) = lines.next() {
+                let code = line.trim_start();
+                if code.starts_with("//") || !code.contains("select! {") {
+                    continue;
+                }
+                let mut body = lines.by_ref().map(|(_, line)| line.trim());
+                let first = body.find(|line| !line.starts_with("//"));
+                if first != Some("biased;") {
+                    found.push((file.path.as_str(), number + 1));
+                }
+            }
+        }
+        found
+    }
+
     /// Lines without test modules.
     pub(crate) fn lines(&self) -> usize {
         let files = self.files.iter();

@@ -1,0 +1,61 @@
+//! Where a node keeps what outlives a restart.
+
+use std::path::{Path, PathBuf};
+
+#[cfg(feature = "saf")]
+use dht_mailbox::MemoryDisk;
+#[cfg(feature = "saf")]
+use dht_saf::Ledger;
+use dht_spool::Outbox;
+
+/// A folder, or memory that outlives the node.
+pub(crate) enum Home {
+    Folder(PathBuf),
+    Memory(MemoryHome),
+}
+
+/// A home in memory: what a node keeps outlives it and ends with the process. For simulations that restart nodes: with it a
+/// node uses no thread of its own. For one node at a time; clones share it.
+///
+/// The table of messages seen is not kept, as after a crash; what the inbox has or had is recognised all the same.
+#[derive(Clone, Debug)]
+pub struct MemoryHome {
+    pub(crate) outbox: Outbox,
+    #[cfg(feature = "spool")]
+    pub(crate) inbox: dht_spool::Inbox,
+    #[cfg(feature = "saf")]
+    pub(crate) store: MemoryDisk,
+    #[cfg(feature = "saf")]
+    pub(crate) ledger: std::sync::Arc<Ledger>,
+}
+
+impl Home {
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(path) => Some(path),
+            Self::Memory(_) => None,
+        }
+    }
+
+    pub(crate) const fn memory(&self) -> Option<&MemoryHome> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Memory(memory) => Some(memory),
+        }
+    }
+}
+
+impl Default for MemoryHome {
+    /// An empty home.
+    fn default() -> Self {
+        Self {
+            outbox: Outbox::in_memory(dht_spool::OutboxConfig::default()),
+            #[cfg(feature = "spool")]
+            inbox: dht_spool::Inbox::in_memory(dht_spool::InboxConfig::default()),
+            #[cfg(feature = "saf")]
+            store: MemoryDisk::new(),
+            #[cfg(feature = "saf")]
+            ledger: std::sync::Arc::new(Ledger::in_memory()),
+        }
+    }
+}

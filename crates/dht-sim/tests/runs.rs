@@ -1,0 +1,27 @@
+//! Whole runs: the same seed gives the same run, another seed another one.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use dht_sim::scenario::{Outcome, SCENARIOS, Settings};
+
+fn play(name: &str, nodes: usize, seed: u64) -> Outcome {
+    let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name);
+    let settings = Settings {
+        nodes: Some(nodes),
+        seed,
+        short: true,
+        ..Settings::default()
+    };
+    scenario.unwrap().run(settings).unwrap()
+}
+
+#[test]
+fn a_seed_determines_the_run() {
+    let first = play("messages", 8, 7);
+    assert!(first.held, "{first}");
+    let again = play("messages", 8, 7);
+    assert_eq!((first.events, &first.digest), (again.events, &again.digest));
+    assert_eq!(first.numbers, again.numbers);
+    let other = play("messages", 8, 8);
+    assert!(other.held, "{other}");
+    assert_ne!(first.digest, other.digest);
+}
