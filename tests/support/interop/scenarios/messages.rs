@@ -6,9 +6,18 @@ use super::super::{
     world::{Role, Scenario, World, no_bans},
 };
 
-/// Lengths around the boundary of padding, with that of the envelope body around the payload, and large ones.
-const SIZES: [usize; 9] = [
-    1, 5_980, 5_981, 5_982, 5_999, 6_000, 6_001, 100_000, 3_900_000,
+/// Lengths, and how many messages of each. The body is 17 or 18 bytes longer, as the random number in it is: 5 979 and 5 980 are the
+/// longest that fit one block of padding with its length.
+const SIZES: [(usize, u64); 9] = [
+    (1, 1),
+    (5_978, 8),
+    (5_979, 8),
+    (5_980, 8),
+    (5_999, 1),
+    (6_000, 1),
+    (6_001, 1),
+    (100_000, 1),
+    (3_900_000, 1),
 ];
 
 /// Senders that live for one message.
@@ -73,10 +82,10 @@ fn each_form(world: &World, dialler: Role) -> anyhow::Result<()> {
     let (stock, ours) = world.pair(dialler)?;
     let sizes = SIZES.iter().copied();
     // An unsigned message of one byte cannot be told from the next of one byte, so each form has a label of its own.
-    for size in sizes.filter(|size| !world.quick || *size <= 100_000) {
+    for (size, count) in sizes.filter(|(size, _)| !world.quick || *size <= 100_000) {
         for (form, label) in FORMS.into_iter().zip(["clear", "signed", "encrypted"]) {
             for (sender, recipient) in [(&stock, &ours), (&ours, &stock)] {
-                let send = to(recipient, form, label, size, 1);
+                let send = to(recipient, form, label, size, count);
                 sender.send(send.clone())?;
                 recipient.received(&send, sender)?;
             }
