@@ -12,6 +12,7 @@ use clap::Parser;
 mod api;
 mod envelope;
 mod memory;
+mod peers;
 mod primitives;
 mod relayed;
 mod report;
@@ -61,6 +62,7 @@ fn main() -> anyhow::Result<()> {
     tcp::run(&mut report, effort, &floors)?;
     memory::run(&mut report, effort)?;
     select::run(&mut report, effort);
+    peers::run(&mut report, effort)?;
     saf::run(&mut report, effort)?;
     api::run(&mut report, effort)?;
     report.finish();

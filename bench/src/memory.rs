@@ -133,7 +133,8 @@ pub(crate) fn child() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn resident_kib() -> Option<f64> {
+/// Resident memory of this process; `None` without /proc.
+pub(crate) fn resident_kib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
