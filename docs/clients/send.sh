@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sends a message through a running node and waits until it is delivered, SECONDS at most: send.sh KEY TEXT [SECONDS]
+# Sends a message through a running node and waits until it is received or stored, SECONDS at most: send.sh KEY TEXT [SECONDS]
 # The home of the node is that of `dht-node`: $DHT_NODE_HOME, or dht-node in the user's data folder.
 set -eu
 [ $# = 2 ] || [ $# = 3 ] || { echo "usage: send.sh KEY TEXT [SECONDS]" >&2; exit 2; }

@@ -44,7 +44,7 @@ enum Command {
 struct List {
     #[command(flatten)]
     home: Home,
-    /// Print one JSON object for each ban.
+    /// Print one JSON object with all of them.
     #[arg(long)]
     json: bool,
 }
@@ -63,7 +63,7 @@ struct Add {
     /// Reason that is shown with the ban.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Print one JSON object for the ban.
+    /// Print one JSON object with all bans.
     #[arg(long)]
     json: bool,
 }

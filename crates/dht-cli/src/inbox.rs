@@ -117,7 +117,7 @@ struct Consumers {
     /// Remove a consumer, and the messages that only it had not acked.
     #[arg(long, value_name = "NAME")]
     remove: Option<String>,
-    /// Print one JSON object for each consumer.
+    /// Print one JSON object with all of them.
     #[arg(long)]
     json: bool,
 }

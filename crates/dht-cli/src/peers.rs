@@ -55,7 +55,7 @@ struct List {
     /// Most lines to print, 1 to 1000.
     #[arg(long, default_value_t = 1000, allow_negative_numbers = true, value_parser = number::<u64>(1..=1000))]
     limit: u64,
-    /// Print one JSON object for each peer.
+    /// Print one JSON object with all of them.
     #[arg(long)]
     json: bool,
 }

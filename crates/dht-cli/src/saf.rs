@@ -75,7 +75,7 @@ struct List {
     /// Most lines to print, at least 1; a running node prints at most 1000.
     #[arg(long, default_value_t = 1000, allow_negative_numbers = true, value_parser = number::<u64>(1..=u64::from(u32::MAX)))]
     limit: u64,
-    /// Print one JSON object for each line.
+    /// Print one JSON object with all of them.
     #[arg(long)]
     json: bool,
 }

@@ -116,14 +116,14 @@ impl Send {
         }
         let sending =
             async |session: &Session| shown("sending", self.send(&home, session, &message)).await;
-        let (sent, detour) = Session::with(&home, "send", Home::key_or_new, sending).await?;
+        let (sent, dial_failure) = Session::with(&home, "send", Home::key_or_new, sending).await?;
         let text = if self.json {
-            if let Some(cause) = &detour {
+            if let Some(cause) = &dial_failure {
                 warn(cause);
             }
             json(&sent)?
         } else {
-            outcome_line(&sent, bytes, detour.as_ref())
+            outcome_line(&sent, bytes, dial_failure.as_ref())
         };
         signals::or_interrupted(print(text)).await
     }
@@ -139,7 +139,7 @@ impl Send {
         let until = Instant::now() + limit;
         let late =
             |what: &str| Failure::unreachable(format!("{what} within {limit:?}; see --timeout"));
-        let detour = timeout_at(until, self.prepare(home, session))
+        let dial_failure = timeout_at(until, self.prepare(home, session))
             .await
             .map_err(|_| late("not connected"))??;
         let sent = timeout_at(until, session.client.send(message)).await;
@@ -148,7 +148,7 @@ impl Send {
             .map_err(|error| refused(&error))?;
         while !self.wait.is_over(sent.state) {
             if sent.state.has_ended() {
-                let reason = reason(&sent, detour.as_ref()).unwrap_or("no reason given");
+                let reason = reason(&sent, dial_failure.as_ref()).unwrap_or("no reason given");
                 return Err(Failure::unreachable(format!(
                     "{}: {reason}",
                     sent.state.name()
@@ -160,11 +160,11 @@ impl Send {
                 Err(_) => {
                     let now = session.client.message(sent.id).await;
                     let now = now.as_ref().unwrap_or(&sent);
-                    return Err(not_so_far(home, now, detour.as_ref(), limit));
+                    return Err(not_so_far(home, now, dial_failure.as_ref(), limit));
                 }
             }
         }
-        Ok((sent, detour))
+        Ok((sent, dial_failure))
     }
 
     /// Connects to the recipient at the address given; why it is not reached if other nodes may reach it. A short-lived
@@ -175,7 +175,7 @@ impl Send {
             Some(_) => home.config()?.peers,
         };
         let is_alone = session.own.is_some() && configured.is_empty();
-        let detour = match &self.to.peer {
+        let dial_failure = match &self.to.peer {
             None if is_alone && self.to.key != own_key(&session.client).await? => {
                 return Err(Failure::config(
                     "no node to ask for the recipient; name its address with --to KEY::ADDR, or set peers in the configuration"
@@ -190,7 +190,7 @@ impl Send {
             None => None,
         };
         session.reach(configured.iter()).await?;
-        Ok(detour)
+        Ok(dial_failure)
     }
 
     async fn payload(&self) -> Result<Bytes, Failure> {
@@ -214,9 +214,9 @@ impl Send {
 }
 
 /// What became of a message. A copy that was sent while the recipient was not reached has only gone to other nodes.
-fn outcome_line(sent: &OutgoingMessage, bytes: usize, detour: Option<&Failure>) -> String {
+fn outcome_line(sent: &OutgoingMessage, bytes: usize, dial_failure: Option<&Failure>) -> String {
     let (state, to) = (sent.state.name(), sent.to);
-    match (sent.state, detour) {
+    match (sent.state, dial_failure) {
         (MessageState::Sent, Some(cause)) => {
             format!("{state} {bytes} bytes towards {to} by other nodes: {cause}")
         }
@@ -228,10 +228,10 @@ fn outcome_line(sent: &OutgoingMessage, bytes: usize, detour: Option<&Failure>) 
 }
 
 /// Why a message has not come further. The failure to connect to the recipient says more than that of a later attempt.
-fn reason<'a>(sent: &'a OutgoingMessage, detour: Option<&'a Failure>) -> Option<&'a str> {
-    match (&sent.reason, detour) {
+fn reason<'a>(sent: &'a OutgoingMessage, dial_failure: Option<&'a Failure>) -> Option<&'a str> {
+    match (&sent.reason, dial_failure) {
         (Some(reason), _) => Some(reason),
-        (None, Some(detour)) => Some(detour.message()),
+        (None, Some(dial_failure)) => Some(dial_failure.message()),
         (None, None) => sent.last_error.as_deref(),
     }
 }
@@ -240,10 +240,10 @@ fn reason<'a>(sent: &'a OutgoingMessage, detour: Option<&'a Failure>) -> Option<
 fn not_so_far(
     home: &Home,
     now: &OutgoingMessage,
-    detour: Option<&Failure>,
+    dial_failure: Option<&Failure>,
     limit: Duration,
 ) -> Failure {
-    let reason = reason(now, detour);
+    let reason = reason(now, dial_failure);
     let reason = reason.map_or_else(String::new, |error| format!(": {error}"));
     Failure::unreachable(format!(
         "message {} is {} after {limit:?}{reason}; it stays in the outbox of {} and is tried again; see --timeout",

@@ -124,8 +124,8 @@ impl<S: State> Journal<S> {
         self.queue(false, bytes, decide)
     }
 
-    /// As [`submit`](Self::submit); the request waits some milliseconds for others to be committed with.
-    pub(crate) fn submit_patient<T: Send + 'static>(
+    /// As [`submit`](Self::submit); the request waits up to 5 ms for others to be committed with.
+    pub(crate) fn submit_delayed<T: Send + 'static>(
         &self,
         bytes: usize,
         decide: impl FnOnce(&mut S, &mut Vec<S::Change>) -> Result<T, SpoolError> + Send + 'static,
@@ -135,7 +135,7 @@ impl<S: State> Journal<S> {
 
     fn queue<T: Send + 'static>(
         &self,
-        is_patient: bool,
+        may_wait: bool,
         bytes: usize,
         decide: impl FnOnce(&mut S, &mut Vec<S::Change>) -> Result<T, SpoolError> + Send + 'static,
     ) -> Ticket<T> {
@@ -143,7 +143,7 @@ impl<S: State> Journal<S> {
             return Ticket::ready(self.shared.run_now(decide));
         }
         match self.shared.queue.try_place(bytes) {
-            Ok(place) => match self.shared.push(place, is_patient, decide) {
+            Ok(place) => match self.shared.push(place, may_wait, decide) {
                 Ok(ticket) => ticket,
                 Err(error) => Ticket::ready(Err(error)),
             },
@@ -151,7 +151,7 @@ impl<S: State> Journal<S> {
                 let shared = Arc::clone(&self.shared);
                 Ticket::waiting(async move {
                     match shared.queue.place(bytes).await {
-                        Ok(place) => shared.push(place, is_patient, decide)?.await,
+                        Ok(place) => shared.push(place, may_wait, decide)?.await,
                         Err(error) => Err(shared.reason(error)),
                     }
                 })
@@ -287,7 +287,7 @@ impl<S: State> Shared<S> {
     fn push<T: Send + 'static>(
         &self,
         place: Place,
-        is_patient: bool,
+        may_wait: bool,
         decide: impl FnOnce(&mut S, &mut Vec<S::Change>) -> Result<T, SpoolError> + Send + 'static,
     ) -> Result<Ticket<T>, SpoolError> {
         let (reply, answer) = oneshot::channel();
@@ -296,7 +296,7 @@ impl<S: State> Shared<S> {
             value: Err(SpoolError::Closed),
             reply,
         };
-        match self.queue.push(Box::new(request), place, is_patient) {
+        match self.queue.push(Box::new(request), place, may_wait) {
             Ok(()) => Ok(Ticket::queued(answer)),
             Err(error) => Err(self.reason(error)),
         }

@@ -11,7 +11,7 @@ use crate::{config::WriterConfig, error::SpoolError};
 const REQUEST_OVERHEAD_BYTES: usize = 256;
 
 /// Time for which a request that can wait waits for others to be committed with: 5 ms.
-const PATIENCE: Duration = Duration::from_millis(5);
+const COMMIT_DELAY: Duration = Duration::from_millis(5);
 
 /// A request's share of the queue; given back once the request is answered.
 pub(crate) type Place = OwnedSemaphorePermit;
@@ -30,7 +30,7 @@ pub(crate) struct Queue<C> {
 struct State<C> {
     waiting: VecDeque<(C, Place)>,
     /// Whether one of them does not wait for others.
-    is_hurried: bool,
+    is_urgent: bool,
     closed: bool,
 }
 
@@ -43,7 +43,7 @@ impl<C> Queue<C> {
         Self {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
-                is_hurried: false,
+                is_urgent: false,
                 closed: false,
             }),
             arrived: Condvar::new(),
@@ -71,22 +71,17 @@ impl<C> Queue<C> {
             .map_err(|_| SpoolError::Closed)
     }
 
-    /// Queues a request. A patient one waits for others to be committed with, at most for [`PATIENCE`].
-    pub(crate) fn push(
-        &self,
-        request: C,
-        place: Place,
-        is_patient: bool,
-    ) -> Result<(), SpoolError> {
+    /// Queues a request. One that may wait does so for others to be committed with, at most for [`COMMIT_DELAY`].
+    pub(crate) fn push(&self, request: C, place: Place, may_wait: bool) -> Result<(), SpoolError> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(SpoolError::Closed);
         }
         state.waiting.push_back((request, place));
-        state.is_hurried |= !is_patient;
-        let is_news = !is_patient || state.waiting.len() == 1;
+        state.is_urgent |= !may_wait;
+        let wakes_writer = !may_wait || state.waiting.len() == 1;
         drop(state);
-        if is_news {
+        if wakes_writer {
             self.arrived.notify_one();
         }
         Ok(())
@@ -113,10 +108,10 @@ impl<C> Queue<C> {
     /// Waits for requests and takes those that one commit may carry; `None` once it is closed and empty.
     pub(crate) fn take(&self, config: &WriterConfig) -> Option<Vec<(C, Place)>> {
         let mut state = self.state.lock();
-        while !state.closed && !state.is_hurried && state.waiting.len() < config.batch_requests {
+        while !state.closed && !state.is_urgent && state.waiting.len() < config.batch_requests {
             if state.waiting.is_empty() {
                 self.arrived.wait(&mut state);
-            } else if self.arrived.wait_for(&mut state, PATIENCE).timed_out() {
+            } else if self.arrived.wait_for(&mut state, COMMIT_DELAY).timed_out() {
                 break;
             }
         }
@@ -134,7 +129,7 @@ impl<C> Queue<C> {
         }
         let batch = state.waiting.drain(..count).collect();
         // What is left does not wait again.
-        state.is_hurried = !state.waiting.is_empty();
+        state.is_urgent = !state.waiting.is_empty();
         Some(batch)
     }
 
@@ -148,6 +143,8 @@ impl<C> Queue<C> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -176,12 +173,12 @@ mod tests {
 
     /// A request that can wait goes with the next one that cannot, or when the queue is closed.
     #[test]
-    fn patient_requests_share_a_commit() {
+    fn delayed_requests_share_a_commit() {
         let config = WriterConfig::default();
         let queue = Queue::new(&config);
-        let push = |number, is_patient| {
+        let push = |number, may_wait| {
             let place = queue.try_place(1).unwrap();
-            queue.push(number, place, is_patient).unwrap();
+            queue.push(number, place, may_wait).unwrap();
         };
         let take = || -> Vec<_> {
             let batch = queue.take(&config).unwrap().into_iter();
@@ -191,8 +188,10 @@ mod tests {
         push(2, true);
         push(3, false);
         assert_eq!(take(), [1, 2, 3]);
+        let start = Instant::now();
         push(4, true);
         assert_eq!(take(), [4], "alone, once its time is over");
+        assert!(start.elapsed() >= COMMIT_DELAY);
         push(5, true);
         queue.close();
         assert_eq!(take(), [5]);

@@ -26,7 +26,7 @@ pub const fn reserved(bound: usize, level: usize) -> usize {
 }
 
 /// Of the share of a cause, the part that all requests for one [requester](RoomAsk::requester) may have: an eighth.
-const PARTIES: usize = 8;
+const REQUESTER_SHARE: usize = 8;
 
 /// A number of requests and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,7 +102,7 @@ struct Inner {
 struct State {
     held: Room,
     by_cause: Box<[Room]>,
-    /// Room of the parties that hold places, for each cause; no larger than the number of places.
+    /// Room of the requesters that hold places, for each cause; no larger than the number of places.
     by_requester: HashMap<(usize, [u8; 32]), Room>,
     /// Callers in the order in which they came, for each cause.
     lines: Box<[VecDeque<Caller>]>,
@@ -253,8 +253,8 @@ impl Inner {
             && ask.requester.is_none_or(|requester| {
                 let of_requester = state.by_requester.get(&(ask.cause, requester)).copied();
                 let share = Room {
-                    requests: (share.requests / PARTIES).max(1),
-                    bytes: share.bytes / PARTIES,
+                    requests: (share.requests / REQUESTER_SHARE).max(1),
+                    bytes: share.bytes / REQUESTER_SHARE,
                 };
                 within(of_requester.unwrap_or_default(), share, 0)
             })

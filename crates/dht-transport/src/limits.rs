@@ -83,11 +83,11 @@ pub const MAX_OVERLAY_DIALS: usize = 32;
 /// Dials at one time that peers cause; more are refused.
 pub const MAX_PEER_DIALS: usize = 16;
 
-/// Dials at one time that peers cause, to one network, an IPv4 /24 or an IPv6 /48. With more, peers could scan the ports
+/// Dials at one time that peers cause, to one target group, an IPv4 /24 or an IPv6 /48. With more, peers could scan the ports
 /// of a host through this node.
 pub const MAX_PEER_DIALS_PER_TARGET: usize = 2;
 
-/// Dials that peers cause, to one network.
+/// Dials that peers cause, to one target group.
 pub const PEER_DIALS_PER_TARGET: Rate = Rate {
     per_second: 1,
     burst: 8,

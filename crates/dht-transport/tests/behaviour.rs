@@ -207,7 +207,7 @@ async fn shutdown_flushes_and_leaves_no_task() {
     b.settles_to(1).await;
 }
 
-/// The clock is paused: a shutdown that looks at the queues at intervals takes the rest of one.
+/// The clock is paused: a shutdown that polls would take up to one poll interval.
 #[tokio::test(start_paused = true)]
 async fn shutdown_ends_with_last_message() {
     let memory = Memory::default();

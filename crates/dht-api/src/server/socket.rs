@@ -203,6 +203,9 @@ mod tests {
             0o600
         );
 
+        let found = fs::symlink_metadata(&path).unwrap();
+        assert_eq!((found.dev(), found.ino()), *file.identity.lock());
+
         // What somebody else has put there stays.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "precious").unwrap();

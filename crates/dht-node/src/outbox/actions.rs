@@ -29,7 +29,7 @@ use crate::{
 const YOUNG: Duration = Duration::from_millis(500);
 
 /// Nodes of one network group among the holders of a message, if others are known.
-const HOLDERS_OF_NETWORK: usize = 2;
+const HOLDERS_PER_GROUP: usize = 2;
 
 /// Nodes looked at for each holder that is chosen, so that one network group does not hide the others.
 const CANDIDATES: usize = 8;
@@ -232,7 +232,7 @@ impl DriverParts {
 
 /// Of the connected and the known nodes, those closest to an id, at most `most`.
 ///
-/// Keys are free, and ids close to a recipient can be ground: more than [`HOLDERS_OF_NETWORK`] nodes of one network group come
+/// Keys are free, and ids close to a recipient can be ground: more than [`HOLDERS_PER_GROUP`] nodes of one network group come
 /// after all others.
 fn closest_nodes(
     target: &NodeId,
@@ -253,19 +253,19 @@ fn closest_nodes(
     let mut nodes: Vec<_> = connected.chain(known).collect();
     nodes.sort_by_key(|node| node.distance(target));
     nodes.dedup();
-    let network_of = |node: &NodeId| {
+    let group_of = |node: &NodeId| {
         let known = directory.find(node);
         known.map_or(NetGroup::Unknown, |peer| peer.network())
     };
     // A network in which nodes were tried already comes after the others.
     let tried = except.iter().filter(|node| *node != target);
-    let tried = tried.map(network_of);
-    let mut of_network: HashMap<_, _> = tried.map(|group| (group, HOLDERS_OF_NETWORK)).collect();
+    let tried = tried.map(group_of);
+    let mut of_group: HashMap<_, _> = tried.map(|group| (group, HOLDERS_PER_GROUP)).collect();
     let (mut chosen, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| {
-        let network = network_of(node);
-        let chosen = of_network.entry(network).or_default();
+        let network = group_of(node);
+        let chosen = of_group.entry(network).or_default();
         *chosen += 1;
-        network == NetGroup::Unknown || *chosen <= HOLDERS_OF_NETWORK
+        network == NetGroup::Unknown || *chosen <= HOLDERS_PER_GROUP
     });
     chosen.extend(others);
     chosen.truncate(most);
@@ -312,7 +312,7 @@ mod tests {
 
     /// Ids ground around a recipient in one network group do not keep the copies from everybody else.
     #[test]
-    fn holders_come_from_several_networks() {
+    fn holders_come_from_several_groups() {
         let key = |seed| SecretKey::random(&mut SeededEntropy::new(seed).rng()).public_key();
         let target = key(100).node_id();
         let mut keys: Vec<_> = (1..=20).map(key).collect();

@@ -13,7 +13,7 @@ const MAX_IDS: usize = 16;
 const MAX_PAGES: u32 = 1024;
 /// Seconds without a response after which a peer counts as silent that was silent before: stock nodes from version 2 on
 /// announce that they store messages, and never answer. A late response is taken nevertheless.
-const IMPATIENCE_SECONDS: u64 = 1;
+const SILENT_PEER_WAIT_SECONDS: u64 = 1;
 /// Multiple of the patience for which a peer may send full pages without a new message, as that delays the summary.
 const IDLE_PATIENCES: u64 = 10;
 
@@ -84,7 +84,8 @@ pub(super) struct FetchTracker {
     config: TrackerConfig,
     pending: HashMap<NodeId, PendingRequest>,
     fetches: BTreeMap<NodeId, PeerFetch>,
-    /// Peers that let a deadline pass and have sent no response since.
+    /// Peers that let a deadline pass and have sent no response since. Over [`MAX_PEERS`] it begins anew: keys are free, and
+    /// a silent peer then costs one long wait more.
     silent: HashSet<NodeId>,
     /// Counts since no fetch was running.
     summary: Option<FetchSummary>,
@@ -163,7 +164,7 @@ impl FetchTracker {
     /// when that has ended, however often it was begun: requests that overlap would only get the same pages.
     pub(super) fn begin(&mut self, peer: NodeId, now: UnixSeconds) -> bool {
         let patience = match self.silent.contains(&peer) {
-            true => self.config.patience_seconds.min(IMPATIENCE_SECONDS),
+            true => self.config.patience_seconds.min(SILENT_PEER_WAIT_SECONDS),
             false => self.config.patience_seconds,
         };
         let deadline = now.saturating_add(patience);
@@ -307,8 +308,10 @@ impl FetchTracker {
             .filter(|(_, fetch)| fetch.delivering == 0 && fetch.deadline < now)
             .map(|(peer, _)| *peer)
             .collect();
-        let places = MAX_PEERS.saturating_sub(self.silent.len());
-        self.silent.extend(late.iter().take(places));
+        if self.silent.len().saturating_add(late.len()) > MAX_PEERS {
+            self.silent.clear();
+        }
+        self.silent.extend(late.iter().take(MAX_PEERS));
         late.iter().filter_map(|peer| self.given_up(peer)).last()
     }
 

@@ -1,7 +1,7 @@
 //! How fast messages are written to a peer that bans fast senders.
 //!
-//! Stock nodes ban a peer for ten minutes that sends too many messages: up to version 1, 100 000 in 100 seconds, which is more
-//! than they read; later, 1 000 in 60 seconds.
+//! Stock nodes before version 2 never ban for volume (spec 03, F-13). Later ones ban a peer for ten minutes that sends 1 000
+//! messages in 60 seconds, as seen in 6.3.0-pre.2.
 
 use std::{
     future::Future as _,
@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// Start of the user agent of stock nodes, which is `tari/APPLICATION/VERSION`.
 const STOCK: &str = "tari/";
 /// Major version from which on they ban at 1 000 messages in 60 s.
-const STRICT: u64 = 2;
+const PACED: u64 = 2;
 /// Messages that may be written at once.
 const BURST: u32 = 400;
 /// Time between messages after that: with the burst, 900 in any 60 s.
@@ -35,7 +35,7 @@ impl Pace {
         let version = version.strip_prefix('v').unwrap_or(version);
         let major: u64 = version.split('.').next()?.parse().ok()?;
         let now = Instant::now();
-        (major >= STRICT).then(|| Self {
+        (major >= PACED).then(|| Self {
             full_at: now,
             wait: Box::pin(sleep_until(now)),
         })
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_strict_stock_nodes_are_paced() {
+    async fn only_newer_stock_nodes_are_paced() {
         for agent in [
             "tari/basenode/6.3.0-pre.2",
             "tari/wallet/v2.0.1",
