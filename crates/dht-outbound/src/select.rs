@@ -18,9 +18,6 @@ mod layer;
 /// Connected nodes of one source group that a message towards its destination goes to at most.
 const NODES_PER_SOURCE: usize = 2;
 
-/// Connected nodes that are looked at for each of those that a message towards its destination may go to.
-const CANDIDATES_PER_NODE: usize = 8;
-
 /// The peers chosen for a message and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
@@ -266,11 +263,8 @@ fn towards(
     if connected.contains(destination) && !exclude.contains(destination) {
         return vec![chosen(*destination, Why::ConnectedDestination)];
     }
-    let candidates = config
-        .neighbouring_nodes
-        .saturating_mul(CANDIDATES_PER_NODE);
-    let mut nodes = connected.closest(destination, candidates, exclude);
-    spread(&mut nodes, config.neighbouring_nodes);
+    let nearest = connected.nearest(destination, exclude);
+    let mut nodes = spread(nearest, config.neighbouring_nodes);
     nodes.sort_by_cached_key(|node| node.node_id.distance(destination));
     let ours = me.distance(destination);
     match config.propagation {
@@ -292,19 +286,33 @@ fn towards(
     nodes.iter().map(|node| nearby(node, destination)).collect()
 }
 
-/// Leaves the first `n` nodes, of each source group no more than [`NODES_PER_SOURCE`] as long as there are others: keys near
-/// any destination are free, so that one group would otherwise take every copy. Nodes that count for no group all stay.
-fn spread(nodes: &mut Vec<Arc<RemotePeer>>, n: usize) {
+/// The first `n` nodes, of each source group no more than [`NODES_PER_SOURCE`] as long as there are others, however far: keys
+/// near any destination are free, so that few groups would otherwise take every copy. Nodes that count for no group have no
+/// limit.
+fn spread<'a>(
+    nearest: impl Iterator<Item = &'a Arc<RemotePeer>>,
+    n: usize,
+) -> Vec<Arc<RemotePeer>> {
     let mut taken = HashMap::<SourceGroup, usize>::new();
-    // Nearest first: the sort is stable.
-    nodes.sort_by_cached_key(|node| {
-        node.source.is_some_and(|group| {
+    let (mut within, mut over) = (Vec::with_capacity(n), Vec::new());
+    for node in nearest {
+        if within.len() >= n {
+            break;
+        }
+        let is_over = node.source.is_some_and(|group| {
             let taken = taken.entry(group).or_default();
             *taken += 1;
             *taken > NODES_PER_SOURCE
-        })
-    });
-    nodes.truncate(n);
+        });
+        if !is_over {
+            within.push(Arc::clone(node));
+        } else if over.len() < n {
+            over.push(Arc::clone(node));
+        }
+    }
+    within.extend(over);
+    within.truncate(n);
+    within
 }
 
 /// The nearest of the nodes behind the first `closer` ones that is of another source group, if those all are of one.

@@ -163,13 +163,19 @@ impl ConnectedPeers {
     /// The `n` full nodes closest to `target` that are not excluded, nearest first: O(n + log size).
     #[must_use]
     pub fn closest(&self, target: &NodeId, n: usize, exclude: &[NodeId]) -> Vec<Arc<RemotePeer>> {
+        self.nearest(target, exclude).take(n).cloned().collect()
+    }
+
+    /// Full nodes that are not excluded, nearest to `target` first. Each step costs the logarithm of their number.
+    pub fn nearest<'a>(
+        &'a self,
+        target: &NodeId,
+        exclude: &'a [NodeId],
+    ) -> impl Iterator<Item = &'a Arc<RemotePeer>> {
         let exclude = Exclude::new(exclude);
         SliceWalk::new(&self.node_keys, target)
             .filter_map(|at| self.nodes.get(at))
-            .filter(|node| !exclude.contains(&node.node_id))
-            .take(n)
-            .cloned()
-            .collect()
+            .filter(move |node| !exclude.contains(&node.node_id))
     }
 
     /// Up to `n` full nodes that are not excluded, uniformly at random without replacement.

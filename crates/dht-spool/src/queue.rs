@@ -107,8 +107,9 @@ impl<C> Queue<C> {
 
     /// Waits for requests and takes those that one commit may carry; `None` once it is closed and empty.
     pub(crate) fn take(&self, config: &WriterConfig) -> Option<Vec<(C, Place)>> {
+        let batch_requests = config.batch_requests.max(1);
         let mut state = self.state.lock();
-        while !state.closed && !state.is_urgent && state.waiting.len() < config.batch_requests {
+        while !state.closed && !state.is_urgent && state.waiting.len() < batch_requests {
             if state.waiting.is_empty() {
                 self.arrived.wait(&mut state);
             } else if self.arrived.wait_for(&mut state, COMMIT_DELAY).timed_out() {
@@ -122,7 +123,7 @@ impl<C> Queue<C> {
         let mut count = 0;
         for (_, place) in &state.waiting {
             bytes = bytes.saturating_add(place.num_permits());
-            if count > 0 && (count >= config.batch_requests || bytes > config.batch_bytes) {
+            if count > 0 && (count >= batch_requests || bytes > config.batch_bytes) {
                 break;
             }
             count += 1;
@@ -173,6 +174,10 @@ mod tests {
 
     /// A request that can wait goes with the next one that cannot, or when the queue is closed.
     #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the writer is a thread, which waits on the system's clock"
+    )]
     fn delayed_requests_share_a_commit() {
         let config = WriterConfig::default();
         let queue = Queue::new(&config);

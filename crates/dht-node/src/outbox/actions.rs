@@ -31,8 +31,12 @@ const YOUNG: Duration = Duration::from_millis(500);
 /// Nodes of one network group among the holders of a message, if others are known.
 const HOLDERS_PER_GROUP: usize = 2;
 
-/// Nodes looked at for each holder that is chosen, so that one network group does not hide the others.
+/// Nodes looked at for each holder that is chosen, so that one network group does not hide the others; as many times more if
+/// few groups hold all of them.
 const CANDIDATES: usize = 8;
+
+/// Nodes after which no more are looked at.
+const MAX_CANDIDATES: usize = 4096;
 
 /// What the driver works with.
 #[derive(Clone)]
@@ -245,14 +249,6 @@ fn closest_nodes(
     let filter = PeerFilter::reachable(now)
         .features(FeatureRule::Contains(Features::MESSAGE_PROPAGATION))
         .exclude(except);
-    let candidates = most.saturating_add(except.len()).saturating_mul(CANDIDATES);
-    let connected = connected.closest(target, candidates, except);
-    let known = directory.closest(target, candidates, &filter);
-    let connected = connected.iter().map(|node| node.node_id);
-    let known = known.iter().map(|peer| *peer.node_id());
-    let mut nodes: Vec<_> = connected.chain(known).collect();
-    nodes.sort_by_key(|node| node.distance(target));
-    nodes.dedup();
     let group_of = |node: &NodeId| {
         let known = directory.find(node);
         known.map_or(NetGroup::Unknown, |peer| peer.network())
@@ -260,16 +256,32 @@ fn closest_nodes(
     // A network in which nodes were tried already comes after the others.
     let tried = except.iter().filter(|node| *node != target);
     let tried = tried.map(group_of);
-    let mut of_group: HashMap<_, _> = tried.map(|group| (group, HOLDERS_PER_GROUP)).collect();
-    let (mut chosen, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| {
-        let network = group_of(node);
-        let chosen = of_group.entry(network).or_default();
-        *chosen += 1;
-        network == NetGroup::Unknown || *chosen <= HOLDERS_PER_GROUP
-    });
-    chosen.extend(others);
-    chosen.truncate(most);
-    chosen
+    let tried: HashMap<_, _> = tried.map(|group| (group, HOLDERS_PER_GROUP)).collect();
+    let mut candidates = most.saturating_add(except.len()).saturating_mul(CANDIDATES);
+    loop {
+        let connected = connected.closest(target, candidates, except);
+        let known = directory.closest(target, candidates, &filter);
+        let are_all = connected.len() < candidates && known.len() < candidates;
+        let connected = connected.iter().map(|node| node.node_id);
+        let known = known.iter().map(|peer| *peer.node_id());
+        let mut nodes: Vec<_> = connected.chain(known).collect();
+        nodes.sort_by_key(|node| node.distance(target));
+        nodes.dedup();
+        let mut of_group = tried.clone();
+        let (mut chosen, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| {
+            let group = group_of(node);
+            let chosen = of_group.entry(group).or_default();
+            *chosen += 1;
+            group == NetGroup::Unknown || *chosen <= HOLDERS_PER_GROUP
+        });
+        if chosen.len() >= most || are_all || candidates >= MAX_CANDIDATES {
+            chosen.extend(others);
+            chosen.truncate(most);
+            return chosen;
+        }
+        // The nearest are of few groups: those behind them are looked at, too.
+        candidates = candidates.saturating_mul(CANDIDATES);
+    }
 }
 
 /// Waits; not at all for a time of zero, which a timer rounds up to a millisecond.
@@ -314,12 +326,12 @@ mod tests {
     #[test]
     fn holders_come_from_several_groups() {
         let key = |seed| SecretKey::random(&mut SeededEntropy::new(seed).rng()).public_key();
-        let target = key(100).node_id();
-        let mut keys: Vec<_> = (1..=20).map(key).collect();
+        let target = key(300).node_id();
+        let mut keys: Vec<_> = (1..=208).map(key).collect();
         keys.sort_by_key(|key| key.node_id().distance(&target));
         let directory = Directory::new(key(0).node_id());
         for (at, key) in keys.iter().enumerate() {
-            let network = if at < 12 {
+            let network = if at < 200 {
                 NetGroup::V4([6, 6])
             } else {
                 NetGroup::Unknown
@@ -332,12 +344,15 @@ mod tests {
             closest_nodes(&target, most, &[], &connected, &directory, NOW)
         };
         let ids = |at: &[usize]| -> Vec<_> { at.iter().map(|at| keys[*at].node_id()).collect() };
-        assert_eq!(nodes(4), ids(&[0, 1, 12, 13]));
-        assert_eq!(nodes(11), ids(&[0, 1, 12, 13, 14, 15, 16, 17, 18, 19, 2]));
-        // Neither do those that refused the copy.
+        assert_eq!(nodes(4), ids(&[0, 1, 200, 201]));
+        assert_eq!(
+            nodes(11),
+            ids(&[0, 1, 200, 201, 202, 203, 204, 205, 206, 207, 2])
+        );
+        // A group in which a node refused comes last.
         let tried = [keys[0].node_id(), target];
         let connected = Connections::new().snapshot();
         let next = closest_nodes(&target, 1, &tried, &connected, &directory, NOW);
-        assert_eq!(next, ids(&[12]));
+        assert_eq!(next, ids(&[200]));
     }
 }

@@ -549,10 +549,10 @@ proptest! {
 fn one_source_group_gets_two_copies() {
     let to = 900;
     let distance = |seed: &u64| id(*seed).distance(&id(to));
-    // The forty nearest of many keys are of one source group, the others of one each.
-    let mut seeds: Vec<u64> = (1..=60).collect();
+    // The 120 nearest of many keys are of one source group, the others of one each.
+    let mut seeds: Vec<u64> = (1..=140).collect();
     seeds.sort_by_key(distance);
-    let (near, far) = seeds.split_at(40);
+    let (near, far) = seeds.split_at(120);
     let mut world = World::new().connected_at(near.iter().copied(), 1);
     for (third, seed) in (2..).zip(far) {
         world = world.connected_at([*seed], third);

@@ -262,6 +262,16 @@ impl FetchTracker {
     ) -> bool {
         let deadline = now.saturating_add(self.config.patience_seconds);
         let most_idle = self.config.patience_seconds.saturating_mul(IDLE_PATIENCES);
+        if !self.fetches.contains_key(peer) {
+            // It was given up before it responded: what it still has is fetched all the same.
+            if self.fetches.len() >= MAX_PEERS || !self.begin(*peer, now) {
+                return false;
+            }
+            if let Some(fetch) = self.fetches.get_mut(peer) {
+                fetch.last_page = Some(page);
+            }
+            return true;
+        }
         let Some(fetch) = self.fetches.get_mut(peer) else {
             return false;
         };

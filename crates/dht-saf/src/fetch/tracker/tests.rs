@@ -134,3 +134,20 @@ fn silent_peers_are_not_awaited_again() {
     tracker.begin(id(1), later);
     assert_eq!(silent(tracker.tick(later.saturating_add(30))), None);
 }
+
+/// What a peer sends after it was given up is no end of what it has.
+#[test]
+fn late_peers_are_asked_on() {
+    let mut tracker = FetchTracker::new(CONFIG);
+    tracker.register(id(1), 7, NOW);
+    tracker.begin(id(1), NOW);
+    let late = NOW.saturating_add(CONFIG.patience_seconds + 1);
+    assert!(tracker.tick(late).is_some());
+    assert_eq!(tracker.take(&id(1), Some(7), late), Ok(()));
+    let (page, counts) = (DedupHash([1; 32]), PageCounts::default());
+    assert!(tracker.continues(&id(1), page, counts, late));
+    assert!(
+        !tracker.continues(&id(1), page, counts, late),
+        "the same page again"
+    );
+}
