@@ -55,10 +55,16 @@ struct Version {
     folder: &'static str,
 }
 
-const VERSIONS: [Version; 1] = [Version {
-    name: "1.0.0-rc.5",
-    folder: "rc5",
-}];
+const VERSIONS: [Version; 2] = [
+    Version {
+        name: "1.0.0-rc.5",
+        folder: "rc5",
+    },
+    Version {
+        name: "6.3.0-pre.2",
+        folder: "v6",
+    },
+];
 
 impl Interop {
     pub(crate) fn run(self) -> Result<()> {

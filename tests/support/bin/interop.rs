@@ -108,7 +108,7 @@ fn play_all(flags: &Flags) -> anyhow::Result<bool> {
         .stock
         .iter()
         .flat_map(|version| scenarios.iter().map(move |scenario| (version, *scenario)))
-        .filter(|(version, scenario)| version.stores() || !scenario.stores)
+        .filter(|(version, scenario)| version.is_v1() || !scenario.only_v1)
         .collect();
     let next = AtomicUsize::new(0);
     let results = Mutex::new(vec![false; runs.len()]);

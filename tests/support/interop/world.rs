@@ -22,8 +22,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// What happens, and what must come of it.
     pub about: &'static str,
-    /// Whether it needs stock nodes that store messages.
-    pub stores: bool,
+    /// Whether only stock nodes of version 1 can play it: they store messages, and tell a client without a node of peers.
+    pub only_v1: bool,
     /// Whether it belongs to the short run.
     pub quick: bool,
     /// Plays it.
@@ -40,9 +40,9 @@ pub struct Version {
 }
 
 impl Version {
-    /// Whether its nodes store messages for others.
+    /// Whether it is version 1.
     #[must_use]
-    pub fn stores(&self) -> bool {
+    pub fn is_v1(&self) -> bool {
         self.name.starts_with("1.")
     }
 }

@@ -13,14 +13,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "gossip-chain",
         about: "gossip runs through stock - ours - stock - ours and back, and reaches each once",
-        stores: false,
+        only_v1: false,
         quick: true,
         play: gossip_chain,
     },
     Scenario {
         name: "carried-chain",
         about: "encrypted messages run through the chain: nobody but the recipient reads them",
-        stores: false,
+        only_v1: false,
         quick: true,
         play: carried_chain,
     },

@@ -16,7 +16,7 @@ const fn scenario(
     Scenario {
         name,
         about,
-        stores: true,
+        only_v1: true,
         quick: true,
         play,
     }
