@@ -1,5 +1,10 @@
 //! What is played: scenarios as data, and the outcome of one.
 
+mod churn;
+mod converge;
+mod eclipse;
+mod heal;
+mod mesh;
 mod messages;
 
 use std::{fmt, io, time::Duration};
@@ -14,12 +19,43 @@ use tokio::{
 use crate::{fabric::Weather, world::World};
 
 /// Every scenario.
-pub const SCENARIOS: [Scenario; 1] = [Scenario {
-    name: "messages",
-    what: "every node knows three others; messages between random pairs, with loss, a cut and resets on the way",
-    nodes: 60,
-    play: |run| Box::pin(messages::play(run)),
-}];
+pub const SCENARIOS: [Scenario; 5] = [
+    Scenario {
+        name: "messages",
+        what: "every node knows three others; messages between random pairs, with loss, a cut and resets on the way",
+        nodes: 60,
+        in_ci: true,
+        play: |run| Box::pin(messages::play(run)),
+    },
+    Scenario {
+        name: "converge",
+        what: "every node knows one seed; pools fill, and every node finds every other by key",
+        nodes: 60,
+        in_ci: false,
+        play: |run| Box::pin(converge::play(run)),
+    },
+    Scenario {
+        name: "churn",
+        what: "every node is restarted once in ten minutes, while a message a second is sent between random nodes",
+        nodes: 60,
+        in_ci: false,
+        play: |run| Box::pin(churn::play(run)),
+    },
+    Scenario {
+        name: "heal",
+        what: "a third dies in silence and returns, a partition of ten minutes, an interface gone, the seed gone for good",
+        nodes: 60,
+        in_ci: false,
+        play: |run| Box::pin(heal::play(run)),
+    },
+    Scenario {
+        name: "eclipse",
+        what: "64 ids made to be nearest to one node, in four networks",
+        nodes: 40,
+        in_ci: false,
+        play: |run| Box::pin(eclipse::play(run)),
+    },
+];
 
 /// A scenario.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +66,8 @@ pub struct Scenario {
     pub what: &'static str,
     /// Number of nodes unless another is asked for.
     pub nodes: usize,
+    /// Whether it is part of the short form of all scenarios. Those that need the overlay are not.
+    pub in_ci: bool,
     play: fn(&mut Run) -> BoxFuture<'_, anyhow::Result<()>>,
 }
 
@@ -269,8 +307,11 @@ impl fmt::Display for Outcome {
             writeln!(f, "  {:<8} {}", state(check.held), check.what)?;
         }
         for (name, value) in &self.numbers {
-            let value = value.as_f64().unwrap_or_default();
-            writeln!(f, "  {name:<24} {value:>12.1}")?;
+            match value.as_f64() {
+                Some(value) => writeln!(f, "  {name:<24} {value:>12.1}")?,
+                // It did not come to that.
+                None => writeln!(f, "  {name:<24} {:>12}", "-")?,
+            }
         }
         writeln!(f, "  {:<24} {:>12.1}", "node_seconds", self.node_seconds)?;
         write!(

@@ -240,7 +240,7 @@ impl World {
     ) -> anyhow::Result<()> {
         let identity = self.identity(number)?;
         let listen = self.peer(number)?.addresses.into_iter();
-        let builder = Node::builder(identity.secret.clone())
+        let builder = set(Node::builder(identity.secret.clone()))
             .network(Network::Esmeralda)
             .memory_mib(MEMORY_MIB)
             .clock(Arc::clone(&self.clock) as _)
@@ -248,8 +248,7 @@ impl World {
             .memory_home(identity.home.clone())
             .medium(self.fabric.interface(identity.host))
             .reproducible();
-        let builder = listen.fold(builder, Builder::listen);
-        let node = set(builder).start().await;
+        let node = listen.fold(builder, Builder::listen).start().await;
         let node = Arc::new(node.with_context(|| format!("node {number} does not start"))?);
         self.log.record(format_args!("start {number}"));
         let (post, log) = (Arc::clone(&self.post), self.log.clone());

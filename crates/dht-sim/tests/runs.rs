@@ -14,6 +14,23 @@ fn play(name: &str, nodes: usize, seed: u64) -> Outcome {
     scenario.unwrap().run(settings).unwrap()
 }
 
+/// Mail arrives whether or not the nodes have found enough others.
+#[test]
+fn restarts_and_cuts_lose_no_mail() {
+    for name in ["churn", "heal"] {
+        let outcome = play(name, 8, 3);
+        let mail = outcome
+            .checks
+            .iter()
+            .filter(|check| check.what.contains("messages lost"));
+        let held: Vec<_> = mail.map(|check| check.held).collect();
+        assert!(
+            !held.is_empty() && held.iter().all(|held| *held),
+            "{outcome}"
+        );
+    }
+}
+
 #[test]
 fn a_seed_determines_the_run() {
     let first = play("messages", 8, 7);
