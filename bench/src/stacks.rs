@@ -179,7 +179,11 @@ fn durable(report: &mut Report, effort: Effort, runtime: &Runtime) -> anyhow::Re
     let mut samples = Vec::new();
     for _ in 0..effort.samples {
         let directory = tempfile::tempdir_in(beside)?;
-        let inbox = Inbox::open(directory.path().join("inbox.redb"), InboxConfig::default())?;
+        let inbox = Inbox::open(
+            directory.path().join("inbox.redb"),
+            InboxConfig::default(),
+            dht_core::UnixSeconds(0),
+        )?;
         samples.push(runtime.block_on(inbound(&frames, None, delivered, Some(inbox))));
     }
     let row = Row::new(

@@ -8,6 +8,7 @@ use std::{
 
 use dht_core::{
     Address, Clock as _, Entropy as _, FingerprintKey, Network, NodeIdentity, SendQueue,
+    UnixSeconds,
 };
 use dht_dedup::{DEFAULT_CAPACITY, DEFAULT_FINGERPRINTS, DedupTable, FingerprintCache};
 use dht_inbound::{
@@ -145,7 +146,10 @@ impl Builder {
         let is_durable = self.home.is_some() && cfg!(feature = "spool");
         let entries = match in_memory {
             Some(home) => home.outbox.clone(),
-            None => open_outbox(folder.map(Path::to_path_buf), memory.queued).await?,
+            None => {
+                let folder = folder.map(Path::to_path_buf);
+                open_outbox(folder, memory.queued, shared.clock.now()).await?
+            }
         };
         let parts = DriverParts {
             node: shared.clone(),
@@ -371,10 +375,14 @@ async fn open_spool(
 }
 
 /// The outbox in the home, or one in memory.
-async fn open_outbox(home: Option<PathBuf>, bytes: usize) -> Result<Outbox, StartError> {
+async fn open_outbox(
+    home: Option<PathBuf>,
+    bytes: usize,
+    now: UnixSeconds,
+) -> Result<Outbox, StartError> {
     let path = home.clone().unwrap_or_default();
     let blocks = home.is_some();
-    let opened = off_thread(blocks, move || outbox::open(home.as_deref(), bytes)).await;
+    let opened = off_thread(blocks, move || outbox::open(home.as_deref(), bytes, now)).await;
     opened
         .unwrap_or(Err(SpoolError::Closed))
         .map_err(|source| StartError::Outbox { path, source })

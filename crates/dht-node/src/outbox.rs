@@ -25,7 +25,7 @@ use std::{
 
 pub(crate) use actions::DriverParts;
 pub use delivery::{Delivery, Undelivered};
-use dht_core::{Clock as _, Message, NodeId, PublicKey};
+use dht_core::{Clock as _, Message, NodeId, PublicKey, UnixSeconds};
 use dht_outbound::SendError;
 use dht_spool::{Entry, EntryId, NewEntry, Outbox, OutboxConfig, Put, SpoolError};
 use dht_stack::off_thread;
@@ -144,14 +144,18 @@ impl Default for SendOptions {
 }
 
 /// Opens the outbox of a home, or one that ends with the node. Blocks.
-pub(crate) fn open(home: Option<&Path>, memory: usize) -> Result<Outbox, SpoolError> {
+pub(crate) fn open(
+    home: Option<&Path>,
+    memory: usize,
+    now: UnixSeconds,
+) -> Result<Outbox, SpoolError> {
     #[cfg(feature = "spool")]
     if let Some(home) = home {
         std::fs::create_dir_all(home)?;
-        return Outbox::open(home.join(FILE), OutboxConfig::default());
+        return Outbox::open(home.join(FILE), OutboxConfig::default(), now);
     }
     #[cfg(not(feature = "spool"))]
-    let _no_file = home;
+    let _no_file = (home, now);
     Ok(Outbox::in_memory(OutboxConfig {
         max_rows: MEMORY_ROWS,
         max_bytes: memory as u64,

@@ -67,10 +67,10 @@ impl Spool {
         let inbox = match home {
             Home::Memory(memory) => memory.inbox.clone(),
             Home::Folder(folder) => {
-                let folder = folder.clone();
+                let (folder, now) = (folder.clone(), clock.now());
                 let opening = off_thread(true, move || {
                     fs::create_dir_all(&folder)?;
-                    Inbox::open(inbox_file(&folder), config)
+                    Inbox::open(inbox_file(&folder), config, now)
                 });
                 opening.await.unwrap_or(Err(SpoolError::Closed))?
             }

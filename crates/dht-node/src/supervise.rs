@@ -98,10 +98,9 @@ pub(crate) async fn keep_connected(transport: Transport, peers: Vec<PeerAddress>
     let mut ticks = interval(REDIAL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut lost = Repetitions::default();
-    let start = Instant::now();
     let mut peers: Vec<_> = peers
         .into_iter()
-        .map(|peer| (peer, Redial::new(start)))
+        .map(|peer| (peer, Redial::default()))
         .collect();
     loop {
         let now = ticks.tick().await;

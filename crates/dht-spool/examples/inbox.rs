@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let now = UnixSeconds(1_700_000_000);
 
     println!("1. Ten messages arrive; a mailbox holder brings three of them again.");
-    let inbox = Inbox::open(&path, InboxConfig::default())?;
+    let inbox = Inbox::open(&path, InboxConfig::default(), now)?;
     inbox.add_consumer("archive", Start::Oldest).wait()?;
     let live = (1..=10).map(|number| message(number, Arrival::Live, now));
     let stored = (1..=3).map(|number| message(number, Arrival::Stored, now));
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     inbox.close();
 
     println!("3. It comes back: everything that it did not ack is there.");
-    let inbox = Inbox::open(&path, InboxConfig::default())?;
+    let inbox = Inbox::open(&path, InboxConfig::default(), now)?;
     for row in inbox.read(DEFAULT_CONSUMER, None, Limit::default())? {
         println!("   {}: {:?}", row.id, row.message.payload);
         inbox.ack(DEFAULT_CONSUMER, row.id, now).wait()?;

@@ -77,7 +77,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let started = Instant::now();
     drop(inbox);
-    let inbox = Inbox::open(directory.join("full.redb"), InboxConfig::default())?;
+    let inbox = Inbox::open(directory.join("full.redb"), InboxConfig::default(), NOW)?;
     report("close and open with so many", inbox.stats().rows, started);
 
     let started = Instant::now();
@@ -95,7 +95,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn open(directory: &Path, name: &str) -> Result<Inbox, Box<dyn Error>> {
     let path = directory.join(name);
     let _ = std::fs::remove_file(&path);
-    Ok(Inbox::open(path, InboxConfig::default())?)
+    Ok(Inbox::open(path, InboxConfig::default(), NOW)?)
 }
 
 fn row(number: u64) -> NewRow {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use dht_core::UnixSeconds;
 pub(crate) use file::File;
 use file::open_damaged;
 use parking_lot::RwLock;
@@ -25,6 +26,9 @@ pub(crate) const INFO: TableDefinition<'_, &str, u64> = TableDefinition::new("in
 /// Format this version writes, and the newest it reads.
 const FORMAT: u64 = 1;
 const NEXT_ID: &str = "next_id";
+/// Ids that a second stands for, as a power of two: a million, more than a file takes in. The first of a second fits the 53
+/// bits of a JSON number until the year 2106, beyond which [`first_id`] does not go.
+const SECOND_BITS: u32 = 20;
 
 /// How rows are kept in a file.
 pub(crate) trait Tables: State {
@@ -50,8 +54,12 @@ struct Disk {
 }
 
 /// Opens the file at `path`; a damaged one is set aside, and what can be read of it is copied.
-pub(crate) fn open<S: Tables>(path: &Path, config: S::Config) -> Result<Journal<S>, SpoolError> {
-    let file = File::at(path, S::writer(&config).cache_bytes)?;
+pub(crate) fn open<S: Tables>(
+    path: &Path,
+    config: S::Config,
+    now: UnixSeconds,
+) -> Result<Journal<S>, SpoolError> {
+    let file = File::at(path, S::writer(&config).cache_bytes, first_id(now))?;
     if file.is_emptied()? {
         // Redb would begin a new one in silence. There is nothing to copy.
         file.set_aside()?;
@@ -72,6 +80,18 @@ pub(crate) fn open<S: Tables>(path: &Path, config: S::Config) -> Result<Journal<
 pub(crate) fn on<S: Tables>(file: File, config: S::Config) -> Result<Journal<S>, SpoolError> {
     let loaded = load_checked::<S>(&file, &config)?;
     start(file, config, loaded)
+}
+
+/// Id that a file begun now begins with: above those of a file that was begun in an earlier second, even if nothing can be
+/// read of that one.
+const fn first_id(now: UnixSeconds) -> u64 {
+    // A clock that is far ahead leaves ids for what comes after it.
+    let seconds = if now.0 >> 32 == 0 {
+        now.0
+    } else {
+        u32::MAX as u64
+    };
+    (seconds << SECOND_BITS) + 1
 }
 
 fn start<S: Tables>(
@@ -194,7 +214,7 @@ fn load<S: Tables>(
         match purpose(&database)? {
             None => {
                 let transaction = database.begin_write()?;
-                begin::<S>(&transaction)?;
+                begin::<S>(&transaction, file.first_id())?;
                 transaction.commit()?;
                 file.sync_name()?;
             }
@@ -225,10 +245,11 @@ fn load<S: Tables>(
 }
 
 /// Makes the tables of a new file.
-fn begin<S: Tables>(transaction: &WriteTransaction) -> Result<(), SpoolError> {
+fn begin<S: Tables>(transaction: &WriteTransaction, first_id: u64) -> Result<(), SpoolError> {
     let mut info = transaction.open_table(INFO)?;
     info.insert("kind", S::KIND)?;
     info.insert("format", FORMAT)?;
+    info.insert(NEXT_ID, first_id)?;
     S::create(transaction)
 }
 
@@ -260,13 +281,12 @@ fn salvage<S: Tables>(aside: &Path, into: &File, config: &S::Config) -> Result<u
         let from = damaged.begin_read()?;
         let fresh = into.open(false)?;
         let transaction = fresh.begin_write()?;
-        begin::<S>(&transaction)?;
+        begin::<S>(&transaction, into.first_id())?;
         // Each table is read by itself and up to the first page that cannot be read.
         let _ = contain(|| {
             if let Some(next) = from.open_table(INFO)?.get(NEXT_ID)? {
-                transaction
-                    .open_table(INFO)?
-                    .insert(NEXT_ID, next.value())?;
+                let next = next.value().max(into.first_id());
+                transaction.open_table(INFO)?.insert(NEXT_ID, next)?;
             }
             Ok(())
         });

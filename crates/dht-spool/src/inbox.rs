@@ -41,7 +41,7 @@ use crate::{
 /// use dht_core::{DedupHash, Deliverer, NodeId, UnixSeconds};
 /// use dht_spool::{Arrival, Inbox, InboxConfig, Inserted, Limit, NewRow};
 ///
-/// let inbox = Inbox::in_memory(InboxConfig::default()); // Inbox::open("inbox.redb", …) on disk
+/// let inbox = Inbox::in_memory(InboxConfig::default()); // Inbox::open("inbox.redb", …, now) on disk
 /// let now = UnixSeconds(1_700_000_000);
 /// let message = NewRow {
 ///     received_at: now,
@@ -72,6 +72,7 @@ impl Inbox {
     /// Opens the file, which is made if it is not there; its directory must exist. Blocks while every page is read.
     ///
     /// A damaged file is renamed to `PATH.damaged-N`, and what can be read of it is copied into a new one.
+    /// The ids of a new file begin with those of `now`, above any of an earlier file; another file goes on from its highest.
     ///
     /// # Errors
     /// [`SpoolError::Locked`] while another handle or process has it open, [`SpoolError::NewerFormat`],
@@ -80,8 +81,9 @@ impl Inbox {
     pub fn open(
         path: impl AsRef<std::path::Path>,
         config: InboxConfig,
+        now: UnixSeconds,
     ) -> Result<Self, SpoolError> {
-        let journal = Arc::new(crate::disk::open(path.as_ref(), config)?);
+        let journal = Arc::new(crate::disk::open(path.as_ref(), config, now)?);
         Ok(Self { journal })
     }
 
@@ -247,7 +249,7 @@ impl Inbox {
             .submit(0, move |state, changes| Ok(state.expire(now, changes)))
     }
 
-    /// The id of the newest durable row, 0 if there was none; marked as changed by every commit.
+    /// The id of the newest durable row; the one before the first if there was none. Marked as changed by every commit.
     #[must_use]
     pub fn newest(&self) -> watch::Receiver<RowId> {
         self.journal.changes()

@@ -12,13 +12,15 @@
 //!
 //! ```
 //! # #[cfg(feature = "redb")] {
+//! use dht_core::UnixSeconds;
 //! use dht_spool::{Inbox, InboxConfig, Limit, SpoolError};
 //!
 //! let home = tempfile::tempdir().unwrap();
-//! let inbox = Inbox::open(home.path().join("inbox.redb"), InboxConfig::default())?;
+//! let now = UnixSeconds(1_700_000_000);
+//! let inbox = Inbox::open(home.path().join("inbox.redb"), InboxConfig::default(), now)?;
 //! assert!(inbox.read("default", None, Limit::default())?.is_empty());
 //! // One file, one handle: a second one, also of another process, is refused.
-//! let second = Inbox::open(home.path().join("inbox.redb"), InboxConfig::default());
+//! let second = Inbox::open(home.path().join("inbox.redb"), InboxConfig::default(), now);
 //! assert_eq!(second.unwrap_err(), SpoolError::Locked);
 //! # }
 //! # Ok::<(), dht_spool::SpoolError>(())

@@ -47,7 +47,7 @@ use crate::{
 /// # let recipient = dht_core::SecretKey::random(&mut dht_core::SeededEntropy::new(1).rng()).public_key();
 /// # use dht_core::Entropy;
 ///
-/// let outbox = Outbox::in_memory(OutboxConfig::default()); // Outbox::open("outbox.redb", …) on disk
+/// let outbox = Outbox::in_memory(OutboxConfig::default()); // Outbox::open("outbox.redb", …, now) on disk
 /// let now = UnixSeconds(1_700_000_000);
 /// let put = outbox.put(NewEntry {
 ///     key: Some("invoice-17".into()),
@@ -84,6 +84,7 @@ impl Outbox {
     /// Opens the file, which is made if it is not there; its directory must exist. Blocks while every page is read.
     ///
     /// A damaged file is renamed to `PATH.damaged-N`, and what can be read of it is copied into a new one.
+    /// The ids of a new file begin with those of `now`, above any of an earlier file; another file goes on from its highest.
     ///
     /// # Errors
     /// [`SpoolError::Locked`] while another handle or process has it open, [`SpoolError::NewerFormat`],
@@ -92,8 +93,9 @@ impl Outbox {
     pub fn open(
         path: impl AsRef<std::path::Path>,
         config: OutboxConfig,
+        now: UnixSeconds,
     ) -> Result<Self, SpoolError> {
-        let journal = Arc::new(crate::disk::open(path.as_ref(), config)?);
+        let journal = Arc::new(crate::disk::open(path.as_ref(), config, now)?);
         Ok(Self { journal })
     }
 

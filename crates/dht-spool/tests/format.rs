@@ -12,6 +12,8 @@ use dht_spool::{
 };
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+/// Ids of a file begun at this time begin with 1.
+const SMALL_IDS: UnixSeconds = UnixSeconds(0);
 
 fn row(number: u8) -> NewRow {
     NewRow {
@@ -75,7 +77,7 @@ fn fixtures_are_written_on_demand() {
     }
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("inbox");
-    let inbox = Inbox::open(&path, InboxConfig::default()).unwrap();
+    let inbox = Inbox::open(&path, InboxConfig::default(), SMALL_IDS).unwrap();
     inbox.add_consumer("second", Start::Oldest).wait().unwrap();
     for number in 1..=4 {
         inbox.insert(row(number)).wait().unwrap();
@@ -86,7 +88,7 @@ fn fixtures_are_written_on_demand() {
     inbox.ack_one("second", 3, NOW).wait().unwrap();
     drop(inbox);
     let outbox_path = home.path().join("outbox");
-    let outbox = Outbox::open(&outbox_path, OutboxConfig::default()).unwrap();
+    let outbox = Outbox::open(&outbox_path, OutboxConfig::default(), SMALL_IDS).unwrap();
     for number in 1..=4 {
         outbox.put(entry(number)).wait().unwrap();
     }
@@ -115,7 +117,7 @@ fn fixtures_are_written_on_demand() {
 #[test]
 fn an_inbox_of_format_1_opens() {
     let (_home, path) = copy("inbox-1.bin");
-    let inbox = Inbox::open(path, InboxConfig::default()).unwrap();
+    let inbox = Inbox::open(path, InboxConfig::default(), SMALL_IDS).unwrap();
     let read = |consumer| {
         let rows = inbox.read(consumer, None, Limit::default()).unwrap();
         rows.into_iter().map(|row| row.message).collect::<Vec<_>>()
@@ -132,7 +134,7 @@ fn an_inbox_of_format_1_opens() {
 #[test]
 fn an_outbox_of_format_1_opens() {
     let (_home, path) = copy("outbox-1.bin");
-    let outbox = Outbox::open(path, OutboxConfig::default()).unwrap();
+    let outbox = Outbox::open(path, OutboxConfig::default(), SMALL_IDS).unwrap();
     let entries = outbox.list(EntryFilter::default(), None, 9).unwrap();
     let states: Vec<_> = entries.iter().map(|entry| entry.state.clone()).collect();
     let reason = "no route".to_owned();

@@ -15,6 +15,8 @@ use dht_spool::{
 };
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+/// Ids of a file begun at this time begin with 1.
+const SMALL_IDS: UnixSeconds = UnixSeconds(0);
 const HOME: &str = "DHT_SPOOL_TEST_HOME";
 
 fn row(number: u64) -> NewRow {
@@ -45,8 +47,8 @@ fn entry(number: u64) -> NewEntry {
 }
 
 fn open(home: &Path) -> (Inbox, Outbox) {
-    let inbox = Inbox::open(home.join("inbox.redb"), InboxConfig::default());
-    let outbox = Outbox::open(home.join("outbox.redb"), OutboxConfig::default());
+    let inbox = Inbox::open(home.join("inbox.redb"), InboxConfig::default(), SMALL_IDS);
+    let outbox = Outbox::open(home.join("outbox.redb"), OutboxConfig::default(), SMALL_IDS);
     (inbox.unwrap(), outbox.unwrap())
 }
 

@@ -9,10 +9,10 @@ use std::{
 use dht_api::{ApiServer, Client, Limits, Parts};
 use dht_core::{
     Clock as _, DedupHash, Deliverer, Entropy as _, NodeId, OsEntropy, PublicKey, SecretKey,
-    SystemClock,
+    SystemClock, UnixSeconds,
 };
 use dht_node::{Builder, Config, Node};
-use dht_spool::{Arrival, Inbox, NewRow, Outbox};
+use dht_spool::{Arrival, Inbox, InboxConfig, NewRow, Outbox, OutboxConfig};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -142,8 +142,17 @@ pub(crate) async fn node() -> Arc<Node> {
     Arc::new(builder().start().await.unwrap())
 }
 
+/// A node in this home. The ids of its messages begin with 1, as in files begun in the first second of the clock.
 pub(crate) async fn home_node(home: &Path) -> Arc<Node> {
+    begin_files(home);
     Arc::new(builder().home(home).start().await.unwrap())
+}
+
+fn begin_files(home: &Path) {
+    std::fs::create_dir_all(home).unwrap();
+    let begun = UnixSeconds(0);
+    Inbox::open(home.join("inbox.redb"), InboxConfig::default(), begun).unwrap();
+    Outbox::open(home.join("outbox.redb"), OutboxConfig::default(), begun).unwrap();
 }
 
 fn builder() -> Builder {

@@ -20,16 +20,18 @@ const MAX_PEERS: usize = 1_024;
 
 /// When a configured peer is dialled. A connection that another process of the same key takes over ends soon: dialled at
 /// once, it would be taken back, and so on for ever.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Redial {
     state: State,
     /// Connections in a row that were seen at one look at most; up to [`MAX_DOUBLINGS`].
     short: u32,
-    next: Instant,
+    /// Not dialled before; `None` until a connection ended soon, so that the first look dials.
+    next: Option<Instant>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
+    #[default]
     Down,
     /// Dialled since the last look.
     Dialled,
@@ -48,14 +50,6 @@ pub(super) struct Look {
 }
 
 impl Redial {
-    pub(super) const fn new(now: Instant) -> Self {
-        Self {
-            state: State::Down,
-            short: 0,
-            next: now,
-        }
-    }
-
     /// To be called every [`REDIAL_INTERVAL`].
     pub(super) fn look(&mut self, connected: bool, now: Instant) -> Look {
         if connected {
@@ -81,11 +75,11 @@ impl Redial {
             State::Down | State::Lasting => None,
         };
         if let Some(intervals) = pause {
-            self.next = now + REDIAL_INTERVAL * intervals;
+            self.next = Some(now + REDIAL_INTERVAL * intervals);
             self.short = longer;
         }
         self.state = State::Down;
-        let dial = self.next <= now;
+        let dial = self.next.is_none_or(|next| next <= now);
         Look { lost, dial }
     }
 
@@ -129,7 +123,7 @@ mod tests {
     #[test]
     fn short_connections_are_dialled_rarely() {
         let start = Instant::now();
-        let mut redial = Redial::new(start);
+        let mut redial = Redial::default();
         let mut dials = Vec::new();
         for tick in 0..180 {
             let look = redial.look(false, start + REDIAL_INTERVAL * tick);
@@ -146,7 +140,7 @@ mod tests {
     #[test]
     fn connections_seen_once_back_off() {
         let start = Instant::now();
-        let mut redial = Redial::new(start);
+        let mut redial = Redial::default();
         let mut dials = Vec::new();
         for tick in 0..180 {
             let is_up = dials.last().map(|at| at + 10) == Some(tick * 10);
@@ -161,7 +155,7 @@ mod tests {
     #[test]
     fn lasting_connections_are_dialled_at_once() {
         let start = Instant::now();
-        let mut redial = Redial::new(start);
+        let mut redial = Redial::default();
         let looks = [false, true, true, false, true, false];
         let dials: Vec<_> = looks
             .into_iter()

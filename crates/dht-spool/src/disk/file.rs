@@ -20,6 +20,8 @@ pub(crate) struct File {
     backend: Box<Backend>,
     path: Option<PathBuf>,
     cache_bytes: usize,
+    /// Id that a new file begins with.
+    first_id: u64,
     /// Locked until [`File::release`].
     lock: Mutex<Option<fs::File>>,
 }
@@ -47,7 +49,7 @@ const RECOVERY_REQUIRED: u8 = 2;
 
 impl File {
     /// Locks `path`, which need not exist.
-    pub(crate) fn at(path: &Path, cache_bytes: usize) -> Result<Self, SpoolError> {
+    pub(crate) fn at(path: &Path, cache_bytes: usize, first_id: u64) -> Result<Self, SpoolError> {
         let lock = open_private(&with_suffix(path, ".lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -63,6 +65,7 @@ impl File {
             backend: Box::new(backend),
             path: Some(path.to_path_buf()),
             cache_bytes,
+            first_id,
             lock: Mutex::new(Some(lock)),
         })
     }
@@ -77,8 +80,13 @@ impl File {
             backend: Box::new(backend),
             path: None,
             cache_bytes,
+            first_id: 1,
             lock: Mutex::new(None),
         }
+    }
+
+    pub(crate) const fn first_id(&self) -> u64 {
+        self.first_id
     }
 
     /// Opens the database, made if the file is empty. `check` reads every page and verifies its checksum.

@@ -45,7 +45,7 @@ pub(crate) trait Store<S: State>: Send + Sync {
     fn damaged_files(&self) -> u64;
 }
 
-/// Ids of rows: they grow from 1, and none is used twice.
+/// Ids of rows: they grow from 1, or from the one that a file begins with, and none is used twice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ids {
     next: u64,

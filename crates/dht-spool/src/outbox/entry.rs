@@ -106,7 +106,7 @@ pub struct Entry {
     pub expires_at: UnixSeconds,
     /// State the entry is in.
     pub state: SendState,
-    /// Number of attempts so far.
+    /// Attempts that ended before the recipient confirmed the message: 0 if it confirmed the first at once.
     pub attempts: u32,
     /// Time of the next attempt; `None` if none is planned.
     pub next_attempt: Option<UnixSeconds>,

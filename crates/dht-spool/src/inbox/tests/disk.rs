@@ -106,7 +106,7 @@ fn full_disk_is_named_and_left() {
 }
 
 fn open(path: &Path) -> Result<Inbox, SpoolError> {
-    Inbox::open(path, InboxConfig::default())
+    Inbox::open(path, InboxConfig::default(), NOW)
 }
 
 fn aside(path: &Path, number: u32) -> std::path::PathBuf {
@@ -202,6 +202,48 @@ fn damaged_pages_are_contained() {
     }
 }
 
+/// The ids of a file of which nothing can be read are not used again, and those of an undamaged one go on.
+#[test]
+fn ids_are_new_after_damage() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("inbox.redb");
+    let open = |now| Inbox::open(&path, InboxConfig::default(), now).unwrap();
+    let insert = |inbox: &Inbox, number| match inbox.insert(row(number)).wait().unwrap() {
+        Inserted::New(id) => id,
+        Inserted::AlreadyPresent => panic!("row {number} is new"),
+    };
+    let inbox = open(NOW);
+    let ids = [1, 2, 3].map(|number| insert(&inbox, number));
+    assert_eq!(ids, [1, 2, 3].map(|id| (NOW.0 << 20) + id));
+    drop(inbox);
+    let later = NOW.saturating_add(60);
+    let inbox = open(later);
+    let last = insert(&inbox, 4);
+    assert_eq!(last, ids[2] + 1);
+    drop(inbox);
+    fs::write(&path, [7; 100_000]).unwrap();
+    let inbox = open(later);
+    assert_eq!(*inbox.newest().borrow(), later.0 << 20);
+    let first = insert(&inbox, 5);
+    assert!(first > last);
+    let read = inbox.read(DEFAULT_CONSUMER, Some(last), ALL).unwrap();
+    assert_eq!(
+        read.len(),
+        1,
+        "a client that goes on where it was loses nothing"
+    );
+}
+
+#[test]
+fn ids_fit_a_json_number() {
+    for seconds in [0, NOW.0, u64::from(u32::MAX), u64::MAX] {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("inbox.redb");
+        let inbox = Inbox::open(&path, InboxConfig::default(), UnixSeconds(seconds)).unwrap();
+        assert!(*inbox.newest().borrow() < 1 << 52);
+    }
+}
+
 /// Damage under an open handle: it is closed with the reason, and opening again goes on.
 #[cfg(unix)]
 #[test]
@@ -217,6 +259,7 @@ fn damage_while_open_closes_the_handle() {
             },
             ..InboxConfig::default()
         },
+        NOW,
     )
     .unwrap();
     insert(&inbox, 1..=200);
@@ -253,7 +296,7 @@ fn a_newer_format_is_refused() {
     let expected = SpoolError::NewerFormat { found: 2, known: 1 };
     assert_eq!(open(&path).unwrap_err(), expected);
     assert!(!aside(&path, 1).exists());
-    let outbox = crate::Outbox::open(&path, crate::OutboxConfig::default());
+    let outbox = crate::Outbox::open(&path, crate::OutboxConfig::default(), NOW);
     assert_eq!(outbox.unwrap_err(), SpoolError::WrongFile);
 }
 
@@ -262,9 +305,9 @@ fn a_newer_format_is_refused() {
 fn emptied_files_are_told() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("inbox.redb");
-    drop(Inbox::open(&path, InboxConfig::default()).unwrap());
+    drop(Inbox::open(&path, InboxConfig::default(), NOW).unwrap());
     fs::File::create(&path).unwrap();
-    let inbox = Inbox::open(&path, InboxConfig::default()).unwrap();
+    let inbox = Inbox::open(&path, InboxConfig::default(), NOW).unwrap();
     assert_eq!(inbox.stats().damaged_files, 1);
     assert!(home.path().join("inbox.redb.damaged-1").exists());
     inbox.insert(row(1)).wait().unwrap();
