@@ -17,6 +17,8 @@ def call(method, path, body=None):
     connection = Unix("localhost")
     connection.request(method, path, body and json.dumps(body))
     response = connection.getresponse()
+    if response.status in (408, 429, 503):
+        raise http.client.HTTPException(f"{path}: {response.status}")  # may pass: it stops, or has no room for a stream
     if response.status >= 400:
         sys.exit(f"{path}: {json.load(response)['error']['message']}")
     return response

@@ -100,11 +100,14 @@ impl ClientError {
         }
     }
 
-    /// What the node says can be done about it.
+    /// What can be done about it.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Refused { error, .. } => error.hint.as_deref(),
+            Self::TimedOut => Some(
+                "other programs may use all connections of the node: `api.limits.connections` in its configuration",
+            ),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@ mod error;
 mod extract;
 mod guard;
 mod http;
+mod keep_alive;
 mod mailboxes;
 mod memory;
 mod metrics;

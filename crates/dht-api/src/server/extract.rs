@@ -7,13 +7,13 @@ use std::sync::Arc;
 use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts, Path, Query},
-    http::{Request, request::Parts},
+    http::{Request, header::CONTENT_ENCODING, request::Parts},
 };
 use bytes::Bytes;
 use dht_stack::BytePermit;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Body as _;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use super::{error::ApiError, state::Api};
@@ -21,6 +21,13 @@ use crate::types::ErrorCode;
 
 /// A body, and its share of the memory for bodies.
 pub(super) struct JsonBody<T>(pub(super) T, pub(super) BytePermit);
+
+/// A body that says nothing: none, or an object without fields.
+pub(super) struct NoBody;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
 
 /// The parameters behind `?`.
 pub(super) struct Parameters<T>(pub(super) T);
@@ -35,35 +42,57 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request<Body>, api: &Arc<Api>) -> Result<Self, ApiError> {
-        let (body, limit) = (request.into_body(), api.limits.body_bytes);
-        let too_large = || {
-            ApiError::new(
-                ErrorCode::TooLarge,
-                format!("the body has more than {limit} bytes"),
-            )
-        };
-        let announced = body.size_hint().upper();
-        if announced.is_some_and(|bytes| bytes > limit as u64) {
-            return Err(too_large());
-        }
-        let bytes = announced.and_then(|bytes| bytes.try_into().ok());
-        let permit = api.bodies.acquire(bytes.unwrap_or(limit)).await;
-        let received = timeout(api.limits.body(), Limited::new(body, limit).collect()).await;
-        let received: Bytes = match received {
-            Err(_) => {
-                let message = "the body did not come in time";
-                return Err(ApiError::new(ErrorCode::RequestTimeout, message));
-            }
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
-            Ok(Err(_)) => return Err(ApiError::bad_request("the body is not complete")),
-            Ok(Ok(collected)) => collected.to_bytes(),
-        };
-        let value = serde_json::from_slice(&received).map_err(|error| {
-            ApiError::bad_request(body_error::<T>(&received, &error))
-                .with_hint("see GET /v1/openapi.json")
-        })?;
-        Ok(Self(value, permit))
+        let (body, permit) = receive(request, api).await?;
+        Ok(Self(parse(&body)?, permit))
     }
+}
+
+impl FromRequest<Arc<Api>> for NoBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request<Body>, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let (body, _permit) = receive(request, api).await?;
+        if !body.trim_ascii().is_empty() {
+            let Nothing {} = parse(&body)?;
+        }
+        Ok(Self)
+    }
+}
+
+/// The whole body of a request, and its share of the memory for bodies.
+async fn receive(request: Request<Body>, api: &Api) -> Result<(Bytes, BytePermit), ApiError> {
+    let encoding = request.headers().get(CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        let message = "the body has a content encoding; it is taken as plain JSON only";
+        return Err(ApiError::new(ErrorCode::UnsupportedEncoding, message)
+            .with_hint("send it without `Content-Encoding`"));
+    }
+    let (body, limit) = (request.into_body(), api.limits.body_bytes);
+    let too_large = || {
+        let message = format!("the body has more than {limit} bytes");
+        ApiError::new(ErrorCode::TooLarge, message)
+    };
+    let announced = body.size_hint().upper();
+    if announced.is_some_and(|bytes| bytes > limit as u64) {
+        return Err(too_large());
+    }
+    let bytes = announced.and_then(|bytes| bytes.try_into().ok());
+    let permit = api.bodies.acquire(bytes.unwrap_or(limit)).await;
+    match timeout(api.limits.body(), Limited::new(body, limit).collect()).await {
+        Err(_) => {
+            let message = "the body did not come in time";
+            Err(ApiError::new(ErrorCode::RequestTimeout, message))
+        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(ApiError::bad_request("the body is not complete")),
+        Ok(Ok(collected)) => Ok((collected.to_bytes(), permit)),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        ApiError::bad_request(body_error::<T>(body, &error)).with_hint("see GET /v1/openapi.json")
+    })
 }
 
 /// Why a body is refused. It is read once more, to learn where.

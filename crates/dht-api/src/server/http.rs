@@ -4,10 +4,15 @@ use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    body::Body,
     http::{HeaderValue, Request, header::AUTHORIZATION},
     response::IntoResponse as _,
 };
-use futures::future::{Either, ready};
+use futures::{
+    FutureExt as _,
+    future::{Either, ready},
+};
+use http_body_util::BodyExt as _;
 use hyper::{
     body::Incoming,
     server::conn::http1,
@@ -28,6 +33,7 @@ use tokio::{
 use super::{
     error::ApiError,
     guard::WriteGuard,
+    keep_alive::{IdleConnections, KeepAlive},
     newcomers::{Newcomer, Newcomers},
     token::Token,
 };
@@ -63,8 +69,8 @@ pub(super) struct Service {
     pub(super) limits: Limits,
 }
 
-/// Serves until told to stop and every connection has ended. Without a free place, the oldest connection on which no
-/// request was admitted is closed for the next one.
+/// Serves until told to stop and every connection has ended. Without a free place, one is closed for the next: the oldest
+/// on which no request was admitted, or else the one that has waited longest for its next request.
 pub(super) async fn serve(
     listener: impl Listen,
     service: Service,
@@ -72,21 +78,31 @@ pub(super) async fn serve(
 ) {
     let service = Arc::new(service);
     let places = Arc::new(Semaphore::new(service.limits.connections.max(1)));
-    let newcomers = Newcomers::default();
+    let (newcomers, idle) = (Newcomers::default(), IdleConnections::default());
     // Aborts them when dropped.
     let mut connections = JoinSet::new();
     // Accepted, and waits for a place.
     let mut arrived = None;
+    // Another connection was told to end for it.
+    let mut is_awaited = false;
     loop {
         let placed = async {
             if arrived.is_none() {
                 arrived = Some(listener.accept().await?);
-                if places.available_permits() == 0 {
-                    newcomers.evict();
+                is_awaited = false;
+            }
+            let mut place = std::pin::pin!(Arc::clone(&places).acquire_owned());
+            loop {
+                if !is_awaited && places.available_permits() == 0 {
+                    is_awaited = newcomers.evict() || idle.evict();
+                }
+                tokio::select! {
+                    biased;
+                    // Correctness: the semaphore is never closed.
+                    place = place.as_mut() => return io::Result::Ok(place.ok()),
+                    () = idle.added() => {}
                 }
             }
-            // Correctness: the semaphore is never closed.
-            io::Result::Ok(Arc::clone(&places).acquire_owned().await.ok())
         };
         tokio::select! {
             biased;
@@ -95,7 +111,8 @@ pub(super) async fn serve(
             placed = placed => match (placed, arrived.take()) {
                 (Ok(place), Some(socket)) => {
                     let newcomer = newcomers.enter(service.limits.first_request());
-                    let serving = connection(socket, Arc::clone(&service), newcomer, stopping.clone());
+                    let seat = (newcomer, idle.enter());
+                    let serving = connection(socket, Arc::clone(&service), seat, stopping.clone());
                     connections.spawn(async move {
                         serving.await;
                         drop(place);
@@ -116,7 +133,7 @@ pub(super) async fn serve(
 async fn connection(
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     service: Arc<Service>,
-    (newcomer, given_up): (Newcomer, impl Future<Output = ()>),
+    ((newcomer, given_up), keep_alive): ((Newcomer, impl Future<Output = ()>), KeepAlive),
     mut stopping: watch::Receiver<bool>,
 ) {
     let limits = &service.limits;
@@ -131,7 +148,15 @@ async fn connection(
             }
             _ => {
                 newcomer.admit();
-                Either::Right(router.call(request))
+                let busy = keep_alive.begin();
+                Either::Right(router.call(request).map(|answered| {
+                    // Dropped with the body, when all of it is handed to the connection.
+                    let hold = move |error| {
+                        let _busy = &busy;
+                        error
+                    };
+                    answered.map(|response| response.map(|body| Body::new(body.map_err(hold))))
+                }))
             }
         }
     });
@@ -147,7 +172,12 @@ async fn connection(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = given_up => return,
-        () = stopped(&mut stopping) => {
+        () = async {
+            tokio::select! {
+                () = stopped(&mut stopping) => {}
+                () = keep_alive.evicted() => {}
+            }
+        } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -47,9 +47,9 @@ impl Newcomers {
         (Newcomer { newcomers, number }, ended)
     }
 
-    /// Ends the oldest newcomer, if there is one.
-    pub(super) fn evict(&self) {
-        self.0.lock().ends.pop_first();
+    /// Ends the oldest newcomer; whether there is one.
+    pub(super) fn evict(&self) -> bool {
+        self.0.lock().ends.pop_first().is_some()
     }
 }
 

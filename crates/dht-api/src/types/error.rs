@@ -35,7 +35,7 @@ pub enum ErrorCode {
     BadRequest,
     /// 401: the bearer token is missing or wrong.
     Unauthorized,
-    /// 404: no such route, message, consumer or ban.
+    /// 404: no such route, message, id, consumer or ban.
     NotFound,
     /// 404: no node has the key, or it was not found in time.
     UnknownPeer,
@@ -49,6 +49,8 @@ pub enum ErrorCode {
     Conflict,
     /// 413: the body or payload is too large.
     TooLarge,
+    /// 415: the body has a content encoding; it is taken as plain JSON only.
+    UnsupportedEncoding,
     /// 429: as many streams are open as are allowed.
     TooManyStreams,
     /// 502: the peer did not answer, or refused.

@@ -102,7 +102,7 @@ pub struct OutgoingMessage {
     /// Time at which it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<u64>,
-    /// Number of attempts so far.
+    /// Attempts that ended before the recipient confirmed the message: 0 if it confirmed the first at once.
     pub attempts: u32,
     /// Time of the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]

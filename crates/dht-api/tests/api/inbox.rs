@@ -55,6 +55,36 @@ async fn a_stream_resumes_after_a_restart() {
     assert_eq!(other.next().await.unwrap().unwrap().id, 1);
 }
 
+/// As after the loss of the inbox: a place that no message has had yet would skip the next ones.
+#[tokio::test]
+async fn places_behind_the_newest_are_refused() {
+    let served = Served::start().await;
+    served.receive(texts(2)).await;
+    let page = served.client.inbox("default", Some(2), None).await.unwrap();
+    assert!(page.messages.is_empty());
+    let error = served.client.inbox("default", Some(3), None).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::NotFound));
+    assert_eq!(error.to_string(), "no such id");
+    let error = served.client.inbox_stream("default", Some(3)).next().await;
+    assert_eq!(error.unwrap_err().code(), Some(ErrorCode::NotFound));
+}
+
+#[tokio::test]
+async fn unknown_acks_are_named() {
+    let served = Served::start().await;
+    served.receive(texts(3)).await;
+    let ack = Ack {
+        ids: vec![1, 9, 3, 8],
+        ..Ack::one("default", 1)
+    };
+    let error = served.client.ack(&ack).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::NotFound));
+    assert_eq!(error.to_string(), "no such id: 9, 8; the others are acked");
+    let page = served.client.inbox("default", None, None).await.unwrap();
+    assert_eq!(page.messages.iter().map(|m| m.id).collect::<Vec<_>>(), [2]);
+}
+
 #[tokio::test]
 async fn a_stream_brings_later_messages() {
     let served = Served::start().await;

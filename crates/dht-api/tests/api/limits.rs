@@ -32,6 +32,37 @@ async fn open_stream(served: &Served) -> UnixStream {
 }
 
 #[tokio::test]
+async fn encoded_bodies_are_refused() {
+    let served = Served::start().await;
+    for (encoding, status) in [("gzip", "415"), ("identity", "400")] {
+        let request = format!(
+            "POST /v1/messages HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-encoding: {encoding}\r\ncontent-length: 2\r\n\r\n{{}}"
+        );
+        let answer = served.raw(&request).await;
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{answer}");
+    }
+}
+
+/// 503: nobody is connected whom the node could ask.
+#[tokio::test]
+async fn a_fetch_takes_no_body() {
+    let served = Served::start().await;
+    for (body, status) in [
+        ("", "503"),
+        ("{}", "503"),
+        ("{\"x\":1}", "400"),
+        ("x", "400"),
+    ] {
+        let request = format!(
+            "POST /v1/fetch HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = served.raw(&request).await;
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_large_body_is_refused() {
     let served = Served::start().await;
     let limit = Limits::default().body_bytes;

@@ -21,7 +21,7 @@ impl Listen for Sockets {
     }
 }
 
-/// Serves two routes: `/` answers, `/stream` never ends.
+/// Serves three routes: `/` answers, `/slow` answers after a minute, `/stream` never ends.
 struct Server {
     sockets: mpsc::UnboundedSender<DuplexStream>,
     _serving: JoinSet<()>,
@@ -33,9 +33,16 @@ impl Server {
         let (sockets, listener) = mpsc::unbounded_channel();
         let (_stopping, stop) = watch::channel(false);
         let stream = || async { Body::from_stream(futures::stream::pending::<io::Result<&str>>()) };
+        let slow = || async {
+            Body::from_stream(futures::stream::once(async {
+                sleep(Duration::from_secs(60)).await;
+                io::Result::Ok("late")
+            }))
+        };
         let service = Service {
             router: Router::new()
                 .route("/", get(|| async { "answer" }))
+                .route("/slow", get(slow))
                 .route("/stream", get(stream)),
             token: token.map(Token::of),
             keep_alive: true,
@@ -120,6 +127,31 @@ async fn oldest_newcomer_makes_room() {
     for mut kept in [admitted, young] {
         assert_eq!(ask(&mut kept, "/").await, "200");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn longest_idle_connection_makes_room() {
+    let server = Server::start(None, patient(2));
+    let (mut first, mut second) = (server.connect(), server.connect());
+    for socket in [&mut first, &mut second] {
+        assert_eq!(ask(socket, "/").await, "200");
+    }
+    assert_eq!(ask(&mut first, "/").await, "200");
+    let mut operator = server.connect();
+    assert_eq!(ask(&mut operator, "/").await, "200");
+    assert_eq!(closed(&mut second).await, 0);
+    assert_eq!(ask(&mut first, "/").await, "200", "only one is closed");
+}
+
+/// The place of a connection whose answer was not read to the end when another one came.
+#[tokio::test(start_paused = true)]
+async fn connections_idle_later_make_room() {
+    let server = Server::start(None, patient(1));
+    let mut slow = server.connect();
+    assert_eq!(ask(&mut slow, "/slow").await, "200");
+    let mut operator = server.connect();
+    assert_eq!(ask(&mut operator, "/").await, "200");
+    assert_eq!(closed(&mut slow).await, 0);
 }
 
 #[tokio::test(start_paused = true)]

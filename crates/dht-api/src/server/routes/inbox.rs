@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use dht_spool::{Inbox, Limit, Row, RowId, Start};
+use dht_spool::{Inbox, Limit, Row, RowId, SpoolError, Start};
 use dht_stack::BytePermit;
 use serde::Deserialize;
 use tokio::{
@@ -50,7 +50,7 @@ const MAX_ACKS: usize = 1000;
 pub(in super::super) struct ListQuery {
     /// Name of the consumer. Defaults to `default`.
     consumer: Option<String>,
-    /// Only messages with a larger id.
+    /// Only messages with a larger id; 404 if no message has had this id or a larger one.
     after: Option<u64>,
     /// Most messages, 1 to 1 000. Defaults to 100. A page ends at 1 MiB as well.
     limit: Option<usize>,
@@ -62,12 +62,22 @@ pub(in super::super) struct ListQuery {
 pub(in super::super) struct StreamQuery {
     /// Name of the consumer. Defaults to `default`.
     consumer: Option<String>,
-    /// Only messages with a larger id; `Last-Event-ID` goes before it.
+    /// Only messages with a larger id; 404 if no message has had this id or a larger one. `Last-Event-ID` goes before it.
     after: Option<u64>,
 }
 
 fn or_default(consumer: Option<String>) -> String {
     consumer.unwrap_or_else(|| DEFAULT_CONSUMER.to_owned())
+}
+
+/// Refuses a place behind the newest message: what is received next would be skipped.
+fn check_place(inbox: &Inbox, after: Option<RowId>) -> Result<(), ApiError> {
+    let newest = inbox.stats().newest;
+    match after {
+        Some(id) if id > newest => Err(ApiError::from(SpoolError::UnknownId)
+            .with_hint("the inbox was begun anew: begin without `after` and `Last-Event-ID`")),
+        _ => Ok(()),
+    }
 }
 
 async fn read(
@@ -142,6 +152,7 @@ pub(in super::super) async fn list(
         rows,
         bytes: PAGE_BYTES,
     };
+    check_place(api.inbox()?, query.after)?;
     let (rows, memory) = read(&api, &consumer, query.after, limit).await?;
     let page = InboxPage {
         version: Version,
@@ -152,7 +163,8 @@ pub(in super::super) async fn list(
     Ok(memory::list(memory, &page))
 }
 
-/// Tell that a consumer is done with messages. They are durably acked once this answers. Acking again is no error.
+/// Tell that a consumer is done with messages. They are durably acked once this answers. Acking again is no error. If no
+/// message has had some of `ids`, the error names them, and the others are acked.
 #[utoipa::path(
     post, path = "/v1/inbox/ack", tag = "inbox", operation_id = "ack",
     request_body = Ack,
@@ -174,8 +186,22 @@ pub(in super::super) async fn ack(
                 .ids
                 .iter()
                 .map(|id| inbox.ack_one(&ack.consumer, *id, now));
-            for acked in futures::future::join_all(tickets).await {
-                acked?;
+            let acked = futures::future::join_all(tickets).await;
+            let mut unknown = Vec::new();
+            for (id, acked) in ack.ids.iter().zip(acked) {
+                match acked {
+                    Err(SpoolError::UnknownId) => unknown.push(id.to_string()),
+                    acked => acked?,
+                }
+            }
+            if !unknown.is_empty() {
+                let others = match ack.ids.len() > unknown.len() {
+                    true => "; the others are acked",
+                    false => "",
+                };
+                let (error, unknown) = (SpoolError::UnknownId, unknown.join(", "));
+                let message = format!("{error}: {unknown}{others}");
+                return Err(ApiError::new(ErrorCode::NotFound, message));
             }
         }
         (None, 0) | (Some(_), _) => {
@@ -187,7 +213,7 @@ pub(in super::super) async fn ack(
         }
     }
     let state = states(inbox).find(|state| state.name == ack.consumer);
-    let state = state.ok_or(dht_spool::SpoolError::UnknownConsumer)?;
+    let state = state.ok_or(SpoolError::UnknownConsumer)?;
     Ok(json(StatusCode::OK, &state))
 }
 
@@ -276,7 +302,7 @@ pub(in super::super) async fn remove_consumer(
     get, path = "/v1/inbox/stream", tag = "inbox", operation_id = "inbox_stream",
     params(
         StreamQuery,
-        ("Last-Event-ID" = Option<u64>, Header, description = "Id of the last message read"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "Id of the last message read; 404 if no message has had it or a larger one"),
     ),
     responses(
         (status = 200, description = "Events `message`; `error` with an ErrorBody; `end` when the node stops", body = InboxMessage, content_type = "text/event-stream"),
@@ -296,6 +322,7 @@ pub(in super::super) async fn stream(
             Some(id.ok_or_else(|| ApiError::bad_request(message))?)
         }
     };
+    check_place(api.inbox()?, after)?;
     let place = api.open_stream()?;
     let consumer = or_default(query.consumer);
     let newest = api.inbox()?.newest();

@@ -13,6 +13,7 @@ use tokio::{
 use super::{
     super::{
         error::{ApiError, json},
+        extract::NoBody,
         http::stopped,
         mailboxes::Mailboxes,
         state::{Api, Parts},
@@ -142,7 +143,10 @@ pub(in super::super) async fn store(State(api): State<Arc<Api>>) -> Response {
         (status = "default", description = "Not fetched", body = ErrorBody),
     )
 )]
-pub(in super::super) async fn fetch(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
+pub(in super::super) async fn fetch(
+    State(api): State<Arc<Api>>,
+    _: NoBody,
+) -> Result<Response, ApiError> {
     let fetched = api.parts.node.fetch_stored().await;
     let summary = fetched.map_err(|error| {
         let code = match error {
