@@ -298,6 +298,16 @@ async fn entry_past_its_expiry_is_ended() {
     assert_eq!(receive(&mut inbox).await.message, message("end"));
 }
 
+/// The id is known before the message is taken out of its channel. On one thread, both are there when they are looked at.
+#[tokio::test]
+async fn withdrawn_right_after_the_send() {
+    let alice = node(1).await;
+    let nobody = secret(9).public_key();
+    let mut delivery = post(&alice, &nobody, message("oops"), direct_only()).await;
+    alice.withdraw(delivery.id());
+    within(delivery.wait(StateKind::Failed)).await.unwrap();
+}
+
 /// A message whose end cannot be written down has ended nevertheless.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unwritten_end_is_remembered() {

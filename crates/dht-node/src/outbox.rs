@@ -14,6 +14,7 @@ mod places;
 mod sealed;
 mod sending;
 mod standing;
+mod stored;
 mod turns;
 
 use std::{

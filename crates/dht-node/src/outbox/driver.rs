@@ -8,9 +8,7 @@ use std::{
 
 use dht_core::Clock as _;
 use dht_outbound::SearchCause;
-use dht_spool::{
-    Entry, EntryContent, EntryFilter, EntryId, SendState, SpoolError, StateKind, Transition,
-};
+use dht_spool::{Entry, EntryFilter, EntryId, SendState, SpoolError, StateKind, Transition};
 use dht_stack::off_thread;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
@@ -25,8 +23,8 @@ use super::{
     event::{Action, Event, Now},
     messages::{Load, Messages, Tracked},
     places::Place,
-    sealed::SealedFrame,
     sending::Sending,
+    stored::Stored,
 };
 
 /// How often expiry is looked at.
@@ -59,7 +57,7 @@ enum Done {
     Persisted(EntryId, Result<StateKind, SpoolError>),
     /// The time to live of these is over.
     Expired(Vec<EntryId>, Result<(), SpoolError>),
-    Read(EntryId, Result<Option<EntryContent>, SpoolError>, Place),
+    Read(EntryId, Result<Stored, SpoolError>, Place),
     Listed(Result<Vec<Entry>, SpoolError>),
     Nothing,
 }
@@ -151,7 +149,7 @@ impl Driver {
             Done::Answer(id, attempt, event) => self.on_answer(id, attempt, event),
             Done::Persisted(id, outcome) => self.on_persisted(id, outcome),
             Done::Expired(ids, outcome) => self.on_expired(ids, outcome),
-            Done::Read(id, content, place) => self.on_read(id, content, place),
+            Done::Read(id, stored, place) => self.on_read(id, stored, place),
             Done::Listed(entries) => {
                 self.on_listed(entries);
                 self.listing.send_replace(());
@@ -224,6 +222,10 @@ impl Driver {
     }
 
     fn on_signals(&mut self, signals: &Signals) {
+        // They may be about messages that have just arrived.
+        while let Ok(fresh) = self.arriving.try_recv() {
+            self.on_fresh(fresh);
+        }
         for id in signals.wanted.iter().copied() {
             let spool = self.shared.spool.clone();
             self.spawn(async move {
@@ -297,25 +299,30 @@ impl Driver {
                 let places = shared.places.of(shared.standings.of(&recipient));
                 let place = places.take_bytes(&recipient, bytes).await;
                 let spool = shared.spool.clone();
-                let content = off_thread(spool.blocks(), move || spool.content(id)).await;
-                Done::Read(id, content.unwrap_or(Err(SpoolError::Closed)), place)
+                let stored = off_thread(spool.blocks(), move || Stored::read(&spool, id)).await;
+                Done::Read(id, stored.unwrap_or(Err(SpoolError::Closed)), place)
             });
         }
     }
 
-    fn on_read(
-        &mut self,
-        id: EntryId,
-        content: Result<Option<EntryContent>, SpoolError>,
-        place: Place,
-    ) {
-        let frame = content.map(|content| content.and_then(|content| content.frame));
-        let sealed = frame.map(|frame| frame.and_then(SealedFrame::read));
-        self.messages
-            .has_read(id, sealed.as_ref().ok().cloned().flatten(), place);
-        match sealed {
-            Ok(Some(_)) => self.go_on(id),
-            Ok(None) | Err(SpoolError::Damaged) => self.fail(id, "the stored message is damaged"),
+    fn on_read(&mut self, id: EntryId, stored: Result<Stored, SpoolError>, place: Place) {
+        let sealed = match &stored {
+            Ok(Stored::Frame(sealed)) => Some(sealed.clone()),
+            _ => None,
+        };
+        self.messages.has_read(id, sealed, place);
+        match stored {
+            Ok(Stored::Frame(_)) => self.go_on(id),
+            Ok(Stored::Nothing) | Err(SpoolError::Damaged) => {
+                self.fail(id, "the stored message is damaged");
+            }
+            Ok(Stored::Ended(state)) => {
+                self.messages.change(id, |sending| sending.end(state));
+                self.settle(id);
+                self.forget(id);
+            }
+            // It ended long ago.
+            Err(SpoolError::UnknownId) => self.forget(id),
             Err(error) => {
                 tracing::warn!(%error, id, "a message of the outbox cannot be read; it is tried again later");
                 for _copies in self.messages.take_deferred(id) {

@@ -258,14 +258,17 @@ impl Messages {
         over
     }
 
-    /// Messages whose time to live is over.
+    /// Messages whose time to live is over. Of those that have ended before, that end is written down.
     pub(super) fn take_expired(&mut self, now: UnixSeconds) -> Vec<EntryId> {
         let mut expired = Vec::new();
         while let Some((at, id)) = self.expiry.first().copied()
             && at < now
         {
             self.expiry.pop_first();
-            expired.push(id);
+            let tracked = self.all.get(&id);
+            if tracked.is_some_and(|tracked| tracked.sending.ending().is_none()) {
+                expired.push(id);
+            }
         }
         expired
     }
@@ -283,10 +286,16 @@ impl Messages {
         }
     }
 
-    /// What was deferred until the frame of a message was read.
+    /// What was deferred until the frame of a message was read; nothing if the message has ended.
     pub(super) fn take_deferred(&mut self, id: EntryId) -> Vec<Action> {
-        let tracked = self.all.get_mut(&id);
-        tracked.map_or_else(Vec::new, |tracked| std::mem::take(&mut tracked.deferred))
+        let Some(tracked) = self.all.get_mut(&id) else {
+            return Vec::new();
+        };
+        let mut deferred = std::mem::take(&mut tracked.deferred);
+        if tracked.sending.is_ended() {
+            deferred.clear();
+        }
+        deferred
     }
 
     /// The next message to be read, if one more may be tried again.

@@ -30,6 +30,8 @@ const RETRY_WAIT: Duration = Duration::from_secs(5);
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(15 * 60);
 /// Time until a message that could not be read is read again.
 const READ_WAIT: Duration = Duration::from_secs(60);
+/// Nodes that are remembered because they did not take a copy of the message.
+const MAX_REFUSED: usize = 64;
 
 /// One message on its way.
 #[derive(Debug)]
@@ -42,6 +44,9 @@ pub(super) struct Sending {
     state: SendState,
     /// Holders that confirmed a copy in this life of the node.
     holders: BTreeSet<NodeId>,
+    /// Nodes that could not be reached, did not store the message, or did not answer. They get a copy again once no others are
+    /// left, or there are [`MAX_REFUSED`].
+    refused: BTreeSet<NodeId>,
     attempts: u32,
     last_error: Option<String>,
     phase: Phase,
@@ -52,6 +57,8 @@ pub(super) struct Sending {
     number: u64,
     /// Whether the recipient, which gives no receipts, ended the connection right after the last copy.
     lost: bool,
+    /// Whether the recipient connected while holders were asked.
+    returned: bool,
 }
 
 #[derive(Debug)]
@@ -82,6 +89,7 @@ impl Sending {
             wanted: entry.options.replicas.map_or(wanted, usize::from),
             state: entry.state.clone(),
             holders: BTreeSet::new(),
+            refused: BTreeSet::new(),
             attempts: entry.attempts.min(16),
             last_error: entry.last_error.clone(),
             settled: next.is_none() && !is_new,
@@ -92,6 +100,7 @@ impl Sending {
             last_attempt: None,
             number: 0,
             lost: false,
+            returned: false,
         }
     }
 
@@ -149,7 +158,7 @@ impl Sending {
     }
 
     /// Whether copies are being written: only then the frame is in memory. No receipt is waited for with it.
-    pub(super) const fn is_writing(&self) -> bool {
+    pub(super) fn is_writing(&self) -> bool {
         match &self.phase {
             Phase::Trying(attempt) => attempt.is_writing(),
             _ => false,
@@ -340,10 +349,12 @@ impl Sending {
         };
         match copy {
             Copy::Written { receipts: true } => {
+                self.returned = false;
                 attempt.ask_recipient(now);
                 actions.push_back(Action::Ask(self.recipient, Duration::ZERO));
             }
             Copy::Written { receipts: false } => {
+                self.returned = false;
                 attempt.direct = Direct::Written(now.at);
                 self.finish_if_over(now, actions);
             }
@@ -394,8 +405,11 @@ impl Sending {
                 Some(_) => self.wanted.saturating_sub(self.holders.len()),
             };
             if !self.direct_only && most > 0 {
-                attempt.replacements = most;
-                actions.push_back(attempt.send_to_holders(most, &self.holders));
+                if self.refused.len() >= MAX_REFUSED {
+                    self.refused.clear();
+                }
+                let except = [&self.holders, &self.refused];
+                actions.push_back(attempt.send_to_first_holders(most, except));
                 actions.push_back(Action::Search);
             }
         }
@@ -404,8 +418,19 @@ impl Sending {
 
     fn on_chosen(&mut self, holders: Vec<NodeId>, now: Now, actions: &mut VecDeque<Action>) {
         if let Phase::Trying(attempt) = &mut self.phase {
+            let found_none = holders.is_empty();
             attempt.choose(holders, now);
-            if attempt.has_chosen_none() && self.last_error.is_none() {
+            let lacking = attempt.lacking();
+            if found_none || lacking > 0 {
+                // No others are left.
+                let refused = std::mem::take(&mut self.refused);
+                if lacking > 0 && !refused.is_subset(attempt.chosen()) {
+                    let except = [&self.holders, &self.refused];
+                    actions.push_back(attempt.send_to_holders(lacking, except));
+                    return;
+                }
+            }
+            if attempt.chosen().is_empty() && self.last_error.is_none() {
                 self.last_error = Some("no node is known that could store the message".to_owned());
             }
             self.finish_if_over(now, actions);
@@ -421,19 +446,23 @@ impl Sending {
         };
         match copy {
             Copy::Written { receipts: true } => {
-                attempt.ask_holder();
+                attempt.ask_holder(holder);
                 actions.push_back(Action::Ask(holder, Duration::ZERO));
             }
-            Copy::NoRoom => {
+            Copy::NoRoom if attempt.is_writing_to(&holder) => {
                 actions.push_back(Action::SendAgain(holder, attempt.next_room_wait()));
             }
+            Copy::NoRoom => {}
             Copy::Written { receipts: false } => {
-                attempt.end_copy();
+                attempt.end_copy(&holder);
                 self.finish_if_over(now, actions);
             }
             Copy::Failed(_) => {
-                attempt.end_copy();
-                actions.extend(attempt.replace_holder(&self.holders));
+                if attempt.end_copy(&holder) {
+                    self.refused.insert(holder);
+                    let except = [&self.holders, &self.refused];
+                    actions.extend(attempt.replace_holders(1, except));
+                }
                 self.finish_if_over(now, actions);
             }
         }
@@ -450,9 +479,11 @@ impl Sending {
             self.add_holder(holder, now, actions);
         }
         if let Phase::Trying(attempt) = &mut self.phase {
-            attempt.end_question();
-            if matches!(answer, Answer::Neither | Answer::Silent) {
-                actions.extend(attempt.replace_holder(&self.holders));
+            let is_awaited = attempt.end_question(&holder);
+            if is_awaited && matches!(answer, Answer::Neither | Answer::Silent) {
+                self.refused.insert(holder);
+                let except = [&self.holders, &self.refused];
+                actions.extend(attempt.replace_holders(1, except));
             }
             self.finish_if_over(now, actions);
         }
@@ -497,6 +528,9 @@ impl Sending {
     }
 
     fn on_appeared(&mut self, recipient: bool, now: Now) {
+        if let Phase::Trying(attempt) = &self.phase {
+            self.returned |= recipient && attempt.asked_holders;
+        }
         let concerned = recipient || self.state == SendState::Queued;
         // What was sent to a peer without receipts has been sent.
         let sent = self.settled && self.state == SendState::Sent;
@@ -529,8 +563,10 @@ impl Sending {
                 actions.push_back(Action::Persist(Transition::Sent { retry_at: None }));
             }
             Phase::Trying(attempt) if attempt.deadline <= now.at => {
-                if attempt.asked_holders || self.local {
+                if self.local {
                     self.finish(now, actions);
+                } else if attempt.asked_holders {
+                    self.give_up_silent_holders(now, actions);
                 } else {
                     if attempt.direct == Direct::Running {
                         let error = "no copy reached the recipient in time";
@@ -540,6 +576,24 @@ impl Sending {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The holders' time is over: others take the place of those that have not answered.
+    fn give_up_silent_holders(&mut self, now: Now, actions: &mut VecDeque<Action>) {
+        let Phase::Trying(attempt) = &mut self.phase else {
+            return;
+        };
+        let silent = attempt.give_up_silent();
+        let many = silent.len();
+        self.refused.extend(silent);
+        let except = [&self.holders, &self.refused];
+        match attempt.replace_holders(many, except) {
+            Some(copies) => {
+                attempt.wait_for_holders(now);
+                actions.push_back(copies);
+            }
+            None => self.finish(now, actions),
         }
     }
 
@@ -585,6 +639,9 @@ impl Sending {
             _ => Transition::Sent { retry_at },
         };
         actions.push_back(Action::Persist(transition));
+        if std::mem::take(&mut self.returned) {
+            self.on_appeared(true, now);
+        }
     }
 
     fn stored(&self) -> usize {

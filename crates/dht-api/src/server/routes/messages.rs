@@ -170,6 +170,7 @@ pub(in super::super) async fn withdraw(
     State(api): State<Arc<Api>>,
     Id(id): Id,
 ) -> Result<Response, ApiError> {
+    let deadline = Instant::now() + WAIT_LIMIT;
     let mut changes = api.outbox()?.changes();
     let mut stopping = api.stopping.clone();
     let mut delivery = delivery(&api, id).await?;
@@ -192,8 +193,13 @@ pub(in super::super) async fn withdraw(
                 () = stopped(&mut stopping) => false,
             }
         };
-        if !changed.await {
-            return Err(SpoolError::Closed.into());
+        match timeout_at(deadline, changed).await {
+            Ok(true) => {}
+            Ok(false) => return Err(SpoolError::Closed.into()),
+            Err(_elapsed) => {
+                let why = format!("it is not written down yet that message {id} is given up");
+                return Err(ApiError::new(ErrorCode::Internal, why));
+            }
         }
     }
 }

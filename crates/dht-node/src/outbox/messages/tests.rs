@@ -287,3 +287,24 @@ fn hash_outlives_the_frame() {
     let asked = messages.change(1, |sending| sending.handle(late, AT));
     assert!(matches!(asked.unwrap().front(), Some(Action::Ask(..))));
 }
+
+/// Copies for holders that waited for the frame are not sent of a message that was received meanwhile.
+#[test]
+fn ended_message_defers_nothing() {
+    let mut messages = messages(1);
+    let copies = Action::SendToHolders {
+        most: 3,
+        except: Vec::new(),
+    };
+    messages.defer(1, copies);
+    messages.change(1, |sending| sending.end(SendState::Received));
+    assert_eq!(messages.take_deferred(1), []);
+}
+
+/// The end of the time to live is not written over an end that is still to be written down.
+#[test]
+fn received_message_does_not_expire() {
+    let mut messages = messages(2);
+    messages.change(1, |sending| sending.end(SendState::Received));
+    assert_eq!(messages.take_expired(NOW.saturating_add(61)), [2]);
+}

@@ -25,16 +25,18 @@ pub(super) struct Attempt {
     /// When the direct copy, or the holders, are waited for no longer.
     pub(super) deadline: Duration,
     pub(super) asked_holders: bool,
+    /// Holders that are to get a copy at first.
+    most: usize,
     /// Holders that may still be chosen in place of those that cannot be reached, or do not store the message.
-    pub(super) replacements: usize,
+    replacements: usize,
     /// Nodes that were chosen as holders.
-    chosen: Vec<NodeId>,
+    chosen: BTreeSet<NodeId>,
     /// Times that holders are still to be chosen.
     choosing: usize,
-    /// Copies for holders that are being written.
-    writing: usize,
+    /// Holders whose copies are being written.
+    writing: BTreeSet<NodeId>,
     /// Holders that were asked for a receipt and have not answered.
-    asked: usize,
+    asked: BTreeSet<NodeId>,
     /// Waits of the next copy that finds no room and the next question.
     room_wait: Duration,
     ask_wait: Duration,
@@ -56,11 +58,12 @@ impl Attempt {
             direct,
             deadline,
             asked_holders: false,
+            most: 0,
             replacements: 0,
-            chosen: Vec::new(),
+            chosen: BTreeSet::new(),
             choosing: 0,
-            writing: 0,
-            asked: 0,
+            writing: BTreeSet::new(),
+            asked: BTreeSet::new(),
             room_wait: ROOM_WAIT,
             ask_wait: ASK_WAIT,
         }
@@ -81,18 +84,18 @@ impl Attempt {
     }
 
     /// Whether copies are being written, or about to be.
-    pub(super) const fn is_writing(&self) -> bool {
-        self.is_writing_direct() || self.choosing > 0 || self.writing > 0
+    pub(super) fn is_writing(&self) -> bool {
+        self.is_writing_direct() || self.choosing > 0 || !self.writing.is_empty()
     }
 
     /// Whether nothing more is waited for.
-    pub(super) const fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         let over = match self.direct {
             Direct::Written(_) => true,
             // With all holders answered, the recipient is not waited for: its late answer counts too.
             Direct::Running | Direct::Asking(_) | Direct::Over => self.asked_holders,
         };
-        over && self.choosing == 0 && self.writing == 0 && self.asked == 0
+        over && self.choosing == 0 && self.writing.is_empty() && self.asked.is_empty()
     }
 
     pub(super) fn next_room_wait(&mut self) -> Duration {
@@ -124,49 +127,85 @@ impl Attempt {
         self.deadline = now.at.saturating_add(HOLDERS_WAIT);
     }
 
-    /// Copies for so many nodes that neither store the message nor were tried.
-    pub(super) fn send_to_holders(&mut self, most: usize, holders: &BTreeSet<NodeId>) -> Action {
+    /// The first copies for holders: for so many nodes, none of them among `except`.
+    pub(super) fn send_to_first_holders(
+        &mut self,
+        most: usize,
+        except: [&BTreeSet<NodeId>; 2],
+    ) -> Action {
+        (self.most, self.replacements) = (most, most);
+        self.send_to_holders(most, except)
+    }
+
+    /// Copies for so many nodes that were not chosen yet.
+    pub(super) fn send_to_holders(
+        &mut self,
+        most: usize,
+        [holders, refused]: [&BTreeSet<NodeId>; 2],
+    ) -> Action {
         self.choosing += 1;
-        let tried: BTreeSet<_> = holders.iter().chain(&self.chosen).copied().collect();
-        let except = tried.into_iter().collect();
-        Action::SendToHolders { most, except }
+        let except = holders.iter().chain(refused).chain(&self.chosen);
+        let except: BTreeSet<_> = except.copied().collect();
+        Action::SendToHolders {
+            most,
+            except: except.into_iter().collect(),
+        }
     }
 
     pub(super) fn choose(&mut self, holders: Vec<NodeId>, now: Now) {
         self.choosing = self.choosing.saturating_sub(1);
-        self.writing += holders.len();
         if !holders.is_empty() {
             self.wait_for_holders(now);
         }
+        self.writing.extend(&holders);
         self.chosen.extend(holders);
     }
 
-    pub(super) const fn has_chosen_none(&self) -> bool {
-        self.chosen.is_empty()
+    /// How many of the first holders were not found.
+    pub(super) fn lacking(&self) -> usize {
+        self.most.saturating_sub(self.chosen.len())
+    }
+
+    pub(super) const fn chosen(&self) -> &BTreeSet<NodeId> {
+        &self.chosen
     }
 
     /// The copy for a holder is written, and the holder asked.
-    pub(super) const fn ask_holder(&mut self) {
-        self.end_copy();
-        self.asked += 1;
-    }
-
-    /// The copy for a holder is written, or cannot be.
-    pub(super) const fn end_copy(&mut self) {
-        self.writing = self.writing.saturating_sub(1);
-    }
-
-    /// A holder has answered. Without a question, its copy is written nevertheless.
-    pub(super) const fn end_question(&mut self) {
-        match self.asked.checked_sub(1) {
-            Some(left) => self.asked = left,
-            None => self.end_copy(),
+    pub(super) fn ask_holder(&mut self, holder: NodeId) {
+        if self.end_copy(&holder) {
+            self.asked.insert(holder);
         }
     }
 
-    /// The next closest node takes the place of a holder, if not too many were replaced.
-    pub(super) fn replace_holder(&mut self, holders: &BTreeSet<NodeId>) -> Option<Action> {
-        self.replacements = self.replacements.checked_sub(1)?;
-        Some(self.send_to_holders(1, holders))
+    pub(super) fn is_writing_to(&self, holder: &NodeId) -> bool {
+        self.writing.contains(holder)
+    }
+
+    /// The copy for a holder is written, or cannot be; answers whether it was waited for.
+    pub(super) fn end_copy(&mut self, holder: &NodeId) -> bool {
+        self.writing.remove(holder)
+    }
+
+    /// A holder has answered; answers whether it was waited for. Without a question, its copy is written nevertheless.
+    pub(super) fn end_question(&mut self, holder: &NodeId) -> bool {
+        self.asked.remove(holder) || self.end_copy(holder)
+    }
+
+    /// Holders that have neither answered nor failed are waited for no longer.
+    pub(super) fn give_up_silent(&mut self) -> BTreeSet<NodeId> {
+        let mut silent = std::mem::take(&mut self.asked);
+        silent.append(&mut self.writing);
+        silent
+    }
+
+    /// The next closest nodes take the place of so many holders, if not too many were replaced.
+    pub(super) fn replace_holders(
+        &mut self,
+        many: usize,
+        except: [&BTreeSet<NodeId>; 2],
+    ) -> Option<Action> {
+        let most = many.min(self.replacements);
+        self.replacements -= most;
+        (most > 0).then(|| self.send_to_holders(most, except))
     }
 }

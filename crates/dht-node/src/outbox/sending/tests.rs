@@ -206,11 +206,12 @@ fn late_answers_leave_the_attempt_open() {
     sending.handle(failed(), at(0));
     sending.handle(Event::Chosen(vec![id(2)]), at(0));
     sending.handle(Event::Tick, at(15));
+    sending.handle(Event::Chosen(vec![]), at(15));
     let first = sending.number();
     start_again(&mut sending, at(20));
     assert_ne!(sending.number(), first);
     sending.handle(failed(), at(20));
-    sending.handle(Event::Chosen(vec![id(2)]), at(20));
+    sending.handle(Event::Chosen(vec![id(3)]), at(20));
     assert_eq!(
         sending.handle_late(Event::Receipt(id(2), Answer::Stored), at(21)),
         []
@@ -411,7 +412,7 @@ fn holders_cannot_confirm_receipt() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
     sending.handle(Event::Direct(Copy::Failed("down".to_owned())), at(1));
-    sending.handle(Event::Chosen(vec![id(2)]), at(1));
+    sending.handle(Event::Chosen(vec![id(5)]), at(1));
     sending.handle(
         Event::Holder(id(5), Copy::Written { receipts: true }),
         at(1),
@@ -478,4 +479,59 @@ fn unreachable_holders_are_replaced() {
     assert!(matches!(actions.front(), Some(Action::Persist(_))));
     assert_eq!(*sending.state(), SendState::Stored { holders: 2 });
     assert!(sending.is_waiting());
+}
+
+/// Nodes that stay silent neither keep their places in an attempt nor get the copies of the next one.
+#[test]
+fn silent_holders_are_replaced() {
+    let mut sending = sending(EntryOptions::default());
+    start(&mut sending);
+    let failed = || Event::Direct(Copy::Failed("down".to_owned()));
+    let asked = |sending: &mut Sending, holders: &[u8], now| {
+        let chosen = holders.iter().copied().map(id).collect();
+        sending.handle(Event::Chosen(chosen), now);
+        for holder in holders {
+            let copy = Copy::Written { receipts: true };
+            sending.handle(Event::Holder(id(*holder), copy), now);
+        }
+    };
+    let copies = |most, except: &[u8]| Action::SendToHolders {
+        most,
+        except: except.iter().copied().map(id).collect(),
+    };
+    sending.handle(failed(), at(0));
+    asked(&mut sending, &[2, 3, 4], at(0));
+    sending.handle(Event::Receipt(id(4), Answer::Stored), at(1));
+    let actions = sending.handle(Event::Tick, at(15));
+    assert_eq!(actions, [copies(2, &[2, 3, 4])]);
+    asked(&mut sending, &[5, 6], at(15));
+    assert_eq!(sending.deadline(), Some(at(30).at));
+    // They have been replaced, and are not once more.
+    let late = Event::Receipt(id(2), Answer::Silent);
+    assert_eq!(sending.handle(late, at(20)), []);
+    // No more of them than copies were wanted.
+    let actions = sending.handle(Event::Tick, at(30));
+    assert_eq!(actions, [copies(1, &[2, 3, 4, 5, 6])]);
+    asked(&mut sending, &[7], at(30));
+    let actions = sending.handle(Event::Tick, at(45));
+    assert!(matches!(actions.front(), Some(Action::Persist(_))));
+    start_again(&mut sending, at(60));
+    let actions = sending.handle(failed(), at(60));
+    assert_eq!(actions.front(), Some(&copies(2, &[2, 3, 4, 5, 6, 7])));
+    // With nobody else left they are asked again.
+    let actions = sending.handle(Event::Chosen(vec![id(8)]), at(60));
+    assert_eq!(actions, [copies(1, &[4, 8])]);
+    assert!(sending.is_writing());
+}
+
+#[test]
+fn recipient_returns_while_holders_are_asked() {
+    let mut sending = sending(EntryOptions::default());
+    start(&mut sending);
+    sending.handle(Event::Direct(Copy::Failed("down".to_owned())), at(7));
+    sending.handle(Event::Chosen(vec![id(2)]), at(7));
+    sending.handle(Event::Appeared { recipient: true }, at(8));
+    sending.handle(Event::Receipt(id(2), Answer::Stored), at(9));
+    assert!(sending.is_waiting());
+    assert_eq!(sending.deadline(), Some(at(9).at));
 }
