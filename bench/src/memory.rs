@@ -61,6 +61,7 @@ async fn connect(to: &PeerAddress) -> anyhow::Result<Vec<Node>> {
     let mut peers = Vec::with_capacity(PEERS);
     for _ in 0..PEERS {
         let peer = Node::builder(SecretKey::random(&mut OsEntropy.rng()))
+            .overlay(false)
             .features(Features::NODE)
             .start()
             .await?;
@@ -122,6 +123,7 @@ pub(crate) fn child() -> anyhow::Result<()> {
         .build()?;
     let node = runtime.block_on(
         Node::builder(SecretKey::random(&mut OsEntropy.rng()))
+            .overlay(false)
             .listen(Address::tcp([127, 0, 0, 1].into(), 0))
             .start(),
     )?;

@@ -168,6 +168,7 @@ impl Pair {
 
 async fn node() -> anyhow::Result<Node> {
     let node = Node::builder(SecretKey::random(&mut OsEntropy.rng()))
+        .overlay(false)
         .listen(Address::tcp([127, 0, 0, 1].into(), 0))
         .start()
         .await?;

@@ -55,7 +55,7 @@ async fn message_to_unknown_key_finds_recipient() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b123_client_is_found_through_chain() {
+async fn b123_dp09_client_is_found_through_chain() {
     let [a, b, c] = chain([1, 2, 3]).await;
     let d = within(builder(4).features(Features::CLIENT).start())
         .await
@@ -145,7 +145,7 @@ async fn found_peer_is_dialled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b122_join_introduces_joiner_on_path() {
+async fn b122_dp10_join_introduces_joiner_on_path() {
     let [a, b, c] = chain([1, 2, 3]).await;
     assert!(!knows(&c, &a));
     let states = within(a.join()).await.unwrap();

@@ -18,6 +18,7 @@ mod interop;
 mod messages;
 mod net;
 mod outbox;
+mod overlay;
 mod overload;
 mod padding;
 mod peer_sync;

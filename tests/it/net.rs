@@ -10,7 +10,8 @@ use std::{
 use bytes::Bytes;
 use dht_core::{Address, Host, PeerAddress, PublicKey, SecretKey};
 use dht_node::{
-    Builder, Config, Message, Node, Received, SafConfig, SendOptions, SendState, Subscription,
+    Builder, Config, Message, Node, OverlayConfig, Received, SafConfig, SendOptions, SendState,
+    Subscription,
 };
 use tokio::{
     io::copy_bidirectional,
@@ -66,10 +67,15 @@ pub(crate) fn builder_with(secret: SecretKey) -> Builder {
     Node::builder(secret).config(config(false))
 }
 
-/// Settings of a node on any free port, which asks each peer that connects for stored messages, or does not.
+/// Settings of a node on any free port, which asks each peer that connects for stored messages, or does not. It is connected
+/// to those only that the test connects it to.
 pub(crate) fn config(auto_request: bool) -> Config {
     Config {
         listen: vec![any_port()],
+        overlay: OverlayConfig {
+            enabled: false,
+            ..OverlayConfig::default()
+        },
         saf: SafConfig {
             auto_request,
             ..SafConfig::default()

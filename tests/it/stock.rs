@@ -71,7 +71,7 @@ async fn short_lived_senders_reach_stock_peers() {
     const SENDERS: u8 = 20;
     let mut stock = StockPeer::start().await;
     for seed in 0..SENDERS {
-        let sender = Node::builder(secret(seed + 10)).start();
+        let sender = Node::builder(secret(seed + 10)).overlay(false).start();
         let sender = within(sender).await.unwrap();
         sender.add_peer(&stock.address);
         let options = SendOptions {

@@ -157,7 +157,9 @@ pub fn run() -> anyhow::Result<()> {
     let mut lines = std::io::stdin().lines();
     let setup: Setup = serde_json::from_str(&lines.next().context("no setup")??)?;
     let medium = loopback(&setup.config);
-    let mut builder = Node::builder(secret(setup.seed)).config(setup.config);
+    let mut builder = Node::builder(secret(setup.seed))
+        .config(setup.config)
+        .overlay(false);
     if let Some(home) = setup.home {
         builder = builder.home(home);
     }

@@ -1,4 +1,5 @@
-//! `demo`: many full nodes on loopback TCP in this process, and a check that every message arrives once.
+//! `demo`: many full nodes on loopback TCP in this process that find each other from one seed, and a check that every message arrives
+//! once.
 
 use clap::Args;
 use serde::Serialize;
@@ -53,6 +54,10 @@ pub(crate) struct Outcome {
     misattributed: u64,
     /// Copies that nodes dropped as duplicates.
     duplicates_dropped: u64,
+    /// Time until each node had as many neighbours as it wants.
+    mesh_seconds: f64,
+    /// Connections of a node then, on average.
+    connections_per_node: f64,
     p50_ms: f64,
     p99_ms: f64,
     bytes_on_wire: u64,
@@ -116,6 +121,13 @@ impl Demo {
 fn table(outcome: &Outcome) -> String {
     let rows = [
         ("nodes", outcome.nodes.to_string()),
+        (
+            "mesh from one seed",
+            format!(
+                "{:.2} s, {:.1} connections a node",
+                outcome.mesh_seconds, outcome.connections_per_node
+            ),
+        ),
         ("sent", format!("{} messages", outcome.sent)),
         (
             "delivered",

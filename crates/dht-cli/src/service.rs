@@ -87,6 +87,7 @@ impl Service {
         // They are dialled by the command, which learns why one is not reached.
         config.peers.clear();
         config.forward = false;
+        config.overlay.enabled = false;
         // Commands fetch when they want to.
         config.saf.auto_request = false;
         let claim = home.claim(&secret.public_key());

@@ -166,6 +166,13 @@ impl Builder {
         self
     }
 
+    /// Whether the node, if it is a full one, finds peers and stays connected to some by itself. It does by default.
+    #[cfg(feature = "overlay")]
+    pub const fn overlay(mut self, enabled: bool) -> Self {
+        self.config.overlay.enabled = enabled;
+        self
+    }
+
     /// Memory for messages in MiB. Defaults to [`DEFAULT_MEMORY_MIB`](crate::DEFAULT_MEMORY_MIB).
     pub const fn memory_mib(mut self, mib: usize) -> Self {
         self.config.memory_mib = mib;

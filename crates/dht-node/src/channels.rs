@@ -68,6 +68,15 @@ pub(crate) const SYNC_STREAMS: Channel = Channel {
     capacity: 64,
 };
 
+/// Peers that connect and disconnect. What is lost is seen when the overlay next looks.
+#[cfg(feature = "overlay")]
+pub(crate) const OVERLAY_EVENTS: Channel = Channel {
+    name: "overlay events",
+    from: &[("watcher", WhenFull::Shed), ("stacks", WhenFull::Shed)],
+    to: "overlay",
+    capacity: 256,
+};
+
 /// Every channel of a node, for a program that adds channels of its own to look for [circles](dht_stack::waiting_cycle). Its
 /// stage `application` is the program.
 #[must_use]
@@ -76,7 +85,7 @@ pub fn channels() -> Vec<&'static Channel> {
     #[cfg(feature = "saf")]
     all.extend([&RECEIPT_STREAMS, &dht_saf::RECEIPT_QUESTIONS]);
     #[cfg(feature = "overlay")]
-    all.push(&SYNC_STREAMS);
+    all.extend([&SYNC_STREAMS, &OVERLAY_EVENTS]);
     all.extend(dht_transport::CHANNELS);
     all
 }
@@ -165,6 +174,7 @@ mod tests {
             "EVENTS",
             "RECEIPT_STREAMS",
             "SYNC_STREAMS",
+            "OVERLAY_EVENTS",
         ] {
             assert!(opened(&format!("channels::{name}")), "{name} is not used");
         }

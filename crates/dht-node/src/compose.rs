@@ -178,11 +178,15 @@ impl Builder {
         }
 
         // Workers.
+        #[cfg(feature = "overlay")]
+        let (overlay, overlay_events) = crate::overlay::events();
         let peers = ConnectionWatch {
             transport: transport.clone(),
             outbox: outbox.clone(),
             shared: shared.clone(),
             saf: saf.clone(),
+            #[cfg(feature = "overlay")]
+            overlay,
             claims: claims(config),
         };
         let workers = Workers {
@@ -219,6 +223,8 @@ impl Builder {
             let (now, mut rng) = (shared.clock.now(), shared.entropy.rng());
             shared.identity.set_addresses(addresses, now, &mut rng);
         }
+        #[cfg(feature = "overlay")]
+        let overlay = self.new_overlay(&peers, &sending.outbound);
         let node = Node {
             shared,
             transport,
@@ -227,6 +233,8 @@ impl Builder {
             connector: sending.connector,
             select: sending.config.select,
             connection_watch: peers,
+            #[cfg(feature = "overlay")]
+            overlay: overlay.as_ref().map(|overlay| overlay.summary()),
             limiter,
             config: parking_lot::Mutex::new(config.clone()),
             subscribers,
@@ -254,6 +262,11 @@ impl Builder {
         if !config.peers.is_empty() {
             let dials = supervise::keep_connected(node.transport.clone(), config.peers.clone());
             node.tasks.spawn("dials", dials);
+        }
+        // After the peers that it may dial are known.
+        #[cfg(feature = "overlay")]
+        if let Some(overlay) = overlay {
+            node.tasks.spawn("overlay", overlay.run(overlay_events));
         }
         Ok(node)
     }
@@ -289,6 +302,26 @@ impl Builder {
             counters: Arc::new(Counters::default()),
             events: Events::new(),
         }
+    }
+
+    /// The overlay of a full node that listens, unless its settings turn it off.
+    #[cfg(feature = "overlay")]
+    fn new_overlay(
+        &self,
+        peers: &ConnectionWatch,
+        outbound: &Outbound,
+    ) -> Option<crate::overlay::Overlay> {
+        let runs = self.config.overlay.enabled && self.claim.is_none();
+        let is_full = self.features == dht_core::Features::NODE;
+        let seeds = self
+            .config
+            .peers
+            .iter()
+            .map(|peer| peer.public_key.node_id());
+        (runs && is_full).then(|| {
+            let (config, seeds) = (&self.config.overlay, seeds.collect());
+            crate::overlay::Overlay::new(config, seeds, peers.clone(), outbound.clone())
+        })
     }
 
     fn inbound_runtime(&self, shared: &Shared, sending: &Sending) -> InboundRuntime {

@@ -89,6 +89,9 @@ pub struct Config {
     /// The durable inbox of a node with a home.
     #[cfg(feature = "spool")]
     pub inbox: dht_spool::InboxConfig,
+    /// The overlay: whom the node finds and stays connected to by itself.
+    #[cfg(feature = "overlay")]
+    pub overlay: dht_overlay::Config,
 }
 
 /// Settings that [`Node::reload`](crate::Node::reload) takes over: keys, or sections with all their keys.
@@ -138,6 +141,8 @@ impl Config {
         self.outbound.validate()?;
         #[cfg(feature = "saf")]
         self.saf.validate()?;
+        #[cfg(feature = "overlay")]
+        self.overlay.validate()?;
         Ok(())
     }
 }
@@ -214,6 +219,8 @@ impl Default for Config {
             saf: dht_saf::Config::default(),
             #[cfg(feature = "spool")]
             inbox: dht_spool::InboxConfig::default(),
+            #[cfg(feature = "overlay")]
+            overlay: dht_overlay::Config::default(),
         }
     }
 }

@@ -3,10 +3,17 @@
 use std::sync::Arc;
 
 use dht_core::{Clock as _, NodeId};
+#[cfg(feature = "overlay")]
+use dht_overlay::OverlayEvent;
 use dht_peers::{ClaimChannel, ClaimPolicy, NetGroup};
 use dht_transport::{Connection, Transport};
 
-use crate::{outbox::OutboxHandle, saf::SafHandle, shared::Shared};
+use crate::{events::Event, outbox::OutboxHandle, saf::SafHandle, shared::Shared};
+
+/// Tells the overlay who connects and disconnects. Clones share one channel.
+#[cfg(feature = "overlay")]
+#[derive(Clone)]
+pub(crate) struct OverlayEvents(pub(crate) tokio::sync::mpsc::Sender<OverlayEvent>);
 
 /// Copies connections of the transport into the directory and the table of connected peers.
 ///
@@ -22,8 +29,23 @@ pub(crate) struct ConnectionWatch {
     /// Informed of each connected and disconnected peer.
     pub(crate) saf: SafHandle,
     pub(crate) outbox: OutboxHandle,
+    #[cfg(feature = "overlay")]
+    pub(crate) overlay: OverlayEvents,
     /// Decides which of the addresses in a peer's claim are used.
     pub(crate) claims: ClaimPolicy,
+}
+
+#[cfg(feature = "overlay")]
+impl OverlayEvents {
+    fn connected(&self, peer: NodeId) {
+        // If the channel is full or nobody listens: the table of connections says it, too.
+        let _lost = self.0.try_send(OverlayEvent::Connected(peer));
+    }
+
+    fn disconnected(&self, peer: NodeId, minimized: bool) {
+        let event = OverlayEvent::Disconnected { peer, minimized };
+        let _lost = self.0.try_send(event);
+    }
 }
 
 impl ConnectionWatch {
@@ -52,6 +74,10 @@ impl ConnectionWatch {
         let direction = connection.direction();
         if self.shared.connections.insert(Arc::clone(peer), direction) {
             tracing::info!(peer = %peer.node_id.short(), ?direction, "connected");
+            let events = &self.shared.events;
+            events.publish(|| Event::Connected(Arc::clone(peer)));
+            #[cfg(feature = "overlay")]
+            self.overlay.connected(peer.node_id);
             self.saf.connected(peer);
             self.outbox.appeared(&peer.node_id);
         }
@@ -59,7 +85,7 @@ impl ConnectionWatch {
         if self.shared.directory.is_banned(&peer.node_id, now) {
             self.transport.disconnect(&peer.node_id);
         }
-        self.remove_if_gone(&peer.node_id);
+        self.remove_if_gone(&peer.node_id, false);
     }
 
     /// Restarts requests of store-and-forward and tries messages of the outbox, which may have been lost with the connection
@@ -71,9 +97,15 @@ impl ConnectionWatch {
         self.outbox.appeared(&peer.node_id);
     }
 
-    /// Removes a peer unless it is connected again.
-    pub(crate) fn remove_if_gone(&self, peer: &NodeId) {
+    /// Removes a peer unless it is connected again. `minimized` says that this node closed its connection on purpose.
+    pub(crate) fn remove_if_gone(&self, peer: &NodeId, minimized: bool) {
         if self.transport.connection(peer).is_none() && self.shared.connections.remove(peer) {
+            let events = &self.shared.events;
+            events.publish(|| Event::Disconnected { peer: *peer });
+            #[cfg(feature = "overlay")]
+            self.overlay.disconnected(*peer, minimized);
+            #[cfg(not(feature = "overlay"))]
+            let _nobody_asks = minimized;
             let known = self.shared.directory.find(peer);
             self.saf
                 .disconnected(peer, known.as_ref().map(|known| known.public_key()));

@@ -152,3 +152,55 @@ impl Dial for Dialler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use dht_core::{
+        ManualClock, NodeIdentity, RemotePeer, SeededEntropy, UnixSeconds,
+        test_util::{NOW, identity},
+    };
+    use dht_outbound::{Outbound, SearchLimits};
+    use dht_peers::{
+        ClaimPolicy, Directory,
+        policy::{AttributionProfile, BanPolicy, BanTerms},
+    };
+    use dht_proto::dht::DiscoveryResponseMessage;
+
+    use super::*;
+
+    #[test]
+    fn dp04_unasked_answer_is_ignored() {
+        let directory = Directory::new(*identity(0).node_id());
+        let clock = Arc::new(ManualClock::new(UnixSeconds(NOW.0)));
+        let (profile, terms) = (AttributionProfile::Legacy, BanTerms::default());
+        let nobody = tower::service_fn(|_| std::future::pending());
+        let (outbound, _worker) = Outbound::new(&dht_outbound::Config::default(), nobody);
+        let me: Arc<NodeIdentity> = Arc::new(identity(0));
+        let entropy = Arc::new(SeededEntropy::new(1));
+        let answers = Answers {
+            searcher: Searcher::new(outbound, me, entropy, SearchLimits::default()),
+            check: AnswerCheck {
+                directory: directory.clone(),
+                bans: BanPolicy::new(profile, terms, directory.clone(), clock.clone()),
+                clock,
+                claims: ClaimPolicy::default(),
+            },
+        };
+        let responder = identity(1);
+        let answer = DiscoveryAnswer {
+            responder: *responder.public_key(),
+            source: Arc::new(RemotePeer::new(
+                *responder.public_key(),
+                dht_core::Features::NODE,
+            )),
+            message: DiscoveryResponseMessage {
+                public_key: Bytes::copy_from_slice(responder.public_key().as_bytes()),
+                nonce: 77,
+                ..DiscoveryResponseMessage::default()
+            },
+        };
+        answers.on_response(answer).unwrap();
+        assert!(directory.banned(NOW).is_empty() && directory.is_empty());
+    }
+}

@@ -1,9 +1,9 @@
-//! Events of a node for the application: dropped messages, bans, stored messages, failures.
+//! Events of a node for the application: connections, dropped messages, bans, stored messages, failures.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use dht_core::DeliveryError;
-use dht_core::{DropReason, NodeId, Priority};
+use dht_core::{DropReason, NodeId, Priority, RemotePeer};
 use dht_peers::Ban;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -14,6 +14,16 @@ use crate::channels;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
+    /// A peer is connected.
+    Connected(Arc<RemotePeer>),
+    /// A peer is no longer connected.
+    Disconnected {
+        /// Peer that was connected.
+        peer: NodeId,
+    },
+    /// The overlay: the node got online or offline, or learned of peers.
+    #[cfg(feature = "overlay")]
+    Overlay(dht_overlay::Notice),
     /// A received message was dropped.
     Dropped {
         /// Connected peer that delivered it.

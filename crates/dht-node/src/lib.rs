@@ -63,6 +63,11 @@ pub use dht_inbound::{Acceptance, RateLimits};
 #[cfg(feature = "saf")]
 pub use dht_mailbox::StoreStats;
 pub use dht_outbound::{SearchError, SendError};
+#[cfg(feature = "overlay")]
+pub use dht_overlay::{
+    Config as OverlayConfig, DEFAULT_NEIGHBOURS, Notice as OverlayNotice, Status as OverlayStatus,
+    Summary as OverlaySummary,
+};
 pub use dht_peers::policy::AttributionProfile;
 #[cfg(feature = "saf")]
 pub use dht_saf::{Config as SafConfig, FetchSummary, SafEvent};

@@ -69,6 +69,9 @@ pub struct Node {
     pub(crate) connector: Connector<Dialler>,
     pub(crate) select: SelectConfig,
     pub(crate) connection_watch: ConnectionWatch,
+    /// What the overlay reports; `None` if it does not run.
+    #[cfg(feature = "overlay")]
+    pub(crate) overlay: Option<Arc<Mutex<dht_overlay::Summary>>>,
     pub(crate) limiter: RateLimiter,
     /// Settings in force.
     pub(crate) config: Mutex<Config>,
@@ -393,7 +396,7 @@ impl Node {
         Some(&self.spool.as_ref()?.inbox)
     }
 
-    /// Events from now on: dropped messages with the reason, and bans. At most [`EVENT_CAPACITY`] are queued for one
+    /// Events from now on: connections, getting online or offline, dropped messages with the reason, bans. At most [`EVENT_CAPACITY`] are queued for one
     /// subscriber; a slower one learns how many it [missed](crate::Event::Missed).
     ///
     /// [`EVENT_CAPACITY`]: crate::EVENT_CAPACITY
@@ -467,6 +470,14 @@ impl Node {
         let connected = self.shared.connections.snapshot();
         let peers = connected.iter().map(|connected| &connected.peer);
         peers.map(Arc::clone).collect()
+    }
+
+    /// Whether the node is in the network, and whom it stays connected to; `None` if its settings turn the overlay off, or it
+    /// is no full node.
+    #[cfg(feature = "overlay")]
+    #[must_use]
+    pub fn overlay(&self) -> Option<dht_overlay::Summary> {
+        Some(self.overlay.as_ref()?.lock().clone())
     }
 
     /// The directory of known peers and bans.

@@ -1,17 +1,40 @@
-//! The peer-sync service over connections of this node, both roles.
+//! The overlay of this node, and the peer-sync service over its connections, both roles.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
-use dht_core::{Features, NodeId};
+use dht_core::{Clock as _, Entropy as _, Features, NodeId};
+use dht_outbound::Outbound;
 use dht_overlay::{
+    Config, DialOutcome, Driver, Notice, OverlayEvent, Ports, Summary,
     lookup::SyncNetwork,
-    sync::{PEER_SYNC_PROTOCOL, SyncCaller, peer_sync_server},
+    sync::{Learner, PEER_SYNC_PROTOCOL, SyncCaller, peer_sync_server},
 };
-use dht_transport::{Builder, DialCause, InboundStream, Substream, Transport};
+use dht_transport::{Builder, DialCause, DialError, InboundStream, Substream, Transport};
 use futures::StreamExt as _;
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
+use rand_core::Rng as _;
+use tokio::{sync::mpsc, time::Instant};
 
-use crate::{channels, shared::Shared, tasks::Tasks};
+use crate::{
+    channels,
+    connection_watch::{ConnectionWatch, OverlayEvents},
+    events::Event,
+    shared::Shared,
+    tasks::Tasks,
+};
+
+/// The overlay before its task runs.
+pub(crate) struct Overlay {
+    driver: Driver<NodePorts>,
+    summary: Arc<Mutex<Summary>>,
+}
+
+/// The node as the overlay uses it.
+struct NodePorts {
+    peers: ConnectionWatch,
+    outbound: Outbound,
+    summary: Arc<Mutex<Summary>>,
+}
 
 /// Streams on which peers ask for peers.
 pub(crate) struct SyncStreams(mpsc::Receiver<InboundStream>);
@@ -68,5 +91,109 @@ impl SyncNetwork for SyncLinks {
         if connection.is_some_and(|connection| connection.streams() == 0) {
             self.0.disconnect(peer);
         }
+    }
+}
+
+/// The channel of events for the overlay.
+pub(crate) fn events() -> (OverlayEvents, mpsc::Receiver<OverlayEvent>) {
+    let (sender, events) = channels::OVERLAY_EVENTS.open();
+    (OverlayEvents(sender), events)
+}
+
+impl Overlay {
+    pub(crate) fn new(
+        config: &Config,
+        seeds: Vec<NodeId>,
+        peers: ConnectionWatch,
+        outbound: Outbound,
+    ) -> Self {
+        let shared = peers.shared.clone();
+        let (me, at) = (*shared.directory.me(), Instant::now());
+        let anchors = shared.directory.anchors(shared.clock.now());
+        let anchors: Vec<_> = anchors.iter().map(|peer| *peer.node_id()).collect();
+        let summary = Arc::default();
+        let learner = Learner {
+            directory: shared.directory.clone(),
+            bans: shared.bans.clone(),
+            clock: Arc::clone(&shared.clock),
+            claims: peers.claims,
+        };
+        let ports = NodePorts {
+            peers,
+            outbound,
+            summary: Arc::clone(&summary),
+        };
+        let driver = Driver {
+            ports: Arc::new(ports),
+            overlay: dht_overlay::Overlay::new(me, config, &anchors, &seeds, at),
+            learner,
+            connections: shared.connections,
+            clock: shared.clock,
+            entropy: shared.entropy,
+        };
+        Self { driver, summary }
+    }
+
+    pub(crate) fn summary(&self) -> Arc<Mutex<Summary>> {
+        Arc::clone(&self.summary)
+    }
+
+    pub(crate) async fn run(self, events: mpsc::Receiver<OverlayEvent>) {
+        self.driver.run(events).await;
+    }
+}
+
+impl Ports for NodePorts {
+    type Stream = Substream;
+
+    async fn dial(&self, peer: NodeId) -> DialOutcome {
+        let dial = self.peers.transport.dial_for(&peer, DialCause::Overlay);
+        match dial.await {
+            Ok(_connection) => {
+                self.peers.ensure(&peer);
+                DialOutcome::Connected
+            }
+            Err(DialError::TooManyConnections | DialError::TooManyDials | DialError::Cancelled) => {
+                DialOutcome::Refused
+            }
+            Err(error) => {
+                tracing::debug!(peer = %peer.short(), %error, "dial of the overlay failed");
+                DialOutcome::Failed
+            }
+        }
+    }
+
+    async fn open_sync(&self, peer: NodeId) -> io::Result<Substream> {
+        let protocol = PEER_SYNC_PROTOCOL;
+        let stream = self.peers.transport.open(&peer, &protocol);
+        stream.await.map_err(io::Error::other)
+    }
+
+    async fn join(&self) -> bool {
+        let shared = &self.peers.shared;
+        let nonce = shared.entropy.rng().next_u64();
+        match self.outbound.join(&shared.identity, nonce).await {
+            Ok(_copies) => true,
+            Err(error) => {
+                tracing::debug!(%error, "no join sent");
+                false
+            }
+        }
+    }
+
+    fn disconnect(&self, peer: &NodeId) {
+        self.peers.transport.disconnect(peer);
+    }
+
+    fn changed(&self, summary: &Summary) {
+        self.summary.lock().clone_from(summary);
+    }
+
+    fn notify(&self, notice: Notice) {
+        if let Notice::Status(status) = &notice {
+            tracing::info!(%status, "status of the node");
+        }
+        let events = &self.peers.shared.events;
+        events.publish(|| Event::Overlay(notice));
     }
 }

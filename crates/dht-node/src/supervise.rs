@@ -60,7 +60,7 @@ impl Watcher {
                 // The next connection may be there before the end of this one is told, which then announces no new peer.
                 match self.peers.transport.connection(&node_id) {
                     Some(next) => self.peers.replaced(&next),
-                    None => self.peers.remove_if_gone(&node_id),
+                    None => self.peers.remove_if_gone(&node_id, minimized),
                 }
                 if !minimized {
                     self.peers.outbox.connection_ended(&node_id);

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    overlay::{DialOutcome, Notice, Overlay, OverlayAction, OverlayEvent},
+    overlay::{DialOutcome, Notice, Overlay, OverlayAction, OverlayEvent, Summary},
     sync::{Learner, SyncFailure, SyncReport},
     view::View,
 };
@@ -34,6 +34,9 @@ pub trait Ports: Send + Sync + 'static {
 
     /// Closes the connection to a peer on purpose.
     fn disconnect(&self, peer: &NodeId);
+
+    /// Takes note of the state of the overlay, after each change.
+    fn changed(&self, summary: &Summary);
 
     /// Tells the application.
     fn notify(&self, notice: Notice);
@@ -62,6 +65,7 @@ impl<P: Ports> Driver<P> {
         let mut running: FuturesUnordered<BoxFuture<'static, OverlayEvent>> =
             FuturesUnordered::new();
         let mut event = OverlayEvent::Tick;
+        let mut summary = Summary::default();
         loop {
             let at = Instant::now();
             let view = View {
@@ -71,6 +75,11 @@ impl<P: Ports> Driver<P> {
                 now: self.clock.now(),
             };
             self.overlay.on(event, &view, &mut rng);
+            let now = self.overlay.summary();
+            if now != summary {
+                summary = now;
+                self.ports.changed(&summary);
+            }
             while let Some(action) = self.overlay.poll_action() {
                 running.extend(self.perform(action));
             }

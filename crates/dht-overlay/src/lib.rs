@@ -37,7 +37,7 @@ pub use join::JoinTimer;
 pub use metrics::describe_metrics;
 pub use network_discovery::{NetworkDiscovery, PeersAdded};
 pub use on_connect::SyncOnConnect;
-pub use overlay::{DialOutcome, Notice, Overlay, OverlayAction, OverlayEvent};
+pub use overlay::{DialOutcome, Notice, Overlay, OverlayAction, OverlayEvent, Summary};
 pub use pools::{Member, Pool, PoolAction, PoolEvent, Pools, TENURE};
 pub use status::Status;
 pub use view::View;

@@ -19,7 +19,7 @@ use crate::{
     network_discovery::{NetworkDiscovery, PeersAdded},
     on_connect::SyncOnConnect,
     pace::Pace,
-    pools::{PoolAction, PoolEvent, Pools},
+    pools::{Pool, PoolAction, PoolEvent, Pools},
     status::{Status, low_ipv4_share},
     sync::{Ask, DEFAULT_TOLD_PEERS, SyncFailure, SyncReport},
     view::View,
@@ -109,6 +109,19 @@ pub enum Notice {
         /// How much closer they are than those of others are to them.
         factor: u64,
     },
+}
+
+/// Whether a node is in the network, and whom it stays connected to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Whether enough nodes are connected.
+    pub status: Status,
+    /// Connected nodes of the neighbour pool, nearest first.
+    pub neighbours: Vec<NodeId>,
+    /// Connected nodes of the random pool, nearest first.
+    pub random: Vec<NodeId>,
+    /// Whether the nodes closest to this one are closer than chance explains.
+    pub is_crowded: bool,
 }
 
 /// Whom a node is connected to, whom it asks for peers, and when it announces itself. An event and a [`View`] go in, actions
@@ -227,16 +240,20 @@ impl Overlay {
         next.unwrap_or(self.next_look).max(soonest)
     }
 
-    /// Whether the node is in the network.
+    /// Whether the node is in the network, and whom it stays connected to.
     #[must_use]
-    pub const fn status(&self) -> Status {
-        self.status
-    }
-
-    /// The peers that the node stays connected to.
-    #[must_use]
-    pub const fn pools(&self) -> &Pools {
-        &self.pools
+    pub fn summary(&self) -> Summary {
+        let connected = |pool: &Pool| {
+            let members = pool.members().iter();
+            let connected = members.filter(|member| member.since.is_some());
+            connected.map(|member| member.id).collect()
+        };
+        Summary {
+            status: self.status,
+            neighbours: connected(self.pools.neighbours()),
+            random: connected(self.pools.random()),
+            is_crowded: self.is_crowded,
+        }
     }
 
     fn is_wanted(&self, peer: &NodeId) -> bool {

@@ -59,7 +59,7 @@ impl View<'_> {
         }
     }
 
-    /// Up to `n` nodes at random that may be dialled: proven ones that answered when last dialled, and connected ones.
+    /// Up to `n` proven nodes at random that may be dialled, those first that are connected or answered when last dialled.
     pub(crate) fn random(
         &self,
         n: usize,
@@ -70,10 +70,9 @@ impl View<'_> {
             .features(FeatureRule::Exactly(Features::NODE))
             .exclude(exclude);
         let mut drawn = self.directory.random(4 * n, &filter, rng);
-        drawn.retain(|record| {
-            let is_connected = self.connected.contains(record.node_id());
-            is_connected || (self.may_dial(record) && !record.is_offline())
-        });
+        let is_connected = |record: &PeerRecord| self.connected.contains(record.node_id());
+        drawn.retain(|record| is_connected(record) || self.may_dial(record));
+        drawn.sort_by_key(|record| record.is_offline() && !is_connected(record));
         drawn.truncate(n);
         drawn
     }

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_have_limits() {
+    fn dp18_counts_have_limits() {
         assert_eq!(check(vec![]), Err(ClaimError::NoClaims));
         let many = vec![signed(&["/ip4/1.2.3.4/tcp/5"], 7); 6];
         assert_eq!(
@@ -276,6 +276,15 @@ mod tests {
             check(vec![many]),
             Err(ClaimError::TooManyAddresses { found: 6, max: 5 })
         );
+    }
+
+    #[test]
+    fn dp17_signature_of_zeros_is_invalid() {
+        let mut claim = signed(&["/ip4/1.2.3.4/tcp/5"], 7);
+        let zeros = dht_core::IdentitySignature::from_parts(0, &[0; 32], &[0; 32], 7);
+        claim.signature = zeros.unwrap();
+        let error = check(vec![claim]).unwrap_err();
+        assert!(error.is_offence(), "{error}");
     }
 
     /// A claim is kept whole, in memory and for as long as its peer is known.

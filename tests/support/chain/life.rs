@@ -52,6 +52,7 @@ pub async fn live(role: Role, network: &Network, home: &Path) -> Result<(), Stri
     };
     let started = Node::builder(network.secret(role))
         .config(config)
+        .overlay(false)
         .home(home);
     let node = Arc::new(started.start().await.map_err(|error| error.to_string())?);
     say_or_end(&Line::Ready);

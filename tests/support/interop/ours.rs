@@ -99,7 +99,9 @@ async fn start(setup: Setup) -> anyhow::Result<Node> {
         true => Features::CLIENT,
         false => Features::NODE,
     };
-    let builder = Node::builder(setup.key.parse()?).config(config);
+    let builder = Node::builder(setup.key.parse()?)
+        .config(config)
+        .overlay(false);
     let node = builder.features(features).home(setup.home).start().await?;
     for seed in &setup.seeds {
         node.add_peer(&address(seed)?);

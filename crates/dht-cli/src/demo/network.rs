@@ -1,9 +1,9 @@
-//! Starts the nodes, connects them, and sends the messages.
+//! Starts the nodes, waits until they have found each other from one seed, and sends the messages.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use dht_core::{Address, Destination, Network, PublicKey, SecretKey};
-use dht_node::{Message, Node, SendOptions, StateKind};
+use dht_node::{DEFAULT_NEIGHBOURS, Message, Node, SendOptions, StateKind};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
@@ -15,6 +15,8 @@ use super::{
 };
 use crate::exit::Failure;
 
+/// Longest time in which the nodes find each other.
+const FORMING: Duration = Duration::from_secs(120);
 /// Time without an arrival after which the missing messages count as lost.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Messages being sent at one time.
@@ -37,8 +39,7 @@ pub(super) async fn run(nodes: u16, messages: u32, seed: u64) -> Result<Outcome,
             Arc::clone(&tally),
         ));
     }
-    bar.set_message("joining");
-    join(&network, &mut rng).await?;
+    let mesh = formed(&network, &bar).await?;
 
     let start = Instant::now();
     bar.set_message("sending");
@@ -58,6 +59,8 @@ pub(super) async fn run(nodes: u16, messages: u32, seed: u64) -> Result<Outcome,
 
     let mut outcome = Outcome {
         nodes,
+        mesh_seconds: mesh.seconds,
+        connections_per_node: mesh.connections as f64 / f64::from(nodes),
         seconds,
         ..tally.outcome()
     };
@@ -77,49 +80,62 @@ pub(super) async fn run(nodes: u16, messages: u32, seed: u64) -> Result<Outcome,
     Ok(outcome)
 }
 
+/// Starts the nodes. Each knows the first one only.
 async fn start(nodes: u16, rng: &mut ChaCha12Rng) -> Result<Vec<Arc<Node>>, Failure> {
-    let mut network = Vec::with_capacity(usize::from(nodes));
+    let mut network: Vec<Arc<Node>> = Vec::with_capacity(usize::from(nodes));
     for _ in 0..nodes {
-        let node = Node::builder(SecretKey::random(rng))
+        let mut builder = Node::builder(SecretKey::random(rng))
             .network(Network::LocalNet)
-            .listen(Address::tcp([127, 0, 0, 1].into(), 0))
-            .start()
-            .await
-            .map_err(|error| Failure::listen(error.to_string()))?;
+            .listen(Address::tcp([127, 0, 0, 1].into(), 0));
+        if let Some(seed) = network.first() {
+            builder = builder.peer(seed.peer_address());
+        }
+        let started = builder.start().await;
+        let node = started.map_err(|error| Failure::listen(error.to_string()))?;
         network.push(Arc::new(node));
     }
     Ok(network)
 }
 
-/// Connects the nodes in a ring and adds one random link for each node. Every node knows every address, for direct
-/// messages.
-async fn join(network: &[Arc<Node>], rng: &mut ChaCha12Rng) -> Result<(), Failure> {
-    let addresses: Vec<_> = network.iter().map(|node| node.peer_address()).collect();
-    for node in network {
-        for address in addresses
-            .iter()
-            .filter(|address| address.public_key != *node.public_key())
-        {
-            node.add_peer(address);
+/// What the network looked like when it had formed.
+struct Mesh {
+    seconds: f64,
+    /// Connections of all nodes.
+    connections: usize,
+}
+
+/// Waits until each node has found as many neighbours as it wants, or all others.
+async fn formed(network: &[Arc<Node>], bar: &ProgressBar) -> Result<Mesh, Failure> {
+    let start = Instant::now();
+    let wanted = DEFAULT_NEIGHBOURS.min(network.len() - 1);
+    let has_formed = |node: &&Arc<Node>| {
+        let overlay = node.overlay();
+        overlay.is_some_and(|overlay| overlay.neighbours.len() >= wanted)
+    };
+    loop {
+        let formed = network.iter().filter(has_formed).count();
+        let links = network.iter().map(|node| node.stats().connections);
+        let connections = links.sum::<usize>();
+        if formed == network.len() {
+            return Ok(Mesh {
+                seconds: start.elapsed().as_secs_f64(),
+                connections,
+            });
         }
-    }
-    let mut links = BTreeSet::new();
-    for from in 0..network.len() {
-        for to in [(from + 1) % network.len(), below(rng, network.len())] {
-            if from != to {
-                links.insert((from.min(to), from.max(to)));
-            }
+        if start.elapsed() > FORMING {
+            return Err(Failure::unreachable(format!(
+                "only {formed} of {} nodes found {wanted} neighbours within {} s",
+                network.len(),
+                FORMING.as_secs()
+            )));
         }
+        bar.set_message(format!(
+            "mesh: {formed} of {} nodes have their neighbours, {} links",
+            network.len(),
+            connections / 2
+        ));
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    for (from, to) in links {
-        let (Some(node), Some(address)) = (network.get(from), addresses.get(to)) else {
-            continue;
-        };
-        node.connect(address).await.map_err(|error| {
-            Failure::unreachable(format!("node {from} cannot reach node {to}: {error}"))
-        })?;
-    }
-    Ok(())
 }
 
 async fn send_all(

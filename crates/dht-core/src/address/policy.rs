@@ -115,6 +115,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn dp19_advertised_addresses_are_checked() {
+        let policy = AddressPolicy::default();
+        let cases = [
+            ("/ip4/10.0.0.1/tcp/5", true),
+            ("/ip4/0.0.0.0/tcp/5", false),
+            ("/memory/5", false),
+            ("/dns4/node.example.com", false),
+            ("/dns4/node.example.com/tcp/5", true),
+        ];
+        for (text, is_valid) in cases {
+            let address: Address = text.parse().unwrap();
+            assert_eq!(address.check_policy(&policy).is_ok(), is_valid, "{text}");
+        }
+    }
+
+    #[test]
     fn local_addresses_are_not_public() {
         let public = [
             "/ip4/1.2.3.4/tcp/5",

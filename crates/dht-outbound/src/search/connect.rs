@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn b010_an_unknown_peer_is_discovered() {
+    async fn b010_dp07_an_unknown_peer_is_discovered() {
         let world = World::default();
         let connector = world.connector(&directory(false), true);
         assert_eq!(
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn b011_an_unfound_peer_is_not_dialled() {
+    async fn b011_dp08_an_unfound_peer_is_not_dialled() {
         let world = World::default();
         let error = world
             .connector(&directory(false), false)

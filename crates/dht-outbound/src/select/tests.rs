@@ -441,6 +441,22 @@ fn factors_bound_the_choice() {
     assert_eq!(world.select(&closest(99, false)).len(), 10);
 }
 
+/// Where a join of a node with nine connected nodes goes.
+#[test]
+fn dp16_join_reaches_eight_and_two() {
+    let world = World::new()
+        .connected(1..=9, Features::NODE)
+        .known(10..=30, Features::NODE);
+    let chosen = world.ids(&closest(ME, false));
+    let connected: Vec<_> = (1..=9).map(id).collect();
+    let is_connected = |id: &&NodeId| connected.contains(*id);
+    assert_eq!(chosen.len(), 10);
+    assert_eq!(chosen.iter().filter(is_connected).count(), 8);
+    // If nobody else is known, the eight.
+    let alone = World::new().connected(1..=9, Features::NODE);
+    assert_eq!(alone.ids(&closest(ME, false)).len(), 8);
+}
+
 #[test]
 fn one_seed_gives_one_choice() {
     let world = World::new().connected(1..=30, Features::NODE);

@@ -138,7 +138,7 @@ async fn b012_a_join_is_one_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b084_search_sends_one_discovery_and_ends() {
+async fn b084_dp02_search_sends_one_discovery_and_ends() {
     let timeout = Duration::from_millis(1);
     let (searcher, mut queue) = searcher(SearchLimits {
         timeout,
@@ -173,7 +173,7 @@ async fn b084_search_sends_one_discovery_and_ends() {
 }
 
 #[tokio::test]
-async fn b085_the_own_key_is_refused() {
+async fn b085_dp01_the_own_key_is_refused() {
     let (searcher, mut queue) = searcher(SearchLimits::default());
     assert!(matches!(
         searcher.discover(me().public_key()).await,
@@ -184,7 +184,7 @@ async fn b085_the_own_key_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_search_without_peers_fails() {
+async fn dp03_search_without_peers_fails() {
     let (searcher, mut queue) = searcher(SearchLimits::default());
     let started = tokio::time::Instant::now();
     let sought = key(SOUGHT);
@@ -206,7 +206,7 @@ async fn a_search_without_peers_fails() {
 }
 
 #[tokio::test]
-async fn callers_for_one_key_share_discovery() {
+async fn dp05_callers_for_one_key_share_discovery() {
     let (searcher, mut queue) = searcher(SearchLimits::default());
     let (sought, other) = (key(SOUGHT), key(2));
     let mut first = task::spawn(searcher.discover(&sought));
@@ -246,7 +246,7 @@ async fn giving_up_leaves_others_their_answer() {
 }
 
 #[tokio::test]
-async fn a_useless_answer_ends_the_search() {
+async fn dp06_useless_answer_ends_the_search() {
     let (searcher, mut queue) = searcher(SearchLimits::default());
     let sought = key(SOUGHT);
     let mut first = task::spawn(searcher.discover(&sought));

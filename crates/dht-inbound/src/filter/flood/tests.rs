@@ -20,7 +20,7 @@ fn id(n: u8) -> NodeId {
 }
 
 #[test]
-fn b022_a_hundred_arrivals_are_a_hundred() {
+fn b022_dp47_a_hundred_arrivals_are_a_hundred() {
     let meter = meter(1_000, 60);
     for _ in 0..100 {
         meter.record(&id(1), NOW);
@@ -31,7 +31,7 @@ fn b022_a_hundred_arrivals_are_a_hundred() {
 }
 
 #[test]
-fn b023_cleared_is_zero() {
+fn b023_dp47_cleared_is_zero() {
     let meter = meter(1_000, 60);
     meter.record(&id(1), NOW);
     meter.clear(&id(1));

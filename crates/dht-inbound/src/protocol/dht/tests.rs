@@ -224,7 +224,7 @@ async fn unreadable_messages_end_and_others_pass() {
 
 /// An anonymous protocol message gets its deliverer banned low.
 #[tokio::test]
-async fn b082_anonymous_protocol_message_bans_deliverer_low() {
+async fn b082_dp11_anonymous_protocol_message_bans_deliverer_low() {
     for profile in BOTH {
         let setup = setup(profile);
         for kind in [

@@ -31,7 +31,7 @@ async fn b081_join_is_relayed_as_received() {
 }
 
 #[tokio::test]
-async fn b083_our_own_join_comes_back() {
+async fn b083_dp12_our_own_join_comes_back() {
     for profile in BOTH {
         let setup = setup(profile);
         let ended = setup.run(join(ME, body(&join_of(ME)))).await;
@@ -42,7 +42,7 @@ async fn b083_our_own_join_comes_back() {
 
 /// A join for another key gets the signer banned high.
 #[tokio::test]
-async fn join_for_another_key_bans_signer() {
+async fn dp13_join_for_another_key_bans_signer() {
     for profile in BOTH {
         let setup = setup(profile);
         assert_eq!(setup.run(join(PEER, body(&join_of(4)))).await, BAD);
@@ -53,7 +53,7 @@ async fn join_for_another_key_bans_signer() {
 
 /// A join addressed to somebody else is dropped before any ban or acted on in legacy.
 #[tokio::test]
-async fn join_for_another_destination_by_profile() {
+async fn dp15_join_for_another_destination_by_profile() {
     let too_many = || {
         let mut join = join_of(PEER);
         join.addresses = vec![join.addresses[0].clone(); 6];
@@ -221,7 +221,7 @@ async fn banned_joiner_is_refreshed_not_relayed() {
 
 /// A join out of storage is kept but not spread.
 #[tokio::test]
-async fn stored_join_is_kept_not_relayed() {
+async fn dp14_stored_join_is_kept_not_relayed() {
     let setup = setup(Strict);
     let message = OpenedMessage {
         is_saf: true,
