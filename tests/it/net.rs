@@ -144,13 +144,12 @@ pub(crate) async fn send(
     let sending = from.send(to, message, options).await;
     let mut delivery = sending.map_err(|error| error.to_string())?;
     let sent = within(delivery.first_attempt()).await;
+    if sent.is_err() {
+        from.withdraw(delivery.id()).await;
+    }
     sent.map_err(|error| {
-        from.withdraw(delivery.id());
-        error
-            .last_error
-            .as_deref()
-            .unwrap_or("the node has stopped")
-            .to_owned()
+        let error = error.last_error.as_deref();
+        error.unwrap_or("the node has stopped").to_owned()
     })
 }
 

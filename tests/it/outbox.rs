@@ -183,7 +183,7 @@ async fn entry_read_late_finds_its_recipient() {
     let outbox = alice.outbox().unwrap();
     let first = post(&alice, &to, text.clone(), direct_only()).await.id();
     let content = outbox.content(first).unwrap().unwrap();
-    alice.withdraw(first);
+    assert!(alice.withdraw(first).await);
     connect(&alice, &bob).await;
     let now = SystemClock.now();
     let put = outbox.put(NewEntry {
@@ -273,7 +273,7 @@ async fn entry_past_its_expiry_is_ended() {
     let mut first = post(&alice, &to, late.clone(), direct_only()).await;
     within(first.first_attempt()).await.unwrap_err();
     let content = outbox.content(first.id()).unwrap().unwrap();
-    alice.withdraw(first.id());
+    assert!(alice.withdraw(first.id()).await);
     within(first.wait(StateKind::Failed)).await.unwrap();
     connect(&alice, &bob).await;
     let put = outbox.put(NewEntry {
@@ -298,13 +298,44 @@ async fn entry_past_its_expiry_is_ended() {
     assert_eq!(receive(&mut inbox).await.message, message("end"));
 }
 
+/// What as many holders store as were wanted takes no room any more, and its state stays known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stored_messages_leave_the_outbox() {
+    let home = tempfile::tempdir().unwrap();
+    let (alice, holder) = (at_home(1, home.path()).await, node(2).await);
+    connect(&alice, &holder).await;
+    let outbox = alice.outbox().unwrap();
+    let to = secret(3).public_key();
+    let options = || SendOptions {
+        replicas: Some(1),
+        ..SendOptions::default()
+    };
+    let posts = (0..20).map(|at| post(&alice, &to, numbered(at, 100), options()));
+    let mut deliveries = join_all(posts).await;
+    let stored = deliveries
+        .iter_mut()
+        .map(|delivery| delivery.wait(StateKind::Stored));
+    for state in within(join_all(stored)).await {
+        state.unwrap();
+    }
+    until(|| outbox.stats().rows == 0).await;
+    assert_eq!((outbox.stats().bytes, outbox.stats().ended), (0, 20));
+    let stored = SendState::Stored { holders: 1 };
+    let mut delivery = deliveries.remove(0);
+    assert!(!alice.withdraw(delivery.id()).await);
+    let undelivered = within(delivery.wait(StateKind::Received)).await;
+    assert_eq!(undelivered.unwrap_err().state, stored);
+    let again = within(alice.delivery(delivery.id())).await.unwrap();
+    assert_eq!(again.unwrap().state(), stored);
+}
+
 /// The id is known before the message is taken out of its channel. On one thread, both are there when they are looked at.
 #[tokio::test]
 async fn withdrawn_right_after_the_send() {
     let alice = node(1).await;
     let nobody = secret(9).public_key();
     let mut delivery = post(&alice, &nobody, message("oops"), direct_only()).await;
-    alice.withdraw(delivery.id());
+    assert!(within(alice.withdraw(delivery.id())).await);
     within(delivery.wait(StateKind::Failed)).await.unwrap();
 }
 
@@ -324,7 +355,7 @@ async fn unwritten_end_is_remembered() {
     let mut expiring = post(&alice, &nobody, message("expires"), options()).await;
     let mut withdrawn = post(&alice, &nobody, message("withdrawn"), options()).await;
     alice.outbox().unwrap().close();
-    alice.withdraw(withdrawn.id());
+    assert!(alice.withdraw(withdrawn.id()).await);
     within(withdrawn.wait(StateKind::Failed)).await.unwrap();
     clock.advance(61);
     within(expiring.wait(StateKind::Expired)).await.unwrap();

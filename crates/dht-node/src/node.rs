@@ -180,10 +180,13 @@ impl Node {
         self.outbox.delivery(id).await
     }
 
-    /// Gives up a message of [`send`](Self::send) that has not ended: its state becomes failed. Copies that have left are
-    /// not called back.
-    pub fn withdraw(&self, id: EntryId) {
-        self.outbox.withdraw(id);
+    /// Withdraws a message of [`send`](Self::send), so that its state becomes failed; answers whether it did. Copies that have
+    /// left are not called back. One that holders store, which deliver it, or that has ended stays as it is.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may withdraw the message nevertheless.
+    pub async fn withdraw(&self, id: EntryId) -> bool {
+        self.outbox.withdraw(id).await
     }
 
     /// The durable outbox; `None` for a node without a home or the feature `spool`.

@@ -18,7 +18,7 @@ mod stored;
 mod turns;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -97,7 +97,7 @@ struct Shared {
     places: Halves<Places>,
     standings: Arc<Standings>,
     fresh: mpsc::Sender<Fresh>,
-    /// Messages that have not ended. Bounded by the rows of the spool.
+    /// Messages that the driver knows. Bounded by the rows of the spool.
     live: Mutex<HashMap<EntryId, watch::Sender<Progress>>>,
     signals: Mutex<Signals>,
     signalled: Notify,
@@ -115,8 +115,8 @@ struct Signals {
     /// Bounded by the connections of the transport.
     appeared: BTreeSet<NodeId>,
     ended: BTreeSet<NodeId>,
-    /// Bounded by the rows of the spool.
-    withdrawn: BTreeSet<EntryId>,
+    /// Messages to be withdrawn; told whether they were. Bounded by the rows of the spool.
+    withdrawn: BTreeMap<EntryId, watch::Sender<Option<bool>>>,
     /// Entries that were asked for and are not in [`Shared::live`].
     wanted: BTreeSet<EntryId>,
 }
@@ -305,11 +305,25 @@ impl OutboxHandle {
         self.0.signalled.notify_one();
     }
 
-    /// Gives a message up; without effect if there is none with this id that has not ended.
-    pub(crate) fn withdraw(&self, id: EntryId) {
-        if self.0.live.lock().contains_key(&id) {
-            self.0.signals.lock().withdrawn.insert(id);
-            self.0.signalled.notify_one();
+    /// Withdraws a message; answers whether it was.
+    pub(crate) async fn withdraw(&self, id: EntryId) -> bool {
+        if !self.0.live.lock().contains_key(&id) {
+            return false;
+        }
+        let mut answer = {
+            let mut signals = self.0.signals.lock();
+            signals.withdrawn.entry(id).or_default().subscribe()
+        };
+        self.0.signalled.notify_one();
+        let mut listed = self.0.listed.clone();
+        let driver_ended = async { while listed.changed().await.is_ok() {} };
+        let told = async {
+            let told = answer.wait_for(Option::is_some).await;
+            told.is_ok_and(|is_withdrawn| *is_withdrawn == Some(true))
+        };
+        tokio::select! {
+            is_withdrawn = told => is_withdrawn,
+            () = driver_ended => false,
         }
     }
 

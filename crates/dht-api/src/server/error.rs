@@ -128,7 +128,7 @@ impl From<SpoolError> for ApiError {
             SpoolError::RecipientFull => (
                 ErrorCode::Full,
                 Some(
-                    "wait until some messages for this recipient have ended, or give up some that are queued: DELETE /v1/messages/ID",
+                    "wait until some messages for this recipient have ended, or withdraw some that are queued: DELETE /v1/messages/ID",
                 ),
             ),
             SpoolError::DiskFull => (ErrorCode::Full, Some("make room on the disk")),

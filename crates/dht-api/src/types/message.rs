@@ -57,11 +57,12 @@ pub struct NewMessage {
 pub enum MessageState {
     /// No copy was sent yet.
     Queued,
-    /// A copy was handed to a connection; nobody confirmed it.
+    /// A copy was handed to a connection; nobody confirmed it. Ended if the message has `ended_at`: to a peer that gives no
+    /// receipts.
     Sent,
-    /// Mailbox holders confirmed a copy.
+    /// Mailbox holders confirmed a copy. Ended if the message has `ended_at`: as many as were wanted.
     Stored,
-    /// It was given up. Ended.
+    /// It could not be sent, or was withdrawn. Ended.
     Failed,
     /// Its time to live passed. Ended.
     Expired,
@@ -213,7 +214,7 @@ impl MessageState {
         }
     }
 
-    /// Whether nothing is tried any more.
+    /// Whether no message in this state is tried any more. One that is sent or stored has ended if it has `ended_at`.
     #[must_use]
     pub const fn has_ended(self) -> bool {
         matches!(self, Self::Failed | Self::Expired | Self::Received)

@@ -189,7 +189,7 @@ async fn without_home_there_is_no_outbox() {
 }
 
 #[tokio::test]
-async fn a_message_is_given_up() {
+async fn a_message_is_withdrawn() {
     let served = Served::start().await;
     let id = served
         .client
@@ -204,18 +204,20 @@ async fn a_message_is_given_up() {
     assert_eq!(code(served.client.withdraw(99).await), ErrorCode::NotFound);
 }
 
-/// What nobody can give up any more is refused with the reason, and stays as it is.
+/// What nobody can withdraw any more is refused with the reason, and stays as it is.
 #[tokio::test]
-async fn ended_messages_are_not_given_up() {
+async fn ended_messages_are_not_withdrawn() {
     let served = Served::start().await;
     let stored = Transition::Stored {
         holders: 3,
         retry_at: None,
     };
+    let sent = Transition::Sent { retry_at: None };
     let failed = Transition::Failed {
         reason: "no way".to_owned(),
     };
     for (transition, why) in [
+        (sent, "was sent to a peer that gives no receipts"),
         (stored, "is stored by 3 other nodes, which deliver it"),
         (Transition::Received, "was received"),
         (failed, "has failed already: no way"),

@@ -68,7 +68,7 @@ impl Delivery {
         }
     }
 
-    /// A message that has ended.
+    /// A message that has ended, also as sent or stored.
     pub(super) fn ended(id: EntryId, state: SendState, last_error: Option<String>) -> Self {
         let progress = Progress {
             state,

@@ -43,7 +43,7 @@ pub(crate) struct Driver {
     start: Instant,
     messages: Messages,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// Messages that have ended, while the spool could not write that down. They are kept, so that no listing takes them up
+    /// Messages that are settled, while the spool could not write that down. They are kept, so that no listing takes them up
     /// again, and written at the next clean-up. Bounded by the rows of the spool.
     unwritten: BTreeSet<EntryId>,
     /// Whether a peer has connected since the last tick.
@@ -54,7 +54,8 @@ pub(crate) struct Driver {
 enum Done {
     /// The answer to an action of this attempt.
     Answer(EntryId, u64, Event),
-    Persisted(EntryId, Result<StateKind, SpoolError>),
+    /// The outcome of an update, and whether it ends the entry.
+    Persisted(EntryId, bool, Result<StateKind, SpoolError>),
     /// The time to live of these is over.
     Expired(Vec<EntryId>, Result<(), SpoolError>),
     Read(EntryId, Result<Stored, SpoolError>, Place),
@@ -110,7 +111,7 @@ impl Driver {
                 () = timer => self.on_timers(),
                 () = shared.signalled.notified() => {
                     let signals = std::mem::take(&mut *shared.signals.lock());
-                    self.on_signals(&signals);
+                    self.on_signals(signals);
                 }
                 Some(done) = self.running.next(), if !self.running.is_empty() => self.on_done(done),
                 fresh = self.arriving.recv() => match fresh {
@@ -147,7 +148,7 @@ impl Driver {
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Answer(id, attempt, event) => self.on_answer(id, attempt, event),
-            Done::Persisted(id, outcome) => self.on_persisted(id, outcome),
+            Done::Persisted(id, is_end, outcome) => self.on_persisted(id, is_end, outcome),
             Done::Expired(ids, outcome) => self.on_expired(ids, outcome),
             Done::Read(id, stored, place) => self.on_read(id, stored, place),
             Done::Listed(entries) => {
@@ -199,6 +200,11 @@ impl Driver {
                     self.settle(entry.id);
                     continue;
                 }
+                // In files of earlier versions such an entry has not ended.
+                let tracked = self.messages.get(entry.id);
+                if let Some(ending) = tracked.and_then(|tracked| tracked.sending.ending()) {
+                    self.persist(entry.id, ending);
+                }
                 // Its recipient may have connected before.
                 let recipient = entry.recipient.node_id();
                 if self.actions.is_connected(&recipient) {
@@ -221,7 +227,7 @@ impl Driver {
         }
     }
 
-    fn on_signals(&mut self, signals: &Signals) {
+    fn on_signals(&mut self, signals: Signals) {
         // They may be about messages that have just arrived.
         while let Ok(fresh) = self.arriving.try_recv() {
             self.on_fresh(fresh);
@@ -234,8 +240,19 @@ impl Driver {
                 Done::Listed(entry.map(Vec::from_iter))
             });
         }
-        for id in &signals.withdrawn {
-            self.fail(*id, "withdrawn");
+        // Such a message may be on its way here.
+        while !signals.withdrawn.is_empty()
+            && let Ok(fresh) = self.arriving.try_recv()
+        {
+            self.on_fresh(fresh);
+        }
+        for (id, answer) in signals.withdrawn {
+            let tracked = self.messages.get(id);
+            let is_withdrawn = tracked.is_some_and(|tracked| tracked.sending.can_be_withdrawn());
+            if is_withdrawn {
+                self.fail(id, "withdrawn");
+            }
+            answer.send_replace(Some(is_withdrawn));
         }
         for recipient in &signals.ended {
             let is_connected = self.actions.is_connected(recipient);
@@ -281,8 +298,7 @@ impl Driver {
             }
         }
         // A caller that gave up while its message was written down left one that no task has taken.
-        let known = self.messages.len() as u64;
-        if clean_up && self.shared.spool.stats().rows > known {
+        if clean_up && self.shared.spool.stats().rows > self.messages.tried() as u64 {
             self.list(None);
         }
     }
@@ -377,6 +393,9 @@ impl Driver {
 
     fn on_answer(&mut self, id: EntryId, attempt: u64, event: Event) {
         let now = self.now();
+        if let Some(tracked) = self.messages.get_mut(id) {
+            tracked.answers = tracked.answers.saturating_sub(1);
+        }
         self.change(id, |sending| {
             if attempt == sending.number() {
                 sending.handle(event, now)
@@ -384,6 +403,7 @@ impl Driver {
                 sending.handle_late(event, now)
             }
         });
+        self.forget_if_over(id);
     }
 
     fn change(&mut self, id: EntryId, change: impl FnOnce(&mut Sending) -> VecDeque<Action>) {
@@ -409,8 +429,9 @@ impl Driver {
 
     fn persist(&self, id: EntryId, transition: Transition) {
         let now = self.actions.parts.node.clock.now();
+        let is_end = transition.is_end();
         let update = self.shared.spool.update(id, transition, now);
-        self.spawn(async move { Done::Persisted(id, update.await) });
+        self.spawn(async move { Done::Persisted(id, is_end, update.await) });
     }
 
     /// Lets the spool end whatever is past its time to live, these among it.
@@ -438,23 +459,38 @@ impl Driver {
         }
     }
 
-    fn on_persisted(&mut self, id: EntryId, outcome: Result<StateKind, SpoolError>) {
+    fn on_persisted(&mut self, id: EntryId, is_end: bool, outcome: Result<StateKind, SpoolError>) {
         let is_written = match &outcome {
-            Ok(kind) => *kind >= StateKind::Failed,
+            Ok(_) => is_end,
             Err(error) => matches!(error, SpoolError::Ended | SpoolError::UnknownId),
         };
         if !is_written && let Err(error) = &outcome {
             // At worst it is sent again after a restart, and recognised.
             tracing::warn!(%error, id, "the state of a message was not written down");
         }
-        let tracked = self.messages.get(id);
-        if !tracked.is_some_and(|tracked| tracked.sending.is_ended()) {
+        let Some(tracked) = self.messages.get_mut(id) else {
             return;
-        }
+        };
         if is_written {
-            self.forget(id);
-        } else if outcome.is_err() {
+            tracked.is_written = true;
+            self.forget_if_over(id);
+        } else if outcome.is_err() && tracked.sending.is_settled() {
             self.unwritten.insert(id);
+        }
+    }
+
+    /// Forgets a message that has ended once the spool has that; one that is settled after the answers that are under way, if
+    /// no more messages are known than the spool may have.
+    fn forget_if_over(&mut self, id: EntryId) {
+        let Some(tracked) = self.messages.get(id) else {
+            return;
+        };
+        let is_crowded = || self.messages.len() as u64 > self.shared.spool.config().max_rows;
+        let sending = &tracked.sending;
+        let is_over =
+            sending.is_ended() || sending.is_settled() && (tracked.answers == 0 || is_crowded());
+        if tracked.is_written && is_over {
+            self.forget(id);
         }
     }
 
@@ -469,7 +505,9 @@ impl Driver {
         };
         let attempt = tracked.sending.number();
         let running = &self.running;
-        let begin = |event: BoxFuture<'static, Event>| {
+        let mut begun = 0;
+        let mut begin = |event: BoxFuture<'static, Event>| {
+            begun += 1;
             running.push(
                 event
                     .map(move |event| Done::Answer(id, attempt, event))
@@ -515,6 +553,9 @@ impl Driver {
             (action @ Action::SendToHolders { .. }, None) => self.messages.defer(id, action),
             // The attempt is over.
             (_, None) => {}
+        }
+        if let Some(tracked) = self.messages.get_mut(id) {
+            tracked.answers += begun;
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The messages of the outbox that have not ended: when each is looked at next, and which are in memory.
+//! The messages of the outbox that have not ended, or of which answers are under way: when each is looked at next, and which
+//! are in memory.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -47,6 +48,10 @@ pub(super) struct Tracked {
     deferred: Vec<Action>,
     /// Known once the frame has been in memory. Receipts of a copy that was written late are asked for by it.
     pub(super) hash: Option<DedupHash>,
+    /// Answers that actions of the driver are to bring.
+    pub(super) answers: usize,
+    /// Whether the spool has written down that it ended.
+    pub(super) is_written: bool,
 }
 
 /// Whether the frame is in memory.
@@ -79,6 +84,12 @@ impl Messages {
         self.all.len()
     }
 
+    /// Messages that are still tried.
+    pub(super) fn tried(&self) -> usize {
+        let all = self.all.values();
+        all.filter(|tracked| !tracked.sending.is_settled()).count()
+    }
+
     pub(super) fn contains(&self, id: EntryId) -> bool {
         self.all.contains_key(&id)
     }
@@ -96,6 +107,10 @@ impl Messages {
 
     pub(super) fn get(&self, id: EntryId) -> Option<&Tracked> {
         self.all.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: EntryId) -> Option<&mut Tracked> {
+        self.all.get_mut(&id)
     }
 
     /// The frame of a message, if it is in memory.
@@ -126,6 +141,8 @@ impl Messages {
             },
             load,
             deferred: Vec::new(),
+            answers: 0,
+            is_written: false,
         };
         let is_begun = !matches!(tracked.load, Load::OnDisk);
         self.all.insert(entry.id, tracked);

@@ -50,8 +50,6 @@ pub(super) struct Sending {
     attempts: u32,
     last_error: Option<String>,
     phase: Phase,
-    /// Whether anything is left to do.
-    settled: bool,
     last_attempt: Option<Duration>,
     /// Attempts in this life of the node.
     number: u64,
@@ -63,13 +61,15 @@ pub(super) struct Sending {
 
 #[derive(Debug)]
 enum Phase {
-    /// The next attempt begins at this time; at `None` only if a peer appears.
-    Waiting(Option<Duration>),
+    /// The next attempt begins at this time, or sooner if a peer appears.
+    Waiting(Duration),
     /// It was sent to a peer without receipts. At this time it counts as sent for good.
     Doubt(Duration),
     /// The connection ended right after that. The attempt goes on at this time, with copies for holders.
     Lost(Duration),
     Trying(Attempt),
+    /// It was sent or stored for good. Answers that are under way may still bring the recipient's receipt.
+    Settled,
     Ended,
 }
 
@@ -77,7 +77,6 @@ impl Sending {
     /// A message as its entry describes it; `wanted` holders are to store it unless the entry says how many.
     pub(super) fn new(entry: &Entry, me: &NodeId, wanted: usize, now: Now) -> Self {
         let recipient = entry.recipient.node_id();
-        let is_new = entry.attempts == 0;
         let next = entry.next_attempt.map(|next| {
             let wait = next.0.saturating_sub(now.unix.0);
             now.at.saturating_add(Duration::from_secs(wait))
@@ -92,10 +91,10 @@ impl Sending {
             refused: BTreeSet::new(),
             attempts: entry.attempts.min(16),
             last_error: entry.last_error.clone(),
-            settled: next.is_none() && !is_new,
-            phase: match entry.ended_at {
-                Some(_) => Phase::Ended,
-                None => Phase::Waiting(next),
+            phase: match (entry.ended_at, next) {
+                (Some(_), _) => Phase::Ended,
+                (None, Some(next)) => Phase::Waiting(next),
+                (None, None) => Phase::Settled,
             },
             last_attempt: None,
             number: 0,
@@ -153,7 +152,7 @@ impl Sending {
             Phase::Trying(attempt) => Some(attempt.has_written_direct()),
             Phase::Doubt(_) => Some(true),
             Phase::Ended => (self.state == SendState::Received).then_some(true),
-            Phase::Waiting(_) | Phase::Lost(_) => Some(false),
+            Phase::Waiting(_) | Phase::Lost(_) | Phase::Settled => Some(false),
         }
     }
 
@@ -183,18 +182,22 @@ impl Sending {
         matches!(self.phase, Phase::Ended)
     }
 
-    /// Whether nothing is planned any more: only the recipient's return may change the state.
+    /// Whether nothing is planned any more: only a receipt of the recipient may change the state.
     pub(super) const fn is_settled(&self) -> bool {
-        self.settled || self.is_ended()
+        matches!(self.phase, Phase::Settled | Phase::Ended)
+    }
+
+    /// Whether the application may still withdraw it: holders that store it will deliver it.
+    pub(super) const fn can_be_withdrawn(&self) -> bool {
+        matches!(self.state, SendState::Queued | SendState::Sent) && !self.is_settled()
     }
 
     /// When [`Event::Tick`] is due; for a message that is waiting, when [`Event::Start`] is.
     pub(super) const fn deadline(&self) -> Option<Duration> {
         match &self.phase {
-            Phase::Waiting(next) => *next,
-            Phase::Doubt(at) | Phase::Lost(at) => Some(*at),
+            Phase::Waiting(at) | Phase::Doubt(at) | Phase::Lost(at) => Some(*at),
             Phase::Trying(attempt) => Some(attempt.deadline),
-            Phase::Ended => None,
+            Phase::Settled | Phase::Ended => None,
         }
     }
 
@@ -206,13 +209,19 @@ impl Sending {
         self.phase = Phase::Ended;
     }
 
-    /// What is to be written down of a message that has ended; `None` if it has not, or the end of its time to live did it.
+    /// What is to be written down of a message that is settled; `None` if it is not, or the end of its time to live did it.
     pub(super) fn ending(&self) -> Option<Transition> {
-        match &self.state {
-            SendState::Received => Some(Transition::Received),
-            SendState::Failed { reason } => Some(Transition::Failed {
+        let retry_at = None;
+        match (&self.state, &self.phase) {
+            (SendState::Received, _) => Some(Transition::Received),
+            (SendState::Failed { reason }, _) => Some(Transition::Failed {
                 reason: reason.clone(),
             }),
+            (SendState::Stored { holders }, Phase::Settled) => Some(Transition::Stored {
+                holders: *holders,
+                retry_at,
+            }),
+            (_, Phase::Settled) => Some(Transition::Sent { retry_at }),
             _ => None,
         }
     }
@@ -290,18 +299,16 @@ impl Sending {
     pub(super) fn postpone(&mut self, now: Now) {
         let later = now.at.saturating_add(READ_WAIT);
         match &mut self.phase {
-            Phase::Waiting(at) => *at = Some(later),
-            Phase::Lost(at) => *at = later,
+            Phase::Waiting(at) | Phase::Lost(at) => *at = later,
             _ => {}
         }
     }
 
     fn start(&mut self, connected: bool, now: Now, actions: &mut VecDeque<Action>) {
-        if self.is_trying() {
+        if self.is_trying() || self.is_settled() {
             return;
         }
         self.number += 1;
-        self.settled = false;
         let goes_on = matches!(self.phase, Phase::Lost(_));
         let wait = if connected { WRITE_WAIT } else { REACH_WAIT };
         let direct = if goes_on {
@@ -490,7 +497,7 @@ impl Sending {
     }
 
     fn add_holder(&mut self, holder: NodeId, now: Now, actions: &mut VecDeque<Action>) {
-        if self.holders.insert(holder) {
+        if !self.is_settled() && self.holders.insert(holder) {
             let known = self.holders.len().max(self.stored());
             let holders = u32::try_from(known).unwrap_or(u32::MAX);
             self.state = SendState::Stored { holders };
@@ -532,11 +539,8 @@ impl Sending {
             self.returned |= recipient && attempt.asked_holders;
         }
         let concerned = recipient || self.state == SendState::Queued;
-        // What was sent to a peer without receipts has been sent.
-        let sent = self.settled && self.state == SendState::Sent;
         if let Phase::Waiting(next) = &mut self.phase
             && concerned
-            && !sent
         {
             let gap = if recipient && self.lost {
                 // A peer that takes a copy, hangs up and comes back causes no attempts of its own.
@@ -551,16 +555,14 @@ impl Sending {
                 Some(last) => last.saturating_add(gap).max(now.at),
                 None => now.at,
             };
-            *next = Some(next.map_or(soonest, |next| next.min(soonest)));
+            *next = soonest.min(*next);
         }
     }
 
     fn on_tick(&mut self, now: Now, actions: &mut VecDeque<Action>) {
         match &mut self.phase {
             Phase::Doubt(until) if *until <= now.at => {
-                self.phase = Phase::Waiting(None);
-                self.settled = true;
-                actions.push_back(Action::Persist(Transition::Sent { retry_at: None }));
+                self.settle(actions);
             }
             Phase::Trying(attempt) if attempt.deadline <= now.at => {
                 if self.local {
@@ -612,36 +614,42 @@ impl Sending {
             return;
         };
         let next = now.at.saturating_add(retry_wait(self.attempts));
-        let mut retry_at = Some(wall(now, next));
+        let mut retry_at = wall(now, next);
         let stored = self.stored();
         match (&self.state, attempt.direct) {
             (SendState::Stored { .. }, _) if stored >= self.wanted => {
-                self.phase = Phase::Waiting(None);
-                self.settled = true;
-                retry_at = None;
+                return self.settle(actions);
             }
             (_, Direct::Written(at)) => {
                 let until = at.saturating_add(DOUBT);
-                retry_at = Some(wall(now, until));
+                retry_at = wall(now, until);
                 self.phase = Phase::Doubt(until);
             }
-            _ => self.phase = Phase::Waiting(Some(next)),
+            _ => self.phase = Phase::Waiting(next),
         }
         let transition = match &self.state {
             SendState::Queued => Transition::Retry {
-                at: retry_at.unwrap_or(now.unix),
+                at: retry_at,
                 error: self.last_error.clone().unwrap_or_default(),
             },
             SendState::Stored { holders } => Transition::Stored {
                 holders: *holders,
-                retry_at,
+                retry_at: Some(retry_at),
             },
-            _ => Transition::Sent { retry_at },
+            _ => Transition::Sent {
+                retry_at: Some(retry_at),
+            },
         };
         actions.push_back(Action::Persist(transition));
         if std::mem::take(&mut self.returned) {
             self.on_appeared(true, now);
         }
+    }
+
+    /// It is sent or stored for good: nothing more is planned.
+    fn settle(&mut self, actions: &mut VecDeque<Action>) {
+        self.phase = Phase::Settled;
+        actions.extend(self.ending().map(Action::Persist));
     }
 
     fn stored(&self) -> usize {

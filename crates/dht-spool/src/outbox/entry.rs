@@ -47,14 +47,14 @@ pub struct EntryOptions {
 pub enum SendState {
     /// No copy was sent yet.
     Queued,
-    /// A copy was handed to a connection, and not confirmed.
+    /// A copy was handed to a connection, and not confirmed. Ended if no further attempt is planned.
     Sent,
-    /// Mailbox holders confirmed a copy.
+    /// Mailbox holders confirmed a copy. Ended if no further attempt is planned.
     Stored {
         /// Number of holders that confirmed a copy.
         holders: u32,
     },
-    /// It was given up before its time to live was over. Ended.
+    /// It could not be sent, or was withdrawn. Ended.
     Failed {
         /// Reason given with the transition, at most [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES).
         reason: String,
@@ -108,7 +108,7 @@ pub struct Entry {
     pub state: SendState,
     /// Attempts that ended before the recipient confirmed the message: 0 if it confirmed the first at once.
     pub attempts: u32,
-    /// Time of the next attempt; `None` if none is planned.
+    /// Time of the next attempt; `None` if none is planned, and the entry has ended.
     pub next_attempt: Option<UnixSeconds>,
     /// Error text of the last failed attempt, at most [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES).
     pub last_error: Option<String>,
@@ -157,7 +157,7 @@ pub struct EntryFilter {
 pub struct OutboxExpiry {
     /// Entries that ended as [`SendState::Expired`].
     pub expired: u64,
-    /// Entries that ended as [`SendState::Sent`] or [`SendState::Stored`].
+    /// Entries whose time to live ended while more holders were looked for: they ended as [`SendState::Stored`].
     pub settled: u64,
     /// Entries that had ended and left.
     pub removed: u64,

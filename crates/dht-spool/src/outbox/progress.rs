@@ -2,7 +2,8 @@
 //!
 //! What is known of a message only grows: `Queued < Sent < Stored < Failed < Expired < Received`. An attempt that
 //! brings less than is known, as a copy sent after holders confirmed theirs, counts as an attempt and changes no
-//! state. An entry that has ended accepts nothing but the recipient's receipt, which may come late.
+//! state. An entry ends with the transition that plans no further attempt: a message that was sent or stored for good keeps
+//! that state. An entry that has ended accepts nothing but the recipient's receipt, which may come late.
 
 use dht_core::UnixSeconds;
 
@@ -22,14 +23,14 @@ pub enum Transition {
     },
     /// An attempt handed a copy to a connection.
     Sent {
-        /// Time of the next attempt unless a receipt comes first; `None` plans no further attempt.
+        /// Time of the next attempt unless a receipt comes first; `None` plans no further attempt and ends the entry.
         retry_at: Option<UnixSeconds>,
     },
     /// Mailbox holders confirmed a copy.
     Stored {
         /// Number of holders that confirmed a copy so far.
         holders: u32,
-        /// Time of the next attempt to find more holders; `None` plans no further attempt.
+        /// Time of the next attempt to find more holders; `None` plans no further attempt and ends the entry.
         retry_at: Option<UnixSeconds>,
     },
     /// The recipient's node confirmed it.
@@ -39,6 +40,18 @@ pub enum Transition {
         /// Reason shown to the client; cut to [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES).
         reason: String,
     },
+}
+
+impl Transition {
+    /// Whether it ends the entry: no attempt follows.
+    #[must_use]
+    pub const fn is_end(&self) -> bool {
+        match self {
+            Self::Retry { .. } => false,
+            Self::Sent { retry_at } | Self::Stored { retry_at, .. } => retry_at.is_none(),
+            Self::Received | Self::Failed { .. } => true,
+        }
+    }
 }
 
 /// Progress of an outgoing message, without texts.
@@ -115,23 +128,25 @@ impl Progress {
             Transition::Received => {
                 after.kind = StateKind::Received;
                 after.next_attempt = None;
-                after.ended_at = self.ended_at.or(Some(now));
             }
             Transition::Failed { .. } => {
                 after.kind = StateKind::Failed;
                 after.next_attempt = None;
-                after.ended_at = Some(now);
             }
+        }
+        if transition.is_end() {
+            after.ended_at = self.ended_at.or(Some(now));
         }
         Ok(after)
     }
 
-    /// The progress once the time to live is over. A message that was sent and is not to be tried again, or is
-    /// stored, keeps its state; one that was still being tried has expired.
+    /// The progress once the time to live is over. A message that is stored keeps its state; any other that was still being
+    /// tried has expired.
     pub(crate) fn expired(self, now: UnixSeconds) -> Self {
         if self.ended_at.is_some() {
             return self;
         }
+        // In files of earlier versions a message that was sent for good has no next attempt, and has not ended.
         let kind = match (self.kind, self.next_attempt) {
             (StateKind::Queued, _) | (StateKind::Sent, Some(_)) => StateKind::Expired,
             (kind, _) => kind,
@@ -198,9 +213,11 @@ mod tests {
                 if before.kind == StateKind::Received {
                     prop_assert_eq!(progress, before, "no way back from received");
                 }
-                if progress.ended_at.is_some() {
-                    prop_assert_eq!(progress.next_attempt, None);
-                }
+                prop_assert_eq!(
+                    progress.ended_at.is_some(),
+                    progress.next_attempt.is_none(),
+                    "an entry that has not ended is tried again"
+                );
                 if progress.kind >= StateKind::Failed {
                     prop_assert!(progress.ended_at.is_some());
                 }

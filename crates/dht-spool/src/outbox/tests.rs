@@ -157,10 +157,16 @@ fn states_walk_to_received() {
         retry_at,
     };
     update(stored).unwrap();
+    update(Transition::Sent { retry_at }).unwrap();
+    assert_eq!(state(), SendState::Stored { holders: 2 });
+    assert!(outbox.content(id).unwrap().is_some());
     update(Transition::Sent { retry_at: None }).unwrap();
     assert_eq!(state(), SendState::Stored { holders: 2 });
     assert_eq!(outbox.next_due(), None);
-    assert!(outbox.content(id).unwrap().is_some());
+    assert_eq!(outbox.content(id).unwrap(), None);
+    let reason = "withdrawn".to_owned();
+    let failed = update(Transition::Failed { reason });
+    assert_eq!(failed.unwrap_err(), SpoolError::Ended);
     update(Transition::Received).unwrap();
     update(Transition::Received).unwrap();
     assert_eq!(state(), SendState::Received);
@@ -222,6 +228,39 @@ fn a_full_outbox_refuses() {
     outbox.update(1, Transition::Received, NOW).wait().unwrap();
     assert!(!outbox.stats().full);
     assert_eq!(put(&outbox, entry(3)), 3);
+}
+
+/// What was sent to a peer that gives no receipts, or is stored by as many holders as were wanted, takes no room.
+#[test]
+fn settled_entries_leave_their_room() {
+    let config = OutboxConfig {
+        max_rows: 8,
+        max_bytes: 800,
+        ..OutboxConfig::default()
+    };
+    let disk = FaultyDisk::default();
+    let mut outbox = on(&disk, config.clone());
+    let (retry_at, holders) = (None, 3);
+    for number in 1..=100 {
+        let id = put(&outbox, entry(number));
+        let settled = if number % 2 == 0 {
+            Transition::Sent { retry_at }
+        } else {
+            Transition::Stored { holders, retry_at }
+        };
+        outbox.update(id, settled, NOW).wait().unwrap();
+    }
+    drop(outbox);
+    outbox = on(&disk, config);
+    let stats = outbox.stats();
+    assert_eq!((stats.rows, stats.bytes, stats.ended), (0, 0, 100));
+    assert_eq!(
+        outbox.get(99).unwrap().unwrap().state,
+        SendState::Stored { holders }
+    );
+    outbox.update(99, Transition::Received, NOW).wait().unwrap();
+    assert_eq!(outbox.expire(at(101)).wait().unwrap().settled, 0);
+    assert_eq!(outbox.get(100).unwrap().unwrap().state, SendState::Sent);
 }
 
 /// Many recipients that cannot be reached: others still have room.
@@ -311,11 +350,11 @@ fn ended_entries_stay_for_a_while() {
     }
     let expiry = |seconds| outbox.expire(at(seconds)).wait().unwrap();
     outbox.update(4, Transition::Received, NOW).wait().unwrap();
-    let retry_at = None;
-    outbox
-        .update(3, Transition::Sent { retry_at }, NOW)
-        .wait()
-        .unwrap();
+    let stored = Transition::Stored {
+        holders: 1,
+        retry_at: Some(at(90)),
+    };
+    outbox.update(3, stored, NOW).wait().unwrap();
     assert_eq!(expiry(50), OutboxExpiry::default());
     let all_over = OutboxExpiry {
         expired: 2,
@@ -325,7 +364,10 @@ fn ended_entries_stay_for_a_while() {
     assert_eq!(expiry(101), all_over, "two are kept by count");
     let kept = outbox.list(EntryFilter::default(), None, 9).unwrap();
     let states: Vec<_> = kept.into_iter().map(|entry| entry.state).collect();
-    assert_eq!(states, [SendState::Expired, SendState::Sent]);
+    assert_eq!(
+        states,
+        [SendState::Expired, SendState::Stored { holders: 1 }]
+    );
     assert_eq!(expiry(152).removed, 2);
     assert_eq!(outbox.stats().ended, 0);
 }

@@ -155,15 +155,15 @@ pub(in super::super) async fn get(
     }
 }
 
-/// Give a message up: it is not tried any more, and its state becomes `failed`. A copy that has left is not called back. A
-/// message that has ended, or that holders store and will deliver, is not given up.
+/// Withdraw a message: it is not tried any more, and its state becomes `failed`. A copy that has left is not called back. A
+/// message that has ended, or that holders store and will deliver, is not withdrawn.
 #[utoipa::path(
     delete, path = "/v1/messages/{id}", tag = "messages", operation_id = "withdraw",
     params(("id" = u64, Path, description = "Id of the message")),
     responses(
-        (status = 200, description = "Given up: the message as it is now", body = OutgoingMessage),
-        (status = 409, description = "It is stored, received, failed or expired, and stays so", body = ErrorBody),
-        (status = "default", description = "No such message, or not given up", body = ErrorBody),
+        (status = 200, description = "Withdrawn: the message as it is now", body = OutgoingMessage),
+        (status = 409, description = "It is stored or has ended, and stays so", body = ErrorBody),
+        (status = "default", description = "No such message, or not withdrawn", body = ErrorBody),
     )
 )]
 pub(in super::super) async fn withdraw(
@@ -174,16 +174,14 @@ pub(in super::super) async fn withdraw(
     let mut changes = api.outbox()?.changes();
     let mut stopping = api.stopping.clone();
     let mut delivery = delivery(&api, id).await?;
-    may_withdraw(&find(&api, id, &delivery).await?)?;
-    api.parts.node.withdraw(id);
+    let message = find(&api, id, &delivery).await?;
+    if message.ended_at.is_some() || !api.parts.node.withdraw(id).await {
+        return Err(not_withdrawn(&find(&api, id, &delivery).await?));
+    }
     loop {
         changes.mark_unchanged();
         let message = find(&api, id, &delivery).await?;
         if message.ended_at.is_some() {
-            // A receipt may have come first.
-            if message.state != MessageState::Failed {
-                may_withdraw(&message)?;
-            }
             return Ok(json(StatusCode::OK, &message));
         }
         let changed = async {
@@ -204,11 +202,12 @@ pub(in super::super) async fn withdraw(
     }
 }
 
-/// Refuses a message that nobody can give up any more.
-fn may_withdraw(message: &OutgoingMessage) -> Result<(), ApiError> {
+/// Why a message cannot be withdrawn any more.
+fn not_withdrawn(message: &OutgoingMessage) -> ApiError {
     let id = message.id;
     let why = match message.state {
-        MessageState::Queued | MessageState::Sent => return Ok(()),
+        MessageState::Queued => format!("message {id} is not tried any more: the node stops"),
+        MessageState::Sent => format!("message {id} was sent to a peer that gives no receipts"),
         MessageState::Stored => {
             let holders = message.holders.unwrap_or(1);
             format!("message {id} is stored by {holders} other nodes, which deliver it")
@@ -220,8 +219,8 @@ fn may_withdraw(message: &OutgoingMessage) -> Result<(), ApiError> {
             format!("message {id} has failed already: {reason}")
         }
     };
-    Err(ApiError::new(ErrorCode::Conflict, why)
-        .with_hint("only a message that is queued or sent can be given up"))
+    ApiError::new(ErrorCode::Conflict, why)
+        .with_hint("only a message that is queued, or sent and still tried, can be withdrawn")
 }
 
 /// Messages in order of their ids.

@@ -128,9 +128,22 @@ fn refusing_holders_are_replaced() {
     let silent = Event::Receipt(id(5), Answer::Silent);
     assert_eq!(sending.handle(silent, at(2)), [next(&[2, 3, 4, 5])]);
     sending.handle(Event::Chosen(vec![id(6)]), at(2));
-    sending.handle(Event::Receipt(id(6), Answer::Stored), at(2));
-    assert_eq!(*sending.state(), SendState::Stored { holders: 3 });
+    assert!(!sending.can_be_withdrawn(), "two holders deliver it");
+    let actions = sending.handle(Event::Receipt(id(6), Answer::Stored), at(2));
+    let (holders, retry_at) = (3, None);
+    assert_eq!(
+        actions,
+        [Action::Persist(Transition::Stored { holders, retry_at })]
+    );
     assert!(sending.is_settled());
+    // Its holders deliver it when the recipient is back; nothing but its receipt counts.
+    sending.handle(Event::Appeared { recipient: true }, at(60));
+    assert_eq!(sending.deadline(), None);
+    let stored = Event::Receipt(id(7), Answer::Stored);
+    assert_eq!(sending.handle_late(stored, at(60)), []);
+    let recipient = *sending.recipient();
+    let actions = sending.handle(Event::Receipt(recipient, Answer::Received), at(61));
+    assert_eq!(actions, [Action::Persist(Transition::Received)]);
 }
 
 #[test]
@@ -192,7 +205,7 @@ fn stock_peer_lost_early_is_doubted() {
         actions,
         [Action::Persist(Transition::Sent { retry_at: None })]
     );
-    assert!(sending.is_settled());
+    assert!(sending.is_settled() && !sending.can_be_withdrawn());
     sending.handle(Event::ConnectionEnded, at(56));
     sending.handle(Event::Appeared { recipient: true }, at(57));
     assert_eq!(sending.deadline(), None);
