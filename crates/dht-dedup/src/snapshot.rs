@@ -139,8 +139,7 @@ fn open_or_replace(
 }
 
 fn load(path: &Path, most: usize) -> Result<(Database, Vec<DedupEntry>), FileError> {
-    // A link that leads nowhere, as to a disk that is not mounted, is the operator's.
-    let is_new = std::fs::symlink_metadata(path).is_err();
+    let is_new = !path.exists();
     let database = Database::create(path).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => FileError::Locked,
         // As on a full disk: redb opens no file that was left half made.
