@@ -167,9 +167,7 @@ impl Actions {
             Err(error) => return Copy::Failed(error.to_string()),
         };
         match sent {
-            Ok(()) if !self.is_connected(peer) => {
-                Copy::Failed("the connection ended right after the copy".to_owned())
-            }
+            Ok(()) if !self.is_connected(peer) => Copy::Lost,
             Ok(()) => Copy::Written {
                 receipts: self.parts.gives_receipts(peer),
             },

@@ -20,6 +20,8 @@ pub(super) enum Copy {
         /// Whether the peer answers when it is asked for a receipt.
         receipts: bool,
     },
+    /// A socket took it, and the connection has ended since: the peer may have read it.
+    Lost,
     /// A queue had no room.
     NoRoom,
     /// The peer could not be reached.

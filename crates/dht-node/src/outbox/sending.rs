@@ -344,7 +344,7 @@ impl Sending {
     }
 
     fn on_direct(&mut self, copy: Copy, now: Now, actions: &mut VecDeque<Action>) {
-        if matches!(copy, Copy::Written { .. }) {
+        if matches!(copy, Copy::Written { .. } | Copy::Lost) {
             self.has_sent();
         }
         let Phase::Trying(attempt) = &mut self.phase else {
@@ -366,6 +366,11 @@ impl Sending {
                 self.finish_if_over(now, actions);
             }
             Copy::NoRoom => actions.push_back(Action::SendDirect(attempt.next_room_wait())),
+            Copy::Lost => {
+                attempt.direct = Direct::Over;
+                self.has_lost();
+                self.ask_holders(now, actions);
+            }
             Copy::Failed(error) => {
                 self.last_error = Some(error);
                 attempt.direct = Direct::Over;
@@ -464,7 +469,7 @@ impl Sending {
                 attempt.end_copy(&holder);
                 self.finish_if_over(now, actions);
             }
-            Copy::Failed(_) => {
+            Copy::Failed(_) | Copy::Lost => {
                 if attempt.end_copy(&holder) {
                     self.refused.insert(holder);
                     let except = [&self.holders, &self.refused];

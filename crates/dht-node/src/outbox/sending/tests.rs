@@ -211,6 +211,20 @@ fn stock_peer_lost_early_is_doubted() {
     assert_eq!(sending.deadline(), None);
 }
 
+/// A peer may read a copy and hang up before the sender looks.
+#[test]
+fn copy_before_hang_up_is_sent() {
+    let mut sending = sending(EntryOptions::default());
+    start(&mut sending);
+    let actions = sending.handle(Event::Direct(Copy::Lost), at(0));
+    assert_eq!(*sending.state(), SendState::Sent);
+    let copies = Action::SendToHolders {
+        most: WANTED,
+        except: vec![],
+    };
+    assert_eq!(actions, [copies, Action::Search]);
+}
+
 #[test]
 fn late_answers_leave_the_attempt_open() {
     let mut sending = sending(EntryOptions::default());
