@@ -3,10 +3,11 @@
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use dht_core::{NodeIdentity, PublicKey, SendRequest, SharedEntropy};
+use dht_stack::Watch;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand_core::Rng;
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 use tower::BoxError;
 
 pub use self::connect::{Connector, Dial};
@@ -98,7 +99,16 @@ struct Shared {
 #[must_use = "the callers of the search wait for a result"]
 pub struct Answered {
     sought: PublicKey,
-    outcome: watch::Sender<Option<Outcome>>,
+    outcome: Watch<Progress>,
+}
+
+/// How far a search is.
+#[derive(Clone, Debug)]
+enum Progress {
+    Waiting,
+    /// Begun anew by those who wait.
+    GivenUp,
+    Ended(Outcome),
 }
 
 type Outcome = Result<(), SearchError>;
@@ -248,7 +258,7 @@ impl Shared {
             let nonce = self.entropy.rng().next_u64();
             let joined = self.table.lock().join(key, nonce, cause, &self.limits);
             let joined = joined.inspect_err(|_| metrics::search_refused(cause.name()))?;
-            let mut outcome = match joined {
+            let outcome = match joined {
                 Joined::Waiting(outcome) => outcome,
                 Joined::Leading {
                     nonce,
@@ -263,10 +273,13 @@ impl Shared {
                     outcome
                 }
             };
-            // An error: the caller that began the search gave up before it was sent. Begin it again.
-            if let Ok(outcome) = outcome.wait_for(Option::is_some).await
-                && let Some(outcome) = outcome.clone()
-            {
+            let ended = outcome.until(|progress| match progress {
+                Progress::Waiting => None,
+                // The caller that began the search gave up before it was sent. Begin it again.
+                Progress::GivenUp => Some(None),
+                Progress::Ended(outcome) => Some(Some(outcome.clone())),
+            });
+            if let Some(outcome) = ended.await {
                 return outcome;
             }
         }
@@ -323,7 +336,7 @@ impl Answered {
 
     /// The peer is in the directory.
     pub fn succeed(self) {
-        self.outcome.send_replace(Some(Ok(())));
+        self.end(Progress::Ended(Ok(())));
     }
 
     /// It is not, because of this.
@@ -332,7 +345,23 @@ impl Answered {
     }
 
     fn fail_with(self, error: SearchError) {
-        self.outcome.send_replace(Some(Err(error)));
+        self.end(Progress::Ended(Err(error)));
+    }
+
+    fn end(&self, progress: Progress) {
+        self.outcome.change(|held| {
+            let first = matches!(held, Progress::Waiting);
+            if first {
+                *held = progress;
+            }
+            first
+        });
+    }
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.end(Progress::GivenUp);
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`Sharded`] | a hash table with a lock per shard and a seeded hash |
 //! | [`TokenBuckets`] | holds each key to its rates, in constant space; [`TokenBucket`] is one of them |
 //! | [`off_thread`] | runs what blocks on another thread, and what does not on this one |
+//! | [`Watch`] | a value that several tasks wait for, who are woken in order |
 //! | [`Channel`] | a bounded channel declared as data, so that cycles of waiting are found by a test |
 //!
 //! Composition, boxed errors and optional layers are tower's: `ServiceBuilder`, `BoxError`, `option_layer`.
@@ -24,6 +25,7 @@ mod filter;
 mod sharded;
 mod then;
 mod tokens;
+mod watch;
 
 pub use admission::{LEVELS, NoPlace, Place, PriorityAdmission, Room, RoomAsk, reserved};
 pub use batch::{Batch, BatchFuture, BatchLost, BatchWork};
@@ -34,6 +36,7 @@ pub use filter::{Check, CheckFn, Filter, FilterFuture, FilterLayer, check_fn};
 pub use sharded::{Shard, Sharded, Slot};
 pub use then::{Ask, Decide, Then, ThenFuture, ThenLayer};
 pub use tokens::{Rate, TokenBucket, TokenBuckets};
+pub use watch::Watch;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

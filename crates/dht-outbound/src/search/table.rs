@@ -1,9 +1,10 @@
 //! Which searches are under way.
 
 use dht_core::PublicKey;
-use tokio::{sync::watch, time::Instant};
+use dht_stack::Watch;
+use tokio::time::Instant;
 
-use super::{Answered, Outcome, SearchCause, SearchError, SearchLimits};
+use super::{Answered, Progress, SearchCause, SearchError, SearchLimits};
 
 /// At most [`SearchLimits::searches`] entries, so few that a scan is the fastest look-up.
 #[derive(Debug, Default)]
@@ -22,13 +23,13 @@ struct Search {
 /// Action for a caller that searches.
 pub(super) enum Joined {
     /// A discovery has been sent: wait for its outcome.
-    Waiting(watch::Receiver<Option<Outcome>>),
+    Waiting(Watch<Progress>),
     /// Send a discovery with this nonce, then wait.
     Leading {
         nonce: u64,
         /// Whether no other caller searches for the key.
         is_new: bool,
-        outcome: watch::Receiver<Option<Outcome>>,
+        outcome: Watch<Progress>,
     },
 }
 
@@ -44,7 +45,7 @@ impl Table {
         let now = Instant::now();
         self.forget(now, limits);
         if let Some(search) = self.0.iter_mut().find(|held| held.answered.sought == *key) {
-            let outcome = search.answered.outcome.subscribe();
+            let outcome = search.answered.outcome.clone();
             if now.duration_since(search.asked) < limits.interval {
                 return Ok(Joined::Waiting(outcome));
             }
@@ -59,14 +60,14 @@ impl Table {
         if held.count() >= cause.share(limits.searches) {
             self.make_room(now, cause, limits)?;
         }
-        let (sender, outcome) = watch::channel(None);
+        let outcome = Watch::new(Progress::Waiting);
         self.0.push(Search {
             nonce,
             cause,
             asked: now,
             answered: Answered {
                 sought: *key,
-                outcome: sender,
+                outcome: outcome.clone(),
             },
         });
         Ok(Joined::Leading {
@@ -118,6 +119,6 @@ impl Table {
 
 impl Search {
     fn is_waited_for(&self) -> bool {
-        self.answered.outcome.receiver_count() > 0
+        self.answered.outcome.is_shared()
     }
 }

@@ -11,11 +11,9 @@ use std::{
 
 use dht_core::{Address, Clock as _, NodeId, PublicKey, SourceGroup};
 use dht_peers::{DialTimes, Direction};
+use dht_stack::Watch;
 use futures::{StreamExt, stream::FuturesUnordered};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -69,13 +67,8 @@ impl State {
             if self.upgrade.is_banned(key) {
                 return Err(DialError::Banned);
             }
-            let (joined, mut outcome) = self.pending(key, &addresses, cause)?;
-            let outcome = outcome
-                .wait_for(Option::is_some)
-                .await
-                .map_err(|_| DialError::Cancelled)?
-                .clone();
-            match outcome.unwrap_or(Err(DialError::Cancelled)) {
+            let (joined, outcome) = self.pending(key, &addresses, cause)?;
+            match outcome.until(Option::clone).await {
                 // It tried less than a dial of this cause does.
                 Err(_) if joined == DialCause::Peer && cause != DialCause::Peer => {}
                 outcome => return outcome.map(|connection| used_for(connection, cause)),
@@ -89,16 +82,16 @@ impl State {
         key: &PublicKey,
         addresses: &[Address],
         cause: DialCause,
-    ) -> Result<(DialCause, watch::Receiver<Option<Outcome>>), DialError> {
+    ) -> Result<(DialCause, Watch<Option<Outcome>>), DialError> {
         let peer = key.node_id();
         let mut dials = self.dials.pending.lock();
         if self.halted.is_cancelled() {
             return Err(DialError::Cancelled);
         }
         if let Some(pending) = dials.get(&peer) {
-            return Ok((pending.cause, pending.outcome.subscribe()));
+            return Ok((pending.cause, pending.outcome.clone()));
         }
-        let (sender, outcome) = watch::channel(None);
+        let outcome = Watch::new(None);
         let cancel = self.halted.child_token();
         let spoken = Arc::<AtomicBool>::default();
         let task = Dial {
@@ -112,7 +105,7 @@ impl State {
         };
         let pending = Pending {
             cause,
-            outcome: sender,
+            outcome: outcome.clone(),
             cancel: cancel.clone(),
             spoken,
         };

@@ -10,9 +10,10 @@ use std::{
 };
 
 use dht_core::NodeId;
+use dht_stack::Watch;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, watch},
+    sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -34,7 +35,7 @@ pub(crate) struct Dials {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) cause: DialCause,
-    pub(super) outcome: watch::Sender<Option<Outcome>>,
+    pub(super) outcome: Watch<Option<Outcome>>,
     pub(super) cancel: CancellationToken,
     /// Set once bytes were sent, so that the peer may know of the dial.
     pub(super) spoken: Arc<AtomicBool>,
@@ -84,7 +85,11 @@ impl Dials {
     pub(crate) fn on_inbound(&self, connection: &Arc<Connection>) {
         let pending = self.pending.lock();
         if let Some(pending) = pending.get(connection.node_id()) {
-            let _nobody = pending.outcome.send(Some(Ok(Arc::clone(connection))));
+            let inbound = Some(Ok(Arc::clone(connection)));
+            pending.outcome.change(|held| {
+                *held = inbound;
+                true
+            });
             if !pending.spoken.load(Ordering::SeqCst) {
                 pending.cancel.cancel();
             }
@@ -104,7 +109,7 @@ impl Dials {
             .is_some_and(|held| Arc::ptr_eq(&held.spoken, spoken));
         if own && let Some(pending) = dials.remove(peer) {
             // An inbound connection may have answered already.
-            pending.outcome.send_if_modified(|held| {
+            pending.outcome.change(|held| {
                 let first = held.is_none();
                 if first {
                     *held = Some(outcome);

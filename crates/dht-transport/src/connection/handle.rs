@@ -12,8 +12,9 @@ use std::{
 use bytes::Bytes;
 use dht_core::{Address, NodeId, RemotePeer};
 use dht_peers::Direction;
+use dht_stack::Watch;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -50,7 +51,7 @@ pub struct Connection {
     meter: Arc<SendMeter>,
     closing: CancellationToken,
     minimized: AtomicBool,
-    retired: watch::Sender<bool>,
+    retired: Watch<bool>,
     ended: CancellationToken,
 }
 
@@ -117,7 +118,7 @@ impl Connection {
             meter,
             closing: CancellationToken::new(),
             minimized: AtomicBool::new(false),
-            retired: watch::Sender::new(false),
+            retired: Watch::new(false),
             ended: CancellationToken::new(),
         }
     }
@@ -300,31 +301,33 @@ impl Connection {
 
     /// Another connection took over: no new streams of ours, read on for a while, then close.
     pub(crate) fn retire(&self) {
-        self.retired.send_replace(true);
+        self.set_retired(true);
     }
 
     /// The other connection is gone: stay.
     pub(crate) fn reinstate(&self) {
-        self.retired.send_replace(false);
+        self.set_retired(false);
+    }
+
+    fn set_retired(&self, now: bool) {
+        self.retired
+            .change(|retired| std::mem::replace(retired, now) != now);
     }
 
     pub(crate) fn is_retired(&self) -> bool {
-        *self.retired.borrow()
+        self.retired.look(|retired| *retired)
     }
 
     /// Waits until it [retires](Self::retire).
     pub(crate) async fn until_retired(&self) {
-        let mut retired = self.retired.subscribe();
-        // The sender lives as long as `self`.
-        let _retired = retired.wait_for(|retired| *retired).await;
+        self.retired.until(|retired| retired.then_some(())).await;
     }
 
     /// Waits until it has been retired for [`DRAIN_TIMEOUT`].
     pub(crate) async fn until_drained(&self) {
         loop {
             self.until_retired().await;
-            let mut retired = self.retired.subscribe();
-            let reinstated = retired.wait_for(|retired| !retired);
+            let reinstated = self.retired.until(|retired| (!retired).then_some(()));
             if timeout(DRAIN_TIMEOUT, reinstated).await.is_err() {
                 return;
             }
