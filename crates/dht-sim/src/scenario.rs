@@ -24,35 +24,30 @@ pub const SCENARIOS: [Scenario; 5] = [
         name: "messages",
         what: "every node knows three others; messages between random pairs, with loss, a cut and resets on the way",
         nodes: 60,
-        in_ci: true,
         play: |run| Box::pin(messages::play(run)),
     },
     Scenario {
         name: "converge",
         what: "every node knows one seed; pools fill, and every node finds every other by key",
         nodes: 60,
-        in_ci: false,
         play: |run| Box::pin(converge::play(run)),
     },
     Scenario {
         name: "churn",
         what: "every node is restarted once in ten minutes, while a message a second is sent between random nodes",
         nodes: 60,
-        in_ci: false,
         play: |run| Box::pin(churn::play(run)),
     },
     Scenario {
         name: "heal",
         what: "a third dies in silence and returns, a partition of ten minutes, an interface gone, the seed gone for good",
         nodes: 60,
-        in_ci: false,
         play: |run| Box::pin(heal::play(run)),
     },
     Scenario {
         name: "eclipse",
         what: "64 ids made to be nearest to one node, in four networks",
         nodes: 40,
-        in_ci: false,
         play: |run| Box::pin(eclipse::play(run)),
     },
 ];
@@ -66,8 +61,6 @@ pub struct Scenario {
     pub what: &'static str,
     /// Number of nodes unless another is asked for.
     pub nodes: usize,
-    /// Whether it is part of the short form of all scenarios. Those that need the overlay are not.
-    pub in_ci: bool,
     play: fn(&mut Run) -> BoxFuture<'_, anyhow::Result<()>>,
 }
 
@@ -166,7 +159,10 @@ impl Scenario {
     async fn play(&self, settings: Settings) -> anyhow::Result<Outcome> {
         let mut run = Run {
             world: World::new(settings.seed, settings.weather, settings.trace),
-            nodes: settings.nodes.unwrap_or(self.nodes),
+            nodes: settings.nodes.unwrap_or(match settings.short {
+                true => self.nodes / 3,
+                false => self.nodes,
+            }),
             short: settings.short,
             checks: Vec::new(),
             numbers: Vec::new(),

@@ -286,8 +286,8 @@ impl World {
         // Only cancellation is expected.
         let _ended = running.reader.await;
         drop(running.node);
-        // Its tasks end at their next turn.
-        tokio::task::yield_now().await;
+        // Its tasks end at their next turn, some only when another has ended, and with them the listener.
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 
     /// Sends a message of `bytes` from one node to another. The sender is told where the recipient is if `introduced`.

@@ -146,10 +146,19 @@ async fn a_cut_holds_bytes_and_dials() {
 #[tokio::test(start_paused = true)]
 async fn a_dead_host_is_silent() {
     let mut net = Net::new(FINE, 2).await;
+    let (mut c, d) = net.connect(0, 1).await;
+    net.fabric.take_down(net.hosts[1]);
+    drop(d);
+    let start = Instant::now();
+    let error = c.read(&mut [0; 1]).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), millis(start)),
+        (io::ErrorKind::TimedOut, 120_000)
+    );
+    net.fabric.restart(net.hosts[1]);
     let (mut a, b) = net.connect(0, 1).await;
     net.fabric.take_down(net.hosts[1]);
     drop(b);
-    timeout(60 * SECOND, a.read(&mut [0; 1])).await.unwrap_err();
     a.write_all(b"x").await.unwrap();
     timeout(60 * SECOND, a.read(&mut [0; 1])).await.unwrap_err();
     net.fabric.restart(net.hosts[1]);

@@ -20,6 +20,9 @@ use super::{Fabric, HostId};
 
 /// Bytes that one direction holds before the writer waits: the send buffer and what is on the way.
 const WINDOW_BYTES: usize = 128 * 1024;
+/// Time without a word from the other host after which the kernel gives a connection up: that of a node's TCP sockets, whose
+/// keep-alive probes find out also while nothing is sent.
+const SILENCE: Duration = Duration::from_secs(120);
 /// Most bytes that one write takes, so that the links of a host take turns on its uplink.
 const SEGMENT_BYTES: usize = 16 * 1024;
 
@@ -38,8 +41,8 @@ pub(super) struct Link {
 struct Directions {
     /// From the first host, from the second one.
     ways: [Way; 2],
-    /// Nothing arrives: the path is cut, or a host is silent.
-    stalled: bool,
+    /// Since when nothing arrives: the path is cut, or a host is silent.
+    stalled: Option<Instant>,
     /// Whether each end was dropped.
     closed: [bool; 2],
 }
@@ -87,7 +90,7 @@ impl Link {
             starts,
             state: Mutex::new(Directions {
                 ways: [Way::new(now), Way::new(now)],
-                stalled: false,
+                stalled: None,
                 closed: [false; 2],
             }),
         }
@@ -100,13 +103,20 @@ impl Link {
 
     /// Nothing arrives from now on; what is on the way is sent again later.
     pub(super) fn stall(&self) {
-        self.state.lock().stalled = true;
+        let mut state = self.state.lock();
+        if state.stalled.is_none() {
+            state.stalled = Some(Instant::now());
+            // The readers wait for the end of their patience from now on.
+            for way in &mut state.ways {
+                way.wake();
+            }
+        }
     }
 
     /// Bytes arrive again, those that were on the way after `again`.
     pub(super) fn resume(&self, again: Duration) {
         let mut state = self.state.lock();
-        if !std::mem::take(&mut state.stalled) {
+        if state.stalled.take().is_none() {
             return;
         }
         let earliest = Instant::now() + again;
@@ -140,7 +150,7 @@ impl Link {
             stalled,
             closed,
         } = &mut *state;
-        *stalled = false;
+        *stalled = None;
         if let Some(closed) = closed.get_mut(side) {
             *closed = true;
         }
@@ -236,7 +246,11 @@ impl AsyncRead for End {
         let this = self.get_mut();
         let now = Instant::now();
         let mut state = this.link.state.lock();
-        let stalled = state.stalled;
+        let given_up = state.stalled.map(|since| since + SILENCE);
+        if given_up.is_some_and(|at| at <= now) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let stalled = given_up.is_some();
         let Some(way) = state.ways.get_mut(this.peer()) else {
             return Poll::Ready(Ok(()));
         };
@@ -272,7 +286,7 @@ impl AsyncRead for End {
         }
         way.reader = Some(cx.waker().clone());
         let arrival = bytes.or(way.end).filter(|_| !stalled);
-        let next = [arrival, way.reset].into_iter().flatten().min();
+        let next = [arrival, way.reset, given_up].into_iter().flatten().min();
         drop(state);
         if let Some(next) = next {
             this.timer.as_mut().reset(next);
@@ -294,7 +308,7 @@ impl AsyncWrite for End {
         let now = Instant::now();
         let mut state = this.link.state.lock();
         // Across a cut path nothing is known of that.
-        let peer_closed = !state.stalled && state.closed.get(this.peer()) == Some(&true);
+        let peer_closed = state.stalled.is_none() && state.closed.get(this.peer()) == Some(&true);
         let Some(incoming) = state.ways.get_mut(this.peer()) else {
             return Poll::Ready(Ok(data.len()));
         };
