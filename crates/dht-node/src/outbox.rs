@@ -322,7 +322,7 @@ impl OutboxHandle {
             told.is_ok_and(|is_withdrawn| *is_withdrawn == Some(true))
         };
         tokio::select! {
-                biased;
+            biased;
             is_withdrawn = told => is_withdrawn,
             () = driver_ended => false,
         }

@@ -452,9 +452,9 @@ fn dp16_join_reaches_eight_and_two() {
     let is_connected = |id: &&NodeId| connected.contains(*id);
     assert_eq!(chosen.len(), 10);
     assert_eq!(chosen.iter().filter(is_connected).count(), 8);
-    // If nobody else is known, the eight.
+    // The ninth connected one is known, too, and taken as such if nobody else is.
     let alone = World::new().connected(1..=9, Features::NODE);
-    assert_eq!(alone.ids(&closest(ME, false)).len(), 8);
+    assert_eq!(alone.ids(&closest(ME, false)).len(), 9);
 }
 
 #[test]
