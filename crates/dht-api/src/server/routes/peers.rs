@@ -6,7 +6,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use dht_core::{ClaimError, Features, NodeId, PeerAddress, PublicKey, Severity};
 use dht_node::SearchError;
 use dht_peers::{Ban, BanOutcome, BanTarget, FOREVER, PeerFilter, PeerRecord};
-use dht_transport::{DialError, IdentityError, UpgradeError};
+use dht_transport::{DialError, IdentityError, StreamError, UpgradeError};
 use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::IntoParams;
@@ -24,6 +24,9 @@ use crate::types::{
     BanEntry, BanList, DiscoverPeer, Done, ErrorBody, ErrorCode, NewBan, PeerEntry, PeerFound,
     PeerList, PingPeer, Pong, Version,
 };
+
+/// Connections on which a ping is tried before it fails.
+const PING_ATTEMPTS: u32 = 3;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -312,25 +315,37 @@ pub(in super::super) async fn ping(
     };
     let node_id = key.node_id();
     let was_connected = connected(&api).contains(&node_id);
-    let begin = Instant::now();
     let failed = |error: &dyn std::error::Error| ApiError::new(ErrorCode::PeerFailed, chain(error));
-    match &address {
-        _ if was_connected => {}
-        Some(address) => node.connect(address).await.map_err(|error| {
-            let failed = failed(&error);
-            match advice(&error) {
-                Some(advice) => failed.with_hint(advice),
-                None => failed,
+    let mut is_connected = was_connected;
+    let mut attempts = 0;
+    let (dialled, round_trip) = loop {
+        let begin = Instant::now();
+        match &address {
+            _ if is_connected => {}
+            Some(address) => node.connect(address).await.map_err(|error| {
+                let failed = failed(&error);
+                match advice(&error) {
+                    Some(advice) => failed.with_hint(advice),
+                    None => failed,
+                }
+            })?,
+            None => node
+                .dial_or_discover(&key)
+                .await
+                .map_err(|error| search_failed(&api, &error, ErrorCode::PeerFailed))?,
+        }
+        let dialled = begin.elapsed();
+        attempts += 1;
+        match node.ping(&node_id).await {
+            Ok(round_trip) => break (dialled, round_trip),
+            // The peer may have closed the connection for another one, as after a restart of this node.
+            Err(StreamError::NotConnected | StreamError::Closed) if attempts < PING_ATTEMPTS => {
+                is_connected = false;
             }
-        })?,
-        None => node
-            .dial_or_discover(&key)
-            .await
-            .map_err(|error| search_failed(&api, &error, ErrorCode::PeerFailed))?,
-    }
+            Err(error) => return Err(failed(&error)),
+        }
+    };
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let dialled = begin.elapsed();
-    let round_trip = node.ping(&node_id).await.map_err(|error| failed(&error))?;
     let pong = Pong {
         version: Version,
         node_id,
