@@ -43,7 +43,6 @@ use crate::{
     counters::{Counters, Tally},
     discovery::{Answers, Dialler, Discoveries},
     events::{Event, Events},
-    home::Home,
     inbox::Subscribers,
     memory::Memory,
     node::Node,
@@ -385,7 +384,7 @@ async fn open_snapshot(
 /// The durable inbox in the home.
 #[cfg(feature = "spool")]
 async fn open_spool(
-    home: Option<&Home>,
+    home: Option<&crate::home::Home>,
     config: &Config,
     shared: &Shared,
     tasks: &Tasks,
