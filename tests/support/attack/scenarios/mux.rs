@@ -22,6 +22,9 @@ use crate::loopback::{Loopback, ip};
 /// A yamux ping, which asks for an answer.
 const PING: [u8; 12] = [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9];
 
+/// Type of a yamux frame that has a body.
+const DATA: u8 = 0;
+
 /// Frames that ask for nothing: answers to a ping that was not sent, one with the largest number there is, and as much
 /// window as there can be for a stream that does not exist.
 const UNASKED: [[u8; 12]; 3] = [
@@ -56,9 +59,20 @@ fn control_frames(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
                 }
             };
             let reads = async {
-                let mut answer = [0; 12];
-                while answers.read_exact(&mut answer).await.is_ok() {
-                    answered += usize::from(answer.starts_with(&[0, 2, 0, 2]));
+                let mut head = [0; 12];
+                while answers.read_exact(&mut head).await.is_ok() {
+                    answered += usize::from(head.starts_with(&[0, 2, 0, 2]));
+                    // The node opens streams of its own, whose data frames have a body.
+                    if let [_, DATA, .., a, b, c, d] = head {
+                        let length = u32::from_be_bytes([a, b, c, d]);
+                        let mut body = (&mut answers).take(length.into());
+                        if tokio::io::copy(&mut body, &mut tokio::io::sink())
+                            .await
+                            .is_err()
+                        {
+                            return;
+                        }
+                    }
                 }
             };
             // Held back, or hung up on, are both good.
