@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dht_core::{Clock as _, DeliveryError, Severity};
+use dht_core::{Clock as _, DeliveryError, DialFailure, Severity};
 use dht_node::Node;
 use dht_peers::BanOutcome;
 use dht_transport::DialError;
@@ -56,8 +56,12 @@ async fn banned_peer_is_refused_until_unbanned() {
     }
     let sent = within(send(&banned, alice.public_key(), message("let me in"))).await;
     // The dialler's half of the handshake may be over when the ban is noticed.
-    let refused =
-        [DeliveryError::Refused, DeliveryError::DialFailed].map(|error| Err(error.to_string()));
+    let refused = [
+        DeliveryError::Refused,
+        DeliveryError::DialFailed(DialFailure::HandshakeEnded),
+        DeliveryError::DialFailed(DialFailure::NotAccepted),
+    ]
+    .map(|error| Err(error.to_string()));
     assert!(refused.contains(&sent), "{sent:?}");
     assert_eq!(alice.stats().delivered, 0);
 

@@ -18,7 +18,10 @@ async fn restarted_node_is_reachable_again() {
     drop(bob);
     until(|| alice.peers().is_empty()).await;
     let sent = within(send(&alice, &key, message("anybody?"))).await;
-    assert_eq!(sent, Err("peer could not be dialled".to_owned()));
+    assert_eq!(
+        sent,
+        Err("peer could not be dialled: connection refused".to_owned())
+    );
 
     let again = Node::builder(secret(2)).listen(listen[0].clone());
     let bob = within(again.start()).await.unwrap();

@@ -112,7 +112,10 @@ async fn second_shutdown_is_harmless() {
     assert_eq!(bob.peers(), []);
     assert_eq!(within(bob.subscribe().recv()).await, None);
     let sent = within(send(&alice, bob.public_key(), message("too late"))).await;
-    assert_eq!(sent, Err("peer could not be dialled".to_owned()));
+    assert_eq!(
+        sent,
+        Err("peer could not be dialled: connection refused".to_owned())
+    );
     assert_eq!(within(inbox.recv()).await, None);
     assert!(within(bob.connect(&alice.peer_address())).await.is_err());
     assert_eq!((alice.stats().delivered, alice.stats().dropped), (0, 0));

@@ -1,5 +1,7 @@
 //! `bans`: the bans of the running node, and the offences for which a node bans peers.
 
+use std::time::{Duration, SystemTime};
+
 use clap::{Args, Subcommand};
 use dht_api::types::{BanEntry, BanList, NewBan};
 use dht_peers::policy::{AttributionProfile, BanTerms, Penalty, Rule, rules};
@@ -13,6 +15,9 @@ use crate::{
     session::{refused, running},
     target::KnownPeer,
 };
+
+/// The last second that has a year of four digits.
+const END_OF_9999: u64 = 253_402_300_799;
 
 /// `dht-node bans`
 #[derive(Debug, Args)]
@@ -135,9 +140,10 @@ async fn show(list: &BanList, as_json: bool) -> Result<(), Failure> {
 
 fn line(ban: &BanEntry) -> String {
     let key = ban.public_key.map(|key| key.to_string());
-    let until = ban
-        .until
-        .map_or_else(|| "for ever".to_owned(), |until| format!("until {until}"));
+    let until = ban.until.map_or_else(
+        || "for ever".to_owned(),
+        |until| format!("until {}", utc(until)),
+    );
     format!(
         "{} {} {until} {}: {}",
         ban.node_id,
@@ -145,6 +151,12 @@ fn line(ban: &BanEntry) -> String {
         ban.offence.as_deref().unwrap_or("operator"),
         printable(&ban.reason)
     )
+}
+
+/// A time as people read it, to the second.
+fn utc(seconds: u64) -> impl std::fmt::Display {
+    let at = Duration::from_secs(seconds.min(END_OF_9999));
+    humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + at)
 }
 
 impl Rules {
@@ -212,5 +224,16 @@ fn length(seconds: u64) -> String {
     match seconds {
         hours if hours % 3_600 == 0 => format!("{} h", hours / 3_600),
         minutes => format!("{} min", minutes / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_readable() {
+        assert_eq!(utc(1_700_000_000).to_string(), "2023-11-14T22:13:20Z");
+        assert_eq!(utc(u64::MAX).to_string(), "9999-12-31T23:59:59Z");
     }
 }

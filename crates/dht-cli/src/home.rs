@@ -38,6 +38,11 @@ impl Home {
         &self.path
     }
 
+    /// The flag that names this home, as a shell takes it.
+    pub(crate) fn flag(&self) -> String {
+        format!("--home {}", quoted(&self.path))
+    }
+
     /// Reads the configuration file and the environment, and applies the flags.
     pub(crate) fn settings(&self) -> Result<Settings, Failure> {
         Settings::read(&self.config_path(), self.flags.clone())
@@ -65,9 +70,10 @@ impl Home {
             return Ok(secret);
         }
         self.refuse_data_without_key()?;
-        let home = self.path.display();
         Err(Failure::key(format!(
-            "{home} has no secret_key; make a home with: dht-node init --home {home}"
+            "{} has no secret_key; make a home with: dht-node init {}",
+            self.path.display(),
+            self.flag()
         )))
     }
 
@@ -337,6 +343,16 @@ fn sync_folder(folder: &Path) {
     let _ = fs::File::open(folder).and_then(|folder| folder.sync_all());
 }
 
+/// A path as one word of a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 fn cannot(verb: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::other(format!("cannot {verb} {}: {error}", path.display()))
 }
@@ -351,8 +367,9 @@ fn check_private(path: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::key(format!(
-        "other users can read {}; run: chmod 600 {0}",
-        path.display()
+        "other users can read {}; run: chmod 600 {}",
+        path.display(),
+        quoted(path)
     )))
 }
 
@@ -416,6 +433,21 @@ mod tests {
         let key = home.key_or_new().unwrap().public_key();
         assert_eq!(home.key_or_new().unwrap().public_key(), key);
         assert_eq!(home.key().unwrap().public_key(), key);
+    }
+
+    #[test]
+    fn hints_quote_the_home() {
+        for (path, flag) in [
+            ("/srv/a-1.d", "--home /srv/a-1.d"),
+            ("my node", "--home 'my node'"),
+            ("a'b", r"--home 'a'\''b'"),
+            ("$HOME", "--home '$HOME'"),
+        ] {
+            assert_eq!(home(Path::new(path)).flag(), flag);
+        }
+        let refused = home(Path::new("/nowhere/my node")).key().unwrap_err();
+        let hint = "with: dht-node init --home '/nowhere/my node'";
+        assert!(refused.message().ends_with(hint), "{refused}");
     }
 
     #[test]

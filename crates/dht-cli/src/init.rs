@@ -63,16 +63,21 @@ impl Id {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let addresses = self.home.addresses()?;
         let is_open = |address: &Address| matches!(address.host(), Some(Host::Ip(_, 0)));
-        if self.address && (addresses.is_empty() || addresses.iter().any(is_open)) {
-            return Err(Failure::config(format!(
-                "nobody can dial this node: it listens {}; set `listen` in {}",
-                match addresses.first() {
-                    Some(_) =>
-                        "on port 0, and takes a port when it runs: start it with `dht-node run`",
-                    None => "nowhere",
-                },
-                self.home.config_path().display()
-            )));
+        let undialled = (addresses.is_empty() || addresses.iter().any(is_open)).then(|| {
+            let why = match addresses.first() {
+                Some(_) => format!(
+                    "it listens on port 0, and takes a port when it runs: start it with: dht-node run {}",
+                    self.home.flag()
+                ),
+                None => "it listens nowhere".to_owned(),
+            };
+            let config = self.home.config_path();
+            format!("nobody can dial this node: {why}; or set `listen` in {}", config.display())
+        });
+        if self.address
+            && let Some(why) = undialled
+        {
+            return Err(Failure::config(why));
         }
         let public_key = self.home.key_or_new()?.public_key();
         let node_id = public_key.node_id();
@@ -91,8 +96,9 @@ impl Id {
         } else if self.address {
             peer.to_string()
         } else {
+            let address = undialled.unwrap_or_else(|| peer.to_string());
             format!(
-                "public key  {public_key}\nnode id     {node_id}\naddresses   {}\naddress     {peer}",
+                "public key  {public_key}\nnode id     {node_id}\naddresses   {}\naddress     {address}",
                 addresses.join(" ")
             )
         })

@@ -156,9 +156,9 @@ pub(crate) async fn running(home: &Home) -> Result<Client, Failure> {
     match shown(WAITING, Door::find(home, "client")).await? {
         Door::Running(client) => Ok(client),
         Door::Free(_) => {
-            let home = home.path().display();
+            let (path, flag) = (home.path().display(), home.flag());
             Err(Failure::other(format!(
-                "no node runs on {home}; start one with: dht-node run --home {home}"
+                "no node runs on {path}; start one with: dht-node run {flag}"
             )))
         }
     }

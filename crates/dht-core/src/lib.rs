@@ -86,8 +86,8 @@ pub use priority::Priority;
 pub use remote_peer::{Deliverer, RemotePeer, SourceGroup};
 pub use schnorr::MessageSignature;
 pub use send::{
-    Cause, DeliveryError, Message, OnDelivery, Payload, SendBuilder, SendParams, SendQueue,
-    SendQueueError, SendRequest,
+    Cause, DeliveryError, DialFailure, Message, OnDelivery, Payload, SendBuilder, SendParams,
+    SendQueue, SendQueueError, SendRequest,
 };
 pub use settings::OutOfRange;
 pub use severity::Severity;

@@ -1,6 +1,6 @@
 //! Requests to send, and the trait through which parts of the node hand them over.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 
@@ -99,8 +99,8 @@ pub enum SendQueueError {
 #[non_exhaustive]
 pub enum DeliveryError {
     /// The peer could not be dialled.
-    #[error("peer could not be dialled")]
-    DialFailed,
+    #[error("peer could not be dialled: {0}")]
+    DialFailed(DialFailure),
     /// The connection ended before the peer had accepted this node, or this node the peer.
     #[error(
         "the connection ended before both nodes accepted it: one bans the other, or a clock is wrong by more than a day"
@@ -118,6 +118,56 @@ pub enum DeliveryError {
     /// The message waited for its peer longer than it may.
     #[error("message is too old")]
     Expired,
+}
+
+/// Why a peer could not be dialled, in as much detail as its sender can use.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialFailure {
+    /// The directory does not know the peer.
+    #[error("it is not known")]
+    UnknownPeer,
+    /// This node bans the peer.
+    #[error("it is banned")]
+    Banned,
+    /// No address is known, or none that this node may dial.
+    #[error("no address that can be dialled")]
+    NoAddresses,
+    /// The name of the host has no address.
+    #[error("the name of the host was not found (DNS)")]
+    Lookup,
+    /// No connection to the address that was tried last.
+    #[error("{0}")]
+    Connect(io::ErrorKind),
+    /// Another key answers at the address.
+    #[error("the peer at this address has another key")]
+    WrongKey,
+    /// A node of another network, or no node at all, answers at the address.
+    #[error("what answers at this address is not of this network")]
+    WrongNetwork,
+    /// The peer signed its claim more than a day ahead of this node's clock.
+    #[error("the clock of the peer is more than a day ahead of the clock of this node")]
+    ClockAhead,
+    /// The peer connected, and did not complete the handshake in time.
+    #[error("the handshake took too long")]
+    HandshakeTimeout,
+    /// The connection ended before the keys were exchanged.
+    #[error("the other side ended the handshake: it may be of another network")]
+    HandshakeEnded,
+    /// The connection ended after the keys were exchanged, before the peer had shown its identity.
+    #[error(
+        "the peer does not accept the identity of this node: it bans this node, or a clock is wrong by more than a day"
+    )]
+    NotAccepted,
+    /// The peer sent something during the handshake that this node refuses.
+    #[error("what the peer sent during the handshake is not acceptable")]
+    HandshakeRefused,
+    /// This node has too many dials or connections.
+    #[error("too many dials or connections")]
+    Limit,
+    /// The dial was given up.
+    #[error("dial cancelled")]
+    Cancelled,
 }
 
 /// Part of the node on whose behalf a message is sent. Each has a share of the room, so that none keeps the others out.
@@ -197,7 +247,7 @@ impl DeliveryError {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::DialFailed => "dial_failed",
+            Self::DialFailed(_) => "dial_failed",
             Self::Refused => "refused",
             Self::OpenFailed => "open_failed",
             Self::WriteFailed => "max_retries",

@@ -67,10 +67,12 @@ impl Watcher {
                 }
             }
             ConnectionEvent::DialFailed { node_id, error } => {
-                tracing::debug!(peer = %node_id.short(), %error, "dial failed");
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::debug!(peer = %node_id.short(), error, "dial failed");
             }
             ConnectionEvent::InboundFailed { address, error, .. } => {
-                tracing::debug!(%address, %error, "inbound connection failed");
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::debug!(%address, error, "inbound connection failed");
             }
             ConnectionEvent::ListenerFailed { address } => {
                 tracing::error!(%address, "nobody can connect to this address any more");

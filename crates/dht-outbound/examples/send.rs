@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use dht_core::{
-    DeliveryError, Entropy as _, Features, ManualClock, Message, NodeIdentity, Payload, RemotePeer,
-    SecretKey, SeededEntropy, SendParams, SendQueue as _, SendRequest, UnixSeconds,
+    DeliveryError, DialFailure, Entropy as _, Features, ManualClock, Message, NodeIdentity,
+    Payload, RemotePeer, SecretKey, SeededEntropy, SendParams, SendQueue as _, SendRequest,
+    UnixSeconds,
 };
 use dht_dedup::DedupTable;
 use dht_outbound::{Config, Outbound, OutboundMessage, PipelineParts, pipeline};
@@ -40,7 +41,7 @@ async fn main() -> Result<(), BoxError> {
         copies += 1;
         message.reply.send(match copies {
             1 => Ok(()),
-            _ => Err(DeliveryError::DialFailed),
+            _ => Err(DeliveryError::DialFailed(DialFailure::Lookup)),
         });
         std::future::ready(Ok::<_, BoxError>(()))
     });

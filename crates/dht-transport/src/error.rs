@@ -2,6 +2,7 @@
 
 use std::io;
 
+use dht_core::{ClaimError, DialFailure};
 use dht_peers::policy::Offence;
 
 use crate::{connection::IdentityError, noise::NoiseError};
@@ -149,9 +150,44 @@ impl DialError {
                 | Self::Upgrade(_)
         )
     }
+
+    /// What the sender of a message for the peer is told.
+    pub(crate) const fn failure(&self) -> DialFailure {
+        match self {
+            Self::UnknownPeer => DialFailure::UnknownPeer,
+            Self::Banned => DialFailure::Banned,
+            Self::NoAddresses | Self::PrivateTarget => DialFailure::NoAddresses,
+            Self::Lookup => DialFailure::Lookup,
+            Self::Connect(kind) => DialFailure::Connect(*kind),
+            Self::ConnectTimeout => DialFailure::Connect(io::ErrorKind::TimedOut),
+            // This node, whose key is another one, answers at the address of the peer.
+            Self::OwnKey => DialFailure::WrongKey,
+            Self::Upgrade(error) => error.failure(),
+            Self::TooManyConnections | Self::TooManyDials => DialFailure::Limit,
+            Self::Cancelled => DialFailure::Cancelled,
+        }
+    }
 }
 
 impl UpgradeError {
+    const fn failure(&self) -> DialFailure {
+        match self {
+            Self::Timeout
+            | Self::WireByteTimeout
+            | Self::Noise(NoiseError::Timeout)
+            | Self::Identity(IdentityError::Timeout) => DialFailure::HandshakeTimeout,
+            Self::Io(_) | Self::Noise(NoiseError::Io(_)) => DialFailure::HandshakeEnded,
+            Self::Identity(IdentityError::Io(_)) => DialFailure::NotAccepted,
+            Self::Identity(IdentityError::Claim(ClaimError::FromTheFuture)) => {
+                DialFailure::ClockAhead
+            }
+            Self::Noise(_) | Self::Identity(_) => DialFailure::HandshakeRefused,
+            Self::WireByte(_) => DialFailure::WrongNetwork,
+            Self::WrongKey | Self::OwnKey => DialFailure::WrongKey,
+            Self::Banned => DialFailure::Banned,
+        }
+    }
+
     /// The offence, if an authenticated peer is to blame. `we_dialled` is true on the side that dialled.
     #[must_use]
     pub const fn offence(&self, we_dialled: bool) -> Option<Offence> {

@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     config::Config,
-    connection::{Connection, DialCause, IdentityError, admission::Bounds, listener},
-    error::{DialError, EnqueueError, StreamError, UpgradeError},
+    connection::{Connection, DialCause, admission::Bounds, listener},
+    error::{DialError, EnqueueError, StreamError},
     messaging::{Connect, PeerSession, Pushed, Queued, Reply},
     mux::Substream,
     state::State,
@@ -92,15 +92,8 @@ impl Connect for DirectoryConnector {
         peer: &NodeId,
         cause: DialCause,
     ) -> Result<Arc<Connection>, DeliveryError> {
-        self.0
-            .dial_known(peer, cause)
-            .await
-            .map_err(|error| match error {
-                DialError::Upgrade(UpgradeError::Identity(IdentityError::Claim(_))) => {
-                    DeliveryError::Refused
-                }
-                _ => DeliveryError::DialFailed,
-            })
+        let dialled = self.0.dial_known(peer, cause).await;
+        dialled.map_err(|error| DeliveryError::DialFailed(error.failure()))
     }
 }
 

@@ -13,7 +13,9 @@ mod support;
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use dht_core::{Address, DeliveryError, Network, NodeIdentity, Priority, test_util::NOW};
+use dht_core::{
+    Address, DeliveryError, DialFailure, Network, NodeIdentity, Priority, test_util::NOW,
+};
 use dht_peers::Direction;
 use dht_transport::{
     Accepted, Acceptor, BoxFuture, ConnectionEvent, DialError, EnqueueError, InboundStream, Medium,

@@ -3,15 +3,23 @@
 
 mod support;
 
-use std::{io, net::Ipv4Addr, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
-use dht_core::{Address, DeliveryError, Priority};
+use dht_core::{Address, DeliveryError, DialFailure, Priority};
 use dht_transport::{
     Acceptor, BoxFuture, Config, ConnectionEvent, DialCause, DialError, Medium, Memory, Queued,
     Socket,
 };
 use support::{Node, Setup, body, identity, peer, soon};
 use tokio::{sync::oneshot, time::sleep};
+
+fn failed(cause: DialFailure) -> Result<(), DeliveryError> {
+    Err(DeliveryError::DialFailed(cause))
+}
 
 /// The IP address of a peer of memory: each port is in a network of its own.
 fn public(third: u8, host: u8) -> Address {
@@ -35,7 +43,7 @@ impl Medium for Internet {
     }
 
     fn listen<'a>(&'a self, _: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Acceptor>>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+        Box::pin(async { Err(ErrorKind::Unsupported.into()) })
     }
 
     fn serves(&self, address: &Address) -> bool {
@@ -178,7 +186,10 @@ async fn peer_dial_tries_one_address() {
     let mut b = Node::memory(2, &memory).await;
     a.knows_at(b.key(), [Address::memory(9_999), b.address.clone()]);
     let answer = send(&a, &b, DialCause::Peer);
-    assert_eq!(soon(answer).await.unwrap(), Err(DeliveryError::DialFailed));
+    assert_eq!(
+        soon(answer).await.unwrap(),
+        failed(DialFailure::Connect(ErrorKind::ConnectionRefused))
+    );
     assert_eq!(a.transport.stats().outbound, 0);
     soon(a.transport.dial_known(&b.id())).await.unwrap();
     b.connected().await;
@@ -211,7 +222,7 @@ async fn full_node_dials_for_its_operator() {
     }
     a.knows(&b);
     let answer = send(&a, &b, DialCause::Peer);
-    assert_eq!(soon(answer).await.unwrap(), Err(DeliveryError::DialFailed));
+    assert_eq!(soon(answer).await.unwrap(), failed(DialFailure::Limit));
     let addresses = std::slice::from_ref(&c.address);
     soon(a.transport.dial(c.key(), addresses)).await.unwrap();
     c.connected().await;
@@ -256,12 +267,15 @@ async fn names_of_peers_hurt_nobody() {
     a.transport.disconnect(&b.id());
     drop(release);
     for outcome in slow {
-        assert_eq!(soon(outcome).await.unwrap(), Err(DeliveryError::DialFailed));
+        assert_eq!(soon(outcome).await.unwrap(), failed(DialFailure::Limit));
     }
     let stranger = identity(120);
     a.knows_at(stranger.public_key(), [name("stranger.example.com")]);
     let refused = send_to(&a, *stranger.node_id(), DialCause::Peer);
-    assert_eq!(soon(refused).await.unwrap(), Err(DeliveryError::DialFailed));
+    assert_eq!(
+        soon(refused).await.unwrap(),
+        failed(DialFailure::NoAddresses)
+    );
     assert_eq!(b.transport.stats().inbound, 1, "nobody else came");
     let error = a
         .transport

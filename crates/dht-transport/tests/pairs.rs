@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use dht_core::{DeliveryError, Priority};
+use dht_core::{DeliveryError, DialFailure, Priority};
 use dht_peers::Direction;
 use dht_transport::{ConnectionEvent, DialError, EnqueueError, Memory};
 use support::{Node, Setup, body, soon};
@@ -161,7 +161,8 @@ async fn refusals_before_anything_is_queued() {
         .transport
         .send(&b.id(), body(0, 1), Priority::Control)
         .unwrap();
-    assert_eq!(soon(delivery).await, Err(DeliveryError::DialFailed));
+    let failed = DeliveryError::DialFailed(DialFailure::UnknownPeer);
+    assert_eq!(soon(delivery).await, Err(failed));
     assert_eq!(
         a.transport
             .dial(a.key(), std::slice::from_ref(&b.address))

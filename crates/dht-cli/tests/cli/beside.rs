@@ -203,6 +203,9 @@ async fn peers_and_bans_are_managed() {
         bans.contains(&key) && bans.contains("\u{fffd}noise"),
         "{bans}"
     );
+    let until = bans.split_once(" until ").unwrap().1;
+    let is_readable = until.starts_with("20") && until.split_once(' ').unwrap().0.ends_with('Z');
+    assert!(is_readable, "{bans}");
     let (shown, _) = run_to(0, &a, &["peers", "show", &key]).await;
     assert!(shown.contains(" banned "), "{shown}");
     let (_, error) = run_to(6, &a, &["ping", &key]).await;
@@ -297,6 +300,22 @@ async fn a_node_waits_for_a_command() {
     signal(&send, "-INT").await;
     assert_eq!(within(send.wait()).await.unwrap().code(), Some(130));
     runs(&mut node).await;
+    stop(node).await;
+}
+
+/// The peer is known by an earlier connection, and is not asked for by its address.
+#[tokio::test]
+async fn send_names_why_peer_is_silent() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (dir.path().join("a"), other(2).await);
+    let node = start(&a).await;
+    run_to(0, &a, &["peers", "add", &b.peer_address().to_string()]).await;
+    let key = b.public_key().to_string();
+    b.shutdown().await;
+    let send = ["send", "--to", &key, "--text", "hi", "--ttl", "1"];
+    let (_, error) = run_to(6, &a, &send).await;
+    let cause = "expired: peer could not be dialled: connection refused";
+    assert!(error.contains(cause), "{error}");
     stop(node).await;
 }
 

@@ -106,7 +106,13 @@ async fn port_zero_is_no_address() {
     run_to(0, dir.path(), &["init", "--listen", "/ip4/127.0.0.1/tcp/0"]).await;
     let (out, error) = run_to(3, dir.path(), &["id", "--address"]).await;
     assert_eq!(out, "");
-    assert!(error.contains("`dht-node run`"), "{error}");
+    let start = format!(
+        "start it with: dht-node run --home {}",
+        dir.path().display()
+    );
+    assert!(error.contains(&start), "{error}");
+    let (out, _) = run_to(0, dir.path(), &["id"]).await;
+    assert!(out.contains(&start), "{out}");
 }
 
 /// `id`, `status` and the node itself name the same address, which can be dialled.

@@ -1,6 +1,7 @@
 use super::*;
 
-const FAILED: Result<(), DeliveryError> = Err(DeliveryError::DialFailed);
+const FAILED: Result<(), DeliveryError> =
+    Err(DeliveryError::DialFailed(dht_core::DialFailure::Lookup));
 
 fn states(n: u64) -> (Vec<DeliveryReply>, Deliveries) {
     let (replies, states): (Vec<_>, Vec<_>) = (0..n)

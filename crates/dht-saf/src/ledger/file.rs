@@ -1,6 +1,10 @@
 //! The file of the ledger.
 
-use std::{fs, io, mem, path::Path};
+use std::{
+    fs, io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
 
 use dht_core::UnixSeconds;
 use dht_mailbox::StoreError;
@@ -16,6 +20,9 @@ use super::state::{Changes, State};
 const RECEIVED: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("received");
 /// Key of the responder to the newest second of its store that was read, on its clock.
 const WATERMARKS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("watermarks");
+
+/// Damaged files that are kept beside the file.
+const MAX_ASIDE: u32 = 16;
 
 /// Opens the file at first, and again after an error.
 pub(super) type Open = Box<dyn Fn() -> Result<Database, redb::Error> + Send + Sync>;
@@ -33,14 +40,30 @@ enum Status {
 }
 
 impl LedgerFile {
-    /// Opens the file at this path, which is created if it does not exist.
+    /// Opens the file at this path, which is created if it does not exist. A damaged one is set aside, and a new one
+    /// begun: messages that only it recorded may be delivered a second time.
     pub(super) fn at(path: &Path) -> Result<(Self, State), StoreError> {
-        make(path, |new| {
-            Database::create(new).map(drop).map_err(Into::into)
-        })
-        .map_err(failure)?;
-        let path = path.to_path_buf();
-        Self::load(Box::new(move || Ok(Database::create(&path)?)))
+        let make = || {
+            make(path, |new| {
+                Database::create(new).map(drop).map_err(Into::into)
+            })
+        };
+        make().map_err(failure)?;
+        let pages = path.to_path_buf();
+        let open = move || Ok(Database::create(&pages)?);
+        if let Err(error) = contain(|| open().and_then(|database| read(&database)))
+            && is_damage(&error)
+        {
+            let aside = set_aside(path)?;
+            tracing::warn!(
+                %error,
+                file = %path.display(),
+                aside = %aside.display(),
+                "the damaged ledger was set aside: messages received before may be delivered again"
+            );
+            make().map_err(failure)?;
+        }
+        Self::load(Box::new(open))
     }
 
     pub(super) fn load(open: Open) -> Result<(Self, State), StoreError> {
@@ -90,6 +113,34 @@ fn make(
         let _ = fs::remove_file(&new);
     }
     made
+}
+
+/// Runs something that reads pages: redb panics on some damaged ones.
+fn contain<T>(read: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    // Correctness: what the closure was given is not used after a panic.
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(redb::Error::Corrupted("a page is damaged".to_owned())))
+}
+
+/// Whether the file can be read by no attempt, as against a device that fails or a version that is not known.
+fn is_damage(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Corrupted(_) | redb::Error::RepairAborted => true,
+        redb::Error::Io(error) => matches!(
+            error.kind(),
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+        ),
+        _ => false,
+    }
+}
+
+/// Renames a damaged file; the last of [`MAX_ASIDE`] is replaced.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let aside = |number: u32| path.with_extension(format!("redb.damaged-{number}"));
+    let free = (1..MAX_ASIDE).find(|number| !aside(*number).exists());
+    let aside = aside(free.unwrap_or(MAX_ASIDE));
+    fs::rename(path, &aside)?;
+    Ok(aside)
 }
 
 fn read(database: &Database) -> Result<State, redb::Error> {
@@ -177,5 +228,39 @@ mod tests {
         fs::write(path.with_extension("new"), [0; 73_728]).unwrap();
         LedgerFile::at(&path).unwrap();
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+    }
+
+    /// As an older version left it on a full disk, and with any page damaged: the node runs, and nothing is thrown away.
+    #[test]
+    fn damaged_files_are_set_aside() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("ledger.redb");
+        {
+            let (file, _) = LedgerFile::at(&path).unwrap();
+            let received = (0..=255).map(|n| ([n; 32], UnixSeconds(9))).collect();
+            let changes = Changes {
+                received,
+                ..Changes::default()
+            };
+            file.write(&changes).unwrap();
+        }
+        let whole = fs::read(&path).unwrap();
+        let mut damaged = vec![vec![0; 73_728], b"no database".to_vec()];
+        for page in (0..whole.len()).step_by(4096) {
+            let mut copy = whole.clone();
+            copy[page..page + 64].fill(0xff);
+            damaged.push(copy);
+        }
+        let mut aside = 0;
+        for bytes in damaged {
+            fs::write(&path, &bytes).unwrap();
+            let (file, _) = LedgerFile::at(&path).unwrap();
+            file.write(&Changes::default()).unwrap();
+            drop(file);
+            aside = fs::read_dir(home.path()).unwrap().count() - 1;
+        }
+        assert!((3..=MAX_ASIDE as usize).contains(&aside), "{aside}");
+        let first = fs::read(path.with_extension("redb.damaged-1")).unwrap();
+        assert_eq!(first, [0; 73_728]);
     }
 }

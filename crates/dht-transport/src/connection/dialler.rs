@@ -316,7 +316,8 @@ impl Dial {
             // Says nothing about the address.
             Err(DialError::TooManyDials) => {}
             Err(failure) => {
-                directory.mark_failed(&self.peer, address, &failure.to_string(), now);
+                let reason = failure.failure().to_string();
+                directory.mark_failed(&self.peer, address, &reason, now);
             }
         }
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::{DeliveryError, NodeId, Priority};
+use dht_core::{DeliveryError, DialFailure, NodeId, Priority};
 use futures::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -229,7 +229,7 @@ impl<C: Connect> PeerSession<C> {
             let oldest = self.queue.messages.lock().oldest();
             let Some(oldest) = oldest else {
                 // Everything expired while we dialled; a new message starts over.
-                return Err(DeliveryError::DialFailed);
+                return Err(DeliveryError::DialFailed(DialFailure::Cancelled));
             };
             let expiry = oldest + lifetime + Duration::from_millis(1);
             tokio::select! {
@@ -243,7 +243,7 @@ impl<C: Connect> PeerSession<C> {
     }
 
     async fn attempt(&self) -> Result<(Arc<Connection>, Substream), DeliveryError> {
-        let mut error = DeliveryError::DialFailed;
+        let mut error = DeliveryError::DialFailed(DialFailure::Cancelled);
         let mut lost_connections = 0;
         let mut attempts = 0;
         while attempts < self.most_attempts() {

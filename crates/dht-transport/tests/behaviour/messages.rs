@@ -121,7 +121,7 @@ async fn messages_to_unreachable_peer_expire() {
         .unwrap();
     assert!(matches!(
         delivery.await,
-        Err(DeliveryError::DialFailed | DeliveryError::Expired)
+        Err(DeliveryError::DialFailed(_) | DeliveryError::Expired)
     ));
     assert!(
         start.elapsed() <= Duration::from_secs(61),
@@ -215,6 +215,36 @@ async fn replaced_stream_ends_before_next_begins() {
     assert_eq!(soon(two).await, Ok(()));
 }
 
+/// The sender of a message is told why its recipient was not reached.
+#[tokio::test(start_paused = true)]
+async fn failed_messages_name_the_cause() {
+    let memory = Memory::default();
+    let a = Node::memory(1, &memory).await;
+    let b = Node::memory(2, &memory).await;
+    let mut other_network = Setup::memory(3, &memory);
+    other_network.network = Network::Esmeralda;
+    let other_network = other_network.start().await;
+    let refused = io::ErrorKind::ConnectionRefused;
+    let cases = [
+        (DialFailure::WrongKey, b.address.clone()),
+        (DialFailure::HandshakeEnded, other_network.address.clone()),
+        (DialFailure::Connect(refused), Address::memory(9_999)),
+        (
+            DialFailure::NoAddresses,
+            "/dns6/example.com/tcp/1".parse().unwrap(),
+        ),
+    ];
+    for (seed, (cause, address)) in (10..).zip(cases) {
+        let peer = identity(seed);
+        a.knows_at(peer.public_key(), [address]);
+        let sent = a
+            .transport
+            .send(peer.node_id(), body(0, 10), Priority::Direct);
+        let failed = soon(sent.unwrap()).await.unwrap_err();
+        assert_eq!(failed, DeliveryError::DialFailed(cause));
+    }
+}
+
 /// The peer shows its identity and refuses ours: a message that the socket took has not been sent.
 #[tokio::test(start_paused = true)]
 async fn refused_identity_sends_nothing() {
@@ -233,7 +263,10 @@ async fn refused_identity_sends_nothing() {
     // It listens nowhere, so that this is the only connection.
     let failed = soon(sent).await.unwrap_err();
     assert!(
-        matches!(failed, DeliveryError::Refused | DeliveryError::DialFailed),
+        matches!(
+            failed,
+            DeliveryError::Refused | DeliveryError::DialFailed(_)
+        ),
         "{failed}"
     );
 }
