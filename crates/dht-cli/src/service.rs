@@ -46,8 +46,13 @@ impl Service {
         let builder = Node::builder(secret).config(settings.node.clone());
         let node = start(builder, home).await?;
         // A home on a full disk still runs; `id` then prints the configured addresses, and `send` presents an old claim.
+        let addresses = match settings.node.tor.control {
+            // Not the listener that Tor connects to.
+            Some(_) => node.claim().addresses.clone(),
+            None => settings.node.claimed_addresses(&node.listen_addresses()),
+        };
         let written = home
-            .write_addresses(&settings.node.claimed_addresses(&node.listen_addresses()))
+            .write_addresses(&addresses)
             .and_then(|()| home.write_claim(&node.claim()));
         if let Err(failure) = written {
             tracing::warn!(%failure, "the addresses of this node are not written");
@@ -55,6 +60,11 @@ impl Service {
         if settings.node.hides_addresses() {
             tracing::warn!(
                 "nodes on other machines learn no address of this one, which listens on all; set public_addresses"
+            );
+        }
+        if settings.node.tor.control.is_some() && settings.node.transport.proxy.is_none() {
+            tracing::warn!(
+                "this node has an onion address and dials none: set transport.proxy, as to 127.0.0.1:9050"
             );
         }
         descriptors::check(settings);
@@ -84,6 +94,7 @@ impl Service {
     ) -> Result<Self, Failure> {
         let mut config = settings.node.clone();
         config.listen.clear();
+        config.tor.control = None;
         // They are dialled by the command, which learns why one is not reached.
         config.peers.clear();
         config.forward = false;

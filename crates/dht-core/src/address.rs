@@ -107,6 +107,14 @@ impl Address {
         Self(out.into())
     }
 
+    /// The address of the onion service with this Ed25519 public key.
+    #[must_use]
+    pub fn onion3(key: &[u8; 32], port: u16) -> Self {
+        let mut out = Vec::with_capacity(40);
+        AddressComponent::Onion3(&policy::onion_of(key), port).encode(&mut out);
+        Self(out.into())
+    }
+
     /// The address of a listener in this process; test addresses only a test's [`AddressPolicy`] lets pass.
     #[must_use]
     pub fn memory(port: u64) -> Self {

@@ -139,6 +139,9 @@ pub enum DialFailure {
     /// No connection to the address that was tried last.
     #[error("{0}")]
     Connect(io::ErrorKind),
+    /// The proxy through which the address is dialled failed, or was not reached.
+    #[error("the proxy failed: {0}")]
+    Proxy(io::ErrorKind),
     /// Another key answers at the address.
     #[error("the peer at this address has another key")]
     WrongKey,

@@ -84,6 +84,10 @@ pub enum StartError {
         /// Error of the outbox.
         source: dht_spool::SpoolError,
     },
+    /// The key of the onion service cannot be read or made.
+    #[cfg(feature = "tor")]
+    #[error(transparent)]
+    OnionKey(#[from] dht_tor::KeyError),
     /// A setting is out of its range.
     #[error(transparent)]
     Config(#[from] OutOfRange),

@@ -27,6 +27,7 @@ use dht_peers::{
     ClaimPolicy, Directory, DirectoryLimits, InboundFrame,
     policy::{BanPolicy, BanTerms},
 };
+use dht_proto::limits::MAX_CLAIM_ADDRESSES;
 use dht_spool::{Outbox, SpoolError};
 #[cfg(feature = "saf")]
 use dht_stack::ByteBudget;
@@ -35,6 +36,8 @@ use dht_transport::Transport;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tower::ServiceExt as _;
 
+#[cfg(feature = "tor")]
+use crate::onion::Onion;
 use crate::{
     adapters::{ToApplication, ToTransport},
     builder::{Builder, StartError},
@@ -70,7 +73,13 @@ impl Builder {
         let config = &self.config;
         config.validate()?;
         let memory = Memory::new(config.memory_mib);
-        let shared = self.shared(&memory);
+        #[cfg(feature = "tor")]
+        let onion = self.onion().await?;
+        #[cfg(feature = "tor")]
+        let own = onion.as_ref().map(Onion::address);
+        #[cfg(not(feature = "tor"))]
+        let own = None;
+        let shared = self.shared(&memory, own.as_ref());
 
         // Connections.
         let mut builder = self.media.iter().cloned().fold(
@@ -218,12 +227,24 @@ impl Builder {
         };
         open_listeners(&transport, listen).await?;
         if self.claim.is_none() {
-            let addresses = claimed(config, &transport.listen_addresses());
+            let addresses = claimed(config, own.as_ref(), &transport.listen_addresses());
             let (now, mut rng) = (shared.clock.now(), shared.entropy.rng());
             shared.identity.set_addresses(addresses, now, &mut rng);
         }
         #[cfg(feature = "overlay")]
         let overlay = self.new_overlay(&peers, &sending.outbound);
+        // After the claim, which does not name the listener that Tor connects to.
+        #[cfg(feature = "tor")]
+        let onion = match onion {
+            Some(onion) => {
+                let started = onion.start(&transport, &shared.entropy, &tasks).await;
+                Some(started.map_err(|source| StartError::Listen {
+                    address: Onion::listener(),
+                    source,
+                })?)
+            }
+            None => None,
+        };
         let node = Node {
             shared,
             transport,
@@ -246,6 +267,8 @@ impl Builder {
             peers_file,
             #[cfg(feature = "spool")]
             snapshot,
+            #[cfg(feature = "tor")]
+            onion,
             tasks,
             stopping: AtomicBool::new(false),
         };
@@ -270,13 +293,28 @@ impl Builder {
         Ok(node)
     }
 
-    fn shared(&self, memory: &Memory) -> Shared {
+    /// The onion service, for a node that signs claims.
+    #[cfg(feature = "tor")]
+    async fn onion(&self) -> Result<Option<Onion>, dht_tor::KeyError> {
+        if self.claim.is_some() {
+            return Ok(None);
+        }
+        let (config, home) = (self.config.tor.clone(), self.home.clone());
+        let entropy = Arc::clone(&self.entropy);
+        let preparing = move || Onion::prepare(&config, home.as_deref(), &entropy);
+        // It only ends early when the runtime does.
+        tokio::task::spawn_blocking(preparing)
+            .await
+            .unwrap_or(Ok(None))
+    }
+
+    fn shared(&self, memory: &Memory, own: Option<&Address>) -> Shared {
         let (config, clock, entropy) = (&self.config, &self.clock, &self.entropy);
         let secret = self.secret.clone();
         let identity = match &self.claim {
             Some(claim) => NodeIdentity::with_claim(secret, claim.clone()),
             None => {
-                let addresses = claimed(config, &config.listen);
+                let addresses = claimed(config, own, &config.listen);
                 let (now, mut rng) = (clock.now(), entropy.rng());
                 let features = config.features(self.features);
                 NodeIdentity::new(secret, features, addresses, now, &mut rng)
@@ -612,8 +650,14 @@ fn inbound_config(config: &Config, validation_deadline: Duration) -> InboundConf
 }
 
 /// The addresses of the claim, of which there must be one.
-fn claimed(config: &Config, listening: &[Address]) -> Vec<Address> {
+fn claimed(config: &Config, onion: Option<&Address>, listening: &[Address]) -> Vec<Address> {
     let mut claimed = config.claimed_addresses(listening);
+    if let Some(onion) = onion
+        && !claimed.contains(onion)
+    {
+        claimed.insert(0, onion.clone());
+        claimed.truncate(MAX_CLAIM_ADDRESSES);
+    }
     if claimed.is_empty() {
         claimed.extend(PLACEHOLDER.parse());
     }

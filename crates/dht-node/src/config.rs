@@ -92,6 +92,9 @@ pub struct Config {
     /// The overlay: whom the node finds and stays connected to by itself.
     #[cfg(feature = "overlay")]
     pub overlay: dht_overlay::Config,
+    /// The onion service.
+    #[cfg(feature = "tor")]
+    pub tor: crate::onion::TorConfig,
 }
 
 /// Settings that [`Node::reload`](crate::Node::reload) takes over: keys, or sections with all their keys.
@@ -143,6 +146,8 @@ impl Config {
         self.saf.validate()?;
         #[cfg(feature = "overlay")]
         self.overlay.validate()?;
+        #[cfg(feature = "tor")]
+        self.tor.validate()?;
         Ok(())
     }
 }
@@ -221,6 +226,8 @@ impl Default for Config {
             inbox: dht_spool::InboxConfig::default(),
             #[cfg(feature = "overlay")]
             overlay: dht_overlay::Config::default(),
+            #[cfg(feature = "tor")]
+            tor: crate::onion::TorConfig::default(),
         }
     }
 }

@@ -41,6 +41,8 @@ mod inbox;
 mod memory;
 mod metrics;
 mod node;
+#[cfg(feature = "tor")]
+mod onion;
 mod outbox;
 #[cfg(feature = "overlay")]
 mod overlay;
@@ -80,6 +82,8 @@ pub use metrics::describe_metrics;
 #[cfg(feature = "saf")]
 pub use node::FetchError;
 pub use node::{Node, SHUTDOWN_LIMIT};
+#[cfg(feature = "tor")]
+pub use onion::TorConfig;
 pub use outbox::{Delivery, SendOptions, SubmitError, Undelivered};
 pub use received::Received;
 #[cfg(feature = "saf")]

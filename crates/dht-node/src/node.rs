@@ -87,6 +87,9 @@ pub struct Node {
     pub(crate) peers_file: Option<dht_peers::DirectoryFile>,
     #[cfg(feature = "spool")]
     pub(crate) snapshot: Option<dht_dedup::SnapshotFile>,
+    /// Whether the onion service is there, if this node has one.
+    #[cfg(feature = "tor")]
+    pub(crate) onion: Option<tokio::sync::watch::Receiver<dht_tor::OnionState>>,
     pub(crate) tasks: Tasks,
     /// Set by [`Node::shutdown`] and never cleared.
     pub(crate) stopping: AtomicBool,
@@ -459,6 +462,16 @@ impl Node {
     #[must_use]
     pub fn failures(&self) -> BTreeMap<&'static str, String> {
         self.shared.events.failures()
+    }
+
+    /// Why the onion service of this node is not there, in words; `None` if it is, or there is to be none.
+    #[must_use]
+    pub fn onion_problem(&self) -> Option<String> {
+        #[cfg(feature = "tor")]
+        if let Some(onion) = &self.onion {
+            return onion.borrow().problem();
+        }
+        None
     }
 
     /// The claim that this node presents to peers.

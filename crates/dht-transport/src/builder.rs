@@ -187,6 +187,16 @@ impl Builder {
         } else {
             media
         };
+        #[cfg(feature = "socks")]
+        let media = match config.proxy {
+            Some(proxy) => {
+                let socks = Arc::new(crate::Socks::new(proxy, config.proxy_for));
+                std::iter::once(socks as Arc<dyn Medium>)
+                    .chain(media)
+                    .collect()
+            }
+            None => media,
+        };
         let (sink, messages) = channels::MESSAGES.open_for(config.inbound_channel);
         let (events, event_outlet) = channels::EVENTS.open_for(config.event_channel);
         let limits = Limits {

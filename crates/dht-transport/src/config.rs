@@ -1,11 +1,15 @@
 //! Settings of a transport.
 
+#[cfg(feature = "socks")]
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use dht_core::OutOfRange;
+use dht_core::{Address, OutOfRange};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "socks")]
+use crate::medium::ProxyFor;
 use crate::{
     connection::IdentityRules,
     limits::{self, MOST_INBOUND_STREAMS},
@@ -31,6 +35,18 @@ pub struct Config {
     /// [`limits::CONNECT_TIMEOUT`], 1 ms to 1 h.
     #[serde(rename = "connect_timeout_ms", with = "millis")]
     pub connect_timeout: Duration,
+    /// SOCKS5 proxy through which peers are dialled, as `127.0.0.1:9050`; none by default, and onion addresses are
+    /// dialled through no other.
+    #[cfg(feature = "socks")]
+    #[serde(with = "optional_address")]
+    pub proxy: Option<SocketAddr>,
+    /// Addresses that are dialled through the proxy: `all`, `names` (with onion addresses) or `onion`. All by default.
+    #[cfg(feature = "socks")]
+    pub proxy_for: ProxyFor,
+    /// [`limits::PROXY_CONNECT_TIMEOUT`], 1 ms to 1 h; in place of the other for addresses dialled through the proxy.
+    #[cfg(feature = "socks")]
+    #[serde(rename = "proxy_connect_timeout_ms", with = "millis")]
+    pub proxy_connect_timeout: Duration,
     /// [`limits::DIAL_STAGGER`], 0 to 1 h.
     #[serde(rename = "dial_stagger_ms", with = "millis")]
     pub dial_stagger: Duration,
@@ -81,6 +97,12 @@ impl Default for Config {
             wire_byte_timeout: limits::WIRE_BYTE_TIMEOUT,
             upgrade_timeout: limits::UPGRADE_TIMEOUT,
             connect_timeout: limits::CONNECT_TIMEOUT,
+            #[cfg(feature = "socks")]
+            proxy: None,
+            #[cfg(feature = "socks")]
+            proxy_for: ProxyFor::default(),
+            #[cfg(feature = "socks")]
+            proxy_connect_timeout: limits::PROXY_CONNECT_TIMEOUT,
             dial_stagger: limits::DIAL_STAGGER,
             max_handshakes: limits::MAX_HANDSHAKES,
             max_handshakes_per_source: limits::MAX_HANDSHAKES_PER_SOURCE,
@@ -117,6 +139,12 @@ impl Config {
         time("transport.wire_byte_timeout_ms", self.wire_byte_timeout, 1)?;
         time("transport.upgrade_timeout_ms", self.upgrade_timeout, 1)?;
         time("transport.connect_timeout_ms", self.connect_timeout, 1)?;
+        #[cfg(feature = "socks")]
+        time(
+            "transport.proxy_connect_timeout_ms",
+            self.proxy_connect_timeout,
+            1,
+        )?;
         time("transport.dial_stagger_ms", self.dial_stagger, 0)?;
         time("transport.message_lifetime_ms", self.message_lifetime, 1)?;
         time("transport.write_timeout_ms", self.write_timeout, 1)?;
@@ -143,6 +171,49 @@ impl Config {
         OutOfRange::check("transport.max_queued_bytes", bytes, (8 << 20)..=1 << 40)?;
         count("transport.inbound_channel", self.inbound_channel)?;
         count("transport.event_channel", self.event_channel)
+    }
+}
+
+impl Config {
+    /// Time in which a socket to this address must be open.
+    #[cfg_attr(not(feature = "socks"), expect(unused_variables))]
+    pub(crate) fn connect_limit(&self, address: &Address) -> Duration {
+        #[cfg(feature = "socks")]
+        if self.proxy.is_some() && self.proxy_for.covers(address) {
+            return self.proxy_connect_timeout;
+        }
+        self.connect_timeout
+    }
+}
+
+/// No address is the empty text.
+#[cfg(feature = "socks")]
+mod optional_address {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(
+        address: &Option<SocketAddr>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = address.map(|address| address.to_string());
+        to.serialize_str(&text.unwrap_or_default())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(from)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|_| {
+            let text = text.escape_debug();
+            D::Error::custom(format_args!(
+                "`{text}` is not an address with port, as in 127.0.0.1:9050"
+            ))
+        })
     }
 }
 

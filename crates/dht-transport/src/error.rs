@@ -65,6 +65,9 @@ pub enum DialError {
     /// No address answered; the last one took longer than [`Config::connect_timeout`](crate::Config::connect_timeout).
     #[error("connecting took too long")]
     ConnectTimeout,
+    /// The proxy through which the last address was dialled failed, or was not reached.
+    #[error("the proxy failed: {0}")]
+    Proxy(io::ErrorKind),
     /// The last address that was tried answered, but the upgrade failed.
     #[error("upgrade failed")]
     Upgrade(#[source] UpgradeError),
@@ -151,6 +154,15 @@ impl DialError {
         )
     }
 
+    /// The failure of a medium to open a socket.
+    pub(crate) fn of_socket(error: &io::Error) -> Self {
+        #[cfg(feature = "socks")]
+        if crate::medium::ProxyFailure::is_in(error) {
+            return Self::Proxy(error.kind());
+        }
+        Self::Connect(error.kind())
+    }
+
     /// What the sender of a message for the peer is told.
     pub(crate) const fn failure(&self) -> DialFailure {
         match self {
@@ -159,6 +171,7 @@ impl DialError {
             Self::NoAddresses | Self::PrivateTarget => DialFailure::NoAddresses,
             Self::Lookup => DialFailure::Lookup,
             Self::Connect(kind) => DialFailure::Connect(*kind),
+            Self::Proxy(kind) => DialFailure::Proxy(*kind),
             Self::ConnectTimeout => DialFailure::Connect(io::ErrorKind::TimedOut),
             // This node, whose key is another one, answers at the address of the peer.
             Self::OwnKey => DialFailure::WrongKey,

@@ -108,6 +108,8 @@ pub use medium::Memory;
 #[cfg(feature = "tcp")]
 pub use medium::Tcp;
 pub use medium::{Accepted, Acceptor, BoxFuture, Medium, Socket, Stream};
+#[cfg(feature = "socks")]
+pub use medium::{ProxyFor, Socks};
 pub use messaging::{MESSAGING_PROTOCOL, Queued};
 pub use metrics::describe_metrics;
 pub use mux::Substream;

@@ -40,6 +40,11 @@ pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(15);
 /// ten is of no use to a message). *Setting.*
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Limit of one transport dial through a proxy: an onion service is reached over six relays, which may take most of a
+/// minute. *Setting.*
+#[cfg(feature = "socks")]
+pub const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Time after which the next address of a peer is dialled beside the first (02 section 17, 19). *Setting.*
 pub const DIAL_STAGGER: Duration = Duration::from_millis(300);
 

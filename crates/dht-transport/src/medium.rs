@@ -7,6 +7,8 @@ use dht_core::Address;
 #[cfg(feature = "memory")]
 mod memory;
 mod socket;
+#[cfg(feature = "socks")]
+mod socks;
 #[cfg(feature = "tcp")]
 mod tcp;
 
@@ -14,6 +16,10 @@ mod tcp;
 pub use memory::Memory;
 pub(crate) use socket::WireCounters;
 pub use socket::{Socket, Stream};
+#[cfg(feature = "socks")]
+pub(crate) use socks::ProxyFailure;
+#[cfg(feature = "socks")]
+pub use socks::{ProxyFor, Socks};
 #[cfg(feature = "tcp")]
 pub use tcp::Tcp;
 

@@ -78,6 +78,9 @@ impl Parts {
             "outbox_full",
             "the outbox is full: nothing more is taken for sending",
         );
+        if let Some(message) = self.node.onion_problem() {
+            problems.push(problem("onion_service", message));
+        }
         let is_alone = self.node.stats().connections == 0;
         let waits = is_alone && self.node.config().peers.is_empty();
         let ok = problems.is_empty() && (waits || !is_alone);

@@ -102,12 +102,29 @@ fn onion_is_valid(address: &[u8; 35]) -> bool {
     let Some((key, [c0, c1, version])) = address.split_last_chunk::<3>() else {
         return false;
     };
-    let hash = Sha3_256::new()
+    *version == 3 && onion_checksum(key) == [*c0, *c1]
+}
+
+/// Key, checksum and version of an onion service.
+pub(super) fn onion_of(key: &[u8; 32]) -> [u8; 35] {
+    let mut address = [3; 35];
+    if let Some((head, _version)) = address.split_first_chunk_mut::<32>() {
+        *head = *key;
+    }
+    if let Some(checksum) = address.get_mut(32..34) {
+        checksum.copy_from_slice(&onion_checksum(key));
+    }
+    address
+}
+
+fn onion_checksum(key: &[u8]) -> [u8; 2] {
+    let hash: [u8; 32] = Sha3_256::new()
         .chain_update(b".onion checksum")
         .chain_update(key)
-        .chain_update([*version])
-        .finalize();
-    *version == 3 && hash.starts_with(&[*c0, *c1])
+        .chain_update([3])
+        .finalize()
+        .into();
+    [hash[0], hash[1]]
 }
 
 #[cfg(test)]

@@ -243,7 +243,7 @@ impl Dial {
 
     async fn reach(&self, address: &Address) -> Result<Reached, DialError> {
         let state = &self.state;
-        let connected = timeout(state.config.connect_timeout, self.connect(address));
+        let connected = timeout(state.config.connect_limit(address), self.connect(address));
         let (socket, target, _place) = connected.await.map_err(|_| DialError::ConnectTimeout)??;
         let source = state.admission.source_of(&target);
         let socket = socket.counted(Arc::clone(&state.wire));
@@ -289,7 +289,7 @@ impl Dial {
             Ok((socket, target))
         };
         let connected = first_of(targets, connect).await;
-        let (socket, target) = connected.map_err(|error| DialError::Connect(error.kind()))?;
+        let (socket, target) = connected.map_err(|error| DialError::of_socket(&error))?;
         Ok((socket, target, place))
     }
 
@@ -313,8 +313,8 @@ impl Dial {
                 };
                 directory.mark_seen(&self.peer, address, times, now);
             }
-            // Says nothing about the address.
-            Err(DialError::TooManyDials) => {}
+            // Say nothing about the address.
+            Err(DialError::TooManyDials | DialError::Proxy(_)) => {}
             Err(failure) => {
                 let reason = failure.failure().to_string();
                 directory.mark_failed(&self.peer, address, &reason, now);

@@ -113,7 +113,7 @@ fn bind(targets: &[SocketAddr]) -> io::Result<TcpListener> {
 
 /// Frames are complete when they are written, so waiting for more only adds delay. Probes find out about
 /// peers that vanished while nothing was to be sent: neither Noise nor yamux would.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let probes = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
