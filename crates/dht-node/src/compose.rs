@@ -299,7 +299,8 @@ impl Builder {
         if self.claim.is_some() {
             return Ok(None);
         }
-        let (config, home) = (self.config.tor.clone(), self.home.clone());
+        let home = self.home.as_ref().and_then(Home::folder);
+        let (config, home) = (self.config.tor.clone(), home.map(PathBuf::from));
         let entropy = Arc::clone(&self.entropy);
         let preparing = move || Onion::prepare(&config, home.as_deref(), &entropy);
         // It only ends early when the runtime does.

@@ -58,11 +58,11 @@ async fn dial_tries_and_records_each_address() {
         [
             // An address no medium serves is not tried.
             (foreign, None, None),
-            (nobody, Some(NOW), Some(refused.to_string())),
+            (nobody, Some(NOW), Some("connection refused".to_owned())),
             (
                 other.address.clone(),
                 Some(NOW),
-                Some(wrong_key.to_string())
+                Some(DialFailure::WrongKey.to_string())
             ),
             (b.address.clone(), Some(NOW), None),
         ]
