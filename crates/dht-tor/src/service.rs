@@ -162,13 +162,8 @@ impl<C: ControlPort> OnionService<C> {
         let mut next_check = Instant::now() + CHECK_INTERVAL;
         loop {
             tokio::select! {
-                event = control.event() => {
-                    let event = event?;
-                    let line = event.lines.first().map_or("", String::as_str);
-                    if line.starts_with(&format!("HS_DESC UPLOADED {id} ")) {
-                        self.state.send_replace(OnionState::Added { is_published: true });
-                    }
-                }
+                biased;
+                // First, so that no number of events keeps it from its turn.
                 () = sleep_until(next_check) => {
                     let listed = control.request("GETINFO", " onions/current").await?;
                     let names = |line: &String| {
@@ -178,6 +173,13 @@ impl<C: ControlPort> OnionService<C> {
                         return Err(ControlError::Removed);
                     }
                     next_check = Instant::now() + CHECK_INTERVAL;
+                }
+                event = control.event() => {
+                    let event = event?;
+                    let line = event.lines.first().map_or("", String::as_str);
+                    if line.starts_with(&format!("HS_DESC UPLOADED {id} ")) {
+                        self.state.send_replace(OnionState::Added { is_published: true });
+                    }
                 }
             }
         }
