@@ -299,7 +299,7 @@ impl Builder {
         if self.claim.is_some() {
             return Ok(None);
         }
-        let home = self.home.as_ref().and_then(Home::folder);
+        let home = self.home.as_ref().and_then(crate::home::Home::folder);
         let (config, home) = (self.config.tor.clone(), home.map(PathBuf::from));
         let entropy = Arc::clone(&self.entropy);
         let preparing = move || Onion::prepare(&config, home.as_deref(), &entropy);
