@@ -100,9 +100,10 @@ async fn configured_peer_is_dialled_unasked() {
 /// The end of one dial is not taken for the end of the next, which starts the moment the first is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn dial_after_failure_is_not_cancelled() {
-    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    // Bound and not listening: nobody else gets the port, and connections are refused.
+    let bound = tokio::net::TcpSocket::new_v4().unwrap();
+    bound.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = bound.local_addr().unwrap();
     let nobody = PeerAddress {
         public_key: secret(9).public_key(),
         addresses: vec![Address::tcp(address.ip(), address.port())],
