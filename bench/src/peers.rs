@@ -5,9 +5,7 @@ use std::{sync::Arc, time::Instant};
 use dht_core::{
     Address, Claim, Entropy as _, Features, NodeId, SecretKey, SeededEntropy, UnixSeconds,
 };
-use dht_peers::{
-    ClaimChannel, Directory, DirectoryFile, DirectoryLimits, NetGroup, PeerFilter, PeerRecord,
-};
+use dht_peers::{Directory, DirectoryFile, DirectoryLimits, NetGroup, PeerFilter, PeerRecord};
 
 use crate::{
     report::{Report, Row},
@@ -172,11 +170,10 @@ fn fill(directory: &Directory, peers: &[PeerRecord]) {
                 ..Claim::clone(claim)
             })
         });
-        let Some(claim) = claim else {
+        let (Some(claim), Ok(key)) = (claim, peer.public_key().decode()) else {
             continue;
         };
-        let peer = PeerRecord::from_claim(*peer.public_key(), claim, ClaimChannel::Connection, NOW)
-            .with_agent("dht/1.0.0", []);
+        let peer = PeerRecord::from_claim(key, claim, NOW).with_agent("dht/1.0.0", []);
         directory.authenticated(peer, NetGroup::V4([a, b]), NOW);
     }
 }
@@ -193,7 +190,7 @@ fn records(n: usize) -> Vec<PeerRecord> {
             addresses: vec![Address::tcp([60, a, b, c].into(), 18_189)],
             ..signed.clone()
         };
-        PeerRecord::from_claim(key, Arc::new(claim), ClaimChannel::Connection, NOW)
+        PeerRecord::from_claim(key, Arc::new(claim), NOW)
     };
     (0..n).map(record).collect()
 }

@@ -68,7 +68,8 @@ pub(crate) fn run(report: &mut Report, effort: Effort, floors: &Floors) -> anyho
             )
             .first()
             .map(|peer| *peer.public_key())
-            .context("somebody is known")?;
+            .context("somebody is known")?
+            .decode()?;
         let mut samples = Vec::new();
         for _ in 0..effort.samples {
             let frames = frames(&nearest, effort.messages)?;

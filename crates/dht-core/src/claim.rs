@@ -192,13 +192,27 @@ impl IdentitySignature {
     ) -> Result<Self, ClaimError> {
         let version = u8::try_from(version).map_err(|_| ClaimError::Version)?;
         let nonce = PublicKey::from_bytes(nonce).map_err(|_| ClaimError::Nonce)?;
+        Self::from_stored(version, scalar, *nonce.as_bytes(), updated_at)
+    }
+
+    /// Reads the fields of a signature that [`from_parts`](Self::from_parts) accepted before they were stored. The nonce is
+    /// not decoded again: that is most of the work, and [`Claim::verify`] compares encodings.
+    ///
+    /// # Errors
+    /// [`ClaimError::Scalar`] or [`ClaimError::Date`].
+    pub fn from_stored(
+        version: u8,
+        scalar: &[u8],
+        nonce: [u8; 32],
+        updated_at: i64,
+    ) -> Result<Self, ClaimError> {
         let scalar = scalar_from_bytes(scalar).map_err(|_| ClaimError::Scalar)?;
         if !(FIRST_DATE..=LAST_DATE).contains(&updated_at) {
             return Err(ClaimError::Date);
         }
         Ok(Self {
             version,
-            nonce: CompressedRistretto(*nonce.as_bytes()),
+            nonce: CompressedRistretto(nonce),
             scalar,
             updated_at,
         })

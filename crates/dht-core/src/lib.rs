@@ -77,7 +77,7 @@ pub use error::{ClaimError, HeaderError, OpenError, ParseError, SealError, Verif
 pub use features::Features;
 pub use identity::NodeIdentity;
 pub use key_cache::KeyCache;
-pub use keys::{PublicKey, SecretKey, SharedSecret};
+pub use keys::{CompressedKey, PublicKey, SecretKey, SharedSecret};
 pub use message::{Destination, Encryption, MessageTag, MessageType};
 pub use network::Network;
 pub use node_id::{Distance, NodeId};

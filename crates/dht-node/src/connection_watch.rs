@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dht_core::{Clock as _, NodeId};
 #[cfg(feature = "overlay")]
 use dht_overlay::OverlayEvent;
-use dht_peers::{ClaimChannel, ClaimPolicy, NetGroup};
+use dht_peers::{ClaimPolicy, NetGroup};
 use dht_transport::{Connection, Transport};
 
 use crate::{events::Event, outbox::OutboxHandle, saf::SafHandle, shared::Shared};
@@ -65,7 +65,7 @@ impl ConnectionWatch {
         let claim = Arc::clone(&info.claim);
         let record = self
             .claims
-            .record(peer.public_key, claim, ClaimChannel::Connection, now)
+            .record(peer.public_key, claim, now)
             .with_agent(&info.user_agent, info.protocols.iter().cloned());
         // An address that counts for no source says nothing: anybody may be behind it.
         let group = |_| NetGroup::of_address(connection.address());
@@ -92,7 +92,8 @@ impl ConnectionWatch {
     /// before this one.
     pub(crate) fn replaced(&self, connection: &Connection) {
         let peer = connection.peer();
-        self.saf.disconnected(&peer.node_id, Some(&peer.public_key));
+        self.saf
+            .disconnected(&peer.node_id, Some(peer.public_key.compressed()));
         self.saf.connected(peer);
         self.outbox.appeared(&peer.node_id);
     }

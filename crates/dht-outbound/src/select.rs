@@ -95,10 +95,11 @@ pub fn select(
         Strategy::DirectNodeId(id) => named(*id, candidates),
         Strategy::DirectPublicKey(key) => {
             let id = key.node_id();
-            let connected = connected.find(&id).map(|entry| entry.peer.public_key);
+            let connected = connected.find(&id);
+            let connected = connected.map(|entry| *entry.peer.public_key.compressed());
             let known = || directory.find(&id).map(|peer| *peer.public_key());
             match connected.or_else(known) {
-                Some(other) if other != *key => Vec::new(),
+                Some(other) if other != *key.compressed() => Vec::new(),
                 _ => named(id, candidates),
             }
         }

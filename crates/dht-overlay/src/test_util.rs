@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use dht_core::{Features, NodeId, RemotePeer, UnixSeconds};
 use dht_peers::{
-    ClaimChannel, ConnectedPeers, Connections, Direction, Directory, NetGroup, PeerRecord,
+    ConnectedPeers, Connections, Direction, Directory, NetGroup, PeerRecord,
     test_util::{claim, peer_at, public_key, record},
 };
 use tokio::time::Instant;
@@ -102,7 +102,7 @@ impl Net {
     fn claimed(&self, seed: u64, address: &str) -> PeerRecord {
         let claim = claim(seed, &[address], Features::NODE, self.now());
         let claim = Arc::new(claim);
-        PeerRecord::from_claim(public_key(seed), claim, ClaimChannel::Discovery, self.now())
+        PeerRecord::from_claim(public_key(seed), claim, self.now())
     }
 
     pub(crate) fn connect(&mut self, peer: RemotePeer) {

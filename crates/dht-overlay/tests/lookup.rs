@@ -13,7 +13,7 @@ use dht_overlay::{
     sync::{Learner, peer_sync_server},
 };
 use dht_peers::{
-    ClaimChannel, ClaimPolicy, Directory, NetGroup, PeerRecord,
+    ClaimPolicy, Directory, NetGroup, PeerRecord,
     policy::{AttributionProfile, BanPolicy, BanTerms},
     test_util::{claim, public_key},
 };
@@ -41,7 +41,7 @@ fn record(seed: u64, at: UnixSeconds) -> PeerRecord {
         at.0 % 60_000 + 1
     );
     let claim = Arc::new(claim(seed, &[&address], Features::NODE, at));
-    PeerRecord::from_claim(public_key(seed), claim, ClaimChannel::Connection, NOW)
+    PeerRecord::from_claim(public_key(seed), claim, NOW)
 }
 
 /// Nodes with the peers that each has proven, and what the one that looks for others did.

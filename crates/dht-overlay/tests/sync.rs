@@ -12,7 +12,7 @@ use dht_overlay::sync::{
     SyncError, peer_sync_server,
 };
 use dht_peers::{
-    ClaimChannel, ClaimPolicy, Directory, NetGroup, PeerRecord,
+    ClaimPolicy, Directory, NetGroup, PeerRecord,
     test_util::{claim, public_key},
     validate_claims,
 };
@@ -34,12 +34,7 @@ fn id(seed: u64) -> NodeId {
 fn record(seed: u64, features: Features) -> PeerRecord {
     let port = seed % 60_000 + 1;
     let claim = claim(seed, &[&format!("/ip4/1.2.3.4/tcp/{port}")], features, NOW);
-    PeerRecord::from_claim(
-        public_key(seed),
-        Arc::new(claim),
-        ClaimChannel::Connection,
-        NOW,
-    )
+    PeerRecord::from_claim(public_key(seed), Arc::new(claim), NOW)
 }
 
 /// A directory that authenticated these peers.
@@ -279,7 +274,7 @@ async fn long_claims_are_left_out() {
     let directory = nodes(2..3);
     let addresses = ["/ip4/1.2.3.4/tcp/5", "/ip4/1.2.3.5/tcp/5"];
     let two = Arc::new(claim(3, &addresses, NODE, NOW));
-    let record = PeerRecord::from_claim(public_key(3), two, ClaimChannel::Connection, NOW);
+    let record = PeerRecord::from_claim(public_key(3), two, NOW);
     directory.authenticated(record, NetGroup::Unknown, NOW);
     let mut raw = Client::connect(stream_to(&directory), ClientConfig::default())
         .await

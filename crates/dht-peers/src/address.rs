@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dht_core::{Address, Claim, NodeId, UnixSeconds};
+use dht_core::{Address, Claim, UnixSeconds};
 
 /// Addresses kept of one peer; a claim holds at most 5.
 pub const MAX_ADDRESSES: usize = 10;
@@ -36,26 +36,8 @@ pub struct AddressRecord {
 pub enum AddressSource {
     /// The operator named it.
     Config,
-    /// Its owner signed it.
-    Claimed {
-        /// The claim it is part of, kept so that it can be relayed.
-        claim: Arc<Claim>,
-        /// Channel through which the claim came.
-        via: ClaimChannel,
-    },
-}
-
-/// Channel through which a claim came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClaimChannel {
-    /// The peer itself, when it connected.
-    Connection,
-    /// A discovery message or its response.
-    Discovery,
-    /// The claim came in a join message.
-    Join,
-    /// Another peer told of it.
-    Peer(NodeId),
+    /// Its owner signed it, in this claim, which is kept so that it can be relayed.
+    Claimed(Arc<Claim>),
 }
 
 /// A running average that forgets: a sample weighs at least a hundredth.
@@ -180,7 +162,7 @@ impl AddressSource {
     pub const fn claim(&self) -> Option<&Arc<Claim>> {
         match self {
             Self::Config => None,
-            Self::Claimed { claim, .. } => Some(claim),
+            Self::Claimed(claim) => Some(claim),
         }
     }
 }

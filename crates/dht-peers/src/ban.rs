@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use dht_core::{NodeId, PublicKey, Severity, UnixSeconds};
+use dht_core::{CompressedKey, NodeId, PublicKey, Severity, UnixSeconds};
 
 use crate::{address::truncate, directory::changed::Changed, policy::Offence};
 
@@ -13,7 +13,7 @@ use crate::{address::truncate, directory::changed::Changed, policy::Offence};
 pub const MAX_REASON_BYTES: usize = 256;
 
 /// Bytes that a ban takes at most, with its reason and its places in three indexes.
-pub(crate) const BAN_BYTES: usize = 640;
+pub(crate) const BAN_BYTES: usize = 544;
 
 /// "Until" of a ban without end.
 pub const FOREVER: UnixSeconds = UnixSeconds(u64::MAX);
@@ -24,7 +24,7 @@ pub struct Ban {
     /// Peer that is banned.
     pub node_id: NodeId,
     /// Key of the peer, if it is known.
-    pub public_key: Option<PublicKey>,
+    pub public_key: Option<CompressedKey>,
     /// In force strictly before this time; [`FOREVER`] never ends.
     pub until: UnixSeconds,
     /// Gravity of the offence.
@@ -43,7 +43,7 @@ pub enum BanTarget {
     /// The peer with this node id.
     NodeId(NodeId),
     /// The peer with this key.
-    PublicKey(PublicKey),
+    PublicKey(CompressedKey),
 }
 
 /// Result of a request to ban.
@@ -94,7 +94,7 @@ impl BanTarget {
         }
     }
 
-    pub(crate) const fn public_key(&self) -> Option<PublicKey> {
+    pub(crate) const fn public_key(&self) -> Option<CompressedKey> {
         match self {
             Self::NodeId(_) => None,
             Self::PublicKey(key) => Some(*key),
@@ -110,6 +110,12 @@ impl From<NodeId> for BanTarget {
 
 impl From<PublicKey> for BanTarget {
     fn from(key: PublicKey) -> Self {
+        Self::PublicKey(key.into())
+    }
+}
+
+impl From<CompressedKey> for BanTarget {
+    fn from(key: CompressedKey) -> Self {
         Self::PublicKey(key)
     }
 }

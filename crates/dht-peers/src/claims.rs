@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dht_core::{Address, AddressPolicy, Claim, ClaimError, PublicKey, UnixSeconds};
 
-use crate::{address::ClaimChannel, policy::AttributionProfile, record::PeerRecord};
+use crate::{policy::AttributionProfile, record::PeerRecord};
 
 /// Claims accepted for one peer in one message, unless configured otherwise.
 pub const MAX_CLAIMS: usize = 5;
@@ -62,16 +62,10 @@ impl ClaimPolicy {
     /// A peer from a claim it made over its own connection, which the handshake has checked. Of its addresses only
     /// those are kept that this policy has a use for, possibly none: it is connected all the same.
     #[must_use]
-    pub fn record(
-        &self,
-        key: PublicKey,
-        claim: Arc<Claim>,
-        via: ClaimChannel,
-        now: UnixSeconds,
-    ) -> PeerRecord {
+    pub fn record(&self, key: PublicKey, claim: Arc<Claim>, now: UnixSeconds) -> PeerRecord {
         let usable = self.usable(&claim).unwrap_or_default();
         let usable: Vec<_> = usable.into_iter().cloned().collect();
-        PeerRecord::from_claim_at(key, claim, &usable, via, now)
+        PeerRecord::from_claim_at(key, claim, &usable, now)
     }
 
     /// This policy under a profile: strict makes the best of a claim with addresses of no use, legacy refuses it.
@@ -169,7 +163,7 @@ pub fn validate_claims(
             max: policy.max_claims,
         });
     }
-    if known.is_some_and(|known| known.public_key() != key) {
+    if known.is_some_and(|known| known.public_key() != key.compressed()) {
         return Err(ClaimError::KeyMismatch);
     }
     for claim in &claims {
@@ -220,9 +214,9 @@ impl ValidClaims {
 
     /// The peer they describe, with the [addresses](Self::addresses) of the newest claim.
     #[must_use]
-    pub fn to_record(&self, via: ClaimChannel, now: UnixSeconds) -> PeerRecord {
+    pub fn to_record(&self, now: UnixSeconds) -> PeerRecord {
         let claim = Arc::clone(&self.newest);
-        PeerRecord::from_claim_at(self.public_key, claim, &self.addresses, via, now)
+        PeerRecord::from_claim_at(self.public_key, claim, &self.addresses, now)
     }
 }
 
@@ -257,7 +251,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(valid.newest().signature.updated_at(), NOW.0 as i64);
-        let record = valid.to_record(ClaimChannel::Discovery, NOW);
+        let record = valid.to_record(NOW);
         assert_eq!(record.addresses().len(), 1);
         assert_eq!(record.claim(), Some(valid.newest()));
     }
@@ -343,7 +337,7 @@ mod tests {
         let valid = check(claims()).unwrap();
         let public: Address = addresses[3].parse().unwrap();
         assert_eq!(valid.addresses(), std::slice::from_ref(&public));
-        let record = valid.to_record(ClaimChannel::Join, NOW);
+        let record = valid.to_record(NOW);
         let kept: Vec<_> = record
             .addresses()
             .iter()
@@ -398,7 +392,7 @@ mod tests {
         let kept = |addresses: &[&str]| {
             let claim = Arc::new(signed(addresses, 7));
             let policy = ClaimPolicy::default();
-            let record = policy.record(key, claim, ClaimChannel::Connection, NOW);
+            let record = policy.record(key, claim, NOW);
             assert!(record.claim().is_some());
             record.addresses().len()
         };

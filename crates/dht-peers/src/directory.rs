@@ -190,7 +190,7 @@ impl Directory {
     #[must_use]
     pub fn find_by_key(&self, key: &PublicKey) -> Option<Arc<PeerRecord>> {
         self.find(&key.node_id())
-            .filter(|peer| peer.public_key() == key)
+            .filter(|peer| peer.public_key() == key.compressed())
     }
 
     /// Up to `limit` peers whose node id, or else whose key, starts with these hexadecimal digits of either case.

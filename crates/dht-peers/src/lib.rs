@@ -46,8 +46,7 @@ mod xor;
 pub mod test_util;
 
 pub use address::{
-    AddressRecord, AddressSource, Average, ClaimChannel, DialTimes, MAX_ADDRESSES,
-    MAX_FAILURE_BYTES,
+    AddressRecord, AddressSource, Average, DialTimes, MAX_ADDRESSES, MAX_FAILURE_BYTES,
 };
 pub use ban::{Ban, BanOutcome, BanTarget, FOREVER, MAX_REASON_BYTES};
 pub use claims::{

@@ -3,10 +3,10 @@
 use std::{cmp::Reverse, fmt, sync::Arc};
 
 use bytes::Bytes;
-use dht_core::{Address, Claim, Features, NodeId, PublicKey, UnixSeconds};
+use dht_core::{Address, Claim, CompressedKey, Features, NodeId, PublicKey, UnixSeconds};
 
 use crate::{
-    address::{AddressRecord, AddressSource, ClaimChannel, DialTimes, MAX_ADDRESSES, truncate},
+    address::{AddressRecord, AddressSource, DialTimes, MAX_ADDRESSES, truncate},
     ban::Ban,
     group::NetGroup,
 };
@@ -23,7 +23,7 @@ pub const MAX_PROTOCOLS: usize = 20;
 /// [`Directory::add_or_update`](crate::Directory::add_or_update).
 #[derive(Clone, PartialEq, Eq)]
 pub struct PeerRecord {
-    pub(crate) public_key: PublicKey,
+    pub(crate) public_key: CompressedKey,
     pub(crate) node_id: NodeId,
     pub(crate) features: Features,
     pub(crate) addresses: Vec<AddressRecord>,
@@ -44,6 +44,11 @@ impl PeerRecord {
     /// A peer of which nothing but key and features is known.
     #[must_use]
     pub fn new(public_key: PublicKey, features: Features, now: UnixSeconds) -> Self {
+        Self::stored(public_key.into(), features, now)
+    }
+
+    /// As [`new`](Self::new), from a key that is not decoded again.
+    pub(crate) fn stored(public_key: CompressedKey, features: Features, now: UnixSeconds) -> Self {
         Self {
             node_id: public_key.node_id(),
             public_key,
@@ -83,14 +88,9 @@ impl PeerRecord {
     /// A peer that described itself. The claim must have been
     /// [validated](crate::validate_claims) for this key.
     #[must_use]
-    pub fn from_claim(
-        public_key: PublicKey,
-        claim: Arc<Claim>,
-        via: ClaimChannel,
-        now: UnixSeconds,
-    ) -> Self {
+    pub fn from_claim(public_key: PublicKey, claim: Arc<Claim>, now: UnixSeconds) -> Self {
         let addresses = claim.addresses.clone();
-        Self::from_claim_at(public_key, claim, &addresses, via, now)
+        Self::from_claim_at(public_key, claim, &addresses, now)
     }
 
     /// As [`from_claim`](Self::from_claim), with only these of the addresses in the claim.
@@ -98,16 +98,12 @@ impl PeerRecord {
         public_key: PublicKey,
         claim: Arc<Claim>,
         addresses: &[Address],
-        via: ClaimChannel,
         now: UnixSeconds,
     ) -> Self {
         let mut record = Self::new(public_key, claim.features, now);
         for address in addresses.iter().take(MAX_ADDRESSES) {
             if record.addresses.iter().all(|held| held.address != *address) {
-                let source = AddressSource::Claimed {
-                    claim: Arc::clone(&claim),
-                    via,
-                };
+                let source = AddressSource::Claimed(Arc::clone(&claim));
                 record
                     .addresses
                     .push(AddressRecord::new(address.clone(), source));
@@ -132,7 +128,7 @@ impl PeerRecord {
 
     /// Public key of the peer.
     #[must_use]
-    pub const fn public_key(&self) -> &PublicKey {
+    pub const fn public_key(&self) -> &CompressedKey {
         &self.public_key
     }
 

@@ -5,7 +5,7 @@
 use std::{fs, sync::Arc};
 
 use dht_core::{Address, Claim, Features, PublicKey, SecretKey, UnixSeconds};
-use dht_peers::{ClaimChannel, Directory, DirectoryLimits, NetGroup, PeerFilter, PeerRecord};
+use dht_peers::{Directory, DirectoryLimits, NetGroup, PeerFilter, PeerRecord};
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 const MIB: usize = 1024 * 1024;
@@ -33,7 +33,7 @@ fn claimed(key: PublicKey, seed: u64, template: &Claim) -> PeerRecord {
         addresses: addresses.collect(),
         ..template.clone()
     };
-    PeerRecord::from_claim(key, Arc::new(claim), ClaimChannel::Join, NOW)
+    PeerRecord::from_claim(key, Arc::new(claim), NOW)
 }
 
 /// Ten thousand peers authenticate themselves, each tells of another, and the directory may take 8 MiB, a quarter of

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use dht_core::{
-    Clock as _, DedupHash, Entropy as _, Features, NodeId, NodeIdentity, PublicKey, RemotePeer,
+    Clock as _, CompressedKey, DedupHash, Entropy as _, Features, NodeId, NodeIdentity, RemotePeer,
     SendQueue, SendQueueError, SharedClock, SharedEntropy,
 };
 use dht_dedup::DedupTable;
@@ -187,7 +187,7 @@ impl Saf {
     }
 
     /// The connection to a peer has ended. `key` is the peer's key, if it is known.
-    pub fn disconnected(&self, peer: &NodeId, key: Option<&PublicKey>) {
+    pub fn disconnected(&self, peer: &NodeId, key: Option<&CompressedKey>) {
         if let (Some(storing), Some(key)) = (&self.0.storing, key) {
             storing.server.disconnected(key);
         }

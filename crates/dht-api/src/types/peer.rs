@@ -1,6 +1,6 @@
 //! Peers and bans.
 
-use dht_core::{NodeId, PublicKey};
+use dht_core::{CompressedKey, NodeId, PublicKey};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -16,7 +16,7 @@ pub struct PeerEntry {
     /// Public key of the peer.
     #[serde(with = "text")]
     #[schema(value_type = String)]
-    pub public_key: PublicKey,
+    pub public_key: CompressedKey,
     /// Whether the peer is connected now.
     pub is_connected: bool,
     /// Names of what the peer offers.
@@ -66,7 +66,7 @@ pub struct BanEntry {
         skip_serializing_if = "Option::is_none"
     )]
     #[schema(value_type = Option<String>)]
-    pub public_key: Option<PublicKey>,
+    pub public_key: Option<CompressedKey>,
     /// Time at which the ban ends; absent if it never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,

@@ -19,7 +19,7 @@ async fn peers_are_reached_and_banned() {
     assert!(pong.was_connected && pong.dial_micros.is_none());
     let peers = client.peers(false, None).await.unwrap();
     assert_eq!(peers.peers.len(), 1);
-    assert_eq!(peers.peers[0].public_key, *bob.public_key());
+    assert_eq!(peers.peers[0].public_key, *bob.public_key().compressed());
     assert!(peers.peers[0].is_connected);
 
     let mut received = bob.subscribe();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use dht_core::{ClaimError, Clock as _, PublicKey, SharedClock};
 use dht_peers::{
-    ClaimChannel, ClaimPolicy, Directory,
+    ClaimPolicy, Directory,
     policy::{BanPolicy, Offence, Parties},
     validate_claims,
 };
@@ -60,7 +60,7 @@ impl AnswerCheck {
             cause if cause.is_offence() => blame(Offence::ResponseForgedClaim),
             _ => blame(Offence::ResponseRefusedClaim),
         })?;
-        let record = valid.to_record(ClaimChannel::Discovery, now);
+        let record = valid.to_record(now);
         self.directory.hear(record, &answer.source.node_id, now);
         Ok(())
     }
@@ -157,7 +157,7 @@ mod tests {
             assert_eq!(orders.len(), 1);
             assert_eq!(
                 (orders[0].public_key, orders[0].severity),
-                (Some(key(blamed)), Severity::Medium)
+                (Some(key(blamed).into()), Severity::Medium)
             );
             assert!(check.directory.find_by_key(&key(4)).is_none());
         }

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use dht_core::{Clock as _, Disposition, DropReason, PublicKey, SendRequest};
+use dht_peers::ValidClaims;
 use dht_peers::policy::{AttributionProfile, Offence};
-use dht_peers::{ClaimChannel, ValidClaims};
 use dht_proto::dht::DiscoveryMessage;
 use tracing::debug;
 
@@ -63,7 +63,7 @@ impl Protocol {
         nonce: u64,
     ) -> Result<Disposition, DropReason> {
         let now = self.clock.now();
-        let record = claims.to_record(ClaimChannel::Discovery, now);
+        let record = claims.to_record(now);
         let asker = *record.node_id();
         self.directory.hear(record, &message.source.node_id, now);
         if self.directory.is_banned(&asker, now) {

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use dht_core::{
     Clock as _, Destination, Disposition, DropReason, PublicKey, SendRequest, Strategy,
 };
+use dht_peers::ValidClaims;
 use dht_peers::policy::{AttributionProfile, Offence};
-use dht_peers::{ClaimChannel, ValidClaims};
 use dht_proto::dht::JoinMessage;
 use tracing::debug;
 
@@ -55,7 +55,7 @@ impl Protocol {
         claims: &ValidClaims,
     ) -> Result<Disposition, DropReason> {
         let now = self.clock.now();
-        let record = claims.to_record(ClaimChannel::Join, now);
+        let record = claims.to_record(now);
         let joiner = *record.node_id();
         debug!(peer = %joiner, "join");
         // Also of a banned peer: the ban stays, the addresses are fresh when it ends.

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use dht_core::{Clock as _, Features, NodeId, PublicKey, RemotePeer, SendQueue};
+use dht_core::{Clock as _, CompressedKey, Features, NodeId, RemotePeer, SendQueue};
 use dht_dedup::DedupEntry;
 use dht_mailbox::{Store, StoreError};
 use dht_saf::{Saf, SafEvent, SafLayer, SafParts, StoreLayer};
@@ -114,7 +114,7 @@ impl SafHandle {
         }
     }
 
-    pub(crate) fn disconnected(&self, peer: &NodeId, key: Option<&PublicKey>) {
+    pub(crate) fn disconnected(&self, peer: &NodeId, key: Option<&CompressedKey>) {
         if let Some(saf) = &self.0 {
             saf.disconnected(peer, key);
         }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use dht_core::{Claim, Distance, NodeId, SharedClock};
 use dht_peers::{
-    Change, ClaimChannel, ClaimPolicy, Directory,
+    Change, ClaimPolicy, Directory,
     policy::{BanPolicy, Offence, Parties},
     validate_claims,
 };
@@ -222,7 +222,7 @@ impl Learner {
         let now = self.clock.now();
         match validate_claims(&public_key, claims, known.as_deref(), &self.claims, now) {
             Ok(valid) => {
-                let record = valid.to_record(ClaimChannel::Peer(report.peer), now);
+                let record = valid.to_record(now);
                 match self.directory.hear(record, &report.peer, now) {
                     Change::Added => report.new += 1,
                     Change::Updated | Change::Unchanged => report.duplicates += 1,

@@ -6,14 +6,11 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, BufMut as _, Bytes, TryGetError};
 use dht_core::{
-    Address, Claim, Features, IdentitySignature, NodeId, PublicKey, Severity, UnixSeconds,
+    Address, Claim, CompressedKey, Features, IdentitySignature, NodeId, Severity, UnixSeconds,
 };
 
 use crate::{
-    address::{
-        AddressRecord, AddressSource, Average, ClaimChannel, MAX_ADDRESSES, MAX_FAILURE_BYTES,
-        truncate,
-    },
+    address::{AddressRecord, AddressSource, Average, MAX_ADDRESSES, MAX_FAILURE_BYTES, truncate},
     ban::{Ban, MAX_REASON_BYTES},
     claims::MAX_STATED_ADDRESSES,
     group::NetGroup,
@@ -29,6 +26,9 @@ type Result<T> = std::result::Result<T, Unreadable>;
 
 /// Instead of a position among claims, or among their addresses.
 const NONE: u8 = u8::MAX;
+
+/// Written where rows of earlier versions say through which channel a claim came.
+const CHANNEL: u8 = 0;
 
 impl From<TryGetError> for Unreadable {
     fn from(_: TryGetError) -> Self {
@@ -67,9 +67,9 @@ pub(super) fn encode_peer(peer: &PeerRecord, row: &mut Vec<u8>) {
     for held in &peer.addresses {
         match &held.source {
             AddressSource::Config => row.put_u8(NONE),
-            AddressSource::Claimed { claim, via } => {
+            AddressSource::Claimed(claim) => {
                 row.put_u8(position(claim));
-                put_channel(row, *via);
+                row.put_u8(CHANNEL);
             }
         }
         put_address(row, held);
@@ -83,8 +83,8 @@ pub(super) fn decode_peer(
     is_proven: bool,
 ) -> Result<PeerRecord> {
     let row = &mut row;
-    let public_key = PublicKey::from_bytes(&take::<32>(row)?).map_err(|_| Unreadable)?;
-    let mut peer = PeerRecord::new(public_key, features(row)?, UnixSeconds(0));
+    let public_key = CompressedKey::from_bytes(take(row)?);
+    let mut peer = PeerRecord::stored(public_key, features(row)?, UnixSeconds(0));
     if peer.node_id.as_bytes() != id {
         return Err(Unreadable);
     }
@@ -107,10 +107,11 @@ pub(super) fn decode_peer(
     for _ in 0..addresses {
         let source = match row.try_get_u8()? {
             NONE => AddressSource::Config,
-            at => AddressSource::Claimed {
-                claim: Arc::clone(claims.get(usize::from(at)).ok_or(Unreadable)?),
-                via: channel(row)?,
-            },
+            at => {
+                let claim = claims.get(usize::from(at)).ok_or(Unreadable)?;
+                skip_channel(row)?;
+                AddressSource::Claimed(Arc::clone(claim))
+            }
         };
         peer.addresses.push(address(row, source)?);
     }
@@ -131,9 +132,9 @@ fn put_claim(row: &mut Vec<u8>, claim: &Claim) {
 }
 
 fn claim(row: &mut &[u8]) -> Result<Claim> {
-    let version = u32::from(row.try_get_u8()?);
-    let (scalar, nonce) = (take::<32>(row)?, take::<32>(row)?);
-    let signature = IdentitySignature::from_parts(version, &scalar, &nonce, row.try_get_i64()?);
+    let version = row.try_get_u8()?;
+    let (scalar, nonce) = (take::<32>(row)?, take(row)?);
+    let signature = IdentitySignature::from_stored(version, &scalar, nonce, row.try_get_i64()?);
     let features = features(row)?;
     let addresses = count(row, MAX_STATED_ADDRESSES)?;
     let addresses =
@@ -191,26 +192,12 @@ fn address(row: &mut &[u8], source: AddressSource) -> Result<AddressRecord> {
     Ok(held)
 }
 
-fn put_channel(row: &mut Vec<u8>, via: ClaimChannel) {
-    match via {
-        ClaimChannel::Connection => row.put_u8(0),
-        ClaimChannel::Discovery => row.put_u8(1),
-        ClaimChannel::Join => row.put_u8(2),
-        ClaimChannel::Peer(id) => {
-            row.put_u8(3);
-            row.put_slice(id.as_bytes());
-        }
+fn skip_channel(row: &mut &[u8]) -> Result<()> {
+    // 3: the peer that told of it.
+    if row.try_get_u8()? == 3 {
+        take::<{ NodeId::LENGTH }>(row)?;
     }
-}
-
-fn channel(row: &mut &[u8]) -> Result<ClaimChannel> {
-    Ok(match row.try_get_u8()? {
-        0 => ClaimChannel::Connection,
-        1 => ClaimChannel::Discovery,
-        2 => ClaimChannel::Join,
-        3 => ClaimChannel::Peer(node_id(&take(row)?)?),
-        _ => return Err(Unreadable),
-    })
+    Ok(())
 }
 
 fn put_group(row: &mut Vec<u8>, group: NetGroup) {
@@ -270,7 +257,7 @@ pub(super) fn decode_ban(id: &[u8; NodeId::LENGTH], mut row: &[u8]) -> Result<Ba
     let reason = text(row, MAX_REASON_BYTES)?;
     let public_key = match row.is_empty() {
         true => None,
-        false => Some(PublicKey::from_bytes(&take::<32>(row)?).map_err(|_| Unreadable)?),
+        false => Some(CompressedKey::from_bytes(take(row)?)),
     };
     Ok(Ban {
         node_id: node_id(id)?,
@@ -371,8 +358,7 @@ mod tests {
     fn peer(seed: u64, source: NetGroup) -> PeerRecord {
         let signed = |addresses: &[&str], at| {
             let claim = claim(seed, addresses, Features::NODE, UnixSeconds(at));
-            let via = ClaimChannel::Peer(public_key(99).node_id());
-            PeerRecord::from_claim(public_key(seed), Arc::new(claim), via, NOW)
+            PeerRecord::from_claim(public_key(seed), Arc::new(claim), NOW)
         };
         let (old, new) = ("/ip4/1.2.3.4/tcp/5", "/dns4/a.example/tcp/80");
         let mut peer = signed(&[old], 7);
@@ -421,12 +407,26 @@ mod tests {
         }
     }
 
+    /// Rows of earlier versions name the channel of a claim, and who told of it.
+    #[test]
+    fn row_naming_a_channel_is_read() {
+        let claim = Arc::new(claim(5, &["/ip4/1.2.3.4/tcp/5"], Features::NODE, NOW));
+        let peer = PeerRecord::from_claim(public_key(5), claim, NOW);
+        let mut row = encoded(&peer);
+        // Before the address with its history.
+        let channel = row.len() - 47;
+        assert_eq!(row[channel], CHANNEL);
+        row.splice(channel..=channel, [3; 1 + NodeId::LENGTH]);
+        let id = peer.node_id().as_bytes();
+        assert_eq!(decode_peer(id, &row, false), Ok(peer.clone()));
+    }
+
     #[test]
     fn bans_read_back_whole() {
         for (public_key, rule) in [(Some(public_key(5)), rules().last()), (None, None)] {
             let ban = Ban {
                 node_id: crate::test_util::public_key(5).node_id(),
-                public_key,
+                public_key: public_key.map(CompressedKey::from),
                 until: NOW,
                 severity: Severity::Medium,
                 offence: rule.map(|rule| rule.offence),

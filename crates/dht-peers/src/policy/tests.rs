@@ -1,4 +1,4 @@
-use dht_core::{ManualClock, NodeId, UnixSeconds};
+use dht_core::{CompressedKey, ManualClock, NodeId, UnixSeconds};
 
 use super::*;
 use crate::test_util::{BanLog, public_key};
@@ -42,7 +42,10 @@ fn offences_are_punished_by_the_table() {
                 Party::Sought => (4, Some(public_key(4))),
                 Party::Peer => (5, Some(public_key(5))),
             };
-            assert_eq!((ban.node_id, ban.public_key), (id(seed), key));
+            assert_eq!(
+                (ban.node_id, ban.public_key),
+                (id(seed), key.map(CompressedKey::from))
+            );
             assert_eq!(
                 (ban.severity, &*ban.reason, ban.offence),
                 (penalty.severity, rule.text, Some(rule.offence))

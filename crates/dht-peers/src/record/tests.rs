@@ -15,7 +15,7 @@ fn claimed(at: u64, hosts: &[u8], features: Features) -> PeerRecord {
     let addresses: Vec<_> = hosts.iter().map(|n| address(*n)).collect();
     let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
     let claim = Arc::new(claim(1, &addresses, features, UnixSeconds(at)));
-    PeerRecord::from_claim(public_key(1), claim, ClaimChannel::Discovery, NOW)
+    PeerRecord::from_claim(public_key(1), claim, NOW)
 }
 
 fn named(hosts: &[u8]) -> PeerRecord {

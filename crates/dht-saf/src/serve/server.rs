@@ -4,7 +4,8 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use dht_core::{
-    Clock as _, Disposition, DropReason, PublicKey, RemotePeer, SendQueue, SharedClock, UnixSeconds,
+    Clock as _, CompressedKey, Disposition, DropReason, PublicKey, RemotePeer, SendQueue,
+    SharedClock, UnixSeconds,
 };
 use dht_mailbox::{Page, Query, Recipient, Store, StoredRecord};
 use dht_proto::{
@@ -88,8 +89,9 @@ impl Server {
     }
 
     /// The connection to a requester has ended: its last response may not have arrived.
-    pub(crate) fn disconnected(&self, requester: &PublicKey) {
-        self.pager.lock().disconnected(Recipient::from(requester));
+    pub(crate) fn disconnected(&self, requester: &CompressedKey) {
+        let requester = Recipient::from_bytes(*requester.as_bytes());
+        self.pager.lock().disconnected(requester);
     }
 
     /// Deletes what the request proves, and reads the next page. `None` if the store cannot be read.

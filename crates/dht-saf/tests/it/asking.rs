@@ -198,7 +198,7 @@ async fn unreachable_peers_count_as_silent() {
     let id = peer(NODE, Features::NODE).node_id;
     world
         .saf
-        .disconnected(&id, Some(&test_util::public_key(NODE)));
+        .disconnected(&id, Some(test_util::public_key(NODE).compressed()));
     let silent = FetchSummary {
         asked: 1,
         silent: 1,

@@ -54,9 +54,13 @@ impl Pair {
             if lose == Some(exchanges) {
                 // The answer is under way when the connection breaks.
                 let server = test_util::public_key(NODE);
-                requester.saf.disconnected(&server.node_id(), Some(&server));
+                requester
+                    .saf
+                    .disconnected(&server.node_id(), Some(server.compressed()));
                 let away = test_util::public_key(AWAY);
-                self.server.saf.disconnected(&away.node_id(), Some(&away));
+                self.server
+                    .saf
+                    .disconnected(&away.node_id(), Some(away.compressed()));
                 return;
             }
             requester
@@ -68,7 +72,9 @@ impl Pair {
             request = requester.last_request().filter(|next| *next != asked);
         }
         let away = test_util::public_key(AWAY);
-        self.server.saf.disconnected(&away.node_id(), Some(&away));
+        self.server
+            .saf
+            .disconnected(&away.node_id(), Some(away.compressed()));
     }
 }
 
@@ -198,7 +204,9 @@ impl Stock {
     async fn fetch(&mut self, server: &World, arrives: bool) {
         let answer = server.ask(AWAY, self.since, 50).await;
         let away = test_util::public_key(AWAY);
-        server.saf.disconnected(&away.node_id(), Some(&away));
+        server
+            .saf
+            .disconnected(&away.node_id(), Some(away.compressed()));
         if !arrives {
             return;
         }

@@ -306,7 +306,7 @@ async fn sf15_row_of_second_asked_from() {
                 test_util::public_key(AWAY),
                 test_util::public_key(AWAY).node_id(),
             );
-            world.saf.disconnected(&id, Some(&key));
+            world.saf.disconnected(&id, Some(key.compressed()));
         }
     }
 }

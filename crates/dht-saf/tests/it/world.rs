@@ -17,7 +17,7 @@ use dht_core::{
 use dht_dedup::DedupTable;
 use dht_mailbox::{MemoryDisk, Store, StoreConfig};
 use dht_peers::{
-    ClaimChannel, Connections, Direction, Directory, NetGroup, PeerRecord,
+    Connections, Direction, Directory, NetGroup, PeerRecord,
     policy::{AttributionProfile, BanPolicy, BanTerms},
     test_util::BanLog,
 };
@@ -411,13 +411,8 @@ impl World {
         protocols: [Bytes; N],
     ) {
         let identity = test_util::identity_with(seed, features);
-        let record = PeerRecord::from_claim(
-            *identity.public_key(),
-            identity.claim(),
-            ClaimChannel::Connection,
-            self.now(),
-        )
-        .with_agent("", protocols);
+        let record = PeerRecord::from_claim(*identity.public_key(), identity.claim(), self.now())
+            .with_agent("", protocols);
         self.directory
             .authenticated(record, NetGroup::Unknown, self.now());
     }

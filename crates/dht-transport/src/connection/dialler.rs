@@ -43,10 +43,11 @@ impl State {
             directory, clock, ..
         } = &self.upgrade;
         let record = directory.find(peer).ok_or(DialError::UnknownPeer)?;
+        let key = record.public_key().decode();
+        let key = key.map_err(|_| DialError::UnknownPeer)?;
         let addresses = record.dial_order(clock.now());
         let addresses = addresses.into_iter().map(|known| known.address.clone());
-        self.dial(record.public_key(), addresses.collect(), cause)
-            .await
+        self.dial(&key, addresses.collect(), cause).await
     }
 
     /// A connection to the holder of `key`: the live one, or a new one over the first address that works.

@@ -180,7 +180,7 @@ impl Node {
     pub fn offences(&self, key: &PublicKey) -> Vec<Offence> {
         let bans = self.bans.take();
         let offence = |ban: &Arc<Ban>| {
-            assert_eq!(ban.public_key, Some(*key));
+            assert_eq!(ban.public_key, Some((*key).into()));
             ban.offence
         };
         bans.iter().filter_map(offence).collect()

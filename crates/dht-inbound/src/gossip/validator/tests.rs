@@ -91,7 +91,7 @@ async fn rejected_gossip_bans_its_signer() {
     assert_eq!(setup.run(gossip(Signing::Origin)).await, REFUSED);
     let banned = setup.banned.take();
     assert_eq!(banned.len(), 1);
-    assert_eq!(banned[0].public_key, Some(public_key(3)));
+    assert_eq!(banned[0].public_key, Some(public_key(3).into()));
     assert_eq!(banned[0].offence, Some(Offence::RejectedGossip));
     // Who made an anonymous one is not known, and who delivered it may not have looked.
     assert_eq!(setup.run(gossip(Signing::Anonymous)).await, REFUSED);

@@ -5,7 +5,7 @@ use super::*;
 /// A claim of the `n`-th stranger, which would lie at `distance` from this node.
 fn hearsay(n: u64, address: &str, distance: u64) -> PeerRecord {
     let signed = Arc::new(claim(77, &[address], Features::NODE, NOW));
-    let mut record = PeerRecord::from_claim(public_key(77), signed, crate::ClaimChannel::Join, NOW);
+    let mut record = PeerRecord::from_claim(public_key(77), signed, NOW);
     // Keys are free, but making them takes long; nothing here checks the signature again.
     let mut id = [0; NodeId::LENGTH];
     for (to, from) in id.iter_mut().zip(public_key(0).node_id().as_bytes()) {
@@ -175,7 +175,7 @@ fn authentication_proves_a_heard_peer() {
     let address: Address = "/ip4/50.1.1.1/tcp/5".parse().unwrap();
     let heard = |seed| {
         let signed = Arc::new(claim(seed, &["/ip4/50.1.1.1/tcp/5"], Features::NODE, NOW));
-        PeerRecord::from_claim(public_key(seed), signed, crate::ClaimChannel::Join, NOW)
+        PeerRecord::from_claim(public_key(seed), signed, NOW)
     };
     let ids = [2, 3].map(|seed| {
         directory.hear(heard(seed), &relay, NOW);
