@@ -431,8 +431,7 @@ async fn open_spool(
     let Some(home) = home else {
         return Ok(None);
     };
-    let (clock, events) = (Arc::clone(&shared.clock), shared.events.clone());
-    let opened = crate::spool::Spool::open(home, config.inbox.clone(), clock, events).await;
+    let opened = crate::spool::Spool::open(home, config.inbox.clone(), shared).await;
     let spool = opened.map_err(|source| StartError::Inbox {
         path: home
             .folder()

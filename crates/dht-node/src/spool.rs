@@ -10,6 +10,7 @@ use std::{
 
 use dht_core::{Clock as _, DedupHash, Deliverer, Disposition, DropReason, SharedClock};
 use dht_inbound::Delivered;
+use dht_peers::Directory;
 use dht_spool::{
     Arrival, DEFAULT_CONSUMER, Inbox, InboxConfig, Inserted, Limit, NewRow, Row, RowId, SpoolError,
     Ticket,
@@ -26,6 +27,7 @@ use crate::{
     events::{Event, Events},
     home::Home,
     received::Received,
+    shared::Shared,
 };
 
 /// File of the inbox within a home.
@@ -51,6 +53,7 @@ pub(crate) struct Spool {
     pub(crate) inbox: Inbox,
     /// The inbox is not this node's alone, and stays open.
     outlives: bool,
+    directory: Directory,
     clock: SharedClock,
     events: Events,
     warned: Arc<Mutex<Option<Instant>>>,
@@ -61,9 +64,9 @@ impl Spool {
     pub(crate) async fn open(
         home: &Home,
         config: InboxConfig,
-        clock: SharedClock,
-        events: Events,
+        shared: &Shared,
     ) -> Result<Self, SpoolError> {
+        let clock = Arc::clone(&shared.clock);
         let inbox = match home {
             Home::Memory(memory) => memory.inbox.clone(),
             Home::Folder(folder) => {
@@ -78,8 +81,9 @@ impl Spool {
         Ok(Self {
             inbox,
             outlives: home.memory().is_some(),
+            directory: shared.directory.clone(),
             clock,
-            events,
+            events: shared.events.clone(),
             warned: Arc::default(),
         })
     }
@@ -91,6 +95,7 @@ impl Spool {
             received_at: self.clock.now(),
             deliverer: own.map_or(Deliverer::from_bytes([0; 32]), Deliverer::from),
             origin: received.sender,
+            origin_is_proven: true,
             message_type: received.message.message_type,
             payload: received.message.payload,
             via: received.via,
@@ -119,9 +124,15 @@ impl Spool {
                  via,
                  message,
              }| {
+                let origin_is_proven = sender.is_some_and(|origin| {
+                    let known = || self.directory.find_by_key(&origin);
+                    origin == delivered.source.public_key
+                        || known().is_some_and(|known| known.is_proven())
+                });
                 self.inbox.insert(NewRow {
                     received_at: self.clock.now(),
                     origin: sender,
+                    origin_is_proven,
                     message_type: message.message_type,
                     payload: message.payload,
                     via,

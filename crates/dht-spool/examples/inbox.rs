@@ -76,6 +76,7 @@ fn message(number: u8, arrival: Arrival, now: UnixSeconds) -> NewRow {
     NewRow {
         received_at: now,
         origin: None,
+        origin_is_proven: true,
         message_type: 1,
         payload: Bytes::from(format!("message {number}")),
         via: NodeId::from_bytes(&[1; NodeId::LENGTH]).expect("as long as a node id is"),

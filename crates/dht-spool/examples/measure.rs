@@ -104,6 +104,7 @@ fn row(number: u64) -> NewRow {
     NewRow {
         received_at: NOW,
         origin: None,
+        origin_is_proven: true,
         message_type: 1,
         payload: Bytes::from_static(&PAYLOAD),
         via: NodeId::from_bytes(&[1; NodeId::LENGTH]).expect("as long as a node id is"),

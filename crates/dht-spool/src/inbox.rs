@@ -46,6 +46,7 @@ use crate::{
 /// let message = NewRow {
 ///     received_at: now,
 ///     origin: None,
+///     origin_is_proven: false,
 ///     message_type: 7,
 ///     payload: Bytes::from_static(b"hello"),
 ///     via: NodeId::from_bytes(&[1; 13]).unwrap(),

@@ -19,6 +19,8 @@ fn row(number: u8) -> NewRow {
     NewRow {
         received_at: NOW.saturating_add(number.into()),
         origin: (number > 1).then(|| public_key(1)),
+        // Nor this.
+        origin_is_proven: true,
         message_type: -1,
         payload: Bytes::from(vec![number; 100]),
         via: NodeId::from_bytes(&[number; NodeId::LENGTH]).unwrap(),

@@ -25,6 +25,7 @@ fn row(number: u64) -> NewRow {
     NewRow {
         received_at: NOW,
         origin: None,
+        origin_is_proven: true,
         message_type: 1,
         payload: Bytes::from(vec![9; 700]),
         via: NodeId::from_bytes(&[1; NodeId::LENGTH]).unwrap(),

@@ -12,6 +12,7 @@ fn row(number: u8) -> NewRow {
     NewRow {
         received_at: NOW,
         origin: Some(public_key(number.into())),
+        origin_is_proven: true,
         message_type: 1,
         payload: Bytes::from_static(b"hello"),
         via: NodeId::from_bytes(&[number; NodeId::LENGTH]).unwrap(),

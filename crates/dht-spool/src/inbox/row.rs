@@ -22,6 +22,9 @@ pub struct NewRow {
     pub received_at: UnixSeconds,
     /// Authenticated sender; `None` if the message is anonymous.
     pub origin: Option<PublicKey>,
+    /// Whether this node has authenticated the sender on a connection of its own, or was configured with it. The others of one
+    /// deliverer share a part of the inbox.
+    pub origin_is_proven: bool,
     /// The application's message type.
     pub message_type: i32,
     /// The application's bytes, at most [`MAX_CONTENT_BYTES`](crate::config::MAX_CONTENT_BYTES).

@@ -2,7 +2,12 @@
 //!
 //! A deliverer may hold as much as would still be free, an origin as much as its deliverer may still add. So one deliverer
 //! gets half of an inbox, one origin a third, and ten deliverers leave an eleventh for those that have nothing in it. Keys
-//! are free: a deliverer on a public address is counted by its source group.
+//! are free: a deliverer on a public address is counted by its source group, and the unproven origins of one deliverer
+//! together count as one origin.
+//!
+//! What it costs a stranger to fill a share for others: nothing but messages, for the third that is left to strangers of one
+//! honest holder; then a connection of its own to this node for each key, and each key gets a third of what the holder may
+//! still add; a connection from another source group, for the share of another deliverer.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -21,12 +26,14 @@ pub(crate) struct Usage {
     pub(crate) bytes: u64,
 }
 
-/// The two parties whose rows are counted together.
+/// The parties whose rows are counted together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Parties {
     pub(crate) deliverer: Deliverer,
     /// `None` stands for all anonymous senders.
     pub(crate) origin: Option<[u8; PublicKey::LENGTH]>,
+    /// Whether the row is counted with those of other unproven origins of its deliverer, too.
+    pub(crate) is_unproven: bool,
 }
 
 /// Usage of an inbox in all, by deliverer and by origin. Only parties that have a row are in the maps.
@@ -35,6 +42,8 @@ pub(super) struct Shares {
     total: Usage,
     deliverers: HashMap<Deliverer, Usage>,
     origins: HashMap<Option<[u8; PublicKey::LENGTH]>, Usage>,
+    /// Rows of unproven origins, by deliverer.
+    unproven: HashMap<Deliverer, Usage>,
 }
 
 // === impl Parties ===
@@ -44,6 +53,7 @@ impl Parties {
         Self {
             deliverer: row.deliverer,
             origin: row.origin.map(|key| *key.as_bytes()),
+            is_unproven: !row.origin_is_proven,
         }
     }
 }
@@ -53,6 +63,11 @@ impl Parties {
 impl Usage {
     pub(crate) const fn of_row(bytes: u64) -> Self {
         Self { rows: 1, bytes }
+    }
+
+    const fn add(&mut self, row: Self) {
+        self.rows += row.rows;
+        self.bytes += row.bytes;
     }
 
     /// What is left of this once `taken` is taken; `None` if that is more.
@@ -90,19 +105,27 @@ impl Shares {
         let free = self.free(config, row).ok_or(SpoolError::Full)?;
         let of_deliverer = held(&self.deliverers, &parties.deliverer);
         let of_origin = held(&self.origins, &parties.origin);
-        let may_add = free.less(of_deliverer);
-        may_add
-            .and_then(|may_add| may_add.less(of_origin))
-            .map(|_| ())
-            .ok_or(SpoolError::ShareFull)
+        let of_strangers = match parties.is_unproven {
+            true => held(&self.unproven, &parties.deliverer),
+            false => Usage::default(),
+        };
+        let may_add = free.less(of_deliverer).ok_or(SpoolError::ShareFull)?;
+        let is_within = |held| may_add.less(held).is_some();
+        if is_within(of_origin) && is_within(of_strangers) {
+            Ok(())
+        } else {
+            Err(SpoolError::ShareFull)
+        }
     }
 
     pub(super) fn add(&mut self, parties: &Parties, row: Usage) {
         let deliverer = self.deliverers.entry(parties.deliverer).or_default();
         let origin = self.origins.entry(parties.origin).or_default();
         for usage in [&mut self.total, deliverer, origin] {
-            usage.rows += row.rows;
-            usage.bytes += row.bytes;
+            usage.add(row);
+        }
+        if parties.is_unproven {
+            self.unproven.entry(parties.deliverer).or_default().add(row);
         }
     }
 
@@ -110,6 +133,9 @@ impl Shares {
         self.total = self.total.less(row).unwrap_or_default();
         release(&mut self.deliverers, parties.deliverer, row);
         release(&mut self.origins, parties.origin, row);
+        if parties.is_unproven {
+            release(&mut self.unproven, parties.deliverer, row);
+        }
     }
 }
 
@@ -147,6 +173,14 @@ mod tests {
         Parties {
             deliverer: Deliverer::from_bytes([deliverer; 32]),
             origin: Some(key),
+            is_unproven: false,
+        }
+    }
+
+    fn unproven(deliverer: u8, origin: u64) -> Parties {
+        Parties {
+            is_unproven: true,
+            ..parties(deliverer, origin)
         }
     }
 
@@ -180,6 +214,25 @@ mod tests {
         let (mut shares, config) = (Shares::default(), config(300));
         assert_eq!(fill(&mut shares, &config, |_| parties(1, 1)), 100);
         assert_eq!(fill(&mut shares, &config, |n| parties(1, 2 + n)), 50);
+    }
+
+    /// Keys are free: however many strangers write through an honest holder, its share has room for the origins that this
+    /// node has met, and other holders have room for strangers.
+    #[test]
+    fn strangers_leave_room_for_proven() {
+        let (mut shares, config) = (Shares::default(), config(300));
+        assert_eq!(fill(&mut shares, &config, |n| unproven(1, n)), 100);
+        let refused = shares.admit(&config, &unproven(1, 5000), ROW);
+        assert_eq!(refused, Err(SpoolError::ShareFull));
+        assert_eq!(fill(&mut shares, &config, |_| parties(1, 1000)), 34);
+        assert_eq!(fill(&mut shares, &config, |n| parties(1, 2000 + n)), 16);
+        assert_eq!(fill(&mut shares, &config, |n| unproven(2, 3000 + n)), 50);
+        assert_eq!(fill(&mut shares, &config, |n| parties(2, 4000 + n)), 25);
+        for n in 0..100 {
+            shares.remove(&unproven(1, n), ROW);
+        }
+        assert!(shares.admit(&config, &unproven(1, 0), ROW).is_ok());
+        assert_eq!(shares.unproven.len(), 1, "of one deliverer");
     }
 
     #[test]

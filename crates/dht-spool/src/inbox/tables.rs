@@ -3,13 +3,15 @@
 //! | Table | Key | Value |
 //! |---|---|---|
 //! | `info` | name | number: `kind` 1, `format` 1, `next_id` |
-//! | `rows` | id | received-at, hash, type, arrival (0 live, 1 stored), deliverer, origin, payload length, CRC-32 of the payload |
+//! | `rows` | id | received-at, hash, type, arrival, deliverer, origin, payload length, CRC-32 of the payload |
 //! | `deliverers` | id | deliverer in whose share the row is counted |
 //! | `payloads` | id | payload |
 //! | `remembered` | id of a row that left | hash, last second in which it is remembered |
 //! | `consumers` | name | cursor, ids acked out of order |
 //!
-//! The first files of this format have no table `deliverers`. Rows and payloads grow at their end only, so that a commit touches few pages; hashes are looked up in memory.
+//! Arrival is 0 for live, 1 for stored, and [`UNPROVEN`] more if the origin was unproven. The first files of this format have
+//! no table `deliverers`. Rows and payloads grow at their end only, so that a commit touches few pages; hashes are looked
+//! up in memory.
 
 use bytes::Bytes;
 use dht_core::{DedupHash, Deliverer, NodeId, PublicKey, UnixSeconds};
@@ -40,6 +42,9 @@ type Head = (
     u32,
 );
 
+/// Added to the arrival of a row of an unproven origin. The first files of this format do not know it.
+const UNPROVEN: u8 = 2;
+
 const ROWS: TableDefinition<'_, RowId, Head> = TableDefinition::new("rows");
 const DELIVERERS: TableDefinition<'_, RowId, &[u8; 32]> = TableDefinition::new("deliverers");
 const PAYLOADS: TableDefinition<'_, RowId, &[u8]> = TableDefinition::new("payloads");
@@ -63,7 +68,7 @@ impl Tables for InboxState {
         let deliverers = deliverers(file)?;
         for entry in file.open_table(ROWS)?.iter()? {
             let (id, head) = entry?;
-            let (received_at, hash, _, _, via, origin, bytes, _) = head.value();
+            let (received_at, hash, _, arrival, via, origin, bytes, _) = head.value();
             let row = RowMeta {
                 received_at: UnixSeconds(received_at),
                 bytes,
@@ -71,6 +76,7 @@ impl Tables for InboxState {
                 parties: Parties {
                     deliverer: deliverer(deliverers.as_ref(), id.value(), via)?,
                     origin: origin.copied(),
+                    is_unproven: arrival & UNPROVEN != 0,
                 },
             };
             self.add(id.value(), row);
@@ -110,11 +116,15 @@ impl Tables for InboxState {
                         Arrival::Live => 0,
                         Arrival::Stored => 1,
                     };
+                    let origin_flag = match row.origin_is_proven {
+                        true => 0,
+                        false => UNPROVEN,
+                    };
                     let head = (
                         row.received_at.0,
                         &row.hash.0,
                         row.message_type,
-                        arrival,
+                        arrival | origin_flag,
                         row.via.as_bytes(),
                         row.origin.as_ref().map(PublicKey::as_bytes),
                         row.payload.len() as u64,
@@ -278,11 +288,12 @@ fn decode(
     let message = NewRow {
         received_at: UnixSeconds(received_at),
         origin,
+        origin_is_proven: arrival & UNPROVEN == 0,
         message_type,
         payload,
         via: NodeId::from_bytes(via).map_err(|_| id)?,
         deliverer,
-        arrival: if arrival == 0 {
+        arrival: if arrival & !UNPROVEN == 0 {
             Arrival::Live
         } else {
             Arrival::Stored

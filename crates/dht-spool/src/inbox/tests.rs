@@ -20,6 +20,7 @@ fn row(number: u64) -> NewRow {
     NewRow {
         received_at: NOW,
         origin: number.is_multiple_of(2).then(|| public_key(1)),
+        origin_is_proven: true,
         message_type: -7,
         payload: Bytes::from(format!("message {number}")),
         via: NodeId::from_bytes(&[3; NodeId::LENGTH]).unwrap(),
@@ -260,6 +261,48 @@ fn one_deliverer_cannot_fill_it() {
     inbox.insert(row_of_its_own(101)).wait().unwrap();
     inbox.ack(DEFAULT_CONSUMER, 2, NOW).wait().unwrap();
     inbox.insert(of_stranger(102)).wait().unwrap();
+}
+
+/// The rows of unproven origins are counted by the holder that delivers them, also after a restart.
+#[test]
+fn strangers_cannot_fill_a_holders_share() {
+    let disk = FaultyDisk::default();
+    let config = InboxConfig {
+        max_rows: 90,
+        ..InboxConfig::default()
+    };
+    let open = || {
+        let journal = crate::disk::on(disk.file(), config.clone()).unwrap();
+        Inbox {
+            journal: Arc::new(journal),
+        }
+    };
+    let through_holder = |number, origin_is_proven| NewRow {
+        deliverer: Deliverer::from_bytes([7; 32]),
+        arrival: Arrival::Stored,
+        origin_is_proven,
+        ..row_of_its_own(number)
+    };
+    let inbox = open();
+    let tickets: Vec<_> = (0..90)
+        .map(|n| inbox.insert(through_holder(n, false)))
+        .collect();
+    let held = tickets.into_iter().filter_map(|ticket| ticket.wait().ok());
+    assert_eq!(held.count(), 30);
+    drop(inbox);
+    let inbox = open();
+    let refused = inbox.insert(through_holder(100, false));
+    assert_eq!(refused.wait().unwrap_err(), SpoolError::ShareFull);
+    assert!(
+        !inbox.contains(&row(100).hash),
+        "a refused message may come again"
+    );
+    inbox.insert(through_holder(101, true)).wait().unwrap();
+    let rows = inbox.read(DEFAULT_CONSUMER, None, Limit::default());
+    let rows = rows.unwrap().into_iter().map(|row| row.message);
+    let (strangers, friends): (Vec<_>, Vec<_>) = rows.partition(|row| !row.origin_is_proven);
+    assert_eq!((strangers.len(), friends.len()), (30, 1));
+    assert!(strangers.iter().all(|row| row.arrival == Arrival::Stored));
 }
 
 #[test]
