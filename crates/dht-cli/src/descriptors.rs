@@ -1,10 +1,8 @@
 //! The limit of open files, which bounds connections.
 
-use crate::settings::Settings;
-
 /// Descriptors besides connections: files of the home, standard streams, the runtime, sockets that are being dialled.
 #[cfg(unix)]
-const OTHERS: u64 = 64;
+const OTHERS: usize = 64;
 
 /// Raises the limit to the most that this process may have.
 pub(crate) fn raise() {
@@ -16,36 +14,28 @@ pub(crate) fn raise() {
             current: limit.maximum,
             ..limit
         };
-        // Some systems refuse; then `check` tells.
+        // Some systems refuse; then `fit` tells.
         let _ = setrlimit(Resource::Nofile, raised);
     }
 }
 
-/// Warns if the connections of the settings need more than the limit.
-pub(crate) fn check(settings: &Settings) {
+/// Lowers the connections that a node may have to what the limit allows, beside those of its API, with a warning.
+pub(crate) fn fit(node: &mut dht_node::Config, api_connections: usize) {
     #[cfg(unix)]
     {
-        use dht_transport::limits::{EVICTION_OVERLAP, OUTBOUND_RESERVE};
         use rustix::process::{Resource, getrlimit};
-        let transport = &settings.node.transport;
-        let connections = [
-            transport.max_connections,
-            // Above the limit: dials of this node, and connections that others are closed for.
-            OUTBOUND_RESERVE + EVICTION_OVERLAP,
-            transport.max_handshakes,
-            settings.api.limits.connections,
-        ];
-        let needed = connections
-            .iter()
-            .fold(OTHERS, |sum, count| sum.saturating_add(*count as u64));
-        if let Some(limit) = getrlimit(Resource::Nofile).current
-            && limit < needed
-        {
+        let Some(limit) = getrlimit(Resource::Nofile).current else {
+            return;
+        };
+        let others = OTHERS + api_connections;
+        let allowed = usize::try_from(limit).unwrap_or(usize::MAX);
+        if let Some(needed) = node.transport.fit(allowed.saturating_sub(others)) {
+            let (needed, most) = (needed + others, node.transport.max_connections);
             tracing::warn!(
-                "{limit} open files are allowed, and the settings need {needed}: raise the limit (ulimit -n, LimitNOFILE), or lower transport.max_connections"
+                "{limit} open files are allowed, and the settings need {needed}: transport.max_connections is {most} until the limit is raised (ulimit -n, LimitNOFILE)"
             );
         }
     }
     #[cfg(not(unix))]
-    let _ = settings;
+    let _ = (node, api_connections);
 }

@@ -5,6 +5,7 @@ use dht_api::types::DEFAULT_CONSUMER;
 use dht_node::{Node, RELOADABLE};
 
 use crate::{
+    descriptors,
     exit::Failure,
     home::{Home, ListeningHome},
     inbox::{Print, follow},
@@ -139,7 +140,9 @@ fn reload(home: &Home, node: &Node, settings: &mut Settings) {
             return;
         }
     };
-    if let Err(error) = node.reload(&read.node) {
+    let mut config = read.node.clone();
+    descriptors::fit(&mut config, read.api.limits.connections);
+    if let Err(error) = node.reload(&config) {
         tracing::error!(target: "dht_cli", %error, "the settings are not valid; those before stay");
         return;
     }

@@ -43,8 +43,9 @@ impl Service {
             }
             None => None,
         };
-        let builder = Node::builder(secret).config(settings.node.clone());
-        let node = start(builder, home).await?;
+        let mut config = settings.node.clone();
+        descriptors::fit(&mut config, settings.api.limits.connections);
+        let node = start(Node::builder(secret).config(config), home).await?;
         // A home on a full disk still runs; `id` then prints the configured addresses, and `send` presents an old claim.
         let addresses = match settings.node.tor.control {
             // Not the listener that Tor connects to.
@@ -67,7 +68,6 @@ impl Service {
                 "this node has an onion address and dials none: set transport.proxy, as to 127.0.0.1:9050"
             );
         }
-        descriptors::check(settings);
         let parts = Parts::new(Arc::clone(&node));
         let mut service = Self {
             client: Client::unix(home.socket()),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::medium::ProxyFor;
 use crate::{
     connection::IdentityRules,
-    limits::{self, MOST_INBOUND_STREAMS},
+    limits::{self, EVICTION_OVERLAP, MOST_INBOUND_STREAMS, OUTBOUND_RESERVE},
 };
 
 /// Settings; each defaults to the constant of [`limits`] it names. In a file, times are in milliseconds, and their keys
@@ -54,7 +54,7 @@ pub struct Config {
     pub max_handshakes: usize,
     /// [`limits::MAX_HANDSHAKES_PER_SOURCE`], 1 to 65 536.
     pub max_handshakes_per_source: usize,
-    /// [`limits::MAX_CONNECTIONS`], 1 to 65 536.
+    /// [`limits::MAX_CONNECTIONS`], 1 to 65 536. See [`fit`](Self::fit).
     pub max_connections: usize,
     /// [`limits::MAX_CONNECTIONS_PER_SOURCE`], 1 to 65 536.
     pub max_connections_per_source: usize,
@@ -175,6 +175,21 @@ impl Config {
 }
 
 impl Config {
+    /// Lowers `max_connections` and `max_handshakes` to what this many sockets are enough for, both at least 1. `None` if they
+    /// are enough, else how many the settings need. Out of sockets, a node can accept nobody, while one that holds as many
+    /// connections as it may closes the least useful for another.
+    pub fn fit(&mut self, sockets: usize) -> Option<usize> {
+        let above = OUTBOUND_RESERVE + EVICTION_OVERLAP;
+        let needed = (self.max_connections + above).saturating_add(self.max_handshakes);
+        if needed <= sockets {
+            return None;
+        }
+        self.max_handshakes = self.max_handshakes.min(sockets / 4).max(1);
+        let left = sockets.saturating_sub(self.max_handshakes + above);
+        self.max_connections = self.max_connections.min(left).max(1);
+        Some(needed)
+    }
+
     /// Time in which a socket to this address must be open.
     #[cfg_attr(not(feature = "socks"), expect(unused_variables))]
     pub(crate) fn connect_limit(&self, address: &Address) -> Duration {
@@ -237,6 +252,19 @@ mod millis {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_fit_the_sockets() {
+        let fitted = |sockets| {
+            let mut config = Config::default();
+            let needed = config.fit(sockets);
+            (needed, config.max_connections, config.max_handshakes)
+        };
+        assert_eq!(fitted(648), (None, 500, 100));
+        assert_eq!(fitted(647), (Some(648), 499, 100));
+        assert_eq!(fitted(200), (Some(648), 102, 50));
+        assert_eq!(fitted(0), (Some(648), 1, 1));
+    }
 
     #[test]
     fn settings_are_read_and_checked() {

@@ -88,11 +88,11 @@ pub const MAX_OVERLAY_DIALS: usize = 32;
 /// Dials at one time that peers cause; more are refused.
 pub const MAX_PEER_DIALS: usize = 16;
 
-/// Dials at one time that peers cause, to one target group, an IPv4 /24 or an IPv6 /48. With more, peers could scan the ports
-/// of a host through this node.
+/// Dials at one time that peers cause, and those of the overlay to peers that were only heard of, to one target group, an IPv4
+/// /24 or an IPv6 /48. With more, peers could scan the ports of a host through this node.
 pub const MAX_PEER_DIALS_PER_TARGET: usize = 2;
 
-/// Dials that peers cause, to one target group.
+/// Dials of these kinds to one target group.
 pub const PEER_DIALS_PER_TARGET: Rate = Rate {
     per_second: 1,
     burst: 8,
@@ -113,6 +113,9 @@ pub const MAX_CONNECTIONS_PER_SOURCE: usize = 32;
 
 /// Handshakes from one source at once (02 section 16). *Setting.*
 pub const MAX_HANDSHAKES_PER_SOURCE: usize = 4;
+
+/// Time for which a handshake makes no room for one of another address of its source: an honest one takes a few round trips.
+pub const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
 
 /// This machine.
 pub const LOOPBACK: [IpNet; 2] = [v4([127, 0, 0, 0], 8), v6([0, 0, 0, 0, 0, 0, 0, 1], 128)];

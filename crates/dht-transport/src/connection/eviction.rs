@@ -2,11 +2,16 @@
 //!
 //! The protections are those of Bitcoin Core's node eviction. A stranger passes each of them with something else: an
 //! address in a network that a secret key ranks first, a short round trip, messages that this node had not seen, age. Of
-//! the rest, the source group with most connections loses its youngest one.
+//! the rest, the source group with most peers loses its youngest connection. Peers count, not connections: who has a second
+//! one, because both sides dialled, is not first to lose one.
 
-use std::{cmp::Reverse, collections::HashMap, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
-use dht_core::SourceGroup;
+use dht_core::{NodeId, SourceGroup};
 use tokio::time::Instant;
 
 /// Connections that are kept for being the oldest of their source group, in the groups that a secret key ranks first.
@@ -26,6 +31,8 @@ pub(crate) const PROTECTED: usize = PROTECTED_GROUPS + PROTECTED_FAST + PROTECTE
 pub(crate) struct Candidate<T> {
     /// The connection.
     pub(crate) connection: T,
+    /// Peer at the other end, which may have two.
+    pub(crate) peer: NodeId,
     /// Source group that it counts for; `None` for trusted ranges, which are taken for one group.
     pub(crate) group: Option<SourceGroup>,
     /// Hash of the group under a key that only this node knows.
@@ -38,7 +45,7 @@ pub(crate) struct Candidate<T> {
     pub(crate) useful: Option<Instant>,
 }
 
-/// The least useful connection of those that are not protected: the youngest of the group that holds most.
+/// The least useful connection of those that are not protected: the youngest of the group that has most peers.
 ///
 /// Protected are the oldest of each of [`PROTECTED_GROUPS`] groups, the [`PROTECTED_FAST`] with the shortest round trip, the
 /// [`PROTECTED_USEFUL`] most recently useful, and of the others the older half.
@@ -52,15 +59,16 @@ pub(crate) fn victim<T>(mut candidates: Vec<Candidate<T>>) -> Option<T> {
     let older_half = candidates.len() / 2;
     protect(&mut candidates, older_half, |peer| peer.since);
 
-    let mut groups = HashMap::<_, (usize, Instant)>::new();
-    for peer in &candidates {
-        let (held, youngest) = groups.entry(peer.group).or_insert((0, peer.since));
-        *held += 1;
-        *youngest = (*youngest).max(peer.since);
+    let mut groups = HashMap::<_, (HashSet<NodeId>, Instant)>::new();
+    for candidate in &candidates {
+        let group = groups.entry(candidate.group);
+        let (peers, youngest) = group.or_insert((HashSet::new(), candidate.since));
+        peers.insert(candidate.peer);
+        *youngest = (*youngest).max(candidate.since);
     }
     let (group, _) = groups
         .into_iter()
-        .max_by_key(|(group, share)| (*share, *group))?;
+        .max_by_key(|(group, (peers, youngest))| (peers.len(), *youngest, *group))?;
     let of_group = candidates.into_iter().filter(|peer| peer.group == group);
     of_group
         .max_by_key(|peer| peer.since)
@@ -103,12 +111,19 @@ mod tests {
     fn candidate(now: Instant, n: usize, third: u8, age: u64) -> Candidate<usize> {
         Candidate {
             connection: n,
+            peer: peer(n),
             group: group(third),
             rank: u64::from(third),
             since: now - Duration::from_secs(age),
             round_trip: Duration::from_millis(100),
             useful: None,
         }
+    }
+
+    fn peer(n: usize) -> NodeId {
+        let mut id = [0; NodeId::LENGTH];
+        id[..8].copy_from_slice(&n.to_be_bytes());
+        NodeId::from_bytes(&id).unwrap()
     }
 
     fn now() -> Instant {
@@ -158,6 +173,24 @@ mod tests {
         for kept in [fast, useful, alone] {
             assert_ne!(with(kept), Some(0), "{kept:?}");
         }
+    }
+
+    /// Where each network has one peer, the youngest connection makes room, not that of a peer which has two.
+    #[test]
+    fn second_connection_makes_no_group_busy() {
+        let now = now();
+        let mut all: Vec<_> = (0..100)
+            .map(|n| candidate(now, n.into(), n, 3_600 + u64::from(n)))
+            .collect();
+        // Both of one peer; neither is the youngest.
+        for n in [200, 201] {
+            all.push(Candidate {
+                peer: peer(50),
+                ..candidate(now, n, 50, 60)
+            });
+        }
+        all.push(candidate(now, 300, 150, 1));
+        assert_eq!(victim(all), Some(300));
     }
 
     proptest! {

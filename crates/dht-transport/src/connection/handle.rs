@@ -171,6 +171,7 @@ impl Connection {
     pub(crate) fn candidate(self: Arc<Self>) -> Candidate<Arc<Self>> {
         let useful = self.useful.load(Ordering::Relaxed).checked_sub(1);
         Candidate {
+            peer: self.peer.node_id,
             group: self.peer.source,
             rank: self.rank,
             since: self.since,
