@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use dht_core::{
-    Address, Clock as _, Destination, DomainHeader, Encryption, Entropy as _, Header, MessageTag,
-    MessageType, NodeIdentity, OsEntropy, ProtocolVersion, PublicKey, SealError, SealRequest,
-    SealSecrets, SecretKey, Signing, SystemClock, domain_parts, encode_envelope, encode_parts,
-    seal,
+    Address, Claim, Clock as _, Destination, DomainHeader, Encryption, Entropy as _, Header,
+    MessageTag, MessageType, NodeIdentity, OsEntropy, ProtocolVersion, PublicKey, SealError,
+    SealRequest, SealSecrets, SecretKey, Signing, SystemClock, domain_parts, encode_envelope,
+    encode_parts, seal,
 };
 use dht_proto::dht::{DiscoveryMessage, JoinMessage};
 use prost::Message as _;
@@ -47,9 +47,22 @@ pub fn discovery(
 /// # Errors
 /// [`SealError`] if it is too long.
 pub fn join(peer: &NodeIdentity, nonce: u64, more: &[u8]) -> Result<Bytes, SealError> {
-    let claim = peer.claim();
+    let key = peer.public_key();
+    join_of(peer.secret_key(), (key, &peer.claim()), nonce, more)
+}
+
+/// A join that `sender` signs, of any key and claim.
+///
+/// # Errors
+/// [`SealError`] if it is too long.
+pub fn join_of(
+    sender: &SecretKey,
+    (key, claim): (&PublicKey, &Claim),
+    nonce: u64,
+    more: &[u8],
+) -> Result<Bytes, SealError> {
     let message = JoinMessage {
-        public_key: Bytes::copy_from_slice(peer.public_key().as_bytes()),
+        public_key: Bytes::copy_from_slice(key.as_bytes()),
         addresses: addresses(&claim.addresses),
         peer_features: claim.features.bits(),
         nonce,
@@ -59,8 +72,8 @@ pub fn join(peer: &NodeIdentity, nonce: u64, more: &[u8]) -> Result<Bytes, SealE
     part.extend_from_slice(more);
     let request = SealRequest {
         message_type: MessageType::Join,
-        destination: Destination::PublicKey(*peer.public_key()),
-        ..signed(encode_parts(&[part.into()]), peer.secret_key())
+        destination: Destination::PublicKey(*key),
+        ..signed(encode_parts(&[part.into()]), sender)
     };
     frame(request)
 }

@@ -1,7 +1,7 @@
 //! A node in a process of its own, so that its memory is its own: `cargo xtask load` and `cargo xtask attack`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead as _, BufReader, Write as _},
     net::IpAddr,
     path::PathBuf,
@@ -77,6 +77,8 @@ enum Question {
     Fetch,
     /// Look a key up in the directory.
     Knows(String),
+    /// Addresses of a key in the directory.
+    Addresses(String),
 }
 
 /// Counters of the node.
@@ -104,6 +106,8 @@ pub struct Status {
     pub counted: u64,
     /// Peers in the directory.
     pub known: usize,
+    /// Ids of the connected peers that the overlay chose.
+    pub pools: BTreeSet<String>,
     /// Messages stored for others now.
     pub rows: u64,
     /// Banned keys, with the reason.
@@ -157,9 +161,7 @@ pub fn run() -> anyhow::Result<()> {
     let mut lines = std::io::stdin().lines();
     let setup: Setup = serde_json::from_str(&lines.next().context("no setup")??)?;
     let medium = loopback(&setup.config);
-    let mut builder = Node::builder(secret(setup.seed))
-        .config(setup.config)
-        .overlay(false);
+    let mut builder = Node::builder(secret(setup.seed)).config(setup.config);
     if let Some(home) = setup.home {
         builder = builder.home(home);
     }
@@ -185,6 +187,13 @@ pub fn run() -> anyhow::Result<()> {
                 let counted = counted.load(Relaxed);
                 let status = status(&node, medium.dials());
                 serde_json::to_string(&Status { counted, ..status })?
+            }
+            Question::Addresses(key) => {
+                let key: PublicKey = key.parse().map_err(|error| anyhow::anyhow!("{error}"))?;
+                let known = node.directory().find_by_key(&key);
+                let known = known.iter().flat_map(|known| known.addresses().iter());
+                let addresses: Vec<_> = known.map(|known| known.address.to_string()).collect();
+                serde_json::to_string(&addresses)?
             }
             other => serde_json::to_string(&act(&runtime, &node, other))?,
         };
@@ -239,7 +248,7 @@ async fn read(node: Arc<Node>, mut inbox: Subscription, counted: Arc<AtomicU64>)
 
 fn act(runtime: &Runtime, node: &Node, question: Question) -> Result<(), String> {
     match question {
-        Question::Status => Ok(()),
+        Question::Status | Question::Addresses(_) => Ok(()),
         Question::Knows(key) => {
             let key: PublicKey = key.parse().map_err(|error| format!("{error}"))?;
             let known = node.directory().find_by_key(&key);
@@ -282,6 +291,7 @@ fn status(node: &Node, dials: Dials) -> Status {
         queued_bytes: stats.queued_bytes,
         connections: stats.connections,
         known: stats.known_peers,
+        pools: node.overlay().map(pools).unwrap_or_default(),
         rows: node.saf_stats().map_or(0, |stats| stats.rows),
         bans: bans
             .iter()
@@ -295,6 +305,11 @@ fn status(node: &Node, dials: Dials) -> Status {
         counted: 0,
         dials,
     }
+}
+
+fn pools(summary: dht_overlay::Summary) -> BTreeSet<String> {
+    let ids = summary.neighbours.into_iter().chain(summary.random);
+    ids.map(|id| id.to_string()).collect()
 }
 
 /// The process of the node, seen from the other side.
@@ -395,6 +410,14 @@ impl Process {
     pub fn knows(&mut self, key: &PublicKey) -> anyhow::Result<bool> {
         let found: Result<(), String> = self.ask(&Question::Knows(key.to_string()))?;
         Ok(found.is_ok())
+    }
+
+    /// Addresses that the node has of a key.
+    ///
+    /// # Errors
+    /// That the node has died.
+    pub fn addresses(&mut self, key: &PublicKey) -> anyhow::Result<Vec<String>> {
+        self.ask(&Question::Addresses(key.to_string()))
     }
 
     fn ask<T: for<'de> Deserialize<'de>>(&mut self, question: &Question) -> anyhow::Result<T> {

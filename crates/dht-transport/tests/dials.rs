@@ -127,6 +127,31 @@ async fn discoveries_cannot_swarm_one_network() {
     assert_eq!(a.transport.stats().dials, 2);
 }
 
+/// Claims that name the hosts of one network have the overlay dial few of them; peers that this node has met are dialled.
+#[tokio::test(start_paused = true)]
+async fn hearsay_cannot_swarm_one_network() {
+    let memory = Memory::default();
+    let (a, _b) = on_internet(&memory, support::config()).await;
+    let dial = |peer: dht_core::NodeId| {
+        let transport = a.transport.clone();
+        tokio::spawn(async move { transport.dial_for(&peer, DialCause::Overlay).await })
+    };
+    for host in 100..120 {
+        let stranger = identity(host.into());
+        a.hears_of(&stranger, public(7, host));
+        let _dial = dial(*stranger.node_id());
+    }
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(a.transport.stats().dials, 2);
+    for host in 120..124 {
+        let met = identity(host.into());
+        a.knows_at(met.public_key(), [public(7, host)]);
+        let _dial = dial(*met.node_id());
+    }
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(a.transport.stats().dials, 6);
+}
+
 /// The answer is delivered, and the connection for it is closed when the peer says nothing more.
 #[tokio::test(start_paused = true)]
 async fn answered_peer_is_let_go() {

@@ -65,7 +65,6 @@ impl Honest {
         let clock: SharedClock = Arc::new(ShiftedClock(ahead));
         let builder = Node::builder(secret(seed))
             .config(config)
-            .overlay(false)
             .clock(Arc::clone(&clock));
         let node = Arc::new(builder.medium(Loopback::new(ip)).start().await?);
         let counts = Arc::<Counts>::default();

@@ -1,8 +1,10 @@
 //! The attacks.
 
 mod blame;
+mod claims;
 mod dials;
 mod directory;
+mod eclipse;
 mod faults;
 mod mux;
 mod pages;
@@ -18,6 +20,8 @@ pub const SCENARIOS: &[&[Scenario]] = &[
     slots::SCENARIOS,
     dials::SCENARIOS,
     directory::SCENARIOS,
+    claims::SCENARIOS,
+    eclipse::SCENARIOS,
     storage::SCENARIOS,
     pages::SCENARIOS,
     sync::SCENARIOS,

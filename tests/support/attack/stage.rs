@@ -11,18 +11,21 @@ use bytes::Bytes;
 use dht_core::Entropy as _;
 use dht_core::{
     Address, Clock as _, Features, Network, NodeIdentity, OsEntropy, PeerAddress, PublicKey,
-    SystemClock,
+    SecretKey,
 };
 use dht_node::Config;
 use dht_peers::InboundFrame;
-use dht_transport::BoxFuture;
-use tokio::time::{Instant, sleep, timeout};
+use dht_transport::{BoxFuture, InboundStream};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{Check, Outcome, honest::Honest};
 use crate::{
     load::{Peer, PeerError},
     loopback::{Loopback, ip},
-    target::{Process, Setup, Status, secret},
+    target::{Process, Setup, ShiftedClock, Status, secret},
 };
 
 /// Longest time of one scenario.
@@ -36,6 +39,9 @@ const TARGET: Ipv4Addr = ip(1, 0, 1);
 
 /// Addresses of the two honest nodes that talk to it all the time.
 const HONEST: [Ipv4Addr; 2] = [ip(2, 0, 1), ip(3, 0, 1)];
+
+/// Descriptors of the node besides its connections.
+const OTHER_DESCRIPTORS: u32 = 64;
 
 /// Second byte of the address of the first honest node that comes later.
 const NEWCOMERS: u8 = 200;
@@ -53,6 +59,8 @@ pub struct Scenario {
     pub(super) prepare: fn(&mut Setup),
     /// Descriptors of open files that the node may have; `None` for what the system allows.
     pub(super) descriptors: Option<u32>,
+    /// Whether the node lowers its connections to what its descriptors allow, as the program does.
+    pub(super) fits: bool,
     pub(super) attack_with: Attack,
 }
 
@@ -75,6 +83,7 @@ impl Scenario {
             growth_limit_mib: 64.0,
             prepare: |_| {},
             descriptors: None,
+            fits: false,
             attack_with,
         }
     }
@@ -94,6 +103,13 @@ impl Scenario {
         Self {
             descriptors: Some(descriptors),
             ..self
+        }
+    }
+
+    pub(super) const fn that_fits(self, descriptors: u32) -> Self {
+        Self {
+            fits: true,
+            ..self.with_descriptors(descriptors)
         }
     }
 }
@@ -133,6 +149,10 @@ async fn play(scenario: &Scenario, quick: bool, outcome: &mut Outcome) -> anyhow
         ..Setup::new(config, 1)
     };
     (scenario.prepare)(&mut setup);
+    if let (Some(descriptors), true) = (scenario.descriptors, scenario.fits) {
+        let others = OTHER_DESCRIPTORS;
+        setup.config.transport.fit((descriptors - others) as usize);
+    }
     let mut stage = Stage {
         target: Process::start(&setup, scenario.descriptors)?,
         honest: Vec::new(),
@@ -297,10 +317,24 @@ impl Stage {
         Peer::connect_on(network, self.seed(), claimed, to, on_message).await
     }
 
+    /// A hostile peer with this key, connected from this address. The streams of a protocol that it offers go to `service`.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub(super) async fn hostile_as(
+        &mut self,
+        secret: SecretKey,
+        from: Ipv4Addr,
+        service: Option<(Bytes, mpsc::Sender<InboundStream>)>,
+    ) -> Result<Peer, PeerError> {
+        let network = (Network::Esmeralda, Loopback::new(from));
+        let identity = claiming(secret, vec![Address::tcp(from.into(), 18_189)], 0);
+        Peer::connect_as(network, identity, service, self.target(), drop).await
+    }
+
     /// An identity that claims these addresses, which cost nobody anything.
     pub(super) fn claimed(&mut self, addresses: Vec<Address>) -> NodeIdentity {
-        let (secret, now) = (secret(self.seed()), SystemClock.now());
-        NodeIdentity::new(secret, Features::NODE, addresses, now, &mut OsEntropy.rng())
+        claiming(secret(self.seed()), addresses, 0)
     }
 
     /// Waits until `reached`, at most so long; whether it was.
@@ -337,6 +371,12 @@ impl Stage {
         });
         Ok(named.collect())
     }
+}
+
+/// An identity that claims these addresses since `ahead` seconds from now.
+pub(super) fn claiming(secret: SecretKey, addresses: Vec<Address>, ahead: i64) -> NodeIdentity {
+    let now = ShiftedClock(ahead).now();
+    NodeIdentity::new(secret, Features::NODE, addresses, now, &mut OsEntropy.rng())
 }
 
 /// Sends frames as fast as the node takes them; the number that was sent before the node hung up.

@@ -11,9 +11,9 @@ use dht_core::{
 use dht_node::{OsEntropy, SystemClock};
 use dht_stack::ByteBudget;
 use dht_transport::{
-    Config, DialError, EnqueueError, IdentityError, Medium, Queued, Tcp, Transport,
+    Config, DialError, EnqueueError, IdentityError, InboundStream, Medium, Queued, Tcp, Transport,
 };
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 
 /// Messages that wait for the node's socket. Few, so that what is sent is what the node takes.
 const QUEUE: usize = 64;
@@ -65,21 +65,34 @@ impl Peer {
     /// # Errors
     /// [`PeerError`].
     pub async fn connect_on(
-        (network, medium): (Network, impl Medium),
+        network: (Network, impl Medium),
         seed: u64,
         address: Address,
+        node: &PeerAddress,
+        on_message: impl FnMut(InboundFrame) + Send + 'static,
+    ) -> Result<Self, PeerError> {
+        let mut rng = SeededEntropy::new(seed).rng();
+        let (secret, now) = (SecretKey::random(&mut rng), SystemClock.now());
+        let identity = NodeIdentity::new(secret, Features::NODE, vec![address], now, &mut rng);
+        Self::connect_as(network, identity, None, node, on_message).await
+    }
+
+    /// As [`connect_on`](Self::connect_on), with this identity; it offers a protocol whose streams go to `service`, if any.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn connect_as(
+        (network, medium): (Network, impl Medium),
+        identity: NodeIdentity,
+        service: Option<(Bytes, mpsc::Sender<InboundStream>)>,
         node: &PeerAddress,
         mut on_message: impl FnMut(InboundFrame) + Send + 'static,
     ) -> Result<Self, PeerError> {
         let clock: SharedClock = Arc::new(SystemClock);
-        let mut rng = SeededEntropy::new(seed).rng();
-        let secret = SecretKey::random(&mut rng);
-        let now = clock.now();
-        let identity = NodeIdentity::new(secret, Features::NODE, vec![address], now, &mut rng);
         let identity = Arc::new(identity);
         let mut config = Config::default();
         config.max_queued_messages = QUEUE;
-        let (transport, mut outlets) = Transport::builder(
+        let mut builder = Transport::builder(
             Arc::clone(&identity),
             network,
             Arc::new(OsEntropy),
@@ -87,8 +100,11 @@ impl Peer {
             ByteBudget::new(16 << 20),
         )
         .config(config)
-        .medium(medium)
-        .start()?;
+        .medium(medium);
+        if let Some((protocol, streams)) = service {
+            builder = builder.serve(protocol, streams);
+        }
+        let (transport, mut outlets) = builder.start()?;
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let (mut messages, mut events) = (true, true);

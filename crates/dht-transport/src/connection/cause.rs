@@ -12,7 +12,8 @@ pub enum DialCause {
     Operator,
     /// A message or a search of the application.
     Application,
-    /// This node's own place in the network: joins, searches, requests for stored messages.
+    /// This node's own place in the network: joins, searches, requests for stored messages. A dial to a peer that was only
+    /// heard of is held to the limits for its target that dials of `Peer` have.
     Overlay,
     /// A message of a peer, which this node answers or passes on. The peer chose the target, so such a dial tries one
     /// address once, reaches no private network from a public one, and counts for the network of its target as an

@@ -98,6 +98,8 @@ impl State {
         let task = Dial {
             state: Arc::clone(self),
             cause,
+            is_led: cause == DialCause::Peer
+                || cause == DialCause::Overlay && !self.is_proven(&peer),
             key: *key,
             peer,
             addresses: addresses.to_vec(),
@@ -116,6 +118,13 @@ impl State {
     }
 }
 
+impl State {
+    fn is_proven(&self, peer: &NodeId) -> bool {
+        let known = self.upgrade.directory.find(peer);
+        known.is_some_and(|known| known.is_proven())
+    }
+}
+
 /// A connection that this node uses for more than an answer stays open.
 fn used_for(connection: Arc<Connection>, cause: DialCause) -> Arc<Connection> {
     if cause != DialCause::Peer {
@@ -128,6 +137,8 @@ fn used_for(connection: Arc<Connection>, cause: DialCause) -> Arc<Connection> {
 struct Dial {
     state: Arc<State>,
     cause: DialCause,
+    /// Whether strangers chose the addresses: a peer caused the dial, or it is the overlay's to a peer that was only heard of.
+    is_led: bool,
     key: PublicKey,
     peer: NodeId,
     addresses: Vec<Address>,
@@ -268,14 +279,14 @@ impl Dial {
         address: &Address,
     ) -> Result<(Socket, Address, Option<TargetPlace>), DialError> {
         let state = &self.state;
-        let resolved = state.targets.resolve(&state.media, address, self.cause);
+        let resolved = (state.targets).resolve(&state.media, address, self.cause, self.is_led);
         let targets = resolved.await.inspect_err(|error| {
             if *error == DialError::PrivateTarget {
                 metrics::dial_refused(self.cause, "private_target");
             }
         })?;
         let place = match targets.first() {
-            Some(target) if self.cause == DialCause::Peer => {
+            Some(target) if self.is_led => {
                 let source = state.admission.source_of(target);
                 let place = (state.targets).claim(target, source, state.upgrade.clock.now());
                 Some(place.ok_or_else(|| {

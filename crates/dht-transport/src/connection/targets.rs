@@ -27,7 +27,7 @@ use crate::{
     tasks::Panics,
 };
 
-/// Resolves addresses, and holds the dials that peers cause to their limits for each target.
+/// Resolves addresses, and holds the dials to which strangers lead to their limits for each target.
 pub(crate) struct Targets {
     names: Names,
     /// Whether targets in private networks are refused to peers.
@@ -44,14 +44,14 @@ enum TargetGroup {
     V6([u8; 6]),
 }
 
-/// Targets of the dials under way that peers cause.
+/// Targets of the dials under way to which strangers lead.
 #[derive(Default)]
 struct Busy {
     sockets: HashSet<Address>,
     groups: HashMap<TargetGroup, usize>,
 }
 
-/// The right of a dial that a peer causes to use its target, until dropped.
+/// The right of a dial to which strangers lead to use its target, until dropped.
 pub(crate) struct TargetPlace {
     busy: Arc<Mutex<Busy>>,
     target: Address,
@@ -89,10 +89,11 @@ impl Targets {
         media: &Media,
         address: &Address,
         cause: DialCause,
+        is_led: bool,
     ) -> Result<Vec<Address>, DialError> {
         let name = name_of(address).filter(|_| !media.serves(address));
         let Some(Name { kind, name, port }) = name else {
-            return self.allowed(vec![address.clone()], cause);
+            return self.allowed(vec![address.clone()], is_led);
         };
         let found = self.names.lookup(name, cause).await;
         let found = found.map_err(|_| DialError::Lookup)?;
@@ -107,16 +108,12 @@ impl Targets {
             return Err(DialError::Lookup);
         }
         targets.truncate(MAX_RESOLVED_ADDRESSES);
-        self.allowed(targets, cause)
+        self.allowed(targets, is_led)
     }
 
-    /// What a dial of this cause may use of its targets: a peer leads this node to one, which is not private.
-    fn allowed(
-        &self,
-        mut targets: Vec<Address>,
-        cause: DialCause,
-    ) -> Result<Vec<Address>, DialError> {
-        if cause == DialCause::Peer {
+    /// What a dial may use of its targets: strangers lead this node to one, which is not private.
+    fn allowed(&self, mut targets: Vec<Address>, is_led: bool) -> Result<Vec<Address>, DialError> {
+        if is_led {
             if self.is_public {
                 targets.retain(Address::is_public);
             }
@@ -128,7 +125,7 @@ impl Targets {
         Ok(targets)
     }
 
-    /// A place for a dial that a peer causes: no other to the same socket is under way, few to its network, and few were
+    /// A place for a dial to which strangers lead: no other to the same socket is under way, few to its network, and few were
     /// a moment ago. A target without a `source` counts for no network.
     pub(crate) fn claim(
         &self,
@@ -259,7 +256,8 @@ mod tests {
         cause: DialCause,
     ) -> Result<Vec<String>, DialError> {
         let media = Media(Vec::new());
-        let found = targets.resolve(&media, &address(text), cause).await?;
+        let (address, is_led) = (address(text), cause == DialCause::Peer);
+        let found = targets.resolve(&media, &address, cause, is_led).await?;
         Ok(found.iter().map(ToString::to_string).collect())
     }
 

@@ -11,10 +11,12 @@ use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dht_core::{
-    Address, AddressPolicy, Entropy, Features, ManualClock, Network, NodeId, NodeIdentity,
+    Address, AddressPolicy, Claim, Entropy, Features, ManualClock, Network, NodeId, NodeIdentity,
     PublicKey, SecretKey, SeededEntropy, Severity, test_util::NOW,
 };
-use dht_peers::{Ban, Directory, InboundFrame, PeerRecord, policy::Offence, test_util::BanLog};
+use dht_peers::{
+    Ban, ClaimChannel, Directory, InboundFrame, PeerRecord, policy::Offence, test_util::BanLog,
+};
 use dht_stack::ByteBudget;
 use dht_transport::{
     Builder, Config, ConnectionEvent, IdentityRules, InboundStream, Medium, Memory, Outlets, Tcp,
@@ -167,6 +169,22 @@ impl Node {
     pub fn knows_at(&self, key: &PublicKey, addresses: impl IntoIterator<Item = Address>) {
         let record = PeerRecord::seed(*key, Features::NODE, addresses, NOW);
         self.directory.add_or_update(record, NOW);
+    }
+
+    /// Makes a peer heard of here, by its claim of this address.
+    pub fn hears_of(&self, peer: &NodeIdentity, address: Address) {
+        let mut rng = SeededEntropy::new(1).rng();
+        let key = *peer.public_key();
+        let claim = Claim::sign(
+            peer.secret_key(),
+            vec![address],
+            Features::NODE,
+            NOW,
+            &mut rng,
+        );
+        let via = ClaimChannel::Peer(self.id());
+        let record = PeerRecord::from_claim(key, Arc::new(claim), via, NOW);
+        self.directory.hear(record, &self.id(), NOW);
     }
 
     /// Bans a peer here for an hour.

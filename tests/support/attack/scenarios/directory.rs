@@ -4,11 +4,23 @@ use bytes::Bytes;
 use dht_core::Address;
 use dht_transport::BoxFuture;
 
-use super::super::stage::{Scenario, Stage, pump};
+use tokio::task::JoinSet;
+
+use super::super::stage::{Scenario, Stage, claiming, pump};
 use crate::{
     frames,
     loopback::{ip, silent},
+    target::secret,
 };
+
+/// Networks from which invented peers are handed over.
+const NETWORKS: u8 = 8;
+
+/// Seed of the first invented key.
+const INVENTED: u64 = 1 << 42;
+
+/// Most peers that a node may know after a million were told of: what its memory setting has room for.
+const MOST_KNOWN: usize = 30_000;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
@@ -22,6 +34,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         memory,
     )
     .within_mib(48.0),
+    Scenario::new(
+        "invented-peers",
+        "eight networks hand over joins of a million keys, each at another address",
+        invented,
+    ),
     Scenario::new(
         "region-by-joins",
         "joins of unreachable keys, some closer to an offline recipient than the node",
@@ -84,6 +101,45 @@ fn memory(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
         }
         let known = stage.status()?.known;
         stage.check(format!("{known} peers known"), known > 100);
+        stage.newcomers_are_served(2).await
+    })
+}
+
+fn invented(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let to = stage.target().clone();
+        let friend = stage.honest(ip(10, 0, 1), 0).await?;
+        let served = friend.is_served(&to).await;
+        let address = friend.node().peer_address();
+        friend.node().remove_peer(&to.public_key.node_id());
+        stage.check("the friend is known", served);
+        let count = stage.scale(1_000_000, 4_000);
+        let mut floods = JoinSet::new();
+        for group in 0..NETWORKS {
+            let peer = stage.hostile(ip(66 + group, 1, 1)).await?;
+            let each = count as u64 / u64::from(NETWORKS);
+            floods.spawn(async move {
+                let joins = (0..each).map_while(|at| {
+                    let [.., a, b, c] = at.to_be_bytes();
+                    let address = Address::tcp(ip(a ^ group, b, c).into(), 18_189);
+                    let key = secret(INVENTED + u64::from(group) * each + at);
+                    frames::join(&claiming(key, vec![address], 0), at, &[]).ok()
+                });
+                pump(&peer, joins).await
+            });
+        }
+        let mut sent = 0;
+        while let Some(flood) = floods.join_next().await {
+            sent += flood??;
+        }
+        stage.check(format!("{sent}/{count} joins sent"), sent == count);
+        let known = stage.status()?.known;
+        stage.check(
+            format!("{known} of {MOST_KNOWN} peers known"),
+            (100..=MOST_KNOWN).contains(&known),
+        );
+        let known = stage.process().knows(&address.public_key)?;
+        stage.check("and is still known", known);
         stage.newcomers_are_served(2).await
     })
 }

@@ -18,6 +18,9 @@ use crate::{frames, loopback::ip, target::PANIC};
 /// Open files of a node that is to run out of them.
 const DESCRIPTORS: u32 = 96;
 
+/// Open files of a node that has as many connections as they allow.
+const FEW_DESCRIPTORS: u32 = 256;
+
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
         "panicking-judge",
@@ -31,6 +34,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         full_descriptors,
     )
     .with_descriptors(DESCRIPTORS),
+    Scenario::new(
+        "descriptors-by-peers",
+        "more authenticated peers, each of another network, than the node may have open files",
+        descriptors_by_peers,
+    )
+    .that_fits(FEW_DESCRIPTORS),
 ];
 
 fn panicking_judge(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
@@ -89,5 +98,30 @@ fn full_descriptors(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
         );
         drop(sockets);
         stage.newcomers_are_served(4).await
+    })
+}
+
+fn descriptors_by_peers(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let count = FEW_DESCRIPTORS + 44;
+        let mut peers = Vec::new();
+        let mut most = 0;
+        for at in 0..count {
+            let from = ip(66, u8::try_from(at % 150)?, u8::try_from(at / 150 + 1)?);
+            peers.extend(stage.hostile(from).await.ok());
+            most = stage.process().descriptors().max(most);
+        }
+        stage.check(
+            format!("{}/{count} peers let in", peers.len()),
+            peers.len() > FEW_DESCRIPTORS as usize / 2,
+        );
+        // While they hold on.
+        stage.newcomers_are_served(4).await?;
+        most = stage.process().descriptors().max(most);
+        stage.check(
+            format!("{most} of {FEW_DESCRIPTORS} descriptors"),
+            most > 100 && most < FEW_DESCRIPTORS as usize,
+        );
+        Ok(())
     })
 }
