@@ -302,6 +302,7 @@ fn row(delivered: Delivered) -> NewRow {
     NewRow {
         received_at: test_util::NOW,
         origin: delivered.origin,
+        origin_is_proven: true,
         message_type: 1,
         payload: delivered.parts.get(1).cloned().unwrap_or_default(),
         via: delivered.source.node_id,

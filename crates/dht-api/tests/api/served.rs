@@ -116,6 +116,7 @@ impl Served {
             let row = NewRow {
                 received_at: SystemClock.now(),
                 origin: Some(key()),
+                origin_is_proven: true,
                 message_type: 7,
                 payload: payload.into(),
                 via: NodeId::default(),

@@ -62,7 +62,7 @@ pub(crate) fn victim<T>(mut candidates: Vec<Candidate<T>>) -> Option<T> {
     let mut groups = HashMap::<_, (HashSet<NodeId>, Instant)>::new();
     for candidate in &candidates {
         let group = groups.entry(candidate.group);
-        let (peers, youngest) = group.or_insert((HashSet::new(), candidate.since));
+        let (peers, youngest) = group.or_insert_with(|| (HashSet::new(), candidate.since));
         peers.insert(candidate.peer);
         *youngest = (*youngest).max(candidate.since);
     }

@@ -14,9 +14,7 @@ use dht_core::{
     Address, AddressPolicy, Claim, Entropy, Features, ManualClock, Network, NodeId, NodeIdentity,
     PublicKey, SecretKey, SeededEntropy, Severity, test_util::NOW,
 };
-use dht_peers::{
-    Ban, ClaimChannel, Directory, InboundFrame, PeerRecord, policy::Offence, test_util::BanLog,
-};
+use dht_peers::{Ban, Directory, InboundFrame, PeerRecord, policy::Offence, test_util::BanLog};
 use dht_stack::ByteBudget;
 use dht_transport::{
     Builder, Config, ConnectionEvent, IdentityRules, InboundStream, Medium, Memory, Outlets, Tcp,
@@ -182,8 +180,7 @@ impl Node {
             NOW,
             &mut rng,
         );
-        let via = ClaimChannel::Peer(self.id());
-        let record = PeerRecord::from_claim(key, Arc::new(claim), via, NOW);
+        let record = PeerRecord::from_claim(key, Arc::new(claim), NOW);
         self.directory.hear(record, &self.id(), NOW);
     }
 
