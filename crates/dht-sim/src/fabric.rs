@@ -10,7 +10,9 @@ use std::{
     fmt,
     future::pending,
     io,
+    iter::Sum,
     net::{IpAddr, Ipv4Addr},
+    ops::Sub,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -73,7 +75,7 @@ impl Default for Weather {
     }
 }
 
-/// Numbers over a whole run.
+/// What one host did since the start of a run, or all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes written to sockets.
@@ -100,7 +102,6 @@ struct State {
     by_address: BTreeMap<IpAddr, HostId>,
     links: BTreeMap<u64, Weak<Link>>,
     next_link: u64,
-    traffic: Traffic,
 }
 
 /// State of one host.
@@ -117,7 +118,7 @@ struct Place {
     next_port: u16,
     /// Until when its uplink is busy.
     busy_until: Instant,
-    sent: u64,
+    traffic: Traffic,
 }
 
 /// A host's interface to the network, as the [`Medium`] of its node.
@@ -132,6 +133,31 @@ struct Listener {
     port: u16,
     address: IpAddr,
     incoming: mpsc::Receiver<(End, IpAddr, u16)>,
+}
+
+// === impl Traffic ===
+
+impl Sum for Traffic {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            bytes: sum.bytes + one.bytes,
+            dials: sum.dials + one.dials,
+            connected: sum.connected + one.connected,
+        })
+    }
+}
+
+impl Sub for Traffic {
+    type Output = Self;
+
+    /// What happened between two moments.
+    fn sub(self, before: Self) -> Self {
+        Self {
+            bytes: self.bytes - before.bytes,
+            dials: self.dials - before.dials,
+            connected: self.connected - before.connected,
+        }
+    }
 }
 
 // === impl Fabric ===
@@ -149,7 +175,6 @@ impl Fabric {
                 by_address: BTreeMap::new(),
                 links: BTreeMap::new(),
                 next_link: 0,
-                traffic: Traffic::default(),
             }),
         }))
     }
@@ -172,7 +197,7 @@ impl Fabric {
                 listeners: BTreeMap::new(),
                 next_port: 40_000,
                 busy_until: Instant::now(),
-                sent: 0,
+                traffic: Traffic::default(),
             },
         );
         host
@@ -243,21 +268,19 @@ impl Fabric {
         self.0.log.record(format_args!("reset {}", host.0));
     }
 
-    /// Numbers since the start.
+    /// What all hosts did since the start.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
-        self.0.state.lock().traffic
+        let state = self.0.state.lock();
+        state.hosts.values().map(|place| place.traffic).sum()
     }
 
-    /// Bytes that a host has sent.
+    /// What a host did since the start.
     #[must_use]
-    pub fn sent_by(&self, host: HostId) -> u64 {
-        self.0
-            .state
-            .lock()
-            .hosts
-            .get(&host)
-            .map_or(0, |place| place.sent)
+    pub fn traffic_of(&self, host: HostId) -> Traffic {
+        let state = self.0.state.lock();
+        let place = state.hosts.get(&host);
+        place.map_or_else(Traffic::default, |place| place.traffic)
     }
 
     /// The address of a host.
@@ -322,14 +345,8 @@ impl Fabric {
     }
 
     fn wrote(&self, link: &Link, side: usize, bytes: &[u8]) {
-        let mut state = self.0.state.lock();
-        state.traffic.bytes += bytes.len() as u64;
-        if let Some(place) = link
-            .hosts
-            .get(side)
-            .and_then(|host| state.hosts.get_mut(host))
-        {
-            place.sent += bytes.len() as u64;
+        if let Some(host) = link.hosts.get(side) {
+            self.change(*host, |place| place.traffic.bytes += bytes.len() as u64);
         }
         let hash = blake2b_simd::Params::new().hash_length(8).hash(bytes);
         let (id, length) = (link.id, bytes.len());
@@ -345,8 +362,10 @@ impl Fabric {
     async fn dial(&self, from: HostId, ip: IpAddr, port: u16) -> io::Result<Socket> {
         let (host, tries) = {
             let state = &mut *self.0.state.lock();
-            state.traffic.dials += 1;
-            if !state.hosts.get(&from).is_some_and(|place| place.is_up) {
+            let place = state.hosts.get_mut(&from);
+            let place = place.ok_or(io::ErrorKind::NetworkUnreachable)?;
+            place.traffic.dials += 1;
+            if !place.is_up {
                 return Err(io::ErrorKind::NetworkUnreachable.into());
             }
             (
@@ -377,7 +396,7 @@ impl Fabric {
         if !taken {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        self.0.state.lock().traffic.connected += 1;
+        self.change(from, |place| place.traffic.connected += 1);
         self.0
             .log
             .record(format_args!("connected {} {}-{}", link.id, from.0, to.0));

@@ -18,6 +18,9 @@ struct Flags {
     /// Seed from which everything follows.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Number of seeds to play each scenario with, one after the other from --seed on.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -66,7 +69,11 @@ fn play(flags: &Flags) -> anyhow::Result<bool> {
         bail!("no scenario is called {name}; --list shows all");
     }
     let mut held = true;
-    for scenario in scenarios {
+    let seeds = (0..flags.seeds).map(|next| flags.seed.saturating_add(next));
+    let plays = scenarios
+        .into_iter()
+        .flat_map(|scenario| seeds.clone().map(move |seed| (scenario, seed)));
+    for (scenario, seed) in plays {
         let trace = match &flags.trace {
             Some(path) => Some(Box::new(BufWriter::new(File::create(path)?)) as _),
             None => None,
@@ -74,7 +81,7 @@ fn play(flags: &Flags) -> anyhow::Result<bool> {
         let clock = std::time::Instant::now();
         let outcome = scenario.run(Settings {
             nodes: flags.nodes,
-            seed: flags.seed,
+            seed,
             short: flags.quick,
             trace,
             progress: Box::new(|at, what| eprintln!("{:>8.1} s  {what}", at.as_secs_f64())),

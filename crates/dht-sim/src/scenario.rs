@@ -4,6 +4,7 @@ mod churn;
 mod converge;
 mod eclipse;
 mod heal;
+mod idle;
 mod mesh;
 mod messages;
 
@@ -16,10 +17,13 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{fabric::Weather, world::World};
+use crate::{
+    fabric::{Traffic, Weather},
+    world::World,
+};
 
 /// Every scenario.
-pub const SCENARIOS: [Scenario; 5] = [
+pub const SCENARIOS: [Scenario; 6] = [
     Scenario {
         name: "messages",
         what: "every node knows three others; messages between random pairs, with loss, a cut and resets on the way",
@@ -43,6 +47,12 @@ pub const SCENARIOS: [Scenario; 5] = [
         what: "a third dies in silence and returns, a partition of ten minutes, an interface gone, the seed gone for good",
         nodes: 60,
         play: |run| Box::pin(heal::play(run)),
+    },
+    Scenario {
+        name: "idle",
+        what: "every node knows one seed; then nothing happens for an hour, which costs few bytes and dials",
+        nodes: 60,
+        play: |run| Box::pin(idle::play(run)),
     },
     Scenario {
         name: "eclipse",
@@ -256,6 +266,14 @@ impl Run {
             let value = quantile(&delivered.latencies, share);
             self.number(name, value.as_secs_f64() * 1e3);
         }
+    }
+
+    /// What each node did since the start.
+    fn traffic_of_nodes(&self) -> anyhow::Result<Vec<Traffic>> {
+        let hosts = (0..self.world.len()).map(|node| self.world.identity(node));
+        let fabric = &self.world.fabric;
+        let traffic = hosts.map(|it| Ok(fabric.traffic_of(it?.host)));
+        traffic.collect()
     }
 
     fn count_traffic(&mut self) {
