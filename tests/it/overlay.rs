@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use dht_core::{Address, Clock, PeerAddress, SecretKey, SeededEntropy, UnixSeconds};
 use dht_node::{Config, Event, Node, OverlayConfig, OverlayNotice, OverlayStatus, OverlaySummary};
-use dht_transport::Memory;
+use dht_transport::{Medium as _, Memory};
 use tokio::time::{Instant, sleep};
 
 /// Wall-clock time that passes as the timers do.
@@ -53,14 +53,14 @@ impl Net {
         }
     }
 
-    /// Starts the node at this place, which knows one other.
-    async fn start(&mut self, place: usize, seed: Option<usize>) {
+    /// Starts the node at this place, which begins at these others.
+    async fn start(&mut self, place: usize, seeds: impl IntoIterator<Item = usize>) {
         let mut transport = dht_transport::Config::default();
         transport.identity.addresses.allow_test = true;
         let config = Config {
             transport,
             listen: vec![address(place)],
-            peers: seed.map(peer_address).into_iter().collect(),
+            seeds: seeds.into_iter().map(peer_address).collect(),
             overlay: self.overlay.clone(),
             memory_mib: 64,
             ..Config::default()
@@ -132,6 +132,16 @@ async fn nodes_converge_from_one_seed() {
     };
     assert!(net.summaries().iter().all(is_online));
     net.all_find_each_other().await;
+}
+
+/// A seed that takes connections and never says a word discards nothing of what another one tells.
+#[tokio::test(start_paused = true)]
+async fn silent_seed_delays_nobody() {
+    let mut net = Net::of(8, 4, 2).await;
+    net.fills(4, 2, 30).await;
+    let _silent = net.memory.listen(&address(100)).await.unwrap();
+    net.start(8, [100, 0]).await;
+    net.fills(4, 2, 10).await;
 }
 
 /// The pools hold the nearest nodes, whoever came first.

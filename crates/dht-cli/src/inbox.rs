@@ -199,19 +199,14 @@ impl Ask {
     ) -> Result<FetchReport, Failure> {
         let limit = Duration::from_secs(self.timeout);
         let fetching = async {
-            let configured = match session.own {
-                // Which is connected to them anyway.
-                None => Vec::new(),
-                Some(_) => home.config()?.peers,
-            };
-            let peers = configured.iter().chain(&self.peer);
-            if session.own.is_some() && peers.clone().next().is_none() {
+            let config = home.config()?;
+            if session.own.is_some() && config.names_nobody() && self.peer.is_empty() {
                 return Err(Failure::config(
-                    "no node to ask; name one with --peer, or set peers in the configuration"
+                    "no node to ask; name one with --peer, or set peers or seeds in the configuration"
                         .to_owned(),
                 ));
             }
-            session.reach(peers).await?;
+            session.reach_configured(&config, &self.peer).await?;
             let fetched = session.client.fetch().await;
             fetched.map_err(|error| refused(&error))
         };

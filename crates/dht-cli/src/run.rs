@@ -22,6 +22,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  dht-node run --home a --listen /ip4/0.0.0.0/tcp/18189 --log info\n  \
+    dht-node run --home a --seed KEY::ADDR     # joins the network of that node, and stays in it\n  \
     DHT_NODE_API_METRICS=127.0.0.1:9100 dht-node run --home a     # /metrics, /healthy, /ready\n  \
     curl --unix-socket a/api.sock http://localhost/v1/status      # the API: see docs/api.md\n  \
     kill -HUP PID     # reads config.toml again: takes the log filter, rates, limits of\n                      # connections and bans; names what needs a restart\n\n\

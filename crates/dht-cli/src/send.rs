@@ -111,7 +111,7 @@ impl Send {
         message.ttl_seconds = Some(self.ttl);
         message.key.clone_from(&self.key);
         let home = self.home.home();
-        if self.to.peer.is_none() && home.config()?.peers.is_empty() {
+        if self.to.peer.is_none() && home.config()?.names_nobody() {
             signals::or_interrupted(appearance(&home)).await?;
         }
         let sending =
@@ -170,15 +170,12 @@ impl Send {
     /// Connects to the recipient at the address given; why it is not reached if other nodes may reach it. A short-lived
     /// node also connects to the configured peers.
     async fn prepare(&self, home: &Home, session: &Session) -> Result<Option<Failure>, Failure> {
-        let configured = match session.own {
-            None => Vec::new(),
-            Some(_) => home.config()?.peers,
-        };
-        let is_alone = session.own.is_some() && configured.is_empty();
+        let config = home.config()?;
+        let is_alone = session.own.is_some() && config.names_nobody();
         let dial_failure = match &self.to.peer {
             None if is_alone && self.to.key != own_key(&session.client).await? => {
                 return Err(Failure::config(
-                    "no node to ask for the recipient; name its address with --to KEY::ADDR, or set peers in the configuration"
+                    "no node to ask for the recipient; name its address with --to KEY::ADDR, or set peers or seeds in the configuration"
                         .to_owned(),
                 ));
             }
@@ -189,7 +186,7 @@ impl Send {
             },
             None => None,
         };
-        session.reach(configured.iter()).await?;
+        session.reach_configured(&config, &[]).await?;
         Ok(dial_failure)
     }
 

@@ -4,6 +4,8 @@ use std::{path::Path, time::Duration};
 
 use dht_api::{Client, ClientError, types::ErrorCode};
 use dht_core::{PeerAddress, SecretKey};
+use dht_node::Config;
+use futures::future::select_ok;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -78,6 +80,30 @@ impl Session {
 }
 
 impl Session {
+    /// Connects to the `named` peers, and a short-lived node to the peers of its settings as well; if there are none, or none is
+    /// reached, to the first of its seeds that answers.
+    pub(crate) async fn reach_configured(
+        &self,
+        config: &Config,
+        named: &[PeerAddress],
+    ) -> Result<(), Failure> {
+        // The node of another process connects to its own.
+        let (peers, seeds) = match self.own {
+            Some(_) => (&*config.peers, &*config.seeds),
+            None => (&[][..], &[][..]),
+        };
+        let reached = self.reach(peers.iter().chain(named)).await;
+        let is_alone = reached.is_err() || (peers.is_empty() && named.is_empty());
+        if seeds.is_empty() || !is_alone {
+            return reached;
+        }
+        let dials = seeds.iter().map(|seed| {
+            let dial = self.client.ping(seed.to_string());
+            Box::pin(async move { dial.await.map_err(|error| refused(&error)) })
+        });
+        select_ok(dials).await.map(|_reached| ())
+    }
+
     /// Connects to peers; the failure of the last one if none is reached.
     pub(crate) async fn reach(
         &self,
@@ -194,8 +220,10 @@ async fn check_flags(home: &Home, client: &Client) -> Result<(), Failure> {
         let value = serde_json::to_value(value).unwrap_or_default();
         if settings.config.get(key) != Some(&value) {
             return Err(Failure::usage(format!(
-                "the node that runs on {} has another value for {key}; leave --{key} out, or stop the node",
-                home.path().display()
+                "the node that runs on {} has another value for {key}; leave --{} out, or stop the node",
+                home.path().display(),
+                // A flag that is given for each item has no plural.
+                key.strip_suffix('s').unwrap_or(key)
             )));
         }
     }

@@ -170,6 +170,12 @@ impl Builder {
         self
     }
 
+    /// Adds a node at which this one begins when it knows no other; see [`Config::seeds`].
+    pub fn seed(mut self, seed: PeerAddress) -> Self {
+        self.config.seeds.push(seed);
+        self
+    }
+
     /// Whether the node, if it is a full one, finds peers and stays connected to some by itself. It does by default.
     #[cfg(feature = "overlay")]
     pub const fn overlay(mut self, enabled: bool) -> Self {

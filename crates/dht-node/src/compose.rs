@@ -278,7 +278,7 @@ impl Builder {
             node.saf.listen();
         }
         node.ban_listed(&[], &config.banned);
-        for peer in &config.peers {
+        for peer in config.peers.iter().chain(&config.seeds) {
             node.add_peer(peer);
         }
         if !config.peers.is_empty() {
@@ -351,11 +351,9 @@ impl Builder {
     ) -> Option<crate::overlay::Overlay> {
         let runs = self.config.overlay.enabled && self.claim.is_none();
         let is_full = self.features == dht_core::Features::NODE;
-        let seeds = self
-            .config
-            .peers
-            .iter()
-            .map(|peer| peer.public_key.node_id());
+        let Config { peers, seeds, .. } = &self.config;
+        let seeds = peers.iter().chain(seeds);
+        let seeds = seeds.map(|peer| peer.public_key.node_id());
         (runs && is_full).then(|| {
             let (config, seeds) = (&self.config.overlay, seeds.collect());
             crate::overlay::Overlay::new(config, seeds, peers.clone(), outbound.clone())

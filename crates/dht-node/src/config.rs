@@ -20,6 +20,9 @@ pub const DEFAULT_MEMORY_MIB: usize = 256;
 /// Address that a node listens on by default: loopback, with the port of stock nodes.
 pub const DEFAULT_LISTEN: &str = "/ip4/127.0.0.1/tcp/18189";
 
+/// Most seeds of a node: the peers that the operator named leave the directory for no others.
+pub const MAX_SEEDS: usize = 100;
+
 /// Settings of a node. Reads and writes the file `config.toml`, in which every key is optional and an unknown key is an
 /// error.
 ///
@@ -47,6 +50,10 @@ pub struct Config {
     /// Peers that the node stays connected to, as `KEY::ADDRESS`.
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub peers: Vec<PeerAddress>,
+    /// Nodes at which a full node begins when it knows no other, or loses all, as `KEY::ADDRESS`, at most [`MAX_SEEDS`]. It asks them
+    /// for others and does not stay connected to them.
+    #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
+    pub seeds: Vec<PeerAddress>,
     /// Peers that are banned for as long as they are listed, by public key.
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub banned: Vec<PublicKey>,
@@ -136,6 +143,7 @@ impl Config {
         const MOST: u64 = u32::MAX as u64;
         let (copies, flood) = (self.allowed_occurrences, self.flood_messages);
         OutOfRange::check("memory_mib", self.memory_mib as u64, 1..=1 << 20)?;
+        OutOfRange::check("seeds", self.seeds.len() as u64, 0..=MAX_SEEDS as u64)?;
         OutOfRange::check("discovery_seconds", self.discovery_seconds, 0..=DAY)?;
         OutOfRange::check("allowed_occurrences", copies.into(), 1..=MOST)?;
         OutOfRange::check("flood_messages", flood.into(), 1..=MOST)?;
@@ -188,6 +196,13 @@ impl Config {
         self.public_addresses.is_empty() && self.listen.iter().any(is_unspecified)
     }
 
+    /// Whether a node with these settings is told of no node that it could dial: it waits until others connect, as the first of its
+    /// network does.
+    #[must_use]
+    pub fn names_nobody(&self) -> bool {
+        self.peers.is_empty() && self.seeds.is_empty()
+    }
+
     /// The features that a node with these settings has of those it is meant to have: one that stores nothing for others
     /// does not announce that it does.
     pub(crate) fn features(&self, meant: Features) -> Features {
@@ -206,6 +221,7 @@ impl Default for Config {
             listen: DEFAULT_LISTEN.parse().into_iter().collect(),
             public_addresses: Vec::new(),
             peers: Vec::new(),
+            seeds: Vec::new(),
             banned: Vec::new(),
             memory_mib: DEFAULT_MEMORY_MIB,
             discovery_seconds: DISCOVERY_SECONDS,

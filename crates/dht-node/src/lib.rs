@@ -57,7 +57,7 @@ mod validator;
 
 pub use builder::{Builder, StartError};
 pub use channels::{EVENT_CAPACITY, INBOX_CAPACITY, channels};
-pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB, RELOADABLE};
+pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB, MAX_SEEDS, RELOADABLE};
 pub use counters::{Drops, Stats};
 pub use dht_core::{DeliveryError, DialFailure};
 pub use dht_core::{Message, OsEntropy, SystemClock};

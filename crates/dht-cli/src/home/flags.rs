@@ -1,7 +1,7 @@
 //! Flags of commands that start a node on a home: they override settings of it.
 
 use clap::Args;
-use dht_core::{Address, Network};
+use dht_core::{Address, Network, PeerAddress};
 
 use super::Home;
 use crate::settings::check_listen;
@@ -25,6 +25,19 @@ pub(crate) struct ListeningHome {
     /// free port.
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     listen: Vec<Address>,
+    /// Node to begin at when no other is known, instead of the configured ones; may be given several times.
+    #[arg(long, value_name = "KEY::ADDR")]
+    seed: Vec<PeerAddress>,
+}
+
+impl Home {
+    /// Overrides a setting that is a list, unless there is nothing to put in it.
+    fn set_list(&mut self, key: &str, values: &[impl ToString]) {
+        if !values.is_empty() {
+            let values: Vec<_> = values.iter().map(ToString::to_string).collect();
+            self.flags.insert(key.to_owned(), values.into());
+        }
+    }
 }
 
 impl DialingHome {
@@ -43,11 +56,8 @@ impl ListeningHome {
     /// The home with the settings that the flags override.
     pub(crate) fn home(&self) -> Home {
         let mut home = self.home.home();
-        if !self.listen.is_empty() {
-            let addresses = self.listen.iter().map(ToString::to_string);
-            let addresses = addresses.collect::<Vec<_>>().into();
-            home.flags.insert("listen".to_owned(), addresses);
-        }
+        home.set_list("listen", &self.listen);
+        home.set_list("seeds", &self.seed);
         home
     }
 }
