@@ -6,7 +6,7 @@ mod check;
 use std::{collections::BTreeMap, fs, io, path::Path};
 
 use dht_core::{Address, DnsKind, Host, OutOfRange};
-use dht_node::Config;
+use dht_node::{Config, DEFAULT_DNS_SEEDS};
 use serde::Deserialize as _;
 use toml::{Table, Value};
 
@@ -25,6 +25,8 @@ const PREFIX: &str = "DHT_NODE_";
 const HOME: &str = "DHT_NODE_HOME";
 /// Key of the log filter.
 const LOG: &str = "log";
+/// Key of the names of seeds.
+const DNS_SEEDS: &str = "dns_seeds";
 /// Key of the section of the local API.
 const API: &str = "api";
 
@@ -231,7 +233,11 @@ fn parse(mut table: Table) -> Result<Settings, String> {
         None => ApiSettings::default(),
         Some(section) => ApiSettings::deserialize(section).map_err(message)?,
     };
-    let node = Config::deserialize(table).map_err(message)?;
+    let names_seeds = table.contains_key(DNS_SEEDS);
+    let mut node = Config::deserialize(table).map_err(message)?;
+    if !names_seeds {
+        node.dns_seeds = default_node().dns_seeds;
+    }
     node.listen.iter().try_for_each(check_listen)?;
     Ok(Settings { node, api, log })
 }
@@ -253,10 +259,18 @@ pub(crate) fn check_listen(address: &Address) -> Result<(), String> {
     }
 }
 
+/// The default settings of a node: the library looks up no names by itself.
+fn default_node() -> Config {
+    Config {
+        dns_seeds: vec![DEFAULT_DNS_SEEDS.to_owned()],
+        ..Config::default()
+    }
+}
+
 /// The default of every setting.
 fn defaults() -> Table {
     let defaults = Settings {
-        node: Config::default(),
+        node: default_node(),
         api: ApiSettings::default(),
         log: None,
     };

@@ -351,12 +351,8 @@ impl Builder {
     ) -> Option<crate::overlay::Overlay> {
         let runs = self.config.overlay.enabled && self.claim.is_none();
         let is_full = self.features == dht_core::Features::NODE;
-        let Config { peers, seeds, .. } = &self.config;
-        let seeds = peers.iter().chain(seeds);
-        let seeds = seeds.map(|peer| peer.public_key.node_id());
         (runs && is_full).then(|| {
-            let (config, seeds) = (&self.config.overlay, seeds.collect());
-            crate::overlay::Overlay::new(config, seeds, peers.clone(), outbound.clone())
+            crate::overlay::Overlay::new(&self.config, peers.clone(), outbound.clone())
         })
     }
 

@@ -54,6 +54,16 @@ pub struct Config {
     /// for others and does not stay connected to them.
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub seeds: Vec<PeerAddress>,
+    /// Names whose TXT records in DNS are further seeds, looked up when neither these nor known peers answer, at most 16. The name of
+    /// the network replaces `{network}`; such names are not looked up in a local network. Defaults to
+    /// [`DEFAULT_DNS_SEEDS`](crate::DEFAULT_DNS_SEEDS).
+    #[cfg(feature = "dns-seeds")]
+    pub dns_seeds: Vec<String>,
+    /// Name servers that are asked for [`dns_seeds`](Self::dns_seeds), as `9.9.9.9:53`, at most 3; those of the operating system if
+    /// there are none.
+    #[cfg(feature = "dns-seeds")]
+    #[serde(deserialize_with = "crate::dns_seeds::parse_servers")]
+    pub dns_servers: Vec<std::net::SocketAddr>,
     /// Peers that are banned for as long as they are listed, by public key.
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub banned: Vec<PublicKey>,
@@ -144,6 +154,8 @@ impl Config {
         let (copies, flood) = (self.allowed_occurrences, self.flood_messages);
         OutOfRange::check("memory_mib", self.memory_mib as u64, 1..=1 << 20)?;
         OutOfRange::check("seeds", self.seeds.len() as u64, 0..=MAX_SEEDS as u64)?;
+        #[cfg(feature = "dns-seeds")]
+        crate::dns_seeds::validate(self)?;
         OutOfRange::check("discovery_seconds", self.discovery_seconds, 0..=DAY)?;
         OutOfRange::check("allowed_occurrences", copies.into(), 1..=MOST)?;
         OutOfRange::check("flood_messages", flood.into(), 1..=MOST)?;
@@ -200,7 +212,20 @@ impl Config {
     /// network does.
     #[must_use]
     pub fn names_nobody(&self) -> bool {
-        self.peers.is_empty() && self.seeds.is_empty()
+        self.peers.is_empty() && self.seeds.is_empty() && self.seed_names().is_empty()
+    }
+
+    /// The names of seeds in the network of this node.
+    #[cfg(feature = "dns-seeds")]
+    pub(crate) fn seed_names(&self) -> Vec<String> {
+        crate::dns_seeds::names(self)
+    }
+
+    /// Without the feature `dns-seeds` none is looked up.
+    #[cfg(not(feature = "dns-seeds"))]
+    #[expect(clippy::unused_self, reason = "with the feature, settings name them")]
+    pub(crate) const fn seed_names(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// The features that a node with these settings has of those it is meant to have: one that stores nothing for others
@@ -222,6 +247,10 @@ impl Default for Config {
             public_addresses: Vec::new(),
             peers: Vec::new(),
             seeds: Vec::new(),
+            #[cfg(feature = "dns-seeds")]
+            dns_seeds: vec![crate::dns_seeds::DEFAULT_DNS_SEEDS.to_owned()],
+            #[cfg(feature = "dns-seeds")]
+            dns_servers: Vec::new(),
             banned: Vec::new(),
             memory_mib: DEFAULT_MEMORY_MIB,
             discovery_seconds: DISCOVERY_SECONDS,

@@ -35,6 +35,8 @@ mod config;
 mod connection_watch;
 mod counters;
 mod discovery;
+#[cfg(feature = "dns-seeds")]
+mod dns_seeds;
 mod events;
 mod home;
 mod inbox;
@@ -58,6 +60,8 @@ mod validator;
 pub use builder::{Builder, StartError};
 pub use channels::{EVENT_CAPACITY, INBOX_CAPACITY, channels};
 pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB, MAX_SEEDS, RELOADABLE};
+#[cfg(feature = "dns-seeds")]
+pub use dns_seeds::DEFAULT_DNS_SEEDS;
 pub use counters::{Drops, Stats};
 pub use dht_core::{DeliveryError, DialFailure};
 pub use dht_core::{Message, OsEntropy, SystemClock};

@@ -13,6 +13,8 @@ pub fn describe_metrics() {
         dht_overlay::describe_metrics();
         dht_rpc::describe_metrics();
     }
+    #[cfg(feature = "dns-seeds")]
+    crate::dns_seeds::describe_metrics();
     #[cfg(feature = "tor")]
     dht_tor::describe_metrics();
     #[cfg(feature = "saf")]

@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use dht_core::{Clock as _, Entropy as _, Features, NodeId};
 use dht_outbound::Outbound;
 use dht_overlay::{
-    Config, DialOutcome, Driver, Notice, OverlayEvent, Ports, Summary,
+    DialOutcome, Driver, Notice, OverlayEvent, Ports, Starts, Summary,
     lookup::SyncNetwork,
     sync::{Learner, PEER_SYNC_PROTOCOL, SyncCaller, peer_sync_server},
 };
@@ -17,6 +17,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     channels,
+    config::Config,
     connection_watch::{ConnectionWatch, OverlayEvents},
     events::Event,
     shared::Shared,
@@ -34,6 +35,8 @@ struct NodePorts {
     peers: ConnectionWatch,
     outbound: Outbound,
     summary: Arc<Mutex<Summary>>,
+    #[cfg(feature = "dns-seeds")]
+    dns: crate::dns_seeds::DnsSeeds,
 }
 
 /// Streams on which peers ask for peers.
@@ -101,16 +104,16 @@ pub(crate) fn events() -> (OverlayEvents, mpsc::Receiver<OverlayEvent>) {
 }
 
 impl Overlay {
-    pub(crate) fn new(
-        config: &Config,
-        seeds: Vec<NodeId>,
-        peers: ConnectionWatch,
-        outbound: Outbound,
-    ) -> Self {
+    pub(crate) fn new(config: &Config, peers: ConnectionWatch, outbound: Outbound) -> Self {
         let shared = peers.shared.clone();
         let (me, at) = (*shared.directory.me(), Instant::now());
         let anchors = shared.directory.anchors(shared.clock.now());
-        let anchors: Vec<_> = anchors.iter().map(|peer| *peer.node_id()).collect();
+        let named = config.peers.iter().chain(&config.seeds);
+        let starts = Starts {
+            anchors: anchors.iter().map(|peer| *peer.node_id()).collect(),
+            seeds: named.map(|peer| peer.public_key.node_id()).collect(),
+            names: config.seed_names(),
+        };
         let summary = Arc::default();
         let learner = Learner {
             directory: shared.directory.clone(),
@@ -122,10 +125,12 @@ impl Overlay {
             peers,
             outbound,
             summary: Arc::clone(&summary),
+            #[cfg(feature = "dns-seeds")]
+            dns: crate::dns_seeds::DnsSeeds::new(config),
         };
         let driver = Driver {
             ports: Arc::new(ports),
-            overlay: dht_overlay::Overlay::new(me, config, &anchors, &seeds, at),
+            overlay: dht_overlay::Overlay::new(me, &config.overlay, starts, at),
             learner,
             connections: shared.connections,
             clock: shared.clock,
@@ -179,6 +184,19 @@ impl Ports for NodePorts {
                 false
             }
         }
+    }
+
+    #[cfg(feature = "dns-seeds")]
+    async fn look_up(&self, name: String) -> Vec<NodeId> {
+        self.dns
+            .look_up(&name, &self.peers.shared, &self.peers.claims)
+            .await
+    }
+
+    /// Without the feature there are no names.
+    #[cfg(not(feature = "dns-seeds"))]
+    async fn look_up(&self, _name: String) -> Vec<NodeId> {
+        Vec::new()
     }
 
     fn disconnect(&self, peer: &NodeId) {

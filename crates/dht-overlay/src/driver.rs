@@ -32,6 +32,9 @@ pub trait Ports: Send + Sync + 'static {
     /// Sends a join; whether anybody was there to send it to.
     fn join(&self) -> impl Future<Output = bool> + Send;
 
+    /// Looks up a name of seeds, within a limit of time, and enters these in the directory: they are hearsay.
+    fn look_up(&self, name: String) -> impl Future<Output = Vec<NodeId>> + Send;
+
     /// Closes the connection to a peer on purpose.
     fn disconnect(&self, peer: &NodeId);
 
@@ -132,6 +135,9 @@ impl<P: Ports> Driver<P> {
                 }
                 .boxed(),
             ),
+            OverlayAction::LookUp(name) => {
+                Some(async move { OverlayEvent::Found(ports.look_up(name).await) }.boxed())
+            }
             OverlayAction::Disconnect(peer) => {
                 ports.disconnect(&peer);
                 None

@@ -10,7 +10,7 @@ use rand_core::Rng;
 use tokio::time::Instant;
 
 use crate::{
-    bootstrap::Bootstrap,
+    bootstrap::{Bootstrap, Starts},
     config::Config,
     density::Density,
     feeler::Feelers,
@@ -54,6 +54,8 @@ pub enum OverlayEvent {
         /// Whether it was sent.
         was_sent: bool,
     },
+    /// A name of seeds was looked up; no seeds if that failed.
+    Found(Vec<NodeId>),
     /// This node has other addresses.
     AddressChanged,
     /// Time has passed.
@@ -92,6 +94,8 @@ pub enum OverlayAction {
     Sync(NodeId, Ask),
     /// Send a join. [`OverlayEvent::Joined`] follows.
     Join,
+    /// Look up a name of seeds and enter these in the directory. [`OverlayEvent::Found`] follows.
+    LookUp(String),
     /// Tell the application.
     Notify(Notice),
 }
@@ -153,24 +157,17 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// The overlay of the node `me`, which has just started. It dials `anchors` first and `seeds` only when it knows nobody
-    /// else; the directory has their addresses.
+    /// The overlay of the node `me`, which has just started.
     #[must_use]
-    pub fn new(
-        me: NodeId,
-        config: &Config,
-        anchors: &[NodeId],
-        seeds: &[NodeId],
-        at: Instant,
-    ) -> Self {
+    pub fn new(me: NodeId, config: &Config, starts: Starts, at: Instant) -> Self {
         let burst = config.neighbours + config.random_peers + config.max_sync_peers;
         Self {
             status: Status::default(),
-            pools: Pools::new(me, config, seeds.iter().copied().collect()),
+            pools: Pools::new(me, config, starts.seeds.iter().copied().collect()),
             discovery: NetworkDiscovery::new(config),
             on_connect: SyncOnConnect::new(config),
             join: JoinTimer::new(config),
-            bootstrap: Bootstrap::new(anchors.iter().copied(), seeds.iter().copied()),
+            bootstrap: Bootstrap::new(starts),
             feelers: Feelers::new(config),
             density: Density::default(),
             is_crowded: false,
@@ -286,6 +283,11 @@ impl Overlay {
             }
             OverlayEvent::Synced(report) => self.on_synced(&report, view),
             OverlayEvent::Joined { was_sent } => self.join.on_joined(was_sent, view.at, rng),
+            OverlayEvent::Found(seeds) => {
+                let seeds = seeds.into_iter();
+                let taken = seeds.filter(|seed| self.bootstrap.on_found(*seed));
+                self.pools.add_seeds(taken);
+            }
             OverlayEvent::AddressChanged => self.join.on_address_changed(view.at, rng),
             OverlayEvent::Tick => {}
         }
@@ -346,9 +348,12 @@ impl Overlay {
         metrics::pools(neighbours.connected(), self.pools.random().connected());
         let is_thin = self.pools.is_starved() && neighbours.connected() * 2 < neighbours.size();
         let needs_peers = !self.status.is_online() || is_thin;
-        for peer in self.bootstrap.dials(needs_peers, view, rng) {
+        self.bootstrap.on_need(needs_peers, view);
+        for peer in self.bootstrap.dials(view, rng) {
             self.dial(peer, view);
         }
+        let names = self.bootstrap.names(view, rng).into_iter();
+        self.actions.extend(names.map(OverlayAction::LookUp));
     }
 
     fn update_syncs(&mut self, view: &View<'_>, rng: &mut impl Rng) {

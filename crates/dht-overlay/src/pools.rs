@@ -125,6 +125,11 @@ impl Pools {
         }
     }
 
+    /// Adds peers that are dialled only when nobody else is left.
+    pub fn add_seeds(&mut self, seeds: impl IntoIterator<Item = NodeId>) {
+        self.seeds.extend(seeds);
+    }
+
     /// Takes in an event. The actions are to be done in their order.
     pub fn on(&mut self, event: PoolEvent, view: &View<'_>, rng: &mut impl Rng) -> Vec<PoolAction> {
         self.note_connected(view);

@@ -5,7 +5,8 @@ use std::{io, sync::Arc};
 
 use dht_core::{Features, ManualClock, NodeId, SeededEntropy, UnixSeconds};
 use dht_overlay::{
-    Config, DialOutcome, Driver, Notice, Overlay, OverlayEvent, Ports, Summary, sync::Learner,
+    Config, DialOutcome, Driver, Notice, Overlay, OverlayEvent, Ports, Starts, Summary,
+    sync::Learner,
 };
 use dht_peers::{
     ClaimPolicy, Directory,
@@ -35,6 +36,10 @@ impl Ports for Dials {
         false
     }
 
+    async fn look_up(&self, _: String) -> Vec<NodeId> {
+        Vec::new()
+    }
+
     fn disconnect(&self, _: &NodeId) {}
 
     fn changed(&self, _: &Summary) {}
@@ -51,8 +56,7 @@ fn driver(directory: &Directory) -> (Driver<Dials>, mpsc::Receiver<NodeId>) {
         overlay: Overlay::new(
             *directory.me(),
             &Config::default(),
-            &[],
-            &[],
+            Starts::default(),
             Instant::now(),
         ),
         learner: Learner {

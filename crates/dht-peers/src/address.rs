@@ -36,6 +36,8 @@ pub struct AddressRecord {
 pub enum AddressSource {
     /// The operator named it.
     Config,
+    /// Somebody told of it without a signature of its owner, as a name server does. The first claim replaces it.
+    Unsigned,
     /// Its owner signed it, in this claim, which is kept so that it can be relayed.
     Claimed(Arc<Claim>),
 }
@@ -157,11 +159,11 @@ impl AddressRecord {
 // === impl AddressSource ===
 
 impl AddressSource {
-    /// The claim, unless the operator named the address.
+    /// The claim, if its owner signed the address.
     #[must_use]
     pub const fn claim(&self) -> Option<&Arc<Claim>> {
         match self {
-            Self::Config => None,
+            Self::Config | Self::Unsigned => None,
             Self::Claimed(claim) => Some(claim),
         }
     }

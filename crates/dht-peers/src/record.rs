@@ -78,11 +78,28 @@ impl PeerRecord {
         let mut record = Self::new(public_key, features, now);
         record.is_seed = true;
         record.proven = true;
-        let named = addresses.into_iter().take(MAX_ADDRESSES);
-        record.addresses = named
-            .map(|address| AddressRecord::new(address, AddressSource::Config))
-            .collect();
-        record
+        record.at(addresses, &AddressSource::Config)
+    }
+
+    /// A node that somebody told of without its signature, as a name server does: it counts for nothing until it has
+    /// authenticated itself.
+    #[must_use]
+    pub fn unsigned(
+        public_key: PublicKey,
+        addresses: impl IntoIterator<Item = Address>,
+        now: UnixSeconds,
+    ) -> Self {
+        Self::new(public_key, Features::NODE, now).at(addresses, &AddressSource::Unsigned)
+    }
+
+    fn at(mut self, addresses: impl IntoIterator<Item = Address>, source: &AddressSource) -> Self {
+        for address in addresses.into_iter().take(MAX_ADDRESSES) {
+            if self.addresses.iter().all(|held| held.address != address) {
+                self.addresses
+                    .push(AddressRecord::new(address, source.clone()));
+            }
+        }
+        self
     }
 
     /// A peer that described itself. The claim must have been

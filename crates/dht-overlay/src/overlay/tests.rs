@@ -10,7 +10,11 @@ struct Test<R> {
 }
 
 fn test(net: Net, seeds: &[NodeId]) -> Test<impl Rng + use<>> {
-    let overlay = Overlay::new(NodeId::default(), &Config::default(), &[], seeds, net.at());
+    let starts = Starts {
+        seeds: seeds.to_vec(),
+        ..Starts::default()
+    };
+    let overlay = Overlay::new(NodeId::default(), &Config::default(), starts, net.at());
     Test {
         net,
         overlay,

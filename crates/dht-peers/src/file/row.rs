@@ -26,6 +26,8 @@ type Result<T> = std::result::Result<T, Unreadable>;
 
 /// Instead of a position among claims, or among their addresses.
 const NONE: u8 = u8::MAX;
+/// Instead of a position among claims, for an address that nobody signed and the operator did not name.
+const UNSIGNED: u8 = NONE - 1;
 
 /// Written where rows of earlier versions say through which channel a claim came.
 const CHANNEL: u8 = 0;
@@ -67,6 +69,7 @@ pub(super) fn encode_peer(peer: &PeerRecord, row: &mut Vec<u8>) {
     for held in &peer.addresses {
         match &held.source {
             AddressSource::Config => row.put_u8(NONE),
+            AddressSource::Unsigned => row.put_u8(UNSIGNED),
             AddressSource::Claimed(claim) => {
                 row.put_u8(position(claim));
                 row.put_u8(CHANNEL);
@@ -107,6 +110,7 @@ pub(super) fn decode_peer(
     for _ in 0..addresses {
         let source = match row.try_get_u8()? {
             NONE => AddressSource::Config,
+            UNSIGNED => AddressSource::Unsigned,
             at => {
                 let claim = claims.get(usize::from(at)).ok_or(Unreadable)?;
                 skip_channel(row)?;

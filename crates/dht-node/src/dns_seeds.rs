@@ -1,0 +1,139 @@
+//! Seeds that are named in DNS (feature `dns-seeds`): each TXT record of a name is a node as `KEY::ADDRESS` (specification 02,
+//! section 2).
+//!
+//! # Security
+//! Nobody signs the answers that this node takes, so whoever is between it and its name server can name other nodes. Names are
+//! looked up only when neither anchors, nor peers that are known, nor configured seeds answer; what they name is hearsay, which a
+//! handshake with the named key must prove.
+
+mod resolver;
+
+use std::{net::SocketAddr, time::Duration};
+
+use dht_core::{Clock as _, Entropy as _, Network, NodeId, OutOfRange, PeerAddress};
+use dht_peers::{ClaimPolicy, PeerRecord};
+use metrics::{Unit, counter, describe_counter};
+use rand_core::Rng as _;
+use serde::{Deserialize as _, Deserializer, de::Error as _};
+use tokio::time::timeout;
+
+use self::resolver::{MAX_SERVERS, Resolver};
+use crate::{config::Config, shared::Shared};
+
+/// Name at which stock nodes look for seeds.
+pub const DEFAULT_DNS_SEEDS: &str = "seeds.{network}.tari.com";
+/// Part of a name that the name of the network replaces.
+const NETWORK: &str = "{network}";
+/// Most names.
+const MAX_NAMES: usize = 16;
+/// Most seeds of one name.
+const MAX_SEEDS: usize = 100;
+/// Longest time that the look-up of a name takes.
+const LIMIT: Duration = Duration::from_secs(15);
+
+const RECORDS: &str = "dht_node_dns_seed_records_total";
+
+/// The names of the settings in a network. A local network has no common names.
+pub(crate) fn names(config: &Config) -> Vec<String> {
+    let is_local = config.network == Network::LocalNet;
+    let names = config.dns_seeds.iter();
+    names
+        .filter(|name| !is_local || !name.contains(NETWORK))
+        .map(|name| name.replace(NETWORK, &config.network.to_string()))
+        .collect()
+}
+
+/// Checks the number of names and of name servers.
+pub(crate) fn validate(config: &Config) -> Result<(), OutOfRange> {
+    let (names, servers) = (config.dns_seeds.len(), config.dns_servers.len());
+    OutOfRange::check("dns_seeds", names as u64, 0..=MAX_NAMES as u64)?;
+    OutOfRange::check("dns_servers", servers as u64, 0..=MAX_SERVERS as u64)
+}
+
+/// Reads addresses of name servers.
+pub(crate) fn parse_servers<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<SocketAddr>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let wrong = |text| D::Error::custom(format!("`{text}` is not an address, as in 9.9.9.9:53"));
+    let servers = texts
+        .iter()
+        .map(|text| text.parse().map_err(|_| wrong(text)));
+    servers.collect()
+}
+
+/// Looks up seeds at the name servers of the settings.
+pub(crate) struct DnsSeeds(Resolver);
+
+impl DnsSeeds {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self(Resolver::new(config.dns_servers.clone()))
+    }
+
+    /// Enters the seeds that a name stands for in the directory. A peer that is known keeps its addresses.
+    pub(crate) async fn look_up(
+        &self,
+        name: &str,
+        shared: &Shared,
+        claims: &ClaimPolicy,
+    ) -> Vec<NodeId> {
+        let mut rng = shared.entropy.rng();
+        let texts = timeout(LIMIT, self.0.texts(name, || rng.next_u32())).await;
+        let texts = match texts {
+            Ok(Ok(texts)) => texts,
+            Ok(Err(error)) => {
+                tracing::warn!(name, %error, "no seeds from DNS");
+                return Vec::new();
+            }
+            Err(_late) => {
+                tracing::warn!(name, "no seeds from DNS within {LIMIT:?}");
+                return Vec::new();
+            }
+        };
+        let (seeds, malformed) = parse(&texts, claims);
+        tracing::info!(name, seeds = seeds.len(), malformed, "seeds from DNS");
+        let now = shared.clock.now();
+        for seed in &seeds {
+            if !shared.directory.contains(&seed.public_key.node_id()) {
+                let addresses = seed.addresses.iter().cloned();
+                let record = PeerRecord::unsigned(seed.public_key, addresses, now);
+                shared.directory.add_or_update(record, now);
+            }
+        }
+        let ids = seeds.iter().map(|seed| seed.public_key.node_id());
+        ids.filter(|id| shared.directory.contains(id)).collect()
+    }
+}
+
+/// The seeds among texts, each with the addresses that this node may dial, and the number of the other texts.
+fn parse(texts: &[String], claims: &ClaimPolicy) -> (Vec<PeerAddress>, u64) {
+    let (mut seeds, mut malformed) = (Vec::new(), 0);
+    for text in texts.iter().take(MAX_SEEDS) {
+        let seed = text.parse().ok().map(|mut seed: PeerAddress| {
+            seed.addresses.retain(|address| {
+                address.check_policy(&claims.addresses).is_ok()
+                    && (claims.addresses.allow_test || address.is_public())
+            });
+            seed
+        });
+        match seed {
+            Some(seed) if !seed.addresses.is_empty() => seeds.push(seed),
+            _ => malformed += 1,
+        }
+    }
+    counter!(RECORDS, "kind" => "seed").increment(seeds.len() as u64);
+    counter!(RECORDS, "kind" => "malformed").increment(malformed);
+    (seeds, malformed)
+}
+
+/// Describes the metrics of this module.
+pub(crate) fn describe_metrics() {
+    describe_counter!(
+        RECORDS,
+        Unit::Count,
+        "TXT records of the names of seeds, by whether they are seeds or malformed"
+    );
+}
+
+#[cfg(test)]
+mod tests;
