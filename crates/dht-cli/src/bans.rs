@@ -81,6 +81,9 @@ struct Lift {
     /// Public key or node id of the peer.
     #[arg(value_name = "KEY|ID")]
     peer: KnownPeer,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -116,10 +119,10 @@ impl Bans {
                 let client = running(&lift.home).await?;
                 let done = client.lift_ban(lift.peer.as_str()).await;
                 let done = done.map_err(|error| refused(&error))?;
-                print(if done.changed {
-                    "lifted"
-                } else {
-                    "was not banned"
+                print(match (lift.json, done.changed) {
+                    (true, _) => output::json(&done)?,
+                    (false, true) => "lifted".to_owned(),
+                    (false, false) => "was not banned".to_owned(),
                 })
                 .await
             }

@@ -3,12 +3,16 @@
 mod flags;
 
 use std::{
+    ffi::OsString,
     fs, io,
     io::Write as _,
     path::{Path, PathBuf},
 };
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
 use dht_core::{Address, Claim, Clock as _, Entropy as _, PublicKey, SecretKey};
 use dht_node::{Config, OsEntropy, SystemClock};
 use zeroize::Zeroizing;
@@ -25,7 +29,8 @@ use crate::{
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Home {
     /// Folder with the key, the configuration and the data of a node; `dht-node init` makes it.
-    #[arg(long = "home", env = "DHT_NODE_HOME", value_name = "DIR", default_value_os_t = default_home())]
+    #[arg(long = "home", env = "DHT_NODE_HOME", value_name = "DIR", default_value_os_t = default_home(),
+        value_parser = OsStringValueParser::new().try_map(named))]
     path: PathBuf,
     /// Settings that other flags override.
     #[arg(skip)]
@@ -376,6 +381,14 @@ fn check_private(path: &Path) -> Result<(), Failure> {
 #[cfg(not(unix))]
 fn check_private(_path: &Path) -> Result<(), Failure> {
     Ok(())
+}
+
+/// Refuses the empty name, as of a variable that a shell did not fill: it would be the folder that the command is called in.
+fn named(name: OsString) -> Result<PathBuf, &'static str> {
+    match name.is_empty() {
+        true => Err("it is empty; name a folder, or unset DHT_NODE_HOME for the default one"),
+        false => Ok(name.into()),
+    }
 }
 
 fn default_home() -> PathBuf {

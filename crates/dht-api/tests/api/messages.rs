@@ -45,6 +45,12 @@ async fn the_header_is_a_key_too() {
         assert!(served.raw(&request).await.starts_with("HTTP/1.1 202 "));
     }
     assert_eq!(served.outbox().stats().rows, 1);
+    let twice = request.replace(
+        "idempotency-key: k1",
+        "idempotency-key: k2\r\nidempotency-key: k3",
+    );
+    assert!(served.raw(&twice).await.starts_with("HTTP/1.1 400 "));
+    assert_eq!(served.outbox().stats().rows, 1);
 }
 
 #[tokio::test]

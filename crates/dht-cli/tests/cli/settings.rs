@@ -137,6 +137,17 @@ async fn unknown_variables_are_refused() {
     .await;
 }
 
+/// As a shell leaves it: `DHT_NODE_HOME=$UNSET dht-node init` would make the key in the folder that it is called in.
+#[tokio::test]
+async fn empty_home_is_refused() {
+    let mut command = Command::new(BINARY);
+    command.arg("config").env("DHT_NODE_HOME", "");
+    let output = within(command.output()).await.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("unset DHT_NODE_HOME"), "{error}");
+}
+
 #[tokio::test]
 async fn mistyped_filters_are_refused() {
     let dir = TempDir::new().unwrap();

@@ -41,7 +41,7 @@ pub(super) struct Progress {
 
 /// A message did not get as far as was waited for, and nothing more is planned for it in this life of the node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the message is {}{}", name(state), reason(last_error.as_deref()))]
+#[error("the message {}{}", name(state), reason(state, last_error.as_deref()))]
 pub struct Undelivered {
     /// How far it got.
     pub state: SendState,
@@ -174,15 +174,38 @@ impl fmt::Debug for Delivery {
 
 const fn name(state: &SendState) -> &'static str {
     match state {
-        SendState::Queued => "queued",
-        SendState::Sent => "sent, not confirmed",
-        SendState::Stored { .. } => "stored for the recipient",
-        SendState::Received => "received",
-        SendState::Expired => "expired",
-        _ => "given up",
+        SendState::Queued => "is queued",
+        SendState::Sent => "is sent and not confirmed",
+        SendState::Stored { .. } => "is stored for the recipient",
+        SendState::Received => "is received",
+        SendState::Expired => "has expired",
+        _ => "has failed",
     }
 }
 
-fn reason(last_error: Option<&str>) -> String {
-    last_error.map_or_else(String::new, |error| format!(": {error}"))
+/// The reason of a failure says more than the error of the last attempt.
+fn reason(state: &SendState, last_error: Option<&str>) -> String {
+    let reason = match state {
+        SendState::Failed { reason } => Some(&**reason),
+        _ => last_error,
+    };
+    reason.map_or_else(String::new, |reason| format!(": {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_name_their_reason() {
+        let undelivered = |state| Undelivered {
+            state,
+            last_error: Some("refused".into()),
+        };
+        let reason = "withdrawn".to_owned();
+        let failed = undelivered(SendState::Failed { reason });
+        assert_eq!(failed.to_string(), "the message has failed: withdrawn");
+        let expired = undelivered(SendState::Expired);
+        assert_eq!(expired.to_string(), "the message has expired: refused");
+    }
 }

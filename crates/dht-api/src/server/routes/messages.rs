@@ -105,9 +105,14 @@ pub(in super::super) async fn send(
 }
 
 fn idempotency_key(headers: &HeaderMap, field: Option<String>) -> Result<Option<String>, ApiError> {
-    let Some(value) = headers.get("idempotency-key") else {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else {
         return Ok(field);
     };
+    if values.next().is_some() {
+        let message = "`Idempotency-Key` is given more than once";
+        return Err(ApiError::bad_request(message));
+    }
     let header = value
         .to_str()
         .map_err(|_| ApiError::bad_request("`Idempotency-Key` is not printable ASCII"))?;
