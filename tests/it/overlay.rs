@@ -188,6 +188,61 @@ async fn network_heals_after_a_third_dies() {
     net.all_find_each_other().await;
 }
 
+/// A node whose public addresses change announces them as soon as joins have cooled down.
+#[tokio::test(start_paused = true)]
+async fn other_addresses_are_announced() {
+    let net = Net::of(2, 4, 2).await;
+    let [seed, node] = [0, 1].map(|place| net.nodes[place].as_ref().unwrap());
+    let knows = |address: &Address| {
+        let known = seed.directory().find_by_key(node.public_key());
+        known.is_some_and(|known| {
+            let mut addresses = known.addresses().iter();
+            addresses.any(|known| known.address == *address)
+        })
+    };
+    while !knows(&address(1)) {
+        sleep(Duration::from_millis(100)).await;
+    }
+    sleep(Duration::from_secs(60)).await;
+    let mut config = node.config();
+    config.public_addresses = vec![address(50)];
+    node.reload(&config).unwrap();
+    assert_eq!(node.claim().addresses, [address(50)]);
+    let start = Instant::now();
+    while !knows(&address(50)) {
+        assert!(start.elapsed() < Duration::from_secs(11 * 60));
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// A home in memory keeps the peers, the bans and the allow list of its node.
+#[tokio::test(start_paused = true)]
+async fn memory_homes_keep_the_directory() {
+    let home = dht_node::MemoryHome::default();
+    let net = Net::of(1, 4, 2).await;
+    let seed = net.nodes[0].as_ref().unwrap();
+    let start = || {
+        let mut config = seed.config();
+        config.listen = vec![address(1)];
+        Node::builder(secret(1))
+            .config(config)
+            .medium(net.memory.clone())
+            .clock(Arc::clone(&net.clock) as _)
+            .memory_home(home.clone())
+            .start()
+    };
+    let node = start().await.unwrap();
+    node.connect(&peer_address(0)).await.unwrap();
+    let (friend, known) = (secret(7).public_key().node_id(), secret(0).public_key());
+    assert!(node.allow(friend).await && !node.allow(friend).await);
+    node.shutdown().await;
+    let node = start().await.unwrap();
+    assert!(node.directory().find_by_key(&known).unwrap().is_proven());
+    assert_eq!(node.directory().allowed(), [friend]);
+    assert!(node.disallow(&friend).await);
+    node.shutdown().await;
+}
+
 /// A node that loses everybody comes back through those that it knows, its seed being gone.
 #[tokio::test(start_paused = true)]
 async fn connections_and_status_are_events() {

@@ -16,10 +16,11 @@ use tokio::time::timeout;
 use self::connection::{Connections, Target};
 pub use self::stream::{EventReader, InboxReader};
 use crate::types::{
-    Ack, BanList, ConsumerList, ConsumerState, DiscoverPeer, Done, ErrorBody, ErrorCode, ErrorInfo,
-    FetchReport, GossipReport, InboxPage, MailboxList, MessageList, MessageState, NewBan,
-    NewConsumer, NewGossip, NewMessage, NodeConfig, OutgoingMessage, PeerFound, PeerList, PingPeer,
-    Pong, Purge, Purged, Status, StoreReport, StoredMessages,
+    Ack, AllowList, AllowedPeer, BanList, ConsumerList, ConsumerState, DiscoverPeer, Done,
+    ErrorBody, ErrorCode, ErrorInfo, FetchReport, GossipReport, InboxPage, MailboxList,
+    MessageList, MessageState, NewBan, NewConsumer, NewGossip, NewMessage, NodeConfig,
+    OutgoingMessage, PeerFound, PeerList, PingPeer, Pong, Purge, Purged, Status, StoreReport,
+    StoredMessages,
 };
 
 /// Time in which most requests are answered, in seconds: 30.
@@ -369,6 +370,32 @@ impl Client {
     /// [`ClientError`].
     pub async fn lift_ban(&self, peer: &str) -> Result<Done, ClientError> {
         let path = format!("/v1/bans/{}", escape(peer));
+        self.call(Call::new(Method::DELETE, &path)).await
+    }
+
+    /// The allow list.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn allowed(&self) -> Result<AllowList, ClientError> {
+        self.call(Call::get("/v1/allowed")).await
+    }
+
+    /// Puts the peer with this public key or node id on the allow list.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn allow(&self, peer: impl Into<String>) -> Result<Done, ClientError> {
+        let body = AllowedPeer { peer: peer.into() };
+        self.call(Call::post("/v1/allowed", &body)?).await
+    }
+
+    /// Takes the peer with this public key or node id off the allow list.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn disallow(&self, peer: &str) -> Result<Done, ClientError> {
+        let path = format!("/v1/allowed/{}", escape(peer));
         self.call(Call::new(Method::DELETE, &path)).await
     }
 

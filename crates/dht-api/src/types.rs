@@ -43,7 +43,8 @@ pub use node::{
 };
 pub use payload::{Base64, MAX_TEXT_BYTES, PayloadError};
 pub use peer::{
-    BanEntry, BanList, DiscoverPeer, NewBan, PeerEntry, PeerFound, PeerList, PingPeer, Pong,
+    AllowList, AllowedPeer, BanEntry, BanList, DiscoverPeer, NewBan, PeerEntry, PeerFound,
+    PeerList, PingPeer, Pong,
 };
 pub use store::{Mailbox, MailboxList, Purge, Purged, StoredMessage, StoredMessages};
 

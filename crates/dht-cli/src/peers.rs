@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use dht_api::{
     ClientError,
-    types::{PeerEntry, PeerFound},
+    types::{Done, PeerEntry, PeerFound},
 };
 use dht_core::{PeerAddress, PublicKey};
 use tokio::time::timeout;
@@ -23,7 +23,8 @@ use crate::{
 /// `dht-node peers`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  dht-node peers list --home a --all\n  \
-    dht-node peers show --home a KEY\n  dht-node peers add --home a KEY::ADDR\n  dht-node peers remove --home a KEY")]
+    dht-node peers show --home a KEY\n  dht-node peers add --home a KEY::ADDR\n  dht-node peers remove --home a KEY\n  \
+    dht-node peers allow --home a KEY")]
 pub(crate) struct Peers {
     #[command(subcommand)]
     command: Command,
@@ -39,6 +40,8 @@ enum Command {
     Add(Add),
     /// Forget a peer and close its connection; a ban of it stays.
     Remove(One),
+    /// Print the allow list, add a peer to it or take one off: peers on it are never banned, and always stay known.
+    Allow(Allow),
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +89,25 @@ struct Add {
     /// Give up after this many seconds, 1 to 300.
     #[arg(long, default_value_t = 10, value_name = "SECONDS", allow_negative_numbers = true, value_parser = number::<u64>(1..=300))]
     timeout: u64,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  dht-node peers allow --home a\n  dht-node peers allow --home a KEY\n  \
+    dht-node peers allow --home a KEY --remove"
+)]
+struct Allow {
+    #[command(flatten)]
+    home: Home,
+    /// Public key or node id of the peer; without it the list is printed.
+    #[arg(value_name = "KEY|ID")]
+    peer: Option<KnownPeer>,
+    /// Take the peer off the list.
+    #[arg(long, requires = "peer")]
+    remove: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -156,14 +178,9 @@ impl Peers {
             Command::Remove(one) => {
                 let client = running(&one.home).await?;
                 let removed = client.remove_peer(one.peer.as_str()).await;
-                let done = removed.map_err(|error| refused(&error))?;
-                print(match (one.json, done.changed) {
-                    (true, _) => output::json(&done)?,
-                    (false, true) => "removed".to_owned(),
-                    (false, false) => "was not known".to_owned(),
-                })
-                .await
+                tell(removed, one.json, ["removed", "was not known"]).await
             }
+            Command::Allow(allow) => allow.run().await,
         }
     }
 }
@@ -193,6 +210,47 @@ impl Add {
         let peer = client.peer(&self.peer.public_key.to_string()).await;
         show(&peer.map_err(|error| refused(&error))?, self.json).await
     }
+}
+
+impl Allow {
+    async fn run(self) -> Result<(), Failure> {
+        let client = running(&self.home).await?;
+        match (self.peer, self.remove) {
+            (Some(peer), false) => {
+                let allowed = client.allow(peer.as_str()).await;
+                tell(allowed, self.json, ["allowed", "was allowed"]).await
+            }
+            (Some(peer), true) => {
+                let taken = client.disallow(peer.as_str()).await;
+                tell(taken, self.json, ["taken off", "was not allowed"]).await
+            }
+            (None, _) => {
+                let list = client.allowed().await.map_err(|error| refused(&error))?;
+                if self.json {
+                    return print(output::json(&list)?).await;
+                }
+                for allowed in &list.allowed {
+                    print(allowed.peer.clone()).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Prints whether a request changed something, in one of two texts.
+async fn tell(
+    done: Result<Done, ClientError>,
+    as_json: bool,
+    [changed, unchanged]: [&str; 2],
+) -> Result<(), Failure> {
+    let done = done.map_err(|error| refused(&error))?;
+    print(match (as_json, done.changed) {
+        (true, _) => output::json(&done)?,
+        (false, true) => changed.to_owned(),
+        (false, false) => unchanged.to_owned(),
+    })
+    .await
 }
 
 impl Discover {

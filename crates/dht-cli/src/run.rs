@@ -2,7 +2,7 @@
 
 use clap::Args;
 use dht_api::types::DEFAULT_CONSUMER;
-use dht_node::{Node, RELOADABLE};
+use dht_node::RELOADABLE;
 
 use crate::{
     descriptors,
@@ -25,7 +25,7 @@ use crate::{
     dht-node run --home a --seed KEY::ADDR     # joins the network of that node, and stays in it\n  \
     DHT_NODE_API_METRICS=127.0.0.1:9100 dht-node run --home a     # /metrics, /healthy, /ready\n  \
     curl --unix-socket a/api.sock http://localhost/v1/status      # the API: see docs/api.md\n  \
-    kill -HUP PID     # reads config.toml again: takes the log filter, rates, limits of\n                      # connections and bans; names what needs a restart\n\n\
+    kill -HUP PID     # reads config.toml again: takes the log filter, rates, limits of\n                      # connections, bans, public addresses; names what needs a restart\n\n\
     A home is made with `dht-node init`. Received messages wait in its inbox; `dht-node inbox` reads them. SIGINT and \
     SIGTERM stop the node within 5 seconds, the second at once."
 )]
@@ -117,7 +117,7 @@ async fn keep<F: Future<Output = Result<(), Failure>>>(
     let reloads = async {
         loop {
             signals::reload().await;
-            reload(home, service.node(), settings);
+            reload(home, &service, settings);
         }
     };
     let outcome = tokio::select! {
@@ -133,7 +133,7 @@ async fn keep<F: Future<Output = Result<(), Failure>>>(
 
 /// Reads the settings again and takes what can change while the node runs: the filter of the log, and what
 /// [`Node::reload`] takes.
-fn reload(home: &Home, node: &Node, settings: &mut Settings) {
+fn reload(home: &Home, service: &Service, settings: &mut Settings) {
     let read = match home.settings() {
         Ok(read) => read,
         Err(failure) => {
@@ -143,10 +143,11 @@ fn reload(home: &Home, node: &Node, settings: &mut Settings) {
     };
     let mut config = read.node.clone();
     descriptors::fit(&mut config, read.api.limits.connections);
-    if let Err(error) = node.reload(&config) {
+    if let Err(error) = service.node().reload(&config) {
         tracing::error!(target: "dht_cli", %error, "the settings are not valid; those before stay");
         return;
     }
+    service.write_addresses(home, &read);
     let log = read.log != settings.log && log::set(read.log.as_ref());
     let filter = read.log.clone().unwrap_or_default();
     let changed = read.changed(settings).into_iter();

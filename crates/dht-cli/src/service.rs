@@ -46,18 +46,6 @@ impl Service {
         let mut config = settings.node.clone();
         descriptors::fit(&mut config, settings.api.limits.connections);
         let node = start(Node::builder(secret).config(config), home).await?;
-        // A home on a full disk still runs; `id` then prints the configured addresses, and `send` presents an old claim.
-        let addresses = match settings.node.tor.control {
-            // Not the listener that Tor connects to.
-            Some(_) => node.claim().addresses.clone(),
-            None => settings.node.claimed_addresses(&node.listen_addresses()),
-        };
-        let written = home
-            .write_addresses(&addresses)
-            .and_then(|()| home.write_claim(&node.claim()));
-        if let Err(failure) = written {
-            tracing::warn!(%failure, "the addresses of this node are not written");
-        }
         if settings.node.hides_addresses() {
             tracing::warn!(
                 "nodes on other machines learn no address of this one, which listens on all; set public_addresses"
@@ -76,11 +64,29 @@ impl Service {
             metrics: None,
             _lock: lock,
         };
+        service.write_addresses(home, settings);
         if let Err(failure) = service.serve(home, &settings.api, metrics, parts).await {
             service.shutdown().await;
             return Err(failure);
         }
         Ok(service)
+    }
+
+    /// Writes where others reach this node, for `id`, and its claim, for commands after it.
+    pub(crate) fn write_addresses(&self, home: &Home, settings: &Settings) {
+        let node = &self.node;
+        // A home on a full disk still runs; `id` then prints the configured addresses, and `send` presents an old claim.
+        let addresses = match settings.node.tor.control {
+            // Not the listener that Tor connects to.
+            Some(_) => node.claim().addresses.clone(),
+            None => settings.node.claimed_addresses(&node.listen_addresses()),
+        };
+        let written = home
+            .write_addresses(&addresses)
+            .and_then(|()| home.write_claim(&node.claim()));
+        if let Err(failure) = written {
+            tracing::warn!(%failure, "the addresses of this node are not written");
+        }
     }
 
     /// A node for one command while no other runs on the home: it presents the last claim of the home, so that peers

@@ -27,7 +27,6 @@ use dht_peers::{
     ClaimPolicy, Directory, DirectoryLimits, InboundFrame,
     policy::{BanPolicy, BanTerms},
 };
-use dht_proto::limits::MAX_CLAIM_ADDRESSES;
 use dht_spool::{Outbox, SpoolError};
 #[cfg(feature = "saf")]
 use dht_stack::ByteBudget;
@@ -47,9 +46,11 @@ use crate::{
     discovery::{Answers, Dialler, Discoveries},
     events::{Event, Events},
     inbox::Subscribers,
+    known_peers::KnownPeers,
     memory::Memory,
     node::Node,
     outbox::{self, DriverParts, OutboxHandle},
+    own_addresses::OwnAddresses,
     saf::SafHandle,
     shared::{Shared, seed},
     supervise::{self, Repetitions, Upkeep, Watcher},
@@ -60,9 +61,6 @@ use crate::{discovery::LOOKUPS, overlay::SyncLinks};
 
 /// Software name that a node tells its peers.
 const USER_AGENT: &str = concat!("dht-node/", env!("CARGO_PKG_VERSION"));
-
-/// Address in the claim of a node that listens nowhere: a claim must have a valid address.
-const PLACEHOLDER: &str = "/ip4/127.0.0.1/tcp/18189";
 
 impl Builder {
     /// Starts the node. Must be called inside a tokio runtime.
@@ -75,11 +73,15 @@ impl Builder {
         let memory = Memory::new(config.memory_mib);
         #[cfg(feature = "tor")]
         let onion = self.onion().await?;
-        #[cfg(feature = "tor")]
-        let own = onion.as_ref().map(Onion::address);
-        #[cfg(not(feature = "tor"))]
-        let own = None;
-        let shared = self.shared(&memory, own.as_ref());
+        let mut own_addresses = OwnAddresses {
+            listening: config.listen.clone(),
+            #[cfg(feature = "tor")]
+            onion: onion.as_ref().map(Onion::address),
+            #[cfg(not(feature = "tor"))]
+            onion: None,
+            is_fixed: self.claim.is_some(),
+        };
+        let shared = self.shared(&memory, &own_addresses);
 
         // Connections.
         let mut builder = self.media.iter().cloned().fold(
@@ -106,8 +108,7 @@ impl Builder {
         };
 
         // Peers known before, and their bans: before the first connection.
-        #[cfg(feature = "spool")]
-        let peers_file = open_peers(folder, &shared, &tasks).await;
+        let known_peers = KnownPeers::open(self.home.as_ref(), &shared, &tasks).await;
 
         // Dedup: before the first message, the table has what an earlier run of this home received.
         #[cfg(feature = "spool")]
@@ -226,11 +227,8 @@ impl Builder {
             None => &*config.listen,
         };
         open_listeners(&transport, listen).await?;
-        if self.claim.is_none() {
-            let addresses = claimed(config, own.as_ref(), &transport.listen_addresses());
-            let (now, mut rng) = (shared.clock.now(), shared.entropy.rng());
-            shared.identity.set_addresses(addresses, now, &mut rng);
-        }
+        own_addresses.listening = transport.listen_addresses();
+        own_addresses.sign(config, &shared);
         #[cfg(feature = "overlay")]
         let overlay = self.new_overlay(&peers, &sending.outbound);
         // After the claim, which does not name the listener that Tor connects to.
@@ -263,8 +261,8 @@ impl Builder {
             budget: memory.arriving,
             saf,
             outbox,
-            #[cfg(feature = "spool")]
-            peers_file,
+            known_peers,
+            own_addresses,
             #[cfg(feature = "spool")]
             snapshot,
             #[cfg(feature = "tor")]
@@ -309,13 +307,13 @@ impl Builder {
             .unwrap_or(Ok(None))
     }
 
-    fn shared(&self, memory: &Memory, own: Option<&Address>) -> Shared {
+    fn shared(&self, memory: &Memory, own_addresses: &OwnAddresses) -> Shared {
         let (config, clock, entropy) = (&self.config, &self.clock, &self.entropy);
         let secret = self.secret.clone();
         let identity = match &self.claim {
             Some(claim) => NodeIdentity::with_claim(secret, claim.clone()),
             None => {
-                let addresses = claimed(config, own, &config.listen);
+                let addresses = own_addresses.claimed(config);
                 let (now, mut rng) = (clock.now(), entropy.rng());
                 let features = config.features(self.features);
                 NodeIdentity::new(secret, features, addresses, now, &mut rng)
@@ -351,9 +349,8 @@ impl Builder {
     ) -> Option<crate::overlay::Overlay> {
         let runs = self.config.overlay.enabled && self.claim.is_none();
         let is_full = self.features == dht_core::Features::NODE;
-        (runs && is_full).then(|| {
-            crate::overlay::Overlay::new(&self.config, peers.clone(), outbound.clone())
-        })
+        (runs && is_full)
+            .then(|| crate::overlay::Overlay::new(&self.config, peers.clone(), outbound.clone()))
     }
 
     fn inbound_runtime(&self, shared: &Shared, sending: &Sending) -> InboundRuntime {
@@ -386,19 +383,6 @@ impl Builder {
             validator: self.validator.clone(),
         }
     }
-}
-
-/// The file of known peers in the home, read into the directory.
-#[cfg(feature = "spool")]
-async fn open_peers(
-    home: Option<&Path>,
-    shared: &Shared,
-    tasks: &Tasks,
-) -> Option<dht_peers::DirectoryFile> {
-    let (directory, now) = (&shared.directory, shared.clock.now());
-    let file = dht_peers::DirectoryFile::open(home?, directory, now).await?;
-    tasks.spawn("peers file", file.clone().keep());
-    Some(file)
 }
 
 /// The snapshot of the dedup table in the home, read into the table.
@@ -641,21 +625,6 @@ fn inbound_config(config: &Config, validation_deadline: Duration) -> InboundConf
     };
     inbound.claims.addresses = claims(config).addresses;
     inbound
-}
-
-/// The addresses of the claim, of which there must be one.
-fn claimed(config: &Config, onion: Option<&Address>, listening: &[Address]) -> Vec<Address> {
-    let mut claimed = config.claimed_addresses(listening);
-    if let Some(onion) = onion
-        && !claimed.contains(onion)
-    {
-        claimed.insert(0, onion.clone());
-        claimed.truncate(MAX_CLAIM_ADDRESSES);
-    }
-    if claimed.is_empty() {
-        claimed.extend(PLACEHOLDER.parse());
-    }
-    claimed
 }
 
 #[cfg(test)]

@@ -55,8 +55,8 @@ pub struct Config {
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub seeds: Vec<PeerAddress>,
     /// Names whose TXT records in DNS are further seeds, looked up when neither these nor known peers answer, at most 16. The name of
-    /// the network replaces `{network}`; such names are not looked up in a local network. Defaults to
-    /// [`DEFAULT_DNS_SEEDS`](crate::DEFAULT_DNS_SEEDS).
+    /// the network replaces `{network}`; such names are not looked up in a local network. None by default;
+    /// [`DEFAULT_DNS_SEEDS`](crate::DEFAULT_DNS_SEEDS) is that of stock nodes.
     #[cfg(feature = "dns-seeds")]
     pub dns_seeds: Vec<String>,
     /// Name servers that are asked for [`dns_seeds`](Self::dns_seeds), as `9.9.9.9:53`, at most 3; those of the operating system if
@@ -115,9 +115,10 @@ pub struct Config {
 }
 
 /// Settings that [`Node::reload`](crate::Node::reload) takes over: keys, or sections with all their keys.
-pub const RELOADABLE: [&str; 7] = [
+pub const RELOADABLE: [&str; 8] = [
     "rates",
     "banned",
+    "public_addresses",
     "transport.max_handshakes",
     "transport.max_handshakes_per_source",
     "transport.max_connections",
@@ -130,6 +131,7 @@ impl Config {
     pub(crate) fn reload(&mut self, read: &Self) {
         self.rates = read.rates;
         self.banned.clone_from(&read.banned);
+        self.public_addresses.clone_from(&read.public_addresses);
         let (own, read) = (&mut self.transport, &read.transport);
         own.max_handshakes = read.max_handshakes;
         own.max_handshakes_per_source = read.max_handshakes_per_source;
@@ -248,7 +250,7 @@ impl Default for Config {
             peers: Vec::new(),
             seeds: Vec::new(),
             #[cfg(feature = "dns-seeds")]
-            dns_seeds: vec![crate::dns_seeds::DEFAULT_DNS_SEEDS.to_owned()],
+            dns_seeds: Vec::new(),
             #[cfg(feature = "dns-seeds")]
             dns_servers: Vec::new(),
             banned: Vec::new(),

@@ -42,6 +42,11 @@ impl OverlayEvents {
         let _lost = self.0.try_send(OverlayEvent::Connected(peer));
     }
 
+    /// This node claims other addresses.
+    pub(crate) fn address_changed(&self) {
+        let _lost = self.0.try_send(OverlayEvent::AddressChanged);
+    }
+
     fn disconnected(&self, peer: NodeId, minimized: bool) {
         let event = OverlayEvent::Disconnected { peer, minimized };
         let _lost = self.0.try_send(event);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 #[cfg(feature = "saf")]
 use dht_mailbox::MemoryDisk;
+use dht_peers::DirectoryMemory;
 #[cfg(feature = "saf")]
 use dht_saf::Ledger;
 use dht_spool::Outbox;
@@ -21,6 +22,7 @@ pub(crate) enum Home {
 #[derive(Clone, Debug)]
 pub struct MemoryHome {
     pub(crate) outbox: Outbox,
+    pub(crate) directory: DirectoryMemory,
     #[cfg(feature = "spool")]
     pub(crate) inbox: dht_spool::Inbox,
     #[cfg(feature = "saf")]
@@ -49,6 +51,7 @@ impl Default for MemoryHome {
     /// An empty home.
     fn default() -> Self {
         Self {
+            directory: DirectoryMemory::default(),
             outbox: Outbox::in_memory(dht_spool::OutboxConfig::default()),
             #[cfg(feature = "spool")]
             inbox: dht_spool::Inbox::in_memory(dht_spool::InboxConfig::default()),

@@ -40,6 +40,7 @@ mod dns_seeds;
 mod events;
 mod home;
 mod inbox;
+mod known_peers;
 mod memory;
 mod metrics;
 mod node;
@@ -48,6 +49,7 @@ mod onion;
 mod outbox;
 #[cfg(feature = "overlay")]
 mod overlay;
+mod own_addresses;
 mod received;
 mod saf;
 mod shared;
@@ -60,8 +62,6 @@ mod validator;
 pub use builder::{Builder, StartError};
 pub use channels::{EVENT_CAPACITY, INBOX_CAPACITY, channels};
 pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB, MAX_SEEDS, RELOADABLE};
-#[cfg(feature = "dns-seeds")]
-pub use dns_seeds::DEFAULT_DNS_SEEDS;
 pub use counters::{Drops, Stats};
 pub use dht_core::{DeliveryError, DialFailure};
 pub use dht_core::{Message, OsEntropy, SystemClock};
@@ -79,6 +79,8 @@ pub use dht_peers::policy::AttributionProfile;
 pub use dht_saf::{Config as SafConfig, FetchSummary, SafEvent};
 pub use dht_spool::{EntryId, SendState, SpoolError, StateKind};
 pub use dht_stack::Rate;
+#[cfg(feature = "dns-seeds")]
+pub use dns_seeds::DEFAULT_DNS_SEEDS;
 pub use events::{Event, EventStream};
 pub use home::MemoryHome;
 pub use inbox::{MAX_PAYLOAD_BYTES, Subscription};

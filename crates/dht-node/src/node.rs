@@ -41,7 +41,9 @@ use crate::{
     discovery::{Dialler, Discoveries},
     events::EventStream,
     inbox::{MAX_PAYLOAD_BYTES, Subscribers, Subscription},
+    known_peers::KnownPeers,
     outbox::{Delivery, OutboxHandle, SendOptions, SubmitError},
+    own_addresses::OwnAddresses,
     received::Received,
     saf::SafHandle,
     shared::Shared,
@@ -82,9 +84,9 @@ pub struct Node {
     pub(crate) budget: ByteBudget,
     pub(crate) saf: SafHandle,
     pub(crate) outbox: OutboxHandle,
-    /// Written when the node stops, as is the next one.
-    #[cfg(feature = "spool")]
-    pub(crate) peers_file: Option<dht_peers::DirectoryFile>,
+    pub(crate) known_peers: KnownPeers,
+    pub(crate) own_addresses: OwnAddresses,
+    /// Written when the node stops.
     #[cfg(feature = "spool")]
     pub(crate) snapshot: Option<dht_dedup::SnapshotFile>,
     /// Whether the onion service is there, if this node has one.
@@ -138,6 +140,21 @@ impl Node {
         // Without waiting for the watcher of connections.
         self.connection_watch.ensure(&peer.public_key.node_id());
         Ok(())
+    }
+
+    /// Puts a peer on the allow list, which is kept with the home: it is never banned, and a ban in force is lifted. False if it was
+    /// on it.
+    pub async fn allow(&self, peer: NodeId) -> bool {
+        let is_new = self.shared.directory.allow(peer);
+        self.known_peers.save().await;
+        is_new
+    }
+
+    /// Takes a peer off the allow list; false if it was not on it.
+    pub async fn disallow(&self, peer: &NodeId) -> bool {
+        let was_allowed = self.shared.directory.disallow(peer);
+        self.known_peers.save().await;
+        was_allowed
     }
 
     /// Forgets a peer and closes its connection; false if it was not known. A ban of it stays.
@@ -412,12 +429,21 @@ impl Node {
     }
 
     /// Takes over the settings that can change while the node runs ([`RELOADABLE`](crate::RELOADABLE)): the rates, the limits
-    /// of connections, and the banned peers. The others are left alone. No connection is closed but those of banned peers.
+    /// of connections, the banned peers and the public addresses. The others are left alone. No connection is closed but those of
+    /// banned peers. A node with other addresses signs a new claim and joins again as soon as it may.
     ///
     /// # Errors
     /// [`OutOfRange`] for the first setting out of its range; then nothing changes.
     pub fn reload(&self, config: &Config) -> Result<(), OutOfRange> {
         config.validate()?;
+        let mut next = self.config();
+        next.reload(config);
+        self.own_addresses.check(&next)?;
+        if self.own_addresses.sign(&next, &self.shared) {
+            tracing::info!(target: "dht_node::configured", "this node has other addresses");
+            #[cfg(feature = "overlay")]
+            self.connection_watch.overlay.address_changed();
+        }
         self.limiter.set_limits(config.rates);
         self.transport.set_connection_limits(&config.transport);
         let before = {
@@ -556,12 +582,7 @@ impl Node {
                 snapshot.save().await;
             }
         };
-        let peers = async {
-            #[cfg(feature = "spool")]
-            if let Some(file) = &self.peers_file {
-                file.save().await;
-            }
-        };
+        let peers = self.known_peers.save();
         tokio::join!(self.outbox.close(), messages, self.saf.close(), seen, peers);
     }
 }

@@ -184,7 +184,6 @@ impl Bans {
         }
     }
 
-    #[cfg(feature = "redb")]
     pub(crate) fn ids(&self) -> Vec<NodeId> {
         let mut ids: Vec<_> = self.by_id.keys().copied().collect();
         ids.sort_unstable();

@@ -27,7 +27,6 @@ use region::Region;
 mod anchors;
 mod bans;
 pub(crate) mod changed;
-#[cfg(feature = "redb")]
 pub(crate) mod disk;
 mod index;
 mod region;
@@ -359,6 +358,7 @@ impl fmt::Debug for Directory {
 }
 
 pub use anchors::MAX_ANCHORS;
+pub use disk::DirectoryMemory;
 pub use region::RegionThresholds;
 
 #[cfg(test)]

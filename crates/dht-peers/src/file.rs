@@ -28,7 +28,7 @@ use crate::{
     directory::{
         Directory, MAX_ANCHORS,
         changed::Changed,
-        disk::{Outdated, Stored},
+        disk::{Outdated, Stored, is_kept},
     },
     metrics,
 };
@@ -56,6 +56,8 @@ const HEARD_OF: Rows = TableDefinition::new("heard_of_v1");
 const BANS: Rows = TableDefinition::new("bans_v1");
 /// Position to node id.
 const ANCHORS: TableDefinition<'_, u8, &Key> = TableDefinition::new("anchors_v1");
+/// The allow list.
+const ALLOWED: TableDefinition<'_, &Key, ()> = TableDefinition::new("allowed_v1");
 
 /// Writes what changes in a [`Directory`] to the file `peers.redb`, and fills it from there at the start. Cloning shares the
 /// file.
@@ -73,8 +75,15 @@ struct Inner {
 struct Disk {
     /// `None` after a failure: redb refuses everything until the file is opened again.
     database: Option<Database>,
-    /// The anchors in the file.
+    /// What the file has beside peers and bans.
+    lists: Lists,
+}
+
+/// Node ids that are written whole whenever one changes.
+#[derive(Debug, PartialEq, Eq)]
+struct Lists {
     anchors: Vec<NodeId>,
+    allowed: Vec<NodeId>,
 }
 
 /// Why the file cannot be used.
@@ -117,7 +126,10 @@ impl DirectoryFile {
     fn load(home: &Path, directory: &Directory, now: UnixSeconds) -> Result<Self, FileError> {
         fs::create_dir_all(home)?;
         let (database, stored) = open_or_replace(home)?;
-        let anchors = stored.anchors.clone();
+        let lists = Lists {
+            anchors: stored.anchors.clone(),
+            allowed: stored.allowed.clone(),
+        };
         let restored = directory.restore(stored, now);
         tracing::debug!(restored, "peers known before this start");
         Ok(Self(Arc::new(Inner {
@@ -125,7 +137,7 @@ impl DirectoryFile {
             directory: directory.clone(),
             disk: Mutex::new(Disk {
                 database: Some(database),
-                anchors,
+                lists,
             }),
         })))
     }
@@ -155,9 +167,12 @@ impl DirectoryFile {
     pub fn save_blocking(&self) {
         let Inner { directory, .. } = &*self.0;
         let mut disk = self.0.disk.lock();
-        let anchors = directory.anchor_ids();
+        let lists = Lists {
+            anchors: directory.anchor_ids(),
+            allowed: directory.allowed(),
+        };
         let outdated = directory.take_outdated();
-        if outdated.peers.is_empty() && outdated.bans.is_empty() && anchors == disk.anchors {
+        if outdated.peers.is_empty() && outdated.bans.is_empty() && lists == disk.lists {
             return;
         }
         let database = match disk.database.take() {
@@ -172,13 +187,13 @@ impl DirectoryFile {
             }),
         };
         let written = database.and_then(|(database, outdated)| {
-            contain(|| commit(&database, directory, outdated, &anchors))?;
+            contain(|| commit(&database, directory, outdated, &lists))?;
             Ok(database)
         });
         match written {
             Ok(database) => {
                 disk.database = Some(database);
-                disk.anchors = anchors;
+                disk.lists = lists;
             }
             Err(error) => {
                 directory.outdate();
@@ -278,6 +293,15 @@ fn read(database: &Database) -> Result<Stored, redb::Error> {
         Err(TableError::TableDoesNotExist(_)) => {}
         Err(error) => return Err(error.into()),
     }
+    match transaction.open_table(ALLOWED) {
+        Ok(table) => {
+            for entry in table.iter()? {
+                stored.allowed.extend(row::node_id(entry?.0.value()));
+            }
+        }
+        Err(TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
     if unreadable > 0 {
         stored.has_more = true;
         tracing::warn!(unreadable, "rows of the file of known peers were dropped");
@@ -313,7 +337,7 @@ fn commit(
     database: &Database,
     directory: &Directory,
     outdated: Outdated,
-    anchors: &[NodeId],
+    lists: &Lists,
 ) -> Result<(), FileError> {
     let write = || -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
@@ -337,8 +361,15 @@ fn commit(
         transaction.delete_table(ANCHORS)?;
         {
             let mut table = transaction.open_table(ANCHORS)?;
-            for (at, id) in (0_u8..).zip(anchors) {
+            for (at, id) in (0_u8..).zip(&lists.anchors) {
                 table.insert(at, id.as_bytes())?;
+            }
+        }
+        transaction.delete_table(ALLOWED)?;
+        {
+            let mut table = transaction.open_table(ALLOWED)?;
+            for id in &lists.allowed {
+                table.insert(id.as_bytes(), ())?;
             }
         }
         Ok(transaction.commit()?)
@@ -356,8 +387,7 @@ fn write_peers(
     let mut row = Vec::new();
     for ids in ids.chunks(CHUNK) {
         for (id, peer) in ids.iter().zip(directory.find_all(ids)) {
-            // Named by the operator, and never reached.
-            let peer = peer.filter(|peer| !peer.is_proven() || peer.last_seen().is_some());
+            let peer = peer.filter(|peer| is_kept(peer));
             row.clear();
             if let Some(peer) = &peer {
                 row::encode_peer(peer, &mut row);

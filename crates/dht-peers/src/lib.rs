@@ -55,7 +55,8 @@ pub use claims::{
 };
 pub use connections::{ConnectedPeer, ConnectedPeers, Connections, Direction};
 pub use directory::{
-    Change, DEFAULT_DIRECTORY_BYTES, Directory, DirectoryLimits, MAX_ANCHORS, RegionThresholds,
+    Change, DEFAULT_DIRECTORY_BYTES, Directory, DirectoryLimits, DirectoryMemory, MAX_ANCHORS,
+    RegionThresholds,
 };
 #[cfg(feature = "redb")]
 pub use file::DirectoryFile;

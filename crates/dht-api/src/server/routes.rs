@@ -37,6 +37,8 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/v1/peers/{peer}", get(peers::get).delete(peers::remove))
         .route("/v1/bans", post(peers::ban).get(peers::bans))
         .route("/v1/bans/{peer}", delete(peers::lift_ban))
+        .route("/v1/allowed", post(peers::allow).get(peers::allowed))
+        .route("/v1/allowed/{peer}", delete(peers::disallow))
         .route("/v1/discover", post(peers::discover))
         .route("/v1/ping", post(peers::ping))
         .route("/v1/store", get(node::store))

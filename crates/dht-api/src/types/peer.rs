@@ -39,6 +39,9 @@ pub struct PeerEntry {
     pub is_anchor: bool,
     /// Whether a ban is in force.
     pub is_banned: bool,
+    /// Whether the peer is on the allow list.
+    #[serde(default)]
+    pub is_allowed: bool,
 }
 
 /// Peers by node id.
@@ -99,6 +102,23 @@ pub struct NewBan {
     /// Reason for people. Defaults to `banned by the operator`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// A peer on the allow list, which is never banned; the body of `POST /v1/allowed`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AllowedPeer {
+    /// Node id of the peer. A request may give its public key instead.
+    pub peer: String,
+}
+
+/// The allow list, by node id.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AllowList {
+    /// Version of the API.
+    pub version: Version,
+    /// Peers of the list.
+    pub allowed: Vec<AllowedPeer>,
 }
 
 /// A peer to search for, the body of `POST /v1/discover`.

@@ -214,7 +214,17 @@ async fn peers_and_bans_are_managed() {
     let (_, error) = run_to(6, &a, &send).await;
     assert!(error.contains("expired: peer is banned"), "{error}");
     assert_eq!(run_to(0, &a, &["bans", "lift", &key]).await.0, "lifted");
+    let (lifted, _) = run_to(0, &a, &["bans", "lift", &key, "--json"]).await;
+    assert_eq!(json_lines(&lifted)[0]["changed"], false);
     assert_eq!(run_to(0, &a, &["bans", "list"]).await.0, "");
+
+    assert_eq!(run_to(0, &a, &["peers", "allow", &key]).await.0, "allowed");
+    let (listed, _) = run_to(0, &a, &["peers", "allow"]).await;
+    assert_eq!(listed, b.public_key().node_id().to_string());
+    let (_, error) = run_to(1, &a, &["bans", "add", &key]).await;
+    assert!(error.contains("allow list"), "{error}");
+    let taken = run_to(0, &a, &["peers", "allow", &key, "--remove"]).await;
+    assert_eq!(taken.0, "taken off");
 
     assert_eq!(run_to(0, &a, &["peers", "remove", &key]).await.0, "removed");
     let (_, error) = run_to(6, &a, &["peers", "show", &key]).await;

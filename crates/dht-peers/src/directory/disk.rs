@@ -1,18 +1,20 @@
-//! What a [`Directory`] gives to its file, and takes from it.
+//! What a [`Directory`] gives to its file, and takes from it; and a directory that is kept in memory.
 
 use std::sync::Arc;
 
 use dht_core::{NodeId, UnixSeconds};
+use parking_lot::Mutex;
 
 use super::{Directory, changed::Changed};
 use crate::{ban::Ban, metrics, record::PeerRecord};
 
 /// A directory as its file has it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Stored {
     pub(crate) peers: Vec<PeerRecord>,
     pub(crate) bans: Vec<Ban>,
     pub(crate) anchors: Vec<NodeId>,
+    pub(crate) allowed: Vec<NodeId>,
     /// Whether the file has rows that are not among these.
     pub(crate) has_more: bool,
 }
@@ -24,6 +26,49 @@ pub(crate) struct Outdated {
     pub(crate) bans: Changed,
 }
 
+/// What a directory knows, kept in memory from one node to the next as a [`DirectoryFile`](crate::DirectoryFile) keeps it on disk.
+/// Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct DirectoryMemory(Arc<Mutex<Stored>>);
+
+impl DirectoryMemory {
+    /// Enters what was kept in an empty directory.
+    pub fn restore(&self, directory: &Directory, now: UnixSeconds) {
+        let stored = self.0.lock().clone();
+        directory.restore(stored, now);
+        // Everything is kept each time.
+        directory.0.state.write().set_outdated(Outdated {
+            peers: Changed::Untracked,
+            bans: Changed::Untracked,
+        });
+    }
+
+    /// Keeps what the directory knows now, in the place of what was kept before.
+    pub fn save(&self, directory: &Directory) {
+        let peers = directory.find_all(&directory.ids()).into_iter().flatten();
+        let bans = directory.ban_ids();
+        let bans = bans.iter().filter_map(|id| directory.ban_of(id));
+        *self.0.lock() = Stored {
+            peers: peers
+                .filter(|peer| is_kept(peer))
+                .map(Arc::unwrap_or_clone)
+                .collect(),
+            bans: bans
+                .filter(|ban| !ban.is_listed)
+                .map(Arc::unwrap_or_clone)
+                .collect(),
+            anchors: directory.anchor_ids(),
+            allowed: directory.allowed(),
+            has_more: false,
+        };
+    }
+}
+
+/// Whether a peer is remembered. One that the operator named and that was never reached is not, as the settings name it again.
+pub(crate) fn is_kept(peer: &PeerRecord) -> bool {
+    !peer.is_proven() || peer.last_seen().is_some()
+}
+
 impl Directory {
     /// Enters what the file has and begins to note what differs from it. Answers the number of peers.
     pub(crate) fn restore(&self, stored: Stored, now: UnixSeconds) -> usize {
@@ -33,6 +78,9 @@ impl Directory {
             if peer.node_id != self.0.me {
                 state.add_or_update(peer, now);
             }
+        }
+        for id in stored.allowed {
+            state.allow(id);
         }
         let bans_in_force = stored.bans.into_iter().filter(|ban| ban.is_active(now));
         let entered = bans_in_force.filter_map(|ban| state.ban(ban, now)).count();
@@ -53,11 +101,13 @@ impl Directory {
     }
 
     /// What differs from the file; from now on nothing does.
+    #[cfg(feature = "redb")]
     pub(crate) fn take_outdated(&self) -> Outdated {
         self.0.state.write().take_outdated()
     }
 
     /// Nothing in the file is known to be true.
+    #[cfg(feature = "redb")]
     pub(crate) fn outdate(&self) {
         let outdated = Outdated {
             peers: Changed::All,

@@ -9,11 +9,10 @@ use std::{
 use dht_core::{Features, NodeId, UnixSeconds};
 use rand_core::Rng;
 
-#[cfg(feature = "redb")]
-use super::disk::Outdated;
 use super::{
     Change, DirectoryLimits,
     changed::Changed,
+    disk::Outdated,
     shares::{Position, Shares},
 };
 use crate::{
@@ -121,7 +120,6 @@ impl Index {
         self.classes.get(place.class)?.by_id.get(&xor::key(id))
     }
 
-    #[cfg(feature = "redb")]
     pub(super) fn ids(&self) -> Vec<NodeId> {
         self.places.keys().copied().collect()
     }
@@ -134,7 +132,6 @@ impl Index {
         }
     }
 
-    #[cfg(feature = "redb")]
     pub(super) fn set_outdated(&mut self, outdated: Outdated) {
         self.outdated = outdated.peers;
         self.bans.outdated = outdated.bans;

@@ -74,12 +74,23 @@ fn restart_finds_what_was_known() {
         NOW,
     );
     before.unban(public_key(3));
+    before.allow(id(8));
+    before.allow(id(401));
+    file.save_blocking();
+    before.disallow(&id(401));
     file.save_blocking();
     drop(file);
+    let memory = crate::DirectoryMemory::default();
+    memory.save(&before);
+    let in_memory = directory();
+    memory.restore(&in_memory, NOW);
+    assert_eq!(contents(&in_memory), contents(&before));
 
     let after = directory();
     let file = open(home.path(), &after);
     assert_eq!(contents(&after), contents(&before));
+    assert_eq!(after.allowed(), [id(8)]);
+    assert_eq!(in_memory.allowed(), [id(8)]);
     assert!(after.find(&id(50)).unwrap().is_proven());
     assert!(!after.find(&id(52)).unwrap().is_proven());
     // Nothing to write again.

@@ -21,8 +21,8 @@ use super::{
     messages::page,
 };
 use crate::types::{
-    BanEntry, BanList, DiscoverPeer, Done, ErrorBody, ErrorCode, NewBan, PeerEntry, PeerFound,
-    PeerList, PingPeer, Pong, Version,
+    AllowList, AllowedPeer, BanEntry, BanList, DiscoverPeer, Done, ErrorBody, ErrorCode, NewBan,
+    PeerEntry, PeerFound, PeerList, PingPeer, Pong, Version,
 };
 
 /// Connections on which a ping is tried before it fails.
@@ -104,6 +104,7 @@ fn entry(api: &Api, record: &PeerRecord, is_connected: bool) -> PeerEntry {
         is_proven: record.is_proven(),
         is_anchor: api.parts.node.directory().is_anchor(record.node_id()),
         is_banned: record.is_banned(now),
+        is_allowed: api.parts.node.directory().is_allowed(record.node_id()),
     }
 }
 
@@ -256,6 +257,67 @@ pub(in super::super) async fn lift_ban(
     let done = Done {
         version: Version,
         changed,
+    };
+    Ok(json(StatusCode::OK, &done))
+}
+
+/// The allow list.
+#[utoipa::path(
+    get, path = "/v1/allowed", tag = "peers", operation_id = "allowed",
+    responses(
+        (status = 200, description = "The allow list", body = AllowList),
+        (status = "default", description = "No list", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn allowed(State(api): State<Arc<Api>>) -> Response {
+    let ids = api.parts.node.directory().allowed();
+    let memory = api.list_memory(ids.len()).await;
+    let allowed = ids.iter().map(|id| AllowedPeer {
+        peer: id.to_string(),
+    });
+    let list = AllowList {
+        version: Version,
+        allowed: allowed.collect(),
+    };
+    memory::list(memory, &list)
+}
+
+/// Put a peer on the allow list, which the home keeps: a ban of it is lifted, and it is never banned.
+#[utoipa::path(
+    post, path = "/v1/allowed", tag = "peers", operation_id = "allow",
+    request_body = AllowedPeer,
+    responses(
+        (status = 200, description = "The peer is on the list", body = Done),
+        (status = "default", description = "Not on the list", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn allow(
+    State(api): State<Arc<Api>>,
+    JsonBody(AllowedPeer { peer }, _memory): JsonBody<AllowedPeer>,
+) -> Result<Response, ApiError> {
+    let done = Done {
+        version: Version,
+        changed: api.parts.node.allow(target(&peer)?.node_id()).await,
+    };
+    Ok(json(StatusCode::OK, &done))
+}
+
+/// Take a peer off the allow list.
+#[utoipa::path(
+    delete, path = "/v1/allowed/{peer}", tag = "peers", operation_id = "disallow",
+    params(("peer" = String, Path, description = "Public key or node id of the peer")),
+    responses(
+        (status = 200, description = "The peer is not on the list any more", body = Done),
+        (status = "default", description = "Not taken off", body = ErrorBody),
+    )
+)]
+pub(in super::super) async fn disallow(
+    State(api): State<Arc<Api>>,
+    Name(peer): Name,
+) -> Result<Response, ApiError> {
+    let done = Done {
+        version: Version,
+        changed: api.parts.node.disallow(&target(&peer)?.node_id()).await,
     };
     Ok(json(StatusCode::OK, &done))
 }
