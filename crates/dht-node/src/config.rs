@@ -157,7 +157,7 @@ impl Config {
         OutOfRange::check("memory_mib", self.memory_mib as u64, 1..=1 << 20)?;
         OutOfRange::check("seeds", self.seeds.len() as u64, 0..=MAX_SEEDS as u64)?;
         #[cfg(feature = "dns-seeds")]
-        crate::dns_seeds::validate(self)?;
+        crate::dns_seeds::validate(&self.dns_seeds, &self.dns_servers)?;
         OutOfRange::check("discovery_seconds", self.discovery_seconds, 0..=DAY)?;
         OutOfRange::check("allowed_occurrences", copies.into(), 1..=MOST)?;
         OutOfRange::check("flood_messages", flood.into(), 1..=MOST)?;
@@ -220,7 +220,7 @@ impl Config {
     /// The names of seeds in the network of this node.
     #[cfg(feature = "dns-seeds")]
     pub(crate) fn seed_names(&self) -> Vec<String> {
-        crate::dns_seeds::names(self)
+        crate::dns_seeds::names(&self.dns_seeds, self.network)
     }
 
     /// Without the feature `dns-seeds` none is looked up.

@@ -18,7 +18,7 @@ use serde::{Deserialize as _, Deserializer, de::Error as _};
 use tokio::time::timeout;
 
 use self::resolver::{MAX_SERVERS, Resolver};
-use crate::{config::Config, shared::Shared};
+use crate::shared::Shared;
 
 /// Name at which stock nodes look for seeds.
 pub const DEFAULT_DNS_SEEDS: &str = "seeds.{network}.tari.com";
@@ -34,20 +34,20 @@ const LIMIT: Duration = Duration::from_secs(15);
 const RECORDS: &str = "dht_node_dns_seed_records_total";
 
 /// The names of the settings in a network. A local network has no common names.
-pub(crate) fn names(config: &Config) -> Vec<String> {
-    let is_local = config.network == Network::LocalNet;
-    let names = config.dns_seeds.iter();
+pub(crate) fn names(names: &[String], network: Network) -> Vec<String> {
+    let is_local = network == Network::LocalNet;
+    let names = names.iter();
     names
         .filter(|name| !is_local || !name.contains(NETWORK))
-        .map(|name| name.replace(NETWORK, &config.network.to_string()))
+        .map(|name| name.replace(NETWORK, &network.to_string()))
         .collect()
 }
 
 /// Checks the number of names and of name servers.
-pub(crate) fn validate(config: &Config) -> Result<(), OutOfRange> {
-    let (names, servers) = (config.dns_seeds.len(), config.dns_servers.len());
-    OutOfRange::check("dns_seeds", names as u64, 0..=MAX_NAMES as u64)?;
-    OutOfRange::check("dns_servers", servers as u64, 0..=MAX_SERVERS as u64)
+pub(crate) fn validate(names: &[String], servers: &[SocketAddr]) -> Result<(), OutOfRange> {
+    OutOfRange::check("dns_seeds", names.len() as u64, 0..=MAX_NAMES as u64)?;
+    let (servers, most) = (servers.len() as u64, MAX_SERVERS as u64);
+    OutOfRange::check("dns_servers", servers, 0..=most)
 }
 
 /// Reads addresses of name servers.
@@ -66,8 +66,9 @@ pub(crate) fn parse_servers<'de, D: Deserializer<'de>>(
 pub(crate) struct DnsSeeds(Resolver);
 
 impl DnsSeeds {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self(Resolver::new(config.dns_servers.clone()))
+    /// Asks these name servers, or those of the operating system if there are none.
+    pub(crate) const fn new(servers: Vec<SocketAddr>) -> Self {
+        Self(Resolver::new(servers))
     }
 
     /// Enters the seeds that a name stands for in the directory. A peer that is known keeps its addresses.

@@ -126,7 +126,7 @@ impl Overlay {
             outbound,
             summary: Arc::clone(&summary),
             #[cfg(feature = "dns-seeds")]
-            dns: crate::dns_seeds::DnsSeeds::new(config),
+            dns: crate::dns_seeds::DnsSeeds::new(config.dns_servers.clone()),
         };
         let driver = Driver {
             ports: Arc::new(ports),

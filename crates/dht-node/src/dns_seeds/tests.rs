@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{resolver::read_answer, *};
-use crate::Node;
+use crate::{Config, Node};
 
 const NAME: &str = "seeds.example.com";
 
@@ -185,10 +185,10 @@ fn names_follow_the_network() {
         dns_seeds: vec![DEFAULT_DNS_SEEDS.to_owned(), "a.example.com".to_owned()],
         ..Config::default()
     };
-    assert_eq!(names(&config), ["a.example.com"]);
+    assert_eq!(config.seed_names(), ["a.example.com"]);
     config.network = Network::Esmeralda;
     let expected = ["seeds.esmeralda.tari.com", "a.example.com"];
-    assert_eq!(names(&config), expected);
+    assert_eq!(config.seed_names(), expected);
     config.dns_servers = vec![(Ipv4Addr::LOCALHOST, 53).into(); 4];
     assert!(config.validate().is_err());
     let error = toml::from_str::<Config>("dns_servers = ['dns.example']").unwrap_err();
