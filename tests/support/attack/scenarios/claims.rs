@@ -27,7 +27,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "claims-too-long",
         "joins whose claims have a hundred thousand addresses",
         too_long,
-    ),
+    )
+    .within_mib(32.0),
     Scenario::new(
         "claims-from-the-future",
         "joins whose claims are newer than now, by more than a day, weeks, years",

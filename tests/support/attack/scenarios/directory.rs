@@ -10,7 +10,7 @@ use super::super::stage::{Scenario, Stage, claiming, pump};
 use crate::{
     frames,
     loopback::{ip, silent},
-    target::secret,
+    target::{Setup, secret},
 };
 
 /// Networks from which invented peers are handed over.
@@ -19,8 +19,8 @@ const NETWORKS: u8 = 8;
 /// Seed of the first invented key.
 const INVENTED: u64 = 1 << 42;
 
-/// Most peers that a node may know after a million were told of: what its memory setting has room for.
-const MOST_KNOWN: usize = 30_000;
+/// Most peers that a node with a [`small`] directory may know.
+const MOST_KNOWN: usize = 1_500;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
@@ -38,13 +38,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "invented-peers",
         "eight networks hand over joins of a million keys, each at another address",
         invented,
-    ),
+    )
+    .with_node(small),
     Scenario::new(
         "region-by-joins",
         "joins of unreachable keys, some closer to an offline recipient than the node",
         region,
     ),
 ];
+
+/// A directory of 2 MiB, so that an attack fills it in seconds.
+fn small(setup: &mut Setup) {
+    setup.config.memory_mib = 32;
+}
 
 /// Joins of new keys with these addresses.
 fn joins(

@@ -1,6 +1,9 @@
 //! Attacks on the connections that a node may have.
 
-use dht_transport::{BoxFuture, limits::MAX_PEER_DIALS};
+use dht_transport::{
+    BoxFuture,
+    limits::{MAX_CONNECTIONS_PER_SOURCE, MAX_PEER_DIALS},
+};
 
 use super::super::stage::{Scenario, Stage, pump};
 use crate::{
@@ -62,8 +65,8 @@ fn by_idle_peers(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
         stage.newcomers_are_served(5).await?;
         let held = idle.iter().filter(|peer| peer.is_connected()).count();
         stage.check(
-            format!("{held} of {count} idle peers connected"),
-            held < count,
+            format!("{held} of {count} idle peers connected, {MAX_CONNECTIONS_PER_SOURCE} at most"),
+            (1..=MAX_CONNECTIONS_PER_SOURCE).contains(&held),
         );
         Ok(())
     })
