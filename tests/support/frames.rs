@@ -51,7 +51,7 @@ pub fn join(peer: &NodeIdentity, nonce: u64, more: &[u8]) -> Result<Bytes, SealE
     join_of(peer.secret_key(), (key, &peer.claim()), nonce, more)
 }
 
-/// A join that `sender` signs, of any key and claim.
+/// A join that `sender` signs and addresses to itself, of any key and claim.
 ///
 /// # Errors
 /// [`SealError`] if it is too long.
@@ -72,7 +72,7 @@ pub fn join_of(
     part.extend_from_slice(more);
     let request = SealRequest {
         message_type: MessageType::Join,
-        destination: Destination::PublicKey(*key),
+        destination: Destination::PublicKey(sender.public_key()),
         ..signed(encode_parts(&[part.into()]), sender)
     };
     frame(request)

@@ -14,6 +14,7 @@ use crate::{
     frames,
     load::Peer,
     loopback::{Loopback, ip},
+    target::Status,
 };
 
 /// Bytes of unknown fields, less than the longest message.
@@ -60,6 +61,9 @@ fn through_relay(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
         let came = stage.until(Duration::from_secs(30), |now| now.received > all);
         let came = came.await?;
         stage.check("a flood came through", came);
+        // It is not cut off for what it passed on.
+        let relay_is_served = stage.honest_at(2)?.is_served(&to).await;
+        stage.check("the relay is served after it", relay_is_served);
         stage.newcomers_are_served(2).await
     })
 }
@@ -140,6 +144,7 @@ fn unknown_fields(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
         prost::encoding::encode_varint(UNKNOWN_BYTES as u64 - 16, &mut one_large);
         one_large.resize(UNKNOWN_BYTES, 0);
         let each = stage.scale(20, 6);
+        let before = stage.status()?;
         for (host, fields) in [(1, many_small), (2, one_large)] {
             let peer = stage.hostile(ip(66, host, 1)).await?;
             let joins = (0..each).map(|nonce| {
@@ -148,6 +153,13 @@ fn unknown_fields(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
             });
             pump(&peer, joins.collect::<Result<Vec<_>, _>>()?).await?;
         }
-        stage.newcomers_are_served(2).await
+        stage.newcomers_are_served(2).await?;
+        let now = stage.status()?;
+        let of = |status: &Status| {
+            status.dropped("undecodable") + status.dropped("bad_protocol_message")
+        };
+        let (refused, sent) = (of(&now) - of(&before), 2 * each as u64);
+        stage.check(format!("{refused}/{sent} joins refused"), refused == sent);
+        Ok(())
     })
 }
