@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Time in which a new node must be connected and served.
 const NEWCOMER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A node with default settings that behaves, and passes gossip on.
+/// A node that behaves and passes gossip on, with default settings except that it stores almost nothing.
 pub(super) struct Honest {
     seed: u64,
     node: Arc<Node>,
@@ -56,12 +56,14 @@ impl Honest {
     /// # Errors
     /// That it does not start.
     pub(super) async fn start(seed: u64, ip: Ipv4Addr, ahead: i64) -> anyhow::Result<Self> {
-        let config = Config {
+        let mut config = Config {
             network: Network::Esmeralda,
             listen: vec![Address::tcp(ip.into(), 0)],
             relay_gossip: true,
             ..Config::default()
         };
+        // Messages for offline nodes are the node's to store.
+        config.saf.capacity_rows = 1;
         let clock: SharedClock = Arc::new(ShiftedClock(ahead));
         let builder = Node::builder(secret(seed))
             .config(config)

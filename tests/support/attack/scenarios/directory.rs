@@ -75,8 +75,7 @@ fn flush(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
         let friend = stage.honest(ip(10, 0, 1), 0).await?;
         let served = friend.is_served(&to).await;
         let address = friend.node().peer_address();
-        let id = to.public_key.node_id();
-        friend.node().remove_peer(&id);
+        friend.node().shutdown().await;
         stage.check("the friend is known", served);
         for group in 0..3 {
             let count = stage.scale(1_900, 600);
@@ -122,7 +121,7 @@ fn invented(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
         let friend = stage.honest(ip(10, 0, 1), 0).await?;
         let served = friend.is_served(&to).await;
         let address = friend.node().peer_address();
-        friend.node().remove_peer(&to.public_key.node_id());
+        friend.node().shutdown().await;
         stage.check("the friend is known", served);
         let count = stage.scale(1_000_000, 4_000);
         let mut floods = JoinSet::new();
@@ -160,7 +159,9 @@ fn region(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
         let count = stage.scale(1_900, 600);
         // The closest to the recipient's key are closer than any honest node.
         let frames = joins(stage, count, |at| {
-            Ok(vec![silent(u16::try_from(at)?, 18_189)])
+            // In as many networks as there are, where nobody listens.
+            let [network, host] = [at % 250, at / 250].map(u8::try_from);
+            Ok(vec![Address::tcp(ip(network?, 7, host?).into(), 18_189)])
         })?;
         let peer = stage.hostile(ip(66, 1, 1)).await?;
         pump(&peer, frames).await?;

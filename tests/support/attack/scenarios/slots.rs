@@ -25,7 +25,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Dials of the node's own that may be under way beside those that peers cause.
-const OWN_DIALS: usize = 8;
+const OWN_DIALS: usize = 16;
 
 fn by_discovery(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
