@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Time in which a new node must be connected and served.
 const NEWCOMER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A node that behaves and passes gossip on, with default settings except that it stores almost nothing.
+/// A node with default settings that behaves, and passes gossip on.
 pub(super) struct Honest {
     seed: u64,
     node: Arc<Node>,
@@ -51,19 +51,26 @@ struct Counts {
 }
 
 impl Honest {
-    /// Starts a node that listens on this address of the [`Loopback`] network, with a clock that is ahead by these seconds.
+    /// Starts a node that listens on this address of the [`Loopback`] network, with a clock that is ahead by these seconds. It stores one
+    /// message at most for others if it `stores_nothing`.
     ///
     /// # Errors
     /// That it does not start.
-    pub(super) async fn start(seed: u64, ip: Ipv4Addr, ahead: i64) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        seed: u64,
+        ip: Ipv4Addr,
+        ahead: i64,
+        stores_nothing: bool,
+    ) -> anyhow::Result<Self> {
         let mut config = Config {
             network: Network::Esmeralda,
             listen: vec![Address::tcp(ip.into(), 0)],
             relay_gossip: true,
             ..Config::default()
         };
-        // Messages for offline nodes are the node's to store.
-        config.saf.capacity_rows = 1;
+        if stores_nothing {
+            config.saf.capacity_rows = 1;
+        }
         let clock: SharedClock = Arc::new(ShiftedClock(ahead));
         let builder = Node::builder(secret(seed))
             .config(config)

@@ -61,6 +61,8 @@ pub struct Scenario {
     pub(super) descriptors: Option<u32>,
     /// Whether the node lowers its connections to what its descriptors allow, as the program does.
     pub(super) fits: bool,
+    /// Whether honest nodes leave storing messages to the node.
+    pub(super) stores_alone: bool,
     pub(super) attack_with: Attack,
 }
 
@@ -71,6 +73,7 @@ pub(super) struct Stage {
     target: Process,
     honest: Vec<Honest>,
     quick: bool,
+    stores_alone: bool,
     seeds: u64,
     checks: Vec<Check>,
 }
@@ -84,6 +87,7 @@ impl Scenario {
             prepare: |_| {},
             descriptors: None,
             fits: false,
+            stores_alone: false,
             attack_with,
         }
     }
@@ -102,6 +106,13 @@ impl Scenario {
     pub(super) const fn with_descriptors(self, descriptors: u32) -> Self {
         Self {
             descriptors: Some(descriptors),
+            ..self
+        }
+    }
+
+    pub(super) const fn that_stores_alone(self) -> Self {
+        Self {
+            stores_alone: true,
             ..self
         }
     }
@@ -157,6 +168,7 @@ async fn play(scenario: &Scenario, quick: bool, outcome: &mut Outcome) -> anyhow
         target: Process::start(&setup, scenario.descriptors)?,
         honest: Vec::new(),
         quick,
+        stores_alone: scenario.stores_alone,
         seeds: 2,
         checks: Vec::new(),
     };
@@ -237,7 +249,7 @@ impl Stage {
     /// That it does not start.
     pub(super) async fn honest(&mut self, ip: Ipv4Addr, ahead: i64) -> anyhow::Result<&mut Honest> {
         let seed = self.seed();
-        self.add(Honest::start(seed, ip, ahead).await?)
+        self.add(Honest::start(seed, ip, ahead, self.stores_alone).await?)
     }
 
     /// As [`honest`](Self::honest), with the key of this seed.
@@ -249,7 +261,7 @@ impl Stage {
         seed: u64,
         ip: Ipv4Addr,
     ) -> anyhow::Result<&mut Honest> {
-        self.add(Honest::start(seed, ip, 0).await?)
+        self.add(Honest::start(seed, ip, 0, self.stores_alone).await?)
     }
 
     fn add(&mut self, honest: Honest) -> anyhow::Result<&mut Honest> {

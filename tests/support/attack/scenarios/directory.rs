@@ -16,6 +16,9 @@ use crate::{
 /// Networks from which invented peers are handed over.
 const NETWORKS: u8 = 8;
 
+/// Networks from which joins around an offline recipient are handed over: more than nodes make up a region.
+const SOURCES: u8 = 12;
+
 /// Seed of the first invented key.
 const INVENTED: u64 = 1 << 42;
 
@@ -44,9 +47,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     .with_node(small),
     Scenario::new(
         "region-by-joins",
-        "joins of unreachable keys, some closer to an offline recipient than the node",
+        "joins of unreachable keys from twelve networks, some closer to an offline recipient than the node",
         region,
-    ),
+    )
+    .that_stores_alone(),
 ];
 
 /// A directory of 2 MiB, so that an attack fills it in seconds.
@@ -156,15 +160,17 @@ fn invented(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
 
 fn region(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
-        let count = stage.scale(1_900, 600);
-        // The closest to the recipient's key are closer than any honest node.
-        let frames = joins(stage, count, |at| {
-            // In as many networks as there are, where nobody listens.
-            let [network, host] = [at % 250, at / 250].map(u8::try_from);
-            Ok(vec![Address::tcp(ip(network?, 7, host?).into(), 18_189)])
-        })?;
-        let peer = stage.hostile(ip(66, 1, 1)).await?;
-        pump(&peer, frames).await?;
+        let count = stage.scale(200, 80);
+        for source in 0..SOURCES {
+            // The closest to the recipient's key are closer than any honest node.
+            let frames = joins(stage, count, |at| {
+                // In as many networks as there are, where nobody listens.
+                let network = u8::try_from(at % 250)?;
+                Ok(vec![Address::tcp(ip(network, 7, source).into(), 18_189)])
+            })?;
+            let peer = stage.hostile(ip(66 + source, 1, 1)).await?;
+            pump(&peer, frames).await?;
+        }
         super::storage::reaches_offline_friend(stage).await
     })
 }

@@ -33,14 +33,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         invented,
     )
     .within_mib(96.0)
-    .with_node(small),
+    .with_node(small)
+    .that_stores_alone(),
     Scenario::new(
         "mailbox-stuffed",
         "one network posts messages to one offline recipient",
         stuffed,
     )
     .within_mib(96.0)
-    .with_node(small),
+    .with_node(small)
+    .that_stores_alone(),
 ];
 
 /// An honest node posts messages for a friend that is offline and then comes; all must arrive.

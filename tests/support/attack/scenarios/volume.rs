@@ -38,7 +38,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "joins with megabytes of unknown fields",
         unknown_fields,
     )
-    .within_mib(128.0),
+    .within_mib(48.0),
 ];
 
 fn through_relay(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
@@ -154,12 +154,12 @@ fn unknown_fields(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
             pump(&peer, joins.collect::<Result<Vec<_>, _>>()?).await?;
         }
         stage.newcomers_are_served(2).await?;
-        let now = stage.status()?;
         let of = |status: &Status| {
             status.dropped("undecodable") + status.dropped("bad_protocol_message")
         };
-        let (refused, sent) = (of(&now) - of(&before), 2 * each as u64);
-        stage.check(format!("{refused}/{sent} joins refused"), refused == sent);
+        let refused = of(&stage.status()?) - of(&before);
+        // The first of a peer ends its connection.
+        stage.check(format!("{refused} of 2 joins refused"), refused >= 2);
         Ok(())
     })
 }
