@@ -61,16 +61,26 @@ fn told(seeds: &[u64]) -> Vec<Result<GetPeersResponse, Status>> {
 /// A stream to a node that tells this.
 fn telling(responses: Vec<Result<GetPeersResponse, Status>>) -> DuplexStream {
     let closest = responses.clone();
-    let router = Router::new()
-        .streaming(10, move |_: SyncCaller, _: GetPeersRequest| {
-            let responses = responses.clone();
-            async move { Ok(stream::iter(responses)) }
-        })
-        .streaming(1, move |_: SyncCaller, request: GetCloserPeersRequest| {
+    serving(telling_of_some(responses).streaming(
+        1,
+        move |_: SyncCaller, request: GetCloserPeersRequest| {
             assert!(!request.include_clients);
             let responses = closest.clone();
             async move { Ok(stream::iter(responses)) }
-        });
+        },
+    ))
+}
+
+/// `get_peers`, the only method of a stock node of version 6.
+fn telling_of_some(responses: Vec<Result<GetPeersResponse, Status>>) -> Router<SyncCaller> {
+    Router::new().streaming(10, move |_: SyncCaller, _: GetPeersRequest| {
+        let responses = responses.clone();
+        async move { Ok(stream::iter(responses)) }
+    })
+}
+
+/// A stream to a node with these methods.
+fn serving(router: Router<SyncCaller>) -> DuplexStream {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let caller = Caller {
         peer: id(ME),
@@ -227,4 +237,19 @@ async fn surroundings_of_teller_are_measured() {
     let farthest = seeds.iter().map(|seed| id(PEER).distance(&id(*seed))).max();
     assert_eq!(report.around, farthest);
     assert_eq!((report.new, report.duplicates), (20, 40));
+}
+
+#[tokio::test(start_paused = true)]
+async fn missing_closest_method_is_no_failure() {
+    for profile in PROFILES {
+        let test = test(profile);
+        let stream = serving(telling_of_some(told(&[2, 3])));
+        let ask = Ask {
+            closest: true,
+            ..ASK
+        };
+        let report = test.learner.ask(stream, id(PEER), ask).await;
+        assert_eq!((report.new, report.failure), (2, None));
+        assert_eq!(test.bans(), []);
+    }
 }

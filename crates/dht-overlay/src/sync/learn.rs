@@ -8,7 +8,7 @@ use dht_peers::{
     policy::{BanPolicy, Offence, Parties},
     validate_claims,
 };
-use dht_rpc::CallError;
+use dht_rpc::{CallError, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{AnnouncedPeer, PeerSyncClient, SyncError};
@@ -49,6 +49,8 @@ pub enum SyncFailure {
     Session,
     /// The call failed, and nobody is to blame.
     Call,
+    /// The peer serves no such method: stock nodes of version 6 have no `get_closer_peers`.
+    Unsupported,
     /// The peer did what it must not do. Whether it is banned depends on the profile.
     Offence(Offence),
 }
@@ -148,12 +150,25 @@ impl Learner {
             }
         }
         if ask.closest {
-            let (me, peer) = (*self.directory.me(), report.peer);
-            self.closest(&mut client, me, report).await?;
-            let mut around = self.closest(&mut client, peer, report).await?;
-            around.sort_unstable();
-            report.around = around.get(AROUND - 1).copied();
+            match self.ask_closest(&mut client, report).await {
+                Err(SyncFailure::Unsupported) => {}
+                asked => asked?,
+            }
         }
+        Ok(())
+    }
+
+    /// Asks for the peers closest to this node, and for those closest to the other one.
+    async fn ask_closest<T: AsyncRead + AsyncWrite>(
+        &self,
+        client: &mut PeerSyncClient<T>,
+        report: &mut SyncReport,
+    ) -> Result<(), SyncFailure> {
+        let (me, peer) = (*self.directory.me(), report.peer);
+        self.closest(client, me, report).await?;
+        let mut around = self.closest(client, peer, report).await?;
+        around.sort_unstable();
+        report.around = around.get(AROUND - 1).copied();
         Ok(())
     }
 
@@ -256,6 +271,9 @@ impl Learner {
 
     fn of_call(&self, error: &CallError) -> SyncFailure {
         match error {
+            CallError::Status(status) if status.code == StatusCode::UnsupportedMethod => {
+                SyncFailure::Unsupported
+            }
             CallError::Status(_) => SyncFailure::Offence(Offence::SyncStatus),
             CallError::TimedOut => SyncFailure::Offence(Offence::SyncTimeout),
             error if error.is_server_fault() => SyncFailure::Offence(Offence::SyncProtocol),
