@@ -1,19 +1,23 @@
 //! Recorded conversations with stock nodes, replayed to a node of ours in the place of either.
 
-use std::{net::Ipv4Addr, path::Path, sync::Arc};
+use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use dht_core::{
     Address, DropReason, Entropy as _, Features, ManualClock, Network, NodeIdentity, Priority,
-    SecretKey, SeededEntropy, SharedClock, UnixSeconds,
+    SecretKey, SeededEntropy, SendParams, SharedClock, UnixSeconds,
 };
 use dht_node::{Node, OsEntropy};
 use dht_stack::ByteBudget;
-use dht_tests::interop::{Recording, Role, fingerprint};
+use dht_tests::interop::{ANSWERS, Recording, Role, Wire, fingerprint, stranger};
 use dht_transport::Transport;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::net::{builder_with, until, within};
+use crate::net::{builder_with, message, until, within};
+
+/// Time in which a stream is closed, much more than it takes.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// The recordings, each with its file name.
 fn recordings() -> Vec<(String, Recording)> {
@@ -110,5 +114,36 @@ async fn interop_stock_frames_are_understood() {
 async fn interop_own_frames_are_understood() {
     for (name, recording) in recordings() {
         replay(&name, &recording, Role::Ours).await;
+    }
+}
+
+/// A stock node answered so, and opened streams so.
+#[tokio::test]
+async fn interop_streams_are_as_recorded() {
+    for (name, recording) in recordings() {
+        let node = within(builder_with(recording.ours.parse().unwrap()).start())
+            .await
+            .unwrap();
+        let connect = async |protocols: Vec<Bytes>| {
+            let identity = stranger();
+            let wire = Wire::connect(&node.peer_address(), &identity, &protocols).await;
+            let id = *identity.node_id();
+            until(|| node.peers().iter().any(|peer| peer.node_id == id)).await;
+            (wire.unwrap(), *identity.public_key())
+        };
+        let (mut wire, _key) = connect(Vec::new()).await;
+        for exchange in &recording.streams.exchanges {
+            let played = exchange.play(&mut wire, LIMIT).await.unwrap();
+            assert_eq!(played, *exchange, "{name}");
+        }
+        assert_eq!(recording.streams.openings.len(), ANSWERS.len());
+        for (answer, opening) in ANSWERS.iter().zip(&recording.streams.openings) {
+            let (mut wire, key) = connect(answer.protocols()).await;
+            let params = SendParams::builder().direct_public_key(key).finish();
+            let _sending = node.request(params, message("x")).await.unwrap();
+            let given = answer.give(&mut wire).await.unwrap();
+            assert_eq!(given, *opening, "{name}");
+        }
+        assert_eq!(node.directory().banned(UnixSeconds(recording.at)), []);
     }
 }

@@ -87,9 +87,23 @@ pub fn post(
     to: &PublicKey,
     payload: impl Into<Bytes>,
 ) -> Result<Bytes, SealError> {
+    post_for(from, to, payload, VALID_SECONDS)
+}
+
+/// As [`post`], valid for so many seconds.
+///
+/// # Errors
+/// [`SealError`] if it is too long, or the key is not one to encrypt for.
+pub fn post_for(
+    from: &SecretKey,
+    to: &PublicKey,
+    payload: impl Into<Bytes>,
+    seconds: u64,
+) -> Result<Bytes, SealError> {
     let request = SealRequest {
         destination: Destination::PublicKey(*to),
         encryption: Encryption::EncryptFor(*to),
+        expires: Some(SystemClock.now().saturating_add(seconds)),
         ..signed(application(payload), from)
     };
     frame(request)

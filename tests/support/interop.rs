@@ -5,15 +5,21 @@
 //! nobody banned anybody.
 
 mod control;
+mod exchange;
 pub mod ours;
 mod peer;
 mod recording;
 mod scenarios;
 mod tap;
+mod wire;
 mod world;
 
-pub use control::{Command, Event, Form, Known, Message, Reply, Send, Setup, fingerprint, payload};
+pub use control::{
+    Command, Event, Form, Known, Message, Reply, Role, Send, Setup, fingerprint, payload,
+};
+pub use exchange::{ANSWERS, Answer, Exchange, Opening, Streams, stranger};
 pub use peer::{Peer, Program};
 pub use recording::{Content, Frame, Recording};
 pub use scenarios::SCENARIOS;
-pub use world::{Role, Scenario, Version, World};
+pub use wire::Wire;
+pub use world::{Scenario, Version, World};

@@ -99,7 +99,7 @@ fn play_all(flags: &Flags) -> anyhow::Result<bool> {
         for version in &flags.stock {
             let world = World::new(version, &ours, (process_net(), 0), true)?;
             let file = folder.join(format!("{}.json", version.name));
-            Recording::make(&world, &version.name)?.write(&file)?;
+            Recording::make(&world, version)?.write(&file)?;
             println!("{}", file.display());
         }
         return Ok(true);
@@ -110,14 +110,17 @@ fn play_all(flags: &Flags) -> anyhow::Result<bool> {
         .flat_map(|version| scenarios.iter().map(move |scenario| (version, *scenario)))
         .filter(|(version, scenario)| version.is_v1() || !scenario.only_v1)
         .collect();
+    // The long ones first: the others are played meanwhile.
+    let mut order: Vec<_> = runs.iter().enumerate().collect();
+    order.sort_by_key(|(_, (_, scenario))| scenario.quick);
     let next = AtomicUsize::new(0);
     let results = Mutex::new(vec![false; runs.len()]);
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
-                    let number = next.fetch_add(1, Relaxed);
-                    let Some((version, scenario)) = runs.get(number) else {
+                    let next = order.get(next.fetch_add(1, Relaxed));
+                    let Some((number, (version, scenario))) = next.copied() else {
                         break;
                     };
                     let outcome = play(version, scenario, &ours, number, flags.quick);
@@ -125,7 +128,8 @@ fn play_all(flags: &Flags) -> anyhow::Result<bool> {
                         *passed = outcome.is_ok();
                     }
                     let result = match outcome {
-                        Ok(()) => "passed".to_owned(),
+                        Ok(notes) if notes.is_empty() => "passed".to_owned(),
+                        Ok(notes) => format!("passed; {}", notes.join("; ")),
                         Err(error) => format!("FAILED: {error:#}"),
                     };
                     println!("{:<13} {:<32} {result}", version.name, scenario.name);
@@ -168,16 +172,17 @@ fn report(file: &Path, rows: String) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Plays one scenario, on addresses that no other has.
+/// Plays one scenario, on addresses that no other has; what is to be noted of it.
 fn play(
     version: &Version,
     scenario: &Scenario,
     ours: &Program,
     number: usize,
     quick: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<String>> {
     let world = World::new(version, ours, (process_net(), u8::try_from(number)?), quick)?;
-    (scenario.play)(&world)
+    (scenario.play)(&world)?;
+    Ok(world.notes())
 }
 
 /// The part of loopback addresses that is this process's.

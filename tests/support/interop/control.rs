@@ -1,7 +1,20 @@
 //! What goes over the standard input and output of a node.
 
+use std::collections::BTreeMap;
+
+use dht_core::NodeId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// Which implementation a node is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The reference.
+    Stock,
+    /// This project.
+    Ours,
+}
 
 /// How a node is started: the first line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,10 +33,12 @@ pub struct Setup {
     pub client: bool,
     /// Whether its application passes on gossip.
     pub relay: bool,
-    /// Whether it asks each peer that connects for stored messages.
-    pub auto_fetch: bool,
-    /// Whether it asks peers for peers.
+    /// Whether a stock node asks peers for peers.
     pub discovery: bool,
+    /// Whether one of our nodes looks for peers by itself, as nodes do by default.
+    pub overlay: bool,
+    /// User agent of a stock node; `None` for one that no node takes for a version.
+    pub user_agent: Option<String>,
     /// Peers that it knows.
     pub seeds: Vec<Known>,
 }
@@ -100,12 +115,15 @@ pub struct Send {
 }
 
 /// The answer to [`Command::Send`].
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Sent {
     /// Copies that were written to a peer.
     pub(super) sent: u64,
     /// Messages without a recipient, and copies that were not written.
     pub(super) failed: u64,
+    /// Why one of our nodes did not write copies, and how many.
+    #[serde(default)]
+    pub(super) errors: BTreeMap<String, u64>,
 }
 
 /// In which form, and to whom, a message goes.
@@ -202,6 +220,13 @@ pub enum Event {
     },
     /// It has stopped.
     Stopped,
+}
+
+impl Event {
+    /// Whether this node is banned.
+    pub(super) fn is_ban_of(&self, node: &NodeId) -> bool {
+        matches!(self, Self::Banned { peer } if *peer == node.to_string())
+    }
 }
 
 /// A received message.

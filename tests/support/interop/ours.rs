@@ -14,6 +14,7 @@ use dht_core::{
 use dht_node::{Config, Event as NodeEvent, Message, Node, SendOptions, StateKind, SystemClock};
 use dht_outbound::Deliveries;
 use dht_peers::PeerFilter;
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::control::{
@@ -101,7 +102,7 @@ async fn start(setup: Setup) -> anyhow::Result<Node> {
     };
     let builder = Node::builder(setup.key.parse()?)
         .config(config)
-        .overlay(false);
+        .overlay(setup.overlay);
     let node = builder.features(features).home(setup.home).start().await?;
     for seed in &setup.seeds {
         node.add_peer(&address(seed)?);
@@ -113,16 +114,11 @@ async fn act(node: &Node, command: Command) -> anyhow::Result<Value> {
     let now = SystemClock.now();
     match command {
         Command::Add(known) => node.add_peer(&address(&known)?),
-        Command::Dial { key } => node.dial_or_discover(&key.parse()?).await?,
+        Command::Dial { key } => node.connect(&known(node, key.parse()?)?).await?,
         Command::Disconnect { key } => {
-            let key: PublicKey = key.parse()?;
-            let record = node.directory().find_by_key(&key);
-            node.remove_peer(&key.node_id());
-            let addresses = record.iter().flat_map(|record| record.addresses());
-            node.add_peer(&PeerAddress {
-                public_key: key,
-                addresses: addresses.map(|known| known.address.clone()).collect(),
-            });
+            let known = known(node, key.parse()?)?;
+            node.remove_peer(&known.public_key.node_id());
+            node.add_peer(&known);
         }
         Command::Join => {
             let (sent, _) = node.join().await?.wait_all().await;
@@ -164,9 +160,16 @@ async fn send(node: &Node, send: Send) -> anyhow::Result<Value> {
     let mut total = Sent::default();
     let mut waiting = VecDeque::new();
     let settle = async |total: &mut Sent, deliveries: Deliveries| {
-        let (succeeded, lost) = deliveries.wait_all().await;
-        total.sent += succeeded.len() as u64;
-        total.failed += lost.len() as u64;
+        let mut outcomes = deliveries.into_stream();
+        while let Some(outcome) = outcomes.next().await {
+            match outcome.result {
+                Ok(()) => total.sent += 1,
+                Err(error) => {
+                    total.failed += 1;
+                    *total.errors.entry(error.to_string()).or_default() += 1;
+                }
+            }
+        }
     };
     for number in 0..send.count {
         let label = format!("{}{number}", send.label);
@@ -231,6 +234,17 @@ fn params(send: &Send) -> anyhow::Result<SendParams> {
 fn recipient(send: &Send) -> anyhow::Result<PublicKey> {
     let to = send.to.as_deref().ok_or_else(|| anyhow!("no recipient"))?;
     Ok(to.parse()?)
+}
+
+/// Key and addresses of a peer in the directory.
+fn known(node: &Node, key: PublicKey) -> anyhow::Result<PeerAddress> {
+    let record = node.directory().find_by_key(&key);
+    let record = record.context("no such peer is known")?;
+    let addresses = record.addresses().iter();
+    Ok(PeerAddress {
+        public_key: key,
+        addresses: addresses.map(|known| known.address.clone()).collect(),
+    })
 }
 
 fn address(known: &Known) -> anyhow::Result<PeerAddress> {

@@ -12,15 +12,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use dht_core::{NodeId, PeerAddress, PublicKey};
 use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
 
 use super::control::{
-    Command, Event, Form, Known, Line, Message, Numbered, Reply, Send, Sent, Setup, fingerprint,
-    payload,
+    Command, Event, Form, Known, Line, Message, Numbered, Reply, Role, Send, Sent, Setup,
+    fingerprint, payload,
 };
+
+/// What happened in a scenario that fails none, but should be known.
+pub(super) type Notes = Mutex<Vec<String>>;
 
 /// Time for anything that a node is told to do, and for what follows from it at others.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -43,6 +46,8 @@ pub struct Program {
 /// A running node.
 #[derive(Debug)]
 pub struct Peer {
+    role: Role,
+    notes: Arc<Notes>,
     child: Child,
     stdin: Mutex<Option<ChildStdin>>,
     log: Arc<Log>,
@@ -71,7 +76,12 @@ impl Peer {
     ///
     /// # Errors
     /// That it does not start.
-    pub fn start(program: &Program, setup: Setup) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        role: Role,
+        program: &Program,
+        setup: Setup,
+        notes: Arc<Notes>,
+    ) -> anyhow::Result<Self> {
         let mut child = Process::new(&program.file)
             .args(&program.arguments)
             .env("RUST_BACKTRACE", "0")
@@ -95,6 +105,8 @@ impl Peer {
             .wait("to start", LIMIT, |said| said.key.clone())?
             .parse()?;
         Ok(Self {
+            role,
+            notes,
             child,
             stdin: Mutex::new(Some(stdin)),
             log,
@@ -183,8 +195,8 @@ impl Peer {
         answer.with_context(|| format!("{}: {shown}", self.key.short()))
     }
 
-    /// Tells it where another node is, and has it dial that. What counts is the connection: a stock node that dials a node it
-    /// remembers at the same moment gives up one of the dials, and now and then both.
+    /// Tells it where another node is, and has it dial that. Our node must do so at once. A stock node may dial a second time, as one
+    /// that dials a node it remembers at the same moment gives up one of the dials, and now and then both; it is noted.
     ///
     /// # Errors
     /// That there is no connection.
@@ -194,7 +206,17 @@ impl Peer {
             let key = other.key.to_string();
             self.ask(Command::Dial { key })
         };
-        let dialled = dial().or_else(|_| dial());
+        let dialled = dial().or_else(|error| match self.role {
+            Role::Ours => Err(error),
+            Role::Stock => {
+                let note = format!("a stock node dialled again: {error:#}");
+                self.notes.lock().push(note);
+                dial()
+            }
+        });
+        if self.role == Role::Ours {
+            dialled.as_ref().map_err(|error| anyhow!("{error:#}"))?;
+        }
         let connected = other
             .wait_connected(self)
             .and_then(|()| self.wait_connected(other));
@@ -264,10 +286,14 @@ impl Peer {
             .tell(Command::Send(send))
             .and_then(|id| self.answer_within(id, limit));
         let answer = answer.with_context(|| format!("{}: {shown}", self.key.short()))?;
-        let Sent { sent, failed } = serde_json::from_value(answer)?;
+        let Sent {
+            sent,
+            failed,
+            errors,
+        } = serde_json::from_value(answer)?;
         ensure!(
             (may_fail || failed == 0) && sent >= count,
-            "{}: {shown}: {sent} sent, {failed} failed",
+            "{}: {shown}: {sent} sent, {failed} failed {errors:?}",
             self.key.short()
         );
         Ok(())

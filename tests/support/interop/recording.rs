@@ -12,10 +12,11 @@ use dht_core::{Clock as _, MessageType, SecretKey, SystemClock};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    control::{Command, Form, Send, Setup, fingerprint, payload},
+    control::{Command, Form, Role, Send, Setup, fingerprint, payload},
+    exchange::Streams,
     peer::Peer,
     tap::Tap,
-    world::{Role, World},
+    world::{Version, World},
 };
 use crate::frames;
 
@@ -32,6 +33,8 @@ pub struct Recording {
     pub ours: String,
     /// The frames, in the order in which they were sent.
     pub frames: Vec<Frame>,
+    /// Bytes of negotiation and of the peer-sync service, of the stock node.
+    pub streams: Streams,
 }
 
 /// One frame, and what must come of it.
@@ -83,17 +86,21 @@ impl Recording {
     ///
     /// # Errors
     /// That a node does not behave, or does not take a frame of ours.
-    pub fn make(world: &World, version: &str) -> anyhow::Result<Self> {
-        let (stock, ours) = (world.setup(), world.setup());
+    pub fn make(world: &World, version: &Version) -> anyhow::Result<Self> {
+        let stores = version.is_v1();
+        let (stock, ours) = (world.passive_setup(), world.passive_setup());
         let mut recording = Self {
-            version: version.to_owned(),
+            version: version.name.clone(),
             at: SystemClock.now().0,
             stock: stock.key.clone(),
             ours: ours.key.clone(),
             frames: Vec::new(),
+            streams: Streams::of(&world.passive_node(Role::Stock)?, stores)?,
         };
-        recording.hear_stock(world, &stock, &ours)?;
-        recording.ask_stock(world, &stock, &ours)?;
+        recording.hear_stock(world, &stock, &ours, stores)?;
+        if stores {
+            recording.ask_stock(world, &stock, &ours)?;
+        }
         recording.tell_stock(world, &stock, &ours)?;
         Ok(recording)
     }
@@ -117,20 +124,24 @@ impl Recording {
     }
 
     /// Messages, a join and a discovery of a stock node, as our node gets them.
-    fn hear_stock(&mut self, world: &World, stock: &Setup, ours: &Setup) -> anyhow::Result<()> {
-        let mut setup = stock.clone();
-        setup.auto_fetch = false;
-        let stock = world.start(Role::Stock, setup)?;
+    fn hear_stock(
+        &mut self,
+        world: &World,
+        stock: &Setup,
+        ours: &Setup,
+        stores: bool,
+    ) -> anyhow::Result<()> {
+        let stock = world.start(Role::Stock, stock.clone())?;
         let mut tap = Tap::start(ours.key.parse()?)?;
         tap.dial(&stock)?;
         let to = tap.identity().public_key().to_string();
         for (send, what) in sends(Role::Stock, &to) {
             stock.send(send.clone())?;
             let content = content(&send);
-            self.add(Role::Stock, &what, &tap.frame()?, Some(content));
+            self.add(Role::Stock, &what, &tap.next_but_saf()?, Some(content));
         }
         stock.ask(Command::Join)?;
-        self.add(Role::Stock, "join", &tap.frame()?, None);
+        self.add(Role::Stock, "join", &tap.next_but_saf()?, None);
         let stranger = SecretKey::from_uniform_bytes(&[9; 64])?.public_key();
         stock.tell(Command::Discover {
             key: stranger.to_string(),
@@ -138,23 +149,25 @@ impl Recording {
         self.add(
             Role::Stock,
             "discovery of a third node",
-            &tap.frame()?,
+            &tap.next_but_saf()?,
             None,
         );
-        stock.ask(Command::Fetch)?;
-        self.add(
-            Role::Stock,
-            "request for stored messages",
-            &tap.frame()?,
-            None,
-        );
+        if stores {
+            stock.ask(Command::Fetch)?;
+            self.add(
+                Role::Stock,
+                "request for stored messages",
+                &tap.frame()?,
+                None,
+            );
+        }
         stock.stop()
     }
 
     /// The response of a stock node that stores messages for our node.
     fn ask_stock(&mut self, world: &World, stock: &Setup, ours: &Setup) -> anyhow::Result<()> {
         let holder = world.start(Role::Stock, stock.clone())?;
-        let sender = world.node(Role::Stock)?;
+        let sender = world.passive_node(Role::Stock)?;
         let secret: SecretKey = ours.key.parse()?;
         let key = secret.public_key().to_string();
         {

@@ -2,6 +2,7 @@
 
 mod connections;
 mod gossip;
+mod hostile;
 mod messages;
 mod overlay;
 mod stored;
@@ -9,10 +10,11 @@ mod stored;
 use super::world::Scenario;
 
 /// All scenarios.
-pub const SCENARIOS: [&[Scenario]; 5] = [
+pub const SCENARIOS: [&[Scenario]; 6] = [
     connections::SCENARIOS,
     messages::SCENARIOS,
     gossip::SCENARIOS,
     overlay::SCENARIOS,
     stored::SCENARIOS,
+    hostile::SCENARIOS,
 ];

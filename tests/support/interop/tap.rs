@@ -5,8 +5,8 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use bytes::Bytes;
 use dht_core::{
-    Address, Clock as _, Entropy as _, Features, MessageType, Network, NodeIdentity, OsEntropy,
-    PeerAddress, Priority, SecretKey, SharedClock, SystemClock,
+    Address, Clock as _, Entropy as _, Features, MessageType, Network, NodeId, NodeIdentity,
+    OsEntropy, PeerAddress, Priority, SecretKey, SharedClock, SystemClock,
 };
 use dht_overlay::sync::{AnnouncedPeers, PEER_SYNC_PROTOCOL, PeerSyncClient, SyncError};
 use dht_stack::ByteBudget;
@@ -67,6 +67,11 @@ impl Tap {
     #[must_use]
     pub(super) fn identity(&self) -> &NodeIdentity {
         &self.identity
+    }
+
+    /// Its node id.
+    pub(super) fn id(&self) -> NodeId {
+        *self.identity.node_id()
     }
 
     /// Connects to a node.

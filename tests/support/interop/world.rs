@@ -2,17 +2,19 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU8, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
 };
 
 use anyhow::ensure;
 use dht_core::Network;
-use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::{
-    control::Setup,
-    peer::{Peer, Program},
+    control::{Role, Setup},
+    peer::{Notes, Peer, Program},
 };
 
 /// One conversation of our nodes and stock ones.
@@ -22,7 +24,7 @@ pub struct Scenario {
     pub name: &'static str,
     /// What happens, and what must come of it.
     pub about: &'static str,
-    /// Whether only stock nodes of version 1 can play it: they store messages, and tell a client without a node of peers.
+    /// Whether only stock nodes of version 1 can play it: they store messages.
     pub only_v1: bool,
     /// Whether it belongs to the short run.
     pub quick: bool,
@@ -47,28 +49,18 @@ impl Version {
     }
 }
 
-/// Which implementation a node is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// The reference.
-    Stock,
-    /// This project.
-    Ours,
-}
-
 /// Starts the nodes of one scenario, each on a loopback address of its own.
 #[derive(Debug)]
 pub struct World {
-    /// The programs, by [`Role`].
-    stock: Program,
     ours: Program,
+    version: Version,
     /// Whether it is a short run.
     pub quick: bool,
     homes: TempDir,
     /// Middle of the addresses.
     net: (u8, u8),
     next: AtomicU8,
+    notes: Arc<Notes>,
 }
 
 impl World {
@@ -83,12 +75,13 @@ impl World {
         quick: bool,
     ) -> anyhow::Result<Self> {
         Ok(Self {
-            stock: version.program.clone(),
+            version: version.clone(),
             ours: ours.clone(),
             quick,
             homes: TempDir::new()?,
             net,
             next: AtomicU8::new(1),
+            notes: Arc::default(),
         })
     }
 
@@ -109,10 +102,38 @@ impl World {
             network: Network::LocalNet.wire_byte(),
             client: false,
             relay: false,
-            auto_fetch: true,
             discovery: false,
+            overlay: true,
+            user_agent: None,
             seeds: Vec::new(),
         }
+    }
+
+    /// As [`setup`](Self::setup), for a node of ours that looks for no peers: the topology stays as the scenario makes it.
+    #[must_use]
+    pub fn passive_setup(&self) -> Setup {
+        Setup {
+            overlay: false,
+            ..self.setup()
+        }
+    }
+
+    /// Whether the stock nodes are of version 1.
+    #[must_use]
+    pub fn is_v1(&self) -> bool {
+        self.version.is_v1()
+    }
+
+    /// Version of the stock nodes.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version.name
+    }
+
+    /// What happened that fails no scenario, but should be known.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().clone()
     }
 
     /// Starts a node with these settings.
@@ -122,10 +143,10 @@ impl World {
     pub fn start(&self, role: Role, setup: Setup) -> anyhow::Result<Peer> {
         std::fs::create_dir_all(&setup.home)?;
         let program = match role {
-            Role::Stock => &self.stock,
+            Role::Stock => &self.version.program,
             Role::Ours => &self.ours,
         };
-        Peer::start(program, setup)
+        Peer::start(role, program, setup, Arc::clone(&self.notes))
     }
 
     /// Starts a node as most are.
@@ -134,6 +155,14 @@ impl World {
     /// That it does not start.
     pub fn node(&self, role: Role) -> anyhow::Result<Peer> {
         self.start(role, self.setup())
+    }
+
+    /// Starts a node that looks for no peers.
+    ///
+    /// # Errors
+    /// That it does not start.
+    pub fn passive_node(&self, role: Role) -> anyhow::Result<Peer> {
+        self.start(role, self.passive_setup())
     }
 
     /// A stock node and one of ours, of which the given one has dialled the other.

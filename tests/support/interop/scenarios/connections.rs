@@ -1,13 +1,16 @@
 //! Handshakes, dials and restarts.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 use dht_core::Network;
 
 use super::{
     super::{
-        control::{Command, Setup},
+        control::{Command, Role, Setup},
+        exchange::Streams,
         peer::Peer,
-        world::{Role, Scenario, World, no_bans},
+        world::{Scenario, World, no_bans},
     },
     messages::greet,
 };
@@ -47,6 +50,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         only_v1: false,
         quick: true,
         play: simultaneous_dial,
+    },
+    Scenario {
+        name: "streams",
+        about: "negotiation, right and wrong, and calls, right and wrong: our node answers and proposes each byte as a stock one",
+        only_v1: false,
+        quick: true,
+        play: streams,
+    },
+    Scenario {
+        name: "idle",
+        about: "nobody says anything for 400 seconds: the connection stays, and both talk over it",
+        only_v1: false,
+        quick: false,
+        play: idle,
     },
     Scenario {
         name: "restart-stock",
@@ -174,6 +191,33 @@ fn simultaneous_dial(world: &World) -> anyhow::Result<()> {
         no_bans([&stock, &ours])?;
         stock.stop()?;
         ours.stop()?;
+    }
+    Ok(())
+}
+
+/// Longer than a node keeps what is of no use.
+const IDLE: Duration = Duration::from_secs(400);
+
+fn idle(world: &World) -> anyhow::Result<()> {
+    let (stock, ours) = world.pair(Role::Ours)?;
+    std::thread::sleep(IDLE);
+    greet(&stock, &ours, "still there")?;
+    no_bans([&stock, &ours])
+}
+
+fn streams(world: &World) -> anyhow::Result<()> {
+    let of = |role| {
+        let node = world.passive_node(role)?;
+        let streams = Streams::of(&node, world.is_v1())?;
+        no_bans([&node])?;
+        anyhow::Ok(streams)
+    };
+    let (stock, ours) = (of(Role::Stock)?, of(Role::Ours)?);
+    for (stock, ours) in stock.exchanges.iter().zip(&ours.exchanges) {
+        ensure!(stock == ours, "{ours:?} instead of {stock:?}");
+    }
+    for (stock, ours) in stock.openings.iter().zip(&ours.openings) {
+        ensure!(stock == ours, "{ours:?} instead of {stock:?}");
     }
     Ok(())
 }

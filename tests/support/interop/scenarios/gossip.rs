@@ -2,9 +2,9 @@
 
 use super::{
     super::{
-        control::{Form, Setup},
+        control::{Form, Role, Setup},
         peer::Peer,
-        world::{Role, Scenario, World, no_bans},
+        world::{Scenario, World, no_bans},
     },
     messages::to,
 };
@@ -36,7 +36,7 @@ fn chain(world: &World) -> anyhow::Result<[Peer; 4]> {
             role,
             Setup {
                 relay: true,
-                ..world.setup()
+                ..world.passive_setup()
             },
         )
     };

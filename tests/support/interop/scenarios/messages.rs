@@ -1,9 +1,13 @@
 //! Messages in each form, each size and each direction.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::super::{
-    control::{Form, Send},
+    control::{Form, Role, Send, Setup},
     peer::Peer,
-    world::{Role, Scenario, World, no_bans},
+    world::{Scenario, World, no_bans},
 };
 
 /// Lengths, and how many messages of each. The body is 17 or 18 bytes longer, as the random number in it is: 5 979 and 5 980 are the
@@ -40,7 +44,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "burst",
-        about: "both send 10 000 messages of 1 kB in each form at once",
+        about: "both send 10 000 messages of 1 kB in each form at once; to version 6, which bans for more, 300",
         only_v1: false,
         quick: true,
         play: burst,
@@ -52,7 +56,30 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         quick: true,
         play: short_lived_senders,
     },
+    Scenario {
+        name: "paced",
+        about: "our node sends 1 200 messages to a stock node that says its version: all arrive, and it bans nobody",
+        only_v1: false,
+        quick: false,
+        play: paced,
+    },
+    Scenario {
+        name: "soak",
+        about: "three stock nodes and three of ours send to each other for ten minutes: nothing is lost, and nobody is banned",
+        only_v1: false,
+        quick: false,
+        play: soak,
+    },
 ];
+
+/// Messages to a node that bans who sends 1 000 in a minute.
+const PACED: u64 = 1_200;
+
+/// Messages in each of three forms that such a node takes at once.
+const UNPACED: u64 = 300;
+
+/// Sent at once of those.
+const AT_ONCE: u64 = 150;
 
 const FORMS: [Form; 3] = [Form::Clear, Form::Signed, Form::Encrypted];
 
@@ -96,11 +123,12 @@ fn each_form(world: &World, dialler: Role) -> anyhow::Result<()> {
 
 fn burst(world: &World) -> anyhow::Result<()> {
     let count = if world.quick { 1_000 } else { 10_000 };
+    let to_stock = if world.is_v1() { count } else { UNPACED };
     let (stock, ours) = world.pair(Role::Ours)?;
     for (form, label) in FORMS.into_iter().zip(["c", "s", "e"]) {
         let (there, back) = (
             to(&ours, form, label, 1_000, count),
-            to(&stock, form, label, 1_000, count),
+            to(&stock, form, label, 1_000, to_stock),
         );
         std::thread::scope(|scope| {
             let sending = scope.spawn(|| stock.send(there.clone()));
@@ -127,4 +155,52 @@ fn short_lived_senders(world: &World) -> anyhow::Result<()> {
         stock.received_from(&send, &key)?;
     }
     no_bans([&stock])
+}
+
+fn paced(world: &World) -> anyhow::Result<()> {
+    let setup = Setup {
+        user_agent: Some(format!("tari/interop/{}", world.version())),
+        ..world.setup()
+    };
+    let (stock, ours) = (world.start(Role::Stock, setup)?, world.node(Role::Ours)?);
+    ours.dial(&stock)?;
+    for part in 0..PACED / AT_ONCE {
+        let label = format!("part {part} ");
+        let send = to(&stock, Form::Encrypted, &label, 100, AT_ONCE);
+        ours.send(send.clone())?;
+        stock.received(&send, &ours)?;
+    }
+    no_bans([&stock, &ours])
+}
+
+/// How long nodes talk, and how long a round of one message from each to each takes at least.
+const SOAK: Duration = Duration::from_secs(600);
+const ROUND: Duration = Duration::from_secs(1);
+
+fn soak(world: &World) -> anyhow::Result<()> {
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        for role in [Role::Stock, Role::Ours] {
+            let node = world.node(role)?;
+            for other in &nodes {
+                node.dial(other)?;
+            }
+            nodes.push(node);
+        }
+    }
+    let start = Instant::now();
+    while start.elapsed() < SOAK {
+        let round = Instant::now();
+        let label = format!("{} ms ", start.elapsed().as_millis());
+        for (at, sender) in nodes.iter().enumerate() {
+            for recipient in nodes.iter().filter(|other| other.key() != sender.key()) {
+                let label = format!("{label}from {at} ");
+                let send = to(recipient, Form::Encrypted, &label, 200, 1);
+                sender.send(send.clone())?;
+                recipient.received(&send, sender)?;
+            }
+        }
+        std::thread::sleep(ROUND.saturating_sub(round.elapsed()));
+    }
+    no_bans(&nodes)
 }

@@ -1,16 +1,18 @@
 //! How nodes learn of each other.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use dht_core::{Entropy as _, OsEntropy, SecretKey};
+use dht_overlay::sync::SyncError;
+use dht_rpc::{CallError, StatusCode};
 
 use super::{
     super::{
-        control::{Command, Form, Setup},
+        control::{Command, Form, Role, Setup},
         peer::Peer,
         tap::{Tap, keys},
-        world::{Role, Scenario, World, no_bans},
+        world::{Scenario, World, no_bans},
     },
     messages::{greet, to},
 };
@@ -40,7 +42,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "peer-sync-ours-asks",
         about: "our peer-sync client asks a stock node for peers, closer peers, too many and none, and cancels",
-        only_v1: true,
+        only_v1: false,
         quick: true,
         play: ours_asks_for_peers,
     },
@@ -71,7 +73,7 @@ fn join(world: &World) -> anyhow::Result<()> {
         [Stock, Ours, Ours],
         [Ours, Stock, Stock],
     ] {
-        let [first, between, last] = roles.map(|role| world.node(role));
+        let [first, between, last] = roles.map(|role| world.passive_node(role));
         let (first, between, last) = (first?, between?, last?);
         first.dial(&between)?;
         last.dial(&between)?;
@@ -94,7 +96,7 @@ fn discovery(world: &World) -> anyhow::Result<()> {
         [Ours, Stock, Stock],
         [Ours, Ours, Stock],
     ] {
-        let [seeker, between, sought] = roles.map(|role| world.node(role));
+        let [seeker, between, sought] = roles.map(|role| world.passive_node(role));
         let (seeker, between, sought) = (seeker?, between?, sought?);
         seeker.dial(&between)?;
         sought.dial(&between)?;
@@ -109,9 +111,6 @@ fn discovery(world: &World) -> anyhow::Result<()> {
     }
     Ok(())
 }
-
-/// Nodes that a node knows well.
-const KNOWN: usize = 3;
 
 fn stock_asks_for_peers(world: &World) -> anyhow::Result<()> {
     let ours = world.node(Role::Ours)?;
@@ -135,52 +134,83 @@ fn stock_asks_for_peers(world: &World) -> anyhow::Result<()> {
 const AGAIN: Duration = Duration::from_millis(100);
 
 fn ours_asks_for_peers(world: &World) -> anyhow::Result<()> {
-    let stock = world.node(Role::Stock)?;
+    let stock = world.passive_node(Role::Stock)?;
+    let between = world.passive_node(Role::Ours)?;
+    stock.dial(&between)?;
+    // It tells of those only that it dialled itself and whose claim came with a message or over a connection.
     let mut others = Vec::new();
     for role in [Role::Ours, Role::Stock, Role::Ours] {
-        let other = world.node(role)?;
-        // It tells of those only that it dialled itself.
-        stock.dial(&other)?;
+        let other = world.passive_node(role)?;
+        other.dial(&between)?;
+        other.ask(Command::Join)?;
+        wait_known(&stock, &other)?;
+        let key = other.key().to_string();
+        stock.ask(Command::Dial { key })?;
         others.push(other);
     }
-    let mut known: Vec<String> = others.iter().map(|other| other.key().to_string()).collect();
-    known.sort();
+    let others_known: BTreeSet<String> =
+        others.iter().map(|other| other.key().to_string()).collect();
+    let mut all_known = others_known.clone();
+    // A stock node of version 6 tells of nobody that it was told of by hand.
+    all_known.insert(between.key().to_string());
+    let is_right = |told: &[String]| {
+        let told: BTreeSet<String> = told.iter().cloned().collect();
+        told.is_superset(&others_known) && told.is_subset(&all_known)
+    };
     let tap = Tap::start(SecretKey::random(&mut OsEntropy.rng()))?;
     tap.dial(&stock)?;
     // It enters them a moment after it has connected.
     tap.ask(&stock, async |client| {
-        while keys(client.peers(100, false).await?).await? != known {
+        while !is_right(&keys(client.peers(100, false).await?).await?) {
             tokio::time::sleep(AGAIN).await;
         }
         Ok(())
     })?;
     tap.ask(&stock, async |client| {
-        for _ in 0..2 {
-            let told = keys(client.peers(100, false).await?).await?;
-            ensure!(told == known, "get_peers tells of {told:?}");
-            let closer = keys(client.closer_peers(None, 20, &[], false).await?).await?;
-            ensure!(closer == known, "get_closer_peers tells of {closer:?}");
-        }
-        let one = keys(client.closer_peers(None, 1, &[], false).await?).await?;
-        ensure!(one.len() == 1, "{} instead of one", one.len());
+        let told = keys(client.peers(100, false).await?).await?;
         // The rest is cancelled with the next request.
         let mut cancelled = client.peers(100, false).await?;
         ensure!(cancelled.next().await?.is_some(), "nobody is told of");
         drop(cancelled);
         let again = keys(client.peers(0, false).await?).await?;
-        ensure!(again.len() == KNOWN, "{} after cancelling", again.len());
+        ensure!(again == told, "{again:?} after cancelling");
+        let one = keys(client.peers(1, false).await?).await?;
+        ensure!(one.len() == 1, "{} instead of one", one.len());
         Ok(())
     })?;
     // Each refusal costs the session.
-    for n in [0, 1_001] {
-        let refused = tap.ask(&stock, async |client| {
-            Ok(keys(client.closer_peers(None, n, &[], false).await?)
-                .await
-                .is_err())
+    let refusal = |n| {
+        tap.ask(&stock, async |client| {
+            let closer = async {
+                let closer = client.closer_peers(None, n, &[], false).await?;
+                keys(closer).await
+            };
+            match closer.await {
+                Err(SyncError::Call(CallError::Status(status))) => Ok(status.code),
+                closer => bail!("{n} closer peers are told of: {closer:?}"),
+            }
+        })
+    };
+    if world.is_v1() {
+        tap.ask(&stock, async |client| {
+            let closer = keys(client.closer_peers(None, 20, &[], false).await?).await?;
+            ensure!(is_right(&closer), "get_closer_peers tells of {closer:?}");
+            let one = keys(client.closer_peers(None, 1, &[], false).await?).await?;
+            ensure!(one.len() == 1, "{} instead of one", one.len());
+            Ok(())
         })?;
-        ensure!(refused, "{n} closer peers are told of");
+        for n in [0, 1_001] {
+            let code = refusal(n)?;
+            ensure!(code == StatusCode::BadRequest, "{n} closer peers: {code:?}");
+        }
+    } else {
+        let code = refusal(20)?;
+        ensure!(
+            code == StatusCode::UnsupportedMethod,
+            "closer peers: {code:?}"
+        );
     }
-    no_bans(others.iter().chain([&stock]))
+    no_bans(others.iter().chain([&stock, &between]))
 }
 
 /// Nodes of each kind.

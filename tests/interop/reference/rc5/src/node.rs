@@ -48,7 +48,7 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// Starts a node. Settings: `key`, `home`, `listen` (optional), `network` (a byte), `client`, `relay`, `auto_fetch`,
+    /// Starts a node. Settings: `key`, `home`, `listen` (optional), `network` (a byte), `client`, `relay`,
     /// `discovery` (whether it asks peers for peers), `seeds` (`key`, `addresses`).
     pub async fn start(setup: &Value) -> Result<Self> {
         let home = Path::new(setup["home"].as_str().ok_or("no home")?);
@@ -78,7 +78,10 @@ impl Stock {
                 major_version: 0,
                 minor_version: 0,
                 network_byte: u8::try_from(setup["network"].as_u64().ok_or("no network")?)?,
-                user_agent: "stock/1.0.0-rc.5".into(),
+                user_agent: setup["user_agent"]
+                    .as_str()
+                    .unwrap_or("stock/1.0.0-rc.5")
+                    .into(),
             })
             .with_peer_storage(peer_storage(home)?, None)
             .with_shutdown_signal(shutdown.to_signal());
@@ -91,8 +94,8 @@ impl Stock {
         }
 
         let mut config = DhtConfig::default_local_test();
+        config.saf.auto_request = true;
         config.database_url = DbConnectionUrl::File(home.join("dht.sqlite"));
-        config.saf.auto_request = setup["auto_fetch"].as_bool().unwrap_or(true);
         config.network_discovery.enabled = setup["discovery"].as_bool().unwrap_or(false);
         config.discovery_request_timeout = Duration::from_secs(20);
         let (outbound, requests) = mpsc::channel(QUEUE);

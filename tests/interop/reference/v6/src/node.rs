@@ -51,7 +51,7 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// Starts a node. Settings: `key`, `home`, `listen` (optional), `network` (a byte), `client`, `relay`, `auto_fetch`,
+    /// Starts a node. Settings: `key`, `home`, `listen` (optional), `network` (a byte), `client`, `relay`,
     /// `discovery` (whether it asks peers for peers), `seeds` (`key`, `addresses`).
     pub async fn start(setup: &Value) -> Result<Self> {
         let home = Path::new(setup["home"].as_str().ok_or("no home")?);
@@ -81,7 +81,10 @@ impl Stock {
                 major_version: 0,
                 minor_version: 0,
                 network_wire_byte: u8::try_from(setup["network"].as_u64().ok_or("no network")?)?,
-                user_agent: "stock/6.3.0-pre.2".into(),
+                user_agent: setup["user_agent"]
+                    .as_str()
+                    .unwrap_or("stock/6.3.0-pre.2")
+                    .into(),
             })
             .with_peer_storage(peer_storage(home, &identity)?)
             .with_shutdown_signal(shutdown.to_signal());
