@@ -92,8 +92,8 @@ pub struct Config {
     /// Seconds between two requests to one peer for the reason that it connected, 1 to a day. Defaults to
     /// [`DEFAULT_SYNC_AGAIN_SECONDS`].
     pub sync_again_seconds: u64,
-    /// Seconds between two dials that test a peer of which this node has only heard, up to a day; 0 for none. Defaults to
-    /// [`DEFAULT_FEELER_SECONDS`].
+    /// Seconds between two dials that test a peer of which this node has only heard, as long as they connect, up to a day; up to 32
+    /// times as many if they fail; 0 for none. Defaults to [`DEFAULT_FEELER_SECONDS`].
     pub feeler_seconds: u64,
     /// Connected nodes from which on this node is online, 1 to 1 000; with fewer it is degraded. Defaults to
     /// [`DEFAULT_MIN_CONNECTED`].

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use dht_core::{Distance, NodeId};
+use dht_peers::PeerFilter;
 
 use crate::view::View;
 
@@ -38,7 +39,7 @@ impl Density {
         let mut samples: Vec<_> = self.0.values().copied().collect();
         samples.sort_unstable();
         let median = *samples.get(samples.len() / 2)?;
-        let closest = view.closest(AROUND, None, &[], |_| true);
+        let closest = view.closest(AROUND, None, PeerFilter::everybody(view.now), |_| true);
         let farthest = closest.get(AROUND - 1)?;
         let own = value(view.directory.me().distance(farthest.node_id())).max(1);
         let factor = median / own;

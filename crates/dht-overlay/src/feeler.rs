@@ -1,6 +1,6 @@
-//! Feelers: dials that test peers of which this node has only heard, one at a time and slowly, as in Bitcoin.
+//! Feelers: dials that test peers of which this node has only heard, one at a time, as in Bitcoin.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use dht_core::NodeId;
 use rand_core::Rng;
@@ -10,61 +10,89 @@ use crate::{config::Config, pools::cooldown::jittered, view::View};
 
 /// How long a feeler that connected stays, so that the pools may keep it and be told by it.
 const STAY: Duration = Duration::from_secs(20);
+/// Successes that make up for a failure: of the feelers of a node, four in five connect, or they get rare.
+const FAILURE_COST: u32 = 4;
+/// Longest pause, in usual ones.
+const LONGEST_PAUSE: u32 = 32;
 
-/// Decides whom a feeler is sent to.
+/// Decides whom a feeler is sent to, and when: at once to a node that is nearer than a neighbour, as long as feelers connect, and
+/// now and then to any other.
 #[derive(Debug)]
 pub struct Feelers {
-    /// Pause between two; zero for none.
+    /// Usual pause between two; zero for none.
     every: Duration,
+    /// Failures that no successes made up for, each [`FAILURE_COST`]; pauses are longer by as many usual ones.
+    excess: u32,
     next: Option<Instant>,
     /// The one that was dialled last, while it is not told what became of it.
     dialled: Option<NodeId>,
-    /// One that connected, and when it is closed if nobody wants it.
-    connected: Option<(NodeId, Instant)>,
+    /// Those that connected, and when they are closed if nobody wants them, the first to be closed first.
+    connected: VecDeque<(NodeId, Instant)>,
 }
 
 impl Feelers {
-    /// No feeler is under way; the first is sent after one pause.
+    /// No feeler is under way; the first to nobody in particular is sent after one pause.
     #[must_use]
     pub const fn new(config: &Config) -> Self {
         Self {
             every: Duration::from_secs(config.feeler_seconds),
+            excess: 0,
             next: None,
             dialled: None,
-            connected: None,
+            connected: VecDeque::new(),
         }
     }
 
-    /// The peer to dial now, if it is time.
-    pub fn dial(&mut self, view: &View<'_>, rng: &mut impl Rng) -> Option<NodeId> {
+    /// The peer to dial now, if it is time. `nearer` is a node that would be a neighbour if it connected.
+    pub fn dial(
+        &mut self,
+        nearer: Option<NodeId>,
+        view: &View<'_>,
+        rng: &mut impl Rng,
+    ) -> Option<NodeId> {
         if self.every.is_zero() || self.dialled.is_some() {
             return None;
         }
+        let pause = self.every * (1 + self.excess);
         let due = *self
             .next
-            .get_or_insert_with(|| view.at + jittered(self.every, rng));
-        if view.at < due {
-            return None;
+            .get_or_insert_with(|| view.at + jittered(pause, rng));
+        let is_due = due <= view.at;
+        if is_due {
+            self.next = Some(view.at + jittered(pause, rng));
         }
-        self.next = Some(view.at + jittered(self.every, rng));
-        let drawn = view.random_heard_of(1, &[], rng);
-        let drawn = drawn.first().map(|record| *record.node_id());
-        self.dialled = drawn.filter(|id| !view.connected.contains(id));
+        let nearer = nearer.filter(|_| is_due || self.excess == 0);
+        let drawn = || Some(*view.random_heard_of(1, &[], rng).first()?.node_id());
+        let peer = nearer.or_else(|| is_due.then(drawn).flatten());
+        self.dialled = peer.filter(|id| !view.connected.contains(id));
         self.dialled
     }
 
-    /// A dial of this peer has ended.
-    pub fn on_dialled(&mut self, peer: &NodeId, is_connected: bool, at: Instant) {
-        if let Some(peer) = self.dialled.take_if(|dialled| dialled == peer)
-            && is_connected
-        {
-            self.connected = Some((peer, at + STAY));
+    /// The dial of a peer gave a connection.
+    pub fn on_connected(&mut self, peer: &NodeId, at: Instant) {
+        if let Some(peer) = self.dialled.take_if(|dialled| dialled == peer) {
+            self.excess = self.excess.saturating_sub(1);
+            self.connected.push_back((peer, at + STAY));
         }
+    }
+
+    /// The dial of a peer gave no connection.
+    pub fn on_failed(&mut self, peer: &NodeId, at: Instant, rng: &mut impl Rng) {
+        if self.dialled.take_if(|dialled| dialled == peer).is_some() {
+            self.excess = (self.excess + FAILURE_COST).min(LONGEST_PAUSE - 1);
+            self.next = Some(at + jittered(self.every * (1 + self.excess), rng));
+        }
+    }
+
+    /// The dial of a peer was not made.
+    pub fn on_refused(&mut self, peer: &NodeId) {
+        self.dialled.take_if(|dialled| dialled == peer);
     }
 
     /// A peer that connected because of a feeler and whose connection may be closed.
     pub fn done(&mut self, at: Instant) -> Option<NodeId> {
-        let (peer, _) = self.connected.take_if(|(_, until)| *until <= at)?;
+        let is_over = |(_, until): &mut (NodeId, Instant)| *until <= at;
+        let (peer, _) = self.connected.pop_front_if(is_over)?;
         Some(peer)
     }
 
@@ -72,7 +100,7 @@ impl Feelers {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let next = self.next.filter(|_| self.dialled.is_none());
-        let until = self.connected.map(|(_, until)| until);
+        let until = self.connected.front().map(|(_, until)| *until);
         [next, until].into_iter().flatten().min()
     }
 }
@@ -84,27 +112,68 @@ mod tests {
     use super::*;
     use crate::test_util::Net;
 
-    #[test]
-    fn feelers_are_slow_and_single() {
+    /// Sends feelers for so many minutes, of which every `bad`-th fails; how many were sent, and how many failed.
+    fn feel(nearer: Option<u64>, bad: usize, minutes: u64) -> (usize, usize) {
         let (mut net, mut rng) = (Net::new(), SeededEntropy::new(1).rng());
         net.know(1);
         for seed in 2..50 {
             net.hear_of(seed);
         }
         let mut feelers = Feelers::new(&Config::default());
-        let mut dials = 0;
-        for _ in 0..3_600 {
-            if let Some(peer) = feelers.dial(&net.view(), &mut rng) {
-                dials += 1;
+        let (mut sent, mut failed) = (0, 0);
+        for _ in 0..minutes * 60 {
+            let nearer = nearer.map(|seed| net.id(seed));
+            if let Some(peer) = feelers.dial(nearer, &net.view(), &mut rng) {
+                sent += 1;
                 assert_ne!(peer, net.id(1), "proven");
-                assert_eq!(feelers.dial(&net.view(), &mut rng), None);
-                feelers.on_dialled(&peer, dials % 2 == 0, net.at());
+                assert_eq!(feelers.dial(nearer, &net.view(), &mut rng), None);
+                if sent % bad == 0 {
+                    failed += 1;
+                    feelers.on_failed(&peer, net.at(), &mut rng);
+                } else {
+                    feelers.on_connected(&peer, net.at());
+                }
             }
             net.pass(Duration::from_secs(1));
-            if let Some(peer) = feelers.done(net.at()) {
-                assert!(dials % 2 == 0 && peer != net.id(1));
+            while let Some(peer) = feelers.done(net.at()) {
+                assert_ne!(peer, net.id(1));
             }
         }
-        assert!((26..=34).contains(&dials), "{dials}");
+        (sent, failed)
+    }
+
+    #[test]
+    fn feelers_are_slow_and_single() {
+        let (sent, failed) = feel(None, usize::MAX, 60);
+        assert!((26..=34).contains(&sent) && failed == 0, "{sent}");
+    }
+
+    #[test]
+    fn nearer_nodes_are_felt_at_once() {
+        let (sent, failed) = feel(Some(2), usize::MAX, 1);
+        assert_eq!((sent, failed), (60, 0));
+    }
+
+    /// Pauses of 2, 10, 18 … 64 minutes.
+    #[test]
+    fn feelers_that_fail_get_rare() {
+        for nearer in [None, Some(2)] {
+            let (sent, failed) = feel(nearer, 1, 24 * 60);
+            assert!(sent == failed && (20..=36).contains(&sent), "{sent}");
+        }
+        let (sent, failed) = feel(Some(2), 2, 24 * 60);
+        assert!(failed * 2 <= sent && sent < 100, "{sent}");
+    }
+
+    #[test]
+    fn refused_feelers_cost_nothing() {
+        let (net, mut rng) = (Net::new(), SeededEntropy::new(1).rng());
+        let peer = net.hear_of(1);
+        let mut feelers = Feelers::new(&Config::default());
+        for _ in 0..2 {
+            let dialled = feelers.dial(Some(peer), &net.view(), &mut rng);
+            assert_eq!(dialled, Some(peer));
+            feelers.on_refused(&peer);
+        }
     }
 }

@@ -190,19 +190,16 @@ impl Overlay {
         if self.join.take(view.at) {
             self.actions.push_back(OverlayAction::Join);
         }
-        if let Some(peer) = self
-            .feelers
-            .dial(view, rng)
-            .filter(|_| self.status.is_online())
-        {
-            self.dial(peer, view);
+        if self.status.is_online() {
+            let nearer = self.pools.nearer_heard_of(view);
+            if let Some(peer) = self.feelers.dial(nearer, view, rng) {
+                self.dial(peer, view);
+            }
         }
-        if let Some(peer) = self
-            .feelers
-            .done(view.at)
-            .filter(|peer| !self.is_wanted(peer))
-        {
-            self.actions.push_back(OverlayAction::Disconnect(peer));
+        while let Some(peer) = self.feelers.done(view.at) {
+            if !self.is_wanted(&peer) {
+                self.actions.push_back(OverlayAction::Disconnect(peer));
+            }
         }
         if self.next_look <= view.at {
             self.look(view);
@@ -279,7 +276,7 @@ impl Overlay {
                 return PoolEvent::Disconnected { peer, minimized };
             }
             OverlayEvent::Dialled { peer, outcome } => {
-                return self.on_dialled(peer, outcome, view);
+                return self.on_dialled(peer, outcome, view, rng);
             }
             OverlayEvent::Synced(report) => self.on_synced(&report, view),
             OverlayEvent::Joined { was_sent } => self.join.on_joined(was_sent, view.at, rng),
@@ -294,11 +291,20 @@ impl Overlay {
         PoolEvent::Changed
     }
 
-    fn on_dialled(&mut self, peer: NodeId, outcome: DialOutcome, view: &View<'_>) -> PoolEvent {
+    fn on_dialled(
+        &mut self,
+        peer: NodeId,
+        outcome: DialOutcome,
+        view: &View<'_>,
+        rng: &mut impl Rng,
+    ) -> PoolEvent {
         metrics::dialled(outcome.name());
         self.dialling.remove(&peer);
-        let is_connected = outcome == DialOutcome::Connected;
-        self.feelers.on_dialled(&peer, is_connected, view.at);
+        match outcome {
+            DialOutcome::Connected => self.feelers.on_connected(&peer, view.at),
+            DialOutcome::Failed => self.feelers.on_failed(&peer, view.at, rng),
+            DialOutcome::Refused => self.feelers.on_refused(&peer),
+        }
         let ask = self.syncs.remove(&peer);
         match (ask, outcome) {
             (Some(ask), DialOutcome::Connected) => {

@@ -10,7 +10,8 @@
 //! - Of one network ([`NetGroup`]) a pool takes a few peers only. Networks within a machine or a house are not counted.
 //! - A peer whose connection ends is dialled again once, unless it ended soon or on purpose. A peer whose dial failed is left
 //!   alone for a while, longer each time.
-//! - Random peers are drawn from the proven ones; hearsay is used as long as there is nothing else.
+//! - Both pools take proven peers first; hearsay is used as long as there is nothing else. Nodes that are nearer by hearsay are
+//!   for [feelers](crate::Feelers) to test: what one connects to is a neighbour from then on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +19,7 @@ use std::{
 };
 
 use dht_core::{Distance, NodeId};
-use dht_peers::{Direction, NetGroup};
+use dht_peers::{Direction, NetGroup, PeerFilter, PeerRecord};
 use rand_core::Rng;
 use tokio::time::Instant;
 
@@ -198,7 +199,7 @@ impl Pools {
         if !self.connected.contains_key(&peer) {
             return;
         }
-        self.cooldown.recovered(&peer);
+        self.cooldown.recovered(&peer, view.at, rng);
         self.challenger.take_if(|challenger| *challenger == peer);
         for pool in [&mut self.neighbours, &mut self.random] {
             if let Some(member) = pool.find_mut(&peer) {
@@ -234,7 +235,7 @@ impl Pools {
         };
         if minimized || self.config.minimize_connections {
             self.forget(&peer);
-            self.cooldown.rest(peer, view.at + REST);
+            self.cooldown.rest(peer, view.at, view.at + REST);
         } else if view.at < since + SHORT {
             self.forget(&peer);
             self.fail(peer, view, rng);
@@ -260,14 +261,14 @@ impl Pools {
         }
         self.forget(&peer);
         if is_local {
-            self.cooldown.rest(peer, view.at + REST);
+            self.cooldown.rest(peer, view.at, view.at + REST);
         } else {
             self.fail(peer, view, rng);
         }
     }
 
     fn fail(&mut self, peer: NodeId, view: &View<'_>, rng: &mut impl Rng) {
-        let is_proven = |record: &dht_peers::PeerRecord| record.is_proven();
+        let is_proven = |record: &PeerRecord| record.is_proven();
         let known = if view.connected.is_empty() {
             Known::Outage
         } else if view.directory.find(&peer).is_some_and(|it| is_proven(&it)) {
@@ -284,6 +285,12 @@ impl Pools {
         self.random.remove(peer);
         self.challenger.take_if(|id| id == peer);
         self.successor.take_if(|id| id == peer);
+    }
+
+    /// The nearest node of which this one only heard that would replace a neighbour.
+    pub(crate) fn nearer_heard_of(&self, view: &View<'_>) -> Option<NodeId> {
+        let exclude = self.untouched(view);
+        self.nearer(PeerFilter::heard_of(view.now).exclude(&exclude), view)
     }
 
     /// Since when a peer of a pool is connected.
@@ -363,39 +370,48 @@ impl Pools {
         }
     }
 
-    /// Dials the nearest nodes for the room that is left.
+    /// Dials the nearest nodes for the room that is left, those first that answered when last dialled.
     fn fill_neighbours(&mut self, view: &View<'_>) {
         while self.neighbours.room() > 0 {
             let exclude = self.untouched(view);
-            let found = view.closest(1, None, &exclude, |record| {
-                self.fits(&self.neighbours, view.network(record))
-            });
-            let Some(record) = found.first() else { return };
+            let of = |filter: PeerFilter<'_>| {
+                let fits = |record: &PeerRecord| self.fits(&self.neighbours, view.network(record));
+                view.closest(1, None, filter.exclude(&exclude), fits).pop()
+            };
+            let found =
+                of(PeerFilter::reachable(view.now)).or_else(|| of(PeerFilter::everybody(view.now)));
+            let Some(record) = found else { return };
             let id = *record.node_id();
             self.neighbours.insert(self.member(id, view, None));
             self.actions.push(PoolAction::Dial(id));
         }
     }
 
-    /// Dials a node that is nearer than a neighbour, if there is one.
+    /// Dials a proven node that is nearer than a neighbour, if there is one.
     fn challenge(&mut self, view: &View<'_>) {
-        let Some(farthest) = self.neighbours.members().last() else {
-            return;
-        };
-        if self.challenger.is_some() || self.neighbours.room() > 0 {
+        if self.challenger.is_some() {
             return;
         }
         let exclude = self.untouched(view);
-        let found = view.closest(1, Some(farthest.distance), &exclude, |record| {
+        let proven = PeerFilter::allowed(view.now).exclude(&exclude);
+        if let Some(id) = self.nearer(proven, view) {
+            self.challenger = Some(id);
+            self.actions.push(PoolAction::Dial(id));
+        }
+    }
+
+    /// The nearest node of `filter` that would replace a neighbour, of a pool that is full.
+    fn nearer(&self, filter: PeerFilter<'_>, view: &View<'_>) -> Option<NodeId> {
+        let farthest = self.neighbours.members().last()?;
+        if self.neighbours.room() > 0 {
+            return None;
+        }
+        let found = view.closest(1, Some(farthest.distance), filter, |record| {
             let distance = self.me.distance(record.node_id());
             let place = self.place(distance, view.network(record), view.at);
             !matches!(place, Place::None)
         });
-        if let Some(record) = found.first() {
-            let id = *record.node_id();
-            self.challenger = Some(id);
-            self.actions.push(PoolAction::Dial(id));
-        }
+        Some(*found.first()?.node_id())
     }
 
     fn fill_random(&mut self, view: &View<'_>, rng: &mut impl Rng) {

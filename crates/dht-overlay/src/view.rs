@@ -24,22 +24,20 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    /// The nodes closest to this one that may be dialled and that `accept` takes, nearest first, at most `n`, of those nearer
-    /// than `within`. Those it only heard of are among them.
+    /// The nodes of `filter` closest to this one that may be dialled and that `accept` takes, nearest first, at most `n`, of those
+    /// nearer than `within`.
     pub(crate) fn closest(
         &self,
         n: usize,
         within: Option<Distance>,
-        exclude: &[NodeId],
+        filter: PeerFilter<'_>,
         mut accept: impl FnMut(&PeerRecord) -> bool,
     ) -> Vec<Arc<PeerRecord>> {
         let me = self.directory.me();
         let is_beyond = |record: &PeerRecord| {
             within.is_some_and(|within| me.distance(record.node_id()) >= within)
         };
-        let filter = PeerFilter::everybody(self.now)
-            .features(FeatureRule::Exactly(Features::NODE))
-            .exclude(exclude);
+        let filter = filter.features(FeatureRule::Exactly(Features::NODE));
         let mut found = Vec::new();
         let (mut looked, mut window) = (0, 4 * n.max(4));
         loop {

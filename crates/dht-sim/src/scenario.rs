@@ -2,6 +2,7 @@
 
 mod churn;
 mod converge;
+mod dead;
 mod eclipse;
 mod heal;
 mod idle;
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// Every scenario.
-pub const SCENARIOS: [Scenario; 6] = [
+pub const SCENARIOS: [Scenario; 7] = [
     Scenario {
         name: "messages",
         what: "every node knows three others; messages between random pairs, with loss, a cut and resets on the way",
@@ -53,6 +54,12 @@ pub const SCENARIOS: [Scenario; 6] = [
         what: "every node knows one seed; then nothing happens for an hour, which costs few bytes and dials",
         nodes: 60,
         play: |run| Box::pin(idle::play(run)),
+    },
+    Scenario {
+        name: "dead",
+        what: "half of the nodes that everybody heard of are gone; every node loses its connections once in half an hour",
+        nodes: 60,
+        play: |run| Box::pin(dead::play(run)),
     },
     Scenario {
         name: "eclipse",

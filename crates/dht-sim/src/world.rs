@@ -10,9 +10,11 @@ use std::{
 
 use anyhow::Context as _;
 use dht_core::{
-    Address, Clock, Message, Network, PeerAddress, PublicKey, SecretKey, SeededEntropy, UnixSeconds,
+    Address, Clock, Entropy as _, Features, Message, Network, NodeIdentity, PeerAddress, PublicKey,
+    SecretKey, SeededEntropy, UnixSeconds,
 };
 use dht_node::{Builder, EntryId, MemoryHome, Node, SendOptions};
+use dht_peers::PeerRecord;
 use parking_lot::Mutex;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng as _, SeedableRng as _};
@@ -143,6 +145,24 @@ impl World {
             host: self.fabric.add(address),
         });
         self.identities.len() - 1
+    }
+
+    /// Adds a node that never runs; answers what it said of itself.
+    ///
+    /// # Errors
+    /// If it was not added.
+    pub fn add_gone(&mut self) -> anyhow::Result<PeerRecord> {
+        let (number, now) = (self.add(), self.now());
+        let (peer, identity) = (self.peer(number)?, self.identity(number)?);
+        let (secret, mut rng) = (identity.secret.clone(), identity.entropy.rng());
+        let node = NodeIdentity::new(secret, Features::NODE, peer.addresses, now, &mut rng);
+        Ok(PeerRecord::from_claim(peer.public_key, node.claim(), now))
+    }
+
+    /// What the clocks of nodes show.
+    #[must_use]
+    pub fn now(&self) -> UnixSeconds {
+        self.clock.now()
     }
 
     /// Number of nodes, those that do not run included.

@@ -8,14 +8,17 @@ use tokio::time::Instant;
 
 /// Pause after the first failure of a peer that answered before.
 const FIRST_PAUSE: Duration = Duration::from_secs(15);
-/// Longest pause of a peer that answered before: a network that was cut finds itself again within minutes.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// Longest pause of a peer that answered before.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// Pause after the first failure of a peer that never answered.
 const FIRST_PAUSE_OF_UNPROVEN: Duration = Duration::from_secs(10 * 60);
 /// Longest pause of a peer that never answered (06 section 11, `offline_peer_cooldown`).
 const LONGEST_PAUSE_OF_UNPROVEN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest pause while this node is offline: the fault is then likely its own.
 const LONGEST_PAUSE_OFFLINE: Duration = Duration::from_secs(60);
+/// Time within which peers fail for the same reason, so that they come back together: a network that was cut finds itself again
+/// soon after the first of them answers.
+const TOGETHER: Duration = Duration::from_secs(2 * 60);
 /// Peers that are remembered; beyond it the one whose pause ends first is forgotten.
 const MAX_PEERS: usize = 1_024;
 
@@ -27,6 +30,8 @@ pub(crate) struct Cooldown(BTreeMap<NodeId, Pause>);
 struct Pause {
     /// Failures in a row.
     failures: u32,
+    /// When the first of them was, or the peer was first left alone.
+    since: Instant,
     until: Instant,
 }
 
@@ -51,18 +56,30 @@ impl Cooldown {
             Known::Outage => (FIRST_PAUSE, LONGEST_PAUSE_OFFLINE),
         };
         let pause = (first * 2_u32.saturating_pow(before.min(16))).min(longest);
-        self.set(peer, before.saturating_add(1), at + jittered(pause, rng));
+        let until = at + jittered(pause, rng);
+        self.set(peer, before.saturating_add(1), at, until);
     }
 
     /// Leaves a peer alone that did nothing wrong.
-    pub(crate) fn rest(&mut self, peer: NodeId, until: Instant) {
+    pub(crate) fn rest(&mut self, peer: NodeId, at: Instant, until: Instant) {
         let failures = self.0.get(&peer).map_or(0, |pause| pause.failures);
-        self.set(peer, failures, until);
+        self.set(peer, failures, at, until);
     }
 
-    /// The peer is connected.
-    pub(crate) fn recovered(&mut self, peer: &NodeId) {
-        self.0.remove(peer);
+    /// The peer is connected. Those that failed when it did are soon tried again.
+    pub(crate) fn recovered(&mut self, peer: &NodeId, at: Instant, rng: &mut impl Rng) {
+        let Some(recovered) = self.0.remove(peer).filter(|it| it.failures > 0) else {
+            return;
+        };
+        for pause in self.0.values_mut().filter(|it| it.failures > 0) {
+            let (first, last) = (
+                pause.since.min(recovered.since),
+                pause.since.max(recovered.since),
+            );
+            if last - first <= TOGETHER {
+                pause.until = pause.until.min(at + jittered(FIRST_PAUSE, rng));
+            }
+        }
     }
 
     /// This node was offline: what failed meanwhile says nothing of the peers.
@@ -82,8 +99,14 @@ impl Cooldown {
         ends.filter(|until| *until > at).min()
     }
 
-    fn set(&mut self, peer: NodeId, failures: u32, until: Instant) {
-        self.0.insert(peer, Pause { failures, until });
+    fn set(&mut self, peer: NodeId, failures: u32, at: Instant, until: Instant) {
+        let since = self.0.get(&peer).map_or(at, |pause| pause.since);
+        let pause = Pause {
+            failures,
+            since,
+            until,
+        };
+        self.0.insert(peer, pause);
         if self.0.len() > MAX_PEERS {
             let first = self.0.iter().min_by_key(|(_, pause)| pause.until);
             if let Some(id) = first.map(|(id, _)| *id) {
@@ -130,7 +153,7 @@ mod tests {
     #[test]
     fn failures_make_pauses_longer() {
         for (known, first, longest) in [
-            (Known::Proven, 15, 300),
+            (Known::Proven, 15, 3_600),
             (Known::HeardOf, 600, 86_400),
             (Known::Outage, 15, 60),
         ] {
@@ -143,6 +166,24 @@ mod tests {
         }
     }
 
+    /// A cut that lasts an hour ends: the first peer that answers says so for all that it hid, and for no other.
+    #[test]
+    fn peers_lost_together_return_together() {
+        let (mut cooldown, mut rng) = (Cooldown::default(), SeededEntropy::new(1).rng());
+        let minute = Duration::from_secs(60);
+        let start = Instant::now();
+        cooldown.failed(id(9), Known::Proven, start, &mut rng);
+        for minutes in [30, 31, 35, 40, 50, 70] {
+            for n in [1, 2, 3, 9] {
+                cooldown.failed(id(n), Known::Proven, start + minute * minutes, &mut rng);
+            }
+        }
+        let end = start + minute * 71;
+        assert_eq!(cooldown.peers(end).count(), 4);
+        cooldown.recovered(&id(1), end, &mut rng);
+        assert!(cooldown.peers(end + minute).eq([id(9)]));
+    }
+
     #[test]
     fn remembered_failures_are_bounded() {
         let (mut cooldown, mut rng) = (Cooldown::default(), SeededEntropy::new(1).rng());
@@ -152,7 +193,7 @@ mod tests {
         }
         assert_eq!(cooldown.peers(at).count(), MAX_PEERS);
         let one = cooldown.peers(at).next().unwrap();
-        cooldown.recovered(&one);
+        cooldown.recovered(&one, at, &mut rng);
         assert_eq!(cooldown.peers(at).count(), MAX_PEERS - 1);
         cooldown.forgive();
         assert_eq!(cooldown.next(at), None);
