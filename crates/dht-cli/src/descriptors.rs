@@ -30,9 +30,13 @@ pub(crate) fn fit(node: &mut dht_node::Config, api_connections: usize) {
         let others = OTHERS + api_connections;
         let allowed = usize::try_from(limit).unwrap_or(usize::MAX);
         if let Some(needed) = node.transport.fit(allowed.saturating_sub(others)) {
-            let (needed, most) = (needed + others, node.transport.max_connections);
+            let needed = needed + others;
+            let (connections, handshakes) = (
+                node.transport.max_connections,
+                node.transport.max_handshakes,
+            );
             tracing::warn!(
-                "{limit} open files are allowed, and the settings need {needed}: transport.max_connections is {most} until the limit is raised (ulimit -n, LimitNOFILE)"
+                "{limit} open files are allowed, and the settings need {needed}: transport.max_connections is {connections} and transport.max_handshakes {handshakes} until the limit is raised (ulimit -n, LimitNOFILE)"
             );
         }
     }

@@ -18,8 +18,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 const LONGEST_PAUSE_ALONE: Duration = Duration::from_secs(30);
 /// Seeds that are dialled at once.
 const SEEDS_AT_ONCE: usize = 3;
-/// Most seeds, those that were found included.
-const MAX_SEEDS: usize = 200;
+/// Seeds above which none that a name stands for is added.
+const MAX_KNOWN_SEEDS: usize = 200;
 
 /// The peers at which a node begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Bootstrap {
 
     /// Takes in a seed that a name stands for, which is dialled as the others from now on; false if there is no room for it.
     pub fn on_found(&mut self, seed: NodeId) -> bool {
-        let is_taken = self.seeds.len() < MAX_SEEDS || self.seeds.contains_key(&seed);
+        let is_taken = self.seeds.len() < MAX_KNOWN_SEEDS || self.seeds.contains_key(&seed);
         if is_taken {
             self.seeds.entry(seed).or_default();
         }
@@ -229,7 +229,7 @@ mod tests {
         let net = Net::new();
         let mut bootstrap = Bootstrap::new(Starts::default());
         let taken = (0..1_000).filter(|seed| bootstrap.on_found(net.id(*seed)));
-        assert_eq!(taken.count(), MAX_SEEDS);
+        assert_eq!(taken.count(), MAX_KNOWN_SEEDS);
     }
 
     /// A node without anybody dials its seeds again and again, at most every five and at least every forty seconds.

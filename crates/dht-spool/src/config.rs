@@ -56,8 +56,8 @@ const DAY_SECONDS: u64 = 24 * 60 * 60;
 #[serde(default, deny_unknown_fields)]
 pub struct InboxConfig {
     /// Rows not acked by every consumer. One deliverer, a peer or all peers of one
-    /// [`SourceGroup`](dht_core::SourceGroup), may hold as many as are free: alone, half of them; one origin a third,
-    /// and so do the unproven origins of one deliverer together. Defaults to [`DEFAULT_INBOX_ROWS`].
+    /// [`SourceGroup`](dht_core::SourceGroup), may hold as many as are free: alone, half of them. One origin may hold a
+    /// third, and the unproven origins of one deliverer together a third. Defaults to [`DEFAULT_INBOX_ROWS`].
     pub max_rows: u64,
     /// Bytes of their payloads, shared in the same way. Defaults to [`DEFAULT_INBOX_BYTES`].
     pub max_bytes: u64,
