@@ -31,6 +31,10 @@ const SILENT: u8 = 255;
 /// Second byte of hosts that a test only counts dials to: they refuse.
 const CLOSED: u8 = 254;
 
+/// Bytes of `SO_SNDBUF` and `SO_RCVBUF` of each socket, so that what a peer can write unread does not depend on the machine. Linux
+/// takes twice as many, and no more than twice `net.core.rmem_max` and `wmem_max`, which are 208 KiB by default.
+pub const SOCKET_BUFFER: u32 = 128 * 1024;
+
 /// A medium whose sockets come from one address of the network `20.0.0.0/8`.
 #[derive(Clone, Debug)]
 pub struct Loopback {
@@ -141,7 +145,7 @@ impl Medium for Loopback {
                 [NETWORK, CLOSED, ..] => return Err(io::ErrorKind::ConnectionRefused.into()),
                 _ => {}
             }
-            let socket = TcpSocket::new_v4()?;
+            let socket = buffered()?;
             socket.bind(SocketAddrV4::new(on_this_machine(self.source)?, 0).into())?;
             let to = SocketAddrV4::new(on_this_machine(ip)?, port);
             let stream = socket.connect(to.into()).await?;
@@ -155,7 +159,10 @@ impl Medium for Loopback {
             let Some(Host::Ip(IpAddr::V4(ip), port)) = address.host() else {
                 return Err(io::ErrorKind::Unsupported.into());
             };
-            let listener = TcpListener::bind((on_this_machine(ip)?, port)).await?;
+            let socket = buffered()?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(SocketAddrV4::new(on_this_machine(ip)?, port).into())?;
+            let listener = socket.listen(1_024)?;
             let local = on_the_network(listener.local_addr()?);
             Ok(Box::new(Listener(listener, local)) as Box<dyn Acceptor>)
         })
@@ -224,6 +231,14 @@ impl Acceptor for Listener {
             })
         })
     }
+}
+
+/// A socket with the buffers of this network, which those that it accepts inherit.
+fn buffered() -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    Ok(socket)
 }
 
 fn on_this_machine(ip: Ipv4Addr) -> io::Result<Ipv4Addr> {

@@ -41,7 +41,7 @@ use crate::{
     adapters::{ToApplication, ToTransport},
     builder::{Builder, StartError},
     config::Config,
-    connection_watch::ConnectionWatch,
+    connection_mirror::ConnectionMirror,
     counters::{Counters, Tally},
     discovery::{Answers, Dialler, Discoveries},
     events::{Event, Events},
@@ -189,7 +189,7 @@ impl Builder {
         // Workers.
         #[cfg(feature = "overlay")]
         let (overlay, overlay_events) = crate::overlay::events();
-        let peers = ConnectionWatch {
+        let peers = ConnectionMirror {
             transport: transport.clone(),
             outbox: outbox.clone(),
             shared: shared.clone(),
@@ -250,7 +250,7 @@ impl Builder {
             discoveries: sending.discoveries,
             connector: sending.connector,
             select: sending.config.select,
-            connection_watch: peers,
+            connection_mirror: peers,
             #[cfg(feature = "overlay")]
             overlay: overlay.as_ref().map(|overlay| overlay.summary()),
             limiter,
@@ -344,7 +344,7 @@ impl Builder {
     #[cfg(feature = "overlay")]
     fn new_overlay(
         &self,
-        peers: &ConnectionWatch,
+        peers: &ConnectionMirror,
         outbound: &Outbound,
     ) -> Option<crate::overlay::Overlay> {
         let runs = self.config.overlay.enabled && self.claim.is_none();
@@ -437,7 +437,7 @@ async fn open_outbox(
 }
 
 /// A watcher of connections that is told of every ban, as are subscribers to events.
-fn watcher(shared: &Shared, peers: &ConnectionWatch) -> Watcher {
+fn watcher(shared: &Shared, peers: &ConnectionMirror) -> Watcher {
     let banned = Arc::new(Notify::new());
     shared.directory.on_ban({
         let (banned, events) = (Arc::clone(&banned), shared.events.clone());
@@ -566,7 +566,7 @@ struct Workers {
     runtime: InboundRuntime,
     saf: SafHandle,
     deliver: ToApplication,
-    peers: ConnectionWatch,
+    peers: ConnectionMirror,
     shared: Shared,
     /// Most messages in flight in one worker.
     most: usize,

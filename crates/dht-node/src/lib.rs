@@ -32,7 +32,7 @@ mod builder;
 mod channels;
 mod compose;
 mod config;
-mod connection_watch;
+mod connection_mirror;
 mod counters;
 mod discovery;
 #[cfg(feature = "dns-seeds")]

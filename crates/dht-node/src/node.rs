@@ -36,7 +36,7 @@ pub use self::fetch::FetchError;
 use crate::{
     adapters::ToApplication,
     config::Config,
-    connection_watch::ConnectionWatch,
+    connection_mirror::ConnectionMirror,
     counters::Stats,
     discovery::{Dialler, Discoveries},
     events::EventStream,
@@ -70,7 +70,7 @@ pub struct Node {
     pub(crate) discoveries: Discoveries,
     pub(crate) connector: Connector<Dialler>,
     pub(crate) select: SelectConfig,
-    pub(crate) connection_watch: ConnectionWatch,
+    pub(crate) connection_mirror: ConnectionMirror,
     /// What the overlay reports; `None` if it does not run.
     #[cfg(feature = "overlay")]
     pub(crate) overlay: Option<Arc<Mutex<dht_overlay::Summary>>>,
@@ -138,7 +138,7 @@ impl Node {
         let dial = self.transport.dial(&peer.public_key, &peer.addresses);
         dial.await?;
         // Without waiting for the watcher of connections.
-        self.connection_watch.ensure(&peer.public_key.node_id());
+        self.connection_mirror.ensure(&peer.public_key.node_id());
         Ok(())
     }
 
@@ -272,7 +272,7 @@ impl Node {
     /// [`SearchError`].
     pub async fn dial_or_discover(&self, key: &PublicKey) -> Result<(), SearchError> {
         self.connector.connect(key).await?;
-        self.connection_watch.ensure(&key.node_id());
+        self.connection_mirror.ensure(&key.node_id());
         Ok(())
     }
 
@@ -442,7 +442,7 @@ impl Node {
         if self.own_addresses.sign(&next, &self.shared) {
             tracing::info!(target: "dht_node::configured", "this node has other addresses");
             #[cfg(feature = "overlay")]
-            self.connection_watch.overlay.address_changed();
+            self.connection_mirror.overlay.address_changed();
         }
         self.limiter.set_limits(config.rates);
         self.transport.set_connection_limits(&config.transport);

@@ -18,7 +18,7 @@ use tokio::{sync::mpsc, time::Instant};
 use crate::{
     channels,
     config::Config,
-    connection_watch::{ConnectionWatch, OverlayEvents},
+    connection_mirror::{ConnectionMirror, OverlayEvents},
     events::Event,
     shared::Shared,
     tasks::Tasks,
@@ -32,7 +32,7 @@ pub(crate) struct Overlay {
 
 /// The node as the overlay uses it.
 struct NodePorts {
-    peers: ConnectionWatch,
+    peers: ConnectionMirror,
     outbound: Outbound,
     summary: Arc<Mutex<Summary>>,
     #[cfg(feature = "dns-seeds")]
@@ -104,7 +104,7 @@ pub(crate) fn events() -> (OverlayEvents, mpsc::Receiver<OverlayEvent>) {
 }
 
 impl Overlay {
-    pub(crate) fn new(config: &Config, peers: ConnectionWatch, outbound: Outbound) -> Self {
+    pub(crate) fn new(config: &Config, peers: ConnectionMirror, outbound: Outbound) -> Self {
         let shared = peers.shared.clone();
         let (me, at) = (*shared.directory.me(), Instant::now());
         let anchors = shared.directory.anchors(shared.clock.now());

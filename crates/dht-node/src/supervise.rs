@@ -14,14 +14,14 @@ use tokio::{
 
 pub(crate) use self::flapping::Repetitions;
 use self::flapping::{REDIAL_INTERVAL, Redial};
-use crate::{connection_watch::ConnectionWatch, events::Events, shared::Shared};
+use crate::{connection_mirror::ConnectionMirror, events::Events, shared::Shared};
 
 /// How often the flood meter is read and tables are trimmed (03 section 5).
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(120);
 
 /// Applies transport events and bans to the tables.
 pub(crate) struct Watcher {
-    pub(crate) peers: ConnectionWatch,
+    pub(crate) peers: ConnectionMirror,
     /// Notified by the directory at each ban.
     pub(crate) banned: Arc<Notify>,
     /// Connections that took over from another one of the same peer.

@@ -71,7 +71,7 @@ pub enum DialError {
     /// The last address that was tried answered, but the upgrade failed.
     #[error("upgrade failed")]
     Upgrade(#[source] UpgradeError),
-    /// The limit of connections is reached, in all, for the cause of the dial, or for the network of the target.
+    /// The limit of connections is reached, in all, for the cause of the dial, or for the source group of the target.
     #[error("too many connections")]
     TooManyConnections,
     /// The limit of dials is reached, for the cause of the dial or for its target.

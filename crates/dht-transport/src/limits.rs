@@ -98,7 +98,7 @@ pub const PEER_DIALS_PER_TARGET: Rate = Rate {
     burst: 8,
 };
 
-/// Networks whose [`PEER_DIALS_PER_TARGET`] are remembered: at one new network for each of [`MAX_PEER_DIALS`] a second, for
+/// Target groups whose [`PEER_DIALS_PER_TARGET`] are remembered: at one new group for each of [`MAX_PEER_DIALS`] a second, for
 /// four minutes.
 pub const MAX_TARGETS: usize = 4_096;
 

@@ -142,7 +142,7 @@ impl Admission {
     /// When all slots are taken, the oldest handshake of the source that has most of them makes room: a
     /// half-open socket keeps its place only until another socket wants it, while an honest handshake is over
     /// after a few round trips. Of the slots of one source, the address that has most makes room for one that has fewer, with a
-    /// handshake that had [`HANDSHAKE_GRACE`](crate::limits::HANDSHAKE_GRACE): the addresses of a network cost its owner nothing.
+    /// handshake that had [`HANDSHAKE_GRACE`](crate::limits::HANDSHAKE_GRACE): the addresses of a source cost its owner nothing.
     ///
     /// When there are as many connections as there may be, `can_make_room` says whether one would be closed for this one.
     pub(crate) fn admit(

@@ -16,7 +16,7 @@ pub enum DialCause {
     /// heard of is held to the limits for its target that dials of `Peer` have.
     Overlay,
     /// A message of a peer, which this node answers or passes on. The peer chose the target, so such a dial tries one
-    /// address once, reaches no private network from a public one, and counts for the network of its target as an
+    /// address once, reaches no private network from a public one, and counts for the source group of its target as an
     /// inbound connection does; the connection is closed when the peer has no further use for it.
     Peer,
 }

@@ -1,7 +1,7 @@
 //! Which connection makes room when all slots are taken.
 //!
 //! The protections are those of Bitcoin Core's node eviction. A stranger passes each of them with something else: an
-//! address in a network that a secret key ranks first, a short round trip, messages that this node had not seen, age. Of
+//! address in a source group that a secret key ranks first, a short round trip, messages that this node had not seen, age. Of
 //! the rest, the source group with most peers loses its youngest connection. Peers count, not connections: who has a second
 //! one, because both sides dialled, is not first to lose one.
 
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(victim(few.collect()), None);
     }
 
-    /// A network that has most of the slots loses its youngest connection, not one of an old honest peer.
+    /// A source group that has most of the slots loses its youngest connection, not one of an old honest peer.
     #[test]
     fn fullest_group_loses_its_youngest() {
         let now = now();
@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    /// Where each network has one peer, the youngest connection makes room, not that of a peer which has two.
+    /// Where each source group has one peer, the youngest connection makes room, not that of a peer which has two.
     #[test]
     fn second_connection_makes_no_group_busy() {
         let now = now();

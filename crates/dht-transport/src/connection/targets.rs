@@ -36,7 +36,7 @@ pub(crate) struct Targets {
     busy: Arc<Mutex<Busy>>,
 }
 
-/// The network of a target: the first 24 bits of an IPv4 address, the first 48 of an IPv6 address, which is what one
+/// A range of targets: the first 24 bits of an IPv4 address, the first 48 of an IPv6 address, which is what one
 /// customer may have of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum TargetGroup {
@@ -125,8 +125,8 @@ impl Targets {
         Ok(targets)
     }
 
-    /// A place for a dial to which strangers lead: no other to the same socket is under way, few to its network, and few were
-    /// a moment ago. A target without a `source` counts for no network.
+    /// A place for a dial to which strangers lead: no other to the same socket is under way, few to its group, and few were
+    /// a moment ago. A target without a `source` counts for no group.
     pub(crate) fn claim(
         &self,
         target: &Address,

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::super::stage::{Scenario, Stage};
-use crate::loopback::{Loopback, ip};
+use crate::loopback::{Loopback, SOCKET_BUFFER, ip};
 
 /// A yamux ping, which asks for an answer.
 const PING: [u8; 12] = [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9];
@@ -36,8 +36,9 @@ const UNASKED: [[u8; 12]; 3] = [
 /// Frames of one write.
 const FRAMES: usize = 5_000;
 
-/// Frames that the buffers of the two sockets hold.
-const BUFFERED: usize = 600_000;
+/// Frames that wait for the node to read them: in the buffers of the two sockets, which Linux makes twice as large as asked, and
+/// in a Noise message on either side.
+const BUFFERED: usize = (2 * 2 * SOCKET_BUFFER as usize + 2 * 64 * 1024) / 12;
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario::new(
     "control-frame-flood",

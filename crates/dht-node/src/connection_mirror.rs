@@ -23,7 +23,7 @@ pub(crate) struct OverlayEvents(pub(crate) tokio::sync::mpsc::Sender<OverlayEven
 /// Correctness: each addition asks the transport again at the end, so that no order of events leaves a disconnected
 /// peer in the table.
 #[derive(Clone)]
-pub(crate) struct ConnectionWatch {
+pub(crate) struct ConnectionMirror {
     pub(crate) transport: Transport,
     pub(crate) shared: Shared,
     /// Informed of each connected and disconnected peer.
@@ -53,7 +53,7 @@ impl OverlayEvents {
     }
 }
 
-impl ConnectionWatch {
+impl ConnectionMirror {
     /// Adds the deliverer of a message if it is not in the table. Costs one look-up if it is.
     pub(crate) fn ensure(&self, peer: &NodeId) {
         if !self.shared.connections.contains(peer)
