@@ -18,6 +18,7 @@ use dht_core::{
     SeededEntropy, SendParams, SystemClock, UnixSeconds,
 };
 use dht_node::{Acceptance, Config, Node, Received, SendOptions, Subscription};
+use dht_spool::Start;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
@@ -46,6 +47,8 @@ pub struct Setup {
     pub home: Option<PathBuf>,
     /// Whether it is on the [`Loopback`] network instead of TCP.
     pub on_loopback: bool,
+    /// Whether a second consumer of its inbox reads nothing, so that every message stays in it.
+    pub keeps_messages: bool,
     /// Whether it has a validator for gossip, which accepts everything but [`PANIC`].
     pub validates: bool,
 }
@@ -59,6 +62,7 @@ impl Setup {
             seed,
             home: None,
             on_loopback: false,
+            keeps_messages: false,
             validates: false,
         }
     }
@@ -110,6 +114,8 @@ pub struct Status {
     pub pools: BTreeSet<String>,
     /// Messages stored for others now.
     pub rows: u64,
+    /// Messages that the inbox refused, and those that it holds.
+    pub inbox: (u64, u64),
     /// Banned keys, with the reason.
     pub bans: BTreeMap<String, String>,
     /// Parts of the node that have stopped.
@@ -174,6 +180,9 @@ pub fn run() -> anyhow::Result<()> {
         builder = builder.gossip_validator(validate);
     }
     let node = Arc::new(runtime.block_on(builder.start())?);
+    if let (Some(inbox), true) = (node.inbox(), setup.keeps_messages) {
+        inbox.add_consumer("idle", Start::Oldest).wait()?;
+    }
     let counted = Arc::<AtomicU64>::default();
     let application = runtime.spawn(read(
         Arc::clone(&node),
@@ -292,6 +301,10 @@ fn status(node: &Node, dials: Dials) -> Status {
         connections: stats.connections,
         known: stats.known_peers,
         pools: node.overlay().map(pools).unwrap_or_default(),
+        inbox: node
+            .inbox()
+            .map(|inbox| inbox.stats())
+            .map_or((0, 0), |stats| (stats.refused, stats.rows)),
         rows: node.saf_stats().map_or(0, |stats| stats.rows),
         bans: bans
             .iter()

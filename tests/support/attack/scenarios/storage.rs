@@ -20,8 +20,14 @@ const MESSAGES: usize = 50;
 /// Rows of the store, so that an attack fills it in seconds.
 const ROWS: u64 = 1_000;
 
+/// Rows of the inbox, of which strangers get a third through one relay, and the messages of honest nodes take some.
+const INBOX_ROWS: u64 = 3_000;
+
 /// Time for the messages to be stored, and to be read.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Messages of strangers over one connection.
+const POSTS: u64 = 250;
 
 /// Seed of the friend's key. Those of keys that do not exist follow.
 const FRIEND: u64 = 1 << 40;
@@ -43,6 +49,15 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     .within_mib(96.0)
     .with_node(small)
     .that_stores_alone(),
+    Scenario::new(
+        "inbox-through-relay",
+        "messages of keys that the node never met, through an honest relay, to an inbox that somebody does not read",
+        through_relay,
+    )
+    .with_node(|setup| {
+        setup.config.inbox.max_rows = INBOX_ROWS;
+        setup.keeps_messages = true;
+    }),
 ];
 
 /// An honest node posts messages for a friend that is offline and then comes; all must arrive.
@@ -135,4 +150,34 @@ async fn attack(stage: &mut Stage, to: impl Fn(u64) -> PublicKey) -> anyhow::Res
     );
     post(stage, &friend, MESSAGES / 2..MESSAGES).await?;
     friend_reads(stage).await
+}
+
+fn through_relay(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let key = stage.key();
+        // One of the nodes that talk to the node all the time, and must be heard.
+        let relay = stage.honest_at(0)?.node().peer_address();
+        let mut seed = FRIEND;
+        let start = Instant::now();
+        while stage.status()?.inbox.0 < POSTS && start.elapsed() < 2 * PATIENCE {
+            let from = ip(66, u8::try_from(seed % 200)?, 1);
+            let peer = stage.hostile_to(&relay, from, drop).await?;
+            let first = seed;
+            seed += POSTS;
+            let posts = (first..seed).map(|at| frames::post(&secret(at), &key, "from a stranger"));
+            pump(&peer, posts.collect::<Result<Vec<_>, _>>()?).await?;
+        }
+        let (refused, held) = stage.status()?.inbox;
+        stage.check(format!("{refused} refused"), refused >= POSTS);
+        let mut honest = 0;
+        for at in 0..2 {
+            honest += stage.honest_at(at)?.served().await.1;
+        }
+        let (strangers, most) = (held.saturating_sub(honest), INBOX_ROWS / 3);
+        stage.check(
+            format!("{strangers} of {most} rows of strangers"),
+            (most / 2..=most).contains(&strangers),
+        );
+        Ok(())
+    })
 }
