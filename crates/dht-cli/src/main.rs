@@ -16,6 +16,7 @@ mod log;
 mod number;
 mod output;
 mod peers;
+mod probe;
 mod progress;
 mod run;
 mod saf;
@@ -85,6 +86,8 @@ enum Command {
     Discover(peers::Discover),
     /// Connect to a peer of the running node and print the round trip.
     Ping(peers::Ping),
+    /// Visit the nodes of a network from the seeds on, and print who is reached, what they run and whom they know.
+    Probe(probe::Probe),
     /// Show, delete and fetch messages that are stored for offline peers.
     Saf(saf::Saf),
     /// Show, add and lift bans of the running node; print the offences for which a node bans peers.
@@ -153,6 +156,7 @@ async fn run(flags: Flags) -> Result<(), Failure> {
         Command::Peers(peers) => signals::or_interrupted(peers.run()).await,
         Command::Discover(discover) => signals::or_interrupted(discover.run()).await,
         Command::Ping(ping) => signals::or_interrupted(ping.run()).await,
+        Command::Probe(probe) => signals::or_interrupted(probe.run()).await,
         Command::Saf(saf) => saf.run().await,
         Command::Bans(bans) => signals::or_interrupted(bans.run()).await,
         Command::Config(config) => signals::or_interrupted(config.run()).await,

@@ -13,14 +13,19 @@ const LINE_TICK: Duration = Duration::from_secs(5);
 
 /// Waits for a future, and shows for how many seconds: in one line of a terminal, or in lines of a file or pipe.
 pub(crate) async fn shown<T>(what: &str, future: impl Future<Output = T>) -> T {
+    shown_as(|| what.to_owned(), future).await
+}
+
+/// As [`shown`], with a text that changes.
+pub(crate) async fn shown_as<T>(what: impl Fn() -> String, future: impl Future<Output = T>) -> T {
     if !std::io::stderr().is_terminal() {
-        let line = |seconds| say(&format!("{what}: {seconds} s"), Duration::ZERO);
+        let line = |seconds| say(&format!("{}: {seconds} s", what()), Duration::ZERO);
         return ticked(LINE_TICK, future, line).await;
     }
     let mut has_line = false;
     let outcome = ticked(TICK, future, |seconds| {
         has_line = true;
-        say_in_place(&format!("{what}: {seconds} s; ctrl-C stops"));
+        say_in_place(&format!("{}: {seconds} s; ctrl-C stops", what()));
     })
     .await;
     if has_line {

@@ -71,13 +71,13 @@ impl DnsSeeds {
         Self(Resolver::new(servers))
     }
 
-    /// Enters the seeds that a name stands for in the directory. A peer that is known keeps its addresses.
-    pub(crate) async fn look_up(
+    /// The seeds that a name stands for.
+    pub(crate) async fn seeds(
         &self,
         name: &str,
         shared: &Shared,
         claims: &ClaimPolicy,
-    ) -> Vec<NodeId> {
+    ) -> Vec<PeerAddress> {
         let mut rng = shared.entropy.rng();
         let texts = timeout(LIMIT, self.0.texts(name, || rng.next_u32())).await;
         let texts = match texts {
@@ -93,7 +93,17 @@ impl DnsSeeds {
         };
         let (seeds, malformed) = parse(&texts, claims);
         tracing::info!(name, seeds = seeds.len(), malformed, "seeds from DNS");
-        let now = shared.clock.now();
+        seeds
+    }
+
+    /// Enters the seeds that a name stands for in the directory. A peer that is known keeps its addresses.
+    pub(crate) async fn look_up(
+        &self,
+        name: &str,
+        shared: &Shared,
+        claims: &ClaimPolicy,
+    ) -> Vec<NodeId> {
+        let (seeds, now) = (self.seeds(name, shared, claims).await, shared.clock.now());
         for seed in &seeds {
             if !shared.directory.contains(&seed.public_key.node_id()) {
                 let addresses = seed.addresses.iter().cloned();

@@ -50,6 +50,8 @@ mod outbox;
 #[cfg(feature = "overlay")]
 mod overlay;
 mod own_addresses;
+#[cfg(feature = "overlay")]
+mod probe;
 mod received;
 mod saf;
 mod shared;
@@ -91,6 +93,10 @@ pub use node::{Node, SHUTDOWN_LIMIT};
 #[cfg(feature = "tor")]
 pub use onion::TorConfig;
 pub use outbox::{Delivery, SendOptions, SubmitError, Undelivered};
+#[cfg(feature = "overlay")]
+pub use probe::{
+    ProbeFailure, ProbeLimits, ProbeProgress, ProbeReport, ProbeVisit, ProbedPeer, ReachedPeer,
+};
 pub use received::Received;
 #[cfg(feature = "saf")]
 pub use saf::{ledger_file, saf_folder};

@@ -157,6 +157,20 @@ impl Node {
         was_allowed
     }
 
+    /// The seeds that [`Config::dns_seeds`] stands for, asked for one name after another: whoever is between this node and its name
+    /// servers may have made them up.
+    #[cfg(feature = "dns-seeds")]
+    pub async fn dns_seeds(&self) -> Vec<PeerAddress> {
+        let config = self.config();
+        let dns = crate::dns_seeds::DnsSeeds::new(config.dns_servers.clone());
+        let mut seeds = Vec::new();
+        for name in config.seed_names() {
+            let claims = &self.connection_watch.claims;
+            seeds.extend(dns.seeds(&name, &self.shared, claims).await);
+        }
+        seeds
+    }
+
     /// Forgets a peer and closes its connection; false if it was not known. A ban of it stays.
     pub fn remove_peer(&self, peer: &NodeId) -> bool {
         let known = self.shared.directory.remove(peer).is_some();

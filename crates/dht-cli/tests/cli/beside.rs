@@ -357,3 +357,69 @@ async fn send_reports_every_state() {
     stop(node).await;
     b.shutdown().await;
 }
+
+/// A seed tells of a node that answers and of one that is gone. The probe itself knows nobody, and is told of by nobody.
+#[tokio::test]
+async fn probe_visits_what_seeds_know() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path().join("none");
+    let (seed, alive, gone) = (other(2).await, other(3).await, other(4).await);
+    for node in [&alive, &gone] {
+        within(seed.connect(&node.peer_address())).await.unwrap();
+    }
+    gone.shutdown().await;
+    let (key, at) = (
+        seed.public_key().to_string(),
+        seed.peer_address().to_string(),
+    );
+    let (json, _) = run_to(0, &home, &["probe", "--seed", &at, "--json"]).await;
+    let report = &json_lines(&json)[0];
+    assert_eq!(
+        (&report["known"], &report["reached"]),
+        (&3.into(), &2.into())
+    );
+    let peers = report["peers"].as_array().unwrap();
+    assert_eq!(
+        (&peers[0]["public_key"], &peers[0]["state"]),
+        (&key.into(), &"reached".into())
+    );
+    assert_eq!(peers[0]["tells_of"].as_array().unwrap().len(), 2);
+    assert!(
+        peers[0]["user_agent"]
+            .as_str()
+            .unwrap()
+            .starts_with("dht-node/")
+    );
+    assert!(peers[0]["claim_age_seconds"].as_u64().unwrap() < 3_600);
+    let state = |node: &dht_node::Node| {
+        let key = node.public_key().to_string();
+        let mut peers = peers.iter();
+        let peer = peers.find(|peer| peer["public_key"] == *key).unwrap();
+        (peer["state"].clone(), peer["told_by"].as_u64().unwrap() > 0)
+    };
+    assert_eq!(state(&alive), ("reached".into(), true));
+    assert_eq!(state(&gone), ("unreachable".into(), true));
+
+    let (table, _) = run_to(0, &home, &["probe", "--seed", &at]).await;
+    assert!(
+        table.contains("2 of 3 nodes reached, 0 not visited"),
+        "{table}"
+    );
+    assert!(table.contains("versions: 2 × dht-node/"), "{table}");
+    assert!(table.contains("connection refused"), "{table}");
+    let (table, _) = run_to(0, &home, &["probe", "--seed", &at, "--limit", "1"]).await;
+    assert!(
+        table.contains("1 of 1 nodes reached, 0 not visited; there are more"),
+        "{table}"
+    );
+    assert!(!home.exists(), "a probe makes no home");
+    let (_, error) = run_to(3, &home, &["probe"]).await;
+    assert!(error.contains("--seed KEY::ADDR"), "{error}");
+    alive.shutdown().await;
+    seed.shutdown().await;
+    let (table, error) = run_to(6, &home, &["probe", "--seed", &at]).await;
+    assert!(
+        table.contains("unreachable") && error.contains("no node was reached"),
+        "{error}"
+    );
+}
