@@ -165,7 +165,7 @@ impl Node {
         let dns = crate::dns_seeds::DnsSeeds::new(config.dns_servers.clone());
         let mut seeds = Vec::new();
         for name in config.seed_names() {
-            let claims = &self.connection_watch.claims;
+            let claims = &self.connection_mirror.claims;
             seeds.extend(dns.seeds(&name, &self.shared, claims).await);
         }
         seeds

@@ -181,7 +181,7 @@ impl Node {
 
     /// A peer that a node told of, if it signed its claims, with the addresses that this node may dial.
     fn valid(&self, peer: AnnouncedPeer) -> Option<PeerAddress> {
-        let (policy, now) = (&self.connection_watch.claims, self.shared.clock.now());
+        let (policy, now) = (&self.connection_mirror.claims, self.shared.clock.now());
         let key = peer.public_key;
         let valid = validate_claims(&key, peer.claims, None, policy, now).ok()?;
         Some(PeerAddress {
