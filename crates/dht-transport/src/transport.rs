@@ -263,6 +263,12 @@ impl Transport {
         self.state.table.find(peer)
     }
 
+    /// Whether messages wait for a peer because it bans fast senders: it reads, and they are written as fast as it allows.
+    #[must_use]
+    pub fn is_paced(&self, peer: &NodeId) -> bool {
+        self.state.queues.is_paced(peer)
+    }
+
     /// Every live connection, by node id.
     #[must_use]
     pub fn connections(&self) -> Vec<Arc<Connection>> {

@@ -40,7 +40,7 @@ pub(super) struct Pump<'a> {
     /// Time without progress after which the stream counts as broken.
     write_timeout: Duration,
     /// Bounds how fast messages are taken from the queue, if the peer bans fast senders.
-    pace: Option<Pace>,
+    pace: Option<Pace<'a>>,
     /// Length prefixes and messages, several in one write.
     batch: Vec<u8>,
     batch_sent: usize,
@@ -63,7 +63,7 @@ impl<'a> Pump<'a> {
         stream: Substream,
         lifetime: Duration,
         write_timeout: Duration,
-        pace: Option<Pace>,
+        pace: Option<Pace<'a>>,
     ) -> Self {
         Self {
             queue,
@@ -171,7 +171,7 @@ impl<'a> Pump<'a> {
             let Some(entry) = taken else {
                 break;
             };
-            if let Some(pace) = &mut self.pace {
+            if let Some(pace) = &self.pace {
                 pace.count();
             }
             // Sizes are checked before queueing.

@@ -18,7 +18,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::delivery::Reply;
+use super::{delivery::Reply, pace::PaceBucket};
 use crate::{connection::DialCause, error::EnqueueError};
 
 /// A message on its way out.
@@ -88,9 +88,18 @@ pub(crate) struct PeerQueue {
     pub(super) waker: AtomicWaker,
     /// The most important cause of a message that was queued.
     pub(super) cause: Mutex<Option<DialCause>>,
+    /// Messages that may be written to a peer that bans fast senders.
+    pub(super) bucket: PaceBucket,
 }
 
 impl PeerQueue {
+    pub(super) fn new(bucket: PaceBucket) -> Self {
+        Self {
+            bucket,
+            ..Self::default()
+        }
+    }
+
     /// On whose behalf the peer is dialled.
     pub(super) fn cause(&self) -> DialCause {
         self.cause.lock().unwrap_or(DialCause::Peer)

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::{
     MESSAGING_PROTOCOL,
     delivery::Reply,
-    pace::Pace,
+    pace::{Pace, PaceBucket},
     pump::Pump,
     queue::{Limits, PeerQueue, SharedBytes},
 };
@@ -41,9 +41,16 @@ const SETTLE_TIMEOUT: Duration = Duration::from_millis(250);
 /// The queues of all peers.
 #[derive(Debug)]
 pub(crate) struct PeerQueues {
-    peers: Mutex<BTreeMap<NodeId, Arc<PeerQueue>>>,
+    peers: Mutex<Peers>,
     limits: Limits,
     shared: SharedBytes,
+}
+
+#[derive(Debug, Default)]
+struct Peers {
+    queues: BTreeMap<NodeId, Arc<PeerQueue>>,
+    /// When the buckets of peers without a queue will be full; at most [`MAX_OUTBOXES`], without those that were full first.
+    paced: BTreeMap<NodeId, Instant>,
 }
 
 /// Action that [`PeerQueues::push`] asks of its caller.
@@ -75,6 +82,34 @@ pub(crate) struct PeerSession<C> {
     pub(crate) write_timeout: Duration,
 }
 
+// === impl Peers ===
+
+impl Peers {
+    fn start(&mut self, peer: &NodeId) -> Arc<PeerQueue> {
+        let bucket = PaceBucket::new(self.paced.remove(peer));
+        let queue = Arc::new(PeerQueue::new(bucket));
+        self.queues.insert(*peer, Arc::clone(&queue));
+        queue
+    }
+
+    fn end(&mut self, peer: &NodeId) {
+        let now = Instant::now();
+        let queue = self.queues.remove(peer);
+        if let Some(full_at) = queue.and_then(|queue| queue.bucket.full_at(now)) {
+            if self.paced.len() >= MAX_OUTBOXES {
+                self.paced.retain(|_, full_at| *full_at > now);
+            }
+            if self.paced.len() >= MAX_OUTBOXES
+                && let Some((first, _)) = self.paced.iter().min_by_key(|(_, at)| **at)
+            {
+                let first = *first;
+                self.paced.remove(&first);
+            }
+            self.paced.insert(*peer, full_at);
+        }
+    }
+}
+
 // === impl PeerQueues ===
 
 impl PeerQueues {
@@ -98,7 +133,7 @@ impl PeerQueues {
         // Correctness: held until the message is queued, so that `finish` cannot take the queue away from
         // under it.
         let mut peers = self.peers.lock();
-        if let Some(queue) = peers.get(peer) {
+        if let Some(queue) = peers.queues.get(peer) {
             queue
                 .messages
                 .lock()
@@ -107,22 +142,33 @@ impl PeerQueues {
             queue.waker.wake();
             return Ok(Pushed::Running);
         }
-        if peers.len() >= MAX_OUTBOXES {
+        if peers.queues.len() >= MAX_OUTBOXES {
             return Err(EnqueueError::QueueFull);
         }
-        let queue = Arc::<PeerQueue>::default();
-        queue
-            .messages
-            .lock()
-            .push(frame, priority, reply, now, &self.limits, &self.shared)?;
+        let queue = peers.start(peer);
+        let pushed =
+            (queue.messages.lock()).push(frame, priority, reply, now, &self.limits, &self.shared);
+        if let Err(error) = pushed {
+            peers.end(peer);
+            return Err(error);
+        }
         queue.add_cause(cause);
-        peers.insert(*peer, Arc::clone(&queue));
         Ok(Pushed::Start(queue))
     }
 
     /// The most important cause of what is, or was a moment ago, queued for a peer.
     pub(crate) fn cause(&self, peer: &NodeId) -> Option<DialCause> {
-        self.peers.lock().get(peer).map(|queue| queue.cause())
+        let peers = self.peers.lock();
+        peers.queues.get(peer).map(|queue| queue.cause())
+    }
+
+    /// Whether messages wait because their peer bans fast senders.
+    pub(crate) fn is_paced(&self, peer: &NodeId) -> bool {
+        let peers = self.peers.lock();
+        peers.queues.get(peer).is_some_and(|queue| {
+            let must_wait = queue.bucket.next_at(Instant::now()).is_some();
+            must_wait && !queue.messages.lock().is_empty()
+        })
     }
 
     /// Bytes waiting for all peers.
@@ -132,7 +178,7 @@ impl PeerQueues {
 
     /// Peers with a queue.
     pub(crate) fn len(&self) -> usize {
-        self.peers.lock().len()
+        self.peers.lock().queues.len()
     }
 
     /// Waits until no message is queued or being written.
@@ -148,16 +194,14 @@ impl PeerQueues {
     }
 
     fn is_idle(&self) -> bool {
-        self.peers
-            .lock()
-            .values()
-            .all(|queue| queue.messages.lock().is_empty())
-            && self.shared.held() == 0
+        let peers = self.peers.lock();
+        let mut queues = peers.queues.values();
+        queues.all(|queue| queue.messages.lock().is_empty()) && self.shared.held() == 0
     }
 
     /// Fails everything that waits.
     pub(crate) fn fail_all(&self, error: DeliveryError) {
-        for queue in self.peers.lock().values() {
+        for queue in self.peers.lock().queues.values() {
             queue.messages.lock().fail_all(error);
         }
     }
@@ -167,7 +211,7 @@ impl PeerQueues {
         let mut peers = self.peers.lock();
         let empty = queue.messages.lock().is_empty();
         if empty {
-            peers.remove(peer);
+            peers.end(peer);
         }
         empty
     }
@@ -188,7 +232,7 @@ impl Drop for Registration<'_> {
         if !self.finished {
             let mut peers = self.queues.peers.lock();
             self.queue.messages.lock().fail_all(DeliveryError::Dropped);
-            peers.remove(&self.peer);
+            peers.end(&self.peer);
         }
     }
 }
@@ -293,7 +337,7 @@ impl<C: Connect> PeerSession<C> {
     /// Sends on one stream until it ends; what was not surely sent goes back into the queue.
     async fn send(&self, connection: &Connection, stream: Substream) {
         let lifetime = self.queues.limits.lifetime;
-        let pace = Pace::of(&connection.info().user_agent);
+        let pace = Pace::of(&connection.info().user_agent, &self.queue.bucket);
         let mut pump = Pump::new(&self.queue, stream, lifetime, self.write_timeout, pace);
         let mut retired = pin!(connection.until_retired().fuse());
         poll_fn(|cx| {

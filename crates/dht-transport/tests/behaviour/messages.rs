@@ -186,6 +186,45 @@ async fn messages_survive_end_of_connection() {
     assert_eq!(b.transport.stats().inbound, 2, "dialled again");
 }
 
+/// Stock nodes count the messages of a peer, over whichever connection they come, and ban it at 1 000 in 60 s.
+#[tokio::test(start_paused = true)]
+async fn pace_outlives_streams() {
+    let memory = Memory::default();
+    let a = Node::memory(1, &memory).await;
+    let mut setup = Setup::memory(2, &memory);
+    setup.user_agent = "tari/basenode/6.3.0";
+    let mut b = setup.start().await;
+    a.knows(&b);
+    let mut times = Vec::new();
+    for round in 0..3 {
+        let send = || {
+            let sent = a.transport.send(&b.id(), body(1, 10), Priority::Direct);
+            sent.unwrap()
+        };
+        let sent: Vec<_> = (0..400).map(|_| send()).collect();
+        for message in 0..400 {
+            b.message().await;
+            times.push(Instant::now());
+            if message == 100 {
+                assert_eq!(a.transport.is_paced(&b.id()), round > 0);
+            }
+        }
+        for delivery in sent {
+            assert_eq!(soon(delivery).await, Ok(()));
+        }
+        b.transport.disconnect(&a.id());
+        soon(async {
+            while a.transport.stats().queues > 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+    let minutes = times.windows(1_000);
+    let fewest = minutes.map(|minute| minute[999] - minute[0]).min();
+    assert!(fewest >= Some(Duration::from_secs(60)), "{fewest:?}");
+}
+
 /// The reference throws away a messaging stream while it serves another of the same peer, if only that of a connection
 /// that is about to end.
 #[tokio::test(start_paused = true)]
