@@ -51,8 +51,8 @@ type Waiting = Mutex<HashMap<DedupHash, Asked>>;
 
 impl ReceiptAsker {
     /// An asker over the stream that `opening` brings, and the future that carries its questions and answers, to be run
-    /// as a task. The future ends when the stream does, when the peer leaves a question unanswered for longer than the
-    /// protocol allows, or when all handles are dropped and every answer is in.
+    /// as a task. The future ends when the stream does, or is not there within 20 s, when the peer leaves a question unanswered
+    /// for longer than the protocol allows, or when all handles are dropped and every answer is in.
     pub fn new<T>(
         opening: impl Future<Output = io::Result<T>> + Send,
     ) -> (Self, impl Future<Output = ()> + Send)
@@ -61,7 +61,7 @@ impl ReceiptAsker {
     {
         let (sender, questions) = RECEIPT_QUESTIONS.open();
         let carrying = async move {
-            if let Ok(stream) = opening.await {
+            if let Ok(Ok(stream)) = timeout(ANSWER_LIMIT, opening).await {
                 // Callers see from the end of this future that there is no answer.
                 let _ = carry(stream, questions).await;
             }
@@ -212,6 +212,14 @@ mod tests {
         sleep(RECEIPT_LIMIT).await;
         assert_eq!(asker.ask(DedupHash([1; 32])).await, None);
         timeout(RECEIPT_LIMIT, carrying).await.unwrap().unwrap();
+        assert!(asker.is_closed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unopened_streams_are_given_up() {
+        let opening = std::future::pending::<io::Result<tokio::io::DuplexStream>>();
+        let (asker, carrying) = ReceiptAsker::new(opening);
+        timeout(3 * RECEIPT_LIMIT, carrying).await.unwrap();
         assert!(asker.is_closed());
     }
 
