@@ -18,7 +18,7 @@ answer=$(api --retry 3 --retry-all-errors -H "Idempotency-Key: $key" \
 id=$(echo "$answer" | field id)
 [ -n "$id" ] || { echo "$answer" >&2; exit 1; }
 
-state=queued before=
+state=queued before= ended=
 while :; do
     [ "$state" = "$before" ] || echo "message $id is $state"
     before=$state
@@ -26,7 +26,9 @@ while :; do
     case $state in
         received | stored) exit 0 ;;
         failed | expired) exit 1 ;;
+        sent) [ -z "$ended" ] || exit 1 ;; # to a node that gives no receipts
     esac
-    state=$(api "http://localhost/v1/messages/$id?unlike=$state" | field state)
+    answer=$(api "http://localhost/v1/messages/$id?unlike=$state")
+    state=$(echo "$answer" | field state) ended=$(echo "$answer" | field ended_at)
     [ -n "$state" ] || exit 1
 done

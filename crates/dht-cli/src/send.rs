@@ -147,12 +147,8 @@ impl Send {
             .map_err(|_| late("not taken by the node"))?
             .map_err(|error| refused(&error))?;
         while !self.wait.is_over(sent.state) {
-            if sent.state.has_ended() {
-                let reason = reason(&sent, dial_failure.as_ref()).unwrap_or("no reason given");
-                return Err(Failure::unreachable(format!(
-                    "{}: {reason}",
-                    sent.state.name()
-                )));
+            if sent.state.has_ended() || sent.ended_at.is_some() {
+                return Err(ended(&sent, dial_failure.as_ref()));
             }
             let changed = timeout_at(until, session.client.message_after(sent.id, sent.state));
             match changed.await {
@@ -231,6 +227,26 @@ fn reason<'a>(sent: &'a OutgoingMessage, dial_failure: Option<&'a Failure>) -> O
         (None, Some(dial_failure)) => Some(dial_failure.message()),
         (None, None) => sent.last_error.as_deref(),
     }
+}
+
+/// No attempt follows, and the message has not come as far.
+fn ended(sent: &OutgoingMessage, dial_failure: Option<&Failure>) -> Failure {
+    let (id, state) = (sent.id, sent.state.name());
+    Failure::unreachable(match sent.state {
+        MessageState::Sent => {
+            format!("message {id} is sent, to a node that gives no receipts")
+        }
+        MessageState::Stored => {
+            let holders = sent.holders.unwrap_or(1);
+            format!(
+                "message {id} is stored: the nodes that have it, {holders}, deliver it when the recipient is back"
+            )
+        }
+        _ => {
+            let reason = reason(sent, dial_failure).unwrap_or("no reason given");
+            format!("{state}: {reason}")
+        }
+    })
 }
 
 /// The time is over, and the message stays in the outbox.

@@ -1,9 +1,12 @@
+use std::time::Duration;
+
 use dht_api::{
     ClientError, Parts,
     types::{ErrorCode, MessageState, NewMessage},
 };
 use dht_core::UnixSeconds;
 use dht_spool::Transition;
+use tokio::time::timeout;
 
 use crate::served::{Served, key, node, within};
 
@@ -82,6 +85,27 @@ async fn a_state_is_waited_for() {
         (message.state, message.holders),
         (MessageState::Stored, Some(3))
     );
+}
+
+/// No attempt follows: whoever waits for a receipt is answered at once.
+#[tokio::test]
+async fn ended_message_is_not_waited_for() {
+    let served = Served::start().await;
+    let stored = Transition::Stored {
+        holders: 3,
+        retry_at: None,
+    };
+    let sent = Transition::Sent { retry_at: None };
+    for (transition, state) in [(stored, MessageState::Stored), (sent, MessageState::Sent)] {
+        let message = NewMessage::text(key(), "x");
+        let id = served.client.send(&message).await.unwrap().id;
+        let outbox = served.outbox();
+        outbox.update(id, transition, UnixSeconds(1)).await.unwrap();
+        // Less than the time after which any request is answered.
+        let waiting = served.client.message_after(id, state);
+        let message = timeout(Duration::from_secs(20), waiting).await.unwrap();
+        assert!(message.unwrap().ended_at.is_some());
+    }
 }
 
 #[tokio::test]

@@ -423,3 +423,33 @@ async fn probe_visits_what_seeds_know() {
         "{error}"
     );
 }
+
+/// Once holders store a message and no attempt follows, no receipt is waited for, also of a message that ended before.
+#[tokio::test]
+async fn stored_message_ends_the_wait() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (dir.path().join("a"), other(2).await);
+    let one = ("DHT_NODE_OUTBOUND_SELECT_NEIGHBOURING_NODES", "1");
+    let (node, _) = start_with(&a, &[one]).await;
+    run_to(0, &a, &["peers", "add", &b.peer_address().to_string()]).await;
+    let absent = secret(7).public_key().to_string();
+    let send = [
+        "send",
+        "--to",
+        &absent,
+        "--text",
+        "hi",
+        "--key",
+        "k",
+        "--wait",
+        "received",
+        "--timeout",
+        "600",
+    ];
+    for _ in 0..2 {
+        let (_, error) = run_to(6, &a, &send).await;
+        assert!(error.contains("is stored"), "{error}");
+    }
+    stop(node).await;
+    b.shutdown().await;
+}

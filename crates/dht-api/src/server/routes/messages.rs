@@ -37,7 +37,7 @@ const MAX_PAGE: usize = 1000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct Wait {
-    /// Answer once the message is in another state than this, or after 25 s as it is.
+    /// Answer once the message is in another state than this or has ended, or after 25 s as it is.
     unlike: Option<MessageState>,
 }
 
@@ -144,7 +144,8 @@ pub(in super::super) async fn get(
     loop {
         changes.mark_unchanged();
         let message = find(&api, id, &delivery).await?;
-        if wait.unlike != Some(message.state) || message.state.has_ended() {
+        let has_ended = message.state.has_ended() || message.ended_at.is_some();
+        if wait.unlike != Some(message.state) || has_ended {
             return Ok(json(StatusCode::OK, &message));
         }
         let changed = async {
