@@ -4,10 +4,10 @@ use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use dht_core::{Clock as _, ManualClock, PublicKey, UnixSeconds};
 use dht_node::{
-    Delivery, Message, Node, SendOptions, SendState, SpoolError, StateKind, SubmitError,
-    SystemClock,
+    Delivery, MemoryHome, Message, Node, SendOptions, SendState, SpoolError, StateKind,
+    SubmitError, SystemClock,
 };
-use dht_spool::{NewEntry, Transition};
+use dht_spool::{EntryFilter, NewEntry, Transition};
 use futures::future::join_all;
 
 use crate::{
@@ -327,6 +327,55 @@ async fn stored_messages_leave_the_outbox() {
     assert_eq!(undelivered.unwrap_err().state, stored);
     let again = within(alice.delivery(delivery.id())).await.unwrap();
     assert_eq!(again.unwrap().state(), stored);
+}
+
+/// Whatever a caller is told of a message is in the outbox by then: a crash takes nothing back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn told_states_are_written() {
+    let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let alice = at_home(1, homes[0].path()).await;
+    let bob = at_home(2, homes[1].path()).await;
+    connect(&alice, &bob).await;
+    let outbox = alice.outbox().unwrap();
+    let written = |delivery: &Delivery| outbox.get(delivery.id()).unwrap().unwrap();
+    for at in 0..20 {
+        let mut received = post(&alice, bob.public_key(), numbered(at, 100), direct_only()).await;
+        within(received.wait(StateKind::Received)).await.unwrap();
+        assert_eq!(written(&received).state, SendState::Received);
+    }
+    let nobody = secret(9).public_key();
+    let posts = (0..20).map(|at| post(&alice, &nobody, numbered(at, 100), SendOptions::default()));
+    for mut stored in join_all(posts).await {
+        within(stored.wait(StateKind::Stored)).await.unwrap();
+        assert_eq!(written(&stored).state.kind(), StateKind::Stored);
+    }
+    for at in 0..20 {
+        let withdrawn = post(&alice, &nobody, numbered(at, 100), direct_only()).await;
+        assert!(within(alice.withdraw(withdrawn.id())).await);
+        assert!(written(&withdrawn).ended_at.is_some());
+        assert_eq!(written(&withdrawn).state, withdrawn.state());
+    }
+}
+
+/// The caller still waits for room in the channel to the driver, and the message is listed already.
+#[tokio::test]
+async fn withdrawn_while_the_channel_is_full() {
+    let builder = Node::builder(secret(1)).config(config(false));
+    let alice = builder.memory_home(MemoryHome::default()).start();
+    let alice = within(alice).await.unwrap();
+    let nobody = secret(9).public_key();
+    // On one thread the driver takes none before all are put.
+    let sends = (0..200).map(|at| post(&alice, &nobody, numbered(at, 100), direct_only()));
+    let withdrawing = async {
+        let outbox = alice.outbox().unwrap();
+        let last = outbox.list(EntryFilter::default(), None, 200).unwrap();
+        let last = last.last().unwrap().id;
+        (last, within(alice.withdraw(last)).await)
+    };
+    let (deliveries, (last, is_withdrawn)) = tokio::join!(join_all(sends), withdrawing);
+    assert!(is_withdrawn);
+    let mut withdrawn = deliveries.into_iter().find(|it| it.id() == last).unwrap();
+    within(withdrawn.wait(StateKind::Failed)).await.unwrap();
 }
 
 /// The id is known before the message is taken out of its channel. On one thread, both are there when they are looked at.

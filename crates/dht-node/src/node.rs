@@ -215,7 +215,8 @@ impl Node {
     }
 
     /// Withdraws a message of [`send`](Self::send), so that its state becomes failed; answers whether it did. Copies that have
-    /// left are not called back. One that holders store, which deliver it, or that has ended stays as it is.
+    /// left are not called back. One that holders store, which deliver it, or that has ended stays as it is. The answer comes
+    /// once the outbox has it; if its file cannot be written, the message is withdrawn for this life of the node.
     ///
     /// # Cancel safety
     /// Dropping the future may withdraw the message nevertheless.

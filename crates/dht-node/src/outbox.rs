@@ -9,6 +9,7 @@ mod admission;
 mod delivery;
 mod driver;
 mod event;
+mod listings;
 mod messages;
 mod places;
 mod sealed;
@@ -103,7 +104,7 @@ struct Shared {
     signalled: Notify,
     /// Changed when the driver has read entries of the spool; closed when it has ended.
     listed: watch::Receiver<()>,
-    /// Messages of which a copy is being sent, or whose recipient is about to answer.
+    /// Messages of which a copy is being sent, or whose recipient is about to answer, and states that are being written down.
     busy: watch::Sender<usize>,
     /// Until when a connection on which a copy was sent is too young to be closed.
     linger: Mutex<Option<Instant>>,
@@ -115,7 +116,7 @@ struct Signals {
     /// Bounded by the connections of the transport.
     appeared: BTreeSet<NodeId>,
     ended: BTreeSet<NodeId>,
-    /// Messages to be withdrawn; told whether they were. Bounded by the rows of the spool.
+    /// Messages to be withdrawn; told whether they were. Bounded by their callers.
     withdrawn: BTreeMap<EntryId, watch::Sender<Option<bool>>>,
     /// Entries that were asked for and are not in [`Shared::live`].
     wanted: BTreeSet<EntryId>,
@@ -305,11 +306,8 @@ impl OutboxHandle {
         self.0.signalled.notify_one();
     }
 
-    /// Withdraws a message; answers whether it was.
+    /// Withdraws a message; answers whether it was, once that is written down.
     pub(crate) async fn withdraw(&self, id: EntryId) -> bool {
-        if !self.0.live.lock().contains_key(&id) {
-            return false;
-        }
         let mut answer = {
             let mut signals = self.0.signals.lock();
             signals.withdrawn.entry(id).or_default().subscribe()
@@ -319,7 +317,12 @@ impl OutboxHandle {
         let driver_ended = async { while listed.changed().await.is_ok() {} };
         let told = async {
             let told = answer.wait_for(Option::is_some).await;
-            told.is_ok_and(|is_withdrawn| *is_withdrawn == Some(true))
+            let is_withdrawn = told.is_ok_and(|is_withdrawn| *is_withdrawn == Some(true));
+            let progress = self.0.live.lock().get(&id).map(watch::Sender::subscribe);
+            if is_withdrawn && let Some(mut progress) = progress {
+                let _forgotten = progress.wait_for(|told| told.settled).await.is_err();
+            }
+            is_withdrawn
         };
         tokio::select! {
             biased;

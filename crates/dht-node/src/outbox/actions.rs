@@ -67,6 +67,11 @@ impl Actions {
         self.parts.transport.connection(peer).is_some()
     }
 
+    /// Whether a peer is written to more slowly than there are messages, because it bans fast senders.
+    pub(super) fn is_paced(&self, peer: &NodeId) -> bool {
+        self.parts.transport.is_paced(peer)
+    }
+
     /// Hands a message of this node to itself to the application.
     pub(super) async fn deliver_locally(self, id: EntryId, hash: DedupHash) -> Event {
         let spool = self.shared.spool.clone();
@@ -88,19 +93,17 @@ impl Actions {
         Event::Local(self.parts.application.deliver_own(received, hash).await)
     }
 
-    /// Sends a copy to the recipient, which is searched for if it is unknown.
+    /// Sends a copy to the recipient, if it is known.
     pub(super) async fn send_direct(
         self,
         to: PublicKey,
         sealed: SealedFrame,
         wait: Duration,
-        cause: SearchCause,
     ) -> Event {
         pause(wait).await;
         let peer = to.node_id();
-        let known = self.parts.node.directory.find(&peer).is_some();
-        if !known && let Err(error) = self.find(to, cause).await {
-            return Event::Direct(Copy::Failed(error));
+        if self.parts.node.directory.find(&peer).is_none() {
+            return Event::Direct(Copy::Unknown);
         }
         let copy = self
             .send(Strategy::DirectPublicKey(to), &sealed, &peer)
@@ -174,6 +177,11 @@ impl Actions {
             Err(DeliveryError::Dropped | DeliveryError::Expired) => Copy::NoRoom,
             Err(failure) => Copy::Failed(failure.to_string()),
         }
+    }
+
+    /// Searches for a recipient that is not known.
+    pub(super) async fn find_recipient(self, to: PublicKey, cause: SearchCause) -> Event {
+        Event::Found(self.find(to, cause).await)
     }
 
     /// Searches for a node, if not too many are being searched for.

@@ -5,6 +5,8 @@ use std::{fmt, sync::Arc};
 use dht_spool::{Entry, EntryId, SendState, StateKind};
 use tokio::sync::watch;
 
+use super::sending::Sending;
+
 /// A message that was given to [`Node::send`](crate::Node::send). It is delivered whether or not this is kept.
 ///
 /// A message may skip states, and a slow reader does not see each: every state that is seen is further than the one
@@ -30,12 +32,13 @@ pub struct Delivery {
     entry: Option<Box<Entry>>,
 }
 
-/// Progress of a message as it is known now.
-#[derive(Clone, Debug)]
+/// Progress of a message as the application is told it.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Progress {
     pub(super) state: SendState,
     /// Nothing more is planned: only a late receipt may change the state.
     pub(super) settled: bool,
+    /// Error text of the last attempt.
     pub(super) last_error: Option<Arc<str>>,
 }
 
@@ -47,6 +50,63 @@ pub struct Undelivered {
     pub state: SendState,
     /// Error text of the last attempt.
     pub last_error: Option<Arc<str>>,
+}
+
+impl Progress {
+    /// How far a message got, whether or not that is written down.
+    pub(super) fn of(sending: &Sending) -> Self {
+        Self {
+            state: sending.state().clone(),
+            settled: sending.is_settled(),
+            last_error: sending.last_error().map(Arc::from),
+        }
+    }
+
+    /// A message that ended in this state.
+    pub(super) const fn ended(state: SendState) -> Self {
+        Self {
+            state,
+            settled: true,
+            last_error: None,
+        }
+    }
+
+    /// Takes over what is written down; answers whether anything changed. A state never goes back, in whichever order the
+    /// writes are reported.
+    pub(super) fn advance(&mut self, written: Self) -> bool {
+        let before = self.clone();
+        if rank(&written.state) >= rank(&self.state) {
+            self.state = written.state;
+        }
+        self.settled |= written.settled;
+        self.last_error = written.last_error.or_else(|| self.last_error.take());
+        *self != before
+    }
+
+    /// Takes over what need not be written down first: that a copy was sent, and the last error. Answers whether anything
+    /// changed.
+    pub(super) fn go_on(&mut self, sending: &Sending) -> bool {
+        let state = sending.state();
+        let has_sent = *state == SendState::Sent && self.state == SendState::Queued;
+        if has_sent {
+            self.state = state.clone();
+        }
+        let error = sending.last_error();
+        let has_failed = error.is_some() && error != self.last_error.as_deref();
+        if has_failed {
+            self.last_error = error.map(Arc::from);
+        }
+        has_sent || has_failed
+    }
+}
+
+/// States that are further have a higher rank.
+fn rank(state: &SendState) -> (StateKind, u32) {
+    let holders = match state {
+        SendState::Stored { holders } => *holders,
+        _ => 0,
+    };
+    (state.kind(), holders)
 }
 
 impl Delivery {
@@ -71,9 +131,8 @@ impl Delivery {
     /// A message that has ended, also as sent or stored.
     pub(super) fn ended(id: EntryId, state: SendState, last_error: Option<String>) -> Self {
         let progress = Progress {
-            state,
-            settled: true,
             last_error: last_error.map(Arc::from),
+            ..Progress::ended(state)
         };
         Self::new(id, watch::channel(progress).1)
     }
@@ -194,7 +253,53 @@ fn reason(state: &SendState, last_error: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use dht_core::{Entropy as _, NodeId, SecretKey, SeededEntropy, test_util::NOW};
+    use dht_spool::EntryOptions;
+
     use super::*;
+    use crate::outbox::event::{Answer, Copy, Event, Now};
+
+    /// A caller is told no state that a crash could take back.
+    #[test]
+    fn receipt_is_told_once_written() {
+        let recipient = SecretKey::random(&mut SeededEntropy::new(1).rng()).public_key();
+        let entry = Entry {
+            id: 1,
+            key: None,
+            recipient,
+            message_type: 7,
+            payload_bytes: 0,
+            options: EntryOptions::default(),
+            created_at: NOW,
+            expires_at: NOW.saturating_add(60),
+            state: SendState::Queued,
+            attempts: 0,
+            next_attempt: Some(NOW),
+            last_error: None,
+            ended_at: None,
+        };
+        let now = Now {
+            at: std::time::Duration::ZERO,
+            unix: NOW,
+        };
+        let mut sending = Sending::new(&entry, &NodeId::default(), 3, now);
+        let mut told = Progress::of(&sending);
+        sending.handle(Event::Start { connected: true }, now);
+        sending.handle(Event::Direct(Copy::Written { receipts: true }), now);
+        assert!(told.go_on(&sending));
+        assert_eq!(told.state, SendState::Sent);
+        let receipt = Event::Receipt(recipient.node_id(), Answer::Received);
+        sending.handle(receipt, now);
+        assert!(!told.go_on(&sending));
+        assert!(told.advance(Progress::of(&sending)));
+        assert_eq!(told, Progress::ended(SendState::Received));
+        // The write before it is reported after it.
+        let before = SendState::Stored { holders: 2 };
+        assert!(!told.advance(Progress {
+            settled: false,
+            ..Progress::ended(before)
+        }));
+    }
 
     #[test]
     fn failures_name_their_reason() {

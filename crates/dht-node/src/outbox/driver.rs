@@ -1,14 +1,14 @@
 //! Does what [`Sending`] decides, for every message of the outbox: one task.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use dht_core::Clock as _;
 use dht_outbound::SearchCause;
-use dht_spool::{Entry, EntryFilter, EntryId, SendState, SpoolError, StateKind, Transition};
+use dht_spool::{Entry, EntryFilter, EntryId, SendState, SpoolError, Transition};
 use dht_stack::off_thread;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
@@ -21,7 +21,8 @@ use super::{
     actions::{Actions, DriverParts},
     delivery::Progress,
     event::{Action, Event, Now},
-    messages::{Load, Messages, Tracked},
+    listings::Listings,
+    messages::{Load, Messages},
     places::Place,
     sending::Sending,
     stored::Stored,
@@ -43,6 +44,9 @@ pub(crate) struct Driver {
     start: Instant,
     messages: Messages,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
+    listings: Listings,
+    /// Messages to be withdrawn that are not known yet. Bounded by the rows of the spool.
+    withdrawn: BTreeMap<EntryId, watch::Sender<Option<bool>>>,
     /// Messages that are settled, while the spool could not write that down. They are kept, so that no listing takes them up
     /// again, and written at the next clean-up. Bounded by the rows of the spool.
     unwritten: BTreeSet<EntryId>,
@@ -54,12 +58,14 @@ pub(crate) struct Driver {
 enum Done {
     /// The answer to an action of this attempt.
     Answer(EntryId, u64, Event),
-    /// The outcome of an update, and whether it ends the entry.
-    Persisted(EntryId, bool, Result<StateKind, SpoolError>),
+    /// What an update wrote.
+    Persisted(EntryId, Result<Progress, SpoolError>),
     /// The time to live of these is over.
     Expired(Vec<EntryId>, Result<(), SpoolError>),
     Read(EntryId, Result<Stored, SpoolError>, Place),
     Listed(Result<Vec<Entry>, SpoolError>),
+    /// One entry that a caller asked for.
+    Found(EntryId, Result<Option<Entry>, SpoolError>),
     Nothing,
 }
 
@@ -78,6 +84,8 @@ impl Driver {
             listing,
             start: Instant::now(),
             running: FuturesUnordered::new(),
+            listings: Listings::default(),
+            withdrawn: BTreeMap::new(),
             unwritten: BTreeSet::new(),
             peer_appeared: false,
         }
@@ -135,7 +143,8 @@ impl Driver {
     }
 
     /// Reads the entries above `after`.
-    fn list(&self, after: Option<EntryId>) {
+    fn list(&mut self, after: Option<EntryId>) {
+        self.listings.begin();
         let spool = self.shared.spool.clone();
         self.spawn(async move {
             let blocks = spool.blocks();
@@ -148,12 +157,29 @@ impl Driver {
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Answer(id, attempt, event) => self.on_answer(id, attempt, event),
-            Done::Persisted(id, is_end, outcome) => self.on_persisted(id, is_end, outcome),
+            Done::Persisted(id, outcome) => self.on_persisted(id, outcome),
             Done::Expired(ids, outcome) => self.on_expired(ids, outcome),
             Done::Read(id, stored, place) => self.on_read(id, stored, place),
             Done::Listed(entries) => {
-                self.on_listed(entries);
-                self.listing.send_replace(());
+                match entries {
+                    Ok(entries) => self.on_listed(&entries),
+                    Err(error) => {
+                        tracing::error!(%error, "the outbox cannot be listed; it is tried again within a minute");
+                    }
+                }
+                self.end_listing();
+            }
+            Done::Found(id, entry) => {
+                match entry {
+                    Ok(entry) => self.take_up(entry.iter()),
+                    Err(error) => {
+                        tracing::warn!(%error, id, "an entry of the outbox cannot be read")
+                    }
+                }
+                if let Some(answer) = self.withdrawn.remove(&id) {
+                    self.withdraw(id, &answer);
+                }
+                self.end_listing();
             }
             Done::Nothing => {}
         }
@@ -165,8 +191,9 @@ impl Driver {
             sealed,
             place,
         } = fresh;
-        if self.messages.contains(entry.id) {
-            // A caller asked for it in between.
+        // A caller asked for it in between, or withdrew it.
+        let has_ended = !self.shared.live.lock().contains_key(&entry.id);
+        if has_ended || self.messages.contains(entry.id) {
             return;
         }
         let held = Load::Held {
@@ -177,27 +204,31 @@ impl Driver {
         self.begin(entry.id);
     }
 
-    fn on_listed(&mut self, entries: Result<Vec<Entry>, SpoolError>) {
-        let entries = match entries {
-            Ok(entries) => entries,
-            Err(error) => {
-                tracing::error!(%error, "the outbox cannot be listed; it is tried again within a minute");
-                return;
-            }
-        };
+    fn on_listed(&mut self, entries: &[Entry]) {
         if let Some(last) = entries.last()
             && entries.len() == PAGE
         {
             self.list(Some(last.id));
         }
-        for entry in &entries {
-            if entry.ended_at.is_none() && !self.messages.contains(entry.id) {
+        self.take_up(entries);
+    }
+
+    fn end_listing(&mut self) {
+        self.listings.end();
+        self.listing.send_replace(());
+    }
+
+    /// Takes up the messages that are not known yet.
+    fn take_up<'a>(&mut self, entries: impl IntoIterator<Item = &'a Entry>) {
+        for entry in entries {
+            let is_known = self.messages.contains(entry.id) || self.listings.has_ended(entry.id);
+            if entry.ended_at.is_none() && !is_known {
                 drop(self.shared.watch(entry));
                 self.track(entry, Load::OnDisk);
                 if entry.expires_at < self.now().unix {
                     // The next tick writes it down.
                     self.messages.change(entry.id, Sending::expire);
-                    self.settle(entry.id);
+                    self.messages.settle(entry.id);
                     continue;
                 }
                 // In files of earlier versions such an entry has not ended.
@@ -223,7 +254,12 @@ impl Driver {
 
     fn on_timers(&mut self) {
         for id in self.messages.take_due(self.now().at) {
-            self.handle(id, Event::Tick);
+            let sending = self.messages.get(id).map(|tracked| &tracked.sending);
+            let is_paced = sending.is_some_and(|sending| {
+                sending.is_writing_direct() && self.actions.is_paced(sending.recipient())
+            });
+            let event = if is_paced { Event::Paced } else { Event::Tick };
+            self.handle(id, event);
         }
     }
 
@@ -232,27 +268,17 @@ impl Driver {
         while let Ok(fresh) = self.arriving.try_recv() {
             self.on_fresh(fresh);
         }
-        for id in signals.wanted.iter().copied() {
-            let spool = self.shared.spool.clone();
-            self.spawn(async move {
-                let entry = off_thread(spool.blocks(), move || spool.get(id)).await;
-                let entry = entry.unwrap_or(Err(SpoolError::Closed));
-                Done::Listed(entry.map(Vec::from_iter))
-            });
-        }
-        // Such a message may be on its way here.
-        while !signals.withdrawn.is_empty()
-            && let Ok(fresh) = self.arriving.try_recv()
-        {
-            self.on_fresh(fresh);
+        for id in signals.wanted {
+            self.find(id);
         }
         for (id, answer) in signals.withdrawn {
-            let tracked = self.messages.get(id);
-            let is_withdrawn = tracked.is_some_and(|tracked| tracked.sending.can_be_withdrawn());
-            if is_withdrawn {
-                self.fail(id, "withdrawn");
+            if self.messages.contains(id) {
+                self.withdraw(id, &answer);
+            } else {
+                // Its caller waits for room in the channel, or has given up.
+                self.withdrawn.insert(id, answer);
+                self.find(id);
             }
-            answer.send_replace(Some(is_withdrawn));
         }
         for recipient in &signals.ended {
             let is_connected = self.actions.is_connected(recipient);
@@ -273,12 +299,31 @@ impl Driver {
         self.peer_appeared |= !signals.appeared.is_empty();
     }
 
+    /// Reads an entry that is not known.
+    fn find(&mut self, id: EntryId) {
+        self.listings.begin();
+        let spool = self.shared.spool.clone();
+        self.spawn(async move {
+            let entry = off_thread(spool.blocks(), move || spool.get(id)).await;
+            Done::Found(id, entry.unwrap_or(Err(SpoolError::Closed)))
+        });
+    }
+
+    fn withdraw(&mut self, id: EntryId, answer: &watch::Sender<Option<bool>>) {
+        let tracked = self.messages.get(id);
+        let is_withdrawn = tracked.is_some_and(|tracked| tracked.sending.can_be_withdrawn());
+        if is_withdrawn {
+            self.fail(id, "withdrawn");
+        }
+        answer.send_replace(Some(is_withdrawn));
+    }
+
     fn on_tick(&mut self, clean_up: bool) {
         let now = self.now().unix;
         let mut expired = self.messages.take_expired(now);
         for id in &expired {
             self.messages.change(*id, Sending::expire);
-            self.settle(*id);
+            self.messages.settle(*id);
         }
         if clean_up {
             for id in std::mem::take(&mut self.unwritten) {
@@ -332,9 +377,8 @@ impl Driver {
             Ok(Stored::Nothing) | Err(SpoolError::Damaged) => {
                 self.fail(id, "the stored message is damaged");
             }
-            Ok(Stored::Ended(state)) => {
-                self.messages.change(id, |sending| sending.end(state));
-                self.settle(id);
+            Ok(Stored::Ended(progress)) => {
+                self.tell(id, progress);
                 self.forget(id);
             }
             // It ended long ago.
@@ -362,7 +406,7 @@ impl Driver {
             .is_some()
         {
             self.persist(id, Transition::Failed { reason });
-            self.settle(id);
+            self.messages.settle(id);
         }
     }
 
@@ -375,15 +419,13 @@ impl Driver {
 
     /// The frame of a message has been read: its attempt begins, or goes on.
     fn go_on(&mut self, id: EntryId) {
-        let deferred = self.messages.take_deferred(id);
-        if deferred.is_empty() {
-            self.begin(id);
-            return;
-        }
-        for action in deferred {
+        for action in self.messages.take_deferred(id) {
             self.act(id, action);
         }
-        self.settle(id);
+        if self.messages.is_due(id, self.now().at) {
+            self.begin(id);
+        }
+        self.messages.settle(id);
     }
 
     fn handle(&mut self, id: EntryId, event: Event) {
@@ -397,7 +439,7 @@ impl Driver {
             tracked.answers = tracked.answers.saturating_sub(1);
         }
         self.change(id, |sending| {
-            if attempt == sending.number() {
+            if attempt == sending.number() || event.is_of_message() {
                 sending.handle(event, now)
             } else {
                 sending.handle_late(event, now)
@@ -416,22 +458,56 @@ impl Driver {
     /// Brings timer, memory and watchers in step with the state of a message.
     fn settle(&mut self, id: EntryId) {
         self.messages.settle(id);
-        self.tell(id);
-    }
-
-    fn tell(&self, id: EntryId) {
-        if let Some(tracked) = self.messages.get(id)
-            && let Some(progress) = self.shared.live.lock().get(&id)
-        {
-            tracked.tell(progress);
+        if let Some(tracked) = self.messages.get(id) {
+            self.news(id, |told| told.go_on(&tracked.sending));
         }
     }
 
+    /// Tells what is written down of a message.
+    fn tell(&self, id: EntryId, written: Progress) {
+        self.news(id, |told| told.advance(written));
+    }
+
+    /// Tells the end of a message that could not be written down, if it claims nothing of the recipient or of holders.
+    fn tell_unwritten(&self, id: EntryId) {
+        if let Some(tracked) = self.messages.get(id)
+            && let SendState::Failed { .. } | SendState::Expired = tracked.sending.state()
+        {
+            self.tell(id, Progress::of(&tracked.sending));
+        }
+    }
+
+    fn news(&self, id: EntryId, change: impl FnOnce(&mut Progress) -> bool) {
+        if let Some(progress) = self.shared.live.lock().get(&id) {
+            progress.send_if_modified(change);
+        }
+    }
+
+    /// Writes down how far a message got, as it is now.
     fn persist(&self, id: EntryId, transition: Transition) {
-        let now = self.actions.parts.node.clock.now();
-        let is_end = transition.is_end();
-        let update = self.shared.spool.update(id, transition, now);
-        self.spawn(async move { Done::Persisted(id, is_end, update.await) });
+        let Some(tracked) = self.messages.get(id) else {
+            return;
+        };
+        let progress = Progress {
+            settled: transition.is_end(),
+            ..Progress::of(&tracked.sending)
+        };
+        let (spool, now) = (self.shared.spool.clone(), self.now().unix);
+        let update = spool.update(id, transition, now);
+        self.shared.busy.send_modify(|busy| *busy += 1);
+        self.spawn(async move {
+            let outcome = match update.await {
+                Ok(_) => Ok(progress),
+                // The end of its time to live was written before.
+                Err(SpoolError::Ended | SpoolError::UnknownId) => {
+                    let entry = off_thread(spool.blocks(), move || spool.get(id)).await;
+                    let entry = entry.unwrap_or(Err(SpoolError::Closed));
+                    entry.map(|entry| Progress::ended(entry.map_or(progress.state, |it| it.state)))
+                }
+                Err(error) => Err(error),
+            };
+            Done::Persisted(id, outcome)
+        });
     }
 
     /// Lets the spool end whatever is past its time to live, these among it.
@@ -451,31 +527,43 @@ impl Driver {
 
     fn on_expired(&mut self, ids: Vec<EntryId>, outcome: Result<(), SpoolError>) {
         match outcome {
-            Ok(()) => ids.into_iter().for_each(|id| self.forget(id)),
+            Ok(()) => {
+                for id in ids {
+                    if let Some(tracked) = self.messages.get(id) {
+                        self.tell(id, Progress::of(&tracked.sending));
+                    }
+                    self.forget(id);
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "expired messages were not written down; it is tried again within a minute");
-                self.unwritten.extend(ids);
+                for id in ids {
+                    self.tell_unwritten(id);
+                    self.unwritten.insert(id);
+                }
             }
         }
     }
 
-    fn on_persisted(&mut self, id: EntryId, is_end: bool, outcome: Result<StateKind, SpoolError>) {
-        let is_written = match &outcome {
-            Ok(_) => is_end,
-            Err(error) => matches!(error, SpoolError::Ended | SpoolError::UnknownId),
-        };
-        if !is_written && let Err(error) = &outcome {
-            // At worst it is sent again after a restart, and recognised.
-            tracing::warn!(%error, id, "the state of a message was not written down");
-        }
-        let Some(tracked) = self.messages.get_mut(id) else {
-            return;
-        };
-        if is_written {
-            tracked.is_written = true;
-            self.forget_if_over(id);
-        } else if outcome.is_err() && tracked.sending.is_settled() {
-            self.unwritten.insert(id);
+    fn on_persisted(&mut self, id: EntryId, outcome: Result<Progress, SpoolError>) {
+        self.shared.busy.send_modify(|busy| *busy -= 1);
+        match outcome {
+            Ok(written) => {
+                if let Some(tracked) = self.messages.get_mut(id) {
+                    tracked.is_written |= written.settled;
+                }
+                self.tell(id, written);
+                self.forget_if_over(id);
+            }
+            Err(error) => {
+                // At worst it is sent again after a restart, and recognised.
+                tracing::warn!(%error, id, "the state of a message was not written down");
+                let tracked = self.messages.get(id);
+                if tracked.is_some_and(|tracked| tracked.sending.is_settled()) {
+                    self.tell_unwritten(id);
+                    self.unwritten.insert(id);
+                }
+            }
         }
     }
 
@@ -495,6 +583,7 @@ impl Driver {
     }
 
     fn forget(&mut self, id: EntryId) {
+        self.listings.note_end(id);
         self.messages.remove(id);
         self.shared.live.lock().remove(&id);
     }
@@ -531,12 +620,15 @@ impl Driver {
                 begin(actions.deliver_locally(id, sealed.hash).boxed());
             }
             (Action::SendDirect(wait), Some(sealed)) => {
+                begin(actions.send_direct(to, sealed, wait).boxed());
+            }
+            (Action::Find, _) => {
                 let cause = if tracked.sending.is_first_attempt() {
                     SearchCause::Application
                 } else {
                     SearchCause::StoredMail
                 };
-                begin(actions.send_direct(to, sealed, wait, cause).boxed());
+                begin(actions.find_recipient(to, cause).boxed());
             }
             (Action::SendToHolders { most, except }, Some(sealed)) => {
                 let holders = actions.choose_holders(to.node_id(), except, most, &sealed);
@@ -557,22 +649,5 @@ impl Driver {
         if let Some(tracked) = self.messages.get_mut(id) {
             tracked.answers += begun;
         }
-    }
-}
-
-impl Tracked {
-    fn tell(&self, progress: &watch::Sender<Progress>) {
-        let sending = &self.sending;
-        progress.send_if_modified(|told| {
-            let changed = told.state != *sending.state()
-                || told.settled != sending.is_settled()
-                || told.last_error.as_deref() != sending.last_error();
-            if changed {
-                told.state = sending.state().clone();
-                told.settled = sending.is_settled();
-                told.last_error = sending.last_error().map(Arc::from);
-            }
-            changed
-        });
     }
 }

@@ -24,6 +24,8 @@ pub(super) enum Copy {
     Lost,
     /// A queue had no room.
     NoRoom,
+    /// The recipient is to be found first.
+    Unknown,
     /// The peer could not be reached.
     Failed(String),
 }
@@ -54,6 +56,8 @@ pub(super) enum Event {
     Local(bool),
     /// What became of the copy for the recipient.
     Direct(Copy),
+    /// Whether the recipient was found; otherwise why not.
+    Found(Result<(), String>),
     /// Nodes that get a copy each; maybe none.
     Chosen(Vec<NodeId>),
     /// What became of a holder's copy.
@@ -69,6 +73,15 @@ pub(super) enum Event {
     },
     /// The deadline is over.
     Tick,
+    /// The same, while the copy for the recipient waits in this node's own queue for a peer that bans fast senders.
+    Paced,
+}
+
+impl Event {
+    /// Whether it concerns the copy for the recipient, of which there is one at a time, in whichever attempt it was sent.
+    pub(super) const fn is_of_message(&self) -> bool {
+        matches!(self, Self::Local(_) | Self::Direct(_))
+    }
 }
 
 /// Something to be done.
@@ -76,8 +89,10 @@ pub(super) enum Event {
 pub(super) enum Action {
     /// Hand the message to the application of this node.
     DeliverLocally,
-    /// Send a copy to the recipient after this time; find it first if need be.
+    /// Send a copy to the recipient after this time.
     SendDirect(Duration),
+    /// Find the recipient.
+    Find,
     /// Send copies to the closest nodes, except those that store it already or were tried, at most this many.
     SendToHolders { most: usize, except: Vec<NodeId> },
     /// Search for the recipient, if its known addresses do not answer.

@@ -44,8 +44,8 @@ pub(super) struct Tracked {
     expires_at: UnixSeconds,
     timer: Option<Duration>,
     load: Load,
-    /// What is to be done once the frame is in memory again, in the attempt under way.
-    deferred: Vec<Action>,
+    /// What is to be done once the frame is in memory again, each in this attempt.
+    deferred: Vec<(u64, Action)>,
     /// Known once the frame has been in memory. Receipts of a copy that was written late are asked for by it.
     pub(super) hash: Option<DedupHash>,
     /// Answers that actions of the driver are to bring.
@@ -295,7 +295,7 @@ impl Messages {
         let Some(tracked) = self.all.get_mut(&id) else {
             return;
         };
-        tracked.deferred.push(action);
+        tracked.deferred.push((tracked.sending.number(), action));
         if matches!(tracked.load, Load::OnDisk) {
             tracked.load = Load::Wanted;
             let recipient = *tracked.sending.recipient();
@@ -303,16 +303,24 @@ impl Messages {
         }
     }
 
-    /// What was deferred until the frame of a message was read; nothing if the message has ended.
+    /// What was deferred until the frame of a message was read; nothing if its attempt is over.
     pub(super) fn take_deferred(&mut self, id: EntryId) -> Vec<Action> {
         let Some(tracked) = self.all.get_mut(&id) else {
             return Vec::new();
         };
-        let mut deferred = std::mem::take(&mut tracked.deferred);
-        if tracked.sending.is_ended() {
-            deferred.clear();
-        }
-        deferred
+        let sending = &tracked.sending;
+        let attempt = sending.is_trying().then_some(sending.number());
+        let deferred = std::mem::take(&mut tracked.deferred).into_iter();
+        let of_attempt = deferred.filter(|(number, _)| Some(*number) == attempt);
+        of_attempt.map(|(_, action)| action).collect()
+    }
+
+    /// Whether the next attempt may begin.
+    pub(super) fn is_due(&self, id: EntryId, now: Duration) -> bool {
+        self.all.get(&id).is_some_and(|tracked| {
+            let deadline = tracked.sending.deadline();
+            tracked.sending.is_waiting() && deadline.is_some_and(|at| at <= now)
+        })
     }
 
     /// The next message to be read, if one more may be tried again.

@@ -5,6 +5,8 @@
 //! connects, or when any peer does and no copy has left yet.
 
 mod attempt;
+mod copies;
+mod retries;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -14,7 +16,10 @@ use std::{
 use dht_core::{NodeId, UnixSeconds};
 use dht_spool::{Entry, SendState, Transition};
 
-use self::attempt::{ASK_WAIT, Attempt, Direct};
+use self::{
+    attempt::{Attempt, Direct},
+    retries::Retries,
+};
 use super::event::{Action, Answer, Copy, Event, Now};
 
 /// Time for a copy to be written to a recipient that is connected.
@@ -23,15 +28,8 @@ pub(super) const WRITE_WAIT: Duration = Duration::from_secs(10);
 pub(super) const REACH_WAIT: Duration = Duration::from_secs(3);
 /// Time after a copy in which the end of the connection puts the copy in doubt, if the peer sends no receipts.
 pub(super) const DOUBT: Duration = Duration::from_secs(30);
-/// Shortest time between two attempts that the recipient causes by connecting.
-const APPEARANCE_GAP: Duration = Duration::from_secs(5);
-/// Time until the second attempt; it doubles with each further one up to [`MAX_RETRY_WAIT`].
-const RETRY_WAIT: Duration = Duration::from_secs(5);
-const MAX_RETRY_WAIT: Duration = Duration::from_secs(15 * 60);
 /// Time until a message that could not be read is read again.
 const READ_WAIT: Duration = Duration::from_secs(60);
-/// Nodes that are remembered because they did not take a copy of the message.
-const MAX_REFUSED: usize = 64;
 
 /// One message on its way.
 #[derive(Debug)]
@@ -45,18 +43,15 @@ pub(super) struct Sending {
     /// Holders that confirmed a copy in this life of the node.
     holders: BTreeSet<NodeId>,
     /// Nodes that could not be reached, did not store the message, or did not answer. They get a copy again once no others are
-    /// left, or there are [`MAX_REFUSED`].
+    /// left, or there are many.
     refused: BTreeSet<NodeId>,
-    attempts: u32,
+    retries: Retries,
     last_error: Option<String>,
     phase: Phase,
-    last_attempt: Option<Duration>,
     /// Attempts in this life of the node.
     number: u64,
-    /// Whether the recipient, which gives no receipts, ended the connection right after the last copy.
-    lost: bool,
-    /// Whether the recipient connected while holders were asked.
-    returned: bool,
+    /// Whether a copy for the recipient is on its way to the socket, also since an earlier attempt. No other one is sent.
+    unanswered: bool,
 }
 
 #[derive(Debug)]
@@ -89,23 +84,21 @@ impl Sending {
             state: entry.state.clone(),
             holders: BTreeSet::new(),
             refused: BTreeSet::new(),
-            attempts: entry.attempts.min(16),
+            retries: Retries::new(entry.attempts),
             last_error: entry.last_error.clone(),
             phase: match (entry.ended_at, next) {
                 (Some(_), _) => Phase::Ended,
                 (None, Some(next)) => Phase::Waiting(next),
                 (None, None) => Phase::Settled,
             },
-            last_attempt: None,
             number: 0,
-            lost: false,
-            returned: false,
+            unanswered: false,
         }
     }
 
     /// Whether no attempt before this one was made.
     pub(super) const fn is_first_attempt(&self) -> bool {
-        self.attempts <= 1
+        self.retries.is_first()
     }
 
     /// The attempt that actions belong to and that answers to them name.
@@ -248,11 +241,13 @@ impl Sending {
             Event::Start { connected } => self.start(connected, now, &mut actions),
             Event::Local(true) => self.receive(&mut actions),
             Event::Local(false) => {
+                self.unanswered = false;
                 let error = "neither an application nor the inbox of this node takes the message";
                 self.last_error = Some(error.to_owned());
                 self.finish(now, &mut actions);
             }
             Event::Direct(copy) => self.on_direct(copy, now, &mut actions),
+            Event::Found(outcome) => self.on_found(outcome, now, &mut actions),
             Event::Chosen(holders) => self.on_chosen(holders, now, &mut actions),
             Event::Holder(holder, copy) => self.on_holder(holder, copy, now, &mut actions),
             Event::Receipt(from, Answer::Received) if from == self.recipient => {
@@ -267,6 +262,7 @@ impl Sending {
             Event::ConnectionEnded => self.on_connection_ended(now, &mut actions),
             Event::Appeared { recipient } => self.on_appeared(recipient, now),
             Event::Tick => self.on_tick(now, &mut actions),
+            Event::Paced => self.on_paced(now),
         }
         actions
     }
@@ -277,18 +273,13 @@ impl Sending {
         let mut actions = VecDeque::new();
         match event {
             _ if self.is_ended() => {}
-            Event::Direct(Copy::Written { receipts }) => {
-                self.has_sent();
-                if receipts {
-                    actions.push_back(Action::Ask(self.recipient, ASK_WAIT));
-                }
-            }
+            Event::Found(Ok(())) => self.on_appeared(true, now),
             Event::Holder(_, Copy::Written { .. }) => self.has_sent(),
             Event::Receipt(from, Answer::Received) if from == self.recipient => {
                 self.receive(&mut actions);
             }
             Event::Receipt(holder, Answer::Stored) if holder != self.recipient => {
-                self.add_holder(holder, now, &mut actions);
+                self.add_holder(holder, &mut actions);
             }
             _ => {}
         }
@@ -321,9 +312,10 @@ impl Sending {
             self.ask_holders(now, actions);
             return;
         }
-        self.attempts = self.attempts.saturating_add(1);
-        self.last_attempt = Some(now.at);
-        self.lost = false;
+        self.retries.begin(now);
+        if std::mem::replace(&mut self.unanswered, true) {
+            return;
+        }
         actions.push_back(if self.local {
             Action::DeliverLocally
         } else {
@@ -340,177 +332,6 @@ impl Sending {
     fn has_sent(&mut self) {
         if self.state == SendState::Queued {
             self.state = SendState::Sent;
-        }
-    }
-
-    fn on_direct(&mut self, copy: Copy, now: Now, actions: &mut VecDeque<Action>) {
-        if matches!(copy, Copy::Written { .. } | Copy::Lost) {
-            self.has_sent();
-        }
-        let Phase::Trying(attempt) = &mut self.phase else {
-            // The attempt is over. The copy is on its way nevertheless.
-            if let Copy::Written { receipts: true } = copy {
-                actions.push_back(Action::Ask(self.recipient, ASK_WAIT));
-            }
-            return;
-        };
-        match copy {
-            Copy::Written { receipts: true } => {
-                self.returned = false;
-                attempt.ask_recipient(now);
-                actions.push_back(Action::Ask(self.recipient, Duration::ZERO));
-            }
-            Copy::Written { receipts: false } => {
-                self.returned = false;
-                attempt.direct = Direct::Written(now.at);
-                self.finish_if_over(now, actions);
-            }
-            Copy::NoRoom => actions.push_back(Action::SendDirect(attempt.next_room_wait())),
-            Copy::Lost => {
-                attempt.direct = Direct::Over;
-                self.has_lost();
-                self.ask_holders(now, actions);
-            }
-            Copy::Failed(error) => {
-                self.last_error = Some(error);
-                attempt.direct = Direct::Over;
-                self.ask_holders(now, actions);
-            }
-        }
-    }
-
-    fn on_recipients_answer(&mut self, answer: Answer, now: Now, actions: &mut VecDeque<Action>) {
-        let recipient = self.recipient;
-        let Phase::Trying(attempt) = &mut self.phase else {
-            return;
-        };
-        let Direct::Asking(written) = attempt.direct else {
-            return;
-        };
-        match answer {
-            // It is alive: the message may still be on its way through it. Holders get copies all the same, once the
-            // time for a receipt is over: it may be that no application takes the message.
-            Answer::Neither | Answer::Stored => {
-                let wait = attempt.ask_again(written, self.direct_only, now);
-                actions.push_back(Action::Ask(recipient, wait));
-            }
-            Answer::Silent | Answer::Received => {
-                attempt.direct = Direct::Over;
-                self.last_error = Some("the recipient gave no receipt".to_owned());
-                self.ask_holders(now, actions);
-            }
-        }
-    }
-
-    /// Once in an attempt. With nothing to ask for the attempt may be over.
-    fn ask_holders(&mut self, now: Now, actions: &mut VecDeque<Action>) {
-        let stored = self.stored();
-        let Phase::Trying(attempt) = &mut self.phase else {
-            return;
-        };
-        if !attempt.asked_holders {
-            attempt.asked_holders = true;
-            attempt.wait_for_holders(now);
-            // Those of an earlier life are not known by name: they may get the copy again, and confirm it again.
-            let most = match self.wanted.checked_sub(stored) {
-                None | Some(0) => 0,
-                Some(_) => self.wanted.saturating_sub(self.holders.len()),
-            };
-            if !self.direct_only && most > 0 {
-                if self.refused.len() >= MAX_REFUSED {
-                    self.refused.clear();
-                }
-                let except = [&self.holders, &self.refused];
-                actions.push_back(attempt.send_to_first_holders(most, except));
-                actions.push_back(Action::Search);
-            }
-        }
-        self.finish_if_over(now, actions);
-    }
-
-    fn on_chosen(&mut self, holders: Vec<NodeId>, now: Now, actions: &mut VecDeque<Action>) {
-        if let Phase::Trying(attempt) = &mut self.phase {
-            let found_none = holders.is_empty();
-            attempt.choose(holders, now);
-            let lacking = attempt.lacking();
-            if found_none || lacking > 0 {
-                // No others are left.
-                let refused = std::mem::take(&mut self.refused);
-                if lacking > 0 && !refused.is_subset(attempt.chosen()) {
-                    let except = [&self.holders, &self.refused];
-                    actions.push_back(attempt.send_to_holders(lacking, except));
-                    return;
-                }
-            }
-            if attempt.chosen().is_empty() && self.last_error.is_none() {
-                self.last_error = Some("no node is known that could store the message".to_owned());
-            }
-            self.finish_if_over(now, actions);
-        }
-    }
-
-    fn on_holder(&mut self, holder: NodeId, copy: Copy, now: Now, actions: &mut VecDeque<Action>) {
-        if matches!(copy, Copy::Written { .. }) {
-            self.has_sent();
-        }
-        let Phase::Trying(attempt) = &mut self.phase else {
-            return;
-        };
-        match copy {
-            Copy::Written { receipts: true } => {
-                attempt.ask_holder(holder);
-                actions.push_back(Action::Ask(holder, Duration::ZERO));
-            }
-            Copy::NoRoom if attempt.is_writing_to(&holder) => {
-                actions.push_back(Action::SendAgain(holder, attempt.next_room_wait()));
-            }
-            Copy::NoRoom => {}
-            Copy::Written { receipts: false } => {
-                attempt.end_copy(&holder);
-                self.finish_if_over(now, actions);
-            }
-            Copy::Failed(_) | Copy::Lost => {
-                if attempt.end_copy(&holder) {
-                    self.refused.insert(holder);
-                    let except = [&self.holders, &self.refused];
-                    actions.extend(attempt.replace_holders(1, except));
-                }
-                self.finish_if_over(now, actions);
-            }
-        }
-    }
-
-    fn on_holders_answer(
-        &mut self,
-        holder: NodeId,
-        answer: Answer,
-        now: Now,
-        actions: &mut VecDeque<Action>,
-    ) {
-        if answer == Answer::Stored {
-            self.add_holder(holder, now, actions);
-        }
-        if let Phase::Trying(attempt) = &mut self.phase {
-            let is_awaited = attempt.end_question(&holder);
-            if is_awaited && matches!(answer, Answer::Neither | Answer::Silent) {
-                self.refused.insert(holder);
-                let except = [&self.holders, &self.refused];
-                actions.extend(attempt.replace_holders(1, except));
-            }
-            self.finish_if_over(now, actions);
-        }
-    }
-
-    fn add_holder(&mut self, holder: NodeId, now: Now, actions: &mut VecDeque<Action>) {
-        if !self.is_settled() && self.holders.insert(holder) {
-            let known = self.holders.len().max(self.stored());
-            let holders = u32::try_from(known).unwrap_or(u32::MAX);
-            self.state = SendState::Stored { holders };
-            if !self.is_trying() {
-                let retry_at = self.deadline().map(|next| wall(now, next));
-                let transition = Transition::Stored { holders, retry_at };
-                actions.push_back(Action::Persist(transition));
-            }
         }
     }
 
@@ -535,32 +356,22 @@ impl Sending {
     }
 
     fn has_lost(&mut self) {
-        self.lost = true;
+        self.retries.note_loss();
         self.last_error = Some("the connection ended right after the copy".to_owned());
     }
 
     fn on_appeared(&mut self, recipient: bool, now: Now) {
-        if let Phase::Trying(attempt) = &self.phase {
-            self.returned |= recipient && attempt.asked_holders;
+        if let Phase::Trying(attempt) = &self.phase
+            && recipient
+            && attempt.asked_holders
+        {
+            self.retries.note_return();
         }
         let concerned = recipient || self.state == SendState::Queued;
         if let Phase::Waiting(next) = &mut self.phase
             && concerned
         {
-            let gap = if recipient && self.lost {
-                // A peer that takes a copy, hangs up and comes back causes no attempts of its own.
-                retry_wait(self.attempts)
-            } else if recipient {
-                APPEARANCE_GAP
-            } else {
-                // Strangers that come and go cause no more than a few attempts between two planned ones.
-                APPEARANCE_GAP.max(retry_wait(self.attempts) / 8)
-            };
-            let soonest = match self.last_attempt {
-                Some(last) => last.saturating_add(gap).max(now.at),
-                None => now.at,
-            };
-            *next = soonest.min(*next);
+            *next = self.retries.after_appearance(recipient, now).min(*next);
         }
     }
 
@@ -586,21 +397,9 @@ impl Sending {
         }
     }
 
-    /// The holders' time is over: others take the place of those that have not answered.
-    fn give_up_silent_holders(&mut self, now: Now, actions: &mut VecDeque<Action>) {
-        let Phase::Trying(attempt) = &mut self.phase else {
-            return;
-        };
-        let silent = attempt.give_up_silent();
-        let many = silent.len();
-        self.refused.extend(silent);
-        let except = [&self.holders, &self.refused];
-        match attempt.replace_holders(many, except) {
-            Some(copies) => {
-                attempt.wait_for_holders(now);
-                actions.push_back(copies);
-            }
-            None => self.finish(now, actions),
+    fn on_paced(&mut self, now: Now) {
+        if let Phase::Trying(attempt) = &mut self.phase {
+            attempt.deadline = now.at.saturating_add(WRITE_WAIT);
         }
     }
 
@@ -618,7 +417,7 @@ impl Sending {
         let Phase::Trying(attempt) = &self.phase else {
             return;
         };
-        let next = now.at.saturating_add(retry_wait(self.attempts));
+        let next = self.retries.next(now);
         let mut retry_at = wall(now, next);
         let stored = self.stored();
         match (&self.state, attempt.direct) {
@@ -645,8 +444,8 @@ impl Sending {
                 retry_at: Some(retry_at),
             },
         };
-        actions.push_back(Action::Persist(transition));
-        if std::mem::take(&mut self.returned) {
+        persist(transition, actions);
+        if self.retries.take_return() {
             self.on_appeared(true, now);
         }
     }
@@ -654,7 +453,9 @@ impl Sending {
     /// It is sent or stored for good: nothing more is planned.
     fn settle(&mut self, actions: &mut VecDeque<Action>) {
         self.phase = Phase::Settled;
-        actions.extend(self.ending().map(Action::Persist));
+        if let Some(ending) = self.ending() {
+            persist(ending, actions);
+        }
     }
 
     fn stored(&self) -> usize {
@@ -665,10 +466,10 @@ impl Sending {
     }
 }
 
-/// The wait before the attempt after this many.
-fn retry_wait(attempts: u32) -> Duration {
-    let doubled = 1_u32 << attempts.saturating_sub(1).min(16);
-    (RETRY_WAIT * doubled).min(MAX_RETRY_WAIT)
+/// Writes down the end of an attempt, which tells of holders, too.
+fn persist(transition: Transition, actions: &mut VecDeque<Action>) {
+    actions.retain(|action| !matches!(action, Action::Persist(Transition::Confirmed { .. })));
+    actions.push_back(Action::Persist(transition));
 }
 
 fn wall(now: Now, at: Duration) -> UnixSeconds {

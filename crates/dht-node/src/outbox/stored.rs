@@ -1,8 +1,8 @@
 //! What the spool has of a message that is to be sent.
 
-use dht_spool::{EntryId, Outbox, SendState, SpoolError};
+use dht_spool::{EntryId, Outbox, SpoolError};
 
-use super::sealed::SealedFrame;
+use super::{delivery::Progress, sealed::SealedFrame};
 
 /// What is read of a message before it is sent.
 #[derive(Debug)]
@@ -11,7 +11,7 @@ pub(super) enum Stored {
     /// No frame that can be sent.
     Nothing,
     /// The message has ended: a listing from before that has brought it back.
-    Ended(SendState),
+    Ended(Progress),
 }
 
 impl Stored {
@@ -23,7 +23,7 @@ impl Stored {
         }
         let entry = spool.get(id)?.ok_or(SpoolError::UnknownId)?;
         Ok(match entry.ended_at {
-            Some(_) => Self::Ended(entry.state),
+            Some(_) => Self::Ended(Progress::ended(entry.state)),
             None => Self::Nothing,
         })
     }
@@ -33,7 +33,7 @@ impl Stored {
 mod tests {
     use bytes::Bytes;
     use dht_core::{Entropy as _, SecretKey, SeededEntropy, test_util::NOW};
-    use dht_spool::{EntryOptions, NewEntry, OutboxConfig, Transition};
+    use dht_spool::{EntryOptions, NewEntry, OutboxConfig, SendState, Transition};
 
     use super::*;
 
@@ -54,7 +54,8 @@ mod tests {
         assert!(matches!(Stored::read(&spool, id), Ok(Stored::Nothing)));
         spool.update(id, Transition::Received, NOW).await.unwrap();
         let stored = Stored::read(&spool, id);
-        assert!(matches!(stored, Ok(Stored::Ended(SendState::Received))));
+        let received = Progress::ended(SendState::Received);
+        assert!(matches!(stored, Ok(Stored::Ended(state)) if state == received));
         let unknown = Stored::read(&spool, id + 1);
         assert!(matches!(unknown, Err(SpoolError::UnknownId)));
     }

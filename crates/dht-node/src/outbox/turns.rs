@@ -1,4 +1,7 @@
 //! Which message is tried again next: a few at one time, and recipients in turn.
+//!
+//! Recipients are those that the application sends to. One that answers strangers lets them name any number: they share the
+//! turns of recipients that take no copies, not those of the others.
 
 use std::collections::{HashMap, VecDeque};
 

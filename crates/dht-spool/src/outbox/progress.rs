@@ -33,6 +33,11 @@ pub enum Transition {
         /// Time of the next attempt to find more holders; `None` plans no further attempt and ends the entry.
         retry_at: Option<UnixSeconds>,
     },
+    /// Mailbox holders confirmed a copy in an attempt that goes on.
+    Confirmed {
+        /// Number of holders that confirmed a copy so far.
+        holders: u32,
+    },
     /// The recipient's node confirmed it.
     Received,
     /// It cannot be sent, or was withdrawn.
@@ -47,7 +52,7 @@ impl Transition {
     #[must_use]
     pub const fn is_end(&self) -> bool {
         match self {
-            Self::Retry { .. } => false,
+            Self::Retry { .. } | Self::Confirmed { .. } => false,
             Self::Sent { retry_at } | Self::Stored { retry_at, .. } => retry_at.is_none(),
             Self::Received | Self::Failed { .. } => true,
         }
@@ -125,6 +130,10 @@ impl Progress {
                 after.holders = self.holders.max(*holders);
                 after.next_attempt = *retry_at;
             }
+            Transition::Confirmed { holders } => {
+                after.kind = self.kind.max(StateKind::Stored);
+                after.holders = self.holders.max(*holders);
+            }
             Transition::Received => {
                 after.kind = StateKind::Received;
                 after.next_attempt = None;
@@ -177,6 +186,7 @@ mod tests {
             proptest::option::of(at()).prop_map(|retry_at| Transition::Sent { retry_at }),
             (0..5_u32, proptest::option::of(at()))
                 .prop_map(|(holders, retry_at)| Transition::Stored { holders, retry_at }),
+            (0..5_u32).prop_map(|holders| Transition::Confirmed { holders }),
             Just(Transition::Received),
             Just(Transition::Failed {
                 reason: String::new()

@@ -301,6 +301,42 @@ fn ended_message_defers_nothing() {
     assert_eq!(messages.take_deferred(1), []);
 }
 
+/// Copies for holders that waited for the frame are not sent once their attempt is over, and begin no other one.
+#[test]
+fn late_frame_sends_no_copies() {
+    let mut messages = messages(1);
+    messages.take_due(AT.at);
+    let id = messages.next_to_read().unwrap();
+    messages.has_read(id, Some(sealed()), Place::default());
+    messages.change(id, |sending| {
+        sending.handle(Event::Start { connected: true }, AT);
+        sending.handle(Event::Direct(Copy::Written { receipts: true }), AT);
+    });
+    messages.settle(id);
+    let late = Now {
+        at: Duration::from_secs(5),
+        ..AT
+    };
+    let actions = messages.change(id, |sending| sending.handle(Event::Tick, late));
+    messages.defer(id, actions.unwrap().pop_front().unwrap());
+    let over = Now {
+        at: Duration::from_secs(20),
+        ..AT
+    };
+    messages.change(id, |sending| {
+        sending.handle(Event::Chosen(vec![]), over);
+        sending.handle(Event::Tick, over);
+    });
+    assert!(messages.get(id).unwrap().sending.is_waiting());
+    assert_eq!(messages.next_to_read(), Some(id));
+    messages.has_read(id, Some(sealed()), Place::default());
+    assert_eq!(messages.take_deferred(id), []);
+    assert!(!messages.is_due(id, over.at));
+    messages.settle(id);
+    assert!(messages.held(id).is_none());
+    assert!(messages.next_timer().is_some());
+}
+
 /// The end of the time to live is not written over an end that is still to be written down.
 #[test]
 fn received_message_does_not_expire() {

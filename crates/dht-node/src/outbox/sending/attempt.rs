@@ -25,6 +25,8 @@ pub(super) struct Attempt {
     /// When the direct copy, or the holders, are waited for no longer.
     pub(super) deadline: Duration,
     pub(super) asked_holders: bool,
+    /// Whether the recipient was unknown, and searched for.
+    searched: bool,
     /// Holders that are to get a copy at first.
     most: usize,
     /// Holders that may still be chosen in place of those that cannot be reached, or do not store the message.
@@ -58,6 +60,7 @@ impl Attempt {
             direct,
             deadline,
             asked_holders: false,
+            searched: false,
             most: 0,
             replacements: 0,
             chosen: BTreeSet::new(),
@@ -96,6 +99,11 @@ impl Attempt {
             Direct::Running | Direct::Asking(_) | Direct::Over => self.asked_holders,
         };
         over && self.choosing == 0 && self.writing.is_empty() && self.asked.is_empty()
+    }
+
+    /// Answers whether the recipient may be searched for: once in an attempt.
+    pub(super) const fn begin_search(&mut self) -> bool {
+        !std::mem::replace(&mut self.searched, true)
     }
 
     pub(super) fn next_room_wait(&mut self) -> Duration {

@@ -121,8 +121,11 @@ fn refusing_holders_are_replaced() {
     let refused = Event::Receipt(id(3), Answer::Neither);
     assert_eq!(sending.handle(refused, at(1)), [next(&[2, 3, 4])]);
     assert!(sending.is_writing());
-    sending.handle(Event::Receipt(id(2), Answer::Stored), at(1));
-    sending.handle(Event::Receipt(id(4), Answer::Stored), at(1));
+    // The first is written down at once, how many they are at the end of the attempt.
+    let stored = |holder| Event::Receipt(id(holder), Answer::Stored);
+    let confirmed = Action::Persist(Transition::Confirmed { holders: 1 });
+    assert_eq!(sending.handle(stored(2), at(1)), [confirmed]);
+    assert_eq!(sending.handle(stored(4), at(1)), []);
     assert!(sending.is_trying());
     sending.handle(Event::Chosen(vec![id(5)]), at(1));
     let silent = Event::Receipt(id(5), Answer::Silent);
@@ -239,9 +242,10 @@ fn late_answers_leave_the_attempt_open() {
     assert_ne!(sending.number(), first);
     sending.handle(failed(), at(20));
     sending.handle(Event::Chosen(vec![id(3)]), at(20));
+    let confirmed = Transition::Confirmed { holders: 1 };
     assert_eq!(
         sending.handle_late(Event::Receipt(id(2), Answer::Stored), at(21)),
-        []
+        [Action::Persist(confirmed)]
     );
     assert_eq!(*sending.state(), SendState::Stored { holders: 1 });
     assert!(sending.is_trying(), "the other holder has not answered");
@@ -277,6 +281,47 @@ fn start_again(sending: &mut Sending, now: Now) {
     assert!(sending.is_trying());
 }
 
+/// The first copy waits in this node's own queue, longer than its attempt.
+#[test]
+fn unanswered_copy_is_the_only_one() {
+    let mut sending = sending(EntryOptions::default());
+    start(&mut sending);
+    // The recipient bans fast senders: holders are not needed.
+    assert_eq!(sending.handle(Event::Paced, at(10)), []);
+    assert_eq!(sending.deadline(), Some(at(20).at));
+    // It does not read any more.
+    assert_eq!(sending.handle(Event::Tick, at(20)).len(), 2);
+    sending.handle(Event::Chosen(vec![]), at(20));
+    assert!(sending.is_waiting());
+    let again = Event::Start { connected: true };
+    assert_eq!(sending.handle(again, at(30)), []);
+    // From here on a receipt is waited for.
+    let asked = sending.handle(written(true), at(36));
+    let recipient = *sending.recipient();
+    assert_eq!(asked, [Action::Ask(recipient, Duration::ZERO)]);
+    assert_eq!(sending.handle(Event::Tick, at(40)), []);
+    assert_eq!(sending.handle(Event::Tick, at(41)).len(), 2);
+}
+
+/// A search that lasts longer than the attempt keeps no copy from a recipient that connects meanwhile.
+#[test]
+fn search_delays_no_later_copy() {
+    let mut sending = sending(EntryOptions::default());
+    start(&mut sending);
+    let unknown = || Event::Direct(Copy::Unknown);
+    assert_eq!(sending.handle(unknown(), at(0)), [Action::Find]);
+    sending.handle(Event::Tick, at(10));
+    sending.handle(Event::Chosen(vec![]), at(10));
+    sending.handle(Event::Appeared { recipient: true }, at(11));
+    assert_eq!(sending.deadline(), Some(at(11).at));
+    let again = Event::Start { connected: true };
+    let copy = [Action::SendDirect(Duration::ZERO)];
+    assert_eq!(sending.handle(again, at(11)), copy);
+    // One that is found in time gets its copy in the same attempt.
+    sending.handle(unknown(), at(11));
+    assert_eq!(sending.handle(Event::Found(Ok(())), at(12)), copy);
+}
+
 #[test]
 fn full_queue_is_tried_again() {
     let mut sending = sending(EntryOptions::default());
@@ -292,6 +337,7 @@ fn full_queue_is_tried_again() {
 enum Luck {
     Written(bool),
     NoRoom,
+    Unknown,
     Failed,
     Never,
     Good,
@@ -302,6 +348,7 @@ fn luck() -> impl Strategy<Value = Luck> {
     prop_oneof![
         any::<bool>().prop_map(Luck::Written),
         Just(Luck::NoRoom),
+        Just(Luck::Unknown),
         Just(Luck::Failed),
         Just(Luck::Never),
         Just(Luck::Good),
@@ -314,6 +361,7 @@ fn answer_to(action: &Action, luck: Luck, recipient: NodeId) -> Option<Event> {
         Luck::Written(receipts) => Copy::Written { receipts },
         Luck::Good => Copy::Written { receipts: true },
         Luck::NoRoom => Copy::NoRoom,
+        Luck::Unknown => Copy::Unknown,
         Luck::Failed | Luck::Bad => Copy::Failed("failed".into()),
         Luck::Never => return None,
     };
@@ -341,6 +389,10 @@ fn answer_to(action: &Action, luck: Luck, recipient: NodeId) -> Option<Event> {
             Event::Chosen(fresh.take((*most).min(2)).collect())
         }
         Action::Search => return None,
+        Action::Find => Event::Found(match luck {
+            Luck::Bad => Err("not found".into()),
+            _ => Ok(()),
+        }),
         Action::DeliverLocally => Event::Local(matches!(luck, Luck::Good)),
         Action::Persist(_) => return None,
     })

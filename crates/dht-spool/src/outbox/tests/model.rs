@@ -99,6 +99,7 @@ fn transition() -> impl Strategy<Value = Transition> {
         3 => maybe().prop_map(|retry_at| Transition::Sent { retry_at }),
         3 => (0..4_u32, maybe())
             .prop_map(|(holders, retry_at)| Transition::Stored { holders, retry_at }),
+        2 => (0..4_u32).prop_map(|holders| Transition::Confirmed { holders }),
         2 => Just(Transition::Received),
         1 => Just(Transition::Failed { reason: "gone".to_owned() }),
     ]

@@ -1,0 +1,264 @@
+//! What an attempt does with copies of a message, and what their receivers answer.
+
+use std::{collections::VecDeque, time::Duration};
+
+use dht_core::NodeId;
+use dht_spool::{SendState, Transition};
+
+use super::{
+    Phase, Sending,
+    attempt::{ASK_WAIT, Direct},
+};
+use crate::outbox::event::{Action, Answer, Copy, Now};
+
+/// Nodes that are remembered because they did not take a copy of the message.
+const MAX_REFUSED: usize = 64;
+
+impl Sending {
+    pub(super) fn on_direct(&mut self, copy: Copy, now: Now, actions: &mut VecDeque<Action>) {
+        self.unanswered = false;
+        if matches!(copy, Copy::Written { .. } | Copy::Lost) {
+            self.has_sent();
+        }
+        let Phase::Trying(attempt) = &mut self.phase else {
+            // The attempt is over. The copy is on its way nevertheless.
+            if let Copy::Written { receipts: true } = copy {
+                actions.push_back(Action::Ask(self.recipient, ASK_WAIT));
+            }
+            return;
+        };
+        match copy {
+            Copy::Written { receipts: true } => {
+                self.retries.take_return();
+                attempt.ask_recipient(now);
+                actions.push_back(Action::Ask(self.recipient, Duration::ZERO));
+            }
+            Copy::Written { receipts: false } => {
+                self.retries.take_return();
+                attempt.direct = Direct::Written(now.at);
+                self.finish_if_over(now, actions);
+            }
+            Copy::NoRoom if attempt.is_writing_direct() => {
+                self.unanswered = true;
+                actions.push_back(Action::SendDirect(attempt.next_room_wait()));
+            }
+            // Holders have been asked.
+            Copy::NoRoom => {
+                attempt.direct = Direct::Over;
+                self.finish_if_over(now, actions);
+            }
+            Copy::Unknown if attempt.begin_search() => actions.push_back(Action::Find),
+            Copy::Unknown => {
+                attempt.direct = Direct::Over;
+                self.ask_holders(now, actions);
+            }
+            Copy::Lost => {
+                attempt.direct = Direct::Over;
+                self.has_lost();
+                self.ask_holders(now, actions);
+            }
+            Copy::Failed(error) => {
+                self.last_error = Some(error);
+                attempt.direct = Direct::Over;
+                self.ask_holders(now, actions);
+            }
+        }
+    }
+
+    pub(super) fn on_found(
+        &mut self,
+        outcome: Result<(), String>,
+        now: Now,
+        actions: &mut VecDeque<Action>,
+    ) {
+        let Phase::Trying(attempt) = &mut self.phase else {
+            return;
+        };
+        match outcome {
+            Ok(()) if attempt.is_writing_direct() => {
+                self.unanswered = true;
+                actions.push_back(Action::SendDirect(Duration::ZERO));
+            }
+            // The next attempt sends it.
+            Ok(()) => {
+                attempt.direct = Direct::Over;
+                self.retries.note_return();
+                self.finish_if_over(now, actions);
+            }
+            Err(error) => {
+                self.last_error = Some(error);
+                attempt.direct = Direct::Over;
+                self.ask_holders(now, actions);
+            }
+        }
+    }
+
+    pub(super) fn on_recipients_answer(
+        &mut self,
+        answer: Answer,
+        now: Now,
+        actions: &mut VecDeque<Action>,
+    ) {
+        let recipient = self.recipient;
+        let Phase::Trying(attempt) = &mut self.phase else {
+            return;
+        };
+        let Direct::Asking(written) = attempt.direct else {
+            return;
+        };
+        match answer {
+            // It is alive: the message may still be on its way through it. Holders get copies all the same, once the
+            // time for a receipt is over: it may be that no application takes the message.
+            Answer::Neither | Answer::Stored => {
+                let wait = attempt.ask_again(written, self.direct_only, now);
+                actions.push_back(Action::Ask(recipient, wait));
+            }
+            Answer::Silent | Answer::Received => {
+                attempt.direct = Direct::Over;
+                self.last_error = Some("the recipient gave no receipt".to_owned());
+                self.ask_holders(now, actions);
+            }
+        }
+    }
+
+    /// Once in an attempt. With nothing to ask for the attempt may be over.
+    pub(super) fn ask_holders(&mut self, now: Now, actions: &mut VecDeque<Action>) {
+        let stored = self.stored();
+        let Phase::Trying(attempt) = &mut self.phase else {
+            return;
+        };
+        if !attempt.asked_holders {
+            attempt.asked_holders = true;
+            attempt.wait_for_holders(now);
+            // Those of an earlier life are not known by name: they may get the copy again, and confirm it again.
+            let most = match self.wanted.checked_sub(stored) {
+                None | Some(0) => 0,
+                Some(_) => self.wanted.saturating_sub(self.holders.len()),
+            };
+            if !self.direct_only && most > 0 {
+                if self.refused.len() >= MAX_REFUSED {
+                    self.refused.clear();
+                }
+                let except = [&self.holders, &self.refused];
+                actions.push_back(attempt.send_to_first_holders(most, except));
+                actions.push_back(Action::Search);
+            }
+        }
+        self.finish_if_over(now, actions);
+    }
+
+    pub(super) fn on_chosen(
+        &mut self,
+        holders: Vec<NodeId>,
+        now: Now,
+        actions: &mut VecDeque<Action>,
+    ) {
+        if let Phase::Trying(attempt) = &mut self.phase {
+            let found_none = holders.is_empty();
+            attempt.choose(holders, now);
+            let lacking = attempt.lacking();
+            if found_none || lacking > 0 {
+                // No others are left.
+                let refused = std::mem::take(&mut self.refused);
+                if lacking > 0 && !refused.is_subset(attempt.chosen()) {
+                    let except = [&self.holders, &self.refused];
+                    actions.push_back(attempt.send_to_holders(lacking, except));
+                    return;
+                }
+            }
+            if attempt.chosen().is_empty() && self.last_error.is_none() {
+                self.last_error = Some("no node is known that could store the message".to_owned());
+            }
+            self.finish_if_over(now, actions);
+        }
+    }
+
+    pub(super) fn on_holder(
+        &mut self,
+        holder: NodeId,
+        copy: Copy,
+        now: Now,
+        actions: &mut VecDeque<Action>,
+    ) {
+        if matches!(copy, Copy::Written { .. }) {
+            self.has_sent();
+        }
+        let Phase::Trying(attempt) = &mut self.phase else {
+            return;
+        };
+        match copy {
+            Copy::Written { receipts: true } => {
+                attempt.ask_holder(holder);
+                actions.push_back(Action::Ask(holder, Duration::ZERO));
+            }
+            Copy::NoRoom if attempt.is_writing_to(&holder) => {
+                actions.push_back(Action::SendAgain(holder, attempt.next_room_wait()));
+            }
+            Copy::NoRoom | Copy::Unknown => {}
+            Copy::Written { receipts: false } => {
+                attempt.end_copy(&holder);
+                self.finish_if_over(now, actions);
+            }
+            Copy::Failed(_) | Copy::Lost => {
+                if attempt.end_copy(&holder) {
+                    self.refused.insert(holder);
+                    let except = [&self.holders, &self.refused];
+                    actions.extend(attempt.replace_holders(1, except));
+                }
+                self.finish_if_over(now, actions);
+            }
+        }
+    }
+
+    pub(super) fn on_holders_answer(
+        &mut self,
+        holder: NodeId,
+        answer: Answer,
+        now: Now,
+        actions: &mut VecDeque<Action>,
+    ) {
+        if answer == Answer::Stored {
+            self.add_holder(holder, actions);
+        }
+        if let Phase::Trying(attempt) = &mut self.phase {
+            let is_awaited = attempt.end_question(&holder);
+            if is_awaited && matches!(answer, Answer::Neither | Answer::Silent) {
+                self.refused.insert(holder);
+                let except = [&self.holders, &self.refused];
+                actions.extend(attempt.replace_holders(1, except));
+            }
+            self.finish_if_over(now, actions);
+        }
+    }
+
+    pub(super) fn add_holder(&mut self, holder: NodeId, actions: &mut VecDeque<Action>) {
+        if !self.is_settled() && self.holders.insert(holder) {
+            let is_first = self.stored() == 0;
+            let known = self.holders.len().max(self.stored());
+            let holders = u32::try_from(known).unwrap_or(u32::MAX);
+            self.state = SendState::Stored { holders };
+            // The end of the attempt writes down how many they are.
+            if is_first || !self.is_trying() {
+                actions.push_back(Action::Persist(Transition::Confirmed { holders }));
+            }
+        }
+    }
+
+    /// The holders' time is over: others take the place of those that have not answered.
+    pub(super) fn give_up_silent_holders(&mut self, now: Now, actions: &mut VecDeque<Action>) {
+        let Phase::Trying(attempt) = &mut self.phase else {
+            return;
+        };
+        let silent = attempt.give_up_silent();
+        let many = silent.len();
+        self.refused.extend(silent);
+        let except = [&self.holders, &self.refused];
+        match attempt.replace_holders(many, except) {
+            Some(copies) => {
+                attempt.wait_for_holders(now);
+                actions.push_back(copies);
+            }
+            None => self.finish(now, actions),
+        }
+    }
+}
