@@ -24,6 +24,9 @@ use crate::{
     target::{ECHO, ShiftedClock, gossip_to_all, secret},
 };
 
+/// Requests of the node for stored messages that an honest node answers at once.
+const MANY_REQUESTS: u32 = 10_000;
+
 /// Time between two messages of one honest node.
 const PERIOD: Duration = Duration::from_millis(50);
 
@@ -68,6 +71,9 @@ impl Honest {
             relay_gossip: true,
             ..Config::default()
         };
+        // The node asks far more often than nodes do when a test makes it.
+        config.saf.requester_burst = MANY_REQUESTS;
+        config.rates.stored_request.burst = MANY_REQUESTS;
         if stores_nothing {
             config.saf.capacity_rows = 1;
         }

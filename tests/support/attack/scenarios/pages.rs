@@ -16,6 +16,9 @@ use tokio::{
 use super::super::stage::{Scenario, Stage};
 use crate::{frames, load::Peer, loopback::ip, target::secret};
 
+/// Hostile holders. The node takes five hundred pages of one at once, and a further one waits until it asks again.
+const HOLDERS: u8 = 4;
+
 /// Rows of a page.
 const ROWS: usize = 50;
 
@@ -24,7 +27,7 @@ const WAITING: usize = 64;
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario::new(
     "bad-pages",
-    "a holder answers each request with a page of messages whose signatures do not hold",
+    "four holders answer each request with a page of messages whose signatures do not hold",
     bad_pages,
 )];
 
@@ -32,25 +35,28 @@ fn bad_pages(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
         let key = stage.key();
         let wanted = stage.scale(1_024, 64);
-        let (asks, mut asked) = mpsc::channel(WAITING);
-        let holder = stage
-            .hostile_that(ip(66, 1, 1), move |message| {
-                // One too many is not answered.
-                let _full = asks.try_send(message.frame);
-            })
-            .await?;
         let rows = rows(&key)?;
         let (pages, answered) = watch::channel(0);
         let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            while let Some(frame) = asked.recv().await {
-                if let Some(page) = page(&holder, &key, frame, &rows)
-                    && holder.send(page).is_ok()
-                {
-                    pages.send_modify(|pages| *pages += 1);
+        for network in 0..HOLDERS {
+            let (asks, mut asked) = mpsc::channel(WAITING);
+            let holder = stage
+                .hostile_that(ip(66 + network, 1, 1), move |message| {
+                    // One too many is not answered.
+                    let _full = asks.try_send(message.frame);
+                })
+                .await?;
+            let (rows, pages) = (rows.clone(), pages.clone());
+            tasks.spawn(async move {
+                while let Some(frame) = asked.recv().await {
+                    if let Some(page) = page(&holder, &key, frame, &rows)
+                        && holder.send(page).is_ok()
+                    {
+                        pages.send_modify(|pages| *pages += 1);
+                    }
                 }
-            }
-        });
+            });
+        }
         let before = stage.status()?.counted;
         let start = Instant::now();
         let limit = Duration::from_secs(if stage.is_quick() { 20 } else { 60 });
