@@ -225,7 +225,6 @@ impl Config {
 
     /// Without the feature `dns-seeds` none is looked up.
     #[cfg(not(feature = "dns-seeds"))]
-    #[expect(clippy::unused_self, reason = "with the feature, settings name them")]
     pub(crate) const fn seed_names(&self) -> Vec<String> {
         Vec::new()
     }

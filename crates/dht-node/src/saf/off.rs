@@ -1,6 +1,6 @@
 //! Stands for store-and-forward in a node without the feature `saf`.
 
-use dht_core::{NodeId, PublicKey, RemotePeer};
+use dht_core::{CompressedKey, NodeId, RemotePeer};
 use tower::layer::util::Identity;
 
 #[derive(Clone, Debug)]
@@ -13,7 +13,7 @@ impl SafHandle {
 
     pub(crate) const fn connected(&self, _peer: &RemotePeer) {}
 
-    pub(crate) const fn disconnected(&self, _peer: &NodeId, _key: Option<&PublicKey>) {}
+    pub(crate) const fn disconnected(&self, _peer: &NodeId, _key: Option<&CompressedKey>) {}
 
     pub(crate) const fn listen(&self) {}
 
