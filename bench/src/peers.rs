@@ -161,15 +161,7 @@ fn filled(peers: &[PeerRecord]) -> Directory {
 fn fill(directory: &Directory, peers: &[PeerRecord]) {
     for (at, peer) in peers.iter().enumerate() {
         let [a, b, ..] = at.to_le_bytes();
-        let claim = peer.claim().map(|claim| {
-            let address = |address: &Address| {
-                Address::from_bytes(address.as_bytes().to_vec()).unwrap_or_default()
-            };
-            Arc::new(Claim {
-                addresses: claim.addresses.iter().map(address).collect(),
-                ..Claim::clone(claim)
-            })
-        });
+        let claim = peer.claim().map(|claim| Arc::new(Claim::clone(claim)));
         let (Some(claim), Ok(key)) = (claim, peer.public_key().decode()) else {
             continue;
         };

@@ -1,8 +1,6 @@
 //! Multiaddrs, the forms this network uses (01 section 9).
 
-use std::{fmt, net::IpAddr, str::FromStr};
-
-use bytes::Bytes;
+use std::{cmp::Ordering, fmt, hash::Hash, net::IpAddr, str::FromStr, sync::Arc};
 
 use crate::error::ParseError;
 
@@ -14,8 +12,8 @@ mod policy;
 
 /// A well-formed binary multiaddr (01 section 9).
 ///
-/// Decoding checks structure only and keeps the bytes, because identity signatures are made over them.
-/// Whether an address may be advertised is decided by [`Address::check_policy`].
+/// Decoding checks structure only and copies the bytes, because identity signatures are made over them and an address outlives
+/// the message it came in. Whether an address may be advertised is decided by [`Address::check_policy`].
 ///
 /// ```
 /// use dht_core::Address;
@@ -25,8 +23,18 @@ mod policy;
 /// assert_eq!(address.to_string(), "/ip4/1.2.3.4/tcp/18189");
 /// # Ok::<(), dht_core::ParseError>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Address(Bytes);
+#[derive(Clone)]
+pub struct Address(Encoded);
+
+/// Most addresses are an IP address with a port, at most 20 bytes: a directory holds many.
+#[derive(Clone)]
+enum Encoded {
+    Inline { length: u8, bytes: [u8; INLINE] },
+    Shared(Arc<[u8]>),
+}
+
+/// Bytes that take no more room than [`Encoded::Shared`] and its discriminant.
+const INLINE: usize = 22;
 
 /// Where an [`Address`] leads, if it has one of the usable shapes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,24 +76,51 @@ impl Address {
     ///
     /// # Errors
     /// [`ParseError`] for unknown protocols, cut-off values and malformed varints.
-    pub fn from_bytes(bytes: impl Into<Bytes>) -> Result<Self, ParseError> {
-        let bytes = bytes.into();
-        let mut rest = &bytes[..];
+    pub fn from_bytes(bytes: impl AsRef<[u8]>) -> Result<Self, ParseError> {
+        let bytes = bytes.as_ref();
+        let mut rest = bytes;
         while !rest.is_empty() {
             rest = AddressComponent::decode(rest)?.1;
         }
-        Ok(Self(bytes))
+        Ok(Self::from_checked(bytes))
+    }
+
+    fn from_checked(bytes: &[u8]) -> Self {
+        let mut inline = [0; INLINE];
+        let prefix = inline.get_mut(..bytes.len());
+        Self(match (prefix, u8::try_from(bytes.len())) {
+            (Some(prefix), Ok(length)) => {
+                prefix.copy_from_slice(bytes);
+                let bytes = inline;
+                Encoded::Inline { length, bytes }
+            }
+            _ => Encoded::Shared(bytes.into()),
+        })
     }
 
     /// The address in its binary form.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Encoded::Inline { length, bytes } => {
+                bytes.get(..usize::from(*length)).unwrap_or_default()
+            }
+            Encoded::Shared(bytes) => bytes,
+        }
+    }
+
+    /// Bytes of memory outside of this value.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Encoded::Inline { .. } => 0,
+            Encoded::Shared(bytes) => bytes.len(),
+        }
     }
 
     /// The components in order.
     pub fn protocols(&self) -> impl Iterator<Item = AddressComponent<'_>> {
-        let mut rest = &self.0[..];
+        let mut rest = self.as_bytes();
         std::iter::from_fn(move || {
             // Correctness: `from_bytes` decoded every component, so this only ends at the end.
             let (protocol, tail) =
@@ -104,7 +139,7 @@ impl Address {
             IpAddr::V6(ip) => AddressComponent::Ip6(ip).encode(&mut out),
         }
         AddressComponent::Tcp(port).encode(&mut out);
-        Self(out.into())
+        Self::from_checked(&out)
     }
 
     /// The address of the onion service with this Ed25519 public key.
@@ -112,7 +147,7 @@ impl Address {
     pub fn onion3(key: &[u8; 32], port: u16) -> Self {
         let mut out = Vec::with_capacity(40);
         AddressComponent::Onion3(&policy::onion_of(key), port).encode(&mut out);
-        Self(out.into())
+        Self::from_checked(&out)
     }
 
     /// The address of a listener in this process; test addresses only a test's [`AddressPolicy`] lets pass.
@@ -120,7 +155,7 @@ impl Address {
     pub fn memory(port: u64) -> Self {
         let mut out = Vec::with_capacity(10);
         AddressComponent::Memory(port).encode(&mut out);
-        Self(out.into())
+        Self::from_checked(&out)
     }
 
     /// Where the address leads; `None` if it has none of the usable shapes.
@@ -154,6 +189,39 @@ impl Address {
     }
 }
 
+impl Default for Address {
+    /// The empty address.
+    fn default() -> Self {
+        Self::from_checked(&[])
+    }
+}
+
+impl PartialEq for Address {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Address {}
+
+impl PartialOrd for Address {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Address {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for Address {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.protocols().try_for_each(|protocol| protocol.fmt(f))
@@ -180,7 +248,7 @@ impl FromStr for Address {
                 AddressComponent::parse(name, &mut parts, &mut out)?;
             }
         }
-        Ok(Self(out.into()))
+        Ok(Self::from_checked(&out))
     }
 }
 
@@ -203,10 +271,19 @@ mod tests {
         assert_eq!(host(""), None);
     }
 
+    #[test]
+    fn only_long_addresses_take_heap() {
+        assert_eq!(size_of::<Address>(), 24);
+        let heap = |text: &str| text.parse::<Address>().unwrap().heap_bytes();
+        assert_eq!(heap("/ip6/2a00:1:2:3::4/tcp/18189"), 0);
+        assert_eq!(heap("/dns4/a.example.com/tcp/18189"), 0);
+        assert_eq!(heap("/dns4/node-7.example.com/tcp/18189"), 2 + 18 + 3);
+    }
+
     proptest! {
         #[test]
         fn bytes_are_refused_or_round_trip(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            if let Ok(address) = Address::from_bytes(bytes.clone()) {
+            if let Ok(address) = Address::from_bytes(&bytes) {
                 prop_assert_eq!(address.as_bytes(), &bytes[..]);
                 let _shown = address.to_string();
                 let _host = address.host();
@@ -218,7 +295,7 @@ mod tests {
             let ip: IpAddr = if v6 { ip.into() } else { [ip[0], ip[1], ip[2], ip[3]].into() };
             let address = Address::tcp(ip, port);
             prop_assert_eq!(address.to_string().parse::<Address>(), Ok(address.clone()));
-            prop_assert_eq!(Address::from_bytes(address.as_bytes().to_vec()), Ok(address));
+            prop_assert_eq!(Address::from_bytes(address.as_bytes()), Ok(address));
         }
     }
 }

@@ -53,7 +53,9 @@ pub struct Claim {
 ///
 /// See 01 section 5.2. Challenge: BLAKE2b-512 over key, nonce, version (1 byte), `updated_at` (LE64), features (LE32) and one
 /// chunk an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+// Without padding: a directory holds one for each peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(Rust, packed)]
 pub struct IdentitySignature {
     version: u8,
     nonce: CompressedRistretto,
@@ -161,12 +163,12 @@ impl Claim {
             nonce,
             updated_at,
             ..
-        } = &self.signature;
+        } = self.signature;
         challenge(
             key,
-            nonce,
-            *version,
-            *updated_at,
+            &nonce,
+            version,
+            updated_at,
             self.features,
             &self.addresses,
         )

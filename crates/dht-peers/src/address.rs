@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use dht_core::{Address, Claim, UnixSeconds};
 
+use crate::moment::Moment;
+
 /// Addresses kept of one peer; a claim holds at most 5.
 pub const MAX_ADDRESSES: usize = 10;
 
@@ -15,38 +17,32 @@ pub const MAX_FAILURE_BYTES: usize = 128;
 pub struct AddressRecord {
     /// Address at which the peer can be dialled.
     pub address: Address,
-    /// How this node learned it.
-    pub source: AddressSource,
-    /// Last time a connection with this address was authenticated.
-    pub last_seen: Option<UnixSeconds>,
-    /// Last time it was dialled.
-    pub last_attempt: Option<UnixSeconds>,
-    /// Dials since the last success.
-    pub attempts: u32,
-    /// Why the last dial failed; `None` once one has succeeded.
-    pub last_failure: Option<Arc<str>>,
+    claim: Option<Arc<Claim>>,
+    is_named: bool,
+    pub(crate) last_seen: Moment,
+    pub(crate) last_attempt: Moment,
+    /// `None` once a dial has succeeded.
+    failures: Option<Arc<Failures>>,
     /// Time a dial takes until it is authenticated.
     pub dial_time: Average,
     /// Round trip of the handshake.
     pub latency: Average,
 }
 
-/// How an address became known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AddressSource {
-    /// The operator named it.
-    Config,
-    /// Somebody told of it without a signature of its owner, as a name server does. The first claim replaces it.
-    Unsigned,
-    /// Its owner signed it, in this claim, which is kept so that it can be relayed.
-    Claimed(Arc<Claim>),
+/// Failed dials since the last success.
+#[derive(Debug, PartialEq, Eq)]
+struct Failures {
+    attempts: u32,
+    reason: Box<str>,
 }
 
-/// A running average that forgets: a sample weighs at least a hundredth.
+/// A running average in whole microseconds that forgets: a sample weighs at least a hundredth. Beyond 71 minutes it saturates.
+// Without padding: a directory holds two for each address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(Rust, packed)]
 pub struct Average {
-    mean: Duration,
-    samples: u32,
+    mean_micros: u32,
+    samples: u8,
 }
 
 /// Outcome of an authenticated connection to an address.
@@ -61,19 +57,67 @@ pub struct DialTimes {
 // === impl AddressRecord ===
 
 impl AddressRecord {
-    /// An address without a history.
+    /// An address that the operator named.
     #[must_use]
-    pub fn new(address: Address, source: AddressSource) -> Self {
+    pub const fn named(address: Address) -> Self {
+        Self::new(address, None, true)
+    }
+
+    /// An address that its owner signed, in this claim, which is kept so that it can be relayed.
+    #[must_use]
+    pub const fn claimed(address: Address, claim: Arc<Claim>) -> Self {
+        Self::new(address, Some(claim), false)
+    }
+
+    /// An address that somebody told of without a signature of its owner, as a name server does. The first claim replaces it.
+    #[must_use]
+    pub const fn unsigned(address: Address) -> Self {
+        Self::new(address, None, false)
+    }
+
+    const fn new(address: Address, claim: Option<Arc<Claim>>, is_named: bool) -> Self {
         Self {
             address,
-            source,
-            last_seen: None,
-            last_attempt: None,
-            attempts: 0,
-            last_failure: None,
-            dial_time: Average::default(),
-            latency: Average::default(),
+            claim,
+            is_named,
+            last_seen: Moment::NEVER,
+            last_attempt: Moment::NEVER,
+            failures: None,
+            dial_time: Average::NONE,
+            latency: Average::NONE,
         }
+    }
+
+    /// Whether the operator named it: then no claim removes it.
+    #[must_use]
+    pub const fn is_named(&self) -> bool {
+        self.is_named
+    }
+
+    /// Last time a connection with this address was authenticated.
+    #[must_use]
+    pub fn last_seen(&self) -> Option<UnixSeconds> {
+        self.last_seen.time()
+    }
+
+    /// Last time it was dialled.
+    #[must_use]
+    pub fn last_attempt(&self) -> Option<UnixSeconds> {
+        self.last_attempt.time()
+    }
+
+    /// Dials since the last success.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.failures
+            .as_ref()
+            .map_or(0, |failures| failures.attempts)
+    }
+
+    /// Why the last dial failed; `None` once one has succeeded.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<&str> {
+        self.failures.as_ref().map(|failures| &*failures.reason)
     }
 
     /// How promising a dial is, at this moment: 100 to 1000, or 0 if the last dial failed. `None` if nothing is
@@ -83,17 +127,17 @@ impl AddressRecord {
     /// last seen, at least -700).
     #[must_use]
     pub fn quality(&self, now: UnixSeconds) -> Option<u16> {
-        if self.last_seen.is_none() && self.last_attempt.is_none() {
+        if self.last_seen.max(self.last_attempt) == Moment::NEVER {
             return None;
         }
-        if self.last_failure.is_some() {
+        if self.has_failed() {
             return Some(0);
         }
         let latency = self.latency.mean().map_or(100, |mean| {
             u16::try_from(mean.as_millis() / 100).map_or(0, |tenths| 100_u16.saturating_sub(tenths))
         });
         // Freshness shifted by 700, so that nothing is negative: 0 to 800.
-        let freshness = self.last_seen.map_or(0, |seen| {
+        let freshness = self.last_seen().map_or(0, |seen| {
             u16::try_from(now.saturating_since(seen)).map_or(0, |age| 800_u16.saturating_sub(age))
         });
         Some(latency.saturating_add(freshness).saturating_add(100))
@@ -102,32 +146,47 @@ impl AddressRecord {
     /// Whether the last dial failed.
     #[must_use]
     pub const fn has_failed(&self) -> bool {
-        self.last_failure.is_some()
+        self.failures.is_some()
     }
 
-    /// The claim the address comes from.
+    /// The claim that the address comes from, if its owner signed it.
     #[must_use]
     pub const fn claim(&self) -> Option<&Arc<Claim>> {
-        self.source.claim()
+        self.claim.as_ref()
     }
 
     pub(crate) fn seen(&mut self, now: UnixSeconds, times: DialTimes) {
-        self.last_seen = self.last_seen.max(Some(now));
-        self.last_failure = None;
-        self.attempts = 0;
+        self.last_seen = self.last_seen.max(now.into());
+        self.failures = None;
         if let Some(sample) = times.latency {
             self.latency.add(sample);
         }
         if let Some(sample) = times.dial_time {
-            self.last_attempt = self.last_attempt.max(Some(now));
+            self.last_attempt = self.last_attempt.max(now.into());
             self.dial_time.add(sample);
         }
     }
 
     pub(crate) fn failed(&mut self, now: UnixSeconds, reason: &str) {
-        self.last_attempt = self.last_attempt.max(Some(now));
-        self.attempts = self.attempts.saturating_add(1);
-        self.last_failure = Some(truncate(reason, MAX_FAILURE_BYTES).into());
+        self.last_attempt = self.last_attempt.max(now.into());
+        self.set_failures(self.attempts().saturating_add(1), reason);
+    }
+
+    pub(crate) fn set_failures(&mut self, attempts: u32, reason: &str) {
+        let reason = truncate(reason, MAX_FAILURE_BYTES).into();
+        self.failures = Some(Arc::new(Failures { attempts, reason }));
+    }
+
+    /// Bytes of memory outside of this value and of its claim, and the number of allocations.
+    pub(crate) fn heap_bytes(&self) -> (usize, usize) {
+        let address = self.address.heap_bytes();
+        let failures = self.failures.as_ref();
+        let (failures, allocations) = failures.map_or((0, 0), |failures| {
+            let bytes = size_of::<Failures>().saturating_add(failures.reason.len());
+            (bytes, 2)
+        });
+        let allocations = allocations + usize::from(address > 0);
+        (address.saturating_add(failures), allocations)
     }
 
     /// Takes over what `incoming` knows better about the same address.
@@ -136,8 +195,7 @@ impl AddressRecord {
     /// stick, and the incoming side may be the older one.
     pub(crate) fn merge(&mut self, incoming: &Self) {
         if (incoming.last_attempt, incoming.last_seen) > (self.last_attempt, self.last_seen) {
-            self.attempts = incoming.attempts;
-            self.last_failure.clone_from(&incoming.last_failure);
+            self.failures.clone_from(&incoming.failures);
         }
         self.last_seen = self.last_seen.max(incoming.last_seen);
         self.last_attempt = self.last_attempt.max(incoming.last_attempt);
@@ -145,26 +203,14 @@ impl AddressRecord {
         self.dial_time = self.dial_time.better(incoming.dial_time);
         let replace = match (self.claim(), incoming.claim()) {
             // An address the operator named stays the operator's, or a claim could remove it.
-            _ if self.source == AddressSource::Config => false,
-            (_, None) => incoming.source == AddressSource::Config,
+            _ if self.is_named => false,
+            (_, None) => incoming.is_named,
             (None, Some(_)) => true,
             (Some(old), Some(new)) => new.is_newer_than(old),
         };
         if replace {
-            self.source = incoming.source.clone();
-        }
-    }
-}
-
-// === impl AddressSource ===
-
-impl AddressSource {
-    /// The claim, if its owner signed the address.
-    #[must_use]
-    pub const fn claim(&self) -> Option<&Arc<Claim>> {
-        match self {
-            Self::Config | Self::Unsigned => None,
-            Self::Claimed(claim) => Some(claim),
+            self.claim.clone_from(&incoming.claim);
+            self.is_named = incoming.is_named;
         }
     }
 }
@@ -172,36 +218,40 @@ impl AddressSource {
 // === impl Average ===
 
 impl Average {
+    const NONE: Self = Self {
+        mean_micros: 0,
+        samples: 0,
+    };
+
     /// The mean; `None` without a sample.
     #[must_use]
     pub fn mean(&self) -> Option<Duration> {
-        (self.samples > 0).then_some(self.mean)
+        (self.samples > 0).then(|| Duration::from_micros(self.mean_micros.into()))
     }
 
     /// Number of samples that went in, at most 100.
     #[must_use]
-    pub const fn samples(&self) -> u32 {
+    pub const fn samples(&self) -> u8 {
         self.samples
     }
 
     /// Adds a sample: (mean · n + sample) / (n + 1).
     pub fn add(&mut self, sample: Duration) {
-        let n = self.samples.min(MAX_SAMPLES);
-        // Saturates at half a century, which a sample beyond may as well be.
-        let sum = self.mean.saturating_mul(n).saturating_add(sample);
-        self.mean = sum.checked_div(n.saturating_add(1)).unwrap_or(sample);
-        self.samples = n.saturating_add(1).min(MAX_SAMPLES);
+        let n = u64::from(self.samples);
+        let sum = n.saturating_mul(self.mean_micros.into());
+        let sample = u64::try_from(sample.as_micros()).unwrap_or(u64::MAX);
+        let mean = sum.saturating_add(sample) / n.saturating_add(1);
+        *self = Self::from_parts(mean, self.samples.saturating_add(1));
     }
 
     #[cfg(feature = "redb")]
-    pub(crate) const fn parts(self) -> (Duration, u32) {
-        (self.mean, self.samples)
+    pub(crate) const fn parts(self) -> (u32, u8) {
+        (self.mean_micros, self.samples)
     }
 
-    #[cfg(feature = "redb")]
-    pub(crate) fn from_parts(mean: Duration, samples: u32) -> Self {
+    pub(crate) fn from_parts(mean_micros: u64, samples: u8) -> Self {
         Self {
-            mean,
+            mean_micros: u32::try_from(mean_micros).unwrap_or(u32::MAX),
             samples: samples.min(MAX_SAMPLES),
         }
     }
@@ -223,7 +273,7 @@ pub(crate) fn truncate(text: &str, bytes: usize) -> &str {
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
-const MAX_SAMPLES: u32 = 100;
+const MAX_SAMPLES: u8 = 100;
 
 #[cfg(test)]
 mod tests {
@@ -232,7 +282,7 @@ mod tests {
     const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 
     fn fresh() -> AddressRecord {
-        AddressRecord::new("/ip4/1.2.3.4/tcp/5".parse().unwrap(), AddressSource::Config)
+        AddressRecord::named("/ip4/1.2.3.4/tcp/5".parse().unwrap())
     }
 
     fn seen(seconds_ago: u64, latency_ms: Option<u64>) -> AddressRecord {
@@ -289,7 +339,7 @@ mod tests {
     fn failure_text_is_cut_between_characters() {
         let mut record = fresh();
         record.failed(NOW, &"é".repeat(100));
-        assert_eq!(record.last_failure.unwrap().len(), MAX_FAILURE_BYTES);
+        assert_eq!(record.last_failure().unwrap().len(), MAX_FAILURE_BYTES);
     }
 
     #[test]
@@ -305,7 +355,7 @@ mod tests {
             },
         );
         held.merge(&later);
-        assert_eq!((held.attempts, held.has_failed()), (0, false));
+        assert_eq!((held.attempts(), held.has_failed()), (0, false));
         let mut earlier = fresh();
         earlier.failed(UnixSeconds(NOW.0 - 50), "timed out");
         held.merge(&earlier);

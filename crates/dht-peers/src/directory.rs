@@ -31,14 +31,15 @@ pub(crate) mod disk;
 mod index;
 mod region;
 mod shares;
+mod table;
 
-/// Memory of a directory by default, in bytes: a sixteenth of the default memory of a node. Room for about 7 000 proven
+/// Memory of a directory by default, in bytes: a sixteenth of the default memory of a node. Room for about 8 000 proven
 /// peers.
 pub const DEFAULT_DIRECTORY_BYTES: usize = 16 * 1024 * 1024;
 
 /// How much a [`Directory`] may hold. Defaults to the shares of [`DEFAULT_DIRECTORY_BYTES`].
 ///
-/// A peer takes 1 to 2 KiB, more with a long claim. When a table is over its limit, a peer gives way of the
+/// A peer takes 0.6 to 2 KiB, more with a long claim. When a table is over its limit, a peer gives way of the
 /// [network group](NetGroup) whose peers delivered most bytes of it, and of these of the network group whose addresses take most:
 /// deleted peers first, then offline ones, then those not seen for longest; of peers heard of, those whose claim is oldest.
 /// Connected peers, and those the operator named or [allowed](Directory::allow), always stay.
@@ -154,7 +155,7 @@ impl Directory {
     ) -> Change {
         record.proven = true;
         record.source = from;
-        record.last_seen = Some(now);
+        record.last_seen = now.into();
         self.add_or_update(record, now)
     }
 
@@ -231,7 +232,7 @@ impl Directory {
         self.0
             .state
             .write()
-            .update(id, |peer| peer.deleted_at = Some(now))
+            .update(id, |peer| peer.deleted_at = now.into())
     }
 
     /// Forgets a peer altogether, but not a ban of it.

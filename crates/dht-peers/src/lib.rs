@@ -26,6 +26,7 @@
 //! ```
 
 mod address;
+mod agent;
 mod ban;
 mod claims;
 mod connections;
@@ -37,6 +38,7 @@ mod filter;
 mod frame;
 mod group;
 mod metrics;
+mod moment;
 pub mod policy;
 mod record;
 mod sample;
@@ -45,9 +47,8 @@ mod xor;
 #[cfg(any(test, feature = "test-util"))]
 pub mod test_util;
 
-pub use address::{
-    AddressRecord, AddressSource, Average, DialTimes, MAX_ADDRESSES, MAX_FAILURE_BYTES,
-};
+pub use address::{AddressRecord, Average, DialTimes, MAX_ADDRESSES, MAX_FAILURE_BYTES};
+pub use agent::{MAX_PROTOCOLS, MAX_USER_AGENT_BYTES};
 pub use ban::{Ban, BanOutcome, BanTarget, FOREVER, MAX_REASON_BYTES};
 pub use claims::{
     ClaimPolicy, MAX_CLAIM_ADDRESSES, MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_STATED_ADDRESSES, Unusable,
@@ -64,7 +65,7 @@ pub use filter::{ACTIVE_SECONDS, FeatureRule, PeerFilter};
 pub use frame::InboundFrame;
 pub use group::NetGroup;
 pub use metrics::describe_metrics;
-pub use record::{MAX_PROTOCOLS, MAX_USER_AGENT_BYTES, PeerRecord};
+pub use record::PeerRecord;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,43 +1,41 @@
 //! Record of one peer in the directory.
 
-use std::{cmp::Reverse, fmt, sync::Arc};
+use std::{cmp::Reverse, fmt, mem, sync::Arc};
 
 use bytes::Bytes;
 use dht_core::{Address, Claim, CompressedKey, Features, NodeId, PublicKey, UnixSeconds};
 
 use crate::{
-    address::{AddressRecord, AddressSource, DialTimes, MAX_ADDRESSES, truncate},
+    address::{AddressRecord, DialTimes, MAX_ADDRESSES},
+    agent::Agent,
     ban::Ban,
     group::NetGroup,
+    moment::Moment,
 };
-
-/// Bytes kept of a user agent; a longer one is refused at the handshake.
-pub const MAX_USER_AGENT_BYTES: usize = 50;
-
-/// Protocol names kept of a peer, as many as a handshake may carry.
-pub const MAX_PROTOCOLS: usize = 20;
 
 /// One peer. Addresses, claims and bans of it change only through methods that keep their bounds.
 ///
 /// A record is also the unit of an update: describe what was learned as a record and hand it to
 /// [`Directory::add_or_update`](crate::Directory::add_or_update).
+// In this order: a look-up reads the node id, a filter the fields after it, beside the reference counts.
 #[derive(Clone, PartialEq, Eq)]
+#[repr(C)]
 pub struct PeerRecord {
-    pub(crate) public_key: CompressedKey,
     pub(crate) node_id: NodeId,
-    pub(crate) features: Features,
-    pub(crate) addresses: Vec<AddressRecord>,
-    pub(crate) claim: Option<Arc<Claim>>,
     pub(crate) is_seed: bool,
     pub(crate) proven: bool,
     /// Group of the address it authenticated itself from, or of the peer that first delivered a claim of it.
     pub(crate) source: NetGroup,
+    pub(crate) features: Features,
+    pub(crate) addresses: Box<[AddressRecord]>,
     pub(crate) ban: Option<Arc<Ban>>,
-    pub(crate) protocols: Vec<Bytes>,
-    pub(crate) user_agent: Arc<str>,
+    pub(crate) last_seen: Moment,
+    pub(crate) deleted_at: Moment,
     pub(crate) added_at: UnixSeconds,
-    pub(crate) last_seen: Option<UnixSeconds>,
-    pub(crate) deleted_at: Option<UnixSeconds>,
+    pub(crate) claim: Option<Arc<Claim>>,
+    /// `None` until a handshake tells it.
+    pub(crate) agent: Option<Arc<Agent>>,
+    pub(crate) public_key: CompressedKey,
 }
 
 impl PeerRecord {
@@ -53,17 +51,16 @@ impl PeerRecord {
             node_id: public_key.node_id(),
             public_key,
             features,
-            addresses: Vec::new(),
+            addresses: Box::default(),
             claim: None,
             is_seed: false,
             proven: false,
             source: NetGroup::Unknown,
             ban: None,
-            protocols: Vec::new(),
-            user_agent: Arc::default(),
+            agent: None,
             added_at: now,
-            last_seen: None,
-            deleted_at: None,
+            last_seen: Moment::NEVER,
+            deleted_at: Moment::NEVER,
         }
     }
 
@@ -78,7 +75,7 @@ impl PeerRecord {
         let mut record = Self::new(public_key, features, now);
         record.is_seed = true;
         record.proven = true;
-        record.at(addresses, &AddressSource::Config)
+        record.at(addresses, AddressRecord::named)
     }
 
     /// A node that somebody told of without its signature, as a name server does: it counts for nothing until it has
@@ -89,16 +86,21 @@ impl PeerRecord {
         addresses: impl IntoIterator<Item = Address>,
         now: UnixSeconds,
     ) -> Self {
-        Self::new(public_key, Features::NODE, now).at(addresses, &AddressSource::Unsigned)
+        Self::new(public_key, Features::NODE, now).at(addresses, AddressRecord::unsigned)
     }
 
-    fn at(mut self, addresses: impl IntoIterator<Item = Address>, source: &AddressSource) -> Self {
+    fn at(
+        mut self,
+        addresses: impl IntoIterator<Item = Address>,
+        record: impl Fn(Address) -> AddressRecord,
+    ) -> Self {
+        let mut held: Vec<AddressRecord> = Vec::new();
         for address in addresses.into_iter().take(MAX_ADDRESSES) {
-            if self.addresses.iter().all(|held| held.address != address) {
-                self.addresses
-                    .push(AddressRecord::new(address, source.clone()));
+            if held.iter().all(|held| held.address != address) {
+                held.push(record(address));
             }
         }
+        self.addresses = held.into();
         self
     }
 
@@ -117,15 +119,9 @@ impl PeerRecord {
         addresses: &[Address],
         now: UnixSeconds,
     ) -> Self {
-        let mut record = Self::new(public_key, claim.features, now);
-        for address in addresses.iter().take(MAX_ADDRESSES) {
-            if record.addresses.iter().all(|held| held.address != *address) {
-                let source = AddressSource::Claimed(Arc::clone(&claim));
-                record
-                    .addresses
-                    .push(AddressRecord::new(address.clone(), source));
-            }
-        }
+        let claimed = |address| AddressRecord::claimed(address, Arc::clone(&claim));
+        let record = Self::new(public_key, claim.features, now);
+        let mut record = record.at(addresses.iter().cloned(), claimed);
         record.claim = Some(claim);
         record
     }
@@ -138,8 +134,7 @@ impl PeerRecord {
         user_agent: &str,
         protocols: impl IntoIterator<Item = Bytes>,
     ) -> Self {
-        self.user_agent = truncate(user_agent, MAX_USER_AGENT_BYTES).into();
-        self.protocols = protocols.into_iter().take(MAX_PROTOCOLS).collect();
+        self.agent = Agent::new(user_agent, protocols).map(Arc::new);
         self
     }
 
@@ -221,14 +216,18 @@ impl PeerRecord {
     /// Since when it is offline: the earliest last attempt.
     #[must_use]
     pub fn offline_since(&self) -> Option<UnixSeconds> {
-        self.is_offline()
-            .then(|| self.addresses.iter().filter_map(|a| a.last_attempt).min())?
+        self.is_offline().then(|| {
+            self.addresses
+                .iter()
+                .filter_map(AddressRecord::last_attempt)
+                .min()
+        })?
     }
 
     /// When any of its addresses, or the peer at an address since withdrawn, was last seen.
     #[must_use]
-    pub const fn last_seen(&self) -> Option<UnixSeconds> {
-        self.last_seen
+    pub fn last_seen(&self) -> Option<UnixSeconds> {
+        self.last_seen.time()
     }
 
     /// When it became known.
@@ -239,20 +238,20 @@ impl PeerRecord {
 
     /// When it was given up; it comes back as soon as it is heard of again.
     #[must_use]
-    pub const fn deleted_at(&self) -> Option<UnixSeconds> {
-        self.deleted_at
+    pub fn deleted_at(&self) -> Option<UnixSeconds> {
+        self.deleted_at.time()
     }
 
     /// Protocol names it offers.
     #[must_use]
     pub fn protocols(&self) -> &[Bytes] {
-        &self.protocols
+        self.agent.as_ref().map_or(&[], |agent| agent.protocols())
     }
 
     /// Its user agent, empty if unknown.
     #[must_use]
     pub fn user_agent(&self) -> &str {
-        &self.user_agent
+        self.agent.as_ref().map_or("", |agent| agent.user_agent())
     }
 
     /// Takes in what `incoming` says about the same peer: specification 02, section 11.5.
@@ -273,12 +272,13 @@ impl PeerRecord {
             (Some(held), Some(new)) if held.is_newer_than(new) => Standing::Older,
             _ => Standing::Same,
         };
+        let mut addresses = mem::take(&mut self.addresses).into_vec();
         if standing == Standing::Newer {
             self.claim.clone_from(&incoming.claim);
-            self.addresses.retain(|held| {
+            addresses.retain(|held| {
                 incoming.addresses.is_empty()
-                    || held.source == AddressSource::Config
-                    || held.last_seen.is_some()
+                    || held.is_named()
+                    || held.last_seen != Moment::NEVER
                     || incoming
                         .addresses
                         .iter()
@@ -290,40 +290,38 @@ impl PeerRecord {
             self.features = incoming.features;
         }
         for new in &incoming.addresses {
-            if standing == Standing::Older && new.source != AddressSource::Config {
+            if standing == Standing::Older && !new.is_named() {
                 continue;
             }
-            match self
-                .addresses
+            match addresses
                 .iter_mut()
                 .find(|held| held.address == new.address)
             {
                 Some(held) => held.merge(new),
-                None => self.addresses.push(new.clone()),
+                None => addresses.push(new.clone()),
             }
         }
-        self.keep_best(now);
+        keep_best(&mut addresses, now);
+        self.addresses = addresses.into();
         self.is_seed |= incoming.is_seed;
         if incoming.proven && incoming.source != NetGroup::Unknown {
             self.source = incoming.source;
         }
         self.proven |= incoming.proven;
-        if !incoming.user_agent.is_empty() {
-            self.user_agent = Arc::clone(&incoming.user_agent);
-        }
-        if !incoming.protocols.is_empty() {
-            self.protocols.clone_from(&incoming.protocols);
-        }
+        self.agent = match (self.agent.take(), &incoming.agent) {
+            (Some(held), Some(new)) => Some(held.merged(new)),
+            (held, new) => held.or_else(|| new.clone()),
+        };
         self.added_at = self.added_at.min(incoming.added_at);
         self.last_seen = self.last_seen.max(incoming.last_seen);
-        self.deleted_at = None;
+        self.deleted_at = Moment::NEVER;
     }
 
     /// An authenticated connection with this address.
     pub(crate) fn seen_at(&mut self, address: &Address, now: UnixSeconds, times: DialTimes) {
         self.proven = true;
-        self.last_seen = self.last_seen.max(Some(now));
-        self.deleted_at = None;
+        self.last_seen = self.last_seen.max(now.into());
+        self.deleted_at = Moment::NEVER;
         if let Some(held) = self
             .addresses
             .iter_mut()
@@ -343,14 +341,13 @@ impl PeerRecord {
             held.failed(now, reason);
         }
     }
+}
 
-    fn keep_best(&mut self, now: UnixSeconds) {
-        if self.addresses.len() > MAX_ADDRESSES {
-            // One not tried yet before one that failed: of addresses that worked long ago there may be many.
-            self.addresses
-                .sort_by_key(|held| (held.has_failed(), Reverse(held.quality(now).unwrap_or(0))));
-            self.addresses.truncate(MAX_ADDRESSES);
-        }
+fn keep_best(addresses: &mut Vec<AddressRecord>, now: UnixSeconds) {
+    if addresses.len() > MAX_ADDRESSES {
+        // One not tried yet before one that failed: of addresses that worked long ago there may be many.
+        addresses.sort_by_key(|held| (held.has_failed(), Reverse(held.quality(now).unwrap_or(0))));
+        addresses.truncate(MAX_ADDRESSES);
     }
 }
 
@@ -369,7 +366,7 @@ impl fmt::Debug for PeerRecord {
                     .collect::<Vec<_>>(),
             )
             .field("ban", &self.ban)
-            .field("last_seen", &self.last_seen)
+            .field("last_seen", &self.last_seen())
             .finish_non_exhaustive()
     }
 }

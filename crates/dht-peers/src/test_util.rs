@@ -6,7 +6,7 @@ use dht_core::{Claim, Features, NodeId, PublicKey, RemotePeer, SecretKey, UnixSe
 
 use parking_lot::Mutex;
 
-use crate::{AddressRecord, AddressSource, Ban, Directory, PeerRecord};
+use crate::{AddressRecord, Ban, Directory, PeerRecord};
 
 /// Every ban that a directory put in force since [`BanLog::of`], in order.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +84,6 @@ pub fn record(seed: u64, features: Features, now: UnixSeconds) -> PeerRecord {
     let mut record = PeerRecord::new(public_key(seed), features, now);
     record.proven = true;
     let address = dht_core::Address::memory(seed.saturating_add(1));
-    record.addresses = vec![AddressRecord::new(address, AddressSource::Config)];
+    record.addresses = [AddressRecord::named(address)].into();
     record
 }

@@ -59,7 +59,7 @@ fn directory_stays_within_its_memory() {
     // The allocator keeps some of what it once gave.
     assert!(taken < 13 * MIB / 2, "{measured}");
     assert!(
-        taken > 3 * MIB,
+        taken > 4 * MIB,
         "the limits are far from the truth: {measured}"
     );
     assert!(proven > 1_000 && heard_of > 500, "{measured}");

@@ -28,12 +28,10 @@ pub fn convert_claim(message: &impl ClaimParts) -> Result<Claim, ClaimError> {
     let features = Features::from_bits(bits).ok_or(ClaimError::Features(bits))?;
     let signature = message.identity_signature().ok_or(ClaimError::NotSigned)?;
     let signature = IdentitySignature::try_from(signature)?;
-    // Copied: an address in the directory must not keep the whole frame it came in alive.
-    let copy = |bytes: &Bytes| Address::from_bytes(Bytes::copy_from_slice(bytes));
     let addresses = message
         .addresses()
         .iter()
-        .map(copy)
+        .map(Address::from_bytes)
         .collect::<Result<_, _>>()
         .map_err(ClaimError::Malformed)?;
     Ok(Claim {

@@ -89,7 +89,7 @@ fn assert_claim(
     features: u32,
     signature: Option<&dht_proto::common::IdentitySignature>,
 ) {
-    let address = |bytes: &bytes::Bytes| dht_core::Address::from_bytes(bytes.clone()).unwrap();
+    let address = |bytes: &bytes::Bytes| dht_core::Address::from_bytes(bytes).unwrap();
     let claim = Claim {
         addresses: addresses.iter().map(address).collect(),
         features: Features::from_bits(features).unwrap(),

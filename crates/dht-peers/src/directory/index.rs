@@ -1,41 +1,35 @@
 //! The data behind a [`Directory`](super::Directory) and the rules that keep it consistent.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    iter::Peekable,
-    sync::Arc,
-};
+use std::{iter::Peekable, mem, sync::Arc};
 
-use dht_core::{Features, NodeId, UnixSeconds};
+use dht_core::{NodeId, UnixSeconds};
 use rand_core::Rng;
 
 use super::{
     Change, DirectoryLimits,
     changed::Changed,
     disk::Outdated,
-    shares::{Position, Shares},
+    shares::Shares,
+    table::{Entry, Table, Walk},
 };
 use crate::{
+    agent::Agents,
     ban::{Ban, Bans},
     connections::Connections,
     filter::{Matcher, PeerFilter},
     metrics,
     record::PeerRecord,
     sample::Shuffle,
-    xor::{self, MapWalk},
 };
 
 #[derive(Debug)]
 pub(super) struct Index {
-    /// Peers by table and exact features, so that a query for a few proven nodes does not walk past many clients, nor past
-    /// what others claim.
-    classes: [Class; CLASSES],
+    table: Table,
+    agents: Agents,
     heard_of: Shares,
     proven: Shares,
     /// Peers that are never evicted, as long as they are in it.
     connections: Connections,
-    /// Where each peer is.
-    places: HashMap<NodeId, Place>,
     bans: Bans,
     generation: u64,
     /// Number of changes so far.
@@ -44,35 +38,10 @@ pub(super) struct Index {
     outdated: Changed,
 }
 
-#[derive(Debug, Default)]
-struct Class {
-    by_id: BTreeMap<u128, Arc<PeerRecord>>,
-    /// The same peers in no particular, but reproducible, order: for choosing at random.
-    order: Vec<u128>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    class: usize,
-    /// Position in [`Class::order`].
-    at: usize,
-    /// Place among those that may be evicted, if it may.
-    share: Option<Position>,
-}
-
 /// Peers that pass a filter, by ascending distance, from all the classes it allows.
 pub(super) struct Closest<'a> {
-    walks: Vec<Peekable<MapWalk<'a, Arc<PeerRecord>>>>,
+    walks: Vec<Peekable<Walk<'a>>>,
     matcher: Matcher<'a>,
-}
-
-/// Features have two bits, hence four exact combinations; there are two tables.
-const CLASSES: usize = 8;
-
-const fn class_of(features: Features, is_proven: bool) -> usize {
-    // `Features` cannot hold any other bit.
-    let features = (features.bits() & Features::NODE.bits()) as usize;
-    if is_proven { features } else { features | 4 }
 }
 
 // === impl Index ===
@@ -80,11 +49,11 @@ const fn class_of(features: Features, is_proven: bool) -> usize {
 impl Index {
     pub(super) fn new(limits: DirectoryLimits) -> Self {
         Self {
-            classes: Default::default(),
+            table: Table::default(),
+            agents: Agents::default(),
             heard_of: Shares::new(limits.heard_of_bytes),
             proven: Shares::new(limits.proven_bytes),
             connections: Connections::new(),
-            places: HashMap::new(),
             bans: Bans::new(limits.max_bans),
             generation: 0,
             changes: 0,
@@ -93,14 +62,12 @@ impl Index {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.places.len()
+        self.table.len()
     }
 
     /// Number of peers in one of the two tables.
     pub(super) fn table_len(&self, is_proven: bool) -> usize {
-        let classes = FEATURES.map(|features| self.classes.get(class_of(features, is_proven)));
-        let lens = classes.into_iter().flatten().map(|class| class.order.len());
-        lens.sum()
+        self.table.count(is_proven)
     }
 
     pub(super) const fn connections(&self) -> &Connections {
@@ -116,12 +83,11 @@ impl Index {
     }
 
     pub(super) fn find(&self, id: &NodeId) -> Option<&Arc<PeerRecord>> {
-        let place = self.places.get(id)?;
-        self.classes.get(place.class)?.by_id.get(&xor::key(id))
+        self.table.find(id).map(|entry| &entry.record)
     }
 
     pub(super) fn ids(&self) -> Vec<NodeId> {
-        self.places.keys().copied().collect()
+        self.table.ids().collect()
     }
 
     #[cfg(feature = "redb")]
@@ -154,8 +120,7 @@ impl Index {
             }
             None => {
                 record.ban = self.bans.peer_added(&id);
-                record.addresses.shrink_to_fit();
-                self.insert(Arc::new(record));
+                self.insert(record);
                 self.evict(&id);
                 Change::Added
             }
@@ -218,8 +183,9 @@ impl Index {
 
     pub(super) fn closest<'a>(&'a self, target: &NodeId, filter: &PeerFilter<'a>) -> Closest<'a> {
         let walks = self
+            .table
             .allowed_classes(filter)
-            .map(|class| MapWalk::new(&class.by_id, target).peekable())
+            .map(|class| class.walk(target).peekable())
             .collect();
         Closest {
             walks,
@@ -233,13 +199,13 @@ impl Index {
         filter: &PeerFilter<'_>,
         rng: &mut impl Rng,
     ) -> Vec<Arc<PeerRecord>> {
-        let classes: Vec<_> = self.allowed_classes(filter).collect();
-        let total = classes.iter().map(|class| class.order.len()).sum();
+        let classes: Vec<_> = self.table.allowed_classes(filter).collect();
+        let total = classes.iter().map(|class| class.len()).sum();
         let matcher = filter.matcher();
         let at = |mut position: usize| {
             for class in &classes {
-                match position.checked_sub(class.order.len()) {
-                    None => return class.by_id.get(class.order.get(position)?),
+                match position.checked_sub(class.len()) {
+                    None => return class.nth(position),
                     Some(rest) => position = rest,
                 }
             }
@@ -260,10 +226,11 @@ impl Index {
         let mut found: Vec<_> = match prefix_range(digits) {
             None => Vec::new(),
             Some((from, to)) => self
-                .classes
+                .table
+                .classes()
                 .iter()
-                .flat_map(|class| class.by_id.range(from..=to).take(limit))
-                .map(|(_, peer)| Arc::clone(peer))
+                .flat_map(|class| class.range(from, to).take(limit))
+                .map(Arc::clone)
                 .collect(),
         };
         found.sort_by_key(|peer| peer.node_id);
@@ -280,109 +247,65 @@ impl Index {
         found
     }
 
-    fn allowed_classes(&self, filter: &PeerFilter<'_>) -> impl Iterator<Item = &Class> {
-        let rule = filter.rule();
-        let tables = filter.tables();
-        FEATURES
-            .into_iter()
-            .filter(move |features| rule.allows(*features))
-            .flat_map(move |features| {
-                tables
-                    .clone()
-                    .map(move |is_proven| class_of(features, is_proven))
-            })
-            .filter_map(|class| self.classes.get(class))
-    }
-
     /// Puts the changed record of a known peer in the place of the old one.
-    fn replace(&mut self, record: PeerRecord) {
+    fn replace(&mut self, mut record: PeerRecord) {
         let id = record.node_id;
-        let Some(place) = self.places.get(&id).copied() else {
+        let Some(held) = self.find(&id).map(Arc::clone) else {
             return;
         };
-        if class_of(record.features, record.proven) != place.class {
+        if (held.features, held.proven) != (record.features, record.proven) {
             self.take(&id);
-            self.insert(Arc::new(record));
+            self.insert(record);
             return;
         }
-        let slot = self
-            .classes
-            .get_mut(place.class)
-            .and_then(|c| c.by_id.get_mut(&xor::key(&id)));
-        let Some(slot) = slot else {
-            return;
-        };
-        if moves_the_region(slot, &record) {
+        if moves_the_region(&held, &record) {
             self.generation = self.generation.wrapping_add(1);
         }
         self.outdated.note(&id);
+        self.agents.share(&mut record.agent);
         // Within its group, a peer is as old as its claim.
-        let entered = place.share.map(|share| share.entered);
-        let entered = entered.filter(|_| slot.claim == record.claim);
-        let record = Arc::new(record);
-        *slot = Arc::clone(&record);
-        let share = self.share(&record, entered);
-        if place.share == share {
+        let is_renewed = held.claim != record.claim;
+        let number = self.next_number();
+        let Some(entry) = self.table.find_mut(&id) else {
             return;
-        }
-        let table = self.shares(record.proven);
-        if let Some(old) = place.share {
-            table.remove(&old);
-        }
-        if let Some(new) = share {
-            table.insert(new);
-        }
-        if let Some(place) = self.places.get_mut(&id) {
-            place.share = share;
+        };
+        let new = Entry {
+            record: Arc::new(record),
+            entered: if is_renewed { number } else { entry.entered },
+        };
+        let old = mem::replace(entry, new.clone());
+        let is_kept = self.is_kept(&new.record);
+        let shares = self.shares(new.record.proven);
+        shares.remove(&old);
+        if !is_kept {
+            shares.insert(&new);
         }
     }
 
-    fn insert(&mut self, record: Arc<PeerRecord>) {
-        let (id, key) = (record.node_id, xor::key(&record.node_id));
-        let share = self.share(&record, None);
-        if let Some(share) = share {
-            self.shares(record.proven).insert(share);
-        }
+    fn insert(&mut self, mut record: PeerRecord) {
+        self.agents.share(&mut record.agent);
+        self.outdated.note(&record.node_id);
         if record.proven {
             self.generation = self.generation.wrapping_add(1);
         }
-        let class_at = class_of(record.features, record.proven);
-        let Some(class) = self.classes.get_mut(class_at) else {
-            return;
+        let entry = Entry {
+            entered: self.next_number(),
+            record: Arc::new(record),
         };
-        self.places.insert(
-            id,
-            Place {
-                class: class_at,
-                at: class.order.len(),
-                share,
-            },
-        );
-        class.order.push(key);
-        class.by_id.insert(key, record);
-        self.outdated.note(&id);
+        if !self.is_kept(&entry.record) {
+            self.shares(entry.record.proven).insert(&entry);
+        }
+        self.table.insert(entry);
     }
 
     fn take(&mut self, id: &NodeId) -> Option<Arc<PeerRecord>> {
-        let place = self.places.remove(id)?;
+        let removed = self.table.remove(id)?;
         self.outdated.note(id);
-        let class = self.classes.get_mut(place.class)?;
-        let removed = class.by_id.remove(&xor::key(id))?;
-        class.order.swap_remove(place.at);
-        // The last of the order has moved into the gap.
-        if let Some(moved) = class.order.get(place.at)
-            && let Some(moved) = class.by_id.get(moved)
-            && let Some(place_of_moved) = self.places.get_mut(&moved.node_id)
-        {
-            place_of_moved.at = place.at;
-        }
-        if let Some(share) = place.share {
-            self.shares(removed.proven).remove(&share);
-        }
-        if removed.proven {
+        self.shares(removed.record.proven).remove(&removed);
+        if removed.record.proven {
             self.generation = self.generation.wrapping_add(1);
         }
-        Some(removed)
+        Some(removed.record)
     }
 
     const fn shares(&mut self, is_proven: bool) -> &mut Shares {
@@ -393,11 +316,14 @@ impl Index {
         }
     }
 
-    /// The place of a peer among those that may be evicted: all but those the operator named or allowed.
-    fn share(&mut self, peer: &PeerRecord, entered: Option<u64>) -> Option<Position> {
+    /// Whether a peer is never evicted: the operator named or allowed it.
+    fn is_kept(&self, peer: &PeerRecord) -> bool {
+        peer.is_seed || self.bans.is_allowed(&peer.node_id)
+    }
+
+    fn next_number(&mut self) -> u64 {
         self.changes = self.changes.saturating_add(1);
-        let is_kept = peer.is_seed || self.bans.is_allowed(&peer.node_id);
-        (!is_kept).then(|| Position::of(peer, entered.unwrap_or(self.changes)))
+        self.changes
     }
 
     /// Makes room in a table that is over its limit. Peers that are connected stay, and so does the one just entered.
@@ -427,7 +353,7 @@ impl Index {
 fn moves_the_region(old: &PeerRecord, new: &PeerRecord) -> bool {
     new.proven
         && (old.is_offline() != new.is_offline()
-            || old.deleted_at.is_some() != new.deleted_at.is_some()
+            || old.deleted_at().is_some() != new.deleted_at().is_some()
             || old.ban != new.ban
             || old.source != new.source)
 }
@@ -445,13 +371,6 @@ fn prefix_range(digits: &str) -> Option<(u128, u128)> {
     let span = 1_u128.checked_shl(missing.checked_mul(4)?)?;
     Some((from, from.checked_add(span.checked_sub(1)?)?))
 }
-
-const FEATURES: [Features; 4] = [
-    Features::NODE,
-    Features::MESSAGE_PROPAGATION,
-    Features::DHT_STORE_FORWARD,
-    Features::CLIENT,
-];
 
 // === impl Closest ===
 

@@ -3,11 +3,12 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
-use bytes::Bytes;
-use dht_core::{Claim, NodeId, UnixSeconds};
+use dht_core::{Address, Claim, NodeId};
 
+use super::table::Entry;
 use crate::{address::AddressRecord, ban::BAN_BYTES, group::NetGroup, record::PeerRecord};
 
 /// The bytes that each source group and, of its peers, each address group has in a table. When the table is full, a peer
@@ -18,32 +19,41 @@ pub(super) struct Shares {
     limit: usize,
     bytes: usize,
     order: BTreeSet<Position>,
-    sources: BTreeMap<NetGroup, usize>,
-    sources_by_size: BTreeSet<(Reverse<usize>, NetGroup)>,
-    buckets: BTreeMap<(NetGroup, NetGroup), usize>,
-    buckets_by_size: BTreeSet<(NetGroup, Reverse<usize>, NetGroup)>,
+    sources: BTreeMap<NetGroup, Size>,
+    sources_by_size: BTreeSet<(Reverse<Size>, NetGroup)>,
+    buckets: BTreeMap<(NetGroup, NetGroup), Size>,
+    buckets_by_size: BTreeSet<(NetGroup, Reverse<Size>, NetGroup)>,
 }
+
+/// Bytes of a group in units of [`UNIT`].
+type Size = u32;
+
+/// Allocators give multiples of it.
+const UNIT: usize = 16;
 
 /// Place of a peer among those of its source and address group; the first gives way first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Position {
+struct Position {
     source: NetGroup,
     address: NetGroup,
-    /// 0: given up, 1: offline, 2: neither.
+    /// 0: given up, 2: offline, 4: neither; one more if it was ever seen.
     rank: u8,
-    last_seen: UnixSeconds,
-    /// Number of the change that entered the peer or its newest claim.
-    pub(super) entered: u64,
-    pub(super) id: NodeId,
-    bytes: usize,
+    /// When it was last seen; of one never seen, the number of the change that entered it or its newest claim.
+    age: u64,
+    id: NodeId,
 }
 
 impl Position {
-    pub(super) fn of(peer: &PeerRecord, entered: u64) -> Self {
+    fn of(entry: &Entry) -> Self {
+        let peer = &*entry.record;
         let rank = match peer {
-            _ if peer.deleted_at.is_some() => 0,
-            _ if peer.is_offline() => 1,
-            _ => 2,
+            _ if peer.deleted_at().is_some() => 0,
+            _ if peer.is_offline() => 2,
+            _ => 4,
+        };
+        let (rank, age) = match peer.last_seen() {
+            Some(seen) => (rank + 1, seen.0),
+            None => (rank, entry.entered),
         };
         let address = peer.addresses.first();
         Self {
@@ -52,10 +62,8 @@ impl Position {
                 NetGroup::of_address(&held.address)
             }),
             rank,
-            last_seen: peer.last_seen.unwrap_or(UnixSeconds(0)),
-            entered,
+            age,
             id: peer.node_id,
-            bytes: bytes(peer),
         }
     }
 }
@@ -77,15 +85,22 @@ impl Shares {
         self.bytes > self.limit
     }
 
-    pub(super) fn insert(&mut self, position: Position) {
+    pub(super) fn insert(&mut self, entry: &Entry) {
+        let position = Position::of(entry);
         if self.order.insert(position) {
-            self.weigh(&position, |bytes| bytes.saturating_add(position.bytes));
+            let added = bytes(&entry.record);
+            self.bytes = self.bytes.saturating_add(added);
+            self.resize(&position, |size| size.saturating_add(units(added)));
         }
     }
 
-    pub(super) fn remove(&mut self, position: &Position) {
-        if self.order.remove(position) {
-            self.weigh(position, |bytes| bytes.saturating_sub(position.bytes));
+    /// Does nothing for a peer that is not among them.
+    pub(super) fn remove(&mut self, entry: &Entry) {
+        let position = Position::of(entry);
+        if self.order.remove(&position) {
+            let removed = bytes(&entry.record);
+            self.bytes = self.bytes.saturating_sub(removed);
+            self.resize(&position, |size| size.saturating_sub(units(removed)));
         }
     }
 
@@ -93,7 +108,7 @@ impl Shares {
     pub(super) fn candidates(&self) -> impl Iterator<Item = &NodeId> {
         // The largest is the first.
         let buckets = self.sources_by_size.iter().flat_map(|(_, source)| {
-            let all = (*source, Reverse(usize::MAX), NetGroup::Unknown)..;
+            let all = (*source, Reverse(Size::MAX), NetGroup::Unknown)..;
             let of_source = self.buckets_by_size.range(all);
             of_source.take_while(move |(of, ..)| of == source)
         });
@@ -102,10 +117,8 @@ impl Shares {
                 source: *source,
                 address: *address,
                 rank: 0,
-                last_seen: UnixSeconds(0),
-                entered: 0,
+                age: 0,
                 id: NodeId::default(),
-                bytes: 0,
             };
             let same =
                 move |other: &&Position| other.source == *source && other.address == *address;
@@ -114,11 +127,10 @@ impl Shares {
         peers.map(|position| &position.id)
     }
 
-    fn weigh(&mut self, position: &Position, change: impl Fn(usize) -> usize) {
+    fn resize(&mut self, position: &Position, change: impl Fn(Size) -> Size) {
         let Position {
             source, address, ..
         } = *position;
-        self.bytes = change(self.bytes);
         let old = self.sources.remove(&source).unwrap_or(0);
         self.sources_by_size.remove(&(Reverse(old), source));
         let new = change(old);
@@ -137,36 +149,37 @@ impl Shares {
     }
 }
 
+fn units(bytes: usize) -> Size {
+    Size::try_from(bytes.div_ceil(UNIT)).unwrap_or(Size::MAX)
+}
+
 /// Bytes a peer takes in the directory, with its places in the indexes. What several peers share is counted for each.
 pub(super) fn bytes(peer: &PeerRecord) -> usize {
-    // A `Bytes` that was cloned is an allocation of its own beside its content.
-    let of_len = |len: usize| {
-        size_of::<Bytes>()
-            .saturating_add(len)
-            .saturating_add(ALLOCATION_BYTES)
+    let allocated = |bytes: usize| bytes.saturating_add(ALLOCATION_BYTES);
+    let allocated_if_any = |bytes: usize| if bytes == 0 { 0 } else { allocated(bytes) };
+    let of_address = |held: &AddressRecord| {
+        let (bytes, allocations) = held.heap_bytes();
+        let bytes = bytes.saturating_add(size_of::<AddressRecord>());
+        bytes.saturating_add(allocations.saturating_mul(ALLOCATION_BYTES))
     };
-    let of_addresses = peer.addresses.iter().map(|held| {
-        let failure = held
-            .last_failure
-            .as_ref()
-            .map_or(0, |text| text.len().saturating_add(ALLOCATION_BYTES));
-        of_len(held.address.as_bytes().len()).saturating_add(failure)
-    });
-    let claimed = peer.claim.iter().flat_map(|claim| &claim.addresses);
+    let of_claim = |claim: &Arc<Claim>| {
+        let addresses = claim.addresses.iter();
+        let heap = addresses.map(|address| allocated_if_any(address.heap_bytes()));
+        let list = claim
+            .addresses
+            .capacity()
+            .saturating_mul(size_of::<Address>());
+        heap.fold(allocated(size_of::<Claim>()), usize::saturating_add)
+            .saturating_add(allocated_if_any(list))
+    };
+    let addresses = peer.addresses.iter().map(of_address);
     let parts = [
         RECORD_BYTES,
-        peer.addresses
-            .capacity()
-            .saturating_mul(size_of::<AddressRecord>()),
-        of_addresses.sum(),
-        peer.claim
-            .as_ref()
-            .map_or(0, |_| size_of::<Claim>().saturating_add(ALLOCATION_BYTES)),
-        claimed
-            .map(|address| of_len(address.as_bytes().len()))
-            .sum(),
-        peer.protocols.iter().map(|name| of_len(name.len())).sum(),
-        peer.user_agent.len(),
+        allocated_if_any(addresses.fold(0, usize::saturating_add)),
+        peer.claim.as_ref().map_or(0, of_claim),
+        peer.agent.as_ref().map_or(0, |agent| {
+            agent.bytes().saturating_add(4 * ALLOCATION_BYTES)
+        }),
         peer.ban.as_ref().map_or(0, |_| BAN_BYTES),
     ];
     parts.into_iter().fold(0, usize::saturating_add)
@@ -174,7 +187,7 @@ pub(super) fn bytes(peer: &PeerRecord) -> usize {
 
 /// Bytes of a record without what it points to, and of its entries in the indexes of the directory, half empty nodes
 /// and buckets included.
-const RECORD_BYTES: usize = size_of::<PeerRecord>() + 960;
+const RECORD_BYTES: usize = size_of::<PeerRecord>() + ALLOCATION_BYTES + 400;
 
 /// Bytes that an allocation takes beside its content: reference counts, and what allocators round up.
-const ALLOCATION_BYTES: usize = 48;
+const ALLOCATION_BYTES: usize = 32;

@@ -2,20 +2,22 @@
 //!
 //! A peer holds each of its claims once, as received. An address of a claim is its position in it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use bytes::{Buf, BufMut as _, Bytes, TryGetError};
+use bytes::{Buf, BufMut as _, TryGetError};
 use dht_core::{
     Address, Claim, CompressedKey, Features, IdentitySignature, NodeId, Severity, UnixSeconds,
 };
 
 use crate::{
-    address::{AddressRecord, AddressSource, Average, MAX_ADDRESSES, MAX_FAILURE_BYTES, truncate},
+    address::{AddressRecord, Average, MAX_ADDRESSES, MAX_FAILURE_BYTES, truncate},
+    agent::{Agent, MAX_PROTOCOLS, MAX_USER_AGENT_BYTES},
     ban::{Ban, MAX_REASON_BYTES},
     claims::MAX_STATED_ADDRESSES,
     group::NetGroup,
+    moment::Moment,
     policy::rules,
-    record::{MAX_PROTOCOLS, MAX_USER_AGENT_BYTES, PeerRecord},
+    record::PeerRecord,
 };
 
 /// A row that this version does not read; the peer is dropped.
@@ -54,9 +56,9 @@ pub(super) fn encode_peer(peer: &PeerRecord, row: &mut Vec<u8>) {
     row.put_u64(peer.added_at.0);
     put_time(row, peer.last_seen);
     put_time(row, peer.deleted_at);
-    put_text(row, &peer.user_agent);
-    put_count(row, peer.protocols.len());
-    for name in &peer.protocols {
+    put_text(row, peer.user_agent());
+    put_count(row, peer.protocols().len());
+    for name in peer.protocols() {
         put_bytes(row, name);
     }
     put_count(row, claims.len());
@@ -67,10 +69,10 @@ pub(super) fn encode_peer(peer: &PeerRecord, row: &mut Vec<u8>) {
     row.put_u8(peer.claim.as_ref().map_or(NONE, |claim| position(claim)));
     put_count(row, peer.addresses.len());
     for held in &peer.addresses {
-        match &held.source {
-            AddressSource::Config => row.put_u8(NONE),
-            AddressSource::Unsigned => row.put_u8(UNSIGNED),
-            AddressSource::Claimed(claim) => {
+        match held.claim() {
+            None if held.is_named() => row.put_u8(NONE),
+            None => row.put_u8(UNSIGNED),
+            Some(claim) => {
                 row.put_u8(position(claim));
                 row.put_u8(CHANNEL);
             }
@@ -96,9 +98,10 @@ pub(super) fn decode_peer(
     peer.added_at = UnixSeconds(row.try_get_u64()?);
     peer.last_seen = time(row)?;
     peer.deleted_at = time(row)?;
-    peer.user_agent = text(row, MAX_USER_AGENT_BYTES)?;
+    let user_agent = text(row, MAX_USER_AGENT_BYTES)?;
     let protocols = count(row, MAX_PROTOCOLS)?;
-    peer.protocols = (0..protocols).map(|_| bytes(row)).collect::<Result<_>>()?;
+    let protocols: Vec<_> = (0..protocols).map(|_| slice(row)).collect::<Result<_>>()?;
+    peer.agent = Agent::new(user_agent, protocols).map(Arc::new);
     let claims = count(row, MAX_ADDRESSES + 1)?;
     let claims: Vec<_> = (0..claims)
         .map(|_| claim(row).map(Arc::new))
@@ -106,19 +109,26 @@ pub(super) fn decode_peer(
     let newest = row.try_get_u8()?;
     peer.claim = claims.get(usize::from(newest)).cloned();
     let addresses = count(row, MAX_ADDRESSES)?;
-    peer.addresses.reserve_exact(addresses);
+    let mut held = Vec::with_capacity(addresses);
     for _ in 0..addresses {
-        let source = match row.try_get_u8()? {
-            NONE => AddressSource::Config,
-            UNSIGNED => AddressSource::Unsigned,
+        let at = row.try_get_u8()?;
+        let claim = match at {
+            NONE | UNSIGNED => None,
             at => {
-                let claim = claims.get(usize::from(at)).ok_or(Unreadable)?;
                 skip_channel(row)?;
-                AddressSource::Claimed(Arc::clone(claim))
+                Some(claims.get(usize::from(at)).ok_or(Unreadable)?)
             }
         };
-        peer.addresses.push(address(row, source)?);
+        let address = address(row, claim)?;
+        let mut record = match claim {
+            Some(claim) => AddressRecord::claimed(address, Arc::clone(claim)),
+            None if at == NONE => AddressRecord::named(address),
+            None => AddressRecord::unsigned(address),
+        };
+        history(row, &mut record)?;
+        held.push(record);
     }
+    peer.addresses = held.into();
     Ok(peer)
 }
 
@@ -142,7 +152,7 @@ fn claim(row: &mut &[u8]) -> Result<Claim> {
     let features = features(row)?;
     let addresses = count(row, MAX_STATED_ADDRESSES)?;
     let addresses =
-        (0..addresses).map(|_| Address::from_bytes(bytes(row)?).map_err(|_| Unreadable));
+        (0..addresses).map(|_| Address::from_bytes(slice(row)?).map_err(|_| Unreadable));
     Ok(Claim {
         addresses: addresses.collect::<Result<_>>()?,
         features,
@@ -161,39 +171,41 @@ fn put_address(row: &mut Vec<u8>, held: &AddressRecord) {
     }
     put_time(row, held.last_seen);
     put_time(row, held.last_attempt);
-    row.put_u32(held.attempts);
-    row.put_u8(u8::from(held.last_failure.is_some()));
-    if let Some(failure) = &held.last_failure {
+    row.put_u32(held.attempts());
+    row.put_u8(u8::from(held.has_failed()));
+    if let Some(failure) = held.last_failure() {
         put_text(row, failure);
     }
     for average in [held.dial_time, held.latency] {
         let (mean, samples) = average.parts();
-        row.put_u32(samples);
-        row.put_u64(u64::try_from(mean.as_micros()).unwrap_or(u64::MAX));
+        row.put_u32(samples.into());
+        row.put_u64(mean.into());
     }
 }
 
-fn address(row: &mut &[u8], source: AddressSource) -> Result<AddressRecord> {
-    let address = match (row.try_get_u8()?, source.claim()) {
-        (NONE, _) => Address::from_bytes(bytes(row)?).map_err(|_| Unreadable)?,
+fn address(row: &mut &[u8], claim: Option<&Arc<Claim>>) -> Result<Address> {
+    match (row.try_get_u8()?, claim) {
+        (NONE, _) => Address::from_bytes(slice(row)?).map_err(|_| Unreadable),
         (at, Some(claim)) => {
             let address = claim.addresses.get(usize::from(at));
-            address.cloned().ok_or(Unreadable)?
+            address.cloned().ok_or(Unreadable)
         }
-        (_, None) => return Err(Unreadable),
-    };
-    let mut held = AddressRecord::new(address, source);
+        (_, None) => Err(Unreadable),
+    }
+}
+
+fn history(row: &mut &[u8], held: &mut AddressRecord) -> Result<()> {
     held.last_seen = time(row)?;
     held.last_attempt = time(row)?;
-    held.attempts = row.try_get_u32()?;
+    let attempts = row.try_get_u32()?;
     if row.try_get_u8()? != 0 {
-        held.last_failure = Some(text(row, MAX_FAILURE_BYTES)?);
+        held.set_failures(attempts, text(row, MAX_FAILURE_BYTES)?);
     }
     for average in [&mut held.dial_time, &mut held.latency] {
-        let samples = row.try_get_u32()?;
-        *average = Average::from_parts(Duration::from_micros(row.try_get_u64()?), samples);
+        let samples = u8::try_from(row.try_get_u32()?).map_err(|_| Unreadable)?;
+        *average = Average::from_parts(row.try_get_u64()?, samples);
     }
-    Ok(held)
+    Ok(())
 }
 
 fn skip_channel(row: &mut &[u8]) -> Result<()> {
@@ -257,7 +269,7 @@ pub(super) fn decode_ban(id: &[u8; NodeId::LENGTH], mut row: &[u8]) -> Result<Ba
     };
     let name = text(row, MAX_REASON_BYTES)?;
     // An offence of another version is shown by its reason.
-    let rule = rules().iter().find(|rule| rule.name == &*name);
+    let rule = rules().iter().find(|rule| rule.name == name);
     let reason = text(row, MAX_REASON_BYTES)?;
     let public_key = match row.is_empty() {
         true => None,
@@ -270,7 +282,7 @@ pub(super) fn decode_ban(id: &[u8; NodeId::LENGTH], mut row: &[u8]) -> Result<Ba
         severity,
         offence: rule.map(|rule| rule.offence),
         is_listed: false,
-        reason,
+        reason: reason.into(),
     })
 }
 
@@ -285,13 +297,16 @@ fn features(row: &mut &[u8]) -> Result<Features> {
 }
 
 /// The second 0 is that of an event that has not been.
-fn put_time(row: &mut Vec<u8>, time: Option<UnixSeconds>) {
-    row.put_u64(time.map_or(0, |time| time.0));
+fn put_time(row: &mut Vec<u8>, time: Moment) {
+    row.put_u64(time.time().map_or(0, |time| time.0));
 }
 
-fn time(row: &mut &[u8]) -> Result<Option<UnixSeconds>> {
+fn time(row: &mut &[u8]) -> Result<Moment> {
     let time = row.try_get_u64()?;
-    Ok((time > 0).then_some(UnixSeconds(time)))
+    Ok(match time {
+        0 => Moment::NEVER,
+        time => UnixSeconds(time).into(),
+    })
 }
 
 /// All bounds on items are far below 255.
@@ -317,20 +332,15 @@ fn put_text(row: &mut Vec<u8>, text: &str) {
     put_bytes(row, text.as_bytes());
 }
 
-fn text(row: &mut &[u8], most: usize) -> Result<Arc<str>> {
-    let bytes = slice(row)?;
-    let text = std::str::from_utf8(bytes).map_err(|_| Unreadable)?;
-    Ok(truncate(text, most).into())
+fn text<'a>(row: &mut &'a [u8], most: usize) -> Result<&'a str> {
+    let text = std::str::from_utf8(slice(row)?).map_err(|_| Unreadable)?;
+    Ok(truncate(text, most))
 }
 
 /// What a record holds in bytes has a bound far below 64 KiB.
 fn put_bytes(row: &mut Vec<u8>, bytes: &[u8]) {
     row.put_u16(u16::try_from(bytes.len()).unwrap_or(u16::MAX));
     row.put_slice(bytes);
-}
-
-fn bytes(row: &mut &[u8]) -> Result<Bytes> {
-    slice(row).map(Bytes::copy_from_slice)
 }
 
 fn slice<'a>(row: &mut &'a [u8]) -> Result<&'a [u8]> {
@@ -348,6 +358,9 @@ fn take<const N: usize>(row: &mut &[u8]) -> Result<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
@@ -378,7 +391,7 @@ mod tests {
         peer.merge(&named, NOW);
         peer.is_seed = false;
         peer.source = source;
-        peer.deleted_at = Some(NOW);
+        peer.deleted_at = NOW.into();
         peer.with_agent("dht/1", [Bytes::from_static(b"t/dht/1")])
     }
 

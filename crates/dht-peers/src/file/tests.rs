@@ -208,7 +208,7 @@ fn smaller_directory_keeps_the_newest() {
     file.save_blocking();
     drop(file);
     let limits = DirectoryLimits {
-        proven_bytes: 100_000,
+        proven_bytes: 60_000,
         ..DirectoryLimits::default()
     };
     let small = Directory::with_limits(id(0), limits);

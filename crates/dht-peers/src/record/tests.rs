@@ -3,7 +3,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::test_util::{claim, public_key};
+use crate::{
+    MAX_PROTOCOLS, MAX_USER_AGENT_BYTES,
+    test_util::{claim, public_key},
+};
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 
@@ -44,7 +47,7 @@ fn newer_claim_keeps_operator_addresses() {
     peer.merge(&claimed(11, &[2, 4], Features::NODE), NOW);
     assert_eq!(hosts(&peer), texts(&[1, 2, 4]));
     assert_eq!(
-        peer.addresses()[1].last_seen,
+        peer.addresses()[1].last_seen(),
         Some(NOW),
         "an address named again keeps its history"
     );
@@ -103,10 +106,10 @@ fn unsigned_features_never_overrule_signed_ones() {
 #[test]
 fn peer_heard_again_is_undeleted() {
     let mut peer = claimed(10, &[1], Features::NODE);
-    peer.deleted_at = Some(NOW);
+    peer.deleted_at = NOW.into();
     peer.merge(&claimed(10, &[1], Features::NODE), NOW);
     assert_eq!(peer.deleted_at(), None);
-    peer.deleted_at = Some(NOW);
+    peer.deleted_at = NOW.into();
     peer.seen_at(&address(1).parse().unwrap(), NOW, DialTimes::default());
     assert_eq!(peer.deleted_at(), None);
 }
@@ -161,7 +164,7 @@ fn offline_means_every_address_failed() {
     assert_eq!(peer.offline_since(), Some(NOW));
     peer.seen_at(&address(2).parse().unwrap(), NOW, DialTimes::default());
     assert!(!peer.is_offline());
-    assert_eq!(peer.addresses()[1].attempts, 0);
+    assert_eq!(peer.addresses()[1].attempts(), 0);
 }
 
 #[test]
@@ -169,6 +172,14 @@ fn text_of_a_peer_is_cut() {
     let peer = named(&[]).with_agent(&"a".repeat(80), vec![Bytes::new(); 50]);
     assert_eq!(peer.user_agent().len(), MAX_USER_AGENT_BYTES);
     assert_eq!(peer.protocols().len(), MAX_PROTOCOLS);
+}
+
+/// A directory holds a hundred thousand of each.
+#[test]
+fn records_are_small() {
+    assert_eq!(size_of::<PeerRecord>(), 120);
+    assert_eq!(size_of::<AddressRecord>(), 72);
+    assert_eq!(size_of::<Claim>(), 104);
 }
 
 /// Records of one peer with up to 3 operator's and 3 claimed addresses, so that none has to be cut.

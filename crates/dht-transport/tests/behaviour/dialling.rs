@@ -50,8 +50,8 @@ async fn dial_tries_and_records_each_address() {
     assert_eq!(*connection.address(), b.address);
     let record = a.directory.find(&b.id()).unwrap();
     let dials = record.addresses().iter().map(|known| {
-        let failure = known.last_failure.as_deref().map(str::to_owned);
-        (known.address.clone(), known.last_attempt, failure)
+        let failure = known.last_failure().map(str::to_owned);
+        (known.address.clone(), known.last_attempt(), failure)
     });
     assert_eq!(
         dials.collect::<Vec<_>>(),

@@ -85,9 +85,9 @@ fn entry(api: &Api, record: &PeerRecord, is_connected: bool) -> PeerEntry {
     let order = record.dial_order(now);
     let last_failure = order
         .iter()
-        .filter(|address| address.last_failure.is_some())
-        .max_by_key(|address| address.last_attempt)
-        .and_then(|address| address.last_failure.as_deref());
+        .filter(|address| address.has_failed())
+        .max_by_key(|address| address.last_attempt())
+        .and_then(|address| address.last_failure());
     PeerEntry {
         node_id: *record.node_id(),
         public_key: *record.public_key(),

@@ -35,8 +35,8 @@ fn small() -> Directory {
     Directory::with_limits(
         public_key(0).node_id(),
         DirectoryLimits {
-            proven_bytes: 100_000,
-            heard_of_bytes: 400_000,
+            proven_bytes: 55_000,
+            heard_of_bytes: 230_000,
             max_bans: 5,
         },
     )
