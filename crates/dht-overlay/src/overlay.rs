@@ -356,7 +356,9 @@ impl Overlay {
         let needs_peers = !self.status.is_online() || is_thin;
         self.bootstrap.on_need(needs_peers, view);
         for peer in self.bootstrap.dials(view, rng) {
-            self.dial(peer, view);
+            if !self.pools.is_short(&peer, view.at) {
+                self.dial(peer, view);
+            }
         }
         let names = self.bootstrap.names(view, rng).into_iter();
         self.actions.extend(names.map(OverlayAction::LookUp));

@@ -235,11 +235,13 @@ impl Pools {
         };
         if minimized || self.config.minimize_connections {
             self.forget(&peer);
-            self.cooldown.rest(peer, view.at, view.at + REST);
+            self.cooldown.lasted(&peer);
+            self.cooldown.rest(peer, view.at + REST);
         } else if view.at < since + SHORT {
             self.forget(&peer);
-            self.fail(peer, view, rng);
+            self.cooldown.failed(peer, Known::Short, view.at, rng);
         } else {
+            self.cooldown.lasted(&peer);
             for pool in [&mut self.neighbours, &mut self.random] {
                 if let Some(member) = pool.find_mut(&peer) {
                     member.since = None;
@@ -261,7 +263,7 @@ impl Pools {
         }
         self.forget(&peer);
         if is_local {
-            self.cooldown.rest(peer, view.at, view.at + REST);
+            self.cooldown.rest(peer, view.at + REST);
         } else {
             self.fail(peer, view, rng);
         }
@@ -285,6 +287,11 @@ impl Pools {
         self.random.remove(peer);
         self.challenger.take_if(|id| id == peer);
         self.successor.take_if(|id| id == peer);
+    }
+
+    /// Whether connections to this peer end soon, so that it is left alone: another process may use the key of this node.
+    pub(crate) fn is_short(&self, peer: &NodeId, at: Instant) -> bool {
+        self.cooldown.is_short(peer, at)
     }
 
     /// The nearest node of which this one only heard that would replace a neighbour.

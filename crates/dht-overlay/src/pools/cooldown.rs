@@ -30,8 +30,10 @@ pub(crate) struct Cooldown(BTreeMap<NodeId, Pause>);
 struct Pause {
     /// Failures in a row.
     failures: u32,
-    /// When the first of them was, or the peer was first left alone.
-    since: Instant,
+    /// When the first of them was since the peer was connected.
+    since: Option<Instant>,
+    /// Whether the last of them was a connection that ended soon.
+    is_short: bool,
     until: Instant,
 }
 
@@ -40,6 +42,8 @@ struct Pause {
 pub(crate) enum Known {
     /// It answered before.
     Proven,
+    /// Its connection has just ended, soon after it was made.
+    Short,
     /// Others told of it.
     HeardOf,
     /// This node is offline, so that the failure says nothing of the peer.
@@ -51,40 +55,65 @@ impl Cooldown {
     pub(crate) fn failed(&mut self, peer: NodeId, known: Known, at: Instant, rng: &mut impl Rng) {
         let before = self.0.get(&peer).map_or(0, |pause| pause.failures);
         let (first, longest) = match known {
-            Known::Proven => (FIRST_PAUSE, LONGEST_PAUSE),
+            Known::Proven | Known::Short => (FIRST_PAUSE, LONGEST_PAUSE),
             Known::HeardOf => (FIRST_PAUSE_OF_UNPROVEN, LONGEST_PAUSE_OF_UNPROVEN),
             Known::Outage => (FIRST_PAUSE, LONGEST_PAUSE_OFFLINE),
         };
         let pause = (first * 2_u32.saturating_pow(before.min(16))).min(longest);
-        let until = at + jittered(pause, rng);
-        self.set(peer, before.saturating_add(1), at, until);
+        let since = self.0.get(&peer).and_then(|pause| pause.since);
+        let pause = Pause {
+            failures: before.saturating_add(1),
+            since: since.or(Some(at)),
+            is_short: known == Known::Short,
+            until: at + jittered(pause, rng),
+        };
+        self.set(peer, pause);
     }
 
     /// Leaves a peer alone that did nothing wrong.
-    pub(crate) fn rest(&mut self, peer: NodeId, at: Instant, until: Instant) {
-        let failures = self.0.get(&peer).map_or(0, |pause| pause.failures);
-        self.set(peer, failures, at, until);
+    pub(crate) fn rest(&mut self, peer: NodeId, until: Instant) {
+        let before = self.0.get(&peer);
+        let pause = Pause {
+            failures: before.map_or(0, |pause| pause.failures),
+            since: before.and_then(|pause| pause.since),
+            is_short: before.is_some_and(|pause| pause.is_short),
+            until,
+        };
+        self.set(peer, pause);
     }
 
-    /// The peer is connected. Those that failed when it did are soon tried again.
+    /// The peer is connected. Those that failed when it did are soon tried again. Its failures count until
+    /// [`lasted`](Self::lasted).
     pub(crate) fn recovered(&mut self, peer: &NodeId, at: Instant, rng: &mut impl Rng) {
-        let Some(recovered) = self.0.remove(peer).filter(|it| it.failures > 0) else {
+        let Some(pause) = self.0.get_mut(peer) else {
             return;
         };
-        for pause in self.0.values_mut().filter(|it| it.failures > 0) {
-            let (first, last) = (
-                pause.since.min(recovered.since),
-                pause.since.max(recovered.since),
-            );
-            if last - first <= TOGETHER {
+        pause.until = at;
+        let Some(failed) = pause.since.take() else {
+            return;
+        };
+        for pause in self.0.values_mut() {
+            let is_together = |since: Instant| failed.max(since) - failed.min(since) <= TOGETHER;
+            if pause.since.is_some_and(is_together) {
                 pause.until = pause.until.min(at + jittered(FIRST_PAUSE, rng));
             }
         }
     }
 
-    /// This node was offline: what failed meanwhile says nothing of the peers.
+    /// The peer was connected for a while: its failures are forgotten.
+    pub(crate) fn lasted(&mut self, peer: &NodeId) {
+        self.0.remove(peer);
+    }
+
+    /// This node was offline: dials that failed meanwhile say nothing of the peers.
     pub(crate) fn forgive(&mut self) {
-        self.0.clear();
+        self.0.retain(|_, pause| pause.is_short);
+    }
+
+    /// Whether a peer is left alone because its connections end soon.
+    pub(crate) fn is_short(&self, peer: &NodeId, at: Instant) -> bool {
+        let pause = self.0.get(peer);
+        pause.is_some_and(|pause| pause.is_short && pause.until > at)
     }
 
     /// Peers that are left alone now.
@@ -99,13 +128,7 @@ impl Cooldown {
         ends.filter(|until| *until > at).min()
     }
 
-    fn set(&mut self, peer: NodeId, failures: u32, at: Instant, until: Instant) {
-        let since = self.0.get(&peer).map_or(at, |pause| pause.since);
-        let pause = Pause {
-            failures,
-            since,
-            until,
-        };
+    fn set(&mut self, peer: NodeId, pause: Pause) {
         self.0.insert(peer, pause);
         if self.0.len() > MAX_PEERS {
             let first = self.0.iter().min_by_key(|(_, pause)| pause.until);
@@ -185,6 +208,24 @@ mod tests {
     }
 
     #[test]
+    fn short_connections_forgive_nothing() {
+        let (mut cooldown, mut rng) = (Cooldown::default(), SeededEntropy::new(1).rng());
+        let (start, hour) = (Instant::now(), Duration::from_secs(60 * 60));
+        for _ in 0..12 {
+            cooldown.failed(id(1), Known::Short, start, &mut rng);
+            cooldown.recovered(&id(1), start, &mut rng);
+            assert_eq!(cooldown.peers(start).count(), 0);
+            cooldown.forgive();
+        }
+        cooldown.failed(id(1), Known::Short, start, &mut rng);
+        assert!(cooldown.is_short(&id(1), start));
+        assert!(cooldown.next(start).unwrap() >= start + hour / 2);
+        cooldown.lasted(&id(1));
+        cooldown.failed(id(1), Known::Proven, start, &mut rng);
+        assert!(cooldown.next(start).unwrap() <= start + hour / 60);
+    }
+
+    #[test]
     fn remembered_failures_are_bounded() {
         let (mut cooldown, mut rng) = (Cooldown::default(), SeededEntropy::new(1).rng());
         let at = Instant::now();
@@ -195,6 +236,7 @@ mod tests {
         let one = cooldown.peers(at).next().unwrap();
         cooldown.recovered(&one, at, &mut rng);
         assert_eq!(cooldown.peers(at).count(), MAX_PEERS - 1);
+        cooldown.lasted(&one);
         cooldown.forgive();
         assert_eq!(cooldown.next(at), None);
     }
