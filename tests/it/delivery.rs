@@ -20,13 +20,13 @@ use tokio::{
 };
 
 use crate::net::{
-    Line, LineState, clock, config, connect, each_once, message, nothing_more, number, numbered,
-    receive, receive_numbers, secret, send, socket_address, until, within,
+    Line, LineState, clock, config, connect, each_once, fixed_config, message, nothing_more,
+    number, numbered, receive, receive_numbers, secret, send, socket_address, until, within,
 };
 
-/// A node to be, which asks whoever connects for stored messages.
+/// A node to be, which asks whoever connects for stored messages, and is connected to those only that the test connects it to.
 fn builder(seed: u8) -> Builder {
-    Node::builder(secret(seed)).config(config(true))
+    Node::builder(secret(seed)).config(fixed_config(true))
 }
 
 async fn node(seed: u8) -> Node {

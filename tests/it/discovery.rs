@@ -7,14 +7,15 @@ use dht_node::{Node, SendError, Subscription};
 use dht_outbound::SearchError;
 
 use crate::net::{
-    builder, config, connect, is_connected, message, node, receive, secret, send, until, within,
+    builder, connect, fixed_config, is_connected, message, node, receive, secret, send, until,
+    within,
 };
 
 /// Nodes with these seeds, each connected to the next. They look nobody up: discoveries find peers.
 async fn chain<const N: usize>(seeds: [u8; N]) -> [Node; N] {
     let mut nodes = Vec::new();
     for seed in seeds {
-        let mut config = config(false);
+        let mut config = fixed_config(false);
         config.lookups = false;
         nodes.push(within(builder(seed).config(config).start()).await.unwrap());
     }
@@ -76,7 +77,7 @@ async fn b123_dp09_client_is_found_through_chain() {
 async fn lookup_needs_no_forwarding() {
     let mut nodes = Vec::new();
     for seed in 1..=4 {
-        let mut config = config(false);
+        let mut config = fixed_config(false);
         config.forward = false;
         nodes.push(within(builder(seed).config(config).start()).await.unwrap());
     }

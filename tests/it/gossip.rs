@@ -3,7 +3,9 @@
 use dht_core::{Destination, DropReason, NodeId, SendParams};
 use dht_node::{Acceptance, AttributionProfile, Event, EventStream, Node, Received};
 
-use crate::net::{builder, connect, message, node, receive, send, until, within};
+use crate::net::{
+    builder, connect, fixed_config, fixed_node, message, node, receive, send, until, within,
+};
 
 async fn gossip(from: &Node, text: &'static str) {
     let params = SendParams::builder()
@@ -32,10 +34,11 @@ fn by_text(gossip: Received) -> impl Future<Output = Acceptance> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_accepted_gossip_is_passed_on() {
-    let author = node(1).await;
-    let relay = builder(2).gossip_validator(by_text).relay_gossip(true);
+    let author = fixed_node(1).await;
+    let relay = builder(2).config(fixed_config(false));
+    let relay = relay.gossip_validator(by_text).relay_gossip(true);
     let relay = within(relay.start()).await.unwrap();
-    let reader = node(3).await;
+    let reader = fixed_node(3).await;
     let (mut at_relay, mut at_reader) = (relay.subscribe(), reader.subscribe());
     let mut events = relay.events();
     connect(&author, &relay).await;

@@ -3,7 +3,9 @@
 use dht_core::Destination;
 use dht_node::{MAX_PAYLOAD_BYTES, SendError, SendOptions, SubmitError};
 
-use crate::net::{connect, is_connected, message, node, receive, secret, send, until, within};
+use crate::net::{
+    connect, fixed_node, is_connected, message, node, receive, secret, send, until, within,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn direct_message_names_its_sender() {
@@ -95,7 +97,11 @@ async fn every_subscriber_gets_every_message() {
 /// A broadcast reaches each connected peer once and no peer farther away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn broadcast_reaches_only_direct_peers() {
-    let (alice, bob, carol) = (node(1).await, node(2).await, node(3).await);
+    let (alice, bob, carol) = (
+        fixed_node(1).await,
+        fixed_node(2).await,
+        fixed_node(3).await,
+    );
     connect(&alice, &bob).await;
     connect(&carol, &bob).await;
     let mut inboxes = [&alice, &bob, &carol].map(dht_node::Node::subscribe);
@@ -136,7 +142,11 @@ async fn broadcast_reaches_only_direct_peers() {
 /// A message that is passed on is delivered once on each node, and its further copies are counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rebroadcast_is_delivered_once_per_node() {
-    let (alice, bob, carol) = (node(1).await, node(2).await, node(3).await);
+    let (alice, bob, carol) = (
+        fixed_node(1).await,
+        fixed_node(2).await,
+        fixed_node(3).await,
+    );
     connect(&alice, &bob).await;
     connect(&carol, &bob).await;
     let mut inboxes = [&alice, &bob, &carol].map(dht_node::Node::subscribe);

@@ -67,15 +67,11 @@ pub(crate) fn builder_with(secret: SecretKey) -> Builder {
     Node::builder(secret).config(config(false))
 }
 
-/// Settings of a node on any free port, which asks each peer that connects for stored messages, or does not. It is connected
-/// to those only that the test connects it to.
+/// Settings of a node on any free port, which asks each peer that connects for stored messages, or does not. As the default
+/// node, it connects to all that it hears of.
 pub(crate) fn config(auto_request: bool) -> Config {
     Config {
         listen: vec![any_port()],
-        overlay: OverlayConfig {
-            enabled: false,
-            ..OverlayConfig::default()
-        },
         saf: SafConfig {
             auto_request,
             ..SafConfig::default()
@@ -84,9 +80,26 @@ pub(crate) fn config(auto_request: bool) -> Config {
     }
 }
 
+/// As [`config`], for a node that is connected to those only that the test connects it to.
+pub(crate) fn fixed_config(auto_request: bool) -> Config {
+    Config {
+        overlay: OverlayConfig {
+            enabled: false,
+            ..OverlayConfig::default()
+        },
+        ..config(auto_request)
+    }
+}
+
 /// A running node on any free port.
 pub(crate) async fn node(seed: u8) -> Node {
     within(builder(seed).start()).await.unwrap()
+}
+
+/// As [`node`], connected to those only that the test connects it to: for tests of who is connected to whom, and of lines that fail.
+pub(crate) async fn fixed_node(seed: u8) -> Node {
+    let builder = builder(seed).config(fixed_config(false));
+    within(builder.start()).await.unwrap()
 }
 
 /// Connects `from` to `to` and waits until both know.

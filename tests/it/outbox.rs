@@ -13,8 +13,8 @@ use futures::future::join_all;
 use crate::{
     delivery::held,
     net::{
-        Line, LineState, builder, clock, config, connect, each_once, message, node, number,
-        numbered, receive, receive_numbers, secret, send, until, within,
+        Line, LineState, builder, clock, config, connect, each_once, fixed_config, fixed_node,
+        message, node, number, numbered, receive, receive_numbers, secret, send, until, within,
     },
 };
 
@@ -33,7 +33,8 @@ fn direct_only() -> SendOptions {
 async fn at_home(seed: u8, home: &Path) -> Node {
     let started = async {
         loop {
-            let builder = Node::builder(secret(seed)).config(config(true)).home(home);
+            let builder = Node::builder(secret(seed)).config(fixed_config(true));
+            let builder = builder.home(home);
             match builder.start().await {
                 Ok(node) => return node,
                 Err(_still_open) => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -46,7 +47,7 @@ async fn at_home(seed: u8, home: &Path) -> Node {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copy_in_dead_socket_is_rescued() {
     let home = tempfile::tempdir().unwrap();
-    let (alice, holder) = (node(1).await, node(2).await);
+    let (alice, holder) = (fixed_node(1).await, fixed_node(2).await);
     let bob = at_home(3, home.path()).await;
     let to = *bob.public_key();
     let line = Line::to(&bob, LineState::Open).await;
@@ -502,7 +503,11 @@ async fn short_lived_senders_are_heard() {
 /// Direct sends wait for a recipient that does not read; the answer to a discovery, a control message, leaves at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_sends_delay_no_answer() {
-    let (alice, bob, carol) = (node(1).await, node(2).await, node(3).await);
+    let (alice, bob, carol) = (
+        fixed_node(1).await,
+        fixed_node(2).await,
+        fixed_node(3).await,
+    );
     let line = Line::to(&bob, LineState::Open).await;
     within(alice.connect(&line.peer_address(&bob)))
         .await

@@ -8,7 +8,7 @@ use dht_tests::load::{Kind, Peer, Probe, Traffic};
 use tokio::task::JoinSet;
 
 use crate::net::{
-    Line, LineState, any_port, builder, clock, config, connect, is_connected, message, node,
+    Line, LineState, any_port, builder, clock, config, connect, fixed_node, is_connected, message,
     numbered, receive, secret, send, until, within,
 };
 
@@ -141,7 +141,11 @@ async fn idle_application_delays_no_control_message() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unreading_peer_holds_up_nobody_else() {
     const BYTES: usize = 50 * 1024;
-    let (hub, deaf, well) = (node(1).await, node(2).await, node(3).await);
+    let (hub, deaf, well) = (
+        fixed_node(1).await,
+        fixed_node(2).await,
+        fixed_node(3).await,
+    );
     let line = Line::to(&deaf, LineState::Open).await;
     within(hub.connect(&line.peer_address(&deaf)))
         .await

@@ -4,7 +4,8 @@ use dht_core::{Address, PeerAddress};
 use dht_node::Node;
 
 use crate::net::{
-    Line, LineState, connect, is_connected, message, node, receive, secret, send, until, within,
+    Line, LineState, connect, fixed_node, is_connected, message, node, receive, secret, send,
+    until, within,
 };
 
 /// A node that comes back with its key and port is reachable again.
@@ -69,7 +70,7 @@ async fn restarted_node_knows_its_peers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queued_message_survives_failed_dial() {
-    let (alice, bob) = (node(1).await, node(2).await);
+    let (alice, bob) = (fixed_node(1).await, fixed_node(2).await);
     let line = Line::to(&bob, LineState::ClosesOne).await;
     let mut inbox = bob.subscribe();
     alice.add_peer(&line.peer_address(&bob));

@@ -9,7 +9,7 @@ use dht_node::{
 };
 
 use crate::net::{
-    any_port, config, connect, each_once, message, nothing_more, numbered, receive,
+    any_port, config, connect, each_once, fixed_config, message, nothing_more, numbered, receive,
     receive_numbers, secret, until, within,
 };
 
@@ -58,9 +58,13 @@ async fn send_stored(from: &Node, to: &PublicKey, message: Message) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b124_stored_message_arrives_once() {
     let home = tempfile::tempdir().unwrap();
-    let (alice, bob) = (node(1).await, node(2).await);
+    // One holder, and nobody else to ask.
+    let fixed = |seed| Node::builder(secret(seed)).config(fixed_config(true));
+    let [alice, bob] = [1, 2].map(|seed| within(fixed(seed).start()));
+    let (alice, bob) = (alice.await.unwrap(), bob.await.unwrap());
+    let at_home = || within(fixed(3).home(home.path()).start());
     connect(&alice, &bob).await;
-    let carol = at_home(3, home.path()).await;
+    let carol = at_home().await.unwrap();
     let to = *carol.public_key();
     connect(&carol, &bob).await;
     leave(carol, &bob).await;
@@ -70,7 +74,7 @@ async fn b124_stored_message_arrives_once() {
     }
     assert_eq!(bob.saf_stats().unwrap().rows, 2);
 
-    let carol = at_home(3, home.path()).await;
+    let carol = at_home().await.unwrap();
     let mut events = carol.saf_events().unwrap();
     let mut inbox = carol.subscribe();
     connect(&carol, &bob).await;
@@ -97,7 +101,7 @@ async fn b124_stored_message_arrives_once() {
 
     // In the next life it is not handed over again, whoever asks.
     leave(carol, &bob).await;
-    let carol = at_home(3, home.path()).await;
+    let carol = at_home().await.unwrap();
     let mut inbox = carol.subscribe();
     connect(&carol, &bob).await;
     let round = within(carol.fetch_stored()).await.unwrap();

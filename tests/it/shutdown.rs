@@ -7,7 +7,8 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::Instant;
 
 use crate::net::{
-    Line, LineState, builder, connect, message, node, numbered, receive, send, until, within,
+    Line, LineState, builder, connect, fixed_node, message, node, numbered, receive, send, until,
+    within,
 };
 
 /// Below every other limit that a shutdown could wait for by mistake (30 s and more), and well above its own.
@@ -52,7 +53,12 @@ async fn messages_before_shutdown_arrive() {
 async fn loaded_node_stops_without_a_reader() {
     let busy = within(builder(1).memory_mib(1).start()).await.unwrap();
     let mut inbox = busy.subscribe();
-    let flooders = [node(2).await, node(3).await, node(4).await];
+    // They do not know each other: a search for one that is gone asks whom a node is connected to, for two minutes.
+    let flooders = [
+        fixed_node(2).await,
+        fixed_node(3).await,
+        fixed_node(4).await,
+    ];
     for flooder in &flooders {
         connect(flooder, &busy).await;
     }
@@ -124,7 +130,7 @@ async fn second_shutdown_is_harmless() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn vanished_peer_delays_no_shutdown() {
-    let (alice, bob) = (node(1).await, node(2).await);
+    let (alice, bob) = (fixed_node(1).await, fixed_node(2).await);
     let line = Line::to(&bob, LineState::Open).await;
     let mut inbox = bob.subscribe();
     within(alice.connect(&line.peer_address(&bob)))

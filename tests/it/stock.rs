@@ -3,10 +3,12 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use dht_core::{
-    Address, Entropy as _, Features, Network, NodeIdentity, PeerAddress, SeededEntropy, SharedClock,
+    Address, Entropy as _, Features, MessageType, Network, NodeIdentity, PeerAddress,
+    SeededEntropy, SharedClock,
 };
 use dht_node::{Node, OsEntropy, SendOptions, SendState, StateKind, SystemClock};
 use dht_stack::ByteBudget;
+use dht_tests::frames::message_type;
 use dht_transport::{Config, Transport};
 use tokio::{sync::watch, task::JoinSet};
 
@@ -17,7 +19,7 @@ const TABLE_DELAY: Duration = Duration::from_millis(200);
 
 struct StockPeer {
     address: PeerAddress,
-    /// Messages that were taken.
+    /// Messages of applications that were taken.
     taken: watch::Receiver<u32>,
     _tasks: JoinSet<()>,
 }
@@ -45,6 +47,10 @@ impl StockPeer {
         tasks.spawn(async move {
             let mut waiting = JoinSet::new();
             while let Some(message) = outlets.messages.recv().await {
+                // Full nodes join as well.
+                if message_type(&message.frame) != Some(MessageType::None) {
+                    continue;
+                }
                 let (transport, takes) = (transport.clone(), takes.clone());
                 waiting.spawn(async move {
                     tokio::time::sleep(TABLE_DELAY).await;
@@ -71,7 +77,7 @@ async fn short_lived_senders_reach_stock_peers() {
     const SENDERS: u8 = 20;
     let mut stock = StockPeer::start().await;
     for seed in 0..SENDERS {
-        let sender = Node::builder(secret(seed + 10)).overlay(false).start();
+        let sender = Node::builder(secret(seed + 10)).start();
         let sender = within(sender).await.unwrap();
         sender.add_peer(&stock.address);
         let options = SendOptions {

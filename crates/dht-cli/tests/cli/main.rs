@@ -13,6 +13,7 @@ mod demo;
 mod disk;
 mod home;
 mod inbox;
+mod joining;
 mod output;
 mod saf;
 mod send;
