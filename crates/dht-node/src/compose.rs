@@ -294,7 +294,8 @@ impl Builder {
     /// The onion service, for a node that signs claims.
     #[cfg(feature = "tor")]
     async fn onion(&self) -> Result<Option<Onion>, dht_tor::KeyError> {
-        if self.claim.is_some() {
+        // Without one nothing waits for a thread, so that a run with a seed can be repeated.
+        if self.claim.is_some() || self.config.tor.control.is_none() {
             return Ok(None);
         }
         let home = self.home.as_ref().and_then(crate::home::Home::folder);
