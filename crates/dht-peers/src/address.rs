@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dht_core::{Address, Claim, UnixSeconds};
+use dht_core::{Address, Claim, Host, UnixSeconds};
 
 use crate::moment::Moment;
 
@@ -147,6 +147,15 @@ impl AddressRecord {
     #[must_use]
     pub const fn has_failed(&self) -> bool {
         self.failures.is_some()
+    }
+
+    /// Whether this node knows from others alone where the address leads: the operator did not name it, and no connection
+    /// with it was authenticated. That the peer is proven does not matter, as it may have claimed any address. An address with
+    /// a name always counts as hearsay, because its owner may have the name lead elsewhere at any time.
+    #[must_use]
+    pub fn is_hearsay(&self) -> bool {
+        let is_name = || matches!(self.address.host(), Some(Host::Dns { .. }));
+        !self.is_named && (self.last_seen().is_none() || is_name())
     }
 
     /// The claim that the address comes from, if its owner signed it.
@@ -296,6 +305,22 @@ mod tests {
             },
         );
         record
+    }
+
+    #[test]
+    fn seen_addresses_are_no_hearsay() {
+        let is_hearsay = |mut record: AddressRecord, seen: bool| {
+            if seen {
+                record.seen(NOW, DialTimes::default());
+            }
+            record.is_hearsay()
+        };
+        let ip = || "/ip4/1.2.3.4/tcp/5".parse().unwrap();
+        let name = || "/dns4/a.example.com/tcp/5".parse().unwrap();
+        assert!(is_hearsay(AddressRecord::unsigned(ip()), false));
+        assert!(!is_hearsay(AddressRecord::unsigned(ip()), true));
+        assert!(is_hearsay(AddressRecord::unsigned(name()), true));
+        assert!(!is_hearsay(AddressRecord::named(name()), false));
     }
 
     #[test]

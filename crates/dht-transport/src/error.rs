@@ -53,7 +53,7 @@ pub enum DialError {
     /// The peer is banned.
     #[error("peer is banned")]
     Banned,
-    /// No address, or none that this node can dial.
+    /// No address, or none that this node can dial. Through a proxy it dials no names that strangers chose.
     #[error("no address that can be dialled")]
     NoAddresses,
     /// No address answered; the name of the last one has no address.
@@ -77,7 +77,7 @@ pub enum DialError {
     /// The limit of dials is reached, for the cause of the dial or for its target.
     #[error("too many dials")]
     TooManyDials,
-    /// A peer has this node, which is on a public network, dial an address that leads into a private one.
+    /// This node is on a public network, and an address that strangers chose leads into a private one.
     #[error("the address leads into a private network")]
     PrivateTarget,
     /// The dial was given up: on request, or because the transport shuts down.

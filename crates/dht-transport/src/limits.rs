@@ -41,7 +41,7 @@ pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(15);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Limit of one transport dial through a proxy: an onion service is reached over six relays, which may take most of a
-/// minute. *Setting.*
+/// minute. A dial that a peer causes has [`CONNECT_TIMEOUT`]. *Setting.*
 #[cfg(feature = "socks")]
 pub const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -88,11 +88,11 @@ pub const MAX_OVERLAY_DIALS: usize = 32;
 /// Dials at one time that peers cause; more are refused.
 pub const MAX_PEER_DIALS: usize = 16;
 
-/// Dials at one time that peers cause, and those of the overlay to peers that were only heard of, to one target group, an IPv4
-/// /24 or an IPv6 /48. With more, peers could scan the ports of a host through this node.
+/// Dials at one time, for each [`DialCause`](crate::DialCause), to the untrusted targets of one group, an IPv4 /24, an IPv6 /48
+/// or an onion service. With more, peers could scan the ports of a host through this node.
 pub const MAX_PEER_DIALS_PER_TARGET: usize = 2;
 
-/// Dials of these kinds to one target group.
+/// Dials of this kind to one target group.
 pub const PEER_DIALS_PER_TARGET: Rate = Rate {
     per_second: 1,
     burst: 8,

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     config::Config,
-    connection::{Connection, DialCause, admission::Bounds, listener},
+    connection::{Connection, DialCause, admission::Bounds, listener, targets::Candidate},
     error::{DialError, EnqueueError, StreamError},
     messaging::{Connect, PeerSession, Pushed, Queued, Reply},
     mux::Substream,
@@ -143,8 +143,12 @@ impl Transport {
         if self.state.stopping.is_cancelled() {
             return Err(DialError::Cancelled);
         }
-        let addresses = addresses.to_vec();
-        self.state.dial(key, addresses, DialCause::Operator).await
+        let candidates = addresses.iter().map(|address| Candidate {
+            address: address.clone(),
+            is_untrusted_target: false,
+        });
+        let candidates = candidates.collect();
+        self.state.dial(key, candidates, DialCause::Operator).await
     }
 
     /// As [`dial`](Self::dial), for the [application](DialCause::Application), with the key and the addresses that the

@@ -9,11 +9,13 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{Address, DeliveryError, DialFailure, Priority};
+use dht_core::{Address, DeliveryError, DialFailure, Priority, test_util::NOW};
+use dht_peers::DialTimes;
 use dht_transport::{
     Acceptor, BoxFuture, Config, ConnectionEvent, DialCause, DialError, Medium, Memory, Queued,
     Socket,
 };
+use futures::future::join;
 use support::{Node, Setup, body, identity, peer, soon};
 use tokio::{sync::oneshot, time::sleep};
 
@@ -127,29 +129,66 @@ async fn discoveries_cannot_swarm_one_network() {
     assert_eq!(a.transport.stats().dials, 2);
 }
 
-/// Claims that name the hosts of one network have the overlay dial few of them; peers that this node has met are dialled.
+/// Claims that name the hosts of one network have the overlay and the application dial few of them, also claims of peers
+/// that connected to this node: a key that did is as free as any. Addresses that worked, or that the operator named, are
+/// dialled.
 #[tokio::test(start_paused = true)]
 async fn hearsay_cannot_swarm_one_network() {
+    for cause in [DialCause::Overlay, DialCause::Application] {
+        let memory = Memory::default();
+        let (a, _b) = on_internet(&memory, support::config()).await;
+        let dial = |peer: dht_core::NodeId| {
+            let transport = a.transport.clone();
+            tokio::spawn(async move { transport.dial_for(&peer, cause).await })
+        };
+        for host in 100..120 {
+            let stranger = identity(host.into());
+            let address = [public(7, host)];
+            if host % 2 == 0 {
+                a.hears_of(&stranger, address);
+            } else {
+                a.has_met(&stranger, address);
+            }
+            let _dial = dial(*stranger.node_id());
+        }
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(a.transport.stats().dials, 2, "{cause:?}");
+        for host in 120..124 {
+            let (peer, address) = (identity(host.into()), public(7, host));
+            if host % 2 == 0 {
+                a.knows_at(peer.public_key(), [address]);
+            } else {
+                a.has_met(&peer, [address.clone()]);
+                let id = peer.node_id();
+                a.directory
+                    .mark_seen(id, &address, DialTimes::default(), NOW);
+            }
+            let _dial = dial(*peer.node_id());
+        }
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(a.transport.stats().dials, 6, "{cause:?}");
+    }
+}
+
+/// What has the overlay dial a network does not keep the application from a peer there: also not if it joined a dial of the
+/// overlay that was refused.
+#[tokio::test(start_paused = true)]
+async fn application_outdoes_joined_overlay_dial() {
     let memory = Memory::default();
-    let (a, _b) = on_internet(&memory, support::config()).await;
-    let dial = |peer: dht_core::NodeId| {
-        let transport = a.transport.clone();
-        tokio::spawn(async move { transport.dial_for(&peer, DialCause::Overlay).await })
-    };
-    for host in 100..120 {
+    let (a, b) = on_internet(&memory, support::config()).await;
+    for host in 100..102 {
         let stranger = identity(host.into());
-        a.hears_of(&stranger, public(7, host));
-        let _dial = dial(*stranger.node_id());
+        a.hears_of(&stranger, [public(0, host)]);
+        let (transport, peer) = (a.transport.clone(), *stranger.node_id());
+        tokio::spawn(async move { transport.dial_for(&peer, DialCause::Overlay).await });
     }
     sleep(Duration::from_millis(100)).await;
-    assert_eq!(a.transport.stats().dials, 2);
-    for host in 120..124 {
-        let met = identity(host.into());
-        a.knows_at(met.public_key(), [public(7, host)]);
-        let _dial = dial(*met.node_id());
-    }
-    sleep(Duration::from_millis(100)).await;
-    assert_eq!(a.transport.stats().dials, 6);
+    a.has_met(&b.identity, [public(0, 1)]);
+    let peer = b.id();
+    let overlay = a.transport.dial_for(&peer, DialCause::Overlay);
+    let (overlay, application) = soon(join(overlay, a.transport.dial_known(&peer))).await;
+    assert_eq!(overlay.err(), Some(DialError::TooManyDials));
+    assert!(application.is_ok(), "{application:?}");
 }
 
 /// The answer is delivered, and the connection for it is closed when the peer says nothing more.
@@ -303,6 +342,10 @@ async fn names_of_peers_hurt_nobody() {
         soon(refused).await.unwrap(),
         failed(DialFailure::NoAddresses)
     );
+    let met = identity(121);
+    a.has_met(&met, [name("met.example.com")]);
+    let refused = soon(a.transport.dial_known(met.node_id())).await;
+    assert_eq!(refused.err(), Some(DialError::PrivateTarget));
     assert_eq!(b.transport.stats().inbound, 1, "nobody else came");
     let error = a
         .transport

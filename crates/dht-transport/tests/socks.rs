@@ -6,7 +6,7 @@ mod support;
 use std::{io, net::SocketAddr, time::Duration};
 
 use dht_core::{Address, DeliveryError, DialFailure, Host, Priority};
-use dht_transport::{DialError, ProxyFor};
+use dht_transport::{DialCause, DialError, ProxyFor, UpgradeError};
 use support::{Node, Setup, body, identity, soon};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
@@ -161,6 +161,29 @@ async fn proxy_outage_is_not_the_peers() {
     }
 }
 
+/// A name that strangers chose may lead anywhere behind the proxy; an onion address leads to its service.
+#[tokio::test]
+async fn proxy_gets_no_strangers_names() {
+    let b = Setup::tcp(2).start().await;
+    let mut proxy = Proxy::start(0, socket_of(&b)).await;
+    let a = proxied(proxy.address, ProxyFor::All).await;
+    let name: Address = "/dns4/b.example.com/tcp/5".parse().unwrap();
+    a.has_met(&b.identity, [name.clone()]);
+    for cause in [DialCause::Overlay, DialCause::Application] {
+        let refused = soon(a.transport.dial_for(&b.id(), cause)).await;
+        assert_eq!(refused.err(), Some(DialError::NoAddresses), "{cause:?}");
+    }
+    let c = identity(3);
+    a.has_met(&c, [name, ONION.parse().unwrap()]);
+    let other_key = soon(a.transport.dial_known(c.node_id())).await;
+    assert_eq!(
+        other_key.err(),
+        Some(DialError::Upgrade(UpgradeError::WrongKey))
+    );
+    assert!(proxy.asked.recv().await.unwrap().0.ends_with(".onion"));
+    assert!(proxy.asked.try_recv().is_err());
+}
+
 /// Without a proxy nobody dials an onion address.
 #[tokio::test]
 async fn onions_need_a_proxy() {
@@ -182,4 +205,19 @@ async fn silent_proxy_is_given_up() {
     let onion = ONION.parse().unwrap();
     let refused = soon(a.transport.dial(identity(2).public_key(), &[onion])).await;
     assert_eq!(refused.err(), Some(DialError::ConnectTimeout));
+}
+
+/// A peer holds no place for longer by having this node dial through a proxy.
+#[tokio::test]
+async fn peers_wait_less_for_proxy() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut setup = Setup::tcp(1);
+    setup.config.proxy = Some(silent.local_addr().unwrap());
+    setup.config.proxy_connect_timeout = Duration::from_secs(3_600);
+    setup.config.connect_timeout = Duration::from_millis(50);
+    let a = setup.start().await;
+    let b = identity(2);
+    a.has_met(&b, [ONION.parse().unwrap()]);
+    let given_up = soon(a.transport.dial_for(b.node_id(), DialCause::Peer)).await;
+    assert_eq!(given_up.err(), Some(DialError::ConnectTimeout));
 }

@@ -6,18 +6,21 @@ use crate::limits;
 
 /// Part of the node on whose behalf a peer is dialled. Each has a share of the dials at one time, of the connections, and
 /// of the name lookups, so that none keeps the others out.
+///
+/// An address is an untrusted target if [nobody but peers](dht_peers::AddressRecord::is_hearsay) names it, unless the operator
+/// dials, and for `Peer` always. From a public network such a dial reaches no private one; each target, and each group of
+/// them, is dialled [sparingly](crate::limits::PEER_DIALS_PER_TARGET); and through a proxy no name is dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DialCause {
     /// The operator: configured peers, and commands.
     Operator,
     /// A message or a search of the application.
     Application,
-    /// This node's own place in the network: joins, searches, requests for stored messages. A dial to a peer that was only
-    /// heard of is held to the limits for its target that dials of `Peer` have.
+    /// This node's own place in the network: joins, searches, requests for stored messages.
     Overlay,
     /// A message of a peer, which this node answers or passes on. The peer chose the target, so such a dial tries one
-    /// address once, reaches no private network from a public one, and counts for the source group of its target as an
-    /// inbound connection does; the connection is closed when the peer has no further use for it.
+    /// address once, and counts for the source group of its target as an inbound connection does; the connection is closed
+    /// when the peer has no further use for it.
     Peer,
 }
 

@@ -21,7 +21,7 @@ use super::{
     cause::DialCause,
     dials::{Outcome, Pending},
     handle::{Connection, Origin},
-    targets::{TargetPlace, Targets, first_of},
+    targets::{Candidate, TargetPlace, Targets, first_of},
     upgrade::{Upgrade, Upgraded},
 };
 use crate::{
@@ -45,16 +45,23 @@ impl State {
         let record = directory.find(peer).ok_or(DialError::UnknownPeer)?;
         let key = record.public_key().decode();
         let key = key.map_err(|_| DialError::UnknownPeer)?;
-        let addresses = record.dial_order(clock.now());
-        let addresses = addresses.into_iter().map(|known| known.address.clone());
-        self.dial(&key, addresses.collect(), cause).await
+        let candidates = record.dial_order(clock.now()).into_iter();
+        let candidates = candidates.map(|known| Candidate {
+            address: known.address.clone(),
+            is_untrusted_target: match cause {
+                DialCause::Operator => false,
+                DialCause::Application | DialCause::Overlay => known.is_hearsay(),
+                DialCause::Peer => true,
+            },
+        });
+        self.dial(&key, candidates.collect(), cause).await
     }
 
     /// A connection to the holder of `key`: the live one, or a new one over the first address that works.
     pub(crate) async fn dial(
         self: &Arc<Self>,
         key: &PublicKey,
-        addresses: Vec<Address>,
+        candidates: Vec<Candidate>,
         cause: DialCause,
     ) -> Outcome {
         if key == self.upgrade.identity.public_key() {
@@ -68,10 +75,10 @@ impl State {
             if self.upgrade.is_banned(key) {
                 return Err(DialError::Banned);
             }
-            let (joined, outcome) = self.pending(key, &addresses, cause)?;
+            let (joined, outcome) = self.pending(key, &candidates, cause)?;
             match outcome.until(Option::clone).await {
-                // It tried less than a dial of this cause does.
-                Err(_) if joined == DialCause::Peer && cause != DialCause::Peer => {}
+                // It had narrower limits than a dial of this cause.
+                Err(_) if cause < joined => {}
                 outcome => return outcome.map(|connection| used_for(connection, cause)),
             }
         }
@@ -81,7 +88,7 @@ impl State {
     fn pending(
         self: &Arc<Self>,
         key: &PublicKey,
-        addresses: &[Address],
+        candidates: &[Candidate],
         cause: DialCause,
     ) -> Result<(DialCause, Watch<Option<Outcome>>), DialError> {
         let peer = key.node_id();
@@ -98,11 +105,9 @@ impl State {
         let task = Dial {
             state: Arc::clone(self),
             cause,
-            is_led: cause == DialCause::Peer
-                || cause == DialCause::Overlay && !self.is_proven(&peer),
             key: *key,
             peer,
-            addresses: addresses.to_vec(),
+            candidates: candidates.to_vec(),
             spoken: Arc::clone(&spoken),
             turn: tokio::sync::Mutex::default(),
         };
@@ -118,13 +123,6 @@ impl State {
     }
 }
 
-impl State {
-    fn is_proven(&self, peer: &NodeId) -> bool {
-        let known = self.upgrade.directory.find(peer);
-        known.is_some_and(|known| known.is_proven())
-    }
-}
-
 /// A connection that this node uses for more than an answer stays open.
 fn used_for(connection: Arc<Connection>, cause: DialCause) -> Arc<Connection> {
     if cause != DialCause::Peer {
@@ -137,11 +135,9 @@ fn used_for(connection: Arc<Connection>, cause: DialCause) -> Arc<Connection> {
 struct Dial {
     state: Arc<State>,
     cause: DialCause,
-    /// Whether strangers chose the addresses: a peer caused the dial, or it is the overlay's to a peer that was only heard of.
-    is_led: bool,
     key: PublicKey,
     peer: NodeId,
-    addresses: Vec<Address>,
+    candidates: Vec<Candidate>,
     spoken: Arc<AtomicBool>,
     /// Held by the attempt that may let the peer have a connection.
     turn: tokio::sync::Mutex<()>,
@@ -195,8 +191,8 @@ impl Dial {
             DialCause::Peer => 1,
             _ => MAX_DIAL_ADDRESSES,
         };
-        let served = |address: &&Address| Targets::serves(&state.media, address);
-        let candidates: Vec<_> = self.addresses.iter().filter(served).take(most).collect();
+        let served = |candidate: &&Candidate| Targets::serves(&state.media, candidate);
+        let candidates: Vec<_> = self.candidates.iter().filter(served).take(most).collect();
         let mut waiting = candidates.into_iter();
         let _place = (state.dials.place(self.cause, state.config.connect_timeout)).await?;
         let slot = state.admission.admit_dial(self.cause);
@@ -206,7 +202,7 @@ impl Dial {
         loop {
             if running.is_empty() {
                 match waiting.next() {
-                    Some(address) => running.push(self.address(address)),
+                    Some(candidate) => running.push(self.candidate(candidate)),
                     None => return Err(error),
                 }
             }
@@ -237,25 +233,30 @@ impl Dial {
                     }
                 }
                 () = sleep(state.config.dial_stagger), if waiting.len() > 0 => {
-                    if let Some(address) = waiting.next() {
-                        running.push(self.address(address));
+                    if let Some(candidate) = waiting.next() {
+                        running.push(self.candidate(candidate));
                     }
                 }
             }
         }
     }
 
-    async fn address<'a>(
+    async fn candidate<'a>(
         &'a self,
-        address: &'a Address,
+        candidate: &'a Candidate,
     ) -> (&'a Address, Instant, Result<Reached, DialError>) {
         let started = Instant::now();
-        (address, started, self.reach(address).await)
+        (&candidate.address, started, self.reach(candidate).await)
     }
 
-    async fn reach(&self, address: &Address) -> Result<Reached, DialError> {
+    async fn reach(&self, candidate: &Candidate) -> Result<Reached, DialError> {
         let state = &self.state;
-        let connected = timeout(state.config.connect_limit(address), self.connect(address));
+        let limit = match self.cause {
+            // An onion service that does not answer soon holds up a place that others wait for.
+            DialCause::Peer => state.config.connect_timeout,
+            _ => state.config.connect_limit(&candidate.address),
+        };
+        let connected = timeout(limit, self.connect(candidate));
         let (socket, target, _place) = connected.await.map_err(|_| DialError::ConnectTimeout)??;
         let source = state.admission.source_of(&target);
         let socket = socket.counted(Arc::clone(&state.wire));
@@ -276,19 +277,20 @@ impl Dial {
     /// A socket to the first target behind an address that answers.
     async fn connect(
         &self,
-        address: &Address,
+        candidate: &Candidate,
     ) -> Result<(Socket, Address, Option<TargetPlace>), DialError> {
         let state = &self.state;
-        let resolved = (state.targets).resolve(&state.media, address, self.cause, self.is_led);
+        let resolved = (state.targets).resolve(&state.media, candidate, self.cause);
         let targets = resolved.await.inspect_err(|error| {
             if *error == DialError::PrivateTarget {
                 metrics::dial_refused(self.cause, "private_target");
             }
         })?;
         let place = match targets.first() {
-            Some(target) if self.is_led => {
+            Some(target) if candidate.is_untrusted_target => {
                 let source = state.admission.source_of(target);
-                let place = (state.targets).claim(target, source, state.upgrade.clock.now());
+                let now = state.upgrade.clock.now();
+                let place = (state.targets).claim(target, self.cause, source, now);
                 Some(place.ok_or_else(|| {
                     metrics::dial_refused(self.cause, "dials_of_target");
                     DialError::TooManyDials

@@ -27,35 +27,45 @@ use crate::{
     tasks::Panics,
 };
 
-/// Resolves addresses, and holds the dials to which strangers lead to their limits for each target.
+/// Resolves addresses, and holds the dials of untrusted targets to their limits for each target.
 pub(crate) struct Targets {
     names: Names,
-    /// Whether targets in private networks are refused to peers.
+    /// Whether untrusted targets in private networks are refused.
     is_public: bool,
-    rates: TokenBuckets<TargetGroup>,
+    rates: TokenBuckets<(DialCause, TargetGroup)>,
     busy: Arc<Mutex<Busy>>,
 }
 
+/// An address that a dial may try.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) address: Address,
+    /// Whether strangers chose the address: nobody but peers names it, or a peer caused the dial.
+    pub(crate) is_untrusted_target: bool,
+}
+
 /// A range of targets: the first 24 bits of an IPv4 address, the first 48 of an IPv6 address, which is what one
-/// customer may have of it.
+/// customer may have of it, or the key of an onion service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum TargetGroup {
     V4([u8; 3]),
     V6([u8; 6]),
+    Onion([u8; 32]),
 }
 
-/// Targets of the dials under way to which strangers lead.
+/// Untrusted targets of the dials under way. Those of one cause do not count for another: nobody uses up what the
+/// application may dial by having this node answer.
 #[derive(Default)]
 struct Busy {
-    sockets: HashSet<Address>,
-    groups: HashMap<TargetGroup, usize>,
+    sockets: HashSet<(DialCause, Address)>,
+    groups: HashMap<(DialCause, TargetGroup), usize>,
 }
 
-/// The right of a dial to which strangers lead to use its target, until dropped.
+/// The right of a dial to use an untrusted target, until dropped.
 pub(crate) struct TargetPlace {
     busy: Arc<Mutex<Busy>>,
-    target: Address,
-    group: Option<TargetGroup>,
+    socket: (DialCause, Address),
+    group: Option<(DialCause, TargetGroup)>,
 }
 
 // === impl Targets ===
@@ -75,11 +85,15 @@ impl Targets {
         }
     }
 
-    /// Whether an address can be dialled, by itself or by the addresses of its name.
-    pub(crate) fn serves(media: &Media, address: &Address) -> bool {
-        media.serves(address)
-            || name_of(address)
-                .is_some_and(|name| media.serves(&Address::tcp([0, 0, 0, 0].into(), name.port)))
+    /// Whether an address can be dialled, by itself or by the addresses of its name. An untrusted name is looked up by this
+    /// machine or not at all: where a proxy has it lead can be held to no limit.
+    pub(crate) fn serves(media: &Media, candidate: &Candidate) -> bool {
+        let served = media.serves(&candidate.address);
+        match name_of(&candidate.address) {
+            Some(_) if served => !candidate.is_untrusted_target,
+            Some(name) => media.serves(&Address::tcp([0, 0, 0, 0].into(), name.port)),
+            None => served,
+        }
     }
 
     /// The addresses behind an address, each once, in the order in which they are tried. A medium that takes names gets
@@ -87,13 +101,16 @@ impl Targets {
     pub(crate) async fn resolve(
         &self,
         media: &Media,
-        address: &Address,
+        candidate: &Candidate,
         cause: DialCause,
-        is_led: bool,
     ) -> Result<Vec<Address>, DialError> {
+        let Candidate {
+            address,
+            is_untrusted_target,
+        } = candidate;
         let name = name_of(address).filter(|_| !media.serves(address));
         let Some(Name { kind, name, port }) = name else {
-            return self.allowed(vec![address.clone()], is_led);
+            return self.allowed(vec![address.clone()], *is_untrusted_target);
         };
         let found = self.names.lookup(name, cause).await;
         let found = found.map_err(|_| DialError::Lookup)?;
@@ -108,12 +125,16 @@ impl Targets {
             return Err(DialError::Lookup);
         }
         targets.truncate(MAX_RESOLVED_ADDRESSES);
-        self.allowed(targets, is_led)
+        self.allowed(targets, *is_untrusted_target)
     }
 
-    /// What a dial may use of its targets: strangers lead this node to one, which is not private.
-    fn allowed(&self, mut targets: Vec<Address>, is_led: bool) -> Result<Vec<Address>, DialError> {
-        if is_led {
+    /// What a dial may use of the targets behind one address: of untrusted ones the first that is not private.
+    fn allowed(
+        &self,
+        mut targets: Vec<Address>,
+        is_untrusted_target: bool,
+    ) -> Result<Vec<Address>, DialError> {
+        if is_untrusted_target {
             if self.is_public {
                 targets.retain(Address::is_public);
             }
@@ -125,30 +146,32 @@ impl Targets {
         Ok(targets)
     }
 
-    /// A place for a dial to which strangers lead: no other to the same socket is under way, few to its group, and few were
-    /// a moment ago. A target without a `source` counts for no group.
+    /// A place for a dial of an untrusted target: no other of its cause to the same socket is under way, few to its group, and
+    /// few were a moment ago. An IP address without a `source` counts for no group.
     pub(crate) fn claim(
         &self,
         target: &Address,
+        cause: DialCause,
         source: Option<SourceGroup>,
         now: UnixSeconds,
     ) -> Option<TargetPlace> {
-        let group = source.and_then(|_| TargetGroup::of(target));
+        let group = TargetGroup::of(target, source).map(|group| (cause, group));
+        let socket = (cause, target.clone());
         let mut busy = self.busy.lock();
         let held = group.and_then(|group| busy.groups.get(&group));
         if held.is_some_and(|held| *held >= MAX_PEER_DIALS_PER_TARGET)
-            || busy.sockets.contains(target)
+            || busy.sockets.contains(&socket)
             || !group.is_none_or(|group| self.rates.try_take(&group, 0, now.0))
         {
             return None;
         }
-        busy.sockets.insert(target.clone());
+        busy.sockets.insert(socket.clone());
         if let Some(group) = group {
             *busy.groups.entry(group).or_default() += 1;
         }
         Some(TargetPlace {
             busy: Arc::clone(&self.busy),
-            target: target.clone(),
+            socket,
             group,
         })
     }
@@ -157,7 +180,7 @@ impl Targets {
 impl Drop for TargetPlace {
     fn drop(&mut self) {
         let mut busy = self.busy.lock();
-        busy.sockets.remove(&self.target);
+        busy.sockets.remove(&self.socket);
         if let Some(group) = self.group
             && let Some(held) = busy.groups.get_mut(&group)
         {
@@ -170,11 +193,16 @@ impl Drop for TargetPlace {
 }
 
 impl TargetGroup {
-    fn of(target: &Address) -> Option<Self> {
-        let Some(Host::Ip(ip, _)) = target.host() else {
-            return None;
-        };
-        Some(match ip.to_canonical() {
+    fn of(target: &Address, source: Option<SourceGroup>) -> Option<Self> {
+        match target.host()? {
+            Host::Ip(ip, _) => source.map(|_| Self::of_ip(ip)),
+            Host::Onion3 { address, .. } => address.first_chunk().copied().map(Self::Onion),
+            _ => None,
+        }
+    }
+
+    const fn of_ip(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
             IpAddr::V4(ip) => {
                 let [a, b, c, _] = ip.octets();
                 Self::V4([a, b, c])
@@ -183,7 +211,7 @@ impl TargetGroup {
                 let [a, b, c, d, e, f, ..] = ip.octets();
                 Self::V6([a, b, c, d, e, f])
             }
-        })
+        }
     }
 }
 
@@ -253,11 +281,15 @@ mod tests {
     async fn resolved(
         targets: &Targets,
         text: &str,
-        cause: DialCause,
+        is_untrusted_target: bool,
     ) -> Result<Vec<String>, DialError> {
         let media = Media(Vec::new());
-        let (address, is_led) = (address(text), cause == DialCause::Peer);
-        let found = targets.resolve(&media, &address, cause, is_led).await?;
+        let candidate = Candidate {
+            address: address(text),
+            is_untrusted_target,
+        };
+        let cause = DialCause::Application;
+        let found = targets.resolve(&media, &candidate, cause).await?;
         Ok(found.iter().map(ToString::to_string).collect())
     }
 
@@ -283,26 +315,23 @@ mod tests {
 
     /// A name that a peer chose leads into no private network of a public node, also when it resolves into one.
     #[tokio::test]
-    async fn private_targets_are_refused_peers() {
-        use DialCause::{Application, Operator, Overlay, Peer};
+    async fn untrusted_private_targets_are_refused() {
         let found = &["10.0.0.1", "::ffff:127.0.0.1", "203.0.113.5", "203.0.113.6"];
         let public = targets(true, found);
         let name = "/dns4/node.example.com/tcp/5";
         assert_eq!(
-            resolved(&public, name, Peer).await,
+            resolved(&public, name, true).await,
             Ok(vec!["/ip4/203.0.113.5/tcp/5".to_owned()])
         );
-        for cause in [Operator, Application, Overlay] {
-            assert_eq!(resolved(&public, name, cause).await.unwrap().len(), 4);
-        }
+        assert_eq!(resolved(&public, name, false).await.unwrap().len(), 4);
         let inside = targets(true, &["192.168.1.1"]);
         for text in [name, "/ip4/127.0.0.1/tcp/5"] {
-            let refused = resolved(&inside, text, Peer).await;
+            let refused = resolved(&inside, text, true).await;
             assert_eq!(refused, Err(DialError::PrivateTarget));
         }
         let local = targets(false, found);
         assert_eq!(
-            resolved(&local, name, Peer).await,
+            resolved(&local, name, true).await,
             Ok(vec!["/ip4/10.0.0.1/tcp/5".to_owned()])
         );
     }
@@ -318,7 +347,7 @@ mod tests {
                 "203.0.113.5",
             ],
         );
-        let found = |text| resolved(&same, text, DialCause::Operator);
+        let found = |text| resolved(&same, text, false);
         let both = ["/ip4/203.0.113.5/tcp/5", "/ip6/2001:db8::1/tcp/5"];
         assert_eq!(found("/dns/node.example.com/tcp/5").await.unwrap(), both);
         assert_eq!(
@@ -331,11 +360,16 @@ mod tests {
     #[test]
     fn dials_of_one_network_are_few() {
         let targets = targets(true, &[]);
-        let claim = |text: &str, now| {
+        let claim_for = |cause, text: &str, now| {
             let target = address(text);
-            targets.claim(&target, SourceGroup::of(&target), now)
+            targets.claim(&target, cause, SourceGroup::of(&target), now)
         };
+        let claim = |text: &str, now| claim_for(DialCause::Peer, text, now);
         let first = claim("/ip4/203.0.113.1/tcp/1", NOW).unwrap();
+        assert!(
+            claim_for(DialCause::Application, "/ip4/203.0.113.1/tcp/1", NOW).is_some(),
+            "another cause"
+        );
         assert!(
             claim("/ip4/203.0.113.1/tcp/1", NOW).is_none(),
             "same socket"
@@ -355,9 +389,21 @@ mod tests {
         assert!(busy.sockets.is_empty() && busy.groups.is_empty());
     }
 
+    /// Of one onion service, as of one network, few ports are dialled.
+    #[test]
+    fn one_onion_service_is_one_target() {
+        let targets = targets(true, &[]);
+        let claim = |text: &str| targets.claim(&address(text), DialCause::Peer, None, NOW);
+        let onion = "/onion3/vww6ybal4bd7szmgncyruucpgfkqahzddi37ktceo3ah7ngmcopnpyyd";
+        let dials: Vec<_> = (1..10)
+            .filter_map(|port| claim(&format!("{onion}:{port}")))
+            .collect();
+        assert_eq!(dials.len(), MAX_PEER_DIALS_PER_TARGET);
+    }
+
     #[test]
     fn one_ipv6_site_is_one_target() {
-        let of = |text: &str| TargetGroup::of(&address(text));
+        let of = |text: &str| TargetGroup::of(&address(text), SourceGroup::of(&address(text)));
         assert_eq!(
             of("/ip6/2001:db8:1:2::1/tcp/1"),
             of("/ip6/2001:db8:1:f00::9/tcp/1")

@@ -14,7 +14,9 @@ use dht_core::{
     Address, AddressPolicy, Claim, Entropy, Features, ManualClock, Network, NodeId, NodeIdentity,
     PublicKey, SecretKey, SeededEntropy, Severity, test_util::NOW,
 };
-use dht_peers::{Ban, Directory, InboundFrame, PeerRecord, policy::Offence, test_util::BanLog};
+use dht_peers::{
+    Ban, Directory, InboundFrame, NetGroup, PeerRecord, policy::Offence, test_util::BanLog,
+};
 use dht_stack::ByteBudget;
 use dht_transport::{
     Builder, Config, ConnectionEvent, IdentityRules, InboundStream, Medium, Memory, Outlets, Tcp,
@@ -169,19 +171,16 @@ impl Node {
         self.directory.add_or_update(record, NOW);
     }
 
-    /// Makes a peer heard of here, by its claim of this address.
-    pub fn hears_of(&self, peer: &NodeIdentity, address: Address) {
-        let mut rng = SeededEntropy::new(1).rng();
-        let key = *peer.public_key();
-        let claim = Claim::sign(
-            peer.secret_key(),
-            vec![address],
-            Features::NODE,
-            NOW,
-            &mut rng,
-        );
-        let record = PeerRecord::from_claim(key, Arc::new(claim), NOW);
+    /// Makes a peer heard of here, by its claim of these addresses.
+    pub fn hears_of(&self, peer: &NodeIdentity, addresses: impl IntoIterator<Item = Address>) {
+        let record = claimed(peer, addresses);
         self.directory.hear(record, &self.id(), NOW);
+    }
+
+    /// Makes a peer known here that has connected, and claims these addresses.
+    pub fn has_met(&self, peer: &NodeIdentity, addresses: impl IntoIterator<Item = Address>) {
+        let record = claimed(peer, addresses);
+        self.directory.authenticated(record, NetGroup::Unknown, NOW);
     }
 
     /// Bans a peer here for an hour.
@@ -229,6 +228,14 @@ impl Node {
             .await
             .unwrap_or_else(|_| panic!("tasks remain: {:?}", self.transport.stats()));
     }
+}
+
+fn claimed(peer: &NodeIdentity, addresses: impl IntoIterator<Item = Address>) -> PeerRecord {
+    let mut rng = SeededEntropy::new(1).rng();
+    let addresses = addresses.into_iter().collect();
+    let secret = peer.secret_key();
+    let claim = Claim::sign(secret, addresses, Features::NODE, NOW, &mut rng);
+    PeerRecord::from_claim(*peer.public_key(), Arc::new(claim), NOW)
 }
 
 /// A generous limit, so that a hang fails and a slow machine does not.
