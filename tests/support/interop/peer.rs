@@ -336,7 +336,12 @@ impl Peer {
             .iter()
             .filter(|hash| !arrived.contains_key(*hash))
             .count();
-        waited.with_context(|| format!("{missing} of {} are missing: {send:?}", send.count))?;
+        waited.with_context(|| {
+            format!(
+                "{missing} of {} are missing at {:?}: {send:?}",
+                send.count, self.role
+            )
+        })?;
         let twice = expected
             .iter()
             .filter(|hash| arrived.get(*hash) != Some(&1))
