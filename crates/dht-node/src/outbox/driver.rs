@@ -45,8 +45,8 @@ pub(crate) struct Driver {
     messages: Messages,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     listings: Listings,
-    /// Messages to be withdrawn that are not known yet. Bounded by the rows of the spool.
-    withdrawn: BTreeMap<EntryId, watch::Sender<Option<bool>>>,
+    /// Messages to be withdrawn that are not known yet, and whom to tell. Bounded by the calls of `Node::withdraw` under way.
+    withdrawn: BTreeMap<EntryId, Vec<watch::Sender<Option<bool>>>>,
     /// Messages that are settled, while the spool could not write that down. They are kept, so that no listing takes them up
     /// again, and written at the next clean-up. Bounded by the rows of the spool.
     unwritten: BTreeSet<EntryId>,
@@ -176,8 +176,8 @@ impl Driver {
                         tracing::warn!(%error, id, "an entry of the outbox cannot be read")
                     }
                 }
-                if let Some(answer) = self.withdrawn.remove(&id) {
-                    self.withdraw(id, &answer);
+                if let Some(answers) = self.withdrawn.remove(&id) {
+                    self.withdraw(id, &answers);
                 }
                 self.end_listing();
             }
@@ -273,10 +273,10 @@ impl Driver {
         }
         for (id, answer) in signals.withdrawn {
             if self.messages.contains(id) {
-                self.withdraw(id, &answer);
+                self.withdraw(id, &[answer]);
             } else {
                 // Its caller waits for room in the channel, or has given up.
-                self.withdrawn.insert(id, answer);
+                self.withdrawn.entry(id).or_default().push(answer);
                 self.find(id);
             }
         }
@@ -309,13 +309,15 @@ impl Driver {
         });
     }
 
-    fn withdraw(&mut self, id: EntryId, answer: &watch::Sender<Option<bool>>) {
+    fn withdraw(&mut self, id: EntryId, answers: &[watch::Sender<Option<bool>>]) {
         let tracked = self.messages.get(id);
         let is_withdrawn = tracked.is_some_and(|tracked| tracked.sending.can_be_withdrawn());
         if is_withdrawn {
             self.fail(id, "withdrawn");
         }
-        answer.send_replace(Some(is_withdrawn));
+        for answer in answers {
+            answer.send_replace(Some(is_withdrawn));
+        }
     }
 
     fn on_tick(&mut self, clean_up: bool) {

@@ -158,7 +158,7 @@ impl Messages {
         change: impl FnOnce(&mut Sending) -> T,
     ) -> Option<T> {
         let sending = &mut self.all.get_mut(&id)?.sending;
-        let was_busy = sending.is_reaching_recipient();
+        let was_busy = sending.is_busy();
         let was_writing = sending.is_writing_direct();
         let value = change(sending);
         let written = match sending.is_writing_direct() {
@@ -166,7 +166,7 @@ impl Messages {
             _ => None,
         };
         let recipient = *sending.recipient();
-        match (was_busy, sending.is_reaching_recipient()) {
+        match (was_busy, sending.is_busy()) {
             (false, true) => self.busy.send_modify(|busy| *busy += 1),
             (true, false) => self.busy.send_modify(|busy| *busy -= 1),
             _ => {}

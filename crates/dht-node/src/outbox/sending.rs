@@ -122,10 +122,11 @@ impl Sending {
         matches!(self.phase, Phase::Trying(_))
     }
 
-    /// Whether the copy for the recipient is being written or its receipt is awaited.
-    pub(super) const fn is_reaching_recipient(&self) -> bool {
+    /// Whether copies are being written, or about to be, or the receipt of the recipient is awaited: a node that ends waits
+    /// for that.
+    pub(super) fn is_busy(&self) -> bool {
         match &self.phase {
-            Phase::Trying(attempt) => attempt.is_reaching_recipient(),
+            Phase::Trying(attempt) => attempt.is_busy(),
             _ => false,
         }
     }

@@ -72,9 +72,10 @@ impl Attempt {
         }
     }
 
-    /// Whether the copy for the recipient is being written or its receipt is awaited.
-    pub(super) const fn is_reaching_recipient(&self) -> bool {
-        matches!(self.direct, Direct::Running | Direct::Asking(_)) && !self.asked_holders
+    /// Whether copies are being written, or about to be, or the receipt of the recipient is awaited.
+    pub(super) fn is_busy(&self) -> bool {
+        let awaits_receipt = matches!(self.direct, Direct::Asking(_)) && !self.asked_holders;
+        awaits_receipt || self.is_writing()
     }
 
     /// Whether the copy for the recipient is being written, and holders have not been asked yet.

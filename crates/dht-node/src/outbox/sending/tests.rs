@@ -226,6 +226,15 @@ fn copy_before_hang_up_is_sent() {
         except: vec![],
     };
     assert_eq!(actions, [copies, Action::Search]);
+    // It may as well have died in the socket: a node that ends waits for the copies of holders.
+    assert!(sending.is_busy());
+    sending.handle(Event::Chosen(vec![id(2)]), at(0));
+    assert!(sending.is_busy());
+    sending.handle(
+        Event::Holder(id(2), Copy::Written { receipts: true }),
+        at(0),
+    );
+    assert!(!sending.is_busy());
 }
 
 #[test]
