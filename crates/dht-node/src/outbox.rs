@@ -1,7 +1,8 @@
 //! The way out of messages to one recipient: each is kept until its recipient has it, holders store it, or its time to
 //! live is over.
 //!
-//! `sending.rs` decides what is done for one message, `driver.rs` does it for all: `messages.rs` holds them and their timers,
+//! `sending.rs` decides what is done for one message, `driver.rs` does it for all: `driver/record.rs` writes down and tells what
+//! became of them, `messages.rs` holds them and their timers,
 //! `actions.rs` is what attempts do over the network.
 
 mod actions;

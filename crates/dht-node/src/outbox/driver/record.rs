@@ -1,0 +1,144 @@
+//! What is written down of a message, and what its callers are told: the end of a message only once the spool has it.
+
+use dht_spool::{EntryId, SendState, SpoolError, Transition};
+use dht_stack::off_thread;
+
+use super::{Done, Driver};
+use crate::outbox::delivery::Progress;
+
+impl Driver {
+    /// Brings timer, memory and watchers in step with the state of a message.
+    pub(super) fn settle(&mut self, id: EntryId) {
+        self.messages.settle(id);
+        if let Some(tracked) = self.messages.get(id) {
+            self.news(id, |told| told.go_on(&tracked.sending));
+        }
+    }
+
+    /// Tells what is written down of a message.
+    pub(super) fn tell(&self, id: EntryId, written: Progress) {
+        self.news(id, |told| told.advance(written));
+    }
+
+    /// Tells the end of a message that could not be written down, if it claims nothing of the recipient or of holders.
+    fn tell_unwritten(&self, id: EntryId) {
+        if let Some(tracked) = self.messages.get(id)
+            && let SendState::Failed { .. } | SendState::Expired = tracked.sending.state()
+        {
+            self.tell(id, Progress::of(&tracked.sending));
+        }
+    }
+
+    fn news(&self, id: EntryId, change: impl FnOnce(&mut Progress) -> bool) {
+        if let Some(progress) = self.shared.live.lock().get(&id) {
+            progress.send_if_modified(change);
+        }
+    }
+
+    /// Writes down how far a message got, as it is now.
+    pub(super) fn persist(&mut self, id: EntryId, transition: Transition) {
+        let Some(tracked) = self.messages.get_mut(id) else {
+            return;
+        };
+        // A receipt may follow the end of a message that is stored for good.
+        tracked.is_written &= !transition.is_end();
+        let progress = Progress {
+            settled: transition.is_end(),
+            ..Progress::of(&tracked.sending)
+        };
+        let (spool, now) = (self.shared.spool.clone(), self.now().unix);
+        let update = spool.update(id, transition, now);
+        self.shared.busy.send_modify(|busy| *busy += 1);
+        self.spawn(async move {
+            let outcome = match update.await {
+                Ok(_) => Ok(progress),
+                // The end of its time to live was written before.
+                Err(SpoolError::Ended | SpoolError::UnknownId) => {
+                    let entry = off_thread(spool.blocks(), move || spool.get(id)).await;
+                    let entry = entry.unwrap_or(Err(SpoolError::Closed));
+                    entry.map(|entry| Progress::ended(entry.map_or(progress.state, |it| it.state)))
+                }
+                Err(error) => Err(error),
+            };
+            Done::Persisted(id, outcome)
+        });
+    }
+
+    /// Lets the spool end whatever is past its time to live, these among it.
+    pub(super) fn expire(&self, ids: Vec<EntryId>) {
+        let (spool, now) = (self.shared.spool.clone(), self.now().unix);
+        self.spawn(async move {
+            // Each request ends a limited number.
+            let outcome = loop {
+                match spool.expire(now).await {
+                    Ok(expiry) if expiry.expired + expiry.settled > 0 => {}
+                    outcome => break outcome.map(|_| ()),
+                }
+            };
+            Done::Expired(ids, outcome)
+        });
+    }
+
+    pub(super) fn on_expired(&mut self, ids: Vec<EntryId>, outcome: Result<(), SpoolError>) {
+        match outcome {
+            Ok(()) => {
+                for id in ids {
+                    if let Some(tracked) = self.messages.get(id) {
+                        self.tell(id, Progress::of(&tracked.sending));
+                    }
+                    self.forget(id);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "expired messages were not written down; it is tried again within a minute");
+                for id in ids {
+                    self.tell_unwritten(id);
+                    self.unwritten.insert(id);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_persisted(&mut self, id: EntryId, outcome: Result<Progress, SpoolError>) {
+        self.shared.busy.send_modify(|busy| *busy -= 1);
+        match outcome {
+            Ok(written) => {
+                if let Some(tracked) = self.messages.get_mut(id) {
+                    tracked.is_written |= written.settled;
+                }
+                self.tell(id, written);
+                self.forget_if_over(id);
+            }
+            Err(error) => {
+                // At worst it is sent again after a restart, and recognised.
+                tracing::warn!(%error, id, "the state of a message was not written down");
+                let tracked = self.messages.get(id);
+                if tracked.is_some_and(|tracked| tracked.sending.is_settled()) {
+                    self.tell_unwritten(id);
+                    self.unwritten.insert(id);
+                }
+            }
+        }
+    }
+
+    /// Forgets a message that has ended once the spool has that; one that is settled after the answers that are under way, if
+    /// no more messages are known than the spool may have.
+    pub(super) fn forget_if_over(&mut self, id: EntryId) {
+        let Some(tracked) = self.messages.get(id) else {
+            return;
+        };
+        let is_crowded = || self.messages.len() as u64 > self.shared.spool.config().max_rows;
+        let sending = &tracked.sending;
+        let is_over =
+            sending.is_ended() || sending.is_settled() && (tracked.answers == 0 || is_crowded());
+        if tracked.is_written && is_over {
+            self.forget(id);
+        }
+    }
+
+    pub(super) fn forget(&mut self, id: EntryId) {
+        self.listings.note_end(id);
+        self.messages.remove(id);
+        self.shared.live.lock().remove(&id);
+    }
+}
