@@ -5,8 +5,8 @@ mod check;
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-use dht_core::{Address, DnsKind, Host, OutOfRange};
-use dht_node::{Config, DEFAULT_DNS_SEEDS};
+use dht_core::{Address, DnsKind, Host};
+use dht_node::{Config, ConfigError, DEFAULT_DNS_SEEDS};
 use serde::Deserialize as _;
 use toml::{Table, Value};
 
@@ -101,16 +101,16 @@ impl Settings {
         merged.extend(flags);
         let settings = parse(merged).map_err(|error| format!("{path}: {error}"))?;
         settings.validate().map_err(|error| {
-            let of = |variable: &&Variable| variable.path.join(".") == error.key;
+            let of = |variable: &&Variable| variable.path.join(".") == error.key();
             let place = variables.iter().find(of);
             format!("{}: {error}", place.map_or(path, |found| &found.name))
         })?;
         Ok(settings)
     }
 
-    fn validate(&self) -> Result<(), OutOfRange> {
+    fn validate(&self) -> Result<(), ConfigError> {
         self.node.validate()?;
-        self.api.limits.validate()
+        Ok(self.api.limits.validate()?)
     }
 
     /// All settings as the text of a file.
@@ -235,7 +235,7 @@ fn parse(mut table: Table) -> Result<Settings, String> {
     };
     let names_seeds = table.contains_key(DNS_SEEDS);
     let mut node = Config::deserialize(table).map_err(message)?;
-    if !names_seeds {
+    if !names_seeds && !node.transport.proxies_names() {
         node.dns_seeds = default_node().dns_seeds;
     }
     node.listen.iter().try_for_each(check_listen)?;
@@ -257,6 +257,11 @@ pub(crate) fn check_listen(address: &Address) -> Result<(), String> {
             /dns4/NAME/tcp/18189"
         )),
     }
+}
+
+/// Whether a short-lived node with these settings has no node to ask: it looks up no names of seeds.
+pub(crate) const fn names_no_node(config: &Config) -> bool {
+    config.peers.is_empty() && config.seeds.is_empty()
 }
 
 /// The default settings of a node: the library looks up no names by itself.
@@ -330,6 +335,25 @@ mod tests {
             &variables,
             Table::new(),
         )
+    }
+
+    /// Unless the operator names some, which is refused.
+    #[test]
+    fn proxied_nodes_ask_no_dns() {
+        let proxy = "[transport]\nproxy = '127.0.0.1:9050'\nproxy_for = ";
+        for kind in ["all", "names"] {
+            let proxy = format!("{proxy}'{kind}'");
+            assert!(merge(&proxy, &[]).unwrap().node.dns_seeds.is_empty());
+            let error = merge(&format!("dns_seeds = ['a.example']\n{proxy}"), &[]).unwrap_err();
+            assert!(
+                error.contains("dns_seeds are looked up without transport.proxy"),
+                "{error}"
+            );
+        }
+        let settings = merge(&format!("{proxy}'onion'"), &[]).unwrap();
+        assert_eq!(settings.node.dns_seeds, default_node().dns_seeds);
+        let variables = [("DHT_NODE_TRANSPORT_PROXY", "127.0.0.1:9050")];
+        assert!(merge("", &variables).unwrap().node.dns_seeds.is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{fmt, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use dht_core::{
-    Address, Claim, Features, Network, OsEntropy, OutOfRange, PeerAddress, SecretKey, SharedClock,
+    Address, Claim, Features, Network, OsEntropy, PeerAddress, SecretKey, SharedClock,
     SharedEntropy, SystemClock,
 };
 use dht_inbound::{Acceptance, DEFAULT_VALIDATION_DEADLINE, GossipValidator};
@@ -12,6 +12,7 @@ use dht_transport::{IdentityError, Medium};
 
 use crate::{
     config::Config,
+    config_error::ConfigError,
     home::{Home, MemoryHome},
     node::Node,
     received::Received,
@@ -88,9 +89,9 @@ pub enum StartError {
     #[cfg(feature = "tor")]
     #[error(transparent)]
     OnionKey(#[from] dht_tor::KeyError),
-    /// A setting is out of its range.
+    /// A setting is wrong.
     #[error(transparent)]
-    Config(#[from] OutOfRange),
+    Config(#[from] ConfigError),
     /// The identity of this node, with its addresses, is longer than peers accept.
     #[error("too many or too long public addresses: {0}")]
     Identity(#[from] IdentityError),

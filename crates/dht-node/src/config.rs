@@ -11,6 +11,8 @@ use dht_peers::policy::AttributionProfile;
 use dht_proto::limits::MAX_CLAIM_ADDRESSES;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use crate::config_error::ConfigError;
+
 /// Memory for messages, in MiB (law 2): eleven sixteenths for inbound messages and peer-sync sessions, a sixteenth for the
 /// peer directory, an eighth and at least 4 MiB for bytes that no stream has read yet, an eighth and at least 16 MiB for
 /// queued outbound messages. Enough for twenty of the largest messages; peers that send more are held back at their
@@ -56,7 +58,8 @@ pub struct Config {
     pub seeds: Vec<PeerAddress>,
     /// Names whose TXT records in DNS are further seeds, looked up when neither these nor known peers answer, at most 16. The name of
     /// the network replaces `{network}`; such names are not looked up in a local network. None by default;
-    /// [`DEFAULT_DNS_SEEDS`](crate::DEFAULT_DNS_SEEDS) is that of stock nodes.
+    /// [`DEFAULT_DNS_SEEDS`](crate::DEFAULT_DNS_SEEDS) is that of stock nodes. Name servers are asked directly: there must be none
+    /// with a proxy that names go through.
     #[cfg(feature = "dns-seeds")]
     pub dns_seeds: Vec<String>,
     /// Name servers that are asked for [`dns_seeds`](Self::dns_seeds), as `9.9.9.9:53`, at most 3; those of the operating system if
@@ -140,7 +143,7 @@ impl Config {
         own.trusted_sources.clone_from(&read.trusted_sources);
     }
 
-    /// Checks that every setting is in its range.
+    /// Checks that every setting is in its range, and that none defeats another.
     ///
     /// ```
     /// let config = dht_node::Config { memory_mib: 0, ..Default::default() };
@@ -149,8 +152,8 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// [`OutOfRange`] for the first setting out of its range.
-    pub fn validate(&self) -> Result<(), OutOfRange> {
+    /// [`ConfigError`] for the first setting that is wrong.
+    pub fn validate(&self) -> Result<(), ConfigError> {
         const DAY: u64 = 24 * 60 * 60;
         const MOST: u64 = u32::MAX as u64;
         let (copies, flood) = (self.allowed_occurrences, self.flood_messages);
@@ -158,6 +161,10 @@ impl Config {
         OutOfRange::check("seeds", self.seeds.len() as u64, 0..=MAX_SEEDS as u64)?;
         #[cfg(feature = "dns-seeds")]
         crate::dns_seeds::validate(&self.dns_seeds, &self.dns_servers)?;
+        #[cfg(all(feature = "dns-seeds", feature = "socks"))]
+        if !self.dns_seeds.is_empty() && self.transport.proxies_names() {
+            return Err(ConfigError::DnsBesideProxy);
+        }
         OutOfRange::check("discovery_seconds", self.discovery_seconds, 0..=DAY)?;
         OutOfRange::check("allowed_occurrences", copies.into(), 1..=MOST)?;
         OutOfRange::check("flood_messages", flood.into(), 1..=MOST)?;

@@ -15,8 +15,8 @@ use std::{
 
 use dht_core::{
     Address, Claim, Clock as _, DedupHash, DeliveryError, Destination, Encryption, Entropy as _,
-    Features, Message, MessageTag, NodeId, OutOfRange, Payload, PeerAddress, PublicKey, RemotePeer,
-    SendParams, SendRequest, Strategy,
+    Features, Message, MessageTag, NodeId, Payload, PeerAddress, PublicKey, RemotePeer, SendParams,
+    SendRequest, Strategy,
 };
 use dht_inbound::RateLimiter;
 use dht_outbound::{
@@ -36,6 +36,7 @@ pub use self::fetch::FetchError;
 use crate::{
     adapters::ToApplication,
     config::Config,
+    config_error::ConfigError,
     connection_mirror::ConnectionMirror,
     counters::Stats,
     discovery::{Dialler, Discoveries},
@@ -448,8 +449,8 @@ impl Node {
     /// banned peers. A node with other addresses signs a new claim and joins again as soon as it may.
     ///
     /// # Errors
-    /// [`OutOfRange`] for the first setting out of its range; then nothing changes.
-    pub fn reload(&self, config: &Config) -> Result<(), OutOfRange> {
+    /// [`ConfigError`] for the first setting that is wrong; then nothing changes.
+    pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
         config.validate()?;
         let mut next = self.config();
         next.reload(config);
@@ -505,7 +506,7 @@ impl Node {
         self.shared.events.failures()
     }
 
-    /// Why the onion service of this node is not there, in words; `None` if it is, or there is to be none.
+    /// Why peers cannot find the onion service of this node, in words; `None` if they can, or there is to be none.
     #[must_use]
     pub fn onion_problem(&self) -> Option<String> {
         #[cfg(feature = "tor")]

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,10 +10,10 @@ use std::{
 use dht_core::{Address, Host, OutOfRange, SharedEntropy};
 use dht_tor::{Authentication, KeyError, OnionConfig, OnionKey, OnionService, OnionState};
 use dht_transport::Transport;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::tasks::Tasks;
+use crate::{config_error::ConfigError, tasks::Tasks};
 
 /// Port of the onion service by default: that of stock nodes.
 const DEFAULT_PORT: u16 = 18_141;
@@ -24,14 +24,16 @@ const KEY_FILE: &str = "onion_key";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TorConfig {
-    /// Control port of a running Tor, as `127.0.0.1:9051`; none by default: the node then has no onion service.
-    #[serde(serialize_with = "show", deserialize_with = "parse")]
+    /// Control port of a Tor on this machine, a loopback address as `127.0.0.1:9051`; empty by default: no onion service.
+    #[serde(with = "dht_transport::optional_address")]
     pub control: Option<SocketAddr>,
     /// Port of the onion service, 1 to 65 535. Defaults to 18141, that of stock nodes.
     pub port: u16,
-    /// File with the cookie of Tor, relative to the home; empty by default: the one that Tor names.
+    /// File with the cookie of Tor, relative to the home; empty by default: the file that Tor names, unless another user may
+    /// have made it.
     pub cookie_file: PathBuf,
-    /// File whose first line is the password of the control port, relative to the home; empty by default: none.
+    /// File whose first line is the password of the control port, relative to the home; empty by default: none. Not with
+    /// `cookie_file`.
     pub password_file: PathBuf,
 }
 
@@ -44,8 +46,17 @@ pub(crate) struct Onion {
 }
 
 impl TorConfig {
-    pub(crate) fn validate(&self) -> Result<(), OutOfRange> {
-        OutOfRange::check("tor.port", self.port.into(), 1..=u64::from(u16::MAX))
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        OutOfRange::check("tor.port", self.port.into(), 1..=u64::from(u16::MAX))?;
+        let is_local = |ip: IpAddr| ip.to_canonical().is_loopback();
+        if let Some(control) = self.control.filter(|control| !is_local(control.ip())) {
+            return Err(ConfigError::RemoteControlPort(control));
+        }
+        let names = [&self.cookie_file, &self.password_file];
+        if names.iter().all(|path| !path.as_os_str().is_empty()) {
+            return Err(ConfigError::CookieAndPassword);
+        }
+        Ok(())
     }
 
     fn authentication(&self, home: Option<&Path>) -> Authentication {
@@ -127,25 +138,6 @@ impl Onion {
     }
 }
 
-/// No address is the empty text: every setting has a default that can be shown.
-fn show<S: Serializer>(address: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
-    let text = address.map(|address| address.to_string());
-    serializer.serialize_str(&text.unwrap_or_default())
-}
-
-fn parse<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|_| {
-        let text = text.escape_debug();
-        D::Error::custom(format_args!(
-            "`{text}` is not an address with port, as in 127.0.0.1:9051"
-        ))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use dht_core::{Entropy as _, SecretKey, SeededEntropy};
@@ -196,5 +188,22 @@ mod tests {
         assert_eq!(named, Authentication::Password("/home/p".into()));
         let error = config.validate().unwrap_err().to_string();
         assert!(error.contains("tor.port is 0"), "{error}");
+    }
+
+    #[test]
+    fn unsafe_settings_are_refused() {
+        let check = |text: &str| toml::from_str::<Config>(text).unwrap().validate();
+        for control in ["10.0.0.1:9051", "[2001:db8::1]:9051", "0.0.0.0:9051"] {
+            let error = check(&format!("[tor]\ncontrol = '{control}'")).unwrap_err();
+            assert_eq!(
+                error,
+                ConfigError::RemoteControlPort(control.parse().unwrap())
+            );
+        }
+        for control in ["127.0.0.2:9051", "[::1]:9051", "[::ffff:127.0.0.1]:9051"] {
+            assert_eq!(check(&format!("[tor]\ncontrol = '{control}'")), Ok(()));
+        }
+        let error = check("[tor]\ncookie_file = 'c'\npassword_file = 'p'").unwrap_err();
+        assert_eq!(error, ConfigError::CookieAndPassword);
     }
 }

@@ -36,7 +36,7 @@ async fn listed_peers_are_banned_while_listed() {
     let mut wrong = with(vec![first]);
     wrong.transport.max_connections = 0;
     let error = node.reload(&wrong).unwrap_err();
-    assert_eq!(error.key, "transport.max_connections");
+    assert_eq!(error.key(), "transport.max_connections");
     assert_eq!(banned(), [second.node_id()], "nothing changes");
     assert_eq!(node.config().banned, [second]);
     node.shutdown().await;

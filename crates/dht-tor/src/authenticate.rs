@@ -1,8 +1,8 @@
 //! How a controller authenticates itself (control-spec, sections 3.5, 3.21 and 3.24).
 
 use std::{
-    fs::File,
-    io::Read as _,
+    fs::{File, Metadata},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -19,17 +19,28 @@ const COOKIE_BYTES: usize = 32;
 const MAX_PASSWORD_BYTES: usize = 1024;
 const SERVER_KEY: &[u8] = b"Tor safe cookie authentication server-to-controller hash";
 const CONTROLLER_KEY: &[u8] = b"Tor safe cookie authentication controller-to-server hash";
+/// Cookie files of packaged Tors, in folders that only root and Tor write to.
+const PACKAGED_COOKIES: [&str; 3] = [
+    "/run/tor/control.authcookie",
+    "/var/run/tor/control.authcookie",
+    "/var/lib/tor/control_auth_cookie",
+];
 
-/// What the controller of a Tor proves.
+/// How this node authenticates itself to the control port.
+///
+/// Any user of this machine may listen at the port while Tor does not, and the key of the service follows. A cookie is
+/// therefore used by SAFECOOKIE alone, in which Tor proves that it knows the cookie before the controller does; a control port
+/// that asks for no authentication is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Authentication {
-    /// What Tor asks for: SAFECOOKIE with the file that Tor names, or nothing. A cookie is never sent as it is: what
-    /// answers at the control port could name any file of 32 bytes.
+    /// SAFECOOKIE with the file that the control port names, if no other user can have made it: it is where packages of Tor
+    /// keep it, or it belongs to root or to the user of this process and is closed to others.
     #[default]
     Auto,
-    /// The cookie in this file: by SAFECOOKIE, or as it is to a Tor that offers nothing else.
+    /// SAFECOOKIE with this file.
     Cookie(PathBuf),
-    /// The password in this file, its first line.
+    /// The password in this file, its first line. Tor proves nothing: what listens in its place learns the password, and the
+    /// key of the service.
     Password(PathBuf),
 }
 
@@ -42,6 +53,12 @@ struct Offer {
 
 type Cookie = Zeroizing<Vec<u8>>;
 
+/// A file that was read, as it was when it was open.
+struct Contents {
+    metadata: Metadata,
+    bytes: Zeroizing<Vec<u8>>,
+}
+
 impl Authentication {
     /// Authenticates a new connection.
     pub(crate) async fn perform<S: AsyncRead + AsyncWrite + Unpin>(
@@ -53,20 +70,23 @@ impl Authentication {
         let proof = match self {
             Self::Password(path) => {
                 let password = read(path.clone(), MAX_PASSWORD_BYTES).await?;
-                Zeroizing::new(format!(" {}", &*quoted(path, &password)?))
+                Zeroizing::new(format!(" {}", &*quoted(path, &password.bytes)?))
             }
-            Self::Cookie(path) if offer.has("SAFECOOKIE") => {
-                safe_cookie(control, &cookie(path).await?, rng).await?
+            Self::Auto | Self::Cookie(_) if !offer.has("SAFECOOKIE") => {
+                return Err(ControlError::NoAuthentication);
             }
-            Self::Cookie(path) if offer.has("COOKIE") => {
-                Zeroizing::new(format!(" {}", HEXLOWER.encode(&cookie(path).await?)))
+            Self::Cookie(path) => {
+                let cookie = cookie(read(path.clone(), COOKIE_BYTES).await?, path)?;
+                safe_cookie(control, &cookie, rng).await?
             }
-            Self::Auto if offer.has("NULL") => Zeroizing::default(),
-            Self::Auto if offer.has("SAFECOOKIE") => {
+            Self::Auto => {
                 let path = offer.cookie.ok_or(ControlError::NoAuthentication)?;
-                safe_cookie(control, &cookie(&path).await?, rng).await?
+                let file = read(path.clone(), COOKIE_BYTES).await?;
+                if !is_trusted(&path, &file.metadata) {
+                    return Err(ControlError::UntrustedCookie(path));
+                }
+                safe_cookie(control, &cookie(file, &path)?, rng).await?
             }
-            Self::Auto | Self::Cookie(_) => return Err(ControlError::NoAuthentication),
         };
         control.request("AUTHENTICATE", &proof).await.map(drop)
     }
@@ -106,40 +126,66 @@ async fn safe_cookie<S: AsyncRead + AsyncWrite + Unpin>(
     )))
 }
 
-async fn cookie(path: &Path) -> Result<Cookie, ControlError> {
-    let bytes = read(path.to_owned(), COOKIE_BYTES).await?;
-    if bytes.len() != COOKIE_BYTES {
+/// Whether no user but root, Tor and that of this process can have made the file.
+fn is_trusted(path: &Path, file: &Metadata) -> bool {
+    if PACKAGED_COOKIES
+        .iter()
+        .any(|known| path == Path::new(known))
+    {
+        return true;
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        // Files of /proc that belong to root can say what another user chose; they have no length.
+        let is_private = file.mode() & 0o027 == 0 && file.len() == COOKIE_BYTES as u64;
+        is_private && [0, rustix::process::geteuid().as_raw()].contains(&file.uid())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        false
+    }
+}
+
+fn cookie(file: Contents, path: &Path) -> Result<Cookie, ControlError> {
+    if file.bytes.len() != COOKIE_BYTES {
         return Err(ControlError::File {
             path: path.to_owned(),
             reason: "a cookie has 32 bytes",
         });
     }
-    Ok(bytes)
+    Ok(file.bytes)
 }
 
 /// A whole file of at most so many bytes.
-async fn read(path: PathBuf, most: usize) -> Result<Zeroizing<Vec<u8>>, ControlError> {
+async fn read(path: PathBuf, most: usize) -> Result<Contents, ControlError> {
     let named = path.clone();
-    let reading = move || -> Result<Zeroizing<Vec<u8>>, &'static str> {
-        let metadata = path.metadata().map_err(|_| "it cannot be found")?;
-        if !metadata.is_file() {
-            return Err("it is no file");
+    let reading = move || -> io::Result<Option<Contents>> {
+        // A pipe would hold up its opening.
+        if !path.metadata()?.is_file() {
+            return Ok(None);
         }
-        let file = File::open(&path).map_err(|_| "it cannot be read by this user")?;
+        let file = File::open(&path)?;
+        let metadata = file.metadata()?;
         let mut bytes = Zeroizing::new(Vec::with_capacity(most + 1));
-        let read = file.take(most as u64 + 1).read_to_end(&mut bytes);
-        read.map_err(|_| "it cannot be read")?;
-        if bytes.len() > most {
-            return Err("it is too long");
-        }
-        Ok(bytes)
+        file.take(most as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(Some(Contents { metadata, bytes }))
     };
     let read = tokio::task::spawn_blocking(reading).await;
-    read.unwrap_or(Err("it cannot be read"))
-        .map_err(|reason| ControlError::File {
+    let refused = |reason| ControlError::File {
+        path: named.clone(),
+        reason,
+    };
+    match read.unwrap_or_else(|_| Err(io::ErrorKind::Interrupted.into())) {
+        Ok(None) => Err(refused("it is no file")),
+        Ok(Some(file)) if file.bytes.len() > most => Err(refused("it is too long")),
+        Ok(Some(file)) => Ok(file),
+        Err(error) => Err(ControlError::Unreadable {
             path: named,
-            reason,
-        })
+            kind: error.kind(),
+        }),
+    }
 }
 
 /// The first line as a quoted string.

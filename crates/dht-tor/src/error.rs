@@ -27,10 +27,24 @@ pub enum ControlError {
     },
     /// Tor offers no way of authentication that this node has.
     #[error(
-        "Tor wants another authentication: set CookieAuthentication 1 in torrc, or name a password file"
+        "Tor does not offer SAFECOOKIE: set CookieAuthentication 1 in torrc, or name a password file"
     )]
     NoAuthentication,
-    /// The file with the cookie or the password cannot be used.
+    /// Another user may have made the cookie file that the control port names.
+    #[error(
+        "the control port names the cookie file {}, which another user may have made; if it is Tor's, set tor.cookie_file to it",
+        .0.display()
+    )]
+    UntrustedCookie(PathBuf),
+    /// The file with the cookie or the password cannot be read.
+    #[error("cannot read {}: {kind}", path.display())]
+    Unreadable {
+        /// Path of the file.
+        path: PathBuf,
+        /// Kind of the error of the operating system.
+        kind: io::ErrorKind,
+    },
+    /// The file holds no cookie or password.
     #[error("cannot use {}: {reason}", path.display())]
     File {
         /// Path of the file.
@@ -48,7 +62,7 @@ pub enum ControlError {
 #[non_exhaustive]
 pub enum KeyError {
     /// The file cannot be read or written.
-    #[error("cannot use the onion key {}: {source}", path.display())]
+    #[error("cannot use the onion key {}", path.display())]
     Io {
         /// Path of the file.
         path: PathBuf,
@@ -59,7 +73,7 @@ pub enum KeyError {
     #[error("{} is not the key of an onion service", .0.display())]
     NotAKey(PathBuf),
     /// Other users can read the file.
-    #[error("other users can read {}; run: chmod 600 on it", .0.display())]
+    #[error("other users can read {path}; run: chmod 600 {path}", path = .0.display())]
     Exposed(PathBuf),
 }
 

@@ -35,5 +35,4 @@ pub use authenticate::Authentication;
 pub use error::{ControlError, KeyError};
 pub use key::OnionKey;
 pub use metrics::describe_metrics;
-pub use reply::{MAX_LINE_BYTES, MAX_REPLY_LINES};
 pub use service::{ControlPort, OnionConfig, OnionService, OnionState};

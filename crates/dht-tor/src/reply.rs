@@ -6,9 +6,9 @@ use zeroize::Zeroizing;
 use crate::error::ControlError;
 
 /// Longest line of a reply in bytes, with its end.
-pub const MAX_LINE_BYTES: usize = 4096;
+const MAX_LINE_BYTES: usize = 4096;
 /// Most lines of a reply, those of its data included.
-pub const MAX_REPLY_LINES: usize = 256;
+const MAX_REPLY_LINES: usize = 256;
 
 /// A whole reply. Wiped when dropped.
 #[derive(Debug, PartialEq, Eq)]

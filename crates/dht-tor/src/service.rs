@@ -34,10 +34,10 @@ pub trait ControlPort: Send + Sync + 'static {
     fn connect(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
-/// Where Tor serves, and what.
+/// Settings of an onion service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnionConfig {
-    /// What the controller proves.
+    /// How this node authenticates itself.
     pub authentication: Authentication,
     /// Port of the onion service.
     pub port: u16,
@@ -68,13 +68,16 @@ pub struct OnionService<C> {
 }
 
 impl OnionState {
-    /// Why the service is not there, in words; `None` if it is.
+    /// Why peers cannot find the service, in words; `None` if they can.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         match self {
             Self::Down(Some(error)) => Some(format!("the onion service is not there: {error}")),
             Self::Down(None) => Some("the onion service is not there yet".to_owned()),
-            Self::Added { .. } => None,
+            Self::Added {
+                is_published: false,
+            } => Some("the onion service is not published yet".to_owned()),
+            Self::Added { is_published: true } => None,
         }
     }
 }
@@ -146,6 +149,8 @@ impl<C: ControlPort> OnionService<C> {
         (self.config.authentication)
             .perform(&mut control, &mut rng)
             .await?;
+        // Before the service is there, so that no event of it is missed.
+        control.request("SETEVENTS", " HS_DESC").await?;
         let id = self.key.service_id();
         let (key, port, target) = (self.key.argument(), self.config.port, self.config.target);
         let arguments = zeroize::Zeroizing::new(format!(" {} Port={port},{target}", &*key));
@@ -158,7 +163,6 @@ impl<C: ControlPort> OnionService<C> {
         let is_published = false;
         self.state.send_replace(OnionState::Added { is_published });
         tracing::info!(address = %self.address(), "Tor serves the onion service");
-        control.request("SETEVENTS", " HS_DESC").await?;
         let mut next_check = Instant::now() + CHECK_INTERVAL;
         loop {
             tokio::select! {

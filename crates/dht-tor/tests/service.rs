@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -40,8 +40,14 @@ enum Fault {
     Silent,
     /// Names a cookie that it does not know.
     Impostor,
+    /// Asks for no authentication.
+    Open,
+    /// Asks for the cookie as it is.
+    PlainCookie,
     /// Does not know the service any more after a while.
     Forgets,
+    /// Reaches no directory of the network.
+    Unpublished,
     /// Adds another service.
     WrongId,
     /// The service of an earlier connection is still there.
@@ -111,6 +117,14 @@ async fn serve(
                 let _gone = writer.write_all(b"250-AUTH MET").await;
                 return;
             }
+            ("PROTOCOLINFO", Fault::Open) => {
+                "250-PROTOCOLINFO 1\r\n250-AUTH METHODS=NULL\r\n250 OK\r\n".into()
+            }
+            ("PROTOCOLINFO", Fault::PlainCookie) => format!(
+                "250-PROTOCOLINFO 1\r\n250-AUTH METHODS=COOKIE COOKIEFILE=\"{}\"\r\n250 OK\r\n",
+                cookie.display()
+            ),
+            ("AUTHENTICATE", Fault::Open | Fault::PlainCookie) => "250 OK\r\n".into(),
             ("PROTOCOLINFO", _) => format!(
                 "250-PROTOCOLINFO 1\r\n250-AUTH METHODS=COOKIE,SAFECOOKIE COOKIEFILE=\"{}\"\r\n\
                  250-VERSION Tor=\"0.4.9.8\"\r\n250 OK\r\n",
@@ -145,11 +159,15 @@ async fn serve(
                     "{arguments}"
                 );
                 added.fetch_add(1, Ordering::SeqCst);
-                format!("250-ServiceID={id}\r\n250 OK\r\n")
+                let published = match fault {
+                    Fault::Unpublished => String::new(),
+                    _ => format!("650 HS_DESC UPLOADED {id} UNKNOWN $A\r\n"),
+                };
+                format!(
+                    "250-ServiceID={id}\r\n250 OK\r\n650 HS_DESC UPLOAD {id} UNKNOWN $A\r\n{published}"
+                )
             }
-            ("SETEVENTS", _) => format!(
-                "650 HS_DESC UPLOAD {id} UNKNOWN $A\r\n250 OK\r\n650 HS_DESC UPLOADED {id} UNKNOWN $A\r\n"
-            ),
+            ("SETEVENTS", _) => "250 OK\r\n".into(),
             ("GETINFO", Fault::Forgets) => "250-onions/current=\r\n250 OK\r\n".into(),
             ("GETINFO", _) => format!("250+onions/current=\r\nother\r\n{id}\r\n.\r\n250 OK\r\n"),
             _ => "510 Unrecognized command\r\n".into(),
@@ -160,12 +178,18 @@ async fn serve(
     }
 }
 
+/// Sets who may read and write a file.
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
 struct Running {
     state: watch::Receiver<OnionState>,
     end: Arc<watch::Sender<usize>>,
     added: Arc<AtomicUsize>,
     is_down: Arc<AtomicBool>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     task: JoinHandle<()>,
 }
 
@@ -180,6 +204,7 @@ impl Running {
         let dir = tempfile::tempdir().unwrap();
         let cookie = dir.path().join("cookie");
         std::fs::write(&cookie, COOKIE).unwrap();
+        set_mode(&cookie, 0o640);
         let entropy = SeededEntropy::new(1);
         let key = OnionKey::random(&entropy);
         let address = key.address(18_141).to_string();
@@ -210,7 +235,7 @@ impl Running {
             end,
             added,
             is_down,
-            _dir: dir,
+            dir,
             task,
         }
     }
@@ -303,11 +328,53 @@ async fn missing_secrets_are_named() {
     ] {
         let mut running = Running::start(&[], authentication);
         let cause = running.cause().await;
-        let ControlError::File { path, .. } = &cause else {
-            panic!("{cause}")
-        };
-        assert_eq!(*path, nowhere);
+        let (path, kind) = (nowhere.clone(), io::ErrorKind::NotFound);
+        assert_eq!(cause, ControlError::Unreadable { path, kind });
     }
+}
+
+/// Another user that listens before Tor does gets no cookie, and no key.
+#[tokio::test(start_paused = true)]
+async fn unproven_tor_gets_no_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let cookie = dir.path().join("cookie");
+    std::fs::write(&cookie, COOKIE).unwrap();
+    for fault in [Fault::Open, Fault::PlainCookie] {
+        for authentication in [Authentication::Auto, Authentication::Cookie(cookie.clone())] {
+            let mut running = Running::start(&[fault; 8], authentication);
+            assert_eq!(running.cause().await, ControlError::NoAuthentication);
+            assert_eq!(running.added.load(Ordering::SeqCst), 0);
+        }
+    }
+}
+
+/// The impostor proves a cookie that it knows, of a file that it named.
+#[tokio::test(start_paused = true)]
+async fn cookies_of_others_are_refused() {
+    for mode in [0o644, 0o660] {
+        let mut running = Running::start(&[Fault::Refuses], Authentication::Auto);
+        let cookie = running.dir.path().join("cookie");
+        set_mode(&cookie, mode);
+        running.cause().await;
+        let refused = OnionState::Down(Some(ControlError::UntrustedCookie(cookie.clone())));
+        running.until(|state| *state == refused).await;
+        assert_eq!(running.added.load(Ordering::SeqCst), 0);
+        // Named by the operator, it is taken.
+        let mut running = Running::start(&[], Authentication::Cookie(cookie));
+        running.published().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unpublished_service_is_a_problem() {
+    let mut running = Running::start(&[Fault::Unpublished], Authentication::Auto);
+    let is_added = |state: &OnionState| matches!(state, OnionState::Added { .. });
+    let state = running.until(is_added).await;
+    let problem = state.problem().unwrap();
+    assert!(problem.contains("not published yet"), "{problem}");
+    running.end.send_modify(|ends| *ends += 1);
+    running.published().await;
+    assert_eq!(running.state.borrow().problem(), None);
 }
 
 #[test]

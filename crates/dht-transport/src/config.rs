@@ -190,6 +190,13 @@ impl Config {
         Some(needed)
     }
 
+    /// Whether names go to the proxy, so that this machine must look up none by itself.
+    #[cfg(feature = "socks")]
+    #[must_use]
+    pub fn proxies_names(&self) -> bool {
+        self.proxy.is_some() && self.proxy_for != ProxyFor::Onion
+    }
+
     /// Time in which a socket to this address must be open.
     #[cfg_attr(not(feature = "socks"), expect(unused_variables))]
     pub(crate) fn connect_limit(&self, address: &Address) -> Duration {
@@ -201,14 +208,19 @@ impl Config {
     }
 }
 
-/// No address is the empty text.
+/// Reads and writes an address that may be missing, which is the empty text, so that every setting has a default that can be
+/// shown: for `#[serde(with = "…")]`.
 #[cfg(feature = "socks")]
-mod optional_address {
+pub mod optional_address {
     use std::net::SocketAddr;
 
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
-    pub(super) fn serialize<S: Serializer>(
+    /// Writes the address, or the empty text.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(
         address: &Option<SocketAddr>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
@@ -216,9 +228,11 @@ mod optional_address {
         to.serialize_str(&text.unwrap_or_default())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<SocketAddr>, D::Error> {
+    /// Reads an address with its port, or the empty text.
+    ///
+    /// # Errors
+    /// A text that is neither.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
         let text = String::deserialize(from)?;
         if text.is_empty() {
             return Ok(None);

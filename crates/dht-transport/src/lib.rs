@@ -97,6 +97,8 @@ mod transport;
 pub use builder::Builder;
 pub use channels::CHANNELS;
 pub use config::Config;
+#[cfg(feature = "socks")]
+pub use config::optional_address;
 pub use connection::{
     Connection, DialCause, IdentityError, IdentityRules, PeerInfo, check_identity, encode_identity,
     new_connection_wins,

@@ -1,5 +1,6 @@
 //! What is wrong with a setting, in the words of its operator.
 
+use dht_node::ConfigError;
 use toml::{Table, Value};
 
 use super::{leaves, parse, set};
@@ -114,7 +115,8 @@ pub(super) fn misfit(
         .find(holds)?;
     let (mut min, mut max) = (u64::try_from(least).ok()?, u64::try_from(most).ok()?);
     for number in [least, most] {
-        if let Some(range) = with(&Value::Integer(number)).ok()?.validate().err() {
+        if let Err(ConfigError::OutOfRange(range)) = with(&Value::Integer(number)).ok()?.validate()
+        {
             (min, max) = (range.min, range.max);
         }
     }

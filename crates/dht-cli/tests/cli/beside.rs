@@ -126,6 +126,14 @@ async fn keys_without_address_are_searched() {
     let send = ["send", "--to", &key, "--text", "hi", "--wait", "received"];
     let (_, error) = run_to(3, &a, &send).await;
     assert!(error.contains("no node to ask"), "{error}");
+    // A command looks up no names of seeds, which this network has.
+    let d = dir.path().join("d");
+    std::fs::create_dir(&d).unwrap();
+    std::fs::write(d.join("config.toml"), "network = 'esmeralda'").unwrap();
+    for command in [&send[..], &["saf", "fetch"]] {
+        let (_, error) = run_to(3, &d, command).await;
+        assert!(error.contains("no node to ask"), "{error}");
+    }
 
     within(c.connect(&b.peer_address())).await.unwrap();
     let node = start(&a).await;
