@@ -45,7 +45,7 @@ mod params;
 /// }
 ///
 /// let queue = Recorder::default();
-/// queue.try_send(SendRequest::forward("envelope".into(), Strategy::default(), MessageTag(1)))?;
+/// queue.try_send(SendRequest::sealed("envelope".into(), Strategy::default(), MessageTag(1)))?;
 /// # Ok::<(), SendQueueError>(())
 /// ```
 pub trait SendQueue: Send + Sync + 'static {
@@ -218,6 +218,8 @@ pub enum SendRequest {
         priority: Priority,
         /// [`Cause::Forward`] for a message of another node, [`Cause::Application`] for one of this node.
         cause: Cause,
+        /// Who delivered a message of another node.
+        deliverer: Option<Deliverer>,
     },
 }
 
@@ -315,13 +317,19 @@ impl SendRequest {
 
     /// A request to pass on a received frame, as gossip.
     #[must_use]
-    pub const fn forward(frame: Bytes, strategy: Strategy, tag: MessageTag) -> Self {
+    pub const fn forward(
+        frame: Bytes,
+        strategy: Strategy,
+        tag: MessageTag,
+        deliverer: Deliverer,
+    ) -> Self {
         Self::Forward {
             frame,
             strategy,
             tag,
             priority: Priority::Gossip,
             cause: Cause::Forward,
+            deliverer: Some(deliverer),
         }
     }
 
@@ -334,6 +342,7 @@ impl SendRequest {
             tag,
             priority: Priority::Direct,
             cause: Cause::Application,
+            deliverer: None,
         }
     }
 
@@ -377,6 +386,15 @@ impl SendRequest {
         match self {
             Self::Message { params, .. } => params.requester.as_ref(),
             Self::Forward { .. } => None,
+        }
+    }
+
+    /// Who delivered what this message answers or passes on, by whose share peers are dialled for it.
+    #[must_use]
+    pub fn deliverer(&self) -> Option<Deliverer> {
+        match self {
+            Self::Message { params, .. } => params.requester,
+            Self::Forward { deliverer, .. } => *deliverer,
         }
     }
 

@@ -10,9 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{
-    Destination, Disposition, Encryption, Entropy as _, Features, ManualClock, MessageTag,
-    MessageType, NodeId, NodeIdentity, OnDelivery, Payload, Priority, ProtocolVersion, PublicKey,
-    RawEnvelope, RemotePeer, SealRequest, SealSecrets, Sealed, SeededEntropy, SendQueue,
+    Deliverer, Destination, Disposition, Encryption, Entropy as _, Features, ManualClock,
+    MessageTag, MessageType, NodeId, NodeIdentity, OnDelivery, Payload, Priority, ProtocolVersion,
+    PublicKey, RawEnvelope, RemotePeer, SealRequest, SealSecrets, Sealed, SeededEntropy, SendQueue,
     SendQueueError, SendRequest, Signing, Strategy, UnixSeconds, Verified, dedup_key,
     encode_envelope, encode_parts, seal, test_util,
 };
@@ -272,16 +272,18 @@ impl SendQueue for OutRecorder {
                 strategy,
                 tag,
                 priority,
+                deliverer,
                 ..
-            } => self.take(
-                &self.forwarded,
-                Forwarded {
+            } => {
+                assert_eq!(deliverer, Some(Deliverer::from(&*peer(DELIVERER))));
+                let forwarded = Forwarded {
                     frame,
                     strategy,
                     priority,
                     tag,
-                },
-            ),
+                };
+                self.take(&self.forwarded, forwarded)
+            }
             SendRequest::Message { params, payload } => {
                 assert_eq!(params.message_type, MessageType::DiscoveryResponse);
                 assert!(params.force_origin && !params.discovery);

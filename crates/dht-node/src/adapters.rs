@@ -44,6 +44,7 @@ impl Service<OutboundMessage> for ToTransport {
             frame,
             priority,
             cause,
+            deliverer,
             reply,
             ..
         } = message;
@@ -54,7 +55,9 @@ impl Service<OutboundMessage> for ToTransport {
             }
             reply.send(outcome);
         };
-        let queued = (self.transport).send_reporting(&to, frame, priority, cause.into(), report);
+        let cause = cause.into();
+        let queued =
+            (self.transport).send_reporting(&to, frame, priority, cause, deliverer, report);
         std::future::ready(queued.map_err(Into::into))
     }
 }

@@ -9,9 +9,9 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{
-    Cause, Clock as _, DedupHash, Encryption, Flags, MessageTag, NodeId, NodeIdentity, Payload,
-    Priority, SealRequest, SealSecrets, SendParams, SendRequest, SharedClock, Signing, UnixSeconds,
-    encode_envelope, seal,
+    Cause, Clock as _, DedupHash, Deliverer, Encryption, Flags, MessageTag, NodeId, NodeIdentity,
+    Payload, Priority, SealRequest, SealSecrets, SendParams, SendRequest, SharedClock, Signing,
+    UnixSeconds, encode_envelope, seal,
 };
 use dht_dedup::{DedupMeta, DedupTable};
 use dht_proto::limits::MAX_MESSAGING_FRAME_BYTES;
@@ -53,6 +53,8 @@ pub struct SealedRequest {
     pub priority: Priority,
     /// Part of the node on whose behalf it is sent.
     pub cause: Cause,
+    /// Who delivered what it answers or passes on.
+    pub deliverer: Option<Deliverer>,
     /// The hash of a message this node sealed for several peers.
     pub hash: Option<DedupHash>,
 }
@@ -130,6 +132,7 @@ impl Sealer {
             mut rng,
         } = selected;
         let (priority, cause) = (request.priority(), request.cause());
+        let deliverer = request.deliverer();
         let (frame, hash) = match request {
             SendRequest::Forward { frame, .. } => (frame, None),
             SendRequest::Message { params, payload } => {
@@ -144,6 +147,7 @@ impl Sealer {
             tag,
             priority,
             cause,
+            deliverer,
             hash,
         })
     }

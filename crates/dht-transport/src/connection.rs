@@ -18,6 +18,7 @@ pub(crate) mod targets;
 pub(crate) mod upgrade;
 
 pub use cause::DialCause;
+pub(crate) use cause::Requester;
 pub use handle::Connection;
 pub use identity::{IdentityError, IdentityRules, PeerInfo, check_identity, encode_identity};
 pub use table::new_connection_wins;

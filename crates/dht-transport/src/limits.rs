@@ -88,6 +88,10 @@ pub const MAX_OVERLAY_DIALS: usize = 32;
 /// Dials at one time that peers cause; more are refused.
 pub const MAX_PEER_DIALS: usize = 16;
 
+/// Of [`MAX_PEER_DIALS`], those that one [`Deliverer`](dht_core::Deliverer) may cause. A dial to a peer that says nothing holds
+/// its place for [`CONNECT_TIMEOUT`] and [`UPGRADE_TIMEOUT`].
+pub const MAX_PEER_DIALS_PER_DELIVERER: usize = MAX_PEER_DIALS / 4;
+
 /// Dials at one time, for each [`DialCause`](crate::DialCause), to the untrusted targets of one group, an IPv4 /24, an IPv6 /48
 /// or an onion service. With more, peers could scan the ports of a host through this node.
 pub const MAX_PEER_DIALS_PER_TARGET: usize = 2;

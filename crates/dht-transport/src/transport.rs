@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::{Address, DeliveryError, NodeId, Priority, PublicKey};
+use dht_core::{Address, Deliverer, DeliveryError, NodeId, Priority, PublicKey};
 use dht_proto::limits::MAX_MESSAGING_FRAME_BYTES;
 
 use parking_lot::Mutex;
@@ -18,7 +18,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     config::Config,
-    connection::{Connection, DialCause, admission::Bounds, listener, targets::Candidate},
+    connection::{
+        Connection, DialCause, Requester, admission::Bounds, listener, targets::Candidate,
+    },
     error::{DialError, EnqueueError, StreamError},
     messaging::{Connect, PeerSession, Pushed, Queued, Reply},
     mux::Substream,
@@ -90,9 +92,9 @@ impl Connect for DirectoryConnector {
     async fn connect(
         &self,
         peer: &NodeId,
-        cause: DialCause,
+        requester: Requester,
     ) -> Result<Arc<Connection>, DeliveryError> {
-        let dialled = self.0.dial_known(peer, cause).await;
+        let dialled = self.0.dial_known(peer, requester).await;
         dialled.map_err(|error| DeliveryError::DialFailed(error.failure()))
     }
 }
@@ -148,7 +150,9 @@ impl Transport {
             is_untrusted_target: false,
         });
         let candidates = candidates.collect();
-        self.state.dial(key, candidates, DialCause::Operator).await
+        (self.state)
+            .dial(key, candidates, DialCause::Operator.into())
+            .await
     }
 
     /// As [`dial`](Self::dial), for the [application](DialCause::Application), with the key and the addresses that the
@@ -172,7 +176,7 @@ impl Transport {
         if self.state.stopping.is_cancelled() {
             return Err(DialError::Cancelled);
         }
-        self.state.dial_known(peer, cause).await
+        self.state.dial_known(peer, cause.into()).await
     }
 
     /// Gives up a dial under way; callers that wait for it get [`DialError::Cancelled`].
@@ -193,11 +197,12 @@ impl Transport {
         priority: Priority,
     ) -> Result<Queued, EnqueueError> {
         let (reply, delivery) = Queued::new();
-        self.queue(peer, frame, priority, DialCause::Application, reply)?;
+        self.queue(peer, frame, priority, DialCause::Application.into(), reply)?;
         Ok(delivery)
     }
 
-    /// As [`Transport::send`], for any cause, but calls `report` with what a [`Queued`] would resolve to, also when this fails
+    /// As [`Transport::send`], for any cause, and of [`DialCause::Peer`] for the peer that delivered what is answered or passed on;
+    /// but calls `report` with what a [`Queued`] would resolve to, also when this fails
     /// ([`DeliveryError::Dropped`]).
     ///
     /// `report` is called by the task that writes, with the peer's queue locked: it must be short and must not
@@ -211,9 +216,11 @@ impl Transport {
         frame: Bytes,
         priority: Priority,
         cause: DialCause,
+        deliverer: Option<Deliverer>,
         report: impl FnOnce(Result<(), DeliveryError>) + Send + 'static,
     ) -> Result<(), EnqueueError> {
-        self.queue(peer, frame, priority, cause, Reply::new(report))
+        let requester = Requester { cause, deliverer };
+        self.queue(peer, frame, priority, requester, Reply::new(report))
     }
 
     fn queue(
@@ -221,7 +228,7 @@ impl Transport {
         peer: &NodeId,
         frame: Bytes,
         priority: Priority,
-        cause: DialCause,
+        requester: Requester,
         reply: Reply,
     ) -> Result<(), EnqueueError> {
         if frame.len() > MAX_MESSAGING_FRAME_BYTES {
@@ -234,7 +241,7 @@ impl Transport {
             return Err(EnqueueError::ShutDown);
         }
         if let Pushed::Start(queue) =
-            (self.state.queues).push(peer, frame, priority, cause, reply)?
+            (self.state.queues).push(peer, frame, priority, requester, reply)?
         {
             let session = Session {
                 peer: *peer,

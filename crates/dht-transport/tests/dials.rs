@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{Address, DeliveryError, DialFailure, Priority, test_util::NOW};
+use dht_core::{Address, Deliverer, DeliveryError, DialFailure, Priority, test_util::NOW};
 use dht_peers::DialTimes;
 use dht_transport::{
     Acceptor, BoxFuture, Config, ConnectionEvent, DialCause, DialError, Medium, Memory, Queued,
@@ -67,21 +67,24 @@ async fn on_internet(memory: &Memory, config: Config) -> (Node, Node) {
 
 /// Sends for a cause.
 fn send(node: &Node, to: &Node, cause: DialCause) -> oneshot::Receiver<Result<(), DeliveryError>> {
-    send_to(node, to.id(), cause)
+    send_to(node, to.id(), cause, 0)
 }
 
+/// Sends for a cause; what is sent was delivered by the `deliverer` of this number.
 fn send_to(
     node: &Node,
     to: dht_core::NodeId,
     cause: DialCause,
+    deliverer: u8,
 ) -> oneshot::Receiver<Result<(), DeliveryError>> {
     let (report, outcome) = oneshot::channel();
     let frame = body(1, 100);
+    let deliverer = Some(Deliverer::from_bytes([deliverer; 32]));
     let report = move |result| {
         let _nobody_waits = report.send(result);
     };
     (node.transport)
-        .send_reporting(&to, frame, Priority::Control, cause, report)
+        .send_reporting(&to, frame, Priority::Control, cause, deliverer, report)
         .unwrap();
     outcome
 }
@@ -96,7 +99,8 @@ async fn discoveries_cannot_take_every_slot() {
         let stranger = identity(100 + seed);
         let third = u8::try_from(seed % 200).unwrap() + 1;
         a.knows_at(stranger.public_key(), [public(third, 1)]);
-        let _answer = send_to(&a, *stranger.node_id(), DialCause::Peer);
+        let deliverer = u8::try_from(seed % 200).unwrap();
+        let _answer = send_to(&a, *stranger.node_id(), DialCause::Peer, deliverer);
     }
     sleep(Duration::from_millis(100)).await;
     assert_eq!(a.transport.stats().dials, 16);
@@ -114,6 +118,30 @@ async fn discoveries_cannot_take_every_slot() {
     assert!(shed >= 200, "{shed}");
 }
 
+/// A dial to a peer that says nothing takes 25 s: one deliverer could have held every place for good.
+#[tokio::test(start_paused = true)]
+async fn deliverer_leaves_dials_to_others() {
+    let memory = Memory::default();
+    let (a, b) = on_internet(&memory, support::config()).await;
+    for third in 1..=100 {
+        let stranger = identity(100 + u64::from(third));
+        a.knows_at(stranger.public_key(), [public(third, 1)]);
+        let _answer = send_to(&a, *stranger.node_id(), DialCause::Peer, 1);
+    }
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(a.transport.stats().dials, 4);
+    a.knows_at(b.key(), [public(0, 1)]);
+    let answer = send_to(&a, b.id(), DialCause::Peer, 2);
+    assert_eq!(soon(answer).await.unwrap(), Ok(()));
+    // The places come back with the end of the dials.
+    sleep(Duration::from_secs(60)).await;
+    let stranger = identity(300);
+    a.knows_at(stranger.public_key(), [public(200, 1)]);
+    let _answer = send_to(&a, *stranger.node_id(), DialCause::Peer, 1);
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(a.transport.stats().dials, 1);
+}
+
 /// The dials of a peer lead to few addresses of one network at a time.
 #[tokio::test(start_paused = true)]
 async fn discoveries_cannot_swarm_one_network() {
@@ -123,7 +151,7 @@ async fn discoveries_cannot_swarm_one_network() {
     for host in 100..120 {
         let stranger = identity(host.into());
         a.knows_at(stranger.public_key(), [public(7, host)]);
-        answers.push(send_to(&a, *stranger.node_id(), DialCause::Peer));
+        answers.push(send_to(&a, *stranger.node_id(), DialCause::Peer, host));
     }
     sleep(Duration::from_millis(100)).await;
     assert_eq!(a.transport.stats().dials, 2);
@@ -324,7 +352,13 @@ async fn names_of_peers_hurt_nobody() {
     let mut slow = Vec::new();
     for seed in 100..110 {
         a.knows_at(identity(seed).public_key(), [name("slow.example.com")]);
-        slow.push(send_to(&a, *identity(seed).node_id(), DialCause::Peer));
+        let deliverer = u8::try_from(seed).unwrap();
+        slow.push(send_to(
+            &a,
+            *identity(seed).node_id(),
+            DialCause::Peer,
+            deliverer,
+        ));
     }
     let addresses = [name("b.example.com")];
     soon(a.transport.dial(b.key(), &addresses)).await.unwrap();
@@ -337,7 +371,7 @@ async fn names_of_peers_hurt_nobody() {
     }
     let stranger = identity(120);
     a.knows_at(stranger.public_key(), [name("stranger.example.com")]);
-    let refused = send_to(&a, *stranger.node_id(), DialCause::Peer);
+    let refused = send_to(&a, *stranger.node_id(), DialCause::Peer, 0);
     assert_eq!(
         soon(refused).await.unwrap(),
         failed(DialFailure::NoAddresses)

@@ -126,7 +126,7 @@ impl Gossip {
             exclude: vec![message.source.node_id],
         };
         let (frame, tag) = (message.opened.frame.clone(), message.opened.header.tag);
-        let request = SendRequest::forward(frame, strategy, tag);
+        let request = SendRequest::forward(frame, strategy, tag, (&*message.source).into());
         settle("gossip", send_queue.try_send(request)).map(drop)
     }
 }

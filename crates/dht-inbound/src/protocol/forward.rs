@@ -66,7 +66,8 @@ impl Forward {
                 exclude,
             },
         };
-        let request = SendRequest::forward(message.opened.frame.clone(), strategy, header.tag);
+        let frame = message.opened.frame.clone();
+        let request = SendRequest::forward(frame, strategy, header.tag, (&**source).into());
         let taken = settle("forward", self.send_queue.try_send(request))?;
         Ok(Some(match taken {
             true => Disposition::Forwarded,

@@ -74,7 +74,7 @@ impl Protocol {
         };
         // The bytes as received: re-encoded ones would no longer carry the signature (03 F-9).
         let frame = message.opened.frame.clone();
-        let request = SendRequest::forward(frame, strategy, header.tag);
+        let request = SendRequest::forward(frame, strategy, header.tag, (&*message.source).into());
         settle("join", self.send_queue.try_send(request))?;
         Ok(Disposition::Answered)
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::{Cause, MessageTag, NodeId, Priority};
+use dht_core::{Cause, Deliverer, MessageTag, NodeId, Priority};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tower::BoxError;
 use tower_layer::Layer;
@@ -42,6 +42,8 @@ pub struct OutboundMessage {
     pub priority: Priority,
     /// Part of the node on whose behalf it is sent, and its peer dialled.
     pub cause: Cause,
+    /// Who delivered what it answers or passes on.
+    pub deliverer: Option<Deliverer>,
     /// Where to report what became of it.
     pub reply: DeliveryReply,
 }
@@ -84,6 +86,7 @@ where
             tag,
             priority,
             cause,
+            deliverer,
             hash,
         } = request;
         metrics::fan_out(recipients.len(), frame.len());
@@ -97,6 +100,7 @@ where
                 tag,
                 priority,
                 cause,
+                deliverer,
                 reply,
             });
             deliveries.push(delivery);
@@ -199,6 +203,7 @@ mod tests {
             tag: MessageTag(7),
             priority: Priority::Direct,
             cause: Cause::Application,
+            deliverer: None,
             hash: None,
         }
     }

@@ -37,7 +37,7 @@ fn selected(params: SendParams) -> Selected {
 
 fn forward(frame: Bytes) -> Selected {
     Selected {
-        request: SendRequest::forward(frame, Strategy::default(), MessageTag(7)),
+        request: SendRequest::sealed(frame, Strategy::default(), MessageTag(7)),
         ..selected(SendParams::default())
     }
 }

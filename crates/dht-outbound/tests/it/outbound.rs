@@ -21,7 +21,8 @@ fn id(seed: u64) -> NodeId {
 }
 
 fn forward(frame: impl Into<Bytes>) -> SendRequest {
-    SendRequest::forward(frame.into(), Strategy::default(), MessageTag(1))
+    let deliverer = Deliverer::from_bytes([7; 32]);
+    SendRequest::forward(frame.into(), Strategy::default(), MessageTag(1), deliverer)
 }
 
 fn part(kind: MessageType, part: impl Into<Bytes>) -> SendRequest {

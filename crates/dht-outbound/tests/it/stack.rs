@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use dht_core::{
-    DedupHash, DeliveryError, Destination, DomainHeader, Encryption, Flags, Header, MessageTag,
-    MessageType, NodeId, OpenError, Payload, Priority, ProtocolVersion, RawEnvelope, SealError,
-    SendParams, SendRequest, Signing, Strategy, UnixSeconds, dedup_hash, dedup_key_of,
+    DedupHash, Deliverer, DeliveryError, Destination, DomainHeader, Encryption, Flags, Header,
+    MessageTag, MessageType, NodeId, OpenError, Payload, Priority, ProtocolVersion, RawEnvelope,
+    SealError, SendParams, SendRequest, Signing, Strategy, UnixSeconds, dedup_hash, dedup_key_of,
     test_util::{NOW, encrypted, frame, identity, public_key},
 };
 use dht_dedup::DedupMeta;
@@ -331,7 +331,8 @@ async fn forwarded_frame_is_received_buffer() {
         destination: Destination::PublicKey(to),
         exclude: vec![id(1)],
     };
-    let request = SendRequest::forward(original.clone(), strategy, MessageTag(9));
+    let deliverer = Deliverer::from_bytes([7; 32]);
+    let request = SendRequest::forward(original.clone(), strategy, MessageTag(9), deliverer);
     assert_eq!(
         states(node.send(request).await).to_tags(),
         [MessageTag(9); 2]
@@ -340,6 +341,7 @@ async fn forwarded_frame_is_received_buffer() {
         assert_eq!(message.frame.as_ptr(), original.as_ptr());
         assert_ne!(message.to, id(1));
         assert_eq!(message.priority, Priority::Gossip);
+        assert_eq!(message.deliverer, Some(deliverer));
     }
     assert!(node.dedup.is_empty());
 }
@@ -499,6 +501,7 @@ async fn frames_of_all_kinds_survive_forwarding() {
             signed.clone(),
             Strategy::default(),
             MessageTag(1),
+            Deliverer::from_bytes([7; 32]),
         ))
         .await;
     assert_eq!(node.frames(), [signed]);

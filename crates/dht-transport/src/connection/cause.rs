@@ -1,6 +1,6 @@
 //! On whose behalf this node dials.
 
-use dht_core::Cause;
+use dht_core::{Cause, Deliverer};
 
 use crate::limits;
 
@@ -22,6 +22,23 @@ pub enum DialCause {
     /// address once, and counts for the source group of its target as an inbound connection does; the connection is closed
     /// when the peer has no further use for it.
     Peer,
+}
+
+/// On whose behalf one dial runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Requester {
+    pub(crate) cause: DialCause,
+    /// Who delivered what causes a dial of [`DialCause::Peer`]. All dials without one share one part of the places.
+    pub(crate) deliverer: Option<Deliverer>,
+}
+
+impl From<DialCause> for Requester {
+    fn from(cause: DialCause) -> Self {
+        Self {
+            cause,
+            deliverer: None,
+        }
+    }
 }
 
 impl DialCause {

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     admission::Refusal,
-    cause::DialCause,
+    cause::{DialCause, Requester},
     dials::{Outcome, Pending},
     handle::{Connection, Origin},
     targets::{Candidate, TargetPlace, Targets, first_of},
@@ -35,9 +35,13 @@ use crate::{
 
 impl State {
     /// As [`dial`](Self::dial), with the key and the addresses that the directory knows.
-    pub(crate) async fn dial_known(self: &Arc<Self>, peer: &NodeId, cause: DialCause) -> Outcome {
+    pub(crate) async fn dial_known(
+        self: &Arc<Self>,
+        peer: &NodeId,
+        requester: Requester,
+    ) -> Outcome {
         if let Some(connection) = self.table.find(peer) {
-            return Ok(used_for(connection, cause));
+            return Ok(used_for(connection, requester.cause));
         }
         let Upgrade {
             directory, clock, ..
@@ -48,13 +52,13 @@ impl State {
         let candidates = record.dial_order(clock.now()).into_iter();
         let candidates = candidates.map(|known| Candidate {
             address: known.address.clone(),
-            is_untrusted_target: match cause {
+            is_untrusted_target: match requester.cause {
                 DialCause::Operator => false,
                 DialCause::Application | DialCause::Overlay => known.is_hearsay(),
                 DialCause::Peer => true,
             },
         });
-        self.dial(&key, candidates.collect(), cause).await
+        self.dial(&key, candidates.collect(), requester).await
     }
 
     /// A connection to the holder of `key`: the live one, or a new one over the first address that works.
@@ -62,12 +66,12 @@ impl State {
         self: &Arc<Self>,
         key: &PublicKey,
         candidates: Vec<Candidate>,
-        cause: DialCause,
+        requester: Requester,
     ) -> Outcome {
         if key == self.upgrade.identity.public_key() {
             return Err(DialError::OwnKey);
         }
-        let peer = key.node_id();
+        let (peer, cause) = (key.node_id(), requester.cause);
         loop {
             if let Some(connection) = self.table.find(&peer) {
                 return Ok(used_for(connection, cause));
@@ -75,7 +79,7 @@ impl State {
             if self.upgrade.is_banned(key) {
                 return Err(DialError::Banned);
             }
-            let (joined, outcome) = self.pending(key, &candidates, cause)?;
+            let (joined, outcome) = self.pending(key, &candidates, requester)?;
             match outcome.until(Option::clone).await {
                 // It had narrower limits than a dial of this cause.
                 Err(_) if cause < joined => {}
@@ -89,7 +93,7 @@ impl State {
         self: &Arc<Self>,
         key: &PublicKey,
         candidates: &[Candidate],
-        cause: DialCause,
+        requester: Requester,
     ) -> Result<(DialCause, Watch<Option<Outcome>>), DialError> {
         let peer = key.node_id();
         let mut dials = self.dials.pending.lock();
@@ -104,13 +108,14 @@ impl State {
         let spoken = Arc::<AtomicBool>::default();
         let task = Dial {
             state: Arc::clone(self),
-            cause,
+            requester,
             key: *key,
             peer,
             candidates: candidates.to_vec(),
             spoken: Arc::clone(&spoken),
             turn: tokio::sync::Mutex::default(),
         };
+        let cause = requester.cause;
         let pending = Pending {
             cause,
             outcome: outcome.clone(),
@@ -134,7 +139,7 @@ fn used_for(connection: Arc<Connection>, cause: DialCause) -> Arc<Connection> {
 /// One dial.
 struct Dial {
     state: Arc<State>,
-    cause: DialCause,
+    requester: Requester,
     key: PublicKey,
     peer: NodeId,
     candidates: Vec<Candidate>,
@@ -187,15 +192,18 @@ impl Dial {
     /// Tries the addresses: the next one starts when the one before failed, or after a moment beside it.
     async fn attempt(&self) -> Outcome {
         let state = &self.state;
-        let most = match self.cause {
+        let most = match self.requester.cause {
             DialCause::Peer => 1,
             _ => MAX_DIAL_ADDRESSES,
         };
         let served = |candidate: &&Candidate| Targets::serves(&state.media, candidate);
         let candidates: Vec<_> = self.candidates.iter().filter(served).take(most).collect();
         let mut waiting = candidates.into_iter();
-        let _place = (state.dials.place(self.cause, state.config.connect_timeout)).await?;
-        let slot = state.admission.admit_dial(self.cause);
+        let _place = (state
+            .dials
+            .place(self.requester, state.config.connect_timeout))
+        .await?;
+        let slot = state.admission.admit_dial(self.requester.cause);
         let slot = slot.map_err(|refusal| self.refused(refusal))?;
         let mut error = DialError::NoAddresses;
         let mut running = FuturesUnordered::new();
@@ -215,11 +223,11 @@ impl Dial {
                             // Cut the others off before the connection counts.
                             drop(running);
                             let mut slot = slot;
-                            if self.cause == DialCause::Peer {
+                            if self.requester.cause == DialCause::Peer {
                                 let counted = slot.count_for(source);
                                 counted.map_err(|refusal| self.refused(refusal))?;
                             }
-                            let origin = Origin::Dialled(self.cause);
+                            let origin = Origin::Dialled(self.requester.cause);
                             let address = address.clone();
                             return Ok(state.adopt(upgraded, origin, address, source, slot, started.elapsed()));
                         }
@@ -251,7 +259,7 @@ impl Dial {
 
     async fn reach(&self, candidate: &Candidate) -> Result<Reached, DialError> {
         let state = &self.state;
-        let limit = match self.cause {
+        let limit = match self.requester.cause {
             // An onion service that does not answer soon holds up a place that others wait for.
             DialCause::Peer => state.config.connect_timeout,
             _ => state.config.connect_limit(&candidate.address),
@@ -280,19 +288,19 @@ impl Dial {
         candidate: &Candidate,
     ) -> Result<(Socket, Address, Option<TargetPlace>), DialError> {
         let state = &self.state;
-        let resolved = (state.targets).resolve(&state.media, candidate, self.cause);
+        let resolved = (state.targets).resolve(&state.media, candidate, self.requester.cause);
         let targets = resolved.await.inspect_err(|error| {
             if *error == DialError::PrivateTarget {
-                metrics::dial_refused(self.cause, "private_target");
+                metrics::dial_refused(self.requester.cause, "private_target");
             }
         })?;
         let place = match targets.first() {
             Some(target) if candidate.is_untrusted_target => {
                 let source = state.admission.source_of(target);
                 let now = state.upgrade.clock.now();
-                let place = (state.targets).claim(target, self.cause, source, now);
+                let place = (state.targets).claim(target, self.requester.cause, source, now);
                 Some(place.ok_or_else(|| {
-                    metrics::dial_refused(self.cause, "dials_of_target");
+                    metrics::dial_refused(self.requester.cause, "dials_of_target");
                     DialError::TooManyDials
                 })?)
             }
@@ -308,7 +316,7 @@ impl Dial {
     }
 
     fn refused(&self, refusal: Refusal) -> DialError {
-        metrics::dial_refused(self.cause, refusal.name());
+        metrics::dial_refused(self.requester.cause, refusal.name());
         DialError::TooManyConnections
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use dht_core::NodeId;
+use dht_core::{Deliverer, NodeId};
 use dht_stack::Watch;
 use parking_lot::Mutex;
 use tokio::{
@@ -18,8 +18,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{cause::DialCause, handle::Connection};
-use crate::{error::DialError, metrics};
+use super::{
+    cause::{DialCause, Requester},
+    handle::Connection,
+};
+use crate::{error::DialError, limits::MAX_PEER_DIALS_PER_DELIVERER, metrics};
 
 pub(super) type Outcome = Result<Arc<Connection>, DialError>;
 
@@ -29,6 +32,20 @@ pub(crate) struct Dials {
     pub(super) pending: Mutex<HashMap<NodeId, Pending>>,
     /// Dials that may run at one time, for each cause.
     places: [Semaphore; DialCause::ALL.len()],
+    /// Dials that run for each deliverer.
+    by_deliverer: Mutex<HashMap<Option<Deliverer>, usize>>,
+}
+
+/// The right of a dial to run, until dropped.
+pub(super) struct DialPlace<'a> {
+    _place: SemaphorePermit<'a>,
+    _share: Option<DelivererShare<'a>>,
+}
+
+/// Place of a dial that a peer causes, among those of its deliverer.
+struct DelivererShare<'a> {
+    dials: &'a Dials,
+    deliverer: Option<Deliverer>,
 }
 
 /// A dial under way.
@@ -46,6 +63,7 @@ impl Default for Dials {
         Self {
             pending: Mutex::default(),
             places: DialCause::ALL.map(|cause| Semaphore::new(cause.most_dials())),
+            by_deliverer: Mutex::default(),
         }
     }
 }
@@ -54,9 +72,20 @@ impl Dials {
     /// Waits for a place among the dials of a cause, at most this long. A dial that a peer causes waits for nothing.
     pub(super) async fn place(
         &self,
-        cause: DialCause,
+        Requester { cause, deliverer }: Requester,
         limit: Duration,
-    ) -> Result<SemaphorePermit<'_>, DialError> {
+    ) -> Result<DialPlace<'_>, DialError> {
+        let refused = |limit| {
+            metrics::dial_refused(cause, limit);
+            DialError::TooManyDials
+        };
+        let share = match cause {
+            DialCause::Peer => {
+                let share = self.share(deliverer);
+                Some(share.ok_or_else(|| refused("dials_of_deliverer"))?)
+            }
+            _ => None,
+        };
         let places = cause.of(&self.places);
         let place = match cause {
             DialCause::Peer => places.try_acquire().ok(),
@@ -65,9 +94,22 @@ impl Dials {
                 .ok()
                 .and_then(Result::ok),
         };
-        place.ok_or_else(|| {
-            metrics::dial_refused(cause, "dials_of_cause");
-            DialError::TooManyDials
+        Ok(DialPlace {
+            _place: place.ok_or_else(|| refused("dials_of_cause"))?,
+            _share: share,
+        })
+    }
+
+    fn share(&self, deliverer: Option<Deliverer>) -> Option<DelivererShare<'_>> {
+        let mut by_deliverer = self.by_deliverer.lock();
+        let held = by_deliverer.get(&deliverer).copied().unwrap_or_default();
+        if held >= MAX_PEER_DIALS_PER_DELIVERER {
+            return None;
+        }
+        by_deliverer.insert(deliverer, held + 1);
+        Some(DelivererShare {
+            dials: self,
+            deliverer,
         })
     }
 
@@ -116,6 +158,18 @@ impl Dials {
                 }
                 first
             });
+        }
+    }
+}
+
+impl Drop for DelivererShare<'_> {
+    fn drop(&mut self) {
+        let mut by_deliverer = self.dials.by_deliverer.lock();
+        if let Some(held) = by_deliverer.get_mut(&self.deliverer) {
+            *held -= 1;
+            if *held == 0 {
+                by_deliverer.remove(&self.deliverer);
+            }
         }
     }
 }

@@ -19,7 +19,10 @@ use tokio::{
 };
 
 use super::{delivery::Reply, pace::PaceBucket};
-use crate::{connection::DialCause, error::EnqueueError};
+use crate::{
+    connection::{DialCause, Requester},
+    error::EnqueueError,
+};
 
 /// A message on its way out.
 #[derive(Debug)]
@@ -86,8 +89,8 @@ pub(crate) struct MessageQueue {
 pub(crate) struct PeerQueue {
     pub(super) messages: Mutex<MessageQueue>,
     pub(super) waker: AtomicWaker,
-    /// The most important cause of a message that was queued.
-    pub(super) cause: Mutex<Option<DialCause>>,
+    /// Requester of the first message with the most important cause of those that were queued.
+    pub(super) requester: Mutex<Option<Requester>>,
     /// Messages that may be written to a peer that bans fast senders.
     pub(super) bucket: PaceBucket,
 }
@@ -101,13 +104,15 @@ impl PeerQueue {
     }
 
     /// On whose behalf the peer is dialled.
-    pub(super) fn cause(&self) -> DialCause {
-        self.cause.lock().unwrap_or(DialCause::Peer)
+    pub(super) fn requester(&self) -> Requester {
+        self.requester.lock().unwrap_or(DialCause::Peer.into())
     }
 
-    pub(super) fn add_cause(&self, cause: DialCause) {
-        let mut held = self.cause.lock();
-        *held = Some(held.map_or(cause, |held| held.min(cause)));
+    pub(super) fn add_requester(&self, requester: Requester) {
+        let mut held = self.requester.lock();
+        if held.is_none_or(|held| requester.cause < held.cause) {
+            *held = Some(requester);
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     queue::{Limits, PeerQueue, SharedBytes},
 };
 use crate::{
-    connection::{Connection, DialCause},
+    connection::{Connection, DialCause, Requester},
     error::EnqueueError,
     limits::MAX_OUTBOXES,
     mux::Substream,
@@ -68,7 +68,7 @@ pub(crate) trait Connect: Send + Sync {
     fn connect(
         &self,
         peer: &NodeId,
-        cause: DialCause,
+        requester: Requester,
     ) -> impl Future<Output = Result<Arc<Connection>, DeliveryError>> + Send;
 }
 
@@ -126,7 +126,7 @@ impl PeerQueues {
         peer: &NodeId,
         frame: Bytes,
         priority: Priority,
-        cause: DialCause,
+        requester: Requester,
         reply: Reply,
     ) -> Result<Pushed, EnqueueError> {
         let now = Instant::now();
@@ -138,7 +138,7 @@ impl PeerQueues {
                 .messages
                 .lock()
                 .push(frame, priority, reply, now, &self.limits, &self.shared)?;
-            queue.add_cause(cause);
+            queue.add_requester(requester);
             queue.waker.wake();
             return Ok(Pushed::Running);
         }
@@ -152,14 +152,14 @@ impl PeerQueues {
             peers.end(peer);
             return Err(error);
         }
-        queue.add_cause(cause);
+        queue.add_requester(requester);
         Ok(Pushed::Start(queue))
     }
 
     /// The most important cause of what is, or was a moment ago, queued for a peer.
     pub(crate) fn cause(&self, peer: &NodeId) -> Option<DialCause> {
         let peers = self.peers.lock();
-        peers.queues.get(peer).map(|queue| queue.cause())
+        peers.queues.get(peer).map(|queue| queue.requester().cause)
     }
 
     /// Whether messages wait because their peer bans fast senders.
@@ -291,8 +291,8 @@ impl<C: Connect> PeerSession<C> {
         let mut lost_connections = 0;
         let mut attempts = 0;
         while attempts < self.most_attempts() {
-            let cause = self.queue.cause();
-            let connection = match self.connect.connect(&self.peer, cause).await {
+            let requester = self.queue.requester();
+            let connection = match self.connect.connect(&self.peer, requester).await {
                 Ok(connection) => connection,
                 Err(failure) => {
                     error = failure;
@@ -328,7 +328,7 @@ impl<C: Connect> PeerSession<C> {
 
     /// What a peer causes is tried once.
     fn most_attempts(&self) -> u8 {
-        match self.queue.cause() {
+        match self.queue.requester().cause {
             DialCause::Peer => 1,
             _ => ATTEMPTS,
         }
