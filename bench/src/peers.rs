@@ -132,7 +132,7 @@ fn restore(report: &mut Report, effort: Effort, peers: &[PeerRecord]) -> anyhow:
     let file = DirectoryFile::open_blocking(home.path(), &directory, NOW);
     fill(&directory, peers);
     if let Some(file) = file {
-        file.save_blocking();
+        file.save_blocking().expect("the file is written");
     }
     let times = (0..effort.samples).map(|_| {
         let directory = empty();

@@ -234,12 +234,12 @@ async fn memory_homes_keep_the_directory() {
     let node = start().await.unwrap();
     node.connect(&peer_address(0)).await.unwrap();
     let (friend, known) = (secret(7).public_key().node_id(), secret(0).public_key());
-    assert!(node.allow(friend).await && !node.allow(friend).await);
+    assert!(node.allow(friend).await.unwrap() && !node.allow(friend).await.unwrap());
     node.shutdown().await;
     let node = start().await.unwrap();
     assert!(node.directory().find_by_key(&known).unwrap().is_proven());
     assert_eq!(node.directory().allowed(), [friend]);
-    assert!(node.disallow(&friend).await);
+    assert!(node.disallow(&friend).await.unwrap());
     node.shutdown().await;
 }
 

@@ -1,6 +1,6 @@
 //! The directory across restarts: in a file of the home, or with a home in memory.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use dht_core::Clock as _;
 use dht_peers::{Directory, DirectoryMemory};
@@ -13,8 +13,11 @@ const INTERVAL: Duration = Duration::from_secs(30);
 
 /// Where the peers that a node knows, its bans and its allow list outlive it.
 pub(crate) enum KnownPeers {
-    /// Nowhere.
+    /// Nowhere: the node has no home.
     Forgotten,
+    /// Nowhere: the file of the home could not be opened, of which the log tells.
+    #[cfg(feature = "spool")]
+    Unopened,
     #[cfg(feature = "spool")]
     InFile(dht_peers::DirectoryFile),
     InMemory(DirectoryMemory, Directory),
@@ -35,7 +38,7 @@ impl KnownPeers {
             Some(Home::Folder(folder)) => {
                 let Some(file) = dht_peers::DirectoryFile::open(folder, directory, now).await
                 else {
-                    return Self::Forgotten;
+                    return Self::Unopened;
                 };
                 tasks.spawn("peers file", file.clone().keep());
                 Self::InFile(file)
@@ -44,14 +47,17 @@ impl KnownPeers {
         }
     }
 
-    /// Keeps what is known now.
-    pub(crate) async fn save(&self) {
+    /// Keeps what is known now. Fails, with an entry in the log, if the file is not written.
+    pub(crate) async fn save(&self) -> io::Result<()> {
         match self {
             Self::Forgotten => {}
             #[cfg(feature = "spool")]
-            Self::InFile(file) => file.save().await,
+            Self::Unopened => return Err(io::Error::other("the file of known peers is not open")),
+            #[cfg(feature = "spool")]
+            Self::InFile(file) => file.save().await?,
             Self::InMemory(memory, directory) => memory.save(directory),
         }
+        Ok(())
     }
 }
 
@@ -64,5 +70,25 @@ async fn keep(memory: DirectoryMemory, directory: Directory) {
         ticks.tick().await;
         directory.update_anchors();
         memory.save(&directory);
+    }
+}
+
+#[cfg(all(test, feature = "spool"))]
+mod tests {
+    use dht_core::{Entropy as _, SecretKey, SeededEntropy};
+
+    use crate::{AllowError, Node};
+
+    #[tokio::test]
+    async fn unwritten_allow_list_is_an_error() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join("peers.redb")).unwrap();
+        let secret = SecretKey::random(&mut SeededEntropy::new(1).rng());
+        let peer = SecretKey::random(&mut SeededEntropy::new(2).rng());
+        let node = Node::builder(secret).home(home.path());
+        let node = node.start().await.unwrap();
+        let error = node.allow(peer.public_key().node_id()).await.unwrap_err();
+        assert!(matches!(error, AllowError::NotSaved(_)), "{error}");
+        node.shutdown().await;
     }
 }

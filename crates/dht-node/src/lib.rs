@@ -91,7 +91,7 @@ pub use inbox::{MAX_PAYLOAD_BYTES, Subscription};
 pub use metrics::describe_metrics;
 #[cfg(feature = "saf")]
 pub use node::FetchError;
-pub use node::{Node, SHUTDOWN_LIMIT};
+pub use node::{AllowError, Node, SHUTDOWN_LIMIT};
 #[cfg(feature = "tor")]
 pub use onion::TorConfig;
 pub use outbox::{Delivery, SendOptions, SubmitError, Undelivered};

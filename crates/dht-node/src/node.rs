@@ -5,7 +5,7 @@ mod fetch;
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +23,7 @@ use dht_outbound::{
     Candidates, Connector, Deliveries, DeliveryReply, Outbound, SearchCause, SearchError,
     SelectConfig, Selection, SendError, select,
 };
-use dht_peers::{BanOutcome, Directory, PeerRecord};
+use dht_peers::{AllowListFull, BanOutcome, Directory, PeerRecord};
 use dht_spool::{EntryId, Outbox, SpoolError};
 use dht_stack::ByteBudget;
 use dht_transport::{DialError, StreamError, Transport};
@@ -62,6 +62,18 @@ const TASKS_LIMIT: Duration = Duration::from_millis(500);
 
 /// Time within [`SHUTDOWN_LIMIT`] for the files, at least.
 const FILES_LIMIT: Duration = Duration::from_millis(750);
+
+/// Why the allow list is not as asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AllowError {
+    /// There is no room for another peer.
+    #[error(transparent)]
+    Full(#[from] AllowListFull),
+    /// The list has changed, but not in the home: it is as before after a restart, unless a later write succeeds.
+    #[error("the allow list is changed until a restart only, as it was not written")]
+    NotSaved(#[from] io::Error),
+}
 
 /// A running node. Dropping it stops the node at once; [`Node::shutdown`] stops it in order.
 pub struct Node {
@@ -145,17 +157,23 @@ impl Node {
 
     /// Puts a peer on the allow list, which is kept with the home: it is never banned, and a ban in force is lifted. False if it was
     /// on it.
-    pub async fn allow(&self, peer: NodeId) -> bool {
-        let is_new = self.shared.directory.allow(peer);
-        self.known_peers.save().await;
-        is_new
+    ///
+    /// # Errors
+    /// [`AllowError`].
+    pub async fn allow(&self, peer: NodeId) -> Result<bool, AllowError> {
+        let is_new = self.shared.directory.allow(peer)?;
+        self.known_peers.save().await?;
+        Ok(is_new)
     }
 
     /// Takes a peer off the allow list; false if it was not on it.
-    pub async fn disallow(&self, peer: &NodeId) -> bool {
+    ///
+    /// # Errors
+    /// [`AllowError::NotSaved`].
+    pub async fn disallow(&self, peer: &NodeId) -> Result<bool, AllowError> {
         let was_allowed = self.shared.directory.disallow(peer);
-        self.known_peers.save().await;
-        was_allowed
+        self.known_peers.save().await?;
+        Ok(was_allowed)
     }
 
     /// The seeds that [`Config::dns_seeds`] stands for, asked for one name after another: whoever is between this node and its name
@@ -598,7 +616,10 @@ impl Node {
                 snapshot.save().await;
             }
         };
-        let peers = self.known_peers.save();
+        let peers = async {
+            // A failure is logged.
+            let _ = self.known_peers.save().await;
+        };
         tokio::join!(self.outbox.close(), messages, self.saf.close(), seen, peers);
     }
 }

@@ -12,6 +12,9 @@ use crate::{address::truncate, directory::changed::Changed, policy::Offence};
 /// Bytes kept of the reason of a ban.
 pub const MAX_REASON_BYTES: usize = 256;
 
+/// Peers on the allow list at most. It is written whole whenever it changes.
+pub const MAX_ALLOWED: usize = 1_000;
+
 /// Bytes that a ban takes at most, with its reason and its places in three indexes.
 pub(crate) const BAN_BYTES: usize = 544;
 
@@ -58,6 +61,11 @@ pub enum BanOutcome {
     /// The end lies in the past; nothing happened.
     AlreadyOver,
 }
+
+/// The allow list has [`MAX_ALLOWED`] peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the allow list is full: it has {MAX_ALLOWED} peers")]
+pub struct AllowListFull;
 
 /// All bans, those of peers outside the directory included, and the allow list.
 #[derive(Debug)]
@@ -202,8 +210,11 @@ impl Bans {
         self.active(now).next().map_or(FOREVER, |ban| ban.until)
     }
 
-    pub(crate) fn allow(&mut self, id: NodeId) -> bool {
-        self.allowed.insert(id)
+    pub(crate) fn allow(&mut self, id: NodeId) -> Result<bool, AllowListFull> {
+        if self.allowed.len() >= MAX_ALLOWED && !self.allowed.contains(&id) {
+            return Err(AllowListFull);
+        }
+        Ok(self.allowed.insert(id))
     }
 
     pub(crate) fn disallow(&mut self, id: &NodeId) -> bool {

@@ -151,20 +151,27 @@ impl DirectoryFile {
         loop {
             ticks.tick().await;
             self.0.directory.update_anchors();
-            self.save().await;
+            // A failure is logged, and the next tick tries again.
+            let _ = self.save().await;
         }
     }
 
-    /// Writes what changed; durable when it returns, unless the device fails, which is logged: then the next call writes
-    /// everything.
-    pub async fn save(&self) {
+    /// Writes what changed, which is durable then.
+    ///
+    /// # Errors
+    /// An error of the device, which is logged; the next call writes everything.
+    pub async fn save(&self) -> io::Result<()> {
         let file = self.clone();
         // It fails only if the runtime shuts down.
-        let _ = spawn_blocking(move || file.save_blocking()).await;
+        let saved = spawn_blocking(move || file.save_blocking()).await;
+        saved.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
     /// As [`save`](Self::save), on a thread that may block.
-    pub fn save_blocking(&self) {
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn save_blocking(&self) -> io::Result<()> {
         let Inner { directory, .. } = &*self.0;
         let mut disk = self.0.disk.lock();
         let lists = Lists {
@@ -173,7 +180,7 @@ impl DirectoryFile {
         };
         let outdated = directory.take_outdated();
         if outdated.peers.is_empty() && outdated.bans.is_empty() && lists == disk.lists {
-            return;
+            return Ok(());
         }
         let database = match disk.database.take() {
             Some(database) => Ok((database, outdated)),
@@ -194,10 +201,15 @@ impl DirectoryFile {
             Ok(database) => {
                 disk.database = Some(database);
                 disk.lists = lists;
+                Ok(())
             }
             Err(error) => {
                 directory.outdate();
                 tracing::warn!(%error, "changes of the known peers were not written");
+                Err(match error {
+                    FileError::Io(error) => error,
+                    error => io::Error::other(error),
+                })
             }
         }
     }

@@ -49,7 +49,7 @@ pub mod test_util;
 
 pub use address::{AddressRecord, Average, DialTimes, MAX_ADDRESSES, MAX_FAILURE_BYTES};
 pub use agent::{MAX_PROTOCOLS, MAX_USER_AGENT_BYTES};
-pub use ban::{Ban, BanOutcome, BanTarget, FOREVER, MAX_REASON_BYTES};
+pub use ban::{AllowListFull, Ban, BanOutcome, BanTarget, FOREVER, MAX_ALLOWED, MAX_REASON_BYTES};
 pub use claims::{
     ClaimPolicy, MAX_CLAIM_ADDRESSES, MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_STATED_ADDRESSES, Unusable,
     ValidClaims, validate_claims,

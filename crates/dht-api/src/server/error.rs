@@ -6,7 +6,7 @@ use axum::{
 };
 use bytes::Bytes;
 use dht_mailbox::StoreError;
-use dht_node::{SendError, SubmitError};
+use dht_node::{AllowError, SendError, SubmitError};
 use dht_spool::SpoolError;
 use serde::Serialize;
 
@@ -167,6 +167,16 @@ impl From<SpoolError> for ApiError {
         match hint {
             Some(hint) => body.with_hint(hint),
             None => body,
+        }
+    }
+}
+
+impl From<AllowError> for ApiError {
+    fn from(error: AllowError) -> Self {
+        match &error {
+            AllowError::Full(_) => Self::new(ErrorCode::Conflict, chain(&error))
+                .with_hint("take a peer off the list first"),
+            _ => Self::new(ErrorCode::Internal, chain(&error)).with_hint("see the log of the node"),
         }
     }
 }

@@ -6,7 +6,7 @@ use dht_core::{NodeId, Severity, UnixSeconds};
 
 use super::Directory;
 use crate::{
-    ban::{Ban, BanOutcome, BanTarget, FOREVER},
+    ban::{AllowListFull, Ban, BanOutcome, BanTarget, FOREVER},
     metrics,
 };
 
@@ -104,9 +104,11 @@ impl Directory {
             .collect()
     }
 
-    /// Puts a peer on the allow list: it is never banned, and a ban in force is lifted. For the operator only, as
-    /// the list has no bound of its own. False if it was on it.
-    pub fn allow(&self, id: NodeId) -> bool {
+    /// Puts a peer on the allow list: it is never banned, and a ban in force is lifted. False if it was on it.
+    ///
+    /// # Errors
+    /// [`AllowListFull`] if [`MAX_ALLOWED`](crate::MAX_ALLOWED) others are on it.
+    pub fn allow(&self, id: NodeId) -> Result<bool, AllowListFull> {
         self.0.state.write().allow(id)
     }
 

@@ -80,7 +80,10 @@ impl Directory {
             }
         }
         for id in stored.allowed {
-            state.allow(id);
+            // Of a longer list, which an earlier version kept, the first stay.
+            if state.allow(id).is_err() {
+                break;
+            }
         }
         let bans_in_force = stored.bans.into_iter().filter(|ban| ban.is_active(now));
         let entered = bans_in_force.filter_map(|ban| state.ban(ban, now)).count();

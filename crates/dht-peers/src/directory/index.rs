@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     agent::Agents,
-    ban::{Ban, Bans},
+    ban::{AllowListFull, Ban, Bans},
     connections::Connections,
     filter::{Matcher, PeerFilter},
     metrics,
@@ -169,10 +169,10 @@ impl Index {
         was_banned
     }
 
-    pub(super) fn allow(&mut self, id: NodeId) -> bool {
-        let is_new = self.bans.allow(id);
+    pub(super) fn allow(&mut self, id: NodeId) -> Result<bool, AllowListFull> {
+        let is_new = self.bans.allow(id)?;
         self.unban(&id);
-        is_new
+        Ok(is_new)
     }
 
     pub(super) fn disallow(&mut self, id: &NodeId) -> bool {

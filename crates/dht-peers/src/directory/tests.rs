@@ -8,7 +8,7 @@ use rand_core::SeedableRng;
 
 use super::*;
 use crate::{
-    BanOutcome, FOREVER, FeatureRule,
+    AllowListFull, BanOutcome, FOREVER, FeatureRule, MAX_ALLOWED,
     test_util::{claim, public_key, record},
 };
 
@@ -253,11 +253,29 @@ fn the_longer_ban_stands() {
 }
 
 #[test]
+fn the_allow_list_is_bounded() {
+    let directory = directory();
+    let id = |n: usize| {
+        let mut bytes = [0; NodeId::LENGTH];
+        bytes[..8].copy_from_slice(&n.to_be_bytes());
+        NodeId::from_bytes(&bytes).unwrap()
+    };
+    for n in 0..MAX_ALLOWED {
+        assert_eq!(directory.allow(id(n)), Ok(true));
+    }
+    assert_eq!(directory.allow(id(MAX_ALLOWED)), Err(AllowListFull));
+    assert_eq!(directory.allow(id(0)), Ok(false));
+    assert!(directory.disallow(&id(0)));
+    assert_eq!(directory.allow(id(MAX_ALLOWED)), Ok(true));
+    assert_eq!(directory.allowed().len(), MAX_ALLOWED);
+}
+
+#[test]
 fn the_allow_list_wins() {
     let directory = directory();
     let id = public_key(1).node_id();
     directory.ban(id, LATER, Severity::Low, "test", NOW);
-    assert!(directory.allow(id));
+    assert_eq!(directory.allow(id), Ok(true));
     assert!(!directory.is_banned(&id, NOW));
     let outcome = directory.ban(id, LATER, Severity::Low, "test", NOW);
     assert_eq!(outcome, BanOutcome::AllowListed);
@@ -319,7 +337,7 @@ fn full_directory_drops_least_useful() {
         directory.mark_seen(id, &Address::memory(seed + 1), DialTimes::default(), NOW);
     }
     fail(&directory, 1);
-    directory.allow(ids[1]);
+    directory.allow(ids[1]).unwrap();
     directory.add_or_update(seed_peer, NOW);
     for seed in [7, 8] {
         add(&directory, seed, Features::NODE);

@@ -63,7 +63,7 @@ fn restart_finds_what_was_known() {
         "unknown",
         NOW,
     );
-    file.save_blocking();
+    file.save_blocking().unwrap();
     // A peer that was heard of is proven, another is forgotten, a ban is lifted.
     authenticate(&before, 50..51);
     before.remove(&id(51));
@@ -74,11 +74,11 @@ fn restart_finds_what_was_known() {
         NOW,
     );
     before.unban(public_key(3));
-    before.allow(id(8));
-    before.allow(id(401));
-    file.save_blocking();
+    before.allow(id(8)).unwrap();
+    before.allow(id(401)).unwrap();
+    file.save_blocking().unwrap();
     before.disallow(&id(401));
-    file.save_blocking();
+    file.save_blocking().unwrap();
     drop(file);
     let memory = crate::DirectoryMemory::default();
     memory.save(&before);
@@ -111,7 +111,7 @@ fn named_peers_prove_nothing_later() {
     }
     authenticate(&before, 2..3);
     before.ban_listed(public_key(9), NOW);
-    file.save_blocking();
+    file.save_blocking().unwrap();
     drop(file);
 
     let after = directory();
@@ -130,7 +130,7 @@ fn damaged_file_is_put_aside() {
     let file = open(home.path(), &before);
     assert!(home.path().join(DAMAGED).exists());
     authenticate(&before, 1..5);
-    file.save_blocking();
+    file.save_blocking().unwrap();
     drop(file);
     // One page in the middle.
     let path = home.path().join(FILE);
@@ -146,7 +146,7 @@ fn damaged_file_is_put_aside() {
     let file = open(home.path(), &after);
     assert!(after.is_empty());
     authenticate(&after, 1..9);
-    file.save_blocking();
+    file.save_blocking().unwrap();
     drop(file);
     let last = directory();
     let _file = open(home.path(), &last);
@@ -178,7 +178,7 @@ fn flood_of_changes_is_written() {
     let before = directory();
     let file = open(home.path(), &before);
     authenticate(&before, 1..3);
-    file.save_blocking();
+    file.save_blocking().unwrap();
     for seed in 0..20_000_u32 {
         let [a, b, c, d] = seed.to_be_bytes();
         let stranger = NodeId::from_bytes(&[a, b, c, d, 5, 5, 5, 5, 5, 5, 5, 5, 5]).unwrap();
@@ -186,7 +186,7 @@ fn flood_of_changes_is_written() {
     }
     assert!(matches!(before.take_outdated().bans, Changed::All));
     before.outdate();
-    file.save_blocking();
+    file.save_blocking().unwrap();
     drop(file);
     let after = directory();
     let _file = open(home.path(), &after);
@@ -205,7 +205,7 @@ fn smaller_directory_keeps_the_newest() {
         let source = NetGroup::V4([1, 1]);
         before.authenticated(record(seed, Features::NODE, at), source, at);
     }
-    file.save_blocking();
+    file.save_blocking().unwrap();
     drop(file);
     let limits = DirectoryLimits {
         proven_bytes: 60_000,
@@ -216,7 +216,7 @@ fn smaller_directory_keeps_the_newest() {
     let kept = small.len();
     assert!((1..150).contains(&kept), "{kept}");
     assert!(small.contains(&id(199)) && !small.contains(&id(1)));
-    file.save_blocking();
+    file.save_blocking().unwrap();
     drop(file);
     let again = directory();
     let _file = open(home.path(), &again);
@@ -243,7 +243,7 @@ fn anchors_are_known_after_restart() {
     // This node is cut off.
     connections.clear();
     before.update_anchors();
-    file.save_blocking();
+    file.save_blocking().unwrap();
     drop(file);
 
     let after = directory();

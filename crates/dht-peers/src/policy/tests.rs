@@ -81,7 +81,7 @@ fn bans_last_their_term() {
 #[test]
 fn allowed_peers_are_not_banned() {
     let (policy, directory) = policy(AttributionProfile::Legacy);
-    directory.allow(id(2));
+    directory.allow(id(2)).unwrap();
     for id in [id(2), id(1)] {
         assert_eq!(
             policy.report(Offence::OwnMessage, Parties::deliverer(id)),

@@ -282,7 +282,7 @@ pub(in super::super) async fn allowed(State(api): State<Arc<Api>>) -> Response {
     memory::list(memory, &list)
 }
 
-/// Put a peer on the allow list, which the home keeps: a ban of it is lifted, and it is never banned.
+/// Put a peer on the allow list, which the home keeps: a ban of it is lifted, and it is never banned. The list has at most 1 000 peers.
 #[utoipa::path(
     post, path = "/v1/allowed", tag = "peers", operation_id = "allow",
     request_body = AllowedPeer,
@@ -297,7 +297,7 @@ pub(in super::super) async fn allow(
 ) -> Result<Response, ApiError> {
     let done = Done {
         version: Version,
-        changed: api.parts.node.allow(target(&peer)?.node_id()).await,
+        changed: api.parts.node.allow(target(&peer)?.node_id()).await?,
     };
     Ok(json(StatusCode::OK, &done))
 }
@@ -317,7 +317,7 @@ pub(in super::super) async fn disallow(
 ) -> Result<Response, ApiError> {
     let done = Done {
         version: Version,
-        changed: api.parts.node.disallow(&target(&peer)?.node_id()).await,
+        changed: api.parts.node.disallow(&target(&peer)?.node_id()).await?,
     };
     Ok(json(StatusCode::OK, &done))
 }
