@@ -22,8 +22,8 @@ pub const DEFAULT_MEMORY_MIB: usize = 256;
 /// Address that a node listens on by default: loopback, with the port of stock nodes.
 pub const DEFAULT_LISTEN: &str = "/ip4/127.0.0.1/tcp/18189";
 
-/// Most seeds of a node: the peers that the operator named leave the directory for no others.
-pub const MAX_SEEDS: usize = 100;
+/// Most seeds in the settings of a node: the peers that the operator named leave the directory for no others.
+pub const MAX_CONFIGURED_SEEDS: usize = 100;
 
 /// Settings of a node. Reads and writes the file `config.toml`, in which every key is optional and an unknown key is an
 /// error.
@@ -52,7 +52,7 @@ pub struct Config {
     /// Peers that the node stays connected to, as `KEY::ADDRESS`.
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub peers: Vec<PeerAddress>,
-    /// Nodes at which a full node begins when it knows no other, or loses all, as `KEY::ADDRESS`, at most [`MAX_SEEDS`]. It asks them
+    /// Nodes at which a full node begins when it knows no other, or loses all, as `KEY::ADDRESS`, at most [`MAX_CONFIGURED_SEEDS`]. It asks them
     /// for others and does not stay connected to them.
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub seeds: Vec<PeerAddress>,
@@ -158,7 +158,11 @@ impl Config {
         const MOST: u64 = u32::MAX as u64;
         let (copies, flood) = (self.allowed_occurrences, self.flood_messages);
         OutOfRange::check("memory_mib", self.memory_mib as u64, 1..=1 << 20)?;
-        OutOfRange::check("seeds", self.seeds.len() as u64, 0..=MAX_SEEDS as u64)?;
+        OutOfRange::check(
+            "seeds",
+            self.seeds.len() as u64,
+            0..=MAX_CONFIGURED_SEEDS as u64,
+        )?;
         #[cfg(feature = "dns-seeds")]
         crate::dns_seeds::validate(&self.dns_seeds, &self.dns_servers)?;
         #[cfg(all(feature = "dns-seeds", feature = "socks"))]
@@ -220,7 +224,7 @@ impl Config {
     /// Whether a node with these settings is told of no node that it could dial: it waits until others connect, as the first of its
     /// network does.
     #[must_use]
-    pub fn names_nobody(&self) -> bool {
+    pub fn has_no_bootstrap(&self) -> bool {
         self.peers.is_empty() && self.seeds.is_empty() && self.seed_names().is_empty()
     }
 

@@ -26,8 +26,8 @@ pub const DEFAULT_DNS_SEEDS: &str = "seeds.{network}.tari.com";
 const NETWORK: &str = "{network}";
 /// Most names.
 const MAX_NAMES: usize = 16;
-/// Most seeds of one name.
-const MAX_SEEDS: usize = 100;
+/// Most records of one name that are read.
+const MAX_RECORDS: usize = 100;
 /// Longest time that the look-up of a name takes.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -119,7 +119,7 @@ impl DnsSeeds {
 /// The seeds among texts, each with the addresses that this node may dial, and the number of the other texts.
 fn parse(texts: &[String], claims: &ClaimPolicy) -> (Vec<PeerAddress>, u64) {
     let (mut seeds, mut malformed) = (Vec::new(), 0);
-    for text in texts.iter().take(MAX_SEEDS) {
+    for text in texts.iter().take(MAX_RECORDS) {
         let seed = text.parse().ok().map(|mut seed: PeerAddress| {
             seed.addresses.retain(|address| {
                 address.check_policy(&claims.addresses).is_ok()

@@ -11,7 +11,7 @@ use crate::{home::Home, shared::Shared, tasks::Tasks};
 /// How often a home in memory takes what is known; a node that ends without a shutdown loses what came since.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// Where the peers that a node knows, its bans and its allow list outlive it.
+/// Keeps the known peers, bans and allow list across restarts.
 pub(crate) enum KnownPeers {
     /// Nowhere: the node has no home.
     Forgotten,

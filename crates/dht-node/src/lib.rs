@@ -64,7 +64,7 @@ mod validator;
 
 pub use builder::{Builder, StartError};
 pub use channels::{EVENT_CAPACITY, INBOX_CAPACITY, channels};
-pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB, MAX_SEEDS, RELOADABLE};
+pub use config::{Config, DEFAULT_LISTEN, DEFAULT_MEMORY_MIB, MAX_CONFIGURED_SEEDS, RELOADABLE};
 pub use config_error::ConfigError;
 pub use counters::{Drops, Stats};
 pub use dht_core::{DeliveryError, DialFailure};

@@ -194,13 +194,14 @@ async fn onions_need_a_proxy() {
     assert_eq!(refused.err(), Some(DialError::NoAddresses));
 }
 
-/// A proxy that says nothing holds up a dial for its own limit, which is longer than that of a direct one.
+/// A proxy that says nothing holds up a dial for `proxy_connect_timeout`.
 #[tokio::test]
 async fn silent_proxy_is_given_up() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut setup = Setup::tcp(1);
     setup.config.proxy = Some(silent.local_addr().unwrap());
     setup.config.proxy_connect_timeout = Duration::from_millis(50);
+    setup.config.connect_timeout = Duration::from_secs(120);
     let a = setup.start().await;
     let onion = ONION.parse().unwrap();
     let refused = soon(a.transport.dial(identity(2).public_key(), &[onion])).await;

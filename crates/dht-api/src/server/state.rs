@@ -82,7 +82,7 @@ impl Parts {
             problems.push(problem("onion_service", message));
         }
         let is_alone = self.node.stats().connections == 0;
-        let waits = is_alone && self.node.config().names_nobody();
+        let waits = is_alone && self.node.config().has_no_bootstrap();
         let ok = problems.is_empty() && (waits || !is_alone);
         let message = if waits {
             "no peer is connected, and none is configured: the node waits until others connect"

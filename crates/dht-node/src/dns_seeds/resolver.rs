@@ -16,6 +16,8 @@ use tokio::{
     time::timeout,
 };
 
+/// File in which the operating system names its servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Port of name servers.
 const PORT: u16 = 53;
 /// Most name servers that are asked.
@@ -44,8 +46,14 @@ pub(super) struct Resolver {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LookUpError {
     /// The operating system names no server.
-    #[error("no name server in /etc/resolv.conf; set dns_servers")]
+    #[error("no name server in {RESOLV_CONF}; set dns_servers")]
     NoServer,
+    /// The settings of the operating system cannot be read.
+    #[error("cannot read {path}: {error}; set dns_servers")]
+    Unreadable {
+        path: &'static str,
+        error: io::Error,
+    },
     /// What is looked up is no name.
     #[error("it is no name")]
     Name,
@@ -75,7 +83,7 @@ impl Resolver {
         mut random: impl FnMut() -> u32,
     ) -> Result<Vec<String>, LookUpError> {
         let servers = match &*self.servers {
-            [] => system_servers().await,
+            [] => system_servers(RESOLV_CONF).await?,
             servers => servers.to_vec(),
         };
         let mut outcome = Err(LookUpError::NoServer);
@@ -95,16 +103,17 @@ impl Resolver {
 }
 
 /// The name servers of the operating system.
-async fn system_servers() -> Vec<SocketAddr> {
-    let read = tokio::task::spawn_blocking(|| fs::read("/etc/resolv.conf"));
-    let text = read.await.ok().and_then(Result::ok).unwrap_or_default();
+pub(super) async fn system_servers(path: &'static str) -> Result<Vec<SocketAddr>, LookUpError> {
+    let read = tokio::task::spawn_blocking(move || fs::read(path)).await;
+    let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));
+    let text = read.map_err(|error| LookUpError::Unreadable { path, error })?;
     let config = resolv_conf::Config::parse(text).ok();
     let servers = config.map(|config| config.nameservers).unwrap_or_default();
     let servers = servers.iter().map(|server| match server {
         resolv_conf::ScopedIp::V4(ip) => IpAddr::V4(*ip),
         resolv_conf::ScopedIp::V6(ip, _) => IpAddr::V6(*ip),
     });
-    servers.map(|ip| SocketAddr::new(ip, PORT)).collect()
+    Ok(servers.map(|ip| SocketAddr::new(ip, PORT)).collect())
 }
 
 async fn ask(server: SocketAddr, name: &str, id: u16) -> Result<Vec<String>, LookUpError> {

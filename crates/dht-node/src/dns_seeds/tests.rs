@@ -156,6 +156,16 @@ async fn next_server_is_asked() {
     assert!(matches!(error, Err(resolver::LookUpError::Name)));
 }
 
+#[tokio::test]
+async fn unreadable_settings_are_named() {
+    let error = resolver::system_servers("/nowhere/resolv.conf").await;
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("cannot read /nowhere/resolv.conf: "),
+        "{error}"
+    );
+}
+
 /// Texts that are no seeds are counted, and addresses that lead into this node's own network left out.
 #[test]
 fn malformed_texts_are_counted() {
@@ -175,7 +185,7 @@ fn malformed_texts_are_counted() {
     let (seeds, malformed) = parse(&texts, &ClaimPolicy::default());
     assert_eq!(
         (seeds.len() + usize::try_from(malformed).unwrap()),
-        MAX_SEEDS
+        MAX_RECORDS
     );
 }
 
