@@ -18,12 +18,14 @@ pub struct RemotePeer {
     pub node_id: NodeId,
     /// Features that the peer claims in the identity exchange.
     pub features: Features,
-    /// Group that its connection counts for; `None` if the address says nothing, or is trusted by a setting.
+    /// Group that its connection counts for; `None` for a private address in the transport's `trusted_sources`, and for a
+    /// name that a proxy resolves.
     pub source: Option<SourceGroup>,
 }
 
 /// The group of addresses that a connection comes from, by which its share of a pool is counted: the first 24 bits of an
-/// IPv4 address, the first 56 of an IPv6 address. Keys are free; addresses in many groups are not.
+/// IPv4 address, the first 56 of an IPv6 address, the first 4 of an onion service's key. Keys are free; addresses in many
+/// groups are not.
 ///
 /// ```
 /// use dht_core::SourceGroup;
@@ -66,14 +68,21 @@ impl RemotePeer {
 // === impl SourceGroup ===
 
 impl SourceGroup {
-    /// The group of a public IP address. `None` for any other: a name costs nothing, and behind a loopback or private
-    /// address there may be a proxy, an onion service or a NAT gateway with anybody behind it.
+    /// The group of everybody who connects to this node's onion service: circuits cost nothing, and tell nobody apart.
+    pub const ONION_SERVICE: Self = Self([0; 8]);
+
+    /// The group of a public IP address or an onion service. `None` for any other: a name costs nothing, and behind a loopback
+    /// or private address there may be a proxy or a NAT gateway with anybody behind it.
     #[must_use]
     pub fn of(address: &Address) -> Option<Self> {
-        let Some(Host::Ip(ip, _)) = address.host() else {
-            return None;
-        };
-        address.is_public().then(|| Self::of_ip(ip))
+        match address.host()? {
+            Host::Ip(ip, _) => address.is_public().then(|| Self::of_ip(ip)),
+            Host::Onion3 {
+                address: [first, ..],
+                ..
+            } => Some(Self([1, first >> 4, 0, 0, 0, 0, 0, 0])),
+            Host::Dns { .. } | Host::Memory(_) => None,
+        }
     }
 
     /// The group of an IP address, public or not.
@@ -157,6 +166,11 @@ mod tests {
         let six = at(1, "/ip6/2a00:1:2:300::1/tcp/5");
         assert_eq!(six, at(2, "/ip6/2a00:1:2:3ff::9/tcp/5"));
         assert_ne!(six, at(1, "/ip6/2a00:1:2:400::1/tcp/5"));
+        let onion = at(
+            1,
+            "/onion3/vww6ybal4bd7szmgncyruucpgfkqahzddi37ktceo3ah7ngmcopnpyyd:1",
+        );
+        assert_ne!(onion, Deliverer::from(&public_key(1)));
         // Anybody may be behind these.
         for nothing in ["/ip4/127.0.0.1/tcp/5", "/ip4/10.0.0.1/tcp/5"] {
             assert_eq!(at(1, nothing), Deliverer::from(&public_key(1)));

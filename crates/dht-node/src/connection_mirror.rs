@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dht_core::{Clock as _, NodeId};
+use dht_core::{Clock as _, NodeId, SourceGroup};
 #[cfg(feature = "overlay")]
 use dht_overlay::OverlayEvent;
 use dht_peers::{ClaimPolicy, NetGroup};
@@ -72,9 +72,12 @@ impl ConnectionMirror {
             .claims
             .record(peer.public_key, claim, now)
             .with_agent(&info.user_agent, info.protocols.iter().cloned());
-        // An address that counts for no source says nothing: anybody may be behind it.
-        let group = |_| NetGroup::of_address(connection.address());
-        let from = peer.source.map_or(NetGroup::Unknown, group);
+        let from = match peer.source {
+            // The address says nothing: anybody may be behind it.
+            None => NetGroup::Unknown,
+            Some(SourceGroup::ONION_SERVICE) => NetGroup::OnionService,
+            Some(_) => NetGroup::of_address(connection.address()),
+        };
         self.shared.directory.authenticated(record, from, now);
         let direction = connection.direction();
         if self.shared.connections.insert(Arc::clone(peer), direction) {

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use dht_core::{Address, Host, OutOfRange, SharedEntropy};
+use dht_core::{Address, Host, OutOfRange, SharedEntropy, SourceGroup};
 use dht_tor::{Authentication, KeyError, OnionConfig, OnionKey, OnionService, OnionState};
 use dht_transport::Transport;
 use serde::{Deserialize, Serialize};
@@ -122,7 +122,8 @@ impl Onion {
         entropy: &SharedEntropy,
         tasks: &Tasks,
     ) -> io::Result<watch::Receiver<OnionState>> {
-        let local = transport.listen(&Self::listener()).await?;
+        let group = SourceGroup::ONION_SERVICE;
+        let local = transport.listen_as(&Self::listener(), group).await?;
         let Some(Host::Ip(ip, port)) = local.host() else {
             return Err(io::ErrorKind::Unsupported.into());
         };

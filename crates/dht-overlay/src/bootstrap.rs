@@ -1,6 +1,9 @@
 //! The first peers, and the way back when all are lost: anchors, then the pools, then seeds, those named in DNS last.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use dht_core::NodeId;
 use rand_core::Rng;
@@ -37,6 +40,8 @@ pub struct Starts {
 pub struct Bootstrap {
     anchors: Vec<NodeId>,
     seeds: BTreeMap<NodeId, Attempts>,
+    /// Those of them that a name stands for.
+    found: BTreeSet<NodeId>,
     names: BTreeMap<String, Attempts>,
     /// Since when the node needs peers.
     needy: Option<Instant>,
@@ -68,6 +73,7 @@ impl Bootstrap {
         Self {
             anchors: starts.anchors,
             seeds: untried(starts.seeds),
+            found: BTreeSet::new(),
             names: untried(starts.names),
             needy: None,
         }
@@ -85,13 +91,25 @@ impl Bootstrap {
         seeds.chain(names).for_each(|attempts| attempts.made = 0);
     }
 
-    /// Takes in a seed that a name stands for, which is dialled as the others from now on; false if there is no room for it.
+    /// Takes in a seed that a name stands for, which is dialled as the others until the node is online; false if there is no
+    /// room for it.
     pub fn on_found(&mut self, seed: NodeId) -> bool {
-        let is_taken = self.seeds.len() < MAX_KNOWN_SEEDS || self.seeds.contains_key(&seed);
+        if self.seeds.contains_key(&seed) {
+            return true;
+        }
+        let is_taken = self.seeds.len() < MAX_KNOWN_SEEDS;
         if is_taken {
-            self.seeds.entry(seed).or_default();
+            self.seeds.insert(seed, Attempts::default());
+            self.found.insert(seed);
         }
         is_taken
+    }
+
+    /// Takes in that the node is online. Seeds that a name stands for are forgotten: it is looked up again when they are needed.
+    pub fn on_online(&mut self) {
+        for seed in std::mem::take(&mut self.found) {
+            self.seeds.remove(&seed);
+        }
     }
 
     /// The peers to dial now.
@@ -223,12 +241,15 @@ mod tests {
         assert!(bootstrap.names(&net.view(), &mut rng).is_empty());
     }
 
-    /// A name that stands for ever more seeds takes no more than its room.
+    /// A name that stands for ever more seeds takes no more than its room, and that only until the node is online.
     #[test]
     fn found_seeds_are_bounded() {
         let net = Net::new();
         let mut bootstrap = Bootstrap::new(Starts::default());
         let taken = (0..1_000).filter(|seed| bootstrap.on_found(net.id(*seed)));
+        assert_eq!(taken.count(), MAX_KNOWN_SEEDS);
+        bootstrap.on_online();
+        let taken = (1_000..2_000).filter(|seed| bootstrap.on_found(net.id(*seed)));
         assert_eq!(taken.count(), MAX_KNOWN_SEEDS);
     }
 

@@ -265,6 +265,8 @@ impl Overlay {
         self.join.on_status(is_online, view.at, rng);
         if is_online {
             self.discovery.on_online(view.at);
+            self.bootstrap.on_online();
+            self.pools.on_online();
         }
     }
 
@@ -281,9 +283,11 @@ impl Overlay {
             OverlayEvent::Synced(report) => self.on_synced(&report, view),
             OverlayEvent::Joined { was_sent } => self.join.on_joined(was_sent, view.at, rng),
             OverlayEvent::Found(seeds) => {
-                let seeds = seeds.into_iter();
-                let taken = seeds.filter(|seed| self.bootstrap.on_found(*seed));
-                self.pools.add_seeds(taken);
+                for seed in seeds {
+                    if self.bootstrap.on_found(seed) {
+                        self.pools.on_found(seed, view);
+                    }
+                }
             }
             OverlayEvent::AddressChanged => self.join.on_address_changed(view.at, rng),
             OverlayEvent::Tick => {}

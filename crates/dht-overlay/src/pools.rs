@@ -83,6 +83,8 @@ pub struct Pools {
     config: Config,
     /// Peers that are dialled only when nobody else is left.
     seeds: BTreeSet<NodeId>,
+    /// Seeds that a name stood for, until the node is online.
+    found: BTreeSet<NodeId>,
     neighbours: Pool,
     random: Pool,
     /// Dialled to take the place of a farther neighbour.
@@ -113,6 +115,7 @@ impl Pools {
         Self {
             me,
             seeds,
+            found: BTreeSet::new(),
             neighbours: Pool::new(config.neighbours),
             random: Pool::new(config.random_peers),
             config: config.clone(),
@@ -126,9 +129,18 @@ impl Pools {
         }
     }
 
-    /// Adds peers that are dialled only when nobody else is left.
-    pub fn add_seeds(&mut self, seeds: impl IntoIterator<Item = NodeId>) {
-        self.seeds.extend(seeds);
+    /// Takes in a seed that a name stands for, which is dialled only when nobody else is left, until the node is online. A
+    /// proven peer stays what it is: a name must not keep it out of the pools.
+    pub fn on_found(&mut self, seed: NodeId, view: &View<'_>) {
+        let known = view.directory.find(&seed);
+        if !known.is_some_and(|record| record.is_proven()) {
+            self.found.insert(seed);
+        }
+    }
+
+    /// Takes in that the node is online: seeds that a name stands for are peers as others.
+    pub fn on_online(&mut self) {
+        self.found.clear();
     }
 
     /// Takes in an event. The actions are to be done in their order.
@@ -507,7 +519,7 @@ impl Pools {
         let members = self.neighbours.members().iter();
         let members = members.chain(self.random.members()).map(|member| member.id);
         let under_way = [self.challenger, self.successor].into_iter().flatten();
-        let seeds = self.seeds.iter().copied();
+        let seeds = self.seeds.union(&self.found).copied();
         let seeds = seeds.filter(|id| !view.connected.contains(id));
         let paused = self.cooldown.peers(view.at);
         let mut all: Vec<_> = members

@@ -1,11 +1,8 @@
 //! What a core sees of its node in one step.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use dht_core::{Address, Distance, Features, NodeId, UnixSeconds};
+use dht_core::{Distance, Features, Host, NodeId, UnixSeconds};
 use dht_peers::{ConnectedPeers, Directory, FeatureRule, NetGroup, PeerFilter, PeerRecord};
 use rand_core::Rng;
 use tokio::time::Instant;
@@ -100,23 +97,20 @@ impl View<'_> {
 
     /// The network of a peer that limits go by; `None` if its peers are not counted: they are of one machine or house.
     pub(crate) fn network(&self, record: &PeerRecord) -> Option<NetGroup> {
-        let group = match record.network() {
-            group if record.is_proven() && group != NetGroup::Unknown => group,
+        match record.network() {
+            NetGroup::Memory if record.is_proven() => None,
+            // A private one, too: it is not known for addresses that are trusted.
+            group if record.is_proven() && group != NetGroup::Unknown => Some(group),
             _ => {
-                let address = record.dial_order(self.now).first().copied()?;
-                NetGroup::of_address(&address.address)
+                let address = &record.dial_order(self.now).first()?.address;
+                let is_counted = match address.host()? {
+                    Host::Ip(..) => address.is_public(),
+                    Host::Dns { .. } | Host::Onion3 { .. } => true,
+                    Host::Memory(_) => false,
+                };
+                is_counted.then(|| NetGroup::of_address(address))
             }
-        };
-        let ip: IpAddr = match group {
-            NetGroup::Unknown | NetGroup::Memory => return None,
-            NetGroup::Name | NetGroup::Onion(_) => return Some(group),
-            NetGroup::V4([a, b]) => Ipv4Addr::new(a, b, 1, 1).into(),
-            NetGroup::V6([a, b, c, d]) => {
-                let word = |high, low| u16::from_be_bytes([high, low]);
-                Ipv6Addr::new(word(a, b), word(c, d), 1, 0, 0, 0, 0, 1).into()
-            }
-        };
-        Address::tcp(ip, 1).is_public().then_some(group)
+        }
     }
 }
 

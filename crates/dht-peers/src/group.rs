@@ -30,6 +30,8 @@ pub enum NetGroup {
     Onion(u8),
     /// All listeners of this process.
     Memory,
+    /// Everybody who connected to this node's onion service.
+    OnionService,
 }
 
 impl NetGroup {

@@ -58,9 +58,11 @@ pub struct Config {
     pub max_connections: usize,
     /// [`limits::MAX_CONNECTIONS_PER_SOURCE`], 1 to 65 536.
     pub max_connections_per_source: usize,
-    /// Ranges of IP addresses, as `10.0.0.0/8`, whose connections count for no source: NAT gateways, proxies and onion
-    /// services, behind which anybody may be. At most 1 024. By default loopback and the ranges that no packet of the
-    /// internet comes from ([`limits::TRUSTED_SOURCES`]).
+    /// Ranges of IP addresses, as `10.0.0.0/8`, whose connections and handshakes are not limited by source: NAT gateways and
+    /// networks of one's own. At most 1 024. By default loopback and the ranges that no packet of the internet comes from
+    /// ([`limits::TRUSTED_SOURCES`]). A public address in it keeps its group for every other limit; a private one has none, and
+    /// each key counts for itself. Where peers come from a private address, as behind a proxy or the port forwarding of a
+    /// container, list only what is really one's own, or nothing: they are then one group.
     pub trusted_sources: Vec<IpNet>,
     /// Liveness sessions at once, 0 to 1 024. 0 by default: such sockets are closed.
     pub liveness_sessions: usize,

@@ -125,7 +125,7 @@ pub const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
 pub const LOOPBACK: [IpNet; 2] = [v4([127, 0, 0, 0], 8), v6([0, 0, 0, 0, 0, 0, 0, 1], 128)];
 
 /// Ranges whose connections count for no source by default: loopback, private, shared and link-local addresses. No
-/// packet of the internet comes from them, unless through a gateway, a proxy or an onion service. *Setting.*
+/// packet of the internet comes from them, unless through a gateway or a proxy. *Setting.*
 pub const TRUSTED_SOURCES: [IpNet; 9] = [
     LOOPBACK[0],
     LOOPBACK[1],

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use dht_core::{Address, Deliverer, DeliveryError, NodeId, Priority, PublicKey};
+use dht_core::{Address, Deliverer, DeliveryError, NodeId, Priority, PublicKey, SourceGroup};
 use dht_proto::limits::MAX_MESSAGING_FRAME_BYTES;
 
 use parking_lot::Mutex;
@@ -118,7 +118,25 @@ impl Transport {
     /// # Errors
     /// Of the medium; [`io::ErrorKind::Unsupported`] if none serves the address.
     pub async fn listen(&self, address: &Address) -> io::Result<Address> {
-        let local = listener::listen(&self.state, address).await?;
+        self.listen_with(address, None).await
+    }
+
+    /// As [`listen`](Self::listen), for a listener that others connect to through one service, as an onion service: whoever
+    /// comes counts for this group, wherever the socket comes from. The limits of connections and handshakes still go by the
+    /// address of the socket.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    pub async fn listen_as(&self, address: &Address, group: SourceGroup) -> io::Result<Address> {
+        self.listen_with(address, Some(group)).await
+    }
+
+    async fn listen_with(
+        &self,
+        address: &Address,
+        group: Option<SourceGroup>,
+    ) -> io::Result<Address> {
+        let local = listener::listen(&self.state, address, group).await?;
         self.listening.lock().push(local.clone());
         Ok(local)
     }

@@ -4,13 +4,14 @@
 mod support;
 
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
 };
 
-use dht_core::Address;
+use dht_core::{Address, Deliverer, SourceGroup};
 use dht_transport::{
     Accepted, Acceptor, BoxFuture, Config, Medium, Memory, Socket, noise::NoiseStream,
 };
@@ -109,6 +110,15 @@ impl World {
         self.is_connected(seed).then_some((seed, channel))
     }
 
+    /// Deliverers that these peers are counted as.
+    fn deliverers(&self, held: &[(u64, Channel)]) -> usize {
+        let deliverer = |(seed, _): &(u64, Channel)| {
+            let connection = self.node.transport.connection(identity(*seed).node_id());
+            Deliverer::from(&**connection.unwrap().peer())
+        };
+        held.iter().map(deliverer).collect::<HashSet<_>>().len()
+    }
+
     fn is_connected(&self, seed: u64) -> bool {
         let connection = self.node.transport.connection(identity(seed).node_id());
         connection.is_some_and(|held| held.is_open())
@@ -116,7 +126,7 @@ impl World {
 }
 
 /// One source group gets its share of the slots, and not all of them. Peers behind a gateway that the operator trusts have one
-/// address and are all let in.
+/// address and are all let in; for everything else they are one group.
 #[tokio::test(start_paused = true)]
 async fn gateway_is_limited_unless_trusted() {
     for (trusted, admitted) in [(vec![], 32), (vec!["203.0.113.0/24".parse().unwrap()], 40)] {
@@ -127,8 +137,26 @@ async fn gateway_is_limited_unless_trusted() {
             held.extend(world.connect([203, 0, 113, 7]).await);
         }
         assert_eq!(held.len(), admitted, "trusted: {is_trusted}");
+        assert_eq!(world.deliverers(&held), 1, "trusted: {is_trusted}");
         let other = world.connect([203, 0, 114, 7]).await;
         assert!(other.is_some(), "another network is not affected");
+    }
+}
+
+/// Onion circuits cost nothing: whoever comes through the service is one group, while its sockets, which come from this machine,
+/// are not limited. Peers of another listener that come from this machine have no group.
+#[tokio::test(start_paused = true)]
+async fn onion_clients_are_one_group() {
+    let mut world = World::new(|_| {}).await;
+    for deliverers in [40, 1] {
+        let mut held = Vec::new();
+        for _ in 0..40 {
+            held.extend(world.connect([127, 0, 0, 1]).await);
+        }
+        assert_eq!((held.len(), world.deliverers(&held)), (40, deliverers));
+        let (onion, group) = (Address::memory(0), SourceGroup::ONION_SERVICE);
+        let listening = world.node.transport.listen_as(&onion, group).await;
+        world.node.address = listening.unwrap();
     }
 }
 

@@ -65,6 +65,19 @@ fn lone_node_joins_through_seed() {
     assert_eq!(joins, 1);
 }
 
+/// Seeds that a name stands for have their room again once the node is online.
+#[test]
+fn found_seeds_are_forgotten_online() {
+    let mut test = test(Net::new(), &[]);
+    let seeds = (1..1_000).map(|seed| test.net.id(seed)).collect();
+    test.on(OverlayEvent::Found(seeds));
+    let late = test.net.id(1_000);
+    assert!(!test.overlay.bootstrap.on_found(late));
+    test.net.connect_node(1);
+    test.on(OverlayEvent::Tick);
+    assert!(test.overlay.bootstrap.on_found(late));
+}
+
 /// After the first burst, one dial a second, however many peers there are to dial.
 #[test]
 fn dials_are_one_a_second() {

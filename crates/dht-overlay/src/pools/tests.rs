@@ -88,6 +88,20 @@ fn dp40_nearest_nodes_are_dialled() {
     assert_eq!(test.start(), [], "under way");
 }
 
+/// A name of seeds that stands for peers which the node has met keeps none of them out of the pools, and once the node is
+/// online none at all.
+#[test]
+fn found_seeds_bar_no_proven_peers() {
+    let mut test = test(4, 0);
+    let (proven, heard_of) = (test.net.know(1), test.net.hear_of(2));
+    for seed in [proven, heard_of] {
+        test.pools.on_found(seed, &test.net.view());
+    }
+    assert_eq!(test.start(), [proven]);
+    test.pools.on_online();
+    assert_eq!(test.start(), [heard_of]);
+}
+
 #[test]
 fn dp41_lost_neighbour_is_redialled_once() {
     let mut test = test(5, 0);

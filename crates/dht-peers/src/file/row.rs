@@ -224,6 +224,7 @@ fn put_group(row: &mut Vec<u8>, group: NetGroup) {
         NetGroup::Name => (3, [0; 4]),
         NetGroup::Onion(part) => (4, [part, 0, 0, 0]),
         NetGroup::Memory => (5, [0; 4]),
+        NetGroup::OnionService => (6, [0; 4]),
     };
     row.put_u8(kind);
     row.put_slice(&value);
@@ -239,6 +240,7 @@ fn group(row: &mut &[u8]) -> Result<NetGroup> {
         3 => NetGroup::Name,
         4 => NetGroup::Onion(a),
         5 => NetGroup::Memory,
+        6 => NetGroup::OnionService,
         _ => return Err(Unreadable),
     })
 }
@@ -410,6 +412,7 @@ mod tests {
             NetGroup::Name,
             NetGroup::Onion(7),
             NetGroup::Memory,
+            NetGroup::OnionService,
         ];
         for (seed, source) in (1..).zip(groups) {
             let peer = peer(seed, source);

@@ -89,10 +89,17 @@ impl Bounds {
         }
     }
 
+    /// Source whose connections and handshakes are counted; `None` for a trusted address.
     fn source(&self, ip: IpAddr) -> Source {
         let ip = ip.to_canonical();
         let is_trusted = self.trusted.iter().any(|range| range.contains(&ip));
         (!is_trusted).then(|| SourceGroup::of_ip(ip))
+    }
+
+    /// Group that every other limit goes by, also for a trusted address unless that is private.
+    fn group(&self, ip: IpAddr) -> Option<SourceGroup> {
+        let of_public = || SourceGroup::of(&Address::tcp(ip.to_canonical(), 0));
+        self.source(ip).or_else(of_public)
     }
 }
 
@@ -129,11 +136,19 @@ impl Admission {
         self.state.lock().bounds = bounds;
     }
 
-    /// Source that a dialled address counts for.
+    /// Source that a dialled address counts for in the limit of connections.
     pub(crate) fn source_of(&self, address: &Address) -> Source {
         match address.host() {
             Some(Host::Ip(ip, _)) => self.state.lock().bounds.source(ip),
             _ => None,
+        }
+    }
+
+    /// Group of a peer at this address, for every limit but those of connections and handshakes.
+    pub(crate) fn group_of(&self, address: &Address) -> Option<SourceGroup> {
+        match address.host() {
+            Some(Host::Ip(ip, _)) => self.state.lock().bounds.group(ip),
+            _ => SourceGroup::of(address),
         }
     }
 
@@ -230,11 +245,6 @@ impl State {
 // === impl HandshakeSlot ===
 
 impl HandshakeSlot {
-    /// Source that the socket counts for.
-    pub(crate) const fn source(&self) -> Option<SourceGroup> {
-        self.source
-    }
-
     /// Turns the handshake into a connection, if there is still room for one, or could be.
     pub(crate) fn promote(
         self,

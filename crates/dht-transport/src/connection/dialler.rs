@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{Address, Clock as _, NodeId, PublicKey, SourceGroup};
+use dht_core::{Address, Clock as _, NodeId, PublicKey};
 use dht_peers::{DialTimes, Direction};
 use dht_stack::Watch;
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -151,8 +151,8 @@ struct Dial {
 /// A peer at the end of a dial.
 struct Reached {
     upgraded: Upgraded,
-    /// Source that the target counts for.
-    source: Option<SourceGroup>,
+    /// Address that was connected to, which no name stands for.
+    target: Address,
 }
 
 /// Takes the dial out of the table however its task ends.
@@ -219,17 +219,19 @@ impl Dial {
                 Some((address, started, result)) = running.next() => {
                     self.record(address, result.as_ref().map(|_| started.elapsed()));
                     match result {
-                        Ok(Reached { upgraded, source }) => {
+                        Ok(Reached { upgraded, target }) => {
                             // Cut the others off before the connection counts.
                             drop(running);
                             let mut slot = slot;
                             if self.requester.cause == DialCause::Peer {
+                                let source = state.admission.source_of(&target);
                                 let counted = slot.count_for(source);
                                 counted.map_err(|refusal| self.refused(refusal))?;
                             }
+                            let group = state.admission.group_of(&target);
                             let origin = Origin::Dialled(self.requester.cause);
                             let address = address.clone();
-                            return Ok(state.adopt(upgraded, origin, address, source, slot, started.elapsed()));
+                            return Ok(state.adopt(upgraded, origin, address, group, slot, started.elapsed()));
                         }
                         Err(DialError::Upgrade(UpgradeError::OwnKey)) => {
                             error = DialError::OwnKey;
@@ -266,7 +268,6 @@ impl Dial {
         };
         let connected = timeout(limit, self.connect(candidate));
         let (socket, target, _place) = connected.await.map_err(|_| DialError::ConnectTimeout)??;
-        let source = state.admission.source_of(&target);
         let socket = socket.counted(Arc::clone(&state.wire));
         self.spoken.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + state.config.upgrade_timeout;
@@ -274,7 +275,7 @@ impl Dial {
             .upgrade
             .outbound(socket, &self.key, &self.turn, deadline)
             .await
-            .map(|upgraded| Reached { upgraded, source })
+            .map(|upgraded| Reached { upgraded, target })
             .map_err(|failed| {
                 metrics::upgrade_failed(Direction::Outbound);
                 state.upgrade.report(&failed, true);
@@ -296,9 +297,9 @@ impl Dial {
         })?;
         let place = match targets.first() {
             Some(target) if candidate.is_untrusted_target => {
-                let source = state.admission.source_of(target);
+                let group = state.admission.group_of(target);
                 let now = state.upgrade.clock.now();
-                let place = (state.targets).claim(target, self.requester.cause, source, now);
+                let place = (state.targets).claim(target, self.requester.cause, group, now);
                 Some(place.ok_or_else(|| {
                     metrics::dial_refused(self.requester.cause, "dials_of_target");
                     DialError::TooManyDials

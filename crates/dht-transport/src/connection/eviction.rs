@@ -33,7 +33,7 @@ pub(crate) struct Candidate<T> {
     pub(crate) connection: T,
     /// Peer at the other end, which may have two.
     pub(crate) peer: NodeId,
-    /// Source group that it counts for; `None` for trusted ranges, which are taken for one group.
+    /// Source group that it counts for; `None` for trusted private ranges, which are taken for one group.
     pub(crate) group: Option<SourceGroup>,
     /// Hash of the group under a key that only this node knows.
     pub(crate) rank: u64,

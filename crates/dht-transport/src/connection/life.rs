@@ -45,7 +45,7 @@ impl State {
         upgraded: Upgraded,
         origin: Origin,
         address: Address,
-        source: Option<SourceGroup>,
+        group: Option<SourceGroup>,
         mut slot: ConnectionSlot,
         took: Duration,
     ) -> Arc<Connection> {
@@ -56,7 +56,7 @@ impl State {
             info,
             round_trip,
         } = upgraded;
-        let peer = peer.at(source);
+        let peer = peer.at(group);
         let direction = origin.direction();
         let (requests, incoming) = channels::OPEN_REQUESTS.open();
         let live = Arc::<LiveStreams>::default();

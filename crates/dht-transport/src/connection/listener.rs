@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use dht_core::{Address, SourceGroup};
 use dht_peers::Direction;
 use tokio::{
     io::AsyncWriteExt,
@@ -32,12 +33,12 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Panics in a row that a listener survives.
 const MAX_ACCEPT_PANICS: u32 = 10;
 
-/// Accepts until the transport stops. Never waits for a handshake.
-pub(crate) async fn accept(state: Arc<State>, mut acceptor: Box<dyn Acceptor>) {
+/// Accepts until the transport stops. Never waits for a handshake. With a `group`, every connection counts for that one.
+async fn accept(state: Arc<State>, mut acceptor: Box<dyn Acceptor>, group: Option<SourceGroup>) {
     let address = acceptor.local_address();
     let mut panics = 0;
     loop {
-        let socket = accept_one(&state, &mut *acceptor);
+        let socket = accept_one(&state, &mut *acceptor, group);
         match state.tasks.panics().catch(socket).await {
             Some(true) => panics = 0,
             Some(false) => return,
@@ -56,7 +57,11 @@ pub(crate) async fn accept(state: Arc<State>, mut acceptor: Box<dyn Acceptor>) {
 }
 
 /// False when the transport stops.
-async fn accept_one(state: &Arc<State>, acceptor: &mut dyn Acceptor) -> bool {
+async fn accept_one(
+    state: &Arc<State>,
+    acceptor: &mut dyn Acceptor,
+    group: Option<SourceGroup>,
+) -> bool {
     let accepted = tokio::select! {
         biased;
         () = state.stopping.cancelled() => return false,
@@ -69,7 +74,7 @@ async fn accept_one(state: &Arc<State>, acceptor: &mut dyn Acceptor) -> bool {
         {
             Ok(slot) => state
                 .tasks
-                .spawn(welcome(Arc::clone(state), accepted, slot)),
+                .spawn(welcome(Arc::clone(state), accepted, slot, group)),
             Err(refusal) => state.refused(refusal),
         },
         Err(error) => {
@@ -90,7 +95,12 @@ impl State {
 }
 
 /// One inbound socket, up to the connection or the end of it.
-async fn welcome(state: Arc<State>, accepted: Accepted, slot: HandshakeSlot) {
+async fn welcome(
+    state: Arc<State>,
+    accepted: Accepted,
+    slot: HandshakeSlot,
+    group: Option<SourceGroup>,
+) {
     let Accepted {
         socket,
         remote,
@@ -131,13 +141,14 @@ async fn welcome(state: Arc<State>, accepted: Accepted, slot: HandshakeSlot) {
     };
     match result {
         Ok(Welcome::Peer(upgraded)) => {
-            let source = slot.source();
+            let of_address = || state.admission.group_of(&Address::tcp(from, 0));
+            let group = group.or_else(of_address);
             let slot = match slot.promote(|| state.can_make_room()) {
                 Ok(slot) => slot,
                 Err(refusal) => return state.refused(refusal),
             };
             let took = started.elapsed();
-            let winner = state.adopt(*upgraded, Origin::Accepted, remote, source, slot, took);
+            let winner = state.adopt(*upgraded, Origin::Accepted, remote, group, slot, took);
             state.dials.on_inbound(&winner);
         }
         Ok(Welcome::Liveness(socket)) => {
@@ -183,11 +194,14 @@ enum Welcome {
 /// Binds and starts accepting. Returns the address with the real port.
 pub(crate) async fn listen(
     state: &Arc<State>,
-    address: &dht_core::Address,
-) -> std::io::Result<dht_core::Address> {
+    address: &Address,
+    group: Option<SourceGroup>,
+) -> std::io::Result<Address> {
     let bind = timeout(state.config.connect_timeout, state.media.listen(address));
     let acceptor = bind.await.map_err(|_| std::io::ErrorKind::TimedOut)??;
     let local = acceptor.local_address();
-    state.tasks.spawn(accept(Arc::clone(state), acceptor));
+    state
+        .tasks
+        .spawn(accept(Arc::clone(state), acceptor, group));
     Ok(local)
 }

@@ -52,6 +52,35 @@ fn one_network_is_one_source() {
     }
 }
 
+/// Trust lifts the limits of connections and handshakes; a public address, and one that is not trusted, has its group for all
+/// others.
+#[test]
+fn only_trusted_private_addresses_are_ungrouped() {
+    let trusting = |ranges: &[&str]| Bounds {
+        trusted: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+        ..bounds()
+    };
+    let (default, gateway, none) = (bounds(), trusting(&["203.0.113.0/24"]), trusting(&[]));
+    let group = |bounds: &Bounds, ip: &str| {
+        let ip = ip.parse().unwrap();
+        let (group, own) = (bounds.group(ip), SourceGroup::of_ip(ip));
+        assert!(group.is_none_or(|group| group == own), "{ip}");
+        (bounds.source(ip).is_some(), group.is_some())
+    };
+    for public in ["203.0.113.7", "::ffff:203.0.113.7"] {
+        assert_eq!(group(&default, public), (true, true), "{public}");
+        assert_eq!(group(&gateway, public), (false, true), "{public}");
+    }
+    for private in ["127.0.0.1", "10.1.2.3", "::ffff:192.168.0.1", "fd00::1"] {
+        assert_eq!(group(&default, private), (false, false), "{private}");
+        assert_eq!(group(&none, private), (true, true), "{private}");
+    }
+    let admission = Admission::new(default);
+    let of = |text: &str| admission.group_of(&text.parse().unwrap());
+    assert_eq!(of("/dns/node.example.com/tcp/5"), None);
+    assert!(of("/onion3/vww6ybal4bd7szmgncyruucpgfkqahzddi37ktceo3ah7ngmcopnpyyd:1").is_some());
+}
+
 /// Peers behind a gateway have one address; the operator says so.
 #[test]
 fn trusted_gateway_admits_any_number() {
