@@ -141,10 +141,11 @@ impl Onion {
 
 #[cfg(test)]
 mod tests {
-    use dht_core::{Entropy as _, SecretKey, SeededEntropy};
+    use dht_core::{Entropy as _, PeerAddress, SecretKey, SeededEntropy};
+    use dht_peers::NetGroup;
 
     use super::*;
-    use crate::{Config, Node};
+    use crate::{Config, Event, Node};
 
     async fn start(home: &Path, control: SocketAddr) -> Node {
         let secret = SecretKey::random(&mut SeededEntropy::new(1).rng());
@@ -173,6 +174,40 @@ mod tests {
             claims.push(claim.addresses[0].clone());
         }
         assert_eq!(claims[0], claims[1]);
+    }
+
+    /// Whoever comes through the service is of one network, for the directory and for shares; who connects from this machine
+    /// otherwise is of none.
+    #[tokio::test]
+    async fn onion_clients_are_one_network() {
+        let home = tempfile::tempdir().unwrap();
+        let node = start(home.path(), ([127, 0, 0, 1], 1).into()).await;
+        let mut events = node.events();
+        let own = node.listen_addresses();
+        let (onion, none) = (Some(SourceGroup::ONION_SERVICE), None);
+        for (seed, address, group, network) in [
+            (2, &own[0], none, NetGroup::Unknown),
+            (3, &own[1], onion, NetGroup::OnionService),
+            (4, &own[1], onion, NetGroup::OnionService),
+        ] {
+            let secret = SecretKey::random(&mut SeededEntropy::new(seed).rng());
+            let client = Node::builder(secret).start().await.unwrap();
+            let peer = PeerAddress {
+                public_key: *node.public_key(),
+                addresses: vec![address.clone()],
+            };
+            client.connect(&peer).await.unwrap();
+            let connected = loop {
+                if let Event::Connected(peer) = events.recv().await.unwrap() {
+                    break peer;
+                }
+            };
+            assert_eq!(connected.source, group);
+            let known = node.directory().find(&connected.node_id).unwrap();
+            assert_eq!(known.network(), network);
+            client.shutdown().await;
+        }
+        node.shutdown().await;
     }
 
     #[test]
