@@ -1,7 +1,7 @@
 //! Asks a peer for receipts, for any number of messages over one stream.
 
 use std::{
-    collections::{HashMap, hash_map},
+    collections::{BTreeMap, btree_map::Entry},
     io,
     time::Duration,
 };
@@ -46,8 +46,9 @@ struct Asked {
     askers: Vec<oneshot::Sender<Receipt>>,
 }
 
-/// The unanswered questions of a stream.
-type Waiting = Mutex<HashMap<DedupHash, Asked>>;
+/// The unanswered questions of a stream. Ordered: callers see the end of the stream in the order of this map, and the same run
+/// twice must wake them in the same order.
+type Waiting = Mutex<BTreeMap<DedupHash, Asked>>;
 
 impl ReceiptAsker {
     /// An asker over the stream that `opening` brings, and the future that carries its questions and answers, to be run
@@ -101,11 +102,11 @@ where
         while let Some(question) = questions.recv().await {
             let Question { hash, answer } = question;
             match waiting.lock().entry(hash) {
-                hash_map::Entry::Occupied(mut asked) => {
+                Entry::Occupied(mut asked) => {
                     asked.get_mut().askers.push(answer);
                     continue;
                 }
-                hash_map::Entry::Vacant(unasked) => {
+                Entry::Vacant(unasked) => {
                     let (at, askers) = (Instant::now(), vec![answer]);
                     unasked.insert(Asked { at, askers });
                 }
@@ -201,6 +202,30 @@ mod tests {
         carrying.await.unwrap();
         assert!(asker.is_closed());
         assert_eq!(asker.ask(names[0]).await, None);
+    }
+
+    #[tokio::test]
+    async fn callers_see_the_end_in_order() {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let (asker, carrying) = ReceiptAsker::new(async { Ok(ours) });
+        let carrying = tokio::spawn(carrying);
+        let (told, mut ended) = mpsc::unbounded_channel();
+        for n in 0..50 {
+            let (asker, told) = (asker.clone(), told.clone());
+            tokio::spawn(async move {
+                let answer = asker.ask(DedupHash([n; 32])).await;
+                told.send((n, answer)).unwrap();
+            });
+        }
+        theirs
+            .read_exact(&mut [0; 50 * QUESTION_BYTES])
+            .await
+            .unwrap();
+        drop(theirs);
+        carrying.await.unwrap();
+        for n in 0..50 {
+            assert_eq!(ended.recv().await, Some((n, None)));
+        }
     }
 
     #[tokio::test(start_paused = true)]
