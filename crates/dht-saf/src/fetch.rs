@@ -6,6 +6,7 @@ mod clock_skew;
 mod fault;
 mod fetcher;
 mod first_responses;
+mod hang_ups;
 mod left_behind;
 mod outcome;
 mod receive;

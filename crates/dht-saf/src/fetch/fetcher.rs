@@ -25,6 +25,7 @@ use tokio::sync::broadcast;
 use super::{
     clock_skew::{ClockSkew, TOLERANCE_SECONDS},
     first_responses::FirstResponses,
+    hang_ups::HangUps,
     left_behind::LeftBehind,
     tracker::{FetchSummary, FetchTracker, TrackerConfig},
 };
@@ -72,6 +73,7 @@ pub(crate) struct Fetcher {
     pub(super) parts: FetchParts,
     pub(super) tracker: Mutex<FetchTracker>,
     pub(super) left: Mutex<LeftBehind>,
+    pub(super) hang_ups: Mutex<HangUps>,
     pub(super) skew: Mutex<ClockSkew>,
     /// Seconds by which the clock of a responder may be ahead: none in the legacy profile.
     pub(super) tolerance_seconds: u64,
@@ -104,6 +106,7 @@ impl Fetcher {
             parts,
             tracker: Mutex::new(tracker),
             left: Mutex::default(),
+            hang_ups: Mutex::default(),
             skew: Mutex::default(),
             tolerance_seconds,
             max_messages: config.max_messages(),
@@ -155,14 +158,21 @@ impl Fetcher {
         let me = self.parts.identity.node_id();
         let stores = features.is_some_and(|it| it.contains(Features::DHT_STORE_FORWARD));
         if self.auto_request && stores && is_close(me, &peer.node_id, active, self.closest) {
-            // A refusal is counted, and ends the fetch.
-            let _ = self.request_from(peer);
+            let now = self.parts.clock.now();
+            if self.hang_ups.lock().may_ask(&peer.node_id, now) {
+                // A refusal is counted, and ends the fetch.
+                let _ = self.request_from(peer);
+            }
         }
         self.online(1);
     }
 
     /// The connection to a peer has ended.
     pub(crate) fn disconnected(&self, peer: &NodeId) {
+        if self.tracker.lock().is_pending(peer) {
+            let now = self.parts.clock.now();
+            self.hang_ups.lock().note(*peer, now);
+        }
         self.give_up(peer);
     }
 
@@ -191,9 +201,11 @@ impl Fetcher {
         known.is_none_or(|known| !known.protocols().contains(&RECEIPT_PROTOCOL))
     }
 
-    /// Asks the connected peers again that have messages this node had no place for, if their time has come.
+    /// Asks the connected peers again that have messages this node had no place for, or that have hung up before, if their
+    /// time has come.
     fn ask_for_left(self: &Arc<Self>, now: UnixSeconds) {
-        let due = self.left.lock().due(now);
+        let mut due = self.left.lock().due(now);
+        due.append(&mut self.hang_ups.lock().due(now));
         let connected = self.parts.connections.snapshot();
         for entry in connected
             .iter()

@@ -240,6 +240,7 @@ impl Fetcher {
         };
         let taken = self.tracker.lock().take(peer, id, now);
         taken.map_err(|reason| unrequested(responder, reason))?;
+        self.hang_ups.lock().remove(peer);
         match decoded {
             Some(Ok(response)) if response.messages.len() <= self.max_messages => Ok(response),
             Some(Ok(_) | Err(DecodeError::TooManyItems { .. })) => {
