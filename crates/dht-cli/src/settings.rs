@@ -235,8 +235,13 @@ fn parse(mut table: Table) -> Result<Settings, String> {
     };
     let names_seeds = table.contains_key(DNS_SEEDS);
     let mut node = Config::deserialize(table).map_err(message)?;
-    if !names_seeds && !node.transport.proxies_names() {
-        node.dns_seeds = default_node().dns_seeds;
+    let default_seeds = default_node().dns_seeds;
+    // `init` writes them into the file of every home.
+    if !names_seeds || node.dns_seeds == default_seeds {
+        node.dns_seeds = match node.transport.proxies_names() {
+            true => Vec::new(),
+            false => default_seeds,
+        };
     }
     node.listen.iter().try_for_each(check_listen)?;
     Ok(Settings { node, api, log })
@@ -337,13 +342,15 @@ mod tests {
         )
     }
 
-    /// Unless the operator names some, which is refused.
+    /// Unless the operator names others than the default, which is refused.
     #[test]
     fn proxied_nodes_ask_no_dns() {
         let proxy = "[transport]\nproxy = '127.0.0.1:9050'\nproxy_for = ";
         for kind in ["all", "names"] {
             let proxy = format!("{proxy}'{kind}'");
             assert!(merge(&proxy, &[]).unwrap().node.dns_seeds.is_empty());
+            let default = format!("dns_seeds = ['{DEFAULT_DNS_SEEDS}']\n{proxy}");
+            assert!(merge(&default, &[]).unwrap().node.dns_seeds.is_empty());
             let error = merge(&format!("dns_seeds = ['a.example']\n{proxy}"), &[]).unwrap_err();
             assert!(
                 error.contains("dns_seeds are looked up without transport.proxy"),

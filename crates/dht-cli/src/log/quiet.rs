@@ -11,9 +11,9 @@ use crate::output::LogWriter;
 
 /// Interval in which one line of a kind is written.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Targets of lines that only the operator causes. Lines of this binary name theirs, as its crate is called `dht_node` like
+/// Targets of lines that no peer causes. Lines of this binary name theirs, as its crate is called `dht_node` like
 /// the library.
-const OPERATOR: [&str; 2] = ["dht_cli", "dht_node::configured"];
+const UNLIMITED: [&str; 3] = ["dht_cli", "dht_node::configured", "dht_spool::disk::file"];
 
 /// Lets one warning or error of a kind pass every 10 s. A kind is a place in the code; what it leaves out is counted, and
 /// reported with the next line of the kind. Lines below `warn` are those that the operator asked for, and pass.
@@ -71,7 +71,7 @@ fn is_limited(metadata: &Metadata<'_>) -> bool {
         let rest = target.strip_prefix(*root);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
-    *metadata.level() <= Level::WARN && !OPERATOR.iter().any(is_of)
+    *metadata.level() <= Level::WARN && !UNLIMITED.iter().any(is_of)
 }
 
 impl fmt::Debug for Quiet {
