@@ -185,6 +185,12 @@ impl Peer {
         }
     }
 
+    /// Whether it has answered a command.
+    #[must_use]
+    pub fn has_answered(&self, id: u64) -> bool {
+        self.log.said.lock().replies.contains_key(&id)
+    }
+
     /// Tells it to do something and waits for the answer.
     ///
     /// # Errors

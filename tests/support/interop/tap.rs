@@ -9,9 +9,15 @@ use dht_core::{
     OsEntropy, PeerAddress, Priority, SecretKey, SharedClock, SystemClock,
 };
 use dht_overlay::sync::{AnnouncedPeers, PEER_SYNC_PROTOCOL, PeerSyncClient, SyncError};
+use dht_proto::rpc::RpcRequest;
 use dht_stack::ByteBudget;
-use dht_transport::{Outlets, Substream, Transport};
-use tokio::{runtime::Runtime, time::timeout};
+use dht_transport::{InboundStream, Outlets, Substream, Transport};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    runtime::Runtime,
+    sync::mpsc,
+    time::timeout,
+};
 
 use super::peer::Peer;
 use crate::frames;
@@ -19,12 +25,20 @@ use crate::frames;
 /// Time for anything that the other side does.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// Answer to the start of a session: the length of a frame, and the accepted version.
+const ACCEPTED: &[u8] = b"\x00\x00\x00\x02\x08\x00";
+
+/// Longest frame of a session that is read.
+const MAX_FRAME_BYTES: u32 = 1 << 20;
+
 /// A connected peer without a node.
 #[derive(Debug)]
 pub(super) struct Tap {
     runtime: Runtime,
     transport: Transport,
     outlets: Outlets,
+    /// Streams of the peer-sync protocol that nodes open, if it says that it speaks it.
+    streams: mpsc::Receiver<InboundStream>,
     identity: Arc<NodeIdentity>,
 }
 
@@ -34,6 +48,18 @@ impl Tap {
     /// # Errors
     /// That there is no runtime.
     pub(super) fn start(secret: SecretKey) -> anyhow::Result<Self> {
+        Self::start_with(secret, false)
+    }
+
+    /// As [`start`](Self::start), for a peer whose answers to questions for peers are [made by hand](Self::tell).
+    ///
+    /// # Errors
+    /// That there is no runtime.
+    pub(super) fn start_telling(secret: SecretKey) -> anyhow::Result<Self> {
+        Self::start_with(secret, true)
+    }
+
+    fn start_with(secret: SecretKey, tells: bool) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -44,14 +70,18 @@ impl Tap {
         let identity =
             NodeIdentity::new(secret, Features::NODE, claimed, now, &mut OsEntropy.rng());
         let identity = Arc::new(identity);
+        let (handler, streams) = mpsc::channel(8);
         let starting = async {
-            let builder = Transport::builder(
+            let mut builder = Transport::builder(
                 Arc::clone(&identity),
                 Network::LocalNet,
                 Arc::new(OsEntropy),
                 clock,
                 ByteBudget::new(64 << 20),
             );
+            if tells {
+                builder = builder.serve(PEER_SYNC_PROTOCOL, handler);
+            }
             builder.start()
         };
         let (transport, outlets) = runtime.block_on(starting)?;
@@ -59,6 +89,7 @@ impl Tap {
             runtime,
             transport,
             outlets,
+            streams,
             identity,
         })
     }
@@ -123,6 +154,36 @@ impl Tap {
         }
     }
 
+    /// Waits until a node asks for peers, writes these bytes for an answer to its request, closes the stream, and waits until the
+    /// node has closed it.
+    ///
+    /// # Errors
+    /// That the node does not ask, or does not close the stream.
+    pub(super) fn tell(
+        &mut self,
+        answer: impl FnOnce(&RpcRequest) -> anyhow::Result<Vec<u8>>,
+    ) -> anyhow::Result<()> {
+        self.runtime.block_on(async {
+            let telling = async {
+                let opened = self.streams.recv().await;
+                let mut stream = opened.context("the transport has ended")?.stream;
+                let _session = read_frame(&mut stream).await?;
+                stream.write_all(ACCEPTED).await?;
+                stream.flush().await?;
+                let request = prost::Message::decode(&*read_frame(&mut stream).await?)?;
+                stream.write_all(&answer(&request)?).await?;
+                stream.shutdown().await?;
+                let mut rest = Vec::new();
+                // It may reset the stream.
+                let _closed = stream.read_to_end(&mut rest).await;
+                Ok(())
+            };
+            timeout(LIMIT, telling)
+                .await
+                .context("it does not ask for peers")?
+        })
+    }
+
     /// Asks a node for peers, in any number of calls.
     ///
     /// # Errors
@@ -145,6 +206,15 @@ impl Tap {
             timeout(LIMIT, asking).await?
         })
     }
+}
+
+/// Reads a frame of a session: a length, and so many bytes.
+async fn read_frame(stream: &mut Substream) -> anyhow::Result<Vec<u8>> {
+    let length = stream.read_u32().await?;
+    anyhow::ensure!(length <= MAX_FRAME_BYTES, "a frame of {length} bytes");
+    let mut frame = vec![0; usize::try_from(length)?];
+    stream.read_exact(&mut frame).await?;
+    Ok(frame)
 }
 
 /// The keys of all peers that an answer tells of.

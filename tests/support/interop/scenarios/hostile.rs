@@ -1,6 +1,8 @@
 //! What no honest node sends, at a stock node and at ours: both refuse it, and ours bans exactly where its policy says.
 
+mod answers;
 mod pages;
+mod peers;
 
 use std::time::Duration;
 
@@ -48,6 +50,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         only_v1: false,
         quick: true,
         play: pages::play,
+    },
+    Scenario {
+        name: "hostile-answers",
+        about: "answers to discoveries with another nonce, key or claim, or delivered by another: neither takes one, and ours bans as its policy says",
+        only_v1: false,
+        quick: false,
+        play: answers::play,
+    },
+    Scenario {
+        name: "hostile-peers",
+        about: "peer-sync answers that are wrong, that fail and that are cut: neither learns of a forged peer, and ours bans as its policy says",
+        only_v1: false,
+        quick: false,
+        play: peers::play,
     },
     Scenario {
         name: "hostile-streams",

@@ -1,0 +1,213 @@
+//! Answers to a question for peers that no honest node gives.
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use dht_core::{Claim, NodeIdentity, PublicKey};
+use dht_peers::policy::Offence;
+use dht_proto::{
+    dht_rpc::{GetPeersRequest, GetPeersResponse, PeerIdentityClaim, PeerInfo},
+    rpc::{RpcRequest, RpcResponse},
+};
+use prost::Message as _;
+
+use super::{
+    super::super::{
+        control::{Command, Role},
+        exchange::stranger,
+        peer::{Peer, messages},
+        tap::Tap,
+        world::World,
+    },
+    check_ban,
+};
+use crate::frames;
+
+/// The flag of the last response.
+const FIN: u32 = 1;
+
+/// Status of a call that failed, by the fault of nobody.
+const GENERAL: u32 = 6;
+
+/// What answers are made of.
+struct Question<'a> {
+    request: &'a RpcRequest,
+    /// Peers that are asked for.
+    wanted: usize,
+    /// A peer of whom it may tell.
+    good: &'a NodeIdentity,
+    /// A peer of whom it must not.
+    forged: &'a NodeIdentity,
+}
+
+/// What an answer is, what a node of ours bans for, whether the node learns of the good peer, and its bytes.
+type Answer = (
+    &'static str,
+    Option<Offence>,
+    bool,
+    fn(&Question<'_>) -> anyhow::Result<Vec<u8>>,
+);
+
+const ANSWERS: [Answer; 9] = [
+    ("right", None, true, |asked| {
+        Ok([asked.good(), asked.end()].concat())
+    }),
+    (
+        "one peer twice",
+        Some(Offence::SyncDuplicate),
+        true,
+        |asked| Ok([asked.good(), asked.good(), asked.end()].concat()),
+    ),
+    (
+        "more than were asked for",
+        Some(Offence::SyncTooManyPeers),
+        true,
+        |asked| {
+            let mut all = asked.good();
+            for _ in 0..asked.wanted {
+                let peer = stranger();
+                all.extend(asked.tell(peer.public_key(), &peer.claim()));
+            }
+            all.extend(asked.end());
+            Ok(all)
+        },
+    ),
+    (
+        "the claim of another",
+        Some(Offence::SyncForgedClaim),
+        true,
+        |asked| {
+            let forged = asked.tell(asked.forged.public_key(), &stranger().claim());
+            Ok([asked.good(), forged, asked.end()].concat())
+        },
+    ),
+    (
+        "no peer in a response",
+        Some(Offence::SyncUnconvertible),
+        true,
+        |asked| {
+            let empty = asked.respond(0, 0, GetPeersResponse { peer: None }.encode_to_vec());
+            Ok([asked.good(), empty, asked.end()].concat())
+        },
+    ),
+    (
+        "a failure after one peer",
+        Some(Offence::SyncStatus),
+        true,
+        |asked| Ok([asked.good(), asked.respond(GENERAL, FIN, b"busy".to_vec())].concat()),
+    ),
+    (
+        "a failure at once",
+        Some(Offence::SyncStatus),
+        false,
+        |asked| Ok(asked.respond(GENERAL, FIN, b"busy".to_vec())),
+    ),
+    (
+        "cut between responses",
+        None,
+        true,
+        |asked| Ok(asked.good()),
+    ),
+    ("cut in a response", None, true, |asked| {
+        let mut cut = [asked.good(), asked.good()].concat();
+        cut.truncate(cut.len() - 9);
+        Ok(cut)
+    }),
+];
+
+impl Question<'_> {
+    fn respond(&self, status: u32, flags: u32, payload: Vec<u8>) -> Vec<u8> {
+        let response = RpcResponse {
+            request_id: self.request.request_id,
+            status,
+            flags,
+            payload: payload.into(),
+        };
+        let bytes = response.encode_to_vec();
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        [&length.to_be_bytes(), &*bytes].concat()
+    }
+
+    fn tell(&self, key: &PublicKey, claim: &Claim) -> Vec<u8> {
+        let addresses = claim.addresses.iter();
+        let claim = PeerIdentityClaim {
+            addresses: addresses
+                .map(|address| Bytes::copy_from_slice(address.as_bytes()))
+                .collect(),
+            peer_features: claim.features.bits(),
+            identity_signature: Some((&claim.signature).into()),
+        };
+        let peer = PeerInfo {
+            public_key: Bytes::copy_from_slice(key.as_bytes()),
+            claims: vec![claim],
+        };
+        self.respond(0, 0, GetPeersResponse { peer: Some(peer) }.encode_to_vec())
+    }
+
+    fn good(&self) -> Vec<u8> {
+        self.tell(self.good.public_key(), &self.good.claim())
+    }
+
+    fn end(&self) -> Vec<u8> {
+        self.respond(0, FIN, Vec::new())
+    }
+}
+
+/// Plays them, each with a node of its own: nodes ask strangers more and more seldom.
+pub(super) fn play(world: &World) -> anyhow::Result<()> {
+    for role in [Role::Stock, Role::Ours] {
+        for answer in &ANSWERS {
+            let mut setup = world.setup();
+            setup.discovery = true;
+            let node = world.start(role, setup)?;
+            give(&node, role, answer).with_context(|| format!("{role:?}: {}", answer.0))?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives a node that asks for peers the answer, and checks what it has learnt, and that it goes on.
+fn give(node: &Peer, role: Role, (_, offence, learns, make): &Answer) -> anyhow::Result<()> {
+    let (good, forged) = (stranger(), stranger());
+    let mut tap = Tap::start_telling(stranger().secret_key().clone())?;
+    tap.dial(node)?;
+    tap.tell(|request| {
+        let wanted = GetPeersRequest::decode(request.payload.clone())?.n;
+        make(&Question {
+            request,
+            wanted: usize::try_from(wanted)?,
+            good: &good,
+            forged: &forged,
+        })
+    })?;
+    let knows = |known: &serde_json::Value, peer: &NodeIdentity| {
+        let key = peer.public_key().to_string();
+        known
+            .as_array()
+            .is_some_and(|known| known.contains(&key.as_str().into()))
+    };
+    if *learns {
+        node.wait_answer(Command::Peers, |known| knows(known, &good))?;
+    }
+    if role == Role::Ours {
+        let key = tap.identity().public_key().to_string();
+        if offence.is_some_and(|offence| offence.rule().strict.is_some()) {
+            node.wait("to ban the peer", |events| {
+                events.iter().any(|event| event.is_ban_of(&tap.id()))
+            })?;
+        }
+        check_ban(node, &key, *offence)?;
+    }
+    let honest = Tap::start(stranger().secret_key().clone())?;
+    honest.dial(node)?;
+    honest.send(
+        node,
+        frames::post(honest.identity().secret_key(), node.key(), "after")?,
+    )?;
+    let key = honest.identity().public_key().to_string();
+    node.wait("to take a message of another", |events| {
+        messages(events).any(|message| message.from.as_ref() == Some(&key))
+    })?;
+    let known = node.ask(Command::Peers)?;
+    ensure!(!knows(&known, &forged), "it knows a peer by a forged claim");
+    Ok(())
+}
