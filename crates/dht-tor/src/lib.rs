@@ -19,7 +19,8 @@
 //! };
 //! let control = std::net::SocketAddr::from(([127, 0, 0, 1], 9051));
 //! let service = OnionService::new(control, config, key, Arc::new(OsEntropy));
-//! service.run().await
+//! // It ends with the program.
+//! match service.run().await {}
 //! # }
 //! ```
 
