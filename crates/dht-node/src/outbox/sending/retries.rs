@@ -9,13 +9,13 @@ const APPEARANCE_GAP: Duration = Duration::from_secs(5);
 /// Time until the second attempt; it doubles with each further one up to [`MAX_RETRY_WAIT`].
 const RETRY_WAIT: Duration = Duration::from_secs(5);
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(15 * 60);
-/// Doublings after which the interval is the longest.
+/// Doublings that are computed at most; from the eighth on the wait is [`MAX_RETRY_WAIT`].
 const MAX_DOUBLINGS: u32 = 16;
 
 /// The attempts that were made.
 #[derive(Debug)]
 pub(super) struct Retries {
-    /// Attempts, those of earlier lives of the node among them.
+    /// Attempts, those of earlier lives of the node included, of which at most [`MAX_DOUBLINGS`] are counted.
     made: u32,
     /// Start of the last one in this life.
     last: Option<Duration>,
