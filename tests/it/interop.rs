@@ -9,7 +9,7 @@ use dht_core::{
 };
 use dht_node::{Node, OsEntropy};
 use dht_stack::ByteBudget;
-use dht_tests::interop::{ANSWERS, Recording, Role, Wire, fingerprint, stranger};
+use dht_tests::interop::{ANSWERS, Recording, Report, Role, Wire, fingerprint, stranger};
 use dht_transport::Transport;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -146,4 +146,17 @@ async fn interop_streams_are_as_recorded() {
         }
         assert_eq!(node.directory().banned(UnixSeconds(recording.at)), []);
     }
+}
+
+/// `cargo xtask interop --report` writes a row for each scenario that was played; a new or changed one has none.
+#[test]
+fn interop_scenarios_have_passed_as_reported() {
+    let report = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/compatibility.md");
+    let report = Report::read(&report).unwrap();
+    let mut versions: Vec<_> = recordings()
+        .into_iter()
+        .map(|(_, recording)| recording.version)
+        .collect();
+    versions.sort();
+    assert_eq!(report.missing(&versions), [""; 0]);
 }

@@ -9,6 +9,7 @@ mod exchange;
 pub mod ours;
 mod peer;
 mod recording;
+mod report;
 mod scenarios;
 mod tap;
 mod wire;
@@ -20,6 +21,7 @@ pub use control::{
 pub use exchange::{ANSWERS, Answer, Exchange, Opening, Streams, stranger};
 pub use peer::{Peer, Program};
 pub use recording::{Content, Frame, Recording};
+pub use report::Report;
 pub use scenarios::SCENARIOS;
 pub use wire::Wire;
 pub use world::{Scenario, Version, World};

@@ -37,8 +37,8 @@ pub(crate) struct Interop {
     /// Write what the nodes say to each other to `tests/interop/recordings` instead, which the tests replay
     #[arg(long)]
     record: bool,
-    /// Put the results into `docs/compatibility.md`
-    #[arg(long, conflicts_with_all = ["version", "filter", "quick"])]
+    /// Put the results into `docs/compatibility.md`, in the place of those that are there
+    #[arg(long, conflicts_with = "quick")]
     report: bool,
     /// List the scenarios
     #[arg(long)]
@@ -97,7 +97,11 @@ impl Interop {
         command.args(self.filter.map(|filter| format!("--filter={filter}")));
         command.args(self.quick.then_some("--quick"));
         command.args(self.record.then_some("--record=tests/interop/recordings"));
-        command.args(self.report.then_some("--report=docs/compatibility.md"));
+        if self.report {
+            command.arg("--report=docs/compatibility.md");
+            let reported = VERSIONS.map(|version| format!("--reported={}", version.name));
+            command.args(reported);
+        }
         repo::run(&mut command)
     }
 }

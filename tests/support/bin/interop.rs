@@ -1,14 +1,13 @@
 //! Lets our nodes talk to stock ones. Run it through `cargo xtask interop`, which builds those.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use anyhow::Context as _;
 use clap::Parser;
-use dht_tests::interop::{Program, Recording, SCENARIOS, Scenario, Version, World, ours};
+use dht_tests::interop::{Program, Recording, Report, SCENARIOS, Scenario, Version, World, ours};
 use parking_lot::Mutex;
 
 /// Scenarios at once: most of each is waiting.
@@ -30,9 +29,12 @@ struct Flags {
     /// Write down what a stock node and ours say to each other, one file for each version, instead.
     #[arg(long, value_name = "FOLDER")]
     record: Option<PathBuf>,
-    /// Put the results into the table of this document, `docs/compatibility.md`.
+    /// Put the results into the table of this document, `docs/compatibility.md`, beside those of what is not played now.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// A version that the document has rows for.
+    #[arg(long, value_name = "VERSION")]
+    reported: Vec<String>,
     /// List the scenarios.
     #[arg(long)]
     list: bool,
@@ -108,7 +110,7 @@ fn play_all(flags: &Flags) -> anyhow::Result<bool> {
         .stock
         .iter()
         .flat_map(|version| scenarios.iter().map(move |scenario| (version, *scenario)))
-        .filter(|(version, scenario)| version.is_v1() || !scenario.only_v1)
+        .filter(|(version, scenario)| scenario.is_for(&version.name))
         .collect();
     // The long ones first: the others are played meanwhile.
     let mut order: Vec<_> = runs.iter().enumerate().collect();
@@ -140,36 +142,14 @@ fn play_all(flags: &Flags) -> anyhow::Result<bool> {
     let results = results.into_inner();
     let failed = results.iter().filter(|passed| !**passed).count();
     if let Some(file) = &flags.report {
-        let rows = runs
-            .iter()
-            .zip(&results)
-            .map(|((version, scenario), passed)| {
-                let result = if *passed { "passed" } else { "**failed**" };
-                format!(
-                    "| {} | {} | {} | {result} |\n",
-                    version.name, scenario.name, scenario.about
-                )
-            });
-        report(file, rows.collect())?;
+        let mut report = Report::read(file)?;
+        for ((version, scenario), passed) in runs.iter().zip(&results) {
+            report.add(&version.name, scenario, *passed);
+        }
+        report.write(file, &flags.reported)?;
     }
     println!("{} passed, {failed} failed", runs.len() - failed);
     Ok(failed == 0)
-}
-
-/// Replaces the rows between the marks of a document.
-fn report(file: &Path, rows: String) -> anyhow::Result<()> {
-    const MARKS: (&str, &str) = (
-        "| Version | Scenario | What happens | Result |\n|---|---|---|---|\n",
-        "\n<!-- end of the results -->",
-    );
-    let text = std::fs::read_to_string(file)?;
-    let parts = text.split_once(MARKS.0).and_then(|(before, rest)| {
-        let (_, after) = rest.split_once(MARKS.1)?;
-        Some((before, after))
-    });
-    let (before, after) = parts.context("the document has no table of results")?;
-    std::fs::write(file, [before, MARKS.0, &rows, MARKS.1, after].concat())?;
-    Ok(())
 }
 
 /// Plays one scenario, on addresses that no other has; what is to be noted of it.

@@ -32,6 +32,19 @@ pub struct Scenario {
     pub play: fn(&World) -> anyhow::Result<()>,
 }
 
+impl Scenario {
+    /// Whether stock nodes of this version can play it.
+    #[must_use]
+    pub fn is_for(&self, version: &str) -> bool {
+        is_v1(version) || !self.only_v1
+    }
+}
+
+/// Whether this is the name of a version 1.
+fn is_v1(version: &str) -> bool {
+    version.starts_with("1.")
+}
+
 /// A version of the reference implementation.
 #[derive(Clone, Debug)]
 pub struct Version {
@@ -45,7 +58,7 @@ impl Version {
     /// Whether it is version 1.
     #[must_use]
     pub fn is_v1(&self) -> bool {
-        self.name.starts_with("1.")
+        is_v1(&self.name)
     }
 }
 
