@@ -146,8 +146,11 @@ const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8) -> IpNet {
     IpNet::new_assert(IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), prefix)
 }
 
-/// Longest line of a liveness session, in bytes without its end (02 section 9.3).
-pub const MAX_LIVENESS_LINE_BYTES: usize = 50;
+/// Longest line of a liveness session, in bytes without its `\n` (02 section 9.3).
+pub const MAX_LIVENESS_LINE_BYTES: usize = 80;
+
+/// As [`MAX_LIVENESS_LINE_BYTES`], of a session that begins as peers of version 1 begin it.
+pub const MAX_V1_LIVENESS_LINE_BYTES: usize = 50;
 
 /// A liveness session ends when no line came for this long.
 pub const LIVENESS_IDLE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -159,12 +159,18 @@ async fn a_liveness_session_echoes_if_allowed() {
     socket.read_exact(&mut got).await.unwrap();
     assert_eq!(&got, b"pingpong\n");
     let mut second = peer::connect(&memory, &open.address).await;
-    second.write_all(b"\xa7pingpong\n").await.unwrap();
+    second.write_all(b"\xa6pingpong\n").await.unwrap();
     assert_eq!(
         second.read(&mut [0]).await.unwrap(),
         0,
         "one session at a time"
     );
+    drop(socket);
+    sleep(Duration::from_millis(10)).await;
+    let mut of_version_1 = peer::connect(&memory, &open.address).await;
+    of_version_1.write_all(b"\xa6pingpong\n").await.unwrap();
+    of_version_1.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"pingpong\n");
 }
 
 // === the end ===

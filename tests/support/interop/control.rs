@@ -39,6 +39,8 @@ pub struct Setup {
     pub overlay: bool,
     /// User agent of a stock node; `None` for one that no node takes for a version.
     pub user_agent: Option<String>,
+    /// Liveness sessions that one of our nodes has at once; a stock node has one.
+    pub liveness_sessions: usize,
     /// Peers that it knows.
     pub seeds: Vec<Known>,
 }

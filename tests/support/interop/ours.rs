@@ -93,6 +93,7 @@ async fn start(setup: Setup) -> anyhow::Result<Node> {
         relay_gossip: setup.relay,
         ..Config::default()
     };
+    config.transport.liveness_sessions = setup.liveness_sessions;
     for claim in setup.claims.iter().flatten() {
         config.public_addresses.push(claim.parse()?);
     }

@@ -116,6 +116,12 @@ impl Peer {
         })
     }
 
+    /// Which implementation it is of.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
     /// Its public key.
     #[must_use]
     pub const fn key(&self) -> &PublicKey {

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::ensure;
 use dht_core::Network;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
@@ -118,6 +119,7 @@ impl World {
             discovery: false,
             overlay: true,
             user_agent: None,
+            liveness_sessions: 0,
             seeds: Vec::new(),
         }
     }
@@ -147,6 +149,31 @@ impl World {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         self.notes.lock().clone()
+    }
+
+    /// Fails if one of the nodes has banned anybody, but for stock nodes that ban stock ones, which is noted: version 1 bans a peer
+    /// that it asks for peers when their connection ends, as one of two does that they dial at once.
+    ///
+    /// # Errors
+    /// The bans.
+    pub(super) fn no_bans_of_ours(&self, nodes: &[Peer]) -> anyhow::Result<()> {
+        let is_of_stock = |ban: &Value| {
+            let key = ban.get("key").and_then(Value::as_str);
+            let mut stock = nodes.iter().filter(|node| node.role() == Role::Stock);
+            stock.any(|node| key == Some(&*node.key().to_string()))
+        };
+        for node in nodes {
+            for ban in node.bans()? {
+                ensure!(
+                    node.role() == Role::Stock && is_of_stock(&ban),
+                    "{} has banned: {ban}",
+                    node.key().short()
+                );
+                let note = format!("a stock node banned another: {ban}");
+                self.notes.lock().push(note);
+            }
+        }
+        Ok(())
     }
 
     /// Starts a node with these settings.

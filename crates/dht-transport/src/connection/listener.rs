@@ -130,7 +130,7 @@ async fn welcome(
                 .await
                 .map(Box::new)
                 .map(Welcome::Peer),
-            WireMode::Liveness => Ok(Welcome::Liveness(socket)),
+            WireMode::Liveness { longest } => Ok(Welcome::Liveness(socket, longest)),
         }
     };
     let result = tokio::select! {
@@ -151,7 +151,7 @@ async fn welcome(
             let winner = state.adopt(*upgraded, Origin::Accepted, remote, group, slot, took);
             state.dials.on_inbound(&winner);
         }
-        Ok(Welcome::Liveness(socket)) => {
+        Ok(Welcome::Liveness(socket, longest)) => {
             drop(slot);
             let ranges = &state.config.liveness_sources;
             if !ranges
@@ -166,7 +166,7 @@ async fn welcome(
             tokio::select! {
                 biased;
                 () = state.stopping.cancelled() => {}
-                _ended = liveness::echo(socket) => {}
+                _ended = liveness::echo(socket, longest) => {}
             }
         }
         Err(failed) => {
@@ -188,7 +188,7 @@ async fn welcome(
 
 enum Welcome {
     Peer(Box<Upgraded>),
-    Liveness(crate::Socket),
+    Liveness(crate::Socket, usize),
 }
 
 /// Binds and starts accepting. Returns the address with the real port.

@@ -4,44 +4,42 @@
 use std::io;
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{
+        AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
+        BufReader,
+    },
     time::timeout,
 };
 
-use crate::limits::{LIVENESS_IDLE_TIMEOUT, MAX_LIVENESS_LINE_BYTES};
+use crate::limits::LIVENESS_IDLE_TIMEOUT;
 
-/// Echoes lines until one is too long, none comes for a while, or the socket ends.
-pub(crate) async fn echo<S: AsyncRead + AsyncWrite + Unpin>(mut socket: S) -> io::Result<()> {
-    // Room for a line of the longest kind and its "\r\n".
-    let mut line = Vec::with_capacity(MAX_LIVENESS_LINE_BYTES + 2);
-    let mut buffer = [0; 64];
+/// Echoes lines until one is longer than `longest` bytes without its `\n` or is no text, none comes for a while, or the socket ends.
+/// What comes before its end is a line, too.
+pub(crate) async fn echo<S>(socket: S, longest: usize) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut socket = BufReader::with_capacity(longest + 1, socket);
+    let mut line = Vec::with_capacity(longest + 1);
     loop {
-        let read = timeout(LIVENESS_IDLE_TIMEOUT, socket.read(&mut buffer));
-        let count = read.await.map_err(|_| io::ErrorKind::TimedOut)??;
-        if count == 0 {
+        line.clear();
+        let mut rest = (&mut socket).take(longest as u64 + 1);
+        let read = timeout(LIVENESS_IDLE_TIMEOUT, rest.read_until(b'\n', &mut line));
+        read.await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let ended = line.pop_if(|byte| *byte == b'\n').is_some();
+        if line.len() > longest || (line.is_empty() && !ended) {
             return Ok(());
         }
-        for byte in buffer.iter().take(count) {
-            if *byte != b'\n' {
-                line.push(*byte);
-                if line.len() > MAX_LIVENESS_LINE_BYTES + 1 {
-                    return Ok(());
-                }
-                continue;
-            }
-            if line.last() == Some(&b'\r') {
-                line.pop();
-            }
-            if line.len() > MAX_LIVENESS_LINE_BYTES {
-                return Ok(());
-            }
-            line.push(b'\n');
-            timeout(LIVENESS_IDLE_TIMEOUT, socket.write_all(&line))
-                .await
-                .map_err(|_| io::ErrorKind::TimedOut)??;
-            line.clear();
-        }
-        socket.flush().await?;
+        line.pop_if(|byte| *byte == b'\r');
+        std::str::from_utf8(&line).map_err(|_| io::ErrorKind::InvalidData)?;
+        line.push(b'\n');
+        let echo = async {
+            socket.write_all(&line).await?;
+            socket.flush().await
+        };
+        timeout(LIVENESS_IDLE_TIMEOUT, echo)
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
     }
 }
 
@@ -56,25 +54,43 @@ mod tests {
         near.write_all(sent).await.unwrap();
         near.shutdown().await.unwrap();
         let mut got = Vec::new();
-        let (_, read) = tokio::join!(echo(far), near.read_to_end(&mut got));
+        // It hangs up on what is no text.
+        let (_ended, read) = tokio::join!(echo(far, 50), near.read_to_end(&mut got));
         read.unwrap();
         got
     }
 
-    /// Lines are echoed; one over the limit ends the session.
+    /// As stock nodes do. `\r` counts.
     #[tokio::test]
     async fn long_line_ends_the_echo() {
         assert_eq!(answer(b"pingpong\nagain\r\n").await, b"pingpong\nagain\n");
-        let (fits, long) = ([b'x'; 50], [b'x'; 51]);
-        let line = |text: &[u8]| [text, b"\n"].concat();
-        assert_eq!(answer(&line(&fits)).await, line(&fits));
-        assert_eq!(answer(&line(&long)).await, b"");
-        assert_eq!(answer(&[b'x'; 500]).await, b"");
+        let line = |length, end: &str| ["x".repeat(length).as_bytes(), end.as_bytes()].concat();
+        for (end, fits) in [("\n", 50), ("\r\n", 49), ("", 50)] {
+            assert_eq!(answer(&line(fits, end)).await, line(fits, "\n"));
+            assert_eq!(answer(&line(fits + 1, end)).await, b"");
+            let first = [b"first\n", &*line(fits + 1, end)].concat();
+            assert_eq!(answer(&first).await, b"first\n");
+        }
+        assert_eq!(answer(&line(500, "")).await, b"");
+    }
+
+    #[tokio::test]
+    async fn unfinished_line_is_echoed_too() {
+        assert_eq!(answer(b"ping\npong").await, b"ping\npong\n");
+        assert_eq!(answer(b"\n\n").await, b"\n\n");
+    }
+
+    #[tokio::test]
+    async fn no_text_is_not_echoed() {
+        assert_eq!(answer(b"one\n\xff\ntwo\n").await, b"one\n");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_session_ends() {
         let (_near, far) = duplex(1024);
-        assert_eq!(echo(far).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(
+            echo(far, 50).await.unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
     }
 }

@@ -18,6 +18,7 @@ use tokio::{
 use super::identity::{IdentityRules, PeerInfo, encode_identity, exchange};
 use crate::{
     error::UpgradeError,
+    limits::{MAX_LIVENESS_LINE_BYTES, MAX_V1_LIVENESS_LINE_BYTES},
     medium::Socket,
     noise::{self, NoiseStream},
 };
@@ -57,11 +58,15 @@ pub(crate) struct Failed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WireMode {
     Network,
-    Liveness,
+    Liveness {
+        /// Longest line of the session, in bytes without its `\n`.
+        longest: usize,
+    },
 }
 
-/// First byte of a liveness session.
+/// First byte of a liveness session, and that of peers of version 1.
 const LIVENESS_BYTE: u8 = 0xa7;
+const V1_LIVENESS_BYTE: u8 = 0xa6;
 
 impl Upgrade {
     /// Reads the byte that says what the dialler wants.
@@ -74,8 +79,13 @@ impl Upgrade {
             .await
             .map_err(|_| UpgradeError::WireByteTimeout)??;
         match byte {
-            LIVENESS_BYTE => Ok(WireMode::Liveness),
             byte if byte == self.network.wire_byte() => Ok(WireMode::Network),
+            LIVENESS_BYTE => Ok(WireMode::Liveness {
+                longest: MAX_LIVENESS_LINE_BYTES,
+            }),
+            V1_LIVENESS_BYTE => Ok(WireMode::Liveness {
+                longest: MAX_V1_LIVENESS_LINE_BYTES,
+            }),
             byte => Err(UpgradeError::WireByte(byte)),
         }
     }

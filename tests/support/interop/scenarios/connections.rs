@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
-use dht_core::Network;
+use anyhow::{Context as _, ensure};
+use dht_core::{Address, Network};
+use dht_transport::{Medium as _, Tcp};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
 
 use super::{
     super::{
@@ -57,6 +62,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         only_v1: false,
         quick: true,
         play: streams,
+    },
+    Scenario {
+        name: "liveness",
+        about: "liveness sessions of a peer made by hand, as nodes check only themselves: ours echoes and ends as a stock node",
+        only_v1: false,
+        quick: true,
+        play: liveness,
     },
     Scenario {
         name: "idle",
@@ -220,6 +232,87 @@ fn streams(world: &World) -> anyhow::Result<()> {
         ensure!(stock == ours, "{ours:?} instead of {stock:?}");
     }
     Ok(())
+}
+
+/// What is written in liveness sessions: lines of each end, the longest of each version, longer ones, and what is no text.
+fn lines() -> Vec<Vec<u8>> {
+    let few: [&[u8]; 6] = [
+        b"pingpong\n",
+        b"pingpong\r\n\n",
+        b"one\ntwo\nthree\n",
+        b"an unfinished line",
+        b"\xff\nsecond\n",
+        b"",
+    ];
+    let long = [49, 50, 51, 79, 80, 81, 1_000].into_iter();
+    let long = long.flat_map(|length| {
+        ["\n", "\r\n", "", "\nmore\n"].map(|end| ("x".repeat(length) + end).into_bytes())
+    });
+    few.into_iter().map(<[u8]>::to_vec).chain(long).collect()
+}
+
+/// Time for a liveness session.
+const ECHO_LIMIT: Duration = Duration::from_secs(20);
+
+/// How often a session is tried that echoes nothing, and the time between.
+const LIVENESS_ATTEMPTS: usize = 3;
+const LIVENESS_PAUSE: Duration = Duration::from_millis(100);
+
+/// First byte of a liveness session, and that of version 1.
+const LIVENESS: u8 = 0xa7;
+const V1_LIVENESS: u8 = 0xa6;
+
+fn liveness(world: &World) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let first = if world.is_v1() { V1_LIVENESS } else { LIVENESS };
+    // Each session alone, as a stock node has one at once, and gives it up a moment after it has ended.
+    let echo = async |address: &Address, written: &[u8]| {
+        let mut socket = Tcp.dial(address).await?;
+        let mut echoed = Vec::new();
+        let talk = async {
+            socket.write_all(&[first]).await?;
+            socket.write_all(written).await?;
+            socket.shutdown().await?;
+            socket.read_to_end(&mut echoed).await
+        };
+        // A node that refuses a line may reset the connection.
+        let _ended = timeout(ECHO_LIMIT, talk).await?;
+        anyhow::Ok(echoed)
+    };
+    let of = |role| {
+        let setup = Setup {
+            liveness_sessions: 1,
+            ..world.passive_setup()
+        };
+        let node = world.start(role, setup)?;
+        let known = node.address()?;
+        let address = known.addresses.first().context("no address")?;
+        let mut echoes = Vec::new();
+        for line in lines() {
+            let mut echoed = Vec::new();
+            for _ in 0..LIVENESS_ATTEMPTS {
+                echoed = runtime.block_on(echo(address, &line))?;
+                if !echoed.is_empty() {
+                    break;
+                }
+                std::thread::sleep(LIVENESS_PAUSE);
+            }
+            echoes.push(String::from_utf8(echoed)?);
+        }
+        no_bans([&node])?;
+        anyhow::Ok((node, echoes))
+    };
+    let ((stock, stock_echoes), (ours, our_echoes)) = (of(Role::Stock)?, of(Role::Ours)?);
+    for (stock, ours) in stock_echoes.iter().zip(&our_echoes) {
+        ensure!(stock == ours, "{ours:?} instead of {stock:?}");
+    }
+    let first = our_echoes.first().map(String::as_str);
+    ensure!(first == Some("pingpong\n"), "echoed {first:?}");
+    stock.dial(&ours)?;
+    greet(&stock, &ours, "after liveness")?;
+    no_bans([&stock, &ours])
 }
 
 fn restart(world: &World, role: Role) -> anyhow::Result<()> {

@@ -257,5 +257,5 @@ fn mixed_network(world: &World) -> anyhow::Result<()> {
             wait_known(node, other)?;
         }
     }
-    no_bans(&nodes)
+    world.no_bans_of_ours(&nodes)
 }
