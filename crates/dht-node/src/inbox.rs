@@ -1,7 +1,7 @@
 //! Received messages on their way to the application: live subscriptions, and those that read the durable inbox.
 
 use std::{
-    future::ready,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -9,9 +9,12 @@ use std::{
 };
 
 use dht_stack::BytePermit;
-use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot, watch,
+};
 
 use crate::{channels, received::Received};
 
@@ -25,6 +28,16 @@ pub const MAX_PAYLOAD_BYTES: usize = dht_proto::limits::MAX_MESSAGING_FRAME_BYTE
 /// again.
 #[derive(Debug)]
 pub struct Subscription(Source);
+
+/// What becomes of a message while [`INBOX_CAPACITY`](crate::INBOX_CAPACITY) wait unread for a [`Subscription`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WhenFull {
+    /// The subscription [misses](Subscription::missed) it, if another one takes it before there is room.
+    #[default]
+    Miss,
+    /// It is not delivered before there is room, also if another subscription took it: the peers that send are held back.
+    HoldBack,
+}
 
 #[derive(Debug)]
 enum Source {
@@ -66,6 +79,7 @@ pub(crate) struct Subscribers {
 #[derive(Clone, Debug)]
 struct Subscriber {
     queue: mpsc::Sender<Queued>,
+    when_full: WhenFull,
     missed: Arc<AtomicU64>,
 }
 
@@ -109,7 +123,7 @@ impl Subscription {
     }
 
     /// Number of messages that this subscription did not get, because it had [`INBOX_CAPACITY`](crate::INBOX_CAPACITY)
-    /// unread and another subscriber had room. Always 0 with a durable inbox.
+    /// unread until another one took them. Always 0 with [`WhenFull::HoldBack`] or a durable inbox.
     #[must_use]
     pub fn missed(&self) -> u64 {
         match &self.0 {
@@ -139,7 +153,7 @@ impl Taken {
 
 impl Subscribers {
     /// A subscription to the messages that arrive from now on.
-    pub(crate) fn subscribe(&self) -> Subscription {
+    pub(crate) fn subscribe(&self, when_full: WhenFull) -> Subscription {
         let (sender, queue) = channels::INBOX.open();
         let missed = Arc::<AtomicU64>::default();
         // On a stopped node the sender is dropped here, and the subscription ends at once.
@@ -147,6 +161,7 @@ impl Subscribers {
             live.retain(|subscriber| !subscriber.queue.is_closed());
             live.push(Subscriber {
                 queue: sender,
+                when_full,
                 missed: Arc::clone(&missed),
             });
         }
@@ -164,51 +179,51 @@ impl Subscribers {
         Subscription(Source::Durable(Box::new(reader)))
     }
 
-    /// Queues a message for every subscriber that has room, and waits until one has taken it; false if none did. If no
-    /// queue has room, waits for the first that has; otherwise full ones miss the message.
+    /// Queues a message for every subscriber, as soon as it has room, and waits until one has taken it; false if none did.
+    /// Those that are still full then miss it, or hold it back.
     pub(crate) async fn deliver(&self, received: Received, permit: BytePermit) -> bool {
         let subscribers = self.live.lock().clone().unwrap_or_default();
-        let (sender, taken) = oneshot::channel();
+        let (sender, mut taken) = oneshot::channel();
         let queued = Queued {
             received,
             taken: Taken(Arc::new(Mutex::new(Some(sender)))),
             _permit: Arc::new(permit),
         };
-        let mut full = Vec::new();
-        let mut is_queued = false;
-        for subscriber in subscribers {
-            match subscriber.queue.try_send(queued.clone()) {
-                Ok(()) => is_queued = true,
-                Err(mpsc::error::TrySendError::Full(_)) => full.push(subscriber),
-                // The next subscription removes it.
-                Err(mpsc::error::TrySendError::Closed(_)) => {}
+        let mut full = BTreeMap::new();
+        let mut waiting = FuturesUnordered::new();
+        for (at, subscriber) in subscribers.into_iter().enumerate() {
+            // The next subscription removes one that is closed.
+            if let Err(TrySendError::Full(copy)) = subscriber.queue.try_send(queued.clone()) {
+                let queue = subscriber.queue.clone();
+                waiting.push(async move {
+                    // Closed meanwhile: the copy is dropped.
+                    let _ = queue.send(copy).await;
+                    at
+                });
+                full.insert(at, subscriber);
             }
         }
-        if !is_queued {
-            let waiting: FuturesUnordered<_> = full
-                .iter()
-                .enumerate()
-                .map(|(at, subscriber)| subscriber.queue.reserve().map(move |room| (at, room)))
-                .collect();
-            let mut with_room = std::pin::pin!(
-                waiting.filter_map(|(at, room)| ready(room.ok().map(|room| (at, room))))
-            );
-            let Some((at, room)) = with_room.next().await else {
-                return false;
-            };
-            room.send(queued);
-            for (other, subscriber) in full.iter().enumerate() {
-                if other != at {
-                    subscriber.missed.fetch_add(1, Relaxed);
+        // Once no copy is left, none will be taken.
+        drop(queued);
+        let mut is_taken = None;
+        loop {
+            let holds_back = |other: &Subscriber| other.when_full == WhenFull::HoldBack;
+            if let Some(is_taken) = is_taken
+                && !full.values().any(holds_back)
+            {
+                for behind in full.values() {
+                    behind.missed.fetch_add(1, Relaxed);
+                }
+                return is_taken;
+            }
+            tokio::select! {
+                biased;
+                told = &mut taken, if is_taken.is_none() => is_taken = Some(told.is_ok()),
+                Some(at) = waiting.next() => {
+                    full.remove(&at);
                 }
             }
-        } else {
-            for subscriber in full {
-                subscriber.missed.fetch_add(1, Relaxed);
-            }
-            drop(queued);
         }
-        taken.await.is_ok()
     }
 
     /// Ends every subscription once it is empty, and every later one at once.
@@ -223,6 +238,7 @@ mod tests {
     use bytes::Bytes;
     use dht_core::{Message, NodeId};
     use dht_stack::ByteBudget;
+    use futures::FutureExt as _;
 
     use super::*;
     use crate::INBOX_CAPACITY;
@@ -248,7 +264,7 @@ mod tests {
     async fn memory_is_held_until_message_taken() {
         let budget = ByteBudget::new(4096);
         let subscribers = Subscribers::default();
-        let mut inbox = subscribers.subscribe();
+        let mut inbox = subscribers.subscribe(WhenFull::Miss);
         let permit = budget.acquire(4096).await;
         let mut delivery = Box::pin(subscribers.deliver(received(), permit));
         assert!(is_waiting(&mut delivery).await);
@@ -263,7 +279,7 @@ mod tests {
     #[tokio::test]
     async fn the_following_call_takes_a_message() {
         let subscribers = Subscribers::default();
-        let mut inbox = subscribers.subscribe();
+        let mut inbox = subscribers.subscribe(WhenFull::Miss);
         let mut first = Box::pin(subscribers.deliver(received(), BytePermit::none()));
         assert!(is_waiting(&mut first).await);
         inbox.recv().await;
@@ -274,11 +290,11 @@ mod tests {
     #[tokio::test]
     async fn nobody_listening_is_told() {
         let subscribers = Subscribers::default();
-        drop(subscribers.subscribe());
+        drop(subscribers.subscribe(WhenFull::Miss));
         assert!(!subscribers.deliver(received(), BytePermit::none()).await);
         // Neither read nor taken by a subscriber that leaves.
         for read in [false, true] {
-            let mut inbox = subscribers.subscribe();
+            let mut inbox = subscribers.subscribe(WhenFull::Miss);
             let mut delivery = Box::pin(subscribers.deliver(received(), BytePermit::none()));
             assert!(is_waiting(&mut delivery).await);
             if read {
@@ -292,7 +308,7 @@ mod tests {
     #[tokio::test]
     async fn full_inbox_holds_sender_back() {
         let subscribers = Subscribers::default();
-        let mut inbox = subscribers.subscribe();
+        let mut inbox = subscribers.subscribe(WhenFull::Miss);
         let mut deliveries = FuturesUnordered::new();
         for _ in 0..=INBOX_CAPACITY {
             deliveries.push(subscribers.deliver(received(), BytePermit::none()));
@@ -311,7 +327,10 @@ mod tests {
     #[tokio::test]
     async fn idle_subscriber_holds_up_only_itself() {
         let subscribers = Subscribers::default();
-        let (idle, mut busy) = (subscribers.subscribe(), subscribers.subscribe());
+        let (idle, mut busy) = (
+            subscribers.subscribe(WhenFull::Miss),
+            subscribers.subscribe(WhenFull::Miss),
+        );
         for _ in 0..INBOX_CAPACITY + 10 {
             let reading = async {
                 busy.recv().await;
@@ -322,5 +341,52 @@ mod tests {
             assert!(taken);
         }
         assert_eq!((idle.missed(), busy.missed()), (10, 0));
+    }
+
+    /// A message for each place in the queue of a subscriber, which is waited for by no other one.
+    async fn fill(subscribers: &Subscribers) -> FuturesUnordered<impl Future<Output = bool>> {
+        let mut deliveries = FuturesUnordered::new();
+        for _ in 0..INBOX_CAPACITY {
+            deliveries.push(subscribers.deliver(received(), BytePermit::none()));
+        }
+        assert!(deliveries.next().now_or_never().is_none());
+        deliveries
+    }
+
+    #[tokio::test]
+    async fn late_idle_subscriber_keeps_nothing_back() {
+        let subscribers = Subscribers::default();
+        let mut busy = subscribers.subscribe(WhenFull::Miss);
+        let mut before = fill(&subscribers).await;
+        let idle = subscribers.subscribe(WhenFull::Miss);
+        let mut delivery = Box::pin(subscribers.deliver(received(), BytePermit::none()));
+        assert!(
+            is_waiting(&mut delivery).await,
+            "only the idle one has room"
+        );
+        for _ in 0..=INBOX_CAPACITY {
+            busy.recv().await;
+            let _ = before.next().now_or_never();
+            let _ = (&mut delivery).now_or_never();
+        }
+        busy.ack().await;
+        assert!(delivery.await);
+        assert_eq!((idle.missed(), busy.missed()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn full_subscriber_holds_back_by_choice() {
+        let subscribers = Subscribers::default();
+        let mut busy = subscribers.subscribe(WhenFull::HoldBack);
+        let _before = fill(&subscribers).await;
+        let mut other = subscribers.subscribe(WhenFull::Miss);
+        let mut delivery = Box::pin(subscribers.deliver(received(), BytePermit::none()));
+        assert!(is_waiting(&mut delivery).await);
+        other.recv().await;
+        other.ack().await;
+        assert!(is_waiting(&mut delivery).await, "taken, and held back");
+        busy.recv().await;
+        assert!(delivery.await);
+        assert_eq!((other.missed(), busy.missed()), (0, 0));
     }
 }

@@ -87,7 +87,7 @@ pub use dht_stack::Rate;
 pub use dns_seeds::DEFAULT_DNS_SEEDS;
 pub use events::{Event, EventStream};
 pub use home::MemoryHome;
-pub use inbox::{MAX_PAYLOAD_BYTES, Subscription};
+pub use inbox::{MAX_PAYLOAD_BYTES, Subscription, WhenFull};
 pub use metrics::describe_metrics;
 #[cfg(feature = "saf")]
 pub use node::FetchError;

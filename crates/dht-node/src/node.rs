@@ -41,7 +41,7 @@ use crate::{
     counters::Stats,
     discovery::{Dialler, Discoveries},
     events::EventStream,
-    inbox::{MAX_PAYLOAD_BYTES, Subscribers, Subscription},
+    inbox::{MAX_PAYLOAD_BYTES, Subscribers, Subscription, WhenFull},
     known_peers::KnownPeers,
     outbox::{Delivery, OutboxHandle, SendOptions, SubmitError},
     own_addresses::OwnAddresses,
@@ -436,11 +436,18 @@ impl Node {
     /// send. A message that no subscriber takes is refused, and stays with the nodes that store it.
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
+        self.subscribe_with(WhenFull::default())
+    }
+
+    /// As [`subscribe`](Self::subscribe), and says what becomes of messages for which the subscription has no room. With a
+    /// home all of them wait in the durable inbox, whatever is said here.
+    #[must_use]
+    pub fn subscribe_with(&self, when_full: WhenFull) -> Subscription {
         #[cfg(feature = "spool")]
         if let Some(spool) = &self.spool {
             return self.subscribers.subscribe_to(spool);
         }
-        let subscription = self.subscribers.subscribe();
+        let subscription = self.subscribers.subscribe(when_full);
         // What other nodes store for this one can be delivered now.
         self.saf.listen();
         subscription

@@ -64,10 +64,11 @@ pub struct SendOptions {
     pub ttl_seconds: u64,
     /// Whether it goes to the recipient only, never to holders. Defaults to false.
     pub direct_only: bool,
-    /// Holders that should store a copy while the recipient cannot be reached. Defaults to the size of a neighbourhood.
+    /// Holders that should store a copy while the recipient cannot be reached, 0 to 255; with 0, no node is asked to. Defaults
+    /// to the size of a neighbourhood.
     pub replicas: Option<u8>,
-    /// The application's own name for the message, at most 128 bytes: sent again with the same name and content, it is the
-    /// same message.
+    /// The application's own name for the message, 1 to [`MAX_KEY_BYTES`](dht_spool::config::MAX_KEY_BYTES) bytes: sent
+    /// again with the same name and content, it is the same message.
     pub key: Option<String>,
 }
 
@@ -80,7 +81,7 @@ pub enum SubmitError {
     Send(#[from] SendError),
     /// The outbox is full for long, has too much for this recipient, cannot be written, or knows the idempotency key of
     /// another message.
-    #[error("outbox: {0}")]
+    #[error(transparent)]
     Outbox(#[from] SpoolError),
 }
 
@@ -364,13 +365,9 @@ impl Shared {
     /// Begins to tell of a message.
     fn watch(&self, entry: &Entry) -> watch::Receiver<Progress> {
         let mut live = self.live.lock();
-        let sender = live.entry(entry.id).or_insert_with(|| {
-            watch::Sender::new(Progress {
-                state: entry.state.clone(),
-                settled: false,
-                last_error: entry.last_error.as_deref().map(Arc::from),
-            })
-        });
+        let sender = live
+            .entry(entry.id)
+            .or_insert_with(|| watch::Sender::new(Progress::before(entry)));
         sender.subscribe()
     }
 }

@@ -158,8 +158,8 @@ impl Outbox {
         }
     }
 
-    /// Applies a transition to an entry and answers the state the entry is in afterwards. It is committed
-    /// within 5 ms. After a crash before that, the attempt that led to it is repeated.
+    /// Applies a transition to an entry and answers the state the entry is in afterwards. It waits at
+    /// most 5 ms for others to be committed with. After a crash before that, the attempt that led to it is repeated.
     ///
     /// # Errors
     /// The ticket's: [`SpoolError::UnknownId`], [`SpoolError::Ended`] if the entry has ended and this is no receipt,

@@ -38,8 +38,10 @@ pub(super) struct Progress {
     pub(super) state: SendState,
     /// Nothing more is planned: only a late receipt may change the state.
     pub(super) settled: bool,
-    /// Error text of the last attempt.
+    /// Error text of the last attempt, also of an earlier life of the node.
     pub(super) last_error: Option<Arc<str>>,
+    /// Whether an attempt of this life has failed.
+    pub(super) has_failed: bool,
 }
 
 /// A message did not get as far as was waited for, and nothing more is planned for it in this life of the node.
@@ -53,12 +55,23 @@ pub struct Undelivered {
 }
 
 impl Progress {
+    /// How far a message got before this life of the node.
+    pub(super) fn before(entry: &Entry) -> Self {
+        Self {
+            state: entry.state.clone(),
+            settled: false,
+            last_error: entry.last_error.as_deref().map(Arc::from),
+            has_failed: false,
+        }
+    }
+
     /// How far a message got, whether or not that is written down.
     pub(super) fn of(sending: &Sending) -> Self {
         Self {
             state: sending.state().clone(),
             settled: sending.is_settled(),
             last_error: sending.last_error().map(Arc::from),
+            has_failed: sending.last_error().is_some(),
         }
     }
 
@@ -68,6 +81,7 @@ impl Progress {
             state,
             settled: true,
             last_error: None,
+            has_failed: false,
         }
     }
 
@@ -79,6 +93,7 @@ impl Progress {
             self.state = written.state;
         }
         self.settled |= written.settled;
+        self.has_failed |= written.has_failed;
         self.last_error = written.last_error.or_else(|| self.last_error.take());
         *self != before
     }
@@ -92,9 +107,11 @@ impl Progress {
             self.state = state.clone();
         }
         let error = sending.last_error();
-        let has_failed = error.is_some() && error != self.last_error.as_deref();
+        let is_known = self.has_failed && error == self.last_error.as_deref();
+        let has_failed = error.is_some() && !is_known;
         if has_failed {
             self.last_error = error.map(Arc::from);
+            self.has_failed = true;
         }
         has_sent || has_failed
     }
@@ -186,8 +203,8 @@ impl Delivery {
         self.wait_or(kind, |_| false).await
     }
 
-    /// As [`wait`](Self::wait) for [`Sent`](StateKind::Sent), but only until an attempt has failed. The message is tried
-    /// again nevertheless, unless it is [withdrawn](crate::Node::withdraw).
+    /// As [`wait`](Self::wait) for [`Sent`](StateKind::Sent), but only until an attempt of this life of the node has
+    /// failed. The message is tried again nevertheless, unless it is [withdrawn](crate::Node::withdraw).
     ///
     /// # Errors
     /// [`Undelivered`].
@@ -195,8 +212,7 @@ impl Delivery {
     /// # Cancel safety
     /// Dropping the future loses no state.
     pub async fn first_attempt(&mut self) -> Result<SendState, Undelivered> {
-        let failed = |now: &Progress| now.last_error.is_some();
-        self.wait_or(StateKind::Sent, failed).await
+        self.wait_or(StateKind::Sent, |now| now.has_failed).await
     }
 
     async fn wait_or(
@@ -255,6 +271,7 @@ fn reason(state: &SendState, last_error: Option<&str>) -> String {
 mod tests {
     use dht_core::{Entropy as _, NodeId, SecretKey, SeededEntropy, test_util::NOW};
     use dht_spool::EntryOptions;
+    use futures::FutureExt as _;
 
     use super::*;
     use crate::outbox::event::{Answer, Copy, Event, Now};
@@ -299,6 +316,22 @@ mod tests {
             settled: false,
             ..Progress::ended(before)
         }));
+    }
+
+    #[test]
+    fn earlier_errors_end_no_first_attempt() {
+        let (sender, news) = watch::channel(Progress {
+            last_error: Some("of an earlier life".into()),
+            has_failed: false,
+            settled: false,
+            ..Progress::ended(SendState::Queued)
+        });
+        let mut delivery = Delivery::new(1, news);
+        assert!(delivery.first_attempt().now_or_never().is_none());
+        sender.send_modify(|now| now.has_failed = true);
+        let failed = delivery.first_attempt().now_or_never().unwrap();
+        let error = failed.unwrap_err().last_error;
+        assert_eq!(error.as_deref(), Some("of an earlier life"));
     }
 
     #[test]

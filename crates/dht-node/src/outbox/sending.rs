@@ -46,6 +46,7 @@ pub(super) struct Sending {
     /// left, or there are many.
     refused: BTreeSet<NodeId>,
     retries: Retries,
+    /// Of an attempt in this life of the node.
     last_error: Option<String>,
     phase: Phase,
     /// Attempts in this life of the node.
@@ -85,7 +86,7 @@ impl Sending {
             holders: BTreeSet::new(),
             refused: BTreeSet::new(),
             retries: Retries::new(entry.attempts),
-            last_error: entry.last_error.clone(),
+            last_error: None,
             phase: match (entry.ended_at, next) {
                 (Some(_), _) => Phase::Ended,
                 (None, Some(next)) => Phase::Waiting(next),

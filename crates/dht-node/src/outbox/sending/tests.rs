@@ -623,3 +623,22 @@ fn recipient_returns_while_holders_are_asked() {
     assert!(sending.is_waiting());
     assert_eq!(sending.deadline(), Some(at(9).at));
 }
+
+/// The bounds of `replicas`.
+#[test]
+fn as_many_holders_as_asked_for() {
+    for replicas in [0, 1, 255] {
+        let mut sending = sending(EntryOptions {
+            replicas: Some(replicas),
+            ..EntryOptions::default()
+        });
+        start(&mut sending);
+        let failed = Event::Direct(Copy::Failed("down".to_owned()));
+        let actions = sending.handle(failed, at(0));
+        let asked = actions.iter().find_map(|action| match action {
+            Action::SendToHolders { most, .. } => Some(*most),
+            _ => None,
+        });
+        assert_eq!(asked.unwrap_or(0), usize::from(replicas));
+    }
+}
