@@ -83,7 +83,7 @@ pub(super) async fn serve(
     let mut connections = JoinSet::new();
     // Accepted, and waits for a place.
     let mut arrived = None;
-    // Another connection was told to end for it.
+    // A newcomer was ended for it.
     let mut is_awaited = false;
     loop {
         let placed = async {
@@ -94,13 +94,16 @@ pub(super) async fn serve(
             let mut place = std::pin::pin!(Arc::clone(&places).acquire_owned());
             loop {
                 if !is_awaited && places.available_permits() == 0 {
-                    is_awaited = newcomers.evict() || idle.evict();
+                    is_awaited = newcomers.evict();
+                    if !is_awaited {
+                        idle.evict();
+                    }
                 }
                 tokio::select! {
                     biased;
                     // Correctness: the semaphore is never closed.
                     place = place.as_mut() => return io::Result::Ok(place.ok()),
-                    () = idle.added() => {}
+                    () = idle.changed() => {}
                 }
             }
         };
@@ -170,8 +173,10 @@ async fn connection(
             .serve_connection(socket, admitted)
     );
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        // A request that has come is begun before it is asked who is to end.
+        biased;
         () = given_up => return,
+        ended = connection.as_mut() => ended,
         () = async {
             tokio::select! {
                 () = stopped(&mut stopping) => {}

@@ -14,10 +14,18 @@ pub(super) struct IdleConnections(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What ends each of them; the one that has waited longest first.
-    ends: Mutex<VecDeque<Arc<Notify>>>,
-    /// Notified when there is one more.
-    added: Notify,
+    ends: Mutex<Ends>,
+    /// Notified when there is one more, or the one that is to end has a request.
+    changed: Notify,
+}
+
+/// What ends connections.
+#[derive(Debug, Default)]
+struct Ends {
+    /// Of idle ones; the one that has waited longest first.
+    idle: VecDeque<Arc<Notify>>,
+    /// Of the one that was told to end, until it has.
+    ending: Option<Arc<Notify>>,
 }
 
 /// One connection, as long as it is open.
@@ -45,40 +53,56 @@ impl IdleConnections {
         }
     }
 
-    /// Ends the connection that has waited longest; whether there is one.
-    pub(super) fn evict(&self) -> bool {
-        let longest = self.0.ends.lock().pop_front();
-        if let Some(end) = &longest {
-            end.notify_one();
+    /// Ends the connection that has waited longest, unless one is ending.
+    pub(super) fn evict(&self) {
+        let mut ends = self.0.ends.lock();
+        if ends.ending.is_none()
+            && let Some(longest) = ends.idle.pop_front()
+        {
+            longest.notify_one();
+            ends.ending = Some(longest);
         }
-        longest.is_some()
     }
 
-    /// Ends once a connection became idle, also before this call.
-    pub(super) async fn added(&self) {
-        self.0.added.notified().await;
+    /// Ends once [`evict`](Self::evict) may find another connection, also before this call.
+    pub(super) async fn changed(&self) {
+        self.0.changed.notified().await;
     }
 
-    fn remove(&self, end: &Arc<Notify>) {
-        self.0.ends.lock().retain(|other| !Arc::ptr_eq(other, end));
+    /// The connection is not idle, or no longer there. Whether it was to end.
+    fn remove(&self, end: &Arc<Notify>) -> bool {
+        let mut ends = self.0.ends.lock();
+        ends.idle.retain(|other| !Arc::ptr_eq(other, end));
+        let ending = ends.ending.take_if(|other| Arc::ptr_eq(other, end));
+        ending.is_some()
+    }
+
+    fn is_ending(&self, end: &Arc<Notify>) -> bool {
+        let ends = self.0.ends.lock();
+        ends.ending.as_ref().is_some_and(|it| Arc::ptr_eq(it, end))
     }
 }
 
 // === impl KeepAlive ===
 
 impl KeepAlive {
-    /// A request has come.
+    /// A request has come. If the connection was to end for another one, it is not.
     pub(super) fn begin(&self) -> Busy {
-        self.connections.remove(&self.end);
+        if self.connections.remove(&self.end) {
+            self.connections.0.changed.notify_one();
+        }
         Busy {
             connections: self.connections.clone(),
             end: Arc::clone(&self.end),
         }
     }
 
-    /// Ends when the connection has to be closed for another one, in order: a request may just have come.
+    /// Ends when the connection has to be closed for another one, in order: a request may just be coming.
     pub(super) async fn evicted(&self) {
         self.end.notified().await;
+        while !self.connections.is_ending(&self.end) {
+            self.end.notified().await;
+        }
     }
 }
 
@@ -91,7 +115,7 @@ impl Drop for KeepAlive {
 impl Drop for Busy {
     fn drop(&mut self) {
         let state = &self.connections.0;
-        state.ends.lock().push_back(Arc::clone(&self.end));
-        state.added.notify_one();
+        state.ends.lock().idle.push_back(Arc::clone(&self.end));
+        state.changed.notify_one();
     }
 }

@@ -143,6 +143,21 @@ async fn longest_idle_connection_makes_room() {
     assert_eq!(ask(&mut first, "/").await, "200", "only one is closed");
 }
 
+/// The one that was to be closed has just asked for a stream, which does not end: another one is closed.
+#[tokio::test(start_paused = true)]
+async fn a_late_stream_holds_nobody_up() {
+    let server = Server::start(None, patient(2));
+    let (mut first, mut second) = (server.connect(), server.connect());
+    for socket in [&mut first, &mut second] {
+        assert_eq!(ask(socket, "/").await, "200");
+    }
+    // Both are there before the server runs again.
+    let mut operator = server.connect();
+    let (streams, answers) = tokio::join!(ask(&mut first, "/stream"), ask(&mut operator, "/"));
+    assert_eq!((streams.as_str(), answers.as_str()), ("200", "200"));
+    assert_eq!(closed(&mut second).await, 0);
+}
+
 /// The place of a connection whose answer was not read to the end when another one came.
 #[tokio::test(start_paused = true)]
 async fn connections_idle_later_make_room() {
