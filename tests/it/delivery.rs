@@ -14,7 +14,7 @@ use dht_spool::{DEFAULT_CONSUMER, Limit};
 use tokio::{
     io::{AsyncReadExt as _, copy},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{broadcast::error::TryRecvError, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -242,9 +242,12 @@ async fn overlapping_cancelled_fetches_lose_nothing() {
     let numbers: BTreeSet<_> = held(&carol).into_iter().collect();
     assert_eq!(numbers, (0..COUNT).collect());
     // Each request that is waited for in vain holds the next ones up for half a minute, and counts as silent.
-    while let Ok(event) = events.try_recv() {
-        if let SafEvent::CaughtUp(summary) = event {
-            assert_eq!(summary.silent, 0, "{summary:?}");
+    loop {
+        match events.try_recv() {
+            Ok(SafEvent::CaughtUp(summary)) => assert_eq!(summary.silent, 0, "{summary:?}"),
+            Ok(_) => {}
+            Err(TryRecvError::Empty) => break,
+            Err(error) => panic!("{error}"),
         }
     }
 }

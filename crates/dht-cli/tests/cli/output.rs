@@ -75,8 +75,8 @@ async fn unread_output_stops_no_node() {
             payload: vec![b'x'; 4096].into(),
         };
         let sent = within(alice.send(&bob.public_key, message, SendOptions::default())).await;
-        let sent = within(sent.unwrap().wait(StateKind::Sent)).await;
-        sent.unwrap();
+        let received = within(sent.unwrap().wait(StateKind::Received)).await;
+        received.unwrap();
     }
     signal(&child, "-TERM").await;
     let status = within(child.wait()).await.unwrap();
