@@ -6,9 +6,6 @@ use dht_proto::limits::MAX_CLAIM_ADDRESSES;
 
 use crate::{config::Config, shared::Shared};
 
-/// Address in the claim of a node that listens nowhere: a claim must have a valid address.
-const PLACEHOLDER: &str = "/ip4/127.0.0.1/tcp/18189";
-
 /// Signs the claims of a node.
 pub(crate) struct OwnAddresses {
     /// Those that it listens on, without that of the onion service.
@@ -30,7 +27,7 @@ impl OwnAddresses {
             claimed.truncate(MAX_CLAIM_ADDRESSES);
         }
         if claimed.is_empty() {
-            claimed.extend(PLACEHOLDER.parse());
+            claimed.push(Address::nowhere());
         }
         claimed
     }

@@ -123,7 +123,10 @@ impl ClaimPolicy {
             {
                 Ok(Vec::new())
             }
-            _ => Ok(usable),
+            _ => {
+                usable.retain(|address| !address.is_nowhere());
+                Ok(usable)
+            }
         }
     }
 }
@@ -241,6 +244,24 @@ mod tests {
 
     fn signed(addresses: &[&str], at: u64) -> Claim {
         claim(1, addresses, Features::NODE, UnixSeconds(at))
+    }
+
+    /// A node that listens nowhere is known, on a test network as well, and nobody dials it.
+    #[test]
+    fn nowhere_is_not_used() {
+        let nowhere = Address::nowhere().to_string();
+        let test_network = AddressPolicy { allow_test: true };
+        for addresses in [AddressPolicy::default(), test_network] {
+            for profile in [AttributionProfile::Strict, AttributionProfile::Legacy] {
+                let policy = ClaimPolicy {
+                    addresses,
+                    ..ClaimPolicy::default()
+                };
+                let (key, claims) = (secret(1).public_key(), vec![signed(&[&nowhere], NOW.0)]);
+                let valid = validate_claims(&key, claims, None, &policy.under(profile), NOW);
+                assert_eq!(valid.unwrap().addresses(), []);
+            }
+        }
     }
 
     #[test]

@@ -47,6 +47,22 @@ impl Address {
 }
 
 impl Address {
+    /// The address in the claim of a node that listens nowhere, as a claim must have an address: port 9 of the broadcast
+    /// address, at which nobody can listen. Stock nodes accept it; ours neither dial it nor tell others of it.
+    #[must_use]
+    pub fn nowhere() -> Self {
+        Self::tcp(Ipv4Addr::BROADCAST.into(), 9)
+    }
+
+    /// Whether this is an address [at which nobody can listen](Self::nowhere).
+    #[must_use]
+    pub fn is_nowhere(&self) -> bool {
+        matches!(
+            self.host(),
+            Some(Host::Ip(IpAddr::V4(Ipv4Addr::BROADCAST), _))
+        )
+    }
+
     /// Whether anybody on the internet could mean the same place by this address: no loopback, private, link-local,
     /// shared, multicast or unspecified IP, no name of a local network, no `/memory/n`.
     ///
@@ -145,6 +161,15 @@ mod tests {
             let address: Address = text.parse().unwrap();
             assert_eq!(address.check_policy(&policy).is_ok(), is_valid, "{text}");
         }
+    }
+
+    #[test]
+    fn nowhere_may_be_advertised() {
+        let nowhere = Address::nowhere();
+        assert_eq!(nowhere.to_string(), "/ip4/255.255.255.255/tcp/9");
+        assert!(nowhere.is_nowhere() && !nowhere.is_public());
+        assert_eq!(nowhere.check_policy(&AddressPolicy::default()), Ok(()));
+        assert!(!Address::tcp(Ipv4Addr::LOCALHOST.into(), 9).is_nowhere());
     }
 
     #[test]
