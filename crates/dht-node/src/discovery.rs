@@ -147,7 +147,7 @@ impl Dial for Dialler {
     async fn dial(&self, peer: NodeId) -> Result<(), SearchError> {
         match self.0.dial_known(&peer).await {
             Ok(_connection) => Ok(()),
-            Err(error) if error.is_exhausted() => Err(SearchError::Exhausted),
+            Err(error) if error.is_exhausted() => Err(SearchError::Exhausted(Arc::new(error))),
             Err(error) => Err(SearchError::Dial(Arc::new(error))),
         }
     }

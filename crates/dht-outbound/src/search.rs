@@ -137,7 +137,16 @@ pub enum SearchError {
     NotFound(#[source] Arc<dyn Error + Send + Sync>),
     /// Every known address of the peer failed. Other nodes may know newer ones.
     #[error("no address of the peer answers")]
-    Exhausted,
+    Exhausted(#[source] Arc<dyn Error + Send + Sync>),
+    /// Every known address of the peer failed, and the search for newer ones found nothing.
+    #[error("no known address of the peer answers ({dial}), and a search found no other")]
+    NotReached {
+        /// Failure of the dial with its causes, in words.
+        dial: String,
+        /// Failure of the search.
+        #[source]
+        search: Box<Self>,
+    },
     /// The peer cannot be dialled, and newer addresses would not change that.
     #[error("peer cannot be dialled")]
     Dial(#[source] Arc<dyn Error + Send + Sync>),

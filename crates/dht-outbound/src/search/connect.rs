@@ -1,6 +1,6 @@
 //! A connection to a peer of which only the key is known: specification 04, section 9.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use dht_core::{Clock as _, NodeId, PublicKey, SharedClock};
 use dht_peers::Directory;
@@ -67,20 +67,40 @@ impl<D: Dial> Connector<D> {
         if id == *self.directory.me() {
             return Err(SearchError::CannotDiscoverThisNode);
         }
+        let mut dial = None;
         if self.directory.find_by_key(key).is_some() {
             match self.dial.dial(id).await {
-                Err(SearchError::Exhausted) => {
-                    tracing::debug!(peer = %id, "known addresses exhausted")
-                }
+                Err(SearchError::Exhausted(cause)) => dial = Some(chain(&*cause)),
                 result => return result,
             }
         }
+        self.search(key).await.map_err(|search| match dial {
+            Some(dial) => SearchError::NotReached {
+                dial,
+                search: Box::new(search),
+            },
+            None => search,
+        })?;
+        self.dial.dial(id).await
+    }
+
+    async fn search(&self, key: &PublicKey) -> Result<(), SearchError> {
         tokio::time::timeout(self.timeout, self.discover.discover(*key))
             .await
             .map_err(|_| SearchError::TimedOut)?
-            .map_err(|cause| SearchError::NotFound(cause.into()))?;
-        self.dial.dial(id).await
+            .map_err(|cause| SearchError::NotFound(cause.into()))
     }
+}
+
+/// An error and its causes.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// Finds and connects to the recipient of a message, so that one deadline covers finding, dialling and sending.
@@ -227,9 +247,25 @@ mod tests {
         assert_eq!(world.counts(), (0, 1));
     }
 
+    fn exhausted() -> SearchError {
+        SearchError::Exhausted(BoxError::from("connection refused").into())
+    }
+
+    /// The failure of the known address is told before that of the search.
+    #[tokio::test]
+    async fn unfound_peer_names_failed_dial() {
+        let world = World::failing([exhausted()]);
+        let connector = world.connector(&directory(true), false);
+        let error = connector.connect(&public_key(1)).await.unwrap_err();
+        let text = chain(&error);
+        let (dial, search) = (text.find("connection refused"), text.find("nobody answers"));
+        assert!(dial.is_some() && dial < search, "{text}");
+        assert_eq!(world.counts(), (1, 1));
+    }
+
     #[tokio::test]
     async fn only_exhausted_addresses_are_searched() {
-        let world = World::failing([SearchError::Exhausted]);
+        let world = World::failing([exhausted()]);
         world
             .connector(&directory(true), true)
             .connect(&public_key(1))
@@ -272,7 +308,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_found_recipient_is_dialled() {
-        let world = World::failing([SearchError::Exhausted]);
+        let world = World::failing([exhausted()]);
         let connector = world.connector(&directory(false), true);
         connector.discover(public_key(1)).await.unwrap();
         assert_eq!(world.counts(), (1, 1));
