@@ -53,7 +53,7 @@ use crate::{
     own_addresses::OwnAddresses,
     saf::SafHandle,
     shared::{Shared, seed},
-    supervise::{self, Repetitions, Upkeep, Watcher},
+    supervise::{self, Configured, Repetitions, Upkeep, Watcher},
     tasks::Tasks,
 };
 #[cfg(feature = "overlay")]
@@ -214,7 +214,10 @@ impl Builder {
         workers.start(received.messages, &tasks);
 
         // Supervision.
-        tasks.spawn("watcher", watcher(&shared, &peers).run(received.events));
+        tasks.spawn(
+            "watcher",
+            watcher(config, &shared, &peers).run(received.events),
+        );
         let upkeep = Upkeep {
             shared: shared.clone(),
             meter,
@@ -279,8 +282,11 @@ impl Builder {
         for peer in config.peers.iter().chain(&config.seeds) {
             node.add_peer(peer);
         }
-        if !config.peers.is_empty() {
-            let dials = supervise::keep_connected(node.transport.clone(), config.peers.clone());
+        let me = node.public_key();
+        let others = config.peers.iter().filter(|peer| peer.public_key != *me);
+        let peers: Vec<_> = others.cloned().collect();
+        if !peers.is_empty() {
+            let dials = supervise::keep_connected(node.transport.clone(), peers);
             node.tasks.spawn("dials", dials);
         }
         // After the peers that it may dial are known.
@@ -438,7 +444,7 @@ async fn open_outbox(
 }
 
 /// A watcher of connections that is told of every ban, as are subscribers to events.
-fn watcher(shared: &Shared, peers: &ConnectionMirror) -> Watcher {
+fn watcher(config: &Config, shared: &Shared, peers: &ConnectionMirror) -> Watcher {
     let banned = Arc::new(Notify::new());
     shared.directory.on_ban({
         let (banned, events) = (Arc::clone(&banned), shared.events.clone());
@@ -451,6 +457,10 @@ fn watcher(shared: &Shared, peers: &ConnectionMirror) -> Watcher {
         peers: peers.clone(),
         banned,
         replaced: Repetitions::default(),
+        configured: Configured::new(
+            shared.directory.me(),
+            config.peers.iter().chain(&config.seeds),
+        ),
         events: shared.events.clone(),
     }
 }

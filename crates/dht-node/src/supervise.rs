@@ -1,19 +1,20 @@
 //! Background tasks of a node: the watcher of transport events, redials, and periodic upkeep.
 
+mod configured;
 mod flapping;
 
 use std::{sync::Arc, time::Duration};
 
-use dht_core::{Clock as _, NodeId, PeerAddress};
+use dht_core::{Address, ClaimError, Clock as _, Network, NodeId, PeerAddress};
 use dht_inbound::FloodMeter;
-use dht_transport::{ConnectionEvent, Transport};
+use dht_transport::{ConnectionEvent, IdentityError, Transport, UpgradeError};
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, MissedTickBehavior, interval},
 };
 
-pub(crate) use self::flapping::Repetitions;
 use self::flapping::{REDIAL_INTERVAL, Redial};
+pub(crate) use self::{configured::Configured, flapping::Repetitions};
 use crate::{connection_mirror::ConnectionMirror, events::Events, shared::Shared};
 
 /// How often the flood meter is read and tables are trimmed (03 section 5).
@@ -26,6 +27,7 @@ pub(crate) struct Watcher {
     pub(crate) banned: Arc<Notify>,
     /// Connections that took over from another one of the same peer.
     pub(crate) replaced: Repetitions,
+    pub(crate) configured: Configured,
     pub(crate) events: Events,
 }
 
@@ -55,7 +57,11 @@ impl Watcher {
                     self.note_replaced(connection.node_id());
                 }
             }
-            ConnectionEvent::Disconnected { node_id, minimized } => {
+            ConnectionEvent::Disconnected {
+                node_id,
+                minimized,
+                refused,
+            } => {
                 tracing::info!(peer = %node_id.short(), minimized, "disconnected");
                 // The next connection may be there before the end of this one is told, which then announces no new peer.
                 match self.peers.transport.connection(&node_id) {
@@ -63,17 +69,16 @@ impl Watcher {
                     None => self.peers.remove_if_gone(&node_id, minimized),
                 }
                 if !minimized {
+                    self.configured.lost(&node_id, refused, Instant::now());
                     self.peers.outbox.connection_ended(&node_id);
                 }
             }
             ConnectionEvent::DialFailed { node_id, error } => {
+                self.configured.failed(&node_id, &error);
                 let error: &(dyn std::error::Error + 'static) = &error;
                 tracing::debug!(peer = %node_id.short(), error, "dial failed");
             }
-            ConnectionEvent::InboundFailed { address, error, .. } => {
-                let error: &(dyn std::error::Error + 'static) = &error;
-                tracing::debug!(%address, error, "inbound connection failed");
-            }
+            ConnectionEvent::InboundFailed { address, error, .. } => refused(&address, &error),
             ConnectionEvent::ListenerFailed { address } => {
                 tracing::error!(%address, "nobody can connect to this address any more");
                 self.events.fail("listener", "its task panicked");
@@ -95,11 +100,45 @@ impl Watcher {
     }
 }
 
+/// Tells of a connection that a peer made and that was refused: what its operator, or the one of this node, can repair as a
+/// warning, one line for each cause.
+fn refused(address: &Address, error: &UpgradeError) {
+    match error {
+        UpgradeError::Identity(IdentityError::Claim(ClaimError::FromTheFuture)) => tracing::warn!(
+            %address,
+            "a peer was refused: its clock is more than a day ahead of the clock of this node"
+        ),
+        UpgradeError::WireByte(byte) => {
+            let mut networks = Network::ALL.into_iter();
+            match networks.find(|network| network.wire_byte() == *byte) {
+                Some(network) => tracing::warn!(
+                    %address, %network,
+                    "a peer was refused: it is of another network"
+                ),
+                None => tracing::debug!(%address, byte, "not a node"),
+            }
+        }
+        UpgradeError::OwnKey => tracing::warn!(
+            %address,
+            "a connection with the key of this node was refused: another process may use its key"
+        ),
+        UpgradeError::Identity(error)
+            if !matches!(error, IdentityError::Io(_) | IdentityError::Timeout) =>
+        {
+            let error: &(dyn std::error::Error + 'static) = error;
+            tracing::warn!(%address, error, "a peer was refused: its identity is not acceptable");
+        }
+        error => {
+            let error: &(dyn std::error::Error + 'static) = error;
+            tracing::debug!(%address, error, "inbound connection failed");
+        }
+    }
+}
+
 /// Dials configured peers that are not connected, for ever; rarely those whose connections end soon.
 pub(crate) async fn keep_connected(transport: Transport, peers: Vec<PeerAddress>) {
     let mut ticks = interval(REDIAL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut lost = Repetitions::default();
     let mut peers: Vec<_> = peers
         .into_iter()
         .map(|peer| (peer, Redial::default()))
@@ -109,29 +148,15 @@ pub(crate) async fn keep_connected(transport: Transport, peers: Vec<PeerAddress>
         let mut missing = Vec::new();
         for (peer, redial) in &mut peers {
             let node_id = peer.public_key.node_id();
-            let look = redial.look(transport.connection(&node_id).is_some(), now);
-            if look.lost && lost.add(node_id, now) {
-                tracing::warn!(
-                    peer = %peer.public_key.short(),
-                    "connections to a configured peer end again and again: another process may use the key of this node"
-                );
-            }
-            if look.dial {
+            if redial.look(transport.connection(&node_id).is_some(), now) {
                 missing.push((peer, redial));
             }
         }
-        let dials = missing.into_iter().map(|(peer, redial)| async {
-            match transport.dial(&peer.public_key, &peer.addresses).await {
-                Ok(_) => redial.dialled(),
-                Err(error) => {
-                    let error: &(dyn std::error::Error + 'static) = &error;
-                    tracing::warn!(
-                        target: "dht_node::configured",
-                        peer = %peer.public_key.short(),
-                        error,
-                        "configured peer not reached"
-                    );
-                }
+        let transport = &transport;
+        let dials = missing.into_iter().map(|(peer, redial)| async move {
+            // The watcher tells of a failure, once.
+            if let Ok(_connection) = transport.dial(&peer.public_key, &peer.addresses).await {
+                redial.dialled();
             }
         });
         futures::future::join_all(dials).await;

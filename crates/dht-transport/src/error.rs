@@ -95,6 +95,11 @@ pub enum StreamError {
     /// The connection has ended.
     #[error("connection closed")]
     Closed,
+    /// The connection ended before the peer sent anything over it, as when it refuses the identity of this node.
+    #[error(
+        "the peer ended the connection before it accepted this node: it bans this node, or a clock is wrong by more than a day"
+    )]
+    Refused,
     /// [`MAX_OUTBOUND_STREAMS`](crate::limits::MAX_OUTBOUND_STREAMS) are open already.
     #[error("too many streams")]
     TooManyStreams,

@@ -34,6 +34,8 @@ pub enum ConnectionEvent {
         node_id: NodeId,
         /// We closed on purpose; nothing is wrong with the peer.
         minimized: bool,
+        /// The peer ended it before it sent anything over it, as when it refuses the identity of this node.
+        refused: bool,
     },
     /// The last connection is gone.
     Offline,

@@ -59,6 +59,7 @@ async fn talk(mut a: Node, mut b: Node) {
     let ConnectionEvent::Disconnected {
         node_id,
         minimized: true,
+        refused: false,
     } = a.event().await
     else {
         panic!()
@@ -67,6 +68,7 @@ async fn talk(mut a: Node, mut b: Node) {
     let ConnectionEvent::Disconnected {
         node_id,
         minimized: false,
+        refused: false,
     } = b.event().await
     else {
         panic!()

@@ -15,6 +15,8 @@ const MAX_DOUBLINGS: u32 = 6;
 /// Repetitions that are reported, if they come within [`WINDOW`].
 const REPORTED: usize = 3;
 const WINDOW: Duration = Duration::from_secs(10 * 60);
+/// Time between two repetitions, up to which these two are reported.
+const CLOSE: Duration = Duration::from_secs(50);
 /// Peers that are remembered; beyond it those of which nothing was heard within [`WINDOW`] are forgotten.
 const MAX_PEERS: usize = 1_024;
 
@@ -41,17 +43,9 @@ enum State {
     Lasting,
 }
 
-/// What a look at a configured peer leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Look {
-    /// Its connection ended since the last look.
-    pub(super) lost: bool,
-    pub(super) dial: bool,
-}
-
 impl Redial {
-    /// To be called every [`REDIAL_INTERVAL`].
-    pub(super) fn look(&mut self, connected: bool, now: Instant) -> Look {
+    /// Whether to dial the peer now. To be called every [`REDIAL_INTERVAL`].
+    pub(super) fn look(&mut self, connected: bool, now: Instant) -> bool {
         if connected {
             self.state = match self.state {
                 State::Down | State::Dialled => State::Up,
@@ -60,12 +54,8 @@ impl Redial {
                     State::Lasting
                 }
             };
-            return Look {
-                lost: false,
-                dial: false,
-            };
+            return false;
         }
-        let lost = self.state != State::Down;
         // Two processes that look at the same time see each connection of theirs once: the first such is dialled again at
         // once, further ones are not.
         let longer = (self.short + 1).min(MAX_DOUBLINGS);
@@ -79,8 +69,7 @@ impl Redial {
             self.short = longer;
         }
         self.state = State::Down;
-        let dial = self.next.is_none_or(|next| next <= now);
-        Look { lost, dial }
+        self.next.is_none_or(|next| next <= now)
     }
 
     /// A dial has connected the peer.
@@ -94,7 +83,8 @@ impl Redial {
 pub(crate) struct Repetitions(HashMap<NodeId, VecDeque<Instant>>);
 
 impl Repetitions {
-    /// Something happened to a peer; true if it is to be reported: at every third time within ten minutes.
+    /// Something happened to a peer; true if it is to be reported: at every third time within ten minutes, or the second within
+    /// [`CLOSE`].
     pub(super) fn add(&mut self, peer: NodeId, now: Instant) -> bool {
         let is_recent = |at: Instant| now.duration_since(at) <= WINDOW;
         if self.0.len() >= MAX_PEERS {
@@ -105,9 +95,11 @@ impl Repetitions {
             return false;
         }
         let times = self.0.entry(peer).or_default();
+        let is_close = |at: &Instant| now.duration_since(*at) <= CLOSE;
+        let follows_closely = times.back().is_some_and(is_close);
         times.push_back(now);
         times.retain(|at| is_recent(*at));
-        let reported = times.len() >= REPORTED;
+        let reported = follows_closely || times.len() >= REPORTED;
         if reported {
             self.0.remove(&peer);
         }
@@ -126,9 +118,7 @@ mod tests {
         let mut redial = Redial::default();
         let mut dials = Vec::new();
         for tick in 0..180 {
-            let look = redial.look(false, start + REDIAL_INTERVAL * tick);
-            assert_eq!(look.lost, dials.last().map(|at| at + 10) == Some(tick * 10));
-            if look.dial {
+            if redial.look(false, start + REDIAL_INTERVAL * tick) {
                 dials.push(tick * 10);
                 redial.dialled();
             }
@@ -144,7 +134,7 @@ mod tests {
         let mut dials = Vec::new();
         for tick in 0..180 {
             let is_up = dials.last().map(|at| at + 10) == Some(tick * 10);
-            if redial.look(is_up, start + REDIAL_INTERVAL * tick).dial {
+            if redial.look(is_up, start + REDIAL_INTERVAL * tick) {
                 dials.push(tick * 10);
                 redial.dialled();
             }
@@ -161,19 +151,14 @@ mod tests {
             .into_iter()
             .zip(0..)
             .map(|(connected, tick)| {
-                let look = redial.look(connected, start + REDIAL_INTERVAL * tick);
-                if look.dial {
+                let is_due = redial.look(connected, start + REDIAL_INTERVAL * tick);
+                if is_due {
                     redial.dialled();
                 }
-                look
+                is_due
             })
             .collect();
-        let [lost, dial] = [
-            [false, false, false, true, false, true],
-            [true, false, false, true, false, true],
-        ];
-        assert!(dials.iter().map(|look| look.lost).eq(lost), "{dials:?}");
-        assert!(dials.iter().map(|look| look.dial).eq(dial), "{dials:?}");
+        assert_eq!(dials, [true, false, false, true, false, true]);
     }
 
     #[test]
@@ -185,5 +170,7 @@ mod tests {
         let reported: Vec<_> = (0..6).map(|n| repetitions.add(a, at(n * 60))).collect();
         assert_eq!(reported, [false, false, true, false, false, true]);
         assert!((0..9).all(|n| !repetitions.add(b, at(n * 400))));
+        let close = [4_000, 4_050, 4_100].map(|seconds| repetitions.add(b, at(seconds)));
+        assert_eq!(close, [false, true, false]);
     }
 }

@@ -235,9 +235,12 @@ impl Connection {
     /// # Errors
     /// [`StreamError`].
     pub async fn open(&self, protocol: &Bytes) -> Result<Substream, StreamError> {
-        let mut stream = self.open_raw().await?;
-        self.agree(&mut stream, protocol).await?;
-        Ok(stream)
+        let opened = async {
+            let mut stream = self.open_raw().await?;
+            self.agree(&mut stream, protocol).await?;
+            Ok(stream)
+        };
+        opened.await.map_err(|error| self.explain(error))
     }
 
     /// As [`open`](Self::open), with the stream's bytes followed to the socket. One stream a connection.
@@ -253,13 +256,25 @@ impl Connection {
     /// # Errors
     /// [`StreamError`].
     pub async fn round_trip(&self) -> Result<Duration, StreamError> {
-        let mut stream = self.open_raw().await?;
+        let mut stream = self.open_raw().await.map_err(|error| self.explain(error))?;
         let start = Instant::now();
         match negotiate::propose(&mut stream, &PROBE, false).await {
             // The answer of a peer that does not speak it, or of one that does.
             Err(StreamError::NotSupported) | Ok(()) => Ok(start.elapsed()),
-            Err(error) => Err(error),
+            Err(error) => Err(self.explain(error)),
         }
+    }
+
+    fn explain(&self, error: StreamError) -> StreamError {
+        match error {
+            StreamError::Closed | StreamError::Io(_) if self.was_refused() => StreamError::Refused,
+            error => error,
+        }
+    }
+
+    /// Of a connection that has ended: whether neither this node closed it nor the peer ever used it.
+    pub(crate) fn was_refused(&self) -> bool {
+        !self.closing.is_cancelled() && !self.is_retired() && !self.is_heard()
     }
 
     async fn open_raw(&self) -> Result<Substream, StreamError> {

@@ -241,9 +241,12 @@ impl Life {
             Removed::Reinstated(other) => state.announce_reinstated(other).await,
             Removed::Gone { was_last } => {
                 let node_id = *connection.node_id();
-                let minimized = connection.is_minimized();
                 state
-                    .announce(ConnectionEvent::Disconnected { node_id, minimized })
+                    .announce(ConnectionEvent::Disconnected {
+                        node_id,
+                        minimized: connection.is_minimized(),
+                        refused: connection.was_refused(),
+                    })
                     .await;
                 if was_last {
                     state.tell(ConnectionEvent::Offline);

@@ -310,6 +310,20 @@ async fn refused_identity_sends_nothing() {
     );
 }
 
+/// The peer ends the connection before it says anything over it.
+#[tokio::test(start_paused = true)]
+async fn refused_identity_answers_no_ping() {
+    let memory = Memory::default();
+    let mut node = Node::memory(1, &memory).await;
+    let them = identity(9);
+    let channel = peer::identify(&memory, &node.address, &them).await;
+    node.connected().await;
+    let connection = node.transport.connection(them.node_id()).unwrap();
+    drop(channel);
+    let pinged = soon(connection.round_trip()).await;
+    assert_eq!(pinged, Err(StreamError::Refused));
+}
+
 /// A medium whose pipes hold almost nothing.
 struct Narrow(mpsc::UnboundedSender<Socket>);
 

@@ -3,7 +3,9 @@
 use std::{collections::HashSet, io::ErrorKind, sync::Arc};
 
 use axum::{extract::State, http::StatusCode, response::Response};
-use dht_core::{ClaimError, Features, NodeId, PeerAddress, PublicKey, Severity};
+use dht_core::{
+    ClaimError, Features, MAX_CLAIM_SKEW_SECONDS, NodeId, PeerAddress, PublicKey, Severity,
+};
 use dht_node::SearchError;
 use dht_peers::{Ban, BanOutcome, BanTarget, FOREVER, PeerFilter, PeerRecord};
 use dht_transport::{DialError, IdentityError, StreamError, UpgradeError};
@@ -398,13 +400,27 @@ pub(in super::super) async fn ping(
         }
         let dialled = begin.elapsed();
         attempts += 1;
-        match node.ping(&node_id).await {
+        let error = match node.ping(&node_id).await {
             Ok(round_trip) => break (dialled, round_trip),
+            // It has ended right after the dial.
+            Err(StreamError::NotConnected) if !is_connected => StreamError::Refused,
+            Err(error) => error,
+        };
+        match error {
             // The peer may have closed the connection for another one, as after a restart of this node.
-            Err(StreamError::NotConnected | StreamError::Closed) if attempts < PING_ATTEMPTS => {
+            StreamError::NotConnected | StreamError::Closed | StreamError::Refused
+                if attempts < PING_ATTEMPTS =>
+            {
                 is_connected = false;
             }
-            Err(error) => return Err(failed(&error)),
+            StreamError::Refused => {
+                let refused = failed(&error);
+                return Err(match skew(&api, &node_id) {
+                    Some(skew) => refused.with_hint(skew),
+                    None => refused,
+                });
+            }
+            error => return Err(failed(&error)),
         }
     };
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -425,6 +441,22 @@ fn search_failed(api: &Api, error: &SearchError, code: ErrorCode) -> ApiError {
         return ApiError::nobody_connected("no node is connected that could be asked");
     }
     ApiError::new(code, chain(error))
+}
+
+/// What the claim of a peer that refused this node says of the clocks. The peer signed it by its own clock before now.
+fn skew(api: &Api, peer: &NodeId) -> Option<String> {
+    let record = api.parts.node.directory().find(peer)?;
+    let signed_at = u64::try_from(record.claim()?.signature.updated_at()).ok()?;
+    let age = api.now().0.saturating_sub(signed_at);
+    Some(if age > MAX_CLAIM_SKEW_SECONDS {
+        let hours = age / (60 * 60);
+        format!(
+            "by the clock of this machine the peer signed its addresses {hours} hours ago: is the clock right, or ahead?"
+        )
+    } else {
+        "the clock of this machine is not a day ahead of the peer's: the peer may ban this node"
+            .to_owned()
+    })
 }
 
 /// What can be done about a dial that failed.
