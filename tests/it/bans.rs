@@ -71,7 +71,10 @@ async fn banned_peer_is_refused_until_unbanned() {
         Err(DialError::Banned)
     ));
     let sent = within(send(&alice, banned.public_key(), message("no"))).await;
-    assert_eq!(sent, Err("the peer is not known, or is banned".to_owned()));
+    assert_eq!(
+        sent,
+        Err("this node bans the recipient for 600 s more: a test".to_owned())
+    );
 
     assert!(alice.directory().unban(*banned.public_key()));
     connect(&alice, &banned).await;

@@ -383,6 +383,34 @@ async fn withdrawn_while_the_channel_is_full() {
     within(withdrawn.wait(StateKind::Failed)).await.unwrap();
 }
 
+/// Three callers while the message waits for room in the channel: two at once, which share an answer, and one while the driver
+/// reads the entry for them. Each is told, and who comes after the end withdraws nothing.
+#[tokio::test]
+async fn second_withdrawal_is_told() {
+    let builder = Node::builder(secret(1)).config(config(false));
+    let alice = builder.memory_home(MemoryHome::default()).start();
+    let alice = within(alice).await.unwrap();
+    let nobody = secret(9).public_key();
+    let sends = (0..200).map(|at| post(&alice, &nobody, numbered(at, 100), direct_only()));
+    let withdrawing = async {
+        let outbox = alice.outbox().unwrap();
+        let last = outbox.list(EntryFilter::default(), None, 200).unwrap();
+        let last = last.last().unwrap().id;
+        let later = async {
+            tokio::task::yield_now().await;
+            alice.withdraw(last).await
+        };
+        let all = async { tokio::join!(alice.withdraw(last), alice.withdraw(last), later) };
+        (last, within(all).await)
+    };
+    let (_, (last, (first, second, later))) = tokio::join!(join_all(sends), withdrawing);
+    assert!(
+        first == second && (first || later),
+        "{first} {second} {later}"
+    );
+    assert!(!within(alice.withdraw(last)).await);
+}
+
 /// The id is known before the message is taken out of its channel. On one thread, both are there when they are looked at.
 #[tokio::test]
 async fn withdrawn_right_after_the_send() {

@@ -117,25 +117,25 @@ impl Send {
         }
         let sending =
             async |session: &Session| shown("sending", self.send(&home, session, &message)).await;
-        let (sent, dial_failure) = Session::with(&home, "send", Home::key_or_new, sending).await?;
+        let (sent, detour) = Session::with(&home, "send", Home::key_or_new, sending).await?;
         let text = if self.json {
-            if let Some(cause) = &dial_failure {
+            if let Some(Detour::Unreached(cause)) = &detour {
                 warn(cause);
             }
             json(&sent)?
         } else {
-            outcome_line(&sent, bytes, dial_failure.as_ref())
+            outcome_line(&sent, bytes, detour.as_ref())
         };
         signals::or_interrupted(print(text)).await
     }
 
-    /// The message as far as it has come, and why the recipient was not reached at the address given.
+    /// The message as far as it has come, and whether only other nodes have it.
     async fn send(
         &self,
         home: &Home,
         session: &Session,
         message: &NewMessage,
-    ) -> Result<(OutgoingMessage, Option<Failure>), Failure> {
+    ) -> Result<(OutgoingMessage, Option<Detour>), Failure> {
         let limit = Duration::from_secs(self.timeout);
         let until = Instant::now() + limit;
         let late =
@@ -161,7 +161,16 @@ impl Send {
                 }
             }
         }
-        Ok((sent, dial_failure))
+        let detour = match dial_failure {
+            Some(cause) => Some(Detour::Unreached(cause)),
+            None if sent.state == MessageState::Received => None,
+            // A copy goes to the recipient over a connection, and to others while there is none.
+            None => match session.client.peer(&sent.to.to_string()).await {
+                Ok(found) if found.peer.is_connected => None,
+                _ => Some(Detour::NotConnected),
+            },
+        };
+        Ok((sent, detour))
     }
 
     /// Connects to the recipient at the address given; why it is not reached if other nodes may reach it. A short-lived
@@ -207,10 +216,25 @@ impl Send {
     }
 }
 
+/// Why only other nodes have a message.
+enum Detour {
+    /// The recipient was not reached at the address given.
+    Unreached(Failure),
+    /// The recipient is not connected.
+    NotConnected,
+}
+
 /// What became of a message. A copy that was sent while the recipient was not reached has only gone to other nodes.
-fn outcome_line(sent: &OutgoingMessage, bytes: usize, dial_failure: Option<&Failure>) -> String {
+fn outcome_line(sent: &OutgoingMessage, bytes: usize, detour: Option<&Detour>) -> String {
     let (state, to) = (sent.state.name(), sent.to);
-    match (sent.state, dial_failure) {
+    let cause = detour.map(|detour| match detour {
+        Detour::Unreached(cause) => cause.to_string(),
+        Detour::NotConnected => {
+            let error = sent.last_error.as_deref();
+            error.unwrap_or("it is not connected").to_owned()
+        }
+    });
+    match (sent.state, cause) {
         (MessageState::Sent, Some(cause)) => {
             format!("{state} {bytes} bytes towards {to} by other nodes: {cause}")
         }

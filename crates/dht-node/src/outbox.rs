@@ -30,6 +30,7 @@ pub(crate) use actions::DriverParts;
 pub use delivery::{Delivery, Undelivered};
 use dht_core::{Clock as _, Message, NodeId, PublicKey, UnixSeconds};
 use dht_outbound::SendError;
+use dht_peers::FOREVER;
 use dht_spool::{Entry, EntryId, NewEntry, Outbox, OutboxConfig, Put, SpoolError};
 use dht_stack::off_thread;
 pub(crate) use driver::Driver;
@@ -79,10 +80,22 @@ pub enum SubmitError {
     /// It is too large, or the node is stopping.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// This node bans the recipient, and talks to it again only once the ban is over or lifted.
+    #[error("this node bans the recipient{}: {reason}", remaining(*.seconds))]
+    Banned {
+        /// Seconds until the ban ends; `None` if it does not.
+        seconds: Option<u64>,
+        /// Reason of the ban.
+        reason: Arc<str>,
+    },
     /// The outbox is full for long, has too much for this recipient, cannot be written, or knows the idempotency key of
     /// another message.
     #[error(transparent)]
     Outbox(#[from] SpoolError),
+}
+
+fn remaining(seconds: Option<u64>) -> String {
+    seconds.map_or_else(String::new, |seconds| format!(" for {seconds} s more"))
 }
 
 /// Gives messages to the [`Driver`]. Clones share it.
@@ -207,6 +220,13 @@ impl OutboxHandle {
         let shared = &*self.0;
         let bytes = message.payload.len();
         let recipient = to.node_id();
+        let (directory, now) = (&shared.node.directory, shared.node.clock.now());
+        if let Some(ban) = directory.ban_in_force(&recipient, now) {
+            return Err(SubmitError::Banned {
+                seconds: (ban.until != FOREVER).then(|| ban.until.saturating_since(now)),
+                reason: Arc::clone(&ban.reason),
+            });
+        }
         let places = shared.places.of(shared.standings.of(&recipient));
         let place = places.take(&recipient, bytes).await;
         let place = place.ok_or(SendError::Closed)?;

@@ -212,6 +212,8 @@ impl From<SubmitError> for ApiError {
         match error {
             SubmitError::Send(error) => error.into(),
             SubmitError::Outbox(error) => error.into(),
+            SubmitError::Banned { .. } => Self::new(ErrorCode::PeerFailed, chain(&error))
+                .with_hint("see DELETE /v1/bans/{peer}"),
             error => Self::new(ErrorCode::Internal, chain(&error)),
         }
     }

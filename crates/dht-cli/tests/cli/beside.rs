@@ -220,7 +220,15 @@ async fn peers_and_bans_are_managed() {
     assert!(error.contains("banned"), "{error}");
     let send = ["send", "--to", &to, "--text", "hi", "--ttl", "1"];
     let (_, error) = run_to(6, &a, &send).await;
-    assert!(error.contains("expired: peer is banned"), "{error}");
+    assert!(error.contains("bans the recipient for "), "{error}");
+    assert!(error.contains("noise"), "{error}");
+    // Nothing waits for the end of the ban.
+    let send = ["send", "--to", &key, "--text", "hi"];
+    let (out, error) = run_to(6, &a, &send).await;
+    assert!(
+        out.is_empty() && error.contains("bans the recipient"),
+        "{error}"
+    );
     assert_eq!(run_to(0, &a, &["bans", "lift", &key]).await.0, "lifted");
     let (lifted, _) = run_to(0, &a, &["bans", "lift", &key, "--json"]).await;
     assert_eq!(json_lines(&lifted)[0]["changed"], false);

@@ -68,6 +68,19 @@ async fn detours_name_their_cause() {
     assert!(out.starts_with(&sent) || out.starts_with(&stored), "{out}");
     assert!(out.contains("refused"), "{out}");
     assert_eq!(error, "");
+    // The key alone, which nobody finds.
+    let send = [
+        "send",
+        "--to",
+        &key.to_string(),
+        "--text",
+        "ho",
+        "--timeout",
+        "60",
+    ];
+    let (out, _) = run_to(0, dir.path(), &send).await;
+    let (sent, stored) = (sent.as_str(), stored.as_str());
+    assert!(out.starts_with(sent) || out.starts_with(stored), "{out}");
     neighbour.shutdown().await;
     stop(node).await;
 }

@@ -79,12 +79,15 @@ impl Directory {
     /// Whether a ban of this peer, known or not, is in force.
     #[must_use]
     pub fn is_banned(&self, id: &NodeId, now: UnixSeconds) -> bool {
-        self.0
-            .state
-            .read()
-            .bans()
-            .find(id)
-            .is_some_and(|ban| ban.is_active(now))
+        self.ban_in_force(id, now).is_some()
+    }
+
+    /// The ban of this peer, known or not, that is in force.
+    #[must_use]
+    pub fn ban_in_force(&self, id: &NodeId, now: UnixSeconds) -> Option<Arc<Ban>> {
+        let state = self.0.state.read();
+        let ban = state.bans().find(id).filter(|ban| ban.is_active(now));
+        ban.map(Arc::clone)
     }
 
     /// Lifts a ban. False if there was none.
