@@ -1,7 +1,7 @@
 //! What a node takes in of what peers tell, and what it bans them for: docs/protocol/06-discovery-and-peer-sync.md section 7.2.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dht_core::{Claim, Features, ManualClock, NodeId, Severity, UnixSeconds};
@@ -16,7 +16,7 @@ use dht_proto::dht_rpc::{
 };
 use dht_rpc::{Caller, Router, Server, ServerConfig, Status, StatusCode};
 use futures::{StreamExt as _, stream};
-use tokio::io::DuplexStream;
+use tokio::{io::DuplexStream, time::Instant};
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 /// Seed of the node that is asked.
@@ -125,6 +125,26 @@ impl Test {
 }
 
 const PROFILES: [AttributionProfile; 2] = [AttributionProfile::Strict, AttributionProfile::Legacy];
+
+/// A round of discovery goes on without a peer that says nothing more, or one peer in half a minute; it keeps what was told.
+#[tokio::test(start_paused = true)]
+async fn stalled_answer_ends_soon() {
+    let test = test(AttributionProfile::Legacy);
+    for (pause, new) in [(Duration::MAX, 0), (Duration::from_secs(30), 1)] {
+        let router =
+            Router::new().streaming(10, move |_: SyncCaller, _: GetPeersRequest| async move {
+                Ok(stream::iter(told(&[2, 3, 4])).then(move |told| async move {
+                    tokio::time::sleep(pause).await;
+                    told
+                }))
+            });
+        let start = Instant::now();
+        let report = test.learner.ask(serving(router), id(PEER), ASK).await;
+        assert_eq!((report.new, report.failure), (new, Some(SyncFailure::Call)));
+        assert!(start.elapsed() < Duration::from_secs(60));
+        assert_eq!(test.bans(), []);
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn dp33_unknown_peers_are_new() {

@@ -1,6 +1,6 @@
 //! Takes in what a peer tells of others.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use dht_core::{Claim, Distance, NodeId, SharedClock};
 use dht_peers::{
@@ -9,10 +9,17 @@ use dht_peers::{
     validate_claims,
 };
 use dht_rpc::{CallError, StatusCode};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 
 use super::{AnnouncedPeer, PeerSyncClient, SyncError};
 use crate::density::AROUND;
+
+/// Time for the session and all answers of one peer. What the rates of a node of ours delay takes a quarter of it; a peer that
+/// stalls holds a round of discovery no longer.
+const ASK_LIMIT: Duration = Duration::from_secs(45);
 
 /// What a peer is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +54,7 @@ pub struct SyncReport {
 pub enum SyncFailure {
     /// There was no connection or no session.
     Session,
-    /// The call failed, and nobody is to blame.
+    /// The call failed or took too long, and nobody is to blame.
     Call,
     /// The peer serves no such method: stock nodes of version 6 have no `get_closer_peers`.
     Unsupported,
@@ -103,7 +110,8 @@ impl fmt::Debug for Learner {
 }
 
 impl Learner {
-    /// Asks a peer over a stream of [`PEER_SYNC_PROTOCOL`](super::PEER_SYNC_PROTOCOL). What was told before an error is kept.
+    /// Asks a peer over a stream of [`PEER_SYNC_PROTOCOL`](super::PEER_SYNC_PROTOCOL), for 45 s at most. What was told before an
+    /// error is kept.
     ///
     /// # Cancel safety
     /// Dropping the future drops the stream; peers that were entered stay.
@@ -117,7 +125,8 @@ impl Learner {
             was_connected: true,
             ..SyncReport::of(peer)
         };
-        match self.ask_all(stream, ask, &mut report).await {
+        let asking = timeout(ASK_LIMIT, self.ask_all(stream, ask, &mut report));
+        match asking.await.unwrap_or(Err(SyncFailure::Call)) {
             Ok(()) => {}
             Err(failure) => {
                 tracing::debug!(peer = %peer.short(), ?failure, "peers not told of");
