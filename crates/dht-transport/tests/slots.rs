@@ -215,6 +215,21 @@ async fn second_connections_make_room() {
     assert!(stats.evicted > 0, "{stats:?}");
 }
 
+/// The protections of a large node are more connections than a small one has.
+#[tokio::test(start_paused = true)]
+async fn full_small_node_lets_newcomers_in() {
+    for most in [2, 8, 32] {
+        let mut world = World::new(|config| config.max_connections = most).await;
+        let mut held = Vec::new();
+        for n in 0..most + 4 {
+            let third = u8::try_from(n).unwrap();
+            held.extend(world.connect([198, 51, third, 1]).await);
+        }
+        assert_eq!(held.len(), most + 4, "of {most}");
+        assert!(world.node.transport.stats().evicted >= 4);
+    }
+}
+
 /// A peer that the operator configured keeps its connection, also an idle one of the fullest network.
 #[tokio::test(start_paused = true)]
 async fn configured_peer_is_not_evicted() {

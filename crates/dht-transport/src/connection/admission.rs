@@ -159,11 +159,12 @@ impl Admission {
     /// after a few round trips. Of the slots of one source, the address that has most makes room for one that has fewer, with a
     /// handshake that had [`HANDSHAKE_GRACE`](crate::limits::HANDSHAKE_GRACE): the addresses of a source cost its owner nothing.
     ///
-    /// When there are as many connections as there may be, `can_make_room` says whether one would be closed for this one.
+    /// When there are as many connections as there may be, `can_make_room` says whether one would be closed for this one, given
+    /// that limit. It must not ask [`Admission`], which is locked.
     pub(crate) fn admit(
         self: &Arc<Self>,
         from: IpAddr,
-        can_make_room: impl FnOnce() -> bool,
+        can_make_room: impl FnOnce(usize) -> bool,
     ) -> Result<HandshakeSlot, Refusal> {
         let mut state = self.state.lock();
         let source = state.bounds.source(from);
@@ -229,13 +230,13 @@ impl State {
     fn check_connections(
         &self,
         source: Source,
-        can_make_room: impl FnOnce() -> bool,
+        can_make_room: impl FnOnce(usize) -> bool,
     ) -> Result<(), Refusal> {
         if self.sources.of(source) >= self.bounds.connections_per_source {
             return Err(Refusal::SourceConnections);
         }
         let (held, most) = (self.connections - self.dialling, self.bounds.connections);
-        if held < most || held < most + EVICTION_OVERLAP && can_make_room() {
+        if held < most || held < most + EVICTION_OVERLAP && can_make_room(most) {
             return Ok(());
         }
         Err(Refusal::Connections)
@@ -248,7 +249,7 @@ impl HandshakeSlot {
     /// Turns the handshake into a connection, if there is still room for one, or could be.
     pub(crate) fn promote(
         self,
-        can_make_room: impl FnOnce() -> bool,
+        can_make_room: impl FnOnce(usize) -> bool,
     ) -> Result<ConnectionSlot, Refusal> {
         let mut state = self.admission.state.lock();
         state.check_connections(self.source, can_make_room)?;

@@ -14,17 +14,16 @@ use std::{
 use dht_core::{NodeId, SourceGroup};
 use tokio::time::Instant;
 
-/// Connections that are kept for being the oldest of their source group, in the groups that a secret key ranks first.
-const PROTECTED_GROUPS: usize = 8;
-
-/// Connections that are kept for the shortest round trip.
-const PROTECTED_FAST: usize = 8;
-
-/// Connections that are kept for having sent a useful message most recently.
-const PROTECTED_USEFUL: usize = 16;
-
-/// Connections of which none is ever closed for another.
-pub(crate) const PROTECTED: usize = PROTECTED_GROUPS + PROTECTED_FAST + PROTECTED_USEFUL;
+/// How many connections each protection keeps from being closed for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Protections {
+    /// Oldest connections of their source group, in the groups that a secret key ranks first.
+    groups: usize,
+    /// Connections with the shortest round trip.
+    fast: usize,
+    /// Connections that sent a useful message most recently.
+    useful: usize,
+}
 
 /// A connection that may be closed for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,16 +44,38 @@ pub(crate) struct Candidate<T> {
     pub(crate) useful: Option<Instant>,
 }
 
+impl Protections {
+    /// The protections of a node with at most `connections`: 8 groups, 8 fast and 16 useful ones, or half of all connections if that is
+    /// less, so that a small node makes room too.
+    pub(crate) const fn of(connections: usize) -> Self {
+        const MOST: usize = 8;
+        let eighth = if connections < 8 * MOST {
+            connections / 8
+        } else {
+            MOST
+        };
+        Self {
+            groups: eighth,
+            fast: eighth,
+            useful: 2 * eighth,
+        }
+    }
+
+    /// Connections that are kept at most; one more must be there for one to be closed.
+    pub(crate) const fn total(self) -> usize {
+        self.groups + self.fast + self.useful
+    }
+}
+
 /// The least useful connection of those that are not protected: the youngest of the group that has most peers.
 ///
-/// Protected are the oldest of each of [`PROTECTED_GROUPS`] groups, the [`PROTECTED_FAST`] with the shortest round trip, the
-/// [`PROTECTED_USEFUL`] most recently useful, and of the others the older half.
-pub(crate) fn victim<T>(mut candidates: Vec<Candidate<T>>) -> Option<T> {
-    protect_groups(&mut candidates);
-    protect(&mut candidates, PROTECTED_FAST, |peer| peer.round_trip);
+/// Kept are those that the [`Protections`] name, and of the others the older half.
+pub(crate) fn victim<T>(mut candidates: Vec<Candidate<T>>, protections: Protections) -> Option<T> {
+    protect_groups(&mut candidates, protections.groups);
+    protect(&mut candidates, protections.fast, |peer| peer.round_trip);
     // Those that were never of use are last, and not protected.
     let useful = candidates.iter().filter(|peer| peer.useful.is_some());
-    let useful = useful.count().min(PROTECTED_USEFUL);
+    let useful = useful.count().min(protections.useful);
     protect(&mut candidates, useful, |peer| Reverse(peer.useful));
     let older_half = candidates.len() / 2;
     protect(&mut candidates, older_half, |peer| peer.since);
@@ -75,15 +96,15 @@ pub(crate) fn victim<T>(mut candidates: Vec<Candidate<T>>) -> Option<T> {
         .map(|peer| peer.connection)
 }
 
-/// Takes the oldest connection of each of the first groups out of the candidates.
-fn protect_groups<T>(candidates: &mut Vec<Candidate<T>>) {
+/// Takes the oldest connection of each of the first `count` groups out of the candidates.
+fn protect_groups<T>(candidates: &mut Vec<Candidate<T>>, count: usize) {
     candidates.sort_by_key(|peer| (peer.rank, peer.group, peer.since));
     let (mut groups, mut last) = (0, None);
     candidates.retain(|peer| {
         let is_first = last != Some(peer.group);
         last = Some(peer.group);
         groups += usize::from(is_first);
-        !is_first || groups > PROTECTED_GROUPS
+        !is_first || groups > count
     });
 }
 
@@ -102,6 +123,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const LARGE: Protections = Protections::of(512);
 
     fn group(third: u8) -> Option<SourceGroup> {
         Some(SourceGroup::of_ip([198, 51, third, 1].into()))
@@ -133,9 +156,24 @@ mod tests {
     #[test]
     fn few_connections_are_all_protected() {
         let now = now();
-        assert_eq!(victim::<usize>(vec![]), None);
+        assert_eq!(victim::<usize>(vec![], LARGE), None);
         let few = (0..8).map(|n| candidate(now, n, 1, n as u64));
-        assert_eq!(victim(few.collect()), None);
+        assert_eq!(victim(few.collect(), LARGE), None);
+    }
+
+    /// Strangers that hold all slots of a small node keep nobody out, and half of them are protected all the same.
+    #[test]
+    fn full_small_node_makes_room() {
+        let now = now();
+        for slots in 1..=33_u8 {
+            let most = usize::from(slots);
+            let protections = Protections::of(most);
+            assert!(protections.total() <= most / 2, "{most}");
+            let all = (0..slots).map(|n| candidate(now, n.into(), n, 60 + u64::from(n)));
+            let gone = victim(all.collect(), protections);
+            assert!(gone.is_some_and(|n| n <= most / 2), "{gone:?} of {most}");
+        }
+        assert_eq!((LARGE.total(), Protections::of(64)), (32, LARGE));
     }
 
     /// A source group that has most of the slots loses its youngest connection, not one of an old honest peer.
@@ -146,7 +184,7 @@ mod tests {
             .map(|n| candidate(now, n, 200, 60 + n as u64))
             .collect();
         all.extend((100..140u8).map(|n| candidate(now, n.into(), n, 3_600)));
-        assert_eq!(victim(all), Some(0));
+        assert_eq!(victim(all, LARGE), Some(0));
     }
 
     /// The youngest of all stays if its round trip is short, it is useful, or alone in a group that the key prefers.
@@ -155,7 +193,7 @@ mod tests {
         let now = now();
         let crowd = || (1..200).map(|n| candidate(now, n, 200, 60 + n as u64));
         let youngest = candidate(now, 0, 200, 1);
-        let with = |peer: Candidate<usize>| victim(crowd().chain([peer]).collect());
+        let with = |peer: Candidate<usize>| victim(crowd().chain([peer]).collect(), LARGE);
         assert_eq!(with(youngest), Some(0));
         let fast = Candidate {
             round_trip: Duration::from_millis(1),
@@ -190,7 +228,7 @@ mod tests {
             });
         }
         all.push(candidate(now, 300, 150, 1));
-        assert_eq!(victim(all), Some(300));
+        assert_eq!(victim(all, LARGE), Some(300));
     }
 
     proptest! {
@@ -221,7 +259,7 @@ mod tests {
             }
             // Until the strangers are down to a number that the protections cover.
             while all.len() > 60 {
-                let gone = victim(all.clone());
+                let gone = victim(all.clone(), LARGE);
                 prop_assert!(gone.is_some_and(|n| n >= 16), "an honest peer made room");
                 all.retain(|peer| Some(peer.connection) != gone);
             }

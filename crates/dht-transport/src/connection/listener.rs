@@ -70,7 +70,7 @@ async fn accept_one(
     match accepted {
         Ok(accepted) => match state
             .admission
-            .admit(accepted.source, || state.may_make_room())
+            .admit(accepted.source, |most| state.may_make_room(most))
         {
             Ok(slot) => state
                 .tasks
@@ -143,7 +143,7 @@ async fn welcome(
         Ok(Welcome::Peer(upgraded)) => {
             let of_address = || state.admission.group_of(&Address::tcp(from, 0));
             let group = group.or_else(of_address);
-            let slot = match slot.promote(|| state.can_make_room()) {
+            let slot = match slot.promote(|most| state.can_make_room(most)) {
                 Ok(slot) => slot,
                 Err(refusal) => return state.refused(refusal),
             };

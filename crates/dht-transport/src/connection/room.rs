@@ -2,19 +2,22 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{eviction, handle::Connection};
+use super::{
+    eviction::{self, Protections},
+    handle::Connection,
+};
 use crate::{metrics, state::State};
 
 impl State {
-    /// Whether there are so many connections that one may be closed for another. Costs next to nothing: anybody may ask, by
+    /// Whether there are so many connections that one may be closed for another, of `most`. Costs next to nothing: anybody may ask, by
     /// opening a socket.
-    pub(crate) fn may_make_room(&self) -> bool {
-        self.table.connections() > eviction::PROTECTED
+    pub(crate) fn may_make_room(&self, most: usize) -> bool {
+        self.table.connections() > Protections::of(most).total()
     }
 
-    /// Whether a connection could be closed for another one.
-    pub(crate) fn can_make_room(&self) -> bool {
-        self.least_useful(None).is_some()
+    /// Whether one of `most` connections could be closed for another one.
+    pub(crate) fn can_make_room(&self, most: usize) -> bool {
+        self.least_useful(most, None).is_some()
     }
 
     /// Closes the least useful connection if there are more than the limit says now that `new` counts.
@@ -22,8 +25,9 @@ impl State {
         // A standby holds a slot as any other connection does.
         let connections = self.table.with_standbys();
         let open = connections.iter().filter(|held| held.is_open()).count();
-        if open > self.admission.most_connections()
-            && let Some(victim) = self.least_useful(Some(new))
+        let most = self.admission.most_connections();
+        if open > most
+            && let Some(victim) = self.least_useful(most, Some(new))
         {
             tracing::debug!(peer = %victim.node_id(), "connection evicted");
             victim.evict();
@@ -33,7 +37,7 @@ impl State {
     }
 
     /// The least useful of the connections that strangers brought about; no configured peer's.
-    fn least_useful(&self, new: Option<&Connection>) -> Option<Arc<Connection>> {
+    fn least_useful(&self, most: usize, new: Option<&Connection>) -> Option<Arc<Connection>> {
         let directory = &self.upgrade.directory;
         let candidates = self.table.with_standbys().into_iter().filter(|held| {
             let is_new = new.is_some_and(|new| new.id() == held.id());
@@ -43,6 +47,7 @@ impl State {
             };
             held.is_open() && held.is_of_stranger() && !is_new && !is_configured()
         });
-        eviction::victim(candidates.map(Connection::candidate).collect())
+        let candidates = candidates.map(Connection::candidate);
+        eviction::victim(candidates.collect(), Protections::of(most))
     }
 }

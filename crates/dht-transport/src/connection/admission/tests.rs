@@ -20,11 +20,11 @@ fn bounds() -> Bounds {
 }
 
 fn admit(admission: &Arc<Admission>, from: IpAddr) -> Result<HandshakeSlot, Refusal> {
-    admission.admit(from, || false)
+    admission.admit(from, |_| false)
 }
 
 fn promote(slot: HandshakeSlot) -> Result<ConnectionSlot, Refusal> {
-    slot.promote(|| false)
+    slot.promote(|_| false)
 }
 
 /// The first address of another source.
@@ -204,7 +204,7 @@ fn connections_are_bounded_beside_dial_reserve() {
         held.push(
             admit(&admission, source(last))
                 .unwrap()
-                .promote(|| false)
+                .promote(|_| false)
                 .ok()
                 .unwrap(),
         );
@@ -258,8 +258,8 @@ fn evictable_connection_admits_another() {
         ..bounds()
     });
     let connect = |n: u8, can: bool| {
-        let slot = admission.admit(source(n), || can)?;
-        slot.promote(|| can)
+        let slot = admission.admit(source(n), |_| can)?;
+        slot.promote(|_| can)
     };
     let mut held: Vec<_> = (1..=3).map(|n| connect(n, false).unwrap()).collect();
     assert_eq!(connect(4, false).err(), Some(Refusal::Connections));
