@@ -104,6 +104,10 @@ pub struct Status {
     pub held_bytes: usize,
     /// Bytes waiting to be sent.
     pub queued_bytes: usize,
+    /// Bytes of the table of messages seen.
+    pub remembered_bytes: usize,
+    /// Bytes of memory that messages stored for others take.
+    pub stored_bytes: u64,
     /// Connections now.
     pub connections: usize,
     /// Messages that start with [`COUNT`].
@@ -168,6 +172,7 @@ pub fn run() -> anyhow::Result<()> {
     let setup: Setup = serde_json::from_str(&lines.next().context("no setup")??)?;
     let medium = loopback(&setup.config);
     let mut builder = Node::builder(secret(setup.seed)).config(setup.config);
+    let in_memory = setup.home.is_none();
     if let Some(home) = setup.home {
         builder = builder.home(home);
     }
@@ -194,7 +199,7 @@ pub fn run() -> anyhow::Result<()> {
         let answer = match serde_json::from_str(&line?)? {
             Question::Status => {
                 let counted = counted.load(Relaxed);
-                let status = status(&node, medium.dials());
+                let status = status(&node, in_memory, medium.dials());
                 serde_json::to_string(&Status { counted, ..status })?
             }
             Question::Addresses(key) => {
@@ -283,8 +288,10 @@ fn act(runtime: &Runtime, node: &Node, question: Question) -> Result<(), String>
     }
 }
 
-fn status(node: &Node, dials: Dials) -> Status {
+fn status(node: &Node, in_memory: bool, dials: Dials) -> Status {
     let stats = node.stats();
+    let store = node.saf_stats().unwrap_or_default();
+    let files = if in_memory { store.disk_bytes } else { 0 };
     let bans = node.directory().banned(SystemClock.now());
     let drops = stats.drops.iter();
     Status {
@@ -298,6 +305,8 @@ fn status(node: &Node, dials: Dials) -> Status {
         unsent: stats.unsent,
         held_bytes: stats.memory_used_bytes,
         queued_bytes: stats.queued_bytes,
+        remembered_bytes: stats.remembered_bytes,
+        stored_bytes: store.index_bytes + files,
         connections: stats.connections,
         known: stats.known_peers,
         pools: node.overlay().map(pools).unwrap_or_default(),
@@ -305,7 +314,7 @@ fn status(node: &Node, dials: Dials) -> Status {
             .inbox()
             .map(|inbox| inbox.stats())
             .map_or((0, 0), |stats| (stats.refused, stats.rows)),
-        rows: node.saf_stats().map_or(0, |stats| stats.rows),
+        rows: store.rows,
         bans: bans
             .iter()
             .map(|ban| (ban.node_id.to_string(), ban.reason.to_string()))

@@ -249,6 +249,16 @@ impl DedupTable {
         self.len() == 0
     }
 
+    /// Bytes that the entries and their order of eviction take now, room for further ones included.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        let orders = self.0.entries.shards().map(|shard| {
+            let occurrences = [&shard.state.unsigned, &shard.state.signed].map(VecDeque::capacity);
+            occurrences.iter().sum::<usize>() * size_of::<(u64, u64)>()
+        });
+        self.0.entries.allocated_bytes() + orders.sum::<usize>()
+    }
+
     /// Most entries there can be, unless more are reserved at one time.
     #[must_use]
     pub fn ceiling(&self) -> usize {

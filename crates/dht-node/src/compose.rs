@@ -70,7 +70,7 @@ impl Builder {
     pub async fn start(self) -> Result<Node, StartError> {
         let config = &self.config;
         config.validate()?;
-        let memory = Memory::new(config.memory_mib);
+        let memory = Memory::new(config.memory_mib, self.stores_in_memory());
         #[cfg(feature = "tor")]
         let onion = self.onion().await?;
         let mut own_addresses = OwnAddresses {
@@ -120,11 +120,14 @@ impl Builder {
         // Store-and-forward.
         #[cfg(feature = "saf")]
         let saf = {
-            let stores = self.claim.is_none();
+            let store = self.stores().then(|| match memory.stored {
+                0 => config.saf.store(),
+                bytes => config.saf.store_in_memory(bytes as u64),
+            });
             let (send_queue, responses) = (sending.send_queue(), ByteBudget::new(memory.queued));
             let home = self.home.as_ref();
             let started =
-                crate::saf::start(home, config, stores, &shared, send_queue, responses, &tasks)
+                crate::saf::start(home, config, store, &shared, send_queue, responses, &tasks)
                     .await;
             started.map_err(|source| StartError::Store {
                 path: folder.map(crate::saf::saf_folder).unwrap_or_default(),
@@ -312,6 +315,25 @@ impl Builder {
         tokio::task::spawn_blocking(preparing)
             .await
             .unwrap_or(Ok(None))
+    }
+
+    /// Whether the node stores messages for offline peers.
+    #[cfg(feature = "saf")]
+    fn stores(&self) -> bool {
+        let features = self.config.features(self.features);
+        self.claim.is_none() && features.contains(dht_core::Features::DHT_STORE_FORWARD)
+    }
+
+    /// Whether it stores them without files.
+    fn stores_in_memory(&self) -> bool {
+        #[cfg(feature = "saf")]
+        if self.stores() {
+            return self
+                .home
+                .as_ref()
+                .is_none_or(|home| home.folder().is_none());
+        }
+        false
     }
 
     fn shared(&self, memory: &Memory, own_addresses: &OwnAddresses) -> Shared {

@@ -56,6 +56,8 @@ pub struct Stats {
     pub memory_limit_bytes: usize,
     /// Bytes queued for sending.
     pub queued_bytes: usize,
+    /// Bytes that the table of messages seen takes.
+    pub remembered_bytes: usize,
 }
 
 /// Dropped messages by reason.

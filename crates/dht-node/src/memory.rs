@@ -13,8 +13,8 @@ const LEAST_QUEUED: usize = 16 * MIB;
 /// Shares of [`Config::memory_mib`](crate::Config::memory_mib).
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// Budget of inbound messages, eleven sixteenths less what the peer-sync sessions take: held from the socket until the
-    /// message's disposition is known. An eighth of it is reserved for peers that hold little.
+    /// Budget of inbound messages, eleven sixteenths less what the store and the peer-sync sessions take: held from the socket
+    /// until the message's disposition is known. An eighth of it is reserved for peers that hold little.
     pub(crate) arriving: ByteBudget,
     /// Bytes of queued outbound messages, an eighth. Responses with stored messages are among them, and never hold more.
     pub(crate) queued: usize,
@@ -23,13 +23,17 @@ pub(crate) struct Memory {
     pub(crate) unread: usize,
     /// Bytes of the peer directory with its bans, a sixteenth.
     pub(crate) directory: usize,
+    /// Bytes of the messages for offline peers that a node without a folder stores, a sixteenth; 0 if it stores none, or in files.
+    #[cfg(feature = "saf")]
+    pub(crate) stored: usize,
     /// Peer-sync sessions that peers may have, at most 100: they take a thirty-second.
     #[cfg(feature = "overlay")]
     pub(crate) sync_sessions: usize,
 }
 
 impl Memory {
-    pub(crate) fn new(mib: usize) -> Self {
+    /// The shares of a node that stores messages for offline peers in memory, or does not.
+    pub(crate) fn new(mib: usize, stores_in_memory: bool) -> Self {
         let total = mib.max(1).saturating_mul(MIB);
         let (queued, unread, directory) = (total / 8, total / 8, total / 16);
         #[cfg(feature = "overlay")]
@@ -38,9 +42,11 @@ impl Memory {
         let sessions = sync_sessions * SESSION_BYTES;
         #[cfg(not(feature = "overlay"))]
         let sessions = 0;
+        let stored = if stores_in_memory { total / 16 } else { 0 };
         let others = queued
             .saturating_add(unread)
             .saturating_add(directory)
+            .saturating_add(stored)
             .saturating_add(sessions);
         let arriving = total.saturating_sub(others);
         Self {
@@ -48,6 +54,8 @@ impl Memory {
             queued: queued.max(LEAST_QUEUED),
             unread: unread.max(MAX_UNREAD_BYTES),
             directory,
+            #[cfg(feature = "saf")]
+            stored,
             #[cfg(feature = "overlay")]
             sync_sessions,
         }
@@ -66,10 +74,19 @@ mod tests {
     #[test]
     fn sync_sessions_take_a_thirty_second() {
         for (mib, sessions) in [(1, 1), (16, 7), (256, 100), (4_096, 100)] {
-            let memory = Memory::new(mib);
+            let memory = Memory::new(mib, false);
             assert_eq!(memory.sync_sessions, sessions, "{mib} MiB");
             let taken = sessions * SESSION_BYTES;
             assert!(memory.arriving.total() + taken == mib * MIB / 16 * 11);
         }
+    }
+
+    #[cfg(feature = "saf")]
+    #[test]
+    fn store_in_memory_takes_a_sixteenth() {
+        let (without, with) = (Memory::new(256, false), Memory::new(256, true));
+        assert_eq!((without.stored, with.stored), (0, 16 * MIB));
+        let less = without.arriving.total() - with.arriving.total();
+        assert_eq!(less, with.stored);
     }
 }

@@ -63,7 +63,7 @@ pub struct Config {
     /// Messages stored for others, at least 1. Defaults to [`DEFAULT_CAPACITY_ROWS`].
     pub capacity_rows: u64,
     /// Room for them in MiB, at least 1. Defaults to 2048 ([`DEFAULT_CAPACITY_BYTES`]). A node without a home stores
-    /// them in memory, within a sixteenth of its memory setting.
+    /// them in memory, within a sixteenth of its memory setting, log and index included.
     pub capacity_mib: u64,
     /// Seconds that a message without a destination is stored, up to 30 days. Defaults to [`DEFAULT_LOW_SECONDS`].
     pub low_priority_seconds: u64,
@@ -195,22 +195,23 @@ impl Config {
         }
     }
 
-    /// Settings of the store of a node without a home, which has `memory_mib` MiB for messages: the store takes a
-    /// sixteenth of it, in segments small enough that the memory of removed messages is given back.
+    /// Settings of the store of a node without a home, within `bytes` of memory: messages take three eighths of it, the
+    /// log with what is not yet removed from it up to as much again, the index a quarter. The segments are small enough
+    /// that the memory of removed messages is given back. At least 1 MiB of messages is stored.
     #[must_use]
-    pub fn store_in_memory(&self, memory_mib: usize) -> StoreConfig {
-        let most = u64::try_from(memory_mib / 16).unwrap_or(u64::MAX).max(1);
+    pub fn store_in_memory(&self, bytes: u64) -> StoreConfig {
         let within = Self {
-            capacity_mib: self.capacity_mib.min(most),
+            capacity_mib: self.capacity_mib.min(bytes / MIB * 3 / 8),
             ..self.clone()
         };
-        let piece = within.capacity_mib.saturating_mul(MIB) / 8;
         let config = within.store();
+        let piece = config.limits.capacity.bytes / 8;
         StoreConfig {
             segment_bytes: config
                 .segment_bytes
                 .min(u32::try_from(piece).unwrap_or(u32::MAX)),
             checkpoint_bytes: config.checkpoint_bytes.min(piece),
+            index_bytes: config.index_bytes.min((bytes / 4).max(MIB)),
             ..config
         }
     }
@@ -257,6 +258,9 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use dht_core::{DedupHash, Deliverer, UnixSeconds};
+    use dht_mailbox::{MemoryDisk, NewRecord, Recipient, Retention, Store};
+
     use super::*;
 
     #[test]
@@ -289,6 +293,36 @@ mod tests {
             error.to_string(),
             "saf.deliverer_percent is 200, which is not in the range 0 to 100"
         );
+    }
+
+    #[test]
+    fn store_in_memory_keeps_its_share() {
+        const SHARE: u64 = 8 * MIB;
+        for body in [500, 6_000, 400_000] {
+            let config = Config::default().store_in_memory(SHARE);
+            let store = Store::open_on(MemoryDisk::new(), config).unwrap();
+            let mut stored = 0;
+            for n in 0..2 * SHARE / (300 + body) {
+                let mut hash = [0; 32];
+                hash[..8].copy_from_slice(&n.to_le_bytes());
+                let number = u8::try_from(n % 31).unwrap();
+                let record = NewRecord {
+                    recipient: Recipient::from_bytes([number; 32]),
+                    deliverer: Deliverer::from_bytes([number % 3; 32]),
+                    hash: DedupHash(hash),
+                    retention: Retention::High,
+                    expires: None,
+                    header: vec![7; 100].into(),
+                    body: vec![7; usize::try_from(body).unwrap()].into(),
+                };
+                let inserted = store.submit(record, UnixSeconds(1_700_000_000)).unwrap();
+                stored += u64::from(inserted.wait().is_ok());
+                let stats = store.stats();
+                let bytes = stats.disk_bytes + stats.index_bytes;
+                assert!(bytes <= SHARE, "{stats:?} at {n} of {body} bytes");
+            }
+            assert!(stored > 0);
+        }
     }
 
     #[test]

@@ -121,6 +121,14 @@ impl<K, V, S> Sharded<K, V, S> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Bytes that the table takes for entries now, room for further ones included.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        self.shards()
+            .map(|shard| shard.entries.allocation_size())
+            .sum()
+    }
 }
 
 // === impl Slot ===

@@ -2,9 +2,9 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use dht_core::{Clock as _, CompressedKey, Features, NodeId, RemotePeer, SendQueue};
+use dht_core::{Clock as _, CompressedKey, NodeId, RemotePeer, SendQueue};
 use dht_dedup::DedupEntry;
-use dht_mailbox::{Store, StoreError};
+use dht_mailbox::{Store, StoreConfig, StoreError};
 use dht_saf::{Saf, SafEvent, SafLayer, SafParts, StoreLayer};
 use dht_stack::{ByteBudget, off_thread};
 use tokio::{
@@ -31,14 +31,14 @@ const TICKS_PER_CLEAN_UP: u32 = 600;
 pub(crate) struct SafHandle(Option<Saf>);
 
 /// Opens the files in `home`, or in memory without one, and starts the tasks of store-and-forward. Messages are stored for
-/// others if `stores` is true and the features of the node say so.
+/// others if there are settings of the `store`.
 ///
 /// # Errors
 /// [`StoreError`] if the store or the ledger cannot be opened.
 pub(crate) async fn start(
     home: Option<&Home>,
     config: &Config,
-    stores: bool,
+    store: Option<StoreConfig>,
     shared: &Shared,
     send_queue: Arc<dyn SendQueue>,
     responses: ByteBudget,
@@ -47,19 +47,13 @@ pub(crate) async fn start(
     if !config.saf.enabled {
         return Ok(SafHandle(None));
     }
-    let features = shared.identity.features();
-    let stores = stores && features.contains(Features::DHT_STORE_FORWARD);
-    let store_config = stores.then(|| match home {
-        Some(Home::Folder(_)) => config.saf.store(),
-        _ => config.saf.store_in_memory(config.memory_mib),
-    });
     let (store, ledger) = match home.and_then(Home::folder) {
         Some(folder) => {
             let folder = files::saf_folder(folder);
-            let opened = off_thread(true, move || files::open(&folder, store_config)).await;
+            let opened = off_thread(true, move || files::open(&folder, store)).await;
             opened.unwrap_or(Err(StoreError::Closed))?
         }
-        None => files::open_in_memory(home.and_then(Home::memory), store_config)?,
+        None => files::open_in_memory(home.and_then(Home::memory), store)?,
     };
     // Messages received before this start are duplicates from the first message on.
     let received = ledger.snapshot().into_iter();

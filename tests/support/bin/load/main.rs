@@ -1,7 +1,7 @@
 //! Drives one node over loopback TCP at many times its capacity, and judges how it holds. Run it through
 //! `cargo xtask load`.
 //!
-//! Store-and-forward is not part of it: what disks take is another measurement.
+//! Messages for offline peers are stored in memory: what disks take is another measurement.
 //!
 //! The node runs in a process of its own, this program again, so that its memory is its own. Twenty peers connect;
 //! a further one asks a control question five times a second. First the capacity is measured: every peer keeps a few

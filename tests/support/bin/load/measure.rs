@@ -20,7 +20,7 @@ use dht_transport::EnqueueError;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +48,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Nothing received for this long under full load is a deadlock.
 const STUCK: Duration = Duration::from_secs(5);
 
+const MIB: f64 = 1_048_576.0;
+
 /// Time to become idle again.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -56,6 +58,16 @@ const IDLE_LIMIT: Duration = Duration::from_secs(30);
 struct Offered {
     messages: AtomicU64,
     refused: AtomicU64,
+}
+
+/// The node once it is idle again.
+#[derive(Debug)]
+struct Rest {
+    rss_mb: f64,
+    /// Seconds that this took.
+    seconds: f64,
+    remembered_mb: f64,
+    stored_mb: f64,
 }
 
 /// A look at the node every now and then.
@@ -172,8 +184,7 @@ async fn measure(flags: &Flags, process: &mut Process) -> anyhow::Result<Report>
     let lost_peers = peers.iter().filter(|peer| !peer.is_connected()).count();
 
     say("waiting for the node to become idle".to_owned());
-    let remembered = after.useful() + after.answered;
-    let (rss_after, idle_seconds) = idle(process, idle_limit_mb(idle_rss_mb, remembered)).await?;
+    let rest = idle(process, idle_rss_mb).await?;
     // Questions still on their way had their time to be answered.
     let answers = probe.answers();
     progress.finish_and_clear();
@@ -196,9 +207,10 @@ async fn measure(flags: &Flags, process: &mut Process) -> anyhow::Result<Report>
         budget_mb: flags.memory_mib,
         idle_rss_mb,
         peak_rss_mb: process.resident_mb().1,
-        idle_rss_after_mb: rss_after,
-        idle_after_seconds: idle_seconds,
-        remembered,
+        idle_rss_after_mb: rest.rss_mb,
+        idle_after_seconds: rest.seconds,
+        remembered_mb: rest.remembered_mb,
+        stored_mb: rest.stored_mb,
         capacity_per_second: capacity,
         offered_per_second: offered.messages.load(Relaxed) as f64 / took,
         refused_by_senders: offered.refused.load(Relaxed),
@@ -353,24 +365,24 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// Waits until the node holds nothing and is about as small as it was: its memory in MiB, and after how long.
-async fn idle(process: &mut Process, limit_mb: f64) -> anyhow::Result<(f64, f64)> {
+/// Waits until the node holds nothing and is about as small as it was, for [`IDLE_LIMIT`] at most.
+async fn idle(process: &mut Process, idle_rss_mb: f64) -> anyhow::Result<Rest> {
     let start = Instant::now();
-    let settled = async {
-        loop {
-            let counts = process.status()?;
-            let (rss, _) = process.resident_mb();
-            if counts.held_bytes == 0 && counts.queued_bytes == 0 && rss <= limit_mb {
-                return anyhow::Ok(rss);
-            }
-            sleep(LOOK).await;
+    loop {
+        let counts = process.status()?;
+        let rest = Rest {
+            rss_mb: process.resident_mb().0,
+            seconds: start.elapsed().as_secs_f64(),
+            remembered_mb: counts.remembered_bytes as f64 / MIB,
+            stored_mb: counts.stored_bytes as f64 / MIB,
+        };
+        let limit = idle_limit_mb(idle_rss_mb, rest.remembered_mb, rest.stored_mb);
+        let is_idle = counts.held_bytes == 0 && counts.queued_bytes == 0 && rest.rss_mb <= limit;
+        if is_idle || start.elapsed() > IDLE_LIMIT {
+            return Ok(rest);
         }
-    };
-    let rss = match timeout(IDLE_LIMIT, settled).await {
-        Ok(rss) => rss?,
-        Err(_late) => process.resident_mb().0,
-    };
-    Ok((rss, start.elapsed().as_secs_f64()))
+        sleep(LOOK).await;
+    }
 }
 
 fn first_bytes(bytes: &[u8; 32]) -> [u8; 8] {

@@ -14,18 +14,14 @@ const LEAST_GOODPUT: f64 = 0.8;
 /// The longest a control message may wait, in milliseconds.
 const CONTROL_LIMIT_MS: f64 = 1_000.0;
 
-/// What a node takes to remember one message it has seen, in bytes, in a table that has just doubled. It must remember
-/// them until they expire (03 F-15).
-const REMEMBERED_BYTES: f64 = 114.0;
+/// Memory that an idle node may take beyond what it took before and what its tables count, in MiB: smaller caches, buffers
+/// of connections, the allocator's slack.
+const IDLE_SLACK_MB: f64 = 32.0;
 
-/// Messages it remembers at most.
-const MOST_REMEMBERED: u64 = 500_000;
-
-/// What an idle node may take, in MiB: as much as before, the messages it must remember, and as much as it may take
-/// beside its budget at any time.
-pub(crate) fn idle_limit_mb(idle_rss_mb: f64, remembered: u64) -> f64 {
-    let remembered = remembered.min(MOST_REMEMBERED) as f64 * REMEMBERED_BYTES / 1_048_576.0;
-    idle_rss_mb + remembered + BESIDE_BUDGET_MB
+/// What an idle node may take, in MiB: as much as before, the messages it must remember until they expire (03 F-15), those
+/// it stores for others, as it counts the bytes of both, and [`IDLE_SLACK_MB`].
+pub(crate) fn idle_limit_mb(idle_rss_mb: f64, remembered_mb: f64, stored_mb: f64) -> f64 {
+    idle_rss_mb + remembered_mb + stored_mb + IDLE_SLACK_MB
 }
 
 /// Figures of one run.
@@ -38,8 +34,10 @@ pub(crate) struct Report {
     pub(crate) peak_rss_mb: f64,
     pub(crate) idle_rss_after_mb: f64,
     pub(crate) idle_after_seconds: f64,
-    /// Messages the node has to remember in the end.
-    pub(crate) remembered: u64,
+    /// Memory of the messages that the node remembers in the end.
+    pub(crate) remembered_mb: f64,
+    /// Memory of the messages that it stores for others in the end.
+    pub(crate) stored_mb: f64,
     pub(crate) capacity_per_second: f64,
     pub(crate) offered_per_second: f64,
     pub(crate) refused_by_senders: u64,
@@ -82,7 +80,7 @@ impl Report {
 
     fn judge(&self) -> Vec<String> {
         let most = self.budget_mb as f64 + BESIDE_BUDGET_MB;
-        let idle = idle_limit_mb(self.idle_rss_mb, self.remembered);
+        let idle = idle_limit_mb(self.idle_rss_mb, self.remembered_mb, self.stored_mb);
         let criteria = [
             (
                 self.peak_rss_mb > 0.0 && self.peak_rss_mb <= most,
@@ -159,8 +157,11 @@ impl Report {
             (
                 "memory after",
                 format!(
-                    "{:.0} MiB, {:.1} s later",
-                    self.idle_rss_after_mb, self.idle_after_seconds
+                    "{:.0} MiB, {:.1} s later; {:.0} of it messages seen, {:.0} stored ones",
+                    self.idle_rss_after_mb,
+                    self.idle_after_seconds,
+                    self.remembered_mb,
+                    self.stored_mb
                 ),
             ),
             (
@@ -230,7 +231,9 @@ mod tests {
                 ..good()
             },
             Report {
-                idle_rss_after_mb: 75.0,
+                idle_rss_after_mb: 48.0,
+                remembered_mb: 2.0,
+                stored_mb: 3.0,
                 ..good()
             },
         ];
