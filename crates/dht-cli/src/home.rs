@@ -53,6 +53,14 @@ impl Home {
         Settings::read(&self.config_path(), self.flags.clone())
     }
 
+    /// The home as its own files and the environment set it.
+    pub(crate) fn without_flags(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            flags: toml::Table::new(),
+        }
+    }
+
     /// The settings that flags override.
     pub(crate) const fn flags(&self) -> &toml::Table {
         &self.flags

@@ -11,6 +11,7 @@ mod exit;
 mod home;
 mod inbox;
 mod init;
+mod known;
 mod lock;
 mod log;
 mod number;

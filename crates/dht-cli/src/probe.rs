@@ -14,9 +14,11 @@ use serde_json::{Value, json};
 use crate::{
     exit::{Failure, chain},
     home::DialingHome,
+    known,
     number::number,
     output::{print, printable},
-    progress::shown_as,
+    progress::{shown, shown_as},
+    session::WAITING,
 };
 
 /// `dht-node probe`
@@ -29,7 +31,8 @@ use crate::{
 pub(crate) struct Probe {
     #[command(flatten)]
     home: DialingHome,
-    /// Node to begin at, instead of the configured peers and seeds; may be given several times.
+    /// Node to begin at, instead of the configured peers, those that the node of the home knows, and the configured seeds; may be
+    /// given several times.
     #[arg(long, value_name = "KEY::ADDR")]
     seed: Vec<PeerAddress>,
     /// Most nodes to visit, 1 to 10000.
@@ -48,10 +51,18 @@ pub(crate) struct Probe {
 
 impl Probe {
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let mut config = self.home.home().config()?;
+        let home = self.home.home();
+        let mut config = home.config()?;
         let mut seeds = self.seed.clone();
         if seeds.is_empty() {
             seeds.append(&mut config.peers);
+            match shown(WAITING, known::nodes(&home, config.network)).await {
+                Ok(mut known) => seeds.append(&mut known),
+                // The seeds may do.
+                Err(failure) => {
+                    tracing::warn!(%failure, "the peers that the home knows are left out")
+                }
+            }
             seeds.append(&mut config.seeds);
         }
         config.listen.clear();
@@ -87,7 +98,7 @@ impl Probe {
     async fn probe(&self, node: &Node, seeds: &[PeerAddress]) -> Result<ProbeReport, Failure> {
         if seeds.is_empty() {
             return Err(Failure::config(
-                "no node to begin at; name one with --seed KEY::ADDR, or set seeds in the configuration"
+                "no node to begin at: the home knows none; name one with --seed KEY::ADDR, or set seeds in the configuration"
                     .to_owned(),
             ));
         }

@@ -25,7 +25,7 @@ const NODE_PATIENCE: Duration = Duration::from_secs(60);
 /// Time for a node to appear that was started together with a command, and for one that listens to serve its API.
 const APPEARANCE: Duration = Duration::from_secs(2);
 /// What a command does before it has reached a node.
-const WAITING: &str = "waiting for the node of this home";
+pub(crate) const WAITING: &str = "waiting for the node of this home";
 /// Interval between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 

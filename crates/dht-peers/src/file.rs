@@ -33,9 +33,6 @@ use crate::{
     metrics,
 };
 
-/// The file, within a node's home.
-const FILE: &str = "peers.redb";
-
 /// Where a damaged file is put aside; it replaces the one before.
 const DAMAGED: &str = "peers.redb.damaged";
 
@@ -102,6 +99,9 @@ enum FileError {
 // === impl DirectoryFile ===
 
 impl DirectoryFile {
+    /// Name of the file within a node's home.
+    pub const NAME: &str = "peers.redb";
+
     /// Opens the file in `home` and enters its peers, bans and [anchors](Directory::anchors) in the directory. A damaged file
     /// is put aside with a warning. `None`, with a warning, if no file can be kept there: the node works as well, but
     /// forgets with its end.
@@ -219,7 +219,7 @@ impl DirectoryFile {
 
 /// Opens the file, or a new one in the place of one that is damaged.
 fn open_or_replace(home: &Path) -> Result<(Database, Stored), FileError> {
-    let path = home.join(FILE);
+    let path = home.join(DirectoryFile::NAME);
     match open(&path) {
         Err(error @ (FileError::Damaged(_) | FileError::Panicked)) => {
             let aside = home.join(DAMAGED);

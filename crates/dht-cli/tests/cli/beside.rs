@@ -440,6 +440,42 @@ async fn probe_visits_what_seeds_know() {
     );
 }
 
+/// The seed is named to the running node alone, as in `dht-node run --home a --seed KEY::ADDR ; dht-node probe --home a`.
+#[tokio::test]
+async fn probe_begins_at_proven_peers() {
+    let dir = TempDir::new().unwrap();
+    let (a, seed) = (dir.path().join("a"), other(2).await);
+    run_to(0, &a, &["init"]).await;
+    let (at, key) = (
+        seed.peer_address().to_string(),
+        seed.public_key().to_string(),
+    );
+    let run = ["run", "--listen", "/ip4/127.0.0.1/tcp/0", "--seed", &at];
+    let mut node = command(&a, &run).spawn().unwrap();
+    runs(&mut node).await;
+    run_to(0, &a, &["ping", &key]).await;
+    let found = async |reached: u64| {
+        let (json, _) = run_to(0, &a, &["probe", "--json"]).await;
+        let report = &json_lines(&json)[0];
+        assert_eq!(report["peers"][0]["public_key"], *key, "{json}");
+        assert_eq!(report["reached"], reached, "{json}");
+    };
+    // The node of the home as well, of which the seed tells.
+    found(2).await;
+    // Another network than that of the node.
+    let (_, error) = run_to(3, &a, &["probe", "--network", "esmeralda"]).await;
+    assert!(error.contains("no node to begin at"), "{error}");
+
+    stop(node).await;
+    let file = || std::fs::read(a.join("peers.redb")).unwrap();
+    let before = file();
+    found(1).await;
+    assert!(before == file(), "a probe changes nothing");
+    let (_, error) = run_to(3, &a, &["probe", "--network", "esmeralda"]).await;
+    assert!(error.contains("no node to begin at"), "{error}");
+    seed.shutdown().await;
+}
+
 /// Once holders store a message and no attempt follows, no receipt is waited for, also of a message that ended before.
 #[tokio::test]
 async fn stored_message_ends_the_wait() {

@@ -125,7 +125,7 @@ fn named_peers_prove_nothing_later() {
 #[test]
 fn damaged_file_is_put_aside() {
     let home = tempfile::tempdir().unwrap();
-    fs::write(home.path().join(FILE), vec![0x5a; 9_000]).unwrap();
+    fs::write(home.path().join(DirectoryFile::NAME), vec![0x5a; 9_000]).unwrap();
     let before = directory();
     let file = open(home.path(), &before);
     assert!(home.path().join(DAMAGED).exists());
@@ -133,7 +133,7 @@ fn damaged_file_is_put_aside() {
     file.save_blocking().unwrap();
     drop(file);
     // One page in the middle.
-    let path = home.path().join(FILE);
+    let path = home.path().join(DirectoryFile::NAME);
     let mut bytes = fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes
@@ -167,7 +167,9 @@ fn only_its_owner_reads_it() {
     use std::os::unix::fs::PermissionsExt as _;
     let home = tempfile::tempdir().unwrap();
     let _file = open(home.path(), &directory());
-    let mode = fs::metadata(home.path().join(FILE)).unwrap().permissions();
+    let mode = fs::metadata(home.path().join(DirectoryFile::NAME))
+        .unwrap()
+        .permissions();
     assert_eq!(mode.mode() & 0o777, 0o600);
 }
 
