@@ -56,7 +56,8 @@ fn main() -> ExitCode {
 fn play(flags: &Flags) -> anyhow::Result<bool> {
     if flags.list {
         for scenario in SCENARIOS {
-            println!("{:<12} {}", scenario.name, scenario.what);
+            let (name, least) = (scenario.name, scenario.least);
+            println!("{name:<12} {}; at least {least} nodes", scenario.what);
         }
         return Ok(true);
     }

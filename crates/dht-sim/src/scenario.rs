@@ -29,42 +29,49 @@ pub const SCENARIOS: [Scenario; 7] = [
         name: "messages",
         what: "every node knows three others; messages between random pairs, with loss, a cut and resets on the way",
         nodes: 60,
+        least: 2,
         play: |run| Box::pin(messages::play(run)),
     },
     Scenario {
         name: "converge",
         what: "every node knows one seed; pools fill, and every node finds every other by key",
         nodes: 60,
+        least: 2,
         play: |run| Box::pin(converge::play(run)),
     },
     Scenario {
         name: "churn",
         what: "every node is restarted once in ten minutes, while a message a second is sent between random nodes",
         nodes: 60,
+        least: 2,
         play: |run| Box::pin(churn::play(run)),
     },
     Scenario {
         name: "heal",
         what: "a third dies in silence and returns, a partition of ten minutes, an interface gone, the seed gone for good",
         nodes: 60,
+        least: 3,
         play: |run| Box::pin(heal::play(run)),
     },
     Scenario {
         name: "idle",
         what: "every node knows one seed; then nothing happens for an hour, which costs few bytes and dials",
         nodes: 60,
+        least: 2,
         play: |run| Box::pin(idle::play(run)),
     },
     Scenario {
         name: "dead",
         what: "half of the nodes that everybody heard of are gone; every node loses its connections once in half an hour",
         nodes: 60,
+        least: 20,
         play: |run| Box::pin(dead::play(run)),
     },
     Scenario {
         name: "eclipse",
         what: "64 ids made to be nearest to one node, in four networks",
         nodes: 40,
+        least: 5,
         play: |run| Box::pin(eclipse::play(run)),
     },
 ];
@@ -78,6 +85,8 @@ pub struct Scenario {
     pub what: &'static str,
     /// Number of nodes unless another is asked for.
     pub nodes: usize,
+    /// Least number of nodes with which its checks can hold.
+    pub least: usize,
     play: fn(&mut Run) -> BoxFuture<'_, anyhow::Result<()>>,
 }
 
@@ -162,8 +171,12 @@ impl Scenario {
     /// Plays the scenario on this thread, with a clock that stands still while anything is left to do.
     ///
     /// # Errors
-    /// If it could not be played. What the nodes did wrong is in the checks.
+    /// If it could not be played, as with fewer nodes than [`least`](Self::least). What the nodes did wrong is in the checks.
     pub fn run(&self, settings: Settings) -> anyhow::Result<Outcome> {
+        if let Some(nodes) = settings.nodes.filter(|nodes| *nodes < self.least) {
+            let (name, least) = (self.name, self.least);
+            anyhow::bail!("{name} is played with {least} nodes or more, not with {nodes}");
+        }
         let runtime = runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)

@@ -45,3 +45,14 @@ fn a_seed_determines_the_run() {
     assert!(other.held, "{other}");
     assert_ne!(first.digest, other.digest);
 }
+
+#[test]
+fn too_few_nodes_are_refused() {
+    let dead = SCENARIOS.iter().find(|scenario| scenario.name == "dead");
+    let settings = Settings {
+        nodes: Some(10),
+        ..Settings::default()
+    };
+    let refused = dead.unwrap().run(settings).unwrap_err().to_string();
+    assert_eq!(refused, "dead is played with 20 nodes or more, not with 10");
+}
