@@ -42,6 +42,9 @@ struct Flags {
     /// Also write the rows as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Fail if a row misses its target.
+    #[arg(long)]
+    check: bool,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -65,10 +68,14 @@ fn main() -> anyhow::Result<()> {
     peers::run(&mut report, effort)?;
     saf::run(&mut report, effort)?;
     api::run(&mut report, effort)?;
-    report.finish();
+    let missed = report.finish().join(", ");
     if let Some(path) = flags.json {
         let json = serde_json::to_vec_pretty(&report)?;
         std::fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    anyhow::ensure!(
+        !flags.check || missed.is_empty(),
+        "targets are missed: {missed}"
+    );
     Ok(())
 }

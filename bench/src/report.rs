@@ -108,14 +108,7 @@ impl Report {
         let show =
             |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |f| format!("{f:.2}"));
         let aim = target.map_or_else(|| "-".to_owned(), |target| target.to_string());
-        let line = format!(
-            "{name:<28} {value:>14.2} {unit:<14} {:>14} {:>7} {aim:>10}  {}",
-            show(floor),
-            show(ratio),
-            work
-        );
-        println!("{line}");
-        self.rows.push(Figure {
+        let figure = Figure {
             name: name.to_owned(),
             unit,
             work,
@@ -123,10 +116,59 @@ impl Report {
             floor,
             ratio,
             target,
-        });
+        };
+        let missed = if figure.misses() { "; MISSED" } else { "" };
+        let line = format!(
+            "{name:<28} {value:>14.2} {unit:<14} {:>14} {:>7} {aim:>10}  {work}{missed}",
+            show(floor),
+            show(ratio),
+        );
+        println!("{line}");
+        self.rows.push(figure);
     }
 
-    pub(crate) fn finish(&self) {
-        println!("{} rows, each the median of its samples", self.rows.len());
+    /// Prints how many rows there are; answers the names of those that miss their targets.
+    pub(crate) fn finish(&self) -> Vec<&str> {
+        let missed = self.rows.iter().filter(|row| row.misses());
+        let missed: Vec<_> = missed.map(|row| row.name.as_str()).collect();
+        println!(
+            "{} rows, each the median of its samples; {} miss their targets",
+            self.rows.len(),
+            missed.len()
+        );
+        missed
+    }
+}
+
+impl Figure {
+    /// Rates are to be at least their target, times and sizes at most.
+    fn misses(&self) -> bool {
+        self.target.is_some_and(|target| {
+            if self.unit.ends_with("/s") {
+                self.value < target
+            } else {
+                self.value > target
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_missed_on_one_side() {
+        let mut report = Report::new(String::new(), "none");
+        for (name, unit, value) in [
+            ("slow", "msg/s", 9.0),
+            ("fast", "msg/s", 10.0),
+            ("long", "us", 11.0),
+            ("short", "us", 10.0),
+        ] {
+            report.row(Row::new(name, unit, "work").target(10.0), || value);
+        }
+        report.row(Row::new("free", "us", "work"), || 99.0);
+        assert_eq!(report.finish(), ["slow", "long"]);
     }
 }

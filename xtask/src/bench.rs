@@ -16,6 +16,7 @@ use crate::repo;
     after_help = "Examples:\n  cargo xtask bench                          everything\n  \
                         cargo xtask bench --quick                  a smoke run: few samples\n  \
                         cargo xtask bench --filter envelope.       only rows whose name starts so\n  \
+                        cargo xtask bench --check                  fail if a row misses its target\n  \
                         cargo xtask bench --json bench.json        and the rows as JSON"
 )]
 pub(crate) struct Bench {
@@ -28,6 +29,9 @@ pub(crate) struct Bench {
     /// Also write the rows to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Fail if a row misses its target
+    #[arg(long)]
+    check: bool,
 }
 
 impl Bench {
@@ -36,6 +40,7 @@ impl Bench {
             quick: true,
             filter: None,
             json: None,
+            check: false,
         }
     }
 
@@ -43,6 +48,9 @@ impl Bench {
         let mut command = repo::cargo(["run", "--release", "--package", "dht-bench", "--"]);
         if self.quick {
             command.arg("--quick");
+        }
+        if self.check {
+            command.arg("--check");
         }
         if let Some(prefix) = self.filter {
             command.arg("--filter").arg(prefix);

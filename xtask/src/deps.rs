@@ -70,10 +70,16 @@ impl Deps {
     }
 }
 
+/// Every feature of `dht-node`.
+const ALL: &str = "tcp,memory,saf,overlay,spool,dns-seeds,tor,socks";
+
 /// A crate must not compile another one with these features alone, at any depth.
-const ABSENT: [(&str, &str, &str); 2] = [
+const ABSENT: [(&str, &str, &str); 5] = [
     ("dht-node", "tcp,memory,saf", "redb"),
-    ("dht-node", "tcp,memory,saf,spool", "clap"),
+    ("dht-node", ALL, "clap"),
+    ("dht-node", ALL, "axum"),
+    ("dht-node", ALL, "hyper"),
+    ("dht-node", ALL, "utoipa"),
 ];
 
 fn absent(package: &str, features: &str, without: &str) -> Result<()> {
@@ -303,6 +309,9 @@ text
     #[test]
     fn present_crates_are_found() {
         absent("dht-node", "tcp,spool", "redb").unwrap_err();
+        for heavy in ["axum", "hyper", "utoipa"] {
+            absent("dht-api", "server", heavy).unwrap_err();
+        }
     }
 
     #[test]
