@@ -9,11 +9,14 @@
 //! | `dht_saf_answers_total{outcome}` | counter | responses of other nodes: `taken`, or why not |
 //! | `dht_saf_received_total{outcome}` | counter | messages in responses of other nodes: `new`, `known`, or what was wrong |
 //! | `dht_saf_failures_total{reason}` | counter | accesses of the store or the ledger that failed |
+//! | `dht_saf_damaged_files_total` | counter | damaged ledgers set aside |
 
 use dht_mailbox::StoreError;
 use metrics::{Unit, counter, describe_counter};
 
 const FAILURES: &str = "dht_saf_failures_total";
+#[cfg(feature = "redb")]
+const DAMAGED_FILES: &str = "dht_saf_damaged_files_total";
 const CONSIDERED: &str = "dht_saf_considered_total";
 const REQUESTS: &str = "dht_saf_requests_total";
 const SERVED: &str = "dht_saf_served_total";
@@ -38,6 +41,13 @@ pub fn describe_metrics() {
         "messages in responses of other nodes by outcome"
     );
     describe_counter!(FAILURES, Unit::Count, "failed file accesses by reason");
+    #[cfg(feature = "redb")]
+    describe_counter!(DAMAGED_FILES, Unit::Count, "damaged ledgers set aside");
+}
+
+#[cfg(feature = "redb")]
+pub(crate) fn damaged_file() {
+    counter!(DAMAGED_FILES).increment(1);
 }
 
 pub(crate) fn considered(decision: &'static str) {

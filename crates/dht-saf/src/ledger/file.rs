@@ -15,6 +15,7 @@ use redb::{
 };
 
 use super::state::{Changes, State};
+use crate::metrics;
 
 /// Dedup hash to the last second in which it is remembered.
 const RECEIVED: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("received");
@@ -55,6 +56,7 @@ impl LedgerFile {
             && is_damage(&error)
         {
             let aside = set_aside(path)?;
+            metrics::damaged_file();
             tracing::warn!(
                 %error,
                 file = %path.display(),
@@ -134,12 +136,19 @@ fn is_damage(error: &redb::Error) -> bool {
     }
 }
 
-/// Renames a damaged file; the last of [`MAX_ASIDE`] is replaced.
+/// Renames a damaged file, also for after a power failure; the last of [`MAX_ASIDE`] is replaced.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let aside = |number: u32| path.with_extension(format!("redb.damaged-{number}"));
     let free = (1..MAX_ASIDE).find(|number| !aside(*number).exists());
     let aside = aside(free.unwrap_or(MAX_ASIDE));
     fs::rename(path, &aside)?;
+    // Windows opens no folder as a file, and writes its entries through.
+    if let Some(folder) = path
+        .parent()
+        .filter(|it| cfg!(unix) && !it.as_os_str().is_empty())
+    {
+        fs::File::open(folder)?.sync_all()?;
+    }
     Ok(aside)
 }
 
