@@ -329,18 +329,20 @@ impl Stage {
         Peer::connect_on(network, self.seed(), claimed, to, on_message).await
     }
 
-    /// A hostile peer with this key, connected from this address. The streams of a protocol that it offers go to `service`.
+    /// A hostile peer with this key that claims these addresses, connected from this one. The streams of a protocol that it offers go
+    /// to `service`.
     ///
     /// # Errors
     /// [`PeerError`].
     pub(super) async fn hostile_as(
         &mut self,
         secret: SecretKey,
+        addresses: Vec<Address>,
         from: Ipv4Addr,
         service: Option<(Bytes, mpsc::Sender<InboundStream>)>,
     ) -> Result<Peer, PeerError> {
         let network = (Network::Esmeralda, Loopback::new(from));
-        let identity = claiming(secret, vec![Address::tcp(from.into(), 18_189)], 0);
+        let identity = claiming(secret, addresses, 0);
         Peer::connect_as(network, identity, service, self.target(), drop).await
     }
 
@@ -389,6 +391,11 @@ impl Stage {
 pub(super) fn claiming(secret: SecretKey, addresses: Vec<Address>, ahead: i64) -> NodeIdentity {
     let now = ShiftedClock(ahead).now();
     NodeIdentity::new(secret, Features::NODE, addresses, now, &mut OsEntropy.rng())
+}
+
+/// The address at which a node with this IP address listens.
+pub(super) fn listening_at(ip: Ipv4Addr) -> Vec<Address> {
+    vec![Address::tcp(ip.into(), 18_189)]
 }
 
 /// Sends frames as fast as the node takes them; the number that was sent before the node hung up.

@@ -1,6 +1,6 @@
 //! Attacks that make a node dial.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use dht_core::Address;
 use dht_transport::BoxFuture;
@@ -10,6 +10,7 @@ use super::super::stage::{Scenario, Stage, pump};
 use crate::{
     frames,
     loopback::{closed, ip},
+    target::{Status, secret},
 };
 
 /// Dials to one network that claims may cause in a scenario.
@@ -31,6 +32,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "port-scan-by-claims",
         "discoveries whose claims name the ports of one host, and private hosts",
         port_scan,
+    ),
+    Scenario::new(
+        "port-scan-by-proven-keys",
+        "peers that authenticate, claim the ports of one host, and hang up",
+        proven_port_scan,
     ),
     Scenario::new(
         "slow-dns",
@@ -83,20 +89,46 @@ fn port_scan(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
             );
         }
         discover(stage, claims).await?;
-        let dials = stage.status()?.dials;
-        let ports = |ip| {
-            dials
-                .ports
-                .get(&ip)
-                .map_or(0, std::collections::BTreeSet::len)
-        };
-        let (public, private) = (ports(ip(254, 0, 2)), ports([10, 0, 0, 1].into()));
-        stage.check(
-            format!("{public} of {MOST_DIALS} ports of one host dialled"),
-            (1..=MOST_DIALS).contains(&(public as u64)),
-        );
+        check_ports(stage, 2)?;
+        let private = ports(&stage.status()?, [10, 0, 0, 1].into());
         stage.check(format!("{private} private ports dialled"), private == 0);
         Ok(())
+    })
+}
+
+/// Ports of a host that the node dialled.
+fn ports(status: &Status, host: Ipv4Addr) -> usize {
+    let ports = status.dials.ports.get(&host);
+    ports.map_or(0, std::collections::BTreeSet::len)
+}
+
+/// Few ports of this host were dialled, and some: the claims are believed that far.
+fn check_ports(stage: &mut Stage, host: u8) -> anyhow::Result<()> {
+    let dialled = ports(&stage.status()?, ip(254, 0, host));
+    stage.check(
+        format!("{dialled} of {MOST_DIALS} ports of one host dialled"),
+        (1..=MOST_DIALS).contains(&(dialled as u64)),
+    );
+    Ok(())
+}
+
+fn proven_port_scan(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let count = stage.scale(200, 60);
+        let (mut met, mut port) = (0, 1);
+        for number in 0..count {
+            let claimed = (port..port + 5).map(|port| closed(3, port)).collect();
+            port += 5;
+            let key = secret(stage.seed());
+            // Networks of their own, so that each is wanted in the pools.
+            let from = ip(20 + u8::try_from(number % 100)?, 1, 1);
+            let peer = stage.hostile_as(key, claimed, from, None).await;
+            met += usize::from(peer.is_ok());
+        }
+        stage.check(format!("{met}/{count} authenticated"), met > count / 2);
+        sleep(REST * 3).await;
+        stage.newcomers_are_served(2).await?;
+        check_ports(stage, 3)
     })
 }
 

@@ -6,7 +6,7 @@ use dht_core::SecretKey;
 use dht_transport::BoxFuture;
 use tokio::time::sleep;
 
-use super::super::stage::{Scenario, Stage};
+use super::super::stage::{Scenario, Stage, listening_at};
 use crate::{loopback::ip, target::secret};
 
 /// Ids around the node.
@@ -85,7 +85,12 @@ fn around(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
         for (at, (_, key)) in keys.into_iter().take(GROUND).enumerate() {
             let [network, host] = [at % NETWORKS, at / NETWORKS].map(u8::try_from);
             let from = ip(66 + network?, host?, 1);
-            peers.extend(stage.hostile_as(key, from, None).await.ok());
+            peers.extend(
+                stage
+                    .hostile_as(key, listening_at(from), from, None)
+                    .await
+                    .ok(),
+            );
         }
         sleep(Duration::from_secs(stage.scale(REST, QUICK_REST) as u64)).await;
         let held = peers.iter().filter(|peer| peer.is_connected()).count();

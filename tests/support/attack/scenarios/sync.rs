@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use super::{
-    super::stage::{Scenario, Stage, claiming},
+    super::stage::{Scenario, Stage, claiming, listening_at},
     eclipse::{honest_around, keeps_honest_peers},
 };
 use crate::{load::Peer, loopback::ip, target::secret};
@@ -177,7 +177,10 @@ impl Source {
         });
         let key = secret(stage.seed());
         let service = Some((PEER_SYNC_PROTOCOL, streams));
-        let peer = stage.hostile_as(key, ip(network, 1, 1), service).await?;
+        let from = ip(network, 1, 1);
+        let peer = stage
+            .hostile_as(key, listening_at(from), from, service)
+            .await?;
         Ok(Self {
             _peer: peer,
             asked,
