@@ -7,7 +7,7 @@ use dht_node::{
     Delivery, MemoryHome, Message, Node, SendOptions, SendState, SpoolError, StateKind,
     SubmitError, SystemClock,
 };
-use dht_spool::{EntryFilter, NewEntry, Transition};
+use dht_spool::{EntryContent, EntryFilter, NewEntry, Transition};
 use futures::{
     StreamExt as _,
     future::{join_all, ready},
@@ -188,6 +188,9 @@ async fn entry_read_late_finds_its_recipient() {
     let outbox = alice.outbox().unwrap();
     let first = post(&alice, &to, text.clone(), direct_only()).await.id();
     let content = outbox.content(first).unwrap().unwrap();
+    let EntryContent::Frame(frame) = content else {
+        panic!("{content:?}");
+    };
     assert!(alice.withdraw(first).await);
     connect(&alice, &bob).await;
     let now = SystemClock.now();
@@ -195,10 +198,10 @@ async fn entry_read_late_finds_its_recipient() {
         key: None,
         recipient: to,
         message_type: text.message_type,
-        payload: content.payload,
+        payload: text.payload.clone(),
         options: dht_spool::EntryOptions::default(),
         created_at: now,
-        frame: content.frame,
+        frame: Some(frame),
     });
     let retry = Transition::Retry {
         at: now.saturating_add(15 * 60),
@@ -278,6 +281,9 @@ async fn entry_past_its_expiry_is_ended() {
     let mut first = post(&alice, &to, late.clone(), direct_only()).await;
     within(first.first_attempt()).await.unwrap_err();
     let content = outbox.content(first.id()).unwrap().unwrap();
+    let EntryContent::Frame(frame) = content else {
+        panic!("{content:?}");
+    };
     assert!(alice.withdraw(first.id()).await);
     within(first.wait(StateKind::Failed)).await.unwrap();
     connect(&alice, &bob).await;
@@ -285,13 +291,13 @@ async fn entry_past_its_expiry_is_ended() {
         key: None,
         recipient: to,
         message_type: late.message_type,
-        payload: content.payload,
+        payload: late.payload.clone(),
         options: dht_spool::EntryOptions {
             ttl_seconds: 60,
             ..dht_spool::EntryOptions::default()
         },
         created_at: UnixSeconds(SystemClock.now().0 - 100),
-        frame: content.frame,
+        frame: Some(frame),
     });
     let id = within(put).await.unwrap().id();
     let mut delivery = within(alice.delivery(id)).await.unwrap().unwrap();

@@ -144,7 +144,7 @@ impl Outbox {
         })
     }
 
-    /// Keeps the sealed frame with the entry, so that every attempt sends the same message.
+    /// Keeps the sealed frame in place of the payload, so that every attempt sends the same message.
     ///
     /// # Errors
     /// The ticket's: [`SpoolError::UnknownId`], [`SpoolError::Ended`], [`SpoolError::Full`], [`SpoolError::RecipientFull`],

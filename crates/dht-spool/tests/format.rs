@@ -7,8 +7,8 @@ use std::{fs, path::PathBuf};
 use bytes::Bytes;
 use dht_core::{DedupHash, Deliverer, NodeId, UnixSeconds, test_util::public_key};
 use dht_spool::{
-    Arrival, DEFAULT_CONSUMER, EntryFilter, EntryOptions, Inbox, InboxConfig, Inserted, Limit,
-    NewEntry, NewRow, Outbox, OutboxConfig, Put, SendState, Start, Transition,
+    Arrival, DEFAULT_CONSUMER, EntryContent, EntryFilter, EntryOptions, Inbox, InboxConfig,
+    Inserted, Limit, NewEntry, NewRow, Outbox, OutboxConfig, Put, SendState, Start, Transition,
 };
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
@@ -151,8 +151,7 @@ fn an_outbox_of_format_1_opens() {
     assert_eq!(due.len(), 2);
     for due in due {
         let expected = entry(u8::try_from(due.entry.id).unwrap());
-        assert_eq!(due.content.payload, expected.payload);
-        assert_eq!(due.content.frame, expected.frame);
+        assert_eq!(due.content, EntryContent::of(&expected));
         assert_eq!(due.entry.options, expected.options);
         assert_eq!(due.entry.key, expected.key);
         assert_eq!(due.entry.recipient, expected.recipient);

@@ -3,13 +3,11 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use dht_core::{
-    Clock as _, DedupHash, DeliveryError, Features, Message, NodeId, PublicKey, SendRequest,
-    Strategy, UnixSeconds,
+    Clock as _, DedupHash, DeliveryError, Features, NodeId, PublicKey, SendRequest, Strategy,
+    UnixSeconds,
 };
 use dht_outbound::{Outbound, SearchCause, SelectConfig, SendError};
 use dht_peers::{ConnectedPeers, Directory, FeatureRule, NetGroup, PeerFilter};
-use dht_spool::EntryId;
-use dht_stack::off_thread;
 use dht_transport::Transport;
 use tokio::time::{Instant, sleep};
 
@@ -20,10 +18,7 @@ use super::{
 };
 #[cfg(feature = "saf")]
 use crate::saf::receipt::ReceiptAskers;
-use crate::{
-    adapters::ToApplication, discovery::Discoveries, received::Received,
-    shared::Shared as NodeShared,
-};
+use crate::{adapters::ToApplication, discovery::Discoveries, shared::Shared as NodeShared};
 
 /// Time a connection must be old for a stock peer to have taken its streams.
 const YOUNG: Duration = Duration::from_millis(500);
@@ -73,22 +68,10 @@ impl Actions {
     }
 
     /// Hands a message of this node to itself to the application.
-    pub(super) async fn deliver_locally(self, id: EntryId, hash: DedupHash) -> Event {
-        let spool = self.shared.spool.clone();
-        let me = *self.parts.node.identity.public_key();
-        let blocks = spool.blocks();
-        let read = move || Some((spool.get(id).ok()??, spool.content(id).ok()??));
-        let read = off_thread(blocks, read).await.flatten();
-        let Some((entry, content)) = read else {
+    pub(super) async fn deliver_locally(self, sealed: SealedFrame) -> Event {
+        let hash = sealed.hash;
+        let Some(received) = sealed.open(&self.parts.node) else {
             return Event::Local(false);
-        };
-        let received = Received {
-            sender: Some(me),
-            via: me.node_id(),
-            message: Message {
-                message_type: entry.message_type,
-                payload: content.payload,
-            },
         };
         Event::Local(self.parts.application.deliver_own(received, hash).await)
     }

@@ -488,7 +488,7 @@ impl Driver {
                 self.spawn(searching.map(|()| Done::Nothing));
             }
             (Action::DeliverLocally, Some(sealed)) => {
-                begin(actions.deliver_locally(id, sealed.hash).boxed());
+                begin(actions.deliver_locally(sealed).boxed());
             }
             (Action::SendDirect(wait), Some(sealed)) => {
                 begin(actions.send_direct(to, sealed, wait).boxed());

@@ -9,7 +9,7 @@ use dht_core::{
 use dht_dedup::DedupMeta;
 use rand_core::Rng as _;
 
-use crate::shared::Shared;
+use crate::{received::Received, shared::Shared};
 
 /// The frame of a message and what the node knows of it.
 #[derive(Clone, Debug)]
@@ -56,6 +56,14 @@ impl SealedFrame {
             meta: DedupMeta::of(&sealed.header),
             tag,
         })
+    }
+
+    /// Opens a message of this node to itself; `None` if it is for another.
+    pub(super) fn open(self, node: &Shared) -> Option<Received> {
+        let sealed = RawEnvelope::parse(self.frame).ok()?.into_sealed().ok()?;
+        let opened = sealed.verify().ok()?.open(&node.identity).ok()?;
+        let me = node.identity.public_key().node_id();
+        Received::from_parts(opened.parts()?, opened.origin().copied(), me)
     }
 
     /// A frame that was sealed in an earlier life of the node.

@@ -1,6 +1,6 @@
 //! What the spool has of a message that is to be sent.
 
-use dht_spool::{EntryId, Outbox, SpoolError};
+use dht_spool::{EntryContent, EntryId, Outbox, SpoolError};
 
 use super::{delivery::Progress, sealed::SealedFrame};
 
@@ -17,8 +17,9 @@ pub(super) enum Stored {
 impl Stored {
     /// Blocks.
     pub(super) fn read(spool: &Outbox, id: EntryId) -> Result<Self, SpoolError> {
-        let frame = spool.content(id)?.and_then(|content| content.frame);
-        if let Some(sealed) = frame.and_then(SealedFrame::read) {
+        if let Some(EntryContent::Frame(frame)) = spool.content(id)?
+            && let Some(sealed) = SealedFrame::read(frame)
+        {
             return Ok(Self::Frame(sealed));
         }
         let entry = spool.get(id)?.ok_or(SpoolError::UnknownId)?;

@@ -116,13 +116,13 @@ pub struct Entry {
     pub ended_at: Option<UnixSeconds>,
 }
 
-/// The bytes of an entry; they leave when the entry ends.
+/// The bytes of an entry; they leave when the entry ends. Only the frame is kept once there is one.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct EntryContent {
-    /// Bytes of the application.
-    pub payload: Bytes,
+pub enum EntryContent {
+    /// Bytes of the application, of which no frame is sealed yet.
+    Payload(Bytes),
     /// The sealed frame: sent again unchanged, so that every attempt is the same message.
-    pub frame: Option<Bytes>,
+    Frame(Bytes),
 }
 
 /// An entry to be tried.
@@ -130,7 +130,7 @@ pub struct EntryContent {
 pub struct Due {
     /// Entry that is due.
     pub entry: Entry,
-    /// Payload and sealed frame to send.
+    /// What to send.
     pub content: EntryContent,
 }
 
@@ -200,6 +200,17 @@ impl Entry {
             next_attempt: Some(message.created_at),
             last_error: None,
             ended_at: None,
+        }
+    }
+}
+
+impl EntryContent {
+    /// What is kept of a message.
+    #[must_use]
+    pub fn of(message: &NewEntry) -> Self {
+        match &message.frame {
+            Some(frame) => Self::Frame(frame.clone()),
+            None => Self::Payload(message.payload.clone()),
         }
     }
 }

@@ -61,8 +61,7 @@ impl State for OutboxState {
         match change {
             Change::Insert(id, new, _) => {
                 let entry = Entry::new(id, &new);
-                let (payload, frame) = (new.payload, new.frame);
-                memory.insert(id, (entry, Some(EntryContent { payload, frame })));
+                memory.insert(id, (entry, Some(EntryContent::of(&new))));
             }
             Change::Progress(id, progress, _) => {
                 if let Some((entry, _)) = memory.get_mut(&id) {
@@ -79,7 +78,7 @@ impl State for OutboxState {
             }
             Change::Frame(id, frame) => {
                 if let Some((_, Some(content))) = memory.get_mut(&id) {
-                    content.frame = Some(frame);
+                    *content = EntryContent::Frame(frame);
                 }
             }
             Change::RemoveContent(id) => {

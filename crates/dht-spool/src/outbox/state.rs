@@ -208,7 +208,7 @@ impl OutboxState {
         Ok(after.kind)
     }
 
-    /// Keeps the sealed frame with the entry.
+    /// Keeps the sealed frame in place of the payload.
     pub(super) fn set_frame(
         &mut self,
         id: EntryId,

@@ -6,12 +6,16 @@
 //! | `entries` | id | recipient, type, created-at, time to live, direct only, replicas, payload length, CRC-32 of the payload, digest, idempotency key |
 //! | `progress` | id | state (0 queued, 1 sent, 2 stored, 3 failed, 4 expired, 5 received), holders, attempts, next attempt, ended-at, frame length |
 //! | `texts` | id | what went wrong last |
-//! | `payloads` | id | payload, until the entry ends |
+//! | `payloads` | id | payload, until it is sealed or the entry ends |
 //! | `frames` | id | CRC-32 of the frame, sealed frame, until the entry ends |
+//!
+//! The first files of this format keep the payload beside the frame.
 
 use bytes::Bytes;
 use dht_core::{PublicKey, UnixSeconds};
-use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction,
+};
 
 use super::{
     entry::{Entry, EntryContent, EntryId, EntryOptions, StateKind},
@@ -101,9 +105,13 @@ impl Tables for OutboxState {
                         entry.key.as_deref(),
                     );
                     entries.insert(id, head)?;
-                    payloads.insert(id, entry.payload.as_ref())?;
-                    if let Some(frame) = &entry.frame {
-                        frames.insert(id, (crc32fast::hash(frame), frame.as_ref()))?;
+                    match EntryContent::of(&entry) {
+                        EntryContent::Payload(payload) => {
+                            payloads.insert(id, payload.as_ref())?;
+                        }
+                        EntryContent::Frame(frame) => {
+                            frames.insert(id, (crc32fast::hash(&frame), frame.as_ref()))?;
+                        }
                     }
                 }
                 Change::Progress(id, steps, frame_bytes) => {
@@ -113,6 +121,7 @@ impl Tables for OutboxState {
                     texts.insert(id, text.as_str())?;
                 }
                 Change::Frame(id, frame) => {
+                    payloads.remove(id)?;
                     frames.insert(id, (crc32fast::hash(&frame), frame.as_ref()))?;
                 }
                 Change::RemoveContent(id) => {
@@ -137,30 +146,41 @@ impl Tables for OutboxState {
         let mut entries = into.open_table(ENTRIES)?;
         let mut progress = into.open_table(PROGRESS)?;
         let mut payloads = into.open_table(PAYLOADS)?;
+        let mut frames = into.open_table(FRAMES)?;
         let mut count = 0;
         let _ = contain(|| {
             let steps = damaged.open_table(PROGRESS)?;
-            let contents = damaged.open_table(PAYLOADS)?;
+            let sealed = contain(|| Ok(damaged.open_table(FRAMES)?)).ok();
+            let unsealed = contain(|| Ok(damaged.open_table(PAYLOADS)?)).ok();
             for entry in damaged.open_table(ENTRIES)?.iter()? {
                 let (id, head) = entry?;
                 let id = id.value();
-                // The frame is left behind: a new one is sealed.
                 let kept = contain(|| {
                     let steps = steps.get(id)?.ok_or(SpoolError::Damaged)?;
                     let (steps, _) = decode(steps.value())?;
-                    let payload = contents.get(id)?;
-                    let payload = payload.map(|payload| intact(&head.value(), payload.value()));
-                    match payload.transpose()? {
-                        None if steps.ended_at.is_none() => Err(SpoolError::Damaged),
-                        payload => Ok((steps, payload)),
-                    }
+                    let content = match steps.ended_at {
+                        Some(_) => None,
+                        None => {
+                            let (sealed, unsealed) = (sealed.as_ref(), unsealed.as_ref());
+                            Some(salvaged(id, &head.value(), sealed, unsealed)?)
+                        }
+                    };
+                    Ok((steps, content))
                 });
-                if let Ok((steps, payload)) = kept {
+                if let Ok((steps, content)) = kept {
                     entries.insert(id, head.value())?;
-                    progress.insert(id, encode(&steps, 0))?;
-                    if let Some(payload) = payload {
-                        payloads.insert(id, payload.as_ref())?;
+                    let mut frame_bytes = 0;
+                    match content {
+                        Some(EntryContent::Frame(frame)) => {
+                            frame_bytes = frame.len() as u64;
+                            frames.insert(id, (crc32fast::hash(&frame), frame.as_ref()))?;
+                        }
+                        Some(EntryContent::Payload(payload)) => {
+                            payloads.insert(id, payload.as_ref())?;
+                        }
+                        None => {}
                     }
+                    progress.insert(id, encode(&steps, frame_bytes))?;
                     count += 1;
                 }
             }
@@ -204,18 +224,44 @@ impl OutboxRows for ReadTransaction {
         let Some(head) = self.open_table(ENTRIES)?.get(id)? else {
             return Ok(None);
         };
-        let Some(payload) = self.open_table(PAYLOADS)?.get(id)? else {
-            return Ok(None);
-        };
         let frame = self.open_table(FRAMES)?.get(id)?;
-        let frame = frame.and_then(|frame| {
-            // A damaged frame is sealed anew.
-            let (crc, frame) = frame.value();
-            check(frame, frame.len() as u64, crc).ok()
-        });
-        let payload = intact(&head.value(), payload.value());
-        Ok(Some(payload.map(|payload| EntryContent { payload, frame })))
+        let is_sealed = frame.is_some();
+        if let Some(frame) = frame.and_then(intact_frame) {
+            return Ok(Some(Ok(EntryContent::Frame(frame))));
+        }
+        Ok(match self.open_table(PAYLOADS)?.get(id)? {
+            Some(payload) => {
+                let payload = intact(&head.value(), payload.value());
+                Some(payload.map(EntryContent::Payload))
+            }
+            None => is_sealed.then_some(Err(SpoolError::Damaged)),
+        })
     }
+}
+
+/// What can be read of a message in a damaged file: the frame, or else the payload.
+fn salvaged(
+    id: EntryId,
+    head: &<Head as redb::Value>::SelfType<'_>,
+    sealed: Option<&ReadOnlyTable<EntryId, (u32, &'static [u8])>>,
+    unsealed: Option<&ReadOnlyTable<EntryId, &'static [u8]>>,
+) -> Result<EntryContent, SpoolError> {
+    let frame = contain(|| match sealed {
+        Some(sealed) => Ok(sealed.get(id)?.and_then(intact_frame)),
+        None => Ok(None),
+    });
+    if let Ok(Some(frame)) = frame {
+        return Ok(EntryContent::Frame(frame));
+    }
+    let payload = unsealed.ok_or(SpoolError::Damaged)?.get(id)?;
+    let payload = payload.ok_or(SpoolError::Damaged)?;
+    Ok(EntryContent::Payload(intact(head, payload.value())?))
+}
+
+/// Copies the frame if it is what was sealed.
+fn intact_frame(frame: AccessGuard<'_, (u32, &'static [u8])>) -> Option<Bytes> {
+    let (crc, frame) = frame.value();
+    check(frame, frame.len() as u64, crc).ok()
 }
 
 /// Copies the payload if it is what was put.

@@ -79,7 +79,7 @@ fn an_entry_is_read_as_put() {
         ended_at: None,
     };
     assert_eq!(due[0].entry, expected);
-    assert_eq!(due[0].content.payload, "message 1");
+    assert_eq!(due[0].content, EntryContent::Payload("message 1".into()));
     assert_eq!(outbox.get(id).unwrap(), Some(expected.clone()));
     assert_eq!(outbox.get_by_key("order-1").unwrap(), Some(expected));
     assert_eq!(outbox.get(9).unwrap(), None);
@@ -202,7 +202,7 @@ fn a_frame_is_sent_unchanged() {
     let outbox = on(&disk, OutboxConfig::default());
     assert_eq!(outbox.stats().bytes, 59);
     let due = outbox.due(NOW, ALL).unwrap();
-    assert_eq!(due[0].content.frame, Some(frame.clone()));
+    assert_eq!(due[0].content, EntryContent::Frame(frame.clone()));
     outbox.update(id, Transition::Received, NOW).wait().unwrap();
     assert_eq!(outbox.stats().bytes, 0);
     let ended = outbox.set_frame(id, frame).wait();
@@ -452,16 +452,15 @@ fn a_failing_disk_loses_no_put() {
 fn a_damaged_outbox_keeps_readable_entries() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("outbox.redb");
+    let message = |number: u64| NewEntry {
+        payload: Bytes::from(vec![1; 2000]),
+        frame: number.is_multiple_of(2).then(|| Bytes::from(vec![2; 2000])),
+        ..named(number, &number.to_string())
+    };
     {
         let outbox = Outbox::open(&path, OutboxConfig::default(), NOW).unwrap();
         for number in 1..=60 {
-            put(
-                &outbox,
-                NewEntry {
-                    payload: Bytes::from(vec![1; 2000]),
-                    ..named(number, &number.to_string())
-                },
-            );
+            put(&outbox, message(number));
         }
     }
     let whole = std::fs::read(&path).unwrap();
@@ -475,7 +474,12 @@ fn a_damaged_outbox_keeps_readable_entries() {
         let path = home.path().join(format!("{page}.redb"));
         std::fs::write(&path, &bytes).unwrap();
         let outbox = Outbox::open(&path, OutboxConfig::default(), NOW).unwrap();
-        let entries = due(&outbox, NOW).len();
+        let entries = outbox.due(NOW, ALL).unwrap();
+        for Due { entry, content } in &entries {
+            let number = entry.key.as_ref().unwrap().parse().unwrap();
+            assert_eq!(*content, EntryContent::of(&message(number)));
+        }
+        let entries = entries.len();
         if outbox.stats().damaged_files > 0 {
             damaged += 1;
             kept += entries;
