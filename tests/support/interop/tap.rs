@@ -163,22 +163,44 @@ impl Tap {
         &mut self,
         answer: impl FnOnce(&RpcRequest) -> anyhow::Result<Vec<u8>>,
     ) -> anyhow::Result<()> {
+        self.serve(async |stream| {
+            stream.write_all(ACCEPTED).await?;
+            stream.flush().await?;
+            let request = prost::Message::decode(&*read_frame(stream).await?)?;
+            stream.write_all(&answer(&request)?).await?;
+            stream.shutdown().await?;
+            let mut rest = Vec::new();
+            // It may reset the stream.
+            let _closed = stream.read_to_end(&mut rest).await;
+            Ok(())
+        })
+    }
+
+    /// Waits until a node wants to ask for peers, writes these bytes for an answer to the start of its session, and closes the stream,
+    /// which version 1 never does after a refusal.
+    ///
+    /// # Errors
+    /// That the node does not ask.
+    pub(super) fn answer_session(&mut self, answer: &[u8]) -> anyhow::Result<()> {
+        self.serve(async |stream| {
+            stream.write_all(answer).await?;
+            Ok(stream.shutdown().await?)
+        })
+    }
+
+    /// Serves a session that a node starts.
+    fn serve(
+        &mut self,
+        session: impl AsyncFnOnce(&mut Substream) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         self.runtime.block_on(async {
-            let telling = async {
+            let serving = async {
                 let opened = self.streams.recv().await;
                 let mut stream = opened.context("the transport has ended")?.stream;
                 let _session = read_frame(&mut stream).await?;
-                stream.write_all(ACCEPTED).await?;
-                stream.flush().await?;
-                let request = prost::Message::decode(&*read_frame(&mut stream).await?)?;
-                stream.write_all(&answer(&request)?).await?;
-                stream.shutdown().await?;
-                let mut rest = Vec::new();
-                // It may reset the stream.
-                let _closed = stream.read_to_end(&mut rest).await;
-                Ok(())
+                session(&mut stream).await
             };
-            timeout(LIMIT, telling)
+            timeout(LIMIT, serving)
                 .await
                 .context("it does not ask for peers")?
         })

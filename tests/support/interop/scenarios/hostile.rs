@@ -66,6 +66,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         play: peers::play,
     },
     Scenario {
+        name: "peer-sync-refused",
+        about: "a node that asks for peers gets no session, for each reason, or each status: it goes on; version 1 bans for a status, nobody else bans",
+        only_v1: false,
+        quick: false,
+        play: peers::refuse,
+    },
+    Scenario {
         name: "hostile-streams",
         about: "forged identities, unknown flags and frames that are too long: both hang up, and ours bans as its policy says",
         only_v1: false,

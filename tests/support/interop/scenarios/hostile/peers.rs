@@ -12,7 +12,7 @@ use prost::Message as _;
 
 use super::{
     super::super::{
-        control::{Command, Role},
+        control::{Command, Role, Setup},
         exchange::stranger,
         peer::{Peer, messages},
         tap::Tap,
@@ -114,17 +114,22 @@ const ANSWERS: [Answer; 9] = [
     }),
 ];
 
+/// A response to a request, with its length before it.
+fn respond(request: &RpcRequest, status: u32, flags: u32, payload: Vec<u8>) -> Vec<u8> {
+    let response = RpcResponse {
+        request_id: request.request_id,
+        status,
+        flags,
+        payload: payload.into(),
+    };
+    let bytes = response.encode_to_vec();
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    [&length.to_be_bytes(), &*bytes].concat()
+}
+
 impl Question<'_> {
     fn respond(&self, status: u32, flags: u32, payload: Vec<u8>) -> Vec<u8> {
-        let response = RpcResponse {
-            request_id: self.request.request_id,
-            status,
-            flags,
-            payload: payload.into(),
-        };
-        let bytes = response.encode_to_vec();
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        [&length.to_be_bytes(), &*bytes].concat()
+        respond(self.request, status, flags, payload)
     }
 
     fn tell(&self, key: &PublicKey, claim: &Claim) -> Vec<u8> {
@@ -179,12 +184,6 @@ fn give(node: &Peer, role: Role, (_, offence, learns, make): &Answer) -> anyhow:
             forged: &forged,
         })
     })?;
-    let knows = |known: &serde_json::Value, peer: &NodeIdentity| {
-        let key = peer.public_key().to_string();
-        known
-            .as_array()
-            .is_some_and(|known| known.contains(&key.as_str().into()))
-    };
     if *learns {
         node.wait_answer(Command::Peers, |known| knows(known, &good))?;
     }
@@ -197,17 +196,104 @@ fn give(node: &Peer, role: Role, (_, offence, learns, make): &Answer) -> anyhow:
         }
         check_ban(node, &key, *offence)?;
     }
+    goes_on(node)?;
+    let known = node.ask(Command::Peers)?;
+    ensure!(!knows(&known, &forged), "it knows a peer by a forged claim");
+    Ok(())
+}
+
+fn knows(known: &serde_json::Value, peer: &NodeIdentity) -> bool {
+    let key = peer.public_key().to_string();
+    known
+        .as_array()
+        .is_some_and(|known| known.contains(&key.as_str().into()))
+}
+
+/// Checks that a node takes a message of an honest peer.
+fn goes_on(node: &Peer) -> anyhow::Result<()> {
     let honest = Tap::start(stranger().secret_key().clone())?;
     honest.dial(node)?;
-    honest.send(
-        node,
-        frames::post(honest.identity().secret_key(), node.key(), "after")?,
-    )?;
+    let secret = honest.identity().secret_key();
+    honest.send(node, frames::post(secret, node.key(), "after")?)?;
     let key = honest.identity().public_key().to_string();
     node.wait("to take a message of another", |events| {
         messages(events).any(|message| message.from.as_ref() == Some(&key))
-    })?;
-    let known = node.ask(Command::Peers)?;
-    ensure!(!knows(&known, &forged), "it knows a peer by a forged claim");
+    })
+}
+
+/// What a server says that does not tell of peers.
+enum Refusal {
+    /// This answer to the start of a session.
+    Session(&'static [u8]),
+    /// This status of the call.
+    Status(u32),
+}
+
+const REFUSALS: [(&str, Refusal); 16] = [
+    (
+        "no session for an unknown reason",
+        Refusal::Session(b"\0\0\0\x02\x10\x01"),
+    ),
+    (
+        "no session of this version",
+        Refusal::Session(b"\0\0\0\x04\x10\x01\x18\x01"),
+    ),
+    (
+        "no session of the server left",
+        Refusal::Session(b"\0\0\0\x04\x10\x01\x18\x02"),
+    ),
+    (
+        "no session of the client left",
+        Refusal::Session(b"\0\0\0\x04\x10\x01\x18\x03"),
+    ),
+    (
+        "no such protocol",
+        Refusal::Session(b"\0\0\0\x04\x10\x01\x18\x04"),
+    ),
+    ("the end of the stream", Refusal::Session(b"")),
+    ("a bad request", Refusal::Status(1)),
+    ("an unsupported method", Refusal::Status(2)),
+    ("a method that is not implemented", Refusal::Status(3)),
+    ("a deadline that has passed", Refusal::Status(4)),
+    ("a malformed response", Refusal::Status(5)),
+    ("a failure", Refusal::Status(GENERAL)),
+    ("nothing found", Refusal::Status(7)),
+    ("a protocol error", Refusal::Status(8)),
+    ("a forbidden call", Refusal::Status(9)),
+    ("a conflict", Refusal::Status(10)),
+];
+
+/// Refuses nodes that ask for peers, each a node of its own. Of all of them version 1 bans, for a status.
+pub(super) fn refuse(world: &World) -> anyhow::Result<()> {
+    for role in [Role::Stock, Role::Ours] {
+        for (what, refusal) in &REFUSALS {
+            let setup = Setup {
+                discovery: true,
+                ..world.setup()
+            };
+            let node = world.start(role, setup)?;
+            let mut tap = Tap::start_telling(stranger().secret_key().clone())?;
+            tap.dial(&node)?;
+            let refused = match refusal {
+                Refusal::Session(answer) => tap.answer_session(answer),
+                Refusal::Status(status) => {
+                    tap.tell(|request| Ok(respond(request, *status, FIN, b"why".to_vec())))
+                }
+            };
+            let bans =
+                role == Role::Stock && world.is_v1() && matches!(refusal, Refusal::Status(_));
+            refused
+                .and_then(|()| match bans {
+                    true => node.wait("to ban the peer", |events| {
+                        events.iter().any(|event| event.is_ban_of(&tap.id()))
+                    }),
+                    false => Ok(()),
+                })
+                .and_then(|()| goes_on(&node))
+                .with_context(|| format!("{role:?}: {what}"))?;
+            let all = node.bans()?;
+            ensure!(all.len() == usize::from(bans), "{role:?}: {what}: {all:?}");
+        }
+    }
     Ok(())
 }
