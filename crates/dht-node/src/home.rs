@@ -29,7 +29,8 @@ pub(crate) enum Home {
 /// Beside the memory that the node is given, its inbox and its outbox hold 16,384 messages of together 16 MiB each, and its
 /// store what [`saf`](crate::Config::saf) lets it hold on disk.
 ///
-/// The table of messages seen is not kept, as after a crash; what the inbox has or had is recognised all the same.
+/// Peers, bans and allow list are those of the last half minute in which the node ran, or of its [end](crate::Node::shutdown):
+/// [`DirectoryMemory`] takes them as the file of a folder does. The table of messages seen is not kept, as after a crash; what the inbox has or had is recognised all the same.
 #[derive(Clone, Debug)]
 pub struct MemoryHome {
     pub(crate) outbox: Outbox,

@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use dht_core::{Clock as _, Entropy as _, Features, NodeId};
 use dht_outbound::Outbound;
 use dht_overlay::{
-    DialOutcome, Driver, Notice, OverlayEvent, Ports, Starts, Summary,
+    BootstrapPeers, DialOutcome, Driver, Notice, OverlayEvent, Ports, Summary,
     lookup::SyncNetwork,
     sync::{Learner, PEER_SYNC_PROTOCOL, SyncCaller, peer_sync_server},
 };
@@ -53,7 +53,7 @@ pub(crate) fn offer(transport: Builder, features: Features) -> (Builder, Option<
 }
 
 impl SyncStreams {
-    /// Starts the task that answers, in at most `max_sessions` sessions.
+    /// BootstrapPeers the task that answers, in at most `max_sessions` sessions.
     pub(crate) fn serve(mut self, shared: &Shared, max_sessions: usize, tasks: &Tasks) {
         let streams = futures::stream::poll_fn(move |cx| self.0.poll_recv(cx));
         let streams = streams.map(|inbound| {
@@ -109,7 +109,7 @@ impl Overlay {
         let (me, at) = (*shared.directory.me(), Instant::now());
         let anchors = shared.directory.anchors(shared.clock.now());
         let named = config.peers.iter().chain(&config.seeds);
-        let starts = Starts {
+        let bootstrap_peers = BootstrapPeers {
             anchors: anchors.iter().map(|peer| *peer.node_id()).collect(),
             seeds: named.map(|peer| peer.public_key.node_id()).collect(),
             names: config.seed_names(),
@@ -130,7 +130,7 @@ impl Overlay {
         };
         let driver = Driver {
             ports: Arc::new(ports),
-            overlay: dht_overlay::Overlay::new(me, &config.overlay, starts, at),
+            overlay: dht_overlay::Overlay::new(me, &config.overlay, bootstrap_peers, at),
             learner,
             connections: shared.connections,
             clock: shared.clock,

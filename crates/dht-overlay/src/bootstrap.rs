@@ -26,7 +26,7 @@ const MAX_KNOWN_SEEDS: usize = 200;
 
 /// The peers at which a node begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Starts {
+pub struct BootstrapPeers {
     /// Peers of an earlier run that are dialled first.
     pub anchors: Vec<NodeId>,
     /// Peers that are dialled when nobody else answers. The directory has their addresses.
@@ -69,12 +69,12 @@ impl Attempts {
 impl Bootstrap {
     /// A node that has just started.
     #[must_use]
-    pub fn new(starts: Starts) -> Self {
+    pub fn new(bootstrap_peers: BootstrapPeers) -> Self {
         Self {
-            anchors: starts.anchors,
-            seeds: untried(starts.seeds),
+            anchors: bootstrap_peers.anchors,
+            seeds: untried(bootstrap_peers.seeds),
             found: BTreeSet::new(),
-            names: untried(starts.names),
+            names: untried(bootstrap_peers.names),
             needy: None,
         }
     }
@@ -183,8 +183,8 @@ mod tests {
     use super::*;
     use crate::test_util::Net;
 
-    fn starts(anchors: &[NodeId], seeds: &[NodeId], names: &[&str]) -> Starts {
-        Starts {
+    fn bootstrap_peers(anchors: &[NodeId], seeds: &[NodeId], names: &[&str]) -> BootstrapPeers {
+        BootstrapPeers {
             anchors: anchors.to_vec(),
             seeds: seeds.to_vec(),
             names: names.iter().map(ToString::to_string).collect(),
@@ -195,13 +195,13 @@ mod tests {
     fn seeds_come_after_anchors() {
         let (mut net, mut rng) = (Net::new(), SeededEntropy::new(1).rng());
         let (anchor, seed) = (net.know(1), net.know(2));
-        let mut bootstrap = Bootstrap::new(starts(&[anchor], &[seed], &[]));
+        let mut bootstrap = Bootstrap::new(bootstrap_peers(&[anchor], &[seed], &[]));
         bootstrap.on_need(true, &net.view());
         assert_eq!(bootstrap.dials(&net.view(), &mut rng), [anchor]);
         net.pass(GRACE);
         assert_eq!(bootstrap.dials(&net.view(), &mut rng), [seed]);
         assert_eq!(bootstrap.dials(&net.view(), &mut rng), []);
-        let mut without = Bootstrap::new(starts(&[], &[seed], &[]));
+        let mut without = Bootstrap::new(bootstrap_peers(&[], &[seed], &[]));
         without.on_need(false, &net.view());
         net.pass(GRACE);
         assert_eq!(without.dials(&net.view(), &mut rng), []);
@@ -211,7 +211,7 @@ mod tests {
     fn seeds_are_dialled_at_once_alone() {
         let (net, mut rng) = (Net::new(), SeededEntropy::new(1).rng());
         let seed = net.know(1);
-        let mut bootstrap = Bootstrap::new(starts(&[], &[seed], &[]));
+        let mut bootstrap = Bootstrap::new(bootstrap_peers(&[], &[seed], &[]));
         bootstrap.on_need(true, &net.view());
         assert_eq!(bootstrap.dials(&net.view(), &mut rng), [seed]);
     }
@@ -220,12 +220,12 @@ mod tests {
     #[test]
     fn names_come_after_seeds() {
         let (mut net, mut rng) = (Net::new(), SeededEntropy::new(1).rng());
-        let mut alone = Bootstrap::new(starts(&[], &[], &["a", "b"]));
+        let mut alone = Bootstrap::new(bootstrap_peers(&[], &[], &["a", "b"]));
         alone.on_need(true, &net.view());
         assert_eq!(alone.names(&net.view(), &mut rng), ["a", "b"]);
         assert!(alone.names(&net.view(), &mut rng).is_empty());
         let seed = net.know(1);
-        let mut bootstrap = Bootstrap::new(starts(&[], &[seed], &["a"]));
+        let mut bootstrap = Bootstrap::new(bootstrap_peers(&[], &[seed], &["a"]));
         bootstrap.on_need(true, &net.view());
         assert_eq!(bootstrap.dials(&net.view(), &mut rng), [seed]);
         assert!(bootstrap.names(&net.view(), &mut rng).is_empty());
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn found_seeds_are_bounded() {
         let net = Net::new();
-        let mut bootstrap = Bootstrap::new(Starts::default());
+        let mut bootstrap = Bootstrap::new(BootstrapPeers::default());
         let taken = (0..1_000).filter(|seed| bootstrap.on_found(net.id(*seed)));
         assert_eq!(taken.count(), MAX_KNOWN_SEEDS);
         bootstrap.on_online();
@@ -258,7 +258,7 @@ mod tests {
     fn lost_nodes_back_off() {
         let (mut net, mut rng) = (Net::new(), SeededEntropy::new(1).rng());
         let seeds: Vec<_> = (1..=9).map(|seed| net.know(seed)).collect();
-        let mut bootstrap = Bootstrap::new(starts(&[], &seeds, &[]));
+        let mut bootstrap = Bootstrap::new(bootstrap_peers(&[], &seeds, &[]));
         let mut last = BTreeMap::new();
         for second in 0..3_600 {
             bootstrap.on_need(true, &net.view());

@@ -28,7 +28,7 @@ pub mod sync;
 mod test_util;
 mod view;
 
-pub use bootstrap::{Bootstrap, Starts};
+pub use bootstrap::{Bootstrap, BootstrapPeers};
 pub use config::*;
 pub use density::Density;
 pub use driver::{Driver, Ports};

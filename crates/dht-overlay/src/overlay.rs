@@ -10,7 +10,7 @@ use rand_core::Rng;
 use tokio::time::Instant;
 
 use crate::{
-    bootstrap::{Bootstrap, Starts},
+    bootstrap::{Bootstrap, BootstrapPeers},
     config::Config,
     density::Density,
     feeler::Feelers,
@@ -159,15 +159,15 @@ pub struct Overlay {
 impl Overlay {
     /// The overlay of the node `me`, which has just started.
     #[must_use]
-    pub fn new(me: NodeId, config: &Config, starts: Starts, at: Instant) -> Self {
+    pub fn new(me: NodeId, config: &Config, bootstrap_peers: BootstrapPeers, at: Instant) -> Self {
         let burst = config.neighbours + config.random_peers + config.max_sync_peers;
         Self {
             status: Status::default(),
-            pools: Pools::new(me, config, starts.seeds.iter().copied().collect()),
+            pools: Pools::new(me, config, bootstrap_peers.seeds.iter().copied().collect()),
             discovery: NetworkDiscovery::new(config),
             on_connect: SyncOnConnect::new(config),
             join: JoinTimer::new(config),
-            bootstrap: Bootstrap::new(starts),
+            bootstrap: Bootstrap::new(bootstrap_peers),
             feelers: Feelers::new(config),
             density: Density::default(),
             is_crowded: false,

@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 
 use dht_core::{Features, ManualClock, NodeId, SeededEntropy, UnixSeconds};
 use dht_overlay::{
-    Config, DialOutcome, Driver, Notice, Overlay, OverlayEvent, Ports, Starts, Summary,
+    BootstrapPeers, Config, DialOutcome, Driver, Notice, Overlay, OverlayEvent, Ports, Summary,
     sync::Learner,
 };
 use dht_peers::{
@@ -56,7 +56,7 @@ fn driver(directory: &Directory) -> (Driver<Dials>, mpsc::Receiver<NodeId>) {
         overlay: Overlay::new(
             *directory.me(),
             &Config::default(),
-            Starts::default(),
+            BootstrapPeers::default(),
             Instant::now(),
         ),
         learner: Learner {

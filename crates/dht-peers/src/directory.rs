@@ -29,6 +29,7 @@ mod bans;
 pub(crate) mod changed;
 pub(crate) mod disk;
 mod index;
+mod memory;
 mod region;
 mod shares;
 mod table;
@@ -359,7 +360,7 @@ impl fmt::Debug for Directory {
 }
 
 pub use anchors::MAX_ANCHORS;
-pub use disk::DirectoryMemory;
+pub use memory::DirectoryMemory;
 pub use region::RegionThresholds;
 
 #[cfg(test)]

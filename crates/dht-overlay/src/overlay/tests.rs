@@ -10,11 +10,16 @@ struct Test<R> {
 }
 
 fn test(net: Net, seeds: &[NodeId]) -> Test<impl Rng + use<>> {
-    let starts = Starts {
+    let bootstrap_peers = BootstrapPeers {
         seeds: seeds.to_vec(),
-        ..Starts::default()
+        ..BootstrapPeers::default()
     };
-    let overlay = Overlay::new(NodeId::default(), &Config::default(), starts, net.at());
+    let overlay = Overlay::new(
+        NodeId::default(),
+        &Config::default(),
+        bootstrap_peers,
+        net.at(),
+    );
     Test {
         net,
         overlay,

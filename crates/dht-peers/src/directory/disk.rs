@@ -1,9 +1,8 @@
-//! What a [`Directory`] gives to its file, and takes from it; and a directory that is kept in memory.
+//! What a [`Directory`] gives to those that keep it across restarts, and takes from them.
 
 use std::sync::Arc;
 
 use dht_core::{NodeId, UnixSeconds};
-use parking_lot::Mutex;
 
 use super::{Directory, changed::Changed};
 use crate::{ban::Ban, metrics, record::PeerRecord};
@@ -24,44 +23,6 @@ pub(crate) struct Stored {
 pub(crate) struct Outdated {
     pub(crate) peers: Changed,
     pub(crate) bans: Changed,
-}
-
-/// What a directory knows, kept in memory from one node to the next as a [`DirectoryFile`](crate::DirectoryFile) keeps it on disk.
-/// Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct DirectoryMemory(Arc<Mutex<Stored>>);
-
-impl DirectoryMemory {
-    /// Enters what was kept in an empty directory.
-    pub fn restore(&self, directory: &Directory, now: UnixSeconds) {
-        let stored = self.0.lock().clone();
-        directory.restore(stored, now);
-        // Everything is kept each time.
-        directory.0.state.write().set_outdated(Outdated {
-            peers: Changed::Untracked,
-            bans: Changed::Untracked,
-        });
-    }
-
-    /// Keeps what the directory knows now, in the place of what was kept before.
-    pub fn save(&self, directory: &Directory) {
-        let peers = directory.find_all(&directory.ids()).into_iter().flatten();
-        let bans = directory.ban_ids();
-        let bans = bans.iter().filter_map(|id| directory.ban_of(id));
-        *self.0.lock() = Stored {
-            peers: peers
-                .filter(|peer| is_kept(peer))
-                .map(Arc::unwrap_or_clone)
-                .collect(),
-            bans: bans
-                .filter(|ban| !ban.is_listed)
-                .map(Arc::unwrap_or_clone)
-                .collect(),
-            anchors: directory.anchor_ids(),
-            allowed: directory.allowed(),
-            has_more: false,
-        };
-    }
 }
 
 /// Whether a peer is remembered. One that the operator named and that was never reached is not, as the settings name it again.
