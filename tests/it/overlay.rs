@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use dht_core::{Address, Clock, PeerAddress, SecretKey, SeededEntropy, UnixSeconds};
 use dht_node::{Config, Event, Node, OverlayConfig, OverlayNotice, OverlayStatus, OverlaySummary};
 use dht_transport::{Medium as _, Memory};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 /// Wall-clock time that passes as the timers do.
@@ -213,6 +214,58 @@ async fn other_addresses_are_announced() {
         assert!(start.elapsed() < Duration::from_secs(11 * 60));
         sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// The interface of a machine goes and returns, with the address it had and with another one.
+#[tokio::test(start_paused = true)]
+async fn returning_interfaces_lead_to_joins() {
+    const COOLED_DOWN: Duration = Duration::from_secs(11 * 60);
+    let net = Net::of(1, 4, 2).await;
+    let seed = net.nodes[0].as_ref().unwrap();
+    let mut config = seed.config();
+    config.listen = vec![address(1)];
+    config.seeds = vec![peer_address(0)];
+    config.public_addresses = vec!["/ip4/0.0.0.0/tcp/7".parse().unwrap()];
+    let machine = Arc::new(Mutex::new(vec!["8.8.8.8"]));
+    let source = Arc::clone(&machine);
+    let node = Node::builder(secret(1))
+        .config(config)
+        .medium(net.memory.clone())
+        .clock(Arc::clone(&net.clock) as _)
+        .reproducible()
+        .interfaces(move || Ok(source.lock().iter().map(|ip| ip.parse().unwrap()).collect()));
+    let node = node.start().await.unwrap();
+    let set = async |addresses: &[&'static str]| {
+        *machine.lock() = addresses.to_vec();
+        sleep(Duration::from_secs(20)).await;
+        let claim = node.claim();
+        claim
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(set(&["8.8.8.8"]).await, ["/ip4/8.8.8.8/tcp/7"]);
+    sleep(COOLED_DOWN).await;
+    // The join is all that the node sends.
+    let joins = || seed.stats().messages_received;
+    let before = joins();
+    assert_eq!(set(&[]).await, ["/ip4/8.8.8.8/tcp/7"], "until one comes");
+    sleep(COOLED_DOWN).await;
+    assert_eq!(joins(), before);
+    assert_eq!(set(&["8.8.8.8"]).await, ["/ip4/8.8.8.8/tcp/7"]);
+    assert_eq!(joins(), before + 1);
+
+    let mut events = node.events();
+    let other = set(&["9.9.9.9", "169.254.0.1"]).await;
+    assert_eq!(other, ["/ip4/9.9.9.9/tcp/7"]);
+    assert!(matches!(events.recv().await, Some(Event::AddressesChanged)));
+    sleep(COOLED_DOWN).await;
+    assert_eq!(joins(), before + 2);
+    let known = seed.directory().find_by_key(node.public_key()).unwrap();
+    let announced = known.claim().unwrap().addresses.clone();
+    assert_eq!(announced, node.claim().addresses);
+    node.shutdown().await;
 }
 
 /// A home in memory keeps the peers, the bans and the allow list of its node.

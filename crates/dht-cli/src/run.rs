@@ -2,7 +2,7 @@
 
 use clap::Args;
 use dht_api::types::DEFAULT_CONSUMER;
-use dht_node::RELOADABLE;
+use dht_node::{Event, EventStream, RELOADABLE};
 
 use crate::{
     descriptors,
@@ -114,21 +114,35 @@ async fn keep<F: Future<Output = Result<(), Failure>>>(
         ),
         signals::STOP_LIMIT,
     );
-    let reloads = async {
+    let mut events = service.node().events();
+    let changes = async {
         loop {
-            signals::reload().await;
-            reload(home, &service, settings);
+            tokio::select! {
+                () = signals::reload() => reload(home, &service, settings),
+                () = addresses_changed(&mut events) => service.write_addresses(home, settings),
+            }
         }
     };
     let outcome = tokio::select! {
         outcome = work(&service) => outcome,
         failure = service.failed() => Err(failure),
         () = signals::stopped() => Ok(()),
-        () = reloads => Ok(()),
+        () = changes => Ok(()),
     };
     home.remove_addresses();
     service.shutdown().await;
     outcome
+}
+
+/// Waits until the node claims other addresses, or may have begun to.
+async fn addresses_changed(events: &mut EventStream) {
+    loop {
+        match events.recv().await {
+            Some(Event::AddressesChanged | Event::Missed { .. }) => return,
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Reads the settings again and takes what can change while the node runs: the filter of the log, and what

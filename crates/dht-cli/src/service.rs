@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, net::SocketAddr, path::Path, sync::Arc};
 
 use dht_api::{ApiServer, BindError, Client, Metrics, MetricsServer, Parts};
 use dht_core::{Features, SecretKey};
-use dht_node::{Builder, Event, Node, StartError};
+use dht_node::{Builder, Event, Node, StartError, interface_addresses};
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 
 use crate::{
@@ -45,7 +45,8 @@ impl Service {
         };
         let mut config = settings.node.clone();
         descriptors::fit(&mut config, settings.api.limits.connections);
-        let node = start(Node::builder(secret).config(config), home).await?;
+        let builder = Node::builder(secret).config(config);
+        let node = start(builder.interfaces(interface_addresses), home).await?;
         if settings.node.hides_addresses() {
             tracing::warn!(
                 "nodes on other machines learn no address of this one, which listens on all; set public_addresses"
@@ -76,10 +77,10 @@ impl Service {
     pub(crate) fn write_addresses(&self, home: &Home, settings: &Settings) {
         let node = &self.node;
         // A home on a full disk still runs; `id` then prints the configured addresses, and `send` presents an old claim.
-        let addresses = match settings.node.tor.control {
-            // Not the listener that Tor connects to.
-            Some(_) => node.claim().addresses.clone(),
-            None => settings.node.claimed_addresses(&node.listen_addresses()),
+        let addresses = match settings.node.claimed_addresses(&node.listen_addresses()) {
+            // The claim has an address that leads nowhere.
+            none if none.is_empty() => none,
+            _ => node.claim().addresses.clone(),
         };
         let written = home
             .write_addresses(&addresses)

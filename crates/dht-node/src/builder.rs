@@ -14,6 +14,7 @@ use crate::{
     config::Config,
     config_error::ConfigError,
     home::{Home, MemoryHome},
+    interfaces::Interfaces,
     node::Node,
     received::Received,
     validator::AppValidator,
@@ -38,6 +39,8 @@ pub struct Builder {
     pub(crate) media: Vec<Arc<dyn Medium>>,
     /// Instead of the operating system's resolver.
     pub(crate) lookup: Option<Lookup>,
+    /// Not read if there is none.
+    pub(crate) interfaces: Option<Interfaces>,
     pub(crate) validator: Option<Arc<dyn GossipValidator>>,
     pub(crate) validation_deadline: Duration,
 }
@@ -128,6 +131,7 @@ impl Builder {
             entropy: Arc::new(OsEntropy),
             media: Vec::new(),
             lookup: None,
+            interfaces: None,
             validator: None,
             validation_deadline: DEFAULT_VALIDATION_DEADLINE,
         }
@@ -248,6 +252,18 @@ impl Builder {
         lookup: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
     ) -> Self {
         self.lookup = Some(Arc::new(lookup));
+        self
+    }
+
+    /// How the IP addresses of this machine are found, as `interface_addresses` of the feature `interfaces`; by default nobody looks.
+    /// It is called every ten seconds, on a thread where it may block. When an address comes that was not there before, also one
+    /// that had gone, the node joins again as soon as it may, and signs a new claim if `public_addresses`
+    /// [follow](Config::public_addresses) the machine.
+    pub fn interfaces(
+        mut self,
+        addresses: impl Fn() -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        self.interfaces = Some(Arc::new(addresses));
         self
     }
 

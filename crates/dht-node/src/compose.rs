@@ -46,6 +46,7 @@ use crate::{
     discovery::{Answers, Dialler, Discoveries},
     events::{Event, Events},
     inbox::Subscribers,
+    interfaces::{self, InterfaceWatch},
     known_peers::KnownPeers,
     memory::Memory,
     node::Node,
@@ -73,12 +74,19 @@ impl Builder {
         let memory = Memory::new(config.memory_mib, self.stores_in_memory());
         #[cfg(feature = "tor")]
         let onion = self.onion().await?;
+        // A node that signs no claim has none to follow.
+        let interfaces = self.interfaces.clone().filter(|_| self.claim.is_none());
+        let machine = match &interfaces {
+            Some(interfaces) => interfaces::read(interfaces, !self.reproducible).await,
+            None => None,
+        };
         let mut own_addresses = OwnAddresses {
             listening: config.listen.clone(),
             #[cfg(feature = "tor")]
             onion: onion.as_ref().map(Onion::address),
             #[cfg(not(feature = "tor"))]
             onion: None,
+            machine: machine.unwrap_or_default().into(),
             is_fixed: self.claim.is_some(),
         };
         let shared = self.shared(&memory, &own_addresses);
@@ -235,6 +243,18 @@ impl Builder {
         open_listeners(&transport, listen).await?;
         own_addresses.listening = transport.listen_addresses();
         own_addresses.sign(config, &shared);
+        let own_addresses = Arc::new(own_addresses);
+        let config_in_force = Arc::new(parking_lot::Mutex::new(config.clone()));
+        if let Some(interfaces) = interfaces {
+            let watch = InterfaceWatch {
+                interfaces,
+                blocks: !self.reproducible,
+                own_addresses: Arc::clone(&own_addresses),
+                config: Arc::clone(&config_in_force),
+                peers: peers.clone(),
+            };
+            tasks.spawn("interfaces", watch.run());
+        }
         #[cfg(feature = "overlay")]
         let overlay = self.new_overlay(&peers, &sending.outbound);
         // After the claim, which does not name the listener that Tor connects to.
@@ -260,7 +280,7 @@ impl Builder {
             #[cfg(feature = "overlay")]
             overlay: overlay.as_ref().map(|overlay| overlay.summary()),
             limiter,
-            config: parking_lot::Mutex::new(config.clone()),
+            config: config_in_force,
             subscribers,
             #[cfg(feature = "spool")]
             spool,

@@ -1,6 +1,9 @@
 //! Settings of a node as plain data.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use dht_core::{Address, Features, Host, Network, OutOfRange, PeerAddress, PublicKey};
 use dht_inbound::{
@@ -46,7 +49,8 @@ pub struct Config {
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub listen: Vec<Address>,
     /// Addresses that the node claims in its identity; if empty, those it listens on. A node that listens on `0.0.0.0` or `::`
-    /// needs them: without any it claims loopback, at which only nodes of its own machine reach it.
+    /// needs them: without any it claims loopback, at which only nodes of its own machine reach it. `0.0.0.0` and `::` here stand for
+    /// the public addresses that the machine [has](crate::Builder::interfaces), also for those that come later.
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub public_addresses: Vec<Address>,
     /// Peers that the node stays connected to, as `KEY::ADDRESS`.
@@ -186,29 +190,48 @@ impl Config {
 }
 
 impl Config {
-    /// The addresses that a node claims which listens on `listening`: the public ones if there are any. Peers refuse the
-    /// unspecified address (`0.0.0.0` or `::`); loopback, which it includes, takes its place.
+    /// The addresses that a node claims which listens on `listening`, on a machine whose addresses nobody reads: the public ones if
+    /// there are any. Peers refuse the unspecified address (`0.0.0.0` or `::`); loopback, which it includes, takes its place.
     #[must_use]
     pub fn claimed_addresses(&self, listening: &[Address]) -> Vec<Address> {
-        let addresses = match &*self.public_addresses {
-            [] => listening,
-            public => public,
+        self.claimed_addresses_on(&BTreeSet::new(), listening)
+    }
+
+    /// As [`claimed_addresses`](Self::claimed_addresses), on a machine with these addresses: the public ones among them take the
+    /// place of an unspecified public address.
+    pub(crate) fn claimed_addresses_on(
+        &self,
+        machine: &BTreeSet<IpAddr>,
+        listening: &[Address],
+    ) -> Vec<Address> {
+        let (addresses, machine) = match &*self.public_addresses {
+            [] => (listening, &BTreeSet::new()),
+            public => (public, machine),
         };
         let mut claimed = Vec::new();
         for address in addresses {
-            let address = match address.host() {
-                Some(Host::Ip(IpAddr::V4(ip), port)) if ip.is_unspecified() => {
-                    Address::tcp(Ipv4Addr::LOCALHOST.into(), port)
+            let (any, port, loopback) = match address.host() {
+                Some(Host::Ip(ip @ IpAddr::V4(_), port)) if ip.is_unspecified() => {
+                    (ip, port, Ipv4Addr::LOCALHOST.into())
                 }
-                Some(Host::Ip(IpAddr::V6(ip), port)) if ip.is_unspecified() => {
-                    Address::tcp(Ipv6Addr::LOCALHOST.into(), port)
+                Some(Host::Ip(ip @ IpAddr::V6(_), port)) if ip.is_unspecified() => {
+                    (ip, port, Ipv6Addr::LOCALHOST.into())
                 }
-                _ => address.clone(),
+                _ => {
+                    claimed.push(address.clone());
+                    continue;
+                }
             };
-            if !claimed.contains(&address) {
-                claimed.push(address);
+            let own = machine.iter().filter(|own| own.is_ipv4() == any.is_ipv4());
+            let own = own.map(|own| Address::tcp(*own, port));
+            let before = claimed.len();
+            claimed.extend(own.filter(Address::is_public));
+            if claimed.len() == before {
+                claimed.push(Address::tcp(loopback, port));
             }
         }
+        let mut seen = BTreeSet::new();
+        claimed.retain(|address| seen.insert(address.as_bytes().to_vec()));
         claimed.truncate(MAX_CLAIM_ADDRESSES);
         claimed
     }
@@ -343,6 +366,31 @@ mod tests {
         config.public_addresses = vec!["/dns4/a.example/tcp/7".parse().unwrap()];
         assert_eq!(config.claimed_addresses(&listen), config.public_addresses);
         assert!(!config.hides_addresses());
+    }
+
+    #[test]
+    fn public_addresses_follow_the_machine() {
+        let config = Config {
+            public_addresses: ["/ip4/0.0.0.0/tcp/7", "/ip6/::/tcp/7", "/ip4/8.8.8.8/tcp/7"]
+                .map(|address| address.parse().unwrap())
+                .into(),
+            ..Config::default()
+        };
+        let claimed = |machine: &[&str]| {
+            let machine = machine.iter().map(|ip| ip.parse().unwrap()).collect();
+            let claimed = config.claimed_addresses_on(&machine, &config.listen);
+            let claimed = claimed.iter().map(ToString::to_string);
+            claimed.collect::<Vec<_>>().join(" ")
+        };
+        // An address of the machine is named once.
+        assert_eq!(
+            claimed(&["10.0.0.1", "9.9.9.9", "8.8.8.8", "2620:fe::fe"]),
+            "/ip4/8.8.8.8/tcp/7 /ip4/9.9.9.9/tcp/7 /ip6/2620:fe::fe/tcp/7"
+        );
+        assert_eq!(
+            claimed(&["10.0.0.1"]),
+            "/ip4/127.0.0.1/tcp/7 /ip6/::1/tcp/7 /ip4/8.8.8.8/tcp/7"
+        );
     }
 
     #[cfg(feature = "saf")]

@@ -21,6 +21,8 @@ pub enum Event {
         /// Peer that was connected.
         peer: NodeId,
     },
+    /// The node claims other addresses; see [`Node::claim`](crate::Node::claim).
+    AddressesChanged,
     /// The overlay: the node got online or offline, or learned of peers.
     #[cfg(feature = "overlay")]
     Overlay(dht_overlay::Notice),

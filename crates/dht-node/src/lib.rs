@@ -41,6 +41,7 @@ mod dns_seeds;
 mod events;
 mod home;
 mod inbox;
+mod interfaces;
 mod known_peers;
 mod memory;
 mod metrics;
@@ -88,6 +89,8 @@ pub use dns_seeds::DEFAULT_DNS_SEEDS;
 pub use events::{Event, EventStream};
 pub use home::MemoryHome;
 pub use inbox::{MAX_PAYLOAD_BYTES, Subscription, WhenFull};
+#[cfg(feature = "interfaces")]
+pub use interfaces::interface_addresses;
 pub use metrics::describe_metrics;
 #[cfg(feature = "saf")]
 pub use node::FetchError;

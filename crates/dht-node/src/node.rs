@@ -89,7 +89,7 @@ pub struct Node {
     pub(crate) overlay: Option<Arc<Mutex<dht_overlay::Summary>>>,
     pub(crate) limiter: RateLimiter,
     /// Settings in force.
-    pub(crate) config: Mutex<Config>,
+    pub(crate) config: Arc<Mutex<Config>>,
     pub(crate) subscribers: Arc<Subscribers>,
     /// The durable inbox; `None` without a home.
     #[cfg(feature = "spool")]
@@ -98,7 +98,7 @@ pub struct Node {
     pub(crate) saf: SafHandle,
     pub(crate) outbox: OutboxHandle,
     pub(crate) known_peers: KnownPeers,
-    pub(crate) own_addresses: OwnAddresses,
+    pub(crate) own_addresses: Arc<OwnAddresses>,
     /// Written when the node stops.
     #[cfg(feature = "spool")]
     pub(crate) snapshot: Option<dht_dedup::SnapshotFile>,
@@ -477,22 +477,21 @@ impl Node {
     /// [`ConfigError`] for the first setting that is wrong; then nothing changes.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
         config.validate()?;
-        let mut next = self.config();
-        next.reload(config);
-        self.own_addresses.check(&next)?;
-        if self.own_addresses.sign(&next, &self.shared) {
-            tracing::info!(target: "dht_node::configured", "this node has other addresses");
-            #[cfg(feature = "overlay")]
-            self.connection_mirror.overlay.address_changed();
-        }
+        let before = {
+            // Held until the claim is signed: who watches the interfaces signs one as well.
+            let mut own = self.config.lock();
+            let mut next = own.clone();
+            next.reload(config);
+            self.own_addresses.check(&next)?;
+            if self.own_addresses.sign(&next, &self.shared) {
+                tracing::info!(target: "dht_node::configured", "this node has other addresses");
+                #[cfg(feature = "overlay")]
+                self.connection_mirror.overlay.address_changed();
+            }
+            std::mem::replace(&mut *own, next).banned
+        };
         self.limiter.set_limits(config.rates);
         self.transport.set_connection_limits(&config.transport);
-        let before = {
-            let mut own = self.config.lock();
-            let before = own.banned.clone();
-            own.reload(config);
-            before
-        };
         self.ban_listed(&before, &config.banned);
         Ok(())
     }
