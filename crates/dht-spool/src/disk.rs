@@ -1,48 +1,35 @@
-//! Rows in a file: its tables, its format, and what becomes of a damaged one.
+//! Rows in a file: how it is opened, read and written.
 
 mod file;
+mod format;
+mod reach;
+mod rescue;
+mod seal;
 
 use std::{
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use bytes::Bytes;
 use dht_core::UnixSeconds;
 pub(crate) use file::File;
-use file::open_damaged;
+#[cfg(test)]
+pub(crate) use file::watch_steps;
+use format::{FORMAT, NEXT_ID, begin, name_format, purpose};
+pub(crate) use format::{INFO, Tables};
 use parking_lot::RwLock;
-use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
-use tracing::warn;
+pub(crate) use reach::reach;
+use redb::{Database, ReadableDatabase};
+pub(crate) use seal::{check, is_whole, length, seal};
 
 use crate::{
     error::SpoolError,
-    journal::{Journal, State, Store, contain},
-    metrics,
+    journal::{Journal, Store, contain},
 };
 
-/// Numbers about the file: what it is, its format, the next id.
-pub(crate) const INFO: TableDefinition<'_, &str, u64> = TableDefinition::new("info");
-/// Format this version writes, and the newest it reads.
-const FORMAT: u64 = 1;
-const NEXT_ID: &str = "next_id";
 /// Ids that a second stands for, as a power of two: a million, more than a file takes in. The first of a second fits the 53
 /// bits of a JSON number until the year 2106, beyond which [`first_id`] does not go.
 const SECOND_BITS: u32 = 20;
-
-/// How rows are kept in a file.
-pub(crate) trait Tables: State {
-    /// Kind that the file names.
-    const KIND: u64;
-
-    /// Makes the tables in a new file.
-    fn create(transaction: &WriteTransaction) -> Result<(), SpoolError>;
-    fn load(&mut self, file: &ReadTransaction) -> Result<(), SpoolError>;
-    fn write(transaction: &WriteTransaction, changes: Vec<Self::Change>) -> Result<(), SpoolError>;
-    fn read(file: &ReadTransaction) -> &Self::Rows;
-    /// Copies what can be read of a damaged file. Answers how many rows.
-    fn salvage(damaged: &ReadTransaction, into: &WriteTransaction) -> Result<u64, SpoolError>;
-}
 
 /// A file that is read and written through its tables.
 struct Disk {
@@ -50,6 +37,8 @@ struct Disk {
     database: RwLock<Option<Database>>,
     /// Redb refuses everything after an I/O error, until the file is opened again.
     failed: AtomicBool,
+    /// The file names an older format than the one that is written next.
+    is_outdated: AtomicBool,
     file: File,
 }
 
@@ -60,14 +49,10 @@ pub(crate) fn open<S: Tables>(
     now: UnixSeconds,
 ) -> Result<Journal<S>, SpoolError> {
     let file = File::at(path, S::writer(&config).cache_bytes, first_id(now))?;
-    if file.is_emptied()? {
-        // Redb would begin a new one in silence. There is nothing to copy.
-        file.set_aside()?;
-        metrics::damaged_file(S::NAME);
-    }
+    rescue::settle::<S>(&file)?;
     let loaded = match load_checked::<S>(&file, &config) {
         Err(SpoolError::Damaged) => {
-            replace::<S>(&file, &config)?;
+            rescue::replace::<S>(&file)?;
             load_checked::<S>(&file, &config)?
         }
         loaded => loaded?,
@@ -97,24 +82,19 @@ const fn first_id(now: UnixSeconds) -> u64 {
 fn start<S: Tables>(
     file: File,
     config: S::Config,
-    (database, state): (Database, S),
+    (database, state, is_outdated): Loaded<S>,
 ) -> Result<Journal<S>, SpoolError> {
     let disk = Disk {
         database: RwLock::new(Some(database)),
         failed: AtomicBool::new(false),
+        is_outdated: AtomicBool::new(is_outdated),
         file,
     };
     Journal::start(Box::new(disk), config, state)
 }
 
-/// Copies a payload if it has the length and the CRC-32 of the one that was written.
-pub(crate) fn check(payload: &[u8], bytes: u64, crc: u32) -> Result<Bytes, SpoolError> {
-    if payload.len() as u64 == bytes && crc32fast::hash(payload) == crc {
-        Ok(Bytes::copy_from_slice(payload))
-    } else {
-        Err(SpoolError::Damaged)
-    }
-}
+/// A file, its state, and whether it names an older format.
+type Loaded<S> = (Database, S, bool);
 
 // === impl Disk ===
 
@@ -148,7 +128,12 @@ impl<S: Tables> Store<S> for Disk {
             if let Some(next) = next {
                 transaction.open_table(INFO)?.insert(NEXT_ID, next)?;
             }
-            Ok(transaction.commit()?)
+            if self.is_outdated.load(Ordering::Acquire) {
+                name_format(&transaction)?;
+            }
+            transaction.commit()?;
+            self.is_outdated.store(false, Ordering::Release);
+            Ok(())
         };
         let written = write();
         if written.is_err() {
@@ -163,7 +148,8 @@ impl<S: Tables> Store<S> for Disk {
 
     fn load(&self, config: &S::Config) -> Result<S, SpoolError> {
         discard(self.database.write().take());
-        let (database, state) = load::<S>(&self.file, config, false)?;
+        let (database, state, is_outdated) = load::<S>(&self.file, config, false)?;
+        self.is_outdated.store(is_outdated, Ordering::Release);
         *self.database.write() = Some(database);
         self.failed.store(false, Ordering::Release);
         Ok(state)
@@ -180,7 +166,11 @@ impl<S: Tables> Store<S> for Disk {
 }
 
 /// Opens a file and verifies it.
-fn load_checked<S: Tables>(file: &File, config: &S::Config) -> Result<(Database, S), SpoolError> {
+fn load_checked<S: Tables>(file: &File, config: &S::Config) -> Result<Loaded<S>, SpoolError> {
+    if file.is_emptied()? {
+        // Redb would begin a new one in silence.
+        return Err(SpoolError::Damaged);
+    }
     match load(file, config, true) {
         // The check writes to the file; a full disk must not keep a node from starting.
         Err(SpoolError::DiskFull) => load(file, config, false),
@@ -188,35 +178,16 @@ fn load_checked<S: Tables>(file: &File, config: &S::Config) -> Result<(Database,
     }
 }
 
-/// Sets a damaged file aside and begins a new one with what can be read of it.
-fn replace<S: Tables>(file: &File, config: &S::Config) -> Result<(), SpoolError> {
-    let aside = file.set_aside()?;
-    metrics::damaged_file(S::NAME);
-    match contain(|| salvage::<S>(&aside, file, config)) {
-        Ok(rows) => warn!(rows, "rows of the damaged file were kept"),
-        Err(SpoolError::Damaged) => warn!("nothing could be read of the damaged file"),
-        Err(error) => {
-            file.take_back(&aside)?;
-            return Err(error);
-        }
-    }
-    Ok(())
-}
-
 /// Opens a file, makes its tables if it is new, and reads the state.
-fn load<S: Tables>(
-    file: &File,
-    config: &S::Config,
-    check: bool,
-) -> Result<(Database, S), SpoolError> {
+fn load<S: Tables>(file: &File, config: &S::Config, check: bool) -> Result<Loaded<S>, SpoolError> {
     let database = file.open(check)?;
-    let state = contain(|| {
-        match purpose(&database)? {
+    let loaded = contain(|| {
+        let is_outdated = match purpose(&database)? {
             None => {
                 let transaction = database.begin_write()?;
                 begin::<S>(&transaction, file.first_id())?;
                 transaction.commit()?;
-                file.sync_name()?;
+                false
             }
             Some((kind, _)) if kind != S::KIND => return Err(SpoolError::WrongFile),
             Some((_, found)) if found > FORMAT => {
@@ -225,81 +196,23 @@ fn load<S: Tables>(
                     known: FORMAT,
                 });
             }
-            Some(_) => {}
-        }
+            Some((_, found)) => found < FORMAT,
+        };
         let transaction = database.begin_read()?;
         let mut state = S::new(config);
         state.load(&transaction)?;
         if let Some(next) = transaction.open_table(INFO)?.get(NEXT_ID)? {
             state.ids().used(next.value().saturating_sub(1));
         }
-        Ok(state)
+        Ok((state, is_outdated))
     });
-    match state {
-        Ok(state) => Ok((database, state)),
+    match loaded {
+        Ok((state, is_outdated)) => Ok((database, state, is_outdated)),
         Err(error) => {
             discard(Some(database));
             Err(error)
         }
     }
-}
-
-/// Makes the tables of a new file.
-fn begin<S: Tables>(transaction: &WriteTransaction, first_id: u64) -> Result<(), SpoolError> {
-    let mut info = transaction.open_table(INFO)?;
-    info.insert("kind", S::KIND)?;
-    info.insert("format", FORMAT)?;
-    info.insert(NEXT_ID, first_id)?;
-    S::create(transaction)
-}
-
-/// Kind and format of a file; `None` if nothing was written to it.
-fn purpose(database: &Database) -> Result<Option<(u64, u64)>, SpoolError> {
-    let transaction = database.begin_read()?;
-    let info = match transaction.open_table(INFO) {
-        Ok(info) => info,
-        Err(redb::TableError::TableDoesNotExist(_)) => {
-            let other = transaction.list_tables()?.next().is_some();
-            return if other {
-                Err(SpoolError::WrongFile)
-            } else {
-                Ok(None)
-            };
-        }
-        Err(error) => return Err(error.into()),
-    };
-    match (info.get("kind")?, info.get("format")?) {
-        (Some(kind), Some(format)) => Ok(Some((kind.value(), format.value()))),
-        _ => Err(SpoolError::WrongFile),
-    }
-}
-
-/// Copies what can be read of a damaged file into a new one.
-fn salvage<S: Tables>(aside: &Path, into: &File, config: &S::Config) -> Result<u64, SpoolError> {
-    let damaged = open_damaged(aside, S::writer(config).cache_bytes)?;
-    let copied = contain(|| {
-        let from = damaged.begin_read()?;
-        let fresh = into.open(false)?;
-        let transaction = fresh.begin_write()?;
-        begin::<S>(&transaction, into.first_id())?;
-        // Each table is read by itself and up to the first page that cannot be read.
-        let _ = contain(|| {
-            if let Some(next) = from.open_table(INFO)?.get(NEXT_ID)? {
-                let next = next.value().max(into.first_id());
-                transaction.open_table(INFO)?.insert(NEXT_ID, next)?;
-            }
-            Ok(())
-        });
-        let rows = S::salvage(&from, &transaction)?;
-        transaction.commit()?;
-        into.sync_name()?;
-        Ok(rows)
-    });
-    let _ = contain(|| {
-        drop(damaged);
-        Ok(())
-    });
-    copied
 }
 
 /// Drops a database whose pages may be damaged.

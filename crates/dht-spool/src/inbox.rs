@@ -17,7 +17,7 @@ use dht_core::{DedupHash, UnixSeconds};
 use tokio::sync::watch;
 
 pub use row::{
-    Arrival, ConsumerStats, InboxExpiry, InboxStats, Inserted, NewRow, Row, RowId, Start,
+    Arrival, ConsumerStats, InboxExpiry, InboxStats, Inserted, Lost, NewRow, Row, RowId, Start,
 };
 pub use state::DEFAULT_CONSUMER;
 use state::InboxState;
@@ -72,7 +72,8 @@ pub struct Inbox {
 impl Inbox {
     /// Opens the file, which is made if it is not there; its directory must exist. Blocks while every page is read.
     ///
-    /// A damaged file is renamed to `PATH.damaged-N`, and what can be read of it is copied into a new one.
+    /// A damaged file is renamed to `PATH.damaged-N` once what can be read of it is in a new one, `PATH.new`, which then takes
+    /// its name; [`lost`](Self::lost) says what could not be read.
     /// The ids of a new file begin with those of `now`, above any of an earlier file; another file goes on from its highest.
     ///
     /// # Errors
@@ -238,6 +239,25 @@ impl Inbox {
     #[must_use]
     pub fn contains(&self, hash: &DedupHash) -> bool {
         self.journal.look(|state| state.contains(hash))
+    }
+
+    /// Messages that were lost to damage, also in an earlier life, until [`forget_lost`](Self::forget_lost). A commit that adds
+    /// one is seen at [`newest`](Self::newest).
+    #[must_use]
+    pub fn lost(&self) -> Lost {
+        self.journal.look(|state| state.lost.clone())
+    }
+
+    /// Drops these of the lost messages: whoever noted that they were received has durably forgotten it.
+    ///
+    /// # Errors
+    /// The ticket's: an I/O error.
+    pub fn forget_lost(&self, lost: Lost) -> Ticket<()> {
+        let bytes = lost.hashes.len().saturating_mul(size_of::<DedupHash>());
+        self.journal.submit(bytes, move |state, changes| {
+            state.forget_lost(lost, changes);
+            Ok(())
+        })
     }
 
     /// Removes rows past retention, at most 10,000 at once, and forgets hashes whose time is over. To be called

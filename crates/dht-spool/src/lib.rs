@@ -50,8 +50,8 @@ mod ticket;
 pub use config::{InboxConfig, OutboxConfig, WriterConfig};
 pub use error::SpoolError;
 pub use inbox::{
-    Arrival, ConsumerStats, DEFAULT_CONSUMER, Inbox, InboxExpiry, InboxStats, Inserted, NewRow,
-    Row, RowId, Start,
+    Arrival, ConsumerStats, DEFAULT_CONSUMER, Inbox, InboxExpiry, InboxStats, Inserted, Lost,
+    NewRow, Row, RowId, Start,
 };
 pub use limit::Limit;
 pub use metrics::describe_metrics;

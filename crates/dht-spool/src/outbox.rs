@@ -83,7 +83,8 @@ const DIGEST: Domain<'static> = Domain {
 impl Outbox {
     /// Opens the file, which is made if it is not there; its directory must exist. Blocks while every page is read.
     ///
-    /// A damaged file is renamed to `PATH.damaged-N`, and what can be read of it is copied into a new one.
+    /// A damaged file is renamed to `PATH.damaged-N` once what can be read of it is in a new one, `PATH.new`, which then takes
+    /// its name.
     /// The ids of a new file begin with those of `now`, above any of an earlier file; another file goes on from its highest.
     ///
     /// # Errors

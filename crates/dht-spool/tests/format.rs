@@ -1,5 +1,5 @@
-//! Files of format 1 must open for ever. With `DHT_SPOOL_WRITE_FIXTURES=1` they are written anew, which only a new
-//! format is a reason for.
+//! Files of every format must open for ever. With `DHT_SPOOL_WRITE_FIXTURES=1` those of the newest are written anew, which only
+//! a new format is a reason for.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::{fs, path::PathBuf};
@@ -105,7 +105,7 @@ fn fixtures_are_written_on_demand() {
     update(3, stored);
     drop(outbox);
     fs::create_dir_all(fixture("")).unwrap();
-    for (from, to) in [(path, "inbox-1.bin"), (outbox_path, "outbox-1.bin")] {
+    for (from, to) in [(path, "inbox-2.bin"), (outbox_path, "outbox-2.bin")] {
         let mut bytes = fs::read(from).unwrap();
         let length = bytes.len() as u64;
         while bytes.last() == Some(&0) {
@@ -117,9 +117,15 @@ fn fixtures_are_written_on_demand() {
 }
 
 #[test]
-fn an_inbox_of_format_1_opens() {
-    let (_home, path) = copy("inbox-1.bin");
-    let inbox = Inbox::open(path, InboxConfig::default(), SMALL_IDS).unwrap();
+fn an_inbox_of_every_format_opens() {
+    for name in ["inbox-1.bin", "inbox-2.bin"] {
+        inbox_opens(name);
+    }
+}
+
+fn inbox_opens(name: &str) {
+    let (_home, path) = copy(name);
+    let inbox = Inbox::open(&path, InboxConfig::default(), SMALL_IDS).unwrap();
     let read = |consumer| {
         let rows = inbox.read(consumer, None, Limit::default()).unwrap();
         rows.into_iter().map(|row| row.message).collect::<Vec<_>>()
@@ -131,11 +137,21 @@ fn an_inbox_of_format_1_opens() {
     let again = inbox.insert(row(1)).wait().unwrap();
     assert_eq!(again, Inserted::AlreadyPresent);
     assert_eq!(inbox.insert(row(5)).wait().unwrap(), Inserted::New(5));
+    drop(inbox);
+    let inbox = Inbox::open(&path, InboxConfig::default(), SMALL_IDS).unwrap();
+    assert_eq!(inbox.stats().consumers[1].pending, 3, "of both formats");
+    assert_eq!((inbox.stats().damaged, inbox.stats().damaged_files), (0, 0));
 }
 
 #[test]
-fn an_outbox_of_format_1_opens() {
-    let (_home, path) = copy("outbox-1.bin");
+fn an_outbox_of_every_format_opens() {
+    for name in ["outbox-1.bin", "outbox-2.bin"] {
+        outbox_opens(name);
+    }
+}
+
+fn outbox_opens(name: &str) {
+    let (_home, path) = copy(name);
     let outbox = Outbox::open(path, OutboxConfig::default(), SMALL_IDS).unwrap();
     let entries = outbox.list(EntryFilter::default(), None, 9).unwrap();
     let states: Vec<_> = entries.iter().map(|entry| entry.state.clone()).collect();

@@ -1,4 +1,4 @@
-//! The file of an inbox or outbox: opening, locking, setting a damaged one aside.
+//! The file of an inbox or outbox: opening, locking, and the renames by which a new one takes its place.
 
 use std::{
     ffi::OsString,
@@ -100,22 +100,66 @@ impl File {
         })
     }
 
-    /// Whether the file is there without a byte in it.
+    /// Whether the file is there without a byte in it. One that this version makes has its name once it is whole.
     pub(crate) fn is_emptied(&self) -> Result<bool, SpoolError> {
-        let path = self.path.as_deref().ok_or(SpoolError::Damaged)?;
-        match fs::metadata(path) {
-            Ok(metadata) => Ok(metadata.len() == 0),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error.into()),
+        let Some(path) = &self.path else {
+            return Ok(false);
+        };
+        Ok(fs::metadata(path)?.len() == 0)
+    }
+
+    pub(crate) fn exists(&self) -> Result<bool, SpoolError> {
+        Ok(self.path()?.try_exists()?)
+    }
+
+    /// Opens the file for reading, in whatever state it is.
+    pub(crate) fn open_damaged(&self) -> Result<ReadOnlyDatabase, SpoolError> {
+        let file = FileBackend::new(fs::File::open(self.path()?)?).map_err(why_not_opened)?;
+        Builder::new()
+            .set_cache_size(self.cache_bytes)
+            // In this mode a reader asks for no list of free pages, which a killed process did not write.
+            .set_concurrency_mode(ConcurrencyMode::SingleWriter)
+            .open_read_only_with_backend(Unrepaired(file))
+            .map_err(why_not_opened)
+    }
+
+    /// Whether there is a file that was to take this one's place.
+    pub(crate) fn has_new(&self) -> Result<bool, SpoolError> {
+        Ok(self.new_path()?.try_exists()?)
+    }
+
+    /// Opens the file that is to take this one's place; made if it is not there.
+    pub(crate) fn open_new(&self) -> Result<Database, SpoolError> {
+        step();
+        let file = open_private(&self.new_path()?)?;
+        Builder::new()
+            .set_cache_size(self.cache_bytes)
+            .create_with_backend(FileBackend::new(file).map_err(why_not_opened)?)
+            .map_err(why_not_opened)
+    }
+
+    /// Makes the closed file survive a power failure.
+    pub(crate) fn sync_new(&self) -> Result<(), SpoolError> {
+        step();
+        Ok(open_private(&self.new_path()?)?.sync_all()?)
+    }
+
+    pub(crate) fn remove_new(&self) -> Result<(), SpoolError> {
+        step();
+        match fs::remove_file(self.new_path()?) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
         }
     }
 
-    /// Renames a file that is damaged, so that a new one is begun.
-    ///
-    /// # Errors
-    /// [`SpoolError::Damaged`] if there is no file to rename.
-    pub(crate) fn set_aside(&self) -> Result<PathBuf, SpoolError> {
-        let path = self.path.as_deref().ok_or(SpoolError::Damaged)?;
+    /// The new file takes this one's name.
+    pub(crate) fn take_new(&self) -> Result<(), SpoolError> {
+        Ok(rename_durably(&self.new_path()?, self.path()?)?)
+    }
+
+    /// Renames a file that is damaged.
+    pub(crate) fn set_aside(&self) -> Result<(), SpoolError> {
+        let path = self.path()?;
         let mut aside = with_suffix(path, ".damaged-1");
         for number in 2..=MAX_ASIDE {
             if !aside.try_exists()? {
@@ -123,16 +167,17 @@ impl File {
             }
             aside = with_suffix(path, &format!(".damaged-{number}"));
         }
-        fs::rename(path, &aside)?;
-        sync_directory(path)?;
+        rename_durably(path, &aside)?;
         warn!(file = %path.display(), aside = %aside.display(), "a damaged file was set aside");
-        Ok(aside)
+        Ok(())
     }
 
-    /// Takes a file back that was set aside.
-    pub(crate) fn take_back(&self, aside: &Path) -> Result<(), SpoolError> {
-        let path = self.path.as_deref().ok_or(SpoolError::Damaged)?;
-        Ok(fs::rename(aside, path)?)
+    fn path(&self) -> Result<&Path, SpoolError> {
+        self.path.as_deref().ok_or(SpoolError::Damaged)
+    }
+
+    fn new_path(&self) -> Result<PathBuf, SpoolError> {
+        Ok(with_suffix(self.path()?, ".new"))
     }
 
     /// Gives up the lock.
@@ -140,30 +185,17 @@ impl File {
         self.lock.lock().take();
     }
 
-    /// Makes the file's name survive a power failure.
-    pub(crate) fn sync_name(&self) -> Result<(), SpoolError> {
-        match &self.path {
-            Some(path) => Ok(sync_directory(path)?),
-            None => Ok(()),
-        }
-    }
-
     /// How many files were set aside beside this one.
     pub(crate) fn damaged(&self) -> u64 {
-        let Some((Some(directory), Some(name))) = self
+        let Some((path, name)) = self
             .path
             .as_deref()
-            .map(|path| (path.parent(), path.file_name()))
+            .and_then(|it| Some((it, it.file_name()?)))
         else {
             return 0;
         };
         let prefix = format!("{}.damaged-", name.display());
-        let directory = if directory.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            directory
-        };
-        let names = fs::read_dir(directory).into_iter().flatten().flatten();
+        let names = fs::read_dir(folder(path)).into_iter().flatten().flatten();
         names
             .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
             .fold(0, |count, _| count + 1)
@@ -222,7 +254,7 @@ impl StorageBackend for Unrepaired {
     fn close(&self) -> io::Result<()> {
         self.0.close()
     }
-    // No other process knows the file by its new name, and its old name is locked.
+    // The name of the file is locked.
     fn try_lock_shared_range(
         &self,
         _: Bound<u64>,
@@ -239,20 +271,6 @@ impl StorageBackend for Unrepaired {
     fn query_lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, redb::BackendError> {
         Ok(false)
     }
-}
-
-/// Opens a damaged file for reading, in whatever state it is.
-pub(crate) fn open_damaged(
-    path: &Path,
-    cache_bytes: usize,
-) -> Result<ReadOnlyDatabase, SpoolError> {
-    let file = FileBackend::new(fs::File::open(path)?).map_err(why_not_opened)?;
-    Builder::new()
-        .set_cache_size(cache_bytes)
-        // In this mode a reader asks for no list of free pages, which a killed process did not write.
-        .set_concurrency_mode(ConcurrencyMode::SingleWriter)
-        .open_read_only_with_backend(Unrepaired(file))
-        .map_err(why_not_opened)
 }
 
 /// Why a database did not open: a file that is not one counts as damaged.
@@ -288,13 +306,22 @@ fn open_private(path: &Path) -> io::Result<fs::File> {
     Ok(file)
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+/// Renames a file so that a power failure leaves it one of its names, and the new one once this returns.
+fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    step();
+    fs::rename(from, to)?;
+    step();
+    // Windows opens no folder as a file, and writes its entries through.
+    if cfg!(unix) {
+        fs::File::open(folder(to))?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn folder(path: &Path) -> &Path {
     match path.parent() {
-        // Windows opens no directory as a file, and writes its entries through.
-        Some(directory) if cfg!(unix) && !directory.as_os_str().is_empty() => {
-            fs::File::open(directory)?.sync_all()
-        }
-        _ => Ok(()),
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
@@ -302,4 +329,25 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
+}
+
+/// The next change to the folder is made: tests see what a crash would leave.
+fn step() {
+    #[cfg(test)]
+    STEPS.with_borrow_mut(|watch| {
+        if let Some(watch) = watch {
+            watch();
+        }
+    });
+}
+
+#[cfg(test)]
+thread_local! {
+    static STEPS: std::cell::RefCell<Option<Box<dyn FnMut()>>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Calls `watch` before each change of this thread to a folder.
+#[cfg(test)]
+pub(crate) fn watch_steps(watch: Option<Box<dyn FnMut()>>) {
+    STEPS.set(watch);
 }

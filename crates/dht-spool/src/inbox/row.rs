@@ -75,6 +75,16 @@ pub struct InboxExpiry {
     pub forgotten: u64,
 }
 
+/// Messages that a damaged inbox no longer has. Whoever notes that they were received must forget it, so that they are taken
+/// again.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Lost {
+    /// Their hashes, as far as they are known.
+    pub hashes: Vec<DedupHash>,
+    /// Whether there may be others: any hash that [`Inbox::contains`](crate::Inbox::contains) does not know.
+    pub others: bool,
+}
+
 /// Counts of an inbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InboxStats {
@@ -113,4 +123,12 @@ pub struct ConsumerStats {
     pub cursor: RowId,
     /// Number of rows the consumer has not acked.
     pub pending: u64,
+}
+
+impl Lost {
+    /// Whether nothing was lost.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.hashes.is_empty() && !self.others
+    }
 }

@@ -60,7 +60,10 @@ impl State for InboxState {
             Change::Remember(..)
             | Change::Forget(_)
             | Change::Consumer(..)
-            | Change::RemoveConsumer(_) => {}
+            | Change::RemoveConsumer(_)
+            | Change::Lost(_)
+            | Change::LostOthers
+            | Change::ForgetLost(_) => {}
         }
     }
 

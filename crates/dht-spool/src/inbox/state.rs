@@ -1,12 +1,12 @@
 //! Which rows are held, who acked what, which hashes are known. Performs no I/O and reads no clock.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use dht_core::{DedupHash, UnixSeconds};
 
 use super::{
     consumer::Consumer,
-    row::{InboxExpiry, Inserted, NewRow, RowId, Start},
+    row::{InboxExpiry, Inserted, Lost, NewRow, RowId, Start},
     shares::{Parties, Shares, Usage},
 };
 use crate::{
@@ -38,6 +38,9 @@ pub(crate) enum Change {
     Forget(RowId),
     Consumer(String, RowId, Vec<RowId>),
     RemoveConsumer(String),
+    Lost(DedupHash),
+    LostOthers,
+    ForgetLost(Lost),
 }
 
 /// Rows that left, and insertions that were refused, since the inbox was opened.
@@ -61,6 +64,8 @@ pub(crate) struct InboxState {
     /// Rows that left, the first to be forgotten first.
     pub(super) remembered: VecDeque<(UnixSeconds, RowId, DedupHash)>,
     pub(super) consumers: BTreeMap<String, Consumer>,
+    /// What was lost and not yet forgotten by others; at most `remember_rows` hashes are named.
+    pub(super) lost: Lost,
     pub(super) ids: Ids,
     /// Bytes of the insertion refused last as full; 0 if there was room since.
     pub(super) wanted: u64,
@@ -303,6 +308,23 @@ impl InboxState {
             self.known.remove(&row.hash);
             changes.push(Change::Remove(id));
             self.tally.damaged += 1;
+            if self.lost.hashes.len() < self.config.remember_rows {
+                self.lost.hashes.push(row.hash);
+                changes.push(Change::Lost(row.hash));
+            } else if !self.lost.others {
+                self.lost.others = true;
+                changes.push(Change::LostOthers);
+            }
+        }
+    }
+
+    /// Drops what everybody who noted it has forgotten.
+    pub(super) fn forget_lost(&mut self, told: Lost, changes: &mut Vec<Change>) {
+        let hashes: HashSet<_> = told.hashes.iter().collect();
+        self.lost.hashes.retain(|hash| !hashes.contains(hash));
+        self.lost.others &= !told.others;
+        if !told.is_empty() {
+            changes.push(Change::ForgetLost(told));
         }
     }
 
@@ -356,8 +378,14 @@ impl InboxState {
             .map(|(id, row)| (*id, row.bytes)))
     }
 
-    /// Puts a consumer into the map, as the file has it.
-    pub(super) fn load_consumer(&mut self, name: &str, cursor: RowId, ahead: Vec<RowId>) {
+    /// Puts a consumer into the map, as the file has it; one that is `dirty` is written again by the first commit.
+    pub(super) fn load_consumer(
+        &mut self,
+        name: &str,
+        cursor: RowId,
+        ahead: Vec<RowId>,
+        dirty: bool,
+    ) {
         let ahead: BTreeSet<_> = ahead
             .into_iter()
             .filter(|id| *id > cursor && self.rows.contains_key(id))
@@ -367,7 +395,7 @@ impl InboxState {
             cursor,
             pending: (after - ahead.len()) as u64,
             ahead,
-            dirty: false,
+            dirty,
         };
         self.consumers.insert(name.to_owned(), consumer);
     }
@@ -383,7 +411,7 @@ impl InboxState {
     }
 }
 
-fn check_name(name: &str) -> Result<(), SpoolError> {
+pub(super) fn check_name(name: &str) -> Result<(), SpoolError> {
     let printable = name.bytes().all(|byte| byte.is_ascii_graphic());
     if name.is_empty() || name.len() > MAX_NAME_BYTES || !printable {
         return Err(SpoolError::InvalidName);

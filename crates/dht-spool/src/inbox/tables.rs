@@ -1,32 +1,44 @@
-//! The file of an inbox, format 1.
+//! The file of an inbox, format 2.
 //!
 //! | Table | Key | Value |
 //! |---|---|---|
-//! | `info` | name | number: `kind` 1, `format` 1, `next_id` |
-//! | `rows` | id | received-at, hash, type, arrival, deliverer, origin, payload length, CRC-32 of the payload |
+//! | `info` | name | number: `kind` 1, `format` 2, `next_id`, `lost_others` 1 if rows were lost whose hashes are not known |
+//! | `rows` | id | received-at, hash, type, arrival, deliverer, origin, payload length with the seal, CRC-32 of the payload |
 //! | `deliverers` | id | deliverer in whose share the row is counted |
 //! | `payloads` | id | payload |
 //! | `remembered` | id of a row that left | hash, last second in which it is remembered |
-//! | `consumers` | name | cursor, ids acked out of order |
+//! | `consumers` | name | cursor, ids acked out of order and then their seal: 2^63 and the CRC-32 of name, cursor and ids |
+//! | `lost` | hash of a row that was lost to damage | nothing |
 //!
-//! Arrival is 0 for live, 1 for stored, and [`UNPROVEN`] more if the origin was unproven. The first files of this format have
-//! no table `deliverers`. Rows and payloads grow at their end only, so that a commit touches few pages; hashes are looked
+//! Format 1 has no seals (see `disk/seal.rs`) and no table `lost`. Its rows stay as they are, the places of its consumers are
+//! sealed by the first commit.
+//!
+//! Of a damaged file a row is kept if its head and its payload are what was written, so a page that cannot be read costs the
+//! rows on it; a branch those below it; the page that names the tables costs all. A consumer whose place is not what was
+//! written begins with the oldest row: a message is read again rather than never. A row whose deliverer cannot be read is
+//! counted in the share of the peer.
+//!
+//! Arrival is 0 for live, 1 for stored, and [`UNPROVEN`] more if the origin was unproven. The first files of
+//! format 1 have no table `deliverers`. Rows and payloads grow at their end only, so that a commit touches few pages; hashes are looked
 //! up in memory.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use dht_core::{DedupHash, Deliverer, NodeId, PublicKey, UnixSeconds};
 use redb::{
-    ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction,
+    ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, TableError, Value,
+    WriteTransaction,
 };
 
 use super::{
-    row::{Arrival, NewRow, Row, RowId},
+    row::{Arrival, Lost, NewRow, Row, RowId},
     rows::InboxRows,
     shares::Parties,
-    state::{Change, DEFAULT_CONSUMER, InboxState, RowMeta},
+    state::{Change, DEFAULT_CONSUMER, InboxState, RowMeta, check_name},
 };
 use crate::{
-    disk::{Tables, check},
+    disk::{INFO, Tables, check, is_whole, length, reach, seal},
     error::SpoolError,
     journal::contain,
 };
@@ -42,7 +54,7 @@ type Head = (
     u32,
 );
 
-/// Added to the arrival of a row of an unproven origin. The first files of this format do not know it.
+/// Added to the arrival of a row of an unproven origin. The first files of format 1 do not know it.
 const UNPROVEN: u8 = 2;
 
 const ROWS: TableDefinition<'_, RowId, Head> = TableDefinition::new("rows");
@@ -50,6 +62,10 @@ const DELIVERERS: TableDefinition<'_, RowId, &[u8; 32]> = TableDefinition::new("
 const PAYLOADS: TableDefinition<'_, RowId, &[u8]> = TableDefinition::new("payloads");
 const REMEMBERED: TableDefinition<'_, RowId, (&[u8; 32], u64)> = TableDefinition::new("remembered");
 const CONSUMERS: TableDefinition<'_, &str, (RowId, Vec<RowId>)> = TableDefinition::new("consumers");
+const LOST: TableDefinition<'_, &[u8; 32], ()> = TableDefinition::new("lost");
+const LOST_OTHERS: &str = "lost_others";
+/// Added to the CRC-32 of a consumer's place. No id is so high.
+const PLACE_SEAL: RowId = 1 << 63;
 
 impl Tables for InboxState {
     const KIND: u64 = 1;
@@ -58,9 +74,10 @@ impl Tables for InboxState {
         transaction.open_table(ROWS)?;
         transaction.open_table(PAYLOADS)?;
         transaction.open_table(REMEMBERED)?;
-        transaction
-            .open_table(CONSUMERS)?
-            .insert(DEFAULT_CONSUMER, (0, Vec::new()))?;
+        transaction.open_table(CONSUMERS)?.insert(
+            DEFAULT_CONSUMER,
+            (0, sealed_place(DEFAULT_CONSUMER, 0, Vec::new())),
+        )?;
         Ok(())
     }
 
@@ -71,7 +88,7 @@ impl Tables for InboxState {
             let (received_at, hash, _, arrival, via, origin, bytes, _) = head.value();
             let row = RowMeta {
                 received_at: UnixSeconds(received_at),
-                bytes,
+                bytes: length(bytes),
                 hash: DedupHash(*hash),
                 parties: Parties {
                     deliverer: deliverer(deliverers.as_ref(), id.value(), via)?,
@@ -97,9 +114,14 @@ impl Tables for InboxState {
         for entry in file.open_table(CONSUMERS)?.iter()? {
             let (name, place) = entry?;
             let (cursor, ahead) = place.value();
-            self.load_consumer(name.value(), cursor, ahead);
+            match read_place(name.value(), cursor, ahead) {
+                Place::Sealed(ahead) => self.load_consumer(name.value(), cursor, ahead, false),
+                Place::Unsealed(ahead) => self.load_consumer(name.value(), cursor, ahead, true),
+                Place::Damaged => return Err(SpoolError::Damaged),
+            }
             self.ids.used(cursor);
         }
+        self.lost = read_lost(file)?;
         Ok(())
     }
 
@@ -120,7 +142,7 @@ impl Tables for InboxState {
                         true => 0,
                         false => UNPROVEN,
                     };
-                    let head = (
+                    let mut head = (
                         row.received_at.0,
                         &row.hash.0,
                         row.message_type,
@@ -130,6 +152,7 @@ impl Tables for InboxState {
                         row.payload.len() as u64,
                         crc32fast::hash(&row.payload),
                     );
+                    head.6 = seal::<Head>(id, head.6, &head);
                     rows.insert(id, head)?;
                     deliverers.insert(id, row.deliverer.as_bytes())?;
                     payloads.insert(id, row.payload.as_ref())?;
@@ -146,10 +169,26 @@ impl Tables for InboxState {
                     remembered.remove(id)?;
                 }
                 Change::Consumer(name, cursor, ahead) => {
+                    let ahead = sealed_place(&name, cursor, ahead);
                     consumers.insert(name.as_str(), (cursor, ahead))?;
                 }
                 Change::RemoveConsumer(name) => {
                     consumers.remove(name.as_str())?;
+                }
+                Change::Lost(hash) => {
+                    transaction.open_table(LOST)?.insert(&hash.0, ())?;
+                }
+                Change::LostOthers => {
+                    transaction.open_table(INFO)?.insert(LOST_OTHERS, 1)?;
+                }
+                Change::ForgetLost(lost) => {
+                    let mut table = transaction.open_table(LOST)?;
+                    for hash in lost.hashes {
+                        table.remove(&hash.0)?;
+                    }
+                    if lost.others {
+                        transaction.open_table(INFO)?.remove(LOST_OTHERS)?;
+                    }
                 }
             }
         }
@@ -161,56 +200,185 @@ impl Tables for InboxState {
     }
 
     fn salvage(damaged: &ReadTransaction, into: &WriteTransaction) -> Result<u64, SpoolError> {
-        // Each table is read by itself and up to the first page that cannot be read.
-        let _ = contain(|| {
-            let mut remembered = into.open_table(REMEMBERED)?;
-            for entry in damaged.open_table(REMEMBERED)?.iter()? {
-                let (id, value) = entry?;
-                remembered.insert(id.value(), value.value())?;
-            }
-            Ok(())
+        salvage_remembered(damaged, into)?;
+        salvage_consumers(damaged, into)?;
+        let mut lost = contain(|| read_lost(damaged)).unwrap_or(Lost {
+            hashes: Vec::new(),
+            others: true,
         });
-        let _ = contain(|| {
-            let mut consumers = into.open_table(CONSUMERS)?;
-            for entry in damaged.open_table(CONSUMERS)?.iter()? {
-                let (name, place) = entry?;
-                consumers.insert(name.value(), place.value())?;
-            }
-            Ok(())
-        });
-        let _ = contain(|| {
-            let Some(from) = deliverers(damaged)? else {
-                return Ok(());
-            };
-            let mut deliverers = into.open_table(DELIVERERS)?;
-            for entry in from.iter()? {
-                let (id, deliverer) = entry?;
-                deliverers.insert(id.value(), deliverer.value())?;
-            }
-            Ok(())
-        });
-        let mut rows = into.open_table(ROWS)?;
-        let mut payloads = into.open_table(PAYLOADS)?;
-        let mut count = 0;
-        let _ = contain(|| {
-            let from = damaged.open_table(PAYLOADS)?;
-            for entry in damaged.open_table(ROWS)?.iter()? {
-                let (id, head) = entry?;
-                let id = id.value();
-                let payload = contain(|| {
-                    let payload = from.get(id)?.ok_or(SpoolError::UnknownId)?;
-                    content(&head.value(), payload.value())
-                });
-                if let Ok(payload) = payload {
-                    rows.insert(id, head.value())?;
-                    payloads.insert(id, payload.as_ref())?;
-                    count += 1;
-                }
-            }
-            Ok(())
-        });
+        let count = salvage_rows(damaged, into, &mut lost)?;
+        let mut table = into.open_table(LOST)?;
+        for hash in &lost.hashes {
+            table.insert(&hash.0, ())?;
+        }
+        if lost.others {
+            Self::lose_all(into)?;
+        }
         Ok(count)
     }
+
+    fn lose_all(into: &WriteTransaction) -> Result<(), SpoolError> {
+        into.open_table(INFO)?.insert(LOST_OTHERS, 1)?;
+        Ok(())
+    }
+}
+
+fn salvage_remembered(
+    damaged: &ReadTransaction,
+    into: &WriteTransaction,
+) -> Result<(), SpoolError> {
+    let Ok(from) = contain(|| Ok(damaged.open_table(REMEMBERED)?)) else {
+        return Ok(());
+    };
+    let mut ids = BTreeSet::new();
+    reach(&from, &mut ids);
+    let mut remembered = into.open_table(REMEMBERED)?;
+    for id in ids {
+        let entry = contain(|| {
+            let entry = from.get(id)?.ok_or(SpoolError::Damaged)?;
+            let (hash, until) = entry.value();
+            Ok((*hash, until))
+        });
+        if let Ok((hash, until)) = entry {
+            remembered.insert(id, (&hash, until))?;
+        }
+    }
+    Ok(())
+}
+
+fn salvage_consumers(damaged: &ReadTransaction, into: &WriteTransaction) -> Result<(), SpoolError> {
+    let mut places = Vec::new();
+    let _ = contain(|| {
+        for entry in damaged.open_table(CONSUMERS)?.iter()? {
+            let (name, place) = entry?;
+            let name = name.value().to_owned();
+            let (cursor, ahead) = place.value();
+            places.push(match read_place(&name, cursor, ahead) {
+                Place::Sealed(ahead) => (name, cursor, ahead),
+                // Read again rather than never.
+                Place::Unsealed(_) | Place::Damaged => (name, 0, Vec::new()),
+            });
+        }
+        Ok(())
+    });
+    let mut consumers = into.open_table(CONSUMERS)?;
+    for (name, cursor, ahead) in places {
+        if check_name(&name).is_ok() {
+            let ahead = sealed_place(&name, cursor, ahead);
+            consumers.insert(name.as_str(), (cursor, ahead))?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies the rows whose head and payload are what was written, and notes the others.
+fn salvage_rows(
+    damaged: &ReadTransaction,
+    into: &WriteTransaction,
+    lost: &mut Lost,
+) -> Result<u64, SpoolError> {
+    let from_rows = contain(|| Ok(damaged.open_table(ROWS)?));
+    let from_payloads = contain(|| Ok(damaged.open_table(PAYLOADS)?));
+    let from_deliverers = contain(|| deliverers(damaged)).ok().flatten();
+    let mut ids = BTreeSet::new();
+    let is_reached = (from_rows.as_ref()).is_ok_and(|table| reach(table, &mut ids));
+    lost.others |= !is_reached;
+    if let Ok(table) = &from_payloads {
+        reach(table, &mut ids);
+    }
+    if let Some(table) = &from_deliverers {
+        reach(table, &mut ids);
+    }
+    let mut rows = into.open_table(ROWS)?;
+    let mut deliverers = into.open_table(DELIVERERS)?;
+    let mut payloads = into.open_table(PAYLOADS)?;
+    let mut count = 0;
+    for id in ids {
+        let head = contain(|| {
+            let from = from_rows.as_ref().map_err(Clone::clone)?;
+            let Some(head) = from.get(id)? else {
+                return Ok(None);
+            };
+            check_head(id, &head.value())?;
+            Ok(Some(Head::as_bytes(&head.value())))
+        });
+        let head = match &head {
+            Ok(Some(head)) => Head::from_bytes(head),
+            Ok(None) => continue,
+            Err(_) => {
+                lost.others = true;
+                continue;
+            }
+        };
+        let payload = contain(|| {
+            let from = from_payloads.as_ref().map_err(Clone::clone)?;
+            let payload = from.get(id)?.ok_or(SpoolError::Damaged)?;
+            content(id, &head, payload.value())
+        });
+        let Ok(payload) = payload else {
+            lost.hashes.push(DedupHash(*head.1));
+            continue;
+        };
+        rows.insert(id, head)?;
+        payloads.insert(id, payload.as_ref())?;
+        let deliverer = contain(|| deliverer(from_deliverers.as_ref(), id, head.4));
+        if let Ok(deliverer) = deliverer {
+            deliverers.insert(id, deliverer.as_bytes())?;
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Ids acked out of order, as a file has them.
+enum Place {
+    Sealed(Vec<RowId>),
+    /// Of format 1.
+    Unsealed(Vec<RowId>),
+    Damaged,
+}
+
+/// The ids with the seal of the place behind them.
+fn sealed_place(name: &str, cursor: RowId, mut ahead: Vec<RowId>) -> Vec<RowId> {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(name.as_bytes());
+    crc.update(&cursor.to_le_bytes());
+    for id in &ahead {
+        crc.update(&id.to_le_bytes());
+    }
+    ahead.push(PLACE_SEAL | u64::from(crc.finalize()));
+    ahead
+}
+
+fn read_place(name: &str, cursor: RowId, mut ahead: Vec<RowId>) -> Place {
+    match ahead.pop_if(|last| *last >= PLACE_SEAL) {
+        None => Place::Unsealed(ahead),
+        Some(seal) => {
+            let mut expected = sealed_place(name, cursor, ahead);
+            match expected.pop() {
+                Some(right) if right == seal => Place::Sealed(expected),
+                _ => Place::Damaged,
+            }
+        }
+    }
+}
+
+/// What was lost and not yet told; a file of format 1 has no table for it.
+fn read_lost(file: &ReadTransaction) -> Result<Lost, SpoolError> {
+    let mut lost = Lost {
+        hashes: Vec::new(),
+        others: file.open_table(INFO)?.get(LOST_OTHERS)?.is_some(),
+    };
+    match file.open_table(LOST) {
+        Ok(table) => {
+            for entry in table.iter()? {
+                lost.hashes.push(DedupHash(*entry?.0.value()));
+            }
+        }
+        Err(TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(lost)
 }
 
 impl InboxRows for ReadTransaction {
@@ -224,7 +392,7 @@ impl InboxRows for ReadTransaction {
                 continue;
             };
             let head = head.value();
-            read.push(match content(&head, payload.value()) {
+            read.push(match content(id, &head, payload.value()) {
                 Ok(payload) => decode(
                     id,
                     head,
@@ -265,18 +433,30 @@ fn deliverer(
     }))
 }
 
-/// Copies the payload if it is what was inserted.
+fn check_head(id: RowId, head: &<Head as Value>::SelfType<'_>) -> Result<(), SpoolError> {
+    let mut bare = *head;
+    bare.6 = length(head.6);
+    if is_whole::<Head>(id, head.6, &bare) {
+        Ok(())
+    } else {
+        Err(SpoolError::Damaged)
+    }
+}
+
+/// Copies the payload if head and payload are what was inserted.
 fn content(
-    head: &<Head as redb::Value>::SelfType<'_>,
+    id: RowId,
+    head: &<Head as Value>::SelfType<'_>,
     payload: &[u8],
 ) -> Result<Bytes, SpoolError> {
+    check_head(id, head)?;
     let (.., bytes, crc) = head;
-    check(payload, *bytes, *crc)
+    check(payload, length(*bytes), *crc)
 }
 
 fn decode(
     id: RowId,
-    head: <Head as redb::Value>::SelfType<'_>,
+    head: <Head as Value>::SelfType<'_>,
     deliverer: Deliverer,
     payload: Bytes,
 ) -> Result<Row, RowId> {

@@ -7,6 +7,7 @@ use crate::{config::WriterConfig, faulty::FaultyDisk};
 
 mod disk;
 mod model;
+mod rescue;
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 const ALL: Limit = Limit {

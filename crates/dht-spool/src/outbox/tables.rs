@@ -1,20 +1,27 @@
-//! The file of an outbox, format 1.
+//! The file of an outbox, format 2.
 //!
 //! | Table | Key | Value |
 //! |---|---|---|
-//! | `info` | name | number: `kind` 2, `format` 1, `next_id` |
-//! | `entries` | id | recipient, type, created-at, time to live, direct only, replicas, payload length, CRC-32 of the payload, digest, idempotency key |
-//! | `progress` | id | state (0 queued, 1 sent, 2 stored, 3 failed, 4 expired, 5 received), holders, attempts, next attempt, ended-at, frame length |
+//! | `info` | name | number: `kind` 2, `format` 2, `next_id` |
+//! | `entries` | id | recipient, type, created-at, time to live, direct only, replicas, payload length with the seal, CRC-32 of the payload, digest, idempotency key |
+//! | `progress` | id | state (0 queued, 1 sent, 2 stored, 3 failed, 4 expired, 5 received), holders, attempts, next attempt, ended-at, frame length with the seal |
 //! | `texts` | id | what went wrong last |
 //! | `payloads` | id | payload, until it is sealed or the entry ends |
 //! | `frames` | id | CRC-32 of the frame, sealed frame, until the entry ends |
 //!
-//! The first files of this format keep the payload beside the frame.
+//! Format 1 has no seals (see `disk/seal.rs`); its rows stay as they are until they are written again. Its first files keep the
+//! payload beside the frame.
+//!
+//! Of a damaged file an entry is kept if its head is what was written and its frame or its payload is, or has left with its end.
+//! One whose progress is not what was written is queued again: a message is sent again rather than never. Texts are left behind.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use dht_core::{PublicKey, UnixSeconds};
 use redb::{
-    AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction,
+    AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, Value,
+    WriteTransaction,
 };
 
 use super::{
@@ -24,7 +31,7 @@ use super::{
     state::{Change, OutboxState, Slot},
 };
 use crate::{
-    disk::{Tables, check},
+    disk::{Tables, check, is_whole, length, reach, seal},
     error::SpoolError,
     journal::contain,
 };
@@ -68,12 +75,12 @@ impl Tables for OutboxState {
             let id = id.value();
             let (.., payload_bytes, _, digest, key) = head.value();
             let steps = progress.get(id)?.ok_or(SpoolError::Damaged)?;
-            let (progress, frame_bytes) = decode(steps.value())?;
+            let (progress, frame_bytes) = decode(id, steps.value())?;
             let slot = Slot {
                 recipient: *head.value().0,
                 progress,
                 expires_at: expires_at(&head.value()),
-                payload_bytes,
+                payload_bytes: length(payload_bytes),
                 frame_bytes,
                 key: key.map(Into::into),
             };
@@ -92,7 +99,7 @@ impl Tables for OutboxState {
         for change in changes {
             match change {
                 Change::Insert(id, entry, digest) => {
-                    let head = (
+                    let mut head = (
                         entry.recipient.as_bytes(),
                         entry.message_type,
                         entry.created_at.0,
@@ -104,6 +111,7 @@ impl Tables for OutboxState {
                         &digest,
                         entry.key.as_deref(),
                     );
+                    head.6 = seal::<Head>(id, head.6, &head);
                     entries.insert(id, head)?;
                     match EntryContent::of(&entry) {
                         EntryContent::Payload(payload) => {
@@ -115,7 +123,7 @@ impl Tables for OutboxState {
                     }
                 }
                 Change::Progress(id, steps, frame_bytes) => {
-                    progress.insert(id, encode(&steps, frame_bytes))?;
+                    progress.insert(id, encode(id, &steps, frame_bytes))?;
                 }
                 Change::Text(id, text) => {
                     texts.insert(id, text.as_str())?;
@@ -143,49 +151,62 @@ impl Tables for OutboxState {
     }
 
     fn salvage(damaged: &ReadTransaction, into: &WriteTransaction) -> Result<u64, SpoolError> {
+        let from_entries = contain(|| Ok(damaged.open_table(ENTRIES)?));
+        let from_progress = contain(|| Ok(damaged.open_table(PROGRESS)?));
+        let from_payloads = contain(|| Ok(damaged.open_table(PAYLOADS)?));
+        let from_frames = contain(|| Ok(damaged.open_table(FRAMES)?));
+        let mut ids = BTreeSet::new();
+        if let Ok(table) = &from_entries {
+            reach(table, &mut ids);
+        }
+        if let Ok(table) = &from_progress {
+            reach(table, &mut ids);
+        }
+        if let Ok(table) = &from_payloads {
+            reach(table, &mut ids);
+        }
         let mut entries = into.open_table(ENTRIES)?;
         let mut progress = into.open_table(PROGRESS)?;
         let mut payloads = into.open_table(PAYLOADS)?;
         let mut frames = into.open_table(FRAMES)?;
         let mut count = 0;
-        let _ = contain(|| {
-            let steps = damaged.open_table(PROGRESS)?;
-            let sealed = contain(|| Ok(damaged.open_table(FRAMES)?)).ok();
-            let unsealed = contain(|| Ok(damaged.open_table(PAYLOADS)?)).ok();
-            for entry in damaged.open_table(ENTRIES)?.iter()? {
-                let (id, head) = entry?;
-                let id = id.value();
-                let kept = contain(|| {
-                    let steps = steps.get(id)?.ok_or(SpoolError::Damaged)?;
-                    let (steps, _) = decode(steps.value())?;
-                    let content = match steps.ended_at {
-                        Some(_) => None,
-                        None => {
-                            let (sealed, unsealed) = (sealed.as_ref(), unsealed.as_ref());
-                            Some(salvaged(id, &head.value(), sealed, unsealed)?)
-                        }
-                    };
-                    Ok((steps, content))
-                });
-                if let Ok((steps, content)) = kept {
-                    entries.insert(id, head.value())?;
-                    let mut frame_bytes = 0;
-                    match content {
-                        Some(EntryContent::Frame(frame)) => {
-                            frame_bytes = frame.len() as u64;
-                            frames.insert(id, (crc32fast::hash(&frame), frame.as_ref()))?;
-                        }
-                        Some(EntryContent::Payload(payload)) => {
-                            payloads.insert(id, payload.as_ref())?;
-                        }
-                        None => {}
-                    }
-                    progress.insert(id, encode(&steps, frame_bytes))?;
-                    count += 1;
+        for id in ids {
+            let head = contain(|| {
+                let from = from_entries.as_ref().map_err(Clone::clone)?;
+                let head = from.get(id)?.ok_or(SpoolError::Damaged)?;
+                check_head(id, &head.value())?;
+                Ok(Head::as_bytes(&head.value()))
+            });
+            let Ok(head) = head else { continue };
+            let head = Head::from_bytes(&head);
+            let steps = contain(|| {
+                let from = from_progress.as_ref().map_err(Clone::clone)?;
+                let steps = from.get(id)?.ok_or(SpoolError::Damaged)?;
+                Ok(decode(id, steps.value())?.0)
+            });
+            let (sealed, unsealed) = (from_frames.as_ref().ok(), from_payloads.as_ref().ok());
+            let content = contain(|| salvaged(id, &head, sealed, unsealed));
+            let steps = match (steps, &content) {
+                (Ok(steps), content) if steps.ended_at.is_some() == content.is_err() => steps,
+                (_, Ok(_)) => Progress::queued(UnixSeconds(head.2)),
+                (_, Err(_)) => continue,
+            };
+            entries.insert(id, head)?;
+            let mut frame_bytes = 0;
+            match content {
+                Ok(EntryContent::Frame(frame)) => {
+                    frame_bytes = frame.len() as u64;
+                    frames.insert(id, (crc32fast::hash(&frame), frame.as_ref()))?;
                 }
+                Ok(EntryContent::Payload(payload)) => {
+                    payloads.insert(id, payload.as_ref())?;
+                }
+                // It has ended.
+                Err(_) => {}
             }
-            Ok(())
-        });
+            progress.insert(id, encode(id, &steps, frame_bytes))?;
+            count += 1;
+        }
         Ok(count)
     }
 }
@@ -200,15 +221,16 @@ impl OutboxRows for ReadTransaction {
         };
         let text = self.open_table(TEXTS)?.get(id)?;
         let text = text.map(|text| text.value().to_owned());
-        let (steps, _) = decode(steps.value())?;
+        let (steps, _) = decode(id, steps.value())?;
         let head = head.value();
+        check_head(id, &head)?;
         let (recipient, message_type, created_at, .., payload_bytes, _, _, key) = head;
         Ok(Some(Entry {
             id,
             key: key.map(ToOwned::to_owned),
             recipient: PublicKey::from_bytes(recipient).map_err(|_| SpoolError::Damaged)?,
             message_type,
-            payload_bytes,
+            payload_bytes: length(payload_bytes),
             options: options(&head),
             created_at: UnixSeconds(created_at),
             expires_at: expires_at(&head),
@@ -242,7 +264,7 @@ impl OutboxRows for ReadTransaction {
 /// What can be read of a message in a damaged file: the frame, or else the payload.
 fn salvaged(
     id: EntryId,
-    head: &<Head as redb::Value>::SelfType<'_>,
+    head: &<Head as Value>::SelfType<'_>,
     sealed: Option<&ReadOnlyTable<EntryId, (u32, &'static [u8])>>,
     unsealed: Option<&ReadOnlyTable<EntryId, &'static [u8]>>,
 ) -> Result<EntryContent, SpoolError> {
@@ -265,12 +287,22 @@ fn intact_frame(frame: AccessGuard<'_, (u32, &'static [u8])>) -> Option<Bytes> {
 }
 
 /// Copies the payload if it is what was put.
-fn intact(head: &<Head as redb::Value>::SelfType<'_>, payload: &[u8]) -> Result<Bytes, SpoolError> {
+fn intact(head: &<Head as Value>::SelfType<'_>, payload: &[u8]) -> Result<Bytes, SpoolError> {
     let (.., bytes, crc, _, _) = head;
-    check(payload, *bytes, *crc)
+    check(payload, length(*bytes), *crc)
 }
 
-fn options(head: &<Head as redb::Value>::SelfType<'_>) -> EntryOptions {
+fn check_head(id: EntryId, head: &<Head as Value>::SelfType<'_>) -> Result<(), SpoolError> {
+    let mut bare = *head;
+    bare.6 = length(head.6);
+    if is_whole::<Head>(id, head.6, &bare) {
+        Ok(())
+    } else {
+        Err(SpoolError::Damaged)
+    }
+}
+
+fn options(head: &<Head as Value>::SelfType<'_>) -> EntryOptions {
     let (_, _, _, ttl_seconds, direct_only, replicas, ..) = *head;
     EntryOptions {
         ttl_seconds,
@@ -279,11 +311,11 @@ fn options(head: &<Head as redb::Value>::SelfType<'_>) -> EntryOptions {
     }
 }
 
-fn expires_at(head: &<Head as redb::Value>::SelfType<'_>) -> UnixSeconds {
+fn expires_at(head: &<Head as Value>::SelfType<'_>) -> UnixSeconds {
     options(head).expires_at(UnixSeconds(head.2))
 }
 
-fn encode(progress: &Progress, frame_bytes: u64) -> Steps {
+fn encode(id: EntryId, progress: &Progress, frame_bytes: u64) -> Steps {
     let kind = match progress.kind {
         StateKind::Queued => 0,
         StateKind::Sent => 1,
@@ -292,17 +324,24 @@ fn encode(progress: &Progress, frame_bytes: u64) -> Steps {
         StateKind::Expired => 4,
         StateKind::Received => 5,
     };
-    (
+    let mut steps = (
         kind,
         progress.holders,
         progress.attempts,
         progress.next_attempt.map(|at| at.0),
         progress.ended_at.map(|at| at.0),
         frame_bytes,
-    )
+    );
+    steps.5 = seal::<Steps>(id, frame_bytes, &steps);
+    steps
 }
 
-fn decode(steps: Steps) -> Result<(Progress, u64), SpoolError> {
+fn decode(id: EntryId, mut steps: Steps) -> Result<(Progress, u64), SpoolError> {
+    let field = steps.5;
+    steps.5 = length(field);
+    if !is_whole::<Steps>(id, field, &steps) {
+        return Err(SpoolError::Damaged);
+    }
     let (kind, holders, attempts, next_attempt, ended_at, frame_bytes) = steps;
     let kind = match kind {
         0 => StateKind::Queued,

@@ -499,3 +499,68 @@ fn a_damaged_outbox_keeps_readable_entries() {
         "{kept} of {damaged} files"
     );
 }
+
+/// Leaves of redb begin with 1 and the number of their entries (redb's `docs/design.md`).
+#[test]
+fn a_zeroed_page_costs_its_entries() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("outbox.redb");
+    let outbox = Outbox::open(&path, OutboxConfig::default(), NOW).unwrap();
+    let tickets: Vec<_> = (1..=600).map(|number| outbox.put(entry(number))).collect();
+    for ticket in tickets {
+        ticket.wait().unwrap();
+    }
+    drop(outbox);
+    let whole = std::fs::read(&path).unwrap();
+    let mut leaves = 0;
+    for (number, page) in whole.chunks_exact(4096).enumerate().skip(1) {
+        if page[0] != 1 || page.windows(8).any(|it| it == b"payloads") {
+            continue;
+        }
+        let mut bytes = whole.clone();
+        bytes[number * 4096..(number + 1) * 4096].fill(0);
+        let path = home.path().join(format!("{number}.redb"));
+        std::fs::write(&path, bytes).unwrap();
+        let outbox = Outbox::open(&path, OutboxConfig::default(), NOW).unwrap();
+        let lost = 600 - due(&outbox, NOW).len();
+        let entries = usize::from(u16::from_le_bytes([page[2], page[3]]));
+        assert!(lost <= entries, "page {number}: {lost} of {entries}");
+        leaves += usize::from(lost > 0);
+    }
+    assert!(leaves > 20, "{leaves} leaves");
+}
+
+/// What says how far an entry is, and its head: one wrong bit sends it again, and never otherwise.
+#[test]
+fn one_wrong_bit_forges_no_entry() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("outbox.redb");
+    let outbox = Outbox::open(&path, OutboxConfig::default(), NOW).unwrap();
+    let ids: Vec<_> = (1..=9).map(|number| put(&outbox, entry(number))).collect();
+    let all = outbox.list(EntryFilter::default(), None, 99).unwrap();
+    drop(outbox);
+    let whole = std::fs::read(&path).unwrap();
+    let mut places = Vec::new();
+    for (at, found) in whole.windows(8).enumerate() {
+        if found == NOW.0.to_le_bytes() {
+            places.extend((at - 40..at + 40).step_by(17));
+        }
+    }
+    places.sort_unstable();
+    places.dedup();
+    assert!(places.len() > 60, "{} places", places.len());
+    for (number, at) in places.into_iter().enumerate() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (number % 8);
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("outbox.redb");
+        std::fs::write(&path, bytes).unwrap();
+        let outbox = Outbox::open(&path, OutboxConfig::default(), NOW).unwrap();
+        let held = outbox.list(EntryFilter::default(), None, 99).unwrap();
+        assert!(held.len() + 1 >= ids.len(), "byte {at}");
+        assert_eq!(due(&outbox, NOW).len(), held.len(), "byte {at}");
+        for entry in held {
+            assert!(all.contains(&entry), "byte {at}: {entry:?}");
+        }
+    }
+}

@@ -289,11 +289,11 @@ fn a_newer_format_is_refused() {
     let database = redb::Database::create(&path).unwrap();
     let transaction = database.begin_write().unwrap();
     let mut info = transaction.open_table(crate::disk::INFO).unwrap();
-    info.insert("format", 2).unwrap();
+    info.insert("format", 3).unwrap();
     drop(info);
     transaction.commit().unwrap();
     drop(database);
-    let expected = SpoolError::NewerFormat { found: 2, known: 1 };
+    let expected = SpoolError::NewerFormat { found: 3, known: 2 };
     assert_eq!(open(&path).unwrap_err(), expected);
     assert!(!aside(&path, 1).exists());
     let outbox = crate::Outbox::open(&path, crate::OutboxConfig::default(), NOW);

@@ -1,0 +1,78 @@
+//! The ids of a damaged table.
+
+use std::collections::BTreeSet;
+
+use redb::{ReadOnlyTable, Value};
+
+use super::format::MAX_ID;
+use crate::{error::SpoolError, journal::contain};
+
+/// Adds the ids that can be reached. Behind a page that cannot be read it goes on with the first id that can: steps that double
+/// find one, and halves of the last step the first. Answers whether every page could be read.
+///
+/// Of two unreadable parts, ids between them are found if they are as many as the first part had; a table with the same ids
+/// finds the others.
+pub(crate) fn reach<V: Value + 'static>(
+    table: &ReadOnlyTable<u64, V>,
+    ids: &mut BTreeSet<u64>,
+) -> bool {
+    let (mut from, mut is_whole) = (0, true);
+    loop {
+        let read = contain(|| {
+            for entry in table.range(from..)? {
+                let id = entry?.0.value();
+                if id < MAX_ID {
+                    ids.insert(id);
+                    from = id + 1;
+                }
+            }
+            Ok(())
+        });
+        if read.is_ok() {
+            return is_whole;
+        }
+        is_whole = false;
+        match next_readable(table, from) {
+            Some(next) => from = next,
+            None => return false,
+        }
+    }
+}
+
+/// The first id behind `from` at which the table can be read.
+fn next_readable<V: Value + 'static>(table: &ReadOnlyTable<u64, V>, from: u64) -> Option<u64> {
+    let mut unreadable = from;
+    let mut step = 1;
+    let mut readable = loop {
+        let at = from + step;
+        if at >= MAX_ID {
+            return None;
+        }
+        if can_read(table, at).is_ok() {
+            break at;
+        }
+        unreadable = at;
+        step *= 2;
+    };
+    while readable - unreadable > 1 {
+        let middle = unreadable + (readable - unreadable) / 2;
+        if can_read(table, middle).is_ok() {
+            readable = middle;
+        } else {
+            unreadable = middle;
+        }
+    }
+    Some(readable)
+}
+
+fn can_read<V: Value + 'static>(
+    table: &ReadOnlyTable<u64, V>,
+    from: u64,
+) -> Result<(), SpoolError> {
+    contain(|| {
+        if let Some(entry) = table.range(from..)?.next() {
+            entry?;
+        }
+        Ok(())
+    })
+}
