@@ -67,6 +67,11 @@ impl Token {
         file.write_all(token.as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, path)?;
+        // A power failure would bring back no token, and the clients have this one.
+        match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => fs::File::open(folder)?.sync_all()?,
+            _ => fs::File::open(".")?.sync_all()?,
+        }
         Ok(Self(token))
     }
 

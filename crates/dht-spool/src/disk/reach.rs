@@ -23,7 +23,7 @@ pub(crate) fn reach<V: Value + 'static>(
                 let id = entry?.0.value();
                 if id < MAX_ID {
                     ids.insert(id);
-                    from = id + 1;
+                    from = from.max(id + 1);
                 }
             }
             Ok(())
@@ -70,9 +70,10 @@ fn can_read<V: Value + 'static>(
     from: u64,
 ) -> Result<(), SpoolError> {
     contain(|| {
-        if let Some(entry) = table.range(from..)?.next() {
-            entry?;
+        // Correctness: each part that is read adds an id, so that damaged ones do not hold it up for ever.
+        match table.range(from..)?.next().transpose()? {
+            Some((id, _)) if !(from..MAX_ID).contains(&id.value()) => Err(SpoolError::Damaged),
+            _ => Ok(()),
         }
-        Ok(())
     })
 }

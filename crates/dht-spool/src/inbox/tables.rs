@@ -15,7 +15,7 @@
 //!
 //! Of a damaged file a row is kept if its head and its payload are what was written, so a page that cannot be read costs the
 //! rows on it; a branch those below it; the page that names the tables costs all. A consumer whose place is not what was
-//! written begins with the oldest row: a message is read again rather than never. A row whose deliverer cannot be read is
+//! written begins with the oldest row: a message is read again rather than never. One whose name cannot be read is gone. A row whose deliverer cannot be read is
 //! counted in the share of the peer.
 //!
 //! Arrival is 0 for live, 1 for stored, and [`UNPROVEN`] more if the origin was unproven. The first files of

@@ -4,8 +4,10 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
+
+use parking_lot::Mutex;
 
 use super::*;
 use crate::disk::watch_steps;
@@ -28,7 +30,7 @@ fn written(path: &Path, rows: u64, bytes: usize) -> BTreeMap<RowId, NewRow> {
     let tickets: Vec<_> = (1..=rows)
         .map(|number| {
             inbox.insert(NewRow {
-                payload: Bytes::from(vec![(number % 251) as u8; bytes]),
+                payload: Bytes::from(vec![u8::try_from(number % 251).unwrap(); bytes]),
                 ..row_of_its_own(number)
             })
         })
@@ -47,7 +49,7 @@ fn crashes(home: &Path, copies: &Path, act: impl FnOnce()) -> Vec<PathBuf> {
     let made = Arc::new(Mutex::new(Vec::new()));
     let (home, copies, watched) = (home.to_owned(), copies.to_owned(), Arc::clone(&made));
     watch_steps(Some(Box::new(move || {
-        let mut made = watched.lock().unwrap();
+        let mut made = watched.lock();
         let copy = copies.join(made.len().to_string());
         fs::create_dir(&copy).unwrap();
         for entry in fs::read_dir(&home).unwrap() {
@@ -58,12 +60,12 @@ fn crashes(home: &Path, copies: &Path, act: impl FnOnce()) -> Vec<PathBuf> {
     })));
     act();
     watch_steps(None);
-    Arc::try_unwrap(made).unwrap().into_inner().unwrap()
+    Arc::try_unwrap(made).unwrap().into_inner()
 }
 
 /// Also with a part of the new file: a crash leaves the old file or the whole new one.
 #[test]
-fn a_crash_in_a_rescue_loses_nothing() {
+fn crashed_rescues_lose_nothing() {
     let home = tempfile::tempdir().unwrap();
     let copies = tempfile::tempdir().unwrap();
     let path = home.path().join("inbox.redb");
@@ -108,7 +110,7 @@ fn a_crash_in_a_rescue_loses_nothing() {
 
 /// A file has its name once it is whole: none is taken for a damaged one.
 #[test]
-fn a_crash_at_the_beginning_damages_nothing() {
+fn crashed_beginnings_damage_nothing() {
     let home = tempfile::tempdir().unwrap();
     let copies = tempfile::tempdir().unwrap();
     let path = home.path().join("inbox.redb");
