@@ -104,7 +104,7 @@ pub struct Status {
     pub held_bytes: usize,
     /// Bytes waiting to be sent.
     pub queued_bytes: usize,
-    /// Bytes of the table of messages seen.
+    /// Bytes of the tables of messages seen, of exact copies and of messages received.
     pub remembered_bytes: usize,
     /// Bytes of memory that messages stored for others take.
     pub stored_bytes: u64,

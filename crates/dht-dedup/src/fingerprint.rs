@@ -96,6 +96,12 @@ impl FingerprintCache {
         self.0.entries.len()
     }
 
+    /// Bytes that the cache takes now, room for further envelopes included.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        self.0.entries.allocated_bytes()
+    }
+
     /// True if nothing is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {

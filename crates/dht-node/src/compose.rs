@@ -370,6 +370,7 @@ impl Builder {
         };
         let limits = DirectoryLimits::within(memory.directory);
         let directory = Directory::with_limits(*identity.node_id(), limits);
+        let key = FingerprintKey::random(&mut entropy.rng());
         let bans = BanPolicy::new(
             config.attribution,
             BanTerms::default(),
@@ -382,6 +383,7 @@ impl Builder {
             directory,
             bans,
             dedup: DedupTable::new(DEFAULT_CAPACITY, seed(entropy)),
+            fingerprints: FingerprintCache::new(DEFAULT_FINGERPRINTS, key),
             clock: Arc::clone(clock),
             entropy: Arc::clone(entropy),
             counters: Arc::new(Counters::default()),
@@ -416,7 +418,6 @@ impl Builder {
                 claims: claims(&self.config),
             },
         };
-        let key = FingerprintKey::random(&mut shared.entropy.rng());
         InboundRuntime {
             identity: Arc::clone(&shared.identity),
             directory: shared.directory.clone(),
@@ -425,7 +426,7 @@ impl Builder {
             meter: FloodMeter::new(flood, seed(&shared.entropy)),
             limiter: RateLimiter::new(self.config.rates, seed(&shared.entropy)),
             dedup: shared.dedup.clone(),
-            fingerprints: FingerprintCache::new(DEFAULT_FINGERPRINTS, key),
+            fingerprints: shared.fingerprints.clone(),
             bans: shared.bans.clone(),
             send_queue: sending.send_queue(),
             discovery: Arc::new(answers),

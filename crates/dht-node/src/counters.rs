@@ -56,7 +56,7 @@ pub struct Stats {
     pub memory_limit_bytes: usize,
     /// Bytes queued for sending.
     pub queued_bytes: usize,
-    /// Bytes that the table of messages seen takes.
+    /// Bytes that the tables of messages seen, of exact copies and of messages received take.
     pub remembered_bytes: usize,
 }
 

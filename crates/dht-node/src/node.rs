@@ -581,7 +581,7 @@ impl Node {
             memory_used_bytes: self.budget.total().saturating_sub(self.budget.available()),
             memory_limit_bytes: self.budget.total(),
             queued_bytes: transport.queued_bytes,
-            remembered_bytes: self.shared.dedup.allocated_bytes(),
+            remembered_bytes: self.shared.remembered_bytes() + self.saf.ledger_bytes(),
             ..Stats::default()
         };
         self.shared.counters.fill(&mut stats);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dht_core::{Entropy as _, NodeIdentity, SharedClock, SharedEntropy};
-use dht_dedup::DedupTable;
+use dht_dedup::{DedupTable, FingerprintCache};
 use dht_peers::{Connections, Directory, policy::BanPolicy};
 use rand_core::Rng as _;
 
@@ -18,10 +18,19 @@ pub(crate) struct Shared {
     pub(crate) bans: BanPolicy,
     /// Inbound messages are counted in it; outbound messages are entered, so that their echoes are duplicates.
     pub(crate) dedup: DedupTable,
+    /// Exact copies of what passed validation lately.
+    pub(crate) fingerprints: FingerprintCache,
     pub(crate) clock: SharedClock,
     pub(crate) entropy: SharedEntropy,
     pub(crate) counters: Arc<Counters>,
     pub(crate) events: Events,
+}
+
+impl Shared {
+    /// Bytes of the tables of messages seen and of exact copies.
+    pub(crate) fn remembered_bytes(&self) -> usize {
+        self.dedup.allocated_bytes() + self.fingerprints.allocated_bytes()
+    }
 }
 
 /// A random seed for a table whose keys peers choose.

@@ -5,9 +5,10 @@
 
 #[cfg(feature = "redb")]
 mod file;
+mod received;
 mod state;
 
-use std::{fmt, mem};
+use std::fmt;
 
 use dht_core::{DedupHash, PublicKey, UnixSeconds};
 use dht_mailbox::StoreError;
@@ -17,8 +18,6 @@ use self::state::{Changes, State};
 
 /// Responders whose watermark is remembered. Beyond it the one with the oldest watermark is forgotten.
 const MAX_RESPONDERS: usize = 4096;
-/// Entries that wait for [`Ledger::flush`]; further ones are remembered in memory only.
-const MAX_NOTED: usize = 65_536;
 
 /// Received messages and the watermark of each responder, in memory and in a file. At most 200 000 messages and 4096
 /// watermarks.
@@ -82,7 +81,7 @@ impl Ledger {
     /// Whether this message was received before.
     #[must_use]
     pub fn contains(&self, hash: &DedupHash) -> bool {
-        self.state.lock().received.contains_key(&hash.0)
+        self.state.lock().received.contains(hash)
     }
 
     /// Remembers messages until a time, durably when it returns. Blocks.
@@ -90,26 +89,23 @@ impl Ledger {
     /// # Errors
     /// When the device fails. They are remembered until the process ends, and the next [`Ledger::flush`] writes them.
     pub fn receive(&self, hashes: &[DedupHash], until: UnixSeconds) -> Result<(), StoreError> {
-        let mut changes = Changes::default();
-        {
-            let mut state = self.state.lock();
-            for hash in hashes {
-                state.remember(hash.0, until);
-                changes.received.push((hash.0, until));
-            }
-            state.make_room(&mut changes);
+        let mut state = self.state.lock();
+        for hash in hashes {
+            state.remember(*hash, until);
         }
-        self.write_received(changes)
+        let mut changes = state.take_noted();
+        drop(state);
+        let received = hashes.iter().map(|hash| (*hash, until));
+        changes.received.extend(received);
+        self.write_noted(changes)
     }
 
     /// Remembers a message that arrived live, so that it is not accepted out of a store again. Does not block: the next
     /// [`Ledger::flush`] writes it.
     pub fn note(&self, hash: DedupHash, until: UnixSeconds) {
         let mut state = self.state.lock();
-        state.remember(hash.0, until);
-        if state.noted.len() < MAX_NOTED {
-            state.noted.push((hash.0, until));
-        }
+        state.remember(hash, until);
+        state.note(hash, until);
     }
 
     /// Writes the entries not yet written. Blocks.
@@ -117,25 +113,17 @@ impl Ledger {
     /// # Errors
     /// When the device fails.
     pub fn flush(&self) -> Result<(), StoreError> {
-        let noted = mem::take(&mut self.state.lock().noted);
+        let noted = self.state.lock().take_noted();
         if noted.is_empty() {
             return Ok(());
         }
-        let mut changes = Changes {
-            received: noted,
-            ..Changes::default()
-        };
-        self.state.lock().make_room(&mut changes);
-        self.write_received(changes)
+        self.write_noted(noted)
     }
 
     /// Every message remembered, and until when: the dedup table of a new run begins with these.
     #[must_use]
     pub fn snapshot(&self) -> Vec<(DedupHash, UnixSeconds)> {
-        let state = self.state.lock();
-        let all = state.received.iter();
-        all.map(|(hash, until)| (DedupHash(*hash), *until))
-            .collect()
+        self.state.lock().received.snapshot()
     }
 
     /// Records how far a responder was read; an earlier second than before changes nothing. Blocks.
@@ -168,18 +156,11 @@ impl Ledger {
     /// # Errors
     /// When the device fails.
     pub fn prune(&self, now: UnixSeconds) -> Result<usize, StoreError> {
-        let mut changes = Changes::default();
-        {
-            let mut state = self.state.lock();
-            while let Some((until, hash)) = state.by_end.first().copied()
-                && until < now
-            {
-                state.by_end.pop_first();
-                state.received.remove(&hash);
-                changes.forgotten.push(hash);
-            }
-        }
-        if !changes.forgotten.is_empty() {
+        let changes = Changes {
+            forgotten: self.state.lock().prune(now),
+            ..Changes::default()
+        };
+        if !changes.is_empty() {
             self.write(&changes)?;
         }
         Ok(changes.forgotten.len())
@@ -207,13 +188,17 @@ impl Ledger {
         self.state.lock().received.len()
     }
 
-    /// Writes, and keeps the entries for the next time if that fails.
-    fn write_received(&self, changes: Changes) -> Result<(), StoreError> {
+    /// Bytes of memory that the ledger takes, room for further messages included.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        self.state.lock().allocated_bytes()
+    }
+
+    /// Writes, and keeps the rows for the next time if that fails.
+    fn write_noted(&self, changes: Changes) -> Result<(), StoreError> {
         let written = self.write(&changes);
         if written.is_err() {
-            let mut state = self.state.lock();
-            let room = MAX_NOTED.saturating_sub(state.noted.len());
-            state.noted.extend(changes.received.into_iter().take(room));
+            self.state.lock().note_again(changes);
         }
         written
     }
@@ -360,5 +345,12 @@ mod tests {
             .unwrap();
         assert_eq!(ledger.received(), MAX_RECEIVED);
         assert!(ledger.contains(&name(MAX_RECEIVED)) && !ledger.contains(&name(0)));
+        for n in MAX_RECEIVED..MAX_RECEIVED + 50_000 {
+            ledger.note(name(n), NOW.saturating_add(2));
+        }
+        assert_eq!(ledger.received(), MAX_RECEIVED);
+        ledger.flush().unwrap();
+        let bytes = ledger.allocated_bytes();
+        assert!(bytes < 90 * MAX_RECEIVED, "{bytes}");
     }
 }

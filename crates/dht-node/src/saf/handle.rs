@@ -121,6 +121,13 @@ impl SafHandle {
         }
     }
 
+    /// Bytes of the messages received that are remembered; 0 without store-and-forward.
+    pub(crate) fn ledger_bytes(&self) -> usize {
+        self.0
+            .as_ref()
+            .map_or(0, |saf| saf.ledger().allocated_bytes())
+    }
+
     /// Writes what is pending and closes the files, so that they can be opened again.
     pub(crate) async fn close(&self) {
         let Some(saf) = self.0.clone() else { return };

@@ -17,5 +17,9 @@ impl SafHandle {
 
     pub(crate) const fn listen(&self) {}
 
+    pub(crate) const fn ledger_bytes(&self) -> usize {
+        0
+    }
+
     pub(crate) async fn close(&self) {}
 }

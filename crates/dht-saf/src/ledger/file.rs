@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dht_core::UnixSeconds;
+use dht_core::{DedupHash, UnixSeconds};
 use dht_mailbox::StoreError;
 use parking_lot::Mutex;
 use redb::{
@@ -158,7 +158,7 @@ fn read(database: &Database) -> Result<State, redb::Error> {
     if let Some(table) = read_table(&transaction, RECEIVED)? {
         for entry in table.iter()? {
             let (hash, until) = entry?;
-            state.remember(*hash.value(), UnixSeconds(until.value()));
+            state.remember(DedupHash(*hash.value()), UnixSeconds(until.value()));
         }
     }
     if let Some(table) = read_table(&transaction, WATERMARKS)? {
@@ -177,10 +177,10 @@ fn commit(changes: &Changes, database: &Database) -> Result<(), redb::Error> {
     {
         let mut received = transaction.open_table(RECEIVED)?;
         for (hash, until) in &changes.received {
-            received.insert(hash, until.0)?;
+            received.insert(&hash.0, until.0)?;
         }
         for hash in &changes.forgotten {
-            received.remove(hash)?;
+            received.remove(&hash.0)?;
         }
         let mut watermarks = transaction.open_table(WATERMARKS)?;
         for (key, at) in &changes.watermarks {
@@ -246,7 +246,9 @@ mod tests {
         let path = home.path().join("ledger.redb");
         {
             let (file, _) = LedgerFile::at(&path).unwrap();
-            let received = (0..=255).map(|n| ([n; 32], UnixSeconds(9))).collect();
+            let received = (0..=255)
+                .map(|n| (DedupHash([n; 32]), UnixSeconds(9)))
+                .collect();
             let changes = Changes {
                 received,
                 ..Changes::default()

@@ -1,44 +1,86 @@
 //! State of the ledger. Performs no I/O and reads no clock.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use dht_core::UnixSeconds;
+use dht_core::{DedupHash, UnixSeconds};
+
+use super::received::Received;
 
 /// Received messages remembered. Beyond it the one whose time ends first is forgotten.
 pub(super) const MAX_RECEIVED: usize = 200_000;
+/// Messages received that wait for the file, and messages forgotten that do. Further ones are remembered in memory only; of
+/// those forgotten, the file is rid when it is opened again.
+const MAX_NOTED: usize = 65_536;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    pub(super) received: HashMap<[u8; 32], UnixSeconds>,
-    pub(super) by_end: BTreeSet<(UnixSeconds, [u8; 32])>,
+    pub(super) received: Received,
     pub(super) watermarks: HashMap<[u8; 32], UnixSeconds>,
-    /// Entries not yet written: noted, or refused by the file.
-    pub(super) noted: Vec<([u8; 32], UnixSeconds)>,
+    /// Rows not yet written: noted, or refused by the file.
+    noted: Changes,
 }
 
 /// Rows to write in one transaction.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Changes {
-    pub(super) received: Vec<([u8; 32], UnixSeconds)>,
-    pub(super) forgotten: Vec<[u8; 32]>,
+    pub(super) received: Vec<(DedupHash, UnixSeconds)>,
+    pub(super) forgotten: Vec<DedupHash>,
     pub(super) watermarks: Vec<([u8; 32], UnixSeconds)>,
     pub(super) dropped: Vec<[u8; 32]>,
 }
 
 impl State {
-    pub(super) fn remember(&mut self, hash: [u8; 32], until: UnixSeconds) {
-        if let Some(before) = self.received.insert(hash, until) {
-            self.by_end.remove(&(before, hash));
+    /// Remembers a message, and notes what another loses its place to it.
+    pub(super) fn remember(&mut self, hash: DedupHash, until: UnixSeconds) {
+        self.received.insert(hash, until);
+        while self.received.len() > MAX_RECEIVED
+            && let Some(hash) = self.received.pop_first(|_| true)
+        {
+            note(&mut self.noted.forgotten, [hash]);
         }
-        self.by_end.insert((until, hash));
     }
 
-    pub(super) fn make_room(&mut self, changes: &mut Changes) {
-        while self.by_end.len() > MAX_RECEIVED
-            && let Some((_, hash)) = self.by_end.pop_first()
-        {
-            self.received.remove(&hash);
-            changes.forgotten.push(hash);
-        }
+    /// Notes a message that is remembered for the file.
+    pub(super) fn note(&mut self, hash: DedupHash, until: UnixSeconds) {
+        note(&mut self.noted.received, [(hash, until)]);
+    }
+
+    /// Forgets the messages whose time is over, and returns them.
+    pub(super) fn prune(&mut self, now: UnixSeconds) -> Vec<DedupHash> {
+        std::iter::from_fn(|| self.received.pop_first(|until| until < now)).collect()
+    }
+
+    /// The rows not yet written, which are taken to be written.
+    pub(super) fn take_noted(&mut self) -> Changes {
+        std::mem::take(&mut self.noted)
+    }
+
+    /// Notes rows that the file did not take.
+    pub(super) fn note_again(&mut self, changes: Changes) {
+        note(&mut self.noted.received, changes.received);
+        note(&mut self.noted.forgotten, changes.forgotten);
+    }
+
+    /// Bytes of the tables, room for further entries included.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        let row = size_of::<(DedupHash, UnixSeconds)>();
+        let rows = self.noted.received.capacity() + self.watermarks.capacity();
+        let forgotten = self.noted.forgotten.capacity() * size_of::<DedupHash>();
+        self.received.allocated_bytes() + rows * row + forgotten
+    }
+}
+
+/// Adds rows up to [`MAX_NOTED`].
+fn note<T>(noted: &mut Vec<T>, rows: impl IntoIterator<Item = T>) {
+    let room = MAX_NOTED.saturating_sub(noted.len());
+    noted.extend(rows.into_iter().take(room));
+}
+
+impl Changes {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.received.is_empty()
+            && self.forgotten.is_empty()
+            && self.watermarks.is_empty()
+            && self.dropped.is_empty()
     }
 }
