@@ -298,8 +298,11 @@ impl Builder {
         };
         // The inbox takes messages whether or not an application reads it.
         #[cfg(feature = "spool")]
-        if node.spool.is_some() {
+        if let Some(spool) = &node.spool {
             node.saf.listen();
+            let saf = node.saf.clone();
+            let room = spool.clone().watch_room(move || saf.room_made());
+            node.tasks.spawn("inbox room", room);
         }
         node.ban_listed(&[], &config.banned);
         for peer in config.peers.iter().chain(&config.seeds) {

@@ -34,6 +34,8 @@ use crate::{
 const FILE: &str = "inbox.redb";
 /// How often rows past retention leave.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is looked whether rows have left.
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 /// Least time between two warnings that the inbox refuses messages.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 /// Time until rows that could not be read are read again.
@@ -198,6 +200,21 @@ impl Spool {
                 }
                 Ok(_) => {}
                 Err(error) => self.refuse(error),
+            }
+        }
+    }
+
+    /// Says that there is room again whenever rows have left, for ever.
+    pub(crate) async fn watch_room(self, room_made: impl Fn() + Send) {
+        let mut ticks = interval(ROOM_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut departed = self.inbox.departed();
+        loop {
+            ticks.tick().await;
+            let now = self.inbox.departed();
+            if departed != now {
+                departed = now;
+                room_made();
             }
         }
     }

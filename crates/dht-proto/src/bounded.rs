@@ -191,7 +191,7 @@ peer_message!(JoinMessage, DiscoveryMessage, DiscoveryResponseMessage);
 
 impl Bounded for store_forward::StoredMessagesRequest {
     const MAX_BYTES: usize = limits::MAX_IDENTITY_BYTES;
-    const LAYOUT: Layout = flat(&[1, 2, 3]);
+    const LAYOUT: Layout = flat(&[1, 2, 3, 4]);
 }
 
 impl Bounded for store_forward::StoredMessagesResponse {

@@ -181,6 +181,12 @@ impl Saf {
         self.0.fetcher.listen();
     }
 
+    /// Messages have left the application's inbox: peers that store what had no place in it are asked again within ten
+    /// seconds.
+    pub fn room_made(&self) {
+        self.0.fetcher.room_made();
+    }
+
     /// A peer has connected and is in the connection table: asks it for stored messages, if the settings say so.
     pub fn connected(&self, peer: &RemotePeer) {
         self.0.fetcher.connected(peer);

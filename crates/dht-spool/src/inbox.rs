@@ -303,6 +303,13 @@ impl Inbox {
         })
     }
 
+    /// Rows that have left since the inbox was opened, for whatever reason: what had no room may have some once this has
+    /// grown.
+    #[must_use]
+    pub fn departed(&self) -> u64 {
+        self.journal.look(|state| state.tally.departed())
+    }
+
     /// Settings this inbox was opened with.
     #[must_use]
     pub fn config(&self) -> &InboxConfig {

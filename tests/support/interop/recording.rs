@@ -199,6 +199,7 @@ impl Recording {
             since: 0,
             request_id: 77,
             limit: 50,
+            continued: false,
         });
         let request = frames::clear_protocol(&secret, MessageType::SafRequestMessages, request)?;
         self.add(Role::Ours, "request for stored messages", &request, None);

@@ -128,6 +128,14 @@ impl SafHandle {
             .map_or(0, |saf| saf.ledger().allocated_bytes())
     }
 
+    /// Messages have left the inbox.
+    #[cfg(feature = "spool")]
+    pub(crate) fn room_made(&self) {
+        if let Some(saf) = &self.0 {
+            saf.room_made();
+        }
+    }
+
     /// Writes what is pending and closes the files, so that they can be opened again.
     pub(crate) async fn close(&self) {
         let Some(saf) = self.0.clone() else { return };

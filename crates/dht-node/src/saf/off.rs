@@ -21,5 +21,8 @@ impl SafHandle {
         0
     }
 
+    #[cfg(feature = "spool")]
+    pub(crate) const fn room_made(&self) {}
+
     pub(crate) async fn close(&self) {}
 }

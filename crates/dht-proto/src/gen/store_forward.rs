@@ -10,6 +10,9 @@ pub struct StoredMessagesRequest {
     /// 0 = responder's own limit
     #[prost(uint32, tag = "3")]
     pub limit: u32,
+    /// go on behind the last response to this since; proves nothing received
+    #[prost(bool, tag = "4")]
+    pub continued: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StoredMessage {

@@ -27,7 +27,7 @@ use super::{
     first_responses::FirstResponses,
     hang_ups::HangUps,
     left_behind::LeftBehind,
-    tracker::{FetchSummary, FetchTracker, TrackerConfig},
+    tracker::{FetchSummary, FetchTracker, Request, TrackerConfig},
 };
 use crate::{
     blocking::blocking,
@@ -144,6 +144,12 @@ impl Fetcher {
         for entry in connected.iter() {
             self.connected(&entry.peer);
         }
+    }
+
+    /// Messages have left the inbox: what had no place in it may have one now. Asks within ten seconds the peers that have
+    /// such messages.
+    pub(crate) fn room_made(&self) {
+        self.left.lock().room_made();
     }
 
     /// A peer has connected: asks it, if the settings say so.
@@ -263,16 +269,34 @@ impl Fetcher {
         peer: &RemotePeer,
         since: u64,
     ) -> Result<(), SendQueueError> {
+        self.request(peer, since, self.max_messages, None)
+    }
+
+    /// Registers and sends a request for at most `limit` messages stored from second `since` on. With `left`, it continues
+    /// behind the last page, off which messages from that second on were not taken.
+    pub(super) fn request(
+        self: &Arc<Self>,
+        peer: &RemotePeer,
+        since: u64,
+        limit: usize,
+        left: Option<UnixSeconds>,
+    ) -> Result<(), SendQueueError> {
         let parts = &self.parts;
         // The dedup table knows messages by their bytes: equal requests of two peers would be one.
-        let request_id = parts.entropy.rng().next_u32().max(1);
-        let limit = u32::try_from(self.max_messages).unwrap_or(u32::MAX);
+        let id = parts.entropy.rng().next_u32().max(1);
         let now = parts.clock.now();
-        self.tracker.lock().register(peer.node_id, request_id, now);
+        let asked = Request {
+            id,
+            since,
+            limit,
+            left,
+        };
+        self.tracker.lock().register(peer.node_id, asked, now);
         let request = StoredMessagesRequest {
             since,
-            request_id,
-            limit,
+            request_id: id,
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            continued: left.is_some(),
         };
         let (fetcher, to) = (Arc::downgrade(self), peer.node_id);
         let request = send::ask(peer, dht_proto::encode(&request));

@@ -26,8 +26,8 @@ struct Repetition {
 }
 
 impl LeftBehind {
-    /// A peer has answered, and not all of its messages were taken.
-    pub(super) fn add(&mut self, peer: &RemotePeer, now: UnixSeconds) {
+    /// A peer has answered, and not all of its messages were taken. If one was new, the waits begin anew.
+    pub(super) fn add(&mut self, peer: &RemotePeer, is_new: bool, now: UnixSeconds) {
         if self.0.len() >= MAX_PEERS && !self.0.contains_key(&peer.node_id) {
             self.make_room();
         }
@@ -36,6 +36,9 @@ impl LeftBehind {
             wait: FIRST_SECONDS,
             answered: now,
         });
+        if is_new {
+            repetition.wait = FIRST_SECONDS;
+        }
         repetition.at = now.saturating_add(repetition.wait);
         repetition.answered = now;
     }
@@ -49,6 +52,15 @@ impl LeftBehind {
     pub(super) fn hasten(&mut self, now: UnixSeconds) {
         for repetition in self.0.values_mut() {
             repetition.at = now;
+        }
+    }
+
+    /// What was left may have a place now: no peer waits longer than the first time.
+    pub(super) fn room_made(&mut self) {
+        for repetition in self.0.values_mut() {
+            let first = repetition.answered.saturating_add(FIRST_SECONDS);
+            repetition.at = repetition.at.min(first);
+            repetition.wait = FIRST_SECONDS;
         }
     }
 
@@ -86,7 +98,7 @@ mod tests {
     fn peers_without_answer_are_asked_again() {
         let mut left = LeftBehind::default();
         let (peer, now) = (peer(1), UnixSeconds(1_700_000_000));
-        left.add(&peer, now);
+        left.add(&peer, false, now);
         assert_eq!(left.due(now.saturating_add(10)), [peer.node_id]);
         assert_eq!(left.due(now.saturating_add(29)), []);
         assert_eq!(left.due(now.saturating_add(30)), [peer.node_id]);
@@ -102,7 +114,7 @@ mod tests {
         let start = UnixSeconds(1_700_000_000);
         let most = u64::try_from(MAX_PEERS).unwrap();
         for n in 0..=most {
-            left.add(&peer(n), start.saturating_add(n));
+            left.add(&peer(n), false, start.saturating_add(n));
         }
         let due = left.due(UnixSeconds(u64::MAX));
         assert_eq!(due.len(), MAX_PEERS);
@@ -115,14 +127,47 @@ mod tests {
         let peer = peer(1);
         let mut now = UnixSeconds(1_700_000_000);
         for wait in [10, 20, 40, 80, 160, 320, 640, 640] {
-            left.add(&peer, now);
+            left.add(&peer, false, now);
             assert_eq!(left.due(now.saturating_add(wait - 1)), []);
             now = now.saturating_add(wait);
             assert_eq!(left.due(now), [peer.node_id]);
             assert_eq!(left.due(now), [], "while it is being asked");
         }
         left.remove(&peer.node_id);
-        left.add(&peer, now);
+        left.add(&peer, false, now);
+        assert_eq!(left.due(now.saturating_add(10)), [peer.node_id]);
+    }
+
+    #[test]
+    fn new_messages_end_long_waits() {
+        let mut left = LeftBehind::default();
+        let (peer, mut now) = (peer(1), UnixSeconds(1_700_000_000));
+        for _ in 0..9 {
+            left.add(&peer, false, now);
+            now = now.saturating_add(640);
+            left.due(now);
+        }
+        left.add(&peer, true, now);
+        assert_eq!(left.due(now.saturating_add(10)), [peer.node_id]);
+    }
+
+    #[test]
+    fn room_ends_long_waits() {
+        let mut left = LeftBehind::default();
+        let (peer, mut now) = (peer(1), UnixSeconds(1_700_000_000));
+        for _ in 0..9 {
+            left.add(&peer, false, now);
+            now = now.saturating_add(640);
+            left.due(now);
+        }
+        left.add(&peer, false, now);
+        assert_eq!(left.due(now.saturating_add(10)), []);
+        left.room_made();
+        assert_eq!(
+            left.due(now.saturating_add(9)),
+            [],
+            "however many acks come"
+        );
         assert_eq!(left.due(now.saturating_add(10)), [peer.node_id]);
     }
 }

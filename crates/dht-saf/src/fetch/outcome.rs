@@ -123,7 +123,11 @@ impl PageSummary {
     /// A responder that serves the newest first leaves out the oldest, which no request gets: a repetition would only
     /// make it delete them (05 defects D1 and D2).
     pub(super) const fn may_continue(&self, limit: usize) -> bool {
-        let full = self.messages >= limit || self.bytes >= FULL_BYTES;
-        self.messages > 0 && full && self.ascending
+        self.is_full(limit) && self.ascending
+    }
+
+    /// Whether a limit has cut the page.
+    pub(super) const fn is_full(&self, limit: usize) -> bool {
+        self.messages > 0 && (self.messages >= limit || self.bytes >= FULL_BYTES)
     }
 }

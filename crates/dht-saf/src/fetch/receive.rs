@@ -18,12 +18,15 @@ use super::{
     check::{CheckContext, ValidMessage, check},
     fetcher::Fetcher,
     outcome::{PageSummary, ResponseOutcome, Standing, decide},
-    tracker::{Finished, PageCounts, Unrequested},
+    tracker::{Finished, PageCounts, Request, Unrequested},
 };
 use crate::{blocking::blocking, metrics, receipt::Receipt};
 
 /// Messages checked before other tasks run: each takes two public-key operations.
 const CHECKED_AT_ONCE: usize = 4;
+
+/// Most messages that a response may hold.
+const MOST_MESSAGES: usize = dht_proto::limits::MAX_STORED_MESSAGES;
 
 /// How often a message that is under way elsewhere is looked at, if nothing is reported.
 const UNDER_WAY_CHECK: Duration = Duration::from_secs(1);
@@ -58,8 +61,8 @@ impl Fetcher {
         S: Service<M, Response = Disposition, Error: Into<BoxError>>,
     {
         let responder = Arc::clone(response.source());
-        let page = match self.decode(&responder, response.opened().parts()) {
-            Ok(page) => page,
+        let (asked, page) = match self.decode(&responder, response.opened().parts()) {
+            Ok(answer) => answer,
             Err(disposition) => return disposition,
         };
         let summary = PageSummary::of(&page.messages);
@@ -79,7 +82,7 @@ impl Fetcher {
         metrics::answer("taken");
         // If more pages may follow, refused messages count as read, too: otherwise a page of invalid messages, which
         // any peer can put into the mailbox, would be the last that this responder sends.
-        let full = summary.may_continue(self.max_messages);
+        let full = summary.may_continue(asked.limit);
         let reached = if full { newest } else { outcome.reached };
         let (counts, left) = self.deliver(&mut response, outcome, inner).await;
         metrics::received("new", counts.new);
@@ -90,7 +93,9 @@ impl Fetcher {
             tracker.delivered(&responder.node_id, self.parts.clock.now());
             tracker.count(counts);
         }
-        self.proceed(&responder, summary, counts, before(reached, left))
+        // What a page before this one has left behind comes again, too.
+        let left = asked.left.into_iter().chain(left).min();
+        self.proceed(&responder, asked, summary, counts, reached, left)
             .await;
         self.answered();
         Disposition::Answered
@@ -227,7 +232,7 @@ impl Fetcher {
         &self,
         responder: &RemotePeer,
         parts: Option<&[Bytes]>,
-    ) -> Result<StoredMessagesResponse, Disposition> {
+    ) -> Result<(Request, StoredMessagesResponse), Disposition> {
         let (peer, now) = (&responder.node_id, self.parts.clock.now());
         if !self.tracker.lock().is_pending(peer) {
             return Err(unrequested(responder, Unrequested::NotPending));
@@ -239,10 +244,16 @@ impl Fetcher {
             _ => None,
         };
         let taken = self.tracker.lock().take(peer, id, now);
-        taken.map_err(|reason| unrequested(responder, reason))?;
+        let asked = taken.map_err(|reason| unrequested(responder, reason))?;
+        let asked = asked.unwrap_or(Request {
+            id: 0,
+            since: 0,
+            limit: self.max_messages,
+            left: None,
+        });
         self.hang_ups.lock().remove(peer);
         match decoded {
-            Some(Ok(response)) if response.messages.len() <= self.max_messages => Ok(response),
+            Some(Ok(response)) if response.messages.len() <= asked.limit => Ok((asked, response)),
             Some(Ok(_) | Err(DecodeError::TooManyItems { .. })) => {
                 metrics::answer("too_many");
                 let deliverer = Parties::deliverer(responder.public_key);
@@ -327,14 +338,18 @@ impl Fetcher {
         }
     }
 
-    /// Records how far the responder has been read, and requests the next page if there may be one.
+    /// Records how far the responder has been read, and requests the next page if there may be one. What had no place here
+    /// keeps nothing behind it out: `left` holds the watermark, and the next page is asked for all the same.
     async fn proceed(
         self: &Arc<Self>,
         responder: &RemotePeer,
+        asked: Request,
         summary: PageSummary,
         counts: PageCounts,
-        reached: Option<UnixSeconds>,
+        newest: Option<UnixSeconds>,
+        left: Option<UnixSeconds>,
     ) {
+        let reached = before(newest, left);
         let (ledger, key) = (Arc::clone(&self.parts.ledger), responder.public_key);
         // A clock that is ahead now may be right tomorrow: what is stored then must not count as read.
         let now = self.parts.clock.now();
@@ -345,27 +360,35 @@ impl Fetcher {
             read.map_or(Ok(()), |read| ledger.read_up_to(&key, read))
         };
         blocking("ledger", self.parts.ledger.blocks(), advancing).await;
-        if counts.left > 0 {
-            self.left.lock().add(responder, self.parts.clock.now());
+        if left.is_some() {
+            let now = self.parts.clock.now();
+            self.left.lock().add(responder, counts.new > 0, now);
         } else {
             self.left.lock().remove(&responder.node_id);
         }
-        if counts.left == 0
-            && let Some(reached) = reached
+        // A stock node has no next page, as it sends the newest messages first; but it may have a longer one.
+        let has_next = match self.deletes_for_all(&responder.node_id) {
+            true => left.is_some() && asked.limit < MOST_MESSAGES && summary.is_full(asked.limit),
+            false => newest.is_some() && summary.may_continue(asked.limit),
+        };
+        if has_next
             && let Some(page) = summary.hash
-            && summary.may_continue(self.max_messages)
-            // It sends the newest messages first: there is no next page.
-            && !self.deletes_for_all(&responder.node_id)
             && self.continues(responder, page, counts)
         {
             // A refusal ends the fetch.
-            let _ = self.request_since(responder, reached.0);
+            let _ = match (left, newest) {
+                (Some(_), _) if self.deletes_for_all(&responder.node_id) => {
+                    self.request(responder, 0, MOST_MESSAGES, None)
+                }
+                (None, Some(newest)) => self.request_since(responder, newest.0),
+                (left, _) => self.request(responder, asked.since, asked.limit, left),
+            };
             return;
         }
         let finished = self.tracker.lock().finished(&responder.node_id);
         match finished {
             // Asked for again meanwhile, perhaps for what has come since.
-            Finished::Again if counts.left == 0 => {
+            Finished::Again if left.is_none() => {
                 // A refusal ends the fetch.
                 let _ = self.request_since(responder, self.since(responder));
             }

@@ -28,6 +28,18 @@ pub(super) struct TrackerConfig {
     pub(super) patience_seconds: u64,
 }
 
+/// A request for stored messages, as it was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Request {
+    pub(super) id: u32,
+    /// Second from which messages were asked for; 0 for all.
+    pub(super) since: u64,
+    /// Most messages asked for, 1 to 1024.
+    pub(super) limit: usize,
+    /// Oldest `stored_at` of the messages that were not taken off the pages before this one, which it continues.
+    pub(super) left: Option<UnixSeconds>,
+}
+
 /// Why a response is not accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Unrequested {
@@ -97,7 +109,8 @@ struct PendingRequest {
     count: u32,
     /// Time of the last request.
     registered: UnixSeconds,
-    ids: VecDeque<u32>,
+    /// Those whose ids are remembered, oldest first.
+    requests: VecDeque<Request>,
 }
 
 /// Fetching from one peer, page after page.
@@ -137,7 +150,7 @@ impl FetchTracker {
     }
 
     /// Registers a request, before it is sent.
-    pub(super) fn register(&mut self, peer: NodeId, id: u32, now: UnixSeconds) {
+    pub(super) fn register(&mut self, peer: NodeId, request: Request, now: UnixSeconds) {
         if !self.pending.contains_key(&peer) && self.pending.len() >= MAX_PEERS {
             let oldest = self
                 .pending
@@ -150,13 +163,13 @@ impl FetchTracker {
         let pending = self.pending.entry(peer).or_insert_with(|| PendingRequest {
             count: 0,
             registered: now,
-            ids: VecDeque::new(),
+            requests: VecDeque::new(),
         });
         pending.count = pending.count.saturating_add(1);
         pending.registered = now;
-        pending.ids.push_back(id);
-        if pending.ids.len() > MAX_IDS {
-            pending.ids.pop_front();
+        pending.requests.push_back(request);
+        if pending.requests.len() > MAX_IDS {
+            pending.requests.pop_front();
         }
     }
 
@@ -194,7 +207,7 @@ impl FetchTracker {
         self.pending.contains_key(peer)
     }
 
-    /// Takes a response, which uses up one request. `id` is `None` for a response that did not decode.
+    /// Takes a response, which uses up one request, and returns that request if it is remembered. `id` is `None` for a response that did not decode.
     ///
     /// With `match_ids`, a response that carries an id must carry that of a pending request, and uses up that one.
     pub(super) fn take(
@@ -202,16 +215,16 @@ impl FetchTracker {
         peer: &NodeId,
         id: Option<u32>,
         now: UnixSeconds,
-    ) -> Result<(), Unrequested> {
+    ) -> Result<Option<Request>, Unrequested> {
         let pending = self.pending.get_mut(peer).ok_or(Unrequested::NotPending)?;
         let at = match id {
-            Some(id) => pending.ids.iter().position(|pending| *pending == id),
+            Some(id) => pending.requests.iter().position(|it| it.id == id),
             None => None,
         };
         if at.is_none() && self.config.match_ids && id.is_some_and(|id| id != 0) {
             return Err(Unrequested::WrongId);
         }
-        pending.ids.remove(at.unwrap_or(0));
+        let request = pending.requests.remove(at.unwrap_or(0));
         pending.count = pending.count.saturating_sub(1);
         let age = now.saturating_since(pending.registered);
         if pending.count == 0 {
@@ -221,7 +234,7 @@ impl FetchTracker {
             return Err(Unrequested::TooLate);
         }
         self.silent.remove(peer);
-        Ok(())
+        Ok(request)
     }
 
     /// Adds a page to the summary.

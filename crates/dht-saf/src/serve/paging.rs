@@ -17,6 +17,9 @@
 //! A row may lie in the future, after the clock was set back. It is served as one of the present second, as a requester
 //! bans for messages stored in the future, and takes no watermark from them.
 //!
+//! A requester that had no room for messages of a response asks with the same `since` for what comes behind it. That proves
+//! nothing.
+//!
 //! Rows are deleted only with proof of receipt: the requester asks from a later second than it did before, at least
 //! the second of the last row of that response. Rows of that very second stay, as it may still ask for them.
 
@@ -58,6 +61,8 @@ pub(super) struct PageRequest {
     pub(super) since: Option<UnixSeconds>,
     /// Most messages the requester takes; 0 leaves the number to this node.
     pub(super) limit: u32,
+    /// The response goes on behind the last one to the same `since`.
+    pub(super) continued: bool,
 }
 
 /// How a request is answered.
@@ -115,6 +120,8 @@ struct LastPage {
     times: u32,
     /// Its connection has ended, or it was not sent.
     doubtful: bool,
+    /// It went on behind a response to the same `since`.
+    continued: bool,
 }
 
 /// Rows that were sent in vain, and passed.
@@ -202,7 +209,11 @@ impl Pager {
             !proven
         });
         if self.config.order == Order::OldestFirst {
-            plan.after = match progress.last.map(|last| last.next(since)) {
+            let next = |last: LastPage| match request.continued {
+                true => last.behind(since),
+                false => last.next(since),
+            };
+            plan.after = match progress.last.map(next) {
                 Some(Next::Behind(after)) => {
                     if let (Some(last), Some(passed)) = (progress.last, progress.passed)
                         && after == Some(last.end)
@@ -246,6 +257,7 @@ impl Pager {
         let passed = progress.passed?;
         let limit = plan.limit.saturating_sub(page.records.len());
         let due = !page.more
+            && !plan.request.continued
             && plan.request.since == Some(passed.first)
             && plan.after >= Some(passed.end)
             && page.bytes <= self.config.max_bytes / 2;
@@ -333,6 +345,7 @@ impl Pager {
             newest: last.stored_at.min(plan.latest),
             times,
             doubtful: false,
+            continued: plan.request.continued,
         });
         for row in places {
             // A row sent twice is proven by what follows the second time.
@@ -396,8 +409,21 @@ impl PagePlan {
 }
 
 impl LastPage {
+    /// Where to go on for a requester that asks for what comes behind the last response. One that may not have arrived is
+    /// sent again.
+    fn behind(&self, since: UnixSeconds) -> Next {
+        if self.since == since && !self.doubtful {
+            Next::Behind(Some(self.end))
+        } else {
+            self.next(since)
+        }
+    }
+
     /// Where to begin for a requester that asks from `since`.
     fn next(&self, since: UnixSeconds) -> Next {
+        if self.continued && self.newest != since {
+            return Next::Behind(None);
+        }
         if self.newest == since {
             return if self.doubtful && self.times < SAME_SECOND_TIMES {
                 Next::Behind(self.after)

@@ -108,6 +108,7 @@ impl Server {
             requester: Recipient::from(&requester.public_key),
             since: (request.since != 0).then_some(UnixSeconds(request.since)),
             limit: request.limit,
+            continued: request.continued,
         };
         let mut plan = self.pager.lock().plan(request, now);
         let proven = std::mem::take(&mut plan.proven);

@@ -288,8 +288,8 @@ async fn a_peer_asked_twice_finishes_both() {
     assert_eq!(world.node.sent.lock().len(), 3);
 }
 
-/// What the inbox had no room for is neither noted nor read: the peer is asked for it again, in its own time, and
-/// the next page only after that.
+/// What the inbox had no room for is neither noted nor read: the peer is asked at once for what is behind it, and in its
+/// own time for it again.
 #[tokio::test]
 async fn refused_message_is_asked_for_again() {
     let mut world = world();
@@ -302,36 +302,46 @@ async fn refused_message_is_asked_for_again() {
     world.answer(NODE, first.request_id, page(0, 50)).await;
     assert_eq!(world.passed().len(), 30);
     assert_eq!(world.saf.ledger().received(), 30);
-    assert_eq!(
-        world.watermark(NODE),
-        Some(dht_core::UnixSeconds(NOW.0 - 500 + 29))
-    );
+    let read = Some(dht_core::UnixSeconds(NOW.0 - 500 + 29));
+    assert_eq!(world.watermark(NODE), read);
+    let behind = world.last_request().unwrap();
+    assert!(behind.continued && behind.request_id != first.request_id);
+    assert_eq!(behind.since, first.since, "which proves nothing");
+    // Strangers have no more room; this one does.
+    *world.next.1.lock() = None;
+    world.answer(NODE, behind.request_id, page(50, 51)).await;
+    assert_eq!(world.passed().len(), 1);
+    assert_eq!(world.watermark(NODE), read, "of what was left behind");
     let left = FetchSummary {
         asked: 1,
         answered: 1,
-        new: 30,
+        new: 31,
         left: 20,
         ..FetchSummary::default()
     };
     assert_eq!(summaries(&mut world), [left]);
 
-    *world.next.1.lock() = None;
     world.saf.tick().await;
-    assert_eq!(world.last_request().unwrap(), first, "not at once");
+    assert_eq!(world.last_request().unwrap(), behind, "not at once");
     world.clock.advance(10);
     world.saf.tick().await;
     let again = world.last_request().unwrap();
     assert_eq!(again.since, NOW.0 - 500 + 29 - 30);
+    assert!(!again.continued);
     world.answer(NODE, again.request_id, page(0, 50)).await;
     let next = world.last_request().unwrap();
-    assert_eq!(next.since, NOW.0 - 500 + 49);
+    assert_eq!(
+        (next.since, next.continued),
+        (NOW.0 - 500 + 49, false),
+        "all before it was taken"
+    );
     world.answer(NODE, next.request_id, page(49, 60)).await;
-    assert_eq!(world.passed().len(), 30);
+    assert_eq!(world.passed().len(), 29);
     let rest = FetchSummary {
         asked: 1,
         answered: 1,
-        new: 30,
-        known: 31,
+        new: 29,
+        known: 32,
         ..FetchSummary::default()
     };
     assert_eq!(summaries(&mut world), [rest]);
@@ -340,6 +350,52 @@ async fn refused_message_is_asked_for_again() {
     world.saf.tick().await;
     assert_eq!(world.last_request().unwrap(), next);
     drop(node);
+}
+
+/// Its `since` would make it delete, so a stock node is asked for a longer page instead.
+#[tokio::test]
+async fn stock_nodes_send_more_once() {
+    let world = world();
+    world.know(NODE, Features::NODE, []);
+    let page = |from: u64, to: u64| -> Vec<_> {
+        let numbers = (from..to).rev();
+        numbers.map(|n| for_me(n, NOW.0 - 500 + n)).collect()
+    };
+    *world.next.1.lock() = Some(0);
+    let first = world.request(NODE);
+    world.answer(NODE, first.request_id, page(71, 121)).await;
+    let more = world.last_request().unwrap();
+    assert_eq!((more.since, more.limit, more.continued), (0, 1024, false));
+    *world.next.1.lock() = Some(1);
+    world.answer(NODE, more.request_id, page(0, 121)).await;
+    assert_eq!(world.passed().len(), 1);
+    assert!(world.bans().is_empty());
+    assert_eq!(world.last_request(), Some(more), "no longer one");
+}
+
+/// When the application acks, what it had no room for comes soon, however long it had none.
+#[tokio::test]
+async fn room_ends_the_wait() {
+    let world = world();
+    let _node = world.connect(NODE, Features::NODE);
+    world.saf.listen();
+    *world.next.1.lock() = Some(0);
+    for _ in 0..6 {
+        let request = world.last_request().unwrap();
+        let left = vec![for_me(1, NOW.0 - 9)];
+        world.answer(NODE, request.request_id, left).await;
+        world.clock.advance(640);
+        world.saf.tick().await;
+    }
+    let request = world.last_request().unwrap();
+    let left = vec![for_me(1, NOW.0 - 9)];
+    world.answer(NODE, request.request_id, left).await;
+    world.clock.advance(10);
+    world.saf.tick().await;
+    assert_eq!(world.last_request(), Some(request));
+    world.saf.room_made();
+    world.saf.tick().await;
+    assert_ne!(world.last_request(), Some(request));
 }
 
 /// Two peers store the same message, and the application takes its time: it gets one copy, and nothing is left.

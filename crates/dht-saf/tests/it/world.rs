@@ -378,6 +378,7 @@ impl World {
             since,
             request_id: 77,
             limit,
+            continued: false,
         };
         let message = protocol(from, MessageType::SafRequestMessages, &request);
         assert_eq!(self.handle(message).await, Disposition::Answered);

@@ -53,6 +53,13 @@ pub(crate) struct Tally {
     pub(crate) over_share: u64,
 }
 
+impl Tally {
+    /// Rows that left.
+    pub(super) const fn departed(self) -> u64 {
+        self.acked + self.expired + self.damaged
+    }
+}
+
 /// Everything of an inbox but payloads.
 #[derive(Debug, Default)]
 pub(crate) struct InboxState {

@@ -125,6 +125,7 @@ fn questions(
             since: 0,
             request_id: number,
             limit: 0,
+            continued: false,
         };
         let part = request.encode_to_vec().into();
         let kind = MessageType::SafRequestMessages;

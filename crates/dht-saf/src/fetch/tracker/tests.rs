@@ -9,6 +9,15 @@ const CONFIG: TrackerConfig = TrackerConfig {
     patience_seconds: 30,
 };
 
+fn request(id: u32) -> Request {
+    Request {
+        id,
+        since: 0,
+        limit: 50,
+        left: None,
+    }
+}
+
 fn id(seed: u64) -> NodeId {
     public_key(seed).node_id()
 }
@@ -24,7 +33,7 @@ fn the_oldest_pending_request_is_forgotten() {
         })
         .collect();
     for (n, peer) in ids.iter().enumerate() {
-        tracker.register(*peer, 1, NOW.saturating_add(n as u64));
+        tracker.register(*peer, request(1), NOW.saturating_add(n as u64));
         tracker.begin(*peer, NOW);
     }
     assert!(!tracker.is_pending(&ids[0]) && tracker.is_pending(&ids[1]));
@@ -34,11 +43,11 @@ fn the_oldest_pending_request_is_forgotten() {
 #[test]
 fn a_second_request_renews_both() {
     let mut tracker = FetchTracker::new(CONFIG);
-    tracker.register(id(1), 7, NOW);
-    tracker.register(id(1), 8, NOW.saturating_add(100));
+    tracker.register(id(1), request(7), NOW);
+    tracker.register(id(1), request(8), NOW.saturating_add(100));
     assert_eq!(
         tracker.take(&id(1), Some(7), NOW.saturating_add(220)),
-        Ok(())
+        Ok(Some(request(7)))
     );
     assert_eq!(
         tracker.take(&id(1), Some(8), NOW.saturating_add(221)),
@@ -53,7 +62,7 @@ fn a_second_request_renews_both() {
 #[test]
 fn old_requests_are_forgotten() {
     let mut tracker = FetchTracker::new(CONFIG);
-    tracker.register(id(1), 7, NOW);
+    tracker.register(id(1), request(7), NOW);
     tracker.tick(NOW.saturating_add(240));
     assert!(tracker.is_pending(&id(1)));
     tracker.tick(NOW.saturating_add(241));
@@ -66,8 +75,8 @@ fn legacy_takes_any_id() {
         match_ids: false,
         ..CONFIG
     });
-    tracker.register(id(1), 7, NOW);
-    assert_eq!(tracker.take(&id(1), Some(99), NOW), Ok(()));
+    tracker.register(id(1), request(7), NOW);
+    assert_eq!(tracker.take(&id(1), Some(99), NOW), Ok(Some(request(7))));
     assert!(!tracker.is_pending(&id(1)));
 }
 
@@ -121,14 +130,14 @@ fn silent_peers_are_not_awaited_again() {
     assert_eq!(silent(tracker.tick(NOW.saturating_add(31))), Some(1));
 
     let again = NOW.saturating_add(100);
-    tracker.register(id(1), 7, again);
+    tracker.register(id(1), request(7), again);
     tracker.begin(id(1), again);
     assert_eq!(silent(tracker.tick(again.saturating_add(2))), Some(1));
 
     // What it sends after all is taken, and it is waited for as others are.
     assert_eq!(
         tracker.take(&id(1), Some(7), again.saturating_add(3)),
-        Ok(())
+        Ok(Some(request(7)))
     );
     let later = again.saturating_add(100);
     tracker.begin(id(1), later);
@@ -139,11 +148,11 @@ fn silent_peers_are_not_awaited_again() {
 #[test]
 fn late_peers_are_asked_on() {
     let mut tracker = FetchTracker::new(CONFIG);
-    tracker.register(id(1), 7, NOW);
+    tracker.register(id(1), request(7), NOW);
     tracker.begin(id(1), NOW);
     let late = NOW.saturating_add(CONFIG.patience_seconds + 1);
     assert!(tracker.tick(late).is_some());
-    assert_eq!(tracker.take(&id(1), Some(7), late), Ok(()));
+    assert_eq!(tracker.take(&id(1), Some(7), late), Ok(Some(request(7))));
     let (page, counts) = (DedupHash([1; 32]), PageCounts::default());
     assert!(tracker.continues(&id(1), page, counts, late));
     assert!(

@@ -56,10 +56,15 @@ impl Scene {
     }
 
     fn ask(&mut self, since: Option<u64>, arrives: bool) -> Answer {
+        self.request(since, false, arrives)
+    }
+
+    fn request(&mut self, since: Option<u64>, continued: bool, arrives: bool) -> Answer {
         let request = PageRequest {
             requester: BOB,
             since: since.map(UnixSeconds),
             limit: 0,
+            continued,
         };
         let mut plan = self.pager.plan(request, self.now);
         let deleted = tokio::runtime::Builder::new_current_thread()
@@ -324,6 +329,7 @@ fn an_unsent_page_is_sent_again() {
         requester: BOB,
         since: Some(NOW),
         limit: 0,
+        continued: false,
     };
     for _ in 0..3 {
         let plan = scene.pager.plan(request, NOW);
@@ -388,6 +394,7 @@ fn requesters_are_bounded() {
             requester: Recipient::from_bytes(key),
             since: None,
             limit: 0,
+            continued: false,
         };
         let plan = pager.plan(request, NOW);
         pager.handed_over(&plan, &page);
@@ -503,4 +510,29 @@ proptest! {
         }
         prop_assert_eq!(known, (1..=scene.put).collect::<BTreeSet<_>>());
     }
+}
+
+#[test]
+fn continuing_proves_nothing() {
+    let mut scene = Scene::new(limited(10));
+    scene.put(15);
+    scene.now = NOW.saturating_add(1);
+    scene.put(15);
+    let since = Some(NOW.0 - 30);
+    assert_eq!(numbers(&scene.ask(since, true).records).len(), 10);
+    for first in [11, 21] {
+        let answer = scene.request(since, true, true);
+        let expected: Vec<_> = (first..first + 10).collect();
+        assert_eq!(numbers(&answer.records), expected);
+        assert_eq!(answer.deleted, 0);
+    }
+    assert!(scene.request(since, true, true).records.is_empty());
+    // Asked again without it, all come again.
+    let answer = scene.ask(since, true);
+    assert_eq!(number(&answer.records[0]), 1);
+    assert_eq!((answer.deleted, scene.held()), (0, 30));
+    // A response that may not have arrived is not passed over.
+    scene.pager.disconnected(BOB);
+    let answer = scene.request(since, true, true);
+    assert_eq!(number(&answer.records[0]), 1);
 }
