@@ -57,6 +57,8 @@ struct Entry {
     /// A [`Reservation`] on it is held. The entry stays while that is so: a reservation never meets the entry of
     /// another.
     reserved: bool,
+    /// It is for another node, and had no place in the store of this one.
+    unkept: bool,
 }
 
 /// Counters of a shard.
@@ -184,7 +186,7 @@ impl DedupTable {
     }
 
     /// Counts an occurrence only if there were at least `least` before, and at least one; answers how many there are
-    /// then.
+    /// then. `None` for a message that is [unkept](Self::set_unkept), too: its copies are no mere repeats.
     pub fn record_repeat(
         &self,
         key: &DedupHash,
@@ -192,7 +194,26 @@ impl DedupTable {
         least: u32,
         now: UnixSeconds,
     ) -> Option<u32> {
-        repeat(&mut self.0.entries.lock(key), meta, least, now)
+        let mut slot = self.0.entries.lock(key);
+        if slot.get().is_some_and(|entry| entry.unkept) {
+            return None;
+        }
+        repeat(&mut slot, meta, least, now)
+    }
+
+    /// Records whether a message for another node found no place in the store of this one, as its room, its rate or its
+    /// disk did not allow it at the time: a further copy may find one. Does nothing for a message that is not remembered.
+    pub fn set_unkept(&self, key: &DedupHash, unkept: bool) {
+        if let Some(entry) = self.0.entries.lock(key).get_mut() {
+            entry.unkept = unkept;
+        }
+    }
+
+    /// Whether a message is remembered, and was refused for the time being by the store of this node.
+    #[must_use]
+    pub fn is_unkept(&self, key: &DedupHash) -> bool {
+        let slot = self.0.entries.lock(key);
+        slot.get().is_some_and(|entry| entry.unkept)
     }
 
     /// Enters a message that this node is about to send to many, so that its echo counts as a repeat. Leaves the
@@ -265,13 +286,15 @@ impl DedupTable {
         self.0.ceiling.saturating_mul(self.0.entries.shard_count())
     }
 
-    /// All entries but those that are reserved, least recently seen first within a shard. Locks one shard at a time: entries made meanwhile
+    /// All entries but those that are reserved or unkept, least recently seen first within a shard. Locks one shard at a time: entries made meanwhile
     /// may be missing.
     #[must_use]
     pub fn snapshot(&self) -> Vec<DedupEntry> {
         let mut entries = Vec::with_capacity(self.len());
         for shard in self.0.entries.shards() {
-            let settled = shard.iter().filter(|(_, entry)| !entry.reserved);
+            let settled = shard
+                .iter()
+                .filter(|(_, entry)| !entry.reserved && !entry.unkept);
             let mut of_shard: Vec<_> = settled.collect();
             // Restoring in this order restores the order.
             of_shard.sort_unstable_by_key(|(_, entry)| entry.touched);
@@ -364,6 +387,7 @@ impl Inner {
             occurrences: entry.occurrences,
             signed: entry.signed,
             reserved: false,
+            unkept: false,
         });
         enqueue(slot, entry.signed, touched);
         entry.occurrences

@@ -31,8 +31,10 @@ pub struct Deduped {
     pub verified: Verified,
     /// Hash that identifies the message, equal for all copies of it.
     pub hash: DedupHash,
-    /// Occurrences, this one included.
+    /// Occurrences, this one included; 1 for a copy of a message for which the store had no place before.
     pub occurrences: u32,
+    /// Whether it is such a copy: an earlier one was passed on.
+    pub already_forwarded: bool,
     /// Held for the first copy of an application's message that may be for this node, until the application has it; taken by
     /// [`Settle`](crate::Settle).
     pub reservation: Option<Reservation>,
@@ -56,7 +58,7 @@ pub struct OpenedMessage {
     pub is_saf: bool,
     /// Whether it was kept for its recipient; `None` if no store layer saw it.
     pub stored: Option<bool>,
-    /// Whether it had been kept, and hence forwarded, before.
+    /// Whether a copy of it was passed on before.
     pub already_forwarded: bool,
     /// Treatment of a message that this node cannot read; it becomes the disposition.
     pub outcome: Option<Disposition>,
@@ -171,7 +173,7 @@ impl InTransit for OpenedMessage {
 
     fn set_store_outcome(&mut self, kept: StoreOutcome) {
         self.stored = Some(kept != StoreOutcome::NotStored);
-        self.already_forwarded = kept == StoreOutcome::AlreadyStored;
+        self.already_forwarded |= kept == StoreOutcome::AlreadyStored;
     }
 
     fn unpack(&mut self, opened: Opened, hash: DedupHash, bytes: usize) -> Self {

@@ -81,6 +81,7 @@ pub(crate) fn counted(frame: Bytes) -> InboundEnvelope<Deduped> {
             verified,
             hash,
             occurrences: 1,
+            already_forwarded: false,
             reservation: None,
         }
     })

@@ -5,5 +5,5 @@ mod admission;
 mod keeper;
 mod layer;
 
-pub(crate) use self::keeper::Keeper;
+pub(crate) use self::keeper::{KeepParts, Keeper};
 pub use self::layer::{StoreFuture, StoreLayer, StoreService};

@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     config::Config,
     fetch::{FetchParts, Fetcher, SafEvent},
-    keep::{Keeper, StoreLayer},
+    keep::{KeepParts, Keeper, StoreLayer},
     layer::SafLayer,
     ledger::Ledger,
     receipt::{self, Decisions, Receipt},
@@ -101,11 +101,14 @@ impl Saf {
         let stores = identity.features().contains(Features::DHT_STORE_FORWARD);
         let storing = store.filter(|_| stores).map(|store| Storing {
             keeper: Arc::new(Keeper::new(
-                Arc::clone(&identity),
-                directory.clone(),
-                Arc::clone(&clock),
-                store.clone(),
-                Arc::clone(&decisions),
+                KeepParts {
+                    identity: Arc::clone(&identity),
+                    directory: directory.clone(),
+                    clock: Arc::clone(&clock),
+                    store: store.clone(),
+                    decisions: Arc::clone(&decisions),
+                    dedup: dedup.clone(),
+                },
                 seed(),
                 config,
             )),
@@ -236,7 +239,7 @@ impl Saf {
         in_inbox: impl FnOnce(&DedupHash) -> bool + Send,
     ) -> Receipt {
         // Before the copy comes: that it was refused is told only to those that wait.
-        let decision = self.0.decisions.find(hash);
+        let decision = self.0.decisions.find(hash, self.0.clock.now());
         self.0.dedup.handed_over(asker, hash).await;
         if in_inbox(hash) || self.ledger().contains(hash) {
             return Receipt::Received;

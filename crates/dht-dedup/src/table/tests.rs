@@ -387,3 +387,19 @@ fn delivered_messages_outlive_relayed_ones() {
         assert_eq!(table.count(&key(2)), 0, "it is not remembered for longer");
     }
 }
+
+#[test]
+fn unkept_messages_are_no_repeats() {
+    let (table, meta) = (DedupTable::new(100, [7; 16]), SIGNED);
+    let key = DedupHash([1; 32]);
+    table.set_unkept(&key, true);
+    assert!(!table.is_unkept(&key) && table.is_empty());
+    table.record(&key, meta, NOW);
+    assert_eq!(table.record_repeat(&key, meta, 1, NOW), Some(2));
+    table.set_unkept(&key, true);
+    assert_eq!(table.record_repeat(&key, meta, 1, NOW), None);
+    assert!(table.is_unkept(&key));
+    assert_eq!(table.snapshot(), [], "a new run knows nothing of it");
+    table.set_unkept(&key, false);
+    assert_eq!(table.record_repeat(&key, meta, 1, NOW), Some(3));
+}

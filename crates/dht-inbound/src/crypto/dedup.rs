@@ -14,7 +14,8 @@ pub const DEFAULT_ALLOWED_OCCURRENCES: u32 = 1;
 /// Counts verified messages and drops those that came too often.
 ///
 /// After verification, so that an invalid copy never occupies the key of a valid one; before storing, forwarding
-/// and opening, so that repeats cost none of these.
+/// and opening, so that repeats cost none of these. A copy of a message for which the store of this node had no place is let
+/// through, for the store alone.
 ///
 /// Specification 03, section 3.6; 03 F-15.
 #[derive(Clone)]
@@ -52,7 +53,7 @@ impl Check<InboundEnvelope<Verified>> for Dedup {
                 }
                 Destination::Unknown => !self.relays_gossip,
             };
-        let (occurrences, reservation) = if may_be_ours {
+        let (mut occurrences, reservation) = if may_be_ours {
             match self.table.reserve(&hash, meta, now) {
                 Ok(reservation) => (1, Some(reservation)),
                 Err(occurrences) => (occurrences, None),
@@ -63,6 +64,11 @@ impl Check<InboundEnvelope<Verified>> for Dedup {
         if let Some(fingerprint) = message.fingerprint {
             self.fingerprints.insert(fingerprint, hash);
         }
+        // The store had no place for it, and may have one now. It went on to others before.
+        let already_forwarded = occurrences > 1 && self.table.is_unkept(&hash);
+        if already_forwarded {
+            occurrences = 1;
+        }
         if occurrences > self.allowed.max(1) {
             return Err(DropReason::Duplicate);
         }
@@ -70,6 +76,7 @@ impl Check<InboundEnvelope<Verified>> for Dedup {
             verified,
             hash,
             occurrences,
+            already_forwarded,
             reservation,
         }))
     }

@@ -25,7 +25,7 @@ pub struct Open {
 impl Decide<InboundEnvelope<Deduped>> for Open {
     type Question = Verified;
     type Answer = Result<Opened, OpenError>;
-    type Rest = (InboundEnvelope<()>, DedupHash, u32);
+    type Rest = (InboundEnvelope<()>, DedupHash, u32, bool);
     type Out = OpenedMessage;
     type Reject = DropReason;
 
@@ -38,12 +38,18 @@ impl Decide<InboundEnvelope<Deduped>> for Open {
             true => Ask::Service(verified),
             false => Ask::Known(verified.open(&self.identity)),
         };
-        (ask, (rest, deduped.hash, deduped.occurrences))
+        let rest = (
+            rest,
+            deduped.hash,
+            deduped.occurrences,
+            deduped.already_forwarded,
+        );
+        (ask, rest)
     }
 
     fn decide(
         &self,
-        (rest, hash, occurrences): Self::Rest,
+        (rest, hash, occurrences, already_forwarded): Self::Rest,
         outcome: Result<Opened, OpenError>,
     ) -> Result<OpenedMessage, DropReason> {
         let opened = outcome.map_err(|cause| match cause {
@@ -57,7 +63,7 @@ impl Decide<InboundEnvelope<Deduped>> for Open {
             occurrences,
             is_saf: false,
             stored: None,
-            already_forwarded: false,
+            already_forwarded,
             outcome: None,
             permit: rest.permit,
         })

@@ -31,6 +31,10 @@ impl Check<OpenedMessage> for Forward {
 
     fn check(&self, mut message: OpenedMessage) -> Result<OpenedMessage, DropReason> {
         let stored = message.stored == Some(true);
+        if message.already_forwarded && !stored {
+            // It came for the store alone, which has no place for it yet.
+            return Err(DropReason::Duplicate);
+        }
         let forwarded = self.forward(&message)?;
         message.outcome = forwarded.or_else(|| stored.then_some(Disposition::Stored));
         Ok(message)

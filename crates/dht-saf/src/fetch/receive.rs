@@ -200,7 +200,8 @@ impl Fetcher {
 
     /// Waits until a message that is under way has been delivered or refused; true if it need not come again.
     async fn is_delivered(&self, hash: &DedupHash) -> bool {
-        let mut decision = self.parts.decisions.find(hash);
+        let now = self.parts.clock.now();
+        let mut decision = self.parts.decisions.find(hash, now);
         while self.parts.dedup.is_reserved(hash) {
             // A message that ends outside of store-and-forward is not reported here.
             if let Ok(decided) = timeout(UNDER_WAY_CHECK, &mut decision).await {

@@ -3,9 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use dht_core::{
-    Clock as _, Content, Deliverer, InTransit, NodeIdentity, PublicKey, SharedClock, StoreOutcome,
+    Clock as _, Content, DedupHash, Deliverer, InTransit, NodeIdentity, PublicKey, SharedClock,
+    StoreOutcome,
 };
-use dht_mailbox::{Inserted, NewRecord, Recipient, Retention, Store, StoreError};
+use dht_dedup::DedupTable;
+use dht_mailbox::{Inserted, NewRecord, Recipient, Refusal, Retention, Store, StoreError};
 use dht_peers::Directory;
 
 use super::admission::{Candidate, LocalView, StoreRejection, admit};
@@ -16,39 +18,34 @@ use crate::{
     receipt::{Decisions, Receipt},
 };
 
+/// Parts that a [`Keeper`] works with.
+pub(crate) struct KeepParts {
+    pub(crate) identity: Arc<NodeIdentity>,
+    pub(crate) directory: Directory,
+    pub(crate) clock: SharedClock,
+    pub(crate) store: Store,
+    pub(crate) decisions: Arc<Decisions>,
+    /// Dedup table of the inbound stack.
+    pub(crate) dedup: DedupTable,
+}
+
 /// Decides which messages are stored for others, and stores them.
 pub(crate) struct Keeper {
-    identity: Arc<NodeIdentity>,
-    directory: Directory,
-    clock: SharedClock,
-    store: Store,
+    parts: KeepParts,
     /// Known nodes that make up this node's region.
     region_size: usize,
     /// Largest body that is stored, in bytes.
     max_body_bytes: u64,
     rates: Rates<Deliverer>,
-    decisions: Arc<Decisions>,
 }
 
 impl Keeper {
-    pub(crate) fn new(
-        identity: Arc<NodeIdentity>,
-        directory: Directory,
-        clock: SharedClock,
-        store: Store,
-        decisions: Arc<Decisions>,
-        seed: [u8; 16],
-        config: &Config,
-    ) -> Self {
+    pub(crate) fn new(parts: KeepParts, seed: [u8; 16], config: &Config) -> Self {
         Self {
-            identity,
-            directory,
-            clock,
-            store,
+            parts,
             region_size: config.neighbouring_nodes,
             max_body_bytes: config.max_body_bytes(),
             rates: Rates::new(config.deliverer_rate(), seed),
-            decisions,
         }
     }
 
@@ -69,9 +66,10 @@ impl Keeper {
             }
         };
         let deliverer = Deliverer::from(&**message.source());
-        if !self.rates.admit(&deliverer, self.clock.now()) {
+        if !self.rates.admit(&deliverer, self.parts.clock.now()) {
             metrics::considered("rate");
-            self.reject(message);
+            message.set_store_outcome(StoreOutcome::NotStored);
+            self.refuse_for_now(message.hash());
             return None;
         }
         Some(record(message, retention, deliverer))
@@ -79,23 +77,39 @@ impl Keeper {
 
     /// Stores a record, and marks its message with the outcome once that is committed.
     pub(super) async fn insert(&self, record: NewRecord, message: &mut impl InTransit) -> bool {
-        let inserted = self.store.insert(record, self.clock.now()).await;
+        let inserted = self
+            .parts
+            .store
+            .insert(record, self.parts.clock.now())
+            .await;
+        let may_pass = inserted.as_ref().err().is_some_and(may_pass);
         let outcome = outcome(inserted);
         let stored = outcome != StoreOutcome::NotStored;
         message.set_store_outcome(outcome);
-        let receipt = if stored {
-            Receipt::Stored
+        let hash = message.hash();
+        if may_pass {
+            self.refuse_for_now(hash);
+        } else if stored {
+            self.parts.dedup.set_unkept(&hash, false);
+            self.parts.decisions.record(hash, Receipt::Stored);
         } else {
-            Receipt::Neither
-        };
-        self.decisions.record(message.hash(), receipt);
+            self.parts.decisions.record(hash, Receipt::Neither);
+        }
         stored
+    }
+
+    /// Refuses a copy of a message, and has the next one considered anew.
+    fn refuse_for_now(&self, hash: DedupHash) {
+        self.parts.dedup.set_unkept(&hash, true);
+        self.parts
+            .decisions
+            .refuse_for_now(hash, self.parts.clock.now());
     }
 
     /// Whether the recipient has been authenticated on a connection of this node.
     fn has_met(&self, message: &impl InTransit) -> bool {
         let recipient = message.opened().header.destination.public_key();
-        let known = recipient.and_then(|key| self.directory.find(&key.node_id()));
+        let known = recipient.and_then(|key| self.parts.directory.find(&key.node_id()));
         known.is_some_and(|known| known.is_proven())
     }
 
@@ -115,14 +129,21 @@ impl Keeper {
             readable,
             signed: !opened.header.signature.is_empty(),
         };
-        admit(&candidate, self, self.max_body_bytes, self.clock.now())
+        admit(
+            &candidate,
+            self,
+            self.max_body_bytes,
+            self.parts.clock.now(),
+        )
     }
 
     /// Marks a message as not stored. The receipt for a readable one is decided when it is delivered.
     fn reject(&self, message: &mut impl InTransit) {
         message.set_store_outcome(StoreOutcome::NotStored);
         if matches!(message.opened().content, Content::Unreadable) {
-            self.decisions.record(message.hash(), Receipt::Neither);
+            self.parts
+                .decisions
+                .record(message.hash(), Receipt::Neither);
         }
     }
 }
@@ -133,23 +154,26 @@ impl LocalView for Keeper {
     }
 
     fn own_key(&self) -> &PublicKey {
-        self.identity.public_key()
+        self.parts.identity.public_key()
     }
 
     fn is_banned(&self, key: &PublicKey) -> bool {
-        self.directory.is_banned(&key.node_id(), self.clock.now())
+        self.parts
+            .directory
+            .is_banned(&key.node_id(), self.parts.clock.now())
     }
 
     fn in_region(&self, key: &PublicKey) -> bool {
-        self.directory
-            .in_region(&key.node_id(), self.region_size, self.clock.now())
+        self.parts
+            .directory
+            .in_region(&key.node_id(), self.region_size, self.parts.clock.now())
     }
 }
 
 impl fmt::Debug for Keeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keeper")
-            .field("store", &self.store)
+            .field("store", &self.parts.store)
             .finish_non_exhaustive()
     }
 }
@@ -167,6 +191,14 @@ fn record(message: &impl InTransit, retention: Retention, deliverer: Deliverer) 
         header: dht_proto::encode(&opened.header.to_proto()),
         body: opened.body.clone(),
     }
+}
+
+/// Whether the store may take the same message later.
+const fn may_pass(error: &StoreError) -> bool {
+    !matches!(
+        error,
+        StoreError::Refused(Refusal::TooLarge | Refusal::Expired)
+    )
 }
 
 fn outcome(inserted: Result<Inserted, StoreError>) -> StoreOutcome {

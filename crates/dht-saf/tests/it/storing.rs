@@ -8,7 +8,7 @@ use dht_core::{
     MessageType, Signing, StoreOutcome, UnixSeconds, test_util,
 };
 use dht_mailbox::{Limits, NewRecord, Query, Quota, Recipient, Retention, Store, StoreConfig};
-use dht_saf::Config;
+use dht_saf::{Config, Receipt};
 
 use crate::world::{AWAY, Envelope, ME, NODE, NOW, OTHER, SENDER, World};
 
@@ -402,4 +402,37 @@ async fn clear_messages_are_never_stored() {
         world.store(world.open(frame)).await;
     }
     assert_eq!(world.held(), 0, "clear text is never kept");
+}
+
+/// A refusal passes with its cause: the next copy is considered anew, and its sender is told.
+#[tokio::test]
+async fn refused_message_is_stored_later() {
+    let world = World::new(Config {
+        deliverer_rate: 1,
+        deliverer_burst: 1,
+        ..Config::default()
+    });
+    let message = |n| world.unreadable(AWAY, n);
+    world.keep(AWAY, 1, 1).await;
+    let hash = message(2).hash;
+    let meta = dht_dedup::DedupMeta {
+        signed: true,
+        expires: None,
+    };
+    world.dedup.record(&hash, meta, world.now());
+    world.hand_over(SENDER, &hash);
+    world.store(message(2)).await;
+    assert_eq!(only(&world).stored, Some(StoreOutcome::NotStored));
+    assert!(world.dedup.is_unkept(&hash));
+    let sender = test_util::public_key(SENDER).node_id();
+    let receipt = || world.saf.receipt(&sender, &hash, |_| false);
+    assert_eq!(receipt().await, Receipt::Neither);
+
+    world.clock.advance(10);
+    let waiting = receipt();
+    assert_eq!(world.store(message(2)).await, Disposition::Stored);
+    assert!(!world.dedup.is_unkept(&hash));
+    assert_eq!(waiting.await, Receipt::Stored);
+    assert_eq!(receipt().await, Receipt::Stored);
+    assert_eq!(world.held(), 2);
 }

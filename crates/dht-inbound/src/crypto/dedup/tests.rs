@@ -107,3 +107,20 @@ async fn undecodable_unsigned_body_leaves_no_trace() {
     }
     assert!(table.is_empty());
 }
+
+/// The store of this node had no place for it, and may have one now.
+#[tokio::test]
+async fn unkept_copies_pass_once_more() {
+    let check = check(1);
+    let frame = encrypted(&identity(3), &public_key(4), b"x", 1);
+    let message = || support::verified(frame.clone());
+    let hash = dedup_key(&message().envelope).unwrap();
+    let first = check.check(message()).unwrap().envelope;
+    assert_eq!((first.occurrences, first.already_forwarded), (1, false));
+    assert_eq!(check.check(message()).unwrap_err(), DropReason::Duplicate);
+    check.table.set_unkept(&hash, true);
+    let again = check.check(message()).unwrap().envelope;
+    assert_eq!((again.occurrences, again.already_forwarded), (1, true));
+    check.table.set_unkept(&hash, false);
+    assert_eq!(check.check(message()).unwrap_err(), DropReason::Duplicate);
+}
