@@ -184,7 +184,6 @@ fn own_mail(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
     })
 }
 
-/// Messages that the node dropped as its own.
 /// Whether a frame holds a message of an application, as gossip is, and none of the protocol's own.
 fn is_application(frame: &Bytes) -> bool {
     let raw = RawEnvelope::parse(frame.clone()).ok();
@@ -192,9 +191,9 @@ fn is_application(frame: &Bytes) -> bool {
     header.is_some_and(|header| header.message_type == MessageType::None as i32)
 }
 
+/// Messages that the node dropped as its own: they are repeats from the moment it sends them.
 fn returned(status: &Status) -> u64 {
-    let reasons = ["own_message", "duplicate", "rebroadcast"];
-    reasons.iter().map(|reason| status.dropped(reason)).sum()
+    status.dropped("duplicate")
 }
 
 fn retyped_gossip(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
