@@ -80,6 +80,40 @@ async fn copy_in_dead_socket_is_rescued() {
     assert_eq!(received.sender, Some(*alice.public_key()));
 }
 
+/// A peer that gives no receipts, as a stock one, and whose socket tells nobody that it is dead.
+#[tokio::test]
+async fn unconfirmed_copy_is_rescued_too() {
+    let (alice, holder) = (fixed_node(1).await, fixed_node(2).await);
+    let mut settings = fixed_config(false);
+    settings.saf.enabled = false;
+    let stock = Node::builder(secret(3)).config(settings).start();
+    let stock = within(stock).await.unwrap();
+    let to = *stock.public_key();
+    let line = Line::to(&stock, LineState::Open).await;
+    connect(&alice, &holder).await;
+    within(alice.connect(&line.peer_address(&stock)))
+        .await
+        .unwrap();
+    let mut before = post(&alice, &to, message("alive"), direct_only()).await;
+    within(before.wait(StateKind::Sent)).await.unwrap();
+    line.set(LineState::Dead);
+    let text = message("into the void");
+    let mut delivery = post(&alice, &to, text.clone(), SendOptions::default()).await;
+    within(delivery.wait(StateKind::Sent)).await.unwrap();
+    // Half a minute of doubt, and the time for an answer.
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(34)).await;
+    tokio::time::resume();
+    let state = within(delivery.wait(StateKind::Stored)).await.unwrap();
+    assert_eq!(state, SendState::Stored { holders: 1 });
+    drop(stock);
+    let bob = Node::builder(secret(3)).config(fixed_config(true)).start();
+    let bob = within(bob).await.unwrap();
+    let mut inbox = bob.subscribe();
+    connect(&bob, &holder).await;
+    assert_eq!(receive(&mut inbox).await.message, text);
+}
+
 /// What was called received was received; everything else arrives when the recipient is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recipient_killed_under_traffic_loses_nothing() {

@@ -290,7 +290,8 @@ pub const MESSAGE_OVERHEAD_BYTES: usize = 4 * 1024;
 pub const LIGHT_BYTES: usize = 64 * 1024;
 
 /// Of two connections to a peer, the one that counts has this long, and the time that the upgrade of the newer one took, to
-/// answer a ping; if only the other one answers, that one counts (02 section 9.5).
+/// answer a ping; if only the other one answers, that one counts (02 section 9.5). Any other connection that is asked has this long,
+/// and its round trip.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The other one of two connections is read this long once the one that counts has answered, and then closed.

@@ -8,7 +8,7 @@ use dht_core::{
 };
 use dht_outbound::{Outbound, SearchCause, SelectConfig, SendError};
 use dht_peers::{ConnectedPeers, Directory, FeatureRule, NetGroup, PeerFilter};
-use dht_transport::Transport;
+use dht_transport::{Connection, Transport};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -91,7 +91,7 @@ impl Actions {
         let copy = self
             .send(Strategy::DirectPublicKey(to), &sealed, &peer)
             .await;
-        if copy == (Copy::Written { receipts: false }) {
+        if matches!(copy, Copy::Unconfirmed(_)) {
             self.linger_for(&peer);
         }
         Event::Direct(copy)
@@ -141,6 +141,16 @@ impl Actions {
         Event::Receipt(peer, self.parts.ask(&peer, hash).await)
     }
 
+    /// Pings a peer over the connection that carried a copy; one that has ended does not answer.
+    pub(super) async fn ping(self, peer: NodeId, connection: u64) -> Event {
+        let current = self.parts.transport.connection(&peer);
+        let carrier = current.filter(|current| current.id() == connection);
+        Event::Answers(match carrier {
+            Some(carrier) => carrier.answers().await,
+            None => false,
+        })
+    }
+
     /// Sends one copy and waits until a socket took it.
     async fn send(&self, strategy: Strategy, sealed: &SealedFrame, peer: &NodeId) -> Copy {
         let request = SendRequest::sealed(sealed.frame.clone(), strategy, sealed.tag);
@@ -153,9 +163,10 @@ impl Actions {
             Err(error) => return Copy::Failed(error.to_string()),
         };
         match sent {
-            Ok(()) if !self.is_connected(peer) => Copy::Lost,
-            Ok(()) => Copy::Written {
-                receipts: self.parts.gives_receipts(peer),
+            Ok(()) => match self.parts.transport.connection(peer) {
+                None => Copy::Lost,
+                Some(connection) if gives_receipts(&connection) => Copy::Written,
+                Some(connection) => Copy::Unconfirmed(connection.id()),
             },
             Err(DeliveryError::Dropped | DeliveryError::Expired) => Copy::NoRoom,
             Err(failure) => Copy::Failed(failure.to_string()),
@@ -188,19 +199,19 @@ impl Actions {
     }
 }
 
-impl DriverParts {
-    /// Whether a connected peer answers when it is asked for a receipt.
-    #[cfg(feature = "saf")]
-    fn gives_receipts(&self, peer: &NodeId) -> bool {
-        let connection = self.transport.connection(peer);
-        connection.is_some_and(|connection| {
-            connection
-                .info()
-                .protocols
-                .contains(&dht_saf::RECEIPT_PROTOCOL)
-        })
-    }
+/// Whether the peer answers when it is asked for a receipt.
+#[cfg(feature = "saf")]
+fn gives_receipts(connection: &Connection) -> bool {
+    let protocols = &connection.info().protocols;
+    protocols.contains(&dht_saf::RECEIPT_PROTOCOL)
+}
 
+#[cfg(not(feature = "saf"))]
+const fn gives_receipts(_connection: &Connection) -> bool {
+    false
+}
+
+impl DriverParts {
     #[cfg(feature = "saf")]
     async fn ask(&self, peer: &NodeId, hash: DedupHash) -> Answer {
         use dht_saf::Receipt;
@@ -210,11 +221,6 @@ impl DriverParts {
             Some(Receipt::Neither) => Answer::Neither,
             None => Answer::Silent,
         }
-    }
-
-    #[cfg(not(feature = "saf"))]
-    const fn gives_receipts(&self, _peer: &NodeId) -> bool {
-        false
     }
 
     #[cfg(not(feature = "saf"))]

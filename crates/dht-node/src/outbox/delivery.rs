@@ -302,7 +302,7 @@ mod tests {
         let mut sending = Sending::new(&entry, &NodeId::default(), 3, now);
         let mut told = Progress::of(&sending);
         sending.handle(Event::Start { connected: true }, now);
-        sending.handle(Event::Direct(Copy::Written { receipts: true }), now);
+        sending.handle(Event::Direct(Copy::Written), now);
         assert!(told.go_on(&sending));
         assert_eq!(told.state, SendState::Sent);
         let receipt = Event::Receipt(recipient.node_id(), Answer::Received);

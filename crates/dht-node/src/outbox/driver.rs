@@ -483,6 +483,9 @@ impl Driver {
                     begin(actions.ask(peer, hash, wait).boxed());
                 }
             }
+            (Action::Ping(connection), _) => {
+                begin(actions.ping(to.node_id(), connection).boxed());
+            }
             (Action::Search, _) => {
                 let searching = actions.search_stale(to);
                 self.spawn(searching.map(|()| Done::Nothing));

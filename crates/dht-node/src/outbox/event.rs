@@ -15,11 +15,10 @@ pub(super) struct Now {
 /// What became of one copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Copy {
-    /// The socket of a live peer took it.
-    Written {
-        /// Whether the peer answers when it is asked for a receipt.
-        receipts: bool,
-    },
+    /// The socket of a live peer took it, which answers when it is asked for a receipt.
+    Written,
+    /// The socket of a live peer took it that gives no receipts; the id of its connection.
+    Unconfirmed(u64),
     /// A socket took it, and the connection has ended since: the peer may have read it.
     Lost,
     /// A queue had no room.
@@ -64,6 +63,8 @@ pub(super) enum Event {
     Holder(NodeId, Copy),
     /// A peer was asked.
     Receipt(NodeId, Answer),
+    /// Whether the connection that carried the copy for the recipient answers a ping.
+    Answers(bool),
     /// The recipient's connection ended, and this node did not close it.
     ConnectionEnded,
     /// A peer connected: the recipient or another one.
@@ -101,6 +102,8 @@ pub(super) enum Action {
     SendAgain(NodeId, Duration),
     /// Ask a peer for a receipt after this time.
     Ask(NodeId, Duration),
+    /// Ping the recipient over the connection with this id.
+    Ping(u64),
     /// Write down what became of it.
     Persist(Transition),
 }

@@ -26,10 +26,17 @@ use super::event::{Action, Answer, Copy, Event, Now};
 pub(super) const WRITE_WAIT: Duration = Duration::from_secs(10);
 /// Time to find, dial and write to a recipient that is not connected.
 pub(super) const REACH_WAIT: Duration = Duration::from_secs(3);
-/// Time after a copy in which the end of the connection puts the copy in doubt, if the peer sends no receipts.
+/// Time after a copy in which the end of the connection puts the copy in doubt, if the peer sends no receipts. After it, the
+/// connection is to show that it still works.
 pub(super) const DOUBT: Duration = Duration::from_secs(30);
+/// Time after which the connection counts as silent, if no ping ended before.
+const ANSWER_WAIT: Duration = Duration::from_secs(60);
 /// Time until a message that could not be read is read again.
 const READ_WAIT: Duration = Duration::from_secs(60);
+
+/// Errors of a copy that a peer without receipts took, and that may have died in the socket.
+const LOST: &str = "the connection ended right after the copy";
+const SILENT: &str = "the connection that carried the copy is silent";
 
 /// One message on its way.
 #[derive(Debug)]
@@ -59,9 +66,15 @@ pub(super) struct Sending {
 enum Phase {
     /// The next attempt begins at this time, or sooner if a peer appears.
     Waiting(Duration),
-    /// It was sent to a peer without receipts. At this time it counts as sent for good.
-    Doubt(Duration),
-    /// The connection ended right after that. The attempt goes on at this time, with copies for holders.
+    /// It was sent to a peer without receipts. It is sent for good if its connection answers a ping then.
+    Doubt {
+        /// When the ping is sent, or no answer is awaited any more.
+        until: Duration,
+        /// Id of the connection.
+        connection: u64,
+        pinged: bool,
+    },
+    /// The connection ended right after that, or is silent. The attempt goes on at this time, with copies for holders.
     Lost(Duration),
     Trying(Attempt),
     /// It was sent or stored for good. Answers that are under way may still bring the recipient's receipt.
@@ -145,7 +158,7 @@ impl Sending {
     pub(super) fn has_written_direct(&self) -> Option<bool> {
         match &self.phase {
             Phase::Trying(attempt) => Some(attempt.has_written_direct()),
-            Phase::Doubt(_) => Some(true),
+            Phase::Doubt { .. } => Some(true),
             Phase::Ended => (self.state == SendState::Received).then_some(true),
             Phase::Waiting(_) | Phase::Lost(_) | Phase::Settled => Some(false),
         }
@@ -162,8 +175,8 @@ impl Sending {
     /// Whether the recipient took a copy a while ago, and gives no receipts.
     pub(super) const fn is_unconfirmed(&self) -> bool {
         match &self.phase {
-            Phase::Doubt(_) => true,
-            Phase::Trying(attempt) => matches!(attempt.direct, Direct::Written(_)),
+            Phase::Doubt { .. } => true,
+            Phase::Trying(attempt) => matches!(attempt.direct, Direct::Written { .. }),
             _ => false,
         }
     }
@@ -190,7 +203,7 @@ impl Sending {
     /// When [`Event::Tick`] is due; for a message that is waiting, when [`Event::Start`] is.
     pub(super) const fn deadline(&self) -> Option<Duration> {
         match &self.phase {
-            Phase::Waiting(at) | Phase::Doubt(at) | Phase::Lost(at) => Some(*at),
+            Phase::Waiting(at) | Phase::Doubt { until: at, .. } | Phase::Lost(at) => Some(*at),
             Phase::Trying(attempt) => Some(attempt.deadline),
             Phase::Settled | Phase::Ended => None,
         }
@@ -261,6 +274,7 @@ impl Sending {
             Event::Receipt(holder, answer) => {
                 self.on_holders_answer(holder, answer, now, &mut actions);
             }
+            Event::Answers(answers) => self.on_ping_ended(answers, now, &mut actions),
             Event::ConnectionEnded => self.on_connection_ended(now, &mut actions),
             Event::Appeared { recipient } => self.on_appeared(recipient, now),
             Event::Tick => self.on_tick(now, &mut actions),
@@ -276,7 +290,7 @@ impl Sending {
         match event {
             _ if self.is_ended() => {}
             Event::Found(Ok(())) => self.on_appeared(true, now),
-            Event::Holder(_, Copy::Written { .. }) => self.has_sent(),
+            Event::Holder(_, Copy::Unconfirmed(_)) => self.has_sent(),
             Event::Receipt(from, Answer::Received) if from == self.recipient => {
                 self.receive(&mut actions);
             }
@@ -339,27 +353,37 @@ impl Sending {
 
     fn on_connection_ended(&mut self, now: Now, actions: &mut VecDeque<Action>) {
         match &mut self.phase {
-            Phase::Doubt(_) => {
-                // The copy may have died in the socket.
-                self.phase = Phase::Lost(now.at);
-                self.has_lost();
-            }
+            Phase::Doubt { .. } => self.lose(LOST, now),
             Phase::Trying(attempt) if matches!(attempt.direct, Direct::Asking(_)) => {
                 attempt.direct = Direct::Over;
                 self.ask_holders(now, actions);
             }
             // Holders have been asked, and still answer.
-            Phase::Trying(attempt) if matches!(attempt.direct, Direct::Written(_)) => {
+            Phase::Trying(attempt) if matches!(attempt.direct, Direct::Written { .. }) => {
                 attempt.direct = Direct::Over;
-                self.has_lost();
+                self.has_lost(LOST);
             }
             _ => {}
         }
     }
 
-    fn has_lost(&mut self) {
+    fn on_ping_ended(&mut self, answers: bool, now: Now, actions: &mut VecDeque<Action>) {
+        match self.phase {
+            Phase::Doubt { .. } if answers => self.settle(actions),
+            Phase::Doubt { .. } => self.lose(SILENT, now),
+            _ => {}
+        }
+    }
+
+    /// The copy may have died in the socket.
+    fn lose(&mut self, error: &str, now: Now) {
+        self.phase = Phase::Lost(now.at);
+        self.has_lost(error);
+    }
+
+    fn has_lost(&mut self, error: &str) {
         self.retries.note_loss();
-        self.last_error = Some("the connection ended right after the copy".to_owned());
+        self.last_error = Some(error.to_owned());
     }
 
     fn on_appeared(&mut self, recipient: bool, now: Now) {
@@ -379,8 +403,16 @@ impl Sending {
 
     fn on_tick(&mut self, now: Now, actions: &mut VecDeque<Action>) {
         match &mut self.phase {
-            Phase::Doubt(until) if *until <= now.at => {
-                self.settle(actions);
+            Phase::Doubt { until, pinged, .. } if *until <= now.at && *pinged => {
+                self.lose(SILENT, now);
+            }
+            Phase::Doubt {
+                until,
+                connection,
+                pinged,
+            } if *until <= now.at => {
+                (*until, *pinged) = (now.at.saturating_add(ANSWER_WAIT), true);
+                actions.push_back(Action::Ping(*connection));
             }
             Phase::Trying(attempt) if attempt.deadline <= now.at => {
                 if self.local {
@@ -426,10 +458,14 @@ impl Sending {
             (SendState::Stored { .. }, _) if stored >= self.wanted => {
                 return self.settle(actions);
             }
-            (_, Direct::Written(at)) => {
+            (_, Direct::Written { at, connection }) => {
                 let until = at.saturating_add(DOUBT);
                 retry_at = wall(now, until);
-                self.phase = Phase::Doubt(until);
+                self.phase = Phase::Doubt {
+                    until,
+                    connection,
+                    pinged: false,
+                };
             }
             _ => self.phase = Phase::Waiting(next),
         }

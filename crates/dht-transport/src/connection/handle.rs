@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{cause::DialCause, eviction::Candidate, identity::PeerInfo};
 use crate::{
     error::StreamError,
-    limits::DRAIN_TIMEOUT,
+    limits::{DRAIN_TIMEOUT, PROBE_TIMEOUT},
     mux::{LiveStreams, OpenRequest, SendMeter, Substream},
     negotiate,
 };
@@ -307,6 +307,19 @@ impl Connection {
 
     pub(crate) fn is_minimized(&self) -> bool {
         self.minimized.load(Ordering::Relaxed)
+    }
+
+    /// Pings the peer. Answers whether anything comes from it within [`PROBE_TIMEOUT`] and a round trip, before the connection
+    /// ends.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn answers(&self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.closed() => false,
+            answer = timeout(PROBE_TIMEOUT + self.round_trip, self.meter.ping()) => answer.is_ok(),
+        }
     }
 
     /// Pings the peer, and waits until something comes from it. What was written meanwhile does not count as sent before

@@ -36,8 +36,10 @@ pub(crate) struct SendMeter {
 struct Probe {
     /// The multiplexer's task has to write a ping.
     ping_due: AtomicBool,
-    /// Nothing has come from the peer since.
+    /// Somebody waits, and nothing has come from the peer since.
     unanswered: AtomicBool,
+    /// The same; what was written does not count as sent before.
+    withholds: AtomicBool,
     answered: Notify,
     /// Wakes the multiplexer's task.
     writer: AtomicWaker,
@@ -87,7 +89,7 @@ impl SendMeter {
     pub(crate) fn sent(&self, waker: &Waker) -> u64 {
         // Correctness: registered before the loads, so that no change is missed.
         self.waker.register(waker);
-        match self.is_heard() && !self.probe.unanswered.load(Ordering::SeqCst) {
+        match self.is_heard() && !self.probe.withholds.load(Ordering::SeqCst) {
             true => self.sent.load(Ordering::SeqCst),
             false => 0,
         }
@@ -101,25 +103,34 @@ impl SendMeter {
         }
         let unanswered = &self.probe.unanswered;
         if unanswered.load(Ordering::SeqCst) && unanswered.swap(false, Ordering::SeqCst) {
+            self.probe.withholds.store(false, Ordering::SeqCst);
             self.probe.answered.notify_waiters();
             self.waker.wake();
         }
     }
 
-    /// Pings the peer, and waits until something comes from it.
+    /// As [`ping`](Self::ping). What was written meanwhile does not count as sent before that.
     pub(crate) async fn probe(&self) {
+        self.probe.withholds.store(true, Ordering::SeqCst);
+        self.ping().await;
+    }
+
+    /// Pings the peer, once for all that wait, and waits until something comes from it.
+    pub(crate) async fn ping(&self) {
         let Probe {
             ping_due,
             unanswered,
             answered,
             writer,
+            ..
         } = &self.probe;
         let mut answer = pin!(answered.notified());
         // Correctness: in the queue before the question is, so that no answer is missed.
         answer.as_mut().enable();
-        unanswered.store(true, Ordering::SeqCst);
-        ping_due.store(true, Ordering::SeqCst);
-        writer.wake();
+        if !unanswered.swap(true, Ordering::SeqCst) {
+            ping_due.store(true, Ordering::SeqCst);
+            writer.wake();
+        }
         answer.await;
     }
 

@@ -186,6 +186,30 @@ async fn answer_pings(channel: &mut NoiseStream<Socket>) -> Vec<u8> {
     payload
 }
 
+/// Only a connection whose other end is there answers, whoever asks; a question holds no message back.
+#[tokio::test(start_paused = true)]
+async fn silent_connection_gives_no_answer() {
+    let them = identity(9);
+    let (_memory, node, mut channel) = dialled(1, &them).await;
+    let connection = node.transport.connection(them.node_id()).unwrap();
+    // What it said before has been heard.
+    sleep(Duration::from_secs(1)).await;
+    assert!(!connection.answers().await, "nobody reads");
+    let sent = node
+        .transport
+        .send(them.node_id(), body(1, 100), Priority::Direct)
+        .unwrap();
+    assert_eq!(soon(sent).await, Ok(()), "its socket took it");
+    let answering = tokio::spawn(async move { answer_pings(&mut channel).await });
+    for _ in 0..2 {
+        let answers = tokio::join!(connection.answers(), connection.answers());
+        assert_eq!(answers, (true, true));
+    }
+    node.transport.disconnect(them.node_id());
+    assert!(answering.await.unwrap().ends_with(&[1; 100]));
+    assert!(!connection.answers().await, "it has ended");
+}
+
 /// A peer whose connection died without an end, and that comes back, is heard within seconds whichever side dialled, and
 /// no message to it is called sent that went to the dead connection meanwhile.
 #[tokio::test(start_paused = true)]

@@ -152,7 +152,7 @@ fn unreachable_recipients_starve_nobody() {
             messages.has_read(last, Some(sealed()), place.flatten().unwrap());
             messages.change(last, |sending| {
                 sending.handle(Event::Start { connected: true }, AT);
-                sending.handle(Event::Direct(Copy::Written { receipts: true }), AT);
+                sending.handle(Event::Direct(Copy::Written), AT);
             });
             messages.settle(last);
         }
@@ -183,7 +183,7 @@ fn failing_recipients_are_told_apart() {
     assert_eq!(standings.of(&recipient), Standing::Other);
     for event in [
         Event::Start { connected: true },
-        Event::Direct(Copy::Written { receipts: true }),
+        Event::Direct(Copy::Written),
     ] {
         messages.change(2, |sending| sending.handle(event, late));
     }
@@ -205,7 +205,7 @@ fn silent_holders_hold_no_turn() {
             Event::Start { connected: false },
             Event::Direct(Copy::Failed("down".to_owned())),
             Event::Chosen(vec![holder]),
-            Event::Holder(holder, Copy::Written { receipts: true }),
+            Event::Holder(holder, Copy::Written),
         ];
         for event in silent {
             assert!(messages.get(id).unwrap().sending.is_waiting() || messages.held(id).is_some());
@@ -226,7 +226,7 @@ fn frame_is_read_for_holders() {
     messages.has_read(id, Some(sealed()), Place::default());
     messages.change(id, |sending| {
         sending.handle(Event::Start { connected: true }, AT);
-        sending.handle(Event::Direct(Copy::Written { receipts: true }), AT);
+        sending.handle(Event::Direct(Copy::Written), AT);
     });
     messages.settle(id);
     assert!(messages.held(id).is_none());
@@ -255,7 +255,7 @@ fn recipients_and_unsent_messages_are_indexed() {
     assert_eq!(messages.queued().len(), 17);
     messages.change(17, |sending| {
         sending.handle(Event::Start { connected: true }, AT);
-        sending.handle(Event::Direct(Copy::Written { receipts: false }), AT);
+        sending.handle(Event::Direct(Copy::Unconfirmed(1)), AT);
     });
     assert!(!messages.queued().contains(&17));
     messages.remove(17);
@@ -283,7 +283,7 @@ fn hash_outlives_the_frame() {
     messages.settle(1);
     assert!(messages.held(1).is_none());
     assert_eq!(messages.get(1).unwrap().hash, Some(sealed().hash));
-    let late = Event::Direct(Copy::Written { receipts: true });
+    let late = Event::Direct(Copy::Written);
     let asked = messages.change(1, |sending| sending.handle(late, AT));
     assert!(matches!(asked.unwrap().front(), Some(Action::Ask(..))));
 }
@@ -310,7 +310,7 @@ fn late_frame_sends_no_copies() {
     messages.has_read(id, Some(sealed()), Place::default());
     messages.change(id, |sending| {
         sending.handle(Event::Start { connected: true }, AT);
-        sending.handle(Event::Direct(Copy::Written { receipts: true }), AT);
+        sending.handle(Event::Direct(Copy::Written), AT);
     });
     messages.settle(id);
     let late = Now {

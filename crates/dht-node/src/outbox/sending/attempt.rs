@@ -50,7 +50,11 @@ pub(super) enum Direct {
     /// Written at this time; the peer is asked for a receipt.
     Asking(Duration),
     /// Written at this time; the peer gives no receipts.
-    Written(Duration),
+    Written {
+        at: Duration,
+        /// Id of the connection.
+        connection: u64,
+    },
     Over,
 }
 
@@ -84,7 +88,7 @@ impl Attempt {
     }
 
     pub(super) const fn has_written_direct(&self) -> bool {
-        matches!(self.direct, Direct::Asking(_) | Direct::Written(_))
+        matches!(self.direct, Direct::Asking(_) | Direct::Written { .. })
     }
 
     /// Whether copies are being written, or about to be.
@@ -95,7 +99,7 @@ impl Attempt {
     /// Whether nothing more is waited for.
     pub(super) fn is_over(&self) -> bool {
         let over = match self.direct {
-            Direct::Written(_) => true,
+            Direct::Written { .. } => true,
             // With all holders answered, the recipient is not waited for: its late answer counts too.
             Direct::Running | Direct::Asking(_) | Direct::Over => self.asked_holders,
         };

@@ -6,7 +6,7 @@ use dht_core::NodeId;
 use dht_spool::{SendState, Transition};
 
 use super::{
-    Phase, Sending,
+    LOST, Phase, Sending,
     attempt::{ASK_WAIT, Direct},
 };
 use crate::outbox::event::{Action, Answer, Copy, Now};
@@ -17,25 +17,28 @@ const MAX_REFUSED: usize = 64;
 impl Sending {
     pub(super) fn on_direct(&mut self, copy: Copy, now: Now, actions: &mut VecDeque<Action>) {
         self.unanswered = false;
-        if matches!(copy, Copy::Written { .. } | Copy::Lost) {
+        if matches!(copy, Copy::Written | Copy::Unconfirmed(_)) {
             self.has_sent();
         }
         let Phase::Trying(attempt) = &mut self.phase else {
             // The attempt is over. The copy is on its way nevertheless.
-            if let Copy::Written { receipts: true } = copy {
+            if copy == Copy::Written {
                 actions.push_back(Action::Ask(self.recipient, ASK_WAIT));
             }
             return;
         };
         match copy {
-            Copy::Written { receipts: true } => {
+            Copy::Written => {
                 self.retries.take_return();
                 attempt.ask_recipient(now);
                 actions.push_back(Action::Ask(self.recipient, Duration::ZERO));
             }
-            Copy::Written { receipts: false } => {
+            Copy::Unconfirmed(connection) => {
                 self.retries.take_return();
-                attempt.direct = Direct::Written(now.at);
+                attempt.direct = Direct::Written {
+                    at: now.at,
+                    connection,
+                };
                 self.finish_if_over(now, actions);
             }
             Copy::NoRoom if attempt.is_writing_direct() => {
@@ -54,7 +57,7 @@ impl Sending {
             }
             Copy::Lost => {
                 attempt.direct = Direct::Over;
-                self.has_lost();
+                self.has_lost(LOST);
                 self.ask_holders(now, actions);
             }
             Copy::Failed(error) => {
@@ -180,14 +183,14 @@ impl Sending {
         now: Now,
         actions: &mut VecDeque<Action>,
     ) {
-        if matches!(copy, Copy::Written { .. }) {
+        if let Copy::Unconfirmed(_) = copy {
             self.has_sent();
         }
         let Phase::Trying(attempt) = &mut self.phase else {
             return;
         };
         match copy {
-            Copy::Written { receipts: true } => {
+            Copy::Written => {
                 attempt.ask_holder(holder);
                 actions.push_back(Action::Ask(holder, Duration::ZERO));
             }
@@ -195,7 +198,7 @@ impl Sending {
                 actions.push_back(Action::SendAgain(holder, attempt.next_room_wait()));
             }
             Copy::NoRoom | Copy::Unknown => {}
-            Copy::Written { receipts: false } => {
+            Copy::Unconfirmed(_) => {
                 attempt.end_copy(&holder);
                 self.finish_if_over(now, actions);
             }
@@ -217,8 +220,11 @@ impl Sending {
         now: Now,
         actions: &mut VecDeque<Action>,
     ) {
-        if answer == Answer::Stored {
-            self.add_holder(holder, actions);
+        match answer {
+            Answer::Stored => self.add_holder(holder, actions),
+            Answer::Received => self.has_sent(),
+            // As far as is known, no copy is anywhere.
+            Answer::Neither | Answer::Silent => {}
         }
         if let Phase::Trying(attempt) = &mut self.phase {
             let is_awaited = attempt.end_question(&holder);

@@ -54,7 +54,10 @@ fn start(sending: &mut Sending) {
 }
 
 fn written(receipts: bool) -> Event {
-    Event::Direct(Copy::Written { receipts })
+    Event::Direct(match receipts {
+        true => Copy::Written,
+        false => Copy::Unconfirmed(1),
+    })
 }
 
 #[test]
@@ -83,7 +86,7 @@ fn silence_sends_copies_to_holders() {
     };
     assert_eq!(actions, [copies, Action::Search]);
     sending.handle(Event::Chosen(vec![id(2)]), at(5));
-    let holder = Event::Holder(id(2), Copy::Written { receipts: true });
+    let holder = Event::Holder(id(2), Copy::Written);
     assert_eq!(
         sending.handle(holder, at(5)),
         [Action::Ask(id(2), Duration::ZERO)]
@@ -110,7 +113,7 @@ fn refusing_holders_are_replaced() {
     sending.handle(Event::Direct(Copy::Failed("down".to_owned())), at(0));
     sending.handle(Event::Chosen(vec![id(2), id(3), id(4)]), at(0));
     for holder in 2..5 {
-        let copy = Event::Holder(id(holder), Copy::Written { receipts: true });
+        let copy = Event::Holder(id(holder), Copy::Written);
         sending.handle(copy, at(0));
     }
     assert!(!sending.is_writing());
@@ -203,7 +206,8 @@ fn stock_peer_lost_early_is_doubted() {
     start_again(&mut sending, at(25));
     // This time it lasts.
     sending.handle(written(false), at(25));
-    let actions = sending.handle(Event::Tick, at(55));
+    assert_eq!(sending.handle(Event::Tick, at(55)), [Action::Ping(1)]);
+    let actions = sending.handle(Event::Answers(true), at(55));
     assert_eq!(
         actions,
         [Action::Persist(Transition::Sent { retry_at: None })]
@@ -214,13 +218,50 @@ fn stock_peer_lost_early_is_doubted() {
     assert_eq!(sending.deadline(), None);
 }
 
-/// A peer may read a copy and hang up before the sender looks.
+/// A socket may die with the copy of a stock peer and tell nothing: after half a minute the peer has to show that it is there.
 #[test]
-fn copy_before_hang_up_is_sent() {
+fn silent_stock_peer_is_doubted() {
+    let mut sending = sending(EntryOptions::default());
+    start(&mut sending);
+    sending.handle(written(false), at(0));
+    assert_eq!(sending.handle(Event::Tick, at(30)), [Action::Ping(1)]);
+    assert!(!sending.is_settled() && sending.deadline() > Some(at(30).at));
+    sending.handle(Event::Answers(false), at(33));
+    assert!(sending.is_waiting());
+    assert_eq!(sending.deadline(), Some(at(33).at));
+    let actions = sending.handle(Event::Start { connected: true }, at(33));
+    let copies = Action::SendToHolders {
+        most: WANTED,
+        except: vec![],
+    };
+    assert_eq!(actions, [copies, Action::Search]);
+    // An answer that comes too late finds the holders asked.
+    assert_eq!(sending.handle(Event::Answers(true), at(34)), []);
+    assert!(sending.is_trying());
+}
+
+/// A holder that is asked for a receipt and has nothing does not make the message sent.
+#[test]
+fn refused_copies_are_not_sent() {
+    let mut sending = sending(EntryOptions::default());
+    start(&mut sending);
+    sending.handle(Event::Direct(Copy::Failed("down".to_owned())), at(0));
+    sending.handle(Event::Chosen(vec![id(2), id(3)]), at(0));
+    for (holder, answer) in [(2, Answer::Neither), (3, Answer::Silent)] {
+        sending.handle(Event::Holder(id(holder), Copy::Written), at(0));
+        sending.handle(Event::Receipt(id(holder), answer), at(1));
+        sending.handle(Event::Chosen(vec![]), at(1));
+        assert_eq!(*sending.state(), SendState::Queued);
+    }
+}
+
+/// A peer may read a copy and hang up before the sender looks, or the copy died in the socket: it is not called sent.
+#[test]
+fn copy_before_hang_up_is_doubted() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
     let actions = sending.handle(Event::Direct(Copy::Lost), at(0));
-    assert_eq!(*sending.state(), SendState::Sent);
+    assert_eq!(*sending.state(), SendState::Queued);
     let copies = Action::SendToHolders {
         most: WANTED,
         except: vec![],
@@ -230,10 +271,7 @@ fn copy_before_hang_up_is_sent() {
     assert!(sending.is_busy());
     sending.handle(Event::Chosen(vec![id(2)]), at(0));
     assert!(sending.is_busy());
-    sending.handle(
-        Event::Holder(id(2), Copy::Written { receipts: true }),
-        at(0),
-    );
+    sending.handle(Event::Holder(id(2), Copy::Written), at(0));
     assert!(!sending.is_busy());
 }
 
@@ -367,8 +405,9 @@ fn luck() -> impl Strategy<Value = Luck> {
 
 fn answer_to(action: &Action, luck: Luck, recipient: NodeId) -> Option<Event> {
     let copy = match luck {
-        Luck::Written(receipts) => Copy::Written { receipts },
-        Luck::Good => Copy::Written { receipts: true },
+        Luck::Written(true) => Copy::Written,
+        Luck::Written(false) => Copy::Unconfirmed(1),
+        Luck::Good => Copy::Written,
         Luck::NoRoom => Copy::NoRoom,
         Luck::Unknown => Copy::Unknown,
         Luck::Failed | Luck::Bad => Copy::Failed("failed".into()),
@@ -402,6 +441,7 @@ fn answer_to(action: &Action, luck: Luck, recipient: NodeId) -> Option<Event> {
             Luck::Bad => Err("not found".into()),
             _ => Ok(()),
         }),
+        Action::Ping(_) => Event::Answers(matches!(luck, Luck::Good | Luck::Written(_))),
         Action::DeliverLocally => Event::Local(matches!(luck, Luck::Good)),
         Action::Persist(_) => return None,
     })
@@ -471,7 +511,7 @@ proptest! {
                         for holder in holders {
                             let copy = match luck {
                                 Luck::Bad => Copy::Failed("down".to_owned()),
-                                _ => Copy::Written { receipts: true },
+                                _ => Copy::Written,
                             };
                             waiting.push_back(Event::Holder(*holder, copy));
                         }
@@ -501,10 +541,7 @@ fn holders_cannot_confirm_receipt() {
     start(&mut sending);
     sending.handle(Event::Direct(Copy::Failed("down".to_owned())), at(1));
     sending.handle(Event::Chosen(vec![id(5)]), at(1));
-    sending.handle(
-        Event::Holder(id(5), Copy::Written { receipts: true }),
-        at(1),
-    );
+    sending.handle(Event::Holder(id(5), Copy::Written), at(1));
     sending.handle(Event::Receipt(id(5), Answer::Received), at(1));
     assert_eq!(*sending.state(), SendState::Sent);
     assert!(!sending.is_ended());
@@ -579,7 +616,7 @@ fn silent_holders_are_replaced() {
         let chosen = holders.iter().copied().map(id).collect();
         sending.handle(Event::Chosen(chosen), now);
         for holder in holders {
-            let copy = Copy::Written { receipts: true };
+            let copy = Copy::Written;
             sending.handle(Event::Holder(id(*holder), copy), now);
         }
     };
