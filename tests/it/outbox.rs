@@ -239,7 +239,7 @@ async fn entry_read_late_finds_its_recipient() {
     });
     let retry = Transition::Retry {
         at: now.saturating_add(15 * 60),
-        error: "not connected".to_owned(),
+        error: Some("not connected".to_owned()),
     };
     let id = within(put).await.unwrap().id();
     within(outbox.update(id, retry, now)).await.unwrap();

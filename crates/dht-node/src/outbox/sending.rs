@@ -472,7 +472,7 @@ impl Sending {
         let transition = match &self.state {
             SendState::Queued => Transition::Retry {
                 at: retry_at,
-                error: self.last_error.clone().unwrap_or_default(),
+                error: self.last_error.clone(),
             },
             SendState::Stored { holders } => Transition::Stored {
                 holders: *holders,

@@ -18,8 +18,8 @@ pub enum Transition {
     Retry {
         /// Time of the next attempt.
         at: UnixSeconds,
-        /// Error text; cut to [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES).
-        error: String,
+        /// Error text, cut to [`MAX_TEXT_BYTES`](crate::config::MAX_TEXT_BYTES); `None` keeps the one before.
+        error: Option<String>,
     },
     /// An attempt handed a copy to a connection.
     Sent {
@@ -179,10 +179,7 @@ mod tests {
     fn transition() -> impl Strategy<Value = Option<Transition>> {
         let at = || (0..100_u64).prop_map(UnixSeconds);
         let transition = prop_oneof![
-            at().prop_map(|at| Transition::Retry {
-                at,
-                error: String::new()
-            }),
+            at().prop_map(|at| Transition::Retry { at, error: None }),
             proptest::option::of(at()).prop_map(|retry_at| Transition::Sent { retry_at }),
             (0..5_u32, proptest::option::of(at()))
                 .prop_map(|(holders, retry_at)| Transition::Stored { holders, retry_at }),

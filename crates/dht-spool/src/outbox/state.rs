@@ -198,9 +198,12 @@ impl OutboxState {
         if after == slot.progress {
             return Ok(after.kind);
         }
-        if let Transition::Retry { error: text, .. } | Transition::Failed { reason: text } =
-            transition
-        {
+        let text = match transition {
+            Transition::Retry { error, .. } => error,
+            Transition::Failed { reason } => Some(reason),
+            _ => None,
+        };
+        if let Some(text) = text {
             changes.push(Change::Text(id, shorten(text)));
         }
         self.set(id, after, changes);

@@ -122,15 +122,16 @@ fn due_entries_come_in_order() {
     }
     assert_eq!(due(&outbox, NOW), [1, 2, 3]);
     assert!(due(&outbox, UnixSeconds(NOW.0 - 1)).is_empty());
-    let retry = |id, seconds| {
+    let retry = |id, seconds, error: Option<&str>| {
         let transition = Transition::Retry {
             at: at(seconds),
-            error: "no route".to_owned(),
+            error: error.map(ToOwned::to_owned),
         };
         outbox.update(id, transition, NOW).wait().unwrap()
     };
-    assert_eq!(retry(1, 20), StateKind::Queued);
-    retry(2, 10);
+    assert_eq!(retry(1, 15, Some("no route")), StateKind::Queued);
+    retry(1, 20, None);
+    retry(2, 10, None);
     assert_eq!(due(&outbox, NOW), [3]);
     assert_eq!(due(&outbox, at(30)), [3, 2, 1]);
     let limit = Limit { rows: 9, bytes: 18 };
@@ -138,8 +139,9 @@ fn due_entries_come_in_order() {
     outbox.update(3, Transition::Received, NOW).wait().unwrap();
     assert_eq!(outbox.next_due(), Some(at(10)));
     let entry = outbox.get(1).unwrap().unwrap();
-    assert_eq!(entry.attempts, 1);
+    assert_eq!(entry.attempts, 2);
     assert_eq!(entry.last_error.as_deref(), Some("no route"));
+    assert_eq!(outbox.get(2).unwrap().unwrap().last_error, None);
     assert!(due(&outbox, at(101)).is_empty(), "its time is over");
 }
 

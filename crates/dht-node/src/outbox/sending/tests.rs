@@ -162,9 +162,27 @@ fn direct_only_never_goes_to_holders() {
     let failed = Event::Direct(Copy::Failed("refused".into()));
     let actions = sending.handle(failed, at(0));
     assert!(
-        matches!(actions.front(), Some(Action::Persist(Transition::Retry { error, .. })) if error == "refused")
+        matches!(actions.front(), Some(Action::Persist(Transition::Retry { error, .. })) if error.as_deref() == Some("refused"))
     );
     assert_eq!(actions.len(), 1);
+}
+
+/// No application of this node takes it in time, which has no text of its own.
+#[test]
+fn earlier_error_is_not_emptied() {
+    let mut entry = entry(EntryOptions::default());
+    entry.last_error = Some("of an earlier life".to_owned());
+    let mut sending = Sending::new(&entry, &entry.recipient.node_id(), WANTED, at(0));
+    sending.handle(Event::Start { connected: true }, at(0));
+    let deadline = sending.deadline().unwrap().as_secs();
+    let actions = sending.handle(Event::Tick, at(deadline));
+    assert!(
+        matches!(
+            actions.front(),
+            Some(Action::Persist(Transition::Retry { error: None, .. }))
+        ),
+        "{actions:?}"
+    );
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn transition() -> impl Strategy<Value = Transition> {
     let at = || (1000..1100_u64).prop_map(UnixSeconds);
     let maybe = move || proptest::option::of(at());
     prop_oneof![
-        3 => at().prop_map(|at| Transition::Retry { at, error: "busy".to_owned() }),
+        3 => at().prop_map(|at| Transition::Retry { at, error: Some("busy".to_owned()) }),
         3 => maybe().prop_map(|retry_at| Transition::Sent { retry_at }),
         3 => (0..4_u32, maybe())
             .prop_map(|(holders, retry_at)| Transition::Stored { holders, retry_at }),
