@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use dht_core::{Destination, Encryption, Features, SendParams, Strategy};
-use dht_node::{Node, SendError, Subscription};
+use dht_node::{Node, SendError, SendOptions, SendState, StateKind, Subscription};
 use dht_outbound::SearchError;
 
 use crate::net::{
-    builder, connect, fixed_config, is_connected, message, node, receive, secret, send, until,
-    within,
+    builder, connect, fixed_config, fixed_node, is_connected, message, node, receive, secret, send,
+    until, within,
 };
 
 /// Nodes with these seeds, each connected to the next. They look nobody up: discoveries find peers.
@@ -93,6 +93,28 @@ async fn lookup_needs_no_forwarding() {
         .await
         .unwrap();
     assert_eq!(receive(&mut inbox).await.message, message("asked around"));
+}
+
+/// Nobody answers at the only address that is known of a recipient. It is searched for, while a holder stores the message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moved_recipient_is_searched_for() {
+    let (alice, carol, bob) = (
+        fixed_node(1).await,
+        fixed_node(2).await,
+        fixed_node(3).await,
+    );
+    connect(&alice, &carol).await;
+    connect(&bob, &carol).await;
+    let gone = format!("{}::/ip4/127.0.0.1/tcp/1", bob.public_key());
+    alice.add_peer(&gone.parse().unwrap());
+    let options = SendOptions::default();
+    let sent = within(alice.send(bob.public_key(), message("you moved"), options)).await;
+    let mut inbox = bob.subscribe();
+    // Nobody else connects the two.
+    until(|| is_connected(&alice, &bob)).await;
+    assert_eq!(receive(&mut inbox).await.message, message("you moved"));
+    let received = within(sent.unwrap().wait(StateKind::Received)).await;
+    assert_eq!(received, Ok(SendState::Received));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,8 +7,8 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::Instant;
 
 use crate::net::{
-    Line, LineState, builder, connect, fixed_node, message, node, numbered, receive, send, until,
-    within,
+    Line, LineState, builder, connect, fixed_config, fixed_node, message, node, numbered, receive,
+    send, until, within,
 };
 
 /// Below every other limit that a shutdown could wait for by mistake (30 s and more), and well above its own.
@@ -95,6 +95,49 @@ async fn loaded_node_stops_without_a_reader() {
         until(|| flooder.peers().is_empty()).await;
         stop(flooder).await;
     }
+}
+
+/// Copies and goodbyes wait for a peer that vanished, deliveries for an application that does not read. From the shutdown on the
+/// clock moves only while everything waits for it: the time is that of the deadlines, on any machine.
+#[tokio::test]
+async fn held_up_steps_end_in_time() {
+    let busy = builder(1).config(fixed_config(false)).memory_mib(1);
+    let busy = within(busy.start()).await.unwrap();
+    let (flooder, vanished) = (fixed_node(2).await, fixed_node(3).await);
+    let _unread = busy.subscribe();
+    connect(&flooder, &busy).await;
+    let line = Line::to(&vanished, LineState::Open).await;
+    within(busy.connect(&line.peer_address(&vanished)))
+        .await
+        .unwrap();
+    until(|| !vanished.peers().is_empty()).await;
+    line.set(LineState::Dead);
+    let large = |at| numbered(at, 60 * 1024);
+    let mut inbound: FuturesUnordered<_> = (0..100)
+        .map(|at| send(&flooder, busy.public_key(), large(at)))
+        .collect();
+    let mut outbound: FuturesUnordered<_> = (0..200)
+        .map(|at| send(&busy, vanished.public_key(), large(at)))
+        .collect();
+    within(async {
+        while !crate::net::is_full(&busy) || busy.stats().queued_bytes == 0 {
+            tokio::select! {
+                Some(_) = inbound.next() => {}
+                Some(_) = outbound.next() => {}
+                () = tokio::task::yield_now() => {}
+            }
+        }
+    })
+    .await;
+    tokio::time::pause();
+    let start = Instant::now();
+    let stopped = async {
+        busy.shutdown().await;
+        start.elapsed()
+    };
+    let (took, ..) = tokio::join!(stopped, inbound.count(), outbound.count());
+    assert!(took <= SHUTDOWN_LIMIT, "{took:?}");
+    assert!(took > SHUTDOWN_LIMIT / 2, "nothing held it up: {took:?}");
 }
 
 /// After a shutdown nothing is accepted, and a second shutdown does nothing.

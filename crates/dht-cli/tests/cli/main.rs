@@ -19,6 +19,7 @@ mod saf;
 mod send;
 mod settings;
 mod signals;
+mod twins;
 mod usage;
 
 use std::{
