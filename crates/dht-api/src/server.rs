@@ -81,7 +81,7 @@ pub enum BindError {
     )]
     BadToken(String),
     /// The operating system refused.
-    #[error("cannot serve at {at}: {source}")]
+    #[error("cannot serve at {at}")]
     Io {
         /// Path or address.
         at: String,

@@ -96,7 +96,7 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The identity of this node, with its addresses, is longer than peers accept.
-    #[error("too many or too long public addresses: {0}")]
+    #[error("too many or too long public addresses")]
     Identity(#[from] IdentityError),
 }
 

@@ -90,7 +90,7 @@ enum FileError {
     Locked,
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("{0}")]
+    #[error(transparent)]
     Damaged(#[from] redb::Error),
     #[error("redb panicked")]
     Panicked,
