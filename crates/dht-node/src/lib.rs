@@ -94,7 +94,7 @@ pub use interfaces::interface_addresses;
 pub use metrics::describe_metrics;
 #[cfg(feature = "saf")]
 pub use node::FetchError;
-pub use node::{AllowError, Node, SHUTDOWN_LIMIT};
+pub use node::{AllowError, Node, PingError, Pong, SHUTDOWN_LIMIT};
 #[cfg(feature = "tor")]
 pub use onion::TorConfig;
 pub use outbox::{Delivery, SendOptions, SubmitError, Undelivered};

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "saf")]
 mod fetch;
+mod ping;
 
 use std::{
     collections::BTreeMap,
@@ -26,13 +27,14 @@ use dht_outbound::{
 use dht_peers::{AllowListFull, BanOutcome, Directory, PeerRecord};
 use dht_spool::{EntryId, Outbox, SpoolError};
 use dht_stack::ByteBudget;
-use dht_transport::{DialError, StreamError, Transport};
+use dht_transport::{DialError, Transport};
 use parking_lot::Mutex;
 use rand_core::Rng as _;
 use tokio::time::{Instant, timeout_at};
 
 #[cfg(feature = "saf")]
 pub use self::fetch::FetchError;
+pub use self::ping::{PingError, Pong};
 use crate::{
     adapters::ToApplication,
     config::Config,
@@ -308,19 +310,6 @@ impl Node {
         self.connector.connect(key).await?;
         self.connection_mirror.ensure(&key.node_id());
         Ok(())
-    }
-
-    /// Measures how long a connected peer takes to answer: opens a stream, on which the peer refuses a protocol that no node
-    /// speaks.
-    ///
-    /// # Errors
-    /// [`StreamError`]; [`StreamError::NotConnected`] without a connection.
-    pub async fn ping(&self, peer: &NodeId) -> Result<Duration, StreamError> {
-        let connection = self.transport.connection(peer);
-        connection
-            .ok_or(StreamError::NotConnected)?
-            .round_trip()
-            .await
     }
 
     /// The peers that a message with this strategy would go to now, with the reasons. Strategies with a random choice

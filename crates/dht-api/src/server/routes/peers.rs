@@ -6,11 +6,10 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use dht_core::{
     ClaimError, Features, MAX_CLAIM_SKEW_SECONDS, NodeId, PeerAddress, PublicKey, Severity,
 };
-use dht_node::SearchError;
+use dht_node::{PingError, SearchError};
 use dht_peers::{Ban, BanOutcome, BanTarget, FOREVER, PeerFilter, PeerRecord};
 use dht_transport::{DialError, IdentityError, StreamError, UpgradeError};
 use serde::Deserialize;
-use tokio::time::Instant;
 use utoipa::IntoParams;
 
 use super::{
@@ -26,9 +25,6 @@ use crate::types::{
     AllowList, AllowedPeer, BanEntry, BanList, DiscoverPeer, Done, ErrorBody, ErrorCode, NewBan,
     PeerEntry, PeerFound, PeerList, PingPeer, Pong, Version,
 };
-
-/// Connections on which a ping is tried before it fails.
-const PING_ATTEMPTS: u32 = 3;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -365,73 +361,41 @@ pub(in super::super) async fn ping(
     State(api): State<Arc<Api>>,
     JsonBody(PingPeer { peer }, _memory): JsonBody<PingPeer>,
 ) -> Result<Response, ApiError> {
-    let node = &api.parts.node;
-    let (key, address) = if peer.contains("::") {
-        let address: PeerAddress = peer
-            .parse()
-            .map_err(|error: dht_core::ParseError| ApiError::bad_request(chain(&error)))?;
-        (address.public_key, Some(address))
+    let malformed = |error: dht_core::ParseError| ApiError::bad_request(chain(&error));
+    let address: PeerAddress = if peer.contains("::") {
+        peer.parse().map_err(malformed)?
     } else {
-        let key: PublicKey = peer
-            .parse()
-            .map_err(|error: dht_core::ParseError| ApiError::bad_request(chain(&error)))?;
-        (key, None)
-    };
-    let node_id = key.node_id();
-    let was_connected = connected(&api).contains(&node_id);
-    let failed = |error: &dyn std::error::Error| ApiError::new(ErrorCode::PeerFailed, chain(error));
-    let mut is_connected = was_connected;
-    let mut attempts = 0;
-    let (dialled, round_trip) = loop {
-        let begin = Instant::now();
-        match &address {
-            _ if is_connected => {}
-            Some(address) => node.connect(address).await.map_err(|error| {
-                let failed = failed(&error);
-                match advice(&error) {
-                    Some(advice) => failed.with_hint(advice),
-                    None => failed,
-                }
-            })?,
-            None => node
-                .dial_or_discover(&key)
-                .await
-                .map_err(|error| search_failed(&api, &error, ErrorCode::PeerFailed))?,
-        }
-        let dialled = begin.elapsed();
-        attempts += 1;
-        let error = match node.ping(&node_id).await {
-            Ok(round_trip) => break (dialled, round_trip),
-            // It has ended right after the dial.
-            Err(StreamError::NotConnected) if !is_connected => StreamError::Refused,
-            Err(error) => error,
-        };
-        match error {
-            // The peer may have closed the connection for another one, as after a restart of this node.
-            StreamError::NotConnected | StreamError::Closed | StreamError::Refused
-                if attempts < PING_ATTEMPTS =>
-            {
-                is_connected = false;
-            }
-            StreamError::Refused => {
-                let refused = failed(&error);
-                return Err(match skew(&api, &node_id) {
-                    Some(skew) => refused.with_hint(skew),
-                    None => refused,
-                });
-            }
-            error => return Err(failed(&error)),
+        PeerAddress {
+            public_key: peer.parse().map_err(malformed)?,
+            addresses: Vec::new(),
         }
     };
+    let node_id = address.public_key.node_id();
+    let pinged = api.parts.node.ping(&address).await;
+    let measured = pinged.map_err(|error| ping_failed(&api, &node_id, &error))?;
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let pong = Pong {
         version: Version,
         node_id,
-        was_connected,
-        dial_micros: (!was_connected).then(|| micros(dialled)),
-        round_trip_micros: micros(round_trip),
+        was_connected: measured.dialled.is_none(),
+        dial_micros: measured.dialled.map(micros),
+        round_trip_micros: micros(measured.round_trip),
     };
     Ok(json(StatusCode::OK, &pong))
+}
+
+fn ping_failed(api: &Api, peer: &NodeId, error: &PingError) -> ApiError {
+    let failed = ApiError::new(ErrorCode::PeerFailed, chain(error));
+    let hint = match error {
+        PingError::Search(error) => return search_failed(api, error, ErrorCode::PeerFailed),
+        PingError::Dial(error) => advice(error).map(ToOwned::to_owned),
+        PingError::Stream(StreamError::Refused) => skew(api, peer),
+        _ => None,
+    };
+    match hint {
+        Some(hint) => failed.with_hint(hint),
+        None => failed,
+    }
 }
 
 /// The error of a search; it says if there was nobody to ask.
