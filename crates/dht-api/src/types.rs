@@ -38,8 +38,8 @@ pub use message::{
     OutgoingMessage,
 };
 pub use node::{
-    Done, FetchReport, Health, InboxUsage, NodeConfig, NodeEvent, NodeEventKind, OutboxUsage,
-    Problem, Status, StoreReport, StoreUsage, Totals,
+    DamagedFiles, Done, FetchReport, Health, InboxUsage, NodeConfig, NodeEvent, NodeEventKind,
+    OutboxUsage, Problem, Status, StoreReport, StoreUsage, Totals,
 };
 pub use payload::{Base64, MAX_TEXT_BYTES, PayloadError};
 pub use peer::{

@@ -61,6 +61,15 @@ impl Status {
         if let Some(store) = status.store {
             rows.push(("stored", format!("{} messages for others", store.messages)));
         }
+        let files = status.damaged_files;
+        let files = [
+            (files.peers, "of known peers"),
+            (files.seen, "of messages seen"),
+            (files.ledgers, "of messages received"),
+        ];
+        for (count, what) in files.into_iter().filter(|(count, _)| *count > 0) {
+            rows.push(("damaged files", format!("{count} {what}, set aside")));
+        }
         for problem in &status.problems {
             rows.push(("problem", problem.message.clone()));
         }

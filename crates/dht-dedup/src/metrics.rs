@@ -7,6 +7,10 @@ const ENTRIES: &str = "dht_dedup_entries";
 /// Messages removed from the table, by reason: `lapsed` or `full`.
 const FORGOTTEN: &str = "dht_dedup_forgotten_total";
 
+/// Damaged files set aside.
+#[cfg(feature = "redb")]
+const DAMAGED_FILES: &str = "dht_dedup_damaged_files_total";
+
 /// Describes every metric to the installed recorder.
 pub fn describe_metrics() {
     describe_gauge!(ENTRIES, Unit::Count, "Messages in the dedup table");
@@ -15,6 +19,13 @@ pub fn describe_metrics() {
         Unit::Count,
         "Messages removed from the dedup table, by reason"
     );
+    #[cfg(feature = "redb")]
+    describe_counter!(DAMAGED_FILES, Unit::Count, "Damaged files set aside");
+}
+
+#[cfg(feature = "redb")]
+pub(crate) fn damaged_file() {
+    counter!(DAMAGED_FILES).increment(1);
 }
 
 pub(crate) fn entries(entries: usize) {

@@ -18,7 +18,10 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::table::{DedupEntry, DedupTable};
+use crate::{
+    metrics,
+    table::{DedupEntry, DedupTable},
+};
 
 /// The file, within a node's home.
 const FILE: &str = "seen.redb";
@@ -38,6 +41,8 @@ const SEEN: TableDefinition<'_, &[u8; 32], (u32, u64, bool)> = TableDefinition::
 pub struct SnapshotFile {
     database: Arc<Database>,
     table: DedupTable,
+    /// Damaged files beside the one in use: 0 or 1.
+    damaged: u64,
 }
 
 /// Why the file cannot be used.
@@ -65,6 +70,12 @@ impl SnapshotFile {
             }
             Err(_panicked) => None,
         }
+    }
+
+    /// Damaged files beside the one in use, as found when it was opened: 0 or 1.
+    #[must_use]
+    pub const fn damaged_files(&self) -> u64 {
+        self.damaged
     }
 
     /// Writes the table every two minutes. Never returns.
@@ -127,6 +138,7 @@ fn open_or_replace(
                 %error, aside = %aside.display(),
                 "the file of messages seen is damaged and put aside; copies of old messages may pass"
             );
+            metrics::damaged_file();
             std::fs::rename(&path, &aside)?;
             load(&path, 0)?.0
         }
@@ -135,6 +147,7 @@ fn open_or_replace(
     Ok(SnapshotFile {
         database: Arc::new(database),
         table: table.clone(),
+        damaged: home.join(DAMAGED).exists().into(),
     })
 }
 
@@ -220,6 +233,7 @@ mod tests {
         std::fs::write(home.path().join(FILE), vec![0x5a; 9_000]).unwrap();
         let file = open_or_replace(home.path(), &table(0), NOW).unwrap();
         assert!(home.path().join(DAMAGED).exists());
+        assert_eq!(file.damaged_files(), 1);
         file.write(&table(5).snapshot()).unwrap();
         drop(file);
         let after = table(0);

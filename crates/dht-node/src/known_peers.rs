@@ -47,6 +47,15 @@ impl KnownPeers {
         }
     }
 
+    /// Damaged files beside the one in use.
+    #[cfg(feature = "spool")]
+    pub(crate) fn damaged_files(&self) -> u64 {
+        match self {
+            Self::InFile(file) => file.damaged_files(),
+            _ => 0,
+        }
+    }
+
     /// Keeps what is known now. Fails, with an entry in the log, if the file is not written.
     pub(crate) async fn save(&self) -> io::Result<()> {
         match self {

@@ -92,6 +92,8 @@ pub use inbox::{MAX_PAYLOAD_BYTES, Subscription, WhenFull};
 #[cfg(feature = "interfaces")]
 pub use interfaces::interface_addresses;
 pub use metrics::describe_metrics;
+#[cfg(feature = "spool")]
+pub use node::DamagedFiles;
 #[cfg(feature = "saf")]
 pub use node::FetchError;
 pub use node::{AllowError, Node, PingError, Pong, SHUTDOWN_LIMIT};

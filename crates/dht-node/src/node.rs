@@ -77,6 +77,18 @@ pub enum AllowError {
     NotSaved(#[from] io::Error),
 }
 
+/// Damaged files of a home, beside those in use, by what they held. See the statistics of inbox and outbox for theirs.
+#[cfg(feature = "spool")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DamagedFiles {
+    /// Files of known peers: 0 or 1.
+    pub peers: u64,
+    /// Files of messages seen: 0 or 1.
+    pub seen: u64,
+    /// Ledgers of messages received: 0 to 16.
+    pub ledgers: u64,
+}
+
 /// A running node. Dropping it stops the node at once; [`Node::shutdown`] stops it in order.
 pub struct Node {
     pub(crate) shared: Shared,
@@ -447,6 +459,24 @@ impl Node {
     #[must_use]
     pub fn inbox(&self) -> Option<&dht_spool::Inbox> {
         Some(&self.spool.as_ref()?.inbox)
+    }
+
+    /// Damaged files that were set aside when the node started, or before.
+    #[cfg(feature = "spool")]
+    #[must_use]
+    pub fn damaged_files(&self) -> DamagedFiles {
+        #[cfg(feature = "saf")]
+        let ledgers = self.saf.get().map_or(0, |saf| saf.ledger().damaged_files());
+        #[cfg(not(feature = "saf"))]
+        let ledgers = 0;
+        DamagedFiles {
+            peers: self.known_peers.damaged_files(),
+            seen: self
+                .snapshot
+                .as_ref()
+                .map_or(0, |file| file.damaged_files()),
+            ledgers,
+        }
     }
 
     /// Events from now on: connections, getting online or offline, dropped messages with the reason, bans. At most [`EVENT_CAPACITY`] are queued for one

@@ -65,6 +65,8 @@ pub struct DirectoryFile(Arc<Inner>);
 struct Inner {
     home: PathBuf,
     directory: Directory,
+    /// Damaged files beside the one in use: 0 or 1.
+    damaged: u64,
     disk: Mutex<Disk>,
 }
 
@@ -135,11 +137,18 @@ impl DirectoryFile {
         Ok(Self(Arc::new(Inner {
             home: home.to_path_buf(),
             directory: directory.clone(),
+            damaged: home.join(DAMAGED).exists().into(),
             disk: Mutex::new(Disk {
                 database: Some(database),
                 lists,
             }),
         })))
+    }
+
+    /// Damaged files beside the one in use, as found when it was opened: 0 or 1.
+    #[must_use]
+    pub fn damaged_files(&self) -> u64 {
+        self.0.damaged
     }
 
     /// Writes what changed every half minute. Never returns.

@@ -60,6 +60,15 @@ impl Ledger {
         false
     }
 
+    /// Damaged files beside the one in use, as found when it was opened.
+    #[must_use]
+    pub fn damaged_files(&self) -> u64 {
+        #[cfg(feature = "redb")]
+        return self.file.as_ref().map_or(0, |file| file.damaged);
+        #[cfg(not(feature = "redb"))]
+        0
+    }
+
     #[cfg(feature = "redb")]
     fn of((file, state): (file::LedgerFile, State)) -> Self {
         Self {

@@ -54,6 +54,20 @@ pub struct Status {
     /// Messages stored for other nodes; absent if the node stores none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreUsage>,
+    /// Damaged files of the home that no other field counts.
+    #[serde(default)]
+    pub damaged_files: DamagedFiles,
+}
+
+/// Damaged files beside those in use. What they held is learned anew, or lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct DamagedFiles {
+    /// Files of known peers.
+    pub peers: u64,
+    /// Files of messages seen.
+    pub seen: u64,
+    /// Ledgers of messages received.
+    pub ledgers: u64,
 }
 
 /// Totals since the start of the node, and bytes in use now.

@@ -30,6 +30,36 @@ fn said_address(said: &str, words: &str) -> String {
     rest[..end].to_owned()
 }
 
+/// Whichever file of a home is damaged, `status` and the metrics tell of it, and `status` as long as the file is there.
+#[tokio::test]
+async fn damaged_files_are_told() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path();
+    run_to(0, home, &["init"]).await;
+    std::fs::create_dir(dht_node::saf_folder(home)).unwrap();
+    let ledger = dht_node::ledger_file(home);
+    for file in [home.join("peers.redb"), home.join("seen.redb"), ledger] {
+        std::fs::write(file, [0x5a; 9_000]).unwrap();
+    }
+    let variables = [("DHT_NODE_API_METRICS", "127.0.0.1:0")];
+    for counted in ["1", "0"] {
+        let (node, said) = start_with(home, &variables).await;
+        let (status, _) = run_to(0, home, &["status"]).await;
+        for what in ["known peers", "messages seen", "messages received"] {
+            let told = format!("damaged files 1 of {what}, set aside");
+            assert!(status.contains(&told), "{status}");
+        }
+        let metrics = said_address(&said, "metrics at http://");
+        let metrics = get(&metrics, "/metrics", "").await;
+        for part in ["peers", "dedup", "saf"] {
+            let name = format!("dht_{part}_damaged_files_total");
+            let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
+            assert_eq!(value.map_or("0", str::trim), counted, "{metrics}");
+        }
+        stop(node).await;
+    }
+}
+
 /// As in `dht-node run --home a &  dht-node send --home a --to KEY --text hi --wait received`.
 #[tokio::test]
 async fn send_waits_for_a_starting_node() {

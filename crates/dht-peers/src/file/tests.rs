@@ -129,6 +129,7 @@ fn damaged_file_is_put_aside() {
     let before = directory();
     let file = open(home.path(), &before);
     assert!(home.path().join(DAMAGED).exists());
+    assert_eq!(file.damaged_files(), 1);
     authenticate(&before, 1..5);
     file.save_blocking().unwrap();
     drop(file);

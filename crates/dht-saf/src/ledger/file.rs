@@ -31,6 +31,8 @@ pub(super) type Open = Box<dyn Fn() -> Result<Database, redb::Error> + Send + Sy
 pub(super) struct LedgerFile {
     open: Open,
     status: Mutex<Status>,
+    /// Damaged files beside it.
+    pub(super) damaged: u64,
 }
 
 enum Status {
@@ -65,14 +67,25 @@ impl LedgerFile {
             );
             make().map_err(failure)?;
         }
-        Self::load(Box::new(open))
+        let (file, state) = Self::load(Box::new(open))?;
+        let damaged = (1..=MAX_ASIDE).filter(|number| aside(path, *number).exists());
+        let damaged = damaged.count() as u64;
+        Ok((Self { damaged, ..file }, state))
     }
 
     pub(super) fn load(open: Open) -> Result<(Self, State), StoreError> {
         let database = open().map_err(failure)?;
         let state = read(&database).map_err(failure)?;
         let status = Mutex::new(Status::Open(database));
-        Ok((Self { open, status }, state))
+        let damaged = 0;
+        Ok((
+            Self {
+                open,
+                status,
+                damaged,
+            },
+            state,
+        ))
     }
 
     pub(super) fn write(&self, changes: &Changes) -> Result<(), StoreError> {
@@ -136,11 +149,14 @@ fn is_damage(error: &redb::Error) -> bool {
     }
 }
 
+fn aside(path: &Path, number: u32) -> PathBuf {
+    path.with_extension(format!("redb.damaged-{number}"))
+}
+
 /// Renames a damaged file, also for after a power failure; the last of [`MAX_ASIDE`] is replaced.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let aside = |number: u32| path.with_extension(format!("redb.damaged-{number}"));
-    let free = (1..MAX_ASIDE).find(|number| !aside(*number).exists());
-    let aside = aside(free.unwrap_or(MAX_ASIDE));
+    let free = (1..MAX_ASIDE).find(|number| !aside(path, *number).exists());
+    let aside = aside(path, free.unwrap_or(MAX_ASIDE));
     fs::rename(path, &aside)?;
     // Windows opens no folder as a file, and writes its entries through.
     if let Some(folder) = path
@@ -267,8 +283,8 @@ mod tests {
             fs::write(&path, &bytes).unwrap();
             let (file, _) = LedgerFile::at(&path).unwrap();
             file.write(&Changes::default()).unwrap();
-            drop(file);
             aside = fs::read_dir(home.path()).unwrap().count() - 1;
+            assert_eq!(file.damaged, aside as u64);
         }
         assert!((3..=MAX_ASIDE as usize).contains(&aside), "{aside}");
         let first = fs::read(path.with_extension("redb.damaged-1")).unwrap();

@@ -22,8 +22,8 @@ use super::{
     peers::ban_entry,
 };
 use crate::types::{
-    ErrorBody, ErrorCode, FetchReport, InboxUsage, NodeConfig, NodeEvent, NodeEventKind,
-    OutboxUsage, Status, StoreReport, StoreUsage, Totals, Version,
+    DamagedFiles, ErrorBody, ErrorCode, FetchReport, InboxUsage, NodeConfig, NodeEvent,
+    NodeEventKind, OutboxUsage, Status, StoreReport, StoreUsage, Totals, Version,
 };
 
 /// What the node is and does now.
@@ -80,8 +80,18 @@ pub(in super::super) async fn status(State(api): State<Arc<Api>>) -> Response {
         inbox: inbox_usage(parts),
         outbox: outbox_usage(parts),
         store: store_usage(parts),
+        damaged_files: damaged_files(parts),
     };
     json(StatusCode::OK, &status)
+}
+
+fn damaged_files(parts: &Parts) -> DamagedFiles {
+    let files = parts.node.damaged_files();
+    DamagedFiles {
+        peers: files.peers,
+        seen: files.seen,
+        ledgers: files.ledgers,
+    }
 }
 
 fn inbox_usage(parts: &Parts) -> Option<InboxUsage> {
