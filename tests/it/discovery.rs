@@ -145,7 +145,7 @@ async fn hopeless_searches_end_with_cause() {
     ));
 
     // Somebody to ask, but no time.
-    let hasty = within(builder(4).discovery_seconds(0).start())
+    let hasty = within(builder(4).discovery_seconds(1).start())
         .await
         .unwrap();
     connect(&hasty, &bob).await;

@@ -13,6 +13,9 @@ pub enum ParseError {
     /// A public key that is not the canonical encoding of a Ristretto255 element.
     #[error("public key is not a canonical ristretto255 encoding")]
     PublicKey,
+    /// The public key of the secret key zero, which everybody has. In text only.
+    #[error("this is the key of nobody: its secret is zero, which everybody knows")]
+    NobodysKey,
     /// A secret key or signature scalar that is not below the group order.
     #[error("secret key is not a canonical scalar")]
     Scalar,

@@ -191,9 +191,13 @@ impl fmt::Debug for PublicKey {
 impl FromStr for PublicKey {
     type Err = ParseError;
 
-    /// Accepts upper and lower case, surrounding blanks and a `0x` prefix.
+    /// Accepts upper and lower case, surrounding blanks and a `0x` prefix. Refuses the [identity](Self::is_identity), which only
+    /// a mistake or a trap writes.
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        Self::from_bytes(&*hex_32(text)?)
+        match Self::from_bytes(&*hex_32(text)?)? {
+            key if key.is_identity() => Err(ParseError::NobodysKey),
+            key => Ok(key),
+        }
     }
 }
 
@@ -454,6 +458,8 @@ mod tests {
     fn identity_decodes_and_is_recognised() {
         let identity = PublicKey::from_bytes(&[0; 32]).unwrap();
         assert!(identity.is_identity());
+        let parsed = identity.to_string().parse::<PublicKey>();
+        assert_eq!(parsed, Err(ParseError::NobodysKey));
         let secret = SecretKey::from_bytes(&[9; 32]).unwrap();
         assert!(secret.shared_secret(&identity).is_zero());
     }

@@ -8,6 +8,7 @@ use dht_core::{
 };
 use dht_inbound::{Acceptance, DEFAULT_VALIDATION_DEADLINE, GossipValidator};
 use dht_peers::policy::AttributionProfile;
+use dht_spool::SpoolError;
 use dht_transport::{IdentityError, Medium};
 
 use crate::{
@@ -50,9 +51,7 @@ pub struct Builder {
 #[non_exhaustive]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error(
-        "cannot listen on {address}: {source}; choose another address with --listen, or port 0 for any free port"
-    )]
+    #[error("cannot listen on {address}")]
     Listen {
         /// Address that was configured.
         address: Address,
@@ -61,10 +60,7 @@ pub enum StartError {
     },
     /// The store of messages for offline peers cannot be opened.
     #[cfg(feature = "saf")]
-    #[error(
-        "cannot open the stored messages in {path}: {source}{}",
-        crate::saf::advice(source)
-    )]
+    #[error("cannot open the stored messages in {path}")]
     Store {
         /// Folder of the store; empty for a store in memory.
         path: PathBuf,
@@ -73,20 +69,20 @@ pub enum StartError {
     },
     /// The durable inbox cannot be opened.
     #[cfg(feature = "spool")]
-    #[error("cannot open the inbox {path}: {source}{}", spool_advice(source))]
+    #[error("cannot open the inbox {path}")]
     Inbox {
         /// File of the inbox.
         path: PathBuf,
         /// Error of the inbox.
-        source: dht_spool::SpoolError,
+        source: SpoolError,
     },
     /// The outbox cannot be opened.
-    #[error("cannot open the outbox in {path}: {source}{}", spool_advice(source))]
+    #[error("cannot open the outbox in {path}")]
     Outbox {
         /// Home of the node; empty for an outbox in memory.
         path: PathBuf,
         /// Error of the outbox.
-        source: dht_spool::SpoolError,
+        source: SpoolError,
     },
     /// The key of the onion service cannot be read or made.
     #[cfg(feature = "tor")]
@@ -100,18 +96,60 @@ pub enum StartError {
     Identity(#[from] IdentityError),
 }
 
-/// Advice to the user about an error of the inbox or the outbox.
-const fn spool_advice(error: &dht_spool::SpoolError) -> &'static str {
-    use dht_spool::SpoolError;
-    match error {
-        SpoolError::Locked => "; stop the node that runs with this home, or use another --home",
-        SpoolError::NewerFormat { .. } => "; use the newer version, or another --home",
-        SpoolError::DiskFull => "; make room on the disk",
-        SpoolError::Io(io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory)
-        | SpoolError::WrongFile => "; move it away, and a new one is made",
-        SpoolError::Io(io::ErrorKind::PermissionDenied) => "; run as the owner of the home",
-        _ => "",
+impl StartError {
+    /// What can be done about it. The text of the error names neither this nor the cause, which is its
+    /// [`source`](std::error::Error::source).
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Listen { source, .. } => Some(listen_hint(source.kind())),
+            #[cfg(feature = "saf")]
+            Self::Store { source, .. } => crate::saf::hint(source),
+            #[cfg(feature = "spool")]
+            Self::Inbox { source, .. } => spool_hint(source),
+            Self::Outbox { source, .. } => spool_hint(source),
+            #[cfg(feature = "tor")]
+            Self::OnionKey(_) => None,
+            Self::Config(_) => None,
+            Self::Identity(_) => Some("set fewer or shorter public_addresses"),
+        }
     }
+}
+
+/// What can be done about an address that cannot be listened on.
+const fn listen_hint(error: io::ErrorKind) -> &'static str {
+    use io::ErrorKind as Kind;
+    match error {
+        Kind::AddrInUse => {
+            "another program listens there: stop it, or choose another address with --listen, or port 0 for any free port"
+        }
+        Kind::AddrNotAvailable => {
+            "this machine has no such address: choose one of its own with --listen, or /ip4/0.0.0.0 for all"
+        }
+        Kind::PermissionDenied => {
+            "this user may not: choose a port from 1024 on with --listen, or port 0 for any free port"
+        }
+        Kind::NotFound => {
+            "the name is not found in DNS: choose another with --listen, or an IP address"
+        }
+        _ => "choose another address with --listen, or port 0 for any free port",
+    }
+}
+
+/// What can be done about an error of the inbox or the outbox.
+const fn spool_hint(error: &SpoolError) -> Option<&'static str> {
+    Some(match error {
+        SpoolError::Locked => "stop the node that runs with this home, or use another --home",
+        SpoolError::NewerFormat { .. } => "use the newer version, or another --home",
+        SpoolError::DiskFull => "make room on the disk, and start the node again",
+        SpoolError::Io(io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory)
+        | SpoolError::WrongFile => "move it away, and a new one is made",
+        SpoolError::Io(io::ErrorKind::PermissionDenied) => "run as the owner of the home",
+        SpoolError::Io(io::ErrorKind::ReadOnlyFilesystem) => {
+            "make the disk writable, or use another --home"
+        }
+        _ => return None,
+    })
 }
 
 impl Builder {

@@ -5,7 +5,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use dht_core::{Address, Features, Host, Network, OutOfRange, PeerAddress, PublicKey};
+use dht_core::{
+    Address, AddressPolicy, ClaimError, Features, Host, Network, OutOfRange, PeerAddress, PublicKey,
+};
 use dht_inbound::{
     DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS, RateLimits,
 };
@@ -28,6 +30,9 @@ pub const DEFAULT_LISTEN: &str = "/ip4/127.0.0.1/tcp/18189";
 /// Most seeds in the settings of a node: the peers that the operator named leave the directory for no others.
 pub const MAX_CONFIGURED_SEEDS: usize = 100;
 
+/// Bytes of all public addresses: an identity has 1 024, of which its other fields take less than a quarter.
+const MAX_PUBLIC_BYTES: usize = 768;
+
 /// Settings of a node. Reads and writes the file `config.toml`, in which every key is optional and an unknown key is an
 /// error.
 ///
@@ -48,7 +53,7 @@ pub struct Config {
     /// Addresses to listen on; a node without any only dials. Defaults to [`DEFAULT_LISTEN`].
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub listen: Vec<Address>,
-    /// Addresses that the node claims in its identity; if empty, those it listens on. A node that listens on `0.0.0.0` or `::`
+    /// Addresses that the node claims in its identity, at most 5; if empty, those it listens on. A node that listens on `0.0.0.0` or `::`
     /// needs them: without any it claims loopback, at which only nodes of its own machine reach it. `0.0.0.0` and `::` here stand for
     /// the public addresses that the machine [has](crate::Builder::interfaces), also for those that come later.
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
@@ -80,7 +85,7 @@ pub struct Config {
     /// of them, that of exact copies 7, that of messages received 22 ([`Stats::remembered_bytes`](crate::Stats::remembered_bytes));
     /// with a folder, the index of stored messages takes at most 72 MiB.
     pub memory_mib: usize,
-    /// Seconds in which an unknown recipient must be found, connected and sent to, 0 to 86 400. Defaults to 120.
+    /// Seconds in which an unknown recipient must be found, connected and sent to, 1 to 86 400. Defaults to 120.
     pub discovery_seconds: u64,
     /// Whether an unknown recipient is looked up, by asking nodes ever closer to its key, before a discovery is sent. The nodes that
     /// are asked learn whom this node searches for, as those do that pass a discovery on. Defaults to true.
@@ -166,18 +171,16 @@ impl Config {
         const MOST: u64 = u32::MAX as u64;
         let (copies, flood) = (self.allowed_occurrences, self.flood_messages);
         OutOfRange::check("memory_mib", self.memory_mib as u64, 1..=1 << 20)?;
-        OutOfRange::check(
-            "seeds",
-            self.seeds.len() as u64,
-            0..=MAX_CONFIGURED_SEEDS as u64,
-        )?;
+        let (seeds, most) = (self.seeds.len() as u64, MAX_CONFIGURED_SEEDS as u64);
+        OutOfRange::check("seeds", seeds, 0..=most)?;
+        self.validate_addresses()?;
         #[cfg(feature = "dns-seeds")]
         crate::dns_seeds::validate(&self.dns_seeds, &self.dns_servers)?;
         #[cfg(all(feature = "dns-seeds", feature = "socks"))]
         if !self.dns_seeds.is_empty() && self.transport.proxies_names() {
             return Err(ConfigError::DnsBesideProxy);
         }
-        OutOfRange::check("discovery_seconds", self.discovery_seconds, 0..=DAY)?;
+        OutOfRange::check("discovery_seconds", self.discovery_seconds, 1..=DAY)?;
         OutOfRange::check("allowed_occurrences", copies.into(), 1..=MOST)?;
         OutOfRange::check("flood_messages", flood.into(), 1..=MOST)?;
         OutOfRange::check("flood_seconds", self.flood_seconds, 1..=DAY)?;
@@ -185,11 +188,61 @@ impl Config {
         self.outbound.validate()?;
         #[cfg(feature = "saf")]
         self.saf.validate()?;
+        #[cfg(feature = "spool")]
+        self.inbox.validate()?;
         #[cfg(feature = "overlay")]
         self.overlay.validate()?;
         #[cfg(feature = "tor")]
         self.tor.validate()?;
         Ok(())
+    }
+
+    /// Checks the addresses that this node dials, and those at which others are to reach it.
+    fn validate_addresses(&self) -> Result<(), ConfigError> {
+        let public = &self.public_addresses;
+        let (count, most) = (public.len() as u64, MAX_CLAIM_ADDRESSES as u64);
+        OutOfRange::check("public_addresses", count, 0..=most)?;
+        let bytes: usize = public.iter().map(|address| address.as_bytes().len()).sum();
+        if bytes > MAX_PUBLIC_BYTES {
+            let (bytes, why) = (
+                format!("{bytes} bytes long"),
+                format!("more than the {MAX_PUBLIC_BYTES} that peers accept"),
+            );
+            return Err(ConfigError::unusable("public_addresses", bytes, why));
+        }
+        for address in public {
+            // The unspecified address stands for those of the machine.
+            let outcome = address.check_policy(&AddressPolicy { allow_test: true });
+            usable("public_addresses", address, outcome)?;
+        }
+        for (key, peers) in [("peers", &self.peers), ("seeds", &self.seeds)] {
+            for address in peers.iter().flat_map(|peer| &peer.addresses) {
+                usable(key, address, address.check_dialled())?;
+            }
+        }
+        #[cfg(feature = "socks")]
+        if let Some(proxy) = self.transport.proxy
+            && (proxy.ip().is_unspecified() || proxy.port() == 0)
+        {
+            let why = "where no proxy answers, as at 127.0.0.1:9050";
+            return Err(ConfigError::unusable("transport.proxy", proxy, why));
+        }
+        Ok(())
+    }
+}
+
+/// Names the setting of an address that does not hold. Addresses in memory are those of nodes of one process.
+fn usable(
+    key: &'static str,
+    address: &Address,
+    outcome: Result<(), ClaimError>,
+) -> Result<(), ConfigError> {
+    match outcome {
+        Ok(()) | Err(ClaimError::AddressTestOnly) => Ok(()),
+        Err(error) => {
+            let why = format!("which nobody can dial: {error}");
+            Err(ConfigError::unusable(key, address, why))
+        }
     }
 }
 
@@ -416,6 +469,82 @@ mod tests {
         assert_eq!(back.memory_mib, DEFAULT_MEMORY_MIB);
         assert_eq!(back.rates, RateLimits::default());
         assert!(back.forward);
+    }
+
+    #[test]
+    fn dead_addresses_are_refused() {
+        let key = "6a493210f7499cd17fecb510ae0cea23a110e8d5b901f8acadd3095c73a3b919";
+        let listed = |list: &str, addresses: &[String]| {
+            let text = format!("{list} = {addresses:?}");
+            toml::from_str::<Config>(&text).unwrap().validate()
+        };
+        for (address, why) in [
+            ("/ip4/203.0.113.7/tcp/0", "address has port 0"),
+            ("/ip4/203.0.113.7", "address has no shape"),
+        ] {
+            for (list, address) in [
+                ("public_addresses", address.to_owned()),
+                ("peers", format!("{key}::{address}")),
+                ("seeds", format!("{key}::{address}")),
+            ] {
+                let error = listed(list, &[address]).unwrap_err();
+                let text = error.to_string();
+                assert!(text.starts_with(list) && text.contains(why), "{text}");
+                assert_eq!(error.key(), list);
+            }
+        }
+        let unspecified = "/ip4/0.0.0.0/tcp/5";
+        assert_eq!(listed("public_addresses", &[unspecified.to_owned()]), Ok(()));
+        for list in ["peers", "seeds"] {
+            let error = listed(list, &[format!("{key}::{unspecified}")]).unwrap_err();
+            assert!(error.to_string().contains("address is unspecified"), "{error}");
+        }
+        let name = |length| format!("/dns4/{}/tcp/5", "a".repeat(length));
+        let many: Vec<String> = (1..=6).map(name).collect();
+        assert_eq!(listed("public_addresses", &many[..5]), Ok(()));
+        let error = listed("public_addresses", &many).unwrap_err();
+        assert!(error.to_string().ends_with("range 0 to 5"), "{error}");
+        let error = listed("public_addresses", &vec![name(250); 4]).unwrap_err();
+        assert!(error.to_string().contains("more than the 768"), "{error}");
+    }
+
+    #[cfg(feature = "dns-seeds")]
+    #[test]
+    fn wrong_names_are_refused() {
+        let named = |names: &[&str]| {
+            let text = format!("dns_seeds = {names:?}");
+            toml::from_str::<Config>(&text).unwrap().validate()
+        };
+        let longest = ["a"; 127].join(".");
+        for name in [
+            crate::DEFAULT_DNS_SEEDS,
+            "seeds",
+            "_seeds.a-b.example.",
+            &longest,
+        ] {
+            assert_eq!(named(&[name]), Ok(()), "{name}");
+        }
+        let too_long = format!("{longest}.a");
+        let label = "a".repeat(64);
+        for name in [
+            "",
+            ".",
+            "a..b",
+            "-a.example",
+            "a b",
+            "{net}.example",
+            "https://a.example",
+            &label,
+            &too_long,
+        ] {
+            let error = named(&["a.example", name]).unwrap_err();
+            assert_eq!(error.key(), "dns_seeds", "{name}: {error}");
+        }
+        for server in ["9.9.9.9:0", "0.0.0.0:53"] {
+            let text = format!("dns_servers = ['{server}']");
+            let error = toml::from_str::<Config>(&text).unwrap().validate();
+            assert_eq!(error.unwrap_err().key(), "dns_servers");
+        }
     }
 
     #[test]

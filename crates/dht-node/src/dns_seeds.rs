@@ -18,7 +18,7 @@ use serde::{Deserialize as _, Deserializer, de::Error as _};
 use tokio::time::timeout;
 
 use self::resolver::{MAX_SERVERS, Resolver};
-use crate::shared::Shared;
+use crate::{config_error::ConfigError, shared::Shared};
 
 /// Name at which stock nodes look for seeds.
 pub const DEFAULT_DNS_SEEDS: &str = "seeds.{network}.tari.com";
@@ -43,11 +43,36 @@ pub(crate) fn names(names: &[String], network: Network) -> Vec<String> {
         .collect()
 }
 
-/// Checks the number of names and of name servers.
-pub(crate) fn validate(names: &[String], servers: &[SocketAddr]) -> Result<(), OutOfRange> {
+/// Checks names and name servers, and how many there are.
+pub(crate) fn validate(names: &[String], servers: &[SocketAddr]) -> Result<(), ConfigError> {
     OutOfRange::check("dns_seeds", names.len() as u64, 0..=MAX_NAMES as u64)?;
-    let (servers, most) = (servers.len() as u64, MAX_SERVERS as u64);
-    OutOfRange::check("dns_servers", servers, 0..=most)
+    OutOfRange::check("dns_servers", servers.len() as u64, 0..=MAX_SERVERS as u64)?;
+    if let Some(name) = names.iter().find(|name| !is_name(name)) {
+        let name = format!("`{}`", name.escape_debug());
+        let why = format!("which is not a name in DNS, as {DEFAULT_DNS_SEEDS} is");
+        return Err(ConfigError::unusable("dns_seeds", name, why));
+    }
+    let is_dead = |server: &&SocketAddr| server.ip().is_unspecified() || server.port() == 0;
+    match servers.iter().find(is_dead) {
+        Some(server) => {
+            let why = "where no name server answers, as at 9.9.9.9:53";
+            Err(ConfigError::unusable("dns_servers", server, why))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether a name, once that of a network is in it, is one of a host (RFC 1123) or of a service (`_seeds`).
+fn is_name(name: &str) -> bool {
+    // The network with the longest name.
+    let name = name.replace(NETWORK, &Network::Esmeralda.to_string());
+    let name = name.strip_suffix('.').unwrap_or(&name);
+    let is_label = |label: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let has_edge = label.starts_with('-') || label.ends_with('-');
+        (1..=63).contains(&label.len()) && !has_edge && label.bytes().all(plain)
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 /// Reads addresses of name servers.

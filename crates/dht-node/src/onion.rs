@@ -49,8 +49,11 @@ impl TorConfig {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         OutOfRange::check("tor.port", self.port.into(), 1..=u64::from(u16::MAX))?;
         let is_local = |ip: IpAddr| ip.to_canonical().is_loopback();
-        if let Some(control) = self.control.filter(|control| !is_local(control.ip())) {
-            return Err(ConfigError::RemoteControlPort(control));
+        let is_wrong = |control: &SocketAddr| !is_local(control.ip()) || control.port() == 0;
+        if let Some(control) = self.control.filter(is_wrong) {
+            // The secret key of the onion service would cross a network.
+            let why = "which is no port on this machine, as 127.0.0.1:9051 is";
+            return Err(ConfigError::unusable("tor.control", control, why));
         }
         let names = [&self.cookie_file, &self.password_file];
         if names.iter().all(|path| !path.as_os_str().is_empty()) {
@@ -229,12 +232,15 @@ mod tests {
     #[test]
     fn unsafe_settings_are_refused() {
         let check = |text: &str| toml::from_str::<Config>(text).unwrap().validate();
-        for control in ["10.0.0.1:9051", "[2001:db8::1]:9051", "0.0.0.0:9051"] {
+        for control in [
+            "10.0.0.1:9051",
+            "[2001:db8::1]:9051",
+            "0.0.0.0:9051",
+            "127.0.0.1:0",
+        ] {
             let error = check(&format!("[tor]\ncontrol = '{control}'")).unwrap_err();
-            assert_eq!(
-                error,
-                ConfigError::RemoteControlPort(control.parse().unwrap())
-            );
+            let expected = format!("tor.control is {control}, which is no port on this machine");
+            assert!(error.to_string().starts_with(&expected), "{error}");
         }
         for control in ["127.0.0.2:9051", "[::1]:9051", "[::ffff:127.0.0.1]:9051"] {
             assert_eq!(check(&format!("[tor]\ncontrol = '{control}'")), Ok(()));

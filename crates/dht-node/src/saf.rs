@@ -10,7 +10,7 @@ mod off;
 pub(crate) mod receipt;
 
 #[cfg(feature = "saf")]
-pub(crate) use files::advice;
+pub(crate) use files::hint;
 #[cfg(feature = "saf")]
 pub use files::{ledger_file, saf_folder};
 #[cfg(feature = "saf")]

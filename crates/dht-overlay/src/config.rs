@@ -76,7 +76,7 @@ pub struct Config {
     pub sync: bool,
     /// Seconds between getting online and the first request for peers, up to a day. Defaults to 0.
     pub initial_sync_delay_seconds: u64,
-    /// Known peers below which a node goes on asking for more. Defaults to [`DEFAULT_MIN_DESIRED_PEERS`].
+    /// Known peers below which a node goes on asking for more, up to 65 536. Defaults to [`DEFAULT_MIN_DESIRED_PEERS`].
     pub min_desired_peers: usize,
     /// Seconds without a round of requests, 1 to 30 days; then peers may be asked again. Defaults to
     /// [`DEFAULT_IDLE_SECONDS`].
@@ -158,7 +158,9 @@ impl Config {
         check("overlay.initial_sync_delay_seconds", delay, 0..=DAY)?;
         check("overlay.idle_seconds", self.idle_seconds, 1..=MONTH)?;
         let rounds = self.idle_after_rounds.into();
-        check("overlay.idle_after_rounds", rounds, 1..=u64::MAX)?;
+        check("overlay.idle_after_rounds", rounds, 1..=u32::MAX.into())?;
+        let desired = count(self.min_desired_peers);
+        check("overlay.min_desired_peers", desired, 0..=1 << 16)?;
         let failure = self.failure_idle_seconds;
         check("overlay.failure_idle_seconds", failure, 1..=DAY)?;
         let asked = count(self.max_sync_peers);

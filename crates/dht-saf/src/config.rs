@@ -55,14 +55,14 @@ pub struct Config {
     pub enabled: bool,
     /// Whether peers are asked for stored messages when they connect. Defaults to true.
     pub auto_request: bool,
-    /// Number of closest connected peers that `auto_request` is limited to; 0, the default, asks every peer.
+    /// Number of closest connected peers that `auto_request` is limited to, up to 65 536; 0, the default, asks every peer.
     pub auto_request_closest: usize,
     /// Whether a message is on the device before it counts as stored. If not, a power failure may take the last
     /// moments; the end of the process takes nothing. Defaults to true.
     pub durable: bool,
-    /// Messages stored for others, at least 1. Defaults to [`DEFAULT_CAPACITY_ROWS`].
+    /// Messages stored for others, 1 to 2³² - 1. Defaults to [`DEFAULT_CAPACITY_ROWS`].
     pub capacity_rows: u64,
-    /// Room for them in MiB, at least 1. Defaults to 2048 ([`DEFAULT_CAPACITY_BYTES`]). A node without a home stores
+    /// Room for them in MiB, 1 to 2³⁰, 1 PiB. Defaults to 2048 ([`DEFAULT_CAPACITY_BYTES`]). A node without a home stores
     /// them in memory, within a sixteenth of its memory setting, log and index included.
     pub capacity_mib: u64,
     /// Seconds that a message without a destination is stored, up to 30 days. Defaults to [`DEFAULT_LOW_SECONDS`].
@@ -145,8 +145,11 @@ impl Config {
     pub fn validate(&self) -> Result<(), OutOfRange> {
         let returned = u64::try_from(self.max_returned).unwrap_or(u64::MAX);
         let (bytes, most) = (self.max_message_bytes, MAX_STORED_MESSAGES as u64);
-        OutOfRange::check("saf.capacity_rows", self.capacity_rows, 1..=u64::MAX)?;
-        OutOfRange::check("saf.capacity_mib", self.capacity_mib, 1..=u64::MAX / MIB)?;
+        let closest = u64::try_from(self.auto_request_closest).unwrap_or(u64::MAX);
+        OutOfRange::check("saf.auto_request_closest", closest, 0..=1 << 16)?;
+        let rows = self.capacity_rows;
+        OutOfRange::check("saf.capacity_rows", rows, 1..=u32::MAX.into())?;
+        OutOfRange::check("saf.capacity_mib", self.capacity_mib, 1..=1 << 30)?;
         OutOfRange::check("saf.max_message_bytes", bytes, 0..=DEFAULT_MAX_BODY_BYTES)?;
         OutOfRange::check("saf.mailbox_percent", self.mailbox_percent, 0..=100)?;
         OutOfRange::check("saf.deliverer_percent", self.deliverer_percent, 0..=100)?;

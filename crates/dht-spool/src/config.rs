@@ -1,5 +1,6 @@
 //! Settings of inbox and outbox: bounds and retention.
 
+use dht_core::OutOfRange;
 use serde::{Deserialize, Serialize};
 
 /// Rows an inbox holds: 100,000, as many as a mailbox holder keeps for everybody.
@@ -57,20 +58,20 @@ const DAY_SECONDS: u64 = 24 * 60 * 60;
 pub struct InboxConfig {
     /// Rows not acked by every consumer. One deliverer, a peer or all peers of one
     /// [`SourceGroup`](dht_core::SourceGroup), may hold as many as are free: alone, half of them. One origin may hold a
-    /// third, and the unproven origins of one deliverer together a third. Defaults to [`DEFAULT_INBOX_ROWS`].
+    /// third, and the unproven origins of one deliverer together a third. 1 to 2³² - 1. Defaults to [`DEFAULT_INBOX_ROWS`].
     pub max_rows: u64,
-    /// Bytes of their payloads, shared in the same way. Defaults to [`DEFAULT_INBOX_BYTES`].
+    /// Bytes of their payloads, shared in the same way; 8 MiB, the largest message, to 1 PiB. Defaults to [`DEFAULT_INBOX_BYTES`].
     pub max_bytes: u64,
-    /// Seconds after which a row leaves that not every consumer acked. Defaults to
+    /// Seconds after which a row leaves that not every consumer acked, 1 to 2³² - 1. Defaults to
     /// [`DEFAULT_INBOX_RETENTION_SECONDS`].
     pub retention_seconds: u64,
-    /// Seconds for which the hash of a row that left is remembered. Defaults to [`DEFAULT_REMEMBER_SECONDS`].
+    /// Seconds for which the hash of a row that left is remembered, 1 to 2³² - 1. Defaults to [`DEFAULT_REMEMBER_SECONDS`].
     pub remember_seconds: u64,
-    /// Hashes that are remembered. Defaults to [`DEFAULT_REMEMBER_ROWS`].
+    /// Hashes that are remembered, 1 to 2³² - 1. Defaults to [`DEFAULT_REMEMBER_ROWS`].
     pub remember_rows: usize,
-    /// Consumers that may exist, `default` included. Defaults to [`DEFAULT_CONSUMERS`].
+    /// Consumers that may exist, `default` included, 1 to 1 000. Defaults to [`DEFAULT_CONSUMERS`].
     pub max_consumers: usize,
-    /// Rows one consumer may ack out of order. Defaults to [`DEFAULT_OUT_OF_ORDER_ACKS`].
+    /// Rows one consumer may ack out of order, 0 to 65 536. Defaults to [`DEFAULT_OUT_OF_ORDER_ACKS`].
     pub out_of_order_acks: usize,
     /// Bounds of the writer's queue and commits.
     pub writer: WriterConfig,
@@ -96,16 +97,47 @@ pub struct OutboxConfig {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WriterConfig {
-    /// Requests that may wait. Defaults to [`DEFAULT_QUEUE_REQUESTS`].
+    /// Requests that may wait, 1 to 1 048 576. Defaults to [`DEFAULT_QUEUE_REQUESTS`].
     pub queue_requests: usize,
-    /// Bytes that may wait; a larger request waits until the queue is empty. Defaults to [`DEFAULT_QUEUE_BYTES`].
+    /// Bytes that may wait, 1 to 1 GiB; a larger request waits until the queue is empty. Defaults to [`DEFAULT_QUEUE_BYTES`].
     pub queue_bytes: usize,
-    /// Requests in one commit, at least 1. Defaults to [`DEFAULT_BATCH_REQUESTS`].
+    /// Requests in one commit, 1 to 1 048 576. Defaults to [`DEFAULT_BATCH_REQUESTS`].
     pub batch_requests: usize,
-    /// Bytes in one commit; a larger request is committed alone. Defaults to [`DEFAULT_BATCH_BYTES`].
+    /// Bytes in one commit, 1 to 1 GiB; a larger request is committed alone. Defaults to [`DEFAULT_BATCH_BYTES`].
     pub batch_bytes: usize,
-    /// Memory for pages of the file, in bytes. Defaults to [`DEFAULT_CACHE_BYTES`].
+    /// Memory for pages of the file in bytes, 64 KiB to 1 TiB. Defaults to [`DEFAULT_CACHE_BYTES`].
     pub cache_bytes: usize,
+}
+
+impl InboxConfig {
+    /// Checks every range; the keys are those of the section `[inbox]` of a node's configuration.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] for the first setting out of its range.
+    pub fn validate(&self) -> Result<(), OutOfRange> {
+        const MOST: u64 = u32::MAX as u64;
+        const MILLION: u64 = 1 << 20;
+        const GIB: u64 = 1 << 30;
+        let check = OutOfRange::check;
+        let (least, retention) = (MAX_CONTENT_BYTES as u64, self.retention_seconds);
+        check("inbox.max_rows", self.max_rows, 1..=MOST)?;
+        check("inbox.max_bytes", self.max_bytes, least..=1 << 50)?;
+        check("inbox.retention_seconds", retention, 1..=MOST)?;
+        check("inbox.remember_seconds", self.remember_seconds, 1..=MOST)?;
+        let count = |key, value: usize, range| check(key, value as u64, range);
+        count("inbox.remember_rows", self.remember_rows, 1..=MOST)?;
+        count("inbox.max_consumers", self.max_consumers, 1..=1_000)?;
+        let acks = self.out_of_order_acks;
+        count("inbox.out_of_order_acks", acks, 0..=1 << 16)?;
+        let writer = &self.writer;
+        let (queued, batched) = (writer.queue_requests, writer.batch_requests);
+        count("inbox.writer.queue_requests", queued, 1..=MILLION)?;
+        count("inbox.writer.queue_bytes", writer.queue_bytes, 1..=GIB)?;
+        count("inbox.writer.batch_requests", batched, 1..=MILLION)?;
+        count("inbox.writer.batch_bytes", writer.batch_bytes, 1..=GIB)?;
+        let cache = writer.cache_bytes;
+        count("inbox.writer.cache_bytes", cache, 1 << 16..=1 << 40)
+    }
 }
 
 impl Default for InboxConfig {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dht_core::{Address, OutOfRange};
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 #[cfg(feature = "socks")]
 use crate::medium::ProxyFor;
@@ -63,10 +63,12 @@ pub struct Config {
     /// ([`limits::TRUSTED_SOURCES`]). A public address in it keeps its group for every other limit; a private one has none, and
     /// each key counts for itself. Where peers come from a private address, as behind a proxy or the port forwarding of a
     /// container, list only what is really one's own, or nothing: they are then one group.
+    #[serde(deserialize_with = "ranges")]
     pub trusted_sources: Vec<IpNet>,
     /// Liveness sessions at once, 0 to 1 024. 0 by default: such sockets are closed.
     pub liveness_sessions: usize,
     /// Ranges of IP addresses that may have liveness sessions, at most 1 024. Loopback by default.
+    #[serde(deserialize_with = "ranges")]
     pub liveness_sources: Vec<IpNet>,
     /// [`limits::MAX_INBOUND_STREAMS`], 1 to [`limits::MOST_INBOUND_STREAMS`].
     pub max_inbound_streams: usize,
@@ -248,6 +250,21 @@ pub mod optional_address {
     }
 }
 
+/// Reads ranges of IP addresses.
+fn ranges<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    let wrong = |text: &str| {
+        let text = text.escape_debug();
+        D::Error::custom(format_args!(
+            "`{text}` is not a range of IP addresses, as in 10.0.0.0/8 or 2001:db8::/32"
+        ))
+    };
+    let ranges = texts
+        .iter()
+        .map(|text| text.parse().map_err(|_| wrong(text)));
+    ranges.collect()
+}
+
 /// Times as whole milliseconds.
 mod millis {
     use std::time::Duration;
@@ -297,9 +314,9 @@ mod tests {
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
         assert!(serde_json::from_str::<Config>(r#"{"max_conections": 7}"#).is_err());
-        assert!(
-            serde_json::from_str::<Config>(r#"{"liveness_sources": ["10.1.0.0/33"]}"#).is_err()
-        );
+        let error = serde_json::from_str::<Config>(r#"{"liveness_sources": ["10.1.0.0/33"]}"#);
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with("`10.1.0.0/33` is not a range"), "{error}");
         let wrong = Config {
             max_inbound_streams: 49,
             ..Config::default()

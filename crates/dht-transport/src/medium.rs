@@ -97,7 +97,14 @@ impl Media {
         self.of(address)?.dial(address).await
     }
 
+    /// Listens with the first medium that does: more addresses are listened on than dialled, such as names.
     pub(crate) async fn listen(&self, address: &Address) -> io::Result<Box<dyn Acceptor>> {
-        self.of(address)?.listen(address).await
+        for medium in &self.0 {
+            match medium.listen(address).await {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+                outcome => return outcome,
+            }
+        }
+        Err(io::ErrorKind::Unsupported.into())
     }
 }

@@ -63,6 +63,26 @@ impl Address {
         )
     }
 
+    /// Whether a node can dial this address: an IP address, but not the unspecified one, a name or an onion service, with a
+    /// port.
+    ///
+    /// # Errors
+    /// [`ClaimError`] naming the rule, as [`check_policy`](Self::check_policy).
+    pub fn check_dialled(&self) -> Result<(), ClaimError> {
+        match self.host() {
+            Some(Host::Dns {
+                kind: DnsKind::Dns,
+                port: 1..,
+                ..
+            }) => Ok(()),
+            Some(Host::Dns {
+                kind: DnsKind::Dns6 | DnsKind::DnsAddr,
+                ..
+            }) => Err(ClaimError::AddressShape),
+            _ => self.check_policy(&AddressPolicy::default()),
+        }
+    }
+
     /// Whether anybody on the internet could mean the same place by this address: no loopback, private, link-local,
     /// shared, multicast or unspecified IP, no name of a local network, no `/memory/n`.
     ///
@@ -170,6 +190,23 @@ mod tests {
         assert!(nowhere.is_nowhere() && !nowhere.is_public());
         assert_eq!(nowhere.check_policy(&AddressPolicy::default()), Ok(()));
         assert!(!Address::tcp(Ipv4Addr::LOCALHOST.into(), 9).is_nowhere());
+    }
+
+    #[test]
+    fn dead_addresses_are_not_dialled() {
+        for (text, expected) in [
+            ("/ip4/10.0.0.1/tcp/5", Ok(())),
+            ("/dns/a.example/tcp/5", Ok(())),
+            ("/dns4/a.example/tcp/5", Ok(())),
+            ("/ip6/::/tcp/5", Err(ClaimError::AddressUnspecified)),
+            ("/ip4/10.0.0.1/tcp/0", Err(ClaimError::AddressPort)),
+            ("/dns/a.example/tcp/0", Err(ClaimError::AddressShape)),
+            ("/dns6/a.example/tcp/5", Err(ClaimError::AddressShape)),
+            ("/ip4/10.0.0.1", Err(ClaimError::AddressShape)),
+        ] {
+            let address: Address = text.parse().unwrap();
+            assert_eq!(address.check_dialled(), expected, "{text}");
+        }
     }
 
     #[test]

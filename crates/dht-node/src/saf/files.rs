@@ -61,21 +61,24 @@ pub(super) fn open(
     Ok((store, Arc::new(ledger)))
 }
 
-/// Advice to the user about an error of the store.
-pub(crate) const fn advice(error: &StoreError) -> &'static str {
-    match error {
-        StoreError::Locked => "; stop the node that runs with this home, or use another --home",
-        StoreError::NewerFormat { .. } => "; use the newer version, or another --home",
-        StoreError::DiskFull => "; make room on the disk",
+/// What can be done about an error of the store.
+pub(crate) const fn hint(error: &StoreError) -> Option<&'static str> {
+    Some(match error {
+        StoreError::Locked => "stop the node that runs with this home, or use another --home",
+        StoreError::NewerFormat { .. } => "use the newer version, or another --home",
+        StoreError::DiskFull => "make room on the disk, and start the node again",
         StoreError::Io(io::ErrorKind::InvalidData) => {
-            "; if it stays so, move ledger.redb away, without which a message may be delivered twice"
+            "if it stays so, move ledger.redb away, without which a message may be delivered twice"
         }
         StoreError::Io(
             io::ErrorKind::AlreadyExists
             | io::ErrorKind::NotADirectory
             | io::ErrorKind::IsADirectory,
-        ) => "; something else lies there: move it away",
-        StoreError::Io(io::ErrorKind::PermissionDenied) => "; run as the owner of the home",
-        _ => "",
-    }
+        ) => "something else lies there: move it away",
+        StoreError::Io(io::ErrorKind::PermissionDenied) => "run as the owner of the home",
+        StoreError::Io(io::ErrorKind::ReadOnlyFilesystem) => {
+            "make the disk writable, or use another --home"
+        }
+        _ => return None,
+    })
 }
