@@ -43,8 +43,8 @@ pub use node::{
 };
 pub use payload::{Base64, MAX_TEXT_BYTES, PayloadError};
 pub use peer::{
-    AllowList, AllowedPeer, BanEntry, BanList, DiscoverPeer, NewBan, PeerEntry, PeerFound,
-    PeerList, PingPeer, Pong,
+    AllowList, AllowedPeer, BanEntry, BanList, DiscoverPeer, MAX_BAN_SECONDS, NewBan, PeerEntry,
+    PeerFound, PeerList, PingPeer, Pong,
 };
 pub use store::{Mailbox, MailboxList, Purge, Purged, StoredMessage, StoredMessages};
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
-use dht_api::types::{BanEntry, BanList, NewBan};
+use dht_api::types::{BanEntry, BanList, MAX_BAN_SECONDS, NewBan};
 use dht_peers::policy::{AttributionProfile, BanTerms, Penalty, Rule, rules};
 use serde_json::{Value, json};
 
@@ -62,8 +62,8 @@ struct Add {
     /// Public key or node id of the peer.
     #[arg(value_name = "KEY|ID")]
     peer: KnownPeer,
-    /// Length of the ban; without it, the ban lasts until it is lifted.
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = number::<u64>(1..=u64::from(u32::MAX)))]
+    /// Length of the ban, 1 to 4294967295; without it, the ban lasts until it is lifted.
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = number::<u64>(1..=MAX_BAN_SECONDS))]
     seconds: Option<u64>,
     /// Reason that is shown with the ban.
     #[arg(long, value_name = "TEXT")]

@@ -2,7 +2,7 @@
 
 mod plain;
 
-use std::sync::Arc;
+use std::{fmt::Display, ops::RangeInclusive, sync::Arc};
 
 use axum::{
     body::Body,
@@ -31,6 +31,20 @@ struct Nothing {}
 
 /// The parameters behind `?`.
 pub(super) struct Parameters<T>(pub(super) T);
+
+/// Checks a number of a request.
+pub(super) fn in_range<T: PartialOrd + Display>(
+    field: &str,
+    number: T,
+    range: RangeInclusive<T>,
+) -> Result<T, ApiError> {
+    if range.contains(&number) {
+        return Ok(number);
+    }
+    let (min, max) = (range.start(), range.end());
+    let message = format!("`{field}` is not in the range {min} to {max}");
+    Err(ApiError::bad_request(message).with_hint("see GET /v1/openapi.json"))
+}
 
 /// The variable part of a path, decoded.
 pub(super) struct Name(pub(super) String);

@@ -77,6 +77,7 @@ pub struct Ack {
     pub up_to: Option<u64>,
     /// These messages only, at most 1,000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 1000)]
     pub ids: Vec<u64>,
 }
 

@@ -1,5 +1,7 @@
 //! Messages to be sent.
 
+use std::num::NonZeroU8;
+
 use bytes::Bytes;
 use dht_core::PublicKey;
 use serde::{Deserialize, Serialize};
@@ -38,9 +40,10 @@ pub struct NewMessage {
     /// Whether it goes to the recipient only, never to mailbox holders. Defaults to false.
     #[serde(default)]
     pub direct_only: bool,
-    /// Number of mailbox holders that should keep a copy. Defaults to the node's setting.
+    /// Number of mailbox holders that should keep a copy, 1 to 255; for none say `direct_only`. Defaults to the node's setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replicas: Option<u8>,
+    #[schema(value_type = Option<u8>, minimum = 1, maximum = 255)]
+    pub replicas: Option<NonZeroU8>,
     /// Idempotency key, 1 to 128 bytes, as the header `Idempotency-Key`: the same message with the same key is
     /// sent once and answered with the same id.
     #[serde(default, skip_serializing_if = "Option::is_none")]

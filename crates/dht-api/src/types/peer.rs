@@ -55,6 +55,9 @@ pub struct PeerList {
     pub known: u64,
 }
 
+/// Longest ban that ends, in seconds: 136 years.
+pub const MAX_BAN_SECONDS: u64 = u32::MAX as u64;
+
 /// A ban in force.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct BanEntry {
@@ -95,9 +98,9 @@ pub struct BanList {
 pub struct NewBan {
     /// Public key or node id of the peer.
     pub peer: String,
-    /// Length of the ban in seconds; without it the ban never ends.
+    /// Length of the ban in seconds, 1 to 4 294 967 295; without it the ban never ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 4294967295u64)]
     pub seconds: Option<u64>,
     /// Reason for people. Defaults to `banned by the operator`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,6 @@
 use dht_api::{
     Limits, Parts,
-    types::{ErrorCode, NewBan, NewGossip, NodeEventKind},
+    types::{ErrorCode, MAX_BAN_SECONDS, NewBan, NewGossip, NodeEventKind},
 };
 use tokio::time::sleep;
 
@@ -67,6 +67,17 @@ async fn peers_are_reached_and_banned() {
     let id = bob.public_key().node_id().to_string();
     assert!(client.lift_ban(&id).await.unwrap().changed);
     assert!(!client.lift_ban(&id).await.unwrap().changed);
+    for seconds in [0, MAX_BAN_SECONDS + 1] {
+        let ban = NewBan {
+            peer: id.clone(),
+            seconds: Some(seconds),
+            reason: None,
+        };
+        let error = client.ban(&ban).await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::BadRequest));
+        let text = error.to_string();
+        assert_eq!(text, "`seconds` is not in the range 1 to 4294967295");
+    }
     let error = client.lift_ban("zz").await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::BadRequest));
 }
@@ -77,8 +88,12 @@ async fn an_unreachable_peer_is_told() {
     let nobody = format!("{}::/ip4/127.0.0.1/tcp/1", key());
     let error = served.client.ping(nobody).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::PeerFailed));
-    let error = served.client.ping("x").await.unwrap_err();
-    assert_eq!(error.code(), Some(ErrorCode::BadRequest));
+    let zeros = "0".repeat(64);
+    let dead = format!("{}::/ip4/127.0.0.1/tcp/0", key());
+    for peer in ["x", &zeros, &dead] {
+        let error = served.client.ping(peer).await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::BadRequest), "{error}");
+    }
 }
 
 #[tokio::test]

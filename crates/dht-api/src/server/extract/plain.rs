@@ -68,6 +68,7 @@ fn kind(expected: &str) -> String {
     let range = |from: i128, to: i128| format!("a whole number from {from} to {to}");
     match expected {
         "u8" => range(0, u8::MAX.into()),
+        "a nonzero u8" => range(1, u8::MAX.into()),
         "u16" => range(0, u16::MAX.into()),
         "u32" => range(0, u32::MAX.into()),
         "u64" | "usize" => range(0, u64::MAX.into()),
@@ -126,10 +127,12 @@ mod tests {
             of::<NewMessage>("7"),
             "the request takes an object; it has 7"
         );
-        assert_eq!(
-            with("\"replicas\":300"),
-            "`replicas` takes a whole number from 0 to 255; it has 300"
-        );
+        for count in [0, 300] {
+            assert_eq!(
+                with(&format!("\"replicas\":{count}")),
+                format!("`replicas` takes a whole number from 1 to 255; it has {count}")
+            );
+        }
         assert_eq!(
             with("\"message_type\":\"x\""),
             "`message_type` takes a whole number from -2147483648 to 2147483647; it has \"x\""

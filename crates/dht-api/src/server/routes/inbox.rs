@@ -53,6 +53,7 @@ pub(in super::super) struct ListQuery {
     /// Only messages with a larger id; 404 if no message has had this id or a larger one.
     after: Option<u64>,
     /// Most messages, 1 to 1 000. Defaults to 100. A page ends at 1 MiB as well.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
 }
 

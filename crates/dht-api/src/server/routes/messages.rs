@@ -1,6 +1,6 @@
 //! Sending.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU8, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
@@ -16,7 +16,7 @@ use utoipa::IntoParams;
 
 use super::super::{
     error::{ApiError, json},
-    extract::{Id, JsonBody, Parameters},
+    extract::{Id, JsonBody, Parameters, in_range},
     http::stopped,
     memory,
     state::Api,
@@ -54,6 +54,7 @@ pub(in super::super) struct ListQuery {
     /// Only messages with a larger id.
     after: Option<u64>,
     /// Most messages, 1 to 1 000. Defaults to 100.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
 }
 
@@ -61,7 +62,7 @@ pub(in super::super) struct ListQuery {
 #[utoipa::path(
     post, path = "/v1/messages", tag = "messages", operation_id = "send",
     request_body = NewMessage,
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 bytes: the same message with the same key is sent once and answered with the same id")),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128, description = "1 to 128 bytes: the same message with the same key is sent once and answered with the same id")),
     responses(
         (status = 202, description = "Queued, now or earlier with the same idempotency key", body = OutgoingMessage),
         (status = "default", description = "Not queued", body = ErrorBody),
@@ -80,16 +81,13 @@ pub(in super::super) async fn send(
         return Err(ApiError::new(ErrorCode::TooLarge, message));
     }
     let ttl_seconds = message.ttl_seconds.unwrap_or(MAX_TTL_SECONDS);
-    if !(1..=MAX_TTL_SECONDS).contains(&ttl_seconds) {
-        let message = format!("`ttl_seconds` is not in the range 1 to {MAX_TTL_SECONDS}");
-        return Err(ApiError::bad_request(message));
-    }
+    let ttl_seconds = in_range("ttl_seconds", ttl_seconds, 1..=MAX_TTL_SECONDS)?;
     // Without a home nothing would tell what became of the message.
     api.outbox()?;
     let options = SendOptions {
         ttl_seconds,
         direct_only: message.direct_only,
-        replicas: message.replicas,
+        replicas: message.replicas.map(NonZeroU8::get),
         key: idempotency_key(&headers, message.key)?,
     };
     let content = Message {
@@ -265,12 +263,7 @@ pub(in super::super) async fn list(
 
 /// The size of a page that a request asks for.
 pub(super) fn page(limit: Option<usize>) -> Result<usize, ApiError> {
-    match limit.unwrap_or(DEFAULT_PAGE) {
-        limit @ 1..=MAX_PAGE => Ok(limit),
-        _ => Err(ApiError::bad_request(format!(
-            "`limit` is not in the range 1 to {MAX_PAGE}"
-        ))),
-    }
+    in_range("limit", limit.unwrap_or(DEFAULT_PAGE), 1..=MAX_PAGE)
 }
 
 async fn delivery(api: &Api, id: u64) -> Result<Delivery, ApiError> {

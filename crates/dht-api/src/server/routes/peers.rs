@@ -15,16 +15,19 @@ use utoipa::IntoParams;
 use super::{
     super::{
         error::{ApiError, chain, json},
-        extract::{JsonBody, Name, Parameters},
+        extract::{JsonBody, Name, Parameters, in_range},
         memory,
         state::Api,
     },
     messages::page,
 };
 use crate::types::{
-    AllowList, AllowedPeer, BanEntry, BanList, DiscoverPeer, Done, ErrorBody, ErrorCode, NewBan,
-    PeerEntry, PeerFound, PeerList, PingPeer, Pong, Version,
+    AllowList, AllowedPeer, BanEntry, BanList, DiscoverPeer, Done, ErrorBody, ErrorCode,
+    MAX_BAN_SECONDS, NewBan, PeerEntry, PeerFound, PeerList, PingPeer, Pong, Version,
 };
+
+/// What is dialled.
+const DIALLED: &str = "a node dials /ip4/IP/tcp/PORT, /ip6/IP/tcp/PORT and /dns4/NAME/tcp/PORT";
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +37,7 @@ pub(in super::super) struct ListQuery {
     #[serde(default)]
     all: bool,
     /// Most peers, 1 to 1 000. Defaults to 100.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
 }
 
@@ -224,9 +228,10 @@ pub(in super::super) async fn ban(
     JsonBody(ban, _memory): JsonBody<NewBan>,
 ) -> Result<Response, ApiError> {
     let (target, now) = (target(&ban.peer)?, api.now());
-    let until = ban
-        .seconds
-        .map_or(FOREVER, |seconds| now.saturating_add(seconds));
+    let until = match ban.seconds {
+        Some(seconds) => now.saturating_add(in_range("seconds", seconds, 1..=MAX_BAN_SECONDS)?),
+        None => FOREVER,
+    };
     let reason = ban.reason.as_deref().unwrap_or("banned by the operator");
     let directory = api.parts.node.directory();
     let conflict = |message| Err(ApiError::new(ErrorCode::Conflict, message));
@@ -234,7 +239,7 @@ pub(in super::super) async fn ban(
         BanOutcome::Banned(ban) => Ok(json(StatusCode::OK, &ban_list(std::iter::once(&*ban)))),
         BanOutcome::AllowListed => conflict("the peer is on the allow list"),
         BanOutcome::Ourselves => conflict("the peer is this node"),
-        BanOutcome::AlreadyOver => Err(ApiError::bad_request("`seconds` is at least 1")),
+        BanOutcome::AlreadyOver => conflict("the ban is over already"),
     }
 }
 
@@ -363,7 +368,9 @@ pub(in super::super) async fn ping(
 ) -> Result<Response, ApiError> {
     let malformed = |error: dht_core::ParseError| ApiError::bad_request(chain(&error));
     let address: PeerAddress = if peer.contains("::") {
-        peer.parse().map_err(malformed)?
+        let address = peer.parse().map_err(malformed)?;
+        check_dialled(&address)?;
+        address
     } else {
         PeerAddress {
             public_key: peer.parse().map_err(malformed)?,
@@ -398,6 +405,20 @@ fn ping_failed(api: &Api, peer: &NodeId, error: &PingError) -> ApiError {
     }
 }
 
+/// Refuses addresses that no node dials. Those in memory are for nodes of one process.
+fn check_dialled(peer: &PeerAddress) -> Result<(), ApiError> {
+    for address in &peer.addresses {
+        match address.check_dialled() {
+            Ok(()) | Err(ClaimError::AddressTestOnly) => {}
+            Err(error) => {
+                let message = format!("`peer` is at {address}, which nobody can dial: {error}");
+                return Err(ApiError::bad_request(message).with_hint(DIALLED));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The error of a search; it says if there was nobody to ask.
 fn search_failed(api: &Api, error: &SearchError, code: ErrorCode) -> ApiError {
     let is_unasked = matches!(error, SearchError::NotSent(_) | SearchError::NotFound(_));
@@ -429,9 +450,7 @@ const fn advice(error: &DialError) -> Option<&'static str> {
         DialError::Connect(ErrorKind::ConnectionRefused) => {
             Some("is the peer running, and is the port right?")
         }
-        DialError::NoAddresses => {
-            Some("a node dials /ip4/IP/tcp/PORT, /ip6/IP/tcp/PORT and /dns4/NAME/tcp/PORT")
-        }
+        DialError::NoAddresses => Some(DIALLED),
         DialError::Upgrade(UpgradeError::WrongKey) => {
             Some("ask the peer for its address, as printed by: dht-node id --address")
         }

@@ -25,6 +25,7 @@ use crate::types::{ErrorBody, MailboxList, Purge, Purged, StoredMessages};
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct ListQuery {
     /// Most entries, 1 to 1 000. Defaults to 100.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
 }
 
