@@ -6,6 +6,12 @@ set -eu
 end=$(($(date +%s) + ${3:-259200}))
 socket=${DHT_NODE_HOME:-${XDG_DATA_HOME:-$HOME/.local/share}/dht-node}/api.sock
 
+no_node() {
+    echo "no node answers at $socket; start one with: dht-node run --home ${socket%/api.sock}" >&2
+    exit 1
+}
+[ -S "$socket" ] || no_node
+
 api() { curl --silent --show-error --max-time 60 --unix-socket "$socket" "$@"; }
 field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p"; }
 
@@ -14,7 +20,7 @@ payload=$(printf %s "$2" | base64 | tr -d '\n')
 # Sent again with the same key, it is still one message.
 key=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 answer=$(api --retry 3 --retry-all-errors -H "Idempotency-Key: $key" \
-    --data "{\"to\":\"$1\",\"payload\":\"$payload\"}" http://localhost/v1/messages)
+    --data "{\"to\":\"$1\",\"payload\":\"$payload\"}" http://localhost/v1/messages) || no_node
 id=$(echo "$answer" | field id)
 [ -n "$id" ] || { echo "$answer" >&2; exit 1; }
 
@@ -28,7 +34,7 @@ while :; do
         failed | expired) exit 1 ;;
         sent) [ -z "$ended" ] || exit 1 ;; # to a node that gives no receipts
     esac
-    answer=$(api "http://localhost/v1/messages/$id?unlike=$state")
+    answer=$(api "http://localhost/v1/messages/$id?unlike=$state") || no_node
     state=$(echo "$answer" | field state) ended=$(echo "$answer" | field ended_at)
     [ -n "$state" ] || exit 1
 done

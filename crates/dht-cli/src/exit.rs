@@ -1,6 +1,6 @@
 //! Failures of commands: a text for people and an exit code for scripts.
 
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, io, process::ExitCode};
 
 /// Exit code of an interrupted command.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -40,6 +40,11 @@ impl Failure {
     /// The command was called with arguments that do not fit the home.
     pub(crate) const fn usage(message: String) -> Self {
         Self::new(2, message)
+    }
+
+    /// The operating system refused; with what can be done about it.
+    pub(crate) fn io(what: &str, error: &io::Error) -> Self {
+        Self::other(format!("{what}: {error}{}", advice(error)))
     }
 
     /// The configuration is not valid.
@@ -94,6 +99,16 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// What can be done about a file of a home that the operating system refuses; goes on behind the error.
+pub(crate) fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "; make room on the disk",
+        io::ErrorKind::PermissionDenied => "; run as the owner of the home, or use another --home",
+        io::ErrorKind::ReadOnlyFilesystem => "; make the disk writable, or use another --home",
+        _ => "",
+    }
+}
+
 /// The text of an error and of everything that caused it, each once.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -115,7 +130,7 @@ mod tests {
     #[test]
     fn each_cause_is_named_once() {
         #[derive(Debug)]
-        struct Outer(std::io::Error, &'static str);
+        struct Outer(io::Error, &'static str);
         impl std::fmt::Display for Outer {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.1)
@@ -126,7 +141,7 @@ mod tests {
                 Some(&self.0)
             }
         }
-        let outer = |text| Outer(std::io::Error::other("disk full"), text);
+        let outer = |text| Outer(io::Error::other("disk full"), text);
         assert_eq!(chain(&outer("not written")), "not written: disk full");
         assert_eq!(
             chain(&outer("not written: disk full")),

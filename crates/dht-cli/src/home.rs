@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 pub(crate) use self::flags::{DialingHome, ListeningHome};
 
 use crate::{
-    exit::Failure,
+    exit::{Failure, advice},
     lock::{self, Held, Lock},
     settings::Settings,
 };
@@ -104,10 +104,8 @@ impl Home {
             Ok(text) => Zeroizing::new(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
-                return Err(Failure::key(format!(
-                    "cannot read {}: {error}",
-                    path.display()
-                )));
+                let (path, advice) = (path.display(), advice(&error));
+                return Err(Failure::key(format!("cannot read {path}: {error}{advice}")));
             }
         };
         check_private(&path)?;
@@ -207,6 +205,9 @@ impl Home {
     /// A folder with data of a node and without its key stays as it is.
     fn refuse_data_without_key(&self) -> Result<(), Failure> {
         if self.path.exists() && !self.exists() {
+            if let Some(text) = dangling(&self.key_path()) {
+                return Err(Failure::key(text));
+            }
             let others = self.files_of_a_node()?;
             if !others.is_empty() {
                 return Err(Failure::key(format!(
@@ -356,6 +357,15 @@ fn sync_folder(folder: &Path) {
     let _ = fs::File::open(folder).and_then(|folder| folder.sync_all());
 }
 
+/// What is wrong with a file that is not found and yet is there: a link to a file that is missing.
+pub(crate) fn dangling(path: &Path) -> Option<String> {
+    let target = fs::read_link(path).ok()?;
+    let (path, target) = (path.display(), target.display());
+    Some(format!(
+        "{path} is a link to {target}, which is missing; restore that file, or remove the link"
+    ))
+}
+
 /// A path as one word of a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
@@ -367,7 +377,7 @@ fn quoted(path: &Path) -> String {
 }
 
 fn cannot(verb: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::other(format!("cannot {verb} {}: {error}", path.display()))
+    Failure::io(&format!("cannot {verb} {}", path.display()), error)
 }
 
 #[cfg(unix)]

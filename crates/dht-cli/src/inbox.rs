@@ -23,6 +23,7 @@ use crate::{
     session::{Session, refused},
     settings::names_no_node,
     signals,
+    target::dialled,
 };
 
 /// Messages of one page.
@@ -98,7 +99,7 @@ struct Fetch {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Ask {
     /// Node to ask in addition to the configured peers.
-    #[arg(long, value_name = "KEY::ADDR")]
+    #[arg(long, value_name = "KEY::ADDR", value_parser = dialled)]
     peer: Vec<PeerAddress>,
     /// Give up after this many seconds, 1 to 300.
     #[arg(long, default_value_t = 60, value_name = "SECONDS", allow_negative_numbers = true, value_parser = number::<u64>(1..=300))]

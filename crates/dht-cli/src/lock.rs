@@ -56,9 +56,8 @@ impl Lock {
     /// Takes the lock of a home for a command, if no other process holds it.
     pub(crate) fn try_take(home: &Path, command: &str) -> Result<Result<Self, Held>, Failure> {
         let path = home.join(FILE);
-        let failed = |error: std::io::Error| {
-            Failure::other(format!("cannot lock {}: {error}", path.display()))
-        };
+        let what = format!("cannot lock {}", path.display());
+        let failed = |error: std::io::Error| Failure::io(&what, &error);
         let mut file = fs::OpenOptions::new()
             .read(true)
             .write(true)

@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod bans;
 mod demo;
@@ -57,9 +57,9 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 struct Flags {
     #[command(subcommand)]
     command: Command,
-    /// Log level or filter, as in `debug` or `warn,dht_transport=trace`; logs go to stderr. Without it, the setting
-    /// `log` counts.
-    #[arg(long, global = true, env = "DHT_NODE_LOG", value_name = "FILTER")]
+    /// Log level or filter, as in `debug` or `warn,dht_transport=trace`; logs go to stderr. Without it, the variable
+    /// `DHT_NODE_LOG` counts, or else the setting `log`.
+    #[arg(long, global = true, value_name = "FILTER")]
     log: Option<LogFilter>,
 }
 
@@ -133,7 +133,10 @@ fn started() -> Result<(), Failure> {
                 };
                 output::print(text.trim_end()).await
             }
-            Err(wrong) => Err(Failure::wrong_usage(&wrong)),
+            Err(wrong) => Err(Failure::wrong_usage(&spelling::suggest(
+                wrong,
+                Flags::command(),
+            ))),
         }
     });
     // Tasks that still run were given their time by `Node::shutdown`.
@@ -142,9 +145,9 @@ fn started() -> Result<(), Failure> {
 }
 
 async fn run(flags: Flags) -> Result<(), Failure> {
-    settings::check_environment()?;
+    let filter = settings::check_environment()?;
     signals::catch()?;
-    log::start(flags.log.as_ref());
+    log::start(flags.log.or(filter).as_ref());
     match flags.command {
         Command::Demo(demo) => demo.run().await,
         Command::Init(init) => signals::or_interrupted(init.run()).await,
@@ -166,8 +169,6 @@ async fn run(flags: Flags) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

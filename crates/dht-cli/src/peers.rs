@@ -17,7 +17,7 @@ use crate::{
     output::{self, print, printable},
     progress::shown,
     session::{refused, running},
-    target::{KnownPeer, Recipient},
+    target::{KnownPeer, Recipient, dialled},
 };
 
 /// `dht-node peers`
@@ -84,7 +84,7 @@ struct Add {
     #[command(flatten)]
     home: Home,
     /// The peer, as printed by `dht-node id --address`.
-    #[arg(value_name = "KEY::ADDR")]
+    #[arg(value_name = "KEY::ADDR", value_parser = dialled)]
     peer: PeerAddress,
     /// Give up after this many seconds, 1 to 300.
     #[arg(long, default_value_t = 10, value_name = "SECONDS", allow_negative_numbers = true, value_parser = number::<u64>(1..=300))]
@@ -178,7 +178,9 @@ impl Peers {
             Command::Remove(one) => {
                 let client = running(&one.home).await?;
                 let removed = client.remove_peer(one.peer.as_str()).await;
-                tell(removed, one.json, ["removed", "was not known"]).await
+                let peer = one.peer.as_str();
+                let told = [format!("removed {peer}"), format!("{peer} was not known")];
+                tell(removed, one.json, told).await
             }
             Command::Allow(allow) => allow.run().await,
         }
@@ -217,12 +219,20 @@ impl Allow {
         let client = running(&self.home).await?;
         match (self.peer, self.remove) {
             (Some(peer), false) => {
-                let allowed = client.allow(peer.as_str()).await;
-                tell(allowed, self.json, ["allowed", "was allowed"]).await
+                let (allowed, peer) = (client.allow(peer.as_str()).await, peer.as_str());
+                let told = [
+                    format!("put {peer} on the allow list"),
+                    format!("{peer} was on the allow list"),
+                ];
+                tell(allowed, self.json, told).await
             }
             (Some(peer), true) => {
-                let taken = client.disallow(peer.as_str()).await;
-                tell(taken, self.json, ["taken off", "was not allowed"]).await
+                let (taken, peer) = (client.disallow(peer.as_str()).await, peer.as_str());
+                let told = [
+                    format!("took {peer} off the allow list"),
+                    format!("{peer} was not on the allow list"),
+                ];
+                tell(taken, self.json, told).await
             }
             (None, _) => {
                 let list = client.allowed().await.map_err(|error| refused(&error))?;
@@ -242,13 +252,13 @@ impl Allow {
 async fn tell(
     done: Result<Done, ClientError>,
     as_json: bool,
-    [changed, unchanged]: [&str; 2],
+    [changed, unchanged]: [String; 2],
 ) -> Result<(), Failure> {
     let done = done.map_err(|error| refused(&error))?;
     print(match (as_json, done.changed) {
         (true, _) => output::json(&done)?,
-        (false, true) => changed.to_owned(),
-        (false, false) => unchanged.to_owned(),
+        (false, true) => changed,
+        (false, false) => unchanged,
     })
     .await
 }

@@ -4,11 +4,12 @@ use std::{cell::Cell, collections::BTreeMap, time::Duration};
 
 use clap::Args;
 use dht_api::types::API_VERSION;
-use dht_core::{Clock as _, Entropy as _, Features, PeerAddress, SecretKey};
+use dht_core::{Clock as _, Entropy as _, Features, Network, PeerAddress, SecretKey};
 use dht_node::{
     Node, OsEntropy, ProbeLimits, ProbeProgress, ProbeReport, ProbeVisit, ProbedPeer, ReachedPeer,
     SystemClock,
 };
+use dht_transport::DialError;
 use serde_json::{Value, json};
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     output::{print, printable},
     progress::{shown, shown_as},
     session::WAITING,
+    target::dialled,
 };
 
 /// `dht-node probe`
@@ -33,7 +35,7 @@ pub(crate) struct Probe {
     home: DialingHome,
     /// Node to begin at, instead of the configured peers, those that the node of the home knows, and the configured seeds; may be
     /// given several times.
-    #[arg(long, value_name = "KEY::ADDR")]
+    #[arg(long, value_name = "KEY::ADDR", value_parser = dialled)]
     seed: Vec<PeerAddress>,
     /// Most nodes to visit, 1 to 10000.
     #[arg(long, default_value_t = 1000, allow_negative_numbers = true, value_parser = number::<u64>(1..=10_000))]
@@ -53,6 +55,7 @@ impl Probe {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let home = self.home.home();
         let mut config = home.config()?;
+        let network = config.network;
         let mut seeds = self.seed.clone();
         if seeds.is_empty() {
             seeds.append(&mut config.peers);
@@ -91,7 +94,10 @@ impl Probe {
         }
         match reached(&report).next() {
             Some(_) => Ok(()),
-            None => Err(Failure::unreachable("no node was reached".to_owned())),
+            None => Err(Failure::unreachable(format!(
+                "no node was reached{}",
+                advice(&report, network)
+            ))),
         }
     }
 
@@ -120,6 +126,18 @@ impl Probe {
         let probing = node.probe(seeds, limits, |progress| last.set(progress));
         Ok(shown_as(text, probing).await)
     }
+}
+
+/// What can be done if a node was there and ended the handshake.
+fn advice(report: &ProbeReport, network: Network) -> String {
+    let is_refused =
+        |peer: &ProbedPeer| matches!(&peer.visit, ProbeVisit::Failed(DialError::Upgrade(_)));
+    if report.peers.iter().any(is_refused) {
+        return format!(
+            "; some ended the handshake: are they nodes of the network {network}? Name another with --network"
+        );
+    }
+    String::new()
 }
 
 fn reached(report: &ProbeReport) -> impl Iterator<Item = &ReachedPeer> {

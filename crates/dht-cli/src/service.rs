@@ -118,7 +118,7 @@ impl Service {
         let parts = Parts::new(Arc::clone(&node));
         let socket = home.own_socket();
         let api = ApiServer::bind_unix(&socket, parts, settings.api.limits.clone()).await;
-        let api = api.map_err(|error| not_served(&error))?;
+        let api = api.map_err(|error| not_served(&error, None))?;
         Ok(Self {
             node,
             apis: vec![api],
@@ -145,7 +145,7 @@ impl Service {
             Err(error) if is_full(&error) => {
                 tracing::error!(error = chain(&error), "the API is not served");
             }
-            Err(error) => return Err(not_served(&error)),
+            Err(error) => return Err(not_served(&error, None)),
         }
         if let Some(address) = settings.listen {
             let token = home.path().join(&settings.token_file);
@@ -161,7 +161,7 @@ impl Service {
         if let Some((address, metrics)) = metrics {
             let limits = settings.limits.clone();
             let bound = MetricsServer::bind(address, metrics, parts, limits).await;
-            let bound = bound.map_err(|error| not_served(&error))?;
+            let bound = bound.map_err(|error| not_served(&error, Some("api.metrics")))?;
             let address = bound.local_address();
             told(format!("metrics at http://{address}/metrics"));
             if !address.ip().is_loopback() {
@@ -218,7 +218,9 @@ async fn first_failure(
 ) -> Failure {
     loop {
         if let Some((part, reason)) = failures().first_key_value() {
-            return Failure::other(format!("{part} has stopped: {reason}"));
+            return Failure::other(format!(
+                "{part} has stopped: {reason}; remove the cause, and start the node again"
+            ));
         }
         loop {
             match next().await {
@@ -243,12 +245,12 @@ async fn bind_tcp(
 ) -> Result<ApiServer, Failure> {
     let (parts, limits) = (parts.clone(), settings.limits.clone());
     let bound = ApiServer::bind_tcp(address, token, parts, limits).await;
-    bound.map_err(|error| not_served(&error))
+    bound.map_err(|error| not_served(&error, Some("api.listen")))
 }
 
 /// The failure of a node that did not start, with its exit code.
 fn not_started(error: &StartError) -> Failure {
-    let text = chain(error);
+    let text = with_hint(chain(error), error.hint());
     match error {
         StartError::Listen { .. } => Failure::listen(text),
         StartError::Config(_) | StartError::Identity(_) => Failure::config(text),
@@ -256,11 +258,29 @@ fn not_started(error: &StartError) -> Failure {
     }
 }
 
-fn not_served(error: &BindError) -> Failure {
+/// The failure of a server that does not start. `setting` has its address.
+fn not_served(error: &BindError, setting: Option<&str>) -> Failure {
     let text = chain(error);
+    let hint = match (error, setting) {
+        (BindError::Io { .. }, Some(setting)) => Some(format!("set {setting} to another address")),
+        (BindError::Io { source, .. }, None)
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            Some("run as the owner of the home".to_owned())
+        }
+        _ => None,
+    };
+    let text = with_hint(text, hint.as_deref());
     match error {
         BindError::NotLoopback(_) => Failure::config(format!("api.listen: {text}")),
         _ => Failure::listen(text),
+    }
+}
+
+fn with_hint(text: String, hint: Option<&str>) -> String {
+    match hint {
+        Some(hint) => format!("{text}; {hint}"),
+        None => text,
     }
 }
 
@@ -289,6 +309,7 @@ mod tests {
             Some(Event::Missed { events: 9 })
         };
         let failure = first_failure(failures, next).await;
-        assert_eq!(failure.to_string(), "store has stopped: disk");
+        let text = failure.to_string();
+        assert!(text.starts_with("store has stopped: disk"), "{text}");
     }
 }

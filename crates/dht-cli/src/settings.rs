@@ -14,7 +14,8 @@ pub(crate) use self::api::ApiSettings;
 
 use self::check::{check_keys, misfit};
 use crate::{
-    exit::Failure,
+    exit::{Failure, advice},
+    home::dangling,
     log::{self, LogFilter},
     spelling::closest,
 };
@@ -54,7 +55,10 @@ impl Settings {
     pub(crate) fn read(path: &Path, flags: Table) -> Result<Self, Failure> {
         let file = match fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match dangling(path) {
+                Some(text) => return Err(Failure::config(text)),
+                None => String::new(),
+            },
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(Failure::config(format!(
                     "{} is not valid UTF-8",
@@ -62,9 +66,9 @@ impl Settings {
                 )));
             }
             Err(error) => {
+                let (path, advice) = (path.display(), advice(&error));
                 return Err(Failure::config(format!(
-                    "cannot read {}: {error}",
-                    path.display()
+                    "cannot read {path}: {error}{advice}"
                 )));
             }
         };
@@ -110,7 +114,7 @@ impl Settings {
 
     fn validate(&self) -> Result<(), ConfigError> {
         self.node.validate()?;
-        Ok(self.api.limits.validate()?)
+        self.api.validate()
     }
 
     /// All settings as the text of a file.
@@ -148,9 +152,15 @@ impl Settings {
     }
 }
 
-/// Refuses variables that are no settings.
-pub(crate) fn check_environment() -> Result<(), Failure> {
-    environment().map(|_| ())
+/// Refuses variables that are no settings; the filter of the log that one of them names.
+pub(crate) fn check_environment() -> Result<Option<LogFilter>, Failure> {
+    let variables = environment()?;
+    let log = variables.iter().find(|variable| variable.path == [LOG]);
+    let log = log.map(|variable| {
+        let filter = variable.value.as_str().unwrap_or_default().parse();
+        filter.map_err(|error| Failure::config(format!("{}: {error}", variable.name)))
+    });
+    log.transpose()
 }
 
 fn environment() -> Result<Vec<Variable>, Failure> {
@@ -183,10 +193,13 @@ fn variable(name: &str, value: &str) -> Result<Option<Variable>, String> {
         })
         .collect();
     let Some((path, default)) = known.get(name) else {
+        // Without the beginning, which all have.
         let names = known.keys().map(String::as_str).chain([HOME]);
-        return Err(closest(name, names).map_or_else(
+        let names = names.filter_map(|name| name.strip_prefix(PREFIX));
+        let word = name.strip_prefix(PREFIX).unwrap_or(name);
+        return Err(closest(word, names).map_or_else(
             || format!("{name} is no setting; `dht-node config` shows all of them"),
-            |close| format!("{name} is no setting; did you mean {close}?"),
+            |close| format!("{name} is no setting; did you mean {PREFIX}{close}?"),
         ));
     };
     let wrong = |what: &str| format!("{name} is `{}`, which is not {what}", value.escape_debug());
@@ -326,189 +339,4 @@ fn set(table: &mut Table, defaults: &Table, path: &[String], value: &Value) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn merge(file: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
-        let variables: Vec<Variable> = variables
-            .iter()
-            .map(|(name, value)| Ok(variable(name, value)?.unwrap()))
-            .collect::<Result<_, String>>()?;
-        Settings::merge(
-            "config.toml",
-            file.parse().unwrap(),
-            &variables,
-            Table::new(),
-        )
-    }
-
-    /// Unless the operator names others than the default, which is refused.
-    #[test]
-    fn proxied_nodes_ask_no_dns() {
-        let proxy = "[transport]\nproxy = '127.0.0.1:9050'\nproxy_for = ";
-        for kind in ["all", "names"] {
-            let proxy = format!("{proxy}'{kind}'");
-            assert!(merge(&proxy, &[]).unwrap().node.dns_seeds.is_empty());
-            let default = format!("dns_seeds = ['{DEFAULT_DNS_SEEDS}']\n{proxy}");
-            assert!(merge(&default, &[]).unwrap().node.dns_seeds.is_empty());
-            let error = merge(&format!("dns_seeds = ['a.example']\n{proxy}"), &[]).unwrap_err();
-            assert!(
-                error.contains("dns_seeds are looked up without transport.proxy"),
-                "{error}"
-            );
-        }
-        let settings = merge(&format!("{proxy}'onion'"), &[]).unwrap();
-        assert_eq!(settings.node.dns_seeds, default_node().dns_seeds);
-        let variables = [("DHT_NODE_TRANSPORT_PROXY", "127.0.0.1:9050")];
-        assert!(merge("", &variables).unwrap().node.dns_seeds.is_empty());
-    }
-
-    #[test]
-    fn the_environment_overrides_the_file() {
-        let settings = merge(
-            "memory_mib = 7\n[saf]\ncapacity_rows = 5\nmax_returned = 9",
-            &[
-                ("DHT_NODE_MEMORY_MIB", "8"),
-                ("DHT_NODE_SAF_CAPACITY_ROWS", "6"),
-                ("DHT_NODE_RATES_JOIN_BURST", "3"),
-                (
-                    "DHT_NODE_LISTEN",
-                    "/ip4/127.0.0.1/tcp/1, /ip4/127.0.0.1/tcp/2",
-                ),
-                ("DHT_NODE_FORWARD", "false"),
-                ("DHT_NODE_LOG", "debug"),
-            ],
-        )
-        .unwrap();
-        assert_eq!(settings.node.memory_mib, 8);
-        assert_eq!(
-            (
-                settings.node.saf.capacity_rows,
-                settings.node.saf.max_returned
-            ),
-            (6, 9)
-        );
-        let join = Config::default().rates.join.per_second;
-        assert_eq!(
-            (
-                settings.node.rates.join.per_second,
-                settings.node.rates.join.burst
-            ),
-            (join, 3)
-        );
-        assert_eq!(settings.node.listen.len(), 2);
-        assert!(!settings.node.forward);
-        assert_eq!(settings.log.unwrap().as_str(), "debug");
-    }
-
-    #[test]
-    fn mistakes_name_their_variable() {
-        for (name, value, expected) in [
-            (
-                "DHT_NODE_MEMROY_MIB",
-                "8",
-                "did you mean DHT_NODE_MEMORY_MIB?",
-            ),
-            ("DHT_NODE_MEMORY_MIB", "8 MiB", "not a whole number"),
-            ("DHT_NODE_MEMORY_MIB", "0", "range 1 to 1048576"),
-            ("DHT_NODE_SAF_MAILBOX_PERCENT", "101", "range 0 to 100"),
-            ("DHT_NODE_NETWORK", "mars", "esmeralda"),
-            ("DHT_NODE_LOG", "warning", "did you mean `warn`?"),
-            ("DHT_NODE_FORWARD", "yes", "true or false"),
-            ("DHT_NODE_LISTEN", "/dns6/a/tcp/1", "as in /ip4/0.0.0.0/tcp"),
-            ("DHT_NODE_API_LISTEN", "here", "127.0.0.1:18190"),
-            ("DHT_NODE_API_LIMITS_CONNECTIONS", "0", "range 1 to 1048576"),
-        ] {
-            let error = merge("", &[(name, value)]).unwrap_err();
-            assert!(
-                error.contains(expected) && error.starts_with(name),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn mistakes_name_their_setting() {
-        for (file, expected) in [
-            (
-                "lisen = []",
-                "`lisen` is no setting; did you mean `listen`?",
-            ),
-            ("logg = 'warn'", "did you mean `log`?"),
-            ("[apii]\nlisten = ''", "did you mean `api`?"),
-            (
-                "[saf]\ncapacity_row = 5",
-                "did you mean `saf.capacity_rows`?",
-            ),
-            ("capacity_rows = 5", "did you mean `saf.capacity_rows`?"),
-            (
-                "[api]\nzzz = 5",
-                "settings here are limits, listen, metrics, token_file",
-            ),
-            ("saf = true", "saf is a section, as in [saf]"),
-            (
-                "memory_mib = 'much'",
-                "memory_mib is \"much\", which is not a whole number",
-            ),
-            (
-                "memory_mib = -1",
-                "memory_mib is -1, which is not in the range 1 to 1048576",
-            ),
-            (
-                "allowed_occurrences = 4294967296",
-                "allowed_occurrences is 4294967296, which is not in the range 1 to 4294967295",
-            ),
-            (
-                "[rates]\njoin = { per_second = 0 }",
-                "rates.join.per_second is 0, which is not in the range 1 to 4294967295",
-            ),
-            (
-                "listen = [7]",
-                "listen is [7], which is not a list of texts",
-            ),
-            ("peers = ['nobody']", "peers: "),
-            (
-                "listen = ['/ip4/127.0.0.1/udp/1']",
-                "listen: `/ip4/127.0.0.1/udp/1` is not an address to listen on, as in /ip4/",
-            ),
-            ("log = 7", "log is 7, which is not a text"),
-            ("log = 'loud'", "log: `loud` is not a level"),
-            (
-                "api = { listen = 'here' }",
-                "api.listen: `here` is not an address",
-            ),
-        ] {
-            let error = merge(file, &[]).unwrap_err();
-            assert!(
-                error.starts_with("config.toml: ") && error.contains(expected),
-                "{file}: {error}"
-            );
-            let internals = ["invalid", "expected", "usize", "u32"];
-            assert!(
-                !internals.iter().any(|word| error.contains(word)),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn every_setting_has_one_variable() {
-        let leaves = leaves(&defaults());
-        let names: std::collections::BTreeSet<String> =
-            leaves.keys().map(|path| path.join("_")).collect();
-        assert_eq!(names.len(), leaves.len());
-        assert!(
-            names.contains("saf_capacity_rows") && names.contains("rates_stored_messages_burst")
-        );
-    }
-
-    #[test]
-    fn the_text_reads_back() {
-        let settings = merge("log = 'info'\nmemory_mib = 9", &[]).unwrap();
-        let back = merge(&settings.to_text().unwrap(), &[]).unwrap();
-        assert_eq!(back.log, settings.log);
-        assert!(back.changed(&settings).is_empty());
-        let other = merge("memory_mib = 10", &[]).unwrap();
-        assert_eq!(other.changed(&settings), ["memory_mib"]);
-    }
-}
+mod tests;

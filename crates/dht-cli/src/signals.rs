@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     exit::{Failure, INTERRUPTED},
@@ -19,6 +22,8 @@ use crate::{
 
 /// Longest time between the first signal and the end of the process.
 pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// Time within which signals count as one: less than people need for a second one.
+const TOGETHER: Duration = Duration::from_millis(100);
 /// Time for the last words on standard error.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -92,14 +97,27 @@ impl Drop for StopOnPanic {
 async fn serve(signals: &mut Signals) {
     signals.stop().await;
     STOP.send_replace(true);
-    tokio::select! {
-        () = signals.stop() => {
-            output::say("error: interrupted twice: stopped at once", LAST_WORDS);
-            end(INTERRUPTED.into());
+    if interrupted_again(async || signals.stop().await).await {
+        output::say("error: interrupted twice: stopped at once", LAST_WORDS);
+        end(INTERRUPTED.into());
+    }
+    output::say(
+        &format!("error: not stopped within {STOP_LIMIT:?}: ended"),
+        LAST_WORDS,
+    );
+    end(1);
+}
+
+/// Whether a second signal comes before the time to stop is over. Signals that come with the first are one with it, as of
+/// `timeout`, which sends its signal to the command and to its group.
+async fn interrupted_again(mut signal: impl AsyncFnMut()) -> bool {
+    let first = Instant::now();
+    loop {
+        if timeout_at(first + STOP_LIMIT, signal()).await.is_err() {
+            return false;
         }
-        () = tokio::time::sleep(STOP_LIMIT) => {
-            output::say(&format!("error: not stopped within {STOP_LIMIT:?}: ended"), LAST_WORDS);
-            end(1);
+        if first.elapsed() >= TOGETHER {
+            return true;
         }
     }
 }
@@ -158,5 +176,31 @@ impl Signals {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// Signals at these milliseconds after the first one.
+    async fn again(after: &[u64]) -> bool {
+        let (first, mut after) = (Instant::now(), after.iter());
+        let signal = async || match after.next() {
+            Some(ms) => tokio::time::sleep_until(first + Duration::from_millis(*ms)).await,
+            None => sleep(Duration::MAX).await,
+        };
+        interrupted_again(signal).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn signals_together_are_one() {
+        assert!(!again(&[]).await);
+        assert!(!again(&[0, 1, 99]).await);
+        assert!(again(&[0, 150]).await);
+        assert!(again(&[4_999]).await);
+        assert!(!again(&[5_001]).await);
     }
 }

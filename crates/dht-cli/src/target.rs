@@ -28,18 +28,28 @@ impl FromStr for Recipient {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.contains("::") {
-            let peer: PeerAddress = text.parse().map_err(|error| chain(&error))?;
+            let peer = dialled(text)?;
             return Ok(Self {
                 key: peer.public_key,
                 peer: Some(peer),
             });
         }
         let key: PublicKey = text.parse().map_err(|error| chain(&error))?;
-        if key.is_identity() {
-            return Err("this is the key of nobody: everybody could read the message".to_owned());
-        }
         Ok(Self { key, peer: None })
     }
+}
+
+/// Parses a peer and refuses an address at which no node can be.
+pub(crate) fn dialled(text: &str) -> Result<PeerAddress, String> {
+    let peer: PeerAddress = text.parse().map_err(|error| chain(&error))?;
+    for address in &peer.addresses {
+        address.check_dialled().map_err(|error| {
+            format!(
+                "nobody can dial {address}: {error}; a node dials /ip4/IP/tcp/PORT, /ip6/IP/tcp/PORT and /dns4/NAME/tcp/PORT"
+            )
+        })?;
+    }
+    Ok(peer)
 }
 
 impl fmt::Display for Recipient {
@@ -93,7 +103,17 @@ mod tests {
             assert!(error.contains(expected), "{text}: {error}");
         }
         assert!("0".repeat(26).parse::<KnownPeer>().is_ok());
-        let error = zeros.parse::<Recipient>().unwrap_err();
-        assert!(error.contains("key of nobody"), "{error}");
+        let key = "6a493210f7499cd17fecb510ae0cea23a110e8d5b901f8acadd3095c73a3b919";
+        for (text, expected) in [
+            (zeros.clone(), "key of nobody"),
+            (format!("{zeros}::/ip4/127.0.0.1/tcp/1"), "key of nobody"),
+            (format!("{key}::/ip4/0.0.0.0/tcp/1"), "is unspecified"),
+            (format!("{key}::/ip4/127.0.0.1/tcp/0"), "has port 0"),
+            (format!("{key}::/ip4/127.0.0.1"), "no shape"),
+            (format!("{key}::/memory/1"), "for tests only"),
+        ] {
+            let error = text.parse::<Recipient>().unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
     }
 }

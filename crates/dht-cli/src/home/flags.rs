@@ -4,7 +4,7 @@ use clap::Args;
 use dht_core::{Address, Network, PeerAddress};
 
 use super::Home;
-use crate::settings::check_listen;
+use crate::{settings::check_listen, target::dialled};
 
 /// A home, and a flag for the node that dials from it.
 #[derive(Debug, Args)]
@@ -26,7 +26,7 @@ pub(crate) struct ListeningHome {
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     listen: Vec<Address>,
     /// Node to begin at when no other is known, instead of the configured ones; may be given several times.
-    #[arg(long, value_name = "KEY::ADDR")]
+    #[arg(long, value_name = "KEY::ADDR", value_parser = dialled)]
     seed: Vec<PeerAddress>,
 }
 

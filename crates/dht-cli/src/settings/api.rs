@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use dht_api::Limits;
+use dht_node::ConfigError;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// File of the bearer token within a home.
@@ -22,6 +23,30 @@ pub(crate) struct ApiSettings {
     pub(crate) metrics: Option<SocketAddr>,
     /// Limits of each server.
     pub(crate) limits: Limits,
+}
+
+impl ApiSettings {
+    /// Checks every range, that the API is served on this machine only, and that its token has a file.
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        self.limits.validate()?;
+        let unusable = |key, value, why: &str| {
+            let why = why.to_owned();
+            Err(ConfigError::Unusable { key, value, why })
+        };
+        match self.listen {
+            Some(address) if !address.ip().is_loopback() => unusable(
+                "api.listen",
+                address.to_string(),
+                "which is not a loopback address, as 127.0.0.1:18190 is",
+            ),
+            _ if self.token_file.file_name().is_none() => unusable(
+                "api.token_file",
+                format!("\"{}\"", self.token_file.display()),
+                "which is not the name of a file, as api.token is",
+            ),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Default for ApiSettings {

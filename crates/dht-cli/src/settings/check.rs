@@ -3,7 +3,7 @@
 use dht_node::ConfigError;
 use toml::{Table, Value};
 
-use super::{leaves, parse, set};
+use super::{Settings, leaves, parse, set};
 use crate::spelling::closest;
 
 /// Characters of a line of the file that an error repeats.
@@ -98,29 +98,40 @@ pub(super) fn misfit(
     value: &Value,
     defaults: &Table,
 ) -> Option<String> {
-    let with = |value: &Value| {
-        let mut alone = defaults.clone();
-        set(&mut alone, defaults, path, value);
-        parse(alone)
+    let error = with(path, value, defaults).err()?;
+    Some(match range(path, defaults).filter(|_| value.is_integer()) {
+        Some((min, max)) => {
+            format!("{name} is {value}, which is not in the range {min} to {max}")
+        }
+        None => format!("{name}: {error}"),
+    })
+}
+
+/// The default settings with another value of one of them.
+fn with(path: &[String], value: &Value, defaults: &Table) -> Result<Settings, String> {
+    let mut table = defaults.clone();
+    set(&mut table, defaults, path, value);
+    parse(table)
+}
+
+/// The range of a setting that is a whole number: what its type holds, unless the check of the settings says less.
+pub(super) fn range(path: &[String], defaults: &Table) -> Option<(u64, u64)> {
+    let key = path.join(".");
+    let checked = |number: i64| {
+        let settings = with(path, &Value::Integer(number), defaults).ok()?;
+        Some((number, settings.validate()))
     };
-    let error = with(value).err()?;
-    if !value.is_integer() {
-        return Some(format!("{name}: {error}"));
-    }
-    // The numbers that its type holds, unless the check of the settings says more.
-    let holds = |number: &i64| with(&Value::Integer(*number)).is_ok();
-    let least = [0, 1].into_iter().find(holds)?;
-    let most = [i64::MAX, u32::MAX.into(), u16::MAX.into()]
-        .into_iter()
-        .find(holds)?;
-    let (mut min, mut max) = (u64::try_from(least).ok()?, u64::try_from(most).ok()?);
-    for number in [least, most] {
-        if let Err(ConfigError::OutOfRange(range)) = with(&Value::Integer(number)).ok()?.validate()
-        {
-            (min, max) = (range.min, range.max);
+    let least = [0, 1].into_iter().find_map(checked)?;
+    let mut most = [i64::MAX, u32::MAX.into(), u16::MAX.into()].into_iter();
+    let most = most.find_map(checked)?;
+    let mut range = (u64::try_from(least.0).ok()?, u64::try_from(most.0).ok()?);
+    for (_, outcome) in [least, most] {
+        match outcome {
+            Err(ConfigError::OutOfRange(found)) if found.key == key => {
+                range = (found.min, found.max);
+            }
+            _ => {}
         }
     }
-    Some(format!(
-        "{name} is {value}, which is not in the range {min} to {max}"
-    ))
+    Some(range)
 }

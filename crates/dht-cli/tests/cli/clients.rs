@@ -120,3 +120,18 @@ async fn the_shell_sends_and_waits() {
     stop(node).await;
     to.shutdown().await;
 }
+
+#[tokio::test]
+async fn shell_without_node_says_so() {
+    let dir = TempDir::new().unwrap();
+    let mut client = at_home("sh", dir.path());
+    let output = within(client.arg(script("send.sh")).args(["KEY", "hi"]).output()).await;
+    let output = output.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    let start = format!("dht-node run --home {}/dht-node", dir.path().display());
+    assert!(
+        error.contains("no node answers at") && error.contains(&start),
+        "{error}"
+    );
+}

@@ -148,14 +148,32 @@ async fn empty_home_is_refused() {
     assert!(error.contains("unset DHT_NODE_HOME"), "{error}");
 }
 
+/// Which would read as a home without settings, or without a key.
+#[cfg(unix)]
+#[tokio::test]
+async fn dangling_links_are_told() {
+    for (name, code) in [("config.toml", 3), ("secret_key", 4)] {
+        let dir = TempDir::new().unwrap();
+        std::os::unix::fs::symlink("/nowhere/file", dir.path().join(name)).unwrap();
+        for command in ["init", "id"] {
+            let (_, error) = run_to(code, dir.path(), &[command]).await;
+            let is_told = error.contains(name) && error.contains("is a link to /nowhere/file");
+            assert!(is_told, "{error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn mistyped_filters_are_refused() {
     let dir = TempDir::new().unwrap();
     for (filter, meant) in [("warning", "`warn`"), ("trcae", "`trace`")] {
         let (_, error) = run_to(2, dir.path(), &["config", "--log", filter]).await;
         assert!(error.contains(meant), "{error}");
-        let error = with_variables(2, dir.path(), &["config"], &[("DHT_NODE_LOG", filter)]).await;
-        assert!(error.contains(meant), "{error}");
+        let error = with_variables(3, dir.path(), &["config"], &[("DHT_NODE_LOG", filter)]).await;
+        assert!(
+            error.starts_with("error: DHT_NODE_LOG: ") && error.contains(meant),
+            "{error}"
+        );
     }
     run_to(
         0,
