@@ -188,8 +188,9 @@ async fn restarted_holder_still_has_messages() {
     assert_eq!(bob.saf_stats().unwrap().rows, 1);
     // A second node with this home is told what is wrong.
     let second = within(builder(4).home(home.path()).start()).await;
-    let error = second.unwrap_err().to_string();
-    assert!(error.contains("another --home"), "{error}");
+    let error = second.unwrap_err();
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("another --home"), "{error}; {hint}");
     let carol = node(3).await;
     let mut inbox = carol.subscribe();
     connect(&carol, &bob).await;
