@@ -494,10 +494,16 @@ mod tests {
             }
         }
         let unspecified = "/ip4/0.0.0.0/tcp/5";
-        assert_eq!(listed("public_addresses", &[unspecified.to_owned()]), Ok(()));
+        assert_eq!(
+            listed("public_addresses", &[unspecified.to_owned()]),
+            Ok(())
+        );
         for list in ["peers", "seeds"] {
             let error = listed(list, &[format!("{key}::{unspecified}")]).unwrap_err();
-            assert!(error.to_string().contains("address is unspecified"), "{error}");
+            assert!(
+                error.to_string().contains("address is unspecified"),
+                "{error}"
+            );
         }
         let name = |length| format!("/dns4/{}/tcp/5", "a".repeat(length));
         let many: Vec<String> = (1..=6).map(name).collect();

@@ -274,8 +274,8 @@ fn every_text_is_checked() {
         ("peers", &[&good], &["", KEY, &dead, &portless, &nobody]),
         (
             "public_addresses",
-            &["/ip4/10.0.0.1/tcp/5", "/dns4/a.example/tcp/5"],
-            &["", "/ip4/0.0.0.0/tcp/5", "/ip6/::1/tcp/0", "/dns/a/tcp/5"],
+            &["/ip4/0.0.0.0/tcp/5", "/dns4/a.example/tcp/5"],
+            &["", "/ip4/0.0.0.0/tcp/0", "/ip6/::1/tcp/0", "/dns/a/tcp/5"],
         ),
         ("seeds", &[&good], &["", KEY, &dead, &portless, &nobody]),
         (
