@@ -1,6 +1,6 @@
 //! Failures of commands: a text for people and an exit code for scripts.
 
-use std::{error::Error, io, process::ExitCode};
+use std::{error::Error, fs, io, path::Path, process::ExitCode};
 
 /// Exit code of an interrupted command.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -97,6 +97,15 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
     }
+}
+
+/// What is wrong with a file that is not found and yet is there: a link to a file that is missing.
+pub(crate) fn dangling(path: &Path) -> Option<String> {
+    let target = fs::read_link(path).ok()?;
+    let (path, target) = (path.display(), target.display());
+    Some(format!(
+        "{path} is a link to {target}, which is missing; restore that file, or remove the link"
+    ))
 }
 
 /// What can be done about a file of a home that the operating system refuses; goes on behind the error.

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 pub(crate) use self::flags::{DialingHome, ListeningHome};
 
 use crate::{
-    exit::{Failure, advice},
+    exit::{Failure, advice, dangling},
     lock::{self, Held, Lock},
     settings::Settings,
 };
@@ -355,15 +355,6 @@ fn temporary(path: &Path, content: &[u8]) -> Result<tempfile::NamedTempFile, Fai
 fn sync_folder(folder: &Path) {
     // Without it the file is as it was before after a power failure, and whole.
     let _ = fs::File::open(folder).and_then(|folder| folder.sync_all());
-}
-
-/// What is wrong with a file that is not found and yet is there: a link to a file that is missing.
-pub(crate) fn dangling(path: &Path) -> Option<String> {
-    let target = fs::read_link(path).ok()?;
-    let (path, target) = (path.display(), target.display());
-    Some(format!(
-        "{path} is a link to {target}, which is missing; restore that file, or remove the link"
-    ))
 }
 
 /// A path as one word of a shell.

@@ -14,8 +14,7 @@ pub(crate) use self::api::ApiSettings;
 
 use self::check::{check_keys, misfit};
 use crate::{
-    exit::{Failure, advice},
-    home::dangling,
+    exit::{Failure, advice, dangling},
     log::{self, LogFilter},
     spelling::closest,
 };
