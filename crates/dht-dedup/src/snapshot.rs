@@ -90,13 +90,14 @@ impl SnapshotFile {
         }
     }
 
-    /// Writes the table; durable when it returns, unless the device fails, which is logged.
-    pub async fn save(&self) {
+    /// Writes the table; durable when it returns true. False, with a warning, if the device fails.
+    pub async fn save(&self) -> bool {
         let file = self.clone();
         let saved = spawn_blocking(move || file.write(&file.table.snapshot())).await;
-        if let Ok(Err(error)) = saved {
+        if let Ok(Err(error)) = &saved {
             tracing::warn!(%error, "messages seen were not written");
         }
+        matches!(saved, Ok(Ok(())))
     }
 
     fn write(&self, entries: &[DedupEntry]) -> Result<(), redb::Error> {

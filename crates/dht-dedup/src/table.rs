@@ -228,6 +228,15 @@ impl DedupTable {
         }
     }
 
+    /// Forgets the messages that `is_lost` names: their next copy is new. Not those that are on their way to their recipient
+    /// on this node. Returns how many.
+    pub fn forget(&self, is_lost: impl Fn(&DedupHash) -> bool) -> usize {
+        let shards = self.0.entries.shards();
+        let forgotten =
+            shards.map(|mut shard| shard.retain(|key, entry| entry.reserved || !is_lost(key)));
+        forgotten.sum()
+    }
+
     /// Remembers for a short time that `peer` handed over a copy of a message, be it the first or a repeat.
     pub fn note_deliverer(&self, peer: &NodeId, key: &DedupHash) {
         self.0.deliverers.note(peer, key);

@@ -35,6 +35,8 @@ use dht_transport::Transport;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tower::ServiceExt as _;
 
+#[cfg(feature = "spool")]
+use crate::losses::Losses;
 #[cfg(feature = "tor")]
 use crate::onion::Onion;
 use crate::{
@@ -148,6 +150,18 @@ impl Builder {
         // Inbound.
         #[cfg(feature = "spool")]
         let spool = open_spool(self.home.as_ref(), config, &shared, &tasks).await?;
+        // Before the first message and the first question for stored ones.
+        #[cfg(feature = "spool")]
+        if let Some(spool) = &spool {
+            let losses = Losses {
+                inbox: spool.inbox.clone(),
+                saf: saf.clone(),
+                dedup: shared.dedup.clone(),
+                snapshot: snapshot.clone(),
+            };
+            losses.forget().await;
+            tasks.spawn("inbox losses", losses.watch());
+        }
         let subscribers = Arc::new(Subscribers::default());
         let application = ToApplication {
             subscribers: Arc::clone(&subscribers),

@@ -43,6 +43,8 @@ mod home;
 mod inbox;
 mod interfaces;
 mod known_peers;
+#[cfg(feature = "spool")]
+mod losses;
 mod memory;
 mod metrics;
 mod node;

@@ -175,6 +175,37 @@ impl Ledger {
         Ok(changes.forgotten.len())
     }
 
+    /// Forgets the messages that `is_lost` names, as the application's inbox has lost them, and has each responder read
+    /// again from `seconds` earlier, durably when it returns. Returns how many. Blocks.
+    ///
+    /// # Errors
+    /// When the device fails; the messages are remembered then.
+    pub fn forget(
+        &self,
+        is_lost: impl Fn(&DedupHash) -> bool,
+        seconds: u64,
+    ) -> Result<usize, StoreError> {
+        let mut changes = Changes::default();
+        let lost: Vec<_> = {
+            let mut state = self.state.lock();
+            let lost = state.forget(&is_lost);
+            for (key, mark) in &mut state.watermarks {
+                *mark = UnixSeconds(mark.0.saturating_sub(seconds));
+                changes.watermarks.push((*key, *mark));
+            }
+            lost
+        };
+        changes.forgotten = lost.iter().map(|row| row.0).collect();
+        if let Err(error) = self.write(&changes) {
+            let mut state = self.state.lock();
+            for (hash, until) in lost {
+                state.remember(hash, until);
+            }
+            return Err(error);
+        }
+        Ok(lost.len())
+    }
+
     /// Writes the entries not yet written and closes the file, so that it can be opened again. Blocks.
     ///
     /// # Errors
@@ -281,6 +312,45 @@ mod tests {
         assert_eq!(ledger.prune(NOW.saturating_add(10)).unwrap(), 0);
         assert_eq!(ledger.prune(NOW.saturating_add(11)).unwrap(), 1);
         assert!(!ledger.contains(&hash));
+    }
+
+    #[test]
+    fn lost_messages_are_fetched_again() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("ledger.redb");
+        let [kept, lost, noted] = [7, 8, 9].map(|n| DedupHash([n; 32]));
+        let until = NOW.saturating_add(10);
+        {
+            let ledger = Ledger::open(&path).unwrap();
+            ledger.receive(&[kept, lost], until).unwrap();
+            ledger.note(noted, until);
+            ledger.read_up_to(&public_key(1), NOW).unwrap();
+            assert_eq!(ledger.forget(|hash| *hash != kept, 100).unwrap(), 2);
+            assert!(ledger.contains(&kept) && !ledger.contains(&lost));
+            assert!(!ledger.contains(&noted));
+        }
+        let ledger = Ledger::open(&path).unwrap();
+        assert_eq!(ledger.snapshot(), [(kept, until)]);
+        let mark = ledger.watermark(&public_key(1));
+        assert_eq!(mark, Some(UnixSeconds(NOW.0 - 100)));
+    }
+
+    #[test]
+    fn losses_not_written_are_remembered() {
+        let disk = FaultyDisk::new();
+        let ledger = on(&disk);
+        let lost = DedupHash([7; 32]);
+        ledger.receive(&[lost], NOW).unwrap();
+        disk.set_faults(Faults {
+            fail_at: Some(disk.operations() + 1),
+            span: 1_000,
+            ..Faults::default()
+        });
+        ledger.forget(|_| true, 100).unwrap_err();
+        assert!(ledger.contains(&lost));
+        disk.set_faults(Faults::default());
+        assert_eq!(ledger.forget(|_| true, 100).unwrap(), 1);
+        assert!(!on(&disk.kill()).contains(&lost));
     }
 
     #[derive(Debug)]

@@ -190,6 +190,22 @@ impl Saf {
         self.0.fetcher.room_made();
     }
 
+    /// The application's inbox has lost messages that it had: forgets in every place that these were received, so that
+    /// their next copies are taken, and has connected peers asked for what they store. `is_lost` names the messages. False
+    /// if the ledger could not write it; what it remembers then is as before.
+    pub async fn forget_lost(
+        &self,
+        is_lost: impl Fn(&DedupHash) -> bool + Clone + Send + 'static,
+    ) -> bool {
+        let has_forgotten = self.0.fetcher.forget_lost(is_lost.clone()).await;
+        if has_forgotten {
+            self.0.dedup.forget(&is_lost);
+            self.0.decisions.forget(&is_lost);
+            self.0.fetcher.ask_connected();
+        }
+        has_forgotten
+    }
+
     /// A peer has connected and is in the connection table: asks it for stored messages, if the settings say so.
     pub fn connected(&self, peer: &RemotePeer) {
         self.0.fetcher.connected(peer);

@@ -403,3 +403,18 @@ fn unkept_messages_are_no_repeats() {
     table.set_unkept(&key, false);
     assert_eq!(table.record_repeat(&key, meta, 1, NOW), Some(3));
 }
+
+#[test]
+fn lost_messages_are_new_again() {
+    let table = DedupTable::new(100, [7; 16]);
+    for n in 1..=3 {
+        table.record(&key(n), SIGNED, NOW);
+    }
+    let reservation = table.reserve(&key(4), SIGNED, NOW).unwrap();
+    assert_eq!(table.forget(|hash| *hash == key(2)), 1);
+    assert_eq!(table.record(&key(2), SIGNED, NOW), 1);
+    assert_eq!(table.forget(|hash| *hash != key(2)), 2);
+    assert_eq!((table.count(&key(2)), table.count(&key(1))), (1, 0));
+    reservation.settle();
+    assert_eq!(table.count(&key(4)), 1);
+}

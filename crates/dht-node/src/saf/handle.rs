@@ -136,6 +136,18 @@ impl SafHandle {
         }
     }
 
+    /// The inbox has lost messages; false if it could not be written that they are to come again.
+    #[cfg(feature = "spool")]
+    pub(crate) async fn forget_lost(
+        &self,
+        is_lost: impl Fn(&dht_core::DedupHash) -> bool + Clone + Send + 'static,
+    ) -> bool {
+        match &self.0 {
+            Some(saf) => saf.forget_lost(is_lost).await,
+            None => true,
+        }
+    }
+
     /// Writes what is pending and closes the files, so that they can be opened again.
     pub(crate) async fn close(&self) {
         let Some(saf) = self.0.clone() else { return };

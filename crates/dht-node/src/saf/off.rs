@@ -24,5 +24,10 @@ impl SafHandle {
     #[cfg(feature = "spool")]
     pub(crate) const fn room_made(&self) {}
 
+    #[cfg(feature = "spool")]
+    pub(crate) async fn forget_lost<L>(&self, _is_lost: L) -> bool {
+        true
+    }
+
     pub(crate) async fn close(&self) {}
 }

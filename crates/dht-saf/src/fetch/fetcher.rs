@@ -9,8 +9,8 @@ use std::{
 };
 
 use dht_core::{
-    Clock as _, Distance, Entropy as _, Features, NodeId, NodeIdentity, RemotePeer, SendQueue,
-    SendQueueError, SharedClock, SharedEntropy, UnixSeconds,
+    Clock as _, DedupHash, Distance, Entropy as _, Features, NodeId, NodeIdentity, RemotePeer,
+    SendQueue, SendQueueError, SharedClock, SharedEntropy, UnixSeconds,
 };
 use dht_dedup::DedupTable;
 use dht_peers::{
@@ -154,6 +154,14 @@ impl Fetcher {
 
     /// A peer has connected: asks it, if the settings say so.
     pub(crate) fn connected(self: &Arc<Self>, peer: &RemotePeer) {
+        if self.listening.load(Ordering::Acquire) {
+            self.ask(peer);
+            self.online(1);
+        }
+    }
+
+    /// Asks a peer, if the settings say so.
+    fn ask(self: &Arc<Self>, peer: &RemotePeer) {
         if !self.listening.load(Ordering::Acquire) {
             return;
         }
@@ -170,7 +178,6 @@ impl Fetcher {
                 let _ = self.request_from(peer);
             }
         }
-        self.online(1);
     }
 
     /// The connection to a peer has ended.
@@ -261,6 +268,25 @@ impl Fetcher {
             ledger.prune(now).map(drop)
         })
         .await;
+    }
+
+    /// Forgets that these messages were received, and reads every responder again from the oldest message on that may be
+    /// one of them. False if that could not be written.
+    pub(crate) async fn forget_lost(
+        &self,
+        is_lost: impl Fn(&DedupHash) -> bool + Send + 'static,
+    ) -> bool {
+        let (ledger, seconds) = (Arc::clone(&self.parts.ledger), self.max_age_seconds);
+        let forgetting = move || ledger.forget(is_lost, seconds);
+        let forgotten = blocking("ledger", self.parts.ledger.blocks(), forgetting).await;
+        forgotten.is_some()
+    }
+
+    /// Asks the connected peers as if they had connected now; none before the application listens.
+    pub(crate) fn ask_connected(self: &Arc<Self>) {
+        for entry in self.parts.connections.snapshot().iter() {
+            self.ask(&entry.peer);
+        }
     }
 
     /// Registers and sends a request for messages stored from second `since` on.

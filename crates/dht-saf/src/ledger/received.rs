@@ -88,6 +88,18 @@ impl Received {
         self.find(hash).is_some()
     }
 
+    /// Removes a message; its times in the order are outdated then.
+    pub(super) fn remove(&mut self, hash: &DedupHash) {
+        let Some(place) = self.find(hash) else {
+            return;
+        };
+        let is_it = |other: &u32| *other == place;
+        if let Ok(entry) = self.places.find_entry(self.hasher.hash_one(hash), is_it) {
+            entry.remove();
+        }
+        self.free.push(place);
+    }
+
     /// Removes the message whose time ends first, if `may_go` is true of the last second of it.
     pub(super) fn pop_first(&mut self, may_go: impl Fn(UnixSeconds) -> bool) -> Option<DedupHash> {
         while let Some(Reverse((until, place))) = self.order.peek().copied() {
@@ -97,11 +109,7 @@ impl Received {
             }
             self.order.pop();
             if is_current && let Some((hash, _)) = self.rows.get(place as usize).copied() {
-                let is_it = |other: &u32| *other == place;
-                if let Ok(entry) = self.places.find_entry(self.hasher.hash_one(hash), is_it) {
-                    entry.remove();
-                }
-                self.free.push(place);
+                self.remove(&hash);
                 return Some(hash);
             }
         }

@@ -50,6 +50,20 @@ impl State {
         std::iter::from_fn(|| self.received.pop_first(|until| until < now)).collect()
     }
 
+    /// Forgets the messages that `is_lost` names, written or not, and returns those that were remembered.
+    pub(super) fn forget(
+        &mut self,
+        is_lost: impl Fn(&DedupHash) -> bool,
+    ) -> Vec<(DedupHash, UnixSeconds)> {
+        self.noted.received.retain(|row| !is_lost(&row.0));
+        let mut lost = self.received.snapshot();
+        lost.retain(|row| is_lost(&row.0));
+        for (hash, _) in &lost {
+            self.received.remove(hash);
+        }
+        lost
+    }
+
     /// The rows not yet written, which are taken to be written.
     pub(super) fn take_noted(&mut self) -> Changes {
         std::mem::take(&mut self.noted)

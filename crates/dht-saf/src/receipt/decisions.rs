@@ -68,6 +68,13 @@ impl Decisions {
         recent.tell(&hash, decision.receipt);
     }
 
+    /// Forgets what became of messages that the application's inbox has lost.
+    pub(crate) fn forget(&self, is_lost: impl Fn(&DedupHash) -> bool) {
+        let mut recent = self.0.lock();
+        recent.made.retain(|hash, _| !is_lost(hash));
+        recent.order.retain(|hash| !is_lost(hash));
+    }
+
     /// Tells those that wait for a message that it was not taken. That is not remembered, as another copy may be taken.
     pub(crate) fn refused(&self, hash: &DedupHash) {
         self.0.lock().tell(hash, Receipt::Neither);

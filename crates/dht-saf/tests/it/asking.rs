@@ -615,3 +615,26 @@ async fn one_delivery_at_a_time() {
     assert_eq!(taken_by(&world, limited).await, Disposition::Answered);
     assert_eq!(world.saf.ledger().received(), 2);
 }
+
+/// The inbox was damaged: what it lost is taken again, live or out of a store.
+#[tokio::test]
+async fn lost_messages_are_taken_again() {
+    let world = world();
+    let _node = world.connect(NODE, Features::NODE);
+    world.saf.listen();
+    let first = world.last_request().unwrap();
+    let page = || vec![for_me(1, NOW.0 - 9), for_me(2, NOW.0 - 8)];
+    world.answer(NODE, first.request_id, page()).await;
+    let lost = world.passed()[0].hash;
+    assert!(world.saf.forget_lost(move |hash| *hash == lost).await);
+    assert!(!world.saf.ledger().contains(&lost));
+    assert_eq!(
+        (world.saf.ledger().received(), world.dedup.count(&lost)),
+        (1, 0)
+    );
+    let again = world.last_request().unwrap();
+    assert!(again != first && again.since < first.since.max(NOW.0 - 9));
+    world.answer(NODE, again.request_id, page()).await;
+    let taken: Vec<_> = world.passed().iter().map(|it| it.hash).collect();
+    assert_eq!(taken, [lost]);
+}
