@@ -419,3 +419,68 @@ impl Source for Tail {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use dht_core::{
+        Clock as _, DedupHash, Deliverer, Entropy as _, NodeId, OsEntropy, SecretKey, SystemClock,
+    };
+    use dht_node::Node;
+    use dht_spool::NewRow;
+    use http_body_util::BodyExt as _;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::{limits::Limits, server::state::Parts};
+
+    /// A page that is not read holds the memory of the next one, not that of other requests. The clock moves once everything
+    /// waits: after a second of it, the next page waits for memory and for nothing else.
+    #[tokio::test(start_paused = true)]
+    async fn unread_pages_hold_others_up() {
+        const LARGE: usize = 6 << 20;
+        let home = tempfile::tempdir().unwrap();
+        let node = Node::builder(SecretKey::random(&mut OsEntropy.rng())).home(home.path());
+        let parts = Parts::new(Arc::new(node.start().await.unwrap()));
+        let inbox = parts.inbox.as_ref().unwrap();
+        let row = NewRow {
+            received_at: SystemClock.now(),
+            origin: None,
+            origin_is_proven: true,
+            message_type: 7,
+            payload: vec![0; LARGE].into(),
+            via: NodeId::default(),
+            deliverer: Deliverer::from_bytes([1; 32]),
+            arrival: dht_spool::Arrival::Stored,
+            hash: DedupHash([1; 32]),
+        };
+        inbox.insert(row).await.unwrap();
+        let limits = Limits {
+            // One page takes all.
+            responses_bytes: 1 << 20,
+            ..Limits::default()
+        };
+        let (_stop, stopping) = watch::channel(false);
+        let api = Api::new(parts, limits, stopping);
+        let ask = || {
+            let query = ListQuery {
+                consumer: None,
+                after: None,
+                limit: None,
+            };
+            list(State(Arc::clone(&api)), Parameters(query))
+        };
+        let first = ask().await.ok().unwrap();
+        assert_eq!(api.responses.available(), 0);
+        let mut second = Box::pin(ask());
+        let early = timeout(Duration::from_secs(1), &mut second).await;
+        assert!(early.is_err(), "there is no memory for it");
+        assert!(consumers(State(Arc::clone(&api))).await.is_ok());
+        let page = first.into_body().collect().await.unwrap().to_bytes();
+        assert!(page.len() > LARGE);
+        drop(page);
+        assert!(second.await.is_ok());
+        assert_eq!(api.responses.available(), 1 << 20);
+    }
+}
