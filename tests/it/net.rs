@@ -158,7 +158,8 @@ pub(crate) async fn send(
     let mut delivery = sending.map_err(|error| error.to_string())?;
     let sent = within(delivery.first_attempt()).await;
     if sent.is_err() {
-        from.withdraw(delivery.id()).await;
+        // On a full disk it is withdrawn nevertheless, for this life of the node.
+        let _written = from.withdraw(delivery.id()).await;
     }
     sent.map_err(|error| {
         let error = error.last_error.as_deref();

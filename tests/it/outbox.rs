@@ -225,7 +225,7 @@ async fn entry_read_late_finds_its_recipient() {
     let EntryContent::Frame(frame) = content else {
         panic!("{content:?}");
     };
-    assert!(alice.withdraw(first).await);
+    assert!(alice.withdraw(first).await.unwrap());
     connect(&alice, &bob).await;
     let now = SystemClock.now();
     let put = outbox.put(NewEntry {
@@ -318,7 +318,7 @@ async fn entry_past_its_expiry_is_ended() {
     let EntryContent::Frame(frame) = content else {
         panic!("{content:?}");
     };
-    assert!(alice.withdraw(first.id()).await);
+    assert!(alice.withdraw(first.id()).await.unwrap());
     within(first.wait(StateKind::Failed)).await.unwrap();
     connect(&alice, &bob).await;
     let put = outbox.put(NewEntry {
@@ -367,7 +367,7 @@ async fn stored_messages_leave_the_outbox() {
     assert_eq!((outbox.stats().bytes, outbox.stats().ended), (0, 20));
     let stored = SendState::Stored { holders: 1 };
     let mut delivery = deliveries.remove(0);
-    assert!(!alice.withdraw(delivery.id()).await);
+    assert!(!alice.withdraw(delivery.id()).await.unwrap());
     let undelivered = within(delivery.wait(StateKind::Received)).await;
     assert_eq!(undelivered.unwrap_err().state, stored);
     let again = within(alice.delivery(delivery.id())).await.unwrap();
@@ -396,7 +396,7 @@ async fn told_states_are_written() {
     }
     for at in 0..20 {
         let withdrawn = post(&alice, &nobody, numbered(at, 100), direct_only()).await;
-        assert!(within(alice.withdraw(withdrawn.id())).await);
+        assert!(within(alice.withdraw(withdrawn.id())).await.unwrap());
         assert!(written(&withdrawn).ended_at.is_some());
         assert_eq!(written(&withdrawn).state, withdrawn.state());
     }
@@ -415,7 +415,7 @@ async fn withdrawn_while_the_channel_is_full() {
         let outbox = alice.outbox().unwrap();
         let last = outbox.list(EntryFilter::default(), None, 200).unwrap();
         let last = last.last().unwrap().id;
-        (last, within(alice.withdraw(last)).await)
+        (last, within(alice.withdraw(last)).await.unwrap())
     };
     let (deliveries, (last, is_withdrawn)) = tokio::join!(join_all(sends), withdrawing);
     assert!(is_withdrawn);
@@ -444,11 +444,12 @@ async fn second_withdrawal_is_told() {
         (last, within(all).await)
     };
     let (_, (last, (first, second, later))) = tokio::join!(join_all(sends), withdrawing);
+    let (first, second, later) = (first.unwrap(), second.unwrap(), later.unwrap());
     assert!(
         first == second && (first || later),
         "{first} {second} {later}"
     );
-    assert!(!within(alice.withdraw(last)).await);
+    assert!(!within(alice.withdraw(last)).await.unwrap());
 }
 
 /// The id is known before the message is taken out of its channel. On one thread, both are there when they are looked at.
@@ -457,7 +458,7 @@ async fn withdrawn_right_after_the_send() {
     let alice = node(1).await;
     let nobody = secret(9).public_key();
     let mut delivery = post(&alice, &nobody, message("oops"), direct_only()).await;
-    assert!(within(alice.withdraw(delivery.id())).await);
+    assert!(within(alice.withdraw(delivery.id())).await.unwrap());
     within(delivery.wait(StateKind::Failed)).await.unwrap();
 }
 
@@ -477,7 +478,10 @@ async fn unwritten_end_is_remembered() {
     let mut expiring = post(&alice, &nobody, message("expires"), options()).await;
     let mut withdrawn = post(&alice, &nobody, message("withdrawn"), options()).await;
     alice.outbox().unwrap().close();
-    assert!(alice.withdraw(withdrawn.id()).await);
+    for _ in 0..2 {
+        let unwritten = within(alice.withdraw(withdrawn.id())).await;
+        assert_eq!(unwritten, Err(SpoolError::Closed));
+    }
     within(withdrawn.wait(StateKind::Failed)).await.unwrap();
     clock.advance(61);
     within(expiring.wait(StateKind::Expired)).await.unwrap();

@@ -138,7 +138,7 @@ async fn sender_learns_state_of_its_message() {
     let mut delivery = post(&alice, &to, message("anybody?")).await;
     until(|| delivery.last_error().is_some()).await;
     assert_eq!(delivery.state(), SendState::Queued);
-    assert!(alice.withdraw(delivery.id()).await);
+    assert!(alice.withdraw(delivery.id()).await.unwrap());
     let reason = "withdrawn".to_owned();
     let failed = within(delivery.next()).await;
     assert_eq!(failed, Some(SendState::Failed { reason }));
@@ -170,7 +170,7 @@ async fn sender_learns_state_of_its_message() {
         }
     }
     // More holders are looked for; the one delivers it, whatever the sender does.
-    assert!(!alice.withdraw(delivery.id()).await);
+    assert!(!alice.withdraw(delivery.id()).await.unwrap());
     assert_eq!(delivery.state(), SendState::Stored { holders: 1 });
 
     // To a peer that is there, it goes directly, and nobody keeps it.

@@ -249,11 +249,15 @@ impl Node {
 
     /// Withdraws a message of [`send`](Self::send), so that its state becomes failed; answers whether it did. Copies that have
     /// left are not called back. One that holders store, which deliver it, or that has ended stays as it is. The answer comes
-    /// once the outbox has it; if its file cannot be written, the message is withdrawn for this life of the node.
+    /// once the outbox has it.
+    ///
+    /// # Errors
+    /// The outbox does not have it: the message is withdrawn for this life of the node, and may be tried again after it. The
+    /// outbox is written again within a minute, or by another call of this.
     ///
     /// # Cancel safety
     /// Dropping the future may withdraw the message nevertheless.
-    pub async fn withdraw(&self, id: EntryId) -> bool {
+    pub async fn withdraw(&self, id: EntryId) -> Result<bool, SpoolError> {
         self.outbox.withdraw(id).await
     }
 

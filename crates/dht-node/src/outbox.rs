@@ -132,10 +132,13 @@ struct Signals {
     appeared: BTreeSet<NodeId>,
     ended: BTreeSet<NodeId>,
     /// Messages to be withdrawn; told whether they were. Bounded by their callers.
-    withdrawn: BTreeMap<EntryId, watch::Sender<Option<bool>>>,
+    withdrawn: BTreeMap<EntryId, Withdrawal>,
     /// Entries that were asked for and are not in [`Shared::live`].
     wanted: BTreeSet<EntryId>,
 }
+
+/// Tells whether a message was withdrawn, once that is written down, or why it was not written.
+type Withdrawal = watch::Sender<Option<Result<bool, SpoolError>>>;
 
 /// A message that is in the spool since a moment.
 struct Fresh {
@@ -329,7 +332,7 @@ impl OutboxHandle {
     }
 
     /// Withdraws a message; answers whether it was, once that is written down.
-    pub(crate) async fn withdraw(&self, id: EntryId) -> bool {
+    pub(crate) async fn withdraw(&self, id: EntryId) -> Result<bool, SpoolError> {
         let mut answer = {
             let mut signals = self.0.signals.lock();
             signals.withdrawn.entry(id).or_default().subscribe()
@@ -339,17 +342,13 @@ impl OutboxHandle {
         let driver_ended = async { while listed.changed().await.is_ok() {} };
         let told = async {
             let told = answer.wait_for(Option::is_some).await;
-            let is_withdrawn = told.is_ok_and(|is_withdrawn| *is_withdrawn == Some(true));
-            let progress = self.0.live.lock().get(&id).map(watch::Sender::subscribe);
-            if is_withdrawn && let Some(mut progress) = progress {
-                let _forgotten = progress.wait_for(|told| told.settled).await.is_err();
-            }
-            is_withdrawn
+            let told = told.ok().and_then(|told| told.clone());
+            told.unwrap_or(Err(SpoolError::Closed))
         };
         tokio::select! {
             biased;
             is_withdrawn = told => is_withdrawn,
-            () = driver_ended => false,
+            () = driver_ended => Err(SpoolError::Closed),
         }
     }
 

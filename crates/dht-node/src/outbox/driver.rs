@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    Fresh, Shared, Signals,
+    Fresh, Shared, Signals, Withdrawal,
     actions::{Actions, DriverParts},
     delivery::Progress,
     event::{Action, Event, Now},
@@ -37,6 +37,9 @@ const TICKS_A_CLEAN_UP: u32 = 60;
 /// Entries read at once when the node starts.
 const PAGE: usize = 1_000;
 
+/// Reason of a message that the application has withdrawn.
+const WITHDRAWN: &str = "withdrawn";
+
 /// Sends every message of the outbox.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
@@ -48,7 +51,9 @@ pub(crate) struct Driver {
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     listings: Listings,
     /// Messages to be withdrawn that are not known yet, and whom to tell. Bounded by the calls of `Node::withdraw` under way.
-    withdrawn: BTreeMap<EntryId, Vec<watch::Sender<Option<bool>>>>,
+    withdrawn: BTreeMap<EntryId, Vec<Withdrawal>>,
+    /// Messages whose withdrawal is being written down, and whom to tell. Bounded as `withdrawn`.
+    withdrawing: BTreeMap<EntryId, Vec<Withdrawal>>,
     /// Messages that are settled, while the spool could not write that down. They are kept, so that no listing takes them up
     /// again, and written at the next clean-up. Bounded by the rows of the spool.
     unwritten: BTreeSet<EntryId>,
@@ -60,8 +65,8 @@ pub(crate) struct Driver {
 enum Done {
     /// The answer to an action of this attempt.
     Answer(EntryId, u64, Event),
-    /// What an update wrote.
-    Persisted(EntryId, Result<Progress, SpoolError>),
+    /// What an update wrote, and whether it was to end the message.
+    Persisted(EntryId, bool, Result<Progress, SpoolError>),
     /// The time to live of these is over.
     Expired(Vec<EntryId>, Result<(), SpoolError>),
     Read(EntryId, Result<Stored, SpoolError>, Place),
@@ -88,6 +93,7 @@ impl Driver {
             running: FuturesUnordered::new(),
             listings: Listings::default(),
             withdrawn: BTreeMap::new(),
+            withdrawing: BTreeMap::new(),
             unwritten: BTreeSet::new(),
             peer_appeared: false,
         }
@@ -159,7 +165,7 @@ impl Driver {
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Answer(id, attempt, event) => self.on_answer(id, attempt, event),
-            Done::Persisted(id, outcome) => self.on_persisted(id, outcome),
+            Done::Persisted(id, is_end, outcome) => self.on_persisted(id, is_end, outcome),
             Done::Expired(ids, outcome) => self.on_expired(ids, outcome),
             Done::Read(id, stored, place) => self.on_read(id, stored, place),
             Done::Listed(entries) => {
@@ -172,14 +178,16 @@ impl Driver {
                 self.end_listing();
             }
             Done::Found(id, entry) => {
+                let answers = self.withdrawn.remove(&id).unwrap_or_default();
                 match entry {
-                    Ok(entry) => self.take_up(entry.iter()),
-                    Err(error) => {
-                        tracing::warn!(%error, id, "an entry of the outbox cannot be read")
+                    Ok(entry) => {
+                        self.take_up(entry.iter());
+                        self.withdraw(id, answers);
                     }
-                }
-                if let Some(answers) = self.withdrawn.remove(&id) {
-                    self.withdraw(id, &answers);
+                    Err(error) => {
+                        tracing::warn!(%error, id, "an entry of the outbox cannot be read");
+                        tell_all(answers, Err(error));
+                    }
                 }
                 self.end_listing();
             }
@@ -275,7 +283,7 @@ impl Driver {
         }
         for (id, answer) in signals.withdrawn {
             if self.messages.contains(id) {
-                self.withdraw(id, &[answer]);
+                self.withdraw(id, vec![answer]);
             } else {
                 // Its caller waits for room in the channel, or has given up.
                 self.withdrawn.entry(id).or_default().push(answer);
@@ -311,14 +319,24 @@ impl Driver {
         });
     }
 
-    fn withdraw(&mut self, id: EntryId, answers: &[watch::Sender<Option<bool>>]) {
-        let tracked = self.messages.get(id);
-        let is_withdrawn = tracked.is_some_and(|tracked| tracked.sending.can_be_withdrawn());
-        if is_withdrawn {
-            self.fail(id, "withdrawn");
+    fn withdraw(&mut self, id: EntryId, answers: Vec<Withdrawal>) {
+        if answers.is_empty() {
+            return;
         }
-        for answer in answers {
-            answer.send_replace(Some(is_withdrawn));
+        let tracked = self.messages.get(id);
+        let can_be_withdrawn = tracked.is_some_and(|tracked| tracked.sending.can_be_withdrawn());
+        let is_unwritten = tracked
+            .is_some_and(|tracked| !tracked.is_written && is_withdrawn(tracked.sending.state()));
+        if !can_be_withdrawn && !is_unwritten {
+            return tell_all(answers, Ok(false));
+        }
+        self.withdrawing.entry(id).or_default().extend(answers);
+        if can_be_withdrawn {
+            self.fail(id, WITHDRAWN);
+        } else if self.unwritten.remove(&id) {
+            // It could not be written before.
+            let reason = WITHDRAWN.to_owned();
+            self.persist(id, Transition::Failed { reason });
         }
     }
 
@@ -523,5 +541,15 @@ impl Driver {
         if let Some(tracked) = self.messages.get_mut(id) {
             tracked.answers += begun;
         }
+    }
+}
+
+fn is_withdrawn(state: &SendState) -> bool {
+    matches!(state, SendState::Failed { reason } if reason == WITHDRAWN)
+}
+
+fn tell_all(callers: Vec<Withdrawal>, answer: Result<bool, SpoolError>) {
+    for caller in callers {
+        caller.send_replace(Some(answer.clone()));
     }
 }

@@ -9,7 +9,7 @@ use axum::{
 };
 use dht_core::{Destination, PublicKey};
 use dht_node::{Delivery, MAX_PAYLOAD_BYTES, Message, SendOptions};
-use dht_spool::{Entry, EntryFilter, SendState, SpoolError, StateKind};
+use dht_spool::{Entry, EntryFilter, SendState, StateKind};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 use utoipa::IntoParams;
@@ -174,35 +174,12 @@ pub(in super::super) async fn withdraw(
     State(api): State<Arc<Api>>,
     Id(id): Id,
 ) -> Result<Response, ApiError> {
-    let deadline = Instant::now() + WAIT_LIMIT;
-    let mut changes = api.outbox()?.changes();
-    let mut stopping = api.stopping.clone();
-    let mut delivery = delivery(&api, id).await?;
+    let delivery = delivery(&api, id).await?;
+    let is_withdrawn = api.parts.node.withdraw(id).await?;
     let message = find(&api, id, &delivery).await?;
-    if message.ended_at.is_some() || !api.parts.node.withdraw(id).await {
-        return Err(not_withdrawn(&find(&api, id, &delivery).await?));
-    }
-    loop {
-        changes.mark_unchanged();
-        let message = find(&api, id, &delivery).await?;
-        if message.ended_at.is_some() {
-            return Ok(json(StatusCode::OK, &message));
-        }
-        let changed = async {
-            tokio::select! {
-                changed = changes.changed() => changed.is_ok(),
-                Some(_) = delivery.next() => true,
-                () = stopped(&mut stopping) => false,
-            }
-        };
-        match timeout_at(deadline, changed).await {
-            Ok(true) => {}
-            Ok(false) => return Err(SpoolError::Closed.into()),
-            Err(_elapsed) => {
-                let why = format!("it is not written down yet that message {id} is given up");
-                return Err(ApiError::new(ErrorCode::Internal, why));
-            }
-        }
+    match is_withdrawn {
+        true => Ok(json(StatusCode::OK, &message)),
+        false => Err(not_withdrawn(&message)),
     }
 }
 

@@ -3,7 +3,7 @@
 use dht_spool::{EntryId, SendState, SpoolError, Transition};
 use dht_stack::off_thread;
 
-use super::{Done, Driver};
+use super::{Done, Driver, is_withdrawn, tell_all};
 use crate::outbox::delivery::Progress;
 
 impl Driver {
@@ -42,8 +42,9 @@ impl Driver {
         };
         // A receipt may follow the end of a message that is stored for good.
         tracked.is_written &= !transition.is_end();
+        let is_end = transition.is_end();
         let progress = Progress {
-            settled: transition.is_end(),
+            settled: is_end,
             ..Progress::of(&tracked.sending)
         };
         let (spool, now) = (self.shared.spool.clone(), self.now().unix);
@@ -60,7 +61,7 @@ impl Driver {
                 }
                 Err(error) => Err(error),
             };
-            Done::Persisted(id, outcome)
+            Done::Persisted(id, is_end, outcome)
         });
     }
 
@@ -99,24 +100,36 @@ impl Driver {
         }
     }
 
-    pub(super) fn on_persisted(&mut self, id: EntryId, outcome: Result<Progress, SpoolError>) {
+    pub(super) fn on_persisted(
+        &mut self,
+        id: EntryId,
+        is_end: bool,
+        outcome: Result<Progress, SpoolError>,
+    ) {
         self.shared.busy.send_modify(|busy| *busy -= 1);
+        let withdrawing = match is_end {
+            true => self.withdrawing.remove(&id).unwrap_or_default(),
+            false => Vec::new(),
+        };
         match outcome {
             Ok(written) => {
                 if let Some(tracked) = self.messages.get_mut(id) {
                     tracked.is_written |= written.settled;
                 }
+                // It may have ended otherwise before.
+                let is_withdrawn = is_withdrawn(&written.state);
                 self.tell(id, written);
+                tell_all(withdrawing, Ok(is_withdrawn));
                 self.forget_if_over(id);
             }
             Err(error) => {
                 // At worst it is sent again after a restart, and recognised.
                 tracing::warn!(%error, id, "the state of a message was not written down");
-                let tracked = self.messages.get(id);
-                if tracked.is_some_and(|tracked| tracked.sending.is_settled()) {
+                if is_end && self.messages.contains(id) {
                     self.tell_unwritten(id);
                     self.unwritten.insert(id);
                 }
+                tell_all(withdrawing, Err(error));
             }
         }
     }
