@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dht_core::{Clock as _, DeliveryError, DialFailure, Severity};
-use dht_node::Node;
+use dht_node::{Node, SendOptions, SubmitError};
 use dht_peers::BanOutcome;
 use dht_transport::DialError;
 
@@ -82,6 +82,29 @@ async fn banned_peer_is_refused_until_unbanned() {
     assert!(alice.directory().unban(*banned.public_key()));
     connect(&alice, &banned).await;
     assert_reconciled(&alice, &banned).await;
+}
+
+/// The message was accepted before the ban.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn same_key_outlives_a_ban() {
+    let (alice, banned, clock) = banned().await;
+    let to = banned.public_key();
+    let named = |key: &str| SendOptions {
+        key: Some(key.to_owned()),
+        ..SendOptions::default()
+    };
+    assert!(alice.directory().unban(*to));
+    let first = within(alice.send(to, message("pay"), named("a"))).await;
+    let now = clock.now();
+    let until = now.saturating_add(600);
+    let outcome = (alice.directory()).ban(*to, until, Severity::Medium, "a test", now);
+    assert!(matches!(outcome, BanOutcome::Banned(_)), "{outcome:?}");
+    let again = within(alice.send(to, message("pay"), named("a"))).await;
+    assert_eq!(again.unwrap().id(), first.unwrap().id());
+    for options in [named("b"), SendOptions::default()] {
+        let refused = within(alice.send(to, message("pay"), options)).await;
+        assert!(matches!(refused, Err(SubmitError::Banned { .. })));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -255,7 +255,7 @@ impl Config {
     }
 
     /// As [`claimed_addresses`](Self::claimed_addresses), on a machine with these addresses: the public ones among them take the
-    /// place of an unspecified public address.
+    /// place of an unspecified public address, behind the others.
     pub(crate) fn claimed_addresses_on(
         &self,
         machine: &BTreeSet<IpAddr>,
@@ -265,7 +265,7 @@ impl Config {
             [] => (listening, &BTreeSet::new()),
             public => (public, machine),
         };
-        let mut claimed = Vec::new();
+        let (mut claimed, mut expanded) = (Vec::new(), Vec::new());
         for address in addresses {
             let (any, port, loopback) = match address.host() {
                 Some(Host::Ip(ip @ IpAddr::V4(_), port)) if ip.is_unspecified() => {
@@ -281,12 +281,14 @@ impl Config {
             };
             let own = machine.iter().filter(|own| own.is_ipv4() == any.is_ipv4());
             let own = own.map(|own| Address::tcp(*own, port));
-            let before = claimed.len();
-            claimed.extend(own.filter(Address::is_public));
-            if claimed.len() == before {
-                claimed.push(Address::tcp(loopback, port));
+            let before = expanded.len();
+            expanded.extend(own.filter(Address::is_public));
+            if expanded.len() == before {
+                expanded.push(Address::tcp(loopback, port));
             }
         }
+        // A machine of many addresses leaves those that are named their place.
+        claimed.append(&mut expanded);
         let mut seen = BTreeSet::new();
         claimed.retain(|address| seen.insert(address.as_bytes().to_vec()));
         claimed.truncate(MAX_CLAIM_ADDRESSES);
@@ -444,9 +446,14 @@ mod tests {
             claimed(&["10.0.0.1", "9.9.9.9", "8.8.8.8", "2620:fe::fe"]),
             "/ip4/8.8.8.8/tcp/7 /ip4/9.9.9.9/tcp/7 /ip6/2620:fe::fe/tcp/7"
         );
+        // Nor do many of them take the place of one that is named.
+        assert_eq!(
+            claimed(&["1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4", "5.5.5.5"]),
+            "/ip4/8.8.8.8/tcp/7 /ip4/1.1.1.1/tcp/7 /ip4/2.2.2.2/tcp/7 /ip4/3.3.3.3/tcp/7 /ip4/4.4.4.4/tcp/7"
+        );
         assert_eq!(
             claimed(&["10.0.0.1"]),
-            "/ip4/127.0.0.1/tcp/7 /ip6/::1/tcp/7 /ip4/8.8.8.8/tcp/7"
+            "/ip4/8.8.8.8/tcp/7 /ip4/127.0.0.1/tcp/7 /ip6/::1/tcp/7"
         );
     }
 

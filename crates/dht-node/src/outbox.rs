@@ -224,7 +224,10 @@ impl OutboxHandle {
         let bytes = message.payload.len();
         let recipient = to.node_id();
         let (directory, now) = (&shared.node.directory, shared.node.clock.now());
-        if let Some(ban) = directory.ban_in_force(&recipient, now) {
+        // A message that was accepted before the ban is the same one: only a new one is refused.
+        if let Some(ban) = directory.ban_in_force(&recipient, now)
+            && !self.has(options.key.clone()).await?
+        {
             return Err(SubmitError::Banned {
                 seconds: (ban.until != FOREVER).then(|| ban.until.saturating_since(now)),
                 reason: Arc::clone(&ban.reason),
@@ -285,6 +288,14 @@ impl OutboxHandle {
         let given = shared.fresh.send(fresh).await;
         given.map_err(|_| SendError::Closed)?;
         Ok(delivery)
+    }
+
+    /// Whether a message has this idempotency key.
+    async fn has(&self, key: Option<String>) -> Result<bool, SpoolError> {
+        let Some(key) = key else { return Ok(false) };
+        let spool = self.0.spool.clone();
+        let entry = off_thread(spool.blocks(), move || spool.get_by_key(&key)).await;
+        Ok(entry.unwrap_or(Err(SpoolError::Closed))?.is_some())
     }
 
     /// The message of an entry; `None` if there is none, or it ended long ago.

@@ -53,7 +53,7 @@ pub(crate) fn offer(transport: Builder, features: Features) -> (Builder, Option<
 }
 
 impl SyncStreams {
-    /// BootstrapPeers the task that answers, in at most `max_sessions` sessions.
+    /// Starts the task that answers, in at most `max_sessions` sessions.
     pub(crate) fn serve(mut self, shared: &Shared, max_sessions: usize, tasks: &Tasks) {
         let streams = futures::stream::poll_fn(move |cx| self.0.poll_recv(cx));
         let streams = streams.map(|inbound| {

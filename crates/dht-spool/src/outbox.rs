@@ -196,8 +196,14 @@ impl Outbox {
         let read = self.journal.read(|rows| {
             let mut due = Vec::with_capacity(ids.len());
             for &id in &ids {
-                if let (Some(entry), Some(content)) = (rows.entry(id)?, rows.content(id)?) {
-                    due.push((entry, content));
+                let Some(entry) = rows.entry(id)? else {
+                    continue;
+                };
+                match rows.content(id)? {
+                    Some(content) => due.push((entry, content)),
+                    // A damaged file has lost it.
+                    None if entry.ended_at.is_none() => due.push((entry, Err(SpoolError::Damaged))),
+                    None => {}
                 }
             }
             Ok(due)

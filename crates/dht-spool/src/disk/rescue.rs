@@ -14,9 +14,13 @@ use crate::{error::SpoolError, journal::contain, metrics};
 pub(super) fn settle<S: Tables>(file: &File) -> Result<(), SpoolError> {
     if file.has_new()? {
         // One transaction fills it: it is there whole or not at all.
-        let is_filled = || contain(|| Ok(purpose(&file.open_new()?)?.is_some()));
-        if !file.exists()? && is_filled().unwrap_or(false) {
-            return file.take_new();
+        if !file.exists()? {
+            match contain(|| purpose(&file.open_new()?)) {
+                Ok(Some(_)) => return file.take_new(),
+                Ok(None) | Err(SpoolError::Damaged) => {}
+                // It may be the only copy: another start reads it.
+                Err(error) => return Err(error),
+            }
         }
         file.remove_new()?;
     }

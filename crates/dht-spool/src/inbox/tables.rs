@@ -296,20 +296,15 @@ fn salvage_rows(
     for id in ids {
         let head = contain(|| {
             let from = from_rows.as_ref().map_err(Clone::clone)?;
-            let Some(head) = from.get(id)? else {
-                return Ok(None);
-            };
+            let head = from.get(id)?.ok_or(SpoolError::Damaged)?;
             check_head(id, &head.value())?;
-            Ok(Some(Head::as_bytes(&head.value())))
+            Ok(Head::as_bytes(&head.value()))
         });
-        let head = match &head {
-            Ok(Some(head)) => Head::from_bytes(head),
-            Ok(None) => continue,
-            Err(_) => {
-                lost.others = true;
-                continue;
-            }
+        let Ok(head) = &head else {
+            lost.others = true;
+            continue;
         };
+        let head = Head::from_bytes(head);
         let payload = contain(|| {
             let from = from_payloads.as_ref().map_err(Clone::clone)?;
             let payload = from.get(id)?.ok_or(SpoolError::Damaged)?;

@@ -12,8 +12,9 @@
 //! Format 1 has no seals (see `disk/seal.rs`); its rows stay as they are until they are written again. Its first files keep the
 //! payload beside the frame.
 //!
-//! Of a damaged file an entry is kept if its head is what was written and its frame or its payload is, or has left with its end.
-//! One whose progress is not what was written is queued again: a message is sent again rather than never. Texts are left behind.
+//! Of a damaged file an entry is kept if its head is what was written. One whose progress is not what was written is queued again:
+//! a message is sent again rather than never. One that has not ended and has neither its frame nor its payload fails when it is
+//! due. Texts are left behind.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +37,7 @@ use crate::{
     journal::contain,
 };
 
-type Head = (
+pub(super) type Head = (
     &'static [u8; PublicKey::LENGTH],
     i32,
     u64,
@@ -50,7 +51,7 @@ type Head = (
 );
 type Steps = (u8, u32, u32, Option<u64>, Option<u64>, u64);
 
-const ENTRIES: TableDefinition<'_, EntryId, Head> = TableDefinition::new("entries");
+pub(super) const ENTRIES: TableDefinition<'_, EntryId, Head> = TableDefinition::new("entries");
 const PROGRESS: TableDefinition<'_, EntryId, Steps> = TableDefinition::new("progress");
 const TEXTS: TableDefinition<'_, EntryId, &str> = TableDefinition::new("texts");
 const PAYLOADS: TableDefinition<'_, EntryId, &[u8]> = TableDefinition::new("payloads");
@@ -73,6 +74,7 @@ impl Tables for OutboxState {
         for entry in file.open_table(ENTRIES)?.iter()? {
             let (id, head) = entry?;
             let id = id.value();
+            check_head(id, &head.value())?;
             let (.., payload_bytes, _, digest, key) = head.value();
             let steps = progress.get(id)?.ok_or(SpoolError::Damaged)?;
             let (progress, frame_bytes) = decode(id, steps.value())?;
@@ -187,9 +189,8 @@ impl Tables for OutboxState {
             let (sealed, unsealed) = (from_frames.as_ref().ok(), from_payloads.as_ref().ok());
             let content = contain(|| salvaged(id, &head, sealed, unsealed));
             let steps = match (steps, &content) {
-                (Ok(steps), content) if steps.ended_at.is_some() == content.is_err() => steps,
-                (_, Ok(_)) => Progress::queued(UnixSeconds(head.2)),
-                (_, Err(_)) => continue,
+                (Ok(steps), content) if steps.ended_at.is_none() || content.is_err() => steps,
+                _ => Progress::queued(UnixSeconds(head.2)),
             };
             entries.insert(id, head)?;
             let mut frame_bytes = 0;
@@ -201,7 +202,7 @@ impl Tables for OutboxState {
                 Ok(EntryContent::Payload(payload)) => {
                     payloads.insert(id, payload.as_ref())?;
                 }
-                // It has ended.
+                // It has ended, or fails when it is due.
                 Err(_) => {}
             }
             progress.insert(id, encode(id, &steps, frame_bytes))?;

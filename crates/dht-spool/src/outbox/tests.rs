@@ -1,5 +1,6 @@
 use bytes::Bytes;
 use dht_core::{UnixSeconds, test_util::public_key};
+use redb::{ReadableTable as _, Value as _};
 
 use super::*;
 use crate::faulty::FaultyDisk;
@@ -500,6 +501,56 @@ fn a_damaged_outbox_keeps_readable_entries() {
         damaged > 3 && kept > damaged * 20,
         "{kept} of {damaged} files"
     );
+}
+
+#[test]
+fn a_lost_content_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("outbox.redb");
+    let framed = |number: u8| NewEntry {
+        frame: Some(Bytes::from(vec![number; 2000])),
+        ..entry(number.into())
+    };
+    let outbox = Outbox::open(&path, OutboxConfig::default(), NOW).unwrap();
+    let (lost, kept) = (put(&outbox, framed(7)), put(&outbox, framed(8)));
+    drop(outbox);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(2000).position(|it| it == [7; 2000]).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let outbox = Outbox::open(&path, OutboxConfig::default(), NOW).unwrap();
+    assert_eq!(outbox.stats().damaged_files, 1);
+    assert_eq!(due(&outbox, NOW), [kept]);
+    // Behind what the look has asked for.
+    outbox.expire(NOW).wait().unwrap();
+    let reason = "the stored content is damaged".to_owned();
+    let told = outbox.get(lost).unwrap().unwrap();
+    assert_eq!(told.state, SendState::Failed { reason });
+}
+
+/// A page as it was written, with a head that is not.
+#[test]
+fn forged_head_is_found_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("outbox.redb");
+    let outbox = Outbox::open(&path, OutboxConfig::default(), NOW).unwrap();
+    let (forged, kept) = (put(&outbox, entry(1)), put(&outbox, entry(2)));
+    drop(outbox);
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut entries = transaction.open_table(tables::ENTRIES).unwrap();
+        let head = tables::Head::as_bytes(&entries.get(forged).unwrap().unwrap().value());
+        let mut head = tables::Head::from_bytes(&head);
+        head.1 += 1;
+        entries.insert(forged, head).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    let outbox = Outbox::open(&path, OutboxConfig::default(), NOW).unwrap();
+    assert_eq!(outbox.stats().damaged_files, 1);
+    assert_eq!(due(&outbox, NOW), [kept]);
+    assert_eq!(outbox.get(forged).unwrap(), None);
 }
 
 /// Leaves of redb begin with 1 and the number of their entries (redb's `docs/design.md`).

@@ -127,6 +127,46 @@ fn crashed_beginnings_damage_nothing() {
     }
 }
 
+/// What keeps the rescued file from being read now may pass.
+#[cfg(unix)]
+#[test]
+fn an_unreadable_rescue_is_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("inbox.redb");
+    let new = home.path().join("inbox.redb.new");
+    std::os::unix::fs::symlink(home.path(), &new).unwrap();
+    let refused = Inbox::open(&path, InboxConfig::default(), NOW);
+    assert!(matches!(refused, Err(SpoolError::Io(_))), "{refused:?}");
+    assert!(new.is_symlink() && !path.exists());
+    fs::remove_file(&new).unwrap();
+    insert(&open(&path), [1]);
+}
+
+/// Wherever the id of a row lies in the file.
+#[test]
+fn one_wrong_id_loses_nothing_silently() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("inbox.redb");
+    let all = written(&path, 20, 50);
+    let whole = fs::read(&path).unwrap();
+    let id = all.keys().nth(14).unwrap().to_le_bytes();
+    let places = whole.windows(8).enumerate().filter(|(_, it)| *it == id);
+    let mut lossy = 0;
+    for (at, _) in places {
+        let mut bytes = whole.clone();
+        bytes[at + 4] ^= 0x40;
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("inbox.redb");
+        fs::write(&path, bytes).unwrap();
+        let inbox = open(&path);
+        if messages(&inbox, DEFAULT_CONSUMER).len() < all.len() {
+            assert!(!inbox.lost().is_empty(), "byte {at}");
+            lossy += 1;
+        }
+    }
+    assert!(lossy > 0);
+}
+
 /// Every place of a head, and of the place of a consumer: no message comes out as another one, and none is skipped.
 #[test]
 fn one_wrong_bit_forges_nothing() {
