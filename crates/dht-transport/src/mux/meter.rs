@@ -4,7 +4,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
 };
@@ -36,14 +36,19 @@ pub(crate) struct SendMeter {
 struct Probe {
     /// The multiplexer's task has to write a ping.
     ping_due: AtomicBool,
-    /// Somebody waits, and nothing has come from the peer since.
-    unanswered: AtomicBool,
-    /// The same; what was written does not count as sent before.
-    withholds: AtomicBool,
+    /// What waits for something from the peer: [`ANSWERED`], [`ASKED`] or [`WITHHOLDS`].
+    question: AtomicU8,
     answered: Notify,
     /// Wakes the multiplexer's task.
     writer: AtomicWaker,
 }
+
+/// Nobody waits.
+const ANSWERED: u8 = 0;
+/// Somebody waits, and nothing has come from the peer since.
+const ASKED: u8 = 1;
+/// The same; what was written does not count as sent before.
+const WITHHOLDS: u8 = 2;
 
 /// Streams alive on a connection.
 #[derive(Debug, Default)]
@@ -89,7 +94,7 @@ impl SendMeter {
     pub(crate) fn sent(&self, waker: &Waker) -> u64 {
         // Correctness: registered before the loads, so that no change is missed.
         self.waker.register(waker);
-        match self.is_heard() && !self.probe.withholds.load(Ordering::SeqCst) {
+        match self.is_heard() && self.probe.question.load(Ordering::SeqCst) != WITHHOLDS {
             true => self.sent.load(Ordering::SeqCst),
             false => 0,
         }
@@ -101,9 +106,10 @@ impl SendMeter {
             self.heard.store(true, Ordering::SeqCst);
             self.waker.wake();
         }
-        let unanswered = &self.probe.unanswered;
-        if unanswered.load(Ordering::SeqCst) && unanswered.swap(false, Ordering::SeqCst) {
-            self.probe.withholds.store(false, Ordering::SeqCst);
+        let question = &self.probe.question;
+        if question.load(Ordering::SeqCst) != ANSWERED
+            && question.swap(ANSWERED, Ordering::SeqCst) != ANSWERED
+        {
             self.probe.answered.notify_waiters();
             self.waker.wake();
         }
@@ -111,15 +117,18 @@ impl SendMeter {
 
     /// As [`ping`](Self::ping). What was written meanwhile does not count as sent before that.
     pub(crate) async fn probe(&self) {
-        self.probe.withholds.store(true, Ordering::SeqCst);
-        self.ping().await;
+        self.ask(WITHHOLDS).await;
     }
 
     /// Pings the peer, once for all that wait, and waits until something comes from it.
     pub(crate) async fn ping(&self) {
+        self.ask(ASKED).await;
+    }
+
+    async fn ask(&self, how: u8) {
         let Probe {
             ping_due,
-            unanswered,
+            question,
             answered,
             writer,
             ..
@@ -127,7 +136,7 @@ impl SendMeter {
         let mut answer = pin!(answered.notified());
         // Correctness: in the queue before the question is, so that no answer is missed.
         answer.as_mut().enable();
-        if !unanswered.swap(true, Ordering::SeqCst) {
+        if question.fetch_max(how, Ordering::SeqCst) == ANSWERED {
             ping_due.store(true, Ordering::SeqCst);
             writer.wake();
         }
