@@ -1,7 +1,7 @@
 //! The directory across restarts: a file in the node's home.
 //!
 //! Proven and heard-of peers have a table each. A peer that is proven in the file was authenticated by this node itself: those
-//! that the operator named and that were never reached are in no table, as the settings name them again.
+//! that the operator named and that were never reached are heard of.
 
 mod row;
 
@@ -28,7 +28,7 @@ use crate::{
     directory::{
         Directory, MAX_ANCHORS,
         changed::Changed,
-        disk::{Outdated, Stored, is_kept},
+        disk::{Outdated, Stored, remembered},
     },
     metrics,
 };
@@ -408,7 +408,7 @@ fn write_peers(
     let mut row = Vec::new();
     for ids in ids.chunks(CHUNK) {
         for (id, peer) in ids.iter().zip(directory.find_all(ids)) {
-            let peer = peer.filter(|peer| is_kept(peer));
+            let peer = peer.and_then(remembered);
             row.clear();
             if let Some(peer) = &peer {
                 row::encode_peer(peer, &mut row);

@@ -89,6 +89,13 @@ impl PeerRecord {
         Self::new(public_key, Features::NODE, now).at(addresses, AddressRecord::unsigned)
     }
 
+    /// The same peer without the operator's word.
+    pub(crate) const fn into_hearsay(mut self) -> Self {
+        self.is_seed = false;
+        self.proven = false;
+        self
+    }
+
     fn at(
         mut self,
         addresses: impl IntoIterator<Item = Address>,

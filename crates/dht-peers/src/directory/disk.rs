@@ -25,9 +25,14 @@ pub(crate) struct Outdated {
     pub(crate) bans: Changed,
 }
 
-/// Whether a peer is remembered. One that the operator named and that was never reached is not, as the settings name it again.
-pub(crate) fn is_kept(peer: &PeerRecord) -> bool {
-    !peer.is_proven() || peer.last_seen().is_some()
+/// What is remembered of a peer. One that the operator named and that was never reached is heard of later, for a message may wait
+/// for it that nothing else leads to; that it is the operator's say the settings, if they still do.
+pub(crate) fn remembered(peer: Arc<PeerRecord>) -> Option<Arc<PeerRecord>> {
+    if !peer.is_proven() || peer.last_seen().is_some() {
+        return Some(peer);
+    }
+    let has_addresses = !peer.addresses().is_empty();
+    has_addresses.then(|| Arc::new(Arc::unwrap_or_clone(peer).into_hearsay()))
 }
 
 impl Directory {

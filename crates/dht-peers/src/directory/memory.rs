@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::{
     Directory,
     changed::Changed,
-    disk::{Outdated, Stored, is_kept},
+    disk::{Outdated, Stored, remembered},
 };
 
 /// What a directory knows, kept in memory from one node to the next as `DirectoryFile` keeps it on disk. Part of `MemoryHome` of
@@ -36,7 +36,7 @@ impl DirectoryMemory {
         let bans = bans.iter().filter_map(|id| directory.ban_of(id));
         *self.0.lock() = Stored {
             peers: peers
-                .filter(|peer| is_kept(peer))
+                .filter_map(remembered)
                 .map(Arc::unwrap_or_clone)
                 .collect(),
             bans: bans

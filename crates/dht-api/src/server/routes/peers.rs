@@ -458,7 +458,7 @@ const fn advice(error: &DialError) -> Option<&'static str> {
             UpgradeError::Noise(_) | UpgradeError::WireByte(_) | UpgradeError::Io(_),
         ) => Some("the other side ended the handshake: is it on the same network?"),
         DialError::Upgrade(UpgradeError::Identity(IdentityError::Io(_))) => {
-            Some("the peer refused our identity: is the clock of this machine right?")
+            Some("the peer refused this node: it bans it, or the clock of this machine is wrong")
         }
         DialError::Upgrade(UpgradeError::Identity(IdentityError::Claim(
             ClaimError::NegativeTime | ClaimError::FromTheFuture | ClaimError::BadSignature,
