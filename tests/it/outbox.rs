@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, pin::pin, sync::Arc, time::Duration
 
 use dht_core::{Clock as _, ManualClock, PublicKey, UnixSeconds};
 use dht_node::{
-    Delivery, MemoryHome, Message, Node, SendOptions, SendState, SpoolError, StateKind,
+    Config, Delivery, MemoryHome, Message, Node, SendOptions, SendState, SpoolError, StateKind,
     SubmitError, SystemClock,
 };
 use dht_spool::{EntryContent, EntryFilter, NewEntry, Transition};
@@ -176,6 +176,35 @@ async fn queued_messages_survive_a_restart() {
         let mut delivery = alice.delivery(id).await.unwrap().unwrap();
         within(delivery.wait(StateKind::Received)).await.unwrap();
     }
+}
+
+/// Nothing but what the operator said leads to the recipient, and that was before the restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn named_address_outlives_a_restart() {
+    let home = tempfile::tempdir().unwrap();
+    let bob = node(3).await;
+    let address = bob.peer_address();
+    within(bob.shutdown()).await;
+    drop(bob);
+    let alice = at_home(1, home.path()).await;
+    alice.add_peer(&address);
+    let options = SendOptions::default();
+    let id = post(&alice, &address.public_key, message("later"), options).await;
+    let id = id.id();
+    within(alice.shutdown()).await;
+    drop(alice);
+
+    let listening = Config {
+        listen: address.addresses,
+        ..config(false)
+    };
+    let bob = Node::builder(secret(3)).config(listening);
+    let bob = within(bob.start()).await.unwrap();
+    let mut inbox = bob.subscribe();
+    let alice = at_home(1, home.path()).await;
+    assert_eq!(receive(&mut inbox).await.message, message("later"));
+    let mut delivery = alice.delivery(id).await.unwrap().unwrap();
+    within(delivery.wait(StateKind::Received)).await.unwrap();
 }
 
 /// The sender forgot that it has a receipt, and the recipient has been started again: it drops the copy as a duplicate,
