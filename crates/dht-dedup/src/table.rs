@@ -57,8 +57,8 @@ struct Entry {
     /// A [`Reservation`] on it is held. The entry stays while that is so: a reservation never meets the entry of
     /// another.
     reserved: bool,
-    /// It is for another node, and had no place in the store of this one.
-    unkept: bool,
+    /// Second in which the store of this node last had no place for it; it is for another node.
+    unkept: Option<UnixSeconds>,
 }
 
 /// Counters of a shard.
@@ -105,6 +105,10 @@ type Place<'t> = Slot<'t, DedupHash, Entry, Progress>;
 
 /// Enough shards that cores rarely meet in one.
 const MAX_SHARDS: usize = 64;
+
+/// Seconds after a refusal by the store of this node in which a copy is a repeat: the copies of all neighbours come at one
+/// time, and the store still has no place.
+const UNKEPT_SECONDS: u64 = 5;
 
 /// Below this, sharding would make the limits inexact for nothing.
 const MIN_SHARD_CAPACITY: usize = 512;
@@ -195,25 +199,26 @@ impl DedupTable {
         now: UnixSeconds,
     ) -> Option<u32> {
         let mut slot = self.0.entries.lock(key);
-        if slot.get().is_some_and(|entry| entry.unkept) {
+        if slot.get().is_some_and(|entry| entry.is_unkept(now)) {
             return None;
         }
         repeat(&mut slot, meta, least, now)
     }
 
-    /// Records whether a message for another node found no place in the store of this one, as its room, its rate or its
-    /// disk did not allow it at the time: a further copy may find one. Does nothing for a message that is not remembered.
-    pub fn set_unkept(&self, key: &DedupHash, unkept: bool) {
+    /// Records the second in which a message for another node found no place in the store of this one, as its room, its
+    /// rate or its disk did not allow it: a copy may find one 5 seconds later. `None` if the store has decided about it. Does
+    /// nothing for a message that is not remembered.
+    pub fn set_unkept(&self, key: &DedupHash, refused: Option<UnixSeconds>) {
         if let Some(entry) = self.0.entries.lock(key).get_mut() {
-            entry.unkept = unkept;
+            entry.unkept = refused;
         }
     }
 
-    /// Whether a message is remembered, and was refused for the time being by the store of this node.
+    /// Whether a message is remembered, and was refused for the time being by the store of this node at least 5 seconds ago.
     #[must_use]
-    pub fn is_unkept(&self, key: &DedupHash) -> bool {
+    pub fn is_unkept(&self, key: &DedupHash, now: UnixSeconds) -> bool {
         let slot = self.0.entries.lock(key);
-        slot.get().is_some_and(|entry| entry.unkept)
+        slot.get().is_some_and(|entry| entry.is_unkept(now))
     }
 
     /// Enters a message that this node is about to send to many, so that its echo counts as a repeat. Leaves the
@@ -303,7 +308,7 @@ impl DedupTable {
         for shard in self.0.entries.shards() {
             let settled = shard
                 .iter()
-                .filter(|(_, entry)| !entry.reserved && !entry.unkept);
+                .filter(|(_, entry)| !entry.reserved && entry.unkept.is_none());
             let mut of_shard: Vec<_> = settled.collect();
             // Restoring in this order restores the order.
             of_shard.sort_unstable_by_key(|(_, entry)| entry.touched);
@@ -396,7 +401,7 @@ impl Inner {
             occurrences: entry.occurrences,
             signed: entry.signed,
             reserved: false,
-            unkept: false,
+            unkept: None,
         });
         enqueue(slot, entry.signed, touched);
         entry.occurrences
@@ -422,6 +427,14 @@ fn repeat(slot: &mut Place<'_>, meta: DedupMeta, least: u32, now: UnixSeconds) -
     let (occurrences, signed) = (entry.occurrences, entry.signed);
     enqueue(slot, signed, touched);
     Some(occurrences)
+}
+
+impl Entry {
+    fn is_unkept(&self, now: UnixSeconds) -> bool {
+        let is_repeat =
+            |refused: UnixSeconds| (refused..refused.saturating_add(UNKEPT_SECONDS)).contains(&now);
+        self.unkept.is_some_and(|refused| !is_repeat(refused))
+    }
 }
 
 impl Progress {

@@ -392,16 +392,22 @@ fn delivered_messages_outlive_relayed_ones() {
 fn unkept_messages_are_no_repeats() {
     let (table, meta) = (DedupTable::new(100, [7; 16]), SIGNED);
     let key = DedupHash([1; 32]);
-    table.set_unkept(&key, true);
-    assert!(!table.is_unkept(&key) && table.is_empty());
+    let later = NOW.saturating_add(5);
+    table.set_unkept(&key, Some(NOW));
+    assert!(!table.is_unkept(&key, later) && table.is_empty());
     table.record(&key, meta, NOW);
     assert_eq!(table.record_repeat(&key, meta, 1, NOW), Some(2));
-    table.set_unkept(&key, true);
-    assert_eq!(table.record_repeat(&key, meta, 1, NOW), None);
-    assert!(table.is_unkept(&key));
+    table.set_unkept(&key, Some(NOW));
+    let soon = NOW.saturating_add(4);
+    assert_eq!(table.record_repeat(&key, meta, 1, soon), Some(3));
+    assert!(!table.is_unkept(&key, soon));
+    assert_eq!(table.record_repeat(&key, meta, 1, later), None);
+    assert!(table.is_unkept(&key, later));
+    let set_back = UnixSeconds(NOW.0 - 1);
+    assert!(table.is_unkept(&key, set_back), "a clock may be set back");
     assert_eq!(table.snapshot(), [], "a new run knows nothing of it");
-    table.set_unkept(&key, false);
-    assert_eq!(table.record_repeat(&key, meta, 1, NOW), Some(3));
+    table.set_unkept(&key, None);
+    assert_eq!(table.record_repeat(&key, meta, 1, later), Some(4));
 }
 
 #[test]

@@ -14,8 +14,8 @@ pub const DEFAULT_ALLOWED_OCCURRENCES: u32 = 1;
 /// Counts verified messages and drops those that came too often.
 ///
 /// After verification, so that an invalid copy never occupies the key of a valid one; before storing, forwarding
-/// and opening, so that repeats cost none of these. A copy of a message for which the store of this node had no place is let
-/// through, for the store alone.
+/// and opening, so that repeats cost none of these. A copy of a message for which the store of this node had no place
+/// 5 seconds ago or earlier is let through, for the store alone.
 ///
 /// Specification 03, section 3.6; 03 F-15.
 #[derive(Clone)]
@@ -65,7 +65,7 @@ impl Check<InboundEnvelope<Verified>> for Dedup {
             self.fingerprints.insert(fingerprint, hash);
         }
         // The store had no place for it, and may have one now. It went on to others before.
-        let already_forwarded = occurrences > 1 && self.table.is_unkept(&hash);
+        let already_forwarded = occurrences > 1 && self.table.is_unkept(&hash, now);
         if already_forwarded {
             occurrences = 1;
         }

@@ -84,7 +84,8 @@ pub(crate) struct Fetcher {
     auto_request: bool,
     /// Number of closest connected peers asked on connecting; 0 asks every peer.
     closest: usize,
-    margin_seconds: u64,
+    /// Seconds before the watermark from which on a responder is read.
+    pub(super) margin_seconds: u64,
     first: Mutex<FirstResponses>,
     events: broadcast::Sender<SafEvent>,
     /// Whether the application listens; no peer is asked before.
@@ -186,6 +187,7 @@ impl Fetcher {
             let now = self.parts.clock.now();
             self.hang_ups.lock().note(*peer, now);
         }
+        self.left.lock().restart(peer);
         self.give_up(peer);
     }
 

@@ -23,6 +23,10 @@ struct Repetition {
     wait: u64,
     /// Second of the peer's last answer.
     answered: UnixSeconds,
+    /// It came up, and has not answered since.
+    asked: bool,
+    /// Newest second read of the peer.
+    newest: UnixSeconds,
 }
 
 impl LeftBehind {
@@ -35,12 +39,30 @@ impl LeftBehind {
             at: now,
             wait: FIRST_SECONDS,
             answered: now,
+            asked: false,
+            newest: UnixSeconds::default(),
         });
         if is_new {
             repetition.wait = FIRST_SECONDS;
         }
         repetition.at = now.saturating_add(repetition.wait);
-        repetition.answered = now;
+        (repetition.answered, repetition.asked) = (now, false);
+    }
+
+    /// A page of this peer was read up to second `newest`. Returns the newest second of all.
+    pub(super) fn read(&mut self, peer: &NodeId, newest: UnixSeconds) -> UnixSeconds {
+        let Some(repetition) = self.0.get_mut(peer) else {
+            return newest;
+        };
+        repetition.newest = repetition.newest.max(newest);
+        repetition.newest
+    }
+
+    /// The next repetition reads this peer as a whole.
+    pub(super) fn restart(&mut self, peer: &NodeId) {
+        if let Some(repetition) = self.0.get_mut(peer) {
+            repetition.newest = UnixSeconds::default();
+        }
     }
 
     /// Everything this peer had was taken.
@@ -48,16 +70,16 @@ impl LeftBehind {
         self.0.remove(peer);
     }
 
-    /// Every peer is to be asked now.
+    /// Every peer is to be asked now, and read as a whole.
     pub(super) fn hasten(&mut self, now: UnixSeconds) {
         for repetition in self.0.values_mut() {
-            repetition.at = now;
+            (repetition.at, repetition.newest) = (now, UnixSeconds::default());
         }
     }
 
-    /// What was left may have a place now: no peer waits longer than the first time.
+    /// What was left may have a place now: no peer that has answered waits longer than the first time.
     pub(super) fn room_made(&mut self) {
-        for repetition in self.0.values_mut() {
+        for repetition in self.0.values_mut().filter(|it| !it.asked) {
             let first = repetition.answered.saturating_add(FIRST_SECONDS);
             repetition.at = repetition.at.min(first);
             repetition.wait = FIRST_SECONDS;
@@ -69,7 +91,7 @@ impl LeftBehind {
         let due = self.0.iter_mut().filter(|(_, it)| it.at <= now);
         due.map(|(peer, it)| {
             it.wait = it.wait.saturating_mul(2).min(MOST_SECONDS);
-            it.at = now.saturating_add(it.wait);
+            (it.at, it.asked) = (now.saturating_add(it.wait), true);
             *peer
         })
         .collect()
@@ -149,6 +171,22 @@ mod tests {
         }
         left.add(&peer, true, now);
         assert_eq!(left.due(now.saturating_add(10)), [peer.node_id]);
+    }
+
+    #[test]
+    fn room_hastens_no_silent_peer() {
+        let mut left = LeftBehind::default();
+        let (peer, now) = (peer(1), UnixSeconds(1_700_000_000));
+        left.add(&peer, false, now);
+        assert_eq!(left.due(now.saturating_add(10)), [peer.node_id]);
+        for second in 11..30 {
+            left.room_made();
+            assert_eq!(left.due(now.saturating_add(second)), []);
+        }
+        assert_eq!(left.due(now.saturating_add(30)), [peer.node_id]);
+        left.room_made();
+        assert_eq!(left.due(now.saturating_add(69)), [], "it waits longer");
+        assert_eq!(left.due(now.saturating_add(70)), [peer.node_id]);
     }
 
     #[test]

@@ -44,6 +44,8 @@ struct Tally {
     counts: PageCounts,
     /// Oldest `stored_at` of the messages that the application did not take.
     left: Option<UnixSeconds>,
+    /// The application takes none at all now.
+    closed: bool,
 }
 
 impl Tally {
@@ -84,7 +86,8 @@ impl Fetcher {
         // any peer can put into the mailbox, would be the last that this responder sends.
         let full = summary.may_continue(asked.limit);
         let reached = if full { newest } else { outcome.reached };
-        let (counts, left) = self.deliver(&mut response, outcome, inner).await;
+        let tally = self.deliver(&mut response, outcome, inner).await;
+        let counts = tally.counts;
         metrics::received("new", counts.new);
         metrics::received("known", counts.known);
         metrics::received("left", counts.left);
@@ -94,21 +97,19 @@ impl Fetcher {
             tracker.count(counts);
         }
         // What a page before this one has left behind comes again, too.
-        let left = asked.left.into_iter().chain(left).min();
-        self.proceed(&responder, asked, summary, counts, reached, left)
+        let tally = Tally {
+            left: asked.left.into_iter().chain(tally.left).min(),
+            ..tally
+        };
+        self.proceed(&responder, asked, summary, tally, reached)
             .await;
         self.answered();
         Disposition::Answered
     }
 
     /// Delivers messages to the inner service concurrently, beginning with the oldest. Records each one as received once
-    /// the application has it. Returns the counts, and the oldest `stored_at` of those that the application did not take.
-    async fn deliver<M, S>(
-        &self,
-        response: &mut M,
-        outcome: ResponseOutcome,
-        mut inner: S,
-    ) -> (PageCounts, Option<UnixSeconds>)
+    /// the application has it. Returns what became of them.
+    async fn deliver<M, S>(&self, response: &mut M, outcome: ResponseOutcome, mut inner: S) -> Tally
     where
         M: InTransit,
         S: Service<M, Response = Disposition, Error: Into<BoxError>>,
@@ -120,6 +121,7 @@ impl Fetcher {
                 ..PageCounts::default()
             },
             left: None,
+            closed: false,
         };
         let mut deliveries = FuturesUnordered::new();
         let mut broken = false;
@@ -158,7 +160,7 @@ impl Fetcher {
                 tally.leave(stored_at);
             }
         }
-        (tally.counts, tally.left)
+        tally
     }
 
     /// Records what became of a message at the inner service. Only one that the application has counts as received; the
@@ -169,6 +171,8 @@ impl Fetcher {
             Ok(Disposition::Dropped(reason)) if reason.is_temporary() => {
                 tracing::debug!(reason = reason.name(), "stored message not taken");
                 self.not_delivered(&hash);
+                tally.closed |=
+                    matches!(reason, DropReason::NobodyListens | DropReason::InboxFailed);
                 return tally.leave(stored_at);
             }
             Err(error) => {
@@ -340,16 +344,17 @@ impl Fetcher {
     }
 
     /// Records how far the responder has been read, and requests the next page if there may be one. What had no place here
-    /// keeps nothing behind it out: `left` holds the watermark, and the next page is asked for all the same.
+    /// keeps nothing behind it out: `left` holds the watermark, and the next page is asked for all the same, without the pages
+    /// that were read before. No page is, if the application takes none at all.
     async fn proceed(
         self: &Arc<Self>,
         responder: &RemotePeer,
         asked: Request,
         summary: PageSummary,
-        counts: PageCounts,
+        tally: Tally,
         newest: Option<UnixSeconds>,
-        left: Option<UnixSeconds>,
     ) {
+        let (counts, left) = (tally.counts, tally.left);
         let reached = before(newest, left);
         let (ledger, key) = (Arc::clone(&self.parts.ledger), responder.public_key);
         // A clock that is ahead now may be right tomorrow: what is stored then must not count as read.
@@ -361,28 +366,37 @@ impl Fetcher {
             read.map_or(Ok(()), |read| ledger.read_up_to(&key, read))
         };
         blocking("ledger", self.parts.ledger.blocks(), advancing).await;
-        if left.is_some() {
-            let now = self.parts.clock.now();
-            self.left.lock().add(responder, counts.new > 0, now);
-        } else {
-            self.left.lock().remove(&responder.node_id);
-        }
         // A stock node has no next page, as it sends the newest messages first; but it may have a longer one.
         let has_next = match self.deletes_for_all(&responder.node_id) {
             true => left.is_some() && asked.limit < MOST_MESSAGES && summary.is_full(asked.limit),
             false => newest.is_some() && summary.may_continue(asked.limit),
         };
-        if has_next
-            && let Some(page) = summary.hash
-            && self.continues(responder, page, counts)
-        {
+        let continues = has_next
+            && !tally.closed
+            && summary
+                .hash
+                .is_some_and(|page| self.continues(responder, page, counts));
+        let mut since = asked.since;
+        if left.is_some() {
+            let mut left_behind = self.left.lock();
+            left_behind.add(responder, counts.new > 0, now);
+            if let Some(newest) = newest {
+                let read = left_behind.read(&responder.node_id, newest.min(now));
+                let unread = read.0.saturating_sub(self.margin_seconds);
+                // What lies between was read before.
+                since = if unread > newest.0 { unread } else { since };
+            }
+        } else if !continues {
+            self.left.lock().remove(&responder.node_id);
+        }
+        if continues {
             // A refusal ends the fetch.
             let _ = match (left, newest) {
                 (Some(_), _) if self.deletes_for_all(&responder.node_id) => {
                     self.request(responder, 0, MOST_MESSAGES, None)
                 }
                 (None, Some(newest)) => self.request_since(responder, newest.0),
-                (left, _) => self.request(responder, asked.since, asked.limit, left),
+                (left, _) => self.request(responder, since, asked.limit, left),
             };
             return;
         }

@@ -192,11 +192,12 @@ fn commit(changes: &Changes, database: &Database) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut received = transaction.open_table(RECEIVED)?;
-        for (hash, until) in &changes.received {
-            received.insert(&hash.0, until.0)?;
-        }
+        // In this order: a message that was forgotten may have been received again.
         for hash in &changes.forgotten {
             received.remove(&hash.0)?;
+        }
+        for (hash, until) in &changes.received {
+            received.insert(&hash.0, until.0)?;
         }
         let mut watermarks = transaction.open_table(WATERMARKS)?;
         for (key, at) in &changes.watermarks {
@@ -253,6 +254,21 @@ mod tests {
         fs::write(path.with_extension("new"), [0; 73_728]).unwrap();
         LedgerFile::at(&path).unwrap();
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn messages_received_again_are_kept() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("ledger.redb");
+        let hash = DedupHash([1; 32]);
+        let changes = Changes {
+            received: vec![(hash, UnixSeconds(9))],
+            forgotten: vec![hash],
+            ..Changes::default()
+        };
+        LedgerFile::at(&path).unwrap().0.write(&changes).unwrap();
+        let (_, state) = LedgerFile::at(&path).unwrap();
+        assert_eq!(state.received.snapshot(), [(hash, UnixSeconds(9))]);
     }
 
     /// As an older version left it on a full disk, and with any page damaged: the node runs, and nothing is thrown away.

@@ -17,8 +17,8 @@
 //! A row may lie in the future, after the clock was set back. It is served as one of the present second, as a requester
 //! bans for messages stored in the future, and takes no watermark from them.
 //!
-//! A requester that had no room for messages of a response asks with the same `since` for what comes behind it. That proves
-//! nothing.
+//! A requester that had no room for messages of a response asks with the same `since` for what comes behind it, or from a
+//! later second on for what it has not seen yet. Neither proves anything.
 //!
 //! Rows are deleted only with proof of receipt: the requester asks from a later second than it did before, at least
 //! the second of the last row of that response. Rows of that very second stay, as it may still ask for them.
@@ -199,7 +199,8 @@ impl Pager {
         };
         progress.heard = self.requests;
         progress.unproven.retain(|sent| {
-            let proven = since <= now
+            let proven = !request.continued
+                && since <= now
                 && since > sent.since
                 && since >= sent.newest
                 && sent.row.stored_at < since;

@@ -352,6 +352,77 @@ async fn refused_message_is_asked_for_again() {
     drop(node);
 }
 
+/// A repetition asks for what was left, and then for what is new, not for all that lies between.
+#[tokio::test]
+async fn repetitions_skip_known_pages() {
+    let world = world();
+    let _node = world.connect(NODE, Features::NODE);
+    world.saf.listen();
+    let page =
+        |from: u64, to: u64| -> Vec<_> { (from..to).map(|n| for_me(n, NOW.0 - 500 + n)).collect() };
+    *world.next.1.lock() = Some(30);
+    let first = world.last_request().unwrap();
+    world.answer(NODE, first.request_id, page(0, 50)).await;
+    *world.next.1.lock() = None;
+    for (from, to) in [(50, 100), (100, 150), (150, 160)] {
+        let behind = world.last_request().unwrap();
+        assert_eq!((behind.since, behind.continued), (first.since, true));
+        world.answer(NODE, behind.request_id, page(from, to)).await;
+    }
+    assert_eq!(world.passed().len(), 140);
+    let read = world.watermark(NODE);
+
+    *world.next.1.lock() = Some(0);
+    world.clock.advance(10);
+    world.saf.tick().await;
+    let again = world.last_request().unwrap();
+    assert_eq!(
+        (again.since, again.continued),
+        (NOW.0 - 500 + 29 - 30, false)
+    );
+    world.answer(NODE, again.request_id, page(0, 50)).await;
+    let new = world.last_request().unwrap();
+    assert_eq!((new.since, new.continued), (NOW.0 - 500 + 159 - 30, true));
+    *world.next.1.lock() = None;
+    world.answer(NODE, new.request_id, page(129, 162)).await;
+    assert_eq!(world.passed().len(), 2);
+    assert_eq!(world.last_request(), Some(new), "there is no more");
+    assert_eq!(world.watermark(NODE), read, "of what was left behind");
+
+    // There is room: nothing is skipped from here on.
+    world.clock.advance(10);
+    world.saf.tick().await;
+    let again = world.last_request().unwrap();
+    world.answer(NODE, again.request_id, page(0, 50)).await;
+    assert_eq!(world.passed().len(), 20);
+    let next = world.last_request().unwrap();
+    assert_eq!((next.since, next.continued), (NOW.0 - 500 + 49, false));
+}
+
+/// An application that takes nothing at all is no reason to ask for more.
+#[tokio::test]
+async fn closed_inbox_ends_the_fetch() {
+    for reason in [DropReason::NobodyListens, DropReason::InboxFailed] {
+        let world = world();
+        let first = world.request(NODE);
+        let application = tower::service_fn(move |_: Envelope| async move {
+            Ok::<_, tower::BoxError>(Disposition::Dropped(reason))
+        });
+        let response = StoredMessagesResponse {
+            messages: (0..50).map(|n| for_me(n, NOW.0 - 500 + n)).collect(),
+            request_id: first.request_id,
+            response_type: 0,
+        };
+        let message = protocol(NODE, MessageType::SafStoredMessages, &response);
+        let layer = world.saf.layer();
+        let taken = layer.layer(application).oneshot(message).await.unwrap();
+        assert_eq!(taken, Disposition::Answered);
+        assert_eq!(world.last_request(), Some(first));
+        let before = dht_core::UnixSeconds(NOW.0 - 501);
+        assert_eq!(world.watermark(NODE), Some(before));
+    }
+}
+
 /// Its `since` would make it delete, so a stock node is asked for a longer page instead.
 #[tokio::test]
 async fn stock_nodes_send_more_once() {

@@ -118,9 +118,14 @@ async fn unkept_copies_pass_once_more() {
     let first = check.check(message()).unwrap().envelope;
     assert_eq!((first.occurrences, first.already_forwarded), (1, false));
     assert_eq!(check.check(message()).unwrap_err(), DropReason::Duplicate);
-    check.table.set_unkept(&hash, true);
+    check.table.set_unkept(&hash, Some(NOW));
+    assert_eq!(check.check(message()).unwrap_err(), DropReason::Duplicate);
+    let check = Dedup {
+        clock: Arc::new(ManualClock::new(NOW.saturating_add(5))),
+        ..check
+    };
     let again = check.check(message()).unwrap().envelope;
     assert_eq!((again.occurrences, again.already_forwarded), (1, true));
-    check.table.set_unkept(&hash, false);
+    check.table.set_unkept(&hash, None);
     assert_eq!(check.check(message()).unwrap_err(), DropReason::Duplicate);
 }

@@ -536,3 +536,24 @@ fn continuing_proves_nothing() {
     let answer = scene.request(since, true, true);
     assert_eq!(number(&answer.records[0]), 1);
 }
+
+/// What a requester had no room for stays, wherever it goes on.
+#[test]
+fn continued_requests_prove_nothing() {
+    let mut scene = Scene::new(limited(3));
+    for _ in 0..9 {
+        scene.put(1);
+        scene.now.0 += 1;
+    }
+    assert_eq!(numbers(&scene.ask(None, true).records), [1, 2, 3]);
+    for (since, served) in [(5, [6, 7, 8].as_slice()), (5, &[9])] {
+        let answer = scene.request(Some(NOW.0 + since), true, true);
+        assert_eq!(
+            (numbers(&answer.records).as_slice(), answer.deleted),
+            (served, 0)
+        );
+    }
+    assert_eq!(numbers(&scene.ask(None, true).records), [1, 2, 3]);
+    assert_eq!(scene.held(), 9);
+    assert_eq!(scene.ask(Some(NOW.0 + 2), true).deleted, 2);
+}
