@@ -437,3 +437,31 @@ async fn refused_message_is_stored_later() {
     assert_eq!(receipt().await, Receipt::Stored);
     assert_eq!(world.held(), 2);
 }
+
+/// Copies of a message that is never stored are repeats, though the store had no place for an earlier one.
+#[tokio::test]
+async fn final_refusals_make_copies_repeats() {
+    let world = World::new(Config {
+        deliverer_rate: 1,
+        deliverer_burst: 1,
+        ..Config::default()
+    });
+    let message = |n| world.unreadable(AWAY, n);
+    world.keep(AWAY, 1, 1).await;
+    let hash = message(2).hash;
+    let meta = dht_dedup::DedupMeta {
+        signed: true,
+        expires: None,
+    };
+    world.dedup.record(&hash, meta, world.now());
+    world.store(message(2)).await;
+    world.clock.advance(10);
+    assert!(world.dedup.is_unkept(&hash, world.now()));
+    let until = world.now().saturating_add(1000);
+    let key = test_util::public_key(AWAY);
+    world
+        .directory
+        .ban(key, until, dht_core::Severity::High, "test", world.now());
+    world.store(message(2)).await;
+    assert!(!world.dedup.is_unkept(&hash, world.now()));
+}
