@@ -40,7 +40,7 @@ impl LeftBehind {
             wait: FIRST_SECONDS,
             answered: now,
             asked: false,
-            newest: UnixSeconds::default(),
+            newest: UnixSeconds(0),
         });
         if is_new {
             repetition.wait = FIRST_SECONDS;
