@@ -241,7 +241,7 @@ async fn receipts_outlive_the_recipients_restart() {
     }
 }
 
-/// The recipient connected before the driver had read the entry, whose next attempt is a quarter of an hour away.
+/// The recipient connected before the worker had read the entry, whose next attempt is a quarter of an hour away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entry_read_late_finds_its_recipient() {
     let home = tempfile::tempdir().unwrap();
@@ -431,7 +431,7 @@ async fn told_states_are_written() {
     }
 }
 
-/// The caller still waits for room in the channel to the driver, and the message is listed already.
+/// The caller still waits for room in the channel to the worker, and the message is listed already.
 #[tokio::test]
 async fn withdrawn_while_the_channel_is_full() {
     let builder = Node::builder(secret(1)).config(config(false));
@@ -452,7 +452,7 @@ async fn withdrawn_while_the_channel_is_full() {
     within(withdrawn.wait(StateKind::Failed)).await.unwrap();
 }
 
-/// Three callers while the message waits for room in the channel: two at once, which share an answer, and one while the driver
+/// Three callers while the message waits for room in the channel: two at once, which share an answer, and one while the worker
 /// reads the entry for them. Each is told, and who comes after the end withdraws nothing.
 #[tokio::test]
 async fn second_withdrawal_is_told() {

@@ -21,7 +21,7 @@ use crate::{
     output::{self, print, say},
     progress::shown,
     session::{Session, refused},
-    settings::names_no_node,
+    settings::has_no_bootstrap,
     signals,
     target::dialled,
 };
@@ -202,7 +202,7 @@ impl Ask {
         let limit = Duration::from_secs(self.timeout);
         let fetching = async {
             let config = home.config()?;
-            if session.own.is_some() && names_no_node(&config) && self.peer.is_empty() {
+            if session.own.is_some() && has_no_bootstrap(&config) && self.peer.is_empty() {
                 return Err(Failure::config(
                     "no node to ask; name one with --peer, or set peers or seeds in the configuration"
                         .to_owned(),

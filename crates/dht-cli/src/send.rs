@@ -19,7 +19,7 @@ use crate::{
     output::{json, print},
     progress::shown,
     session::{Session, appearance, refused, warn},
-    settings::names_no_node,
+    settings::has_no_bootstrap,
     signals,
     target::Recipient,
 };
@@ -112,7 +112,7 @@ impl Send {
         message.ttl_seconds = Some(self.ttl);
         message.key.clone_from(&self.key);
         let home = self.home.home();
-        if self.to.peer.is_none() && names_no_node(&home.config()?) {
+        if self.to.peer.is_none() && has_no_bootstrap(&home.config()?) {
             signals::or_interrupted(appearance(&home)).await?;
         }
         let sending =
@@ -177,7 +177,7 @@ impl Send {
     /// node also connects to the configured peers.
     async fn prepare(&self, home: &Home, session: &Session) -> Result<Option<Failure>, Failure> {
         let config = home.config()?;
-        let is_alone = session.own.is_some() && names_no_node(&config);
+        let is_alone = session.own.is_some() && has_no_bootstrap(&config);
         let dial_failure = match &self.to.peer {
             None if is_alone && self.to.key != own_key(&session.client).await? => {
                 return Err(Failure::config(

@@ -277,7 +277,7 @@ pub(crate) fn check_listen(address: &Address) -> Result<(), String> {
 }
 
 /// Whether a short-lived node with these settings has no node to ask: it looks up no names of seeds.
-pub(crate) const fn names_no_node(config: &Config) -> bool {
+pub(crate) const fn has_no_bootstrap(config: &Config) -> bool {
     config.peers.is_empty() && config.seeds.is_empty()
 }
 

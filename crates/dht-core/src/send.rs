@@ -389,9 +389,9 @@ impl SendRequest {
         }
     }
 
-    /// Who delivered what this message answers or passes on, by whose share peers are dialled for it.
+    /// Deliverer of the message that this one answers or passes on; peers are dialled for it within the share of that deliverer.
     #[must_use]
-    pub fn deliverer(&self) -> Option<Deliverer> {
+    pub fn on_behalf_of(&self) -> Option<Deliverer> {
         match self {
             Self::Message { params, .. } => params.requester,
             Self::Forward { deliverer, .. } => *deliverer,

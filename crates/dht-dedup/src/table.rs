@@ -38,7 +38,7 @@ pub struct DedupTable(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    entries: Sharded<DedupHash, Entry, Progress>,
+    entries: Sharded<DedupHash, Entry, ShardCounters>,
     deliverers: Deliverers,
     /// Entries of a shard before one is evicted.
     capacity: usize,
@@ -58,12 +58,12 @@ struct Entry {
     /// another.
     reserved: bool,
     /// Second in which the store of this node last had no place for it; it is for another node.
-    unkept: Option<UnixSeconds>,
+    store_refused: Option<UnixSeconds>,
 }
 
 /// Counters of a shard.
 #[derive(Debug, Default)]
-struct Progress {
+struct ShardCounters {
     /// Counts occurrences, so that "least recently seen" is exact within one second too.
     clock: u64,
     inserts_since_trim: usize,
@@ -84,7 +84,7 @@ pub struct Reservation {
     key: DedupHash,
     /// Second until which the message is remembered once it is delivered.
     until: UnixSeconds,
-    settled: bool,
+    committed: bool,
 }
 
 /// One entry of the table, for keeping it across restarts.
@@ -100,15 +100,15 @@ pub struct DedupEntry {
     pub signed: bool,
 }
 
-type Part = Shard<DedupHash, Entry, Progress>;
-type Place<'t> = Slot<'t, DedupHash, Entry, Progress>;
+type Part = Shard<DedupHash, Entry, ShardCounters>;
+type Place<'t> = Slot<'t, DedupHash, Entry, ShardCounters>;
 
 /// Enough shards that cores rarely meet in one.
 const MAX_SHARDS: usize = 64;
 
 /// Seconds after a refusal by the store of this node in which a copy is a repeat: the copies of all neighbours come at one
 /// time, and the store still has no place.
-const UNKEPT_SECONDS: u64 = 5;
+const STORE_REFUSED_SECONDS: u64 = 5;
 
 /// Below this, sharding would make the limits inexact for nothing.
 const MIN_SHARD_CAPACITY: usize = 512;
@@ -153,7 +153,7 @@ impl DedupTable {
     /// let reservation = table.reserve(&key, meta, now).unwrap();
     /// assert_eq!(table.reserve(&key, meta, now).unwrap_err(), 2);
     /// drop(reservation); // refused
-    /// table.reserve(&key, meta, now).unwrap().settle(); // delivered, and a repeat from now on
+    /// table.reserve(&key, meta, now).unwrap().commit(); // delivered, and a repeat from now on
     /// assert_eq!(table.count(&key), 1);
     /// ```
     ///
@@ -178,7 +178,7 @@ impl DedupTable {
             table: self.clone(),
             key: *key,
             until: meta.delivered_until(now),
-            settled: false,
+            committed: false,
         })
     }
 
@@ -190,7 +190,8 @@ impl DedupTable {
     }
 
     /// Counts an occurrence only if there were at least `least` before, and at least one; answers how many there are
-    /// then. `None` for a message that is [unkept](Self::set_unkept), too: its copies are no mere repeats.
+    /// then. `None` for a message that is [refused by the store](Self::set_store_refused), too: its copies are no mere
+    /// repeats.
     pub fn record_repeat(
         &self,
         key: &DedupHash,
@@ -199,7 +200,10 @@ impl DedupTable {
         now: UnixSeconds,
     ) -> Option<u32> {
         let mut slot = self.0.entries.lock(key);
-        if slot.get().is_some_and(|entry| entry.is_unkept(now)) {
+        if slot
+            .get()
+            .is_some_and(|entry| entry.may_be_stored_again(now))
+        {
             return None;
         }
         repeat(&mut slot, meta, least, now)
@@ -208,17 +212,18 @@ impl DedupTable {
     /// Records the second in which a message for another node found no place in the store of this one, as its room, its
     /// rate or its disk did not allow it: a copy may find one 5 seconds later. `None` if the store has decided about it. Does
     /// nothing for a message that is not remembered.
-    pub fn set_unkept(&self, key: &DedupHash, refused: Option<UnixSeconds>) {
+    pub fn set_store_refused(&self, key: &DedupHash, refused: Option<UnixSeconds>) {
         if let Some(entry) = self.0.entries.lock(key).get_mut() {
-            entry.unkept = refused;
+            entry.store_refused = refused;
         }
     }
 
     /// Whether a message is remembered, and was refused for the time being by the store of this node at least 5 seconds ago.
     #[must_use]
-    pub fn is_unkept(&self, key: &DedupHash, now: UnixSeconds) -> bool {
+    pub fn may_be_stored_again(&self, key: &DedupHash, now: UnixSeconds) -> bool {
         let slot = self.0.entries.lock(key);
-        slot.get().is_some_and(|entry| entry.is_unkept(now))
+        slot.get()
+            .is_some_and(|entry| entry.may_be_stored_again(now))
     }
 
     /// Enters a message that this node is about to send to many, so that its echo counts as a repeat. Leaves the
@@ -300,16 +305,16 @@ impl DedupTable {
         self.0.ceiling.saturating_mul(self.0.entries.shard_count())
     }
 
-    /// All entries but those that are reserved or unkept, least recently seen first within a shard. Locks one shard at a time: entries made meanwhile
-    /// may be missing.
+    /// All entries but those that are reserved or refused by the store, least recently seen first within a shard. Locks one
+    /// shard at a time: entries made meanwhile may be missing.
     #[must_use]
     pub fn snapshot(&self) -> Vec<DedupEntry> {
         let mut entries = Vec::with_capacity(self.len());
         for shard in self.0.entries.shards() {
-            let settled = shard
+            let committed = shard
                 .iter()
-                .filter(|(_, entry)| !entry.reserved && entry.unkept.is_none());
-            let mut of_shard: Vec<_> = settled.collect();
+                .filter(|(_, entry)| !entry.reserved && entry.store_refused.is_none());
+            let mut of_shard: Vec<_> = committed.collect();
             // Restoring in this order restores the order.
             of_shard.sort_unstable_by_key(|(_, entry)| entry.touched);
             entries.extend(of_shard.into_iter().map(|(key, entry)| DedupEntry {
@@ -353,8 +358,8 @@ impl DedupTable {
 impl Reservation {
     /// The recipient has the message: copies are repeats from now on, for [as long as any can
     /// come](DedupMeta::delivered_until).
-    pub fn settle(mut self) {
-        self.settled = true;
+    pub fn commit(mut self) {
+        self.committed = true;
         let mut slot = self.table.0.entries.lock(&self.key);
         let touched = slot.shard().state.tick();
         let Some(entry) = slot.get_mut() else {
@@ -371,7 +376,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if !self.settled {
+        if !self.committed {
             let mut slot = self.table.0.entries.lock(&self.key);
             if slot.get().is_some_and(|entry| entry.reserved) {
                 slot.remove();
@@ -401,7 +406,7 @@ impl Inner {
             occurrences: entry.occurrences,
             signed: entry.signed,
             reserved: false,
-            unkept: None,
+            store_refused: None,
         });
         enqueue(slot, entry.signed, touched);
         entry.occurrences
@@ -430,14 +435,16 @@ fn repeat(slot: &mut Place<'_>, meta: DedupMeta, least: u32, now: UnixSeconds) -
 }
 
 impl Entry {
-    fn is_unkept(&self, now: UnixSeconds) -> bool {
-        let is_repeat =
-            |refused: UnixSeconds| (refused..refused.saturating_add(UNKEPT_SECONDS)).contains(&now);
-        self.unkept.is_some_and(|refused| !is_repeat(refused))
+    fn may_be_stored_again(&self, now: UnixSeconds) -> bool {
+        let is_repeat = |refused: UnixSeconds| {
+            (refused..refused.saturating_add(STORE_REFUSED_SECONDS)).contains(&now)
+        };
+        self.store_refused
+            .is_some_and(|refused| !is_repeat(refused))
     }
 }
 
-impl Progress {
+impl ShardCounters {
     const fn tick(&mut self) -> u64 {
         self.clock = self.clock.wrapping_add(1);
         self.clock

@@ -2,19 +2,19 @@
 //! valid one, and so that a repeat is not opened.
 
 mod batch;
+mod commit;
 mod dedup;
 mod log;
 mod open;
 mod rebroadcast;
-mod settle;
 mod verify;
 
 pub use self::{
     batch::{BatchOpener, BatchVerifier},
+    commit::{Commit, CommitFuture, CommitLayer},
     dedup::{DEFAULT_ALLOWED_OCCURRENCES, Dedup},
     log::Log,
     open::Open,
     rebroadcast::Rebroadcast,
-    settle::{Settle, SettleFuture, SettleLayer},
     verify::Verify,
 };

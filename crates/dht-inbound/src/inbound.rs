@@ -21,8 +21,8 @@ use tower::{
 use crate::{
     catch_panic::CatchPanicLayer,
     crypto::{
-        BatchOpener, BatchVerifier, DEFAULT_ALLOWED_OCCURRENCES, Dedup, Log, Open, Rebroadcast,
-        SettleLayer, Verify,
+        BatchOpener, BatchVerifier, CommitLayer, DEFAULT_ALLOWED_OCCURRENCES, Dedup, Log, Open,
+        Rebroadcast, Verify,
     },
     filter::{
         Convert, Decode, ExactCopy, Expiry, FloodLimits, FloodMeter, Meter, RateLimit, RateLimiter,
@@ -92,7 +92,7 @@ pub struct InboundRuntime {
 /// | Group | Checks, outermost first | The next group gets |
 /// |---|---|---|
 /// | filters | observe, meter, decode, role, expiry, exact copy, rate limit, convert | `InboundEnvelope<Sealed>` |
-/// | crypto | verify, dedup, settle, open, rebroadcast, log | [`OpenedMessage`] |
+/// | crypto | verify, dedup, commit, open, rebroadcast, log | [`OpenedMessage`] |
 /// | forward | forward | [`OpenedMessage`] |
 /// | protocol | join, discovery, gossip validator, deliver | [`Delivered`] |
 ///
@@ -309,8 +309,8 @@ impl<S> Inbound<S> {
                 // Inside `verify`, so that an invalid copy never takes the place of a valid one; outside `open`, so
                 // that a repeat is not opened.
                 .layer(FilterLayer::new(Arc::new(dedup)))
-                .layer(SettleLayer)
-                // Inside what settles: a message on which a part panics is remembered, so that it panics once.
+                .layer(CommitLayer)
+                // Inside `CommitLayer`: a message on which a part panics is remembered, so that it panics once.
                 .layer(CatchPanicLayer)
                 .layer(ThenLayer::new(opener, open))
                 // Outside `store` and `forward`: a repeat costs neither room nor bandwidth.

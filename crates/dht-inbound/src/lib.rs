@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! InboundFrame ─ filters: observe, meter, decode, role, expiry, exact copy, rate limit, convert ─►
-//! InboundEnvelope<Sealed> ─ crypto: verify, dedup, settle, open, rebroadcast, log ─►
+//! InboundEnvelope<Sealed> ─ crypto: verify, dedup, commit, open, rebroadcast, log ─►
 //! OpenedMessage ─ (store) ─ forward ─ (serve) ─ protocol: join, discovery, gossip validator, deliver ─► Delivered
 //! ```
 //!
@@ -64,8 +64,8 @@ pub use self::metrics::describe_metrics;
 pub use self::{
     catch_panic::{CatchPanic, CatchPanicFuture, CatchPanicLayer},
     crypto::{
-        BatchOpener, BatchVerifier, DEFAULT_ALLOWED_OCCURRENCES, Dedup, Log, Open, Rebroadcast,
-        Settle, SettleFuture, SettleLayer, Verify,
+        BatchOpener, BatchVerifier, Commit, CommitFuture, CommitLayer, DEFAULT_ALLOWED_OCCURRENCES,
+        Dedup, Log, Open, Rebroadcast, Verify,
     },
     filter::{
         Bucket, Convert, DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS, Decode, ExactCopy, Expiry,

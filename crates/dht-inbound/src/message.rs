@@ -36,7 +36,7 @@ pub struct Deduped {
     /// Whether it is such a copy: an earlier one was passed on.
     pub already_forwarded: bool,
     /// Held for the first copy of an application's message that may be for this node, until the application has it; taken by
-    /// [`Settle`](crate::Settle).
+    /// [`Commit`](crate::Commit).
     pub reservation: Option<Reservation>,
 }
 

@@ -5,7 +5,7 @@ use dht_core::{DropReason, SendQueueError};
 use crate::metrics;
 
 /// Counts what became of a request. `Ok(false)` if it was shed, an error if the node sends nothing any more.
-pub(crate) fn settle(
+pub(crate) fn count_sent(
     kind: &'static str,
     outcome: Result<(), SendQueueError>,
 ) -> Result<bool, DropReason> {

@@ -301,7 +301,7 @@ impl Inner {
         if let Writer::Callers(writer) = &self.writer {
             let mut slot = writer.lock();
             if let Some(writer) = slot.take() {
-                *slot = Some(Box::new(writer.settle()));
+                *slot = Some(Box::new(writer.run_until_idle()));
             }
         }
     }
@@ -317,7 +317,7 @@ impl Inner {
             }
             Writer::Callers(writer) => {
                 if let Some(writer) = writer.lock().take() {
-                    writer.settle().finish();
+                    writer.run_until_idle().finish();
                 }
             }
         }

@@ -82,7 +82,7 @@ impl ToTransport {
 pub(crate) struct ToApplication {
     pub(crate) subscribers: Arc<Subscribers>,
     #[cfg(feature = "spool")]
-    pub(crate) spool: Option<crate::spool::Spool>,
+    pub(crate) durable_inbox: Option<crate::durable_inbox::DurableInbox>,
 }
 
 impl ToApplication {
@@ -90,8 +90,8 @@ impl ToApplication {
     #[cfg(feature = "saf")]
     pub(crate) fn has(&self, hash: &DedupHash) -> bool {
         #[cfg(feature = "spool")]
-        if let Some(spool) = &self.spool {
-            return spool.inbox.contains(hash);
+        if let Some(durable_inbox) = &self.durable_inbox {
+            return durable_inbox.inbox.contains(hash);
         }
         let _no_inbox = hash;
         false
@@ -100,8 +100,8 @@ impl ToApplication {
     /// Delivers a message of this node to itself; whether the inbox or the application has taken it.
     pub(crate) async fn deliver_own(&self, received: Received, hash: DedupHash) -> bool {
         #[cfg(feature = "spool")]
-        if let Some(spool) = &self.spool {
-            return spool.deliver_own(received, hash).await;
+        if let Some(durable_inbox) = &self.durable_inbox {
+            return durable_inbox.deliver_own(received, hash).await;
         }
         let _no_table = hash;
         self.subscribers.deliver(received, BytePermit::none()).await
@@ -121,8 +121,8 @@ impl Service<Delivered> for ToApplication {
 
     fn call(&mut self, delivered: Delivered) -> Self::Future {
         #[cfg(feature = "spool")]
-        if let Some(spool) = &self.spool {
-            let insertion = spool.deliver(delivered);
+        if let Some(durable_inbox) = &self.durable_inbox {
+            let insertion = durable_inbox.deliver(delivered);
             return Box::pin(async move { Ok(insertion.await) });
         }
         let subscribers = Arc::clone(&self.subscribers);

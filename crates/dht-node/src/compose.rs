@@ -44,6 +44,7 @@ use crate::{
     builder::{Builder, StartError},
     config::Config,
     connection_mirror::ConnectionMirror,
+    context::{NodeContext, seed},
     counters::{Counters, Tally},
     discovery::{Answers, Dialler, Discoveries},
     events::{Event, Events},
@@ -52,11 +53,10 @@ use crate::{
     known_peers::KnownPeers,
     memory::Memory,
     node::Node,
-    outbox::{self, DriverParts, OutboxHandle},
+    outbox::{self, OutboxHandle, WorkerParts},
     own_addresses::OwnAddresses,
     saf::SafHandle,
-    shared::{Shared, seed},
-    supervise::{self, Configured, Repetitions, Upkeep, Watcher},
+    supervise::{self, ConfiguredPeers, Repetitions, Upkeep, Watcher},
     tasks::Tasks,
 };
 #[cfg(feature = "overlay")]
@@ -125,7 +125,7 @@ impl Builder {
         let snapshot = open_snapshot(folder, &shared, &tasks).await;
 
         // Outbound.
-        let sending = Sending::start(&shared, config, &transport, &tasks);
+        let sending = OutboundParts::start(&shared, config, &transport, &tasks);
 
         // Store-and-forward.
         #[cfg(feature = "saf")]
@@ -149,12 +149,12 @@ impl Builder {
 
         // Inbound.
         #[cfg(feature = "spool")]
-        let spool = open_spool(self.home.as_ref(), config, &shared, &tasks).await?;
+        let durable_inbox = open_durable_inbox(self.home.as_ref(), config, &shared, &tasks).await?;
         // Before the first message and the first question for stored ones.
         #[cfg(feature = "spool")]
-        if let Some(spool) = &spool {
+        if let Some(durable_inbox) = &durable_inbox {
             let losses = Losses {
-                inbox: spool.inbox.clone(),
+                inbox: durable_inbox.inbox.clone(),
                 saf: saf.clone(),
                 dedup: shared.dedup.clone(),
                 snapshot: snapshot.clone(),
@@ -166,7 +166,7 @@ impl Builder {
         let application = ToApplication {
             subscribers: Arc::clone(&subscribers),
             #[cfg(feature = "spool")]
-            spool: spool.clone(),
+            durable_inbox: durable_inbox.clone(),
         };
         #[cfg(feature = "saf")]
         if let Some(receipts) = receipts {
@@ -185,7 +185,7 @@ impl Builder {
                 open_outbox(folder, memory.queued, shared.clock.now()).await?
             }
         };
-        let parts = DriverParts {
+        let parts = WorkerParts {
             node: shared.clone(),
             transport: transport.clone(),
             outbound: sending.door.clone(),
@@ -195,14 +195,14 @@ impl Builder {
             #[cfg(feature = "saf")]
             receipts: crate::saf::receipt::ReceiptAskers::new(transport.clone()),
         };
-        let (outbox, driver) = OutboxHandle::new(
+        let (outbox, worker) = OutboxHandle::new(
             entries,
             is_durable,
             in_memory.is_some(),
             parts,
             memory.queued,
         );
-        tasks.spawn("outbox", driver.run());
+        tasks.spawn("outbox", worker.run());
         tasks.spawn("outbox file", outbox.failed());
 
         // Peer sync.
@@ -297,7 +297,7 @@ impl Builder {
             config: config_in_force,
             subscribers,
             #[cfg(feature = "spool")]
-            spool,
+            durable_inbox,
             budget: memory.arriving,
             saf,
             outbox,
@@ -312,10 +312,10 @@ impl Builder {
         };
         // The inbox takes messages whether or not an application reads it.
         #[cfg(feature = "spool")]
-        if let Some(spool) = &node.spool {
+        if let Some(durable_inbox) = &node.durable_inbox {
             node.saf.listen();
             let saf = node.saf.clone();
-            let room = spool.clone().watch_room(move || saf.room_made());
+            let room = durable_inbox.clone().watch_room(move || saf.room_made());
             node.tasks.spawn("inbox room", room);
         }
         node.ban_listed(&[], &config.banned);
@@ -373,7 +373,7 @@ impl Builder {
         false
     }
 
-    fn shared(&self, memory: &Memory, own_addresses: &OwnAddresses) -> Shared {
+    fn shared(&self, memory: &Memory, own_addresses: &OwnAddresses) -> NodeContext {
         let (config, clock, entropy) = (&self.config, &self.clock, &self.entropy);
         let secret = self.secret.clone();
         let identity = match &self.claim {
@@ -394,7 +394,7 @@ impl Builder {
             directory.clone(),
             Arc::clone(clock),
         );
-        Shared {
+        NodeContext {
             identity: Arc::new(identity),
             connections: directory.connections(),
             directory,
@@ -421,7 +421,7 @@ impl Builder {
             .then(|| crate::overlay::Overlay::new(&self.config, peers.clone(), outbound.clone()))
     }
 
-    fn inbound_runtime(&self, shared: &Shared, sending: &Sending) -> InboundRuntime {
+    fn inbound_runtime(&self, shared: &NodeContext, sending: &OutboundParts) -> InboundRuntime {
         let flood = FloodLimits {
             messages: self.config.flood_messages,
             seconds: self.config.flood_seconds,
@@ -456,7 +456,7 @@ impl Builder {
 #[cfg(feature = "spool")]
 async fn open_snapshot(
     home: Option<&Path>,
-    shared: &Shared,
+    shared: &NodeContext,
     tasks: &Tasks,
 ) -> Option<dht_dedup::SnapshotFile> {
     let now = shared.clock.now();
@@ -467,26 +467,26 @@ async fn open_snapshot(
 
 /// The durable inbox in the home.
 #[cfg(feature = "spool")]
-async fn open_spool(
+async fn open_durable_inbox(
     home: Option<&crate::home::Home>,
     config: &Config,
-    shared: &Shared,
+    shared: &NodeContext,
     tasks: &Tasks,
-) -> Result<Option<crate::spool::Spool>, StartError> {
+) -> Result<Option<crate::durable_inbox::DurableInbox>, StartError> {
     let Some(home) = home else {
         return Ok(None);
     };
-    let opened = crate::spool::Spool::open(home, config.inbox.clone(), shared).await;
-    let spool = opened.map_err(|source| StartError::Inbox {
+    let opened = crate::durable_inbox::DurableInbox::open(home, config.inbox.clone(), shared).await;
+    let durable_inbox = opened.map_err(|source| StartError::Inbox {
         path: home
             .folder()
-            .map(crate::spool::inbox_file)
+            .map(crate::durable_inbox::inbox_file)
             .unwrap_or_default(),
         source,
     })?;
-    tasks.spawn("inbox expiry", spool.clone().expire());
-    tasks.spawn("inbox file", spool.inbox.failed());
-    Ok(Some(spool))
+    tasks.spawn("inbox expiry", durable_inbox.clone().expire());
+    tasks.spawn("inbox file", durable_inbox.inbox.failed());
+    Ok(Some(durable_inbox))
 }
 
 /// The outbox in the home, or one in memory.
@@ -504,7 +504,7 @@ async fn open_outbox(
 }
 
 /// A watcher of connections that is told of every ban, as are subscribers to events.
-fn watcher(config: &Config, shared: &Shared, peers: &ConnectionMirror) -> Watcher {
+fn watcher(config: &Config, shared: &NodeContext, peers: &ConnectionMirror) -> Watcher {
     let banned = Arc::new(Notify::new());
     shared.directory.on_ban({
         let (banned, events) = (Arc::clone(&banned), shared.events.clone());
@@ -517,7 +517,7 @@ fn watcher(config: &Config, shared: &Shared, peers: &ConnectionMirror) -> Watche
         peers: peers.clone(),
         banned,
         replaced: Repetitions::default(),
-        configured: Configured::new(
+        configured: ConfiguredPeers::new(
             shared.directory.me(),
             config.peers.iter().chain(&config.seeds),
         ),
@@ -536,7 +536,7 @@ async fn open_listeners(transport: &Transport, addresses: &[Address]) -> Result<
     Ok(())
 }
 
-fn transport(shared: &Shared, config: &Config, memory: &Memory) -> dht_transport::Builder {
+fn transport(shared: &NodeContext, config: &Config, memory: &Memory) -> dht_transport::Builder {
     let mut settings = config.transport.clone();
     settings.max_queued_bytes_total = memory.queued;
     settings.max_unread_bytes_total = memory.unread;
@@ -554,7 +554,7 @@ fn transport(shared: &Shared, config: &Config, memory: &Memory) -> dht_transport
 }
 
 /// The outbound pipeline and the search for unknown recipients.
-struct Sending {
+struct OutboundParts {
     config: dht_outbound::Config,
     /// Does not search: searches themselves leave through it.
     door: Outbound,
@@ -563,8 +563,8 @@ struct Sending {
     connector: Connector<Dialler>,
 }
 
-impl Sending {
-    fn start(shared: &Shared, config: &Config, transport: &Transport, tasks: &Tasks) -> Self {
+impl OutboundParts {
+    fn start(shared: &NodeContext, config: &Config, transport: &Transport, tasks: &Tasks) -> Self {
         let settings = dht_outbound::Config {
             discovery_seconds: config.discovery_seconds,
             ..config.outbound.clone()
@@ -638,7 +638,7 @@ struct Workers {
     saf: SafHandle,
     deliver: ToApplication,
     peers: ConnectionMirror,
-    shared: Shared,
+    shared: NodeContext,
     /// Most messages in flight in one worker.
     most: usize,
     count: usize,

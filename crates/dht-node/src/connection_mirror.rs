@@ -8,7 +8,7 @@ use dht_overlay::OverlayEvent;
 use dht_peers::{ClaimPolicy, NetGroup};
 use dht_transport::{Connection, Transport};
 
-use crate::{events::Event, outbox::OutboxHandle, saf::SafHandle, shared::Shared};
+use crate::{context::NodeContext, events::Event, outbox::OutboxHandle, saf::SafHandle};
 
 /// Tells the overlay who connects and disconnects. Clones share one channel.
 #[cfg(feature = "overlay")]
@@ -25,7 +25,7 @@ pub(crate) struct OverlayEvents(pub(crate) tokio::sync::mpsc::Sender<OverlayEven
 #[derive(Clone)]
 pub(crate) struct ConnectionMirror {
     pub(crate) transport: Transport,
-    pub(crate) shared: Shared,
+    pub(crate) shared: NodeContext,
     /// Informed of each connected and disconnected peer.
     pub(crate) saf: SafHandle,
     pub(crate) outbox: OutboxHandle,

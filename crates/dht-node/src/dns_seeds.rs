@@ -18,7 +18,7 @@ use serde::{Deserialize as _, Deserializer, de::Error as _};
 use tokio::time::timeout;
 
 use self::resolver::{MAX_SERVERS, Resolver};
-use crate::{config_error::ConfigError, shared::Shared};
+use crate::{config_error::ConfigError, context::NodeContext};
 
 /// Name at which stock nodes look for seeds.
 pub const DEFAULT_DNS_SEEDS: &str = "seeds.{network}.tari.com";
@@ -100,7 +100,7 @@ impl DnsSeeds {
     pub(crate) async fn seeds(
         &self,
         name: &str,
-        shared: &Shared,
+        shared: &NodeContext,
         claims: &ClaimPolicy,
     ) -> Vec<PeerAddress> {
         let mut rng = shared.entropy.rng();
@@ -125,7 +125,7 @@ impl DnsSeeds {
     pub(crate) async fn look_up(
         &self,
         name: &str,
-        shared: &Shared,
+        shared: &NodeContext,
         claims: &ClaimPolicy,
     ) -> Vec<NodeId> {
         let (seeds, now) = (self.seeds(name, shared, claims).await, shared.clock.now());

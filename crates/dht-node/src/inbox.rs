@@ -43,7 +43,7 @@ pub enum WhenFull {
 enum Source {
     Live(Live),
     #[cfg(feature = "spool")]
-    Durable(Box<crate::spool::Reader>),
+    Durable(Box<crate::durable_inbox::Reader>),
 }
 
 /// The queue of one subscriber of a node without a durable inbox.
@@ -174,7 +174,7 @@ impl Subscribers {
 
     /// A subscription that reads the durable inbox.
     #[cfg(feature = "spool")]
-    pub(crate) fn subscribe_to(&self, inbox: &crate::spool::Spool) -> Subscription {
+    pub(crate) fn subscribe_to(&self, inbox: &crate::durable_inbox::DurableInbox) -> Subscription {
         let reader = inbox.reader(self.stopped.subscribe());
         Subscription(Source::Durable(Box::new(reader)))
     }

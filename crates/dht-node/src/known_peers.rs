@@ -6,7 +6,7 @@ use dht_core::Clock as _;
 use dht_peers::{Directory, DirectoryMemory};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{home::Home, shared::Shared, tasks::Tasks};
+use crate::{context::NodeContext, home::Home, tasks::Tasks};
 
 /// How often a home in memory takes what is known; a node that ends without a shutdown loses what came since.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -25,7 +25,7 @@ pub(crate) enum KnownPeers {
 
 impl KnownPeers {
     /// Enters what an earlier node of the home knew in the directory, and keeps what changes.
-    pub(crate) async fn open(home: Option<&Home>, shared: &Shared, tasks: &Tasks) -> Self {
+    pub(crate) async fn open(home: Option<&Home>, shared: &NodeContext, tasks: &Tasks) -> Self {
         let (directory, now) = (&shared.directory, shared.clock.now());
         match home {
             Some(Home::Memory(home)) => {

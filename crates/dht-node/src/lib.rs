@@ -34,10 +34,13 @@ mod compose;
 mod config;
 mod config_error;
 mod connection_mirror;
+mod context;
 mod counters;
 mod discovery;
 #[cfg(feature = "dns-seeds")]
 mod dns_seeds;
+#[cfg(feature = "spool")]
+mod durable_inbox;
 mod events;
 mod home;
 mod inbox;
@@ -58,9 +61,6 @@ mod own_addresses;
 mod probe;
 mod received;
 mod saf;
-mod shared;
-#[cfg(feature = "spool")]
-mod spool;
 mod supervise;
 mod tasks;
 mod validator;
@@ -88,6 +88,8 @@ pub use dht_spool::{EntryId, SendState, SpoolError, StateKind};
 pub use dht_stack::Rate;
 #[cfg(feature = "dns-seeds")]
 pub use dns_seeds::DEFAULT_DNS_SEEDS;
+#[cfg(feature = "spool")]
+pub use durable_inbox::inbox_file;
 pub use events::{Event, EventStream};
 pub use home::MemoryHome;
 pub use inbox::{MAX_PAYLOAD_BYTES, Subscription, WhenFull};
@@ -109,5 +111,3 @@ pub use probe::{
 pub use received::Received;
 #[cfg(feature = "saf")]
 pub use saf::{ledger_file, saf_folder};
-#[cfg(feature = "spool")]
-pub use spool::inbox_file;

@@ -40,6 +40,7 @@ use crate::{
     config::Config,
     config_error::ConfigError,
     connection_mirror::ConnectionMirror,
+    context::NodeContext,
     counters::Stats,
     discovery::{Dialler, Discoveries},
     events::EventStream,
@@ -49,7 +50,6 @@ use crate::{
     own_addresses::OwnAddresses,
     received::Received,
     saf::SafHandle,
-    shared::Shared,
     tasks::Tasks,
 };
 
@@ -91,7 +91,7 @@ pub struct DamagedFiles {
 
 /// A running node. Dropping it stops the node at once; [`Node::shutdown`] stops it in order.
 pub struct Node {
-    pub(crate) shared: Shared,
+    pub(crate) shared: NodeContext,
     pub(crate) transport: Transport,
     pub(crate) outbound: Outbound,
     pub(crate) discoveries: Discoveries,
@@ -107,7 +107,7 @@ pub struct Node {
     pub(crate) subscribers: Arc<Subscribers>,
     /// The durable inbox; `None` without a home.
     #[cfg(feature = "spool")]
-    pub(crate) spool: Option<crate::spool::Spool>,
+    pub(crate) durable_inbox: Option<crate::durable_inbox::DurableInbox>,
     pub(crate) budget: ByteBudget,
     pub(crate) saf: SafHandle,
     pub(crate) outbox: OutboxHandle,
@@ -401,7 +401,7 @@ impl Node {
         let application = ToApplication {
             subscribers: Arc::clone(&self.subscribers),
             #[cfg(feature = "spool")]
-            spool: self.spool.clone(),
+            durable_inbox: self.durable_inbox.clone(),
         };
         let (reply, delivery) = DeliveryReply::pair(tag, me.node_id());
         reply.send(match application.deliver_own(received, hash).await {
@@ -449,8 +449,8 @@ impl Node {
     #[must_use]
     pub fn subscribe_with(&self, when_full: WhenFull) -> Subscription {
         #[cfg(feature = "spool")]
-        if let Some(spool) = &self.spool {
-            return self.subscribers.subscribe_to(spool);
+        if let Some(durable_inbox) = &self.durable_inbox {
+            return self.subscribers.subscribe_to(durable_inbox);
         }
         let subscription = self.subscribers.subscribe(when_full);
         // What other nodes store for this one can be delivered now.
@@ -462,7 +462,7 @@ impl Node {
     #[cfg(feature = "spool")]
     #[must_use]
     pub fn inbox(&self) -> Option<&dht_spool::Inbox> {
-        Some(&self.spool.as_ref()?.inbox)
+        Some(&self.durable_inbox.as_ref()?.inbox)
     }
 
     /// Damaged files that were set aside when the node started, or before.
@@ -636,8 +636,8 @@ impl Node {
     async fn close_files(&self) {
         let messages = async {
             #[cfg(feature = "spool")]
-            if let Some(spool) = &self.spool {
-                spool.close().await;
+            if let Some(durable_inbox) = &self.durable_inbox {
+                durable_inbox.close().await;
             }
         };
         let seen = async {

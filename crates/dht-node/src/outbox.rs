@@ -1,23 +1,23 @@
 //! The way out of messages to one recipient: each is kept until its recipient has it, holders store it, or its time to
 //! live is over.
 //!
-//! `sending.rs` decides what is done for one message, `driver.rs` does it for all: `driver/record.rs` writes down and tells what
+//! `sending.rs` decides what is done for one message, `worker.rs` does it for all: `worker/record.rs` writes down and tells what
 //! became of them, `messages.rs` holds them and their timers,
 //! `actions.rs` is what attempts do over the network.
 
 mod actions;
 mod admission;
 mod delivery;
-mod driver;
 mod event;
 mod listings;
 mod messages;
-mod places;
+mod reachability;
+mod retry_queue;
 mod sealed;
+mod send_budget;
 mod sending;
-mod standing;
 mod stored;
-mod turns;
+mod worker;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -26,27 +26,27 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use actions::DriverParts;
+pub(crate) use actions::WorkerParts;
 pub use delivery::{Delivery, Undelivered};
 use dht_core::{Clock as _, Message, NodeId, PublicKey, UnixSeconds};
 use dht_outbound::SendError;
 use dht_peers::FOREVER;
 use dht_spool::{Entry, EntryId, NewEntry, Outbox, OutboxConfig, Put, SpoolError};
 use dht_stack::off_thread;
-pub(crate) use driver::Driver;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, timeout_at},
 };
+pub(crate) use worker::OutboxWorker;
 
 use self::{
-    delivery::Progress,
-    places::{Place, Places},
+    delivery::DeliveryStatus,
+    reachability::{ByReachability, ReachabilityTracker},
     sealed::SealedFrame,
-    standing::{Halves, Standings},
+    send_budget::{SendBudget, SendPermit},
 };
-use crate::{channels, shared::Shared as NodeShared};
+use crate::{channels, context::NodeContext};
 
 /// The file of the outbox, within a node's home.
 #[cfg(feature = "spool")]
@@ -98,26 +98,26 @@ fn remaining(seconds: Option<u64>) -> String {
     seconds.map_or_else(String::new, |seconds| format!(" for {seconds} s more"))
 }
 
-/// Gives messages to the [`Driver`]. Clones share it.
+/// Gives messages to the [`OutboxWorker`]. Clones share it.
 #[derive(Clone)]
-pub(crate) struct OutboxHandle(Arc<Shared>);
+pub(crate) struct OutboxHandle(Arc<OutboxShared>);
 
-/// State shared by the handles and the driver.
-struct Shared {
+/// State shared by the handles and the worker.
+struct OutboxShared {
     spool: Outbox,
     is_durable: bool,
     /// The spool is not this node's alone, and stays open.
     outlives: bool,
-    node: NodeShared,
+    node: NodeContext,
     /// Of half the memory each.
-    places: Halves<Places>,
-    standings: Arc<Standings>,
+    budgets: ByReachability<SendBudget>,
+    reachability: Arc<ReachabilityTracker>,
     fresh: mpsc::Sender<Fresh>,
-    /// Messages that the driver knows. Bounded by the rows of the spool.
-    live: Mutex<HashMap<EntryId, watch::Sender<Progress>>>,
+    /// Messages that the worker knows. Bounded by the rows of the spool.
+    live: Mutex<HashMap<EntryId, watch::Sender<DeliveryStatus>>>,
     signals: Mutex<Signals>,
     signalled: Notify,
-    /// Changed when the driver has read entries of the spool; closed when it has ended.
+    /// Changed when the worker has read entries of the spool; closed when it has ended.
     listed: watch::Receiver<()>,
     /// Messages of which a copy is being sent, or whose recipient is about to answer, and states that are being written down.
     busy: watch::Sender<usize>,
@@ -125,7 +125,7 @@ struct Shared {
     linger: Mutex<Option<Instant>>,
 }
 
-/// Changes of connections since the driver last looked.
+/// Changes of connections since the worker last looked.
 #[derive(Debug, Default)]
 struct Signals {
     /// Bounded by the connections of the transport.
@@ -133,7 +133,7 @@ struct Signals {
     ended: BTreeSet<NodeId>,
     /// Messages to be withdrawn; told whether they were. Bounded by their callers.
     withdrawn: BTreeMap<EntryId, Withdrawal>,
-    /// Entries that were asked for and are not in [`Shared::live`].
+    /// Entries that were asked for and are not in [`OutboxShared::live`].
     wanted: BTreeSet<EntryId>,
 }
 
@@ -144,7 +144,7 @@ type Withdrawal = watch::Sender<Option<Result<bool, SpoolError>>>;
 struct Fresh {
     entry: Entry,
     sealed: SealedFrame,
-    place: Place,
+    permit: SendPermit,
 }
 
 impl Default for SendOptions {
@@ -185,23 +185,23 @@ pub(crate) fn open(
 }
 
 impl OutboxHandle {
-    /// A handle, and what the driver receives by.
+    /// A handle, and what the worker receives by.
     pub(crate) fn new(
         spool: Outbox,
         is_durable: bool,
         outlives: bool,
-        parts: DriverParts,
+        parts: WorkerParts,
         bytes: usize,
-    ) -> (Self, Driver) {
+    ) -> (Self, OutboxWorker) {
         let (fresh, arriving) = channels::SENDS.open();
         let (listing, listed) = watch::channel(());
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(OutboxShared {
             spool,
             is_durable,
             outlives,
             node: parts.node.clone(),
-            places: Halves::new(|| Places::new(bytes / 2)),
-            standings: Arc::new(Standings::new(parts.node.connections.clone())),
+            budgets: ByReachability::new(|| SendBudget::new(bytes / 2)),
+            reachability: Arc::new(ReachabilityTracker::new(parts.node.connections.clone())),
             fresh,
             live: Mutex::default(),
             signals: Mutex::default(),
@@ -210,8 +210,8 @@ impl OutboxHandle {
             busy: watch::Sender::default(),
             linger: Mutex::new(None),
         });
-        let driver = Driver::new(Arc::clone(&shared), parts, arriving, listing);
-        (Self(shared), driver)
+        let worker = OutboxWorker::new(Arc::clone(&shared), parts, arriving, listing);
+        (Self(shared), worker)
     }
 
     pub(crate) async fn send(
@@ -233,9 +233,9 @@ impl OutboxHandle {
                 reason: Arc::clone(&ban.reason),
             });
         }
-        let places = shared.places.of(shared.standings.of(&recipient));
-        let place = places.take(&recipient, bytes).await;
-        let place = place.ok_or(SendError::Closed)?;
+        let budget = shared.budgets.of(shared.reachability.of(&recipient));
+        let permit = budget.acquire(&recipient, bytes).await;
+        let permit = permit.ok_or(SendError::Closed)?;
         let now = shared.node.clock.now();
         let SendOptions {
             ttl_seconds,
@@ -265,8 +265,8 @@ impl OutboxHandle {
         let until = Instant::now() + FULL_WAIT;
         let put = admission::put(
             &shared.spool,
-            &shared.places,
-            &shared.standings,
+            &shared.budgets,
+            &shared.reachability,
             &entry,
             until,
         )
@@ -283,7 +283,7 @@ impl OutboxHandle {
         let fresh = Fresh {
             entry,
             sealed,
-            place,
+            permit,
         };
         let given = shared.fresh.send(fresh).await;
         given.map_err(|_| SendError::Closed)?;
@@ -303,8 +303,8 @@ impl OutboxHandle {
         let mut listed = self.0.listed.clone();
         loop {
             listed.mark_unchanged();
-            if let Some(progress) = self.0.live.lock().get(&id) {
-                return Ok(Some(Delivery::new(id, progress.subscribe())));
+            if let Some(status) = self.0.live.lock().get(&id) {
+                return Ok(Some(Delivery::new(id, status.subscribe())));
             }
             let spool = self.0.spool.clone();
             let entry = off_thread(spool.blocks(), move || spool.get(id)).await;
@@ -314,7 +314,7 @@ impl OutboxHandle {
             if entry.ended_at.is_some() {
                 return Ok(Some(Delivery::ended(id, entry.state, entry.last_error)));
             }
-            // The driver does not know of it yet, or has ended it in between.
+            // The worker does not know of it yet, or has ended it in between.
             self.0.signals.lock().wanted.insert(id);
             self.0.signalled.notify_one();
             listed.changed().await.map_err(|_| SpoolError::Closed)?;
@@ -350,7 +350,7 @@ impl OutboxHandle {
         };
         self.0.signalled.notify_one();
         let mut listed = self.0.listed.clone();
-        let driver_ended = async { while listed.changed().await.is_ok() {} };
+        let worker_ended = async { while listed.changed().await.is_ok() {} };
         let told = async {
             let told = answer.wait_for(Option::is_some).await;
             let told = told.ok().and_then(|told| told.clone());
@@ -359,15 +359,15 @@ impl OutboxHandle {
         tokio::select! {
             biased;
             is_withdrawn = told => is_withdrawn,
-            () = driver_ended => Err(SpoolError::Closed),
+            () = worker_ended => Err(SpoolError::Closed),
         }
     }
 
     /// Takes no more messages. Waits until copies under way are written and, where they can be, confirmed, and until peers
     /// have had time to read them; at most for `limit`.
     pub(crate) async fn wind_down(&self, limit: Duration) {
-        self.0.places.taking.close();
-        self.0.places.other.close();
+        self.0.budgets.reachable.close();
+        self.0.budgets.unreachable.close();
         let until = Instant::now() + limit;
         let quiet = async {
             // Correctness: the sender is in `self`.
@@ -391,13 +391,13 @@ impl OutboxHandle {
     }
 }
 
-impl Shared {
+impl OutboxShared {
     /// Begins to tell of a message.
-    fn watch(&self, entry: &Entry) -> watch::Receiver<Progress> {
+    fn watch(&self, entry: &Entry) -> watch::Receiver<DeliveryStatus> {
         let mut live = self.live.lock();
         let sender = live
             .entry(entry.id)
-            .or_insert_with(|| watch::Sender::new(Progress::before(entry)));
+            .or_insert_with(|| watch::Sender::new(DeliveryStatus::before(entry)));
         sender.subscribe()
     }
 }

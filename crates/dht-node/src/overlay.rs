@@ -19,8 +19,8 @@ use crate::{
     channels,
     config::Config,
     connection_mirror::{ConnectionMirror, OverlayEvents},
+    context::NodeContext,
     events::Event,
-    shared::Shared,
     tasks::Tasks,
 };
 
@@ -54,7 +54,7 @@ pub(crate) fn offer(transport: Builder, features: Features) -> (Builder, Option<
 
 impl SyncStreams {
     /// Starts the task that answers, in at most `max_sessions` sessions.
-    pub(crate) fn serve(mut self, shared: &Shared, max_sessions: usize, tasks: &Tasks) {
+    pub(crate) fn serve(mut self, shared: &NodeContext, max_sessions: usize, tasks: &Tasks) {
         let streams = futures::stream::poll_fn(move |cx| self.0.poll_recv(cx));
         let streams = streams.map(|inbound| {
             let caller = SyncCaller {

@@ -7,7 +7,7 @@ use dht_peers::MAX_CLAIM_BYTES;
 use dht_proto::limits::MAX_CLAIM_ADDRESSES;
 use parking_lot::Mutex;
 
-use crate::{config::Config, events::Event, shared::Shared};
+use crate::{config::Config, context::NodeContext, events::Event};
 
 /// Signs the claims of a node.
 pub(crate) struct OwnAddresses {
@@ -46,7 +46,7 @@ impl OwnAddresses {
     }
 
     /// Signs a claim with the addresses of these settings, unless they are those of the present one; whether it did.
-    pub(crate) fn sign(&self, config: &Config, shared: &Shared) -> bool {
+    pub(crate) fn sign(&self, config: &Config, shared: &NodeContext) -> bool {
         if self.is_fixed {
             return false;
         }

@@ -14,8 +14,8 @@ use tokio::{
 };
 
 use self::flapping::{REDIAL_INTERVAL, Redial};
-pub(crate) use self::{configured::Configured, flapping::Repetitions};
-use crate::{connection_mirror::ConnectionMirror, events::Events, shared::Shared};
+pub(crate) use self::{configured::ConfiguredPeers, flapping::Repetitions};
+use crate::{connection_mirror::ConnectionMirror, context::NodeContext, events::Events};
 
 /// How often the flood meter is read and tables are trimmed (03 section 5).
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(120);
@@ -27,7 +27,7 @@ pub(crate) struct Watcher {
     pub(crate) banned: Arc<Notify>,
     /// Connections that took over from another one of the same peer.
     pub(crate) replaced: Repetitions,
-    pub(crate) configured: Configured,
+    pub(crate) configured: ConfiguredPeers,
     pub(crate) events: Events,
 }
 
@@ -165,7 +165,7 @@ pub(crate) async fn keep_connected(transport: Transport, peers: Vec<PeerAddress>
 
 /// Bans peers that flood, and removes expired entries from tables.
 pub(crate) struct Upkeep {
-    pub(crate) shared: Shared,
+    pub(crate) shared: NodeContext,
     pub(crate) meter: FloodMeter,
 }
 

@@ -132,7 +132,7 @@ impl Sealer {
             mut rng,
         } = selected;
         let (priority, cause) = (request.priority(), request.cause());
-        let deliverer = request.deliverer();
+        let deliverer = request.on_behalf_of();
         let (frame, hash) = match request {
             SendRequest::Forward { frame, .. } => (frame, None),
             SendRequest::Message { params, payload } => {

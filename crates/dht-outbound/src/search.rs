@@ -69,7 +69,7 @@ pub struct SearchLimits {
 /// ```
 #[derive(Clone)]
 pub struct Searcher {
-    shared: Arc<Shared>,
+    shared: Arc<SearcherCore>,
     cause: SearchCause,
 }
 
@@ -85,7 +85,7 @@ pub enum SearchCause {
     StoredMail,
 }
 
-struct Shared {
+struct SearcherCore {
     outbound: Outbound,
     me: Arc<NodeIdentity>,
     entropy: SharedEntropy,
@@ -99,12 +99,12 @@ struct Shared {
 #[must_use = "the callers of the search wait for a result"]
 pub struct Answered {
     sought: PublicKey,
-    outcome: Watch<Progress>,
+    outcome: Watch<SearchProgress>,
 }
 
 /// How far a search is.
 #[derive(Clone, Debug)]
-enum Progress {
+enum SearchProgress {
     Waiting,
     /// Begun anew by those who wait.
     GivenUp,
@@ -195,7 +195,7 @@ impl Searcher {
         limits: SearchLimits,
     ) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SearcherCore {
                 outbound,
                 me,
                 entropy,
@@ -261,7 +261,7 @@ impl Discover for Searcher {
     }
 }
 
-impl Shared {
+impl SearcherCore {
     async fn search(&self, key: &PublicKey, cause: SearchCause) -> Outcome {
         loop {
             let nonce = self.entropy.rng().next_u64();
@@ -283,10 +283,10 @@ impl Shared {
                 }
             };
             let ended = outcome.until(|progress| match progress {
-                Progress::Waiting => None,
+                SearchProgress::Waiting => None,
                 // The caller that began the search gave up before it was sent. Begin it again.
-                Progress::GivenUp => Some(None),
-                Progress::Ended(outcome) => Some(Some(outcome.clone())),
+                SearchProgress::GivenUp => Some(None),
+                SearchProgress::Ended(outcome) => Some(Some(outcome.clone())),
             });
             if let Some(outcome) = ended.await {
                 return outcome;
@@ -297,14 +297,14 @@ impl Shared {
 
 /// The caller that asks the network. Dropped before the discovery is sent, it takes its search out of the table again.
 struct Leading<'a> {
-    shared: &'a Shared,
+    shared: &'a SearcherCore,
     /// Of the search this began; none once it has been sent.
     nonce: Option<u64>,
 }
 
 impl Leading<'_> {
     async fn send(mut self, key: &PublicKey, nonce: u64) -> Outcome {
-        let Shared { outbound, me, .. } = self.shared;
+        let SearcherCore { outbound, me, .. } = self.shared;
         let request = SendRequest::discovery(me, key, nonce);
         // Does not wait for room: room may depend on the caller of this search.
         match outbound.send_now(request).await {
@@ -345,7 +345,7 @@ impl Answered {
 
     /// The peer is in the directory.
     pub fn succeed(self) {
-        self.end(Progress::Ended(Ok(())));
+        self.end(SearchProgress::Ended(Ok(())));
     }
 
     /// It is not, because of this.
@@ -354,12 +354,12 @@ impl Answered {
     }
 
     fn fail_with(self, error: SearchError) {
-        self.end(Progress::Ended(Err(error)));
+        self.end(SearchProgress::Ended(Err(error)));
     }
 
-    fn end(&self, progress: Progress) {
+    fn end(&self, progress: SearchProgress) {
         self.outcome.change(|held| {
-            let first = matches!(held, Progress::Waiting);
+            let first = matches!(held, SearchProgress::Waiting);
             if first {
                 *held = progress;
             }
@@ -370,7 +370,7 @@ impl Answered {
 
 impl Drop for Answered {
     fn drop(&mut self) {
-        self.end(Progress::GivenUp);
+        self.end(SearchProgress::GivenUp);
     }
 }
 

@@ -248,7 +248,7 @@ impl<T: AsyncRead + AsyncWrite> Client<T> {
         if bytes > limit {
             return Err(CallError::RequestTooLong { bytes, limit });
         }
-        self.settle().await?;
+        self.end_dropped_call().await?;
         if kind != Kind::Ping {
             (self.last_id, self.late_bytes) = (id, 0);
         }
@@ -276,7 +276,7 @@ impl<T: AsyncRead + AsyncWrite> Client<T> {
 
     /// Ends a request whose future was dropped. A server closes the session when a request comes while it answers a
     /// unary one, so that its answer is waited for; a stream is cancelled.
-    async fn settle(&mut self) -> Result<(), CallError> {
+    async fn end_dropped_call(&mut self) -> Result<(), CallError> {
         let Some(dropped) = self.under_way else {
             return Ok(());
         };
@@ -380,7 +380,7 @@ impl<T: AsyncRead + AsyncWrite, A: Bounded> Responses<'_, T, A> {
         }
         let client = self.client;
         let cancelled = async {
-            client.settle().await?;
+            client.end_dropped_call().await?;
             let flushed = timeout(CANCEL_WAIT, client.writer.flush()).await;
             Ok(flushed.map_err(|_| CallError::TimedOut)??)
         };

@@ -216,14 +216,14 @@ impl Fabric {
     pub fn take_down(&self, host: HostId) {
         self.change(host, |place| place.is_up = false);
         self.0.log.record(format_args!("down {}", host.0));
-        self.settle();
+        self.update_links();
     }
 
     /// Puts a host on the network again; links that are left go on.
     pub fn bring_up(&self, host: HostId) {
         self.change(host, |place| place.is_up = true);
         self.0.log.record(format_args!("up {}", host.0));
-        self.settle();
+        self.update_links();
     }
 
     /// Puts a host on the network again that lost power: of its links from before, it knows nothing.
@@ -233,7 +233,7 @@ impl Fabric {
             place.starts += 1;
         });
         self.0.log.record(format_args!("restart {}", host.0));
-        self.settle();
+        self.update_links();
     }
 
     /// Gives a host another address; what is sent to the old one reaches nobody.
@@ -255,7 +255,7 @@ impl Fabric {
             place.side = side(*host);
         }
         self.0.log.record(format_args!("cut"));
-        self.settle();
+        self.update_links();
     }
 
     /// Resets every link of a host.
@@ -304,7 +304,7 @@ impl Fabric {
     }
 
     /// Brings every link in step with what its hosts are.
-    fn settle(&self) {
+    fn update_links(&self) {
         for link in self.links() {
             let (is_whole, forgot) = {
                 let state = self.0.state.lock();

@@ -49,7 +49,7 @@ pub(crate) fn open<S: Tables>(
     now: UnixSeconds,
 ) -> Result<Journal<S>, SpoolError> {
     let file = File::at(path, S::writer(&config).cache_bytes, first_id(now))?;
-    rescue::settle::<S>(&file)?;
+    rescue::recover_or_create::<S>(&file)?;
     let loaded = match load_checked::<S>(&file, &config) {
         Err(SpoolError::Damaged) => {
             rescue::replace::<S>(&file)?;

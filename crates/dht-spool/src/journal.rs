@@ -30,11 +30,11 @@ use crate::{
 
 /// A store, its writer thread and its state in memory. Dropping it commits what is queued.
 pub(crate) struct Journal<S: State> {
-    shared: Arc<Shared<S>>,
+    shared: Arc<JournalCore<S>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-pub(crate) struct Shared<S: State> {
+pub(crate) struct JournalCore<S: State> {
     pub(crate) config: S::Config,
     state: Mutex<S>,
     queue: Queue<Box<dyn Request<S>>>,
@@ -83,7 +83,7 @@ impl<S: State> Journal<S> {
     pub(crate) fn in_memory(config: S::Config) -> Self {
         let state = S::new(&config);
         Self {
-            shared: Shared::new(Box::new(Memory::new()), config, state, true),
+            shared: JournalCore::new(Box::new(Memory::new()), config, state, true),
             thread: Mutex::new(None),
         }
     }
@@ -95,7 +95,7 @@ impl<S: State> Journal<S> {
         config: S::Config,
         state: S,
     ) -> Result<Self, SpoolError> {
-        let shared = Shared::new(store, config, state, false);
+        let shared = JournalCore::new(store, config, state, false);
         let writer = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name(format!("dht-{}", S::NAME))
@@ -241,9 +241,9 @@ impl<S: State> fmt::Debug for Journal<S> {
     }
 }
 
-// === impl Shared ===
+// === impl JournalCore ===
 
-impl<S: State> Shared<S> {
+impl<S: State> JournalCore<S> {
     fn new(
         store: Box<dyn Store<S>>,
         config: S::Config,

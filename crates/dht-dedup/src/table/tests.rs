@@ -288,14 +288,14 @@ fn refused_messages_are_forgotten() {
     let now = UnixSeconds(1_700_000_000);
     let reservation = table.reserve(&key, meta, now).unwrap();
     assert!(table.is_reserved(&key));
-    // Whoever comes meanwhile is a repeat, and no restart remembers what is not settled.
+    // Whoever comes meanwhile is a repeat, and no restart remembers what is not committed.
     assert_eq!(table.reserve(&key, meta, now).unwrap_err(), 2);
     assert_eq!(table.record(&key, meta, now), 3);
     assert_eq!(table.record_repeat(&key, meta, 1, now), Some(4));
     assert_eq!(table.snapshot(), []);
     drop(reservation);
     assert_eq!((table.count(&key), table.is_reserved(&key)), (0, false));
-    table.reserve(&key, meta, now).unwrap().settle();
+    table.reserve(&key, meta, now).unwrap().commit();
     assert_eq!((table.count(&key), table.is_reserved(&key)), (1, false));
     assert_eq!(table.reserve(&key, meta, now).unwrap_err(), 2);
     assert_eq!(table.snapshot().len(), 1);
@@ -331,7 +331,7 @@ fn one_claim_at_a_time() {
     });
     assert!(taken.into_inner() > 0);
     assert_eq!(table.count(&key), 0);
-    table.reserve(&key, meta, now).unwrap().settle();
+    table.reserve(&key, meta, now).unwrap().commit();
 }
 
 /// Whatever is entered meanwhile, and however long it takes: a reserved message is a repeat until its reservation ends.
@@ -356,7 +356,7 @@ fn reserved_entries_are_never_evicted() {
     table.trim(later);
     assert!(table.is_reserved(&key(0)));
     assert_eq!(table.reserve(&key(0), meta(false), later).unwrap_err(), 2);
-    reservation.settle();
+    reservation.commit();
     assert_eq!(
         (table.count(&key(0)), table.is_reserved(&key(0))),
         (2, false)
@@ -373,7 +373,7 @@ fn delivered_messages_outlive_relayed_ones() {
         signed: true,
         expires,
     };
-    table.reserve(&key(1), meta, NOW).unwrap().settle();
+    table.reserve(&key(1), meta, NOW).unwrap().commit();
     table.record(&key(2), meta, NOW);
     let restored = DedupTable::new(10, [1; 16]);
     restored.restore(table.snapshot(), NOW);
@@ -389,24 +389,27 @@ fn delivered_messages_outlive_relayed_ones() {
 }
 
 #[test]
-fn unkept_messages_are_no_repeats() {
+fn refused_messages_are_no_repeats() {
     let (table, meta) = (DedupTable::new(100, [7; 16]), SIGNED);
     let key = DedupHash([1; 32]);
     let later = NOW.saturating_add(5);
-    table.set_unkept(&key, Some(NOW));
-    assert!(!table.is_unkept(&key, later) && table.is_empty());
+    table.set_store_refused(&key, Some(NOW));
+    assert!(!table.may_be_stored_again(&key, later) && table.is_empty());
     table.record(&key, meta, NOW);
     assert_eq!(table.record_repeat(&key, meta, 1, NOW), Some(2));
-    table.set_unkept(&key, Some(NOW));
+    table.set_store_refused(&key, Some(NOW));
     let soon = NOW.saturating_add(4);
     assert_eq!(table.record_repeat(&key, meta, 1, soon), Some(3));
-    assert!(!table.is_unkept(&key, soon));
+    assert!(!table.may_be_stored_again(&key, soon));
     assert_eq!(table.record_repeat(&key, meta, 1, later), None);
-    assert!(table.is_unkept(&key, later));
+    assert!(table.may_be_stored_again(&key, later));
     let set_back = UnixSeconds(NOW.0 - 1);
-    assert!(table.is_unkept(&key, set_back), "a clock may be set back");
+    assert!(
+        table.may_be_stored_again(&key, set_back),
+        "a clock may be set back"
+    );
     assert_eq!(table.snapshot(), [], "a new run knows nothing of it");
-    table.set_unkept(&key, None);
+    table.set_store_refused(&key, None);
     assert_eq!(table.record_repeat(&key, meta, 1, later), Some(4));
 }
 
@@ -421,6 +424,6 @@ fn lost_messages_are_new_again() {
     assert_eq!(table.record(&key(2), SIGNED, NOW), 1);
     assert_eq!(table.forget(|hash| *hash != key(2)), 2);
     assert_eq!((table.count(&key(2)), table.count(&key(1))), (1, 0));
-    reservation.settle();
+    reservation.commit();
     assert_eq!(table.count(&key(4)), 1);
 }

@@ -65,7 +65,7 @@ impl Check<InboundEnvelope<Verified>> for Dedup {
             self.fingerprints.insert(fingerprint, hash);
         }
         // The store had no place for it, and may have one now. It went on to others before.
-        let already_forwarded = occurrences > 1 && self.table.is_unkept(&hash, now);
+        let already_forwarded = occurrences > 1 && self.table.may_be_stored_again(&hash, now);
         if already_forwarded {
             occurrences = 1;
         }

@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
-use crate::{message::OpenedMessage, metrics, sent::settle};
+use crate::{message::OpenedMessage, metrics, sent::count_sent};
 
 /// How long a [`GossipValidator`] may take, unless configured otherwise. The message keeps its memory, and a place
 /// among those under way, meanwhile.
@@ -127,7 +127,7 @@ impl Gossip {
         };
         let (frame, tag) = (message.opened.frame.clone(), message.opened.header.tag);
         let request = SendRequest::forward(frame, strategy, tag, (&*message.source).into());
-        settle("gossip", send_queue.try_send(request)).map(drop)
+        count_sent("gossip", send_queue.try_send(request)).map(drop)
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     claim::convert_claim,
     dht::{BAD, Inspected, Kind, Protocol, Subject},
 };
-use crate::{filter::Bucket, message::OpenedMessage, metrics, sent::settle};
+use crate::{filter::Bucket, message::OpenedMessage, metrics, sent::count_sent};
 
 impl Protocol {
     pub(super) fn inspect_discovery(
@@ -82,7 +82,7 @@ impl Protocol {
         let reply =
             SendRequest::discovery_response(&self.identity, to, nonce, (&*message.source).into());
         Ok(
-            match settle("discovery_response", self.send_queue.try_send(reply))? {
+            match count_sent("discovery_response", self.send_queue.try_send(reply))? {
                 true => Disposition::Answered,
                 false => Disposition::Dropped(DropReason::Overload),
             },

@@ -8,7 +8,7 @@ use dht_core::{
 use dht_peers::policy::{BanPolicy, Offence, Parties};
 use dht_stack::Check;
 
-use crate::{message::OpenedMessage, sent::settle};
+use crate::{message::OpenedMessage, sent::count_sent};
 
 /// Hands unreadable messages to the [`SendQueue`], byte for byte as received, and passes every message on.
 ///
@@ -72,7 +72,7 @@ impl Forward {
         };
         let frame = message.opened.frame.clone();
         let request = SendRequest::forward(frame, strategy, header.tag, (&**source).into());
-        let taken = settle("forward", self.send_queue.try_send(request))?;
+        let taken = count_sent("forward", self.send_queue.try_send(request))?;
         Ok(Some(match taken {
             true => Disposition::Forwarded,
             false => Disposition::Dropped(DropReason::Overload),

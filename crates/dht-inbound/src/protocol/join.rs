@@ -14,7 +14,7 @@ use super::{
     claim::convert_claim,
     dht::{BAD, Inspected, Kind, Protocol, Subject},
 };
-use crate::{message::OpenedMessage, sent::settle};
+use crate::{message::OpenedMessage, sent::count_sent};
 
 impl Protocol {
     pub(super) fn inspect_join(&self, message: &OpenedMessage, origin: &PublicKey) -> Inspected {
@@ -75,7 +75,7 @@ impl Protocol {
         // The bytes as received: re-encoded ones would no longer carry the signature (03 F-9).
         let frame = message.opened.frame.clone();
         let request = SendRequest::forward(frame, strategy, header.tag, (&*message.source).into());
-        settle("join", self.send_queue.try_send(request))?;
+        count_sent("join", self.send_queue.try_send(request))?;
         Ok(Disposition::Answered)
     }
 }

@@ -7,7 +7,7 @@ use dht_peers::policy::{AttributionProfile, Offence};
 use dht_proto::dht::DiscoveryResponseMessage;
 
 use super::{dht::Protocol, hook::DiscoveryAnswer};
-use crate::{message::OpenedMessage, sent::settle};
+use crate::{message::OpenedMessage, sent::count_sent};
 
 impl Protocol {
     pub(super) fn inspect_response(
@@ -39,7 +39,7 @@ impl Protocol {
             message: response,
         };
         Ok(
-            match settle("discovery_answer", self.discovery.on_response(answer))? {
+            match count_sent("discovery_answer", self.discovery.on_response(answer))? {
                 true => Disposition::Answered,
                 false => Disposition::Dropped(DropReason::Overload),
             },

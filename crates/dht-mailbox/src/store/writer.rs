@@ -102,7 +102,7 @@ impl WriterState {
     /// Does everything that is waiting, and returns the writer.
     ///
     /// Correctness: by value, so that a panic drops it, which answers the callers.
-    pub(super) fn settle(mut self) -> Self {
+    pub(super) fn run_until_idle(mut self) -> Self {
         loop {
             let is_open = self.turn(Some(Duration::ZERO));
             let has_more =

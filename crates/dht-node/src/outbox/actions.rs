@@ -12,13 +12,13 @@ use dht_transport::{Connection, Transport};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Shared,
-    event::{Answer, Copy, Event},
+    OutboxShared,
+    event::{Answer, CopyOutcome, SendingEvent},
     sealed::SealedFrame,
 };
 #[cfg(feature = "saf")]
 use crate::saf::receipt::ReceiptAskers;
-use crate::{adapters::ToApplication, discovery::Discoveries, shared::Shared as NodeShared};
+use crate::{adapters::ToApplication, context::NodeContext, discovery::Discoveries};
 
 /// Time a connection must be old for a stock peer to have taken its streams.
 const YOUNG: Duration = Duration::from_millis(500);
@@ -33,10 +33,10 @@ const CANDIDATES: usize = 8;
 /// Nodes after which no more are looked at.
 const MAX_CANDIDATES: usize = 4096;
 
-/// What the driver works with.
+/// What the worker works with.
 #[derive(Clone)]
-pub(crate) struct DriverParts {
-    pub(crate) node: NodeShared,
+pub(crate) struct WorkerParts {
+    pub(crate) node: NodeContext,
     pub(crate) transport: Transport,
     pub(crate) outbound: Outbound,
     pub(crate) discoveries: Discoveries,
@@ -49,12 +49,12 @@ pub(crate) struct DriverParts {
 /// Does what attempts ask for; each answer is the event that it brings about.
 #[derive(Clone)]
 pub(super) struct Actions {
-    pub(super) parts: DriverParts,
-    shared: Arc<Shared>,
+    pub(super) parts: WorkerParts,
+    shared: Arc<OutboxShared>,
 }
 
 impl Actions {
-    pub(super) const fn new(parts: DriverParts, shared: Arc<Shared>) -> Self {
+    pub(super) const fn new(parts: WorkerParts, shared: Arc<OutboxShared>) -> Self {
         Self { parts, shared }
     }
 
@@ -68,12 +68,12 @@ impl Actions {
     }
 
     /// Hands a message of this node to itself to the application.
-    pub(super) async fn deliver_locally(self, sealed: SealedFrame) -> Event {
+    pub(super) async fn deliver_locally(self, sealed: SealedFrame) -> SendingEvent {
         let hash = sealed.hash;
         let Some(received) = sealed.open(&self.parts.node) else {
-            return Event::Local(false);
+            return SendingEvent::Local(false);
         };
-        Event::Local(self.parts.application.deliver_own(received, hash).await)
+        SendingEvent::Local(self.parts.application.deliver_own(received, hash).await)
     }
 
     /// Sends a copy to the recipient, if it is known.
@@ -82,19 +82,19 @@ impl Actions {
         to: PublicKey,
         sealed: SealedFrame,
         wait: Duration,
-    ) -> Event {
+    ) -> SendingEvent {
         pause(wait).await;
         let peer = to.node_id();
         if self.parts.node.directory.find(&peer).is_none() {
-            return Event::Direct(Copy::Unknown);
+            return SendingEvent::Direct(CopyOutcome::Unknown);
         }
         let copy = self
             .send(Strategy::DirectPublicKey(to), &sealed, &peer)
             .await;
-        if matches!(copy, Copy::Unconfirmed(_)) {
+        if matches!(copy, CopyOutcome::Unconfirmed(_)) {
             self.linger_for(&peer);
         }
-        Event::Direct(copy)
+        SendingEvent::Direct(copy)
     }
 
     /// The nodes closest to the recipient, at most `most`.
@@ -119,10 +119,10 @@ impl Actions {
         holder: NodeId,
         sealed: SealedFrame,
         wait: Duration,
-    ) -> Event {
+    ) -> SendingEvent {
         pause(wait).await;
         let strategy = Strategy::SelectedPeers(vec![holder]);
-        Event::Holder(holder, self.send(strategy, &sealed, &holder).await)
+        SendingEvent::Holder(holder, self.send(strategy, &sealed, &holder).await)
     }
 
     /// Searches for a recipient whose known addresses do not answer. It appears when it is found and dialled.
@@ -136,46 +136,46 @@ impl Actions {
         }
     }
 
-    pub(super) async fn ask(self, peer: NodeId, hash: DedupHash, wait: Duration) -> Event {
+    pub(super) async fn ask(self, peer: NodeId, hash: DedupHash, wait: Duration) -> SendingEvent {
         pause(wait).await;
-        Event::Receipt(peer, self.parts.ask(&peer, hash).await)
+        SendingEvent::Receipt(peer, self.parts.ask(&peer, hash).await)
     }
 
     /// Pings a peer over the connection that carried a copy; one that has ended does not answer.
-    pub(super) async fn ping(self, peer: NodeId, connection: u64) -> Event {
+    pub(super) async fn ping(self, peer: NodeId, connection: u64) -> SendingEvent {
         let current = self.parts.transport.connection(&peer);
         let carrier = current.filter(|current| current.id() == connection);
-        Event::Answers(match carrier {
+        SendingEvent::Answers(match carrier {
             Some(carrier) => carrier.answers().await,
             None => false,
         })
     }
 
     /// Sends one copy and waits until a socket took it.
-    async fn send(&self, strategy: Strategy, sealed: &SealedFrame, peer: &NodeId) -> Copy {
+    async fn send(&self, strategy: Strategy, sealed: &SealedFrame, peer: &NodeId) -> CopyOutcome {
         let request = SendRequest::sealed(sealed.frame.clone(), strategy, sealed.tag);
         let sent = match self.parts.outbound.send(request).await {
             Ok(deliveries) => deliveries.wait_single_result().await,
-            Err(SendError::Full | SendError::TimedOut) => return Copy::NoRoom,
+            Err(SendError::Full | SendError::TimedOut) => return CopyOutcome::NoRoom,
             Err(SendError::NobodySelected) => {
-                return Copy::Failed("the peer is not known, or is banned".to_owned());
+                return CopyOutcome::Failed("the peer is not known, or is banned".to_owned());
             }
-            Err(error) => return Copy::Failed(error.to_string()),
+            Err(error) => return CopyOutcome::Failed(error.to_string()),
         };
         match sent {
             Ok(()) => match self.parts.transport.connection(peer) {
-                None => Copy::Lost,
-                Some(connection) if gives_receipts(&connection) => Copy::Written,
-                Some(connection) => Copy::Unconfirmed(connection.id()),
+                None => CopyOutcome::Lost,
+                Some(connection) if gives_receipts(&connection) => CopyOutcome::Written,
+                Some(connection) => CopyOutcome::Unconfirmed(connection.id()),
             },
-            Err(DeliveryError::Dropped | DeliveryError::Expired) => Copy::NoRoom,
-            Err(failure) => Copy::Failed(failure.to_string()),
+            Err(DeliveryError::Dropped | DeliveryError::Expired) => CopyOutcome::NoRoom,
+            Err(failure) => CopyOutcome::Failed(failure.to_string()),
         }
     }
 
     /// Searches for a recipient that is not known.
-    pub(super) async fn find_recipient(self, to: PublicKey, cause: SearchCause) -> Event {
-        Event::Found(self.find(to, cause).await)
+    pub(super) async fn find_recipient(self, to: PublicKey, cause: SearchCause) -> SendingEvent {
+        SendingEvent::Found(self.find(to, cause).await)
     }
 
     /// Searches for a node, if not too many are being searched for.
@@ -211,7 +211,7 @@ const fn gives_receipts(_connection: &Connection) -> bool {
     false
 }
 
-impl DriverParts {
+impl WorkerParts {
     #[cfg(feature = "saf")]
     async fn ask(&self, peer: &NodeId, hash: DedupHash) -> Answer {
         use dht_saf::Receipt;

@@ -5,19 +5,19 @@ use dht_spool::{NewEntry, Outbox, Put, SpoolError};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    places::Places,
-    standing::{Halves, Standing, Standings},
+    reachability::{ByReachability, Reachability, ReachabilityTracker},
+    send_budget::SendBudget,
 };
 
 /// Puts an entry. While there is no room, waits until then; the callers of one recipient try again in turn: each
 /// commit wakes the first of them.
 ///
 /// # Cancel safety
-/// Dropping the future may leave the entry in the spool, from where the driver takes it up.
+/// Dropping the future may leave the entry in the spool, from where the worker takes it up.
 pub(super) async fn put(
     spool: &Outbox,
-    places: &Halves<Places>,
-    standings: &Standings,
+    budgets: &ByReachability<SendBudget>,
+    reachability: &ReachabilityTracker,
     entry: &NewEntry,
     until: Instant,
 ) -> Result<Put, SpoolError> {
@@ -26,10 +26,10 @@ pub(super) async fn put(
     let mut turn = None;
     loop {
         changes.mark_unchanged();
-        let standing = standings.of(&recipient);
-        let put = match standing {
-            Standing::Taking => spool.put(entry.clone()),
-            Standing::Other => spool.put_for_absent(entry.clone()),
+        let reachability = reachability.of(&recipient);
+        let put = match reachability {
+            Reachability::Reachable => spool.put(entry.clone()),
+            Reachability::Unreachable => spool.put_for_absent(entry.clone()),
         };
         let refused = match put.await {
             Err(refused @ (SpoolError::Full | SpoolError::RecipientFull)) => refused,
@@ -41,7 +41,10 @@ pub(super) async fn put(
                 return Err(refused);
             }
         } else {
-            turn = places.of(standing).try_again(&recipient, until).await;
+            turn = budgets
+                .of(reachability)
+                .acquire_retry(&recipient, until)
+                .await;
             if turn.is_none() {
                 return Err(refused);
             }
@@ -81,18 +84,18 @@ mod tests {
             ended_rows: 10_000,
             ..OutboxConfig::default()
         });
-        let places = Arc::new(Halves::new(|| Places::new(1 << 20)));
-        let standings = Arc::new(Standings::new(Connections::new()));
+        let budgets = Arc::new(ByReachability::new(|| SendBudget::new(1 << 20)));
+        let reachability = Arc::new(ReachabilityTracker::new(Connections::new()));
         let mut callers = tokio::task::JoinSet::new();
         for number in 0..CALLERS {
-            let (spool, places) = (spool.clone(), Arc::clone(&places));
-            let standings = Arc::clone(&standings);
+            let (spool, budgets) = (spool.clone(), Arc::clone(&budgets));
+            let reachability = Arc::clone(&reachability);
             callers.spawn(async move {
                 let entry = entry(number);
                 let recipient = entry.recipient.node_id();
-                let _place = places.other.take(&recipient, 0).await.unwrap();
+                let _permit = budgets.unreachable.acquire(&recipient, 0).await.unwrap();
                 let until = Instant::now() + Duration::from_secs(10);
-                put(&spool, &places, &standings, &entry, until).await
+                put(&spool, &budgets, &reachability, &entry, until).await
             });
         }
         let mut ended = 0;

@@ -26,7 +26,7 @@ use super::sending::Sending;
 /// ```
 pub struct Delivery {
     id: EntryId,
-    news: watch::Receiver<Progress>,
+    status: watch::Receiver<DeliveryStatus>,
     /// State that the caller was told last by waiting; at first, that of the beginning.
     told: SendState,
     entry: Option<Box<Entry>>,
@@ -34,10 +34,10 @@ pub struct Delivery {
 
 /// Progress of a message as the application is told it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Progress {
+pub(super) struct DeliveryStatus {
     pub(super) state: SendState,
     /// Nothing more is planned: only a late receipt may change the state.
-    pub(super) settled: bool,
+    pub(super) is_complete: bool,
     /// Error text of the last attempt, also of an earlier life of the node.
     pub(super) last_error: Option<Arc<str>>,
     /// Whether an attempt of this life has failed.
@@ -54,12 +54,12 @@ pub struct Undelivered {
     pub last_error: Option<Arc<str>>,
 }
 
-impl Progress {
+impl DeliveryStatus {
     /// How far a message got before this life of the node.
     pub(super) fn before(entry: &Entry) -> Self {
         Self {
             state: entry.state.clone(),
-            settled: false,
+            is_complete: false,
             last_error: entry.last_error.as_deref().map(Arc::from),
             has_failed: false,
         }
@@ -69,7 +69,7 @@ impl Progress {
     pub(super) fn of(sending: &Sending) -> Self {
         Self {
             state: sending.state().clone(),
-            settled: sending.is_settled(),
+            is_complete: sending.is_complete(),
             last_error: sending.last_error().map(Arc::from),
             has_failed: sending.last_error().is_some(),
         }
@@ -79,7 +79,7 @@ impl Progress {
     pub(super) const fn ended(state: SendState) -> Self {
         Self {
             state,
-            settled: true,
+            is_complete: true,
             last_error: None,
             has_failed: false,
         }
@@ -92,7 +92,7 @@ impl Progress {
         if rank(&written.state) >= rank(&self.state) {
             self.state = written.state;
         }
-        self.settled |= written.settled;
+        self.is_complete |= written.is_complete;
         self.has_failed |= written.has_failed;
         self.last_error = written.last_error.or_else(|| self.last_error.take());
         *self != before
@@ -100,7 +100,7 @@ impl Progress {
 
     /// Takes over what need not be written down first: that a copy was sent, and the last error. Answers whether anything
     /// changed.
-    pub(super) fn go_on(&mut self, sending: &Sending) -> bool {
+    pub(super) fn advance_unwritten(&mut self, sending: &Sending) -> bool {
         let state = sending.state();
         let has_sent = *state == SendState::Sent && self.state == SendState::Queued;
         if has_sent {
@@ -127,11 +127,11 @@ fn rank(state: &SendState) -> (StateKind, u32) {
 }
 
 impl Delivery {
-    pub(super) fn new(id: EntryId, news: watch::Receiver<Progress>) -> Self {
-        let told = news.borrow().state.clone();
+    pub(super) fn new(id: EntryId, status: watch::Receiver<DeliveryStatus>) -> Self {
+        let told = status.borrow().state.clone();
         Self {
             id,
-            news,
+            status,
             told,
             entry: None,
         }
@@ -147,11 +147,11 @@ impl Delivery {
 
     /// A message that has ended, also as sent or stored.
     pub(super) fn ended(id: EntryId, state: SendState, last_error: Option<String>) -> Self {
-        let progress = Progress {
+        let status = DeliveryStatus {
             last_error: last_error.map(Arc::from),
-            ..Progress::ended(state)
+            ..DeliveryStatus::ended(state)
         };
-        Self::new(id, watch::channel(progress).1)
+        Self::new(id, watch::channel(status).1)
     }
 
     /// Id of the entry in the [outbox](crate::Node::outbox).
@@ -170,13 +170,13 @@ impl Delivery {
     /// State as it is known now.
     #[must_use]
     pub fn state(&self) -> SendState {
-        self.news.borrow().state.clone()
+        self.status.borrow().state.clone()
     }
 
     /// Error text of the last attempt; `None` if none failed so far.
     #[must_use]
     pub fn last_error(&self) -> Option<Arc<str>> {
-        self.news.borrow().last_error.clone()
+        self.status.borrow().last_error.clone()
     }
 
     /// Waits for a further state; `None` once nothing more is planned for the message, or the node has stopped.
@@ -184,8 +184,8 @@ impl Delivery {
     /// # Cancel safety
     /// Dropping the future loses no state.
     pub async fn next(&mut self) -> Option<SendState> {
-        let Self { news, told, .. } = self;
-        let further = news.wait_for(|now| now.state != *told || now.settled);
+        let Self { status, told, .. } = self;
+        let further = status.wait_for(|now| now.state != *told || now.is_complete);
         let state = further.await.ok()?.state.clone();
         (state != std::mem::replace(told, state.clone())).then_some(state)
     }
@@ -218,18 +218,18 @@ impl Delivery {
     async fn wait_or(
         &mut self,
         kind: StateKind,
-        enough: impl Fn(&Progress) -> bool,
+        enough: impl Fn(&DeliveryStatus) -> bool,
     ) -> Result<SendState, Undelivered> {
         let reached = |state: &SendState| match state.kind() {
             StateKind::Failed | StateKind::Expired => kind == state.kind(),
             reached => reached >= kind,
         };
-        let over = |now: &Progress| reached(&now.state) || now.settled || enough(now);
+        let over = |now: &DeliveryStatus| reached(&now.state) || now.is_complete || enough(now);
         // If the node has stopped, the last state counts.
-        let _stopped = self.news.wait_for(over).await.is_err();
-        let Progress {
+        let _stopped = self.status.wait_for(over).await.is_err();
+        let DeliveryStatus {
             state, last_error, ..
-        } = self.news.borrow().clone();
+        } = self.status.borrow().clone();
         self.told = state.clone();
         if reached(&state) {
             return Ok(state);
@@ -274,7 +274,7 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
-    use crate::outbox::event::{Answer, Copy, Event, Now};
+    use crate::outbox::event::{Answer, CopyOutcome, Now, SendingEvent};
 
     /// A caller is told no state that a crash could take back.
     #[test]
@@ -300,33 +300,33 @@ mod tests {
             unix: NOW,
         };
         let mut sending = Sending::new(&entry, &NodeId::default(), 3, now);
-        let mut told = Progress::of(&sending);
-        sending.handle(Event::Start { connected: true }, now);
-        sending.handle(Event::Direct(Copy::Written), now);
-        assert!(told.go_on(&sending));
+        let mut told = DeliveryStatus::of(&sending);
+        sending.handle(SendingEvent::Start { connected: true }, now);
+        sending.handle(SendingEvent::Direct(CopyOutcome::Written), now);
+        assert!(told.advance_unwritten(&sending));
         assert_eq!(told.state, SendState::Sent);
-        let receipt = Event::Receipt(recipient.node_id(), Answer::Received);
+        let receipt = SendingEvent::Receipt(recipient.node_id(), Answer::Received);
         sending.handle(receipt, now);
-        assert!(!told.go_on(&sending));
-        assert!(told.advance(Progress::of(&sending)));
-        assert_eq!(told, Progress::ended(SendState::Received));
+        assert!(!told.advance_unwritten(&sending));
+        assert!(told.advance(DeliveryStatus::of(&sending)));
+        assert_eq!(told, DeliveryStatus::ended(SendState::Received));
         // The write before it is reported after it.
         let before = SendState::Stored { holders: 2 };
-        assert!(!told.advance(Progress {
-            settled: false,
-            ..Progress::ended(before)
+        assert!(!told.advance(DeliveryStatus {
+            is_complete: false,
+            ..DeliveryStatus::ended(before)
         }));
     }
 
     #[test]
     fn earlier_errors_end_no_first_attempt() {
-        let (sender, news) = watch::channel(Progress {
+        let (sender, status) = watch::channel(DeliveryStatus {
             last_error: Some("of an earlier life".into()),
             has_failed: false,
-            settled: false,
-            ..Progress::ended(SendState::Queued)
+            is_complete: false,
+            ..DeliveryStatus::ended(SendState::Queued)
         });
-        let mut delivery = Delivery::new(1, news);
+        let mut delivery = Delivery::new(1, status);
         assert!(delivery.first_attempt().now_or_never().is_none());
         sender.send_modify(|now| now.has_failed = true);
         let failed = delivery.first_attempt().now_or_never().unwrap();

@@ -14,7 +14,7 @@ pub(super) struct Now {
 
 /// What became of one copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Copy {
+pub(super) enum CopyOutcome {
     /// The socket of a live peer took it, which answers when it is asked for a receipt.
     Written,
     /// The socket of a live peer took it that gives no receipts; the id of its connection.
@@ -45,7 +45,7 @@ pub(super) enum Answer {
 
 /// Something happened to the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum SendingEvent {
     /// An attempt begins.
     Start {
         /// Whether the recipient is connected.
@@ -54,13 +54,13 @@ pub(super) enum Event {
     /// A copy for this node itself was delivered, or no subscriber takes it now.
     Local(bool),
     /// What became of the copy for the recipient.
-    Direct(Copy),
+    Direct(CopyOutcome),
     /// Whether the recipient was found; otherwise why not.
     Found(Result<(), String>),
     /// Nodes that get a copy each; maybe none.
     Chosen(Vec<NodeId>),
     /// What became of a holder's copy.
-    Holder(NodeId, Copy),
+    Holder(NodeId, CopyOutcome),
     /// A peer was asked.
     Receipt(NodeId, Answer),
     /// Whether the connection that carried the copy for the recipient answers a ping.
@@ -78,7 +78,7 @@ pub(super) enum Event {
     Paced,
 }
 
-impl Event {
+impl SendingEvent {
     /// Whether it concerns the copy for the recipient, of which there is one at a time, in whichever attempt it was sent.
     pub(super) const fn is_of_message(&self) -> bool {
         matches!(self, Self::Local(_) | Self::Direct(_))
@@ -87,7 +87,7 @@ impl Event {
 
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum SendingAction {
     /// Hand the message to the application of this node.
     DeliverLocally,
     /// Send a copy to the recipient after this time.

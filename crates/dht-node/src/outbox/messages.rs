@@ -12,12 +12,12 @@ use dht_spool::{Entry, EntryId, SendState};
 use tokio::sync::watch;
 
 use super::{
-    event::Action,
-    places::Place,
+    event::SendingAction,
+    reachability::{ByReachability, Reachability, ReachabilityTracker},
+    retry_queue::{RETRYING, RetryQueue},
     sealed::SealedFrame,
+    send_budget::SendPermit,
     sending::Sending,
-    standing::{Halves, Standing, Standings},
-    turns::{RETRYING, Turns},
 };
 
 /// Bounded by the rows of the spool. Performs no I/O and reads no clock.
@@ -29,8 +29,8 @@ pub(super) struct Messages {
     recipients: HashMap<NodeId, BTreeSet<EntryId>>,
     /// Messages of which no copy has left.
     queued: BTreeSet<EntryId>,
-    turns: Halves<Turns>,
-    standings: Arc<Standings>,
+    retry_queues: ByReachability<RetryQueue>,
+    reachability: Arc<ReachabilityTracker>,
     /// Messages that a stop should wait for.
     busy: watch::Sender<usize>,
 }
@@ -45,10 +45,10 @@ pub(super) struct Tracked {
     timer: Option<Duration>,
     load: Load,
     /// What is to be done once the frame is in memory again, each in this attempt.
-    deferred: Vec<(u64, Action)>,
+    deferred: Vec<(u64, SendingAction)>,
     /// Known once the frame has been in memory. Receipts of a copy that was written late are asked for by it.
     pub(super) hash: Option<DedupHash>,
-    /// Answers that actions of the driver are to bring.
+    /// Answers that actions of the worker are to bring.
     pub(super) answers: usize,
     /// Whether the spool has written down that it ended.
     pub(super) is_written: bool,
@@ -62,20 +62,20 @@ pub(super) enum Load {
     Wanted,
     Held {
         sealed: SealedFrame,
-        _place: Place,
+        _permit: SendPermit,
     },
 }
 
 impl Messages {
-    pub(super) fn new(busy: watch::Sender<usize>, standings: Arc<Standings>) -> Self {
+    pub(super) fn new(busy: watch::Sender<usize>, reachability: Arc<ReachabilityTracker>) -> Self {
         Self {
             all: HashMap::new(),
             timers: BTreeSet::new(),
             expiry: BTreeSet::new(),
             recipients: HashMap::new(),
             queued: BTreeSet::new(),
-            turns: Halves::default(),
-            standings,
+            retry_queues: ByReachability::default(),
+            reachability,
             busy,
         }
     }
@@ -87,7 +87,7 @@ impl Messages {
     /// Messages that are still tried.
     pub(super) fn tried(&self) -> usize {
         let all = self.all.values();
-        all.filter(|tracked| !tracked.sending.is_settled()).count()
+        all.filter(|tracked| !tracked.sending.is_complete()).count()
     }
 
     pub(super) fn contains(&self, id: EntryId) -> bool {
@@ -147,7 +147,7 @@ impl Messages {
         let is_begun = !matches!(tracked.load, Load::OnDisk);
         self.all.insert(entry.id, tracked);
         if !is_begun {
-            self.settle(entry.id);
+            self.refresh(entry.id);
         }
     }
 
@@ -175,7 +175,7 @@ impl Messages {
             self.queued.remove(&id);
         }
         if let Some(is_written) = written {
-            self.standings.note(&recipient, is_written);
+            self.reachability.note(&recipient, is_written);
             self.promote(&recipient);
         }
         Some(value)
@@ -183,32 +183,32 @@ impl Messages {
 
     /// The messages of a recipient that takes copies now wait among those of others that do.
     pub(super) fn promote(&mut self, recipient: &NodeId) {
-        if self.standings.of(recipient) == Standing::Taking {
-            for id in self.turns.other.take(recipient) {
-                self.turns.taking.push(*recipient, id);
+        if self.reachability.of(recipient) == Reachability::Reachable {
+            for id in self.retry_queues.unreachable.take(recipient) {
+                self.retry_queues.reachable.push(*recipient, id);
             }
         }
     }
 
     fn wait_for_turn(&mut self, recipient: &NodeId, id: EntryId) {
-        let standing = self.standings.of(recipient);
-        self.turns.of_mut(standing).push(*recipient, id);
+        let reachability = self.reachability.of(recipient);
+        self.retry_queues.of_mut(reachability).push(*recipient, id);
     }
 
     fn end_turn(&mut self, id: EntryId) {
-        self.turns.taking.end(id);
-        self.turns.other.end(id);
+        self.retry_queues.reachable.end(id);
+        self.retry_queues.unreachable.end(id);
     }
 
     /// Brings timer and memory in step with the state of a message.
-    pub(super) fn settle(&mut self, id: EntryId) {
+    pub(super) fn refresh(&mut self, id: EntryId) {
         let Some(tracked) = self.all.get_mut(&id) else {
             return;
         };
         if !tracked.sending.is_writing() && matches!(tracked.load, Load::Held { .. }) {
             tracked.load = Load::OnDisk;
-            self.turns.taking.end(id);
-            self.turns.other.end(id);
+            self.retry_queues.reachable.end(id);
+            self.retry_queues.unreachable.end(id);
         }
         let timer = match tracked.load {
             // It will be tried anyway.
@@ -228,11 +228,14 @@ impl Messages {
 
     pub(super) fn remove(&mut self, id: EntryId) {
         self.change(id, |sending| sending.end(sending.state().clone()));
-        self.settle(id);
+        self.refresh(id);
         // Now and then, so that what has ended does not pile up behind a recipient that cannot be reached.
-        for turns in [&mut self.turns.taking, &mut self.turns.other] {
-            if turns.len() > 2 * self.all.len() + RETRYING {
-                turns.retain(|id| self.all.contains_key(&id));
+        for queue in [
+            &mut self.retry_queues.reachable,
+            &mut self.retry_queues.unreachable,
+        ] {
+            if queue.len() > 2 * self.all.len() + RETRYING {
+                queue.retain(|id| self.all.contains_key(&id));
             }
         }
         if let Some(tracked) = self.all.remove(&id) {
@@ -242,7 +245,7 @@ impl Messages {
                 ids.remove(&id);
                 if ids.is_empty() {
                     self.recipients.remove(recipient);
-                    self.standings.forget(recipient);
+                    self.reachability.forget(recipient);
                 }
             }
         }
@@ -291,7 +294,7 @@ impl Messages {
     }
 
     /// Reads the frame of a message once more, in its turn, for something that its attempt still does.
-    pub(super) fn defer(&mut self, id: EntryId, action: Action) {
+    pub(super) fn defer(&mut self, id: EntryId, action: SendingAction) {
         let Some(tracked) = self.all.get_mut(&id) else {
             return;
         };
@@ -304,7 +307,7 @@ impl Messages {
     }
 
     /// What was deferred until the frame of a message was read; nothing if its attempt is over.
-    pub(super) fn take_deferred(&mut self, id: EntryId) -> Vec<Action> {
+    pub(super) fn take_deferred(&mut self, id: EntryId) -> Vec<SendingAction> {
         let Some(tracked) = self.all.get_mut(&id) else {
             return Vec::new();
         };
@@ -326,8 +329,8 @@ impl Messages {
     /// The next message to be read, if one more may be tried again.
     pub(super) fn next_to_read(&mut self) -> Option<EntryId> {
         loop {
-            let begun = self.turns.taking.begin();
-            let id = begun.or_else(|| self.turns.other.begin())?;
+            let begun = self.retry_queues.reachable.begin();
+            let id = begun.or_else(|| self.retry_queues.unreachable.begin())?;
             if self.all.contains_key(&id) {
                 return Some(id);
             }
@@ -336,13 +339,18 @@ impl Messages {
     }
 
     /// A message was read, or cannot be.
-    pub(super) fn has_read(&mut self, id: EntryId, sealed: Option<SealedFrame>, place: Place) {
+    pub(super) fn has_read(
+        &mut self,
+        id: EntryId,
+        sealed: Option<SealedFrame>,
+        permit: SendPermit,
+    ) {
         match (self.all.get_mut(&id), sealed) {
             (Some(tracked), Some(sealed)) => {
                 tracked.hash = Some(sealed.hash);
                 tracked.load = Load::Held {
                     sealed,
-                    _place: place,
+                    _permit: permit,
                 };
             }
             (Some(tracked), None) => {

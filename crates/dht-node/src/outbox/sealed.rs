@@ -9,7 +9,7 @@ use dht_core::{
 use dht_dedup::DedupMeta;
 use rand_core::Rng as _;
 
-use crate::{received::Received, shared::Shared};
+use crate::{context::NodeContext, received::Received};
 
 /// The frame of a message and what the node knows of it.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub(super) struct SealedFrame {
 impl SealedFrame {
     /// Seals a message that only `to` can read.
     pub(super) fn seal(
-        node: &Shared,
+        node: &NodeContext,
         to: &PublicKey,
         message: Message,
         expires: UnixSeconds,
@@ -59,7 +59,7 @@ impl SealedFrame {
     }
 
     /// Opens a message of this node to itself; `None` if it is for another.
-    pub(super) fn open(self, node: &Shared) -> Option<Received> {
+    pub(super) fn open(self, node: &NodeContext) -> Option<Received> {
         let sealed = RawEnvelope::parse(self.frame).ok()?.into_sealed().ok()?;
         let opened = sealed.verify().ok()?.open(&node.identity).ok()?;
         let me = node.identity.public_key().node_id();

@@ -20,7 +20,7 @@ use self::{
     attempt::{Attempt, Direct},
     retries::Retries,
 };
-use super::event::{Action, Answer, Copy, Event, Now};
+use super::event::{Answer, CopyOutcome, Now, SendingAction, SendingEvent};
 
 /// Time for a copy to be written to a recipient that is connected.
 pub(super) const WRITE_WAIT: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ pub(super) struct Sending {
     /// Attempts in this life of the node.
     number: u64,
     /// Whether a copy for the recipient is on its way to the socket, also since an earlier attempt. No other one is sent.
-    unanswered: bool,
+    is_direct_in_flight: bool,
 }
 
 #[derive(Debug)]
@@ -78,7 +78,7 @@ enum Phase {
     Lost(Duration),
     Trying(Attempt),
     /// It was sent or stored for good. Answers that are under way may still bring the recipient's receipt.
-    Settled,
+    Complete,
     Ended,
 }
 
@@ -103,10 +103,10 @@ impl Sending {
             phase: match (entry.ended_at, next) {
                 (Some(_), _) => Phase::Ended,
                 (None, Some(next)) => Phase::Waiting(next),
-                (None, None) => Phase::Settled,
+                (None, None) => Phase::Complete,
             },
             number: 0,
-            unanswered: false,
+            is_direct_in_flight: false,
         }
     }
 
@@ -160,7 +160,7 @@ impl Sending {
             Phase::Trying(attempt) => Some(attempt.has_written_direct()),
             Phase::Doubt { .. } => Some(true),
             Phase::Ended => (self.state == SendState::Received).then_some(true),
-            Phase::Waiting(_) | Phase::Lost(_) | Phase::Settled => Some(false),
+            Phase::Waiting(_) | Phase::Lost(_) | Phase::Complete => Some(false),
         }
     }
 
@@ -181,7 +181,7 @@ impl Sending {
         }
     }
 
-    /// Whether [`Event::Start`] is waited for.
+    /// Whether [`SendingEvent::Start`] is waited for.
     pub(super) const fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting(_) | Phase::Lost(_))
     }
@@ -191,21 +191,21 @@ impl Sending {
     }
 
     /// Whether nothing is planned any more: only a receipt of the recipient may change the state.
-    pub(super) const fn is_settled(&self) -> bool {
-        matches!(self.phase, Phase::Settled | Phase::Ended)
+    pub(super) const fn is_complete(&self) -> bool {
+        matches!(self.phase, Phase::Complete | Phase::Ended)
     }
 
     /// Whether the application may still withdraw it: holders that store it will deliver it.
     pub(super) const fn can_be_withdrawn(&self) -> bool {
-        matches!(self.state, SendState::Queued | SendState::Sent) && !self.is_settled()
+        matches!(self.state, SendState::Queued | SendState::Sent) && !self.is_complete()
     }
 
-    /// When [`Event::Tick`] is due; for a message that is waiting, when [`Event::Start`] is.
+    /// When [`SendingEvent::Tick`] is due; for a message that is waiting, when [`SendingEvent::Start`] is.
     pub(super) const fn deadline(&self) -> Option<Duration> {
         match &self.phase {
             Phase::Waiting(at) | Phase::Doubt { until: at, .. } | Phase::Lost(at) => Some(*at),
             Phase::Trying(attempt) => Some(attempt.deadline),
-            Phase::Settled | Phase::Ended => None,
+            Phase::Complete | Phase::Ended => None,
         }
     }
 
@@ -217,7 +217,7 @@ impl Sending {
         self.phase = Phase::Ended;
     }
 
-    /// What is to be written down of a message that is settled; `None` if it is not, or the end of its time to live did it.
+    /// What is to be written down of a message that is complete; `None` if it is not, or the end of its time to live did it.
     pub(super) fn ending(&self) -> Option<Transition> {
         let retry_at = None;
         match (&self.state, &self.phase) {
@@ -225,11 +225,11 @@ impl Sending {
             (SendState::Failed { reason }, _) => Some(Transition::Failed {
                 reason: reason.clone(),
             }),
-            (SendState::Stored { holders }, Phase::Settled) => Some(Transition::Stored {
+            (SendState::Stored { holders }, Phase::Complete) => Some(Transition::Stored {
                 holders: *holders,
                 retry_at,
             }),
-            (_, Phase::Settled) => Some(Transition::Sent { retry_at }),
+            (_, Phase::Complete) => Some(Transition::Sent { retry_at }),
             _ => None,
         }
     }
@@ -238,7 +238,7 @@ impl Sending {
     pub(super) fn expire(&mut self) {
         let is_open = match self.state {
             SendState::Queued => true,
-            SendState::Sent => !self.is_settled(),
+            SendState::Sent => !self.is_complete(),
             _ => false,
         };
         self.end(if is_open {
@@ -249,52 +249,52 @@ impl Sending {
     }
 
     /// Applies an event; answers what is to be done.
-    pub(super) fn handle(&mut self, event: Event, now: Now) -> VecDeque<Action> {
+    pub(super) fn handle(&mut self, event: SendingEvent, now: Now) -> VecDeque<SendingAction> {
         let mut actions = VecDeque::new();
         match event {
             _ if self.is_ended() => {}
-            Event::Start { connected } => self.start(connected, now, &mut actions),
-            Event::Local(true) => self.receive(&mut actions),
-            Event::Local(false) => {
-                self.unanswered = false;
+            SendingEvent::Start { connected } => self.start(connected, now, &mut actions),
+            SendingEvent::Local(true) => self.receive(&mut actions),
+            SendingEvent::Local(false) => {
+                self.is_direct_in_flight = false;
                 let error = "neither an application nor the inbox of this node takes the message";
                 self.last_error = Some(error.to_owned());
                 self.finish(now, &mut actions);
             }
-            Event::Direct(copy) => self.on_direct(copy, now, &mut actions),
-            Event::Found(outcome) => self.on_found(outcome, now, &mut actions),
-            Event::Chosen(holders) => self.on_chosen(holders, now, &mut actions),
-            Event::Holder(holder, copy) => self.on_holder(holder, copy, now, &mut actions),
-            Event::Receipt(from, Answer::Received) if from == self.recipient => {
+            SendingEvent::Direct(copy) => self.on_direct(copy, now, &mut actions),
+            SendingEvent::Found(outcome) => self.on_found(outcome, now, &mut actions),
+            SendingEvent::Chosen(holders) => self.on_chosen(holders, now, &mut actions),
+            SendingEvent::Holder(holder, copy) => self.on_holder(holder, copy, now, &mut actions),
+            SendingEvent::Receipt(from, Answer::Received) if from == self.recipient => {
                 self.receive(&mut actions);
             }
-            Event::Receipt(from, answer) if from == self.recipient => {
+            SendingEvent::Receipt(from, answer) if from == self.recipient => {
                 self.on_recipients_answer(answer, now, &mut actions);
             }
-            Event::Receipt(holder, answer) => {
+            SendingEvent::Receipt(holder, answer) => {
                 self.on_holders_answer(holder, answer, now, &mut actions);
             }
-            Event::Answers(answers) => self.on_ping_ended(answers, now, &mut actions),
-            Event::ConnectionEnded => self.on_connection_ended(now, &mut actions),
-            Event::Appeared { recipient } => self.on_appeared(recipient, now),
-            Event::Tick => self.on_tick(now, &mut actions),
-            Event::Paced => self.on_paced(now),
+            SendingEvent::Answers(answers) => self.on_ping_ended(answers, now, &mut actions),
+            SendingEvent::ConnectionEnded => self.on_connection_ended(now, &mut actions),
+            SendingEvent::Appeared { recipient } => self.on_appeared(recipient, now),
+            SendingEvent::Tick => self.on_tick(now, &mut actions),
+            SendingEvent::Paced => self.on_paced(now),
         }
         actions
     }
 
     /// Applies the answer to an action of an earlier attempt: what it tells of the message counts, the attempt under way
     /// goes on.
-    pub(super) fn handle_late(&mut self, event: Event, now: Now) -> VecDeque<Action> {
+    pub(super) fn handle_late(&mut self, event: SendingEvent, now: Now) -> VecDeque<SendingAction> {
         let mut actions = VecDeque::new();
         match event {
             _ if self.is_ended() => {}
-            Event::Found(Ok(())) => self.on_appeared(true, now),
-            Event::Holder(_, Copy::Unconfirmed(_)) => self.has_sent(),
-            Event::Receipt(from, Answer::Received) if from == self.recipient => {
+            SendingEvent::Found(Ok(())) => self.on_appeared(true, now),
+            SendingEvent::Holder(_, CopyOutcome::Unconfirmed(_)) => self.has_sent(),
+            SendingEvent::Receipt(from, Answer::Received) if from == self.recipient => {
                 self.receive(&mut actions);
             }
-            Event::Receipt(holder, Answer::Stored) if holder != self.recipient => {
+            SendingEvent::Receipt(holder, Answer::Stored) if holder != self.recipient => {
                 self.add_holder(holder, &mut actions);
             }
             _ => {}
@@ -311,8 +311,8 @@ impl Sending {
         }
     }
 
-    fn start(&mut self, connected: bool, now: Now, actions: &mut VecDeque<Action>) {
-        if self.is_trying() || self.is_settled() {
+    fn start(&mut self, connected: bool, now: Now, actions: &mut VecDeque<SendingAction>) {
+        if self.is_trying() || self.is_complete() {
             return;
         }
         self.number += 1;
@@ -329,20 +329,20 @@ impl Sending {
             return;
         }
         self.retries.begin(now);
-        if std::mem::replace(&mut self.unanswered, true) {
+        if std::mem::replace(&mut self.is_direct_in_flight, true) {
             return;
         }
         actions.push_back(if self.local {
-            Action::DeliverLocally
+            SendingAction::DeliverLocally
         } else {
-            Action::SendDirect(Duration::ZERO)
+            SendingAction::SendDirect(Duration::ZERO)
         });
     }
 
-    fn receive(&mut self, actions: &mut VecDeque<Action>) {
+    fn receive(&mut self, actions: &mut VecDeque<SendingAction>) {
         self.state = SendState::Received;
         self.phase = Phase::Ended;
-        actions.push_back(Action::Persist(Transition::Received));
+        actions.push_back(SendingAction::Persist(Transition::Received));
     }
 
     fn has_sent(&mut self) {
@@ -351,7 +351,7 @@ impl Sending {
         }
     }
 
-    fn on_connection_ended(&mut self, now: Now, actions: &mut VecDeque<Action>) {
+    fn on_connection_ended(&mut self, now: Now, actions: &mut VecDeque<SendingAction>) {
         match &mut self.phase {
             Phase::Doubt { .. } => self.lose(LOST, now),
             Phase::Trying(attempt) if matches!(attempt.direct, Direct::Asking(_)) => {
@@ -367,9 +367,9 @@ impl Sending {
         }
     }
 
-    fn on_ping_ended(&mut self, answers: bool, now: Now, actions: &mut VecDeque<Action>) {
+    fn on_ping_ended(&mut self, answers: bool, now: Now, actions: &mut VecDeque<SendingAction>) {
         match self.phase {
-            Phase::Doubt { .. } if answers => self.settle(actions),
+            Phase::Doubt { .. } if answers => self.complete(actions),
             Phase::Doubt { .. } => self.lose(SILENT, now),
             _ => {}
         }
@@ -401,7 +401,7 @@ impl Sending {
         }
     }
 
-    fn on_tick(&mut self, now: Now, actions: &mut VecDeque<Action>) {
+    fn on_tick(&mut self, now: Now, actions: &mut VecDeque<SendingAction>) {
         match &mut self.phase {
             Phase::Doubt { until, pinged, .. } if *until <= now.at && *pinged => {
                 self.lose(SILENT, now);
@@ -412,7 +412,7 @@ impl Sending {
                 pinged,
             } if *until <= now.at => {
                 (*until, *pinged) = (now.at.saturating_add(ANSWER_WAIT), true);
-                actions.push_back(Action::Ping(*connection));
+                actions.push_back(SendingAction::Ping(*connection));
             }
             Phase::Trying(attempt) if attempt.deadline <= now.at => {
                 if self.local {
@@ -437,7 +437,7 @@ impl Sending {
         }
     }
 
-    fn finish_if_over(&mut self, now: Now, actions: &mut VecDeque<Action>) {
+    fn finish_if_over(&mut self, now: Now, actions: &mut VecDeque<SendingAction>) {
         let Phase::Trying(attempt) = &self.phase else {
             return;
         };
@@ -447,7 +447,7 @@ impl Sending {
     }
 
     /// The attempt is over: plans the next one, if anything is left to do.
-    fn finish(&mut self, now: Now, actions: &mut VecDeque<Action>) {
+    fn finish(&mut self, now: Now, actions: &mut VecDeque<SendingAction>) {
         let Phase::Trying(attempt) = &self.phase else {
             return;
         };
@@ -456,7 +456,7 @@ impl Sending {
         let stored = self.stored();
         match (&self.state, attempt.direct) {
             (SendState::Stored { .. }, _) if stored >= self.wanted => {
-                return self.settle(actions);
+                return self.complete(actions);
             }
             (_, Direct::Written { at, connection }) => {
                 let until = at.saturating_add(DOUBT);
@@ -489,8 +489,8 @@ impl Sending {
     }
 
     /// It is sent or stored for good: nothing more is planned.
-    fn settle(&mut self, actions: &mut VecDeque<Action>) {
-        self.phase = Phase::Settled;
+    fn complete(&mut self, actions: &mut VecDeque<SendingAction>) {
+        self.phase = Phase::Complete;
         if let Some(ending) = self.ending() {
             persist(ending, actions);
         }
@@ -505,9 +505,10 @@ impl Sending {
 }
 
 /// Writes down the end of an attempt, which tells of holders, too.
-fn persist(transition: Transition, actions: &mut VecDeque<Action>) {
-    actions.retain(|action| !matches!(action, Action::Persist(Transition::Confirmed { .. })));
-    actions.push_back(Action::Persist(transition));
+fn persist(transition: Transition, actions: &mut VecDeque<SendingAction>) {
+    actions
+        .retain(|action| !matches!(action, SendingAction::Persist(Transition::Confirmed { .. })));
+    actions.push_back(SendingAction::Persist(transition));
 }
 
 fn wall(now: Now, at: Duration) -> UnixSeconds {

@@ -2,7 +2,7 @@
 
 use dht_spool::{EntryContent, EntryId, Outbox, SpoolError};
 
-use super::{delivery::Progress, sealed::SealedFrame};
+use super::{delivery::DeliveryStatus, sealed::SealedFrame};
 
 /// What is read of a message before it is sent.
 #[derive(Debug)]
@@ -11,7 +11,7 @@ pub(super) enum Stored {
     /// No frame that can be sent.
     Nothing,
     /// The message has ended: a listing from before that has brought it back.
-    Ended(Progress),
+    Ended(DeliveryStatus),
 }
 
 impl Stored {
@@ -24,7 +24,7 @@ impl Stored {
         }
         let entry = spool.get(id)?.ok_or(SpoolError::UnknownId)?;
         Ok(match entry.ended_at {
-            Some(_) => Self::Ended(Progress::ended(entry.state)),
+            Some(_) => Self::Ended(DeliveryStatus::ended(entry.state)),
             None => Self::Nothing,
         })
     }
@@ -55,7 +55,7 @@ mod tests {
         assert!(matches!(Stored::read(&spool, id), Ok(Stored::Nothing)));
         spool.update(id, Transition::Received, NOW).await.unwrap();
         let stored = Stored::read(&spool, id);
-        let received = Progress::ended(SendState::Received);
+        let received = DeliveryStatus::ended(SendState::Received);
         assert!(matches!(stored, Ok(Stored::Ended(state)) if state == received));
         let unknown = Stored::read(&spool, id + 1);
         assert!(matches!(unknown, Err(SpoolError::UnknownId)));

@@ -15,9 +15,9 @@ use tokio::{
 use super::files;
 use crate::{
     config::Config,
+    context::NodeContext,
     events::{Event, Events},
     home::Home,
-    shared::Shared,
     tasks::Tasks,
 };
 
@@ -39,7 +39,7 @@ pub(crate) async fn start(
     home: Option<&Home>,
     config: &Config,
     store: Option<StoreConfig>,
-    shared: &Shared,
+    shared: &NodeContext,
     send_queue: Arc<dyn SendQueue>,
     responses: ByteBudget,
     tasks: &Tasks,

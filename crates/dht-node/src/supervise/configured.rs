@@ -10,7 +10,7 @@ use super::flapping::Repetitions;
 
 /// The peers and seeds of the settings. Each failure of one is told once, until a connection to it has been of use.
 #[derive(Debug, Default)]
-pub(crate) struct Configured {
+pub(crate) struct ConfiguredPeers {
     peers: HashMap<NodeId, Peer>,
     /// Connections that ended although the peer had accepted this node.
     lost: Repetitions,
@@ -23,7 +23,7 @@ struct Peer {
     is_told: bool,
 }
 
-impl Configured {
+impl ConfiguredPeers {
     pub(crate) fn new<'a>(me: &NodeId, peers: impl Iterator<Item = &'a PeerAddress>) -> Self {
         let mut configured = Self::default();
         for address in peers {

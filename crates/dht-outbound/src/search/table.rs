@@ -4,7 +4,7 @@ use dht_core::PublicKey;
 use dht_stack::Watch;
 use tokio::time::Instant;
 
-use super::{Answered, Progress, SearchCause, SearchError, SearchLimits};
+use super::{Answered, SearchCause, SearchError, SearchLimits, SearchProgress};
 
 /// At most [`SearchLimits::searches`] entries, so few that a scan is the fastest look-up.
 #[derive(Debug, Default)]
@@ -23,13 +23,13 @@ struct Search {
 /// Action for a caller that searches.
 pub(super) enum Joined {
     /// A discovery has been sent: wait for its outcome.
-    Waiting(Watch<Progress>),
+    Waiting(Watch<SearchProgress>),
     /// Send a discovery with this nonce, then wait.
     Leading {
         nonce: u64,
         /// Whether no other caller searches for the key.
         is_new: bool,
-        outcome: Watch<Progress>,
+        outcome: Watch<SearchProgress>,
     },
 }
 
@@ -60,7 +60,7 @@ impl Table {
         if held.count() >= cause.share(limits.searches) {
             self.make_room(now, cause, limits)?;
         }
-        let outcome = Watch::new(Progress::Waiting);
+        let outcome = Watch::new(SearchProgress::Waiting);
         self.0.push(Search {
             nonce,
             cause,

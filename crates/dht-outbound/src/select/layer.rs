@@ -22,16 +22,16 @@ use crate::{config::SelectConfig, deliver::Deliveries, error::SendError};
 ///
 /// Specification 04, sections 3 and 5.1.
 #[derive(Clone)]
-pub struct SelectLayer(Arc<Shared>);
+pub struct SelectLayer(Arc<SelectParts>);
 
 /// Service produced by [`SelectLayer`].
 #[derive(Clone)]
 pub struct Select<S> {
-    shared: Arc<Shared>,
+    shared: Arc<SelectParts>,
     inner: S,
 }
 
-struct Shared {
+struct SelectParts {
     connections: Connections,
     directory: Directory,
     config: SelectConfig,
@@ -66,7 +66,7 @@ impl SelectLayer {
         clock: SharedClock,
         entropy: SharedEntropy,
     ) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(SelectParts {
             connections,
             directory,
             config,
@@ -102,7 +102,7 @@ where
     }
 
     fn call(&mut self, request: SendRequest) -> Self::Future {
-        let Shared {
+        let SelectParts {
             connections,
             directory,
             config,

@@ -14,7 +14,7 @@ use super::{check::ValidMessage, fault::Fault};
 
 /// State of a valid message at this node.
 #[derive(Debug)]
-pub(super) enum Standing {
+pub(super) enum ReceptionState {
     /// Nothing; it is this response's to deliver.
     New(Reservation),
     /// The application is getting it, live or from another response.
@@ -57,12 +57,12 @@ pub(super) struct PageSummary {
 const FULL_BYTES: usize =
     DEFAULT_RESPONSE_BYTES - dht_proto::limits::MAX_STORED_BODY_BYTES - 16 * 1024;
 
-/// Decides about a whole response. `standing` claims a message if it is new; it is called only for messages that would be
+/// Decides about a whole response. `state_of` claims a message if it is new; it is called only for messages that would be
 /// delivered.
 pub(super) fn decide(
     checked: Vec<Result<ValidMessage, Fault>>,
     profile: AttributionProfile,
-    mut standing: impl FnMut(&ValidMessage) -> Standing,
+    mut state_of: impl FnMut(&ValidMessage) -> ReceptionState,
 ) -> ResponseOutcome {
     let severity = |offence: Offence| offence.penalty(profile).map(|penalty| penalty.severity);
     let mut outcome = ResponseOutcome::default();
@@ -88,10 +88,10 @@ pub(super) fn decide(
             continue;
         };
         outcome.reached = outcome.reached.max(Some(message.stored_at));
-        match standing(&message) {
-            Standing::New(reservation) => outcome.accepted.push((message, reservation)),
-            Standing::UnderWay => outcome.under_way.push((message.hash, message.stored_at)),
-            Standing::Known => outcome.known = outcome.known.saturating_add(1),
+        match state_of(&message) {
+            ReceptionState::New(reservation) => outcome.accepted.push((message, reservation)),
+            ReceptionState::UnderWay => outcome.under_way.push((message.hash, message.stored_at)),
+            ReceptionState::Known => outcome.known = outcome.known.saturating_add(1),
         }
     }
     // Responders send in either order; applications read in the order of arrival.

@@ -17,7 +17,7 @@ use tower_service::Service;
 use super::{
     check::{CheckContext, ValidMessage, check},
     fetcher::Fetcher,
-    outcome::{PageSummary, ResponseOutcome, Standing, decide},
+    outcome::{PageSummary, ReceptionState, ResponseOutcome, decide},
     tracker::{Finished, PageCounts, Request, Unrequested},
 };
 use crate::{blocking::blocking, metrics, receipt::Receipt};
@@ -194,7 +194,7 @@ impl Fetcher {
             }
         };
         // First, as those that wait for the decision look at the dedup table.
-        reservation.settle();
+        reservation.commit();
         if is_taken {
             self.delivered(hash, true);
         } else {
@@ -324,12 +324,14 @@ impl Fetcher {
                 }
             }
         }
-        decide(checked, profile, |message| self.standing(message, now))
+        decide(checked, profile, |message| {
+            self.reception_state(message, now)
+        })
     }
 
-    fn standing(&self, message: &ValidMessage, now: UnixSeconds) -> Standing {
+    fn reception_state(&self, message: &ValidMessage, now: UnixSeconds) -> ReceptionState {
         if self.parts.ledger.contains(&message.hash) {
-            return Standing::Known;
+            return ReceptionState::Known;
         }
         // The dedup table alone decides between two copies that arrive together.
         let meta = DedupMeta {
@@ -337,9 +339,9 @@ impl Fetcher {
             expires: message.opened.header.expires,
         };
         match self.parts.dedup.reserve(&message.hash, meta, now) {
-            Ok(reservation) => Standing::New(reservation),
-            Err(_) if self.parts.dedup.is_reserved(&message.hash) => Standing::UnderWay,
-            Err(_) => Standing::Known,
+            Ok(reservation) => ReceptionState::New(reservation),
+            Err(_) if self.parts.dedup.is_reserved(&message.hash) => ReceptionState::UnderWay,
+            Err(_) => ReceptionState::Known,
         }
     }
 

@@ -90,7 +90,7 @@ impl Keeper {
         if may_pass {
             self.refuse_for_now(hash);
         } else if stored {
-            self.parts.dedup.set_unkept(&hash, None);
+            self.parts.dedup.set_store_refused(&hash, None);
             self.parts.decisions.record(hash, Receipt::Stored);
         } else {
             self.parts.decisions.record(hash, Receipt::Neither);
@@ -101,7 +101,7 @@ impl Keeper {
     /// Refuses a copy of a message, and has one that comes 5 seconds later considered anew.
     fn refuse_for_now(&self, hash: DedupHash) {
         let now = self.parts.clock.now();
-        self.parts.dedup.set_unkept(&hash, Some(now));
+        self.parts.dedup.set_store_refused(&hash, Some(now));
         self.parts.decisions.refuse_for_now(hash, now);
     }
 
@@ -139,7 +139,7 @@ impl Keeper {
     /// Marks a message as not stored. The receipt for a readable one is decided when it is delivered.
     fn reject(&self, message: &mut impl InTransit) {
         message.set_store_outcome(StoreOutcome::NotStored);
-        self.parts.dedup.set_unkept(&message.hash(), None);
+        self.parts.dedup.set_store_refused(&message.hash(), None);
         if matches!(message.opened().content, Content::Unreadable) {
             self.parts
                 .decisions

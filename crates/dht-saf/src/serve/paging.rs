@@ -89,13 +89,13 @@ pub(super) struct PagePlan {
 #[derive(Debug)]
 pub(super) struct Pager {
     config: PagerConfig,
-    requesters: HashMap<Recipient, Progress>,
+    requesters: HashMap<Recipient, RequesterProgress>,
     /// Requests so far, which serves as the time of the last request of each requester.
     requests: u64,
 }
 
 #[derive(Debug, Default)]
-struct Progress {
+struct RequesterProgress {
     last: Option<LastPage>,
     passed: Option<Passed>,
     unproven: VecDeque<SentRow>,

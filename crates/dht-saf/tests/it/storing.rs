@@ -423,16 +423,16 @@ async fn refused_message_is_stored_later() {
     world.hand_over(SENDER, &hash);
     world.store(message(2)).await;
     assert_eq!(only(&world).stored, Some(StoreOutcome::NotStored));
-    assert!(!world.dedup.is_unkept(&hash, world.now()));
+    assert!(!world.dedup.may_be_stored_again(&hash, world.now()));
     let sender = test_util::public_key(SENDER).node_id();
     let receipt = || world.saf.receipt(&sender, &hash, |_| false);
     assert_eq!(receipt().await, Receipt::Neither);
 
     world.clock.advance(10);
-    assert!(world.dedup.is_unkept(&hash, world.now()));
+    assert!(world.dedup.may_be_stored_again(&hash, world.now()));
     let waiting = receipt();
     assert_eq!(world.store(message(2)).await, Disposition::Stored);
-    assert!(!world.dedup.is_unkept(&hash, world.now()));
+    assert!(!world.dedup.may_be_stored_again(&hash, world.now()));
     assert_eq!(waiting.await, Receipt::Stored);
     assert_eq!(receipt().await, Receipt::Stored);
     assert_eq!(world.held(), 2);
@@ -456,12 +456,12 @@ async fn final_refusals_make_copies_repeats() {
     world.dedup.record(&hash, meta, world.now());
     world.store(message(2)).await;
     world.clock.advance(10);
-    assert!(world.dedup.is_unkept(&hash, world.now()));
+    assert!(world.dedup.may_be_stored_again(&hash, world.now()));
     let until = world.now().saturating_add(1000);
     let key = test_util::public_key(AWAY);
     world
         .directory
         .ban(key, until, dht_core::Severity::High, "test", world.now());
     world.store(message(2)).await;
-    assert!(!world.dedup.is_unkept(&hash, world.now()));
+    assert!(!world.dedup.may_be_stored_again(&hash, world.now()));
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{error::SpoolError, journal::contain, metrics};
 
 /// Ends what a crash interrupted, and begins a file if there is none.
-pub(super) fn settle<S: Tables>(file: &File) -> Result<(), SpoolError> {
+pub(super) fn recover_or_create<S: Tables>(file: &File) -> Result<(), SpoolError> {
     if file.has_new()? {
         // One transaction fills it: it is there whole or not at all.
         if !file.exists()? {

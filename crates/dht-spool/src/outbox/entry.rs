@@ -158,7 +158,7 @@ pub struct OutboxExpiry {
     /// Entries that ended as [`SendState::Expired`].
     pub expired: u64,
     /// Entries whose time to live ended while more holders were looked for: they ended as [`SendState::Stored`].
-    pub settled: u64,
+    pub stored: u64,
     /// Entries that had ended and left.
     pub removed: u64,
 }

@@ -61,7 +61,7 @@ impl Transition {
 
 /// Progress of an outgoing message, without texts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Progress {
+pub(crate) struct EntryProgress {
     pub(crate) kind: StateKind,
     /// Holders that confirmed a copy.
     pub(crate) holders: u32,
@@ -70,7 +70,7 @@ pub(crate) struct Progress {
     pub(crate) ended_at: Option<UnixSeconds>,
 }
 
-impl Progress {
+impl EntryProgress {
     /// A new entry, to be tried at once.
     pub(crate) const fn queued(now: UnixSeconds) -> Self {
         Self {
@@ -195,7 +195,7 @@ mod tests {
     proptest! {
         #[test]
         fn knowledge_only_grows(steps in proptest::collection::vec(transition(), 1..20)) {
-            let mut progress = Progress::queued(UnixSeconds(0));
+            let mut progress = EntryProgress::queued(UnixSeconds(0));
             for (now, step) in steps.into_iter().enumerate() {
                 let now = UnixSeconds(now as u64);
                 let before = progress;
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn expiry_keeps_what_was_achieved() {
         let now = UnixSeconds(9);
-        let queued = Progress::queued(UnixSeconds(0));
+        let queued = EntryProgress::queued(UnixSeconds(0));
         assert_eq!(queued.expired(now).kind, StateKind::Expired);
         let sent = |retry_at| queued.after(&Transition::Sent { retry_at }, now).unwrap();
         assert_eq!(sent(Some(now)).expired(now).kind, StateKind::Expired);

@@ -10,7 +10,7 @@ use dht_core::UnixSeconds;
 
 use super::{
     entry::{EntryId, NewEntry, OutboxExpiry, Put, StateKind},
-    progress::{Progress, Transition},
+    progress::{EntryProgress, Transition},
 };
 use crate::{
     config::{MAX_TEXT_BYTES, OutboxConfig},
@@ -28,7 +28,7 @@ pub(crate) type Digest = [u8; 32];
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
     pub(crate) recipient: [u8; 32],
-    pub(crate) progress: Progress,
+    pub(crate) progress: EntryProgress,
     pub(crate) expires_at: UnixSeconds,
     pub(crate) payload_bytes: u64,
     pub(crate) frame_bytes: u64,
@@ -46,7 +46,7 @@ pub(super) struct Usage {
 #[derive(Debug)]
 pub(crate) enum Change {
     Insert(EntryId, Box<NewEntry>, Digest),
-    Progress(EntryId, Progress, u64),
+    Progress(EntryId, EntryProgress, u64),
     Text(EntryId, String),
     Frame(EntryId, Bytes),
     RemoveContent(EntryId),
@@ -117,7 +117,7 @@ impl OutboxState {
         let id = self.ids.take();
         let slot = Slot {
             recipient: *entry.recipient.as_bytes(),
-            progress: Progress::queued(entry.created_at),
+            progress: EntryProgress::queued(entry.created_at),
             expires_at: entry.options.expires_at(entry.created_at),
             payload_bytes,
             frame_bytes,
@@ -250,7 +250,7 @@ impl OutboxState {
                 if after.kind == StateKind::Expired {
                     expiry.expired += 1;
                 } else {
-                    expiry.settled += 1;
+                    expiry.stored += 1;
                 }
             }
         }
@@ -278,7 +278,7 @@ impl OutboxState {
         removed
     }
 
-    fn set(&mut self, id: EntryId, progress: Progress, changes: &mut Vec<Change>) {
+    fn set(&mut self, id: EntryId, progress: EntryProgress, changes: &mut Vec<Change>) {
         let Some(mut slot) = self.slots.remove(&id) else {
             return;
         };

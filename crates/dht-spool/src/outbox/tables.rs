@@ -27,7 +27,7 @@ use redb::{
 
 use super::{
     entry::{Entry, EntryContent, EntryId, EntryOptions, StateKind},
-    progress::Progress,
+    progress::EntryProgress,
     rows::OutboxRows,
     state::{Change, OutboxState, Slot},
 };
@@ -190,7 +190,7 @@ impl Tables for OutboxState {
             let content = contain(|| salvaged(id, &head, sealed, unsealed));
             let steps = match (steps, &content) {
                 (Ok(steps), content) if steps.ended_at.is_none() || content.is_err() => steps,
-                _ => Progress::queued(UnixSeconds(head.2)),
+                _ => EntryProgress::queued(UnixSeconds(head.2)),
             };
             entries.insert(id, head)?;
             let mut frame_bytes = 0;
@@ -316,7 +316,7 @@ fn expires_at(head: &<Head as Value>::SelfType<'_>) -> UnixSeconds {
     options(head).expires_at(UnixSeconds(head.2))
 }
 
-fn encode(id: EntryId, progress: &Progress, frame_bytes: u64) -> Steps {
+fn encode(id: EntryId, progress: &EntryProgress, frame_bytes: u64) -> Steps {
     let kind = match progress.kind {
         StateKind::Queued => 0,
         StateKind::Sent => 1,
@@ -337,7 +337,7 @@ fn encode(id: EntryId, progress: &Progress, frame_bytes: u64) -> Steps {
     steps
 }
 
-fn decode(id: EntryId, mut steps: Steps) -> Result<(Progress, u64), SpoolError> {
+fn decode(id: EntryId, mut steps: Steps) -> Result<(EntryProgress, u64), SpoolError> {
     let field = steps.5;
     steps.5 = length(field);
     if !is_whole::<Steps>(id, field, &steps) {
@@ -353,7 +353,7 @@ fn decode(id: EntryId, mut steps: Steps) -> Result<(Progress, u64), SpoolError> 
         5 => StateKind::Received,
         _ => return Err(SpoolError::Damaged),
     };
-    let progress = Progress {
+    let progress = EntryProgress {
         kind,
         holders,
         attempts,

@@ -235,7 +235,7 @@ fn a_full_outbox_refuses() {
 
 /// What was sent to a peer that gives no receipts, or is stored by as many holders as were wanted, takes no room.
 #[test]
-fn settled_entries_leave_their_room() {
+fn ended_entries_leave_their_room() {
     let config = OutboxConfig {
         max_rows: 8,
         max_bytes: 800,
@@ -246,12 +246,12 @@ fn settled_entries_leave_their_room() {
     let (retry_at, holders) = (None, 3);
     for number in 1..=100 {
         let id = put(&outbox, entry(number));
-        let settled = if number % 2 == 0 {
+        let ended = if number % 2 == 0 {
             Transition::Sent { retry_at }
         } else {
             Transition::Stored { holders, retry_at }
         };
-        outbox.update(id, settled, NOW).wait().unwrap();
+        outbox.update(id, ended, NOW).wait().unwrap();
     }
     drop(outbox);
     outbox = on(&disk, config);
@@ -262,7 +262,7 @@ fn settled_entries_leave_their_room() {
         SendState::Stored { holders }
     );
     outbox.update(99, Transition::Received, NOW).wait().unwrap();
-    assert_eq!(outbox.expire(at(101)).wait().unwrap().settled, 0);
+    assert_eq!(outbox.expire(at(101)).wait().unwrap().stored, 0);
     assert_eq!(outbox.get(100).unwrap().unwrap().state, SendState::Sent);
 }
 
@@ -361,7 +361,7 @@ fn ended_entries_stay_for_a_while() {
     assert_eq!(expiry(50), OutboxExpiry::default());
     let all_over = OutboxExpiry {
         expired: 2,
-        settled: 1,
+        stored: 1,
         removed: 2,
     };
     assert_eq!(expiry(101), all_over, "two are kept by count");

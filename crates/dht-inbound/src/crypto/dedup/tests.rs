@@ -14,7 +14,7 @@ fn check(allowed: u32) -> Dedup {
     let key = FingerprintKey::random(&mut SeededEntropy::new(1).rng());
     Dedup {
         recipient: public_key(9),
-        // No `Settle` follows here: what is reserved would be forgotten.
+        // No `Commit` follows here: what is reserved would be forgotten.
         relays_gossip: true,
         table: DedupTable::new(100, [0; 16]),
         fingerprints: FingerprintCache::new(1_000, key),
@@ -110,7 +110,7 @@ async fn undecodable_unsigned_body_leaves_no_trace() {
 
 /// The store of this node had no place for it, and may have one now.
 #[tokio::test]
-async fn unkept_copies_pass_once_more() {
+async fn refused_copies_pass_once_more() {
     let check = check(1);
     let frame = encrypted(&identity(3), &public_key(4), b"x", 1);
     let message = || support::verified(frame.clone());
@@ -118,7 +118,7 @@ async fn unkept_copies_pass_once_more() {
     let first = check.check(message()).unwrap().envelope;
     assert_eq!((first.occurrences, first.already_forwarded), (1, false));
     assert_eq!(check.check(message()).unwrap_err(), DropReason::Duplicate);
-    check.table.set_unkept(&hash, Some(NOW));
+    check.table.set_store_refused(&hash, Some(NOW));
     assert_eq!(check.check(message()).unwrap_err(), DropReason::Duplicate);
     let check = Dedup {
         clock: Arc::new(ManualClock::new(NOW.saturating_add(5))),
@@ -126,6 +126,6 @@ async fn unkept_copies_pass_once_more() {
     };
     let again = check.check(message()).unwrap().envelope;
     assert_eq!((again.occurrences, again.already_forwarded), (1, true));
-    check.table.set_unkept(&hash, None);
+    check.table.set_store_refused(&hash, None);
     assert_eq!(check.check(message()).unwrap_err(), DropReason::Duplicate);
 }

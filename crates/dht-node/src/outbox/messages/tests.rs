@@ -11,9 +11,9 @@ use futures::FutureExt as _;
 
 use super::*;
 use crate::outbox::{
-    event::{Action, Copy, Event, Now},
-    places::Places,
-    turns::RETRYING,
+    event::{CopyOutcome, Now, SendingAction, SendingEvent},
+    retry_queue::RETRYING,
+    send_budget::SendBudget,
 };
 
 const AT: Now = Now {
@@ -47,8 +47,8 @@ fn add(messages: &mut Messages, id: EntryId, recipient: PublicKey) {
 }
 
 fn messages(count: u64) -> Messages {
-    let standings = Arc::new(Standings::new(Connections::new()));
-    let mut messages = Messages::new(watch::Sender::default(), standings);
+    let reachability = Arc::new(ReachabilityTracker::new(Connections::new()));
+    let mut messages = Messages::new(watch::Sender::default(), reachability);
     for id in 1..=count {
         // Eight for a recipient.
         add(&mut messages, id, key(id.div_ceil(8)));
@@ -74,14 +74,14 @@ fn waiting_messages_are_read_once() {
     let mut messages = messages(1);
     for _ in 0..2 * RETRYING {
         assert_eq!(messages.take_due(AT.at), [0; 0]);
-        let appeared = Event::Appeared { recipient: true };
+        let appeared = SendingEvent::Appeared { recipient: true };
         messages.change(1, |sending| sending.handle(appeared, AT));
-        messages.settle(1);
+        messages.refresh(1);
         assert_eq!(messages.take_due(AT.at), [0; 0]);
         assert_eq!(messages.next_to_read(), Some(1));
         assert_eq!(messages.next_to_read(), None);
-        messages.has_read(1, None, Place::default());
-        messages.settle(1);
+        messages.has_read(1, None, SendPermit::default());
+        messages.refresh(1);
     }
 }
 
@@ -94,10 +94,10 @@ fn few_messages_are_retried_at_once() {
     assert_eq!(read.len(), RETRYING);
     let last = (1..=count).find(|id| !read.contains(id)).unwrap();
     for id in read {
-        messages.has_read(id, Some(sealed()), Place::default());
-        let start = Event::Start { connected: true };
+        messages.has_read(id, Some(sealed()), SendPermit::default());
+        let start = SendingEvent::Start { connected: true };
         messages.change(id, |sending| sending.handle(start, AT));
-        messages.settle(id);
+        messages.refresh(id);
         assert!(messages.held(id).is_some());
     }
     assert_eq!(*messages.busy.borrow(), RETRYING);
@@ -105,7 +105,7 @@ fn few_messages_are_retried_at_once() {
     messages.remove(1);
     assert_eq!(messages.next_to_read(), Some(last));
     messages.remove(last);
-    messages.has_read(last, Some(sealed()), Place::default());
+    messages.has_read(last, Some(sealed()), SendPermit::default());
     assert_eq!(*messages.busy.borrow(), RETRYING - 1);
     assert_eq!(
         messages.take_expired(NOW.saturating_add(61)).len(),
@@ -121,16 +121,16 @@ fn unreachable_recipients_starve_nobody() {
         let honest = RemotePeer::new(key(0), Features::NODE);
         let recipient = honest.node_id;
         connections.insert(Arc::new(honest), Direction::Outbound);
-        let standings = Arc::new(Standings::new(connections));
-        let places = Halves::new(|| Places::new(1 << 16));
-        let mut messages = Messages::new(watch::Sender::default(), Arc::clone(&standings));
+        let reachability = Arc::new(ReachabilityTracker::new(connections));
+        let budgets = ByReachability::new(|| SendBudget::new(1 << 16));
+        let mut messages = Messages::new(watch::Sender::default(), Arc::clone(&reachability));
         let mut taken = Vec::new();
         let mut last = 0;
         for seed in 1..=unreachable {
             let absent = key(seed).node_id();
-            let places = places.of(standings.of(&absent));
-            while let Some(place) = places.take(&absent, 100).now_or_never() {
-                taken.push(place);
+            let budgets = budgets.of(reachability.of(&absent));
+            while let Some(permit) = budgets.acquire(&absent, 100).now_or_never() {
+                taken.push(permit);
             }
             for _ in 0..20 {
                 last += 1;
@@ -142,19 +142,19 @@ fn unreachable_recipients_starve_nobody() {
         assert!(attempts >= 4 * 8);
         // Callers send, and a message whose first attempt failed is tried again.
         for served in 0..1_000 {
-            let places = places.of(standings.of(&recipient));
-            let place = places.take(&recipient, 100).now_or_never();
-            assert!(place.is_some(), "{served} of 1000 beside {unreachable}");
+            let budgets = budgets.of(reachability.of(&recipient));
+            let permit = budgets.acquire(&recipient, 100).now_or_never();
+            assert!(permit.is_some(), "{served} of 1000 beside {unreachable}");
             last += 1;
             add(&mut messages, last, key(0));
             messages.take_due(AT.at);
             assert_eq!(messages.next_to_read(), Some(last));
-            messages.has_read(last, Some(sealed()), place.flatten().unwrap());
+            messages.has_read(last, Some(sealed()), permit.flatten().unwrap());
             messages.change(last, |sending| {
-                sending.handle(Event::Start { connected: true }, AT);
-                sending.handle(Event::Direct(Copy::Written), AT);
+                sending.handle(SendingEvent::Start { connected: true }, AT);
+                sending.handle(SendingEvent::Direct(CopyOutcome::Written), AT);
             });
-            messages.settle(last);
+            messages.refresh(last);
         }
     }
 }
@@ -166,28 +166,28 @@ fn failing_recipients_are_told_apart() {
     let peer = RemotePeer::new(key(1), Features::NODE);
     let recipient = peer.node_id;
     connections.insert(Arc::new(peer), Direction::Outbound);
-    let standings = Arc::new(Standings::new(connections));
-    let mut messages = Messages::new(watch::Sender::default(), Arc::clone(&standings));
+    let reachability = Arc::new(ReachabilityTracker::new(connections));
+    let mut messages = Messages::new(watch::Sender::default(), Arc::clone(&reachability));
     for id in 1..=2 {
         add(&mut messages, id, key(1));
     }
-    assert_eq!(standings.of(&recipient), Standing::Taking);
+    assert_eq!(reachability.of(&recipient), Reachability::Reachable);
     messages.change(1, |sending| {
-        sending.handle(Event::Start { connected: true }, AT);
+        sending.handle(SendingEvent::Start { connected: true }, AT);
     });
     let late = Now {
         at: Duration::from_secs(10),
         ..AT
     };
-    messages.change(1, |sending| sending.handle(Event::Tick, late));
-    assert_eq!(standings.of(&recipient), Standing::Other);
+    messages.change(1, |sending| sending.handle(SendingEvent::Tick, late));
+    assert_eq!(reachability.of(&recipient), Reachability::Unreachable);
     for event in [
-        Event::Start { connected: true },
-        Event::Direct(Copy::Written),
+        SendingEvent::Start { connected: true },
+        SendingEvent::Direct(CopyOutcome::Written),
     ] {
         messages.change(2, |sending| sending.handle(event, late));
     }
-    assert_eq!(standings.of(&recipient), Standing::Taking);
+    assert_eq!(reachability.of(&recipient), Reachability::Reachable);
 }
 
 /// Once its copies are written, a message waits for receipts without a turn: silent holders hold up no other.
@@ -199,18 +199,18 @@ fn silent_holders_hold_no_turn() {
     let mut tried = 0;
     while let Some(id) = messages.next_to_read() {
         tried += 1;
-        messages.has_read(id, Some(sealed()), Place::default());
+        messages.has_read(id, Some(sealed()), SendPermit::default());
         let holder = NodeId::from_bytes(&[7; 13]).unwrap();
         let silent = [
-            Event::Start { connected: false },
-            Event::Direct(Copy::Failed("down".to_owned())),
-            Event::Chosen(vec![holder]),
-            Event::Holder(holder, Copy::Written),
+            SendingEvent::Start { connected: false },
+            SendingEvent::Direct(CopyOutcome::Failed("down".to_owned())),
+            SendingEvent::Chosen(vec![holder]),
+            SendingEvent::Holder(holder, CopyOutcome::Written),
         ];
         for event in silent {
             assert!(messages.get(id).unwrap().sending.is_waiting() || messages.held(id).is_some());
             messages.change(id, |sending| sending.handle(event, AT));
-            messages.settle(id);
+            messages.refresh(id);
         }
         assert!(messages.get(id).unwrap().sending.is_trying());
     }
@@ -223,26 +223,26 @@ fn frame_is_read_for_holders() {
     let mut messages = messages(1);
     messages.take_due(AT.at);
     let id = messages.next_to_read().unwrap();
-    messages.has_read(id, Some(sealed()), Place::default());
+    messages.has_read(id, Some(sealed()), SendPermit::default());
     messages.change(id, |sending| {
-        sending.handle(Event::Start { connected: true }, AT);
-        sending.handle(Event::Direct(Copy::Written), AT);
+        sending.handle(SendingEvent::Start { connected: true }, AT);
+        sending.handle(SendingEvent::Direct(CopyOutcome::Written), AT);
     });
-    messages.settle(id);
+    messages.refresh(id);
     assert!(messages.held(id).is_none());
     let late = Now {
         at: Duration::from_secs(5),
         ..AT
     };
     assert_eq!(messages.take_due(late.at), [id]);
-    let actions = messages.change(id, |sending| sending.handle(Event::Tick, late));
+    let actions = messages.change(id, |sending| sending.handle(SendingEvent::Tick, late));
     let copies = actions.unwrap().pop_front().unwrap();
     messages.defer(id, copies.clone());
-    messages.settle(id);
+    messages.refresh(id);
     assert_eq!(messages.next_timer(), None, "the attempt is not given up");
     assert_eq!(messages.next_to_read(), Some(id));
-    messages.has_read(id, Some(sealed()), Place::default());
-    messages.settle(id);
+    messages.has_read(id, Some(sealed()), SendPermit::default());
+    messages.refresh(id);
     assert!(messages.held(id).is_some());
     assert_eq!(messages.take_deferred(id), [copies]);
 }
@@ -254,8 +254,8 @@ fn recipients_and_unsent_messages_are_indexed() {
     assert_eq!(messages.of(&recipient), [17]);
     assert_eq!(messages.queued().len(), 17);
     messages.change(17, |sending| {
-        sending.handle(Event::Start { connected: true }, AT);
-        sending.handle(Event::Direct(Copy::Unconfirmed(1)), AT);
+        sending.handle(SendingEvent::Start { connected: true }, AT);
+        sending.handle(SendingEvent::Direct(CopyOutcome::Unconfirmed(1)), AT);
     });
     assert!(!messages.queued().contains(&17));
     messages.remove(17);
@@ -270,29 +270,32 @@ fn hash_outlives_the_frame() {
     let mut messages = messages(1);
     messages.take_due(AT.at);
     assert_eq!(messages.next_to_read(), Some(1));
-    messages.has_read(1, Some(sealed()), Place::default());
+    messages.has_read(1, Some(sealed()), SendPermit::default());
     messages.change(1, |sending| {
-        sending.handle(Event::Start { connected: false }, AT)
+        sending.handle(SendingEvent::Start { connected: false }, AT)
     });
-    messages.settle(1);
-    let failed = Event::Direct(Copy::Failed("down".to_owned()));
+    messages.refresh(1);
+    let failed = SendingEvent::Direct(CopyOutcome::Failed("down".to_owned()));
     messages.change(1, |sending| {
         sending.handle(failed, AT);
-        sending.handle(Event::Chosen(vec![]), AT)
+        sending.handle(SendingEvent::Chosen(vec![]), AT)
     });
-    messages.settle(1);
+    messages.refresh(1);
     assert!(messages.held(1).is_none());
     assert_eq!(messages.get(1).unwrap().hash, Some(sealed().hash));
-    let late = Event::Direct(Copy::Written);
+    let late = SendingEvent::Direct(CopyOutcome::Written);
     let asked = messages.change(1, |sending| sending.handle(late, AT));
-    assert!(matches!(asked.unwrap().front(), Some(Action::Ask(..))));
+    assert!(matches!(
+        asked.unwrap().front(),
+        Some(SendingAction::Ask(..))
+    ));
 }
 
 /// Copies for holders that waited for the frame are not sent of a message that was received meanwhile.
 #[test]
 fn ended_message_defers_nothing() {
     let mut messages = messages(1);
-    let copies = Action::SendToHolders {
+    let copies = SendingAction::SendToHolders {
         most: 3,
         except: Vec::new(),
     };
@@ -307,32 +310,32 @@ fn late_frame_sends_no_copies() {
     let mut messages = messages(1);
     messages.take_due(AT.at);
     let id = messages.next_to_read().unwrap();
-    messages.has_read(id, Some(sealed()), Place::default());
+    messages.has_read(id, Some(sealed()), SendPermit::default());
     messages.change(id, |sending| {
-        sending.handle(Event::Start { connected: true }, AT);
-        sending.handle(Event::Direct(Copy::Written), AT);
+        sending.handle(SendingEvent::Start { connected: true }, AT);
+        sending.handle(SendingEvent::Direct(CopyOutcome::Written), AT);
     });
-    messages.settle(id);
+    messages.refresh(id);
     let late = Now {
         at: Duration::from_secs(5),
         ..AT
     };
-    let actions = messages.change(id, |sending| sending.handle(Event::Tick, late));
+    let actions = messages.change(id, |sending| sending.handle(SendingEvent::Tick, late));
     messages.defer(id, actions.unwrap().pop_front().unwrap());
     let over = Now {
         at: Duration::from_secs(20),
         ..AT
     };
     messages.change(id, |sending| {
-        sending.handle(Event::Chosen(vec![]), over);
-        sending.handle(Event::Tick, over);
+        sending.handle(SendingEvent::Chosen(vec![]), over);
+        sending.handle(SendingEvent::Tick, over);
     });
     assert!(messages.get(id).unwrap().sending.is_waiting());
     assert_eq!(messages.next_to_read(), Some(id));
-    messages.has_read(id, Some(sealed()), Place::default());
+    messages.has_read(id, Some(sealed()), SendPermit::default());
     assert_eq!(messages.take_deferred(id), []);
     assert!(!messages.is_due(id, over.at));
-    messages.settle(id);
+    messages.refresh(id);
     assert!(messages.held(id).is_none());
     assert!(messages.next_timer().is_some());
 }

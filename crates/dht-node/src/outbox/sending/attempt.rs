@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use dht_core::NodeId;
 
-use crate::outbox::event::{Action, Now};
+use crate::outbox::event::{Now, SendingAction};
 
 /// Time after a copy was written within which the recipient answers; after that it counts as gone.
 pub(super) const RECEIPT_WAIT: Duration = Duration::from_secs(5);
@@ -145,7 +145,7 @@ impl Attempt {
         &mut self,
         most: usize,
         except: [&BTreeSet<NodeId>; 2],
-    ) -> Action {
+    ) -> SendingAction {
         (self.most, self.replacements) = (most, most);
         self.send_to_holders(most, except)
     }
@@ -155,11 +155,11 @@ impl Attempt {
         &mut self,
         most: usize,
         [holders, refused]: [&BTreeSet<NodeId>; 2],
-    ) -> Action {
+    ) -> SendingAction {
         self.choosing += 1;
         let except = holders.iter().chain(refused).chain(&self.chosen);
         let except: BTreeSet<_> = except.copied().collect();
-        Action::SendToHolders {
+        SendingAction::SendToHolders {
             most,
             except: except.into_iter().collect(),
         }
@@ -216,7 +216,7 @@ impl Attempt {
         &mut self,
         many: usize,
         except: [&BTreeSet<NodeId>; 2],
-    ) -> Option<Action> {
+    ) -> Option<SendingAction> {
         let most = many.min(self.replacements);
         self.replacements -= most;
         (most > 0).then(|| self.send_to_holders(most, except))

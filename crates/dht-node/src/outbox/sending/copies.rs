@@ -9,31 +9,36 @@ use super::{
     LOST, Phase, Sending,
     attempt::{ASK_WAIT, Direct},
 };
-use crate::outbox::event::{Action, Answer, Copy, Now};
+use crate::outbox::event::{Answer, CopyOutcome, Now, SendingAction};
 
 /// Nodes that are remembered because they did not take a copy of the message.
 const MAX_REFUSED: usize = 64;
 
 impl Sending {
-    pub(super) fn on_direct(&mut self, copy: Copy, now: Now, actions: &mut VecDeque<Action>) {
-        self.unanswered = false;
-        if matches!(copy, Copy::Written | Copy::Unconfirmed(_)) {
+    pub(super) fn on_direct(
+        &mut self,
+        copy: CopyOutcome,
+        now: Now,
+        actions: &mut VecDeque<SendingAction>,
+    ) {
+        self.is_direct_in_flight = false;
+        if matches!(copy, CopyOutcome::Written | CopyOutcome::Unconfirmed(_)) {
             self.has_sent();
         }
         let Phase::Trying(attempt) = &mut self.phase else {
             // The attempt is over. The copy is on its way nevertheless.
-            if copy == Copy::Written {
-                actions.push_back(Action::Ask(self.recipient, ASK_WAIT));
+            if copy == CopyOutcome::Written {
+                actions.push_back(SendingAction::Ask(self.recipient, ASK_WAIT));
             }
             return;
         };
         match copy {
-            Copy::Written => {
+            CopyOutcome::Written => {
                 self.retries.take_return();
                 attempt.ask_recipient(now);
-                actions.push_back(Action::Ask(self.recipient, Duration::ZERO));
+                actions.push_back(SendingAction::Ask(self.recipient, Duration::ZERO));
             }
-            Copy::Unconfirmed(connection) => {
+            CopyOutcome::Unconfirmed(connection) => {
                 self.retries.take_return();
                 attempt.direct = Direct::Written {
                     at: now.at,
@@ -41,26 +46,28 @@ impl Sending {
                 };
                 self.finish_if_over(now, actions);
             }
-            Copy::NoRoom if attempt.is_writing_direct() => {
-                self.unanswered = true;
-                actions.push_back(Action::SendDirect(attempt.next_room_wait()));
+            CopyOutcome::NoRoom if attempt.is_writing_direct() => {
+                self.is_direct_in_flight = true;
+                actions.push_back(SendingAction::SendDirect(attempt.next_room_wait()));
             }
             // Holders have been asked.
-            Copy::NoRoom => {
+            CopyOutcome::NoRoom => {
                 attempt.direct = Direct::Over;
                 self.finish_if_over(now, actions);
             }
-            Copy::Unknown if attempt.begin_search() => actions.push_back(Action::Find),
-            Copy::Unknown => {
+            CopyOutcome::Unknown if attempt.begin_search() => {
+                actions.push_back(SendingAction::Find)
+            }
+            CopyOutcome::Unknown => {
                 attempt.direct = Direct::Over;
                 self.ask_holders(now, actions);
             }
-            Copy::Lost => {
+            CopyOutcome::Lost => {
                 attempt.direct = Direct::Over;
                 self.has_lost(LOST);
                 self.ask_holders(now, actions);
             }
-            Copy::Failed(error) => {
+            CopyOutcome::Failed(error) => {
                 self.last_error = Some(error);
                 attempt.direct = Direct::Over;
                 self.ask_holders(now, actions);
@@ -72,15 +79,15 @@ impl Sending {
         &mut self,
         outcome: Result<(), String>,
         now: Now,
-        actions: &mut VecDeque<Action>,
+        actions: &mut VecDeque<SendingAction>,
     ) {
         let Phase::Trying(attempt) = &mut self.phase else {
             return;
         };
         match outcome {
             Ok(()) if attempt.is_writing_direct() => {
-                self.unanswered = true;
-                actions.push_back(Action::SendDirect(Duration::ZERO));
+                self.is_direct_in_flight = true;
+                actions.push_back(SendingAction::SendDirect(Duration::ZERO));
             }
             // The next attempt sends it.
             Ok(()) => {
@@ -100,7 +107,7 @@ impl Sending {
         &mut self,
         answer: Answer,
         now: Now,
-        actions: &mut VecDeque<Action>,
+        actions: &mut VecDeque<SendingAction>,
     ) {
         let recipient = self.recipient;
         let Phase::Trying(attempt) = &mut self.phase else {
@@ -114,7 +121,7 @@ impl Sending {
             // time for a receipt is over: it may be that no application takes the message.
             Answer::Neither | Answer::Stored => {
                 let wait = attempt.ask_again(written, self.direct_only, now);
-                actions.push_back(Action::Ask(recipient, wait));
+                actions.push_back(SendingAction::Ask(recipient, wait));
             }
             Answer::Silent | Answer::Received => {
                 attempt.direct = Direct::Over;
@@ -125,7 +132,7 @@ impl Sending {
     }
 
     /// Once in an attempt. With nothing to ask for the attempt may be over.
-    pub(super) fn ask_holders(&mut self, now: Now, actions: &mut VecDeque<Action>) {
+    pub(super) fn ask_holders(&mut self, now: Now, actions: &mut VecDeque<SendingAction>) {
         let stored = self.stored();
         let Phase::Trying(attempt) = &mut self.phase else {
             return;
@@ -144,7 +151,7 @@ impl Sending {
                 }
                 let except = [&self.holders, &self.refused];
                 actions.push_back(attempt.send_to_first_holders(most, except));
-                actions.push_back(Action::Search);
+                actions.push_back(SendingAction::Search);
             }
         }
         self.finish_if_over(now, actions);
@@ -154,7 +161,7 @@ impl Sending {
         &mut self,
         holders: Vec<NodeId>,
         now: Now,
-        actions: &mut VecDeque<Action>,
+        actions: &mut VecDeque<SendingAction>,
     ) {
         if let Phase::Trying(attempt) = &mut self.phase {
             let found_none = holders.is_empty();
@@ -179,30 +186,30 @@ impl Sending {
     pub(super) fn on_holder(
         &mut self,
         holder: NodeId,
-        copy: Copy,
+        copy: CopyOutcome,
         now: Now,
-        actions: &mut VecDeque<Action>,
+        actions: &mut VecDeque<SendingAction>,
     ) {
-        if let Copy::Unconfirmed(_) = copy {
+        if let CopyOutcome::Unconfirmed(_) = copy {
             self.has_sent();
         }
         let Phase::Trying(attempt) = &mut self.phase else {
             return;
         };
         match copy {
-            Copy::Written => {
+            CopyOutcome::Written => {
                 attempt.ask_holder(holder);
-                actions.push_back(Action::Ask(holder, Duration::ZERO));
+                actions.push_back(SendingAction::Ask(holder, Duration::ZERO));
             }
-            Copy::NoRoom if attempt.is_writing_to(&holder) => {
-                actions.push_back(Action::SendAgain(holder, attempt.next_room_wait()));
+            CopyOutcome::NoRoom if attempt.is_writing_to(&holder) => {
+                actions.push_back(SendingAction::SendAgain(holder, attempt.next_room_wait()));
             }
-            Copy::NoRoom | Copy::Unknown => {}
-            Copy::Unconfirmed(_) => {
+            CopyOutcome::NoRoom | CopyOutcome::Unknown => {}
+            CopyOutcome::Unconfirmed(_) => {
                 attempt.end_copy(&holder);
                 self.finish_if_over(now, actions);
             }
-            Copy::Failed(_) | Copy::Lost => {
+            CopyOutcome::Failed(_) | CopyOutcome::Lost => {
                 if attempt.end_copy(&holder) {
                     self.refused.insert(holder);
                     let except = [&self.holders, &self.refused];
@@ -218,7 +225,7 @@ impl Sending {
         holder: NodeId,
         answer: Answer,
         now: Now,
-        actions: &mut VecDeque<Action>,
+        actions: &mut VecDeque<SendingAction>,
     ) {
         match answer {
             Answer::Stored => self.add_holder(holder, actions),
@@ -237,21 +244,25 @@ impl Sending {
         }
     }
 
-    pub(super) fn add_holder(&mut self, holder: NodeId, actions: &mut VecDeque<Action>) {
-        if !self.is_settled() && self.holders.insert(holder) {
+    pub(super) fn add_holder(&mut self, holder: NodeId, actions: &mut VecDeque<SendingAction>) {
+        if !self.is_complete() && self.holders.insert(holder) {
             let is_first = self.stored() == 0;
             let known = self.holders.len().max(self.stored());
             let holders = u32::try_from(known).unwrap_or(u32::MAX);
             self.state = SendState::Stored { holders };
             // The end of the attempt writes down how many they are.
             if is_first || !self.is_trying() {
-                actions.push_back(Action::Persist(Transition::Confirmed { holders }));
+                actions.push_back(SendingAction::Persist(Transition::Confirmed { holders }));
             }
         }
     }
 
     /// The holders' time is over: others take the place of those that have not answered.
-    pub(super) fn give_up_silent_holders(&mut self, now: Now, actions: &mut VecDeque<Action>) {
+    pub(super) fn give_up_silent_holders(
+        &mut self,
+        now: Now,
+        actions: &mut VecDeque<SendingAction>,
+    ) {
         let Phase::Trying(attempt) = &mut self.phase else {
             return;
         };

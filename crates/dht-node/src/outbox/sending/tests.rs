@@ -49,14 +49,14 @@ fn entry(options: EntryOptions) -> Entry {
 }
 
 fn start(sending: &mut Sending) {
-    let actions = sending.handle(Event::Start { connected: true }, at(0));
-    assert_eq!(actions, [Action::SendDirect(Duration::ZERO)]);
+    let actions = sending.handle(SendingEvent::Start { connected: true }, at(0));
+    assert_eq!(actions, [SendingAction::SendDirect(Duration::ZERO)]);
 }
 
-fn written(receipts: bool) -> Event {
-    Event::Direct(match receipts {
-        true => Copy::Written,
-        false => Copy::Unconfirmed(1),
+fn written(receipts: bool) -> SendingEvent {
+    SendingEvent::Direct(match receipts {
+        true => CopyOutcome::Written,
+        false => CopyOutcome::Unconfirmed(1),
     })
 }
 
@@ -66,10 +66,10 @@ fn receipt_ends_a_message() {
     start(&mut sending);
     let recipient = *sending.recipient();
     let actions = sending.handle(written(true), at(0));
-    assert_eq!(actions, [Action::Ask(recipient, Duration::ZERO)]);
+    assert_eq!(actions, [SendingAction::Ask(recipient, Duration::ZERO)]);
     assert_eq!(sending.state(), &SendState::Sent);
-    let actions = sending.handle(Event::Receipt(recipient, Answer::Received), at(1));
-    assert_eq!(actions, [Action::Persist(Transition::Received)]);
+    let actions = sending.handle(SendingEvent::Receipt(recipient, Answer::Received), at(1));
+    assert_eq!(actions, [SendingAction::Persist(Transition::Received)]);
     assert!(sending.is_ended());
 }
 
@@ -78,30 +78,30 @@ fn silence_sends_copies_to_holders() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
     sending.handle(written(true), at(0));
-    assert_eq!(sending.handle(Event::Tick, at(4)), []);
-    let actions = sending.handle(Event::Tick, at(5));
-    let copies = Action::SendToHolders {
+    assert_eq!(sending.handle(SendingEvent::Tick, at(4)), []);
+    let actions = sending.handle(SendingEvent::Tick, at(5));
+    let copies = SendingAction::SendToHolders {
         most: WANTED,
         except: vec![],
     };
-    assert_eq!(actions, [copies, Action::Search]);
-    sending.handle(Event::Chosen(vec![id(2)]), at(5));
-    let holder = Event::Holder(id(2), Copy::Written);
+    assert_eq!(actions, [copies, SendingAction::Search]);
+    sending.handle(SendingEvent::Chosen(vec![id(2)]), at(5));
+    let holder = SendingEvent::Holder(id(2), CopyOutcome::Written);
     assert_eq!(
         sending.handle(holder, at(5)),
-        [Action::Ask(id(2), Duration::ZERO)]
+        [SendingAction::Ask(id(2), Duration::ZERO)]
     );
-    let actions = sending.handle(Event::Receipt(id(2), Answer::Stored), at(6));
+    let actions = sending.handle(SendingEvent::Receipt(id(2), Answer::Stored), at(6));
     assert!(matches!(
         actions.front(),
-        Some(Action::Persist(Transition::Stored {
+        Some(SendingAction::Persist(Transition::Stored {
             holders: 1,
             retry_at: Some(_)
         }))
     ));
     // A late receipt of the recipient still counts.
     let recipient = *sending.recipient();
-    sending.handle(Event::Receipt(recipient, Answer::Received), at(7));
+    sending.handle(SendingEvent::Receipt(recipient, Answer::Received), at(7));
     assert_eq!(sending.state(), &SendState::Received);
 }
 
@@ -110,46 +110,52 @@ fn silence_sends_copies_to_holders() {
 fn refusing_holders_are_replaced() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
-    sending.handle(Event::Direct(Copy::Failed("down".to_owned())), at(0));
-    sending.handle(Event::Chosen(vec![id(2), id(3), id(4)]), at(0));
+    sending.handle(
+        SendingEvent::Direct(CopyOutcome::Failed("down".to_owned())),
+        at(0),
+    );
+    sending.handle(SendingEvent::Chosen(vec![id(2), id(3), id(4)]), at(0));
     for holder in 2..5 {
-        let copy = Event::Holder(id(holder), Copy::Written);
+        let copy = SendingEvent::Holder(id(holder), CopyOutcome::Written);
         sending.handle(copy, at(0));
     }
     assert!(!sending.is_writing());
-    let next = |except: &[u8]| Action::SendToHolders {
+    let next = |except: &[u8]| SendingAction::SendToHolders {
         most: 1,
         except: except.iter().copied().map(id).collect(),
     };
-    let refused = Event::Receipt(id(3), Answer::Neither);
+    let refused = SendingEvent::Receipt(id(3), Answer::Neither);
     assert_eq!(sending.handle(refused, at(1)), [next(&[2, 3, 4])]);
     assert!(sending.is_writing());
     // The first is written down at once, how many they are at the end of the attempt.
-    let stored = |holder| Event::Receipt(id(holder), Answer::Stored);
-    let confirmed = Action::Persist(Transition::Confirmed { holders: 1 });
+    let stored = |holder| SendingEvent::Receipt(id(holder), Answer::Stored);
+    let confirmed = SendingAction::Persist(Transition::Confirmed { holders: 1 });
     assert_eq!(sending.handle(stored(2), at(1)), [confirmed]);
     assert_eq!(sending.handle(stored(4), at(1)), []);
     assert!(sending.is_trying());
-    sending.handle(Event::Chosen(vec![id(5)]), at(1));
-    let silent = Event::Receipt(id(5), Answer::Silent);
+    sending.handle(SendingEvent::Chosen(vec![id(5)]), at(1));
+    let silent = SendingEvent::Receipt(id(5), Answer::Silent);
     assert_eq!(sending.handle(silent, at(2)), [next(&[2, 3, 4, 5])]);
-    sending.handle(Event::Chosen(vec![id(6)]), at(2));
+    sending.handle(SendingEvent::Chosen(vec![id(6)]), at(2));
     assert!(!sending.can_be_withdrawn(), "two holders deliver it");
-    let actions = sending.handle(Event::Receipt(id(6), Answer::Stored), at(2));
+    let actions = sending.handle(SendingEvent::Receipt(id(6), Answer::Stored), at(2));
     let (holders, retry_at) = (3, None);
     assert_eq!(
         actions,
-        [Action::Persist(Transition::Stored { holders, retry_at })]
+        [SendingAction::Persist(Transition::Stored {
+            holders,
+            retry_at
+        })]
     );
-    assert!(sending.is_settled());
+    assert!(sending.is_complete());
     // Its holders deliver it when the recipient is back; nothing but its receipt counts.
-    sending.handle(Event::Appeared { recipient: true }, at(60));
+    sending.handle(SendingEvent::Appeared { recipient: true }, at(60));
     assert_eq!(sending.deadline(), None);
-    let stored = Event::Receipt(id(7), Answer::Stored);
+    let stored = SendingEvent::Receipt(id(7), Answer::Stored);
     assert_eq!(sending.handle_late(stored, at(60)), []);
     let recipient = *sending.recipient();
-    let actions = sending.handle(Event::Receipt(recipient, Answer::Received), at(61));
-    assert_eq!(actions, [Action::Persist(Transition::Received)]);
+    let actions = sending.handle(SendingEvent::Receipt(recipient, Answer::Received), at(61));
+    assert_eq!(actions, [SendingAction::Persist(Transition::Received)]);
 }
 
 #[test]
@@ -159,10 +165,10 @@ fn direct_only_never_goes_to_holders() {
         ..EntryOptions::default()
     });
     start(&mut sending);
-    let failed = Event::Direct(Copy::Failed("refused".into()));
+    let failed = SendingEvent::Direct(CopyOutcome::Failed("refused".into()));
     let actions = sending.handle(failed, at(0));
     assert!(
-        matches!(actions.front(), Some(Action::Persist(Transition::Retry { error, .. })) if error.as_deref() == Some("refused"))
+        matches!(actions.front(), Some(SendingAction::Persist(Transition::Retry { error, .. })) if error.as_deref() == Some("refused"))
     );
     assert_eq!(actions.len(), 1);
 }
@@ -173,13 +179,16 @@ fn earlier_error_is_not_emptied() {
     let mut entry = entry(EntryOptions::default());
     entry.last_error = Some("of an earlier life".to_owned());
     let mut sending = Sending::new(&entry, &entry.recipient.node_id(), WANTED, at(0));
-    sending.handle(Event::Start { connected: true }, at(0));
+    sending.handle(SendingEvent::Start { connected: true }, at(0));
     let deadline = sending.deadline().unwrap().as_secs();
-    let actions = sending.handle(Event::Tick, at(deadline));
+    let actions = sending.handle(SendingEvent::Tick, at(deadline));
     assert!(
         matches!(
             actions.front(),
-            Some(Action::Persist(Transition::Retry { error: None, .. }))
+            Some(SendingAction::Persist(Transition::Retry {
+                error: None,
+                ..
+            }))
         ),
         "{actions:?}"
     );
@@ -192,47 +201,52 @@ fn stock_peer_lost_early_is_doubted() {
     let actions = sending.handle(written(false), at(0));
     assert!(matches!(
         actions.front(),
-        Some(Action::Persist(Transition::Sent { retry_at: Some(_) }))
+        Some(SendingAction::Persist(Transition::Sent {
+            retry_at: Some(_)
+        }))
     ));
-    sending.handle(Event::ConnectionEnded, at(10));
+    sending.handle(SendingEvent::ConnectionEnded, at(10));
     assert_eq!(
         sending.deadline(),
         Some(at(10).at),
         "holders get a copy at once"
     );
     assert!(sending.is_waiting());
-    let actions = sending.handle(Event::Start { connected: true }, at(10));
-    let copies = Action::SendToHolders {
+    let actions = sending.handle(SendingEvent::Start { connected: true }, at(10));
+    let copies = SendingAction::SendToHolders {
         most: WANTED,
         except: vec![],
     };
-    assert_eq!(actions, [copies, Action::Search]);
-    sending.handle(Event::Chosen(vec![]), at(10));
+    assert_eq!(actions, [copies, SendingAction::Search]);
+    sending.handle(SendingEvent::Chosen(vec![]), at(10));
     // A peer that hangs up after each copy is dialled at growing intervals, also if it comes back at once.
     assert_eq!(sending.deadline(), Some(at(15).at));
-    sending.handle(Event::Appeared { recipient: true }, at(10));
+    sending.handle(SendingEvent::Appeared { recipient: true }, at(10));
     assert_eq!(sending.deadline(), Some(at(10).at));
-    let actions = sending.handle(Event::Start { connected: true }, at(15));
-    assert_eq!(actions, [Action::SendDirect(Duration::ZERO)]);
+    let actions = sending.handle(SendingEvent::Start { connected: true }, at(15));
+    assert_eq!(actions, [SendingAction::SendDirect(Duration::ZERO)]);
     sending.handle(written(false), at(15));
-    sending.handle(Event::ConnectionEnded, at(16));
+    sending.handle(SendingEvent::ConnectionEnded, at(16));
     start_again(&mut sending, at(16));
-    sending.handle(Event::Chosen(vec![]), at(16));
+    sending.handle(SendingEvent::Chosen(vec![]), at(16));
     assert_eq!(sending.deadline(), Some(at(26).at));
-    sending.handle(Event::Appeared { recipient: true }, at(17));
+    sending.handle(SendingEvent::Appeared { recipient: true }, at(17));
     assert_eq!(sending.deadline(), Some(at(25).at));
     start_again(&mut sending, at(25));
     // This time it lasts.
     sending.handle(written(false), at(25));
-    assert_eq!(sending.handle(Event::Tick, at(55)), [Action::Ping(1)]);
-    let actions = sending.handle(Event::Answers(true), at(55));
+    assert_eq!(
+        sending.handle(SendingEvent::Tick, at(55)),
+        [SendingAction::Ping(1)]
+    );
+    let actions = sending.handle(SendingEvent::Answers(true), at(55));
     assert_eq!(
         actions,
-        [Action::Persist(Transition::Sent { retry_at: None })]
+        [SendingAction::Persist(Transition::Sent { retry_at: None })]
     );
-    assert!(sending.is_settled() && !sending.can_be_withdrawn());
-    sending.handle(Event::ConnectionEnded, at(56));
-    sending.handle(Event::Appeared { recipient: true }, at(57));
+    assert!(sending.is_complete() && !sending.can_be_withdrawn());
+    sending.handle(SendingEvent::ConnectionEnded, at(56));
+    sending.handle(SendingEvent::Appeared { recipient: true }, at(57));
     assert_eq!(sending.deadline(), None);
 }
 
@@ -242,19 +256,22 @@ fn silent_stock_peer_is_doubted() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
     sending.handle(written(false), at(0));
-    assert_eq!(sending.handle(Event::Tick, at(30)), [Action::Ping(1)]);
-    assert!(!sending.is_settled() && sending.deadline() > Some(at(30).at));
-    sending.handle(Event::Answers(false), at(33));
+    assert_eq!(
+        sending.handle(SendingEvent::Tick, at(30)),
+        [SendingAction::Ping(1)]
+    );
+    assert!(!sending.is_complete() && sending.deadline() > Some(at(30).at));
+    sending.handle(SendingEvent::Answers(false), at(33));
     assert!(sending.is_waiting());
     assert_eq!(sending.deadline(), Some(at(33).at));
-    let actions = sending.handle(Event::Start { connected: true }, at(33));
-    let copies = Action::SendToHolders {
+    let actions = sending.handle(SendingEvent::Start { connected: true }, at(33));
+    let copies = SendingAction::SendToHolders {
         most: WANTED,
         except: vec![],
     };
-    assert_eq!(actions, [copies, Action::Search]);
+    assert_eq!(actions, [copies, SendingAction::Search]);
     // An answer that comes too late finds the holders asked.
-    assert_eq!(sending.handle(Event::Answers(true), at(34)), []);
+    assert_eq!(sending.handle(SendingEvent::Answers(true), at(34)), []);
     assert!(sending.is_trying());
 }
 
@@ -263,12 +280,18 @@ fn silent_stock_peer_is_doubted() {
 fn refused_copies_are_not_sent() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
-    sending.handle(Event::Direct(Copy::Failed("down".to_owned())), at(0));
-    sending.handle(Event::Chosen(vec![id(2), id(3)]), at(0));
+    sending.handle(
+        SendingEvent::Direct(CopyOutcome::Failed("down".to_owned())),
+        at(0),
+    );
+    sending.handle(SendingEvent::Chosen(vec![id(2), id(3)]), at(0));
     for (holder, answer) in [(2, Answer::Neither), (3, Answer::Silent)] {
-        sending.handle(Event::Holder(id(holder), Copy::Written), at(0));
-        sending.handle(Event::Receipt(id(holder), answer), at(1));
-        sending.handle(Event::Chosen(vec![]), at(1));
+        sending.handle(
+            SendingEvent::Holder(id(holder), CopyOutcome::Written),
+            at(0),
+        );
+        sending.handle(SendingEvent::Receipt(id(holder), answer), at(1));
+        sending.handle(SendingEvent::Chosen(vec![]), at(1));
         assert_eq!(*sending.state(), SendState::Queued);
     }
 }
@@ -278,18 +301,18 @@ fn refused_copies_are_not_sent() {
 fn copy_before_hang_up_is_doubted() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
-    let actions = sending.handle(Event::Direct(Copy::Lost), at(0));
+    let actions = sending.handle(SendingEvent::Direct(CopyOutcome::Lost), at(0));
     assert_eq!(*sending.state(), SendState::Queued);
-    let copies = Action::SendToHolders {
+    let copies = SendingAction::SendToHolders {
         most: WANTED,
         except: vec![],
     };
-    assert_eq!(actions, [copies, Action::Search]);
+    assert_eq!(actions, [copies, SendingAction::Search]);
     // It may as well have died in the socket: a node that ends waits for the copies of holders.
     assert!(sending.is_busy());
-    sending.handle(Event::Chosen(vec![id(2)]), at(0));
+    sending.handle(SendingEvent::Chosen(vec![id(2)]), at(0));
     assert!(sending.is_busy());
-    sending.handle(Event::Holder(id(2), Copy::Written), at(0));
+    sending.handle(SendingEvent::Holder(id(2), CopyOutcome::Written), at(0));
     assert!(!sending.is_busy());
 }
 
@@ -297,24 +320,24 @@ fn copy_before_hang_up_is_doubted() {
 fn late_answers_leave_the_attempt_open() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
-    let failed = || Event::Direct(Copy::Failed("down".to_owned()));
+    let failed = || SendingEvent::Direct(CopyOutcome::Failed("down".to_owned()));
     sending.handle(failed(), at(0));
-    sending.handle(Event::Chosen(vec![id(2)]), at(0));
-    sending.handle(Event::Tick, at(15));
-    sending.handle(Event::Chosen(vec![]), at(15));
+    sending.handle(SendingEvent::Chosen(vec![id(2)]), at(0));
+    sending.handle(SendingEvent::Tick, at(15));
+    sending.handle(SendingEvent::Chosen(vec![]), at(15));
     let first = sending.number();
     start_again(&mut sending, at(20));
     assert_ne!(sending.number(), first);
     sending.handle(failed(), at(20));
-    sending.handle(Event::Chosen(vec![id(3)]), at(20));
+    sending.handle(SendingEvent::Chosen(vec![id(3)]), at(20));
     let confirmed = Transition::Confirmed { holders: 1 };
     assert_eq!(
-        sending.handle_late(Event::Receipt(id(2), Answer::Stored), at(21)),
-        [Action::Persist(confirmed)]
+        sending.handle_late(SendingEvent::Receipt(id(2), Answer::Stored), at(21)),
+        [SendingAction::Persist(confirmed)]
     );
     assert_eq!(*sending.state(), SendState::Stored { holders: 1 });
     assert!(sending.is_trying(), "the other holder has not answered");
-    sending.handle(Event::Receipt(id(3), Answer::Stored), at(22));
+    sending.handle(SendingEvent::Receipt(id(3), Answer::Stored), at(22));
     assert_eq!(*sending.state(), SendState::Stored { holders: 2 });
     assert!(sending.is_waiting());
 }
@@ -326,23 +349,23 @@ fn restored_message_finds_its_holders() {
     (entry.state, entry.attempts) = (SendState::Stored { holders: 2 }, 1);
     let mut sending = Sending::new(&entry, &id(9), WANTED, at(0));
     start(&mut sending);
-    let failed = Event::Direct(Copy::Failed("down".to_owned()));
+    let failed = SendingEvent::Direct(CopyOutcome::Failed("down".to_owned()));
     let actions = sending.handle(failed, at(0));
-    let copies = Action::SendToHolders {
+    let copies = SendingAction::SendToHolders {
         most: WANTED,
         except: vec![],
     };
-    assert_eq!(actions, [copies, Action::Search]);
-    sending.handle(Event::Chosen(vec![id(2), id(3), id(4)]), at(0));
+    assert_eq!(actions, [copies, SendingAction::Search]);
+    sending.handle(SendingEvent::Chosen(vec![id(2), id(3), id(4)]), at(0));
     for holder in 2..5 {
-        sending.handle(Event::Receipt(id(holder), Answer::Stored), at(1));
+        sending.handle(SendingEvent::Receipt(id(holder), Answer::Stored), at(1));
     }
     assert_eq!(*sending.state(), SendState::Stored { holders: 3 });
-    assert!(sending.is_settled());
+    assert!(sending.is_complete());
 }
 
 fn start_again(sending: &mut Sending, now: Now) {
-    sending.handle(Event::Start { connected: true }, now);
+    sending.handle(SendingEvent::Start { connected: true }, now);
     assert!(sending.is_trying());
 }
 
@@ -352,20 +375,20 @@ fn unanswered_copy_is_the_only_one() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
     // The recipient bans fast senders: holders are not needed.
-    assert_eq!(sending.handle(Event::Paced, at(10)), []);
+    assert_eq!(sending.handle(SendingEvent::Paced, at(10)), []);
     assert_eq!(sending.deadline(), Some(at(20).at));
     // It does not read any more.
-    assert_eq!(sending.handle(Event::Tick, at(20)).len(), 2);
-    sending.handle(Event::Chosen(vec![]), at(20));
+    assert_eq!(sending.handle(SendingEvent::Tick, at(20)).len(), 2);
+    sending.handle(SendingEvent::Chosen(vec![]), at(20));
     assert!(sending.is_waiting());
-    let again = Event::Start { connected: true };
+    let again = SendingEvent::Start { connected: true };
     assert_eq!(sending.handle(again, at(30)), []);
     // From here on a receipt is waited for.
     let asked = sending.handle(written(true), at(36));
     let recipient = *sending.recipient();
-    assert_eq!(asked, [Action::Ask(recipient, Duration::ZERO)]);
-    assert_eq!(sending.handle(Event::Tick, at(40)), []);
-    assert_eq!(sending.handle(Event::Tick, at(41)).len(), 2);
+    assert_eq!(asked, [SendingAction::Ask(recipient, Duration::ZERO)]);
+    assert_eq!(sending.handle(SendingEvent::Tick, at(40)), []);
+    assert_eq!(sending.handle(SendingEvent::Tick, at(41)).len(), 2);
 }
 
 /// A search that lasts longer than the attempt keeps no copy from a recipient that connects meanwhile.
@@ -373,28 +396,28 @@ fn unanswered_copy_is_the_only_one() {
 fn search_delays_no_later_copy() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
-    let unknown = || Event::Direct(Copy::Unknown);
-    assert_eq!(sending.handle(unknown(), at(0)), [Action::Find]);
-    sending.handle(Event::Tick, at(10));
-    sending.handle(Event::Chosen(vec![]), at(10));
-    sending.handle(Event::Appeared { recipient: true }, at(11));
+    let unknown = || SendingEvent::Direct(CopyOutcome::Unknown);
+    assert_eq!(sending.handle(unknown(), at(0)), [SendingAction::Find]);
+    sending.handle(SendingEvent::Tick, at(10));
+    sending.handle(SendingEvent::Chosen(vec![]), at(10));
+    sending.handle(SendingEvent::Appeared { recipient: true }, at(11));
     assert_eq!(sending.deadline(), Some(at(11).at));
-    let again = Event::Start { connected: true };
-    let copy = [Action::SendDirect(Duration::ZERO)];
+    let again = SendingEvent::Start { connected: true };
+    let copy = [SendingAction::SendDirect(Duration::ZERO)];
     assert_eq!(sending.handle(again, at(11)), copy);
     // One that is found in time gets its copy in the same attempt.
     sending.handle(unknown(), at(11));
-    assert_eq!(sending.handle(Event::Found(Ok(())), at(12)), copy);
+    assert_eq!(sending.handle(SendingEvent::Found(Ok(())), at(12)), copy);
 }
 
 #[test]
 fn full_queue_is_tried_again() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
-    let first = sending.handle(Event::Direct(Copy::NoRoom), at(0));
-    let second = sending.handle(Event::Direct(Copy::NoRoom), at(1));
-    assert_eq!(first, [Action::SendDirect(ROOM_WAIT)]);
-    assert_eq!(second, [Action::SendDirect(ROOM_WAIT * 2)]);
+    let first = sending.handle(SendingEvent::Direct(CopyOutcome::NoRoom), at(0));
+    let second = sending.handle(SendingEvent::Direct(CopyOutcome::NoRoom), at(1));
+    assert_eq!(first, [SendingAction::SendDirect(ROOM_WAIT)]);
+    assert_eq!(second, [SendingAction::SendDirect(ROOM_WAIT * 2)]);
 }
 
 /// What the world answers to one action.
@@ -421,20 +444,20 @@ fn luck() -> impl Strategy<Value = Luck> {
     ]
 }
 
-fn answer_to(action: &Action, luck: Luck, recipient: NodeId) -> Option<Event> {
+fn answer_to(action: &SendingAction, luck: Luck, recipient: NodeId) -> Option<SendingEvent> {
     let copy = match luck {
-        Luck::Written(true) => Copy::Written,
-        Luck::Written(false) => Copy::Unconfirmed(1),
-        Luck::Good => Copy::Written,
-        Luck::NoRoom => Copy::NoRoom,
-        Luck::Unknown => Copy::Unknown,
-        Luck::Failed | Luck::Bad => Copy::Failed("failed".into()),
+        Luck::Written(true) => CopyOutcome::Written,
+        Luck::Written(false) => CopyOutcome::Unconfirmed(1),
+        Luck::Good => CopyOutcome::Written,
+        Luck::NoRoom => CopyOutcome::NoRoom,
+        Luck::Unknown => CopyOutcome::Unknown,
+        Luck::Failed | Luck::Bad => CopyOutcome::Failed("failed".into()),
         Luck::Never => return None,
     };
     Some(match action {
-        Action::SendDirect(_) => Event::Direct(copy),
-        Action::SendAgain(holder, _) => Event::Holder(*holder, copy),
-        Action::Ask(peer, _) if *peer == recipient => Event::Receipt(
+        SendingAction::SendDirect(_) => SendingEvent::Direct(copy),
+        SendingAction::SendAgain(holder, _) => SendingEvent::Holder(*holder, copy),
+        SendingAction::Ask(peer, _) if *peer == recipient => SendingEvent::Receipt(
             *peer,
             match luck {
                 Luck::Good => Answer::Received,
@@ -442,7 +465,7 @@ fn answer_to(action: &Action, luck: Luck, recipient: NodeId) -> Option<Event> {
                 _ => Answer::Neither,
             },
         ),
-        Action::Ask(peer, _) => Event::Receipt(
+        SendingAction::Ask(peer, _) => SendingEvent::Receipt(
             *peer,
             match luck {
                 Luck::Good => Answer::Stored,
@@ -450,24 +473,26 @@ fn answer_to(action: &Action, luck: Luck, recipient: NodeId) -> Option<Event> {
                 _ => Answer::Neither,
             },
         ),
-        Action::SendToHolders { most, except } => {
+        SendingAction::SendToHolders { most, except } => {
             let fresh = (10..20).map(id).filter(|holder| !except.contains(holder));
-            Event::Chosen(fresh.take((*most).min(2)).collect())
+            SendingEvent::Chosen(fresh.take((*most).min(2)).collect())
         }
-        Action::Search => return None,
-        Action::Find => Event::Found(match luck {
+        SendingAction::Search => return None,
+        SendingAction::Find => SendingEvent::Found(match luck {
             Luck::Bad => Err("not found".into()),
             _ => Ok(()),
         }),
-        Action::Ping(_) => Event::Answers(matches!(luck, Luck::Good | Luck::Written(_))),
-        Action::DeliverLocally => Event::Local(matches!(luck, Luck::Good)),
-        Action::Persist(_) => return None,
+        SendingAction::Ping(_) => {
+            SendingEvent::Answers(matches!(luck, Luck::Good | Luck::Written(_)))
+        }
+        SendingAction::DeliverLocally => SendingEvent::Local(matches!(luck, Luck::Good)),
+        SendingAction::Persist(_) => return None,
     })
 }
 
 proptest! {
     /// Whatever the world does: no state goes back, attempts and work in them are bounded, and at any time the message has
-    /// ended, is settled, or has a deadline.
+    /// ended, is complete, or has a deadline.
     #[test]
     fn any_history_is_bounded(
         lucks in proptest::collection::vec(luck(), 1..40),
@@ -487,26 +512,26 @@ proptest! {
                 // Timers go on while the world answers.
                 Some(event) if is_over => {
                     waiting.push_front(event);
-                    Event::Tick
+                    SendingEvent::Tick
                 }
                 Some(event) => event,
                 None => {
                     let Some(next) = sending.deadline() else {
-                        prop_assert!(sending.is_settled());
+                        prop_assert!(sending.is_complete());
                         break;
                     };
                     let passed = next.max(now.at);
                     now = Now { at: passed, unix: UnixSeconds(1_000 + passed.as_secs()) };
                     if sending.is_waiting() {
                         starts += 1;
-                        Event::Start { connected: starts % 2 == 0 }
+                        SendingEvent::Start { connected: starts % 2 == 0 }
                     } else {
                         match peers.next().copied().flatten() {
-                            Some(true) => waiting.push_back(Event::ConnectionEnded),
-                            Some(false) => waiting.push_back(Event::Appeared { recipient: false }),
+                            Some(true) => waiting.push_back(SendingEvent::ConnectionEnded),
+                            Some(false) => waiting.push_back(SendingEvent::Appeared { recipient: false }),
                             None => {}
                         }
-                        Event::Tick
+                        SendingEvent::Tick
                     }
                 }
             };
@@ -515,23 +540,23 @@ proptest! {
             kind = sending.state().kind();
             for action in &actions {
                 work += 1;
-                let to_holders = matches!(action, Action::SendToHolders { .. });
+                let to_holders = matches!(action, SendingAction::SendToHolders { .. });
                 prop_assert!(!(direct_only && to_holders));
                 let luck = *lucks.next().unwrap();
                 let wait = match action {
-                    Action::SendDirect(wait) | Action::SendAgain(_, wait) | Action::Ask(_, wait) => *wait,
+                    SendingAction::SendDirect(wait) | SendingAction::SendAgain(_, wait) | SendingAction::Ask(_, wait) => *wait,
                     _ => Duration::ZERO,
                 };
                 // What waits comes after the deadline of this step at the latest.
                 now.at += wait;
                 if let Some(event) = answer_to(action, luck, recipient) {
-                    if let Event::Chosen(holders) = &event {
+                    if let SendingEvent::Chosen(holders) = &event {
                         for holder in holders {
                             let copy = match luck {
-                                Luck::Bad => Copy::Failed("down".to_owned()),
-                                _ => Copy::Written,
+                                Luck::Bad => CopyOutcome::Failed("down".to_owned()),
+                                _ => CopyOutcome::Written,
                             };
-                            waiting.push_back(Event::Holder(*holder, copy));
+                            waiting.push_back(SendingEvent::Holder(*holder, copy));
                         }
                         waiting.push_front(event);
                     } else {
@@ -557,10 +582,13 @@ proptest! {
 fn holders_cannot_confirm_receipt() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
-    sending.handle(Event::Direct(Copy::Failed("down".to_owned())), at(1));
-    sending.handle(Event::Chosen(vec![id(5)]), at(1));
-    sending.handle(Event::Holder(id(5), Copy::Written), at(1));
-    sending.handle(Event::Receipt(id(5), Answer::Received), at(1));
+    sending.handle(
+        SendingEvent::Direct(CopyOutcome::Failed("down".to_owned())),
+        at(1),
+    );
+    sending.handle(SendingEvent::Chosen(vec![id(5)]), at(1));
+    sending.handle(SendingEvent::Holder(id(5), CopyOutcome::Written), at(1));
+    sending.handle(SendingEvent::Receipt(id(5), Answer::Received), at(1));
     assert_eq!(*sending.state(), SendState::Sent);
     assert!(!sending.is_ended());
     assert!(sending.is_waiting(), "the next attempt is planned");
@@ -580,16 +608,16 @@ fn unread_message_goes_to_holders() {
         let mut sending = sending(options);
         start(&mut sending);
         sending.handle(written(true), at(0));
-        let neither = Event::Receipt(*sending.recipient(), Answer::Neither);
+        let neither = SendingEvent::Receipt(*sending.recipient(), Answer::Neither);
         sending.handle(neither, at(3));
         sending
     };
     let mut stored = unread(EntryOptions::default());
     assert_eq!(stored.deadline(), Some(RECEIPT_WAIT));
-    let actions = stored.handle(Event::Tick, at(5));
+    let actions = stored.handle(SendingEvent::Tick, at(5));
     assert!(matches!(
         actions.front(),
-        Some(Action::SendToHolders { .. })
+        Some(SendingAction::SendToHolders { .. })
     ));
     let direct = unread(EntryOptions {
         direct_only: true,
@@ -602,24 +630,24 @@ fn unread_message_goes_to_holders() {
 fn unreachable_holders_are_replaced() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
-    let failed = || Copy::Failed("down".to_owned());
-    sending.handle(Event::Direct(failed()), at(0));
-    sending.handle(Event::Chosen(vec![id(2), id(3), id(4)]), at(0));
-    sending.handle(Event::Receipt(id(2), Answer::Stored), at(1));
-    let replace = |except| Action::SendToHolders { most: 1, except };
-    let actions = sending.handle(Event::Holder(id(3), failed()), at(1));
+    let failed = || CopyOutcome::Failed("down".to_owned());
+    sending.handle(SendingEvent::Direct(failed()), at(0));
+    sending.handle(SendingEvent::Chosen(vec![id(2), id(3), id(4)]), at(0));
+    sending.handle(SendingEvent::Receipt(id(2), Answer::Stored), at(1));
+    let replace = |except| SendingAction::SendToHolders { most: 1, except };
+    let actions = sending.handle(SendingEvent::Holder(id(3), failed()), at(1));
     assert_eq!(actions, [replace(vec![id(2), id(3), id(4)])]);
-    sending.handle(Event::Chosen(vec![id(5)]), at(1));
-    sending.handle(Event::Receipt(id(4), Answer::Stored), at(2));
+    sending.handle(SendingEvent::Chosen(vec![id(5)]), at(1));
+    sending.handle(SendingEvent::Receipt(id(4), Answer::Stored), at(2));
     assert!(sending.is_trying(), "the replacement has not answered");
     // No more of them than copies were wanted.
     for holder in 5..7 {
-        let actions = sending.handle(Event::Holder(id(holder), failed()), at(2));
+        let actions = sending.handle(SendingEvent::Holder(id(holder), failed()), at(2));
         assert_eq!(actions.len(), 1);
-        sending.handle(Event::Chosen(vec![id(holder + 1)]), at(2));
+        sending.handle(SendingEvent::Chosen(vec![id(holder + 1)]), at(2));
     }
-    let actions = sending.handle(Event::Holder(id(7), failed()), at(2));
-    assert!(matches!(actions.front(), Some(Action::Persist(_))));
+    let actions = sending.handle(SendingEvent::Holder(id(7), failed()), at(2));
+    assert!(matches!(actions.front(), Some(SendingAction::Persist(_))));
     assert_eq!(*sending.state(), SendState::Stored { holders: 2 });
     assert!(sending.is_waiting());
 }
@@ -629,40 +657,40 @@ fn unreachable_holders_are_replaced() {
 fn silent_holders_are_replaced() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
-    let failed = || Event::Direct(Copy::Failed("down".to_owned()));
+    let failed = || SendingEvent::Direct(CopyOutcome::Failed("down".to_owned()));
     let asked = |sending: &mut Sending, holders: &[u8], now| {
         let chosen = holders.iter().copied().map(id).collect();
-        sending.handle(Event::Chosen(chosen), now);
+        sending.handle(SendingEvent::Chosen(chosen), now);
         for holder in holders {
-            let copy = Copy::Written;
-            sending.handle(Event::Holder(id(*holder), copy), now);
+            let copy = CopyOutcome::Written;
+            sending.handle(SendingEvent::Holder(id(*holder), copy), now);
         }
     };
-    let copies = |most, except: &[u8]| Action::SendToHolders {
+    let copies = |most, except: &[u8]| SendingAction::SendToHolders {
         most,
         except: except.iter().copied().map(id).collect(),
     };
     sending.handle(failed(), at(0));
     asked(&mut sending, &[2, 3, 4], at(0));
-    sending.handle(Event::Receipt(id(4), Answer::Stored), at(1));
-    let actions = sending.handle(Event::Tick, at(15));
+    sending.handle(SendingEvent::Receipt(id(4), Answer::Stored), at(1));
+    let actions = sending.handle(SendingEvent::Tick, at(15));
     assert_eq!(actions, [copies(2, &[2, 3, 4])]);
     asked(&mut sending, &[5, 6], at(15));
     assert_eq!(sending.deadline(), Some(at(30).at));
     // They have been replaced, and are not once more.
-    let late = Event::Receipt(id(2), Answer::Silent);
+    let late = SendingEvent::Receipt(id(2), Answer::Silent);
     assert_eq!(sending.handle(late, at(20)), []);
     // No more of them than copies were wanted.
-    let actions = sending.handle(Event::Tick, at(30));
+    let actions = sending.handle(SendingEvent::Tick, at(30));
     assert_eq!(actions, [copies(1, &[2, 3, 4, 5, 6])]);
     asked(&mut sending, &[7], at(30));
-    let actions = sending.handle(Event::Tick, at(45));
-    assert!(matches!(actions.front(), Some(Action::Persist(_))));
+    let actions = sending.handle(SendingEvent::Tick, at(45));
+    assert!(matches!(actions.front(), Some(SendingAction::Persist(_))));
     start_again(&mut sending, at(60));
     let actions = sending.handle(failed(), at(60));
     assert_eq!(actions.front(), Some(&copies(2, &[2, 3, 4, 5, 6, 7])));
     // With nobody else left they are asked again.
-    let actions = sending.handle(Event::Chosen(vec![id(8)]), at(60));
+    let actions = sending.handle(SendingEvent::Chosen(vec![id(8)]), at(60));
     assert_eq!(actions, [copies(1, &[4, 8])]);
     assert!(sending.is_writing());
 }
@@ -671,10 +699,13 @@ fn silent_holders_are_replaced() {
 fn recipient_returns_while_holders_are_asked() {
     let mut sending = sending(EntryOptions::default());
     start(&mut sending);
-    sending.handle(Event::Direct(Copy::Failed("down".to_owned())), at(7));
-    sending.handle(Event::Chosen(vec![id(2)]), at(7));
-    sending.handle(Event::Appeared { recipient: true }, at(8));
-    sending.handle(Event::Receipt(id(2), Answer::Stored), at(9));
+    sending.handle(
+        SendingEvent::Direct(CopyOutcome::Failed("down".to_owned())),
+        at(7),
+    );
+    sending.handle(SendingEvent::Chosen(vec![id(2)]), at(7));
+    sending.handle(SendingEvent::Appeared { recipient: true }, at(8));
+    sending.handle(SendingEvent::Receipt(id(2), Answer::Stored), at(9));
     assert!(sending.is_waiting());
     assert_eq!(sending.deadline(), Some(at(9).at));
 }
@@ -688,10 +719,10 @@ fn as_many_holders_as_asked_for() {
             ..EntryOptions::default()
         });
         start(&mut sending);
-        let failed = Event::Direct(Copy::Failed("down".to_owned()));
+        let failed = SendingEvent::Direct(CopyOutcome::Failed("down".to_owned()));
         let actions = sending.handle(failed, at(0));
         let asked = actions.iter().find_map(|action| match action {
-            Action::SendToHolders { most, .. } => Some(*most),
+            SendingAction::SendToHolders { most, .. } => Some(*most),
             _ => None,
         });
         assert_eq!(asked.unwrap_or(0), usize::from(replicas));

@@ -5,7 +5,7 @@ use dht_peers::policy::AttributionProfile;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fetch::outcome::{self, Standing};
+use crate::fetch::outcome::{self, ReceptionState};
 
 /// Seed of the node that checks.
 const ME: u64 = 1;
@@ -47,9 +47,9 @@ fn sf34_known_messages_count_as_read() {
         };
         let outcome = outcome::decide(vec![valid(1, 60), valid(2, 3)], profile, |message| {
             if message.stored_at.0 == ago(60) {
-                Standing::New(table.reserve(&message.hash, meta, NOW).unwrap())
+                ReceptionState::New(table.reserve(&message.hash, meta, NOW).unwrap())
             } else {
-                Standing::Known
+                ReceptionState::Known
             }
         });
         let newest = outcome

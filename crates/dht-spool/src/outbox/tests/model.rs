@@ -28,7 +28,7 @@ struct ModelEntry {
     key: u64,
     number: u64,
     expires_at: u64,
-    progress: progress::Progress,
+    progress: progress::EntryProgress,
 }
 
 #[derive(Default)]
@@ -62,7 +62,7 @@ impl Model {
             key,
             number,
             expires_at: now + TTL,
-            progress: progress::Progress::queued(UnixSeconds(now)),
+            progress: progress::EntryProgress::queued(UnixSeconds(now)),
         };
         self.entries.insert(self.next, entry);
         Ok(Put::New(self.next))

@@ -8,14 +8,14 @@ use std::collections::{HashMap, VecDeque};
 use dht_core::NodeId;
 use dht_spool::EntryId;
 
-/// Messages of the spool that are read or tried again at one time, for recipients of one standing.
+/// Messages of the spool that are read or tried again at one time, for recipients of one reachability.
 pub(super) const RETRYING: usize = 64;
 /// Of these for one recipient, so that many messages for one that cannot be reached do not keep out the others.
 const RETRYING_A_RECIPIENT: usize = 8;
 
-/// Messages whose next attempt is due, for recipients of one standing.
+/// Messages whose next attempt is due, for recipients of one reachability.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct RetryQueue {
     waiting: HashMap<NodeId, VecDeque<EntryId>>,
     /// The recipients of [`Self::waiting`], the next one first.
     order: VecDeque<NodeId>,
@@ -25,7 +25,7 @@ pub(super) struct Turns {
     begun: HashMap<EntryId, NodeId>,
 }
 
-impl Turns {
+impl RetryQueue {
     /// Adds a message whose next attempt is due.
     pub(super) fn push(&mut self, recipient: NodeId, id: EntryId) {
         let waiting = self.waiting.entry(recipient).or_default();
@@ -101,32 +101,32 @@ mod tests {
 
     #[test]
     fn recipients_are_tried_in_turn() {
-        let mut turns = Turns::default();
+        let mut queue = RetryQueue::default();
         for message in 1..=100 {
-            turns.push(id(1), message);
+            queue.push(id(1), message);
         }
-        turns.push(id(2), 101);
-        turns.push(id(2), 102);
-        let begun: Vec<_> = std::iter::from_fn(|| turns.begin()).collect();
+        queue.push(id(2), 101);
+        queue.push(id(2), 102);
+        let begun: Vec<_> = std::iter::from_fn(|| queue.begin()).collect();
         assert_eq!(begun, [1, 101, 2, 102, 3, 4, 5, 6, 7, 8]);
-        turns.end(101);
-        assert_eq!(turns.begin(), None, "one recipient has all its turns");
-        turns.end(3);
-        assert_eq!(turns.begin(), Some(9));
-        turns.push(id(3), 103);
-        assert_eq!(turns.begin(), Some(103));
+        queue.end(101);
+        assert_eq!(queue.begin(), None, "one recipient has all its turns");
+        queue.end(3);
+        assert_eq!(queue.begin(), Some(9));
+        queue.push(id(3), 103);
+        assert_eq!(queue.begin(), Some(103));
     }
 
     #[test]
     fn ended_messages_are_forgotten() {
-        let mut turns = Turns::default();
+        let mut queue = RetryQueue::default();
         for message in 1..=10 {
-            turns.push(id(1), message);
-            turns.push(id(2), message + 10);
+            queue.push(id(1), message);
+            queue.push(id(2), message + 10);
         }
-        turns.retain(|message| message == 7);
-        assert_eq!(turns.len(), 1);
-        assert_eq!(turns.begin(), Some(7));
-        assert_eq!((turns.begin(), turns.len()), (None, 0));
+        queue.retain(|message| message == 7);
+        assert_eq!(queue.len(), 1);
+        assert_eq!(queue.begin(), Some(7));
+        assert_eq!((queue.begin(), queue.len()), (None, 0));
     }
 }

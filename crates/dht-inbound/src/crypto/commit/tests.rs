@@ -68,7 +68,7 @@ impl Parts {
             );
         let mut stack = ServiceBuilder::new()
             .layer(FilterLayer::new(Arc::new(self.dedup())))
-            .layer(SettleLayer)
+            .layer(CommitLayer)
             .service(service);
         stack.call(support::verified(frame)).await.ok()
     }
@@ -147,7 +147,7 @@ async fn cancelled_deliveries_are_forgotten() {
     });
     let mut stack = ServiceBuilder::new()
         .layer(FilterLayer::new(Arc::new(parts.dedup())))
-        .layer(SettleLayer)
+        .layer(CommitLayer)
         .service(pending);
     let mut copy = support::verified(frame.clone());
     copy.fingerprint = Some(

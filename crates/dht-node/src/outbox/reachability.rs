@@ -1,4 +1,4 @@
-//! Which recipients take copies now, and which may not: each sort has its half of every resource of the outbox, so that any
+//! Which recipients take copies now, and which may not: each kind has its half of every resource of the outbox, so that any
 //! number of recipients that cannot be reached leave the other half to those that can.
 
 use std::collections::HashSet;
@@ -9,31 +9,31 @@ use parking_lot::Mutex;
 
 /// Whether a recipient takes copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum Reachability {
     /// It is connected, and its last copy was written.
-    Taking,
+    Reachable,
     /// It is not connected, or its last copy could not be written.
-    Other,
+    Unreachable,
 }
 
-/// Knows the standing of every recipient.
+/// Answers for every recipient whether it takes copies.
 #[derive(Debug)]
-pub(super) struct Standings {
+pub(super) struct ReachabilityTracker {
     connections: Connections,
     /// Recipients whose last copy could not be written. Bounded by the messages that have not ended.
     failing: Mutex<HashSet<NodeId>>,
 }
 
-/// Something for each standing.
+/// One value for each [`Reachability`].
 #[derive(Debug, Default)]
-pub(super) struct Halves<T> {
-    pub(super) taking: T,
-    pub(super) other: T,
+pub(super) struct ByReachability<T> {
+    pub(super) reachable: T,
+    pub(super) unreachable: T,
 }
 
-// === impl Standings ===
+// === impl ReachabilityTracker ===
 
-impl Standings {
+impl ReachabilityTracker {
     pub(super) fn new(connections: Connections) -> Self {
         Self {
             connections,
@@ -41,11 +41,11 @@ impl Standings {
         }
     }
 
-    pub(super) fn of(&self, recipient: &NodeId) -> Standing {
+    pub(super) fn of(&self, recipient: &NodeId) -> Reachability {
         if self.connections.contains(recipient) && !self.failing.lock().contains(recipient) {
-            Standing::Taking
+            Reachability::Reachable
         } else {
-            Standing::Other
+            Reachability::Unreachable
         }
     }
 
@@ -65,27 +65,27 @@ impl Standings {
     }
 }
 
-// === impl Halves ===
+// === impl ByReachability ===
 
-impl<T> Halves<T> {
-    pub(super) fn new(mut half: impl FnMut() -> T) -> Self {
+impl<T> ByReachability<T> {
+    pub(super) fn new(mut value: impl FnMut() -> T) -> Self {
         Self {
-            taking: half(),
-            other: half(),
+            reachable: value(),
+            unreachable: value(),
         }
     }
 
-    pub(super) const fn of(&self, standing: Standing) -> &T {
-        match standing {
-            Standing::Taking => &self.taking,
-            Standing::Other => &self.other,
+    pub(super) const fn of(&self, reachability: Reachability) -> &T {
+        match reachability {
+            Reachability::Reachable => &self.reachable,
+            Reachability::Unreachable => &self.unreachable,
         }
     }
 
-    pub(super) const fn of_mut(&mut self, standing: Standing) -> &mut T {
-        match standing {
-            Standing::Taking => &mut self.taking,
-            Standing::Other => &mut self.other,
+    pub(super) const fn of_mut(&mut self, reachability: Reachability) -> &mut T {
+        match reachability {
+            Reachability::Reachable => &mut self.reachable,
+            Reachability::Unreachable => &mut self.unreachable,
         }
     }
 }

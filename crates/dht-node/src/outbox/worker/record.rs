@@ -3,21 +3,21 @@
 use dht_spool::{EntryId, SendState, SpoolError, Transition};
 use dht_stack::off_thread;
 
-use super::{Done, Driver, is_withdrawn, tell_all};
-use crate::outbox::delivery::Progress;
+use super::{Done, OutboxWorker, is_withdrawn, tell_all};
+use crate::outbox::delivery::DeliveryStatus;
 
-impl Driver {
+impl OutboxWorker {
     /// Brings timer, memory and watchers in step with the state of a message.
-    pub(super) fn settle(&mut self, id: EntryId) {
-        self.messages.settle(id);
+    pub(super) fn refresh(&mut self, id: EntryId) {
+        self.messages.refresh(id);
         if let Some(tracked) = self.messages.get(id) {
-            self.news(id, |told| told.go_on(&tracked.sending));
+            self.update_status(id, |told| told.advance_unwritten(&tracked.sending));
         }
     }
 
     /// Tells what is written down of a message.
-    pub(super) fn tell(&self, id: EntryId, written: Progress) {
-        self.news(id, |told| told.advance(written));
+    pub(super) fn tell(&self, id: EntryId, written: DeliveryStatus) {
+        self.update_status(id, |told| told.advance(written));
     }
 
     /// Tells the end of a message that could not be written down, if it claims nothing of the recipient or of holders.
@@ -25,13 +25,13 @@ impl Driver {
         if let Some(tracked) = self.messages.get(id)
             && let SendState::Failed { .. } | SendState::Expired = tracked.sending.state()
         {
-            self.tell(id, Progress::of(&tracked.sending));
+            self.tell(id, DeliveryStatus::of(&tracked.sending));
         }
     }
 
-    fn news(&self, id: EntryId, change: impl FnOnce(&mut Progress) -> bool) {
-        if let Some(progress) = self.shared.live.lock().get(&id) {
-            progress.send_if_modified(change);
+    fn update_status(&self, id: EntryId, change: impl FnOnce(&mut DeliveryStatus) -> bool) {
+        if let Some(status) = self.shared.live.lock().get(&id) {
+            status.send_if_modified(change);
         }
     }
 
@@ -43,21 +43,23 @@ impl Driver {
         // A receipt may follow the end of a message that is stored for good.
         tracked.is_written &= !transition.is_end();
         let is_end = transition.is_end();
-        let progress = Progress {
-            settled: is_end,
-            ..Progress::of(&tracked.sending)
+        let status = DeliveryStatus {
+            is_complete: is_end,
+            ..DeliveryStatus::of(&tracked.sending)
         };
         let (spool, now) = (self.shared.spool.clone(), self.now().unix);
         let update = spool.update(id, transition, now);
         self.shared.busy.send_modify(|busy| *busy += 1);
         self.spawn(async move {
             let outcome = match update.await {
-                Ok(_) => Ok(progress),
+                Ok(_) => Ok(status),
                 // The end of its time to live was written before.
                 Err(SpoolError::Ended | SpoolError::UnknownId) => {
                     let entry = off_thread(spool.blocks(), move || spool.get(id)).await;
                     let entry = entry.unwrap_or(Err(SpoolError::Closed));
-                    entry.map(|entry| Progress::ended(entry.map_or(progress.state, |it| it.state)))
+                    entry.map(|entry| {
+                        DeliveryStatus::ended(entry.map_or(status.state, |it| it.state))
+                    })
                 }
                 Err(error) => Err(error),
             };
@@ -72,7 +74,7 @@ impl Driver {
             // Each request ends a limited number.
             let outcome = loop {
                 match spool.expire(now).await {
-                    Ok(expiry) if expiry.expired + expiry.settled > 0 => {}
+                    Ok(expiry) if expiry.expired + expiry.stored > 0 => {}
                     outcome => break outcome.map(|_| ()),
                 }
             };
@@ -85,7 +87,7 @@ impl Driver {
             Ok(()) => {
                 for id in ids {
                     if let Some(tracked) = self.messages.get(id) {
-                        self.tell(id, Progress::of(&tracked.sending));
+                        self.tell(id, DeliveryStatus::of(&tracked.sending));
                     }
                     self.forget(id);
                 }
@@ -104,7 +106,7 @@ impl Driver {
         &mut self,
         id: EntryId,
         is_end: bool,
-        outcome: Result<Progress, SpoolError>,
+        outcome: Result<DeliveryStatus, SpoolError>,
     ) {
         self.shared.busy.send_modify(|busy| *busy -= 1);
         let withdrawing = match is_end {
@@ -114,7 +116,7 @@ impl Driver {
         match outcome {
             Ok(written) => {
                 if let Some(tracked) = self.messages.get_mut(id) {
-                    tracked.is_written |= written.settled;
+                    tracked.is_written |= written.is_complete;
                 }
                 // It may have ended otherwise before.
                 let is_withdrawn = is_withdrawn(&written.state);
@@ -134,7 +136,7 @@ impl Driver {
         }
     }
 
-    /// Forgets a message that has ended once the spool has that; one that is settled after the answers that are under way, if
+    /// Forgets a message that has ended once the spool has that; one that is complete after the answers that are under way, if
     /// no more messages are known than the spool may have.
     pub(super) fn forget_if_over(&mut self, id: EntryId) {
         let Some(tracked) = self.messages.get(id) else {
@@ -143,7 +145,7 @@ impl Driver {
         let is_crowded = || self.messages.len() as u64 > self.shared.spool.config().max_rows;
         let sending = &tracked.sending;
         let is_over =
-            sending.is_ended() || sending.is_settled() && (tracked.answers == 0 || is_crowded());
+            sending.is_ended() || sending.is_complete() && (tracked.answers == 0 || is_crowded());
         if tracked.is_written && is_over {
             self.forget(id);
         }

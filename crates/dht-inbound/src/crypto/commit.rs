@@ -12,43 +12,43 @@ use tower::{Layer, Service};
 
 use crate::message::{Deduped, InboundEnvelope};
 
-/// Layer that produces [`Settle`].
+/// Layer that produces [`Commit`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SettleLayer;
+pub struct CommitLayer;
 
-/// Settles the [`Reservation`] of a message by its disposition. A message that no part of this node took - no application
+/// Commits or drops the [`Reservation`] of a message by its disposition. A message that no part of this node took - no application
 /// listens, its inbox is full, a part of the node failed, the future was dropped - is forgotten, so that another copy is
 /// delivered. Every other one is remembered. A copy that comes in between is a duplicate.
 #[derive(Clone, Debug)]
-pub struct Settle<S> {
+pub struct Commit<S> {
     inner: S,
 }
 
 pin_project! {
-    /// Response future of [`Settle`].
+    /// Response future of [`Commit`].
     #[derive(Debug)]
-    pub struct SettleFuture<F> {
+    pub struct CommitFuture<F> {
         #[pin]
         inner: F,
         reservation: Option<Reservation>,
     }
 }
 
-impl<S> Layer<S> for SettleLayer {
-    type Service = Settle<S>;
+impl<S> Layer<S> for CommitLayer {
+    type Service = Commit<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Settle { inner }
+        Commit { inner }
     }
 }
 
-impl<S> Service<InboundEnvelope<Deduped>> for Settle<S>
+impl<S> Service<InboundEnvelope<Deduped>> for Commit<S>
 where
     S: Service<InboundEnvelope<Deduped>, Response = Disposition>,
 {
     type Response = Disposition;
     type Error = S::Error;
-    type Future = SettleFuture<S::Future>;
+    type Future = CommitFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
@@ -56,14 +56,14 @@ where
 
     fn call(&mut self, mut message: InboundEnvelope<Deduped>) -> Self::Future {
         let reservation = message.envelope.reservation.take();
-        SettleFuture {
+        CommitFuture {
             inner: self.inner.call(message),
             reservation,
         }
     }
 }
 
-impl<F, E> Future for SettleFuture<F>
+impl<F, E> Future for CommitFuture<F>
 where
     F: Future<Output = Result<Disposition, E>>,
 {
@@ -76,7 +76,7 @@ where
         if let (Some(reservation), Ok(disposition)) = (reservation, &outcome)
             && !matches!(disposition, Disposition::Dropped(reason) if reason.is_temporary())
         {
-            reservation.settle();
+            reservation.commit();
         }
         Poll::Ready(outcome)
     }

@@ -1,4 +1,4 @@
-//! State shared by the parts of a node.
+//! State that the parts of a node share.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{counters::Counters, events::Events};
 
 /// Identity, tables and sources that every part of a node reads. Clones share them.
 #[derive(Clone)]
-pub(crate) struct Shared {
+pub(crate) struct NodeContext {
     pub(crate) identity: Arc<NodeIdentity>,
     pub(crate) directory: Directory,
     pub(crate) connections: Connections,
@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
 }
 
-impl Shared {
+impl NodeContext {
     /// Bytes of the tables of messages seen and of exact copies.
     pub(crate) fn remembered_bytes(&self) -> usize {
         self.dedup.allocated_bytes() + self.fingerprints.allocated_bytes()

@@ -19,13 +19,13 @@ use tokio::{
 };
 
 use super::{
-    Fresh, Shared, Signals, Withdrawal,
-    actions::{Actions, DriverParts},
-    delivery::Progress,
-    event::{Action, Event, Now},
+    Fresh, OutboxShared, Signals, Withdrawal,
+    actions::{Actions, WorkerParts},
+    delivery::DeliveryStatus,
+    event::{Now, SendingAction, SendingEvent},
     listings::Listings,
     messages::{Load, Messages},
-    places::Place,
+    send_budget::SendPermit,
     sending::Sending,
     stored::Stored,
 };
@@ -41,8 +41,8 @@ const PAGE: usize = 1_000;
 const WITHDRAWN: &str = "withdrawn";
 
 /// Sends every message of the outbox.
-pub(crate) struct Driver {
-    shared: Arc<Shared>,
+pub(crate) struct OutboxWorker {
+    shared: Arc<OutboxShared>,
     actions: Actions,
     arriving: mpsc::Receiver<Fresh>,
     listing: watch::Sender<()>,
@@ -54,38 +54,38 @@ pub(crate) struct Driver {
     withdrawn: BTreeMap<EntryId, Vec<Withdrawal>>,
     /// Messages whose withdrawal is being written down, and whom to tell. Bounded as `withdrawn`.
     withdrawing: BTreeMap<EntryId, Vec<Withdrawal>>,
-    /// Messages that are settled, while the spool could not write that down. They are kept, so that no listing takes them up
+    /// Messages that are complete, while the spool could not write that down. They are kept, so that no listing takes them up
     /// again, and written at the next clean-up. Bounded by the rows of the spool.
     unwritten: BTreeSet<EntryId>,
     /// Whether a peer has connected since the last tick.
     peer_appeared: bool,
 }
 
-/// The end of something the driver began.
+/// The end of something the worker began.
 enum Done {
     /// The answer to an action of this attempt.
-    Answer(EntryId, u64, Event),
+    Answer(EntryId, u64, SendingEvent),
     /// What an update wrote, and whether it was to end the message.
-    Persisted(EntryId, bool, Result<Progress, SpoolError>),
+    Persisted(EntryId, bool, Result<DeliveryStatus, SpoolError>),
     /// The time to live of these is over.
     Expired(Vec<EntryId>, Result<(), SpoolError>),
-    Read(EntryId, Result<Stored, SpoolError>, Place),
+    Read(EntryId, Result<Stored, SpoolError>, SendPermit),
     Listed(Result<Vec<Entry>, SpoolError>),
     /// One entry that a caller asked for.
     Found(EntryId, Result<Option<Entry>, SpoolError>),
     Nothing,
 }
 
-impl Driver {
+impl OutboxWorker {
     pub(super) fn new(
-        shared: Arc<Shared>,
-        parts: DriverParts,
+        shared: Arc<OutboxShared>,
+        parts: WorkerParts,
         arriving: mpsc::Receiver<Fresh>,
         listing: watch::Sender<()>,
     ) -> Self {
         Self {
             actions: Actions::new(parts, Arc::clone(&shared)),
-            messages: Messages::new(shared.busy.clone(), Arc::clone(&shared.standings)),
+            messages: Messages::new(shared.busy.clone(), Arc::clone(&shared.reachability)),
             shared,
             arriving,
             listing,
@@ -167,7 +167,7 @@ impl Driver {
             Done::Answer(id, attempt, event) => self.on_answer(id, attempt, event),
             Done::Persisted(id, is_end, outcome) => self.on_persisted(id, is_end, outcome),
             Done::Expired(ids, outcome) => self.on_expired(ids, outcome),
-            Done::Read(id, stored, place) => self.on_read(id, stored, place),
+            Done::Read(id, stored, permit) => self.on_read(id, stored, permit),
             Done::Listed(entries) => {
                 match entries {
                     Ok(entries) => self.on_listed(&entries),
@@ -199,7 +199,7 @@ impl Driver {
         let Fresh {
             entry,
             sealed,
-            place,
+            permit,
         } = fresh;
         // A caller asked for it in between, or withdrew it.
         let has_ended = !self.shared.live.lock().contains_key(&entry.id);
@@ -208,7 +208,7 @@ impl Driver {
         }
         let held = Load::Held {
             sealed,
-            _place: place,
+            _permit: permit,
         };
         self.track(&entry, held);
         self.begin(entry.id);
@@ -238,7 +238,7 @@ impl Driver {
                 if entry.expires_at < self.now().unix {
                     // The next tick writes it down.
                     self.messages.change(entry.id, Sending::expire);
-                    self.messages.settle(entry.id);
+                    self.messages.refresh(entry.id);
                     continue;
                 }
                 // In files of earlier versions such an entry has not ended.
@@ -249,7 +249,7 @@ impl Driver {
                 // Its recipient may have connected before.
                 let recipient = entry.recipient.node_id();
                 if self.actions.is_connected(&recipient) {
-                    self.handle(entry.id, Event::Appeared { recipient: true });
+                    self.handle(entry.id, SendingEvent::Appeared { recipient: true });
                 }
             }
         }
@@ -268,7 +268,11 @@ impl Driver {
             let is_paced = sending.is_some_and(|sending| {
                 sending.is_writing_direct() && self.actions.is_paced(sending.recipient())
             });
-            let event = if is_paced { Event::Paced } else { Event::Tick };
+            let event = if is_paced {
+                SendingEvent::Paced
+            } else {
+                SendingEvent::Tick
+            };
             self.handle(id, event);
         }
     }
@@ -296,14 +300,14 @@ impl Driver {
                 let tracked = self.messages.get(id);
                 // One that gives receipts is asked again once it is connected again; another may have lost the copy.
                 if !is_connected || tracked.is_some_and(|it| it.sending.is_unconfirmed()) {
-                    self.handle(id, Event::ConnectionEnded);
+                    self.handle(id, SendingEvent::ConnectionEnded);
                 }
             }
         }
         for recipient in &signals.appeared {
             self.messages.promote(recipient);
             for id in self.messages.of(recipient) {
-                self.handle(id, Event::Appeared { recipient: true });
+                self.handle(id, SendingEvent::Appeared { recipient: true });
             }
         }
         self.peer_appeared |= !signals.appeared.is_empty();
@@ -345,7 +349,7 @@ impl Driver {
         let mut expired = self.messages.take_expired(now);
         for id in &expired {
             self.messages.change(*id, Sending::expire);
-            self.messages.settle(*id);
+            self.messages.refresh(*id);
         }
         if clean_up {
             for id in std::mem::take(&mut self.unwritten) {
@@ -361,7 +365,7 @@ impl Driver {
         }
         if std::mem::take(&mut self.peer_appeared) {
             for id in self.messages.queued() {
-                self.handle(id, Event::Appeared { recipient: false });
+                self.handle(id, SendingEvent::Appeared { recipient: false });
             }
         }
         // A caller that gave up while its message was written down left one that no task has taken.
@@ -379,28 +383,28 @@ impl Driver {
             let (recipient, bytes) = (*tracked.sending.recipient(), tracked.bytes);
             let shared = Arc::clone(&self.shared);
             self.spawn(async move {
-                let places = shared.places.of(shared.standings.of(&recipient));
-                let place = places.take_bytes(&recipient, bytes).await;
+                let budget = shared.budgets.of(shared.reachability.of(&recipient));
+                let permit = budget.acquire_bytes(&recipient, bytes).await;
                 let spool = shared.spool.clone();
                 let stored = off_thread(spool.blocks(), move || Stored::read(&spool, id)).await;
-                Done::Read(id, stored.unwrap_or(Err(SpoolError::Closed)), place)
+                Done::Read(id, stored.unwrap_or(Err(SpoolError::Closed)), permit)
             });
         }
     }
 
-    fn on_read(&mut self, id: EntryId, stored: Result<Stored, SpoolError>, place: Place) {
+    fn on_read(&mut self, id: EntryId, stored: Result<Stored, SpoolError>, permit: SendPermit) {
         let sealed = match &stored {
             Ok(Stored::Frame(sealed)) => Some(sealed.clone()),
             _ => None,
         };
-        self.messages.has_read(id, sealed, place);
+        self.messages.has_read(id, sealed, permit);
         match stored {
-            Ok(Stored::Frame(_)) => self.go_on(id),
+            Ok(Stored::Frame(_)) => self.resume(id),
             Ok(Stored::Nothing) | Err(SpoolError::Damaged) => {
                 self.fail(id, "the stored message is damaged");
             }
-            Ok(Stored::Ended(progress)) => {
-                self.tell(id, progress);
+            Ok(Stored::Ended(status)) => {
+                self.tell(id, status);
                 self.forget(id);
             }
             // It ended long ago.
@@ -408,11 +412,11 @@ impl Driver {
             Err(error) => {
                 tracing::warn!(%error, id, "a message of the outbox cannot be read; it is tried again later");
                 for _copies in self.messages.take_deferred(id) {
-                    self.handle(id, Event::Chosen(Vec::new()));
+                    self.handle(id, SendingEvent::Chosen(Vec::new()));
                 }
                 let now = self.now();
                 self.messages.change(id, |sending| sending.postpone(now));
-                self.messages.settle(id);
+                self.messages.refresh(id);
             }
         }
     }
@@ -428,34 +432,34 @@ impl Driver {
             .is_some()
         {
             self.persist(id, Transition::Failed { reason });
-            self.messages.settle(id);
+            self.messages.refresh(id);
         }
     }
 
     fn begin(&mut self, id: EntryId) {
         if let Some(tracked) = self.messages.get(id) {
             let connected = self.actions.is_connected(tracked.sending.recipient());
-            self.handle(id, Event::Start { connected });
+            self.handle(id, SendingEvent::Start { connected });
         }
     }
 
     /// The frame of a message has been read: its attempt begins, or goes on.
-    fn go_on(&mut self, id: EntryId) {
+    fn resume(&mut self, id: EntryId) {
         for action in self.messages.take_deferred(id) {
             self.act(id, action);
         }
         if self.messages.is_due(id, self.now().at) {
             self.begin(id);
         }
-        self.messages.settle(id);
+        self.messages.refresh(id);
     }
 
-    fn handle(&mut self, id: EntryId, event: Event) {
+    fn handle(&mut self, id: EntryId, event: SendingEvent) {
         let now = self.now();
         self.change(id, |sending| sending.handle(event, now));
     }
 
-    fn on_answer(&mut self, id: EntryId, attempt: u64, event: Event) {
+    fn on_answer(&mut self, id: EntryId, attempt: u64, event: SendingEvent) {
         let now = self.now();
         if let Some(tracked) = self.messages.get_mut(id) {
             tracked.answers = tracked.answers.saturating_sub(1);
@@ -470,21 +474,25 @@ impl Driver {
         self.forget_if_over(id);
     }
 
-    fn change(&mut self, id: EntryId, change: impl FnOnce(&mut Sending) -> VecDeque<Action>) {
+    fn change(
+        &mut self,
+        id: EntryId,
+        change: impl FnOnce(&mut Sending) -> VecDeque<SendingAction>,
+    ) {
         for action in self.messages.change(id, change).into_iter().flatten() {
             self.act(id, action);
         }
-        self.settle(id);
+        self.refresh(id);
     }
 
-    fn act(&mut self, id: EntryId, action: Action) {
+    fn act(&mut self, id: EntryId, action: SendingAction) {
         let Some(tracked) = self.messages.get(id) else {
             return;
         };
         let attempt = tracked.sending.number();
         let running = &self.running;
         let mut begun = 0;
-        let mut begin = |event: BoxFuture<'static, Event>| {
+        let mut begin = |event: BoxFuture<'static, SendingEvent>| {
             begun += 1;
             running.push(
                 event
@@ -494,27 +502,27 @@ impl Driver {
         };
         let (actions, to) = (self.actions.clone(), tracked.recipient);
         match (action, self.messages.held(id).cloned()) {
-            (Action::Persist(transition), _) => self.persist(id, transition),
+            (SendingAction::Persist(transition), _) => self.persist(id, transition),
             // Also for a copy that was written after its attempt, whose frame is no longer in memory.
-            (Action::Ask(peer, wait), _) => {
+            (SendingAction::Ask(peer, wait), _) => {
                 if let Some(hash) = tracked.hash {
                     begin(actions.ask(peer, hash, wait).boxed());
                 }
             }
-            (Action::Ping(connection), _) => {
+            (SendingAction::Ping(connection), _) => {
                 begin(actions.ping(to.node_id(), connection).boxed());
             }
-            (Action::Search, _) => {
+            (SendingAction::Search, _) => {
                 let searching = actions.search_stale(to);
                 self.spawn(searching.map(|()| Done::Nothing));
             }
-            (Action::DeliverLocally, Some(sealed)) => {
+            (SendingAction::DeliverLocally, Some(sealed)) => {
                 begin(actions.deliver_locally(sealed).boxed());
             }
-            (Action::SendDirect(wait), Some(sealed)) => {
+            (SendingAction::SendDirect(wait), Some(sealed)) => {
                 begin(actions.send_direct(to, sealed, wait).boxed());
             }
-            (Action::Find, _) => {
+            (SendingAction::Find, _) => {
                 let cause = if tracked.sending.is_first_attempt() {
                     SearchCause::Application
                 } else {
@@ -522,19 +530,19 @@ impl Driver {
                 };
                 begin(actions.find_recipient(to, cause).boxed());
             }
-            (Action::SendToHolders { most, except }, Some(sealed)) => {
+            (SendingAction::SendToHolders { most, except }, Some(sealed)) => {
                 let holders = actions.choose_holders(to.node_id(), except, most, &sealed);
-                begin(std::future::ready(Event::Chosen(holders.clone())).boxed());
+                begin(std::future::ready(SendingEvent::Chosen(holders.clone())).boxed());
                 for holder in holders {
                     let actions = actions.clone();
                     let sending = actions.send_to_holder(holder, sealed.clone(), Duration::ZERO);
                     begin(sending.boxed());
                 }
             }
-            (Action::SendAgain(holder, wait), Some(sealed)) => {
+            (SendingAction::SendAgain(holder, wait), Some(sealed)) => {
                 begin(actions.send_to_holder(holder, sealed, wait).boxed());
             }
-            (action @ Action::SendToHolders { .. }, None) => self.messages.defer(id, action),
+            (action @ SendingAction::SendToHolders { .. }, None) => self.messages.defer(id, action),
             // The attempt is over.
             (_, None) => {}
         }

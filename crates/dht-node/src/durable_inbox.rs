@@ -24,10 +24,10 @@ use tokio::{
 };
 
 use crate::{
+    context::NodeContext,
     events::{Event, Events},
     home::Home,
     received::Received,
-    shared::Shared,
 };
 
 /// File of the inbox within a home.
@@ -51,7 +51,7 @@ pub fn inbox_file(home: &Path) -> PathBuf {
 
 /// The durable inbox and what it reports to. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Spool {
+pub(crate) struct DurableInbox {
     pub(crate) inbox: Inbox,
     /// The inbox is not this node's alone, and stays open.
     outlives: bool,
@@ -61,12 +61,12 @@ pub(crate) struct Spool {
     warned: Arc<Mutex<Option<Instant>>>,
 }
 
-impl Spool {
+impl DurableInbox {
     /// Opens the inbox of a home, which is made if it is not there.
     pub(crate) async fn open(
         home: &Home,
         config: InboxConfig,
-        shared: &Shared,
+        shared: &NodeContext,
     ) -> Result<Self, SpoolError> {
         let clock = Arc::clone(&shared.clock);
         let inbox = match home {
@@ -147,7 +147,7 @@ impl Spool {
                 })
             },
         );
-        let (spool, permit) = (self.clone(), delivered.permit);
+        let (durable, permit) = (self.clone(), delivered.permit);
         async move {
             let Some(ticket) = ticket else {
                 return Disposition::Dropped(DropReason::Refused);
@@ -164,7 +164,7 @@ impl Spool {
                         SpoolError::Full | SpoolError::ShareFull => DropReason::InboxFull,
                         _ => DropReason::InboxFailed,
                     };
-                    spool.refuse(error);
+                    durable.refuse(error);
                     Disposition::Dropped(reason)
                 }
             }
