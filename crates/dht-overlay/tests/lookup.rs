@@ -7,17 +7,19 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{Features, ManualClock, NodeId, SeededEntropy, UnixSeconds};
+use bytes::Bytes;
+use dht_core::{Address, Features, ManualClock, NodeId, SeededEntropy, UnixSeconds};
 use dht_overlay::{
     lookup::{Finder, LookupConfig, LookupError, SyncNetwork},
-    sync::{Learner, peer_sync_server},
+    sync::{Learner, SyncCaller, peer_sync_server},
 };
 use dht_peers::{
-    ClaimPolicy, Directory, NetGroup, PeerRecord,
+    ClaimPolicy, Directory, NetGroup, PeerFilter, PeerRecord,
     policy::{AttributionProfile, BanPolicy, BanTerms},
     test_util::{claim, public_key},
 };
-use dht_rpc::Caller;
+use dht_proto::dht_rpc::{GetPeersRequest, GetPeersResponse, PeerIdentityClaim, PeerInfo};
+use dht_rpc::{Caller, Router, Server, ServerConfig};
 use futures::{FutureExt as _, StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::{io::DuplexStream, time::advance};
@@ -48,6 +50,8 @@ fn record(seed: u64, at: UnixSeconds) -> PeerRecord {
 #[derive(Default)]
 struct World {
     nodes: BTreeMap<NodeId, Directory>,
+    /// Whether they have `get_peers` only, as stock nodes of version 6.
+    only_get_peers: bool,
     connected: Mutex<BTreeSet<NodeId>>,
     dialled: Mutex<Vec<NodeId>>,
     released: Mutex<Vec<NodeId>>,
@@ -117,15 +121,20 @@ impl SyncNetwork for Link {
 
     async fn open(&self, peer: NodeId) -> Option<DuplexStream> {
         let directory = self.world.nodes.get(&peer)?.clone();
-        let (clock, entropy) = (ManualClock::new(NOW), SeededEntropy::new(7));
-        let server = peer_sync_server(directory, Arc::new(clock), Arc::new(entropy), 10);
         let (near, far) = tokio::io::duplex(64 * 1024);
         let caller = Caller {
             peer: id(ME),
             source: None,
         };
         let streams = stream::iter([(caller, far)]).chain(stream::pending());
-        tokio::spawn(server.serve(streams));
+        if self.world.only_get_peers {
+            let router = some_peers(&directory);
+            tokio::spawn(Server::new(router, ServerConfig::default()).serve(streams));
+        } else {
+            let (clock, entropy) = (ManualClock::new(NOW), SeededEntropy::new(7));
+            let server = peer_sync_server(directory, Arc::new(clock), Arc::new(entropy), 10);
+            tokio::spawn(server.serve(streams));
+        }
         Some(near)
     }
 
@@ -133,6 +142,30 @@ impl SyncNetwork for Link {
         self.world.connected.lock().remove(peer);
         self.world.released.lock().push(*peer);
     }
+}
+
+/// `get_peers` with all that a node has proven, in any order.
+fn some_peers(directory: &Directory) -> Router<SyncCaller> {
+    let bytes = |address: &Address| Bytes::copy_from_slice(address.as_bytes());
+    let known = directory.list(usize::MAX, &PeerFilter::everybody(NOW));
+    let told = known.into_iter().map(|peer| {
+        let claim = peer.claim().unwrap();
+        let claim = PeerIdentityClaim {
+            addresses: claim.addresses.iter().map(bytes).collect(),
+            peer_features: claim.features.bits(),
+            identity_signature: Some((&claim.signature).into()),
+        };
+        let peer = PeerInfo {
+            public_key: Bytes::copy_from_slice(peer.public_key().as_bytes()),
+            claims: vec![claim],
+        };
+        Ok(GetPeersResponse { peer: Some(peer) })
+    });
+    let told: Vec<_> = told.collect();
+    Router::new().streaming(10, move |_: SyncCaller, _: GetPeersRequest| {
+        let told = told.clone();
+        async move { Ok(stream::iter(told)) }
+    })
 }
 
 /// A row of nodes, each of which knows those next to it.
@@ -156,6 +189,18 @@ async fn stranger_is_found_through_others() {
     assert_eq!(*world.connected.lock(), [id(10)].into());
     let released = world.released.lock().len();
     assert_eq!(released, 9);
+}
+
+/// Stock nodes of version 6 have no `get_closer_peers`.
+#[tokio::test(start_paused = true)]
+async fn stranger_is_found_through_get_peers() {
+    let nodes = World {
+        only_get_peers: true,
+        ..row(1..=10)
+    };
+    let (world, finder) = nodes.finder([1]);
+    finder.find(&public_key(10)).await.unwrap();
+    assert_eq!(*world.connected.lock(), [id(10)].into());
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ use tokio::{
 use super::{Candidate, Lookup, LookupConfig};
 use crate::{
     metrics,
-    sync::{Learner, PeerSyncClient, SyncFailure, SyncReport},
+    sync::{DEFAULT_TOLD_PEERS, Learner, PeerSyncClient, SyncFailure, SyncReport},
 };
 
 /// Time in which a key that was not found is not looked for again.
@@ -317,23 +317,20 @@ impl<N: SyncNetwork> Inner<N> {
         target: &NodeId,
         is_wanted: bool,
     ) -> Result<Vec<Candidate>, SyncFailure> {
-        let (learner, k) = (&self.learner, self.config.k);
+        let learner = &self.learner;
         let stream = self.network.open(peer).await.ok_or(SyncFailure::Session)?;
         let client = PeerSyncClient::connect(Box::pin(stream)).await;
         let mut client = client.map_err(|_| SyncFailure::Session)?;
         let (before, mut report) = (self.signed_at(target), SyncReport::of(peer));
-        let mut told = Vec::new();
-        if is_wanted {
-            // The target may be a client, of which a node is not told otherwise.
-            told = learner
-                .closer(&mut client, target, 1, true, &mut report)
-                .await?;
-        }
-        told.extend(
-            learner
-                .closer(&mut client, target, k, false, &mut report)
-                .await?,
-        );
+        let closer = self.closer(&mut client, target, is_wanted, &mut report);
+        let told = match closer.await {
+            // A stock node of version 6 tells of peers from anywhere; the lookup takes the nearest.
+            Err(SyncFailure::Unsupported) => {
+                let n = u32::try_from(DEFAULT_TOLD_PEERS).unwrap_or(u32::MAX);
+                learner.some(&mut client, n, is_wanted, &mut report).await?
+            }
+            closer => closer?,
+        };
         let has_news = self.signed_at(target) > before;
         let (directory, now) = (&learner.directory, learner.clock.now());
         let known = told.iter().filter_map(|id| directory.find(id));
@@ -343,6 +340,24 @@ impl<N: SyncNetwork> Inner<N> {
         });
         let worth = worth.filter(|peer| !peer.is_banned(now) && !peer.addresses().is_empty());
         Ok(worth.map(|peer| candidate(&peer)).collect())
+    }
+
+    /// Asks for the nodes closest to the target, and for the target itself if it is wanted.
+    async fn closer(
+        &self,
+        client: &mut PeerSyncClient<impl AsyncRead + AsyncWrite>,
+        target: &NodeId,
+        is_wanted: bool,
+        report: &mut SyncReport,
+    ) -> Result<Vec<NodeId>, SyncFailure> {
+        let (learner, mut told) = (&self.learner, Vec::new());
+        if is_wanted {
+            // It may be a client, of which a node is not told otherwise.
+            told = learner.closer(client, target, 1, true, report).await?;
+        }
+        let k = self.config.k;
+        told.extend(learner.closer(client, target, k, false, report).await?);
+        Ok(told)
     }
 
     /// When the newest claim of a peer was signed.

@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{AnnouncedPeer, PeerSyncClient, SyncError};
+use super::{AnnouncedPeer, AnnouncedPeers, PeerSyncClient, SyncError};
 use crate::density::AROUND;
 
 /// Time for the session and all answers of one peer. What the rates of a node of ours delay takes a quarter of it; a peer that
@@ -147,17 +147,8 @@ impl Learner {
     ) -> Result<(), SyncFailure> {
         let client = PeerSyncClient::connect(stream).await;
         let mut client = client.map_err(|_| SyncFailure::Session)?;
-        let mut peers = match client.peers(ask.peers, ask.include_clients).await {
-            Ok(peers) => peers,
-            Err(error) => return Err(self.of_call(&error)),
-        };
-        loop {
-            match peers.next().await {
-                Ok(Some(peer)) => self.enter(peer, report)?,
-                Ok(None) => break,
-                Err(error) => self.refuse(&error)?,
-            }
-        }
+        self.some(&mut client, ask.peers, ask.include_clients, report)
+            .await?;
         if ask.closest {
             match self.ask_closest(&mut client, report).await {
                 Err(SyncFailure::Unsupported) => {}
@@ -202,9 +193,31 @@ impl Learner {
         report: &mut SyncReport,
     ) -> Result<Vec<NodeId>, SyncFailure> {
         let n = u32::try_from(n).unwrap_or(u32::MAX);
-        let mut told = Vec::new();
         let peers = client.closer_peers(Some(target), n, &[], include_clients);
-        let mut peers = peers.await.map_err(|error| self.of_call(&error))?;
+        let peers = peers.await.map_err(|error| self.of_call(&error))?;
+        self.enter_all(peers, report).await
+    }
+
+    /// Asks for `n` peers from anywhere, enters them, and returns their ids.
+    pub(crate) async fn some<T: AsyncRead + AsyncWrite>(
+        &self,
+        client: &mut PeerSyncClient<T>,
+        n: u32,
+        include_clients: bool,
+        report: &mut SyncReport,
+    ) -> Result<Vec<NodeId>, SyncFailure> {
+        let peers = client.peers(n, include_clients).await;
+        let peers = peers.map_err(|error| self.of_call(&error))?;
+        self.enter_all(peers, report).await
+    }
+
+    /// Reads an answer to its end.
+    async fn enter_all<T: AsyncRead + AsyncWrite>(
+        &self,
+        mut peers: AnnouncedPeers<'_, T>,
+        report: &mut SyncReport,
+    ) -> Result<Vec<NodeId>, SyncFailure> {
+        let mut told = Vec::new();
         loop {
             match peers.next().await {
                 Ok(Some(peer)) => {
