@@ -7,13 +7,14 @@ use std::{sync::Arc, time::Duration};
 
 use dht_core::{Address, ClaimError, Clock as _, Network, NodeId, PeerAddress};
 use dht_inbound::FloodMeter;
+use dht_peers::Direction;
 use dht_transport::{ConnectionEvent, IdentityError, Transport, UpgradeError};
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use self::flapping::{REDIAL_INTERVAL, Redial};
+use self::flapping::{CLOSE, REDIAL_INTERVAL, Redial};
 pub(crate) use self::{configured::ConfiguredPeers, flapping::Repetitions};
 use crate::{connection_mirror::ConnectionMirror, context::NodeContext, events::Events};
 
@@ -51,10 +52,15 @@ impl Watcher {
                 connection,
                 replaced,
             } => {
+                let before = self.direction(connection.node_id());
                 self.peers.add(&connection);
                 if replaced {
                     self.peers.replaced(&connection);
-                    self.note_replaced(connection.node_id());
+                    // Two nodes that dial each other at the same time have two connections, of which one stays.
+                    let inbound = Direction::Inbound;
+                    if before == Some(inbound) && connection.direction() == inbound {
+                        self.note_replaced(connection.node_id());
+                    }
                 }
             }
             ConnectionEvent::Disconnected {
@@ -63,13 +69,23 @@ impl Watcher {
                 refused,
             } => {
                 tracing::info!(peer = %node_id.short(), minimized, "disconnected");
+                let is_dialled = self.direction(&node_id) == Some(Direction::Outbound);
                 // The next connection may be there before the end of this one is told, which then announces no new peer.
                 match self.peers.transport.connection(&node_id) {
                     Some(next) => self.peers.replaced(&next),
                     None => self.peers.remove_if_gone(&node_id, minimized),
                 }
                 if !minimized {
-                    self.configured.lost(&node_id, refused, Instant::now());
+                    let transport = &self.peers.transport;
+                    let is_kept = || {
+                        let mut connections = transport.connections().into_iter();
+                        connections.any(|kept| {
+                            kept.direction() == Direction::Outbound && kept.age() > CLOSE
+                        })
+                    };
+                    let now = Instant::now();
+                    self.configured
+                        .lost(&node_id, refused, is_dialled, is_kept, now);
                     self.peers.outbox.connection_ended(&node_id);
                 }
             }
@@ -90,6 +106,12 @@ impl Watcher {
 }
 
 impl Watcher {
+    /// Side that made the present connection of a peer.
+    fn direction(&self, peer: &NodeId) -> Option<Direction> {
+        let connections = self.peers.shared.connections.snapshot();
+        connections.find(peer).map(|found| found.direction)
+    }
+
     fn note_replaced(&mut self, peer: &NodeId) {
         if self.replaced.add(*peer, Instant::now()) {
             tracing::warn!(

@@ -32,9 +32,19 @@ async fn says(log: &mut Log, expected: &str) {
     }
 }
 
-/// Each ping of one takes the connection of the other over, which is what both do by themselves within half a minute.
 #[tokio::test]
 async fn copies_of_a_home_warn() {
+    copies_warn(true).await;
+}
+
+/// The peer is one that both were told to ping.
+#[tokio::test]
+async fn copies_without_peers_warn() {
+    copies_warn(false).await;
+}
+
+/// Each ping of one takes the connection of the other over, which is what both do by themselves within half a minute.
+async fn copies_warn(is_configured: bool) {
     let dir = TempDir::new().unwrap();
     let [peer, first, second] = ["peer", "first", "second"].map(|name| dir.path().join(name));
     run_to(0, &peer, &["init"]).await;
@@ -42,7 +52,11 @@ async fn copies_of_a_home_warn() {
     let at = address(&peer).await;
 
     run_to(0, &first, &["init"]).await;
-    fs::write(first.join("config.toml"), format!("peers = ['{at}']")).unwrap();
+    let peers = match is_configured {
+        true => format!("peers = ['{at}']"),
+        false => String::new(),
+    };
+    fs::write(first.join("config.toml"), peers).unwrap();
     fs::create_dir(&second).unwrap();
     for file in ["config.toml", "secret_key"] {
         fs::copy(first.join(file), second.join(file)).unwrap();
@@ -57,12 +71,12 @@ async fn copies_of_a_home_warn() {
             says(&mut peer_log, "two processes may use its key"),
         )
     };
-    let key = at.public_key.to_string();
+    let to = at.to_string();
     let pings = async {
         loop {
             for home in [&first, &second] {
                 // It fails if the other one takes the connection back each time.
-                run(home, &["ping", &key]).await;
+                run(home, &["ping", &to]).await;
             }
         }
     };

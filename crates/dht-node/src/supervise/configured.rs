@@ -1,4 +1,4 @@
-//! Tells the operator of configured peers and seeds that are not reached, or whose connections end again and again.
+//! Tells the operator of configured peers and seeds that are not reached, and of peers whose connections end again and again.
 
 use std::collections::HashMap;
 
@@ -6,14 +6,13 @@ use dht_core::{DeliveryError, NodeId, PeerAddress};
 use dht_transport::DialError;
 use tokio::time::Instant;
 
-use super::flapping::Repetitions;
+use super::flapping::Losses;
 
 /// The peers and seeds of the settings. Each failure of one is told once, until a connection to it has been of use.
 #[derive(Debug, Default)]
 pub(crate) struct ConfiguredPeers {
     peers: HashMap<NodeId, Peer>,
-    /// Connections that ended although the peer had accepted this node.
-    lost: Repetitions,
+    losses: Losses,
 }
 
 #[derive(Debug)]
@@ -49,19 +48,25 @@ impl ConfiguredPeers {
         }
     }
 
-    /// A connection has ended that this node did not close. The peer `refused` it if it said nothing over it.
-    pub(super) fn lost(&mut self, peer: &NodeId, refused: bool, now: Instant) {
+    /// A connection has ended that this node did not close. The peer `refused` it if it said nothing over it; `is_dialled` says
+    /// that this node made it, and `is_kept` whether another that it made has lasted.
+    pub(super) fn lost(
+        &mut self,
+        peer: &NodeId,
+        refused: bool,
+        is_dialled: bool,
+        is_kept: impl FnOnce() -> bool,
+        now: Instant,
+    ) {
         if refused {
             return self.tell(peer, &DeliveryError::Refused);
         }
-        let Some(known) = self.peers.get_mut(peer) else {
-            return;
-        };
-        known.is_told = false;
-        if self.lost.add(*peer, now) {
+        let known = self.peers.get_mut(peer);
+        let is_configured = known.map(|known| known.is_told = false).is_some();
+        if (is_configured || is_dialled) && self.losses.add(*peer, is_configured, is_kept, now) {
             tracing::warn!(
                 peer = %peer.short(),
-                "connections to a configured peer end again and again: another process may use the key of this node"
+                "connections to a peer end again and again: another process may use the key of this node"
             );
         }
     }

@@ -16,7 +16,7 @@ const MAX_DOUBLINGS: u32 = 6;
 const REPORTED: usize = 3;
 const WINDOW: Duration = Duration::from_secs(10 * 60);
 /// Time between two repetitions, up to which these two are reported.
-const CLOSE: Duration = Duration::from_secs(50);
+pub(super) const CLOSE: Duration = Duration::from_secs(50);
 /// Peers that are remembered; beyond it those of which nothing was heard within [`WINDOW`] are forgotten.
 const MAX_PEERS: usize = 1_024;
 
@@ -107,6 +107,33 @@ impl Repetitions {
     }
 }
 
+/// Connections to peers that end although the peer had accepted this node.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    of_peer: Repetitions,
+    /// Peer whose connections ended again and again last, and when.
+    last: Option<(NodeId, Instant)>,
+}
+
+impl Losses {
+    /// A connection to a peer has ended; true if another process of the same key is likely the cause. A peer that is not
+    /// configured may have no room for this node: it is one of two such peers, or nobody keeps this node, as `is_kept` tells.
+    pub(super) fn add(
+        &mut self,
+        peer: NodeId,
+        is_configured: bool,
+        is_kept: impl FnOnce() -> bool,
+        now: Instant,
+    ) -> bool {
+        if !self.of_peer.add(peer, now) {
+            return false;
+        }
+        let last = self.last.replace((peer, now));
+        let is_other = |(id, at): (NodeId, Instant)| id != peer && now.duration_since(at) <= WINDOW;
+        is_configured || last.is_some_and(is_other) || !is_kept()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,5 +199,20 @@ mod tests {
         assert!((0..9).all(|n| !repetitions.add(b, at(n * 400))));
         let close = [4_000, 4_050, 4_100].map(|seconds| repetitions.add(b, at(seconds)));
         assert_eq!(close, [false, true, false]);
+    }
+
+    /// Two processes of one key flap at each peer that both dial, configured or not.
+    #[test]
+    fn losses_at_several_peers_are_told() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (a, b) = (NodeId::default(), NodeId::from_bytes(&[1; 13]).unwrap());
+        let (kept, alone) = (|| true, || false);
+        let mut losses = Losses::default();
+        assert!(![0, 20].map(|time| losses.add(a, false, kept, at(time)))[1]);
+        assert!([30, 50].map(|time| losses.add(b, false, kept, at(time)))[1]);
+        assert!(![700, 720].map(|time| losses.add(b, false, kept, at(time)))[1]);
+        assert!([730, 750].map(|time| losses.add(b, false, alone, at(time)))[1]);
+        assert!([760, 780].map(|time| losses.add(b, true, kept, at(time)))[1]);
     }
 }
