@@ -30,7 +30,6 @@ pub(crate) use actions::WorkerParts;
 pub use delivery::{Delivery, Undelivered};
 use dht_core::{Clock as _, Message, NodeId, PublicKey, UnixSeconds};
 use dht_outbound::SendError;
-use dht_peers::FOREVER;
 use dht_spool::{Entry, EntryId, NewEntry, Outbox, OutboxConfig, Put, SpoolError};
 use dht_stack::off_thread;
 use parking_lot::Mutex;
@@ -229,7 +228,7 @@ impl OutboxHandle {
             && !self.has(options.key.clone()).await?
         {
             return Err(SubmitError::Banned {
-                seconds: (ban.until != FOREVER).then(|| ban.until.saturating_since(now)),
+                seconds: ban.seconds_left(now),
                 reason: Arc::clone(&ban.reason),
             });
         }

@@ -88,6 +88,12 @@ impl Ban {
     pub fn is_active(&self, now: UnixSeconds) -> bool {
         now < self.until
     }
+
+    /// Seconds until the ban ends; `None` if it never does.
+    #[must_use]
+    pub fn seconds_left(&self, now: UnixSeconds) -> Option<u64> {
+        (self.until != FOREVER).then(|| self.until.saturating_since(now))
+    }
 }
 
 // === impl BanTarget ===

@@ -5,7 +5,9 @@ use std::process::Stdio;
 use tempfile::TempDir;
 use tokio::{io::AsyncBufReadExt as _, io::BufReader, process::Command};
 
-use super::{BINARY, listen, run_to, runs, signal, stop, with_variables, within};
+use super::{
+    BINARY, listen, run_to, runs, secret, signal, start_with, stop, with_variables, within,
+};
 
 #[tokio::test]
 async fn invalid_settings_are_named() {
@@ -110,6 +112,20 @@ async fn rates_are_shown_and_set() {
     let (shown, _) = run_to(0, dir.path(), &["config"]).await;
     assert!(shown.contains("[rates.join]\nper_second = 12\n"), "{shown}");
     assert!(shown.contains("\nforward = false"), "{shown}");
+}
+
+#[tokio::test]
+async fn listed_bans_are_permanent() {
+    let dir = TempDir::new().unwrap();
+    let banned = secret(9).public_key().to_string();
+    let (node, said) = start_with(dir.path(), &[("DHT_NODE_BANNED", &banned)]).await;
+    assert!(
+        said.contains("peer banned permanently") && !said.contains("seconds="),
+        "{said}"
+    );
+    let (listed, _) = run_to(0, dir.path(), &["bans", "list"]).await;
+    assert!(listed.contains(" for ever "), "{listed}");
+    stop(node).await;
 }
 
 #[tokio::test]

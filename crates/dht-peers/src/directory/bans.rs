@@ -67,8 +67,11 @@ impl Directory {
         metrics::banned(offence);
         // A banned peer may have many messages under way; one line is enough.
         if !banned_before {
-            let seconds = ban.until.saturating_since(now);
-            tracing::warn!(peer = %ban.node_id, seconds, reason = %ban.reason, "peer banned");
+            let (peer, reason) = (&ban.node_id, &ban.reason);
+            match ban.seconds_left(now) {
+                Some(seconds) => tracing::warn!(%peer, seconds, %reason, "peer banned"),
+                None => tracing::warn!(%peer, %reason, "peer banned permanently"),
+            }
         }
         for hook in &*self.0.hooks.read() {
             hook(&ban);
