@@ -55,6 +55,8 @@ pub(super) struct Sending {
     retries: Retries,
     /// Of an attempt in this life of the node.
     last_error: Option<String>,
+    /// Last error of the lives before, if no attempt of this one has failed.
+    earlier_error: Option<String>,
     phase: Phase,
     /// Attempts in this life of the node.
     number: u64,
@@ -100,6 +102,7 @@ impl Sending {
             refused: BTreeSet::new(),
             retries: Retries::new(entry.attempts),
             last_error: None,
+            earlier_error: entry.last_error.clone(),
             phase: match (entry.ended_at, next) {
                 (Some(_), _) => Phase::Ended,
                 (None, Some(next)) => Phase::Waiting(next),
@@ -386,6 +389,14 @@ impl Sending {
         self.last_error = Some(error.to_owned());
     }
 
+    /// An attempt failed for a reason that says less than that of a failed dial or copy, which stays the last error.
+    fn has_failed_somehow(&mut self, error: &str) {
+        if self.last_error.is_none() {
+            let earlier = self.earlier_error.take();
+            self.last_error = Some(earlier.unwrap_or_else(|| error.to_owned()));
+        }
+    }
+
     fn on_appeared(&mut self, recipient: bool, now: Now) {
         if let Phase::Trying(attempt) = &self.phase
             && recipient
@@ -421,8 +432,7 @@ impl Sending {
                     self.give_up_silent_holders(now, actions);
                 } else {
                     if attempt.direct == Direct::Running {
-                        let error = "no copy reached the recipient in time";
-                        self.last_error.get_or_insert_with(|| error.to_owned());
+                        self.has_failed_somehow("no copy reached the recipient in time");
                     }
                     self.ask_holders(now, actions);
                 }

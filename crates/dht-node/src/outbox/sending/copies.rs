@@ -96,8 +96,8 @@ impl Sending {
                 self.finish_if_over(now, actions);
             }
             Err(error) => {
-                self.last_error = Some(error);
                 attempt.direct = Direct::Over;
+                self.has_failed_somehow(&error);
                 self.ask_holders(now, actions);
             }
         }
@@ -176,8 +176,8 @@ impl Sending {
                     return;
                 }
             }
-            if attempt.chosen().is_empty() && self.last_error.is_none() {
-                self.last_error = Some("no node is known that could store the message".to_owned());
+            if attempt.chosen().is_empty() {
+                self.has_failed_somehow("no node is known that could store the message");
             }
             self.finish_if_over(now, actions);
         }

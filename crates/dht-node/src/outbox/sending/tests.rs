@@ -194,6 +194,24 @@ fn earlier_error_is_not_emptied() {
     );
 }
 
+/// The recipient does not listen, and after a restart nobody is there to ask for it.
+#[test]
+fn exact_errors_outlive_vague_ones() {
+    let mut first = sending(EntryOptions::default());
+    start(&mut first);
+    first.handle(Event::Direct(Copy::Failed("refused".into())), at(0));
+    let mut entry = entry(EntryOptions::default());
+    entry.last_error = first.last_error().map(str::to_owned);
+    let mut restarted = Sending::new(&entry, &id(9), WANTED, at(0));
+    start(&mut restarted);
+    restarted.handle(Event::Direct(Copy::Unknown), at(0));
+    assert_eq!(restarted.last_error(), None);
+    restarted.handle(Event::Found(Err("not found".into())), at(0));
+    assert_eq!(restarted.last_error(), Some("refused"));
+    restarted.handle(Event::Chosen(Vec::new()), at(0));
+    assert_eq!(restarted.last_error(), Some("refused"));
+}
+
 #[test]
 fn stock_peer_lost_early_is_doubted() {
     let mut sending = sending(EntryOptions::default());
