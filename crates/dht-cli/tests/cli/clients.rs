@@ -65,6 +65,45 @@ async fn python_reads_acks_and_resumes() {
     sender.shutdown().await;
 }
 
+/// A consumer with a name of the application's, which nobody added before.
+#[tokio::test]
+async fn python_adds_its_consumer() {
+    let dir = TempDir::new().unwrap();
+    let node = start(dir.path()).await;
+    let sender = other(2).await;
+    send_all(&sender, &address(dir.path()).await, &["1"]).await;
+    let mut client = Command::new("python3")
+        .arg(script("inbox.py"))
+        .arg(dir.path())
+        .arg("app/a&b")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(client.stdout.take().unwrap()).lines();
+    let line = within(output.next_line()).await.unwrap();
+    assert!(line.is_some_and(|line| line.ends_with("'1'")));
+    stop(node).await;
+    sender.shutdown().await;
+}
+
+#[tokio::test]
+async fn python_without_node_says_so() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path().join("mistyped");
+    let mut client = Command::new("python3");
+    let output = within(client.arg(script("inbox.py")).arg(&home).output()).await;
+    let output = output.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    let start = format!("dht-node run --home {}", home.display());
+    assert!(
+        error.contains("no node answers at") && error.contains(&start),
+        "{error}"
+    );
+}
+
 #[tokio::test]
 async fn the_shell_sends_and_waits() {
     let dir = TempDir::new().unwrap();
