@@ -196,6 +196,17 @@ fn variable(name: &str, value: &str) -> Result<Option<Variable>, String> {
         let names = known.keys().map(String::as_str).chain([HOME]);
         let names = names.filter_map(|name| name.strip_prefix(PREFIX));
         let word = name.strip_prefix(PREFIX).unwrap_or(name);
+        let is_of_section = |path: &[String]| match path {
+            [section, _, ..] => section.eq_ignore_ascii_case(word),
+            _ => false,
+        };
+        let mut settings = known.values();
+        if let Some((path, _)) = settings.find(|(path, _)| is_of_section(path)) {
+            let setting = path.join("_").to_uppercase();
+            return Err(format!(
+                "{name} is a section; name one of its settings, as in {PREFIX}{setting}"
+            ));
+        }
         return Err(closest(word, names).map_or_else(
             || format!("{name} is no setting; `dht-node config` shows all of them"),
             |close| format!("{name} is no setting; did you mean {PREFIX}{close}?"),

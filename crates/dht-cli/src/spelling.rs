@@ -21,7 +21,8 @@ const OTHER_NAMES: [(&str, &[&str]); 11] = [
     ("show", &["get", "info"]),
 ];
 
-/// The word that is meant by `word`, if one is: one that has its parts, or begins with it, or else the one that is most like it.
+/// The word that is meant by `word`, if one is: one that has its parts, or begins with it, or else the nearest, if a quarter of its
+/// letters at most are wrong.
 pub(crate) fn closest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let words: Vec<&str> = words.into_iter().collect();
     // The key of a setting without its section, or without words in between.
@@ -38,14 +39,15 @@ pub(crate) fn closest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) 
         let fitting = words.iter().filter(|other| fits(other));
         fitting.min_by_key(|other| other.len()).copied()
     };
-    let like = |other: &str| strsim::jaro_winkler(word, other);
-    let most_like = || {
-        let found = words.iter().max_by(|a, b| like(a).total_cmp(&like(b)))?;
-        (like(found) > 0.75).then_some(*found)
+    let distance = |other: &str| strsim::damerau_levenshtein(word, other);
+    let nearest = || {
+        let found = words.iter().min_by_key(|other| distance(other))?;
+        let most = (word.len().max(found.len()) / 4).max(1);
+        (!word.is_empty() && distance(found) <= most).then_some(*found)
     };
     shortest(&has_parts)
         .or_else(|| shortest(&is_beginning))
-        .or_else(most_like)
+        .or_else(nearest)
 }
 
 /// Adds the command that is meant to the error about one that does not exist.
@@ -99,6 +101,7 @@ mod tests {
             "TRANSPORT_PROXY",
             "TRANSPORT_PROXY_FOR",
             "PEERS",
+            "FLOOD_SECONDS",
         ];
         for (word, expected) in [
             ("MAX_CONNECTIONS", Some("TRANSPORT_MAX_CONNECTIONS")),
@@ -107,6 +110,10 @@ mod tests {
             ("METRICS", Some("API_METRICS")),
             ("MEMORY", Some("MEMORY_MIB")),
             ("MEMROY_MIB", Some("MEMORY_MIB")),
+            ("FLOD_SECONDS", Some("FLOOD_SECONDS")),
+            ("FOO", None),
+            ("FO", None),
+            ("MOMERY_MAX", None),
             ("QUUX", None),
             ("", None),
         ] {

@@ -80,6 +80,8 @@ fn mistakes_name_their_variable() {
             "8",
             "did you mean DHT_NODE_MEMORY_MIB?",
         ),
+        ("DHT_NODE_FOO", "8", "`dht-node config` shows all of them"),
+        ("DHT_NODE_TRANSPORT", "8", "as in DHT_NODE_TRANSPORT_"),
         ("DHT_NODE_MEMORY_MIB", "8 MiB", "not a whole number"),
         ("DHT_NODE_MEMORY_MIB", "0", "range 1 to 1048576"),
         ("DHT_NODE_SAF_MAILBOX_PERCENT", "101", "range 0 to 100"),
