@@ -2,11 +2,11 @@
 
 mod plain;
 
-use std::{fmt::Display, ops::RangeInclusive, sync::Arc};
+use std::{error::Error as _, fmt::Display, iter::successors, ops::RangeInclusive, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::{FromRequest, FromRequestParts, Path, Query},
+    extract::{FromRequest, FromRequestParts, Path, Query, rejection::QueryRejection},
     http::{Request, header::CONTENT_ENCODING, request::Parts},
 };
 use bytes::Bytes;
@@ -131,22 +131,21 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<Api>> for Parameters<T> {
     async fn from_request_parts(parts: &mut Parts, _api: &Arc<Api>) -> Result<Self, ApiError> {
         let query = Query::try_from_uri(&parts.uri);
         let Query(value) = query.map_err(|error| {
-            ApiError::bad_request(query_error(&error.body_text()))
-                .with_hint("see GET /v1/openapi.json")
+            ApiError::bad_request(query_error(&error)).with_hint("see GET /v1/openapi.json")
         })?;
         Ok(Self(value))
     }
 }
 
-/// Why the parameters are refused. Axum says `prefix: parameter: error`; without the parameter if none is to blame.
-fn query_error(text: &str) -> String {
-    let text = text
-        .strip_prefix("Failed to deserialize query string: ")
-        .unwrap_or(text);
-    match text.split_once(": ") {
-        Some((name, error)) if !name.contains(' ') => plain::describe(name, error),
-        _ => plain::describe("", text),
-    }
+/// Why the parameters are refused, with the one that is to blame.
+fn query_error(error: &QueryRejection) -> String {
+    type AtPath = serde_path_to_error::Error<serde::de::value::Error>;
+    let cause = successors(error.source(), |error| (*error).source());
+    let mut found = cause.filter_map(|cause| cause.downcast_ref::<AtPath>());
+    found.next().map_or_else(
+        || error.body_text(),
+        |error| plain::describe(&error.path().to_string(), &error.inner().to_string()),
+    )
 }
 
 impl FromRequestParts<Arc<Api>> for Name {
