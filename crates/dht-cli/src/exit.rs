@@ -72,6 +72,12 @@ impl Failure {
         Self::new(INTERRUPTED, "interrupted".to_owned())
     }
 
+    /// The failure, and what follows from it.
+    pub(crate) fn with(self, consequence: &str) -> Self {
+        let message = format!("{}; {consequence}", self.message);
+        Self { message, ..self }
+    }
+
     /// Whether the user interrupted the command.
     pub(crate) const fn is_interrupted(&self) -> bool {
         self.code == INTERRUPTED

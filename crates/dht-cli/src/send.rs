@@ -24,6 +24,10 @@ use crate::{
     target::Recipient,
 };
 
+/// What follows when a short-lived node reaches nobody: it goes no further.
+const NOT_QUEUED: &str = "nothing was queued: send it again later, or through a node that runs (`dht-node run`), which keeps \
+    it until it is delivered";
+
 /// `dht-node send`
 #[derive(Debug, Args)]
 #[command(
@@ -142,7 +146,8 @@ impl Send {
             |what: &str| Failure::unreachable(format!("{what} within {limit:?}; see --timeout"));
         let dial_failure = timeout_at(until, self.prepare(home, session))
             .await
-            .map_err(|_| late("not connected"))??;
+            .unwrap_or_else(|_| Err(late("not connected")))
+            .map_err(|failure| failure.with(NOT_QUEUED))?;
         let sent = timeout_at(until, session.client.send(message)).await;
         let mut sent = sent
             .map_err(|_| late("not taken by the node"))?
