@@ -146,8 +146,7 @@ impl Send {
             |what: &str| Failure::unreachable(format!("{what} within {limit:?}; see --timeout"));
         let dial_failure = timeout_at(until, self.prepare(home, session))
             .await
-            .unwrap_or_else(|_| Err(late("not connected")))
-            .map_err(|failure| failure.with(NOT_QUEUED))?;
+            .map_err(|_| late("not connected").with(NOT_QUEUED))??;
         let sent = timeout_at(until, session.client.send(message)).await;
         let mut sent = sent
             .map_err(|_| late("not taken by the node"))?
@@ -191,13 +190,14 @@ impl Send {
                 ));
             }
             Some(peer) => match session.reach(std::iter::once(peer)).await {
-                Err(failure) if is_alone => return Err(failure),
+                Err(failure) if is_alone => return Err(failure.with(NOT_QUEUED)),
                 Err(failure) => Some(failure),
                 Ok(()) => None,
             },
             None => None,
         };
-        session.reach_configured(&config, &[]).await?;
+        let reached = session.reach_configured(&config, &[]).await;
+        reached.map_err(|failure| failure.with(NOT_QUEUED))?;
         Ok(dial_failure)
     }
 

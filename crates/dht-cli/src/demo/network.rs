@@ -72,11 +72,16 @@ pub(super) async fn run(nodes: u16, messages: u32, seed: u64) -> Result<Outcome,
     }
     applications.abort_all();
     while applications.join_next().await.is_some() {}
-    let mut stopping = JoinSet::new();
-    for node in network {
-        stopping.spawn(async move { node.shutdown().await });
-    }
+    // The others would miss the seed, which is their configured peer.
+    let mut network = network.into_iter();
+    let seed = network.next();
+    let mut stopping: JoinSet<_> = network
+        .map(|node| async move { node.shutdown().await })
+        .collect();
     while stopping.join_next().await.is_some() {}
+    if let Some(seed) = seed {
+        seed.shutdown().await;
+    }
     Ok(outcome)
 }
 
