@@ -199,16 +199,19 @@ fn earlier_error_is_not_emptied() {
 fn exact_errors_outlive_vague_ones() {
     let mut first = sending(EntryOptions::default());
     start(&mut first);
-    first.handle(Event::Direct(Copy::Failed("refused".into())), at(0));
+    first.handle(
+        SendingEvent::Direct(CopyOutcome::Failed("refused".into())),
+        at(0),
+    );
     let mut entry = entry(EntryOptions::default());
     entry.last_error = first.last_error().map(str::to_owned);
     let mut restarted = Sending::new(&entry, &id(9), WANTED, at(0));
     start(&mut restarted);
-    restarted.handle(Event::Direct(Copy::Unknown), at(0));
+    restarted.handle(SendingEvent::Direct(CopyOutcome::Unknown), at(0));
     assert_eq!(restarted.last_error(), None);
-    restarted.handle(Event::Found(Err("not found".into())), at(0));
+    restarted.handle(SendingEvent::Found(Err("not found".into())), at(0));
     assert_eq!(restarted.last_error(), Some("refused"));
-    restarted.handle(Event::Chosen(Vec::new()), at(0));
+    restarted.handle(SendingEvent::Chosen(Vec::new()), at(0));
     assert_eq!(restarted.last_error(), Some("refused"));
 }
 
