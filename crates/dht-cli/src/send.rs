@@ -24,9 +24,13 @@ use crate::{
     target::Recipient,
 };
 
-/// What follows when a short-lived node reaches nobody: it goes no further.
+/// Consequence of a short-lived node reaching nobody: it goes no further.
 const NOT_QUEUED: &str = "nothing was queued: send it again later, or through a node that runs (`dht-node run`), which keeps \
     it until it is delivered";
+
+/// Consequence of a node that does not answer.
+const PERHAPS_QUEUED: &str =
+    "it may be queued all the same: sent again with one --key, it is one message";
 
 /// `dht-node send`
 #[derive(Debug, Args)]
@@ -149,7 +153,7 @@ impl Send {
             .map_err(|_| late("not connected").with(NOT_QUEUED))??;
         let sent = timeout_at(until, session.client.send(message)).await;
         let mut sent = sent
-            .map_err(|_| late("not taken by the node"))?
+            .map_err(|_| late("not taken by the node").with(PERHAPS_QUEUED))?
             .map_err(|error| refused(&error))?;
         while !self.wait.is_over(sent.state) {
             if sent.state.has_ended() || sent.ended_at.is_some() {
@@ -229,7 +233,7 @@ enum Detour {
     NotConnected,
 }
 
-/// What became of a message. A copy that was sent while the recipient was not reached has only gone to other nodes.
+/// Outcome of a message. A copy that was sent while the recipient was not reached has only gone to other nodes.
 fn outcome_line(sent: &OutgoingMessage, bytes: usize, detour: Option<&Detour>) -> String {
     let (state, to) = (sent.state.name(), sent.to);
     let cause = detour.map(|detour| match detour {
