@@ -297,7 +297,7 @@ async fn inbound(
     frames.len() as f64 / seconds
 }
 
-/// What a node inserts into its inbox.
+/// Message that a node inserts into its inbox.
 fn row(delivered: Delivered) -> NewRow {
     NewRow {
         received_at: test_util::NOW,

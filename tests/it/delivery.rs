@@ -376,7 +376,7 @@ async fn holders_clock_set_back_loses_nothing() {
     }
 }
 
-/// What does not fit stays with the holder, unconfirmed, and comes once there is room.
+/// Messages that do not fit stay with the holder, unconfirmed, and come once there is room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_inbox_takes_rest_later() {
     let home = tempfile::tempdir().unwrap();

@@ -68,7 +68,7 @@ async fn b123_dp09_client_is_found_through_chain() {
     assert!(knows(&d, &a));
     assert!(knows(&a, &b) && knows(&b, &a) && knows(&b, &c) && knows(&c, &b));
     assert!(knows(&c, &d) && knows(&d, &c));
-    // Who passes a discovery on cannot read it.
+    // Nodes that pass a discovery on cannot read it.
     assert!(!knows(&b, &d) && !knows(&c, &a));
 }
 
@@ -285,7 +285,7 @@ async fn explained_selection_is_the_real_one() {
     let nobody = Strategy::DirectPublicKey(secret(9).public_key());
     assert!(bob.explain(&nobody).is_empty());
 
-    // What is explained is what happens.
+    // The explanation is true of the send.
     let mut inbox = carol.subscribe();
     let params = SendParams::builder()
         .strategy(towards)

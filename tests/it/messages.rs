@@ -122,7 +122,7 @@ async fn broadcast_reaches_only_direct_peers() {
     assert_eq!(states.len(), 1);
     assert_eq!(receive(&mut inboxes[1]).await.message, message("to bob"));
 
-    // What comes next shows that nothing came in between.
+    // The next message shows that nothing came in between.
     within(send(&alice, bob.public_key(), message("end")))
         .await
         .unwrap();

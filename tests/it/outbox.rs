@@ -114,7 +114,7 @@ async fn unconfirmed_copy_is_rescued_too() {
     assert_eq!(receive(&mut inbox).await.message, text);
 }
 
-/// What was called received was received; everything else arrives when the recipient is back.
+/// Messages called received were received; all others arrive when the recipient is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recipient_killed_under_traffic_loses_nothing() {
     const COUNT: u32 = 200;
@@ -372,7 +372,7 @@ async fn entry_past_its_expiry_is_ended() {
     assert_eq!(receive(&mut inbox).await.message, message("end"));
 }
 
-/// What as many holders store as were wanted takes no room any more, and its state stays known.
+/// A message that as many holders store as were wanted takes no room any more, and its state stays known.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stored_messages_leave_the_outbox() {
     let home = tempfile::tempdir().unwrap();

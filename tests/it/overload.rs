@@ -227,7 +227,7 @@ async fn duplicates_are_known_after_restart() {
     until(|| second.stats().delivered == 1).await;
 }
 
-/// What exceeds a configured rate is dropped, and nobody is banned for it.
+/// Messages over a configured rate are dropped, and nobody is banned for them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deliverer_is_held_to_configured_rate() {
     let clock = clock();

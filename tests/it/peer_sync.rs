@@ -59,7 +59,7 @@ async fn node(seed: u8, features: Features) -> Node {
     within(node.start()).await.unwrap()
 }
 
-/// What a stock node does as soon as it has connected.
+/// Behaviour of a stock node as soon as it has connected.
 #[tokio::test]
 async fn nodes_tell_of_connected_peers() {
     let node = node(1, Features::NODE).await;

@@ -77,7 +77,7 @@ async fn loaded_node_stops_without_a_reader() {
     })
     .await;
     stop(&busy).await;
-    // What the inbox holds is still there, then it ends.
+    // The messages of the inbox are still there, then it ends.
     let mut held = 0;
     while within(inbox.recv()).await.is_some() {
         held += 1;

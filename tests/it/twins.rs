@@ -1,4 +1,4 @@
-//! What the operator is told: of two processes that use one key, of peers that refuse this node or are refused, and of those that
+//! Warnings for the operator: of two processes that use one key, of peers that refuse this node or are refused, and of those that
 //! are not reached.
 
 use std::{io, sync::Arc, time::Duration};

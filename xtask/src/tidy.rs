@@ -1,8 +1,8 @@
 //! `tidy`: what the compiler does not say about the shape of the sources.
 
 mod graph;
-mod names;
 mod source;
+mod words;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -10,11 +10,12 @@ use serde_json::Value;
 
 use crate::repo;
 use source::Source;
+use words::Words;
 
-/// Find circles of files, imports through the root of a crate, unordered `select!` and long test names; count lines, names and errors
+/// Find circles of files, imports through the root of a crate, unordered `select!`, long test names and comments without a subject; count lines, names and errors
 ///
 /// Tests and generated code are left out of circles and counts. Fails if there is a circle, an import of
-/// an item that the root only passes on, a `select!` in a part of a node without `biased`, or a test whose name has more than six words behind the ids of its behaviours.
+/// an item that the root only passes on, a `select!` in a part of a node without `biased`, a test whose name has more than six words behind the ids of its behaviours, or a comment that begins with What, Who or Whom.
 #[derive(Debug, Default, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask tidy                     circles of files, long test names\n  \
@@ -71,10 +72,13 @@ impl Tidy {
                 println!("{file}:{line}: select! without biased");
             }
         }
-        let mut long = Vec::new();
-        names::long_test_names(&repo::root(), &mut long)?;
-        for name in &long {
+        let mut words = Words::default();
+        words.read(&repo::root())?;
+        for name in &words.long_names {
             println!("long test name in {name}");
+        }
+        for place in &words.pronouns {
+            println!("{place}: the comment begins with What, Who or Whom; begin with a noun");
         }
         ensure!(circles == 0, "{circles} circles of files");
         ensure!(through_root == 0, "{through_root} imports through a root");
@@ -82,9 +86,11 @@ impl Tidy {
             unordered == 0,
             "{unordered} select! whose order no seed determines"
         );
-        ensure!(long.is_empty(), "{} tests with long names", long.len());
+        let (long, pronouns) = (words.long_names.len(), words.pronouns.len());
+        ensure!(long == 0, "{long} tests with long names");
+        ensure!(pronouns == 0, "{pronouns} comments without a subject");
         println!(
-            "tidy: no circle of files, no import through the root and no unordered select! in {} crates, no long test name",
+            "tidy: no circle of files, no import through the root and no unordered select! in {} crates, no long test name, no comment without a subject",
             sources.len()
         );
         Ok(())

@@ -101,7 +101,7 @@ impl ClientError {
         }
     }
 
-    /// What can be done about it.
+    /// Advice on the error.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
@@ -330,7 +330,7 @@ impl Client {
         self.call(call).await
     }
 
-    /// What is known of the peer with this public key or node id.
+    /// Record of the peer with this public key or node id.
     ///
     /// # Errors
     /// [`ClientError`]; [`ErrorCode::UnknownPeer`] if it is not known.
@@ -421,7 +421,7 @@ impl Client {
 
     // --- the node ---
 
-    /// What the node stores now.
+    /// Statistics of the messages that the node stores now.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -468,7 +468,7 @@ impl Client {
         self.call(call).await
     }
 
-    /// What the node is and does now.
+    /// Status of the node now.
     ///
     /// # Errors
     /// [`ClientError`].

@@ -93,7 +93,7 @@ impl Failure {
         ExitCode::from(self.code)
     }
 
-    /// What to tell people; empty if there is nothing to say.
+    /// Text for people; empty if there is nothing to say.
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
@@ -105,7 +105,7 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// What is wrong with a file that is not found and yet is there: a link to a file that is missing.
+/// Explanation of a file that is not found and yet is there: a link to a file that is missing.
 pub(crate) fn dangling(path: &Path) -> Option<String> {
     let target = fs::read_link(path).ok()?;
     let (path, target) = (path.display(), target.display());
@@ -114,7 +114,7 @@ pub(crate) fn dangling(path: &Path) -> Option<String> {
     ))
 }
 
-/// What can be done about a file of a home that the operating system refuses; goes on behind the error.
+/// Advice on a file of a home that the operating system refuses; goes on behind the error.
 pub(crate) fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull => "; make room on the disk",

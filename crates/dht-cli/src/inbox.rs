@@ -95,7 +95,7 @@ struct Fetch {
     read: Read,
 }
 
-/// Whom to ask for stored messages.
+/// Peers to ask for stored messages.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Ask {
     /// Node to ask in addition to the configured peers.

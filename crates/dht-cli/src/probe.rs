@@ -128,7 +128,7 @@ impl Probe {
     }
 }
 
-/// What can be done if a node was there and ended the handshake.
+/// Advice if a node was there and ended the handshake.
 fn advice(report: &ProbeReport, network: Network) -> String {
     let is_refused =
         |peer: &ProbedPeer| matches!(&peer.visit, ProbeVisit::Failed(DialError::Upgrade(_)));

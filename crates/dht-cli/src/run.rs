@@ -190,6 +190,6 @@ fn reload(home: &Home, service: &Service, settings: &mut Settings) {
             "settings read again"
         );
     }
-    // What needs a restart is reported until then.
+    // Settings that need a restart are reported until then.
     settings.log = read.log;
 }

@@ -219,7 +219,7 @@ impl Fetch {
     }
 }
 
-/// What a home stores for offline peers: asked of its node, or read from its files while none runs.
+/// Messages that a home stores for offline peers: asked of its node, or read from its files while none runs.
 enum Stored<'a> {
     Running(Client),
     Files {

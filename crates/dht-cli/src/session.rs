@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const NODE_PATIENCE: Duration = Duration::from_secs(60);
 /// Time for a node to appear that was started together with a command, and for one that listens to serve its API.
 const APPEARANCE: Duration = Duration::from_secs(2);
-/// What a command does before it has reached a node.
+/// Step of a command that has not reached a node yet.
 pub(crate) const WAITING: &str = "waiting for the node of this home";
 /// Interval between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -239,7 +239,7 @@ async fn answering(home: &Home) -> Result<Option<Client>, Failure> {
     let client = Client::unix(path);
     match client.status().await {
         Ok(_) => Ok(Some(client)),
-        // What a node that was killed has left, or one that stops.
+        // A socket that a killed node has left, or one that stops.
         Err(ClientError::Connect { .. } | ClientError::Connection(_)) => Ok(None),
         Err(error) => Err(refused(&error)),
     }

@@ -30,7 +30,7 @@ const DNS_SEEDS: &str = "dns_seeds";
 /// Key of the section of the local API.
 const API: &str = "api";
 
-/// What `config.toml` and the environment say.
+/// Settings of `config.toml` and the environment.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// Settings of the node.

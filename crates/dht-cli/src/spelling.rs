@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 const MIN_BEGINNING: usize = 3;
 /// Between the parts of the key of a setting.
 const SEPARATORS: [char; 2] = ['_', '.'];
-/// What people call commands that have another name.
+/// Other names that people give to commands.
 const OTHER_NAMES: [(&str, &[&str]); 11] = [
     ("add", &["create", "connect", "ban"]),
     ("config", &["settings", "env"]),

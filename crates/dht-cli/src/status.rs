@@ -83,7 +83,7 @@ impl Status {
     }
 }
 
-/// What an operator should know of an inbox or outbox beside the messages in it.
+/// Notes for an operator on an inbox or outbox beside the messages in it.
 fn notes(full: bool, refused: u64, damaged: u64, damaged_files: u64) -> String {
     let counts = [
         (refused, "refused"),

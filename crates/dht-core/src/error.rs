@@ -1,4 +1,4 @@
-//! What can go wrong: with text, with a claim, and in each step of the life of an envelope.
+//! Errors of texts, of claims, and of each step in the life of an envelope.
 
 /// Why bytes or text are not a key, node id, network, multiaddr or peer address: what is wrong, and what is right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -218,7 +218,7 @@ pub enum SendRequest {
         priority: Priority,
         /// [`Cause::Forward`] for a message of another node, [`Cause::Application`] for one of this node.
         cause: Cause,
-        /// Who delivered a message of another node.
+        /// Deliverer of a message of another node.
         deliverer: Option<Deliverer>,
     },
 }

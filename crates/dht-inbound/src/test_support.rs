@@ -1,4 +1,4 @@
-//! What the tests of the layers share.
+//! Helpers that the tests of the layers share.
 
 use std::{
     convert::Infallible,

@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(done.load(Ordering::SeqCst), 2);
     }
 
-    /// What is ready is finished before more is taken, so that a steady stream does not pile up.
+    /// Ready work is finished before more is taken, so that a steady stream does not pile up.
     #[tokio::test]
     async fn burst_is_finished_before_the_next() {
         const COUNT: usize = 10 * MAX_BURST;

@@ -118,7 +118,7 @@ impl Index {
         self.usage.check_deliverer(&config.limits, newcomer)
     }
 
-    /// What has no room for the newcomer: its mailbox, or the store or the memory of its index.
+    /// Limit without room for the newcomer: that of its mailbox, of the store or of the memory of its index.
     pub(crate) fn find_full(&self, config: &StoreConfig, newcomer: &Newcomer) -> Option<Full> {
         let (owners, is_part) = self.usage.new_owners(newcomer);
         let more = ROW_BYTES

@@ -46,7 +46,7 @@
 //! - **Opening** reads the copy, and the log from where the copy ends. A copy that is missing, damaged or of another time is
 //!   made again from the whole log. Deleted rows may come back then, if the segment with their deletion is gone.
 //!
-//! What each end takes:
+//! Costs of each end:
 //!
 //! | | [`Durability::Immediate`] | [`Durability::Eventual`] |
 //! |---|---|---|

@@ -76,7 +76,7 @@ struct Inner {
     writer: Writer,
 }
 
-/// What runs the writer; `None` once closed.
+/// Thread or callers that run the writer; `None` once closed.
 enum Writer {
     Thread(Mutex<Option<JoinHandle<()>>>),
     /// The callers, of a store on a disk that makes nobody wait. `None` also after a panic.
@@ -232,7 +232,7 @@ impl Store {
         reader::fetch(&self.inner.shared, query)
     }
 
-    /// What lies in one mailbox, the oldest first; never contents.
+    /// Rows of one mailbox, the oldest first; never contents.
     ///
     /// # Errors
     /// As [`Store::health`].

@@ -97,7 +97,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// What can be done about it. The text of the error names neither this nor the cause, which is its
+    /// Advice on it. The text of the error names neither this nor the cause, which is its
     /// [`source`](std::error::Error::source).
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
@@ -116,7 +116,7 @@ impl StartError {
     }
 }
 
-/// What can be done about an address that cannot be listened on.
+/// Advice on an address that cannot be listened on.
 const fn listen_hint(error: io::ErrorKind) -> &'static str {
     use io::ErrorKind as Kind;
     match error {
@@ -136,7 +136,7 @@ const fn listen_hint(error: io::ErrorKind) -> &'static str {
     }
 }
 
-/// What can be done about an error of the inbox or the outbox.
+/// Advice on an error of the inbox or the outbox.
 const fn spool_hint(error: &SpoolError) -> Option<&'static str> {
     Some(match error {
         SpoolError::Locked => "stop the node that runs with this home, or use another --home",

@@ -1,4 +1,4 @@
-//! What is wrong with the settings of a node.
+//! Errors in the settings of a node.
 
 use dht_core::OutOfRange;
 

@@ -29,7 +29,7 @@ pub const MAX_PAYLOAD_BYTES: usize = dht_proto::limits::MAX_MESSAGING_FRAME_BYTE
 #[derive(Debug)]
 pub struct Subscription(Source);
 
-/// What becomes of a message while [`INBOX_CAPACITY`](crate::INBOX_CAPACITY) wait unread for a [`Subscription`].
+/// Fate of a message while [`INBOX_CAPACITY`](crate::INBOX_CAPACITY) wait unread for a [`Subscription`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum WhenFull {
     /// The subscription [misses](Subscription::missed) it, if another one takes it before there is room.

@@ -46,7 +46,7 @@ impl Losses {
         {
             return;
         }
-        // What it still names is forgotten once more.
+        // Hashes that it still names are forgotten once more.
         let _ = self.inbox.forget_lost(lost).await;
     }
 

@@ -98,7 +98,7 @@ pub struct Node {
     pub(crate) connector: Connector<Dialler>,
     pub(crate) select: SelectConfig,
     pub(crate) connection_mirror: ConnectionMirror,
-    /// What the overlay reports; `None` if it does not run.
+    /// Last report of the overlay; `None` if it does not run.
     #[cfg(feature = "overlay")]
     pub(crate) overlay: Option<Arc<Mutex<dht_overlay::Summary>>>,
     pub(crate) limiter: RateLimiter,
@@ -453,7 +453,7 @@ impl Node {
             return self.subscribers.subscribe_to(durable_inbox);
         }
         let subscription = self.subscribers.subscribe(when_full);
-        // What other nodes store for this one can be delivered now.
+        // Messages that other nodes store for this one can be delivered now.
         self.saf.listen();
         subscription
     }

@@ -41,7 +41,7 @@ pub struct ProbeProgress {
     pub reached: usize,
 }
 
-/// What a [probe](Node::probe) found.
+/// Findings of a [probe](Node::probe).
 #[derive(Clone, Debug)]
 pub struct ProbeReport {
     /// Nodes in the order in which they became known, the seeds first.
@@ -74,12 +74,12 @@ pub enum ProbeVisit {
     Reached(ReachedPeer),
 }
 
-/// What a node said when it was visited.
+/// Answer of a node that was visited.
 #[derive(Clone, Debug)]
 pub struct ReachedPeer {
     /// Its software, as it says.
     pub user_agent: Arc<str>,
-    /// What it offers.
+    /// Features that it offers.
     pub features: Features,
     /// Time at which it signed its claim, by its own clock.
     pub claimed_at: UnixSeconds,

@@ -1,4 +1,4 @@
-//! What the application does, and what becomes of the node.
+//! Effects of the application on the node.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::{net::Ipv4Addr, time::Duration};

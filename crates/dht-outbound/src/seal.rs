@@ -53,7 +53,7 @@ pub struct SealedRequest {
     pub priority: Priority,
     /// Part of the node on whose behalf it is sent.
     pub cause: Cause,
-    /// Who delivered what it answers or passes on.
+    /// Deliverer of the message that it answers or passes on.
     pub deliverer: Option<Deliverer>,
     /// The hash of a message this node sealed for several peers.
     pub hash: Option<DedupHash>,

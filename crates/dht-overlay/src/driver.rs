@@ -17,7 +17,7 @@ use crate::{
     view::View,
 };
 
-/// What the overlay needs of a node.
+/// Access to a node that the overlay needs.
 pub trait Ports: Send + Sync + 'static {
     /// A stream to a peer.
     type Stream: AsyncRead + AsyncWrite + Send + 'static;
@@ -47,9 +47,9 @@ pub trait Ports: Send + Sync + 'static {
 
 /// Runs the [`Overlay`] of one node over its [`Ports`].
 pub struct Driver<P> {
-    /// What the node offers.
+    /// Access to the node.
     pub ports: Arc<P>,
-    /// What decides.
+    /// State machine that decides.
     pub overlay: Overlay,
     /// Enters what peers tell.
     pub learner: Learner,

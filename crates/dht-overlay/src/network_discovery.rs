@@ -18,7 +18,7 @@ const FIRST_HURRY: Duration = Duration::from_secs(10);
 /// Peers that are remembered as asked.
 const MAX_ATTEMPTED: usize = 1_024;
 
-/// What a round, or one peer, brought.
+/// Peers that a round, or one peer, brought.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeersAdded {
     /// Peers that were not known before.
@@ -31,7 +31,7 @@ pub struct PeersAdded {
     pub sync_peers: Vec<NodeId>,
 }
 
-/// What to do next in the state *ready*.
+/// Next step in the state *ready*.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// Ask these peers.

@@ -28,7 +28,7 @@ use crate::{
 /// Time between two dials once those at the start are spent.
 const DIAL_EVERY: Duration = Duration::from_secs(1);
 
-/// What the overlay is told.
+/// Event that the overlay takes in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OverlayEvent {
     /// A peer is connected. That is seen from the [`View`] as well, if the event is lost.
@@ -83,7 +83,7 @@ impl DialOutcome {
     }
 }
 
-/// What the overlay wants done.
+/// Action that the overlay asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OverlayAction {
     /// Connect to this peer. [`OverlayEvent::Dialled`] follows.
@@ -100,7 +100,7 @@ pub enum OverlayAction {
     Notify(Notice),
 }
 
-/// What an application may want to know.
+/// News for an application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// The node got online, degraded or offline.
@@ -128,7 +128,7 @@ pub struct Summary {
     pub is_crowded: bool,
 }
 
-/// Whom a node is connected to, whom it asks for peers, and when it announces itself. An event and a [`View`] go in, actions
+/// Choice of the peers of a node, of those asked for others, and of the time of joins. An event and a [`View`] go in, actions
 /// come out; time and randomness are given.
 ///
 /// Dials are paced: after those that fill the pools at the start, one a second.
@@ -270,7 +270,7 @@ impl Overlay {
         }
     }
 
-    /// What an event means to the pools; the other machines take it in here.
+    /// Event for the pools that follows; the other machines take the event in here.
     fn take_in(&mut self, event: OverlayEvent, view: &View<'_>, rng: &mut impl Rng) -> PoolEvent {
         match event {
             OverlayEvent::Connected(peer) => return PoolEvent::Connected(peer),
@@ -394,7 +394,7 @@ impl Overlay {
         }
     }
 
-    /// What is looked at now and then.
+    /// Checks made now and then.
     fn look(&mut self, view: &View<'_>) {
         self.next_look = view.at + Duration::from_secs(self.config.update_seconds);
         if let Some(percent) = low_ipv4_share(view, self.config.min_ipv4_percent) {

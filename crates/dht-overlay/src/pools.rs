@@ -1,4 +1,4 @@
-//! Whom to stay connected to: the neighbour pool and the random pool, specification 06 section 8.
+//! Peers to stay connected to: the neighbour pool and the random pool, specification 06 section 8.
 //!
 //! The neighbour pool holds the nodes closest to this one, the random pool nodes from anywhere. [`Pools`] is a state machine
 //! without I/O: an event and a [`View`] go in, dials and disconnects come out.
@@ -44,7 +44,7 @@ const SPARE_AGE: Duration = Duration::from_secs(20 * 60);
 /// Age at which such a connection is closed if connections are to be few.
 const MINIMIZED_AGE: Duration = Duration::from_secs(60);
 
-/// What the pools are told.
+/// Event that the pools take in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolEvent {
     /// A peer is connected.
@@ -67,7 +67,7 @@ pub enum PoolEvent {
     Changed,
 }
 
-/// What the pools want done.
+/// Action that the pools ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolAction {
     /// Connect to this peer. [`PoolEvent::Connected`] or [`PoolEvent::DialFailed`] follows.

@@ -13,7 +13,7 @@ use crate::view::View;
 
 const START: UnixSeconds = UnixSeconds(1_700_000_000);
 
-/// What a core sees, to be changed by a test. The node itself has the id 0.
+/// View of a core, to be changed by a test. The node itself has the id 0.
 #[derive(Debug)]
 pub(crate) struct Net {
     pub(crate) directory: Directory,

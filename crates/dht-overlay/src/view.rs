@@ -1,4 +1,4 @@
-//! What a core sees of its node in one step.
+//! Snapshot of a node that a core sees in one step.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use dht_peers::{ConnectedPeers, Directory, FeatureRule, NetGroup, PeerFilter, Pe
 use rand_core::Rng;
 use tokio::time::Instant;
 
-/// What a core sees of its node in one step: the directory, the connections, and the time. Cores read it and change nothing.
+/// Snapshot of a node that a core sees in one step: the directory, the connections, and the time. Cores read it and change nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     /// Peers that this node knows.

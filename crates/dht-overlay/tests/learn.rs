@@ -1,4 +1,4 @@
-//! What a node takes in of what peers tell, and what it bans them for: docs/protocol/06-discovery-and-peer-sync.md section 7.2.
+//! Peers that a node learns of, and offences that it bans for: docs/protocol/06-discovery-and-peer-sync.md section 7.2.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::{sync::Arc, time::Duration};

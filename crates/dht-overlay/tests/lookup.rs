@@ -34,7 +34,7 @@ fn id(seed: u64) -> NodeId {
     public_key(seed).node_id()
 }
 
-/// What a node signed at a time, when it was at an address of that time.
+/// Claim that a node signed at a time, with its address of that time.
 fn record(seed: u64, at: UnixSeconds) -> PeerRecord {
     let address = format!(
         "/ip4/60.{}.{}.1/tcp/{}",
@@ -214,7 +214,7 @@ async fn lost_key_is_soon_given_up() {
     let dials = world.dialled.lock().len();
     advance(Duration::from_secs(60)).await;
     let found = finder.find(&gone).await;
-    // What its neighbour tells is no news.
+    // Its neighbour tells nothing new.
     assert_eq!(found, Err(LookupError::NotFound { asked: 5 }));
     assert_eq!(world.dialled.lock().len(), dials + 5);
 }

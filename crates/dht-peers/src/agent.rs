@@ -1,4 +1,4 @@
-//! What a peer tells of its program in the handshake.
+//! Program that a peer names in the handshake.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -72,7 +72,7 @@ impl Agent {
         &self.protocols
     }
 
-    /// What `new` tells, and what this one told where `new` tells nothing.
+    /// Agent that `new` names, and that of this one where `new` names none.
     pub(crate) fn merged(self: &Arc<Self>, new: &Arc<Self>) -> Arc<Self> {
         match (new.user_agent.is_empty(), new.protocols.is_empty()) {
             (false, false) => Arc::clone(new),

@@ -74,7 +74,7 @@ struct Inner {
 struct Disk {
     /// `None` after a failure: redb refuses everything until the file is opened again.
     database: Option<Database>,
-    /// What the file has beside peers and bans.
+    /// Content of the file beside peers and bans.
     lists: Lists,
 }
 

@@ -91,7 +91,7 @@ pub fn encode<M: Message>(message: &M) -> Bytes {
     message.encode_to_vec().into()
 }
 
-/// What a message may still hold.
+/// Budget that a message has left.
 struct Room {
     /// Known fields.
     items: usize,

@@ -127,7 +127,7 @@ pub(crate) fn rejected(reason: RejectReason) -> RpcSessionReply {
     }
 }
 
-/// What the reply of a server means for the client.
+/// Meaning of a server's reply for the client.
 pub(crate) fn check_reply(frame: Bytes) -> Result<(), HandshakeError> {
     let reply: RpcSessionReply = decode(frame).map_err(ProtocolError::from)?;
     match reply.session_result {

@@ -64,7 +64,7 @@ codes! {
     MalformedResponse = 5, "malformed_response";
     /// Any other failure.
     General = 6, "general";
-    /// What was asked for does not exist.
+    /// The thing asked for does not exist.
     NotFound = 7, "not_found";
     /// The request breaks the RPC protocol.
     ProtocolError = 8, "protocol_error";

@@ -47,7 +47,7 @@ const MOST_RETRANSMISSIONS: u32 = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId(pub usize);
 
-/// What paths are like.
+/// Properties of paths.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
     /// Least and most delay between a host and the middle of the network, in one direction. Each host has its own.
@@ -75,7 +75,7 @@ impl Default for Weather {
     }
 }
 
-/// What one host did since the start of a run, or all of them.
+/// Counters of one host since the start of a run, or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes written to sockets.
@@ -150,7 +150,7 @@ impl Sum for Traffic {
 impl Sub for Traffic {
     type Output = Self;
 
-    /// What happened between two moments.
+    /// Difference of the counters between two moments.
     fn sub(self, before: Self) -> Self {
         Self {
             bytes: self.bytes - before.bytes,
@@ -268,14 +268,14 @@ impl Fabric {
         self.0.log.record(format_args!("reset {}", host.0));
     }
 
-    /// What all hosts did since the start.
+    /// Counters of all hosts since the start.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         let state = self.0.state.lock();
         state.hosts.values().map(|place| place.traffic).sum()
     }
 
-    /// What a host did since the start.
+    /// Counters of a host since the start.
     #[must_use]
     pub fn traffic_of(&self, host: HostId) -> Traffic {
         let state = self.0.state.lock();

@@ -1,4 +1,4 @@
-//! What is played: scenarios as data, and the outcome of one.
+//! Scenarios as data, and the outcome of one.
 
 mod churn;
 mod converge;
@@ -81,7 +81,7 @@ pub const SCENARIOS: [Scenario; 7] = [
 pub struct Scenario {
     /// Name on the command line.
     pub name: &'static str,
-    /// What happens, in one sentence.
+    /// Course of events, in one sentence.
     pub what: &'static str,
     /// Number of nodes unless another is asked for.
     pub nodes: usize,
@@ -123,7 +123,7 @@ pub struct Settings {
     pub seed: u64,
     /// With less of everything.
     pub short: bool,
-    /// What paths are like.
+    /// Properties of paths.
     pub weather: Weather,
     /// Gets a line for each event.
     pub trace: Option<Box<dyn io::Write + Send>>,
@@ -131,7 +131,7 @@ pub struct Settings {
     pub progress: Progress,
 }
 
-/// What came of a scenario.
+/// Outcome of a scenario.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     /// Name of the scenario.
@@ -288,7 +288,7 @@ impl Run {
         }
     }
 
-    /// What each node did since the start.
+    /// Counters of each node since the start.
     fn traffic_of_nodes(&self) -> anyhow::Result<Vec<Traffic>> {
         let hosts = (0..self.world.len()).map(|node| self.world.identity(node));
         let fabric = &self.world.fabric;

@@ -30,7 +30,7 @@ use crate::{
 
 /// Port that every node listens on.
 const PORT: u16 = 18_189;
-/// What the clocks of nodes show at the start of a run.
+/// Time on the clocks of nodes at the start of a run.
 const EPOCH: u64 = 1_700_000_000;
 /// Memory of one node in MiB.
 const MEMORY_MIB: usize = 32;
@@ -47,7 +47,7 @@ impl Clock for SimClock {
     }
 }
 
-/// What outlives a node: its key, its home, and its place in the network.
+/// Parts that outlive a node: its key, its home, and its place in the network.
 #[derive(Debug)]
 pub struct Identity {
     secret: SecretKey,
@@ -94,7 +94,7 @@ struct Mail {
     error: Option<String>,
 }
 
-/// What became of the messages.
+/// Outcome of the messages.
 #[derive(Clone, Debug, Default)]
 pub struct Delivered {
     /// Messages given to a node.
@@ -159,7 +159,7 @@ impl World {
         Ok(PeerRecord::from_claim(peer.public_key, node.claim(), now))
     }
 
-    /// What the clocks of nodes show.
+    /// Time on the clocks of nodes.
     #[must_use]
     pub fn now(&self) -> UnixSeconds {
         self.clock.now()
@@ -228,7 +228,7 @@ impl World {
         })
     }
 
-    /// What outlives a node.
+    /// Parts that outlive a node.
     ///
     /// # Errors
     /// If there is no such node.
@@ -353,7 +353,7 @@ impl World {
         Ok(())
     }
 
-    /// What has become of the messages so far.
+    /// Outcome of the messages so far.
     #[must_use]
     pub fn delivered(&self) -> Delivered {
         self.post.lock().delivered()

@@ -375,7 +375,7 @@ impl<S: State> JournalCore<S> {
         if !changes.is_empty() {
             metrics::commit(S::NAME, requests.len());
             if let Err(error) = self.store.commit(changes, next) {
-                // What the requests changed in memory must go; if this fails, the next commit tries again.
+                // Changes of the requests in memory must go; if this fails, the next commit tries again.
                 self.load()?;
                 return Err(error);
             }

@@ -381,7 +381,7 @@ fn check_size(bytes: usize) -> Result<(), SpoolError> {
     Ok(())
 }
 
-/// What an idempotency key stands for: everything but the time and the frame.
+/// Hash of the send request that an idempotency key stands for: everything but the time and the frame.
 fn digest(entry: &NewEntry) -> Digest {
     if entry.key.is_none() {
         return Digest::default();

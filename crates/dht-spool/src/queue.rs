@@ -129,7 +129,7 @@ impl<C> Queue<C> {
             count += 1;
         }
         let batch = state.waiting.drain(..count).collect();
-        // What is left does not wait again.
+        // The rest does not wait again.
         state.is_urgent = !state.waiting.is_empty();
         Some(batch)
     }

@@ -1,4 +1,4 @@
-//! What an operator sees of a full inbox and of rows that leave.
+//! Metrics of a full inbox and of rows that leave.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use bytes::Bytes;

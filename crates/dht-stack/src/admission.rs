@@ -44,7 +44,7 @@ pub struct RoomAsk {
     pub level: usize,
     /// Its cause, an index into the shares given to [`PriorityAdmission::new`].
     pub cause: usize,
-    /// Who made this node ask for room, as 32 bytes: an eighth of the share of the cause is for one of them. `None` for
+    /// Party that made this node ask for room, as 32 bytes: an eighth of the share of the cause is for one of them. `None` for
     /// what this node sends of its own accord.
     pub requester: Option<[u8; 32]>,
     /// Bytes that the request occupies.

@@ -44,7 +44,7 @@ pub enum Authentication {
     Password(PathBuf),
 }
 
-/// What PROTOCOLINFO says.
+/// Reply to PROTOCOLINFO.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Offer {
     methods: Vec<String>,

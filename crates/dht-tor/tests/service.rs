@@ -29,7 +29,7 @@ use tokio::{
 const COOKIE: [u8; 32] = [9; 32];
 const NONCE: [u8; 32] = [7; 32];
 
-/// What the control port does on one connection.
+/// Behaviour of the control port on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     /// Serves until it is told to end.

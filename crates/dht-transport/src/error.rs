@@ -168,7 +168,7 @@ impl DialError {
         Self::Connect(error.kind())
     }
 
-    /// What the sender of a message for the peer is told.
+    /// Failure that the sender of a message for the peer is told.
     pub(crate) const fn failure(&self) -> DialFailure {
         match self {
             Self::UnknownPeer => DialFailure::UnknownPeer,

@@ -86,7 +86,7 @@ impl Tasks {
 impl Panics {
     /// Runs `work`; `None` if it panicked, which is counted.
     pub(crate) async fn catch<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        // What `work` shares with other tasks is behind locks that a panic releases, and changed in one step each.
+        // State that `work` shares with other tasks is behind locks that a panic releases, and changed in one step each.
         let done = AssertUnwindSafe(work).catch_unwind().await;
         self.counted(done)
     }

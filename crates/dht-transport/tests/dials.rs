@@ -1,4 +1,4 @@
-//! What peers may have this node dial, and what stays for its operator and application.
+//! Dials that peers may cause, and the places that stay for operator and application.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
@@ -198,7 +198,7 @@ async fn hearsay_cannot_swarm_one_network() {
     }
 }
 
-/// What has the overlay dial a network does not keep the application from a peer there: also not if it joined a dial of the
+/// Dials of the overlay to a network do not keep the application from a peer there: also not if it joined a dial of the
 /// overlay that was refused.
 #[tokio::test(start_paused = true)]
 async fn application_outdoes_joined_overlay_dial() {

@@ -405,7 +405,7 @@ async fn stream_flood_is_reset_without_trace() {
 async fn newer_messaging_stream_replaces_older() {
     let mut bytes = peer::messaging(1, b"\0\0\0\x01a");
     bytes.extend(peer::messaging(3, b"\0\0\0\x02bb"));
-    // What arrived on the older one before it was replaced is not lost.
+    // Messages that arrived on the older one before it was replaced are not lost.
     let (offences, mut messages) = after_identity(&bytes).await;
     messages.sort_unstable();
     assert_eq!((offences, messages), (vec![], vec![1, 2]));

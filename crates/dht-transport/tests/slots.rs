@@ -1,4 +1,4 @@
-//! Who gets a connection when there are more peers than connections.
+//! Choice of the peers that get a connection when there are more peers than connections.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;

@@ -10,7 +10,7 @@ const LEAST_SERVED: u64 = 999;
 /// Something that must hold under an attack.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// What was measured, with the bound.
+    /// Measurement, with its bound.
     pub what: String,
     /// Whether it held.
     pub held: bool,

@@ -1,4 +1,4 @@
-//! What was acknowledged, what the consumer has, and what it got again.
+//! Messages acknowledged, those the consumer has, and those it got again.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use super::line::Line;
 /// Faults that are put into words.
 const SHOWN: usize = 20;
 
-/// What the processes have said so far.
+/// Reports of the processes so far.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
     /// Messages given to the sender and not acknowledged.
@@ -21,7 +21,7 @@ pub struct Account {
     heard: u64,
     /// Times a message was read after its ack.
     twice: u64,
-    /// What happened that must not, in words.
+    /// Forbidden events, in words.
     faults: Vec<String>,
 }
 
@@ -96,7 +96,7 @@ impl Account {
         }
     }
 
-    /// What happened that must not, in words; at most twenty.
+    /// Forbidden events, in words; at most twenty.
     #[must_use]
     pub fn faults(&self) -> &[String] {
         &self.faults

@@ -33,7 +33,7 @@ pub enum Role {
 /// Where the three nodes are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// What their keys come from.
+    /// Seed of their keys.
     pub seed: u64,
     /// TCP ports of sender, holder and recipient on this machine.
     pub ports: [u16; 3],

@@ -1,4 +1,4 @@
-//! What the processes say, and the messages they speak of.
+//! Lines of the processes, and the messages they speak of.
 
 use std::{
     fmt,

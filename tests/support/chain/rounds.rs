@@ -43,12 +43,12 @@ const LINES: usize = 1024;
 /// Ports listened on: below those that the operating system gives to outgoing connections.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// What to do.
+/// Command.
 #[derive(Clone, Debug)]
 pub struct Chain {
     /// How often each process is killed, at least.
     pub rounds: u32,
-    /// What the moments, keys and ports come from.
+    /// Seed of the moments, keys and ports.
     pub seed: u64,
     /// The program to start as one of the nodes; it is given role, network and home.
     pub program: Vec<OsString>,
@@ -114,7 +114,7 @@ pub fn run(chain: &Chain, directory: &Path) -> Result<Outcome, String> {
             break;
         }
     }
-    // What was not acknowledged yet arrives as well.
+    // Messages not acknowledged yet arrive as well.
     world.given = None;
     if !world.pump_until(Account::is_complete)? {
         let open: Vec<_> = world.account.open().take(5).collect();
@@ -164,7 +164,7 @@ fn ports(chance: &mut impl Rng) -> Result<[u16; 3], String> {
     Err("no free ports".to_owned())
 }
 
-/// What is done in a round, in order: each process is killed and started once or twice.
+/// Steps of a round, in order: each process is killed and started once or twice.
 fn plan(chance: &mut impl Rng) -> Vec<(Duration, Step)> {
     let mut plan = Vec::new();
     for role in Role::ALL {
@@ -286,7 +286,7 @@ impl World {
             let process = process(&mut self.processes, role);
             process.is_ready = process.is_running();
             if role == Role::Sender {
-                // What an earlier life did not acknowledge, under the same names.
+                // Messages that an earlier life did not acknowledge, under the same names.
                 self.account.open().for_each(|number| process.give(number));
             }
         }

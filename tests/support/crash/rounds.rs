@@ -255,7 +255,7 @@ impl Moment {
             return Err(format!("the writer ended by itself: {status}"));
         }
         child.kill().map_err(text)?;
-        // What it said before it died, it said after the commit.
+        // Its last lines before it died came after the commit.
         let rest = lines.collect::<Result<Vec<_>, _>>().map_err(text)?;
         rest.iter()
             .try_for_each(|line| line.parse().map(|line| account.hear(line)))

@@ -1,4 +1,4 @@
-//! What goes over the standard input and output of a node.
+//! Lines on the standard input and output of a node.
 
 use std::collections::BTreeMap;
 
@@ -62,7 +62,7 @@ pub(super) struct Numbered {
     pub(super) command: Command,
 }
 
-/// What a node is told to do.
+/// Command for a node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Command {

@@ -25,26 +25,26 @@ use super::{
 /// Bytes on a stream, and what a stock node answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exchange {
-    /// What it is, in words.
+    /// Description, in words.
     pub what: String,
-    /// What is written on a new stream, in hexadecimal digits.
+    /// Bytes written on a new stream, in hexadecimal digits.
     written: String,
     /// Bytes that are surely answered, before the stream is closed.
     least: usize,
-    /// What the node writes until it closes the stream, in hexadecimal digits; texts for people are left out.
+    /// Bytes that the node writes until it closes the stream, in hexadecimal digits; texts for people are left out.
     pub answer: String,
 }
 
 /// A proposal of a node for a stream that it opens, and what follows from an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opening {
-    /// What it is, in words.
+    /// Description, in words.
     pub what: String,
     /// Whether the other side has said that it speaks the protocol.
     pub is_known: bool,
     /// The proposal, in hexadecimal digits.
     pub proposal: String,
-    /// What is answered, in hexadecimal digits.
+    /// Answer, in hexadecimal digits.
     answer: String,
     /// Whether the node then sends its message.
     pub sends: bool,
@@ -100,7 +100,7 @@ const GET_PEERS: u32 = 10;
 /// Seconds until a call is given up.
 const DEADLINE: u64 = 60;
 
-/// What a node does on streams, byte by byte.
+/// Behaviour of a node on streams, byte by byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Streams {
     /// Streams that the other side opens.

@@ -22,7 +22,7 @@ use super::control::{
     fingerprint, payload,
 };
 
-/// What happened in a scenario that fails none, but should be known.
+/// Events of a scenario that fail none, but should be known.
 pub(super) type Notes = Mutex<Vec<String>>;
 
 /// Time for anything that a node is told to do, and for what follows from it at others.
@@ -56,7 +56,7 @@ pub struct Peer {
     next: AtomicU64,
 }
 
-/// What a node has said.
+/// Output of a node.
 #[derive(Debug, Default)]
 struct Log {
     said: Mutex<Said>,

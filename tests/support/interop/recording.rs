@@ -20,7 +20,7 @@ use super::{
 };
 use crate::frames;
 
-/// What a stock node and one of ours said to each other.
+/// Conversation of a stock node and one of ours.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Recording {
     /// Version of the reference implementation.
@@ -42,7 +42,7 @@ pub struct Recording {
 pub struct Frame {
     /// Which node sent it.
     pub by: Role,
-    /// What it is, in words.
+    /// Description, in words.
     pub what: String,
     /// The envelope, in base 64.
     envelope: String,
@@ -263,7 +263,7 @@ fn taken(node: &Peer, content: &Content, sender: &str) -> anyhow::Result<()> {
     })
 }
 
-/// What each of the two sends. Equal gossip of both would be one message.
+/// Payload that each of the two sends. Equal gossip of both would be one message.
 fn sends(by: Role, to: &str) -> impl Iterator<Item = (Send, String)> {
     FORMS.into_iter().flat_map(move |(form, name)| {
         let label = match by {

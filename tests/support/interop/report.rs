@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use super::{scenarios::SCENARIOS, world::Scenario};
 
-/// What is before and after the rows.
+/// Text before and after the rows.
 const MARKS: (&str, &str) = (
     "| Version | Scenario | What happens | Result |\n|---|---|---|---|\n",
     "\n<!-- end of the results -->",

@@ -41,7 +41,7 @@ pub struct Wire {
     streams: BTreeMap<u32, Received>,
 }
 
-/// What has come on one stream.
+/// Bytes that came on one stream.
 #[derive(Debug, Default)]
 struct Received {
     bytes: Vec<u8>,

@@ -23,7 +23,7 @@ use super::{
 pub struct Scenario {
     /// Its name.
     pub name: &'static str,
-    /// What happens, and what must come of it.
+    /// Course of events, and its required outcome.
     pub about: &'static str,
     /// Whether only stock nodes of version 1 can play it: they store messages.
     pub only_v1: bool,
@@ -145,7 +145,7 @@ impl World {
         &self.version.name
     }
 
-    /// What happened that fails no scenario, but should be known.
+    /// Events that fail no scenario, but should be known.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         self.notes.lock().clone()

@@ -165,7 +165,7 @@ impl Peer {
         loop {
             match self.send(frame.clone()) {
                 Err(EnqueueError::QueueFull) => match waiting.pop_front() {
-                    // What became of it shows in the next attempt.
+                    // Its outcome shows in the next attempt.
                     Some(oldest) => drop(oldest.await),
                     None => return Err(EnqueueError::QueueFull),
                 },

@@ -122,7 +122,7 @@ impl Traffic {
             let share = MIX.iter().filter(|each| **each == kind).count();
             messages.div_ceil(MIX.len()) * share
         };
-        // Who masked a relayed message's key is nobody's business: any key signs it.
+        // The author of a relayed message's mask does not matter: any key signs it.
         for (supply, kind) in [
             (&mut self.relay, Kind::Relay),
             (&mut self.clear, Kind::Clear),

@@ -74,7 +74,7 @@ pub(super) fn identity(case: &Case<'_>) -> Outcome {
         return same("decodes", decoded.is_ok(), case.flag("decodes")?)
             .map_err(|error| format!("{error} ({decoded:?})"));
     }
-    // What the case says is read before it is judged: a case that lacks a field is not one that is invalid.
+    // The fields of the case are read before it is judged: a case that lacks a field is not one that is invalid.
     let key = case.key("public_key")?;
     let addresses = addresses(case)?;
     let bits = case.number("features")?;

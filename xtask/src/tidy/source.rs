@@ -265,7 +265,7 @@ fn is_test(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// What stands in the brackets behind the attribute's name, words apart.
+/// Words in the brackets behind the attribute's name.
 fn tokens(attribute: &Attribute) -> String {
     let Meta::List(list) = &attribute.meta else {
         return String::new();

@@ -59,7 +59,7 @@ impl Listen for TcpListener {
     }
 }
 
-/// What is served, to whom, and within which limits.
+/// Service, its users, and its limits.
 pub(super) struct Service {
     pub(super) router: Router,
     /// Shown by every request; `None` if everybody who can connect is admitted.

@@ -19,7 +19,7 @@ struct State {
     changed: Notify,
 }
 
-/// What ends connections.
+/// Handles that end connections.
 #[derive(Debug, Default)]
 struct Ends {
     /// Of idle ones; the one that has waited longest first.

@@ -206,7 +206,7 @@ mod tests {
         let found = fs::symlink_metadata(&path).unwrap();
         assert_eq!((found.dev(), found.ino()), *file.identity.lock());
 
-        // What somebody else has put there stays.
+        // A file that somebody else has put there stays.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "precious").unwrap();
         assert!(listener.bind_again().unwrap().is_none());

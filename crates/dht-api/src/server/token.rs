@@ -16,7 +16,7 @@ use super::BindError;
 
 /// Random bytes of a new token.
 const TOKEN_BYTES: usize = 32;
-/// What stands before the token in a header.
+/// Text before the token in a header.
 const SCHEME: &[u8] = b"Bearer ";
 /// Shortest and longest token in bytes.
 const LENGTH: std::ops::RangeInclusive<usize> = 16..=256;

@@ -234,7 +234,7 @@ async fn a_message_is_withdrawn() {
     assert_eq!(code(served.client.withdraw(99).await), ErrorCode::NotFound);
 }
 
-/// What nobody can withdraw any more is refused with the reason, and stays as it is.
+/// A message that nobody can withdraw any more is refused with the reason, and stays as it is.
 #[tokio::test]
 async fn ended_messages_are_not_withdrawn() {
     let served = Served::start().await;

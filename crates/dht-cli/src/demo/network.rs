@@ -102,7 +102,7 @@ async fn start(nodes: u16, rng: &mut ChaCha12Rng) -> Result<Vec<Arc<Node>>, Fail
     Ok(network)
 }
 
-/// What the network looked like when it had formed.
+/// Shape of the network when it had formed.
 struct Mesh {
     seconds: f64,
     /// Connections of all nodes.

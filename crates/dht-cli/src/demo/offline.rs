@@ -171,7 +171,7 @@ pub(super) async fn run(seed: u64) -> Result<Offline, Failure> {
 async fn node(homes: &Path, index: usize, key: &SecretKey) -> Result<Node, Failure> {
     Node::builder(key.clone())
         .network(Network::LocalNet)
-        // Who stores what is counted: the nodes are connected to those only that the demo connects them to.
+        // The holders of each message are counted: the nodes are connected to those only that the demo connects them to.
         .overlay(false)
         .home(homes.join(index.to_string()))
         .listen(Address::tcp([127, 0, 0, 1].into(), 0))

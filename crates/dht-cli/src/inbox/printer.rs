@@ -21,7 +21,7 @@ const MAX_ACKS: usize = 1000;
 /// Interval at which a slow reader is looked after.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What to print, and how.
+/// Selection of messages to print, and the form.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Print {
     /// Print one JSON object for each message instead of text.

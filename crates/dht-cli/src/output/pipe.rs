@@ -1,4 +1,4 @@
-//! What the reader of a pipe has read: a line that lies in a pipe when its reader ends has reached no reader.
+//! Progress of the reader of a pipe: a line that lies in a pipe when its reader ends has reached no reader.
 
 #[cfg(not(target_os = "linux"))]
 use std::io;

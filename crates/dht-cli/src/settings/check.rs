@@ -1,4 +1,4 @@
-//! What is wrong with a setting, in the words of its operator.
+//! Errors of a setting, in the words of its operator.
 
 use dht_node::ConfigError;
 use toml::{Table, Value};

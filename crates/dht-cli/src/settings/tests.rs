@@ -236,7 +236,7 @@ fn every_number_has_a_range() {
     }
 }
 
-/// What `run` refuses is refused here, and so by every command: each text and each list of texts.
+/// Values that `run` refuses are refused here, and so by every command: each text and each list of texts.
 #[test]
 fn every_text_is_checked() {
     const KEY: &str = "6a493210f7499cd17fecb510ae0cea23a110e8d5b901f8acadd3095c73a3b919";

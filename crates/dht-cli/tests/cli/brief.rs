@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::{address, other, run_to, start_with, stop, texts, within};
 
-/// What a node holds of another.
+/// Claim of another node that a node holds.
 fn claim(held_by: &Node, key: &PublicKey) -> Arc<Claim> {
     let record = held_by.directory().find_by_key(key).unwrap();
     Arc::clone(record.claim().unwrap())
@@ -71,7 +71,7 @@ async fn a_new_home_sends_as_client() {
     b.shutdown().await;
 }
 
-/// What a short-lived node could not deliver, the next node on the home does.
+/// A message that a short-lived node could not deliver is delivered by the next node on the home.
 #[tokio::test]
 async fn undelivered_messages_stay() {
     let dir = TempDir::new().unwrap();

@@ -56,7 +56,7 @@ async fn python_reads_acks_and_resumes() {
     let (id, rest) = first[0].split_once(' ').unwrap();
     assert!(id.parse::<u64>().unwrap() > 0);
     assert_eq!(rest, format!("{key} '1'"));
-    // What was printed last may have been acked or not.
+    // The line printed last may have been acked or not.
     let mut named = Command::new("python3");
     named.env("DHT_NODE_HOME", &home);
     let rest = read_lines(named, "'3'").await;

@@ -67,7 +67,7 @@ async fn readable_keys_are_refused() {
     assert!(error.contains("secret_key"), "{error}");
 }
 
-/// What is given to `init` counts, or is refused: never taken and forgotten.
+/// A flag of `init` counts, or is refused: never taken and forgotten.
 #[tokio::test]
 async fn init_refuses_other_settings() {
     let dir = TempDir::new().unwrap();

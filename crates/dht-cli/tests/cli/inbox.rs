@@ -185,7 +185,7 @@ async fn stopped_listeners_lose_no_message() {
     assert_eq!(output.status.code(), Some(0));
     let take = ["inbox", "--ack", "--json"];
     let left = texts(&run_to(0, home, &take).await.0);
-    // What was printed may come again, what was not must.
+    // Messages that were printed may come again, the others must.
     let printed = texts(&String::from_utf8(output.stdout).unwrap());
     let missing: Vec<_> = FIVE
         .iter()

@@ -150,7 +150,7 @@ async fn send_all(from: &Node, to: &PeerAddress, texts: &[&str]) {
     }
 }
 
-/// What a command printed, as one JSON value a line.
+/// Output of a command, as one JSON value a line.
 fn json_lines(printed: &str) -> Vec<serde_json::Value> {
     let lines = printed.lines();
     lines

@@ -126,7 +126,7 @@ async fn documented_exit_codes_are_returned() {
             std::fs::write(dir.path().join("config.toml"), "memory_mib = 0").unwrap();
         }
         for args in cases {
-            // What a home needs for the case.
+            // Preparation of a home for the case.
             if *args == ["init"] && !matches!(code, 0 | 3) {
                 run_to(0, dir.path(), args).await;
                 continue;

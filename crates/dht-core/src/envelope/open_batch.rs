@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::{RawEnvelope, Signing, envelope::Sealed, test_util};
 
-    /// What may arrive at Bob: clear, Carol's, his, and what is wrong in ways that only Bob can tell.
+    /// Envelopes that may arrive at Bob: clear ones, Carol's, his, and such as are wrong in ways that only Bob can tell.
     fn arrival(kind: u8, seed: u64) -> Verified {
         let (alice, bob) = (test_util::identity(1), test_util::identity(2));
         let frame = match kind {

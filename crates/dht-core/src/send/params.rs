@@ -37,7 +37,7 @@ pub struct SendParams {
     pub tag: Option<MessageTag>,
     /// Place in the order of shedding; see [`SendParams::priority`] for the default.
     pub priority: Option<Priority>,
-    /// Who delivered the request that this message answers: the message takes room from the share of that deliverer, so
+    /// Deliverer of the request that this message answers: the message takes room from the share of that deliverer, so
     /// that nobody who makes a node answer keeps the answers for others out. None by default.
     pub requester: Option<Deliverer>,
     /// Free text for the log.

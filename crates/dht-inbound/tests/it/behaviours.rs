@@ -163,7 +163,7 @@ async fn b055_own_noncanonical_echo_is_a_repeat() {
     let node = node();
     let body = encode_parts(&parts(b"hello"));
     let odd = Bytes::from([&body[..], &[0x10, 0x01]].concat());
-    // What the outbound side does when it floods.
+    // Behaviour of the outbound side when it floods.
     let meta = DedupMeta {
         signed: false,
         expires: None,

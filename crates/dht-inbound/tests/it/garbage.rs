@@ -380,7 +380,7 @@ fn effective(disposition: Disposition) -> bool {
     !matches!(disposition, Disposition::Dropped(_))
 }
 
-/// What must hold for the damaged frame, and for the sound one after it.
+/// Conditions for the damaged frame, and for the sound one after it.
 async fn check(
     profile: AttributionProfile,
     draft: Draft,

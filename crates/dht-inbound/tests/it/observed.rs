@@ -1,4 +1,4 @@
-//! What an operator sees.
+//! Logs and metrics that an operator sees.
 
 use std::collections::BTreeMap;
 

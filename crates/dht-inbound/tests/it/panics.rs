@@ -90,7 +90,7 @@ fn response() -> InboundFrame {
     frame(MessageType::DiscoveryResponse, encode_parts(&[part]))
 }
 
-/// What became of the frames, in a stack in which `part` panics on poison, driven by one worker.
+/// Dispositions of the frames in a stack in which `part` panics on poison, driven by one worker.
 async fn outcomes(part: Part, frames: Vec<InboundFrame>) -> Vec<Disposition> {
     let is = move |wanted| part == wanted;
     let clock = Arc::new(dht_core::ManualClock::new(test_util::NOW));

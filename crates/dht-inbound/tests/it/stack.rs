@@ -82,7 +82,7 @@ pub(crate) struct Forwarded {
     pub(crate) frame: Bytes,
 }
 
-/// What left the stack, and how.
+/// Messages that left the stack, and how.
 #[derive(Debug)]
 pub(crate) struct Exits {
     clock: Arc<ManualClock>,

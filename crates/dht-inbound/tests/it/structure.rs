@@ -211,7 +211,7 @@ async fn no_signed_header_field_can_change() {
             });
             refused(damaged, &sound, effect, &[expected], &what).await;
         }
-        // What no signature covers makes no other message of it.
+        // Fields that no signature covers make no other message of it.
         let with_tag = |tag| {
             let mut changed = header.clone();
             changed.message_tag = tag;

@@ -23,15 +23,15 @@ pub(crate) struct Usage {
     deliverers: Accounts<Deliverer>,
     /// Number of mailboxes that hold a row.
     held_mailboxes: usize,
-    /// What each deliverer has of each class, by the number of the deliverer.
+    /// Usage of each deliverer by class, by the number of the deliverer.
     shares: Vec<[u64; Retention::COUNT]>,
     /// The same by size, in each class the largest last.
     largest: BTreeSet<(Retention, u64, Deliverer)>,
-    /// What each deliverer has in each mailbox, of each class.
+    /// Usage of each deliverer by mailbox and class.
     parts: BTreeMap<Part, u64>,
     /// The same by size, for each class and deliverer the largest last.
     largest_parts: BTreeSet<(Retention, u32, u64, Recipient)>,
-    /// What each deliverer has in each mailbox, of a class and the lower ones together, by size: for each mailbox and
+    /// Usage of each deliverer by mailbox, of a class and the lower ones together, by size: for each mailbox and
     /// class the largest last.
     largest_sums: BTreeSet<Sum>,
     /// Bytes added to a share for each row, so that many small rows count as much as few large ones.
@@ -58,7 +58,7 @@ pub(crate) struct Newcomer {
     pub(crate) bytes: u64,
 }
 
-/// What has no room for a row.
+/// Limit without room for a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Full {
     Mailbox,
@@ -286,7 +286,7 @@ impl Usage {
         }
     }
 
-    /// What has no room for the newcomer: its mailbox, or the whole store.
+    /// Limit without room for the newcomer: that of its mailbox, or of the whole store.
     pub(crate) fn find_full(&self, limits: &Limits, newcomer: &Newcomer) -> Option<Full> {
         let mailbox = self.mailbox(newcomer.recipient);
         if exceeds(&mailbox, limits.per_recipient, newcomer.bytes) {
@@ -526,7 +526,7 @@ fn sums(
     })
 }
 
-/// What a row adds to shares.
+/// Amount that a row adds to shares.
 const fn weigh(row_weight: u64, bytes: u64) -> u64 {
     bytes.saturating_add(row_weight)
 }

@@ -170,7 +170,7 @@ impl Log {
 
     /// Gives up the last batch, and the segment from there on.
     ///
-    /// What was written may or may not be there after a restart; shortening the file makes it not. If that fails
+    /// A row that was written may or may not be there after a restart; shortening the file makes it not. If that fails
     /// too, messages of a batch that was refused may come back with a restart.
     pub(crate) fn retract(&mut self, to: LogPosition) {
         if let Some(active) = &mut self.active

@@ -41,7 +41,7 @@ fn segment(batches: &[&[u64]]) -> Vec<u8> {
     bytes
 }
 
-/// What is found in a segment: the rows of messages and of deletions, and how much is damaged.
+/// Content found in a segment: the rows of messages and of deletions, and how much is damaged.
 fn read(bytes: &[u8]) -> (Vec<u64>, Vec<u64>, u64) {
     let (mut messages, mut deletions) = (Vec::new(), Vec::new());
     let damaged = walk(bytes, SEGMENT, FORMAT, 0, |found| match found.entry {
@@ -126,7 +126,7 @@ fn a_damaged_head_hides_nothing() {
 
 #[test]
 fn body_cannot_pose_as_record() {
-    // What an attacker who knows everything but the salt would send.
+    // Records that an attacker would send who knows everything but the salt.
     let mut inner = BatchBuffer::default();
     inner.begin(SALT ^ 7);
     inner.message(RowId(77), &meta(7), b"", b"posed");

@@ -30,7 +30,7 @@ pub(crate) fn detect(bytes: &[u8], segment: u32) -> Option<Format> {
 /// Reads the records of a segment from `from` on and hands over those that count, in order. Returns how many records
 /// are damaged.
 ///
-/// What cannot be read at the end of the segment is a write that was not finished, not damage.
+/// Unreadable bytes at the end of the segment are a write that was not finished, not damage.
 pub(crate) fn walk(
     bytes: &[u8],
     segment: u32,

@@ -60,7 +60,7 @@ pub(super) fn open(disk: &Arc<dyn Disk>, config: &StoreConfig) -> Result<Opened,
         let (records, lost) = replay(&mut index, *number, segment.format, &bytes, from);
         damaged = damaged.saturating_add(lost);
         metrics::replayed(records);
-        // What is in the index from here on is durable, as after a commit.
+        // Rows in the index from here on are durable, as after a commit.
         segment.file.sync()?;
         found.replayed = true;
     }

@@ -255,7 +255,7 @@ impl Upkeep {
         self.since_copy = (0, 0);
         self.copy_due = false;
         self.waiting.0.append(&mut self.waiting.1);
-        // What the background sync has under way is not durable yet either.
+        // Writes that the background sync has under way are not durable yet either.
         let mut unsynced = self.unsynced.clone();
         unsynced.put_back(self.syncing.clone());
         let (disk, shared) = (self.disk.clone(), self.shared.clone());

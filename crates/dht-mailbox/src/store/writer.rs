@@ -84,7 +84,7 @@ impl WriterState {
             pace: Pace::default(),
         };
         writer.publish(0);
-        // What opening found is looked after beside the first requests.
+        // Findings of the opening are looked after beside the first requests.
         writer.look_after_disk();
         Ok(writer)
     }

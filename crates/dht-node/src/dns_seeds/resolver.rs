@@ -54,7 +54,7 @@ pub(super) enum LookUpError {
         path: &'static str,
         error: io::Error,
     },
-    /// What is looked up is no name.
+    /// The text looked up is no name.
     #[error("it is no name")]
     Name,
     /// No server answered in time.

@@ -53,7 +53,7 @@ async fn server(
     (address, run)
 }
 
-/// What a resolver says with these servers while one of them runs.
+/// Answer of a resolver with these servers while one of them runs.
 async fn texts(
     servers: Vec<SocketAddr>,
     run: impl Future<Output = ()>,

@@ -12,7 +12,7 @@ use super::Node;
 /// Connections on which a ping is tried before it fails.
 const ATTEMPTS: u32 = 3;
 
-/// What a ping measured.
+/// Times that a ping measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pong {
     /// Time to find, dial and authenticate the peer; `None` if it was connected before.

@@ -1,4 +1,4 @@
-//! What attempts do: deliver here, send copies, choose holders, search, ask for receipts.
+//! Actions of attempts: deliver here, send copies, choose holders, search, ask for receipts.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -33,7 +33,7 @@ const CANDIDATES: usize = 8;
 /// Nodes after which no more are looked at.
 const MAX_CANDIDATES: usize = 4096;
 
-/// What the worker works with.
+/// Parts of the node that the worker uses.
 #[derive(Clone)]
 pub(crate) struct WorkerParts {
     pub(crate) node: NodeContext,

@@ -1,4 +1,4 @@
-//! What happens to a message on its way, and what is to be done about it.
+//! Events of a message on its way, and the actions that follow.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub(super) struct Now {
     pub(super) unix: UnixSeconds,
 }
 
-/// What became of one copy.
+/// Outcome of one copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CopyOutcome {
     /// The socket of a live peer took it, which answers when it is asked for a receipt.
@@ -29,7 +29,7 @@ pub(super) enum CopyOutcome {
     Failed(String),
 }
 
-/// What a peer says of the message.
+/// Answer of a peer about the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "saf"), expect(dead_code, reason = "nobody is asked"))]
 pub(super) enum Answer {
@@ -53,13 +53,13 @@ pub(super) enum SendingEvent {
     },
     /// A copy for this node itself was delivered, or no subscriber takes it now.
     Local(bool),
-    /// What became of the copy for the recipient.
+    /// Outcome of the copy for the recipient.
     Direct(CopyOutcome),
     /// Whether the recipient was found; otherwise why not.
     Found(Result<(), String>),
     /// Nodes that get a copy each; maybe none.
     Chosen(Vec<NodeId>),
-    /// What became of a holder's copy.
+    /// Outcome of a holder's copy.
     Holder(NodeId, CopyOutcome),
     /// A peer was asked.
     Receipt(NodeId, Answer),

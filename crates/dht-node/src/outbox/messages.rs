@@ -44,7 +44,7 @@ pub(super) struct Tracked {
     expires_at: UnixSeconds,
     timer: Option<Duration>,
     load: Load,
-    /// What is to be done once the frame is in memory again, each in this attempt.
+    /// Actions once the frame is in memory again, each in this attempt.
     deferred: Vec<(u64, SendingAction)>,
     /// Known once the frame has been in memory. Receipts of a copy that was written late are asked for by it.
     pub(super) hash: Option<DedupHash>,
@@ -306,7 +306,7 @@ impl Messages {
         }
     }
 
-    /// What was deferred until the frame of a message was read; nothing if its attempt is over.
+    /// Actions deferred until the frame of a message was read; none if its attempt is over.
     pub(super) fn take_deferred(&mut self, id: EntryId) -> Vec<SendingAction> {
         let Some(tracked) = self.all.get_mut(&id) else {
             return Vec::new();

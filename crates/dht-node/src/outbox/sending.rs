@@ -1,4 +1,4 @@
-//! What is done for one message until it has arrived, or is given up. Performs no I/O and reads no clock.
+//! State machine of one message until it has arrived, or is given up. Performs no I/O and reads no clock.
 //!
 //! An attempt sends a copy to the recipient. Without a receipt in time, copies also go to the nodes closest to it, which
 //! store it. An attempt that leaves something to do is followed by another, at growing intervals, when the recipient
@@ -220,7 +220,7 @@ impl Sending {
         self.phase = Phase::Ended;
     }
 
-    /// What is to be written down of a message that is complete; `None` if it is not, or the end of its time to live did it.
+    /// Transition to record for a message that is complete; `None` if it is not, or the end of its time to live did it.
     pub(super) fn ending(&self) -> Option<Transition> {
         let retry_at = None;
         match (&self.state, &self.phase) {

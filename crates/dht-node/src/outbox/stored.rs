@@ -1,10 +1,10 @@
-//! What the spool has of a message that is to be sent.
+//! Content of the spool for a message that is to be sent.
 
 use dht_spool::{EntryContent, EntryId, Outbox, SpoolError};
 
 use super::{delivery::DeliveryStatus, sealed::SealedFrame};
 
-/// What is read of a message before it is sent.
+/// Parts of a message that are read before it is sent.
 #[derive(Debug)]
 pub(super) enum Stored {
     Frame(SealedFrame),

@@ -65,7 +65,7 @@ pub(crate) struct OutboxWorker {
 enum Done {
     /// The answer to an action of this attempt.
     Answer(EntryId, u64, SendingEvent),
-    /// What an update wrote, and whether it was to end the message.
+    /// Result of an update, and whether it was to end the message.
     Persisted(EntryId, bool, Result<DeliveryStatus, SpoolError>),
     /// The time to live of these is over.
     Expired(Vec<EntryId>, Result<(), SpoolError>),
@@ -118,7 +118,7 @@ impl OutboxWorker {
                 }
             };
             tokio::select! {
-                // What comes seldom first, and what has begun before more is taken.
+                // Rare events first, and begun work before more is taken.
                 biased;
                 _ = ticks.tick() => {
                     tick = tick.wrapping_add(1);

@@ -1,4 +1,4 @@
-//! Whom a probe visits: each node once, in the order in which it became known. Performs no I/O.
+//! Order of the nodes that a probe visits: each once, in the order in which it became known. Performs no I/O.
 
 use std::collections::HashMap;
 
@@ -61,7 +61,7 @@ impl Crawl {
         valid: impl Fn(AnnouncedPeer) -> Option<PeerAddress>,
     ) {
         for peer in told {
-            // What another node told of before costs no signature check.
+            // A claim that another node told of before costs no signature check.
             let known = self.places.get(&peer.public_key).copied();
             if let Some(known) = known.or_else(|| self.add(valid(peer)?))
                 && known != place

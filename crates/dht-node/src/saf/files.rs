@@ -61,7 +61,7 @@ pub(super) fn open(
     Ok((store, Arc::new(ledger)))
 }
 
-/// What can be done about an error of the store.
+/// Advice on an error of the store.
 pub(crate) const fn hint(error: &StoreError) -> Option<&'static str> {
     Some(match error {
         StoreError::Locked => "stop the node that runs with this home, or use another --home",

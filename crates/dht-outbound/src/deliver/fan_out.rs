@@ -42,7 +42,7 @@ pub struct OutboundMessage {
     pub priority: Priority,
     /// Part of the node on whose behalf it is sent, and its peer dialled.
     pub cause: Cause,
-    /// Who delivered what it answers or passes on.
+    /// Deliverer of the message that it answers or passes on.
     pub deliverer: Option<Deliverer>,
     /// Where to report what became of it.
     pub reply: DeliveryReply,

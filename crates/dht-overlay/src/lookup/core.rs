@@ -1,4 +1,4 @@
-//! Whom a lookup asks next, and when it ends. No I/O, no clock.
+//! Choice of the node that a lookup asks next, and of its end. No I/O, no clock.
 
 use std::collections::{BTreeMap, HashMap};
 

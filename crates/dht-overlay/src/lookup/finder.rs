@@ -98,7 +98,7 @@ pub enum LookupError {
     TooMany,
 }
 
-/// What came of asking one node.
+/// Outcome of asking one node.
 enum Answer {
     /// The node that is sought is connected.
     Reached,

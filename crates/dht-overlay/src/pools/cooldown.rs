@@ -37,7 +37,7 @@ struct Pause {
     until: Instant,
 }
 
-/// What is known of a peer whose dial failed.
+/// Standing of a peer whose dial failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     /// It answered before.

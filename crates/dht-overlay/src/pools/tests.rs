@@ -237,7 +237,7 @@ fn one_network_takes_few_places() {
     assert_eq!(test.pools.neighbours().room(), 0);
 }
 
-/// What fails while this node has nobody is not held against the peers.
+/// Dials that fail while this node has nobody are not held against the peers.
 #[test]
 fn own_outage_is_forgiven() {
     let mut test = test(4, 0);

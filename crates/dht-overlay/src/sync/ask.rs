@@ -38,7 +38,7 @@ pub struct AnnouncedPeers<'a, T> {
 pub struct AnnouncedPeer {
     /// Key of the peer.
     pub public_key: PublicKey,
-    /// What the peer is said to have signed about itself. Addresses that this node cannot read are left out, so that the
+    /// Claims that the peer is said to have signed. Addresses that this node cannot read are left out, so that the
     /// signature of such a claim does not hold.
     pub claims: Vec<Claim>,
     /// Whether every address could be read.
@@ -224,7 +224,7 @@ const WANTED_CLAIMS: u32 = 5;
 /// Addresses of a claim that are wanted.
 const WANTED_ADDRESSES: u32 = 5;
 
-// What is asked for is what may be kept.
+// The number asked for is the number that may be kept.
 const _: () = assert!(WANTED_CLAIMS as usize == MAX_CLAIMS);
 const _: () = assert!(WANTED_ADDRESSES as usize == MAX_CLAIM_ADDRESSES);
 
@@ -236,7 +236,7 @@ mod tests {
 
     use super::*;
 
-    /// What the peer of seed 3 signed, as another node passes it on.
+    /// Claim that the peer of seed 3 signed, as another node passes it on.
     fn info() -> PeerInfo {
         let addresses = ["/ip4/1.2.3.4/tcp/5", "/ip4/1.2.3.5/tcp/5"];
         let claim = test_util::claim(3, &addresses, Features::NODE, UnixSeconds(1));

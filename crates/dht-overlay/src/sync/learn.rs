@@ -21,7 +21,7 @@ use crate::density::AROUND;
 /// stalls holds a round of discovery no longer.
 const ASK_LIMIT: Duration = Duration::from_secs(45);
 
-/// What a peer is asked for.
+/// Request to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
     /// Peers from anywhere, 1 to 500.
@@ -32,7 +32,7 @@ pub struct Ask {
     pub closest: bool,
 }
 
-/// What came of asking a peer.
+/// Outcome of asking a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncReport {
     /// Peer that was asked.
@@ -279,7 +279,7 @@ impl Learner {
         }
     }
 
-    /// What follows from an error of an answer: nothing if the item is skipped.
+    /// Consequence of an error in an answer: none if the item is skipped.
     fn refuse(&self, error: &SyncError) -> Result<(), SyncFailure> {
         match error {
             SyncError::Empty | SyncError::Key(_) | SyncError::Claim(_) => {

@@ -33,7 +33,7 @@ impl Changed {
         }
     }
 
-    /// What changed so far; from now on nothing has.
+    /// Changes so far; from now on there are none.
     pub(crate) fn take(&mut self) -> Self {
         mem::replace(self, Self::Ids(BTreeSet::new()))
     }

@@ -1,4 +1,4 @@
-//! What a [`Directory`] gives to those that keep it across restarts, and takes from them.
+//! Exchange of a [`Directory`] with those that keep it across restarts.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(crate) struct Outdated {
     pub(crate) bans: Changed,
 }
 
-/// What is remembered of a peer. One that the operator named and that was never reached is heard of later, for a message may wait
+/// Stored record of a peer. One that the operator named and that was never reached is heard of later, for a message may wait
 /// for it that nothing else leads to; that it is the operator's say the settings, if they still do.
 pub(crate) fn remembered(peer: Arc<PeerRecord>) -> Option<Arc<PeerRecord>> {
     if !peer.is_proven() || peer.last_seen().is_some() {
@@ -69,7 +69,7 @@ impl Directory {
         restored
     }
 
-    /// What differs from the file; from now on nothing does.
+    /// Rows that differ from the file; from now on none does.
     #[cfg(feature = "redb")]
     pub(crate) fn take_outdated(&self) -> Outdated {
         self.0.state.write().take_outdated()

@@ -11,7 +11,7 @@ use super::{
     disk::{Outdated, Stored, remembered},
 };
 
-/// What a directory knows, kept in memory from one node to the next as `DirectoryFile` keeps it on disk. Part of `MemoryHome` of
+/// Content of a directory, kept in memory from one node to the next as `DirectoryFile` keeps it on disk. Part of `MemoryHome` of
 /// `dht-node`, the home of a node that is restarted within one process.
 /// Clones share it.
 #[derive(Clone, Debug, Default)]

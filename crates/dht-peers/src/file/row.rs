@@ -339,7 +339,7 @@ fn text<'a>(row: &mut &'a [u8], most: usize) -> Result<&'a str> {
     Ok(truncate(text, most))
 }
 
-/// What a record holds in bytes has a bound far below 64 KiB.
+/// The bytes of a record have a bound far below 64 KiB.
 fn put_bytes(row: &mut Vec<u8>, bytes: &[u8]) {
     row.put_u16(u16::try_from(bytes.len()).unwrap_or(u16::MAX));
     row.put_slice(bytes);

@@ -85,7 +85,7 @@ impl<P: Ord, G: Ord> Sessions<P, G> {
     }
 }
 
-/// What there is no more room for.
+/// Limit that leaves no more room.
 #[derive(Clone, Copy)]
 enum Full {
     Peer,

@@ -225,7 +225,7 @@ async fn late_answers_are_bounded() {
     ));
 }
 
-/// What is under way of a cancelled stream is skipped by whatever comes next.
+/// Responses of a cancelled stream that are under way are skipped by the next call.
 #[tokio::test(start_paused = true)]
 async fn cancelled_streams_leave_a_session() {
     let server = Running::new(ServerConfig::default());

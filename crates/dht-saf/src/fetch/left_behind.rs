@@ -77,7 +77,7 @@ impl LeftBehind {
         }
     }
 
-    /// What was left may have a place now: no peer that has answered waits longer than the first time.
+    /// Messages left behind may have a place now: no peer that has answered waits longer than the first time.
     pub(super) fn room_made(&mut self) {
         for repetition in self.0.values_mut().filter(|it| !it.asked) {
             let first = repetition.answered.saturating_add(FIRST_SECONDS);

@@ -96,7 +96,7 @@ impl Fetcher {
             tracker.delivered(&responder.node_id, self.parts.clock.now());
             tracker.count(counts);
         }
-        // What a page before this one has left behind comes again, too.
+        // Rows that a page before this one has left behind come again, too.
         let tally = Tally {
             left: asked.left.into_iter().chain(tally.left).min(),
             ..tally
@@ -385,7 +385,7 @@ impl Fetcher {
             if let Some(newest) = newest {
                 let read = left_behind.read(&responder.node_id, newest.min(now));
                 let unread = read.0.saturating_sub(self.margin_seconds);
-                // What lies between was read before.
+                // The rows between were read before.
                 since = if unread > newest.0 { unread } else { since };
             }
         } else if !continues {

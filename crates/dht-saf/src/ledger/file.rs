@@ -124,7 +124,7 @@ fn make(
     }
     let made = create(&new).and_then(|()| Ok(fs::rename(&new, path)?));
     if made.is_err() {
-        // What stays is removed by the next attempt.
+        // A file that stays is removed by the next attempt.
         let _ = fs::remove_file(&new);
     }
     made

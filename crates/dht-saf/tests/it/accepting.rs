@@ -123,7 +123,7 @@ async fn sf29_b120_encrypted_without_a_destination() {
         assert_eq!(world.passed().len(), delivered, "{profile:?}");
         if profile == Legacy {
             assert_eq!(world.watermark(NODE), None);
-            // What was good is not lost: it had not been recorded (D6).
+            // The good message is not lost: it had not been recorded (D6).
             world.exchange(vec![for_me(1, ago(9))]).await;
             assert_eq!(world.passed().len(), 1);
         }

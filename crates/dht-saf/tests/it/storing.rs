@@ -1,4 +1,4 @@
-//! What is stored: rows SF-01 to SF-18.
+//! Storing of messages: rows SF-01 to SF-18.
 
 use std::collections::BTreeSet;
 

@@ -30,7 +30,7 @@ const SEGMENT_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) id: u64,
-    /// Who dialled, who accepted.
+    /// Node that dialled, node that accepted.
     pub(super) hosts: [HostId; 2],
     /// How often each host had started when the link was made.
     pub(super) starts: [u32; 2],
@@ -160,7 +160,7 @@ impl Link {
         } else {
             (other, one)
         };
-        // What the dead end wrote was lost with it.
+        // Bytes that the dead end wrote were lost with it.
         from.segments.clear();
         from.end = None;
         if !to.segments.is_empty() || to.end.is_some() {
@@ -370,7 +370,7 @@ impl Drop for End {
         if let Some(closed) = state.closed.get_mut(self.side) {
             *closed = true;
         }
-        // What nobody will read waits for nobody.
+        // Bytes that nobody will read wait for nobody.
         let peer = self.peer();
         if let Some(way) = state.ways.get_mut(peer) {
             way.segments.clear();

@@ -41,7 +41,7 @@ pub(super) async fn play(run: &mut Run) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What came of looking for nodes by key.
+/// Outcome of looking for nodes by key.
 #[derive(Default)]
 struct Found {
     /// Pairs in which one knew the other.

@@ -1,4 +1,4 @@
-//! What a network costs in which nothing happens.
+//! Cost of a network in which nothing happens.
 
 use std::time::Duration;
 

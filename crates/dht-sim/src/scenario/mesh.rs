@@ -1,4 +1,4 @@
-//! What the scenarios on finding each other share: a network that grows from one seed, and whether it is whole.
+//! Parts that the scenarios on finding each other share: a network that grows from one seed, and whether it is whole.
 
 use std::time::Duration;
 

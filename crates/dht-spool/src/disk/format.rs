@@ -1,4 +1,4 @@
-//! What a file of rows is: its kind, its format, its tables.
+//! Kind, format and tables of a file of rows.
 
 use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
 

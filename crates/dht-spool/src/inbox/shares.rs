@@ -5,7 +5,7 @@
 //! are free: a deliverer on a public address is counted by its source group, and the unproven origins of one deliverer
 //! together count as one origin.
 //!
-//! What it costs a stranger to fill a share for others: nothing but messages, for the third that is left to strangers of one
+//! Cost for a stranger to fill a share of others: nothing but messages, for the third that is left to strangers of one
 //! honest holder; then a connection of its own to this node for each key, and each key gets a third of what the holder may
 //! still add; a connection from another source group, for the share of another deliverer.
 
@@ -70,7 +70,7 @@ impl Usage {
         self.bytes += row.bytes;
     }
 
-    /// What is left of this once `taken` is taken; `None` if that is more.
+    /// Rest of this once `taken` is taken; `None` if that is more.
     fn less(self, taken: Self) -> Option<Self> {
         Some(Self {
             rows: self.rows.checked_sub(taken.rows)?,
@@ -86,7 +86,7 @@ impl Shares {
         self.total
     }
 
-    /// What is free beside one more row; `None` if there is no room for it.
+    /// Free room beside one more row; `None` if there is no room for it.
     pub(super) fn free(&self, config: &InboxConfig, row: Usage) -> Option<Usage> {
         let all = Usage {
             rows: config.max_rows,

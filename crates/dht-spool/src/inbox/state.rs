@@ -71,7 +71,7 @@ pub(crate) struct InboxState {
     /// Rows that left, the first to be forgotten first.
     pub(super) remembered: VecDeque<(UnixSeconds, RowId, DedupHash)>,
     pub(super) consumers: BTreeMap<String, Consumer>,
-    /// What was lost and not yet forgotten by others. Rows that are found damaged are named up to `remember_rows` hashes.
+    /// Hashes that were lost and not yet forgotten by others. Rows that are found damaged are named up to `remember_rows` hashes.
     pub(super) lost: Lost,
     pub(super) ids: Ids,
     /// Bytes of the insertion refused last as full; 0 if there was room since.

@@ -358,7 +358,7 @@ fn read_place(name: &str, cursor: RowId, mut ahead: Vec<RowId>) -> Place {
     }
 }
 
-/// What was lost and not yet told; a file of format 1 has no table for it.
+/// Hashes that were lost and not yet told; a file of format 1 has no table for them.
 fn read_lost(file: &ReadTransaction) -> Result<Lost, SpoolError> {
     let mut lost = Lost {
         hashes: Vec::new(),

@@ -130,7 +130,7 @@ pub enum EntryContent {
 pub struct Due {
     /// Entry that is due.
     pub entry: Entry,
-    /// What to send.
+    /// Content of the message.
     pub content: EntryContent,
 }
 
@@ -205,7 +205,7 @@ impl Entry {
 }
 
 impl EntryContent {
-    /// What is kept of a message.
+    /// Content that is kept of a message: its frame, or else its payload.
     #[must_use]
     pub fn of(message: &NewEntry) -> Self {
         match &message.frame {

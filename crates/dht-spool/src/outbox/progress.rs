@@ -1,6 +1,6 @@
 //! The states of an outgoing message. Performs no I/O and reads no clock.
 //!
-//! What is known of a message only grows: `Queued < Sent < Stored < Failed < Expired < Received`. An attempt that
+//! Knowledge of a message only grows: `Queued < Sent < Stored < Failed < Expired < Received`. An attempt that
 //! brings less than is known, as a copy sent after holders confirmed theirs, counts as an attempt and changes no
 //! state. An entry ends with the transition that plans no further attempt: a message that was sent or stored for good keeps
 //! that state. An entry that has ended accepts nothing but the recipient's receipt, which may come late.

@@ -35,7 +35,7 @@ pub(crate) struct Slot {
     pub(crate) key: Option<Arc<str>>,
 }
 
-/// What the entries of one recipient take that have not ended.
+/// Usage of one recipient by entries that have not ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
     rows: u64,

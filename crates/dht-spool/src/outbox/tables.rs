@@ -262,7 +262,7 @@ impl OutboxRows for ReadTransaction {
     }
 }
 
-/// What can be read of a message in a damaged file: the frame, or else the payload.
+/// Readable content of a message in a damaged file: the frame, or else the payload.
 fn salvaged(
     id: EntryId,
     head: &<Head as Value>::SelfType<'_>,

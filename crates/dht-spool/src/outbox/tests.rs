@@ -233,7 +233,7 @@ fn a_full_outbox_refuses() {
     assert_eq!(put(&outbox, entry(3)), 3);
 }
 
-/// What was sent to a peer that gives no receipts, or is stored by as many holders as were wanted, takes no room.
+/// A message that was sent to a peer without receipts, or that as many holders store as were wanted, takes no room.
 #[test]
 fn ended_entries_leave_their_room() {
     let config = OutboxConfig {
@@ -583,7 +583,7 @@ fn a_zeroed_page_costs_its_entries() {
     assert!(leaves > 20, "{leaves} leaves");
 }
 
-/// What says how far an entry is, and its head: one wrong bit sends it again, and never otherwise.
+/// Progress and head of an entry: one wrong bit sends it again, and nothing else does.
 #[test]
 fn one_wrong_bit_forges_no_entry() {
     let home = tempfile::tempdir().unwrap();

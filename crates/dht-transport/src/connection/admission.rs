@@ -267,7 +267,7 @@ impl HandshakeSlot {
 // === impl ConnectionSlot ===
 
 impl ConnectionSlot {
-    /// What was dialled is a connection.
+    /// The dial has become a connection.
     pub(crate) fn connected(&mut self) {
         if std::mem::take(&mut self.is_dialling) {
             self.admission.state.lock().dialling -= 1;

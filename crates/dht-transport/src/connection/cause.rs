@@ -28,7 +28,7 @@ pub enum DialCause {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Requester {
     pub(crate) cause: DialCause,
-    /// Who delivered what causes a dial of [`DialCause::Peer`]. All dials without one share one part of the places.
+    /// Deliverer of the message that causes a dial of [`DialCause::Peer`]. All dials without one share one part of the places.
     pub(crate) deliverer: Option<Deliverer>,
 }
 

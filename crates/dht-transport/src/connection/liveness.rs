@@ -14,7 +14,7 @@ use tokio::{
 use crate::limits::LIVENESS_IDLE_TIMEOUT;
 
 /// Echoes lines until one is longer than `longest` bytes without its `\n` or is no text, none comes for a while, or the socket ends.
-/// What comes before its end is a line, too.
+/// The text before its end is a line, too.
 pub(crate) async fn echo<S>(socket: S, longest: usize) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,

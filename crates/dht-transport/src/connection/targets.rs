@@ -128,7 +128,7 @@ impl Targets {
         self.allowed(targets, *is_untrusted_target)
     }
 
-    /// What a dial may use of the targets behind one address: of untrusted ones the first that is not private.
+    /// Targets behind one address that a dial may use: of untrusted ones the first that is not private.
     fn allowed(
         &self,
         mut targets: Vec<Address>,

@@ -48,7 +48,7 @@ pub struct Socks {
 #[derive(Debug)]
 pub(crate) struct ProxyFailure(io::Error);
 
-/// What the proxy is asked to connect to.
+/// Target that the proxy is asked to connect to.
 #[derive(Debug, PartialEq, Eq)]
 enum Target {
     Ip(IpAddr, u16),
@@ -241,7 +241,7 @@ async fn read<const N: usize, S: AsyncRead + Unpin>(stream: &mut S) -> io::Resul
     Ok(bytes)
 }
 
-/// What a reply code says about the target. The codes from 0xf0 are Tor's, about onion services.
+/// Meaning of a reply code for the target. The codes from 0xf0 are Tor's, about onion services.
 fn reached(code: u8) -> io::Result<()> {
     use io::ErrorKind::{
         ConnectionRefused, HostUnreachable, NetworkUnreachable, Other, PermissionDenied, TimedOut,
@@ -356,7 +356,7 @@ mod tests {
         assert_ne!(asked[10..42], one);
     }
 
-    /// What the proxy says of a target is the target's; everything else is not.
+    /// Failures that the proxy reports of a target are the target's; all others are not.
     #[tokio::test]
     async fn failures_are_attributed() {
         let reply = |code| [5, code, 0, 1, 0, 0, 0, 0, 0, 0];

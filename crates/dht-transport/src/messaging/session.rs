@@ -326,7 +326,7 @@ impl<C: Connect> PeerSession<C> {
         Err(error)
     }
 
-    /// What a peer causes is tried once.
+    /// A dial that a peer causes is tried once.
     fn most_attempts(&self) -> u8 {
         match self.queue.requester().cause {
             DialCause::Peer => 1,

@@ -36,7 +36,7 @@ pub(crate) struct SendMeter {
 struct Probe {
     /// The multiplexer's task has to write a ping.
     ping_due: AtomicBool,
-    /// What waits for something from the peer: [`ANSWERED`], [`ASKED`] or [`WITHHOLDS`].
+    /// State of the wait for something from the peer: [`ANSWERED`], [`ASKED`] or [`WITHHOLDS`].
     question: AtomicU8,
     answered: Notify,
     /// Wakes the multiplexer's task.

@@ -40,7 +40,7 @@ pub(super) struct Tracker {
     body_left: usize,
 }
 
-/// What a part of the multiplexer's output holds.
+/// Content of a part of the multiplexer's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Passed {
     /// Bytes that hold room: data frames with a body, and their headers.

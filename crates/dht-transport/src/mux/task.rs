@@ -93,7 +93,7 @@ impl MuxTask {
     pub(crate) async fn close(&mut self) -> Result<(), ConnectionError> {
         self.requests.close();
         self.waiting.clear();
-        // What the streams wrote is queued already and goes out; from here on they fail.
+        // The bytes that the streams wrote are queued already and go out; from here on they fail.
         self.ended.cancel();
         poll_fn(|cx| self.mux.poll_close(cx)).await
     }

@@ -130,7 +130,7 @@ async fn reads_on_while_answer_waits() {
     }
 }
 
-/// What streams wrote and the socket has not taken is bounded for the connection, and none of them takes another's turn.
+/// Bytes that streams wrote and the socket has not taken are bounded for the connection, and none of them takes another's turn.
 #[tokio::test(start_paused = true)]
 async fn streams_share_the_outgoing_bound() {
     let (near, far) = channel(1_000);

@@ -276,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for NoiseStream<S> {
                     this.closing = Closing::Lingering(Box::pin(sleep(CLOSE_LINGER)));
                 }
                 Closing::Lingering(timer) => {
-                    // What still comes is not needed, but unread bytes would turn our close into a reset.
+                    // Bytes that still come are not needed, but unread bytes would turn our close into a reset.
                     if this.eof || timer.as_mut().poll(cx).is_ready() {
                         this.closing = Closing::Closed;
                         continue;

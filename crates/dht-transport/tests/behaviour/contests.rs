@@ -192,7 +192,7 @@ async fn silent_connection_gives_no_answer() {
     let them = identity(9);
     let (_memory, node, mut channel) = dialled(1, &them).await;
     let connection = node.transport.connection(them.node_id()).unwrap();
-    // What it said before has been heard.
+    // Its earlier messages have been heard.
     sleep(Duration::from_secs(1)).await;
     assert!(!connection.answers().await, "nobody reads");
     let sent = node

@@ -42,7 +42,7 @@ async fn push(channel: &mut NoiseStream<Socket>, mut bytes: &[u8]) -> usize {
     all - bytes.len()
 }
 
-/// What is not in the node: the pipe, and buffers of the channel at either end.
+/// Bytes that are not in the node: the pipe, and buffers of the channel at either end.
 const ON_THE_WAY: usize = 256 * 1024 + READ_AHEAD_BYTES + 3 * 64 * 1024;
 
 #[tokio::test(start_paused = true)]

@@ -91,7 +91,7 @@ fn ban_me(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
             }
             forged.extend(vec![frame.clone(); 100]);
         }
-        // What she cannot read, addressed to her, through the node; and what claims to be hers.
+        // Messages that she cannot read, addressed to her, through the node; and such as claim to be hers.
         let alice = stage.honest_at(0)?.node();
         let (key, claim) = (*alice.public_key(), alice.claim());
         let hers = dht_core::NodeIdentity::with_claim(

@@ -85,7 +85,7 @@ struct Source {
 /// Answer to a request for peers.
 type Told = BoxStream<'static, Result<GetPeersResponse, Status>>;
 
-/// What a hostile peer answers.
+/// Answer of a hostile peer.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     /// Other peers without end.
@@ -289,7 +289,7 @@ async fn open(node: &NodeId, peer: &Peer) -> anyhow::Result<Substream> {
     Ok(timeout(PATIENCE, stream).await??)
 }
 
-/// What an honest peer does.
+/// Behaviour of an honest peer.
 async fn ask(stream: Substream) -> anyhow::Result<()> {
     let mut client = PeerSyncClient::connect(stream).await?;
     let mut peers = client.peers(10, false).await?;

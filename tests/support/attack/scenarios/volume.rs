@@ -91,7 +91,7 @@ fn unread(stage: &mut Stage) -> BoxFuture<'_, anyhow::Result<()>> {
         for (reader, medium) in &readers {
             medium.turn_deaf();
             for question in questions(reader.identity(), &key, 40)? {
-                // What has no room is not asked.
+                // A peer without room is not asked.
                 let _full = reader.send(question);
             }
         }

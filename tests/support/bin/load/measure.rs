@@ -265,7 +265,7 @@ async fn closed_loop(
         if waiting.len() >= WINDOW
             && let Some(oldest) = waiting.pop_front()
         {
-            // What became of it shows in the next attempt.
+            // Its outcome shows in the next attempt.
             let _: Result<(), dht_core::DeliveryError> = oldest.await;
         }
         let frame = traffic.next_message().1;

@@ -18,7 +18,7 @@ const CONTROL_LIMIT_MS: f64 = 1_000.0;
 /// of connections, the allocator's slack.
 const IDLE_SLACK_MB: f64 = 32.0;
 
-/// What an idle node may take, in MiB: as much as before, the tables of messages that it remembers (03 F-15), the messages
+/// Memory that an idle node may take, in MiB: as much as before, the tables of messages that it remembers (03 F-15), the messages
 /// it stores for others, as it counts the bytes of both, and [`IDLE_SLACK_MB`].
 pub(crate) fn idle_limit_mb(idle_rss_mb: f64, remembered_mb: f64, stored_mb: f64) -> f64 {
     idle_rss_mb + remembered_mb + stored_mb + IDLE_SLACK_MB

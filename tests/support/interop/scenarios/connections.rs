@@ -234,7 +234,7 @@ fn streams(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is written in liveness sessions: lines of each end, the longest of each version, longer ones, and what is no text.
+/// Bytes written in liveness sessions: lines of each end, the longest of each version, longer ones, and bytes that are no text.
 fn lines() -> Vec<Vec<u8>> {
     let few: [&[u8]; 6] = [
         b"pingpong\n",

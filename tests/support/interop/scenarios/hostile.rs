@@ -1,4 +1,4 @@
-//! What no honest node sends, at a stock node and at ours: both refuse it, and ours bans exactly where its policy says.
+//! Input that no honest node sends, at a stock node and at ours: both refuse it, and ours bans exactly where its policy says.
 
 mod answers;
 mod pages;
@@ -302,7 +302,7 @@ fn check_bans(ours: &Peer, offences: impl Iterator<Item = Option<Offence>>) -> a
     Ok(())
 }
 
-/// What a peer writes in the place of its identity, or on a stream after it.
+/// Bytes that a peer writes in the place of its identity, or on a stream after it.
 enum Written {
     Identity(fn(&NodeIdentity) -> anyhow::Result<Vec<u8>>),
     Stream(&'static [u8]),

@@ -63,7 +63,7 @@ fn names(known: &str) -> &str {
     known.strip_prefix("one of ").unwrap_or(known)
 }
 
-/// What a type of Rust takes.
+/// Values that a type of Rust takes, in words.
 fn kind(expected: &str) -> String {
     let range = |from: i128, to: i128| format!("a whole number from {from} to {to}");
     match expected {
@@ -82,7 +82,7 @@ fn kind(expected: &str) -> String {
     }
 }
 
-/// What serde calls a value.
+/// Value in words, from the name that serde gives it.
 fn value(found: &str) -> String {
     match found {
         "map" => "an object".to_owned(),
@@ -116,7 +116,7 @@ mod tests {
         describe(&error.path().to_string(), &error.inner().to_string())
     }
 
-    /// What the errors of serde become. A new wording of serde shows here.
+    /// Words for the errors of serde. A new wording of serde shows here.
     #[test]
     fn errors_name_field_and_range() {
         let key = "6a493210f7499cd17fecb510ae0cea23a110e8d5b901f8acadd3095c73a3b919";

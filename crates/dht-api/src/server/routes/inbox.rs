@@ -34,7 +34,7 @@ use crate::types::{
 
 /// Payload bytes of one page: 1 MiB; the first message comes whatever its size.
 const PAGE_BYTES: usize = 1 << 20;
-/// What a stream reads at once: 64 messages or 64 KiB; the first message comes whatever its size.
+/// Page that a stream reads at once: 64 messages or 64 KiB; the first message comes whatever its size.
 const STREAM_LIMIT: Limit = Limit {
     rows: 64,
     bytes: 64 << 10,

@@ -26,7 +26,7 @@ use crate::types::{
     NodeEventKind, OutboxUsage, Status, StoreReport, StoreUsage, Totals, Version,
 };
 
-/// What the node is and does now.
+/// Status of the node now.
 #[utoipa::path(
     get, path = "/v1/status", tag = "node", operation_id = "status",
     responses(
@@ -126,7 +126,7 @@ fn store_usage(parts: &Parts) -> Option<StoreUsage> {
     Some(Mailboxes::new(parts.node.mailboxes()?).usage())
 }
 
-/// What the node stores now.
+/// Statistics of the messages that the node stores now.
 #[utoipa::path(
     get, path = "/v1/store", tag = "node", operation_id = "store",
     responses(

@@ -26,7 +26,7 @@ use crate::types::{
     MAX_BAN_SECONDS, NewBan, PeerEntry, PeerFound, PeerList, PingPeer, Pong, Version,
 };
 
-/// What is dialled.
+/// Kinds of addresses that a node dials.
 const DIALLED: &str = "a node dials /ip4/IP/tcp/PORT, /ip6/IP/tcp/PORT and /dns4/NAME/tcp/PORT";
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -117,7 +117,7 @@ fn features(features: Features) -> Vec<String> {
         .collect()
 }
 
-/// What is known of one peer.
+/// Record of one peer.
 #[utoipa::path(
     get, path = "/v1/peers/{peer}", tag = "peers", operation_id = "peer",
     params(("peer" = String, Path, description = "Public key or node id of the peer")),
@@ -428,7 +428,7 @@ fn search_failed(api: &Api, error: &SearchError, code: ErrorCode) -> ApiError {
     ApiError::new(code, chain(error))
 }
 
-/// What the claim of a peer that refused this node says of the clocks. The peer signed it by its own clock before now.
+/// Skew of the clocks by the claim of a peer that refused this node. The peer signed it by its own clock before now.
 fn skew(api: &Api, peer: &NodeId) -> Option<String> {
     let record = api.parts.node.directory().find(peer)?;
     let signed_at = u64::try_from(record.claim()?.signature.updated_at()).ok()?;
@@ -444,7 +444,7 @@ fn skew(api: &Api, peer: &NodeId) -> Option<String> {
     })
 }
 
-/// What can be done about a dial that failed.
+/// Advice on a dial that failed.
 const fn advice(error: &DialError) -> Option<&'static str> {
     match error {
         DialError::Connect(ErrorKind::ConnectionRefused) => {

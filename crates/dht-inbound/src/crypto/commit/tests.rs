@@ -47,7 +47,7 @@ impl Parts {
         }
     }
 
-    /// What becomes of one copy if the application answers like this.
+    /// Disposition of one copy if the application answers like this.
     async fn copy(
         &self,
         to: u64,

@@ -18,7 +18,7 @@ fn layer() -> ThenLayer<Batch<BatchOpener, Verified>, Open> {
     ThenLayer::new(opener, Open { identity })
 }
 
-/// What the next layer gets.
+/// Message that the next layer gets.
 async fn opened(frame: Bytes) -> OpenedMessage {
     let (mut service, mut inner) = mock::spawn_layer::<OpenedMessage, Disposition, _>(layer());
     inner.allow(1);

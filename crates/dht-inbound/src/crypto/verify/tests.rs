@@ -43,7 +43,7 @@ fn frames() -> [Bytes; 3] {
     ]
 }
 
-/// What becomes of the frame, and for how long the deliverer is banned.
+/// Disposition of the frame, and length of the ban of its deliverer.
 async fn check(profile: AttributionProfile, frame: Bytes) -> (Disposition, Option<u64>) {
     let (bans, banned) = bans(profile);
     let layer = layer(bans);
@@ -207,7 +207,7 @@ async fn call_takes_readied_service_along() {
     let mut response = tokio_test::task::spawn(response);
     // Would panic if it called a clone that nobody has made ready.
     assert!(response.poll().is_pending());
-    // What stays behind must be made ready again.
+    // The service that stays behind must be made ready again.
     assert!(matches!(service.poll_ready(), Poll::Pending));
     let (_, reply) = inner.next_request().await.unwrap();
     reply.send_response(Disposition::Delivered);

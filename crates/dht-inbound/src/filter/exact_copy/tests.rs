@@ -73,7 +73,7 @@ async fn only_copies_of_validated_envelopes_drop() {
         Disposition::Delivered
     );
 
-    // What the table has forgotten is not a duplicate, whatever the cache remembers.
+    // A message that the table has forgotten is not a duplicate, whatever the cache remembers.
     clock.advance(24 * 3_600 + MIN_RETENTION_SECONDS);
     for n in 0..200_u8 {
         table.record(&DedupHash([n; 32]), META, clock.now());

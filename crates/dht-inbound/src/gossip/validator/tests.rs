@@ -93,7 +93,7 @@ async fn rejected_gossip_bans_its_signer() {
     assert_eq!(banned.len(), 1);
     assert_eq!(banned[0].public_key, Some(public_key(3).into()));
     assert_eq!(banned[0].offence, Some(Offence::RejectedGossip));
-    // Who made an anonymous one is not known, and who delivered it may not have looked.
+    // The origin of an anonymous one is not known, and its deliverer may not have looked.
     assert_eq!(setup.run(gossip(Signing::Anonymous)).await, REFUSED);
     assert_eq!(setup.banned.take(), []);
     assert!(setup.out.forwarded.lock().is_empty());

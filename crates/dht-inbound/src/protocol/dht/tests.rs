@@ -68,7 +68,7 @@ impl Setup {
         support::run_check(self.check.clone(), message).await
     }
 
-    /// Whom was banned for how long, since last asked.
+    /// Peers banned since last asked, and for how long.
     fn bans(&self) -> Vec<(BanTarget, Severity, u64)> {
         let bans = self.banned.take();
         bans.iter()

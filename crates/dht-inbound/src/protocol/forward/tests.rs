@@ -38,7 +38,7 @@ fn setup_under(profile: AttributionProfile) -> Setup {
 }
 
 impl Setup {
-    /// What becomes of a message that the protocol check ends if it is unreadable, and what was sent.
+    /// Disposition of a message that the protocol check ends if it is unreadable, and the messages sent.
     async fn run(&self, message: OpenedMessage) -> (Disposition, Vec<Forwarded>) {
         let message = self.check.check(message).expect("always passed on");
         let disposition = match message.is_readable() {
@@ -126,7 +126,7 @@ async fn stored_message_goes_straight_to_recipient() {
     assert_eq!(setup.run(message).await.1[0].strategy.name(), "propagate");
 }
 
-/// What was in the store is not sent again.
+/// A message that was in the store is not sent again.
 #[tokio::test]
 async fn b074_stored_message_is_not_sent_again() {
     let setup = setup();

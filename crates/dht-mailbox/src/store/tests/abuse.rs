@@ -1,4 +1,4 @@
-//! What one mailbox or one deliverer can do to the others: nothing.
+//! Independence of mailboxes and deliverers from each other.
 
 use super::*;
 
@@ -170,7 +170,7 @@ fn refusals_leave_no_trace() {
         assert!(put(&store, by(1, message(n, 1, 100))).is_err());
     }
     assert_eq!(store.stats(), before);
-    // What was refused is not known: it is stored once there is room.
+    // The refused message is not known: it is stored once there is room.
     block_on(store.purge(recipient(1))).unwrap();
     assert!(
         !put(&store, by(1, message(100, 1, 100)))

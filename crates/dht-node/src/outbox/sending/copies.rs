@@ -1,4 +1,4 @@
-//! What an attempt does with copies of a message, and what their receivers answer.
+//! Steps of an attempt with the copies of a message, and the answers of their receivers.
 
 use std::{collections::VecDeque, time::Duration};
 

@@ -441,7 +441,7 @@ fn full_queue_is_tried_again() {
     assert_eq!(second, [SendingAction::SendDirect(ROOM_WAIT * 2)]);
 }
 
-/// What the world answers to one action.
+/// Answer of the world to one action.
 #[derive(Clone, Copy, Debug)]
 enum Luck {
     Written(bool),
@@ -568,7 +568,7 @@ proptest! {
                     SendingAction::SendDirect(wait) | SendingAction::SendAgain(_, wait) | SendingAction::Ask(_, wait) => *wait,
                     _ => Duration::ZERO,
                 };
-                // What waits comes after the deadline of this step at the latest.
+                // The answer comes after the deadline of this step at the latest.
                 now.at += wait;
                 if let Some(event) = answer_to(action, luck, recipient) {
                     if let SendingEvent::Chosen(holders) = &event {

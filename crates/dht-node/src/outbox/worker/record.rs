@@ -1,4 +1,4 @@
-//! What is written down of a message, and what its callers are told: the end of a message only once the spool has it.
+//! Records of a message, and news for its callers: the end of a message only once the spool has it.
 
 use dht_spool::{EntryId, SendState, SpoolError, Transition};
 use dht_stack::off_thread;

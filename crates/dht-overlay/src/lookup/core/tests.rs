@@ -18,7 +18,7 @@ const ANSWER: Duration = Duration::from_millis(100);
 const GONE: Duration = Duration::from_secs(5);
 
 struct Network {
-    /// What each live node knows; the others are gone.
+    /// Nodes that each live node knows; the others are gone.
     known: BTreeMap<NodeId, Vec<NodeId>>,
     rng: Box<dyn Rng>,
 }
@@ -233,7 +233,7 @@ fn endless_chain_has_an_end() {
     assert_eq!(ended.asked.len(), LookupConfig::default().max_hops + 1);
 }
 
-/// What is known of a target that did not answer has changed.
+/// The record of a target that did not answer has changed.
 #[test]
 fn renewed_node_is_asked_again() {
     let (target, now) = (NodeId::default(), Instant::now());

@@ -1,4 +1,4 @@
-//! What claims of strangers can do to the directory.
+//! Effects of the claims of strangers on the directory.
 
 use super::*;
 

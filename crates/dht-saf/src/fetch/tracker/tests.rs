@@ -134,7 +134,7 @@ fn silent_peers_are_not_awaited_again() {
     tracker.begin(id(1), again);
     assert_eq!(silent(tracker.tick(again.saturating_add(2))), Some(1));
 
-    // What it sends after all is taken, and it is waited for as others are.
+    // Messages that it sends after all are taken, and it is waited for as others are.
     assert_eq!(
         tracker.take(&id(1), Some(7), again.saturating_add(3)),
         Ok(Some(request(7)))
@@ -144,7 +144,7 @@ fn silent_peers_are_not_awaited_again() {
     assert_eq!(silent(tracker.tick(later.saturating_add(30))), None);
 }
 
-/// What a peer sends after it was given up is no end of what it has.
+/// A message of a peer that was given up is no end of its rows.
 #[test]
 fn late_peers_are_asked_on() {
     let mut tracker = FetchTracker::new(CONFIG);

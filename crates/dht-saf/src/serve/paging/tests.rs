@@ -19,7 +19,7 @@ struct Scene {
     put: u64,
 }
 
-/// What one exchange brought.
+/// Rows that one exchange brought.
 struct Answer {
     records: Vec<StoredRecord>,
     deleted: u64,
@@ -280,7 +280,7 @@ fn an_unaccepted_page_is_passed() {
     assert_eq!(got[4..8], vec![vec![4, 5, 6]; 4]);
     assert_eq!(got[8..12], vec![vec![8, 7]; 4]);
     assert_eq!(got[12..], [vec![], vec![1, 2, 3]], "then from the start");
-    // What it has from elsewhere proves nothing about what it was given in vain.
+    // Rows that it has from elsewhere prove nothing about those that it was given in vain.
     let answer = scene.ask(Some(NOW.0 + 5), true);
     assert_eq!((answer.deleted, scene.held()), (3, 5));
     assert_eq!(numbers(&answer.records), [6, 7, 8]);
@@ -537,7 +537,7 @@ fn continuing_proves_nothing() {
     assert_eq!(number(&answer.records[0]), 1);
 }
 
-/// What a requester had no room for stays, wherever it goes on.
+/// Rows that a requester had no room for stay, wherever it goes on.
 #[test]
 fn continued_requests_prove_nothing() {
     let mut scene = Scene::new(limited(3));

@@ -53,7 +53,7 @@ fn a_power_failure_keeps_what_resolved() {
         let crashed = on(&disk.crash(seed)).unwrap();
         let ids = ids(&crashed, DEFAULT_CONSUMER);
         assert_eq!(ids[..10], (11..=20).collect::<Vec<_>>());
-        // What had not resolved is there whole or not at all, and its id is not used for something else.
+        // A row whose ticket had not resolved is there whole or not at all, and its id is not used again.
         assert_eq!(ids, (11..11 + ids.len() as u64).collect::<Vec<_>>());
         drop(unresolved);
     }

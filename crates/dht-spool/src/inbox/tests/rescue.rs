@@ -127,7 +127,7 @@ fn crashed_beginnings_damage_nothing() {
     }
 }
 
-/// What keeps the rescued file from being read now may pass.
+/// The failure to read the rescued file may pass.
 #[cfg(unix)]
 #[test]
 fn an_unreadable_rescue_is_kept() {

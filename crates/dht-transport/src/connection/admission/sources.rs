@@ -12,7 +12,7 @@ pub(crate) type Source = Option<SourceGroup>;
 pub(super) struct SourceCounts(HashMap<SourceGroup, usize>);
 
 impl SourceCounts {
-    /// What a source holds; nothing, for a socket that counts for none.
+    /// Places that a source holds; none, for a socket that counts for no source.
     pub(super) fn of(&self, source: Source) -> usize {
         let count = source.and_then(|source| self.0.get(&source));
         count.copied().unwrap_or_default()

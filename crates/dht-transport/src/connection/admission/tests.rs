@@ -227,7 +227,7 @@ fn connections_are_bounded_beside_dial_reserve() {
     assert!(admission.is_empty());
 }
 
-/// What peers have this node dial, and its own overlay, take a share of the slots, and targets count as sources do.
+/// Dials that peers cause, and those of the overlay, take a share of the slots, and targets count as sources do.
 #[test]
 fn each_cause_has_its_share() {
     let admission = Admission::new(Bounds {

@@ -169,7 +169,7 @@ fn waiting_connection_is_woken() {
     let mut greedy = open(&first, 1, 1);
     while admit(&first, 1, false, 64 * 1024) {}
     assert_eq!(shared.available(), 0);
-    // What is free is still there for the other, and what it reads makes room.
+    // The free part is still there for the other, and its reading makes room.
     let mut modest = open(&second, 1, 64 * 1024);
     let mut waiting = None;
     let more = frame(1, 64 * 1024);

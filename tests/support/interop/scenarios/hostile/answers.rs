@@ -32,7 +32,7 @@ struct Asked<'a> {
 /// An answer.
 struct Answer {
     what: &'static str,
-    /// What a node of ours bans its deliverer for.
+    /// Offence that a node of ours bans its deliverer for.
     offence: Option<Offence>,
     /// Whether the node that is sought delivers it.
     by_sought: bool,

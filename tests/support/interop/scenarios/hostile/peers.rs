@@ -28,7 +28,7 @@ const FIN: u32 = 1;
 /// Status of a call that failed, by the fault of nobody.
 const GENERAL: u32 = 6;
 
-/// What answers are made of.
+/// Parts of answers.
 struct Question<'a> {
     request: &'a RpcRequest,
     /// Peers that are asked for.
@@ -39,7 +39,7 @@ struct Question<'a> {
     forged: &'a NodeIdentity,
 }
 
-/// What an answer is, what a node of ours bans for, whether the node learns of the good peer, and its bytes.
+/// Description of an answer, the offence that a node of ours bans for, whether the node learns of the good peer, and its bytes.
 type Answer = (
     &'static str,
     Option<Offence>,
@@ -221,7 +221,7 @@ fn goes_on(node: &Peer) -> anyhow::Result<()> {
     })
 }
 
-/// What a server says that does not tell of peers.
+/// Responses of a server that does not tell of peers.
 enum Refusal {
     /// This answer to the start of a session.
     Session(&'static [u8]),
