@@ -10,7 +10,7 @@ use dht_core::{
 use dht_node::{Node, OsEntropy};
 use dht_stack::ByteBudget;
 use dht_tests::interop::{ANSWERS, Recording, Report, Role, Wire, fingerprint, stranger};
-use dht_transport::Transport;
+use dht_transport::{IdentityRules, Transport, check_identity, encode_identity};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -114,6 +114,33 @@ async fn interop_stock_frames_are_understood() {
 async fn interop_own_frames_are_understood() {
     for (name, recording) in recordings() {
         replay(&name, &recording, Role::Ours).await;
+    }
+}
+
+/// Each node dialled, and was dialled; a stock node took the identity of ours.
+#[tokio::test]
+async fn interop_handshakes_are_understood() {
+    for (name, recording) in recordings() {
+        let keys = [&recording.stock, &recording.ours].map(|key| key.parse::<SecretKey>().unwrap());
+        let [stock, ours] = keys;
+        let mut played = Vec::new();
+        for handshake in &recording.handshakes {
+            let (own, other) = match handshake.by {
+                Role::Stock => (&stock, &ours),
+                Role::Ours => (&ours, &stock),
+            };
+            let (key, identity) = handshake.replay(other).await.unwrap();
+            assert_eq!(key, own.public_key(), "{name}");
+            assert_eq!(identity, handshake.identity().unwrap(), "{name}");
+            let message = Bytes::copy_from_slice(&identity[3..]);
+            let (rules, now) = (IdentityRules::default(), UnixSeconds(recording.at));
+            let info = check_identity(message, &key, &rules, now).unwrap();
+            let again = encode_identity(0, &info.claim, &info.user_agent, &info.protocols);
+            assert_eq!(again.unwrap(), identity, "{name}");
+            played.push((handshake.by, handshake.dials));
+        }
+        let all = [Role::Stock, Role::Ours].map(|by| [true, false].map(|dials| (by, dials)));
+        assert_eq!(played, all.concat(), "{name}");
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod control;
 mod exchange;
+mod handshake;
 pub mod ours;
 mod peer;
 mod recording;
@@ -19,6 +20,7 @@ pub use control::{
     Command, Event, Form, Known, Message, Reply, Role, Send, Setup, fingerprint, payload,
 };
 pub use exchange::{ANSWERS, Answer, Exchange, Opening, Streams, stranger};
+pub use handshake::Handshake;
 pub use peer::{Peer, Program};
 pub use recording::{Content, Frame, Recording};
 pub use report::Report;

@@ -22,3 +22,7 @@ pub mod load;
 pub mod loopback;
 pub mod target;
 pub mod vectors;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/migration.md")]
+struct Migration;

@@ -1,6 +1,6 @@
 //! Conversations with stock nodes, frame by frame, for machines that have none: `cargo xtask interop --record`.
 //!
-//! Each frame is one envelope as the messaging protocol carries it, inside of Noise. Those of a stock node are as it sent them;
+//! The handshakes are all that either node wrote until its identity was read. Each frame is one envelope as the messaging protocol carries it, inside of Noise. Those of a stock node are as it sent them;
 //! those of ours were sent to a stock node, which reported the message named beside it.
 
 use std::path::Path;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     control::{Command, Form, Role, Send, Setup, fingerprint, payload},
     exchange::Streams,
+    handshake::Handshake,
     peer::Peer,
     tap::Tap,
     world::{Version, World},
@@ -31,6 +32,8 @@ pub struct Recording {
     pub stock: String,
     /// Secret key of our node, in hexadecimal digits.
     pub ours: String,
+    /// Starts of connections, of either node.
+    pub handshakes: Vec<Handshake>,
     /// The frames, in the order in which they were sent.
     pub frames: Vec<Frame>,
     /// Bytes of negotiation and of the peer-sync service, of the stock node.
@@ -94,6 +97,7 @@ impl Recording {
             at: SystemClock.now().0,
             stock: stock.key.clone(),
             ours: ours.key.clone(),
+            handshakes: Handshake::record(world, &stock, &ours)?,
             frames: Vec::new(),
             streams: Streams::of(&world.passive_node(Role::Stock)?, stores)?,
         };

@@ -25,6 +25,10 @@ use crate::frames;
 /// Time for anything that the other side does.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// Time in which the other side gives up a call that is not answered: a deadline of two minutes, and one minute more for what is on
+/// its way.
+const STALL_LIMIT: Duration = Duration::from_secs(300);
+
 /// Answer to the start of a session: the length of a frame, and the accepted version.
 const ACCEPTED: &[u8] = b"\x00\x00\x00\x02\x08\x00";
 
@@ -39,6 +43,8 @@ pub(super) struct Tap {
     outlets: Outlets,
     /// Streams of the peer-sync protocol that nodes open, if it says that it speaks it.
     streams: mpsc::Receiver<InboundStream>,
+    /// The last one that was opened, until it is served.
+    opened: Option<InboundStream>,
     identity: Arc<NodeIdentity>,
 }
 
@@ -48,7 +54,15 @@ impl Tap {
     /// # Errors
     /// That there is no runtime.
     pub(super) fn start(secret: SecretKey) -> anyhow::Result<Self> {
-        Self::start_with(secret, false)
+        Self::start_with(secret, None, false)
+    }
+
+    /// As [`start`](Self::start), for a peer that listens on this address, and claims it.
+    ///
+    /// # Errors
+    /// That there is no runtime, or it cannot listen.
+    pub(super) fn start_listening(secret: SecretKey, address: Address) -> anyhow::Result<Self> {
+        Self::start_with(secret, Some(address), false)
     }
 
     /// As [`start`](Self::start), for a peer whose answers to questions for peers are [made by hand](Self::tell).
@@ -56,16 +70,17 @@ impl Tap {
     /// # Errors
     /// That there is no runtime.
     pub(super) fn start_telling(secret: SecretKey) -> anyhow::Result<Self> {
-        Self::start_with(secret, true)
+        Self::start_with(secret, None, true)
     }
 
-    fn start_with(secret: SecretKey, tells: bool) -> anyhow::Result<Self> {
+    fn start_with(secret: SecretKey, listen: Option<Address>, tells: bool) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()?;
         let clock: SharedClock = Arc::new(SystemClock);
-        let claimed = vec![Address::tcp(Ipv4Addr::LOCALHOST.into(), 18_189)];
+        let nowhere = || Address::tcp(Ipv4Addr::LOCALHOST.into(), 18_189);
+        let claimed = vec![listen.clone().unwrap_or_else(nowhere)];
         let now = clock.now();
         let identity =
             NodeIdentity::new(secret, Features::NODE, claimed, now, &mut OsEntropy.rng());
@@ -85,11 +100,15 @@ impl Tap {
             builder.start()
         };
         let (transport, outlets) = runtime.block_on(starting)?;
+        if let Some(address) = listen {
+            runtime.block_on(transport.listen(&address))?;
+        }
         Ok(Self {
             runtime,
             transport,
             outlets,
             streams,
+            opened: None,
             identity,
         })
     }
@@ -163,15 +182,25 @@ impl Tap {
         &mut self,
         answer: impl FnOnce(&RpcRequest) -> anyhow::Result<Vec<u8>>,
     ) -> anyhow::Result<()> {
-        self.serve(async |stream| {
-            stream.write_all(ACCEPTED).await?;
-            stream.flush().await?;
-            let request = prost::Message::decode(&*read_frame(stream).await?)?;
-            stream.write_all(&answer(&request)?).await?;
+        self.serve(LIMIT, async |stream| {
+            write_answer(stream, answer).await?;
             stream.shutdown().await?;
-            let mut rest = Vec::new();
-            // It may reset the stream.
-            let _closed = stream.read_to_end(&mut rest).await;
+            read_to_end(stream).await;
+            Ok(())
+        })
+    }
+
+    /// As [`tell`](Self::tell), but writes nothing more and leaves the stream open, until the node gives up.
+    ///
+    /// # Errors
+    /// That the node does not ask, or does not give up.
+    pub(super) fn stall(
+        &mut self,
+        answer: impl FnOnce(&RpcRequest) -> anyhow::Result<Vec<u8>>,
+    ) -> anyhow::Result<()> {
+        self.serve(STALL_LIMIT, async |stream| {
+            write_answer(stream, answer).await?;
+            read_to_end(stream).await;
             Ok(())
         })
     }
@@ -182,27 +211,41 @@ impl Tap {
     /// # Errors
     /// That the node does not ask.
     pub(super) fn answer_session(&mut self, answer: &[u8]) -> anyhow::Result<()> {
-        self.serve(async |stream| {
+        self.serve(LIMIT, async |stream| {
             stream.write_all(answer).await?;
             Ok(stream.shutdown().await?)
         })
     }
 
-    /// Serves a session that a node starts.
+    /// Waits until a node asks for peers; whether it does.
+    pub(super) fn is_asked(&mut self) -> bool {
+        let opened = self.streams.recv();
+        let opened = self
+            .runtime
+            .block_on(async { timeout(LIMIT, opened).await });
+        self.opened = opened.ok().flatten();
+        self.opened.is_some()
+    }
+
+    /// Serves the session that a node starts.
     fn serve(
         &mut self,
+        limit: Duration,
         session: impl AsyncFnOnce(&mut Substream) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.opened.is_some() || self.is_asked(),
+            "it does not ask for peers"
+        );
+        let opened = self.opened.take().context("no stream")?;
         self.runtime.block_on(async {
+            let mut stream = opened.stream;
             let serving = async {
-                let opened = self.streams.recv().await;
-                let mut stream = opened.context("the transport has ended")?.stream;
                 let _session = read_frame(&mut stream).await?;
                 session(&mut stream).await
             };
-            timeout(LIMIT, serving)
-                .await
-                .context("it does not ask for peers")?
+            let served = timeout(limit, serving).await;
+            served.context("it does not end the session")?
         })
     }
 
@@ -215,19 +258,57 @@ impl Tap {
         peer: &Peer,
         calls: impl AsyncFnOnce(&mut PeerSyncClient<Substream>) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
+        let mut session = self.session(peer)?;
+        self.ask_in(&mut session, calls)
+    }
+
+    /// Starts a session in which a node can be asked for peers.
+    ///
+    /// # Errors
+    /// That it grants none.
+    pub(super) fn session(&self, peer: &Peer) -> anyhow::Result<PeerSyncClient<Substream>> {
         let connection = self
             .transport
             .connection(&peer.id())
             .context("not connected")?;
         self.runtime.block_on(async {
-            let asking = async {
+            let starting = async {
                 let stream = connection.open(&PEER_SYNC_PROTOCOL).await?;
-                let mut client = PeerSyncClient::connect(stream).await?;
-                calls(&mut client).await
+                anyhow::Ok(PeerSyncClient::connect(stream).await?)
             };
-            timeout(LIMIT, asking).await?
+            timeout(LIMIT, starting).await?
         })
     }
+
+    /// Asks for peers in a session, in any number of calls.
+    ///
+    /// # Errors
+    /// That a call fails.
+    pub(super) fn ask_in<T>(
+        &self,
+        session: &mut PeerSyncClient<Substream>,
+        calls: impl AsyncFnOnce(&mut PeerSyncClient<Substream>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let asking = async { timeout(LIMIT, calls(session)).await? };
+        self.runtime.block_on(asking)
+    }
+}
+
+/// Grants a session, reads a request, and answers it.
+async fn write_answer(
+    stream: &mut Substream,
+    answer: impl FnOnce(&RpcRequest) -> anyhow::Result<Vec<u8>>,
+) -> anyhow::Result<()> {
+    stream.write_all(ACCEPTED).await?;
+    stream.flush().await?;
+    let request = prost::Message::decode(&*read_frame(stream).await?)?;
+    stream.write_all(&answer(&request)?).await?;
+    Ok(stream.flush().await?)
+}
+
+/// Waits until a node closes its side, or resets the stream.
+async fn read_to_end(stream: &mut Substream) {
+    let _closed = stream.read_to_end(&mut Vec::new()).await;
 }
 
 /// Reads a frame of a session: a length, and so many bytes.

@@ -151,6 +151,11 @@ impl World {
         self.notes.lock().clone()
     }
 
+    /// Notes what fails no scenario, but should be known.
+    pub(super) fn note(&self, note: impl Into<String>) {
+        self.notes.lock().push(note.into());
+    }
+
     /// Fails if one of the nodes has banned anybody, but for stock nodes that ban stock ones, which is noted: version 1 bans a peer
     /// that it asks for peers when their connection ends, as one of two does that they dial at once.
     ///
@@ -169,8 +174,7 @@ impl World {
                     "{} has banned: {ban}",
                     node.key().short()
                 );
-                let note = format!("a stock node banned another: {ban}");
-                self.notes.lock().push(note);
+                self.note(format!("a stock node banned another: {ban}"));
             }
         }
         Ok(())

@@ -1,12 +1,16 @@
 //! Messages in each form, each size and each direction.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
+use anyhow::{Context as _, bail, ensure};
+use dht_core::{RawEnvelope, encode_parts};
 use tokio::time::Instant;
 
 use super::super::{
     control::{Form, Role, Send, Setup},
+    exchange::stranger,
     peer::Peer,
+    tap::Tap,
     world::{Scenario, World, no_bans},
 };
 
@@ -41,6 +45,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         only_v1: false,
         quick: true,
         play: |world| each_form(world, Role::Ours),
+    },
+    Scenario {
+        name: "padding",
+        about: "a stock node and ours encrypt bodies around the longest that fits one block: both pad each to the same length",
+        only_v1: false,
+        quick: true,
+        play: padding,
     },
     Scenario {
         name: "burst",
@@ -119,6 +130,49 @@ fn each_form(world: &World, dialler: Role) -> anyhow::Result<()> {
         }
     }
     no_bans([&stock, &ours])
+}
+
+/// Lengths of bodies, the third of which is the longest that fits one block with its length.
+const BODIES: RangeInclusive<usize> = 5_994..=5_998;
+
+/// Lengths of payloads that make such bodies; which, is up to a random number in the body.
+const PAYLOADS: RangeInclusive<usize> = 5_976..=5_981;
+
+fn padding(world: &World) -> anyhow::Result<()> {
+    let mut of_role = Vec::new();
+    for role in [Role::Stock, Role::Ours] {
+        let node = world.passive_node(role)?;
+        let mut tap = Tap::start(stranger().secret_key().clone())?;
+        tap.dial(&node)?;
+        let mut lengths = BTreeMap::new();
+        while lengths.len() < BODIES.count() {
+            for bytes in PAYLOADS {
+                node.send(Send {
+                    form: Form::Encrypted,
+                    to: Some(tap.identity().public_key().to_string()),
+                    label: "padded ".to_owned(),
+                    bytes,
+                    count: 1,
+                    discover: false,
+                })?;
+                let sealed = RawEnvelope::parse(tap.next_but_saf()?)?.into_sealed()?;
+                let encrypted = sealed.body().len();
+                let opened = sealed.verify()?.open(tap.identity())?;
+                let parts = opened.parts().context("no body")?;
+                let body = encode_parts(parts).len();
+                if BODIES.contains(&body) {
+                    lengths.insert(body, encrypted);
+                }
+            }
+        }
+        of_role.push(lengths);
+        no_bans([&node])?;
+    }
+    let [stock, ours] = &*of_role else {
+        bail!("not two nodes");
+    };
+    ensure!(stock == ours, "{ours:?} instead of {stock:?}");
+    Ok(())
 }
 
 fn burst(world: &World) -> anyhow::Result<()> {

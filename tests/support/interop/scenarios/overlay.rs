@@ -2,20 +2,23 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use dht_core::{Entropy as _, OsEntropy, SecretKey};
-use dht_overlay::sync::SyncError;
-use dht_rpc::{CallError, StatusCode};
+use dht_overlay::sync::{PeerSyncClient, SyncError};
+use dht_rpc::{CallError, DEFAULT_MAX_PEER_SESSIONS, StatusCode};
+use dht_transport::Substream;
 
 use super::{
     super::{
         control::{Command, Form, Role, Setup},
-        peer::Peer,
+        exchange::stranger,
+        peer::{Peer, messages},
         tap::{Tap, keys},
         world::{Scenario, World, no_bans},
     },
     messages::{greet, to},
 };
+use crate::frames;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -45,6 +48,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         only_v1: false,
         quick: true,
         play: ours_asks_for_peers,
+    },
+    Scenario {
+        name: "peer-sync-sessions",
+        about: "a peer starts twelve sessions: version 1 keeps all, version 6 refuses the last two, ours closes two that are idle",
+        only_v1: false,
+        quick: true,
+        play: sessions,
+    },
+    Scenario {
+        name: "lookup",
+        about: "our node looks up one that a stock node has dialled, and that answers no discovery: it learns its address, and connects to it",
+        only_v1: false,
+        quick: true,
+        play: lookup,
     },
     Scenario {
         name: "mixed-network",
@@ -211,6 +228,79 @@ fn ours_asks_for_peers(world: &World) -> anyhow::Result<()> {
         );
     }
     no_bans(others.iter().chain([&stock, &between]))
+}
+
+/// Sessions that a peer starts, two more than one of our nodes keeps.
+const SESSIONS: usize = DEFAULT_MAX_PEER_SESSIONS + 2;
+
+fn sessions(world: &World) -> anyhow::Result<()> {
+    for role in [Role::Stock, Role::Ours] {
+        let node = world.passive_node(role)?;
+        let tap = Tap::start(stranger().secret_key().clone())?;
+        tap.dial(&node)?;
+        let ask = |session: &mut PeerSyncClient<Substream>| {
+            tap.ask_in(session, async |client| {
+                Ok(keys(client.peers(1, false).await?).await?)
+            })
+        };
+        let mut sessions = Vec::new();
+        for _ in 0..SESSIONS {
+            let mut session = tap.session(&node).ok();
+            session.as_mut().map(ask).transpose()?;
+            sessions.push(session);
+        }
+        let answered = sessions.iter_mut().map(|session| {
+            let session = session.as_mut();
+            session.is_some_and(|session| ask(session).is_ok())
+        });
+        let answered: Vec<bool> = answered.collect();
+        let kept = answered.iter().filter(|is_answered| **is_answered).count();
+        // How many are kept, and whether the last is one of them.
+        let expected = match role {
+            Role::Stock if world.is_v1() => (SESSIONS, true),
+            Role::Stock => (DEFAULT_MAX_PEER_SESSIONS, false),
+            Role::Ours => (DEFAULT_MAX_PEER_SESSIONS, true),
+        };
+        ensure!(
+            (kept, answered.last() == Some(&true)) == expected,
+            "{role:?}: answered: {answered:?}"
+        );
+        no_bans([&node])?;
+    }
+    Ok(())
+}
+
+/// The node that is sought answers no discovery: it is only a transport.
+fn lookup(world: &World) -> anyhow::Result<()> {
+    let stock = world.passive_node(Role::Stock)?;
+    let address = world.setup().listen.context("no address")?.parse()?;
+    let secret = stranger().secret_key().clone();
+    let sought = Tap::start_listening(secret.clone(), address)?;
+    let (id, key) = (sought.id().to_string(), secret.public_key().to_string());
+    // A stock node tells of those only that it dialled itself and whose claim came with a message.
+    sought.dial(&stock)?;
+    sought.send(&stock, frames::join(sought.identity(), 1, &[])?)?;
+    sought.send(&stock, frames::post(&secret, stock.key(), "joined")?)?;
+    stock.wait("to take a message", |events| {
+        messages(events).any(|message| message.from.as_ref() == Some(&key))
+    })?;
+    stock.ask(Command::Disconnect { key: key.clone() })?;
+    stock.wait_disconnected(&id)?;
+    stock.ask(Command::Dial { key: key.clone() })?;
+    stock.wait_connected_to(&id)?;
+    let other = Tap::start(stranger().secret_key().clone())?;
+    other.dial(&stock)?;
+    other.ask(&stock, async |client| {
+        while !keys(client.peers(100, false).await?).await?.contains(&key) {
+            tokio::time::sleep(AGAIN).await;
+        }
+        Ok(())
+    })?;
+    let seeker = world.passive_node(Role::Ours)?;
+    seeker.dial(&stock)?;
+    seeker.ask(Command::Discover { key })?;
+    seeker.wait_connected_to(&id)?;
+    no_bans([&stock, &seeker])
 }
 
 /// Nodes of each kind.

@@ -140,7 +140,8 @@ pub(super) fn play(world: &World) -> anyhow::Result<()> {
     for role in [Role::Stock, Role::Ours] {
         let node = world.passive_node(role)?;
         for answer in &ANSWERS {
-            give(&node, role, answer).with_context(|| format!("{role:?}: {}", answer.what))?;
+            give(world, &node, role, answer)
+                .with_context(|| format!("{role:?}: {}", answer.what))?;
         }
         if role == Role::Ours {
             check_bans(&node, ANSWERS.iter().map(|answer| answer.offence))?;
@@ -150,14 +151,11 @@ pub(super) fn play(world: &World) -> anyhow::Result<()> {
 }
 
 /// Has the node search for somebody, and gives it the answer. One that waits after it takes the good one.
-fn give(node: &Peer, role: Role, answer: &Answer) -> anyhow::Result<()> {
+fn give(world: &World, node: &Peer, role: Role, answer: &Answer) -> anyhow::Result<()> {
     let mut between = Tap::start(stranger().secret_key().clone())?;
     between.dial(node)?;
     let sought = stranger();
-    let id = node.tell(Command::Discover {
-        key: sought.public_key().to_string(),
-    })?;
-    let nonce = discovery(&mut between, &sought)?;
+    let (id, nonce) = discovery(world, node, &mut between, &sought)?;
     let own = Tap::start(sought.secret_key().clone())?;
     own.dial(node)?;
     let asked = Asked {
@@ -185,11 +183,41 @@ fn give(node: &Peer, role: Role, answer: &Answer) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The nonce of the discovery that the node sends.
-fn discovery(tap: &mut Tap, sought: &NodeIdentity) -> anyhow::Result<u64> {
+/// Discoveries that a stock node is told to send until one comes.
+const STOCK_ATTEMPTS: usize = 5;
+
+/// Has a node search for somebody: the number of the command, and the nonce of the discovery that it sends. A stock node loses some:
+/// then it searches again, and it is noted.
+fn discovery(
+    world: &World,
+    node: &Peer,
+    tap: &mut Tap,
+    sought: &NodeIdentity,
+) -> anyhow::Result<(u64, u64)> {
+    let mut attempts = match node.role() {
+        Role::Stock => STOCK_ATTEMPTS,
+        Role::Ours => 1,
+    };
+    loop {
+        let id = node.tell(Command::Discover {
+            key: sought.public_key().to_string(),
+        })?;
+        attempts -= 1;
+        match nonce(tap, sought) {
+            Ok(nonce) => return Ok((id, nonce)),
+            Err(error) if attempts == 0 => return Err(error.context("no discovery comes")),
+            Err(_lost) => world.note("a stock node lost a discovery"),
+        }
+    }
+}
+
+/// The nonce of the discovery that comes.
+fn nonce(tap: &mut Tap, sought: &NodeIdentity) -> anyhow::Result<u64> {
     loop {
         let sealed = RawEnvelope::parse(tap.frame()?)?.into_sealed()?;
-        if sealed.header().message_type == MessageType::Discovery {
+        let header = sealed.header();
+        let is_for_sought = header.destination.public_key() == Some(sought.public_key());
+        if header.message_type == MessageType::Discovery && is_for_sought {
             let opened = sealed.verify()?.open(sought)?;
             let part = opened.parts().and_then(|parts| parts.first());
             let part = part.context("a discovery without content")?;

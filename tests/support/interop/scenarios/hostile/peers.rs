@@ -25,6 +25,9 @@ use crate::frames;
 /// The flag of the last response.
 const FIN: u32 = 1;
 
+/// Peers that connect to a stock node until one is asked for peers.
+const STOCK_ATTEMPTS: usize = 5;
+
 /// Status of a call that failed, by the fault of nobody.
 const GENERAL: u32 = 6;
 
@@ -164,17 +167,22 @@ pub(super) fn play(world: &World) -> anyhow::Result<()> {
             let mut setup = world.setup();
             setup.discovery = true;
             let node = world.start(role, setup)?;
-            give(&node, role, answer).with_context(|| format!("{role:?}: {}", answer.0))?;
+            let given = give(world, &node, role, answer);
+            given.with_context(|| format!("{role:?}: {}", answer.0))?;
         }
     }
     Ok(())
 }
 
 /// Gives a node that asks for peers the answer, and checks what it has learnt, and that it goes on.
-fn give(node: &Peer, role: Role, (_, offence, learns, make): &Answer) -> anyhow::Result<()> {
+fn give(
+    world: &World,
+    node: &Peer,
+    role: Role,
+    (_, offence, learns, make): &Answer,
+) -> anyhow::Result<()> {
     let (good, forged) = (stranger(), stranger());
-    let mut tap = Tap::start_telling(stranger().secret_key().clone())?;
-    tap.dial(node)?;
+    let mut tap = asked(world, node, role)?;
     tap.tell(|request| {
         let wanted = GetPeersRequest::decode(request.payload.clone())?.n;
         make(&Question {
@@ -202,6 +210,25 @@ fn give(node: &Peer, role: Role, (_, offence, learns, make): &Answer) -> anyhow:
     Ok(())
 }
 
+/// A peer that has connected to a node, and that it asks for peers. A stock node asks those who connect while it does nothing else: if
+/// it does not ask one, another connects, and it is noted.
+fn asked(world: &World, node: &Peer, role: Role) -> anyhow::Result<Tap> {
+    let mut attempts = match role {
+        Role::Stock => STOCK_ATTEMPTS,
+        Role::Ours => 1,
+    };
+    loop {
+        let mut tap = Tap::start_telling(stranger().secret_key().clone())?;
+        tap.dial(node)?;
+        attempts -= 1;
+        if tap.is_asked() {
+            return Ok(tap);
+        }
+        ensure!(attempts > 0, "it does not ask for peers");
+        world.note("a stock node did not ask one peer for peers");
+    }
+}
+
 fn knows(known: &serde_json::Value, peer: &NodeIdentity) -> bool {
     let key = peer.public_key().to_string();
     known
@@ -219,6 +246,40 @@ fn goes_on(node: &Peer) -> anyhow::Result<()> {
     node.wait("to take a message of another", |events| {
         messages(events).any(|message| message.from.as_ref() == Some(&key))
     })
+}
+
+/// Tells nodes that ask of one peer, and leaves the stream open. Version 1 bans for it.
+pub(super) fn stall(world: &World) -> anyhow::Result<()> {
+    for role in [Role::Stock, Role::Ours] {
+        let setup = Setup {
+            discovery: true,
+            ..world.setup()
+        };
+        let node = world.start(role, setup)?;
+        let good = stranger();
+        let mut tap = asked(world, &node, role)?;
+        let stalled = tap.stall(|request| {
+            let asked = Question {
+                request,
+                wanted: 0,
+                good: &good,
+                forged: &good,
+            };
+            Ok(asked.good())
+        });
+        stalled.with_context(|| format!("{role:?}"))?;
+        node.wait_answer(Command::Peers, |known| knows(known, &good))?;
+        let bans = role == Role::Stock && world.is_v1();
+        if bans {
+            node.wait("to ban the peer", |events| {
+                events.iter().any(|event| event.is_ban_of(&tap.id()))
+            })?;
+        }
+        goes_on(&node)?;
+        let all = node.bans()?;
+        ensure!(all.len() == usize::from(bans), "{role:?}: {all:?}");
+    }
+    Ok(())
 }
 
 /// Responses of a server that does not tell of peers.
@@ -272,8 +333,8 @@ pub(super) fn refuse(world: &World) -> anyhow::Result<()> {
                 ..world.setup()
             };
             let node = world.start(role, setup)?;
-            let mut tap = Tap::start_telling(stranger().secret_key().clone())?;
-            tap.dial(&node)?;
+            let context = || format!("{role:?}: {what}");
+            let mut tap = asked(world, &node, role).with_context(context)?;
             let refused = match refusal {
                 Refusal::Session(answer) => tap.answer_session(answer),
                 Refusal::Status(status) => {
@@ -290,7 +351,7 @@ pub(super) fn refuse(world: &World) -> anyhow::Result<()> {
                     false => Ok(()),
                 })
                 .and_then(|()| goes_on(&node))
-                .with_context(|| format!("{role:?}: {what}"))?;
+                .with_context(context)?;
             let all = node.bans()?;
             ensure!(all.len() == usize::from(bans), "{role:?}: {what}: {all:?}");
         }
