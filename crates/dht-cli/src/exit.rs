@@ -1,6 +1,8 @@
 //! Failures of commands: a text for people and an exit code for scripts.
 
-use std::{error::Error, fs, io, path::Path, process::ExitCode};
+use std::{error::Error, io, process::ExitCode};
+
+use crate::file::advice;
 
 /// Exit code of an interrupted command.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -102,25 +104,6 @@ impl Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
-    }
-}
-
-/// Explanation of a file that is not found and yet is there: a link to a file that is missing.
-pub(crate) fn dangling(path: &Path) -> Option<String> {
-    let target = fs::read_link(path).ok()?;
-    let (path, target) = (path.display(), target.display());
-    Some(format!(
-        "{path} is a link to {target}, which is missing; restore that file, or remove the link"
-    ))
-}
-
-/// Advice on a file of a home that the operating system refuses; goes on behind the error.
-pub(crate) fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull => "; make room on the disk",
-        io::ErrorKind::PermissionDenied => "; run as the owner of the home, or use another --home",
-        io::ErrorKind::ReadOnlyFilesystem => "; make the disk writable, or use another --home",
-        _ => "",
     }
 }
 

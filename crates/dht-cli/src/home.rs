@@ -20,7 +20,8 @@ use zeroize::Zeroizing;
 pub(crate) use self::flags::{DialingHome, ListeningHome};
 
 use crate::{
-    exit::{Failure, advice, dangling},
+    exit::Failure,
+    file::{self, advice, dangling},
     lock::{self, Held, Lock},
     settings::Settings,
 };
@@ -74,7 +75,20 @@ impl Home {
     /// Takes this home, which must be there, for one process.
     pub(crate) fn try_lock(&self, command: &str) -> Result<Result<Lock, Held>, Failure> {
         self.close_folder()?;
+        self.check_writable()?;
         Lock::try_take(&self.path, command)
+    }
+
+    /// Refuses a folder in which no file can be made, before any part of a node starts in it. A full disk is not refused.
+    fn check_writable(&self) -> Result<(), Failure> {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        match tempfile::tempfile_in(&self.path) {
+            Err(error) if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) => {
+                let error = io::Error::from(error.kind());
+                Err(cannot("write to", &self.path, &error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The secret key of a home that was made before. A key file that other users can read is refused.
@@ -100,7 +114,7 @@ impl Home {
 
     fn read_key(&self) -> Result<Option<SecretKey>, Failure> {
         let path = self.key_path();
-        let text = match fs::read(&path) {
+        let text = match file::read(&path) {
             Ok(text) => Zeroizing::new(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
@@ -248,7 +262,7 @@ impl Home {
     /// configuration would.
     pub(crate) fn addresses(&self) -> Result<Vec<Address>, Failure> {
         let config = self.config()?;
-        let running = fs::read_to_string(self.addresses_path()).unwrap_or_default();
+        let running = file::read_text(&self.addresses_path()).unwrap_or_default();
         let running: Vec<Address> = running
             .lines()
             .filter_map(|line| line.parse().ok())
@@ -290,7 +304,7 @@ impl Home {
     /// The claim that a node of this home presented last; `None` if none ran, or the file is damaged.
     pub(crate) fn claim(&self, key: &PublicKey) -> Option<Claim> {
         let path = self.claim_path();
-        let bytes = fs::read(&path).ok()?;
+        let bytes = file::read(&path).ok()?;
         let read = Claim::decode(bytes.into())
             .and_then(|claim| claim.verify(key, SystemClock.now()).map(|()| claim));
         read.inspect_err(|error| {

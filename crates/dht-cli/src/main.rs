@@ -8,6 +8,7 @@ mod bans;
 mod demo;
 mod descriptors;
 mod exit;
+mod file;
 mod home;
 mod inbox;
 mod init;

@@ -3,7 +3,7 @@
 mod api;
 mod check;
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use dht_core::{Address, DnsKind, Host};
 use dht_node::{Config, ConfigError, DEFAULT_DNS_SEEDS};
@@ -14,7 +14,8 @@ pub(crate) use self::api::ApiSettings;
 
 use self::check::{check_keys, misfit};
 use crate::{
-    exit::{Failure, advice, dangling},
+    exit::Failure,
+    file::{self, advice, dangling},
     log::{self, LogFilter},
     spelling::closest,
 };
@@ -52,7 +53,7 @@ struct Variable {
 impl Settings {
     /// Reads the file, if there is one, and the environment; then applies the flags.
     pub(crate) fn read(path: &Path, flags: Table) -> Result<Self, Failure> {
-        let file = match fs::read_to_string(path) {
+        let file = match file::read_text(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => match dangling(path) {
                 Some(text) => return Err(Failure::config(text)),

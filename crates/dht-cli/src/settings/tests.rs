@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 
 fn merge(file: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {

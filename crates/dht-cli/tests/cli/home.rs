@@ -276,6 +276,63 @@ async fn foreign_folders_stay_unchanged() {
     }
 }
 
+/// Also a home that a node has run in, whose files can be opened. Another user runs it, as root may write anywhere.
+#[cfg(unix)]
+#[tokio::test]
+async fn unwritable_homes_say_so() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+    let dir = TempDir::new().unwrap();
+    let home = dir.path().join("home");
+    fs::create_dir(&home).unwrap();
+    super::stop(listen(&home, &[]).await).await;
+    let mut entries = vec![home.clone(), dir.path().to_owned()];
+    entries.extend(fs::read_dir(&home).unwrap().map(|it| it.unwrap().path()));
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o500)).unwrap();
+    let is_root = fs::write(home.join("probe"), "").is_ok();
+    for args in [&["run"][..], &["listen"], &["inbox"]] {
+        let mut command = command(&home, args);
+        if is_root {
+            for path in &entries {
+                std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let output = within(command.output()).await.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?} {error}");
+        let said = error.contains("cannot write to") && error.contains("read and write it");
+        assert!(said, "{error}");
+    }
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+/// User without rights.
+#[cfg(unix)]
+const NOBODY: u32 = 65_534;
+
+/// A pipe has no end until somebody writes to it.
+#[cfg(unix)]
+#[tokio::test]
+async fn pipes_are_not_read() {
+    for (name, code) in [("config.toml", 3), ("secret_key", 4)] {
+        let dir = TempDir::new().unwrap();
+        run_to(0, dir.path(), &["init"]).await;
+        let path = dir.path().join(name);
+        std::fs::remove_file(&path).unwrap();
+        let mut mkfifo = tokio::process::Command::new("mkfifo");
+        assert!(mkfifo.arg(&path).status().await.unwrap().success());
+        for _ in 0..2 {
+            for args in [&["id"][..], &["run"]] {
+                let (_, error) = run_to(code, dir.path(), args).await;
+                let said = error.contains(name) && error.contains("no regular file; move it away");
+                assert!(said, "{error}");
+            }
+            let _ = std::fs::remove_file(&path);
+            let _ = std::fs::create_dir(&path);
+        }
+    }
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn homes_are_for_their_owner() {
