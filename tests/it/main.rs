@@ -9,6 +9,7 @@ mod bans;
 mod claims;
 mod crash;
 mod cryptography;
+mod damage;
 mod delivery;
 mod discovery;
 mod echo;

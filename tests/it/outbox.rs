@@ -277,25 +277,36 @@ async fn entry_read_late_finds_its_recipient() {
     within(delivery.wait(StateKind::Received)).await.unwrap();
 }
 
-/// Something else than a send of this life put an entry into the outbox: it is followed as every other one.
+/// Something else than a send of this life put an entry into the outbox: it is followed as every other one. A payload without
+/// a frame is sealed; of a frame that is none, nothing can be sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unknown_entries_are_taken_up() {
     let home = tempfile::tempdir().unwrap();
-    let alice = at_home(1, home.path()).await;
-    let message = message("without a frame");
-    let put = alice.outbox().unwrap().put(NewEntry {
-        key: None,
-        recipient: secret(2).public_key(),
-        message_type: message.message_type,
-        payload: message.payload,
-        options: dht_spool::EntryOptions::default(),
-        created_at: SystemClock.now(),
-        frame: None,
-    });
-    let id = within(put).await.unwrap().id();
-    let mut delivery = within(alice.delivery(id)).await.unwrap().unwrap();
-    let undelivered = within(delivery.wait(StateKind::Sent)).await.unwrap_err();
-    assert_eq!(undelivered.state.kind(), StateKind::Failed);
+    let (alice, bob) = (at_home(1, home.path()).await, node(2).await);
+    let mut inbox = bob.subscribe();
+    connect(&alice, &bob).await;
+    let text = message("without a frame");
+    for frame in [None, Some(bytes::Bytes::from_static(b"no frame"))] {
+        let is_sealed = frame.is_some();
+        let put = alice.outbox().unwrap().put(NewEntry {
+            key: None,
+            recipient: *bob.public_key(),
+            message_type: text.message_type,
+            payload: text.payload.clone(),
+            options: dht_spool::EntryOptions::default(),
+            created_at: SystemClock.now(),
+            frame,
+        });
+        let id = within(put).await.unwrap().id();
+        let mut delivery = within(alice.delivery(id)).await.unwrap().unwrap();
+        if is_sealed {
+            let undelivered = within(delivery.wait(StateKind::Sent)).await.unwrap_err();
+            assert_eq!(undelivered.state.kind(), StateKind::Failed);
+        } else {
+            assert_eq!(receive(&mut inbox).await.message, text);
+            within(delivery.wait(StateKind::Received)).await.unwrap();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

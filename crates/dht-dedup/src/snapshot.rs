@@ -2,17 +2,11 @@
 //!
 //! Without it, every message that has not expired could be replayed after a restart.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use dht_core::{DedupHash, UnixSeconds};
-use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError,
-};
+use dht_datafile::{DataFile, FileError, OpenFile};
+use redb::{ReadTransaction, ReadableTable as _, TableDefinition, TableError};
 use tokio::{
     task::spawn_blocking,
     time::{MissedTickBehavior, interval},
@@ -26,8 +20,8 @@ use crate::{
 /// The file, within a node's home.
 const FILE: &str = "seen.redb";
 
-/// Where a damaged file is put aside; it replaces the one before.
-const DAMAGED: &str = "seen.redb.damaged";
+/// Memory for pages of the file.
+const CACHE_BYTES: usize = 1024 * 1024;
 
 /// How often the table is written. A crash loses what came since; a shutdown loses nothing.
 const INTERVAL: Duration = Duration::from_secs(120);
@@ -39,29 +33,16 @@ const SEEN: TableDefinition<'_, &[u8; 32], (u32, u64, bool)> = TableDefinition::
 /// shares the file.
 #[derive(Clone, Debug)]
 pub struct SnapshotFile {
-    database: Arc<Database>,
+    file: Arc<OpenFile>,
     table: DedupTable,
-    /// Damaged files beside the one in use: 0 or 1.
-    damaged: u64,
-}
-
-/// Why the file cannot be used.
-#[derive(Debug, thiserror::Error)]
-enum FileError {
-    #[error("another process has it open")]
-    Locked,
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Damaged(#[from] redb::Error),
 }
 
 impl SnapshotFile {
-    /// Opens the file in `home` and fills `table` from it. A damaged file is put aside with a warning. `None`, with a
+    /// Opens the file in `home` and fills `table` from it. A damaged file is set aside with a warning. `None`, with a
     /// warning, if no file can be kept there: the node works as well, but forgets with its end.
     pub async fn open(home: &Path, table: &DedupTable, now: UnixSeconds) -> Option<Self> {
         let (home, table) = (home.to_path_buf(), table.clone());
-        let opened = spawn_blocking(move || open_or_replace(&home, &table, now)).await;
+        let opened = spawn_blocking(move || load(&home, &table, now)).await;
         match opened {
             Ok(Ok(file)) => Some(file),
             Ok(Err(error)) => {
@@ -72,10 +53,10 @@ impl SnapshotFile {
         }
     }
 
-    /// Damaged files beside the one in use, as found when it was opened: 0 or 1.
+    /// Damaged files beside the one in use.
     #[must_use]
-    pub const fn damaged_files(&self) -> u64 {
-        self.damaged
+    pub fn damaged_files(&self) -> u64 {
+        self.file.damaged_files()
     }
 
     /// Writes the table every two minutes. Never returns.
@@ -100,10 +81,9 @@ impl SnapshotFile {
         matches!(saved, Ok(Ok(())))
     }
 
-    fn write(&self, entries: &[DedupEntry]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        transaction.delete_table(SEEN)?;
-        {
+    fn write(&self, entries: &[DedupEntry]) -> Result<(), FileError> {
+        self.file.write(|transaction, _is_new| {
+            transaction.delete_table(SEEN)?;
             let mut table = transaction.open_table(SEEN)?;
             // In order of keys, which is the order of the pages.
             let mut entries: Vec<&DedupEntry> = entries.iter().collect();
@@ -114,61 +94,26 @@ impl SnapshotFile {
                     (entry.occurrences, entry.until.0, entry.signed),
                 )?;
             }
-        }
-        transaction.commit()?;
-        Ok(())
+            Ok(())
+        })
     }
 }
 
-fn open_or_replace(
-    home: &Path,
-    table: &DedupTable,
-    now: UnixSeconds,
-) -> Result<SnapshotFile, FileError> {
+fn load(home: &Path, table: &DedupTable, now: UnixSeconds) -> Result<SnapshotFile, FileError> {
     std::fs::create_dir_all(home)?;
-    let path = home.join(FILE);
-    let database = match load(&path, table.ceiling()) {
-        Ok((database, entries)) => {
-            let restored = table.restore(entries, now);
-            tracing::debug!(restored, "messages seen before this start");
-            database
-        }
-        Err(FileError::Damaged(error)) => {
-            let aside: PathBuf = home.join(DAMAGED);
-            tracing::warn!(
-                %error, aside = %aside.display(),
-                "the file of messages seen is damaged and put aside; copies of old messages may pass"
-            );
-            metrics::damaged_file();
-            std::fs::rename(&path, &aside)?;
-            load(&path, 0)?.0
-        }
-        Err(error) => return Err(error),
-    };
+    let consequence = "copies of old messages may pass";
+    let file =
+        DataFile::at(&home.join(FILE), CACHE_BYTES).losing(consequence, metrics::damaged_file);
+    let (file, entries) = OpenFile::open(file, |rows| read(rows, table.ceiling()))?;
+    let restored = table.restore(entries, now);
+    tracing::debug!(restored, "messages seen before this start");
     Ok(SnapshotFile {
-        database: Arc::new(database),
+        file: Arc::new(file),
         table: table.clone(),
-        damaged: home.join(DAMAGED).exists().into(),
     })
 }
 
-fn load(path: &Path, most: usize) -> Result<(Database, Vec<DedupEntry>), FileError> {
-    let is_new = !path.exists();
-    let database = Database::create(path).map_err(|error| match error {
-        DatabaseError::DatabaseAlreadyOpen => FileError::Locked,
-        // As on a full disk: redb opens no file that was left half made.
-        error if is_new => {
-            let _ = std::fs::remove_file(path);
-            FileError::Io(io::Error::other(error))
-        }
-        error => FileError::Damaged(error.into()),
-    })?;
-    let entries = read(&database, most).map_err(FileError::Damaged)?;
-    Ok((database, entries))
-}
-
-fn read(database: &Database, most: usize) -> Result<Vec<DedupEntry>, redb::Error> {
-    let transaction = database.begin_read()?;
+fn read(transaction: &ReadTransaction, most: usize) -> Result<Vec<DedupEntry>, FileError> {
     let table = match transaction.open_table(SEEN) {
         Ok(table) => table,
         Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
@@ -219,11 +164,11 @@ mod tests {
         for entries in [20, 7] {
             let before = table(entries);
             let fresh = DedupTable::new(100, [4; 16]);
-            let file = open_or_replace(home.path(), &fresh, NOW).unwrap();
+            let file = load(home.path(), &fresh, NOW).unwrap();
             file.write(&before.snapshot()).unwrap();
             drop(file);
             let after = DedupTable::new(100, [4; 16]);
-            open_or_replace(home.path(), &after, NOW).unwrap();
+            load(home.path(), &after, NOW).unwrap();
             assert_eq!(sorted(&after), sorted(&before));
         }
     }
@@ -232,35 +177,37 @@ mod tests {
     fn damaged_file_is_put_aside() {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join(FILE), vec![0x5a; 9_000]).unwrap();
-        let file = open_or_replace(home.path(), &table(0), NOW).unwrap();
-        assert!(home.path().join(DAMAGED).exists());
+        let file = load(home.path(), &table(0), NOW).unwrap();
+        assert!(home.path().join("seen.redb.damaged-1").exists());
         assert_eq!(file.damaged_files(), 1);
         file.write(&table(5).snapshot()).unwrap();
         drop(file);
         let after = table(0);
-        open_or_replace(home.path(), &after, NOW).unwrap();
+        load(home.path(), &after, NOW).unwrap();
         assert_eq!(after.len(), 5);
     }
 
-    /// The file leads to a place where none can be made, in the way of a full disk.
+    /// The file leads to a place where none can be made, as to a disk that is missing.
     #[cfg(unix)]
     #[test]
     fn unmade_file_is_not_damaged() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join(FILE);
         std::os::unix::fs::symlink(home.path().join("none/file"), &path).unwrap();
-        let opened = open_or_replace(home.path(), &table(0), NOW);
+        let opened = load(home.path(), &table(0), NOW);
         assert!(matches!(opened, Err(FileError::Io(_))));
-        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
-        open_or_replace(home.path(), &table(0), NOW).unwrap();
+        assert!(path.is_symlink());
+        std::fs::remove_file(&path).unwrap();
+        let file = load(home.path(), &table(0), NOW).unwrap();
+        assert_eq!(file.damaged_files(), 0);
     }
 
     #[test]
     fn file_in_use_is_left_alone() {
         let home = tempfile::tempdir().unwrap();
-        let _running = open_or_replace(home.path(), &table(0), NOW).unwrap();
-        let second = open_or_replace(home.path(), &table(0), NOW);
+        let _running = load(home.path(), &table(0), NOW).unwrap();
+        let second = load(home.path(), &table(0), NOW);
         assert!(matches!(second, Err(FileError::Locked)));
-        assert!(!home.path().join(DAMAGED).exists());
+        assert!(!home.path().join("seen.redb.damaged-1").exists());
     }
 }

@@ -143,7 +143,11 @@ const fn spool_hint(error: &SpoolError) -> Option<&'static str> {
         SpoolError::NewerFormat { .. } => "use the newer version, or another --home",
         SpoolError::DiskFull => "make room on the disk, and start the node again",
         SpoolError::Io(io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory)
-        | SpoolError::WrongFile => "move it away, and a new one is made",
+        | SpoolError::WrongFile
+        | SpoolError::Leftover { .. } => "move it away, and a new one is made",
+        SpoolError::Io(io::ErrorKind::NotFound) => {
+            "it leads to a file that is missing: restore that file, or remove the link"
+        }
         SpoolError::Io(io::ErrorKind::PermissionDenied) => "run as the owner of the home",
         SpoolError::Io(io::ErrorKind::ReadOnlyFilesystem) => {
             "make the disk writable, or use another --home"

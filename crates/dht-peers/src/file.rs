@@ -5,19 +5,13 @@
 
 mod row;
 
-use std::{
-    fs, io,
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use dht_core::{NodeId, UnixSeconds};
+use dht_datafile::{DataFile, FileError, OpenFile};
 use parking_lot::Mutex;
 use redb::{
-    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
-    Table, TableDefinition, TableError, WriteTransaction, backends::FileBackend,
+    ReadTransaction, ReadableTable as _, Table, TableDefinition, TableError, WriteTransaction,
 };
 use tokio::{
     task::spawn_blocking,
@@ -32,9 +26,6 @@ use crate::{
     },
     metrics,
 };
-
-/// Where a damaged file is put aside; it replaces the one before.
-const DAMAGED: &str = "peers.redb.damaged";
 
 /// How often changes are written. A crash loses what came since; a shutdown loses nothing.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -63,19 +54,10 @@ pub struct DirectoryFile(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    home: PathBuf,
     directory: Directory,
-    /// Damaged files beside the one in use: 0 or 1.
-    damaged: u64,
-    disk: Mutex<Disk>,
-}
-
-#[derive(Debug)]
-struct Disk {
-    /// `None` after a failure: redb refuses everything until the file is opened again.
-    database: Option<Database>,
+    file: OpenFile,
     /// Content of the file beside peers and bans.
-    lists: Lists,
+    lists: Mutex<Lists>,
 }
 
 /// Node ids that are written whole whenever one changes.
@@ -85,19 +67,6 @@ struct Lists {
     allowed: Vec<NodeId>,
 }
 
-/// Why the file cannot be used.
-#[derive(Debug, thiserror::Error)]
-enum FileError {
-    #[error("another process has it open")]
-    Locked,
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Damaged(#[from] redb::Error),
-    #[error("redb panicked")]
-    Panicked,
-}
-
 // === impl DirectoryFile ===
 
 impl DirectoryFile {
@@ -105,7 +74,7 @@ impl DirectoryFile {
     pub const NAME: &str = "peers.redb";
 
     /// Opens the file in `home` and enters its peers, bans and [anchors](Directory::anchors) in the directory. A damaged file
-    /// is put aside with a warning. `None`, with a warning, if no file can be kept there: the node works as well, but
+    /// is set aside with a warning. `None`, with a warning, if no file can be kept there: the node works as well, but
     /// forgets with its end.
     pub async fn open(home: &Path, directory: &Directory, now: UnixSeconds) -> Option<Self> {
         let (home, directory) = (home.to_path_buf(), directory.clone());
@@ -126,8 +95,10 @@ impl DirectoryFile {
     }
 
     fn load(home: &Path, directory: &Directory, now: UnixSeconds) -> Result<Self, FileError> {
-        fs::create_dir_all(home)?;
-        let (database, stored) = open_or_replace(home)?;
+        std::fs::create_dir_all(home)?;
+        let file = DataFile::at(&home.join(Self::NAME), CACHE_BYTES)
+            .losing("peers are learned anew", metrics::damaged_file);
+        let (file, stored) = OpenFile::open(file, read)?;
         let lists = Lists {
             anchors: stored.anchors.clone(),
             allowed: stored.allowed.clone(),
@@ -135,20 +106,16 @@ impl DirectoryFile {
         let restored = directory.restore(stored, now);
         tracing::debug!(restored, "peers known before this start");
         Ok(Self(Arc::new(Inner {
-            home: home.to_path_buf(),
             directory: directory.clone(),
-            damaged: home.join(DAMAGED).exists().into(),
-            disk: Mutex::new(Disk {
-                database: Some(database),
-                lists,
-            }),
+            file,
+            lists: Mutex::new(lists),
         })))
     }
 
-    /// Damaged files beside the one in use, as found when it was opened: 0 or 1.
+    /// Damaged files beside the one in use.
     #[must_use]
     pub fn damaged_files(&self) -> u64 {
-        self.0.damaged
+        self.0.file.damaged_files()
     }
 
     /// Writes what changed every half minute. Never returns.
@@ -181,35 +148,22 @@ impl DirectoryFile {
     /// # Errors
     /// As [`save`](Self::save).
     pub fn save_blocking(&self) -> io::Result<()> {
-        let Inner { directory, .. } = &*self.0;
-        let mut disk = self.0.disk.lock();
+        let Inner {
+            directory, file, ..
+        } = &*self.0;
+        let mut written = self.0.lists.lock();
         let lists = Lists {
             anchors: directory.anchor_ids(),
             allowed: directory.allowed(),
         };
         let outdated = directory.take_outdated();
-        if outdated.peers.is_empty() && outdated.bans.is_empty() && lists == disk.lists {
+        if outdated.peers.is_empty() && outdated.bans.is_empty() && lists == *written {
             return Ok(());
         }
-        let database = match disk.database.take() {
-            Some(database) => Ok((database, outdated)),
-            // A new file, or one whose rows may be any.
-            None => open_or_replace(&self.0.home).map(|(database, _)| {
-                let all = Outdated {
-                    peers: Changed::All,
-                    bans: Changed::All,
-                };
-                (database, all)
-            }),
-        };
-        let written = database.and_then(|(database, outdated)| {
-            contain(|| commit(&database, directory, outdated, &lists))?;
-            Ok(database)
-        });
-        match written {
-            Ok(database) => {
-                disk.database = Some(database);
-                disk.lists = lists;
+        // A file that took the place of a damaged one is written whole: a write has failed before.
+        match file.write(|transaction, _is_new| write(transaction, directory, outdated, &lists)) {
+            Ok(()) => {
+                *written = lists;
                 Ok(())
             }
             Err(error) => {
@@ -224,82 +178,20 @@ impl DirectoryFile {
     }
 }
 
-// === files ===
-
-/// Opens the file, or a new one in the place of one that is damaged.
-fn open_or_replace(home: &Path) -> Result<(Database, Stored), FileError> {
-    let path = home.join(DirectoryFile::NAME);
-    match open(&path) {
-        Err(error @ (FileError::Damaged(_) | FileError::Panicked)) => {
-            let aside = home.join(DAMAGED);
-            metrics::damaged_file();
-            tracing::warn!(
-                %error, aside = %aside.display(),
-                "the file of known peers is damaged and put aside; peers are learned anew"
-            );
-            fs::rename(&path, &aside)?;
-            open(&path)
-        }
-        opened => opened,
-    }
-}
-
-fn open(path: &Path) -> Result<(Database, Stored), FileError> {
-    let is_new = !path.exists();
-    let file = open_private(path)?;
-    let opened = contain(|| {
-        let database = FileBackend::new(file).and_then(|backend| {
-            Builder::new()
-                .set_cache_size(CACHE_BYTES)
-                .set_check_integrity_on_open(true)
-                .create_with_backend(backend)
-        });
-        let database = database.map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => FileError::Locked,
-            error => FileError::Damaged(error.into()),
-        })?;
-        let stored = read(&database)?;
-        Ok((database, stored))
-    });
-    // As on a full disk: redb opens no file that was left half made.
-    opened.map_err(|error| match error {
-        FileError::Damaged(error) if is_new => {
-            let _ = fs::remove_file(path);
-            FileError::Io(io::Error::other(error))
-        }
-        error => error,
-    })
-}
-
-/// Opens a file for reading and writing that only its owner may open; made if it is not there.
-fn open_private(path: &Path) -> io::Result<fs::File> {
-    let mut options = fs::File::options();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
-/// Redb may panic on a file that was damaged while it was open.
-fn contain<T>(access: impl FnOnce() -> Result<T, FileError>) -> Result<T, FileError> {
-    catch_unwind(AssertUnwindSafe(access)).unwrap_or(Err(FileError::Panicked))
-}
-
 // === reading ===
 
-fn read(database: &Database) -> Result<Stored, redb::Error> {
-    let transaction = database.begin_read()?;
+fn read(transaction: &ReadTransaction) -> Result<Stored, FileError> {
     let mut stored = Stored::default();
     let mut unreadable = 0_usize;
     for (table, is_proven) in [(PROVEN, true), (HEARD_OF, false)] {
-        for_each(&transaction, table, |id, row| {
+        for_each(transaction, table, |id, row| {
             match row::decode_peer(id, row, is_proven) {
                 Ok(peer) => stored.peers.push(peer),
                 Err(row::Unreadable) => unreadable += 1,
             }
         })?;
     }
-    for_each(&transaction, BANS, |id, row| {
+    for_each(transaction, BANS, |id, row| {
         match row::decode_ban(id, row) {
             Ok(ban) => stored.bans.push(ban),
             Err(row::Unreadable) => unreadable += 1,
@@ -338,7 +230,7 @@ fn for_each(
     transaction: &ReadTransaction,
     table: Rows,
     mut visit: impl FnMut(&Key, &[u8]),
-) -> Result<(), redb::Error> {
+) -> Result<(), FileError> {
     match transaction.open_table(table) {
         Ok(table) => {
             for entry in table.iter()? {
@@ -354,55 +246,47 @@ fn for_each(
 
 // === writing ===
 
-fn commit(
-    database: &Database,
+fn write(
+    transaction: &WriteTransaction,
     directory: &Directory,
     outdated: Outdated,
     lists: &Lists,
 ) -> Result<(), FileError> {
-    let write = || -> Result<(), redb::Error> {
-        let transaction = database.begin_write()?;
-        let ids = match outdated.peers {
-            Changed::Ids(ids) => ids.into_iter().collect(),
-            Changed::All | Changed::Untracked => {
-                transaction.delete_table(PROVEN)?;
-                transaction.delete_table(HEARD_OF)?;
-                directory.ids()
-            }
-        };
-        write_peers(&transaction, directory, &ids)?;
-        let ids = match outdated.bans {
-            Changed::Ids(ids) => ids.into_iter().collect(),
-            Changed::All | Changed::Untracked => {
-                transaction.delete_table(BANS)?;
-                directory.ban_ids()
-            }
-        };
-        write_bans(&transaction, directory, &ids)?;
-        transaction.delete_table(ANCHORS)?;
-        {
-            let mut table = transaction.open_table(ANCHORS)?;
-            for (at, id) in (0_u8..).zip(&lists.anchors) {
-                table.insert(at, id.as_bytes())?;
-            }
+    let ids = match outdated.peers {
+        Changed::Ids(ids) => ids.into_iter().collect(),
+        Changed::All | Changed::Untracked => {
+            transaction.delete_table(PROVEN)?;
+            transaction.delete_table(HEARD_OF)?;
+            directory.ids()
         }
-        transaction.delete_table(ALLOWED)?;
-        {
-            let mut table = transaction.open_table(ALLOWED)?;
-            for id in &lists.allowed {
-                table.insert(id.as_bytes(), ())?;
-            }
-        }
-        Ok(transaction.commit()?)
     };
-    Ok(write()?)
+    write_peers(transaction, directory, &ids)?;
+    let ids = match outdated.bans {
+        Changed::Ids(ids) => ids.into_iter().collect(),
+        Changed::All | Changed::Untracked => {
+            transaction.delete_table(BANS)?;
+            directory.ban_ids()
+        }
+    };
+    write_bans(transaction, directory, &ids)?;
+    transaction.delete_table(ANCHORS)?;
+    let mut anchors = transaction.open_table(ANCHORS)?;
+    for (at, id) in (0_u8..).zip(&lists.anchors) {
+        anchors.insert(at, id.as_bytes())?;
+    }
+    transaction.delete_table(ALLOWED)?;
+    let mut allowed = transaction.open_table(ALLOWED)?;
+    for id in &lists.allowed {
+        allowed.insert(id.as_bytes(), ())?;
+    }
+    Ok(())
 }
 
 fn write_peers(
     transaction: &WriteTransaction,
     directory: &Directory,
     ids: &[NodeId],
-) -> Result<(), redb::Error> {
+) -> Result<(), FileError> {
     let mut proven = transaction.open_table(PROVEN)?;
     let mut heard_of = transaction.open_table(HEARD_OF)?;
     let mut row = Vec::new();
@@ -429,7 +313,7 @@ fn write_bans(
     transaction: &WriteTransaction,
     directory: &Directory,
     ids: &[NodeId],
-) -> Result<(), redb::Error> {
+) -> Result<(), FileError> {
     let mut table = transaction.open_table(BANS)?;
     let mut row = Vec::new();
     for id in ids {
@@ -447,7 +331,7 @@ fn set(
     table: &mut Table<'_, &'static Key, &'static [u8]>,
     id: &NodeId,
     row: Option<&[u8]>,
-) -> Result<(), redb::Error> {
+) -> Result<(), FileError> {
     match row {
         Some(row) => table.insert(id.as_bytes(), row)?,
         None => table.remove(id.as_bytes())?,

@@ -60,11 +60,14 @@ impl Ledger {
         false
     }
 
-    /// Damaged files beside the one in use, as found when it was opened.
+    /// Damaged files beside the one in use.
     #[must_use]
     pub fn damaged_files(&self) -> u64 {
         #[cfg(feature = "redb")]
-        return self.file.as_ref().map_or(0, |file| file.damaged);
+        return self
+            .file
+            .as_ref()
+            .map_or(0, file::LedgerFile::damaged_files);
         #[cfg(not(feature = "redb"))]
         0
     }
@@ -245,9 +248,9 @@ impl Ledger {
 
     #[cfg(feature = "redb")]
     fn write(&self, changes: &Changes) -> Result<(), StoreError> {
-        self.file
-            .as_ref()
-            .map_or(Ok(()), |file| file.write(changes))
+        self.file.as_ref().map_or(Ok(()), |file| {
+            file.write(changes, || self.state.lock().all())
+        })
     }
 
     #[cfg(not(feature = "redb"))]
@@ -280,7 +283,7 @@ mod tests {
         test_util::{Faults, FaultyDisk},
     };
 
-    use redb::Database;
+    use dht_datafile::DataFile;
 
     use super::{state::MAX_RECEIVED, *};
 
@@ -376,11 +379,8 @@ mod tests {
 
     fn on(disk: &FaultyDisk) -> Ledger {
         let disk = disk.clone();
-        let opened = file::LedgerFile::load(Box::new(move || {
-            let file = File(disk.open("ledger").map_err(redb::Error::Io)?);
-            Ok(Database::builder().create_with_backend(file)?)
-        }));
-        Ledger::of(opened.unwrap())
+        let file = DataFile::on(move || Ok(Box::new(File(disk.open("ledger")?))), 1 << 20);
+        Ledger::of(file::LedgerFile::open(file).unwrap())
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Rows in a file: how it is opened, read and written.
 
-mod file;
+mod damaged;
 mod format;
-mod reach;
 mod rescue;
+mod scan;
 mod seal;
 
 use std::{
@@ -11,20 +11,20 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+pub(crate) use damaged::DamagedTable;
 use dht_core::UnixSeconds;
-pub(crate) use file::File;
-#[cfg(test)]
-pub(crate) use file::watch_steps;
+use dht_datafile::DataFile;
 use format::{FORMAT, NEXT_ID, begin, name_format, purpose};
 pub(crate) use format::{INFO, Tables};
 use parking_lot::RwLock;
-pub(crate) use reach::reach;
 use redb::{Database, ReadableDatabase};
-pub(crate) use seal::{check, is_whole, length, seal};
+pub(crate) use scan::leaves;
+pub(crate) use seal::{Sealed, check, check_row, is_sealed, length, seal_row};
 
 use crate::{
-    error::SpoolError,
-    journal::{Journal, Store, contain},
+    error::{SpoolError, contain},
+    journal::{Journal, Store},
+    metrics,
 };
 
 /// Ids that a second stands for, as a power of two: a million, more than a file takes in. The first of a second fits the 53
@@ -39,7 +39,7 @@ struct Disk {
     failed: AtomicBool,
     /// The file names an older format than the one that is written next.
     is_outdated: AtomicBool,
-    file: File,
+    file: DataFile,
 }
 
 /// Opens the file at `path`; a damaged one is set aside, and what can be read of it is copied.
@@ -48,12 +48,16 @@ pub(crate) fn open<S: Tables>(
     config: S::Config,
     now: UnixSeconds,
 ) -> Result<Journal<S>, SpoolError> {
-    let file = File::at(path, S::writer(&config).cache_bytes, first_id(now))?;
-    rescue::recover_or_create::<S>(&file)?;
-    let loaded = match load_checked::<S>(&file, &config) {
+    let file = DataFile::at(path, S::writer(&config).cache_bytes)
+        .losing("what could be read of it was kept", || {
+            metrics::damaged_file(S::NAME)
+        })
+        .locked()?;
+    rescue::recover_or_create::<S>(&file, first_id(now))?;
+    let loaded = match load::<S>(&file, &config, true) {
         Err(SpoolError::Damaged) => {
-            rescue::replace::<S>(&file)?;
-            load_checked::<S>(&file, &config)?
+            rescue::replace::<S>(&file, first_id(now))?;
+            load::<S>(&file, &config, true)?
         }
         loaded => loaded?,
     };
@@ -62,8 +66,8 @@ pub(crate) fn open<S: Tables>(
 
 /// Opens a file on any backend.
 #[cfg(test)]
-pub(crate) fn on<S: Tables>(file: File, config: S::Config) -> Result<Journal<S>, SpoolError> {
-    let loaded = load_checked::<S>(&file, &config)?;
+pub(crate) fn on<S: Tables>(file: DataFile, config: S::Config) -> Result<Journal<S>, SpoolError> {
+    let loaded = load::<S>(&file, &config, true)?;
     start(file, config, loaded)
 }
 
@@ -80,7 +84,7 @@ const fn first_id(now: UnixSeconds) -> u64 {
 }
 
 fn start<S: Tables>(
-    file: File,
+    file: DataFile,
     config: S::Config,
     (database, state, is_outdated): Loaded<S>,
 ) -> Result<Journal<S>, SpoolError> {
@@ -161,31 +165,23 @@ impl<S: Tables> Store<S> for Disk {
     }
 
     fn damaged_files(&self) -> u64 {
-        self.file.damaged()
+        self.file.damaged_files()
     }
 }
 
-/// Opens a file and verifies it.
-fn load_checked<S: Tables>(file: &File, config: &S::Config) -> Result<Loaded<S>, SpoolError> {
-    if file.is_emptied()? {
-        // Redb would begin a new one in silence.
-        return Err(SpoolError::Damaged);
-    }
-    match load(file, config, true) {
-        // The check writes to the file; a full disk must not keep a node from starting.
-        Err(SpoolError::DiskFull) => load(file, config, false),
-        loaded => loaded,
-    }
-}
-
-/// Opens a file, makes its tables if it is new, and reads the state.
-fn load<S: Tables>(file: &File, config: &S::Config, check: bool) -> Result<Loaded<S>, SpoolError> {
+/// Opens a file and reads the state.
+fn load<S: Tables>(
+    file: &DataFile,
+    config: &S::Config,
+    check: bool,
+) -> Result<Loaded<S>, SpoolError> {
     let database = file.open(check)?;
     let loaded = contain(|| {
         let is_outdated = match purpose(&database)? {
             None => {
                 let transaction = database.begin_write()?;
-                begin::<S>(&transaction, file.first_id())?;
+                // A backend of a test.
+                begin::<S>(&transaction, 1)?;
                 transaction.commit()?;
                 false
             }

@@ -1,6 +1,9 @@
 //! Errors of an inbox or outbox.
 
-use std::io;
+use std::{io, path::PathBuf};
+
+#[cfg(feature = "redb")]
+use dht_datafile::FileError;
 
 /// Why the inbox or outbox did not do what it was asked.
 ///
@@ -58,6 +61,14 @@ pub enum SpoolError {
     /// The file is an inbox where an outbox was expected, or the reverse.
     #[error("the file has another purpose")]
     WrongFile,
+    /// An interrupted rescue has left a file that cannot be used; it may be the only copy. Moved away, a new one is made.
+    #[error("{} is left of an interrupted rescue and cannot be used", path.display())]
+    Leftover {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be used.
+        source: Box<Self>,
+    },
     /// No consumer has this name.
     #[error("no such consumer")]
     UnknownConsumer,
@@ -105,6 +116,7 @@ impl SpoolError {
             Self::Locked => "locked",
             Self::NewerFormat { .. } => "newer_format",
             Self::WrongFile => "wrong_file",
+            Self::Leftover { .. } => "leftover",
             Self::UnknownConsumer => "unknown_consumer",
             Self::InvalidName => "invalid_name",
             Self::TooManyConsumers => "too_many_consumers",
@@ -128,13 +140,14 @@ impl From<io::Error> for SpoolError {
 }
 
 #[cfg(feature = "redb")]
-impl From<redb::Error> for SpoolError {
-    fn from(error: redb::Error) -> Self {
+impl From<FileError> for SpoolError {
+    fn from(error: FileError) -> Self {
         match error {
-            redb::Error::Io(error) => error.into(),
-            redb::Error::Corrupted(_) => Self::Damaged,
-            redb::Error::DatabaseAlreadyOpen => Self::Locked,
-            other => Self::Database(other.to_string()),
+            FileError::Locked => Self::Locked,
+            FileError::Closed => Self::Closed,
+            FileError::Io(error) => error.into(),
+            FileError::Damaged(_) => Self::Damaged,
+            error => Self::Database(error.to_string()),
         }
     }
 }
@@ -145,7 +158,7 @@ macro_rules! from_redb {
     ($($error:ty),+) => {$(
         impl From<$error> for SpoolError {
             fn from(error: $error) -> Self {
-                redb::Error::from(error).into()
+                FileError::from(error).into()
             }
         }
     )+};
@@ -158,3 +171,9 @@ from_redb!(
     redb::StorageError,
     redb::CommitError
 );
+
+/// [`dht_datafile::contain`] with an error of this crate.
+#[cfg(feature = "redb")]
+pub(crate) fn contain<T>(access: impl FnOnce() -> Result<T, SpoolError>) -> Result<T, SpoolError> {
+    dht_datafile::contain(access)
+}

@@ -2,10 +2,9 @@
 
 use std::{io, sync::Arc};
 
+use dht_datafile::DataFile;
 use parking_lot::Mutex;
 use redb::StorageBackend;
-
-use crate::disk::File;
 
 /// One file in memory with a memory of what was synced. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -27,9 +26,9 @@ struct Content {
 }
 
 impl FaultyDisk {
-    pub(crate) fn file(&self) -> File {
+    pub(crate) fn file(&self) -> DataFile {
         let disk = self.clone();
-        File::on(move || Ok(Box::new(disk.clone())), 1 << 20)
+        DataFile::on(move || Ok(Box::new(disk.clone())), 1 << 20)
     }
 
     pub(crate) fn operations(&self) -> u64 {

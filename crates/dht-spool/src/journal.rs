@@ -10,7 +10,6 @@ mod state;
 
 use std::{
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{self, JoinHandle},
 };
@@ -19,8 +18,12 @@ use memory::Memory;
 use parking_lot::Mutex;
 pub(crate) use state::{Ids, State, Store};
 use tokio::sync::{oneshot, watch};
-use tracing::{error, warn};
+use tracing::error;
+#[cfg(feature = "redb")]
+use tracing::warn;
 
+#[cfg(feature = "redb")]
+use crate::error::contain;
 use crate::{
     error::SpoolError,
     metrics,
@@ -339,6 +342,19 @@ impl<S: State> JournalCore<S> {
         }
     }
 
+    /// Ends everything: a page is damaged.
+    fn end(&self) {
+        if !self.failed.send_replace(true) {
+            error!(spool = S::NAME, "a page is damaged, the file is closed");
+            metrics::failed(S::NAME, &SpoolError::Damaged);
+        }
+        self.queue.abandon();
+    }
+}
+
+/// What the writer thread does.
+#[cfg(feature = "redb")]
+impl<S: State> JournalCore<S> {
     /// The writer thread.
     fn run(&self) {
         while let Some(batch) = self.queue.take(S::writer(&self.config)) {
@@ -394,19 +410,4 @@ impl<S: State> JournalCore<S> {
         *state = loaded;
         Ok(())
     }
-
-    /// Ends everything: a page is damaged.
-    fn end(&self) {
-        if !self.failed.send_replace(true) {
-            error!(spool = S::NAME, "a page is damaged, the file is closed");
-            metrics::failed(S::NAME, &SpoolError::Damaged);
-        }
-        self.queue.abandon();
-    }
-}
-
-/// Runs something that reads pages: redb panics on some damaged ones.
-pub(crate) fn contain<T>(read: impl FnOnce() -> Result<T, SpoolError>) -> Result<T, SpoolError> {
-    // Correctness: a caller that gets `Damaged` uses neither the store nor the state again.
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(SpoolError::Damaged))
 }

@@ -264,6 +264,15 @@ impl Outbox {
         self.journal.read(|rows| rows.content(id))?.transpose()
     }
 
+    /// The payload of an entry; `None` if there is none, it has ended, or only the frame is kept, as always in a file that
+    /// this version wrote. Blocks.
+    ///
+    /// # Errors
+    /// As [`content`](Self::content).
+    pub fn payload(&self, id: EntryId) -> Result<Option<Bytes>, SpoolError> {
+        self.journal.read(|rows| rows.payload(id))?.transpose()
+    }
+
     /// Entries above `after` in order of their ids, at most `limit`. Blocks.
     ///
     /// # Errors

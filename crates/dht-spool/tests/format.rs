@@ -116,6 +116,19 @@ fn fixtures_are_written_on_demand() {
     }
 }
 
+/// A node whose frame cannot be read seals the message again.
+#[test]
+fn first_files_keep_the_payload() {
+    let (_home, path) = copy("outbox-1.bin");
+    let outbox = Outbox::open(&path, OutboxConfig::default(), SMALL_IDS).unwrap();
+    let framed = outbox.content(3).unwrap();
+    assert!(matches!(framed, Some(EntryContent::Frame(_))), "{framed:?}");
+    assert_eq!(outbox.payload(3).unwrap(), Some(entry(3).payload));
+    let (_home, path) = copy("outbox-2.bin");
+    let outbox = Outbox::open(&path, OutboxConfig::default(), SMALL_IDS).unwrap();
+    assert_eq!(outbox.payload(3).unwrap(), None);
+}
+
 #[test]
 fn an_inbox_of_every_format_opens() {
     for name in ["inbox-1.bin", "inbox-2.bin"] {

@@ -1,6 +1,7 @@
 //! Content of the spool for a message that is to be sent.
 
-use dht_spool::{EntryContent, EntryId, Outbox, SpoolError};
+use dht_core::Message;
+use dht_spool::{Entry, EntryContent, EntryId, Outbox, SpoolError};
 
 use super::{delivery::DeliveryStatus, sealed::SealedFrame};
 
@@ -8,25 +9,43 @@ use super::{delivery::DeliveryStatus, sealed::SealedFrame};
 #[derive(Debug)]
 pub(super) enum Stored {
     Frame(SealedFrame),
-    /// No frame that can be sent.
+    /// Neither a frame that can be sent nor a payload.
     Nothing,
     /// The message has ended: a listing from before that has brought it back.
     Ended(DeliveryStatus),
 }
 
 impl Stored {
-    /// Blocks.
-    pub(super) fn read(spool: &Outbox, id: EntryId) -> Result<Self, SpoolError> {
+    /// Reads the frame. A message of which only the payload can be read, as an older version keeps both, is sealed again, and
+    /// kept so before it is sent. Blocks.
+    pub(super) fn read(
+        spool: &Outbox,
+        id: EntryId,
+        seal: impl FnOnce(&Entry, Message) -> Option<SealedFrame>,
+    ) -> Result<Self, SpoolError> {
         if let Some(EntryContent::Frame(frame)) = spool.content(id)?
             && let Some(sealed) = SealedFrame::read(frame)
         {
             return Ok(Self::Frame(sealed));
         }
         let entry = spool.get(id)?.ok_or(SpoolError::UnknownId)?;
-        Ok(match entry.ended_at {
-            Some(_) => Self::Ended(DeliveryStatus::ended(entry.state)),
-            None => Self::Nothing,
-        })
+        if entry.ended_at.is_some() {
+            return Ok(Self::Ended(DeliveryStatus::ended(entry.state)));
+        }
+        let Some(payload) = spool.payload(id)? else {
+            return Ok(Self::Nothing);
+        };
+        let message = Message {
+            message_type: entry.message_type,
+            payload,
+        };
+        // One that cannot be sealed was refused when it was put.
+        let Some(sealed) = seal(&entry, message) else {
+            return Ok(Self::Nothing);
+        };
+        spool.set_frame(id, sealed.frame.clone()).wait()?;
+        tracing::warn!(id, "a message whose frame cannot be read was sealed again");
+        Ok(Self::Frame(sealed))
     }
 }
 
@@ -52,12 +71,13 @@ mod tests {
             frame: None,
         });
         let id = put.await.unwrap().id();
-        assert!(matches!(Stored::read(&spool, id), Ok(Stored::Nothing)));
+        let read = |id| Stored::read(&spool, id, |_, _| None);
+        assert!(matches!(read(id), Ok(Stored::Nothing)));
         spool.update(id, Transition::Received, NOW).await.unwrap();
-        let stored = Stored::read(&spool, id);
+        let stored = read(id);
         let received = DeliveryStatus::ended(SendState::Received);
         assert!(matches!(stored, Ok(Stored::Ended(state)) if state == received));
-        let unknown = Stored::read(&spool, id + 1);
+        let unknown = read(id + 1);
         assert!(matches!(unknown, Err(SpoolError::UnknownId)));
     }
 }

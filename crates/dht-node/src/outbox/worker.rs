@@ -25,6 +25,7 @@ use super::{
     event::{Now, SendingAction, SendingEvent},
     listings::Listings,
     messages::{Load, Messages},
+    sealed::SealedFrame,
     send_budget::SendPermit,
     sending::Sending,
     stored::Stored,
@@ -386,7 +387,14 @@ impl OutboxWorker {
                 let budget = shared.budgets.of(shared.reachability.of(&recipient));
                 let permit = budget.acquire_bytes(&recipient, bytes).await;
                 let spool = shared.spool.clone();
-                let stored = off_thread(spool.blocks(), move || Stored::read(&spool, id)).await;
+                let blocks = spool.blocks();
+                let read = move || {
+                    Stored::read(&spool, id, |entry, message| {
+                        let (to, expires) = (&entry.recipient, entry.expires_at);
+                        SealedFrame::seal(&shared.node, to, message, expires).ok()
+                    })
+                };
+                let stored = off_thread(blocks, read).await;
                 Done::Read(id, stored.unwrap_or(Err(SpoolError::Closed)), permit)
             });
         }

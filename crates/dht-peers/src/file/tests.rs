@@ -1,3 +1,5 @@
+use std::fs;
+
 use dht_core::{Features, RemotePeer, Severity};
 
 use super::*;
@@ -138,7 +140,7 @@ fn damaged_file_is_put_aside() {
     fs::write(home.path().join(DirectoryFile::NAME), vec![0x5a; 9_000]).unwrap();
     let before = directory();
     let file = open(home.path(), &before);
-    assert!(home.path().join(DAMAGED).exists());
+    assert!(home.path().join("peers.redb.damaged-1").exists());
     assert_eq!(file.damaged_files(), 1);
     authenticate(&before, 1..5);
     file.save_blocking().unwrap();
@@ -169,7 +171,7 @@ fn file_in_use_is_left_alone() {
     let home = tempfile::tempdir().unwrap();
     let _running = open(home.path(), &directory());
     assert!(DirectoryFile::open_blocking(home.path(), &directory(), NOW).is_none());
-    assert!(!home.path().join(DAMAGED).exists());
+    assert!(!home.path().join("peers.redb.damaged-1").exists());
 }
 
 #[cfg(unix)]

@@ -69,6 +69,20 @@ impl State {
         std::mem::take(&mut self.noted)
     }
 
+    /// Every row, to be written to a new file.
+    #[cfg(feature = "redb")]
+    pub(super) fn all(&self) -> Changes {
+        Changes {
+            received: self.received.snapshot(),
+            watermarks: self
+                .watermarks
+                .iter()
+                .map(|(key, at)| (*key, *at))
+                .collect(),
+            ..Changes::default()
+        }
+    }
+
     /// Notes rows that the file did not take.
     pub(super) fn note_again(&mut self, changes: Changes) {
         note(&mut self.noted.received, changes.received);

@@ -1,5 +1,7 @@
 //! Kind, format and tables of a file of rows.
 
+use std::fs;
+
 use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
 
 use crate::{error::SpoolError, journal::State};
@@ -23,15 +25,16 @@ pub(crate) trait Tables: State {
     fn load(&mut self, file: &ReadTransaction) -> Result<(), SpoolError>;
     fn write(transaction: &WriteTransaction, changes: Vec<Self::Change>) -> Result<(), SpoolError>;
     fn read(file: &ReadTransaction) -> &Self::Rows;
-    /// Copies what can be read of a damaged file. Answers how many rows.
+    /// Copies what can be read of a damaged file, and answers how many rows. `damaged` is `None` if its tables cannot be found;
+    /// `pages` are its bytes.
     ///
     /// # Errors
-    /// Those of the new file only.
-    fn salvage(damaged: &ReadTransaction, into: &WriteTransaction) -> Result<u64, SpoolError>;
-    /// Notes that nothing could be read of a damaged file.
-    fn lose_all(_into: &WriteTransaction) -> Result<(), SpoolError> {
-        Ok(())
-    }
+    /// Those of the new file, and of the disk.
+    fn salvage(
+        damaged: Option<&ReadTransaction>,
+        pages: &mut fs::File,
+        into: &WriteTransaction,
+    ) -> Result<u64, SpoolError>;
 }
 
 /// Makes the tables of a new file.

@@ -1,88 +1,63 @@
 //! A file that is begun, or that takes the place of a damaged one. It is made whole under another name and then renamed, so
 //! that a crash leaves the one or the other.
 
+use dht_datafile::DataFile;
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 use tracing::warn;
 
-use super::{
-    file::File,
-    format::{INFO, MAX_ID, NEXT_ID, Tables, begin, purpose},
-};
-use crate::{error::SpoolError, journal::contain, metrics};
+use super::format::{INFO, MAX_ID, NEXT_ID, Tables, begin, purpose};
+use crate::error::{SpoolError, contain};
 
 /// Ends what a crash interrupted, and begins a file if there is none.
-pub(super) fn recover_or_create<S: Tables>(file: &File) -> Result<(), SpoolError> {
-    if file.has_new()? {
-        // One transaction fills it: it is there whole or not at all.
-        if !file.exists()? {
-            match contain(|| purpose(&file.open_new()?)) {
-                Ok(Some(_)) => return file.take_new(),
-                Ok(None) | Err(SpoolError::Damaged) => {}
-                // It may be the only copy: another start reads it.
-                Err(error) => return Err(error),
-            }
-        }
-        file.remove_new()?;
-    }
-    if !file.exists()? {
-        fill::<S>(file, |_| Ok(()))?;
-        file.take_new()?;
-    }
-    Ok(())
+pub(super) fn recover_or_create<S: Tables>(
+    file: &DataFile,
+    first_id: u64,
+) -> Result<(), SpoolError> {
+    file.recover_or_create(
+        |new| match contain(|| purpose(&file.open_new()?)) {
+            Ok(purpose) => Ok(purpose.is_some()),
+            Err(SpoolError::Damaged) => Ok(false),
+            // It may be the only copy: another start reads it.
+            Err(error) => Err(SpoolError::Leftover {
+                path: new.to_path_buf(),
+                source: Box::new(error),
+            }),
+        },
+        |new| begin::<S>(new, first_id),
+    )
 }
 
 /// Sets a damaged file aside; a new one with what can be read of it takes its name.
-pub(super) fn replace<S: Tables>(file: &File) -> Result<(), SpoolError> {
-    match salvage::<S>(file) {
-        Ok(Some(rows)) => warn!(rows, "rows of a damaged file were kept"),
-        Ok(None) => warn!("nothing could be read of a damaged file"),
-        Err(error) => {
-            file.remove_new()?;
-            return Err(error);
-        }
-    }
-    file.set_aside()?;
-    metrics::damaged_file(S::NAME);
-    file.take_new()
-}
-
-/// Fills the new file. Answers how many rows it has; `None` if nothing could be read.
-fn salvage<S: Tables>(file: &File) -> Result<Option<u64>, SpoolError> {
-    let damaged = contain(|| file.open_damaged());
+pub(super) fn replace<S: Tables>(file: &DataFile, first_id: u64) -> Result<(), SpoolError> {
+    let damaged = contain(|| Ok(file.open_damaged()?));
     let from = match &damaged {
         Ok(damaged) => contain(|| Ok(damaged.begin_read()?)),
         Err(error) => Err(error.clone()),
     };
-    let mut rows = None;
-    let filled = match &from {
-        Ok(from) => fill::<S>(file, |into| {
+    let replaced = file.replace(|into| {
+        begin::<S>(into, first_id)?;
+        let from = match &from {
+            Ok(from) => Some(from),
+            Err(SpoolError::Damaged) => None,
+            Err(error) => return Err(error.clone()),
+        };
+        if let Some(from) = from {
             keep_next_id(from, into)?;
-            rows = Some(S::salvage(from, into)?);
-            Ok(())
-        }),
-        Err(SpoolError::Damaged) => fill::<S>(file, S::lose_all),
-        Err(error) => Err(error.clone()),
-    };
+        }
+        let rows = S::salvage(from, &mut file.open_bytes()?, into)?;
+        warn!(
+            file = S::NAME,
+            rows,
+            has_tables = from.is_some(),
+            "rows of a damaged file were kept"
+        );
+        Ok(())
+    });
     let _ = contain(|| {
         drop((from, damaged));
         Ok(())
     });
-    filled.map(|()| rows)
-}
-
-/// Makes the new file, which is closed and synced.
-fn fill<S: Tables>(
-    file: &File,
-    copy: impl FnOnce(&WriteTransaction) -> Result<(), SpoolError>,
-) -> Result<(), SpoolError> {
-    file.remove_new()?;
-    let database = file.open_new()?;
-    let transaction = database.begin_write()?;
-    begin::<S>(&transaction, file.first_id())?;
-    copy(&transaction)?;
-    transaction.commit()?;
-    drop(database);
-    file.sync_new()
+    replaced
 }
 
 /// Goes on with the ids of a damaged file, unless those of a new one are above them.

@@ -14,7 +14,7 @@
 //! sealed by the first commit.
 //!
 //! Of a damaged file a row is kept if its head and its payload are what was written, so a page that cannot be read costs the
-//! rows on it; a branch those below it; the page that names the tables costs all. A consumer whose place is not what was
+//! rows on it; a branch those below it; the first page of the file, or that which names the tables, costs all. A consumer whose place is not what was
 //! written begins with the oldest row: a message is read again rather than never. One whose name cannot be read is gone. A row whose deliverer cannot be read is
 //! counted in the share of the peer.
 //!
@@ -22,7 +22,7 @@
 //! format 1 have no table `deliverers`. Rows and payloads grow at their end only, so that a commit touches few pages; hashes are looked
 //! up in memory.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use bytes::Bytes;
 use dht_core::{DedupHash, Deliverer, NodeId, PublicKey, UnixSeconds};
@@ -38,9 +38,8 @@ use super::{
     state::{Change, DEFAULT_CONSUMER, InboxState, RowMeta, check_name},
 };
 use crate::{
-    disk::{INFO, Tables, check, is_whole, length, reach, seal},
-    error::SpoolError,
-    journal::contain,
+    disk::{DamagedTable, INFO, Sealed, Tables, check, check_row, length, seal_row},
+    error::{SpoolError, contain},
 };
 
 type Head = (
@@ -53,6 +52,12 @@ type Head = (
     u64,
     u32,
 );
+
+impl Sealed for Head {
+    fn field<'a>(row: &'a mut Self::SelfType<'_>) -> &'a mut u64 {
+        &mut row.6
+    }
+}
 
 /// Added to the arrival of a row of an unproven origin. The first files of format 1 do not know it.
 const UNPROVEN: u8 = 2;
@@ -152,7 +157,7 @@ impl Tables for InboxState {
                         row.payload.len() as u64,
                         crc32fast::hash(&row.payload),
                     );
-                    head.6 = seal::<Head>(id, head.6, &head);
+                    seal_row::<Head>(id, &mut head);
                     rows.insert(id, head)?;
                     deliverers.insert(id, row.deliverer.as_bytes())?;
                     payloads.insert(id, row.payload.as_ref())?;
@@ -199,7 +204,17 @@ impl Tables for InboxState {
         file
     }
 
-    fn salvage(damaged: &ReadTransaction, into: &WriteTransaction) -> Result<u64, SpoolError> {
+    /// Without its tables nothing is kept. The bytes of payloads are those of peers, who could have written what looks like
+    /// rows of others.
+    fn salvage(
+        damaged: Option<&ReadTransaction>,
+        _pages: &mut fs::File,
+        into: &WriteTransaction,
+    ) -> Result<u64, SpoolError> {
+        let Some(damaged) = damaged else {
+            into.open_table(INFO)?.insert(LOST_OTHERS, 1)?;
+            return Ok(0);
+        };
         salvage_remembered(damaged, into)?;
         salvage_consumers(damaged, into)?;
         let mut lost = contain(|| read_lost(damaged)).unwrap_or(Lost {
@@ -212,14 +227,9 @@ impl Tables for InboxState {
             table.insert(&hash.0, ())?;
         }
         if lost.others {
-            Self::lose_all(into)?;
+            into.open_table(INFO)?.insert(LOST_OTHERS, 1)?;
         }
         Ok(count)
-    }
-
-    fn lose_all(into: &WriteTransaction) -> Result<(), SpoolError> {
-        into.open_table(INFO)?.insert(LOST_OTHERS, 1)?;
-        Ok(())
     }
 }
 
@@ -227,19 +237,12 @@ fn salvage_remembered(
     damaged: &ReadTransaction,
     into: &WriteTransaction,
 ) -> Result<(), SpoolError> {
-    let Ok(from) = contain(|| Ok(damaged.open_table(REMEMBERED)?)) else {
-        return Ok(());
-    };
+    let from = DamagedTable::open(damaged, REMEMBERED);
     let mut ids = BTreeSet::new();
-    reach(&from, &mut ids);
+    from.reach(&mut ids);
     let mut remembered = into.open_table(REMEMBERED)?;
     for id in ids {
-        let entry = contain(|| {
-            let entry = from.get(id)?.ok_or(SpoolError::Damaged)?;
-            let (hash, until) = entry.value();
-            Ok((*hash, until))
-        });
-        if let Ok((hash, until)) = entry {
+        if let Ok((hash, until)) = from.get(id, |(hash, until)| Ok((*hash, until))) {
             remembered.insert(id, (&hash, until))?;
         }
     }
@@ -277,48 +280,32 @@ fn salvage_rows(
     into: &WriteTransaction,
     lost: &mut Lost,
 ) -> Result<u64, SpoolError> {
-    let from_rows = contain(|| Ok(damaged.open_table(ROWS)?));
-    let from_payloads = contain(|| Ok(damaged.open_table(PAYLOADS)?));
-    let from_deliverers = contain(|| deliverers(damaged)).ok().flatten();
+    let from_rows = DamagedTable::open(damaged, ROWS);
+    let from_payloads = DamagedTable::open(damaged, PAYLOADS);
+    let from_deliverers = DamagedTable::open(damaged, DELIVERERS);
     let mut ids = BTreeSet::new();
-    let is_reached = (from_rows.as_ref()).is_ok_and(|table| reach(table, &mut ids));
-    lost.others |= !is_reached;
-    if let Ok(table) = &from_payloads {
-        reach(table, &mut ids);
-    }
-    if let Some(table) = &from_deliverers {
-        reach(table, &mut ids);
-    }
+    lost.others |= !from_rows.reach(&mut ids);
+    from_payloads.reach(&mut ids);
+    from_deliverers.reach(&mut ids);
     let mut rows = into.open_table(ROWS)?;
     let mut deliverers = into.open_table(DELIVERERS)?;
     let mut payloads = into.open_table(PAYLOADS)?;
     let mut count = 0;
     for id in ids {
-        let head = contain(|| {
-            let from = from_rows.as_ref().map_err(Clone::clone)?;
-            let head = from.get(id)?.ok_or(SpoolError::Damaged)?;
-            check_head(id, &head.value())?;
-            Ok(Head::as_bytes(&head.value()))
-        });
-        let Ok(head) = &head else {
+        let Ok(head) = from_rows.get_whole(id) else {
             lost.others = true;
             continue;
         };
-        let head = Head::from_bytes(head);
-        let payload = contain(|| {
-            let from = from_payloads.as_ref().map_err(Clone::clone)?;
-            let payload = from.get(id)?.ok_or(SpoolError::Damaged)?;
-            content(id, &head, payload.value())
-        });
+        let head = Head::from_bytes(&head);
+        let payload = from_payloads.get(id, |payload| content(id, head, payload));
         let Ok(payload) = payload else {
             lost.hashes.push(DedupHash(*head.1));
             continue;
         };
         rows.insert(id, head)?;
         payloads.insert(id, payload.as_ref())?;
-        let deliverer = contain(|| deliverer(from_deliverers.as_ref(), id, head.4));
-        if let Ok(deliverer) = deliverer {
-            deliverers.insert(id, deliverer.as_bytes())?;
+        if let Ok(deliverer) = from_deliverers.get(id, |deliverer| Ok(*deliverer)) {
+            deliverers.insert(id, &deliverer)?;
         }
         count += 1;
     }
@@ -387,7 +374,7 @@ impl InboxRows for ReadTransaction {
                 continue;
             };
             let head = head.value();
-            read.push(match content(id, &head, payload.value()) {
+            read.push(match content(id, head, payload.value()) {
                 Ok(payload) => decode(
                     id,
                     head,
@@ -428,25 +415,14 @@ fn deliverer(
     }))
 }
 
-fn check_head(id: RowId, head: &<Head as Value>::SelfType<'_>) -> Result<(), SpoolError> {
-    let mut bare = *head;
-    bare.6 = length(head.6);
-    if is_whole::<Head>(id, head.6, &bare) {
-        Ok(())
-    } else {
-        Err(SpoolError::Damaged)
-    }
-}
-
 /// Copies the payload if head and payload are what was inserted.
 fn content(
     id: RowId,
-    head: &<Head as Value>::SelfType<'_>,
+    head: <Head as Value>::SelfType<'_>,
     payload: &[u8],
 ) -> Result<Bytes, SpoolError> {
-    check_head(id, head)?;
-    let (.., bytes, crc) = head;
-    check(payload, length(*bytes), *crc)
+    let (.., bytes, crc) = check_row::<Head>(id, head)?;
+    check(payload, bytes, crc)
 }
 
 fn decode(

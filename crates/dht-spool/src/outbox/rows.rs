@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::{
     entry::{Entry, EntryContent, EntryId},
     state::{Change, OutboxState},
@@ -19,6 +21,8 @@ pub(crate) trait OutboxRows {
     fn entry(&self, id: EntryId) -> Result<Option<Entry>, SpoolError>;
     /// The content of an entry; `None` if it has ended or there is none. The inner error is of the content alone.
     fn content(&self, id: EntryId) -> Result<Option<Result<EntryContent, SpoolError>>, SpoolError>;
+    /// The payload of an entry, as its content.
+    fn payload(&self, id: EntryId) -> Result<Option<Result<Bytes, SpoolError>>, SpoolError>;
 }
 
 /// Entries in memory; those that have ended have no content.
@@ -32,6 +36,13 @@ impl OutboxRows for Memory {
     fn content(&self, id: EntryId) -> Result<Option<Result<EntryContent, SpoolError>>, SpoolError> {
         let content = self.get(&id).and_then(|(_, content)| content.clone());
         Ok(content.map(Ok))
+    }
+
+    fn payload(&self, id: EntryId) -> Result<Option<Result<Bytes, SpoolError>>, SpoolError> {
+        Ok(match self.content(id)? {
+            Some(Ok(EntryContent::Payload(payload))) => Some(Ok(payload)),
+            _ => None,
+        })
     }
 }
 

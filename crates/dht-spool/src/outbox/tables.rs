@@ -14,16 +14,16 @@
 //!
 //! Of a damaged file an entry is kept if its head is what was written. One whose progress is not what was written is queued again:
 //! a message is sent again rather than never. One that has not ended and has neither its frame nor its payload fails when it is
-//! due. Texts are left behind.
+//! due. Texts are left behind. Where tables cannot be found, the file is searched for entries with their frames (`disk/scan.rs`).
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use bytes::Bytes;
 use dht_core::{PublicKey, UnixSeconds};
-use redb::{
-    AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, Value,
-    WriteTransaction,
-};
+use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
 
 use super::{
     entry::{Entry, EntryContent, EntryId, EntryOptions, StateKind},
@@ -32,9 +32,8 @@ use super::{
     state::{Change, OutboxState, Slot},
 };
 use crate::{
-    disk::{Tables, check, is_whole, length, reach, seal},
-    error::SpoolError,
-    journal::contain,
+    disk::{DamagedTable, Sealed, Tables, check, check_row, is_sealed, leaves, length, seal_row},
+    error::{SpoolError, contain},
 };
 
 pub(super) type Head = (
@@ -50,6 +49,22 @@ pub(super) type Head = (
     Option<&'static str>,
 );
 type Steps = (u8, u32, u32, Option<u64>, Option<u64>, u64);
+
+/// Where the field with the seal lies in an encoded head, and in encoded steps.
+const HEAD_SEAL: usize = PublicKey::LENGTH + 4 + 8 + 8 + 1 + 2;
+const STEPS_SEAL: usize = 1 + 4 + 4 + 9 + 9;
+
+impl Sealed for Head {
+    fn field<'a>(row: &'a mut Self::SelfType<'_>) -> &'a mut u64 {
+        &mut row.6
+    }
+}
+
+impl Sealed for Steps {
+    fn field<'a>(row: &'a mut Self::SelfType<'_>) -> &'a mut u64 {
+        &mut row.5
+    }
+}
 
 pub(super) const ENTRIES: TableDefinition<'_, EntryId, Head> = TableDefinition::new("entries");
 const PROGRESS: TableDefinition<'_, EntryId, Steps> = TableDefinition::new("progress");
@@ -74,15 +89,15 @@ impl Tables for OutboxState {
         for entry in file.open_table(ENTRIES)?.iter()? {
             let (id, head) = entry?;
             let id = id.value();
-            check_head(id, &head.value())?;
-            let (.., payload_bytes, _, digest, key) = head.value();
+            let head = check_row::<Head>(id, head.value())?;
+            let (.., payload_bytes, _, digest, key) = head;
             let steps = progress.get(id)?.ok_or(SpoolError::Damaged)?;
             let (progress, frame_bytes) = decode(id, steps.value())?;
             let slot = Slot {
-                recipient: *head.value().0,
+                recipient: *head.0,
                 progress,
-                expires_at: expires_at(&head.value()),
-                payload_bytes: length(payload_bytes),
+                expires_at: expires_at(&head),
+                payload_bytes,
                 frame_bytes,
                 key: key.map(Into::into),
             };
@@ -113,7 +128,7 @@ impl Tables for OutboxState {
                         &digest,
                         entry.key.as_deref(),
                     );
-                    head.6 = seal::<Head>(id, head.6, &head);
+                    seal_row::<Head>(id, &mut head);
                     entries.insert(id, head)?;
                     match EntryContent::of(&entry) {
                         EntryContent::Payload(payload) => {
@@ -152,63 +167,154 @@ impl Tables for OutboxState {
         file
     }
 
-    fn salvage(damaged: &ReadTransaction, into: &WriteTransaction) -> Result<u64, SpoolError> {
-        let from_entries = contain(|| Ok(damaged.open_table(ENTRIES)?));
-        let from_progress = contain(|| Ok(damaged.open_table(PROGRESS)?));
-        let from_payloads = contain(|| Ok(damaged.open_table(PAYLOADS)?));
-        let from_frames = contain(|| Ok(damaged.open_table(FRAMES)?));
+    fn salvage(
+        damaged: Option<&ReadTransaction>,
+        pages: &mut fs::File,
+        into: &WriteTransaction,
+    ) -> Result<u64, SpoolError> {
         let mut ids = BTreeSet::new();
-        if let Ok(table) = &from_entries {
-            reach(table, &mut ids);
+        let mut kept = Kept::open(into)?;
+        let is_whole = match damaged {
+            Some(damaged) => kept.copy_tables(damaged, &mut ids)?,
+            None => false,
+        };
+        if !is_whole {
+            kept.scan(pages, &ids)?;
         }
-        if let Ok(table) = &from_progress {
-            reach(table, &mut ids);
-        }
-        if let Ok(table) = &from_payloads {
-            reach(table, &mut ids);
-        }
-        let mut entries = into.open_table(ENTRIES)?;
-        let mut progress = into.open_table(PROGRESS)?;
-        let mut payloads = into.open_table(PAYLOADS)?;
-        let mut frames = into.open_table(FRAMES)?;
-        let mut count = 0;
+        Ok(kept.count)
+    }
+}
+
+/// The tables of a new file, and how many entries of a damaged one they have.
+struct Kept<'t> {
+    entries: Table<'t, EntryId, Head>,
+    progress: Table<'t, EntryId, Steps>,
+    payloads: Table<'t, EntryId, &'static [u8]>,
+    frames: Table<'t, EntryId, (u32, &'static [u8])>,
+    count: u64,
+}
+
+impl<'t> Kept<'t> {
+    fn open(into: &'t WriteTransaction) -> Result<Self, SpoolError> {
+        Ok(Self {
+            entries: into.open_table(ENTRIES)?,
+            progress: into.open_table(PROGRESS)?,
+            payloads: into.open_table(PAYLOADS)?,
+            frames: into.open_table(FRAMES)?,
+            count: 0,
+        })
+    }
+
+    /// Copies what can be read of the tables. Adds the ids of what was copied, and answers whether every entry could be reached.
+    fn copy_tables(
+        &mut self,
+        damaged: &ReadTransaction,
+        copied: &mut BTreeSet<EntryId>,
+    ) -> Result<bool, SpoolError> {
+        let from_entries = DamagedTable::open(damaged, ENTRIES);
+        let from_progress = DamagedTable::open(damaged, PROGRESS);
+        let from_payloads = DamagedTable::open(damaged, PAYLOADS);
+        let from_frames = DamagedTable::open(damaged, FRAMES);
+        let mut ids = BTreeSet::new();
+        let is_whole = from_entries.reach(&mut ids);
+        from_progress.reach(&mut ids);
+        from_payloads.reach(&mut ids);
+        from_frames.reach(&mut ids);
         for id in ids {
-            let head = contain(|| {
-                let from = from_entries.as_ref().map_err(Clone::clone)?;
-                let head = from.get(id)?.ok_or(SpoolError::Damaged)?;
-                check_head(id, &head.value())?;
-                Ok(Head::as_bytes(&head.value()))
-            });
-            let Ok(head) = head else { continue };
-            let head = Head::from_bytes(&head);
-            let steps = contain(|| {
-                let from = from_progress.as_ref().map_err(Clone::clone)?;
-                let steps = from.get(id)?.ok_or(SpoolError::Damaged)?;
-                Ok(decode(id, steps.value())?.0)
-            });
-            let (sealed, unsealed) = (from_frames.as_ref().ok(), from_payloads.as_ref().ok());
-            let content = contain(|| salvaged(id, &head, sealed, unsealed));
-            let steps = match (steps, &content) {
-                (Ok(steps), content) if steps.ended_at.is_none() || content.is_err() => steps,
-                _ => EntryProgress::queued(UnixSeconds(head.2)),
+            let Ok(head) = from_entries.get_whole(id) else {
+                continue;
             };
-            entries.insert(id, head)?;
-            let mut frame_bytes = 0;
-            match content {
-                Ok(EntryContent::Frame(frame)) => {
-                    frame_bytes = frame.len() as u64;
-                    frames.insert(id, (crc32fast::hash(&frame), frame.as_ref()))?;
-                }
-                Ok(EntryContent::Payload(payload)) => {
-                    payloads.insert(id, payload.as_ref())?;
-                }
-                // It has ended, or fails when it is due.
-                Err(_) => {}
-            }
-            progress.insert(id, encode(id, &steps, frame_bytes))?;
-            count += 1;
+            let head = Head::from_bytes(&head);
+            let steps = from_progress.get(id, |steps| Ok(decode(id, steps)?.0));
+            let content = from_frames
+                .get(id, |frame| Ok(EntryContent::Frame(intact_frame(frame)?)))
+                .or_else(|_| {
+                    let payload = from_payloads.get(id, |payload| intact(&head, payload));
+                    payload.map(EntryContent::Payload)
+                });
+            self.keep(id, head, steps.ok(), content.ok())?;
+            copied.insert(id);
         }
-        Ok(count)
+        Ok(is_whole)
+    }
+
+    /// Keeps entries whose frame lies anywhere in the file. Payloads are left behind, of which others may have chosen the bytes; the
+    /// frames of this version are encrypted.
+    fn scan(&mut self, pages: &mut fs::File, copied: &BTreeSet<EntryId>) -> Result<(), SpoolError> {
+        let mut heads: BTreeMap<_, Vec<u8>> = BTreeMap::new();
+        leaves(pages, None, |id, head| {
+            if !copied.contains(&id) && is_sealed(id, head, HEAD_SEAL) {
+                heads.insert(id, head.to_vec());
+            }
+            Ok(())
+        })?;
+        let mut progress: BTreeMap<_, EntryProgress> = BTreeMap::new();
+        leaves(pages, Steps::fixed_width(), |id, steps| {
+            if heads.contains_key(&id)
+                && is_sealed(id, steps, STEPS_SEAL)
+                && let Ok((steps, _)) = contain(|| decode(id, Steps::from_bytes(steps)))
+            {
+                // What is known of a message only grows.
+                let newest = progress.entry(id).or_insert(steps);
+                if (newest.kind, newest.attempts) < (steps.kind, steps.attempts) {
+                    *newest = steps;
+                }
+            }
+            Ok(())
+        })?;
+        leaves(pages, None, |id, frame| {
+            let Some((crc, bytes)) = frame.split_first_chunk() else {
+                return Ok(());
+            };
+            let frame = intact_frame((u32::from_le_bytes(*crc), bytes));
+            if let Ok(frame) = frame
+                && let Some(head) = heads.remove(&id)
+            {
+                let steps = progress.get(&id).copied();
+                // The frame of one that has ended was not yet written over.
+                let ended = steps.is_some_and(|steps| steps.ended_at.is_some());
+                let content = (!ended).then_some(EntryContent::Frame(frame));
+                self.keep(id, Head::from_bytes(&head), steps, content)?;
+            }
+            Ok(())
+        })?;
+        for (id, head) in heads {
+            // It has ended, or fails when it is due.
+            if let Some(steps) = progress.get(&id) {
+                self.keep(id, Head::from_bytes(&head), Some(*steps), None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(
+        &mut self,
+        id: EntryId,
+        head: <Head as Value>::SelfType<'_>,
+        steps: Option<EntryProgress>,
+        content: Option<EntryContent>,
+    ) -> Result<(), SpoolError> {
+        let steps = match steps {
+            Some(steps) if steps.ended_at.is_none() || content.is_none() => steps,
+            _ => EntryProgress::queued(UnixSeconds(head.2)),
+        };
+        self.entries.insert(id, head)?;
+        let mut frame_bytes = 0;
+        match content {
+            Some(EntryContent::Frame(frame)) => {
+                frame_bytes = frame.len() as u64;
+                let frame = (crc32fast::hash(&frame), frame.as_ref());
+                self.frames.insert(id, frame)?;
+            }
+            Some(EntryContent::Payload(payload)) => {
+                self.payloads.insert(id, payload.as_ref())?;
+            }
+            // It has ended, or fails when it is due.
+            None => {}
+        }
+        self.progress.insert(id, encode(id, &steps, frame_bytes))?;
+        self.count += 1;
+        Ok(())
     }
 }
 
@@ -223,15 +329,14 @@ impl OutboxRows for ReadTransaction {
         let text = self.open_table(TEXTS)?.get(id)?;
         let text = text.map(|text| text.value().to_owned());
         let (steps, _) = decode(id, steps.value())?;
-        let head = head.value();
-        check_head(id, &head)?;
+        let head = check_row::<Head>(id, head.value())?;
         let (recipient, message_type, created_at, .., payload_bytes, _, _, key) = head;
         Ok(Some(Entry {
             id,
             key: key.map(ToOwned::to_owned),
             recipient: PublicKey::from_bytes(recipient).map_err(|_| SpoolError::Damaged)?,
             message_type,
-            payload_bytes: length(payload_bytes),
+            payload_bytes,
             options: options(&head),
             created_at: UnixSeconds(created_at),
             expires_at: expires_at(&head),
@@ -244,63 +349,37 @@ impl OutboxRows for ReadTransaction {
     }
 
     fn content(&self, id: EntryId) -> Result<Option<Result<EntryContent, SpoolError>>, SpoolError> {
+        let frame = self.open_table(FRAMES)?.get(id)?;
+        let frame = frame.map(|frame| intact_frame(frame.value()));
+        if let Some(Ok(frame)) = frame {
+            return Ok(Some(Ok(EntryContent::Frame(frame))));
+        }
+        let payload = self.payload(id)?;
+        let payload = payload.map(|payload| payload.map(EntryContent::Payload));
+        Ok(payload.or_else(|| frame.is_some().then_some(Err(SpoolError::Damaged))))
+    }
+
+    fn payload(&self, id: EntryId) -> Result<Option<Result<Bytes, SpoolError>>, SpoolError> {
         let Some(head) = self.open_table(ENTRIES)?.get(id)? else {
             return Ok(None);
         };
-        let frame = self.open_table(FRAMES)?.get(id)?;
-        let is_sealed = frame.is_some();
-        if let Some(frame) = frame.and_then(intact_frame) {
-            return Ok(Some(Ok(EntryContent::Frame(frame))));
-        }
-        Ok(match self.open_table(PAYLOADS)?.get(id)? {
-            Some(payload) => {
-                let payload = intact(&head.value(), payload.value());
-                Some(payload.map(EntryContent::Payload))
-            }
-            None => is_sealed.then_some(Err(SpoolError::Damaged)),
-        })
+        let payload = self.open_table(PAYLOADS)?.get(id)?;
+        Ok(payload.map(|payload| {
+            let head = check_row::<Head>(id, head.value())?;
+            intact(&head, payload.value())
+        }))
     }
-}
-
-/// Readable content of a message in a damaged file: the frame, or else the payload.
-fn salvaged(
-    id: EntryId,
-    head: &<Head as Value>::SelfType<'_>,
-    sealed: Option<&ReadOnlyTable<EntryId, (u32, &'static [u8])>>,
-    unsealed: Option<&ReadOnlyTable<EntryId, &'static [u8]>>,
-) -> Result<EntryContent, SpoolError> {
-    let frame = contain(|| match sealed {
-        Some(sealed) => Ok(sealed.get(id)?.and_then(intact_frame)),
-        None => Ok(None),
-    });
-    if let Ok(Some(frame)) = frame {
-        return Ok(EntryContent::Frame(frame));
-    }
-    let payload = unsealed.ok_or(SpoolError::Damaged)?.get(id)?;
-    let payload = payload.ok_or(SpoolError::Damaged)?;
-    Ok(EntryContent::Payload(intact(head, payload.value())?))
 }
 
 /// Copies the frame if it is what was sealed.
-fn intact_frame(frame: AccessGuard<'_, (u32, &'static [u8])>) -> Option<Bytes> {
-    let (crc, frame) = frame.value();
-    check(frame, frame.len() as u64, crc).ok()
+fn intact_frame((crc, frame): (u32, &[u8])) -> Result<Bytes, SpoolError> {
+    check(frame, frame.len() as u64, crc)
 }
 
 /// Copies the payload if it is what was put.
 fn intact(head: &<Head as Value>::SelfType<'_>, payload: &[u8]) -> Result<Bytes, SpoolError> {
     let (.., bytes, crc, _, _) = head;
     check(payload, length(*bytes), *crc)
-}
-
-fn check_head(id: EntryId, head: &<Head as Value>::SelfType<'_>) -> Result<(), SpoolError> {
-    let mut bare = *head;
-    bare.6 = length(head.6);
-    if is_whole::<Head>(id, head.6, &bare) {
-        Ok(())
-    } else {
-        Err(SpoolError::Damaged)
-    }
 }
 
 fn options(head: &<Head as Value>::SelfType<'_>) -> EntryOptions {
@@ -333,17 +412,13 @@ fn encode(id: EntryId, progress: &EntryProgress, frame_bytes: u64) -> Steps {
         progress.ended_at.map(|at| at.0),
         frame_bytes,
     );
-    steps.5 = seal::<Steps>(id, frame_bytes, &steps);
+    seal_row::<Steps>(id, &mut steps);
     steps
 }
 
-fn decode(id: EntryId, mut steps: Steps) -> Result<(EntryProgress, u64), SpoolError> {
-    let field = steps.5;
-    steps.5 = length(field);
-    if !is_whole::<Steps>(id, field, &steps) {
-        return Err(SpoolError::Damaged);
-    }
-    let (kind, holders, attempts, next_attempt, ended_at, frame_bytes) = steps;
+fn decode(id: EntryId, steps: Steps) -> Result<(EntryProgress, u64), SpoolError> {
+    let (kind, holders, attempts, next_attempt, ended_at, frame_bytes) =
+        check_row::<Steps>(id, steps)?;
     let kind = match kind {
         0 => StateKind::Queued,
         1 => StateKind::Sent,

@@ -528,6 +528,48 @@ fn a_lost_content_is_told() {
     assert_eq!(told.state, SendState::Failed { reason });
 }
 
+/// The page without which no table can be found; and the frames of one table that lie behind it.
+#[test]
+fn frames_outlive_the_first_page() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("outbox.redb");
+    let framed = |number: u8, bytes| NewEntry {
+        key: Some(format!("key {number}")),
+        frame: Some(Bytes::from(vec![number; bytes])),
+        ..entry(number.into())
+    };
+    let outbox = Outbox::open(&path, OutboxConfig::default(), NOW).unwrap();
+    let lengths = [1, 700, 4096, 9000, 300_000];
+    let ids: Vec<_> = (1..)
+        .zip(lengths)
+        .map(|(number, bytes)| put(&outbox, framed(number, bytes)))
+        .collect();
+    let unsealed = put(&outbox, entry(8));
+    let update = |id, transition| outbox.update(id, transition, NOW).wait().unwrap();
+    update(ids[0], Transition::Received);
+    let (holders, retry_at) = (2, Some(NOW));
+    update(ids[1], Transition::Stored { holders, retry_at });
+    let before: Vec<_> = ids.iter().map(|id| outbox.get(*id).unwrap()).collect();
+    drop(outbox);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[..4096].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let outbox = Outbox::open(&path, OutboxConfig::default(), NOW).unwrap();
+    assert_eq!(outbox.stats().damaged_files, 1);
+    let after: Vec<_> = ids.iter().map(|id| outbox.get(*id).unwrap()).collect();
+    assert_eq!(after, before);
+    for (number, (id, bytes)) in (1..).zip(ids.iter().zip(lengths)).skip(1) {
+        let frame = EntryContent::Frame(Bytes::from(vec![number; bytes]));
+        assert_eq!(outbox.content(*id).unwrap(), Some(frame));
+    }
+    assert_eq!(outbox.content(ids[0]).unwrap(), None);
+    // Of a payload, somebody else may have chosen the bytes: its client is told.
+    outbox.expire(NOW).wait().unwrap();
+    assert_eq!(outbox.content(unsealed).unwrap(), None);
+    let known = outbox.put(framed(3, 1)).wait().unwrap();
+    assert_eq!(known, Put::Existing(ids[2]));
+}
+
 /// A page as it was written, with a head that is not.
 #[test]
 fn forged_head_is_found_at_once() {

@@ -7,10 +7,10 @@ use std::{
     sync::Arc,
 };
 
+use dht_datafile::watch_steps;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::disk::watch_steps;
 
 const PAGE: usize = 4096;
 
@@ -136,10 +136,40 @@ fn an_unreadable_rescue_is_kept() {
     let new = home.path().join("inbox.redb.new");
     std::os::unix::fs::symlink(home.path(), &new).unwrap();
     let refused = Inbox::open(&path, InboxConfig::default(), NOW);
-    assert!(matches!(refused, Err(SpoolError::Io(_))), "{refused:?}");
+    let Err(SpoolError::Leftover {
+        path: named,
+        source,
+    }) = refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert!(matches!(*source, SpoolError::Io(_)), "{source}");
+    assert_eq!(named, new);
     assert!(new.is_symlink() && !path.exists());
     fs::remove_file(&new).unwrap();
     insert(&open(&path), [1]);
+}
+
+/// Another database, or an outbox: this one does not throw it away.
+#[test]
+fn a_foreign_rescue_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("inbox.redb");
+    let new = home.path().join("inbox.redb.new");
+    let table = redb::TableDefinition::<u64, u64>::new("foreign");
+    let foreign = redb::Database::create(&new).unwrap();
+    let transaction = foreign.begin_write().unwrap();
+    transaction.open_table(table).unwrap();
+    transaction.commit().unwrap();
+    drop(foreign);
+    let refused = Inbox::open(&path, InboxConfig::default(), NOW).unwrap_err();
+    assert!(refused.to_string().contains("inbox.redb.new"), "{refused}");
+    assert!(new.exists() && !path.exists());
+    fs::remove_file(&new).unwrap();
+    // What was begun and never filled goes.
+    drop(redb::Database::create(&new).unwrap());
+    insert(&open(&path), [1]);
+    assert!(!new.exists());
 }
 
 /// Wherever the id of a row lies in the file.

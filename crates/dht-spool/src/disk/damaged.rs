@@ -1,21 +1,62 @@
-//! The ids of a damaged table.
+//! A table of a damaged file, of which some pages cannot be read.
 
 use std::collections::BTreeSet;
 
-use redb::{ReadOnlyTable, Value};
+use redb::{ReadOnlyTable, ReadTransaction, TableDefinition, Value};
 
-use super::format::MAX_ID;
-use crate::{error::SpoolError, journal::contain};
+use super::{
+    format::MAX_ID,
+    seal::{Sealed, check_row},
+};
+use crate::error::{SpoolError, contain};
+
+/// A table of a damaged file.
+pub(crate) struct DamagedTable<V: Value + 'static>(Result<ReadOnlyTable<u64, V>, SpoolError>);
+
+impl<V: Value + 'static> DamagedTable<V> {
+    pub(crate) fn open(file: &ReadTransaction, table: TableDefinition<'_, u64, V>) -> Self {
+        Self(contain(|| Ok(file.open_table(table)?)))
+    }
+
+    /// Adds the ids that can be reached. Answers whether every page could be read.
+    pub(crate) fn reach(&self, ids: &mut BTreeSet<u64>) -> bool {
+        self.0.as_ref().is_ok_and(|table| reach(table, ids))
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// [`SpoolError::Damaged`] if there is none that can be read, and those of `read`.
+    pub(crate) fn get<T>(
+        &self,
+        id: u64,
+        read: impl FnOnce(V::SelfType<'_>) -> Result<T, SpoolError>,
+    ) -> Result<T, SpoolError> {
+        contain(|| {
+            let table = self.0.as_ref().map_err(Clone::clone)?;
+            let row = table.get(id)?.ok_or(SpoolError::Damaged)?;
+            read(row.value())
+        })
+    }
+}
+
+impl<V: Sealed> DamagedTable<V> {
+    /// A row as it is encoded, if it is what was written.
+    pub(crate) fn get_whole(&self, id: u64) -> Result<Vec<u8>, SpoolError> {
+        self.get(id, |row| {
+            let encoded = V::as_bytes(&row).as_ref().to_vec();
+            check_row::<V>(id, row)?;
+            Ok(encoded)
+        })
+    }
+}
 
 /// Adds the ids that can be reached. Behind a page that cannot be read it goes on with the first id that can: steps that double
 /// find one, and halves of the last step the first. Answers whether every page could be read.
 ///
 /// Of two unreadable parts, ids between them are found if they are as many as the first part had; a table with the same ids
 /// finds the others.
-pub(crate) fn reach<V: Value + 'static>(
-    table: &ReadOnlyTable<u64, V>,
-    ids: &mut BTreeSet<u64>,
-) -> bool {
+fn reach<V: Value + 'static>(table: &ReadOnlyTable<u64, V>, ids: &mut BTreeSet<u64>) -> bool {
     let (mut from, mut is_whole) = (0, true);
     loop {
         let read = contain(|| {

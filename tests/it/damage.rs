@@ -1,0 +1,68 @@
+//! Nodes with a home whose files are damaged.
+
+use std::path::Path;
+
+use dht_node::{Node, inbox_file};
+
+use crate::net::{
+    builder, config, connect, nothing_more, number, numbered, receive, secret, until, within,
+};
+
+/// A node that keeps its files here and asks peers for stored messages.
+async fn at_home(home: &Path) -> Node {
+    let builder = builder(3).config(config(true)).home(home);
+    within(builder.start()).await.unwrap()
+}
+
+/// Flips a bit of the payload of a message.
+fn damage(file: &Path, number: u32) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let payload = numbered(number, 2000).payload;
+    let at = bytes.windows(2000).position(|it| it == payload).unwrap();
+    bytes[at + 1000] ^= 1;
+    std::fs::write(file, bytes).unwrap();
+}
+
+/// What a damaged inbox has lost arrives again from a holder, once; what was acked or was not lost does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_messages_arrive_again() {
+    let home = tempfile::tempdir().unwrap();
+    let (alice, bob) = (crate::net::node(1).await, crate::net::node(2).await);
+    connect(&alice, &bob).await;
+    let carol = at_home(home.path()).await;
+    let key = secret(3).public_key();
+    within(carol.shutdown()).await;
+    drop(carol);
+    for number in 0..5 {
+        let sent = alice.send(&key, numbered(number, 2000), Default::default());
+        let mut delivery = within(sent).await.unwrap();
+        within(delivery.wait(dht_node::StateKind::Stored))
+            .await
+            .unwrap();
+    }
+    until(|| bob.saf_stats().unwrap().rows == 5).await;
+    let carol = at_home(home.path()).await;
+    connect(&carol, &bob).await;
+    let mut inbox = carol.subscribe();
+    for expected in 0..2 {
+        assert_eq!(number(&receive(&mut inbox).await), expected);
+    }
+    until(|| carol.inbox().unwrap().stats().rows == 3).await;
+    drop(inbox);
+    within(carol.shutdown()).await;
+    drop(carol);
+
+    damage(&inbox_file(home.path()), 3);
+    let carol = at_home(home.path()).await;
+    let stats = carol.inbox().unwrap().stats();
+    assert_eq!((stats.rows, stats.damaged_files), (2, 1));
+    let mut inbox = carol.subscribe();
+    connect(&carol, &bob).await;
+    let mut again = Vec::new();
+    for _ in 0..3 {
+        again.push(number(&receive(&mut inbox).await));
+    }
+    assert_eq!(again, [2, 4, 3]);
+    nothing_more(&carol, &mut inbox).await;
+    assert!(carol.inbox().unwrap().lost().is_empty());
+}
