@@ -284,7 +284,7 @@ async fn unwritable_homes_say_so() {
     let dir = TempDir::new().unwrap();
     let home = dir.path().join("home");
     fs::create_dir(&home).unwrap();
-    super::stop(listen(&home, &[]).await).await;
+    stop(listen(&home, &[]).await).await;
     let mut entries = vec![home.clone(), dir.path().to_owned()];
     entries.extend(fs::read_dir(&home).unwrap().map(|it| it.unwrap().path()));
     fs::set_permissions(&home, fs::Permissions::from_mode(0o500)).unwrap();
