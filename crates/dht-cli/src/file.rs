@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-/// Reads a file whole. What is no regular file is refused: to read a pipe would wait for whoever writes to it.
+/// Reads a file whole. A pipe or another file that is not regular is refused: a reader of a pipe waits until somebody writes to it.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     match fs::metadata(path)?.is_file() {
         true => fs::read(path),

@@ -26,7 +26,7 @@ const ASIDE: &str = ".damaged";
 pub struct DataFile {
     place: Place,
     cache_bytes: usize,
-    /// What the loss of a damaged file means.
+    /// Consequence of the loss of a damaged file, for the log.
     consequence: &'static str,
     /// Called for each file that is set aside.
     on_damage: fn(),

@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(file.damaged_files(), 1);
     }
 
-    /// What a crash leaves before each change to the folder, when a file is begun and when it is replaced.
+    /// A crash before each change to the folder, when a file is begun and when it is replaced.
     #[test]
     fn crashes_leave_a_whole_file() {
         use std::{cell::Cell, rc::Rc};
