@@ -23,7 +23,7 @@ fn damage(file: &Path, number: u32) {
     std::fs::write(file, bytes).unwrap();
 }
 
-/// What a damaged inbox has lost arrives again from a holder, once; what was acked or was not lost does not.
+/// Messages that a damaged inbox has lost arrive again from a holder, once; those that were acked or are still there do not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_messages_arrive_again() {
     let home = tempfile::tempdir().unwrap();

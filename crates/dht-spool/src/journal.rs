@@ -352,7 +352,7 @@ impl<S: State> JournalCore<S> {
     }
 }
 
-/// What the writer thread does.
+/// The writer thread.
 #[cfg(feature = "redb")]
 impl<S: State> JournalCore<S> {
     /// The writer thread.

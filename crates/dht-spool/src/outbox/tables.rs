@@ -254,7 +254,7 @@ impl<'t> Kept<'t> {
                 && is_sealed(id, steps, STEPS_SEAL)
                 && let Ok((steps, _)) = contain(|| decode(id, Steps::from_bytes(steps)))
             {
-                // What is known of a message only grows.
+                // The knowledge of a message only grows.
                 let newest = progress.entry(id).or_insert(steps);
                 if (newest.kind, newest.attempts) < (steps.kind, steps.attempts) {
                     *newest = steps;

@@ -166,7 +166,7 @@ fn a_foreign_rescue_is_named() {
     assert!(refused.to_string().contains("inbox.redb.new"), "{refused}");
     assert!(new.exists() && !path.exists());
     fs::remove_file(&new).unwrap();
-    // What was begun and never filled goes.
+    // A file that was begun and never filled is removed.
     drop(redb::Database::create(&new).unwrap());
     insert(&open(&path), [1]);
     assert!(!new.exists());
