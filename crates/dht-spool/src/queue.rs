@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::{config::WriterConfig, error::SpoolError};
@@ -12,6 +12,15 @@ const REQUEST_OVERHEAD_BYTES: usize = 256;
 
 /// Time for which a request that can wait waits for others to be committed with: 5 ms.
 const COMMIT_DELAY: Duration = Duration::from_millis(5);
+
+/// Requests of one commit from which on its fixed cost, of pages and a sync, is small beside that of the requests: 32.
+const LARGE_BATCH: usize = 32;
+
+/// Requests that the last commit carried for the next to wait for others: 4. Fewer callers would only wait for themselves.
+const BUSY_BATCH: usize = 4;
+
+/// Pause between two looks at whether more requests have come for a commit that waits for others: 500 µs.
+const GATHER_PAUSE: Duration = Duration::from_micros(500);
 
 /// A request's share of the queue; given back once the request is answered.
 pub(crate) type Place = OwnedSemaphorePermit;
@@ -29,8 +38,12 @@ pub(crate) struct Queue<C> {
 
 struct State<C> {
     waiting: VecDeque<(C, Place)>,
-    /// Whether one of them does not wait for others.
-    is_urgent: bool,
+    /// Requests among them that are committed at once, unless many are.
+    urgent: usize,
+    /// Urgent requests that the last commit carried.
+    last_urgent: usize,
+    /// The writer waits for more urgent requests.
+    is_gathering: bool,
     closed: bool,
 }
 
@@ -43,7 +56,9 @@ impl<C> Queue<C> {
         Self {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
-                is_urgent: false,
+                urgent: 0,
+                last_urgent: 0,
+                is_gathering: false,
                 closed: false,
             }),
             arrived: Condvar::new(),
@@ -78,8 +93,11 @@ impl<C> Queue<C> {
             return Err(SpoolError::Closed);
         }
         state.waiting.push_back((request, place));
-        state.is_urgent |= !may_wait;
-        let wakes_writer = !may_wait || state.waiting.len() == 1;
+        state.urgent += usize::from(!may_wait);
+        let wakes_writer = match state.is_gathering {
+            true => state.urgent >= LARGE_BATCH,
+            false => !may_wait || state.waiting.len() == 1,
+        };
         drop(state);
         if wakes_writer {
             self.arrived.notify_one();
@@ -109,13 +127,14 @@ impl<C> Queue<C> {
     pub(crate) fn take(&self, config: &WriterConfig) -> Option<Vec<(C, Place)>> {
         let batch_requests = config.batch_requests.max(1);
         let mut state = self.state.lock();
-        while !state.closed && !state.is_urgent && state.waiting.len() < batch_requests {
+        while !state.closed && state.urgent == 0 && state.waiting.len() < batch_requests {
             if state.waiting.is_empty() {
                 self.arrived.wait(&mut state);
             } else if self.arrived.wait_for(&mut state, COMMIT_DELAY).timed_out() {
                 break;
             }
         }
+        self.gather(&mut state);
         if state.waiting.is_empty() {
             return None;
         }
@@ -129,9 +148,26 @@ impl<C> Queue<C> {
             count += 1;
         }
         let batch = state.waiting.drain(..count).collect();
+        state.last_urgent = state.urgent;
         // The rest does not wait again.
-        state.is_urgent = !state.waiting.is_empty();
+        state.urgent = state.waiting.len();
         Some(batch)
+    }
+
+    /// Waits for others to be committed with as long as they keep coming, at most for [`COMMIT_DELAY`].
+    fn gather(&self, state: &mut MutexGuard<'_, State<C>>) {
+        state.is_gathering = true;
+        for _ in 0..COMMIT_DELAY.as_micros() / GATHER_PAUSE.as_micros() {
+            if !state.expects_more() {
+                break;
+            }
+            let before = state.urgent;
+            self.arrived.wait_for(state, GATHER_PAUSE);
+            if state.urgent == before {
+                break;
+            }
+        }
+        state.is_gathering = false;
     }
 
     fn cost(&self, bytes: usize) -> u32 {
@@ -139,6 +175,13 @@ impl<C> Queue<C> {
         // A request larger than the queue waits until the queue is empty.
         let cost = cost.max(self.smallest).min(self.capacity);
         u32::try_from(cost).unwrap_or(u32::MAX)
+    }
+}
+
+impl<C> State<C> {
+    /// Whether a commit of what waits would cost more than waiting for others, of which there are several.
+    const fn expects_more(&self) -> bool {
+        !self.closed && self.last_urgent >= BUSY_BATCH && self.urgent < LARGE_BATCH
     }
 }
 
@@ -170,6 +213,40 @@ mod tests {
         queue.close();
         assert_eq!(queue.try_place(1).unwrap_err(), SpoolError::Closed);
         assert!(queue.take(&config).is_none());
+    }
+
+    /// One caller after the other never waits; several wait until many are there, or none comes.
+    #[test]
+    fn busy_writer_expects_more_requests() {
+        let config = WriterConfig::default();
+        let queue = Queue::new(&config);
+        let push = |count| {
+            for _ in 0..count {
+                let place = queue.try_place(1).unwrap();
+                queue.push((), place, false).unwrap();
+            }
+        };
+        let take = || queue.take(&config).unwrap().len();
+        let expects_more = || queue.state.lock().expects_more();
+        push(BUSY_BATCH - 1);
+        assert!(!expects_more());
+        assert_eq!(take(), BUSY_BATCH - 1);
+        push(BUSY_BATCH);
+        assert!(!expects_more(), "the last commit carried few");
+        assert_eq!(take(), BUSY_BATCH);
+        push(1);
+        assert!(expects_more());
+        assert_eq!(take(), 1, "nobody came");
+        push(LARGE_BATCH);
+        take();
+        push(LARGE_BATCH);
+        assert!(!expects_more(), "they are many");
+        take();
+        push(1);
+        assert!(expects_more());
+        queue.close();
+        assert!(!expects_more());
+        assert_eq!(take(), 1);
     }
 
     /// A request that can wait goes with the next one that cannot, or when the queue is closed.
