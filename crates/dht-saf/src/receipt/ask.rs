@@ -10,7 +10,7 @@ use dht_core::DedupHash;
 use dht_stack::{Channel, WhenFull};
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufWriter},
     sync::{Semaphore, mpsc, oneshot},
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -95,12 +95,19 @@ async fn carry<T>(stream: T, mut questions: mpsc::Receiver<Question>) -> io::Res
 where
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let (mut reader, mut writer) = tokio::io::split(stream);
+    let (mut reader, writer) = tokio::io::split(stream);
+    // Questions that wait together go in one write.
+    let mut writer = BufWriter::new(writer);
     let waiting = Waiting::default();
     let unanswered = Semaphore::new(MAX_UNANSWERED);
     let ask = async {
-        while let Some(question) = questions.recv().await {
-            let Question { hash, answer } = question;
+        loop {
+            if questions.is_empty() {
+                writer.flush().await?;
+            }
+            let Some(Question { hash, answer }) = questions.recv().await else {
+                break;
+            };
             match waiting.lock().entry(hash) {
                 Entry::Occupied(mut asked) => {
                     asked.get_mut().askers.push(answer);
@@ -111,13 +118,14 @@ where
                     unasked.insert(Asked { at, askers });
                 }
             }
+            if unanswered.available_permits() == 0 {
+                // The peer answers what it has.
+                writer.flush().await?;
+            }
             if let Ok(room) = unanswered.acquire().await {
                 room.forget();
             }
             writer.write_all(&hash.0).await?;
-            if questions.is_empty() {
-                writer.flush().await?;
-            }
         }
         writer.shutdown().await?;
         // The peer closes once it has answered.
@@ -202,6 +210,29 @@ mod tests {
         carrying.await.unwrap();
         assert!(asker.is_closed());
         assert_eq!(asker.ask(names[0]).await, None);
+    }
+
+    /// Questions that wait for room do not hold back those before them.
+    #[tokio::test]
+    async fn unanswered_questions_are_flushed() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let (asker, carrying) = ReceiptAsker::new(async { Ok(ours) });
+        tokio::spawn(carrying);
+        let asking = (0..=MAX_UNANSWERED).map(|n| {
+            let mut hash = [0; QUESTION_BYTES];
+            hash[..8].copy_from_slice(&n.to_le_bytes());
+            asker.ask(DedupHash(hash))
+        });
+        let peer = async {
+            for _ in 0..=MAX_UNANSWERED {
+                let mut hash = [0; QUESTION_BYTES];
+                theirs.read_exact(&mut hash).await.unwrap();
+                theirs.write_all(&hash).await.unwrap();
+                theirs.write_u8(Receipt::Received as u8).await.unwrap();
+            }
+        };
+        let (answers, ()) = tokio::join!(futures::future::join_all(asking), peer);
+        assert!(answers.iter().all(|it| *it == Some(Receipt::Received)));
     }
 
     #[tokio::test]
