@@ -12,6 +12,7 @@
 
 mod error;
 mod inbox;
+mod key;
 mod message;
 mod node;
 mod payload;

@@ -22,7 +22,9 @@ pub(super) struct TooLong;
 #[derive(Debug, Default)]
 pub(super) struct SseParser {
     received: Vec<u8>,
-    /// Bytes at the beginning that contain no line break.
+    /// Bytes at the beginning whose lines were taken.
+    taken: usize,
+    /// Bytes at the beginning that were taken or contain no line break.
     searched: usize,
     event: SseEvent,
     has_data: bool,
@@ -30,6 +32,8 @@ pub(super) struct SseParser {
 
 impl SseParser {
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
+        self.received.drain(..self.taken);
+        self.searched -= std::mem::take(&mut self.taken);
         self.received.extend_from_slice(bytes);
         if self.received.len() > 2 * MAX_LINE_BYTES {
             return Err(TooLong);
@@ -46,10 +50,11 @@ impl SseParser {
                 return None;
             };
             let end = self.searched + at;
-            let line: Vec<u8> = self.received.drain(..=end).collect();
-            self.searched = 0;
+            let line = self.received.get(self.taken..end)?.to_vec();
+            self.searched = end + 1;
+            self.taken = self.searched;
             let line = String::from_utf8_lossy(&line);
-            let line = line.trim_end_matches(['\n', '\r']);
+            let line = line.trim_end_matches('\r');
             if line.is_empty() {
                 let event = std::mem::take(&mut self.event);
                 if std::mem::take(&mut self.has_data) {

@@ -41,15 +41,25 @@ pub(super) fn response(source: impl Source) -> Response {
     (headers, Body::from_stream(pieces)).into_response()
 }
 
-/// One event. JSON has no line breaks, so its data is one line.
-pub(super) fn event(name: &'static str, id: Option<u64>, data: &impl Serialize) -> Vec<u8> {
+/// One event.
+pub(super) fn event(name: &'static str, data: &impl Serialize) -> Bytes {
     let mut event = Vec::with_capacity(256);
+    push(&mut event, name, None, data);
+    event.into()
+}
+
+/// Adds an event. JSON has no line breaks, so its data is one line.
+pub(super) fn push(
+    events: &mut Vec<u8>,
+    name: &'static str,
+    id: Option<u64>,
+    data: &impl Serialize,
+) {
     if let Some(id) = id {
-        event.extend_from_slice(format!("id: {id}\n").as_bytes());
+        events.extend_from_slice(format!("id: {id}\n").as_bytes());
     }
-    event.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
+    events.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
     // As in `json`: cannot fail.
-    let _ = serde_json::to_writer(&mut event, data);
-    event.extend_from_slice(b"\n\n");
-    event
+    let _ = serde_json::to_writer(&mut *events, data);
+    events.extend_from_slice(b"\n\n");
 }

@@ -4,7 +4,7 @@ use dht_core::{NodeId, PublicKey};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Version, payload::Base64, text};
+use super::{Version, key, payload::Base64, text};
 
 /// Consumer that exists from the beginning.
 pub const DEFAULT_CONSUMER: &str = "default";
@@ -19,11 +19,7 @@ pub struct InboxMessage {
     /// Time at which this node received it.
     pub received_at: u64,
     /// Public key of the authenticated sender; absent if the message is anonymous.
-    #[serde(
-        with = "text::option",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "key::option", default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub from: Option<PublicKey>,
     /// Type number, which the sender chose.

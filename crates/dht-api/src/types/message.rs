@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    Version,
+    Version, key,
     payload::{Base64, PayloadError, content},
-    text,
 };
 
 /// Longest time for which a message is tried, and the default: 3 days in seconds, as long as mailbox holders keep it.
@@ -21,7 +20,7 @@ pub const MAX_TTL_SECONDS: u64 = 3 * 24 * 60 * 60;
 #[serde(deny_unknown_fields)]
 pub struct NewMessage {
     /// Public key of the recipient.
-    #[serde(with = "text")]
+    #[serde(with = "key")]
     #[schema(value_type = String)]
     pub to: PublicKey,
     /// Type number, which the application chooses. Defaults to 0.
@@ -84,7 +83,7 @@ pub struct OutgoingMessage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// Public key of the recipient.
-    #[serde(with = "text")]
+    #[serde(with = "key")]
     #[schema(value_type = String)]
     pub to: PublicKey,
     /// Number of the message type.

@@ -1,6 +1,6 @@
 //! Receiving.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     extract::State,
@@ -327,14 +327,13 @@ pub(in super::super) async fn stream(
     let place = api.open_stream()?;
     let consumer = or_default(query.consumer);
     let newest = api.inbox()?.newest();
-    let (page, memory) = read(&api, &consumer, after, STREAM_LIMIT).await?;
+    let page = read(&api, &consumer, after, STREAM_LIMIT).await?;
     Ok(stream::response(Tail {
         stopping: api.stopping.clone(),
         api,
         consumer,
         last: after,
-        page: page.into(),
-        memory: Arc::new(memory),
+        page: (!page.0.is_empty()).then_some(page),
         newest,
         has_ended: false,
         is_open: false,
@@ -348,9 +347,8 @@ struct Tail {
     consumer: String,
     /// Id of the last message handed out, or where the client wants to begin.
     last: Option<RowId>,
-    page: VecDeque<Row>,
-    /// Memory of the page and of the events that were made of it, until they are written.
-    memory: Arc<BytePermit>,
+    /// Messages that are handed out next, and the memory of them and of the events that are made of them.
+    page: Option<(Vec<Row>, BytePermit)>,
     newest: watch::Receiver<RowId>,
     stopping: watch::Receiver<bool>,
     has_ended: bool,
@@ -360,9 +358,9 @@ struct Tail {
 }
 
 impl Tail {
-    fn end(&mut self, piece: impl Into<Bytes>) -> Option<Bytes> {
+    fn end(&mut self, piece: Bytes) -> Option<Bytes> {
         self.has_ended = true;
-        Some(piece.into())
+        Some(piece)
     }
 }
 
@@ -375,17 +373,14 @@ impl Source for Tail {
             if *self.stopping.borrow() {
                 return self.end(END);
             }
-            if let Some(row) = self.page.pop_front() {
+            if let Some((rows, memory)) = self.page.take() {
                 self.is_open = true;
-                self.last = Some(row.id);
-                let id = Some(row.id);
-                let event = stream::event("message", id, &message(row));
-                let memory = if self.page.is_empty() {
-                    std::mem::take(&mut self.memory)
-                } else {
-                    Arc::clone(&self.memory)
-                };
-                return Some(memory::hold(event, memory));
+                let mut events = Vec::new();
+                for row in rows {
+                    self.last = Some(row.id);
+                    stream::push(&mut events, "message", self.last, &message(row));
+                }
+                return Some(memory::hold(events, memory));
             }
             // The response begins, even if no message comes for long.
             if !std::mem::replace(&mut self.is_open, true) {
@@ -396,16 +391,15 @@ impl Source for Tail {
                 match read(&self.api, &self.consumer, self.last, STREAM_LIMIT).await {
                     // Acked by another client, or gone.
                     Ok((rows, _)) if rows.is_empty() => self.last = Some(newest),
-                    Ok((rows, memory)) => {
-                        self.page = rows.into();
-                        self.memory = Arc::new(memory);
+                    Ok(page) => {
+                        self.page = Some(page);
                         continue;
                     }
                     Err(error) if error.body().error.code == ErrorCode::Stopping => {
                         return self.end(END);
                     }
                     Err(error) => {
-                        return self.end(stream::event("error", None, error.body()));
+                        return self.end(stream::event("error", error.body()));
                     }
                 }
             }

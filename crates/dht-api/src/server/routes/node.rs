@@ -253,7 +253,7 @@ impl Source for Events {
                             at: self.api.now().0,
                             kind,
                         };
-                        return Some(stream::event("node", None, &event).into());
+                        return Some(stream::event("node", &event));
                     }
                     Some(None) => continue,
                     None => {}
