@@ -1,66 +1,53 @@
 //! Puts a node together: connections, dedup, outbound, store-and-forward, inbound, supervision, listeners.
 
+mod files;
+mod inbound;
+mod outbound;
+
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
-    time::Duration,
 };
 
-use dht_core::{
-    Address, Clock as _, Entropy as _, FingerprintKey, Network, NodeIdentity, SendQueue,
-    UnixSeconds,
-};
+use dht_core::{Address, Clock as _, Entropy as _, FingerprintKey, NodeIdentity};
 use dht_dedup::{DEFAULT_CAPACITY, DEFAULT_FINGERPRINTS, DedupTable, FingerprintCache};
-use dht_inbound::{
-    AnswerCheck, FloodLimits, FloodMeter, Inbound, InboundConfig, InboundRuntime, RateLimiter,
-    run_worker,
-};
-use dht_outbound::{
-    Connector, Outbound, PipelineParts, SearchCause, SearchLimits, Searcher, pipeline,
-};
 #[cfg(feature = "overlay")]
-use dht_overlay::{
-    lookup::{Finder, LookupConfig},
-    sync::Learner,
-};
+use dht_outbound::Outbound;
 use dht_peers::{
-    ClaimPolicy, Directory, DirectoryLimits, InboundFrame,
+    Directory, DirectoryLimits,
     policy::{BanPolicy, BanTerms},
 };
-use dht_spool::{Outbox, SpoolError};
 #[cfg(feature = "saf")]
 use dht_stack::ByteBudget;
-use dht_stack::off_thread;
 use dht_transport::Transport;
-use tokio::sync::{Mutex, Notify, mpsc};
-use tower::ServiceExt as _;
+use tokio::sync::Notify;
 
+use self::{
+    inbound::{InboundWorkers, inbound_config},
+    outbound::OutboundParts,
+};
 #[cfg(feature = "spool")]
 use crate::losses::Losses;
 #[cfg(feature = "tor")]
 use crate::onion::Onion;
 use crate::{
-    adapters::{ToApplication, ToTransport},
+    adapters::ToApplication,
     builder::{Builder, StartError},
     config::Config,
     connection_mirror::ConnectionMirror,
     context::{NodeContext, seed},
-    counters::{Counters, Tally},
-    discovery::{Answers, Dialler, Discoveries},
+    counters::Counters,
     events::{Event, Events},
     inbox::Subscribers,
     interfaces::{self, InterfaceWatch},
     known_peers::KnownPeers,
     memory::Memory,
     node::Node,
-    outbox::{self, OutboxHandle, WorkerParts},
+    outbox::{OutboxHandle, WorkerParts},
     own_addresses::OwnAddresses,
-    saf::SafHandle,
     supervise::{self, ConfiguredPeers, Repetitions, Upkeep, Watcher},
     tasks::Tasks,
 };
-#[cfg(feature = "overlay")]
-use crate::{discovery::LOOKUPS, overlay::SyncLinks};
 
 /// Software name that a node tells its peers.
 const USER_AGENT: &str = concat!("dht-node/", env!("CARGO_PKG_VERSION"));
@@ -122,7 +109,7 @@ impl Builder {
 
         // Dedup: before the first message, the table has what an earlier run of this home received.
         #[cfg(feature = "spool")]
-        let snapshot = open_snapshot(folder, &shared, &tasks).await;
+        let snapshot = files::open_snapshot(folder, &shared, &tasks).await;
 
         // Outbound.
         let sending = OutboundParts::start(&shared, config, &transport, &tasks);
@@ -145,11 +132,12 @@ impl Builder {
             })?
         };
         #[cfg(not(feature = "saf"))]
-        let saf = SafHandle;
+        let saf = crate::saf::SafHandle;
 
         // Inbound.
         #[cfg(feature = "spool")]
-        let durable_inbox = open_durable_inbox(self.home.as_ref(), config, &shared, &tasks).await?;
+        let durable_inbox =
+            files::open_durable_inbox(self.home.as_ref(), config, &shared, &tasks).await?;
         // Before the first message and the first question for stored ones.
         #[cfg(feature = "spool")]
         if let Some(durable_inbox) = &durable_inbox {
@@ -181,8 +169,8 @@ impl Builder {
         let entries = match in_memory {
             Some(home) => home.outbox.clone(),
             None => {
-                let folder = folder.map(Path::to_path_buf);
-                open_outbox(folder, memory.queued, shared.clock.now()).await?
+                let folder = folder.map(PathBuf::from);
+                files::open_outbox(folder, memory.queued, shared.clock.now()).await?
             }
         };
         let parts = WorkerParts {
@@ -221,9 +209,9 @@ impl Builder {
             saf: saf.clone(),
             #[cfg(feature = "overlay")]
             overlay,
-            claims: claims(config),
+            claims: config.claim_policy(),
         };
-        let workers = Workers {
+        let workers = InboundWorkers {
             config: inbound_config,
             runtime,
             saf: saf.clone(),
@@ -420,87 +408,6 @@ impl Builder {
         (runs && is_full)
             .then(|| crate::overlay::Overlay::new(&self.config, peers.clone(), outbound.clone()))
     }
-
-    fn inbound_runtime(&self, shared: &NodeContext, sending: &OutboundParts) -> InboundRuntime {
-        let flood = FloodLimits {
-            messages: self.config.flood_messages,
-            seconds: self.config.flood_seconds,
-        };
-        let answers = Answers {
-            searcher: sending.discoveries.searcher.clone(),
-            check: AnswerCheck {
-                directory: shared.directory.clone(),
-                bans: shared.bans.clone(),
-                clock: Arc::clone(&shared.clock),
-                claims: claims(&self.config),
-            },
-        };
-        InboundRuntime {
-            identity: Arc::clone(&shared.identity),
-            directory: shared.directory.clone(),
-            clock: Arc::clone(&shared.clock),
-            entropy: Arc::clone(&shared.entropy),
-            meter: FloodMeter::new(flood, seed(&shared.entropy)),
-            limiter: RateLimiter::new(self.config.rates, seed(&shared.entropy)),
-            dedup: shared.dedup.clone(),
-            fingerprints: shared.fingerprints.clone(),
-            bans: shared.bans.clone(),
-            send_queue: sending.send_queue(),
-            discovery: Arc::new(answers),
-            validator: self.validator.clone(),
-        }
-    }
-}
-
-/// The snapshot of the dedup table in the home, read into the table.
-#[cfg(feature = "spool")]
-async fn open_snapshot(
-    home: Option<&Path>,
-    shared: &NodeContext,
-    tasks: &Tasks,
-) -> Option<dht_dedup::SnapshotFile> {
-    let now = shared.clock.now();
-    let snapshot = dht_dedup::SnapshotFile::open(home?, &shared.dedup, now).await?;
-    tasks.spawn("dedup snapshot", snapshot.clone().keep());
-    Some(snapshot)
-}
-
-/// The durable inbox in the home.
-#[cfg(feature = "spool")]
-async fn open_durable_inbox(
-    home: Option<&crate::home::Home>,
-    config: &Config,
-    shared: &NodeContext,
-    tasks: &Tasks,
-) -> Result<Option<crate::durable_inbox::DurableInbox>, StartError> {
-    let Some(home) = home else {
-        return Ok(None);
-    };
-    let opened = crate::durable_inbox::DurableInbox::open(home, config.inbox.clone(), shared).await;
-    let durable_inbox = opened.map_err(|source| StartError::Inbox {
-        path: home
-            .folder()
-            .map(crate::durable_inbox::inbox_file)
-            .unwrap_or_default(),
-        source,
-    })?;
-    tasks.spawn("inbox expiry", durable_inbox.clone().expire());
-    tasks.spawn("inbox file", durable_inbox.inbox.failed());
-    Ok(Some(durable_inbox))
-}
-
-/// The outbox in the home, or one in memory.
-async fn open_outbox(
-    home: Option<PathBuf>,
-    bytes: usize,
-    now: UnixSeconds,
-) -> Result<Outbox, StartError> {
-    let path = home.clone().unwrap_or_default();
-    let blocks = home.is_some();
-    let opened = off_thread(blocks, move || outbox::open(home.as_deref(), bytes, now)).await;
-    opened
-        .unwrap_or(Err(SpoolError::Closed))
-        .map_err(|source| StartError::Outbox { path, source })
 }
 
 /// A watcher of connections that is told of every ban, as are subscribers to events.
@@ -551,177 +458,4 @@ fn transport(shared: &NodeContext, config: &Config, memory: &Memory) -> dht_tran
     .directory(shared.directory.clone())
     .bans(shared.bans.clone())
     .user_agent(USER_AGENT)
-}
-
-/// The outbound pipeline and the search for unknown recipients.
-struct OutboundParts {
-    config: dht_outbound::Config,
-    /// Does not search: searches themselves leave through it.
-    door: Outbound,
-    outbound: Outbound,
-    discoveries: Discoveries,
-    connector: Connector<Dialler>,
-}
-
-impl OutboundParts {
-    fn start(shared: &NodeContext, config: &Config, transport: &Transport, tasks: &Tasks) -> Self {
-        let settings = dht_outbound::Config {
-            discovery_seconds: config.discovery_seconds,
-            ..config.outbound.clone()
-        };
-        let parts = PipelineParts {
-            identity: Arc::clone(&shared.identity),
-            connections: shared.connections.clone(),
-            directory: shared.directory.clone(),
-            clock: Arc::clone(&shared.clock),
-            entropy: Arc::clone(&shared.entropy),
-            dedup: shared.dedup.clone(),
-        };
-        let sink = ToTransport {
-            transport: transport.clone(),
-            counters: Arc::clone(&shared.counters),
-            events: shared.events.clone(),
-        };
-        let (door, worker) = Outbound::new(&settings, pipeline(parts, &settings, sink));
-        tasks.spawn("outbound worker", worker.run());
-        let limits = SearchLimits {
-            timeout: Duration::from_secs(config.discovery_seconds),
-            ..SearchLimits::default()
-        };
-        let (identity, entropy) = (Arc::clone(&shared.identity), Arc::clone(&shared.entropy));
-        let searcher = Searcher::new(door.clone(), identity, entropy, limits);
-        #[cfg(feature = "overlay")]
-        let finder = {
-            let learner = Learner {
-                directory: shared.directory.clone(),
-                bans: shared.bans.clone(),
-                clock: Arc::clone(&shared.clock),
-                claims: claims(config),
-            };
-            let links = SyncLinks(transport.clone());
-            Finder::new(links, learner, LookupConfig::default(), LOOKUPS)
-        };
-        let discoveries = Discoveries::new(
-            searcher,
-            #[cfg(feature = "overlay")]
-            config.lookups.then_some(&finder),
-        );
-        let connector = |cause| {
-            Connector::new(
-                Dialler(transport.clone()),
-                Arc::new(discoveries.for_cause(cause).clone()),
-                shared.directory.clone(),
-                Arc::clone(&shared.clock),
-                limits.timeout,
-            )
-        };
-        Self {
-            config: settings,
-            outbound: door.with_discovery(Arc::new(connector(SearchCause::Application))),
-            door,
-            connector: connector(SearchCause::Operator),
-            discoveries,
-        }
-    }
-
-    /// The outbound side, through which the other parts of the node send.
-    fn send_queue(&self) -> Arc<dyn SendQueue> {
-        Arc::new(self.door.clone())
-    }
-}
-
-/// The inbound workers: usually one for each core, each with a stack and batches of its own. A worker that waited for a batch of
-/// another would leave its core idle.
-struct Workers {
-    config: InboundConfig,
-    runtime: InboundRuntime,
-    saf: SafHandle,
-    deliver: ToApplication,
-    peers: ConnectionMirror,
-    shared: NodeContext,
-    /// Most messages in flight in one worker.
-    most: usize,
-    count: usize,
-}
-
-impl Workers {
-    fn start(self, messages: mpsc::Receiver<InboundFrame>, tasks: &Tasks) {
-        let messages = Arc::new(Mutex::new(messages));
-        let (store, serve) = self.saf.layers();
-        for _ in 0..self.count {
-            let stack = Inbound::new(self.config, self.runtime.clone(), self.deliver.clone())
-                .push_protocol()
-                // Outside the protocol, which ends unreadable answers; messages it unpacks go on from here.
-                .push_option(serve.clone())
-                .push_forward()
-                // Outside `forward`, which sends stored messages another way.
-                .push_option(store.clone())
-                .push_crypto()
-                .push_filters()
-                .into_inner();
-            let tally = Tally {
-                transport: self.peers.transport.clone(),
-                counters: Arc::clone(&self.shared.counters),
-                events: self.shared.events.clone(),
-                inner: stack,
-            };
-            let peers = self.peers.clone();
-            let service = tally.map_request(move |frame: InboundFrame| {
-                peers.ensure(&frame.source.node_id);
-                frame
-            });
-            tasks.spawn(
-                "inbound worker",
-                run_worker(service, Arc::clone(&messages), self.most),
-            );
-        }
-    }
-}
-
-/// Rules for the claims that peers make.
-fn claims(config: &Config) -> ClaimPolicy {
-    let mut claims = ClaimPolicy::default().under(config.attribution);
-    // Nodes of one machine claim loopback addresses, which every other network refuses.
-    claims.addresses.allow_test = config.network == Network::LocalNet;
-    claims
-}
-
-fn inbound_config(config: &Config, validation_deadline: Duration) -> InboundConfig {
-    let mut inbound = InboundConfig {
-        forward: config.forward,
-        relay_gossip: config.relay_gossip,
-        validation_deadline,
-        allowed_occurrences: config.allowed_occurrences,
-        ..InboundConfig::default()
-    };
-    inbound.claims.addresses = claims(config).addresses;
-    inbound
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_reach_the_inbound_stack() {
-        let config = Config {
-            network: Network::Esmeralda,
-            allowed_occurrences: 3,
-            forward: false,
-            relay_gossip: true,
-            ..Config::default()
-        };
-        let deadline = Duration::from_secs(7);
-        let set = inbound_config(&config, deadline);
-        let expected = InboundConfig {
-            allowed_occurrences: 3,
-            forward: false,
-            relay_gossip: true,
-            validation_deadline: deadline,
-            ..InboundConfig::default()
-        };
-        assert_eq!(set, expected);
-        let local = inbound_config(&Config::default(), deadline);
-        assert!(local.forward && local.claims.addresses.allow_test);
-    }
 }

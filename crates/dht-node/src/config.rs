@@ -12,7 +12,7 @@ use dht_inbound::{
     DEFAULT_ALLOWED_OCCURRENCES, DEFAULT_FLOOD_MESSAGES, DEFAULT_FLOOD_SECONDS, RateLimits,
 };
 use dht_outbound::DISCOVERY_SECONDS;
-use dht_peers::policy::AttributionProfile;
+use dht_peers::{ClaimPolicy, policy::AttributionProfile};
 use dht_proto::limits::MAX_CLAIM_ADDRESSES;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -320,6 +320,14 @@ impl Config {
     #[cfg(not(feature = "dns-seeds"))]
     pub(crate) const fn seed_names(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Rules for the claims that peers make.
+    pub(crate) fn claim_policy(&self) -> ClaimPolicy {
+        let mut claims = ClaimPolicy::default().under(self.attribution);
+        // Nodes of one machine claim loopback addresses, which every other network refuses.
+        claims.addresses.allow_test = self.network == Network::LocalNet;
+        claims
     }
 
     /// The features that a node with these settings has of those it is meant to have: one that stores nothing for others
