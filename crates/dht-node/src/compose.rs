@@ -178,6 +178,7 @@ impl Builder {
             transport: transport.clone(),
             outbound: sending.door.clone(),
             discoveries: sending.discoveries.clone(),
+            connector: sending.retry_connector,
             select: sending.config.select.clone(),
             application: application.clone(),
             #[cfg(feature = "saf")]

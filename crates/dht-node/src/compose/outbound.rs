@@ -30,7 +30,10 @@ pub(super) struct OutboundParts {
     pub(super) door: Outbound,
     pub(super) outbound: Outbound,
     pub(super) discoveries: Discoveries,
+    /// For the operator.
     pub(super) connector: Connector<Dialler>,
+    /// For messages that are tried again.
+    pub(super) retry_connector: Connector<Dialler>,
 }
 
 impl OutboundParts {
@@ -95,6 +98,7 @@ impl OutboundParts {
             outbound: door.with_discovery(Arc::new(connector(SearchCause::Application))),
             door,
             connector: connector(SearchCause::Operator),
+            retry_connector: connector(SearchCause::StoredMail),
             discoveries,
         }
     }

@@ -6,7 +6,7 @@ use dht_core::{
     Clock as _, DedupHash, DeliveryError, Features, NodeId, PublicKey, SendRequest, Strategy,
     UnixSeconds,
 };
-use dht_outbound::{Outbound, SearchCause, SelectConfig, SendError};
+use dht_outbound::{Connector, Discover as _, Outbound, SearchCause, SelectConfig, SendError};
 use dht_peers::{ConnectedPeers, Directory, FeatureRule, NetGroup, PeerFilter};
 use dht_transport::{Connection, Transport};
 use tokio::time::{Instant, sleep};
@@ -18,7 +18,11 @@ use super::{
 };
 #[cfg(feature = "saf")]
 use crate::saf::receipt::ReceiptAskers;
-use crate::{adapters::ToApplication, context::NodeContext, discovery::Discoveries};
+use crate::{
+    adapters::ToApplication,
+    context::NodeContext,
+    discovery::{Dialler, Discoveries},
+};
 
 /// Time a connection must be old for a stock peer to have taken its streams.
 const YOUNG: Duration = Duration::from_millis(500);
@@ -40,6 +44,8 @@ pub(crate) struct WorkerParts {
     pub(crate) transport: Transport,
     pub(crate) outbound: Outbound,
     pub(crate) discoveries: Discoveries,
+    /// Finds and dials recipients whose known addresses do not answer.
+    pub(crate) connector: Connector<Dialler>,
     pub(crate) select: SelectConfig,
     pub(crate) application: ToApplication,
     #[cfg(feature = "saf")]
@@ -131,9 +137,8 @@ impl Actions {
         if self.is_connected(&peer) || self.parts.node.directory.find(&peer).is_none() {
             return;
         }
-        if self.find(to, SearchCause::StoredMail).await.is_ok() {
-            let _reached = self.parts.transport.dial_known(&peer).await;
-        }
+        // The next attempt tells whether it was reached.
+        let _found = self.parts.connector.discover(to).await;
     }
 
     pub(super) async fn ask(self, peer: NodeId, hash: DedupHash, wait: Duration) -> SendingEvent {
@@ -173,15 +178,10 @@ impl Actions {
         }
     }
 
-    /// Searches for a recipient that is not known.
+    /// Searches for a recipient that is not known, if not too many are being searched for.
     pub(super) async fn find_recipient(self, to: PublicKey, cause: SearchCause) -> SendingEvent {
-        SendingEvent::Found(self.find(to, cause).await)
-    }
-
-    /// Searches for a node, if not too many are being searched for.
-    async fn find(&self, key: PublicKey, cause: SearchCause) -> Result<(), String> {
-        let found = self.parts.discoveries.for_cause(cause).discover(&key).await;
-        found.map_err(|error| format!("recipient not found: {error}"))
+        let found = self.parts.discoveries.for_cause(cause).discover(&to).await;
+        SendingEvent::Found(found.map_err(|error| format!("recipient not found: {error}")))
     }
 
     /// A stock peer takes a stream only while its own table has the connection, which is so a moment after it is made.
