@@ -1,6 +1,8 @@
 //! Does what [`Sending`] decides, for every message of the outbox: one task.
 
+mod reading;
 mod record;
+mod withdrawal;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -10,8 +12,7 @@ use std::{
 
 use dht_core::Clock as _;
 use dht_outbound::SearchCause;
-use dht_spool::{Entry, EntryFilter, EntryId, SendState, SpoolError, Transition};
-use dht_stack::off_thread;
+use dht_spool::{Entry, EntryId, SendState, SpoolError, Transition};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, watch},
@@ -25,7 +26,6 @@ use super::{
     event::{Now, SendingAction, SendingEvent},
     listings::Listings,
     messages::{Load, Messages},
-    sealed::SealedFrame,
     send_budget::SendPermit,
     sending::Sending,
     stored::Stored,
@@ -35,11 +35,6 @@ use super::{
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two times at which entries that ended long ago are removed.
 const TICKS_A_CLEAN_UP: u32 = 60;
-/// Entries read at once when the node starts.
-const PAGE: usize = 1_000;
-
-/// Reason of a message that the application has withdrawn.
-const WITHDRAWN: &str = "withdrawn";
 
 /// Sends every message of the outbox.
 pub(crate) struct OutboxWorker {
@@ -151,47 +146,14 @@ impl OutboxWorker {
         self.running.push(task.boxed());
     }
 
-    /// Reads the entries above `after`.
-    fn list(&mut self, after: Option<EntryId>) {
-        self.listings.begin();
-        let spool = self.shared.spool.clone();
-        self.spawn(async move {
-            let blocks = spool.blocks();
-            let list = move || spool.list(EntryFilter::default(), after, PAGE);
-            let entries = off_thread(blocks, list).await;
-            Done::Listed(entries.unwrap_or(Err(SpoolError::Closed)))
-        });
-    }
-
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Answer(id, attempt, event) => self.on_answer(id, attempt, event),
             Done::Persisted(id, is_end, outcome) => self.on_persisted(id, is_end, outcome),
             Done::Expired(ids, outcome) => self.on_expired(ids, outcome),
             Done::Read(id, stored, permit) => self.on_read(id, stored, permit),
-            Done::Listed(entries) => {
-                match entries {
-                    Ok(entries) => self.on_listed(&entries),
-                    Err(error) => {
-                        tracing::error!(%error, "the outbox cannot be listed; it is tried again within a minute");
-                    }
-                }
-                self.end_listing();
-            }
-            Done::Found(id, entry) => {
-                let answers = self.withdrawn.remove(&id).unwrap_or_default();
-                match entry {
-                    Ok(entry) => {
-                        self.take_up(entry.iter());
-                        self.withdraw(id, answers);
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, id, "an entry of the outbox cannot be read");
-                        tell_all(answers, Err(error));
-                    }
-                }
-                self.end_listing();
-            }
+            Done::Listed(entries) => self.on_listed(entries),
+            Done::Found(id, entry) => self.on_found(id, entry),
             Done::Nothing => {}
         }
     }
@@ -213,47 +175,6 @@ impl OutboxWorker {
         };
         self.track(&entry, held);
         self.begin(entry.id);
-    }
-
-    fn on_listed(&mut self, entries: &[Entry]) {
-        if let Some(last) = entries.last()
-            && entries.len() == PAGE
-        {
-            self.list(Some(last.id));
-        }
-        self.take_up(entries);
-    }
-
-    fn end_listing(&mut self) {
-        self.listings.end();
-        self.listing.send_replace(());
-    }
-
-    /// Takes up the messages that are not known yet.
-    fn take_up<'a>(&mut self, entries: impl IntoIterator<Item = &'a Entry>) {
-        for entry in entries {
-            let is_known = self.messages.contains(entry.id) || self.listings.has_ended(entry.id);
-            if entry.ended_at.is_none() && !is_known {
-                drop(self.shared.watch(entry));
-                self.track(entry, Load::OnDisk);
-                if entry.expires_at < self.now().unix {
-                    // The next tick writes it down.
-                    self.messages.change(entry.id, Sending::expire);
-                    self.messages.refresh(entry.id);
-                    continue;
-                }
-                // In files of earlier versions such an entry has not ended.
-                let tracked = self.messages.get(entry.id);
-                if let Some(ending) = tracked.and_then(|tracked| tracked.sending.ending()) {
-                    self.persist(entry.id, ending);
-                }
-                // Its recipient may have connected before.
-                let recipient = entry.recipient.node_id();
-                if self.actions.is_connected(&recipient) {
-                    self.handle(entry.id, SendingEvent::Appeared { recipient: true });
-                }
-            }
-        }
     }
 
     fn track(&mut self, entry: &Entry, load: Load) {
@@ -314,37 +235,6 @@ impl OutboxWorker {
         self.peer_appeared |= !signals.appeared.is_empty();
     }
 
-    /// Reads an entry that is not known.
-    fn find(&mut self, id: EntryId) {
-        self.listings.begin();
-        let spool = self.shared.spool.clone();
-        self.spawn(async move {
-            let entry = off_thread(spool.blocks(), move || spool.get(id)).await;
-            Done::Found(id, entry.unwrap_or(Err(SpoolError::Closed)))
-        });
-    }
-
-    fn withdraw(&mut self, id: EntryId, answers: Vec<Withdrawal>) {
-        if answers.is_empty() {
-            return;
-        }
-        let tracked = self.messages.get(id);
-        let can_be_withdrawn = tracked.is_some_and(|tracked| tracked.sending.can_be_withdrawn());
-        let is_unwritten = tracked
-            .is_some_and(|tracked| !tracked.is_written && is_withdrawn(tracked.sending.state()));
-        if !can_be_withdrawn && !is_unwritten {
-            return tell_all(answers, Ok(false));
-        }
-        self.withdrawing.entry(id).or_default().extend(answers);
-        if can_be_withdrawn {
-            self.fail(id, WITHDRAWN);
-        } else if self.unwritten.remove(&id) {
-            // It could not be written before.
-            let reason = WITHDRAWN.to_owned();
-            self.persist(id, Transition::Failed { reason });
-        }
-    }
-
     fn on_tick(&mut self, clean_up: bool) {
         let now = self.now().unix;
         let mut expired = self.messages.take_expired(now);
@@ -372,60 +262,6 @@ impl OutboxWorker {
         // A caller that gave up while its message was written down left one that no task has taken.
         if clean_up && self.shared.spool.stats().rows > self.messages.tried() as u64 {
             self.list(None);
-        }
-    }
-
-    /// Reads as many of the messages that are due as may be tried at one time.
-    fn read_ready(&mut self) {
-        while let Some(id) = self.messages.next_to_read() {
-            let Some(tracked) = self.messages.get(id) else {
-                continue;
-            };
-            let (recipient, bytes) = (*tracked.sending.recipient(), tracked.bytes);
-            let shared = Arc::clone(&self.shared);
-            self.spawn(async move {
-                let budget = shared.budgets.of(shared.reachability.of(&recipient));
-                let permit = budget.acquire_bytes(&recipient, bytes).await;
-                let spool = shared.spool.clone();
-                let blocks = spool.blocks();
-                let read = move || {
-                    Stored::read(&spool, id, |entry, message| {
-                        let (to, expires) = (&entry.recipient, entry.expires_at);
-                        SealedFrame::seal(&shared.node, to, message, expires).ok()
-                    })
-                };
-                let stored = off_thread(blocks, read).await;
-                Done::Read(id, stored.unwrap_or(Err(SpoolError::Closed)), permit)
-            });
-        }
-    }
-
-    fn on_read(&mut self, id: EntryId, stored: Result<Stored, SpoolError>, permit: SendPermit) {
-        let sealed = match &stored {
-            Ok(Stored::Frame(sealed)) => Some(sealed.clone()),
-            _ => None,
-        };
-        self.messages.has_read(id, sealed, permit);
-        match stored {
-            Ok(Stored::Frame(_)) => self.resume(id),
-            Ok(Stored::Nothing) | Err(SpoolError::Damaged) => {
-                self.fail(id, "the stored message is damaged");
-            }
-            Ok(Stored::Ended(status)) => {
-                self.tell(id, status);
-                self.forget(id);
-            }
-            // It ended long ago.
-            Err(SpoolError::UnknownId) => self.forget(id),
-            Err(error) => {
-                tracing::warn!(%error, id, "a message of the outbox cannot be read; it is tried again later");
-                for _copies in self.messages.take_deferred(id) {
-                    self.handle(id, SendingEvent::Chosen(Vec::new()));
-                }
-                let now = self.now();
-                self.messages.change(id, |sending| sending.postpone(now));
-                self.messages.refresh(id);
-            }
         }
     }
 
@@ -557,15 +393,5 @@ impl OutboxWorker {
         if let Some(tracked) = self.messages.get_mut(id) {
             tracked.answers += begun;
         }
-    }
-}
-
-fn is_withdrawn(state: &SendState) -> bool {
-    matches!(state, SendState::Failed { reason } if reason == WITHDRAWN)
-}
-
-fn tell_all(callers: Vec<Withdrawal>, answer: Result<bool, SpoolError>) {
-    for caller in callers {
-        caller.send_replace(Some(answer.clone()));
     }
 }

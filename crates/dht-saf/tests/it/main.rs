@@ -13,4 +13,5 @@ mod paging;
 mod receipts;
 mod serving;
 mod storing;
+mod taking;
 mod world;

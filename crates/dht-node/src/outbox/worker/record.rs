@@ -3,7 +3,10 @@
 use dht_spool::{EntryId, SendState, SpoolError, Transition};
 use dht_stack::off_thread;
 
-use super::{Done, OutboxWorker, is_withdrawn, tell_all};
+use super::{
+    Done, OutboxWorker,
+    withdrawal::{is_withdrawn, tell_all},
+};
 use crate::outbox::delivery::DeliveryStatus;
 
 impl OutboxWorker {
