@@ -288,7 +288,10 @@ async fn pause(wait: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use dht_core::{Address, Entropy as _, RemotePeer, SecretKey, SeededEntropy, test_util::NOW};
+    use dht_core::{
+        Address, RemotePeer,
+        test_util::{NOW, public_key},
+    };
     use dht_peers::{Connections, Direction, PeerRecord};
 
     use super::*;
@@ -296,15 +299,19 @@ mod tests {
     /// Connected nodes are not preferred to closer ones that have to be dialled, and each is chosen once.
     #[test]
     fn closest_nodes_store_the_copies() {
-        let key = |seed| SecretKey::random(&mut SeededEntropy::new(seed).rng()).public_key();
-        let id = |seed| key(seed).node_id();
+        let id = |seed| public_key(seed).node_id();
         let (target, except) = (id(100), id(4));
         let (connections, directory) = (Connections::new(), Directory::new(id(0)));
         for seed in 1..=20 {
-            let known = PeerRecord::seed(key(seed), Features::NODE, [Address::memory(seed)], NOW);
+            let known = PeerRecord::seed(
+                public_key(seed),
+                Features::NODE,
+                [Address::memory(seed)],
+                NOW,
+            );
             directory.add_or_update(known, NOW);
             if seed % 2 == 0 {
-                let peer = RemotePeer::new(key(seed), Features::NODE);
+                let peer = RemotePeer::new(public_key(seed), Features::NODE);
                 connections.insert(Arc::new(peer), Direction::Outbound);
             }
         }
@@ -320,11 +327,10 @@ mod tests {
     /// Ids ground around a recipient in one network group do not keep the copies from everybody else.
     #[test]
     fn holders_come_from_several_groups() {
-        let key = |seed| SecretKey::random(&mut SeededEntropy::new(seed).rng()).public_key();
-        let target = key(300).node_id();
-        let mut keys: Vec<_> = (1..=208).map(key).collect();
+        let target = public_key(300).node_id();
+        let mut keys: Vec<_> = (1..=208).map(public_key).collect();
         keys.sort_by_key(|key| key.node_id().distance(&target));
-        let directory = Directory::new(key(0).node_id());
+        let directory = Directory::new(public_key(0).node_id());
         for (at, key) in keys.iter().enumerate() {
             let network = if at < 200 {
                 NetGroup::V4([6, 6])

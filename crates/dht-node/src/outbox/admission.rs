@@ -57,7 +57,7 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use bytes::Bytes;
-    use dht_core::{Entropy as _, SecretKey, SeededEntropy, test_util::NOW};
+    use dht_core::test_util::{NOW, public_key};
     use dht_peers::Connections;
     use dht_spool::{EntryFilter, EntryOptions, OutboxConfig, Transition};
 
@@ -66,7 +66,7 @@ mod tests {
     fn entry(number: u64) -> NewEntry {
         NewEntry {
             key: None,
-            recipient: SecretKey::random(&mut SeededEntropy::new(1).rng()).public_key(),
+            recipient: public_key(1),
             message_type: i32::try_from(number).unwrap(),
             payload: Bytes::new(),
             options: EntryOptions::default(),

@@ -269,7 +269,10 @@ fn reason(state: &SendState, last_error: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use dht_core::{Entropy as _, NodeId, SecretKey, SeededEntropy, test_util::NOW};
+    use dht_core::{
+        NodeId,
+        test_util::{NOW, public_key},
+    };
     use dht_spool::EntryOptions;
     use futures::FutureExt as _;
 
@@ -279,7 +282,7 @@ mod tests {
     /// A caller is told no state that a crash could take back.
     #[test]
     fn receipt_is_told_once_written() {
-        let recipient = SecretKey::random(&mut SeededEntropy::new(1).rng()).public_key();
+        let recipient = public_key(1);
         let entry = Entry {
             id: 1,
             key: None,

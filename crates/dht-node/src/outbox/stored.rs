@@ -52,7 +52,7 @@ impl Stored {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use dht_core::{Entropy as _, SecretKey, SeededEntropy, test_util::NOW};
+    use dht_core::test_util::{NOW, public_key};
     use dht_spool::{EntryOptions, NewEntry, OutboxConfig, SendState, Transition};
 
     use super::*;
@@ -60,7 +60,7 @@ mod tests {
     #[tokio::test]
     async fn ended_message_is_not_damaged() {
         let spool = Outbox::in_memory(OutboxConfig::default());
-        let recipient = SecretKey::random(&mut SeededEntropy::new(1).rng()).public_key();
+        let recipient = public_key(1);
         let put = spool.put(NewEntry {
             key: None,
             recipient,

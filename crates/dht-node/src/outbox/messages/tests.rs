@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use dht_core::{
-    DedupHash, Entropy as _, Features, MessageTag, NodeId, PublicKey, RemotePeer, SecretKey,
-    SeededEntropy, test_util::NOW,
+    DedupHash, Features, MessageTag, NodeId, PublicKey, RemotePeer,
+    test_util::{NOW, public_key},
 };
 use dht_dedup::DedupMeta;
 use dht_peers::{Connections, Direction};
@@ -20,10 +20,6 @@ const AT: Now = Now {
     at: Duration::ZERO,
     unix: NOW,
 };
-
-fn key(seed: u64) -> PublicKey {
-    SecretKey::random(&mut SeededEntropy::new(seed).rng()).public_key()
-}
 
 /// Adds a message that waits for its second attempt.
 fn add(messages: &mut Messages, id: EntryId, recipient: PublicKey) {
@@ -51,7 +47,7 @@ fn messages(count: u64) -> Messages {
     let mut messages = Messages::new(watch::Sender::default(), reachability);
     for id in 1..=count {
         // Eight for a recipient.
-        add(&mut messages, id, key(id.div_ceil(8)));
+        add(&mut messages, id, public_key(id.div_ceil(8)));
     }
     messages
 }
@@ -118,7 +114,7 @@ fn few_messages_are_retried_at_once() {
 fn unreachable_recipients_starve_nobody() {
     for unreachable in [4, 100, 1_000] {
         let connections = Connections::new();
-        let honest = RemotePeer::new(key(0), Features::NODE);
+        let honest = RemotePeer::new(public_key(0), Features::NODE);
         let recipient = honest.node_id;
         connections.insert(Arc::new(honest), Direction::Outbound);
         let reachability = Arc::new(ReachabilityTracker::new(connections));
@@ -127,14 +123,14 @@ fn unreachable_recipients_starve_nobody() {
         let mut taken = Vec::new();
         let mut last = 0;
         for seed in 1..=unreachable {
-            let absent = key(seed).node_id();
+            let absent = public_key(seed).node_id();
             let budgets = budgets.of(reachability.of(&absent));
             while let Some(permit) = budgets.acquire(&absent, 100).now_or_never() {
                 taken.push(permit);
             }
             for _ in 0..20 {
                 last += 1;
-                add(&mut messages, last, key(seed));
+                add(&mut messages, last, public_key(seed));
             }
         }
         messages.take_due(AT.at);
@@ -146,7 +142,7 @@ fn unreachable_recipients_starve_nobody() {
             let permit = budgets.acquire(&recipient, 100).now_or_never();
             assert!(permit.is_some(), "{served} of 1000 beside {unreachable}");
             last += 1;
-            add(&mut messages, last, key(0));
+            add(&mut messages, last, public_key(0));
             messages.take_due(AT.at);
             assert_eq!(messages.next_to_read(), Some(last));
             messages.has_read(last, Some(sealed()), permit.flatten().unwrap());
@@ -163,13 +159,13 @@ fn unreachable_recipients_starve_nobody() {
 #[test]
 fn failing_recipients_are_told_apart() {
     let connections = Connections::new();
-    let peer = RemotePeer::new(key(1), Features::NODE);
+    let peer = RemotePeer::new(public_key(1), Features::NODE);
     let recipient = peer.node_id;
     connections.insert(Arc::new(peer), Direction::Outbound);
     let reachability = Arc::new(ReachabilityTracker::new(connections));
     let mut messages = Messages::new(watch::Sender::default(), Arc::clone(&reachability));
     for id in 1..=2 {
-        add(&mut messages, id, key(1));
+        add(&mut messages, id, public_key(1));
     }
     assert_eq!(reachability.of(&recipient), Reachability::Reachable);
     messages.change(1, |sending| {

@@ -3,7 +3,7 @@ use super::{
     *,
 };
 use bytes::Bytes;
-use dht_core::{Entropy as _, PublicKey, SecretKey, SeededEntropy};
+use dht_core::test_util::public_key;
 use dht_spool::{EntryOptions, StateKind};
 
 mod holders;
@@ -11,10 +11,6 @@ mod model;
 
 const WANTED: usize = 3;
 const TTL: u64 = 3 * 24 * 60 * 60;
-
-fn key(seed: u64) -> PublicKey {
-    SecretKey::random(&mut SeededEntropy::new(seed).rng()).public_key()
-}
 
 fn id(seed: u8) -> NodeId {
     NodeId::from_bytes(&[seed; 13]).unwrap()
@@ -35,7 +31,7 @@ fn entry(options: EntryOptions) -> Entry {
     Entry {
         id: 1,
         key: None,
-        recipient: key(1),
+        recipient: public_key(1),
         message_type: 7,
         payload_bytes: Bytes::new().len() as u64,
         options,

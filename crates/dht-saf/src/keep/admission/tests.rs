@@ -1,4 +1,4 @@
-use dht_core::{Entropy, SecretKey, SeededEntropy};
+use dht_core::test_util::public_key;
 
 use super::*;
 
@@ -27,14 +27,10 @@ impl LocalView for Node {
     }
 }
 
-fn key(seed: u64) -> PublicKey {
-    SecretKey::random(&mut SeededEntropy::new(seed).rng()).public_key()
-}
-
 fn node() -> Node {
     Node {
         stores: true,
-        key: key(1),
+        key: public_key(1),
         banned: None,
         region: true,
     }
@@ -56,7 +52,7 @@ fn stored(destination: &Destination) -> Candidate<'_> {
 fn admitted(
     change: impl FnOnce(&mut Candidate<'_>, &mut Node),
 ) -> Result<Retention, StoreRejection> {
-    let destination = Destination::PublicKey(key(2));
+    let destination = Destination::PublicKey(public_key(2));
     let (mut message, mut node) = (stored(&destination), node());
     change(&mut message, &mut node);
     admit(&message, &node, MAX, NOW)
@@ -64,8 +60,8 @@ fn admitted(
 
 #[test]
 fn each_row_of_the_table_decides() {
-    let origin = key(3);
-    let own = key(1);
+    let origin = public_key(3);
+    let own = public_key(1);
     let to_self = Destination::PublicKey(own);
     let unknown = Destination::Unknown;
     let skip = Err::<Retention, StoreRejection>;
@@ -109,7 +105,7 @@ fn each_row_of_the_table_decides() {
             skip(StoreRejection::DhtMessage)
         );
     }
-    let destination = Destination::PublicKey(key(2));
+    let destination = Destination::PublicKey(public_key(2));
     let message = Candidate {
         origin: Some(&own),
         ..stored(&destination)
@@ -151,7 +147,7 @@ fn each_row_of_the_table_decides() {
         skip(StoreRejection::OutOfRegion)
     );
     assert_eq!(
-        admitted(|_, n| n.banned = Some(key(2))),
+        admitted(|_, n| n.banned = Some(public_key(2))),
         skip(StoreRejection::DestinationBanned)
     );
     assert_eq!(admitted(|_, _| {}), Ok(Retention::High));
@@ -210,7 +206,7 @@ fn sf01_a_client_stores_nothing() {
             unreachable!("nothing is looked up")
         }
     }
-    let away = Destination::PublicKey(key(2));
-    let decision = admit(&stored(&away), &Client(key(1)), MAX, NOW);
+    let away = Destination::PublicKey(public_key(2));
+    let decision = admit(&stored(&away), &Client(public_key(1)), MAX, NOW);
     assert_eq!(decision, Err(StoreRejection::NotAStore));
 }
