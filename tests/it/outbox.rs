@@ -152,7 +152,7 @@ async fn message_expires_at_its_deadline() {
     assert_eq!(within(delivery.next()).await, None);
 }
 
-/// What as many holders store as were wanted takes no room any more, and its state stays known.
+/// A message that as many holders store as were wanted takes no room any more, and its state stays known.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stored_messages_leave_the_outbox() {
     let home = tempfile::tempdir().unwrap();

@@ -65,7 +65,7 @@ pub struct Node {
     pub(crate) connector: Connector<Dialler>,
     pub(crate) select: SelectConfig,
     pub(crate) connection_mirror: ConnectionMirror,
-    /// What the overlay reports; `None` if it does not run.
+    /// Last report of the overlay; `None` if it does not run.
     #[cfg(feature = "overlay")]
     pub(crate) overlay: Option<Arc<Mutex<dht_overlay::Summary>>>,
     pub(crate) limiter: RateLimiter,

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What was called received was received; everything else arrives when the recipient is back.
+/// Messages called received were received; all others arrive when the recipient is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recipient_killed_under_traffic_loses_nothing() {
     const COUNT: u32 = 200;

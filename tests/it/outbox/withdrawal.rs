@@ -1,4 +1,4 @@
-//! What callers are told of a message: its states and the answer to a withdrawal, once they are written down.
+//! States of messages and answers to withdrawals: a caller is told once they are written down.
 
 use super::*;
 

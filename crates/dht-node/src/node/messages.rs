@@ -240,7 +240,7 @@ impl Node {
             return self.subscribers.subscribe_to(durable_inbox);
         }
         let subscription = self.subscribers.subscribe(when_full);
-        // What other nodes store for this one can be delivered now.
+        // Messages that other nodes store for this one can be delivered now.
         self.saf.listen();
         subscription
     }

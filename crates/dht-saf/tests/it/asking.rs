@@ -1,4 +1,4 @@
-//! Whom to ask, and when everything is there: rows SF-37 to SF-40.
+//! Choice of the peers to ask, and the end of asking: rows SF-37 to SF-40.
 
 use dht_core::{Features, test_util};
 use dht_saf::{Config, FetchSummary, SafEvent};
@@ -270,7 +270,7 @@ async fn a_peer_asked_twice_finishes_both() {
     assert_eq!(summaries(&mut world), []);
     let third = world.last_request().unwrap();
     assert_eq!(third.since, NOW.0 - 500 + 51 - 30, "with the margin");
-    // What has come since the first question.
+    // Messages that have come since the first question.
     world.answer(NODE, third.request_id, page(51, 3)).await;
     let expected = FetchSummary {
         asked: 1,

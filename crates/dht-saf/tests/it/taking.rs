@@ -13,7 +13,7 @@ use crate::{
     world::{Envelope, NODE, NOW, OTHER, World, for_me, peer, protocol},
 };
 
-/// What the inbox had no room for is neither noted nor read: the peer is asked at once for what is behind it, and in its
+/// A message that the inbox had no room for is neither noted nor read: the peer is asked at once for what is behind it, and in its
 /// own time for it again.
 #[tokio::test]
 async fn refused_message_is_asked_for_again() {

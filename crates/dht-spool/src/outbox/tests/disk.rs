@@ -231,7 +231,7 @@ fn a_zeroed_page_costs_its_entries() {
     assert!(leaves > 20, "{leaves} leaves");
 }
 
-/// What says how far an entry is, and its head: one wrong bit sends it again, and never otherwise.
+/// Progress and head of an entry: one wrong bit sends it again, and nothing else does.
 #[test]
 fn one_wrong_bit_forges_no_entry() {
     let home = tempfile::tempdir().unwrap();

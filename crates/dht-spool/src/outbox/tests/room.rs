@@ -23,7 +23,7 @@ fn a_full_outbox_refuses() {
     assert_eq!(put(&outbox, entry(3)), 3);
 }
 
-/// What was sent to a peer that gives no receipts, or is stored by as many holders as were wanted, takes no room.
+/// A message that was sent to a peer without receipts, or that as many holders store as were wanted, takes no room.
 #[test]
 fn ended_entries_leave_their_room() {
     let config = OutboxConfig {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What the world answers to one action.
+/// Answer of the world to one action.
 #[derive(Clone, Copy, Debug)]
 enum Luck {
     Written(bool),
@@ -131,7 +131,7 @@ proptest! {
                     SendingAction::SendDirect(wait) | SendingAction::SendAgain(_, wait) | SendingAction::Ask(_, wait) => *wait,
                     _ => Duration::ZERO,
                 };
-                // What waits comes after the deadline of this step at the latest.
+                // The answer comes after the deadline of this step at the latest.
                 now.at += wait;
                 if let Some(event) = answer_to(action, luck, recipient) {
                     if let SendingEvent::Chosen(holders) = &event {
