@@ -127,6 +127,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::ledger::Ledger;
 
     fn write_to(file: &LedgerFile, changes: &Changes) {
         file.write(changes, Changes::default).unwrap();
@@ -145,6 +146,28 @@ mod tests {
         write_to(&LedgerFile::at(&path).unwrap().0, &changes);
         let (_, state) = LedgerFile::at(&path).unwrap();
         assert_eq!(state.received.snapshot(), [(hash, UnixSeconds(9))]);
+    }
+
+    /// The rows that only memory has are written to the file that takes its place.
+    #[test]
+    fn a_file_damaged_meanwhile_is_rebuilt() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("ledger.redb");
+        let hashes = [DedupHash([1; 32]), DedupHash([2; 32])];
+        let peer = dht_core::test_util::public_key(1);
+        let ledger = Ledger::open(&path).unwrap();
+        ledger.receive(&hashes[..1], UnixSeconds(9)).unwrap();
+        ledger.read_up_to(&peer, UnixSeconds(5)).unwrap();
+        // As after an error of the device.
+        let file = ledger.file.as_ref().unwrap();
+        file.0.write(|_, _| Err(FileError::Closed)).unwrap_err();
+        fs::write(&path, "no database").unwrap();
+        ledger.receive(&hashes[1..], UnixSeconds(9)).unwrap();
+        assert_eq!(ledger.damaged_files(), 1);
+        drop(ledger);
+        let ledger = Ledger::open(&path).unwrap();
+        assert!(hashes.iter().all(|hash| ledger.contains(hash)));
+        assert_eq!(ledger.watermark(&peer), Some(UnixSeconds(5)));
     }
 
     /// As an older version left it on a full disk, and with any page damaged: the node runs, and nothing is thrown away.
