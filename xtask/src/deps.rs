@@ -71,7 +71,7 @@ impl Deps {
 }
 
 /// Every feature of `dht-node`.
-const ALL: &str = "tcp,memory,saf,overlay,spool,dns-seeds,tor,socks";
+const ALL: &str = "tcp,memory,saf,overlay,spool,dns-seeds,lan,tor,socks";
 
 /// A crate must not compile another one with these features alone, at any depth.
 const ABSENT: [(&str, &str, &str); 5] = [

@@ -26,6 +26,8 @@ use self::{
     inbound::{InboundWorkers, inbound_config},
     outbound::OutboundParts,
 };
+#[cfg(feature = "lan")]
+use crate::lan::LanDiscovery;
 #[cfg(feature = "spool")]
 use crate::losses::Losses;
 #[cfg(feature = "tor")]
@@ -257,6 +259,13 @@ impl Builder {
                 peers: peers.clone(),
             };
             tasks.spawn("interfaces", watch.run());
+        }
+        #[cfg(feature = "lan")]
+        if config.lan_discovery && self.claim.is_none() {
+            let (key, listening) = (*shared.identity.public_key(), &own_addresses.listening);
+            let (clock, entropy) = (Arc::clone(&shared.clock), Arc::clone(&shared.entropy));
+            let lan = LanDiscovery::new(config, key, listening, peers.clone(), clock, entropy);
+            tasks.spawn("local networks", lan.run());
         }
         #[cfg(feature = "overlay")]
         let overlay = self.new_overlay(&peers, &sending.outbound);

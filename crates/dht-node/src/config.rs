@@ -76,6 +76,11 @@ pub struct Config {
     #[cfg(feature = "dns-seeds")]
     #[serde(deserialize_with = "crate::dns_seeds::parse_servers")]
     pub dns_servers: Vec<std::net::SocketAddr>,
+    /// Whether this node announces its key and port on its local networks, and dials others that do, at private addresses too. Anybody
+    /// on such a network learns that it runs there, so that there must be neither an onion service nor a proxy that hides it. Of
+    /// the addresses that it listens on, those of IPv4 that are not loopback are announced. Defaults to false.
+    #[cfg(feature = "lan")]
+    pub lan_discovery: bool,
     /// Peers that are banned for as long as they are listed, by public key.
     #[serde(serialize_with = "show_all", deserialize_with = "parse_all")]
     pub banned: Vec<PublicKey>,
@@ -180,6 +185,10 @@ impl Config {
         if !self.dns_seeds.is_empty() && self.transport.proxies_names() {
             return Err(ConfigError::DnsBesideProxy);
         }
+        #[cfg(all(feature = "lan", feature = "socks"))]
+        if self.lan_discovery && self.hides() {
+            return Err(ConfigError::LanBesideTor);
+        }
         OutOfRange::check("discovery_seconds", self.discovery_seconds, 1..=DAY)?;
         OutOfRange::check("allowed_occurrences", copies.into(), 1..=MOST)?;
         OutOfRange::check("flood_messages", flood.into(), 1..=MOST)?;
@@ -195,6 +204,16 @@ impl Config {
         #[cfg(feature = "tor")]
         self.tor.validate()?;
         Ok(())
+    }
+
+    /// Whether others are not to learn where this node is.
+    #[cfg(all(feature = "lan", feature = "socks"))]
+    fn hides(&self) -> bool {
+        #[cfg(feature = "tor")]
+        if self.tor.control.is_some() {
+            return true;
+        }
+        self.transport.proxies_names()
     }
 
     /// Checks the addresses that this node dials, and those at which others are to reach it.
@@ -353,6 +372,8 @@ impl Default for Config {
             dns_seeds: Vec::new(),
             #[cfg(feature = "dns-seeds")]
             dns_servers: Vec::new(),
+            #[cfg(feature = "lan")]
+            lan_discovery: false,
             banned: Vec::new(),
             memory_mib: DEFAULT_MEMORY_MIB,
             discovery_seconds: DISCOVERY_SECONDS,
@@ -566,6 +587,30 @@ mod tests {
             let error = toml::from_str::<Config>(&text).unwrap().validate();
             assert_eq!(error.unwrap_err().key(), "dns_servers");
         }
+    }
+
+    #[cfg(all(feature = "lan", feature = "tor"))]
+    #[test]
+    fn hidden_nodes_are_not_announced() {
+        let with = |more: &str| {
+            let text = format!("lan_discovery = true\n{more}");
+            toml::from_str::<Config>(&text).unwrap().validate()
+        };
+        let proxy = "[transport]\nproxy = '127.0.0.1:9050'\nproxy_for = ";
+        assert_eq!(with(""), Ok(()));
+        assert_eq!(with(&format!("{proxy}'onion'")), Ok(()));
+        for hidden in [
+            &format!("{proxy}'all'"),
+            &format!("{proxy}'names'"),
+            "[tor]\ncontrol = '127.0.0.1:9051'",
+        ] {
+            let error = with(hidden).unwrap_err();
+            assert_eq!(
+                (&error, error.key()),
+                (&ConfigError::LanBesideTor, "lan_discovery")
+            );
+        }
+        assert!(!Config::default().lan_discovery);
     }
 
     #[test]

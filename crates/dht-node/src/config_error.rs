@@ -25,6 +25,12 @@ pub enum ConfigError {
         "dns_seeds are looked up without transport.proxy; leave them out, or set transport.proxy_for to \"onion\""
     )]
     DnsBesideProxy,
+    /// The node would tell its local networks where it is, which it hides from others.
+    #[cfg(all(feature = "lan", feature = "socks"))]
+    #[error(
+        "lan_discovery announces this node on its local networks; leave it out, or both tor.control and a transport.proxy for more than \"onion\""
+    )]
+    LanBesideTor,
     /// Both files are named.
     #[cfg(feature = "tor")]
     #[error("tor.cookie_file and tor.password_file are both set; name one of them")]
@@ -50,6 +56,8 @@ impl ConfigError {
             Self::Unusable { key, .. } => key,
             #[cfg(all(feature = "dns-seeds", feature = "socks"))]
             Self::DnsBesideProxy => "dns_seeds",
+            #[cfg(all(feature = "lan", feature = "socks"))]
+            Self::LanBesideTor => "lan_discovery",
             #[cfg(feature = "tor")]
             Self::CookieAndPassword => "tor.cookie_file",
         }

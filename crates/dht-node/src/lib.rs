@@ -37,6 +37,8 @@ mod connection_mirror;
 mod context;
 mod counters;
 mod discovery;
+#[cfg(any(feature = "dns-seeds", feature = "lan"))]
+mod dns_packet;
 #[cfg(feature = "dns-seeds")]
 mod dns_seeds;
 #[cfg(feature = "spool")]
@@ -46,6 +48,8 @@ mod home;
 mod inbox;
 mod interfaces;
 mod known_peers;
+#[cfg(feature = "lan")]
+mod lan;
 #[cfg(feature = "spool")]
 mod losses;
 mod memory;

@@ -15,6 +15,8 @@ pub fn describe_metrics() {
     }
     #[cfg(feature = "dns-seeds")]
     crate::dns_seeds::describe_metrics();
+    #[cfg(feature = "lan")]
+    crate::lan::describe_metrics();
     #[cfg(feature = "tor")]
     dht_tor::describe_metrics();
     #[cfg(feature = "saf")]

@@ -88,6 +88,13 @@ pub const MAX_OVERLAY_DIALS: usize = 32;
 /// Dials at one time that peers cause; more are refused.
 pub const MAX_PEER_DIALS: usize = 16;
 
+/// Dials at one time of what was announced on a local network; more are refused.
+pub const MAX_LAN_DIALS: usize = 2;
+
+/// Connections to what was announced on a local network, also of a node with many slots: anybody there may announce any number
+/// of keys.
+pub const MAX_LAN_CONNECTIONS: usize = 16;
+
 /// Of [`MAX_PEER_DIALS`], those that one [`Deliverer`](dht_core::Deliverer) may cause. A dial to a peer that says nothing holds
 /// its place for [`CONNECT_TIMEOUT`] and [`UPGRADE_TIMEOUT`].
 pub const MAX_PEER_DIALS_PER_DELIVERER: usize = MAX_PEER_DIALS / 4;

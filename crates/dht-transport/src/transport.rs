@@ -197,6 +197,35 @@ impl Transport {
         self.state.dial_known(peer, cause.into()).await
     }
 
+    /// As [`dial`](Self::dial), for somebody who [announced itself on a local network](DialCause::Lan): with few dials and connections
+    /// of their own, none of which another cause may use, and few to one network. A dial that another cause begins meanwhile does
+    /// not fail with this one.
+    ///
+    /// # Security
+    /// Private addresses are dialled. The caller has made sure that this one is on a link of this machine.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    ///
+    /// # Cancel safety
+    /// The dial goes on when the future is dropped.
+    pub async fn dial_on_link(
+        &self,
+        key: &PublicKey,
+        address: &Address,
+    ) -> Result<Arc<Connection>, DialError> {
+        if self.state.stopping.is_cancelled() {
+            return Err(DialError::Cancelled);
+        }
+        let candidate = Candidate {
+            address: address.clone(),
+            is_untrusted_target: true,
+        };
+        (self.state)
+            .dial(key, vec![candidate], DialCause::Lan.into())
+            .await
+    }
+
     /// Gives up a dial under way; callers that wait for it get [`DialError::Cancelled`].
     pub fn cancel_dial(&self, peer: &NodeId) {
         self.state.dials.cancel(peer);

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{Address, Deliverer, DeliveryError, DialFailure, Priority, test_util::NOW};
+use dht_core::{Address, Deliverer, DeliveryError, DialFailure, Network, Priority, test_util::NOW};
 use dht_peers::DialTimes;
 use dht_transport::{
     Acceptor, BoxFuture, Config, ConnectionEvent, DialCause, DialError, Medium, Memory, Queued,
@@ -28,7 +28,12 @@ fn public(third: u8, host: u8) -> Address {
     Address::tcp(Ipv4Addr::new(198, 51, third, host).into(), 18_189)
 }
 
-/// A public network in memory: `198.51.0.1` leads to `listener`, every other address takes sockets and says nothing.
+/// A node in the same house as the dialler.
+fn on_link() -> Address {
+    Address::tcp(Ipv4Addr::new(10, 0, 0, 1).into(), 18_189)
+}
+
+/// A public network in memory: `198.51.0.1` and `10.0.0.1` lead to `listener`, every other address takes sockets and says nothing.
 struct Internet {
     memory: Memory,
     listener: Address,
@@ -37,7 +42,7 @@ struct Internet {
 impl Medium for Internet {
     fn dial<'a>(&'a self, address: &'a Address) -> BoxFuture<'a, io::Result<Socket>> {
         Box::pin(async move {
-            if *address == public(0, 1) {
+            if *address == public(0, 1) || *address == on_link() {
                 return self.memory.dial(&self.listener).await;
             }
             std::future::pending().await
@@ -49,19 +54,25 @@ impl Medium for Internet {
     }
 
     fn serves(&self, address: &Address) -> bool {
-        address.is_public()
+        address.is_public() || *address == on_link()
     }
 }
 
 /// A node that peers are known to, in the networks of `198.51.0.0/16`; and the one that answers.
 async fn on_internet(memory: &Memory, config: Config) -> (Node, Node) {
-    let b = Node::memory(2, memory).await;
+    on_internet_of(Network::LocalNet, memory, config).await
+}
+
+async fn on_internet_of(network: Network, memory: &Memory, config: Config) -> (Node, Node) {
+    let mut b = Setup::memory(2, memory);
+    b.network = network;
+    let b = b.start().await;
     let medium = Internet {
         memory: memory.clone(),
         listener: b.address.clone(),
     };
     let mut setup = Setup::memory(1, memory);
-    setup.config = config;
+    (setup.config, setup.network) = (config, network);
     (setup.start_with(medium).await, b)
 }
 
@@ -219,6 +230,35 @@ async fn application_outdoes_joined_overlay_dial() {
     assert!(application.is_ok(), "{application:?}");
 }
 
+/// Whoever announces itself on a link of this machine is dialled there, also in a private network, which a claim leads nobody
+/// into. Any number of announcements take two dials, and none of another cause.
+#[tokio::test(start_paused = true)]
+async fn announcements_are_dialled_in_their_share() {
+    let (memory, network) = (Memory::default(), Network::Esmeralda);
+    let (a, b) = on_internet_of(network, &memory, support::config()).await;
+    a.hears_of(&b.identity, [on_link()]);
+    let claimed = soon(a.transport.dial_for(&b.id(), DialCause::Overlay)).await;
+    assert_eq!(claimed.err(), Some(DialError::PrivateTarget));
+    for seed in 0..20 {
+        let (transport, key) = (a.transport.clone(), *identity(100 + seed).public_key());
+        let silent = public(u8::try_from(seed).unwrap() + 1, 1);
+        tokio::spawn(async move { transport.dial_on_link(&key, &silent).await });
+    }
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(a.transport.stats().dials, 2);
+    let stranger = identity(99);
+    a.knows_at(stranger.public_key(), [public(0, 1)]);
+    let dial = a.transport.dial_for(stranger.node_id(), DialCause::Overlay);
+    assert!(matches!(soon(dial).await, Err(DialError::Upgrade(_))));
+    loop {
+        match soon(a.transport.dial_on_link(b.key(), &on_link())).await {
+            Ok(_connection) => break,
+            Err(error) => assert_eq!(error, DialError::TooManyDials),
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
 /// The answer is delivered, and the connection for it is closed when the peer says nothing more.
 #[tokio::test(start_paused = true)]
 async fn answered_peer_is_let_go() {
@@ -329,13 +369,13 @@ async fn names_of_peers_hurt_nobody() {
     let held = parking_lot::Mutex::new(held);
     let memory = Memory::default();
     let mut b = Setup::tcp(2);
-    b.network = dht_core::Network::Esmeralda;
+    b.network = Network::Esmeralda;
     let b = b.start().await;
     let Some(dht_core::Host::Ip(_, port)) = b.address.host() else {
         unreachable!()
     };
     let mut setup = Setup::memory(1, &memory);
-    setup.network = dht_core::Network::Esmeralda;
+    setup.network = Network::Esmeralda;
     let a = setup
         .start_looking_up(move |name| {
             if name.starts_with("slow") {

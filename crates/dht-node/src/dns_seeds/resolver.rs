@@ -16,6 +16,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::dns_packet::is_plausible;
+
 /// File in which the operating system names its servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Port of name servers.
@@ -30,10 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const MAX_DATAGRAM: usize = 1232;
 /// Longest answer over TCP.
 const MAX_ANSWER: usize = 16 * 1024;
-/// Bytes of a header.
-const HEADER: usize = 12;
-/// Bytes of the shortest question, and less than the shortest record.
-const SHORTEST_ENTRY: usize = 5;
 
 /// Asks name servers, one after another.
 #[derive(Debug)]
@@ -208,17 +206,4 @@ pub(super) fn read_answer(
             _ => None,
         });
     Ok(Some(texts.collect()))
-}
-
-/// Whether a packet can hold as many entries as it says, for which room is made.
-fn is_plausible(bytes: &[u8]) -> bool {
-    let counts = bytes.get(4..HEADER).unwrap_or_default();
-    let counts = counts
-        .iter()
-        .step_by(2)
-        .zip(counts.iter().skip(1).step_by(2));
-    let entries: usize = counts
-        .map(|(high, low)| usize::from(u16::from_be_bytes([*high, *low])))
-        .sum();
-    bytes.len() >= HEADER && entries * SHORTEST_ENTRY <= bytes.len()
 }

@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::cause::DialCause;
 use crate::{
     config::Config,
-    limits::{EVICTION_OVERLAP, OPERATOR_RESERVE, OUTBOUND_RESERVE, OVERLAY_SHARE, PEER_SHARE},
+    limits::{
+        EVICTION_OVERLAP, MAX_LAN_CONNECTIONS, OPERATOR_RESERVE, OUTBOUND_RESERVE, OVERLAY_SHARE,
+        PEER_SHARE,
+    },
 };
 
 /// Bounds of [`Admission`]; see the fields of [`Config`] of the same names.
@@ -195,6 +198,7 @@ impl Admission {
             DialCause::Application => (most + OUTBOUND_RESERVE - OPERATOR_RESERVE, usize::MAX),
             DialCause::Overlay => (most, (most / OVERLAY_SHARE).max(1)),
             DialCause::Peer => (most, (most / PEER_SHARE).max(1)),
+            DialCause::Lan => (most, (most / PEER_SHARE).clamp(1, MAX_LAN_CONNECTIONS)),
         };
         if state.connections >= in_all {
             return Err(Refusal::Connections);

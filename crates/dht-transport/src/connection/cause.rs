@@ -22,6 +22,8 @@ pub enum DialCause {
     /// address once, and counts for the source group of its target as an inbound connection does; the connection is closed
     /// when the peer has no further use for it.
     Peer,
+    /// Somebody on a local network of this node announced itself there ([`Transport::dial_on_link`](crate::Transport::dial_on_link)).
+    Lan,
 }
 
 /// On whose behalf one dial runs.
@@ -43,7 +45,13 @@ impl From<DialCause> for Requester {
 
 impl DialCause {
     /// Every cause of a dial, the most important first.
-    pub const ALL: [Self; 4] = [Self::Operator, Self::Application, Self::Overlay, Self::Peer];
+    pub const ALL: [Self; 5] = [
+        Self::Operator,
+        Self::Application,
+        Self::Overlay,
+        Self::Peer,
+        Self::Lan,
+    ];
 
     /// A short name for logs and metrics.
     #[must_use]
@@ -53,6 +61,7 @@ impl DialCause {
             Self::Application => "application",
             Self::Overlay => "overlay",
             Self::Peer => "peer",
+            Self::Lan => "lan",
         }
     }
 
@@ -63,26 +72,32 @@ impl DialCause {
             Self::Application => limits::MAX_APPLICATION_DIALS,
             Self::Overlay => limits::MAX_OVERLAY_DIALS,
             Self::Peer => limits::MAX_PEER_DIALS,
+            Self::Lan => limits::MAX_LAN_DIALS,
         }
     }
 
     /// One of the parts of a pool that has a part for each cause.
-    pub(crate) fn of<T>(self, [operator, application, overlay, peer]: &[T; 4]) -> &T {
+    pub(crate) fn of<T>(self, [operator, application, overlay, peer, lan]: &[T; 5]) -> &T {
         match self {
             Self::Operator => operator,
             Self::Application => application,
             Self::Overlay => overlay,
             Self::Peer => peer,
+            Self::Lan => lan,
         }
     }
 
     /// As [`of`](Self::of), to change it.
-    pub(crate) fn of_mut<T>(self, [operator, application, overlay, peer]: &mut [T; 4]) -> &mut T {
+    pub(crate) fn of_mut<T>(
+        self,
+        [operator, application, overlay, peer, lan]: &mut [T; 5],
+    ) -> &mut T {
         match self {
             Self::Operator => operator,
             Self::Application => application,
             Self::Overlay => overlay,
             Self::Peer => peer,
+            Self::Lan => lan,
         }
     }
 }

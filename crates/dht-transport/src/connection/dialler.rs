@@ -55,7 +55,7 @@ impl State {
             is_untrusted_target: match requester.cause {
                 DialCause::Operator => false,
                 DialCause::Application | DialCause::Overlay => known.is_hearsay(),
-                DialCause::Peer => true,
+                DialCause::Peer | DialCause::Lan => true,
             },
         });
         self.dial(&key, candidates.collect(), requester).await

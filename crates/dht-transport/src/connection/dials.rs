@@ -69,7 +69,7 @@ impl Default for Dials {
 }
 
 impl Dials {
-    /// Waits for a place among the dials of a cause, at most this long. A dial that a peer causes waits for nothing.
+    /// Waits for a place among the dials of a cause, at most this long. A dial that a peer causes, or an announcement, waits for nothing.
     pub(super) async fn place(
         &self,
         Requester { cause, deliverer }: Requester,
@@ -88,7 +88,7 @@ impl Dials {
         };
         let places = cause.of(&self.places);
         let place = match cause {
-            DialCause::Peer => places.try_acquire().ok(),
+            DialCause::Peer | DialCause::Lan => places.try_acquire().ok(),
             _ => timeout(limit, places.acquire())
                 .await
                 .ok()

@@ -153,11 +153,11 @@ impl Connection {
         self.origin.direction()
     }
 
-    /// Whether the peer dialled, or had this node dial it.
+    /// Whether the peer dialled, or had this node dial it, by a message or by an announcement on a local network.
     pub(crate) const fn is_of_stranger(&self) -> bool {
         matches!(
             self.origin,
-            Origin::Accepted | Origin::Dialled(DialCause::Peer)
+            Origin::Accepted | Origin::Dialled(DialCause::Peer | DialCause::Lan)
         )
     }
 

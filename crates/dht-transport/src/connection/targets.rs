@@ -110,7 +110,7 @@ impl Targets {
         } = candidate;
         let name = name_of(address).filter(|_| !media.serves(address));
         let Some(Name { kind, name, port }) = name else {
-            return self.allowed(vec![address.clone()], *is_untrusted_target);
+            return self.allowed(vec![address.clone()], *is_untrusted_target, cause);
         };
         let found = self.names.lookup(name, cause).await;
         let found = found.map_err(|_| DialError::Lookup)?;
@@ -125,17 +125,19 @@ impl Targets {
             return Err(DialError::Lookup);
         }
         targets.truncate(MAX_RESOLVED_ADDRESSES);
-        self.allowed(targets, *is_untrusted_target)
+        self.allowed(targets, *is_untrusted_target, cause)
     }
 
-    /// Targets behind one address that a dial may use: of untrusted ones the first that is not private.
+    /// Targets behind one address that a dial may use: of untrusted ones the first that is not private;
+    /// a node that announces itself on a local network is there.
     fn allowed(
         &self,
         mut targets: Vec<Address>,
         is_untrusted_target: bool,
+        cause: DialCause,
     ) -> Result<Vec<Address>, DialError> {
         if is_untrusted_target {
-            if self.is_public {
+            if self.is_public && cause != DialCause::Lan {
                 targets.retain(Address::is_public);
             }
             targets.truncate(1);

@@ -214,7 +214,7 @@ fn connections_are_bounded_beside_dial_reserve() {
         Some(Refusal::Connections)
     );
     let dial = |cause| admission.admit_dial(cause);
-    for cause in [DialCause::Overlay, DialCause::Peer] {
+    for cause in [DialCause::Overlay, DialCause::Peer, DialCause::Lan] {
         assert_eq!(dial(cause).err(), Some(Refusal::Connections));
     }
     let application = OUTBOUND_RESERVE - OPERATOR_RESERVE;
@@ -238,7 +238,8 @@ fn each_cause_has_its_share() {
         |cause| -> Vec<_> { std::iter::from_fn(|| admission.admit_dial(cause).ok()).collect() };
     let overlay = dials(DialCause::Overlay);
     let mut peer = dials(DialCause::Peer);
-    assert_eq!((overlay.len(), peer.len()), (20, 10));
+    let lan = dials(DialCause::Lan);
+    assert_eq!((overlay.len(), peer.len(), lan.len()), (20, 10, 10));
     let target = bounds().source(source(1));
     let mut counted = peer.iter_mut().map(|slot| slot.count_for(target));
     assert!(counted.next().unwrap().is_ok() && counted.next().unwrap().is_ok());
