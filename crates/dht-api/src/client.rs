@@ -7,7 +7,7 @@ mod stream;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use dht_core::PublicKey;
+use dht_core::{NodeId, PublicKey};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
 use serde::{Serialize, de::DeserializeOwned};
@@ -319,13 +319,19 @@ impl Client {
 
     // --- peers ---
 
-    /// Peers that are connected, or all that are known, at most `limit`.
+    /// Peers that are connected, or all that are known, at most `limit`: those after the node id `after`.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn peers(&self, all: bool, limit: Option<usize>) -> Result<PeerList, ClientError> {
+    pub async fn peers(
+        &self,
+        all: bool,
+        after: Option<NodeId>,
+        limit: Option<usize>,
+    ) -> Result<PeerList, ClientError> {
         let call = Call::get("/v1/peers")
             .with("all", Some(all))
+            .with("after", after)
             .with("limit", limit);
         self.call(call).await
     }

@@ -45,14 +45,19 @@ async fn of_running(client: &Client, network: Network) -> Result<Vec<PeerAddress
     if status.network != network.to_string() {
         return Ok(Vec::new());
     }
-    let mut entries = Vec::new();
-    // The connected ones may be missing from a longer list, which is cut.
-    for all in [false, true] {
-        let list = client.peers(all, Some(MOST)).await;
-        entries.extend(list.map_err(|error| refused(&error))?.peers);
+    let (mut entries, mut after) = (Vec::new(), None);
+    loop {
+        let page = client.peers(true, after, Some(MOST)).await;
+        let page = page.map_err(|error| refused(&error))?.peers;
+        let Some(last) = page.last() else {
+            break;
+        };
+        after = Some(last.node_id);
+        let useful = |peer: &PeerEntry| peer.is_proven && !peer.is_banned && is_node(peer);
+        entries.extend(page.into_iter().filter(useful));
     }
-    entries.retain(|peer| peer.is_proven && !peer.is_banned && is_node(peer));
     entries.sort_by_key(|peer| (!peer.is_connected, !peer.is_anchor));
+    entries.truncate(MOST);
     Ok(entries.iter().filter_map(address).collect())
 }
 

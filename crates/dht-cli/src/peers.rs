@@ -7,7 +7,7 @@ use dht_api::{
     ClientError,
     types::{Done, PeerEntry, PeerFound},
 };
-use dht_core::{PeerAddress, PublicKey};
+use dht_core::{NodeId, PeerAddress, PublicKey};
 use tokio::time::timeout;
 
 use crate::{
@@ -55,6 +55,9 @@ struct List {
     /// those this node only heard of.
     #[arg(long)]
     all: bool,
+    /// Node id of the last peer of the list before: print those after it.
+    #[arg(long, value_name = "ID")]
+    after: Option<NodeId>,
     /// Most lines to print, 1 to 1000.
     #[arg(long, default_value_t = 1000, allow_negative_numbers = true, value_parser = number::<u64>(1..=1000))]
     limit: u64,
@@ -191,7 +194,7 @@ impl List {
     async fn run(self) -> Result<(), Failure> {
         let client = running(&self.home).await?;
         let peers = client
-            .peers(self.all, usize::try_from(self.limit).ok())
+            .peers(self.all, self.after, usize::try_from(self.limit).ok())
             .await;
         let list = peers.map_err(|error| refused(&error))?;
         if self.json {

@@ -317,6 +317,24 @@ impl Directory {
         self.closest(&NodeId::default(), n, filter)
     }
 
+    /// Up to `n` peers that pass and whose node ids come after `after`, by node id. Looks at those before it as well.
+    #[must_use]
+    pub fn list_after(
+        &self,
+        after: &NodeId,
+        n: usize,
+        filter: &PeerFilter<'_>,
+    ) -> Vec<Arc<PeerRecord>> {
+        let state = self.0.state.read();
+        state
+            .closest(&NodeId::default(), filter)
+            .map(|(_, peer)| peer)
+            .skip_while(|peer| peer.node_id() <= after)
+            .take(n)
+            .map(Arc::clone)
+            .collect()
+    }
+
     /// Number of peers that pass. Looks at all of them.
     #[must_use]
     pub fn count(&self, filter: &PeerFilter<'_>) -> usize {

@@ -2,9 +2,35 @@ use dht_api::{
     Limits, Parts,
     types::{ErrorCode, MAX_BAN_SECONDS, NewBan, NewGossip, NodeEventKind},
 };
+use dht_core::PeerAddress;
 use tokio::time::sleep;
 
 use crate::served::{LOOK_AGAIN, Served, key, node, until, within};
+
+/// Pages of two peers, each begun after the last of the page before.
+#[tokio::test]
+async fn all_peers_are_listed_in_pages() {
+    let node = node().await;
+    let mut known = Vec::new();
+    for _ in 0..5 {
+        let peer = PeerAddress {
+            public_key: key(),
+            addresses: vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()],
+        };
+        node.add_peer(&peer);
+        known.push(peer.public_key.node_id());
+    }
+    known.sort_unstable();
+    let served = Served::over(Parts::new(node), Limits::default()).await;
+    let (mut listed, mut after) = (Vec::new(), None);
+    for length in [2, 2, 1, 0] {
+        let page = served.client.peers(true, after, Some(2)).await.unwrap();
+        assert_eq!((page.peers.len(), page.known), (length, 5));
+        listed.extend(page.peers.iter().map(|peer| peer.node_id));
+        after = listed.last().copied();
+    }
+    assert_eq!(listed, known);
+}
 
 #[tokio::test]
 async fn peers_are_reached_and_banned() {
@@ -17,7 +43,7 @@ async fn peers_are_reached_and_banned() {
     assert!(!pong.was_connected && pong.dial_micros.is_some());
     let pong = client.ping(bob.public_key().to_string()).await.unwrap();
     assert!(pong.was_connected && pong.dial_micros.is_none());
-    let peers = client.peers(false, None).await.unwrap();
+    let peers = client.peers(false, None, None).await.unwrap();
     assert_eq!(peers.peers.len(), 1);
     assert_eq!(peers.peers[0].public_key, *bob.public_key().compressed());
     assert!(peers.peers[0].is_connected);
@@ -61,8 +87,19 @@ async fn peers_are_reached_and_banned() {
     let now = client.bans().await.unwrap().bans;
     assert_eq!((now.len(), now[0].reason.as_str()), (1, "a\r\nb"));
     assert!(banned.contains(&ban), "{ban:?} {banned:?}");
-    until(async || client.peers(false, None).await.unwrap().peers.is_empty()).await;
-    assert!(client.peers(true, None).await.unwrap().peers[0].is_banned);
+    until(async || {
+        client
+            .peers(false, None, None)
+            .await
+            .unwrap()
+            .peers
+            .is_empty()
+    })
+    .await;
+    let all = client.peers(true, None, None).await.unwrap().peers;
+    assert!(all[0].is_banned);
+    let error = client.peers(true, Some(all[0].node_id), Some(0)).await;
+    assert_eq!(error.unwrap_err().code(), Some(ErrorCode::BadRequest));
 
     let id = bob.public_key().node_id().to_string();
     assert!(client.lift_ban(&id).await.unwrap().changed);

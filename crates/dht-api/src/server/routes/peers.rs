@@ -1,6 +1,6 @@
 //! Peers and bans.
 
-use std::{collections::HashSet, io::ErrorKind, sync::Arc};
+use std::{collections::BTreeSet, io::ErrorKind, sync::Arc};
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use dht_core::{
@@ -36,6 +36,8 @@ pub(in super::super) struct ListQuery {
     /// Whether to list every known peer, not only those connected. Defaults to false.
     #[serde(default)]
     all: bool,
+    /// Node id of the last peer of the page before; peers are listed by node id, from the next one.
+    after: Option<String>,
     /// Most peers, 1 to 1 000. Defaults to 100.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
@@ -55,20 +57,26 @@ pub(in super::super) async fn list(
     Parameters(query): Parameters<ListQuery>,
 ) -> Result<Response, ApiError> {
     let (limit, now) = (page(query.limit)?, api.now());
+    let after = query.after.map(|id| id.parse::<NodeId>()).transpose();
+    let after = after.map_err(|_| ApiError::bad_request("`after` is no node id"))?;
     let memory = api.list_memory(limit).await;
     let directory = api.parts.node.directory();
     let connected = connected(&api);
-    let records = if query.all {
-        directory.list(limit, &PeerFilter::everybody(now))
-    } else {
-        let records = connected.iter().filter_map(|id| directory.find(id));
-        records.take(limit).collect()
+    let everybody = PeerFilter::everybody(now);
+    let records: Vec<_> = match (query.all, after) {
+        (true, None) => directory.list(limit, &everybody),
+        (true, Some(after)) => directory.list_after(&after, limit, &everybody),
+        (false, after) => {
+            let follows = |id: &&NodeId| after.is_none_or(|after| **id > after);
+            let ids = connected.iter().filter(follows);
+            let records = ids.filter_map(|id| directory.find(id));
+            records.take(limit).collect()
+        }
     };
-    let mut peers: Vec<_> = records
+    let peers = records
         .iter()
         .map(|record| entry(&api, record, connected.contains(record.node_id())))
         .collect();
-    peers.sort_by_key(|peer| peer.node_id);
     let list = PeerList {
         version: Version,
         peers,
@@ -77,7 +85,7 @@ pub(in super::super) async fn list(
     Ok(memory::list(memory, &list))
 }
 
-fn connected(api: &Api) -> HashSet<NodeId> {
+fn connected(api: &Api) -> BTreeSet<NodeId> {
     let peers = api.parts.node.peers();
     peers.iter().map(|peer| peer.node_id).collect()
 }
