@@ -36,6 +36,13 @@ fn direct_only() -> SendOptions {
     }
 }
 
+/// A node whose outbox can be read.
+async fn with_outbox(seed: u8) -> Node {
+    let builder = Node::builder(secret(seed)).config(fixed_config(true));
+    let builder = builder.memory_home(MemoryHome::default());
+    within(builder.start()).await.unwrap()
+}
+
 /// A node that keeps its files here and asks peers for stored messages. Waits until an earlier life has let go of them.
 async fn at_home(seed: u8, home: &Path) -> Node {
     let started = async {
@@ -312,4 +319,26 @@ async fn wrong_clock_sends_nothing() {
         assert!(error.contains("clock"), "{error}");
     }
     assert_eq!(bob.stats().messages_received, 0);
+}
+
+/// A holder would refuse it, and the caller knows at once.
+#[tokio::test]
+async fn too_large_for_holders_is_told() {
+    let (alice, holder) = (with_outbox(1).await, fixed_node(2).await);
+    connect(&alice, &holder).await;
+    let nobody = secret(9).public_key();
+    let large = Message {
+        payload: vec![0; 600 * 1024].into(),
+        ..message("")
+    };
+    let delivery = post(&alice, &nobody, large.clone(), SendOptions::default()).await;
+    let told = |error: Option<Arc<str>>| {
+        error.is_some_and(|error| error.starts_with("too large for holders: "))
+    };
+    assert!(told(delivery.last_error()));
+    let written = || alice.outbox().unwrap().get(delivery.id()).unwrap().unwrap();
+    until(|| written().attempts > 0).await;
+    assert!(told(written().last_error.map(Arc::from)));
+    let direct = post(&alice, &nobody, large, direct_only()).await;
+    assert!(!told(direct.last_error()));
 }

@@ -258,7 +258,11 @@ fn outcome_line(sent: &OutgoingMessage, bytes: usize, detour: Option<&Detour>) -
 fn reason<'a>(sent: &'a OutgoingMessage, dial_failure: Option<&'a Failure>) -> Option<&'a str> {
     match (&sent.reason, dial_failure) {
         (Some(reason), _) => Some(reason),
-        (None, Some(dial_failure)) => Some(dial_failure.message()),
+        (None, Some(dial_failure)) => match sent.last_error.as_deref() {
+            // Waiting for holders is in vain.
+            Some(error) if error.starts_with("too large for holders") => Some(error),
+            _ => Some(dial_failure.message()),
+        },
         (None, None) => sent.last_error.as_deref(),
     }
 }

@@ -30,6 +30,7 @@ pub(crate) use actions::WorkerParts;
 pub use delivery::{Delivery, Undelivered};
 use dht_core::{Clock as _, Message, NodeId, PublicKey, UnixSeconds};
 use dht_outbound::SendError;
+use dht_proto::limits::MAX_STORED_BODY_BYTES;
 use dht_spool::{Entry, EntryId, NewEntry, Outbox, OutboxConfig, Put, SpoolError};
 use dht_stack::off_thread;
 use parking_lot::Mutex;
@@ -44,6 +45,7 @@ use self::{
     reachability::{ByReachability, ReachabilityTracker},
     sealed::SealedFrame,
     send_budget::{SendBudget, SendPermit},
+    sending::too_large_for_holders,
 };
 use crate::{channels, context::NodeContext};
 
@@ -277,7 +279,11 @@ impl OutboxHandle {
                 return Ok(existing.ok_or(SpoolError::UnknownId)?);
             }
         };
-        let entry = Entry::new(id, &entry);
+        let mut entry = Entry::new(id, &entry);
+        let is_for_holders = !entry.options.direct_only && entry.options.replicas != Some(0);
+        if is_for_holders && sealed.body_bytes > MAX_STORED_BODY_BYTES {
+            entry.last_error = Some(too_large_for_holders(sealed.body_bytes));
+        }
         let delivery = Delivery::new(id, shared.watch(&entry)).with_entry(entry.clone());
         let fresh = Fresh {
             entry,

@@ -62,6 +62,24 @@ async fn withdrawn_right_after_the_send() {
     within(delivery.wait(StateKind::Failed)).await.unwrap();
 }
 
+/// The application withdrew it while the recipient had it: told "withdrawn" for ever, it would send it again.
+#[tokio::test]
+async fn receipt_follows_the_withdrawal() {
+    let (alice, bob) = (with_outbox(1).await, fixed_node(2).await);
+    let mut inbox = bob.subscribe();
+    connect(&alice, &bob).await;
+    let text = message("wait, no");
+    let mut delivery = post(&alice, bob.public_key(), text.clone(), direct_only()).await;
+    within(delivery.wait(StateKind::Sent)).await.unwrap();
+    // Its application has not taken it.
+    assert!(within(alice.withdraw(delivery.id())).await.unwrap());
+    assert_eq!(delivery.state().kind(), StateKind::Failed);
+    assert_eq!(receive(&mut inbox).await.message, text);
+    until(|| delivery.state() == SendState::Received).await;
+    let entry = alice.outbox().unwrap().get(delivery.id()).unwrap().unwrap();
+    assert_eq!(entry.state, SendState::Received);
+}
+
 /// A message whose end cannot be written down has ended nevertheless.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unwritten_end_is_remembered() {

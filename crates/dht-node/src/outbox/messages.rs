@@ -122,7 +122,10 @@ impl Messages {
     }
 
     /// Adds a message that is on disk, or held and about to begin.
-    pub(super) fn insert(&mut self, entry: &Entry, sending: Sending, load: Load) {
+    pub(super) fn insert(&mut self, entry: &Entry, mut sending: Sending, load: Load) {
+        if let Load::Held { sealed, .. } = &load {
+            sending.note_body(sealed.body_bytes);
+        }
         self.expiry.insert((entry.expires_at, entry.id));
         let recipient = self.recipients.entry(*sending.recipient());
         recipient.or_default().insert(entry.id);
@@ -348,6 +351,7 @@ impl Messages {
         match (self.all.get_mut(&id), sealed) {
             (Some(tracked), Some(sealed)) => {
                 tracked.hash = Some(sealed.hash);
+                tracked.sending.note_body(sealed.body_bytes);
                 tracked.load = Load::Held {
                     sealed,
                     _permit: permit,

@@ -19,6 +19,8 @@ pub(super) struct SealedFrame {
     pub(super) hash: DedupHash,
     pub(super) meta: DedupMeta,
     pub(super) tag: MessageTag,
+    /// Bytes of the sealed body, which holders limit.
+    pub(super) body_bytes: usize,
 }
 
 impl SealedFrame {
@@ -55,6 +57,7 @@ impl SealedFrame {
             hash,
             meta: DedupMeta::of(&sealed.header),
             tag,
+            body_bytes: sealed.body.len(),
         })
     }
 
@@ -76,6 +79,7 @@ impl SealedFrame {
             hash,
             meta: DedupMeta::of(&header),
             tag: header.tag,
+            body_bytes: raw.body().len(),
         })
     }
 }

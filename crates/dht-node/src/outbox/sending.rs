@@ -14,10 +14,11 @@ use std::{
 };
 
 use dht_core::{NodeId, UnixSeconds};
+use dht_proto::limits::MAX_STORED_BODY_BYTES;
 use dht_spool::{Entry, SendState, Transition};
 
 use self::{
-    attempt::{Attempt, Direct},
+    attempt::{Attempt, DECISION_WAIT, Direct},
     retries::Retries,
 };
 use super::event::{Answer, CopyOutcome, Now, SendingAction, SendingEvent};
@@ -33,6 +34,8 @@ pub(super) const DOUBT: Duration = Duration::from_secs(30);
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
 /// Time until a message that could not be read is read again.
 const READ_WAIT: Duration = Duration::from_secs(60);
+/// Time between two questions for the receipt of a message that ended while its recipient was about to answer.
+const LATE_ASK_WAIT: Duration = Duration::from_millis(500);
 
 /// Errors of a copy that a peer without receipts took, and that may have died in the socket.
 const LOST: &str = "the connection ended right after the copy";
@@ -62,6 +65,10 @@ pub(super) struct Sending {
     number: u64,
     /// Whether a copy for the recipient is on its way to the socket, also since an earlier attempt. No other one is sent.
     is_direct_in_flight: bool,
+    /// When the recipient, which took a copy and gives receipts, is no longer asked again if the message has ended otherwise.
+    receipt_until: Duration,
+    /// Bytes of the sealed body, if they are more than a holder stores.
+    too_large: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -110,12 +117,24 @@ impl Sending {
             },
             number: 0,
             is_direct_in_flight: false,
+            receipt_until: Duration::ZERO,
+            too_large: None,
         }
     }
 
     /// Whether no attempt before this one was made.
     pub(super) const fn is_first_attempt(&self) -> bool {
         self.retries.is_first()
+    }
+
+    /// The bytes of the sealed body, known once the frame has been in memory. One that no holder stores goes to the recipient only.
+    pub(super) fn note_body(&mut self, bytes: usize) {
+        self.too_large = (bytes > MAX_STORED_BODY_BYTES).then_some(bytes);
+    }
+
+    /// Whether holders may get copies.
+    const fn is_for_holders(&self) -> bool {
+        !self.direct_only && self.too_large.is_none()
     }
 
     /// The attempt that actions belong to and that answers to them name.
@@ -255,7 +274,10 @@ impl Sending {
     pub(super) fn handle(&mut self, event: SendingEvent, now: Now) -> VecDeque<SendingAction> {
         let mut actions = VecDeque::new();
         match event {
-            _ if self.is_ended() => {}
+            SendingEvent::Receipt(from, Answer::Received) if from == self.recipient => {
+                self.receive(&mut actions);
+            }
+            _ if self.is_ended() => self.handle_ended(&event, now, &mut actions),
             SendingEvent::Start { connected } => self.start(connected, now, &mut actions),
             SendingEvent::Local(true) => self.receive(&mut actions),
             SendingEvent::Local(false) => {
@@ -268,9 +290,6 @@ impl Sending {
             SendingEvent::Found(outcome) => self.on_found(outcome, now, &mut actions),
             SendingEvent::Chosen(holders) => self.on_chosen(holders, now, &mut actions),
             SendingEvent::Holder(holder, copy) => self.on_holder(holder, copy, now, &mut actions),
-            SendingEvent::Receipt(from, Answer::Received) if from == self.recipient => {
-                self.receive(&mut actions);
-            }
             SendingEvent::Receipt(from, answer) if from == self.recipient => {
                 self.on_recipients_answer(answer, now, &mut actions);
             }
@@ -291,18 +310,41 @@ impl Sending {
     pub(super) fn handle_late(&mut self, event: SendingEvent, now: Now) -> VecDeque<SendingAction> {
         let mut actions = VecDeque::new();
         match event {
-            _ if self.is_ended() => {}
-            SendingEvent::Found(Ok(())) => self.on_appeared(true, now),
-            SendingEvent::Holder(_, CopyOutcome::Unconfirmed(_)) => self.has_sent(),
             SendingEvent::Receipt(from, Answer::Received) if from == self.recipient => {
                 self.receive(&mut actions);
             }
+            _ if self.is_ended() => self.handle_ended(&event, now, &mut actions),
+            SendingEvent::Found(Ok(())) => self.on_appeared(true, now),
+            SendingEvent::Holder(_, CopyOutcome::Unconfirmed(_)) => self.has_sent(),
             SendingEvent::Receipt(holder, Answer::Stored) if holder != self.recipient => {
                 self.add_holder(holder, &mut actions);
             }
             _ => {}
         }
         actions
+    }
+
+    /// The message was withdrawn, or its time to live is over, while its recipient took a copy: the receipt, which may need a
+    /// while, still counts.
+    fn handle_ended(
+        &mut self,
+        event: &SendingEvent,
+        now: Now,
+        actions: &mut VecDeque<SendingAction>,
+    ) {
+        match event {
+            _ if self.state == SendState::Received => {}
+            SendingEvent::Direct(CopyOutcome::Written) => {
+                self.has_written(now);
+                actions.push_back(SendingAction::Ask(self.recipient, Duration::ZERO));
+            }
+            SendingEvent::Receipt(from, Answer::Neither | Answer::Stored)
+                if *from == self.recipient && now.at < self.receipt_until =>
+            {
+                actions.push_back(SendingAction::Ask(*from, LATE_ASK_WAIT));
+            }
+            _ => {}
+        }
     }
 
     /// The message cannot be read from the spool now.
@@ -343,9 +385,16 @@ impl Sending {
     }
 
     fn receive(&mut self, actions: &mut VecDeque<SendingAction>) {
-        self.state = SendState::Received;
         self.phase = Phase::Ended;
+        if std::mem::replace(&mut self.state, SendState::Received) == SendState::Received {
+            return;
+        }
         actions.push_back(SendingAction::Persist(Transition::Received));
+    }
+
+    /// A copy for the recipient, which gives receipts, is written.
+    const fn has_written(&mut self, now: Now) {
+        self.receipt_until = now.at.saturating_add(DECISION_WAIT);
     }
 
     fn has_sent(&mut self) {
@@ -395,6 +444,16 @@ impl Sending {
             let earlier = self.earlier_error.take();
             self.last_error = Some(earlier.unwrap_or_else(|| error.to_owned()));
         }
+    }
+
+    /// The recipient cannot be reached, and nobody else would keep the message.
+    fn note_too_large(&mut self, bytes: usize) {
+        let too_large = too_large_for_holders(bytes);
+        self.last_error = Some(match self.last_error.take() {
+            Some(error) if error.starts_with(&too_large) => error,
+            Some(error) => format!("{too_large}; {error}"),
+            None => too_large,
+        });
     }
 
     fn on_appeared(&mut self, recipient: bool, now: Now) {
@@ -512,6 +571,11 @@ impl Sending {
             _ => 0,
         }
     }
+}
+
+/// Error text of a message that no holder stores.
+pub(super) fn too_large_for_holders(bytes: usize) -> String {
+    format!("too large for holders: {bytes} bytes, at most {MAX_STORED_BODY_BYTES}")
 }
 
 /// Writes down the end of an attempt, which tells of holders, too.

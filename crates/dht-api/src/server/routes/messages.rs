@@ -261,6 +261,10 @@ fn outgoing(mut entry: Entry, delivery: &Delivery) -> OutgoingMessage {
     if state.kind() > entry.state.kind() {
         entry.state = state;
     }
+    if entry.ended_at.is_none() {
+        let error = delivery.last_error().map(|error| error.to_string());
+        entry.last_error = error.or(entry.last_error);
+    }
     listed(entry)
 }
 

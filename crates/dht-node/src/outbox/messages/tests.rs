@@ -54,6 +54,7 @@ fn messages(count: u64) -> Messages {
 
 fn sealed() -> SealedFrame {
     SealedFrame {
+        body_bytes: 0,
         frame: Bytes::new(),
         hash: DedupHash([0; 32]),
         meta: DedupMeta {

@@ -9,7 +9,7 @@ use crate::outbox::event::{Now, SendingAction};
 /// Time after a copy was written within which the recipient answers; after that it counts as gone.
 pub(super) const RECEIPT_WAIT: Duration = Duration::from_secs(5);
 /// The same of a recipient that answers, for a message that holders do not store.
-const DECISION_WAIT: Duration = Duration::from_secs(30);
+pub(super) const DECISION_WAIT: Duration = Duration::from_secs(30);
 /// Time in which holders take and confirm their copies.
 const HOLDERS_WAIT: Duration = Duration::from_secs(15);
 /// Time until a copy that found no room is sent again; it doubles up to [`MAX_ROOM_WAIT`].
@@ -126,10 +126,10 @@ impl Attempt {
     }
 
     /// Time until the recipient is asked again.
-    pub(super) fn ask_again(&mut self, written: Duration, direct_only: bool, now: Now) -> Duration {
+    pub(super) fn ask_again(&mut self, written: Duration, for_holders: bool, now: Now) -> Duration {
         let wait = self.ask_wait;
         self.ask_wait = (wait * 2).min(MAX_ASK_WAIT);
-        if direct_only && !self.asked_holders {
+        if !for_holders && !self.asked_holders {
             let limit = written.saturating_add(DECISION_WAIT);
             self.deadline = now.at.saturating_add(RECEIPT_WAIT + wait).min(limit);
         }

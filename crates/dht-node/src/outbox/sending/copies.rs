@@ -25,6 +25,9 @@ impl Sending {
         if matches!(copy, CopyOutcome::Written | CopyOutcome::Unconfirmed(_)) {
             self.has_sent();
         }
+        if copy == CopyOutcome::Written {
+            self.has_written(now);
+        }
         let Phase::Trying(attempt) = &mut self.phase else {
             // The attempt is over. The copy is on its way nevertheless.
             if copy == CopyOutcome::Written {
@@ -109,7 +112,7 @@ impl Sending {
         now: Now,
         actions: &mut VecDeque<SendingAction>,
     ) {
-        let recipient = self.recipient;
+        let (recipient, for_holders) = (self.recipient, self.is_for_holders());
         let Phase::Trying(attempt) = &mut self.phase else {
             return;
         };
@@ -120,7 +123,7 @@ impl Sending {
             // It is alive: the message may still be on its way through it. Holders get copies all the same, once the
             // time for a receipt is over: it may be that no application takes the message.
             Answer::Neither | Answer::Stored => {
-                let wait = attempt.ask_again(written, self.direct_only, now);
+                let wait = attempt.ask_again(written, for_holders, now);
                 actions.push_back(SendingAction::Ask(recipient, wait));
             }
             Answer::Silent | Answer::Received => {
@@ -145,7 +148,13 @@ impl Sending {
                 None | Some(0) => 0,
                 Some(_) => self.wanted.saturating_sub(self.holders.len()),
             };
-            if !self.direct_only && most > 0 {
+            if let Some(bytes) = self.too_large
+                && !self.direct_only
+                && most > 0
+            {
+                self.note_too_large(bytes);
+                actions.push_back(SendingAction::Search);
+            } else if !self.direct_only && most > 0 {
                 if self.refused.len() >= MAX_REFUSED {
                     self.refused.clear();
                 }
@@ -227,15 +236,14 @@ impl Sending {
         now: Now,
         actions: &mut VecDeque<SendingAction>,
     ) {
-        match answer {
-            Answer::Stored => self.add_holder(holder, actions),
-            Answer::Received => self.has_sent(),
-            // As far as is known, no copy is anywhere.
-            Answer::Neither | Answer::Silent => {}
+        // With any other answer, as far as is known, no copy is anywhere: only the recipient can have received it.
+        let is_stored = answer == Answer::Stored;
+        if is_stored {
+            self.add_holder(holder, actions);
         }
         if let Phase::Trying(attempt) = &mut self.phase {
             let is_awaited = attempt.end_question(&holder);
-            if is_awaited && matches!(answer, Answer::Neither | Answer::Silent) {
+            if is_awaited && !is_stored {
                 self.refused.insert(holder);
                 let except = [&self.holders, &self.refused];
                 actions.extend(attempt.replace_holders(1, except));

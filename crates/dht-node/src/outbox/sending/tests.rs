@@ -70,6 +70,46 @@ fn receipt_ends_a_message() {
     assert!(sending.is_ended());
 }
 
+/// The recipient has it, whatever the application or the clock did meanwhile: sent again, it would be there twice.
+#[test]
+fn receipt_counts_after_the_end() {
+    let withdraw = |sending: &mut Sending| {
+        let reason = "withdrawn".to_owned();
+        sending.end(SendState::Failed { reason });
+    };
+    for end in [withdraw, Sending::expire] {
+        for late in [false, true] {
+            let mut sending = sending(EntryOptions::default());
+            start(&mut sending);
+            sending.handle(written(true), at(0));
+            end(&mut sending);
+            let receipt = SendingEvent::Receipt(*sending.recipient(), Answer::Received);
+            let actions = match late {
+                true => sending.handle_late(receipt.clone(), at(1)),
+                false => sending.handle(receipt.clone(), at(1)),
+            };
+            assert_eq!(actions, [SendingAction::Persist(Transition::Received)]);
+            assert_eq!(sending.state(), &SendState::Received);
+            assert_eq!(sending.handle(receipt, at(2)), [], "it is written once");
+        }
+    }
+}
+
+/// Its application may take the message a moment later.
+#[test]
+fn recipient_is_asked_after_the_end() {
+    let mut sending = sending(EntryOptions::default());
+    start(&mut sending);
+    sending.expire();
+    let recipient = *sending.recipient();
+    let ask = |wait| SendingAction::Ask(recipient, wait);
+    assert_eq!(sending.handle(written(true), at(1)), [ask(Duration::ZERO)]);
+    let neither = || SendingEvent::Receipt(recipient, Answer::Neither);
+    assert_eq!(sending.handle(neither(), at(2)), [ask(LATE_ASK_WAIT)]);
+    let over = 1 + DECISION_WAIT.as_secs();
+    assert_eq!(sending.handle(neither(), at(over)), [], "for a while");
+}
+
 #[test]
 fn silence_sends_copies_to_holders() {
     let mut sending = sending(EntryOptions::default());
@@ -115,6 +155,28 @@ fn direct_only_never_goes_to_holders() {
         matches!(actions.front(), Some(SendingAction::Persist(Transition::Retry { error, .. })) if error.as_deref() == Some("refused"))
     );
     assert_eq!(actions.len(), 1);
+}
+
+/// Its copies would be written to eight nodes and their replacements in every attempt, and none would keep one.
+#[test]
+fn too_large_for_holders_stays_direct() {
+    let mut sending = sending(EntryOptions::default());
+    sending.note_body(MAX_STORED_BODY_BYTES);
+    assert!(sending.is_for_holders());
+    sending.note_body(MAX_STORED_BODY_BYTES + 1);
+    let told = "too large for holders: 524289 bytes, at most 524288; refused";
+    for _attempt in 0..2 {
+        let start = SendingEvent::Start { connected: false };
+        let failed = SendingEvent::Direct(CopyOutcome::Failed("refused".into()));
+        sending.handle(start, at(0));
+        let mut actions = sending.handle(failed, at(0));
+        assert_eq!(actions.pop_front(), Some(SendingAction::Search));
+        assert!(
+            matches!(actions.make_contiguous(), [SendingAction::Persist(Transition::Retry { error, .. })] if error.as_deref() == Some(told)),
+            "{actions:?}"
+        );
+        assert_eq!(sending.last_error(), Some(told));
+    }
 }
 
 /// No application of this node takes it in time, which has no text of its own.

@@ -89,10 +89,16 @@ impl OutboxWorker {
         match outcome {
             Ok(()) => {
                 for id in ids {
-                    if let Some(tracked) = self.messages.get(id) {
-                        self.tell(id, DeliveryStatus::of(&tracked.sending));
+                    let Some(tracked) = self.messages.get_mut(id) else {
+                        continue;
+                    };
+                    // A receipt that came meanwhile is told once it is written down.
+                    if *tracked.sending.state() != SendState::Received {
+                        tracked.is_written = true;
+                        let ended = DeliveryStatus::of(&tracked.sending);
+                        self.tell(id, ended);
                     }
-                    self.forget(id);
+                    self.forget_if_over(id);
                 }
             }
             Err(error) => {
@@ -119,7 +125,10 @@ impl OutboxWorker {
         match outcome {
             Ok(written) => {
                 if let Some(tracked) = self.messages.get_mut(id) {
-                    tracked.is_written |= written.is_complete;
+                    // A receipt may have followed what is written down by now.
+                    let has_all = *tracked.sending.state() != SendState::Received
+                        || written.state == SendState::Received;
+                    tracked.is_written |= written.is_complete && has_all;
                 }
                 // It may have ended otherwise before.
                 let is_withdrawn = is_withdrawn(&written.state);
@@ -139,16 +148,16 @@ impl OutboxWorker {
         }
     }
 
-    /// Forgets a message that has ended once the spool has that; one that is complete after the answers that are under way, if
-    /// no more messages are known than the spool may have.
+    /// Forgets a message that was received once the spool has that; one that is complete or has ended otherwise after the
+    /// answers that are under way, if no more messages are known than the spool may have: they may bring its receipt.
     pub(super) fn forget_if_over(&mut self, id: EntryId) {
         let Some(tracked) = self.messages.get(id) else {
             return;
         };
         let is_crowded = || self.messages.len() as u64 > self.shared.spool.config().max_rows;
         let sending = &tracked.sending;
-        let is_over =
-            sending.is_ended() || sending.is_complete() && (tracked.answers == 0 || is_crowded());
+        let is_over = *sending.state() == SendState::Received
+            || sending.is_complete() && (tracked.answers == 0 || is_crowded());
         if tracked.is_written && is_over {
             self.forget(id);
         }

@@ -135,9 +135,15 @@ fn holders_cannot_confirm_receipt() {
     );
     sending.handle(SendingEvent::Chosen(vec![id(5)]), at(1));
     sending.handle(SendingEvent::Holder(id(5), CopyOutcome::Written), at(1));
-    sending.handle(SendingEvent::Receipt(id(5), Answer::Received), at(1));
-    assert_eq!(*sending.state(), SendState::Sent);
+    let actions = sending.handle(SendingEvent::Receipt(id(5), Answer::Received), at(1));
+    let next = SendingAction::SendToHolders {
+        most: 1,
+        except: vec![id(5)],
+    };
+    assert_eq!(actions, [next], "it is replaced");
+    assert_eq!(*sending.state(), SendState::Queued);
     assert!(!sending.is_ended());
+    sending.handle(SendingEvent::Chosen(Vec::new()), at(1));
     assert!(sending.is_waiting(), "the next attempt is planned");
 }
 
