@@ -29,11 +29,16 @@ impl Token {
     pub(super) fn load_or_make(path: &Path) -> Result<Self, BindError> {
         let at = path.display().to_string();
         let refused = |source| BindError::io(&at, source);
-        let file = fs::File::open(path);
-        if matches!(&file, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+        let found = fs::metadata(path);
+        if matches!(&found, Err(error) if error.kind() == io::ErrorKind::NotFound) {
             return Self::make(path).map_err(refused);
         }
-        let file = file.map_err(refused)?;
+        // A pipe would hold up its opening.
+        if !found.map_err(refused)?.is_file() {
+            let message = "it is no regular file; move it away";
+            return Err(refused(io::Error::other(message)));
+        }
+        let file = fs::File::open(path).map_err(refused)?;
         let mode = file.metadata().map_err(refused)?.permissions().mode();
         if mode & 0o077 != 0 {
             return Err(BindError::SharedToken(at));

@@ -116,6 +116,16 @@ async fn tcp_asks_for_the_token() {
         bind("127.0.0.1:0").await.unwrap_err(),
         BindError::BadToken(_)
     ));
+
+    // Nobody writes to the pipe: who opens it waits for ever.
+    fs::remove_file(&file).unwrap();
+    let mut mkfifo = tokio::process::Command::new("mkfifo");
+    mkfifo.args(["-m", "600"]).arg(&file);
+    assert!(mkfifo.status().await.unwrap().success());
+    assert!(matches!(
+        bind("127.0.0.1:0").await.unwrap_err(),
+        BindError::Io { .. }
+    ));
 }
 
 /// Limits of a server on which only the number of connections ends one that is silent.
