@@ -23,7 +23,7 @@ pub const DEFAULT_FIRST_REQUEST_SECONDS: u64 = 5;
 pub const DEFAULT_HEAD_SECONDS: u64 = 30;
 /// Seconds in which a body must be there: 30.
 pub const DEFAULT_BODY_SECONDS: u64 = 30;
-/// Seconds without progress after which a client that does not read is cut off: 30.
+/// Seconds that a client may be behind with reading before it is cut off, and one more for each 128 KiB it takes: 30.
 pub const DEFAULT_WRITE_SECONDS: u64 = 30;
 /// Threads of the blocking pool in use at once: 4, a small share of tokio's 512.
 pub const DEFAULT_BLOCKING: usize = 4;
@@ -31,6 +31,8 @@ pub const DEFAULT_BLOCKING: usize = 4;
 const LARGEST_RESPONSE: u64 = 32 << 20;
 /// Longest head of a request, and most bytes read from or written to a socket at once: 64 KiB.
 pub(crate) const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Bytes in a second that a client which is behind with reading must take in the long run: 128 KiB.
+pub(crate) const MIN_READ_BYTES_PER_SECOND: u64 = 128 << 10;
 /// Headers of a request.
 pub(crate) const MAX_HEADERS: usize = 64;
 
@@ -56,8 +58,8 @@ pub struct Limits {
     pub head_seconds: u64,
     /// Seconds in which a body must be there. Defaults to [`DEFAULT_BODY_SECONDS`].
     pub body_seconds: u64,
-    /// Seconds without progress after which a client that does not read is cut off. Defaults to
-    /// [`DEFAULT_WRITE_SECONDS`].
+    /// Seconds that a client may be behind with reading before it is cut off, and one more for each 128 KiB it takes.
+    /// Defaults to [`DEFAULT_WRITE_SECONDS`].
     pub write_seconds: u64,
     /// Threads of the blocking pool in use at once, at least 1. Defaults to [`DEFAULT_BLOCKING`].
     pub blocking: usize,

@@ -64,13 +64,14 @@ pub(super) struct Service {
     pub(super) router: Router,
     /// Shown by every request; `None` if everybody who can connect is admitted.
     pub(super) token: Option<Token>,
-    /// Whether a connection may carry several requests.
+    /// Whether a connection may carry several requests. One that may not stays a newcomer until its answer is written, so
+    /// that it holds no place that another one needs.
     pub(super) keep_alive: bool,
     pub(super) limits: Limits,
 }
 
 /// Serves until told to stop and every connection has ended. Without a free place, one is closed for the next: the oldest
-/// on which no request was admitted, or else the one that has waited longest for its next request.
+/// on which no request was admitted (or, without a second request, none was answered), or else the one that has waited longest for its next request.
 pub(super) async fn serve(
     listener: impl Listen,
     service: Service,
@@ -140,7 +141,9 @@ async fn connection(
     mut stopping: watch::Receiver<bool>,
 ) {
     let limits = &service.limits;
-    let socket = TokioIo::new(WriteGuard::new(socket, limits.write()));
+    let output = keep_alive.output();
+    let guard = WriteGuard::new(socket, limits.write(), move || output.flushed());
+    let socket = TokioIo::new(guard);
     let router = TowerToHyperService::new(service.router.clone());
     let admitted = service_fn(|request: Request<Incoming>| {
         let shown = request.headers().get(AUTHORIZATION);
@@ -150,7 +153,9 @@ async fn connection(
                 Either::Left(ready(Ok(ApiError::unauthorized().into_response())))
             }
             _ => {
-                newcomer.admit();
+                if service.keep_alive {
+                    newcomer.admit();
+                }
                 let busy = keep_alive.begin();
                 Either::Right(router.call(request).map(|answered| {
                     // Dropped with the body, when all of it is handed to the connection.
@@ -172,10 +177,11 @@ async fn connection(
             .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(socket, admitted)
     );
+    let mut given_up = std::pin::pin!(given_up);
     let ended = tokio::select! {
         // A request that has come is begun before it is asked who is to end.
         biased;
-        () = given_up => return,
+        () = given_up.as_mut() => return,
         ended = connection.as_mut() => ended,
         () = async {
             tokio::select! {
@@ -184,7 +190,12 @@ async fn connection(
             }
         } => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                biased;
+                () = given_up.as_mut() => return,
+                ended = connection => ended,
+                () = keep_alive.overdue() => return,
+            }
         }
     };
     if let Err(error) = ended {

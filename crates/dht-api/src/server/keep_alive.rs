@@ -3,10 +3,13 @@
 //! They take places that others need. The one that has waited longest gives its place to the next connection when no other
 //! place is free.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::sleep};
+
+/// Time in which a connection that was told to end ends: 1 s.
+const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// The idle connections of one server. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +29,8 @@ struct Ends {
     idle: VecDeque<Arc<Notify>>,
     /// Of the one that was told to end, until it has.
     ending: Option<Arc<Notify>>,
+    /// Of those whose last request is answered, until the answer is written.
+    answered: Vec<Arc<Notify>>,
 }
 
 /// One connection, as long as it is open.
@@ -35,9 +40,13 @@ pub(super) struct KeepAlive {
     end: Arc<Notify>,
 }
 
-/// A request that is being answered. Dropped, its connection is idle.
+/// A request that is being answered. Dropped, its connection is idle as soon as the answer is written.
 #[derive(Debug)]
-pub(super) struct Busy {
+pub(super) struct Busy(Output);
+
+/// The output of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Output {
     connections: IdleConnections,
     end: Arc<Notify>,
 }
@@ -73,6 +82,7 @@ impl IdleConnections {
     fn remove(&self, end: &Arc<Notify>) -> bool {
         let mut ends = self.0.ends.lock();
         ends.idle.retain(|other| !Arc::ptr_eq(other, end));
+        ends.answered.retain(|other| !Arc::ptr_eq(other, end));
         let ending = ends.ending.take_if(|other| Arc::ptr_eq(other, end));
         ending.is_some()
     }
@@ -91,7 +101,11 @@ impl KeepAlive {
         if self.connections.remove(&self.end) {
             self.connections.0.changed.notify_one();
         }
-        Busy {
+        Busy(self.output())
+    }
+
+    pub(super) fn output(&self) -> Output {
+        Output {
             connections: self.connections.clone(),
             end: Arc::clone(&self.end),
         }
@@ -104,6 +118,17 @@ impl KeepAlive {
             self.end.notified().await;
         }
     }
+
+    /// Ends when the connection was to end and has not.
+    pub(super) async fn overdue(&self) {
+        loop {
+            sleep(END_LIMIT).await;
+            if self.connections.is_ending(&self.end) {
+                return;
+            }
+            self.evicted().await;
+        }
+    }
 }
 
 impl Drop for KeepAlive {
@@ -114,8 +139,56 @@ impl Drop for KeepAlive {
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        let Output { connections, end } = &self.0;
+        connections.0.ends.lock().answered.push(Arc::clone(end));
+    }
+}
+
+// === impl Output ===
+
+impl Output {
+    /// Everything is written: the connection is idle if its last request is answered.
+    pub(super) fn flushed(&self) {
         let state = &self.connections.0;
-        state.ends.lock().idle.push_back(Arc::clone(&self.end));
+        let mut ends = state.ends.lock();
+        let is_answered = |other: &Arc<Notify>| Arc::ptr_eq(other, &self.end);
+        let Some(index) = ends.answered.iter().position(is_answered) else {
+            return;
+        };
+        let end = ends.answered.swap_remove(index);
+        ends.idle.push_back(end);
+        drop(ends);
         state.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_end_within_a_second() {
+        let connections = IdleConnections::default();
+        let idle = connections.enter();
+        drop(idle.begin());
+        connections.evict();
+        assert!(idle.evicted().now_or_never().is_none(), "it is not written");
+        idle.output().flushed();
+        connections.evict();
+        idle.evicted().await;
+        let start = Instant::now();
+        idle.overdue().await;
+        assert_eq!(start.elapsed(), END_LIMIT);
+        drop(idle.begin());
+        let mut overdue = Box::pin(idle.overdue());
+        sleep(2 * END_LIMIT).await;
+        assert!((&mut overdue).now_or_never().is_none(), "a request came");
+        // It is the next one to end again.
+        idle.output().flushed();
+        connections.evict();
+        overdue.await;
     }
 }

@@ -21,7 +21,10 @@ impl Listen for Sockets {
     }
 }
 
-/// Serves three routes: `/` answers, `/slow` answers after a minute, `/stream` never ends.
+/// Bytes of a large answer.
+const LARGE: usize = 8 << 20;
+
+/// Serves four routes: `/` answers, `/large` does with [`LARGE`] bytes, `/slow` after a minute, `/stream` never ends.
 struct Server {
     sockets: mpsc::UnboundedSender<DuplexStream>,
     _serving: JoinSet<()>,
@@ -30,6 +33,10 @@ struct Server {
 
 impl Server {
     fn start(token: Option<&str>, limits: Limits) -> Self {
+        Self::of(token, true, limits)
+    }
+
+    fn of(token: Option<&str>, keep_alive: bool, limits: Limits) -> Self {
         let (sockets, listener) = mpsc::unbounded_channel();
         let (_stopping, stop) = watch::channel(false);
         let stream = || async { Body::from_stream(futures::stream::pending::<io::Result<&str>>()) };
@@ -42,10 +49,11 @@ impl Server {
         let service = Service {
             router: Router::new()
                 .route("/", get(|| async { "answer" }))
+                .route("/large", get(|| async { vec![0; LARGE] }))
                 .route("/slow", get(slow))
                 .route("/stream", get(stream)),
             token: token.map(Token::of),
-            keep_alive: true,
+            keep_alive,
             limits,
         };
         let mut _serving = JoinSet::new();
@@ -64,10 +72,15 @@ impl Server {
     }
 }
 
-/// Asks and reads the answer, but for a body without an announced length; the status.
-async fn ask(socket: &mut DuplexStream, path: &str) -> String {
+/// Asks, and reads nothing yet.
+async fn send(socket: &mut DuplexStream, path: &str) {
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
+}
+
+/// Asks and reads the answer, but for a body without an announced length; the status.
+async fn ask(socket: &mut DuplexStream, path: &str) -> String {
+    send(socket, path).await;
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         head.push(char::from(socket.read_u8().await.unwrap()));
@@ -182,4 +195,69 @@ async fn connections_over_the_limit_wait() {
     assert!(early.is_err(), "two streams take both places");
     drop(streams);
     assert_eq!(asking.await, "200");
+}
+
+/// A byte now and then does not keep the place, and the memory, of a page.
+#[tokio::test(start_paused = true)]
+async fn trickling_readers_lose_their_places() {
+    let server = Server::start(None, patient(1));
+    let mut trickling = server.connect();
+    send(&mut trickling, "/large").await;
+    // The server has begun to answer.
+    trickling.read_u8().await.unwrap();
+    let start = Instant::now();
+    let mut operator = server.connect();
+    let reading = async {
+        while trickling.read_u8().await.is_ok() {
+            sleep(Duration::from_secs(29)).await;
+        }
+    };
+    let (asked, ()) = tokio::join!(
+        async { (ask(&mut operator, "/").await, start.elapsed().as_secs()) },
+        // The socket still has bytes from before the end.
+        async { drop(timeout(HOUR, reading).await) },
+    );
+    assert_eq!(asked, ("200".to_owned(), 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unread_answers_are_not_idle() {
+    let server = Server::start(None, patient(2));
+    let (mut unread, mut idle) = (server.connect(), server.connect());
+    send(&mut unread, "/large").await;
+    // The server has begun to answer.
+    unread.read_u8().await.unwrap();
+    assert_eq!(ask(&mut idle, "/").await, "200");
+    let (start, mut operator) = (Instant::now(), server.connect());
+    assert_eq!(ask(&mut operator, "/").await, "200");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(closed(&mut idle).await, 0);
+    let mut rest = Vec::new();
+    let reading = timeout(Duration::from_secs(1), unread.read_to_end(&mut rest));
+    assert!(reading.await.is_err(), "its connection stays");
+    assert!(rest.len() > LARGE);
+}
+
+/// As the one of the metrics.
+#[tokio::test(start_paused = true)]
+async fn single_requests_hold_no_place() {
+    let limits = Limits::default();
+    let connections = limits.connections;
+    let server = Server::of(None, false, limits);
+    let mut unread = Vec::new();
+    for _ in 0..connections {
+        let mut socket = server.connect();
+        send(&mut socket, "/large").await;
+        socket.read_u8().await.unwrap();
+        unread.push(socket);
+    }
+    let (start, mut operator) = (Instant::now(), server.connect());
+    assert_eq!(ask(&mut operator, "/").await, "200");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    for socket in &mut unread[1..] {
+        assert!(socket.read_u8().await.is_ok());
+    }
+    // In the first, what was in the socket is left.
+    unread[0].read_to_end(&mut Vec::new()).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
