@@ -206,7 +206,7 @@ async fn restarted_holder_still_has_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mail_waits_until_the_application_listens() {
+async fn messages_wait_until_the_application_listens() {
     let (alice, bob) = (node(1).await, node(2).await);
     connect(&alice, &bob).await;
     let to = secret(3).public_key();

@@ -42,7 +42,7 @@ pub(crate) struct Discoveries {
     pub(crate) searcher: Searcher,
     operator: Discovery,
     application: Discovery,
-    stored_mail: Discovery,
+    retry: Discovery,
 }
 
 // === impl Discovery ===
@@ -99,7 +99,7 @@ impl Discoveries {
         Self {
             operator: discovery(SearchCause::Operator),
             application: discovery(SearchCause::Application),
-            stored_mail: discovery(SearchCause::StoredMail),
+            retry: discovery(SearchCause::Retry),
             searcher,
         }
     }
@@ -108,7 +108,7 @@ impl Discoveries {
         match cause {
             SearchCause::Operator => &self.operator,
             SearchCause::Application => &self.application,
-            SearchCause::StoredMail => &self.stored_mail,
+            SearchCause::Retry => &self.retry,
         }
     }
 }

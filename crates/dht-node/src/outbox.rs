@@ -290,8 +290,10 @@ impl OutboxHandle {
             sealed,
             permit,
         };
-        let given = shared.fresh.send(fresh).await;
-        given.map_err(|_| SendError::Closed)?;
+        // The message is queued: if the worker has ended meanwhile, the next life of a node with a home sends it.
+        if shared.fresh.send(fresh).await.is_err() && !shared.is_durable {
+            return Err(SendError::Closed.into());
+        }
         Ok(delivery)
     }
 

@@ -74,7 +74,7 @@ pub struct Searcher {
 }
 
 /// On whose behalf a key is searched for. Each has places of its own, so that none keeps out the others: a stranger that
-/// connects and leaves makes this node try stored mail again, and takes no place of a new message.
+/// connects and leaves makes this node try a message again, and takes no place of a new message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SearchCause {
     /// The operator, or a program, searches for a peer: a quarter of the places.
@@ -82,7 +82,7 @@ pub enum SearchCause {
     /// The recipient of a new message is unknown: half of the places.
     Application,
     /// A message that was tried before is tried again, or its recipient's addresses do not answer: a quarter of the places.
-    StoredMail,
+    Retry,
 }
 
 struct SearcherCore {
@@ -168,7 +168,7 @@ impl SearchCause {
     /// Its part of all places, at least one.
     fn share(self, searches: usize) -> usize {
         let part = match self {
-            Self::Operator | Self::StoredMail => searches / 4,
+            Self::Operator | Self::Retry => searches / 4,
             Self::Application => searches / 2,
         };
         part.max(1)
@@ -178,7 +178,7 @@ impl SearchCause {
         match self {
             Self::Operator => "operator",
             Self::Application => "application",
-            Self::StoredMail => "stored_mail",
+            Self::Retry => "retry",
         }
     }
 }

@@ -179,7 +179,7 @@ impl Saf {
 
     /// The application listens from now on: asks the connected peers for stored messages, and every peer that connects.
     ///
-    /// Before that no peer is asked, as the messages would be delivered to no application and recorded as received.
+    /// Before that no peer is asked, as the messages would be refused, and fetched again.
     pub fn listen(&self) {
         self.0.fetcher.listen();
     }

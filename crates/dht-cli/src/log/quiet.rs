@@ -13,7 +13,12 @@ use crate::output::LogWriter;
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Targets of lines that no peer causes. Lines of this binary name theirs, as its crate is called `dht_node` like
 /// the library.
-const UNLIMITED: [&str; 3] = ["dht_cli", "dht_node::configured", "dht_spool::disk::file"];
+const UNLIMITED: [&str; 4] = [
+    "dht_cli",
+    "dht_node::configured",
+    "dht_datafile",
+    "dht_spool::disk",
+];
 
 /// Lets one warning or error of a kind pass every 10 s. A kind is a place in the code; what it leaves out is counted, and
 /// reported with the next line of the kind. Lines below `warn` are those that the operator asked for, and pass.

@@ -5,7 +5,7 @@ use std::{os::unix::fs::MetadataExt as _, process::Stdio};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::{BINARY, run_to, runs, start, stop, within};
+use crate::{BINARY, command, run_to, runs, start, stop, within};
 
 /// No byte can be written to any file: nothing half made is left, and with room again the home is made.
 #[tokio::test]
@@ -44,5 +44,24 @@ async fn homes_restart_without_room() {
     let mut node = command.stderr(Stdio::piped()).spawn().unwrap();
     runs(&mut node).await;
     run_to(0, dir.path(), &["status"]).await;
+    stop(node).await;
+}
+
+/// The limit on warnings leaves out no file: each one that is set aside is told.
+#[tokio::test]
+async fn every_damaged_file_is_told() {
+    let dir = TempDir::new().unwrap();
+    stop(start(dir.path()).await).await;
+    let files = ["inbox.redb", "outbox.redb", "peers.redb"];
+    for file in files {
+        std::fs::write(dir.path().join(file), [0; 8192]).unwrap();
+    }
+    let mut command = command(dir.path(), &["run", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+    let mut node = command.spawn().unwrap();
+    let said = runs(&mut node).await;
+    for file in files {
+        let is_told = |line: &str| line.contains(file) && line.contains("set aside");
+        assert!(said.lines().any(is_told), "{file}: {said}");
+    }
     stop(node).await;
 }

@@ -211,11 +211,11 @@ async fn hangup_reads_the_settings_again() {
     for (text, expected) in [
         (
             "log = 'debug'\nmemory_mib = 99",
-            ["changed=true", "memory_mib"],
+            ["changed=true", "needs_restart=\"memory_mib\""],
         ),
         (
             "log = 'debug'\n[transport]\nmax_connections = 99",
-            ["taken=", "transport.max_connections"],
+            ["changed=false", "taken=\"transport.max_connections\""],
         ),
         ("log = 'loud'", ["not valid", "loud"]),
     ] {

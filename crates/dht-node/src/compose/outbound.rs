@@ -98,7 +98,7 @@ impl OutboundParts {
             outbound: door.with_discovery(Arc::new(connector(SearchCause::Application))),
             door,
             connector: connector(SearchCause::Operator),
-            retry_connector: connector(SearchCause::StoredMail),
+            retry_connector: connector(SearchCause::Retry),
             discoveries,
         }
     }

@@ -370,7 +370,7 @@ impl OutboxWorker {
                 let cause = if tracked.sending.is_first_attempt() {
                     SearchCause::Application
                 } else {
-                    SearchCause::StoredMail
+                    SearchCause::Retry
                 };
                 begin(actions.find_recipient(to, cause).boxed());
             }

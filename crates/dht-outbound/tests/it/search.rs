@@ -362,7 +362,7 @@ async fn each_cause_has_its_places() {
     let (searcher, _queue) = searcher(limits);
     let mut searching = Vec::new();
     for (cause, first, places) in [
-        (SearchCause::StoredMail, 10, 4),
+        (SearchCause::Retry, 10, 4),
         (SearchCause::Application, 20, 8),
         (SearchCause::Operator, 30, 4),
     ] {
