@@ -3,11 +3,13 @@
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
 use redb::{
-    Builder, ConcurrencyMode, Database, ReadOnlyDatabase, WriteTransaction, backends::FileBackend,
+    Builder, ConcurrencyMode, Database, ReadOnlyDatabase, StorageBackend, WriteTransaction,
+    backends::FileBackend,
 };
 use tracing::warn;
 
@@ -15,12 +17,15 @@ use crate::{
     error::{FileError, contain},
     folder::{count, open_private, remove, rename_durably, step, with_suffix},
     unrepaired::Unrepaired,
+    watched::{SyncFailure, Watched},
 };
 
 /// Damaged files kept beside one file; the last is replaced.
 const MAX_ASIDE: u32 = 16;
 /// Behind the name of a file that was set aside; a number follows. Earlier versions kept one without a number.
 const ASIDE: &str = ".damaged";
+/// Behind the name of a file of which a sync has failed.
+const UNSYNCED: &str = ".unsynced";
 
 /// One database in a file, or on a backend of a test.
 pub struct DataFile {
@@ -32,31 +37,49 @@ pub struct DataFile {
     on_damage: fn(),
     /// Locked until [`DataFile::release`].
     lock: Mutex<Option<fs::File>>,
+    sync_failure: Arc<SyncFailure>,
 }
 
 enum Place {
     Path(PathBuf),
     #[cfg(any(test, feature = "test-util"))]
-    Backend(Box<Backend>),
+    Test(Box<dyn TestFolder>),
 }
 
+/// The folder of a test: one file, and the one that is to take its place.
 #[cfg(any(test, feature = "test-util"))]
-type Backend = dyn Fn() -> io::Result<Box<dyn redb::StorageBackend>> + Send + Sync;
+pub trait TestFolder: Send + Sync {
+    /// Opens the file, also again after an I/O error.
+    ///
+    /// # Errors
+    /// An I/O error.
+    fn open(&self) -> io::Result<Box<dyn StorageBackend>>;
+    /// Opens the file that is to take its place, empty.
+    ///
+    /// # Errors
+    /// An I/O error.
+    fn open_new(&self) -> io::Result<Box<dyn StorageBackend>>;
+    /// The new file is synced and takes the place of the other.
+    ///
+    /// # Errors
+    /// An I/O error.
+    fn take_new(&self) -> io::Result<()>;
+}
 
 impl DataFile {
     /// The file at `path`, which need not be there. `cache_bytes` is memory for its pages.
     #[must_use]
     pub fn at(path: &Path, cache_bytes: usize) -> Self {
-        Self::new(Place::Path(path.to_path_buf()), cache_bytes)
+        Self {
+            sync_failure: Arc::new(SyncFailure::marked_by(with_suffix(path, UNSYNCED))),
+            ..Self::new(Place::Path(path.to_path_buf()), cache_bytes)
+        }
     }
 
-    /// Pages on any backend; the function opens them again after an I/O error.
+    /// Pages on any backend.
     #[cfg(any(test, feature = "test-util"))]
-    pub fn on(
-        backend: impl Fn() -> io::Result<Box<dyn redb::StorageBackend>> + Send + Sync + 'static,
-        cache_bytes: usize,
-    ) -> Self {
-        Self::new(Place::Backend(Box::new(backend)), cache_bytes)
+    pub fn on(folder: impl TestFolder + 'static, cache_bytes: usize) -> Self {
+        Self::new(Place::Test(Box::new(folder)), cache_bytes)
     }
 
     fn new(place: Place, cache_bytes: usize) -> Self {
@@ -66,6 +89,7 @@ impl DataFile {
             consequence: "",
             on_damage: || {},
             lock: Mutex::new(None),
+            sync_failure: Arc::default(),
         }
     }
 
@@ -100,10 +124,17 @@ impl DataFile {
         self.lock.lock().take();
     }
 
+    /// Whether a sync has failed since the file was made: what was written since the last one may be in memory only.
+    #[must_use]
+    pub fn is_unsynced(&self) -> bool {
+        self.sync_failure.is_noted()
+    }
+
     /// Opens the database. `check` reads every page and verifies its checksum, unless the disk is full, as the check writes.
     ///
     /// # Errors
-    /// [`FileError::Damaged`], also for a file without a byte: one is made with its tables. [`FileError::Locked`] while it is
+    /// [`FileError::Damaged`], also for a file without a byte, as one is made with its tables, and after a failed sync, until
+    /// the file is [replaced](Self::replace). [`FileError::Locked`] while it is
     /// open elsewhere, and others.
     pub fn open(&self, check: bool) -> Result<Database, FileError> {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
@@ -118,22 +149,25 @@ impl DataFile {
     }
 
     fn open_pages(&self, check: bool) -> Result<Database, FileError> {
+        if self.is_unsynced() {
+            return Err(FileError::Damaged("a sync has failed".to_owned()));
+        }
         let mut builder = Builder::new();
         builder.set_cache_size(self.cache_bytes);
         builder.set_check_integrity_on_open(check);
-        match &self.place {
+        let backend: Box<dyn StorageBackend> = match &self.place {
             Place::Path(path) => {
                 let file = open_private(path)?;
                 if check && file.metadata()?.len() == 0 {
                     return Err(FileError::Damaged("it is empty".to_owned()));
                 }
-                contain(|| Ok(builder.create_with_backend(FileBackend::new(file)?)?))
+                Box::new(FileBackend::new(file)?)
             }
             #[cfg(any(test, feature = "test-util"))]
-            Place::Backend(open) => {
-                contain(|| Ok(builder.create_with_backend(crate::boxed::Boxed(open()?))?))
-            }
-        }
+            Place::Test(folder) => folder.open()?,
+        };
+        let failure = Arc::clone(&self.sync_failure);
+        contain(|| Ok(builder.create_with_backend(Watched { backend, failure })?))
     }
 
     /// Opens a damaged file for reading. Whatever is read of it may panic: see [`contain`].
@@ -141,7 +175,11 @@ impl DataFile {
     /// # Errors
     /// [`FileError::Damaged`] if nothing can be read of it, and others.
     pub fn open_damaged(&self) -> Result<ReadOnlyDatabase, FileError> {
-        let file = FileBackend::new(self.open_bytes()?)?;
+        let file: Box<dyn StorageBackend> = match &self.place {
+            Place::Path(_) => Box::new(FileBackend::new(self.open_bytes()?)?),
+            #[cfg(any(test, feature = "test-util"))]
+            Place::Test(folder) => folder.open()?,
+        };
         contain(|| {
             let opened = Builder::new()
                 .set_cache_size(self.cache_bytes)
@@ -171,7 +209,7 @@ impl DataFile {
         begin: impl FnOnce(&WriteTransaction) -> Result<(), E>,
     ) -> Result<(), E> {
         #[cfg(any(test, feature = "test-util"))]
-        if let Place::Backend(_) = self.place {
+        if let Place::Test(_) = self.place {
             return Ok(());
         }
         let exists = self.exists()?;
@@ -193,15 +231,21 @@ impl DataFile {
     /// As [`open`](Self::open).
     pub fn open_new(&self) -> Result<Database, FileError> {
         step();
-        let file = open_private(&self.new_path()?)?;
+        let backend: Box<dyn StorageBackend> = match &self.place {
+            Place::Path(_) => Box::new(FileBackend::new(open_private(&self.new_path()?)?)?),
+            #[cfg(any(test, feature = "test-util"))]
+            Place::Test(folder) => folder.open_new()?,
+        };
+        // It is given up whatever fails.
+        let failure = Arc::default();
         contain(|| {
             Ok(Builder::new()
                 .set_cache_size(self.cache_bytes)
-                .create_with_backend(FileBackend::new(file)?)?)
+                .create_with_backend(Watched { backend, failure })?)
         })
     }
 
-    /// Sets the file aside, as it is damaged; a new one that `fill` fills takes its name.
+    /// Sets the file aside, as it is damaged or a sync has failed; a new one that `fill` fills takes its name.
     ///
     /// # Errors
     /// Those of `fill` and of the disk; then the file is where it was.
@@ -209,6 +253,12 @@ impl DataFile {
         &self,
         fill: impl FnOnce(&WriteTransaction) -> Result<(), E>,
     ) -> Result<(), E> {
+        #[cfg(any(test, feature = "test-util"))]
+        if let Place::Test(folder) = &self.place {
+            self.fill_new(fill)?;
+            folder.take_new().map_err(FileError::from)?;
+            return Ok(self.sync_failure.clear().map_err(FileError::from)?);
+        }
         self.make_new(fill)?;
         self.set_aside()?;
         Ok(self.take_new()?)
@@ -227,11 +277,7 @@ impl DataFile {
     ) -> Result<(), E> {
         let new = self.new_path()?;
         remove(&new).map_err(FileError::from)?;
-        let made = self.open_new().map_err(E::from).and_then(|database| {
-            let transaction = database.begin_write().map_err(FileError::from)?;
-            fill(&transaction)?;
-            transaction.commit().map_err(FileError::from)?;
-            drop(database);
+        let made = self.fill_new(fill).and_then(|()| {
             step();
             let synced = open_private(&new).and_then(|file| file.sync_all());
             Ok(synced.map_err(FileError::from)?)
@@ -243,9 +289,20 @@ impl DataFile {
         made
     }
 
+    fn fill_new<E: From<FileError>>(
+        &self,
+        fill: impl FnOnce(&WriteTransaction) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let database = self.open_new()?;
+        let transaction = database.begin_write().map_err(FileError::from)?;
+        fill(&transaction)?;
+        Ok(transaction.commit().map_err(FileError::from)?)
+    }
+
     /// The new file takes this one's name.
     fn take_new(&self) -> Result<(), FileError> {
-        Ok(rename_durably(&self.new_path()?, self.path()?)?)
+        rename_durably(&self.new_path()?, self.path()?)?;
+        Ok(self.sync_failure.clear()?)
     }
 
     fn set_aside(&self) -> Result<(), FileError> {
@@ -279,7 +336,7 @@ impl DataFile {
         match &self.place {
             Place::Path(path) => Ok(path),
             #[cfg(any(test, feature = "test-util"))]
-            Place::Backend(_) => Err(FileError::Damaged("no other file is at hand".to_owned())),
+            Place::Test(_) => Err(FileError::Damaged("no other file is at hand".to_owned())),
         }
     }
 

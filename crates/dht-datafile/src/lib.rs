@@ -8,16 +8,17 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(any(test, feature = "test-util"))]
-mod boxed;
 mod error;
 mod file;
 mod folder;
 mod open;
 mod unrepaired;
+mod watched;
 
 pub use error::{FileError, contain};
 pub use file::DataFile;
+#[cfg(any(test, feature = "test-util"))]
+pub use file::TestFolder;
 #[cfg(any(test, feature = "test-util"))]
 pub use folder::watch_steps;
 pub use open::OpenFile;

@@ -2,12 +2,12 @@
 
 use std::{io, ops::Bound};
 
-use redb::{BackendError, StorageBackend, backends::FileBackend};
+use redb::{BackendError, StorageBackend};
 
 /// Redb reads nothing of a file that was not closed in order before it is repaired, and repairs nothing of one that is damaged;
 /// so this hides the flag.
 #[derive(Debug)]
-pub(crate) struct Unrepaired(pub(crate) FileBackend);
+pub(crate) struct Unrepaired(pub(crate) Box<dyn StorageBackend>);
 
 /// Place of redb's flags in the file, behind its magic number (redb's `docs/design.md`).
 const FLAGS_OFFSET: u64 = 9;

@@ -254,10 +254,23 @@ impl DiskFile for Handle {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.state.lock().step()?;
+        let outcome = self.state.lock().step();
         let mut content = self.content.lock();
-        content.durable = content.bytes.clone();
-        content.unsynced.clear();
+        let unsynced = std::mem::take(&mut content.unsynced);
+        // A failed sync leaves in memory what it did not write, and no later one writes it.
+        outcome?;
+        for (offset, data) in unsynced {
+            let start = usize::try_from(offset).map_err(io::Error::other)?;
+            let end = start.saturating_add(data.len());
+            if content.durable.len() < end {
+                content.durable.resize(end, 0);
+            }
+            if let Some(target) = content.durable.get_mut(start..end) {
+                target.copy_from_slice(&data);
+            }
+        }
+        let length = content.bytes.len();
+        content.durable.resize(length, 0);
         Ok(())
     }
 

@@ -283,7 +283,7 @@ mod tests {
         test_util::{Faults, FaultyDisk},
     };
 
-    use dht_datafile::DataFile;
+    use dht_datafile::{DataFile, TestFolder};
 
     use super::{state::MAX_RECEIVED, *};
 
@@ -377,9 +377,25 @@ mod tests {
         }
     }
 
+    struct Folder(FaultyDisk);
+
+    impl TestFolder for Folder {
+        fn open(&self) -> io::Result<Box<dyn redb::StorageBackend>> {
+            Ok(Box::new(File(self.0.open("ledger")?)))
+        }
+        fn open_new(&self) -> io::Result<Box<dyn redb::StorageBackend>> {
+            let new = self.0.open("ledger.new")?;
+            new.set_size(0)?;
+            Ok(Box::new(File(new)))
+        }
+        fn take_new(&self) -> io::Result<()> {
+            self.0.open("ledger.new")?.sync()?;
+            self.0.rename("ledger.new", "ledger")
+        }
+    }
+
     fn on(disk: &FaultyDisk) -> Ledger {
-        let disk = disk.clone();
-        let file = DataFile::on(move || Ok(Box::new(File(disk.open("ledger")?))), 1 << 20);
+        let file = DataFile::on(Folder(disk.clone()), 1 << 20);
         Ledger::of(file::LedgerFile::open(file).unwrap())
     }
 
@@ -407,6 +423,32 @@ mod tests {
         ledger.flush().unwrap();
         let again = on(&disk.kill());
         assert!(names.iter().all(|name| again.contains(name)));
+    }
+
+    /// Each operation of a write fails; what is written later is there after a power failure, with what was known before.
+    #[test]
+    fn failed_syncs_are_not_believed() {
+        let until = NOW.saturating_add(9);
+        let history = |at: u64| {
+            let disk = FaultyDisk::new();
+            let ledger = on(&disk);
+            let names: Vec<_> = (1..=3).map(|n| DedupHash([n; 32])).collect();
+            ledger.receive(&names[..1], until).unwrap();
+            disk.set_faults(Faults {
+                fail_at: Some(disk.operations() + at),
+                span: 1_000,
+                ..Faults::default()
+            });
+            let has_failed = ledger.receive(&names[1..2], until).is_err();
+            disk.set_faults(Faults::default());
+            ledger.receive(&names[2..], until).unwrap();
+            disk.sync_names().unwrap();
+            let crashed = on(&disk.crash(at));
+            assert!(names.iter().all(|name| crashed.contains(name)), "{at}");
+            has_failed
+        };
+        let operations = (0..).take_while(|at| history(*at)).count();
+        assert!(operations > 2, "{operations} operations");
     }
 
     #[test]

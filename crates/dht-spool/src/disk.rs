@@ -150,8 +150,12 @@ impl<S: Tables> Store<S> for Disk {
         self.failed.load(Ordering::Acquire)
     }
 
-    fn load(&self, config: &S::Config) -> Result<S, SpoolError> {
+    fn load(&self, config: &S::Config, next_id: u64) -> Result<S, SpoolError> {
         discard(self.database.write().take());
+        if self.file.is_unsynced() {
+            // Correctness: rows of the failed commit may be read and yet be lost by a power failure. Copied, they are durable.
+            rescue::replace::<S>(&self.file, next_id)?;
+        }
         let (database, state, is_outdated) = load::<S>(&self.file, config, false)?;
         self.is_outdated.store(is_outdated, Ordering::Release);
         *self.database.write() = Some(database);

@@ -2,21 +2,22 @@
 
 use std::{io, sync::Arc};
 
-use dht_datafile::DataFile;
+use dht_datafile::{DataFile, TestFolder};
 use parking_lot::Mutex;
 use redb::StorageBackend;
 
-/// One file in memory with a memory of what was synced. Clones share it.
+/// A file in memory with a memory of what was synced, and the one that is to take its place. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FaultyDisk(Arc<Mutex<Content>>);
+pub(crate) struct FaultyDisk {
+    state: Arc<Mutex<State>>,
+    /// Reads and writes are of the file that is to take the place of the other.
+    is_new: bool,
+}
 
 #[derive(Debug, Default)]
-struct Content {
-    bytes: Vec<u8>,
-    /// As the last sync left it.
-    durable: Vec<u8>,
-    /// Writes since then.
-    unsynced: Vec<(usize, Vec<u8>)>,
+struct State {
+    file: Content,
+    new: Content,
     /// Writes, resizes and syncs so far.
     operations: u64,
     /// The operation that fails, and all after it.
@@ -25,37 +26,46 @@ struct Content {
     capacity: Option<usize>,
 }
 
+#[derive(Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    /// As the syncs left it.
+    durable: Vec<u8>,
+    /// Writes since the last one.
+    unsynced: Vec<(usize, Vec<u8>)>,
+}
+
 impl FaultyDisk {
     pub(crate) fn file(&self) -> DataFile {
-        let disk = self.clone();
-        DataFile::on(move || Ok(Box::new(disk.clone())), 1 << 20)
+        DataFile::on(self.clone(), 1 << 20)
     }
 
     pub(crate) fn operations(&self) -> u64 {
-        self.0.lock().operations
+        self.state.lock().operations
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.lock().bytes.len()
+        self.state.lock().file.bytes.len()
     }
 
     /// Lets this operation fail, and all after it; `None` repairs the disk.
     pub(crate) fn fail_at(&self, operation: Option<u64>) {
-        self.0.lock().fail_at = operation;
+        self.state.lock().fail_at = operation;
     }
 
     pub(crate) fn set_capacity(&self, bytes: Option<usize>) {
-        self.0.lock().capacity = bytes;
+        self.state.lock().capacity = bytes;
     }
 
     /// The disk as the end of the process leaves it: everything written is there.
     pub(crate) fn kill(&self) -> Self {
-        Self::of(self.0.lock().bytes.clone())
+        Self::of(self.state.lock().file.bytes.clone())
     }
 
     /// The disk as a power failure leaves it: what was synced, and of the writes since then what `seed` says.
     pub(crate) fn crash(&self, seed: u64) -> Self {
-        let content = self.0.lock();
+        let state = self.state.lock();
+        let content = &state.file;
         let mut bytes = content.durable.clone();
         let mut random = seed | 1;
         for (offset, data) in &content.unsynced {
@@ -79,42 +89,96 @@ impl FaultyDisk {
     }
 
     fn of(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(Content {
+        let file = Content {
             durable: bytes.clone(),
             bytes,
-            ..Content::default()
-        })))
+            unsynced: Vec::new(),
+        };
+        let state = State {
+            file,
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            is_new: false,
+        }
     }
 }
 
-impl Content {
-    fn step(&mut self) -> io::Result<()> {
+impl State {
+    /// Counts an operation, and gives the file it is of.
+    fn step(&mut self, is_new: bool) -> io::Result<&mut Content> {
         let now = self.operations;
         self.operations += 1;
         match self.fail_at {
             Some(at) if now >= at => Err(io::Error::other("fault to order")),
-            _ => Ok(()),
+            _ => Ok(self.content(is_new)),
         }
     }
 
-    fn room(&self, len: usize) -> io::Result<()> {
+    fn content(&mut self, is_new: bool) -> &mut Content {
+        match is_new {
+            true => &mut self.new,
+            false => &mut self.file,
+        }
+    }
+
+    fn room(&self, is_new: bool, len: usize) -> io::Result<()> {
+        let used = match is_new {
+            true => self.new.bytes.len(),
+            false => self.file.bytes.len(),
+        };
         match self.capacity {
-            Some(capacity) if len > capacity.max(self.bytes.len()) => {
-                Err(io::ErrorKind::StorageFull.into())
-            }
+            Some(capacity) if len > capacity.max(used) => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
         }
+    }
+}
+
+impl Content {
+    /// Only what was written since the last sync: of one that failed, the disk keeps in memory what it did not write.
+    fn sync(&mut self) {
+        for (offset, data) in std::mem::take(&mut self.unsynced) {
+            let end = offset + data.len();
+            if self.durable.len() < end {
+                self.durable.resize(end, 0);
+            }
+            self.durable[offset..end].copy_from_slice(&data);
+        }
+        self.durable.resize(self.bytes.len(), 0);
+    }
+}
+
+impl TestFolder for FaultyDisk {
+    fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn open_new(&self) -> io::Result<Box<dyn StorageBackend>> {
+        self.state.lock().new = Content::default();
+        Ok(Box::new(Self {
+            is_new: true,
+            ..self.clone()
+        }))
+    }
+
+    fn take_new(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.step(true)?.sync();
+        state.file = std::mem::take(&mut state.new);
+        Ok(())
     }
 }
 
 impl StorageBackend for FaultyDisk {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().bytes.len() as u64)
+        Ok(self.state.lock().content(self.is_new).bytes.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let start = usize::try_from(offset).unwrap();
-        let content = self.0.lock();
+        let mut state = self.state.lock();
+        let content = state.content(self.is_new);
         let bytes = content.bytes.get(start..start + out.len());
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
@@ -122,9 +186,10 @@ impl StorageBackend for FaultyDisk {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).unwrap();
-        let mut content = self.0.lock();
-        content.step()?;
-        content.room(len)?;
+        let mut state = self.state.lock();
+        state.step(self.is_new)?;
+        state.room(self.is_new, len)?;
+        let content = state.content(self.is_new);
         content.bytes.resize(len, 0);
         // A shorter length takes effect at once, as file systems journal it.
         content.durable.truncate(len);
@@ -136,19 +201,26 @@ impl StorageBackend for FaultyDisk {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut content = self.0.lock();
-        content.step()?;
-        content.durable = content.bytes.clone();
-        content.unsynced.clear();
-        Ok(())
+        let mut state = self.state.lock();
+        match state.step(self.is_new) {
+            Ok(content) => {
+                content.sync();
+                Ok(())
+            }
+            Err(error) => {
+                state.content(self.is_new).unsynced.clear();
+                Err(error)
+            }
+        }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let start = usize::try_from(offset).unwrap();
         let end = start + data.len();
-        let mut content = self.0.lock();
-        content.step()?;
-        content.room(end)?;
+        let mut state = self.state.lock();
+        state.step(self.is_new)?;
+        state.room(self.is_new, end)?;
+        let content = state.content(self.is_new);
         if content.bytes.len() < end {
             content.bytes.resize(end, 0);
         }

@@ -403,7 +403,8 @@ impl<S: State> JournalCore<S> {
 
     /// Loads the state from the store again.
     fn load(&self) -> Result<(), SpoolError> {
-        let mut loaded = self.store.load(&self.config)?;
+        let next_id = self.state.lock().ids().next();
+        let mut loaded = self.store.load(&self.config, next_id)?;
         let mut state = self.state.lock();
         loaded.carry(&state);
         loaded.committed();

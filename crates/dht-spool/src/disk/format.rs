@@ -1,7 +1,6 @@
 //! Kind, format and tables of a file of rows.
 
-use std::fs;
-
+use dht_datafile::DataFile;
 use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
 
 use crate::{error::SpoolError, journal::State};
@@ -26,13 +25,13 @@ pub(crate) trait Tables: State {
     fn write(transaction: &WriteTransaction, changes: Vec<Self::Change>) -> Result<(), SpoolError>;
     fn read(file: &ReadTransaction) -> &Self::Rows;
     /// Copies what can be read of a damaged file, and answers how many rows. `damaged` is `None` if its tables cannot be found;
-    /// `pages` are its bytes.
+    /// `file` has its bytes.
     ///
     /// # Errors
     /// Those of the new file, and of the disk.
     fn salvage(
         damaged: Option<&ReadTransaction>,
-        pages: &mut fs::File,
+        file: &DataFile,
         into: &WriteTransaction,
     ) -> Result<u64, SpoolError>;
 }

@@ -27,7 +27,7 @@ pub(super) fn recover_or_create<S: Tables>(
     )
 }
 
-/// Sets a damaged file aside; a new one with what can be read of it takes its name.
+/// Sets a file aside that is damaged, or of which a sync has failed; a new one with what can be read of it takes its name.
 pub(super) fn replace<S: Tables>(file: &DataFile, first_id: u64) -> Result<(), SpoolError> {
     let damaged = contain(|| Ok(file.open_damaged()?));
     let from = match &damaged {
@@ -44,7 +44,7 @@ pub(super) fn replace<S: Tables>(file: &DataFile, first_id: u64) -> Result<(), S
         if let Some(from) = from {
             keep_next_id(from, into)?;
         }
-        let rows = S::salvage(from, &mut file.open_bytes()?, into)?;
+        let rows = S::salvage(from, file, into)?;
         warn!(
             file = S::NAME,
             rows,

@@ -22,10 +22,11 @@
 //! format 1 have no table `deliverers`. Rows and payloads grow at their end only, so that a commit touches few pages; hashes are looked
 //! up in memory.
 
-use std::{collections::BTreeSet, fs};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use dht_core::{DedupHash, Deliverer, NodeId, PublicKey, UnixSeconds};
+use dht_datafile::DataFile;
 use redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, TableError, Value,
     WriteTransaction,
@@ -208,7 +209,7 @@ impl Tables for InboxState {
     /// rows of others.
     fn salvage(
         damaged: Option<&ReadTransaction>,
-        _pages: &mut fs::File,
+        _file: &DataFile,
         into: &WriteTransaction,
     ) -> Result<u64, SpoolError> {
         let Some(damaged) = damaged else {

@@ -38,7 +38,7 @@ impl<S: State> Store<S> for Memory<S> {
         false
     }
 
-    fn load(&self, _: &S::Config) -> Result<S, SpoolError> {
+    fn load(&self, _: &S::Config, _: u64) -> Result<S, SpoolError> {
         Err(SpoolError::Closed)
     }
 

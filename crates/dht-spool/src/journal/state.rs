@@ -39,7 +39,8 @@ pub(crate) trait Store<S: State>: Send + Sync {
     fn commit(&self, changes: Vec<S::Change>, next: Option<u64>) -> Result<(), SpoolError>;
     /// Whether the store failed, and answers nothing until its state is loaded again.
     fn has_failed(&self) -> bool;
-    fn load(&self, config: &S::Config) -> Result<S, SpoolError>;
+    /// Loads the state again; `next_id` is above the ids that were used.
+    fn load(&self, config: &S::Config, next_id: u64) -> Result<S, SpoolError>;
     fn close(&self);
     /// Damaged files that were set aside.
     fn damaged_files(&self) -> u64;

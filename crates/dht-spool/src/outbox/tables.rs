@@ -23,6 +23,7 @@ use std::{
 
 use bytes::Bytes;
 use dht_core::{PublicKey, UnixSeconds};
+use dht_datafile::DataFile;
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
 
 use super::{
@@ -169,7 +170,7 @@ impl Tables for OutboxState {
 
     fn salvage(
         damaged: Option<&ReadTransaction>,
-        pages: &mut fs::File,
+        file: &DataFile,
         into: &WriteTransaction,
     ) -> Result<u64, SpoolError> {
         let mut ids = BTreeSet::new();
@@ -179,7 +180,7 @@ impl Tables for OutboxState {
             None => false,
         };
         if !is_whole {
-            kept.scan(pages, &ids)?;
+            kept.scan(&mut file.open_bytes()?, &ids)?;
         }
         Ok(kept.count)
     }

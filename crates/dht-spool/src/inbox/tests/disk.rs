@@ -42,6 +42,50 @@ fn a_failing_disk_loses_nothing_acknowledged() {
     }
 }
 
+/// Each operation of a commit fails. A row of which the sync failed can be read until a power failure; a copy of it that is
+/// called present is there after one.
+#[test]
+fn unsynced_rows_are_not_believed() {
+    let history = |at: u64| {
+        let disk = FaultyDisk::default();
+        let inbox = on(&disk).unwrap();
+        insert(&inbox, [1]);
+        disk.fail_at(Some(disk.operations() + at));
+        let has_failed = inbox.insert(row(2)).wait().is_err();
+        disk.fail_at(None);
+        inbox.insert(row(2)).wait().unwrap();
+        let crashed = on(&disk.crash(at)).unwrap();
+        for number in [1, 2] {
+            let again = crashed.insert(row(number)).wait().unwrap();
+            assert_eq!(again, Inserted::AlreadyPresent, "failed at {at}");
+        }
+        has_failed
+    };
+    let operations = (0..).take_while(|at| history(*at)).count();
+    assert!(operations > 2, "{operations} operations");
+}
+
+/// A process that could copy nothing after a failed sync has left its mark.
+#[test]
+fn unsynced_files_are_copied() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("inbox.redb");
+    let inbox = open(&path).unwrap();
+    insert(&inbox, 1..=5);
+    let rows = inbox.read(DEFAULT_CONSUMER, None, ALL).unwrap();
+    inbox.ack(DEFAULT_CONSUMER, rows[0].id, NOW).wait().unwrap();
+    drop(inbox);
+    let mark = home.path().join("inbox.redb.unsynced");
+    fs::write(&mark, "").unwrap();
+    for _ in 0..2 {
+        let inbox = open(&path).unwrap();
+        let kept = inbox.read(DEFAULT_CONSUMER, None, ALL).unwrap();
+        assert_eq!(kept, rows[1..]);
+        assert_eq!(inbox.stats().damaged_files, 1);
+        assert!(!mark.exists() && inbox.lost().is_empty());
+    }
+}
+
 #[test]
 fn a_power_failure_keeps_what_resolved() {
     for seed in 1..20 {
