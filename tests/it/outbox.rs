@@ -342,3 +342,45 @@ async fn too_large_for_holders_is_told() {
     let direct = post(&alice, &nobody, large, direct_only()).await;
     assert!(!told(direct.last_error()));
 }
+
+/// A node that starts with a clock a month ahead keeps what it has: unread, queued, and held for others. A message that is queued
+/// then ends in time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clock_ahead_at_start_ends_nothing() {
+    let (home, clock) = (tempfile::tempdir().unwrap(), clock());
+    let start = || {
+        let builder = Node::builder(secret(2)).config(fixed_config(true));
+        let clock = Arc::clone(&clock);
+        builder.home(home.path()).clock(clock as _).start()
+    };
+    let (alice, bob) = (node(1).await, within(start()).await.unwrap());
+    connect(&alice, &bob).await;
+    let (nobody, carol) = (secret(9).public_key(), secret(3).public_key());
+    let (to, options) = (*bob.public_key(), SendOptions::default());
+    let mut unread = post(&alice, &to, message("unread"), options).await;
+    within(unread.wait(StateKind::Received)).await.unwrap();
+    let options = SendOptions {
+        replicas: Some(1),
+        ..SendOptions::default()
+    };
+    let mut stored = post(&alice, &carol, message("held"), options).await;
+    within(stored.wait(StateKind::Stored)).await.unwrap();
+    let queued = post(&bob, &nobody, message("queued"), direct_only()).await;
+    let queued = queued.id();
+    within(bob.shutdown()).await;
+    drop(bob);
+    clock.advance(31 * 86_400);
+    let bob = within(start()).await.unwrap();
+    let options = SendOptions {
+        ttl_seconds: 60,
+        ..direct_only()
+    };
+    let mut soon = post(&bob, &nobody, message("soon"), options).await;
+    clock.advance(61);
+    let ended = within(soon.wait(StateKind::Received)).await.unwrap_err();
+    assert_eq!(ended.state, SendState::Expired);
+    let queued = within(bob.delivery(queued)).await.unwrap().unwrap();
+    assert_eq!(queued.state().kind(), StateKind::Queued);
+    assert_eq!(bob.inbox().unwrap().stats().rows, 1);
+    assert_eq!(bob.saf_stats().unwrap().rows, 1);
+}

@@ -40,6 +40,7 @@ use crate::{
     context::{NodeContext, seed},
     counters::Counters,
     events::{Event, Events},
+    expiry_clock::ExpiryClock,
     inbox::Subscribers,
     interfaces::{self, InterfaceWatch},
     known_peers::KnownPeers,
@@ -175,6 +176,11 @@ impl Builder {
                 files::open_outbox(folder, memory.queued, shared.clock.now()).await?
             }
         };
+        #[cfg(feature = "spool")]
+        let received_at = durable_inbox.as_ref().and_then(|it| it.inbox.newest_at());
+        #[cfg(not(feature = "spool"))]
+        let received_at = None;
+        shared.expiry.compare(entries.newest_at().max(received_at));
         let parts = WorkerParts {
             node: shared.clone(),
             transport: transport.clone(),
@@ -400,6 +406,7 @@ impl Builder {
             dedup: DedupTable::new(DEFAULT_CAPACITY, seed(entropy)),
             fingerprints: FingerprintCache::new(DEFAULT_FINGERPRINTS, key),
             clock: Arc::clone(clock),
+            expiry: Arc::new(ExpiryClock::new(Arc::clone(clock))),
             entropy: Arc::clone(entropy),
             counters: Arc::new(Counters::default()),
             events: Events::new(),

@@ -7,7 +7,7 @@ use dht_dedup::{DedupTable, FingerprintCache};
 use dht_peers::{Connections, Directory, policy::BanPolicy};
 use rand_core::Rng as _;
 
-use crate::{counters::Counters, events::Events};
+use crate::{counters::Counters, events::Events, expiry_clock::ExpiryClock};
 
 /// Identity, tables and sources that every part of a node reads. Clones share them.
 #[derive(Clone)]
@@ -21,6 +21,8 @@ pub(crate) struct NodeContext {
     /// Exact copies of what passed validation lately.
     pub(crate) fingerprints: FingerprintCache,
     pub(crate) clock: SharedClock,
+    /// Asked before something that is stored ends by its age.
+    pub(crate) expiry: Arc<ExpiryClock>,
     pub(crate) entropy: SharedEntropy,
     pub(crate) counters: Arc<Counters>,
     pub(crate) events: Events,

@@ -26,6 +26,7 @@ use tokio::{
 use crate::{
     context::NodeContext,
     events::{Event, Events},
+    expiry_clock::ExpiryClock,
     home::Home,
     received::Received,
 };
@@ -57,6 +58,7 @@ pub(crate) struct DurableInbox {
     outlives: bool,
     directory: Directory,
     clock: SharedClock,
+    expiry: Arc<ExpiryClock>,
     events: Events,
     warned: Arc<Mutex<Option<Instant>>>,
 }
@@ -85,6 +87,7 @@ impl DurableInbox {
             outlives: home.memory().is_some(),
             directory: shared.directory.clone(),
             clock,
+            expiry: Arc::clone(&shared.expiry),
             events: shared.events.clone(),
             warned: Arc::default(),
         })
@@ -185,12 +188,15 @@ impl DurableInbox {
         self.events.publish(|| Event::InboxRefused(error));
     }
 
-    /// Removes rows past retention, for ever.
+    /// Removes rows past retention while the clock is believed, for ever.
     pub(crate) async fn expire(self) {
         let mut ticks = interval(EXPIRE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            if !self.expiry.is_believed() {
+                continue;
+            }
             match self.inbox.expire(self.clock.now()).await {
                 Ok(expiry) if expiry.expired > 0 => {
                     tracing::warn!(
@@ -334,5 +340,61 @@ impl fmt::Debug for Reader {
         f.debug_struct("Reader")
             .field("after", &self.after)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dht_core::{
+        ManualClock,
+        test_util::{NOW, identity},
+    };
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// A machine starts with a clock a month ahead, and its time is put right in between.
+    #[tokio::test(start_paused = true)]
+    async fn clock_ahead_removes_no_row() {
+        let clock = Arc::new(ManualClock::new(NOW));
+        let inbox = Inbox::in_memory(InboxConfig::default());
+        let row = NewRow {
+            received_at: NOW,
+            origin: None,
+            origin_is_proven: false,
+            message_type: 1,
+            payload: "unread".into(),
+            via: *identity(0).node_id(),
+            deliverer: Deliverer::from_bytes([1; 32]),
+            arrival: Arrival::Live,
+            hash: DedupHash([1; 32]),
+        };
+        inbox.insert(row).await.unwrap();
+        clock.advance(31 * 86_400);
+        let durable = DurableInbox {
+            inbox: inbox.clone(),
+            outlives: true,
+            directory: Directory::new(*identity(0).node_id()),
+            clock: Arc::clone(&clock) as _,
+            expiry: Arc::new(ExpiryClock::new(Arc::clone(&clock) as _)),
+            events: Events::new(),
+            warned: Arc::default(),
+        };
+        let _expiring = tokio::spawn(durable.expire());
+        for minute in 0..20 {
+            sleep(Duration::from_secs(60)).await;
+            clock.advance(60);
+            if minute == 5 {
+                clock.set(NOW);
+            }
+            assert_eq!(inbox.stats().rows, 1, "{minute}");
+        }
+        clock.advance(31 * 86_400);
+        for minute in 0..14 {
+            assert!(minute > 9 || inbox.stats().rows == 1);
+            sleep(Duration::from_secs(60)).await;
+            clock.advance(60);
+        }
+        assert_eq!(inbox.stats().rows, 0, "a clock that is believed ends it");
     }
 }

@@ -44,6 +44,7 @@ mod dns_seeds;
 #[cfg(feature = "spool")]
 mod durable_inbox;
 mod events;
+mod expiry_clock;
 mod home;
 mod inbox;
 mod interfaces;

@@ -287,8 +287,8 @@ impl Saf {
         self.0.fetcher.tick().await;
     }
 
-    /// Deletes expired messages, and forgets received ones that no peer can store any more. To be called at start and
-    /// then every ten minutes (05 section 4).
+    /// Deletes expired messages, and forgets received ones that no peer can store any more. To be called
+    /// every ten minutes (05 section 4) while the clock is believed.
     pub async fn clean_up(&self) {
         if let Some(storing) = &self.0.storing
             && let Err(error) = storing.store.expire(self.0.clock.now()).await

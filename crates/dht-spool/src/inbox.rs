@@ -303,6 +303,13 @@ impl Inbox {
         })
     }
 
+    /// The latest time at which a row that is held was received; `None` if there is none.
+    #[must_use]
+    pub fn newest_at(&self) -> Option<UnixSeconds> {
+        self.journal
+            .look(|state| state.rows.values().map(|row| row.received_at).max())
+    }
+
     /// Rows that have left since the inbox was opened, for whatever reason: what had no room may have some once this has
     /// grown.
     #[must_use]

@@ -318,8 +318,35 @@ impl Outbox {
     /// # Errors
     /// The ticket's: an I/O error.
     pub fn expire(&self, now: UnixSeconds) -> Ticket<OutboxExpiry> {
-        self.journal
-            .submit(0, move |state, changes| Ok(state.expire(now, changes)))
+        self.journal.submit(0, move |state, changes| {
+            Ok(state.expire(now, false, changes))
+        })
+    }
+
+    /// As [`expire`](Self::expire), of entries put since the outbox was opened: for a clock that may be wrong.
+    ///
+    /// # Errors
+    /// The ticket's: an I/O error.
+    pub fn expire_new(&self, now: UnixSeconds) -> Ticket<OutboxExpiry> {
+        self.journal.submit(
+            0,
+            move |state, changes| Ok(state.expire(now, true, changes)),
+        )
+    }
+
+    /// Whether an entry was put since the outbox was opened.
+    #[must_use]
+    pub fn is_new(&self, id: EntryId) -> bool {
+        self.journal.look(|state| state.ids.is_new(id))
+    }
+
+    /// The latest time that an entry names, of its end or its next attempt; `None` if there is none.
+    #[must_use]
+    pub fn newest_at(&self) -> Option<UnixSeconds> {
+        self.journal.look(|state| {
+            let due = state.due.last().map(|(at, _)| *at);
+            due.max(state.ended.last().map(|(at, _)| *at))
+        })
     }
 
     /// A number that every commit changes, to wait for changes of states and for new entries.

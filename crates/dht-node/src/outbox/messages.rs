@@ -281,13 +281,17 @@ impl Messages {
         over
     }
 
-    /// Messages whose time to live is over. Of those that have ended before, that end is written down.
-    pub(super) fn take_expired(&mut self, now: UnixSeconds) -> Vec<EntryId> {
+    /// Messages whose time to live is over, if they may end. Of those that have ended before, that end is written down.
+    pub(super) fn take_expired(
+        &mut self,
+        now: UnixSeconds,
+        may_end: impl Fn(EntryId) -> bool,
+    ) -> Vec<EntryId> {
+        let over = self.expiry.iter().take_while(|(at, _)| *at < now);
+        let over: Vec<_> = over.filter(|(_, id)| may_end(*id)).copied().collect();
         let mut expired = Vec::new();
-        while let Some((at, id)) = self.expiry.first().copied()
-            && at < now
-        {
-            self.expiry.pop_first();
+        for (at, id) in over {
+            self.expiry.remove(&(at, id));
             let tracked = self.all.get(&id);
             if tracked.is_some_and(|tracked| tracked.sending.ending().is_none()) {
                 expired.push(id);

@@ -177,6 +177,11 @@ impl OutboxWorker {
         self.begin(entry.id);
     }
 
+    /// Whether the wall clock may end a message; it may end those of this life, whose time it began.
+    fn may_expire(&self, id: EntryId) -> bool {
+        self.shared.spool.is_new(id) || self.actions.parts.node.expiry.is_believed()
+    }
+
     fn track(&mut self, entry: &Entry, load: Load) {
         let parts = &self.actions.parts;
         let (me, wanted) = (parts.node.directory.me(), parts.select.neighbouring_nodes);
@@ -237,7 +242,10 @@ impl OutboxWorker {
 
     fn on_tick(&mut self, clean_up: bool) {
         let now = self.now().unix;
-        let mut expired = self.messages.take_expired(now);
+        let is_believed = self.actions.parts.node.expiry.is_believed();
+        let spool = &self.shared.spool;
+        let may_end = |id| is_believed || spool.is_new(id);
+        let mut expired = self.messages.take_expired(now, may_end);
         for id in &expired {
             self.messages.change(*id, Sending::expire);
             self.messages.refresh(*id);

@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     context::NodeContext,
     events::{Event, Events},
+    expiry_clock::ExpiryClock,
     home::Home,
     tasks::Tasks,
 };
@@ -84,7 +85,11 @@ pub(crate) async fn start(
     );
     tasks.spawn(
         "store-and-forward upkeep",
-        upkeep(saf.clone(), shared.events.clone()),
+        upkeep(
+            saf.clone(),
+            Arc::clone(&shared.expiry),
+            shared.events.clone(),
+        ),
     );
     Ok(SafHandle(Some(saf)))
 }
@@ -171,12 +176,14 @@ impl fmt::Debug for SafHandle {
     }
 }
 
-async fn upkeep(saf: Saf, events: Events) {
+async fn upkeep(saf: Saf, expiry: Arc<ExpiryClock>, events: Events) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failed = false;
     loop {
-        saf.clean_up().await;
+        if expiry.is_believed() {
+            saf.clean_up().await;
+        }
         for _ in 0..TICKS_PER_CLEAN_UP {
             ticks.tick().await;
             saf.tick().await;

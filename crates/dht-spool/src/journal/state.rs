@@ -51,6 +51,8 @@ pub(crate) trait Store<S: State>: Send + Sync {
 pub(crate) struct Ids {
     next: u64,
     durable: u64,
+    /// The first id of this life of the journal.
+    first_new: u64,
 }
 
 impl Default for Ids {
@@ -58,6 +60,7 @@ impl Default for Ids {
         Self {
             next: 1,
             durable: 1,
+            first_new: 1,
         }
     }
 }
@@ -84,6 +87,17 @@ impl Ids {
     pub(crate) fn used(&mut self, id: u64) {
         self.next = self.next.max(id.saturating_add(1));
         self.durable = self.next;
+        self.first_new = self.next;
+    }
+
+    /// Whether an id was used since the journal was opened.
+    pub(crate) const fn is_new(&self, id: u64) -> bool {
+        id >= self.first_new
+    }
+
+    /// Goes on with the life of the journal whose state is loaded again.
+    pub(crate) const fn carry(&mut self, before: &Self) {
+        self.first_new = before.first_new;
     }
 
     /// The next id, unless it is durable.

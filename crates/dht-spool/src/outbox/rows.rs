@@ -111,6 +111,7 @@ impl State for OutboxState {
         self.tally = before.tally;
         self.reported = before.reported;
         self.commits = before.commits;
+        self.ids.carry(&before.ids);
     }
 
     fn committed(&mut self) -> u64 {

@@ -238,11 +238,20 @@ impl OutboxState {
         Ok(())
     }
 
-    /// Ends entries whose time to live is over, and removes those that ended long ago.
-    pub(super) fn expire(&mut self, now: UnixSeconds, changes: &mut Vec<Change>) -> OutboxExpiry {
+    /// Ends entries whose time to live is over, and removes those that ended long ago; `only_new`: of those put since the outbox
+    /// was opened.
+    pub(super) fn expire(
+        &mut self,
+        now: UnixSeconds,
+        only_new: bool,
+        changes: &mut Vec<Change>,
+    ) -> OutboxExpiry {
+        let ids = self.ids;
+        let may_end = |id: &EntryId| !only_new || ids.is_new(*id);
         let mut expiry = OutboxExpiry::default();
         let over = self.expiry.iter().take_while(|(last, _)| *last < now);
-        let over: Vec<_> = over.map(|(_, id)| *id).take(EXPIRE_ROWS).collect();
+        let over = over.map(|(_, id)| *id).filter(may_end);
+        let over: Vec<_> = over.take(EXPIRE_ROWS).collect();
         for id in over {
             if let Some(slot) = self.slots.get(&id) {
                 let after = slot.progress.expired(now);
@@ -258,7 +267,8 @@ impl OutboxState {
         let keep = self.config.ended_seconds;
         let old = self.ended.iter();
         let old = old.take_while(|(ended, _)| ended.saturating_add(keep) < now);
-        let old: Vec<_> = old.map(|(_, id)| *id).take(EXPIRE_ROWS).collect();
+        let old = old.map(|(_, id)| *id).filter(may_end);
+        let old: Vec<_> = old.take(EXPIRE_ROWS).collect();
         for id in &old {
             self.remove(*id, changes);
         }

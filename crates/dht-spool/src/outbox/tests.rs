@@ -237,3 +237,34 @@ fn lists_are_filtered_and_paged() {
     };
     assert_eq!(list(to_one, None, 2), [1, 3]);
 }
+
+/// A clock that may be wrong ends those that were put since the file was opened, also after it was loaded again.
+#[test]
+fn only_new_entries_end() {
+    let disk = FaultyDisk::default();
+    let config = OutboxConfig {
+        ended_seconds: 10,
+        ..OutboxConfig::default()
+    };
+    let before = on(&disk, config.clone());
+    let old = [put(&before, entry(1)), put(&before, entry(2))];
+    let failed = Transition::Failed {
+        reason: String::new(),
+    };
+    before.update(old[1], failed, NOW).wait().unwrap();
+    drop(before);
+    let outbox = on(&disk, config);
+    assert_eq!(outbox.newest_at(), Some(NOW));
+    let new = put(&outbox, entry(3));
+    disk.fail_at(Some(disk.operations()));
+    outbox.put(entry(4)).wait().unwrap_err();
+    disk.fail_at(None);
+    let expiry = outbox.expire_new(at(1_000)).wait().unwrap();
+    assert_eq!((expiry.expired, expiry.removed), (1, 0));
+    let kind = |id| outbox.get(id).unwrap().map(|entry| entry.state.kind());
+    assert_eq!(kind(old[0]), Some(StateKind::Queued));
+    assert_eq!(kind(new), Some(StateKind::Expired));
+    assert!(outbox.is_new(new) && old.iter().all(|id| !outbox.is_new(*id)));
+    let expiry = outbox.expire(at(1_000)).wait().unwrap();
+    assert_eq!((expiry.expired, expiry.removed), (1, 1));
+}

@@ -105,7 +105,9 @@ fn few_messages_are_retried_at_once() {
     messages.has_read(last, Some(sealed()), SendPermit::default());
     assert_eq!(*messages.busy.borrow(), RETRYING - 1);
     assert_eq!(
-        messages.take_expired(NOW.saturating_add(61)).len(),
+        messages
+            .take_expired(NOW.saturating_add(61), |_| true)
+            .len(),
         RETRYING - 1
     );
 }
@@ -342,5 +344,5 @@ fn late_frame_sends_no_copies() {
 fn received_message_does_not_expire() {
     let mut messages = messages(2);
     messages.change(1, |sending| sending.end(SendState::Received));
-    assert_eq!(messages.take_expired(NOW.saturating_add(61)), [2]);
+    assert_eq!(messages.take_expired(NOW.saturating_add(61), |_| true), [2]);
 }

@@ -71,7 +71,7 @@ impl OutboxWorker {
             if entry.ended_at.is_none() && !is_known {
                 drop(self.shared.watch(entry));
                 self.track(entry, Load::OnDisk);
-                if entry.expires_at < self.now().unix {
+                if entry.expires_at < self.now().unix && self.may_expire(entry.id) {
                     // The next tick writes it down.
                     self.messages.change(entry.id, Sending::expire);
                     self.messages.refresh(entry.id);

@@ -73,10 +73,15 @@ impl OutboxWorker {
     /// Lets the spool end whatever is past its time to live, these among it.
     pub(super) fn expire(&self, ids: Vec<EntryId>) {
         let (spool, now) = (self.shared.spool.clone(), self.now().unix);
+        let is_believed = self.actions.parts.node.expiry.is_believed();
         self.spawn(async move {
             // Each request ends a limited number.
             let outcome = loop {
-                match spool.expire(now).await {
+                let expired = match is_believed {
+                    true => spool.expire(now).await,
+                    false => spool.expire_new(now).await,
+                };
+                match expired {
                     Ok(expiry) if expiry.expired + expiry.stored > 0 => {}
                     outcome => break outcome.map(|_| ()),
                 }
