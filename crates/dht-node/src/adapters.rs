@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use dht_core::{DedupHash, DeliveryError, Disposition, DropReason, NodeId, Priority};
+use dht_core::{DedupHash, Deliverer, DeliveryError, Disposition, DropReason, NodeId, Priority};
 use dht_inbound::Delivered;
 use dht_outbound::OutboundMessage;
 use dht_stack::BytePermit;
@@ -104,7 +104,10 @@ impl ToApplication {
             return durable_inbox.deliver_own(received, hash).await;
         }
         let _no_table = hash;
-        self.subscribers.deliver(received, BytePermit::none()).await
+        let own = received.sender.as_ref();
+        let deliverer = own.map_or(Deliverer::from_bytes([0; 32]), Deliverer::from);
+        let delivery = (self.subscribers).deliver(received, deliverer, BytePermit::none());
+        delivery.await == Disposition::Delivered
     }
 }
 
@@ -132,12 +135,8 @@ impl Service<Delivered> for ToApplication {
             let Some(received) = message else {
                 return Ok(Disposition::Dropped(DropReason::Refused));
             };
-            Ok(
-                match subscribers.deliver(received, delivered.permit).await {
-                    true => Disposition::Delivered,
-                    false => Disposition::Dropped(DropReason::NobodyListens),
-                },
-            )
+            let deliverer = Deliverer::from(&*delivered.source);
+            Ok((subscribers.deliver(received, deliverer, delivered.permit)).await)
         })
     }
 }

@@ -2,8 +2,8 @@
 
 use dht_stack::{Channel, WhenFull};
 
-/// Messages queued for one subscriber. A full queue holds back the peers that send: the inbound worker waits with the
-/// message's memory, and without memory the reader of a peer's stream stops (law 2).
+/// Messages of one deliverer queued for one subscriber. A full queue holds back the peers that send: the inbound worker waits
+/// with the message's memory, and without memory the reader of a peer's stream stops (law 2).
 pub const INBOX_CAPACITY: usize = 256;
 
 /// Events queued for one subscriber. A slower subscriber loses the oldest and is told how many.
@@ -30,8 +30,8 @@ pub(crate) const SENDS: Channel = Channel {
     capacity: 64,
 };
 
-/// Messages for one subscriber. A stack that waits here holds the message's memory, which holds back the peer that sent
-/// it.
+/// Messages for one subscriber: no channel but the queue of `inbox/queue.rs`. A stack that waits here holds the message's memory,
+/// which holds back the peer that sent it.
 pub(crate) const INBOX: Channel = Channel {
     name: "inbox",
     from: &[("stacks", WhenFull::Wait)],
@@ -170,7 +170,6 @@ mod tests {
         }
         for name in [
             "SENDS",
-            "INBOX",
             "EVENTS",
             "RECEIPT_STREAMS",
             "SYNC_STREAMS",

@@ -63,7 +63,8 @@ impl Builder {
     pub async fn start(self) -> Result<Node, StartError> {
         let config = &self.config;
         config.validate()?;
-        let memory = Memory::new(config.memory_mib, self.stores_in_memory());
+        let is_durable = self.home.is_some() && cfg!(feature = "spool");
+        let memory = Memory::new(config.memory_mib, self.stores_in_memory(), is_durable);
         #[cfg(feature = "tor")]
         let onion = self.onion().await?;
         // A node that signs no claim has none to follow.
@@ -153,7 +154,7 @@ impl Builder {
             losses.forget().await;
             tasks.spawn("inbox losses", losses.watch());
         }
-        let subscribers = Arc::new(Subscribers::default());
+        let subscribers = Arc::new(Subscribers::new(memory.subscribers.clone()));
         let application = ToApplication {
             subscribers: Arc::clone(&subscribers),
             #[cfg(feature = "spool")]
@@ -168,7 +169,6 @@ impl Builder {
         let (meter, limiter) = (runtime.meter.clone(), runtime.limiter.clone());
 
         // Outbox.
-        let is_durable = self.home.is_some() && cfg!(feature = "spool");
         let entries = match in_memory {
             Some(home) => home.outbox.clone(),
             None => {
@@ -321,6 +321,17 @@ impl Builder {
             let saf = node.saf.clone();
             let room = durable_inbox.clone().watch_room(move || saf.room_made());
             node.tasks.spawn("inbox room", room);
+        }
+        #[cfg(feature = "saf")]
+        if !is_durable {
+            let (subscribers, saf) = (Arc::clone(&node.subscribers), node.saf.clone());
+            let room = async move {
+                loop {
+                    subscribers.room_made().await;
+                    saf.room_made();
+                }
+            };
+            node.tasks.spawn("subscribers' room", room);
         }
         node.ban_listed(&[], &config.banned);
         for peer in config.peers.iter().chain(&config.seeds) {

@@ -54,6 +54,8 @@ pub struct Stats {
     pub memory_used_bytes: usize,
     /// Most bytes of received messages held in memory.
     pub memory_limit_bytes: usize,
+    /// Bytes of messages queued for subscriptions, beside these, in a node without a home.
+    pub unread_bytes: usize,
     /// Bytes queued for sending.
     pub queued_bytes: usize,
     /// Bytes that the tables of messages seen, of exact copies and of messages received take.

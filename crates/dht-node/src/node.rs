@@ -223,6 +223,7 @@ impl Node {
             bytes_sent: transport.wire_sent_bytes,
             memory_used_bytes: self.budget.total().saturating_sub(self.budget.available()),
             memory_limit_bytes: self.budget.total(),
+            unread_bytes: self.subscribers.unread_bytes(),
             queued_bytes: transport.queued_bytes,
             remembered_bytes: self.shared.remembered_bytes() + self.saf.ledger_bytes(),
             ..Stats::default()

@@ -223,9 +223,9 @@ impl Node {
     /// read it through [`inbox`](Self::inbox).
     ///
     /// Without a home, every subscription gets every message that arrives from now on, and the first that takes one
-    /// makes it delivered. At most [`INBOX_CAPACITY`](crate::INBOX_CAPACITY) wait for a subscription: one that is slower
-    /// than the others [misses](Subscription::missed) messages, and if all are that slow, they hold back the peers that
-    /// send. A message that no subscriber takes is refused, and stays with the nodes that store it.
+    /// makes it delivered. The [room](WhenFull) for messages that wait for a subscription is bounded: one that is slower than the
+    /// others [misses](Subscription::missed) messages, and if all are that slow, they hold back the peers that send, for a minute
+    /// without a read. A message that no subscriber takes is refused, and stays with the nodes that store it.
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
         self.subscribe_with(WhenFull::default())
