@@ -62,8 +62,10 @@ pub enum DropReason {
     Refused,
     /// It is for the application, and no application listens. Another copy is welcome.
     NobodyListens,
-    /// It is for the application, whose inbox is full. Another copy is welcome.
+    /// It is for the application, whose inbox has room for nobody. Another copy is welcome.
     InboxFull,
+    /// It is for the application, whose inbox has no more room for its deliverer or its origin. Another copy is welcome.
+    InboxShareFull,
     /// It is for the application, whose inbox could not write it. Another copy is welcome.
     InboxFailed,
     /// A queue is full, or a rate limit was reached.
@@ -104,6 +106,7 @@ impl DropReason {
             self,
             Self::NobodyListens
                 | Self::InboxFull
+                | Self::InboxShareFull
                 | Self::InboxFailed
                 | Self::Overload
                 | Self::Internal
@@ -111,7 +114,7 @@ impl DropReason {
     }
 
     /// Every reason to drop a message.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Empty,
         Self::Undecodable,
         Self::NotCanonical,
@@ -134,6 +137,7 @@ impl DropReason {
         Self::Refused,
         Self::NobodyListens,
         Self::InboxFull,
+        Self::InboxShareFull,
         Self::InboxFailed,
         Self::Overload,
         Self::Internal,
@@ -172,6 +176,7 @@ impl DropReason {
             Self::Refused => "refused",
             Self::NobodyListens => "nobody_listens",
             Self::InboxFull => "inbox_full",
+            Self::InboxShareFull => "inbox_share_full",
             Self::InboxFailed => "inbox_failed",
             Self::Overload => "overload",
             Self::Internal => "internal",

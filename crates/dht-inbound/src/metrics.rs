@@ -63,12 +63,12 @@ pub(crate) struct Outcomes {
     bytes: Counter,
 }
 
-const OUTCOMES: [Disposition; 30] = {
+const OUTCOMES: [Disposition; 31] = {
     use DropReason::{
         BadHeader, BadProtocolMessage, BadSemantics, BadSignature, Banned, Duplicate, Empty,
-        Expired, InboxFailed, InboxFull, Internal, NobodyListens, NotCanonical, NotForUs, Overload,
-        OwnMessage, Panicked, Rebroadcast, Refused, RoleFilter, Unauthenticated, Undecodable,
-        UndecodableBody, Undecryptable, UnknownSource, Unrequested,
+        Expired, InboxFailed, InboxFull, InboxShareFull, Internal, NobodyListens, NotCanonical,
+        NotForUs, Overload, OwnMessage, Panicked, Rebroadcast, Refused, RoleFilter,
+        Unauthenticated, Undecodable, UndecodableBody, Undecryptable, UnknownSource, Unrequested,
     };
     // The likely ones first: they are found by looking from the front.
     [
@@ -98,6 +98,7 @@ const OUTCOMES: [Disposition; 30] = {
         Disposition::Dropped(Refused),
         Disposition::Dropped(NobodyListens),
         Disposition::Dropped(InboxFull),
+        Disposition::Dropped(InboxShareFull),
         Disposition::Dropped(InboxFailed),
         Disposition::Dropped(Overload),
         Disposition::Dropped(Internal),

@@ -164,7 +164,8 @@ impl DurableInbox {
                 Err(SpoolError::TooLarge { .. }) => Disposition::Dropped(DropReason::Refused),
                 Err(error) => {
                     let reason = match error {
-                        SpoolError::Full | SpoolError::ShareFull => DropReason::InboxFull,
+                        SpoolError::Full => DropReason::InboxFull,
+                        SpoolError::ShareFull => DropReason::InboxShareFull,
                         _ => DropReason::InboxFailed,
                     };
                     durable.refuse(error);

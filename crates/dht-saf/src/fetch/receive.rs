@@ -171,8 +171,11 @@ impl Fetcher {
             Ok(Disposition::Dropped(reason)) if reason.is_temporary() => {
                 tracing::debug!(reason = reason.name(), "stored message not taken");
                 self.not_delivered(&hash);
-                tally.closed |=
-                    matches!(reason, DropReason::NobodyListens | DropReason::InboxFailed);
+                // For everybody: another deliverer or origin may have room where one has none.
+                tally.closed |= matches!(
+                    reason,
+                    DropReason::NobodyListens | DropReason::InboxFailed | DropReason::InboxFull
+                );
                 return tally.leave(stored_at);
             }
             Err(error) => {

@@ -124,10 +124,15 @@ async fn repetitions_skip_known_pages() {
     assert_eq!((next.since, next.continued), (NOW.0 - 500 + 49, false));
 }
 
-/// An application that takes nothing at all is no reason to ask for more.
+/// An application that takes nothing at all is no reason to ask for more; one that has no room for some is.
 #[tokio::test]
 async fn closed_inbox_ends_the_fetch() {
-    for reason in [DropReason::NobodyListens, DropReason::InboxFailed] {
+    for (reason, ends) in [
+        (DropReason::NobodyListens, true),
+        (DropReason::InboxFailed, true),
+        (DropReason::InboxFull, true),
+        (DropReason::InboxShareFull, false),
+    ] {
         let world = world();
         let first = world.request(NODE);
         let application = tower::service_fn(move |_: Envelope| async move {
@@ -142,7 +147,7 @@ async fn closed_inbox_ends_the_fetch() {
         let layer = world.saf.layer();
         let taken = layer.layer(application).oneshot(message).await.unwrap();
         assert_eq!(taken, Disposition::Answered);
-        assert_eq!(world.last_request(), Some(first));
+        assert_eq!(world.last_request() == Some(first), ends, "{reason:?}");
         let before = dht_core::UnixSeconds(NOW.0 - 501);
         assert_eq!(world.watermark(NODE), Some(before));
     }

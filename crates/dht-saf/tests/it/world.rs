@@ -182,7 +182,7 @@ impl Service<Envelope> for Next {
     fn call(&mut self, message: Envelope) -> Self::Future {
         if let Some(room) = &mut *self.1.lock() {
             if *room == 0 {
-                return ready(Ok(Disposition::Dropped(DropReason::InboxFull)));
+                return ready(Ok(Disposition::Dropped(DropReason::InboxShareFull)));
             }
             *room -= 1;
         }
