@@ -219,7 +219,12 @@ impl Sending {
                 self.finish_if_over(now, actions);
             }
             CopyOutcome::Failed(_) | CopyOutcome::Lost => {
+                let error = match copy {
+                    CopyOutcome::Failed(error) => format!("holder {holder} got no copy: {error}"),
+                    _ => format!("holder {holder} hung up before it stored the message"),
+                };
                 if attempt.end_copy(&holder) {
+                    not_stored(&mut self.last_error, &error);
                     self.refused.insert(holder);
                     let except = [&self.holders, &self.refused];
                     actions.extend(attempt.replace_holders(1, except));
@@ -244,6 +249,11 @@ impl Sending {
         if let Phase::Trying(attempt) = &mut self.phase {
             let is_awaited = attempt.end_question(&holder);
             if is_awaited && !is_stored {
+                let error = match answer {
+                    Answer::Silent => "did not say whether it stores the message",
+                    _ => "refused to store the message",
+                };
+                not_stored(&mut self.last_error, &format!("holder {holder} {error}"));
                 self.refused.insert(holder);
                 let except = [&self.holders, &self.refused];
                 actions.extend(attempt.replace_holders(1, except));
@@ -276,6 +286,10 @@ impl Sending {
         };
         let silent = attempt.give_up_silent();
         let many = silent.len();
+        if let Some(holder) = silent.first() {
+            let error = format!("holder {holder} did not say whether it stores the message");
+            not_stored(&mut self.last_error, &error);
+        }
         self.refused.extend(silent);
         let except = [&self.holders, &self.refused];
         match attempt.replace_holders(many, except) {
@@ -286,4 +300,18 @@ impl Sending {
             None => self.finish(now, actions),
         }
     }
+}
+
+/// Says why a holder stores no copy, the last one of several, beside what became of the copy for the recipient.
+fn not_stored(last_error: &mut Option<String>, error: &str) {
+    let before = last_error.take().unwrap_or_default();
+    let direct = match before.find("; holder ") {
+        Some(end) => before.get(..end).unwrap_or_default(),
+        None if before.starts_with("holder ") => "",
+        None => &before,
+    };
+    *last_error = Some(match direct {
+        "" => error.to_owned(),
+        direct => format!("{direct}; {error}"),
+    });
 }

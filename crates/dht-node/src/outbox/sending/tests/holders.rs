@@ -2,6 +2,45 @@
 
 use super::*;
 
+/// The error says what became of the copy for the recipient and why the last holder has none.
+#[test]
+fn error_names_the_refusing_holder() {
+    let mut sending = sending(EntryOptions::default());
+    start(&mut sending);
+    sending.handle(
+        SendingEvent::Direct(CopyOutcome::Failed("down".to_owned())),
+        at(0),
+    );
+    sending.handle(SendingEvent::Chosen(vec![id(2), id(3), id(4)]), at(0));
+    for holder in 2..4 {
+        sending.handle(
+            SendingEvent::Holder(id(holder), CopyOutcome::Written),
+            at(0),
+        );
+    }
+    for (event, error) in [
+        (
+            SendingEvent::Receipt(id(2), Answer::Neither),
+            "refused to store the message",
+        ),
+        (
+            SendingEvent::Receipt(id(3), Answer::Silent),
+            "did not say whether it stores the message",
+        ),
+        (
+            SendingEvent::Holder(id(4), CopyOutcome::Failed("it left".to_owned())),
+            "got no copy: it left",
+        ),
+    ] {
+        let (SendingEvent::Receipt(holder, _) | SendingEvent::Holder(holder, _)) = event else {
+            unreachable!()
+        };
+        sending.handle(event, at(1));
+        let expected = format!("down; holder {holder} {error}");
+        assert_eq!(sending.last_error(), Some(expected.as_str()));
+    }
+}
+
 /// A holder that does not store the message, or does not answer, makes room for the next one at once.
 #[test]
 fn refusing_holders_are_replaced() {
