@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use dht_core::UnixSeconds;
 use dht_node::{Node, inbox_file};
+use dht_spool::{EntryOptions, NewEntry};
 
 use crate::net::{
     builder, config, connect, nothing_more, number, numbered, receive, secret, until, within,
@@ -69,4 +71,71 @@ async fn lost_messages_arrive_again() {
     assert_eq!(number(&receive(&mut inbox).await), lost);
     nothing_more(&carol, &mut inbox).await;
     assert!(carol.inbox().unwrap().lost().is_empty());
+}
+
+/// Overwrites all but the header of a file that is open.
+#[cfg(unix)]
+fn ruin(file: &Path) {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::File::options().write(true).open(file).unwrap();
+    let bytes = usize::try_from(file.metadata().unwrap().len()).unwrap();
+    file.write_all_at(&vec![0xff; bytes - 4096], 4096).unwrap();
+}
+
+/// The file is damaged under the running node, and the application reads it.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_inbox_fails_running_node() {
+    const COUNT: u32 = 100;
+    let home = tempfile::tempdir().unwrap();
+    let mut settings = config(false);
+    // Less than the messages take, so that they are read from the disk.
+    settings.inbox.writer.cache_bytes = 1 << 16;
+    let carol = builder(3).config(settings).home(home.path());
+    let carol = within(carol.start()).await.unwrap();
+    for at in 0..COUNT {
+        let sent = carol.send(carol.public_key(), numbered(at, 2000), Default::default());
+        within(sent).await.unwrap();
+    }
+    until(|| carol.inbox().unwrap().stats().rows == u64::from(COUNT)).await;
+    assert!(carol.failures().is_empty());
+
+    ruin(&inbox_file(home.path()));
+    let mut inbox = carol.subscribe();
+    while within(inbox.recv()).await.is_some() {}
+    until(|| !carol.failures().is_empty()).await;
+    assert!(carol.failures().contains_key("inbox file"));
+    within(carol.shutdown()).await;
+}
+
+/// As for the inbox, of which an outbox differs by who reads it.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_outbox_fails_running_node() {
+    // More than the memory for pages of the file.
+    const COUNT: u8 = 24;
+    let home = tempfile::tempdir().unwrap();
+    let alice = at_home(home.path()).await;
+    let outbox = alice.outbox().unwrap();
+    let mut ids = Vec::new();
+    for at in 0..COUNT {
+        let put = outbox.put(NewEntry {
+            key: None,
+            recipient: secret(at + 10).public_key(),
+            message_type: 7,
+            payload: vec![at; 1 << 20].into(),
+            options: EntryOptions::default(),
+            created_at: UnixSeconds(0),
+            frame: None,
+        });
+        ids.push(within(put).await.unwrap().id());
+    }
+    assert!(alice.failures().is_empty());
+
+    ruin(&home.path().join("outbox.redb"));
+    let read: Result<Vec<_>, _> = ids.into_iter().map(|id| outbox.content(id)).collect();
+    assert!(read.is_err());
+    until(|| !alice.failures().is_empty()).await;
+    assert!(alice.failures().contains_key("outbox file"));
+    within(alice.shutdown()).await;
 }

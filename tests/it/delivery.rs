@@ -8,8 +8,10 @@ use std::{
     time::Duration,
 };
 
-use dht_core::{Address, Clock as _, ManualClock, PeerAddress, PublicKey, UnixSeconds};
-use dht_node::{Builder, Event, Node, SafEvent, SendOptions, SendState, StateKind};
+use dht_core::{
+    Address, Clock as _, Destination, ManualClock, PeerAddress, PublicKey, UnixSeconds,
+};
+use dht_node::{Acceptance, Builder, Event, Node, SafEvent, SendOptions, SendState, StateKind};
 use dht_spool::{DEFAULT_CONSUMER, Limit};
 use tokio::{
     io::{AsyncReadExt as _, copy},
@@ -20,8 +22,9 @@ use tokio::{
 };
 
 use crate::net::{
-    Line, LineState, clock, config, connect, each_once, fixed_config, message, nothing_more,
-    number, numbered, receive, receive_numbers, secret, send, socket_address, until, within,
+    Line, LineState, clock, config, connect, each_once, fixed_config, fixed_node, message,
+    nothing_more, number, numbered, receive, receive_numbers, secret, send, socket_address, until,
+    within,
 };
 
 /// A node to be, which asks whoever connects for stored messages, and is connected to those only that the test connects it to.
@@ -414,4 +417,44 @@ async fn full_inbox_takes_rest_later() {
     rest.retain(|_, times| *times == 1);
     assert_eq!(rest.len(), 5);
     nothing_more(&carol, &mut inbox).await;
+}
+
+/// A node whose inbox is full passes gossip on, and stores messages for others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_inbox_serves_others() {
+    let home = tempfile::tempdir().unwrap();
+    let mut settings = fixed_config(false);
+    settings.inbox.max_rows = 1;
+    let carol = Node::builder(secret(3)).config(settings).home(home.path());
+    let carol = carol
+        .gossip_validator(|_| std::future::ready(Acceptance::Accept))
+        .relay_gossip(true);
+    let carol = within(carol.start()).await.unwrap();
+    let (alice, bob) = (fixed_node(1).await, fixed_node(2).await);
+    connect(&alice, &carol).await;
+    connect(&carol, &bob).await;
+    let stats = || carol.inbox().unwrap().stats();
+    for at in 0..2 {
+        let options = SendOptions {
+            direct_only: true,
+            ..SendOptions::default()
+        };
+        let sent = alice.send(carol.public_key(), numbered(at, 100), options);
+        within(sent).await.unwrap();
+    }
+    until(|| stats().full).await;
+    let refused = stats().refused;
+
+    let mut inbox = bob.subscribe();
+    let gossip = alice.propagate(Destination::Unknown, message("gossip"), vec![]);
+    within(gossip).await.unwrap();
+    let passed_on = receive(&mut inbox).await;
+    assert_eq!(passed_on.message, message("gossip"));
+    assert_eq!(passed_on.via, carol.public_key().node_id());
+    let nobody = secret(4).public_key();
+    nobody_listens(&alice, &nobody);
+    store(&alice, &nobody, 0..1).await;
+    assert_eq!(carol.saf_stats().unwrap().rows, 1);
+    until(|| stats().refused > refused).await;
+    assert!(stats().full && stats().rows == 1);
 }
