@@ -2,9 +2,10 @@
 
 use super::*;
 
-/// Messages called received were received; all others arrive when the recipient is back.
+/// Messages called received were received; all others arrive when the recipient is back, which was dropped without a goodbye
+/// and commits what is queued. `cargo xtask crash --chain` kills recipients.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn recipient_killed_under_traffic_loses_nothing() {
+async fn dropped_recipient_under_traffic_loses_nothing() {
     const COUNT: u32 = 200;
     let home = tempfile::tempdir().unwrap();
     let (alice, holder) = (node(1).await, node(2).await);
