@@ -87,7 +87,8 @@ pub struct Config {
     /// Memory for messages and the peer directory in MiB, 1 to 1 048 576. Defaults to [`DEFAULT_MEMORY_MIB`].
     ///
     /// Tables of past messages have bounds of their own beside it: the table of messages seen takes at most 90 MiB, with 500 000
-    /// of them, that of exact copies 7, that of messages received 22 ([`Stats::remembered_bytes`](crate::Stats::remembered_bytes));
+    /// of them, that of exact copies 7, that of messages received 22 and a quarter of a KiB for each deliverer of some
+    /// ([`Stats::remembered_bytes`](crate::Stats::remembered_bytes));
     /// with a folder, the index of stored messages takes at most 72 MiB.
     pub memory_mib: usize,
     /// Seconds in which an unknown recipient must be found, connected and sent to, 1 to 86 400. Defaults to 120.

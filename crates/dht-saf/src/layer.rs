@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use dht_core::{Content, DedupHash, Disposition, DropReason, InTransit, MessageType};
+use dht_core::{Content, DedupHash, Deliverer, Disposition, DropReason, InTransit, MessageType};
 use futures::future::BoxFuture;
 use pin_project_lite::pin_project;
 use tower::BoxError;
@@ -48,8 +48,8 @@ pin_project! {
 struct Arrival {
     fetcher: Arc<Fetcher>,
     hash: DedupHash,
-    /// Whether other nodes may store it too.
-    is_relayed: bool,
+    /// Deliverer of the message, if other nodes may store it too.
+    relayed_by: Option<Deliverer>,
     decided: bool,
 }
 
@@ -65,7 +65,7 @@ impl Arrival {
         let duplicate = Disposition::Dropped(DropReason::Duplicate);
         if disposition == Disposition::Delivered || disposition == duplicate {
             self.decided = true;
-            self.fetcher.delivered(self.hash, self.is_relayed);
+            self.fetcher.delivered(self.hash, self.relayed_by);
         }
     }
 }
@@ -119,7 +119,7 @@ where
             let arrival = (readable && kind.is_domain()).then(|| Arrival {
                 fetcher: Arc::clone(&self.layer.fetcher),
                 hash: message.hash(),
-                is_relayed: is_relayed(&message),
+                relayed_by: is_relayed(&message).then(|| Deliverer::from(&**message.source())),
                 decided: false,
             });
             return SafFuture::Passed {

@@ -12,7 +12,8 @@ pub const DEFAULT_INBOX_RETENTION_SECONDS: u64 = 30 * DAY_SECONDS;
 /// Seconds the hash of a row that left is remembered: 4 days. Mailbox holders hand out a message for 3 days, on
 /// clocks that may differ.
 pub const DEFAULT_REMEMBER_SECONDS: u64 = 4 * DAY_SECONDS;
-/// Hashes of rows that left which are remembered: 200,000, some 20 MB of memory. The oldest is forgotten first.
+/// Hashes of rows that left which are remembered: 200,000, some 20 MB of memory. For another one the oldest of the deliverer with
+/// most is forgotten.
 pub const DEFAULT_REMEMBER_ROWS: usize = 200_000;
 /// Consumers of one inbox: 16. A row stays until the slowest of them acked it.
 pub const DEFAULT_CONSUMERS: usize = 16;
@@ -67,7 +68,7 @@ pub struct InboxConfig {
     pub retention_seconds: u64,
     /// Seconds for which the hash of a row that left is remembered, 1 to 2³² - 1. Defaults to [`DEFAULT_REMEMBER_SECONDS`].
     pub remember_seconds: u64,
-    /// Hashes that are remembered, 1 to 2³² - 1. Defaults to [`DEFAULT_REMEMBER_ROWS`].
+    /// Hashes that are remembered, in equal shares for all deliverers that need theirs, 1 to 2³² - 1. Defaults to [`DEFAULT_REMEMBER_ROWS`].
     pub remember_rows: usize,
     /// Consumers that may exist, `default` included, 1 to 1 000. Defaults to [`DEFAULT_CONSUMERS`].
     pub max_consumers: usize,

@@ -8,6 +8,7 @@
 //! | [`Batch`] | does together what several callers ask for at the same time; no timer |
 //! | [`PriorityAdmission`] | room for requests, with a part for each level of importance, each cause and each party |
 //! | [`ByteBudget`] | hands out memory as permits; callers wait in order of arrival |
+//! | [`FairQueue`] | entries of many owners, of which the owner with most makes room |
 //! | [`Sharded`] | a hash table with a lock per shard and a seeded hash |
 //! | [`TokenBuckets`] | holds each key to its rates, in constant space; [`TokenBucket`] is one of them |
 //! | [`off_thread`] | runs what blocks on another thread, and what does not on this one |
@@ -21,6 +22,7 @@ mod batch;
 mod blocking;
 mod budget;
 mod channel;
+mod fair_queue;
 mod filter;
 mod sharded;
 mod then;
@@ -32,6 +34,7 @@ pub use batch::{Batch, BatchFuture, BatchLost, BatchWork};
 pub use blocking::off_thread;
 pub use budget::{ByteBudget, BytePermit};
 pub use channel::{Channel, WhenFull, waiting_cycle};
+pub use fair_queue::FairQueue;
 pub use filter::{Check, CheckFn, Filter, FilterFuture, FilterLayer, check_fn};
 pub use sharded::{Shard, Sharded, Slot};
 pub use then::{Ask, Decide, Then, ThenFuture, ThenLayer};

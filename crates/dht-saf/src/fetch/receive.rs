@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dht_core::{
-    Clock as _, DedupHash, Disposition, DropReason, InTransit, RemotePeer, UnixSeconds,
+    Clock as _, DedupHash, Deliverer, Disposition, DropReason, InTransit, RemotePeer, UnixSeconds,
 };
 use dht_dedup::{DedupMeta, Reservation};
 use dht_peers::policy::{Offence, Parties};
@@ -41,6 +41,7 @@ type Delivery = (
 
 /// Outcomes of the messages of a page so far.
 struct Tally {
+    deliverer: Deliverer,
     counts: PageCounts,
     /// Oldest `stored_at` of the messages that the application did not take.
     left: Option<UnixSeconds>,
@@ -115,6 +116,7 @@ impl Fetcher {
         S: Service<M, Response = Disposition, Error: Into<BoxError>>,
     {
         let mut tally = Tally {
+            deliverer: Deliverer::from(&**response.source()),
             counts: PageCounts {
                 known: outcome.known,
                 refused: outcome.refused,
@@ -199,7 +201,7 @@ impl Fetcher {
         // First, as those that wait for the decision look at the dedup table.
         reservation.commit();
         if is_taken {
-            self.delivered(hash, true);
+            self.delivered(hash, Some(tally.deliverer));
         } else {
             self.not_delivered(&hash);
         }
@@ -222,10 +224,10 @@ impl Fetcher {
     }
 
     /// The application has a message. One that other nodes may store is recorded as received.
-    pub(crate) fn delivered(&self, hash: DedupHash, is_relayed: bool) {
-        if is_relayed {
+    pub(crate) fn delivered(&self, hash: DedupHash, relayed_by: Option<Deliverer>) {
+        if let Some(deliverer) = relayed_by {
             let until = self.parts.clock.now().saturating_add(self.max_age_seconds);
-            self.parts.ledger.note(hash, until);
+            self.parts.ledger.note(hash, until, deliverer);
         }
         self.parts.decisions.record(hash, Receipt::Received);
     }

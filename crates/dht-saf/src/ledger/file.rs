@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use dht_core::{DedupHash, UnixSeconds};
+use dht_core::{DedupHash, Deliverer, UnixSeconds};
 use dht_datafile::{DataFile, FileError, OpenFile};
 use dht_mailbox::StoreError;
 use redb::{
@@ -14,6 +14,9 @@ use crate::metrics;
 
 /// Dedup hash to the last second in which it is remembered.
 const RECEIVED: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("received");
+/// Dedup hash to the deliverer in whose share it is remembered. The first files have no such table: what they remember is in the
+/// share of one deliverer that sends nothing.
+const DELIVERERS: TableDefinition<'_, &[u8; 32], &[u8; 32]> = TableDefinition::new("deliverers");
 /// Key of the responder to the newest second of its store that was read, on its clock.
 const WATERMARKS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("watermarks");
 
@@ -62,9 +65,21 @@ impl LedgerFile {
 fn read(transaction: &ReadTransaction) -> Result<State, FileError> {
     let mut state = State::default();
     if let Some(table) = read_table(transaction, RECEIVED)? {
+        let deliverers = read_table(transaction, DELIVERERS)?;
+        let mut received = Vec::new();
         for entry in table.iter()? {
             let (hash, until) = entry?;
-            state.remember(DedupHash(*hash.value()), UnixSeconds(until.value()));
+            let from = match &deliverers {
+                Some(table) => table.get(hash.value())?.map(|bytes| *bytes.value()),
+                None => None,
+            };
+            let from = Deliverer::from_bytes(from.unwrap_or_default());
+            received.push((UnixSeconds(until.value()), *hash.value(), from));
+        }
+        // Those of one deliverer in their order.
+        received.sort_unstable();
+        for (until, hash, from) in received {
+            state.remember(DedupHash(hash), until, from);
         }
     }
     if let Some(table) = read_table(transaction, WATERMARKS)? {
@@ -80,12 +95,15 @@ fn read(transaction: &ReadTransaction) -> Result<State, FileError> {
 
 fn write(changes: &Changes, transaction: &WriteTransaction) -> Result<(), FileError> {
     let mut received = transaction.open_table(RECEIVED)?;
+    let mut deliverers = transaction.open_table(DELIVERERS)?;
     // In this order: a message that was forgotten may have been received again.
     for hash in &changes.forgotten {
         received.remove(&hash.0)?;
+        deliverers.remove(&hash.0)?;
     }
-    for (hash, until) in &changes.received {
+    for (hash, until, from) in &changes.received {
         received.insert(&hash.0, until.0)?;
+        deliverers.insert(&hash.0, from.as_bytes())?;
     }
     let mut watermarks = transaction.open_table(WATERMARKS)?;
     for (key, at) in &changes.watermarks {
@@ -129,6 +147,8 @@ mod tests {
     use super::*;
     use crate::ledger::Ledger;
 
+    const FROM: Deliverer = Deliverer::from_bytes([1; 32]);
+
     fn write_to(file: &LedgerFile, changes: &Changes) {
         file.write(changes, Changes::default).unwrap();
     }
@@ -139,13 +159,13 @@ mod tests {
         let path = home.path().join("ledger.redb");
         let hash = DedupHash([1; 32]);
         let changes = Changes {
-            received: vec![(hash, UnixSeconds(9))],
+            received: vec![(hash, UnixSeconds(9), FROM)],
             forgotten: vec![hash],
             ..Changes::default()
         };
         write_to(&LedgerFile::at(&path).unwrap().0, &changes);
         let (_, state) = LedgerFile::at(&path).unwrap();
-        assert_eq!(state.received.snapshot(), [(hash, UnixSeconds(9))]);
+        assert_eq!(state.received.snapshot(), [(hash, UnixSeconds(9), FROM)]);
     }
 
     /// The rows that only memory has are written to the file that takes its place.
@@ -156,13 +176,13 @@ mod tests {
         let hashes = [DedupHash([1; 32]), DedupHash([2; 32])];
         let peer = dht_core::test_util::public_key(1);
         let ledger = Ledger::open(&path).unwrap();
-        ledger.receive(&hashes[..1], UnixSeconds(9)).unwrap();
+        ledger.receive(&hashes[..1], UnixSeconds(9), FROM).unwrap();
         ledger.read_up_to(&peer, UnixSeconds(5)).unwrap();
         // As after an error of the device.
         let file = ledger.file.as_ref().unwrap();
         file.0.write(|_, _| Err(FileError::Closed)).unwrap_err();
         fs::write(&path, "no database").unwrap();
-        ledger.receive(&hashes[1..], UnixSeconds(9)).unwrap();
+        ledger.receive(&hashes[1..], UnixSeconds(9), FROM).unwrap();
         assert_eq!(ledger.damaged_files(), 1);
         drop(ledger);
         let ledger = Ledger::open(&path).unwrap();
@@ -178,7 +198,7 @@ mod tests {
         {
             let (file, _) = LedgerFile::at(&path).unwrap();
             let received = (0..=255)
-                .map(|n| (DedupHash([n; 32]), UnixSeconds(9)))
+                .map(|n| (DedupHash([n; 32]), UnixSeconds(9), FROM))
                 .collect();
             let changes = Changes {
                 received,

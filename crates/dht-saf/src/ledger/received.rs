@@ -1,138 +1,97 @@
-//! The table of messages received, in the order in which their times end.
+//! The table of messages received, with a share for each deliverer.
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    hash::{BuildHasher as _, RandomState},
-    mem,
-};
+use std::hash::{BuildHasher as _, RandomState};
 
-use dht_core::{DedupHash, UnixSeconds};
+use dht_core::{DedupHash, Deliverer, UnixSeconds};
+use dht_stack::FairQueue;
 use hashbrown::HashTable;
 
-/// Outdated times that the order keeps beside a quarter of the messages.
-const SPARE_TIMES: usize = 64;
-
-/// Messages received, each with the last second in which it is remembered. A message is kept once, in a row: the other
-/// parts have the number of the row, so that a hash table at twice its size, as removals leave it, is small.
+/// Messages received, each with the last second in which it is remembered. The hash table has the numbers of the queue, so that
+/// one at twice its size, as removals leave it, is small.
 #[derive(Debug, Default)]
 pub(super) struct Received {
-    rows: Vec<(DedupHash, UnixSeconds)>,
-    /// Rows without a message.
-    free: Vec<u32>,
+    rows: FairQueue<Deliverer, (DedupHash, UnixSeconds)>,
     places: HashTable<u32>,
-    /// Times with their rows, the earliest first. A time that is not the one of its row is outdated.
-    order: BinaryHeap<Reverse<(UnixSeconds, u32)>>,
     hasher: RandomState,
 }
 
 impl Received {
-    /// Remembers a message until a second; one that is remembered for longer stays so.
-    pub(super) fn insert(&mut self, hash: DedupHash, until: UnixSeconds) {
-        let place = if let Some(place) = self.find(&hash) {
-            match self.rows.get_mut(place as usize) {
-                Some(row) if row.1 < until => row.1 = until,
-                _ => return,
+    /// Remembers a message until a second; one that is remembered for longer stays so, and in its share.
+    pub(super) fn insert(&mut self, hash: DedupHash, until: UnixSeconds, from: Deliverer) {
+        if let Some(place) = self.find(&hash) {
+            if let Some(row) = self.rows.get_mut(place) {
+                row.1 = row.1.max(until);
             }
-            place
-        } else {
-            let Some(place) = self.add((hash, until)) else {
-                return;
-            };
-            let (rows, hasher) = (&self.rows, &self.hasher);
-            self.places
-                .insert_unique(hasher.hash_one(hash), place, |place| {
-                    let row = rows.get(*place as usize);
-                    hasher.hash_one(row.map(|row| row.0).unwrap_or(hash))
-                });
-            place
-        };
-        self.order.push(Reverse((until, place)));
-        let most = self.len() + self.len() / 4 + SPARE_TIMES;
-        if self.order.len() > most {
-            let mut order = mem::take(&mut self.order);
-            order.retain(|Reverse((until, place))| self.is_current(*until, *place));
-            self.order = order;
+            return;
         }
-    }
-
-    /// Puts a message into a row; `None` if rows have no further numbers.
-    fn add(&mut self, row: (DedupHash, UnixSeconds)) -> Option<u32> {
-        let place = match self.free.pop() {
-            Some(place) => place,
-            None => u32::try_from(self.rows.len()).ok()?,
+        let Some(place) = self.rows.push(from, (hash, until)) else {
+            return;
         };
-        match self.rows.get_mut(place as usize) {
-            Some(free) => *free = row,
-            None => self.rows.push(row),
-        }
-        Some(place)
+        let (rows, hasher) = (&self.rows, &self.hasher);
+        self.places
+            .insert_unique(hasher.hash_one(hash), place, |place| {
+                let row = rows.get(*place);
+                hasher.hash_one(row.map_or(hash, |row| row.0))
+            });
     }
 
     fn find(&self, hash: &DedupHash) -> Option<u32> {
-        let is_it = |place: &u32| {
-            let row = self.rows.get(*place as usize);
-            row.is_some_and(|row| row.0 == *hash)
-        };
+        let is_it = |place: &u32| self.rows.get(*place).is_some_and(|row| row.0 == *hash);
         let place = self.places.find(self.hasher.hash_one(hash), is_it);
         place.copied()
-    }
-
-    /// Whether this row has a message that is remembered until this second.
-    fn is_current(&self, until: UnixSeconds, place: u32) -> bool {
-        let row = self.rows.get(place as usize);
-        row.is_some_and(|row| row.1 == until && self.find(&row.0) == Some(place))
     }
 
     pub(super) fn contains(&self, hash: &DedupHash) -> bool {
         self.find(hash).is_some()
     }
 
-    /// Removes a message; its times in the order are outdated then.
-    pub(super) fn remove(&mut self, hash: &DedupHash) {
-        let Some(place) = self.find(hash) else {
-            return;
-        };
-        let is_it = |other: &u32| *other == place;
-        if let Ok(entry) = self.places.find_entry(self.hasher.hash_one(hash), is_it) {
-            entry.remove();
-        }
-        self.free.push(place);
+    /// Removes the messages that `is_gone` names. Looks at each.
+    pub(super) fn remove(&mut self, is_gone: impl Fn(&DedupHash) -> bool) {
+        let (places, hasher) = (&mut self.places, &self.hasher);
+        let gone = |place, row: (DedupHash, _)| forget(places, hasher, place, &row.0);
+        self.rows.retain(|row| !is_gone(&row.0), gone);
     }
 
-    /// Removes the message whose time ends first, if `may_go` is true of the last second of it.
-    pub(super) fn pop_first(&mut self, may_go: impl Fn(UnixSeconds) -> bool) -> Option<DedupHash> {
-        while let Some(Reverse((until, place))) = self.order.peek().copied() {
-            let is_current = self.is_current(until, place);
-            if is_current && !may_go(until) {
-                return None;
-            }
-            self.order.pop();
-            if is_current && let Some((hash, _)) = self.rows.get(place as usize).copied() {
-                self.remove(&hash);
-                return Some(hash);
-            }
-        }
-        None
+    /// Removes the oldest message of the deliverer with most.
+    pub(super) fn pop_largest(&mut self) -> Option<DedupHash> {
+        let (place, (hash, _)) = self.rows.pop_largest()?;
+        forget(&mut self.places, &self.hasher, place, &hash);
+        Some(hash)
+    }
+
+    /// Removes the messages whose time is over, and returns them. One behind an older message of its deliverer whose time is
+    /// not over, as after a step of the clock, waits for that.
+    pub(super) fn prune(&mut self, now: UnixSeconds) -> Vec<DedupHash> {
+        let mut pruned = Vec::new();
+        let (places, hasher) = (&mut self.places, &self.hasher);
+        let gone = |place, (hash, _): (DedupHash, _)| {
+            forget(places, hasher, place, &hash);
+            pruned.push(hash);
+        };
+        self.rows.pop_while(|(_, until)| *until < now, gone);
+        pruned
     }
 
     pub(super) fn len(&self) -> usize {
-        self.places.len()
+        self.rows.len()
     }
 
-    /// The messages, in no order.
-    pub(super) fn snapshot(&self) -> Vec<(DedupHash, UnixSeconds)> {
-        let rows = self.places.iter().map(|place| *place as usize);
-        rows.filter_map(|place| self.rows.get(place).copied())
+    /// The messages; those of one deliverer are in their order.
+    pub(super) fn snapshot(&self) -> Vec<(DedupHash, UnixSeconds, Deliverer)> {
+        let rows = self.rows.iter();
+        rows.map(|(from, (hash, until))| (*hash, *until, *from))
             .collect()
     }
 
-    /// Bytes of rows, table and order, room for further messages included.
+    /// Bytes of rows and table, room for further messages included.
     pub(super) fn allocated_bytes(&self) -> usize {
-        self.rows.capacity() * size_of::<(DedupHash, UnixSeconds)>()
-            + self.free.capacity() * size_of::<u32>()
-            + self.places.allocation_size()
-            + self.order.capacity() * size_of::<(UnixSeconds, u32)>()
+        self.rows.allocated_bytes() + self.places.allocation_size()
+    }
+}
+
+fn forget(places: &mut HashTable<u32>, hasher: &RandomState, place: u32, hash: &DedupHash) {
+    if let Ok(entry) = places.find_entry(hasher.hash_one(hash), |other| *other == place) {
+        entry.remove();
     }
 }
 
@@ -146,28 +105,32 @@ mod tests {
         DedupHash(hash)
     }
 
+    const FROM: Deliverer = Deliverer::from_bytes([1; 32]);
+
     #[test]
-    fn first_to_end_goes_first() {
+    fn times_that_are_over_end() {
         let mut received = Received::default();
-        for (n, until) in [(1, 30), (2, 10), (3, 20), (2, 40), (1, 5)] {
-            received.insert(name(n), UnixSeconds(until));
+        for (n, until) in [(1, 10), (2, 20), (3, 30), (1, 5)] {
+            received.insert(name(n), UnixSeconds(until), FROM);
         }
-        let ended = |until| until < UnixSeconds(30);
-        assert_eq!(received.pop_first(ended), Some(name(3)));
-        assert_eq!(received.pop_first(ended), None);
-        assert_eq!(received.pop_first(|_| true), Some(name(1)));
-        assert_eq!(received.pop_first(|_| true), Some(name(2)));
-        assert_eq!((received.pop_first(|_| true), received.len()), (None, 0));
+        assert_eq!(received.prune(UnixSeconds(10)), []);
+        assert_eq!(received.prune(UnixSeconds(21)), [name(1), name(2)]);
+        assert!(!received.contains(&name(2)) && received.contains(&name(3)));
+        received.insert(name(3), UnixSeconds(40), FROM);
+        assert_eq!(received.prune(UnixSeconds(31)), []);
+        assert_eq!(received.pop_largest(), Some(name(3)));
+        assert_eq!((received.pop_largest(), received.len()), (None, 0));
     }
 
     #[test]
-    fn times_renewed_keep_order_short() {
+    fn removed_messages_leave_the_table() {
         let mut received = Received::default();
-        for until in 0..10_000 {
-            received.insert(name(until % 10), UnixSeconds(until));
+        for n in 0..1_000 {
+            received.insert(name(n), UnixSeconds(n), FROM);
         }
-        assert_eq!(received.len(), 10);
-        assert!(received.allocated_bytes() < 8_192);
-        assert_eq!(received.pop_first(|_| true), Some(name(0)));
+        received.remove(|hash| hash.0[7] % 2 == 0);
+        assert_eq!(received.len(), 500);
+        assert!(received.contains(&name(1)) && !received.contains(&name(2)));
+        assert_eq!(received.pop_largest(), Some(name(1)));
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use dht_core::{DedupHash, UnixSeconds};
+use dht_core::{DedupHash, Deliverer, UnixSeconds};
 
 use super::received::Received;
 
-/// Received messages remembered. Beyond it the one whose time ends first is forgotten.
+/// Received messages remembered. Beyond it the oldest of the deliverer with most is forgotten.
 pub(super) const MAX_RECEIVED: usize = 200_000;
 /// Messages received that wait for the file, and messages forgotten that do. Further ones are remembered in memory only; of
 /// those forgotten, the file is rid when it is opened again.
@@ -23,44 +23,42 @@ pub(super) struct State {
 /// Rows to write in one transaction.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Changes {
-    pub(super) received: Vec<(DedupHash, UnixSeconds)>,
+    pub(super) received: Vec<(DedupHash, UnixSeconds, Deliverer)>,
     pub(super) forgotten: Vec<DedupHash>,
     pub(super) watermarks: Vec<([u8; 32], UnixSeconds)>,
     pub(super) dropped: Vec<[u8; 32]>,
 }
 
 impl State {
-    /// Remembers a message, and notes what another loses its place to it.
-    pub(super) fn remember(&mut self, hash: DedupHash, until: UnixSeconds) {
-        self.received.insert(hash, until);
+    /// Remembers a message, and notes which other one loses its place to it.
+    pub(super) fn remember(&mut self, hash: DedupHash, until: UnixSeconds, from: Deliverer) {
+        self.received.insert(hash, until, from);
         while self.received.len() > MAX_RECEIVED
-            && let Some(hash) = self.received.pop_first(|_| true)
+            && let Some(hash) = self.received.pop_largest()
         {
             note(&mut self.noted.forgotten, [hash]);
         }
     }
 
     /// Notes a message that is remembered for the file.
-    pub(super) fn note(&mut self, hash: DedupHash, until: UnixSeconds) {
-        note(&mut self.noted.received, [(hash, until)]);
+    pub(super) fn note(&mut self, hash: DedupHash, until: UnixSeconds, from: Deliverer) {
+        note(&mut self.noted.received, [(hash, until, from)]);
     }
 
     /// Forgets the messages whose time is over, and returns them.
     pub(super) fn prune(&mut self, now: UnixSeconds) -> Vec<DedupHash> {
-        std::iter::from_fn(|| self.received.pop_first(|until| until < now)).collect()
+        self.received.prune(now)
     }
 
     /// Forgets the messages that `is_lost` names, written or not, and returns those that were remembered.
     pub(super) fn forget(
         &mut self,
         is_lost: impl Fn(&DedupHash) -> bool,
-    ) -> Vec<(DedupHash, UnixSeconds)> {
+    ) -> Vec<(DedupHash, UnixSeconds, Deliverer)> {
         self.noted.received.retain(|row| !is_lost(&row.0));
         let mut lost = self.received.snapshot();
         lost.retain(|row| is_lost(&row.0));
-        for (hash, _) in &lost {
-            self.received.remove(hash);
-        }
+        self.received.remove(is_lost);
         lost
     }
 
@@ -91,10 +89,11 @@ impl State {
 
     /// Bytes of the tables, room for further entries included.
     pub(super) fn allocated_bytes(&self) -> usize {
-        let row = size_of::<(DedupHash, UnixSeconds)>();
-        let rows = self.noted.received.capacity() + self.watermarks.capacity();
+        let received =
+            self.noted.received.capacity() * size_of::<(DedupHash, UnixSeconds, Deliverer)>();
+        let watermarks = self.watermarks.capacity() * size_of::<([u8; 32], UnixSeconds)>();
         let forgotten = self.noted.forgotten.capacity() * size_of::<DedupHash>();
-        self.received.allocated_bytes() + rows * row + forgotten
+        self.received.allocated_bytes() + received + watermarks + forgotten
     }
 }
 

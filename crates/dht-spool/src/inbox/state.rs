@@ -1,8 +1,9 @@
 //! Which rows are held, who acked what, which hashes are known. Performs no I/O and reads no clock.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use dht_core::{DedupHash, UnixSeconds};
+use dht_core::{DedupHash, Deliverer, UnixSeconds};
+use dht_stack::FairQueue;
 
 use super::{
     consumer::Consumer,
@@ -29,12 +30,21 @@ pub(crate) struct RowMeta {
     pub(crate) parties: Parties,
 }
 
+/// The hash of a row that left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remembered {
+    pub(crate) id: RowId,
+    pub(crate) hash: DedupHash,
+    /// Last second in which it is remembered.
+    pub(crate) until: UnixSeconds,
+}
+
 /// One change of the file.
 #[derive(Debug)]
 pub(crate) enum Change {
     Insert(RowId, Box<NewRow>),
     Remove(RowId),
-    Remember(RowId, DedupHash, UnixSeconds),
+    Remember(Remembered, Deliverer),
     Forget(RowId),
     Consumer(String, RowId, Vec<RowId>),
     RemoveConsumer(String),
@@ -68,8 +78,8 @@ pub(crate) struct InboxState {
     pub(super) shares: Shares,
     /// Hashes of rows held and of rows that left.
     pub(super) known: HashMap<DedupHash, RowId>,
-    /// Rows that left, the first to be forgotten first.
-    pub(super) remembered: VecDeque<(UnixSeconds, RowId, DedupHash)>,
+    /// Rows that left, by deliverer. For another one the oldest of the deliverer with most is forgotten.
+    pub(super) remembered: FairQueue<Deliverer, Remembered>,
     pub(super) consumers: BTreeMap<String, Consumer>,
     /// Hashes that were lost and not yet forgotten by others. Rows that are found damaged are named up to `remember_rows` hashes.
     pub(super) lost: Lost,
@@ -299,13 +309,10 @@ impl InboxState {
         self.depart(&over, now, changes);
         let expired = over.len() as u64;
         self.tally.expired += expired;
-        let mut forgotten = 0;
-        while let Some((until, id, hash)) = self.remembered.front().copied()
-            && until < now
-        {
-            self.forget(id, hash, changes);
-            forgotten += 1;
-        }
+        let before = self.remembered.len();
+        let (remembered, known) = (&mut self.remembered, &mut self.known);
+        remembered.pop_while(|it| it.until < now, |_, it| forget(known, it, changes));
+        let forgotten = (before - self.remembered.len()) as u64;
         InboxExpiry { expired, forgotten }
     }
 
@@ -340,21 +347,16 @@ impl InboxState {
         for &id in ids {
             let Some(row) = self.take(id) else { continue };
             changes.push(Change::Remove(id));
-            changes.push(Change::Remember(id, row.hash, until));
-            self.remembered.push_back((until, id, row.hash));
+            let (hash, deliverer) = (row.hash, row.parties.deliverer);
+            let remembered = Remembered { id, hash, until };
+            changes.push(Change::Remember(remembered, deliverer));
+            self.remembered.push(deliverer, remembered);
         }
         while self.remembered.len() > self.config.remember_rows
-            && let Some((_, id, hash)) = self.remembered.front().copied()
+            && let Some((_, gone)) = self.remembered.pop_largest()
         {
-            self.forget(id, hash, changes);
+            forget(&mut self.known, gone, changes);
         }
-    }
-
-    /// Forgets the hash at the front.
-    fn forget(&mut self, id: RowId, hash: DedupHash, changes: &mut Vec<Change>) {
-        self.remembered.pop_front();
-        self.known.remove(&hash);
-        changes.push(Change::Forget(id));
     }
 
     /// Takes a row out of the maps, and out of what consumers have still to read.
@@ -416,6 +418,11 @@ impl InboxState {
             }
         }
     }
+}
+
+fn forget(known: &mut HashMap<DedupHash, RowId>, gone: Remembered, changes: &mut Vec<Change>) {
+    known.remove(&gone.hash);
+    changes.push(Change::Forget(gone.id));
 }
 
 pub(super) fn check_name(name: &str) -> Result<(), SpoolError> {

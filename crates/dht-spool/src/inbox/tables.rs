@@ -7,8 +7,11 @@
 //! | `deliverers` | id | deliverer in whose share the row is counted |
 //! | `payloads` | id | payload |
 //! | `remembered` | id of a row that left | hash, last second in which it is remembered |
+//! | `remembered_by` | id of a row that left | deliverer in whose share its hash is remembered |
 //! | `consumers` | name | cursor, ids acked out of order and then their seal: 2^63 and the CRC-32 of name, cursor and ids |
 //! | `lost` | hash of a row that was lost to damage | nothing |
+//!
+//! The first files of format 2 have no table `remembered_by`: what they remember is in the share of one deliverer that sends nothing.
 //!
 //! Format 1 has no seals (see `disk/seal.rs`) and no table `lost`. Its rows stay as they are, the places of its consumers are
 //! sealed by the first commit.
@@ -36,7 +39,7 @@ use super::{
     row::{Arrival, Lost, NewRow, Row, RowId},
     rows::InboxRows,
     shares::Parties,
-    state::{Change, DEFAULT_CONSUMER, InboxState, RowMeta, check_name},
+    state::{Change, DEFAULT_CONSUMER, InboxState, Remembered, RowMeta, check_name},
 };
 use crate::{
     disk::{DamagedTable, INFO, Sealed, Tables, check, check_row, length, seal_row},
@@ -67,6 +70,7 @@ const ROWS: TableDefinition<'_, RowId, Head> = TableDefinition::new("rows");
 const DELIVERERS: TableDefinition<'_, RowId, &[u8; 32]> = TableDefinition::new("deliverers");
 const PAYLOADS: TableDefinition<'_, RowId, &[u8]> = TableDefinition::new("payloads");
 const REMEMBERED: TableDefinition<'_, RowId, (&[u8; 32], u64)> = TableDefinition::new("remembered");
+const REMEMBERED_BY: TableDefinition<'_, RowId, &[u8; 32]> = TableDefinition::new("remembered_by");
 const CONSUMERS: TableDefinition<'_, &str, (RowId, Vec<RowId>)> = TableDefinition::new("consumers");
 const LOST: TableDefinition<'_, &[u8; 32], ()> = TableDefinition::new("lost");
 const LOST_OTHERS: &str = "lost_others";
@@ -88,7 +92,7 @@ impl Tables for InboxState {
     }
 
     fn load(&mut self, file: &ReadTransaction) -> Result<(), SpoolError> {
-        let deliverers = deliverers(file)?;
+        let deliverers = deliverers_of(file, DELIVERERS)?;
         for entry in file.open_table(ROWS)?.iter()? {
             let (id, head) = entry?;
             let (received_at, hash, _, arrival, via, origin, bytes, _) = head.value();
@@ -105,17 +109,26 @@ impl Tables for InboxState {
             self.add(id.value(), row);
             self.ids.used(id.value());
         }
+        let remembered_by = deliverers_of(file, REMEMBERED_BY)?;
         let mut remembered = Vec::new();
         for entry in file.open_table(REMEMBERED)?.iter()? {
             let (id, value) = entry?;
             let (hash, until) = value.value();
             let hash = DedupHash(*hash);
             self.known.entry(hash).or_insert_with(|| id.value());
-            remembered.push((UnixSeconds(until), id.value(), hash));
-            self.ids.used(id.value());
+            let (id, until) = (id.value(), UnixSeconds(until));
+            let deliverer = match &remembered_by {
+                Some(table) => table.get(id)?.map(|bytes| *bytes.value()),
+                None => None,
+            };
+            let deliverer = Deliverer::from_bytes(deliverer.unwrap_or_default());
+            remembered.push((deliverer, Remembered { id, hash, until }));
+            self.ids.used(id);
         }
-        remembered.sort_unstable_by_key(|(until, id, _)| (*until, *id));
-        self.remembered = remembered.into();
+        remembered.sort_unstable_by_key(|(_, it)| (it.until, it.id));
+        for (deliverer, it) in remembered {
+            self.remembered.push(deliverer, it);
+        }
         self.consumers.clear();
         for entry in file.open_table(CONSUMERS)?.iter()? {
             let (name, place) = entry?;
@@ -136,6 +149,7 @@ impl Tables for InboxState {
         let mut deliverers = transaction.open_table(DELIVERERS)?;
         let mut payloads = transaction.open_table(PAYLOADS)?;
         let mut remembered = transaction.open_table(REMEMBERED)?;
+        let mut remembered_by = transaction.open_table(REMEMBERED_BY)?;
         let mut consumers = transaction.open_table(CONSUMERS)?;
         for change in changes {
             match change {
@@ -168,11 +182,13 @@ impl Tables for InboxState {
                     deliverers.remove(id)?;
                     payloads.remove(id)?;
                 }
-                Change::Remember(id, hash, until) => {
+                Change::Remember(Remembered { id, hash, until }, deliverer) => {
                     remembered.insert(id, (&hash.0, until.0))?;
+                    remembered_by.insert(id, deliverer.as_bytes())?;
                 }
                 Change::Forget(id) => {
                     remembered.remove(id)?;
+                    remembered_by.remove(id)?;
                 }
                 Change::Consumer(name, cursor, ahead) => {
                     let ahead = sealed_place(&name, cursor, ahead);
@@ -239,12 +255,17 @@ fn salvage_remembered(
     into: &WriteTransaction,
 ) -> Result<(), SpoolError> {
     let from = DamagedTable::open(damaged, REMEMBERED);
+    let from_deliverers = DamagedTable::open(damaged, REMEMBERED_BY);
     let mut ids = BTreeSet::new();
     from.reach(&mut ids);
     let mut remembered = into.open_table(REMEMBERED)?;
+    let mut remembered_by = into.open_table(REMEMBERED_BY)?;
     for id in ids {
         if let Ok((hash, until)) = from.get(id, |(hash, until)| Ok((*hash, until))) {
             remembered.insert(id, (&hash, until))?;
+            if let Ok(deliverer) = from_deliverers.get(id, |deliverer| Ok(*deliverer)) {
+                remembered_by.insert(id, &deliverer)?;
+            }
         }
     }
     Ok(())
@@ -367,7 +388,7 @@ fn read_lost(file: &ReadTransaction) -> Result<Lost, SpoolError> {
 impl InboxRows for ReadTransaction {
     fn read(&self, ids: &[RowId]) -> Result<Vec<Result<Row, RowId>>, SpoolError> {
         let rows = self.open_table(ROWS)?;
-        let deliverers = deliverers(self)?;
+        let deliverers = deliverers_of(self, DELIVERERS)?;
         let payloads = self.open_table(PAYLOADS)?;
         let mut read = Vec::with_capacity(ids.len());
         for &id in ids {
@@ -391,9 +412,12 @@ impl InboxRows for ReadTransaction {
 
 type Deliverers = ReadOnlyTable<RowId, &'static [u8; 32]>;
 
-/// The table of deliverers; `None` if the file has none.
-fn deliverers(file: &ReadTransaction) -> Result<Option<Deliverers>, SpoolError> {
-    match file.open_table(DELIVERERS) {
+/// A table of deliverers; `None` if the file has none.
+fn deliverers_of(
+    file: &ReadTransaction,
+    table: TableDefinition<'_, RowId, &'static [u8; 32]>,
+) -> Result<Option<Deliverers>, SpoolError> {
+    match file.open_table(table) {
         Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),

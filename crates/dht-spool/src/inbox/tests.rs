@@ -111,6 +111,42 @@ fn remembered_hashes_are_bounded() {
     assert_eq!(inbox.insert(row(1)).wait().unwrap(), Inserted::New(4));
 }
 
+/// Hashes of a deliverer of many messages are forgotten before those of one of few, also after a restart.
+#[test]
+fn flood_flushes_no_remembered_hash() {
+    let disk = FaultyDisk::default();
+    let config = InboxConfig {
+        remember_rows: 10,
+        ..InboxConfig::default()
+    };
+    let flood = |number| NewRow {
+        deliverer: Deliverer::from_bytes([7; 32]),
+        ..row(number)
+    };
+    let open = || Inbox {
+        journal: Arc::new(crate::disk::on(disk.file(), config.clone()).unwrap()),
+    };
+    let inbox = open();
+    insert(&inbox, 1..=3);
+    inbox.ack(DEFAULT_CONSUMER, 3, NOW).wait().unwrap();
+    for number in 100..200 {
+        inbox.insert(flood(number)).wait().unwrap();
+        let newest = inbox.stats().newest;
+        inbox.ack(DEFAULT_CONSUMER, newest, NOW).wait().unwrap();
+    }
+    drop(inbox);
+    let inbox = open();
+    for number in 200..300 {
+        inbox.insert(flood(number)).wait().unwrap();
+        let newest = inbox.stats().newest;
+        inbox.ack(DEFAULT_CONSUMER, newest, NOW).wait().unwrap();
+    }
+    assert_eq!(inbox.stats().remembered, 10);
+    assert!((1..=3).all(|number| inbox.contains(&row(number).hash)));
+    assert!((293..300).all(|number| inbox.contains(&row(number).hash)));
+    assert!(!inbox.contains(&row(292).hash));
+}
+
 #[test]
 fn durable_and_remembered_rows_are_contained() {
     let disk = FaultyDisk::default();
