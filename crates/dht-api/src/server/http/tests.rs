@@ -119,6 +119,18 @@ async fn silent_connections_are_closed_early() {
     assert_eq!(closed(&mut served).await, 30);
 }
 
+#[tokio::test(start_paused = true)]
+async fn slow_heads_are_cut_off() {
+    let limits = Limits {
+        head_seconds: 3,
+        ..Limits::default()
+    };
+    let server = Server::start(None, limits);
+    let mut slow = server.connect();
+    slow.write_all(b"GET / HT").await.unwrap();
+    assert_eq!(closed(&mut slow).await, 3);
+}
+
 /// A connection without a token is closed, no matter what it sends.
 #[tokio::test(start_paused = true)]
 async fn requests_without_token_admit_nobody() {
