@@ -97,15 +97,18 @@ impl Drop for StopOnPanic {
 async fn serve(signals: &mut Signals) {
     signals.stop().await;
     STOP.send_replace(true);
-    if interrupted_again(async || signals.stop().await).await {
-        output::say("error: interrupted twice: stopped at once", LAST_WORDS);
-        end(INTERRUPTED.into());
+    let (reason, code) = forced_end(async || signals.stop().await).await;
+    output::say(&format!("error: {reason}"), LAST_WORDS);
+    output::flush(LAST_WORDS);
+    std::process::exit(code.into())
+}
+
+/// Ends when the process must end, whatever the node does: the reason and the exit code.
+async fn forced_end(signal: impl AsyncFnMut()) -> (String, u8) {
+    match interrupted_again(signal).await {
+        true => ("interrupted twice: stopped at once".to_owned(), INTERRUPTED),
+        false => (format!("not stopped within {STOP_LIMIT:?}: ended"), 1),
     }
-    output::say(
-        &format!("error: not stopped within {STOP_LIMIT:?}: ended"),
-        LAST_WORDS,
-    );
-    end(1);
 }
 
 /// Whether a second signal comes before the time to stop is over. Signals that come with the first are one with it, as of
@@ -120,11 +123,6 @@ async fn interrupted_again(mut signal: impl AsyncFnMut()) -> bool {
             return true;
         }
     }
-}
-
-fn end(code: i32) -> ! {
-    output::flush(LAST_WORDS);
-    std::process::exit(code)
 }
 
 #[cfg(unix)]
@@ -181,9 +179,25 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use tokio::time::sleep;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn end_is_forced_after_five_seconds() {
+        let first = Instant::now();
+        let (reason, code) = forced_end(async || pending().await).await;
+        assert_eq!(first.elapsed(), Duration::from_secs(5));
+        assert_eq!((&*reason, code), ("not stopped within 5s: ended", 1));
+        let (reason, code) = forced_end(async || sleep(TOGETHER).await).await;
+        assert_eq!(first.elapsed(), Duration::from_millis(5_100));
+        assert_eq!(
+            (&*reason, code),
+            ("interrupted twice: stopped at once", 130)
+        );
+    }
 
     /// Signals at these milliseconds after the first one.
     async fn again(after: &[u64]) -> bool {

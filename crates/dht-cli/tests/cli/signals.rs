@@ -5,6 +5,7 @@ use tokio::process::Command;
 
 use super::{command, listen, secret, signal, within};
 
+/// Exit code 0 also bounds the time: after five seconds the end is forced, with exit code 1.
 #[cfg(unix)]
 #[tokio::test]
 async fn signals_stop_a_listening_node() {
