@@ -1,11 +1,17 @@
-//! A disk without room.
+//! A disk without room, and damaged files.
 
-use std::{os::unix::fs::MetadataExt as _, process::Stdio};
+use std::{
+    fs::File,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    process::Stdio,
+};
 
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::{BINARY, command, run_to, runs, start, stop, within};
+use crate::{
+    BINARY, address, command, other, run, run_to, runs, send_all, start, start_with, stop, within,
+};
 
 /// No byte can be written to any file: nothing half made is left, and with room again the home is made.
 #[tokio::test]
@@ -64,4 +70,27 @@ async fn every_damaged_file_is_told() {
         assert!(said.lines().any(is_told), "{file}: {said}");
     }
     stop(node).await;
+}
+
+/// The file is damaged under the running node, and a client reads it.
+#[tokio::test]
+async fn damaged_inbox_ends_running_node() {
+    let dir = TempDir::new().unwrap();
+    // Less than the messages take, so that they are read from the disk.
+    let cache = ("DHT_NODE_INBOX_WRITER_CACHE_BYTES", "65536");
+    let (node, _) = start_with(dir.path(), &[cache]).await;
+    let to = address(dir.path()).await;
+    let text = "x".repeat(20_000);
+    send_all(&other(2).await, &to, &[&*text; 20]).await;
+
+    let path = dir.path().join("inbox.redb");
+    let file = File::options().write(true).open(path).unwrap();
+    let bytes = usize::try_from(file.metadata().unwrap().len()).unwrap();
+    // All but the header.
+    file.write_all_at(&vec![0xff; bytes - 4096], 4096).unwrap();
+    let _failed = run(dir.path(), &["inbox", "list"]).await;
+    let output = within(node.wait_with_output()).await.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("error: inbox file has stopped"), "{error}");
 }
