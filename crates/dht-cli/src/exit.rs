@@ -1,6 +1,6 @@
 //! Failures of commands: a text for people and an exit code for scripts.
 
-use std::{error::Error, io, process::ExitCode};
+use std::{io, process::ExitCode};
 
 use crate::file::advice;
 
@@ -104,46 +104,5 @@ impl Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
-    }
-}
-
-/// The text of an error and of everything that caused it, each once.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let cause = source.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        next = source.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_cause_is_named_once() {
-        #[derive(Debug)]
-        struct Outer(io::Error, &'static str);
-        impl std::fmt::Display for Outer {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.1)
-            }
-        }
-        impl Error for Outer {
-            fn source(&self) -> Option<&(dyn Error + 'static)> {
-                Some(&self.0)
-            }
-        }
-        let outer = |text| Outer(io::Error::other("disk full"), text);
-        assert_eq!(chain(&outer("not written")), "not written: disk full");
-        assert_eq!(
-            chain(&outer("not written: disk full")),
-            "not written: disk full"
-        );
     }
 }

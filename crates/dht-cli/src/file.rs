@@ -2,6 +2,8 @@
 
 use std::{fs, io, path::Path};
 
+use dht_core::is_disk_full;
+
 /// Reads a file whole. A pipe or another file that is not regular is refused: a reader of a pipe waits until somebody writes to it.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     match fs::metadata(path)?.is_file() {
@@ -28,7 +30,7 @@ pub(crate) fn dangling(path: &Path) -> Option<String> {
 /// Advice on a file of a home that the operating system refuses; goes on behind the error.
 pub(crate) fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull => "; make room on the disk",
+        _ if is_disk_full(error) => "; make room on the disk",
         io::ErrorKind::PermissionDenied => {
             "; run as the owner of the home, who must be able to read and write it, or use another --home"
         }

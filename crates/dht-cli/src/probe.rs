@@ -4,7 +4,7 @@ use std::{cell::Cell, collections::BTreeMap, time::Duration};
 
 use clap::Args;
 use dht_api::types::API_VERSION;
-use dht_core::{Clock as _, Entropy as _, Features, Network, PeerAddress, SecretKey};
+use dht_core::{Clock as _, Entropy as _, Features, Network, PeerAddress, SecretKey, error_chain};
 use dht_node::{
     Node, OsEntropy, ProbeLimits, ProbeProgress, ProbeReport, ProbeVisit, ProbedPeer, ReachedPeer,
     SystemClock,
@@ -13,7 +13,7 @@ use dht_transport::DialError;
 use serde_json::{Value, json};
 
 use crate::{
-    exit::{Failure, chain},
+    exit::Failure,
     home::DialingHome,
     known,
     number::number,
@@ -79,7 +79,7 @@ impl Probe {
         let secret = SecretKey::random(&mut OsEntropy.rng());
         let builder = Node::builder(secret).config(config);
         let node = builder.features(Features::CLIENT).start().await;
-        let node = node.map_err(|error| Failure::config(chain(&error)))?;
+        let node = node.map_err(|error| Failure::config(error_chain(&error)))?;
         if seeds.is_empty() {
             seeds = node.dns_seeds().await;
         }
@@ -186,7 +186,7 @@ fn line(peer: &ProbedPeer, now: u64) -> String {
     match &peer.visit {
         ProbeVisit::NotVisited => row([&id, "not visited", "-", "-", "-", &told_by, "-", &address]),
         ProbeVisit::Failed(error) => {
-            let why = format!("{address}: {}", chain(error));
+            let why = format!("{address}: {}", error_chain(error));
             row([&id, "unreachable", "-", "-", "-", &told_by, "-", &why])
         }
         ProbeVisit::Reached(reached) => {
@@ -287,7 +287,7 @@ fn peer_json(peer: &ProbedPeer, now: u64) -> Value {
     });
     let more = match &peer.visit {
         ProbeVisit::NotVisited => json!({ "state": "not_visited" }),
-        ProbeVisit::Failed(error) => json!({ "state": "unreachable", "error": chain(error) }),
+        ProbeVisit::Failed(error) => json!({ "state": "unreachable", "error": error_chain(error) }),
         ProbeVisit::Reached(reached) => {
             let features = reached.features.iter_names();
             let features: Vec<String> = features.map(|(name, _)| name.to_lowercase()).collect();

@@ -8,13 +8,13 @@ use dht_api::{
         StoredMessages, Version,
     },
 };
-use dht_core::{Clock as _, PublicKey, UnixSeconds};
+use dht_core::{Clock as _, PublicKey, UnixSeconds, error_chain};
 use dht_mailbox::{Store, StoreError};
 use dht_node::{SystemClock, saf_folder};
 use dht_saf::Ledger;
 
 use crate::{
-    exit::{Failure, chain},
+    exit::Failure,
     home::{DialingHome, Home},
     inbox::Ask,
     lock::Lock,
@@ -319,7 +319,7 @@ fn received(home: &Home) -> Result<u64, Failure> {
 }
 
 fn failed(error: &StoreError) -> Failure {
-    Failure::other(chain(error))
+    Failure::other(error_chain(error))
 }
 
 fn mailbox(mailbox: &Mailbox, now: UnixSeconds) -> String {

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, io, net::SocketAddr, path::Path, sync::Arc};
 
 use dht_api::{ApiServer, BindError, Client, Metrics, MetricsServer, Parts};
-use dht_core::{Features, SecretKey};
+use dht_core::{Features, SecretKey, error_chain, is_disk_full};
 use dht_node::{Builder, Event, Node, StartError, interface_addresses};
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 
 use crate::{
     descriptors,
-    exit::{Failure, chain},
+    exit::Failure,
     home::Home,
     lock::Lock,
     output::say,
@@ -38,7 +38,8 @@ impl Service {
         // Before the node, which counts from its start.
         let metrics = match settings.api.metrics {
             Some(address) => {
-                let metrics = Metrics::install().map_err(|error| Failure::other(chain(&error)))?;
+                let metrics =
+                    Metrics::install().map_err(|error| Failure::other(error_chain(&error)))?;
                 Some((address, metrics))
             }
             None => None,
@@ -142,8 +143,8 @@ impl Service {
         match bound {
             Ok(api) => self.apis.push(api),
             // The node does its work on a full disk, without commands beside it.
-            Err(error) if is_full(&error) => {
-                tracing::error!(error = chain(&error), "the API is not served");
+            Err(ref error @ BindError::Io { ref source, .. }) if is_disk_full(source) => {
+                tracing::error!(error = error_chain(error), "the API is not served");
             }
             Err(error) => return Err(not_served(&error, None)),
         }
@@ -250,7 +251,7 @@ async fn bind_tcp(
 
 /// The failure of a node that did not start, with its exit code.
 fn not_started(error: &StartError) -> Failure {
-    let text = with_hint(chain(error), error.hint());
+    let text = with_hint(error_chain(error), error.hint());
     match error {
         StartError::Listen { .. } => Failure::listen(text),
         StartError::Config(_) | StartError::Identity(_) => Failure::config(text),
@@ -260,7 +261,7 @@ fn not_started(error: &StartError) -> Failure {
 
 /// The failure of a server that does not start. `setting` has its address.
 fn not_served(error: &BindError, setting: Option<&str>) -> Failure {
-    let text = chain(error);
+    let text = error_chain(error);
     let hint = match (error, setting) {
         (BindError::Io { .. }, Some(setting)) => Some(format!("set {setting} to another address")),
         (BindError::Io { source, .. }, None)
@@ -282,10 +283,6 @@ fn with_hint(text: String, hint: Option<&str>) -> String {
         Some(hint) => format!("{text}; {hint}"),
         None => text,
     }
-}
-
-fn is_full(error: &BindError) -> bool {
-    matches!(error, BindError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
 }
 
 #[cfg(test)]

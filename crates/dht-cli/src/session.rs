@@ -3,13 +3,13 @@
 use std::{path::Path, time::Duration};
 
 use dht_api::{Client, ClientError, types::ErrorCode};
-use dht_core::{PeerAddress, SecretKey};
+use dht_core::{PeerAddress, SecretKey, error_chain};
 use dht_node::Config;
 use futures::future::select_ok;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    exit::{Failure, chain},
+    exit::Failure,
     home::Home,
     lock::{Held, Lock},
     log,
@@ -247,7 +247,7 @@ async fn answering(home: &Home) -> Result<Option<Client>, Failure> {
 
 /// The failure of a request, with what the node says can be done about it.
 pub(crate) fn refused(error: &ClientError) -> Failure {
-    let text = chain(error);
+    let text = error_chain(error);
     let hint = error.hint().map(|hint| match error.code() {
         // In the words of the command line.
         _ if !hint.contains(" /v1/") => hint,

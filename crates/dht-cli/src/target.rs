@@ -2,9 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use dht_core::{NodeId, PeerAddress, PublicKey};
-
-use crate::exit::chain;
+use dht_core::{NodeId, PeerAddress, PublicKey, error_chain};
 
 /// A peer by its public key, with its addresses if they were given: `KEY` or `KEY::ADDR`.
 #[derive(Clone, Debug)]
@@ -34,14 +32,14 @@ impl FromStr for Recipient {
                 peer: Some(peer),
             });
         }
-        let key: PublicKey = text.parse().map_err(|error| chain(&error))?;
+        let key: PublicKey = text.parse().map_err(|error| error_chain(&error))?;
         Ok(Self { key, peer: None })
     }
 }
 
 /// Parses a peer and refuses an address at which no node can be.
 pub(crate) fn dialled(text: &str) -> Result<PeerAddress, String> {
-    let peer: PeerAddress = text.parse().map_err(|error| chain(&error))?;
+    let peer: PeerAddress = text.parse().map_err(|error| error_chain(&error))?;
     for address in &peer.addresses {
         address.check_dialled().map_err(|error| {
             format!(
@@ -78,7 +76,7 @@ impl FromStr for KnownPeer {
                 ));
             }
         };
-        parsed.map_err(|error| chain(&error))?;
+        parsed.map_err(|error| error_chain(&error))?;
         Ok(Self(digits.to_owned()))
     }
 }

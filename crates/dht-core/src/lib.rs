@@ -39,6 +39,7 @@ mod disposition;
 mod entropy;
 mod envelope;
 mod error;
+mod failure;
 mod features;
 pub mod hash;
 mod identity;
@@ -74,6 +75,7 @@ pub use envelope::{
     verify_batch,
 };
 pub use error::{ClaimError, HeaderError, OpenError, ParseError, SealError, VerifyError};
+pub use failure::{error_chain, is_disk_full};
 pub use features::Features;
 pub use identity::NodeIdentity;
 pub use key_cache::KeyCache;

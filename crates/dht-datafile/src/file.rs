@@ -137,10 +137,11 @@ impl DataFile {
     /// the file is [replaced](Self::replace). [`FileError::Locked`] while it is
     /// open elsewhere, and others.
     pub fn open(&self, check: bool) -> Result<Database, FileError> {
-        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        // The kinds of `dht_core::is_disk_full`, which is above this crate.
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         match self.open_pages(check) {
             Err(FileError::Io(error))
-                if check && matches!(error.kind(), QuotaExceeded | StorageFull) =>
+                if check && matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) =>
             {
                 self.open_pages(false)
             }

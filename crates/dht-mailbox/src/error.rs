@@ -2,6 +2,8 @@
 
 use std::io;
 
+use dht_core::is_disk_full;
+
 /// Why the store did not do what it was asked.
 ///
 /// Cloneable, because one failed commit answers every insertion that waited for it.
@@ -100,11 +102,9 @@ impl StoreError {
 
 impl From<io::Error> for StoreError {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => Self::DiskFull,
-            kind => Self::Io(kind),
+        if is_disk_full(&error) {
+            return Self::DiskFull;
         }
+        Self::Io(error.kind())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use dht_core::is_disk_full;
 #[cfg(feature = "redb")]
 use dht_datafile::FileError;
 
@@ -132,10 +133,10 @@ impl SpoolError {
 
 impl From<io::Error> for SpoolError {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
-            kind => Self::Io(kind),
+        if is_disk_full(&error) {
+            return Self::DiskFull;
         }
+        Self::Io(error.kind())
     }
 }
 

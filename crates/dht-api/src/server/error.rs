@@ -5,6 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use dht_core::error_chain;
 use dht_mailbox::StoreError;
 use dht_node::{AllowError, SendError, SubmitError};
 use dht_spool::SpoolError;
@@ -174,9 +175,10 @@ impl From<SpoolError> for ApiError {
 impl From<AllowError> for ApiError {
     fn from(error: AllowError) -> Self {
         match &error {
-            AllowError::Full(_) => Self::new(ErrorCode::Conflict, chain(&error))
+            AllowError::Full(_) => Self::new(ErrorCode::Conflict, error_chain(&error))
                 .with_hint("take a peer off the list first"),
-            _ => Self::new(ErrorCode::Internal, chain(&error)).with_hint("see the log of the node"),
+            _ => Self::new(ErrorCode::Internal, error_chain(&error))
+                .with_hint("see the log of the node"),
         }
     }
 }
@@ -187,7 +189,8 @@ impl From<StoreError> for ApiError {
             StoreError::Closed => Self::new(ErrorCode::Stopping, error.to_string()),
             error => {
                 tracing::error!(%error, "store of messages for offline peers failed");
-                Self::new(ErrorCode::Internal, chain(&error)).with_hint("see the log of the node")
+                Self::new(ErrorCode::Internal, error_chain(&error))
+                    .with_hint("see the log of the node")
             }
         }
     }
@@ -195,7 +198,7 @@ impl From<StoreError> for ApiError {
 
 impl From<SendError> for ApiError {
     fn from(error: SendError) -> Self {
-        let message = chain(&error);
+        let message = error_chain(&error);
         match error {
             SendError::TooLarge { .. } => Self::new(ErrorCode::TooLarge, message),
             SendError::NotFound => Self::new(ErrorCode::UnknownPeer, message),
@@ -212,24 +215,9 @@ impl From<SubmitError> for ApiError {
         match error {
             SubmitError::Send(error) => error.into(),
             SubmitError::Outbox(error) => error.into(),
-            SubmitError::Banned { .. } => Self::new(ErrorCode::PeerFailed, chain(&error))
+            SubmitError::Banned { .. } => Self::new(ErrorCode::PeerFailed, error_chain(&error))
                 .with_hint("see DELETE /v1/bans/{peer}"),
-            error => Self::new(ErrorCode::Internal, chain(&error)),
+            error => Self::new(ErrorCode::Internal, error_chain(&error)),
         }
     }
-}
-
-/// An error and its causes in one line. A cause whose text the line has already is not repeated.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.contains(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        cause = error.source();
-    }
-    line
 }

@@ -1,8 +1,8 @@
 //! A connection to a peer of which only the key is known: specification 04, section 9.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use dht_core::{Clock as _, NodeId, PublicKey, SharedClock};
+use dht_core::{Clock as _, NodeId, PublicKey, SharedClock, error_chain};
 use dht_peers::Directory;
 use futures::future::BoxFuture;
 use tower::BoxError;
@@ -70,7 +70,7 @@ impl<D: Dial> Connector<D> {
         let mut dial = None;
         if self.directory.find_by_key(key).is_some() {
             match self.dial.dial(id).await {
-                Err(SearchError::Exhausted(cause)) => dial = Some(chain(&*cause)),
+                Err(SearchError::Exhausted(cause)) => dial = Some(error_chain(&*cause)),
                 result => return result,
             }
         }
@@ -90,17 +90,6 @@ impl<D: Dial> Connector<D> {
             .map_err(|_| SearchError::TimedOut)?
             .map_err(|cause| SearchError::NotFound(cause.into()))
     }
-}
-
-/// An error and its causes.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Finds and connects to the recipient of a message, so that one deadline covers finding, dialling and sending.
@@ -257,7 +246,7 @@ mod tests {
         let world = World::failing([exhausted()]);
         let connector = world.connector(&directory(true), false);
         let error = connector.connect(&public_key(1)).await.unwrap_err();
-        let text = chain(&error);
+        let text = error_chain(&error);
         let (dial, search) = (text.find("connection refused"), text.find("nobody answers"));
         assert!(dial.is_some() && dial < search, "{text}");
         assert_eq!(world.counts(), (1, 1));

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, io::ErrorKind, sync::Arc};
 use axum::{extract::State, http::StatusCode, response::Response};
 use dht_core::{
     ClaimError, Features, MAX_CLAIM_SKEW_SECONDS, NodeId, PeerAddress, PublicKey, Severity,
+    error_chain,
 };
 use dht_node::{PingError, SearchError};
 use dht_peers::{Ban, BanOutcome, BanTarget, FOREVER, PeerFilter, PeerRecord};
@@ -14,7 +15,7 @@ use utoipa::IntoParams;
 
 use super::{
     super::{
-        error::{ApiError, chain, json},
+        error::{ApiError, json},
         extract::{JsonBody, Name, Parameters, in_range},
         memory,
         state::Api,
@@ -215,7 +216,7 @@ fn target(text: &str) -> Result<BanTarget, ApiError> {
         _ => text.parse::<PublicKey>().map(BanTarget::from),
     };
     parsed.map_err(|error| {
-        let cause = chain(&error);
+        let cause = error_chain(&error);
         ApiError::bad_request(format!(
             "neither a public key of 64 nor a node id of 26 hexadecimal digits: {cause}"
         ))
@@ -374,7 +375,7 @@ pub(in super::super) async fn ping(
     State(api): State<Arc<Api>>,
     JsonBody(PingPeer { peer }, _memory): JsonBody<PingPeer>,
 ) -> Result<Response, ApiError> {
-    let malformed = |error: dht_core::ParseError| ApiError::bad_request(chain(&error));
+    let malformed = |error: dht_core::ParseError| ApiError::bad_request(error_chain(&error));
     let address: PeerAddress = if peer.contains("::") {
         let address = peer.parse().map_err(malformed)?;
         check_dialled(&address)?;
@@ -400,7 +401,7 @@ pub(in super::super) async fn ping(
 }
 
 fn ping_failed(api: &Api, peer: &NodeId, error: &PingError) -> ApiError {
-    let failed = ApiError::new(ErrorCode::PeerFailed, chain(error));
+    let failed = ApiError::new(ErrorCode::PeerFailed, error_chain(error));
     let hint = match error {
         PingError::Search(error) => return search_failed(api, error, ErrorCode::PeerFailed),
         PingError::Dial(error) => advice(error).map(ToOwned::to_owned),
@@ -433,7 +434,7 @@ fn search_failed(api: &Api, error: &SearchError, code: ErrorCode) -> ApiError {
     if is_unasked && api.parts.node.stats().connections == 0 {
         return ApiError::nobody_connected("no node is connected that could be asked");
     }
-    ApiError::new(code, chain(error))
+    ApiError::new(code, error_chain(error))
 }
 
 /// Skew of the clocks by the claim of a peer that refused this node. The peer signed it by its own clock before now.
