@@ -111,22 +111,6 @@ impl Inbox {
             })
     }
 
-    /// Inserts a message unless the writer's queue has no room.
-    ///
-    /// # Errors
-    /// [`SpoolError::Busy`] if there is no room, and as [`Inbox::insert`].
-    pub fn try_insert(&self, row: NewRow) -> Result<Ticket<Inserted>, SpoolError> {
-        check(&row)?;
-        let bytes = row.payload.len();
-        let ticket = self.journal.try_submit(bytes, move |state, changes| {
-            counted(state.insert(row, changes))
-        });
-        if ticket.is_err() {
-            metrics::inserted(InboxState::NAME, "busy");
-        }
-        ticket
-    }
-
     /// Adds a consumer; answers false if it exists. `default` exists from the beginning.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ pub use inbox::{
 pub use limit::Limit;
 pub use metrics::describe_metrics;
 pub use outbox::{
-    Due, Entry, EntryContent, EntryFilter, EntryId, EntryOptions, NewEntry, Outbox, OutboxExpiry,
+    Entry, EntryContent, EntryFilter, EntryId, EntryOptions, NewEntry, Outbox, OutboxExpiry,
     OutboxStats, Put, SendState, StateKind, Transition,
 };
 pub use ticket::Ticket;

@@ -20,8 +20,8 @@ use dht_core::{
 use tokio::sync::watch;
 
 pub use entry::{
-    Due, Entry, EntryContent, EntryFilter, EntryId, EntryOptions, NewEntry, OutboxExpiry,
-    OutboxStats, Put, SendState, StateKind,
+    Entry, EntryContent, EntryFilter, EntryId, EntryOptions, NewEntry, OutboxExpiry, OutboxStats,
+    Put, SendState, StateKind,
 };
 pub use progress::Transition;
 use state::{Digest, OutboxState};
@@ -30,7 +30,6 @@ use crate::{
     config::{MAX_CONTENT_BYTES, MAX_KEY_BYTES, OutboxConfig},
     error::SpoolError,
     journal::{Journal, State as _},
-    limit::Limit,
     metrics,
     ticket::Ticket,
 };
@@ -43,7 +42,7 @@ use crate::{
 /// ```
 /// use bytes::Bytes;
 /// use dht_core::UnixSeconds;
-/// use dht_spool::{Limit, NewEntry, Outbox, OutboxConfig, EntryOptions, SendState, Transition};
+/// use dht_spool::{EntryContent, EntryOptions, NewEntry, Outbox, OutboxConfig, SendState, Transition};
 /// # let recipient = dht_core::SecretKey::random(&mut dht_core::SeededEntropy::new(1).rng()).public_key();
 /// # use dht_core::Entropy;
 ///
@@ -60,8 +59,7 @@ use crate::{
 /// });
 /// let id = put.wait()?.id();
 ///
-/// let due = outbox.due(now, Limit::default())?; // to be tried now
-/// assert_eq!(due[0].entry.id, id);
+/// assert_eq!(outbox.content(id)?, Some(EntryContent::Payload("hello".into()))); // to be sent
 /// let retry_at = Some(now.saturating_add(5));
 /// outbox.update(id, Transition::Sent { retry_at }, now).wait()?;
 /// outbox.update(id, Transition::Received, now).wait()?;
@@ -174,64 +172,6 @@ impl Outbox {
         self.journal.submit_delayed(0, move |state, changes| {
             state.update(id, transition, now, changes)
         })
-    }
-
-    /// Entries whose next attempt is at or before `now`, earliest first. An entry stays due until an update says when
-    /// it is to be tried next. Blocks.
-    ///
-    /// # Errors
-    /// An I/O error.
-    pub fn due(&self, now: UnixSeconds, limit: Limit) -> Result<Vec<Due>, SpoolError> {
-        let ids: Vec<_> = self.journal.look(|state| {
-            let mut bytes = 0_u64;
-            let due = state.due(now).take(limit.rows);
-            let within = due.take_while(|(_, slot)| {
-                let first = bytes == 0;
-                let size = slot.payload_bytes.saturating_add(slot.frame_bytes);
-                bytes = bytes.saturating_add(size.max(1));
-                first || bytes <= limit.bytes as u64
-            });
-            within.map(|(id, _)| id).collect()
-        });
-        let read = self.journal.read(|rows| {
-            let mut due = Vec::with_capacity(ids.len());
-            for &id in &ids {
-                let Some(entry) = rows.entry(id)? else {
-                    continue;
-                };
-                match rows.content(id)? {
-                    Some(content) => due.push((entry, content)),
-                    // A damaged file has lost it.
-                    None if entry.ended_at.is_none() => due.push((entry, Err(SpoolError::Damaged))),
-                    None => {}
-                }
-            }
-            Ok(due)
-        })?;
-        let mut due = Vec::with_capacity(read.len());
-        for (entry, content) in read {
-            match content {
-                Ok(content) => due.push(Due { entry, content }),
-                Err(_) => self.fail_damaged(entry.id, now),
-            }
-        }
-        Ok(due)
-    }
-
-    fn fail_damaged(&self, id: EntryId, now: UnixSeconds) {
-        tracing::warn!(id, "a damaged message in the outbox cannot be sent");
-        // If there is no room in the queue, the next look does it.
-        let _ = self.journal.try_submit(0, move |state, changes| {
-            let reason = "the stored content is damaged".to_owned();
-            state.update(id, Transition::Failed { reason }, now, changes)
-        });
-    }
-
-    /// When the next entry is due; `None` if none waits for an attempt.
-    #[must_use]
-    pub fn next_due(&self) -> Option<UnixSeconds> {
-        self.journal
-            .look(|state| state.due.first().map(|(at, _)| *at))
     }
 
     /// One entry; `None` if there is none, or it ended and left. Blocks.

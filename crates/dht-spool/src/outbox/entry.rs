@@ -125,15 +125,6 @@ pub enum EntryContent {
     Frame(Bytes),
 }
 
-/// An entry to be tried.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Due {
-    /// Entry that is due.
-    pub entry: Entry,
-    /// Content of the message.
-    pub content: EntryContent,
-}
-
 /// Outcome of a call of [`Outbox::put`](crate::Outbox::put).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Put {

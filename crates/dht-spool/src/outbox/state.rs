@@ -1,4 +1,4 @@
-//! Which entries are held, which are due, which have ended. Performs no I/O and reads no clock.
+//! Which entries are held, which wait for an attempt, which have ended. Performs no I/O and reads no clock.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -67,6 +67,7 @@ pub(crate) struct OutboxState {
     pub(super) config: OutboxConfig,
     pub(super) slots: BTreeMap<EntryId, Slot>,
     pub(super) keys: HashMap<Arc<str>, (EntryId, Digest)>,
+    /// Entries that wait for an attempt, by when it is due.
     pub(super) due: BTreeSet<(UnixSeconds, EntryId)>,
     /// Entries that have not ended, by the last second in which they are tried.
     pub(super) expiry: BTreeSet<(UnixSeconds, EntryId)>,
@@ -355,15 +356,6 @@ impl OutboxState {
                 }
             }
         }
-    }
-
-    /// Durable entries to be tried at `now`, in order of the time and id.
-    pub(super) fn due(&self, now: UnixSeconds) -> impl Iterator<Item = (EntryId, &Slot)> {
-        self.due
-            .range(..=(now, EntryId::MAX))
-            .filter(|(_, id)| *id < self.ids.durable())
-            .filter_map(|(_, id)| Some((*id, self.slots.get(id)?)))
-            .filter(move |(_, slot)| slot.expires_at >= now)
     }
 }
 

@@ -9,10 +9,6 @@ mod model;
 mod room;
 
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
-const ALL: Limit = Limit {
-    rows: usize::MAX,
-    bytes: usize::MAX,
-};
 
 fn entry(number: u64) -> NewEntry {
     NewEntry {
@@ -51,9 +47,13 @@ fn put(outbox: &Outbox, entry: NewEntry) -> EntryId {
     outbox.put(entry).wait().unwrap().id()
 }
 
-fn due(outbox: &Outbox, now: UnixSeconds) -> Vec<EntryId> {
-    let due = outbox.due(now, ALL).unwrap();
-    due.iter().map(|due| due.entry.id).collect()
+/// Entries that wait for an attempt, by id.
+fn waiting(outbox: &Outbox) -> Vec<Entry> {
+    let all = outbox.list(EntryFilter::default(), None, usize::MAX);
+    let waiting = all.unwrap().into_iter();
+    waiting
+        .filter(|entry| entry.next_attempt.is_some())
+        .collect()
 }
 
 fn at(seconds: u64) -> UnixSeconds {
@@ -64,7 +64,6 @@ fn at(seconds: u64) -> UnixSeconds {
 fn an_entry_is_read_as_put() {
     let outbox = outbox(OutboxConfig::default());
     let id = put(&outbox, named(1, "order-1"));
-    let due = outbox.due(NOW, ALL).unwrap();
     let expected = Entry {
         id,
         key: Some("order-1".to_owned()),
@@ -80,8 +79,9 @@ fn an_entry_is_read_as_put() {
         last_error: None,
         ended_at: None,
     };
-    assert_eq!(due[0].entry, expected);
-    assert_eq!(due[0].content, EntryContent::Payload("message 1".into()));
+    assert_eq!(waiting(&outbox), std::slice::from_ref(&expected));
+    let content = outbox.content(id).unwrap();
+    assert_eq!(content, Some(EntryContent::Payload("message 1".into())));
     assert_eq!(outbox.get(id).unwrap(), Some(expected.clone()));
     assert_eq!(outbox.get_by_key("order-1").unwrap(), Some(expected));
     assert_eq!(outbox.get(9).unwrap(), None);
@@ -117,13 +117,18 @@ fn a_key_names_one_message() {
 }
 
 #[test]
-fn due_entries_come_in_order() {
+fn attempts_are_counted_and_planned() {
     let outbox = outbox(OutboxConfig::default());
     for number in 1..=3 {
         put(&outbox, entry(number));
     }
-    assert_eq!(due(&outbox, NOW), [1, 2, 3]);
-    assert!(due(&outbox, UnixSeconds(NOW.0 - 1)).is_empty());
+    let planned = || {
+        let waiting = waiting(&outbox).into_iter();
+        waiting
+            .filter_map(|entry| Some((entry.id, entry.next_attempt?)))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(planned(), [(1, NOW), (2, NOW), (3, NOW)]);
     let retry = |id, seconds, error: Option<&str>| {
         let transition = Transition::Retry {
             at: at(seconds),
@@ -134,17 +139,14 @@ fn due_entries_come_in_order() {
     assert_eq!(retry(1, 15, Some("no route")), StateKind::Queued);
     retry(1, 20, None);
     retry(2, 10, None);
-    assert_eq!(due(&outbox, NOW), [3]);
-    assert_eq!(due(&outbox, at(30)), [3, 2, 1]);
-    let limit = Limit { rows: 9, bytes: 18 };
-    assert_eq!(outbox.due(at(30), limit).unwrap().len(), 2);
+    assert_eq!(planned(), [(1, at(20)), (2, at(10)), (3, NOW)]);
     outbox.update(3, Transition::Received, NOW).wait().unwrap();
-    assert_eq!(outbox.next_due(), Some(at(10)));
+    assert_eq!(planned(), [(1, at(20)), (2, at(10))]);
+    assert_eq!(outbox.stats().waiting, 2);
     let entry = outbox.get(1).unwrap().unwrap();
     assert_eq!(entry.attempts, 2);
     assert_eq!(entry.last_error.as_deref(), Some("no route"));
     assert_eq!(outbox.get(2).unwrap().unwrap().last_error, None);
-    assert!(due(&outbox, at(101)).is_empty(), "its time is over");
 }
 
 #[test]
@@ -166,7 +168,7 @@ fn states_walk_to_received() {
     assert!(outbox.content(id).unwrap().is_some());
     update(Transition::Sent { retry_at: None }).unwrap();
     assert_eq!(state(), SendState::Stored { holders: 2 });
-    assert_eq!(outbox.next_due(), None);
+    assert_eq!(outbox.stats().waiting, 0);
     assert_eq!(outbox.content(id).unwrap(), None);
     let reason = "withdrawn".to_owned();
     let failed = update(Transition::Failed { reason });
@@ -205,8 +207,8 @@ fn a_frame_is_sent_unchanged() {
     drop(outbox);
     let outbox = on(&disk, OutboxConfig::default());
     assert_eq!(outbox.stats().bytes, 59);
-    let due = outbox.due(NOW, ALL).unwrap();
-    assert_eq!(due[0].content, EntryContent::Frame(frame.clone()));
+    let content = outbox.content(id).unwrap();
+    assert_eq!(content, Some(EntryContent::Frame(frame.clone())));
     outbox.update(id, Transition::Received, NOW).wait().unwrap();
     assert_eq!(outbox.stats().bytes, 0);
     let ended = outbox.set_frame(id, frame).wait();
