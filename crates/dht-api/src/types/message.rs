@@ -110,7 +110,7 @@ pub struct OutgoingMessage {
     /// Time of the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<u64>,
-    /// Error of the last failed attempt.
+    /// Error of the last failed attempt, or why mailbox holders take no copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
