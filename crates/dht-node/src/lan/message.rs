@@ -11,7 +11,7 @@ use simple_dns::{
 
 use crate::dns_packet::is_plausible;
 
-/// Longest message that is read. One of ours has 300 bytes.
+/// Longest message that is read. One of ours has about 400 bytes.
 pub(super) const MAX_MESSAGE_BYTES: usize = 1_400;
 /// Seconds for which others may remember a record.
 const TTL: u32 = 120;
