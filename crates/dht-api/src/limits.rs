@@ -29,7 +29,7 @@ pub const DEFAULT_WRITE_SECONDS: u64 = 30;
 pub const DEFAULT_BLOCKING: usize = 4;
 /// Bytes of the largest message as a row and as JSON: 32 MiB.
 const LARGEST_RESPONSE: u64 = 32 << 20;
-/// Longest head of a request, and most bytes read from or written to a socket at once: 64 KiB.
+/// Length of a request's head after which no more of it is read (what came with it is taken, so that up to twice as much is), and most bytes read from or written to a socket at once: 64 KiB.
 pub(crate) const MAX_HEAD_BYTES: usize = 64 << 10;
 /// Bytes in a second that a client which is behind with reading must take in the long run: 128 KiB.
 pub(crate) const MIN_READ_BYTES_PER_SECOND: u64 = 128 << 10;

@@ -165,12 +165,15 @@ fn reload(home: &Home, service: &Service, settings: &mut Settings) {
     let log = read.log != settings.log && log::set(read.log.as_ref());
     let filter = read.log.clone().unwrap_or_default();
     let changed = read.changed(settings).into_iter();
-    let (taken, later): (Vec<_>, Vec<_>) = changed.partition(|key| {
+    let (mut taken, later): (Vec<_>, Vec<_>) = changed.partition(|key| {
         let mut rests = RELOADABLE
             .iter()
             .filter_map(|listed| key.strip_prefix(listed));
         rests.any(|rest| rest.is_empty() || rest.starts_with('.'))
     });
+    if log {
+        taken.push("log".to_owned());
+    }
     // Both are what the operator asked for, so they are seen with the default filter.
     if later.is_empty() {
         tracing::warn!(

@@ -193,6 +193,8 @@ impl Send {
                         .to_owned(),
                 ));
             }
+            // A message to this node itself needs no connection.
+            Some(_) if self.to.key == own_key(&session.client).await? => return Ok(None),
             Some(peer) => match session.reach(std::iter::once(peer)).await {
                 Err(failure) if is_alone => return Err(failure.with(NOT_QUEUED)),
                 Err(failure) => Some(failure),

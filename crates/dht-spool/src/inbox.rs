@@ -264,6 +264,7 @@ impl Inbox {
     #[must_use]
     pub fn stats(&self) -> InboxStats {
         let damaged_files = self.journal.damaged_files();
+        let last_commit_failed = self.journal.last_commit_failed();
         self.journal.look(|state| InboxStats {
             rows: state.shares.total().rows,
             bytes: state.shares.total().bytes,
@@ -273,6 +274,7 @@ impl Inbox {
             expired: state.tally.expired,
             damaged: state.tally.damaged,
             damaged_files,
+            last_commit_failed,
             newest: state.ids.durable() - 1,
             remembered: state.remembered.len(),
             consumers: state

@@ -10,7 +10,10 @@ mod state;
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -46,6 +49,8 @@ pub(crate) struct JournalCore<S: State> {
     in_memory: bool,
     /// The journal has ended before it was closed: a page is damaged, or the writer thread panicked.
     failed: watch::Sender<bool>,
+    /// The last commit failed, as on a full disk.
+    last_commit_failed: AtomicBool,
     changed: watch::Sender<u64>,
 }
 
@@ -218,6 +223,11 @@ impl<S: State> Journal<S> {
         self.shared.store.damaged_files()
     }
 
+    /// Whether the last commit failed, as on a full disk.
+    pub(crate) fn last_commit_failed(&self) -> bool {
+        self.shared.last_commit_failed.load(Ordering::Relaxed)
+    }
+
     /// Commits what is queued and closes the store. Blocks.
     pub(crate) fn close(&self) {
         self.shared.queue.close();
@@ -260,6 +270,7 @@ impl<S: State> JournalCore<S> {
             store,
             in_memory,
             failed: watch::Sender::new(false),
+            last_commit_failed: AtomicBool::new(false),
             config,
         })
     }
@@ -360,6 +371,8 @@ impl<S: State> JournalCore<S> {
         while let Some(batch) = self.queue.take(S::writer(&self.config)) {
             let (mut requests, places): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
             let outcome = contain(|| self.commit(&mut requests));
+            self.last_commit_failed
+                .store(outcome.is_err(), Ordering::Relaxed);
             if let Err(error) = &outcome {
                 warn!(spool = S::NAME, %error, requests = requests.len(), "commit failed");
                 metrics::failed(S::NAME, error);

@@ -299,6 +299,7 @@ impl Outbox {
     #[must_use]
     pub fn stats(&self) -> OutboxStats {
         let damaged_files = self.journal.damaged_files();
+        let last_commit_failed = self.journal.last_commit_failed();
         self.journal.look(|state| OutboxStats {
             rows: state.active(),
             bytes: state.bytes,
@@ -307,6 +308,7 @@ impl Outbox {
             full: state.is_full(),
             refused: state.tally.refused,
             damaged_files,
+            last_commit_failed,
         })
     }
 

@@ -68,15 +68,25 @@ impl Parts {
         };
         let inbox = self.inbox.as_ref().map(Inbox::stats);
         add(
-            inbox.is_some_and(|stats| stats.full),
+            inbox.as_ref().is_some_and(|stats| stats.full),
             "inbox_full",
             "the inbox is full: senders and holders keep what is for this node",
         );
         let outbox = self.node.outbox().map(Outbox::stats);
         add(
-            outbox.is_some_and(|stats| stats.full),
+            outbox.as_ref().is_some_and(|stats| stats.full),
             "outbox_full",
             "the outbox is full: nothing more is taken for sending",
+        );
+        add(
+            inbox.is_some_and(|stats| stats.last_commit_failed),
+            "inbox_unwritable",
+            "the last commit to the inbox failed (is the disk full?): senders and holders keep what is for this node",
+        );
+        add(
+            outbox.is_some_and(|stats| stats.last_commit_failed),
+            "outbox_unwritable",
+            "the last commit to the outbox failed (is the disk full?)",
         );
         if let Some(message) = self.node.onion_problem() {
             problems.push(problem("onion_service", message));

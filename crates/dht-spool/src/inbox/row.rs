@@ -106,6 +106,8 @@ pub struct InboxStats {
     pub damaged: u64,
     /// Files that were set aside as damaged and still lie beside this one.
     pub damaged_files: u64,
+    /// The last commit to the file failed, as on a full disk.
+    pub last_commit_failed: bool,
     /// Newest durable row; 0 if there was none.
     pub newest: RowId,
     /// Hashes remembered of rows that left.

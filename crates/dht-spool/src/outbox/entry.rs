@@ -171,6 +171,8 @@ pub struct OutboxStats {
     pub refused: u64,
     /// Files that were set aside as damaged and still lie beside this one.
     pub damaged_files: u64,
+    /// The last commit to the file failed, as on a full disk.
+    pub last_commit_failed: bool,
 }
 
 impl Entry {

@@ -448,7 +448,8 @@ fn skew(api: &Api, peer: &NodeId) -> Option<String> {
             "by the clock of this machine the peer signed its addresses {hours} hours ago: is the clock right, or ahead?"
         )
     } else {
-        "the clock of this machine is not a day ahead of the peer's: the peer may ban this node"
+        // An old claim does not prove that the peer's clock is still as it was.
+        "by its last known claim the peer's clock is right: it may ban this node, or a clock has changed since"
             .to_owned()
     })
 }

@@ -139,6 +139,7 @@ fn full_disk_is_named_and_left() {
     assert_eq!(full.unwrap_err(), SpoolError::DiskFull);
     assert_eq!(ids(&inbox, DEFAULT_CONSUMER).len(), 10, "reading goes on");
     assert_eq!(inbox.stats().rows, 10);
+    assert!(inbox.stats().last_commit_failed, "the operator sees it");
     // A restart on the full disk.
     drop(inbox);
     let inbox = on(&disk).unwrap();
@@ -147,6 +148,7 @@ fn full_disk_is_named_and_left() {
     assert_eq!(full.unwrap_err(), SpoolError::DiskFull);
     disk.set_capacity(None);
     assert_eq!(inbox.insert(large(11)).wait().unwrap(), Inserted::New(11));
+    assert!(!inbox.stats().last_commit_failed);
 }
 
 fn open(path: &Path) -> Result<Inbox, SpoolError> {
