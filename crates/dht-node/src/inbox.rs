@@ -247,6 +247,7 @@ impl Subscribers {
     }
 
     /// Waits until messages that were refused can be delivered.
+    #[cfg(any(feature = "saf", test))]
     pub(crate) async fn room_made(&self) {
         self.room.notified().await;
     }

@@ -20,6 +20,15 @@ async fn unreachable_peer_exits_with_six() {
     );
 }
 
+/// A message to the node itself is delivered there, whatever address is named for it.
+#[tokio::test]
+async fn own_address_is_not_dialled() {
+    let dir = TempDir::new().unwrap();
+    let (to, _) = run_to(0, dir.path(), &["id", "--address"]).await;
+    let send = ["send", "--to", &to, "--text", "hi", "--wait", "received"];
+    run_to(0, dir.path(), &send).await;
+}
+
 #[tokio::test]
 async fn one_home_sends_to_another() {
     let dir = TempDir::new().unwrap();

@@ -65,7 +65,7 @@ impl Node {
         Ok(was_allowed)
     }
 
-    /// The seeds that [`Config::dns_seeds`] stands for, asked for one name after another: whoever is between this node and its name
+    /// The seeds that [`Config::dns_seeds`](crate::Config::dns_seeds) stands for, asked for one name after another: whoever is between this node and its name
     /// servers may have made them up.
     #[cfg(feature = "dns-seeds")]
     pub async fn dns_seeds(&self) -> Vec<PeerAddress> {
