@@ -16,12 +16,16 @@ async fn at_home(home: &Path) -> Node {
     within(builder.start()).await.unwrap()
 }
 
-/// Flips a bit of the payload of a message.
+/// Flips a bit of the payload of a message, wherever the file has it: pages of earlier commits are still there.
 fn damage(file: &Path, number: u32) {
     let mut bytes = std::fs::read(file).unwrap();
     let payload = numbered(number, 2000).payload;
-    let at = bytes.windows(2000).position(|it| it == payload).unwrap();
-    bytes[at + 1000] ^= 1;
+    let mut copies = 0;
+    while let Some(at) = bytes.windows(2000).position(|it| it == payload) {
+        bytes[at + 1000] ^= 1;
+        copies += 1;
+    }
+    assert!(copies > 0, "{number}");
     std::fs::write(file, bytes).unwrap();
 }
 

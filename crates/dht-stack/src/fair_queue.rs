@@ -23,7 +23,7 @@ use std::{
 ///     queue.push("loud", value);
 /// }
 /// assert_eq!(queue.pop_largest().map(|(_, value)| value), Some(2));
-/// assert_eq!(queue.get(first), Some(&1));
+/// assert_eq!(first.and_then(|number| queue.get(number)), Some(&1));
 /// assert_eq!(queue.len(), 3);
 /// ```
 #[derive(Clone, Debug)]
