@@ -133,8 +133,7 @@ impl SafHandle {
             .map_or(0, |saf| saf.ledger().allocated_bytes())
     }
 
-    /// Messages have left the inbox.
-    #[cfg(feature = "spool")]
+    /// Messages have left the inbox, or a subscription.
     pub(crate) fn room_made(&self) {
         if let Some(saf) = &self.0 {
             saf.room_made();
